@@ -1,0 +1,171 @@
+//! Every byte that crosses between the BPF programs and userspace, and nothing else.
+//!
+//! Owns the wire records of the ring buffer, the packed attach cookie ([`CallShape`]), the keys and
+//! values of the shared maps, and the limits both sides must agree on. It never reads memory, makes
+//! system calls or allocates.
+//!
+//! Wire types hold integers and byte arrays only. zerocopy's derives prove that they have no padding,
+//! and the assertions beside them fix their sizes: a change of layout does not compile by accident.
+#![no_std]
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+mod shape;
+
+pub use shape::{CallShape, Direction, Length};
+
+/// Payload bytes of one [`Call`] record at the most. One TLS record holds at most 16 KiB of plaintext
+/// (RFC 8446, section 5.1), so that most calls need one chunk.
+pub const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Payload bytes of one call at the most; what is beyond is counted as truncated.
+pub const CALL_BYTES: u32 = 1024 * 1024;
+
+/// [`Header::kind`] of a [`Call`] followed by its payload.
+pub const KIND_CALL: u32 = 1;
+/// [`Header::kind`] of a bare [`Header`]: the process (thread group) has ended.
+pub const KIND_EXIT: u32 = 2;
+/// [`Header::kind`] of a bare [`Header`]: the process executes another program.
+pub const KIND_EXEC: u32 = 3;
+
+/// What every record of the ring buffer begins with.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Header {
+    /// One of the `KIND_` constants. A reader counts a kind that it does not know and goes on.
+    pub kind: u32,
+    /// Process (thread group) id in the initial PID namespace.
+    pub pid: u32,
+    /// Thread id in the initial PID namespace.
+    pub tid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Nanoseconds of `CLOCK_BOOTTIME` when the record was made.
+    pub time: u64,
+    /// Id of the thread's cgroup in the v2 hierarchy: the inode number of its directory.
+    pub cgroup: u64,
+    /// Name of the thread, padded with NUL (`TASK_COMM_LEN`).
+    pub comm: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Header>() == 48);
+
+/// A chunk of what one call transferred; [`Call::chunk`] payload bytes follow it.
+///
+/// The record in the ring may be longer than header and payload: its room is one of a few fixed sizes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Call {
+    /// Kind [`KIND_CALL`].
+    pub header: Header,
+    /// Number of the connection, unique in one session, from 1. 0: not known, because the table of
+    /// connections was full; then [`Call::number`] and [`Call::stream_offset`] mean nothing.
+    pub connection: u64,
+    /// Number of the call on its connection, both directions counted together, from 1.
+    pub number: u64,
+    /// Bytes that the connection transferred in this direction before this call, since it was opened
+    /// or, without [`FLAG_FROM_START`], since it was first seen.
+    pub stream_offset: u64,
+    /// Bytes that the call transferred.
+    pub length: u64,
+    /// Where the probed function returns to (a virtual address of the process), 0 if not known.
+    pub caller: u64,
+    /// The hook that was hit: [`CallShape::site`] of its cookie.
+    pub site: u32,
+    /// `FLAG_` bits.
+    pub flags: u32,
+    /// Bytes of the call that are captured, in all of its chunks.
+    pub captured: u32,
+    /// Offset of this chunk in the call.
+    pub offset: u32,
+    /// Payload bytes in this chunk.
+    pub chunk: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Call>() == 112);
+
+/// [`Call::flags`]: the call sent data; without it, it received.
+pub const FLAG_TRANSMIT: u32 = 1 << 0;
+/// [`Call::flags`]: the connection was seen from its creation on.
+pub const FLAG_FROM_START: u32 = 1 << 1;
+/// [`Call::flags`]: the payload of this chunk could not be read from the process; `chunk` is 0 then.
+pub const FLAG_FAULT: u32 = 1 << 2;
+
+/// A way of losing something: index into the per-CPU map `LOST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Loss {
+    /// The ring buffer had no room for a chunk.
+    RingFull = 0,
+    /// The payload could not be read from the process (page not resident, or unmapped).
+    ReadFault = 1,
+    /// The table of threads was full: the call is not reported.
+    ThreadsFull = 2,
+    /// More calls were nested on one thread than are followed: an outer one is not reported.
+    Nesting = 3,
+    /// The table of connections was full: the call is reported without connection and offset.
+    ConnectionsFull = 4,
+    /// The table of threads in scope was full: a new thread of a selected process is not followed.
+    ScopeFull = 5,
+}
+
+impl Loss {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 6] = [
+        Self::RingFull,
+        Self::ReadFault,
+        Self::ThreadsFull,
+        Self::Nesting,
+        Self::ConnectionsFull,
+        Self::ScopeFull,
+    ];
+}
+
+/// Value of the map `LOST`: what was lost in one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LossCount {
+    /// Records or calls.
+    pub events: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
+/// Key of the map `CONNECTIONS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ConnectionKey {
+    /// The library's handle (`SSL *`), a virtual address of the process.
+    pub handle: u64,
+    /// Process id in the initial PID namespace.
+    pub pid: u64,
+}
+
+/// Key of the map `PID_NAMESPACES`' values and of a namespace everywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NamespaceId {
+    /// Device of the namespace file system in the kernel's own encoding (major << 20 | minor).
+    pub device: u64,
+    /// Inode number of the namespace file.
+    pub inode: u64,
+}
+
+/// PID namespaces that a scope may hold.
+pub const PID_NAMESPACES: u32 = 8;
+
+/// The one value of the map `SCOPE`: which of the filters are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Scope {
+    /// Not zero: everything is in scope, nothing else is looked at.
+    pub all: u32,
+    /// Bit n: the map `CGROUPS` holds cgroups of level n (the root of the hierarchy is level 0).
+    pub cgroup_levels: u32,
+    /// Valid entries of the map `PID_NAMESPACES`.
+    pub pid_namespaces: u32,
+    /// Not zero: the map `THREADS` is in use.
+    pub threads: u32,
+}

@@ -1,0 +1,208 @@
+//! The public records: what a pipeline reads, one JSON object a line.
+//!
+//! Field names follow the OpenTelemetry semantic conventions where one exists, nested at the dots.
+//! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// Version of the schema, in each record. Fields are only ever added within a version.
+pub const SCHEMA: u32 = 1;
+
+/// A container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Container {
+    /// Full id, 64 hexadecimal digits with most runtimes.
+    pub id: String,
+    /// Name that its runtime gave it; null when no runtime could be asked.
+    pub name: Option<String>,
+    /// Its runtime.
+    pub runtime: Option<Runtime>,
+    /// The image that it was made from.
+    pub image: Option<Image>,
+}
+
+/// A container runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Runtime {
+    /// `docker`, …
+    pub name: String,
+}
+
+/// A container image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Image {
+    /// Name as the runtime shows it, with its tag.
+    pub name: String,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Process {
+    /// Id in the initial PID namespace (the host's).
+    pub pid: u32,
+    /// Id in its own PID namespace, as the container sees it; null when the process was gone.
+    pub vpid: Option<u32>,
+    /// Its executable; null when the process was gone.
+    pub executable: Option<Executable>,
+}
+
+/// The executable of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Executable {
+    /// Path inside the process's root.
+    pub path: String,
+}
+
+/// A thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Id in the initial PID namespace.
+    pub id: u32,
+    /// Name (`comm`), padded with NUL.
+    pub comm: [u8; 16],
+}
+
+/// The file that holds the probed functions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Library {
+    /// `libssl.so.3`: its soname, or else its file name.
+    pub name: String,
+    /// Path inside the root of the process in which it was found first.
+    pub path: String,
+    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`; null when not known.
+    pub implementation: Option<String>,
+    /// `3.0.17`; null when not known.
+    pub version: Option<String>,
+}
+
+/// Which way the bytes of a call go, seen from the traced process (`network.io.direction`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To the peer.
+    Transmit,
+    /// From the peer.
+    Receive,
+}
+
+/// Bytes of somebody else's traffic. Its `Debug` prints only their number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Plaintext<'a>(pub &'a [u8]);
+
+impl fmt::Debug for Plaintext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plaintext({} bytes)", self.0.len())
+    }
+}
+
+/// Whose call it was: what is the same for all calls of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The process.
+    pub process: Process,
+    /// Its container, if it has one.
+    pub container: Option<Arc<Container>>,
+}
+
+/// A call that moved plaintext, or a part of it when other parts were lost.
+#[derive(Clone, Debug)]
+pub struct Ssl<'a> {
+    /// When the call returned.
+    pub time: Timestamp,
+    /// Process and container.
+    pub origin: &'a Origin,
+    /// The calling thread.
+    pub thread: Thread,
+    /// The library.
+    pub library: &'a Library,
+    /// The function, such as `SSL_write`.
+    pub function: &'a str,
+    /// The direction.
+    pub direction: Direction,
+    /// The connection; none when the kernel's table of connections was full.
+    pub connection: Option<Connection>,
+    /// Bytes that the call transferred.
+    pub length: u64,
+    /// Bytes of the call that were captured, over all of its records; the rest was cut by a limit.
+    pub captured: u32,
+    /// Offset of `data` in the call.
+    pub offset: u32,
+    /// The bytes.
+    pub data: Plaintext<'a>,
+}
+
+/// A call's place on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Number of the connection, unique in one run, from 1.
+    pub id: u64,
+    /// Whether it was seen from its creation on; otherwise offsets count from when it was first seen.
+    pub from_start: bool,
+    /// Number of the call on the connection, from 1.
+    pub call: u64,
+    /// Offset in the stream of this direction of the first byte of the call.
+    pub stream_offset: u64,
+}
+
+/// Something was lost since the last such record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// When it was noticed.
+    pub time: Timestamp,
+    /// How.
+    pub loss: probe_common::Loss,
+    /// How much.
+    pub count: probe_common::LossCount,
+}
+
+/// Why a trace ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// Ctrl-C or SIGTERM.
+    Interrupted,
+    /// No process of the target is left.
+    TargetEnded,
+    /// `--count` was reached.
+    Count,
+    /// `--duration` has passed.
+    Duration,
+    /// Nobody reads the output any more.
+    OutputClosed,
+}
+
+/// The last record.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// When the trace ended.
+    pub time: Timestamp,
+    /// When it began.
+    pub started: Timestamp,
+    /// Why it ended.
+    pub end: End,
+    /// Calls reported.
+    pub calls: u64,
+    /// Payload bytes reported.
+    pub bytes: u64,
+    /// Calls that were cut by a limit.
+    pub truncated: u64,
+    /// Everything that was lost.
+    pub lost: Vec<(probe_common::Loss, probe_common::LossCount)>,
+    /// Records of the ring that could not be decoded.
+    pub undecodable: u64,
+}
+
+/// Any record.
+#[derive(Clone, Debug)]
+pub enum Record<'a> {
+    /// A call.
+    Ssl(Ssl<'a>),
+    /// A loss.
+    Lost(Lost),
+    /// The end.
+    Summary(Summary),
+}

@@ -1,0 +1,78 @@
+//! Hook and Plan: what would be attached where, as data.
+//!
+//! Pure and serialisable, in a deterministic order; `--dry-run` prints it. Only [`crate::session`] acts on it.
+
+use std::sync::Arc;
+
+use probe_common::CallShape;
+use serde::Serialize;
+
+use crate::event::Library;
+use crate::object::FileOffset;
+use crate::target::Scope;
+
+/// A BPF program, by what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Program {
+    /// Entry and return of a function that moves bytes.
+    Call,
+    /// Return of a function that creates a connection's handle.
+    Open,
+}
+
+/// A BPF program and a place in an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hook {
+    /// What runs there.
+    pub program: Program,
+    /// The function's name; for an internal function that several public ones call, the internal
+    /// function's description, such as `SSL_read, SSL_read_ex`.
+    pub function: String,
+    /// Where, in the object's file.
+    pub offset: FileOffset,
+    /// How to read its arguments (its `site` is set by the plan). None for [`Program::Open`].
+    #[serde(skip)]
+    pub shape: Option<CallShape>,
+    /// For an internal function: the public function per call site, by the low 12 bits of the return
+    /// address (load addresses are whole pages). Empty: `function` is the public name.
+    #[serde(skip)]
+    pub callers: Vec<(u16, &'static str)>,
+}
+
+/// Something that was looked at and not attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// In which process; none when it is not about one.
+    pub pid: Option<u32>,
+    /// What: a path inside the process's root, or a step.
+    pub what: String,
+    /// Why not.
+    pub why: String,
+}
+
+/// The hooks of one object.
+#[derive(Debug, Serialize)]
+pub struct ObjectHooks {
+    /// The library, as events name it.
+    #[serde(skip)]
+    pub library: Arc<Library>,
+    /// The file; hooks are attached through it.
+    #[serde(skip)]
+    pub file: Arc<crate::rootfs::ForeignFile>,
+    /// Processes that map it.
+    pub pids: Vec<u32>,
+    /// In the order of their offsets.
+    pub hooks: Vec<Hook>,
+}
+
+/// Everything that will be done in the kernel.
+#[derive(Debug, Default, Serialize)]
+pub struct Plan {
+    /// The filter.
+    pub scope: Scope,
+    /// In the order in which the objects were found (by pid, then address).
+    pub objects: Vec<ObjectHooks>,
+    /// What was not.
+    pub skipped: Vec<Skipped>,
+}
