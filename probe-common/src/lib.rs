@@ -143,7 +143,24 @@ pub struct ConnectionKey {
     pub pid: u64,
 }
 
-/// Key of the map `PID_NAMESPACES`' values and of a namespace everywhere.
+/// Value of the map `CONNECTIONS`. The kernel side alone writes it; fields change atomically, because
+/// one thread may read while another writes the same connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ConnectionState {
+    /// [`Call::connection`].
+    pub id: u64,
+    /// Calls so far, in both directions.
+    pub calls: u64,
+    /// Bytes received so far.
+    pub received: u64,
+    /// Bytes sent so far.
+    pub transmitted: u64,
+    /// [`FLAG_FROM_START`] or 0.
+    pub flags: u64,
+}
+
+/// A namespace: value of the map `PID_NAMESPACES`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NamespaceId {

@@ -1,2 +1,67 @@
+//! ctrace's BPF programs: entry points only.
+//!
+//! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
+//! [`call`] and [`task`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is unsafe.
 #![no_std]
 #![no_main]
+#![expect(internal_features, reason = "core's atomic types have no fetch_add for this target; BPF has")]
+#![feature(core_intrinsics)]
+
+mod call;
+mod emit;
+mod maps;
+mod mem;
+mod scope;
+mod task;
+
+use aya_ebpf::{
+    macros::{tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RetProbeContext, TracePointContext},
+};
+
+#[uprobe]
+fn call_enter(ctx: ProbeContext) -> u32 {
+    call::enter(&ctx);
+    0
+}
+
+#[uretprobe]
+fn call_return(ctx: RetProbeContext) -> u32 {
+    call::leave(&ctx);
+    0
+}
+
+#[uretprobe]
+fn open_return(ctx: RetProbeContext) -> u32 {
+    call::opened(&ctx);
+    0
+}
+
+#[tracepoint]
+fn task_fork(ctx: TracePointContext) -> u32 {
+    task::fork(&ctx);
+    0
+}
+
+#[tracepoint]
+fn task_exec(ctx: TracePointContext) -> u32 {
+    task::exec(&ctx);
+    0
+}
+
+#[tracepoint]
+fn task_exit(ctx: TracePointContext) -> u32 {
+    task::exit(&ctx);
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Some helpers, such as the one that reads user memory, are for programs under the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,215 @@
+//! Functions that move bytes: what they transferred, in one record or several.
+//!
+//! Two programs serve every such function; the attach cookie says where its arguments are.
+
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_log_ebpf::debug;
+use probe_common::{
+    CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, ConnectionState, Direction, FLAG_FROM_START,
+    FLAG_TRANSMIT, KIND_CALL, Length, Loss,
+};
+
+use crate::{
+    emit,
+    maps::{CALLS, CONNECTIONS, Frame, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES},
+    mem,
+    scope::Current,
+};
+
+/// A `call` instruction pushes the return address: at the return probe it has been popped again.
+const RETURN_ADDRESS_BYTES: u64 = 8;
+
+/// At entry: remembers the arguments.
+#[inline(always)]
+pub fn enter(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let frames = frames_of(current)?;
+    let regs = mem::registers(ctx.regs);
+    let stack = regs.rsp;
+    frames.arguments[0] = regs.rdi;
+    frames.arguments[1] = regs.rsi;
+    frames.arguments[2] = regs.rdx;
+    frames.arguments[3] = regs.rcx;
+    frames.arguments[4] = regs.r8;
+    frames.arguments[5] = regs.r9;
+    let cookie = mem::cookie(ctx);
+    let shape = CallShape::unpack(cookie);
+    let frame = Frame {
+        stack,
+        cookie,
+        handle: frames.arguments[usize::from(shape.handle & 7)],
+        buffer: frames.arguments[usize::from(shape.buffer & 7)],
+        length: match shape.length {
+            Length::Returned => 0,
+            Length::OutArgument(n) => frames.arguments[usize::from(n & 7)],
+        },
+        caller: mem::user(stack).unwrap_or(0),
+    };
+    place(frames, frame)
+}
+
+#[inline(always)]
+fn frames_of(current: Current) -> Option<&'static mut Frames> {
+    if let Some(frames) = CALLS.get_ptr_mut(current.id) {
+        return Some(mem::own(frames));
+    }
+    if CALLS.insert(current.id, NO_FRAMES, 0).is_err() {
+        emit::lost(Loss::ThreadsFull, 0);
+        return None;
+    }
+    CALLS.get_ptr_mut(current.id).map(mem::own)
+}
+
+/// Puts the frame where its return will find it; nowhere if the call is a part of another one.
+#[inline(always)]
+fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
+    let mut unused = None;
+    let mut inner = None;
+    for (index, other) in frames.frames.iter().enumerate() {
+        // A public function that is built on another: SSL_read_early_data calls SSL_read_ex, and
+        // LibreSSL's SSL_read_ex calls SSL_read. The outer one reports what both transfer.
+        if other.stack > frame.stack && other.handle == frame.handle && other.buffer == frame.buffer {
+            return None;
+        }
+        // The same place hit twice, or a call that was left by longjmp: its frame is free again.
+        if other.stack == 0 || other.stack == frame.stack {
+            unused = Some(index);
+        } else if other.stack < frame.stack {
+            inner = Some(index);
+        }
+    }
+    // A frame deeper than this one is no caller of it: left by longjmp, or on another stack.
+    let index = match (unused, inner) {
+        (Some(index), _) => index,
+        (None, inner) => {
+            emit::lost(Loss::Nesting, 0);
+            inner?
+        }
+    };
+    *frames.frames.get_mut(index)? = frame;
+    Some(())
+}
+
+/// At return: reports what was transferred.
+#[inline(always)]
+pub fn leave(ctx: &RetProbeContext) -> Option<()> {
+    let current = Current::any();
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    let regs = mem::registers(ctx.regs);
+    let stack = regs.rsp.wrapping_sub(RETURN_ADDRESS_BYTES);
+    let frame = frames.frames.iter_mut().find(|frame| frame.stack == stack)?;
+    frame.stack = 0;
+    let frame = *frame;
+    let returned = regs.rax as i32;
+    if returned <= 0 {
+        return None;
+    }
+    let length = match frame.length {
+        0 => returned as u64,
+        address => match mem::user(address) {
+            Some(length) => length,
+            None => {
+                emit::lost(Loss::ReadFault, 0);
+                return None;
+            }
+        },
+    };
+    if length == 0 {
+        return None;
+    }
+    let call = describe(current, &frame, length);
+    payload(call, frame.buffer);
+    Some(())
+}
+
+/// The call's record, without payload yet.
+#[inline(always)]
+fn describe(current: Current, frame: &Frame, length: u64) -> Call {
+    let shape = CallShape::unpack(frame.cookie);
+    let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
+    let mut call = Call {
+        header: emit::header(KIND_CALL, current),
+        connection: 0,
+        number: 0,
+        stream_offset: 0,
+        length,
+        caller: frame.caller,
+        site: shape.site,
+        flags: match shape.direction {
+            Direction::Receive => 0,
+            Direction::Transmit => FLAG_TRANSMIT,
+        },
+        captured: if length > max.into() { max } else { length as u32 },
+        offset: 0,
+        chunk: 0,
+        reserved: 0,
+    };
+    let key = ConnectionKey { handle: frame.handle, pid: current.pid().into() };
+    let state = CONNECTIONS.get_ptr_mut(key).or_else(|| {
+        open(key, 0);
+        CONNECTIONS.get_ptr_mut(key)
+    });
+    if let Some(state) = state {
+        let state = mem::own(state);
+        call.connection = state.id;
+        call.flags |= state.flags as u32;
+        call.number = mem::fetch_add(&raw mut state.calls, 1) + 1;
+        let stream = match shape.direction {
+            Direction::Receive => &raw mut state.received,
+            Direction::Transmit => &raw mut state.transmitted,
+        };
+        call.stream_offset = mem::fetch_add(stream, length);
+    }
+    call
+}
+
+/// Gives a connection its number.
+#[inline(always)]
+fn open(key: ConnectionKey, flags: u32) -> u64 {
+    let Some(next) = NEXT_CONNECTION.get_ptr_mut(0) else { return 0 };
+    let id = mem::fetch_add(next, 1) + 1;
+    let state = ConnectionState { id, flags: flags.into(), ..NEW_CONNECTION };
+    if CONNECTIONS.insert(key, state, 0).is_err() {
+        emit::lost(Loss::ConnectionsFull, 0);
+    }
+    id
+}
+
+const NEW_CONNECTION: ConnectionState =
+    ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0 };
+
+/// At the return of a function that makes a connection's handle.
+#[inline(always)]
+pub fn opened(ctx: &RetProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let handle = mem::registers(ctx.regs).rax;
+    if handle != 0 {
+        let id = open(ConnectionKey { handle, pid: current.pid().into() }, FLAG_FROM_START);
+        debug!(ctx, "process {} opens connection {}", current.pid(), id);
+    }
+    Some(())
+}
+
+/// Emits the payload in chunks: full ones, then the rest.
+#[inline(always)]
+fn payload(mut call: Call, address: u64) {
+    const CHUNK: u32 = CHUNK_BYTES as u32;
+    let captured = call.captured;
+    let mut full = captured / CHUNK;
+    // Its own loop with a constant size: verified once for all sixty-four, instead of per size.
+    call.chunk = CHUNK;
+    let mut round = 0;
+    while round < CALL_BYTES / CHUNK {
+        if full == 0 {
+            break;
+        }
+        emit::full_chunk(&call, address + u64::from(call.offset));
+        call.offset += CHUNK;
+        full -= 1;
+        round += 1;
+    }
+    call.chunk = captured % CHUNK;
+    if call.chunk != 0 || captured == 0 {
+        emit::chunk(&call, address + u64::from(call.offset));
+    }
+}

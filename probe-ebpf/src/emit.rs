@@ -1,0 +1,111 @@
+//! The only writer of the ring buffer, and of the counters of what did not get there.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::bpf_get_current_comm,
+    maps::ring_buf::RingBufEntry,
+};
+use probe_common::{CHUNK_BYTES, Call, FLAG_FAULT, Header, Loss};
+
+use crate::{
+    maps::{EVENTS, LOST, WAKE_SHIFT},
+    mem,
+    scope::Current,
+};
+
+/// A call's record with room for `N` bytes of payload.
+///
+/// The verifier wants a constant size: payloads go into the smallest of a few. A record has its own
+/// length in [`Call::chunk`]; the rest of the room is what was there before and is not read.
+#[repr(C)]
+struct Slot<const N: usize> {
+    call: Call,
+    payload: MaybeUninit<[u8; N]>,
+}
+
+/// The beginning of a record about the current thread.
+#[inline(always)]
+pub fn header(kind: u32, current: Current) -> Header {
+    Header {
+        kind,
+        pid: current.pid(),
+        tid: current.tid(),
+        reserved: 0,
+        time: mem::now(),
+        cgroup: mem::cgroup(),
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    }
+}
+
+/// Counts a loss.
+#[inline(always)]
+pub fn lost(loss: Loss, bytes: u64) {
+    if let Some(count) = LOST.get_ptr_mut(loss as u32) {
+        let count = mem::own(count);
+        // Atomic although the map is per CPU: the program can be preempted by another one like it.
+        mem::add(&raw mut count.events, 1);
+        mem::add(&raw mut count.bytes, bytes);
+    }
+}
+
+/// Emits a record that is only a header.
+#[inline(always)]
+pub fn bare(kind: u32, current: Current) {
+    match EVENTS.reserve::<Header>(0) {
+        Some(mut entry) => {
+            entry.write(header(kind, current));
+            submit(entry);
+        }
+        None => lost(Loss::RingFull, 0),
+    }
+}
+
+/// Emits a chunk of a call: `call.chunk` bytes at `address`.
+#[inline(always)]
+pub fn chunk(call: &Call, address: u64) {
+    match call.chunk {
+        0 => slot::<0>(call, address),
+        1..=128 => slot::<128>(call, address),
+        129..=256 => slot::<256>(call, address),
+        257..=512 => slot::<512>(call, address),
+        513..=1024 => slot::<1024>(call, address),
+        1025..=2048 => slot::<2048>(call, address),
+        2049..=4096 => slot::<4096>(call, address),
+        4097..=8192 => slot::<8192>(call, address),
+        _ => slot::<CHUNK_BYTES>(call, address),
+    }
+}
+
+/// Emits a chunk of [`CHUNK_BYTES`].
+#[inline(always)]
+pub fn full_chunk(call: &Call, address: u64) {
+    slot::<CHUNK_BYTES>(call, address);
+}
+
+#[inline(always)]
+fn slot<const N: usize>(call: &Call, address: u64) {
+    let Some(mut entry) = EVENTS.reserve::<Slot<N>>(0) else {
+        return lost(Loss::RingFull, call.chunk.into());
+    };
+    let slot = mem::slot(&mut entry);
+    slot.call = *call;
+    if call.chunk != 0 && !mem::copy_user(&mut slot.payload, address, call.chunk) {
+        slot.call.flags |= FLAG_FAULT;
+        slot.call.chunk = 0;
+        lost(Loss::ReadFault, call.chunk.into());
+    }
+    submit(entry);
+}
+
+/// Submits without waking the reader, which drains the ring by a timer, unless the ring's fill passes
+/// another mark: a wakeup costs the traced thread more than all the rest.
+#[inline(always)]
+fn submit<T: 'static>(entry: RingBufEntry<T>) {
+    let fill = EVENTS.query(BPF_RB_AVAIL_DATA.into());
+    let before = fill.saturating_sub(size_of::<T>() as u64);
+    let shift = mem::constant(&WAKE_SHIFT) & 63;
+    let passed = (fill >> shift) != (before >> shift);
+    entry.submit(if passed { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }.into());
+}

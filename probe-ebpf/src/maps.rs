@@ -1,0 +1,109 @@
+//! The maps, and the constants that userspace sets before it loads the programs.
+//!
+//! Keys, values and sizes that both sides must know are defined in `probe-common`.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use probe_common::{
+    ConnectionKey, ConnectionState, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, Scope,
+};
+
+/// Records for userspace. Its size is set when it is loaded.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+/// What was lost, by [`Loss`].
+#[map]
+pub static LOST: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
+
+/// Which filters are in use; one value.
+#[map]
+pub static SCOPE: Array<Scope> = Array::with_max_entries(1, 0);
+
+/// Ids of the cgroups in scope.
+#[map]
+pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// PID namespaces in scope.
+#[map]
+pub static PID_NAMESPACES: Array<NamespaceId> = Array::with_max_entries(MAX_PID_NAMESPACES, 0);
+
+/// Threads in scope, by thread id. Threads, not processes: the first thread of a process may end
+/// before the others, and a thread that executes a program takes over the process's id.
+#[map]
+pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Calls that threads in scope are in the middle of, by pid and thread id as the kernel packs them.
+#[map]
+pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Connections that are known.
+#[map]
+pub static CONNECTIONS: HashMap<ConnectionKey, ConnectionState> =
+    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// The number of connections so far.
+#[map]
+pub static NEXT_CONNECTION: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Calls that one thread can be in the middle of. Two layers of TLS in one another (a proxy that speaks
+/// TLS) need two; the rest is for threads that switch stacks.
+pub const DEPTH: usize = 4;
+
+/// What a thread is in the middle of.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Frames {
+    /// Arguments of the call that is being entered: the verifier allows an index that comes from the
+    /// cookie into a map's value, not into the context.
+    pub arguments: [u64; 8],
+    /// In no order.
+    pub frames: [Frame; DEPTH],
+}
+
+/// A call between its entry and its return.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Frame {
+    /// Stack pointer at entry: what joins return to entry, however calls nest or unwind. 0: unused.
+    pub stack: u64,
+    /// Attach cookie.
+    pub cookie: u64,
+    /// The connection's handle.
+    pub handle: u64,
+    /// Address of the bytes.
+    pub buffer: u64,
+    /// Address of the transferred length, if the shape has one.
+    pub length: u64,
+    /// Return address.
+    pub caller: u64,
+}
+
+/// A thread that has not called anything.
+pub const NO_FRAMES: Frames = Frames {
+    arguments: [0; 8],
+    frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0, caller: 0 }; DEPTH],
+};
+
+/// ctrace's own process, which is never traced.
+#[unsafe(no_mangle)]
+pub static OWN_PID: u32 = 0;
+
+/// Payload bytes to capture of a call, at most `CALL_BYTES`.
+#[unsafe(no_mangle)]
+pub static MAX_BYTES: u32 = 0;
+
+/// Wake the reader each time the ring's fill passes a multiple of two to this power.
+#[unsafe(no_mangle)]
+pub static WAKE_SHIFT: u32 = 0;
+
+/// Offset of `child_pid` in the tracepoint `sched_process_fork` of this kernel.
+#[unsafe(no_mangle)]
+pub static FORK_CHILD_PID: u32 = 0;
+
+/// Offset of `old_pid` in the tracepoint `sched_process_exec` of this kernel.
+#[unsafe(no_mangle)]
+pub static EXEC_OLD_PID: u32 = 0;

@@ -1,0 +1,128 @@
+//! Everything that needs `unsafe`: reading memory, registers and constants, and the kernel's helpers.
+//!
+//! What is here is safe to call with any argument: helpers check the addresses they are given.
+
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    mem::MaybeUninit,
+    ptr,
+};
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{bpf_pidns_info, pt_regs},
+    helpers::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
+        bpf_probe_read_user,
+        generated::{bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid, bpf_probe_read_user as read_user},
+    },
+    programs::TracePointContext,
+};
+use probe_common::NamespaceId;
+
+/// The value that userspace gave a constant before loading.
+#[inline(always)]
+pub fn constant<T: Copy>(of: &'static T) -> T {
+    // SAFETY: a reference is valid and aligned; volatile, because userspace writes it behind the compiler's back.
+    unsafe { ptr::read_volatile(of) }
+}
+
+/// A value at an address of the current process; none if it cannot be read.
+#[inline(always)]
+pub fn user(address: u64) -> Option<u64> {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(address as *const u64) }.ok()
+}
+
+/// Copies `length` bytes at `address` of the current process into `to`; no more than `to` has room for.
+/// False if they cannot be read.
+#[inline(always)]
+pub fn copy_user<const N: usize>(to: &mut MaybeUninit<[u8; N]>, address: u64, length: u32) -> bool {
+    if length as usize > N {
+        return false;
+    }
+    // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
+    unsafe { read_user(to.as_mut_ptr().cast(), length, address as *const _) == 0 }
+}
+
+/// The user registers at a probe.
+#[inline(always)]
+pub fn registers(of: *mut pt_regs) -> &'static pt_regs {
+    // SAFETY: the context of a uprobe program is a valid pt_regs for as long as the program runs.
+    unsafe { &*of }
+}
+
+/// The cookie that the probe was attached with.
+#[inline(always)]
+pub fn cookie(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: `ctx` is the context that the kernel gave to this program.
+    unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
+}
+
+/// A field of a tracepoint's record.
+#[inline(always)]
+pub fn field(ctx: &TracePointContext, offset: u32) -> Option<u32> {
+    // SAFETY: the helper behind `read_at` checks the address.
+    unsafe { ctx.read_at(offset as usize) }.ok()
+}
+
+/// Nanoseconds since boot.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: takes nothing, returns a number.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Id of the current thread's cgroup (v2).
+#[inline(always)]
+pub fn cgroup() -> u64 {
+    // SAFETY: takes nothing, returns a number.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Id of the ancestor of the current thread's cgroup at a level; 0 if there is none.
+#[inline(always)]
+pub fn ancestor_cgroup(level: u32) -> u64 {
+    // SAFETY: the helper checks the level.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
+}
+
+/// Whether the current thread's PID namespace is this one.
+#[inline(always)]
+pub fn in_pid_namespace(id: &NamespaceId) -> bool {
+    let mut pids = bpf_pidns_info { pid: 0, tgid: 0 };
+    let size = size_of::<bpf_pidns_info>() as u32;
+    // SAFETY: `pids` is as large as `size` says.
+    unsafe { bpf_get_ns_current_pid_tgid(id.device, id.inode, &raw mut pids, size) == 0 }
+}
+
+/// A value of a map that only the current thread uses.
+#[inline(always)]
+pub fn own<T>(value: *mut T) -> &'static mut T {
+    // SAFETY: the pointer comes from a successful lookup, its entry belongs to the current thread,
+    // and the map's memory stays until the program has ended.
+    unsafe { &mut *value }
+}
+
+/// Adds to a number that others may add to at the same time; returns what it was before.
+#[inline(always)]
+pub fn fetch_add(number: *mut u64, by: u64) -> u64 {
+    // Not relaxed: LLVM lowers a relaxed addition to the BPF instruction that has no result, even when
+    // the result is used.
+    // SAFETY: callers pass a field of a map's value, which is aligned and stays valid.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(number, by) }
+}
+
+/// Adds to a number that others may add to at the same time.
+#[inline(always)]
+pub fn add(number: *mut u64, by: u64) {
+    // SAFETY: callers pass a field of a map's value, which is aligned and stays valid.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, by) };
+}
+
+/// A record in the ring, before it is submitted.
+#[inline(always)]
+pub fn slot<T>(entry: &mut MaybeUninit<T>) -> &mut T {
+    // SAFETY: callers instantiate it with integers and `MaybeUninit` only, which any bytes are.
+    unsafe { entry.assume_init_mut() }
+}

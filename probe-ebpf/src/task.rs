@@ -1,0 +1,52 @@
+//! Threads and processes as they come and go: keeps the set of threads in scope, and tells userspace.
+
+use aya_ebpf::programs::TracePointContext;
+use probe_common::{KIND_EXEC, KIND_EXIT, Loss};
+
+use crate::{
+    emit,
+    maps::{CALLS, EXEC_OLD_PID, FORK_CHILD_PID, THREADS},
+    mem,
+    scope::Current,
+};
+
+/// `sched_process_fork`: a thread in the set makes another, in the same process or a new one.
+#[inline(always)]
+pub fn fork(ctx: &TracePointContext) -> Option<()> {
+    THREADS.get_ptr(Current::any().tid())?;
+    let child = mem::field(ctx, mem::constant(&FORK_CHILD_PID))?;
+    follow(child);
+    Some(())
+}
+
+/// `sched_process_exec`: the executing thread takes over the id of its process's first thread.
+#[inline(always)]
+pub fn exec(ctx: &TracePointContext) -> Option<()> {
+    let old = mem::field(ctx, mem::constant(&EXEC_OLD_PID))?;
+    if THREADS.get_ptr(old).is_some() {
+        follow(Current::any().tid());
+    }
+    let current = Current::in_scope()?;
+    CALLS.remove(current.id).ok();
+    emit::bare(KIND_EXEC, current);
+    Some(())
+}
+
+/// `sched_process_exit`, of a thread.
+#[inline(always)]
+pub fn exit(_: &TracePointContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    if current.pid() == current.tid() {
+        emit::bare(KIND_EXIT, current);
+    }
+    CALLS.remove(current.id).ok();
+    THREADS.remove(current.tid()).ok();
+    Some(())
+}
+
+#[inline(always)]
+fn follow(thread: u32) {
+    if THREADS.insert(thread, 1, 0).is_err() {
+        emit::lost(Loss::ScopeFull, 0);
+    }
+}

@@ -1,0 +1,187 @@
+//! What can go wrong between us and the kernel, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+use thiserror::Error;
+
+use crate::object::FileOffset;
+
+/// The oldest kernel that has attach cookies for uprobes.
+const MINIMUM_KERNEL: &str = "5.15";
+
+/// A scope that the kernel's filter cannot express.
+#[derive(Debug, Error)]
+pub enum ScopeError {
+    /// A cgroup too far down.
+    #[error("cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes by --pid")]
+    TooDeep {
+        /// Its path.
+        path: String,
+        /// Its level.
+        level: u32,
+    },
+    /// More PID namespaces than the filter has room for.
+    #[error("{count} PID namespaces are selected; the filter has room for 8: select fewer, or --all")]
+    TooManyNamespaces {
+        /// How many.
+        count: usize,
+    },
+}
+
+/// Loading, attaching or reading failed.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The rights are missing.
+    #[error(
+        "{what}: not permitted: run ctrace as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN \
+         (uprobes need the last one since Linux 6.1.146, 6.12.39 and 6.16)"
+    )]
+    NotPermitted {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The kernel lacks something.
+    #[error("this kernel ({release}) has no {what}: ctrace needs Linux {MINIMUM_KERNEL} or newer with {config}")]
+    Kernel {
+        /// What.
+        what: &'static str,
+        /// Which option of the kernel's configuration has it.
+        config: &'static str,
+        /// The running kernel.
+        release: String,
+    },
+    /// The kernel refused a program.
+    #[error("the kernel refused the BPF program {name}; please report it with the output of `ctrace -vv …` and `uname -a`")]
+    Program {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The object could not be loaded.
+    #[error("the BPF programs could not be loaded")]
+    Load(#[source] Box<EbpfError>),
+    /// A map is missing in the object: program and loader do not belong together.
+    #[error("the BPF object has no {name}: this build of ctrace is broken")]
+    Missing {
+        /// Its name.
+        name: &'static str,
+    },
+    /// A map operation failed.
+    #[error("the BPF map {name} could not be used")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// A probe could not be attached.
+    #[error("{function} at file offset {offset:#x} of {path:?} could not be probed: {source}")]
+    Attach {
+        /// The object's path inside its root.
+        path: String,
+        /// The function.
+        function: String,
+        /// Where.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// tracefs cannot be read.
+    #[error("tracefs cannot be read: run `mount -t tracefs tracefs /sys/kernel/tracing`")]
+    Tracefs {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A tracepoint does not have the field that it has on every kernel that we know.
+    #[error("{path:?} describes no field {field}: this kernel is not supported yet, please report its `uname -a`")]
+    Tracepoint {
+        /// The description.
+        path: PathBuf,
+        /// The field.
+        field: String,
+    },
+    /// The scope cannot be expressed.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The ring cannot be polled.
+    #[error("the ring buffer cannot be polled")]
+    Poll(#[source] io::Error),
+}
+
+impl SessionError {
+    /// Whether the cause is a missing right or a missing feature of the kernel.
+    pub fn is_kernel_or_rights(&self) -> bool {
+        matches!(self, Self::NotPermitted { .. } | Self::Kernel { .. } | Self::Tracefs { .. })
+    }
+
+    pub(super) fn load(source: EbpfError) -> Self {
+        if is_denied(&source) {
+            return Self::NotPermitted { what: "loading BPF programs".to_owned(), source: Box::new(source) };
+        }
+        Self::Load(Box::new(source))
+    }
+
+    pub(super) fn program(name: &str, source: ProgramError) -> Self {
+        if is_denied(&source) {
+            return Self::NotPermitted { what: format!("the BPF program {name}"), source: Box::new(source) };
+        }
+        Self::Program { name: name.to_owned(), source: Box::new(source) }
+    }
+
+    pub(super) fn map(name: &'static str, source: MapError) -> Self {
+        Self::Map { name, source }
+    }
+
+    pub(super) fn attach(path: &str, function: &str, offset: FileOffset, source: ProgramError) -> Self {
+        if is_denied(&source) {
+            return Self::NotPermitted { what: format!("a uprobe on {function}"), source: Box::new(source) };
+        }
+        Self::Attach {
+            path: path.to_owned(),
+            function: function.to_owned(),
+            offset: offset.0,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// Whether the kernel said EPERM or EACCES, however deep in the chain of causes.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Whether the kernel has what every session needs.
+pub(super) fn check_kernel() -> Result<(), SessionError> {
+    let missing = |what, config| {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        SessionError::Kernel { what, config, release }
+    };
+    if !std::path::Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
+        return Err(missing("uprobes", "CONFIG_UPROBE_EVENTS=y"));
+    }
+    if rustix::process::geteuid().is_root() && !aya::features().bpf_cookie() {
+        return Err(missing("BPF attach cookies", "CONFIG_BPF_SYSCALL=y and CONFIG_PERF_EVENTS=y"));
+    }
+    Ok(())
+}

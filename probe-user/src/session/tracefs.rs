@@ -1,0 +1,70 @@
+//! Where the kernel describes its tracepoints. Read only: nothing is ever written there.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, MountPropagationFlags};
+
+use super::SessionError;
+
+/// Where tracefs is mounted by convention, and where aya looks for it.
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Makes tracefs visible to this process.
+///
+/// Where nobody has mounted it (a minimal machine without systemd), it is mounted in a mount namespace
+/// of our own, which ends with us: the machine's mounts stay as they are. Must be called before other
+/// threads are started, because threads that exist keep the old namespace.
+pub(super) fn ensure_mounted() -> Result<(), SessionError> {
+    let events = Path::new(TRACEFS).join("events");
+    if events.exists() {
+        return Ok(());
+    }
+    let failed = |source: rustix::io::Errno| SessionError::Tracefs { source: source.into() };
+    #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for flags that this is not")]
+    // SAFETY: only CLONE_FILES can break I/O safety; a mount namespace of our own concerns nobody else.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.map_err(failed)?;
+    // Mounts that others make stay visible to us, ours to nobody.
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(failed)?;
+    rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None).map_err(failed)
+}
+
+/// The offset of a field in the record of a tracepoint of the group `sched`: it differs between kernels.
+pub(super) fn field_offset(event: &str, field: &str) -> Result<u32, SessionError> {
+    let path = Path::new(TRACEFS).join("events/sched").join(event).join("format");
+    let format = fs::read_to_string(&path).map_err(|source| SessionError::Tracefs { source })?;
+    parse_offset(&format, field).ok_or_else(|| SessionError::Tracepoint { path, field: field.to_owned() })
+}
+
+/// Lines look like `\tfield:pid_t child_pid;\toffset:20;\tsize:4;\tsigned:1;`.
+fn parse_offset(format: &str, field: &str) -> Option<u32> {
+    format.lines().find_map(|line| {
+        let mut parts = line.trim().split(';').map(str::trim);
+        let declaration = parts.next()?.strip_prefix("field:")?;
+        let offset = parts.next()?.strip_prefix("offset:")?;
+        (declaration.rsplit(' ').next()? == field).then(|| offset.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_offset;
+
+    const OLD: &str = "format:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
+        \tfield:char parent_comm[16];\toffset:8;\tsize:16;\tsigned:0;\n\
+        \tfield:pid_t parent_pid;\toffset:24;\tsize:4;\tsigned:1;\n\
+        \tfield:char child_comm[16];\toffset:28;\tsize:16;\tsigned:0;\n\
+        \tfield:pid_t child_pid;\toffset:44;\tsize:4;\tsigned:1;\n\nprint fmt: \"child_pid=%d\"\n";
+    const NEW: &str = "\tfield:__data_loc char[] parent_comm;\toffset:8;\tsize:4;\tsigned:0;\n\
+        \tfield:pid_t child_pid;\toffset:20;\tsize:4;\tsigned:1;\n";
+
+    #[test]
+    fn finds_the_offset_that_this_kernel_has() {
+        assert_eq!(parse_offset(OLD, "child_pid"), Some(44));
+        assert_eq!(parse_offset(NEW, "child_pid"), Some(20));
+        assert_eq!(parse_offset(NEW, "old_pid"), None);
+        assert_eq!(parse_offset("field:pid_t child_pid;", "child_pid"), None);
+        assert_eq!(parse_offset("field:pid_t child_pid;offset:x;", "child_pid"), None);
+    }
+}
