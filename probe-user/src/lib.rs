@@ -10,6 +10,7 @@
 pub mod app;
 pub mod cli;
 pub mod decode;
+pub mod discover;
 pub mod enrich;
 pub mod event;
 pub mod object;

@@ -1,1 +1,278 @@
-//! To be written.
+//! The command line: syntax in, meaning out. clap is known only here.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use clap::builder::Styles;
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::sink;
+use crate::target::Selector;
+
+mod value;
+
+/// What the user wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Trace.
+    Trace(Box<Trace>),
+    /// Print the JSON Schema of the records.
+    Schema,
+    /// Print a shell's completion script.
+    Completion(Shell),
+    /// Print the manual page.
+    Manual,
+}
+
+/// A trace: what of, how much, to where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// What of.
+    pub selector: Selector,
+    /// How records are written.
+    pub format: &'static sink::Format,
+    /// How they look as text.
+    pub look: sink::Look,
+    /// Where they go: a file to be made, or standard output.
+    pub output: Option<PathBuf>,
+    /// End after so many calls.
+    pub count: Option<u64>,
+    /// End after this time.
+    pub duration: Option<Duration>,
+    /// Payload bytes to capture of each call.
+    pub max_bytes: u32,
+    /// Bytes of the ring buffer.
+    pub ring_bytes: u32,
+    /// Whether to act, or to print what would be done.
+    pub action: Action,
+}
+
+/// Whether to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Attach and stream.
+    Run,
+    /// Print the plan as JSON.
+    PrintPlan,
+}
+
+/// What goes to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// What is attached, warnings, the summary.
+    Normal,
+    /// What is done and skipped.
+    Verbose,
+    /// Everything, the BPF programs' own log too.
+    Debug,
+}
+
+/// The parsed command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// What to do.
+    pub request: Request,
+    /// What to say meanwhile.
+    pub verbosity: Verbosity,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(Style::new().bold())
+    .usage(Style::new().bold())
+    .literal(Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan))));
+
+/// Shows from the host what happens inside containers, without touching them.
+#[derive(Debug, Parser)]
+#[command(name = "ctrace", version, styles = STYLES, arg_required_else_help = true, after_help = EXIT_STATUS)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more on standard error (-vv: everything, with the BPF programs' log)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing on standard error but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done (also after Ctrl-C, a closed pipe, or the end of the target); 1 failure; 2 usage;
+3 nothing matched, or nothing to attach to; 4 not permitted, or the kernel cannot.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the plaintext of TLS connections
+    Ssl(Box<SslArgs>),
+    /// Print the JSON Schema of the records that `-o json` writes
+    Schema,
+    /// Print a completion script: `ctrace completion bash > /etc/bash_completion.d/ctrace`
+    Completion {
+        /// Whose
+        shell: Shell,
+    },
+    /// Print the manual page: `ctrace man | man -l -`
+    Man,
+}
+
+const SSL_EXAMPLES: &str = "\
+Examples:
+  ctrace ssl --container web                       what container web sends and receives over TLS
+  ctrace ssl --pid 2543 --hex                      a process and its descendants, as a hex dump
+  ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
+  ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
+  ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
+
+Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
+
+#[derive(Args, Debug)]
+#[command(after_help = SSL_EXAMPLES)]
+struct SslArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Print what would be attached where, as JSON, and load nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "What to trace")]
+#[group(required = true, multiple = true, id = "target")]
+struct TargetArgs {
+    /// A container: its name, its id, or a unique prefix of either (repeatable)
+    #[arg(short, long = "container", value_name = "NAME|ID", group = "target")]
+    containers: Vec<String>,
+    /// A process and its descendants; of a PID namespace's first process, the whole namespace (repeatable)
+    #[arg(short, long = "pid", value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pids: Vec<u32>,
+    /// Every process on the machine
+    #[arg(short, long, group = "target")]
+    all: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// How records are written
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text", value_parser = value::format())]
+    format: String,
+    /// Dump payloads in hexadecimal even if they are text
+    #[arg(long)]
+    hex: bool,
+    /// Colour the text
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+    /// Write records to FILE instead of standard output; it is readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// End after N calls
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after a time, such as 10s, 5m, 1h30m
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    duration: Option<Duration>,
+    /// Capture N bytes of each call at the most, up to 1M; 0: none, only the record [default: 1M]
+    #[arg(long, value_name = "N", value_parser = value::max_bytes, default_value = "1M", hide_default_value = true)]
+    max_bytes: u32,
+    /// Room for records between the kernel and ctrace, rounded up to a power of two, from 64K to 1G
+    #[arg(long, value_name = "SIZE", value_parser = value::ring_bytes, default_value = "16M")]
+    ring_size: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// If standard output is a terminal and NO_COLOR is not set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Parses the process's arguments. Prints help, version or a usage error itself and exits (0 or 2).
+pub fn parse() -> Invocation {
+    let cli = Cli::parse();
+    let verbosity = match (cli.quiet, cli.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, 1) => Verbosity::Verbose,
+        (false, _) => Verbosity::Debug,
+    };
+    let request = match cli.command {
+        Command::Ssl(args) => Request::Trace(Box::new((*args).into())),
+        Command::Schema => Request::Schema,
+        Command::Completion { shell } => Request::Completion(shell),
+        Command::Man => Request::Manual,
+    };
+    Invocation { request, verbosity }
+}
+
+/// Writes the completion script of `shell`.
+pub fn write_completion(shell: Shell, out: &mut dyn io::Write) -> io::Result<()> {
+    // Into memory first: clap_complete panics when a pipe is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ctrace", &mut script);
+    out.write_all(&script)
+}
+
+/// Writes the manual page of ctrace, with its commands.
+pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(out)?;
+    for subcommand in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        let page = clap_mangen::Man::new(subcommand.clone());
+        page.render_options_section(out)?;
+        page.render_extra_section(out)?;
+    }
+    Ok(())
+}
+
+impl From<SslArgs> for Trace {
+    fn from(args: SslArgs) -> Self {
+        let SslArgs { target, output, limits, dry_run } = args;
+        let to_terminal = output.output.is_none() && io::IsTerminal::is_terminal(&io::stdout());
+        let coloured = match output.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => to_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        };
+        Self {
+            selector: Selector { all: target.all, containers: target.containers, pids: target.pids },
+            format: value::known_format(&output.format),
+            look: sink::Look {
+                colour: if coloured { sink::Colour::On } else { sink::Colour::Off },
+                payload: if output.hex { sink::Payload::Hex } else { sink::Payload::Auto },
+            },
+            output: output.output,
+            count: limits.count,
+            duration: limits.duration,
+            max_bytes: limits.max_bytes,
+            ring_bytes: limits.ring_size,
+            action: if dry_run { Action::PrintPlan } else { Action::Run },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

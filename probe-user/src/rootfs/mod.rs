@@ -13,3 +13,5 @@ pub struct ForeignFile {
     /// Bytes, when it was opened.
     pub size: u64,
 }
+impl ForeignFile { /// t
+ pub fn path(&self) -> std::path::PathBuf { use std::os::fd::AsRawFd; format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into() } }

@@ -72,3 +72,10 @@ pub struct Target {
     /// The processes in scope now, in the order of their pids; never ctrace itself.
     pub processes: Vec<Process>,
 }
+
+/// t
+#[derive(Default)]
+pub struct Proc;
+impl Proc { /// t
+ pub fn with_descendants(&self, p: &[u32]) -> Vec<u32> { p.to_vec() } /// t
+ pub fn threads(&self, p: u32) -> Vec<u32> { vec![p] } }

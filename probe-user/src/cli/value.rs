@@ -1,0 +1,107 @@
+//! Values of options: text → number, with the unit and the limits in the error.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use probe_common::CALL_BYTES;
+
+use crate::sink::{FORMATS, Format};
+
+/// The ring must hold some records of the largest size, or every large one is lost.
+const RING_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
+
+/// The names of the output formats.
+pub(super) fn format() -> PossibleValuesParser {
+    FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.help)).collect::<Vec<_>>().into()
+}
+
+/// The format of a name that [`format`] let through.
+pub(super) fn known_format(name: &str) -> &'static Format {
+    let [first, ..] = FORMATS;
+    FORMATS.iter().find(|format| format.name == name).unwrap_or(first)
+}
+
+/// A time such as `10s` or `1h30m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wanted = || "a time is a number with a unit, such as 500ms, 10s, 5m or 1h30m".to_owned();
+    let span: jiff::SignedDuration = text.parse().map_err(|_| wanted())?;
+    match Duration::try_from(span) {
+        Ok(Duration::ZERO) | Err(_) => Err(wanted()),
+        Ok(duration) => Ok(duration),
+    }
+}
+
+/// Bytes of a call.
+pub(super) fn max_bytes(text: &str) -> Result<u32, String> {
+    match u32::try_from(bytes(text)?) {
+        Ok(bytes) if bytes <= CALL_BYTES => Ok(bytes),
+        _ => Err("at most 1M (1048576 bytes) of a call can be captured".to_owned()),
+    }
+}
+
+/// Bytes of the ring buffer.
+pub(super) fn ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes = bytes(text)?;
+    if !RING_BYTES.contains(&bytes) {
+        return Err("the ring has from 64K to 1G".to_owned());
+    }
+    u32::try_from(bytes.next_power_of_two()).map_err(|error| error.to_string())
+}
+
+/// `64K` means 64 KiB: sizes of memory are powers of two.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wanted = || "a size is a number of bytes, with K or M for KiB or MiB if you like".to_owned();
+    let number_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(number_end);
+    let shift = match unit {
+        "" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "m" | "MiB" => 20,
+        "G" | "g" | "GiB" => 30,
+        _ => return Err(wanted()),
+    };
+    let number: u64 = number.parse().map_err(|_| wanted())?;
+    number.checked_mul(1 << shift).ok_or_else(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(super::bytes(text).ok(), expected, "{text}");
+        check("0", Some(0));
+        check("4096", Some(4096));
+        check("64K", Some(65_536));
+        check("16M", Some(16 << 20));
+        check("1GiB", Some(1 << 30));
+        check("", None);
+        check("K", None);
+        check("-1", None);
+        check("1.5M", None);
+        check("1KB", None);
+        check("99999999999999999999", None);
+    }
+
+    #[test]
+    fn limits() {
+        assert_eq!(super::max_bytes("1M"), Ok(1 << 20));
+        assert!(super::max_bytes("1048577").is_err());
+        assert_eq!(super::ring_bytes("64K"), Ok(65_536));
+        assert_eq!(super::ring_bytes("100K"), Ok(131_072));
+        assert_eq!(super::ring_bytes("1G"), Ok(1 << 30));
+        assert!(super::ring_bytes("4K").is_err());
+        assert!(super::ring_bytes("2G").is_err());
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(super::duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(super::duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(super::duration("250ms"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "10", "0s", "-1s", "soon"] {
+            assert!(super::duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}
