@@ -1,0 +1,242 @@
+//! Which real inode a file of a target is: the key by which a probe is attached once.
+//!
+//! A uprobe sits on the inode of the file system that stores the file. On overlayfs the numbers that a
+//! target sees are not that inode's: containers of one image show different devices for one real file,
+//! and a file that was copied up keeps the number of the file that it was copied from. So for overlayfs
+//! the layers are searched. Owns that search; it opens no file for reading and compares attributes only.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::ResolveFlags;
+use serde::Serialize;
+
+use crate::rootfs::ForeignFile;
+use crate::rootfs::mountinfo::{self, Mount};
+use crate::rootfs::open::{Attributes, Device, descriptor_path, open_beneath, open_directory};
+
+/// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+const OVERLAY: i64 = 0x794c_7630;
+/// On a file of an upper layer: only its attributes are there, its bytes are in a layer below.
+const METACOPY: [&std::ffi::CStr; 2] = [c"trusted.overlay.metacopy", c"user.overlay.metacopy"];
+
+/// The identity of the file behind all the names, mounts and overlays that lead to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RealInode {
+    device: Device,
+    inode: u64,
+    found: Found,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Found {
+    /// In the file system that stores it.
+    Stored,
+    /// On an overlay whose layer could not be told: unique among the files of that overlay alone, so the
+    /// same real file may have another key through another overlay.
+    Overlay,
+}
+
+impl RealInode {
+    /// Never fails: what cannot be told is a key of its own kind.
+    pub(super) fn of(pid: u32, file: &ForeignFile) -> Self {
+        let seen = file.attributes();
+        let found = |found| Self { device: seen.device, inode: seen.inode, found };
+        match rustix::fs::fstatfs(file.as_fd()) {
+            #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
+            Ok(answer) if answer.f_type as i64 == OVERLAY => {}
+            Ok(_) | Err(_) => return found(Found::Stored),
+        }
+        match stored(pid, file) {
+            Some(real) => Self { device: real.device, inode: real.inode, found: Found::Stored },
+            None => found(Found::Overlay),
+        }
+    }
+
+    /// Whether the file was found in the file system that stores it. If not, the key is unique only
+    /// within one overlay.
+    pub fn is_certain(&self) -> bool {
+        self.found == Found::Stored
+    }
+}
+
+impl fmt::Display for RealInode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, inode, found } = self;
+        let prefix = match found {
+            Found::Stored => "",
+            Found::Overlay => "overlay ",
+        };
+        write!(f, "{prefix}{}:{} inode {inode}", device.major, device.minor)
+    }
+}
+
+/// An overlay, and a file's path in it.
+struct Place {
+    overlay: Mount,
+    path: PathBuf,
+}
+
+fn stored(pid: u32, file: &ForeignFile) -> Option<Attributes> {
+    let own = mountinfo::own().unwrap_or_default();
+    let place = place(pid, file, &own)?;
+    let layers = place.overlay.layers().directories;
+    let bases = bases(&own, place.overlay.device);
+    search(file.attributes(), &place.path, layers.iter().map(|layer| layer_paths(layer, &bases)))
+}
+
+/// Finds the mount by its id: device numbers do not tell, because the files of an overlay whose layers lie
+/// on different file systems have other ones than the overlay itself.
+fn place(pid: u32, file: &ForeignFile, own: &[Mount]) -> Option<Place> {
+    let name = file.name().as_os_str().as_bytes();
+    let attributes = file.attributes();
+    let theirs = mountinfo::of(pid).unwrap_or_default();
+    let by_id = theirs.iter().chain(own).find(|mount| mount.is_overlay() && mount.id == attributes.mount);
+    // A process in a chroot does not see the mount that its root lies on, nor anybody one that was
+    // detached; another mount of that overlay serves as well, because it has the same layers.
+    let by_device =
+        || own.iter().chain(&theirs).find(|mount| mount.is_overlay() && mount.device == attributes.device);
+    let overlay = by_id.or_else(by_device)?;
+    let inside = by_id.and_then(|mount| mount.inside(name)).unwrap_or_else(|| name.to_vec());
+    let path = PathBuf::from(OsStr::from_bytes(inside.strip_prefix(b"/").unwrap_or(&inside)));
+    Some(Place { overlay: overlay.clone(), path })
+}
+
+/// Directories to which an overlay's relative layer names may be relative: a runtime with many layers
+/// changes into its own directory before it mounts (Docker: /var/lib/docker/overlay2, where it mounts at
+/// ID/merged).
+fn bases(own: &[Mount], overlay: Device) -> Vec<PathBuf> {
+    own.iter()
+        .filter(|mount| mount.is_overlay() && mount.device == overlay)
+        .flat_map(|mount| Path::new(OsStr::from_bytes(&mount.point)).ancestors().skip(1).take(3))
+        .map(Path::to_owned)
+        .collect()
+}
+
+fn layer_paths(layer: &[u8], bases: &[PathBuf]) -> Vec<PathBuf> {
+    let layer = Path::new(OsStr::from_bytes(layer));
+    if layer.is_absolute() {
+        return vec![layer.to_owned()];
+    }
+    bases.iter().map(|base| base.join(layer)).collect()
+}
+
+/// The first file of that path, from the top layer down, whose size and times are the overlay file's: an
+/// overlay passes them through from the real file, and no two versions of a file have one change time. So
+/// neither a file that hides another, nor a whiteout above an unlinked one, leads to the wrong one.
+fn search(seen: &Attributes, path: &Path, layers: impl Iterator<Item = Vec<PathBuf>>) -> Option<Attributes> {
+    let mut attributes_only = false;
+    for layer in layers {
+        let Some((file, is_metacopy)) = layer.iter().find_map(|directory| look(directory, path)) else {
+            continue;
+        };
+        let same = if attributes_only { file.size == seen.size } else { file.same_content_history(seen) };
+        match (same, is_metacopy) {
+            (true, false) => return Some(file),
+            (true, true) => attributes_only = true,
+            (false, _) => {}
+        }
+    }
+    None
+}
+
+/// A file of a layer, seen from ctrace's own mount namespace, and whether its bytes are elsewhere.
+fn look(layer: &Path, path: &Path) -> Option<(Attributes, bool)> {
+    let layer = open_directory(layer).ok()?;
+    // An overlay sees its layers without what is mounted below them.
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let file = open_beneath(layer.as_fd(), path, resolve).ok()?;
+    let attributes = Attributes::of(file.as_fd()).ok()?;
+    let link = descriptor_path(file.as_fd());
+    let is_metacopy =
+        METACOPY.iter().any(|name| rustix::fs::getxattr(&link, *name, &mut [0_u8; 0][..]).is_ok());
+    Some((attributes, is_metacopy))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::fs;
+
+    use super::*;
+
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn layer(&self, name: &str) -> PathBuf {
+            let path = self.0.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            path
+        }
+
+        fn file(&self, name: &str, content: &str) -> Attributes {
+            let path = self.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            let file = fs::File::open(path).unwrap();
+            Attributes::of(file.as_fd()).unwrap()
+        }
+    }
+
+    fn find(tree: &Tree, seen: &Attributes, layers: &[&str]) -> Option<u64> {
+        let layers = layers.iter().map(|layer| vec![tree.layer(layer)]);
+        search(seen, Path::new("lib/x"), layers).map(|file| file.inode)
+    }
+
+    #[test]
+    fn the_first_layer_with_the_same_version_wins() {
+        let tree = Tree::new();
+        let lower = tree.file("b/lib/x", "one");
+        assert_eq!(find(&tree, &lower, &["a", "b", "c"]), Some(lower.inode));
+        // Another version above it, as after a copy-up that this process has not seen.
+        tree.file("a/lib/x", "longer");
+        assert_eq!(find(&tree, &lower, &["a", "b"]), Some(lower.inode));
+    }
+
+    #[test]
+    fn a_copy_of_equal_size_is_another_file() {
+        let tree = Tree::new();
+        let lower = tree.file("b/lib/x", "one");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let upper = tree.file("a/lib/x", "one");
+        assert_eq!(find(&tree, &upper, &["a", "b"]), Some(upper.inode));
+        assert_eq!(find(&tree, &lower, &["a", "b"]), Some(lower.inode));
+    }
+
+    #[test]
+    fn what_no_layer_holds_is_not_found() {
+        let tree = Tree::new();
+        let gone = tree.file("elsewhere", "one");
+        std::os::unix::fs::symlink("../../elsewhere", tree.layer("a/lib").join("x")).unwrap();
+        assert_eq!(find(&tree, &gone, &["a", "missing"]), None);
+    }
+
+    #[test]
+    fn relative_layers_are_looked_for_where_a_runtime_mounts() {
+        let line = b"1 2 0:50 / /var/lib/docker/overlay2/abc/merged rw - overlay overlay rw,lowerdir=l/A";
+        let own = mountinfo::parse(line);
+        let bases = bases(&own, Device { major: 0, minor: 50 });
+        assert!(layer_paths(b"l/A", &bases).contains(&PathBuf::from("/var/lib/docker/overlay2/l/A")));
+        assert_eq!(layer_paths(b"/abs", &bases), [PathBuf::from("/abs")]);
+    }
+
+    #[test]
+    fn a_key_says_where_it_comes_from() {
+        let device = Device { major: 0, minor: 50 };
+        let stored = RealInode { device, inode: 7, found: Found::Stored };
+        let overlay = RealInode { found: Found::Overlay, ..stored };
+        assert_ne!(stored, overlay);
+        assert_eq!(stored.to_string(), "0:50 inode 7");
+        assert_eq!(overlay.to_string(), "overlay 0:50 inode 7");
+        assert!(stored.is_certain() && !overlay.is_certain());
+    }
+}

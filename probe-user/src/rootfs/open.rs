@@ -1,0 +1,320 @@
+//! Safe opening of files that belong to somebody else.
+//!
+//! Owns the sequence O_PATH → is it a regular file → reopen for reading. It never hands a path of a
+//! target to the kernel outside the target's root, and never reads a byte of the file.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::rootfs::Mapping;
+
+/// Attempts of an open that races with renames inside the target (`EAGAIN` of openat2).
+const ATTEMPTS: u32 = 16;
+
+/// A device number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Device {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// A regular file of a target, opened safely; it stays usable after the target has gone.
+#[derive(Debug)]
+pub struct ForeignFile {
+    /// Opened read-only.
+    fd: OwnedFd,
+    /// Bytes, when it was opened.
+    pub size: u64,
+    attributes: Attributes,
+    name: PathBuf,
+}
+
+/// What identifies a file, as one `statx` gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attributes {
+    pub(super) device: Device,
+    pub(super) inode: u64,
+    pub(super) size: u64,
+    pub(super) links: u32,
+    /// Seconds, nanoseconds.
+    pub(super) modified: (i64, u32),
+    /// Seconds, nanoseconds. No call can set it, so no copy of a file has its original's.
+    pub(super) changed: (i64, u32),
+    /// Id of the mount that it was reached through (mountinfo's first field).
+    pub(super) mount: u64,
+    pub(super) kind: FileType,
+}
+
+/// A file of a target could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Process gone, or not ours.
+    #[error("could not open the root directory of process {pid}")]
+    Root {
+        /// The process.
+        pid: u32,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// No such file, or not ours.
+    #[error("could not open {path:?} of process {pid}")]
+    Open {
+        /// The process.
+        pid: u32,
+        /// Inside the process's root.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A FIFO, device, directory, … is never opened.
+    #[error("{path:?} of process {pid} is not a regular file ({kind:?}): not opened")]
+    NotRegular {
+        /// The process.
+        pid: u32,
+        /// Inside the process's root.
+        path: PathBuf,
+        /// What it is.
+        kind: FileType,
+    },
+    /// Reached by name, and it is not what the process mapped.
+    #[error("{path:?} of process {pid} is not the file that is mapped any more")]
+    Changed {
+        /// The process.
+        pid: u32,
+        /// Inside the process's root.
+        path: PathBuf,
+    },
+}
+
+impl ForeignFile {
+    /// Opens the file behind a mapping, whether or not it still has a name.
+    ///
+    /// Goes through /proc/PID/map_files, which needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`; without
+    /// them by name inside the process's root, for a file that still is the mapped one.
+    pub fn open_mapping(pid: u32, mapping: &Mapping) -> Result<Self, OpenError> {
+        let fail = |source: Errno| OpenError::Open { pid, path: mapping.path.clone(), source: source.into() };
+        let mut error = Errno::NOENT;
+        // A range may have been unmapped since; any other of the same file will do.
+        for range in mapping.ranges.iter().take(8) {
+            let link = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start, range.end);
+            match rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(handle) => {
+                    let mut file = Self::from_handle(pid, &mapping.path, handle.as_fd())?;
+                    if file.attributes.links == 0 {
+                        mapping.unmarked_path().clone_into(&mut file.name);
+                    }
+                    return Ok(file);
+                }
+                Err(Errno::PERM | Errno::ACCESS) => return Self::open_by_name(pid, mapping),
+                Err(other) => error = other,
+            }
+        }
+        Err(fail(error))
+    }
+
+    fn open_by_name(pid: u32, mapping: &Mapping) -> Result<Self, OpenError> {
+        let file = Self::open_in_root(pid, &mapping.path)?;
+        if file.attributes.inode == mapping.inode {
+            Ok(file)
+        } else {
+            Err(OpenError::Changed { pid, path: mapping.path.clone() })
+        }
+    }
+
+    /// Opens a path as the process itself would see it: symbolic links stay inside its root.
+    pub fn open_in_root(pid: u32, path: &Path) -> Result<Self, OpenError> {
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(format!("/proc/{pid}/root"), directory, Mode::empty())
+            .map_err(|source| OpenError::Root { pid, source: source.into() })?;
+        let handle = open_beneath(root.as_fd(), path, ResolveFlags::empty())
+            .map_err(|source| OpenError::Open { pid, path: path.to_owned(), source: source.into() })?;
+        Self::from_handle(pid, path, handle.as_fd())
+    }
+
+    /// Reopens an O_PATH descriptor for reading, if it is a regular file: nothing else is ever opened.
+    fn from_handle(pid: u32, path: &Path, handle: BorrowedFd<'_>) -> Result<Self, OpenError> {
+        let fail = |source: Errno| OpenError::Open { pid, path: path.to_owned(), source: source.into() };
+        let attributes = Attributes::of(handle).map_err(fail)?;
+        if attributes.kind != FileType::RegularFile {
+            return Err(OpenError::NotRegular { pid, path: path.to_owned(), kind: attributes.kind });
+        }
+        let fd = reopen(handle).map_err(fail)?;
+        Ok(Self { fd, size: attributes.size, attributes, name: path.to_owned() })
+    }
+
+    /// A path that leads to this very file in this process, for the kernel to attach to.
+    pub fn path(&self) -> PathBuf {
+        descriptor_path(self.fd.as_fd())
+    }
+
+    /// A handle for reading, with a position of its own.
+    pub fn file(&self) -> io::Result<File> {
+        Ok(File::from(reopen(self.fd.as_fd())?))
+    }
+
+    /// Path inside the target, as the target sees it: a name to show, never one to open.
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// Device of the file as the target sees it; on overlayfs not that of the real file.
+    pub fn device(&self) -> Device {
+        self.attributes.device
+    }
+
+    /// Inode number as the target sees it; see [`crate::rootfs::RealInode`].
+    pub fn inode(&self) -> u64 {
+        self.attributes.inode
+    }
+
+    /// Whether it has lost its last name.
+    pub fn is_deleted(&self) -> bool {
+        self.attributes.links == 0
+    }
+
+    pub(super) fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Attributes {
+    pub(super) fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let found = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask)?;
+        Ok(Self {
+            device: Device { major: found.stx_dev_major, minor: found.stx_dev_minor },
+            inode: found.stx_ino,
+            size: found.stx_size,
+            links: found.stx_nlink,
+            modified: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
+            changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
+            mount: found.stx_mnt_id,
+            kind: FileType::from_raw_mode(found.stx_mode.into()),
+        })
+    }
+
+    /// Whether both describe one version of one file; names and numbers may differ, as they do on overlayfs.
+    pub(super) fn same_content_history(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.size == other.size
+            && self.modified == other.modified
+            && self.changed == other.changed
+    }
+}
+
+/// Opens a path below `root`, as O_PATH. Neither `..` nor a symbolic link leads out of it.
+pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path, more: ResolveFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let mut result = Err(Errno::AGAIN);
+    for _ in 0..ATTEMPTS {
+        result = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve);
+        if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
+            break;
+        }
+    }
+    result
+}
+
+/// Opens a directory of ctrace's own mount namespace, as O_PATH.
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+pub(super) fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// O_NONBLOCK: a lease that somebody holds on the file makes the open fail, not wait.
+fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::open(descriptor_path(fd), flags, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::io::Read;
+
+    use super::*;
+    use crate::rootfs::{executable_mappings, inspect};
+
+    #[test]
+    fn every_own_mapping_opens_and_has_the_bytes_of_an_elf_file() {
+        let pid = std::process::id();
+        for mapping in executable_mappings(pid).unwrap() {
+            let (file, inode) = inspect(pid, &mapping).unwrap();
+            let mut magic = [0; 4];
+            file.file().unwrap().read_exact(&mut magic).unwrap();
+            assert_eq!(&magic, b"\x7fELF", "{mapping:?}");
+            assert_eq!(file.name(), mapping.path);
+            assert_eq!(File::open(file.path()).unwrap().metadata().unwrap().len(), file.size);
+            let (_, again) = inspect(pid, &mapping).unwrap();
+            assert_eq!(inode, again);
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_never_opened() {
+        let pid = std::process::id();
+        for path in ["/dev/null", "/proc", "/"] {
+            let error = ForeignFile::open_in_root(pid, Path::new(path)).unwrap_err();
+            assert!(matches!(error, OpenError::NotRegular { .. }), "{path}: {error}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        // An ordinary open of it would wait for a writer for ever.
+        let error = ForeignFile::open_in_root(pid, &fifo).unwrap_err();
+        assert!(matches!(error, OpenError::NotRegular { kind: FileType::Fifo, .. }), "{error}");
+    }
+
+    #[test]
+    fn magic_links_are_refused() {
+        let pid = std::process::id();
+        let error = ForeignFile::open_in_root(pid, Path::new("/proc/self/exe")).unwrap_err();
+        assert!(matches!(error, OpenError::Open { .. }), "{error}");
+    }
+
+    #[test]
+    fn neither_dots_nor_links_lead_out_of_a_root() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("inside"), "inside").unwrap();
+        std::fs::create_dir(directory.path().join("root")).unwrap();
+        std::fs::write(directory.path().join("root/inside"), "root").unwrap();
+        std::os::unix::fs::symlink("/inside", directory.path().join("root/absolute")).unwrap();
+        std::os::unix::fs::symlink("../../inside", directory.path().join("root/relative")).unwrap();
+        let root = open_directory(&directory.path().join("root")).unwrap();
+        for path in ["absolute", "relative", "/inside", "../inside", "x/../inside"] {
+            let handle = open_beneath(root.as_fd(), Path::new(path), ResolveFlags::empty());
+            match handle {
+                Ok(handle) => assert_eq!(Attributes::of(handle.as_fd()).unwrap().size, 4, "{path}"),
+                Err(error) => assert_eq!((path, error), ("x/../inside", Errno::NOENT)),
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_escapes_what_it_names() {
+        let error = ForeignFile::open_in_root(std::process::id(), Path::new("/no\x1b[2J\n")).unwrap_err();
+        let text = error.to_string();
+        assert!(!text.contains('\x1b') && !text.contains('\n'), "{text:?}");
+        let gone = ForeignFile::open_in_root(u32::MAX, Path::new("/x")).unwrap_err();
+        assert!(matches!(gone, OpenError::Root { .. }));
+    }
+}
