@@ -35,7 +35,12 @@ impl Lines {
     }
 
     /// The next line for which `wanted` holds; the error tells what came instead.
-    pub fn wait(&mut self, what: &str, timeout: Duration, mut wanted: impl FnMut(&str) -> bool) -> Result<String> {
+    pub fn wait(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Result<String> {
         let deadline = Instant::now() + timeout;
         loop {
             match self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -113,7 +118,8 @@ impl Child {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.context("no process id")?, signal).with_context(|| format!("cannot signal {}", self.what))
+        kill_process(pid.context("no process id")?, signal)
+            .with_context(|| format!("cannot signal {}", self.what))
     }
 
     /// Waits for its end.
@@ -132,7 +138,9 @@ impl Child {
     /// All that it wrote, once it has ended.
     pub fn output(&mut self) -> Result<(Vec<u8>, Vec<String>)> {
         let stdout = match self.stdout.take() {
-            Some(thread) => thread.join().map_err(|_| anyhow::anyhow!("the reader of {} panicked", self.what))?,
+            Some(thread) => {
+                thread.join().map_err(|_| anyhow::anyhow!("the reader of {} panicked", self.what))?
+            }
             None => Vec::new(),
         };
         Ok((stdout, self.stderr.take().map(Lines::rest).unwrap_or_default()))

@@ -81,7 +81,9 @@ fn make_room(name: &str) -> Result<()> {
     let filter = format!("label={LABEL}");
     let ours = docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
     if !ours.lines().any(|found| found == name) {
-        bail!("a container named {name} is there already: rename it, or remove it with `docker rm -f {name}`");
+        bail!(
+            "a container named {name} is there already: rename it, or remove it with `docker rm -f {name}`"
+        );
     }
     docker(&["rm", "--force", name]).map(drop)
 }

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::container::docker;
 use crate::program::{program, script};
-use crate::{paths, requirements};
 use crate::tree::Tree;
+use crate::{paths, requirements};
 
 const LABEL: &str = "ctrace-test.fingerprint";
 
@@ -81,9 +81,7 @@ pub mod images {
 
     /// The same, a client, and a program that does nothing.
     pub fn tls_tree() -> Result<Tree> {
-        server_tree()?
-            .program(&program("tls-client")?, "/tls-client")?
-            .program(&program("idle")?, "/idle")
+        server_tree()?.program(&program("tls-client")?, "/tls-client")?.program(&program("idle")?, "/idle")
     }
 
     /// Programs that load the system's OpenSSL.

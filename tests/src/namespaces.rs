@@ -44,7 +44,9 @@ impl Namespaced {
             Err(error) => {
                 unshare.signal(rustix::process::Signal::KILL)?;
                 let (_, said) = unshare.output()?;
-                return Err(error.context(format!("cannot start {command:?} in namespaces: {}", said.join("\n"))));
+                return Err(
+                    error.context(format!("cannot start {command:?} in namespaces: {}", said.join("\n")))
+                );
             }
         };
         let pid = only_child(unshare.id())?;

@@ -22,7 +22,9 @@ pub fn require_live() -> Result<()> {
         bail!("this test loads BPF programs, so it needs root: run `cargo xtask test`, or with sudo");
     }
     if !Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
-        bail!("this kernel has no uprobes (/sys/bus/event_source/devices/uprobe): `cargo xtask setup` tells more");
+        bail!(
+            "this kernel has no uprobes (/sys/bus/event_source/devices/uprobe): `cargo xtask setup` tells more"
+        );
     }
     require_docker()
 }

@@ -28,7 +28,8 @@ impl Server {
 
     /// Waits until the init of a container listens.
     pub fn of(container: Container) -> Result<Self> {
-        let line = container.wait_for_line("line \"listening PORT\"", |line| line.starts_with("listening "))?;
+        let line =
+            container.wait_for_line("line \"listening PORT\"", |line| line.starts_with("listening "))?;
         let port = line.strip_prefix("listening ").context("no port")?.to_owned();
         Ok(Self { container, port })
     }

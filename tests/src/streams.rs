@@ -92,10 +92,11 @@ impl Streams {
                 "truncated is {} with {captured} of {length} bytes",
                 record.call.truncated
             );
-            let stream = streams
-                .by_key
-                .entry((connection.id, direction))
-                .or_insert_with(|| Stream { pid: record.process.pid, from_start: true, ..Stream::default() });
+            let stream = streams.by_key.entry((connection.id, direction)).or_insert_with(|| Stream {
+                pid: record.process.pid,
+                from_start: true,
+                ..Stream::default()
+            });
             ensure!(
                 stream.pid == record.process.pid,
                 "connection {} has processes {} and {}",
@@ -104,9 +105,9 @@ impl Streams {
                 record.process.pid
             );
             stream.from_start &= connection.from_start;
-            stream
-                .place(connection.offset, data)
-                .with_context(|| format!("connection {}, {direction:?}, {}", connection.id, record.function))?;
+            stream.place(connection.offset, data).with_context(|| {
+                format!("connection {}, {direction:?}, {}", connection.id, record.function)
+            })?;
         }
         Ok(streams)
     }

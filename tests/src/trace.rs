@@ -178,7 +178,11 @@ impl Trace {
         let records = self.records()?;
         let bytes: u64 = records.iter().map(|record| record.call.captured).sum();
         let (calls_told, bytes_told) = (self.counted("/calls")?, self.counted("/bytes")?);
-        ensure!(calls_told == records.len() as u64, "{} records, but the summary says {summary}", records.len());
+        ensure!(
+            calls_told == records.len() as u64,
+            "{} records, but the summary says {summary}",
+            records.len()
+        );
         ensure!(bytes_told == bytes, "{bytes} bytes in the records, but the summary says {summary}");
         Ok(())
     }
@@ -191,7 +195,8 @@ fn type_of(line: &[u8]) -> Result<String> {
         schema: u32,
         r#type: String,
     }
-    let typed: Typed = serde_json::from_slice(line).with_context(|| format!("not a record: {}", bstr(line)))?;
+    let typed: Typed =
+        serde_json::from_slice(line).with_context(|| format!("not a record: {}", bstr(line)))?;
     ensure!(typed.schema == 1, "schema {} is not known to the tests", typed.schema);
     Ok(typed.r#type)
 }

@@ -21,7 +21,8 @@ enum Source {
 }
 
 /// Parts of Python's library that no test needs and that make half of its size.
-const EXCLUDED: &[&str] = &["test", "idlelib", "tkinter", "lib2to3", "ensurepip", "__pycache__", "dist-packages"];
+const EXCLUDED: &[&str] =
+    &["test", "idlelib", "tkinter", "lib2to3", "ensurepip", "__pycache__", "dist-packages"];
 
 /// The files of an image, by their path in it.
 #[derive(Debug, Clone, Default)]
@@ -94,9 +95,10 @@ impl Tree {
     pub fn fingerprint(&self) -> Result<String> {
         let mut hash = Sha256::new();
         for (place, source) in &self.entries {
-            hash.update(format!("{place:?} {source:?}"));
+            hash.update(format!("{:?}", (place, source)));
             if let Source::File(path) | Source::Directory(path) = source {
-                let metadata = path.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
+                let metadata =
+                    path.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
                 hash.update(format!(" {} {} {}", metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
             }
         }

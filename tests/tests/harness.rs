@@ -9,7 +9,10 @@ const SIZES: &str = "0,1,8191,8192,8193,16384,100000,1000000";
 fn check_agree(server: &[Transfer], client: &[Transfer]) -> Result<()> {
     ensure!(server.len() == client.len(), "{server:?} and {client:?}");
     for (server, client) in server.iter().zip(client) {
-        ensure!(server.received == client.sent && server.sent == client.received, "{server:?} and {client:?}");
+        ensure!(
+            server.received == client.sent && server.sent == client.received,
+            "{server:?} and {client:?}"
+        );
     }
     Ok(())
 }
@@ -18,11 +21,12 @@ fn check_agree(server: &[Transfer], client: &[Transfer]) -> Result<()> {
 fn both_sides_report_the_same_bytes() -> Result<()> {
     for (label, options) in [
         ("agree-plain", ["--api", "plain"].as_slice()),
-        ("agree-small", &["--api", "ex", "--nonblocking", "--partial", "--buffer", "4096"]),
+        ("agree-small", &["--api", "ex", "--nonblocking", "--partial", "--buffer", "16384"]),
         ("agree-peek", &["--peek", "--fork"]),
     ] {
         let server = Server::start(label, options)?;
-        let client = server.client(&["--up", SIZES, "--down", SIZES, "--nonblocking", "--buffer", "4096"])?;
+        let client =
+            server.client(&["--up", SIZES, "--down", SIZES, "--nonblocking", "--buffer", "16384"])?;
         check_agree(&server.transfers(1)?, &client)?;
     }
     Ok(())
@@ -31,14 +35,8 @@ fn both_sides_report_the_same_bytes() -> Result<()> {
 #[test]
 fn python_is_a_client() -> Result<()> {
     let server = Server::start_in(&images::python()?, "agree-python", &[], &["/tls-server"])?;
-    let client = server.container.exec(&[
-        "/usr/bin/python3",
-        "-I",
-        "/tls-client.py",
-        server.port(),
-        SIZES,
-        SIZES,
-    ])?;
+    let client =
+        server.container.exec(&["/usr/bin/python3", "-I", "/tls-client.py", server.port(), SIZES, SIZES])?;
     check_agree(&server.transfers(1)?, &Transfer::all(&client)?)
 }
 
