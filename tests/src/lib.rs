@@ -1,1 +1,38 @@
-//! End-to-end harness.
+//! The harness of the end-to-end tests: target programs, images, containers and a running `ctrace`.
+//!
+//! A live test reads like this: build an [`Image`], start a [`Server`] in a [`Container`] of it, start [`Ctrace`] on
+//! that, let a client move bytes, end the trace, and compare what the programs say they moved ([`Transfer`]) with
+//! what the [`Trace`] says was moved. The demonstration and the measurements of `cargo xtask` use the same parts.
+//!
+//! The harness owns what it starts: containers and processes end when their value is dropped. It never weakens a
+//! comparison, never skips, and never touches a container that it did not start.
+
+mod child;
+mod container;
+mod ctrace;
+mod demo;
+mod image;
+mod namespaces;
+mod paths;
+mod program;
+mod requirements;
+mod server;
+mod streams;
+mod trace;
+mod transfer;
+mod tree;
+
+pub use child::{Child, Lines};
+pub use container::{Container, docker};
+pub use ctrace::Ctrace;
+pub use demo::Demo;
+pub use image::{Image, images};
+pub use namespaces::Namespaced;
+pub use paths::{ctrace_binary, target_directory};
+pub use program::{library, program, script};
+pub use requirements::{require_docker, require_live};
+pub use server::Server;
+pub use streams::{Direction, Stream, Streams};
+pub use trace::{Record, Trace};
+pub use transfer::{Tally, Transfer};
+pub use tree::Tree;

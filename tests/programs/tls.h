@@ -1,0 +1,210 @@
+/* What the TLS programs of the tests share: one connection whose bytes are counted and hashed on both ways, and the
+ * ways to move them (the plain and the _ex calls, blocking and not). Each program prints what it moved as one line of
+ * JSON; the harness compares that with what ctrace saw. Not a model of good TLS: certificates are not verified. */
+#ifndef TLS_H
+#define TLS_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HEADER_MAX 8192
+#define READ_SIZE 65536
+
+enum api { API_PLAIN, API_EX };
+
+struct tally {
+    uint64_t bytes;
+    EVP_MD_CTX *hash;
+};
+
+struct peer {
+    SSL *ssl;
+    int fd;
+    enum api api;
+    int peek; /* look with SSL_peek before each read: the bytes must be reported once */
+    struct tally received, sent;
+};
+
+struct sizes {
+    size_t count;
+    size_t *size;
+};
+
+static inline void fail(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fputc('\n', stderr);
+    ERR_print_errors_fp(stderr);
+    exit(1);
+}
+
+static inline void sleep_ms(long ms) {
+    struct timespec time = {ms / 1000, (ms % 1000) * 1000000};
+    while (nanosleep(&time, &time) != 0 && errno == EINTR) {
+    }
+}
+
+/* "0,1,8191*3,65536*1024": sizes, each with an optional number of repeats; "-" is none. */
+static inline struct sizes sizes_parse(const char *text) {
+    struct sizes sizes = {0, NULL};
+    if (strcmp(text, "-") == 0) return sizes;
+    while (*text) {
+        char *end;
+        size_t size = strtoull(text, &end, 10), repeat = 1;
+        if (end == text) fail("not a list of sizes: %s", text);
+        if (*end == '*') repeat = strtoull(end + 1, &end, 10);
+        sizes.size = realloc(sizes.size, (sizes.count + repeat) * sizeof *sizes.size);
+        while (repeat-- > 0) sizes.size[sizes.count++] = size;
+        text = *end == ',' ? end + 1 : end;
+    }
+    return sizes;
+}
+
+/* Pseudo-random bytes: nothing in them repeats, so that a byte at a wrong offset changes the hash. */
+static inline void fill(unsigned char *at, size_t length, uint64_t *state) {
+    uint64_t x = *state | 1;
+    while (length > 0) {
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        size_t part = length < sizeof x ? length : sizeof x;
+        memcpy(at, &x, part);
+        at += part, length -= part;
+    }
+    *state = x;
+}
+
+static inline void tally_start(struct tally *tally) {
+    tally->bytes = 0;
+    tally->hash = EVP_MD_CTX_new();
+    EVP_DigestInit_ex(tally->hash, EVP_sha256(), NULL);
+}
+
+static inline void tally_add(struct tally *tally, const void *data, size_t length) {
+    tally->bytes += length;
+    EVP_DigestUpdate(tally->hash, data, length);
+}
+
+static inline void tally_print(struct tally *tally, const char *name) {
+    unsigned char digest[32];
+    EVP_DigestFinal_ex(tally->hash, digest, NULL);
+    EVP_MD_CTX_free(tally->hash);
+    printf("\"%s\":{\"bytes\":%llu,\"sha256\":\"", name, (unsigned long long)tally->bytes);
+    for (int i = 0; i < 32; i++) printf("%02x", digest[i]);
+    printf("\"}");
+}
+
+static inline void peer_report(struct peer *peer, const char *side, unsigned connection) {
+    printf("{\"side\":\"%s\",\"vpid\":%d,\"connection\":%u,", side, getpid(), connection);
+    tally_print(&peer->received, "received");
+    putchar(',');
+    tally_print(&peer->sent, "sent");
+    printf("}\n");
+    fflush(stdout);
+}
+
+/* Whether the call is to be made again, once the socket is ready; 0 when the connection is over. */
+static inline int peer_again(struct peer *peer, int result) {
+    int error = SSL_get_error(peer->ssl, result);
+    if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) return 0;
+    struct pollfd ready = {peer->fd, error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT, 0};
+    return poll(&ready, 1, 60000) == 1;
+}
+
+/* One SSL_write of all that is given, repeated as OpenSSL asks for; less than `length` when the peer has gone. */
+static inline size_t peer_write(struct peer *peer, const void *data, size_t length) {
+    size_t done = 0;
+    for (;;) {
+        size_t written = 0;
+        int result;
+        if (peer->api == API_EX) {
+            result = SSL_write_ex(peer->ssl, (const char *)data + done, length - done, &written);
+        } else {
+            result = SSL_write(peer->ssl, (const char *)data + done, (int)(length - done));
+            written = result > 0 ? (size_t)result : 0;
+        }
+        tally_add(&peer->sent, (const char *)data + done, written);
+        done += written;
+        /* A write of nothing is an error or a success by version and call: made, and not looked at. */
+        if (done >= length) return done;
+        if (written == 0 && !peer_again(peer, result)) return done;
+    }
+}
+
+static inline size_t peer_read(struct peer *peer, void *data, size_t room) {
+    for (;;) {
+        size_t length = 0;
+        int result;
+        if (peer->peek && peer->api == API_EX) {
+            SSL_peek_ex(peer->ssl, data, room, &length);
+        } else if (peer->peek) {
+            SSL_peek(peer->ssl, data, (int)room);
+        }
+        if (peer->api == API_EX) {
+            length = 0;
+            result = SSL_read_ex(peer->ssl, data, room, &length);
+        } else {
+            result = SSL_read(peer->ssl, data, (int)room);
+            length = result > 0 ? (size_t)result : 0;
+        }
+        if (length > 0) {
+            tally_add(&peer->received, data, length);
+            return length;
+        }
+        if (!peer_again(peer, result)) return 0;
+    }
+}
+
+static inline int peer_read_exactly(struct peer *peer, size_t length) {
+    static __thread unsigned char buffer[READ_SIZE];
+    while (length > 0) {
+        size_t got = peer_read(peer, buffer, length < sizeof buffer ? length : sizeof buffer);
+        if (got == 0) return 0;
+        length -= got;
+    }
+    return 1;
+}
+
+/* Handshake and shutdown: the calls of SSL_accept's kind, repeated until done. */
+static inline int peer_repeat(struct peer *peer, int (*call)(SSL *)) {
+    for (;;) {
+        int result = call(peer->ssl);
+        if (result == 1) return 1;
+        if (!peer_again(peer, result)) return 0;
+    }
+}
+
+static inline void socket_options(int fd, int buffer, int nonblocking) {
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (buffer > 0) {
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
+    }
+    if (nonblocking) fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+static inline enum api api_parse(const char *text) {
+    if (strcmp(text, "plain") == 0) return API_PLAIN;
+    if (strcmp(text, "ex") == 0) return API_EX;
+    fail("--api is plain or ex, not %s", text);
+    return API_PLAIN;
+}
+
+#endif

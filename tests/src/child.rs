@@ -1,0 +1,156 @@
+//! A process of the harness: read on threads so that it never waits for its reader, and killed when dropped.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Lines of a pipe, as they come.
+#[derive(Debug)]
+pub struct Lines {
+    receiver: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Lines {
+    /// Reads a pipe on a thread of its own.
+    pub fn of(pipe: impl Read + Send + 'static) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+                if sender.send(text).is_err() {
+                    return;
+                }
+                line.clear();
+            }
+        });
+        Self { receiver, seen: Vec::new() }
+    }
+
+    /// The next line for which `wanted` holds; the error tells what came instead.
+    pub fn wait(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Result<String> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if wanted(&line) {
+                        return Ok(line);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("no {what} within {timeout:?}; so far:\n{}", self.seen.join("\n"))
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("ended without {what}; it said:\n{}", self.seen.join("\n"))
+                }
+            }
+        }
+    }
+
+    /// Everything until the pipe's end.
+    pub fn rest(mut self) -> Vec<String> {
+        self.seen.extend(self.receiver.iter());
+        self.seen
+    }
+}
+
+/// A process with its output: `stdout` is kept whole, `stderr` comes as lines.
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    what: String,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    /// Its standard error.
+    pub stderr: Option<Lines>,
+}
+
+impl Child {
+    /// Starts a command whose standard output is kept.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let mut child = Self::start_with_stdout(command, Stdio::piped())?;
+        if let Some(mut pipe) = child.process.stdout.take() {
+            child.stdout = Some(thread::spawn(move || {
+                let mut bytes = Vec::new();
+                // What was read before an error is what there is.
+                let _ = pipe.read_to_end(&mut bytes);
+                bytes
+            }));
+        }
+        Ok(child)
+    }
+
+    /// Starts a command whose standard output goes elsewhere.
+    pub fn start_with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> Result<Self> {
+        let what = format!("{command:?}");
+        let mut process = command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {what}"))?;
+        let stderr = process.stderr.take().map(Lines::of);
+        Ok(Self { process, what, stdout: None, stderr })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The pipe of its standard output, when it was asked for as a pipe and is not being kept.
+    pub fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
+        self.process.stdout.take()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("no process id")?, signal)
+            .with_context(|| format!("cannot signal {}", self.what))
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        // The standard library has no wait with a timeout; the step is small beside what is waited for.
+        while Instant::now() < deadline {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        bail!("{} did not end within {timeout:?}", self.what)
+    }
+
+    /// All that it wrote, once it has ended.
+    pub fn output(&mut self) -> Result<(Vec<u8>, Vec<String>)> {
+        let stdout = match self.stdout.take() {
+            Some(thread) => {
+                thread.join().map_err(|_| anyhow::anyhow!("the reader of {} panicked", self.what))?
+            }
+            None => Vec::new(),
+        };
+        Ok((stdout, self.stderr.take().map(Lines::rest).unwrap_or_default()))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Fails only when it has ended, which is what is wanted.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

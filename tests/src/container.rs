@@ -1,0 +1,114 @@
+//! Containers of the tests: started with a name of their own, removed when dropped.
+
+use std::fs;
+use std::process::{self, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::child::{Child, Lines};
+use crate::image::Image;
+
+/// Runs `docker` and gives its standard output.
+pub fn docker(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("docker").args(arguments).stdin(Stdio::null()).output();
+    let output = output.context("cannot run `docker`: `cargo xtask setup` installs it")?;
+    if !output.status.success() {
+        bail!("docker {} failed: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A running container.
+#[derive(Debug)]
+pub struct Container {
+    name: String,
+    id: String,
+    pid: u32,
+}
+
+impl Container {
+    /// Starts a command in a container named `ctrace-test-PID-LABEL`, without a network but its own loopback.
+    pub fn start(image: &Image, label: &str, options: &[&str], command: &[&str]) -> Result<Self> {
+        Self::start_named(image, &format!("ctrace-test-{}-{label}", process::id()), options, command)
+    }
+
+    /// The same with a name chosen by the caller.
+    pub fn start_named(image: &Image, name: &str, options: &[&str], command: &[&str]) -> Result<Self> {
+        let mut arguments = vec!["run", "--detach", "--name", name, "--label", "ctrace-test"];
+        if !options.iter().any(|option| option.starts_with("--network")) {
+            arguments.push("--network=none");
+        }
+        arguments.extend_from_slice(options);
+        arguments.push(image.tag());
+        arguments.extend_from_slice(command);
+        let id = docker(&arguments)?.trim().to_owned();
+        // From here on the drop removes it, also when what follows fails.
+        let mut container = Self { name: name.to_owned(), id, pid: 0 };
+        let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &container.id])?;
+        container.pid = pid.trim().parse().context("docker does not tell the container's process")?;
+        if container.pid == 0 {
+            let logs = container.logs().unwrap_or_default();
+            bail!("the container {name} ended at once: {logs}");
+        }
+        Ok(container)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its id, all 64 digits.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The process id of its init, as the host sees it.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What its init wrote.
+    pub fn logs(&self) -> Result<String> {
+        let output = Command::new("docker").args(["logs", &self.id]).output()?;
+        Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+
+    /// Waits until its init has written a line.
+    pub fn wait_for_line(&self, what: &str, wanted: impl FnMut(&str) -> bool) -> Result<String> {
+        let mut following = Child::start_with_stdout(
+            Command::new("docker").args(["logs", "--follow", &self.id]),
+            Stdio::piped(),
+        )?;
+        let mut lines = Lines::of(following.take_stdout().context("docker logs has no output")?);
+        lines.wait(what, Duration::from_secs(30), wanted)
+    }
+
+    /// Runs a command in it and gives its standard output.
+    pub fn exec(&self, command: &[&str]) -> Result<String> {
+        docker(&[&["exec", &self.id], command].concat())
+    }
+
+    /// Starts a command in it that runs until it ends by itself or the value is dropped.
+    pub fn exec_background(&self, command: &[&str]) -> Result<Child> {
+        Child::start(Command::new("docker").args(["exec", &self.id]).args(command))
+    }
+
+    /// The processes in it, as the host sees them, that have this comm.
+    pub fn processes(&self, comm: &str) -> Result<Vec<u32>> {
+        let listed = docker(&["top", &self.id, "-o", "pid"])?;
+        let pids = listed.lines().filter_map(|line| line.trim().parse::<u32>().ok());
+        let is_wanted = |pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|found| found.trim_end() == comm)
+        };
+        Ok(pids.filter(is_wanted).collect())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        // Nothing to do about a failure here; the next run does not stumble over the name.
+        let _ = docker(&["rm", "--force", "--volumes", &self.id]);
+    }
+}

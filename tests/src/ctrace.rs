@@ -1,0 +1,83 @@
+//! The program under test, running.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+
+use crate::child::Child;
+use crate::paths::ctrace_binary;
+use crate::trace::Trace;
+
+/// How long it may take to attach, and to end: a hang is a failure, slowness of the machine is not.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A `ctrace` that has attached to what it was told to.
+#[derive(Debug)]
+pub struct Ctrace {
+    child: Child,
+}
+
+impl Ctrace {
+    /// Starts it and waits until it says that it traces.
+    pub fn start(arguments: &[&str]) -> Result<Self> {
+        let mut command = command(arguments)?;
+        Self::attached(Child::start(&mut command)?, arguments)
+    }
+
+    /// The same with a standard output that the caller holds, for what happens when that is closed.
+    pub fn start_with_stdout(arguments: &[&str], stdout: impl Into<Stdio>) -> Result<Self> {
+        let mut command = command(arguments)?;
+        Self::attached(Child::start_with_stdout(&mut command, stdout)?, arguments)
+    }
+
+    /// Runs it to its end, for the cases that end by themselves.
+    pub fn run_to_end(arguments: &[&str]) -> Result<Trace> {
+        Self::run_to_end_with(arguments, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn run_to_end_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Trace> {
+        let mut command = command(arguments)?;
+        let child = Child::start(command.envs(environment.iter().copied()))?;
+        Self { child }.wait(PATIENCE)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The child, for signals and pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub fn finish(self) -> Result<Trace> {
+        self.child.signal(Signal::INT)?;
+        self.wait(PATIENCE)
+    }
+
+    /// Waits for its end without asking for it.
+    pub fn wait(mut self, timeout: Duration) -> Result<Trace> {
+        let status = self.child.wait(timeout)?;
+        let (stdout, stderr) = self.child.output()?;
+        Ok(Trace { stdout, stderr: stderr.join("\n"), status })
+    }
+
+    fn attached(mut child: Child, arguments: &[&str]) -> Result<Self> {
+        let stderr = child.stderr.as_mut().context("ctrace has no standard error")?;
+        stderr
+            .wait("line beginning with \"tracing\"", PATIENCE, |line| line.starts_with("tracing"))
+            .with_context(|| format!("ctrace {} did not attach", arguments.join(" ")))?;
+        Ok(Self { child })
+    }
+}
+
+fn command(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(ctrace_binary()?);
+    command.args(arguments);
+    Ok(command)
+}

@@ -1,0 +1,105 @@
+//! Images made from a [`Tree`], without a registry: `tar` piped into `docker import`, kept until the tree changes.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::container::docker;
+use crate::program::{program, script};
+use crate::tree::Tree;
+use crate::{paths, requirements};
+
+const LABEL: &str = "ctrace-test.fingerprint";
+
+/// An image that Docker has.
+#[derive(Debug, Clone)]
+pub struct Image {
+    tag: String,
+}
+
+impl Image {
+    /// The image `ctrace-test/NAME` of a tree, built unless Docker has it already.
+    pub fn build(name: &str, tree: &Tree) -> Result<Self> {
+        requirements::require_docker()?;
+        let image = Self { tag: format!("ctrace-test/{name}") };
+        let fingerprint = tree.fingerprint()?;
+        // Tests run in parallel, and every one of them begins here.
+        fs::create_dir_all(paths::cache())?;
+        let lock = File::create(paths::cache().join(format!("image-{name}.lock")))?;
+        lock.lock().context("cannot lock the building of an image")?;
+        let format = format!("{{{{index .Config.Labels \"{LABEL}\"}}}}");
+        if docker(&["image", "inspect", "--format", &format, &image.tag])
+            .is_ok_and(|built| built.trim() == fingerprint)
+        {
+            return Ok(image);
+        }
+        let directory = tempfile::tempdir_in(paths::cache())?;
+        tree.write(directory.path())?;
+        image.import(directory.path(), &fingerprint)?;
+        Ok(image)
+    }
+
+    /// Its name for `docker run`.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    fn import(&self, root: &Path, fingerprint: &str) -> Result<()> {
+        let mut tar = Command::new("tar")
+            .args(["--create", "--numeric-owner", "--owner=0", "--group=0", "--directory"])
+            .arg(root)
+            .arg(".")
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run `tar`")?;
+        let archive = tar.stdout.take().context("tar has no output")?;
+        let import = Command::new("docker")
+            .args(["import", "--change", &format!("LABEL {LABEL}={fingerprint}"), "-", &self.tag])
+            .stdin(archive)
+            .output()
+            .context("cannot run `docker`")?;
+        ensure!(
+            tar.wait()?.success() && import.status.success(),
+            "cannot make the image {}: {}",
+            self.tag,
+            String::from_utf8_lossy(&import.stderr)
+        );
+        Ok(())
+    }
+}
+
+/// The images that several tests share.
+pub mod images {
+    use super::{Image, Result, Tree, program, script};
+
+    /// The tree of the demonstration: a server and the libraries that it loads; no shell.
+    pub fn server_tree() -> Result<Tree> {
+        Tree::new().program(&program("tls-server")?, "/tls-server")
+    }
+
+    /// The same, a client, and a program that does nothing.
+    pub fn tls_tree() -> Result<Tree> {
+        server_tree()?.program(&program("tls-client")?, "/tls-client")?.program(&program("idle")?, "/idle")
+    }
+
+    /// Programs that load the system's OpenSSL.
+    pub fn tls() -> Result<Image> {
+        Image::build("tls", &tls_tree()?)
+    }
+
+    /// The same, and programs that have OpenSSL inside.
+    pub fn vendored() -> Result<Image> {
+        let tree = tls_tree()?
+            .program(&program("tls-server-static")?, "/tls-server-static")?
+            .program(&program("tls-client-static")?, "/tls-client-static")?
+            .program(&program("tls-server-bundled")?, "/app/tls-server-bundled")?;
+        Image::build("vendored", &tree)
+    }
+
+    /// The same as [`tls`], and the system's Python.
+    pub fn python() -> Result<Image> {
+        Image::build("python", &tls_tree()?.python()?.file(&script("tls-client.py"), "/tls-client.py"))
+    }
+}

@@ -1,0 +1,121 @@
+//! The target programs: small C programs of `programs/`, compiled when their source is newer than the result.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::paths;
+
+/// How one artefact is made: the row is all that a new program needs.
+struct Recipe {
+    name: &'static str,
+    /// File in `programs/`; none for a library made of archives alone.
+    source: Option<&'static str>,
+    /// Artefacts that must be there first.
+    needs: &'static [&'static str],
+    /// After the source on the compiler's command line, in the directory of the artefacts.
+    flags: &'static [&'static str],
+}
+
+const SHARED: &[&str] = &["-lssl", "-lcrypto", "-pthread"];
+/// OpenSSL inside the executable, with its symbols: what a statically linked program looks like.
+const STATIC: &[&str] = &["-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
+/// Finds `libbundle.so` beside itself.
+const BUNDLED: &[&str] = &["-L.", "-lbundle", "-pthread", "-Wl,-rpath,$ORIGIN"];
+/// OpenSSL inside a library of another name: what a vendored copy looks like.
+const BUNDLE: &[&str] = &[
+    "-shared",
+    "-Wl,--whole-archive",
+    "-l:libssl.a",
+    "-l:libcrypto.a",
+    "-Wl,--no-whole-archive",
+    "-pthread",
+    "-ldl",
+];
+
+const RECIPES: &[Recipe] = &[
+    Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED },
+    Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },
+    Recipe { name: "tls-server-static", source: Some("tls-server.c"), needs: &[], flags: STATIC },
+    Recipe { name: "tls-client-static", source: Some("tls-client.c"), needs: &[], flags: STATIC },
+    Recipe { name: "libbundle.so", source: None, needs: &[], flags: BUNDLE },
+    Recipe {
+        name: "tls-server-bundled",
+        source: Some("tls-server.c"),
+        needs: &["libbundle.so"],
+        flags: BUNDLED,
+    },
+];
+
+/// The path of a built program, which is compiled first if need be.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let directory = paths::cache().join("programs");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let lock = File::create(directory.join(".lock"))?;
+    lock.lock().context("cannot lock the directory of the test programs")?;
+    make(name, &directory)
+}
+
+/// The path of a script of `programs/`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(paths::CRATE).join("programs").join(name)
+}
+
+/// The file of a shared library that a program of the system would load, by its soname.
+pub fn library(program: &Path, soname: &str) -> Result<PathBuf> {
+    crate::tree::libraries(program)?
+        .into_iter()
+        .find(|path| path.file_name().is_some_and(|name| name == soname))
+        .with_context(|| format!("{} does not load {soname}", program.display()))
+}
+
+fn make(name: &str, directory: &Path) -> Result<PathBuf> {
+    let recipe = RECIPES
+        .iter()
+        .find(|recipe| recipe.name == name)
+        .with_context(|| format!("no test program is called {name}"))?;
+    for needed in recipe.needs {
+        make(needed, directory)?;
+    }
+    let output = directory.join(name);
+    let source = recipe.source.map(script);
+    if is_current(&output, source.as_deref())? {
+        return Ok(output);
+    }
+    // Never half a file under the final name, even when the compiler is interrupted.
+    let partial = directory.join(format!("{name}.partial"));
+    let result = Command::new("cc")
+        .current_dir(directory)
+        .args(["-D_GNU_SOURCE", "-std=gnu17", "-O2", "-g0", "-Wall", "-Wextra", "-o"])
+        .arg(&partial)
+        .args(&source)
+        .args(recipe.flags)
+        .output()
+        .context("cannot run the C compiler `cc`: `cargo xtask setup` installs it")?;
+    if !result.status.success() {
+        bail!(
+            "the test program {name} does not compile (`cargo xtask setup` installs OpenSSL's headers):\n{}",
+            String::from_utf8_lossy(&result.stderr)
+        );
+    }
+    fs::rename(&partial, &output)?;
+    Ok(output)
+}
+
+/// Whether the artefact is newer than its source and the header that the sources share.
+fn is_current(output: &Path, source: Option<&Path>) -> Result<bool> {
+    let Ok(built) = output.metadata().and_then(|metadata| metadata.modified()) else {
+        return Ok(false);
+    };
+    let mut newest = SystemTime::UNIX_EPOCH;
+    if let Some(source) = source {
+        for input in [source, &script("tls.h")] {
+            newest = newest.max(input.metadata().and_then(|metadata| metadata.modified())?);
+        }
+    }
+    Ok(built > newest)
+}

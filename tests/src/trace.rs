@@ -1,0 +1,207 @@
+//! What a `ctrace` that has ended wrote, and the checks that every test makes of it.
+
+use std::process::ExitStatus;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::streams::Streams;
+
+/// The output of a run.
+#[derive(Debug)]
+pub struct Trace {
+    /// Everything on standard output.
+    pub stdout: Vec<u8>,
+    /// Everything on standard error.
+    pub stderr: String,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+/// A record of type `ssl`: the fields that the tests look at.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Record {
+    /// Null outside of containers.
+    pub container: Option<ContainerField>,
+    /// The process of the call.
+    pub process: ProcessField,
+    /// The library that was called.
+    pub library: LibraryField,
+    /// The function that was called.
+    pub function: String,
+    /// The direction.
+    pub network: NetworkField,
+    /// Null when connections could not be told apart.
+    pub connection: Option<ConnectionField>,
+    /// The call.
+    pub call: CallField,
+    data: Option<String>,
+    data_base64: Option<String>,
+}
+
+/// `container` of a record.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ContainerField {
+    /// 64 digits.
+    pub id: String,
+    /// As Docker has it.
+    pub name: Option<String>,
+}
+
+/// `process` of a record.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ProcessField {
+    /// As the host sees it.
+    pub pid: u32,
+    /// As it sees itself.
+    pub vpid: Option<u32>,
+    /// Its name.
+    pub comm: String,
+}
+
+/// `library` of a record.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LibraryField {
+    /// Its file name.
+    pub name: String,
+    /// Its path.
+    pub path: String,
+}
+
+/// `network` of a record.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NetworkField {
+    /// Which way.
+    pub io: IoField,
+}
+
+/// `network.io` of a record.
+#[derive(Debug, Clone, Deserialize)]
+pub struct IoField {
+    /// `transmit` or `receive`.
+    pub direction: crate::streams::Direction,
+}
+
+/// `connection` of a record.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ConnectionField {
+    /// Unique in a run.
+    pub id: u64,
+    /// Whether the connection was seen from its first byte.
+    pub from_start: bool,
+    /// Of the first byte of the data, in the stream of this direction.
+    pub offset: u64,
+}
+
+/// `call` of a record.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CallField {
+    /// In the connection.
+    pub number: Option<u64>,
+    /// Bytes that the call moved.
+    pub length: u64,
+    /// Bytes of them that are in records.
+    pub captured: u64,
+    /// Of the data, in the call.
+    pub offset: u64,
+    /// Whether some were left out.
+    pub truncated: bool,
+}
+
+impl Record {
+    /// The payload; empty when none was asked for.
+    pub fn payload(&self) -> Result<Vec<u8>> {
+        match (&self.data, &self.data_base64) {
+            (Some(text), None) => Ok(text.clone().into_bytes()),
+            (None, Some(text)) => {
+                base64_simd::STANDARD.decode_to_vec(text).context("data_base64 is not base64")
+            }
+            (None, None) => Ok(Vec::new()),
+            (Some(_), Some(_)) => anyhow::bail!("a record has both data and data_base64"),
+        }
+    }
+
+    /// Whether the record has a payload field at all.
+    pub fn has_payload(&self) -> bool {
+        self.data.is_some() || self.data_base64.is_some()
+    }
+}
+
+impl Trace {
+    /// The exit status as a number; none after a signal.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Every line as JSON.
+    pub fn lines(&self) -> Result<Vec<Value>> {
+        let lines = self.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).with_context(|| format!("{:?}", bstr(line)))).collect()
+    }
+
+    /// The records of calls.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        let lines = self.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let of_calls = lines.filter(|line| type_of(line).is_ok_and(|kind| kind == "ssl"));
+        of_calls.map(|line| serde_json::from_slice(line).with_context(|| bstr(line))).collect()
+    }
+
+    /// The last record, which must be the summary.
+    pub fn summary(&self) -> Result<Value> {
+        let last = self.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+        let last = last.with_context(|| format!("ctrace wrote nothing; standard error:\n{}", self.stderr))?;
+        ensure!(type_of(last)? == "summary", "the last record is no summary: {}", bstr(last));
+        serde_json::from_slice(last).context("the summary")
+    }
+
+    /// A number of the summary, by its path.
+    pub fn counted(&self, pointer: &str) -> Result<u64> {
+        let summary = self.summary()?;
+        let number = summary.pointer(pointer).and_then(Value::as_u64);
+        number.with_context(|| format!("the summary has no {pointer}: {summary}"))
+    }
+
+    /// Rebuilds the streams of the records that are wanted.
+    pub fn streams(&self, wanted: impl Fn(&Record) -> bool) -> Result<Streams> {
+        let records: Vec<Record> = self.records()?.into_iter().filter(|record| wanted(record)).collect();
+        Streams::of(&records).with_context(|| format!("standard error of ctrace:\n{}", self.stderr))
+    }
+
+    /// It ended well, and says that nothing is missing; its sums are those of its records.
+    pub fn check_complete(&self) -> Result<()> {
+        ensure!(self.status.success(), "ctrace ended with {}; standard error:\n{}", self.status, self.stderr);
+        let summary = self.summary()?;
+        for pointer in ["/lost/events", "/lost/bytes", "/undecodable", "/truncated"] {
+            ensure!(self.counted(pointer)? == 0, "{pointer} is not 0: {summary}");
+        }
+        let records = self.records()?;
+        let bytes: u64 = records.iter().map(|record| record.call.captured).sum();
+        let (calls_told, bytes_told) = (self.counted("/calls")?, self.counted("/bytes")?);
+        ensure!(
+            calls_told == records.len() as u64,
+            "{} records, but the summary says {summary}",
+            records.len()
+        );
+        ensure!(bytes_told == bytes, "{bytes} bytes in the records, but the summary says {summary}");
+        Ok(())
+    }
+}
+
+/// Only the type: most lines of a big trace hold a megabyte of payload.
+fn type_of(line: &[u8]) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Typed {
+        schema: u32,
+        r#type: String,
+    }
+    let typed: Typed =
+        serde_json::from_slice(line).with_context(|| format!("not a record: {}", bstr(line)))?;
+    ensure!(typed.schema == 1, "schema {} is not known to the tests", typed.schema);
+    Ok(typed.r#type)
+}
+
+/// The beginning of a line for a message.
+fn bstr(line: &[u8]) -> String {
+    String::from_utf8_lossy(line.get(..400).unwrap_or(line)).into_owned()
+}

@@ -1,0 +1,162 @@
+//! A root file system for an image: what is to be in it, and from where. Nothing is copied before it is written.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sha2::{Digest as _, Sha256};
+
+/// Where an entry comes from.
+#[derive(Debug, Clone)]
+enum Source {
+    File(PathBuf),
+    /// A directory with all that is below it, less what `EXCLUDED` names.
+    Directory(PathBuf),
+    Symlink(PathBuf),
+    Empty,
+}
+
+/// Parts of Python's library that no test needs and that make half of its size.
+const EXCLUDED: &[&str] =
+    &["test", "idlelib", "tkinter", "lib2to3", "ensurepip", "__pycache__", "dist-packages"];
+
+/// The files of an image, by their path in it.
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    entries: BTreeMap<PathBuf, Source>,
+}
+
+impl Tree {
+    /// A tree with the empty directories that programs expect.
+    pub fn new() -> Self {
+        let directories = ["/proc", "/tmp", "/dev", "/sys"];
+        Self { entries: directories.map(|path| (PathBuf::from(path), Source::Empty)).into() }
+    }
+
+    /// Puts a file at a place.
+    #[must_use]
+    pub fn file(mut self, from: &Path, to: &str) -> Self {
+        self.entries.insert(to.into(), Source::File(from.to_owned()));
+        self
+    }
+
+    /// Puts a symbolic link at a place; `target` is written as it is.
+    #[must_use]
+    pub fn symlink(mut self, target: &str, to: &str) -> Self {
+        self.entries.insert(to.into(), Source::Symlink(target.into()));
+        self
+    }
+
+    /// Leaves out an entry, so that another can take its place.
+    #[must_use]
+    pub fn without(mut self, path: &Path) -> Self {
+        self.entries.remove(path);
+        self
+    }
+
+    /// Puts an executable or library at a place, and what it loads where the system has it, or beside it when that
+    /// is not a directory of the system.
+    pub fn program(mut self, from: &Path, to: &str) -> Result<Self> {
+        for library in libraries(from)? {
+            let system = ["/lib", "/usr"].iter().any(|prefix| library.starts_with(prefix))
+                || library.to_string_lossy().starts_with("/lib");
+            let place = match (system, library.file_name()) {
+                (false, Some(name)) => Path::new(to).with_file_name(name),
+                _ => library.clone(),
+            };
+            self.entries.insert(place, Source::File(library));
+        }
+        Ok(self.file(from, to))
+    }
+
+    /// Puts the system's Python there, with its standard library, where it expects it.
+    pub fn python(mut self) -> Result<Self> {
+        const ASK: &str = "import sysconfig, _ssl, glob, os; lib = sysconfig.get_path('stdlib'); \
+                           print(lib); print(*glob.glob(lib + '/lib-dynload/*.so'), sep='\\n')";
+        let interpreter = fs::canonicalize("/usr/bin/python3")
+            .context("the tests need the system's /usr/bin/python3: `cargo xtask setup` installs it")?;
+        let output = Command::new(&interpreter).args(["-I", "-c", ASK]).output()?;
+        ensure!(output.status.success(), "python3 has no ssl: {}", String::from_utf8_lossy(&output.stderr));
+        let answer = String::from_utf8(output.stdout)?;
+        let mut lines = answer.lines();
+        let library = lines.next().context("python3 does not say where its library is")?;
+        for module in lines.filter(|line| line.contains("/_ssl.") || line.contains("/_hashlib.")) {
+            self = self.program(Path::new(module), module)?;
+        }
+        self.entries.insert(library.into(), Source::Directory(library.into()));
+        self.program(&interpreter, "/usr/bin/python3")
+    }
+
+    /// A hash that changes when a file of the tree does (by size and time of change: content would take long).
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for (place, source) in &self.entries {
+            hash.update(format!("{:?}", (place, source)));
+            if let Source::File(path) | Source::Directory(path) = source {
+                let metadata =
+                    path.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
+                hash.update(format!(" {} {} {}", metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
+            }
+        }
+        Ok(format!("{:x}", hash.finalize()))
+    }
+
+    /// Writes the tree below a directory that is there.
+    pub fn write(&self, root: &Path) -> Result<()> {
+        for (place, source) in &self.entries {
+            let to = root.join(place.strip_prefix("/").unwrap_or(place));
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            match source {
+                Source::File(from) => copy(from, &to)?,
+                Source::Directory(from) => copy_directory(from, &to)?,
+                Source::Symlink(target) => symlink(target, &to)?,
+                Source::Empty => fs::create_dir_all(&to)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the loader of the system would load with a program: empty for a static one.
+pub(crate) fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("cannot run `ldd`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("not found") {
+        bail!("{} cannot be loaded:\n{text}", program.display());
+    }
+    // Either "name => /path (address)" or, for the loader, "/path (address)".
+    let path_of = |line: &str| {
+        let path = line.split_once("=>").map_or(line, |(_, path)| path).split_whitespace().next()?;
+        path.starts_with('/').then(|| PathBuf::from(path))
+    };
+    Ok(text.lines().filter_map(path_of).collect())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let name: OsString = entry.file_name();
+        if EXCLUDED.iter().any(|excluded| name == *excluded) {
+            continue;
+        }
+        // Follows symbolic links: a module may be one that leads out of the directory.
+        match entry.path().metadata() {
+            Ok(metadata) if metadata.is_dir() => copy_directory(&entry.path(), &to.join(&name))?,
+            Ok(_) => copy(&entry.path(), &to.join(&name))?,
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
