@@ -1,1 +1,188 @@
-//! To be written.
+//! Wires the nouns: selector → processes → plan → session → pipeline → sink.
+//!
+//! Owns the order of things and the end of a trace; what each step does is elsewhere.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use thiserror::Error;
+
+use crate::cli::{self, Action, Invocation, Request, Trace, Verbosity};
+use crate::discover;
+use crate::enrich::Facts;
+use crate::event::{End, Summary};
+use crate::pipeline::{Clock, Pipeline, Setup, Site};
+use crate::plan::Plan;
+use crate::session::{self, Session, SessionError};
+use crate::sink::{self, Output};
+use crate::target::{Kind, Proc, Target, TargetError};
+
+mod ending;
+mod report;
+mod stream;
+
+use ending::Endings;
+
+/// Why ctrace could not do what was asked.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The target has nothing that could be traced.
+    #[error("nothing to attach to in {target}:\n{reasons}\n{next}")]
+    NothingToAttach {
+        /// What was selected.
+        target: String,
+        /// A line per process and file.
+        reasons: String,
+        /// What to do.
+        next: &'static str,
+    },
+    /// The kernel.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The output file cannot be made.
+    #[error(transparent)]
+    Create(#[from] sink::CreateError),
+    /// Records cannot be written.
+    #[error("records cannot be written to {to}")]
+    Write {
+        /// Where to.
+        to: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Signals cannot be handled.
+    #[error("signals cannot be handled")]
+    Signals(#[source] io::Error),
+}
+
+impl Failure {
+    /// The exit status that README.md promises.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Target(error) => match error.kind() {
+                Kind::NotFound | Kind::Ambiguous => 3,
+                Kind::NotPermitted => 4,
+                Kind::Failed => 1,
+            },
+            Self::NothingToAttach { .. } => 3,
+            Self::Session(error) if error.is_kernel_or_rights() => 4,
+            Self::Session(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => 1,
+        }
+    }
+}
+
+/// What to do about a target that has nothing to attach to.
+const NEXT_STEP: &str = "If a process that uses TLS starts later, start ctrace after it has. TLS libraries are \
+     recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have symbols of; \
+     run with -v to see each file.";
+
+/// Does what the command line asks for.
+pub async fn run(invocation: Invocation) -> Result<(), Failure> {
+    let Invocation { request, verbosity } = invocation;
+    match request {
+        Request::Trace(trace) => self::trace(*trace, verbosity).await,
+        Request::Schema => print(|out| writeln!(out, "{}", sink::schema().trim_end())),
+        Request::Completion(shell) => print(|out| cli::write_completion(shell, out)),
+        Request::Manual => print(|out| cli::write_manual(out)),
+    }
+}
+
+/// Prints to standard output; a reader that has gone has seen enough.
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Write { to: "standard output".to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
+    let endings = Endings::new().map_err(Failure::Signals)?;
+    let target = trace.selector.resolve().await?;
+    let plan = discover::plan(&target).await;
+    if trace.action == Action::PrintPlan {
+        return print(|out| sink::write_plan(&plan, out));
+    }
+    if plan.objects.is_empty() {
+        return Err(Failure::NothingToAttach {
+            target: trace.selector.to_string(),
+            reasons: discover::reasons(&plan, &target).join("\n"),
+            next: NEXT_STEP,
+        });
+    }
+    let output = match &trace.output {
+        Some(path) => Output::create(path)?,
+        None => Output::stdout().map_err(|source| write_failure(&trace, source))?,
+    };
+    let mut session = load(&trace, &plan, verbosity)?;
+    attach(&mut session, &plan)?;
+    report::attached(&plan, &target, verbosity);
+    let pipeline = pipeline(&trace, &plan, &target, output);
+    let endings = endings.after(trace.duration);
+    let endings = if trace.output.is_none() { endings.watching_stdout() } else { endings };
+    let result = stream::run(&mut session, pipeline, &target, endings).await;
+    let summary = result.map_err(|source| match source {
+        stream::StreamError::Write(source) => write_failure(&trace, source),
+        stream::StreamError::Session(error) => error.into(),
+    })?;
+    report::ended(&summary, &trace, verbosity);
+    Ok(())
+}
+
+fn write_failure(trace: &Trace, source: io::Error) -> Failure {
+    let to = trace.output.as_ref().map_or_else(|| "standard output".to_owned(), |path| format!("{path:?}"));
+    Failure::Write { to, source }
+}
+
+fn load(trace: &Trace, plan: &Plan, verbosity: Verbosity) -> Result<Session, SessionError> {
+    let log = match verbosity {
+        Verbosity::Debug => session::Log::Debug,
+        _ => session::Log::Off,
+    };
+    let options = session::Options { ring_bytes: trace.ring_bytes, max_bytes: trace.max_bytes, log };
+    Session::load(options, &plan.scope)
+}
+
+/// Attaches everything; some failures are warnings, nothing but failures is an error.
+fn attach(session: &mut Session, plan: &Plan) -> Result<(), SessionError> {
+    let mut attached = 0;
+    let mut first = None;
+    for object in &plan.objects {
+        let failed = session.attach(object);
+        attached += object.hooks.len() - failed.len();
+        for (_, error) in failed {
+            tracing::warn!("{error}");
+            first.get_or_insert(error);
+        }
+    }
+    match first {
+        Some(error) if attached == 0 => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipeline<Facts> {
+    let sites = plan.objects.iter().flat_map(|object| {
+        object.hooks.iter().map(|hook| Site {
+            library: object.library.clone(),
+            function: hook.function.clone(),
+            callers: hook.callers.clone(),
+        })
+    });
+    let pids = target.processes.iter().map(|process| process.pid);
+    Pipeline::new(Setup {
+        sites: sites.collect(),
+        origins: Facts::new(Proc::default(), target.containers.clone(), pids),
+        clock: Clock::now(),
+        sink: (trace.format.open)(output, trace.options.clone()),
+        started: Timestamp::now(),
+        count: trace.count,
+    })
+}

@@ -1,2 +1,55 @@
-//! ctrace
-fn main(){}
+//! The program: parse, run, print the error, exit.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use ctrace::app;
+use ctrace::cli::{self, Verbosity};
+use tracing::level_filters::LevelFilter;
+
+fn main() -> ExitCode {
+    let invocation = cli::parse();
+    log_to_stderr(invocation.verbosity);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("ctrace: no event loop can be made: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(app::run(invocation));
+    // Threads that wait for a file system that does not answer are left behind.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print_error(&failure);
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
+fn print_error(failure: &app::Failure) {
+    eprintln!("ctrace: {failure}");
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
+    }
+}
+
+fn log_to_stderr(verbosity: Verbosity) {
+    let level = match verbosity {
+        Verbosity::Quiet => LevelFilter::ERROR,
+        Verbosity::Normal => LevelFilter::WARN,
+        Verbosity::Verbose => LevelFilter::INFO,
+        Verbosity::Debug => LevelFilter::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .without_time()
+        .init();
+}

@@ -1,1 +1,86 @@
-//! To be written.
+//! What is known of the processes whose calls are seen: added to events, never deciding over them.
+//!
+//! A fact that cannot be had (the process is gone, no runtime answers) is absent; it never costs data.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use probe_common::Header;
+
+use crate::event::Origin;
+use crate::pipeline::Origins;
+use crate::target::{self, Containers, Proc};
+
+/// Origins of ended processes that are kept, for records that arrive late.
+const ENDED: usize = 4096;
+
+/// Facts about processes, read once each while they live.
+#[derive(Debug)]
+pub struct Facts {
+    proc: Proc,
+    containers: Containers,
+    living: HashMap<u32, Arc<Origin>>,
+    /// Processes that have ended or that execute another program: right only if /proc knows no better.
+    stale: HashMap<u32, Arc<Origin>>,
+    changed: Changed,
+}
+
+/// Whether a process in scope has ended since somebody asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// None has.
+    No,
+    /// One has, or it executes another program.
+    Yes,
+}
+
+impl Facts {
+    /// Reads the facts of the processes that are there now.
+    pub fn new(proc: Proc, containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
+        let mut facts =
+            Self { proc, containers, living: HashMap::new(), stale: HashMap::new(), changed: Changed::No };
+        for pid in pids {
+            if let Some(origin) = target::origin(&facts.proc, &facts.containers, pid) {
+                facts.living.insert(pid, Arc::new(origin));
+            }
+        }
+        facts
+    }
+
+    /// Whether a process has ended since this was called last.
+    pub fn take_changed(&mut self) -> Changed {
+        std::mem::replace(&mut self.changed, Changed::No)
+    }
+
+    fn read(&mut self, header: &Header) -> Arc<Origin> {
+        let pid = header.pid;
+        if let Some(origin) = target::origin(&self.proc, &self.containers, pid) {
+            return Arc::new(origin);
+        }
+        match self.stale.get(&pid) {
+            Some(origin) => Arc::clone(origin),
+            None => Arc::new(target::vanished(&self.containers, pid, header.cgroup)),
+        }
+    }
+}
+
+impl Origins for Facts {
+    fn origin(&mut self, header: &Header) -> Arc<Origin> {
+        if let Some(origin) = self.living.get(&header.pid) {
+            return Arc::clone(origin);
+        }
+        let origin = self.read(header);
+        self.living.insert(header.pid, Arc::clone(&origin));
+        origin
+    }
+
+    fn forget(&mut self, pid: u32) {
+        self.changed = Changed::Yes;
+        if let Some(origin) = self.living.remove(&pid) {
+            if self.stale.len() >= ENDED {
+                self.stale.clear();
+            }
+            self.stale.insert(pid, origin);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a person reads on standard error while records go to standard output.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cli::{Trace, Verbosity};
+use crate::event::Summary;
+use crate::plan::{ObjectHooks, Plan, Program};
+use crate::sink::text;
+use crate::target::Target;
+
+/// Says what is attached, one line per container and library, and that tracing has begun.
+pub(super) fn attached(plan: &Plan, target: &Target, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal {
+        for line in lines(plan, target) {
+            eprintln!("{line}");
+        }
+    }
+    if verbosity >= Verbosity::Verbose {
+        for skipped in crate::discover::reasons(plan, target) {
+            eprintln!("skipped: {skipped}");
+        }
+    }
+    // Whoever started us waits for this line: it comes even with --quiet off and nothing else to say.
+    if verbosity > Verbosity::Quiet {
+        eprintln!("tracing; Ctrl-C stops");
+    }
+}
+
+/// Says how it went, if records do not say it themselves.
+pub(super) fn ended(summary: &Summary, trace: &Trace, verbosity: Verbosity) {
+    if verbosity > Verbosity::Quiet && trace.format.name == "text" {
+        eprintln!("{}", text::summary_line(summary));
+    }
+}
+
+/// `web: 3 processes, libssl.so.3 (OpenSSL 3.0.17): 6 functions`
+fn lines(plan: &Plan, target: &Target) -> Vec<String> {
+    let mut lines = Vec::new();
+    for object in &plan.objects {
+        let mut processes: BTreeMap<String, usize> = BTreeMap::new();
+        for pid in &object.pids {
+            *processes.entry(place(target, *pid)).or_default() += 1;
+        }
+        for (place, count) in processes {
+            let processes = if count == 1 { "process" } else { "processes" };
+            lines.push(format!("{place}: {count} {processes}, {}", library(object)));
+        }
+    }
+    lines
+}
+
+/// The container of a process, or that it has none.
+fn place(target: &Target, pid: u32) -> String {
+    let process = target.processes.iter().find(|process| process.pid == pid);
+    match process.and_then(|process| process.container.as_deref()) {
+        Some(container) => {
+            let short_id = container.id.get(..12).unwrap_or(&container.id);
+            container.name.as_deref().unwrap_or(short_id).escape_debug().to_string()
+        }
+        None => "host".to_owned(),
+    }
+}
+
+fn library(object: &ObjectHooks) -> String {
+    let library = &object.library;
+    let functions: BTreeSet<&str> = object
+        .hooks
+        .iter()
+        .filter(|hook| hook.program == Program::Call)
+        .flat_map(|hook| hook.function.split(", "))
+        .collect();
+    let version = match (&library.implementation, &library.version) {
+        (Some(implementation), Some(version)) => format!(" ({implementation} {version})"),
+        (Some(implementation), None) => format!(" ({implementation})"),
+        (None, _) => String::new(),
+    };
+    let plural = if functions.len() == 1 { "function" } else { "functions" };
+    let line = format!("{}{version}: {} {plural}", library.name, functions.len());
+    line.escape_debug().to_string()
+}

@@ -1,0 +1,148 @@
+//! The loop: ring → pipeline, until there is a reason to end.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use thiserror::Error;
+
+use super::ending::Endings;
+use crate::enrich::{Changed, Facts};
+use crate::event::{End, Summary};
+use crate::pipeline::Pipeline;
+use crate::session::{Session, SessionError};
+use crate::target::{Proc, Target};
+
+/// How often losses are read and the target is looked after, while there is something to do.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// How often connections of ended processes are forgotten, if any has ended.
+const FORGETTING: Duration = Duration::from_secs(5);
+/// How long the ring is drained after the end at the most: what the target did until then is reported.
+const LAST_DRAIN: Duration = Duration::from_secs(1);
+
+/// The stream broke.
+#[derive(Debug, Error)]
+pub(super) enum StreamError {
+    /// Records cannot be written.
+    #[error(transparent)]
+    Write(#[from] io::Error),
+    /// The kernel's side cannot be read.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// Streams until the end, and reports it.
+pub(super) async fn run(
+    session: &mut Session,
+    pipeline: Pipeline<Facts>,
+    target: &Target,
+    mut endings: Endings,
+) -> Result<Summary, StreamError> {
+    let mut stream = Stream {
+        session,
+        pipeline,
+        target,
+        proc: Proc::default(),
+        housekeeping: Instant::now(),
+        forgetting: Instant::now(),
+        ended: Changed::No,
+    };
+    loop {
+        let end = tokio::select! {
+            biased;
+            end = endings.first() => Some(end),
+            () = stream.session.wait() => stream.round()?,
+        };
+        if let Some(end) = end {
+            return stream.finish(end);
+        }
+    }
+}
+
+struct Stream<'a> {
+    session: &'a mut Session,
+    pipeline: Pipeline<Facts>,
+    target: &'a Target,
+    proc: Proc,
+    housekeeping: Instant,
+    forgetting: Instant,
+    /// Whether a process of the target has ended since connections were forgotten.
+    ended: Changed,
+}
+
+impl Stream<'_> {
+    /// Takes what is in the ring. Tells why to end, if there is a reason.
+    fn round(&mut self) -> Result<Option<End>, StreamError> {
+        let records = match self.drain() {
+            Ok(records) => records,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Some(End::OutputClosed)),
+            Err(error) => return Err(error.into()),
+        };
+        if self.pipeline.is_complete() {
+            return Ok(Some(End::Count));
+        }
+        match self.look_after(records) {
+            Err(StreamError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Ok(Some(End::OutputClosed))
+            }
+            other => other,
+        }
+    }
+
+    fn drain(&mut self) -> io::Result<usize> {
+        let mut result = Ok(());
+        let pipeline = &mut self.pipeline;
+        let records = self.session.drain(|bytes| {
+            result = pipeline.bytes(bytes);
+            if result.is_err() || pipeline.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        result.map(|()| records)
+    }
+
+    /// What is not about single records: pauses, losses, the end of the target.
+    fn look_after(&mut self, records: usize) -> Result<Option<End>, StreamError> {
+        let now = Instant::now();
+        if records == 0 {
+            self.pipeline.idle(now)?;
+            self.pipeline.flush()?;
+        }
+        if now.duration_since(self.housekeeping) < HOUSEKEEPING {
+            return Ok(None);
+        }
+        self.housekeeping = now;
+        self.pipeline.lost(Timestamp::now(), &self.session.lost()?)?;
+        if self.pipeline.origins_mut().take_changed() == Changed::Yes {
+            self.ended = Changed::Yes;
+            if !self.target.is_alive(&self.proc) {
+                return Ok(Some(End::TargetEnded));
+            }
+        }
+        if self.ended == Changed::Yes && now.duration_since(self.forgetting) >= FORGETTING {
+            (self.forgetting, self.ended) = (now, Changed::No);
+            let proc = &self.proc;
+            self.session.forget(|pid| proc.process(pid).is_none());
+        }
+        Ok(None)
+    }
+
+    fn finish(mut self, mut end: End) -> Result<Summary, StreamError> {
+        let until = Instant::now() + LAST_DRAIN;
+        while !matches!(end, End::OutputClosed | End::Count) && Instant::now() < until {
+            match self.drain() {
+                Ok(0) => break,
+                Ok(_) if self.pipeline.is_complete() => end = End::Count,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end = End::OutputClosed,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if end != End::OutputClosed {
+            match self.pipeline.lost(Timestamp::now(), &self.session.lost()?) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end = End::OutputClosed,
+                other => other?,
+            }
+        }
+        Ok(self.pipeline.finish(Timestamp::now(), end)?)
+    }
+}
