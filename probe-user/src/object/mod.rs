@@ -1,9 +1,39 @@
 //! Object: one real ELF file, parsed once.
 //!
 //! Owns reading ELF with limits, symbols, virtual address → file offset, and decoding instructions
-//! where a probe goes. It never trusts a byte of the file: every read is bounded, nothing panics.
+//! where a probe goes. It never trusts a byte of the file: every read is bounded, nothing panics, and
+//! nothing is mapped into memory (a file that shrinks would then kill ctrace with SIGBUS).
+//!
+//! Code map: `read` is the only reader of the file; `header` has the ELF and program headers, `section`
+//! the section headers, `dynamic` the loader's table, `symbol` the symbol tables, `relocation` the PLT,
+//! `note` the build id, `rodata` searches constants, [`code`] decodes instructions.
+
+use std::collections::BTreeMap;
+use std::fs::File;
 
 use serde::Serialize;
+
+pub mod code;
+mod dynamic;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod header;
+mod note;
+mod read;
+mod relocation;
+mod rodata;
+mod section;
+mod symbol;
+#[cfg(test)]
+mod tests;
+
+pub use error::ObjectError;
+pub use rodata::Hit;
+pub use symbol::{Symbol, Wanted};
+
+use header::Segments;
+use read::{Extent, Reader};
 
 /// An offset in a file, where the kernel puts a uprobe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -12,3 +42,147 @@ pub struct FileOffset(pub u64);
 /// A virtual address as in the file's symbols and program headers (before relocation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct VirtAddr(pub u64);
+
+/// Bytes of code that [`Object::code`] gives at the most: more than any function that is looked into.
+const MAX_CODE: u64 = 64 * 1024;
+
+/// An ELF file for x86-64, executable or shared, with what was asked for of its symbols.
+#[derive(Debug)]
+pub struct Object {
+    reader: Reader,
+    segments: Segments,
+    soname: Option<String>,
+    needed: Vec<String>,
+    build_id: Option<String>,
+    symbols: BTreeMap<String, Vec<Symbol>>,
+    /// Slots of the global offset table that the loader fills with a wanted function of this object.
+    slots: BTreeMap<u64, String>,
+    /// Constant data, by the section headers; empty: not known, search all read-only segments.
+    rodata: Vec<Extent>,
+    notes: Vec<String>,
+}
+
+impl Object {
+    /// Reads `file` of `size` bytes, by ranges; of its symbols only the `wanted` ones.
+    ///
+    /// [`ObjectError::is_foreign`] tells a file that is not for us from one that is broken. What the
+    /// loader does not need (section headers, `.symtab`) may be broken: that is a note.
+    pub fn parse(file: File, size: u64, wanted: &Wanted) -> Result<Self, ObjectError> {
+        let reader = Reader::new(file, size);
+        let header = header::Header::read(&reader)?;
+        let segments = Segments::read(&reader, &header)?;
+        let dynamic = dynamic::Dynamic::read(&reader, &segments)?;
+        let mut notes = Vec::new();
+        let sections = section::Sections::read(&reader, &header).unwrap_or_else(|error| {
+            notes.push(format!("section headers not used: {error}"));
+            section::Sections::default()
+        });
+
+        let mut found = symbol::Found::default();
+        if let Some(table) = dynamic.symbols {
+            symbol::scan(&reader, &segments, &table, wanted, &mut found)?;
+        }
+        let slots = match dynamic.plt {
+            Some(plt) => relocation::jump_slots(&reader, plt, &found.indices)?,
+            None => BTreeMap::new(),
+        };
+        let second = sections.dynamic_symbols.filter(|_| dynamic.symbols.is_none());
+        for table in [second, sections.symbols].into_iter().flatten() {
+            if let Err(error) = symbol::scan(&reader, &segments, &table, wanted, &mut found) {
+                notes.push(format!("symbols by the section headers not used: {error}"));
+            }
+        }
+        let build_id = note::build_id(&reader, &segments);
+        Ok(Self {
+            build_id,
+            soname: dynamic.soname,
+            needed: dynamic.needed,
+            symbols: found.into_symbols(),
+            slots,
+            rodata: sections.rodata,
+            notes,
+            segments,
+            reader,
+        })
+    }
+
+    /// `DT_SONAME`: the name that programs link against, whatever the file is called.
+    pub fn soname(&self) -> Option<&str> {
+        self.soname.as_deref()
+    }
+
+    /// `DT_NEEDED`: the sonames of the libraries that it is linked against.
+    pub fn needed(&self) -> &[String] {
+        &self.needed
+    }
+
+    /// The GNU build id in hexadecimal.
+    pub fn build_id(&self) -> Option<&str> {
+        self.build_id.as_deref()
+    }
+
+    /// What could not be used of the file, with the reason.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The wanted functions that are defined here. A name has several entries when several functions
+    /// have it (a file with two TLS libraries linked into it, say).
+    pub fn symbols(&self) -> &BTreeMap<String, Vec<Symbol>> {
+        &self.symbols
+    }
+
+    /// The functions of this name, the dynamic symbol first.
+    pub fn functions(&self, name: &str) -> &[Symbol] {
+        self.symbols.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The function of this name when there is exactly one.
+    pub fn function(&self, name: &str) -> Option<Symbol> {
+        match self.functions(name) {
+            [symbol] => Some(*symbol),
+            _ => None,
+        }
+    }
+
+    /// Where an address of executable code is in the file.
+    pub fn file_offset(&self, address: VirtAddr) -> Option<FileOffset> {
+        let segment = self.segments.executable(address)?;
+        segment.offset_of(address).map(FileOffset)
+    }
+
+    /// Whether both addresses are executable code of one segment.
+    pub fn same_segment(&self, a: VirtAddr, b: VirtAddr) -> bool {
+        match (self.segments.executable(a), self.segments.executable(b)) {
+            (Some(a), Some(b)) => std::ptr::eq(a, b),
+            _ => false,
+        }
+    }
+
+    /// `length` bytes of code from `address` on, fewer at the end of the segment (64 KiB at the most).
+    pub fn code(&self, address: VirtAddr, length: u64) -> Result<Vec<u8>, ObjectError> {
+        let segment = self.segments.executable(address).ok_or(ObjectError::NotCode { address: address.0 })?;
+        let inside = address.0 - segment.address;
+        let extent = segment.extent.tail(inside).head(length.min(MAX_CODE));
+        self.reader.bytes("code", extent, MAX_CODE)
+    }
+
+    /// The wanted function of this object that the loader puts into the slot of the global offset table
+    /// at `slot`, which a PLT stub jumps through.
+    pub fn slot(&self, slot: VirtAddr) -> Option<&str> {
+        self.slots.get(&slot.0).map(String::as_str)
+    }
+
+    /// Searches constant data for `needles`, in the order of their places; the text of a
+    /// [`Hit`] has `context` bytes at the most. The first answer of `accept` ends the search. Reads
+    /// 64 MiB at the most.
+    pub fn find_rodata<T>(
+        &self,
+        needles: &[&[u8]],
+        context: usize,
+        accept: impl FnMut(Hit<'_>) -> Option<T>,
+    ) -> Result<Option<T>, ObjectError> {
+        let extents = if self.rodata.is_empty() { self.segments.read_only() } else { self.rodata.clone() };
+        rodata::find(&self.reader, &extents, needles, context, accept)
+    }
+}

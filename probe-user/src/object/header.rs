@@ -1,0 +1,146 @@
+//! The ELF header and the program headers: what the kernel and the loader go by.
+
+use object::LittleEndian as LE;
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::pod;
+
+use super::read::{Extent, Reader};
+use super::{ObjectError, VirtAddr};
+
+/// Program headers: Linux itself refuses more than 64 KiB of them (`load_elf_phdrs` in fs/binfmt_elf.c).
+const MAX_PROGRAM_HEADERS: u64 = 65536;
+
+/// The ELF header, of a file that is for us.
+pub(super) struct Header(FileHeader64<LE>);
+
+impl Header {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ObjectError> {
+        let begin =
+            reader.bytes("the ELF header", Extent { offset: 0, length: reader.size().min(64) }, 64)?;
+        let Some(ident) = begin.strip_prefix(&elf::ELFMAG) else {
+            return Err(ObjectError::NotElf);
+        };
+        match ident.first() {
+            Some(&elf::ELFCLASS64) => {}
+            Some(&elf::ELFCLASS32) => return Err(ObjectError::Class32),
+            _ => return Err(ObjectError::Broken { what: "unknown class" }),
+        }
+        match ident.get(1) {
+            Some(&elf::ELFDATA2LSB) => {}
+            Some(&elf::ELFDATA2MSB) => return Err(ObjectError::BigEndian),
+            _ => return Err(ObjectError::Broken { what: "unknown byte order" }),
+        }
+        let Ok((header, _)) = pod::from_bytes::<FileHeader64<LE>>(&begin) else {
+            let size = reader.size();
+            return Err(ObjectError::Truncated { what: "the ELF header", end: 64, size });
+        };
+        match header.e_machine.get(LE) {
+            elf::EM_X86_64 => {}
+            machine => return Err(ObjectError::Machine(machine)),
+        }
+        match header.e_type.get(LE) {
+            elf::ET_EXEC | elf::ET_DYN => Ok(Self(*header)),
+            kind => Err(ObjectError::NotLoadable(kind)),
+        }
+    }
+
+    /// Offset, entry size and number of the section headers (0: see the first one).
+    pub(super) fn sections(&self) -> (u64, u16, u16) {
+        (self.0.e_shoff.get(LE), self.0.e_shentsize.get(LE), self.0.e_shnum.get(LE))
+    }
+
+    /// Number of the section that has the names.
+    pub(super) fn section_names(&self) -> u16 {
+        self.0.e_shstrndx.get(LE)
+    }
+}
+
+/// A `PT_LOAD`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    /// First address.
+    pub address: u64,
+    /// Its bytes in the file.
+    pub extent: Extent,
+    flags: u32,
+}
+
+impl Segment {
+    /// Where an address is in the file.
+    pub(super) fn offset_of(&self, address: VirtAddr) -> Option<u64> {
+        let inside = address.0.checked_sub(self.address)?;
+        (inside < self.extent.length).then(|| self.extent.offset + inside)
+    }
+}
+
+/// The program headers that matter here.
+#[derive(Debug)]
+pub(super) struct Segments {
+    loads: Vec<Segment>,
+    /// `PT_DYNAMIC`.
+    pub dynamic: Option<Extent>,
+    /// `PT_NOTE`s.
+    pub notes: Vec<Extent>,
+}
+
+impl Segments {
+    pub(super) fn read(reader: &Reader, header: &Header) -> Result<Self, ObjectError> {
+        const WHAT: &str = "the program headers";
+        if usize::from(header.0.e_phentsize.get(LE)) != size_of::<ProgramHeader64<LE>>() {
+            return Err(ObjectError::Broken { what: "program headers of unknown size" });
+        }
+        let length = u64::from(header.0.e_phnum.get(LE)) * u64::from(header.0.e_phentsize.get(LE));
+        let table = Extent { offset: header.0.e_phoff.get(LE), length };
+        let bytes = reader.bytes(WHAT, table, MAX_PROGRAM_HEADERS)?;
+        let headers = pod::slice_from_all_bytes::<ProgramHeader64<LE>>(&bytes)
+            .map_err(|()| ObjectError::Broken { what: "program headers" })?;
+        let mut segments = Self { loads: Vec::new(), dynamic: None, notes: Vec::new() };
+        for header in headers {
+            segments.add(reader, header)?;
+        }
+        if segments.loads.is_empty() {
+            return Err(ObjectError::Broken { what: "nothing of it is loaded (no PT_LOAD with bytes)" });
+        }
+        Ok(segments)
+    }
+
+    fn add(&mut self, reader: &Reader, header: &ProgramHeader64<LE>) -> Result<(), ObjectError> {
+        let extent = Extent { offset: header.p_offset.get(LE), length: header.p_filesz.get(LE) };
+        match header.p_type.get(LE) {
+            elf::PT_LOAD if extent.length > 0 => {
+                reader.check("a loaded segment", extent)?;
+                let address = header.p_vaddr.get(LE);
+                if address.checked_add(extent.length).is_none() {
+                    return Err(ObjectError::Broken { what: "a segment wraps around the address space" });
+                }
+                self.loads.push(Segment { address, extent, flags: header.p_flags.get(LE) });
+            }
+            elf::PT_DYNAMIC => self.dynamic = Some(extent),
+            elf::PT_NOTE => self.notes.push(extent),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The executable segment with an address.
+    pub(super) fn executable(&self, address: VirtAddr) -> Option<&Segment> {
+        self.loads.iter().find(|load| load.flags & elf::PF_X != 0 && load.offset_of(address).is_some())
+    }
+
+    /// From the file's byte of an address to the end of its segment.
+    pub(super) fn from(&self, address: u64) -> Option<Extent> {
+        let address = VirtAddr(address);
+        self.loads.iter().find(|load| load.offset_of(address).is_some()).map(|load| {
+            let inside = address.0 - load.address;
+            load.extent.tail(inside)
+        })
+    }
+
+    /// Segments that are not written to: those without code first, because constants are there
+    /// unless an old linker put both into one.
+    pub(super) fn read_only(&self) -> Vec<Extent> {
+        let mut loads: Vec<_> = self.loads.iter().filter(|load| load.flags & elf::PF_W == 0).collect();
+        loads.sort_by_key(|load| load.flags & elf::PF_X);
+        loads.into_iter().map(|load| load.extent).collect()
+    }
+}

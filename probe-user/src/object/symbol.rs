@@ -1,0 +1,173 @@
+//! Symbol tables, filtered while they are scanned: tables of 100 MB cost one pass and no memory.
+//!
+//! First the string table is searched for the wanted names: what remains is a small set of offsets.
+//! Then a symbol is wanted if its name's offset is in the set; no other name is ever looked at.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
+
+use memchr::memmem::Finder;
+use object::LittleEndian as LE;
+use object::elf::{self, Sym64};
+use object::pod;
+
+use super::header::Segments;
+use super::read::{Extent, Reader};
+use super::{ObjectError, VirtAddr};
+
+/// Entries of a symbol table: 240 MB, several times that of the largest browsers with `.symtab`.
+pub(super) const MAX_SYMBOLS: u64 = 10_000_000;
+/// Bytes of `.dynstr`: what the loader reads on each start; large C++ libraries have 6 MB.
+const MAX_DYNAMIC_STRINGS: u64 = 16 << 20;
+/// Bytes of `.strtab`: unstripped browsers have about 150 MB.
+const MAX_STRINGS: u64 = 256 << 20;
+/// Bytes of one name: C++ and Rust mangle to some KiB at the most.
+const MAX_NAME: usize = 64 * 1024;
+/// Places of wanted names in one string table: linkers merge equal strings, so one each is usual.
+const MAX_PLACES: usize = 4096;
+/// Functions of one name: several only where libraries with equal names are linked into one file.
+const MAX_SAME_NAME: usize = 16;
+
+/// The names of the functions to look for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted(BTreeSet<String>);
+
+impl<S: Into<String>> FromIterator<S> for Wanted {
+    /// Of these names; empty ones and those beyond 64 KiB, which no function has, are left out.
+    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
+        let names = names.into_iter().map(Into::into);
+        Self(names.filter(|name: &String| !name.is_empty() && name.len() < MAX_NAME).collect())
+    }
+}
+
+/// A function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Its entry.
+    pub address: VirtAddr,
+    /// Bytes of its code; 0 when the file does not say.
+    pub size: u64,
+}
+
+/// A symbol table with its strings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    pub symbols: Extent,
+    pub strings: Extent,
+    /// The loader's table, `.dynsym`.
+    pub dynamic: bool,
+}
+
+/// What was found in all tables.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    symbols: BTreeMap<String, Vec<(bool, Symbol)>>,
+    /// The numbers of the symbols in the loader's table, which relocations refer to.
+    pub indices: HashMap<u32, String>,
+}
+
+impl Found {
+    /// Global ones only, where there are some: a local function of the same name is a namesake.
+    pub(super) fn into_symbols(self) -> BTreeMap<String, Vec<Symbol>> {
+        let pick = |list: Vec<(bool, Symbol)>| {
+            let any_global = list.iter().any(|(global, _)| *global);
+            list.into_iter().filter(|(global, _)| *global || !any_global).map(|(_, symbol)| symbol).collect()
+        };
+        self.symbols.into_iter().map(|(name, list)| (name, pick(list))).collect()
+    }
+
+    fn add(&mut self, name: &str, global: bool, symbol: Symbol) {
+        let list = self.symbols.entry(name.to_owned()).or_default();
+        let known = list.iter_mut().find(|(_, known)| known.address == symbol.address);
+        if let Some((known_global, _)) = known {
+            *known_global |= global;
+        } else if list.len() < MAX_SAME_NAME {
+            list.push((global, symbol));
+        }
+    }
+}
+
+/// Adds the wanted functions of one table that are defined in executable code.
+pub(super) fn scan(
+    reader: &Reader,
+    segments: &Segments,
+    table: &Table,
+    wanted: &Wanted,
+    found: &mut Found,
+) -> Result<(), ObjectError> {
+    const SIZE: usize = size_of::<Sym64<LE>>();
+    let count = table.symbols.length / SIZE as u64;
+    if count > MAX_SYMBOLS {
+        return Err(ObjectError::TooLarge { what: "a symbol table", found: count, limit: MAX_SYMBOLS });
+    }
+    let places = places(reader, table, wanted)?;
+    if places.is_empty() {
+        return Ok(());
+    }
+    let whole = table.symbols.head(count * SIZE as u64);
+    reader.chunks("a symbol table", whole, (SIZE as u64, 0), |at, chunk| {
+        let (list, _) = pod::slice_from_bytes::<Sym64<LE>>(chunk, chunk.len() / SIZE).unwrap_or_default();
+        for (index, entry) in (at / SIZE as u64..).zip(list) {
+            if entry.st_type() != elf::STT_FUNC || entry.st_shndx.get(LE) == elf::SHN_UNDEF {
+                continue;
+            }
+            let Some(name) = places.get(&u64::from(entry.st_name.get(LE))) else { continue };
+            let symbol = Symbol { address: VirtAddr(entry.st_value.get(LE)), size: entry.st_size.get(LE) };
+            if segments.executable(symbol.address).is_none() {
+                continue;
+            }
+            if table.dynamic
+                && let Ok(index) = u32::try_from(index)
+            {
+                found.indices.insert(index, (*name).to_owned());
+            }
+            found.add(name, entry.st_bind() != elf::STB_LOCAL, symbol);
+        }
+        ControlFlow::<()>::Continue(())
+    })?;
+    Ok(())
+}
+
+/// Where wanted names are in the string table of a symbol table. Linkers merge strings by their ends,
+/// so a name may begin in the middle of another one; a version (`@…`) may follow it.
+fn places<'w>(
+    reader: &Reader,
+    table: &Table,
+    wanted: &'w Wanted,
+) -> Result<HashMap<u64, &'w str>, ObjectError> {
+    let (what, limit, ends): (_, _, &[u8]) = if table.dynamic {
+        ("the dynamic string table", MAX_DYNAMIC_STRINGS, b"\0")
+    } else {
+        ("the string table", MAX_STRINGS, b"\0@")
+    };
+    if table.strings.length > limit {
+        return Err(ObjectError::TooLarge { what, found: table.strings.length, limit });
+    }
+    let names: Vec<(&str, Vec<u8>)> = wanted
+        .0
+        .iter()
+        .flat_map(|name| ends.iter().map(move |end| (name.as_str(), [name.as_bytes(), &[*end]].concat())))
+        .collect();
+    let finders: Vec<_> = names.iter().map(|(name, text)| (*name, Finder::new(text))).collect();
+    let overlap = names.iter().map(|(_, text)| text.len() as u64).max().unwrap_or(0);
+    let mut places = HashMap::new();
+    let overflow = reader.chunks(what, table.strings, (1, overlap), |at, chunk| {
+        for (name, finder) in &finders {
+            for place in finder.find_iter(chunk) {
+                places.insert(at + place as u64, *name);
+                if places.len() > MAX_PLACES {
+                    return ControlFlow::Break(places.len() as u64);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    match overflow {
+        Some(found) => Err(ObjectError::TooLarge {
+            what: "the list of places of wanted names in a string table",
+            found,
+            limit: MAX_PLACES as u64,
+        }),
+        None => Ok(places),
+    }
+}

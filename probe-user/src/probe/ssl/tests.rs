@@ -1,0 +1,212 @@
+//! Layouts of TLS libraries, compiled small, and the machine's own OpenSSL where there is one.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use probe_common::Length;
+
+use super::{NotTls, SslHooks, hooks, version, wanted};
+use crate::object::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
+use crate::object::{FileOffset, VirtAddr, Wanted};
+use crate::plan::{Hook, Program};
+
+/// LibreSSL: the functions with sizes check them and call the ones without.
+const LIBRESSL: &str = r#"
+typedef unsigned long size_t;
+typedef struct ssl { int (*io)(struct ssl *, void *, int); int state; } SSL;
+const char version[] = "LibreSSL 3.8.2";
+int SSL_read(SSL *s, void *buf, int num) { if (num < 0 || !s->io) return -1; s->state = 1; return s->io(s, buf, num); }
+int SSL_read_ex(SSL *s, void *buf, size_t num, size_t *done) {
+    *done = 0;
+    if (num > 0x7fffffff) return 0;
+    int r = SSL_read(s, buf, (int)num);
+    if (r <= 0) return 0;
+    *done = r;
+    return 1;
+}
+int SSL_write(SSL *s, void *buf, int num) { if (num < 0 || !s->io) return -1; s->state = 2; return s->io(s, buf, num); }
+"#;
+
+/// BoringSSL: only the two functions.
+const BORINGSSL: &str = r#"
+int state;
+const char version[] = "BoringSSL";
+int SSL_read(void *s, void *buf, int num) { return state += num; }
+int SSL_write(void *s, void *buf, int num) { return state -= num; }
+void SSL_CTX_set_grease_enabled(void *s, int on) { state = on; }
+"#;
+
+fn names(found: &SslHooks) -> Vec<&str> {
+    let mut names: Vec<_> = found.hooks.iter().map(|hook| hook.function.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn hook<'f>(found: &'f SslHooks, function: &str) -> &'f Hook {
+    found.hooks.iter().find(|hook| hook.function == function).unwrap()
+}
+
+/// Where the internal functions are, by `.symtab`.
+fn internals(path: &Path) -> BTreeMap<String, FileOffset> {
+    let names = ["read_internal", "write_internal"];
+    let object = parse(path, &names.into_iter().collect()).unwrap();
+    let offset = |name: &str| object.file_offset(object.function(name).unwrap().address).unwrap();
+    names.into_iter().map(|name| (name.to_owned(), offset(name))).collect()
+}
+
+fn check_internal(found: &SslHooks, truth: &BTreeMap<String, FileOffset>) {
+    assert_eq!(names(found), ["SSL_new", "SSL_read, SSL_read_ex", "SSL_write, SSL_write_ex2"]);
+    let (read, write) = (hook(found, "SSL_read, SSL_read_ex"), hook(found, "SSL_write, SSL_write_ex2"));
+    for (hook, name) in [(read, "read_internal"), (write, "write_internal")] {
+        // At the entry, or behind endbr64.
+        let behind = hook.offset.0 - truth.get(name).unwrap().0;
+        assert!(behind == 0 || behind == 4, "{name} +{behind}");
+        assert_eq!((hook.program, hook.callers.len()), (Program::Call, 2));
+    }
+    assert_eq!(read.shape.unwrap().length, Length::OutArgument(3));
+    assert_eq!(write.shape.unwrap().length, Length::OutArgument(4));
+    assert_eq!(hook(found, "SSL_new").program, Program::Open);
+    assert_eq!(found.library.implementation.as_deref(), Some("OpenSSL"));
+    assert_eq!(found.library.version.as_deref(), Some("3.4.5"));
+    assert!(found.skipped.is_empty(), "{:?}", found.skipped);
+}
+
+#[test]
+fn internal_functions_replace_public_ones_however_it_is_linked() {
+    let executable = format!("{OPENSSL}\nint main(void) {{ return SSL_read(0, 0, 0); }}");
+    let cases: &[(&str, &[&str])] = &[
+        (OPENSSL, &["-shared"]),
+        (OPENSSL, &["-shared", "-Wl,-Bsymbolic"]),
+        (OPENSSL, &["-shared", "-fcf-protection=full"]),
+        (OPENSSL, &["-shared", "-Wl,-z,now"]),
+        (OPENSSL, &["-shared", "-Wl,-z,noseparate-code"]),
+        (&executable, &["-nostdlib", "-static", "-no-pie", "-Wl,-e,main"]),
+        (&executable, &["-nostdlib", "-static-pie", "-Wl,-e,main"]),
+    ];
+    for (source, flags) in cases {
+        let directory = compile(source, flags);
+        let path = directory.path().join("fixture");
+        check_internal(&hooks(&parse(&path, &wanted()).unwrap()).unwrap(), &internals(&path));
+    }
+}
+
+#[test]
+fn a_stripped_library_gives_the_same_hooks() {
+    let whole = compile(OPENSSL, &["-shared"]);
+    let path = whole.path().join("fixture");
+    let truth = internals(&path);
+    let expected = hooks(&parse(&path, &wanted()).unwrap()).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    without_sections(&mut bytes);
+    let found = hooks(&parse_bytes(&bytes, &wanted()).unwrap()).unwrap();
+    check_internal(&found, &truth);
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn callers_are_the_public_functions() {
+    let directory = compile(OPENSSL, &["-shared"]);
+    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    let found = hooks(&object).unwrap();
+    for (low, name) in &hook(&found, "SSL_read, SSL_read_ex").callers {
+        let symbol = object.function(name).unwrap();
+        let inside =
+            (symbol.address.0..symbol.address.0 + symbol.size).any(|at| at & 0xfff == u64::from(*low));
+        assert!(inside, "{name} does not contain ...{low:03x}");
+    }
+}
+
+#[test]
+fn without_proof_the_public_functions_are_hooked() {
+    let all = ["SSL_read", "SSL_read_ex", "SSL_write"];
+    let cases: &[(&str, String, &[&str])] = &[
+        ("LibreSSL's layout", LIBRESSL.to_owned(), &all),
+        ("BoringSSL's layout", BORINGSSL.to_owned(), &["SSL_read", "SSL_write"]),
+        (
+            "the forwarder calls something else too",
+            OPENSSL.replace("return r < 0 ? 0 : r;", "return r < 0 ? s->ready(s) : r;"),
+            &["SSL_new", "SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_write_ex2"],
+        ),
+        (
+            "only the forwarder calls the internal function",
+            OPENSSL.replace(
+                "int r = read_internal(s, buf, (size_t)num, &done);",
+                "int r = s->read(s, buf, num, &done);",
+            ),
+            &["SSL_new", "SSL_read", "SSL_read_ex", "SSL_write, SSL_write_ex2"],
+        ),
+        (
+            "the forwarder changes its arguments",
+            OPENSSL.replace(
+                "int r = read_internal(s, buf, num, done);",
+                "int r = read_internal(s, buf, num - 1, done);",
+            ),
+            &["SSL_new", "SSL_read", "SSL_read_ex", "SSL_write, SSL_write_ex2"],
+        ),
+    ];
+    for (name, source, expected) in cases {
+        let directory = compile(source, &["-shared"]);
+        let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+        assert_eq!(names(&hooks(&object).unwrap()), *expected, "{name}");
+    }
+}
+
+#[test]
+fn implementations_are_told_apart() {
+    let cases = [
+        (LIBRESSL.to_owned(), Some("LibreSSL"), Some("3.8.2")),
+        (BORINGSSL.to_owned(), Some("BoringSSL"), None),
+        (BORINGSSL.replace("\"BoringSSL\"", "\"\""), Some("BoringSSL"), None),
+        (
+            BORINGSSL.replace("BoringSSL", "OpenSSL 1.1.1 (compatible; AWS-LC 1.30.0)"),
+            Some("AWS-LC"),
+            Some("1.30.0"),
+        ),
+        (LIBRESSL.replace("LibreSSL 3.8.2", ""), None, None),
+    ];
+    for (source, implementation, version) in cases {
+        let directory = compile(&source, &["-shared"]);
+        let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+        let library = hooks(&object).unwrap().library;
+        assert_eq!(
+            (library.implementation.as_deref(), library.version.as_deref()),
+            (implementation, version)
+        );
+    }
+}
+
+#[test]
+fn an_object_without_tls_says_so() {
+    let directory =
+        compile("int SSL_peek(void) { return 1; }\nint SSL_new(void) { return 2; }", &["-shared"]);
+    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    assert_eq!(hooks(&object), Err(NotTls));
+}
+
+#[test]
+fn the_machines_openssl() {
+    let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/lib"];
+    let path = directories.iter().map(|directory| Path::new(directory).join("libssl.so.3"));
+    let Some(path) = path.into_iter().find(|path| path.exists()) else {
+        return; // Its layouts are covered by the fixtures.
+    };
+    let object = parse(&path, &wanted()).unwrap();
+    let found = hooks(&object).unwrap();
+    assert_eq!(object.soname(), Some("libssl.so.3"));
+    assert!(found.skipped.is_empty(), "{:?}", found.skipped);
+    for name in ["SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex", "SSL_new"] {
+        // Hooked itself, or through what it calls.
+        let address = object.function(name).unwrap().address;
+        assert!(object.file_offset(address).is_some() && address != VirtAddr(0), "{name}");
+    }
+    assert!(found.hooks.iter().any(|hook| hook.function.contains("SSL_read")));
+    assert!(found.hooks.iter().any(|hook| hook.function.contains("SSL_write")));
+    assert!(found.hooks.is_sorted_by_key(|hook| hook.offset));
+
+    let libcrypto = parse(&path.with_file_name("libcrypto.so.3"), &Wanted::default()).unwrap();
+    let version = version::find(&libcrypto).unwrap();
+    assert_eq!(version.implementation, "OpenSSL");
+    assert!(version.version.is_some_and(|version| version.starts_with("3.")));
+}
