@@ -74,12 +74,16 @@ fn blanked(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut chars = line.chars().peekable();
     let mut in_string = false;
+    // `r#"…"#`: quotation marks inside it are no ends, and backslashes mean nothing.
+    let mut is_raw = false;
     while let Some(c) = chars.next() {
         match c {
-            '\\' if in_string => drop(chars.next()),
+            '\\' if in_string && !is_raw => drop(chars.next()),
             '"' if out.ends_with('\'') && chars.peek() == Some(&'\'') => {} // the character literal
+            '"' if is_raw && chars.peek() != Some(&'#') => {}
             '"' => {
                 in_string = !in_string;
+                is_raw = in_string && out.ends_with("r#");
                 out.push(c);
             }
             '/' if !in_string && chars.peek() == Some(&'/') => break,
@@ -101,6 +105,7 @@ mod tests {
         check(r#"f("unsafe { \" //", b) // c"#, r#"f("", b) "#);
         check(r#"matches!(c, '"' | 'a') // x"#, "matches!(c, '' | 'a') ");
         check("//! doc", "");
+        check("f(r#\"a \"unsafe {\" \\\"#, b)", "f(r#\"\"#, b)");
     }
 
     #[test]
