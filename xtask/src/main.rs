@@ -1,2 +1,68 @@
-//! x
-fn main(){}
+//! The project's own commands. `cargo xtask --help` lists them.
+//!
+//! Owns the command line only; each command has a module of its own. Nothing here is part of `ctrace`.
+
+mod build;
+mod demo;
+mod setup;
+mod shell;
+mod tally;
+mod test;
+mod tidy;
+mod vm;
+mod vm_guest;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets up, builds, shows and tests ctrace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Bring this machine to where ctrace builds and its tests run; say each step, skip what is there.
+    Setup(setup::Options),
+    /// Build ctrace and its BPF programs.
+    Build(build::Options),
+    /// Set up, build, and show the decrypted traffic of a real container for some seconds.
+    Demo,
+    /// Set up, then run every suite that this machine can run; the last line is the numbers.
+    Test(test::Options),
+    /// Check format, lints, documentation and the design's rules.
+    Tidy,
+    /// Capture a TLS session under other kernels, each booted in QEMU.
+    Vm(vm::Options),
+    /// The part of the demo that runs as root.
+    #[command(hide = true)]
+    DemoShow(demo::Show),
+    /// The part of `vm` that runs in a guest.
+    #[command(hide = true)]
+    VmGuest,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Subcommands::Setup(options) => setup::run(options),
+        Subcommands::Build(options) => build::run(options),
+        Subcommands::Demo => demo::run(),
+        Subcommands::Test(options) => test::run(&options),
+        Subcommands::Tidy => tidy::run_all(),
+        Subcommands::Vm(options) => vm::run(&options),
+        Subcommands::DemoShow(options) => demo::show(options),
+        Subcommands::VmGuest => vm_guest::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

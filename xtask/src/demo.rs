@@ -1,0 +1,97 @@
+//! `cargo xtask demo`: the main job, seen at work.
+//!
+//! Owns what is run and shown; what is watched comes from the tests' package. Building is done as the user, only
+//! the show itself runs as root. Never leaves anything of it behind.
+
+use std::io::{IsTerminal, stdout};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use ctrace_tests::{Demo, program};
+
+use crate::shell::{self, Root};
+use crate::{build, setup, workspace};
+
+/// What is watched.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Show {
+    /// A process in namespaces of its own instead of a container.
+    #[arg(long)]
+    namespaces: bool,
+}
+
+/// The command itself.
+pub(crate) fn run() -> Result<()> {
+    let undone = setup::prepare(setup::Options::default())?;
+    let (docker, other): (Vec<_>, Vec<_>) = undone.iter().partition(|step| step.name == setup::DOCKER);
+    setup::require(other)?;
+    println!("build");
+    build::release()?;
+    for name in ["tls-server", "tls-client"] {
+        program(name)?;
+    }
+
+    let root = Root::detect();
+    if root == Root::Never {
+        bail!(
+            "ctrace loads BPF programs, which takes root, and there is neither root nor a sudo that works here"
+        );
+    }
+    println!("demo");
+    let mut show = root.command(&std::env::current_exe()?.to_string_lossy(), &[]);
+    show.arg("demo-show");
+    for step in docker {
+        println!(
+            "  without Docker ({}): a process in namespaces of its own takes the container's place",
+            step.why
+        );
+        show.arg("--namespaces");
+    }
+    let status = show.status().with_context(|| format!("cannot run `{}`", shell::shown(&show)))?;
+    if !status.success() {
+        bail!("the demo ended with {status}");
+    }
+    Ok(())
+}
+
+/// The part that runs as root.
+pub(crate) fn show(options: Show) -> Result<()> {
+    let demo = if options.namespaces {
+        println!("  starting a TLS server in PID and mount namespaces of its own, and a client");
+        Demo::start_in_namespaces()?
+    } else {
+        println!(
+            "  starting the container `web` (FROM scratch: a TLS server, its libraries, no shell), and a client"
+        );
+        Demo::start()?
+    };
+    let [option, target] = demo.selector();
+    let color = if stdout().is_terminal() { "always" } else { "never" };
+
+    println!("\n  as text, for a person:");
+    shell::run(ctrace(&option, &target)?.args(["--duration", "4s", "--color", color]))?;
+
+    println!("\n  as JSON Lines, for a pipeline:");
+    let mut json = ctrace(&option, &target)?;
+    json.args(["--duration", "2s", "-o", "json"]);
+    println!("    $ {}", shell::shown(&json));
+    let output = json.stderr(Stdio::inherit()).output().context("cannot run ctrace")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    if !output.status.success() {
+        bail!("ctrace ended with {}", output.status);
+    }
+    let calls = text.lines().filter(|line| line.contains(r#""type":"ssl""#)).count();
+    if calls == 0 {
+        bail!("ctrace ran, but saw no TLS call");
+    }
+    drop(demo);
+    println!("\n  {calls} calls in 2 s; what was started is removed again");
+    Ok(())
+}
+
+fn ctrace(option: &str, target: &str) -> Result<std::process::Command> {
+    let mut command = shell::command(&workspace::ctrace()?.to_string_lossy());
+    command.args(["ssl", option, target]);
+    Ok(command)
+}

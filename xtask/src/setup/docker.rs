@@ -1,0 +1,100 @@
+//! A Docker engine that answers.
+//!
+//! Owns installing and starting the machine's own engine. Never changes its configuration, and never stops it.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::{DOCKER, Machine, Missing, Needs, State, Step, packages};
+use crate::shell::{self, Root};
+use crate::workspace;
+
+/// How long a starting engine may take.
+const START: Duration = Duration::from_mins(1);
+
+/// The step.
+#[derive(Debug)]
+pub(super) struct Docker;
+
+/// The version of the engine that answers this user, or root when this user can become root without being asked.
+fn answers() -> Option<String> {
+    let version = |root: Root| {
+        let mut command = root.command("docker", &[]);
+        let text = shell::read(command.args(["version", "--format", "{{.Server.Version}}"])).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    shell::find("docker")?;
+    let quiet_sudo = || shell::succeeds(shell::command("sudo").args(["-n", "true"]));
+    version(Root::Already).or_else(|| if quiet_sudo() { version(Root::Sudo) } else { None })
+}
+
+impl Step for Docker {
+    fn name(&self) -> String {
+        DOCKER.to_owned()
+    }
+
+    fn state(&self) -> Result<State> {
+        if let Some(version) = answers() {
+            return Ok(State::There(format!("version {version} answers")));
+        }
+        Ok(State::Missing(Missing {
+            what: "no engine answers `docker version`".to_owned(),
+            by_hand: vec![packages::by_hand(&PACKAGES), "sudo dockerd &".to_owned()],
+            needs: Needs::Packages,
+        }))
+    }
+
+    fn install(&self, machine: Machine) -> Result<()> {
+        if shell::find("dockerd").is_none() || shell::find("docker").is_none() {
+            packages::install(machine.root, &PACKAGES)?;
+        }
+        if answers().is_some() {
+            return Ok(());
+        }
+        start(machine.root)
+    }
+}
+
+/// The engine with its client, and what it makes its bridge with.
+const PACKAGES: [&str; 2] = ["docker.io", "iptables"];
+
+fn start(root: Root) -> Result<()> {
+    let log = workspace::scratch()?.join("dockerd.log");
+    if Path::new("/run/systemd/system").is_dir() {
+        shell::run(root.command("systemctl", &[]).args(["start", "docker"]))?;
+    } else {
+        // In a session of its own: it has to outlive this program and not get the terminal's Ctrl-C.
+        let line = format!("exec dockerd >{} 2>&1", log.display());
+        let mut dockerd = root.command("setsid", &[]);
+        dockerd
+            .args(["--fork", "sh", "-c", &line])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        shell::run(&mut dockerd)?;
+    }
+    let begin = Instant::now();
+    // The engine tells nobody when it is ready, so it is asked.
+    while answers().is_none() {
+        if begin.elapsed() > START {
+            bail!(
+                "dockerd does not answer after {} s; the end of {}:\n{}",
+                START.as_secs(),
+                log.display(),
+                tail(&log)?
+            );
+        }
+        sleep(Duration::from_millis(300));
+    }
+    Ok(())
+}
+
+fn tail(log: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(log).with_context(|| format!("cannot read {}", log.display()))?;
+    let lines: Vec<&str> = text.lines().collect();
+    Ok(lines.iter().skip(lines.len().saturating_sub(5)).copied().collect::<Vec<_>>().join("\n"))
+}

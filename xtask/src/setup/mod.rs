@@ -1,0 +1,223 @@
+//! `cargo xtask setup`: brings a machine to where ctrace builds and its tests run.
+//!
+//! Owns the list of steps and how they are reported. Each step looks first and does nothing when its part is there.
+//! Never replaces the user's Rust toolchain, never needs nightly, and uses root only for packages and Docker.
+
+mod docker;
+mod linker;
+mod packages;
+mod rust_src;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::shell::Root;
+
+/// What to set up.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// Also what `cargo xtask bench` measures with: nginx, wrk, bpftrace.
+    #[arg(long)]
+    pub(crate) bench: bool,
+    /// Also what `cargo xtask vm` boots kernels with: QEMU and its tools.
+    #[arg(long)]
+    pub(crate) vm: bool,
+    /// Only tell what is missing; change nothing and exit with status 1 if something is.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// A part of what is needed.
+pub(crate) trait Step {
+    /// What it is, in a few words.
+    fn name(&self) -> String;
+    /// Looks whether it is there, without changing anything.
+    fn state(&self) -> Result<State>;
+    /// Brings it.
+    fn install(&self, machine: Machine) -> Result<()>;
+}
+
+/// Whether a part is there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It is, at this place or in this version.
+    There(String),
+    /// It is not.
+    Missing(Missing),
+}
+
+/// What is missing, and how a person brings it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// The missing files or packages.
+    pub(crate) what: String,
+    /// Commands to type where this program cannot.
+    pub(crate) by_hand: Vec<String>,
+    /// Whose work it is.
+    pub(crate) needs: Needs,
+}
+
+/// What bringing a part takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing but the user's own directories.
+    User,
+    /// apt-get, as root.
+    Packages,
+}
+
+/// What this machine lets us do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    /// How to become root.
+    pub(crate) root: Root,
+    /// Whether packages come from apt-get.
+    pub(crate) apt: bool,
+}
+
+impl Machine {
+    fn detect() -> Self {
+        Self { root: Root::detect(), apt: crate::shell::find("apt-get").is_some() }
+    }
+
+    /// Why this machine cannot do what a part takes.
+    fn obstacle(self, needs: Needs) -> Option<&'static str> {
+        match needs {
+            Needs::Packages if !self.apt => Some("this machine has no apt-get"),
+            Needs::Packages if self.root == Root::Never => Some("not root, and no sudo that works here"),
+            Needs::Packages | Needs::User => None,
+        }
+    }
+}
+
+/// A step that could not be done.
+#[derive(Debug)]
+pub(crate) struct Undone {
+    /// The step's name.
+    pub(crate) name: String,
+    /// Why.
+    pub(crate) why: String,
+    by_hand: Vec<String>,
+}
+
+/// The name of the Docker step: the demo can do without it.
+pub(crate) const DOCKER: &str = "Docker engine";
+
+fn steps(options: Options) -> Vec<Box<dyn Step>> {
+    let mut steps: Vec<Box<dyn Step>> = vec![
+        Box::new(packages::COMPILER),
+        Box::new(rust_src::RustSource),
+        Box::new(linker::Llvm),
+        Box::new(linker::BpfLinker),
+        Box::new(packages::TESTS),
+        Box::new(docker::Docker),
+    ];
+    if options.bench {
+        steps.push(Box::new(packages::BENCH));
+    }
+    if options.vm {
+        steps.push(Box::new(packages::VM));
+    }
+    steps
+}
+
+/// Does every step that is not done yet, and returns those that could not be done.
+pub(crate) fn prepare(options: Options) -> Result<Vec<Undone>> {
+    let machine = Machine::detect();
+    println!("setup");
+    let mut undone = Vec::new();
+    for step in steps(options) {
+        let name = step.name();
+        let missing = match step.state()? {
+            State::There(where_) => {
+                println!("  {name}: ok, already there ({where_})");
+                continue;
+            }
+            State::Missing(missing) => missing,
+        };
+        println!("  {name}: missing: {}", missing.what);
+        let obstacle = if options.check { Some("only looked") } else { machine.obstacle(missing.needs) };
+        let why = match obstacle {
+            Some(obstacle) => obstacle.to_owned(),
+            None => match install(step.as_ref(), machine) {
+                Ok(()) => continue,
+                Err(error) => format!("{error:#}"),
+            },
+        };
+        println!("  {name}: not done: {why}");
+        undone.push(Undone { name, why, by_hand: missing.by_hand });
+    }
+    Ok(undone)
+}
+
+fn install(step: &dyn Step, machine: Machine) -> Result<()> {
+    let begin = Instant::now();
+    step.install(machine)?;
+    match step.state()? {
+        State::There(_) => println!("  {}: ok, {:.1} s", step.name(), begin.elapsed().as_secs_f64()),
+        State::Missing(missing) => bail!("installed, and yet not there: {}", missing.what),
+    }
+    Ok(())
+}
+
+/// The command itself: any step that could not be done is an error that tells what to type.
+pub(crate) fn run(options: Options) -> Result<()> {
+    require(&prepare(options)?)
+}
+
+/// Fails, naming the commands to type, unless the list is empty.
+pub(crate) fn require<'a>(undone: impl IntoIterator<Item = &'a Undone>) -> Result<()> {
+    let lines: Vec<String> = undone.into_iter().map(describe).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    bail!("setup is not complete; to complete it by hand:\n{}", lines.join("\n"))
+}
+
+fn describe(undone: &Undone) -> String {
+    let commands: Vec<String> = undone.by_hand.iter().map(|line| format!("      {line}")).collect();
+    format!("  {} ({}):\n{}", undone.name, undone.why, commands.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_need_apt_and_root() {
+        let check = |apt, root, needs, possible: bool| {
+            assert_eq!(Machine { root, apt }.obstacle(needs).is_none(), possible, "{root:?} {needs:?}");
+        };
+        check(true, Root::Already, Needs::Packages, true);
+        check(true, Root::Sudo, Needs::Packages, true);
+        check(true, Root::Never, Needs::Packages, false);
+        check(false, Root::Already, Needs::Packages, false);
+        check(false, Root::Never, Needs::User, true);
+    }
+
+    #[test]
+    fn an_incomplete_setup_tells_what_to_type() {
+        let undone = Undone {
+            name: "LLVM 22".to_owned(),
+            why: "this machine has no apt-get".to_owned(),
+            by_hand: vec!["apt-get install llvm-22-dev".to_owned()],
+        };
+        let message = require([&undone]).map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(
+            message.ends_with("LLVM 22 (this machine has no apt-get):\n      apt-get install llvm-22-dev")
+        );
+        assert!(require([]).is_ok());
+    }
+
+    #[test]
+    fn steps_have_different_names() {
+        let mut names: Vec<String> =
+            steps(Options { bench: true, vm: true, check: false }).iter().map(|step| step.name()).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(names.iter().any(|name| name == DOCKER));
+    }
+}

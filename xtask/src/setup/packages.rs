@@ -1,0 +1,143 @@
+//! Groups of the distribution's packages, and installing packages.
+//!
+//! Owns apt-get. Each group is recognised by the files that it is wanted for, whoever put them there. Never upgrades a
+//! package that is installed, and never changes the machine's package sources.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{Machine, Missing, Needs, State, Step};
+use crate::shell::{self, Root};
+use crate::workspace;
+
+/// Packages that serve one purpose.
+#[derive(Debug)]
+pub(super) struct Group {
+    name: &'static str,
+    parts: &'static [Part],
+}
+
+/// A package, and what proves that its contents are there.
+#[derive(Debug)]
+struct Part {
+    package: &'static str,
+    /// A path when it begins with a slash, else a program in `PATH`.
+    proof: &'static str,
+}
+
+const fn part(package: &'static str, proof: &'static str) -> Part {
+    Part { package, proof }
+}
+
+/// What cargo itself needs.
+pub(super) const COMPILER: Group = Group {
+    name: "C compiler and linker",
+    parts: &[part("gcc", "cc"), part("libc6-dev", "/usr/include/stdlib.h")],
+};
+
+/// What the end-to-end tests and the demo need: their programs are in C and in Python.
+pub(super) const TESTS: Group = Group {
+    name: "programs for the tests",
+    parts: &[
+        part("libssl-dev", "/usr/include/openssl/ssl.h"),
+        part("openssl", "openssl"),
+        part("python3", "/usr/bin/python3"),
+    ],
+};
+
+/// What the measurements need.
+pub(super) const BENCH: Group = Group {
+    name: "programs for the measurements",
+    parts: &[part("nginx", "nginx"), part("bpftrace", "bpftrace"), part("wrk", "wrk")],
+};
+
+/// What booting other kernels needs.
+pub(super) const VM: Group = Group {
+    name: "programs for other kernels",
+    parts: &[
+        part("qemu-system-x86", "qemu-system-x86_64"),
+        part("busybox-static", "busybox"),
+        part("kmod", "depmod"),
+        part("xz-utils", "xz"),
+        part("zstd", "zstd"),
+    ],
+};
+
+impl Group {
+    fn missing(&self) -> Vec<&'static str> {
+        self.parts.iter().filter(|part| !is_there(part.proof)).map(|part| part.package).collect()
+    }
+}
+
+fn is_there(proof: &str) -> bool {
+    if proof.starts_with('/') { Path::new(proof).exists() } else { shell::find(proof).is_some() }
+}
+
+impl Step for Group {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn state(&self) -> Result<State> {
+        let missing = self.missing();
+        if missing.is_empty() {
+            let there: Vec<&str> = self.parts.iter().map(|part| part.package).collect();
+            return Ok(State::There(there.join(", ")));
+        }
+        Ok(State::Missing(Missing {
+            what: missing.join(", "),
+            by_hand: vec![by_hand(&missing)],
+            needs: Needs::Packages,
+        }))
+    }
+
+    fn install(&self, machine: Machine) -> Result<()> {
+        install(machine.root, &self.missing())
+    }
+}
+
+/// What a person types to install packages.
+pub(super) fn by_hand(packages: &[&str]) -> String {
+    format!("sudo apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+/// Installs packages. The package lists are fetched only when they do not lead to the packages.
+pub(super) fn install(root: Root, packages: &[&str]) -> Result<()> {
+    let log = workspace::scratch()?.join("apt.log");
+    if shell::run_logged(&mut apt_install(root, packages), &log).is_ok() {
+        return Ok(());
+    }
+    println!("    not with the package lists that are here: fetching them");
+    let mut update = root.command("apt-get", &[]);
+    // A source that cannot be reached, which need not be the one that matters, is no reason to stop.
+    if let Err(error) = shell::run_logged(update.args(["-q", "update"]), &log) {
+        println!("    {error:#}");
+    }
+    shell::run_logged(&mut apt_install(root, packages), &log)
+        .with_context(|| format!("cannot install {}", packages.join(" ")))
+}
+
+fn apt_install(root: Root, packages: &[&str]) -> std::process::Command {
+    let mut command = root.command("apt-get", &[("DEBIAN_FRONTEND", "noninteractive")]);
+    command.args(["-q", "install", "--yes", "--no-install-recommends"]).args(packages);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_misses_what_is_not_there() {
+        const PARTS: &[Part] = &[part("a", "/"), part("b", "/no/such/file"), part("c", "no-such-program")];
+        let group = Group { name: "x", parts: PARTS };
+        assert_eq!(group.missing(), ["b", "c"]);
+        let State::Missing(missing) = group.state().unwrap_or(State::There(String::new())) else {
+            panic!("nothing is missing");
+        };
+        assert_eq!(missing.what, "b, c");
+        assert_eq!(missing.by_hand, ["sudo apt-get install --no-install-recommends b c"]);
+        assert_eq!(missing.needs, Needs::Packages);
+    }
+}

@@ -1,0 +1,219 @@
+//! The sources of Rust's core library, of exactly the compiler's version: `core` is compiled for BPF.
+//!
+//! Owns where they may come from: the toolchain itself, rustup, Debian's package. Never touches the machine's package
+//! sources: apt runs on a state directory of its own, with its signature checks.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+
+use super::linker::rustc_field;
+use super::{Machine, Missing, Needs, State, Step};
+use crate::shell;
+
+/// Suites of Debian that have had a rustc package newer than the stable release, the smallest list first.
+const SUITES: [&str; 4] = ["trixie-backports", "trixie", "forky", "sid"];
+
+/// What Debian's package lists are signed with.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The step.
+#[derive(Debug)]
+pub(super) struct RustSource;
+
+/// Where cargo's build-std looks.
+fn library() -> Result<PathBuf> {
+    let sysroot = shell::read(shell::command("rustc").args(["--print", "sysroot"]))?;
+    Ok(Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library"))
+}
+
+impl Step for RustSource {
+    fn name(&self) -> String {
+        "sources of Rust's core library".to_owned()
+    }
+
+    fn state(&self) -> Result<State> {
+        let library = library()?;
+        if library.join("core/src/lib.rs").is_file() {
+            return Ok(State::There(library.display().to_string()));
+        }
+        let release = rustc_field("release")?;
+        Ok(State::Missing(Missing {
+            what: format!("{} of Rust {release}", library.display()),
+            by_hand: vec![
+                "rustup component add rust-src".to_owned(),
+                format!("(without rustup: the distribution's rust-src package, if it is {release};"),
+                "on Debian bookworm its rustc-web and rust-web-src are a pair that fits together)".to_owned(),
+            ],
+            needs: Needs::User,
+        }))
+    }
+
+    fn install(&self, _: Machine) -> Result<()> {
+        let library = library()?;
+        let release = rustc_field("release")?;
+        let Err(rustup) = from_rustup(&library) else { return Ok(()) };
+        println!("    not by rustup: {rustup:#}");
+        from_debian(&library, &release)
+            .with_context(|| format!("neither by rustup ({rustup:#}) nor from Debian's archive"))
+    }
+}
+
+fn from_rustup(library: &Path) -> Result<()> {
+    let toolchain = toolchain(library).context("this rustc is not one of rustup's")?;
+    if shell::find("rustup").is_none() {
+        bail!("rustup is not in PATH");
+    }
+    let mut rustup = shell::command("rustup");
+    // Of its own failures, the first line tells enough.
+    rustup.env("RUST_BACKTRACE", "0").args(["component", "add", "rust-src", "--toolchain", &toolchain]);
+    println!("    $ {}", shell::shown(&rustup));
+    shell::read(&mut rustup).map(drop)?;
+    if !library.is_dir() {
+        bail!("rustup says done, but {} is not there", library.display());
+    }
+    Ok(())
+}
+
+/// The name of the rustup toolchain that a path is in: `HOME/toolchains/NAME/lib/…`.
+fn toolchain(library: &Path) -> Option<String> {
+    let mut parts = library.components().skip_while(|part| part.as_os_str() != "toolchains");
+    parts.next()?;
+    Some(parts.next()?.as_os_str().to_string_lossy().into_owned())
+}
+
+fn from_debian(library: &Path, release: &str) -> Result<()> {
+    let cache = cache()?.join(format!("rust-src-{release}"));
+    let unpacked = cache.join(format!("usr/src/rustc-{release}/library"));
+    if !unpacked.is_dir() {
+        let work = tempfile::tempdir().context("cannot create a temporary directory")?;
+        let package = download(work.path(), release)?;
+        unpack(&package, &cache)?;
+    }
+    let parent = library.parent().context("the sysroot is the root directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    if library.is_symlink() {
+        // A link to a cache that was deleted since.
+        fs::remove_file(library).with_context(|| format!("cannot replace {}", library.display()))?;
+    }
+    println!("    $ ln -s {} {}", unpacked.display(), library.display());
+    symlink(&unpacked, library).with_context(|| format!("cannot create {}", library.display()))
+}
+
+/// The directory that outlives the target directory: the toolchain links to it.
+fn cache() -> Result<PathBuf> {
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(base.join("ctrace"))
+}
+
+fn download(work: &Path, release: &str) -> Result<PathBuf> {
+    if !Path::new(KEYRING).is_file() || shell::find("apt-get").is_none() {
+        bail!("this machine cannot check the signatures of Debian's archive");
+    }
+    let mirror = mirror()?;
+    let mut tried = Vec::new();
+    for suite in SUITES {
+        match from_suite(&work.join(suite), &mirror, suite, release) {
+            Ok(package) => return Ok(package),
+            Err(error) => tried.push(format!("{suite}: {error:#}")),
+        }
+    }
+    bail!("no rust-src {release} there: {}", tried.join("; "))
+}
+
+/// The machine's own mirror of Debian, or else Debian's.
+fn mirror() -> Result<String> {
+    let sites = shell::read(shell::command("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
+    let own = sites.lines().map(|site| site.trim_end_matches('/')).find(|site| site.ends_with("/debian"));
+    Ok(own.unwrap_or("http://deb.debian.org/debian").to_owned())
+}
+
+fn from_suite(dir: &Path, mirror: &str, suite: &str, release: &str) -> Result<PathBuf> {
+    for part in ["lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d"] {
+        fs::create_dir_all(dir.join(part))
+            .with_context(|| format!("cannot create {part} in {}", dir.display()))?;
+    }
+    fs::write(dir.join("status"), "")?;
+    fs::write(dir.join("etc/sources.list"), format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))?;
+    println!("    looking for rust-src {release} in {mirror} {suite}");
+    shell::read(apt("apt-get", dir).arg("update"))?;
+    let versions = shell::read(apt("apt-cache", dir).args(["madison", "rust-src"]))?;
+    let version =
+        matching(&versions, release).with_context(|| format!("its versions are {:?}", versions.trim()))?;
+    shell::read(apt("apt-get", dir).args(["download", &format!("rust-src={version}")]).current_dir(dir))?;
+    let mut files = fs::read_dir(dir)?.filter_map(Result::ok).map(|entry| entry.path());
+    files
+        .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get downloaded nothing")
+}
+
+/// The version of `apt-cache madison`'s lines that packages this release.
+fn matching(madison: &str, release: &str) -> Option<String> {
+    let versions = madison.lines().filter_map(|line| line.split('|').nth(1));
+    let mut fitting = versions
+        .map(str::trim)
+        .filter(|version| version.strip_prefix(release).is_some_and(|rest| rest.starts_with(['+', '-'])));
+    fitting.next().map(str::to_owned)
+}
+
+/// An apt program on a state directory of its own: it reads and changes nothing of the machine's.
+fn apt(program: &str, dir: &Path) -> Command {
+    let mut command = shell::command(program);
+    let own = |setting: &str, path: PathBuf| format!("-o{setting}={}", path.display());
+    command.arg("-qq").args([
+        own("Dir::State", dir.to_owned()),
+        own("Dir::State::status", dir.join("status")),
+        own("Dir::Cache", dir.to_owned()),
+        own("Dir::Etc", dir.join("etc")),
+        "-oAcquire::Languages=none".to_owned(),
+        "-oAPT::Sandbox::User=".to_owned(),
+    ]);
+    command
+}
+
+/// Unpacks the library's part of the package, by a rename at the end: an interrupted run leaves nothing half done.
+fn unpack(package: &Path, cache: &Path) -> Result<()> {
+    let new = cache.with_extension("new");
+    if new.exists() {
+        fs::remove_dir_all(&new).with_context(|| format!("cannot remove {}", new.display()))?;
+    }
+    fs::create_dir_all(&new).with_context(|| format!("cannot create {}", new.display()))?;
+    println!("    unpacking {} into {}", package.display(), cache.display());
+    let script = "dpkg-deb --fsys-tarfile \"$1\" | tar -x -C \"$2\" --wildcards './usr/src/rustc-*/library'";
+    shell::read(shell::command("sh").args(["-c", script, "sh"]).args([package, &new]))?;
+    if cache.exists() {
+        fs::remove_dir_all(cache).with_context(|| format!("cannot remove {}", cache.display()))?;
+    }
+    fs::rename(&new, cache).with_context(|| format!("cannot create {}", cache.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_package_has_exactly_the_compilers_version() {
+        let madison = "  rust-src | 1.96.0+dfsg1-1 | http://x sid/main amd64 Packages\n  \
+                       rust-src | 1.95.0+dfsg1-2~bpo13+1 | http://x trixie-backports/main amd64 Packages\n";
+        let check =
+            |release, expected: Option<&str>| assert_eq!(matching(madison, release).as_deref(), expected);
+        check("1.95.0", Some("1.95.0+dfsg1-2~bpo13+1"));
+        check("1.96.0", Some("1.96.0+dfsg1-1"));
+        check("1.9", None);
+        check("1.95.1", None);
+    }
+
+    #[test]
+    fn rustups_toolchains_are_known_by_their_path() {
+        let check =
+            |path, expected: Option<&str>| assert_eq!(toolchain(Path::new(path)).as_deref(), expected);
+        check("/root/.rustup/toolchains/stable-x86_64/lib/rustlib/src/rust/library", Some("stable-x86_64"));
+        check("/usr/lib/rustlib/src/rust/library", None);
+    }
+}

@@ -1,0 +1,96 @@
+//! `cargo xtask tidy`: everything about the code that a program can check without running it.
+//!
+//! Owns the order of the checks and how they are reported. Never changes a file.
+
+mod rules;
+mod schema;
+mod sources;
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::tally::Tally;
+use crate::{shell, workspace};
+
+/// One check: its name and what fails when it is not met.
+type Check = (&'static str, fn() -> Result<()>);
+
+const CHECKS: [Check; 7] = [
+    ("format of the user side", || run(cargo(Side::User, "fmt").args(["--all", "--check"]))),
+    ("format of the BPF side", || run(cargo(Side::Bpf, "fmt").arg("--check"))),
+    ("design rules", rules::check_tree),
+    ("clippy on the user side", || {
+        run(cargo(Side::User, "clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"]))
+    }),
+    ("clippy on the BPF side", || run(bpf_clippy()?.args(["--", "-D", "warnings"]))),
+    ("documentation", || {
+        let mut cargo = cargo(Side::User, "doc");
+        run(cargo.env("RUSTDOCFLAGS", "-D warnings").args(["--workspace", "--no-deps"]))
+    }),
+    ("docs/events.md describes the schema", schema::check),
+];
+
+/// The command itself.
+pub(crate) fn run_all() -> Result<()> {
+    let tally = check_all();
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.failed > 0 {
+        bail!("{} checks failed", tally.failed);
+    }
+    Ok(())
+}
+
+/// Runs every check; one that fails does not stop the others.
+pub(crate) fn check_all() -> Tally {
+    println!("\ntidy");
+    let mut tally = Tally::default();
+    for (name, check) in CHECKS {
+        let begin = Instant::now();
+        let result = check();
+        let seconds = begin.elapsed().as_secs_f64();
+        match &result {
+            Ok(()) => println!("  {name}: ok, {seconds:.1} s"),
+            Err(error) => println!("  {name}: FAILED: {error:#}"),
+        }
+        tally += Tally::one(&result);
+    }
+    tally
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    User,
+    Bpf,
+}
+
+/// Cargo in one of the two workspaces.
+fn cargo(side: Side, subcommand: &str) -> Command {
+    let mut cargo = shell::cargo();
+    cargo.arg(subcommand).current_dir(match side {
+        Side::User => workspace::root(),
+        Side::Bpf => workspace::root().join("probe-ebpf"),
+    });
+    cargo
+}
+
+/// With the settings of probe-user/build.rs, in the directory where that has compiled core.
+fn bpf_clippy() -> Result<Command> {
+    let mut cargo = cargo(Side::Bpf, "clippy");
+    cargo
+        .args(["--quiet", "--release", "--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"])
+        .arg(workspace::target()?.join("bpf"))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH));
+    Ok(cargo)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    println!("    $ {}", shell::shown(command));
+    let status = command.status()?;
+    if !status.success() {
+        bail!("{status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! The text files of the repository, and a reading of Rust that is just good enough for the rules.
+//!
+//! Owns which files count. Never parses: it blanks comments and string literals line by line, so that a rule does not
+//! find in them what it looks for in code.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// A text file.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Relative to the workspace, with `/`.
+    pub(super) path: String,
+    pub(super) text: String,
+}
+
+/// Directories that are not the project's own text.
+const SKIPPED: [&str; 2] = ["target", ".git"];
+/// Ends of the names of files that are read.
+const READ: [&str; 9] = [".rs", ".md", ".toml", ".c", ".h", ".py", ".sh", ".bt", ".ci/run"];
+
+impl Source {
+    #[cfg(test)]
+    pub(super) fn new(path: &str, text: &str) -> Self {
+        Self { path: path.to_owned(), text: text.to_owned() }
+    }
+
+    pub(super) fn is_rust(&self) -> bool {
+        Path::new(&self.path).extension().is_some_and(|extension| extension == "rs")
+    }
+
+    /// Lines of Rust code with their numbers from 1, without comments and contents of string literals.
+    pub(super) fn code(&self) -> impl Iterator<Item = (usize, String)> {
+        self.text.lines().enumerate().map(|(index, line)| (index + 1, blanked(line)))
+    }
+
+    /// The same up to the module of unit tests, which comes last.
+    pub(super) fn code_without_tests(&self) -> impl Iterator<Item = (usize, String)> {
+        self.code().take_while(|(_, line)| line.trim() != "#[cfg(test)]")
+    }
+}
+
+/// Reads every text file of the workspace, in the order of their paths.
+pub(super) fn read_tree(root: &Path) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    read_directory(root, root, &mut sources)?;
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(sources)
+}
+
+fn read_directory(root: &Path, directory: &Path, sources: &mut Vec<Source>) -> Result<()> {
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot list {}", directory.display()))?;
+        let name = entry.file_name();
+        let file = entry.path();
+        let kind = entry.file_type()?;
+        if kind.is_dir() && !SKIPPED.iter().any(|skipped| name == *skipped) {
+            read_directory(root, &file, sources)?;
+        }
+        let path = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
+        if kind.is_file() && READ.iter().any(|end| path.ends_with(end)) {
+            let text = fs::read_to_string(&file).with_context(|| format!("cannot read {path}"))?;
+            sources.push(Source { path, text });
+        }
+    }
+    Ok(())
+}
+
+/// A line without its comment and with its string literals emptied.
+fn blanked(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
+    let mut in_string = false;
+    // `r#"…"#`: quotation marks inside it are no ends, and backslashes mean nothing.
+    let mut is_raw = false;
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if in_string && !is_raw => drop(chars.next()),
+            '"' if out.ends_with('\'') && chars.peek() == Some(&'\'') => {} // the character literal
+            '"' if is_raw && chars.peek() != Some(&'#') => {}
+            '"' => {
+                in_string = !in_string;
+                is_raw = in_string && out.ends_with("r#");
+                out.push(c);
+            }
+            '/' if !in_string && chars.peek() == Some(&'/') => break,
+            _ if in_string => {}
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_strings_are_not_code() {
+        let check = |line, expected| assert_eq!(blanked(line), expected);
+        check("let a = 1; // unsafe {", "let a = 1; ");
+        check(r#"f("unsafe { \" //", b) // c"#, r#"f("", b) "#);
+        check(r#"matches!(c, '"' | 'a') // x"#, "matches!(c, '' | 'a') ");
+        check("//! doc", "");
+        check("f(r#\"a \"unsafe {\" \\\"#, b)", "f(r#\"\"#, b)");
+    }
+
+    #[test]
+    fn unit_tests_come_last() {
+        let source = Source::new("a.rs", "use a;\n#[cfg(test)]\nmod tests {\n}\n");
+        assert_eq!(source.code_without_tests().collect::<Vec<_>>(), [(1, "use a;".to_owned())]);
+        assert_eq!(source.code().count(), 4);
+    }
+}
