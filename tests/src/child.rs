@@ -60,6 +60,11 @@ impl Lines {
         }
     }
 
+    /// The lines that were waited for so far.
+    pub fn seen(&self) -> &[String] {
+        &self.seen
+    }
+
     /// Everything until the pipe's end.
     pub fn rest(mut self) -> Vec<String> {
         self.seen.extend(self.receiver.iter());

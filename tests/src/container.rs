@@ -1,12 +1,12 @@
 //! Containers of the tests: started with a name of their own, removed when dropped.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::child::{Child, Lines};
+use crate::child::Child;
 use crate::image::Image;
 
 /// Runs `docker` and gives its standard output.
@@ -75,14 +75,9 @@ impl Container {
         Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
 
-    /// Waits until its init has written a line.
-    pub fn wait_for_line(&self, what: &str, wanted: impl FnMut(&str) -> bool) -> Result<String> {
-        let mut following = Child::start_with_stdout(
-            Command::new("docker").args(["logs", "--follow", &self.id]),
-            Stdio::piped(),
-        )?;
-        let mut lines = Lines::of(following.take_stdout().context("docker logs has no output")?);
-        lines.wait(what, Duration::from_secs(30), wanted)
+    /// A path in it, as the host reaches it; through its init, so the container's own links are not followed out.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.pid))
     }
 
     /// Runs a command in it and gives its standard output.

@@ -26,7 +26,19 @@ impl Ctrace {
         Self::attached(Child::start(&mut command)?, arguments)
     }
 
-    /// The same with a standard output that the caller holds, for what happens when that is closed.
+    /// `ctrace ssl -o json` with a selection.
+    pub fn json(selection: &[&str]) -> Result<Self> {
+        Self::start(&[&["ssl", "-o", "json"], selection].concat())
+    }
+
+    /// The same with variables in its environment.
+    pub fn json_with(selection: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        let arguments = [&["ssl", "-o", "json"], selection].concat();
+        let mut command = command(&arguments)?;
+        Self::attached(Child::start(command.envs(environment.iter().copied()))?, &arguments)
+    }
+
+    /// `ctrace` with a standard output that the caller holds, for what happens when that is closed.
     pub fn start_with_stdout(arguments: &[&str], stdout: impl Into<Stdio>) -> Result<Self> {
         let mut command = command(arguments)?;
         Self::attached(Child::start_with_stdout(&mut command, stdout)?, arguments)

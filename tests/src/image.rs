@@ -79,7 +79,7 @@ pub mod images {
         Tree::new().program(&program("tls-server")?, "/tls-server")
     }
 
-    /// The same, a client, and a program that does nothing.
+    /// The same, a client, a program that does nothing and one that maps what it is told to.
     pub fn tls_tree() -> Result<Tree> {
         server_tree()?.program(&program("tls-client")?, "/tls-client")?.program(&program("idle")?, "/idle")
     }

@@ -1,18 +1,65 @@
-//! A container with a TLS server in it, and the client that talks with it.
+//! A TLS server in a container, and the clients that talk with it.
 
-use anyhow::{Context as _, Result};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
 
-use crate::child::Child;
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::child::{Child, Lines};
 use crate::container::Container;
 use crate::image::{Image, images};
 use crate::transfer::Transfer;
 
-/// A container whose init is a TLS server of ours.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A TLS server of ours that listens: the init of a container, or another process in it.
 #[derive(Debug)]
 pub struct Server {
     /// The container.
     pub container: Container,
+    process: ServerProcess,
+}
+
+/// The output of a server, as it comes.
+#[derive(Debug)]
+pub struct ServerProcess {
+    lines: Mutex<Lines>,
     port: String,
+    /// `docker logs` or `docker exec`.
+    _docker: Child,
+}
+
+impl ServerProcess {
+    /// Starts a server in a container that runs something else.
+    pub fn exec(container: &Container, command: &[&str]) -> Result<Self> {
+        Self::of(Command::new("docker").args(["exec", container.id()]).args(command))
+    }
+
+    fn of(docker: &mut Command) -> Result<Self> {
+        let mut docker = Child::start_with_stdout(docker, Stdio::piped())?;
+        let mut lines = Lines::of(docker.take_stdout().context("docker has no output")?);
+        let what = "line \"listening PORT\"";
+        let line = lines.wait(what, PATIENCE, |line| line.starts_with("listening "))?;
+        let port = line.strip_prefix("listening ").context("no port")?.to_owned();
+        Ok(Self { lines: Mutex::new(lines), port, _docker: docker })
+    }
+
+    /// Its port on the loopback of the container.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// The first `count` connections, waiting until the server has ended them.
+    pub fn transfers(&self, count: usize) -> Result<Vec<Transfer>> {
+        let mut lines = self.lines.lock().map_err(|_| anyhow!("another reader panicked"))?;
+        let transfers = |lines: &Lines| Transfer::all(&lines.seen().join("\n"));
+        let what = format!("{count} reports of the server");
+        while transfers(&lines)?.len() < count {
+            lines.wait(&what, PATIENCE, |line| line.starts_with('{'))?;
+        }
+        transfers(&lines)
+    }
 }
 
 impl Server {
@@ -26,39 +73,50 @@ impl Server {
         Self::of(Container::start(image, label, docker, command)?)
     }
 
+    /// Starts a container whose init does nothing, and `/tls-server` in it.
+    pub fn start_under_idle(image: &Image, label: &str) -> Result<Self> {
+        Self::exec_in(Container::start(image, label, &[], &["/idle"])?)
+    }
+
+    /// Starts `/tls-server` in a container that is there.
+    pub fn exec_in(container: Container) -> Result<Self> {
+        let process = ServerProcess::exec(&container, &["/tls-server"])?;
+        Ok(Self { container, process })
+    }
+
     /// Waits until the init of a container listens.
     pub fn of(container: Container) -> Result<Self> {
-        let line =
-            container.wait_for_line("line \"listening PORT\"", |line| line.starts_with("listening "))?;
-        let port = line.strip_prefix("listening ").context("no port")?.to_owned();
-        Ok(Self { container, port })
+        let process = ServerProcess::of(Command::new("docker").args(["logs", "--follow", container.id()]))?;
+        Ok(Self { container, process })
     }
 
     /// Its port on the loopback of the container.
     pub fn port(&self) -> &str {
-        &self.port
+        self.process.port()
     }
 
     /// Runs `/tls-client` with the given options in the same container, to its end.
     pub fn client(&self, options: &[&str]) -> Result<Vec<Transfer>> {
-        let arguments = [&["/tls-client", "--port", &self.port], options].concat();
+        let arguments = [&["/tls-client", "--port", self.port()], options].concat();
         Transfer::all(&self.container.exec(&arguments)?)
     }
 
     /// Starts `/tls-client` without waiting for its end.
     pub fn client_background(&self, options: &[&str]) -> Result<Child> {
-        self.container.exec_background(&[&["/tls-client", "--port", &self.port], options].concat())
+        self.container.exec_background(&[&["/tls-client", "--port", self.port()], options].concat())
+    }
+
+    /// Runs `/tls-client` in another container that shares the network of this one: what it does is out of scope
+    /// of a trace of this container.
+    pub fn client_outside(&self, options: &[&str]) -> Result<Vec<Transfer>> {
+        let network = format!("--network=container:{}", self.container.id());
+        let label = format!("client-of-{}", self.container.name());
+        let container = Container::start(&images::tls()?, &label, &[&network], &["/idle"])?;
+        Transfer::all(&container.exec(&[&["/tls-client", "--port", self.port()], options].concat())?)
     }
 
     /// The first `count` connections, waiting until the server has ended them.
     pub fn transfers(&self, count: usize) -> Result<Vec<Transfer>> {
-        let mut seen = 0;
-        if count > 0 {
-            self.container.wait_for_line(&format!("{count} reports of the server"), |line| {
-                seen += usize::from(line.starts_with('{'));
-                seen == count
-            })?;
-        }
-        Transfer::all(&self.container.logs()?)
+        self.process.transfers(count)
     }
 }

@@ -1,0 +1,138 @@
+//! The command line without tracing anything: help, usage errors, what is printed for other programs.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use ctrace_tests::{Ctrace, Trace, ctrace_binary};
+
+fn run(arguments: &[&str]) -> Result<Trace> {
+    Ctrace::run_to_end(arguments)
+}
+
+fn text(trace: &Trace) -> String {
+    String::from_utf8_lossy(&trace.stdout).into_owned()
+}
+
+/// A usage error: status 2, nothing on standard output, and a message that has this in it.
+fn check_usage(arguments: &[&str], part: &str) -> Result<()> {
+    let trace = run(arguments)?;
+    ensure!(trace.code() == Some(2), "{arguments:?}: {:?}: {}", trace.code(), trace.stderr);
+    ensure!(trace.stdout.is_empty(), "{arguments:?}: {}", text(&trace));
+    ensure!(trace.stderr.contains(part), "{arguments:?}: {part} is not in: {}", trace.stderr);
+    ensure!(!trace.stderr.contains('\u{1b}'), "{arguments:?}: colours without a terminal");
+    Ok(())
+}
+
+#[test]
+fn help_of_everything() -> Result<()> {
+    for (arguments, parts) in [
+        (["--help"].as_slice(), ["ssl", "schema", "completion", "man"].as_slice()),
+        (
+            &["ssl", "--help"],
+            &["--container", "--pid", "--all", "--output", "--max-bytes", "--ring-size", "--count"],
+        ),
+        (&["ssl", "-h"], &["--container", "--duration", "--hex", "--color", "--dry-run"]),
+        (&["schema", "--help"], &["schema"]),
+        (&["completion", "--help"], &["bash"]),
+        (&["man", "--help"], &["man"]),
+    ] {
+        let trace = run(arguments)?;
+        ensure!(trace.code() == Some(0), "{arguments:?}: {:?}: {}", trace.code(), trace.stderr);
+        let help = text(&trace);
+        for part in parts {
+            ensure!(help.contains(part), "{arguments:?}: {part} is not in:\n{help}");
+        }
+        ensure!(!help.contains('\u{1b}'), "{arguments:?}: colours without a terminal");
+        ensure!(help.lines().all(|line| line.chars().count() <= 120), "{arguments:?}: lines too long");
+    }
+    Ok(())
+}
+
+#[test]
+fn version() -> Result<()> {
+    let trace = run(&["--version"])?;
+    ensure!(trace.code() == Some(0) && text(&trace).starts_with("ctrace "), "{}", text(&trace));
+    Ok(())
+}
+
+#[test]
+fn usage_errors() -> Result<()> {
+    check_usage(&[], "Usage")?;
+    check_usage(&["ssl"], "--container")?;
+    check_usage(&["nonsense"], "nonsense")?;
+    check_usage(&["ssl", "--nonsense"], "--nonsense")?;
+    check_usage(&["ssl", "--container", ""], "container")?;
+    check_usage(&["ssl", "--pid", "0"], "0")?;
+    check_usage(&["ssl", "--pid", "-1"], "-1")?;
+    check_usage(&["ssl", "--pid", "web"], "web")?;
+    check_usage(&["ssl", "--all", "-o", "xml"], "xml")?;
+    check_usage(&["ssl", "--all", "--duration", "soon"], "soon")?;
+    check_usage(&["ssl", "--all", "--count", "0"], "0")?;
+    check_usage(&["ssl", "--all", "--count", "few"], "few")?;
+    check_usage(&["ssl", "--all", "--max-bytes", "-5"], "-5")?;
+    check_usage(&["ssl", "--all", "--ring-size", "100000"], "100000")?;
+    check_usage(&["ssl", "--all", "--ring-size", "1X"], "1X")?;
+    check_usage(&["ssl", "--all", "--color", "pink"], "pink")?;
+    check_usage(&["completion", "nosuchshell"], "nosuchshell")
+}
+
+#[test]
+fn an_output_that_cannot_be_written() -> Result<()> {
+    let trace = run(&["ssl", "--all", "--output", "/nonexistent/trace.json"])?;
+    ensure!(matches!(trace.code(), Some(1 | 4)), "{:?}: {}", trace.code(), trace.stderr);
+    if trace.code() == Some(1) {
+        ensure!(trace.stderr.contains("/nonexistent/trace.json"), "{}", trace.stderr);
+    }
+    Ok(())
+}
+
+#[test]
+fn schema_is_json() -> Result<()> {
+    let trace = run(&["schema"])?;
+    ensure!(trace.code() == Some(0), "{}", trace.stderr);
+    let schema: serde_json::Value = serde_json::from_slice(&trace.stdout)?;
+    let text = schema.to_string();
+    for part in ["\"$schema\"", "data_base64", "summary", "lost", "transmit"] {
+        ensure!(text.contains(part), "{part} is not in {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn completions_and_manual() -> Result<()> {
+    for shell in ["bash", "zsh", "fish"] {
+        let trace = run(&["completion", shell])?;
+        ensure!(trace.code() == Some(0) && text(&trace).contains("ctrace"), "{shell}: {}", trace.stderr);
+    }
+    let trace = run(&["man"])?;
+    ensure!(trace.code() == Some(0) && text(&trace).contains(".TH ctrace"), "{}", text(&trace));
+    Ok(())
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_is_missing() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        let trace = run(&["ssl", "--all"])?;
+        return check_not_permitted(&trace);
+    }
+    // As root there is an ordinary user to be had: nobody.
+    let binary = ctrace_binary()?;
+    let directory = tempfile::Builder::new().prefix("ctrace-cli").tempdir_in("/tmp")?;
+    let copy = directory.path().join("ctrace");
+    std::fs::copy(&binary, &copy)?;
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&copy)
+        .args(["ssl", "--all"])
+        .output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    check_not_permitted(&Trace { stdout: output.stdout, stderr, status: output.status })
+}
+
+fn check_not_permitted(trace: &Trace) -> Result<()> {
+    ensure!(trace.code() == Some(4), "{:?}: {}", trace.code(), trace.stderr);
+    ensure!(trace.stderr.contains("root") || trace.stderr.contains("CAP_"), "{}", trace.stderr);
+    ensure!(trace.stdout.is_empty(), "{}", text(trace));
+    Ok(())
+}

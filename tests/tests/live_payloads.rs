@@ -1,0 +1,248 @@
+//! Every byte of both directions, as the programs report it, is in the trace exactly once. Needs root, BPF and Docker.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use ctrace_tests::{Ctrace, Image, Server, Trace, Transfer, images, library, program, require_live};
+use serde_json::Value;
+
+/// The sizes around which buffers, TLS records and chunks end.
+const SIZES: &str = "0,1,8191,8192,8193,16384,100000,1000000";
+const BOTH: &[&str] = &["--up", SIZES, "--down", SIZES];
+
+/// A server in a container, traced; then a client in the same container.
+struct Case {
+    label: &'static str,
+    image: fn() -> Result<Image>,
+    /// Options of `docker run`.
+    docker: &'static [&'static str],
+    server: &'static [&'static str],
+    /// Without its `--port`.
+    client: &'static [&'static str],
+    connections: usize,
+    /// All functions that records may and must name.
+    functions: &'static [&'static str],
+}
+
+const PLAIN: &[&str] = &["SSL_read", "SSL_write"];
+const EX: &[&str] = &["SSL_read_ex", "SSL_write_ex"];
+
+const BASE: Case = Case {
+    label: "",
+    image: images::tls,
+    docker: &[],
+    server: &["/tls-server"],
+    client: BOTH,
+    connections: 1,
+    functions: PLAIN,
+};
+
+fn check(case: &Case) -> Result<()> {
+    require_live()?;
+    let server = Server::start_in(&(case.image)()?, case.label, case.docker, case.server)?;
+    let ctrace = Ctrace::json(&["--container", server.container.name()])?;
+    let client = server.client(case.client)?;
+    let mut transfers = server.transfers(case.connections)?;
+    ensure!(transfers.len() == client.len(), "{transfers:?} and {client:?}");
+    transfers.extend(client);
+    check_trace(&ctrace.finish()?, &transfers, case.functions)
+}
+
+/// The trace holds these transfers and nothing else, from the beginning of each connection on.
+fn check_trace(trace: &Trace, transfers: &[Transfer], functions: &[&str]) -> Result<()> {
+    trace.check_complete()?;
+    let streams = trace.streams(|_| true)?;
+    streams.check(transfers)?;
+    ensure!(streams.iter().all(|(_, stream)| stream.from_start), "a connection was not seen from its start");
+    let records = trace.records()?;
+    let seen: BTreeSet<&str> = records.iter().map(|record| record.function.as_str()).collect();
+    ensure!(seen == functions.iter().copied().collect(), "functions: {seen:?}");
+    Ok(())
+}
+
+#[test]
+fn plain_calls() -> Result<()> {
+    check(&Case { label: "plain", ..BASE })
+}
+
+#[test]
+fn ex_calls() -> Result<()> {
+    let client = &["--api", "ex", "--up", SIZES, "--down", SIZES];
+    check(&Case { label: "ex", server: &["/tls-server", "--api", "ex"], client, functions: EX, ..BASE })
+}
+
+#[test]
+fn small_buffers_and_retries() -> Result<()> {
+    check(&Case {
+        label: "retries",
+        server: &["/tls-server", "--nonblocking", "--buffer", "16384"],
+        client: &["--nonblocking", "--buffer", "16384", "--up", SIZES, "--down", SIZES],
+        ..BASE
+    })
+}
+
+#[test]
+fn small_buffers_and_partial_writes() -> Result<()> {
+    check(&Case {
+        label: "partial",
+        server: &["/tls-server", "--api", "ex", "--nonblocking", "--partial", "--buffer", "16384"],
+        client: &["--api", "ex", "--nonblocking", "--up", SIZES, "--down", SIZES],
+        functions: EX,
+        ..BASE
+    })
+}
+
+#[test]
+fn blocking_with_small_buffers() -> Result<()> {
+    let server = &["/tls-server", "--buffer", "16384"];
+    check(&Case { label: "blocking", server, ..BASE })
+}
+
+#[test]
+fn peeked_bytes_are_reported_once() -> Result<()> {
+    let client = &["--peek", "--up", SIZES, "--down", SIZES];
+    check(&Case { label: "peek", server: &["/tls-server", "--peek"], client, ..BASE })
+}
+
+#[test]
+fn ex_peeked_bytes_are_reported_once() -> Result<()> {
+    let client = &["--api", "ex", "--peek", "--up", SIZES, "--down", SIZES];
+    let server = &["/tls-server", "--api", "ex", "--peek"];
+    check(&Case { label: "peek-ex", server, client, functions: EX, ..BASE })
+}
+
+#[test]
+fn connections_one_after_the_other() -> Result<()> {
+    // OpenSSL gives the same address to a handle as to the one freed before: these are still five connections.
+    let client = &["--connections", "5", "--up", "10,20000", "--down", "30,0"];
+    check(&Case { label: "serial", client, connections: 5, ..BASE })
+}
+
+#[test]
+fn connections_of_threads() -> Result<()> {
+    let client = &["--connections", "3", "--up", SIZES, "--down", SIZES];
+    check(&Case { label: "threads", server: &["/tls-server", "--threads"], client, connections: 3, ..BASE })
+}
+
+#[test]
+fn children_that_never_execute_anything() -> Result<()> {
+    let client = &["--connections", "3", "--up", SIZES, "--down", SIZES];
+    check(&Case { label: "fork", server: &["/tls-server", "--fork"], client, connections: 3, ..BASE })
+}
+
+#[test]
+fn early_data() -> Result<()> {
+    check(&Case {
+        label: "early",
+        server: &["/tls-server", "--early"],
+        client: &["--early", "sent before the handshake", "--up", "5", "--down", "7"],
+        connections: 2,
+        functions: &["SSL_read", "SSL_read_early_data", "SSL_write", "SSL_write_early_data"],
+        ..BASE
+    })
+}
+
+#[test]
+fn openssl_in_the_executable() -> Result<()> {
+    check(&Case { label: "static", image: images::vendored, server: &["/tls-server-static"], ..BASE })
+}
+
+#[test]
+fn openssl_in_another_library() -> Result<()> {
+    check(&Case { label: "bundled", image: images::vendored, server: &["/app/tls-server-bundled"], ..BASE })
+}
+
+#[test]
+fn a_library_that_a_wheel_renamed() -> Result<()> {
+    fn image() -> Result<Image> {
+        let file = library(&program("tls-server")?, "libssl.so.3")?;
+        let tree = images::tls_tree()?.without(&file).file(&file, "/wheel.libs/libssl-3a1b2c.so.3");
+        Image::build("renamed", &tree)
+    }
+    // The loader takes it for libssl.so.3 by its soname.
+    let docker = &["--env", "LD_PRELOAD=/wheel.libs/libssl-3a1b2c.so.3"];
+    check(&Case { label: "renamed", image, docker, ..BASE })
+}
+
+#[test]
+fn a_python_client() -> Result<()> {
+    require_live()?;
+    let server = Server::start_in(&images::python()?, "python", &[], &["/tls-server"])?;
+    let ctrace = Ctrace::json(&["--container", server.container.name()])?;
+    let command = ["/usr/bin/python3", "-I", "/tls-client.py", server.port(), SIZES, SIZES];
+    let client = Transfer::all(&server.container.exec(&command)?)?;
+    let transfers = [server.transfers(1)?, client].concat();
+    check_trace(&ctrace.finish()?, &transfers, &[PLAIN, EX].concat())
+}
+
+#[test]
+fn a_call_is_one_record() -> Result<()> {
+    require_live()?;
+    let server = Server::start("whole", &[])?;
+    let ctrace = Ctrace::json(&["--container", server.container.name()])?;
+    server.client(&["--up", "1000000,1048576", "--down", "-"])?;
+    let trace = ctrace.finish()?;
+    let records = trace.records()?;
+    for length in [1_000_000, 1_048_576] {
+        let found: Vec<_> = records.iter().filter(|record| record.call.length == length).collect();
+        ensure!(found.len() == 1, "{} records of {length} bytes", found.len());
+        ensure!(found.iter().all(|record| record.function == "SSL_write" && !record.call.truncated));
+    }
+    Ok(())
+}
+
+#[test]
+fn beyond_a_mebibyte_a_call_is_cut() -> Result<()> {
+    require_live()?;
+    let server = Server::start("cut", &[])?;
+    let ctrace = Ctrace::json(&["--container", server.container.name()])?;
+    server.client(&["--up", "1048577,10", "--down", "-"])?;
+    let trace = ctrace.finish()?;
+    let records = trace.records()?;
+    let cut: Vec<_> = records.iter().filter(|record| record.call.truncated).collect();
+    ensure!(cut.len() == 1 && trace.counted("/truncated")? == 1, "{} records are truncated", cut.len());
+    ensure!(cut.iter().all(|record| record.call.length == 1_048_577 && record.call.captured == 1_048_576));
+    // What follows is at its place in the stream all the same.
+    let streams = trace.streams(|record| record.function == "SSL_write")?;
+    let gaps: Vec<_> = streams.iter().flat_map(|(_, stream)| stream.gaps()).collect();
+    ensure!(gaps.len() == 1 && gaps.iter().all(|(from, to)| to - from == 1), "gaps: {gaps:?}");
+    Ok(())
+}
+
+#[test]
+fn a_stream_of_64_mib_each_way() -> Result<()> {
+    require_live()?;
+    let server = Server::start("stream", &[])?;
+    let ctrace = Ctrace::json(&["--container", server.container.name()])?;
+    server.client_outside(&["--up", "65536*1024", "--down", "65536*1024"])?;
+    let transfers = server.transfers(1)?;
+    ensure!(transfers.iter().all(|transfer| transfer.bytes() > 2 * 64 * 1024 * 1024), "{transfers:?}");
+    check_trace(&ctrace.finish()?, &transfers, PLAIN)
+}
+
+#[test]
+fn what_a_tiny_ring_loses_is_counted() -> Result<()> {
+    require_live()?;
+    let server = Server::start("loss", &[])?;
+    let ctrace = Ctrace::json(&["--ring-size", "64K", "--container", server.container.name()])?;
+    server.client_outside(&["--up", "65536*400", "--down", "65536*400"])?;
+    let transfers = server.transfers(1)?;
+    let trace = ctrace.finish()?;
+    ensure!(trace.status.success(), "{}", trace.stderr);
+    let moved: u64 = transfers.iter().map(Transfer::bytes).sum();
+    let lost = trace.counted("/lost/bytes")?;
+    let received: u64 = trace.streams(|_| true)?.iter().map(|(_, stream)| stream.tally().bytes).sum();
+    ensure!(lost > 0, "a ring of 64 KiB lost nothing of {moved} bytes: this test shows nothing");
+    ensure!(
+        received + lost == moved,
+        "{received} bytes and {lost} lost are not {moved}: {}",
+        trace.summary()?
+    );
+    ensure!(trace.counted("/lost/reasons/ring_full/bytes")? == lost, "{}", trace.summary()?);
+    // The losses in the stream of records are those of the summary.
+    let lines = trace.lines()?;
+    let of_records = lines.iter().filter(|line| line.get("type") == Some(&Value::from("lost")));
+    let told: u64 = of_records.filter_map(|line| line.get("bytes")?.as_u64()).sum();
+    ensure!(told == lost, "lost records tell of {told} bytes, the summary of {lost}");
+    Ok(())
+}
