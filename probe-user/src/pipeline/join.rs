@@ -115,8 +115,9 @@ impl Join {
         }
         let Some(waiting) = self.waiting.get(&thread(&chunk.header)) else { return false };
         let call = &waiting.call;
-        let identity = |call: &Call| (call.connection, call.number, call.stream_offset, call.caller);
-        let extent = |call: &Call| (call.site, call.length, call.captured);
+        // The time of the return is in all chunks of a call, and tells calls without connection apart.
+        let identity = |call: &Call| (call.header.time, call.connection, call.number, call.site);
+        let extent = |call: &Call| (call.stream_offset, call.length, call.captured);
         u64::from(chunk.offset) >= waiting.next()
             && chunk.offset != call.offset
             && identity(call) == identity(chunk)

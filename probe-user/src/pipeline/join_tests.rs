@@ -123,6 +123,20 @@ fn lost_chunks_leave_pieces() {
 }
 
 #[test]
+fn calls_without_connection_are_told_apart_by_time() {
+    let mut join = Join::new(1 << 20);
+    let emit = &mut |_: Piece<'_>| Ok(());
+    let at = |time, offset| {
+        let mut call = call(1, 0, 20, offset, 10);
+        (call.header.time, call.connection) = (time, 0);
+        call
+    };
+    join.begin(&at(1, 0), Plaintext(&[0; 10]), origin(), emit).unwrap();
+    assert!(join.continues(&at(1, 10)));
+    assert!(!join.continues(&at(2, 10)));
+}
+
+#[test]
 fn unreadable_chunks_are_gaps() {
     let fault = |offset| Chunk(1, 1, 30, offset, 0);
     check(&[fault(0), Chunk(1, 1, 30, 10, 10), Chunk(1, 1, 30, 20, 10)], &[(1, 10, 20)]);

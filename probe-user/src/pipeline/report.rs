@@ -1,13 +1,13 @@
 //! Pieces of calls → records in the sink, and the totals.
 
-use jiff::Timestamp;
+use std::io;
+
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
 
 use super::join::Piece;
 use super::{Clock, Site};
 use crate::event::{Connection, Direction, Plaintext, Record, Ssl, Thread};
 use crate::sink::Sink;
-use std::io;
 
 /// The end of the pipeline.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Report {
 
     /// Reports a piece of a call that was begun.
     pub(super) fn piece(&mut self, &Piece { call, origin, offset, data }: &Piece<'_>) -> io::Result<()> {
-        let time: Timestamp = self.clock.timestamp(call.header.time);
+        let time = self.clock.timestamp(call.header.time);
         let Some(site) = self.sites.get(usize::try_from(call.site).unwrap_or(usize::MAX)) else {
             return Ok(()); // not begun: `site` was asked before
         };

@@ -30,7 +30,9 @@ fn collect(schema: &Value, names: &mut Vec<String>) {
             _ => {}
         }
         let below: Vec<_> = argument.as_array().map_or_else(|| vec![argument], |list| list.iter().collect());
-        below.into_iter().for_each(|schema| collect(schema, names));
+        for schema in below {
+            collect(schema, names);
+        }
     }
 }
 

@@ -1,69 +1,25 @@
-//! JSON Lines: one object a line, described by [`schema`] and docs/events.md.
+//! The shape of the lines: what is written, and what the schema is made of.
 //!
-//! Owns the shape of the lines: the structs here are what is written and what the schema is made of.
-//! It never escapes more than JSON needs: a consumer gets the bytes back as they were.
+//! Doc comments here are the descriptions in the schema. Fields are only ever added within a version.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
 
 use jiff::Timestamp;
 use probe_common::LossCount;
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde::{Serialize, Serializer};
 
-use super::{Output, Sink};
 use crate::event::{
-    self, Container, Direction, End, Executable, Library, Lost, Reason, Record, SCHEMA, Ssl, Summary,
+    self, Container, Direction, End, Executable, Library, Lost, Reason, SCHEMA, Ssl, Summary,
 };
-
-/// The sink.
-#[derive(Debug)]
-pub(super) struct Json {
-    output: Output,
-    /// For payload that is not UTF-8; kept for its room.
-    base64: String,
-}
-
-impl Json {
-    pub(super) fn new(output: Output) -> Self {
-        Self { output, base64: String::new() }
-    }
-}
-
-impl Sink for Json {
-    fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
-        let buffer = self.output.buffer();
-        match record {
-            Record::Ssl(ssl) => serde_json::to_writer(&mut *buffer, &SslLine::new(ssl, &mut self.base64))?,
-            Record::Lost(lost) => serde_json::to_writer(&mut *buffer, &LostLine::new(lost))?,
-            Record::Summary(summary) => serde_json::to_writer(&mut *buffer, &SummaryLine::new(summary))?,
-        }
-        buffer.push(b'\n');
-        self.output.end_record()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.output.flush()
-    }
-}
-
-/// The JSON Schema (draft 2020-12) of a line.
-pub fn schema() -> String {
-    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
-    let mut schema = generator.into_root_schema_for::<Line<'_>>();
-    schema.insert("title".into(), "ctrace record".into());
-    // A schema is a serde_json::Value, whose alternate Display is pretty JSON and cannot fail.
-    format!("{:#}", schema.to_value())
-}
 
 /// One line of `ctrace … -o json`. Fields are only ever added within a schema version: ignore those that
 /// you do not know, and records of a `type` that you do not know.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes the lines as a whole, for the schema alone")]
-enum Line<'a> {
+pub(super) enum Line<'a> {
     Ssl(SslLine<'a>),
     Lost(LostLine),
     Summary(SummaryLine),
@@ -71,7 +27,7 @@ enum Line<'a> {
 
 /// A call that moved plaintext over TLS, or a part of it when other parts were lost.
 #[derive(Serialize, JsonSchema)]
-struct SslLine<'a> {
+pub(super) struct SslLine<'a> {
     /// Version of the schema.
     #[schemars(extend("const" = SCHEMA))]
     schema: u32,
@@ -96,12 +52,17 @@ struct SslLine<'a> {
     call: CallPart,
     /// The payload, when it is UTF-8. Neither this nor `data_base64` is there when no byte was captured.
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a str>,
+    data: Option<Appended>,
     /// The payload in base64 (RFC 4648, section 4, padded), when it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("contentEncoding" = "base64"))]
-    data_base64: Option<&'a str>,
+    data_base64: Option<Appended>,
 }
+
+/// A string that `write_ssl` appends: here for the schema alone.
+#[derive(Serialize, JsonSchema)]
+#[schemars(with = "String")]
+enum Appended {}
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -172,7 +133,7 @@ struct CallPart {
 
 /// Something was lost since the last such record of the same reason.
 #[derive(Serialize, JsonSchema)]
-struct LostLine {
+pub(super) struct LostLine {
     /// Version of the schema.
     #[schemars(extend("const" = SCHEMA))]
     schema: u32,
@@ -202,7 +163,7 @@ struct CountPart {
 
 /// The last record.
 #[derive(Serialize, JsonSchema)]
-struct SummaryLine {
+pub(super) struct SummaryLine {
     /// Version of the schema.
     #[schemars(extend("const" = SCHEMA))]
     schema: u32,
@@ -266,19 +227,10 @@ impl JsonSchema for Time {
 }
 
 impl<'a> SslLine<'a> {
-    fn new(ssl: &'a Ssl<'a>, scratch: &'a mut String) -> Self {
+    pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
         let &Ssl { time, origin, ref thread, library, function, direction, .. } = ssl;
-        let &Ssl { connection, length, captured, offset, data, .. } = ssl;
+        let &Ssl { connection, length, captured, offset, data: _, .. } = ssl;
         let event::Process { pid, vpid, executable } = &origin.process;
-        let (data, data_base64) = match simdutf8::basic::from_utf8(data.0) {
-            Ok("") => (None, None),
-            Ok(text) => (Some(text), None),
-            Err(_) => {
-                scratch.clear();
-                base64_simd::STANDARD.encode_append(data.0, scratch);
-                (None, Some(scratch.as_str()))
-            }
-        };
         Self {
             schema: SCHEMA,
             r#type: SslType::Ssl,
@@ -306,8 +258,8 @@ impl<'a> SslLine<'a> {
                 offset,
                 truncated: u64::from(captured) < length,
             },
-            data,
-            data_base64,
+            data: None,
+            data_base64: None,
         }
     }
 }
@@ -319,7 +271,7 @@ impl From<LossCount> for CountPart {
 }
 
 impl LostLine {
-    fn new(&Lost { time, loss, count }: &Lost) -> Self {
+    pub(super) fn new(&Lost { time, loss, count }: &Lost) -> Self {
         Self {
             schema: SCHEMA,
             r#type: LostType::Lost,
@@ -331,7 +283,7 @@ impl LostLine {
 }
 
 impl SummaryLine {
-    fn new(summary: &Summary) -> Self {
+    pub(super) fn new(summary: &Summary) -> Self {
         let &Summary { time, started, end, calls, bytes, truncated, ref lost, undecodable } = summary;
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
         Self {
