@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use probe_common::{Loss, LossCount};
 use serde::Serialize;
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
@@ -64,6 +65,13 @@ pub struct Thread {
     pub id: u32,
     /// Name (`comm`), padded with NUL.
     pub comm: [u8; 16],
+}
+
+impl Thread {
+    /// The name without its padding. Its owner chooses the bytes: they need not be UTF-8 or printable.
+    pub fn name(&self) -> &[u8] {
+        self.comm.split(|&byte| byte == 0).next().unwrap_or_default()
+    }
 }
 
 /// The file that holds the probed functions.
@@ -148,15 +156,53 @@ pub struct Connection {
     pub stream_offset: u64,
 }
 
+/// How something was lost, as records name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The ring buffer between kernel and ctrace had no room.
+    RingFull,
+    /// The payload could not be read from the process (page not resident, or unmapped).
+    ReadFault,
+    /// The table of threads inside a call was full.
+    ThreadsFull,
+    /// More calls were nested on one thread than are followed.
+    Nesting,
+    /// The table of connections was full: the calls are reported, without connection and stream offset.
+    ConnectionsFull,
+    /// The table of selected threads was full: a new thread was not followed.
+    ScopeFull,
+}
+
+impl Reason {
+    /// Whether data is missing from the output because of it.
+    pub fn loses_data(self) -> bool {
+        !matches!(self, Self::ConnectionsFull)
+    }
+}
+
+impl From<Loss> for Reason {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::RingFull => Self::RingFull,
+            Loss::ReadFault => Self::ReadFault,
+            Loss::ThreadsFull => Self::ThreadsFull,
+            Loss::Nesting => Self::Nesting,
+            Loss::ConnectionsFull => Self::ConnectionsFull,
+            Loss::ScopeFull => Self::ScopeFull,
+        }
+    }
+}
+
 /// Something was lost since the last such record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// When it was noticed.
     pub time: Timestamp,
     /// How.
-    pub loss: probe_common::Loss,
+    pub loss: Loss,
     /// How much.
-    pub count: probe_common::LossCount,
+    pub count: LossCount,
 }
 
 /// Why a trace ended.
@@ -190,10 +236,21 @@ pub struct Summary {
     pub bytes: u64,
     /// Calls that were cut by a limit.
     pub truncated: u64,
-    /// Everything that was lost.
-    pub lost: Vec<(probe_common::Loss, probe_common::LossCount)>,
+    /// Everything that was lost, by the way in which it was; ways without a loss may be left out.
+    pub lost: Vec<(Loss, LossCount)>,
     /// Records of the ring that could not be decoded.
     pub undecodable: u64,
+}
+
+impl Summary {
+    /// The data that is missing: the sum over the ways that [lose data](Reason::loses_data).
+    pub fn missing(&self) -> LossCount {
+        let missing = self.lost.iter().filter(|(loss, _)| Reason::from(*loss).loses_data());
+        missing.fold(LossCount::default(), |sum, (_, count)| LossCount {
+            events: sum.events.saturating_add(count.events),
+            bytes: sum.bytes.saturating_add(count.bytes),
+        })
+    }
 }
 
 /// Any record.

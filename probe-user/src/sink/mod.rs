@@ -1,1 +1,106 @@
-//! To be written.
+//! Records → bytes for a person or a program: the formats.
+//!
+//! Owns how a record looks and when it leaves the process. A sink never changes, orders or drops
+//! records; the text sink alone escapes, as it alone writes to terminals.
+//! To add a format: a file here and a row in [`FORMATS`].
+
+use std::fmt;
+use std::io;
+
+use jiff::tz::TimeZone;
+
+use crate::event::Record;
+
+mod dump;
+mod escape;
+mod json;
+mod output;
+pub mod text;
+
+pub use json::schema;
+pub use output::{CreateError, Output};
+
+/// Where records go.
+pub trait Sink: fmt::Debug + Send {
+    /// Takes one record. A reader that has gone is [`io::ErrorKind::BrokenPipe`].
+    fn write(&mut self, record: &Record<'_>) -> io::Result<()>;
+
+    /// Hands on everything taken so far; to be called when the stream pauses.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// How payload is shown in text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// As text when it is readable, else as a hex dump.
+    #[default]
+    Readable,
+    /// Always as a hex dump.
+    Hex,
+}
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Colour {
+    /// No escape sequences.
+    #[default]
+    Plain,
+    /// Headers and arrows.
+    Ansi,
+}
+
+/// What a user can choose about formats; each takes what concerns it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How payload is shown.
+    pub payload: Payload,
+    /// Whether there are colours.
+    pub colour: Colour,
+    /// For the times in text; JSON has UTC.
+    pub zone: TimeZone,
+}
+
+/// An output format.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// What the user types.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// Makes the sink.
+    pub open: fn(Output, Options) -> Box<dyn Sink>,
+}
+
+/// All formats; the first is the default.
+pub const FORMATS: &[Format] = &[
+    Format {
+        name: "text",
+        help: "a header line per call and its payload, for a person",
+        open: |output, options| Box::new(text::Text::new(output, options)),
+    },
+    Format {
+        name: "json",
+        help: "JSON Lines, one record a line (ctrace schema)",
+        open: |output, _| Box::new(json::Json::new(output)),
+    },
+];
+
+/// The format of a name.
+pub fn format(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().find(|format| format.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_named_once_and_explained() {
+        for (index, row) in FORMATS.iter().enumerate() {
+            assert!(!row.help.is_empty() && !row.help.contains('\n'), "{}", row.name);
+            let first = FORMATS.iter().position(|other| other.name == row.name);
+            assert_eq!(first, Some(index), "{} is there twice", row.name);
+            assert!(format(row.name).is_some());
+        }
+    }
+}

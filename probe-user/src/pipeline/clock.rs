@@ -1,0 +1,50 @@
+//! The kernel's time → wall-clock time.
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// The distance between `CLOCK_BOOTTIME` and `CLOCK_REALTIME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    offset: i64,
+}
+
+impl Clock {
+    /// For an `offset`: nanoseconds from 1970 to the start of `CLOCK_BOOTTIME`.
+    pub fn new(offset: i64) -> Self {
+        Self { offset }
+    }
+
+    /// As both clocks are now. A later step of the wall clock does not change it: times of one trace
+    /// never go back.
+    pub fn now() -> Self {
+        let nanoseconds = |time: Timespec| time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec);
+        let boot = clock_gettime(ClockId::Boottime);
+        Self { offset: nanoseconds(clock_gettime(ClockId::Realtime)).wrapping_sub(nanoseconds(boot)) }
+    }
+
+    /// The wall-clock time of nanoseconds of `CLOCK_BOOTTIME`.
+    pub fn timestamp(self, boottime: u64) -> Timestamp {
+        let nanoseconds = i128::from(self.offset) + i128::from(boottime);
+        // u64 nanoseconds are 584 years: always within what a timestamp holds.
+        Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn times_are_shifted() {
+        let clock = Clock::new(1_767_322_800_000_000_000);
+        assert_eq!(clock.timestamp(1).to_string(), "2026-01-02T03:00:00.000000001Z");
+        assert!(clock.timestamp(u64::MAX) < Timestamp::MAX);
+        let boot = clock_gettime(ClockId::Boottime);
+        let boot = u64::try_from(boot.tv_sec * 1_000_000_000 + boot.tv_nsec).unwrap();
+        let error = Clock::now().timestamp(boot).duration_since(Timestamp::now());
+        assert!(error.abs().as_secs() < 10, "{error:?}");
+    }
+}

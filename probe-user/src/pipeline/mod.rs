@@ -1,0 +1,223 @@
+//! Records of the ring → public records in a sink.
+//!
+//! Owns the joining of chunks to calls, the totals of the summary, and `--count`. What it needs of the
+//! world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere. It never loses
+//! captured bytes, never reads a clock or /proc, and never drops a record without counting it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use probe_common::{Call, Header, Loss, LossCount};
+
+use crate::decode::{Wire, decode};
+use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::sink::Sink;
+
+mod clock;
+mod join;
+mod report;
+
+pub use clock::Clock;
+use join::Join;
+use report::Report;
+
+/// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
+/// pieces.
+const WAITING_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a hook is, by its number: the place in the table of sites is [`Call::site`].
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The library that it is in.
+    pub library: Arc<Library>,
+    /// The function, if `callers` does not know better.
+    pub function: String,
+    /// The public function by the low 12 bits of the return address (load addresses are whole pages).
+    pub callers: Vec<(u16, &'static str)>,
+}
+
+impl Site {
+    fn function(&self, caller: u64) -> &str {
+        let known = self.callers.iter().find(|(low, _)| u64::from(*low) == caller & 0xfff);
+        known.map_or(&self.function, |(_, name)| name)
+    }
+}
+
+/// What is known of processes.
+pub trait Origins: fmt::Debug {
+    /// The process of a record, and its container; called once a call, while the process may be alive.
+    fn origin(&mut self, header: &Header) -> Arc<Origin>;
+
+    /// The process has ended, or is another program now.
+    fn forget(&mut self, pid: u32);
+}
+
+/// The outside of a pipeline.
+#[derive(Debug)]
+pub struct Setup<O> {
+    /// What the hooks are.
+    pub sites: Vec<Site>,
+    /// What is known of processes.
+    pub origins: O,
+    /// When the kernel's times are.
+    pub clock: Clock,
+    /// Where the records go.
+    pub sink: Box<dyn Sink>,
+    /// When the trace began.
+    pub started: Timestamp,
+    /// Calls after which it is [complete](Pipeline::is_complete); none: never.
+    pub count: Option<u64>,
+}
+
+/// The pipeline. Every error is one of its sink.
+#[derive(Debug)]
+pub struct Pipeline<O> {
+    join: Join,
+    origins: O,
+    report: Report,
+    started: Timestamp,
+    count: Option<u64>,
+    undecodable: u64,
+    lost: Vec<(Loss, LossCount)>,
+}
+
+impl<O: Origins> Pipeline<O> {
+    /// An empty pipeline.
+    pub fn new(Setup { sites, origins, clock, sink, started, count }: Setup<O>) -> Self {
+        Self {
+            join: Join::new(WAITING_BYTES),
+            origins,
+            report: Report::new(sites, clock, sink),
+            started,
+            count,
+            undecodable: 0,
+            lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
+        }
+    }
+
+    /// Adds hooks that were attached later; their numbers go on from those before.
+    pub fn add_sites(&mut self, sites: impl IntoIterator<Item = Site>) {
+        self.report.sites.extend(sites);
+    }
+
+    /// What is known of processes, to add to it.
+    pub fn origins_mut(&mut self) -> &mut O {
+        &mut self.origins
+    }
+
+    /// Takes the bytes of one record of the ring. One that cannot be decoded is counted.
+    pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match decode(bytes) {
+            Ok(wire) => self.wire(wire),
+            Err(error) => {
+                self.undecodable(&error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes one record of the ring.
+    pub fn wire(&mut self, wire: Wire<'_>) -> io::Result<()> {
+        match wire {
+            Wire::Call { head, data } => self.call(head, data),
+            Wire::Exit(header) | Wire::Exec(header) => {
+                self.join.end_process(header.pid, &mut |piece| self.report.piece(&piece))?;
+                self.origins.forget(header.pid);
+                Ok(())
+            }
+        }
+    }
+
+    fn call(&mut self, call: &Call, data: Plaintext<'_>) -> io::Result<()> {
+        let emit = &mut |piece: join::Piece<'_>| self.report.piece(&piece);
+        if self.join.continues(call) {
+            return self.join.append(call, data, emit);
+        }
+        self.join.end_thread(&call.header, emit)?;
+        if self.count.is_some_and(|count| self.report.calls >= count) {
+            return Ok(());
+        }
+        if self.report.site(call).is_none() {
+            self.undecodable(&format_args!("no hook has the number {}", call.site));
+            return Ok(());
+        }
+        self.report.begin(call);
+        let origin = self.origins.origin(&call.header);
+        self.join.begin(call, data, origin, &mut |piece| self.report.piece(&piece))
+    }
+
+    /// To be called when the ring is empty, now and then: reports calls whose rest does not come.
+    pub fn idle(&mut self, now: Instant) -> io::Result<()> {
+        self.join.idle(now, &mut |piece| self.report.piece(&piece))
+    }
+
+    /// Takes the kernel's counters of losses, each the sum since the start, and reports what is new.
+    pub fn lost(&mut self, now: Timestamp, sums: &[(Loss, LossCount)]) -> io::Result<()> {
+        for &(loss, sum) in sums {
+            let Some((_, seen)) = self.lost.iter_mut().find(|(known, _)| *known == loss) else { continue };
+            let count = LossCount {
+                events: sum.events.saturating_sub(seen.events),
+                bytes: sum.bytes.saturating_sub(seen.bytes),
+            };
+            if count != LossCount::default() {
+                *seen = sum;
+                self.report.sink.write(&Record::Lost(Lost { time: now, loss, count }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `count` calls are reported, with all of their pieces.
+    pub fn is_complete(&self) -> bool {
+        self.count.is_some_and(|count| self.report.calls >= count) && self.join.is_empty()
+    }
+
+    /// Hands on what the sink holds back; to be called when the stream pauses.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.report.sink.flush()
+    }
+
+    /// Reports what still waits, and the summary, which it gives back too. A reader that has gone in
+    /// the meantime is the end, not an error.
+    pub fn finish(mut self, now: Timestamp, end: End) -> io::Result<Summary> {
+        let rest = match end {
+            End::OutputClosed => Ok(()),
+            _ => self.join.end_all(&mut |piece| self.report.piece(&piece)),
+        };
+        let Report { calls, bytes, truncated, ref mut sink, .. } = self.report;
+        let mut summary = Summary {
+            time: now,
+            started: self.started,
+            end,
+            calls,
+            bytes,
+            truncated,
+            lost: self.lost,
+            undecodable: self.undecodable,
+        };
+        if end == End::OutputClosed {
+            return Ok(summary);
+        }
+        let written =
+            rest.and_then(|()| sink.write(&Record::Summary(summary.clone()))).and_then(|()| sink.flush());
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                summary.end = End::OutputClosed;
+                Ok(summary)
+            }
+            other => other.map(|()| summary),
+        }
+    }
+
+    fn undecodable(&mut self, why: &dyn fmt::Display) {
+        if self.undecodable == 0 {
+            tracing::warn!(
+                "a record of the kernel was not understood: {why}; this is a bug of ctrace; further ones are only counted"
+            );
+        }
+        self.undecodable = self.undecodable.saturating_add(1);
+    }
+}

@@ -1,0 +1,74 @@
+//! Pieces of calls → records in the sink, and the totals.
+
+use std::io;
+
+use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
+
+use super::join::Piece;
+use super::{Clock, Site};
+use crate::event::{Connection, Direction, Plaintext, Record, Ssl, Thread};
+use crate::sink::Sink;
+
+/// The end of the pipeline.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) sites: Vec<Site>,
+    clock: Clock,
+    pub(super) sink: Box<dyn Sink>,
+    /// Calls begun; each of them gives at least one record.
+    pub(super) calls: u64,
+    /// Payload bytes reported.
+    pub(super) bytes: u64,
+    /// Of the calls, those that a limit cut.
+    pub(super) truncated: u64,
+}
+
+impl Report {
+    pub(super) fn new(sites: Vec<Site>, clock: Clock, sink: Box<dyn Sink>) -> Self {
+        Self { sites, clock, sink, calls: 0, bytes: 0, truncated: 0 }
+    }
+
+    /// The hook of a call.
+    pub(super) fn site(&self, call: &Call) -> Option<&Site> {
+        self.sites.get(usize::try_from(call.site).ok()?)
+    }
+
+    /// Counts a call; its pieces follow.
+    pub(super) fn begin(&mut self, call: &Call) {
+        self.calls += 1;
+        if u64::from(call.captured) < call.length {
+            self.truncated += 1;
+        }
+    }
+
+    /// Reports a piece of a call that was begun.
+    pub(super) fn piece(&mut self, &Piece { call, origin, offset, data }: &Piece<'_>) -> io::Result<()> {
+        let time = self.clock.timestamp(call.header.time);
+        let Some(site) = self.sites.get(usize::try_from(call.site).unwrap_or(usize::MAX)) else {
+            return Ok(()); // not begun: `site` was asked before
+        };
+        let has = |flag| call.flags & flag != 0;
+        let connection = (call.connection != 0).then_some(Connection {
+            id: call.connection,
+            from_start: has(FLAG_FROM_START),
+            call: call.number,
+            stream_offset: call.stream_offset,
+        });
+        let record = Record::Ssl(Ssl {
+            time,
+            origin,
+            thread: Thread { id: call.header.tid, comm: call.header.comm },
+            library: &site.library,
+            function: site.function(call.caller),
+            direction: if has(FLAG_TRANSMIT) { Direction::Transmit } else { Direction::Receive },
+            connection,
+            length: call.length,
+            captured: call.captured,
+            offset,
+            data: Plaintext(data),
+        });
+        self.sink.write(&record)?;
+        self.bytes = self.bytes.saturating_add(data.len() as u64);
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! JSON Lines: one object a line, described by [`schema`] and docs/events.md.
+//!
+//! Owns how a line is put together; its shape is in `line`, and payload is appended by hand, for speed.
+//! It never escapes more than JSON needs: a consumer gets the bytes back as they were.
+
+use std::io;
+
+use schemars::generate::SchemaSettings;
+
+use super::{Output, Sink};
+use crate::event::{Record, Ssl};
+
+mod line;
+mod string;
+
+use line::{Line, LostLine, SslLine, SummaryLine};
+
+/// The sink.
+#[derive(Debug)]
+pub(super) struct Json {
+    output: Output,
+}
+
+impl Json {
+    pub(super) fn new(output: Output) -> Self {
+        Self { output }
+    }
+}
+
+impl Sink for Json {
+    fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let buffer = self.output.buffer();
+        match record {
+            Record::Ssl(ssl) => write_ssl(ssl, buffer)?,
+            Record::Lost(lost) => serde_json::to_writer(&mut *buffer, &LostLine::new(lost))?,
+            Record::Summary(summary) => serde_json::to_writer(&mut *buffer, &SummaryLine::new(summary))?,
+        }
+        buffer.push(b'\n');
+        self.output.end_record()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// Appends the line of a call without its end. serde_json would look at each byte of the payload alone,
+/// so that the payload is appended here, as the last member of the object.
+fn write_ssl(ssl: &Ssl<'_>, buffer: &mut Vec<u8>) -> io::Result<()> {
+    serde_json::to_writer(&mut *buffer, &SslLine::new(ssl))?;
+    match simdutf8::basic::from_utf8(ssl.data.0) {
+        Ok("") => return Ok(()),
+        Ok(text) => {
+            open_member(b"data", buffer);
+            string::push(text, buffer);
+        }
+        Err(_) => {
+            open_member(b"data_base64", buffer);
+            buffer.push(b'"');
+            base64_simd::STANDARD.encode_append(ssl.data.0, buffer);
+            buffer.push(b'"');
+        }
+    }
+    buffer.push(b'}');
+    Ok(())
+}
+
+/// Takes away the end of the object and begins another member.
+fn open_member(name: &[u8], buffer: &mut Vec<u8>) {
+    buffer.pop();
+    buffer.extend_from_slice(b",\"");
+    buffer.extend_from_slice(name);
+    buffer.extend_from_slice(b"\":");
+}
+
+/// The JSON Schema (draft 2020-12) of a line.
+pub fn schema() -> String {
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let mut schema = generator.into_root_schema_for::<Line<'_>>();
+    schema.insert("title".into(), "ctrace record".into());
+    // A schema is a serde_json::Value, whose alternate Display is pretty JSON and cannot fail.
+    format!("{:#}", schema.to_value())
+}

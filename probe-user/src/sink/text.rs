@@ -1,0 +1,193 @@
+//! Text for a person: a header line per call, then its payload.
+//!
+//! Owns what a terminal gets to see. No byte of a target reaches it unescaped (`escape`, `dump`).
+//! The summary is not part of the text: the caller prints [`summary_line`] to stderr.
+
+use std::fmt::{self, Write as _};
+use std::io;
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use probe_common::{Loss, LossCount};
+
+use super::{Colour, Options, Output, Payload, Sink, dump, escape};
+use crate::event::{Container, Direction, End, Lost, Record, Ssl, Summary};
+
+/// Digits of a container's id that are shown when it has no name.
+const SHORT_ID: usize = 12;
+
+/// The sink.
+#[derive(Debug)]
+pub(super) struct Text {
+    output: Output,
+    payload: Payload,
+    zone: TimeZone,
+    styles: Styles,
+    /// The record being made; kept for its room.
+    line: String,
+}
+
+/// Styles of the parts of a header.
+#[derive(Debug, Default)]
+struct Styles {
+    who: Style,
+    faint: Style,
+    transmit: Style,
+    receive: Style,
+    warning: Style,
+}
+
+impl Styles {
+    fn new(colour: Colour) -> Self {
+        match colour {
+            Colour::Plain => Self::default(),
+            Colour::Ansi => Self {
+                who: Style::new().bold(),
+                faint: Style::new().dimmed(),
+                transmit: AnsiColor::Green.on_default().bold(),
+                receive: AnsiColor::Cyan.on_default().bold(),
+                warning: AnsiColor::Yellow.on_default(),
+            },
+        }
+    }
+}
+
+impl Text {
+    pub(super) fn new(output: Output, Options { payload, colour, zone }: Options) -> Self {
+        Self { output, payload, zone, styles: Styles::new(colour), line: String::new() }
+    }
+
+    fn ssl(&mut self, ssl: &Ssl<'_>) {
+        // Writing to a String cannot fail.
+        let _ = self.header(ssl);
+        let data = ssl.data.0;
+        match self.payload {
+            Payload::Readable if escape::is_readable(data) => {
+                escape::payload(data, &mut self.line);
+                if !self.line.ends_with('\n') {
+                    self.line.push('\n');
+                }
+            }
+            Payload::Readable | Payload::Hex => dump::hex(data, ssl.offset, &mut self.line),
+        }
+    }
+
+    /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 SSL_write`
+    fn header(&mut self, ssl: &Ssl<'_>) -> fmt::Result {
+        let Self { zone, styles: Styles { who, faint, transmit, receive, .. }, line, .. } = self;
+        write!(line, "{faint}{}{faint:#} {who}", time(ssl.time, zone))?;
+        let container = ssl.origin.container.as_deref().map(|Container { id, name, .. }| {
+            name.as_deref().unwrap_or_else(|| id.get(..SHORT_ID).unwrap_or(id))
+        });
+        escape::name(container.unwrap_or("-").as_bytes(), line);
+        line.push(' ');
+        escape::name(ssl.thread.name(), line);
+        let (arrow, style) = match ssl.direction {
+            Direction::Transmit => ('→', transmit),
+            Direction::Receive => ('←', receive),
+        };
+        write!(line, "[{}]{who:#} {style}{arrow}{style:#} {}", ssl.origin.process.pid, ssl.data.0.len())?;
+        if ssl.data.0.len() as u64 != ssl.length {
+            write!(line, " of {}", ssl.length)?;
+        }
+        line.push_str(" B");
+        if ssl.offset > 0 {
+            write!(line, " +{}", ssl.offset)?;
+        }
+        write!(line, "  {faint}")?;
+        if let Some(connection) = ssl.connection {
+            write!(line, "#{} ", connection.id)?;
+        }
+        escape::name(ssl.function.as_bytes(), line);
+        writeln!(line, "{faint:#}")
+    }
+
+    fn lost(&mut self, &Lost { loss, count, .. }: &Lost) {
+        let warning = self.styles.warning;
+        let _ = writeln!(self.line, "{warning}lost: {}{warning:#}", what(loss, count));
+    }
+}
+
+impl Sink for Text {
+    fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
+        self.line.clear();
+        match record {
+            Record::Ssl(ssl) => self.ssl(ssl),
+            Record::Lost(lost) => self.lost(lost),
+            Record::Summary(_) => {}
+        }
+        self.output.buffer().extend_from_slice(self.line.as_bytes());
+        self.output.end_record()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// The summary for stderr: one line without its line end, beginning with `summary:`.
+pub fn summary_line(summary: &Summary) -> String {
+    let &Summary { time, started, end, calls, bytes, truncated, ref lost, undecodable } = summary;
+    let seconds = time.duration_since(started).as_secs_f64().max(0.0);
+    let end = match end {
+        End::Interrupted => "interrupted",
+        End::TargetEnded => "the target ended",
+        End::Count => "the count was reached",
+        End::Duration => "the time was over",
+        End::OutputClosed => "the output was closed",
+    };
+    let mut line = format!("summary: {}, {}", plural(calls, "call"), plural(bytes, "byte"));
+    // Writing to a String cannot fail.
+    let _ = write!(line, " in {seconds:.1} s ({end})");
+    if truncated > 0 {
+        let _ = write!(line, "; {truncated} truncated");
+    }
+    let mut some = lost.iter().filter(|(_, count)| *count != LossCount::default()).peekable();
+    if some.peek().is_none() {
+        line.push_str("; nothing lost");
+    }
+    for &(loss, count) in some {
+        let _ = write!(line, "; lost {}", what(loss, count));
+    }
+    if undecodable > 0 {
+        let _ = write!(line, "; {} not decodable", plural(undecodable, "record"));
+    }
+    line
+}
+
+fn plural(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What is missing, and why. Bytes are known only of calls that were followed.
+fn what(loss: Loss, LossCount { events, bytes }: LossCount) -> String {
+    let calls = plural(events, "call");
+    let data = || format!("{}, {}", plural(events, "record"), plural(bytes, "byte"));
+    match loss {
+        Loss::RingFull => {
+            let advice = "a larger --ring-size, or --max-bytes to capture less of each call";
+            format!("{}: ring buffer full ({advice})", data())
+        }
+        Loss::ReadFault => format!("{}: not readable in the process (paged out or unmapped)", data()),
+        Loss::ThreadsFull => {
+            format!("{calls}: too many threads inside calls at once (trace fewer processes)")
+        }
+        Loss::Nesting => format!("{calls}: nested too deeply on one thread"),
+        Loss::ConnectionsFull => {
+            format!("the connection of {calls}: too many connections at once (trace fewer processes)")
+        }
+        Loss::ScopeFull => {
+            let threads = plural(events, "new thread");
+            format!("{threads}: too many in the selected processes to follow (trace fewer processes)")
+        }
+    }
+}
+
+fn time(time: Timestamp, zone: &TimeZone) -> impl fmt::Display {
+    let time = zone.to_datetime(time).time();
+    fmt::from_fn(move |f| {
+        let micros = time.subsec_nanosecond() / 1000;
+        write!(f, "{:02}:{:02}:{:02}.{micros:06}", time.hour(), time.minute(), time.second())
+    })
+}

@@ -1,0 +1,347 @@
+//! Bytes of the ring → what a user reads, compared with checked-in output.
+//!
+//! `UPDATE_GOLDEN=1 cargo test -p ctrace --test replay` writes the files in tests/data anew: read the
+//! difference before you commit it.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ctrace::event::{Container, End, Executable, Image, Library, Origin, Process, Runtime, Summary};
+use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site};
+use ctrace::sink::{Colour, Options, Output, Payload, format, text};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use probe_common::{
+    Call, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, Header, KIND_CALL, KIND_EXEC, KIND_EXIT, Loss,
+    LossCount,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+#[path = "replay/schema.rs"]
+mod schema;
+
+/// Start of `CLOCK_BOOTTIME`: 2026-01-02T03:04:00Z.
+const BOOT: i64 = 1_767_323_040_000_000_000;
+
+/// A record of the ring, aligned as there, with some room that is not used.
+struct Raw(Vec<u64>);
+
+impl Raw {
+    fn new(parts: &[&[u8]]) -> Self {
+        let bytes = parts.concat();
+        let mut words = vec![0xA5A5_A5A5_A5A5_A5A5; bytes.len().div_ceil(8) + 2];
+        words.as_mut_bytes()[..bytes.len()].copy_from_slice(&bytes);
+        Self(words)
+    }
+}
+
+fn header(kind: u32, pid: u32, comm: &[u8]) -> Header {
+    let mut header = Header::new_zeroed();
+    (header.kind, header.pid, header.tid) = (kind, pid, pid);
+    header.comm[..comm.len()].copy_from_slice(comm);
+    header
+}
+
+/// A call of a connection of its own site; the default is a whole SSL_write of the server.
+fn call(number: u64, length: usize) -> Call {
+    let mut call = Call::new_zeroed();
+    call.header = header(KIND_CALL, 1234, b"tls-server");
+    call.header.time = 5_000_000_000 + number * 1_000_123;
+    (call.connection, call.number) = (7, number);
+    call.length = length as u64;
+    call.captured = u32::try_from(length).unwrap();
+    call.flags = FLAG_TRANSMIT | FLAG_FROM_START;
+    call
+}
+
+/// A call in chunks of `size`.
+fn chunks(call: Call, data: &[u8], size: usize) -> Vec<Raw> {
+    if data.is_empty() {
+        return vec![Raw::new(&[call.as_bytes()])];
+    }
+    let chunk = |(part, offset): (&[u8], usize)| {
+        let chunk = u32::try_from(part.len()).unwrap();
+        let call = Call { offset: u32::try_from(offset).unwrap(), chunk, ..call };
+        Raw::new(&[call.as_bytes(), part])
+    };
+    data.chunks(size).zip((0..).step_by(size)).map(chunk).collect()
+}
+
+fn whole(call: Call, data: &[u8]) -> Raw {
+    chunks(call, data, 16384).pop().unwrap()
+}
+
+#[derive(Debug)]
+struct Fixed {
+    forgotten: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Origins for Fixed {
+    fn origin(&mut self, header: &Header) -> Arc<Origin> {
+        let process = |vpid, path: Option<&str>| Process {
+            pid: header.pid,
+            vpid,
+            executable: path.map(|path| Executable { path: path.into() }),
+        };
+        Arc::new(match header.pid {
+            1234 => Origin {
+                process: process(Some(1), Some("/server")),
+                container: Some(Arc::new(Container {
+                    id: "5f".repeat(32),
+                    name: Some("web".into()),
+                    runtime: Some(Runtime { name: "docker".into() }),
+                    image: Some(Image { name: "web:latest".into() }),
+                })),
+            },
+            2000 => Origin {
+                process: process(Some(7), Some("/a b\n\u{1b}[31m")),
+                container: Some(Arc::new(Container { id: "c0ffee".repeat(8), ..Container::default() })),
+            },
+            _ => Origin { process: process(None, None), container: None },
+        })
+    }
+
+    fn forget(&mut self, pid: u32) {
+        self.forgotten.lock().unwrap().push(pid);
+    }
+}
+
+fn sites() -> Vec<Site> {
+    let openssl = Arc::new(Library {
+        name: "libssl.so.3".into(),
+        path: "/usr/lib/x86_64-linux-gnu/libssl.so.3".into(),
+        implementation: Some("OpenSSL".into()),
+        version: Some("3.0.17".into()),
+    });
+    let unknown = Arc::new(Library {
+        name: "libssl-3a1b2c.so".into(),
+        path: "/app/libssl-3a1b2c.so".into(),
+        implementation: None,
+        version: None,
+    });
+    vec![
+        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new() },
+        Site {
+            library: unknown,
+            function: "SSL_read, SSL_read_ex".into(),
+            callers: vec![(0x123, "SSL_read"), (0x456, "SSL_read_ex")],
+        },
+    ]
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn pipeline(
+    name: &str,
+    options: Options,
+    count: Option<u64>,
+) -> (Pipeline<Fixed>, Shared, Arc<Mutex<Vec<u32>>>) {
+    let (shared, forgotten) = (Shared::default(), Arc::default());
+    let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
+    let clock = Clock::new(BOOT);
+    let origins = Fixed { forgotten: Arc::clone(&forgotten) };
+    let setup = Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count };
+    (Pipeline::new(setup), shared, forgotten)
+}
+
+fn options(payload: Payload, colour: Colour) -> Options {
+    Options { payload, colour, zone: TimeZone::UTC }
+}
+
+fn plain() -> Options {
+    options(Payload::Readable, Colour::Plain)
+}
+
+/// Everything that can come, once.
+fn recording() -> Vec<Raw> {
+    let request = b"GET / HTTP/1.1\r\nHost: \"web\"\r\n\r\n";
+    let receive = |number, stream_offset, caller: u64, length| Call {
+        site: 1,
+        flags: FLAG_FROM_START,
+        caller: 0x7f00_0000_0000 + caller,
+        stream_offset,
+        ..call(number, length)
+    };
+    let transmit = |number, stream_offset, length| Call { stream_offset, ..call(number, length) };
+    let mut all = vec![
+        whole(receive(1, 0, 0x5123, request.len()), request),
+        whole(transmit(2, 0, 5), b"hi\x1b[m"),
+        whole(transmit(3, 5, 4), &[0xff, 0, 0xfe, b'x']),
+        whole(receive(4, 31, 0x6456, 11), "grö\u{202e}ße\r".as_bytes()),
+        whole(receive(5, 42, 0x6999, 1), b"?"),
+        // Cut by a limit, and with no payload wanted.
+        whole(Call { length: 70_000, ..transmit(6, 9, 10) }, b"0123456789"),
+        whole(Call { length: 70_000, captured: 0, ..transmit(7, 70_009, 0) }, b""),
+    ];
+    // Two threads in turns, of two processes; the second has names that are meant to do harm.
+    let hostile = |number, length| {
+        let call = Call { connection: 8, stream_offset: 5, flags: FLAG_TRANSMIT, ..call(number, length) };
+        let time = call.header.time;
+        Call { header: Header { tid: 2001, time, ..header(KIND_CALL, 2000, b"x\x1b[1A\xff\n") }, ..call }
+    };
+    let long = |byte: u8| [[byte; 15].as_slice(), b"\n"].concat().repeat(30);
+    let (ours, theirs) = (long(b'a'), long(b'b'));
+    let turns =
+        chunks(transmit(8, 140_009, 480), &ours, 200).into_iter().zip(chunks(hostile(1, 480), &theirs, 200));
+    all.extend(turns.flat_map(|(ours, theirs)| [ours, theirs]));
+    // Of four chunks the second was lost and the last could not be read.
+    let mut broken = chunks(Call { stream_offset: 1000, ..hostile(2, 64) }, &[b'c'; 64], 16);
+    broken.remove(1);
+    let fault = Call { offset: 48, stream_offset: 1000, ..hostile(2, 64) };
+    let fault = Call { flags: FLAG_TRANSMIT | FLAG_FAULT, ..fault };
+    *broken.last_mut().unwrap() = Raw::new(&[fault.as_bytes()]);
+    all.extend(broken);
+    all.push(Raw::new(&[header(KIND_EXIT, 2000, b"x").as_bytes()]));
+    // No connection, and a process of which nothing is known.
+    let time = 6_000_000_000;
+    let stray = Call { header: Header { time, ..header(KIND_CALL, 3000, b"") }, connection: 0, ..call(0, 3) };
+    all.push(whole(stray, b"abc"));
+    all.push(Raw::new(&[header(KIND_EXEC, 3000, b"").as_bytes()]));
+    // Not to be understood: a kind, a hook.
+    all.push(Raw::new(&[header(77, 1, b"").as_bytes()]));
+    all.push(whole(Call { site: 99, ..call(9, 1) }, b"z"));
+    // The rest of it never comes.
+    all.push(chunks(transmit(10, 140_489, 80), &[b'd'; 50], 50).remove(0));
+    all
+}
+
+fn replay(name: &str, options: Options) -> (Vec<u8>, Summary) {
+    let (mut pipeline, shared, forgotten) = pipeline(name, options, None);
+    for raw in recording() {
+        pipeline.bytes(raw.0.as_bytes()).unwrap();
+    }
+    let at = |seconds: u64| Clock::new(BOOT).timestamp(seconds * 1_000_000_000);
+    let sums = |ring, connections| {
+        [
+            (Loss::RingFull, LossCount { events: ring, bytes: ring * 1000 }),
+            (Loss::ReadFault, LossCount { events: 1, bytes: 16 }),
+            (Loss::ConnectionsFull, LossCount { events: connections, bytes: 0 }),
+        ]
+    };
+    pipeline.lost(at(7), &sums(2, 0)).unwrap();
+    pipeline.lost(at(8), &sums(2, 0)).unwrap();
+    pipeline.lost(at(9), &sums(5, 1)).unwrap();
+    let summary = pipeline.finish(at(10), End::TargetEnded).unwrap();
+    assert_eq!(*forgotten.lock().unwrap(), [2000, 3000]);
+    let bytes = shared.0.lock().unwrap().clone();
+    (bytes, summary)
+}
+
+fn golden(name: &str, got: &[u8]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, got).unwrap();
+    }
+    let expected = std::fs::read(&path).unwrap();
+    assert!(got == expected, "not as in {}:\n{}", path.display(), String::from_utf8_lossy(got));
+}
+
+#[test]
+fn json_is_as_checked_in() {
+    let (json, summary) = replay("json", plain());
+    golden("records.jsonl", &json);
+    assert_eq!((summary.calls, summary.truncated, summary.undecodable), (12, 2, 2));
+    assert_eq!(summary.missing(), LossCount { events: 6, bytes: 5016 });
+    for line in json.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        schema::check(&serde_json::from_slice(line).unwrap());
+    }
+}
+
+#[test]
+fn the_documentation_names_every_field_and_value() {
+    let docs = include_str!("../../docs/events.md");
+    for name in schema::names() {
+        let shown = [format!("`{name}`"), format!(".{name}`"), format!("`{name}."), format!(".{name}.")];
+        assert!(shown.iter().any(|shown| docs.contains(shown)), "docs/events.md does not have {name}");
+    }
+}
+
+#[test]
+fn text_is_as_checked_in() {
+    let (text, summary) = replay("text", plain());
+    golden("records.txt", &text);
+    golden("summary.txt", format!("{}\n", text::summary_line(&summary)).as_bytes());
+    let harmless = |c: char| c == '\n' || !c.is_control();
+    assert!(String::from_utf8(text).unwrap().chars().all(harmless));
+}
+
+#[test]
+fn hex_and_colour_are_as_checked_in() {
+    let (mut pipeline, shared, _) = pipeline("text", options(Payload::Hex, Colour::Ansi), None);
+    for raw in recording().iter().take(3) {
+        pipeline.bytes(raw.0.as_bytes()).unwrap();
+    }
+    let lost = [(Loss::RingFull, LossCount { events: 1, bytes: 1 })];
+    pipeline.lost(Timestamp::UNIX_EPOCH, &lost).unwrap();
+    pipeline.flush().unwrap();
+    golden("hex-colour.txt", &shared.0.lock().unwrap());
+}
+
+#[test]
+fn count_counts_calls_and_not_pieces() {
+    let (mut pipeline, shared, _) = pipeline("json", plain(), Some(2));
+    let data = [b'x'; 64];
+    let mut broken = chunks(call(1, 64), &data, 16);
+    broken.remove(1);
+    let last = broken.pop().unwrap();
+    for raw in broken {
+        pipeline.bytes(raw.0.as_bytes()).unwrap();
+    }
+    let other = |number| {
+        let call = call(number, 64);
+        whole(Call { header: Header { tid: 99, ..call.header }, ..call }, &data)
+    };
+    pipeline.bytes(other(2).0.as_bytes()).unwrap();
+    assert!(!pipeline.is_complete(), "the first call has not ended");
+    pipeline.bytes(other(3).0.as_bytes()).unwrap();
+    pipeline.bytes(last.0.as_bytes()).unwrap();
+    assert!(pipeline.is_complete());
+    pipeline.bytes(other(4).0.as_bytes()).unwrap();
+    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Count).unwrap();
+    assert_eq!((summary.calls, summary.bytes), (2, 64 + 48));
+    let json = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(json.lines().count(), 4, "a call, two pieces of the other, the summary: {json}");
+}
+
+#[test]
+fn an_unfinished_call_is_reported_after_a_while() {
+    let (mut pipeline, shared, _) = pipeline("text", plain(), None);
+    let start = Instant::now();
+    pipeline.bytes(chunks(call(1, 20), b"0123456789abcdefghij", 10)[0].0.as_bytes()).unwrap();
+    pipeline.idle(start).unwrap();
+    pipeline.flush().unwrap();
+    assert!(shared.0.lock().unwrap().is_empty());
+    pipeline.idle(start + Duration::from_millis(300)).unwrap();
+    pipeline.flush().unwrap();
+    let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("→ 10 of 20 B  #7"), "{text}");
+}
+
+#[test]
+fn a_closed_output_ends_without_error() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let sink = (format("json").unwrap().open)(Output::new(Box::new(writer)), plain());
+    let origins = Fixed { forgotten: Arc::default() };
+    let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
+    let mut pipeline = Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None });
+    pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
+    assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();
+    assert_eq!((summary.end, summary.calls), (End::OutputClosed, 1));
+}
