@@ -3,7 +3,6 @@
 //! Owns the order of things and the end of a trace; what each step does is elsewhere.
 
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -11,12 +10,11 @@ use thiserror::Error;
 use crate::cli::{self, Action, Invocation, Request, Trace, Verbosity};
 use crate::discover;
 use crate::enrich::Facts;
-use crate::event::{End, Summary};
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::Plan;
 use crate::session::{self, Session, SessionError};
 use crate::sink::{self, Output};
-use crate::target::{Kind, Proc, Target, TargetError};
+use crate::target::{Kind, Target, TargetError};
 
 mod ending;
 mod report;
@@ -179,7 +177,7 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
     let pids = target.processes.iter().map(|process| process.pid);
     Pipeline::new(Setup {
         sites: sites.collect(),
-        origins: Facts::new(Proc::default(), target.containers.clone(), pids),
+        origins: Facts::new(target.containers.clone(), pids),
         clock: Clock::now(),
         sink: (trace.format.open)(output, trace.options.clone()),
         started: Timestamp::now(),

@@ -195,7 +195,8 @@ async fn look_into(file: Arc<ForeignFile>) -> Looked {
 }
 
 fn parse(file: &ForeignFile) -> Result<Object, ObjectError> {
-    Object::parse(file.file().map_err(ObjectError::from)?, file.size, &ssl::wanted())
+    let handle = file.file().map_err(|source| ObjectError::Read { what: "the file", offset: 0, source })?;
+    Object::parse(handle, file.size, &ssl::wanted())
 }
 
 /// Runs on another thread, which is left behind if it does not come back.

@@ -55,7 +55,6 @@ pub struct Skipped {
 #[derive(Debug, Serialize)]
 pub struct ObjectHooks {
     /// The library, as events name it.
-    #[serde(skip)]
     pub library: Arc<Library>,
     /// The file; hooks are attached through it.
     #[serde(skip)]

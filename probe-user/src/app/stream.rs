@@ -12,7 +12,8 @@ use crate::enrich::{Changed, Facts};
 use crate::event::{End, Summary};
 use crate::pipeline::Pipeline;
 use crate::session::{Session, SessionError};
-use crate::target::{Proc, Target};
+use crate::target::Target;
+use crate::target::proc::Proc;
 
 /// How often losses are read and the target is looked after, while there is something to do.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -114,7 +115,7 @@ impl Stream<'_> {
         self.pipeline.lost(Timestamp::now(), &self.session.lost()?)?;
         if self.pipeline.origins_mut().take_changed() == Changed::Yes {
             self.ended = Changed::Yes;
-            if !self.target.is_alive(&self.proc) {
+            if !self.target.any_alive() {
                 return Ok(Some(End::TargetEnded));
             }
         }

@@ -15,7 +15,7 @@ use crate::target::Selector;
 mod value;
 
 /// What the user wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Request {
     /// Trace.
     Trace(Box<Trace>),
@@ -28,14 +28,14 @@ pub enum Request {
 }
 
 /// A trace: what of, how much, to where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Trace {
     /// What of.
     pub selector: Selector,
     /// How records are written.
     pub format: &'static sink::Format,
-    /// How they look as text.
-    pub look: sink::Look,
+    /// What concerns only some formats.
+    pub options: sink::Options,
     /// Where they go: a file to be made, or standard output.
     pub output: Option<PathBuf>,
     /// End after so many calls.
@@ -73,7 +73,7 @@ pub enum Verbosity {
 }
 
 /// The parsed command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Invocation {
     /// What to do.
     pub request: Request,
@@ -163,7 +163,7 @@ struct TargetArgs {
 struct OutputArgs {
     /// How records are written
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text", value_parser = value::format())]
-    format: String,
+    format: &'static sink::Format,
     /// Dump payloads in hexadecimal even if they are text
     #[arg(long)]
     hex: bool,
@@ -252,10 +252,11 @@ impl From<SslArgs> for Trace {
         };
         Self {
             selector: Selector { all: target.all, containers: target.containers, pids: target.pids },
-            format: value::known_format(&output.format),
-            look: sink::Look {
-                colour: if coloured { sink::Colour::On } else { sink::Colour::Off },
-                payload: if output.hex { sink::Payload::Hex } else { sink::Payload::Auto },
+            format: output.format,
+            options: sink::Options {
+                payload: if output.hex { sink::Payload::Hex } else { sink::Payload::Readable },
+                colour: if coloured { sink::Colour::Ansi } else { sink::Colour::Plain },
+                zone: jiff::tz::TimeZone::system(),
             },
             output: output.output,
             count: limits.count,

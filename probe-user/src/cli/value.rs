@@ -2,23 +2,19 @@
 
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use probe_common::CALL_BYTES;
 
-use crate::sink::{FORMATS, Format};
+use crate::sink::{self, FORMATS, Format};
 
 /// The ring must hold some records of the largest size, or every large one is lost.
 const RING_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
-/// The names of the output formats.
-pub(super) fn format() -> PossibleValuesParser {
-    FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.help)).collect::<Vec<_>>().into()
-}
-
-/// The format of a name that [`format`] let through.
-pub(super) fn known_format(name: &str) -> &'static Format {
-    let [first, ..] = FORMATS;
-    FORMATS.iter().find(|format| format.name == name).unwrap_or(first)
+/// An output format by its name.
+pub(super) fn format() -> impl TypedValueParser<Value = &'static Format> {
+    let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.help));
+    PossibleValuesParser::from(names.collect::<Vec<_>>())
+        .try_map(|name| sink::format(&name).ok_or("no format has this name"))
 }
 
 /// A time such as `10s` or `1h30m`.

@@ -9,15 +9,17 @@ use probe_common::Header;
 
 use crate::event::Origin;
 use crate::pipeline::Origins;
-use crate::target::{self, Containers, Proc};
+use crate::target::Containers;
 
 /// Origins of ended processes that are kept, for records that arrive late.
 const ENDED: usize = 4096;
 
+/// No cgroup has this id.
+const NO_CGROUP: u64 = 0;
+
 /// Facts about processes, read once each while they live.
 #[derive(Debug)]
 pub struct Facts {
-    proc: Proc,
     containers: Containers,
     living: HashMap<u32, Arc<Origin>>,
     /// Processes that have ended or that execute another program: right only if /proc knows no better.
@@ -36,13 +38,12 @@ pub enum Changed {
 
 impl Facts {
     /// Reads the facts of the processes that are there now.
-    pub fn new(proc: Proc, containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
+    pub fn new(containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
         let mut facts =
-            Self { proc, containers, living: HashMap::new(), stale: HashMap::new(), changed: Changed::No };
+            Self { containers, living: HashMap::new(), stale: HashMap::new(), changed: Changed::No };
         for pid in pids {
-            if let Some(origin) = target::origin(&facts.proc, &facts.containers, pid) {
-                facts.living.insert(pid, Arc::new(origin));
-            }
+            let origin = facts.containers.origin(pid, NO_CGROUP);
+            facts.living.insert(pid, Arc::new(origin));
         }
         facts
     }
@@ -53,13 +54,11 @@ impl Facts {
     }
 
     fn read(&mut self, header: &Header) -> Arc<Origin> {
-        let pid = header.pid;
-        if let Some(origin) = target::origin(&self.proc, &self.containers, pid) {
-            return Arc::new(origin);
-        }
-        match self.stale.get(&pid) {
-            Some(origin) => Arc::clone(origin),
-            None => Arc::new(target::vanished(&self.containers, pid, header.cgroup)),
+        let origin = self.containers.origin(header.pid, header.cgroup);
+        let has_gone = origin.process.vpid.is_none();
+        match self.stale.get(&header.pid) {
+            Some(stale) if has_gone => Arc::clone(stale),
+            _ => Arc::new(origin),
         }
     }
 }

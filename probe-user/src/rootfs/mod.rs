@@ -55,5 +55,3 @@ pub(crate) mod noise {
         }
     }
 }
-impl ForeignFile { /// t
- pub fn path(&self) -> std::path::PathBuf { use std::os::fd::AsRawFd; format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into() } }

@@ -30,6 +30,9 @@ pub enum ScopeError {
         /// How many.
         count: usize,
     },
+    /// The processes cannot be listed.
+    #[error("the processes in /proc cannot be listed")]
+    Processes(#[source] io::Error),
 }
 
 /// Loading, attaching or reading failed.

@@ -14,7 +14,8 @@ use probe_common::{CALL_BYTES, ConnectionKey, ConnectionState, Loss, LossCount};
 use tokio::io::unix::AsyncFd;
 
 use crate::plan::{Hook, ObjectHooks, Program};
-use crate::target::{Proc, Scope};
+use crate::target::Scope;
+use crate::target::proc::Proc;
 
 mod error;
 mod scope;

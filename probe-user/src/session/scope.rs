@@ -8,7 +8,8 @@ use probe_common::{NamespaceId, PID_NAMESPACES, Scope as Filter};
 
 use super::wire::{self, Wire};
 use super::{SessionError, error::ScopeError};
-use crate::target::{Proc, Scope};
+use crate::target::proc::Proc;
+use crate::target::{Scope, descendants};
 
 /// Levels of the cgroup hierarchy that the filter looks at.
 const CGROUP_LEVELS: u32 = 16;
@@ -49,7 +50,8 @@ fn follow_threads(ebpf: &mut Ebpf, proc: &Proc, pids: &[u32]) -> Result<(), Sess
     let mut known = BTreeSet::new();
     loop {
         let mut new = 0;
-        for pid in proc.with_descendants(pids) {
+        let entries = proc.entries().map_err(ScopeError::Processes)?;
+        for pid in descendants(pids.to_vec(), &entries) {
             for tid in proc.threads(pid) {
                 if known.insert(tid) {
                     new += 1;

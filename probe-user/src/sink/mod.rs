@@ -14,10 +14,12 @@ use crate::event::Record;
 mod dump;
 mod escape;
 mod json;
+mod plan;
 mod output;
 pub mod text;
 
 pub use json::schema;
+pub use plan::write_plan;
 pub use output::{CreateError, Output};
 
 /// Where records go.

@@ -3,10 +3,24 @@
 //! Owns the reading of /proc about processes, of cgroups, and of container runtimes. It never opens a
 //! file of a target ([`crate::rootfs`] does) and never signals, stops or changes one.
 
+mod candidate;
+pub mod cgroup;
+mod containers;
+mod error;
+pub mod proc;
+pub mod runtime;
+mod select;
+
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use probe_common::NamespaceId;
 use serde::Serialize;
+
+pub use containers::Containers;
+pub use error::{Kind, TargetError};
+pub use select::{alive, descendants};
 
 use crate::event::Container;
 
@@ -71,11 +85,18 @@ pub struct Target {
     pub scope: Scope,
     /// The processes in scope now, in the order of their pids; never ctrace itself.
     pub processes: Vec<Process>,
+    /// For the containers of processes, also of those to come.
+    pub containers: Containers,
+    /// Pid → start time of the processes that are in scope by [`Scope::pids`], with their descendants.
+    pub(crate) followed: HashMap<u32, u64>,
 }
 
-/// t
-#[derive(Default)]
-pub struct Proc;
-impl Proc { /// t
- pub fn with_descendants(&self, p: &[u32]) -> Vec<u32> { p.to_vec() } /// t
- pub fn threads(&self, p: u32) -> Vec<u32> { vec![p] } }
+impl fmt::Display for Selector {
+    /// In the user's words, escaped: `container web, pid 12`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let containers = self.containers.iter().map(|name| format!("container {}", name.escape_debug()));
+        let pids = self.pids.iter().map(|pid| format!("pid {pid}"));
+        let all = self.all.then(|| "all processes".to_owned());
+        f.write_str(&containers.chain(pids).chain(all).collect::<Vec<_>>().join(", "))
+    }
+}

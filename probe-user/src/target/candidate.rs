@@ -1,0 +1,187 @@
+//! What `--container X` means: the choice among the containers that are known.
+//!
+//! Owns the order of preference. Pure: it looks at nothing but its arguments.
+
+use std::collections::BTreeSet;
+
+use crate::target::cgroup::is_id_prefix;
+use crate::target::error::TargetError;
+use crate::target::proc::Entry;
+use crate::target::runtime::Listing;
+
+/// How similar a name must be to be offered (Jaro-Winkler), and how many are.
+const SIMILAR: f64 = 0.8;
+const OFFERED: usize = 3;
+
+/// A container that the user may mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) id: String,
+    pub(super) names: Vec<String>,
+    image: Option<String>,
+    pub(super) is_running: bool,
+    state: String,
+}
+
+impl Candidate {
+    /// For messages: its name, or else its id.
+    pub(super) fn name(&self) -> &str {
+        self.names.first().unwrap_or(&self.id)
+    }
+
+    fn describe(&self) -> String {
+        let id = self.id.get(..12).unwrap_or(&self.id);
+        let image = self.image.as_ref().map(|image| format!(", image {image:?}")).unwrap_or_default();
+        match self.names.first() {
+            Some(name) => format!("{name:?} ({id:?}{image})"),
+            None => format!("{id:?}"),
+        }
+    }
+
+    fn has_prefix(&self, prefix: &str) -> bool {
+        self.names.iter().any(|name| name.starts_with(prefix))
+    }
+}
+
+/// Containers that runtimes list, and those of other runtimes, whose ids stand in the cgroups of processes.
+pub(super) fn candidates(listing: &Listing, entries: &[Entry]) -> Vec<Candidate> {
+    let seen: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.cgroups.container()).collect();
+    let listed = listing.containers.iter().map(|listed| Candidate {
+        id: listed.id.clone(),
+        names: listed.names.clone(),
+        image: listed.image.clone(),
+        is_running: listed.is_running || seen.contains(listed.id.as_str()),
+        state: listed.state.clone(),
+    });
+    let known: BTreeSet<&str> = listing.containers.iter().map(|listed| listed.id.as_str()).collect();
+    let unlisted = seen.iter().filter(|id| !known.contains(*id)).map(|id| Candidate {
+        id: (*id).to_owned(),
+        names: Vec::new(),
+        image: None,
+        is_running: true,
+        state: "running".to_owned(),
+    });
+    listed.chain(unlisted).collect()
+}
+
+/// An exact name, then an exact id, then a unique prefix of an id, then one of a name. Prefixes mean running
+/// containers first: one that has ended is never in the way of one that runs.
+pub(super) fn choose<'a>(
+    wanted: &str,
+    all: &'a [Candidate],
+    listing: &Listing,
+) -> Result<&'a Candidate, TargetError> {
+    let by_name = |one: &&Candidate| one.names.iter().any(|name| name == wanted);
+    let by_id = |one: &&Candidate| one.id == wanted;
+    let by_id_prefix = |one: &&Candidate| is_id_prefix(wanted) && one.id.starts_with(wanted);
+    let by_name_prefix = |one: &&Candidate| !wanted.is_empty() && one.has_prefix(wanted);
+    let running = || all.iter().filter(|one| one.is_running);
+    let steps: [Vec<&Candidate>; 6] = [
+        running().filter(by_name).collect(),
+        all.iter().filter(by_name).collect(),
+        all.iter().filter(by_id).collect(),
+        running().filter(by_id_prefix).collect(),
+        running().filter(by_name_prefix).collect(),
+        all.iter().filter(|one| by_id_prefix(one) || by_name_prefix(one)).collect(),
+    ];
+    let Some(found) = steps.into_iter().find(|found| !found.is_empty()) else {
+        return Err(unknown(wanted, all, listing));
+    };
+    match found.as_slice() {
+        [one] if one.is_running => Ok(one),
+        [one] => Err(TargetError::NotRunning { name: one.name().to_owned(), state: one.state.clone() }),
+        several => Err(TargetError::AmbiguousContainer {
+            wanted: wanted.to_owned(),
+            candidates: several.iter().map(|one| one.describe()).collect(),
+        }),
+    }
+}
+
+fn unknown(wanted: &str, all: &[Candidate], listing: &Listing) -> TargetError {
+    let wanted = wanted.to_owned();
+    if listing.answered.is_empty() {
+        return TargetError::NoRuntime { wanted, unanswered: listing.unanswered.join("; ") };
+    }
+    let mut scored: Vec<(f64, &str)> = all
+        .iter()
+        .flat_map(|one| &one.names)
+        .map(|name| (strsim::jaro_winkler(name, &wanted), name.as_str()))
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let similar: Vec<&str> =
+        scored.iter().filter(|(score, _)| *score >= SIMILAR).map(|(_, name)| *name).collect();
+    // With nothing similar, what runs is still of more use than nothing.
+    let running = all.iter().filter(|one| one.is_running).filter_map(|one| one.names.first());
+    let nearest: Vec<&str> = if similar.is_empty() { running.map(String::as_str).collect() } else { similar };
+    let nearest = nearest.into_iter().take(OFFERED).map(str::to_owned).collect();
+    TargetError::UnknownContainer { wanted, nearest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(id: &str, name: &str, is_running: bool) -> Candidate {
+        let state = if is_running { "running" } else { "exited" }.to_owned();
+        let names = if name.is_empty() { Vec::new() } else { vec![name.to_owned()] };
+        Candidate { id: id.repeat(32), names, image: Some("img".into()), is_running, state }
+    }
+
+    fn check(wanted: &str, expected: &str) {
+        let all = [
+            candidate("ab", "web", true),
+            candidate("ac", "web-2", true),
+            candidate("d0", "database", true),
+            candidate("d1", "dead", false),
+            candidate("e1", "ab", true),
+            candidate("f1", "", true),
+            candidate("f2", "old-\x1b[2J", false),
+        ];
+        let listing = Listing { answered: vec!["docker"], ..Listing::default() };
+        let found = match choose(wanted, &all, &listing) {
+            Ok(one) => one.name().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert!(found.starts_with(expected), "{wanted}: {found}");
+        assert!(!found.contains('\x1b'));
+    }
+
+    #[test]
+    fn the_order_of_preference() {
+        check("web", "web");
+        check("web-", "web-2");
+        check(
+            "we",
+            "\"we\" is the beginning of 2 containers: \"web\" (\"abababababab\", image \"img\"); \"web-2\" (",
+        );
+        check("ab", "ab");
+        check("aba", "web");
+        check("a", "\"a\" is the beginning of 2 containers");
+        check(&"ac".repeat(32), "web-2");
+        check("d", "database");
+        check("da", "database");
+        check("dea", "container \"dead\" is not running (it is \"exited\")");
+        check("dead", "container \"dead\" is not running");
+        check("d1", "container \"dead\" is not running");
+        check("f1", &"f1".repeat(32));
+        check("old", "container \"old-\\u{1b}[2J\" is not running");
+        check("", "no container is called \"\"");
+        check(
+            "databse",
+            "no container is called \"databse\", nor does an id begin with it; did you mean \"database\"",
+        );
+        check(
+            "zzz\x1b",
+            "no container is called \"zzz\\u{1b}\", nor does an id begin with it; did you mean \"web\"",
+        );
+    }
+
+    #[test]
+    fn without_a_runtime_it_is_said_that_only_ids_are_known() {
+        let listing = Listing { unanswered: vec!["docker: nothing listens".into()], ..Listing::default() };
+        let all = [candidate("ab", "", true)];
+        assert!(choose("abab", &all, &listing).is_ok());
+        let error = choose("web", &all, &listing).map_err(|error| error.to_string());
+        assert!(error.is_err_and(|text| text.contains("docker: nothing listens") && text.contains("an id")));
+    }
+}

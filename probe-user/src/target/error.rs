@@ -1,0 +1,123 @@
+//! Why a selection came to nothing. Names in it are foreign: they are always shown escaped (`{:?}`).
+
+use std::io;
+
+/// What kind of failure it is; the exit status follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing that runs matches.
+    NotFound,
+    /// More than one thing matches.
+    Ambiguous,
+    /// It may match, and ctrace may not look.
+    NotPermitted,
+    /// Something else went wrong.
+    Failed,
+}
+
+/// A selection came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// A selector without any part.
+    #[error("nothing is selected: name a container, a process, or everything")]
+    NothingSelected,
+    /// No container of that name or id.
+    #[error("no container is called {wanted:?}, nor does an id begin with it{}", hint(.nearest))]
+    UnknownContainer {
+        /// As the user wrote it.
+        wanted: String,
+        /// The most similar names, best first.
+        nearest: Vec<String>,
+    },
+    /// No container of that id, and no runtime that could tell names.
+    #[error(
+        "no running container has an id that begins with {wanted:?}; names are not known because no \
+         container runtime answered ({unanswered}): start it, set DOCKER_HOST, or give an id"
+    )]
+    NoRuntime {
+        /// As the user wrote it.
+        wanted: String,
+        /// Who did not answer, and why not.
+        unanswered: String,
+    },
+    /// A prefix of several.
+    #[error("{wanted:?} is the beginning of {} containers: {}", .candidates.len(), .candidates.join("; "))]
+    AmbiguousContainer {
+        /// As the user wrote it.
+        wanted: String,
+        /// Name, short id and image of each, escaped.
+        candidates: Vec<String>,
+    },
+    /// There, and without processes.
+    #[error("container {name:?} is not running (it is {state:?}): start it first")]
+    NotRunning {
+        /// Its name or id.
+        name: String,
+        /// In its runtime's words.
+        state: String,
+    },
+    /// It runs, as its runtime says; yet not here.
+    #[error(
+        "container {name:?} runs, but none of its processes can be seen from here: ctrace must run on the \
+         same machine, in the host's PID namespace"
+    )]
+    Unseen {
+        /// Its name or id.
+        name: String,
+    },
+    /// No such process.
+    #[error("there is no process {pid}")]
+    NoProcess {
+        /// As the user gave it.
+        pid: u32,
+    },
+    /// The id of a thread that is not a process's first.
+    #[error("{thread} is a thread of process {pid}: a single thread cannot be traced, give --pid {pid}")]
+    Thread {
+        /// As the user gave it.
+        thread: u32,
+        /// Its process.
+        pid: u32,
+    },
+    /// A thread of the kernel.
+    #[error("process {pid} is a thread of the kernel or has ended: it has no code to trace")]
+    NoCode {
+        /// As the user gave it.
+        pid: u32,
+    },
+    /// ctrace itself.
+    #[error("process {pid} is ctrace itself, which is never traced")]
+    Itself {
+        /// Its pid.
+        pid: u32,
+    },
+    /// No list of processes.
+    #[error("could not list the processes in /proc")]
+    Proc(#[source] io::Error),
+}
+
+impl TargetError {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::UnknownContainer { .. }
+            | Self::NoRuntime { .. }
+            | Self::NotRunning { .. }
+            | Self::Unseen { .. }
+            | Self::NoProcess { .. }
+            | Self::Thread { .. }
+            | Self::NoCode { .. } => Kind::NotFound,
+            Self::AmbiguousContainer { .. } => Kind::Ambiguous,
+            Self::Proc(source) if source.kind() == io::ErrorKind::PermissionDenied => Kind::NotPermitted,
+            Self::NothingSelected | Self::Itself { .. } | Self::Proc(_) => Kind::Failed,
+        }
+    }
+}
+
+fn hint(nearest: &[String]) -> String {
+    if nearest.is_empty() {
+        return "; no container is known".to_owned();
+    }
+    let names: Vec<String> = nearest.iter().map(|name| format!("{name:?}")).collect();
+    format!("; did you mean {}?", names.join(" or "))
+}

@@ -1,0 +1,407 @@
+//! /proc about processes: who is there, what they are called, whose children they are.
+//!
+//! Owns the reading of these files, as bytes and with limits: names in them are chosen by the processes.
+//! A process may vanish between two reads, so nothing here is an error: what is not there is none.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use probe_common::NamespaceId;
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use crate::target::Process;
+use crate::target::cgroup::Membership;
+
+/// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
+const FILE: u64 = 64 * 1024;
+/// `PF_KTHREAD` of linux/sched.h.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// Where processes are read from: /proc, or a tree of fixtures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proc {
+    root: PathBuf,
+    own: u32,
+}
+
+impl Default for Proc {
+    fn default() -> Self {
+        Self::new("/proc", std::process::id())
+    }
+}
+
+/// What /proc/PID/stat tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    parent: u32,
+    start_time: u64,
+    is_kernel_thread: bool,
+    /// All of its threads have ended; it waits to be reaped.
+    is_dead: bool,
+}
+
+/// A process with its place in the tree of processes and in the hierarchies of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The process; its container is not filled in.
+    pub process: Process,
+    /// Its parent.
+    pub parent: u32,
+    /// Its cgroups.
+    pub cgroups: Membership,
+    /// Its PID namespace; none when that is not ours to see.
+    pub namespace: Option<NamespaceId>,
+}
+
+impl Proc {
+    /// A tree that looks like /proc, and the pid that ctrace has in it.
+    pub fn new(root: impl Into<PathBuf>, own: u32) -> Self {
+        Self { root: root.into(), own }
+    }
+
+    /// The pid of ctrace.
+    pub fn own(&self) -> u32 {
+        self.own
+    }
+
+    /// All processes, ascending.
+    pub fn pids(&self) -> io::Result<Vec<u32>> {
+        numbers(&self.root)
+    }
+
+    /// All threads of a process, ascending; empty when it is gone.
+    pub fn threads(&self, pid: u32) -> Vec<u32> {
+        numbers(&self.path(pid, "task")).unwrap_or_default()
+    }
+
+    /// A process that has not ended.
+    pub fn process(&self, pid: u32) -> Option<Process> {
+        let stat = self.stat(pid).filter(|stat| !stat.is_dead)?;
+        Some(Process { pid, start_time: stat.start_time, comm: self.comm(pid)?, container: None })
+    }
+
+    /// Everything that selecting needs to know of a process; none for one that has ended, and for threads
+    /// of the kernel, which have no code of their own to probe.
+    pub fn entry(&self, pid: u32) -> Option<Entry> {
+        let stat = self.stat(pid).filter(|stat| !stat.is_dead && !stat.is_kernel_thread)?;
+        let process = Process { pid, start_time: stat.start_time, comm: self.comm(pid)?, container: None };
+        Some(Entry {
+            process,
+            parent: stat.parent,
+            cgroups: self.cgroups(pid),
+            namespace: self.pid_namespace(pid),
+        })
+    }
+
+    /// All of them but ctrace itself, which is never a target; ascending by pid.
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        let others = self.pids()?.into_iter().filter(|pid| *pid != self.own);
+        Ok(others.filter_map(|pid| self.entry(pid)).collect())
+    }
+
+    /// Whether this very process still runs.
+    pub fn is_alive(&self, process: &Process) -> bool {
+        self.stat(process.pid).is_some_and(|stat| !stat.is_dead && stat.start_time == process.start_time)
+    }
+
+    /// Its parent.
+    pub fn parent(&self, pid: u32) -> Option<u32> {
+        Some(self.stat(pid)?.parent)
+    }
+
+    /// Its id in its own PID namespace.
+    pub fn vpid(&self, pid: u32) -> Option<u32> {
+        self.namespace_pids(pid).last().copied()
+    }
+
+    /// Whether it is the first process of a PID namespace below ctrace's.
+    pub fn is_namespace_init(&self, pid: u32) -> bool {
+        matches!(self.namespace_pids(pid).as_slice(), [_, .., 1])
+    }
+
+    /// The process of a thread; its own id for a process.
+    pub fn thread_group(&self, id: u32) -> Option<u32> {
+        let status = self.read(id, "status")?;
+        number(status_field(&status, b"Tgid:")?.trim_ascii())
+    }
+
+    /// Its PID namespace.
+    pub fn pid_namespace(&self, pid: u32) -> Option<NamespaceId> {
+        let found = fs::metadata(self.path(pid, "ns/pid")).ok()?;
+        let device = found.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        Some(NamespaceId { device: u64::from(major) << 20 | u64::from(minor), inode: found.ino() })
+    }
+
+    /// Its cgroups; empty when it is gone.
+    pub fn cgroups(&self, pid: u32) -> Membership {
+        Membership::parse(&self.read(pid, "cgroup").unwrap_or_default())
+    }
+
+    /// Path of its executable, inside the mount namespace in which it lies.
+    pub fn executable(&self, pid: u32) -> Option<PathBuf> {
+        let link = self.path(pid, "exe");
+        let path = fs::read_link(&link).ok()?;
+        let bytes = path.as_os_str().as_bytes();
+        let Some(unmarked) = bytes.strip_suffix(b" (deleted)") else { return Some(path) };
+        // The kernel's mark, or a name that ends like it: the number of links tells, and asking without
+        // synchronising does not wait for a file system that the target may serve itself.
+        let found = rustix::fs::statx(CWD, &link, AtFlags::STATX_DONT_SYNC, StatxFlags::NLINK).ok()?;
+        let is_named = found.stx_nlink > 0;
+        Some(if is_named { path } else { PathBuf::from(OsStr::from_bytes(unmarked)) })
+    }
+
+    /// The name of its main thread. Its bytes are the process's choice; what is not UTF-8 is replaced.
+    fn comm(&self, pid: u32) -> Option<String> {
+        let bytes = self.read(pid, "comm")?;
+        Some(String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned())
+    }
+
+    fn stat(&self, pid: u32) -> Option<Stat> {
+        parse_stat(&self.read(pid, "stat")?)
+    }
+
+    /// Its ids, in ctrace's PID namespace first, in its own last.
+    fn namespace_pids(&self, pid: u32) -> Vec<u32> {
+        let status = self.read(pid, "status").unwrap_or_default();
+        let ids = status_field(&status, b"NSpid:").unwrap_or_default();
+        ids.split(u8::is_ascii_whitespace).filter_map(number).collect()
+    }
+
+    fn read(&self, pid: u32, name: &str) -> Option<Vec<u8>> {
+        read_bounded(&self.path(pid, name), FILE).ok()
+    }
+
+    fn path(&self, pid: u32, name: &str) -> PathBuf {
+        let mut path = self.root.join(pid.to_string());
+        path.push(name);
+        path
+    }
+}
+
+/// Pid → children, for walks down the tree.
+pub fn children(entries: &[Entry]) -> HashMap<u32, Vec<u32>> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in entries {
+        children.entry(entry.parent).or_default().push(entry.process.pid);
+    }
+    children
+}
+
+/// Reads at most `limit` bytes of a file, however long it says that it is.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Names in a directory that are numbers.
+fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let names = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let mut numbers: Vec<u32> = names.filter_map(|name| number(name.as_bytes())).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Digits alone: neither a sign nor a space.
+fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// The kernel escapes newlines in `Name:`, so no process can forge a line.
+fn status_field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))
+}
+
+/// Fields as numbered in proc_pid_stat(5). The second is the name, in parentheses, and may itself hold any
+/// of `) \n`: the last closing one counts.
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = text.get(end + 1..)?.trim_ascii().split(|byte| *byte == b' ');
+    let state = fields.next()?;
+    let parent = number(fields.next()?)?;
+    let flags: u64 = number(fields.nth(4)?)?;
+    let threads: u64 = number(fields.nth(10)?)?;
+    let start_time = number(fields.nth(1)?)?;
+    // The main thread may have ended while others go on: the process is then a zombie with threads.
+    let is_dead = matches!(state, b"X" | b"x") || (state == b"Z" && threads <= 1);
+    Some(Stat { parent, start_time, is_kernel_thread: flags & KERNEL_THREAD != 0, is_dead })
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    //! A directory that looks like /proc.
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    /// The pid of ctrace in a [`Tree`].
+    pub(crate) const OWN: u32 = 900;
+
+    pub(crate) struct Tree {
+        directory: tempfile::TempDir,
+    }
+
+    /// A process of a [`Tree`].
+    pub(crate) struct Fake<'a> {
+        pub(crate) pid: u32,
+        pub(crate) parent: u32,
+        pub(crate) comm: &'a [u8],
+        pub(crate) nspid: &'a str,
+        pub(crate) cgroup: &'a str,
+        pub(crate) state: &'a str,
+        /// Processes with one name here share a namespace.
+        pub(crate) namespace: &'a str,
+    }
+
+    impl Default for Fake<'_> {
+        fn default() -> Self {
+            Self { pid: 0, parent: 1, comm: b"x", nspid: "", cgroup: "/", state: "S", namespace: "host" }
+        }
+    }
+
+    impl Tree {
+        pub(crate) fn new() -> Self {
+            Self { directory: tempfile::tempdir().unwrap() }
+        }
+
+        pub(crate) fn proc(&self) -> Proc {
+            Proc::new(self.directory.path(), OWN)
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            self.directory.path()
+        }
+
+        pub(crate) fn add(&self, fake: &Fake<'_>) {
+            let Fake { pid, parent, comm, nspid, cgroup, state, namespace } = fake;
+            let directory = self.directory.path().join(pid.to_string());
+            fs::create_dir_all(directory.join("ns")).unwrap();
+            let start = 100 + pid;
+            let tail = format!(") {state} {parent} 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0");
+            let stat = [pid.to_string().as_bytes(), b" (", comm, tail.as_bytes()].concat();
+            fs::write(directory.join("stat"), stat).unwrap();
+            fs::write(directory.join("comm"), [comm, b"\n".as_slice()].concat()).unwrap();
+            let ids = if nspid.is_empty() { pid.to_string() } else { format!("{pid}\t{nspid}") };
+            fs::write(directory.join("status"), format!("Name:\tx\nTgid:\t{pid}\nNSpid:\t{ids}\n")).unwrap();
+            fs::write(directory.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
+            let shared = self.directory.path().join(format!("namespace-{namespace}"));
+            fs::write(&shared, "").unwrap();
+            fs::hard_link(shared, directory.join("ns/pid")).unwrap();
+        }
+
+        pub(crate) fn remove(&self, pid: u32) {
+            fs::remove_dir_all(self.directory.path().join(pid.to_string())).unwrap();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::fixture::{Fake, Tree};
+    use super::*;
+    use crate::rootfs::noise::Noise;
+
+    #[test]
+    fn stat_of_any_name() {
+        let tail = " S 7 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n";
+        for name in ["(x)", "(a) R 1 (b)", "()", "(\x1b[2J\n) S 1 1)", "(Web Content))"] {
+            let stat = parse_stat(format!("12 {name}{tail}").as_bytes()).unwrap();
+            assert_eq!((stat.parent, stat.start_time), (7, 4242), "{name}");
+            assert!(!stat.is_dead && !stat.is_kernel_thread);
+        }
+        for (state, flags, threads, is_dead, is_kernel) in [
+            ("Z", "4194304", 1, true, false),
+            ("Z", "4194304", 3, false, false),
+            ("X", "0", 1, true, false),
+            ("I", "69238880", 1, false, true),
+        ] {
+            let text = format!("2 (k) {state} 0 0 0 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 5 0");
+            let stat = parse_stat(text.as_bytes()).unwrap();
+            assert_eq!((stat.is_dead, stat.is_kernel_thread), (is_dead, is_kernel), "{text}");
+        }
+        for text in ["", "12", "12 (x", "12 (x)", "12 (x) S", "12 (x) S 7 1 1 0 -1 0 0 0 0"] {
+            assert_eq!(parse_stat(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tree_of_processes() {
+        let tree = Tree::new();
+        tree.add(&Fake { pid: 1, parent: 0, comm: b"init", ..Fake::default() });
+        tree.add(&Fake {
+            pid: 30,
+            parent: 1,
+            comm: b"\xff)\n ",
+            nspid: "1",
+            namespace: "c",
+            ..Fake::default()
+        });
+        tree.add(&Fake { pid: 31, parent: 30, nspid: "5", namespace: "c", ..Fake::default() });
+        tree.add(&Fake { pid: 32, state: "Z", ..Fake::default() });
+        fs::create_dir(tree.path().join("33")).unwrap();
+        fs::create_dir(tree.path().join("+34")).unwrap();
+        let proc = tree.proc();
+        assert_eq!(proc.pids().unwrap(), [1, 30, 31, 32, 33]);
+        let entries = proc.entries().unwrap();
+        assert_eq!(entries.iter().map(|entry| entry.process.pid).collect::<Vec<_>>(), [1, 30, 31]);
+        let process = proc.process(30).unwrap();
+        assert_eq!((process.comm.as_str(), process.start_time), ("\u{fffd})\n ", 130));
+        assert_eq!((proc.vpid(31), proc.vpid(1), proc.vpid(99)), (Some(5), Some(1), None));
+        assert!(proc.is_namespace_init(30) && !proc.is_namespace_init(31));
+        assert!(!proc.is_namespace_init(1), "the host's own init is the init of no container");
+        assert_eq!(proc.pid_namespace(30), proc.pid_namespace(31));
+        assert_ne!(proc.pid_namespace(30), proc.pid_namespace(1));
+        assert_eq!(children(&entries).get(&30), Some(&vec![31]));
+        assert!(proc.is_alive(&process));
+        assert!(!proc.is_alive(&Process { start_time: 131, ..process.clone() }), "the pid was used again");
+        tree.remove(30);
+        assert!(!proc.is_alive(&process) && proc.process(30).is_none());
+    }
+
+    #[test]
+    fn only_a_mark_is_taken_from_an_executable() {
+        let tree = Tree::new();
+        tree.add(&Fake { pid: 5, ..Fake::default() });
+        let link = tree.path().join("5/exe");
+        assert_eq!(tree.proc().executable(5), None);
+        std::os::unix::fs::symlink("/usr/bin/x", &link).unwrap();
+        assert_eq!(tree.proc().executable(5), Some(PathBuf::from("/usr/bin/x")));
+        fs::remove_file(&link).unwrap();
+        let odd = tree.path().join("y (deleted)");
+        fs::write(&odd, "").unwrap();
+        std::os::unix::fs::symlink(&odd, &link).unwrap();
+        assert_eq!(tree.proc().executable(5), Some(odd));
+    }
+
+    #[test]
+    fn this_process() {
+        let proc = Proc::default();
+        let pid = std::process::id();
+        assert_eq!(proc.parent(pid), Some(std::os::unix::process::parent_id()));
+        assert_eq!(proc.executable(pid), Some(std::env::current_exe().unwrap()));
+        assert!(proc.threads(pid).contains(&pid));
+        assert_eq!(proc.thread_group(pid), Some(pid));
+        let namespace = proc.pid_namespace(pid).unwrap();
+        assert_eq!(namespace.inode, fs::metadata("/proc/self/ns/pid").unwrap().ino());
+        assert!(proc.entries().unwrap().iter().all(|entry| entry.process.pid != pid));
+        assert!(proc.entry(pid).is_some());
+    }
+
+    #[test]
+    fn junk_does_not_panic() {
+        let mut noise = Noise(0x5eed_0004);
+        for round in 0..20_000 {
+            let alphabet: &[u8] = if round % 2 == 0 { b"" } else { b"0123 ()SZ\n" };
+            let _ = parse_stat(&noise.bytes(alphabet));
+        }
+    }
+}
