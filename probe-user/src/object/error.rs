@@ -1,5 +1,6 @@
 //! Why an object could not be used.
 
+use std::error::Error;
 use std::io;
 
 /// Why a file could not be read as an object. Whoever opened the file adds its path.
@@ -73,6 +74,12 @@ impl ObjectError {
             Self::NotElf | Self::Class32 | Self::BigEndian | Self::Machine(_) | Self::NotLoadable(_)
         )
     }
+}
+
+/// An error with its causes in one line, for a list of what was skipped.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn machine_name(machine: u16) -> String {

@@ -9,7 +9,7 @@ mod libraries;
 mod tests;
 pub mod version;
 
-use crate::object::{FileOffset, Object, ObjectError, Symbol, VirtAddr, Wanted, code};
+use crate::object::{FileOffset, Object, ObjectError, Symbol, VirtAddr, Wanted, code, with_causes};
 use crate::plan::{Hook, Program};
 
 use internal::{PROLOGUE, Shared};
@@ -121,7 +121,7 @@ fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, fou
                 shape: moves.map(Function::shape),
                 callers: Vec::new(),
             }),
-            Err(reason) => found.skipped.push(format!("{name}: {reason}")),
+            Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
         }
     }
 }
