@@ -53,6 +53,9 @@ pub enum ObjectError {
         /// The address.
         address: u64,
     },
+    /// The file was opened but cannot be read from: its descriptor could not be duplicated.
+    #[error("the opened file could not be used")]
+    Unusable(#[from] io::Error),
     /// The file could not be read.
     #[error("reading {what} at byte {offset} failed")]
     Read {
@@ -78,8 +81,13 @@ impl ObjectError {
 
 /// An error with its causes in one line, for a list of what was skipped.
 pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn machine_name(machine: u16) -> String {
