@@ -198,7 +198,7 @@ fn is_emulated(bytes: &[u8], instruction: &Instruction) -> bool {
     let wide = prefixes(bytes).contains(&0x66);
     match bytes {
         // push of a register, with no prefix but REX.B; nop.
-        [0x50..=0x57] | [0x41, 0x50..=0x57] | [0x66, 0x90] | [0x90] => true,
+        [0x50..=0x57 | 0x90] | [0x41, 0x50..=0x57] | [0x66, 0x90] => true,
         _ => match instruction.flow_control() {
             FlowControl::Call | FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
                 !wide && target(instruction).is_some() && !is_loop(bytes)

@@ -1,5 +1,6 @@
 //! Why an object could not be used.
 
+use std::error::Error;
 use std::io;
 
 /// Why a file could not be read as an object. Whoever opened the file adds its path.
@@ -52,6 +53,9 @@ pub enum ObjectError {
         /// The address.
         address: u64,
     },
+    /// The file was opened but cannot be read from: its descriptor could not be duplicated.
+    #[error("the opened file could not be used")]
+    Unusable(#[from] io::Error),
     /// The file could not be read.
     #[error("reading {what} at byte {offset} failed")]
     Read {
@@ -73,6 +77,17 @@ impl ObjectError {
             Self::NotElf | Self::Class32 | Self::BigEndian | Self::Machine(_) | Self::NotLoadable(_)
         )
     }
+}
+
+/// An error with its causes in one line, for a list of what was skipped.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn machine_name(machine: u16) -> String {

@@ -29,6 +29,7 @@ mod symbol;
 mod tests;
 
 pub use error::ObjectError;
+pub(crate) use error::with_causes;
 pub use rodata::Hit;
 pub use symbol::{Symbol, Wanted};
 
@@ -74,7 +75,7 @@ impl Object {
         let dynamic = dynamic::Dynamic::read(&reader, &segments)?;
         let mut notes = Vec::new();
         let sections = section::Sections::read(&reader, &header).unwrap_or_else(|error| {
-            notes.push(format!("section headers not used: {error}"));
+            notes.push(format!("section headers not used: {}", with_causes(&error)));
             section::Sections::default()
         });
 
@@ -89,7 +90,7 @@ impl Object {
         let second = sections.dynamic_symbols.filter(|_| dynamic.symbols.is_none());
         for table in [second, sections.symbols].into_iter().flatten() {
             if let Err(error) = symbol::scan(&reader, &segments, &table, wanted, &mut found) {
-                notes.push(format!("symbols by the section headers not used: {error}"));
+                notes.push(format!("symbols by the section headers not used: {}", with_causes(&error)));
             }
         }
         let build_id = note::build_id(&reader, &segments);

@@ -9,7 +9,7 @@ mod libraries;
 mod tests;
 pub mod version;
 
-use crate::object::{FileOffset, Object, ObjectError, Symbol, VirtAddr, Wanted, code};
+use crate::object::{FileOffset, Object, ObjectError, Symbol, VirtAddr, Wanted, code, with_causes};
 use crate::plan::{Hook, Program};
 
 use internal::{PROLOGUE, Shared};
@@ -24,6 +24,9 @@ pub struct Facts {
     pub implementation: Option<String>,
     /// `3.0.19`; OpenSSL's is often in libcrypto only: see [`version::find`].
     pub version: Option<String>,
+    /// The library that it is linked against and that may know the version, such as `libcrypto.so.3`
+    /// (a soname); none when the version is known, or nothing else can know it.
+    pub version_in: Option<String>,
 }
 
 /// What to hook in an object.
@@ -67,7 +70,9 @@ pub fn hooks(object: &Object) -> Result<SslHooks, NotTls> {
         || (version::guess(object), None),
         |version::Version { implementation, version }| (Some(implementation), version),
     );
+    let libcrypto = || object.needed().iter().find(|name| name.starts_with("libcrypto")).cloned();
     found.library = Facts {
+        version_in: if version.is_none() { libcrypto() } else { None },
         name: object.soname().map(str::to_owned),
         implementation: implementation.map(str::to_owned),
         version,
@@ -121,7 +126,7 @@ fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, fou
                 shape: moves.map(Function::shape),
                 callers: Vec::new(),
             }),
-            Err(reason) => found.skipped.push(format!("{name}: {reason}")),
+            Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
         }
     }
 }

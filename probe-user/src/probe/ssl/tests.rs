@@ -205,7 +205,10 @@ fn the_machines_openssl() {
     assert!(found.hooks.iter().any(|hook| hook.function.contains("SSL_write")));
     assert!(found.hooks.is_sorted_by_key(|hook| hook.offset));
 
-    let libcrypto = parse(&path.with_file_name("libcrypto.so.3"), &Wanted::default()).unwrap();
+    let libcrypto = match (found.library.version, found.library.version_in) {
+        (None, Some(name)) => parse(&path.with_file_name(name), &Wanted::default()).unwrap(),
+        _ => object,
+    };
     let version = version::find(&libcrypto).unwrap();
     assert_eq!(version.implementation, "OpenSSL");
     assert!(version.version.is_some_and(|version| version.starts_with("3.")));
