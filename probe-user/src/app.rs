@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::cli::{self, Action, Invocation, Request, Trace, Verbosity};
@@ -175,11 +176,12 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
         })
     });
     let pids = target.processes.iter().map(|process| process.pid);
+    let options = sink::Options { look: trace.look, zone: TimeZone::system() };
     Pipeline::new(Setup {
         sites: sites.collect(),
         origins: Facts::new(target.containers.clone(), pids),
         clock: Clock::now(),
-        sink: (trace.format.open)(output, trace.options.clone()),
+        sink: (trace.format.open)(output, options),
         started: Timestamp::now(),
         count: trace.count,
     })

@@ -35,7 +35,8 @@ struct Discovery {
     files: HashMap<RealInode, Seen>,
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
-    libcrypto: HashMap<RealInode, Option<version::Version>>,
+    /// Versions, by the real file of the libcrypto.
+    libcrypto: HashMap<RealInode, Option<String>>,
 }
 
 /// What a file turned out to be.
@@ -123,15 +124,14 @@ impl Discovery {
         if hooks.is_empty() {
             return Seen::Broken("it has TLS functions, but none of them can be probed".to_owned());
         }
-        let version = match facts.version {
-            Some(version) => Some((facts.implementation.clone(), Some(version))),
-            None => self.version_of_libcrypto(pid, all).await,
+        let version = match (facts.version, &facts.version_in) {
+            (None, Some(libcrypto)) => self.version_of(libcrypto, pid, all).await,
+            (version, _) => version,
         };
-        let (implementation, version) = version.unwrap_or((None, None));
         let name = facts.name.unwrap_or_else(|| {
             file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
         });
-        let library = Library { name, path, implementation: implementation.or(facts.implementation), version };
+        let library = Library { name, path, implementation: facts.implementation, version };
         let first_site = self.objects.iter().map(|object| object.hooks.len()).sum::<usize>();
         for (hook, site) in hooks.iter_mut().zip(first_site..) {
             if let (Some(shape), Ok(site)) = (&mut hook.shape, u32::try_from(site)) {
@@ -142,26 +142,17 @@ impl Discovery {
         Seen::Hooked(self.objects.len() - 1)
     }
 
-    /// libssl of OpenSSL 3 does not say its version; the libcrypto beside it does.
-    async fn version_of_libcrypto(
-        &mut self,
-        pid: u32,
-        all: &[Mapping],
-    ) -> Option<(Option<String>, Option<String>)> {
-        let is_libcrypto = |mapping: &&Mapping| {
-            mapping.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libcrypto"))
-        };
-        for mapping in all.iter().filter(is_libcrypto) {
-            let (file, inode) = open(pid, mapping).await.ok()?;
-            if !self.libcrypto.contains_key(&inode) {
-                let found = in_time(move || parse(&file).ok().and_then(|object| version::find(&object))).await;
-                self.libcrypto.insert(inode, found.flatten());
-            }
-            if let Some(Some(found)) = self.libcrypto.get(&inode) {
-                return Some((Some(found.implementation.to_owned()), found.version.clone()));
-            }
+    /// libssl of OpenSSL 3 does not say its version; the libcrypto that the process maps beside it does.
+    async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
+        let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
+        let mapping = all.iter().find(is_it)?;
+        let (file, inode) = open(pid, mapping).await.ok()?;
+        if let Some(known) = self.libcrypto.get(&inode) {
+            return known.clone();
         }
-        None
+        let version = in_time(move || version::find(&parse(&file).ok()?)?.version).await.flatten();
+        self.libcrypto.insert(inode, version.clone());
+        version
     }
 
     fn skip(&mut self, pid: u32, what: &str, why: String) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ctrace::event::{Container, End, Executable, Image, Library, Origin, Process, Runtime, Summary};
 use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site};
-use ctrace::sink::{Colour, Options, Output, Payload, format, text};
+use ctrace::sink::{Colour, Look, Options, Output, Payload, format, text};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
@@ -160,11 +160,11 @@ fn pipeline(
 }
 
 fn options(payload: Payload, colour: Colour) -> Options {
-    Options { payload, colour, zone: TimeZone::UTC }
+    Options { look: Look { colour, payload }, zone: TimeZone::UTC }
 }
 
 fn plain() -> Options {
-    options(Payload::Readable, Colour::Plain)
+    options(Payload::Auto, Colour::Off)
 }
 
 /// Everything that can come, once.
@@ -282,7 +282,7 @@ fn text_is_as_checked_in() {
 
 #[test]
 fn hex_and_colour_are_as_checked_in() {
-    let (mut pipeline, shared, _) = pipeline("text", options(Payload::Hex, Colour::Ansi), None);
+    let (mut pipeline, shared, _) = pipeline("text", options(Payload::Hex, Colour::On), None);
     for raw in recording().iter().take(3) {
         pipeline.bytes(raw.0.as_bytes()).unwrap();
     }

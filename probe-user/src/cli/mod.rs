@@ -34,8 +34,8 @@ pub struct Trace {
     pub selector: Selector,
     /// How records are written.
     pub format: &'static sink::Format,
-    /// What concerns only some formats.
-    pub options: sink::Options,
+    /// How records look as text.
+    pub look: sink::Look,
     /// Where they go: a file to be made, or standard output.
     pub output: Option<PathBuf>,
     /// End after so many calls.
@@ -253,10 +253,9 @@ impl From<SslArgs> for Trace {
         Self {
             selector: Selector { all: target.all, containers: target.containers, pids: target.pids },
             format: output.format,
-            options: sink::Options {
-                payload: if output.hex { sink::Payload::Hex } else { sink::Payload::Readable },
-                colour: if coloured { sink::Colour::Ansi } else { sink::Colour::Plain },
-                zone: jiff::tz::TimeZone::system(),
+            look: sink::Look {
+                colour: if coloured { sink::Colour::On } else { sink::Colour::Off },
+                payload: if output.hex { sink::Payload::Hex } else { sink::Payload::Auto },
             },
             output: output.output,
             count: limits.count,

@@ -14,12 +14,10 @@ use crate::event::Record;
 mod dump;
 mod escape;
 mod json;
-mod plan;
 mod output;
 pub mod text;
 
-pub use json::schema;
-pub use plan::write_plan;
+pub use json::{schema, write_plan};
 pub use output::{CreateError, Output};
 
 /// Where records go.
@@ -36,7 +34,7 @@ pub trait Sink: fmt::Debug + Send {
 pub enum Payload {
     /// As text when it is readable, else as a hex dump.
     #[default]
-    Readable,
+    Auto,
     /// Always as a hex dump.
     Hex,
 }
@@ -46,18 +44,25 @@ pub enum Payload {
 pub enum Colour {
     /// No escape sequences.
     #[default]
-    Plain,
+    Off,
     /// Headers and arrows.
-    Ansi,
+    On,
 }
 
-/// What a user can choose about formats; each takes what concerns it.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How payload is shown.
-    pub payload: Payload,
+/// How records look as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
     /// Whether there are colours.
     pub colour: Colour,
+    /// How payload is shown.
+    pub payload: Payload,
+}
+
+/// What a format may be told; each takes what concerns it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How text looks.
+    pub look: Look,
     /// For the times in text; JSON has UTC.
     pub zone: TimeZone,
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{Loss, LossCount};
 
-use super::{Colour, Options, Output, Payload, Sink, dump, escape};
+use super::{Colour, Look, Options, Output, Payload, Sink, dump, escape};
 use crate::event::{Container, Direction, End, Lost, Record, Ssl, Summary};
 
 /// Digits of a container's id that are shown when it has no name.
@@ -41,8 +41,8 @@ struct Styles {
 impl Styles {
     fn new(colour: Colour) -> Self {
         match colour {
-            Colour::Plain => Self::default(),
-            Colour::Ansi => Self {
+            Colour::Off => Self::default(),
+            Colour::On => Self {
                 who: Style::new().bold(),
                 faint: Style::new().dimmed(),
                 transmit: AnsiColor::Green.on_default().bold(),
@@ -54,7 +54,8 @@ impl Styles {
 }
 
 impl Text {
-    pub(super) fn new(output: Output, Options { payload, colour, zone }: Options) -> Self {
+    pub(super) fn new(output: Output, Options { look, zone }: Options) -> Self {
+        let Look { colour, payload } = look;
         Self { output, payload, zone, styles: Styles::new(colour), line: String::new() }
     }
 
@@ -63,13 +64,13 @@ impl Text {
         let _ = self.header(ssl);
         let data = ssl.data.0;
         match self.payload {
-            Payload::Readable if escape::is_readable(data) => {
+            Payload::Auto if escape::is_readable(data) => {
                 escape::payload(data, &mut self.line);
                 if !self.line.ends_with('\n') {
                     self.line.push('\n');
                 }
             }
-            Payload::Readable | Payload::Hex => dump::hex(data, ssl.offset, &mut self.line),
+            Payload::Auto | Payload::Hex => dump::hex(data, ssl.offset, &mut self.line),
         }
     }
 

@@ -9,6 +9,7 @@ use schemars::generate::SchemaSettings;
 
 use super::{Output, Sink};
 use crate::event::{Record, Ssl};
+use crate::plan::Plan;
 
 mod line;
 mod string;
@@ -80,4 +81,10 @@ pub fn schema() -> String {
     schema.insert("title".into(), "ctrace record".into());
     // A schema is a serde_json::Value, whose alternate Display is pretty JSON and cannot fail.
     format!("{:#}", schema.to_value())
+}
+
+/// Writes a plan for a person and for programs: one object on several lines.
+pub fn write_plan(plan: &Plan, out: &mut dyn io::Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, plan)?;
+    out.write_all(b"\n")
 }
