@@ -49,7 +49,7 @@ pub(crate) mod noise {
                 .map(|_| {
                     let value = self.next();
                     let index = usize::try_from(value % (alphabet.len().max(1) as u64)).unwrap_or(0);
-                    alphabet.get(index).copied().unwrap_or((value >> 32) as u8)
+                    alphabet.get(index).copied().unwrap_or(value.to_le_bytes()[4])
                 })
                 .collect()
         }

@@ -285,8 +285,8 @@ pub(crate) mod fixture {
             fs::create_dir_all(directory.join("ns")).unwrap();
             let start = 100 + pid;
             let tail = format!(") {state} {parent} 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0");
-            let stat = [pid.to_string().as_bytes(), b" (", comm, tail.as_bytes()].concat();
-            fs::write(directory.join("stat"), stat).unwrap();
+            let line = [pid.to_string().as_bytes(), b" (", comm, tail.as_bytes()].concat();
+            fs::write(directory.join("stat"), line).unwrap();
             fs::write(directory.join("comm"), [comm, b"\n".as_slice()].concat()).unwrap();
             let ids = if nspid.is_empty() { pid.to_string() } else { format!("{pid}\t{nspid}") };
             fs::write(directory.join("status"), format!("Name:\tx\nTgid:\t{pid}\nNSpid:\t{ids}\n")).unwrap();
