@@ -118,6 +118,8 @@ impl Step for BpfLinker {
         println!("    compiling bpf-linker {BPF_LINKER}: one to two minutes");
         // In cargo's own directory, not in ours: this is a program of its own, with a lock file of its own.
         cargo.env("PATH", format!("{llvm}:{path}")).env_remove("CARGO_TARGET_DIR");
+        // It waits for LLVM nearly all the time, so its own code need not be optimised to the last.
+        cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
         shell::run(cargo.args(install_args(major)).current_dir("/"))
     }
 }

@@ -68,10 +68,13 @@ fn from_rustup(library: &Path) -> Result<()> {
         bail!("rustup is not in PATH");
     }
     let mut rustup = shell::command("rustup");
-    // Of its own failures, the first line tells enough.
     rustup.env("RUST_BACKTRACE", "0").args(["component", "add", "rust-src", "--toolchain", &toolchain]);
     println!("    $ {}", shell::shown(&rustup));
-    shell::read(&mut rustup).map(drop)?;
+    if let Err(error) = shell::read(&mut rustup) {
+        // It may die with a backtrace, which tells the user nothing.
+        let text = format!("{error:#}");
+        bail!("{}", text.lines().next().unwrap_or_default().to_owned());
+    }
     if !library.is_dir() {
         bail!("rustup says done, but {} is not there", library.display());
     }
