@@ -11,7 +11,8 @@ use crate::program::{program, script};
 use crate::tree::Tree;
 use crate::{paths, requirements};
 
-const LABEL: &str = "ctrace-test.fingerprint";
+/// On every image of the tests: `docker image prune --all --filter label=ctrace-test` removes them.
+const LABEL: &str = "ctrace-test=yes";
 
 /// An image that Docker has.
 #[derive(Debug, Clone)]
@@ -20,24 +21,23 @@ pub struct Image {
 }
 
 impl Image {
-    /// The image `ctrace-test/NAME` of a tree, built unless Docker has it already.
+    /// The image `ctrace-test/NAME:FINGERPRINT` of a tree, built unless Docker has it already.
     pub fn build(name: &str, tree: &Tree) -> Result<Self> {
         requirements::require_docker()?;
-        let image = Self { tag: format!("ctrace-test/{name}") };
         let fingerprint = tree.fingerprint()?;
+        // The fingerprint is in the name: another checkout's tests may run on this daemon at the same time.
+        let version = fingerprint.get(..16).unwrap_or_default();
+        let image = Self { tag: format!("ctrace-test/{name}:{version}") };
         // Tests run in parallel, and every one of them begins here.
         fs::create_dir_all(paths::cache())?;
         let lock = File::create(paths::cache().join(format!("image-{name}.lock")))?;
         lock.lock().context("cannot lock the building of an image")?;
-        let format = format!("{{{{index .Config.Labels \"{LABEL}\"}}}}");
-        if docker(&["image", "inspect", "--format", &format, &image.tag])
-            .is_ok_and(|built| built.trim() == fingerprint)
-        {
+        if docker(&["image", "inspect", &image.tag]).is_ok() {
             return Ok(image);
         }
         let directory = tempfile::tempdir_in(paths::cache())?;
         tree.write(directory.path())?;
-        image.import(directory.path(), &fingerprint)?;
+        image.import(directory.path())?;
         Ok(image)
     }
 
@@ -46,7 +46,7 @@ impl Image {
         &self.tag
     }
 
-    fn import(&self, root: &Path, fingerprint: &str) -> Result<()> {
+    fn import(&self, root: &Path) -> Result<()> {
         let mut tar = Command::new("tar")
             .args(["--create", "--numeric-owner", "--owner=0", "--group=0", "--directory"])
             .arg(root)
@@ -56,7 +56,7 @@ impl Image {
             .context("cannot run `tar`")?;
         let archive = tar.stdout.take().context("tar has no output")?;
         let import = Command::new("docker")
-            .args(["import", "--change", &format!("LABEL {LABEL}={fingerprint}"), "-", &self.tag])
+            .args(["import", "--change", &format!("LABEL {LABEL}"), "-", &self.tag])
             .stdin(archive)
             .output()
             .context("cannot run `docker`")?;
@@ -81,7 +81,10 @@ pub mod images {
 
     /// The same, a client, a program that does nothing and one that maps what it is told to.
     pub fn tls_tree() -> Result<Tree> {
-        server_tree()?.program(&program("tls-client")?, "/tls-client")?.program(&program("idle")?, "/idle")
+        server_tree()?
+            .program(&program("tls-client")?, "/tls-client")?
+            .program(&program("idle")?, "/idle")?
+            .program(&program("mapper")?, "/mapper")
     }
 
     /// Programs that load the system's OpenSSL.

@@ -10,7 +10,7 @@ use serde_json::Value;
 const SIZES: &str = "0,1,8191,8192,8193,16384,100000,1000000";
 const BOTH: &[&str] = &["--up", SIZES, "--down", SIZES];
 
-/// A server in a container, traced; then a client in the same container.
+/// A server in a container, traced; then a client.
 struct Case {
     label: &'static str,
     image: fn() -> Result<Image>,
@@ -19,9 +19,19 @@ struct Case {
     server: &'static [&'static str],
     /// Without its `--port`.
     client: &'static [&'static str],
+    place: Place,
     connections: usize,
     /// All functions that records may and must name.
     functions: &'static [&'static str],
+}
+
+/// Where the client runs.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In the server's container: both sides are traced.
+    Inside,
+    /// In another container: the server alone is traced.
+    Outside,
 }
 
 const PLAIN: &[&str] = &["SSL_read", "SSL_write"];
@@ -33,6 +43,7 @@ const BASE: Case = Case {
     docker: &[],
     server: &["/tls-server"],
     client: BOTH,
+    place: Place::Inside,
     connections: 1,
     functions: PLAIN,
 };
@@ -41,10 +52,11 @@ fn check(case: &Case) -> Result<()> {
     require_live()?;
     let server = Server::start_in(&(case.image)()?, case.label, case.docker, case.server)?;
     let ctrace = Ctrace::json(&["--container", server.container.name()])?;
-    let client = server.client(case.client)?;
-    let mut transfers = server.transfers(case.connections)?;
-    ensure!(transfers.len() == client.len(), "{transfers:?} and {client:?}");
-    transfers.extend(client);
+    let inside = match case.place {
+        Place::Inside => server.client(case.client)?,
+        Place::Outside => server.client_outside(case.client).map(|_| Vec::new())?,
+    };
+    let transfers = [server.transfers(case.connections)?, inside].concat();
     check_trace(&ctrace.finish()?, &transfers, case.functions)
 }
 
@@ -144,12 +156,24 @@ fn early_data() -> Result<()> {
 
 #[test]
 fn openssl_in_the_executable() -> Result<()> {
-    check(&Case { label: "static", image: images::vendored, server: &["/tls-server-static"], ..BASE })
+    check(&Case {
+        label: "static",
+        image: images::vendored,
+        server: &["/tls-server-static"],
+        place: Place::Outside,
+        ..BASE
+    })
 }
 
 #[test]
 fn openssl_in_another_library() -> Result<()> {
-    check(&Case { label: "bundled", image: images::vendored, server: &["/app/tls-server-bundled"], ..BASE })
+    check(&Case {
+        label: "bundled",
+        image: images::vendored,
+        server: &["/app/tls-server-bundled"],
+        place: Place::Outside,
+        ..BASE
+    })
 }
 
 #[test]

@@ -303,12 +303,14 @@ fn a_process_that_is_not_there() -> Result<()> {
 fn a_container_without_tls_is_explained() -> Result<()> {
     require_live()?;
     let container = Container::start(&images::tls()?, "without-tls", &[], &["/idle"])?;
-    let trace = Ctrace::run_to_end(&["ssl", "--container", container.name()])?;
-    ensure!(trace.code() == Some(3), "{:?}: {}", trace.code(), trace.stderr);
-    ensure!(trace.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&trace.stdout));
-    // Per process: which one, and what was looked at.
-    let pid = container.pid().to_string();
-    ensure!(trace.stderr.contains(&pid) && trace.stderr.contains("/idle"), "{}", trace.stderr);
+    // Per process: which one, and what was looked at; each file with -v.
+    let process = format!("idle[{}]", container.pid());
+    for (arguments, part) in [(["ssl"].as_slice(), "SSL_read"), (&["ssl", "-v"], "/idle")] {
+        let trace = Ctrace::run_to_end(&[arguments, &["--container", container.name()]].concat())?;
+        ensure!(trace.code() == Some(3), "{:?}: {}", trace.code(), trace.stderr);
+        ensure!(trace.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&trace.stdout));
+        ensure!(trace.stderr.contains(&process) && trace.stderr.contains(part), "{}", trace.stderr);
+    }
     Ok(())
 }
 
