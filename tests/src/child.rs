@@ -1,9 +1,10 @@
-//! A process of the harness: read on threads so that it never waits for its reader, and killed when dropped.
+//! A process of the harness: never waiting for its reader, and killed when dropped.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read, Seek as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -77,7 +78,8 @@ impl Lines {
 pub struct Child {
     process: std::process::Child,
     what: String,
-    stdout: Option<JoinHandle<Vec<u8>>>,
+    /// A file without a name: a pipe would measure how fast its reader is.
+    stdout: Option<File>,
     /// Its standard error.
     pub stderr: Option<Lines>,
 }
@@ -85,15 +87,9 @@ pub struct Child {
 impl Child {
     /// Starts a command whose standard output is kept.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let mut child = Self::start_with_stdout(command, Stdio::piped())?;
-        if let Some(mut pipe) = child.process.stdout.take() {
-            child.stdout = Some(thread::spawn(move || {
-                let mut bytes = Vec::new();
-                // What was read before an error is what there is.
-                let _ = pipe.read_to_end(&mut bytes);
-                bytes
-            }));
-        }
+        let file = tempfile::tempfile().context("no file for the output of a command")?;
+        let mut child = Self::start_with_stdout(command, file.try_clone()?)?;
+        child.stdout = Some(file);
         Ok(child)
     }
 
@@ -142,12 +138,11 @@ impl Child {
 
     /// All that it wrote, once it has ended.
     pub fn output(&mut self) -> Result<(Vec<u8>, Vec<String>)> {
-        let stdout = match self.stdout.take() {
-            Some(thread) => {
-                thread.join().map_err(|_| anyhow::anyhow!("the reader of {} panicked", self.what))?
-            }
-            None => Vec::new(),
-        };
+        let mut stdout = Vec::new();
+        if let Some(mut file) = self.stdout.take() {
+            file.rewind()?;
+            file.read_to_end(&mut stdout)?;
+        }
         Ok((stdout, self.stderr.take().map(Lines::rest).unwrap_or_default()))
     }
 }

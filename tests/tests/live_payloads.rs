@@ -149,7 +149,8 @@ fn early_data() -> Result<()> {
         server: &["/tls-server", "--early"],
         client: &["--early", "sent before the handshake", "--up", "5", "--down", "7"],
         connections: 2,
-        functions: &["SSL_read", "SSL_read_early_data", "SSL_write", "SSL_write_early_data"],
+        // OpenSSL's early data calls are made of its _ex calls: those move the bytes.
+        functions: &["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"],
         ..BASE
     })
 }
