@@ -26,16 +26,17 @@ pub enum Program {
 pub struct Hook {
     /// What runs there.
     pub program: Program,
-    /// The function's name; for an internal function that several public ones call, the internal
-    /// function's description, such as `SSL_read, SSL_read_ex`.
+    /// The function's name: a symbol, or the name in the library's source of an internal one.
     pub function: String,
+    /// The public functions whose bytes pass here; empty for [`Program::Open`].
+    pub serves: Vec<&'static str>,
     /// Where, in the object's file.
     pub offset: FileOffset,
     /// How to read its arguments (its `site` is set by the plan). None for [`Program::Open`].
     #[serde(skip)]
     pub shape: Option<CallShape>,
     /// For an internal function: the public function per call site, by the low 12 bits of the return
-    /// address (load addresses are whole pages). Empty: `function` is the public name.
+    /// address (load addresses are whole pages). A call from elsewhere bears the name in `function`.
     #[serde(skip)]
     pub callers: Vec<(u16, &'static str)>,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cli::{Trace, Verbosity};
 use crate::event::Summary;
-use crate::plan::{ObjectHooks, Plan, Program};
+use crate::plan::{ObjectHooks, Plan};
 use crate::sink::text;
 use crate::target::Target;
 
@@ -63,12 +63,7 @@ fn place(target: &Target, pid: u32) -> String {
 
 fn library(object: &ObjectHooks) -> String {
     let library = &object.library;
-    let functions: BTreeSet<&str> = object
-        .hooks
-        .iter()
-        .filter(|hook| hook.program == Program::Call)
-        .flat_map(|hook| hook.function.split(", "))
-        .collect();
+    let functions: BTreeSet<&str> = object.hooks.iter().flat_map(|hook| hook.serves.iter().copied()).collect();
     let version = match (&library.implementation, &library.version) {
         (Some(implementation), Some(version)) => format!(" ({implementation} {version})"),
         (Some(implementation), None) => format!(" ({implementation})"),

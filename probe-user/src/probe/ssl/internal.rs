@@ -19,6 +19,8 @@ pub(super) const PROLOGUE: u64 = 64;
 /// An internal function.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// Its name in the library's source.
+    pub name: &'static str,
     /// Where the probe goes.
     pub offset: FileOffset,
     /// The public function whose arguments it has.
@@ -27,14 +29,6 @@ pub(super) struct Shared {
     pub serves: BTreeSet<&'static str>,
     /// Public function by the low 12 bits of the return address of its call.
     pub callers: Vec<(u16, &'static str)>,
-}
-
-impl Shared {
-    /// The public functions that call it, as one text.
-    pub(super) fn names(&self) -> String {
-        let names: BTreeSet<_> = self.callers.iter().map(|(_, name)| *name).collect();
-        names.into_iter().collect::<Vec<_>>().join(", ")
-    }
 }
 
 /// Why the public functions are hooked.
@@ -87,7 +81,7 @@ pub(super) fn find(object: &Object, row: &Row, internal: &Internal) -> Result<Sh
         return Err(Unproven::NoWitness(internal.witness));
     }
     let serves = serves(object, &members, &callers);
-    Ok(Shared { offset, forwarder: *forwarder, serves, callers })
+    Ok(Shared { name: internal.name, offset, forwarder: *forwarder, serves, callers })
 }
 
 /// A function's address and code; none unless there is exactly one of a known size.

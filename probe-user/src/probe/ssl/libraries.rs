@@ -29,6 +29,8 @@ impl Function {
 /// the machine code proves it (see [`super::internal`]).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Internal {
+    /// Its name in the library's source.
+    pub name: &'static str,
     /// Public functions that hand on exactly their own arguments; the first that is there is followed.
     pub forwarders: &'static [&'static str],
     /// The public function that must call the same internal one.
@@ -75,9 +77,13 @@ pub(super) const ROWS: &[Row] = &[
         opens: &["SSL_new"],
         internals: &[
             // ssl_read_internal(ssl, buf, num, *done), from OpenSSL 1.1.1.
-            Internal { forwarders: &["SSL_read_ex"], witness: "SSL_read" },
+            Internal { name: "ssl_read_internal", forwarders: &["SSL_read_ex"], witness: "SSL_read" },
             // ssl_write_internal(ssl, buf, num, *done); with flags before done from OpenSSL 3.3.
-            Internal { forwarders: &["SSL_write_ex2", "SSL_write_ex"], witness: "SSL_write" },
+            Internal {
+                name: "ssl_write_internal",
+                forwarders: &["SSL_write_ex2", "SSL_write_ex"],
+                witness: "SSL_write",
+            },
         ],
     },
 ];

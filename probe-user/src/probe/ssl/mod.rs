@@ -104,7 +104,8 @@ fn add_row(object: &Object, row: &Row, found: &mut SslHooks) {
 fn shared_hook(shared: &Shared) -> Hook {
     Hook {
         program: Program::Call,
-        function: shared.names(),
+        function: shared.name.to_owned(),
+        serves: shared.serves.iter().copied().collect(),
         offset: shared.offset,
         shape: Some(shared.forwarder.shape()),
         callers: shared.callers.clone(),
@@ -122,6 +123,7 @@ fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, fou
             Ok(offset) => found.hooks.push(Hook {
                 program: if moves.is_some() { Program::Call } else { Program::Open },
                 function: name.to_owned(),
+                serves: moves.iter().map(|function| function.name).collect(),
                 offset,
                 shape: moves.map(Function::shape),
                 callers: Vec::new(),
