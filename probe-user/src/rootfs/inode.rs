@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -46,10 +46,8 @@ impl RealInode {
     pub(super) fn of(pid: u32, file: &ForeignFile) -> Self {
         let seen = file.attributes();
         let found = |found| Self { device: seen.device, inode: seen.inode, found };
-        match rustix::fs::fstatfs(file.as_fd()) {
-            #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
-            Ok(answer) if answer.f_type as i64 == OVERLAY => {}
-            Ok(_) | Err(_) => return found(Found::Stored),
+        if !is_on_overlay(file) {
+            return found(Found::Stored);
         }
         match stored(pid, file) {
             Some(real) => Self { device: real.device, inode: real.inode, found: Found::Stored },
@@ -81,12 +79,50 @@ struct Place {
     path: PathBuf,
 }
 
+/// The file from which this one was copied up, if it is on an overlay and was.
+///
+/// A process that mapped it before goes on executing the original, yet everything that /proc shows of the
+/// mapping is the copy's (since kernel 6.8; before it, the original's). A probe is needed on both; only one
+/// of them is executed by any one process.
+///
+/// May block without limit on a hostile file system: see the module's description.
+pub fn before_copy_up(pid: u32, file: &ForeignFile) -> Option<(ForeignFile, RealInode)> {
+    if !is_on_overlay(file) {
+        return None;
+    }
+    let (path, layers) = layers(pid, file)?;
+    let seen = file.attributes();
+    let copy = search(seen, &path, layers.iter());
+    // An overlay shows a copy with the number of its original, if all layers are on one file system.
+    let is_original =
+        |found: &Attributes| found.inode == seen.inode && copy.is_none_or(|copy| copy.inode != found.inode);
+    let handle = layers
+        .iter()
+        .flatten()
+        .filter_map(|layer| open_in_layer(layer, &path))
+        .find(|handle| Attributes::of(handle.as_fd()).is_ok_and(|found| is_original(&found)))?;
+    let original = ForeignFile::from_handle(pid, file.name(), handle.as_fd()).ok()?;
+    let inode = RealInode { device: original.device(), inode: original.inode(), found: Found::Stored };
+    Some((original, inode))
+}
+
+fn is_on_overlay(file: &ForeignFile) -> bool {
+    #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
+    rustix::fs::fstatfs(file.as_fd()).is_ok_and(|answer| answer.f_type as i64 == OVERLAY)
+}
+
 fn stored(pid: u32, file: &ForeignFile) -> Option<Attributes> {
+    let (path, layers) = layers(pid, file)?;
+    search(file.attributes(), &path, layers.iter())
+}
+
+/// The file's path in its overlay, and for each layer, topmost first, where it may be.
+fn layers(pid: u32, file: &ForeignFile) -> Option<(PathBuf, Vec<Vec<PathBuf>>)> {
     let own = mountinfo::own().unwrap_or_default();
     let place = place(pid, file, &own)?;
-    let layers = place.overlay.layers().directories;
     let bases = bases(&own, place.overlay.device);
-    search(file.attributes(), &place.path, layers.iter().map(|layer| layer_paths(layer, &bases)))
+    let layers = place.overlay.layers().directories;
+    Some((place.path, layers.iter().map(|layer| layer_paths(layer, &bases)).collect()))
 }
 
 /// Finds the mount by its id: device numbers do not tell, because the files of an overlay whose layers lie
@@ -128,7 +164,11 @@ fn layer_paths(layer: &[u8], bases: &[PathBuf]) -> Vec<PathBuf> {
 /// The first file of that path, from the top layer down, whose size and times are the overlay file's: an
 /// overlay passes them through from the real file, and no two versions of a file have one change time. So
 /// neither a file that hides another, nor a whiteout above an unlinked one, leads to the wrong one.
-fn search(seen: &Attributes, path: &Path, layers: impl Iterator<Item = Vec<PathBuf>>) -> Option<Attributes> {
+fn search<'a>(
+    seen: &Attributes,
+    path: &Path,
+    layers: impl Iterator<Item = &'a Vec<PathBuf>>,
+) -> Option<Attributes> {
     let mut attributes_only = false;
     for layer in layers {
         let Some((file, is_metacopy)) = layer.iter().find_map(|directory| look(directory, path)) else {
@@ -144,17 +184,20 @@ fn search(seen: &Attributes, path: &Path, layers: impl Iterator<Item = Vec<PathB
     None
 }
 
-/// A file of a layer, seen from ctrace's own mount namespace, and whether its bytes are elsewhere.
+/// A file of a layer, and whether its bytes are in another one.
 fn look(layer: &Path, path: &Path) -> Option<(Attributes, bool)> {
-    let layer = open_directory(layer).ok()?;
-    // An overlay sees its layers without what is mounted below them.
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let file = open_beneath(layer.as_fd(), path, resolve).ok()?;
+    let file = open_in_layer(layer, path)?;
     let attributes = Attributes::of(file.as_fd()).ok()?;
     let link = descriptor_path(file.as_fd());
     let is_metacopy =
         METACOPY.iter().any(|name| rustix::fs::getxattr(&link, *name, &mut [0_u8; 0][..]).is_ok());
     Some((attributes, is_metacopy))
+}
+
+/// Layers are seen from ctrace's own mount namespace; an overlay sees them without what is mounted below.
+fn open_in_layer(layer: &Path, path: &Path) -> Option<OwnedFd> {
+    let layer = open_directory(layer).ok()?;
+    open_beneath(layer.as_fd(), path, ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV).ok()
 }
 
 #[cfg(test)]
@@ -188,8 +231,8 @@ mod tests {
     }
 
     fn find(tree: &Tree, seen: &Attributes, layers: &[&str]) -> Option<u64> {
-        let layers = layers.iter().map(|layer| vec![tree.layer(layer)]);
-        search(seen, Path::new("lib/x"), layers).map(|file| file.inode)
+        let layers: Vec<_> = layers.iter().map(|layer| vec![tree.layer(layer)]).collect();
+        search(seen, Path::new("lib/x"), layers.iter()).map(|file| file.inode)
     }
 
     #[test]

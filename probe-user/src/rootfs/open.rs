@@ -35,6 +35,7 @@ pub struct ForeignFile {
     pub size: u64,
     attributes: Attributes,
     name: PathBuf,
+    is_deleted: bool,
 }
 
 /// What identifies a file, as one `statx` gave it.
@@ -110,9 +111,7 @@ impl ForeignFile {
             match rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
                 Ok(handle) => {
                     let mut file = Self::from_handle(pid, &mapping.path, handle.as_fd())?;
-                    if file.attributes.links == 0 {
-                        mapping.unmarked_path().clone_into(&mut file.name);
-                    }
+                    file.settle_name(pid, mapping);
                     return Ok(file);
                 }
                 Err(Errno::PERM | Errno::ACCESS) => return Self::open_by_name(pid, mapping),
@@ -120,6 +119,23 @@ impl ForeignFile {
             }
         }
         Err(fail(error))
+    }
+
+    /// Tells the kernel's mark for a deleted file from a name that ends like it. The number of links would
+    /// not: a file that an overlay hides since it was deleted still has one in its layer.
+    fn settle_name(&mut self, pid: u32, mapping: &Mapping) {
+        let unmarked = mapping.unmarked_path();
+        if unmarked != mapping.path && !self.is_at(pid, &mapping.path) {
+            unmarked.clone_into(&mut self.name);
+            self.is_deleted = true;
+        }
+    }
+
+    fn is_at(&self, pid: u32, path: &Path) -> bool {
+        let found = open_root(pid).and_then(|root| open_beneath(root.as_fd(), path, ResolveFlags::empty()));
+        found
+            .and_then(|handle| Attributes::of(handle.as_fd()))
+            .is_ok_and(|found| (found.device, found.inode) == (self.attributes.device, self.attributes.inode))
     }
 
     fn open_by_name(pid: u32, mapping: &Mapping) -> Result<Self, OpenError> {
@@ -133,23 +149,27 @@ impl ForeignFile {
 
     /// Opens a path as the process itself would see it: symbolic links stay inside its root.
     pub fn open_in_root(pid: u32, path: &Path) -> Result<Self, OpenError> {
-        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(format!("/proc/{pid}/root"), directory, Mode::empty())
-            .map_err(|source| OpenError::Root { pid, source: source.into() })?;
+        let root = open_root(pid).map_err(|source| OpenError::Root { pid, source: source.into() })?;
         let handle = open_beneath(root.as_fd(), path, ResolveFlags::empty())
             .map_err(|source| OpenError::Open { pid, path: path.to_owned(), source: source.into() })?;
         Self::from_handle(pid, path, handle.as_fd())
     }
 
     /// Reopens an O_PATH descriptor for reading, if it is a regular file: nothing else is ever opened.
-    fn from_handle(pid: u32, path: &Path, handle: BorrowedFd<'_>) -> Result<Self, OpenError> {
+    pub(super) fn from_handle(pid: u32, path: &Path, handle: BorrowedFd<'_>) -> Result<Self, OpenError> {
         let fail = |source: Errno| OpenError::Open { pid, path: path.to_owned(), source: source.into() };
         let attributes = Attributes::of(handle).map_err(fail)?;
         if attributes.kind != FileType::RegularFile {
             return Err(OpenError::NotRegular { pid, path: path.to_owned(), kind: attributes.kind });
         }
         let fd = reopen(handle).map_err(fail)?;
-        Ok(Self { fd, size: attributes.size, attributes, name: path.to_owned() })
+        Ok(Self {
+            fd,
+            size: attributes.size,
+            attributes,
+            name: path.to_owned(),
+            is_deleted: attributes.links == 0,
+        })
     }
 
     /// A path that leads to this very file in this process, for the kernel to attach to.
@@ -177,9 +197,9 @@ impl ForeignFile {
         self.attributes.inode
     }
 
-    /// Whether it has lost its last name.
+    /// Whether the name is one that it had: it was unlinked since it was mapped.
     pub fn is_deleted(&self) -> bool {
-        self.attributes.links == 0
+        self.is_deleted
     }
 
     pub(super) fn attributes(&self) -> &Attributes {
@@ -230,6 +250,10 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path, more: ResolveFlags
     result
 }
 
+fn open_root(pid: u32) -> Result<OwnedFd, Errno> {
+    open_directory(Path::new(&format!("/proc/{pid}/root")))
+}
+
 /// Opens a directory of ctrace's own mount namespace, as O_PATH.
 pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -266,6 +290,35 @@ mod tests {
             assert_eq!(File::open(file.path()).unwrap().metadata().unwrap().len(), file.size);
             let (_, again) = inspect(pid, &mapping).unwrap();
             assert_eq!(inode, again);
+        }
+    }
+
+    #[test]
+    fn a_mark_for_a_deleted_file_is_told_from_a_name_that_ends_like_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("x (deleted)");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        let open = || {
+            let mappings = executable_mappings(child.id()).unwrap();
+            let mapping = mappings.iter().find(|mapping| mapping.unmarked_path() != mapping.path).unwrap();
+            ForeignFile::open_mapping(child.id(), mapping)
+        };
+        let named = open().unwrap();
+        std::fs::remove_file(&program).unwrap();
+        let unlinked = open();
+        // What has the plain name now is another file.
+        std::fs::write(&program, "other").unwrap();
+        let replaced = open();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((named.name(), named.is_deleted()), (program.as_path(), false));
+        for found in [unlinked, replaced] {
+            match found {
+                Ok(file) => assert_eq!((file.name(), file.is_deleted()), (program.as_path(), true)),
+                // Without the capabilities for map_files a file without a name is out of reach.
+                Err(error) => assert!(!rustix::process::geteuid().is_root(), "{error}"),
+            }
         }
     }
 
