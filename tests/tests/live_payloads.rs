@@ -235,17 +235,6 @@ fn beyond_a_mebibyte_a_call_is_cut() -> Result<()> {
 }
 
 #[test]
-fn a_stream_of_64_mib_each_way() -> Result<()> {
-    require_live()?;
-    let server = Server::start("stream", &[])?;
-    let ctrace = Ctrace::json(&["--container", server.container.name()])?;
-    server.client_outside(&["--up", "65536*1024", "--down", "65536*1024"])?;
-    let transfers = server.transfers(1)?;
-    ensure!(transfers.iter().all(|transfer| transfer.bytes() > 2 * 64 * 1024 * 1024), "{transfers:?}");
-    check_trace(&ctrace.finish()?, &transfers, PLAIN)
-}
-
-#[test]
 fn what_a_tiny_ring_loses_is_counted() -> Result<()> {
     require_live()?;
     let server = Server::start("loss", &[])?;
