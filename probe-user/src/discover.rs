@@ -4,6 +4,7 @@
 //! nothing there?".
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +30,8 @@ pub async fn plan(target: &Target) -> Plan {
 /// What is known so far, so that no file is opened twice and no real file parsed twice.
 #[derive(Default)]
 struct Discovery {
-    /// By the numbers that the mappings show: they stand for one file within one overlay.
-    seen: HashMap<(Device, u64), Seen>,
+    /// By what the mappings show. It stands for one file, but one file may be shown in several ways.
+    seen: HashMap<(Device, u64, PathBuf), Seen>,
     /// By the real file.
     files: HashMap<RealInode, Seen>,
     objects: Vec<ObjectHooks>,
@@ -88,31 +89,42 @@ impl Discovery {
     }
 
     async fn mapping(&mut self, pid: u32, mapping: &Mapping, all: &[Mapping]) -> Seen {
-        let numbers = (mapping.device, mapping.inode);
-        if let Some(seen) = self.seen.get(&numbers) {
+        let shown = (mapping.device, mapping.inode, mapping.path.clone());
+        if let Some(seen) = self.seen.get(&shown) {
             return seen.clone();
         }
-        let seen = self.look(pid, mapping, all).await;
-        self.seen.insert(numbers, seen.clone());
+        let seen = match open(pid, mapping).await {
+            Ok(opened) => self.file(pid, opened, all).await,
+            Err(why) => Seen::Broken(why),
+        };
+        self.seen.insert(shown, seen.clone());
         seen
     }
 
-    async fn look(&mut self, pid: u32, mapping: &Mapping, all: &[Mapping]) -> Seen {
-        let (file, inode) = match open(pid, mapping).await {
-            Ok(opened) => opened,
-            Err(why) => return Seen::Broken(why),
-        };
+    async fn file(&mut self, pid: u32, (file, inode): (ForeignFile, RealInode), all: &[Mapping]) -> Seen {
         if let Some(seen) = self.files.get(&inode) {
             return seen.clone();
         }
         let file = Arc::new(file);
-        let seen = match look_into(Arc::clone(&file)).await {
+        let seen = self.look(pid, Arc::clone(&file), all).await;
+        self.files.insert(inode, seen.clone());
+        // Both are needed: who mapped the file before it was copied up goes on executing the original.
+        if let Seen::Hooked(_) = seen
+            && let Some(Some((original, inode))) = in_time(move || rootfs::before_copy_up(pid, &file)).await
+            && !self.files.contains_key(&inode)
+        {
+            let original = self.look(pid, Arc::new(original), all).await;
+            self.files.insert(inode, original);
+        }
+        seen
+    }
+
+    async fn look(&mut self, pid: u32, file: Arc<ForeignFile>, all: &[Mapping]) -> Seen {
+        match look_into(Arc::clone(&file)).await {
             Looked::Tls(found) => self.hook(pid, file, *found, all).await,
             Looked::Foreign => Seen::Foreign,
             Looked::Broken(why) => Seen::Broken(why),
-        };
-        self.files.insert(inode, seen.clone());
-        seen
+        }
     }
 
     async fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: SslHooks, all: &[Mapping]) -> Seen {

@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use probe_common::NamespaceId;
+use procfs::FromRead;
 
 use crate::target::Process;
 use crate::target::cgroup::Membership;
@@ -19,7 +20,7 @@ use crate::target::cgroup::Membership;
 /// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
 const FILE: u64 = 64 * 1024;
 /// `PF_KTHREAD` of linux/sched.h.
-const KERNEL_THREAD: u64 = 0x0020_0000;
+const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// Where processes are read from: /proc, or a tree of fixtures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,19 +217,24 @@ fn status_field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))
 }
 
-/// Fields as numbered in proc_pid_stat(5). The second is the name, in parentheses, and may itself hold any
-/// of `) \n`: the last closing one counts.
+/// The name in it is the process's choice of bytes, which procfs replaces where they are not UTF-8.
 fn parse_stat(text: &[u8]) -> Option<Stat> {
-    let end = text.iter().rposition(|byte| *byte == b')')?;
-    let mut fields = text.get(end + 1..)?.trim_ascii().split(|byte| *byte == b' ');
-    let state = fields.next()?;
-    let parent = number(fields.next()?)?;
-    let flags: u64 = number(fields.nth(4)?)?;
-    let threads: u64 = number(fields.nth(10)?)?;
-    let start_time = number(fields.nth(1)?)?;
+    // procfs indexes without looking; a line that no kernel writes must not reach it.
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')').filter(|close| *close > open)?;
+    let (pid, numbers) = (text.get(..open)?.strip_suffix(b" ")?, text.get(close + 1..)?.strip_prefix(b" ")?);
+    if !pid.is_ascii() || !numbers.is_ascii() || numbers.trim_ascii().is_empty() {
+        return None;
+    }
+    let stat = procfs::process::Stat::from_read(text).ok()?;
     // The main thread may have ended while others go on: the process is then a zombie with threads.
-    let is_dead = matches!(state, b"X" | b"x") || (state == b"Z" && threads <= 1);
-    Some(Stat { parent, start_time, is_kernel_thread: flags & KERNEL_THREAD != 0, is_dead })
+    let is_dead = matches!(stat.state, 'X' | 'x') || (stat.state == 'Z' && stat.num_threads <= 1);
+    Some(Stat {
+        parent: u32::try_from(stat.ppid).ok()?,
+        start_time: stat.starttime,
+        is_kernel_thread: stat.flags & KERNEL_THREAD != 0,
+        is_dead,
+    })
 }
 
 #[cfg(test)]
@@ -237,6 +243,9 @@ pub(crate) mod fixture {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
+
+    /// What follows the start time in a stat file: thirty more fields.
+    pub(crate) const REST: &str = " 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
 
     /// The pid of ctrace in a [`Tree`].
     pub(crate) const OWN: u32 = 900;
@@ -281,7 +290,7 @@ pub(crate) mod fixture {
             let directory = self.directory.path().join(pid.to_string());
             fs::create_dir_all(directory.join("ns")).unwrap();
             let start = 100 + pid;
-            let tail = format!(") {state} {parent} 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0");
+            let tail = format!(") {state} {parent} 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {start}{REST}");
             let line = [pid.to_string().as_bytes(), b" (", comm, tail.as_bytes()].concat();
             fs::write(directory.join("stat"), line).unwrap();
             fs::write(directory.join("comm"), [comm, b"\n".as_slice()].concat()).unwrap();
@@ -303,13 +312,13 @@ pub(crate) mod fixture {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-    use super::fixture::{Fake, Tree};
+    use super::fixture::{Fake, REST, Tree};
     use super::*;
     use crate::rootfs::noise::Noise;
 
     #[test]
     fn stat_of_any_name() {
-        let tail = " S 7 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n";
+        let tail = format!(" S 7 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4242{REST}\n");
         for name in ["(x)", "(a) R 1 (b)", "()", "(\x1b[2J\n) S 1 1)", "(Web Content))"] {
             let stat = parse_stat(format!("12 {name}{tail}").as_bytes()).unwrap();
             assert_eq!((stat.parent, stat.start_time), (7, 4242), "{name}");
@@ -321,7 +330,7 @@ mod tests {
             ("X", "0", 1, true, false),
             ("I", "69238880", 1, false, true),
         ] {
-            let text = format!("2 (k) {state} 0 0 0 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 5 0");
+            let text = format!("2 (k) {state} 0 0 0 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 5{REST}");
             let stat = parse_stat(text.as_bytes()).unwrap();
             assert_eq!((stat.is_dead, stat.is_kernel_thread), (is_dead, is_kernel), "{text}");
         }
