@@ -9,19 +9,22 @@ use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::cli::{self, Action, Invocation, Request, Trace, Verbosity};
-use crate::discover;
+use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
-use crate::plan::Plan;
+use crate::plan::{ObjectHooks, Plan};
 use crate::session::{self, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Kind, Target, TargetError};
 
 mod ending;
+mod follow;
 mod report;
 mod stream;
 
 use ending::Endings;
+use follow::Follower;
+use stream::{Stream, StreamError};
 
 /// Why ctrace could not do what was asked.
 #[derive(Debug, Error)]
@@ -75,6 +78,9 @@ impl Failure {
     }
 }
 
+/// Lines about what was not hooked that are shown without -v.
+const REASONS: usize = 40;
+
 /// What to do about a target that has nothing to attach to.
 const NEXT_STEP: &str = "If a process that uses TLS starts later, start ctrace after it has. TLS libraries are \
      recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have symbols of; \
@@ -104,17 +110,17 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 
 async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     let endings = Endings::new().map_err(Failure::Signals)?;
+    if trace.action == Action::Run {
+        session::check_rights()?;
+    }
     let target = trace.selector.resolve().await?;
-    let plan = discover::plan(&target).await;
+    let mut discovery = Discovery::default();
+    let plan = discovery.plan(&target).await;
     if trace.action == Action::PrintPlan {
         return print(|out| sink::write_plan(&plan, out));
     }
     if plan.objects.is_empty() {
-        return Err(Failure::NothingToAttach {
-            target: trace.selector.to_string(),
-            reasons: discover::reasons(&plan, &target).join("\n"),
-            next: NEXT_STEP,
-        });
+        return Err(nothing_to_attach(&trace, &plan, &target, verbosity));
     }
     let output = match &trace.output {
         Some(path) => Output::create(path)?,
@@ -126,13 +132,29 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     let pipeline = pipeline(&trace, &plan, &target, output);
     let endings = endings.after(trace.duration);
     let endings = if trace.output.is_none() { endings.watching_stdout() } else { endings };
-    let result = stream::run(&mut session, pipeline, &target, endings).await;
-    let summary = result.map_err(|source| match source {
-        stream::StreamError::Write(source) => write_failure(&trace, source),
-        stream::StreamError::Session(error) => error.into(),
+    let follower = Follower::start(discovery, verbosity);
+    let stream = Stream::new(&mut session, pipeline, &target, follower);
+    let summary = stream.run(endings).await.map_err(|source| match source {
+        StreamError::Write(source) => write_failure(&trace, source),
+        StreamError::Session(error) => error.into(),
     })?;
     report::ended(&summary, &trace, verbosity);
     Ok(())
+}
+
+fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Verbosity) -> Failure {
+    let detail = if verbosity >= Verbosity::Verbose { Detail::Everything } else { Detail::Skipped };
+    let mut reasons = discover::reasons(plan, target, detail);
+    if detail == Detail::Skipped && reasons.len() > REASONS {
+        let more = reasons.len() - REASONS;
+        reasons.truncate(REASONS);
+        reasons.push(format!("… and {more} more"));
+    }
+    Failure::NothingToAttach {
+        target: trace.selector.to_string(),
+        reasons: reasons.join("\n"),
+        next: NEXT_STEP,
+    }
 }
 
 fn write_failure(trace: &Trace, source: io::Error) -> Failure {
@@ -167,18 +189,20 @@ fn attach(session: &mut Session, plan: &Plan) -> Result<(), SessionError> {
     }
 }
 
+/// What the pipeline needs to know of the hooks of an object, in their order.
+fn sites(object: &ObjectHooks) -> impl Iterator<Item = Site> {
+    object.hooks.iter().map(|hook| Site {
+        library: object.library.clone(),
+        function: hook.function.clone(),
+        callers: hook.callers.clone(),
+    })
+}
+
 fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipeline<Facts> {
-    let sites = plan.objects.iter().flat_map(|object| {
-        object.hooks.iter().map(|hook| Site {
-            library: object.library.clone(),
-            function: hook.function.clone(),
-            callers: hook.callers.clone(),
-        })
-    });
     let pids = target.processes.iter().map(|process| process.pid);
     let options = sink::Options { look: trace.look, zone: TimeZone::system() };
     Pipeline::new(Setup {
-        sites: sites.collect(),
+        sites: plan.objects.iter().flat_map(sites).collect(),
         origins: Facts::new(target.containers.clone(), pids),
         clock: Clock::now(),
         sink: (trace.format.open)(output, options),

@@ -3,7 +3,8 @@
 //! Reads only. What was looked at and not hooked is kept with its reason: it is the answer to "why is
 //! nothing there?".
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +14,24 @@ use crate::object::{Object, ObjectError};
 use crate::plan::{ObjectHooks, Plan, Skipped};
 use crate::probe::ssl::{self, SslHooks, version};
 use crate::rootfs::{self, Device, ForeignFile, Mapping, OpenError, RealInode};
-use crate::target::{Process, Target};
+use crate::target::Target;
 
 /// A file on a file system that answers from userspace (FUSE, a dead NFS server) may never answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Makes the plan for a target.
-pub async fn plan(target: &Target) -> Plan {
-    let mut discovery = Discovery::default();
-    for process in &target.processes {
-        discovery.process(process).await;
-    }
-    discovery.finish(target)
-}
-
-/// What is known so far, so that no file is opened twice and no real file parsed twice.
+/// Looks into processes, and remembers: no file is opened twice, no real file parsed twice.
 #[derive(Default)]
-struct Discovery {
+pub struct Discovery {
     /// By what the mappings show. It stands for one file, but one file may be shown in several ways.
     seen: HashMap<(Device, u64, PathBuf), Seen>,
     /// By the real file.
     files: HashMap<RealInode, Seen>,
+    /// What is hooked, with the processes that map it; hooks are numbered through all of them.
+    hooked: Vec<BTreeSet<u32>>,
+    sites: u32,
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
+    foreign: Vec<Skipped>,
     /// Versions, by the real file of the libcrypto.
     libcrypto: HashMap<RealInode, Option<String>>,
 }
@@ -43,7 +39,7 @@ struct Discovery {
 /// What a file turned out to be.
 #[derive(Clone, Debug)]
 enum Seen {
-    /// Hooked: index into the objects.
+    /// Hooked: index into `hooked`.
     Hooked(usize),
     /// No TLS library, or no ELF file at all.
     Foreign,
@@ -54,13 +50,36 @@ enum Seen {
 /// A file was looked into.
 enum Looked {
     Tls(Box<SslHooks>),
-    Foreign,
+    Foreign(String),
     Broken(String),
 }
 
 impl Discovery {
-    async fn process(&mut self, process: &Process) {
-        let pid = process.pid;
+    /// The plan for a target.
+    pub async fn plan(&mut self, target: &Target) -> Plan {
+        for process in &target.processes {
+            self.process(process.pid).await;
+        }
+        for (object, pids) in self.objects.iter_mut().zip(&self.hooked) {
+            object.pids = pids.iter().copied().collect();
+        }
+        Plan {
+            scope: target.scope.clone(),
+            objects: mem::take(&mut self.objects),
+            skipped: mem::take(&mut self.skipped),
+            foreign: mem::take(&mut self.foreign),
+        }
+    }
+
+    /// The objects that a process maps and that were not known before.
+    pub async fn more(&mut self, pid: u32) -> Vec<ObjectHooks> {
+        self.process(pid).await;
+        self.skipped.clear();
+        self.foreign.clear();
+        mem::take(&mut self.objects)
+    }
+
+    async fn process(&mut self, pid: u32) {
         let mappings = match in_time(move || rootfs::executable_mappings(pid)).await {
             Some(Ok(mappings)) => mappings,
             Some(Err(error)) => return self.skip(pid, "its mappings", describe(&error)),
@@ -72,19 +91,20 @@ impl Discovery {
             match self.mapping(pid, mapping, &mappings).await {
                 Seen::Hooked(index) => {
                     hooked = true;
-                    if let Some(object) = self.objects.get_mut(index)
-                        && object.pids.last() != Some(&pid)
-                    {
-                        object.pids.push(pid);
-                    }
+                    self.hooked.get_mut(index).map(|pids| pids.insert(pid));
                 }
                 Seen::Foreign => foreign += 1,
                 Seen::Broken(why) => self.skip(pid, &mapping.path.to_string_lossy(), why),
             }
         }
         if !hooked {
-            let what = format!("{foreign} other mapped files");
-            self.skip(pid, &what, "no function of a TLS library is exported or has a symbol in them".to_owned());
+            let files = if foreign == 1 { "file" } else { "files" };
+            let what = format!("{foreign} mapped {files}");
+            self.skip(
+                pid,
+                &what,
+                "no function such as SSL_read is exported or has a symbol there".to_owned(),
+            );
         }
     }
 
@@ -122,14 +142,18 @@ impl Discovery {
     async fn look(&mut self, pid: u32, file: Arc<ForeignFile>, all: &[Mapping]) -> Seen {
         match look_into(Arc::clone(&file)).await {
             Looked::Tls(found) => self.hook(pid, file, *found, all).await,
-            Looked::Foreign => Seen::Foreign,
+            Looked::Foreign(why) => {
+                let what = file_name(&file);
+                self.foreign.push(Skipped { pid: Some(pid), what, why });
+                Seen::Foreign
+            }
             Looked::Broken(why) => Seen::Broken(why),
         }
     }
 
     async fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: SslHooks, all: &[Mapping]) -> Seen {
         let SslHooks { library: facts, mut hooks, skipped } = found;
-        let path = file.name().to_string_lossy().into_owned();
+        let path = file_name(&file);
         for why in skipped {
             self.skip(pid, &path, why);
         }
@@ -144,14 +168,15 @@ impl Discovery {
             file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
         });
         let library = Library { name, path, implementation: facts.implementation, version };
-        let first_site = self.objects.iter().map(|object| object.hooks.len()).sum::<usize>();
-        for (hook, site) in hooks.iter_mut().zip(first_site..) {
-            if let (Some(shape), Ok(site)) = (&mut hook.shape, u32::try_from(site)) {
-                shape.site = site;
+        for hook in &mut hooks {
+            if let Some(shape) = &mut hook.shape {
+                shape.site = self.sites;
             }
+            self.sites += 1;
         }
         self.objects.push(ObjectHooks { library: Arc::new(library), file, pids: vec![pid], hooks });
-        Seen::Hooked(self.objects.len() - 1)
+        self.hooked.push(BTreeSet::from([pid]));
+        Seen::Hooked(self.hooked.len() - 1)
     }
 
     /// libssl of OpenSSL 3 does not say its version; the libcrypto that the process maps beside it does.
@@ -170,10 +195,6 @@ impl Discovery {
     fn skip(&mut self, pid: u32, what: &str, why: String) {
         self.skipped.push(Skipped { pid: Some(pid), what: what.to_owned(), why });
     }
-
-    fn finish(self, target: &Target) -> Plan {
-        Plan { scope: target.scope.clone(), objects: self.objects, skipped: self.skipped }
-    }
 }
 
 /// Opens the file behind a mapping.
@@ -189,12 +210,16 @@ async fn look_into(file: Arc<ForeignFile>) -> Looked {
     let looked = in_time(move || match parse(&file) {
         Ok(object) => match ssl::hooks(&object) {
             Ok(found) => Looked::Tls(Box::new(found)),
-            Err(ssl::NotTls) => Looked::Foreign,
+            Err(error @ ssl::NotTls) => Looked::Foreign(error.to_string()),
         },
-        Err(error) if error.is_foreign() => Looked::Foreign,
+        Err(error) if error.is_foreign() => Looked::Foreign(describe(&error)),
         Err(error) => Looked::Broken(describe(&error)),
     });
     looked.await.unwrap_or_else(|| Looked::Broken(no_answer()))
+}
+
+fn file_name(file: &ForeignFile) -> String {
+    file.name().to_string_lossy().into_owned()
 }
 
 fn parse(file: &ForeignFile) -> Result<Object, ObjectError> {
@@ -223,23 +248,31 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The reasons of a plan in which nothing is hooked, by process, as lines.
-pub fn reasons(plan: &Plan, target: &Target) -> Vec<String> {
-    let mut by_pid: BTreeMap<Option<u32>, Vec<&Skipped>> = BTreeMap::new();
-    for skipped in &plan.skipped {
-        by_pid.entry(skipped.pid).or_default().push(skipped);
-    }
-    let mut lines = Vec::new();
-    for (pid, skipped) in by_pid {
-        let comm = target.processes.iter().find(|process| Some(process.pid) == pid);
-        let comm = comm.map_or("", |process| process.comm.as_str());
-        for Skipped { what, why, pid: _ } in skipped {
-            let (what, why) = (what.escape_debug(), why.escape_debug());
-            lines.push(match pid {
-                Some(pid) => format!("{}[{pid}]: {what}: {why}", comm.escape_debug()),
-                None => format!("{what}: {why}"),
-            });
+/// What a reader wants to know of the files that were not hooked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What should perhaps have been.
+    Skipped,
+    /// Each file.
+    Everything,
+}
+
+/// What was not hooked and why, by process, as lines.
+pub fn reasons(plan: &Plan, target: &Target, detail: Detail) -> Vec<String> {
+    let foreign: &[Skipped] = match detail {
+        Detail::Skipped => &[],
+        Detail::Everything => &plan.foreign,
+    };
+    let mut all: Vec<&Skipped> = plan.skipped.iter().chain(foreign).collect();
+    all.sort_by_key(|skipped| skipped.pid);
+    let line = |Skipped { pid, what, why }: &Skipped| {
+        let process = target.processes.iter().find(|process| Some(process.pid) == *pid);
+        let comm = process.map_or("", |process| process.comm.as_str());
+        let (comm, what, why) = (comm.escape_debug(), what.escape_debug(), why.escape_debug());
+        match pid {
+            Some(pid) => format!("{comm}[{pid}]: {what}: {why}"),
+            None => format!("{what}: {why}"),
         }
-    }
-    lines
+    };
+    all.into_iter().map(line).collect()
 }

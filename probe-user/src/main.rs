@@ -7,7 +7,16 @@ use ctrace::app;
 use ctrace::cli::{self, Verbosity};
 use tracing::level_filters::LevelFilter;
 
+/// Stops the build: a generic function's constant is evaluated when code is generated, so never by check,
+/// clippy or rustdoc.
+#[cfg(bpf_missing)]
+fn require_bpf_programs<T>() {
+    const { panic!(concat!("no BPF programs to embed: ", env!("BPF_MISSING"), "; run `cargo xtask setup`")) }
+}
+
 fn main() -> ExitCode {
+    #[cfg(bpf_missing)]
+    require_bpf_programs::<()>();
     let invocation = cli::parse();
     log_to_stderr(invocation.verbosity);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

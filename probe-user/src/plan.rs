@@ -73,6 +73,8 @@ pub struct Plan {
     pub scope: Scope,
     /// In the order in which the objects were found (by pid, then address).
     pub objects: Vec<ObjectHooks>,
-    /// What was not.
+    /// What should perhaps have been hooked, and was not.
     pub skipped: Vec<Skipped>,
+    /// Files without anything to hook, each once, in the process in which it was seen first.
+    pub foreign: Vec<Skipped>,
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cli::{Trace, Verbosity};
+use crate::discover::{self, Detail};
 use crate::event::Summary;
 use crate::plan::{ObjectHooks, Plan};
 use crate::sink::text;
@@ -16,13 +17,20 @@ pub(super) fn attached(plan: &Plan, target: &Target, verbosity: Verbosity) {
         }
     }
     if verbosity >= Verbosity::Verbose {
-        for skipped in crate::discover::reasons(plan, target) {
+        for skipped in discover::reasons(plan, target, Detail::Everything) {
             eprintln!("skipped: {skipped}");
         }
     }
-    // Whoever started us waits for this line: it comes even with --quiet off and nothing else to say.
-    if verbosity > Verbosity::Quiet {
-        eprintln!("tracing; Ctrl-C stops");
+    // Also with --quiet: whoever started us waits for this line.
+    eprintln!("tracing; Ctrl-C stops");
+}
+
+/// Says that a process has brought an object that was not known at the start.
+pub(super) fn attached_later(object: &ObjectHooks, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal {
+        for pid in &object.pids {
+            eprintln!("process {pid}, started since: {}", library(object));
+        }
     }
 }
 
@@ -63,7 +71,8 @@ fn place(target: &Target, pid: u32) -> String {
 
 fn library(object: &ObjectHooks) -> String {
     let library = &object.library;
-    let functions: BTreeSet<&str> = object.hooks.iter().flat_map(|hook| hook.serves.iter().copied()).collect();
+    let functions: BTreeSet<&str> =
+        object.hooks.iter().flat_map(|hook| hook.serves.iter().copied()).collect();
     let version = match (&library.implementation, &library.version) {
         (Some(implementation), Some(version)) => format!(" ({implementation} {version})"),
         (Some(implementation), None) => format!(" ({implementation})"),

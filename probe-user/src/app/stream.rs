@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use super::ending::Endings;
-use crate::enrich::{Changed, Facts};
+use super::follow::Follower;
+use crate::enrich::Facts;
 use crate::event::{End, Summary};
 use crate::pipeline::Pipeline;
+use crate::plan::ObjectHooks;
 use crate::session::{Session, SessionError};
 use crate::target::Target;
 use crate::target::proc::Proc;
@@ -33,46 +35,59 @@ pub(super) enum StreamError {
     Session(#[from] SessionError),
 }
 
-/// Streams until the end, and reports it.
-pub(super) async fn run(
-    session: &mut Session,
-    pipeline: Pipeline<Facts>,
-    target: &Target,
-    mut endings: Endings,
-) -> Result<Summary, StreamError> {
-    let mut stream = Stream {
-        session,
-        pipeline,
-        target,
-        proc: Proc::default(),
-        housekeeping: Instant::now(),
-        forgetting: Instant::now(),
-        ended: Changed::No,
-    };
-    loop {
-        let end = tokio::select! {
-            biased;
-            end = endings.first() => Some(end),
-            () = stream.session.wait() => stream.round()?,
-        };
-        if let Some(end) = end {
-            return stream.finish(end);
-        }
-    }
-}
-
-struct Stream<'a> {
+/// A trace that is under way.
+pub(super) struct Stream<'a> {
     session: &'a mut Session,
     pipeline: Pipeline<Facts>,
     target: &'a Target,
+    follower: Follower,
     proc: Proc,
     housekeeping: Instant,
     forgetting: Instant,
     /// Whether a process of the target has ended since connections were forgotten.
-    ended: Changed,
+    ended: bool,
 }
 
-impl Stream<'_> {
+impl<'a> Stream<'a> {
+    /// A trace of what is attached.
+    pub(super) fn new(
+        session: &'a mut Session,
+        pipeline: Pipeline<Facts>,
+        target: &'a Target,
+        follower: Follower,
+    ) -> Self {
+        let now = Instant::now();
+        let proc = Proc::default();
+        Self { session, pipeline, target, follower, proc, housekeeping: now, forgetting: now, ended: false }
+    }
+
+    /// Streams until the end, and reports it.
+    pub(super) async fn run(mut self, mut endings: Endings) -> Result<Summary, StreamError> {
+        loop {
+            let end = tokio::select! {
+                biased;
+                end = endings.first() => Some(end),
+                object = self.follower.next() => {
+                    self.attach(&object);
+                    None
+                }
+                () = self.session.wait() => self.round()?,
+            };
+            if let Some(end) = end {
+                return self.finish(end);
+            }
+        }
+    }
+
+    fn attach(&mut self, object: &ObjectHooks) {
+        // The sites first: the first record may come before attach returns.
+        self.pipeline.add_sites(super::sites(object));
+        for (_, error) in self.session.attach(object) {
+            tracing::warn!("{error}");
+        }
+        self.follower.attached(object);
+    }
+
     /// Takes what is in the ring. Tells why to end, if there is a reason.
     fn round(&mut self) -> Result<Option<End>, StreamError> {
         let records = match self.drain() {
@@ -96,7 +111,11 @@ impl Stream<'_> {
         let pipeline = &mut self.pipeline;
         let records = self.session.drain(|bytes| {
             result = pipeline.bytes(bytes);
-            if result.is_err() || pipeline.is_complete() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if result.is_err() || pipeline.is_complete() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         result.map(|()| records)
     }
@@ -113,18 +132,28 @@ impl Stream<'_> {
         }
         self.housekeeping = now;
         self.pipeline.lost(Timestamp::now(), &self.session.lost()?)?;
-        if self.pipeline.origins_mut().take_changed() == Changed::Yes {
-            self.ended = Changed::Yes;
-            if !self.target.any_alive() {
-                return Ok(Some(End::TargetEnded));
-            }
+        let gone = self.follow();
+        self.ended |= gone;
+        if gone && !self.target.any_alive() {
+            return Ok(Some(End::TargetEnded));
         }
-        if self.ended == Changed::Yes && now.duration_since(self.forgetting) >= FORGETTING {
-            (self.forgetting, self.ended) = (now, Changed::No);
+        if self.ended && now.duration_since(self.forgetting) >= FORGETTING {
+            (self.forgetting, self.ended) = (now, false);
             let proc = &self.proc;
             self.session.forget(|pid| proc.process(pid).is_none());
         }
         Ok(None)
+    }
+
+    /// Has processes looked into that execute another program. Tells whether any process has ended.
+    fn follow(&mut self) -> bool {
+        let changed = self.pipeline.origins_mut().take_changed();
+        let (living, gone): (Vec<u32>, Vec<u32>) =
+            changed.into_iter().partition(|pid| self.proc.process(*pid).is_some());
+        for pid in living {
+            self.follower.executed(pid);
+        }
+        !gone.is_empty()
     }
 
     fn finish(mut self, mut end: End) -> Result<Summary, StreamError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use clap::builder::Styles;
+use clap::builder::{NonEmptyStringValueParser, Styles};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -95,7 +95,7 @@ struct Cli {
     /// Say more on standard error (-vv: everything, with the BPF programs' log)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// Say nothing on standard error but errors
+    /// Say nothing on standard error but errors, and that tracing has begun
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 }
@@ -148,7 +148,7 @@ struct SslArgs {
 #[group(required = true, multiple = true, id = "target")]
 struct TargetArgs {
     /// A container: its name, its id, or a unique prefix of either (repeatable)
-    #[arg(short, long = "container", value_name = "NAME|ID", group = "target")]
+    #[arg(short, long = "container", value_name = "NAME|ID", group = "target", value_parser = NonEmptyStringValueParser::new())]
     containers: Vec<String>,
     /// A process and its descendants; of a PID namespace's first process, the whole namespace (repeatable)
     #[arg(short, long = "pid", value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let check = |text: &str, expected: Option<u64>| assert_eq!(super::bytes(text).ok(), expected, "{text}");
+        let check =
+            |text: &str, expected: Option<u64>| assert_eq!(super::bytes(text).ok(), expected, "{text}");
         check("0", Some(0));
         check("4096", Some(4096));
         check("64K", Some(65_536));

@@ -2,7 +2,7 @@
 //!
 //! A fact that cannot be had (the process is gone, no runtime answers) is absent; it never costs data.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use probe_common::Header;
@@ -24,23 +24,14 @@ pub struct Facts {
     living: HashMap<u32, Arc<Origin>>,
     /// Processes that have ended or that execute another program: right only if /proc knows no better.
     stale: HashMap<u32, Arc<Origin>>,
-    changed: Changed,
-}
-
-/// Whether a process in scope has ended since somebody asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Changed {
-    /// None has.
-    No,
-    /// One has, or it executes another program.
-    Yes,
+    changed: BTreeSet<u32>,
 }
 
 impl Facts {
     /// Reads the facts of the processes that are there now.
     pub fn new(containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
         let mut facts =
-            Self { containers, living: HashMap::new(), stale: HashMap::new(), changed: Changed::No };
+            Self { containers, living: HashMap::new(), stale: HashMap::new(), changed: BTreeSet::new() };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             facts.living.insert(pid, Arc::new(origin));
@@ -48,9 +39,9 @@ impl Facts {
         facts
     }
 
-    /// Whether a process has ended since this was called last.
-    pub fn take_changed(&mut self) -> Changed {
-        std::mem::replace(&mut self.changed, Changed::No)
+    /// Processes that have ended, or execute another program, since this was called last.
+    pub fn take_changed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.changed)
     }
 
     fn read(&mut self, header: &Header) -> Arc<Origin> {
@@ -74,7 +65,7 @@ impl Origins for Facts {
     }
 
     fn forget(&mut self, pid: u32) {
-        self.changed = Changed::Yes;
+        self.changed.insert(pid);
         if let Some(origin) = self.living.remove(&pid) {
             if self.stale.len() >= ENDED {
                 self.stale.clear();

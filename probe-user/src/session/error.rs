@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use crate::object::FileOffset;
@@ -17,7 +18,9 @@ const MINIMUM_KERNEL: &str = "5.15";
 #[derive(Debug, Error)]
 pub enum ScopeError {
     /// A cgroup too far down.
-    #[error("cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes by --pid")]
+    #[error(
+        "cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes by --pid"
+    )]
     TooDeep {
         /// Its path.
         path: String,
@@ -51,7 +54,9 @@ pub enum SessionError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The kernel lacks something.
-    #[error("this kernel ({release}) has no {what}: ctrace needs Linux {MINIMUM_KERNEL} or newer with {config}")]
+    #[error(
+        "this kernel ({release}) has no {what}: ctrace needs Linux {MINIMUM_KERNEL} or newer with {config}"
+    )]
     Kernel {
         /// What.
         what: &'static str,
@@ -61,7 +66,9 @@ pub enum SessionError {
         release: String,
     },
     /// The kernel refused a program.
-    #[error("the kernel refused the BPF program {name}; please report it with the output of `ctrace -vv …` and `uname -a`")]
+    #[error(
+        "the kernel refused the BPF program {name}; please report it with the output of `ctrace -vv …` and `uname -a`"
+    )]
     Program {
         /// Its name.
         name: String,
@@ -108,7 +115,9 @@ pub enum SessionError {
         source: io::Error,
     },
     /// A tracepoint does not have the field that it has on every kernel that we know.
-    #[error("{path:?} describes no field {field}: this kernel is not supported yet, please report its `uname -a`")]
+    #[error(
+        "{path:?} describes no field {field}: this kernel is not supported yet, please report its `uname -a`"
+    )]
     Tracepoint {
         /// The description.
         path: PathBuf,
@@ -172,6 +181,17 @@ fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
         cause = error.source();
     }
     false
+}
+
+/// Whether we may do what every session does; better said at once than after all the rest.
+pub fn check_rights() -> Result<(), SessionError> {
+    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let enough = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    if own.contains(CapabilitySet::SYS_ADMIN) || own.contains(enough) {
+        return Ok(());
+    }
+    let source = io::Error::from(rustix::io::Errno::PERM);
+    Err(SessionError::NotPermitted { what: "tracing".to_owned(), source: Box::new(source) })
 }
 
 /// Whether the kernel has what every session needs.

@@ -22,7 +22,7 @@ mod scope;
 mod tracefs;
 mod wire;
 
-pub use error::SessionError;
+pub use error::{SessionError, check_rights};
 use wire::Wire;
 
 /// What [`Session::load`] needs to know.
@@ -134,10 +134,7 @@ impl Session {
 
     fn follow(&mut self, name: &'static str, event: &str) -> Result<(), SessionError> {
         let program: &mut TracePoint = wire::program(&mut self.ebpf, name)?;
-        program
-            .attach("sched", event)
-            .map(|_| ())
-            .map_err(|source| SessionError::program(name, source))
+        program.attach("sched", event).map(|_| ()).map_err(|source| SessionError::program(name, source))
     }
 
     /// Attaches the hooks of an object; the links last as long as the session.
@@ -196,7 +193,12 @@ impl Session {
             }
         }
         let (least, most) = DRAIN_INTERVALS;
-        self.interval = if records > 0 { least } else { (self.interval * 2).min(most) };
+        self.interval = match records {
+            0 => (self.interval * 2).max(least).min(most),
+            // There may be more.
+            DRAIN_RECORDS => Duration::ZERO,
+            _ => least,
+        };
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
@@ -206,7 +208,8 @@ impl Session {
     /// What was lost so far, in each way.
     pub fn lost(&self) -> Result<Vec<(Loss, LossCount)>, SessionError> {
         let sum = |loss: Loss| -> Result<LossCount, SessionError> {
-            let per_cpu = self.lost.get(&(loss as u32), 0).map_err(|source| SessionError::map("LOST", source))?;
+            let per_cpu =
+                self.lost.get(&(loss as u32), 0).map_err(|source| SessionError::map("LOST", source))?;
             Ok(per_cpu.iter().fold(LossCount::default(), |sum, count| LossCount {
                 events: sum.events + count.0.events,
                 bytes: sum.bytes + count.0.bytes,

@@ -30,9 +30,7 @@ pub(super) fn write(ebpf: &mut Ebpf, proc: &Proc, scope: &Scope) -> Result<(), S
         if index >= PID_NAMESPACES {
             return Err(ScopeError::TooManyNamespaces { count: scope.pid_namespaces.len() }.into());
         }
-        namespaces
-            .set(index, Wire(*id), 0)
-            .map_err(|source| SessionError::map("PID_NAMESPACES", source))?;
+        namespaces.set(index, Wire(*id), 0).map_err(|source| SessionError::map("PID_NAMESPACES", source))?;
         filter.pid_namespaces = index + 1;
     }
     filter.threads = u32::from(!scope.pids.is_empty());

@@ -41,12 +41,10 @@ pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| SessionError::program(name, ProgramError::NotLoaded))?;
+    let program =
+        ebpf.program_mut(name).ok_or_else(|| SessionError::program(name, ProgramError::NotLoaded))?;
     program.try_into().map_err(|source| SessionError::program(name, source))
 }
-
 
 /// The ring with its file descriptor in tokio's reactor.
 pub(super) fn poll(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, SessionError> {

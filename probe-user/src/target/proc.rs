@@ -223,7 +223,8 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let open = text.iter().position(|byte| *byte == b'(')?;
     let close = text.iter().rposition(|byte| *byte == b')').filter(|close| *close > open)?;
     let (pid, numbers) = (text.get(..open)?.strip_suffix(b" ")?, text.get(close + 1..)?.strip_prefix(b" ")?);
-    if !pid.is_ascii() || !numbers.is_ascii() || numbers.trim_ascii().is_empty() {
+    let _: u32 = number(pid)?;
+    if !numbers.is_ascii() || numbers.trim_ascii().is_empty() {
         return None;
     }
     let stat = procfs::process::Stat::from_read(text).ok()?;

@@ -1,0 +1,96 @@
+//! Processes that execute another program while they are traced: what they map is looked into as well.
+//!
+//! A library that others map already needs nothing: its probes fire for every process in scope.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::report;
+use crate::cli::Verbosity;
+use crate::discover::Discovery;
+use crate::plan::ObjectHooks;
+
+/// When a process is looked into after it has executed a program: when the dynamic linker has mapped what
+/// the program is linked against, and when an interpreter has loaded its first modules.
+const LOOKS: [Duration; 4] =
+    [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(300), Duration::from_secs(2)];
+
+/// Processes and objects that wait for their turn. What does not fit is not looked into.
+const QUEUE: usize = 1024;
+
+/// Looks into processes beside the stream, so that a file system that does not answer holds up nothing.
+pub(super) struct Follower {
+    executed: mpsc::Sender<u32>,
+    found: mpsc::Receiver<ObjectHooks>,
+    verbosity: Verbosity,
+}
+
+impl Follower {
+    /// Starts with what is known already.
+    pub(super) fn start(discovery: Discovery, verbosity: Verbosity) -> Self {
+        let (executed, requests) = mpsc::channel(QUEUE);
+        let (results, found) = mpsc::channel(QUEUE);
+        tokio::spawn(look(discovery, requests, results));
+        Self { executed, found, verbosity }
+    }
+
+    /// A process executes another program.
+    pub(super) fn executed(&self, pid: u32) {
+        if self.executed.try_send(pid).is_err() {
+            tracing::warn!("too many programs are started at once: process {pid} is not looked into");
+        }
+    }
+
+    /// The next object that is not attached to yet. Cancel safe.
+    pub(super) async fn next(&mut self) -> ObjectHooks {
+        match self.found.recv().await {
+            Some(object) => object,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Says that an object has been attached to.
+    pub(super) fn attached(&self, object: &ObjectHooks) {
+        report::attached_later(object, self.verbosity);
+    }
+}
+
+async fn look(
+    mut discovery: Discovery,
+    mut requests: mpsc::Receiver<u32>,
+    results: mpsc::Sender<ObjectHooks>,
+) {
+    // The counter keeps apart what is due at the same instant.
+    let mut due: BTreeMap<(Instant, u64), u32> = BTreeMap::new();
+    let mut counter = 0;
+    loop {
+        let first = due.first_key_value().map(|(key, _)| *key);
+        tokio::select! {
+            request = requests.recv() => {
+                let Some(pid) = request else { return };
+                for delay in LOOKS {
+                    counter += 1;
+                    due.insert((Instant::now() + delay, counter), pid);
+                }
+            }
+            () = at(first.map(|(instant, _)| instant)) => {
+                let Some((_, pid)) = due.pop_first() else { continue };
+                for object in discovery.more(pid).await {
+                    if results.send(object).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
