@@ -49,20 +49,21 @@ enum Subcommands {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Subcommands::Test(options) => return exit(test::run(&options)),
         Subcommands::Setup(options) => setup::run(options),
         Subcommands::Build(options) => build::run(options),
         Subcommands::Demo => demo::run(),
-        Subcommands::Test(options) => test::run(&options),
         Subcommands::Tidy => tidy::run_all(),
         Subcommands::Vm(options) => vm::run(&options),
         Subcommands::DemoShow(options) => demo::show(options),
         Subcommands::VmGuest => vm_guest::run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
