@@ -158,7 +158,10 @@ fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Ver
 }
 
 fn write_failure(trace: &Trace, source: io::Error) -> Failure {
-    let to = trace.output.as_ref().map_or_else(|| "standard output".to_owned(), |path| format!("{path:?}"));
+    let to = trace.output.as_ref().map_or_else(
+        || "standard output".to_owned(),
+        |path| path.to_string_lossy().escape_debug().to_string(),
+    );
     Failure::Write { to, source }
 }
 

@@ -188,7 +188,7 @@ struct LimitArgs {
     #[arg(long, value_name = "N", value_parser = value::max_bytes, default_value = "1M", hide_default_value = true)]
     max_bytes: u32,
     /// Room for records between the kernel and ctrace, rounded up to a power of two, from 64K to 1G
-    #[arg(long, value_name = "SIZE", value_parser = value::ring_bytes, default_value = "16M")]
+    #[arg(long, value_name = "SIZE", value_parser = value::ring_bytes, default_value = "32M")]
     ring_size: u32,
 }
 

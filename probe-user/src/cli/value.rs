@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn durations() {
         assert_eq!(super::duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(super::duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(super::duration("1h30m"), Ok(Duration::from_mins(90)));
         assert_eq!(super::duration("250ms"), Ok(Duration::from_millis(250)));
         for wrong in ["", "10", "0s", "-1s", "soon"] {
             assert!(super::duration(wrong).is_err(), "{wrong}");

@@ -58,10 +58,19 @@ pub(super) struct Table {
     pub dynamic: bool,
 }
 
+/// Who sees a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Binding {
+    /// Its own source file.
+    Local,
+    /// Every object, unless it is hidden.
+    Global,
+}
+
 /// What was found in all tables.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    symbols: BTreeMap<String, Vec<(bool, Symbol)>>,
+    symbols: BTreeMap<String, Vec<(Binding, Symbol)>>,
     /// The numbers of the symbols in the loader's table, which relocations refer to.
     pub indices: HashMap<u32, String>,
 }
@@ -69,20 +78,23 @@ pub(super) struct Found {
 impl Found {
     /// Global ones only, where there are some: a local function of the same name is a namesake.
     pub(super) fn into_symbols(self) -> BTreeMap<String, Vec<Symbol>> {
-        let pick = |list: Vec<(bool, Symbol)>| {
-            let any_global = list.iter().any(|(global, _)| *global);
-            list.into_iter().filter(|(global, _)| *global || !any_global).map(|(_, symbol)| symbol).collect()
+        let pick = |list: Vec<(Binding, Symbol)>| {
+            let widest = list.iter().map(|(binding, _)| *binding).max();
+            list.into_iter()
+                .filter(|(binding, _)| Some(*binding) == widest)
+                .map(|(_, symbol)| symbol)
+                .collect()
         };
         self.symbols.into_iter().map(|(name, list)| (name, pick(list))).collect()
     }
 
-    fn add(&mut self, name: &str, global: bool, symbol: Symbol) {
+    fn add(&mut self, name: &str, binding: Binding, symbol: Symbol) {
         let list = self.symbols.entry(name.to_owned()).or_default();
         let known = list.iter_mut().find(|(_, known)| known.address == symbol.address);
-        if let Some((known_global, _)) = known {
-            *known_global |= global;
+        if let Some((known, _)) = known {
+            *known = binding.max(*known);
         } else if list.len() < MAX_SAME_NAME {
-            list.push((global, symbol));
+            list.push((binding, symbol));
         }
     }
 }
@@ -121,7 +133,8 @@ pub(super) fn scan(
             {
                 found.indices.insert(index, (*name).to_owned());
             }
-            found.add(name, entry.st_bind() != elf::STB_LOCAL, symbol);
+            let local = entry.st_bind() == elf::STB_LOCAL;
+            found.add(name, if local { Binding::Local } else { Binding::Global }, symbol);
         }
         ControlFlow::<()>::Continue(())
     })?;

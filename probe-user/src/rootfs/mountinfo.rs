@@ -38,7 +38,7 @@ pub struct Layers {
     pub directories: Vec<Vec<u8>>,
 }
 
-/// Mounts that a process sees, at most [`MOUNTS`].
+/// Mounts that a process sees, at most 131 072 of them.
 pub fn of(pid: u32) -> io::Result<Vec<Mount>> {
     read(&format!("/proc/{pid}/mountinfo"))
 }

@@ -153,7 +153,9 @@ impl Session {
     fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook) -> Result<(), SessionError> {
         // The return first: a call that is entered in between is then merely not reported.
         let (names, cookie): (&[&str], _) = match (hook.program, hook.shape) {
-            (Program::Call, shape) => (&["call_return", "call_enter"], shape.map_or(0, |shape| shape.pack())),
+            (Program::Call, shape) => {
+                (&["call_return", "call_enter"], shape.map_or(0, probe_common::CallShape::pack))
+            }
             (Program::Open, _) => (&["open_return"], 0),
         };
         for name in names {

@@ -1,7 +1,7 @@
 //! JSON Lines: one object a line, described by [`schema`] and docs/events.md.
 //!
 //! Owns how a line is put together; its shape is in `line`, and payload is appended by hand, for speed.
-//! It never escapes more than JSON needs: a consumer gets the bytes back as they were.
+//! It escapes what JSON demands and what would act on a terminal; a consumer gets all of it back as it was.
 
 use std::io;
 
@@ -13,6 +13,7 @@ use crate::plan::Plan;
 
 mod line;
 mod string;
+mod terminal;
 
 use line::{Line, LostLine, SslLine, SummaryLine};
 
@@ -31,11 +32,13 @@ impl Json {
 impl Sink for Json {
     fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
         let buffer = self.output.buffer();
+        let start = buffer.len();
         match record {
             Record::Ssl(ssl) => write_ssl(ssl, buffer)?,
             Record::Lost(lost) => serde_json::to_writer(&mut *buffer, &LostLine::new(lost))?,
             Record::Summary(summary) => serde_json::to_writer(&mut *buffer, &SummaryLine::new(summary))?,
         }
+        terminal::escape(buffer, start);
         buffer.push(b'\n');
         self.output.end_record()
     }
