@@ -70,7 +70,7 @@ fn usage_errors() -> Result<()> {
     check_usage(&["ssl", "--all", "--count", "0"], "0")?;
     check_usage(&["ssl", "--all", "--count", "few"], "few")?;
     check_usage(&["ssl", "--all", "--max-bytes", "-5"], "-5")?;
-    check_usage(&["ssl", "--all", "--ring-size", "100000"], "100000")?;
+    check_usage(&["ssl", "--all", "--ring-size", "4K"], "4K")?;
     check_usage(&["ssl", "--all", "--ring-size", "1X"], "1X")?;
     check_usage(&["ssl", "--all", "--color", "pink"], "pink")?;
     check_usage(&["completion", "nosuchshell"], "nosuchshell")
