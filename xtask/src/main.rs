@@ -2,6 +2,7 @@
 //!
 //! Owns the command line only; each command has a module of its own. Nothing here is part of `ctrace`.
 
+mod bench;
 mod build;
 mod demo;
 mod setup;
@@ -35,6 +36,8 @@ enum Subcommands {
     Demo,
     /// Set up, then run every suite that this machine can run; the last line is the numbers.
     Test(test::Options),
+    /// Measure what tracing costs, beside bpftrace, and what ctrace can take; write docs/performance.md.
+    Bench(bench::Options),
     /// Check format, lints, documentation and the design's rules.
     Tidy,
     /// Capture a TLS session under other kernels, each booted in QEMU.
@@ -42,6 +45,9 @@ enum Subcommands {
     /// The part of the demo that runs as root.
     #[command(hide = true)]
     DemoShow(demo::Show),
+    /// The part of the measurements that runs as root.
+    #[command(hide = true)]
+    BenchMeasure(bench::Options),
     /// The part of `vm` that runs in a guest.
     #[command(hide = true)]
     VmGuest,
@@ -53,9 +59,11 @@ fn main() -> ExitCode {
         Subcommands::Setup(options) => setup::run(options),
         Subcommands::Build(options) => build::run(options),
         Subcommands::Demo => demo::run(),
+        Subcommands::Bench(options) => bench::run(options),
         Subcommands::Tidy => tidy::run_all(),
         Subcommands::Vm(options) => vm::run(&options),
         Subcommands::DemoShow(options) => demo::show(options),
+        Subcommands::BenchMeasure(options) => bench::measure(options),
         Subcommands::VmGuest => vm_guest::run(),
     };
     exit(result.map(|()| ExitCode::SUCCESS))

@@ -34,9 +34,9 @@ pub(super) fn attached_later(object: &ObjectHooks, verbosity: Verbosity) {
     }
 }
 
-/// Says how it went, if records do not say it themselves.
+/// Says how it went, if records do not say it themselves, or say it in a file that nobody watches.
 pub(super) fn ended(summary: &Summary, trace: &Trace, verbosity: Verbosity) {
-    if verbosity > Verbosity::Quiet && trace.format.name == "text" {
+    if verbosity > Verbosity::Quiet && (trace.format.name == "text" || trace.output.is_some()) {
         eprintln!("{}", text::summary_line(summary));
     }
 }

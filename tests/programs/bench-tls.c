@@ -1,0 +1,128 @@
+/* The target of the measurements: a TLS connection with itself, in memory, driven by lines on standard input. Each
+ * command is answered by one line:
+ *   call SIZE BATCHES        -> "WRITE READ EMPTY": ns of CPU time per SSL_write, SSL_read that finds SIZE bytes, and
+ *                               SSL_read that finds none
+ *   load SIZE RATE MS        -> "CALLS NS": SSL_write alone, RATE times a second (0: as fast as it can)
+ * Batches of calls are timed, never single ones, and are paced so that a tracer can keep up: one that loses data does
+ * less work, and would look cheap. */
+#include "tls.h"
+#include <openssl/x509.h>
+
+enum { BATCH = 32, SIZE_MAX_CALL = 16384, BYTES_PER_SECOND = 80000000, CALLS_PER_SECOND = 25000 };
+
+static unsigned char payload[SIZE_MAX_CALL], room[SIZE_MAX_CALL];
+
+static uint64_t now(clockid_t clock) {
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* Text, as most of what people look at is. */
+static void payload_fill(void) {
+    static const char LINE[] = "{\"order\":42,\"item\":\"coffee\",\"state\":\"shipped\",\"note\":\"thank you\"}\n";
+    for (size_t at = 0; at < sizeof payload; at++) payload[at] = (unsigned char)LINE[at % (sizeof LINE - 1)];
+}
+
+static void certificate_into(SSL_CTX *context) {
+    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
+    X509 *certificate = X509_new();
+    X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), 86400);
+    X509_set_pubkey(certificate, key);
+    if (!X509_sign(certificate, key, EVP_sha256())) fail("cannot sign a certificate");
+    if (SSL_CTX_use_certificate(context, certificate) != 1 || SSL_CTX_use_PrivateKey(context, key) != 1)
+        fail("cannot use the certificate");
+    X509_free(certificate);
+    EVP_PKEY_free(key);
+}
+
+static void connect_pair(SSL **client, SSL **server) {
+    BIO *near, *far;
+    SSL_CTX *server_context = SSL_CTX_new(TLS_server_method());
+    certificate_into(server_context);
+    SSL_CTX_set_num_tickets(server_context, 0);
+    if (BIO_new_bio_pair(&near, 1 << 20, &far, 1 << 20) != 1) fail("no BIO pair");
+    *client = SSL_new(SSL_CTX_new(TLS_client_method()));
+    *server = SSL_new(server_context);
+    SSL_set_bio(*client, near, near);
+    SSL_set_bio(*server, far, far);
+    SSL_set_connect_state(*client);
+    SSL_set_accept_state(*server);
+    for (int turn = 0; turn < 10; turn++) {
+        int done = SSL_do_handshake(*client);
+        if (SSL_do_handshake(*server) == 1 && done == 1) return;
+    }
+    fail("no handshake");
+}
+
+/* Busy, not asleep: what is measured next finds the caches and the clock of the processor as they are under load. */
+static void spin_until(uint64_t time) {
+    while (now(CLOCK_MONOTONIC) < time) {
+    }
+}
+
+static void call(SSL *client, SSL *server, int size, long batches) {
+    const clockid_t clock = CLOCK_THREAD_CPUTIME_ID;
+    uint64_t spent[3] = {0, 0, 0};
+    uint64_t by_bytes = (uint64_t)size * BATCH * 1000000000u / BYTES_PER_SECOND;
+    uint64_t by_calls = (uint64_t)BATCH * 1000000000u / CALLS_PER_SECOND;
+    uint64_t interval = by_bytes > by_calls ? by_bytes : by_calls, next = now(CLOCK_MONOTONIC);
+    for (long batch = 0; batch < batches; batch++) {
+        spin_until(next);
+        next += interval;
+        uint64_t begin = now(clock);
+        for (int i = 0; i < BATCH; i++)
+            if (SSL_write(client, payload, size) != size) fail("SSL_write");
+        uint64_t written = now(clock);
+        for (int i = 0; i < BATCH; i++)
+            if (SSL_read(server, room, size) != size) fail("SSL_read");
+        uint64_t read = now(clock);
+        for (int i = 0; i < BATCH; i++)
+            if (SSL_read(server, room, size) > 0) fail("SSL_read found data");
+        uint64_t end = now(clock);
+        spent[0] += written - begin;
+        spent[1] += read - written;
+        spent[2] += end - read;
+    }
+    double calls = (double)batches * BATCH;
+    printf("%.1f %.1f %.1f\n", (double)spent[0] / calls, (double)spent[1] / calls, (double)spent[2] / calls);
+}
+
+static void load(SSL *ssl, int size, double rate, double ms) {
+    uint64_t calls = 0, begin = now(CLOCK_MONOTONIC), end = begin + (uint64_t)(ms * 1e6), time = begin;
+    while (time < end) {
+        /* A millisecond's share at a time, at the latest. */
+        uint64_t due = rate > 0 ? (uint64_t)((double)(time - begin) * rate / 1e9) : UINT64_MAX;
+        for (int i = 0; i < BATCH && calls < due; i++, calls++)
+            if (SSL_write(ssl, payload, size) != size) fail("SSL_write");
+        if (calls >= due) sleep_ms(1);
+        time = now(CLOCK_MONOTONIC);
+    }
+    printf("%llu %llu\n", (unsigned long long)calls, (unsigned long long)(time - begin));
+}
+
+int main(void) {
+    SSL *client, *server, *source, *sink;
+    payload_fill();
+    connect_pair(&client, &server);
+    connect_pair(&source, &sink);
+    /* What the loaded connection sends goes nowhere. */
+    SSL_set0_wbio(source, BIO_new(BIO_s_null()));
+    printf("ready\n");
+    fflush(stdout);
+    char line[256];
+    while (fgets(line, sizeof line, stdin)) {
+        long size, batches;
+        double rate, ms;
+        if (sscanf(line, "call %ld %ld", &size, &batches) == 2 && size > 0 && size <= SIZE_MAX_CALL) {
+            call(client, server, (int)size, batches);
+        } else if (sscanf(line, "load %ld %lf %lf", &size, &rate, &ms) == 3 && size > 0 && size <= SIZE_MAX_CALL) {
+            load(source, (int)size, rate, ms);
+        } else {
+            fail("not understood: %s", line);
+        }
+        fflush(stdout);
+    }
+    return 0;
+}

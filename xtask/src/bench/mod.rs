@@ -1,0 +1,103 @@
+//! `cargo xtask bench`: what tracing costs the traced program, and how much ctrace itself can take.
+//!
+//! Owns what is measured and in which order; `docs/performance.md` tells how to read it. Everything is measured in
+//! rounds that alternate between the ways to trace, so that a change of the machine's speed meets them all. It never
+//! judges the figures, except with `--check`, and never measures a build other than the release build.
+
+mod calls;
+mod load;
+mod machine;
+mod nginx;
+mod process;
+mod report;
+mod statistics;
+mod tracer;
+
+use anyhow::{Context, Result, bail};
+use ctrace_tests::program;
+
+use crate::shell::{self, Root};
+use crate::{build, setup};
+
+/// How much to measure.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Fewer and shorter rounds: about a minute, instead of five.
+    #[arg(long)]
+    quick: bool,
+    /// Fail when ctrace adds more than half of what bpftrace adds to an SSL_write, loses records at 20 000 calls a
+    /// second, or takes more than 100 MiB of memory.
+    #[arg(long)]
+    check: bool,
+}
+
+/// How long the measurements are.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    /// Of each way to trace; odd, so that a median is one of the values.
+    rounds: usize,
+    /// Batches of 32 calls, of each kind and size, in a round.
+    batches: u32,
+    /// Of a load, in milliseconds.
+    load_ms: u32,
+    /// Of requests to nginx in a round, in seconds.
+    request_seconds: u32,
+}
+
+const FULL: Extent = Extent { rounds: 7, batches: 200, load_ms: 2000, request_seconds: 2 };
+const QUICK: Extent = Extent { rounds: 3, batches: 60, load_ms: 1000, request_seconds: 1 };
+
+/// The command itself: prepares as the user, measures as root.
+pub(crate) fn run(options: Options) -> Result<()> {
+    let undone = setup::prepare(setup::Options { bench: true, ..setup::Options::default() })?;
+    // Docker is not needed here, and without bpftrace or nginx the other measurements are as good.
+    for step in &undone {
+        println!("  without {}: {}", step.name, step.why);
+    }
+    println!("build");
+    build::release()?;
+    program(process::PROGRAM)?;
+
+    let root = Root::detect();
+    if root == Root::Never {
+        bail!("tracing takes root, and there is neither root nor a sudo that works here");
+    }
+    let mut measure = root.command(&std::env::current_exe()?.to_string_lossy(), &[]);
+    measure.arg("bench-measure");
+    measure.args(options.quick.then_some("--quick")).args(options.check.then_some("--check"));
+    let status = measure.status().with_context(|| format!("cannot run `{}`", shell::shown(&measure)))?;
+    if !status.success() {
+        bail!("the measurements ended with {status}");
+    }
+    Ok(())
+}
+
+/// The part that runs as root.
+pub(crate) fn measure(options: Options) -> Result<()> {
+    let extent = if options.quick { QUICK } else { FULL };
+    eprintln!("bench: {} rounds; another load on this machine makes the figures worthless", extent.rounds);
+    let calls = calls::measure(extent)?;
+    let requests = nginx::measure(extent)?;
+    let load = load::measure(extent)?;
+
+    let mut report = report::Report::default();
+    machine::describe(&mut report)?;
+    calls.describe(&mut report);
+    nginx::describe(requests.as_ref(), &mut report);
+    load.describe(&mut report);
+    println!("{}", report.text());
+    let file = report.write()?;
+    println!("written to {}", file.display());
+    if options.check {
+        check(&[calls.failures(), load.failures()].concat())?;
+    }
+    Ok(())
+}
+
+fn check(failures: &[String]) -> Result<()> {
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
+    }
+    println!("check: all limits are kept");
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The report: Markdown that the command writes into `docs/performance.md`, between two marks.
+//!
+//! Owns the marks and the form. What is outside of the marks is written by people and never touched.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::workspace;
+
+const BEGIN: &str = "<!-- Written by `cargo xtask bench`: -->";
+const END: &str = "<!-- End of what is written by `cargo xtask bench`. -->";
+
+/// Sections of Markdown.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    text: String,
+}
+
+impl Report {
+    /// Adds a paragraph.
+    pub(super) fn paragraph(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push_str("\n\n");
+    }
+
+    /// Adds a table; the first column is of words, the others are of numbers.
+    pub(super) fn table<const N: usize>(&mut self, header: [&str; N], rows: &[[String; N]]) {
+        let mut line = |cells: &[String]| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+        };
+        line(&header.map(str::to_owned));
+        let mut rule = ["---:"; N].map(str::to_owned);
+        if let Some(first) = rule.first_mut() {
+            "---".clone_into(first);
+        }
+        line(&rule);
+        for row in rows {
+            line(row);
+        }
+        self.text.push('\n');
+    }
+
+    /// What was added.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Puts it into the document, in the place of what an earlier run wrote.
+    pub(super) fn write(&self) -> Result<PathBuf> {
+        let file = workspace::root().join("docs/performance.md");
+        let old = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let new = replaced(&old, &self.text)
+            .with_context(|| format!("{} lacks the marks {BEGIN} and {END}", file.display()))?;
+        fs::write(&file, new).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+}
+
+fn replaced(document: &str, text: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{text}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_marks_is_replaced() {
+        let document = format!("# A\n{BEGIN}\nold\n{END}\nB\n");
+        let expected = format!("# A\n{BEGIN}\n\nnew\n\n{END}\nB\n");
+        assert_eq!(replaced(&document, "new\n\n"), Some(expected));
+        assert_eq!(replaced("# A", "new"), None);
+    }
+
+    #[test]
+    fn a_table_has_a_rule_below_its_header() {
+        let mut report = Report::default();
+        report.table(["a", "b"], &[["1".to_owned(), "2".to_owned()]]);
+        assert_eq!(report.text(), "| a | b |\n| --- | ---: |\n| 1 | 2 |\n\n");
+    }
+}

@@ -1,0 +1,183 @@
+//! The ways to trace a process that are compared, started and ended.
+//!
+//! Owns when a tracer counts as attached. Never measures what the tracer does to its target.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context, Result, bail};
+use ctrace_tests::{Child, Ctrace, library, program, script};
+use rustix::process::Signal;
+use tempfile::NamedTempFile;
+
+use super::process::PROGRAM;
+use crate::shell;
+
+/// How long bpftrace may take to compile and attach.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take to end.
+const BPFTRACE_ENDS: Duration = Duration::from_secs(5);
+/// The probes of `bench-tls.bt`: entry and return of four functions.
+const BPFTRACE_PROBES: usize = 8;
+
+/// A way to trace, or not to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nothing is attached.
+    Untraced,
+    /// ctrace traces the process.
+    Ctrace,
+    /// ctrace traces another process that maps the same library: its probes are hit and nothing is selected.
+    Elsewhere,
+    /// bpftrace captures the same functions.
+    Bpftrace,
+}
+
+/// A process to trace, and an idle one that maps the same libraries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pids {
+    pub(super) measured: u32,
+    pub(super) idle: u32,
+}
+
+/// A tracer that has attached.
+#[derive(Debug)]
+pub(super) struct Tracer {
+    running: Running,
+    /// How long it took from its start.
+    pub(super) attach: Duration,
+}
+
+#[derive(Debug)]
+enum Running {
+    Nothing,
+    Ctrace(Ctrace),
+    Bpftrace { child: Child, _script: NamedTempFile },
+}
+
+/// How a tracer ended.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    /// How long it took; none when it did not end by itself.
+    pub(super) detach: Option<Duration>,
+    /// What it said that it lost; bpftrace does not say.
+    pub(super) lost: Option<String>,
+}
+
+impl Tracer {
+    /// Attaches, and returns when everything is attached.
+    pub(super) fn start(way: Way, pids: Pids) -> Result<Self> {
+        let begin = Instant::now();
+        let running = match way {
+            Way::Untraced => Running::Nothing,
+            Way::Ctrace => Running::Ctrace(ctrace(pids.measured)?),
+            Way::Elsewhere => Running::Ctrace(ctrace(pids.idle)?),
+            Way::Bpftrace => bpftrace(pids.measured)?,
+        };
+        Ok(Self { running, attach: begin.elapsed() })
+    }
+
+    /// The process id of a tracer.
+    pub(super) fn id(&self) -> Option<u32> {
+        match &self.running {
+            Running::Nothing => None,
+            Running::Ctrace(ctrace) => Some(ctrace.id()),
+            Running::Bpftrace { child, .. } => Some(child.id()),
+        }
+    }
+
+    /// Detaches as Ctrl-C does.
+    pub(super) fn finish(self) -> Result<Ended> {
+        let begin = Instant::now();
+        let (ended, lost) = match self.running {
+            Running::Nothing => (true, None),
+            Running::Ctrace(ctrace) => (true, lost(&ctrace.finish()?.stderr)?),
+            Running::Bpftrace { mut child, .. } => {
+                child.signal(Signal::INT)?;
+                // bpftrace 0.17 sometimes misses the signal: it is killed then, as it is dropped.
+                (child.wait(BPFTRACE_ENDS).is_ok(), None)
+            }
+        };
+        Ok(Ended { detach: ended.then(|| begin.elapsed()), lost })
+    }
+}
+
+fn ctrace(pid: u32) -> Result<Ctrace> {
+    Ctrace::start(&["ssl", "--pid", &pid.to_string(), "-o", "json", "--output", "/dev/null"])
+}
+
+/// What the summary on standard error says of losses.
+fn lost(stderr: &str) -> Result<Option<String>> {
+    let summary = stderr.lines().find(|line| line.starts_with("summary:"));
+    let summary = summary.with_context(|| format!("ctrace wrote no summary, but:\n{stderr}"))?;
+    if summary.ends_with("; nothing lost") {
+        return Ok(None);
+    }
+    let lost = summary.split_once("; lost ").map(|(_, lost)| lost.to_owned());
+    Ok(Some(lost.with_context(|| format!("the summary does not tell what was lost: {summary}"))?))
+}
+
+/// Where bpftrace is, if it is installed.
+pub(super) fn bpftrace_program() -> Option<PathBuf> {
+    shell::find("bpftrace")
+}
+
+fn bpftrace(pid: u32) -> Result<Running> {
+    let file = bpftrace_program().context("bpftrace is not installed")?;
+    let libssl = library(&program(PROGRAM)?, "libssl.so.3")?;
+    let script = bpftrace_script(&libssl)?;
+    let mut command = shell::command(&file.to_string_lossy());
+    // As much of a payload as it can take: 200 bytes, by what fits the stack of a BPF program.
+    command.env("BPFTRACE_STRLEN", "200").args(["-o", "/dev/null"]).arg(script.path()).arg(pid.to_string());
+    let child = Child::start_with_stdout(&mut command, Stdio::null())?;
+    wait_for_probes(&child)?;
+    Ok(Running::Bpftrace { child, _script: script })
+}
+
+fn bpftrace_script(libssl: &Path) -> Result<NamedTempFile> {
+    let source = script("bench-tls.bt");
+    let text = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    let file = NamedTempFile::with_suffix(".bt").context("no file for the bpftrace script")?;
+    let text = text.replace("LIBSSL", &libssl.to_string_lossy());
+    fs::write(file.path(), text).with_context(|| format!("cannot write {}", file.path().display()))?;
+    Ok(file)
+}
+
+/// bpftrace says that it attaches, but not when it has: it has as many perf events as probes and CPUs then.
+fn wait_for_probes(child: &Child) -> Result<()> {
+    let wanted = BPFTRACE_PROBES + thread::available_parallelism()?.get();
+    let deadline = Instant::now() + PATIENCE;
+    while perf_events(child.id()) < wanted {
+        if Instant::now() > deadline || !Path::new(&format!("/proc/{}/fd", child.id())).exists() {
+            bail!("bpftrace did not attach; try it by hand with tests/programs/bench-tls.bt");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    // The last perf event is there before its program is attached to it.
+    thread::sleep(Duration::from_millis(100));
+    Ok(())
+}
+
+fn perf_events(pid: u32) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.filter(|link| link.as_os_str() == "anon_inode:[perf_event]").count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_tells_what_was_lost() {
+        let check = |stderr: &str, expected: Option<Option<&str>>| {
+            assert_eq!(lost(stderr).ok(), expected.map(|lost| lost.map(str::to_owned)), "{stderr}");
+        };
+        check("tracing\nsummary: 2 calls, 9 bytes in 1.0 s (interrupted); nothing lost", Some(None));
+        check("summary: 2 calls; lost 1 record", Some(Some("1 record")));
+        check("summary: 2 calls", None);
+        check("tracing", None);
+    }
+}
