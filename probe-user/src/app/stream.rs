@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use probe_common::{Loss, LossCount};
 use thiserror::Error;
 
 use super::ending::Endings;
@@ -13,7 +14,7 @@ use crate::enrich::Facts;
 use crate::event::{End, Summary};
 use crate::pipeline::Pipeline;
 use crate::plan::ObjectHooks;
-use crate::session::{Session, SessionError};
+use crate::session::{Drained, Session, SessionError};
 use crate::target::Target;
 use crate::target::proc::Proc;
 
@@ -44,6 +45,8 @@ pub(super) struct Stream<'a> {
     proc: Proc,
     housekeeping: Instant,
     forgetting: Instant,
+    /// What was lost so far.
+    lost: Vec<(Loss, LossCount)>,
     /// Whether a process of the target has ended since connections were forgotten.
     ended: bool,
 }
@@ -58,7 +61,17 @@ impl<'a> Stream<'a> {
     ) -> Self {
         let now = Instant::now();
         let proc = Proc::default();
-        Self { session, pipeline, target, follower, proc, housekeeping: now, forgetting: now, ended: false }
+        Self {
+            session,
+            pipeline,
+            target,
+            follower,
+            proc,
+            housekeeping: now,
+            forgetting: now,
+            lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
+            ended: false,
+        }
     }
 
     /// Streams until the end, and reports it.
@@ -90,15 +103,15 @@ impl<'a> Stream<'a> {
 
     /// Takes what is in the ring. Tells why to end, if there is a reason.
     fn round(&mut self) -> Result<Option<End>, StreamError> {
-        let records = match self.drain() {
-            Ok(records) => records,
+        let drained = match self.drain() {
+            Ok(drained) => drained,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Some(End::OutputClosed)),
             Err(error) => return Err(error.into()),
         };
         if self.pipeline.is_complete() {
             return Ok(Some(End::Count));
         }
-        match self.look_after(records) {
+        match self.look_after(drained) {
             Err(StreamError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Ok(Some(End::OutputClosed))
             }
@@ -106,10 +119,10 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn drain(&mut self) -> io::Result<usize> {
+    fn drain(&mut self) -> io::Result<Drained> {
         let mut result = Ok(());
         let pipeline = &mut self.pipeline;
-        let records = self.session.drain(|bytes| {
+        let drained = self.session.drain(|bytes| {
             result = pipeline.bytes(bytes);
             if result.is_err() || pipeline.is_complete() {
                 ControlFlow::Break(())
@@ -117,13 +130,13 @@ impl<'a> Stream<'a> {
                 ControlFlow::Continue(())
             }
         });
-        result.map(|()| records)
+        result.map(|()| drained)
     }
 
     /// What is not about single records: pauses, losses, the end of the target.
-    fn look_after(&mut self, records: usize) -> Result<Option<End>, StreamError> {
+    fn look_after(&mut self, drained: Drained) -> Result<Option<End>, StreamError> {
         let now = Instant::now();
-        if records == 0 {
+        if drained != Drained::Part {
             self.pipeline.idle(now)?;
             self.pipeline.flush()?;
         }
@@ -131,8 +144,9 @@ impl<'a> Stream<'a> {
             return Ok(None);
         }
         self.housekeeping = now;
-        self.pipeline.lost(Timestamp::now(), &self.session.lost()?)?;
-        let gone = self.follow();
+        let lost = self.report_losses()?;
+        // What was lost may have told of an end.
+        let gone = self.follow() || lost;
         self.ended |= gone;
         if gone && !self.target.any_alive() {
             return Ok(Some(End::TargetEnded));
@@ -143,6 +157,19 @@ impl<'a> Stream<'a> {
             self.session.forget(|pid| proc.process(pid).is_none());
         }
         Ok(None)
+    }
+
+    /// Tells whether there were any since the last time.
+    fn report_losses(&mut self) -> Result<bool, StreamError> {
+        let lost = self.session.lost()?;
+        let any = lost != self.lost;
+        if any {
+            // The record that a process has ended may be among it, and its id be another process's by now.
+            self.pipeline.origins_mut().distrust();
+            self.pipeline.lost(Timestamp::now(), &lost)?;
+            self.lost = lost;
+        }
+        Ok(any)
     }
 
     /// Has processes looked into that execute another program. Tells whether any process has ended.
@@ -160,7 +187,7 @@ impl<'a> Stream<'a> {
         let until = Instant::now() + LAST_DRAIN;
         while !matches!(end, End::OutputClosed | End::Count) && Instant::now() < until {
             match self.drain() {
-                Ok(0) => break,
+                Ok(Drained::Nothing) => break,
                 Ok(_) if self.pipeline.is_complete() => end = End::Count,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end = End::OutputClosed,
@@ -168,9 +195,11 @@ impl<'a> Stream<'a> {
             }
         }
         if end != End::OutputClosed {
-            match self.pipeline.lost(Timestamp::now(), &self.session.lost()?) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end = End::OutputClosed,
-                other => other?,
+            match self.report_losses() {
+                Err(StreamError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    end = End::OutputClosed;
+                }
+                other => drop(other?),
             }
         }
         Ok(self.pipeline.finish(Timestamp::now(), end)?)

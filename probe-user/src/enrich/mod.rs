@@ -44,6 +44,23 @@ impl Facts {
         std::mem::take(&mut self.changed)
     }
 
+    /// To be called when records were lost: what was not seen may have changed anything. Every process is
+    /// read again at its next call.
+    pub fn distrust(&mut self) {
+        for pid in self.living.keys().copied().collect::<Vec<_>>() {
+            self.retire(pid);
+        }
+    }
+
+    fn retire(&mut self, pid: u32) {
+        if let Some(origin) = self.living.remove(&pid) {
+            if self.stale.len() >= ENDED {
+                self.stale.clear();
+            }
+            self.stale.insert(pid, origin);
+        }
+    }
+
     fn read(&mut self, header: &Header) -> Arc<Origin> {
         let origin = self.containers.origin(header.pid, header.cgroup);
         let has_gone = origin.process.vpid.is_none();
@@ -66,11 +83,6 @@ impl Origins for Facts {
 
     fn forget(&mut self, pid: u32) {
         self.changed.insert(pid);
-        if let Some(origin) = self.living.remove(&pid) {
-            if self.stale.len() >= ENDED {
-                self.stale.clear();
-            }
-            self.stale.insert(pid, origin);
-        }
+        self.retire(pid);
     }
 }

@@ -49,6 +49,17 @@ pub enum Log {
 /// An eighth leaves the reader time, and is rare enough to cost the target nothing (docs/performance.md).
 const WAKE_FRACTION_SHIFT: u32 = 3;
 
+/// How much of the ring was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// There was nothing.
+    Nothing,
+    /// All that was there.
+    All,
+    /// As much as is taken at once; there may be more.
+    Part,
+}
+
 /// How long [`Session::wait`] waits at the least and at the most for data that nobody woke us for.
 const DRAIN_INTERVALS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 
@@ -183,7 +194,7 @@ impl Session {
     }
 
     /// Hands the records that are there to `visit`, oldest first, until it breaks.
-    pub fn drain(&mut self, mut visit: impl FnMut(&[u8]) -> ControlFlow<()>) -> usize {
+    pub fn drain(&mut self, mut visit: impl FnMut(&[u8]) -> ControlFlow<()>) -> Drained {
         let ring = self.ring.get_mut();
         let mut records = 0;
         while records < DRAIN_RECORDS
@@ -195,16 +206,16 @@ impl Session {
             }
         }
         let (least, most) = DRAIN_INTERVALS;
-        self.interval = match records {
-            0 => (self.interval * 2).max(least).min(most),
-            // There may be more.
-            DRAIN_RECORDS => Duration::ZERO,
-            _ => least,
+        let (drained, interval) = match records {
+            0 => (Drained::Nothing, (self.interval * 2).max(least).min(most)),
+            DRAIN_RECORDS => (Drained::Part, Duration::ZERO),
+            _ => (Drained::All, least),
         };
+        self.interval = interval;
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        records
+        drained
     }
 
     /// What was lost so far, in each way.
