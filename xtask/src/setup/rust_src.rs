@@ -130,11 +130,11 @@ fn download(work: &Path, release: &str) -> Result<PathBuf> {
     bail!("no rust-src {release} there: {}", tried.join("; "))
 }
 
-/// The machine's own mirror of Debian, or else Debian's.
+/// The machine's own mirror of Debian.
 fn mirror() -> Result<String> {
     let sites = shell::read(shell::command("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
     let own = sites.lines().map(|site| site.trim_end_matches('/')).find(|site| site.ends_with("/debian"));
-    Ok(own.unwrap_or("http://deb.debian.org/debian").to_owned())
+    own.map(str::to_owned).context("no mirror of Debian is among this machine's package sources")
 }
 
 fn from_suite(dir: &Path, mirror: &str, suite: &str, release: &str) -> Result<PathBuf> {
