@@ -43,7 +43,6 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
             Length::Returned => 0,
             Length::OutArgument(n) => frames.arguments[usize::from(n & 7)],
         },
-        caller: mem::user(stack).unwrap_or(0),
     };
     place(frames, frame)
 }
@@ -117,14 +116,15 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     if length == 0 {
         return None;
     }
-    let call = describe(current, &frame, length);
+    // The kernel has set the instruction pointer to where the function returns to: the caller.
+    let call = describe(current, &frame, length, regs.rip);
     payload(call, frame.buffer);
     Some(())
 }
 
 /// The call's record, without payload yet.
 #[inline(always)]
-fn describe(current: Current, frame: &Frame, length: u64) -> Call {
+fn describe(current: Current, frame: &Frame, length: u64, caller: u64) -> Call {
     let shape = CallShape::unpack(frame.cookie);
     let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
     let mut call = Call {
@@ -133,7 +133,7 @@ fn describe(current: Current, frame: &Frame, length: u64) -> Call {
         number: 0,
         stream_offset: 0,
         length,
-        caller: frame.caller,
+        caller,
         site: shape.site,
         flags: match shape.direction {
             Direction::Receive => 0,

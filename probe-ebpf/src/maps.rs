@@ -78,14 +78,12 @@ pub struct Frame {
     pub buffer: u64,
     /// Address of the transferred length, if the shape has one.
     pub length: u64,
-    /// Return address.
-    pub caller: u64,
 }
 
 /// A thread that has not called anything.
 pub const NO_FRAMES: Frames = Frames {
     arguments: [0; 8],
-    frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0, caller: 0 }; DEPTH],
+    frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0 }; DEPTH],
 };
 
 /// ctrace's own process, which is never traced.

@@ -8,7 +8,7 @@
 #include "tls.h"
 #include <openssl/x509.h>
 
-enum { BATCH = 32, SIZE_MAX_CALL = 16384, BYTES_PER_SECOND = 80000000, CALLS_PER_SECOND = 25000 };
+enum { BATCH = 32, SIZE_MAX_CALL = 16384, BYTES_PER_SECOND = 40000000, CALLS_PER_SECOND = 25000 };
 
 static unsigned char payload[SIZE_MAX_CALL], room[SIZE_MAX_CALL];
 

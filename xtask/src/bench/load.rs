@@ -164,14 +164,12 @@ fn row(name: &str, load: &Load) -> [String; 8] {
     let if_traced = |text: String| if traced { text } else { "-".to_owned() };
     // "12 records, 3 bytes: ring buffer full (…)": the number is enough here.
     let lost = load.lost.as_deref().map_or("nothing", |lost| lost.split([',', ':']).next().unwrap_or(lost));
-    let limit = if !traced {
-        "the program"
-    } else if load.cpu > BUSY {
-        "ctrace's thread"
-    } else if name.contains("as fast") {
-        "the program"
-    } else {
-        "-"
+    let limit = match (&load.lost, load.cpu > BUSY) {
+        _ if !traced => "the program",
+        (_, true) => "ctrace's thread",
+        (Some(_), false) => "ctrace, for want of a CPU",
+        (None, false) if name.contains("as fast") => "the program",
+        (None, false) => "-",
     };
     [
         name.to_owned(),

@@ -10,12 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use ctrace_tests::Child;
+use ctrace_tests::{Child, library, program};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::Extent;
-use super::process::{self, Target};
+use super::process::{self, PROGRAM, Target};
 use super::report::Report;
 use super::statistics::median;
 use super::tracer::{Pids, Tracer, Way, bpftrace_program};
@@ -37,8 +37,8 @@ pub(super) struct Requests {
 
 /// Measures all ways in turn, round by round; none when nginx or wrk is not installed.
 pub(super) fn measure(extent: Extent) -> Result<Option<Vec<Requests>>> {
-    let (Some(program), Some(wrk)) = (shell::find("nginx"), shell::find("wrk")) else { return Ok(None) };
-    let nginx = Nginx::start(&program)?;
+    let (Some(nginx), Some(wrk)) = (shell::find("nginx"), shell::find("wrk")) else { return Ok(None) };
+    let nginx = Nginx::start(&nginx)?;
     let idle = Target::start()?;
     let pids = Pids { measured: nginx.worker()?, idle: idle.id() };
     let ways = [Way::Untraced, Way::Ctrace, Way::Elsewhere].into_iter();
@@ -49,7 +49,7 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<Requests>>> {
         for requests in &mut all {
             let tracer = Tracer::start(requests.way, pids)?;
             let before = process::cpu_ns(pids.measured)?;
-            let made = run_wrk(&wrk, nginx.port, extent.request_seconds)?;
+            let made = nginx.load(&wrk, extent.request_seconds)?;
             let us = (process::cpu_ns(pids.measured)? - before) / made / 1e3;
             requests.rounds.push((us, made / f64::from(extent.request_seconds)));
             requests.lost |= tracer.finish()?.lost.is_some();
@@ -66,7 +66,7 @@ pub(super) fn describe(all: Option<&Vec<Requests>>, report: &mut Report) {
         return;
     };
     report.paragraph(&format!(
-        "CPU time of the nginx worker for each request: TLS 1.3, {CONNECTIONS} connections kept open, a body of {BODY} bytes, wrk on the same machine."
+        "CPU time of the nginx worker for each request: TLS 1.3, {CONNECTIONS} connections kept open, a body of {BODY} bytes, wrk on the same machine with a copy of the library of its own."
     ));
     let us = |requests: &Requests| median(requests.rounds.iter().map(|(us, _)| *us));
     let untraced = all.first().map_or(0.0, us);
@@ -99,11 +99,11 @@ pub(super) fn describe(all: Option<&Vec<Requests>>, report: &mut Report) {
 struct Nginx {
     child: Child,
     port: u16,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Nginx {
-    fn start(program: &Path) -> Result<Self> {
+    fn start(nginx: &Path) -> Result<Self> {
         let directory = tempfile::tempdir().context("no directory for nginx")?;
         let file = |name: &str| directory.path().join(name);
         shell::read(shell::command("openssl").args(["req", "-x509", "-newkey", "ec"]).args([
@@ -119,13 +119,16 @@ impl Nginx {
             "-out",
             &file("certificate.pem").to_string_lossy(),
         ]))?;
+        let libssl = library(&program(PROGRAM)?, "libssl.so.3")?;
+        fs::copy(&libssl, file("libssl.so.3"))
+            .with_context(|| format!("cannot copy {}", libssl.display()))?;
         // Free now; nobody else is likely to take it in between.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         fs::write(file("nginx.conf"), configuration(port)).context("cannot write nginx.conf")?;
-        let mut command = shell::command(&program.to_string_lossy());
+        let mut command = shell::command(&nginx.to_string_lossy());
         command.arg("-p").arg(directory.path()).arg("-c").arg(file("nginx.conf")).args(["-e", "stderr"]);
         let child = Child::start_with_stdout(&mut command, Stdio::null())?;
-        let mut nginx = Self { child, port, _directory: directory };
+        let mut nginx = Self { child, port, directory };
         nginx.wait_until_listening()?;
         Ok(nginx)
     }
@@ -148,6 +151,18 @@ impl Nginx {
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
         let worker = text.split_whitespace().next().and_then(|word| word.parse().ok());
         worker.context("nginx has no worker")
+    }
+}
+
+impl Nginx {
+    /// Makes requests, and returns how many. wrk loads a copy of the library, so that it does not run into the
+    /// probes itself: most clients are on other machines.
+    fn load(&self, wrk: &Path, seconds: u32) -> Result<f64> {
+        let mut command = shell::command(&wrk.to_string_lossy());
+        command.env("LD_LIBRARY_PATH", self.directory.path());
+        command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")]);
+        let text = shell::read(command.arg(format!("https://127.0.0.1:{}/", self.port)))?;
+        requests(&text).with_context(|| format!("wrk did not say how many requests it made:\n{text}"))
     }
 }
 
@@ -177,13 +192,6 @@ http {{
 }}
 "
     )
-}
-
-fn run_wrk(wrk: &Path, port: u16, seconds: u32) -> Result<f64> {
-    let mut command = shell::command(&wrk.to_string_lossy());
-    command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")]);
-    let text = shell::read(command.arg(format!("https://127.0.0.1:{port}/")))?;
-    requests(&text).with_context(|| format!("wrk did not say how many requests it made:\n{text}"))
 }
 
 /// The number in wrk's line `  12345 requests in 2.00s, 15.11MB read`; none when some were not answered well.
