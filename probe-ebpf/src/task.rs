@@ -23,11 +23,17 @@ pub fn fork(ctx: &TracePointContext) -> Option<()> {
 #[inline(always)]
 pub fn exec(ctx: &TracePointContext) -> Option<()> {
     let old = mem::field(ctx, mem::constant(&EXEC_OLD_PID))?;
+    let current = Current::any();
     if THREADS.get_ptr(old).is_some() {
-        follow(Current::any().tid());
+        follow(current.tid());
+        if old != current.tid() {
+            // Nobody has that id any more: whoever gets it next is not in scope.
+            THREADS.remove(old).ok();
+        }
     }
+    // What the thread was in the middle of is kept under its id until now.
+    CALLS.remove(current.id & !u64::from(u32::MAX) | u64::from(old)).ok();
     let current = Current::in_scope()?;
-    CALLS.remove(current.id).ok();
     emit::bare(KIND_EXEC, current);
     Some(())
 }
