@@ -64,8 +64,8 @@ pub(super) fn candidates(listing: &Listing, entries: &[Entry]) -> Vec<Candidate>
     listed.chain(unlisted).collect()
 }
 
-/// An exact name, then an exact id, then a unique prefix of an id, then one of a name. Prefixes mean running
-/// containers first: one that has ended is never in the way of one that runs.
+/// An exact name, then an exact id, then a unique prefix of either: one that begins an id here and a name there
+/// is ambiguous. Prefixes mean running containers first: one that has ended is never in the way of one that runs.
 pub(super) fn choose<'a>(
     wanted: &str,
     all: &'a [Candidate],
@@ -76,13 +76,13 @@ pub(super) fn choose<'a>(
     let by_id_prefix = |one: &&Candidate| is_id_prefix(wanted) && one.id.starts_with(wanted);
     let by_name_prefix = |one: &&Candidate| !wanted.is_empty() && one.has_prefix(wanted);
     let running = || all.iter().filter(|one| one.is_running);
-    let steps: [Vec<&Candidate>; 6] = [
+    let by_prefix = |one: &&Candidate| by_id_prefix(one) || by_name_prefix(one);
+    let steps: [Vec<&Candidate>; 5] = [
         running().filter(by_name).collect(),
         all.iter().filter(by_name).collect(),
         all.iter().filter(by_id).collect(),
-        running().filter(by_id_prefix).collect(),
-        running().filter(by_name_prefix).collect(),
-        all.iter().filter(|one| by_id_prefix(one) || by_name_prefix(one)).collect(),
+        running().filter(by_prefix).collect(),
+        all.iter().filter(by_prefix).collect(),
     ];
     let Some(found) = steps.into_iter().find(|found| !found.is_empty()) else {
         return Err(unknown(wanted, all, listing));
@@ -156,7 +156,8 @@ mod tests {
         );
         check("ab", "ab");
         check("aba", "web");
-        check("a", "\"a\" is the beginning of 2 containers");
+        // Two by their ids, one by its name.
+        check("a", "\"a\" is the beginning of 3 containers");
         check(&"ac".repeat(32), "web-2");
         check("d", "database");
         check("da", "database");
