@@ -3,7 +3,7 @@
 //! Reads only. What was looked at and not hooked is kept with its reason: it is the answer to "why is
 //! nothing there?".
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct Discovery {
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
     foreign: Vec<Skipped>,
+    /// Devices that did not answer once: waiting for each of their files could take for ever.
+    silent: HashSet<Device>,
     /// Versions, by the real file of the libcrypto.
     libcrypto: HashMap<RealInode, Option<String>>,
 }
@@ -113,9 +115,17 @@ impl Discovery {
         if let Some(seen) = self.seen.get(&shown) {
             return seen.clone();
         }
+        if self.silent.contains(&mapping.device) {
+            return Seen::Broken(no_answer());
+        }
         let seen = match open(pid, mapping).await {
             Ok(opened) => self.file(pid, opened, all).await,
-            Err(why) => Seen::Broken(why),
+            // Not remembered: the process may have ended in between, and others may map the file.
+            Err(Unopened::Failed(why)) => return Seen::Broken(why),
+            Err(Unopened::Silent) => {
+                self.silent.insert(mapping.device);
+                return Seen::Broken(no_answer());
+            }
         };
         self.seen.insert(shown, seen.clone());
         seen
@@ -197,12 +207,20 @@ impl Discovery {
     }
 }
 
+/// A file could not be opened.
+enum Unopened {
+    /// Its file system did not answer.
+    Silent,
+    /// For this reason.
+    Failed(String),
+}
+
 /// Opens the file behind a mapping.
-async fn open(pid: u32, mapping: &Mapping) -> Result<(ForeignFile, RealInode), String> {
+async fn open(pid: u32, mapping: &Mapping) -> Result<(ForeignFile, RealInode), Unopened> {
     let mapping = mapping.clone();
     match in_time(move || rootfs::inspect(pid, &mapping)).await {
-        Some(opened) => opened.map_err(|error: OpenError| describe(&error)),
-        None => Err(no_answer()),
+        Some(opened) => opened.map_err(|error: OpenError| Unopened::Failed(describe(&error))),
+        None => Err(Unopened::Silent),
     }
 }
 
@@ -275,4 +293,26 @@ pub fn reasons(plan: &Plan, target: &Target, detail: Detail) -> Vec<String> {
         }
     };
     all.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_opened_in_one_process_is_opened_in_the_next() {
+        let own = std::process::id();
+        let mappings = rootfs::executable_mappings(own).unwrap();
+        let first = mappings.first().unwrap();
+        let mut discovery = Discovery::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let gone = discovery.mapping(u32::MAX, first, &mappings).await;
+            assert!(matches!(gone, Seen::Broken(_)), "{gone:?}");
+            let there = discovery.mapping(own, first, &mappings).await;
+            assert!(!matches!(there, Seen::Broken(_)), "{there:?}");
+        });
+    }
 }

@@ -169,7 +169,7 @@ impl SessionError {
     }
 }
 
-/// Whether the kernel said EPERM or EACCES, however deep in the chain of causes.
+/// Whether the kernel said EPERM, however deep in the chain of causes.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
