@@ -15,7 +15,7 @@ use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{ObjectHooks, Plan};
 use crate::session::{self, Session, SessionError};
 use crate::sink::{self, Output};
-use crate::target::{Kind, Target, TargetError};
+use crate::target::{Kind, Selector, Target, TargetError};
 
 mod ending;
 mod follow;
@@ -24,6 +24,7 @@ mod stream;
 
 use ending::Endings;
 use follow::Follower;
+pub use report::say;
 use stream::{Stream, StreamError};
 
 /// Why ctrace could not do what was asked.
@@ -109,13 +110,18 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 }
 
 async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
-    let endings = Endings::new().map_err(Failure::Signals)?;
+    let mut endings = Endings::new().map_err(Failure::Signals)?;
     if trace.action == Action::Run {
         session::check_rights()?;
     }
-    let target = trace.selector.resolve().await?;
-    let mut discovery = Discovery::default();
-    let plan = discovery.plan(&target).await;
+    let (mut target, discovery, plan) = tokio::select! {
+        biased;
+        _ = endings.first() => {
+            say(&"interrupted before anything was attached");
+            return Ok(());
+        }
+        found = find(&trace.selector) => found?,
+    };
     if trace.action == Action::PrintPlan {
         return print(|out| sink::write_plan(&plan, out));
     }
@@ -132,7 +138,9 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     let pipeline = pipeline(&trace, &plan, &target, output);
     let endings = endings.after(trace.duration);
     let endings = if trace.output.is_none() { endings.watching_stdout() } else { endings };
-    let follower = Follower::start(discovery, verbosity);
+    // What began since the first look is looked for once more; from here on the kernel tells of it.
+    target.rescan();
+    let follower = Follower::start(discovery, verbosity, target.processes.iter().map(|process| process.pid));
     let stream = Stream::new(&mut session, pipeline, &target, follower);
     let summary = stream.run(endings).await.map_err(|source| match source {
         StreamError::Write(source) => write_failure(&trace, source),
@@ -140,6 +148,14 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     })?;
     report::ended(&summary, &trace, verbosity);
     Ok(())
+}
+
+/// Looks at the machine. Takes seconds when a container runtime or a file system does not answer.
+async fn find(selector: &Selector) -> Result<(Target, Discovery, Plan), TargetError> {
+    let target = selector.resolve().await?;
+    let mut discovery = Discovery::default();
+    let plan = discovery.plan(&target).await;
+    Ok((target, discovery, plan))
 }
 
 fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Verbosity) -> Failure {

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("ctrace: no event loop can be made: {error}");
+            app::say(&format_args!("ctrace: no event loop can be made: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -39,10 +39,10 @@ fn main() -> ExitCode {
 }
 
 fn print_error(failure: &app::Failure) {
-    eprintln!("ctrace: {failure}");
+    app::say(&format_args!("ctrace: {failure}"));
     let mut cause = failure.source();
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        app::say(&format_args!("  because: {error}"));
         cause = error.source();
     }
 }
@@ -56,6 +56,8 @@ fn log_to_stderr(verbosity: Verbosity) {
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would tell of a closed standard error there, and panic.
+        .log_internal_errors(false)
         .with_max_level(level)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)

@@ -29,11 +29,17 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Starts with what is known already.
-    pub(super) fn start(discovery: Discovery, verbosity: Verbosity) -> Self {
+    /// Starts with what is known already, and looks once more into some processes.
+    pub(super) fn start(
+        discovery: Discovery,
+        verbosity: Verbosity,
+        again: impl IntoIterator<Item = u32>,
+    ) -> Self {
+        let now = Instant::now();
+        let due = (0..).zip(again).map(|(counter, pid)| ((now, counter), pid)).collect();
         let (executed, requests) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
-        tokio::spawn(look(discovery, requests, results));
+        tokio::spawn(look(discovery, due, requests, results));
         Self { executed, found, verbosity }
     }
 
@@ -58,14 +64,14 @@ impl Follower {
     }
 }
 
+/// `due` is by time; the counter keeps apart what is due at the same instant.
 async fn look(
     mut discovery: Discovery,
+    mut due: BTreeMap<(Instant, u64), u32>,
     mut requests: mpsc::Receiver<u32>,
     results: mpsc::Sender<ObjectHooks>,
 ) {
-    // The counter keeps apart what is due at the same instant.
-    let mut due: BTreeMap<(Instant, u64), u32> = BTreeMap::new();
-    let mut counter = 0;
+    let mut counter = due.len() as u64;
     loop {
         let first = due.first_key_value().map(|(key, _)| *key);
         tokio::select! {

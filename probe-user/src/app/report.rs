@@ -1,6 +1,8 @@
 //! What a person reads on standard error while records go to standard output.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::io::{self, Write};
 
 use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
@@ -9,27 +11,33 @@ use crate::plan::{ObjectHooks, Plan};
 use crate::sink::text;
 use crate::target::Target;
 
+/// Writes a line to standard error, in one piece. When nobody reads it any more, nothing happens: `eprintln!`
+/// would panic.
+pub fn say(line: &dyn Display) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 /// Says what is attached, one line per container and library, and that tracing has begun.
 pub(super) fn attached(plan: &Plan, target: &Target, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
         for line in lines(plan, target) {
-            eprintln!("{line}");
+            say(&line);
         }
     }
     if verbosity >= Verbosity::Verbose {
         for skipped in discover::reasons(plan, target, Detail::Everything) {
-            eprintln!("skipped: {skipped}");
+            say(&format_args!("skipped: {skipped}"));
         }
     }
     // Also with --quiet: whoever started us waits for this line.
-    eprintln!("tracing; Ctrl-C stops");
+    say(&"tracing; Ctrl-C stops");
 }
 
 /// Says that a process has brought an object that was not known at the start.
 pub(super) fn attached_later(object: &ObjectHooks, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
         for pid in &object.pids {
-            eprintln!("process {pid}, started since: {}", library(object));
+            say(&format_args!("process {pid}, started since: {}", library(object)));
         }
     }
 }
@@ -37,7 +45,7 @@ pub(super) fn attached_later(object: &ObjectHooks, verbosity: Verbosity) {
 /// Says how it went, if records do not say it themselves, or say it in a file that nobody watches.
 pub(super) fn ended(summary: &Summary, trace: &Trace, verbosity: Verbosity) {
     if verbosity > Verbosity::Quiet && (trace.format.name == "text" || trace.output.is_some()) {
-        eprintln!("{}", text::summary_line(summary));
+        say(&text::summary_line(summary));
     }
 }
 
