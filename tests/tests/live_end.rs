@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Ctrace, Server, Trace, program, require_live};
+use ctrace_tests::{Ctrace, Server, Trace, Transfer, program, require_live};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,6 +104,46 @@ fn the_target_by_pid() -> Result<()> {
     let trace = ctrace.wait(PATIENCE)?;
     check_end(&trace, "target_ended")?;
     trace.streams(|_| true)?.check(&transfers)
+}
+
+#[test]
+fn a_descendant_outlives_its_parent() -> Result<()> {
+    require_live()?;
+    let (server, client) = (program("tls-server")?, program("tls-client")?);
+    let mut shell = Command::new("sh")
+        .args(["-c", "\"$0\" --connections 1 & read _"])
+        .arg(server)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(shell.stdout.take().context("no output")?).lines();
+    let line = lines.next().context("the server says nothing")??;
+    let port = line.strip_prefix("listening ").context("no port")?.to_owned();
+    let ctrace = Ctrace::json(&["--pid", &shell.id().to_string()])?;
+    drop(shell.stdin.take());
+    shell.wait()?;
+    // Longer than ctrace takes to see that the process is gone.
+    thread::sleep(Duration::from_secs(2));
+    let talk = Command::new(client).args(["--port", &port, "--up", "1000", "--down", "1000"]).output()?;
+    ensure!(talk.status.success(), "{}", String::from_utf8_lossy(&talk.stderr));
+    let rest = lines.collect::<std::io::Result<Vec<_>>>()?.join("\n");
+    let trace = ctrace.wait(PATIENCE)?;
+    check_end(&trace, "target_ended")?;
+    trace.check_complete()?;
+    trace.streams(|_| true)?.check(&Transfer::all(&rest)?)
+}
+
+#[test]
+fn nobody_reads_standard_error() -> Result<()> {
+    require_live()?;
+    let server = Server::start("closed-stderr", &[])?;
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut command = Command::new(ctrace_tests::ctrace_binary()?);
+    command.args(["ssl", "--duration", "500ms", "--container", server.container.name()]);
+    let status = command.stdout(Stdio::null()).stderr(writer).status()?;
+    ensure!(status.code() == Some(0), "{status}");
+    Ok(())
 }
 
 #[test]

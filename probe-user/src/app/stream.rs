@@ -20,6 +20,9 @@ use crate::target::proc::Proc;
 
 /// How often losses are read and the target is looked after, while there is something to do.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// How often the target is looked for although nobody has told of an end: a process tells of it before it
+/// has left /proc, long before when it has much memory or other threads, and what it tells can be lost.
+const LOOKING: Duration = Duration::from_secs(1);
 /// How often connections of ended processes are forgotten, if any has ended.
 const FORGETTING: Duration = Duration::from_secs(5);
 /// How long the ring is drained after the end at the most: what the target did until then is reported.
@@ -44,6 +47,7 @@ pub(super) struct Stream<'a> {
     follower: Follower,
     proc: Proc,
     housekeeping: Instant,
+    looking: Instant,
     forgetting: Instant,
     /// What was lost so far.
     lost: Vec<(Loss, LossCount)>,
@@ -60,14 +64,14 @@ impl<'a> Stream<'a> {
         follower: Follower,
     ) -> Self {
         let now = Instant::now();
-        let proc = Proc::default();
         Self {
             session,
             pipeline,
             target,
             follower,
-            proc,
+            proc: Proc::default(),
             housekeeping: now,
+            looking: now,
             forgetting: now,
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
@@ -95,10 +99,13 @@ impl<'a> Stream<'a> {
     fn attach(&mut self, object: &ObjectHooks) {
         // The sites first: the first record may come before attach returns.
         self.pipeline.add_sites(super::sites(object));
-        for (_, error) in self.session.attach(object) {
+        let failed = self.session.attach(object);
+        for (_, error) in &failed {
             tracing::warn!("{error}");
         }
-        self.follower.attached(object);
+        if failed.len() < object.hooks.len() {
+            self.follower.attached(object);
+        }
     }
 
     /// Takes what is in the ring. Tells why to end, if there is a reason.
@@ -148,8 +155,11 @@ impl<'a> Stream<'a> {
         // What was lost may have told of an end.
         let gone = self.follow() || lost;
         self.ended |= gone;
-        if gone && !self.target.any_alive() {
-            return Ok(Some(End::TargetEnded));
+        if gone || now.duration_since(self.looking) >= LOOKING {
+            self.looking = now;
+            if !self.target.any_alive() && !self.session.follows_threads()? {
+                return Ok(Some(End::TargetEnded));
+            }
         }
         if self.ended && now.duration_since(self.forgetting) >= FORGETTING {
             (self.forgetting, self.ended) = (now, false);

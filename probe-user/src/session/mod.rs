@@ -231,6 +231,14 @@ impl Session {
         Loss::ALL.into_iter().map(|loss| Ok((loss, sum(loss)?))).collect()
     }
 
+    /// Whether a thread still runs that is in scope by [`Scope::pids`] or as a descendant of one.
+    ///
+    /// The kernel's set knows descendants whose parents have ended, which /proc does not tell.
+    pub fn follows_threads(&mut self) -> Result<bool, SessionError> {
+        let threads: aya::maps::HashMap<&mut MapData, u32, u8> = wire::map(&mut self.ebpf, "THREADS")?;
+        Ok(threads.keys().next().is_some())
+    }
+
     /// Forgets the connections of processes that have ended, so that their table does not fill up.
     pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();
