@@ -5,7 +5,7 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use probe_common::{
     ConnectionKey, ConnectionState, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, Scope,
@@ -40,10 +40,10 @@ pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(65_536, BPF_F_N
 #[map]
 pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Connections that are known.
+/// Connections that are known. Nothing tells the end of one for certain (a handle is counted by
+/// reference), so the one that was not used for longest makes room; should it go on, it is a new one.
 #[map]
-pub static CONNECTIONS: HashMap<ConnectionKey, ConnectionState> =
-    HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionState> = LruHashMap::with_max_entries(65_536, 0);
 
 /// The number of connections so far.
 #[map]

@@ -112,9 +112,9 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     let mut endings = Endings::new().map_err(Failure::Signals)?;
     if trace.action == Action::Run {
-        session::check_rights()?;
+        session::prepare()?;
     }
-    let (mut target, discovery, plan) = tokio::select! {
+    let (mut target, discovery, mut plan) = tokio::select! {
         biased;
         _ = endings.first() => {
             say(&"interrupted before anything was attached");
@@ -128,16 +128,18 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     if plan.objects.is_empty() {
         return Err(nothing_to_attach(&trace, &plan, &target, verbosity));
     }
-    let output = match &trace.output {
-        Some(path) => Output::create(path)?,
-        None => Output::stdout().map_err(|source| write_failure(&trace, source))?,
-    };
+    let file = trace.output.as_deref().map(Output::create).transpose()?;
     let mut session = load(&trace, &plan, verbosity)?;
-    attach(&mut session, &plan)?;
+    attach(&mut session, &mut plan)?;
     report::attached(&plan, &target, verbosity);
+    let mut endings = endings.after(trace.duration);
+    let output = if let Some(file) = file {
+        file
+    } else {
+        endings = endings.watching_stdout();
+        Output::stdout(endings.stop()).map_err(|source| write_failure(&trace, source))?
+    };
     let pipeline = pipeline(&trace, &plan, &target, output);
-    let endings = endings.after(trace.duration);
-    let endings = if trace.output.is_none() { endings.watching_stdout() } else { endings };
     // What began since the first look is looked for once more; from here on the kernel tells of it.
     target.rescan();
     let follower = Follower::start(discovery, verbosity, target.processes.iter().map(|process| process.pid));
@@ -191,15 +193,19 @@ fn load(trace: &Trace, plan: &Plan, verbosity: Verbosity) -> Result<Session, Ses
 }
 
 /// Attaches everything; some failures are warnings, nothing but failures is an error.
-fn attach(session: &mut Session, plan: &Plan) -> Result<(), SessionError> {
+fn attach(session: &mut Session, plan: &mut Plan) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
-    for object in &plan.objects {
+    for object in &mut plan.objects {
         let failed = session.attach(object);
         attached += object.hooks.len() - failed.len();
-        for (_, error) in failed {
+        for (index, error) in failed {
             tracing::warn!("{error}");
             first.get_or_insert(error);
+            // Its place is kept, because the hooks after it have their numbers; it serves nothing.
+            if let Some(hook) = object.hooks.get_mut(index) {
+                hook.serves.clear();
+            }
         }
     }
     match first {

@@ -75,6 +75,8 @@ impl Discovery {
 
     /// The objects that a process maps and that were not known before.
     pub async fn more(&mut self, pid: u32) -> Vec<ObjectHooks> {
+        // A file that was replaced or copied up since looks the same from outside.
+        self.seen.clear();
         self.process(pid).await;
         self.skipped.clear();
         self.foreign.clear();

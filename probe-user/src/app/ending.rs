@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::event::End;
+use crate::sink::Stop;
 
 /// Exit status after a second Ctrl-C: 128 + SIGINT, as shells have it.
 const INTERRUPTED_TWICE: i32 = 130;
@@ -25,6 +26,8 @@ pub(super) struct Endings {
     deadline: Option<Instant>,
     /// Standard output, if it is a pipe or a socket whose reader can go.
     reader: Option<AsyncFd<OwnedFd>>,
+    /// Set by any of the signals, for code that cannot wait for them.
+    signalled: Arc<AtomicBool>,
 }
 
 impl Endings {
@@ -38,12 +41,18 @@ impl Endings {
             Arc::clone(&interrupted),
         )?;
         signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted)?;
+        let signalled = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
+        {
+            signal_hook::flag::register(signal, Arc::clone(&signalled))?;
+        }
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
             deadline: None,
             reader: None,
+            signalled,
         })
     }
 
@@ -59,9 +68,15 @@ impl Endings {
         self
     }
 
+    /// The same reasons for a writer that waits for its reader.
+    pub(super) fn stop(&self) -> Stop {
+        let deadline = self.deadline.map(Instant::into_std);
+        Stop { requested: Arc::clone(&self.signalled), deadline }
+    }
+
     /// The first reason. Cancel safe.
     pub(super) async fn first(&mut self) -> End {
-        let Self { interrupt, terminate, hangup, deadline, reader } = self;
+        let Self { interrupt, terminate, hangup, deadline, reader, signalled: _ } = self;
         tokio::select! {
             _ = interrupt.recv() => End::Interrupted,
             _ = terminate.recv() => End::Interrupted,

@@ -51,6 +51,8 @@ pub(super) struct Stream<'a> {
     forgetting: Instant,
     /// What was lost so far.
     lost: Vec<(Loss, LossCount)>,
+    /// Whether a process of the target has ended since the target was looked after.
+    gone: bool,
     /// Whether a process of the target has ended since connections were forgotten.
     ended: bool,
 }
@@ -74,6 +76,7 @@ impl<'a> Stream<'a> {
             looking: now,
             forgetting: now,
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
+            gone: false,
             ended: false,
         }
     }
@@ -147,13 +150,14 @@ impl<'a> Stream<'a> {
             self.pipeline.idle(now)?;
             self.pipeline.flush()?;
         }
+        self.gone |= self.follow();
         if now.duration_since(self.housekeeping) < HOUSEKEEPING {
             return Ok(None);
         }
         self.housekeeping = now;
         let lost = self.report_losses()?;
         // What was lost may have told of an end.
-        let gone = self.follow() || lost;
+        let gone = std::mem::take(&mut self.gone) || lost;
         self.ended |= gone;
         if gone || now.duration_since(self.looking) >= LOOKING {
             self.looking = now;

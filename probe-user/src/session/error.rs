@@ -135,7 +135,9 @@ pub enum SessionError {
 impl SessionError {
     /// Whether the cause is a missing right or a missing feature of the kernel.
     pub fn is_kernel_or_rights(&self) -> bool {
-        matches!(self, Self::NotPermitted { .. } | Self::Kernel { .. } | Self::Tracefs { .. })
+        // A kernel that is too old, or built without something, refuses in many ways.
+        let refused = matches!(self, Self::Load(_) | Self::Program { .. } | Self::Tracepoint { .. });
+        refused || matches!(self, Self::NotPermitted { .. } | Self::Kernel { .. } | Self::Tracefs { .. })
     }
 
     pub(super) fn load(source: EbpfError) -> Self {
@@ -184,7 +186,7 @@ fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// Whether we may do what every session does; better said at once than after all the rest.
-pub fn check_rights() -> Result<(), SessionError> {
+pub(super) fn check_rights() -> Result<(), SessionError> {
     let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     let enough = CapabilitySet::BPF | CapabilitySet::PERFMON;
     if own.contains(CapabilitySet::SYS_ADMIN) || own.contains(enough) {

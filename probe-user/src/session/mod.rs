@@ -22,7 +22,7 @@ mod scope;
 mod tracefs;
 mod wire;
 
-pub use error::{SessionError, check_rights};
+pub use error::SessionError;
 use wire::Wire;
 
 /// What [`Session::load`] needs to know.
@@ -79,11 +79,19 @@ pub struct Session {
     ebpf: Ebpf,
 }
 
+/// Makes sure that a session can be had, and says what is missing otherwise.
+///
+/// To be called first of all, before other threads are started: where nobody has mounted tracefs, it is
+/// mounted in a mount namespace of our own, which threads that exist already would not see.
+pub fn prepare() -> Result<(), SessionError> {
+    error::check_rights()?;
+    error::check_kernel()?;
+    tracefs::ensure_mounted()
+}
+
 impl Session {
-    /// Loads all programs. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
+    /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
     pub fn load(options: Options, scope: &Scope) -> Result<Self, SessionError> {
-        error::check_kernel()?;
-        tracefs::ensure_mounted()?;
         let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
         let own_pid = std::process::id();
         let max_bytes = options.max_bytes.min(CALL_BYTES);

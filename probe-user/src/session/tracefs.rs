@@ -14,7 +14,7 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 ///
 /// Where nobody has mounted it (a minimal machine without systemd), it is mounted in a mount namespace
 /// of our own, which ends with us: the machine's mounts stay as they are. Must be called before other
-/// threads are started, because threads that exist keep the old namespace.
+/// threads are started: see [`super::prepare`].
 pub(super) fn ensure_mounted() -> Result<(), SessionError> {
     let events = Path::new(TRACEFS).join("events");
     if events.exists() {

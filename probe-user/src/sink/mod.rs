@@ -15,10 +15,12 @@ mod dump;
 mod escape;
 mod json;
 mod output;
+mod patient;
 pub mod text;
 
 pub use json::{schema, write_plan};
 pub use output::{CreateError, Output};
+pub use patient::Stop;
 
 /// Where records go.
 pub trait Sink: fmt::Debug + Send {

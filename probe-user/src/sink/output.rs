@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::patient::{Patient, Stop};
+
 /// The buffer is written out once it holds so much: the size of a pipe.
 const FULL: usize = 64 * 1024;
 /// Room that is kept after a large record.
@@ -44,10 +46,13 @@ impl Output {
         Self { inner, buffer: Vec::with_capacity(2 * FULL) }
     }
 
-    /// Over standard output, without the line buffer of [`io::stdout`].
-    pub fn stdout() -> io::Result<Self> {
-        let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self::new(Box::new(File::from(stdout))))
+    /// Over standard output, without the line buffer of [`io::stdout`]. Waits for its reader until `stop`.
+    pub fn stdout(stop: Stop) -> io::Result<Self> {
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        if stdout.metadata()?.is_file() {
+            return Ok(Self::new(Box::new(stdout)));
+        }
+        Ok(Self::new(Box::new(Patient::new(stdout, stop))))
     }
 
     /// Over a file that only its owner may read, as the records are secrets. A device or FIFO is taken
