@@ -228,6 +228,17 @@ fn hex_output() -> Result<()> {
 }
 
 #[test]
+fn an_output_that_cannot_be_written() -> Result<()> {
+    require_live()?;
+    let server = Server::start("no-output", &[])?;
+    let path = "/nonexistent/trace.json";
+    let trace = Ctrace::run_to_end(&["ssl", "--container", server.container.name(), "--output", path])?;
+    ensure!(trace.code() == Some(1), "{:?}: {}", trace.code(), trace.stderr);
+    ensure!(trace.stderr.contains(path) && trace.stdout.is_empty(), "{}", trace.stderr);
+    Ok(())
+}
+
+#[test]
 fn quiet_says_only_that_it_traces() -> Result<()> {
     require_live()?;
     let server = Server::start("quiet", &[])?;
