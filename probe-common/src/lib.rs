@@ -25,8 +25,19 @@ pub const CALL_BYTES: u32 = 1024 * 1024;
 pub const KIND_CALL: u32 = 1;
 /// [`Header::kind`] of a bare [`Header`]: the process (thread group) has ended.
 pub const KIND_EXIT: u32 = 2;
-/// [`Header::kind`] of a bare [`Header`]: the process executes another program.
+/// [`Header::kind`] of a bare [`Header`]: the process executes another program. With [`Scope::watch`] also
+/// for processes that are not in scope.
 pub const KIND_EXEC: u32 = 3;
+/// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was made.
+pub const KIND_CGROUP_MADE: u32 = 4;
+/// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was removed.
+pub const KIND_CGROUP_GONE: u32 = 5;
+/// [`Header::kind`] of a bare [`Header`]: the process has mapped a file executable and is stopped, until
+/// userspace has looked at the file (only processes that ctrace itself has started).
+pub const KIND_HELD: u32 = 6;
+
+/// Bytes of a cgroup's path that are told, with the NUL after it. A longer one is cut.
+pub const CGROUP_PATH: usize = 512;
 
 /// What every record of the ring buffer begins with.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -92,6 +103,24 @@ pub const FLAG_TRANSMIT: u32 = 1 << 0;
 pub const FLAG_FROM_START: u32 = 1 << 1;
 /// [`Call::flags`]: the payload of this chunk could not be read from the process; `chunk` is 0 then.
 pub const FLAG_FAULT: u32 = 1 << 2;
+
+/// A cgroup of the v2 hierarchy was made or removed.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CgroupEvent {
+    /// Kind [`KIND_CGROUP_MADE`] or [`KIND_CGROUP_GONE`]; the process is who did it.
+    pub header: Header,
+    /// Its id: the inode number of its directory.
+    pub id: u64,
+    /// Its depth below the root of the hierarchy, whose level is 0.
+    pub level: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Its path in the hierarchy, ended by NUL.
+    pub path: [u8; CGROUP_PATH],
+}
+
+const _: () = assert!(size_of::<CgroupEvent>() == 64 + CGROUP_PATH);
 
 /// A way of losing something: index into the per-CPU map `LOST`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,6 +199,11 @@ pub struct NamespaceId {
     pub inode: u64,
 }
 
+/// Value of the map `CGROUPS`: the cgroup, with all below it, is in scope.
+pub const CGROUP_IN: u8 = 1;
+/// Value of the map `CGROUPS`: the cgroup, with all below it, is not in scope, whatever else says it is.
+pub const CGROUP_OUT: u8 = 2;
+
 /// PID namespaces that a scope may hold.
 pub const PID_NAMESPACES: u32 = 8;
 
@@ -185,4 +219,9 @@ pub struct Scope {
     pub pid_namespaces: u32,
     /// Not zero: the map `THREADS` is in use.
     pub threads: u32,
+    /// Not zero: every exec on the machine is told, and every cgroup that comes or goes.
+    pub watch: u32,
+    /// Not zero: a process that executes another program leaves the map `THREADS`; userspace decides
+    /// whether it comes back.
+    pub leaves_at_exec: u32,
 }

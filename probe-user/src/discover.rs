@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::event::Library;
 use crate::object::{Object, ObjectError};
-use crate::plan::{ObjectHooks, Plan, Skipped};
+use crate::plan::{ObjectHooks, ObjectId, Plan, Skipped};
 use crate::probe::ssl::{self, SslHooks, version};
 use crate::rootfs::{self, Device, ForeignFile, Mapping, OpenError, RealInode};
 use crate::target::Target;
@@ -186,7 +186,8 @@ impl Discovery {
             }
             self.sites += 1;
         }
-        self.objects.push(ObjectHooks { library: Arc::new(library), file, pids: vec![pid], hooks });
+        let id = ObjectId(u32::try_from(self.hooked.len()).unwrap_or(u32::MAX));
+        self.objects.push(ObjectHooks { id, library: Arc::new(library), file, pids: vec![pid], hooks });
         self.hooked.push(BTreeSet::from([pid]));
         Seen::Hooked(self.hooked.len() - 1)
     }

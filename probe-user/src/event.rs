@@ -3,6 +3,7 @@
 //! Field names follow the OpenTelemetry semantic conventions where one exists, nested at the dots.
 //! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +25,23 @@ pub struct Container {
     pub runtime: Option<Runtime>,
     /// The image that it was made from.
     pub image: Option<Image>,
+    /// Its labels: for selection, not part of records.
+    #[serde(skip)]
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// The Kubernetes or Podman pod that it belongs to; records have it as `k8s`.
+    #[serde(skip)]
+    pub pod: Option<Arc<Pod>>,
+}
+
+/// A pod: containers that share namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its Kubernetes namespace; none for a pod of Podman.
+    pub namespace: Option<String>,
+    /// Its unique id.
+    pub uid: Option<String>,
 }
 
 /// A container runtime.

@@ -52,9 +52,17 @@ pub struct Skipped {
     pub why: String,
 }
 
+/// An object that is attached to, or will be: unique in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ObjectId(pub u32);
+
 /// The hooks of one object.
 #[derive(Debug, Serialize)]
 pub struct ObjectHooks {
+    /// Which object it is.
+    #[serde(skip)]
+    pub id: ObjectId,
     /// The library, as events name it.
     pub library: Arc<Library>,
     /// The file; hooks are attached through it.

@@ -95,6 +95,7 @@ impl Origins for Fixed {
                     name: Some("web".into()),
                     runtime: Some(Runtime { name: "docker".into() }),
                     image: Some(Image { name: "web:latest".into() }),
+                    ..Container::default()
                 })),
             },
             2000 => Origin {

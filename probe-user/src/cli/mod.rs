@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::sink;
-use crate::target::Selector;
+use crate::target::{ContainerName, Criteria, Selector};
 
 mod value;
 
@@ -251,7 +251,7 @@ impl From<SslArgs> for Trace {
             Color::Auto => to_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         };
         Self {
-            selector: Selector { all: target.all, containers: target.containers, pids: target.pids },
+            selector: target.into(),
             format: output.format,
             look: sink::Look {
                 colour: if coloured { sink::Colour::On } else { sink::Colour::Off },
@@ -264,6 +264,14 @@ impl From<SslArgs> for Trace {
             ring_bytes: limits.ring_size,
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }
+    }
+}
+
+impl From<TargetArgs> for Selector {
+    fn from(args: TargetArgs) -> Self {
+        let names = args.containers.into_iter().map(|name| ContainerName { runtime: None, name });
+        let containers = Criteria { names: names.collect(), ..Criteria::default() };
+        Self { all: args.all, containers, pids: args.pids, ..Self::default() }
     }
 }
 

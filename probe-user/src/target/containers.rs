@@ -116,6 +116,8 @@ mod tests {
             image: Some("img".into()),
             is_running: true,
             state: "running".into(),
+            labels: Arc::default(),
+            pod: None,
             runtime: "docker",
         };
         let listing = Listing { containers: vec![listed], ..Listing::default() };

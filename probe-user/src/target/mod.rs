@@ -25,14 +25,88 @@ pub use select::{alive, descendants};
 use crate::event::Container;
 
 /// What the user asked for, parsed once.
+///
+/// Containers are chosen by `containers`, processes by `pids`; what is chosen by either is traced. With neither
+/// and a property of processes, or with `all`, it is the whole machine. `exclude` and the properties of
+/// processes (`comms`, `executables`, `uids`) take away from that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     /// Everything on the machine but ctrace.
     pub all: bool,
-    /// Names, ids or unique prefixes of either.
-    pub containers: Vec<String>,
+    /// Which containers.
+    pub containers: Criteria,
+    /// Which containers never.
+    pub exclude: Criteria,
     /// Processes with their descendants.
     pub pids: Vec<u32>,
+    /// Names of processes, as the kernel has them (`comm`).
+    pub comms: Vec<String>,
+    /// Executables: a path in the process's root, or a file name.
+    pub executables: Vec<String>,
+    /// Effective user ids.
+    pub uids: Vec<u32>,
+    /// The sockets to ask instead of those that are known: `RUNTIME=PATH`.
+    pub runtime_sockets: Vec<RuntimeSocket>,
+}
+
+/// Properties of containers. A container must have one of each list that is not empty; of
+/// [`Selector::exclude`], one of any list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Criteria {
+    /// Names, ids or unique prefixes of either.
+    pub names: Vec<ContainerName>,
+    /// Images: as the runtime shows them, without tag or registry too.
+    pub images: Vec<String>,
+    /// Labels: a key, and its value if that matters.
+    pub labels: Vec<(String, Option<String>)>,
+    /// Services of Docker Compose or Podman Compose.
+    pub services: Vec<String>,
+    /// Pods.
+    pub pods: Vec<PodName>,
+    /// Kubernetes namespaces.
+    pub namespaces: Vec<String>,
+}
+
+/// `web`, `docker://web`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerName {
+    /// The runtime's name, if the user gave it.
+    pub runtime: Option<String>,
+    /// A name, an id, or a unique prefix of either.
+    pub name: String,
+}
+
+/// `web-0`, `prod/web-0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodName {
+    /// The Kubernetes namespace, if the user gave it.
+    pub namespace: Option<String>,
+    /// The pod's name.
+    pub name: String,
+}
+
+/// Where a runtime listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeSocket {
+    /// The runtime's name.
+    pub runtime: String,
+    /// Path of its socket, or a URL (`unix://`, `tcp://`).
+    pub address: String,
+}
+
+/// A change of the [`Scope`] while it is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScopeChange {
+    /// A cgroup, with all below it, comes in.
+    EnterCgroup(Cgroup),
+    /// A cgroup, with all below it, is kept out whatever else says it is in.
+    ExcludeCgroup(Cgroup),
+    /// A cgroup is gone (by id).
+    ForgetCgroup(u64),
+    /// A PID namespace comes in.
+    EnterNamespace(NamespaceId),
+    /// A process comes in, with all of its threads and what they fork.
+    EnterProcess(u32),
 }
 
 /// A process at a moment. (pid, start time) is its identity; a pid alone is not.
@@ -72,6 +146,12 @@ pub struct Scope {
     pub pid_namespaces: Vec<NamespaceId>,
     /// Processes, with all that they fork from now on.
     pub pids: Vec<u32>,
+    /// Cgroups that are not in scope with all below them, whatever the other parts say.
+    pub excluded: Vec<Cgroup>,
+    /// Every exec, and every cgroup that comes or goes, is told: they may come into scope.
+    pub watch: bool,
+    /// A process of `pids` that executes another program is out of scope until it is let in again.
+    pub leaves_at_exec: bool,
 }
 
 fn serialize_namespaces<S: serde::Serializer>(ids: &[NamespaceId], serializer: S) -> Result<S::Ok, S::Error> {
@@ -94,9 +174,19 @@ pub struct Target {
 impl fmt::Display for Selector {
     /// In the user's words, escaped: `container web, pid 12`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let containers = self.containers.iter().map(|name| format!("container {}", name.escape_debug()));
+        let containers = self.containers.names.iter().map(|name| format!("container {name}"));
         let pids = self.pids.iter().map(|pid| format!("pid {pid}"));
         let all = self.all.then(|| "all processes".to_owned());
         f.write_str(&containers.chain(pids).chain(all).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl fmt::Display for ContainerName {
+    /// As the user wrote it, escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.runtime {
+            Some(runtime) => write!(f, "{}://{}", runtime.escape_debug(), self.name.escape_debug()),
+            None => write!(f, "{}", self.name.escape_debug()),
+        }
     }
 }

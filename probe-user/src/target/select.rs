@@ -24,13 +24,13 @@ impl Selector {
     }
 
     async fn resolve_in(&self, world: World) -> Result<Target, TargetError> {
-        if !self.all && self.containers.is_empty() && self.pids.is_empty() {
+        if !self.all && self.containers.names.is_empty() && self.pids.is_empty() {
             return Err(TargetError::NothingSelected);
         }
         let mut scope = Scope { all: self.all, ..Scope::default() };
         let all = candidates(&world.listing, &world.entries);
-        for wanted in &self.containers {
-            let container = choose(wanted, &all, &world.listing)?;
+        for wanted in &self.containers.names {
+            let container = choose(&wanted.name, &all, &world.listing)?;
             if !world.add_container(&container.id, &mut scope) {
                 world.add_by_init(container, &mut scope).await?;
             }

@@ -1,10 +1,13 @@
 //! Selection over trees of fixtures, and over this very process.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::sync::Arc;
+
 use super::*;
 use crate::target::error::Kind;
 use crate::target::proc::fixture::{Fake, OWN, Tree};
 use crate::target::runtime::Listed;
+use crate::target::{ContainerName, Criteria};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -21,6 +24,8 @@ fn listing() -> Listing {
         image: None,
         is_running,
         state: if is_running { "running" } else { "exited" }.to_owned(),
+        labels: Arc::default(),
+        pod: None,
         runtime: "none",
     };
     let containers = vec![one('a', "web", true), one('c', "dead", false), one('d', "elsewhere", true)];
@@ -54,7 +59,8 @@ fn resolve(tree: &Tree, selector: &Selector) -> Result<Target, TargetError> {
 }
 
 fn container(name: &str) -> Selector {
-    Selector { containers: vec![name.to_owned()], ..Selector::default() }
+    let names = vec![ContainerName { runtime: None, name: name.to_owned() }];
+    Selector { containers: Criteria { names, ..Criteria::default() }, ..Selector::default() }
 }
 
 fn process(pid: u32) -> Selector {

@@ -1,6 +1,8 @@
 //! The Docker Engine API, which Podman's service speaks too. The only user of bollard.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -93,12 +95,15 @@ fn listed(summary: ContainerSummary) -> Option<Listed> {
     // A legacy link adds names of the form `other/alias`: the container's own one comes first.
     names.sort_by_key(|name| name.contains('/'));
     let state = summary.state.unwrap_or(State::EMPTY);
+    let labels: BTreeMap<_, _> = summary.labels.unwrap_or_default().into_iter().collect();
     Some(Listed {
         id: summary.id.filter(|id| !id.is_empty())?,
         names,
         image: summary.image.filter(|image| !image.is_empty()),
         is_running: matches!(state, State::RUNNING | State::PAUSED),
         state: state.to_string(),
+        pod: super::pod_of(&labels),
+        labels: Arc::new(labels),
         runtime: NAME,
     })
 }

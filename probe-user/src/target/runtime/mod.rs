@@ -5,7 +5,7 @@
 
 mod docker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,6 +62,10 @@ pub struct Listed {
     pub is_running: bool,
     /// `exited`, `created`, …, in the runtime's words.
     pub state: String,
+    /// Its labels.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// The pod that it belongs to.
+    pub pod: Option<Arc<event::Pod>>,
     /// Name of its runtime.
     pub runtime: &'static str,
 }
@@ -73,8 +77,20 @@ impl Listed {
             name: self.names.first().cloned(),
             runtime: Some(event::Runtime { name: self.runtime.to_owned() }),
             image: self.image.clone().map(|name| event::Image { name }),
+            labels: Arc::clone(&self.labels),
+            pod: self.pod.clone(),
         }
     }
+}
+
+/// The pod that a container's labels tell of: kubelet has every CRI runtime set these.
+fn pod_of(labels: &BTreeMap<String, String>) -> Option<Arc<event::Pod>> {
+    let label = |key: &str| labels.get(key).filter(|value| !value.is_empty()).cloned();
+    Some(Arc::new(event::Pod {
+        name: label("io.kubernetes.pod.name")?,
+        namespace: label("io.kubernetes.pod.namespace"),
+        uid: label("io.kubernetes.pod.uid"),
+    }))
 }
 
 /// The containers of all runtimes that answered.
