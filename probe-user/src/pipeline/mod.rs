@@ -4,6 +4,7 @@
 //! world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere. It never loses
 //! captured bytes, never reads a clock or /proc, and never drops a record without counting it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use report::Report;
 /// pieces.
 const WAITING_BYTES: usize = 32 * 1024 * 1024;
 
-/// What a hook is, by its number: the place in the table of sites is [`Call::site`].
+/// What a hook is, by its number: [`Call::site`].
 #[derive(Clone, Debug)]
 pub struct Site {
     /// The library that it is in.
@@ -58,8 +59,8 @@ pub trait Origins: fmt::Debug {
 /// The outside of a pipeline.
 #[derive(Debug)]
 pub struct Setup<O> {
-    /// What the hooks are.
-    pub sites: Vec<Site>,
+    /// What the hooks are, by their numbers.
+    pub sites: HashMap<u32, Site>,
     /// What is known of processes.
     pub origins: O,
     /// When the kernel's times are.
@@ -98,8 +99,8 @@ impl<O: Origins> Pipeline<O> {
         }
     }
 
-    /// Adds hooks that were attached later; their numbers go on from those before.
-    pub fn add_sites(&mut self, sites: impl IntoIterator<Item = Site>) {
+    /// Tells what hooks are that are attached later, by their numbers.
+    pub fn set_sites(&mut self, sites: impl IntoIterator<Item = (u32, Site)>) {
         self.report.sites.extend(sites);
     }
 
