@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, sleep_until};
 
-use crate::discover::Discovery;
+use crate::discover::{Discovery, Versioned};
 use crate::plan::{ObjectHooks, ObjectId};
 use crate::rootfs::Mapping;
 use crate::target::proc::Proc;
@@ -46,6 +46,8 @@ pub(super) struct MappedAt(pub(super) u64);
 pub(super) enum Found {
     /// Attach to an object that a process maps; the time is that of the mapping, if it is what told of it.
     Attach(u32, ObjectHooks, Option<MappedAt>),
+    /// Name a library with its version from now on.
+    Version(Versioned),
     /// Detach from objects that nobody maps any more.
     Detach(Vec<ObjectId>),
 }
@@ -130,6 +132,9 @@ impl Looker {
             Change::Mapped(pid, mapping, at) => {
                 for object in self.discovery.mapped(pid, &mapping).await {
                     self.attach(pid, object, Some(at)).await?;
+                }
+                for library in self.discovery.versions(pid).await {
+                    self.results.send(Found::Version(library)).await.map_err(|_| Gone)?;
                 }
                 Ok(())
             }

@@ -50,6 +50,27 @@ pub struct Discovery {
     silent: HashSet<Device>,
     /// Versions, by the real file of the libcrypto.
     libcrypto: HashMap<RealInode, Option<String>>,
+    /// Libraries whose version stands in a file that the process has not mapped yet.
+    unversioned: Vec<Unversioned>,
+}
+
+/// A library whose version is not known yet.
+struct Unversioned {
+    pid: u32,
+    object: ObjectId,
+    /// Name of the file in which it stands.
+    version_in: String,
+    library: Arc<Library>,
+    sites: Range<u32>,
+}
+
+/// A library as it turned out to be after it was attached to.
+#[derive(Debug)]
+pub struct Versioned {
+    /// Numbers of its hooks.
+    pub sites: Range<u32>,
+    /// The library, with its version.
+    pub library: Arc<Library>,
 }
 
 /// What a file turned out to be.
@@ -91,14 +112,42 @@ impl Discovery {
     /// Looks at one file that a process has mapped. Returns the objects that are to be attached to.
     pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
         // By itself first: what the process maps beside it matters only to a TLS library.
-        if let Seen::Hooked(ids) = self.mapping(pid, mapping, None, Keep::Foreign).await {
-            self.users.maps(pid, &ids);
+        match self.mapping(pid, mapping, None, Keep::Foreign).await {
+            Seen::Hooked(ids) => self.users.maps(pid, &ids),
+            Seen::Foreign(_) => {}
+            // The range may be another one by now.
+            Seen::Broken(..) => self.look(pid, Keep::Foreign).await,
         }
         self.found()
     }
 
+    /// Looks for the versions of the libraries that [`Discovery::mapped`] found in a process: they stand in
+    /// libraries that are mapped after them.
+    pub async fn versions(&mut self, pid: u32) -> Vec<Versioned> {
+        if self.unversioned.iter().all(|waiting| waiting.pid != pid) {
+            return Vec::new();
+        }
+        let Ok(all) = look::mappings(pid).await else { return Vec::new() };
+        let mut found = Vec::new();
+        for waiting in mem::take(&mut self.unversioned) {
+            let version = match waiting.pid == pid {
+                true => self.version_of(&waiting.version_in, pid, &all).await,
+                false => None,
+            };
+            match version {
+                Some(version) => {
+                    let library = Library { version: Some(version), ..(*waiting.library).clone() };
+                    found.push(Versioned { sites: waiting.sites, library: Arc::new(library) });
+                }
+                None => self.unversioned.push(waiting),
+            }
+        }
+        found
+    }
+
     /// A process has ended.
     pub fn ended(&mut self, pid: u32) {
+        self.unversioned.retain(|waiting| waiting.pid != pid);
         self.users.maps_only(pid, &BTreeSet::new(), Instant::now());
     }
 
@@ -113,6 +162,7 @@ impl Discovery {
 
     /// An object could not be attached to: it is tried again when a process that maps it changes.
     pub fn failed(&mut self, id: ObjectId) {
+        self.unversioned.retain(|waiting| waiting.object != id);
         self.users.remove(id);
         self.files.retain(|_, seen| !matches!(seen, Seen::Hooked(ids) if ids.contains(&id)));
     }
@@ -127,6 +177,7 @@ impl Discovery {
     pub fn let_go(&mut self) -> Vec<ObjectId> {
         let (ids, sites): (Vec<_>, Vec<_>) = self.users.let_go(Instant::now()).into_iter().unzip();
         self.free.extend(sites);
+        self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
         self.files.retain(|_, seen| !matches!(seen, Seen::Hooked(of) if of.iter().any(|id| ids.contains(id))));
         ids
     }
@@ -259,9 +310,9 @@ impl Discovery {
             let why = "it has TLS functions, but none of them can be probed".to_owned();
             return Seen::Broken(why, file.changed());
         }
-        let version = match (facts.version, &facts.version_in) {
-            (None, Some(libcrypto)) => self.version_of(libcrypto, pid, all).await,
-            (version, _) => version,
+        let version = match (facts.version, &facts.version_in, all) {
+            (None, Some(libcrypto), Some(all)) => self.version_of(libcrypto, pid, all).await,
+            (version, _, _) => version,
         };
         let name = facts.name.unwrap_or_else(|| {
             file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
@@ -273,8 +324,13 @@ impl Discovery {
                 shape.site = site;
             }
         }
+        let library = Arc::new(library);
         let id = self.users.add(Arc::clone(&file), sites.clone(), pid);
-        self.objects.push(ObjectHooks { id, library: Arc::new(library), file, pids: vec![pid], sites, hooks });
+        if let (None, Some(version_in)) = (&library.version, facts.version_in) {
+            let (library, sites) = (Arc::clone(&library), sites.clone());
+            self.unversioned.push(Unversioned { pid, object: id, version_in, library, sites });
+        }
+        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], sites, hooks });
         Seen::Hooked(vec![id])
     }
 
@@ -289,15 +345,7 @@ impl Discovery {
     }
 
     /// libssl of OpenSSL 3 does not say its version; the libcrypto that the process maps beside it does.
-    async fn version_of(&mut self, libcrypto: &str, pid: u32, all: Option<&[Mapping]>) -> Option<String> {
-        let read;
-        let all = match all {
-            Some(all) => all,
-            None => {
-                read = look::mappings(pid).await.ok()?;
-                &read
-            }
-        };
+    async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
         let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
         let mapping = all.iter().find(is_it)?;
         let (file, inode) = look::open(pid, mapping).await.ok()?;
@@ -305,6 +353,7 @@ impl Discovery {
             return known.clone();
         }
         let version = look::version_in(file).await;
+        make_room(&mut self.libcrypto);
         self.libcrypto.insert(inode, version.clone());
         version
     }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -102,6 +103,15 @@ impl<O: Origins> Pipeline<O> {
     /// Tells what hooks are that are attached later, by their numbers.
     pub fn set_sites(&mut self, sites: impl IntoIterator<Item = (u32, Site)>) {
         self.report.sites.extend(sites);
+    }
+
+    /// Tells better what the library of these hooks is.
+    pub fn set_library(&mut self, sites: Range<u32>, library: &Arc<Library>) {
+        for site in sites {
+            if let Some(site) = self.report.sites.get_mut(&site) {
+                site.library = Arc::clone(library);
+            }
+        }
     }
 
     /// What is known of processes, to add to it.
