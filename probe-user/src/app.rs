@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::cli::{self, Action, Invocation, Request, Trace, Verbosity};
+use crate::cli::{self, Action, Invocation, Nothing, Request, Trace, Verbosity};
 use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
-use crate::plan::{ObjectHooks, Plan};
-use crate::session::{self, Session, SessionError};
+use crate::plan::{Hook, ObjectHooks, Plan};
+use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Kind, Selector, Target, TargetError};
 
@@ -21,11 +21,12 @@ mod ending;
 mod follow;
 mod report;
 mod stream;
+mod watch;
 
 use ending::Endings;
-use follow::Follower;
 pub use report::say;
 use stream::{Stream, StreamError};
+use watch::Watch;
 
 /// Why ctrace could not do what was asked.
 #[derive(Debug, Error)]
@@ -83,9 +84,9 @@ impl Failure {
 const REASONS: usize = 40;
 
 /// What to do about a target that has nothing to attach to.
-const NEXT_STEP: &str = "If a process that uses TLS starts later, start ctrace after it has. TLS libraries are \
-     recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have symbols of; \
-     run with -v to see each file.";
+const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
+     libraries are recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have \
+     symbols of; run with -v to see each file.";
 
 /// Does what the command line asks for.
 pub async fn run(invocation: Invocation) -> Result<(), Failure> {
@@ -111,10 +112,13 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 
 async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     let mut endings = Endings::new().map_err(Failure::Signals)?;
+    let mut mappings = None;
     if trace.action == Action::Run {
         session::prepare()?;
+        // Before anything is looked at: what is mapped in the meantime waits there.
+        mappings = Mappings::open().inspect_err(|error| tracing::warn!("{error}")).ok();
     }
-    let (mut target, discovery, mut plan) = tokio::select! {
+    let (target, discovery, mut plan) = tokio::select! {
         biased;
         _ = endings.first() => {
             say(&"interrupted before anything was attached");
@@ -125,13 +129,13 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     if trace.action == Action::PrintPlan {
         return print(|out| sink::write_plan(&plan, out));
     }
-    if plan.objects.is_empty() {
+    if plan.objects.is_empty() && trace.nothing == Nothing::Error && !target.waits() {
         return Err(nothing_to_attach(&trace, &plan, &target, verbosity));
     }
     let file = trace.output.as_deref().map(Output::create).transpose()?;
     let mut session = load(&trace, &plan, verbosity)?;
     attach(&mut session, &mut plan)?;
-    report::attached(&plan, &target, verbosity);
+    report::attached(&trace.selector, &plan, &target, verbosity);
     let mut endings = endings.after(trace.duration);
     let output = if let Some(file) = file {
         file
@@ -140,10 +144,8 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
         Output::stdout(endings.stop()).map_err(|source| write_failure(&trace, source))?
     };
     let pipeline = pipeline(&trace, &plan, &target, output);
-    // What began since the first look is looked for once more; from here on the kernel tells of it.
-    target.rescan();
-    let follower = Follower::start(discovery, verbosity, target.processes.iter().map(|process| process.pid));
-    let stream = Stream::new(&mut session, pipeline, &target, follower);
+    let watch = Watch::new(target, discovery, mappings, trace.selector.runtime_sockets.clone());
+    let stream = Stream::new(&mut session, pipeline, watch, verbosity);
     let summary = stream.run(endings).await.map_err(|source| match source {
         StreamError::Write(source) => write_failure(&trace, source),
         StreamError::Session(error) => error.into(),
@@ -214,13 +216,14 @@ fn attach(session: &mut Session, plan: &mut Plan) -> Result<(), SessionError> {
     }
 }
 
-/// What the pipeline needs to know of the hooks of an object, in their order.
-fn sites(object: &ObjectHooks) -> impl Iterator<Item = Site> {
-    object.hooks.iter().map(|hook| Site {
+/// What the pipeline needs to know of the hooks of an object, by their numbers.
+fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
+    let site = |hook: &Hook| Site {
         library: object.library.clone(),
         function: hook.function.clone(),
         callers: hook.callers.clone(),
-    })
+    };
+    object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
 fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipeline<Facts> {

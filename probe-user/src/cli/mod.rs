@@ -46,8 +46,19 @@ pub struct Trace {
     pub max_bytes: u32,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
+    /// Whether it is an error that there is nothing to attach to.
+    pub nothing: Nothing,
     /// Whether to act, or to print what would be done.
     pub action: Action,
+}
+
+/// What to do when there is nothing to attach to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nothing {
+    /// Tell why, and end, unless the selection is one that takes what starts later.
+    Error,
+    /// Wait for it.
+    Wait,
 }
 
 /// Whether to act.
@@ -138,6 +149,10 @@ struct SslArgs {
     output: OutputArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    /// Go on although there is nothing to attach to yet: a program that is started, or a library that is loaded
+    /// later, is attached to then
+    #[arg(short, long)]
+    wait: bool,
     /// Print what would be attached where, as JSON, and load nothing
     #[arg(long)]
     dry_run: bool,
@@ -243,7 +258,7 @@ pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
 
 impl From<SslArgs> for Trace {
     fn from(args: SslArgs) -> Self {
-        let SslArgs { target, output, limits, dry_run } = args;
+        let SslArgs { target, output, limits, wait, dry_run } = args;
         let to_terminal = output.output.is_none() && io::IsTerminal::is_terminal(&io::stdout());
         let coloured = match output.color {
             Color::Always => true,
@@ -262,6 +277,7 @@ impl From<SslArgs> for Trace {
             duration: limits.duration,
             max_bytes: limits.max_bytes,
             ring_bytes: limits.ring_size,
+            nothing: if wait { Nothing::Wait } else { Nothing::Error },
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }
     }

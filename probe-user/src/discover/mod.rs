@@ -48,8 +48,8 @@ pub struct Discovery {
     foreign: Vec<Skipped>,
     /// Devices that did not answer once: waiting for each of their files could take for ever.
     silent: HashSet<Device>,
-    /// Versions, by the real file of the libcrypto.
-    libcrypto: HashMap<RealInode, Option<String>>,
+    /// Versions, by the real file of the libcrypto and when it was changed last.
+    libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
     /// Libraries whose version stands in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
 }
@@ -130,10 +130,8 @@ impl Discovery {
         let Ok(all) = look::mappings(pid).await else { return Vec::new() };
         let mut found = Vec::new();
         for waiting in mem::take(&mut self.unversioned) {
-            let version = match waiting.pid == pid {
-                true => self.version_of(&waiting.version_in, pid, &all).await,
-                false => None,
-            };
+            let is_of = waiting.pid == pid;
+            let version = if is_of { self.version_of(&waiting.version_in, pid, &all).await } else { None };
             match version {
                 Some(version) => {
                     let library = Library { version: Some(version), ..(*waiting.library).clone() };
@@ -349,12 +347,13 @@ impl Discovery {
         let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
         let mapping = all.iter().find(is_it)?;
         let (file, inode) = look::open(pid, mapping).await.ok()?;
-        if let Some(known) = self.libcrypto.get(&inode) {
+        let file_as_it_is = (inode, file.changed());
+        if let Some(known) = self.libcrypto.get(&file_as_it_is) {
             return known.clone();
         }
         let version = look::version_in(file).await;
         make_room(&mut self.libcrypto);
-        self.libcrypto.insert(inode, version.clone());
+        self.libcrypto.insert(file_as_it_is, version.clone());
         version
     }
 

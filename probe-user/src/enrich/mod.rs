@@ -39,6 +39,11 @@ impl Facts {
         facts
     }
 
+    /// What is known of a process that is there.
+    pub fn look_up(&mut self, pid: u32) -> Origin {
+        self.containers.origin(pid, NO_CGROUP)
+    }
+
     /// Processes that have ended, or execute another program, since this was called last.
     pub fn take_changed(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.changed)
