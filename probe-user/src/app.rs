@@ -118,7 +118,7 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
         // Before anything is looked at: what is mapped in the meantime waits there.
         mappings = Mappings::open().inspect_err(|error| tracing::warn!("{error}")).ok();
     }
-    let (target, discovery, mut plan) = tokio::select! {
+    let (target, mut discovery, mut plan) = tokio::select! {
         biased;
         _ = endings.first() => {
             say(&"interrupted before anything was attached");
@@ -134,7 +134,7 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     }
     let file = trace.output.as_deref().map(Output::create).transpose()?;
     let mut session = load(&trace, &plan, verbosity)?;
-    attach(&mut session, &mut plan)?;
+    attach(&mut session, &mut plan, &mut discovery)?;
     report::attached(&trace.selector, &plan, &target, verbosity);
     let mut endings = endings.after(trace.duration);
     let output = if let Some(file) = file {
@@ -195,12 +195,15 @@ fn load(trace: &Trace, plan: &Plan, verbosity: Verbosity) -> Result<Session, Ses
 }
 
 /// Attaches everything; some failures are warnings, nothing but failures is an error.
-fn attach(session: &mut Session, plan: &mut Plan) -> Result<(), SessionError> {
+fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
     for object in &mut plan.objects {
         let failed = session.attach(object);
         attached += object.hooks.len() - failed.len();
+        if failed.len() == object.hooks.len() {
+            discovery.failed(object.id);
+        }
         for (index, error) in failed {
             tracing::warn!("{error}");
             first.get_or_insert(error);
