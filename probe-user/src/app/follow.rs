@@ -21,10 +21,26 @@ const LOOKS: [Duration; 4] =
 /// Processes and objects that wait for their turn. What does not fit is not looked into.
 const QUEUE: usize = 1024;
 
+/// Why a process is to be looked into.
+enum Request {
+    /// It executes another program.
+    Executed(u32),
+    /// It has mapped code, and waits.
+    Held(u32),
+}
+
+/// What comes of it.
+pub(super) enum Found {
+    /// An object that is not attached to yet.
+    Object(ObjectHooks),
+    /// All objects of a process that waits were told of.
+    All(u32),
+}
+
 /// Looks into processes beside the stream, so that a file system that does not answer holds up nothing.
 pub(super) struct Follower {
-    executed: mpsc::Sender<u32>,
-    found: mpsc::Receiver<ObjectHooks>,
+    requests: mpsc::Sender<Request>,
+    found: mpsc::Receiver<Found>,
     verbosity: Verbosity,
 }
 
@@ -37,23 +53,28 @@ impl Follower {
     ) -> Self {
         let now = Instant::now();
         let due = (0..).zip(again).map(|(counter, pid)| ((now, counter), pid)).collect();
-        let (executed, requests) = mpsc::channel(QUEUE);
+        let (requests, asked) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
-        tokio::spawn(look(discovery, due, requests, results));
-        Self { executed, found, verbosity }
+        tokio::spawn(look(discovery, due, asked, results));
+        Self { requests, found, verbosity }
     }
 
     /// A process executes another program.
     pub(super) fn executed(&self, pid: u32) {
-        if self.executed.try_send(pid).is_err() {
+        if self.requests.try_send(Request::Executed(pid)).is_err() {
             tracing::warn!("too many programs are started at once: process {pid} is not looked into");
         }
     }
 
-    /// The next object that is not attached to yet. Cancel safe.
-    pub(super) async fn next(&mut self) -> ObjectHooks {
+    /// A process has mapped code and waits for [`Found::All`]. False if it waits in vain.
+    pub(super) fn held(&self, pid: u32) -> bool {
+        self.requests.try_send(Request::Held(pid)).is_ok()
+    }
+
+    /// What was found next. Cancel safe.
+    pub(super) async fn next(&mut self) -> Found {
         match self.found.recv().await {
-            Some(object) => object,
+            Some(found) => found,
             None => std::future::pending().await,
         }
     }
@@ -68,30 +89,46 @@ impl Follower {
 async fn look(
     mut discovery: Discovery,
     mut due: BTreeMap<(Instant, u64), u32>,
-    mut requests: mpsc::Receiver<u32>,
-    results: mpsc::Sender<ObjectHooks>,
+    mut requests: mpsc::Receiver<Request>,
+    results: mpsc::Sender<Found>,
 ) {
     let mut counter = due.len() as u64;
     loop {
         let first = due.first_key_value().map(|(key, _)| *key);
         tokio::select! {
-            request = requests.recv() => {
-                let Some(pid) = request else { return };
-                for delay in LOOKS {
+            biased;
+            request = requests.recv() => match request {
+                Some(Request::Executed(pid)) => for delay in LOOKS {
                     counter += 1;
                     due.insert((Instant::now() + delay, counter), pid);
-                }
-            }
-            () = at(first.map(|(instant, _)| instant)) => {
-                let Some((_, pid)) = due.pop_first() else { continue };
-                for object in discovery.more(pid).await {
-                    if results.send(object).await.is_err() {
+                },
+                Some(Request::Held(pid)) => {
+                    if tell(&mut discovery, pid, &results).await.is_err() || results.send(Found::All(pid)).await.is_err() {
                         return;
                     }
+                }
+                None => return,
+            },
+            () = at(first.map(|(instant, _)| instant)) => {
+                let Some((_, pid)) = due.pop_first() else { continue };
+                if tell(&mut discovery, pid, &results).await.is_err() {
+                    return;
                 }
             }
         }
     }
+}
+
+/// Looks into a process. An error when nobody wants to know.
+async fn tell(
+    discovery: &mut Discovery,
+    pid: u32,
+    results: &mpsc::Sender<Found>,
+) -> Result<(), mpsc::error::SendError<Found>> {
+    for object in discovery.more(pid).await {
+        results.send(Found::Object(object)).await?;
+    }
+    Ok(())
 }
 
 async fn at(instant: Option<Instant>) {

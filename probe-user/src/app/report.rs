@@ -18,7 +18,7 @@ pub fn say(line: &dyn Display) {
 }
 
 /// Says what is attached, one line per container and library, and that tracing has begun.
-pub(super) fn attached(plan: &Plan, target: &Target, verbosity: Verbosity) {
+pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
         for line in lines(plan, target) {
             say(&line);
@@ -30,7 +30,16 @@ pub(super) fn attached(plan: &Plan, target: &Target, verbosity: Verbosity) {
         }
     }
     // Also with --quiet: whoever started us waits for this line.
-    say(&"tracing; Ctrl-C stops");
+    if trace.command.is_empty() {
+        say(&"tracing; Ctrl-C stops");
+    } else if !is_for_records(trace) {
+        say(&"tracing; the command begins");
+    }
+}
+
+/// Whether standard error has records for a program, and nothing else.
+pub(super) fn is_for_records(trace: &Trace) -> bool {
+    !trace.command.is_empty() && trace.output.is_none() && trace.format.name != "text"
 }
 
 /// Says that a process has brought an object that was not known at the start.

@@ -9,7 +9,7 @@ use probe_common::{Loss, LossCount};
 use thiserror::Error;
 
 use super::ending::Endings;
-use super::follow::Follower;
+use super::follow::{Follower, Found};
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
 use crate::pipeline::Pipeline;
@@ -82,13 +82,16 @@ impl<'a> Stream<'a> {
     }
 
     /// Streams until the end, and reports it.
-    pub(super) async fn run(mut self, mut endings: Endings) -> Result<Summary, StreamError> {
+    pub(super) async fn run(mut self, endings: &mut Endings) -> Result<Summary, StreamError> {
         loop {
             let end = tokio::select! {
                 biased;
                 end = endings.first() => Some(end),
-                object = self.follower.next() => {
-                    self.attach(&object);
+                found = self.follower.next() => {
+                    match found {
+                        Found::Object(object) => self.attach(&object),
+                        Found::All(pid) => self.session.resume(pid),
+                    }
                     None
                 }
                 () = self.session.wait() => self.round()?,
@@ -118,6 +121,11 @@ impl<'a> Stream<'a> {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Some(End::OutputClosed)),
             Err(error) => return Err(error.into()),
         };
+        for pid in self.pipeline.take_held() {
+            if !self.follower.held(pid) {
+                self.session.resume(pid);
+            }
+        }
         if self.pipeline.is_complete() {
             return Ok(Some(End::Count));
         }
