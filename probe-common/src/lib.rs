@@ -204,6 +204,11 @@ pub const CGROUP_IN: u8 = 1;
 /// Value of the map `CGROUPS`: the cgroup, with all below it, is not in scope, whatever else says it is.
 pub const CGROUP_OUT: u8 = 2;
 
+/// Flag in a value of the map `THREADS`: the thread is in scope.
+pub const THREAD_IN: u8 = 1;
+/// Flag in a value of the map `THREADS`: ctrace has started the process; it is held when it maps code.
+pub const THREAD_HOLD: u8 = 2;
+
 /// PID namespaces that a scope may hold.
 pub const PID_NAMESPACES: u32 = 8;
 

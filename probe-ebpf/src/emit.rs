@@ -7,10 +7,10 @@ use aya_ebpf::{
     helpers::bpf_get_current_comm,
     maps::ring_buf::RingBufEntry,
 };
-use probe_common::{CHUNK_BYTES, Call, FLAG_FAULT, Header, Loss};
+use probe_common::{CHUNK_BYTES, Call, FLAG_FAULT, Header, KIND_HELD, Loss};
 
 use crate::{
-    maps::{EVENTS, LOST, WAKE_SHIFT},
+    maps::{EVENTS, HELD, LOST, WAKE_SHIFT},
     mem,
     scope::Current,
 };
@@ -59,6 +59,26 @@ pub fn bare(kind: u32, current: Current) {
             submit(entry);
         }
         None => lost(Loss::RingFull, 0),
+    }
+}
+
+/// Stops the current process, and tells userspace at once; neither if one of both cannot be.
+///
+/// Userspace continues a process when it reads the record: the signal must have been sent by then.
+#[inline(always)]
+pub fn held(current: Current) {
+    let Some(mut entry) = EVENTS.reserve::<Header>(0) else {
+        return lost(Loss::RingFull, 0);
+    };
+    if HELD.insert(current.pid(), 1, 0).is_err() {
+        return entry.discard(0);
+    }
+    entry.write(header(KIND_HELD, current));
+    if mem::stop_current() {
+        entry.submit(BPF_RB_FORCE_WAKEUP.into());
+    } else {
+        HELD.remove(current.pid()).ok();
+        entry.discard(0);
     }
 }
 

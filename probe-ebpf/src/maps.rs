@@ -31,10 +31,22 @@ pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(4096, BPF_F_NO_
 #[map]
 pub static PID_NAMESPACES: Array<NamespaceId> = Array::with_max_entries(MAX_PID_NAMESPACES, 0);
 
-/// Threads in scope, by thread id. Threads, not processes: the first thread of a process may end
+/// Threads in scope, by thread id; the values are flags, `THREAD_` of `probe-common`. Threads, not processes: the first thread of a process may end
 /// before the others, and a thread that executes a program takes over the process's id.
 #[map]
 pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Threads in the middle of an mmap(2) of a file that is to be executable, while processes are held.
+#[map]
+pub static MAPPING: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// Processes that were stopped and not continued yet.
+#[map]
+pub static HELD: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// Not zero: processes with [`probe_common::THREAD_HOLD`] are held; one value.
+#[map]
+pub static HOLDING: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Calls that threads in scope are in the middle of, by pid and thread id as the kernel packs them.
 #[map]
@@ -105,3 +117,7 @@ pub static FORK_CHILD_PID: u32 = 0;
 /// Offset of `old_pid` in the tracepoint `sched_process_exec` of this kernel.
 #[unsafe(no_mangle)]
 pub static EXEC_OLD_PID: u32 = 0;
+
+/// Not zero: processes may be held; the kernel has what that needs.
+#[unsafe(no_mangle)]
+pub static HOLD: u32 = 0;

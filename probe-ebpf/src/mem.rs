@@ -14,11 +14,17 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
         bpf_probe_read_user,
-        generated::{bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid, bpf_probe_read_user as read_user},
+        generated::{
+            bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid, bpf_probe_read_user as read_user,
+            bpf_send_signal_thread,
+        },
     },
     programs::TracePointContext,
 };
 use probe_common::NamespaceId;
+
+/// Number of the signal on x86-64.
+const SIGSTOP: u32 = 19;
 
 /// The value that userspace gave a constant before loading.
 #[inline(always)]
@@ -87,6 +93,13 @@ pub fn ancestor_cgroup(level: u32) -> u64 {
     unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
 }
 
+/// Stops the current process before it executes another instruction of its own; false if that cannot be.
+#[inline(always)]
+pub fn stop_current() -> bool {
+    // SAFETY: takes a number, returns a number.
+    unsafe { bpf_send_signal_thread(SIGSTOP) == 0 }
+}
+
 /// Whether the current thread's PID namespace is this one.
 #[inline(always)]
 pub fn in_pid_namespace(id: &NamespaceId) -> bool {
@@ -102,6 +115,13 @@ pub fn own<T>(value: *mut T) -> &'static mut T {
     // SAFETY: the pointer comes from a successful lookup, its entry belongs to the current thread,
     // and the map's memory stays until the program has ended.
     unsafe { &mut *value }
+}
+
+/// What a value of a map is now; others may write it.
+#[inline(always)]
+pub fn copied<T: Copy>(value: *const T) -> T {
+    // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has ended.
+    unsafe { ptr::read_volatile(value) }
 }
 
 /// Adds to a number that others may add to at the same time; returns what it was before.

@@ -62,6 +62,12 @@ impl Current {
     }
 }
 
+/// The flags of a thread in the set of threads (`THREAD_`); none if it is not a member.
+#[inline(always)]
+pub fn flags_of(thread: u32) -> Option<u8> {
+    THREADS.get_ptr(thread).map(mem::copied)
+}
+
 #[inline(always)]
 fn in_cgroups(levels: u32) -> bool {
     let mut level = 0;

@@ -3,7 +3,9 @@
 //! Owns the rules that a record of the ring must keep. It never panics on any bytes, and its errors
 //! hold numbers only: payload bytes do not get into a log through them.
 
-use probe_common::{CALL_BYTES, CHUNK_BYTES, Call, FLAG_FAULT, Header, KIND_CALL, KIND_EXEC, KIND_EXIT};
+use probe_common::{
+    CALL_BYTES, CHUNK_BYTES, Call, FLAG_FAULT, Header, KIND_CALL, KIND_EXEC, KIND_EXIT, KIND_HELD,
+};
 use thiserror::Error;
 use zerocopy::error::CastError;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -24,6 +26,8 @@ pub enum Wire<'a> {
     Exit(&'a Header),
     /// A process executes another program.
     Exec(&'a Header),
+    /// A process has mapped code and is stopped.
+    Held(&'a Header),
 }
 
 /// Why a record of the ring was refused. The BPF programs and this reader then disagree: a bug, or two
@@ -97,6 +101,7 @@ pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
         KIND_CALL => call(bytes),
         KIND_EXIT => Ok(Wire::Exit(header)),
         KIND_EXEC => Ok(Wire::Exec(header)),
+        KIND_HELD => Ok(Wire::Held(header)),
         unknown => Err(DecodeError::Kind(unknown)),
     }
 }

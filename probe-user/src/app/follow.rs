@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::discover::{Discovery, Versioned};
@@ -27,6 +27,8 @@ const LEAVING: Duration = Duration::from_secs(1);
 pub(super) enum Change {
     /// It has come into scope, or executes another program.
     Process(u32),
+    /// It has mapped a file executable and waits for [`Found::All`].
+    Held(u32),
     /// It has mapped a file executable.
     Mapped(u32, Mapping, MappedAt),
     /// Its first thread has ended.
@@ -57,6 +59,8 @@ pub(super) enum Found {
     Attach(u32, ObjectHooks, Option<MappedAt>),
     /// Name a library with its version from now on.
     Version(Versioned),
+    /// All objects of a process that waits were told of.
+    All(u32),
     /// Detach from objects that nobody maps any more.
     Detach(Vec<ObjectId>),
 }
@@ -78,11 +82,12 @@ impl Follower {
         Self { changes, found, overflown: false }
     }
 
-    /// Tells of a change.
-    pub(super) fn tell(&mut self, change: Change) {
-        if let Err(TrySendError::Full(_)) = self.changes.try_send(change) {
+    /// Tells of a change. What finds no room is given back.
+    pub(super) fn tell(&mut self, change: Change) -> Result<(), Change> {
+        self.changes.try_send(change).map_err(|error| {
             self.overflown = true;
-        }
+            error.into_inner()
+        })
     }
 
     /// Whether changes were dropped and there is room again: time to tell of [`Change::All`].
@@ -138,6 +143,10 @@ impl Looker {
     async fn change(&mut self, change: Change) -> Result<(), Gone> {
         match change {
             Change::Process(pid) => self.process(pid).await,
+            Change::Held(pid) => {
+                self.process(pid).await?;
+                self.results.send(Found::All(pid)).await.map_err(|_| Gone)
+            }
             Change::Mapped(pid, mapping, at) => {
                 for object in self.discovery.mapped(pid, &mapping).await {
                     self.attach(pid, object, Some(at)).await?;

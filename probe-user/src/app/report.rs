@@ -10,7 +10,7 @@ use crate::discover::{self, Detail};
 use crate::event::{Container, Origin, Summary};
 use crate::plan::{ObjectHooks, Plan};
 use crate::sink::text;
-use crate::target::{Selector, Target};
+use crate::target::Target;
 
 /// Writes a line to standard error, in one piece. When nobody reads it any more, nothing happens: `eprintln!`
 /// would panic.
@@ -19,9 +19,10 @@ pub fn say(line: &dyn Display) {
 }
 
 /// Says what is attached, one line per container and library, and that tracing has begun.
-pub(super) fn attached(selector: &Selector, plan: &Plan, target: &Target, verbosity: Verbosity) {
+pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
-        if plan.objects.is_empty() {
+        if plan.objects.is_empty() && trace.command.is_empty() {
+            let selector = &trace.selector;
             say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
         }
         for line in lines(plan, target) {
@@ -34,7 +35,16 @@ pub(super) fn attached(selector: &Selector, plan: &Plan, target: &Target, verbos
         }
     }
     // Also with --quiet: whoever started us waits for this line.
-    say(&"tracing; Ctrl-C stops");
+    if trace.command.is_empty() {
+        say(&"tracing; Ctrl-C stops");
+    } else if !is_for_records(trace) {
+        say(&"tracing; the command begins");
+    }
+}
+
+/// Whether standard error has records for a program, and nothing else.
+pub(super) fn is_for_records(trace: &Trace) -> bool {
+    !trace.command.is_empty() && trace.output.is_none() && trace.format.name != "text"
 }
 
 /// Says that a process has brought an object that was not known at the start. The container's name may not be

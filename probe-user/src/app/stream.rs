@@ -82,7 +82,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Streams until the end, and reports it.
-    pub(super) async fn run(mut self, mut endings: Endings) -> Result<Summary, StreamError> {
+    pub(super) async fn run(mut self, endings: &mut Endings) -> Result<Summary, StreamError> {
         self.watch.catch_up(self.session);
         loop {
             let end = tokio::select! {
@@ -106,6 +106,7 @@ impl<'a> Stream<'a> {
             Occurrence::Found(Found::Version(Versioned { sites, library })) => {
                 self.pipeline.set_library(sites, &library);
             }
+            Occurrence::Found(Found::All(pid)) => self.session.resume(pid),
             Occurrence::Found(Found::Detach(objects)) => {
                 for object in objects {
                     self.session.detach(object);

@@ -126,6 +126,12 @@ impl Watch {
                     self.follower.tell(Change::Ended(pid));
                     continue;
                 }
+                TaskEvent::Held { pid } => {
+                    if self.follower.tell(Change::Held(pid)).is_err() {
+                        session.resume(pid);
+                    }
+                    continue;
+                }
                 TaskEvent::CgroupMade { id, path, .. } => self.target.cgroup_made(&path, id),
                 TaskEvent::CgroupGone { id } => self.target.cgroup_gone(id),
             };

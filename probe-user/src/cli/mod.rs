@@ -1,11 +1,13 @@
 //! The command line: syntax in, meaning out. clap is known only here.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::builder::{NonEmptyStringValueParser, Styles};
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -32,11 +34,13 @@ pub enum Request {
 pub struct Trace {
     /// What of.
     pub selector: Selector,
+    /// A command to start, and to trace with all that it starts; empty if there is none.
+    pub command: Vec<OsString>,
     /// How records are written.
     pub format: &'static sink::Format,
     /// How records look as text.
     pub look: sink::Look,
-    /// Where they go: a file to be made, or standard output.
+    /// Where they go: a file to be made; else standard output, or standard error if there is a command.
     pub output: Option<PathBuf>,
     /// End after so many calls.
     pub count: Option<u64>,
@@ -113,7 +117,8 @@ struct Cli {
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done (also after Ctrl-C, a closed pipe, or the end of the target); 1 failure; 2 usage;
-3 nothing matched, or nothing to attach to; 4 not permitted, or the kernel cannot.";
+3 nothing matched, or nothing to attach to; 4 not permitted, or the kernel cannot. With a command: the
+command's own, 128 + its signal, 126 when it cannot be executed, 127 when it is not there.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -136,6 +141,7 @@ Examples:
   ctrace ssl --pid 2543 --hex                      a process and its descendants, as a hex dump
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
+  ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
   ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
 
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
@@ -171,6 +177,9 @@ struct TargetArgs {
     /// Every process on the machine
     #[arg(short, long, group = "target")]
     all: bool,
+    /// A command to start, with everything that it starts, from its first call on; its standard output stays its own
+    #[arg(last = true, value_name = "COMMAND", group = "target")]
+    command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
@@ -185,7 +194,7 @@ struct OutputArgs {
     /// Colour the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
-    /// Write records to FILE instead of standard output; it is readable by its owner only
+    /// Write records to FILE instead of standard output (with a command: standard error); it is readable by its owner only
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -209,7 +218,7 @@ struct LimitArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Color {
-    /// If standard output is a terminal and NO_COLOR is not set
+    /// If what has the records is a terminal and NO_COLOR is not set
     Auto,
     /// Always
     Always,
@@ -227,7 +236,10 @@ pub fn parse() -> Invocation {
         (false, _) => Verbosity::Debug,
     };
     let request = match cli.command {
-        Command::Ssl(args) => Request::Trace(Box::new((*args).into())),
+        Command::Ssl(args) => {
+            args.check();
+            Request::Trace(Box::new((*args).into()))
+        }
         Command::Schema => Request::Schema,
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,
@@ -256,10 +268,27 @@ pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
     Ok(())
 }
 
+impl SslArgs {
+    /// Ends with a usage error for what clap cannot tell.
+    fn check(&self) {
+        if self.dry_run && !self.target.command.is_empty() {
+            let what = "--dry-run cannot tell what a command will map before it has run; start the command yourself, and \
+                        use --dry-run --pid";
+            Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
+        }
+    }
+}
+
 impl From<SslArgs> for Trace {
-    fn from(args: SslArgs) -> Self {
+    fn from(mut args: SslArgs) -> Self {
+        let command = std::mem::take(&mut args.target.command);
         let SslArgs { target, output, limits, wait, dry_run } = args;
-        let to_terminal = output.output.is_none() && io::IsTerminal::is_terminal(&io::stdout());
+        let is_terminal = if command.is_empty() {
+            io::IsTerminal::is_terminal(&io::stdout())
+        } else {
+            io::IsTerminal::is_terminal(&io::stderr())
+        };
+        let to_terminal = output.output.is_none() && is_terminal;
         let coloured = match output.color {
             Color::Always => true,
             Color::Never => false,
@@ -267,6 +296,7 @@ impl From<SslArgs> for Trace {
         };
         Self {
             selector: target.into(),
+            command,
             format: output.format,
             look: sink::Look {
                 colour: if coloured { sink::Colour::On } else { sink::Colour::Off },

@@ -83,6 +83,7 @@ pub struct Pipeline<O> {
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
+    held: Vec<u32>,
     lost: Vec<(Loss, LossCount)>,
 }
 
@@ -96,6 +97,7 @@ impl<O: Origins> Pipeline<O> {
             started,
             count,
             undecodable: 0,
+            held: Vec::new(),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
         }
     }
@@ -139,6 +141,10 @@ impl<O: Origins> Pipeline<O> {
                 self.origins.forget(header.pid);
                 Ok(())
             }
+            Wire::Held(header) => {
+                self.held.push(header.pid);
+                Ok(())
+            }
         }
     }
 
@@ -179,6 +185,11 @@ impl<O: Origins> Pipeline<O> {
             }
         }
         Ok(())
+    }
+
+    /// The processes that were stopped since this was called last.
+    pub fn take_held(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.held)
     }
 
     /// Whether `count` calls are reported, with all of their pieces.

@@ -18,11 +18,14 @@ use crate::target::Scope;
 use crate::target::proc::Proc;
 
 mod error;
+mod hold;
 mod scope;
 mod tracefs;
 mod wire;
 
 pub use error::SessionError;
+use hold::Holding;
+pub use hold::Stopped;
 use wire::Wire;
 
 /// What [`Session::load`] needs to know.
@@ -34,6 +37,9 @@ pub struct Options {
     pub max_bytes: u32,
     /// Whether the BPF programs log.
     pub log: Log,
+    /// The process of a command that ctrace has started: it is in scope, and it and what it forks are stopped
+    /// each time that they map code, until [`Session::resume`].
+    pub hold: Option<u32>,
 }
 
 /// Whether the BPF programs log what they do; it costs the target time.
@@ -75,8 +81,19 @@ pub struct Session {
     connections: aya::maps::HashMap<MapData, Wire<ConnectionKey>, Wire<ConnectionState>>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     interval: Duration,
-    // Last: programs and links go when nothing reads their maps any more.
+    // Programs and links go when nothing reads their maps any more.
     ebpf: Ebpf,
+    // Last: when nothing is attached any more, nobody is stopped any more.
+    holding: Option<Holding>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // First: to detach takes time.
+        if let Some(holding) = &mut self.holding {
+            holding.end();
+        }
+    }
 }
 
 /// Makes sure that a session can be had, and says what is missing otherwise.
@@ -94,6 +111,7 @@ impl Session {
     pub fn load(options: Options, scope: &Scope) -> Result<Self, SessionError> {
         let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
         let own_pid = std::process::id();
+        let holds = options.hold.is_some() && hold::is_possible();
         let max_bytes = options.max_bytes.min(CALL_BYTES);
         let fork_child_pid = tracefs::field_offset("sched_process_fork", "child_pid")?;
         let exec_old_pid = tracefs::field_offset("sched_process_exec", "old_pid")?;
@@ -109,6 +127,7 @@ impl Session {
             .override_global("WAKE_SHIFT", &wake_shift, true)
             .override_global("FORK_CHILD_PID", &fork_child_pid, true)
             .override_global("EXEC_OLD_PID", &exec_old_pid, true)
+            .override_global("HOLD", &u32::from(holds), true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .load(PROGRAMS)
             .map_err(SessionError::load)?;
@@ -123,9 +142,13 @@ impl Session {
             },
             interval: DRAIN_INTERVALS.0,
             ebpf,
+            holding: None,
         };
         session.load_programs()?;
         session.enter(scope)?;
+        if let Some(pid) = options.hold {
+            session.hold(pid, holds)?;
+        }
         Ok(session)
     }
 
@@ -154,6 +177,29 @@ impl Session {
     fn follow(&mut self, name: &'static str, event: &str) -> Result<(), SessionError> {
         let program: &mut TracePoint = wire::program(&mut self.ebpf, name)?;
         program.attach("sched", event).map(|_| ()).map_err(|source| SessionError::program(name, source))
+    }
+
+    fn hold(&mut self, pid: u32, is_possible: bool) -> Result<(), SessionError> {
+        if is_possible {
+            self.holding = Some(Holding::start(&mut self.ebpf, pid)?);
+        } else {
+            tracing::warn!(
+                "this kernel cannot stop a process while it is looked into: the command's first calls may be missed"
+            );
+        }
+        Ok(())
+    }
+
+    /// Lets a process go on that was stopped because it had mapped code.
+    pub fn resume(&mut self, pid: u32) {
+        if let Some(holding) = &mut self.holding {
+            holding.resume(pid);
+        }
+    }
+
+    /// The kernel's id of the table of stopped processes, for [`Stopped::of`]; none if none are stopped.
+    pub fn stopped(&self) -> Option<u32> {
+        self.holding.as_ref()?.table()
     }
 
     /// Attaches the hooks of an object; the links last as long as the session.
