@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::cli::{self, Action, Invocation, Request, Trace, Verbosity};
 use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
+use crate::explain::{self, ExplainError};
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{ObjectHooks, Plan};
 use crate::session::{self, Session, SessionError};
@@ -58,6 +59,9 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// An explanation.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// Signals cannot be handled.
     #[error("signals cannot be handled")]
     Signals(#[source] io::Error),
@@ -72,6 +76,7 @@ impl Failure {
                 Kind::NotPermitted => 4,
                 Kind::Failed => 1,
             },
+            Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } => 3,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
             Self::Session(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => 1,
@@ -92,6 +97,7 @@ pub async fn run(invocation: Invocation) -> Result<(), Failure> {
     let Invocation { request, verbosity } = invocation;
     match request {
         Request::Trace(trace) => self::trace(*trace, verbosity).await,
+        Request::Explain(question, form) => Ok(explain::answer(&question, form).await?),
         Request::Schema => print(|out| writeln!(out, "{}", sink::schema().trim_end())),
         Request::Completion(shell) => print(|out| cli::write_completion(shell, out)),
         Request::Manual => print(|out| cli::write_manual(out)),

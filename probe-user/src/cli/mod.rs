@@ -9,9 +9,11 @@ use clap::builder::{NonEmptyStringValueParser, Styles};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::explain::{Form, Question};
 use crate::sink;
 use crate::target::{ContainerName, Criteria, Selector};
 
+mod explain;
 mod value;
 
 /// What the user wants done.
@@ -19,6 +21,8 @@ mod value;
 pub enum Request {
     /// Trace.
     Trace(Box<Trace>),
+    /// Explain what is there, and why something is not.
+    Explain(Question, Form),
     /// Print the JSON Schema of the records.
     Schema,
     /// Print a shell's completion script.
@@ -108,6 +112,10 @@ Exit status: 0 done (also after Ctrl-C, a closed pipe, or the end of the target)
 enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<SslArgs>),
+    /// List the processes that use TLS, and whether ctrace would see what they say
+    Ps(explain::PsArgs),
+    /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
+    Inspect(explain::InspectArgs),
     /// Print the JSON Schema of the records that `-o json` writes
     Schema,
     /// Print a completion script: `ctrace completion bash > /etc/bash_completion.d/ctrace`
@@ -202,6 +210,18 @@ enum Color {
     Never,
 }
 
+impl Color {
+    /// Whether text on standard output is coloured.
+    fn for_stdout(self) -> sink::Colour {
+        let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        match self {
+            Self::Always => sink::Colour::On,
+            Self::Auto if io::IsTerminal::is_terminal(&io::stdout()) && wanted() => sink::Colour::On,
+            Self::Auto | Self::Never => sink::Colour::Off,
+        }
+    }
+}
+
 /// Parses the process's arguments. Prints help, version or a usage error itself and exits (0 or 2).
 pub fn parse() -> Invocation {
     let cli = Cli::parse();
@@ -213,11 +233,17 @@ pub fn parse() -> Invocation {
     };
     let request = match cli.command {
         Command::Ssl(args) => Request::Trace(Box::new((*args).into())),
+        Command::Ps(args) => explain(args.question()),
+        Command::Inspect(args) => explain(args.question()),
         Command::Schema => Request::Schema,
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,
     };
     Invocation { request, verbosity }
+}
+
+fn explain((question, form): (Question, Form)) -> Request {
+    Request::Explain(question, form)
 }
 
 /// Writes the completion script of `shell`.
@@ -244,17 +270,16 @@ pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
 impl From<SslArgs> for Trace {
     fn from(args: SslArgs) -> Self {
         let SslArgs { target, output, limits, dry_run } = args;
-        let to_terminal = output.output.is_none() && io::IsTerminal::is_terminal(&io::stdout());
-        let coloured = match output.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => to_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        let colour = match output.color {
+            // A file is not looked at now.
+            Color::Auto if output.output.is_some() => sink::Colour::Off,
+            when => when.for_stdout(),
         };
         Self {
             selector: target.into(),
             format: output.format,
             look: sink::Look {
-                colour: if coloured { sink::Colour::On } else { sink::Colour::Off },
+                colour,
                 payload: if output.hex { sink::Payload::Hex } else { sink::Payload::Auto },
             },
             output: output.output,
