@@ -12,6 +12,7 @@ use crate::cli::{self, Action, Invocation, Nothing, Request, Trace, Verbosity};
 use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
 use crate::event::End;
+use crate::explain::{self, ExplainError};
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::session::{self, Mappings, Session, SessionError};
@@ -67,6 +68,9 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// An explanation.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// Signals cannot be handled.
     #[error("signals cannot be handled")]
     Signals(#[source] io::Error),
@@ -81,6 +85,7 @@ impl Failure {
                 Kind::NotPermitted => 4,
                 Kind::Failed => 1,
             },
+            Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } => 3,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
             Self::Session(_) | Self::Command(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => {
@@ -103,6 +108,7 @@ pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     let Invocation { request, verbosity } = invocation;
     match request {
         Request::Trace(trace) => return start(*trace, verbosity).await,
+        Request::Explain(question, form) => explain::answer(&question, form).await?,
         Request::Schema => print(|out| writeln!(out, "{}", sink::schema().trim_end()))?,
         Request::Completion(shell) => print(|out| cli::write_completion(shell, out))?,
         Request::Manual => print(|out| cli::write_manual(out))?,

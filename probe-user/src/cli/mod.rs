@@ -11,9 +11,11 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::explain::{Form, Question};
 use crate::sink;
 use crate::target::{ContainerName, Criteria, Selector};
 
+mod explain;
 mod value;
 
 /// What the user wants done.
@@ -21,6 +23,8 @@ mod value;
 pub enum Request {
     /// Trace.
     Trace(Box<Trace>),
+    /// Explain what is there, and why something is not.
+    Explain(Question, Form),
     /// Print the JSON Schema of the records.
     Schema,
     /// Print a shell's completion script.
@@ -124,6 +128,10 @@ command's own, 128 + its signal, 126 when it cannot be executed, 127 when it is 
 enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<SslArgs>),
+    /// List the processes that use TLS, and whether ctrace would see what they say
+    Ps(explain::PsArgs),
+    /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
+    Inspect(explain::InspectArgs),
     /// Print the JSON Schema of the records that `-o json` writes
     Schema,
     /// Print a completion script: `ctrace completion bash > /etc/bash_completion.d/ctrace`
@@ -226,6 +234,18 @@ enum Color {
     Never,
 }
 
+impl Color {
+    /// Whether text on one of our standard streams is coloured.
+    fn for_stream(self, stream: &impl io::IsTerminal) -> sink::Colour {
+        let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        match self {
+            Self::Always => sink::Colour::On,
+            Self::Auto if stream.is_terminal() && wanted() => sink::Colour::On,
+            Self::Auto | Self::Never => sink::Colour::Off,
+        }
+    }
+}
+
 /// Parses the process's arguments. Prints help, version or a usage error itself and exits (0 or 2).
 pub fn parse() -> Invocation {
     let cli = Cli::parse();
@@ -240,11 +260,17 @@ pub fn parse() -> Invocation {
             args.check();
             Request::Trace(Box::new((*args).into()))
         }
+        Command::Ps(args) => explain(args.question()),
+        Command::Inspect(args) => explain(args.question()),
         Command::Schema => Request::Schema,
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,
     };
     Invocation { request, verbosity }
+}
+
+fn explain((question, form): (Question, Form)) -> Request {
+    Request::Explain(question, form)
 }
 
 /// Writes the completion script of `shell`.
@@ -283,23 +309,18 @@ impl From<SslArgs> for Trace {
     fn from(mut args: SslArgs) -> Self {
         let command = std::mem::take(&mut args.target.command);
         let SslArgs { target, output, limits, wait, dry_run } = args;
-        let is_terminal = if command.is_empty() {
-            io::IsTerminal::is_terminal(&io::stdout())
-        } else {
-            io::IsTerminal::is_terminal(&io::stderr())
-        };
-        let to_terminal = output.output.is_none() && is_terminal;
-        let coloured = match output.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => to_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        let colour = match output.color {
+            // A file is not looked at now.
+            Color::Auto if output.output.is_some() => sink::Colour::Off,
+            when if command.is_empty() => when.for_stream(&io::stdout()),
+            when => when.for_stream(&io::stderr()),
         };
         Self {
             selector: target.into(),
             command,
             format: output.format,
             look: sink::Look {
-                colour: if coloured { sink::Colour::On } else { sink::Colour::Off },
+                colour,
                 payload: if output.hex { sink::Payload::Hex } else { sink::Payload::Auto },
             },
             output: output.output,

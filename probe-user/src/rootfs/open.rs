@@ -255,7 +255,7 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path, more: ResolveFlags
     result
 }
 
-fn open_root(pid: u32) -> Result<OwnedFd, Errno> {
+pub(super) fn open_root(pid: u32) -> Result<OwnedFd, Errno> {
     open_directory(Path::new(&format!("/proc/{pid}/root")))
 }
 

@@ -7,6 +7,7 @@ mod candidate;
 pub mod cgroup;
 mod containers;
 mod error;
+pub mod facts;
 pub mod proc;
 pub mod runtime;
 mod select;

@@ -18,7 +18,7 @@ use crate::target::Process;
 use crate::target::cgroup::Membership;
 
 /// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
-const FILE: u64 = 64 * 1024;
+pub(super) const FILE: u64 = 64 * 1024;
 /// `PF_KTHREAD` of linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
@@ -207,13 +207,13 @@ fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
 }
 
 /// Digits alone: neither a sign nor a space.
-fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+pub(super) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
 /// The kernel escapes newlines in `Name:`, so no process can forge a line.
-fn status_field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn status_field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))
 }
 
