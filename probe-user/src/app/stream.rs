@@ -12,7 +12,7 @@ use super::ending::Endings;
 use super::follow::Follower;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, TaskEvent};
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
 use crate::target::Target;
@@ -188,13 +188,17 @@ impl<'a> Stream<'a> {
 
     /// Has processes looked into that execute another program. Tells whether any process has ended.
     fn follow(&mut self) -> bool {
-        let changed = self.pipeline.origins_mut().take_changed();
-        let (living, gone): (Vec<u32>, Vec<u32>) =
-            changed.into_iter().partition(|pid| self.proc.process(*pid).is_some());
-        for pid in living {
-            self.follower.executed(pid);
+        let mut gone = false;
+        for event in self.pipeline.take_task_events() {
+            match event {
+                TaskEvent::Executed { pid, .. } if self.proc.process(pid).is_some() => {
+                    self.follower.executed(pid);
+                }
+                TaskEvent::Executed { .. } | TaskEvent::Ended { .. } => gone = true,
+                TaskEvent::CgroupMade { .. } | TaskEvent::CgroupGone { .. } | TaskEvent::Held { .. } => {}
+            }
         }
-        !gone.is_empty()
+        gone
     }
 
     fn finish(mut self, mut end: End) -> Result<Summary, StreamError> {
