@@ -2,7 +2,7 @@
 //!
 //! A fact that cannot be had (the process is gone, no runtime answers) is absent; it never costs data.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use probe_common::Header;
@@ -24,14 +24,12 @@ pub struct Facts {
     living: HashMap<u32, Arc<Origin>>,
     /// Processes that have ended or that execute another program: right only if /proc knows no better.
     stale: HashMap<u32, Arc<Origin>>,
-    changed: BTreeSet<u32>,
 }
 
 impl Facts {
     /// Reads the facts of the processes that are there now.
     pub fn new(containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
-        let mut facts =
-            Self { containers, living: HashMap::new(), stale: HashMap::new(), changed: BTreeSet::new() };
+        let mut facts = Self { containers, living: HashMap::new(), stale: HashMap::new() };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             facts.living.insert(pid, Arc::new(origin));
@@ -42,11 +40,6 @@ impl Facts {
     /// What is known of a process that is there.
     pub fn look_up(&mut self, pid: u32) -> Origin {
         self.containers.origin(pid, NO_CGROUP)
-    }
-
-    /// Processes that have ended, or execute another program, since this was called last.
-    pub fn take_changed(&mut self) -> BTreeSet<u32> {
-        std::mem::take(&mut self.changed)
     }
 
     /// To be called when records were lost: what was not seen may have changed anything. Every process is
@@ -87,7 +80,6 @@ impl Origins for Facts {
     }
 
     fn forget(&mut self, pid: u32) {
-        self.changed.insert(pid);
         self.retire(pid);
     }
 }

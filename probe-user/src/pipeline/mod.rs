@@ -21,10 +21,12 @@ use crate::sink::Sink;
 mod clock;
 mod join;
 mod report;
+mod task;
 
 pub use clock::Clock;
 use join::Join;
 use report::Report;
+pub use task::TaskEvent;
 
 /// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
 /// pieces.
@@ -85,6 +87,7 @@ pub struct Pipeline<O> {
     undecodable: u64,
     held: Vec<u32>,
     lost: Vec<(Loss, LossCount)>,
+    tasks: Vec<TaskEvent>,
 }
 
 impl<O: Origins> Pipeline<O> {
@@ -99,6 +102,7 @@ impl<O: Origins> Pipeline<O> {
             undecodable: 0,
             held: Vec::new(),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
+            tasks: Vec::new(),
         }
     }
 
@@ -136,9 +140,24 @@ impl<O: Origins> Pipeline<O> {
     pub fn wire(&mut self, wire: Wire<'_>) -> io::Result<()> {
         match wire {
             Wire::Call { head, data } => self.call(head, data),
-            Wire::Exit(header) | Wire::Exec(header) => {
-                self.join.end_process(header.pid, &mut |piece| self.report.piece(&piece))?;
-                self.origins.forget(header.pid);
+            Wire::Exit(header) => {
+                self.tasks.push(TaskEvent::Ended { pid: header.pid });
+                self.end_process(header.pid)
+            }
+            Wire::Exec(header) => {
+                self.tasks.push(TaskEvent::Executed { pid: header.pid, time: header.time });
+                self.end_process(header.pid)
+            }
+            Wire::CgroupMade(cgroup) => {
+                self.tasks.push(TaskEvent::made(cgroup));
+                Ok(())
+            }
+            Wire::CgroupGone(cgroup) => {
+                self.tasks.push(TaskEvent::CgroupGone { id: cgroup.id });
+                Ok(())
+            }
+            Wire::Held(header) => {
+                self.tasks.push(TaskEvent::Held { pid: header.pid });
                 Ok(())
             }
             Wire::Held(header) => {
@@ -146,6 +165,18 @@ impl<O: Origins> Pipeline<O> {
                 Ok(())
             }
         }
+    }
+
+    fn end_process(&mut self, pid: u32) -> io::Result<()> {
+        self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
+        self.origins.forget(pid);
+        Ok(())
+    }
+
+    /// What happened to processes and cgroups since this was called last, in its order. To be called after
+    /// each drain of the ring, which bounds it.
+    pub fn take_task_events(&mut self) -> Vec<TaskEvent> {
+        std::mem::take(&mut self.tasks)
     }
 
     fn call(&mut self, call: &Call, data: Plaintext<'_>) -> io::Result<()> {
