@@ -24,7 +24,7 @@ const LEAVING: Duration = Duration::from_secs(1);
 
 /// Something has happened to a process of the target, or to what is attached.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum News {
     /// It has come into scope, or executes another program.
     Process(u32),
     /// It has mapped a file executable and waits for [`Found::All`].
@@ -67,7 +67,7 @@ pub(super) enum Found {
 
 /// The end of the queue that the stream holds.
 pub(super) struct Follower {
-    changes: mpsc::Sender<Change>,
+    news: mpsc::Sender<News>,
     found: mpsc::Receiver<Found>,
     overflown: bool,
 }
@@ -75,24 +75,24 @@ pub(super) struct Follower {
 impl Follower {
     /// Goes on from what is known already.
     pub(super) fn start(discovery: Discovery) -> Self {
-        let (changes, received) = mpsc::channel(QUEUE);
+        let (news, received) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
         let looker = Looker { discovery, leaving: BTreeSet::new(), look_again: None, results };
         tokio::spawn(looker.run(received));
-        Self { changes, found, overflown: false }
+        Self { news, found, overflown: false }
     }
 
-    /// Tells of a change. What finds no room is given back.
-    pub(super) fn tell(&mut self, change: Change) -> Result<(), Change> {
-        self.changes.try_send(change).map_err(|error| {
+    /// Tells. What finds no room is given back.
+    pub(super) fn tell(&mut self, news: News) -> Result<(), News> {
+        self.news.try_send(news).map_err(|error| {
             self.overflown = true;
             error.into_inner()
         })
     }
 
-    /// Whether changes were dropped and there is room again: time to tell of [`Change::All`].
+    /// Whether news were dropped and there is room again: time to tell of [`News::All`].
     pub(super) fn take_overflow(&mut self) -> bool {
-        self.overflown && self.changes.capacity() > QUEUE / 2 && std::mem::take(&mut self.overflown)
+        self.overflown && self.news.capacity() > QUEUE / 2 && std::mem::take(&mut self.overflown)
     }
 
     /// Something was missed elsewhere.
@@ -120,12 +120,12 @@ struct Looker {
 
 impl Looker {
     /// Until the stream has gone.
-    async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
+    async fn run(mut self, mut received: mpsc::Receiver<News>) {
         loop {
             let due = self.discovery.due().map(Instant::from_std);
             let going = tokio::select! {
-                change = changes.recv() => match change {
-                    Some(change) => self.change(change).await,
+                news = received.recv() => match news {
+                    Some(news) => self.take(news).await,
                     None => return,
                 },
                 () = at(self.look_again) => {
@@ -140,14 +140,14 @@ impl Looker {
         }
     }
 
-    async fn change(&mut self, change: Change) -> Result<(), Gone> {
-        match change {
-            Change::Process(pid) => self.process(pid).await,
-            Change::Held(pid) => {
+    async fn take(&mut self, news: News) -> Result<(), Gone> {
+        match news {
+            News::Process(pid) => self.process(pid).await,
+            News::Held(pid) => {
                 self.process(pid).await?;
                 self.results.send(Found::All(pid)).await.map_err(|_| Gone)
             }
-            Change::Mapped(pid, mapping, at) => {
+            News::Mapped(pid, mapping, at) => {
                 for object in self.discovery.mapped(pid, &mapping).await {
                     self.attach(pid, object, Some(at)).await?;
                 }
@@ -156,11 +156,11 @@ impl Looker {
                 }
                 Ok(())
             }
-            Change::Ended(pid) => {
+            News::Ended(pid) => {
                 self.ended(pid);
                 Ok(())
             }
-            Change::All(pids) => {
+            News::All(pids) => {
                 let proc = Proc::default();
                 self.discovery.forget_dead(|pid| proc.process(pid).is_some());
                 for pid in pids {
@@ -168,7 +168,7 @@ impl Looker {
                 }
                 Ok(())
             }
-            Change::Failed(id) => {
+            News::Failed(id) => {
                 self.discovery.failed(id);
                 Ok(())
             }

@@ -183,7 +183,7 @@ impl<'a> Stream<'a> {
         self.ended |= gone;
         if gone || now.duration_since(self.looking) >= LOOKING {
             self.looking = now;
-            if self.watch.target().has_ended() && !self.session.follows_threads()? {
+            if !self.watch.target().any_alive() && !self.session.follows_threads()? {
                 return Ok(Some(End::TargetEnded));
             }
         }

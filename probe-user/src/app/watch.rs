@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::follow::{Change, Follower, Found, MappedAt};
+use super::follow::{Follower, Found, MappedAt, News};
 use crate::discover::Discovery;
 use crate::pipeline::TaskEvent;
 use crate::rootfs::{Device, Mapping, Range};
 use crate::session::{Mapped, MappingEvent, Mappings, Session, SessionError};
 use crate::target::runtime::{self, Listing};
-use crate::target::{Changes, RuntimeSocket, Target};
+use crate::target::{Change, RuntimeSocket, Target};
 
 /// How often the runtimes are asked at the most.
 const ASKING: Duration = Duration::from_millis(100);
@@ -68,9 +68,10 @@ impl Watch {
 
     /// Looks for what began before the kernel told of it.
     pub(super) fn catch_up(&mut self, session: &mut Session) {
-        let changes = self.target.look_again();
-        self.apply(changes, session);
-        self.look_at_everything();
+        let change = self.target.rescan();
+        self.apply(change, session);
+        let pids = self.target.processes.iter().map(|process| process.pid).collect();
+        self.tell(News::All(pids));
     }
 
     /// Whether a process of the target has ended since this was asked last.
@@ -96,7 +97,7 @@ impl Watch {
                 MappingEvent::Mapped(mapped) => {
                     if self.target.covers(mapped.pid) || session.follows(mapped.pid) {
                         let (pid, mapping, at) = parts(mapped);
-                        self.follower.tell(Change::Mapped(pid, mapping, at));
+                        self.tell(News::Mapped(pid, mapping, at));
                     }
                 }
                 MappingEvent::Lost(_) => self.follower.distrust(),
@@ -106,36 +107,36 @@ impl Watch {
 
     /// The runtimes have answered: containers that were not known have names and labels now.
     pub(super) fn listed(&mut self, listing: &Listing, session: &mut Session) {
-        let changes = self.target.learned(listing);
-        self.apply(changes, session);
+        let change = self.target.learned(listing);
+        self.apply(change, session);
     }
 
     /// The kernel tells of processes and cgroups.
     pub(super) fn tasks(&mut self, events: Vec<TaskEvent>, session: &mut Session) {
         for event in events {
-            let changes = match event {
-                TaskEvent::Executed { pid } => {
-                    let changes = self.target.executed(pid);
+            let change = match event {
+                TaskEvent::Executed { pid, .. } => {
+                    let change = self.target.executed(pid);
                     if self.target.covers(pid) || session.follows(pid) {
-                        self.follower.tell(Change::Process(pid));
+                        self.tell(News::Process(pid));
                     }
-                    changes
+                    change
                 }
                 TaskEvent::Ended { pid } => {
                     self.ended = true;
-                    self.follower.tell(Change::Ended(pid));
+                    self.tell(News::Ended(pid));
                     continue;
                 }
                 TaskEvent::Held { pid } => {
-                    if self.follower.tell(Change::Held(pid)).is_err() {
+                    if self.follower.tell(News::Held(pid)).is_err() {
                         session.resume(pid);
                     }
                     continue;
                 }
-                TaskEvent::CgroupMade { id, path, .. } => self.target.cgroup_made(&path, id),
+                TaskEvent::CgroupMade { id, path, .. } => self.target.cgroup_made(path.as_bytes(), id),
                 TaskEvent::CgroupGone { id } => self.target.cgroup_gone(id),
             };
-            self.apply(changes, session);
+            self.apply(change, session);
         }
     }
 
@@ -158,24 +159,23 @@ impl Watch {
 
     /// An object could not be attached to.
     pub(super) fn failed(&mut self, id: crate::plan::ObjectId) {
-        self.follower.tell(Change::Failed(id));
+        self.tell(News::Failed(id));
     }
 
-    fn apply(&mut self, Changes { scope, processes }: Changes, session: &mut Session) {
+    fn apply(&mut self, Change { scope, processes }: Change, session: &mut Session) {
         for change in scope {
             if let Err(error) = session.change(&change) {
                 warn(&error);
             }
         }
         for process in processes {
-            self.follower.tell(Change::Process(process.pid));
+            self.tell(News::Process(process.pid));
         }
     }
 
-    fn look_at_everything(&mut self) {
-        self.target.rescan();
-        let pids = self.target.processes.iter().map(|process| process.pid).collect();
-        self.follower.tell(Change::All(pids));
+    /// When there is no room, everything is looked at later.
+    fn tell(&mut self, news: News) {
+        drop(self.follower.tell(news));
     }
 }
 

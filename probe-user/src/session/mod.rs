@@ -297,6 +297,13 @@ impl Session {
         Ok(threads.keys().next().is_some())
     }
 
+    /// Whether a thread is in scope by [`Scope::pids`] or as a descendant of one.
+    pub fn follows(&mut self, thread: u32) -> bool {
+        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
+            wire::map(&mut self.ebpf, "THREADS");
+        threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok())
+    }
+
     /// Forgets the connections of processes that have ended, so that their table does not fill up.
     pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();
