@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use clap::builder::{NonEmptyStringValueParser, Styles};
+use clap::builder::Styles;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::sink;
-use crate::target::{ContainerName, Criteria, Selector};
+use crate::target::Selector;
 
+mod target;
 mod value;
+
+use target::TargetArgs;
 
 /// What the user wants done.
 #[derive(Clone, Debug)]
@@ -123,14 +126,17 @@ const SSL_EXAMPLES: &str = "\
 Examples:
   ctrace ssl --container web                       what container web sends and receives over TLS
   ctrace ssl --pid 2543 --hex                      a process and its descendants, as a hex dump
+  ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
+  ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
+  ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
   ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
 
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 #[derive(Args, Debug)]
-#[command(after_help = SSL_EXAMPLES)]
+#[command(after_help = format!("{}\n\n{SSL_EXAMPLES}", target::MEANING))]
 struct SslArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -141,21 +147,6 @@ struct SslArgs {
     /// Print what would be attached where, as JSON, and load nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "What to trace")]
-#[group(required = true, multiple = true, id = "target")]
-struct TargetArgs {
-    /// A container: its name, its id, or a unique prefix of either (repeatable)
-    #[arg(short, long = "container", value_name = "NAME|ID", group = "target", value_parser = NonEmptyStringValueParser::new())]
-    containers: Vec<String>,
-    /// A process and its descendants; of a PID namespace's first process, the whole namespace (repeatable)
-    #[arg(short, long = "pid", value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pids: Vec<u32>,
-    /// Every process on the machine
-    #[arg(short, long, group = "target")]
-    all: bool,
 }
 
 #[derive(Args, Debug)]
@@ -264,14 +255,6 @@ impl From<SslArgs> for Trace {
             ring_bytes: limits.ring_size,
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }
-    }
-}
-
-impl From<TargetArgs> for Selector {
-    fn from(args: TargetArgs) -> Self {
-        let names = args.containers.into_iter().map(|name| ContainerName { runtime: None, name });
-        let containers = Criteria { names: names.collect(), ..Criteria::default() };
-        Self { all: args.all, containers, pids: args.pids, ..Self::default() }
     }
 }
 
