@@ -6,17 +6,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use clap::builder::{NonEmptyStringValueParser, Styles};
+use clap::builder::Styles;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::explain::{Form, Question};
 use crate::sink;
-use crate::target::{ContainerName, Criteria, Selector};
+use crate::target::Selector;
 
 mod explain;
+mod target;
 mod value;
+
+use target::TargetArgs;
 
 /// What the user wants done.
 #[derive(Clone, Debug)]
@@ -147,7 +150,10 @@ const SSL_EXAMPLES: &str = "\
 Examples:
   ctrace ssl --container web                       what container web sends and receives over TLS
   ctrace ssl --pid 2543 --hex                      a process and its descendants, as a hex dump
+  ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
+  ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
+  ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
   ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
   ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
@@ -155,7 +161,7 @@ Examples:
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 #[derive(Args, Debug)]
-#[command(after_help = SSL_EXAMPLES)]
+#[command(after_help = format!("{}\n\n{SSL_EXAMPLES}", target::MEANING))]
 struct SslArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -170,24 +176,6 @@ struct SslArgs {
     /// Print what would be attached where, as JSON, and load nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "What to trace")]
-#[group(required = true, multiple = true, id = "target")]
-struct TargetArgs {
-    /// A container: its name, its id, or a unique prefix of either (repeatable)
-    #[arg(short, long = "container", value_name = "NAME|ID", group = "target", value_parser = NonEmptyStringValueParser::new())]
-    containers: Vec<String>,
-    /// A process and its descendants; of a PID namespace's first process, the whole namespace (repeatable)
-    #[arg(short, long = "pid", value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pids: Vec<u32>,
-    /// Every process on the machine
-    #[arg(short, long, group = "target")]
-    all: bool,
-    /// A command to start, with everything that it starts, from its first call on; its standard output stays its own
-    #[arg(last = true, value_name = "COMMAND", group = "target")]
-    command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
@@ -297,7 +285,7 @@ pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
 impl SslArgs {
     /// Ends with a usage error for what clap cannot tell.
     fn check(&self) {
-        if self.dry_run && !self.target.command.is_empty() {
+        if self.dry_run && !self.target.command().is_empty() {
             let what = "--dry-run cannot tell what a command will map before it has run; start the command yourself, and \
                         use --dry-run --pid";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
@@ -306,8 +294,8 @@ impl SslArgs {
 }
 
 impl From<SslArgs> for Trace {
-    fn from(mut args: SslArgs) -> Self {
-        let command = std::mem::take(&mut args.target.command);
+    fn from(args: SslArgs) -> Self {
+        let command = args.target.command().to_vec();
         let SslArgs { target, output, limits, wait, dry_run } = args;
         let colour = match output.color {
             // A file is not looked at now.
@@ -331,14 +319,6 @@ impl From<SslArgs> for Trace {
             nothing: if wait { Nothing::Wait } else { Nothing::Error },
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }
-    }
-}
-
-impl From<TargetArgs> for Selector {
-    fn from(args: TargetArgs) -> Self {
-        let names = args.containers.into_iter().map(|name| ContainerName { runtime: None, name });
-        let containers = Criteria { names: names.collect(), ..Criteria::default() };
-        Self { all: args.all, containers, pids: args.pids, ..Self::default() }
     }
 }
 

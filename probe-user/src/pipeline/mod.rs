@@ -85,7 +85,6 @@ pub struct Pipeline<O> {
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
-    held: Vec<u32>,
     lost: Vec<(Loss, LossCount)>,
     tasks: Vec<TaskEvent>,
 }
@@ -100,7 +99,6 @@ impl<O: Origins> Pipeline<O> {
             started,
             count,
             undecodable: 0,
-            held: Vec::new(),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             tasks: Vec::new(),
         }
@@ -160,10 +158,6 @@ impl<O: Origins> Pipeline<O> {
                 self.tasks.push(TaskEvent::Held { pid: header.pid });
                 Ok(())
             }
-            Wire::Held(header) => {
-                self.held.push(header.pid);
-                Ok(())
-            }
         }
     }
 
@@ -216,11 +210,6 @@ impl<O: Origins> Pipeline<O> {
             }
         }
         Ok(())
-    }
-
-    /// The processes that were stopped since this was called last.
-    pub fn take_held(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.held)
     }
 
     /// Whether `count` calls are reported, with all of their pieces.

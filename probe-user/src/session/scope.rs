@@ -63,6 +63,7 @@ impl Filter {
             ScopeChange::ForgetCgroup(id) => self.forget(ebpf, *id)?,
             ScopeChange::EnterNamespace(id) => self.enter_namespace(ebpf, *id)?,
             ScopeChange::EnterProcess(pid) => self.enter_processes(ebpf, &[*pid])?,
+            ScopeChange::LeaveProcess(pid) => self.leave_process(ebpf, *pid)?,
         }
         if before == self.switches { Ok(()) } else { self.switch(ebpf) }
     }
@@ -141,6 +142,18 @@ impl Filter {
         let living: BTreeSet<(u64, u64)> =
             entries.iter().filter_map(|entry| entry.namespace).map(|id| (id.device, id.inode)).collect();
         self.namespaces.retain(|id| living.contains(&(id.device, id.inode)));
+        Ok(())
+    }
+
+    /// Takes all threads of a process out of the set.
+    fn leave_process(&self, ebpf: &mut Ebpf, pid: u32) -> Result<(), SessionError> {
+        let mut threads: Table<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
+        for tid in self.proc.threads(pid) {
+            match threads.remove(&tid) {
+                Err(error) if !wire::is_absent(&error) => return Err(SessionError::map("THREADS", error)),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
