@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::event::{Container, Executable, Origin, Process};
+use crate::event::{Container, Executable, Origin, Process, Runtime};
+use crate::target::RuntimeSocket;
 use crate::target::cgroup::{Hierarchy, Membership};
 use crate::target::proc::{Entry, Proc};
 use crate::target::runtime::{self, Listing};
@@ -21,6 +22,7 @@ pub struct Containers {
     by_cgroup: HashMap<u64, Arc<Container>>,
     hierarchy: Option<Hierarchy>,
     proc: Proc,
+    sockets: Vec<RuntimeSocket>,
 }
 
 impl Containers {
@@ -32,7 +34,16 @@ impl Containers {
 
     /// Asks the runtimes again, for the names of containers that have come since.
     pub async fn refresh(&mut self) {
-        self.learn(&runtime::list().await);
+        match runtime::list(&self.sockets).await {
+            Ok(listing) => self.learn(&listing),
+            // It answered when the trace began: what it told stays.
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+
+    /// Where [`Self::refresh`] asks instead of at the places that are known.
+    pub(super) fn ask_at(&mut self, sockets: &[RuntimeSocket]) {
+        self.sockets = sockets.to_vec();
     }
 
     /// Whether a container was met of which no runtime has told a name: [`Self::refresh`] may help.
@@ -67,10 +78,30 @@ impl Containers {
         container
     }
 
+    fn told_by_path(&mut self, id: &str, runtime: &str) -> Arc<Container> {
+        let known = self.get(id);
+        if known.name.is_some() {
+            return known;
+        }
+        let runtime = Some(Runtime { name: runtime.to_owned() });
+        let container = Arc::new(Container {
+            id: id.to_owned(),
+            name: Some(id.to_owned()),
+            runtime,
+            ..Container::default()
+        });
+        self.by_id.insert(id.into(), Arc::clone(&container));
+        container
+    }
+
     /// The container of a process in these cgroups. Remembers the v2 cgroup, for events that arrive when the
     /// process has gone.
     pub(super) fn of_cgroups(&mut self, cgroups: &Membership) -> Option<Arc<Container>> {
-        let container = self.get(cgroups.container()?);
+        let container = match cgroups.runtime() {
+            // The path has all that is to be known.
+            Some(runtime) => self.told_by_path(cgroups.container()?, runtime),
+            None => self.get(cgroups.container()?),
+        };
         let path = cgroups.unified.as_deref().filter(|_| self.by_cgroup.len() < REMEMBERED);
         let hierarchy = self.hierarchy.as_ref();
         if let Some(cgroup) = path.and_then(|path| hierarchy?.cgroup(path)) {
@@ -116,9 +147,8 @@ mod tests {
             image: Some("img".into()),
             is_running: true,
             state: "running".into(),
-            labels: Arc::default(),
-            pod: None,
             runtime: "docker",
+            ..Listed::default()
         };
         let listing = Listing { containers: vec![listed], ..Listing::default() };
         let tree = Tree::new();

@@ -91,6 +91,9 @@ pub enum TargetError {
         /// Its pid.
         pid: u32,
     },
+    /// A runtime that the user named cannot be asked.
+    #[error(transparent)]
+    Runtime(#[from] crate::target::runtime::RuntimeError),
     /// No list of processes.
     #[error("could not list the processes in /proc")]
     Proc(#[source] io::Error),
@@ -109,7 +112,7 @@ impl TargetError {
             | Self::NoCode { .. } => Kind::NotFound,
             Self::AmbiguousContainer { .. } => Kind::Ambiguous,
             Self::Proc(source) if source.kind() == io::ErrorKind::PermissionDenied => Kind::NotPermitted,
-            Self::NothingSelected | Self::Itself { .. } | Self::Proc(_) => Kind::Failed,
+            Self::NothingSelected | Self::Itself { .. } | Self::Runtime(_) | Self::Proc(_) => Kind::Failed,
         }
     }
 }

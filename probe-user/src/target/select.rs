@@ -18,9 +18,11 @@ use crate::target::{Process, Scope, Selector, Target};
 impl Selector {
     /// Finds what is meant. Asks container runtimes, which takes up to two seconds each when they hang.
     pub async fn resolve(&self) -> Result<Target, TargetError> {
-        let listing = runtime::list().await;
+        let listing = runtime::list(&self.runtime_sockets).await?;
         let world = World::read(Proc::default(), Hierarchy::find(), listing)?;
-        self.resolve_in(world).await
+        let mut target = self.resolve_in(world).await?;
+        target.containers.ask_at(&self.runtime_sockets);
+        Ok(target)
     }
 
     async fn resolve_in(&self, world: World) -> Result<Target, TargetError> {

@@ -1,8 +1,6 @@
 //! Selection over trees of fixtures, and over this very process.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::sync::Arc;
-
 use super::*;
 use crate::target::error::Kind;
 use crate::target::proc::fixture::{Fake, OWN, Tree};
@@ -24,9 +22,8 @@ fn listing() -> Listing {
         image: None,
         is_running,
         state: if is_running { "running" } else { "exited" }.to_owned(),
-        labels: Arc::default(),
-        pod: None,
         runtime: "none",
+        ..Listed::default()
     };
     let containers = vec![one('a', "web", true), one('c', "dead", false), one('d', "elsewhere", true)];
     Listing { containers, answered: vec!["none"], unanswered: Vec::new() }

@@ -29,16 +29,22 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 9] = [
+const OWNERS: [(&str, &[&str]); 15] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
     ("clap", &["cli", "main.rs"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("bollard", &["target/runtime"]),
+    ("http", &["target/runtime"]),
+    ("hyper", &["target/runtime"]),
+    ("hyper_util", &["target/runtime"]),
+    ("prost", &["target/runtime"]),
+    ("tonic", &["target/runtime"]),
+    ("tonic_prost", &["target/runtime"]),
     ("procfs", &["target"]),
     ("iced_x86", &["object"]),
-    ("serde_json", &["sink"]),
+    ("serde_json", &["sink", "target/runtime"]),
 ];
 
 /// Files that may hold unsafe code.
