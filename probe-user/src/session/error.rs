@@ -160,6 +160,12 @@ pub enum SessionError {
     /// The scope cannot be expressed.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+    /// The kernel does not tell of mappings.
+    #[error(
+        "the kernel does not tell which files processes map from now on (perf_event_open: {0}): a library that is \
+         loaded later is not noticed; run ctrace as root or with CAP_PERFMON, on a kernel with CONFIG_PERF_EVENTS=y"
+    )]
+    Mappings(#[source] io::Error),
     /// The ring cannot be polled.
     #[error("the ring buffer cannot be polled")]
     Poll(#[source] io::Error),
