@@ -151,14 +151,14 @@ impl Shell {
         Ok(answer.trim().to_owned())
     }
 
-    /// Makes a process that executes another program, and gives its id.
+    /// Makes a process that executes another program, and gives its id when it has ended.
     fn execute(&mut self) -> Result<u32> {
-        Ok(self.run("/bin/true & echo $!; wait")?.parse()?)
+        Ok(self.run("/bin/true & wait; echo $!")?.parse()?)
     }
 
-    /// Makes a process that executes nothing, and gives its id.
+    /// Makes a process that executes nothing, and gives its id when it has ended.
     fn fork(&mut self) -> Result<u32> {
-        Ok(self.run("( : ) & echo $!; wait")?.parse()?)
+        Ok(self.run("( : ) & wait; echo $!")?.parse()?)
     }
 }
 

@@ -220,6 +220,11 @@ pub(super) fn is_full(error: &MapError) -> bool {
     is_errno(error, Errno::TOOBIG)
 }
 
+/// Whether the kernel said that a map has no such key.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    is_errno(error, Errno::NOENT)
+}
+
 /// Whether the kernel said so, however deep in the chain of causes.
 fn is_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
     let mut cause = Some(error);
