@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use crate::target::cgroup::{Membership, is_below};
-use crate::target::containers::Around;
+use crate::target::containers::Place;
 use crate::target::proc::{Entry, Proc, descendants};
 use crate::target::rules::{Grain, Looks, Standing};
 use crate::target::runtime::Listing;
@@ -62,22 +62,19 @@ impl Member {
 impl Target {
     /// A cgroup of the v2 hierarchy was made: it may be a container's, and then nothing runs in it yet.
     pub fn cgroup_made(&mut self, path: &[u8], id: u64) -> Change {
-        let membership = Membership::of_path(path);
-        let containers = self.containers.clone();
-        let Some(Around { id: container, root }) = containers.around(&membership).pop() else {
-            return Change::default();
-        };
+        let place = self.containers.around(&Membership::of_path(path)).pop();
+        let Some(Place { key: container, root }) = place else { return Change::default() };
         if self.rules.sorts_containers() {
-            let cgroup = match root {
+            let cgroup = match root.as_deref() {
                 Some(root) if root == path => Some(cgroup(path, id)),
                 // Below a container's: that one is known, unless the event that told of it was lost.
-                Some(root) if !self.has_cgroup(&container, &root) => containers.cgroup(&root),
+                Some(root) if !self.has_cgroup(&container, root) => self.containers.cgroup(root),
                 _ => None,
             };
             self.sort(&container, cgroup);
         }
-        if self.rules.everything || self.members.contains_key(&*container) {
-            containers.seen_in(&container, id);
+        if self.rules.everything || self.members.contains_key(&container) {
+            self.containers.seen_in(&container, id);
         }
         Change { scope: self.settle(), processes: Vec::new() }
     }
@@ -121,11 +118,18 @@ impl Target {
         change
     }
 
-    /// Whether a process is in scope now: its cgroup, its namespace, it or one that it descends from is.
+    /// Whether this process, told of by the kernel, is in scope: what it maps is to be looked into.
     pub fn covers(&self, pid: u32) -> bool {
         let proc = self.containers.proc();
-        let entry = if pid == proc.own() { None } else { proc.entry(pid) };
-        entry.is_some_and(|entry| self.is_in_scope(&entry) || self.is_followed(&entry))
+        if pid == proc.own() {
+            return false;
+        }
+        if (self.scope.all && !self.rules.sorts_containers())
+            || self.processes.iter().any(|process| process.pid == pid)
+        {
+            return true;
+        }
+        proc.entry(pid).is_some_and(|entry| self.has_in_scope(&entry, self.is_followed(&entry)))
     }
 
     /// Whether the runtimes should be asked, for [`Self::learned`]: something depends on the properties of a
@@ -232,15 +236,15 @@ impl Target {
     }
 
     /// Decides about the containers that a process is in. `seen` are those that were decided about.
-    fn sort_around(&mut self, entry: &Entry, seen: &mut BTreeSet<(String, Vec<u8>)>) {
+    fn sort_around(&mut self, entry: &Entry, seen: &mut BTreeSet<Place>) {
         if !self.rules.sorts_containers() {
             return;
         }
-        let containers = self.containers.clone();
-        for Around { id, root } in containers.around(&entry.cgroups) {
-            let cgroup = root.as_ref().and_then(|root| containers.cgroup(root));
-            if seen.insert((id.as_ref().to_owned(), root.unwrap_or_default())) {
-                self.sort(&id, cgroup);
+        for place in self.containers.around(&entry.cgroups) {
+            if !seen.contains(&place) {
+                let cgroup = place.root.as_deref().and_then(|root| self.containers.cgroup(root));
+                self.sort(&place.key, cgroup);
+                seen.insert(place);
             }
         }
     }
@@ -268,7 +272,7 @@ impl Target {
     }
 
     /// Makes the scope's cgroups what the decisions say. What is kept out comes first: a container in a
-    /// container must not be in scope for a moment.
+    /// container must not be in scope for a moment. What was kept out is forgotten before it comes in.
     fn settle(&mut self) -> Vec<ScopeChange> {
         let of = |is_it: fn(&Member) -> bool| {
             self.members.values().filter(move |member| is_it(member)).flat_map(|member| &member.cgroups)
@@ -285,11 +289,15 @@ impl Target {
         let added = |now: &BTreeSet<Cgroup>, before: &[Cgroup]| -> Vec<Cgroup> {
             now.iter().filter(|cgroup| !before.contains(cgroup)).cloned().collect()
         };
+        let ids =
+            |cgroups: &BTreeSet<Cgroup>| cgroups.iter().map(|cgroup| cgroup.id).collect::<BTreeSet<u64>>();
+        let (out, inside) = (ids(&excluded), ids(&cgroups));
         changes.extend(added(&excluded, &self.scope.excluded).into_iter().map(ScopeChange::ExcludeCgroup));
+        let was_out = self.scope.excluded.iter().map(|cgroup| cgroup.id).filter(|id| !out.contains(id));
+        let was_in = self.scope.cgroups.iter().map(|cgroup| cgroup.id);
+        let was_in = was_in.filter(|id| !inside.contains(id) && !out.contains(id));
+        changes.extend(was_out.chain(was_in).map(ScopeChange::ForgetCgroup));
         changes.extend(added(&cgroups, &self.scope.cgroups).into_iter().map(ScopeChange::EnterCgroup));
-        let kept: BTreeSet<u64> = excluded.iter().chain(&cgroups).map(|cgroup| cgroup.id).collect();
-        let before = self.scope.excluded.iter().chain(&self.scope.cgroups).map(|cgroup| cgroup.id);
-        changes.extend(before.filter(|id| !kept.contains(id)).map(ScopeChange::ForgetCgroup));
         self.scope.excluded = excluded.into_iter().collect();
         self.scope.cgroups = cgroups.into_iter().collect();
         changes
@@ -298,7 +306,7 @@ impl Target {
     /// Whether a process is chosen, by itself or by its container, and not kept out.
     fn is_chosen(&self, entry: &Entry, is_followed: bool) -> bool {
         let around = self.containers.around(&entry.cgroups);
-        let around: Vec<&Member> = around.into_iter().filter_map(|around| self.members.get(&*around.id)).collect();
+        let around: Vec<&Member> = around.iter().filter_map(|place| self.members.get(&place.key)).collect();
         if around.iter().any(|member| member.is_kept_out()) {
             return false;
         }
@@ -307,8 +315,10 @@ impl Target {
     }
 
     fn is_in_scope(&self, entry: &Entry) -> bool {
-        let pid = entry.process.pid;
-        let is_followed = self.followed.get(&pid) == Some(&entry.process.start_time);
+        self.has_in_scope(entry, self.followed.get(&entry.process.pid) == Some(&entry.process.start_time))
+    }
+
+    fn has_in_scope(&self, entry: &Entry, is_followed: bool) -> bool {
         let looks = Seen { proc: self.containers.proc(), entry };
         self.is_chosen(entry, is_followed)
             && (self.rules.grain == Grain::Whole || self.rules.lets_process(&looks))
@@ -354,9 +364,9 @@ impl Target {
     }
 
     /// Forgets containers that have gone though nobody told of it.
-    fn drop_gone(&mut self, seen: &BTreeSet<(String, Vec<u8>)>) {
+    fn drop_gone(&mut self, seen: &BTreeSet<Place>) {
         let containers = &self.containers;
-        let ids: BTreeSet<&str> = seen.iter().map(|(id, _)| id.as_str()).collect();
+        let ids: BTreeSet<&str> = seen.iter().map(|place| place.key.as_str()).collect();
         self.members.retain(|id, member| {
             member.cgroups.retain(|cgroup| {
                 containers.cgroup(cgroup.path.as_bytes()).is_some_and(|found| found.id == cgroup.id)
