@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_name_in_two_runtimes_is_ambiguous_until_the_runtime_is_said() {
         let podman =
-            |id, name, is_running| Candidate { runtime: Some("podman"), ..candidate(id, name, is_running) };
+            |id, name, is_running| Candidate { runtimes: vec!["podman"], ..candidate(id, name, is_running) };
         let all = [
             candidate("ab", "web", true),
             podman("ac", "web", true),

@@ -90,14 +90,14 @@ fn memory_has_an_end() {
         containers.seen_in(&format!("{number:064x}"), number);
     }
     let known = containers.known();
-    assert_eq!((known.by_id.len(), known.by_cgroup.len()), (REMEMBERED, REMEMBERED));
+    assert_eq!((known.by_key.len(), known.by_cgroup.len()), (REMEMBERED, REMEMBERED));
     drop(known);
     assert_eq!(containers.get(&"f".repeat(64)).id.len(), 64);
     for number in 0..10 {
         containers.cgroup_gone(number);
     }
     containers.known().forget(Instant::now() + KEPT);
-    assert_eq!(containers.known().by_id.len(), REMEMBERED - 10);
+    assert_eq!(containers.known().by_key.len(), REMEMBERED - 10);
 }
 
 #[test]

@@ -250,4 +250,4 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, value: T) {
 
 #[cfg(test)]
 #[path = "select_tests.rs"]
-mod tests;
+pub(super) mod tests;
