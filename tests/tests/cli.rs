@@ -29,7 +29,27 @@ fn help_of_everything() -> Result<()> {
         (["--help"].as_slice(), ["ssl", "schema", "completion", "man"].as_slice()),
         (
             &["ssl", "--help"],
-            &["--container", "--pid", "--all", "--output", "--max-bytes", "--ring-size", "--count"],
+            &[
+                "--container",
+                "--image",
+                "--label",
+                "--compose-service",
+                "--pod",
+                "--namespace",
+                "--pid",
+                "--comm",
+                "--exe",
+                "--uid",
+                "--all",
+                "--exclude-container",
+                "--exclude-uid",
+                "--runtime-socket",
+                "--output",
+                "--max-bytes",
+                "--ring-size",
+                "--count",
+                "The same option again widens",
+            ],
         ),
         (&["ssl", "-h"], &["--container", "--duration", "--hex", "--color", "--dry-run"]),
         (&["schema", "--help"], &["schema"]),
@@ -62,6 +82,18 @@ fn usage_errors() -> Result<()> {
     check_usage(&["nonsense"], "nonsense")?;
     check_usage(&["ssl", "--nonsense"], "--nonsense")?;
     check_usage(&["ssl", "--container", ""], "container")?;
+    check_usage(&["ssl", "--container", "dokcer://web"], "no runtime is called \"dokcer\"")?;
+    check_usage(&["ssl", "--container", "docker://"], "name")?;
+    check_usage(&["ssl", "--image", ""], "image")?;
+    check_usage(&["ssl", "--label", "=web"], "KEY=VALUE")?;
+    check_usage(&["ssl", "--pod", "prod/"], "NAMESPACE/NAME")?;
+    check_usage(&["ssl", "--exe", "bin/x"], "whole path")?;
+    check_usage(&["ssl", "--uid", "nobody-of-this-name"], "no user is called")?;
+    check_usage(&["ssl", "--uid", "-1"], "-1")?;
+    check_usage(&["ssl", "--exclude-container", "web"], "--container")?;
+    check_usage(&["ssl", "--all", "--exclude-pod", "a/b/c"], "NAMESPACE/NAME")?;
+    check_usage(&["ssl", "--all", "--runtime-socket", "docker"], "docker=")?;
+    check_usage(&["ssl", "--all", "--runtime-socket", "rkt=/x"], "no runtime is called \"rkt\"")?;
     check_usage(&["ssl", "--pid", "0"], "0")?;
     check_usage(&["ssl", "--pid", "-1"], "-1")?;
     check_usage(&["ssl", "--pid", "web"], "web")?;

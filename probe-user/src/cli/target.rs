@@ -85,6 +85,10 @@ impl TargetArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "What not to trace (all repeatable)")]
 #[group(skip)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "a field's name is its argument's id, and must not be another's"
+)]
 struct ExcludedArgs {
     /// Not this container
     #[arg(long = "exclude-container", value_name = "NAME|ID", value_parser = container)]

@@ -32,8 +32,7 @@ impl Facts {
     /// Reads the facts of the processes that are there now.
     pub fn new(containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
         let version = containers.version();
-        let (living, stale) = (HashMap::new(), HashMap::new());
-        let mut facts = Self { containers, living, stale, version };
+        let mut facts = Self { containers, living: HashMap::new(), stale: HashMap::new(), version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             facts.living.insert(pid, Arc::new(origin));
@@ -66,19 +65,10 @@ impl Facts {
     fn read(&mut self, header: &Header) -> Arc<Origin> {
         let origin = self.containers.origin(header.pid, header.cgroup);
         let has_gone = origin.process.vpid.is_none();
-        match self.stale.get(&header.pid) {
-            Some(stale) if has_gone => Arc::new(self.renamed(stale)),
-            _ => Arc::new(origin),
-        }
-    }
-
-    /// A container's name may have been learned since.
-    fn renamed(&self, stale: &Origin) -> Origin {
-        let container = stale.container.as_ref().map(|known| match &known.name {
-            Some(_) => Arc::clone(known),
-            None => self.containers.get(&known.id),
-        });
-        Origin { container, ..stale.clone() }
+        let Some(stale) = self.stale.get(&header.pid).filter(|_| has_gone) else { return Arc::new(origin) };
+        // The cgroup tells the container of one that has gone, with the name that it has by now.
+        let container = origin.container.or_else(|| stale.container.clone());
+        Arc::new(Origin { container, ..Origin::clone(stale) })
     }
 }
 

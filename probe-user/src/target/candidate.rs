@@ -2,12 +2,14 @@
 //!
 //! Owns the order of preference. Pure: it looks at nothing but its arguments.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use crate::target::ContainerName;
 use crate::target::cgroup::is_id_prefix;
+use crate::target::containers::{Fact, key};
 use crate::target::error::TargetError;
-use crate::target::runtime::Listing;
+use crate::target::runtime::{Listing, Source};
 
 /// How similar a name must be to be offered (Jaro-Winkler), and how many are.
 const SIMILAR: f64 = 0.8;
@@ -16,13 +18,15 @@ const OFFERED: usize = 3;
 /// A container that the user may mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    pub(super) id: String,
+    /// What [`crate::target::Containers`] knows it by.
+    pub(super) key: String,
+    id: String,
     pub(super) names: Vec<String>,
     image: Option<String>,
     pub(super) is_running: bool,
     state: String,
-    /// Who lists it.
-    runtime: Option<&'static str>,
+    /// Who tells of it, the one to be named first.
+    runtimes: Vec<&'static str>,
 }
 
 impl Candidate {
@@ -44,7 +48,7 @@ impl Candidate {
     fn full_name(&self) -> String {
         let id = self.id.get(..12).unwrap_or(&self.id).escape_debug();
         let name = self.name().escape_debug();
-        match self.runtime {
+        match self.runtimes.first() {
             Some(runtime) => format!("{runtime}://{name} (id {id})"),
             None => format!("{name} (id {id})"),
         }
@@ -55,28 +59,36 @@ impl Candidate {
     }
 }
 
-/// Containers that runtimes list, and those of other runtimes, whose ids stand in the cgroups of processes.
-///
-/// `seen` are the latter: the ids of containers that have processes.
-pub(super) fn candidates(listing: &Listing, seen: &BTreeSet<String>) -> Vec<Candidate> {
-    let listed = listing.containers.iter().map(|listed| Candidate {
-        id: listed.id.clone(),
-        names: listed.names.clone(),
-        image: listed.image.clone(),
-        is_running: listed.is_running || seen.contains(&listed.id),
-        state: listed.state.clone(),
-        runtime: Some(listed.runtime),
+/// Containers that runtimes list, and those of other runtimes, which stand in the cgroups of processes: `seen` are
+/// the containers that have processes.
+pub(super) fn candidates(listing: &Listing, seen: &BTreeMap<String, Fact>) -> Vec<Candidate> {
+    let listed = listing.containers.iter().map(|listed| {
+        let key = key(&listed.mark());
+        let sources = listed.sources.iter().map(Source::runtime);
+        Candidate {
+            id: listed.id.clone(),
+            names: listed.names.clone(),
+            image: listed.image.clone(),
+            is_running: listed.is_running || seen.contains_key(&key),
+            state: listed.state.clone(),
+            runtimes: iter::once(listed.runtime).chain(sources).collect(),
+            key,
+        }
     });
-    let known: BTreeSet<&str> = listing.containers.iter().map(|listed| listed.id.as_str()).collect();
-    let unlisted = seen.iter().filter(|id| !known.contains(id.as_str())).map(|id| Candidate {
-        id: id.clone(),
-        names: Vec::new(),
-        image: None,
-        is_running: true,
-        state: "running".to_owned(),
-        runtime: None,
-    });
-    listed.chain(unlisted).collect()
+    let listed: Vec<Candidate> = listed.collect();
+    let known: BTreeSet<&str> = listed.iter().map(|one| one.key.as_str()).collect();
+    let unlisted =
+        seen.iter().filter(|(key, _)| !known.contains(key.as_str())).map(|(key, fact)| Candidate {
+            key: key.clone(),
+            id: fact.container.id.clone(),
+            names: fact.names.clone(),
+            image: None,
+            is_running: true,
+            state: "running".to_owned(),
+            runtimes: fact.runtimes.clone(),
+        });
+    let unlisted: Vec<Candidate> = unlisted.collect();
+    listed.into_iter().chain(unlisted).collect()
 }
 
 /// An exact name, then an exact id, then a unique prefix of either: one that begins an id here and a name there
@@ -91,13 +103,9 @@ pub(super) fn choose<'a>(
     let by_id = |one: &&Candidate| one.id == name;
     let by_id_prefix = |one: &Candidate| is_id_prefix(name) && one.id.starts_with(name);
     let by_prefix = |one: &&Candidate| by_id_prefix(one) || (!name.is_empty() && one.has_prefix(name));
-    let mut ids = BTreeSet::new();
-    // Two runtimes may list one container: Docker's are containerd's, too. The first in `runtime::ALL` has it.
-    let of_runtime: Vec<&Candidate> = all
-        .iter()
-        .filter(|one| wanted.runtime.is_none() || one.runtime == wanted.runtime.as_deref())
-        .filter(|one| ids.insert(one.id.as_str()))
-        .collect();
+    let is_of = |one: &Candidate, runtime: &str| one.runtimes.contains(&runtime);
+    let of_runtime: Vec<&Candidate> =
+        all.iter().filter(|one| wanted.runtime.as_ref().is_none_or(|runtime| is_of(one, runtime))).collect();
     let matching = |is_it: &dyn Fn(&&Candidate) -> bool| -> Vec<&'a Candidate> {
         of_runtime.iter().copied().filter(|one| is_it(one)).collect()
     };
@@ -156,8 +164,8 @@ mod tests {
     fn candidate(id: &str, name: &str, is_running: bool) -> Candidate {
         let state = if is_running { "running" } else { "exited" }.to_owned();
         let names = if name.is_empty() { Vec::new() } else { vec![name.to_owned()] };
-        let runtime = Some("docker");
-        Candidate { id: id.repeat(32), names, image: Some("img".into()), is_running, state, runtime }
+        let (id, runtimes) = (id.repeat(32), vec!["docker"]);
+        Candidate { key: id.clone(), id, names, image: Some("img".into()), is_running, state, runtimes }
     }
 
     fn named(name: &str) -> ContainerName {
@@ -230,17 +238,17 @@ mod tests {
     #[test]
     fn a_name_in_two_runtimes_is_ambiguous_until_the_runtime_is_said() {
         let podman =
-            |id, name, is_running| Candidate { runtime: Some("podman"), ..candidate(id, name, is_running) };
+            |id, name, is_running| Candidate { runtimes: vec!["podman"], ..candidate(id, name, is_running) };
         let all = [
             candidate("ab", "web", true),
             podman("ac", "web", true),
-            podman("ab", "the same", true),
+            Candidate { runtimes: vec!["podman", "containerd"], ..candidate("af", "both", true) },
             podman("ad", "old", true),
             candidate("ae", "old", false),
         ];
         let listing = Listing {
             answered: vec!["docker", "podman"],
-            unanswered: vec!["containerd: nothing listens at \"/x\"".into()],
+            unanswered: vec!["cri: nothing listens at \"/x\"".into()],
             ..Listing::default()
         };
         let check = |wanted: &str, expected: &str| {
@@ -257,15 +265,16 @@ mod tests {
         check("docker://web", "ab");
         check("podman://web", "ac");
         check("podman://ac", "ac");
-        check("podman://the", "ab");
+        check("containerd://both", "af");
+        check("podman://bo", "af");
         check("ab", "ab");
         check("docker://ac", "no container is called \"ac\"");
         // One that runs before one that does not.
         check("old", "ad");
         check("docker://old", "container \"old\" is not running");
         check(
-            "containerd://web",
-            "container \"web\" cannot be looked up: containerd did not answer (containerd: nothing listens at \"/x\")",
+            "cri://web",
+            "container \"web\" cannot be looked up: cri did not answer (cri: nothing listens at \"/x\")",
         );
     }
 }

@@ -212,6 +212,12 @@ impl Hierarchy {
         Self::among(&mountinfo::own().ok()?)
     }
 
+    /// A directory that looks like one.
+    #[cfg(test)]
+    pub(crate) fn at(mount: &Path) -> Self {
+        Self { mount: mount.to_owned() }
+    }
+
     fn among(mounts: &[Mount]) -> Option<Self> {
         // The whole hierarchy, not a part of it that was bind-mounted somewhere.
         let mount = mounts.iter().find(|mount| mount.file_system == b"cgroup2" && mount.root == b"/")?;

@@ -11,7 +11,7 @@ use crate::event::{Container, Executable, Origin, Process, Runtime};
 use crate::target::Cgroup;
 use crate::target::cgroup::{Hierarchy, Mark, Marked, Membership};
 use crate::target::proc::{Entry, Proc};
-use crate::target::runtime::{Listed, Listing};
+use crate::target::runtime::{Listed, Listing, Source};
 
 /// Containers and cgroups that are remembered. Who may make cgroups could otherwise fill memory.
 const REMEMBERED: usize = 1 << 16;
@@ -31,10 +31,10 @@ pub struct Containers {
 
 #[derive(Debug, Default)]
 struct Known {
-    by_id: HashMap<Arc<str>, Fact>,
-    /// The containers that runtimes list, by how their processes are recognised.
-    marked: Marked<(Arc<str>, Mark)>,
+    by_key: HashMap<Arc<str>, Fact>,
     by_cgroup: HashMap<u64, Seen>,
+    /// Keys of those that a runtime told of.
+    marks: Marked<Arc<str>>,
     /// Counts what was learned.
     version: u64,
 }
@@ -45,10 +45,12 @@ pub(super) struct Fact {
     pub(super) container: Arc<Container>,
     /// All of its names.
     pub(super) names: Vec<String>,
-    /// How its processes are recognised, as its runtime told.
-    mark: Option<Mark>,
     /// Whether a runtime has told of it; otherwise nothing but its id is known.
     pub(super) is_listed: bool,
+    /// The runtimes that told of it.
+    pub(super) runtimes: Vec<&'static str>,
+    /// How its processes are recognised, if a runtime told.
+    mark: Option<Mark>,
     /// Whether somebody wants to know more of it.
     is_sought: bool,
     /// When to ask for it next, and how long to wait then.
@@ -58,11 +60,12 @@ pub(super) struct Fact {
     gone: Option<Instant>,
 }
 
-/// A container around a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Around {
-    pub(super) id: Arc<str>,
-    /// Path in the v2 hierarchy of its own cgroup, below which its processes may have made others.
+/// A container that a process is in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// What it is known by.
+    pub(super) key: String,
+    /// Path of its own cgroup in the v2 hierarchy, below which its processes may have made others.
     pub(super) root: Option<Vec<u8>>,
 }
 
@@ -74,12 +77,13 @@ struct Seen {
 }
 
 impl Fact {
-    fn new(id: &str) -> Self {
+    pub(super) fn new(key: &str) -> Self {
         Self {
-            container: Arc::new(Container { id: id.to_owned(), ..Container::default() }),
+            container: Arc::new(unnamed(key)),
             names: Vec::new(),
-            mark: None,
             is_listed: false,
+            runtimes: Vec::new(),
+            mark: None,
             is_sought: false,
             next: Instant::now(),
             pause: FIRST_PAUSE,
@@ -104,7 +108,7 @@ impl Containers {
         let now = Instant::now();
         let is_due =
             |fact: &Fact| fact.is_sought && !fact.is_listed && fact.gone.is_none() && fact.next <= now;
-        self.known().by_id.values().any(is_due)
+        self.known().by_key.values().any(is_due)
     }
 
     /// Changes whenever something is learned about a container that was known already.
@@ -116,19 +120,18 @@ impl Containers {
     pub(super) fn learn(&self, listing: &Listing) {
         let now = Instant::now();
         let mut known = self.known();
-        let mut told: HashSet<&str> = HashSet::new();
+        let mut told: HashSet<String> = HashSet::new();
         for listed in &listing.containers {
-            // One container may be in the lists of two runtimes: Docker's are containerd's, too.
-            if told.insert(&listed.id) {
-                known.learn(listed);
-            }
+            let key = key(&listed.mark());
+            known.learn(&key, listed);
+            told.insert(key);
         }
         let live: HashSet<Arc<str>> = known.live().cloned().collect();
-        for (id, fact) in &mut known.by_id {
+        for (key, fact) in &mut known.by_key {
             if fact.is_listed {
                 let runtime = fact.container.runtime.as_ref().map(|runtime| runtime.name.as_str());
                 let has_answered = listing.answered.iter().any(|name| Some(*name) == runtime);
-                if has_answered && !told.contains(&**id) && !live.contains(id) {
+                if has_answered && !told.contains(&**key) && !live.contains(key) {
                     fact.gone.get_or_insert(now);
                 }
             } else {
@@ -137,72 +140,68 @@ impl Containers {
             }
         }
         known.forget(now);
-        known.mark();
     }
 
-    /// The container with this id; without a runtime's help nothing but its id is known.
-    pub fn get(&self, id: &str) -> Arc<Container> {
+    /// The container with this key; without a runtime's help nothing but its id is known.
+    pub(super) fn get(&self, key: &str) -> Arc<Container> {
         let mut known = self.known();
-        match known.meet(id) {
+        match known.meet(key) {
             Some(fact) => {
                 fact.is_sought = true;
                 Arc::clone(&fact.container)
             }
-            None => Arc::new(Container { id: id.to_owned(), ..Container::default() }),
+            None => Arc::new(unnamed(key)),
         }
     }
 
     /// What is known of a container.
-    pub(super) fn fact(&self, id: &str) -> Option<Fact> {
-        self.known().by_id.get(id).cloned()
+    pub(super) fn fact(&self, key: &str) -> Option<Fact> {
+        self.known().by_key.get(key).cloned()
     }
 
-    /// The containers that a process is in, outermost first. One that no runtime lists is known by its id alone, if
-    /// it is the outermost: an id below it could be its own words ([`crate::target::cgroup`]).
-    pub(super) fn around(&self, cgroups: &Membership) -> Vec<Around> {
+    /// The containers that a process is in, outermost first. A name that a container chose for a cgroup of its
+    /// own, and that is another container's id, is none of them.
+    pub(super) fn around(&self, cgroups: &Membership) -> Vec<Place> {
         let mut known = self.known();
-        let place = |(id, mark): &(Arc<str>, Mark)| Around {
-            id: Arc::clone(id),
-            root: cgroups.unified_root(mark).map(<[u8]>::to_vec),
-        };
-        let holders = known.marked.holders(cgroups);
-        let is_by_path = holders.iter().any(|(_, mark)| matches!(mark, Mark::Path(_)));
-        let mut around: Vec<Around> = holders.into_iter().map(place).collect();
-        if let Some(id) = cgroups.container()
-            && !is_by_path
-            && around.first().is_none_or(|first| *first.id != *id)
-        {
-            if let Some(runtime) = cgroups.runtime() {
-                known.told_by_path(id, runtime);
-            }
-            let root = cgroups.unified_root_of(id).map(<[u8]>::to_vec);
-            around.insert(0, Around { id: id.into(), root });
+        let mut places: Vec<Place> = Vec::new();
+        for key in known.marks.holders(cgroups) {
+            let mark = known.by_key.get(key).and_then(|fact| fact.mark.as_ref());
+            let root = mark.and_then(|mark| cgroups.unified_root(mark)).map(<[u8]>::to_vec);
+            places.push(Place { key: key.to_string(), root });
         }
-        around
+        let is_by_path = places.iter().any(|place| place.key.starts_with('/'));
+        if let Some((key, id)) = outermost(cgroups).filter(|_| !is_by_path) {
+            if !places.iter().any(|place| place.key == key) {
+                let root = cgroups.unified_root_of(id).map(<[u8]>::to_vec);
+                places.insert(0, Place { key: key.clone(), root });
+            }
+            if let Some(runtime) = cgroups.runtime() {
+                known.told_by_path(&key, id, runtime);
+            }
+        }
+        places
     }
 
     /// The container of a process in these cgroups. Remembers the v2 cgroup, for events that arrive when the
     /// process has gone.
     pub(super) fn of_cgroups(&self, cgroups: &Membership) -> Option<Arc<Container>> {
-        let Around { id, root: _ } = self.around(cgroups).pop()?;
-        let hierarchy = self.hierarchy.as_ref();
-        let cgroup = cgroups.unified.as_deref().and_then(|path| hierarchy?.cgroup(path));
-        match cgroup {
-            Some(cgroup) => self.seen_in(&id, cgroup.id),
-            None => Some(self.get(&id)),
+        let Place { key, root: _ } = self.around(cgroups).pop()?;
+        match cgroups.unified.as_deref().and_then(|path| self.cgroup(path)) {
+            Some(cgroup) => self.seen_in(&key, cgroup.id),
+            None => Some(self.get(&key)),
         }
     }
 
     /// A container has processes in this cgroup, or will have.
-    pub(super) fn seen_in(&self, id: &str, cgroup: u64) -> Option<Arc<Container>> {
+    pub(super) fn seen_in(&self, key: &str, cgroup: u64) -> Option<Arc<Container>> {
         let mut known = self.known();
         let room = known.by_cgroup.len() < REMEMBERED;
-        let fact = known.meet(id)?;
+        let fact = known.meet(key)?;
         fact.gone = None;
         fact.is_sought = true;
         let container = Arc::clone(&fact.container);
         if room || known.by_cgroup.contains_key(&cgroup) {
-            known.by_cgroup.insert(cgroup, Seen { container: id.into(), gone: None });
+            known.by_cgroup.insert(cgroup, Seen { container: key.into(), gone: None });
         }
         Some(container)
     }
@@ -213,9 +212,9 @@ impl Containers {
         let mut known = self.known();
         let Some(seen) = known.by_cgroup.get_mut(&cgroup) else { return };
         seen.gone = Some(now);
-        let id = Arc::clone(&seen.container);
-        if !known.live().any(|live| *live == id)
-            && let Some(fact) = known.by_id.get_mut(&id)
+        let key = Arc::clone(&seen.container);
+        if !known.live().any(|live| *live == key)
+            && let Some(fact) = known.by_key.get_mut(&key)
         {
             fact.gone = Some(now);
         }
@@ -257,55 +256,51 @@ impl Containers {
 
 impl Known {
     /// The fact of a container, which is made if there is room.
-    fn meet(&mut self, id: &str) -> Option<&mut Fact> {
-        if !self.by_id.contains_key(id) {
-            if self.by_id.len() >= REMEMBERED {
+    fn meet(&mut self, key: &str) -> Option<&mut Fact> {
+        if !self.by_key.contains_key(key) {
+            if self.by_key.len() >= REMEMBERED {
                 return None;
             }
-            self.by_id.insert(id.into(), Fact::new(id));
+            self.by_key.insert(key.into(), Fact::new(key));
         }
-        self.by_id.get_mut(id)
+        self.by_key.get_mut(key)
     }
 
-    /// A container of which the path of its cgroup has all that is to be known.
-    fn told_by_path(&mut self, id: &str, runtime: &str) {
-        let Some(fact) = self.meet(id).filter(|fact| !fact.is_listed) else { return };
-        fact.container = Arc::new(Container {
-            id: id.to_owned(),
-            name: Some(id.to_owned()),
-            runtime: Some(Runtime { name: runtime.to_owned() }),
-            ..Container::default()
-        });
-        fact.names = vec![id.to_owned()];
-        fact.is_listed = true;
-        self.version += 1;
-    }
-
-    /// Makes the table of marks that of the containers that are remembered.
-    fn mark(&mut self) {
-        let marks = self.by_id.iter().filter_map(|(id, fact)| {
-            let mark = fact.mark.clone()?;
-            Some((mark.clone(), (Arc::clone(id), mark)))
-        });
-        self.marked = marks.collect();
-    }
-
-    fn learn(&mut self, listed: &Listed) {
+    fn learn(&mut self, key: &str, listed: &Listed) {
         let container = listed.to_container();
-        let Some(fact) = self.meet(&listed.id) else { return };
-        if fact.is_listed && *fact.container == container && fact.names == listed.names {
+        let mut runtimes = vec![listed.runtime];
+        runtimes.extend(listed.sources.iter().map(Source::runtime));
+        let Some(fact) = self.meet(key) else { return };
+        fact.runtimes = runtimes;
+        if fact.mark.is_some() && *fact.container == container && fact.names == listed.names {
             return;
         }
         fact.container = Arc::new(container);
         fact.names.clone_from(&listed.names);
-        fact.mark = Some(listed.mark());
         fact.is_listed = true;
+        fact.mark = Some(listed.mark());
+        self.marks.insert(listed.mark(), key.into());
         self.version += 1;
+    }
+
+    /// The path of a container's cgroup has all that is to be known of it.
+    fn told_by_path(&mut self, key: &str, id: &str, runtime: &'static str) {
+        let Some(fact) = self.meet(key).filter(|fact| !fact.is_listed) else { return };
+        let runtime_name = Runtime { name: runtime.to_owned() };
+        fact.container = Arc::new(Container {
+            id: id.to_owned(),
+            name: Some(id.to_owned()),
+            runtime: Some(runtime_name),
+            ..Container::default()
+        });
+        fact.names = vec![id.to_owned()];
+        fact.runtimes = vec![runtime];
+        fact.is_listed = true;
     }
 
     fn of_cgroup(&self, cgroup: u64) -> Option<Arc<Container>> {
         let seen = self.by_cgroup.get(&cgroup)?;
-        self.by_id.get(&seen.container).map(|fact| Arc::clone(&fact.container))
+        self.by_key.get(&seen.container).map(|fact| Arc::clone(&fact.container))
     }
 
     /// Containers that have a cgroup.
@@ -315,9 +310,41 @@ impl Known {
 
     fn forget(&mut self, now: Instant) {
         let is_kept = |gone: Option<Instant>| gone.is_none_or(|gone| now.duration_since(gone) < KEPT);
-        self.by_id.retain(|_, fact| is_kept(fact.gone));
+        let before = self.by_key.len();
+        self.by_key.retain(|_, fact| is_kept(fact.gone));
+        if self.by_key.len() < before {
+            let marks =
+                self.by_key.iter().filter_map(|(key, fact)| Some((fact.mark.clone()?, Arc::clone(key))));
+            self.marks = marks.collect();
+        }
         self.by_cgroup.retain(|_, seen| is_kept(seen.gone));
     }
+}
+
+/// What a container is known by here: its id, with the containers that it is in; or the path of its cgroup, if its
+/// id alone does not tell it from others.
+pub(super) fn key(mark: &Mark) -> String {
+    match mark {
+        Mark::Path(path) => String::from_utf8_lossy(path).into_owned(),
+        Mark::Id { within: None, id } => id.clone(),
+        Mark::Id { within: Some(within), id } => format!("{within}/{id}"),
+    }
+}
+
+/// Key and id of the container that is outside of all others, whether or not a runtime tells of it.
+fn outermost(cgroups: &Membership) -> Option<(String, &str)> {
+    let id = cgroups.container()?;
+    let path = cgroups.container_path()?;
+    // Before it are users alone; after it what it made itself.
+    let mut around: Vec<&str> = path.split('/').take_while(|part| *part != id).collect();
+    around.push(id);
+    Some((around.join("/"), id))
+}
+
+/// A container of which nothing but its key is known.
+fn unnamed(key: &str) -> Container {
+    let id = key.rsplit('/').next().unwrap_or(key).to_owned();
+    Container { id, ..Container::default() }
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn a_name_that_is_learned_late_is_everywhere() {
     let version = other.version();
     containers.learn(&listing(vec![listed('b', "db")]));
     assert!(!other.has_unnamed(), "the answer did not have it: it is not asked for at once");
-    containers.learn(&listing(vec![listed('a', "web"), listed('a', "other runtime")]));
+    containers.learn(&listing(vec![listed('a', "web")]));
     assert!(other.version() > version);
     assert_eq!(other.origin(99, 5).container.unwrap().name.as_deref(), Some("web"));
     let version = other.version();
@@ -90,14 +90,14 @@ fn memory_has_an_end() {
         containers.seen_in(&format!("{number:064x}"), number);
     }
     let known = containers.known();
-    assert_eq!((known.by_id.len(), known.by_cgroup.len()), (REMEMBERED, REMEMBERED));
+    assert_eq!((known.by_key.len(), known.by_cgroup.len()), (REMEMBERED, REMEMBERED));
     drop(known);
     assert_eq!(containers.get(&"f".repeat(64)).id.len(), 64);
     for number in 0..10 {
         containers.cgroup_gone(number);
     }
     containers.known().forget(Instant::now() + KEPT);
-    assert_eq!(containers.known().by_id.len(), REMEMBERED - 10);
+    assert_eq!(containers.known().by_key.len(), REMEMBERED - 10);
 }
 
 #[test]
@@ -110,7 +110,39 @@ fn a_container_cannot_take_anothers_id() {
     };
     assert_eq!(of(&format!("/docker/{a}")), Some(a.clone()));
     assert_eq!(of(&format!("/docker/{b}/docker-{a}.scope")), Some(b.clone()), "b pretends to be a");
-    assert_eq!(of(&format!("/docker/{b}/docker-{x}.scope")), Some(x), "a container in a container");
-    assert_eq!(of(&format!("/docker/{a}/docker-{a}.scope")), Some(a));
+    assert_eq!(of(&format!("/docker/{b}/docker-{x}.scope")), Some(b.clone()), "nobody knows x");
+    assert_eq!(of(&format!("/docker/{a}/docker-{a}.scope")), Some(a.clone()));
     assert_eq!(of("/system.slice"), None);
+    // A runtime that itself runs in b tells of x; of a it tells that it is within b, which is another a.
+    let within = Some(b.as_str().into());
+    let inner = |letter| Listed { within: within.clone(), ..listed(letter, "inner") };
+    containers.learn(&listing(vec![inner('c'), inner('a')]));
+    assert_eq!(of(&format!("/docker/{b}/docker-{x}.scope")), Some(x));
+    let around =
+        containers.around(&Membership::of_path(format!("/docker/{b}/docker-{a}.scope/y").as_bytes()));
+    let keys: Vec<&str> = around.iter().map(|place| place.key.as_str()).collect();
+    assert_eq!(keys, [b.as_str(), &format!("{b}/{a}")]);
+    let root = around.last().unwrap().root.clone().unwrap();
+    assert_eq!(root, format!("/docker/{b}/docker-{a}.scope").into_bytes());
+    assert_eq!(containers.fact(&a).unwrap().names, [] as [String; 0]);
+}
+
+#[test]
+fn a_path_may_tell_everything_and_an_id_nothing() {
+    let containers = Containers::default();
+    let of = |path: &str| {
+        let membership = Membership::of_path(path.as_bytes());
+        containers.of_cgroups(&membership).map(|container| (*container).clone())
+    };
+    let machine = of("/machine.slice/machine-web.scope/payload").unwrap();
+    assert_eq!(
+        (machine.name.as_deref(), machine.runtime.unwrap().name),
+        (Some("web"), "systemd-nspawn".into())
+    );
+    assert!(!containers.has_unnamed());
+    assert_eq!(of("/default/web"), None);
+    let by_path = Listed { id: "web".into(), cgroup: Some("/default/web".into()), ..listed('a', "web") };
+    containers.learn(&listing(vec![by_path]));
+    assert_eq!(of("/default/web/below").unwrap().id, "web");
+    assert_eq!(of("/default/web2"), None);
 }

@@ -10,14 +10,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use crate::target::cgroup::{Membership, is_below};
-use crate::target::containers::Around;
+use crate::target::containers::Place;
+use crate::target::members::Member;
 use crate::target::proc::{Entry, Proc, descendants};
-use crate::target::rules::{Grain, Looks, Standing};
+use crate::target::rules::{Grain, Looks};
 use crate::target::runtime::Listing;
 use crate::target::{Cgroup, Process, ScopeChange, Target};
 
-/// Containers that matter or may, at the most. The map of the kernel's filter has less room.
-const MEMBERS: usize = 1 << 14;
 /// How far up the tree of processes is looked.
 const ANCESTORS: usize = 64;
 /// Ended processes are dropped from the list when it has grown by this and to twice its length.
@@ -32,52 +31,22 @@ pub struct Change {
     pub processes: Vec<Process>,
 }
 
-/// A container that matters, or may.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    standing: Standing,
-    /// Its own cgroups, below which its processes may have made others. None where cgroup v2 is not in use.
-    cgroups: Vec<Cgroup>,
-}
-
-impl Member {
-    pub(super) fn is_in(&self) -> bool {
-        self.standing == Standing::In
-    }
-
-    /// Kept out only until more is known of it.
-    pub(super) fn is_held(&self) -> bool {
-        self.standing == Standing::Held
-    }
-
-    fn is_kept_out(&self) -> bool {
-        matches!(self.standing, Standing::Out | Standing::Held)
-    }
-
-    fn is_undecided(&self) -> bool {
-        matches!(self.standing, Standing::Open | Standing::Held)
-    }
-}
-
 impl Target {
     /// A cgroup of the v2 hierarchy was made: it may be a container's, and then nothing runs in it yet.
     pub fn cgroup_made(&mut self, path: &[u8], id: u64) -> Change {
-        let membership = Membership::of_path(path);
-        let containers = self.containers.clone();
-        let Some(Around { id: container, root }) = containers.around(&membership).pop() else {
-            return Change::default();
-        };
+        let place = self.containers.around(&Membership::of_path(path)).pop();
+        let Some(Place { key: container, root }) = place else { return Change::default() };
         if self.rules.sorts_containers() {
-            let cgroup = match root {
+            let cgroup = match root.as_deref() {
                 Some(root) if root == path => Some(cgroup(path, id)),
                 // Below a container's: that one is known, unless the event that told of it was lost.
-                Some(root) if !self.has_cgroup(&container, &root) => containers.cgroup(&root),
+                Some(root) if !self.has_cgroup(&container, root) => self.containers.cgroup(root),
                 _ => None,
             };
             self.sort(&container, cgroup);
         }
-        if self.rules.everything || self.members.contains_key(&*container) {
-            containers.seen_in(&container, id);
+        if self.rules.everything || self.members.contains_key(&container) {
+            self.containers.seen_in(&container, id);
         }
         Change { scope: self.settle(), processes: Vec::new() }
     }
@@ -121,11 +90,18 @@ impl Target {
         change
     }
 
-    /// Whether a process is in scope now: its cgroup, its namespace, it or one that it descends from is.
+    /// Whether this process, told of by the kernel, is in scope: what it maps is to be looked into.
     pub fn covers(&self, pid: u32) -> bool {
         let proc = self.containers.proc();
-        let entry = if pid == proc.own() { None } else { proc.entry(pid) };
-        entry.is_some_and(|entry| self.is_in_scope(&entry) || self.is_followed(&entry))
+        if pid == proc.own() {
+            return false;
+        }
+        if (self.scope.all && !self.rules.sorts_containers())
+            || self.processes.iter().any(|process| process.pid == pid)
+        {
+            return true;
+        }
+        proc.entry(pid).is_some_and(|entry| self.has_in_scope(&entry, self.is_followed(&entry)))
     }
 
     /// Whether the runtimes should be asked, for [`Self::learned`]: something depends on the properties of a
@@ -231,74 +207,10 @@ impl Target {
         Process { container: self.containers.of_cgroups(&entry.cgroups), ..entry.process }
     }
 
-    /// Decides about the containers that a process is in. `seen` are those that were decided about.
-    fn sort_around(&mut self, entry: &Entry, seen: &mut BTreeSet<(String, Vec<u8>)>) {
-        if !self.rules.sorts_containers() {
-            return;
-        }
-        let containers = self.containers.clone();
-        for Around { id, root } in containers.around(&entry.cgroups) {
-            let cgroup = root.as_ref().and_then(|root| containers.cgroup(root));
-            if seen.insert((id.as_ref().to_owned(), root.unwrap_or_default())) {
-                self.sort(&id, cgroup);
-            }
-        }
-    }
-
-    /// Decides about a container, as far as the facts go.
-    fn sort(&mut self, id: &str, cgroup: Option<Cgroup>) {
-        let standing = self.rules.standing(id, self.containers.fact(id).as_ref());
-        if standing == Standing::Neither {
-            self.members.remove(id);
-            return;
-        }
-        if !self.members.contains_key(id) && self.members.len() >= MEMBERS {
-            tracing::warn!("more than {MEMBERS} containers: {id} is not looked at");
-            return;
-        }
-        // From here on its name is of interest.
-        self.containers.get(id);
-        let member = self.members.entry(id.to_owned()).or_insert(Member { standing, cgroups: Vec::new() });
-        member.standing = standing;
-        if let Some(cgroup) = cgroup.filter(|cgroup| !member.cgroups.contains(cgroup)) {
-            // A container that was started again has another cgroup of the same name.
-            member.cgroups.retain(|other| other.path != cgroup.path);
-            member.cgroups.push(cgroup);
-        }
-    }
-
-    /// Makes the scope's cgroups what the decisions say. What is kept out comes first: a container in a
-    /// container must not be in scope for a moment.
-    fn settle(&mut self) -> Vec<ScopeChange> {
-        let of = |is_it: fn(&Member) -> bool| {
-            self.members.values().filter(move |member| is_it(member)).flat_map(|member| &member.cgroups)
-        };
-        let reaches_all = self.rules.everything || !self.followed.is_empty() || !self.namespaces.is_empty();
-        let is_reached = |cgroup: &&Cgroup| {
-            let path = cgroup.path.as_bytes();
-            reaches_all || of(Member::is_in).any(|outer| is_below(path, outer.path.as_bytes()))
-        };
-        let excluded: BTreeSet<Cgroup> = of(Member::is_kept_out).filter(is_reached).cloned().collect();
-        let is_told = self.rules.grain == Grain::Whole && !self.rules.everything;
-        let cgroups: BTreeSet<Cgroup> = of(Member::is_in).filter(|_| is_told).cloned().collect();
-        let mut changes = Vec::new();
-        let added = |now: &BTreeSet<Cgroup>, before: &[Cgroup]| -> Vec<Cgroup> {
-            now.iter().filter(|cgroup| !before.contains(cgroup)).cloned().collect()
-        };
-        changes.extend(added(&excluded, &self.scope.excluded).into_iter().map(ScopeChange::ExcludeCgroup));
-        changes.extend(added(&cgroups, &self.scope.cgroups).into_iter().map(ScopeChange::EnterCgroup));
-        let kept: BTreeSet<u64> = excluded.iter().chain(&cgroups).map(|cgroup| cgroup.id).collect();
-        let before = self.scope.excluded.iter().chain(&self.scope.cgroups).map(|cgroup| cgroup.id);
-        changes.extend(before.filter(|id| !kept.contains(id)).map(ScopeChange::ForgetCgroup));
-        self.scope.excluded = excluded.into_iter().collect();
-        self.scope.cgroups = cgroups.into_iter().collect();
-        changes
-    }
-
     /// Whether a process is chosen, by itself or by its container, and not kept out.
     fn is_chosen(&self, entry: &Entry, is_followed: bool) -> bool {
         let around = self.containers.around(&entry.cgroups);
-        let around: Vec<&Member> = around.into_iter().filter_map(|around| self.members.get(&*around.id)).collect();
+        let around: Vec<&Member> = around.iter().filter_map(|place| self.members.get(&place.key)).collect();
         if around.iter().any(|member| member.is_kept_out()) {
             return false;
         }
@@ -307,8 +219,10 @@ impl Target {
     }
 
     fn is_in_scope(&self, entry: &Entry) -> bool {
-        let pid = entry.process.pid;
-        let is_followed = self.followed.get(&pid) == Some(&entry.process.start_time);
+        self.has_in_scope(entry, self.followed.get(&entry.process.pid) == Some(&entry.process.start_time))
+    }
+
+    fn has_in_scope(&self, entry: &Entry, is_followed: bool) -> bool {
         let looks = Seen { proc: self.containers.proc(), entry };
         self.is_chosen(entry, is_followed)
             && (self.rules.grain == Grain::Whole || self.rules.lets_process(&looks))
@@ -346,23 +260,6 @@ impl Target {
     fn living_followed(&self, entries: &[Entry]) -> Vec<u32> {
         let lives = |entry: &&Entry| self.followed.get(&entry.process.pid) == Some(&entry.process.start_time);
         entries.iter().filter(lives).map(|entry| entry.process.pid).collect()
-    }
-
-    fn has_cgroup(&self, id: &str, path: &[u8]) -> bool {
-        let member = self.members.get(id);
-        member.is_some_and(|member| member.cgroups.iter().any(|cgroup| cgroup.path.as_bytes() == path))
-    }
-
-    /// Forgets containers that have gone though nobody told of it.
-    fn drop_gone(&mut self, seen: &BTreeSet<(String, Vec<u8>)>) {
-        let containers = &self.containers;
-        let ids: BTreeSet<&str> = seen.iter().map(|(id, _)| id.as_str()).collect();
-        self.members.retain(|id, member| {
-            member.cgroups.retain(|cgroup| {
-                containers.cgroup(cgroup.path.as_bytes()).is_some_and(|found| found.id == cgroup.id)
-            });
-            !member.cgroups.is_empty() || ids.contains(id.as_str())
-        });
     }
 
     /// Keeps the list of processes from growing for ever.

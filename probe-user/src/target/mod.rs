@@ -10,6 +10,7 @@ mod error;
 pub mod facts;
 mod image;
 mod late;
+mod members;
 pub mod proc;
 mod rules;
 pub mod runtime;
@@ -29,7 +30,7 @@ pub use late::Change;
 pub use proc::descendants;
 
 use crate::event::Container;
-use crate::target::late::Member;
+use crate::target::members::Member;
 use crate::target::rules::Rules;
 
 /// What the user asked for, parsed once.

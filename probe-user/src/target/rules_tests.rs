@@ -1,1 +1,189 @@
+//! Widening, narrowing, taking away; what is not known.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::sync::Arc;
+
+use super::*;
+use crate::event::Pod;
+use crate::target::containers::Containers;
+use crate::target::proc::Proc;
+use crate::target::runtime::{Listed, Listing};
+
+/// A container web of image nginx:1 with labels, in the pod prod/web-0.
+fn web() -> Fact {
+    let labels = [("tier", "front"), ("empty", ""), ("com.docker.compose.service", "api")];
+    let listed = Listed {
+        id: "a".repeat(64),
+        names: vec!["web".to_owned(), "alias".to_owned()],
+        image: Some("docker.io/library/nginx:1".to_owned()),
+        is_running: true,
+        labels: Arc::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        pod: Some(Arc::new(Pod { name: "web-0".to_owned(), namespace: Some("prod".to_owned()), uid: None })),
+        runtime: "docker",
+        ..Listed::default()
+    };
+    let listing = Listing { containers: vec![listed], ..Listing::default() };
+    Containers::new(Proc::default(), None, &listing).fact(&"a".repeat(64)).unwrap()
+}
+
+fn name(text: &str) -> ContainerName {
+    ContainerName { runtime: None, name: text.to_owned() }
+}
+
+fn pod(namespace: Option<&str>, name: &str) -> PodName {
+    PodName { namespace: namespace.map(str::to_owned), name: name.to_owned() }
+}
+
+fn rules(selector: &Selector) -> Rules {
+    let wanted = |criteria: &Criteria| Wanted { ids: BTreeSet::new(), criteria: criteria.clone() };
+    Rules::new(selector, wanted(&selector.containers), wanted(&selector.exclude))
+}
+
+fn of(containers: Criteria) -> Selector {
+    Selector { containers, ..Selector::default() }
+}
+
+fn strings(all: &[&str]) -> Vec<String> {
+    all.iter().map(|one| (*one).to_owned()).collect()
+}
+
+#[test]
+fn each_property_by_itself() {
+    let fact = web();
+    let check = |criteria: Criteria, expected: Standing| {
+        let selector = of(criteria);
+        assert_eq!(rules(&selector).standing("x", Some(&fact)), expected, "{selector}");
+        assert_eq!(rules(&selector).standing("x", None), Standing::Open, "{selector}: nothing is known");
+        let without = Selector { all: true, exclude: selector.containers, ..Selector::default() };
+        let opposite = if expected == Standing::In { Standing::Out } else { Standing::In };
+        assert_eq!(rules(&without).standing("x", Some(&fact)), opposite, "{without}");
+        assert_eq!(rules(&without).standing("x", None), Standing::Held, "{without}: nothing is known");
+    };
+    let none = Criteria::default;
+    let (yes, no) = (Standing::In, Standing::Neither);
+    check(Criteria { names: vec![name("web")], ..none() }, yes);
+    check(Criteria { names: vec![name("alias")], ..none() }, yes);
+    check(Criteria { names: vec![name("we")], ..none() }, no);
+    check(Criteria { names: vec![name("db"), name("web")], ..none() }, yes);
+    let of_runtime = |runtime: &str| ContainerName { runtime: Some(runtime.to_owned()), ..name("web") };
+    check(Criteria { names: vec![of_runtime("docker")], ..none() }, yes);
+    check(Criteria { names: vec![of_runtime("podman")], ..none() }, no);
+    check(Criteria { images: strings(&["nginx"]), ..none() }, yes);
+    check(Criteria { images: strings(&["ngin", "caddy"]), ..none() }, no);
+    let label = |key: &str, value: Option<&str>| vec![(key.to_owned(), value.map(str::to_owned))];
+    check(Criteria { labels: label("tier", None), ..none() }, yes);
+    check(Criteria { labels: label("tier", Some("front")), ..none() }, yes);
+    check(Criteria { labels: label("tier", Some("fron")), ..none() }, no);
+    check(Criteria { labels: label("tie", None), ..none() }, no);
+    check(Criteria { labels: label("empty", Some("")), ..none() }, yes);
+    check(Criteria { services: strings(&["api"]), ..none() }, yes);
+    check(Criteria { services: strings(&["ap"]), ..none() }, no);
+    check(Criteria { pods: vec![pod(None, "web-0")], ..none() }, yes);
+    check(Criteria { pods: vec![pod(Some("prod"), "web-0")], ..none() }, yes);
+    check(Criteria { pods: vec![pod(Some("test"), "web-0")], ..none() }, no);
+    check(Criteria { pods: vec![pod(None, "web")], ..none() }, no);
+    check(Criteria { namespaces: strings(&["prod"]), ..none() }, yes);
+    check(Criteria { namespaces: strings(&["default"]), ..none() }, no);
+}
+
+#[test]
+fn one_of_each_list_is_needed_and_any_is_enough_to_exclude() {
+    let fact = web();
+    let both = |image: &str, namespace: &str| Criteria {
+        images: strings(&["caddy", image]),
+        namespaces: strings(&[namespace]),
+        ..Criteria::default()
+    };
+    let standing = |selector: &Selector| rules(selector).standing("x", Some(&fact));
+    assert_eq!(standing(&of(both("nginx", "prod"))), Standing::In);
+    assert_eq!(standing(&of(both("nginx", "test"))), Standing::Neither);
+    assert_eq!(standing(&of(both("httpd", "prod"))), Standing::Neither);
+    let without = |exclude| Selector { exclude, ..of(both("nginx", "prod")) };
+    assert_eq!(standing(&without(both("httpd", "prod"))), Standing::Out);
+    assert_eq!(standing(&without(both("nginx", "test"))), Standing::Out);
+    assert_eq!(standing(&without(both("httpd", "test"))), Standing::In);
+    // An id is enough to answer when nothing else is known.
+    let ids: BTreeSet<String> = ["x".to_owned()].into();
+    let wanted = || Wanted { ids: ids.clone(), criteria: Criteria::default() };
+    let rules = Rules::new(&of(Criteria::default()), wanted(), Wanted::default());
+    assert_eq!((rules.standing("x", None), rules.standing("y", None)), (Standing::In, Standing::Neither));
+    let rules = Rules::new(&Selector { all: true, ..Selector::default() }, Wanted::default(), wanted());
+    assert_eq!((rules.standing("x", None), rules.standing("y", None)), (Standing::Out, Standing::In));
+}
+
+struct Fake<'a>(&'a str, Option<&'a str>, Option<u32>);
+
+impl Looks for Fake<'_> {
+    fn comm(&self) -> &str {
+        self.0
+    }
+
+    fn executable(&self) -> Option<PathBuf> {
+        self.1.map(PathBuf::from)
+    }
+
+    fn uid(&self) -> Option<u32> {
+        self.2
+    }
+}
+
+#[test]
+fn processes_by_their_properties() {
+    let nginx = Fake("nginx", Some("/usr/sbin/nginx"), Some(33));
+    let unreadable = Fake("nginx", None, None);
+    let long = Fake("a-very-long-nam", Some("/x/a-very-long-name"), Some(0));
+    let check = |properties: Properties, expected: [bool; 3]| {
+        let only = Selector { processes: properties.clone(), ..Selector::default() };
+        let rules = rules(&only);
+        assert!(rules.everything && rules.grain == Grain::Process && rules.waits() && rules.watches());
+        let found = [&nginx, &unreadable, &long].map(|process| rules.lets_process(process));
+        assert_eq!(found, expected, "{only}");
+        let never = Selector { all: true, exclude_processes: properties, ..Selector::default() };
+        let rules = self::rules(&never);
+        let found = [&nginx, &long].map(|process| rules.lets_process(process));
+        assert_eq!(found, [!expected[0], !expected[2]], "{never}");
+    };
+    let none = Properties::default;
+    check(Properties { comms: strings(&["nginx"]), ..none() }, [true, true, false]);
+    check(Properties { comms: strings(&["ngin", "x"]), ..none() }, [false, false, false]);
+    check(Properties { comms: strings(&["a-very-long-name"]), ..none() }, [false, false, true]);
+    check(Properties { executables: strings(&["nginx"]), ..none() }, [true, false, false]);
+    check(Properties { executables: strings(&["/usr/sbin/nginx"]), ..none() }, [true, false, false]);
+    check(Properties { executables: strings(&["/sbin/nginx", "ngin"]), ..none() }, [false, false, false]);
+    check(Properties { uids: vec![33, 5], ..none() }, [true, false, false]);
+    let narrow = Properties { comms: strings(&["nginx"]), uids: vec![0], ..none() };
+    let only = rules(&Selector { processes: narrow, ..Selector::default() });
+    assert!(!only.lets_process(&nginx) && !only.lets_process(&long));
+    // What cannot be read might be what is never traced.
+    let never = Properties { uids: vec![0], ..none() };
+    let never = rules(&Selector { all: true, exclude_processes: never, ..Selector::default() });
+    assert!(never.lets_process(&nginx) && !never.lets_process(&unreadable));
+}
+
+#[test]
+fn what_waits_and_what_ends() {
+    let named = of(Criteria { names: vec![name("web")], ..Criteria::default() });
+    let image = of(Criteria { images: strings(&["nginx"]), ..Criteria::default() });
+    let tree = Selector { pids: vec![5], ..Selector::default() };
+    let all = Selector { all: true, ..Selector::default() };
+    let comm = Properties { comms: strings(&["curl"]), ..Properties::default() };
+    let narrowed = |selector: &Selector| Selector { processes: comm.clone(), ..selector.clone() };
+    let cases = [
+        // selector, ends by itself, waits, watches
+        (named.clone(), true, false, true),
+        (image.clone(), false, true, true),
+        (tree.clone(), true, false, false),
+        (all.clone(), false, true, true),
+        (narrowed(&named), true, true, true),
+        (narrowed(&tree), true, true, true),
+        (narrowed(&Selector::default()), false, true, true),
+    ];
+    for (selector, ends, waits, watches) in cases {
+        let rules = rules(&selector);
+        assert_eq!(
+            (!rules.is_open_ended(), rules.waits(), rules.watches()),
+            (ends, waits, watches),
+            "{selector}"
+        );
+    }
+}

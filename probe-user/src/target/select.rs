@@ -3,13 +3,13 @@
 //! Owns the translation of names to ids and of processes to trees. Reads the machine once, then computes; what
 //! containers and processes are in scope is decided in [`crate::target::late`], now and later alike.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use probe_common::NamespaceId;
 
 use crate::target::candidate::{Candidate, candidates, choose};
 use crate::target::cgroup::Hierarchy;
-use crate::target::containers::{Around, Containers};
+use crate::target::containers::{Containers, Fact, Place, key};
 use crate::target::error::TargetError;
 use crate::target::late::Change;
 use crate::target::proc::{Entry, Proc, descendants};
@@ -39,7 +39,7 @@ impl Selector {
         }
         let mut target = world.target(rules);
         for container in chosen {
-            if !target.rules.everything && !target.is_unwanted(&container.id) && !world.has(&container.id) {
+            if !target.rules.everything && !target.is_unwanted(&container.key) && !world.has(&container.key) {
                 world.add_by_init(container, &mut target).await?;
             }
         }
@@ -95,7 +95,7 @@ impl Criteria {
 impl Wanted {
     /// A name has been found. Unless it is the container's whole name, it means this one alone.
     fn take(&mut self, name: &ContainerName, found: &Candidate) {
-        self.ids.insert(found.id.clone());
+        self.ids.insert(found.key.clone());
         if !found.names.contains(&name.name) {
             self.criteria.names.retain(|other| other != name);
         }
@@ -119,15 +119,19 @@ impl World {
         Ok(Self { listing, entries, containers, own_namespace })
     }
 
-    /// Ids of the containers that have processes.
-    fn seen(&self) -> BTreeSet<String> {
-        let around = self.entries.iter().flat_map(|entry| self.containers.around(&entry.cgroups));
-        around.map(|around| around.id.as_ref().to_owned()).collect()
+    /// The containers that have processes, with what is known of them.
+    fn seen(&self) -> BTreeMap<String, Fact> {
+        let places = self.entries.iter().flat_map(|entry| self.containers.around(&entry.cgroups));
+        let fact = |place: Place| {
+            let fact = self.containers.fact(&place.key).unwrap_or_else(|| Fact::new(&place.key));
+            (place.key, fact)
+        };
+        places.map(fact).collect()
     }
 
-    fn has(&self, id: &str) -> bool {
-        let is_it = |around: Around| *around.id == *id;
-        self.entries.iter().any(|entry| self.containers.around(&entry.cgroups).into_iter().any(is_it))
+    fn has(&self, key: &str) -> bool {
+        let mut around = self.entries.iter().flat_map(|entry| self.containers.around(&entry.cgroups));
+        around.any(|place| place.key == key)
     }
 
     fn target(&self, rules: Rules) -> Target {
@@ -144,7 +148,7 @@ impl World {
     /// PID namespace, if it is not the one that everything shares, else as a process with its descendants.
     async fn add_by_init(&self, container: &Candidate, target: &mut Target) -> Result<(), TargetError> {
         let unseen = || TargetError::Unseen { name: container.name().to_owned() };
-        let listed = self.listing.containers.iter().find(|listed| listed.id == container.id);
+        let listed = self.listing.containers.iter().find(|listed| key(&listed.mark()) == container.key);
         let pid = runtime::init(listed.ok_or_else(unseen)?).await;
         let entry = pid.and_then(|pid| self.entry(pid)).ok_or_else(unseen)?;
         match entry.namespace {
@@ -211,8 +215,8 @@ impl Target {
 }
 
 impl Target {
-    fn is_unwanted(&self, id: &str) -> bool {
-        self.rules.standing(id, self.containers.fact(id).as_ref()) == Standing::Out
+    fn is_unwanted(&self, key: &str) -> bool {
+        self.rules.standing(key, self.containers.fact(key).as_ref()) == Standing::Out
     }
 
     /// Whether every container that was named is excluded, so that nothing can come either.
@@ -246,4 +250,4 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, value: T) {
 
 #[cfg(test)]
 #[path = "select_tests.rs"]
-mod tests;
+pub(super) mod tests;
