@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ctrace::decode::{Wire, decode};
 use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Session};
 use ctrace::target::{Cgroup, Scope, ScopeChange};
-use ctrace_tests::require_live;
+use ctrace_tests::require_bpf;
 use tokio::runtime::{Builder, Runtime};
 
 /// How long something may take that takes milliseconds.
@@ -37,7 +37,7 @@ struct Watched {
 
 impl Watched {
     fn start(scope: &Scope) -> Result<Self> {
-        require_live()?;
+        require_bpf()?;
         session::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options = Options { ring_bytes: 1 << 20, max_bytes: 4096, log: Log::Off };
@@ -282,7 +282,7 @@ fn a_process_ends_with_its_last_thread() -> Result<()> {
 
 #[test]
 fn mappings_of_others_are_told() -> Result<()> {
-    require_live()?;
+    require_bpf()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut mappings = runtime.block_on(async { Mappings::open() })?;
     let mut child = Command::new("/bin/true").spawn()?;
