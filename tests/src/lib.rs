@@ -32,7 +32,7 @@ pub use image::{Image, images};
 pub use namespaces::Namespaced;
 pub use paths::{ctrace_binary, target_directory};
 pub use program::{library, program, script};
-pub use requirements::{require_docker, require_live};
+pub use requirements::{require_bpf, require_docker, require_live};
 pub use server::{Server, ServerProcess};
 pub use streams::{Direction, Stream, Streams};
 pub use trace::{Record, Trace};

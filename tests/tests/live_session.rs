@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ctrace::decode::{Wire, decode};
 use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Session};
 use ctrace::target::{Cgroup, Scope, ScopeChange};
-use ctrace_tests::require_live;
+use ctrace_tests::require_bpf;
 use tokio::runtime::{Builder, Runtime};
 
 /// How long something may take that takes milliseconds.
@@ -37,7 +37,7 @@ struct Watched {
 
 impl Watched {
     fn start(scope: &Scope) -> Result<Self> {
-        require_live()?;
+        require_bpf()?;
         session::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options = Options { ring_bytes: 1 << 20, max_bytes: 4096, log: Log::Off };
@@ -252,9 +252,10 @@ fn a_process_leaves_at_exec_and_comes_back() -> Result<()> {
 
 #[test]
 fn a_process_ends_with_its_last_thread() -> Result<()> {
-    // The first thread ends; another goes on until it is told to end.
+    // The first thread ends when it is told to; another goes on until it is told to end.
     const PROGRAM: &str = "import ctypes, os, sys, threading\n\
         def go_on():\n    print('alone', flush=True); sys.stdin.readline(); os._exit(0)\n\
+        print('ready', flush=True); sys.stdin.readline()\n\
         threading.Thread(target=go_on).start()\n\
         ctypes.CDLL(None).pthread_exit(None)\n";
     let mut process = Command::new("python3")
@@ -263,18 +264,21 @@ fn a_process_ends_with_its_last_thread() -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()
         .context("python3")?;
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().context("stdout")?).read_line(&mut line)?;
+    let mut input = process.stdin.take().context("stdin")?;
+    let mut lines = BufReader::new(process.stdout.take().context("stdout")?).lines();
+    ensure!(lines.next().context("no line")?? == "ready");
     let mut watched = Watched::start(&Scope { pids: vec![process.id()], ..Scope::default() })?;
-    let fields = fs::read_to_string("/sys/kernel/tracing/events/sched/sched_process_exit/format");
-    // The first thread has ended by then.
+    writeln!(input, "go on")?;
+    ensure!(lines.next().context("no line")?? == "alone");
+    let fields = fs::read_to_string("/sys/kernel/tracing/events/sched/sched_process_exit/format")?;
+    let tells_of_last = fields.contains("group_dead");
+    // Long enough for the first thread to have ended.
     std::thread::sleep(Duration::from_millis(300));
     let early = watched.has_told(&Told::Ended(process.id()));
-    writeln!(process.stdin.take().context("stdin")?, "end")?;
+    writeln!(input, "end")?;
     process.wait()?;
     watched.wait(&Told::Ended(process.id()))?;
-    // Kernels that do not tell of the last thread are right about single-threaded processes only.
-    ensure!(!early || fields.is_ok_and(|fields| !fields.contains("group_dead")), "told too early");
+    ensure!(!early || !tells_of_last, "told before its last thread has ended");
     let times = watched.told.iter().filter(|told| **told == Told::Ended(process.id())).count();
     ensure!(times == 1, "told {times} times");
     Ok(())
@@ -282,7 +286,7 @@ fn a_process_ends_with_its_last_thread() -> Result<()> {
 
 #[test]
 fn mappings_of_others_are_told() -> Result<()> {
-    require_live()?;
+    require_bpf()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut mappings = runtime.block_on(async { Mappings::open() })?;
     let mut child = Command::new("/bin/true").spawn()?;

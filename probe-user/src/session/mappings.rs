@@ -185,8 +185,8 @@ fn processors(list: &str) -> Vec<usize> {
     /// More processors than Linux can have.
     const MOST: usize = 8192;
     let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse().ok()?..=last.parse::<usize>().ok()?.min(MOST))
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        Some(from.parse().ok()?..=to.parse::<usize>().ok()?.min(MOST))
     };
     list.trim().split(',').filter_map(range).flatten().collect()
 }
