@@ -1,9 +1,11 @@
 //! The arguments of `ps`, `inspect` and `doctor`.
 
+use std::time::Duration;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
-use super::Color;
+use super::{Color, value};
 use crate::explain::ps::Extent;
 use crate::explain::{Form, Question, Subject};
 use crate::target::{ContainerName, Criteria, Selector};
@@ -53,6 +55,35 @@ pub(super) struct InspectArgs {
 impl InspectArgs {
     pub(super) fn question(self) -> (Question, Form) {
         (Question::Inspect(Subject(self.subject)), self.answer.into())
+    }
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  ctrace doctor                          would tracing work on this machine, with these rights?
+  ctrace doctor web                      and of this container? Where does each of its processes end, and why?
+  ctrace doctor web --watch 5s           and which probes are hit? (Beside another ctrace, too.)
+
+It loads the BPF programs, sets probes and takes them off again. Exit status: 0 tracing would work; 3 not of
+this container; 4 not on this machine, or not with these rights.";
+
+#[derive(Args, Debug)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(super) struct DoctorArgs {
+    /// A container (name, id, or a unique prefix of either) or a process's id
+    #[arg(value_name = "CONTAINER|PID", value_parser = NonEmptyStringValueParser::new())]
+    subject: Option<String>,
+    /// Count for a time, such as 5s, how often each probe is hit
+    #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "subject")]
+    watch: Option<Duration>,
+    #[command(flatten)]
+    answer: AnswerArgs,
+}
+
+impl DoctorArgs {
+    pub(super) fn question(self) -> (Question, Form) {
+        let subject = self.subject.map(Subject);
+        (Question::Doctor { subject, watch: self.watch }, self.answer.into())
     }
 }
 

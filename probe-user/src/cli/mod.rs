@@ -116,6 +116,8 @@ enum Command {
     Ps(explain::PsArgs),
     /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
     Inspect(explain::InspectArgs),
+    /// Check whether tracing would work, on this machine and of a container, and say why not
+    Doctor(explain::DoctorArgs),
     /// Print the JSON Schema of the records that `-o json` writes
     Schema,
     /// Print a completion script: `ctrace completion bash > /etc/bash_completion.d/ctrace`
@@ -235,6 +237,7 @@ pub fn parse() -> Invocation {
         Command::Ssl(args) => Request::Trace(Box::new((*args).into())),
         Command::Ps(args) => explain(args.question()),
         Command::Inspect(args) => explain(args.question()),
+        Command::Doctor(args) => explain(args.question()),
         Command::Schema => Request::Schema,
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,

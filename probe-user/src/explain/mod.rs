@@ -4,6 +4,7 @@
 //! `doctor` touches the kernel, through [`crate::session`], and says so.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 use thiserror::Error;
@@ -11,12 +12,14 @@ use thiserror::Error;
 use crate::sink::{self, Colour};
 use crate::target::{Kind, Selector, TargetError};
 
+pub mod doctor;
 pub mod inspect;
 mod patience;
 pub mod ps;
 mod subject;
 mod table;
 
+use doctor::Diagnosis;
 use inspect::Inspection;
 use ps::Extent;
 pub use subject::Subject;
@@ -33,6 +36,13 @@ pub enum Question {
     },
     /// A container or process from all sides.
     Inspect(Subject),
+    /// Whether tracing would work.
+    Doctor {
+        /// Of what; the machine in any case.
+        subject: Option<Subject>,
+        /// Count hits for so long.
+        watch: Option<Duration>,
+    },
 }
 
 /// How the answer looks.
@@ -50,6 +60,25 @@ pub enum ExplainError {
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// Tracing would not work on this machine.
+    #[error(
+        "tracing would not work here; what is in the way, and what to do about it, is said above: {checks}"
+    )]
+    Machine {
+        /// The checks that say no.
+        checks: String,
+    },
+    /// Nothing can be attached to.
+    #[error(
+        "tracing {subject:?} would show nothing: {processes} processes were looked into, none can be probed; see \
+             above where each of them ends, and what to do about it"
+    )]
+    Nothing {
+        /// What was asked about.
+        subject: String,
+        /// How many there are.
+        processes: usize,
+    },
     /// Nobody takes the answer.
     #[error("the answer cannot be written to standard output")]
     Write(#[source] io::Error),
@@ -64,6 +93,8 @@ impl ExplainError {
                 Kind::NotPermitted => 4,
                 Kind::Failed => 1,
             },
+            Self::Machine { .. } => 4,
+            Self::Nothing { .. } => 3,
             Self::Write(_) => 1,
         }
     }
@@ -83,6 +114,11 @@ pub async fn answer(question: &Question, form: Form) -> Result<(), ExplainError>
             write(&inspection, form, |colour| inspection.text(colour))?;
             remark(&inspection.remarks());
             Ok(())
+        }
+        Question::Doctor { subject, watch } => {
+            let diagnosis = Diagnosis::of(subject.as_ref(), *watch).await?;
+            write(&diagnosis, form, |colour| diagnosis.text(colour))?;
+            diagnosis.verdict()
         }
     }
 }

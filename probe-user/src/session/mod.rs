@@ -18,6 +18,7 @@ use crate::target::Scope;
 use crate::target::proc::Proc;
 
 mod error;
+pub mod features;
 mod scope;
 mod tracefs;
 mod wire;
