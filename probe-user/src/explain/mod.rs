@@ -70,7 +70,7 @@ pub enum ExplainError {
     },
     /// Nothing can be attached to.
     #[error(
-        "tracing {subject:?} would show nothing: {processes} processes were looked into, none can be probed; see \
+        "tracing {subject:?} would show nothing: none of its processes ({processes}) can be probed; see \
              above where each of them ends, and what to do about it"
     )]
     Nothing {
