@@ -7,10 +7,10 @@ use aya_ebpf::{
     helpers::bpf_get_current_comm,
     maps::ring_buf::RingBufEntry,
 };
-use probe_common::{CHUNK_BYTES, Call, FLAG_FAULT, Header, Loss};
+use probe_common::{CGROUP_PATH, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, Header, KIND_HELD, Loss};
 
 use crate::{
-    maps::{EVENTS, LOST, WAKE_SHIFT},
+    maps::{EVENTS, HELD, LOST, WAKE_SHIFT},
     mem,
     scope::Current,
 };
@@ -50,16 +50,63 @@ pub fn lost(loss: Loss, bytes: u64) {
     }
 }
 
+/// How soon userspace sees a record.
+#[derive(Clone, Copy)]
+pub enum Notice {
+    /// When it drains the ring next.
+    Soon,
+    /// At once: it is woken, which costs the current thread some microseconds.
+    Now,
+}
+
 /// Emits a record that is only a header.
 #[inline(always)]
-pub fn bare(kind: u32, current: Current) {
+pub fn bare(kind: u32, current: Current, notice: Notice) {
     match EVENTS.reserve::<Header>(0) {
         Some(mut entry) => {
             entry.write(header(kind, current));
-            submit(entry);
+            match notice {
+                Notice::Soon => submit(entry),
+                Notice::Now => entry.submit(BPF_RB_FORCE_WAKEUP.into()),
+            }
         }
         None => lost(Loss::RingFull, 0),
     }
+}
+
+/// Stops the current process, and tells userspace at once; neither if one of both cannot be.
+///
+/// Userspace continues a process when it reads the record: the signal must have been sent by then.
+#[inline(always)]
+pub fn held(current: Current) {
+    let Some(mut entry) = EVENTS.reserve::<Header>(0) else {
+        return lost(Loss::RingFull, 0);
+    };
+    if HELD.insert(current.pid(), 1, 0).is_err() {
+        return entry.discard(0);
+    }
+    entry.write(header(KIND_HELD, current));
+    if mem::stop_current() {
+        entry.submit(BPF_RB_FORCE_WAKEUP.into());
+    } else {
+        HELD.remove(current.pid()).ok();
+        entry.discard(0);
+    }
+}
+
+/// Emits a record about a cgroup at once; `path` writes its path, ended by NUL, and says whether it could.
+#[inline(always)]
+pub fn cgroup(kind: u32, id: u64, level: u32, path: impl FnOnce(&mut [u8; CGROUP_PATH]) -> bool) {
+    let Some(mut entry) = EVENTS.reserve::<CgroupEvent>(0) else { return lost(Loss::RingFull, 0) };
+    let event = mem::slot(&mut entry);
+    event.header = header(kind, Current::any());
+    event.id = id;
+    event.level = level;
+    event.reserved = 0;
+    if !path(&mut event.path) {
+        event.path[0] = 0;
+    }
+    entry.submit(BPF_RB_FORCE_WAKEUP.into());
 }
 
 /// Emits a chunk of a call: `call.chunk` bytes at `address`.

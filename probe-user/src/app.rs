@@ -8,25 +8,31 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::cli::{self, Action, Invocation, Request, Trace, Verbosity};
+use crate::cli::{self, Action, Invocation, Nothing, Request, Trace, Verbosity};
 use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
+use crate::event::End;
 use crate::explain::{self, ExplainError};
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
-use crate::plan::{ObjectHooks, Plan};
-use crate::session::{self, Session, SessionError};
+use crate::plan::{Hook, ObjectHooks, Plan};
+use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Kind, Selector, Target, TargetError};
 
+mod child;
 mod ending;
 mod follow;
+mod launch;
 mod report;
 mod stream;
+mod watch;
 
-use ending::Endings;
-use follow::Follower;
+pub use child::part;
+use ending::{CommandEnd, Endings};
+use launch::{Launch, LaunchError};
 pub use report::say;
 use stream::{Stream, StreamError};
+use watch::Watch;
 
 /// Why ctrace could not do what was asked.
 #[derive(Debug, Error)]
@@ -44,6 +50,9 @@ pub enum Failure {
         /// What to do.
         next: &'static str,
     },
+    /// The command.
+    #[error(transparent)]
+    Command(#[from] LaunchError),
     /// The kernel.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -79,7 +88,9 @@ impl Failure {
             Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } => 3,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
-            Self::Session(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => 1,
+            Self::Session(_) | Self::Command(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => {
+                1
+            }
         }
     }
 }
@@ -88,20 +99,21 @@ impl Failure {
 const REASONS: usize = 40;
 
 /// What to do about a target that has nothing to attach to.
-const NEXT_STEP: &str = "If a process that uses TLS starts later, start ctrace after it has. TLS libraries are \
-     recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have symbols of; \
-     run with -v to see each file.";
+const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
+     libraries are recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have \
+     symbols of; run with -v to see each file.";
 
-/// Does what the command line asks for.
-pub async fn run(invocation: Invocation) -> Result<(), Failure> {
+/// Does what the command line asks for. Gives the exit status: 0, or that of a command that was traced.
+pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     let Invocation { request, verbosity } = invocation;
     match request {
-        Request::Trace(trace) => self::trace(*trace, verbosity).await,
-        Request::Explain(question, form) => Ok(explain::answer(&question, form).await?),
-        Request::Schema => print(|out| writeln!(out, "{}", sink::schema().trim_end())),
-        Request::Completion(shell) => print(|out| cli::write_completion(shell, out)),
-        Request::Manual => print(|out| cli::write_manual(out)),
+        Request::Trace(trace) => return start(*trace, verbosity).await,
+        Request::Explain(question, form) => explain::answer(&question, form).await?,
+        Request::Schema => print(|out| writeln!(out, "{}", sink::schema().trim_end()))?,
+        Request::Completion(shell) => print(|out| cli::write_completion(shell, out))?,
+        Request::Manual => print(|out| cli::write_manual(out))?,
     }
+    Ok(0)
 }
 
 /// Prints to standard output; a reader that has gone has seen enough.
@@ -115,15 +127,35 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
     }
 }
 
-async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
-    let mut endings = Endings::new().map_err(Failure::Signals)?;
+/// Starts the command if there is one, traces, and waits for the command's end whatever became of the trace.
+async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
+    // First of all: neither handled signals nor a mount namespace of our own are for the command.
+    let command = (!trace.command.is_empty()).then(|| Launch::start(&trace.command)).transpose()?;
+    let verbosity = if report::is_for_records(&trace) { Verbosity::Quiet } else { verbosity };
+    trace.selector.pids.extend(command.as_ref().map(Launch::pid));
+    let mut endings = Endings::new(command).map_err(Failure::Signals)?;
+    let traced = self::trace(&trace, verbosity, &mut endings).await;
+    match endings.command_status().await? {
+        Some(CommandEnd::Failed(status)) => Ok(status),
+        Some(CommandEnd::Ended(status)) => traced.map(|()| status),
+        None => traced.map(|()| 0),
+    }
+}
+
+async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Result<(), Failure> {
+    let mut mappings = None;
     if trace.action == Action::Run {
         session::prepare()?;
+        // Before anything is looked at: what is mapped in the meantime waits there.
+        mappings = Mappings::open().inspect_err(|error| tracing::warn!("{error}")).ok();
     }
-    let (mut target, discovery, mut plan) = tokio::select! {
+    let (target, mut discovery, mut plan) = tokio::select! {
         biased;
-        _ = endings.first() => {
-            say(&"interrupted before anything was attached");
+        end = endings.first() => {
+            // A command that cannot begin has said why.
+            if end != End::TargetEnded {
+                say(&"interrupted before anything was attached");
+            }
             return Ok(());
         }
         found = find(&trace.selector) => found?,
@@ -131,31 +163,43 @@ async fn trace(trace: Trace, verbosity: Verbosity) -> Result<(), Failure> {
     if trace.action == Action::PrintPlan {
         return print(|out| sink::write_plan(&plan, out));
     }
-    if plan.objects.is_empty() {
-        return Err(nothing_to_attach(&trace, &plan, &target, verbosity));
+    let may_wait = endings.command.is_some() || trace.nothing == Nothing::Wait || target.waits();
+    if plan.objects.is_empty() && !may_wait {
+        return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     }
     let file = trace.output.as_deref().map(Output::create).transpose()?;
-    let mut session = load(&trace, &plan, verbosity)?;
-    attach(&mut session, &mut plan)?;
-    report::attached(&plan, &target, verbosity);
-    let mut endings = endings.after(trace.duration);
-    let output = if let Some(file) = file {
-        file
-    } else {
-        endings = endings.watching_stdout();
-        Output::stdout(endings.stop()).map_err(|source| write_failure(&trace, source))?
+    let hold = endings.command.as_ref().map(Launch::pid);
+    let mut session = load(trace, &plan, verbosity, hold)?;
+    attach(&mut session, &mut plan, &mut discovery)?;
+    report::attached(&plan, &target, trace, verbosity);
+    endings.after(trace.duration);
+    let output = match file {
+        Some(file) => file,
+        None => output(endings).map_err(|source| write_failure(trace, source))?,
     };
-    let pipeline = pipeline(&trace, &plan, &target, output);
-    // What began since the first look is looked for once more; from here on the kernel tells of it.
-    target.rescan();
-    let follower = Follower::start(discovery, verbosity, target.processes.iter().map(|process| process.pid));
-    let stream = Stream::new(&mut session, pipeline, &target, follower);
+    let pipeline = pipeline(trace, &plan, &target, output);
+    let watch = Watch::new(target, discovery, mappings, trace.selector.runtime_sockets.clone());
+    if let Some(command) = &mut endings.command {
+        session.stopped().into_iter().for_each(|table| command.guard(table));
+        command.let_go()?;
+    }
+    let stream = Stream::new(&mut session, pipeline, watch, verbosity);
     let summary = stream.run(endings).await.map_err(|source| match source {
-        StreamError::Write(source) => write_failure(&trace, source),
+        StreamError::Write(source) => write_failure(trace, source),
         StreamError::Session(error) => error.into(),
     })?;
-    report::ended(&summary, &trace, verbosity);
+    report::ended(&summary, trace, verbosity);
     Ok(())
+}
+
+/// Where records go without --output: standard output belongs to a command if there is one.
+fn output(endings: &mut Endings) -> io::Result<Output> {
+    if endings.command.is_some() {
+        endings.watch_stderr();
+        return Output::stderr(endings.stop());
+    }
+    endings.watch_stdout();
+    Output::stdout(endings.stop())
 }
 
 /// Looks at the machine. Takes seconds when a container runtime or a file system does not answer.
@@ -183,28 +227,36 @@ fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Ver
 
 fn write_failure(trace: &Trace, source: io::Error) -> Failure {
     let to = trace.output.as_ref().map_or_else(
-        || "standard output".to_owned(),
+        || if trace.command.is_empty() { "standard output" } else { "standard error" }.to_owned(),
         |path| path.to_string_lossy().escape_debug().to_string(),
     );
     Failure::Write { to, source }
 }
 
-fn load(trace: &Trace, plan: &Plan, verbosity: Verbosity) -> Result<Session, SessionError> {
+fn load(
+    trace: &Trace,
+    plan: &Plan,
+    verbosity: Verbosity,
+    hold: Option<u32>,
+) -> Result<Session, SessionError> {
     let log = match verbosity {
         Verbosity::Debug => session::Log::Debug,
         _ => session::Log::Off,
     };
-    let options = session::Options { ring_bytes: trace.ring_bytes, max_bytes: trace.max_bytes, log };
+    let options = session::Options { ring_bytes: trace.ring_bytes, max_bytes: trace.max_bytes, log, hold };
     Session::load(options, &plan.scope)
 }
 
 /// Attaches everything; some failures are warnings, nothing but failures is an error.
-fn attach(session: &mut Session, plan: &mut Plan) -> Result<(), SessionError> {
+fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
     for object in &mut plan.objects {
         let failed = session.attach(object);
         attached += object.hooks.len() - failed.len();
+        if failed.len() == object.hooks.len() {
+            discovery.failed(object.id);
+        }
         for (index, error) in failed {
             tracing::warn!("{error}");
             first.get_or_insert(error);
@@ -220,13 +272,14 @@ fn attach(session: &mut Session, plan: &mut Plan) -> Result<(), SessionError> {
     }
 }
 
-/// What the pipeline needs to know of the hooks of an object, in their order.
-fn sites(object: &ObjectHooks) -> impl Iterator<Item = Site> {
-    object.hooks.iter().map(|hook| Site {
+/// What the pipeline needs to know of the hooks of an object, by their numbers.
+fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
+    let site = |hook: &Hook| Site {
         library: object.library.clone(),
         function: hook.function.clone(),
         callers: hook.callers.clone(),
-    })
+    };
+    object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
 fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipeline<Facts> {

@@ -17,6 +17,9 @@ fn require_bpf_programs<T>() {
 fn main() -> ExitCode {
     #[cfg(bpf_missing)]
     require_bpf_programs::<()>();
+    if let Some(status) = app::part(std::env::args_os()) {
+        return status;
+    }
     let invocation = cli::parse();
     log_to_stderr(invocation.verbosity);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
     // Threads that wait for a file system that does not answer are left behind.
     runtime.shutdown_background();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(failure) => {
             print_error(&failure);
             ExitCode::from(failure.exit_status())

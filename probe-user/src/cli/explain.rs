@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
+use super::target::AnyTargetArgs;
 use super::{Color, value};
 use crate::explain::ps::Extent;
 use crate::explain::{Form, Question, Subject};
-use crate::target::{ContainerName, Criteria, Selector};
 
 const PS_EXAMPLES: &str = "\
 Examples:
@@ -21,15 +21,11 @@ Works without root as far as /proc allows; who could not be looked into is said 
 #[derive(Args, Debug)]
 #[command(after_help = PS_EXAMPLES)]
 pub(super) struct PsArgs {
-    /// A container: its name, its id, or a unique prefix of either (repeatable) [default: everything]
-    #[arg(short, long = "container", value_name = "NAME|ID", value_parser = NonEmptyStringValueParser::new())]
-    containers: Vec<String>,
-    /// A process and its descendants (repeatable) [default: everything]
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pids: Vec<u32>,
     /// Show more of each, and containers that do not use TLS
     #[arg(short, long)]
     wide: bool,
+    #[command(flatten)]
+    target: AnyTargetArgs,
     #[command(flatten)]
     answer: AnswerArgs,
 }
@@ -109,7 +105,7 @@ enum AnswerFormat {
 impl From<AnswerArgs> for Form {
     fn from(AnswerArgs { format, color }: AnswerArgs) -> Self {
         match format {
-            AnswerFormat::Text => Self::Text(color.for_stdout()),
+            AnswerFormat::Text => Self::Text(color.for_stream(&std::io::stdout())),
             AnswerFormat::Json => Self::Json,
         }
     }
@@ -118,10 +114,6 @@ impl From<AnswerArgs> for Form {
 impl PsArgs {
     pub(super) fn question(self) -> (Question, Form) {
         let extent = if self.wide { Extent::Wide } else { Extent::Usual };
-        let names = self.containers.into_iter().map(|name| ContainerName { runtime: None, name });
-        let containers = Criteria { names: names.collect(), ..Criteria::default() };
-        let all = containers.names.is_empty() && self.pids.is_empty();
-        let selector = Selector { all, containers, pids: self.pids, ..Selector::default() };
-        (Question::Ps { selector: Box::new(selector), extent }, self.answer.into())
+        (Question::Ps { selector: Box::new(self.target.into()), extent }, self.answer.into())
     }
 }

@@ -1,20 +1,25 @@
 //! The command line: syntax in, meaning out. clap is known only here.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use clap::builder::{NonEmptyStringValueParser, Styles};
+use clap::builder::Styles;
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::explain::{Form, Question};
 use crate::sink;
-use crate::target::{ContainerName, Criteria, Selector};
+use crate::target::Selector;
 
 mod explain;
+mod target;
 mod value;
+
+use target::TargetArgs;
 
 /// What the user wants done.
 #[derive(Clone, Debug)]
@@ -36,11 +41,13 @@ pub enum Request {
 pub struct Trace {
     /// What of.
     pub selector: Selector,
+    /// A command to start, and to trace with all that it starts; empty if there is none.
+    pub command: Vec<OsString>,
     /// How records are written.
     pub format: &'static sink::Format,
     /// How records look as text.
     pub look: sink::Look,
-    /// Where they go: a file to be made, or standard output.
+    /// Where they go: a file to be made; else standard output, or standard error if there is a command.
     pub output: Option<PathBuf>,
     /// End after so many calls.
     pub count: Option<u64>,
@@ -50,8 +57,19 @@ pub struct Trace {
     pub max_bytes: u32,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
+    /// Whether it is an error that there is nothing to attach to.
+    pub nothing: Nothing,
     /// Whether to act, or to print what would be done.
     pub action: Action,
+}
+
+/// What to do when there is nothing to attach to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nothing {
+    /// Tell why, and end, unless the selection is one that takes what starts later.
+    Error,
+    /// Wait for it.
+    Wait,
 }
 
 /// Whether to act.
@@ -106,7 +124,8 @@ struct Cli {
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done (also after Ctrl-C, a closed pipe, or the end of the target); 1 failure; 2 usage;
-3 nothing matched, or nothing to attach to; 4 not permitted, or the kernel cannot.";
+3 nothing matched, or nothing to attach to; 4 not permitted, or the kernel cannot. With a command: the
+command's own, 128 + its signal, 126 when it cannot be executed, 127 when it is not there.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -133,14 +152,18 @@ const SSL_EXAMPLES: &str = "\
 Examples:
   ctrace ssl --container web                       what container web sends and receives over TLS
   ctrace ssl --pid 2543 --hex                      a process and its descendants, as a hex dump
+  ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
+  ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
+  ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
+  ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
   ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
 
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 #[derive(Args, Debug)]
-#[command(after_help = SSL_EXAMPLES)]
+#[command(after_help = format!("{}\n\n{SSL_EXAMPLES}", target::MEANING))]
 struct SslArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -148,24 +171,13 @@ struct SslArgs {
     output: OutputArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    /// Go on although there is nothing to attach to yet: a program that is started, or a library that is loaded
+    /// later, is attached to then
+    #[arg(short, long)]
+    wait: bool,
     /// Print what would be attached where, as JSON, and load nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "What to trace")]
-#[group(required = true, multiple = true, id = "target")]
-struct TargetArgs {
-    /// A container: its name, its id, or a unique prefix of either (repeatable)
-    #[arg(short, long = "container", value_name = "NAME|ID", group = "target", value_parser = NonEmptyStringValueParser::new())]
-    containers: Vec<String>,
-    /// A process and its descendants; of a PID namespace's first process, the whole namespace (repeatable)
-    #[arg(short, long = "pid", value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pids: Vec<u32>,
-    /// Every process on the machine
-    #[arg(short, long, group = "target")]
-    all: bool,
 }
 
 #[derive(Args, Debug)]
@@ -180,7 +192,7 @@ struct OutputArgs {
     /// Colour the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
-    /// Write records to FILE instead of standard output; it is readable by its owner only
+    /// Write records to FILE instead of standard output (with a command: standard error); it is readable by its owner only
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -204,7 +216,7 @@ struct LimitArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Color {
-    /// If standard output is a terminal and NO_COLOR is not set
+    /// If what has the records is a terminal and NO_COLOR is not set
     Auto,
     /// Always
     Always,
@@ -213,12 +225,12 @@ enum Color {
 }
 
 impl Color {
-    /// Whether text on standard output is coloured.
-    fn for_stdout(self) -> sink::Colour {
+    /// Whether text on one of our standard streams is coloured.
+    fn for_stream(self, stream: &impl io::IsTerminal) -> sink::Colour {
         let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         match self {
             Self::Always => sink::Colour::On,
-            Self::Auto if io::IsTerminal::is_terminal(&io::stdout()) && wanted() => sink::Colour::On,
+            Self::Auto if stream.is_terminal() && wanted() => sink::Colour::On,
             Self::Auto | Self::Never => sink::Colour::Off,
         }
     }
@@ -234,7 +246,10 @@ pub fn parse() -> Invocation {
         (false, _) => Verbosity::Debug,
     };
     let request = match cli.command {
-        Command::Ssl(args) => Request::Trace(Box::new((*args).into())),
+        Command::Ssl(args) => {
+            args.check();
+            Request::Trace(Box::new((*args).into()))
+        }
         Command::Ps(args) => explain(args.question()),
         Command::Inspect(args) => explain(args.question()),
         Command::Doctor(args) => explain(args.question()),
@@ -270,16 +285,30 @@ pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
     Ok(())
 }
 
+impl SslArgs {
+    /// Ends with a usage error for what clap cannot tell.
+    fn check(&self) {
+        if self.dry_run && !self.target.command().is_empty() {
+            let what = "--dry-run cannot tell what a command will map before it has run; start the command yourself, and \
+                        use --dry-run --pid";
+            Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
+        }
+    }
+}
+
 impl From<SslArgs> for Trace {
     fn from(args: SslArgs) -> Self {
-        let SslArgs { target, output, limits, dry_run } = args;
+        let command = args.target.command().to_vec();
+        let SslArgs { target, output, limits, wait, dry_run } = args;
         let colour = match output.color {
             // A file is not looked at now.
             Color::Auto if output.output.is_some() => sink::Colour::Off,
-            when => when.for_stdout(),
+            when if command.is_empty() => when.for_stream(&io::stdout()),
+            when => when.for_stream(&io::stderr()),
         };
         Self {
             selector: target.into(),
+            command,
             format: output.format,
             look: sink::Look {
                 colour,
@@ -290,16 +319,9 @@ impl From<SslArgs> for Trace {
             duration: limits.duration,
             max_bytes: limits.max_bytes,
             ring_bytes: limits.ring_size,
+            nothing: if wait { Nothing::Wait } else { Nothing::Error },
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }
-    }
-}
-
-impl From<TargetArgs> for Selector {
-    fn from(args: TargetArgs) -> Self {
-        let names = args.containers.into_iter().map(|name| ContainerName { runtime: None, name });
-        let containers = Criteria { names: names.collect(), ..Criteria::default() };
-        Self { all: args.all, containers, pids: args.pids, ..Self::default() }
     }
 }
 

@@ -202,6 +202,11 @@ impl ForeignFile {
         self.is_deleted
     }
 
+    /// When the file was changed last, when it was opened: seconds and nanoseconds that no call can set.
+    pub fn changed(&self) -> (i64, u32) {
+        self.attributes.changed
+    }
+
     pub(super) fn attributes(&self) -> &Attributes {
         &self.attributes
     }

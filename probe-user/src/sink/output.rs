@@ -48,11 +48,19 @@ impl Output {
 
     /// Over standard output, without the line buffer of [`io::stdout`]. Waits for its reader until `stop`.
     pub fn stdout(stop: Stop) -> io::Result<Self> {
-        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        if stdout.metadata()?.is_file() {
-            return Ok(Self::new(Box::new(stdout)));
+        Self::stream(File::from(io::stdout().as_fd().try_clone_to_owned()?), stop)
+    }
+
+    /// The same over standard error.
+    pub fn stderr(stop: Stop) -> io::Result<Self> {
+        Self::stream(File::from(io::stderr().as_fd().try_clone_to_owned()?), stop)
+    }
+
+    fn stream(file: File, stop: Stop) -> io::Result<Self> {
+        if file.metadata()?.is_file() {
+            return Ok(Self::new(Box::new(file)));
         }
-        Ok(Self::new(Box::new(Patient::new(stdout, stop))))
+        Ok(Self::new(Box::new(Patient::new(file, stop))))
     }
 
     /// Over a file that only its owner may read, as the records are secrets. A device or FIFO is taken

@@ -29,13 +29,14 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 9] = [
+const OWNERS: [(&str, &[&str]); 10] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
     ("clap", &["cli", "main.rs"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("bollard", &["target/runtime"]),
+    ("nix", &["app/child.rs"]),
     ("procfs", &["target"]),
     ("iced_x86", &["object"]),
     ("serde_json", &["sink"]),

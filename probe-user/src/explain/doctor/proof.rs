@@ -21,7 +21,7 @@ pub(super) const RING: u32 = 1 << 20;
 
 /// A session that copies no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
-    Session::load(Options { ring_bytes: RING, max_bytes: 0, log: Log::Off }, scope)
+    Session::load(Options { ring_bytes: RING, max_bytes: 0, log: Log::Off, hold: None }, scope)
 }
 
 /// Tries it.
@@ -98,6 +98,7 @@ fn own_function() -> Result<ObjectHooks, String> {
         library: Arc::new(library),
         file: Arc::new(file),
         pids: vec![own],
+        sites: 0..1,
         hooks: vec![hook],
     })
 }

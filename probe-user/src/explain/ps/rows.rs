@@ -226,6 +226,7 @@ mod tests {
             library: Arc::new(library),
             file: Arc::new(ways::executable(std::process::id()).unwrap()),
             pids: pids.to_vec(),
+            sites: 0..0,
             hooks,
         }
     }
