@@ -80,7 +80,7 @@ pub enum ExplainError {
         processes: usize,
     },
     /// Nobody takes the answer.
-    #[error("the answer cannot be written to standard output")]
+    #[error("the answer cannot be written to standard output; is there room where it goes to?")]
     Write(#[source] io::Error),
 }
 
