@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
-use super::target::AnyTargetArgs;
+use super::target::{AnyTargetArgs, RuntimeArgs, container};
 use super::{Color, value};
 use crate::explain::ps::Extent;
 use crate::explain::{Form, Question, Subject};
@@ -42,15 +41,18 @@ Each way to its files is tried: opened, never read from where that is not needed
 #[command(after_help = INSPECT_EXAMPLES)]
 pub(super) struct InspectArgs {
     /// A container (name, id, or a unique prefix of either) or a process's id
-    #[arg(value_name = "CONTAINER|PID", value_parser = NonEmptyStringValueParser::new())]
-    subject: String,
+    #[arg(value_name = "CONTAINER|PID", value_parser = subject)]
+    subject: Subject,
+    #[command(flatten)]
+    runtimes: RuntimeArgs,
     #[command(flatten)]
     answer: AnswerArgs,
 }
 
 impl InspectArgs {
     pub(super) fn question(self) -> (Question, Form) {
-        (Question::Inspect(Subject(self.subject)), self.answer.into())
+        let sockets = self.runtimes.runtime_sockets;
+        (Question::Inspect { subject: self.subject, sockets }, self.answer.into())
     }
 }
 
@@ -67,19 +69,21 @@ this container; 4 not on this machine, or not with these rights.";
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub(super) struct DoctorArgs {
     /// A container (name, id, or a unique prefix of either) or a process's id
-    #[arg(value_name = "CONTAINER|PID", value_parser = NonEmptyStringValueParser::new())]
-    subject: Option<String>,
+    #[arg(value_name = "CONTAINER|PID", value_parser = subject)]
+    subject: Option<Subject>,
     /// Count for a time, such as 5s, how often each probe is hit
     #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "subject")]
     watch: Option<Duration>,
+    #[command(flatten)]
+    runtimes: RuntimeArgs,
     #[command(flatten)]
     answer: AnswerArgs,
 }
 
 impl DoctorArgs {
     pub(super) fn question(self) -> (Question, Form) {
-        let subject = self.subject.map(Subject);
-        (Question::Doctor { subject, watch: self.watch }, self.answer.into())
+        let sockets = self.runtimes.runtime_sockets;
+        (Question::Doctor { subject: self.subject, watch: self.watch, sockets }, self.answer.into())
     }
 }
 
@@ -100,6 +104,11 @@ enum AnswerFormat {
     Text,
     /// One JSON object
     Json,
+}
+
+/// A container as other commands take it, or digits.
+fn subject(text: &str) -> Result<Subject, String> {
+    container(text).map(|_| Subject(text.to_owned()))
 }
 
 impl From<AnswerArgs> for Form {

@@ -195,7 +195,7 @@ impl From<TargetArgs> for Selector {
 }
 
 /// `web`, `docker://web`.
-fn container(text: &str) -> Result<ContainerName, String> {
+pub(super) fn container(text: &str) -> Result<ContainerName, String> {
     let (runtime, name) = match text.split_once("://") {
         Some((runtime, name)) => (Some(known_runtime(runtime)?.to_owned()), name),
         None => (None, text),

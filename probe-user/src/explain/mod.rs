@@ -10,7 +10,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::sink::{self, Colour};
-use crate::target::{Kind, Selector, TargetError};
+use crate::target::{Kind, RuntimeSocket, Selector, TargetError};
 
 pub mod doctor;
 pub mod inspect;
@@ -35,13 +35,20 @@ pub enum Question {
         extent: Extent,
     },
     /// A container or process from all sides.
-    Inspect(Subject),
+    Inspect {
+        /// Which.
+        subject: Subject,
+        /// Where to ask runtimes instead of where they usually listen.
+        sockets: Vec<RuntimeSocket>,
+    },
     /// Whether tracing would work.
     Doctor {
         /// Of what; the machine in any case.
         subject: Option<Subject>,
         /// Count hits for so long.
         watch: Option<Duration>,
+        /// Where to ask runtimes instead of where they usually listen.
+        sockets: Vec<RuntimeSocket>,
     },
 }
 
@@ -109,14 +116,14 @@ pub async fn answer(question: &Question, form: Form) -> Result<(), ExplainError>
             remark(&listing.remarks());
             Ok(())
         }
-        Question::Inspect(subject) => {
-            let inspection = Inspection::of(subject).await?;
+        Question::Inspect { subject, sockets } => {
+            let inspection = Inspection::of(subject, sockets).await?;
             write(&inspection, form, |colour| inspection.text(colour))?;
             remark(&inspection.remarks());
             Ok(())
         }
-        Question::Doctor { subject, watch } => {
-            let diagnosis = Diagnosis::of(subject.as_ref(), *watch).await?;
+        Question::Doctor { subject, watch, sockets } => {
+            let diagnosis = Diagnosis::of(subject.as_ref(), *watch, sockets).await?;
             write(&diagnosis, form, |colour| diagnosis.text(colour))?;
             diagnosis.verdict()
         }

@@ -1,8 +1,6 @@
 //! Selection over trees of fixtures, and over this very process.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::sync::Arc;
-
 use super::*;
 use crate::target::error::Kind;
 use crate::target::proc::fixture::{Fake, OWN, Tree};
@@ -24,9 +22,8 @@ pub(in crate::target) fn listed(letter: char, name: &str) -> Listed {
         image: None,
         is_running: true,
         state: "running".to_owned(),
-        labels: Arc::default(),
-        pod: None,
         runtime: "none",
+        ..Listed::default()
     }
 }
 

@@ -18,12 +18,13 @@ use crate::event::Container;
 use crate::plan::{ObjectHooks, Plan};
 use crate::session::{Session, features};
 use crate::target::proc::Proc;
-use crate::target::{Target, runtime};
+use crate::target::{RuntimeSocket, Target};
 
 mod check;
 mod kernel;
 mod proof;
 mod rights;
+mod runtimes;
 mod steps;
 mod text;
 mod watch;
@@ -75,7 +76,11 @@ struct Patient {
 
 impl Diagnosis {
     /// Looks at the machine, then at the subject; counts hits for a time if that is asked for.
-    pub(super) async fn of(subject: Option<&Subject>, watch: Option<Duration>) -> Result<Self, ExplainError> {
+    pub(super) async fn of(
+        subject: Option<&Subject>,
+        watch: Option<Duration>,
+        sockets: &[RuntimeSocket],
+    ) -> Result<Self, ExplainError> {
         let tracefs = features::tracefs();
         let mut machine = kernel::checks(tracefs);
         let rights = rights::checks();
@@ -91,7 +96,7 @@ impl Diagnosis {
                 machine.push(missing);
             }
         }
-        machine.extend(runtimes().await);
+        machine.extend(runtimes::checks(sockets).await);
         let usable = machine.iter().all(|check| check.status != Status::No);
         let verdict = if usable { Verdict::Works } else { Verdict::Machine };
         let mut diagnosis = Self {
@@ -103,15 +108,20 @@ impl Diagnosis {
             verdict,
         };
         if let Some(subject) = subject {
-            diagnosis.examine(subject, watch).await?;
+            diagnosis.examine(subject, watch, sockets).await?;
         }
         diagnosis.works = diagnosis.verdict == Verdict::Works;
         Ok(diagnosis)
     }
 
-    async fn examine(&mut self, subject: &Subject, duration: Option<Duration>) -> Result<(), ExplainError> {
+    async fn examine(
+        &mut self,
+        subject: &Subject,
+        duration: Option<Duration>,
+        sockets: &[RuntimeSocket],
+    ) -> Result<(), ExplainError> {
         let proc = Proc::default();
-        let target = subject.selector(&proc).resolve().await?;
+        let target = subject.selector(&proc, sockets).resolve().await?;
         let plan = Discovery::default().plan(&target).await;
         let mut attached = None;
         if self.verdict == Verdict::Works && !plan.objects.is_empty() {
@@ -213,23 +223,6 @@ impl Attached {
             _ => Check::warn(NAME, format!("{found}; {}", failed.join("; ")), next),
         })
     }
-}
-
-/// Whether container runtimes tell names. None of them is needed to trace.
-async fn runtimes() -> Vec<Check> {
-    const NAME: &str = "container runtimes";
-    let listing = runtime::list().await;
-    let mut checks = Vec::new();
-    for name in &listing.answered {
-        let containers = listing.containers.iter().filter(|one| one.runtime == *name).count();
-        checks.push(Check::ok(NAME, format!("{name} answers: {containers} containers")));
-    }
-    if listing.answered.is_empty() {
-        let why = listing.unanswered.join("; ");
-        let next = "containers can be selected by id; for names start the runtime, run ctrace as root, or set DOCKER_HOST";
-        checks.push(Check::warn(NAME, format!("none answers: {why}"), next));
-    }
-    checks
 }
 
 impl Patient {

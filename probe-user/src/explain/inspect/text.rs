@@ -17,6 +17,7 @@ impl Inspection {
             ("files".to_owned(), self.access()),
             ("overlay".to_owned(), self.overlay()),
             ("mounts".to_owned(), self.mounts()),
+            ("as its runtime says".to_owned(), self.told()),
             ("namespaces".to_owned(), self.namespaces()),
             ("cgroups".to_owned(), self.cgroups()),
             ("processes".to_owned(), self.processes()),
@@ -97,6 +98,41 @@ impl Inspection {
                 Cell::maybe(mount.source.as_deref()),
                 same,
             ]);
+        }
+        table
+    }
+
+    fn told(&self) -> Table {
+        let mut table = Table::new(&["WHAT", "VALUE", "REACHED", "REMARK"]);
+        let Some(told) = &self.runtime else { return table };
+        let mut row = |what: &str, value: &str, reached: Cell, remark: &str| {
+            table.row(vec![Cell::new(what), Cell::new(value), reached, Cell::new(remark)]);
+        };
+        row("told by", &told.runtimes.join(", "), Cell::new(""), "");
+        if let Some(init) = told.init {
+            let agrees = if self.init == Some(init) { "" } else { "not the process that was looked through" };
+            row("first process", &init.to_string(), Cell::new(""), agrees);
+        }
+        if let Some(driver) = &told.driver {
+            row("driver", driver, Cell::new(""), "");
+        }
+        if let Some(snapshot) = &told.snapshot {
+            let key = format!("{} {}", snapshot.snapshotter, snapshot.key);
+            row("snapshot", &key, Cell::new(""), &format!("namespace {}", snapshot.namespace));
+        }
+        if let Some(overlay) = &told.overlay {
+            let parts = [("merged", &overlay.merged), ("upper", &overlay.upper), ("work", &overlay.work)];
+            let parts = parts.into_iter().filter_map(|(part, place)| Some((part, place.as_ref()?)));
+            for (part, place) in parts.chain(overlay.lower.iter().map(|place| ("lower", place))) {
+                row(part, &place.path, yes(place.works), place.why.as_deref().unwrap_or_default());
+            }
+        }
+        for mount in &told.mounts {
+            let name = mount.name.as_deref().unwrap_or(&mount.source);
+            let access = if mount.writable { "writable" } else { "read-only" };
+            let remark = mount.why.clone().unwrap_or_else(|| format!("{access}, {}", mount.source));
+            let reached = mount.same.map_or_else(|| Cell::new(""), |same| yes(same == SameFile::Same));
+            row(&mount.kind, &format!("{name} at {}", mount.destination), reached, &remark);
         }
         table
     }
