@@ -168,6 +168,15 @@ fn inspect_agrees_with_docker() -> Result<()> {
         .collect::<Result<_>>()?;
     ensure!(lower == paths(&data["LowerDir"])?, "{lower:?} {data}");
 
+    let runtime = &found["runtime"];
+    ensure!(
+        runtime["init"] == container.pid() && runtime["driver"] == told(container, ".GraphDriver.Name")?,
+        "{runtime}"
+    );
+    for (ours, theirs) in [("merged", "MergedDir"), ("upper", "UpperDir"), ("work", "WorkDir")] {
+        let place = &runtime["overlay"][ours];
+        ensure!(place["path"] == data[theirs] && place["works"] == true, "{place} {data}");
+    }
     let mounts = told(container, ".Mounts")?;
     let mounts = mounts.as_array().context("mounts")?;
     ensure!(mounts.len() == 2, "{mounts:?}");
@@ -175,6 +184,11 @@ fn inspect_agrees_with_docker() -> Result<()> {
         let ours = list(&found, "mounts")?.iter().find(|ours| ours["destination"] == mount["Destination"]);
         let ours = ours.with_context(|| format!("{mount} is not in {}", found["mounts"]))?;
         ensure!(ours["source"] == mount["Source"] && ours["same"] == "same", "{ours} {mount}");
+        let theirs =
+            list(runtime, "mounts")?.iter().find(|theirs| theirs["destination"] == mount["Destination"]);
+        let theirs = theirs.with_context(|| format!("{mount} is not in {runtime}"))?;
+        ensure!(theirs["source"] == mount["Source"] && theirs["same"] == "same", "{theirs} {mount}");
+        ensure!(theirs["kind"] == mount["Type"] && theirs["writable"] == mount["RW"], "{theirs} {mount}");
         ensure!(ours["read_only"] == !mount["RW"].as_bool().context("RW")?, "{ours} {mount}");
     }
 

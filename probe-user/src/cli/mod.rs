@@ -132,7 +132,7 @@ enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<SslArgs>),
     /// List the processes that use TLS, and whether ctrace would see what they say
-    Ps(explain::PsArgs),
+    Ps(Box<explain::PsArgs>),
     /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
     Inspect(explain::InspectArgs),
     /// Check whether tracing would work, on this machine and of a container, and say why not

@@ -8,7 +8,7 @@ use probe_common::{
     CGROUP_IN, CGROUP_OUT, NamespaceId, PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope as Switches,
 };
 
-use super::error::is_full;
+use super::error::{is_absent, is_full};
 use super::wire::{self, Wire};
 use super::{SessionError, error::ScopeError};
 use crate::target::proc::Proc;
@@ -103,7 +103,7 @@ impl Filter {
         let mut cgroups: Table<&mut MapData, u64, u8> = wire::map(ebpf, "CGROUPS")?;
         // The kernel has usually removed it when the cgroup went.
         match cgroups.remove(&id) {
-            Err(error) if !wire::is_absent(&error) => return Err(SessionError::map("CGROUPS", error)),
+            Err(error) if !is_absent(&error) => return Err(SessionError::map("CGROUPS", error)),
             _ => {}
         }
         self.switches.cgroup_levels = self.levels();
@@ -149,10 +149,8 @@ impl Filter {
     fn leave_process(&self, ebpf: &mut Ebpf, pid: u32) -> Result<(), SessionError> {
         let mut threads: Table<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
         for tid in self.proc.threads(pid) {
-            match threads.remove(&tid) {
-                Err(error) if !wire::is_absent(&error) => return Err(SessionError::map("THREADS", error)),
-                _ => {}
-            }
+            // One that is not there is as good: an exec has taken it out, or its end.
+            let _ = threads.remove(&tid);
         }
         Ok(())
     }

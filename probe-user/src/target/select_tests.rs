@@ -1,6 +1,8 @@
 //! Selection over trees of fixtures, and over this very process.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::sync::Arc;
+
 use super::*;
 use crate::target::error::Kind;
 use crate::target::proc::fixture::{Fake, OWN, Tree};

@@ -13,7 +13,7 @@ use crate::explain::patience::describe;
 use crate::object::FileOffset;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::rootfs::{self, ways};
-use crate::session::{self, Log, Options, Session, SessionError};
+use crate::session::{self, Log, Mappings, Options, Session, SessionError};
 use crate::target::Scope;
 
 /// Bytes of the ring for a session that carries little.
@@ -46,7 +46,20 @@ pub(super) fn checks() -> Vec<Check> {
         }
         Some((_, error)) => Check::no(ATTACH, describe(&error), next(&error)),
     };
-    vec![loaded, attached]
+    vec![loaded, attached, mapping_events()]
+}
+
+/// Whether the kernel tells of libraries that are mapped while a trace runs.
+fn mapping_events() -> Check {
+    const NAME: &str = "mapping events";
+    match Mappings::open() {
+        Ok(_) => Check::ok(NAME, "the kernel tells of files that are mapped while a trace runs"),
+        Err(error) => {
+            let next =
+                "libraries that are loaded while a trace runs may be found late: start the trace after them";
+            Check::warn(NAME, describe(&error), next)
+        }
+    }
 }
 
 /// What to do about it.
