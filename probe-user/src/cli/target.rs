@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 
 use clap::builder::NonEmptyStringValueParser;
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::target::{ContainerName, Criteria, PodName, Properties, RuntimeSocket, Selector, runtime, users};
@@ -124,17 +125,27 @@ pub(super) struct AnyTargetArgs(TargetArgs);
 
 impl Args for AnyTargetArgs {
     fn augment_args(command: Command) -> Command {
-        TargetArgs::augment_args(command).mut_group(GROUP, |group| group.required(false))
+        without_command(TargetArgs::augment_args(command))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
-        TargetArgs::augment_args_for_update(command).mut_group(GROUP, |group| group.required(false))
+        without_command(TargetArgs::augment_args_for_update(command))
     }
+}
+
+/// What looks, and does not trace, starts nothing.
+fn without_command(command: Command) -> Command {
+    command.mut_group(GROUP, |group| group.required(false)).mut_arg("command", |argument| argument.hide(true))
 }
 
 impl FromArgMatches for AnyTargetArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        TargetArgs::from_arg_matches(matches).map(Self)
+        let args = TargetArgs::from_arg_matches(matches)?;
+        if args.command().is_empty() {
+            return Ok(Self(args));
+        }
+        let why = "a command is started by what traces it only: ctrace ssl -- COMMAND\n";
+        Err(clap::Error::raw(ErrorKind::UnknownArgument, why))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
