@@ -23,7 +23,7 @@ pub(super) fn checks() -> Vec<Check> {
         files(own),
         user_namespace(namespace("user")),
         pid_namespace(namespace("pid")),
-        cgroups(Hierarchy::find().is_some()),
+        cgroups(Hierarchy::find().as_ref()),
     ]
 }
 
@@ -107,8 +107,8 @@ fn pid_namespace(id: Option<u64>) -> Check {
     }
 }
 
-fn cgroups(found: bool) -> Check {
-    if found {
+fn cgroups(found: Option<&Hierarchy>) -> Check {
+    if found.is_some() {
         return Check::ok("cgroup v2", "its hierarchy is mounted: containers are told apart by it");
     }
     Check::warn(
@@ -143,6 +143,6 @@ mod tests {
         assert_eq!(pid_namespace(Some(HOSTS_PIDS)).status, Status::Ok);
         assert_eq!(pid_namespace(Some(4_026_532_182)).status, Status::No);
         assert_eq!(user_namespace(Some(4_026_532_182)).status, Status::No);
-        assert!(cgroups(false).next.is_some());
+        assert!(cgroups(None).next.is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! An inspection for a person.
 
+use super::access::Way;
 use super::layers::Place;
 use super::{Inspection, namespaces::Namespace};
 use crate::explain::ps::{place, version};
@@ -56,7 +57,7 @@ impl Inspection {
     fn access(&self) -> Table {
         let mut table = Table::new(&["WAY", "PATH", "WORKS", "FOUND"]);
         for way in &self.access {
-            table.row(vec![Cell::new(way.name), Cell::new(&way.path), yes(way.works), Cell::new(&way.found)]);
+            table.row(vec![Cell::new(way.name), Cell::new(&way.path), way.cell(), Cell::new(&way.found)]);
         }
         table
     }
@@ -66,7 +67,7 @@ impl Inspection {
         let Some(overlay) = &self.overlay else { return table };
         let mut row = |part: &str, place: &Place| {
             let why = Cell::maybe(place.why.as_deref());
-            table.row(vec![Cell::new(part), Cell::new(&place.path), yes(place.works), why]);
+            table.row(vec![Cell::new(part), Cell::new(&place.path), place.cell(), why]);
         };
         for (part, place) in [("merged", &overlay.merged), ("upper", &overlay.upper), ("work", &overlay.work)]
         {
@@ -84,7 +85,7 @@ impl Inspection {
         let mut table = Table::new(&["IN IT", "FILE SYSTEM", "ACCESS", "ON THE HOST", "SAME"]);
         for mount in &self.mounts {
             let same = match (mount.same, &mount.why) {
-                (Some(SameFile::Same), _) => yes(true),
+                (Some(SameFile::Same), _) => yes(),
                 (Some(SameFile::Other), _) => {
                     Cell::new("no: something else has taken its place").toned(Tone::Bad)
                 }
@@ -124,14 +125,14 @@ impl Inspection {
             let parts = [("merged", &overlay.merged), ("upper", &overlay.upper), ("work", &overlay.work)];
             let parts = parts.into_iter().filter_map(|(part, place)| Some((part, place.as_ref()?)));
             for (part, place) in parts.chain(overlay.lower.iter().map(|place| ("lower", place))) {
-                row(part, &place.path, yes(place.works), place.why.as_deref().unwrap_or_default());
+                row(part, &place.path, place.cell(), place.why.as_deref().unwrap_or_default());
             }
         }
         for mount in &told.mounts {
             let name = mount.name.as_deref().unwrap_or(&mount.source);
             let access = if mount.writable { "writable" } else { "read-only" };
             let remark = mount.why.clone().unwrap_or_else(|| format!("{access}, {}", mount.source));
-            let reached = mount.same.map_or_else(|| Cell::new(""), |same| yes(same == SameFile::Same));
+            let reached = mount.same.map_or_else(|| Cell::new(""), same);
             row(&mount.kind, &format!("{name} at {}", mount.destination), reached, &remark);
         }
         table
@@ -218,8 +219,31 @@ impl Inspection {
     }
 }
 
-fn yes(works: bool) -> Cell {
-    if works { Cell::new("yes").toned(Tone::Good) } else { Cell::new("no").toned(Tone::Bad) }
+fn yes() -> Cell {
+    Cell::new("yes").toned(Tone::Good)
+}
+
+fn no() -> Cell {
+    Cell::new("no").toned(Tone::Bad)
+}
+
+impl Way {
+    fn cell(&self) -> Cell {
+        if self.works { yes() } else { no() }
+    }
+}
+
+impl Place {
+    fn cell(&self) -> Cell {
+        if self.works { yes() } else { no() }
+    }
+}
+
+fn same(same: SameFile) -> Cell {
+    match same {
+        SameFile::Same => yes(),
+        SameFile::Other => no(),
+    }
 }
 
 fn shared(one: &Namespace) -> String {
