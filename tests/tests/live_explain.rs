@@ -28,7 +28,7 @@ fn ps_lists_a_server_with_its_library() -> Result<()> {
     require_live()?;
     let server = Server::start("ps", &[])?;
     let name = server.container.name();
-    let found = json(&answer(&["ps", "-o", "json"])?)?;
+    let found = json(&answer(&["ps", "-o", "json", "--container", name])?)?;
     let ours: Vec<&Value> = list(&found, "processes")?
         .iter()
         .filter(|row| row["container"]["id"] == server.container.id())
@@ -63,7 +63,8 @@ fn ps_tells_a_linked_in_library_and_a_container_without() -> Result<()> {
     require_live()?;
     let server = Server::start_in(&images::vendored()?, "ps-static", &[], &["/tls-server-static"])?;
     let idle = Container::start(&images::tls()?, "ps-idle", &[], &["/idle"])?;
-    let found = json(&answer(&["ps", "--wide", "-o", "json"])?)?;
+    let both = ["--container", server.container.name(), "--container", idle.name()];
+    let found = json(&answer(&[&["ps", "--wide", "-o", "json"], both.as_slice()].concat())?)?;
     let rows = list(&found, "processes")?;
     let of = |id: &str| -> Result<&Value> {
         rows.iter().find(|row| row["container"]["id"] == id).with_context(|| format!("{id} is not listed"))
@@ -72,7 +73,7 @@ fn ps_tells_a_linked_in_library_and_a_container_without() -> Result<()> {
     ensure!(row["linked"] == "executable" && row["probeable"] == true, "{row}");
     let row = of(idle.id())?;
     ensure!(row["library"].is_null() && row["why"][0] == "no TLS library", "{row}");
-    let usual = json(&answer(&["ps", "-o", "json"])?)?;
+    let usual = json(&answer(&[&["ps", "-o", "json"], both.as_slice()].concat())?)?;
     ensure!(list(&usual, "processes")?.iter().all(|row| row["container"]["id"] != idle.id()), "{usual}");
     Ok(())
 }
@@ -106,7 +107,7 @@ fn a_dry_run_as_nobody_says_what_it_could_not_see() -> Result<()> {
     let skipped = list(&plan, "skipped")?.iter().find(is_ours).context("the server is not skipped")?;
     ensure!(skipped["why"].as_str().is_some_and(|why| why.contains("Permission denied")), "{skipped}");
     // The same as root has it as an object.
-    let plan = json(&answer(&["ssl", "--all", "--dry-run"])?)?;
+    let plan = json(&answer(&["ssl", "--container", server.container.name(), "--dry-run"])?)?;
     let maps = |object: &Value| {
         object["pids"].as_array().is_some_and(|pids| pids.contains(&server.container.pid().into()))
     };
