@@ -60,7 +60,7 @@ pub enum Failure {
     #[error(transparent)]
     Create(#[from] sink::CreateError),
     /// Records cannot be written.
-    #[error("records cannot be written to {to}")]
+    #[error("records cannot be written to {to}; is there room? --output names another file")]
     Write {
         /// Where to.
         to: String,
@@ -72,7 +72,7 @@ pub enum Failure {
     #[error(transparent)]
     Explain(#[from] ExplainError),
     /// Signals cannot be handled.
-    #[error("signals cannot be handled")]
+    #[error("the signals that end a trace cannot be listened for; raise the limit of open files (ulimit -n)")]
     Signals(#[source] io::Error),
 }
 
@@ -101,7 +101,8 @@ const REASONS: usize = 40;
 /// What to do about a target that has nothing to attach to.
 const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
      libraries are recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have \
-     symbols of; run with -v to see each file.";
+     symbols of; run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
+     ends and what to do.";
 
 /// Does what the command line asks for. Gives the exit status: 0, or that of a command that was traced.
 pub async fn run(invocation: Invocation) -> Result<u8, Failure> {

@@ -7,6 +7,7 @@
 //! The harness owns what it starts: containers and processes end when their value is dropped. It never weakens a
 //! comparison, never skips, and never touches a container that it did not start.
 
+mod answer;
 mod child;
 mod container;
 mod ctrace;
@@ -23,6 +24,7 @@ mod trace;
 mod transfer;
 mod tree;
 
+pub use answer::{answer, check_harmless, json, list, run_as_nobody, text};
 pub use child::{Child, Lines};
 pub use container::{Container, docker};
 pub use ctrace::Ctrace;

@@ -42,6 +42,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "mapper", source: Some("mapper.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "bpf-ids", source: Some("bpf-ids.c"), needs: &[], flags: &[] },
+    Recipe { name: "churn", source: Some("churn.c"), needs: &[], flags: SHARED },
     Recipe { name: "bench-tls", source: Some("bench-tls.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },

@@ -26,7 +26,10 @@ fn check_usage(arguments: &[&str], part: &str) -> Result<()> {
 #[test]
 fn help_of_everything() -> Result<()> {
     for (arguments, parts) in [
-        (["--help"].as_slice(), ["ssl", "schema", "completion", "man"].as_slice()),
+        (["--help"].as_slice(), ["ssl", "ps", "inspect", "doctor", "schema", "completion", "man"].as_slice()),
+        (&["ps", "--help"], &["--container", "--image", "--wide", "--format", "--runtime-socket"]),
+        (&["inspect", "--help"], &["CONTAINER|PID", "--format", "--runtime-socket"]),
+        (&["doctor", "--help"], &["CONTAINER|PID", "--watch", "--format", "Exit status"]),
         (
             &["ssl", "--help"],
             &[
@@ -105,6 +108,13 @@ fn usage_errors() -> Result<()> {
     check_usage(&["ssl", "--all", "--ring-size", "4K"], "4K")?;
     check_usage(&["ssl", "--all", "--ring-size", "1X"], "1X")?;
     check_usage(&["ssl", "--all", "--color", "pink"], "pink")?;
+    check_usage(&["ps", "-o", "xml"], "xml")?;
+    check_usage(&["ps", "--", "true"], "ctrace ssl -- COMMAND")?;
+    check_usage(&["inspect"], "CONTAINER|PID")?;
+    check_usage(&["inspect", ""], "name")?;
+    check_usage(&["inspect", "nosuchruntime://web"], "nosuchruntime")?;
+    check_usage(&["doctor", "--watch", "2s"], "CONTAINER|PID")?;
+    check_usage(&["doctor", "web", "--watch", "soon"], "soon")?;
     check_usage(&["completion", "nosuchshell"], "nosuchshell")
 }
 

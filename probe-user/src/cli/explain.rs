@@ -1,12 +1,13 @@
 //! The arguments of `ps`, `inspect` and `doctor`.
 
-use clap::builder::NonEmptyStringValueParser;
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
-use super::Color;
+use super::target::{AnyTargetArgs, RuntimeArgs, container};
+use super::{Color, value};
 use crate::explain::ps::Extent;
 use crate::explain::{Form, Question, Subject};
-use crate::target::{ContainerName, Criteria, Selector};
 
 const PS_EXAMPLES: &str = "\
 Examples:
@@ -19,15 +20,11 @@ Works without root as far as /proc allows; who could not be looked into is said 
 #[derive(Args, Debug)]
 #[command(after_help = PS_EXAMPLES)]
 pub(super) struct PsArgs {
-    /// A container: its name, its id, or a unique prefix of either (repeatable) [default: everything]
-    #[arg(short, long = "container", value_name = "NAME|ID", value_parser = NonEmptyStringValueParser::new())]
-    containers: Vec<String>,
-    /// A process and its descendants (repeatable) [default: everything]
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pids: Vec<u32>,
     /// Show more of each, and containers that do not use TLS
     #[arg(short, long)]
     wide: bool,
+    #[command(flatten)]
+    target: AnyTargetArgs,
     #[command(flatten)]
     answer: AnswerArgs,
 }
@@ -44,15 +41,49 @@ Each way to its files is tried: opened, never read from where that is not needed
 #[command(after_help = INSPECT_EXAMPLES)]
 pub(super) struct InspectArgs {
     /// A container (name, id, or a unique prefix of either) or a process's id
-    #[arg(value_name = "CONTAINER|PID", value_parser = NonEmptyStringValueParser::new())]
-    subject: String,
+    #[arg(value_name = "CONTAINER|PID", value_parser = subject)]
+    subject: Subject,
+    #[command(flatten)]
+    runtimes: RuntimeArgs,
     #[command(flatten)]
     answer: AnswerArgs,
 }
 
 impl InspectArgs {
     pub(super) fn question(self) -> (Question, Form) {
-        (Question::Inspect(Subject(self.subject)), self.answer.into())
+        let sockets = self.runtimes.runtime_sockets;
+        (Question::Inspect { subject: self.subject, sockets }, self.answer.into())
+    }
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  ctrace doctor                          would tracing work on this machine, with these rights?
+  ctrace doctor web                      and of this container? Where does each of its processes end, and why?
+  ctrace doctor web --watch 5s           and which probes are hit? (Beside another ctrace, too.)
+
+It loads the BPF programs, sets probes and takes them off again. Exit status: 0 tracing would work; 3 not of
+this container; 4 not on this machine, or not with these rights.";
+
+#[derive(Args, Debug)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(super) struct DoctorArgs {
+    /// A container (name, id, or a unique prefix of either) or a process's id
+    #[arg(value_name = "CONTAINER|PID", value_parser = subject)]
+    subject: Option<Subject>,
+    /// Count for a time, such as 5s, how often each probe is hit
+    #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "subject")]
+    watch: Option<Duration>,
+    #[command(flatten)]
+    runtimes: RuntimeArgs,
+    #[command(flatten)]
+    answer: AnswerArgs,
+}
+
+impl DoctorArgs {
+    pub(super) fn question(self) -> (Question, Form) {
+        let sockets = self.runtimes.runtime_sockets;
+        (Question::Doctor { subject: self.subject, watch: self.watch, sockets }, self.answer.into())
     }
 }
 
@@ -75,6 +106,11 @@ enum AnswerFormat {
     Json,
 }
 
+/// A container as other commands take it, or digits.
+fn subject(text: &str) -> Result<Subject, String> {
+    container(text).map(|_| Subject(text.to_owned()))
+}
+
 impl From<AnswerArgs> for Form {
     fn from(AnswerArgs { format, color }: AnswerArgs) -> Self {
         match format {
@@ -87,10 +123,6 @@ impl From<AnswerArgs> for Form {
 impl PsArgs {
     pub(super) fn question(self) -> (Question, Form) {
         let extent = if self.wide { Extent::Wide } else { Extent::Usual };
-        let names = self.containers.into_iter().map(|name| ContainerName { runtime: None, name });
-        let containers = Criteria { names: names.collect(), ..Criteria::default() };
-        let all = containers.names.is_empty() && self.pids.is_empty();
-        let selector = Selector { all, containers, pids: self.pids, ..Selector::default() };
-        (Question::Ps { selector: Box::new(selector), extent }, self.answer.into())
+        (Question::Ps { selector: Box::new(self.target.into()), extent }, self.answer.into())
     }
 }

@@ -132,9 +132,11 @@ enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<SslArgs>),
     /// List the processes that use TLS, and whether ctrace would see what they say
-    Ps(explain::PsArgs),
+    Ps(Box<explain::PsArgs>),
     /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
     Inspect(explain::InspectArgs),
+    /// Check whether tracing would work, on this machine and of a container, and say why not
+    Doctor(explain::DoctorArgs),
     /// Print the JSON Schema of the records that `-o json` writes
     Schema,
     /// Print a completion script: `ctrace completion bash > /etc/bash_completion.d/ctrace`
@@ -250,6 +252,7 @@ pub fn parse() -> Invocation {
         }
         Command::Ps(args) => explain(args.question()),
         Command::Inspect(args) => explain(args.question()),
+        Command::Doctor(args) => explain(args.question()),
         Command::Schema => Request::Schema,
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,

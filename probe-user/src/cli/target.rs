@@ -4,13 +4,17 @@
 
 use std::ffi::OsString;
 
-use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::target::{ContainerName, Criteria, PodName, Properties, RuntimeSocket, Selector, runtime, users};
 
 /// The largest pid of Linux (`PID_MAX_LIMIT` of linux/threads.h).
 const PID_MAX: i64 = 4_194_304;
+
+/// The group of options of which one is needed.
+const GROUP: &str = "target";
 
 pub(super) const MEANING: &str = "\
 What is traced:
@@ -119,13 +123,57 @@ struct ExcludedArgs {
     exclude_uids: Vec<u32>,
 }
 
+/// The same where nothing need be chosen: then it is everything.
+#[derive(Debug)]
+pub(super) struct AnyTargetArgs(TargetArgs);
+
+impl Args for AnyTargetArgs {
+    fn augment_args(command: Command) -> Command {
+        without_command(TargetArgs::augment_args(command))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        without_command(TargetArgs::augment_args_for_update(command))
+    }
+}
+
+/// What looks, and does not trace, starts nothing.
+fn without_command(command: Command) -> Command {
+    command.mut_group(GROUP, |group| group.required(false)).mut_arg("command", |argument| argument.hide(true))
+}
+
+impl FromArgMatches for AnyTargetArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let args = TargetArgs::from_arg_matches(matches)?;
+        if args.command().is_empty() {
+            return Ok(Self(args));
+        }
+        let why = "a command is started by what traces it only: ctrace ssl -- COMMAND\n";
+        Err(clap::Error::raw(ErrorKind::UnknownArgument, why))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl From<AnyTargetArgs> for Selector {
+    fn from(args: AnyTargetArgs) -> Self {
+        let chosen = Self::from(args.0);
+        let nothing = chosen.containers == Criteria::default()
+            && chosen.processes == Properties::default()
+            && chosen.pids.is_empty();
+        Self { all: chosen.all || nothing, ..chosen }
+    }
+}
+
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Container runtimes")]
 #[group(skip)]
-struct RuntimeArgs {
+pub(super) struct RuntimeArgs {
     /// Ask a runtime here instead of where it usually listens (repeatable): docker=/run/user/1000/docker.sock
     #[arg(long = "runtime-socket", value_name = "RUNTIME=ADDRESS", value_parser = runtime_socket)]
-    runtime_sockets: Vec<RuntimeSocket>,
+    pub(super) runtime_sockets: Vec<RuntimeSocket>,
 }
 
 impl From<TargetArgs> for Selector {
@@ -162,7 +210,7 @@ impl From<TargetArgs> for Selector {
 }
 
 /// `web`, `docker://web`.
-fn container(text: &str) -> Result<ContainerName, String> {
+pub(super) fn container(text: &str) -> Result<ContainerName, String> {
     let (runtime, name) = match text.split_once("://") {
         Some((runtime, name)) => (Some(known_runtime(runtime)?.to_owned()), name),
         None => (None, text),

@@ -4,19 +4,22 @@
 //! `doctor` touches the kernel, through [`crate::session`], and says so.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::sink::{self, Colour};
-use crate::target::{Kind, Selector, TargetError};
+use crate::target::{Kind, RuntimeSocket, Selector, TargetError};
 
+pub mod doctor;
 pub mod inspect;
 mod patience;
 pub mod ps;
 mod subject;
 mod table;
 
+use doctor::Diagnosis;
 use inspect::Inspection;
 use ps::Extent;
 pub use subject::Subject;
@@ -32,7 +35,21 @@ pub enum Question {
         extent: Extent,
     },
     /// A container or process from all sides.
-    Inspect(Subject),
+    Inspect {
+        /// Which.
+        subject: Subject,
+        /// Where to ask runtimes instead of where they usually listen.
+        sockets: Vec<RuntimeSocket>,
+    },
+    /// Whether tracing would work.
+    Doctor {
+        /// Of what; the machine in any case.
+        subject: Option<Subject>,
+        /// Count hits for so long.
+        watch: Option<Duration>,
+        /// Where to ask runtimes instead of where they usually listen.
+        sockets: Vec<RuntimeSocket>,
+    },
 }
 
 /// How the answer looks.
@@ -50,8 +67,27 @@ pub enum ExplainError {
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// Tracing would not work on this machine.
+    #[error(
+        "tracing would not work here; what is in the way, and what to do about it, is said above: {checks}"
+    )]
+    Machine {
+        /// The checks that say no.
+        checks: String,
+    },
+    /// Nothing can be attached to.
+    #[error(
+        "tracing {subject:?} would show nothing: none of its processes ({processes}) can be probed; see \
+             above where each of them ends, and what to do about it"
+    )]
+    Nothing {
+        /// What was asked about.
+        subject: String,
+        /// How many there are.
+        processes: usize,
+    },
     /// Nobody takes the answer.
-    #[error("the answer cannot be written to standard output")]
+    #[error("the answer cannot be written to standard output; is there room where it goes to?")]
     Write(#[source] io::Error),
 }
 
@@ -64,6 +100,8 @@ impl ExplainError {
                 Kind::NotPermitted => 4,
                 Kind::Failed => 1,
             },
+            Self::Machine { .. } => 4,
+            Self::Nothing { .. } => 3,
             Self::Write(_) => 1,
         }
     }
@@ -78,11 +116,16 @@ pub async fn answer(question: &Question, form: Form) -> Result<(), ExplainError>
             remark(&listing.remarks());
             Ok(())
         }
-        Question::Inspect(subject) => {
-            let inspection = Inspection::of(subject).await?;
+        Question::Inspect { subject, sockets } => {
+            let inspection = Inspection::of(subject, sockets).await?;
             write(&inspection, form, |colour| inspection.text(colour))?;
             remark(&inspection.remarks());
             Ok(())
+        }
+        Question::Doctor { subject, watch, sockets } => {
+            let diagnosis = Diagnosis::of(subject.as_ref(), *watch, sockets).await?;
+            write(&diagnosis, form, |colour| diagnosis.text(colour))?;
+            diagnosis.verdict()
         }
     }
 }

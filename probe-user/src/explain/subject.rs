@@ -1,7 +1,7 @@
 //! What the user points at with one word: a container, or a process.
 
 use crate::target::proc::Proc;
-use crate::target::{ContainerName, Criteria, Process, Selector};
+use crate::target::{ContainerName, Criteria, Process, RuntimeSocket, Selector};
 
 /// A container or a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,13 +10,14 @@ pub struct Subject(pub String);
 impl Subject {
     /// Digits alone are a process, if there is one with that id; else it is a container, whose name or id may
     /// be made of digits as well. `docker://web` is the container web of that runtime.
-    pub(super) fn selector(&self, proc: &Proc) -> Selector {
+    pub(super) fn selector(&self, proc: &Proc, sockets: &[RuntimeSocket]) -> Selector {
+        let empty = Selector { runtime_sockets: sockets.to_vec(), ..Selector::default() };
         let Self(text) = self;
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
         if let Some(pid) = text.parse().ok().filter(|_| is_number)
             && proc.thread_group(pid).is_some()
         {
-            return Selector { pids: vec![pid], ..Selector::default() };
+            return Selector { pids: vec![pid], ..empty };
         }
         let name = match text.split_once("://") {
             Some((runtime, name)) => {
@@ -24,7 +25,7 @@ impl Subject {
             }
             None => ContainerName { runtime: None, name: text.clone() },
         };
-        Selector { containers: Criteria { names: vec![name], ..Criteria::default() }, ..Selector::default() }
+        Selector { containers: Criteria { names: vec![name], ..Criteria::default() }, ..empty }
     }
 }
 
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     fn selector(text: &str) -> Selector {
-        Subject(text.to_owned()).selector(&Proc::default())
+        Subject(text.to_owned()).selector(&Proc::default(), &[])
     }
 
     #[test]

@@ -54,7 +54,9 @@ pub enum ObjectError {
         address: u64,
     },
     /// The file was opened but cannot be read from: its descriptor could not be duplicated.
-    #[error("the opened file could not be used")]
+    #[error(
+        "the opened file could not be used: its descriptor could not be duplicated; raise the limit (ulimit -n)"
+    )]
     Unusable(#[from] io::Error),
     /// The file could not be read.
     #[error("reading {what} at byte {offset} failed")]

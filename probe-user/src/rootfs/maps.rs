@@ -59,7 +59,7 @@ impl Mapping {
 #[derive(Debug, thiserror::Error)]
 pub enum MapsError {
     /// Gone, or not ours to read.
-    #[error("could not read the mappings of process {pid}")]
+    #[error("could not read the mappings of process {pid} (/proc/{pid}/maps)")]
     Read {
         /// The process.
         pid: u32,

@@ -58,7 +58,7 @@ pub(super) struct Attributes {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Process gone, or not ours.
-    #[error("could not open the root directory of process {pid}")]
+    #[error("could not open the root directory of process {pid} (/proc/{pid}/root)")]
     Root {
         /// The process.
         pid: u32,
@@ -88,7 +88,10 @@ pub enum OpenError {
         kind: FileType,
     },
     /// Reached by name, and it is not what the process mapped.
-    #[error("{path:?} of process {pid} is not the file that is mapped any more")]
+    #[error(
+        "{path:?} of process {pid} is not the file that is mapped any more; the mapped one can be opened with \
+         CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE only"
+    )]
     Changed {
         /// The process.
         pid: u32,

@@ -155,7 +155,7 @@ pub fn inner(pid: u32) -> io::Result<Vec<Inner>> {
         .map(|mount| {
             let source = if is_in_memory(&mount) { None } else { host_path(&mount, &own) };
             let source = source.map(|path| {
-                let same = is_same(pid, &mount, &path);
+                let same = is_source(pid, &mount, &path);
                 (path, same)
             });
             Inner { mount, source }
@@ -209,14 +209,27 @@ fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     }
 }
 
-fn is_same(pid: u32, mount: &Mount, host: &Path) -> io::Result<SameFile> {
-    let theirs = open_beneath(open_root(pid)?.as_fd(), &path(&mount.point), ResolveFlags::empty())?;
-    // The kernel names a path without symbolic links; one that is there now was put there since.
-    let host = open_beneath(open_directory(Path::new("/"))?.as_fd(), host, ResolveFlags::NO_SYMLINKS)?;
-    Ok(if found(&theirs)? == found(&host)? { SameFile::Same } else { SameFile::Other })
+/// Whether a path in a process's root and one of the host lead to one file; neither is opened for reading.
+///
+/// Symbolic links on the host are followed: it must be the host's own path, not one that a container tells.
+pub fn is_same(pid: u32, inside: &Path, host: &Path) -> io::Result<SameFile> {
+    let host = rustix::fs::open(host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    compare(pid, inside, &host)
 }
 
-fn directory(path: &Path) -> io::Result<Found> {
+fn compare(pid: u32, inside: &Path, host: &OwnedFd) -> io::Result<SameFile> {
+    let theirs = open_beneath(open_root(pid)?.as_fd(), inside, ResolveFlags::empty())?;
+    Ok(if found(&theirs)? == found(host)? { SameFile::Same } else { SameFile::Other })
+}
+
+/// The source of a mount. The kernel names a path without symbolic links; one that is there now was put there since.
+fn is_source(pid: u32, mount: &Mount, host: &Path) -> io::Result<SameFile> {
+    let host = open_beneath(open_directory(Path::new("/"))?.as_fd(), host, ResolveFlags::NO_SYMLINKS)?;
+    compare(pid, &path(&mount.point), &host)
+}
+
+/// Opens a directory of the host.
+pub fn directory(path: &Path) -> io::Result<Found> {
     found(&open_directory(path)?)
 }
 

@@ -57,7 +57,7 @@ pub enum ScopeError {
         limit: u32,
     },
     /// The processes cannot be listed.
-    #[error("the processes in /proc cannot be listed")]
+    #[error("the processes in /proc cannot be listed: it must be mounted, and readable")]
     Processes(#[source] io::Error),
 }
 
@@ -77,7 +77,7 @@ pub enum SessionError {
     /// The rights are missing.
     #[error(
         "{what}: not permitted: run ctrace as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN \
-         (uprobes need the last one since Linux 6.1.146, 6.12.39 and 6.16)"
+         (uprobes need the last one since Linux 6.1.146, 6.12.39 and 6.16); `ctrace doctor` tells which is missing"
     )]
     NotPermitted {
         /// What was tried.
@@ -110,16 +110,16 @@ pub enum SessionError {
         source: Box<ProgramError>,
     },
     /// The object could not be loaded.
-    #[error("the BPF programs could not be loaded")]
+    #[error("the BPF programs could not be loaded; `ctrace doctor` tries one by one what they need")]
     Load(#[source] Box<EbpfError>),
     /// A map is missing in the object: program and loader do not belong together.
-    #[error("the BPF object has no {name}: this build of ctrace is broken")]
+    #[error("the BPF object has no {name}: this build of ctrace is broken, build it again")]
     Missing {
         /// Its name.
         name: &'static str,
     },
     /// A map operation failed.
-    #[error("the BPF map {name} could not be used")]
+    #[error("the BPF map {name} could not be used; please report it with the output of `ctrace doctor`")]
     Map {
         /// Its name.
         name: &'static str,
@@ -167,7 +167,9 @@ pub enum SessionError {
     )]
     Mappings(#[source] io::Error),
     /// The ring cannot be polled.
-    #[error("the ring buffer cannot be polled")]
+    #[error(
+        "the ring buffer cannot be polled; if the limit of open files (ulimit -n) is not the reason, please report it"
+    )]
     Poll(#[source] io::Error),
 }
 

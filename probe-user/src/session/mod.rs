@@ -18,6 +18,7 @@ use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::target::{Scope, ScopeChange};
 
 mod error;
+pub mod features;
 mod hold;
 mod links;
 mod load;

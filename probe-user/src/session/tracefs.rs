@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use super::SessionError;
 
 /// Where tracefs is mounted by convention, and where aya looks for it.
-const TRACEFS: &str = "/sys/kernel/tracing";
+pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Makes tracefs visible to this process.
 ///

@@ -123,7 +123,7 @@ pub enum TargetError {
         pid: u32,
     },
     /// ctrace itself.
-    #[error("process {pid} is ctrace itself, which is never traced")]
+    #[error("process {pid} is ctrace itself, which is never traced: give the id of another")]
     Itself {
         /// Its pid.
         pid: u32,

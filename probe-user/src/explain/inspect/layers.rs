@@ -57,6 +57,12 @@ impl Place {
         Self { path: shown(&path), works: why.is_none(), why }
     }
 
+    /// Opens it.
+    pub(super) fn at(path: PathBuf) -> Self {
+        let found = ways::directory(&path);
+        Self::new((path, found))
+    }
+
     fn of(layer: Layer) -> Self {
         let named = shown(&layer.named);
         let missing = || "relative to a directory that cannot be told".to_owned();

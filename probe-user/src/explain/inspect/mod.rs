@@ -14,18 +14,20 @@ use crate::event::Container;
 use crate::plan::Skipped;
 use crate::target::facts::{self, CgroupPath};
 use crate::target::proc::Proc;
-use crate::target::{Process, Selector, Target, TargetError};
+use crate::target::{Process, RuntimeSocket, Selector, Target, TargetError};
 
 mod access;
 mod layers;
 mod namespaces;
 mod objects;
 mod text;
+mod told;
 
 use access::Way;
 use layers::{MountPoint, OverlayRoot};
 use namespaces::Namespace;
 use objects::ObjectFacts;
+use told::Told;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -40,6 +42,8 @@ pub struct Inspection {
     overlay: Option<OverlayRoot>,
     /// What is mounted in it from outside.
     mounts: Vec<MountPoint>,
+    /// What its runtime says of the same; null when none answers.
+    runtime: Option<Told>,
     /// Its namespaces.
     namespaces: Vec<Namespace>,
     /// Its place in the hierarchies of cgroups.
@@ -69,10 +73,10 @@ struct Member {
 
 impl Inspection {
     /// Looks at it.
-    pub(super) async fn of(subject: &Subject) -> Result<Self, TargetError> {
+    pub(super) async fn of(subject: &Subject, sockets: &[RuntimeSocket]) -> Result<Self, TargetError> {
         let proc = Proc::default();
-        let selector = subject.selector(&proc);
-        let everything = Selector { all: true, ..Selector::default() };
+        let selector = subject.selector(&proc, sockets);
+        let everything = Selector { all: true, runtime_sockets: sockets.to_vec(), ..Selector::default() };
         let (target, all) = tokio::join!(selector.resolve(), everything.resolve());
         let (target, all) = (target?, all.unwrap_or_default());
         let plan = Discovery::default().plan(&target).await;
@@ -85,6 +89,7 @@ impl Inspection {
             access: Vec::new(),
             overlay: None,
             mounts: Vec::new(),
+            runtime: None,
             namespaces: Vec::new(),
             cgroups: pid.map(facts::cgroups).unwrap_or_default(),
             processes: members(&target, &proc),
@@ -95,6 +100,9 @@ impl Inspection {
             inspection.access = access::try_all(pid, &proc).await;
             inspection.overlay = in_time(move || layers::overlay(pid)).await.flatten();
             inspection.mounts = in_time(move || layers::mounts(pid)).await.unwrap_or_default();
+            if let Some(id) = inspection.container.as_ref().map(|container| container.id.clone()) {
+                inspection.runtime = told::of(&id, pid, sockets).await;
+            }
             inspection.namespaces = namespaces::of(pid, &target, &all);
         }
         Ok(inspection)

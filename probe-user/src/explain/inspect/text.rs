@@ -1,5 +1,6 @@
 //! An inspection for a person.
 
+use super::access::Way;
 use super::layers::Place;
 use super::{Inspection, namespaces::Namespace};
 use crate::explain::ps::{place, version};
@@ -17,6 +18,7 @@ impl Inspection {
             ("files".to_owned(), self.access()),
             ("overlay".to_owned(), self.overlay()),
             ("mounts".to_owned(), self.mounts()),
+            ("as its runtime says".to_owned(), self.told()),
             ("namespaces".to_owned(), self.namespaces()),
             ("cgroups".to_owned(), self.cgroups()),
             ("processes".to_owned(), self.processes()),
@@ -55,7 +57,7 @@ impl Inspection {
     fn access(&self) -> Table {
         let mut table = Table::new(&["WAY", "PATH", "WORKS", "FOUND"]);
         for way in &self.access {
-            table.row(vec![Cell::new(way.name), Cell::new(&way.path), yes(way.works), Cell::new(&way.found)]);
+            table.row(vec![Cell::new(way.name), Cell::new(&way.path), way.cell(), Cell::new(&way.found)]);
         }
         table
     }
@@ -65,7 +67,7 @@ impl Inspection {
         let Some(overlay) = &self.overlay else { return table };
         let mut row = |part: &str, place: &Place| {
             let why = Cell::maybe(place.why.as_deref());
-            table.row(vec![Cell::new(part), Cell::new(&place.path), yes(place.works), why]);
+            table.row(vec![Cell::new(part), Cell::new(&place.path), place.cell(), why]);
         };
         for (part, place) in [("merged", &overlay.merged), ("upper", &overlay.upper), ("work", &overlay.work)]
         {
@@ -83,7 +85,7 @@ impl Inspection {
         let mut table = Table::new(&["IN IT", "FILE SYSTEM", "ACCESS", "ON THE HOST", "SAME"]);
         for mount in &self.mounts {
             let same = match (mount.same, &mount.why) {
-                (Some(SameFile::Same), _) => yes(true),
+                (Some(SameFile::Same), _) => yes(),
                 (Some(SameFile::Other), _) => {
                     Cell::new("no: something else has taken its place").toned(Tone::Bad)
                 }
@@ -97,6 +99,41 @@ impl Inspection {
                 Cell::maybe(mount.source.as_deref()),
                 same,
             ]);
+        }
+        table
+    }
+
+    fn told(&self) -> Table {
+        let mut table = Table::new(&["WHAT", "VALUE", "REACHED", "REMARK"]);
+        let Some(told) = &self.runtime else { return table };
+        let mut row = |what: &str, value: &str, reached: Cell, remark: &str| {
+            table.row(vec![Cell::new(what), Cell::new(value), reached, Cell::new(remark)]);
+        };
+        row("told by", &told.runtimes.join(", "), Cell::new(""), "");
+        if let Some(init) = told.init {
+            let agrees = if self.init == Some(init) { "" } else { "not the process that was looked through" };
+            row("first process", &init.to_string(), Cell::new(""), agrees);
+        }
+        if let Some(driver) = &told.driver {
+            row("driver", driver, Cell::new(""), "");
+        }
+        if let Some(snapshot) = &told.snapshot {
+            let key = format!("{} {}", snapshot.snapshotter, snapshot.key);
+            row("snapshot", &key, Cell::new(""), &format!("namespace {}", snapshot.namespace));
+        }
+        if let Some(overlay) = &told.overlay {
+            let parts = [("merged", &overlay.merged), ("upper", &overlay.upper), ("work", &overlay.work)];
+            let parts = parts.into_iter().filter_map(|(part, place)| Some((part, place.as_ref()?)));
+            for (part, place) in parts.chain(overlay.lower.iter().map(|place| ("lower", place))) {
+                row(part, &place.path, place.cell(), place.why.as_deref().unwrap_or_default());
+            }
+        }
+        for mount in &told.mounts {
+            let name = mount.name.as_deref().unwrap_or(&mount.source);
+            let access = if mount.writable { "writable" } else { "read-only" };
+            let remark = mount.why.clone().unwrap_or_else(|| format!("{access}, {}", mount.source));
+            let reached = mount.same.map_or_else(|| Cell::new(""), same);
+            row(&mount.kind, &format!("{name} at {}", mount.destination), reached, &remark);
         }
         table
     }
@@ -182,8 +219,31 @@ impl Inspection {
     }
 }
 
-fn yes(works: bool) -> Cell {
-    if works { Cell::new("yes").toned(Tone::Good) } else { Cell::new("no").toned(Tone::Bad) }
+fn yes() -> Cell {
+    Cell::new("yes").toned(Tone::Good)
+}
+
+fn no() -> Cell {
+    Cell::new("no").toned(Tone::Bad)
+}
+
+impl Way {
+    fn cell(&self) -> Cell {
+        if self.works { yes() } else { no() }
+    }
+}
+
+impl Place {
+    fn cell(&self) -> Cell {
+        if self.works { yes() } else { no() }
+    }
+}
+
+fn same(same: SameFile) -> Cell {
+    match same {
+        SameFile::Same => yes(),
+        SameFile::Other => no(),
+    }
 }
 
 fn shared(one: &Namespace) -> String {

@@ -190,3 +190,118 @@ fn functions(hooks: &[Hook]) -> Vec<Function> {
     });
     named.collect::<BTreeSet<_>>().into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::discover::Discovery;
+    use crate::object::FileOffset;
+    use crate::plan::ObjectId;
+    use crate::rootfs::ways;
+    use crate::sink::Colour;
+
+    fn process(pid: u32, container: Option<&str>) -> Process {
+        let container = container.map(|id| Arc::new(Container { id: id.to_owned(), ..Container::default() }));
+        Process { pid, start_time: 1, comm: format!("p{pid}"), container }
+    }
+
+    fn hook(function: &str, serves: &[&'static str]) -> Hook {
+        Hook {
+            program: Program::Call,
+            function: function.to_owned(),
+            serves: serves.to_vec(),
+            offset: FileOffset(16),
+            shape: None,
+            callers: Vec::new(),
+        }
+    }
+
+    fn object(path: &str, pids: &[u32], hooks: Vec<Hook>) -> ObjectHooks {
+        let name = "libssl.so.3".to_owned();
+        let library = Library { name, path: path.to_owned(), implementation: None, version: None };
+        ObjectHooks {
+            id: ObjectId(0),
+            library: Arc::new(library),
+            file: Arc::new(ways::executable(std::process::id()).unwrap()),
+            pids: pids.to_vec(),
+            sites: 0..0,
+            hooks,
+        }
+    }
+
+    fn skipped(pid: u32, what: &str, why: &str) -> Skipped {
+        Skipped { pid: Some(pid), what: what.to_owned(), why: why.to_owned() }
+    }
+
+    fn listing(extent: Extent) -> Listing {
+        let processes = vec![
+            process(1, None),
+            process(2, Some("bb")),
+            process(3, Some("aa")),
+            process(4, Some("cc")),
+            process(5, None),
+        ];
+        let target = Target { processes, ..Target::default() };
+        let plan = Plan {
+            objects: vec![
+                object(
+                    "/lib/libssl.so.3",
+                    &[2, 3],
+                    vec![hook("ssl_read_internal", &["SSL_read", "SSL_read_ex"])],
+                ),
+                object("/app", &[1], vec![hook("SSL_write", &["SSL_write"])]),
+            ],
+            skipped: vec![
+                skipped(2, "/lib/libssl.so.3", "SSL_peek: why"),
+                skipped(3, "/lib/libother.so", "broken"),
+                skipped(4, "3 mapped files", "nothing"),
+                skipped(5, "its mappings", "denied"),
+            ],
+            ..Plan::default()
+        };
+        Listing::new(&plan, &target, extent, |pid| (pid == 1).then(|| PathBuf::from("/app")))
+    }
+
+    #[test]
+    fn rows_are_by_container_then_pid_and_the_host_is_last() {
+        let usual = listing(Extent::Usual);
+        let rows: Vec<_> =
+            usual.processes.iter().map(|row| (row.process.pid, row.probeable, row.linked.unwrap())).collect();
+        let (shared, executable) = (Linked::Shared, Linked::Executable);
+        assert_eq!(rows, [(3, false, shared), (3, true, shared), (2, true, shared), (1, true, executable)]);
+        let hooked = usual.processes.iter().find(|row| row.process.pid == 2).unwrap();
+        assert_eq!(hooked.why, ["SSL_peek: why"]);
+        assert!(hooked.functions.iter().all(|function| function.place == Place::Internal));
+        assert_eq!(usual.unseen.iter().map(|unseen| unseen.process.pid).collect::<Vec<_>>(), [5]);
+        let wide = listing(Extent::Wide);
+        let none = wide.processes.iter().find(|row| row.process.pid == 4).unwrap();
+        assert_eq!(
+            (none.library.is_none(), none.why.as_slice()),
+            (true, ["no TLS library".to_owned()].as_slice())
+        );
+    }
+
+    #[test]
+    fn a_table_says_how_and_why_not() {
+        let text = listing(Extent::Usual).text(Extent::Usual, Colour::Off);
+        for part in ["2 functions, internal", "1 function, public", "in executable", "no: broken", "host"] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        assert_eq!(listing(Extent::Usual).remarks().len(), 1);
+    }
+
+    #[test]
+    fn what_discovery_says_is_understood() {
+        // A process that is not there, and this one, which has no TLS in it.
+        let own = std::process::id();
+        let target =
+            Target { processes: vec![process(own, None), process(u32::MAX, None)], ..Target::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let plan = runtime.block_on(Discovery::default().plan(&target));
+        let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, Step::of(skipped))).collect();
+        assert_eq!(steps, [(Some(own), Step::Process), (Some(u32::MAX), Step::Mappings)]);
+        assert_eq!(Step::of(&skipped(1, "/lib/x", "broken")), Step::File);
+    }
+}

@@ -1,0 +1,148 @@
+//! What ctrace itself may do, and where it stands: capabilities, namespaces, cgroups.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::thread::CapabilitySet;
+
+use super::check::Check;
+use crate::target::cgroup::Hierarchy;
+
+/// Inode numbers of the first namespaces (`PROC_PID_INIT_INO`, `PROC_USER_INIT_INO` of linux/proc_ns.h).
+const HOSTS_PIDS: u64 = 0xEFFF_FFFC;
+const HOSTS_USERS: u64 = 0xEFFF_FFFD;
+
+/// Everything about ctrace's own place.
+pub(super) fn checks() -> Vec<Check> {
+    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let namespace = |kind: &str| fs::metadata(format!("/proc/self/ns/{kind}")).ok().map(|found| found.ino());
+    vec![
+        programs(own),
+        uprobes(own),
+        others(own),
+        files(own),
+        user_namespace(namespace("user")),
+        pid_namespace(namespace("pid")),
+        cgroups(Hierarchy::find().as_ref()),
+    ]
+}
+
+fn programs(own: CapabilitySet) -> Check {
+    if own.contains(CapabilitySet::SYS_ADMIN) || own.contains(CapabilitySet::BPF | CapabilitySet::PERFMON) {
+        return Check::ok("right to load programs", "CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON");
+    }
+    let lacking: Vec<&str> = [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")]
+        .into_iter()
+        .filter(|(right, _)| !own.contains(*right))
+        .map(|(_, name)| name)
+        .collect();
+    // Only of interest to those without the rights.
+    let setting =
+        |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let bpf = setting("/proc/sys/kernel/unprivileged_bpf_disabled");
+    let perf = setting("/proc/sys/kernel/perf_event_paranoid");
+    let found = format!(
+        "{} missing (kernel.unprivileged_bpf_disabled={bpf:?}, kernel.perf_event_paranoid={perf:?} give no way around it)",
+        lacking.join(" and ")
+    );
+    Check::no("right to load programs", found, "run ctrace as root: sudo ctrace ...")
+}
+
+fn uprobes(own: CapabilitySet) -> Check {
+    if own.contains(CapabilitySet::SYS_ADMIN) {
+        return Check::ok("right to set probes", "CAP_SYS_ADMIN");
+    }
+    let found = "CAP_SYS_ADMIN missing; uprobes need it since Linux 6.1.146, 6.12.39 and 6.16";
+    Check::warn("right to set probes", found, "run ctrace as root; whether it works without is seen below")
+}
+
+fn others(own: CapabilitySet) -> Check {
+    if own.contains(CapabilitySet::SYS_PTRACE) {
+        return Check::ok("right to look into processes", "CAP_SYS_PTRACE");
+    }
+    let found = "CAP_SYS_PTRACE missing: only processes of the same user can be looked into";
+    Check::warn("right to look into processes", found, "run ctrace as root, or with CAP_SYS_PTRACE")
+}
+
+/// /proc/PID/map_files needs one of the first two; opening by name is the way without, if the name can be read.
+fn files(own: CapabilitySet) -> Check {
+    let links = own.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::CHECKPOINT_RESTORE);
+    let names = own.intersects(CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE);
+    match (links, names) {
+        (true, true) => Check::ok("right to open their files", "by mapping and by name"),
+        (true, false) => Check::warn(
+            "right to open their files",
+            "by mapping only: CAP_DAC_READ_SEARCH missing, files that are not readable to all stay closed",
+            "run ctrace as root, or with CAP_DAC_READ_SEARCH",
+        ),
+        (false, _) => Check::warn(
+            "right to open their files",
+            "by name only: CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE missing, files deleted since stay closed",
+            "run ctrace as root, or with CAP_CHECKPOINT_RESTORE",
+        ),
+    }
+}
+
+fn user_namespace(id: Option<u64>) -> Check {
+    match id {
+        Some(HOSTS_USERS) => Check::ok("user namespace", "the host's"),
+        Some(id) => Check::no(
+            "user namespace",
+            format!("{id}: not the host's, so its capabilities count for nothing in the kernel"),
+            "run ctrace on the host (not in a rootless container)",
+        ),
+        None => Check::warn("user namespace", "not to be told", "mount /proc"),
+    }
+}
+
+fn pid_namespace(id: Option<u64>) -> Check {
+    match id {
+        Some(HOSTS_PIDS) => Check::ok("PID namespace", "the host's"),
+        Some(id) => Check::no(
+            "PID namespace",
+            format!("{id}: not the host's, so that the kernel's process ids are not those seen here"),
+            "run ctrace on the host, or in a container with --pid=host",
+        ),
+        None => Check::no("PID namespace", "/proc/self/ns/pid cannot be read", "mount -t proc proc /proc"),
+    }
+}
+
+fn cgroups(found: Option<&Hierarchy>) -> Check {
+    if found.is_some() {
+        return Check::ok("cgroup v2", "its hierarchy is mounted: containers are told apart by it");
+    }
+    Check::warn(
+        "cgroup v2",
+        "not mounted, or ctrace is in a cgroup namespace: containers are told apart by PID namespaces and processes",
+        "mount -t cgroup2 none /sys/fs/cgroup/unified; in a container: --cgroupns=host",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Status;
+    use super::*;
+
+    #[test]
+    fn rights_are_judged_one_by_one() {
+        let none = CapabilitySet::empty();
+        let all = CapabilitySet::all();
+        for check in [programs(all), uprobes(all), others(all), files(all)] {
+            assert_eq!((check.status, check.next), (Status::Ok, None), "{}", check.name);
+        }
+        assert_eq!(programs(none).status, Status::No);
+        assert!(programs(CapabilitySet::BPF).found.starts_with("CAP_PERFMON missing"));
+        assert_eq!(programs(CapabilitySet::BPF | CapabilitySet::PERFMON).status, Status::Ok);
+        assert_eq!(others(none).status, Status::Warn);
+        assert!(files(none).found.contains("CAP_CHECKPOINT_RESTORE"));
+        assert!(files(CapabilitySet::SYS_ADMIN).found.contains("CAP_DAC_READ_SEARCH"));
+    }
+
+    #[test]
+    fn other_namespaces_than_the_hosts_do_not_do() {
+        assert_eq!(pid_namespace(Some(HOSTS_PIDS)).status, Status::Ok);
+        assert_eq!(pid_namespace(Some(4_026_532_182)).status, Status::No);
+        assert_eq!(user_namespace(Some(4_026_532_182)).status, Status::No);
+        assert!(cgroups(None).next.is_some());
+    }
+}

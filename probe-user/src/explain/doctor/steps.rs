@@ -1,0 +1,286 @@
+//! From a process's mappings to its probes, step by step: where does it stop, and why?
+//!
+//! Walks the way that discovery walks, with the same functions, and keeps what each step said.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::check::Check;
+use crate::explain::patience::{describe, in_time, no_answer};
+use crate::object::{Object, ObjectError};
+use crate::probe::ssl::{self, SslHooks};
+use crate::rootfs::{self, Device, ForeignFile, Mapping, MapsError};
+
+/// Files that are named in one answer, at the most.
+const NAMED: usize = 5;
+
+/// TLS that ctrace does not trace, by the beginning of a mapped file's name: what to say of it.
+const OTHERS: [(&str, &str); 8] = [
+    ("libgnutls.so", "GnuTLS"),
+    ("libssl3.so", "NSS"),
+    ("libnss3.so", "NSS"),
+    ("libjvm.so", "Java's own TLS"),
+    ("libwolfssl.so", "wolfSSL"),
+    ("libmbedtls.so", "mbedTLS"),
+    ("libs2n.so", "s2n-tls"),
+    ("libbotan", "Botan"),
+];
+
+/// Looks into processes, and remembers the files.
+#[derive(Default)]
+pub(super) struct Walk {
+    known: HashMap<(Device, u64, PathBuf), Arc<Seen>>,
+}
+
+/// How far a file got.
+enum Seen {
+    /// It could not be opened.
+    Closed(String),
+    /// It is no ELF file for this machine.
+    Foreign(String),
+    /// It is one, and broken.
+    Broken(String),
+    /// Nothing of TLS is in it.
+    Plain,
+    /// It has functions of TLS.
+    Tls(SslHooks),
+}
+
+impl Walk {
+    /// The steps of a process before probes are set.
+    pub(super) async fn steps(&mut self, pid: u32) -> Vec<Check> {
+        let read = in_time(move || rootfs::executable_mappings(pid)).await;
+        let mappings = match read {
+            Some(Ok(mappings)) => mappings,
+            Some(Err(error)) => return vec![unreadable(&error)],
+            None => return vec![Check::no("mappings", no_answer(), "look at the file systems it uses")],
+        };
+        if mappings.is_empty() {
+            let next = "if it is just starting, run doctor again; if it is ending, there is nothing to trace";
+            return vec![Check::no("mappings", "it maps no file", next)];
+        }
+        let mut files = Vec::with_capacity(mappings.len());
+        for mapping in &mappings {
+            files.push((mapping.path.as_path(), self.look(pid, mapping).await));
+        }
+        let mut steps = vec![Check::ok("mappings", count(mappings.len(), "file"))];
+        steps.extend(summary(&files));
+        steps
+    }
+
+    async fn look(&mut self, pid: u32, mapping: &Mapping) -> Arc<Seen> {
+        let shown = (mapping.device, mapping.inode, mapping.path.clone());
+        if let Some(seen) = self.known.get(&shown) {
+            return Arc::clone(seen);
+        }
+        let wanted = mapping.clone();
+        let seen = in_time(move || match rootfs::inspect(pid, &wanted) {
+            Ok((file, _)) => parse(&file),
+            Err(error) => Seen::Closed(describe(&error)),
+        });
+        let seen = Arc::new(seen.await.unwrap_or_else(|| Seen::Closed(no_answer())));
+        // What is closed here may be open through another process.
+        if !matches!(*seen, Seen::Closed(_)) {
+            self.known.insert(shown, Arc::clone(&seen));
+        }
+        seen
+    }
+}
+
+fn parse(file: &ForeignFile) -> Seen {
+    let handle = match file.file() {
+        Ok(handle) => handle,
+        Err(error) => return Seen::Closed(error.to_string()),
+    };
+    match Object::parse(handle, file.size, &ssl::wanted()) {
+        Ok(object) => ssl::hooks(&object).map_or(Seen::Plain, Seen::Tls),
+        Err(error @ ObjectError::NotElf) => Seen::Foreign(describe(&error)),
+        Err(error) if error.is_foreign() => Seen::Foreign(describe(&error)),
+        Err(error) => Seen::Broken(describe(&error)),
+    }
+}
+
+fn unreadable(error: &MapsError) -> Check {
+    let next = match error {
+        MapsError::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            "run ctrace as root, or with CAP_SYS_PTRACE"
+        }
+        MapsError::Read { .. } => "it has ended: run doctor again while it runs",
+        MapsError::TooMany { .. } => "report it: no ordinary process has as many",
+    };
+    Check::no("mappings", describe(error), next)
+}
+
+/// The steps after the mappings; they end with the first that nothing came through.
+fn summary(files: &[(&Path, Arc<Seen>)]) -> Vec<Check> {
+    let closed = reasons(files, |seen| match seen {
+        Seen::Closed(why) => Some(why),
+        _ => None,
+    });
+    let unparsed = reasons(files, |seen| match seen {
+        Seen::Broken(why) | Seen::Foreign(why) => Some(why),
+        _ => None,
+    });
+    let open = files.len() - closed.0;
+    let parsed = open - unparsed.0;
+    let tls: Vec<(&Path, &SslHooks)> = files
+        .iter()
+        .filter_map(|(path, seen)| match &**seen {
+            Seen::Tls(hooks) => Some((*path, hooks)),
+            _ => None,
+        })
+        .collect();
+    let mut steps = vec![step(
+        "files opened",
+        (open, files.len()),
+        &closed,
+        "run ctrace as root; if it is, see the reasons: `ctrace inspect` tries each way to the files",
+    )];
+    if open > 0 {
+        let next = "64-bit x86-64 ELF files can be traced; if a named file should be one, report it";
+        steps.push(step("ELF parsed", (parsed, open), &unparsed, next));
+    }
+    if parsed > 0 {
+        steps.push(functions(&tls, files));
+    }
+    if !tls.is_empty() {
+        steps.push(sites(&tls));
+    }
+    steps
+}
+
+/// How many files stopped for a reason, and the first of them.
+fn reasons<'a>(files: &'a [(&Path, Arc<Seen>)], why: fn(&Seen) -> Option<&String>) -> (usize, Vec<String>) {
+    let all: Vec<(&'a Path, &'a String)> =
+        files.iter().filter_map(|(path, seen)| Some((*path, why(seen)?))).collect();
+    let named = all.iter().take(NAMED).map(|(path, why)| format!("{}: {why}", path.display()));
+    let more = all.len().saturating_sub(NAMED);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    (all.len(), named.chain(more).collect())
+}
+
+fn step(
+    name: &'static str,
+    (good, all): (usize, usize),
+    stopped: &(usize, Vec<String>),
+    next: &str,
+) -> Check {
+    let found = format!("{good} of {}", count(all, "file"));
+    match (good, stopped.0) {
+        (_, 0) => Check::ok(name, found),
+        (0, _) => Check::no(name, format!("{found}; {}", stopped.1.join("; ")), next),
+        (_, _) => Check::warn(name, format!("{found}; {}", stopped.1.join("; ")), next),
+    }
+}
+
+fn functions(tls: &[(&Path, &SslHooks)], files: &[(&Path, Arc<Seen>)]) -> Check {
+    const NAME: &str = "TLS functions";
+    if !tls.is_empty() {
+        let names: Vec<String> = tls.iter().map(|(path, _)| path.display().to_string()).collect();
+        return Check::ok(NAME, format!("in {}", names.join(", ")));
+    }
+    let found = "no file exports SSL_read, SSL_write or their like, or has symbols of them";
+    let file_name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let others = OTHERS.iter().find(|(prefix, _)| {
+        files.iter().any(|(path, _)| file_name(path).is_some_and(|name| name.starts_with(prefix)))
+    });
+    let next = match others {
+        Some((_, what)) => format!("it uses {what}, which ctrace does not trace yet: trace its peer, if that uses OpenSSL"),
+        None => "if it begins to use TLS later, a trace that runs sees it; if OpenSSL is linked into it, its symbols \
+                 were stripped: use a build with symbols. Go, rustls and other libraries are not traced yet"
+            .to_owned(),
+    };
+    Check::no(NAME, found, next)
+}
+
+fn sites(tls: &[(&Path, &SslHooks)]) -> Check {
+    const NAME: &str = "places for probes";
+    let mut internal = 0;
+    let mut public = 0;
+    for hook in tls.iter().flat_map(|(_, found)| &found.hooks) {
+        match hook.serves.contains(&hook.function.as_str()) {
+            true => public += 1,
+            false if !hook.serves.is_empty() => internal += 1,
+            false => {}
+        }
+    }
+    let skipped: Vec<&String> = tls.iter().flat_map(|(_, found)| &found.skipped).collect();
+    let found =
+        format!("{public} public functions, {internal} internal ones that were proven to serve several");
+    let because = skipped.iter().take(NAMED).map(|why| why.as_str()).collect::<Vec<_>>().join("; ");
+    match (internal + public, skipped.is_empty()) {
+        (0, _) => Check::no(
+            NAME,
+            format!("none; {because}"),
+            "report it with the library's version and distribution: its code is unlike what ctrace knows",
+        ),
+        (_, true) => Check::ok(NAME, found),
+        (_, false) => {
+            Check::warn(NAME, format!("{found}; {because}"), "calls of these functions alone are not seen")
+        }
+    }
+}
+
+fn count(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::super::check::Status;
+    use super::*;
+
+    fn check(files: &[(&str, Seen)], expected: &[(&str, Status)]) {
+        // Only what is compared is made anew: `Seen` need not be cloned elsewhere.
+        let files: Vec<(&Path, Arc<Seen>)> = files
+            .iter()
+            .map(|(path, seen)| {
+                let seen = match seen {
+                    Seen::Closed(why) => Seen::Closed(why.clone()),
+                    Seen::Foreign(why) => Seen::Foreign(why.clone()),
+                    Seen::Broken(why) => Seen::Broken(why.clone()),
+                    Seen::Plain => Seen::Plain,
+                    Seen::Tls(hooks) => Seen::Tls(hooks.clone()),
+                };
+                (Path::new(*path), Arc::new(seen))
+            })
+            .collect();
+        let steps = summary(&files);
+        let found: Vec<_> = steps.iter().map(|step| (step.name, step.status)).collect();
+        assert_eq!(found, expected);
+        assert!(steps.iter().all(|step| (step.status == Status::Ok) == step.next.is_none()), "{steps:?}");
+    }
+
+    #[test]
+    fn it_ends_with_the_step_that_nothing_came_through() {
+        use Status::{No, Ok, Warn};
+        let closed = || Seen::Closed("denied".into());
+        let (opened, parsed, functions) = ("files opened", "ELF parsed", "TLS functions");
+        check(&[("/a", closed())], &[(opened, No)]);
+        check(&[("/a", closed()), ("/b", Seen::Plain)], &[(opened, Warn), (parsed, Ok), (functions, No)]);
+        check(&[("/a", Seen::Foreign("not ELF".into()))], &[(opened, Ok), (parsed, No)]);
+        let none = SslHooks { skipped: vec!["SSL_read: why".into()], ..SslHooks::default() };
+        let expected = [(opened, Ok), (parsed, Ok), (functions, Ok), ("places for probes", No)];
+        check(&[("/a", Seen::Tls(none))], &expected);
+    }
+
+    #[test]
+    fn other_libraries_are_named() {
+        let files = [(Path::new("/usr/lib/libgnutls.so.30"), Arc::new(Seen::Plain))];
+        let next = functions(&[], &files).next.unwrap();
+        assert!(next.contains("GnuTLS"), "{next}");
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_told() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let steps = runtime.block_on(Walk::default().steps(u32::MAX));
+        assert_eq!(steps.iter().map(|step| step.status).collect::<Vec<_>>(), [Status::No]);
+        let own = runtime.block_on(Walk::default().steps(std::process::id()));
+        assert!(own.iter().any(|step| step.name == "ELF parsed" && step.status == Status::Ok), "{own:?}");
+    }
+}
