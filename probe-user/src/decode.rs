@@ -208,6 +208,9 @@ mod tests {
         header.kind = KIND_EXEC;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert!(matches!(decode(bytes.bytes()), Ok(Wire::Exec(_))));
+        header.kind = KIND_HELD;
+        let bytes = Aligned::new(&[header.as_bytes()]);
+        assert!(matches!(decode(bytes.bytes()), Ok(Wire::Held(Header { pid: 7, .. }))));
         header.kind = KIND_CALL;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Short { have: 48, need: 112 });

@@ -8,6 +8,7 @@
 //! comparison, never skips, and never touches a container that it did not start.
 
 mod child;
+mod command;
 mod container;
 mod ctrace;
 mod demo;
@@ -23,6 +24,7 @@ mod transfer;
 mod tree;
 
 pub use child::{Child, Lines};
+pub use command::{LocalServer, Traced, Tracing};
 pub use container::{Container, docker};
 pub use ctrace::Ctrace;
 pub use demo::Demo;
@@ -30,7 +32,7 @@ pub use image::{Image, images};
 pub use namespaces::Namespaced;
 pub use paths::{ctrace_binary, target_directory};
 pub use program::{library, program, script};
-pub use requirements::{require_docker, require_live};
+pub use requirements::{require_bpf, require_docker, require_live};
 pub use server::{Server, ServerProcess};
 pub use streams::{Direction, Stream, Streams};
 pub use trace::{Record, Trace};

@@ -307,10 +307,27 @@ impl From<TargetArgs> for Selector {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_comes_after_two_dashes_alone() {
+        let parse = |words: &[&str]| match super::Cli::try_parse_from(words).map(|cli| cli.command) {
+            Ok(super::Command::Ssl(args)) => Ok(super::Trace::from(*args)),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.kind()),
+        };
+        let trace = parse(&["ctrace", "ssl", "--hex", "--", "curl", "--all", "-o", "x", "--"]).unwrap();
+        assert_eq!(trace.command, ["curl", "--all", "-o", "x", "--"]);
+        assert!(!trace.selector.all && trace.output.is_none());
+        assert!(parse(&["ctrace", "ssl", "curl"]).is_err());
+        assert!(parse(&["ctrace", "ssl", "--"]).is_err());
+        assert!(parse(&["ctrace", "ssl", "--pid", "5", "--", "true"]).is_ok());
     }
 }
