@@ -169,7 +169,10 @@ pub struct ConnectionKey {
     /// The library's handle (`SSL *`), a virtual address of the process.
     pub handle: u64,
     /// Process id in the initial PID namespace.
-    pub pid: u64,
+    pub pid: u32,
+    /// Number of the program that the process has executed since it is in scope, 0 without: a program
+    /// does not go on with the connections of the one before it, nor of an ended process with its id.
+    pub program: u32,
 }
 
 /// Value of the map `CONNECTIONS`. The kernel side alone writes it; fields change atomically, because
@@ -208,6 +211,14 @@ pub const CGROUP_OUT: u8 = 2;
 pub const THREAD_IN: u8 = 1;
 /// Flag in a value of the map `THREADS`: ctrace has started the process; it is held when it maps code.
 pub const THREAD_HOLD: u8 = 2;
+/// Offset of a tracepoint's field that the kernel does not have.
+pub const NO_FIELD: u32 = u32::MAX;
+
+/// Cgroups that a scope may hold, those that it keeps out among them.
+pub const SCOPE_CGROUPS: u32 = 4096;
+
+/// Threads that a scope may hold.
+pub const SCOPE_THREADS: u32 = 65_536;
 
 /// PID namespaces that a scope may hold.
 pub const PID_NAMESPACES: u32 = 8;
@@ -216,7 +227,7 @@ pub const PID_NAMESPACES: u32 = 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Scope {
-    /// Not zero: everything is in scope, nothing else is looked at.
+    /// Not zero: everything is in scope but what a cgroup keeps out.
     pub all: u32,
     /// Bit n: the map `CGROUPS` holds cgroups of level n (the root of the hierarchy is level 0).
     pub cgroup_levels: u32,

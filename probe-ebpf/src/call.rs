@@ -11,7 +11,7 @@ use probe_common::{
 
 use crate::{
     emit,
-    maps::{CALLS, CONNECTIONS, Frame, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES},
+    maps::{CALLS, CONNECTIONS, Frame, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
     mem,
     scope::Current,
 };
@@ -56,7 +56,15 @@ fn frames_of(current: Current) -> Option<&'static mut Frames> {
         emit::lost(Loss::ThreadsFull, 0);
         return None;
     }
-    CALLS.get_ptr_mut(current.id).map(mem::own)
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    frames.program = program(current).into();
+    Some(frames)
+}
+
+/// The number of the program that the process runs: it tells its handles from those of the one before.
+#[inline(always)]
+fn program(current: Current) -> u32 {
+    PROGRAMS.get_ptr(current.pid()).map_or(0, |number| *mem::value(number))
 }
 
 /// Puts the frame where its return will find it; nowhere if the call is a part of another one.
@@ -96,6 +104,7 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
     let regs = mem::registers(ctx.regs);
     let stack = regs.rsp.wrapping_sub(RETURN_ADDRESS_BYTES);
+    let program = frames.program as u32;
     let frame = frames.frames.iter_mut().find(|frame| frame.stack == stack)?;
     frame.stack = 0;
     let frame = *frame;
@@ -117,14 +126,15 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
         return None;
     }
     // The kernel has set the instruction pointer to where the function returns to: the caller.
-    let call = describe(current, &frame, length, regs.rip);
+    let connection = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
+    let call = describe(current, &frame, connection, length, regs.rip);
     payload(call, frame.buffer);
     Some(())
 }
 
 /// The call's record, without payload yet.
 #[inline(always)]
-fn describe(current: Current, frame: &Frame, length: u64, caller: u64) -> Call {
+fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, caller: u64) -> Call {
     let shape = CallShape::unpack(frame.cookie);
     let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
     let mut call = Call {
@@ -144,7 +154,6 @@ fn describe(current: Current, frame: &Frame, length: u64, caller: u64) -> Call {
         chunk: 0,
         reserved: 0,
     };
-    let key = ConnectionKey { handle: frame.handle, pid: current.pid().into() };
     let state = CONNECTIONS.get_ptr_mut(key).or_else(|| {
         open(key, 0);
         CONNECTIONS.get_ptr_mut(key)
@@ -184,7 +193,8 @@ pub fn opened(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let handle = mem::registers(ctx.regs).rax;
     if handle != 0 {
-        let id = open(ConnectionKey { handle, pid: current.pid().into() }, FLAG_FROM_START);
+        let key = ConnectionKey { handle, pid: current.pid(), program: program(current) };
+        let id = open(key, FLAG_FROM_START);
         debug!(ctx, "process {} opens connection {}", current.pid(), id);
     }
     Some(())

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::bpf_get_current_comm,
     maps::ring_buf::RingBufEntry,
 };
-use probe_common::{CHUNK_BYTES, Call, FLAG_FAULT, Header, KIND_HELD, Loss};
+use probe_common::{CGROUP_PATH, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, Header, KIND_HELD, Loss};
 
 use crate::{
     maps::{EVENTS, HELD, LOST, WAKE_SHIFT},
@@ -50,13 +50,25 @@ pub fn lost(loss: Loss, bytes: u64) {
     }
 }
 
+/// How soon userspace sees a record.
+#[derive(Clone, Copy)]
+pub enum Notice {
+    /// When it drains the ring next.
+    Soon,
+    /// At once: it is woken, which costs the current thread some microseconds.
+    Now,
+}
+
 /// Emits a record that is only a header.
 #[inline(always)]
-pub fn bare(kind: u32, current: Current) {
+pub fn bare(kind: u32, current: Current, notice: Notice) {
     match EVENTS.reserve::<Header>(0) {
         Some(mut entry) => {
             entry.write(header(kind, current));
-            submit(entry);
+            match notice {
+                Notice::Soon => submit(entry),
+                Notice::Now => entry.submit(BPF_RB_FORCE_WAKEUP.into()),
+            }
         }
         None => lost(Loss::RingFull, 0),
     }
@@ -80,6 +92,21 @@ pub fn held(current: Current) {
         HELD.remove(current.pid()).ok();
         entry.discard(0);
     }
+}
+
+/// Emits a record about a cgroup at once; `path` writes its path, ended by NUL, and says whether it could.
+#[inline(always)]
+pub fn cgroup(kind: u32, id: u64, level: u32, path: impl FnOnce(&mut [u8; CGROUP_PATH]) -> bool) {
+    let Some(mut entry) = EVENTS.reserve::<CgroupEvent>(0) else { return lost(Loss::RingFull, 0) };
+    let event = mem::slot(&mut entry);
+    event.header = header(kind, Current::any());
+    event.id = id;
+    event.level = level;
+    event.reserved = 0;
+    if !path(&mut event.path) {
+        event.path[0] = 0;
+    }
+    entry.submit(BPF_RB_FORCE_WAKEUP.into());
 }
 
 /// Emits a chunk of a call: `call.chunk` bytes at `address`.

@@ -34,8 +34,8 @@ pub fn mmap_enter(ctx: &TracePointContext) -> Option<()> {
     if !is_held(thread) {
         return None;
     }
-    let prot = mem::field(ctx, PROT)?;
-    let fd = mem::field(ctx, FD)?;
+    let prot: u32 = mem::field(ctx, PROT)?;
+    let fd: u32 = mem::field(ctx, FD)?;
     if prot & PROT_EXEC != 0 && fd as i32 >= 0 {
         // When there is no room, the process is merely not held.
         MAPPING.insert(thread, 0, 0).ok();
@@ -49,7 +49,7 @@ pub fn mmap_exit(ctx: &TracePointContext) -> Option<()> {
     let current = Current::any();
     MAPPING.get_ptr(current.tid())?;
     MAPPING.remove(current.tid()).ok();
-    if mem::field(ctx, RESULT_UPPER)? != u32::MAX {
+    if mem::field::<u32>(ctx, RESULT_UPPER)? != u32::MAX {
         stop(current);
     }
     Some(())

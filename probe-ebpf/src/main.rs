@@ -1,13 +1,15 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`task`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is unsafe.
+//! [`call`], [`task`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! unsafe.
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "core's atomic types have no fetch_add for this target; BPF has")]
 #![feature(core_intrinsics)]
 
 mod call;
+mod cgroup;
 mod emit;
 mod hold;
 mod maps;
@@ -65,6 +67,18 @@ fn mmap_enter(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 fn mmap_exit(ctx: TracePointContext) -> u32 {
     hold::mmap_exit(&ctx);
+    0
+}
+
+#[tracepoint]
+fn cgroup_made(ctx: TracePointContext) -> u32 {
+    cgroup::made(&ctx);
+    0
+}
+
+#[tracepoint]
+fn cgroup_gone(ctx: TracePointContext) -> u32 {
+    cgroup::gone(&ctx);
     0
 }
 

@@ -8,7 +8,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use probe_common::{
-    ConnectionKey, ConnectionState, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, Scope,
+    ConnectionKey, ConnectionState, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
+    SCOPE_CGROUPS, SCOPE_THREADS, Scope,
 };
 
 /// Records for userspace. Its size is set when it is loaded.
@@ -23,9 +24,9 @@ pub static LOST: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(Loss::AL
 #[map]
 pub static SCOPE: Array<Scope> = Array::with_max_entries(1, 0);
 
-/// Ids of the cgroups in scope.
+/// Cgroups that are in scope or kept out of it, by id: `CGROUP_IN`, `CGROUP_OUT`.
 #[map]
-pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(SCOPE_CGROUPS, BPF_F_NO_PREALLOC);
 
 /// PID namespaces in scope.
 #[map]
@@ -34,7 +35,7 @@ pub static PID_NAMESPACES: Array<NamespaceId> = Array::with_max_entries(MAX_PID_
 /// Threads in scope, by thread id; the values are flags, `THREAD_` of `probe-common`. Threads, not processes: the first thread of a process may end
 /// before the others, and a thread that executes a program takes over the process's id.
 #[map]
-pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, BPF_F_NO_PREALLOC);
 
 /// Threads in the middle of an mmap(2) of a file that is to be executable, while processes are held.
 #[map]
@@ -61,6 +62,15 @@ pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionState> = LruHashMap:
 #[map]
 pub static NEXT_CONNECTION: Array<u64> = Array::with_max_entries(1, 0);
 
+/// Processes in scope that have executed another program: a number that no program before it had.
+/// Looked at once a thread, and where a connection is opened.
+#[map]
+pub static PROGRAMS: HashMap<u32, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// The number of programs so far.
+#[map]
+pub static NEXT_PROGRAM: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Calls that one thread can be in the middle of. Two layers of TLS in one another (a proxy that speaks
 /// TLS) need two; the rest is for threads that switch stacks.
 pub const DEPTH: usize = 4;
@@ -72,6 +82,8 @@ pub struct Frames {
     /// Arguments of the call that is being entered: the verifier allows an index that comes from the
     /// cookie into a map's value, not into the context.
     pub arguments: [u64; 8],
+    /// The number of the program that the thread runs ([`PROGRAMS`]), 0 without.
+    pub program: u64,
     /// In no order.
     pub frames: [Frame; DEPTH],
 }
@@ -95,6 +107,7 @@ pub struct Frame {
 /// A thread that has not called anything.
 pub const NO_FRAMES: Frames = Frames {
     arguments: [0; 8],
+    program: 0,
     frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0 }; DEPTH],
 };
 
@@ -121,3 +134,22 @@ pub static EXEC_OLD_PID: u32 = 0;
 /// Not zero: processes may be held; the kernel has what that needs.
 #[unsafe(no_mangle)]
 pub static HOLD: u32 = 0;
+/// Offset of `group_dead` in the tracepoint `sched_process_exit` of this kernel, or `NO_FIELD`.
+#[unsafe(no_mangle)]
+pub static EXIT_GROUP_DEAD: u32 = 0;
+
+/// Offset of `root` in the tracepoints `cgroup_mkdir` and `cgroup_rmdir` of this kernel.
+#[unsafe(no_mangle)]
+pub static CGROUP_ROOT: u32 = 0;
+
+/// Offset of `level` there.
+#[unsafe(no_mangle)]
+pub static CGROUP_LEVEL: u32 = 0;
+
+/// Offset of `id` there.
+#[unsafe(no_mangle)]
+pub static CGROUP_ID: u32 = 0;
+
+/// Offset of `path` there.
+#[unsafe(no_mangle)]
+pub static CGROUP_PATH: u32 = 0;

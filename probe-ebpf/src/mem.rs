@@ -15,13 +15,14 @@ use aya_ebpf::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
         bpf_probe_read_user,
         generated::{
-            bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid, bpf_probe_read_user as read_user,
-            bpf_send_signal_thread,
+            bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid, bpf_probe_read_kernel_str as read_kernel_text,
+            bpf_probe_read_user as read_user, bpf_send_signal_thread,
         },
     },
     programs::TracePointContext,
 };
 use probe_common::NamespaceId;
+use zerocopy::FromBytes;
 
 /// Number of the signal on x86-64.
 const SIGSTOP: u32 = 19;
@@ -65,11 +66,20 @@ pub fn cookie(ctx: &impl EbpfContext) -> u64 {
     unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
 }
 
-/// A field of a tracepoint's record.
+/// A field of a tracepoint's record: an integer.
 #[inline(always)]
-pub fn field(ctx: &TracePointContext, offset: u32) -> Option<u32> {
-    // SAFETY: the helper behind `read_at` checks the address.
+pub fn field<T: FromBytes>(ctx: &TracePointContext, offset: u32) -> Option<T> {
+    // SAFETY: the helper behind `read_at` checks the address, and any bytes are a T.
     unsafe { ctx.read_at(offset as usize) }.ok()
+}
+
+/// Copies a text out of a tracepoint's record, ended by NUL; what is longer than `to` is cut.
+/// False if it cannot be read.
+#[inline(always)]
+pub fn text<const N: usize>(to: &mut [u8; N], ctx: &TracePointContext, offset: usize) -> bool {
+    let from = ctx.as_ptr().wrapping_byte_add(offset);
+    // SAFETY: `to` has room for N bytes; the helper checks the address that it reads.
+    unsafe { read_kernel_text(to.as_mut_ptr().cast(), N as u32, from) > 0 }
 }
 
 /// Nanoseconds since boot.
@@ -107,6 +117,14 @@ pub fn in_pid_namespace(id: &NamespaceId) -> bool {
     let size = size_of::<bpf_pidns_info>() as u32;
     // SAFETY: `pids` is as large as `size` says.
     unsafe { bpf_get_ns_current_pid_tgid(id.device, id.inode, &raw mut pids, size) == 0 }
+}
+
+/// A value of a map, which others only replace as a whole.
+#[inline(always)]
+pub fn value<T>(value: *const T) -> &'static T {
+    // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program
+    // has ended.
+    unsafe { &*value }
 }
 
 /// A value of a map that only the current thread uses.

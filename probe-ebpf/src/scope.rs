@@ -6,6 +6,7 @@ use crate::{
     maps::{CGROUPS, OWN_PID, PID_NAMESPACES, SCOPE, THREADS},
     mem,
 };
+use probe_common::{CGROUP_OUT, Scope};
 
 /// Levels of the cgroup hierarchy that are looked at: docker in docker in Kubernetes is at level 8.
 const LEVELS: u32 = 16;
@@ -43,17 +44,29 @@ impl Current {
         self.id as u32
     }
 
+    /// Whether this is a thread of ctrace's own process.
+    #[inline(always)]
+    pub fn is_own(self) -> bool {
+        self.pid() == mem::constant(&OWN_PID)
+    }
+
     #[inline(always)]
     fn is_in_scope(self) -> bool {
-        if self.pid() == mem::constant(&OWN_PID) {
+        if self.is_own() {
             return false;
         }
-        let Some(scope) = SCOPE.get(0) else { return false };
-        if scope.all != 0 {
+        let Some(scope) = filter() else { return false };
+        // The usual `--all`: nothing is looked up.
+        if scope.all != 0 && scope.cgroup_levels == 0 {
             return true;
         }
-        if scope.cgroup_levels != 0 && in_cgroups(scope.cgroup_levels) {
-            return true;
+        if scope.cgroup_levels != 0 {
+            match by_cgroups(scope.cgroup_levels) {
+                Verdict::Out => return false,
+                Verdict::In => return true,
+                Verdict::Unknown if scope.all != 0 => return true,
+                Verdict::Unknown => {}
+            }
         }
         if scope.threads != 0 && THREADS.get_ptr(self.tid()).is_some() {
             return true;
@@ -68,19 +81,45 @@ pub fn flags_of(thread: u32) -> Option<u8> {
     THREADS.get_ptr(thread).map(mem::copied)
 }
 
+/// Which of the filters are in use.
 #[inline(always)]
-fn in_cgroups(levels: u32) -> bool {
+pub fn filter() -> Option<&'static Scope> {
+    SCOPE.get(0)
+}
+
+/// What the cgroups of a thread say of it.
+enum Verdict {
+    /// One is in scope, none is kept out.
+    In,
+    /// One is kept out, whatever the others are.
+    Out,
+    /// None is known.
+    Unknown,
+}
+
+#[inline(always)]
+fn by_cgroups(levels: u32) -> Verdict {
+    let mut verdict = Verdict::Unknown;
     let mut level = 0;
     while level < LEVELS {
+        // No level below is in use.
+        if levels >> level == 0 {
+            break;
+        }
         if levels & (1 << level) != 0 {
             let id = mem::ancestor_cgroup(level);
-            if id != 0 && CGROUPS.get_ptr(id).is_some() {
-                return true;
+            if id != 0
+                && let Some(value) = CGROUPS.get_ptr(id)
+            {
+                if *mem::value(value) == CGROUP_OUT {
+                    return Verdict::Out;
+                }
+                verdict = Verdict::In;
             }
         }
         level += 1;
     }
-    false
+    verdict
 }
 
 #[inline(always)]

@@ -1,13 +1,14 @@
 //! Threads and processes as they come and go: keeps the set of threads in scope, and tells userspace.
 
 use aya_ebpf::programs::TracePointContext;
-use probe_common::{KIND_EXEC, KIND_EXIT, Loss, THREAD_HOLD};
+use probe_common::{KIND_EXEC, KIND_EXIT, Loss, NO_FIELD, THREAD_HOLD};
 
 use crate::{
-    emit, hold,
-    maps::{CALLS, EXEC_OLD_PID, FORK_CHILD_PID, THREADS},
+    emit::{self, Notice},
+    hold,
+    maps::{CALLS, EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, NEXT_PROGRAM, PROGRAMS, THREADS},
     mem,
-    scope::{Current, flags_of},
+    scope::{self, Current, flags_of},
 };
 
 /// `sched_process_fork`: a thread in the set makes another, in the same process or a new one.
@@ -22,21 +23,32 @@ pub fn fork(ctx: &TracePointContext) -> Option<()> {
 /// `sched_process_exec`: the executing thread takes over the id of its process's first thread.
 #[inline(always)]
 pub fn exec(ctx: &TracePointContext) -> Option<()> {
-    let old = mem::field(ctx, mem::constant(&EXEC_OLD_PID))?;
+    let old: u32 = mem::field(ctx, mem::constant(&EXEC_OLD_PID))?;
     let current = Current::any();
+    let filter = scope::filter()?;
     let flags = flags_of(old);
-    if let Some(flags) = flags {
+    if let Some(flags) = flags
+        && old != current.tid()
+    {
+        // Nobody has that id any more: whoever gets it next is not in scope.
+        THREADS.remove(old).ok();
         follow(current.tid(), flags);
-        if old != current.tid() {
-            // Nobody has that id any more: whoever gets it next is not in scope.
-            THREADS.remove(old).ok();
-        }
     }
     // What the thread was in the middle of is kept under its id until now.
     CALLS.remove(current.id & !u64::from(u32::MAX) | u64::from(old)).ok();
-    let current = Current::in_scope()?;
-    emit::bare(KIND_EXEC, current);
-    if flags.is_some_and(|flags| flags & THREAD_HOLD != 0) {
+    let in_scope = Current::in_scope().is_some();
+    if in_scope {
+        another_program(current);
+    }
+    if filter.leaves_at_exec != 0 {
+        THREADS.remove(current.tid()).ok();
+    }
+    if filter.watch != 0 && !current.is_own() {
+        emit::bare(KIND_EXEC, current, Notice::Now);
+    } else if in_scope {
+        emit::bare(KIND_EXEC, current, Notice::Soon);
+    }
+    if in_scope && flags.is_some_and(|flags| flags & THREAD_HOLD != 0) {
         hold::executed(current);
     }
     Some(())
@@ -44,15 +56,29 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
 
 /// `sched_process_exit`, of a thread.
 #[inline(always)]
-pub fn exit(_: &TracePointContext) -> Option<()> {
-    let current = Current::in_scope()?;
-    if current.pid() == current.tid() {
-        emit::bare(KIND_EXIT, current);
-        hold::ended(current);
+pub fn exit(ctx: &TracePointContext) -> Option<()> {
+    let current = Current::any();
+    if is_last(ctx, current) {
+        if Current::in_scope().is_some() {
+            emit::bare(KIND_EXIT, current, Notice::Soon);
+            hold::ended(current);
+        }
+        PROGRAMS.remove(current.pid()).ok();
     }
+    // Whether in scope or not: it may have been, and left with its cgroup.
     CALLS.remove(current.id).ok();
     THREADS.remove(current.tid()).ok();
     Some(())
+}
+
+/// Whether the process ends with this thread. Kernels before 6.16 do not tell; there, its first thread
+/// stands for the process, although others may go on for a while.
+#[inline(always)]
+fn is_last(ctx: &TracePointContext, current: Current) -> bool {
+    match mem::constant(&EXIT_GROUP_DEAD) {
+        NO_FIELD => current.pid() == current.tid(),
+        offset => mem::field::<u8>(ctx, offset).is_some_and(|dead| dead != 0),
+    }
 }
 
 #[inline(always)]
@@ -60,4 +86,13 @@ fn follow(thread: u32, flags: u8) {
     if THREADS.insert(thread, flags, 0).is_err() {
         emit::lost(Loss::ScopeFull, 0);
     }
+}
+
+/// The process runs another program from here on: its connections are new ones, whatever their handles.
+/// Where the table has no room, a handle that the program before it had too goes on with its connection.
+#[inline(always)]
+fn another_program(current: Current) {
+    let Some(next) = NEXT_PROGRAM.get_ptr_mut(0) else { return };
+    let number = mem::fetch_add(next, 1) + 1;
+    PROGRAMS.insert(current.pid(), number as u32, 0).ok();
 }

@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::cli::{self, Action, Invocation, Request, Trace, Verbosity};
+use crate::cli::{self, Action, Invocation, Nothing, Request, Trace, Verbosity};
 use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
 use crate::event::End;
+use crate::explain::{self, ExplainError};
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
-use crate::plan::{ObjectHooks, Plan};
-use crate::session::{self, Session, SessionError};
+use crate::plan::{Hook, ObjectHooks, Plan};
+use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Kind, Selector, Target, TargetError};
 
@@ -24,13 +25,14 @@ mod follow;
 mod launch;
 mod report;
 mod stream;
+mod watch;
 
 pub use child::part;
 use ending::{CommandEnd, Endings};
-use follow::Follower;
 use launch::{Launch, LaunchError};
 pub use report::say;
 use stream::{Stream, StreamError};
+use watch::Watch;
 
 /// Why ctrace could not do what was asked.
 #[derive(Debug, Error)]
@@ -66,6 +68,9 @@ pub enum Failure {
         #[source]
         source: io::Error,
     },
+    /// An explanation.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     /// Signals cannot be handled.
     #[error("signals cannot be handled")]
     Signals(#[source] io::Error),
@@ -80,6 +85,7 @@ impl Failure {
                 Kind::NotPermitted => 4,
                 Kind::Failed => 1,
             },
+            Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } => 3,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
             Self::Session(_) | Self::Command(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => {
@@ -93,15 +99,16 @@ impl Failure {
 const REASONS: usize = 40;
 
 /// What to do about a target that has nothing to attach to.
-const NEXT_STEP: &str = "If a process that uses TLS starts later, start ctrace after it has. TLS libraries are \
-     recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have symbols of; \
-     run with -v to see each file.";
+const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
+     libraries are recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have \
+     symbols of; run with -v to see each file.";
 
 /// Does what the command line asks for. Gives the exit status: 0, or that of a command that was traced.
 pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     let Invocation { request, verbosity } = invocation;
     match request {
         Request::Trace(trace) => return start(*trace, verbosity).await,
+        Request::Explain(question, form) => explain::answer(&question, form).await?,
         Request::Schema => print(|out| writeln!(out, "{}", sink::schema().trim_end()))?,
         Request::Completion(shell) => print(|out| cli::write_completion(shell, out))?,
         Request::Manual => print(|out| cli::write_manual(out))?,
@@ -136,10 +143,13 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
 }
 
 async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Result<(), Failure> {
+    let mut mappings = None;
     if trace.action == Action::Run {
         session::prepare()?;
+        // Before anything is looked at: what is mapped in the meantime waits there.
+        mappings = Mappings::open().inspect_err(|error| tracing::warn!("{error}")).ok();
     }
-    let (mut target, discovery, mut plan) = tokio::select! {
+    let (target, mut discovery, mut plan) = tokio::select! {
         biased;
         end = endings.first() => {
             // A command that cannot begin has said why.
@@ -153,13 +163,14 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     if trace.action == Action::PrintPlan {
         return print(|out| sink::write_plan(&plan, out));
     }
-    if plan.objects.is_empty() && endings.command.is_none() {
+    let may_wait = endings.command.is_some() || trace.nothing == Nothing::Wait || target.waits();
+    if plan.objects.is_empty() && !may_wait {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     }
     let file = trace.output.as_deref().map(Output::create).transpose()?;
     let hold = endings.command.as_ref().map(Launch::pid);
     let mut session = load(trace, &plan, verbosity, hold)?;
-    attach(&mut session, &mut plan)?;
+    attach(&mut session, &mut plan, &mut discovery)?;
     report::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
     let output = match file {
@@ -167,14 +178,12 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         None => output(endings).map_err(|source| write_failure(trace, source))?,
     };
     let pipeline = pipeline(trace, &plan, &target, output);
-    // What began since the first look is looked for once more; from here on the kernel tells of it.
-    target.rescan();
-    let follower = Follower::start(discovery, verbosity, target.processes.iter().map(|process| process.pid));
+    let watch = Watch::new(target, discovery, mappings, trace.selector.runtime_sockets.clone());
     if let Some(command) = &mut endings.command {
         session.stopped().into_iter().for_each(|table| command.guard(table));
         command.let_go()?;
     }
-    let stream = Stream::new(&mut session, pipeline, &target, follower);
+    let stream = Stream::new(&mut session, pipeline, watch, verbosity);
     let summary = stream.run(endings).await.map_err(|source| match source {
         StreamError::Write(source) => write_failure(trace, source),
         StreamError::Session(error) => error.into(),
@@ -239,12 +248,15 @@ fn load(
 }
 
 /// Attaches everything; some failures are warnings, nothing but failures is an error.
-fn attach(session: &mut Session, plan: &mut Plan) -> Result<(), SessionError> {
+fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
     for object in &mut plan.objects {
         let failed = session.attach(object);
         attached += object.hooks.len() - failed.len();
+        if failed.len() == object.hooks.len() {
+            discovery.failed(object.id);
+        }
         for (index, error) in failed {
             tracing::warn!("{error}");
             first.get_or_insert(error);
@@ -260,13 +272,14 @@ fn attach(session: &mut Session, plan: &mut Plan) -> Result<(), SessionError> {
     }
 }
 
-/// What the pipeline needs to know of the hooks of an object, in their order.
-fn sites(object: &ObjectHooks) -> impl Iterator<Item = Site> {
-    object.hooks.iter().map(|hook| Site {
+/// What the pipeline needs to know of the hooks of an object, by their numbers.
+fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
+    let site = |hook: &Hook| Site {
         library: object.library.clone(),
         function: hook.function.clone(),
         callers: hook.callers.clone(),
-    })
+    };
+    object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
 fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipeline<Facts> {

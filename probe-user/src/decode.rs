@@ -4,7 +4,8 @@
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, FLAG_FAULT, Header, KIND_CALL, KIND_EXEC, KIND_EXIT, KIND_HELD,
+    CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, Header, KIND_CALL, KIND_CGROUP_GONE,
+    KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -24,10 +25,25 @@ pub enum Wire<'a> {
     },
     /// A process has ended.
     Exit(&'a Header),
-    /// A process executes another program.
+    /// A process executes another program; it need not be in scope.
     Exec(&'a Header),
-    /// A process has mapped code and is stopped.
+    /// A cgroup of the v2 hierarchy was made.
+    CgroupMade(Cgroup<'a>),
+    /// A cgroup of the v2 hierarchy was removed.
+    CgroupGone(Cgroup<'a>),
+    /// A process is stopped until userspace has looked at what it has mapped.
     Held(&'a Header),
+}
+
+/// What is told of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cgroup<'a> {
+    /// Inode number of its directory.
+    pub id: u64,
+    /// Depth below the root of the hierarchy, whose level is 0.
+    pub level: u32,
+    /// Path in the hierarchy: what its maker chose, up to [`probe_common::CGROUP_PATH`] bytes.
+    pub path: &'a [u8],
 }
 
 /// Why a record of the ring was refused. The BPF programs and this reader then disagree: a bug, or two
@@ -86,6 +102,9 @@ pub enum DecodeError {
         /// [`Call::length`].
         length: u64,
     },
+    /// A cgroup's path is not ended by NUL.
+    #[error("the path of a cgroup has no end")]
+    PathWithoutEnd,
     /// A chunk that is marked as unreadable has payload.
     #[error("an unreadable chunk has {chunk} bytes")]
     FaultWithData {
@@ -102,6 +121,8 @@ pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
         KIND_EXIT => Ok(Wire::Exit(header)),
         KIND_EXEC => Ok(Wire::Exec(header)),
         KIND_HELD => Ok(Wire::Held(header)),
+        KIND_CGROUP_MADE => cgroup(bytes).map(Wire::CgroupMade),
+        KIND_CGROUP_GONE => cgroup(bytes).map(Wire::CgroupGone),
         unknown => Err(DecodeError::Kind(unknown)),
     }
 }
@@ -128,6 +149,13 @@ fn call(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
         Some(data) => Ok(Wire::Call { head, data: Plaintext(data) }),
         None => Err(DecodeError::ChunkBeyondRecord { chunk, room: room.len() }),
     }
+}
+
+fn cgroup(bytes: &[u8]) -> Result<Cgroup<'_>, DecodeError> {
+    let (CgroupEvent { id, level, path, .. }, _) = prefix::<CgroupEvent>(bytes)?;
+    let end = memchr::memchr(0, path).ok_or(DecodeError::PathWithoutEnd)?;
+    let path = path.get(..end).ok_or(DecodeError::PathWithoutEnd)?;
+    Ok(Cgroup { id: *id, level: *level, path })
 }
 
 fn prefix<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<(&T, &[u8]), DecodeError> {
@@ -210,7 +238,7 @@ mod tests {
         assert!(matches!(decode(bytes.bytes()), Ok(Wire::Exec(_))));
         header.kind = KIND_HELD;
         let bytes = Aligned::new(&[header.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(Wire::Held(Header { pid: 7, .. }))));
+        assert!(matches!(decode(bytes.bytes()), Ok(Wire::Held(_))));
         header.kind = KIND_CALL;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Short { have: 48, need: 112 });
@@ -219,6 +247,27 @@ mod tests {
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Kind(99));
         let shifted = Aligned::new(&[&[0], header.as_bytes()]);
         assert_eq!(decode(&shifted.bytes()[1..]).unwrap_err(), DecodeError::Misaligned);
+    }
+
+    #[test]
+    fn cgroups_are_checked() {
+        let mut event = CgroupEvent::new_zeroed();
+        (event.header.kind, event.id, event.level) = (KIND_CGROUP_MADE, 42, 3);
+        // What follows the NUL is what was in the ring before.
+        event.path[..12].copy_from_slice(b"/a/b\n\xffc\0XYZ");
+        let expected = Cgroup { id: 42, level: 3, path: b"/a/b\n\xffc" };
+        let bytes = Aligned::new(&[event.as_bytes()]);
+        assert!(matches!(decode(bytes.bytes()), Ok(Wire::CgroupMade(made)) if made == expected));
+        let short = decode(&bytes.bytes()[..568]).unwrap_err();
+        assert_eq!(short, DecodeError::Short { have: 568, need: 576 });
+        event.header.kind = KIND_CGROUP_GONE;
+        event.path.fill(0);
+        let bytes = Aligned::new(&[event.as_bytes()]);
+        let expected = Cgroup { path: b"", ..expected };
+        assert!(matches!(decode(bytes.bytes()), Ok(Wire::CgroupGone(gone)) if gone == expected));
+        event.path.fill(b'/');
+        let bytes = Aligned::new(&[event.as_bytes()]);
+        assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::PathWithoutEnd);
     }
 
     #[test]
@@ -231,15 +280,20 @@ mod tests {
             state
         };
         for round in 0..20_000_usize {
-            let mut words: Vec<u64> = (0..round % 40).map(|_| random()).collect();
+            // Up to a little more than the longest fixed part.
+            let mut words: Vec<u64> = (0..round % 80).map(|_| random()).collect();
             if let Some(first) = words.first_mut() {
                 // Mostly a known kind: the header's check would hide the rest.
-                *first = (*first & !0xffff_ffff) | (random() % 5);
+                *first = (*first & !0xffff_ffff) | (random() % 8);
             }
             if round % 3 == 0 {
                 for word in words.iter_mut().skip(9) {
                     *word &= 0x0000_003f_0000_003f;
                 }
+            }
+            if round % 5 == 0 {
+                // A path without NUL.
+                words.iter_mut().skip(8).for_each(|word| *word |= 0x0101_0101_0101_0101);
             }
             let bytes = words.as_bytes();
             let _ = decode(bytes);

@@ -13,6 +13,7 @@ pub mod decode;
 pub mod discover;
 pub mod enrich;
 pub mod event;
+pub mod explain;
 pub mod object;
 pub mod pipeline;
 pub mod plan;

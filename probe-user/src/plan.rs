@@ -2,6 +2,7 @@
 //!
 //! Pure and serialisable, in a deterministic order; `--dry-run` prints it. Only [`crate::session`] acts on it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use probe_common::CallShape;
@@ -70,6 +71,9 @@ pub struct ObjectHooks {
     pub file: Arc<crate::rootfs::ForeignFile>,
     /// Processes that map it.
     pub pids: Vec<u32>,
+    /// Numbers of its hooks, in their order: what [`CallShape::site`] holds.
+    #[serde(skip)]
+    pub sites: Range<u32>,
     /// In the order of their offsets.
     pub hooks: Vec<Hook>,
 }

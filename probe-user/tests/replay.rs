@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ctrace::event::{Container, End, Executable, Image, Library, Origin, Process, Runtime, Summary};
-use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site};
+use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site, TaskEvent};
 use ctrace::sink::{Colour, Look, Options, Output, Payload, format, text};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
-    Call, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, Header, KIND_CALL, KIND_EXEC, KIND_EXIT, Loss,
-    LossCount,
+    Call, CgroupEvent, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, Header, KIND_CALL, KIND_CGROUP_GONE,
+    KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD, Loss, LossCount,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -291,6 +291,50 @@ fn hex_and_colour_are_as_checked_in() {
     pipeline.lost(Timestamp::UNIX_EPOCH, &lost).unwrap();
     pipeline.flush().unwrap();
     golden("hex-colour.txt", &shared.0.lock().unwrap());
+}
+
+#[test]
+fn what_happens_to_processes_and_cgroups_is_told_and_disturbs_no_call() {
+    let (mut pipeline, shared, forgotten) = pipeline("json", plain(), None);
+    let data = b"0123456789abcdefghij";
+    let mut parts = chunks(call(1, 20), data, 10);
+    let last = parts.pop().unwrap();
+    pipeline.bytes(parts[0].0.as_bytes()).unwrap();
+    let cgroup = |kind, path: &[u8]| {
+        let mut event = CgroupEvent::new_zeroed();
+        (event.header, event.id, event.level) = (header(kind, 77, b"dockerd"), 4711, 2);
+        event.path.fill(b'?');
+        event.path[..path.len()].copy_from_slice(path);
+        Raw::new(&[event.as_bytes()])
+    };
+    let bare = |kind, pid| Raw::new(&[header(kind, pid, b"other").as_bytes()]);
+    let others = [
+        cgroup(KIND_CGROUP_MADE, b"/docker/c\xffe\0"),
+        cgroup(KIND_CGROUP_MADE, b"no end"),
+        // Processes that are not the call's.
+        bare(KIND_EXEC, 4242),
+        bare(KIND_HELD, 4243),
+        bare(KIND_EXIT, 4242),
+        cgroup(KIND_CGROUP_GONE, b"/docker/c\0"),
+    ];
+    for raw in others {
+        pipeline.bytes(raw.0.as_bytes()).unwrap();
+    }
+    pipeline.bytes(last.0.as_bytes()).unwrap();
+    let expected = [
+        TaskEvent::CgroupMade { id: 4711, level: 2, path: "/docker/c\u{fffd}e".into() },
+        TaskEvent::Executed { pid: 4242, time: 0 },
+        TaskEvent::Held { pid: 4243 },
+        TaskEvent::Ended { pid: 4242 },
+        TaskEvent::CgroupGone { id: 4711 },
+    ];
+    assert_eq!(pipeline.take_task_events(), expected);
+    assert_eq!(pipeline.take_task_events(), []);
+    assert_eq!(*forgotten.lock().unwrap(), [4242, 4242]);
+    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();
+    assert_eq!((summary.calls, summary.bytes, summary.undecodable), (1, 20, 1));
+    let json = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(json.lines().count(), 2, "one whole call and the summary: {json}");
 }
 
 #[test]

@@ -6,7 +6,6 @@
  * Batches of calls are timed, never single ones, and are paced so that a tracer can keep up: one that loses data does
  * less work, and would look cheap. */
 #include "tls.h"
-#include <openssl/x509.h>
 
 enum { BATCH = 32, SIZE_MAX_CALL = 16384, BYTES_PER_SECOND = 40000000, CALLS_PER_SECOND = 25000 };
 
@@ -22,19 +21,6 @@ static uint64_t now(clockid_t clock) {
 static void payload_fill(void) {
     static const char LINE[] = "{\"order\":42,\"item\":\"coffee\",\"state\":\"shipped\",\"note\":\"thank you\"}\n";
     for (size_t at = 0; at < sizeof payload; at++) payload[at] = (unsigned char)LINE[at % (sizeof LINE - 1)];
-}
-
-static void certificate_into(SSL_CTX *context) {
-    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
-    X509 *certificate = X509_new();
-    X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(certificate), 86400);
-    X509_set_pubkey(certificate, key);
-    if (!X509_sign(certificate, key, EVP_sha256())) fail("cannot sign a certificate");
-    if (SSL_CTX_use_certificate(context, certificate) != 1 || SSL_CTX_use_PrivateKey(context, key) != 1)
-        fail("cannot use the certificate");
-    X509_free(certificate);
-    EVP_PKEY_free(key);
 }
 
 static void connect_pair(SSL **client, SSL **server) {

@@ -1,11 +1,10 @@
 /* A TLS server on 127.0.0.1 that does what the first line of a connection says:
  *   "PLAN up=SIZES down=SIZES"  step by step: reads up[i] bytes, then sends down[i] bytes with one SSL_write
  *   "GET ..."                   answers as an HTTP server does, until the client leaves
- * Its certificate is made in memory, so it needs no file. With --fork a child that never executes anything serves each
+ * With --fork a child that never executes anything serves each
  * connection, with --threads a thread does. */
 #include "tls.h"
 #include <getopt.h>
-#include <openssl/x509.h>
 #include <pthread.h>
 #include <sys/wait.h>
 
@@ -26,24 +25,6 @@ struct job {
 };
 
 static const char RESPONSE_BODY[] = "{\"order\":42,\"item\":\"coffee\",\"state\":\"shipped\"}";
-
-static void certificate_into(SSL_CTX *context) {
-    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
-    X509 *certificate = X509_new();
-    X509_set_version(certificate, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
-    X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(certificate), 86400);
-    X509_NAME *name = X509_get_subject_name(certificate);
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"localhost", -1, -1, 0);
-    X509_set_issuer_name(certificate, name);
-    X509_set_pubkey(certificate, key);
-    if (!X509_sign(certificate, key, EVP_sha256())) fail("cannot sign a certificate");
-    if (SSL_CTX_use_certificate(context, certificate) != 1 || SSL_CTX_use_PrivateKey(context, key) != 1)
-        fail("cannot use the certificate");
-    X509_free(certificate);
-    EVP_PKEY_free(key);
-}
 
 static void serve_http(struct peer *peer, char *request, size_t length) {
     char response[512];

@@ -12,6 +12,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
+#include <openssl/x509.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -205,6 +206,25 @@ static inline enum api api_parse(const char *text) {
     if (strcmp(text, "ex") == 0) return API_EX;
     fail("--api is plain or ex, not %s", text);
     return API_PLAIN;
+}
+
+/* A certificate for a server, made in memory: it needs no file. */
+static inline void certificate_into(SSL_CTX *context) {
+    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
+    X509 *certificate = X509_new();
+    X509_set_version(certificate, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
+    X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), 86400);
+    X509_NAME *name = X509_get_subject_name(certificate);
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"localhost", -1, -1, 0);
+    X509_set_issuer_name(certificate, name);
+    X509_set_pubkey(certificate, key);
+    if (!X509_sign(certificate, key, EVP_sha256())) fail("cannot sign a certificate");
+    if (SSL_CTX_use_certificate(context, certificate) != 1 || SSL_CTX_use_PrivateKey(context, key) != 1)
+        fail("cannot use the certificate");
+    X509_free(certificate);
+    EVP_PKEY_free(key);
 }
 
 #endif

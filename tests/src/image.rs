@@ -87,6 +87,15 @@ pub mod images {
             .program(&program("mapper")?, "/mapper")
     }
 
+    /// A program that loads OpenSSL while it runs, and one that does nothing.
+    pub fn late() -> Result<Image> {
+        let tree = Tree::new()
+            .program(&program("tls-late")?, "/app/tls-late")?
+            .program(&program("exchange.so")?, "/app/exchange.so")?
+            .program(&program("idle")?, "/idle")?;
+        Image::build("late", &tree)
+    }
+
     /// Programs that load the system's OpenSSL.
     pub fn tls() -> Result<Image> {
         Image::build("tls", &tls_tree()?)

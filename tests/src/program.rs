@@ -21,6 +21,8 @@ struct Recipe {
 }
 
 const SHARED: &[&str] = &["-lssl", "-lcrypto", "-pthread"];
+/// Loaded by a running program.
+const PLUGIN: &[&str] = &["-shared", "-fPIC", "-lssl", "-lcrypto", "-pthread"];
 /// OpenSSL inside the executable, with its symbols: what a statically linked program looks like.
 const STATIC: &[&str] = &["-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
 /// Finds `libbundle.so` beside itself.
@@ -43,6 +45,8 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "bench-tls", source: Some("bench-tls.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },
+    Recipe { name: "exchange.so", source: Some("exchange.c"), needs: &[], flags: PLUGIN },
+    Recipe { name: "tls-late", source: Some("tls-late.c"), needs: &["exchange.so"], flags: &["-ldl"] },
     Recipe { name: "tls-server-static", source: Some("tls-server.c"), needs: &[], flags: STATIC },
     Recipe { name: "tls-client-static", source: Some("tls-client.c"), needs: &[], flags: STATIC },
     Recipe { name: "libbundle.so", source: None, needs: &[], flags: BUNDLE },

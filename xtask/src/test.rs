@@ -45,9 +45,9 @@ impl Program {
 /// The command itself. Failed tests are an exit status and no error: the line of numbers comes last.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let begin = Instant::now();
-    let undone = setup::prepare(setup::Options::default())?;
-    // Without a compiler or a BPF toolchain nothing is worth starting; without Docker a lot is.
-    setup::require(undone.iter().filter(|step| step.name != setup::DOCKER))?;
+    let undone = setup::prepare(setup::Options { engines: true, ..setup::Options::default() })?;
+    // Without a compiler or a BPF toolchain nothing is worth starting; without container engines a lot is.
+    setup::require(undone.iter().filter(|step| !setup::LIVE.contains(&&*step.name)))?;
 
     let mut tally = if options.filter.is_none() { tidy::check_all() } else { Tally::default() };
     build::release()?;
@@ -107,8 +107,8 @@ fn live_obstacle(options: &Options, undone: &[Undone]) -> Result<Option<String>>
     if !may_trace(&status) {
         return Ok(Some("root has no CAP_SYS_ADMIN here, as in an unprivileged container".to_owned()));
     }
-    match undone.iter().find(|step| step.name == setup::DOCKER) {
-        Some(docker) => bail!("no Docker engine: {}", docker.why),
+    match undone.iter().find(|step| setup::LIVE.contains(&&*step.name)) {
+        Some(step) => bail!("no {}: {}", step.name, step.why),
         None => Ok(None),
     }
 }

@@ -1,135 +1,216 @@
-//! Processes that execute another program while they are traced: what they map is looked into as well.
+//! What processes map while they are traced is looked into as well, beside the stream: a file system that does
+//! not answer holds up nothing.
 //!
-//! A library that others map already needs nothing: its probes fire for every process in scope.
+//! A library that others map already needs nothing: its probes fire for every process in scope. Owns the queue
+//! of what is to be looked at. It attaches nothing itself.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::report;
-use crate::cli::Verbosity;
-use crate::discover::Discovery;
-use crate::plan::ObjectHooks;
+use crate::discover::{Discovery, Versioned};
+use crate::plan::{ObjectHooks, ObjectId};
+use crate::rootfs::Mapping;
+use crate::target::proc::Proc;
 
-/// When a process is looked into after it has executed a program: when the dynamic linker has mapped what
-/// the program is linked against, and when an interpreter has loaded its first modules.
-const LOOKS: [Duration; 4] =
-    [Duration::from_millis(5), Duration::from_millis(50), Duration::from_millis(300), Duration::from_secs(2)];
+/// What waits for its turn at the most. When there is more, everything is looked at once more in the end.
+const QUEUE: usize = 4096;
 
-/// Processes and objects that wait for their turn. What does not fit is not looked into.
-const QUEUE: usize = 1024;
+/// How often a process is looked for that has told of its end and still has threads: the first thread of a
+/// process may end before the others.
+const LEAVING: Duration = Duration::from_secs(1);
 
-/// Why a process is to be looked into.
-enum Request {
-    /// It executes another program.
-    Executed(u32),
-    /// It has mapped code, and waits.
+/// Something has happened to a process of the target, or to what is attached.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It has come into scope, or executes another program.
+    Process(u32),
+    /// It has mapped a file executable and waits for [`Found::All`].
     Held(u32),
+    /// It has mapped a file executable.
+    Mapped(u32, Mapping, MappedAt),
+    /// Its first thread has ended.
+    Ended(u32),
+    /// Everything else may have happened: these are all there are.
+    All(Vec<u32>),
+    /// An object could not be attached to.
+    Failed(ObjectId),
 }
 
-/// What comes of it.
+/// Nanoseconds of `CLOCK_MONOTONIC` when the kernel told of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MappedAt(pub(super) u64);
+
+impl MappedAt {
+    /// How long ago that was.
+    pub(super) fn elapsed(self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+        now.saturating_sub(Duration::from_nanos(self.0))
+    }
+}
+
+/// What there is to do.
+#[derive(Debug)]
 pub(super) enum Found {
-    /// An object that is not attached to yet.
-    Object(ObjectHooks),
+    /// Attach to an object that a process maps; the time is that of the mapping, if it is what told of it.
+    Attach(u32, ObjectHooks, Option<MappedAt>),
+    /// Name a library with its version from now on.
+    Version(Versioned),
     /// All objects of a process that waits were told of.
     All(u32),
+    /// Detach from objects that nobody maps any more.
+    Detach(Vec<ObjectId>),
 }
 
-/// Looks into processes beside the stream, so that a file system that does not answer holds up nothing.
+/// The end of the queue that the stream holds.
 pub(super) struct Follower {
-    requests: mpsc::Sender<Request>,
+    news: mpsc::Sender<News>,
     found: mpsc::Receiver<Found>,
-    verbosity: Verbosity,
+    overflown: bool,
 }
 
 impl Follower {
-    /// Starts with what is known already, and looks once more into some processes.
-    pub(super) fn start(
-        discovery: Discovery,
-        verbosity: Verbosity,
-        again: impl IntoIterator<Item = u32>,
-    ) -> Self {
-        let now = Instant::now();
-        let due = (0..).zip(again).map(|(counter, pid)| ((now, counter), pid)).collect();
-        let (requests, asked) = mpsc::channel(QUEUE);
+    /// Goes on from what is known already.
+    pub(super) fn start(discovery: Discovery) -> Self {
+        let (news, received) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
-        tokio::spawn(look(discovery, due, asked, results));
-        Self { requests, found, verbosity }
+        let looker = Looker { discovery, leaving: BTreeSet::new(), look_again: None, results };
+        tokio::spawn(looker.run(received));
+        Self { news, found, overflown: false }
     }
 
-    /// A process executes another program.
-    pub(super) fn executed(&self, pid: u32) {
-        if self.requests.try_send(Request::Executed(pid)).is_err() {
-            tracing::warn!("too many programs are started at once: process {pid} is not looked into");
-        }
+    /// Tells. What finds no room is given back.
+    pub(super) fn tell(&mut self, news: News) -> Result<(), News> {
+        self.news.try_send(news).map_err(|error| {
+            self.overflown = true;
+            error.into_inner()
+        })
     }
 
-    /// A process has mapped code and waits for [`Found::All`]. False if it waits in vain.
-    pub(super) fn held(&self, pid: u32) -> bool {
-        self.requests.try_send(Request::Held(pid)).is_ok()
+    /// Whether news were dropped and there is room again: time to tell of [`News::All`].
+    pub(super) fn take_overflow(&mut self) -> bool {
+        self.overflown && self.news.capacity() > QUEUE / 2 && std::mem::take(&mut self.overflown)
     }
 
-    /// What was found next. Cancel safe.
+    /// Something was missed elsewhere.
+    pub(super) fn distrust(&mut self) {
+        self.overflown = true;
+    }
+
+    /// What there is to do next. Cancel safe.
     pub(super) async fn next(&mut self) -> Found {
         match self.found.recv().await {
             Some(found) => found,
             None => std::future::pending().await,
         }
     }
-
-    /// Says that an object has been attached to.
-    pub(super) fn attached(&self, object: &ObjectHooks) {
-        report::attached_later(object, self.verbosity);
-    }
 }
 
-/// `due` is by time; the counter keeps apart what is due at the same instant.
-async fn look(
-    mut discovery: Discovery,
-    mut due: BTreeMap<(Instant, u64), u32>,
-    mut requests: mpsc::Receiver<Request>,
+/// The other end.
+struct Looker {
+    discovery: Discovery,
+    /// Processes whose first thread has ended, and others have not.
+    leaving: BTreeSet<u32>,
+    look_again: Option<Instant>,
     results: mpsc::Sender<Found>,
-) {
-    let mut counter = due.len() as u64;
-    loop {
-        let first = due.first_key_value().map(|(key, _)| *key);
-        tokio::select! {
-            biased;
-            request = requests.recv() => match request {
-                Some(Request::Executed(pid)) => for delay in LOOKS {
-                    counter += 1;
-                    due.insert((Instant::now() + delay, counter), pid);
+}
+
+impl Looker {
+    /// Until the stream has gone.
+    async fn run(mut self, mut received: mpsc::Receiver<News>) {
+        loop {
+            let due = self.discovery.due().map(Instant::from_std);
+            let going = tokio::select! {
+                news = received.recv() => match news {
+                    Some(news) => self.take(news).await,
+                    None => return,
                 },
-                Some(Request::Held(pid)) => {
-                    if tell(&mut discovery, pid, &results).await.is_err() || results.send(Found::All(pid)).await.is_err() {
-                        return;
-                    }
+                () = at(self.look_again) => {
+                    self.look_again();
+                    Ok(())
                 }
-                None => return,
-            },
-            () = at(first.map(|(instant, _)| instant)) => {
-                let Some((_, pid)) = due.pop_first() else { continue };
-                if tell(&mut discovery, pid, &results).await.is_err() {
-                    return;
-                }
+                () = at(due) => self.let_go().await,
+            };
+            if going.is_err() {
+                return;
             }
+        }
+    }
+
+    async fn take(&mut self, news: News) -> Result<(), Gone> {
+        match news {
+            News::Process(pid) => self.process(pid).await,
+            News::Held(pid) => {
+                self.process(pid).await?;
+                self.results.send(Found::All(pid)).await.map_err(|_| Gone)
+            }
+            News::Mapped(pid, mapping, at) => {
+                for object in self.discovery.mapped(pid, &mapping).await {
+                    self.attach(pid, object, Some(at)).await?;
+                }
+                for library in self.discovery.versions(pid).await {
+                    self.results.send(Found::Version(library)).await.map_err(|_| Gone)?;
+                }
+                Ok(())
+            }
+            News::Ended(pid) => {
+                self.ended(pid);
+                Ok(())
+            }
+            News::All(pids) => {
+                let proc = Proc::default();
+                self.discovery.forget_dead(|pid| proc.process(pid).is_some());
+                for pid in pids {
+                    self.process(pid).await?;
+                }
+                Ok(())
+            }
+            News::Failed(id) => {
+                self.discovery.failed(id);
+                Ok(())
+            }
+        }
+    }
+
+    async fn process(&mut self, pid: u32) -> Result<(), Gone> {
+        for object in self.discovery.process(pid).await {
+            self.attach(pid, object, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn attach(&self, pid: u32, object: ObjectHooks, at: Option<MappedAt>) -> Result<(), Gone> {
+        self.results.send(Found::Attach(pid, object, at)).await.map_err(|_| Gone)
+    }
+
+    async fn let_go(&mut self) -> Result<(), Gone> {
+        let ids = self.discovery.let_go();
+        self.results.send(Found::Detach(ids)).await.map_err(|_| Gone)
+    }
+
+    fn ended(&mut self, pid: u32) {
+        if Proc::default().threads(pid).iter().any(|thread| *thread != pid) {
+            self.leaving.insert(pid);
+            self.look_again.get_or_insert_with(|| Instant::now() + LEAVING);
+        } else {
+            self.leaving.remove(&pid);
+            self.discovery.ended(pid);
+        }
+    }
+
+    fn look_again(&mut self) {
+        self.look_again = None;
+        for pid in self.leaving.clone() {
+            self.ended(pid);
         }
     }
 }
 
-/// Looks into a process. An error when nobody wants to know.
-async fn tell(
-    discovery: &mut Discovery,
-    pid: u32,
-    results: &mpsc::Sender<Found>,
-) -> Result<(), mpsc::error::SendError<Found>> {
-    for object in discovery.more(pid).await {
-        results.send(Found::Object(object)).await?;
-    }
-    Ok(())
-}
+/// The stream has gone.
+struct Gone;
 
 async fn at(instant: Option<Instant>) {
     match instant {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
-use crate::event::Summary;
+use crate::event::{Container, Origin, Summary};
 use crate::plan::{ObjectHooks, Plan};
 use crate::sink::text;
 use crate::target::Target;
@@ -20,6 +21,10 @@ pub fn say(line: &dyn Display) {
 /// Says what is attached, one line per container and library, and that tracing has begun.
 pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
+        if plan.objects.is_empty() && trace.command.is_empty() {
+            let selector = &trace.selector;
+            say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
+        }
         for line in lines(plan, target) {
             say(&line);
         }
@@ -42,12 +47,21 @@ pub(super) fn is_for_records(trace: &Trace) -> bool {
     !trace.command.is_empty() && trace.output.is_none() && trace.format.name != "text"
 }
 
-/// Says that a process has brought an object that was not known at the start.
-pub(super) fn attached_later(object: &ObjectHooks, verbosity: Verbosity) {
+/// Says that a process has brought an object that was not known at the start. The container's name may not be
+/// known yet, or never.
+pub(super) fn attached_later(
+    origin: &Origin,
+    object: &ObjectHooks,
+    took: Option<Duration>,
+    verbosity: Verbosity,
+) {
     if verbosity >= Verbosity::Normal {
-        for pid in &object.pids {
-            say(&format_args!("process {pid}, started since: {}", library(object)));
-        }
+        let place = container_name(origin.container.as_deref());
+        say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
+    }
+    if let (true, Some(took)) = (verbosity >= Verbosity::Verbose, took) {
+        let (library, took) = (object.library.name.escape_debug(), took.as_secs_f64() * 1000.0);
+        say(&format_args!("attached to {library} {took:.1} ms after it was mapped"));
     }
 }
 
@@ -77,7 +91,11 @@ fn lines(plan: &Plan, target: &Target) -> Vec<String> {
 /// The container of a process, or that it has none.
 fn place(target: &Target, pid: u32) -> String {
     let process = target.processes.iter().find(|process| process.pid == pid);
-    match process.and_then(|process| process.container.as_deref()) {
+    container_name(process.and_then(|process| process.container.as_deref()))
+}
+
+fn container_name(container: Option<&Container>) -> String {
+    match container {
         Some(container) => {
             let short_id = container.id.get(..12).unwrap_or(&container.id);
             container.name.as_deref().unwrap_or(short_id).escape_debug().to_string()

@@ -9,13 +9,16 @@ use probe_common::{Loss, LossCount};
 use thiserror::Error;
 
 use super::ending::Endings;
-use super::follow::{Follower, Found};
+use super::follow::{Found, MappedAt};
+use super::report;
+use super::watch::{Occurrence, Watch};
+use crate::cli::Verbosity;
+use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
 use crate::pipeline::Pipeline;
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
-use crate::target::Target;
 use crate::target::proc::Proc;
 
 /// How often losses are read and the target is looked after, while there is something to do.
@@ -43,16 +46,14 @@ pub(super) enum StreamError {
 pub(super) struct Stream<'a> {
     session: &'a mut Session,
     pipeline: Pipeline<Facts>,
-    target: &'a Target,
-    follower: Follower,
+    watch: Watch,
+    verbosity: Verbosity,
     proc: Proc,
     housekeeping: Instant,
     looking: Instant,
     forgetting: Instant,
     /// What was lost so far.
     lost: Vec<(Loss, LossCount)>,
-    /// Whether a process of the target has ended since the target was looked after.
-    gone: bool,
     /// Whether a process of the target has ended since connections were forgotten.
     ended: bool,
 }
@@ -62,36 +63,33 @@ impl<'a> Stream<'a> {
     pub(super) fn new(
         session: &'a mut Session,
         pipeline: Pipeline<Facts>,
-        target: &'a Target,
-        follower: Follower,
+        watch: Watch,
+        verbosity: Verbosity,
     ) -> Self {
         let now = Instant::now();
         Self {
             session,
             pipeline,
-            target,
-            follower,
+            watch,
+            verbosity,
             proc: Proc::default(),
             housekeeping: now,
             looking: now,
             forgetting: now,
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
-            gone: false,
             ended: false,
         }
     }
 
     /// Streams until the end, and reports it.
     pub(super) async fn run(mut self, endings: &mut Endings) -> Result<Summary, StreamError> {
+        self.watch.catch_up(self.session);
         loop {
             let end = tokio::select! {
                 biased;
                 end = endings.first() => Some(end),
-                found = self.follower.next() => {
-                    match found {
-                        Found::Object(object) => self.attach(&object),
-                        Found::All(pid) => self.session.resume(pid),
-                    }
+                occurrence = self.watch.next() => {
+                    self.occurrence(occurrence);
                     None
                 }
                 () = self.session.wait() => self.round()?,
@@ -102,16 +100,35 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn attach(&mut self, object: &ObjectHooks) {
+    fn occurrence(&mut self, occurrence: Occurrence) {
+        match occurrence {
+            Occurrence::Found(Found::Attach(pid, object, at)) => self.attach(pid, &object, at),
+            Occurrence::Found(Found::Version(Versioned { sites, library })) => {
+                self.pipeline.set_library(sites, &library);
+            }
+            Occurrence::Found(Found::All(pid)) => self.session.resume(pid),
+            Occurrence::Found(Found::Detach(objects)) => {
+                for object in objects {
+                    self.session.detach(object);
+                }
+            }
+            Occurrence::Mapped(events) => self.watch.mapped(events, self.session),
+            Occurrence::Listed(listing) => self.watch.listed(&listing, self.session),
+        }
+    }
+
+    fn attach(&mut self, pid: u32, object: &ObjectHooks, at: Option<MappedAt>) {
         // The sites first: the first record may come before attach returns.
-        self.pipeline.add_sites(super::sites(object));
+        self.pipeline.set_sites(super::sites(object));
         let failed = self.session.attach(object);
         for (_, error) in &failed {
             tracing::warn!("{error}");
         }
-        if failed.len() < object.hooks.len() {
-            self.follower.attached(object);
+        if failed.len() == object.hooks.len() {
+            return self.watch.failed(object.id);
         }
+        let origin = self.pipeline.origins_mut().look_up(pid);
+        report::attached_later(&origin, object, at.map(MappedAt::elapsed), self.verbosity);
     }
 
     /// Takes what is in the ring. Tells why to end, if there is a reason.
@@ -121,11 +138,6 @@ impl<'a> Stream<'a> {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Some(End::OutputClosed)),
             Err(error) => return Err(error.into()),
         };
-        for pid in self.pipeline.take_held() {
-            if !self.follower.held(pid) {
-                self.session.resume(pid);
-            }
-        }
         if self.pipeline.is_complete() {
             return Ok(Some(End::Count));
         }
@@ -158,18 +170,20 @@ impl<'a> Stream<'a> {
             self.pipeline.idle(now)?;
             self.pipeline.flush()?;
         }
-        self.gone |= self.follow();
+        let events = self.pipeline.take_task_events();
+        self.watch.tasks(events, self.session);
+        self.watch.look_after(now, self.session);
         if now.duration_since(self.housekeeping) < HOUSEKEEPING {
             return Ok(None);
         }
         self.housekeeping = now;
         let lost = self.report_losses()?;
         // What was lost may have told of an end.
-        let gone = std::mem::take(&mut self.gone) || lost;
+        let gone = self.watch.take_ended() || lost;
         self.ended |= gone;
         if gone || now.duration_since(self.looking) >= LOOKING {
             self.looking = now;
-            if !self.target.any_alive() && !self.session.follows_threads()? {
+            if !self.watch.target().any_alive() && !self.session.follows_threads()? {
                 return Ok(Some(End::TargetEnded));
             }
         }
@@ -188,21 +202,11 @@ impl<'a> Stream<'a> {
         if any {
             // The record that a process has ended may be among it, and its id be another process's by now.
             self.pipeline.origins_mut().distrust();
+            self.watch.distrust();
             self.pipeline.lost(Timestamp::now(), &lost)?;
             self.lost = lost;
         }
         Ok(any)
-    }
-
-    /// Has processes looked into that execute another program. Tells whether any process has ended.
-    fn follow(&mut self) -> bool {
-        let changed = self.pipeline.origins_mut().take_changed();
-        let (living, gone): (Vec<u32>, Vec<u32>) =
-            changed.into_iter().partition(|pid| self.proc.process(*pid).is_some());
-        for pid in living {
-            self.follower.executed(pid);
-        }
-        !gone.is_empty()
     }
 
     fn finish(mut self, mut end: End) -> Result<Summary, StreamError> {

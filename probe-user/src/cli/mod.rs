@@ -6,21 +6,28 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use clap::builder::{NonEmptyStringValueParser, Styles};
+use clap::builder::Styles;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::explain::{Form, Question};
 use crate::sink;
-use crate::target::{ContainerName, Criteria, Selector};
+use crate::target::Selector;
 
+mod explain;
+mod target;
 mod value;
+
+use target::TargetArgs;
 
 /// What the user wants done.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Trace.
     Trace(Box<Trace>),
+    /// Explain what is there, and why something is not.
+    Explain(Question, Form),
     /// Print the JSON Schema of the records.
     Schema,
     /// Print a shell's completion script.
@@ -50,8 +57,19 @@ pub struct Trace {
     pub max_bytes: u32,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
+    /// Whether it is an error that there is nothing to attach to.
+    pub nothing: Nothing,
     /// Whether to act, or to print what would be done.
     pub action: Action,
+}
+
+/// What to do when there is nothing to attach to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nothing {
+    /// Tell why, and end, unless the selection is one that takes what starts later.
+    Error,
+    /// Wait for it.
+    Wait,
 }
 
 /// Whether to act.
@@ -113,6 +131,10 @@ command's own, 128 + its signal, 126 when it cannot be executed, 127 when it is 
 enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<SslArgs>),
+    /// List the processes that use TLS, and whether ctrace would see what they say
+    Ps(explain::PsArgs),
+    /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
+    Inspect(explain::InspectArgs),
     /// Print the JSON Schema of the records that `-o json` writes
     Schema,
     /// Print a completion script: `ctrace completion bash > /etc/bash_completion.d/ctrace`
@@ -128,7 +150,10 @@ const SSL_EXAMPLES: &str = "\
 Examples:
   ctrace ssl --container web                       what container web sends and receives over TLS
   ctrace ssl --pid 2543 --hex                      a process and its descendants, as a hex dump
+  ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
+  ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
+  ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
   ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
   ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
@@ -136,7 +161,7 @@ Examples:
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 #[derive(Args, Debug)]
-#[command(after_help = SSL_EXAMPLES)]
+#[command(after_help = format!("{}\n\n{SSL_EXAMPLES}", target::MEANING))]
 struct SslArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -144,27 +169,13 @@ struct SslArgs {
     output: OutputArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    /// Go on although there is nothing to attach to yet: a program that is started, or a library that is loaded
+    /// later, is attached to then
+    #[arg(short, long)]
+    wait: bool,
     /// Print what would be attached where, as JSON, and load nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "What to trace")]
-#[group(required = true, multiple = true, id = "target")]
-struct TargetArgs {
-    /// A container: its name, its id, or a unique prefix of either (repeatable)
-    #[arg(short, long = "container", value_name = "NAME|ID", group = "target", value_parser = NonEmptyStringValueParser::new())]
-    containers: Vec<String>,
-    /// A process and its descendants; of a PID namespace's first process, the whole namespace (repeatable)
-    #[arg(short, long = "pid", value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pids: Vec<u32>,
-    /// Every process on the machine
-    #[arg(short, long, group = "target")]
-    all: bool,
-    /// A command to start, with everything that it starts, from its first call on; its standard output stays its own
-    #[arg(last = true, value_name = "COMMAND", group = "target")]
-    command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
@@ -211,6 +222,18 @@ enum Color {
     Never,
 }
 
+impl Color {
+    /// Whether text on one of our standard streams is coloured.
+    fn for_stream(self, stream: &impl io::IsTerminal) -> sink::Colour {
+        let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        match self {
+            Self::Always => sink::Colour::On,
+            Self::Auto if stream.is_terminal() && wanted() => sink::Colour::On,
+            Self::Auto | Self::Never => sink::Colour::Off,
+        }
+    }
+}
+
 /// Parses the process's arguments. Prints help, version or a usage error itself and exits (0 or 2).
 pub fn parse() -> Invocation {
     let cli = Cli::parse();
@@ -225,11 +248,17 @@ pub fn parse() -> Invocation {
             args.check();
             Request::Trace(Box::new((*args).into()))
         }
+        Command::Ps(args) => explain(args.question()),
+        Command::Inspect(args) => explain(args.question()),
         Command::Schema => Request::Schema,
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,
     };
     Invocation { request, verbosity }
+}
+
+fn explain((question, form): (Question, Form)) -> Request {
+    Request::Explain(question, form)
 }
 
 /// Writes the completion script of `shell`.
@@ -256,7 +285,7 @@ pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
 impl SslArgs {
     /// Ends with a usage error for what clap cannot tell.
     fn check(&self) {
-        if self.dry_run && !self.target.command.is_empty() {
+        if self.dry_run && !self.target.command().is_empty() {
             let what = "--dry-run cannot tell what a command will map before it has run; start the command yourself, and \
                         use --dry-run --pid";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
@@ -265,26 +294,21 @@ impl SslArgs {
 }
 
 impl From<SslArgs> for Trace {
-    fn from(mut args: SslArgs) -> Self {
-        let command = std::mem::take(&mut args.target.command);
-        let SslArgs { target, output, limits, dry_run } = args;
-        let is_terminal = if command.is_empty() {
-            io::IsTerminal::is_terminal(&io::stdout())
-        } else {
-            io::IsTerminal::is_terminal(&io::stderr())
-        };
-        let to_terminal = output.output.is_none() && is_terminal;
-        let coloured = match output.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => to_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    fn from(args: SslArgs) -> Self {
+        let command = args.target.command().to_vec();
+        let SslArgs { target, output, limits, wait, dry_run } = args;
+        let colour = match output.color {
+            // A file is not looked at now.
+            Color::Auto if output.output.is_some() => sink::Colour::Off,
+            when if command.is_empty() => when.for_stream(&io::stdout()),
+            when => when.for_stream(&io::stderr()),
         };
         Self {
             selector: target.into(),
             command,
             format: output.format,
             look: sink::Look {
-                colour: if coloured { sink::Colour::On } else { sink::Colour::Off },
+                colour,
                 payload: if output.hex { sink::Payload::Hex } else { sink::Payload::Auto },
             },
             output: output.output,
@@ -292,16 +316,9 @@ impl From<SslArgs> for Trace {
             duration: limits.duration,
             max_bytes: limits.max_bytes,
             ring_bytes: limits.ring_size,
+            nothing: if wait { Nothing::Wait } else { Nothing::Error },
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }
-    }
-}
-
-impl From<TargetArgs> for Selector {
-    fn from(args: TargetArgs) -> Self {
-        let names = args.containers.into_iter().map(|name| ContainerName { runtime: None, name });
-        let containers = Criteria { names: names.collect(), ..Criteria::default() };
-        Self { all: args.all, containers, pids: args.pids, ..Self::default() }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A fact that cannot be had (the process is gone, no runtime answers) is absent; it never costs data.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use probe_common::Header;
@@ -24,14 +24,16 @@ pub struct Facts {
     living: HashMap<u32, Arc<Origin>>,
     /// Processes that have ended or that execute another program: right only if /proc knows no better.
     stale: HashMap<u32, Arc<Origin>>,
-    changed: BTreeSet<u32>,
+    /// [`Containers::version`] of what `living` was read from.
+    version: u64,
 }
 
 impl Facts {
     /// Reads the facts of the processes that are there now.
     pub fn new(containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
-        let mut facts =
-            Self { containers, living: HashMap::new(), stale: HashMap::new(), changed: BTreeSet::new() };
+        let version = containers.version();
+        let (living, stale) = (HashMap::new(), HashMap::new());
+        let mut facts = Self { containers, living, stale, version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             facts.living.insert(pid, Arc::new(origin));
@@ -39,9 +41,9 @@ impl Facts {
         facts
     }
 
-    /// Processes that have ended, or execute another program, since this was called last.
-    pub fn take_changed(&mut self) -> BTreeSet<u32> {
-        std::mem::take(&mut self.changed)
+    /// What is known of a process that is there.
+    pub fn look_up(&mut self, pid: u32) -> Origin {
+        self.containers.origin(pid, NO_CGROUP)
     }
 
     /// To be called when records were lost: what was not seen may have changed anything. Every process is
@@ -65,14 +67,28 @@ impl Facts {
         let origin = self.containers.origin(header.pid, header.cgroup);
         let has_gone = origin.process.vpid.is_none();
         match self.stale.get(&header.pid) {
-            Some(stale) if has_gone => Arc::clone(stale),
+            Some(stale) if has_gone => Arc::new(self.renamed(stale)),
             _ => Arc::new(origin),
         }
+    }
+
+    /// A container's name may have been learned since.
+    fn renamed(&self, stale: &Origin) -> Origin {
+        let container = stale.container.as_ref().map(|known| match &known.name {
+            Some(_) => Arc::clone(known),
+            None => self.containers.get(&known.id),
+        });
+        Origin { container, ..stale.clone() }
     }
 }
 
 impl Origins for Facts {
     fn origin(&mut self, header: &Header) -> Arc<Origin> {
+        let version = self.containers.version();
+        if version != self.version {
+            self.version = version;
+            self.distrust();
+        }
         if let Some(origin) = self.living.get(&header.pid) {
             return Arc::clone(origin);
         }
@@ -82,7 +98,6 @@ impl Origins for Facts {
     }
 
     fn forget(&mut self, pid: u32) {
-        self.changed.insert(pid);
         self.retire(pid);
     }
 }

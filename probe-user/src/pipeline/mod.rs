@@ -4,8 +4,10 @@
 //! world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere. It never loses
 //! captured bytes, never reads a clock or /proc, and never drops a record without counting it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,16 +21,18 @@ use crate::sink::Sink;
 mod clock;
 mod join;
 mod report;
+mod task;
 
 pub use clock::Clock;
 use join::Join;
 use report::Report;
+pub use task::TaskEvent;
 
 /// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
 /// pieces.
 const WAITING_BYTES: usize = 32 * 1024 * 1024;
 
-/// What a hook is, by its number: the place in the table of sites is [`Call::site`].
+/// What a hook is, by its number: [`Call::site`].
 #[derive(Clone, Debug)]
 pub struct Site {
     /// The library that it is in.
@@ -58,8 +62,8 @@ pub trait Origins: fmt::Debug {
 /// The outside of a pipeline.
 #[derive(Debug)]
 pub struct Setup<O> {
-    /// What the hooks are.
-    pub sites: Vec<Site>,
+    /// What the hooks are, by their numbers.
+    pub sites: HashMap<u32, Site>,
     /// What is known of processes.
     pub origins: O,
     /// When the kernel's times are.
@@ -81,8 +85,8 @@ pub struct Pipeline<O> {
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
-    held: Vec<u32>,
     lost: Vec<(Loss, LossCount)>,
+    tasks: Vec<TaskEvent>,
 }
 
 impl<O: Origins> Pipeline<O> {
@@ -95,14 +99,23 @@ impl<O: Origins> Pipeline<O> {
             started,
             count,
             undecodable: 0,
-            held: Vec::new(),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
+            tasks: Vec::new(),
         }
     }
 
-    /// Adds hooks that were attached later; their numbers go on from those before.
-    pub fn add_sites(&mut self, sites: impl IntoIterator<Item = Site>) {
+    /// Tells what hooks are that are attached later, by their numbers.
+    pub fn set_sites(&mut self, sites: impl IntoIterator<Item = (u32, Site)>) {
         self.report.sites.extend(sites);
+    }
+
+    /// Tells better what the library of these hooks is.
+    pub fn set_library(&mut self, sites: Range<u32>, library: &Arc<Library>) {
+        for site in sites {
+            if let Some(site) = self.report.sites.get_mut(&site) {
+                site.library = Arc::clone(library);
+            }
+        }
     }
 
     /// What is known of processes, to add to it.
@@ -125,18 +138,41 @@ impl<O: Origins> Pipeline<O> {
     pub fn wire(&mut self, wire: Wire<'_>) -> io::Result<()> {
         match wire {
             Wire::Call { head, data } => self.call(head, data),
-            Wire::Exit(header) | Wire::Exec(header) => {
-                self.join.end_process(header.pid, &mut |piece| self.report.piece(&piece))?;
-                self.origins.forget(header.pid);
+            Wire::Exit(header) => {
+                self.tasks.push(TaskEvent::Ended { pid: header.pid });
+                self.end_process(header.pid)
+            }
+            Wire::Exec(header) => {
+                self.tasks.push(TaskEvent::Executed { pid: header.pid, time: header.time });
+                self.end_process(header.pid)
+            }
+            Wire::CgroupMade(cgroup) => {
+                self.tasks.push(TaskEvent::made(cgroup));
+                Ok(())
+            }
+            Wire::CgroupGone(cgroup) => {
+                self.tasks.push(TaskEvent::CgroupGone { id: cgroup.id });
                 Ok(())
             }
             Wire::Held(header) => {
                 // While it stands still everything can be known of it: it may end before its calls are read.
                 self.origins.origin(header);
-                self.held.push(header.pid);
+                self.tasks.push(TaskEvent::Held { pid: header.pid });
                 Ok(())
             }
         }
+    }
+
+    fn end_process(&mut self, pid: u32) -> io::Result<()> {
+        self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
+        self.origins.forget(pid);
+        Ok(())
+    }
+
+    /// What happened to processes and cgroups since this was called last, in its order. To be called after
+    /// each drain of the ring, which bounds it.
+    pub fn take_task_events(&mut self) -> Vec<TaskEvent> {
+        std::mem::take(&mut self.tasks)
     }
 
     fn call(&mut self, call: &Call, data: Plaintext<'_>) -> io::Result<()> {
@@ -176,11 +212,6 @@ impl<O: Origins> Pipeline<O> {
             }
         }
         Ok(())
-    }
-
-    /// The processes that were stopped since this was called last.
-    pub fn take_held(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.held)
     }
 
     /// Whether `count` calls are reported, with all of their pieces.

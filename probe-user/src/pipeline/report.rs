@@ -1,5 +1,6 @@
 //! Pieces of calls → records in the sink, and the totals.
 
+use std::collections::HashMap;
 use std::io;
 
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
@@ -12,7 +13,8 @@ use crate::sink::Sink;
 /// The end of the pipeline.
 #[derive(Debug)]
 pub(super) struct Report {
-    pub(super) sites: Vec<Site>,
+    /// By their numbers.
+    pub(super) sites: HashMap<u32, Site>,
     clock: Clock,
     pub(super) sink: Box<dyn Sink>,
     /// Calls begun; each of them gives at least one record.
@@ -24,13 +26,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(sites: Vec<Site>, clock: Clock, sink: Box<dyn Sink>) -> Self {
+    pub(super) fn new(sites: HashMap<u32, Site>, clock: Clock, sink: Box<dyn Sink>) -> Self {
         Self { sites, clock, sink, calls: 0, bytes: 0, truncated: 0 }
     }
 
     /// The hook of a call.
     pub(super) fn site(&self, call: &Call) -> Option<&Site> {
-        self.sites.get(usize::try_from(call.site).ok()?)
+        self.sites.get(&call.site)
     }
 
     /// Counts a call; its pieces follow.
@@ -44,7 +46,7 @@ impl Report {
     /// Reports a piece of a call that was begun.
     pub(super) fn piece(&mut self, &Piece { call, origin, offset, data }: &Piece<'_>) -> io::Result<()> {
         let time = self.clock.timestamp(call.header.time);
-        let Some(site) = self.sites.get(usize::try_from(call.site).unwrap_or(usize::MAX)) else {
+        let Some(site) = self.sites.get(&call.site) else {
             return Ok(()); // not begun: `site` was asked before
         };
         let has = |flag| call.flags & flag != 0;

@@ -145,7 +145,7 @@ fn place(pid: u32, file: &ForeignFile, own: &[Mount]) -> Option<Place> {
 /// Directories to which an overlay's relative layer names may be relative: a runtime with many layers
 /// changes into its own directory before it mounts (Docker: /var/lib/docker/overlay2, where it mounts at
 /// ID/merged).
-fn bases(own: &[Mount], overlay: Device) -> Vec<PathBuf> {
+pub(super) fn bases(own: &[Mount], overlay: Device) -> Vec<PathBuf> {
     own.iter()
         .filter(|mount| mount.is_overlay() && mount.device == overlay)
         .flat_map(|mount| Path::new(OsStr::from_bytes(&mount.point)).ancestors().skip(1).take(3))
@@ -153,7 +153,7 @@ fn bases(own: &[Mount], overlay: Device) -> Vec<PathBuf> {
         .collect()
 }
 
-fn layer_paths(layer: &[u8], bases: &[PathBuf]) -> Vec<PathBuf> {
+pub(super) fn layer_paths(layer: &[u8], bases: &[PathBuf]) -> Vec<PathBuf> {
     let layer = Path::new(OsStr::from_bytes(layer));
     if layer.is_absolute() {
         return vec![layer.to_owned()];

@@ -5,7 +5,7 @@
 //!
 //! A target's file may lie on a file system that the target itself serves (FUSE): any call here that
 //! touches such a file can then block for as long as the target likes. Nothing in this module can
-//! prevent that, so callers run [`inspect`], [`before_copy_up`], [`ForeignFile::open_mapping`] and
+//! prevent that, so callers run [`inspect`], [`before_copy_up`], what is in [`ways`], [`ForeignFile::open_mapping`] and
 //! [`ForeignFile::open_in_root`] on a blocking thread and stop waiting for it after a time.
 //! [`executable_mappings`] and [`mountinfo`] read only what the kernel itself answers.
 
@@ -13,6 +13,7 @@ pub mod inode;
 pub mod maps;
 pub mod mountinfo;
 pub mod open;
+pub mod ways;
 
 pub use inode::{RealInode, before_copy_up};
 pub use maps::{Mapping, MapsError, Range, executable_mappings};

@@ -27,6 +27,8 @@ pub struct Mount {
     pub point: Vec<u8>,
     /// `overlay`, `cgroup2`, …
     pub file_system: Vec<u8>,
+    /// Whether nothing can be written through it.
+    pub is_read_only: bool,
     /// The file system's own options, still escaped: a comma in a value is octal.
     options: Vec<u8>,
 }
@@ -71,13 +73,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     };
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
-    let _options = fields.next()?;
+    let is_read_only = fields.next()?.split(|byte| *byte == b',').any(|option| option == b"ro");
     fields.find(|field| *field == b"-")?;
     let file_system = unescape(fields.next()?);
     // A source may be empty, never absent.
     let _source = fields.next()?;
     let options = fields.next().unwrap_or_default().to_vec();
-    Some(Mount { id, device, root, point, file_system, options })
+    Some(Mount { id, device, root, point, file_system, is_read_only, options })
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -118,6 +120,13 @@ impl Mount {
         }
         let root = self.root.strip_suffix(b"/").unwrap_or(&self.root);
         Some([root, below].concat())
+    }
+
+    /// The value of one of the file system's own options.
+    pub fn option(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let mut options = self.options.split(|byte| *byte == b',');
+        let value = |option: &[u8]| Some(unescape(option.strip_prefix(name)?.strip_prefix(b"=")?));
+        options.find_map(value).filter(|value| !value.is_empty())
     }
 
     /// The layers of an overlay. `lowerdir=` holds several, separated by colons that a backslash protects;

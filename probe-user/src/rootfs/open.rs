@@ -202,6 +202,11 @@ impl ForeignFile {
         self.is_deleted
     }
 
+    /// When the file was changed last, when it was opened: seconds and nanoseconds that no call can set.
+    pub fn changed(&self) -> (i64, u32) {
+        self.attributes.changed
+    }
+
     pub(super) fn attributes(&self) -> &Attributes {
         &self.attributes
     }
@@ -250,7 +255,7 @@ pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path, more: ResolveFlags
     result
 }
 
-fn open_root(pid: u32) -> Result<OwnedFd, Errno> {
+pub(super) fn open_root(pid: u32) -> Result<OwnedFd, Errno> {
     open_directory(Path::new(&format!("/proc/{pid}/root")))
 }
 

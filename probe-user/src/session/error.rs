@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
+use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
@@ -19,7 +20,8 @@ const MINIMUM_KERNEL: &str = "5.15";
 pub enum ScopeError {
     /// A cgroup too far down.
     #[error(
-        "cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes by --pid"
+        "cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes by \
+         --pid, or name the container that it is in"
     )]
     TooDeep {
         /// Its path.
@@ -33,9 +35,40 @@ pub enum ScopeError {
         /// How many.
         count: usize,
     },
+    /// More cgroups than the filter has room for.
+    #[error(
+        "cgroup {path:?} is one too many: the filter has room for {limit}; select or exclude fewer containers"
+    )]
+    TooManyCgroups {
+        /// The one that has no room.
+        path: String,
+        /// How many have.
+        limit: u32,
+    },
+    /// More threads than the filter has room for.
+    #[error(
+        "process {pid} is not followed with all of its threads: the filter has room for {limit}; select by \
+         --container, or --all"
+    )]
+    TooManyThreads {
+        /// The process.
+        pid: u32,
+        /// How many threads have room.
+        limit: u32,
+    },
     /// The processes cannot be listed.
     #[error("the processes in /proc cannot be listed")]
     Processes(#[source] io::Error),
+}
+
+impl ScopeError {
+    /// Whether the filter has no room for more.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyCgroups { .. } | Self::TooManyThreads { .. } | Self::TooManyNamespaces { .. }
+        )
+    }
 }
 
 /// Loading, attaching or reading failed.
@@ -171,12 +204,22 @@ impl SessionError {
     }
 }
 
-/// Whether the kernel said EPERM, however deep in the chain of causes.
+/// Whether the kernel said EPERM.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    is_errno(error, Errno::PERM)
+}
+
+/// Whether the kernel said that a map has no room.
+pub(super) fn is_full(error: &MapError) -> bool {
+    is_errno(error, Errno::TOOBIG)
+}
+
+/// Whether the kernel said so, however deep in the chain of causes.
+fn is_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>()
-            && error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
+            && error.raw_os_error() == Some(errno.raw_os_error())
         {
             return true;
         }
@@ -192,7 +235,7 @@ pub(super) fn check_rights() -> Result<(), SessionError> {
     if own.contains(CapabilitySet::SYS_ADMIN) || own.contains(enough) {
         return Ok(());
     }
-    let source = io::Error::from(rustix::io::Errno::PERM);
+    let source = io::Error::from(Errno::PERM);
     Err(SessionError::NotPermitted { what: "tracing".to_owned(), source: Box::new(source) })
 }
 

@@ -6,19 +6,21 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use aya::programs::{TracePoint, UProbe, uprobe::UProbeScope};
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+use aya::programs::{TracePoint, UProbe};
 use aya_log::EbpfLogger;
-use probe_common::{CALL_BYTES, ConnectionKey, ConnectionState, Loss, LossCount};
+use probe_common::{ConnectionKey, ConnectionState, Loss, LossCount};
 use tokio::io::unix::AsyncFd;
 
-use crate::plan::{Hook, ObjectHooks, Program};
-use crate::target::Scope;
-use crate::target::proc::Proc;
+use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
+use crate::target::{Scope, ScopeChange};
 
 mod error;
 mod hold;
+mod links;
+mod load;
 mod scope;
 mod tracefs;
 mod wire;
@@ -26,6 +28,8 @@ mod wire;
 pub use error::SessionError;
 use hold::Holding;
 pub use hold::Stopped;
+use links::{Link, Links};
+use scope::Filter;
 use wire::Wire;
 
 /// What [`Session::load`] needs to know.
@@ -51,10 +55,6 @@ pub enum Log {
     Debug,
 }
 
-/// The ring wakes its reader when its fill passes a multiple of its size divided by two to this power.
-/// An eighth leaves the reader time, and is rare enough to cost the target nothing (docs/performance.md).
-const WAKE_FRACTION_SHIFT: u32 = 3;
-
 /// How much of the ring was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
@@ -72,7 +72,8 @@ const DRAIN_INTERVALS: (Duration, Duration) = (Duration::from_millis(2), Duratio
 /// Records that one [`Session::drain`] takes at the most, so that signals are seen under full load.
 const DRAIN_RECORDS: usize = 4096;
 
-static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf"));
+/// The tracepoint of forks, which only a scope with processes needs.
+const FORK: (&str, &str) = ("sched", "sched_process_fork");
 
 /// The loaded programs and what they are attached to.
 pub struct Session {
@@ -81,7 +82,12 @@ pub struct Session {
     connections: aya::maps::HashMap<MapData, Wire<ConnectionKey>, Wire<ConnectionState>>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     interval: Duration,
-    // Programs and links go when nothing reads their maps any more.
+    filter: Filter,
+    follows_forks: bool,
+    /// Changes of the scope that had no room in the filter.
+    without_room: u64,
+    // Links and programs go when nothing reads their maps any more.
+    links: Links,
     ebpf: Ebpf,
     // Last: when nothing is attached any more, nobody is stopped any more.
     holding: Option<Holding>,
@@ -109,74 +115,45 @@ pub fn prepare() -> Result<(), SessionError> {
 impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
     pub fn load(options: Options, scope: &Scope) -> Result<Self, SessionError> {
-        let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
-        let own_pid = std::process::id();
         let holds = options.hold.is_some() && hold::is_possible();
-        let max_bytes = options.max_bytes.min(CALL_BYTES);
-        let fork_child_pid = tracefs::field_offset("sched_process_fork", "child_pid")?;
-        let exec_old_pid = tracefs::field_offset("sched_process_exec", "old_pid")?;
-        let log_level = match options.log {
-            Log::Off => 0_u8,
-            Log::Debug => log::Level::Debug as u8,
-        };
-        let mut ebpf = EbpfLoader::new()
-            .verifier_log_level(VerifierLogLevel::DISABLE)
-            .map_max_entries("EVENTS", options.ring_bytes)
-            .override_global("OWN_PID", &own_pid, true)
-            .override_global("MAX_BYTES", &max_bytes, true)
-            .override_global("WAKE_SHIFT", &wake_shift, true)
-            .override_global("FORK_CHILD_PID", &fork_child_pid, true)
-            .override_global("EXEC_OLD_PID", &exec_old_pid, true)
-            .override_global("HOLD", &u32::from(holds), true)
-            .override_global(aya_log::LEVEL, &log_level, true)
-            .load(PROGRAMS)
-            .map_err(SessionError::load)?;
+        let mut ebpf = load::load(options, scope, u32::from(holds))?;
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
+        let lost = wire::take(&mut ebpf, "LOST")?;
+        let connections = wire::take(&mut ebpf, "CONNECTIONS")?;
+        let logger = match options.log {
+            Log::Off => None,
+            Log::Debug => EbpfLogger::init(&mut ebpf).ok(),
+        };
+        let mut links = Links::default();
+        // Before the scope is written: what happens in between is told.
+        let watched = load::CGROUP_PROGRAMS.iter().filter(|_| scope.watch);
+        for (name, event) in watched {
+            follow(&mut ebpf, &mut links, name, ("cgroup", event))?;
+        }
+        follow(&mut ebpf, &mut links, "task_exec", ("sched", "sched_process_exec"))?;
+        follow(&mut ebpf, &mut links, "task_exit", ("sched", "sched_process_exit"))?;
+        let follows_forks = !scope.pids.is_empty();
+        if follows_forks {
+            follow(&mut ebpf, &mut links, "task_fork", FORK)?;
+        }
+        let filter = Filter::write(&mut ebpf, scope)?;
         let mut session = Self {
             ring,
-            lost: wire::take(&mut ebpf, "LOST")?,
-            connections: wire::take(&mut ebpf, "CONNECTIONS")?,
-            logger: match options.log {
-                Log::Off => None,
-                Log::Debug => EbpfLogger::init(&mut ebpf).ok(),
-            },
+            lost,
+            connections,
+            logger,
             interval: DRAIN_INTERVALS.0,
+            filter,
+            follows_forks,
+            without_room: 0,
+            links,
             ebpf,
             holding: None,
         };
-        session.load_programs()?;
-        session.enter(scope)?;
         if let Some(pid) = options.hold {
             session.hold(pid, holds)?;
         }
         Ok(session)
-    }
-
-    fn load_programs(&mut self) -> Result<(), SessionError> {
-        for name in ["call_enter", "call_return", "open_return"] {
-            let program: &mut UProbe = wire::program(&mut self.ebpf, name)?;
-            program.load().map_err(|source| SessionError::program(name, source))?;
-        }
-        for name in ["task_fork", "task_exec", "task_exit"] {
-            let program: &mut TracePoint = wire::program(&mut self.ebpf, name)?;
-            program.load().map_err(|source| SessionError::program(name, source))?;
-        }
-        Ok(())
-    }
-
-    /// Tells the kernel what is in scope, and follows processes from here on.
-    fn enter(&mut self, scope: &Scope) -> Result<(), SessionError> {
-        self.follow("task_exec", "sched_process_exec")?;
-        self.follow("task_exit", "sched_process_exit")?;
-        if !scope.pids.is_empty() {
-            self.follow("task_fork", "sched_process_fork")?;
-        }
-        scope::write(&mut self.ebpf, &Proc::default(), scope)
-    }
-
-    fn follow(&mut self, name: &'static str, event: &str) -> Result<(), SessionError> {
-        let program: &mut TracePoint = wire::program(&mut self.ebpf, name)?;
-        program.attach("sched", event).map(|_| ()).map_err(|source| SessionError::program(name, source))
     }
 
     fn hold(&mut self, pid: u32, is_possible: bool) -> Result<(), SessionError> {
@@ -202,9 +179,25 @@ impl Session {
         self.holding.as_ref()?.table()
     }
 
-    /// Attaches the hooks of an object; the links last as long as the session.
+    /// Changes what is in scope, from the next call of a function on.
     ///
-    /// Returns the hooks that could not be attached, by their index, with the reason.
+    /// A filter that is full is an error that names its limit; everything else goes on, and [`Session::lost`]
+    /// counts it as [`Loss::ScopeFull`].
+    pub fn change(&mut self, change: &ScopeChange) -> Result<(), SessionError> {
+        if matches!(change, ScopeChange::EnterProcess(_)) && !self.follows_forks {
+            follow(&mut self.ebpf, &mut self.links, "task_fork", FORK)?;
+            self.follows_forks = true;
+        }
+        let changed = self.filter.change(&mut self.ebpf, change);
+        self.without_room +=
+            u64::from(matches!(&changed, Err(SessionError::Scope(error)) if error.is_full()));
+        changed
+    }
+
+    /// Attaches the hooks of an object; the links last until [`Session::detach`] or the end of the session.
+    ///
+    /// Returns the hooks that could not be attached, by their index, with the reason. The first hook waits for
+    /// the kernel (10 ms, more on a busy machine), those right after it do not: docs/performance.md.
     pub fn attach(&mut self, object: &ObjectHooks) -> Vec<(usize, SessionError)> {
         let mut failed = Vec::new();
         for (index, hook) in object.hooks.iter().enumerate() {
@@ -223,17 +216,24 @@ impl Session {
             }
             (Program::Open, _) => (&["open_return"], 0),
         };
+        let mut links: Vec<Link> = Vec::new();
         for name in names {
-            let program: &mut UProbe = wire::program(&mut self.ebpf, name)?;
-            let point = aya::programs::uprobe::UProbeAttachPoint {
-                location: aya::programs::uprobe::UProbeAttachLocation::AbsoluteOffset(hook.offset.0),
-                cookie: Some(cookie),
-            };
-            program.attach(point, object.file.path(), UProbeScope::AllProcesses).map_err(|source| {
-                SessionError::attach(&object.library.path, &hook.function, hook.offset, source)
-            })?;
+            match attach_uprobe(&mut self.ebpf, name, cookie, object, hook) {
+                Ok(link) => links.push(Box::new(link)),
+                Err(error) => {
+                    // Half a hook sees nothing, and costs the target all the same.
+                    self.links.discard(links);
+                    return Err(error);
+                }
+            }
         }
+        self.links.keep(object.id, links);
         Ok(())
+    }
+
+    /// Detaches the hooks of an object. Returns at once; the kernel is done with it some tenths of a second later.
+    pub fn detach(&mut self, object: ObjectId) {
+        self.links.remove(object);
     }
 
     /// Waits until there may be something to drain: the ring has passed a mark, or some time has passed.
@@ -277,7 +277,11 @@ impl Session {
         let sum = |loss: Loss| -> Result<LossCount, SessionError> {
             let per_cpu =
                 self.lost.get(&(loss as u32), 0).map_err(|source| SessionError::map("LOST", source))?;
-            Ok(per_cpu.iter().fold(LossCount::default(), |sum, count| LossCount {
+            let own = match loss {
+                Loss::ScopeFull => LossCount { events: self.without_room, bytes: 0 },
+                _ => LossCount::default(),
+            };
+            Ok(per_cpu.iter().fold(own, |sum, count| LossCount {
                 events: sum.events + count.0.events,
                 bytes: sum.bytes + count.0.bytes,
             }))
@@ -293,14 +297,53 @@ impl Session {
         Ok(threads.keys().next().is_some())
     }
 
+    /// Whether a thread is in scope by [`Scope::pids`] or as a descendant of one.
+    pub fn follows(&mut self, thread: u32) -> bool {
+        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
+            wire::map(&mut self.ebpf, "THREADS");
+        threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok())
+    }
+
     /// Forgets the connections of processes that have ended, so that their table does not fill up.
     pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();
         for key in keys {
-            if u32::try_from(key.0.pid).is_ok_and(&has_ended) {
+            if has_ended(key.0.pid) {
                 // Gone already is as good.
                 let _ = self.connections.remove(&key);
             }
         }
     }
+}
+
+/// Attaches a program to a tracepoint (group, event) as long as the session lasts.
+fn follow(
+    ebpf: &mut Ebpf,
+    links: &mut Links,
+    name: &str,
+    (group, event): (&str, &str),
+) -> Result<(), SessionError> {
+    let program: &mut TracePoint = wire::program(ebpf, name)?;
+    let link = program.attach(group, event).and_then(|id| program.take_link(id));
+    links.keep_lasting(link.map_err(|source| SessionError::program(name, source))?);
+    Ok(())
+}
+
+/// Attaches a program to the place of a hook.
+fn attach_uprobe(
+    ebpf: &mut Ebpf,
+    name: &str,
+    cookie: u64,
+    object: &ObjectHooks,
+    hook: &Hook,
+) -> Result<UProbeLink, SessionError> {
+    let program: &mut UProbe = wire::program(ebpf, name)?;
+    let point = UProbeAttachPoint {
+        location: UProbeAttachLocation::AbsoluteOffset(hook.offset.0),
+        cookie: Some(cookie),
+    };
+    let attached = program.attach(point, object.file.path(), UProbeScope::AllProcesses);
+    attached
+        .and_then(|id| program.take_link(id))
+        .map_err(|source| SessionError::attach(&object.library.path, &hook.function, hook.offset, source))
 }

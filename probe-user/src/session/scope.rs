@@ -1,64 +1,194 @@
-//! Scope → the maps that the filter in the kernel looks at.
+//! Scope → the maps that the filter in the kernel looks at, also while it is in use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData};
-use probe_common::{NamespaceId, PID_NAMESPACES, Scope as Filter};
+use aya::maps::{Array, HashMap as Table, MapData};
+use probe_common::{
+    CGROUP_IN, CGROUP_OUT, NamespaceId, PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope as Switches,
+};
 
+use super::error::is_full;
 use super::wire::{self, Wire};
 use super::{SessionError, error::ScopeError};
 use crate::target::proc::Proc;
-use crate::target::{Scope, descendants};
+use crate::target::{Cgroup, Scope, ScopeChange, descendants};
 
 /// Levels of the cgroup hierarchy that the filter looks at.
 const CGROUP_LEVELS: u32 = 16;
 
-/// Writes the scope. The tracepoint that follows forks must be attached already.
-pub(super) fn write(ebpf: &mut Ebpf, proc: &Proc, scope: &Scope) -> Result<(), SessionError> {
-    let mut filter = Filter { all: scope.all.into(), ..Filter::default() };
-    let mut cgroups: HashMap<&mut MapData, u64, u8> = wire::map(ebpf, "CGROUPS")?;
-    for cgroup in &scope.cgroups {
-        if cgroup.level >= CGROUP_LEVELS {
-            return Err(ScopeError::TooDeep { path: cgroup.path.clone(), level: cgroup.level }.into());
-        }
-        cgroups.insert(cgroup.id, 1, 0).map_err(|source| SessionError::map("CGROUPS", source))?;
-        filter.cgroup_levels |= 1 << cgroup.level;
-    }
-    let mut namespaces: Array<&mut MapData, Wire<NamespaceId>> = wire::map(ebpf, "PID_NAMESPACES")?;
-    for (index, id) in (0..).zip(&scope.pid_namespaces) {
-        if index >= PID_NAMESPACES {
-            return Err(ScopeError::TooManyNamespaces { count: scope.pid_namespaces.len() }.into());
-        }
-        namespaces.set(index, Wire(*id), 0).map_err(|source| SessionError::map("PID_NAMESPACES", source))?;
-        filter.pid_namespaces = index + 1;
-    }
-    filter.threads = u32::from(!scope.pids.is_empty());
-    follow_threads(ebpf, proc, &scope.pids)?;
-    let mut scopes: Array<&mut MapData, Wire<Filter>> = wire::map(ebpf, "SCOPE")?;
-    scopes.set(0, Wire(filter), 0).map_err(|source| SessionError::map("SCOPE", source))
+/// What the filter holds now.
+pub(super) struct Filter {
+    proc: Proc,
+    switches: Switches,
+    /// By id: the level, and `CGROUP_IN` or `CGROUP_OUT`.
+    cgroups: HashMap<u64, (u32, u8)>,
+    namespaces: Vec<NamespaceId>,
 }
 
-/// Puts all threads of the processes and of their descendants into the set.
-///
-/// Threads that members of the set create are added by the kernel. A thread that was created before its
-/// creator was added is found by reading again, until there is nothing new.
-fn follow_threads(ebpf: &mut Ebpf, proc: &Proc, pids: &[u32]) -> Result<(), SessionError> {
-    let mut threads: HashMap<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
-    let mut known = BTreeSet::new();
-    loop {
-        let mut new = 0;
-        let entries = proc.entries().map_err(ScopeError::Processes)?;
-        for pid in descendants(pids.to_vec(), &entries) {
-            for tid in proc.threads(pid) {
-                if known.insert(tid) {
-                    new += 1;
-                    threads.insert(tid, 1, 0).map_err(|source| SessionError::map("THREADS", source))?;
-                }
+impl Filter {
+    /// Writes the scope. The tracepoints that follow forks and cgroups must be attached already.
+    pub(super) fn write(ebpf: &mut Ebpf, scope: &Scope) -> Result<Self, SessionError> {
+        let switches = Switches {
+            all: scope.all.into(),
+            watch: scope.watch.into(),
+            leaves_at_exec: scope.leaves_at_exec.into(),
+            ..Switches::default()
+        };
+        let mut filter =
+            Self { proc: Proc::default(), switches, cgroups: HashMap::new(), namespaces: Vec::new() };
+        // What is kept out first: nothing of it is ever in scope.
+        for cgroup in &scope.excluded {
+            filter.put(ebpf, cgroup, CGROUP_OUT)?;
+        }
+        for cgroup in &scope.cgroups {
+            filter.put(ebpf, cgroup, CGROUP_IN)?;
+        }
+        for &id in &scope.pid_namespaces {
+            filter.enter_namespace(ebpf, id)?;
+        }
+        if !scope.pids.is_empty() {
+            filter.enter_processes(ebpf, &scope.pids)?;
+        }
+        filter.switch(ebpf)?;
+        Ok(filter)
+    }
+
+    /// Changes what is in scope. The tracepoint that follows forks must be attached before a process enters.
+    pub(super) fn change(&mut self, ebpf: &mut Ebpf, change: &ScopeChange) -> Result<(), SessionError> {
+        let before = self.switches;
+        match change {
+            ScopeChange::EnterCgroup(cgroup) => self.put(ebpf, cgroup, CGROUP_IN)?,
+            ScopeChange::ExcludeCgroup(cgroup) => self.put(ebpf, cgroup, CGROUP_OUT)?,
+            ScopeChange::ForgetCgroup(id) => self.forget(ebpf, *id)?,
+            ScopeChange::EnterNamespace(id) => self.enter_namespace(ebpf, *id)?,
+            ScopeChange::EnterProcess(pid) => self.enter_processes(ebpf, &[*pid])?,
+            ScopeChange::LeaveProcess(pid) => self.leave_process(ebpf, *pid)?,
+        }
+        if before == self.switches { Ok(()) } else { self.switch(ebpf) }
+    }
+
+    fn switch(&self, ebpf: &mut Ebpf) -> Result<(), SessionError> {
+        let mut switches: Array<&mut MapData, Wire<Switches>> = wire::map(ebpf, "SCOPE")?;
+        switches.set(0, Wire(self.switches), 0).map_err(|source| SessionError::map("SCOPE", source))
+    }
+
+    /// A cgroup that is kept out stays so until it is gone.
+    fn put(&mut self, ebpf: &mut Ebpf, cgroup: &Cgroup, mark: u8) -> Result<(), SessionError> {
+        let Cgroup { id, level, ref path } = *cgroup;
+        if level >= CGROUP_LEVELS {
+            return Err(ScopeError::TooDeep { path: path.clone(), level }.into());
+        }
+        if let Some((_, known)) = self.cgroups.get(&id)
+            && (*known == mark || *known == CGROUP_OUT)
+        {
+            return Ok(());
+        }
+        let mut cgroups: Table<&mut MapData, u64, u8> = wire::map(ebpf, "CGROUPS")?;
+        cgroups.insert(id, mark, 0).map_err(|source| match source {
+            full if is_full(&full) => {
+                ScopeError::TooManyCgroups { path: path.clone(), limit: SCOPE_CGROUPS }.into()
+            }
+            source => SessionError::map("CGROUPS", source),
+        })?;
+        self.cgroups.insert(id, (level, mark));
+        self.switches.cgroup_levels = self.levels();
+        Ok(())
+    }
+
+    fn forget(&mut self, ebpf: &mut Ebpf, id: u64) -> Result<(), SessionError> {
+        if self.cgroups.remove(&id).is_none() {
+            return Ok(());
+        }
+        let mut cgroups: Table<&mut MapData, u64, u8> = wire::map(ebpf, "CGROUPS")?;
+        // The kernel has usually removed it when the cgroup went.
+        match cgroups.remove(&id) {
+            Err(error) if !wire::is_absent(&error) => return Err(SessionError::map("CGROUPS", error)),
+            _ => {}
+        }
+        self.switches.cgroup_levels = self.levels();
+        Ok(())
+    }
+
+    /// Bit n: there is a cgroup of level n.
+    fn levels(&self) -> u32 {
+        self.cgroups.values().fold(0, |levels, (level, _)| levels | 1 << level)
+    }
+
+    fn enter_namespace(&mut self, ebpf: &mut Ebpf, id: NamespaceId) -> Result<(), SessionError> {
+        if self.namespaces.contains(&id) {
+            return Ok(());
+        }
+        if self.namespaces.len() >= PID_NAMESPACES as usize {
+            self.drop_dead_namespaces()?;
+        }
+        if self.namespaces.len() >= PID_NAMESPACES as usize {
+            return Err(ScopeError::TooManyNamespaces { count: self.namespaces.len() + 1 }.into());
+        }
+        self.namespaces.push(id);
+        let mut namespaces: Array<&mut MapData, Wire<NamespaceId>> = wire::map(ebpf, "PID_NAMESPACES")?;
+        for (index, id) in (0..).zip(&self.namespaces) {
+            namespaces
+                .set(index, Wire(*id), 0)
+                .map_err(|source| SessionError::map("PID_NAMESPACES", source))?;
+        }
+        self.switches.pid_namespaces = u32::try_from(self.namespaces.len()).unwrap_or(PID_NAMESPACES);
+        Ok(())
+    }
+
+    /// Nothing tells the end of a namespace: one is dead when no process is in it.
+    fn drop_dead_namespaces(&mut self) -> Result<(), SessionError> {
+        let entries = self.proc.entries().map_err(ScopeError::Processes)?;
+        let living: BTreeSet<(u64, u64)> =
+            entries.iter().filter_map(|entry| entry.namespace).map(|id| (id.device, id.inode)).collect();
+        self.namespaces.retain(|id| living.contains(&(id.device, id.inode)));
+        Ok(())
+    }
+
+    /// Takes all threads of a process out of the set.
+    fn leave_process(&self, ebpf: &mut Ebpf, pid: u32) -> Result<(), SessionError> {
+        let mut threads: Table<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
+        for tid in self.proc.threads(pid) {
+            match threads.remove(&tid) {
+                Err(error) if !wire::is_absent(&error) => return Err(SessionError::map("THREADS", error)),
+                _ => {}
             }
         }
-        if new == 0 {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Puts all threads of the processes and of their descendants into the set.
+    ///
+    /// Threads that members of the set create are added by the kernel. A thread that was created before its
+    /// creator was added is found by reading again, until there is nothing new.
+    fn enter_processes(&mut self, ebpf: &mut Ebpf, pids: &[u32]) -> Result<(), SessionError> {
+        self.switches.threads = 1;
+        let mut threads: Table<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
+        let mut known = BTreeSet::new();
+        loop {
+            let before = known.len();
+            let entries = self.proc.entries().map_err(ScopeError::Processes)?;
+            let mut seen = BTreeSet::new();
+            for pid in descendants(pids.to_vec(), &entries) {
+                for tid in self.proc.threads(pid) {
+                    seen.insert(tid);
+                    if known.insert(tid) {
+                        threads.insert(tid, 1, 0).map_err(|source| match source {
+                            full if is_full(&full) => {
+                                ScopeError::TooManyThreads { pid, limit: SCOPE_THREADS }.into()
+                            }
+                            source => SessionError::map("THREADS", source),
+                        })?;
+                    }
+                }
+            }
+            // One that ended before it was added is not removed by its end: its id may be another's soon.
+            for ended in known.difference(&seen) {
+                let _ = threads.remove(ended);
+            }
+            if known.len() == before {
+                return Ok(());
+            }
         }
     }
 }

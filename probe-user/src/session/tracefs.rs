@@ -1,8 +1,9 @@
 //! Where the kernel describes its tracepoints. Read only: nothing is ever written there.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use probe_common::NO_FIELD;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::SessionError;
@@ -30,11 +31,30 @@ pub(super) fn ensure_mounted() -> Result<(), SessionError> {
     rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None).map_err(failed)
 }
 
-/// The offset of a field in the record of a tracepoint of the group `sched`: it differs between kernels.
-pub(super) fn field_offset(event: &str, field: &str) -> Result<u32, SessionError> {
-    let path = Path::new(TRACEFS).join("events/sched").join(event).join("format");
-    let format = fs::read_to_string(&path).map_err(|source| SessionError::Tracefs { source })?;
-    parse_offset(&format, field).ok_or_else(|| SessionError::Tracepoint { path, field: field.to_owned() })
+/// What the kernel says of a tracepoint's record: it differs between kernels.
+pub(super) struct Format {
+    path: PathBuf,
+    text: String,
+}
+
+impl Format {
+    /// Reads the description of an event of a group.
+    pub(super) fn read(group: &str, event: &str) -> Result<Self, SessionError> {
+        let path = Path::new(TRACEFS).join("events").join(group).join(event).join("format");
+        let text = fs::read_to_string(&path).map_err(|source| SessionError::Tracefs { source })?;
+        Ok(Self { path, text })
+    }
+
+    /// The offset of a field that every kernel has.
+    pub(super) fn offset(&self, field: &str) -> Result<u32, SessionError> {
+        parse_offset(&self.text, field)
+            .ok_or_else(|| SessionError::Tracepoint { path: self.path.clone(), field: field.to_owned() })
+    }
+
+    /// The offset of a field that some kernels have.
+    pub(super) fn offset_if_any(&self, field: &str) -> u32 {
+        parse_offset(&self.text, field).unwrap_or(NO_FIELD)
+    }
 }
 
 /// Lines look like `\tfield:pid_t child_pid;\toffset:20;\tsize:4;\tsigned:1;`.
@@ -59,11 +79,17 @@ mod tests {
     const NEW: &str = "\tfield:__data_loc char[] parent_comm;\toffset:8;\tsize:4;\tsigned:0;\n\
         \tfield:pid_t child_pid;\toffset:20;\tsize:4;\tsigned:1;\n";
 
+    const CGROUP: &str = "\tfield:int root;\toffset:8;\tsize:4;\tsigned:1;\n\
+        \tfield:u64 id;\toffset:16;\tsize:8;\tsigned:0;\n\
+        \tfield:__data_loc char[] path;\toffset:24;\tsize:4;\tsigned:0;\n";
+
     #[test]
     fn finds_the_offset_that_this_kernel_has() {
         assert_eq!(parse_offset(OLD, "child_pid"), Some(44));
         assert_eq!(parse_offset(NEW, "child_pid"), Some(20));
         assert_eq!(parse_offset(NEW, "old_pid"), None);
+        assert_eq!(parse_offset(CGROUP, "path"), Some(24));
+        assert_eq!(parse_offset(CGROUP, "root"), Some(8));
         assert_eq!(parse_offset("field:pid_t child_pid;", "child_pid"), None);
         assert_eq!(parse_offset("field:pid_t child_pid;offset:x;", "child_pid"), None);
     }

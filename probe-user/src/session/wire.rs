@@ -36,6 +36,11 @@ pub(super) fn map<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
     M::try_from(map).map_err(|source| SessionError::map(name, source))
 }
 
+/// Whether a map has no such key.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    matches!(error, MapError::KeyNotFound)
+}
+
 /// A program of the loaded object.
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, SessionError>
 where

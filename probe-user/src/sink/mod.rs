@@ -18,9 +18,16 @@ mod output;
 mod patient;
 pub mod text;
 
-pub use json::{schema, write_plan};
+pub use json::{schema, write_json, write_plan};
 pub use output::{CreateError, Output};
 pub use patient::Stop;
+
+/// A name for a person, on one line: no byte of it acts on a terminal.
+pub fn escaped(foreign: &str) -> String {
+    let mut text = String::with_capacity(foreign.len());
+    escape::name(foreign.as_bytes(), &mut text);
+    text
+}
 
 /// Where records go.
 pub trait Sink: fmt::Debug + Send {

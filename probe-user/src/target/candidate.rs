@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::target::ContainerName;
 use crate::target::cgroup::is_id_prefix;
 use crate::target::error::TargetError;
-use crate::target::proc::Entry;
 use crate::target::runtime::Listing;
 
 /// How similar a name must be to be offered (Jaro-Winkler), and how many are.
@@ -21,6 +21,8 @@ pub(super) struct Candidate {
     image: Option<String>,
     pub(super) is_running: bool,
     state: String,
+    /// Who lists it.
+    runtime: Option<&'static str>,
 }
 
 impl Candidate {
@@ -38,28 +40,41 @@ impl Candidate {
         }
     }
 
+    /// As it can be given to `--container`, with its id for when that does not help.
+    fn full_name(&self) -> String {
+        let id = self.id.get(..12).unwrap_or(&self.id).escape_debug();
+        let name = self.name().escape_debug();
+        match self.runtime {
+            Some(runtime) => format!("{runtime}://{name} (id {id})"),
+            None => format!("{name} (id {id})"),
+        }
+    }
+
     fn has_prefix(&self, prefix: &str) -> bool {
         self.names.iter().any(|name| name.starts_with(prefix))
     }
 }
 
 /// Containers that runtimes list, and those of other runtimes, whose ids stand in the cgroups of processes.
-pub(super) fn candidates(listing: &Listing, entries: &[Entry]) -> Vec<Candidate> {
-    let seen: BTreeSet<&str> = entries.iter().filter_map(|entry| entry.cgroups.container()).collect();
+///
+/// `seen` are the latter: the ids of containers that have processes.
+pub(super) fn candidates(listing: &Listing, seen: &BTreeSet<String>) -> Vec<Candidate> {
     let listed = listing.containers.iter().map(|listed| Candidate {
         id: listed.id.clone(),
         names: listed.names.clone(),
         image: listed.image.clone(),
-        is_running: listed.is_running || seen.contains(listed.id.as_str()),
+        is_running: listed.is_running || seen.contains(&listed.id),
         state: listed.state.clone(),
+        runtime: Some(listed.runtime),
     });
     let known: BTreeSet<&str> = listing.containers.iter().map(|listed| listed.id.as_str()).collect();
-    let unlisted = seen.iter().filter(|id| !known.contains(*id)).map(|id| Candidate {
-        id: (*id).to_owned(),
+    let unlisted = seen.iter().filter(|id| !known.contains(id.as_str())).map(|id| Candidate {
+        id: id.clone(),
         names: Vec::new(),
         image: None,
         is_running: true,
         state: "running".to_owned(),
+        runtime: None,
     });
     listed.chain(unlisted).collect()
 }
@@ -67,40 +82,57 @@ pub(super) fn candidates(listing: &Listing, entries: &[Entry]) -> Vec<Candidate>
 /// An exact name, then an exact id, then a unique prefix of either: one that begins an id here and a name there
 /// is ambiguous. Prefixes mean running containers first: one that has ended is never in the way of one that runs.
 pub(super) fn choose<'a>(
-    wanted: &str,
+    wanted: &ContainerName,
     all: &'a [Candidate],
     listing: &Listing,
 ) -> Result<&'a Candidate, TargetError> {
-    let by_name = |one: &&Candidate| one.names.iter().any(|name| name == wanted);
-    let by_id = |one: &&Candidate| one.id == wanted;
-    let by_id_prefix = |one: &&Candidate| is_id_prefix(wanted) && one.id.starts_with(wanted);
-    let by_name_prefix = |one: &&Candidate| !wanted.is_empty() && one.has_prefix(wanted);
-    let running = || all.iter().filter(|one| one.is_running);
-    let by_prefix = |one: &&Candidate| by_id_prefix(one) || by_name_prefix(one);
+    let name = wanted.name.as_str();
+    let by_name = |one: &&Candidate| one.names.iter().any(|other| other == name);
+    let by_id = |one: &&Candidate| one.id == name;
+    let by_id_prefix = |one: &Candidate| is_id_prefix(name) && one.id.starts_with(name);
+    let by_prefix = |one: &&Candidate| by_id_prefix(one) || (!name.is_empty() && one.has_prefix(name));
+    let mut ids = BTreeSet::new();
+    // Two runtimes may list one container: Docker's are containerd's, too. The first in `runtime::ALL` has it.
+    let of_runtime: Vec<&Candidate> = all
+        .iter()
+        .filter(|one| wanted.runtime.is_none() || one.runtime == wanted.runtime.as_deref())
+        .filter(|one| ids.insert(one.id.as_str()))
+        .collect();
+    let matching = |is_it: &dyn Fn(&&Candidate) -> bool| -> Vec<&'a Candidate> {
+        of_runtime.iter().copied().filter(|one| is_it(one)).collect()
+    };
     let steps: [Vec<&Candidate>; 5] = [
-        running().filter(by_name).collect(),
-        all.iter().filter(by_name).collect(),
-        all.iter().filter(by_id).collect(),
-        running().filter(by_prefix).collect(),
-        all.iter().filter(by_prefix).collect(),
+        matching(&|one| one.is_running && by_name(one)),
+        matching(&by_name),
+        matching(&by_id),
+        matching(&|one| one.is_running && by_prefix(one)),
+        matching(&by_prefix),
     ];
     let Some(found) = steps.into_iter().find(|found| !found.is_empty()) else {
-        return Err(unknown(wanted, all, listing));
+        return Err(unknown(wanted, &of_runtime, listing));
     };
     match found.as_slice() {
         [one] if one.is_running => Ok(one),
         [one] => Err(TargetError::NotRunning { name: one.name().to_owned(), state: one.state.clone() }),
+        several if several.iter().all(by_name) => Err(TargetError::SameName {
+            name: name.to_owned(),
+            candidates: several.iter().map(|one| one.full_name()).collect(),
+        }),
         several => Err(TargetError::AmbiguousContainer {
-            wanted: wanted.to_owned(),
+            wanted: name.to_owned(),
             candidates: several.iter().map(|one| one.describe()).collect(),
         }),
     }
 }
 
-fn unknown(wanted: &str, all: &[Candidate], listing: &Listing) -> TargetError {
-    let wanted = wanted.to_owned();
+fn unknown(wanted: &ContainerName, all: &[&Candidate], listing: &Listing) -> TargetError {
+    let unanswered = || listing.unanswered.join("; ");
+    let ContainerName { runtime, name: wanted } = wanted.clone();
+    if let Some(runtime) = runtime.filter(|runtime| !listing.answered.contains(&runtime.as_str())) {
+        return TargetError::SilentRuntime { runtime, wanted, unanswered: unanswered() };
+    }
     if listing.answered.is_empty() {
-        return TargetError::NoRuntime { wanted, unanswered: listing.unanswered.join("; ") };
+        return TargetError::NoRuntime { wanted, unanswered: unanswered() };
     }
     let mut scored: Vec<(f64, &str)> = all
         .iter()
@@ -124,7 +156,16 @@ mod tests {
     fn candidate(id: &str, name: &str, is_running: bool) -> Candidate {
         let state = if is_running { "running" } else { "exited" }.to_owned();
         let names = if name.is_empty() { Vec::new() } else { vec![name.to_owned()] };
-        Candidate { id: id.repeat(32), names, image: Some("img".into()), is_running, state }
+        let runtime = Some("docker");
+        Candidate { id: id.repeat(32), names, image: Some("img".into()), is_running, state, runtime }
+    }
+
+    fn named(name: &str) -> ContainerName {
+        let (runtime, name) = match name.split_once("://") {
+            Some((runtime, name)) => (Some(runtime.to_owned()), name),
+            None => (None, name),
+        };
+        ContainerName { runtime, name: name.to_owned() }
     }
 
     fn check(wanted: &str, expected: &str) {
@@ -138,7 +179,7 @@ mod tests {
             candidate("f2", "old-\x1b[2J", false),
         ];
         let listing = Listing { answered: vec!["docker"], ..Listing::default() };
-        let found = match choose(wanted, &all, &listing) {
+        let found = match choose(&named(wanted), &all, &listing) {
             Ok(one) => one.name().to_owned(),
             Err(error) => error.to_string(),
         };
@@ -181,8 +222,50 @@ mod tests {
     fn without_a_runtime_it_is_said_that_only_ids_are_known() {
         let listing = Listing { unanswered: vec!["docker: nothing listens".into()], ..Listing::default() };
         let all = [candidate("ab", "", true)];
-        assert!(choose("abab", &all, &listing).is_ok());
-        let error = choose("web", &all, &listing).map_err(|error| error.to_string());
+        assert!(choose(&named("abab"), &all, &listing).is_ok());
+        let error = choose(&named("web"), &all, &listing).map_err(|error| error.to_string());
         assert!(error.is_err_and(|text| text.contains("docker: nothing listens") && text.contains("an id")));
+    }
+
+    #[test]
+    fn a_name_in_two_runtimes_is_ambiguous_until_the_runtime_is_said() {
+        let podman =
+            |id, name, is_running| Candidate { runtime: Some("podman"), ..candidate(id, name, is_running) };
+        let all = [
+            candidate("ab", "web", true),
+            podman("ac", "web", true),
+            podman("ab", "the same", true),
+            podman("ad", "old", true),
+            candidate("ae", "old", false),
+        ];
+        let listing = Listing {
+            answered: vec!["docker", "podman"],
+            unanswered: vec!["containerd: nothing listens at \"/x\"".into()],
+            ..Listing::default()
+        };
+        let check = |wanted: &str, expected: &str| {
+            let found = match choose(&named(wanted), &all, &listing) {
+                Ok(one) => one.id.get(..2).unwrap_or_default().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            assert!(found.starts_with(expected), "{wanted}: {found}");
+        };
+        check(
+            "web",
+            "2 containers are called \"web\": docker://web (id abababababab), podman://web (id acacacacacac)",
+        );
+        check("docker://web", "ab");
+        check("podman://web", "ac");
+        check("podman://ac", "ac");
+        check("podman://the", "ab");
+        check("ab", "ab");
+        check("docker://ac", "no container is called \"ac\"");
+        // One that runs before one that does not.
+        check("old", "ad");
+        check("docker://old", "container \"old\" is not running");
+        check(
+            "containerd://web",
+            "container \"web\" cannot be looked up: containerd did not answer (containerd: nothing listens at \"/x\")",
+        );
     }
 }

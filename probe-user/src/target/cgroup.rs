@@ -50,6 +50,17 @@ impl Membership {
         found
     }
 
+    /// The place of a process in a cgroup of the v2 hierarchy.
+    pub fn of_path(path: &[u8]) -> Self {
+        Self { unified: Some(path.to_vec()), legacy: Vec::new() }
+    }
+
+    /// Ids of the containers that the process is in, outermost first: an inner one may be a container in a
+    /// container, or a name that the outer one chose for a cgroup of its own.
+    pub fn containers(&self) -> Vec<&str> {
+        self.paths().map(|path| ids(path).collect::<Vec<_>>()).find(|ids| !ids.is_empty()).unwrap_or_default()
+    }
+
     /// Id of the innermost container that the process is in.
     pub fn container(&self) -> Option<&str> {
         self.paths().find_map(|path| ids(path).last())
@@ -131,6 +142,12 @@ impl Hierarchy {
             return None;
         }
         Self::among(&mountinfo::own().ok()?)
+    }
+
+    /// A directory that looks like one.
+    #[cfg(test)]
+    pub(crate) fn at(mount: &Path) -> Self {
+        Self { mount: mount.to_owned() }
     }
 
     fn among(mounts: &[Mount]) -> Option<Self> {

@@ -1,33 +1,92 @@
 //! Which container a process belongs to, for processes known at the start and for those that come later.
 //!
-//! Owns the facts about containers for the length of a run, also of those that have ended: their events
-//! may still be on the way.
+//! Owns the facts about containers for the length of a run, for a while also those of containers that have
+//! ended: their events may still be on the way. Never decides which containers are traced.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::event::{Container, Executable, Origin, Process};
+use crate::target::Cgroup;
 use crate::target::cgroup::{Hierarchy, Membership};
 use crate::target::proc::{Entry, Proc};
-use crate::target::runtime::{self, Listing};
+use crate::target::runtime::{self, Listed, Listing};
 
 /// Containers and cgroups that are remembered. Who may make cgroups could otherwise fill memory.
 const REMEMBERED: usize = 1 << 16;
+/// How long what has gone is remembered.
+const KEPT: Duration = Duration::from_mins(1);
+/// How long the runtimes are not asked again for a container that they did not know: twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// Containers by id, and by the cgroups in which their processes were seen.
+/// Containers by id, and by the cgroups in which their processes were seen. Clones share what they know.
 #[derive(Clone, Debug, Default)]
 pub struct Containers {
-    by_id: HashMap<Arc<str>, Arc<Container>>,
-    by_cgroup: HashMap<u64, Arc<Container>>,
+    known: Arc<Mutex<Known>>,
     hierarchy: Option<Hierarchy>,
     proc: Proc,
 }
 
+#[derive(Debug, Default)]
+struct Known {
+    by_id: HashMap<Arc<str>, Fact>,
+    by_cgroup: HashMap<u64, Seen>,
+    /// Counts what was learned.
+    version: u64,
+}
+
+/// What is known of one container.
+#[derive(Clone, Debug)]
+pub(super) struct Fact {
+    pub(super) container: Arc<Container>,
+    /// All of its names.
+    pub(super) names: Vec<String>,
+    /// Whether a runtime has told of it; otherwise nothing but its id is known.
+    pub(super) is_listed: bool,
+    /// Whether it was seen outside of all other containers.
+    is_outermost: bool,
+    /// Whether somebody wants to know more of it.
+    is_sought: bool,
+    /// When to ask for it next, and how long to wait then.
+    next: Instant,
+    pause: Duration,
+    /// Since when it has gone.
+    gone: Option<Instant>,
+}
+
+/// A cgroup in which a container was seen.
+#[derive(Debug)]
+struct Seen {
+    container: Arc<str>,
+    gone: Option<Instant>,
+}
+
+impl Fact {
+    fn new(id: &str) -> Self {
+        Self {
+            container: Arc::new(Container { id: id.to_owned(), ..Container::default() }),
+            names: Vec::new(),
+            is_listed: false,
+            is_outermost: false,
+            is_sought: false,
+            next: Instant::now(),
+            pause: FIRST_PAUSE,
+            gone: None,
+        }
+    }
+}
+
 impl Containers {
     pub(super) fn new(proc: Proc, hierarchy: Option<Hierarchy>, listing: &Listing) -> Self {
-        let mut new = Self { hierarchy, proc, ..Self::default() };
+        let new = Self { hierarchy, proc, ..Self::default() };
         new.learn(listing);
         new
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the runtimes again, for the names of containers that have come since.
@@ -35,48 +94,133 @@ impl Containers {
         self.learn(&runtime::list().await);
     }
 
-    /// Whether a container was met of which no runtime has told a name: [`Self::refresh`] may help.
+    /// Whether a container is of interest of which no runtime has told anything, and it is time to ask (again).
     pub fn has_unnamed(&self) -> bool {
-        self.by_id.values().any(|container| container.name.is_none())
+        let now = Instant::now();
+        let is_due =
+            |fact: &Fact| fact.is_sought && !fact.is_listed && fact.gone.is_none() && fact.next <= now;
+        self.known().by_id.values().any(is_due)
     }
 
-    fn learn(&mut self, listing: &Listing) {
+    /// Changes whenever something is learned about a container that was known already.
+    pub fn version(&self) -> u64 {
+        self.known().version
+    }
+
+    /// Takes what the runtimes tell. What they do not tell any more is forgotten after a while.
+    pub(super) fn learn(&self, listing: &Listing) {
+        let now = Instant::now();
+        let mut known = self.known();
+        let mut told: HashSet<&str> = HashSet::new();
         for listed in &listing.containers {
-            let known = self.by_id.get(listed.id.as_str());
-            let container = listed.to_container();
-            if known.is_some_and(|known| **known == container) {
-                continue;
-            }
-            let container = Arc::new(container);
-            self.by_id.insert(listed.id.as_str().into(), Arc::clone(&container));
-            for other in self.by_cgroup.values_mut().filter(|other| other.id == container.id) {
-                *other = Arc::clone(&container);
+            // One container may be in the lists of two runtimes: Docker's are containerd's, too.
+            if told.insert(&listed.id) {
+                known.learn(listed);
             }
         }
+        let live: HashSet<Arc<str>> = known.live().cloned().collect();
+        for (id, fact) in &mut known.by_id {
+            if fact.is_listed {
+                let runtime = fact.container.runtime.as_ref().map(|runtime| runtime.name.as_str());
+                let has_answered = listing.answered.iter().any(|name| Some(*name) == runtime);
+                if has_answered && !told.contains(&**id) && !live.contains(id) {
+                    fact.gone.get_or_insert(now);
+                }
+            } else {
+                fact.next = now + fact.pause;
+                fact.pause = LONGEST_PAUSE.min(fact.pause * 2);
+            }
+        }
+        known.forget(now);
     }
 
     /// The container with this id; without a runtime's help nothing but its id is known.
-    pub fn get(&mut self, id: &str) -> Arc<Container> {
-        if let Some(known) = self.by_id.get(id) {
-            return Arc::clone(known);
+    pub fn get(&self, id: &str) -> Arc<Container> {
+        let mut known = self.known();
+        match known.meet(id) {
+            Some(fact) => {
+                fact.is_sought = true;
+                Arc::clone(&fact.container)
+            }
+            None => Arc::new(Container { id: id.to_owned(), ..Container::default() }),
         }
-        let container = Arc::new(Container { id: id.to_owned(), ..Container::default() });
-        if self.by_id.len() < REMEMBERED {
-            self.by_id.insert(id.into(), Arc::clone(&container));
+    }
+
+    /// What is known of a container.
+    pub(super) fn fact(&self, id: &str) -> Option<Fact> {
+        self.known().by_id.get(id).cloned()
+    }
+
+    /// The containers that a process is in, outermost first. A name that a container chose for a cgroup of its
+    /// own, and that is another container's id, is none of them.
+    pub(super) fn around<'a>(&self, cgroups: &'a Membership) -> Vec<&'a str> {
+        let mut ids = cgroups.containers();
+        let mut known = self.known();
+        if let Some(outermost) = ids.first()
+            && let Some(fact) = known.meet(outermost)
+        {
+            fact.is_outermost = true;
         }
-        container
+        let mut index = 0;
+        ids.retain(|id| {
+            index += 1;
+            index == 1 || known.by_id.get(*id).is_none_or(|fact| !fact.is_outermost)
+        });
+        ids
     }
 
     /// The container of a process in these cgroups. Remembers the v2 cgroup, for events that arrive when the
     /// process has gone.
-    pub(super) fn of_cgroups(&mut self, cgroups: &Membership) -> Option<Arc<Container>> {
-        let container = self.get(cgroups.container()?);
-        let path = cgroups.unified.as_deref().filter(|_| self.by_cgroup.len() < REMEMBERED);
+    pub(super) fn of_cgroups(&self, cgroups: &Membership) -> Option<Arc<Container>> {
+        let id = self.around(cgroups).pop()?;
         let hierarchy = self.hierarchy.as_ref();
-        if let Some(cgroup) = path.and_then(|path| hierarchy?.cgroup(path)) {
-            self.by_cgroup.insert(cgroup.id, Arc::clone(&container));
+        let cgroup = cgroups.unified.as_deref().and_then(|path| hierarchy?.cgroup(path));
+        match cgroup {
+            Some(cgroup) => self.seen_in(id, cgroup.id),
+            None => Some(self.get(id)),
+        }
+    }
+
+    /// A container has processes in this cgroup, or will have.
+    pub(super) fn seen_in(&self, id: &str, cgroup: u64) -> Option<Arc<Container>> {
+        let mut known = self.known();
+        let room = known.by_cgroup.len() < REMEMBERED;
+        let fact = known.meet(id)?;
+        fact.gone = None;
+        fact.is_sought = true;
+        let container = Arc::clone(&fact.container);
+        if room || known.by_cgroup.contains_key(&cgroup) {
+            known.by_cgroup.insert(cgroup, Seen { container: id.into(), gone: None });
         }
         Some(container)
+    }
+
+    /// A cgroup has gone. Its container is remembered for a while.
+    pub(super) fn cgroup_gone(&self, cgroup: u64) {
+        let now = Instant::now();
+        let mut known = self.known();
+        let Some(seen) = known.by_cgroup.get_mut(&cgroup) else { return };
+        seen.gone = Some(now);
+        let id = Arc::clone(&seen.container);
+        if !known.live().any(|live| *live == id)
+            && let Some(fact) = known.by_id.get_mut(&id)
+        {
+            fact.gone = Some(now);
+        }
+        known.forget(now);
+    }
+
+    /// A cgroup of the v2 hierarchy, if there is one.
+    pub(super) fn cgroup(&self, path: &[u8]) -> Option<Cgroup> {
+        self.hierarchy.as_ref()?.cgroup(path)
+    }
+
+    pub(super) fn hierarchy(&self) -> Option<&Hierarchy> {
+        self.hierarchy.as_ref()
+    }
+
+    pub(super) fn proc(&self) -> &Proc {
+        &self.proc
     }
 
     /// All processes now; none when /proc cannot be read.
@@ -90,7 +234,7 @@ impl Containers {
         let cgroups = self.proc.cgroups(pid);
         let container = match self.of_cgroups(&cgroups) {
             Some(container) => Some(container),
-            None if cgroups == Membership::default() => self.by_cgroup.get(&cgroup).cloned(),
+            None if cgroups == Membership::default() => self.known().of_cgroup(cgroup),
             None => None,
         };
         let executable = self.proc.executable(pid);
@@ -99,45 +243,47 @@ impl Containers {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+impl Known {
+    /// The fact of a container, which is made if there is room.
+    fn meet(&mut self, id: &str) -> Option<&mut Fact> {
+        if !self.by_id.contains_key(id) {
+            if self.by_id.len() >= REMEMBERED {
+                return None;
+            }
+            self.by_id.insert(id.into(), Fact::new(id));
+        }
+        self.by_id.get_mut(id)
+    }
 
-    use super::*;
-    use crate::target::proc::fixture::{Fake, Tree};
-    use crate::target::runtime::Listed;
+    fn learn(&mut self, listed: &Listed) {
+        let container = listed.to_container();
+        let Some(fact) = self.meet(&listed.id) else { return };
+        if fact.is_listed && *fact.container == container && fact.names == listed.names {
+            return;
+        }
+        fact.container = Arc::new(container);
+        fact.names.clone_from(&listed.names);
+        fact.is_listed = true;
+        self.version += 1;
+    }
 
-    #[test]
-    fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
-        let id = "a".repeat(64);
-        let listed = Listed {
-            id: id.clone(),
-            names: vec!["web".into()],
-            image: Some("img".into()),
-            is_running: true,
-            state: "running".into(),
-            labels: Arc::default(),
-            pod: None,
-            runtime: "docker",
-        };
-        let listing = Listing { containers: vec![listed], ..Listing::default() };
-        let tree = Tree::new();
-        let cgroup = format!("/docker/{id}");
-        tree.add(&Fake { pid: 30, nspid: "9", cgroup: &cgroup, ..Fake::default() });
-        tree.add(&Fake { pid: 31, ..Fake::default() });
-        let mut containers = Containers::new(tree.proc(), None, &listing);
-        let origin = containers.origin(30, 5);
-        assert_eq!((origin.process.pid, origin.process.vpid), (30, Some(9)));
-        let container = origin.container.unwrap();
-        assert_eq!((container.name.as_deref(), container.id.as_str()), (Some("web"), id.as_str()));
-        assert_eq!(containers.origin(31, 5).container, None);
-        containers.by_cgroup.insert(5, Arc::clone(&container));
-        assert_eq!(containers.origin(31, 5).container, None, "it is there and in no container");
-        let gone = containers.origin(99, 5);
-        assert_eq!((gone.process.vpid, gone.process.executable), (None, None));
-        assert!(Arc::ptr_eq(&gone.container.unwrap(), &container));
-        assert!(!containers.has_unnamed());
-        assert_eq!(containers.get(&"b".repeat(64)).name, None);
-        assert!(containers.has_unnamed());
+    fn of_cgroup(&self, cgroup: u64) -> Option<Arc<Container>> {
+        let seen = self.by_cgroup.get(&cgroup)?;
+        self.by_id.get(&seen.container).map(|fact| Arc::clone(&fact.container))
+    }
+
+    /// Containers that have a cgroup.
+    fn live(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_cgroup.values().filter(|seen| seen.gone.is_none()).map(|seen| &seen.container)
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let is_kept = |gone: Option<Instant>| gone.is_none_or(|gone| now.duration_since(gone) < KEPT);
+        self.by_id.retain(|_, fact| is_kept(fact.gone));
+        self.by_cgroup.retain(|_, seen| is_kept(seen.gone));
     }
 }
+
+#[cfg(test)]
+#[path = "containers_tests.rs"]
+mod tests;

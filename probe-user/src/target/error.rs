@@ -19,7 +19,7 @@ pub enum Kind {
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// A selector without any part.
-    #[error("nothing is selected: name a container, a process, or everything")]
+    #[error("nothing is selected: name a container (--container), a process (--pid), or everything (--all)")]
     NothingSelected,
     /// No container of that name or id.
     #[error("no container is called {wanted:?}, nor does an id begin with it{}", hint(.nearest))]
@@ -32,7 +32,7 @@ pub enum TargetError {
     /// No container of that id, and no runtime that could tell names.
     #[error(
         "no running container has an id that begins with {wanted:?}; names are not known because no \
-         container runtime answered ({unanswered}): start it, set DOCKER_HOST, or give an id"
+         container runtime answered ({unanswered}): start it, say where it listens (--runtime-socket), or give an id"
     )]
     NoRuntime {
         /// As the user wrote it.
@@ -40,8 +40,43 @@ pub enum TargetError {
         /// Who did not answer, and why not.
         unanswered: String,
     },
+    /// The runtime that was said does not answer.
+    #[error(
+        "container {wanted:?} cannot be looked up: {runtime} did not answer ({unanswered}); start it, or say \
+         where it listens: --runtime-socket {runtime}=ADDRESS"
+    )]
+    SilentRuntime {
+        /// The runtime, one of those that ctrace knows.
+        runtime: String,
+        /// As the user wrote it.
+        wanted: String,
+        /// Who did not answer, and why not.
+        unanswered: String,
+    },
+    /// The name of several.
+    #[error(
+        "{} containers are called {name:?}: {}; say which, by runtime or by id",
+        .candidates.len(),
+        .candidates.join(", ")
+    )]
+    SameName {
+        /// As the user wrote it.
+        name: String,
+        /// What to write instead, escaped.
+        candidates: Vec<String>,
+    },
+    /// All that was chosen is taken away again.
+    #[error("{selector} leaves nothing: what is chosen is all excluded; take one of the two away")]
+    AllExcluded {
+        /// In the user's words, escaped.
+        selector: String,
+    },
     /// A prefix of several.
-    #[error("{wanted:?} is the beginning of {} containers: {}", .candidates.len(), .candidates.join("; "))]
+    #[error(
+        "{wanted:?} is the beginning of {} containers: {}; write more of it",
+        .candidates.len(),
+        .candidates.join("; ")
+    )]
     AmbiguousContainer {
         /// As the user wrote it.
         wanted: String,
@@ -66,7 +101,9 @@ pub enum TargetError {
         name: String,
     },
     /// No such process.
-    #[error("there is no process {pid}")]
+    #[error(
+        "there is no process {pid}: it has ended, or runs where ctrace cannot see it (another PID namespace)"
+    )]
     NoProcess {
         /// As the user gave it.
         pid: u32,
@@ -92,7 +129,7 @@ pub enum TargetError {
         pid: u32,
     },
     /// No list of processes.
-    #[error("could not list the processes in /proc")]
+    #[error("the processes of this machine could not be listed in /proc: it must be mounted, and readable")]
     Proc(#[source] io::Error),
 }
 
@@ -102,12 +139,14 @@ impl TargetError {
         match self {
             Self::UnknownContainer { .. }
             | Self::NoRuntime { .. }
+            | Self::SilentRuntime { .. }
+            | Self::AllExcluded { .. }
             | Self::NotRunning { .. }
             | Self::Unseen { .. }
             | Self::NoProcess { .. }
             | Self::Thread { .. }
             | Self::NoCode { .. } => Kind::NotFound,
-            Self::AmbiguousContainer { .. } => Kind::Ambiguous,
+            Self::AmbiguousContainer { .. } | Self::SameName { .. } => Kind::Ambiguous,
             Self::Proc(source) if source.kind() == io::ErrorKind::PermissionDenied => Kind::NotPermitted,
             Self::NothingSelected | Self::Itself { .. } | Self::Proc(_) => Kind::Failed,
         }
@@ -116,7 +155,7 @@ impl TargetError {
 
 fn hint(nearest: &[String]) -> String {
     if nearest.is_empty() {
-        return "; no container is known".to_owned();
+        return "; no container is known at all".to_owned();
     }
     let names: Vec<String> = nearest.iter().map(|name| format!("{name:?}")).collect();
     format!("; did you mean {}?", names.join(" or "))

@@ -7,12 +7,17 @@ mod candidate;
 pub mod cgroup;
 mod containers;
 mod error;
+pub mod facts;
+mod image;
+mod late;
 pub mod proc;
+mod rules;
 pub mod runtime;
 mod select;
+mod selector;
+pub mod users;
 
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use probe_common::NamespaceId;
@@ -20,37 +25,43 @@ use serde::Serialize;
 
 pub use containers::Containers;
 pub use error::{Kind, TargetError};
-pub use select::{alive, descendants};
+pub use late::Change;
+pub use proc::descendants;
 
 use crate::event::Container;
+use crate::target::late::Member;
+use crate::target::rules::Rules;
 
 /// What the user asked for, parsed once.
 ///
-/// Containers are chosen by `containers`, processes by `pids`; what is chosen by either is traced. With neither
-/// and a property of processes, or with `all`, it is the whole machine. `exclude` and the properties of
-/// processes (`comms`, `executables`, `uids`) take away from that.
+/// - Each list is a choice: one of its values is enough (or).
+/// - Of [`Criteria`], a container must have one value of each list that is not empty (and).
+/// - `pids` adds processes with their descendants; what is chosen by either is traced.
+/// - `processes` narrows that to the processes that have one value of each of its lists. With neither containers
+///   nor pids it narrows the whole machine.
+/// - `exclude` and `exclude_processes` take away: one value of any list is enough.
+///
+/// A container that is named must be there and run: what is misspelt is told at once. Everything else need not
+/// match anything yet: containers and processes that come later are judged when they come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     /// Everything on the machine but ctrace.
     pub all: bool,
     /// Which containers.
     pub containers: Criteria,
-    /// Which containers never.
-    pub exclude: Criteria,
     /// Processes with their descendants.
     pub pids: Vec<u32>,
-    /// Names of processes, as the kernel has them (`comm`).
-    pub comms: Vec<String>,
-    /// Executables: a path in the process's root, or a file name.
-    pub executables: Vec<String>,
-    /// Effective user ids.
-    pub uids: Vec<u32>,
+    /// Which processes of those.
+    pub processes: Properties,
+    /// Which containers never.
+    pub exclude: Criteria,
+    /// Which processes never.
+    pub exclude_processes: Properties,
     /// The sockets to ask instead of those that are known: `RUNTIME=PATH`.
     pub runtime_sockets: Vec<RuntimeSocket>,
 }
 
-/// Properties of containers. A container must have one of each list that is not empty; of
-/// [`Selector::exclude`], one of any list.
+/// Properties of containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Criteria {
     /// Names, ids or unique prefixes of either.
@@ -65,6 +76,17 @@ pub struct Criteria {
     pub pods: Vec<PodName>,
     /// Kubernetes namespaces.
     pub namespaces: Vec<String>,
+}
+
+/// Properties of processes, as they are when a process is first seen and whenever it executes a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties {
+    /// Names, as the kernel has them (`comm`).
+    pub comms: Vec<String>,
+    /// Executables: a path in the process's root, or a file name.
+    pub executables: Vec<String>,
+    /// Effective user ids, as the host counts them.
+    pub uids: Vec<u32>,
 }
 
 /// `web`, `docker://web`.
@@ -107,6 +129,8 @@ pub enum ScopeChange {
     EnterNamespace(NamespaceId),
     /// A process comes in, with all of its threads and what they fork.
     EnterProcess(u32),
+    /// A process goes, with all of its threads: it executes what is not selected.
+    LeaveProcess(u32),
 }
 
 /// A process at a moment. (pid, start time) is its identity; a pid alone is not.
@@ -144,7 +168,8 @@ pub struct Scope {
     /// PID namespaces (not the ones nested in them).
     #[serde(serialize_with = "serialize_namespaces")]
     pub pid_namespaces: Vec<NamespaceId>,
-    /// Processes, with all that they fork from now on.
+    /// Processes, with all that they fork from now on. The descendants that they have already are listed too,
+    /// unless [`Self::leaves_at_exec`]: then only those that match are.
     pub pids: Vec<u32>,
     /// Cgroups that are not in scope with all below them, whatever the other parts say.
     pub excluded: Vec<Cgroup>,
@@ -167,26 +192,14 @@ pub struct Target {
     pub processes: Vec<Process>,
     /// For the containers of processes, also of those to come.
     pub containers: Containers,
-    /// Pid → start time of the processes that are in scope by [`Scope::pids`], with their descendants.
+    /// Pid → start time of the processes that are in scope whatever their cgroup, with their descendants.
     pub(crate) followed: HashMap<u32, u64>,
-}
-
-impl fmt::Display for Selector {
-    /// In the user's words, escaped: `container web, pid 12`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let containers = self.containers.names.iter().map(|name| format!("container {name}"));
-        let pids = self.pids.iter().map(|pid| format!("pid {pid}"));
-        let all = self.all.then(|| "all processes".to_owned());
-        f.write_str(&containers.chain(pids).chain(all).collect::<Vec<_>>().join(", "))
-    }
-}
-
-impl fmt::Display for ContainerName {
-    /// As the user wrote it, escaped.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.runtime {
-            Some(runtime) => write!(f, "{}://{}", runtime.escape_debug(), self.name.escape_debug()),
-            None => write!(f, "{}", self.name.escape_debug()),
-        }
-    }
+    /// What the user asked for.
+    rules: Rules,
+    /// The containers that matter, or may, by their ids.
+    members: BTreeMap<String, Member>,
+    /// PID namespaces that are chosen with all in them.
+    namespaces: Vec<NamespaceId>,
+    /// How long the list of processes may be before ended ones are looked for.
+    most: usize,
 }

@@ -3,7 +3,7 @@
 //! Owns the reading of these files, as bytes and with limits: names in them are chosen by the processes.
 //! A process may vanish between two reads, so nothing here is an error: what is not there is none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -18,7 +18,7 @@ use crate::target::Process;
 use crate::target::cgroup::Membership;
 
 /// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
-const FILE: u64 = 64 * 1024;
+pub(super) const FILE: u64 = 64 * 1024;
 /// `PF_KTHREAD` of linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
@@ -130,6 +130,14 @@ impl Proc {
         number(status_field(&status, b"Tgid:")?.trim_ascii())
     }
 
+    /// The user with whose rights it acts (its effective id), as ctrace's user namespace counts.
+    pub fn effective_uid(&self, pid: u32) -> Option<u32> {
+        let status = self.read(pid, "status")?;
+        let ids = status_field(&status, b"Uid:")?;
+        // Real, effective, saved, file system.
+        number(ids.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty()).nth(1)?)
+    }
+
     /// Its PID namespace.
     pub fn pid_namespace(&self, pid: u32) -> Option<NamespaceId> {
         let found = fs::metadata(self.path(pid, "ns/pid")).ok()?;
@@ -191,6 +199,20 @@ pub fn children(entries: &[Entry]) -> HashMap<u32, Vec<u32>> {
     children
 }
 
+/// The roots and everything below them, as the parents are now.
+pub fn descendants(roots: Vec<u32>, entries: &[Entry]) -> BTreeSet<u32> {
+    let children = children(entries);
+    let mut found = BTreeSet::new();
+    let mut next = roots;
+    // `found` ends this even if the parents, read one after another, form a circle.
+    while let Some(pid) = next.pop() {
+        if found.insert(pid) {
+            next.extend(children.get(&pid).into_iter().flatten());
+        }
+    }
+    found
+}
+
 /// Reads at most `limit` bytes of a file, however long it says that it is.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -207,13 +229,13 @@ fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
 }
 
 /// Digits alone: neither a sign nor a space.
-fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+pub(super) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
 /// The kernel escapes newlines in `Name:`, so no process can forge a line.
-fn status_field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn status_field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))
 }
 
@@ -265,11 +287,25 @@ pub(crate) mod fixture {
         pub(crate) state: &'a str,
         /// Processes with one name here share a namespace.
         pub(crate) namespace: &'a str,
+        /// Its effective user.
+        pub(crate) uid: u32,
+        /// Where its `exe` leads to, if anywhere.
+        pub(crate) executable: &'a str,
     }
 
     impl Default for Fake<'_> {
         fn default() -> Self {
-            Self { pid: 0, parent: 1, comm: b"x", nspid: "", cgroup: "/", state: "S", namespace: "host" }
+            Self {
+                pid: 0,
+                parent: 1,
+                comm: b"x",
+                nspid: "",
+                cgroup: "/",
+                state: "S",
+                namespace: "host",
+                uid: 0,
+                executable: "",
+            }
         }
     }
 
@@ -287,7 +323,7 @@ pub(crate) mod fixture {
         }
 
         pub(crate) fn add(&self, fake: &Fake<'_>) {
-            let Fake { pid, parent, comm, nspid, cgroup, state, namespace } = fake;
+            let Fake { pid, parent, comm, nspid, cgroup, state, namespace, uid, executable } = fake;
             let directory = self.directory.path().join(pid.to_string());
             fs::create_dir_all(directory.join("ns")).unwrap();
             let start = 100 + pid;
@@ -296,7 +332,11 @@ pub(crate) mod fixture {
             fs::write(directory.join("stat"), line).unwrap();
             fs::write(directory.join("comm"), [comm, b"\n".as_slice()].concat()).unwrap();
             let ids = if nspid.is_empty() { pid.to_string() } else { format!("{pid}\t{nspid}") };
-            fs::write(directory.join("status"), format!("Name:\tx\nTgid:\t{pid}\nNSpid:\t{ids}\n")).unwrap();
+            let status = format!("Name:\tx\nTgid:\t{pid}\nUid:\t7\t{uid}\t8\t9\nNSpid:\t{ids}\n");
+            fs::write(directory.join("status"), status).unwrap();
+            if !executable.is_empty() {
+                std::os::unix::fs::symlink(executable, directory.join("exe")).unwrap();
+            }
             fs::write(directory.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
             let shared = self.directory.path().join(format!("namespace-{namespace}"));
             fs::write(&shared, "").unwrap();
@@ -402,6 +442,20 @@ mod tests {
         assert_eq!(namespace.inode, fs::metadata("/proc/self/ns/pid").unwrap().ino());
         assert!(proc.entries().unwrap().iter().all(|entry| entry.process.pid != pid));
         assert!(proc.entry(pid).is_some());
+        assert_eq!(proc.effective_uid(pid), Some(rustix::process::geteuid().as_raw()));
+    }
+
+    #[test]
+    fn the_effective_user_is_the_second() {
+        let tree = Tree::new();
+        tree.add(&Fake { pid: 5, uid: 33, ..Fake::default() });
+        assert_eq!((tree.proc().effective_uid(5), tree.proc().effective_uid(6)), (Some(33), None));
+        for (line, expected) in
+            [("Uid:\t1", None), ("Uid:\tx\ty", None), ("Uid:  1   2", Some(2)), ("", None)]
+        {
+            fs::write(tree.path().join("5/status"), format!("Name:\tUid:\n{line}\n")).unwrap();
+            assert_eq!(tree.proc().effective_uid(5), expected, "{line:?}");
+        }
     }
 
     #[test]

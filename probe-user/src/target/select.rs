@@ -1,19 +1,21 @@
 //! Selector → Target: what the user's words mean on this machine now.
 //!
-//! Owns the translation of containers and processes to a scope for the kernel, and the list of the
-//! processes in it. Reads the machine once, then computes.
+//! Owns the translation of names to ids and of processes to trees. Reads the machine once, then computes; what
+//! containers and processes are in scope is decided in [`crate::target::late`], now and later alike.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 use probe_common::NamespaceId;
 
 use crate::target::candidate::{Candidate, candidates, choose};
-use crate::target::cgroup::{Hierarchy, is_below};
+use crate::target::cgroup::Hierarchy;
 use crate::target::containers::Containers;
 use crate::target::error::TargetError;
-use crate::target::proc::{Entry, Proc, children};
+use crate::target::late::Change;
+use crate::target::proc::{Entry, Proc, descendants};
+use crate::target::rules::{Grain, Rules, Standing, Wanted};
 use crate::target::runtime::{self, Listing};
-use crate::target::{Process, Scope, Selector, Target};
+use crate::target::{ContainerName, Criteria, Scope, ScopeChange, Selector, Target};
 
 impl Selector {
     /// Finds what is meant. Asks container runtimes, which takes up to two seconds each when they hang.
@@ -24,34 +26,87 @@ impl Selector {
     }
 
     async fn resolve_in(&self, world: World) -> Result<Target, TargetError> {
-        if !self.all && self.containers.names.is_empty() && self.pids.is_empty() {
+        if !self.selects() {
             return Err(TargetError::NothingSelected);
         }
-        let mut scope = Scope { all: self.all, ..Scope::default() };
-        let all = candidates(&world.listing, &world.entries);
-        for wanted in &self.containers.names {
-            let container = choose(&wanted.name, &all, &world.listing)?;
-            if !world.add_container(&container.id, &mut scope) {
-                world.add_by_init(container, &mut scope).await?;
+        let all = candidates(&world.listing, &world.seen());
+        let (wanted, chosen) = self.containers.look_up(&all, &world.listing)?;
+        let unwanted = self.exclude.look_up_excluded(&all, &world.listing)?;
+        let mut rules = Rules::new(self, wanted, unwanted);
+        if world.containers.hierarchy().is_none() && rules.takes_away() {
+            // The kernel keeps out by cgroup alone.
+            rules.grain = Grain::Process;
+        }
+        let mut target = world.target(rules);
+        for container in chosen {
+            if !target.rules.everything && !target.is_unwanted(&container.id) && !world.has(&container.id) {
+                world.add_by_init(container, &mut target).await?;
             }
         }
         for pid in &self.pids {
-            world.add_process(*pid, &mut scope)?;
+            world.add_process(*pid, &mut target)?;
         }
-        scope.cgroups.sort();
-        scope.cgroups.dedup();
-        scope.pids.sort_unstable();
-        scope.pids.dedup();
-        Ok(world.into_target(scope))
+        target.start(world.entries);
+        if self.pids.is_empty() && target.leaves_nothing() {
+            return Err(TargetError::AllExcluded { selector: self.to_string() });
+        }
+        target.tell_held();
+        Ok(target)
+    }
+
+    fn selects(&self) -> bool {
+        self.all || !self.containers.is_empty() || !self.pids.is_empty() || !self.processes.is_empty()
+    }
+}
+
+impl Criteria {
+    /// What the names mean. Each must be a container that runs.
+    fn look_up<'a>(
+        &self,
+        all: &'a [Candidate],
+        listing: &Listing,
+    ) -> Result<(Wanted, Vec<&'a Candidate>), TargetError> {
+        let mut wanted = Wanted { ids: BTreeSet::new(), criteria: self.clone() };
+        let mut chosen = Vec::new();
+        for name in &self.names {
+            let found = choose(name, all, listing)?;
+            wanted.take(name, found);
+            chosen.push(found);
+        }
+        Ok((wanted, chosen))
+    }
+
+    /// The same for what is excluded: it need not be there yet, but what is written must mean one container.
+    fn look_up_excluded(&self, all: &[Candidate], listing: &Listing) -> Result<Wanted, TargetError> {
+        let mut unwanted = Wanted { ids: BTreeSet::new(), criteria: self.clone() };
+        for name in &self.names {
+            match choose(name, all, listing) {
+                Ok(found) => unwanted.take(name, found),
+                Err(error @ (TargetError::AmbiguousContainer { .. } | TargetError::SameName { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => tracing::warn!("{error}; it is kept out if one of this name starts"),
+            }
+        }
+        Ok(unwanted)
+    }
+}
+
+impl Wanted {
+    /// A name has been found. Unless it is the container's whole name, it means this one alone.
+    fn take(&mut self, name: &ContainerName, found: &Candidate) {
+        self.ids.insert(found.id.clone());
+        if !found.names.contains(&name.name) {
+            self.criteria.names.retain(|other| other != name);
+        }
     }
 }
 
 /// The machine at a moment.
 struct World {
-    proc: Proc,
-    hierarchy: Option<Hierarchy>,
     listing: Listing,
     entries: Vec<Entry>,
+    containers: Containers,
     /// ctrace's PID namespace, which is never a scope: it is the host's.
     own_namespace: Option<NamespaceId>,
 }
@@ -60,170 +115,130 @@ impl World {
     fn read(proc: Proc, hierarchy: Option<Hierarchy>, listing: Listing) -> Result<Self, TargetError> {
         let entries = proc.entries().map_err(TargetError::Proc)?;
         let own_namespace = proc.pid_namespace(proc.own());
-        Ok(Self { proc, hierarchy, listing, entries, own_namespace })
-    }
-
-    /// Whether the container has a process here.
-    fn add_container(&self, id: &str, scope: &mut Scope) -> bool {
-        let mut members = self.entries.iter().filter(|entry| entry.cgroups.is_in(id)).peekable();
-        let found = members.peek().is_some();
-        let mut paths = BTreeSet::new();
-        for entry in members {
-            let path = entry.cgroups.unified_root_of(id);
-            let cgroup = path.and_then(|path| self.hierarchy.as_ref()?.cgroup(path));
-            match cgroup {
-                Some(cgroup) if paths.insert(path) => scope.cgroups.push(cgroup),
-                Some(_) => {}
-                None => self.add_without_cgroup(entry, scope),
-            }
+        let containers = Containers::new(proc, hierarchy, &listing);
+        // Who is outside of all others is known before anybody is asked who is inside of whom.
+        for entry in &entries {
+            containers.around(&entry.cgroups);
         }
-        found
+        Ok(Self { listing, entries, containers, own_namespace })
     }
 
-    /// A container whose id no cgroup shows (made without cgroups, or below names of the user's choice).
-    async fn add_by_init(&self, container: &Candidate, scope: &mut Scope) -> Result<(), TargetError> {
+    /// Ids of the containers that have processes.
+    fn seen(&self) -> BTreeSet<String> {
+        let around = self.entries.iter().flat_map(|entry| self.containers.around(&entry.cgroups));
+        around.map(str::to_owned).collect()
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.entries.iter().any(|entry| self.containers.around(&entry.cgroups).contains(&id))
+    }
+
+    fn target(&self, rules: Rules) -> Target {
+        let scope = Scope {
+            all: rules.everything && rules.grain == Grain::Whole,
+            watch: rules.watches(),
+            leaves_at_exec: rules.grain == Grain::Process,
+            ..Scope::default()
+        };
+        Target { scope, rules, containers: self.containers.clone(), ..Target::default() }
+    }
+
+    /// A container whose id no cgroup shows (made without cgroups, or below names of the user's choice): by
+    /// PID namespace, if it is not the one that everything shares, else as a process with its descendants.
+    async fn add_by_init(&self, container: &Candidate, target: &mut Target) -> Result<(), TargetError> {
         let unseen = || TargetError::Unseen { name: container.name().to_owned() };
         let listed = self.listing.containers.iter().find(|listed| listed.id == container.id);
         let pid = runtime::init(listed.ok_or_else(unseen)?).await;
         let entry = pid.and_then(|pid| self.entry(pid)).ok_or_else(unseen)?;
-        self.add_without_cgroup(entry, scope);
-        Ok(())
-    }
-
-    /// By PID namespace, if it is not the one that everything shares, else by pid.
-    fn add_without_cgroup(&self, entry: &Entry, scope: &mut Scope) {
         match entry.namespace {
             Some(namespace) if self.own_namespace.is_some_and(|own| own != namespace) => {
-                push_new(&mut scope.pid_namespaces, namespace);
+                push_new(&mut target.namespaces, namespace);
             }
-            _ => scope.pids.push(entry.process.pid),
+            _ => self.follow(vec![entry.process.pid], target),
         }
+        Ok(())
     }
 
     /// A process with its descendants; with everything in its PID namespace, and in those nested in it, if
     /// it is that namespace's init.
-    fn add_process(&self, pid: u32, scope: &mut Scope) -> Result<(), TargetError> {
-        if pid == self.proc.own() {
+    fn add_process(&self, pid: u32, target: &mut Target) -> Result<(), TargetError> {
+        let proc = self.containers.proc();
+        if pid == proc.own() {
             return Err(TargetError::Itself { pid });
         }
         let Some(entry) = self.entry(pid) else {
-            return Err(match self.proc.thread_group(pid) {
+            return Err(match proc.thread_group(pid) {
                 Some(process) if process != pid => TargetError::Thread { thread: pid, pid: process },
                 Some(_) => TargetError::NoCode { pid },
                 None => TargetError::NoProcess { pid },
             });
         };
         let mut roots = vec![pid];
-        if let Some(namespace) = entry.namespace.filter(|_| self.proc.is_namespace_init(pid)) {
-            push_new(&mut scope.pid_namespaces, namespace);
+        if let Some(namespace) = entry.namespace.filter(|_| proc.is_namespace_init(pid)) {
+            push_new(&mut target.namespaces, namespace);
             // Those that entered it from outside (docker exec) are not the init's descendants. A nested
             // namespace's init is a descendant of whoever made it.
             let inside = self.entries.iter().filter(|entry| entry.namespace == Some(namespace));
             roots.extend(inside.map(|entry| entry.process.pid));
         }
-        scope.pids.extend(descendants(roots, &self.entries));
+        self.follow(roots, target);
         Ok(())
+    }
+
+    fn follow(&self, roots: Vec<u32>, target: &mut Target) {
+        let tree = descendants(roots, &self.entries);
+        let tree = self.entries.iter().filter(|entry| tree.contains(&entry.process.pid));
+        target.followed.extend(tree.map(|entry| (entry.process.pid, entry.process.start_time)));
     }
 
     fn entry(&self, pid: u32) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.process.pid == pid)
     }
+}
 
-    fn into_target(self, scope: Scope) -> Target {
-        let containers = Containers::new(self.proc.clone(), self.hierarchy.clone(), &self.listing);
-        let followed = scope.pids.iter().filter_map(|pid| self.entry(*pid));
-        let followed = followed.map(|entry| (entry.process.pid, entry.process.start_time)).collect();
-        let mut target = Target { scope, processes: Vec::new(), containers, followed };
-        target.take(self.entries);
-        target
+impl Target {
+    /// The first look: what would be a change later is the scope to begin with.
+    fn start(&mut self, entries: Vec<Entry>) {
+        let mut pids = BTreeSet::new();
+        if self.rules.grain == Grain::Whole {
+            pids.extend(self.followed.keys().copied());
+            self.scope.pid_namespaces.clone_from(&self.namespaces);
+        }
+        let Change { scope, processes: _ } = self.look(entries);
+        pids.extend(scope.into_iter().filter_map(|change| match change {
+            ScopeChange::EnterProcess(pid) => Some(pid),
+            _ => None,
+        }));
+        self.scope.pids = pids.into_iter().collect();
     }
 }
 
 impl Target {
-    /// Looks for processes that are in scope now and were not when it last looked; forgets those that have
-    /// ended. Returns the new ones, in the order of their pids.
-    pub fn rescan(&mut self) -> Vec<Process> {
-        let entries = self.containers.entries();
-        self.take(entries)
+    fn is_unwanted(&self, id: &str) -> bool {
+        self.rules.standing(id, self.containers.fact(id).as_ref()) == Standing::Out
     }
 
-    /// Whether anything of the target still runs or can still begin to run.
-    pub fn any_alive(&self) -> bool {
-        alive(&self.scope, &self.processes) || !in_scope(self, &self.containers.entries()).is_empty()
+    /// Whether every container that was named is excluded, so that nothing can come either.
+    fn leaves_nothing(&self) -> bool {
+        let is_out = |id: &String| self.is_unwanted(id);
+        !self.rules.is_open_ended() && self.rules.named().all(is_out) && self.rules.named().next().is_some()
     }
 
-    /// Makes the processes those among `entries` that are in scope; returns the new ones.
-    fn take(&mut self, entries: Vec<Entry>) -> Vec<Process> {
-        let chosen: HashSet<u32> = in_scope(self, &entries);
-        let known: HashMap<u32, u64> =
-            self.processes.iter().map(|process| (process.pid, process.start_time)).collect();
-        let followed = descendants(self.living_followed(&entries), &entries);
-        self.followed = entries
+    /// Says which containers are kept out for want of knowledge.
+    fn tell_held(&self) {
+        let held: Vec<&str> = self
+            .members
             .iter()
-            .filter(|entry| followed.contains(&entry.process.pid))
-            .map(|entry| (entry.process.pid, entry.process.start_time))
+            .filter(|(_, member)| member.is_held())
+            .map(|(id, _)| id.get(..12).unwrap_or(id))
             .collect();
-        self.processes.clear();
-        let mut new = Vec::new();
-        for entry in entries.into_iter().filter(|entry| chosen.contains(&entry.process.pid)) {
-            let container = self.containers.of_cgroups(&entry.cgroups);
-            let process = Process { container, ..entry.process };
-            if known.get(&process.pid) != Some(&process.start_time) {
-                new.push(process.clone());
-            }
-            self.processes.push(process);
-        }
-        new
-    }
-
-    /// Processes that are in scope by their pid and still the ones that had it.
-    fn living_followed(&self, entries: &[Entry]) -> Vec<u32> {
-        let lives = |entry: &&Entry| self.followed.get(&entry.process.pid) == Some(&entry.process.start_time);
-        entries.iter().filter(lives).map(|entry| entry.process.pid).collect()
-    }
-}
-
-/// Whether a process that was known still runs, or a cgroup in scope holds any.
-///
-/// For a PID namespace, or for descendants that were not seen yet, [`Target::any_alive`] looks further.
-pub fn alive(scope: &Scope, known: &[Process]) -> bool {
-    let proc = Proc::default();
-    if scope.all || known.iter().any(|process| proc.is_alive(process)) {
-        return true;
-    }
-    let Some(hierarchy) = (!scope.cgroups.is_empty()).then(Hierarchy::find).flatten() else { return false };
-    scope.cgroups.iter().any(|cgroup| hierarchy.is_populated(cgroup) == Some(true))
-}
-
-/// Pids of the entries that are in the target's scope.
-fn in_scope(target: &Target, entries: &[Entry]) -> HashSet<u32> {
-    let scope = &target.scope;
-    let mut pids: HashSet<u32> = descendants(target.living_followed(entries), entries).into_iter().collect();
-    for entry in entries {
-        let path = entry.cgroups.unified.as_deref();
-        let in_cgroup = || {
-            scope.cgroups.iter().any(|cgroup| path.is_some_and(|path| is_below(path, cgroup.path.as_bytes())))
-        };
-        let in_namespace = || entry.namespace.is_some_and(|id| scope.pid_namespaces.contains(&id));
-        if scope.all || in_cgroup() || in_namespace() {
-            pids.insert(entry.process.pid);
+        if !held.is_empty() {
+            tracing::warn!(
+                "not traced, because no container runtime tells whether they are excluded: containers {}",
+                held.join(", ")
+            );
         }
     }
-    pids
-}
-
-/// The roots and everything below them, as the parents are now.
-pub fn descendants(roots: Vec<u32>, entries: &[Entry]) -> BTreeSet<u32> {
-    let children = children(entries);
-    let mut found = BTreeSet::new();
-    let mut next = roots;
-    // `found` ends this even if the parents, read one after another, form a circle.
-    while let Some(pid) = next.pop() {
-        if found.insert(pid) {
-            next.extend(children.get(&pid).into_iter().flatten());
-        }
-    }
-    found
 }
 
 fn push_new<T: PartialEq>(list: &mut Vec<T>, value: T) {

@@ -13,27 +13,34 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn id(letter: char) -> String {
+pub(in crate::target) fn id(letter: char) -> String {
     letter.to_string().repeat(64)
 }
 
-fn listing() -> Listing {
-    let one = |letter, name: &str, is_running| Listed {
+pub(in crate::target) fn listed(letter: char, name: &str) -> Listed {
+    Listed {
         id: id(letter),
         names: vec![name.to_owned()],
         image: None,
-        is_running,
-        state: if is_running { "running" } else { "exited" }.to_owned(),
+        is_running: true,
+        state: "running".to_owned(),
         labels: Arc::default(),
         pod: None,
         runtime: "none",
-    };
-    let containers = vec![one('a', "web", true), one('c', "dead", false), one('d', "elsewhere", true)];
+    }
+}
+
+pub(in crate::target) fn list(containers: Vec<Listed>) -> Listing {
     Listing { containers, answered: vec!["none"], unanswered: Vec::new() }
 }
 
+fn listing() -> Listing {
+    let dead = Listed { is_running: false, state: "exited".to_owned(), ..listed('c', "dead") };
+    list(vec![listed('a', "web"), dead, listed('d', "elsewhere")])
+}
+
 /// A host with a container a (init 30, a nested namespace, an exec'd 40), an unlisted container b.
-fn tree() -> Tree {
+pub(in crate::target) fn tree() -> Tree {
     let tree = Tree::new();
     let a = format!("/docker/{}", id('a'));
     let nested = format!("{a}/nested");
@@ -55,31 +62,44 @@ fn tree() -> Tree {
 }
 
 fn resolve(tree: &Tree, selector: &Selector) -> Result<Target, TargetError> {
-    run(selector.resolve_in(World::read(tree.proc(), None, listing())?))
+    resolve_with(tree, None, listing(), selector)
 }
 
-fn container(name: &str) -> Selector {
+pub(in crate::target) fn resolve_with(
+    tree: &Tree,
+    hierarchy: Option<Hierarchy>,
+    listing: Listing,
+    selector: &Selector,
+) -> Result<Target, TargetError> {
+    run(selector.resolve_in(World::read(tree.proc(), hierarchy, listing)?))
+}
+
+pub(in crate::target) fn container(name: &str) -> Selector {
     let names = vec![ContainerName { runtime: None, name: name.to_owned() }];
     Selector { containers: Criteria { names, ..Criteria::default() }, ..Selector::default() }
 }
 
-fn process(pid: u32) -> Selector {
+pub(in crate::target) fn process(pid: u32) -> Selector {
     Selector { pids: vec![pid], ..Selector::default() }
 }
 
-fn pids(target: &Target) -> Vec<u32> {
+pub(in crate::target) fn pids(target: &Target) -> Vec<u32> {
     target.processes.iter().map(|process| process.pid).collect()
 }
 
 #[test]
-fn a_container_without_cgroup_v2_is_its_pid_namespaces() {
+fn a_container_without_cgroup_v2_is_its_processes() {
     let target = resolve(&tree(), &container("web")).unwrap();
     assert_eq!(pids(&target), [30, 31, 32, 40]);
-    assert_eq!((target.scope.pid_namespaces.len(), target.scope.pids.len()), (2, 0));
+    assert_eq!(
+        (target.scope.pid_namespaces.as_slice(), target.scope.pids.as_slice()),
+        (&[][..], &[30, 31, 32, 40][..])
+    );
+    assert!(target.scope.watch && !target.scope.leaves_at_exec);
     let first = target.processes.first().unwrap().container.clone().unwrap();
     assert_eq!(first.name.as_deref(), Some("web"));
     for process in &target.processes {
-        assert!(std::sync::Arc::ptr_eq(process.container.as_ref().unwrap(), &first));
+        assert!(Arc::ptr_eq(process.container.as_ref().unwrap(), &first));
     }
 }
 
@@ -158,17 +178,18 @@ fn what_cannot_be_is_an_error_of_its_kind() {
 fn new_processes_are_found_and_ended_ones_forgotten() {
     let tree = tree();
     let mut target = resolve(&tree, &process(70)).unwrap();
-    assert_eq!(target.rescan(), []);
+    assert_eq!(target.rescan(), Change::default());
     tree.add(&Fake { pid: 72, parent: 71, ..Fake::default() });
     let new = target.rescan();
-    assert_eq!(new.iter().map(|process| process.pid).collect::<Vec<_>>(), [72]);
+    assert_eq!(new.scope, [], "the kernel has followed the fork itself");
+    assert_eq!(new.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [72]);
     // Its parents end; it now belongs to init, and is still followed.
     tree.remove(70);
     tree.remove(71);
     tree.remove(72);
     tree.add(&Fake { pid: 72, parent: 1, ..Fake::default() });
     tree.add(&Fake { pid: 73, parent: 72, ..Fake::default() });
-    assert_eq!(target.rescan().len(), 1);
+    assert_eq!(target.rescan().processes.len(), 1);
     assert_eq!(pids(&target), [72, 73]);
     assert!(target.any_alive());
     tree.remove(72);
@@ -184,21 +205,37 @@ fn a_pid_that_is_used_again_is_not_followed() {
     tree.add(&Fake { pid: 71, ..Fake::default() });
     let stat = std::fs::read_to_string(tree.path().join("71/stat")).unwrap();
     std::fs::write(tree.path().join("71/stat"), stat.replace(" 171 ", " 5555 ")).unwrap();
-    assert_eq!(target.rescan(), []);
+    assert_eq!(target.rescan(), Change::default());
     assert_eq!(pids(&target), [] as [u32; 0]);
 }
 
 #[test]
 fn a_namespace_lives_as_long_as_a_process_in_it() {
     let tree = tree();
-    let mut target = resolve(&tree, &container("web")).unwrap();
+    let mut target = resolve(&tree, &process(30)).unwrap();
     for pid in [30, 31, 32, 40] {
         tree.remove(pid);
     }
     assert!(!target.any_alive());
     tree.add(&Fake { pid: 41, nspid: "12", namespace: "a", ..Fake::default() });
     assert!(target.any_alive());
-    assert_eq!(target.rescan().len(), 1);
+    let change = target.rescan();
+    assert_eq!((change.scope, change.processes.len()), (vec![], 1));
+}
+
+#[test]
+fn a_container_without_cgroup_v2_lives_as_long_as_a_process_in_it() {
+    let tree = tree();
+    let mut target = resolve(&tree, &container("web")).unwrap();
+    for pid in [30, 31, 32, 40] {
+        tree.remove(pid);
+    }
+    assert!(!target.any_alive());
+    let cgroup = format!("/docker/{}", id('a'));
+    tree.add(&Fake { pid: 41, nspid: "12", namespace: "a", cgroup: &cgroup, ..Fake::default() });
+    assert!(target.any_alive());
+    let change = target.executed(41);
+    assert_eq!((change.scope, change.processes.len()), (vec![ScopeChange::EnterProcess(41)], 1));
 }
 
 #[test]

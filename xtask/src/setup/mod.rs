@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Also what `cargo xtask vm` boots kernels with: QEMU and its tools.
     #[arg(long)]
     pub(crate) vm: bool,
+    /// Also the container engines that the live suites start: nothing else needs them.
+    #[arg(skip = true)]
+    pub(crate) engines: bool,
     /// Only tell what is missing; change nothing and exit with status 1 if something is.
     #[arg(long)]
     pub(crate) check: bool,
@@ -103,6 +106,10 @@ pub(crate) struct Undone {
 
 /// The name of the Docker step: the demo can do without it.
 pub(crate) const DOCKER: &str = "Docker engine";
+/// The name of the step for the other engines.
+pub(crate) const ENGINES: &str = "container engines for the tests";
+/// The steps that only the live suites need.
+pub(crate) const LIVE: [&str; 2] = [DOCKER, ENGINES];
 
 fn steps(options: Options) -> Vec<Box<dyn Step>> {
     let mut steps: Vec<Box<dyn Step>> = vec![
@@ -113,6 +120,10 @@ fn steps(options: Options) -> Vec<Box<dyn Step>> {
         Box::new(packages::TESTS),
         Box::new(docker::Docker),
     ];
+    if options.engines {
+        // After Docker, whose packages bring most of it.
+        steps.push(Box::new(packages::ENGINES));
+    }
     if options.bench {
         steps.push(Box::new(packages::BENCH));
     }
@@ -212,12 +223,14 @@ mod tests {
 
     #[test]
     fn steps_have_different_names() {
-        let mut names: Vec<String> =
-            steps(Options { bench: true, vm: true, check: false }).iter().map(|step| step.name()).collect();
+        let mut names: Vec<String> = steps(Options { bench: true, vm: true, engines: true, check: false })
+            .iter()
+            .map(|step| step.name())
+            .collect();
         let count = names.len();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count);
-        assert!(names.iter().any(|name| name == DOCKER));
+        assert!(LIVE.iter().all(|live| names.iter().any(|name| name == live)));
     }
 }

@@ -46,6 +46,17 @@ pub(super) const TESTS: Group = Group {
     ],
 };
 
+/// Engines beside Docker that the end-to-end tests start themselves: no service of theirs has to run.
+pub(super) const ENGINES: Group = Group {
+    name: super::ENGINES,
+    parts: &[
+        part("podman", "podman"),
+        part("containerd", "containerd"),
+        part("containerd", "ctr"),
+        part("runc", "runc"),
+    ],
+};
+
 /// What the measurements need.
 pub(super) const BENCH: Group = Group {
     name: "programs for the measurements",
@@ -66,7 +77,11 @@ pub(super) const VM: Group = Group {
 
 impl Group {
     fn missing(&self) -> Vec<&'static str> {
-        self.parts.iter().filter(|part| !is_there(part.proof)).map(|part| part.package).collect()
+        let missing = self.parts.iter().filter(|part| !is_there(part.proof)).map(|part| part.package);
+        let mut missing: Vec<_> = missing.collect();
+        // A package with two proofs.
+        missing.dedup();
+        missing
     }
 }
 
@@ -82,7 +97,8 @@ impl Step for Group {
     fn state(&self) -> Result<State> {
         let missing = self.missing();
         if missing.is_empty() {
-            let there: Vec<&str> = self.parts.iter().map(|part| part.package).collect();
+            let mut there: Vec<&str> = self.parts.iter().map(|part| part.package).collect();
+            there.dedup();
             return Ok(State::There(there.join(", ")));
         }
         Ok(State::Missing(Missing {
@@ -130,7 +146,8 @@ mod tests {
 
     #[test]
     fn a_group_misses_what_is_not_there() {
-        const PARTS: &[Part] = &[part("a", "/"), part("b", "/no/such/file"), part("c", "no-such-program")];
+        const PARTS: &[Part] =
+            &[part("a", "/"), part("b", "/no/such/file"), part("c", "no-such-program"), part("c", "/none")];
         let group = Group { name: "x", parts: PARTS };
         assert_eq!(group.missing(), ["b", "c"]);
         let State::Missing(missing) = group.state().unwrap_or(State::There(String::new())) else {

@@ -6,6 +6,7 @@
 use std::io;
 
 use schemars::generate::SchemaSettings;
+use serde::Serialize;
 
 use super::{Output, Sink};
 use crate::event::{Record, Ssl};
@@ -88,6 +89,13 @@ pub fn schema() -> String {
 
 /// Writes a plan for a person and for programs: one object on several lines.
 pub fn write_plan(plan: &Plan, out: &mut dyn io::Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, plan)?;
-    out.write_all(b"\n")
+    write_json(plan, out)
+}
+
+/// Writes an answer that is no record: one object on several lines, which a terminal shows and nothing more.
+pub fn write_json(answer: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(answer)?;
+    terminal::escape(&mut text, 0);
+    text.push(b'\n');
+    out.write_all(&text)
 }

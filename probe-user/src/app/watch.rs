@@ -1,0 +1,211 @@
+//! What comes and goes while a trace runs: cgroups, programs and mappings decide what is in scope, and what is
+//! looked into.
+//!
+//! Owns the order in which the kernel's word becomes a change of the scope: nothing here takes time, so that the
+//! ring is drained meanwhile. Files are looked into by [`Follower`], runtimes are asked on a task of their own.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use super::follow::{Follower, Found, MappedAt, News};
+use crate::discover::Discovery;
+use crate::pipeline::TaskEvent;
+use crate::rootfs::{Device, Mapping, Range};
+use crate::session::{Mapped, MappingEvent, Mappings, Session, SessionError};
+use crate::target::runtime::{self, Listing};
+use crate::target::{Change, RuntimeSocket, Target};
+
+/// How often the runtimes are asked at the most.
+const ASKING: Duration = Duration::from_millis(100);
+
+/// Something has happened beside the stream.
+#[derive(Debug)]
+pub(super) enum Occurrence {
+    /// There is something to attach to, or to detach from.
+    Found(Found),
+    /// Files were mapped.
+    Mapped(Vec<MappingEvent>),
+    /// The runtimes have answered.
+    Listed(Listing),
+}
+
+/// What is selected, as it changes.
+pub(super) struct Watch {
+    target: Target,
+    follower: Follower,
+    mappings: Option<Mappings>,
+    sockets: Vec<RuntimeSocket>,
+    asked: Option<JoinHandle<Listing>>,
+    ask_after: Instant,
+    /// Whether a process of the target has ended since this was taken last.
+    ended: bool,
+}
+
+impl Watch {
+    /// Goes on from what was found.
+    pub(super) fn new(
+        target: Target,
+        discovery: Discovery,
+        mappings: Option<Mappings>,
+        sockets: Vec<RuntimeSocket>,
+    ) -> Self {
+        Self {
+            target,
+            follower: Follower::start(discovery),
+            mappings,
+            sockets,
+            asked: None,
+            ask_after: Instant::now(),
+            ended: false,
+        }
+    }
+
+    /// What is selected.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Looks for what began before the kernel told of it.
+    pub(super) fn catch_up(&mut self, session: &mut Session) {
+        let change = self.target.rescan();
+        self.apply(change, session);
+        let pids = self.target.processes.iter().map(|process| process.pid).collect();
+        self.tell(News::All(pids));
+    }
+
+    /// Whether a process of the target has ended since this was asked last.
+    pub(super) fn take_ended(&mut self) -> bool {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// The next occurrence. Cancel safe.
+    pub(super) async fn next(&mut self) -> Occurrence {
+        let Self { follower, mappings, asked, .. } = self;
+        tokio::select! {
+            biased;
+            found = follower.next() => Occurrence::Found(found),
+            mapped = mapped(mappings.as_mut()) => Occurrence::Mapped(mapped),
+            listing = answer(asked) => Occurrence::Listed(listing),
+        }
+    }
+
+    /// Files were mapped: those that processes in scope have mapped are looked into.
+    pub(super) fn mapped(&mut self, events: Vec<MappingEvent>, session: &mut Session) {
+        for event in events {
+            match event {
+                MappingEvent::Mapped(mapped) => {
+                    if self.target.covers(mapped.pid) || session.follows(mapped.pid) {
+                        let (pid, mapping, at) = parts(mapped);
+                        self.tell(News::Mapped(pid, mapping, at));
+                    }
+                }
+                MappingEvent::Lost(_) => self.follower.distrust(),
+            }
+        }
+    }
+
+    /// The runtimes have answered: containers that were not known have names and labels now.
+    pub(super) fn listed(&mut self, listing: &Listing, session: &mut Session) {
+        let change = self.target.learned(listing);
+        self.apply(change, session);
+    }
+
+    /// The kernel tells of processes and cgroups.
+    pub(super) fn tasks(&mut self, events: Vec<TaskEvent>, session: &mut Session) {
+        for event in events {
+            let change = match event {
+                TaskEvent::Executed { pid, .. } => {
+                    let change = self.target.executed(pid);
+                    if self.target.covers(pid) || session.follows(pid) {
+                        self.tell(News::Process(pid));
+                    }
+                    change
+                }
+                TaskEvent::Ended { pid } => {
+                    self.ended = true;
+                    self.tell(News::Ended(pid));
+                    continue;
+                }
+                TaskEvent::Held { pid } => {
+                    if self.follower.tell(News::Held(pid)).is_err() {
+                        session.resume(pid);
+                    }
+                    continue;
+                }
+                TaskEvent::CgroupMade { id, path, .. } => self.target.cgroup_made(path.as_bytes(), id),
+                TaskEvent::CgroupGone { id } => self.target.cgroup_gone(id),
+            };
+            self.apply(change, session);
+        }
+    }
+
+    /// Does what waits for its time: asks the runtimes, and makes up for what was missed.
+    pub(super) fn look_after(&mut self, now: Instant, session: &mut Session) {
+        if self.asked.is_none() && now >= self.ask_after && self.target.wants_listing() {
+            self.ask_after = now + ASKING;
+            let sockets = self.sockets.clone();
+            self.asked = Some(tokio::spawn(async move { { drop(sockets); runtime::list().await } }));
+        }
+        if self.follower.take_overflow() {
+            self.catch_up(session);
+        }
+    }
+
+    /// Records were lost: anything may have happened.
+    pub(super) fn distrust(&mut self) {
+        self.follower.distrust();
+    }
+
+    /// An object could not be attached to.
+    pub(super) fn failed(&mut self, id: crate::plan::ObjectId) {
+        self.tell(News::Failed(id));
+    }
+
+    fn apply(&mut self, Change { scope, processes }: Change, session: &mut Session) {
+        for change in scope {
+            if let Err(error) = session.change(&change) {
+                warn(&error);
+            }
+        }
+        for process in processes {
+            self.tell(News::Process(process.pid));
+        }
+    }
+
+    /// When there is no room, everything is looked at later.
+    fn tell(&mut self, news: News) {
+        drop(self.follower.tell(news));
+    }
+}
+
+fn warn(error: &SessionError) {
+    tracing::warn!("something that has started since is not traced: {error}");
+}
+
+/// The mapping as /proc/PID/maps shows it.
+fn parts(mapped: Mapped) -> (u32, Mapping, MappedAt) {
+    let Mapped { pid, address, length, offset, inode, device, path, time, .. } = mapped;
+    let range = Range { start: address, end: address.saturating_add(length), offset };
+    let device = Device { major: device.0, minor: device.1 };
+    (pid, Mapping { ranges: vec![range], device, inode, path }, MappedAt(time))
+}
+
+async fn mapped(mappings: Option<&mut Mappings>) -> Vec<MappingEvent> {
+    match mappings {
+        Some(mappings) => mappings.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Cancel safe: the handle is taken only when the task has ended.
+async fn answer(asked: &mut Option<JoinHandle<Listing>>) -> Listing {
+    match asked {
+        Some(task) => {
+            let listing = task.await.unwrap_or_default();
+            *asked = None;
+            listing
+        }
+        None => std::future::pending().await,
+    }
+}

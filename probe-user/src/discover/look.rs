@@ -1,0 +1,99 @@
+//! One file of a target: opened, identified and parsed, each within a time limit.
+//!
+//! Owns the patience with file systems that do not answer. It remembers nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::object::{Object, ObjectError};
+use crate::probe::ssl::{self, SslHooks, version};
+use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
+
+/// A file on a file system that answers from userspace (FUSE, a dead NFS server) may never answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A file was looked into.
+pub(super) enum Looked {
+    /// It has functions of TLS.
+    Tls(Box<SslHooks>),
+    /// It has none, or is no ELF file at all.
+    Foreign(String),
+    /// It cannot be used, for this reason.
+    Broken(String),
+}
+
+/// A file could not be opened.
+pub(super) enum Unopened {
+    /// Its file system did not answer.
+    Silent,
+    /// For this reason.
+    Failed(String),
+}
+
+/// The files that a process maps executable, or why that cannot be told.
+pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, String> {
+    match in_time(move || rootfs::executable_mappings(pid)).await {
+        Some(Ok(mappings)) => Ok(mappings),
+        Some(Err(error)) => Err(describe(&error)),
+        None => Err(no_answer()),
+    }
+}
+
+/// Opens the file behind a mapping.
+pub(super) async fn open(pid: u32, mapping: &Mapping) -> Result<(ForeignFile, RealInode), Unopened> {
+    let mapping = mapping.clone();
+    match in_time(move || rootfs::inspect(pid, &mapping)).await {
+        Some(opened) => opened.map_err(|error: OpenError| Unopened::Failed(describe(&error))),
+        None => Err(Unopened::Silent),
+    }
+}
+
+/// The file from which this one was copied up, if it was.
+pub(super) async fn before_copy_up(pid: u32, file: Arc<ForeignFile>) -> Option<(ForeignFile, RealInode)> {
+    in_time(move || rootfs::before_copy_up(pid, &file)).await.flatten()
+}
+
+/// Looks for functions of TLS.
+pub(super) async fn look_into(file: Arc<ForeignFile>) -> Looked {
+    let looked = in_time(move || match parse(&file) {
+        Ok(object) => match ssl::hooks(&object) {
+            Ok(found) => Looked::Tls(Box::new(found)),
+            Err(error @ ssl::NotTls) => Looked::Foreign(error.to_string()),
+        },
+        Err(error) if error.is_foreign() => Looked::Foreign(describe(&error)),
+        Err(error) => Looked::Broken(describe(&error)),
+    });
+    looked.await.unwrap_or_else(|| Looked::Broken(no_answer()))
+}
+
+/// The version that a file says it is of.
+pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
+    in_time(move || version::find(&parse(&file).ok()?)?.version).await.flatten()
+}
+
+fn parse(file: &ForeignFile) -> Result<Object, ObjectError> {
+    let handle = file.file().map_err(|source| ObjectError::Read { what: "the file", offset: 0, source })?;
+    Object::parse(handle, file.size, &ssl::wanted())
+}
+
+/// Runs on another thread, which is left behind if it does not come back.
+async fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await.ok()?.ok()
+}
+
+/// Why nothing is known of a file.
+pub(super) fn no_answer() -> String {
+    format!("its file system did not answer within {} s", PATIENCE.as_secs())
+}
+
+/// An error with its causes, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

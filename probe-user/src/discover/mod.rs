@@ -1,0 +1,422 @@
+//! Process → Object → Hook: looks into every file that the target maps executable, once per real inode.
+//!
+//! Owns what is known of files, and which processes map what is hooked. Reads only. What was looked at and
+//! not hooked is kept with its reason: it is the answer to "why is nothing there?".
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::mem;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::event::Library;
+use crate::plan::{ObjectHooks, ObjectId, Plan, Skipped};
+use crate::probe::ssl::SslHooks;
+use crate::rootfs::{Device, ForeignFile, Mapping, RealInode};
+use crate::target::Target;
+
+mod look;
+mod reasons;
+mod users;
+
+use look::{Looked, Unopened};
+pub use reasons::{Detail, reasons};
+use users::Users;
+
+/// How long what a mapping shows is taken for the file that was behind it last time. Longer, and a mount that
+/// has got the device number of one that has gone could be taken for it.
+const SHOWN: Duration = Duration::from_secs(5);
+
+/// Files that are remembered. Who may map files could otherwise fill memory.
+const REMEMBERED: usize = 1 << 16;
+
+/// Looks into processes, and remembers: no real file is parsed twice.
+#[derive(Default)]
+pub struct Discovery {
+    /// Files without interest, by what their mappings show; a file may be shown in several ways. While a plan
+    /// is made, all files: it is of one moment.
+    shown: HashMap<(Device, u64, PathBuf), (Instant, Seen)>,
+    /// By the real file.
+    files: HashMap<RealInode, Seen>,
+    users: Users,
+    /// Numbers of hooks: those that are free again, and the first that was never used.
+    free: Vec<Range<u32>>,
+    next: u32,
+    objects: Vec<ObjectHooks>,
+    skipped: Vec<Skipped>,
+    foreign: Vec<Skipped>,
+    /// Devices that did not answer once: waiting for each of their files could take for ever.
+    silent: HashSet<Device>,
+    /// Versions, by the real file of the libcrypto and when it was changed last.
+    libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
+    /// Libraries whose version stands in a file that the process has not mapped yet.
+    unversioned: Vec<Unversioned>,
+}
+
+/// A library whose version is not known yet.
+struct Unversioned {
+    pid: u32,
+    object: ObjectId,
+    /// Name of the file in which it stands.
+    version_in: String,
+    library: Arc<Library>,
+    sites: Range<u32>,
+}
+
+/// A library as it turned out to be after it was attached to.
+#[derive(Debug)]
+pub struct Versioned {
+    /// Numbers of its hooks.
+    pub sites: Range<u32>,
+    /// The library, with its version.
+    pub library: Arc<Library>,
+}
+
+/// What a file turned out to be.
+#[derive(Clone, Debug)]
+enum Seen {
+    /// Hooked; also the file that it was copied up from.
+    Hooked(Vec<ObjectId>),
+    /// No TLS library, or no ELF file at all, when the file was changed last (seconds, nanoseconds).
+    Foreign((i64, u32)),
+    /// A TLS library perhaps, but it cannot be used.
+    Broken(String, (i64, u32)),
+}
+
+impl Discovery {
+    /// The plan for a target.
+    pub async fn plan(&mut self, target: &Target) -> Plan {
+        for process in &target.processes {
+            self.look(process.pid, Keep::Everything).await;
+        }
+        self.shown.retain(|_, (_, seen)| matches!(seen, Seen::Foreign(_)));
+        for object in &mut self.objects {
+            object.pids = self.users.of(object.id);
+        }
+        Plan {
+            scope: target.scope.clone(),
+            objects: mem::take(&mut self.objects),
+            skipped: mem::take(&mut self.skipped),
+            foreign: mem::take(&mut self.foreign),
+        }
+    }
+
+    /// Looks at everything that a process maps now: it has come into scope, or executes another program.
+    /// Returns the objects that are to be attached to.
+    pub async fn process(&mut self, pid: u32) -> Vec<ObjectHooks> {
+        self.look(pid, Keep::Foreign).await;
+        self.found()
+    }
+
+    /// Looks at one file that a process has mapped. Returns the objects that are to be attached to.
+    pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
+        // By itself first: what the process maps beside it matters only to a TLS library.
+        match self.mapping(pid, mapping, None, Keep::Foreign).await {
+            Seen::Hooked(ids) => self.users.maps(pid, &ids),
+            Seen::Foreign(_) => {}
+            // The range may be another one by now.
+            Seen::Broken(..) => self.look(pid, Keep::Foreign).await,
+        }
+        self.found()
+    }
+
+    /// Looks for the versions of the libraries that [`Discovery::mapped`] found in a process: they stand in
+    /// libraries that are mapped after them.
+    pub async fn versions(&mut self, pid: u32) -> Vec<Versioned> {
+        if self.unversioned.iter().all(|waiting| waiting.pid != pid) {
+            return Vec::new();
+        }
+        let Ok(all) = look::mappings(pid).await else { return Vec::new() };
+        let mut found = Vec::new();
+        for waiting in mem::take(&mut self.unversioned) {
+            let is_of = waiting.pid == pid;
+            let version = if is_of { self.version_of(&waiting.version_in, pid, &all).await } else { None };
+            match version {
+                Some(version) => {
+                    let library = Library { version: Some(version), ..(*waiting.library).clone() };
+                    found.push(Versioned { sites: waiting.sites, library: Arc::new(library) });
+                }
+                None => self.unversioned.push(waiting),
+            }
+        }
+        found
+    }
+
+    /// A process has ended.
+    pub fn ended(&mut self, pid: u32) {
+        self.unversioned.retain(|waiting| waiting.pid != pid);
+        self.users.maps_only(pid, &BTreeSet::new(), Instant::now());
+    }
+
+    /// What a process told of its end may have been lost: forgets those that are not alive.
+    pub fn forget_dead(&mut self, is_alive: impl Fn(u32) -> bool) {
+        for pid in self.users.processes() {
+            if !is_alive(pid) {
+                self.ended(pid);
+            }
+        }
+    }
+
+    /// An object could not be attached to: it is tried again when a process that maps it changes.
+    pub fn failed(&mut self, id: ObjectId) {
+        self.unversioned.retain(|waiting| waiting.object != id);
+        self.users.remove(id);
+        self.files.retain(|_, seen| !matches!(seen, Seen::Hooked(ids) if ids.contains(&id)));
+    }
+
+    /// When [`Discovery::let_go`] will have something to tell.
+    pub fn due(&self) -> Option<Instant> {
+        self.users.due()
+    }
+
+    /// The objects that nobody maps any more: they are to be detached from. The numbers of their hooks are
+    /// used again, so nothing that was seen before may come after.
+    pub fn let_go(&mut self) -> Vec<ObjectId> {
+        let (ids, sites): (Vec<_>, Vec<_>) = self.users.let_go(Instant::now()).into_iter().unzip();
+        self.free.extend(sites);
+        self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
+        self.files.retain(|_, seen| !matches!(seen, Seen::Hooked(of) if of.iter().any(|id| ids.contains(id))));
+        ids
+    }
+
+    fn found(&mut self) -> Vec<ObjectHooks> {
+        self.skipped.clear();
+        self.foreign.clear();
+        mem::take(&mut self.objects)
+    }
+
+    async fn look(&mut self, pid: u32, keep: Keep) {
+        let mappings = match look::mappings(pid).await {
+            Ok(mappings) => mappings,
+            Err(why) => return self.skip(pid, "its mappings", why),
+        };
+        let mut foreign = 0;
+        let mut maps = BTreeSet::new();
+        for mapping in &mappings {
+            match self.mapping(pid, mapping, Some(&mappings), keep).await {
+                Seen::Hooked(ids) => maps.extend(ids),
+                Seen::Foreign(_) => foreign += 1,
+                Seen::Broken(why, _) => self.skip(pid, &mapping.path.to_string_lossy(), why),
+            }
+        }
+        self.users.maps(pid, &maps.iter().copied().collect::<Vec<_>>());
+        self.users.maps_only(pid, &maps, Instant::now());
+        if maps.is_empty() {
+            let files = if foreign == 1 { "file" } else { "files" };
+            let what = format!("{foreign} mapped {files}");
+            self.skip(
+                pid,
+                &what,
+                "no function such as SSL_read is exported or has a symbol there".to_owned(),
+            );
+        }
+    }
+
+    /// `all` is what the process maps, if it is known already.
+    async fn mapping(&mut self, pid: u32, mapping: &Mapping, all: Option<&[Mapping]>, keep: Keep) -> Seen {
+        let shown = (mapping.device, mapping.inode, mapping.path.clone());
+        let now = Instant::now();
+        if let Some((at, seen)) = self.shown.get(&shown)
+            && (keep == Keep::Everything || now.duration_since(*at) < SHOWN)
+        {
+            return seen.clone();
+        }
+        if self.silent.contains(&mapping.device) {
+            return Seen::Broken(look::no_answer(), (0, 0));
+        }
+        let seen = match look::open(pid, mapping).await {
+            Ok(opened) => self.file(pid, opened, all).await,
+            // Not remembered: the process may have ended in between, and others may map the file.
+            Err(Unopened::Failed(why)) => return Seen::Broken(why, (0, 0)),
+            Err(Unopened::Silent) => {
+                self.silent.insert(mapping.device);
+                return Seen::Broken(look::no_answer(), (0, 0));
+            }
+        };
+        // A hooked file that is copied up looks the same from outside, and is another one.
+        if keep == Keep::Everything || matches!(seen, Seen::Foreign(_)) {
+            make_room(&mut self.shown);
+            self.shown.insert(shown, (now, seen.clone()));
+        }
+        seen
+    }
+
+    async fn file(
+        &mut self,
+        pid: u32,
+        (file, inode): (ForeignFile, RealInode),
+        all: Option<&[Mapping]>,
+    ) -> Seen {
+        let changed = file.changed();
+        match self.files.get(&inode) {
+            Some(seen @ Seen::Hooked(_)) => return seen.clone(),
+            // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
+            Some(seen @ (Seen::Foreign(then) | Seen::Broken(_, then))) if *then == changed => return seen.clone(),
+            _ => {}
+        }
+        let file = Arc::new(file);
+        let mut seen = self.look_into(pid, Arc::clone(&file), all).await;
+        // Both are needed: who mapped the file before it was copied up goes on executing the original.
+        if let Seen::Hooked(ids) = &mut seen
+            && let Some((original, of)) = look::before_copy_up(pid, file).await
+        {
+            let known = self.files.get(&of).cloned();
+            let original = match known {
+                Some(Seen::Hooked(original)) => original,
+                _ => match self.look_into(pid, Arc::new(original), all).await {
+                    Seen::Hooked(original) => original,
+                    Seen::Foreign(_) | Seen::Broken(..) => Vec::new(),
+                },
+            };
+            if !original.is_empty() {
+                self.files.insert(of, Seen::Hooked(original.clone()));
+            }
+            ids.extend(original);
+        }
+        make_room_in_files(&mut self.files);
+        self.files.insert(inode, seen.clone());
+        seen
+    }
+
+    async fn look_into(&mut self, pid: u32, file: Arc<ForeignFile>, all: Option<&[Mapping]>) -> Seen {
+        let changed = file.changed();
+        match look::look_into(Arc::clone(&file)).await {
+            Looked::Tls(found) => self.hook(pid, file, *found, all).await,
+            Looked::Foreign(why) => {
+                let what = file_name(&file);
+                self.foreign.push(Skipped { pid: Some(pid), what, why });
+                Seen::Foreign(changed)
+            }
+            Looked::Broken(why) => Seen::Broken(why, changed),
+        }
+    }
+
+    async fn hook(
+        &mut self,
+        pid: u32,
+        file: Arc<ForeignFile>,
+        found: SslHooks,
+        all: Option<&[Mapping]>,
+    ) -> Seen {
+        let SslHooks { library: facts, mut hooks, skipped } = found;
+        let path = file_name(&file);
+        for why in skipped {
+            self.skip(pid, &path, why);
+        }
+        if hooks.is_empty() {
+            let why = "it has TLS functions, but none of them can be probed".to_owned();
+            return Seen::Broken(why, file.changed());
+        }
+        let version = match (facts.version, &facts.version_in, all) {
+            (None, Some(libcrypto), Some(all)) => self.version_of(libcrypto, pid, all).await,
+            (version, _, _) => version,
+        };
+        let name = facts.name.unwrap_or_else(|| {
+            file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
+        });
+        let library = Library { name, path, implementation: facts.implementation, version };
+        let sites = self.number(u32::try_from(hooks.len()).unwrap_or(u32::MAX));
+        for (hook, site) in hooks.iter_mut().zip(sites.clone()) {
+            if let Some(shape) = &mut hook.shape {
+                shape.site = site;
+            }
+        }
+        let library = Arc::new(library);
+        let id = self.users.add(Arc::clone(&file), sites.clone(), pid);
+        if let (None, Some(version_in)) = (&library.version, facts.version_in) {
+            let (library, sites) = (Arc::clone(&library), sites.clone());
+            self.unversioned.push(Unversioned { pid, object: id, version_in, library, sites });
+        }
+        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], sites, hooks });
+        Seen::Hooked(vec![id])
+    }
+
+    /// Numbers for so many hooks.
+    fn number(&mut self, count: u32) -> Range<u32> {
+        if let Some(index) = self.free.iter().position(|free| free.len() == count as usize) {
+            return self.free.swap_remove(index);
+        }
+        let first = self.next;
+        self.next = first.saturating_add(count);
+        first..self.next
+    }
+
+    /// libssl of OpenSSL 3 does not say its version; the libcrypto that the process maps beside it does.
+    async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
+        let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
+        let mapping = all.iter().find(is_it)?;
+        let (file, inode) = look::open(pid, mapping).await.ok()?;
+        let file_as_it_is = (inode, file.changed());
+        if let Some(known) = self.libcrypto.get(&file_as_it_is) {
+            return known.clone();
+        }
+        let version = look::version_in(file).await;
+        make_room(&mut self.libcrypto);
+        self.libcrypto.insert(file_as_it_is, version.clone());
+        version
+    }
+
+    fn skip(&mut self, pid: u32, what: &str, why: String) {
+        self.skipped.push(Skipped { pid: Some(pid), what: what.to_owned(), why });
+    }
+}
+
+/// What is remembered by what mappings show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// All, until the plan is made.
+    Everything,
+    /// Files without interest.
+    Foreign,
+}
+
+fn make_room<K, V>(map: &mut HashMap<K, V>) {
+    if map.len() >= REMEMBERED {
+        map.clear();
+    }
+}
+
+/// What is hooked is never forgotten: it would be attached to twice.
+fn make_room_in_files(files: &mut HashMap<RealInode, Seen>) {
+    if files.len() >= REMEMBERED {
+        files.retain(|_, seen| matches!(seen, Seen::Hooked(_)));
+    }
+}
+
+fn file_name(file: &ForeignFile) -> String {
+    file.name().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::rootfs;
+
+    #[test]
+    fn a_file_that_cannot_be_opened_in_one_process_is_opened_in_the_next() {
+        let own = std::process::id();
+        let mappings = rootfs::executable_mappings(own).unwrap();
+        let first = mappings.first().unwrap();
+        let mut discovery = Discovery::default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let gone = discovery.mapping(u32::MAX, first, Some(&mappings), Keep::Everything).await;
+            assert!(matches!(gone, Seen::Broken(..)), "{gone:?}");
+            let there = discovery.mapping(own, first, Some(&mappings), Keep::Everything).await;
+            assert!(!matches!(there, Seen::Broken(..)), "{there:?}");
+        });
+    }
+
+    #[test]
+    fn numbers_of_hooks_are_used_again() {
+        let mut discovery = Discovery::default();
+        let (first, second) = (discovery.number(3), discovery.number(2));
+        assert_eq!((first.clone(), second), (0..3, 3..5));
+        discovery.free.push(first);
+        assert_eq!(discovery.number(2), 5..7, "of another length");
+        assert_eq!(discovery.number(3), 0..3);
+    }
+}

@@ -1,0 +1,124 @@
+//! `ctrace inspect`: one container or process from all sides.
+//!
+//! Owns the questions and their order; each file below has the answers to some. Everything is read or opened,
+//! nothing changed; no file of the target is opened but through [`crate::rootfs`].
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::patience::in_time;
+use super::subject::{Subject, first};
+use crate::discover::Discovery;
+use crate::event::Container;
+use crate::plan::Skipped;
+use crate::target::facts::{self, CgroupPath};
+use crate::target::proc::Proc;
+use crate::target::{Process, Selector, Target, TargetError};
+
+mod access;
+mod layers;
+mod namespaces;
+mod objects;
+mod text;
+
+use access::Way;
+use layers::{MountPoint, OverlayRoot};
+use namespaces::Namespace;
+use objects::ObjectFacts;
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct Inspection {
+    /// The container; null for a process in none.
+    container: Option<Arc<Container>>,
+    /// The process that was looked through: the container's first, or the one that was given.
+    init: Option<u32>,
+    /// How its files are reached from the host.
+    access: Vec<Way>,
+    /// What its root directory is made of, if that is an overlay.
+    overlay: Option<OverlayRoot>,
+    /// What is mounted in it from outside.
+    mounts: Vec<MountPoint>,
+    /// Its namespaces.
+    namespaces: Vec<Namespace>,
+    /// Its place in the hierarchies of cgroups.
+    cgroups: Vec<CgroupPath>,
+    /// Its processes.
+    processes: Vec<Member>,
+    /// The TLS libraries in them.
+    objects: Vec<ObjectFacts>,
+    /// What else was looked at, and why it would not be traced.
+    skipped: Vec<Skipped>,
+}
+
+/// A process of it.
+#[derive(Debug, Serialize)]
+struct Member {
+    /// On the host.
+    pid: u32,
+    /// In the PID namespaces below the host's, its own last.
+    inner_pids: Vec<u32>,
+    /// Its name.
+    comm: String,
+    /// Path of its executable, in its root; null when that is not ours to see.
+    executable: Option<String>,
+    /// Effective user id on the host.
+    uid: Option<u32>,
+}
+
+impl Inspection {
+    /// Looks at it.
+    pub(super) async fn of(subject: &Subject) -> Result<Self, TargetError> {
+        let proc = Proc::default();
+        let selector = subject.selector(&proc);
+        let everything = Selector { all: true, ..Selector::default() };
+        let (target, all) = tokio::join!(selector.resolve(), everything.resolve());
+        let (target, all) = (target?, all.unwrap_or_default());
+        let plan = Discovery::default().plan(&target).await;
+        let init = first(&selector, &target.processes, &proc);
+        let pid = init.map(|process| process.pid);
+        let container = init.and_then(|process| process.container.clone());
+        let mut inspection = Self {
+            container,
+            init: pid,
+            access: Vec::new(),
+            overlay: None,
+            mounts: Vec::new(),
+            namespaces: Vec::new(),
+            cgroups: pid.map(facts::cgroups).unwrap_or_default(),
+            processes: members(&target, &proc),
+            objects: objects::facts(&plan).await,
+            skipped: plan.skipped,
+        };
+        if let Some(pid) = pid {
+            inspection.access = access::try_all(pid, &proc).await;
+            inspection.overlay = in_time(move || layers::overlay(pid)).await.flatten();
+            inspection.mounts = in_time(move || layers::mounts(pid)).await.unwrap_or_default();
+            inspection.namespaces = namespaces::of(pid, &target, &all);
+        }
+        Ok(inspection)
+    }
+
+    /// What a person should know beside it.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let denied = self.access.iter().any(Way::is_denied);
+        let more =
+            "some of it is not ours to see: run ctrace as root (or with CAP_SYS_PTRACE and CAP_SYS_ADMIN)";
+        if denied { vec![more.to_owned()] } else { Vec::new() }
+    }
+}
+
+fn members(target: &Target, proc: &Proc) -> Vec<Member> {
+    let member = |process: &Process| {
+        let ids = facts::ids(process.pid);
+        Member {
+            pid: process.pid,
+            inner_pids: ids.pids.into_iter().skip(1).collect(),
+            comm: process.comm.clone(),
+            executable: proc.executable(process.pid).map(|path| path.to_string_lossy().into_owned()),
+            uid: ids.uid,
+        }
+    };
+    target.processes.iter().map(member).collect()
+}

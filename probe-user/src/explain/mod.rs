@@ -1,0 +1,111 @@
+//! The answer to "why is nothing there?": `ctrace ps`, `ctrace inspect` and `ctrace doctor`.
+//!
+//! Owns what is asked of the other parts, in which order, and how the answers look. It changes nothing: only
+//! `doctor` touches the kernel, through [`crate::session`], and says so.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::sink::{self, Colour};
+use crate::target::{Kind, Selector, TargetError};
+
+pub mod inspect;
+mod patience;
+pub mod ps;
+mod subject;
+mod table;
+
+use inspect::Inspection;
+use ps::Extent;
+pub use subject::Subject;
+
+/// What the user wants explained.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// Who uses TLS.
+    Ps {
+        /// Among which processes.
+        selector: Box<Selector>,
+        /// How much of it.
+        extent: Extent,
+    },
+    /// A container or process from all sides.
+    Inspect(Subject),
+}
+
+/// How the answer looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For a person.
+    Text(Colour),
+    /// One JSON object.
+    Json,
+}
+
+/// There is no answer, or it is no.
+#[derive(Debug, Error)]
+pub enum ExplainError {
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Nobody takes the answer.
+    #[error("the answer cannot be written to standard output")]
+    Write(#[source] io::Error),
+}
+
+impl ExplainError {
+    /// The exit status that README.md promises.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Target(error) => match error.kind() {
+                Kind::NotFound | Kind::Ambiguous => 3,
+                Kind::NotPermitted => 4,
+                Kind::Failed => 1,
+            },
+            Self::Write(_) => 1,
+        }
+    }
+}
+
+/// Answers on standard output; what could not be found out is said on standard error.
+pub async fn answer(question: &Question, form: Form) -> Result<(), ExplainError> {
+    match question {
+        Question::Ps { selector, extent } => {
+            let listing = ps::list(selector, *extent).await?;
+            write(&listing, form, |colour| listing.text(*extent, colour))?;
+            remark(&listing.remarks());
+            Ok(())
+        }
+        Question::Inspect(subject) => {
+            let inspection = Inspection::of(subject).await?;
+            write(&inspection, form, |colour| inspection.text(colour))?;
+            remark(&inspection.remarks());
+            Ok(())
+        }
+    }
+}
+
+fn remark(lines: &[String]) {
+    for line in lines {
+        crate::app::say(&sink::escaped(line));
+    }
+}
+
+/// A reader that has gone has seen enough.
+fn write<T: Serialize>(
+    answer: &T,
+    form: Form,
+    text: impl FnOnce(Colour) -> String,
+) -> Result<(), ExplainError> {
+    let mut out = io::stdout().lock();
+    let written = match form {
+        Form::Json => sink::write_json(answer, &mut out),
+        Form::Text(colour) => out.write_all(text(colour).as_bytes()),
+    };
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ExplainError::Write(error)),
+        _ => Ok(()),
+    }
+}

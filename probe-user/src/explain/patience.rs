@@ -1,0 +1,28 @@
+//! Waiting for file systems that may never answer, but not for ever.
+
+use std::time::Duration;
+
+/// A file system that answers from userspace (FUSE, a dead NFS server) gets this long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs on another thread, which is left behind if it does not come back.
+pub(super) async fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await.ok()?.ok()
+}
+
+/// Why nothing is known of a file.
+pub(super) fn no_answer() -> String {
+    format!("its file system did not answer within {} s", PATIENCE.as_secs())
+}
+
+/// An error with its causes, in one line.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

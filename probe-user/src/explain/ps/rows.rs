@@ -1,0 +1,192 @@
+//! Plan → rows.
+//!
+//! Pure: what else there is to know of a process is handed in.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Extent, Function, Identity, Linked, Listing, Place, Row, Unseen, place};
+use crate::event::{Container, Executable, Library};
+use crate::plan::{Hook, ObjectHooks, Plan, Program, Skipped};
+use crate::target::{Process, Target};
+
+impl Listing {
+    pub(super) fn new(
+        plan: &Plan,
+        target: &Target,
+        extent: Extent,
+        executable: impl Fn(u32) -> Option<PathBuf>,
+    ) -> Self {
+        let maker = Maker {
+            processes: target.processes.iter().map(|process| (process.pid, process)).collect(),
+            executable: |pid| executable(pid),
+        };
+        let mut rows: Vec<Row> = plan.objects.iter().flat_map(|object| maker.hooked(object, plan)).collect();
+        let mut unseen = Vec::new();
+        for skipped in &plan.skipped {
+            match Step::of(skipped) {
+                Step::Mappings => unseen.extend(maker.unseen(skipped)),
+                // What is said of a library that is hooked all the same stands in its rows.
+                Step::File if !plan.objects.iter().any(|object| concerns(skipped, object)) => {
+                    rows.extend(maker.broken(skipped));
+                }
+                Step::File | Step::Process => {}
+            }
+        }
+        if extent == Extent::Wide {
+            let more = maker.without_tls(&rows, &unseen, target);
+            rows.extend(more);
+        }
+        let name = |row: &Row| row.container.as_deref().map(|one| place(Some(one)).to_owned());
+        let library = |row: &Row| row.library.as_ref().map(|library| library.path.clone());
+        // The host comes last.
+        rows.sort_by_cached_key(|row| (row.container.is_none(), name(row), row.process.pid, library(row)));
+        Self { processes: rows, unseen }
+    }
+}
+
+/// What a [`Skipped`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// What the process maps could not be read.
+    Mappings,
+    /// A file.
+    File,
+    /// The process as a whole: nothing in it is of TLS.
+    Process,
+}
+
+impl Step {
+    fn of(skipped: &Skipped) -> Self {
+        match skipped.what.as_str() {
+            "its mappings" => Self::Mappings,
+            what if what.starts_with('/') => Self::File,
+            _ => Self::Process,
+        }
+    }
+}
+
+/// Makes rows.
+struct Maker<'a, F> {
+    processes: HashMap<u32, &'a Process>,
+    executable: F,
+}
+
+impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
+    fn identity(&self, pid: u32) -> Identity {
+        let comm = self.processes.get(&pid).map(|process| process.comm.clone()).unwrap_or_default();
+        let path = (self.executable)(pid);
+        let executable = path.map(|path| Executable { path: path.to_string_lossy().into_owned() });
+        Identity { pid, comm, executable }
+    }
+
+    fn container(&self, pid: u32) -> Option<Arc<Container>> {
+        self.processes.get(&pid)?.container.clone()
+    }
+
+    /// A row for each process that maps the object.
+    fn hooked(&self, object: &ObjectHooks, plan: &Plan) -> Vec<Row> {
+        let library = &object.library;
+        let (functions, why) = (functions(&object.hooks), notes(object, plan));
+        let mut rows: Vec<Row> = object
+            .pids
+            .iter()
+            .map(|pid| Row {
+                container: self.container(*pid),
+                process: self.identity(*pid),
+                library: Some(Library::clone(library)),
+                linked: None,
+                probeable: !functions.is_empty(),
+                functions: functions.clone(),
+                why: why.clone(),
+            })
+            .collect();
+        // The same file has other names in other containers: one process that executes it tells for all.
+        let is_executed =
+            |row: &Row| row.process.executable.as_ref().is_some_and(|exe| exe.path == library.path);
+        let linked = if rows.iter().any(is_executed) { Linked::Executable } else { Linked::Shared };
+        for row in &mut rows {
+            row.linked = Some(linked);
+        }
+        rows
+    }
+
+    /// A file that may be a TLS library and cannot be used.
+    fn broken(&self, skipped: &Skipped) -> Option<Row> {
+        let pid = skipped.pid?;
+        let process = self.identity(pid);
+        let name = Path::new(&skipped.what).file_name().map(|name| name.to_string_lossy().into_owned());
+        let is_executed = process.executable.as_ref().is_some_and(|exe| exe.path == skipped.what);
+        Some(Row {
+            container: self.container(pid),
+            process,
+            library: Some(Library {
+                name: name.unwrap_or_default(),
+                path: skipped.what.clone(),
+                implementation: None,
+                version: None,
+            }),
+            linked: Some(if is_executed { Linked::Executable } else { Linked::Shared }),
+            probeable: false,
+            functions: Vec::new(),
+            why: vec![skipped.why.clone()],
+        })
+    }
+
+    fn unseen(&self, skipped: &Skipped) -> Option<Unseen> {
+        Some(Unseen { process: self.identity(skipped.pid?), why: skipped.why.clone() })
+    }
+
+    /// The first process of each container in which nothing was found.
+    fn without_tls(&self, rows: &[Row], unseen: &[Unseen], target: &Target) -> Vec<Row> {
+        let ids = rows.iter().filter_map(|row| row.container.as_ref().map(|one| one.id.clone()));
+        let mut known: BTreeSet<String> = ids.collect();
+        let blind: BTreeSet<u32> = unseen.iter().map(|unseen| unseen.process.pid).collect();
+        let mut more = Vec::new();
+        for process in &target.processes {
+            let Some(container) = &process.container else { continue };
+            if blind.contains(&process.pid) || !known.insert(container.id.clone()) {
+                continue;
+            }
+            more.push(Row {
+                container: Some(Arc::clone(container)),
+                process: self.identity(process.pid),
+                library: None,
+                linked: None,
+                probeable: false,
+                functions: Vec::new(),
+                why: vec!["no TLS library".to_owned()],
+            });
+        }
+        more
+    }
+}
+
+/// Whether what was skipped is a part of a library that is hooked.
+fn concerns(skipped: &Skipped, object: &ObjectHooks) -> bool {
+    skipped.what == object.library.path && skipped.pid.is_some_and(|pid| object.pids.contains(&pid))
+}
+
+/// What cannot be probed of a library that is.
+fn notes(object: &ObjectHooks, plan: &Plan) -> Vec<String> {
+    let notes = plan.skipped.iter().filter(|skipped| concerns(skipped, object));
+    let notes: BTreeSet<&str> = notes.map(|skipped| skipped.why.as_str()).collect();
+    notes.into_iter().map(str::to_owned).collect()
+}
+
+fn functions(hooks: &[Hook]) -> Vec<Function> {
+    let moving = hooks.iter().filter(|hook| hook.program == Program::Call);
+    let named = moving.flat_map(|hook| {
+        hook.serves.iter().map(|name| Function {
+            name: (*name).to_owned(),
+            probed: hook.function.clone(),
+            place: if hook.serves.contains(&hook.function.as_str()) {
+                Place::Public
+            } else {
+                Place::Internal
+            },
+        })
+    });
+    named.collect::<BTreeSet<_>>().into_iter().collect()
+}

@@ -1,0 +1,90 @@
+//! The BPF object: its constants, set for this kernel and this trace, and its programs.
+
+use aya::programs::{TracePoint, UProbe};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use probe_common::CALL_BYTES;
+
+use super::tracefs::Format;
+use super::{Log, Options, SessionError, wire};
+use crate::target::Scope;
+
+/// The ring wakes its reader when its fill passes a multiple of its size divided by two to this power.
+/// An eighth leaves the reader time, and is rare enough to cost the target nothing (docs/performance.md).
+const WAKE_FRACTION_SHIFT: u32 = 3;
+
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf"));
+
+/// Programs on tracepoints of cgroups, which only a scope that [watches](Scope::watch) needs.
+pub(super) const CGROUP_PROGRAMS: [(&str, &str); 2] =
+    [("cgroup_made", "cgroup_mkdir"), ("cgroup_gone", "cgroup_rmdir")];
+
+/// Where the fields of tracepoints are.
+#[derive(Default)]
+struct Offsets {
+    fork_child_pid: u32,
+    exec_old_pid: u32,
+    exit_group_dead: u32,
+    cgroup_root: u32,
+    cgroup_level: u32,
+    cgroup_id: u32,
+    cgroup_path: u32,
+}
+
+impl Offsets {
+    fn read(scope: &Scope) -> Result<Self, SessionError> {
+        let mut offsets = Self {
+            fork_child_pid: Format::read("sched", "sched_process_fork")?.offset("child_pid")?,
+            exec_old_pid: Format::read("sched", "sched_process_exec")?.offset("old_pid")?,
+            exit_group_dead: Format::read("sched", "sched_process_exit")?.offset_if_any("group_dead"),
+            ..Self::default()
+        };
+        if scope.watch {
+            // Both events have the same record.
+            let cgroup = Format::read("cgroup", "cgroup_mkdir")?;
+            offsets.cgroup_root = cgroup.offset("root")?;
+            offsets.cgroup_level = cgroup.offset("level")?;
+            offsets.cgroup_id = cgroup.offset("id")?;
+            offsets.cgroup_path = cgroup.offset("path")?;
+        }
+        Ok(offsets)
+    }
+}
+
+/// Loads maps and programs. `hold` is not zero if processes may be held.
+pub(super) fn load(options: Options, scope: &Scope, hold: u32) -> Result<Ebpf, SessionError> {
+    let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
+    let own_pid = std::process::id();
+    let max_bytes = options.max_bytes.min(CALL_BYTES);
+    let offsets = Offsets::read(scope)?;
+    let log_level = match options.log {
+        Log::Off => 0_u8,
+        Log::Debug => log::Level::Debug as u8,
+    };
+    let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .map_max_entries("EVENTS", options.ring_bytes)
+        .override_global("OWN_PID", &own_pid, true)
+        .override_global("MAX_BYTES", &max_bytes, true)
+        .override_global("WAKE_SHIFT", &wake_shift, true)
+        .override_global("FORK_CHILD_PID", &offsets.fork_child_pid, true)
+        .override_global("EXEC_OLD_PID", &offsets.exec_old_pid, true)
+        .override_global("EXIT_GROUP_DEAD", &offsets.exit_group_dead, true)
+        .override_global("CGROUP_ROOT", &offsets.cgroup_root, true)
+        .override_global("CGROUP_LEVEL", &offsets.cgroup_level, true)
+        .override_global("CGROUP_ID", &offsets.cgroup_id, true)
+        .override_global("CGROUP_PATH", &offsets.cgroup_path, true)
+        .override_global("HOLD", &hold, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .load(PROGRAMS)
+        .map_err(SessionError::load)?;
+    for name in ["call_enter", "call_return", "open_return"] {
+        let program: &mut UProbe = wire::program(&mut ebpf, name)?;
+        program.load().map_err(|source| SessionError::program(name, source))?;
+    }
+    let cgroup = CGROUP_PROGRAMS.iter().filter(|_| scope.watch).map(|(name, _)| *name);
+    for name in ["task_fork", "task_exec", "task_exit"].into_iter().chain(cgroup) {
+        let program: &mut TracePoint = wire::program(&mut ebpf, name)?;
+        program.load().map_err(|source| SessionError::program(name, source))?;
+    }
+    Ok(ebpf)
+}

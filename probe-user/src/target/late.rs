@@ -1,0 +1,409 @@
+//! What is in scope as the machine changes: containers and processes that come, go and execute programs.
+//!
+//! Owns the one decision about each container and process, at the start and later alike. It reads /proc and
+//! directories of cgroups, and asks nobody: it says when the runtimes should be asked, and takes their answer.
+//!
+//! A container whose properties are not known yet is in scope only when they are, and one that might have to be
+//! kept out is kept out until then: nothing is ever in scope that does not match.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use crate::target::cgroup::{Membership, is_below};
+use crate::target::proc::{Entry, Proc, descendants};
+use crate::target::rules::{Grain, Looks, Standing};
+use crate::target::runtime::Listing;
+use crate::target::{Cgroup, Process, ScopeChange, Target};
+
+/// Containers that matter or may, at the most. The map of the kernel's filter has less room.
+const MEMBERS: usize = 1 << 14;
+/// How far up the tree of processes is looked.
+const ANCESTORS: usize = 64;
+/// Ended processes are dropped from the list when it has grown by this and to twice its length.
+const ENDED: usize = 256;
+
+/// What an event means for the scope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// What the kernel must be told, in this order.
+    pub scope: Vec<ScopeChange>,
+    /// Processes that are in scope now and were not before: they are to be looked into.
+    pub processes: Vec<Process>,
+}
+
+/// A container that matters, or may.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    standing: Standing,
+    /// Its own cgroups, below which its processes may have made others. None where cgroup v2 is not in use.
+    cgroups: Vec<Cgroup>,
+}
+
+impl Member {
+    pub(super) fn is_in(&self) -> bool {
+        self.standing == Standing::In
+    }
+
+    /// Kept out only until more is known of it.
+    pub(super) fn is_held(&self) -> bool {
+        self.standing == Standing::Held
+    }
+
+    fn is_kept_out(&self) -> bool {
+        matches!(self.standing, Standing::Out | Standing::Held)
+    }
+
+    fn is_undecided(&self) -> bool {
+        matches!(self.standing, Standing::Open | Standing::Held)
+    }
+}
+
+impl Target {
+    /// A cgroup of the v2 hierarchy was made: it may be a container's, and then nothing runs in it yet.
+    pub fn cgroup_made(&mut self, path: &[u8], id: u64) -> Change {
+        let membership = Membership::of_path(path);
+        let containers = self.containers.clone();
+        let Some(container) = containers.around(&membership).pop() else { return Change::default() };
+        if self.rules.sorts_containers() {
+            let cgroup = match membership.unified_root_of(container) {
+                Some(root) if root == path => Some(cgroup(path, id)),
+                // Below a container's: that one is known, unless the event that told of it was lost.
+                Some(root) if !self.has_cgroup(container, root) => containers.cgroup(root),
+                _ => None,
+            };
+            self.sort(container, cgroup);
+        }
+        if self.rules.everything || self.members.contains_key(container) {
+            containers.seen_in(container, id);
+        }
+        Change { scope: self.settle(), processes: Vec::new() }
+    }
+
+    /// A cgroup of the v2 hierarchy was removed.
+    pub fn cgroup_gone(&mut self, id: u64) -> Change {
+        self.containers.cgroup_gone(id);
+        self.members.retain(|_, member| {
+            let before = member.cgroups.len();
+            member.cgroups.retain(|cgroup| cgroup.id != id);
+            member.cgroups.len() == before || !member.cgroups.is_empty()
+        });
+        Change { scope: self.settle(), processes: Vec::new() }
+    }
+
+    /// A process, in scope or not, executes another program.
+    pub fn executed(&mut self, pid: u32) -> Change {
+        let mut change = Change::default();
+        let proc = self.containers.proc().clone();
+        let before = self.processes.iter().position(|process| process.pid == pid);
+        let Some(entry) = proc.entry(pid).filter(|_| pid != proc.own()) else { return change };
+        self.sort_around(&entry, &mut BTreeSet::new());
+        change.scope = self.settle();
+        if self.is_followed(&entry) {
+            self.followed.insert(pid, entry.process.start_time);
+        }
+        let before = before.map(|index| self.processes.remove(index));
+        let was_in = before.is_some_and(|process| process.start_time == entry.process.start_time);
+        match (self.is_in_scope(&entry), self.rules.grain) {
+            (true, Grain::Whole) if was_in => {
+                let process = self.process(entry);
+                self.processes.push(process);
+            }
+            // The kernel let go of it when it executed the program.
+            (true, _) => self.enter(entry, &mut change),
+            // It may have been let in for what it executed before, just after it executed this.
+            (false, Grain::Process) if was_in => change.scope.push(ScopeChange::LeaveProcess(pid)),
+            (false, _) => {}
+        }
+        self.drop_ended();
+        change
+    }
+
+    /// Whether a process is in scope now: its cgroup, its namespace, it or one that it descends from is.
+    pub fn covers(&self, pid: u32) -> bool {
+        let proc = self.containers.proc();
+        let entry = if pid == proc.own() { None } else { proc.entry(pid) };
+        entry.is_some_and(|entry| self.is_in_scope(&entry) || self.is_followed(&entry))
+    }
+
+    /// Whether the runtimes should be asked, for [`Self::learned`]: something depends on the properties of a
+    /// container, or its name is not known. After an answer without it, it takes a while until this is so again.
+    pub fn wants_listing(&self) -> bool {
+        self.containers.has_unnamed()
+    }
+
+    /// The runtimes were asked. A runtime that did not answer leaves everything as it was.
+    pub fn learned(&mut self, listing: &Listing) -> Change {
+        self.containers.learn(listing);
+        let undecided = self.members.iter().filter(|(_, member)| member.is_undecided());
+        let undecided: Vec<String> = undecided.map(|(id, _)| id.clone()).collect();
+        for id in &undecided {
+            self.sort(id, None);
+        }
+        let is_still = |id: &String| self.members.get(id).is_some_and(Member::is_undecided);
+        if undecided.iter().all(is_still) {
+            return Change::default();
+        }
+        self.look(self.containers.entries())
+    }
+
+    /// Looks at all processes. What was missed (before events were told, or because they were lost) is made up for.
+    pub fn rescan(&mut self) -> Change {
+        self.look(self.containers.entries())
+    }
+
+    /// Whether something that comes later may be in scope though nothing is now: a trace with nothing to attach
+    /// to should wait for it.
+    pub fn waits(&self) -> bool {
+        self.rules.waits()
+    }
+
+    /// Whether anything of the target still runs or can still begin to run. What was not named, but chosen by a
+    /// property, always can.
+    pub fn any_alive(&self) -> bool {
+        let proc = self.containers.proc();
+        if self.rules.is_open_ended() || self.processes.iter().any(|process| proc.is_alive(process)) {
+            return true;
+        }
+        let is_populated = |cgroup: &Cgroup| {
+            self.containers.hierarchy().and_then(|hierarchy| hierarchy.is_populated(cgroup)) == Some(true)
+        };
+        if self
+            .members
+            .values()
+            .filter(|member| member.is_in())
+            .flat_map(|one| &one.cgroups)
+            .any(is_populated)
+        {
+            return true;
+        }
+        let entries = self.containers.entries();
+        let followed = descendants(self.living_followed(&entries), &entries);
+        entries.iter().any(|entry| self.is_chosen(entry, followed.contains(&entry.process.pid)))
+    }
+
+    /// Makes the processes those among `entries`, which are all, that are in scope.
+    pub(super) fn look(&mut self, entries: Vec<Entry>) -> Change {
+        let mut seen = BTreeSet::new();
+        for entry in &entries {
+            self.sort_around(entry, &mut seen);
+        }
+        self.drop_gone(&seen);
+        let followed = descendants(self.living_followed(&entries), &entries);
+        let followed = entries.iter().filter(|entry| followed.contains(&entry.process.pid));
+        self.followed = followed.map(|entry| (entry.process.pid, entry.process.start_time)).collect();
+        let mut change = Change { scope: self.settle(), processes: Vec::new() };
+        let known: HashMap<u32, u64> =
+            self.processes.drain(..).map(|process| (process.pid, process.start_time)).collect();
+        for entry in entries {
+            let pid = entry.process.pid;
+            let was_in = known.get(&pid) == Some(&entry.process.start_time);
+            match (self.is_in_scope(&entry), self.rules.grain) {
+                (true, _) if was_in => {
+                    let process = self.process(entry);
+                    self.processes.push(process);
+                }
+                (true, _) => self.enter(entry, &mut change),
+                (false, Grain::Process) if was_in => change.scope.push(ScopeChange::LeaveProcess(pid)),
+                (false, _) => {}
+            }
+        }
+        change
+    }
+
+    fn enter(&mut self, entry: Entry, change: &mut Change) {
+        let pid = entry.process.pid;
+        let is_told = self.rules.grain == Grain::Whole && self.is_covered(&entry);
+        if !is_told {
+            change.scope.push(ScopeChange::EnterProcess(pid));
+            if self.rules.grain == Grain::Whole {
+                self.followed.insert(pid, entry.process.start_time);
+            }
+        }
+        let process = self.process(entry);
+        self.processes.push(process.clone());
+        change.processes.push(process);
+    }
+
+    fn process(&self, entry: Entry) -> Process {
+        Process { container: self.containers.of_cgroups(&entry.cgroups), ..entry.process }
+    }
+
+    /// Decides about the containers that a process is in. `seen` are those that were decided about.
+    fn sort_around(&mut self, entry: &Entry, seen: &mut BTreeSet<(String, Vec<u8>)>) {
+        if !self.rules.sorts_containers() {
+            return;
+        }
+        let containers = self.containers.clone();
+        for id in containers.around(&entry.cgroups) {
+            let root = entry.cgroups.unified_root_of(id);
+            if seen.insert((id.to_owned(), root.unwrap_or_default().to_vec())) {
+                self.sort(id, root.and_then(|root| containers.cgroup(root)));
+            }
+        }
+    }
+
+    /// Decides about a container, as far as the facts go.
+    fn sort(&mut self, id: &str, cgroup: Option<Cgroup>) {
+        let standing = self.rules.standing(id, self.containers.fact(id).as_ref());
+        if standing == Standing::Neither {
+            self.members.remove(id);
+            return;
+        }
+        if !self.members.contains_key(id) && self.members.len() >= MEMBERS {
+            tracing::warn!("more than {MEMBERS} containers: {id} is not looked at");
+            return;
+        }
+        // From here on its name is of interest.
+        self.containers.get(id);
+        let member = self.members.entry(id.to_owned()).or_insert(Member { standing, cgroups: Vec::new() });
+        member.standing = standing;
+        if let Some(cgroup) = cgroup.filter(|cgroup| !member.cgroups.contains(cgroup)) {
+            // A container that was started again has another cgroup of the same name.
+            member.cgroups.retain(|other| other.path != cgroup.path);
+            member.cgroups.push(cgroup);
+        }
+    }
+
+    /// Makes the scope's cgroups what the decisions say. What is kept out comes first: a container in a
+    /// container must not be in scope for a moment.
+    fn settle(&mut self) -> Vec<ScopeChange> {
+        let of = |is_it: fn(&Member) -> bool| {
+            self.members.values().filter(move |member| is_it(member)).flat_map(|member| &member.cgroups)
+        };
+        let reaches_all = self.rules.everything || !self.followed.is_empty() || !self.namespaces.is_empty();
+        let is_reached = |cgroup: &&Cgroup| {
+            let path = cgroup.path.as_bytes();
+            reaches_all || of(Member::is_in).any(|outer| is_below(path, outer.path.as_bytes()))
+        };
+        let excluded: BTreeSet<Cgroup> = of(Member::is_kept_out).filter(is_reached).cloned().collect();
+        let is_told = self.rules.grain == Grain::Whole && !self.rules.everything;
+        let cgroups: BTreeSet<Cgroup> = of(Member::is_in).filter(|_| is_told).cloned().collect();
+        let mut changes = Vec::new();
+        let added = |now: &BTreeSet<Cgroup>, before: &[Cgroup]| -> Vec<Cgroup> {
+            now.iter().filter(|cgroup| !before.contains(cgroup)).cloned().collect()
+        };
+        changes.extend(added(&excluded, &self.scope.excluded).into_iter().map(ScopeChange::ExcludeCgroup));
+        changes.extend(added(&cgroups, &self.scope.cgroups).into_iter().map(ScopeChange::EnterCgroup));
+        let kept: BTreeSet<u64> = excluded.iter().chain(&cgroups).map(|cgroup| cgroup.id).collect();
+        let before = self.scope.excluded.iter().chain(&self.scope.cgroups).map(|cgroup| cgroup.id);
+        changes.extend(before.filter(|id| !kept.contains(id)).map(ScopeChange::ForgetCgroup));
+        self.scope.excluded = excluded.into_iter().collect();
+        self.scope.cgroups = cgroups.into_iter().collect();
+        changes
+    }
+
+    /// Whether a process is chosen, by itself or by its container, and not kept out.
+    fn is_chosen(&self, entry: &Entry, is_followed: bool) -> bool {
+        let around = self.containers.around(&entry.cgroups);
+        let around: Vec<&Member> = around.into_iter().filter_map(|id| self.members.get(id)).collect();
+        if around.iter().any(|member| member.is_kept_out()) {
+            return false;
+        }
+        let in_namespace = || entry.namespace.is_some_and(|id| self.namespaces.contains(&id));
+        self.rules.everything || is_followed || around.iter().any(|member| member.is_in()) || in_namespace()
+    }
+
+    fn is_in_scope(&self, entry: &Entry) -> bool {
+        let pid = entry.process.pid;
+        let is_followed = self.followed.get(&pid) == Some(&entry.process.start_time);
+        let looks = Seen { proc: self.containers.proc(), entry };
+        self.is_chosen(entry, is_followed)
+            && (self.rules.grain == Grain::Whole || self.rules.lets_process(&looks))
+    }
+
+    /// Whether the kernel lets it through by what it was told before.
+    fn is_covered(&self, entry: &Entry) -> bool {
+        let path = entry.cgroups.unified.as_deref();
+        self.scope.all
+            || self.followed.get(&entry.process.pid) == Some(&entry.process.start_time)
+            || entry.namespace.is_some_and(|id| self.scope.pid_namespaces.contains(&id))
+            || path.is_some_and(|path| {
+                self.scope.cgroups.iter().any(|cgroup| is_below(path, cgroup.path.as_bytes()))
+            })
+    }
+
+    /// Whether it or one that it descends from is followed, as the parents are now.
+    fn is_followed(&self, entry: &Entry) -> bool {
+        let proc = self.containers.proc();
+        let mut next = (entry.process.pid, entry.process.start_time, entry.parent);
+        for _ in 0..ANCESTORS {
+            let (pid, start_time, parent) = next;
+            if self.followed.is_empty() || self.followed.get(&pid) == Some(&start_time) {
+                return !self.followed.is_empty();
+            }
+            match (proc.process(parent), proc.parent(parent)) {
+                (Some(process), Some(above)) => next = (parent, process.start_time, above),
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// Processes that are followed and still the ones that had their pid.
+    fn living_followed(&self, entries: &[Entry]) -> Vec<u32> {
+        let lives = |entry: &&Entry| self.followed.get(&entry.process.pid) == Some(&entry.process.start_time);
+        entries.iter().filter(lives).map(|entry| entry.process.pid).collect()
+    }
+
+    fn has_cgroup(&self, id: &str, path: &[u8]) -> bool {
+        let member = self.members.get(id);
+        member.is_some_and(|member| member.cgroups.iter().any(|cgroup| cgroup.path.as_bytes() == path))
+    }
+
+    /// Forgets containers that have gone though nobody told of it.
+    fn drop_gone(&mut self, seen: &BTreeSet<(String, Vec<u8>)>) {
+        let containers = &self.containers;
+        let ids: BTreeSet<&str> = seen.iter().map(|(id, _)| id.as_str()).collect();
+        self.members.retain(|id, member| {
+            member.cgroups.retain(|cgroup| {
+                containers.cgroup(cgroup.path.as_bytes()).is_some_and(|found| found.id == cgroup.id)
+            });
+            !member.cgroups.is_empty() || ids.contains(id.as_str())
+        });
+    }
+
+    /// Keeps the list of processes from growing for ever.
+    fn drop_ended(&mut self) {
+        if self.processes.len() < self.most + ENDED {
+            return;
+        }
+        let proc = self.containers.proc();
+        self.processes.retain(|process| proc.is_alive(process));
+        self.followed
+            .retain(|pid, start| proc.process(*pid).is_some_and(|process| process.start_time == *start));
+        self.most = self.processes.len() * 2;
+    }
+}
+
+/// A process, for the questions of [`crate::target::rules`].
+struct Seen<'a> {
+    proc: &'a Proc,
+    entry: &'a Entry,
+}
+
+impl Looks for Seen<'_> {
+    fn comm(&self) -> &str {
+        &self.entry.process.comm
+    }
+
+    fn executable(&self) -> Option<PathBuf> {
+        self.proc.executable(self.entry.process.pid)
+    }
+
+    fn uid(&self) -> Option<u32> {
+        self.proc.effective_uid(self.entry.process.pid)
+    }
+}
+
+fn cgroup(path: &[u8], id: u64) -> Cgroup {
+    let components = path.split(|byte| *byte == b'/').filter(|component| !component.is_empty());
+    Cgroup {
+        id,
+        level: u32::try_from(components.count()).unwrap_or(u32::MAX),
+        path: String::from_utf8_lossy(path).into_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "late_tests.rs"]
+mod tests;

@@ -1,0 +1,288 @@
+//! What the user asked for, as questions about one container or one process.
+//!
+//! Owns the logic of widening, narrowing and taking away. Pure: it looks at facts and never at the machine.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::target::containers::Fact;
+use crate::target::{ContainerName, Criteria, PodName, Properties, Selector, image};
+
+/// The labels in which Docker Compose and Podman Compose tell the service.
+const SERVICE_LABELS: [&str; 2] = ["com.docker.compose.service", "io.podman.compose.service"];
+/// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` without the NUL).
+const COMM: usize = 15;
+
+/// An answer. The least of several answers is "all of them", the greatest is "any of them".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Answer {
+    No,
+    /// The facts that it depends on are not known.
+    Unknown,
+    Yes,
+}
+
+impl From<bool> for Answer {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
+}
+
+/// What the user asked for says of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is in scope.
+    In,
+    /// It is kept out.
+    Out,
+    /// It may have to be kept out, and is until that is known.
+    Held,
+    /// It may be wanted; that is not known yet.
+    Open,
+    /// It is not spoken of.
+    Neither,
+}
+
+/// A selector whose names have been looked up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rules {
+    /// Every process is chosen, unless something narrows or takes away.
+    pub(super) everything: bool,
+    wanted: Wanted,
+    unwanted: Wanted,
+    only: Properties,
+    never: Properties,
+    /// Processes are let in one by one.
+    pub(super) grain: Grain,
+}
+
+/// What the kernel's filter is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Grain {
+    /// Whole containers and trees of processes, or everything.
+    #[default]
+    Whole,
+    /// Single processes, judged anew at every exec.
+    Process,
+}
+
+/// Criteria whose names have been looked up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// What the names meant.
+    pub(super) ids: BTreeSet<String>,
+    /// Of the names only those that are whole names: another container may have one later.
+    pub(super) criteria: Criteria,
+}
+
+impl Rules {
+    pub(super) fn new(selector: &Selector, wanted: Wanted, unwanted: Wanted) -> Self {
+        let nothing_else = selector.containers.is_empty() && selector.pids.is_empty();
+        let by_properties = !selector.processes.is_empty() || !selector.exclude_processes.is_empty();
+        Self {
+            everything: selector.all || (nothing_else && !selector.processes.is_empty()),
+            wanted,
+            unwanted,
+            only: selector.processes.clone(),
+            never: selector.exclude_processes.clone(),
+            grain: if by_properties { Grain::Process } else { Grain::Whole },
+        }
+    }
+
+    /// Ids of the containers that were named.
+    pub(super) fn named(&self) -> impl Iterator<Item = &String> {
+        self.wanted.ids.iter()
+    }
+
+    /// Whether it matters in which container a process is.
+    pub(super) fn sorts_containers(&self) -> bool {
+        (!self.everything && !self.wanted.is_empty()) || self.takes_away()
+    }
+
+    /// Whether there are containers that are kept out.
+    pub(super) fn takes_away(&self) -> bool {
+        !self.unwanted.is_empty()
+    }
+
+    /// Whether what is asked for may always begin: it is not bound to containers or processes that were named.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.everything || self.wanted.criteria.has_properties()
+    }
+
+    /// Whether something that comes later may match, though nothing does now.
+    pub(super) fn waits(&self) -> bool {
+        self.is_open_ended() || !self.only.is_empty()
+    }
+
+    /// Whether what comes later must be told by the kernel.
+    pub(super) fn watches(&self) -> bool {
+        self.everything || self.sorts_containers() || self.grain == Grain::Process
+    }
+
+    /// What is to be done with a container.
+    pub(super) fn standing(&self, id: &str, fact: Option<&Fact>) -> Standing {
+        let unwanted = self.unwanted.any(id, fact);
+        let wanted = if self.everything { Answer::Yes } else { self.wanted.all(id, fact) };
+        match (wanted, unwanted) {
+            (_, Answer::Yes) => Standing::Out,
+            (_, Answer::Unknown) => Standing::Held,
+            (Answer::Yes, Answer::No) => Standing::In,
+            (Answer::Unknown, Answer::No) => Standing::Open,
+            (Answer::No, Answer::No) => Standing::Neither,
+        }
+    }
+
+    /// Whether a process may be in scope, as far as its own properties go.
+    pub(super) fn lets_process(&self, looks: &dyn Looks) -> bool {
+        self.only.all(looks) && self.never.any(looks) == Answer::No
+    }
+}
+
+impl Wanted {
+    fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.criteria.is_empty()
+    }
+
+    /// One of each list that is not empty.
+    fn all(&self, id: &str, fact: Option<&Fact>) -> Answer {
+        self.lists(id, fact).min().unwrap_or(Answer::No)
+    }
+
+    /// One of any list.
+    fn any(&self, id: &str, fact: Option<&Fact>) -> Answer {
+        self.lists(id, fact).max().unwrap_or(Answer::No)
+    }
+
+    /// The answer of each list that is not empty.
+    fn lists(&self, id: &str, fact: Option<&Fact>) -> impl Iterator<Item = Answer> {
+        let Criteria { names, images, labels, services, pods, namespaces } = &self.criteria;
+        // An id needs no facts.
+        let is_id =
+            self.ids.contains(id) || names.iter().any(|name| name.runtime.is_none() && name.name == id);
+        let of_names = match answer(names, fact, is_named) {
+            _ if is_id => Some(Answer::Yes),
+            None if !self.ids.is_empty() => Some(Answer::No),
+            answer => answer,
+        };
+        let lists = [
+            of_names,
+            answer(images, fact, |wanted, fact| {
+                let shown = fact.container.image.as_ref();
+                shown.is_some_and(|shown| image::is_meant(wanted, &shown.name))
+            }),
+            answer(labels, fact, |(key, value), fact| {
+                has_label(&fact.container.labels, key, value.as_deref())
+            }),
+            answer(services, fact, |service, fact| {
+                SERVICE_LABELS.iter().any(|key| has_label(&fact.container.labels, key, Some(service)))
+            }),
+            answer(pods, fact, is_in_pod),
+            answer(namespaces, fact, |namespace, fact| {
+                let pod = fact.container.pod.as_ref();
+                pod.and_then(|pod| pod.namespace.as_ref()).is_some_and(|found| found == namespace)
+            }),
+        ];
+        lists.into_iter().flatten()
+    }
+}
+
+/// None for a list that asks nothing.
+fn answer<T>(list: &[T], fact: Option<&Fact>, is_met: impl Fn(&T, &Fact) -> bool) -> Option<Answer> {
+    if list.is_empty() {
+        return None;
+    }
+    Some(match fact.filter(|fact| fact.is_listed) {
+        Some(fact) => list.iter().any(|wanted| is_met(wanted, fact)).into(),
+        None => Answer::Unknown,
+    })
+}
+
+/// By its exact name: what the beginning of a name meant was looked up at the start.
+fn is_named(wanted: &ContainerName, fact: &Fact) -> bool {
+    let runtime = fact.container.runtime.as_ref().map(|runtime| runtime.name.as_str());
+    wanted.runtime.as_deref().is_none_or(|wanted| Some(wanted) == runtime)
+        && fact.names.contains(&wanted.name)
+}
+
+fn is_in_pod(wanted: &PodName, fact: &Fact) -> bool {
+    let Some(pod) = &fact.container.pod else { return false };
+    pod.name == wanted.name && (wanted.namespace.is_none() || wanted.namespace == pod.namespace)
+}
+
+fn has_label(labels: &BTreeMap<String, String>, key: &str, value: Option<&str>) -> bool {
+    labels.get(key).is_some_and(|found| value.is_none_or(|value| value == found))
+}
+
+impl Criteria {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.has_properties()
+    }
+
+    fn has_properties(&self) -> bool {
+        let Self { names: _, images, labels, services, pods, namespaces } = self;
+        !(images.is_empty()
+            && labels.is_empty()
+            && services.is_empty()
+            && pods.is_empty()
+            && namespaces.is_empty())
+    }
+}
+
+/// A process, as far as it is asked about; what cannot be read is none.
+pub(super) trait Looks {
+    /// The name of its main thread.
+    fn comm(&self) -> &str;
+    /// Its executable.
+    fn executable(&self) -> Option<PathBuf>;
+    /// Its effective user.
+    fn uid(&self) -> Option<u32>;
+}
+
+impl Properties {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.comms.is_empty() && self.executables.is_empty() && self.uids.is_empty()
+    }
+
+    /// One of each list that is not empty; what is not known does not match.
+    fn all(&self, looks: &dyn Looks) -> bool {
+        self.lists(looks).min().is_none_or(|answer| answer == Answer::Yes)
+    }
+
+    /// One of any list.
+    fn any(&self, looks: &dyn Looks) -> Answer {
+        self.lists(looks).max().unwrap_or(Answer::No)
+    }
+
+    fn lists(&self, looks: &dyn Looks) -> impl Iterator<Item = Answer> {
+        let Self { comms, executables, uids } = self;
+        let comms = (!comms.is_empty()).then(|| comms.iter().any(|comm| cut(comm) == looks.comm()).into());
+        let executables = (!executables.is_empty()).then(|| match looks.executable() {
+            Some(path) => executables.iter().any(|wanted| is_executable(wanted, &path)).into(),
+            None => Answer::Unknown,
+        });
+        let uids = (!uids.is_empty()).then(|| match looks.uid() {
+            Some(uid) => uids.contains(&uid).into(),
+            None => Answer::Unknown,
+        });
+        [comms, executables, uids].into_iter().flatten()
+    }
+}
+
+/// As the kernel cuts a name, and as ctrace reads what it cut.
+fn cut(comm: &str) -> Cow<'_, str> {
+    String::from_utf8_lossy(comm.as_bytes().get(..COMM).unwrap_or(comm.as_bytes()))
+}
+
+fn is_executable(wanted: &str, path: &Path) -> bool {
+    if wanted.starts_with('/') {
+        return path.as_os_str() == wanted;
+    }
+    path.file_name().is_some_and(|name| name == wanted)
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

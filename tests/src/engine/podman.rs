@@ -1,0 +1,117 @@
+//! Podman with a storage of its own, and its API service.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use super::daemon::Daemon;
+use super::room::Room;
+use super::{Archive, Driver, Request, Started, cgroups, output_of};
+
+/// Limits that a root without CAP_SYS_RESOURCE may set, an OCI runtime that works with every version of cgroups, logs
+/// and events that need no systemd, and locks that are not shared with the machine's Podman.
+const CONFIGURATION: &str = r#"
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=20000:20000"]
+log_driver = "k8s-file"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+"#;
+
+/// The driver. The service is before the room, so that it ends first.
+#[derive(Debug)]
+pub(super) struct Podman {
+    service: Daemon,
+    socket: PathBuf,
+    room: Room,
+}
+
+impl Podman {
+    /// Starts the service, at a socket in the room or at the one that is given.
+    pub(super) fn start(socket: Option<&Path>) -> Result<Self> {
+        let room = Room::new("podman")?;
+        fs::write(room.path().join("containers.conf"), CONFIGURATION)?;
+        let socket = socket.map_or_else(|| room.path().join("podman.sock"), Path::to_owned);
+        let url = format!("unix://{}", socket.display());
+        // The daemon is a command line, and Podman takes its configuration from the environment.
+        let command = ["env".to_owned(), format!("CONTAINERS_CONF={}", room.at("containers.conf"))];
+        let service = ["system", "service", "--time=0", &url].map(str::to_owned);
+        let command = [&command[..], &["podman".to_owned()], &options(&room)[..], &service[..]].concat();
+        let place = socket.clone();
+        let service = Daemon::new(command, room.at("log"), move || UnixStream::connect(&place).is_ok())?;
+        Ok(Self { service, socket, room })
+    }
+
+    fn podman(&self) -> Command {
+        let mut podman = Command::new("podman");
+        podman.env("CONTAINERS_CONF", self.room.at("containers.conf")).env_remove("CONTAINER_HOST");
+        podman.args(options(&self.room));
+        podman
+    }
+}
+
+/// Where everything is.
+fn options(room: &Room) -> [String; 4] {
+    [
+        format!("--root={}", room.at("root")),
+        format!("--runroot={}", room.at("run")),
+        format!("--tmpdir={}", room.at("tmp")),
+        "--storage-driver=overlay".to_owned(),
+    ]
+}
+
+impl Driver for Podman {
+    fn runtime(&self) -> &'static str {
+        "podman"
+    }
+
+    fn socket(&self) -> Option<String> {
+        Some(format!("unix://{}", self.socket.display()))
+    }
+
+    fn daemon(&self) -> Option<&Daemon> {
+        Some(&self.service)
+    }
+
+    fn load(&self, archive: &Archive) -> Result<String> {
+        let name = archive.full_name();
+        if output_of(self.podman().args(["image", "exists", &name])).is_err() {
+            output_of(self.podman().args(["import", "--quiet"]).arg(archive.layer()).arg(&name))?;
+        }
+        Ok(name)
+    }
+
+    fn run(&self, request: &Request<'_>) -> Result<Started> {
+        let mut run = self.podman();
+        run.args(["run", "--detach", "--network=none", "--name", request.name]);
+        run.args(request.labels.iter().map(|(key, value)| format!("--label={key}={value}")));
+        let id = output_of(run.arg(request.image).args(request.command))?.trim().to_owned();
+        let mut started = Started { id, ..Started::default() };
+        let ask = ["inspect", "--format", "{{.State.Pid}}", &started.id];
+        let pid = output_of(self.podman().args(ask)).and_then(|pid| Ok(pid.trim().parse()?));
+        started.pid = pid.inspect_err(|_| drop(self.remove(&started)))?;
+        let logs = if started.pid == 0 { self.logs(&started.id)? } else { String::new() };
+        ensure!(started.pid != 0, "the container ended at once: {logs}");
+        Ok(started)
+    }
+
+    fn exec(&self, id: &str, command: &[&str]) -> Result<String> {
+        output_of(self.podman().args(["exec", id]).args(command))
+    }
+
+    fn logs(&self, id: &str) -> Result<String> {
+        output_of(self.podman().args(["logs", id]))
+    }
+
+    fn remove(&self, container: &Started) -> Result<()> {
+        let removed = output_of(self.podman().args(["rm", "--force", "--time=0", &container.id]));
+        cgroups::remove("/libpod_parent");
+        removed.map(drop)
+    }
+}

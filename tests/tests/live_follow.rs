@@ -1,0 +1,223 @@
+//! What starts, loads and ends after ctrace is traced from its first byte, and leaves nothing. Needs root, BPF and
+//! Docker.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{self, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use ctrace_tests::{
+    Container, Ctrace, Image, Record, Server, Trace, Transfer, docker, images, program, require_live,
+};
+
+/// How long a program waits between loading its library and its first call, in milliseconds: as one does that
+/// looks up a host and connects. What the time from mapping to attach really is, `ctrace -v` tells.
+const AFTER: &str = "200";
+
+/// Runs a container to its end, without a network, and gives what its program reports.
+fn run(image: &Image, options: &[&str], command: &[&str]) -> Result<Vec<Transfer>> {
+    let arguments = [&["run", "--rm", "--network=none"], options, &[image.tag()], command].concat();
+    Transfer::all(&docker(&arguments)?)
+}
+
+/// The trace is complete, and holds these transfers and nothing else.
+fn check(trace: &Trace, transfers: &[Transfer]) -> Result<()> {
+    trace.check_complete()?;
+    let result = trace.streams(|_| true)?.check(transfers);
+    result.with_context(|| format!("standard error of ctrace:\n{}", trace.stderr))
+}
+
+/// A label that only containers of one test have, as `docker run` and `ctrace` want it.
+fn label(name: &str) -> (String, String) {
+    let label = format!("ctrace-follow={name}-{}", process::id());
+    (format!("--label={label}"), label)
+}
+
+fn names(records: &[Record]) -> Vec<Option<String>> {
+    records.iter().map(|record| record.container.as_ref().and_then(|found| found.name.clone())).collect()
+}
+
+#[test]
+fn a_library_loaded_three_seconds_after_the_start() -> Result<()> {
+    require_live()?;
+    let container = Container::start(&images::late()?, "dlopen", &[], &["/idle"])?;
+    let late = ["exec", container.id(), "/app/tls-late", "--before", "3000", "--after", AFTER];
+    let program = Command::new("docker").args(late).stdout(Stdio::piped()).spawn()?;
+    let ctrace = Ctrace::json(&["-v", "--wait", "--container", container.name()])?;
+    let output = program.wait_with_output()?;
+    let transfers = Transfer::all(&String::from_utf8(output.stdout)?)?;
+    ensure!(transfers.len() == 2, "{transfers:?}");
+    let trace = ctrace.finish()?;
+    check(&trace, &transfers)?;
+    // -v tells how long it took.
+    ensure!(trace.stderr.contains(" ms after it was mapped"), "{}", trace.stderr);
+    Ok(())
+}
+
+#[test]
+fn nothing_to_attach_to_yet_is_an_error_unless_it_may_wait() -> Result<()> {
+    require_live()?;
+    let container = Container::start(&images::late()?, "no-wait", &[], &["/idle"])?;
+    let trace = Ctrace::run_to_end(&["ssl", "--container", container.name()])?;
+    ensure!(trace.code() == Some(3), "{:?}: {}", trace.code(), trace.stderr);
+    ensure!(trace.stderr.contains("--wait"), "the way out is not told: {}", trace.stderr);
+    Ok(())
+}
+
+#[test]
+fn the_first_process_of_a_container_that_starts_later() -> Result<()> {
+    require_live()?;
+    let image = images::late()?;
+    let (option, selected) = label("first");
+    let ctrace = Ctrace::json(&["--label", &selected])?;
+    let transfers = run(&image, &[&option], &["/app/tls-late", "--after", AFTER])?;
+    let outside = run(&image, &[], &["/app/tls-late", "--after", AFTER])?;
+    ensure!(transfers.len() == 2 && outside.len() == 2, "{transfers:?} {outside:?}");
+    let trace = ctrace.finish()?;
+    check(&trace, &transfers)?;
+    let names = names(&trace.records()?);
+    ensure!(names.iter().all(Option::is_some), "a container of a runtime has no name: {names:?}");
+    Ok(())
+}
+
+#[test]
+fn an_image_whose_containers_start_later() -> Result<()> {
+    require_live()?;
+    let image = images::late()?;
+    let ctrace = Ctrace::json(&["--image", image.tag()])?;
+    // It lives for some 300 ms.
+    let transfers = run(&image, &[], &["/app/tls-late", "--after", AFTER, "--stay", "100"])?;
+    check(&ctrace.finish()?, &transfers)
+}
+
+#[test]
+fn a_container_that_is_restarted() -> Result<()> {
+    require_live()?;
+    let image = images::late()?;
+    let (option, selected) = label("restarted");
+    let command = ["/app/tls-late", "--after", AFTER];
+    let container = Container::start(&image, "restarted", &[&option], &command)?;
+    docker(&["wait", container.id()])?;
+    let ctrace = Ctrace::json(&["--label", &selected])?;
+    docker(&["start", container.id()])?;
+    docker(&["wait", container.id()])?;
+    let reports = Transfer::all(&docker(&["logs", container.id()])?)?;
+    ensure!(reports.len() == 4, "{reports:?}");
+    check(&ctrace.finish()?, &reports[2..])
+}
+
+#[test]
+fn a_server_that_starts_later_and_forks_for_each_connection() -> Result<()> {
+    require_live()?;
+    let (option, selected) = label("fork");
+    let ctrace = Ctrace::json(&["--label", &selected])?;
+    let server = Server::start_in(&images::tls()?, "prefork", &[&option], &["/tls-server", "--fork"])?;
+    let options = ["--delay", AFTER, "--connections", "3", "--up", "5,20000", "--down", "100000,1"];
+    let client = server.client(&options)?;
+    let transfers = [server.transfers(3)?, client].concat();
+    check(&ctrace.finish()?, &transfers)
+}
+
+#[test]
+fn fifty_processes_at_once() -> Result<()> {
+    require_live()?;
+    let image = images::late()?;
+    let container = Container::start(&image, "fifty", &[], &["/idle"])?;
+    let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
+    // Entering a container takes its time: they wait, to be at it at once.
+    let programs: Vec<_> = (0..50)
+        .map(|_| {
+            Command::new("docker")
+                .args(["exec", container.id(), "/app/tls-late", "--before", "8000", "--after", "1000"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("cannot run docker")
+        })
+        .collect::<Result<_>>()?;
+    let mut transfers = Vec::new();
+    for program in programs {
+        transfers.extend(Transfer::all(&String::from_utf8(program.wait_with_output()?.stdout)?)?);
+    }
+    ensure!(transfers.len() == 100, "{} reports", transfers.len());
+    check(&ctrace.finish()?, &transfers)
+}
+
+/// What a process holds: open files, entries of its BPF maps by the map's name, and its resident memory in KiB.
+#[derive(Debug)]
+struct Held {
+    files: usize,
+    entries: BTreeMap<String, u64>,
+    resident: u64,
+}
+
+impl Held {
+    fn by(pid: u32) -> Result<Self> {
+        let mut ids = Vec::new();
+        let mut files = 0;
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+            let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+            files += 1;
+            ids.extend(text.lines().filter_map(|line| line.strip_prefix("map_id:")).map(|id| id.trim().to_owned()));
+        }
+        let output = Command::new(program("bpf-ids")?).args(&ids).output()?;
+        let mut entries = BTreeMap::new();
+        for line in String::from_utf8(output.stdout)?.lines() {
+            let (name, count) = line.split_once(' ').with_context(|| format!("bpf-ids said {line:?}"))?;
+            entries.insert(name.to_owned(), count.parse()?);
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let resident = resident.trim().trim_end_matches(" kB").parse()?;
+        Ok(Self { files, entries, resident })
+    }
+}
+
+#[test]
+fn two_hundred_containers_come_and_go() -> Result<()> {
+    const THREADS: usize = 4;
+    const EACH: usize = 50;
+    require_live()?;
+    let image = images::late()?;
+    let (option, selected) = label("churn");
+    let ctrace = Ctrace::json(&["--label", &selected])?;
+    let one = || run(&image, &[&option], &["/app/tls-late", "--after", AFTER]);
+    // One first: what is made once stays.
+    let mut transfers = one()?;
+    let with_links = Held::by(ctrace.id())?;
+    let without_links = settle(&ctrace, with_links.files)?;
+    ensure!(without_links.files < with_links.files, "nothing was detached: {with_links:?}, {without_links:?}");
+    let results: Vec<Result<Vec<Transfer>>> = thread::scope(|scope| {
+        let work = || (0..EACH).map(|_| one()).collect::<Result<Vec<_>>>().map(|all| all.concat());
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a thread panicked")).collect()
+    });
+    for result in results {
+        transfers.extend(result?);
+    }
+    ensure!(transfers.len() == 2 * (1 + THREADS * EACH), "{} reports", transfers.len());
+    let after = settle(&ctrace, with_links.files)?;
+    ensure!(after.files <= without_links.files, "files: {after:?}, before {without_links:?}");
+    for map in ["CGROUPS", "THREADS", "CALLS"] {
+        let (now, before) = (after.entries.get(map), without_links.entries.get(map));
+        ensure!(now.is_some() && now <= before, "{map}: {after:?}, before {without_links:?}");
+    }
+    ensure!(
+        after.resident < without_links.resident + 20 * 1024,
+        "memory: {after:?}, before {without_links:?}"
+    );
+    check(&ctrace.finish()?, &transfers)
+}
+
+/// Waits until fewer files are open than with links: ctrace lets go of what nobody maps after some seconds.
+fn settle(ctrace: &Ctrace, with_links: usize) -> Result<Held> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let held = Held::by(ctrace.id())?;
+        if held.files < with_links || Instant::now() > deadline {
+            return Ok(held);
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
