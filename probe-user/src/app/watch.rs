@@ -145,7 +145,7 @@ impl Watch {
         if self.asked.is_none() && now >= self.ask_after && self.target.wants_listing() {
             self.ask_after = now + ASKING;
             let sockets = self.sockets.clone();
-            self.asked = Some(tokio::spawn(async move { { drop(sockets); runtime::list().await } }));
+            self.asked = Some(tokio::spawn(async move { runtime::list(&sockets).await.unwrap_or_default() }));
         }
         if self.follower.take_overflow() {
             self.catch_up(session);

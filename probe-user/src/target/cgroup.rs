@@ -1,7 +1,25 @@
 //! Cgroups: which container a process is in, and what the kernel's filter calls its cgroup.
 //!
-//! Owns the parsing of /proc/PID/cgroup, the shapes in which runtimes write a container's id there, and
+//! Owns the parsing of /proc/PID/cgroup, the shapes in which runtimes write a container's id there ([`shape`]), and
 //! the lookup of directories in the v2 hierarchy. It reads control groups and never changes one.
+//!
+//! # Which container
+//!
+//! A process cannot choose where its container's cgroup is; it can make cgroups below that one, and call them
+//! what it likes, such as by the id of another container. So the **outermost** container of a path is the one that
+//! the host made, and the ids below it are that container's own words:
+//!
+//! - Without a runtime's help a process belongs to the outermost container, and what is nested in it (Docker in
+//!   Docker, the nodes of kind) is part of it.
+//! - A nested container is one of its own if a runtime tells of it that itself runs in the outer container: such a
+//!   runtime may speak of what is below its own cgroup, and of nothing else ([`Mark::Id`], `within`).
+//! - What systemd leaves to a user (`user@1000.service`) is an outer place of the same kind: a user may make a cgroup
+//!   there with any name. Rootless containers are found in it, and none of them is a container of the system.
+//! - An id that somebody chose (`ctr run … web`) means nothing in itself: such a container is known by the
+//!   whole path of its cgroup ([`Mark::Path`]), and what is below it is part of it.
+
+mod marked;
+mod shape;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,12 +27,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+pub use self::marked::Marked;
+use self::shape::{Kind, Link};
+pub(crate) use self::shape::{is_id, is_id_prefix};
 use crate::rootfs::mountinfo::{self, Mount};
 use crate::target::Cgroup;
 use crate::target::proc::read_bounded;
 
-/// Length of a container id in hexadecimal digits.
-const ID: usize = 64;
 /// Inode number of the initial cgroup namespace (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFB;
 /// Bytes of cgroup.events that are read.
@@ -27,6 +46,24 @@ pub struct Membership {
     pub unified: Option<Vec<u8>>,
     /// Paths in the v1 hierarchies.
     pub legacy: Vec<Vec<u8>>,
+    /// What the path tells that tells most, outermost first.
+    links: Vec<Link>,
+    /// Whether that is the v2 path.
+    links_are_unified: bool,
+}
+
+/// How the processes of a container are recognised.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// By an id in the shapes of the runtimes.
+    Id {
+        /// The containers and users that it is in, as [`Membership::container_path`] has them.
+        within: Option<String>,
+        /// The id.
+        id: String,
+    },
+    /// By the path of its cgroup, in any hierarchy.
+    Path(Vec<u8>),
 }
 
 impl Membership {
@@ -47,77 +84,108 @@ impl Membership {
                 found.legacy.push(path);
             }
         }
+        found.read_links();
         found
     }
 
     /// The place of a process in a cgroup of the v2 hierarchy.
     pub fn of_path(path: &[u8]) -> Self {
-        Self { unified: Some(path.to_vec()), legacy: Vec::new() }
+        let mut found = Self { unified: Some(path.to_vec()), ..Self::default() };
+        found.read_links();
+        found
     }
 
-    /// Ids of the containers that the process is in, outermost first: an inner one may be a container in a
-    /// container, or a name that the outer one chose for a cgroup of its own.
-    pub fn containers(&self) -> Vec<&str> {
-        self.paths().map(|path| ids(path).collect::<Vec<_>>()).find(|ids| !ids.is_empty()).unwrap_or_default()
+    /// The v2 path first: it is what the kernel's filter goes by.
+    fn read_links(&mut self) {
+        let mut found = (Vec::new(), false);
+        for (index, path) in self.paths().enumerate() {
+            let links = shape::links(path);
+            let is_unified = index == 0 && self.unified.is_some();
+            if links.iter().any(|link| link.kind != Kind::User) {
+                found = (links, is_unified);
+                break;
+            }
+            if found.0.is_empty() {
+                found = (links, is_unified);
+            }
+        }
+        (self.links, self.links_are_unified) = found;
     }
 
-    /// Id of the innermost container that the process is in.
+    /// Id of the container that the process is in: the outermost, which is the one that the host made.
     pub fn container(&self) -> Option<&str> {
-        self.paths().find_map(|path| ids(path).last())
+        Some(self.outermost()?.id.as_str())
     }
 
-    /// Whether the process is in the container with this id, or in one that is nested in it.
+    /// Its runtime, where the path alone tells: `lxc`, `systemd-nspawn`. The id is then the name, too.
+    pub fn runtime(&self) -> Option<&'static str> {
+        match self.outermost()?.kind {
+            Kind::Container(runtime) => runtime,
+            Kind::User => None,
+        }
+    }
+
+    /// All containers and users that the process is in, outermost first: `ID/ID`, `user@1000.service/ID`. A process
+    /// can make up all but the first.
+    pub fn container_path(&self) -> Option<String> {
+        self.path_to(self.links.len())
+    }
+
+    /// Whether the process is in the container with this id, or in one that is nested in it. One that a
+    /// runtime lists is asked for by its [mark](Self::has).
     pub fn is_in(&self, id: &str) -> bool {
-        self.paths().any(|path| ids(path).any(|found| found == id))
+        self.container() == Some(id)
+    }
+
+    /// Whether the process is in this container, or in one that is nested in it.
+    pub fn has(&self, mark: &Mark) -> bool {
+        match mark {
+            Mark::Path(path) => self.paths().any(|own| is_below(own, path)),
+            Mark::Id { .. } => self.link(mark).is_some(),
+        }
     }
 
     /// Path in the v2 hierarchy of the container's cgroup itself, below which its processes may have made
     /// others.
     pub fn unified_root_of(&self, id: &str) -> Option<&[u8]> {
-        let path = self.unified.as_deref()?;
-        let mut end = 0;
-        for component in path.split(|byte| *byte == b'/') {
-            end += component.len();
-            if id_of_component(component) == Some(id) {
-                return path.get(..end);
-            }
-            end += 1;
-        }
-        None
+        self.unified_until(self.outermost().filter(|link| link.id == id)?)
     }
 
-    /// The v2 path first: it is what the kernel's filter goes by.
+    /// The same for a container that a runtime lists.
+    pub fn unified_root(&self, mark: &Mark) -> Option<&[u8]> {
+        match mark {
+            Mark::Id { .. } => self.unified_until(self.link(mark)?),
+            Mark::Path(path) => {
+                let own = self.unified.as_deref().filter(|own| is_below(own, path))?;
+                own.get(..path.strip_suffix(b"/").unwrap_or(path).len())
+            }
+        }
+    }
+
+    fn unified_until(&self, link: &Link) -> Option<&[u8]> {
+        self.unified.as_deref().filter(|_| self.links_are_unified)?.get(..link.end)
+    }
+
+    fn outermost(&self) -> Option<&Link> {
+        self.links.iter().find(|link| link.kind != Kind::User)
+    }
+
+    fn link(&self, mark: &Mark) -> Option<&Link> {
+        let Mark::Id { within, id } = mark else { return None };
+        let mut found = self.links.iter().enumerate().filter(|(_, link)| link.kind != Kind::User);
+        let is_it = |(index, link): &(usize, &Link)| link.id == *id && self.path_to(*index) == *within;
+        found.find(is_it).map(|(_, link)| link)
+    }
+
+    /// What is around the link of this index.
+    fn path_to(&self, index: usize) -> Option<String> {
+        let around: Vec<&str> = self.links.iter().take(index).map(|link| link.id.as_str()).collect();
+        (!around.is_empty()).then(|| around.join("/"))
+    }
+
     fn paths(&self) -> impl Iterator<Item = &[u8]> {
         self.unified.iter().chain(&self.legacy).map(Vec::as_slice)
     }
-}
-
-/// Ids of the containers in a path, outermost first.
-fn ids(path: &[u8]) -> impl Iterator<Item = &str> {
-    path.split(|byte| *byte == b'/').filter_map(id_of_component)
-}
-
-/// `ID`, `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`, `SLICE:cri-containerd:ID`, …: what
-/// stands before an id ends in a dash or a colon. A runtime's monitor process (conmon) runs on the host,
-/// beside the container, and is none of its processes.
-fn id_of_component(component: &[u8]) -> Option<&str> {
-    let name = component.strip_suffix(b".scope").unwrap_or(component);
-    let (prefix, id) = name.split_at_checked(name.len().checked_sub(ID)?)?;
-    let is_prefix = prefix.is_empty() || prefix.ends_with(b"-") || prefix.ends_with(b":");
-    if !is_prefix || prefix.ends_with(b"conmon-") || !id.iter().all(|byte| is_digit(*byte)) {
-        return None;
-    }
-    std::str::from_utf8(id).ok()
-}
-
-/// Runtimes write ids in lower case.
-fn is_digit(byte: u8) -> bool {
-    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
-}
-
-/// Whether a text can be the beginning of a container id.
-pub(crate) fn is_id_prefix(text: &str) -> bool {
-    !text.is_empty() && text.len() <= ID && text.bytes().all(is_digit)
 }
 
 /// Whether `path` is `ancestor` or lies below it.
@@ -142,12 +210,6 @@ impl Hierarchy {
             return None;
         }
         Self::among(&mountinfo::own().ok()?)
-    }
-
-    /// A directory that looks like one.
-    #[cfg(test)]
-    pub(crate) fn at(mount: &Path) -> Self {
-        Self { mount: mount.to_owned() }
     }
 
     fn among(mounts: &[Mount]) -> Option<Self> {
@@ -191,117 +253,4 @@ impl Hierarchy {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-    use super::*;
-    use crate::rootfs::noise::Noise;
-
-    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    const B: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
-    #[test]
-    fn ids_in_the_shapes_of_the_runtimes() {
-        let cases: &[(&str, Option<&str>, Option<&str>)] = &[
-            // path, container, path of the container's own cgroup
-            ("/docker/{A}", Some(A), Some("/docker/{A}")),
-            ("/docker/{A}/nested/deep", Some(A), Some("/docker/{A}")),
-            ("/docker/{B}/docker/{A}", Some(A), Some("/docker/{B}/docker/{A}")),
-            ("/system.slice/docker-{A}.scope", Some(A), Some("/system.slice/docker-{A}.scope")),
-            ("/machine.slice/libpod-{A}.scope/container", Some(A), Some("/machine.slice/libpod-{A}.scope")),
-            ("/machine.slice/libpod-conmon-{A}.scope", None, None),
-            ("/crio-conmon-{A}.scope", None, None),
-            ("/libpod_parent/libpod-{A}", Some(A), Some("/libpod_parent/libpod-{A}")),
-            ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope", Some(A), None),
-            ("/k8s.io/{A}", Some(A), Some("/k8s.io/{A}")),
-            ("/kubepods/besteffort/podf7a1/{A}", Some(A), Some("/kubepods/besteffort/podf7a1/{A}")),
-            ("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{A}.scope", Some(A), None),
-            ("/kubepods.slice/kubepods-pod1.slice/crio-{A}.scope/init", Some(A), None),
-            ("/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{A}", Some(A), None),
-            ("/ecs/1f2e/{A}", Some(A), None),
-            ("/", None, None),
-            ("", None, None),
-            ("/default/web", None, None),
-            ("/system.slice/ssh.service", None, None),
-            ("/docker/{A}0", None, None),
-            ("/docker/x{A}", None, None),
-            ("/docker/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", None, None),
-            ("/docker/{A}.slice", None, None),
-        ];
-        for (path, container, root) in cases {
-            let fill = |text: &str| text.replace("{A}", A).replace("{B}", B);
-            let found = Membership::parse(format!("0::{}\n", fill(path)).as_bytes());
-            assert_eq!(found.container(), *container, "{path}");
-            if let Some(root) = root {
-                assert_eq!(found.unified_root_of(A), Some(fill(root).as_bytes()), "{path}");
-            }
-        }
-        let nested = Membership::parse(format!("0::/docker/{B}/docker/{A}/x").as_bytes());
-        assert!(nested.is_in(A) && nested.is_in(B) && !nested.is_in(&A[1..]));
-        assert_eq!(nested.unified_root_of(B), Some(format!("/docker/{B}").as_bytes()));
-    }
-
-    #[test]
-    fn v1_v2_and_both() {
-        let hybrid = format!("9:name=systemd:/docker/{A}\n1:cpu,cpuacct:/x:y\n0::/docker/{A} (deleted)\n");
-        let found = Membership::parse(hybrid.as_bytes());
-        assert_eq!(found.unified.as_deref(), Some(format!("/docker/{A}").as_bytes()));
-        assert_eq!(found.legacy.last().unwrap(), b"/x:y");
-        let legacy = Membership::parse(format!("2:pids:/docker/{A}\n1:cpu:/\n").as_bytes());
-        assert_eq!((legacy.unified.as_ref(), legacy.container()), (None, Some(A)));
-        assert_eq!(legacy.unified_root_of(A), None);
-        // The id stands in a v1 hierarchy only, although v2 is there.
-        let split = Membership::parse(format!("2:pids:/docker/{A}\n0::/\n").as_bytes());
-        assert_eq!((split.container(), split.unified_root_of(A)), (Some(A), None));
-        assert_eq!(Membership::parse(b"nonsense\n0:\n\n"), Membership::default());
-    }
-
-    #[test]
-    fn below_goes_by_components() {
-        assert!(is_below(b"/a/b", b"/a") && is_below(b"/a", b"/a") && is_below(b"/a", b"/"));
-        assert!(!is_below(b"/ab", b"/a") && !is_below(b"/", b"/a"));
-    }
-
-    #[test]
-    fn a_prefix_of_an_id() {
-        assert!(is_id_prefix("0f") && is_id_prefix(A));
-        assert!(!is_id_prefix("") && !is_id_prefix("web") && !is_id_prefix(&format!("{A}0")));
-    }
-
-    #[test]
-    fn the_hierarchy_is_found_and_its_directories_are_cgroups() {
-        let directory = tempfile::tempdir().unwrap();
-        let text = format!(
-            "40 31 0:37 /part /other rw - cgroup2 x rw\n41 31 0:38 / {} rw - cgroup2 cgroup2 rw",
-            directory.path().display()
-        );
-        let hierarchy = Hierarchy::among(&mountinfo::parse(text.as_bytes())).unwrap();
-        fs::create_dir_all(directory.path().join("docker/x")).unwrap();
-        let cgroup = hierarchy.cgroup(b"/docker/x").unwrap();
-        let inode = fs::metadata(directory.path().join("docker/x")).unwrap().ino();
-        assert_eq!(cgroup, Cgroup { id: inode, level: 2, path: "/docker/x".into() });
-        assert_eq!(hierarchy.cgroup(b"/").unwrap().level, 0);
-        assert_eq!(hierarchy.cgroup(b"/../x"), None);
-        assert_eq!(hierarchy.cgroup(b"/absent"), None);
-        let events = directory.path().join("docker/x/cgroup.events");
-        for (content, expected) in
-            [("populated 1\nfrozen 0\n", Some(true)), ("frozen 0\npopulated 0\n", Some(false)), ("", None)]
-        {
-            fs::write(&events, content).unwrap();
-            assert_eq!(hierarchy.is_populated(&cgroup), expected, "{content:?}");
-        }
-        assert_eq!(hierarchy.is_populated(&Cgroup { id: 0, ..cgroup }), None);
-        let legacy = mountinfo::parse(b"32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu");
-        assert_eq!(Hierarchy::among(&legacy), None);
-    }
-
-    #[test]
-    fn junk_does_not_panic() {
-        let mut noise = Noise(0x5eed_0003);
-        for round in 0..20_000 {
-            let alphabet: &[u8] = if round % 2 == 0 { b"" } else { b"0a:/-.\n(" };
-            let found = Membership::parse(&noise.bytes(alphabet));
-            let _ = (found.container().map(str::to_owned), found.unified_root_of(A).map(<[u8]>::len));
-        }
-    }
-}
+mod tests;

@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::{Container, Executable, Origin, Process};
+use crate::event::{Container, Executable, Origin, Process, Runtime};
 use crate::target::Cgroup;
-use crate::target::cgroup::{Hierarchy, Membership};
+use crate::target::cgroup::{Hierarchy, Mark, Marked, Membership};
 use crate::target::proc::{Entry, Proc};
-use crate::target::runtime::{self, Listed, Listing};
+use crate::target::runtime::{Listed, Listing};
 
 /// Containers and cgroups that are remembered. Who may make cgroups could otherwise fill memory.
 const REMEMBERED: usize = 1 << 16;
@@ -32,6 +32,8 @@ pub struct Containers {
 #[derive(Debug, Default)]
 struct Known {
     by_id: HashMap<Arc<str>, Fact>,
+    /// The containers that runtimes list, by how their processes are recognised.
+    marked: Marked<(Arc<str>, Mark)>,
     by_cgroup: HashMap<u64, Seen>,
     /// Counts what was learned.
     version: u64,
@@ -43,10 +45,10 @@ pub(super) struct Fact {
     pub(super) container: Arc<Container>,
     /// All of its names.
     pub(super) names: Vec<String>,
+    /// How its processes are recognised, as its runtime told.
+    mark: Option<Mark>,
     /// Whether a runtime has told of it; otherwise nothing but its id is known.
     pub(super) is_listed: bool,
-    /// Whether it was seen outside of all other containers.
-    is_outermost: bool,
     /// Whether somebody wants to know more of it.
     is_sought: bool,
     /// When to ask for it next, and how long to wait then.
@@ -54,6 +56,14 @@ pub(super) struct Fact {
     pause: Duration,
     /// Since when it has gone.
     gone: Option<Instant>,
+}
+
+/// A container around a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Around {
+    pub(super) id: Arc<str>,
+    /// Path in the v2 hierarchy of its own cgroup, below which its processes may have made others.
+    pub(super) root: Option<Vec<u8>>,
 }
 
 /// A cgroup in which a container was seen.
@@ -68,8 +78,8 @@ impl Fact {
         Self {
             container: Arc::new(Container { id: id.to_owned(), ..Container::default() }),
             names: Vec::new(),
+            mark: None,
             is_listed: false,
-            is_outermost: false,
             is_sought: false,
             next: Instant::now(),
             pause: FIRST_PAUSE,
@@ -87,11 +97,6 @@ impl Containers {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks the runtimes again, for the names of containers that have come since.
-    pub async fn refresh(&mut self) {
-        self.learn(&runtime::list().await);
     }
 
     /// Whether a container is of interest of which no runtime has told anything, and it is time to ask (again).
@@ -132,6 +137,7 @@ impl Containers {
             }
         }
         known.forget(now);
+        known.mark();
     }
 
     /// The container with this id; without a runtime's help nothing but its id is known.
@@ -151,33 +157,39 @@ impl Containers {
         self.known().by_id.get(id).cloned()
     }
 
-    /// The containers that a process is in, outermost first. A name that a container chose for a cgroup of its
-    /// own, and that is another container's id, is none of them.
-    pub(super) fn around<'a>(&self, cgroups: &'a Membership) -> Vec<&'a str> {
-        let mut ids = cgroups.containers();
+    /// The containers that a process is in, outermost first. One that no runtime lists is known by its id alone, if
+    /// it is the outermost: an id below it could be its own words ([`crate::target::cgroup`]).
+    pub(super) fn around(&self, cgroups: &Membership) -> Vec<Around> {
         let mut known = self.known();
-        if let Some(outermost) = ids.first()
-            && let Some(fact) = known.meet(outermost)
+        let place = |(id, mark): &(Arc<str>, Mark)| Around {
+            id: Arc::clone(id),
+            root: cgroups.unified_root(mark).map(<[u8]>::to_vec),
+        };
+        let holders = known.marked.holders(cgroups);
+        let is_by_path = holders.iter().any(|(_, mark)| matches!(mark, Mark::Path(_)));
+        let mut around: Vec<Around> = holders.into_iter().map(place).collect();
+        if let Some(id) = cgroups.container()
+            && !is_by_path
+            && around.first().is_none_or(|first| *first.id != *id)
         {
-            fact.is_outermost = true;
+            if let Some(runtime) = cgroups.runtime() {
+                known.told_by_path(id, runtime);
+            }
+            let root = cgroups.unified_root_of(id).map(<[u8]>::to_vec);
+            around.insert(0, Around { id: id.into(), root });
         }
-        let mut index = 0;
-        ids.retain(|id| {
-            index += 1;
-            index == 1 || known.by_id.get(*id).is_none_or(|fact| !fact.is_outermost)
-        });
-        ids
+        around
     }
 
     /// The container of a process in these cgroups. Remembers the v2 cgroup, for events that arrive when the
     /// process has gone.
     pub(super) fn of_cgroups(&self, cgroups: &Membership) -> Option<Arc<Container>> {
-        let id = self.around(cgroups).pop()?;
+        let Around { id, root: _ } = self.around(cgroups).pop()?;
         let hierarchy = self.hierarchy.as_ref();
         let cgroup = cgroups.unified.as_deref().and_then(|path| hierarchy?.cgroup(path));
         match cgroup {
-            Some(cgroup) => self.seen_in(id, cgroup.id),
-            None => Some(self.get(id)),
+            Some(cgroup) => self.seen_in(&id, cgroup.id),
+            None => Some(self.get(&id)),
         }
     }
 
@@ -255,6 +267,29 @@ impl Known {
         self.by_id.get_mut(id)
     }
 
+    /// A container of which the path of its cgroup has all that is to be known.
+    fn told_by_path(&mut self, id: &str, runtime: &str) {
+        let Some(fact) = self.meet(id).filter(|fact| !fact.is_listed) else { return };
+        fact.container = Arc::new(Container {
+            id: id.to_owned(),
+            name: Some(id.to_owned()),
+            runtime: Some(Runtime { name: runtime.to_owned() }),
+            ..Container::default()
+        });
+        fact.names = vec![id.to_owned()];
+        fact.is_listed = true;
+        self.version += 1;
+    }
+
+    /// Makes the table of marks that of the containers that are remembered.
+    fn mark(&mut self) {
+        let marks = self.by_id.iter().filter_map(|(id, fact)| {
+            let mark = fact.mark.clone()?;
+            Some((mark.clone(), (Arc::clone(id), mark)))
+        });
+        self.marked = marks.collect();
+    }
+
     fn learn(&mut self, listed: &Listed) {
         let container = listed.to_container();
         let Some(fact) = self.meet(&listed.id) else { return };
@@ -263,6 +298,7 @@ impl Known {
         }
         fact.container = Arc::new(container);
         fact.names.clone_from(&listed.names);
+        fact.mark = Some(listed.mark());
         fact.is_listed = true;
         self.version += 1;
     }

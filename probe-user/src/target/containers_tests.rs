@@ -11,9 +11,8 @@ fn listed(letter: char, name: &str) -> Listed {
         image: Some("img".into()),
         is_running: true,
         state: "running".into(),
-        labels: Arc::default(),
-        pod: None,
         runtime: "docker",
+        ..Listed::default()
     }
 }
 

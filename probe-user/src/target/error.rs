@@ -128,6 +128,9 @@ pub enum TargetError {
         /// Its pid.
         pid: u32,
     },
+    /// A runtime that the user named cannot be asked.
+    #[error(transparent)]
+    Runtime(#[from] crate::target::runtime::RuntimeError),
     /// No list of processes.
     #[error("the processes of this machine could not be listed in /proc: it must be mounted, and readable")]
     Proc(#[source] io::Error),
@@ -148,7 +151,7 @@ impl TargetError {
             | Self::NoCode { .. } => Kind::NotFound,
             Self::AmbiguousContainer { .. } | Self::SameName { .. } => Kind::Ambiguous,
             Self::Proc(source) if source.kind() == io::ErrorKind::PermissionDenied => Kind::NotPermitted,
-            Self::NothingSelected | Self::Itself { .. } | Self::Proc(_) => Kind::Failed,
+            Self::NothingSelected | Self::Itself { .. } | Self::Runtime(_) | Self::Proc(_) => Kind::Failed,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use crate::target::cgroup::{Membership, is_below};
+use crate::target::containers::Around;
 use crate::target::proc::{Entry, Proc, descendants};
 use crate::target::rules::{Grain, Looks, Standing};
 use crate::target::runtime::Listing;
@@ -63,18 +64,20 @@ impl Target {
     pub fn cgroup_made(&mut self, path: &[u8], id: u64) -> Change {
         let membership = Membership::of_path(path);
         let containers = self.containers.clone();
-        let Some(container) = containers.around(&membership).pop() else { return Change::default() };
+        let Some(Around { id: container, root }) = containers.around(&membership).pop() else {
+            return Change::default();
+        };
         if self.rules.sorts_containers() {
-            let cgroup = match membership.unified_root_of(container) {
+            let cgroup = match root {
                 Some(root) if root == path => Some(cgroup(path, id)),
                 // Below a container's: that one is known, unless the event that told of it was lost.
-                Some(root) if !self.has_cgroup(container, root) => containers.cgroup(root),
+                Some(root) if !self.has_cgroup(&container, &root) => containers.cgroup(&root),
                 _ => None,
             };
-            self.sort(container, cgroup);
+            self.sort(&container, cgroup);
         }
-        if self.rules.everything || self.members.contains_key(container) {
-            containers.seen_in(container, id);
+        if self.rules.everything || self.members.contains_key(&*container) {
+            containers.seen_in(&container, id);
         }
         Change { scope: self.settle(), processes: Vec::new() }
     }
@@ -234,10 +237,10 @@ impl Target {
             return;
         }
         let containers = self.containers.clone();
-        for id in containers.around(&entry.cgroups) {
-            let root = entry.cgroups.unified_root_of(id);
-            if seen.insert((id.to_owned(), root.unwrap_or_default().to_vec())) {
-                self.sort(id, root.and_then(|root| containers.cgroup(root)));
+        for Around { id, root } in containers.around(&entry.cgroups) {
+            let cgroup = root.as_ref().and_then(|root| containers.cgroup(root));
+            if seen.insert((id.as_ref().to_owned(), root.unwrap_or_default())) {
+                self.sort(&id, cgroup);
             }
         }
     }
@@ -295,7 +298,7 @@ impl Target {
     /// Whether a process is chosen, by itself or by its container, and not kept out.
     fn is_chosen(&self, entry: &Entry, is_followed: bool) -> bool {
         let around = self.containers.around(&entry.cgroups);
-        let around: Vec<&Member> = around.into_iter().filter_map(|id| self.members.get(id)).collect();
+        let around: Vec<&Member> = around.into_iter().filter_map(|around| self.members.get(&*around.id)).collect();
         if around.iter().any(|member| member.is_kept_out()) {
             return false;
         }

@@ -9,7 +9,7 @@ use probe_common::NamespaceId;
 
 use crate::target::candidate::{Candidate, candidates, choose};
 use crate::target::cgroup::Hierarchy;
-use crate::target::containers::Containers;
+use crate::target::containers::{Around, Containers};
 use crate::target::error::TargetError;
 use crate::target::late::Change;
 use crate::target::proc::{Entry, Proc, descendants};
@@ -20,7 +20,7 @@ use crate::target::{ContainerName, Criteria, Scope, ScopeChange, Selector, Targe
 impl Selector {
     /// Finds what is meant. Asks container runtimes, which takes up to two seconds each when they hang.
     pub async fn resolve(&self) -> Result<Target, TargetError> {
-        let listing = runtime::list().await;
+        let listing = runtime::list(&self.runtime_sockets).await?;
         let world = World::read(Proc::default(), Hierarchy::find(), listing)?;
         self.resolve_in(world).await
     }
@@ -116,21 +116,18 @@ impl World {
         let entries = proc.entries().map_err(TargetError::Proc)?;
         let own_namespace = proc.pid_namespace(proc.own());
         let containers = Containers::new(proc, hierarchy, &listing);
-        // Who is outside of all others is known before anybody is asked who is inside of whom.
-        for entry in &entries {
-            containers.around(&entry.cgroups);
-        }
         Ok(Self { listing, entries, containers, own_namespace })
     }
 
     /// Ids of the containers that have processes.
     fn seen(&self) -> BTreeSet<String> {
         let around = self.entries.iter().flat_map(|entry| self.containers.around(&entry.cgroups));
-        around.map(str::to_owned).collect()
+        around.map(|around| around.id.as_ref().to_owned()).collect()
     }
 
     fn has(&self, id: &str) -> bool {
-        self.entries.iter().any(|entry| self.containers.around(&entry.cgroups).contains(&id))
+        let is_it = |around: Around| *around.id == *id;
+        self.entries.iter().any(|entry| self.containers.around(&entry.cgroups).into_iter().any(is_it))
     }
 
     fn target(&self, rules: Rules) -> Target {

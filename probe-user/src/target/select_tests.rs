@@ -24,9 +24,8 @@ pub(in crate::target) fn listed(letter: char, name: &str) -> Listed {
         image: None,
         is_running: true,
         state: "running".to_owned(),
-        labels: Arc::default(),
-        pod: None,
         runtime: "none",
+        ..Listed::default()
     }
 }
 

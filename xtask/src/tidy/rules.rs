@@ -30,6 +30,7 @@ const RULES: [Rule; 9] = [
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
 const OWNERS: [(&str, &[&str]); 10] = [
+const OWNERS: [(&str, &[&str]); 15] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
     ("clap", &["cli", "main.rs"]),
@@ -37,9 +38,15 @@ const OWNERS: [(&str, &[&str]); 10] = [
     ("clap_mangen", &["cli"]),
     ("bollard", &["target/runtime"]),
     ("nix", &["app/child.rs"]),
+    ("http", &["target/runtime"]),
+    ("hyper", &["target/runtime"]),
+    ("hyper_util", &["target/runtime"]),
+    ("prost", &["target/runtime"]),
+    ("tonic", &["target/runtime"]),
+    ("tonic_prost", &["target/runtime"]),
     ("procfs", &["target"]),
     ("iced_x86", &["object"]),
-    ("serde_json", &["sink"]),
+    ("serde_json", &["sink", "target/runtime"]),
 ];
 
 /// Files that may hold unsafe code.

@@ -2,34 +2,78 @@
 //!
 //! Owns the questions that are put to them, and the time that they get to answer. A runtime only gives
 //! names: everything works by ids without one. It never starts, stops or changes a container.
+//!
+//! Whom to believe: a socket that another user of the machine may have made tells of containers that no other
+//! runtime knows, and never anything of one that another knows. A runtime that itself runs in a container (Docker in
+//! Docker, kind) tells of containers below that one's cgroup, and its pids mean nothing here.
 
+mod containerd;
+mod cri;
+mod details;
 mod docker;
+mod engine;
+mod grpc;
+mod labels;
+mod listed;
+mod merge;
+mod podman;
+mod socket;
+mod spec;
+mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::event;
+use tokio::task::JoinSet;
 
-/// What a runtime gets for one answer.
+pub use details::{Details, MountPoint, Overlay, Snapshot};
+pub use labels::{compose_project, compose_service};
+pub use listed::{Listed, Source};
+
+use self::socket::{Endpoint, Owner};
+use crate::target::RuntimeSocket;
+
+/// What a runtime gets for all of its answers to one question.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// Containers that are taken from one runtime.
+const CONTAINERS: usize = 100_000;
 
-/// Every runtime that is asked: a new one is a file and a line here.
-pub const ALL: &[Runtime] = &[docker::RUNTIME];
+/// Every runtime that is asked: a new one is a file and a line here. What an earlier one says of a container
+/// goes before what a later one says of the same.
+pub const ALL: &[Runtime] = &[docker::RUNTIME, podman::RUNTIME, cri::RUNTIME, containerd::RUNTIME];
 
 /// A way to ask one kind of runtime.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Runtime {
-    /// As events name it.
+    /// As `--runtime-socket` and events name it.
     pub name: &'static str,
-    /// All of its containers, also those that do not run.
-    list: fn() -> Answer<Vec<Listed>>,
-    /// The first process of a container, if it runs.
-    init: fn(String) -> Answer<Option<u32>>,
+    /// What is spoken at its sockets: two runtimes of one protocol are not both asked at one socket.
+    protocol: &'static str,
+    /// Paths at which it listens.
+    sockets: &'static [&'static str],
+    /// Where it listens when a user has started it, below that user's runtime directory.
+    user_socket: Option<&'static str>,
+    /// The environment variable that says where it listens.
+    variable: Option<&'static str>,
+    /// Who it is, and all of its containers, also those that do not run.
+    ask: fn(Arc<Endpoint>) -> Answer<Told>,
+    /// One container.
+    describe: fn(Source, String) -> Answer<Details>,
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Unreachable>> + Send>>;
+
+/// What a runtime says of itself.
+#[derive(Debug)]
+struct Told {
+    /// Its own name: what answers where Docker is expected may be Podman.
+    runtime: &'static str,
+    version: String,
+    containers: Vec<Listed>,
+}
 
 /// A runtime did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -40,121 +84,226 @@ enum Unreachable {
     /// Somebody listens and accepts, and says nothing.
     #[error("no answer from {0:?} in {TIMEOUT:?}")]
     Silent(String),
+    /// Somebody else listens there, or does not serve it: containerd without its CRI plugin.
+    #[error("what listens at {0:?} does not serve this")]
+    Unserved(String),
     /// An answer that is none.
     #[error("could not list containers at {address:?}")]
     Failed {
         address: String,
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<dyn StdError + Send + Sync>,
     },
 }
 
-/// A container as its runtime describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// Full id.
-    pub id: String,
-    /// Its names, the usual one first.
-    pub names: Vec<String>,
-    /// Image that it was made from, as the runtime shows it.
-    pub image: Option<String>,
-    /// Whether it has processes.
-    pub is_running: bool,
-    /// `exited`, `created`, …, in the runtime's words.
-    pub state: String,
-    /// Its labels.
-    pub labels: Arc<BTreeMap<String, String>>,
-    /// The pod that it belongs to.
-    pub pod: Option<Arc<event::Pod>>,
-    /// Name of its runtime.
-    pub runtime: &'static str,
-}
-
-impl Listed {
-    pub(super) fn to_container(&self) -> event::Container {
-        event::Container {
-            id: self.id.clone(),
-            name: self.names.first().cloned(),
-            runtime: Some(event::Runtime { name: self.runtime.to_owned() }),
-            image: self.image.clone().map(|name| event::Image { name }),
-            labels: Arc::clone(&self.labels),
-            pod: self.pod.clone(),
+impl Unreachable {
+    /// Its causes too: the last is the one that helps.
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let told = error.to_string();
+            if !text.ends_with(&told) {
+                text.push_str(&format!(": {}", told.escape_debug()));
+            }
+            cause = error.source();
         }
+        text
     }
 }
 
-/// The pod that a container's labels tell of: kubelet has every CRI runtime set these.
-fn pod_of(labels: &BTreeMap<String, String>) -> Option<Arc<event::Pod>> {
-    let label = |key: &str| labels.get(key).filter(|value| !value.is_empty()).cloned();
-    Some(Arc::new(event::Pod {
-        name: label("io.kubernetes.pod.name")?,
-        namespace: label("io.kubernetes.pod.namespace"),
-        uid: label("io.kubernetes.pod.uid"),
-    }))
+/// A runtime that the user named cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Not in [`ALL`].
+    #[error("ctrace knows no runtime {runtime:?}: --runtime-socket takes RUNTIME=PATH with one of {known}")]
+    Unknown {
+        /// As the user wrote it.
+        runtime: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// It does not answer.
+    #[error("asked {runtime} at {address:?}, as --runtime-socket says: {why}; {advice}")]
+    Unreachable {
+        /// Its name.
+        runtime: &'static str,
+        /// Where.
+        address: String,
+        /// Why not, escaped.
+        why: String,
+        /// What to do.
+        advice: &'static str,
+    },
 }
 
 /// The containers of all runtimes that answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// In the order of [`ALL`], then as the runtime has them.
+    /// In the order of [`ALL`], then as the runtime has them; each once, whoever tells of it.
     pub containers: Vec<Listed>,
     /// Names of the runtimes that answered.
     pub answered: Vec<&'static str>,
-    /// Why the others did not, for a message.
+    /// Why the others did not, for a message: one text for each runtime.
     pub unanswered: Vec<Arc<str>>,
 }
 
-/// Asks every runtime. One that is absent is passed over in silence, one in trouble with a warning.
-pub async fn list() -> Listing {
-    let mut listing = Listing::default();
-    for runtime in ALL {
-        match (runtime.list)().await {
-            Ok(containers) => {
-                listing.answered.push(runtime.name);
-                listing.containers.extend(containers);
-            }
+/// A place where a runtime may listen, and what came of asking there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointState {
+    /// The runtime that is expected there.
+    pub runtime: &'static str,
+    /// Its address, a URL.
+    pub address: String,
+    /// What came of it.
+    pub state: State,
+}
+
+/// What came of asking a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody listens.
+    Absent,
+    /// It answered.
+    Answered {
+        /// The runtime that is there.
+        runtime: &'static str,
+        /// Its version, in its own words.
+        version: String,
+        /// How many containers it has, also those that do not run.
+        containers: usize,
+    },
+    /// It accepts and does not answer in time.
+    Silent,
+    /// It cannot be asked: why, escaped.
+    Failed(String),
+}
+
+/// Asks every runtime, all at once, which takes two seconds at most. One that is absent is passed over in
+/// silence, one in trouble with a warning. Those in `sockets` are asked there instead of at the places that are
+/// known; that one of them does not answer is an error.
+pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
+    let mut answered: Vec<(Owner, Told)> = Vec::new();
+    let mut unanswered: Vec<(&'static str, Vec<Unreachable>)> = Vec::new();
+    for (endpoint, answer) in ask_all(sockets).await? {
+        let name = endpoint.runtime.name;
+        match answer {
+            Ok(told) => answered.push((endpoint.owner.clone(), told)),
+            Err(error) if endpoint.owner == Owner::Named => return Err(unreachable(&endpoint, &error)),
             Err(error) => {
-                report(runtime.name, &error);
-                listing.unanswered.push(format!("{}: {error}", runtime.name).into());
+                report(name, &error);
+                match unanswered.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, errors)) => errors.push(error),
+                    None => unanswered.push((name, vec![error])),
+                }
             }
         }
     }
-    listing
+    let mut names: Vec<&'static str> = Vec::new();
+    for (_, told) in &answered {
+        if !names.contains(&told.runtime) {
+            names.push(told.runtime);
+        }
+    }
+    unanswered.retain(|(name, _)| !names.contains(name));
+    let why = |(name, errors): &(&str, Vec<Unreachable>)| {
+        let each: Vec<String> = errors.iter().map(Unreachable::chain).collect();
+        Arc::from(format!("{name}: {}", each.join(", ")))
+    };
+    Ok(Listing {
+        unanswered: unanswered.iter().map(why).collect(),
+        containers: merge::merge(answered),
+        answered: names,
+    })
+}
+
+/// Every place where a runtime is looked for, and what came of asking there: nothing is an error.
+pub async fn endpoints(sockets: &[RuntimeSocket]) -> Result<Vec<EndpointState>, RuntimeError> {
+    let state = |(endpoint, answer): (Arc<Endpoint>, Result<Told, Unreachable>)| EndpointState {
+        runtime: endpoint.runtime.name,
+        address: endpoint.address.to_string(),
+        state: match answer {
+            Ok(Told { runtime, version, containers }) => {
+                State::Answered { runtime, version, containers: containers.len() }
+            }
+            Err(Unreachable::Absent(_) | Unreachable::Unserved(_)) => State::Absent,
+            Err(Unreachable::Silent(_)) => State::Silent,
+            Err(error @ Unreachable::Failed { .. }) => State::Failed(error.chain()),
+        },
+    };
+    Ok(ask_all(sockets).await?.into_iter().map(state).collect())
 }
 
 /// The first process of a container, as its runtime says.
 pub async fn init(container: &Listed) -> Option<u32> {
-    let runtime = ALL.iter().find(|runtime| runtime.name == container.runtime)?;
-    match (runtime.init)(container.id.clone()).await {
-        Ok(pid) => pid,
-        Err(error) => {
-            report(runtime.name, &error);
-            None
+    match container.pid {
+        Some(pid) => Some(pid),
+        None => describe(container).await?.init,
+    }
+}
+
+/// What its runtimes say of one container; none when none of them answers.
+pub async fn describe(container: &Listed) -> Option<Details> {
+    let mut found: Option<Details> = None;
+    for source in &container.sources {
+        let runtime = source.endpoint.runtime;
+        match (runtime.describe)(source.clone(), container.id.clone()).await {
+            Ok(details) => match &mut found {
+                Some(known) => known.add(details),
+                None => found = Some(details),
+            },
+            Err(error) => report(runtime.name, &error),
         }
+    }
+    found
+}
+
+type Answered = Vec<(Arc<Endpoint>, Result<Told, Unreachable>)>;
+
+async fn ask_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
+    let mut asked = JoinSet::new();
+    for (index, endpoint) in socket::endpoints(ALL, sockets)?.into_iter().enumerate() {
+        let endpoint = Arc::new(endpoint);
+        asked.spawn(async move {
+            let answer = (endpoint.runtime.ask)(Arc::clone(&endpoint)).await;
+            (index, (endpoint, answer))
+        });
+    }
+    let mut answers = Vec::new();
+    while let Some(answer) = asked.join_next().await {
+        // It fails only if a task panicked, which is a bug that has been reported by then.
+        answers.extend(answer);
+    }
+    answers.sort_by_key(|(index, _)| *index);
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+}
+
+fn unreachable(endpoint: &Endpoint, error: &Unreachable) -> RuntimeError {
+    RuntimeError::Unreachable {
+        runtime: endpoint.runtime.name,
+        address: endpoint.address.to_string(),
+        why: error.chain(),
+        advice: match error {
+            Unreachable::Absent(_) => "start it, or give the path of its socket",
+            Unreachable::Silent(_) => "look whether it hangs",
+            Unreachable::Unserved(_) | Unreachable::Failed { .. } => {
+                "look whether it is this runtime, and whether you may talk to it"
+            }
+        },
     }
 }
 
 /// A warning once in a run: the same question is asked again while a trace runs.
 fn report(name: &'static str, error: &Unreachable) {
     static WARNED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
-    if let Unreachable::Absent(_) = error {
+    if let Unreachable::Absent(_) | Unreachable::Unserved(_) = error {
         tracing::debug!("{name}: {error}");
         return;
     }
     if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
-        let cause = std::error::Error::source(error).map(|cause| format!(": {cause:?}")).unwrap_or_default();
-        tracing::warn!("{name}: {error}{cause}; its containers can be found by id only");
+        tracing::warn!("{name}: {}; its containers can be found by id only", error.chain());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_unique_and_plain() {
-        let names: BTreeSet<_> = ALL.iter().map(|runtime| runtime.name).collect();
-        assert_eq!(names.len(), ALL.len());
-        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase())));
-    }
-}
+mod tests;

@@ -1,0 +1,120 @@
+//! The OCI runtime's configuration of a container (config.json), where a runtime gives it: its cgroup, its mounts.
+
+use serde::Deserialize;
+
+use super::details::MountPoint;
+
+/// Bytes of a configuration that are looked into.
+const LENGTH: usize = 4 * 1024 * 1024;
+/// Mounts of one container.
+const MOUNTS: usize = 4096;
+
+/// The parts that are read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Spec {
+    linux: Linux,
+    mounts: Vec<Mount>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Linux {
+    cgroups_path: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Mount {
+    destination: String,
+    r#type: String,
+    source: String,
+    options: Vec<String>,
+}
+
+impl Spec {
+    pub(super) fn parse(json: &[u8]) -> Option<Self> {
+        serde_json::from_slice(json.get(..json.len().min(LENGTH))?).ok()
+    }
+
+    /// The path of its cgroup: as it stands there for the cgroupfs driver, made of `slice:prefix:name` for systemd's.
+    pub(super) fn cgroup(&self) -> Option<String> {
+        let path = &self.linux.cgroups_path;
+        if path.starts_with('/') {
+            return Some(path.clone());
+        }
+        let mut parts = path.split(':');
+        let (Some(slice), Some(prefix), Some(name), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return None;
+        };
+        let scope = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}-{name}.scope") };
+        Some(format!("{}/{scope}", expand(slice)))
+    }
+
+    /// What is mounted from the host. The kernel's own file systems (proc, sysfs, …) are in every container.
+    pub(super) fn into_mounts(self) -> Vec<MountPoint> {
+        let from_host = |mount: &Mount| {
+            mount.r#type == "bind" || mount.options.iter().any(|option| option == "bind" || option == "rbind")
+        };
+        let mounts = self.mounts.into_iter().filter(from_host).take(MOUNTS);
+        mounts
+            .map(|mount| MountPoint {
+                kind: "bind".to_owned(),
+                name: None,
+                source: mount.source,
+                destination: mount.destination,
+                is_writable: !mount.options.iter().any(|option| option == "ro"),
+            })
+            .collect()
+    }
+}
+
+/// systemd puts the slice `a-b.slice` below `a.slice`.
+fn expand(slice: &str) -> String {
+    let name = slice.strip_suffix(".slice").unwrap_or(slice);
+    let dashes = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+    let paths = dashes.filter_map(|end| name.get(..end)).filter(|name| !name.is_empty());
+    paths.map(|name| format!("/{name}.slice")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn cgroups_of_both_drivers() {
+        for (path, expected) in [
+            ("/default/web", Some("/default/web")),
+            ("system.slice:nerdctl:web", Some("/system.slice/nerdctl-web.scope")),
+            (
+                "kubepods-besteffort-pod1.slice:cri-containerd:x",
+                Some(
+                    "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/cri-containerd-x.scope",
+                ),
+            ),
+            ("", None),
+            ("web", None),
+        ] {
+            let json = format!(r#"{{"ociVersion":"1.0.2","linux":{{"cgroupsPath":"{path}","x":1}}}}"#);
+            assert_eq!(Spec::parse(json.as_bytes()).unwrap().cgroup().as_deref(), expected, "{path}");
+        }
+        assert!(Spec::parse(b"{").is_none() && Spec::parse(b"[]").is_none());
+    }
+
+    #[test]
+    fn mounts_of_the_host() {
+        let json = br#"{"mounts":[{"destination":"/proc","type":"proc","source":"proc","options":["nosuid"]},
+            {"destination":"/data","type":"bind","source":"/srv/data","options":["rbind","ro"]},
+            {"destination":"/w","type":"none","source":"/srv/w","options":["rbind","rw"]}]}"#;
+        let found = Spec::parse(json).unwrap().into_mounts();
+        let told: Vec<_> = found
+            .iter()
+            .map(|one| (one.source.as_str(), one.destination.as_str(), one.is_writable))
+            .collect();
+        assert_eq!(told, [("/srv/data", "/data", false), ("/srv/w", "/w", true)]);
+    }
+}
