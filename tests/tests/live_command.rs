@@ -109,6 +109,25 @@ fn a_command_and_a_process() -> Result<()> {
 }
 
 #[test]
+fn programs_of_a_command_by_a_property() -> Result<()> {
+    require_bpf()?;
+    let server = LocalServer::start(3)?;
+    // Neither the shell nor CPython is in scope, what they start is held and judged all the same.
+    let (wanted, other, exec) =
+        (client("tls-client", &server)?, python(&server)?, client("tls-client-static", &server)?);
+    let text = format!(
+        "{} > /dev/null; ( {} & wait ); exec {} > /dev/null",
+        quoted(&other),
+        quoted(&wanted),
+        quoted(&exec)
+    );
+    let traced = Traced::run(&["--comm", "tls-client"], &["sh", "-c", &text])?;
+    traced.check()?;
+    ensure!(traced.trace.records()?.iter().all(|record| record.process.comm == "tls-client"));
+    Ok(())
+}
+
+#[test]
 fn the_status_is_the_commands() -> Result<()> {
     require_bpf()?;
     let unusable = tempfile::NamedTempFile::new()?;

@@ -159,7 +159,9 @@ impl Held {
         for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
             let text = fs::read_to_string(entry?.path()).unwrap_or_default();
             files += 1;
-            ids.extend(text.lines().filter_map(|line| line.strip_prefix("map_id:")).map(|id| id.trim().to_owned()));
+            ids.extend(
+                text.lines().filter_map(|line| line.strip_prefix("map_id:")).map(|id| id.trim().to_owned()),
+            );
         }
         let output = Command::new(program("bpf-ids")?).args(&ids).output()?;
         let mut entries = BTreeMap::new();
@@ -187,7 +189,10 @@ fn two_hundred_containers_come_and_go() -> Result<()> {
     let mut transfers = one()?;
     let with_links = Held::by(ctrace.id())?;
     let without_links = settle(&ctrace, with_links.files)?;
-    ensure!(without_links.files < with_links.files, "nothing was detached: {with_links:?}, {without_links:?}");
+    ensure!(
+        without_links.files < with_links.files,
+        "nothing was detached: {with_links:?}, {without_links:?}"
+    );
     let results: Vec<Result<Vec<Transfer>>> = thread::scope(|scope| {
         let work = || (0..EACH).map(|_| one()).collect::<Result<Vec<_>>>().map(|all| all.concat());
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();

@@ -176,7 +176,8 @@ impl Discovery {
         let (ids, sites): (Vec<_>, Vec<_>) = self.users.let_go(Instant::now()).into_iter().unzip();
         self.free.extend(sites);
         self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
-        self.files.retain(|_, seen| !matches!(seen, Seen::Hooked(of) if of.iter().any(|id| ids.contains(id))));
+        self.files
+            .retain(|_, seen| !matches!(seen, Seen::Hooked(of) if of.iter().any(|id| ids.contains(id))));
         ids
     }
 
@@ -252,7 +253,9 @@ impl Discovery {
         match self.files.get(&inode) {
             Some(seen @ Seen::Hooked(_)) => return seen.clone(),
             // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
-            Some(seen @ (Seen::Foreign(then) | Seen::Broken(_, then))) if *then == changed => return seen.clone(),
+            Some(seen @ (Seen::Foreign(then) | Seen::Broken(_, then))) if *then == changed => {
+                return seen.clone();
+            }
             _ => {}
         }
         let file = Arc::new(file);

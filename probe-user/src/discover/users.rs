@@ -79,7 +79,10 @@ impl Users {
     /// Takes out the objects that nobody has mapped for a while.
     pub(super) fn let_go(&mut self, now: Instant) -> Vec<(ObjectId, Range<u32>)> {
         let is_over = |object: &Object| object.idle.is_some_and(|idle| now.duration_since(idle) >= LINGER);
-        self.objects.extract_if(.., |_, object| is_over(object)).map(|(id, object)| (id, object.sites)).collect()
+        self.objects
+            .extract_if(.., |_, object| is_over(object))
+            .map(|(id, object)| (id, object.sites))
+            .collect()
     }
 
     /// Takes an object out that could not be attached to.

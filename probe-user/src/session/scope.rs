@@ -6,6 +6,7 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap as Table, MapData};
 use probe_common::{
     CGROUP_IN, CGROUP_OUT, NamespaceId, PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope as Switches,
+    THREAD_HOLD, THREAD_IN,
 };
 
 use super::error::is_full;
@@ -149,7 +150,9 @@ impl Filter {
     fn leave_process(&self, ebpf: &mut Ebpf, pid: u32) -> Result<(), SessionError> {
         let mut threads: Table<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
         for tid in self.proc.threads(pid) {
-            match threads.remove(&tid) {
+            let is_held = threads.get(&tid, 0).is_ok_and(|flags| flags & THREAD_HOLD != 0);
+            let left = if is_held { threads.insert(tid, THREAD_HOLD, 0) } else { threads.remove(&tid) };
+            match left {
                 Err(error) if !wire::is_absent(&error) => return Err(SessionError::map("THREADS", error)),
                 _ => {}
             }
@@ -173,7 +176,8 @@ impl Filter {
                 for tid in self.proc.threads(pid) {
                     seen.insert(tid);
                     if known.insert(tid) {
-                        threads.insert(tid, 1, 0).map_err(|source| match source {
+                        let flags = threads.get(&tid, 0).unwrap_or(0) | THREAD_IN;
+                        threads.insert(tid, flags, 0).map_err(|source| match source {
                             full if is_full(&full) => {
                                 ScopeError::TooManyThreads { pid, limit: SCOPE_THREADS }.into()
                             }

@@ -298,7 +298,8 @@ impl Target {
     /// Whether a process is chosen, by itself or by its container, and not kept out.
     fn is_chosen(&self, entry: &Entry, is_followed: bool) -> bool {
         let around = self.containers.around(&entry.cgroups);
-        let around: Vec<&Member> = around.into_iter().filter_map(|around| self.members.get(&*around.id)).collect();
+        let around: Vec<&Member> =
+            around.into_iter().filter_map(|around| self.members.get(&*around.id)).collect();
         if around.iter().any(|member| member.is_kept_out()) {
             return false;
         }

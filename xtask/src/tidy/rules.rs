@@ -29,8 +29,7 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 10] = [
-const OWNERS: [(&str, &[&str]); 15] = [
+const OWNERS: [(&str, &[&str]); 16] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
     ("clap", &["cli", "main.rs"]),
