@@ -254,7 +254,7 @@ mod tests {
         let mut event = CgroupEvent::new_zeroed();
         (event.header.kind, event.id, event.level) = (KIND_CGROUP_MADE, 42, 3);
         // What follows the NUL is what was in the ring before.
-        event.path[..12].copy_from_slice(b"/a/b\n\xffc\0XYZ");
+        event.path[..11].copy_from_slice(b"/a/b\n\xffc\0XYZ");
         let expected = Cgroup { id: 42, level: 3, path: b"/a/b\n\xffc" };
         let bytes = Aligned::new(&[event.as_bytes()]);
         assert!(matches!(decode(bytes.bytes()), Ok(Wire::CgroupMade(made)) if made == expected));

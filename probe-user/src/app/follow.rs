@@ -39,14 +39,14 @@ pub(super) enum News {
     Failed(ObjectId),
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC` when the kernel told of a mapping.
+/// Nanoseconds of `CLOCK_BOOTTIME` when the kernel told of a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MappedAt(pub(super) u64);
 
 impl MappedAt {
     /// How long ago that was.
     pub(super) fn elapsed(self) -> Duration {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
         now.saturating_sub(Duration::from_nanos(self.0))
     }

@@ -12,7 +12,7 @@ use super::follow::{Follower, Found, MappedAt, News};
 use crate::discover::Discovery;
 use crate::pipeline::TaskEvent;
 use crate::rootfs::{Device, Mapping, Range};
-use crate::session::{Mapped, MappingEvent, Mappings, Session, SessionError};
+use crate::session::{self, Mapped, Mappings, Session, SessionError};
 use crate::target::runtime::{self, Listing};
 use crate::target::{Change, RuntimeSocket, Target};
 
@@ -25,7 +25,7 @@ pub(super) enum Occurrence {
     /// There is something to attach to, or to detach from.
     Found(Found),
     /// Files were mapped.
-    Mapped(Vec<MappingEvent>),
+    Mapped(Vec<session::Mapping>),
     /// The runtimes have answered.
     Listed(Listing),
 }
@@ -91,16 +91,16 @@ impl Watch {
     }
 
     /// Files were mapped: those that processes in scope have mapped are looked into.
-    pub(super) fn mapped(&mut self, events: Vec<MappingEvent>, session: &mut Session) {
+    pub(super) fn mapped(&mut self, events: Vec<session::Mapping>, session: &mut Session) {
         for event in events {
             match event {
-                MappingEvent::Mapped(mapped) => {
+                session::Mapping::Mapped(mapped) => {
                     if self.target.covers(mapped.pid) || session.follows(mapped.pid) {
                         let (pid, mapping, at) = parts(mapped);
                         self.tell(News::Mapped(pid, mapping, at));
                     }
                 }
-                MappingEvent::Lost(_) => self.follower.distrust(),
+                session::Mapping::Lost(_) => self.follower.distrust(),
             }
         }
     }
@@ -185,13 +185,13 @@ fn warn(error: &SessionError) {
 
 /// The mapping as /proc/PID/maps shows it.
 fn parts(mapped: Mapped) -> (u32, Mapping, MappedAt) {
-    let Mapped { pid, address, length, offset, inode, device, path, time, .. } = mapped;
+    let Mapped { pid, address, length, offset, inode, device, path, time, tid: _ } = mapped;
     let range = Range { start: address, end: address.saturating_add(length), offset };
     let device = Device { major: device.0, minor: device.1 };
     (pid, Mapping { ranges: vec![range], device, inode, path }, MappedAt(time))
 }
 
-async fn mapped(mappings: Option<&mut Mappings>) -> Vec<MappingEvent> {
+async fn mapped(mappings: Option<&mut Mappings>) -> Vec<session::Mapping> {
     match mappings {
         Some(mappings) => mappings.next().await,
         None => std::future::pending().await,

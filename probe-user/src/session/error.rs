@@ -160,6 +160,12 @@ pub enum SessionError {
     /// The scope cannot be expressed.
     #[error(transparent)]
     Scope(#[from] ScopeError),
+    /// The kernel does not tell of mappings.
+    #[error(
+        "the kernel does not tell which files processes map from now on (perf_event_open: {0}): a library that is \
+         loaded later is not noticed; run ctrace as root or with CAP_PERFMON, on a kernel with CONFIG_PERF_EVENTS=y"
+    )]
+    Mappings(#[source] io::Error),
     /// The ring cannot be polled.
     #[error("the ring buffer cannot be polled")]
     Poll(#[source] io::Error),
@@ -212,6 +218,11 @@ fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
 /// Whether the kernel said that a map has no room.
 pub(super) fn is_full(error: &MapError) -> bool {
     is_errno(error, Errno::TOOBIG)
+}
+
+/// Whether the kernel said that a map has no such key.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    is_errno(error, Errno::NOENT)
 }
 
 /// Whether the kernel said so, however deep in the chain of causes.

@@ -1,20 +1,29 @@
 //! Links: what the programs are attached to, by object, and how they are removed.
 //!
-//! Removing one takes the kernel about a tenth of a second, most of which it waits for every processor to have
-//! left the old state (docs/performance.md). So it is done on threads beside the caller, and many at a time:
-//! those that wait together wait once.
+//! Removing a link takes the kernel about a tenth of a second, and for most of it nobody else can attach: it holds a
+//! lock while it waits for every processor. So links are removed on a thread of their own, one after the other, when
+//! nothing was attached for a moment; what is new matters more than what is over. At the end of the session they all
+//! go at the same time, which takes half as long.
 
-use std::collections::HashMap;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::plan::ObjectId;
 
 /// A link; dropping it detaches.
 pub(super) type Link = Box<dyn Send>;
 
-/// Links that are removed at the same time, each on a thread of its own.
+/// Links that are removed at the same time at the end, each on a thread of its own.
 const AT_ONCE: usize = 32;
+
+/// How long nothing must have been attached before a link is removed: the programs of a container, and the
+/// libraries of a program, come within so long of one another.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// After so long one is removed although there was no quiet, so that they do not pile up for ever.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// All links of a session.
 #[derive(Default)]
@@ -22,15 +31,32 @@ pub(super) struct Links {
     objects: HashMap<ObjectId, Vec<Link>>,
     /// Those that last as long as the session.
     lasting: Vec<Link>,
-    remover: Option<Remover>,
+    discarded: Arc<Discarded>,
+    remover: Option<JoinHandle<()>>,
 }
 
-struct Remover {
-    links: Sender<Vec<Link>>,
-    thread: JoinHandle<()>,
+/// What both threads see.
+#[derive(Default)]
+struct Discarded {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    links: VecDeque<Link>,
+    /// When something was attached last.
+    attached: Option<Instant>,
+    /// Whether the session has ended.
+    ended: bool,
 }
 
 impl Links {
+    /// To be called when something is about to be attached, and when it is.
+    pub(super) fn attaching(&self) {
+        self.discarded.lock().attached = Some(Instant::now());
+    }
+
     /// Keeps links as long as their object.
     pub(super) fn keep(&mut self, object: ObjectId, links: Vec<Link>) {
         self.objects.entry(object).or_default().extend(links);
@@ -41,44 +67,63 @@ impl Links {
         self.lasting.push(Box::new(link));
     }
 
-    /// Removes the links of an object, without waiting.
+    /// Removes the links of an object, soon.
     pub(super) fn remove(&mut self, object: ObjectId) {
         if let Some(links) = self.objects.remove(&object) {
             self.discard(links);
         }
     }
 
-    /// Removes links, without waiting where a thread can be had.
-    pub(super) fn discard(&mut self, mut links: Vec<Link>) {
+    /// Removes links, soon.
+    pub(super) fn discard(&mut self, links: Vec<Link>) {
+        self.discarded.lock().links.extend(links);
+        self.discarded.changed.notify_one();
         if self.remover.is_none() {
-            self.remover = Remover::start();
+            let discarded = Arc::clone(&self.discarded);
+            // Without a thread they wait for the next time, or for the end.
+            self.remover =
+                thread::Builder::new().name("detach".to_owned()).spawn(move || discarded.work()).ok();
         }
-        if let Some(remover) = &self.remover {
-            match remover.links.send(links) {
-                Ok(()) => return,
-                Err(mpsc::SendError(back)) => links = back,
+    }
+}
+
+impl Discarded {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it holds the lock, and nothing is half done in between.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes links until the session ends.
+    fn work(&self) {
+        let mut removed = Instant::now();
+        let mut queue = self.lock();
+        loop {
+            if queue.ended {
+                return;
             }
+            if queue.links.is_empty() {
+                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                removed = Instant::now();
+                continue;
+            }
+            let loud = queue.attached.map_or(Duration::ZERO, |at| QUIET.saturating_sub(at.elapsed()));
+            let patience = PATIENCE.saturating_sub(removed.elapsed());
+            let wait = loud.min(patience);
+            if !wait.is_zero() {
+                let waited = self.changed.wait_timeout(queue, wait);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            let link = queue.links.pop_front();
+            drop(queue);
+            drop(link);
+            removed = Instant::now();
+            queue = self.lock();
         }
-        remove(links);
     }
 }
 
-impl Remover {
-    fn start() -> Option<Self> {
-        let (links, discarded) = mpsc::channel();
-        let thread = thread::Builder::new().name("detach".to_owned()).spawn(move || work(&discarded)).ok()?;
-        Some(Self { links, thread })
-    }
-}
-
-fn work(discarded: &Receiver<Vec<Link>>) {
-    while let Ok(mut links) = discarded.recv() {
-        links.extend(discarded.try_iter().flatten());
-        remove(links);
-    }
-}
-
-/// Removes links, and waits for it.
+/// Removes links at the same time, and waits for it.
 fn remove(mut links: Vec<Link>) {
     while !links.is_empty() {
         let some = links.split_off(links.len().saturating_sub(AT_ONCE));
@@ -96,11 +141,16 @@ impl Drop for Links {
     fn drop(&mut self) {
         let mut links = std::mem::take(&mut self.lasting);
         links.extend(self.objects.drain().flat_map(|(_, links)| links));
+        {
+            let mut queue = self.discarded.lock();
+            queue.ended = true;
+            links.extend(queue.links.drain(..));
+        }
+        self.discarded.changed.notify_one();
         remove(links);
-        if let Some(Remover { links, thread }) = self.remover.take() {
-            drop(links);
+        if let Some(remover) = self.remover.take() {
             // Its panic would have been reported where it happened.
-            let _ = thread.join();
+            let _ = remover.join();
         }
     }
 }
@@ -108,59 +158,76 @@ impl Drop for Links {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Barrier};
-    use std::time::{Duration, Instant};
 
     use super::*;
 
     /// A link whose removal takes a while.
-    struct Slow(Arc<AtomicUsize>, Duration);
+    struct Slow(Arc<AtomicUsize>);
 
     impl Drop for Slow {
         fn drop(&mut self) {
-            thread::sleep(self.1);
+            thread::sleep(Duration::from_millis(50));
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    #[test]
-    fn links_go_at_the_same_time_and_all_of_them() {
+    /// Links of some objects, two each, and the count of those that were removed.
+    fn links(objects: u32) -> (Links, Arc<AtomicUsize>) {
         let removed = Arc::new(AtomicUsize::new(0));
         let mut links = Links::default();
-        let slow = || Slow(Arc::clone(&removed), Duration::from_millis(100));
-        for number in 0..50 {
-            links.keep(ObjectId(number), vec![Box::new(slow())]);
-            links.keep(ObjectId(number), vec![Box::new(slow())]);
+        for number in 0..objects {
+            for _ in 0..2 {
+                links.keep(ObjectId(number), vec![Box::new(Slow(Arc::clone(&removed)))]);
+            }
         }
-        links.keep_lasting(slow());
+        (links, removed)
+    }
+
+    fn wait_for(removed: &AtomicUsize, number: usize) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while removed.load(Ordering::SeqCst) < number {
+            assert!(Instant::now() < end, "{removed:?} of {number} links are removed");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn removing_holds_up_nothing_and_the_end_waits_for_all() {
+        let (mut links, removed) = links(100);
+        links.keep_lasting(Slow(Arc::clone(&removed)));
         let begin = Instant::now();
         for number in 0..10 {
             links.remove(ObjectId(number));
         }
         links.remove(ObjectId(0));
-        assert!(begin.elapsed() < Duration::from_millis(80), "removing waits: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+        wait_for(&removed, 1);
+        let begin = Instant::now();
         drop(links);
-        assert_eq!(removed.load(Ordering::SeqCst), 101);
+        assert_eq!(removed.load(Ordering::SeqCst), 201);
         assert!(begin.elapsed() < Duration::from_secs(5), "one after the other: {:?}", begin.elapsed());
     }
 
     #[test]
-    fn the_end_waits_for_what_is_being_removed() {
-        /// A link that waits for the test in its removal.
-        struct Held(Arc<Barrier>, Arc<AtomicUsize>);
-        impl Drop for Held {
-            fn drop(&mut self) {
-                self.0.wait();
-                thread::sleep(Duration::from_millis(50));
-                self.1.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-        let (barrier, removed) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
-        let mut links = Links::default();
-        links.keep(ObjectId(1), vec![Box::new(Held(Arc::clone(&barrier), Arc::clone(&removed)))]);
+    fn links_are_removed_without_an_end() {
+        let (mut links, removed) = links(2);
+        links.remove(ObjectId(0));
+        wait_for(&removed, 2);
         links.remove(ObjectId(1));
-        barrier.wait();
-        drop(links);
-        assert_eq!(removed.load(Ordering::SeqCst), 1);
+        wait_for(&removed, 4);
+    }
+
+    #[test]
+    fn attaching_comes_first_but_not_for_ever() {
+        let (mut links, removed) = links(1);
+        let begin = Instant::now();
+        links.attaching();
+        links.remove(ObjectId(0));
+        while removed.load(Ordering::SeqCst) == 0 {
+            links.attaching();
+            assert!(begin.elapsed() < Duration::from_secs(20), "never removed");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(begin.elapsed() >= PATIENCE, "removed after {:?}", begin.elapsed());
     }
 }

@@ -9,7 +9,7 @@ use probe_common::{
     THREAD_HOLD, THREAD_IN,
 };
 
-use super::error::is_full;
+use super::error::{is_absent, is_full};
 use super::wire::{self, Wire};
 use super::{SessionError, error::ScopeError};
 use crate::target::proc::Proc;
@@ -104,7 +104,7 @@ impl Filter {
         let mut cgroups: Table<&mut MapData, u64, u8> = wire::map(ebpf, "CGROUPS")?;
         // The kernel has usually removed it when the cgroup went.
         match cgroups.remove(&id) {
-            Err(error) if !wire::is_absent(&error) => return Err(SessionError::map("CGROUPS", error)),
+            Err(error) if !is_absent(&error) => return Err(SessionError::map("CGROUPS", error)),
             _ => {}
         }
         self.switches.cgroup_levels = self.levels();
@@ -150,12 +150,11 @@ impl Filter {
     fn leave_process(&self, ebpf: &mut Ebpf, pid: u32) -> Result<(), SessionError> {
         let mut threads: Table<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
         for tid in self.proc.threads(pid) {
-            let is_held = threads.get(&tid, 0).is_ok_and(|flags| flags & THREAD_HOLD != 0);
-            let left = if is_held { threads.insert(tid, THREAD_HOLD, 0) } else { threads.remove(&tid) };
-            match left {
-                Err(error) if !wire::is_absent(&error) => return Err(SessionError::map("THREADS", error)),
-                _ => {}
-            }
+            // One that is not there is as good: an exec has taken it out, or its end.
+            let _ = match threads.get(&tid, 0) {
+                Ok(flags) if flags & THREAD_HOLD != 0 => threads.insert(tid, THREAD_HOLD, 0),
+                _ => threads.remove(&tid),
+            };
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use aya::maps::{Map, MapData, MapError, RingBuf};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, Pod};
+use perf_event::Sampler;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zerocopy::{FromBytes, IntoBytes};
@@ -36,11 +37,6 @@ pub(super) fn map<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
     M::try_from(map).map_err(|source| SessionError::map(name, source))
 }
 
-/// Whether a map has no such key.
-pub(super) fn is_absent(error: &MapError) -> bool {
-    matches!(error, MapError::KeyNotFound)
-}
-
 /// A program of the loaded object.
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, SessionError>
 where
@@ -49,6 +45,14 @@ where
     let program =
         ebpf.program_mut(name).ok_or_else(|| SessionError::program(name, ProgramError::NotLoaded))?;
     program.try_into().map_err(|source| SessionError::program(name, source))
+}
+
+/// A ring of perf records with its file descriptor in tokio's reactor.
+pub(super) fn poll_records(ring: Sampler) -> Result<AsyncFd<Sampler>, SessionError> {
+    #[expect(unsafe_code, reason = "tokio cannot see that a Sampler keeps its file descriptor")]
+    // SAFETY: the ring owns its counter's file descriptor, never replaces it, and closes it when dropped.
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    ring.map_err(|source| SessionError::Poll(source.into()))
 }
 
 /// The ring with its file descriptor in tokio's reactor.

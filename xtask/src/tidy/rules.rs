@@ -29,9 +29,10 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 16] = [
+const OWNERS: [(&str, &[&str]); 17] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
+    ("perf_event", &["session"]),
     ("clap", &["cli", "main.rs"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),

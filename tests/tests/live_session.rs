@@ -1,0 +1,313 @@
+//! What a session tells of processes, cgroups and mappings, and how its scope changes. Needs root and BPF.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ctrace::decode::{Wire, decode};
+use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Session};
+use ctrace::target::{Cgroup, Scope, ScopeChange};
+use ctrace_tests::require_live;
+use tokio::runtime::{Builder, Runtime};
+
+/// How long something may take that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the session has told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Executed(u32),
+    Ended(u32),
+    Made { id: u64, level: u32, path: String },
+    Gone(u64),
+}
+
+/// A session without hooks.
+struct Watched {
+    session: Session,
+    runtime: Runtime,
+    told: Vec<Told>,
+}
+
+impl Watched {
+    fn start(scope: &Scope) -> Result<Self> {
+        require_live()?;
+        session::prepare()?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let options = Options { ring_bytes: 1 << 20, max_bytes: 4096, log: Log::Off };
+        let session = runtime.block_on(async { Session::load(options, scope) })?;
+        Ok(Self { session, runtime, told: Vec::new() })
+    }
+
+    /// Takes what is there now.
+    fn drain(&mut self) -> &[Told] {
+        let told = &mut self.told;
+        self.session.drain(|bytes| {
+            told.extend(match decode(bytes) {
+                Ok(Wire::Exec(header)) => Some(Told::Executed(header.pid)),
+                Ok(Wire::Exit(header)) => Some(Told::Ended(header.pid)),
+                Ok(Wire::CgroupMade(cgroup)) => Some(Told::Made {
+                    id: cgroup.id,
+                    level: cgroup.level,
+                    path: String::from_utf8_lossy(cgroup.path).into_owned(),
+                }),
+                Ok(Wire::CgroupGone(cgroup)) => Some(Told::Gone(cgroup.id)),
+                _ => None,
+            });
+            ControlFlow::Continue(())
+        });
+        &self.told
+    }
+
+    /// Waits until this has been told.
+    fn wait(&mut self, expected: &Told) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while !self.drain().contains(expected) {
+            ensure!(Instant::now() < end, "{expected:?} is not told: {:?}", self.told);
+            self.runtime.block_on(self.session.wait());
+        }
+        Ok(())
+    }
+
+    fn has_told(&mut self, what: &Told) -> bool {
+        self.drain().contains(what)
+    }
+
+    fn change(&mut self, change: &ScopeChange) -> Result<()> {
+        Ok(self.session.change(change)?)
+    }
+}
+
+/// A cgroup of the v2 hierarchy, removed when dropped.
+struct Group {
+    directory: PathBuf,
+    cgroup: Cgroup,
+}
+
+impl Group {
+    fn make(label: &str) -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let mount = mounts.lines().find_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            let path = words.next()?;
+            (words.next()? == "cgroup2").then_some(path)
+        });
+        let name = format!("ctrace-test-{}-{label}", std::process::id());
+        let directory = PathBuf::from(mount.context("the v2 hierarchy is not mounted")?).join(&name);
+        fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
+        let id = fs::metadata(&directory)?.ino();
+        Ok(Self { directory, cgroup: Cgroup { id, level: 1, path: format!("/{name}") } })
+    }
+
+    fn take_in(&self, pid: u32) -> Result<()> {
+        Ok(fs::write(self.directory.join("cgroup.procs"), pid.to_string())?)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        // A process that has ended leaves its cgroup a little later.
+        while fs::remove_dir(&self.directory).is_err() && Instant::now() < end && self.directory.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A shell that does what it is told, line by line.
+struct Shell {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Shell {
+    fn start() -> Result<Self> {
+        let mut child = Command::new("/bin/sh")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("/bin/sh")?;
+        let input = child.stdin.take().context("stdin")?;
+        let output = BufReader::new(child.stdout.take().context("stdout")?);
+        Ok(Self { child, input, output })
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a line that prints one line, which it gives.
+    fn run(&mut self, line: &str) -> Result<String> {
+        writeln!(self.input, "{line}")?;
+        let mut answer = String::new();
+        self.output.read_line(&mut answer)?;
+        Ok(answer.trim().to_owned())
+    }
+
+    /// Makes a process that executes another program, and gives its id when it has ended.
+    fn execute(&mut self) -> Result<u32> {
+        Ok(self.run("/bin/true & wait; echo $!")?.parse()?)
+    }
+
+    /// Makes a process that executes nothing, and gives its id when it has ended.
+    fn fork(&mut self) -> Result<u32> {
+        Ok(self.run("( : ) & wait; echo $!")?.parse()?)
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn cgroups_and_execs_are_told_when_the_scope_watches() -> Result<()> {
+    let mut watched = Watched::start(&Scope { watch: true, ..Scope::default() })?;
+    let group = Group::make("watch")?;
+    let Cgroup { id, level, path } = group.cgroup.clone();
+    watched.wait(&Told::Made { id, level, path })?;
+    let mut shell = Shell::start()?;
+    watched.wait(&Told::Executed(shell.pid()))?;
+    let outside = shell.execute()?;
+    watched.wait(&Told::Executed(outside))?;
+
+    watched.change(&ScopeChange::EnterCgroup(group.cgroup.clone()))?;
+    group.take_in(shell.pid())?;
+    let inside = shell.execute()?;
+    watched.wait(&Told::Executed(inside))?;
+    watched.wait(&Told::Ended(inside))?;
+    ensure!(!watched.has_told(&Told::Ended(outside)), "the end of a process that was not in scope is told");
+    drop(shell);
+    drop(group);
+    watched.wait(&Told::Gone(id))?;
+    watched.change(&ScopeChange::ForgetCgroup(id))
+}
+
+#[test]
+fn without_watching_only_what_is_in_scope_is_told() -> Result<()> {
+    let mut watched = Watched::start(&Scope::default())?;
+    let group = Group::make("scope")?;
+    let mut shell = Shell::start()?;
+    let before = shell.execute()?;
+    watched.change(&ScopeChange::EnterProcess(shell.pid()))?;
+    let followed = shell.execute()?;
+    watched.wait(&Told::Executed(followed))?;
+    watched.wait(&Told::Ended(followed))?;
+
+    group.take_in(shell.pid())?;
+    watched.change(&ScopeChange::ExcludeCgroup(group.cgroup.clone()))?;
+    // What is kept out stays out.
+    watched.change(&ScopeChange::EnterCgroup(group.cgroup.clone()))?;
+    let excluded = shell.execute()?;
+    watched.change(&ScopeChange::ForgetCgroup(group.cgroup.id))?;
+    let again = shell.execute()?;
+    watched.wait(&Told::Ended(again))?;
+    for pid in [before, excluded, shell.pid()] {
+        ensure!(!watched.has_told(&Told::Executed(pid)), "{pid} is told: {:?}", watched.told);
+    }
+    ensure!(!watched.told.iter().any(|told| matches!(told, Told::Made { .. })), "{:?}", watched.told);
+    Ok(())
+}
+
+#[test]
+fn everything_but_a_cgroup() -> Result<()> {
+    let group = Group::make("all-but")?;
+    let (mut kept_out, mut other) = (Shell::start()?, Shell::start()?);
+    group.take_in(kept_out.pid())?;
+    let scope = Scope { all: true, excluded: vec![group.cgroup.clone()], ..Scope::default() };
+    let mut watched = Watched::start(&scope)?;
+    let excluded = kept_out.execute()?;
+    let told = other.execute()?;
+    watched.wait(&Told::Executed(told))?;
+    ensure!(!watched.has_told(&Told::Executed(excluded)), "{:?}", watched.told);
+    Ok(())
+}
+
+#[test]
+fn a_process_leaves_at_exec_and_comes_back() -> Result<()> {
+    let mut shell = Shell::start()?;
+    let scope = Scope { watch: true, leaves_at_exec: true, pids: vec![shell.pid()], ..Scope::default() };
+    let mut watched = Watched::start(&scope)?;
+    let forked = shell.fork()?;
+    watched.wait(&Told::Ended(forked))?;
+
+    ensure!(shell.run("exec /bin/sh -c 'echo new; exec /bin/sh'")? == "new");
+    let left = shell.fork()?;
+    watched.wait(&Told::Executed(shell.pid()))?;
+    watched.change(&ScopeChange::EnterProcess(shell.pid()))?;
+    let back = shell.fork()?;
+    watched.wait(&Told::Ended(back))?;
+    ensure!(!watched.has_told(&Told::Ended(left)), "{left} is told: {:?}", watched.told);
+    Ok(())
+}
+
+#[test]
+fn a_process_ends_with_its_last_thread() -> Result<()> {
+    // The first thread ends; another goes on until it is told to end.
+    const PROGRAM: &str = "import ctypes, os, sys, threading\n\
+        def go_on():\n    print('alone', flush=True); sys.stdin.readline(); os._exit(0)\n\
+        threading.Thread(target=go_on).start()\n\
+        ctypes.CDLL(None).pthread_exit(None)\n";
+    let mut process = Command::new("python3")
+        .args(["-c", PROGRAM])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("python3")?;
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().context("stdout")?).read_line(&mut line)?;
+    let mut watched = Watched::start(&Scope { pids: vec![process.id()], ..Scope::default() })?;
+    let fields = fs::read_to_string("/sys/kernel/tracing/events/sched/sched_process_exit/format");
+    // The first thread has ended by then.
+    std::thread::sleep(Duration::from_millis(300));
+    let early = watched.has_told(&Told::Ended(process.id()));
+    writeln!(process.stdin.take().context("stdin")?, "end")?;
+    process.wait()?;
+    watched.wait(&Told::Ended(process.id()))?;
+    // Kernels that do not tell of the last thread are right about single-threaded processes only.
+    ensure!(!early || fields.is_ok_and(|fields| !fields.contains("group_dead")), "told too early");
+    let times = watched.told.iter().filter(|told| **told == Told::Ended(process.id())).count();
+    ensure!(times == 1, "told {times} times");
+    Ok(())
+}
+
+#[test]
+fn mappings_of_others_are_told() -> Result<()> {
+    require_live()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut mappings = runtime.block_on(async { Mappings::open() })?;
+    let mut child = Command::new("/bin/true").spawn()?;
+    let pid = child.id();
+    child.wait()?;
+    let find = async {
+        loop {
+            for mapping in mappings.next().await {
+                if let Mapping::Mapped(mapped) = mapping {
+                    ensure!(mapped.pid != std::process::id(), "our own mapping is told: {mapped:?}");
+                    if mapped.pid == pid && mapped.path.file_name() == Some(OsStr::new("libc.so.6")) {
+                        return Ok(mapped);
+                    }
+                }
+            }
+        }
+    };
+    let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, find).await });
+    let Ok(found) = found else { bail!("the C library of a program is not told") };
+    let Mapped { address, length, inode, path, time, .. } = found?;
+    let file = fs::metadata(&path).with_context(|| path.display().to_string())?;
+    ensure!(inode == file.ino(), "inode {inode} of {}, which has {}", path.display(), file.ino());
+    ensure!(address % 4096 == 0 && address != 0 && length != 0, "{address:#x}, {length:#x}");
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ago = u64::try_from(boot.tv_sec)?.saturating_sub(time / 1_000_000_000);
+    ensure!(ago < 60, "mapped {ago} s ago");
+    Ok(())
+}
