@@ -72,6 +72,13 @@ pub enum Nothing {
     Wait,
 }
 
+impl Trace {
+    /// Whether standard error has records for a program.
+    pub fn shares_stderr(&self) -> bool {
+        !self.command.is_empty() && self.output.is_none() && self.format.name != "text"
+    }
+}
+
 /// Whether to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -254,11 +261,20 @@ pub fn parse() -> Invocation {
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,
     };
+    let verbosity = match &request {
+        // Standard error has records for a program: nothing else is to be among them, unless it is asked for.
+        Request::Trace(trace) if trace.shares_stderr() => verbosity_among_records(verbosity),
+        _ => verbosity,
+    };
     Invocation { request, verbosity }
 }
 
 fn explain((question, form): (Question, Form)) -> Request {
     Request::Explain(question, form)
+}
+
+fn verbosity_among_records(asked: Verbosity) -> Verbosity {
+    if asked == Verbosity::Normal { Verbosity::Quiet } else { asked }
 }
 
 /// Writes the completion script of `shell`.
