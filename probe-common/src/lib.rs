@@ -209,7 +209,8 @@ pub const CGROUP_OUT: u8 = 2;
 
 /// Flag in a value of the map `THREADS`: the thread is in scope.
 pub const THREAD_IN: u8 = 1;
-/// Flag in a value of the map `THREADS`: ctrace has started the process; it is held when it maps code.
+/// Flag in a value of the map `THREADS`: ctrace has started the process; it is held when it maps code, whether it
+/// is in scope or not.
 pub const THREAD_HOLD: u8 = 2;
 /// Offset of a tracepoint's field that the kernel does not have.
 pub const NO_FIELD: u32 = u32::MAX;

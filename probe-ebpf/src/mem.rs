@@ -15,8 +15,9 @@ use aya_ebpf::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
         bpf_probe_read_user,
         generated::{
-            bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid, bpf_probe_read_kernel_str as read_kernel_text,
-            bpf_probe_read_user as read_user, bpf_send_signal_thread,
+            bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid,
+            bpf_probe_read_kernel_str as read_kernel_text, bpf_probe_read_user as read_user,
+            bpf_send_signal_thread,
         },
     },
     programs::TracePointContext,

@@ -6,7 +6,7 @@ use crate::{
     maps::{CGROUPS, OWN_PID, PID_NAMESPACES, SCOPE, THREADS},
     mem,
 };
-use probe_common::{CGROUP_OUT, Scope};
+use probe_common::{CGROUP_OUT, Scope, THREAD_IN};
 
 /// Levels of the cgroup hierarchy that are looked at: docker in docker in Kubernetes is at level 8.
 const LEVELS: u32 = 16;
@@ -68,7 +68,7 @@ impl Current {
                 Verdict::Unknown => {}
             }
         }
-        if scope.threads != 0 && THREADS.get_ptr(self.tid()).is_some() {
+        if scope.threads != 0 && flags_of(self.tid()).is_some_and(|flags| flags & THREAD_IN != 0) {
             return true;
         }
         in_pid_namespaces(scope.pid_namespaces)

@@ -1,4 +1,4 @@
-//! Threads and processes as they come and go: keeps the set of threads in scope, and tells userspace.
+//! Threads and processes as they come and go: keeps the set of threads in scope or held, and tells userspace.
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{KIND_EXEC, KIND_EXIT, Loss, NO_FIELD, THREAD_HOLD};
@@ -40,15 +40,20 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     if in_scope {
         another_program(current);
     }
+    let is_held = flags.is_some_and(|flags| flags & THREAD_HOLD != 0);
     if filter.leaves_at_exec != 0 {
-        THREADS.remove(current.tid()).ok();
+        if is_held {
+            follow(current.tid(), THREAD_HOLD);
+        } else {
+            THREADS.remove(current.tid()).ok();
+        }
     }
     if filter.watch != 0 && !current.is_own() {
         emit::bare(KIND_EXEC, current, Notice::Now);
     } else if in_scope {
         emit::bare(KIND_EXEC, current, Notice::Soon);
     }
-    if in_scope && flags.is_some_and(|flags| flags & THREAD_HOLD != 0) {
+    if is_held {
         hold::executed(current);
     }
     Some(())
@@ -61,8 +66,8 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
     if is_last(ctx, current) {
         if Current::in_scope().is_some() {
             emit::bare(KIND_EXIT, current, Notice::Soon);
-            hold::ended(current);
         }
+        hold::ended(current);
         PROGRAMS.remove(current.pid()).ok();
     }
     // Whether in scope or not: it may have been, and left with its cgroup.

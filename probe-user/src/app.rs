@@ -132,7 +132,6 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
     // First of all: neither handled signals nor a mount namespace of our own are for the command.
     let command = (!trace.command.is_empty()).then(|| Launch::start(&trace.command)).transpose()?;
-    let verbosity = if report::is_for_records(&trace) { Verbosity::Quiet } else { verbosity };
     trace.selector.pids.extend(command.as_ref().map(Launch::pid));
     let mut endings = Endings::new(command).map_err(Failure::Signals)?;
     let traced = self::trace(&trace, verbosity, &mut endings).await;

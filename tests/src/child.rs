@@ -95,9 +95,18 @@ impl Child {
 
     /// Starts a command whose standard output goes elsewhere.
     pub fn start_with_stdout(command: &mut Command, stdout: impl Into<Stdio>) -> Result<Self> {
+        Self::start_with_streams(command, Stdio::null(), stdout)
+    }
+
+    /// Starts a command whose standard input is given, and whose standard output goes elsewhere.
+    pub fn start_with_streams(
+        command: &mut Command,
+        stdin: impl Into<Stdio>,
+        stdout: impl Into<Stdio>,
+    ) -> Result<Self> {
         let what = format!("{command:?}");
         let mut process = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
@@ -109,6 +118,11 @@ impl Child {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The pipe of its standard input, when it was asked for as a pipe.
+    pub fn take_stdin(&mut self) -> Option<std::process::ChildStdin> {
+        self.process.stdin.take()
     }
 
     /// The pipe of its standard output, when it was asked for as a pipe and is not being kept.

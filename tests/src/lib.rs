@@ -9,6 +9,7 @@
 
 mod answer;
 mod child;
+mod command;
 mod container;
 mod ctrace;
 mod demo;
@@ -26,6 +27,7 @@ mod tree;
 
 pub use answer::{answer, check_harmless, json, list, run_as_nobody, text};
 pub use child::{Child, Lines};
+pub use command::{LocalServer, Traced, Tracing};
 pub use container::{Container, docker};
 pub use ctrace::Ctrace;
 pub use demo::Demo;

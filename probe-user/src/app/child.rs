@@ -165,3 +165,34 @@ fn watch(gate: Gate, table: Option<OsString>) -> u8 {
     }
     0
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn a_user_starts_no_part() {
+        for words in [&[][..], &["ctrace"], &["ctrace", "ssl"], &["/usr/bin/ctrace-launch", "3", "true"]] {
+            assert!(part(words.iter().map(Into::into)).is_none(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_is_not_there_is_no_gate() {
+        for name in ["", "-1", "x", "4294967295", "../self/fd/0"] {
+            assert!(Gate::open(name).is_none(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_pipe_is_not_a_word() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut writer, b"\n").unwrap();
+        assert!(Gate(File::from(std::os::fd::OwnedFd::from(reader))).wait());
+        let (reader, writer) = io::pipe().unwrap();
+        drop(writer);
+        assert!(!Gate(File::from(std::os::fd::OwnedFd::from(reader))).wait());
+    }
+}

@@ -195,3 +195,15 @@ impl Drop for Warden {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_those_of_a_shell() {
+        for (raw, expected) in [(0, 0), (7 << 8, 7), (255 << 8, 255), (9, 137), (15, 143), (0x8b, 139)] {
+            assert_eq!(exit_status(ExitStatus::from_raw(raw)), expected, "{raw:#x}");
+        }
+    }
+}

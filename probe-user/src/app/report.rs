@@ -37,14 +37,9 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
     // Also with --quiet: whoever started us waits for this line.
     if trace.command.is_empty() {
         say(&"tracing; Ctrl-C stops");
-    } else if !is_for_records(trace) {
+    } else if !trace.shares_stderr() {
         say(&"tracing; the command begins");
     }
-}
-
-/// Whether standard error has records for a program, and nothing else.
-pub(super) fn is_for_records(trace: &Trace) -> bool {
-    !trace.command.is_empty() && trace.output.is_none() && trace.format.name != "text"
 }
 
 /// Says that a process has brought an object that was not known at the start. The container's name may not be

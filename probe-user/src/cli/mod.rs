@@ -72,6 +72,13 @@ pub enum Nothing {
     Wait,
 }
 
+impl Trace {
+    /// Whether standard error has records for a program.
+    pub fn shares_stderr(&self) -> bool {
+        !self.command.is_empty() && self.output.is_none() && self.format.name != "text"
+    }
+}
+
 /// Whether to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -257,11 +264,20 @@ pub fn parse() -> Invocation {
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,
     };
+    let verbosity = match &request {
+        // Standard error has records for a program: nothing else is to be among them, unless it is asked for.
+        Request::Trace(trace) if trace.shares_stderr() => verbosity_among_records(verbosity),
+        _ => verbosity,
+    };
     Invocation { request, verbosity }
 }
 
 fn explain((question, form): (Question, Form)) -> Request {
     Request::Explain(question, form)
+}
+
+fn verbosity_among_records(asked: Verbosity) -> Verbosity {
+    if asked == Verbosity::Normal { Verbosity::Quiet } else { asked }
 }
 
 /// Writes the completion script of `shell`.
@@ -327,10 +343,27 @@ impl From<SslArgs> for Trace {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_comes_after_two_dashes_alone() {
+        let parse = |words: &[&str]| match super::Cli::try_parse_from(words).map(|cli| cli.command) {
+            Ok(super::Command::Ssl(args)) => Ok(super::Trace::from(*args)),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.kind()),
+        };
+        let trace = parse(&["ctrace", "ssl", "--hex", "--", "curl", "--all", "-o", "x", "--"]).unwrap();
+        assert_eq!(trace.command, ["curl", "--all", "-o", "x", "--"]);
+        assert!(!trace.selector.all && trace.output.is_none());
+        assert!(parse(&["ctrace", "ssl", "curl"]).is_err());
+        assert!(parse(&["ctrace", "ssl", "--"]).is_err());
+        assert!(parse(&["ctrace", "ssl", "--pid", "5", "--", "true"]).is_ok());
     }
 }

@@ -155,6 +155,8 @@ impl<O: Origins> Pipeline<O> {
                 Ok(())
             }
             Wire::Held(header) => {
+                // While it stands still everything can be known of it: it may end before its calls are read.
+                self.origins.origin(header);
                 self.tasks.push(TaskEvent::Held { pid: header.pid });
                 Ok(())
             }

@@ -7,7 +7,7 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{ProgramType, TracePoint};
 use aya::sys::{BpfHelper, is_helper_supported};
-use probe_common::{THREAD_HOLD, THREAD_IN};
+use probe_common::THREAD_HOLD;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{SessionError, wire};
@@ -53,7 +53,7 @@ pub(super) struct Holding {
 }
 
 impl Holding {
-    /// Holds the process and what it forks, which are in scope already, from now on.
+    /// Holds the process and what it forks from now on.
     pub(super) fn start(ebpf: &mut Ebpf, pid: u32) -> Result<Self, SessionError> {
         let held = ebpf.map_mut(HELD).and_then(|map| match map {
             Map::HashMap(data) => data.info().ok(),
@@ -63,9 +63,9 @@ impl Holding {
         let held = Held(wire::take(ebpf, HELD)?);
         let mut on: Array<MapData, u32> = wire::take(ebpf, "HOLDING")?;
         let mut threads: HashMap<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
-        threads
-            .insert(pid, THREAD_IN | THREAD_HOLD, 0)
-            .map_err(|source| SessionError::map("THREADS", source))?;
+        // Whether it is in scope has been decided before.
+        let flags = threads.get(&pid, 0).unwrap_or(0) | THREAD_HOLD;
+        threads.insert(pid, flags, 0).map_err(|source| SessionError::map("THREADS", source))?;
         on.set(0, 1, 0).map_err(|source| SessionError::map("HOLDING", source))?;
         let holding = Self { on, held, table };
         for (name, event) in PROGRAMS {

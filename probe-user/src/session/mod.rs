@@ -11,7 +11,7 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{TracePoint, UProbe};
 use aya_log::EbpfLogger;
-use probe_common::{ConnectionKey, ConnectionState, Loss, LossCount};
+use probe_common::{ConnectionKey, ConnectionState, Loss, LossCount, THREAD_IN};
 use tokio::io::unix::AsyncFd;
 
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
@@ -44,7 +44,7 @@ pub struct Options {
     pub max_bytes: u32,
     /// Whether the BPF programs log.
     pub log: Log,
-    /// The process of a command that ctrace has started: it is in scope, and it and what it forks are stopped
+    /// The process of a command that ctrace has started: it and what it forks, in scope or not, are stopped
     /// each time that they map code, until [`Session::resume`].
     pub hold: Option<u32>,
 }
@@ -135,7 +135,7 @@ impl Session {
         }
         follow(&mut ebpf, &mut links, "task_exec", ("sched", "sched_process_exec"))?;
         follow(&mut ebpf, &mut links, "task_exit", ("sched", "sched_process_exit"))?;
-        let follows_forks = !scope.pids.is_empty();
+        let follows_forks = !scope.pids.is_empty() || holds;
         if follows_forks {
             follow(&mut ebpf, &mut links, "task_fork", FORK)?;
         }
@@ -306,7 +306,7 @@ impl Session {
     pub fn follows(&mut self, thread: u32) -> bool {
         let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
             wire::map(&mut self.ebpf, "THREADS");
-        threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok())
+        threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok_and(|flags| flags & THREAD_IN != 0))
     }
 
     /// Forgets the connections of processes that have ended, so that their table does not fill up.

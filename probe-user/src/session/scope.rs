@@ -6,6 +6,7 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap as Table, MapData};
 use probe_common::{
     CGROUP_IN, CGROUP_OUT, NamespaceId, PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope as Switches,
+    THREAD_HOLD, THREAD_IN,
 };
 
 use super::error::{is_absent, is_full};
@@ -150,7 +151,10 @@ impl Filter {
         let mut threads: Table<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
         for tid in self.proc.threads(pid) {
             // One that is not there is as good: an exec has taken it out, or its end.
-            let _ = threads.remove(&tid);
+            let _ = match threads.get(&tid, 0) {
+                Ok(flags) if flags & THREAD_HOLD != 0 => threads.insert(tid, THREAD_HOLD, 0),
+                _ => threads.remove(&tid),
+            };
         }
         Ok(())
     }
@@ -171,7 +175,8 @@ impl Filter {
                 for tid in self.proc.threads(pid) {
                     seen.insert(tid);
                     if known.insert(tid) {
-                        threads.insert(tid, 1, 0).map_err(|source| match source {
+                        let flags = threads.get(&tid, 0).unwrap_or(0) | THREAD_IN;
+                        threads.insert(tid, flags, 0).map_err(|source| match source {
                             full if is_full(&full) => {
                                 ScopeError::TooManyThreads { pid, limit: SCOPE_THREADS }.into()
                             }
