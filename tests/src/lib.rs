@@ -31,7 +31,7 @@ pub use command::{LocalServer, Traced, Tracing};
 pub use container::{Container, docker};
 pub use ctrace::Ctrace;
 pub use demo::Demo;
-pub use engine::{Archive, Engine, EngineContainer, EngineServer, Kind, Pod};
+pub use engine::{Archive, Engine, EngineContainer, EngineServer, Kind, Pod, wait_until};
 pub use image::{Image, images};
 pub use namespaces::Namespaced;
 pub use paths::{ctrace_binary, target_directory};

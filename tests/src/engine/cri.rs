@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -109,7 +108,7 @@ fn pod(name: &str, directory: String) -> PodSandboxConfig {
     let uid = format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32));
     let metadata = PodSandboxMetadata {
         name: format!("{name}-pod"),
-        namespace: format!("ctrace-test-{}", process::id()),
+        namespace: format!("{name}-namespace"),
         uid: uid.clone(),
     };
     PodSandboxConfig {

@@ -17,12 +17,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Small beside what is waited for.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Asks until there is an answer.
-pub(super) fn wait_until<T>(
-    what: &str,
-    limit: Duration,
-    mut ask: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+/// Asks until there is an answer, at most for so long.
+pub fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begin = Instant::now();
     loop {
         if let Some(answer) = ask()? {

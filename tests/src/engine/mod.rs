@@ -31,6 +31,7 @@ use crate::requirements::require_live;
 use daemon::Daemon;
 
 pub use archive::Archive;
+pub use daemon::wait_until;
 pub use server::EngineServer;
 
 /// How long an engine may take for one request.

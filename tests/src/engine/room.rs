@@ -4,13 +4,14 @@
 //! shims, monitors) and those whose root file system is in it (containers). Never touches another process.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::daemon::wait_until;
 
@@ -58,7 +59,8 @@ pub(super) fn sweep_abandoned() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         let owner = owner.and_then(|pid| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let is_ours = entry.metadata().is_ok_and(|found| found.uid() == geteuid().as_raw() && found.is_dir());
+        if is_ours && owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             sweep(&entry.path());
         }
     }

@@ -23,8 +23,12 @@ pub struct EngineServer {
 impl EngineServer {
     /// Starts `/tls-server` in a container of the shared image.
     pub fn start(engine: &Engine, name: &str, labels: &[(&str, &str)]) -> Result<Self> {
-        let image = engine.load(&Archive::tls()?)?;
-        let container = engine.run(&image, name, labels, &["/tls-server"])?;
+        Self::start_in(engine, &engine.load(&Archive::tls()?)?, name, labels)
+    }
+
+    /// The same in a container of another image that was loaded and has it.
+    pub fn start_in(engine: &Engine, image: &str, name: &str, labels: &[(&str, &str)]) -> Result<Self> {
+        let container = engine.run(image, name, labels, &["/tls-server"])?;
         let port = wait_until("listening server", PATIENCE, || {
             let logs = container.logs()?;
             let port = logs.lines().find_map(|line| line.strip_prefix("listening "));
