@@ -159,7 +159,7 @@ impl Filter {
         Ok(())
     }
 
-    /// Puts all threads of the processes and of their descendants into the set.
+    /// Puts all threads of the processes and, unless `leaves_at_exec` is set, of their descendants into the set.
     ///
     /// Threads that members of the set create are added by the kernel. A thread that was created before its
     /// creator was added is found by reading again, until there is nothing new.
@@ -171,7 +171,12 @@ impl Filter {
             let before = known.len();
             let entries = self.proc.entries().map_err(ScopeError::Processes)?;
             let mut seen = BTreeSet::new();
-            for pid in descendants(pids.to_vec(), &entries) {
+            // Where programs are let in one by one, what a process has started is not let in with it.
+            let members = match self.switches.leaves_at_exec {
+                0 => descendants(pids.to_vec(), &entries),
+                _ => pids.iter().copied().collect(),
+            };
+            for pid in members {
                 for tid in self.proc.threads(pid) {
                     seen.insert(tid);
                     if known.insert(tid) {

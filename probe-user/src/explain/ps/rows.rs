@@ -243,7 +243,8 @@ mod tests {
             process(4, Some("cc")),
             process(5, None),
         ];
-        let target = Target { processes, ..Target::default() };
+        let mut target = Target::default();
+        target.processes = processes;
         let plan = Plan {
             objects: vec![
                 object(
@@ -296,8 +297,8 @@ mod tests {
     fn what_discovery_says_is_understood() {
         // A process that is not there, and this one, which has no TLS in it.
         let own = std::process::id();
-        let target =
-            Target { processes: vec![process(own, None), process(u32::MAX, None)], ..Target::default() };
+        let mut target = Target::default();
+        target.processes = vec![process(own, None), process(u32::MAX, None)];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let plan = runtime.block_on(Discovery::default().plan(&target));
         let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, Step::of(skipped))).collect();
