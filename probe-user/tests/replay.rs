@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ctrace::event::{Container, End, Executable, Image, Library, Origin, Process, Runtime, Summary};
+use ctrace::event::{Container, End, Executable, Image, Library, Origin, Pod, Process, Runtime, Summary};
 use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site, TaskEvent};
 use ctrace::sink::{Colour, Look, Options, Output, Payload, format, text};
 use jiff::Timestamp;
@@ -100,7 +100,15 @@ impl Origins for Fixed {
             },
             2000 => Origin {
                 process: process(Some(7), Some("/a b\n\u{1b}[31m")),
-                container: Some(Arc::new(Container { id: "c0ffee".repeat(8), ..Container::default() })),
+                container: Some(Arc::new(Container {
+                    id: "c0ffee".repeat(8),
+                    pod: Some(Arc::new(Pod {
+                        name: "web-0\u{1b}".into(),
+                        namespace: Some("prod".into()),
+                        uid: Some("3c0ffee5".into()),
+                    })),
+                    ..Container::default()
+                })),
             },
             _ => Origin { process: process(None, None), container: None },
         })

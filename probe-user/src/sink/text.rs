@@ -78,10 +78,10 @@ impl Text {
     fn header(&mut self, ssl: &Ssl<'_>) -> fmt::Result {
         let Self { zone, styles: Styles { who, faint, transmit, receive, .. }, line, .. } = self;
         write!(line, "{faint}{}{faint:#} {who}", time(ssl.time, zone))?;
-        let container = ssl.origin.container.as_deref().map(|Container { id, name, .. }| {
-            name.as_deref().unwrap_or_else(|| id.get(..SHORT_ID).unwrap_or(id))
-        });
-        escape::name(container.unwrap_or("-").as_bytes(), line);
+        match ssl.origin.container.as_deref() {
+            Some(container) => self::container(container, line),
+            None => line.push('-'),
+        }
         line.push(' ');
         escape::name(ssl.thread.name(), line);
         let (arrow, style) = match ssl.direction {
@@ -183,6 +183,19 @@ fn what(loss: Loss, LossCount { events, bytes }: LossCount) -> String {
             format!("{threads}: too many in the selected processes to follow (trace fewer processes)")
         }
     }
+}
+
+/// `web`; `prod/web-0/app` of Kubernetes, where a container's name says little alone.
+fn container(Container { id, name, pod, .. }: &Container, line: &mut String) {
+    let pod = pod.as_deref().and_then(|pod| Some((pod.namespace.as_deref()?, pod.name.as_str())));
+    if let Some((namespace, pod)) = pod {
+        for part in [namespace, pod] {
+            escape::name(part.as_bytes(), line);
+            line.push('/');
+        }
+    }
+    let name = name.as_deref().unwrap_or_else(|| id.get(..SHORT_ID).unwrap_or(id));
+    escape::name(name.as_bytes(), line);
 }
 
 fn time(time: Timestamp, zone: &TimeZone) -> impl fmt::Display {

@@ -36,6 +36,9 @@ pub(super) struct SslLine<'a> {
     time: Time,
     /// The container of the process; null when it is in none.
     container: Option<&'a Container>,
+    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<K8sPart<'a>>,
     /// The process that called.
     process: ProcessPart<'a>,
     /// The thread that called.
@@ -68,6 +71,33 @@ enum Appended {}
 #[serde(rename_all = "snake_case")]
 enum SslType {
     Ssl,
+}
+
+/// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
+#[derive(Serialize, JsonSchema)]
+struct K8sPart<'a> {
+    /// Its pod.
+    pod: PodPart<'a>,
+    /// The Kubernetes namespace of the pod; not there for a pod of Podman.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<NamespacePart<'a>>,
+}
+
+/// A pod.
+#[derive(Serialize, JsonSchema)]
+struct PodPart<'a> {
+    /// Its name.
+    name: &'a str,
+    /// Its unique id; not there when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+}
+
+/// A Kubernetes namespace.
+#[derive(Serialize, JsonSchema)]
+struct NamespacePart<'a> {
+    /// Its name.
+    name: &'a str,
 }
 
 /// A process.
@@ -226,6 +256,16 @@ impl JsonSchema for Time {
     }
 }
 
+impl<'a> K8sPart<'a> {
+    fn new(pod: &'a event::Pod) -> Self {
+        let event::Pod { name, namespace, uid } = pod;
+        Self {
+            pod: PodPart { name, uid: uid.as_deref() },
+            namespace: namespace.as_deref().map(|name| NamespacePart { name }),
+        }
+    }
+}
+
 impl<'a> SslLine<'a> {
     pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
         let &Ssl { time, origin, ref thread, library, function, direction, .. } = ssl;
@@ -236,6 +276,7 @@ impl<'a> SslLine<'a> {
             r#type: SslType::Ssl,
             time: Time(time),
             container: origin.container.as_deref(),
+            k8s: origin.container.as_ref().and_then(|container| container.pod.as_deref()).map(K8sPart::new),
             process: ProcessPart {
                 pid: *pid,
                 vpid: *vpid,

@@ -57,16 +57,14 @@ pub struct MountPoint {
 }
 
 impl Details {
-    /// Adds what another runtime says of the same container; what is known already stays.
+    /// Adds what another runtime says of the same container; what is known already stays. Mounts are what the first
+    /// says: those below it also list what the first mounts for itself.
     pub(super) fn add(&mut self, other: Self) {
         self.runtimes.extend(other.runtimes);
         self.init = self.init.or(other.init);
         self.driver = self.driver.take().or(other.driver);
         self.overlay = self.overlay.take().or(other.overlay);
         self.snapshot = self.snapshot.take().or(other.snapshot);
-        if self.mounts.is_empty() {
-            self.mounts = other.mounts;
-        }
     }
 }
 

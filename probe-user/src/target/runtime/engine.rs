@@ -1,6 +1,7 @@
 //! The Docker Engine API, which Podman's service speaks too. The only user of bollard.
 
 use std::collections::HashMap;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 
@@ -40,7 +41,8 @@ pub(super) fn describe(source: Source, id: String) -> Answer<Details> {
         let endpoint = &source.endpoint;
         let answer = async {
             let engine = Engine::new(endpoint)?;
-            let found = engine.docker.inspect_container(&id, None::<InspectContainerOptions>).await?;
+            let found = engine.docker.inspect_container(&id, None::<InspectContainerOptions>);
+            let found = found.await.map_err(cause)?;
             Ok::<_, Cause>(details(found, source.runtime(), &engine.peer()))
         };
         wire::within(endpoint, answer).await
@@ -51,7 +53,8 @@ async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
     let engine = Engine::new(endpoint)?;
     let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
     let (version, containers) =
-        tokio::try_join!(engine.docker.version(), engine.docker.list_containers(Some(options)))?;
+        tokio::try_join!(engine.docker.version(), engine.docker.list_containers(Some(options)))
+            .map_err(cause)?;
     let runtime = name(&version);
     let source = Source { endpoint: Arc::clone(endpoint), namespace: None };
     let within = engine.peer().within;
@@ -116,6 +119,15 @@ impl Engine {
             return Err(format!("{LIBPOD}: {}", response.status()).into());
         }
         Ok(serde_json::from_slice(&whole(response.into_body()).await?)?)
+    }
+}
+
+/// What is below bollard's error, where that says more.
+fn cause(error: Error) -> Cause {
+    match error {
+        Error::IOError { err } => err.into(),
+        Error::RequestTimeoutError => io::Error::from(io::ErrorKind::TimedOut).into(),
+        other => other.into(),
     }
 }
 

@@ -87,3 +87,7 @@ impl GrpcService<Body> for Sender {
         Box::pin(self.0.send_request(request))
     }
 }
+
+#[cfg(test)]
+#[path = "grpc_fixture.rs"]
+pub(super) mod fixture;

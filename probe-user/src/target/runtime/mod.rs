@@ -23,6 +23,7 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
+use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -104,7 +105,8 @@ impl Unreachable {
         while let Some(error) = cause {
             let told = error.to_string();
             if !text.ends_with(&told) {
-                text.push_str(&format!(": {}", told.escape_debug()));
+                // Writing to a String cannot fail.
+                let _ = write!(text, ": {}", told.escape_debug());
             }
             cause = error.source();
         }

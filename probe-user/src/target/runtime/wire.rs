@@ -151,7 +151,7 @@ pub(super) async fn within<T, E: Into<Cause>>(
                     Unreachable::Absent(address())
                 }
                 // Its backlog is full: it has stopped accepting.
-                Some(io::ErrorKind::WouldBlock) => Unreachable::Silent(address()),
+                Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Unreachable::Silent(address()),
                 _ => Unreachable::Failed { address: address(), source },
             })
         }
@@ -189,16 +189,14 @@ impl AsyncRead for Bounded {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let count = buffer.filled().len().saturating_sub(before);
-        match self.left.checked_sub(count) {
-            Some(left) => {
-                self.left = left;
-                read
-            }
-            None => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("the answer is longer than {} MiB", LIMIT >> 20),
-            ))),
-        }
+        let Some(left) = self.left.checked_sub(count) else {
+            // Who reads gets an error or bytes, never both.
+            buffer.set_filled(before);
+            let text = format!("the answer is longer than {} MiB", LIMIT >> 20);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+        };
+        self.left = left;
+        read
     }
 }
 
