@@ -207,6 +207,12 @@ mod tests {
         Process { pid, start_time: 1, comm: format!("p{pid}"), container }
     }
 
+    fn target(processes: Vec<Process>) -> Target {
+        let mut target = Target::default();
+        target.processes.extend(processes);
+        target
+    }
+
     fn hook(function: &str, serves: &[&'static str]) -> Hook {
         Hook {
             program: Program::Call,
@@ -243,8 +249,7 @@ mod tests {
             process(4, Some("cc")),
             process(5, None),
         ];
-        let mut target = Target::default();
-        target.processes = processes;
+        let target = target(processes);
         let plan = Plan {
             objects: vec![
                 object(
@@ -297,8 +302,7 @@ mod tests {
     fn what_discovery_says_is_understood() {
         // A process that is not there, and this one, which has no TLS in it.
         let own = std::process::id();
-        let mut target = Target::default();
-        target.processes = vec![process(own, None), process(u32::MAX, None)];
+        let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let plan = runtime.block_on(Discovery::default().plan(&target));
         let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, Step::of(skipped))).collect();
