@@ -20,7 +20,7 @@ use super::cri_api::{
     LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NODE, NamespaceOption,
     PodSandboxConfig, PodSandboxMetadata, RunPodSandboxRequest,
 };
-use super::daemon::Daemon;
+use super::daemon::{Daemon, wait_until};
 use super::{Archive, Driver, Pod, Request, Started, cgroups};
 
 /// containerd's namespace for what the CRI plugin runs.
@@ -43,22 +43,34 @@ impl Cri {
         Ok(Self { runtime, containerd })
     }
 
-    /// One call. The connection is new each time: the daemon may have been killed since the last.
+    /// One call. The plugin answers later than the daemon that it is in, and says so.
     fn call<Q, A>(&self, method: &str, request: Q) -> Result<A>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let answer = wait_until("CRI plugin", TIMEOUT, || match self.try_call(method, request.clone()) {
+            Err(error) if format!("{error:#}").contains("server is not initialized yet") => Ok(None),
+            answer => answer.map(Some),
+        });
+        answer.with_context(|| format!("the CRI call {method}"))
+    }
+
+    /// The connection is new each time: the daemon may have been killed since the last.
+    fn try_call<Q, A>(&self, method: &str, request: Q) -> Result<A>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
         let path = PathAndQuery::try_from(format!("/runtime.v1.RuntimeService/{method}"))?;
-        let endpoint =
-            Endpoint::from_shared(format!("unix://{}", self.containerd.address()))?.timeout(TIMEOUT);
-        let answer = self.runtime.block_on(async {
+        let address = format!("unix://{}", self.containerd.address());
+        let endpoint = Endpoint::from_shared(address)?.timeout(TIMEOUT);
+        self.runtime.block_on(async {
             let mut client = tonic::client::Grpc::new(endpoint.connect().await?);
             client.ready().await?;
             let answer = client.unary(tonic::Request::new(request), path, ProstCodec::default()).await?;
-            anyhow::Ok(answer.into_inner())
-        });
-        answer.with_context(|| format!("the CRI call {method}"))
+            Ok(answer.into_inner())
+        })
     }
 
     fn start_in(&self, sandbox: &Id, config: &PodSandboxConfig, request: &Request<'_>) -> Result<Started> {
@@ -155,6 +167,10 @@ fn cgroup_of_pod(uid: &str) -> String {
 impl Driver for Cri {
     fn runtime(&self) -> &'static str {
         "cri"
+    }
+
+    fn product(&self) -> &'static str {
+        self.containerd.product()
     }
 
     fn socket(&self) -> Option<String> {

@@ -82,8 +82,13 @@ pub struct Pod {
 
 /// What an engine has to be able to do.
 trait Driver: fmt::Debug + Send + Sync {
-    /// The runtime's name in ctrace's options and records.
+    /// The runtime's name in ctrace's options.
     fn runtime(&self) -> &'static str;
+
+    /// The runtime's name in records: what is behind an interface that several speak.
+    fn product(&self) -> &'static str {
+        self.runtime()
+    }
 
     /// The URL of its socket, unless it is where everybody looks.
     fn socket(&self) -> Option<String>;
@@ -141,7 +146,7 @@ impl Engine {
         self.kind
     }
 
-    /// The runtime's name in ctrace's options and records.
+    /// The runtime's name in ctrace's options.
     pub fn runtime(&self) -> &'static str {
         self.driver.runtime()
     }
@@ -175,7 +180,7 @@ impl Engine {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         Ok(EngineContainer {
             driver: Arc::clone(&self.driver),
-            runtime: self.runtime(),
+            runtime: self.driver.product(),
             name: name.to_owned(),
             image: image.to_owned(),
             labels,

@@ -1,9 +1,11 @@
 //! Podman with a storage of its own, and its API service.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -44,7 +46,7 @@ impl Podman {
         let service = ["system", "service", "--time=0", &url].map(str::to_owned);
         let command = [&command[..], &["podman".to_owned()], &options(&room)[..], &service[..]].concat();
         let place = socket.clone();
-        let service = Daemon::new(command, room.at("log"), move || UnixStream::connect(&place).is_ok())?;
+        let service = Daemon::new(command, room.at("log"), move || answers(&place))?;
         Ok(Self { service, socket, room })
     }
 
@@ -54,6 +56,20 @@ impl Podman {
         podman.args(options(&self.room));
         podman
     }
+}
+
+/// Whether the service answers a question about containers: the first one takes it long, since it opens its storage.
+fn answers(socket: &Path) -> bool {
+    const QUESTION: &[u8] = b"GET /v1.40/containers/json HTTP/1.0\r\nHost: podman\r\n\r\n";
+    let ask = || -> Result<String> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(QUESTION)?;
+        let mut answer = [0; 64];
+        let length = stream.read(&mut answer)?;
+        Ok(String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned())
+    };
+    ask().is_ok_and(|answer| answer.contains(" 200 "))
 }
 
 /// Where everything is.
