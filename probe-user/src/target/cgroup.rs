@@ -1,6 +1,6 @@
 //! Cgroups: which container a process is in, and what the kernel's filter calls its cgroup.
 //!
-//! Owns the parsing of /proc/PID/cgroup, the shapes in which runtimes write a container's id there ([`shape`]), and
+//! Owns the parsing of /proc/PID/cgroup, the shapes in which runtimes write a container's id there (`shape`), and
 //! the lookup of directories in the v2 hierarchy. It reads control groups and never changes one.
 //!
 //! # Which container
