@@ -44,7 +44,7 @@ impl Cri {
     }
 
     /// One call. The plugin answers later than the daemon that it is in, and says so.
-    fn call<Q, A>(&self, method: &str, request: Q) -> Result<A>
+    fn call<Q, A>(&self, method: &str, request: &Q) -> Result<A>
     where
         Q: Message + Clone + 'static,
         A: Message + Default + 'static,
@@ -77,16 +77,16 @@ impl Cri {
         let pod = config.metadata.clone().unwrap_or_default();
         let created: Id = self.call(
             "CreateContainer",
-            CreateContainerRequest {
+            &CreateContainerRequest {
                 pod_sandbox_id: sandbox.id.clone(),
                 config: Some(container(request, &pod)),
                 sandbox_config: Some(config.clone()),
             },
         )?;
-        let Done {} = self.call("StartContainer", created.clone())?;
+        let Done {} = self.call("StartContainer", &created)?;
         let status: ContainerStatusResponse = self.call(
             "ContainerStatus",
-            ContainerStatusRequest { container_id: created.id.clone(), verbose: true },
+            &ContainerStatusRequest { container_id: created.id.clone(), verbose: true },
         )?;
         let info = status.info.get("info").context("ContainerStatus tells no info")?;
         let info: Value = serde_json::from_str(info)?;
@@ -99,8 +99,8 @@ impl Cri {
 
     fn remove_sandbox(&self, id: &str) -> Result<()> {
         let id = Id { id: id.to_owned() };
-        let Done {} = self.call("StopPodSandbox", id.clone())?;
-        let Done {} = self.call("RemovePodSandbox", id)?;
+        let Done {} = self.call("StopPodSandbox", &id)?;
+        let Done {} = self.call("RemovePodSandbox", &id)?;
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Driver for Cri {
     fn run(&self, request: &Request<'_>) -> Result<Started> {
         let config = pod(request.name, self.containerd.at(""));
         let sandbox: Id =
-            self.call("RunPodSandbox", RunPodSandboxRequest { config: Some(config.clone()) })?;
+            self.call("RunPodSandbox", &RunPodSandboxRequest { config: Some(config.clone()) })?;
         let started = self.start_in(&sandbox, &config, request);
         started.inspect_err(|_| drop(self.remove_sandbox(&sandbox.id)))
     }
@@ -199,7 +199,7 @@ impl Driver for Cri {
             cmd: command.iter().map(|word| (*word).to_owned()).collect(),
             timeout: i64::try_from(TIMEOUT.as_secs())?,
         };
-        let answer: ExecSyncResponse = self.call("ExecSync", request)?;
+        let answer: ExecSyncResponse = self.call("ExecSync", &request)?;
         let stderr = String::from_utf8_lossy(&answer.stderr);
         ensure!(answer.exit_code == 0, "{command:?} ended with {}: {stderr}", answer.exit_code);
         Ok(String::from_utf8_lossy(&answer.stdout).into_owned())

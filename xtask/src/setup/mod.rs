@@ -16,6 +16,7 @@ use crate::shell::Root;
 
 /// What to set up.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option, or what a command needs")]
 pub(crate) struct Options {
     /// Also what `cargo xtask bench` measures with: nginx, wrk, bpftrace.
     #[arg(long)]
