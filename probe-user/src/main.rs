@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use ctrace::app;
 use ctrace::cli::{self, Verbosity};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Stops the build: a generic function's constant is evaluated when code is generated, so never by check,
 /// clippy or rustdoc.
@@ -57,13 +60,15 @@ fn log_to_stderr(verbosity: Verbosity) {
         Verbosity::Verbose => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::DEBUG,
     };
-    tracing_subscriber::fmt()
+    let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // It would tell of a closed standard error there, and panic.
         .log_internal_errors(false)
-        .with_max_level(level)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
-        .without_time()
-        .init();
+        .without_time();
+    // Not what libraries say: they log what runtimes answer, secrets of containers among it. What the BPF programs
+    // log bears the names of their modules.
+    let ours = Targets::new().with_target("ctrace", level).with_target("probe_ebpf", level);
+    tracing_subscriber::registry().with(to_stderr).with(ours).init();
 }

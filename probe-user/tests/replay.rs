@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -119,7 +120,7 @@ impl Origins for Fixed {
     }
 }
 
-fn sites() -> Vec<Site> {
+fn sites() -> HashMap<u32, Site> {
     let openssl = Arc::new(Library {
         name: "libssl.so.3".into(),
         path: "/usr/lib/x86_64-linux-gnu/libssl.so.3".into(),
@@ -132,14 +133,15 @@ fn sites() -> Vec<Site> {
         implementation: None,
         version: None,
     });
-    vec![
+    let sites = [
         Site { library: openssl, function: "SSL_write".into(), callers: Vec::new() },
         Site {
             library: unknown,
             function: "SSL_read, SSL_read_ex".into(),
             callers: vec![(0x123, "SSL_read"), (0x456, "SSL_read_ex")],
         },
-    ]
+    ];
+    (0..).zip(sites).collect()
 }
 
 #[derive(Clone, Default)]
@@ -164,14 +166,7 @@ fn pipeline(
     let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
-    let setup = Setup {
-        sites: (0..).zip(sites()).collect(),
-        origins,
-        clock,
-        sink,
-        started: clock.timestamp(0),
-        count,
-    };
+    let setup = Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count };
     (Pipeline::new(setup), shared, forgotten)
 }
 
@@ -399,14 +394,7 @@ fn a_closed_output_ends_without_error() {
     let sink = (format("json").unwrap().open)(Output::new(Box::new(writer)), plain());
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
-    let mut pipeline = Pipeline::new(Setup {
-        sites: (0..).zip(sites()).collect(),
-        origins,
-        clock,
-        sink,
-        started,
-        count: None,
-    });
+    let mut pipeline = Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();

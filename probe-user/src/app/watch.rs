@@ -17,7 +17,7 @@ use crate::target::runtime::{self, Listing};
 use crate::target::{Change, RuntimeSocket, Target};
 
 /// How often the runtimes are asked at the most.
-const ASKING: Duration = Duration::from_millis(100);
+const ASKING: Duration = Duration::from_millis(20);
 
 /// Something has happened beside the stream.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Watch {
         if self.asked.is_none() && now >= self.ask_after && self.target.wants_listing() {
             self.ask_after = now + ASKING;
             let sockets = self.sockets.clone();
-            self.asked = Some(tokio::spawn(async move { runtime::list(&sockets).await.unwrap_or_default() }));
+            self.asked = Some(tokio::spawn(async move { runtime::list_again(&sockets).await }));
         }
         if self.follower.take_overflow() {
             self.catch_up(session);

@@ -19,10 +19,13 @@ use crate::target::Target;
 mod look;
 mod reasons;
 mod users;
+mod versions;
 
 use look::{Looked, Unopened};
 pub use reasons::{Detail, reasons};
 use users::Users;
+use versions::Unversioned;
+pub use versions::Versioned;
 
 /// How long what a mapping shows is taken for the file that was behind it last time. Longer, and a mount that
 /// has got the device number of one that has gone could be taken for it.
@@ -52,25 +55,6 @@ pub struct Discovery {
     libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
     /// Libraries whose version stands in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
-}
-
-/// A library whose version is not known yet.
-struct Unversioned {
-    pid: u32,
-    object: ObjectId,
-    /// Name of the file in which it stands.
-    version_in: String,
-    library: Arc<Library>,
-    sites: Range<u32>,
-}
-
-/// A library as it turned out to be after it was attached to.
-#[derive(Debug)]
-pub struct Versioned {
-    /// Numbers of its hooks.
-    pub sites: Range<u32>,
-    /// The library, with its version.
-    pub library: Arc<Library>,
 }
 
 /// What a file turned out to be.
@@ -119,28 +103,6 @@ impl Discovery {
             Seen::Broken(..) => self.look(pid, Keep::Foreign).await,
         }
         self.found()
-    }
-
-    /// Looks for the versions of the libraries that [`Discovery::mapped`] found in a process: they stand in
-    /// libraries that are mapped after them.
-    pub async fn versions(&mut self, pid: u32) -> Vec<Versioned> {
-        if self.unversioned.iter().all(|waiting| waiting.pid != pid) {
-            return Vec::new();
-        }
-        let Ok(all) = look::mappings(pid).await else { return Vec::new() };
-        let mut found = Vec::new();
-        for waiting in mem::take(&mut self.unversioned) {
-            let is_of = waiting.pid == pid;
-            let version = if is_of { self.version_of(&waiting.version_in, pid, &all).await } else { None };
-            match version {
-                Some(version) => {
-                    let library = Library { version: Some(version), ..(*waiting.library).clone() };
-                    found.push(Versioned { sites: waiting.sites, library: Arc::new(library) });
-                }
-                None => self.unversioned.push(waiting),
-            }
-        }
-        found
     }
 
     /// A process has ended.
@@ -343,21 +305,6 @@ impl Discovery {
         let first = self.next;
         self.next = first.saturating_add(count);
         first..self.next
-    }
-
-    /// libssl of OpenSSL 3 does not say its version; the libcrypto that the process maps beside it does.
-    async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
-        let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
-        let mapping = all.iter().find(is_it)?;
-        let (file, inode) = look::open(pid, mapping).await.ok()?;
-        let file_as_it_is = (inode, file.changed());
-        if let Some(known) = self.libcrypto.get(&file_as_it_is) {
-            return known.clone();
-        }
-        let version = look::version_in(file).await;
-        make_room(&mut self.libcrypto);
-        self.libcrypto.insert(file_as_it_is, version.clone());
-        version
     }
 
     fn skip(&mut self, pid: u32, what: &str, why: String) {

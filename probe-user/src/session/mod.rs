@@ -153,21 +153,14 @@ impl Session {
             ebpf,
             holding: None,
         };
-        if let Some(pid) = options.hold {
-            session.hold(pid, holds)?;
+        match options.hold {
+            Some(pid) if holds => session.holding = Some(Holding::start(&mut session.ebpf, pid)?),
+            Some(_) => tracing::warn!(
+                "this kernel cannot stop a process while it is looked into: the command's first calls may be missed"
+            ),
+            None => {}
         }
         Ok(session)
-    }
-
-    fn hold(&mut self, pid: u32, is_possible: bool) -> Result<(), SessionError> {
-        if is_possible {
-            self.holding = Some(Holding::start(&mut self.ebpf, pid)?);
-        } else {
-            tracing::warn!(
-                "this kernel cannot stop a process while it is looked into: the command's first calls may be missed"
-            );
-        }
-        Ok(())
     }
 
     /// Lets a process go on that was stopped because it had mapped code.

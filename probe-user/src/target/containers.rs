@@ -51,8 +51,8 @@ pub(super) struct Fact {
     pub(super) runtimes: Vec<&'static str>,
     /// How its processes are recognised, if a runtime told.
     mark: Option<Mark>,
-    /// Whether somebody wants to know more of it.
-    is_sought: bool,
+    /// Since when somebody wants to know more of it.
+    sought: Option<Instant>,
     /// When to ask for it next, and how long to wait then.
     next: Instant,
     pause: Duration,
@@ -84,7 +84,7 @@ impl Fact {
             is_listed: false,
             runtimes: Vec::new(),
             mark: None,
-            is_sought: false,
+            sought: None,
             next: Instant::now(),
             pause: FIRST_PAUSE,
             gone: None,
@@ -107,7 +107,7 @@ impl Containers {
     pub fn has_unnamed(&self) -> bool {
         let now = Instant::now();
         let is_due =
-            |fact: &Fact| fact.is_sought && !fact.is_listed && fact.gone.is_none() && fact.next <= now;
+            |fact: &Fact| fact.sought.is_some() && !fact.is_listed && fact.gone.is_none() && fact.next <= now;
         self.known().by_key.values().any(is_due)
     }
 
@@ -134,7 +134,7 @@ impl Containers {
                 if has_answered && !told.contains(&**key) && !live.contains(key) {
                     fact.gone.get_or_insert(now);
                 }
-            } else {
+            } else if fact.sought.is_none_or(|since| listing.asked.is_none_or(|asked| since <= asked)) {
                 fact.next = now + fact.pause;
                 fact.pause = LONGEST_PAUSE.min(fact.pause * 2);
             }
@@ -147,7 +147,7 @@ impl Containers {
         let mut known = self.known();
         match known.meet(key) {
             Some(fact) => {
-                fact.is_sought = true;
+                fact.sought.get_or_insert_with(Instant::now);
                 Arc::clone(&fact.container)
             }
             None => Arc::new(unnamed(key)),
@@ -198,7 +198,7 @@ impl Containers {
         let room = known.by_cgroup.len() < REMEMBERED;
         let fact = known.meet(key)?;
         fact.gone = None;
-        fact.is_sought = true;
+        fact.sought.get_or_insert_with(Instant::now);
         let container = Arc::clone(&fact.container);
         if room || known.by_cgroup.contains_key(&cgroup) {
             known.by_cgroup.insert(cgroup, Seen { container: key.into(), gone: None });

@@ -30,7 +30,7 @@ pub(in crate::target) fn listed(letter: char, name: &str) -> Listed {
 }
 
 pub(in crate::target) fn list(containers: Vec<Listed>) -> Listing {
-    Listing { containers, answered: vec!["none"], unanswered: Vec::new() }
+    Listing { containers, answered: vec!["none"], unanswered: Vec::new(), asked: None }
 }
 
 fn listing() -> Listing {

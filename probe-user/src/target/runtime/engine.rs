@@ -1,9 +1,9 @@
 //! The Docker Engine API, which Podman's service speaks too. The only user of bollard.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bollard::errors::Error;
 use bollard::models::{
@@ -21,7 +21,7 @@ use super::details::{Details, MountPoint, Overlay, layers};
 use super::labels;
 use super::socket::Endpoint;
 use super::wire::{self, Peer, Tasks};
-use super::{Answer, CONTAINERS, Listed, Source, TIMEOUT, Told};
+use super::{Answer, CONTAINERS, Depth, Listed, Source, TIMEOUT, Told};
 use crate::event;
 
 pub(super) const PROTOCOL: &str = "engine";
@@ -32,7 +32,7 @@ const LIBPOD: &str = "/v4.0.0/libpod/containers/json?all=true";
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-pub(super) fn ask(endpoint: Arc<Endpoint>) -> Answer<Told> {
+pub(super) fn ask(endpoint: Arc<Endpoint>, _: Depth) -> Answer<Told> {
     Box::pin(async move { wire::within(&endpoint, told(&endpoint)).await })
 }
 
@@ -52,10 +52,8 @@ pub(super) fn describe(source: Source, id: String) -> Answer<Details> {
 async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
     let engine = Engine::new(endpoint)?;
     let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
-    let (version, containers) =
-        tokio::try_join!(engine.docker.version(), engine.docker.list_containers(Some(options)))
-            .map_err(cause)?;
-    let runtime = name(&version);
+    let (Identity { runtime, version }, containers) =
+        tokio::try_join!(identity(&engine), engine.docker.list_containers(Some(options))).map_err(cause)?;
     let source = Source { endpoint: Arc::clone(endpoint), namespace: None };
     let within = engine.peer().within;
     let listed = |summary| listed(summary, runtime).map(|one| Listed { within: within.clone(), ..one });
@@ -69,7 +67,28 @@ async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
             Err(error) => tracing::debug!("podman: no pods: {error}"),
         }
     }
-    Ok(Told { runtime, version: version.version.unwrap_or_default(), containers })
+    Ok(Told { runtime, version, containers })
+}
+
+/// What answers at an address.
+#[derive(Clone, Debug)]
+struct Identity {
+    runtime: &'static str,
+    version: String,
+}
+
+/// Asked once in a run: Docker executes programs to answer, which takes half a second when it is busy.
+async fn identity(engine: &Engine) -> Result<Identity, Error> {
+    static KNOWN: Mutex<BTreeMap<String, Identity>> = Mutex::new(BTreeMap::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let address = engine.endpoint.address.to_string();
+    if let Some(identity) = known().get(&address) {
+        return Ok(identity.clone());
+    }
+    let version = engine.docker.version().await?;
+    let identity = Identity { runtime: name(&version), version: version.version.unwrap_or_default() };
+    known().insert(address, identity.clone());
+    Ok(identity)
 }
 
 /// One engine, for one question.

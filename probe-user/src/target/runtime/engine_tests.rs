@@ -92,7 +92,7 @@ fn docker_is_understood() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, docker);
-        let told = ask(endpoint(DOCKER, &path)).await.unwrap();
+        let told = ask(endpoint(DOCKER, &path), Depth::All).await.unwrap();
         assert_eq!((told.runtime, told.version.as_str()), (DOCKER, "20.10.24"));
         let [web, old] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
         assert_eq!(web.names, ["web", "x/alias"]);
@@ -122,7 +122,7 @@ fn podman_is_podman_wherever_it_answers() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, podman);
-        let told = ask(endpoint(DOCKER, &path)).await.unwrap();
+        let told = ask(endpoint(DOCKER, &path), Depth::All).await.unwrap();
         assert_eq!((told.runtime, told.version.as_str()), (PODMAN, "4.3.1"));
         let [web, stops] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
         assert_eq!((web.runtime, web.pid), (PODMAN, Some(78)));
@@ -138,7 +138,7 @@ fn a_podman_without_its_own_protocol_still_names_containers() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("podman.sock");
         serve(&path, |line| podman(line).filter(|_| !line.contains("libpod")));
-        let told = ask(endpoint(PODMAN, &path)).await.unwrap();
+        let told = ask(endpoint(PODMAN, &path), Depth::All).await.unwrap();
         let web = told.containers.first().unwrap();
         assert_eq!((web.names.as_slice(), web.pod.as_ref()), (&["web".to_owned()][..], None));
     });
@@ -155,7 +155,7 @@ fn pids_over_tcp_mean_nothing() {
                 tokio::spawn(answer(stream, docker));
             }
         });
-        let told = ask(at(&address)).await.unwrap();
+        let told = ask(at(&address), Depth::All).await.unwrap();
         let web = told.containers.first().unwrap();
         assert_eq!(web.names.first().map(String::as_str), Some("web"));
         assert_eq!(super::super::init(web).await, None, "it may be another machine's");
@@ -169,7 +169,7 @@ fn who_accepts_and_never_answers_is_given_up() {
         let path = directory.path().join("docker.sock");
         let _listener = UnixListener::bind(&path).unwrap();
         let started = Instant::now();
-        let error = ask(endpoint(DOCKER, &path)).await.unwrap_err();
+        let error = ask(endpoint(DOCKER, &path), Depth::All).await.unwrap_err();
         assert!(matches!(error, Unreachable::Silent(_)), "{error}");
         assert!(started.elapsed() < TIMEOUT + std::time::Duration::from_secs(1));
     });
@@ -180,10 +180,10 @@ fn nobody_there_is_absent() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
-        assert!(matches!(ask(endpoint(DOCKER, &path)).await, Err(Unreachable::Absent(_))));
+        assert!(matches!(ask(endpoint(DOCKER, &path), Depth::All).await, Err(Unreachable::Absent(_))));
         // A socket file that a daemon left behind.
         drop(UnixListener::bind(&path).unwrap());
-        let error = ask(endpoint(DOCKER, &path)).await.unwrap_err();
+        let error = ask(endpoint(DOCKER, &path), Depth::All).await.unwrap_err();
         assert!(matches!(error, Unreachable::Absent(_)), "{error:?}");
     });
 }
@@ -191,7 +191,7 @@ fn nobody_there_is_absent() {
 #[test]
 fn what_cannot_be_used_is_an_error_that_says_why() {
     for address in ["ssh://host", "npipe:////./pipe/x"] {
-        match run(ask(at(address))) {
+        match run(ask(at(address), Depth::All)) {
             Err(error @ Unreachable::Failed { .. }) => {
                 let text = error.chain();
                 assert!(text.contains(address) && text.contains("only unix://"), "{text}");
@@ -203,7 +203,7 @@ fn what_cannot_be_used_is_an_error_that_says_why() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, |_| Some("\x1b[2J"));
-        let error = ask(endpoint(DOCKER, &path)).await.unwrap_err();
+        let error = ask(endpoint(DOCKER, &path), Depth::All).await.unwrap_err();
         assert!(!error.chain().contains('\x1b'), "{}", error.chain());
     });
 }

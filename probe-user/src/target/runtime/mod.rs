@@ -21,12 +21,12 @@ mod socket;
 mod spec;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -39,6 +39,8 @@ use crate::target::RuntimeSocket;
 
 /// What a runtime gets for all of its answers to one question.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a runtime that did not answer in time is not asked again while a trace runs.
+const PASSED_OVER: Duration = Duration::from_secs(30);
 /// Containers that are taken from one runtime.
 const CONTAINERS: usize = 100_000;
 
@@ -60,9 +62,19 @@ pub struct Runtime {
     /// The environment variable that says where it listens.
     variable: Option<&'static str>,
     /// Who it is, and all of its containers, also those that do not run.
-    ask: fn(Arc<Endpoint>) -> Answer<Told>,
+    ask: fn(Arc<Endpoint>, Depth) -> Answer<Told>,
     /// One container.
     describe: fn(Source, String) -> Answer<Details>,
+}
+
+/// How much is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// Everything.
+    All,
+    /// What containers are, and not how they do: containerd asks each container's shim for that, which takes some
+    /// hundred milliseconds while others start.
+    Facts,
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Unreachable>> + Send>>;
@@ -148,6 +160,8 @@ pub struct Listing {
     pub answered: Vec<&'static str>,
     /// Why the others did not, for a message: one text for each runtime.
     pub unanswered: Vec<Arc<str>>,
+    /// When they were asked: what came after need not be in the answers.
+    pub asked: Option<Instant>,
 }
 
 /// A place where a runtime may listen, and what came of asking there.
@@ -185,13 +199,40 @@ pub enum State {
 /// silence, one in trouble with a warning. Those in `sockets` are asked there instead of at the places that are
 /// known; that one of them does not answer is an error.
 pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
+    let asked = Instant::now();
+    let answers = ask_all(sockets, Depth::All, &BTreeSet::new()).await?;
+    for (endpoint, answer) in &answers {
+        if let (Owner::Named, Err(error)) = (&endpoint.owner, answer) {
+            return Err(unreachable(endpoint, error));
+        }
+    }
+    Ok(gather(answers, asked))
+}
+
+/// What containers are, again, while a trace runs: what worked at the start is not an error now, and one that did not answer in
+/// time is passed over for a while, so that it does not hold up the others.
+pub async fn list_again(sockets: &[RuntimeSocket]) -> Listing {
+    static SILENT: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
+    let silent = || SILENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let asked = Instant::now();
+    silent().retain(|_, since| asked.duration_since(*since) < PASSED_OVER);
+    let passed_over = silent().keys().cloned().collect();
+    let answers = ask_all(sockets, Depth::Facts, &passed_over).await.unwrap_or_default();
+    for (endpoint, answer) in &answers {
+        if let Err(Unreachable::Silent(_)) = answer {
+            silent().insert(endpoint.address.to_string(), asked);
+        }
+    }
+    gather(answers, asked)
+}
+
+fn gather(answers: Answered, asked: Instant) -> Listing {
     let mut answered: Vec<(Owner, Told)> = Vec::new();
     let mut unanswered: Vec<(&'static str, Vec<Unreachable>)> = Vec::new();
-    for (endpoint, answer) in ask_all(sockets).await? {
+    for (endpoint, answer) in answers {
         let name = endpoint.runtime.name;
         match answer {
             Ok(told) => answered.push((endpoint.owner.clone(), told)),
-            Err(error) if endpoint.owner == Owner::Named => return Err(unreachable(&endpoint, &error)),
             Err(error) => {
                 report(name, &error);
                 match unanswered.iter_mut().find(|(known, _)| *known == name) {
@@ -212,11 +253,12 @@ pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
         let each: Vec<String> = errors.iter().map(Unreachable::chain).collect();
         Arc::from(format!("{name}: {}", each.join(", ")))
     };
-    Ok(Listing {
+    Listing {
         unanswered: unanswered.iter().map(why).collect(),
         containers: merge::merge(answered),
         answered: names,
-    })
+        asked: Some(asked),
+    }
 }
 
 /// Every place where a runtime is looked for, and what came of asking there: nothing is an error.
@@ -233,7 +275,7 @@ pub async fn endpoints(sockets: &[RuntimeSocket]) -> Result<Vec<EndpointState>, 
             Err(error @ Unreachable::Failed { .. }) => State::Failed(error.chain()),
         },
     };
-    Ok(ask_all(sockets).await?.into_iter().map(state).collect())
+    Ok(ask_all(sockets, Depth::All, &BTreeSet::new()).await?.into_iter().map(state).collect())
 }
 
 /// The first process of a container, as its runtime says.
@@ -262,12 +304,19 @@ pub async fn describe(container: &Listed) -> Option<Details> {
 
 type Answered = Vec<(Arc<Endpoint>, Result<Told, Unreachable>)>;
 
-async fn ask_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
+/// Asks at all addresses but those that are passed over.
+async fn ask_all(
+    sockets: &[RuntimeSocket],
+    depth: Depth,
+    passed_over: &BTreeSet<String>,
+) -> Result<Answered, RuntimeError> {
     let mut asked = JoinSet::new();
-    for (index, endpoint) in socket::endpoints(ALL, sockets)?.into_iter().enumerate() {
+    let endpoints = socket::endpoints(ALL, sockets)?;
+    let endpoints = endpoints.into_iter().filter(|one| !passed_over.contains(&one.address.to_string()));
+    for (index, endpoint) in endpoints.enumerate() {
         let endpoint = Arc::new(endpoint);
         asked.spawn(async move {
-            let answer = (endpoint.runtime.ask)(Arc::clone(&endpoint)).await;
+            let answer = (endpoint.runtime.ask)(Arc::clone(&endpoint), depth).await;
             (index, (endpoint, answer))
         });
     }

@@ -14,7 +14,7 @@ use super::grpc::{Cause, Client};
 use super::socket::Endpoint;
 use super::spec::Spec;
 use super::{
-    Answer, CONTAINERS, Details, Listed, Overlay, Runtime, Snapshot, Source, Told, labels, merge, wire,
+    Answer, CONTAINERS, Depth, Details, Listed, Overlay, Runtime, Snapshot, Source, Told, labels, merge, wire,
 };
 
 const NAME: &str = "containerd";
@@ -40,11 +40,11 @@ pub(super) const RUNTIME: Runtime = Runtime {
     ],
     user_socket: None,
     variable: Some("CONTAINERD_ADDRESS"),
-    ask: |endpoint| Box::pin(async move { wire::within(&endpoint, told(&endpoint)).await }),
+    ask: |endpoint, depth| Box::pin(async move { wire::within(&endpoint, told(&endpoint, depth)).await }),
     describe,
 };
 
-async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
+async fn told(endpoint: &Arc<Endpoint>, depth: Depth) -> Result<Told, Cause> {
     let client = Client::connect(endpoint).await?;
     let version: Version =
         client.call("/containerd.services.version.v1.Version/Version", None, Empty {}).await?;
@@ -52,7 +52,7 @@ async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
         client.call("/containerd.services.namespaces.v1.Namespaces/List", None, Empty {}).await?;
     let mut containers = Vec::new();
     for namespace in namespaces.namespaces.into_iter().take(NAMESPACES) {
-        let of_namespace = of_namespace(&client, endpoint, &namespace.name).await?;
+        let of_namespace = of_namespace(&client, endpoint, &namespace.name, depth).await?;
         containers.extend(of_namespace.into_iter().take(CONTAINERS.saturating_sub(containers.len())));
     }
     Ok(Told { runtime: NAME, version: version.version, containers })
@@ -62,22 +62,17 @@ async fn of_namespace(
     client: &Client,
     endpoint: &Arc<Endpoint>,
     namespace: &str,
+    depth: Depth,
 ) -> Result<Vec<Listed>, Cause> {
     let all = client.call("/containerd.services.containers.v1.Containers/List", Some(namespace), Empty {});
-    let tasks = client.call("/containerd.services.tasks.v1.Tasks/List", Some(namespace), Empty {});
-    let (all, tasks) = tokio::join!(all, tokio::time::timeout(TASKS, tasks));
-    let all: Containers = all?;
-    let tasks: Option<Tasks> = match tasks {
-        Ok(Ok(tasks)) => Some(tasks),
-        Ok(Err(error)) => {
-            tracing::debug!("containerd: no tasks of {namespace:?}: {error}");
-            None
-        }
-        Err(_) => {
-            tracing::debug!("containerd: no tasks of {namespace:?} in {TASKS:?}");
-            None
+    let tasks = async {
+        match depth {
+            Depth::All => tasks(client, namespace).await,
+            Depth::Facts => None,
         }
     };
+    let (all, tasks) = tokio::join!(all, tasks);
+    let all: Containers = all?;
     let is_told = tasks.is_some();
     let tasks: HashMap<String, Task> = tasks
         .into_iter()
@@ -102,6 +97,22 @@ async fn of_namespace(
         }
     };
     Ok(all.containers.into_iter().filter(|container| !container.id.is_empty()).map(listed).collect())
+}
+
+/// None when it takes too long.
+async fn tasks(client: &Client, namespace: &str) -> Option<Tasks> {
+    let tasks = client.call("/containerd.services.tasks.v1.Tasks/List", Some(namespace), Empty {});
+    match tokio::time::timeout(TASKS, tasks).await {
+        Ok(Ok(tasks)) => Some(tasks),
+        Ok(Err(error)) => {
+            tracing::debug!("containerd: no tasks of {namespace:?}: {error}");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("containerd: no tasks of {namespace:?} in {TASKS:?}");
+            None
+        }
+    }
 }
 
 fn listed(container: Container, namespace: &str, within: Option<Arc<str>>) -> Listed {

@@ -89,7 +89,7 @@ fn containers_of_all_namespaces_are_listed_and_described() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("containerd.sock");
         serve(&path, answers);
-        let told = (RUNTIME.ask)(endpoint(NAME, &path)).await.unwrap();
+        let told = (RUNTIME.ask)(endpoint(NAME, &path), Depth::All).await.unwrap();
         assert_eq!((told.runtime, told.version.as_str()), (NAME, "1.6.20"));
         let [web, odd, app, sandbox] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
         assert_eq!(web.names, ["web"]);
@@ -128,7 +128,7 @@ fn who_serves_something_else_is_no_containerd() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("other.sock");
         serve(&path, |_, _, _| Err(UNIMPLEMENTED));
-        let error = (RUNTIME.ask)(endpoint(NAME, &path)).await.unwrap_err();
+        let error = (RUNTIME.ask)(endpoint(NAME, &path), Depth::All).await.unwrap_err();
         assert!(matches!(error, super::super::Unreachable::Unserved(_)), "{error}");
     });
 }

@@ -32,7 +32,7 @@ pub(super) const RUNTIME: Runtime = Runtime {
     ],
     user_socket: None,
     variable: Some("CONTAINER_RUNTIME_ENDPOINT"),
-    ask: |endpoint| Box::pin(async move { wire::within(&endpoint, told(&endpoint)).await }),
+    ask: |endpoint, _| Box::pin(async move { wire::within(&endpoint, told(&endpoint)).await }),
     describe,
 };
 

@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::messages::{ContainerStatus, Image, Metadata, Mount, PodMetadata};
 use super::*;
+use crate::target::runtime::Depth;
 use crate::target::runtime::grpc::fixture::{NOT_FOUND, UNIMPLEMENTED, endpoint, run, serve};
 
 /// The verbose part of CRI-O's ContainerStatus (server/container_status.go: `sandboxID`, `pid`, `runtimeSpec`).
@@ -70,7 +71,7 @@ fn containers_know_their_pods() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("crio.sock");
         serve(&path, answers);
-        let told = (RUNTIME.ask)(endpoint(NAME, &path)).await.unwrap();
+        let told = (RUNTIME.ask)(endpoint(NAME, &path), Depth::All).await.unwrap();
         assert_eq!((told.runtime, told.version.as_str()), ("cri-o", "1.30.3"));
         let [app, sandbox] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
         assert_eq!(
@@ -112,7 +113,7 @@ fn a_containerd_without_the_plugin_is_passed_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("containerd.sock");
         serve(&path, |_, _, _| Err(UNIMPLEMENTED));
-        let error = (RUNTIME.ask)(endpoint(NAME, &path)).await.unwrap_err();
+        let error = (RUNTIME.ask)(endpoint(NAME, &path), Depth::All).await.unwrap_err();
         assert!(matches!(error, super::super::Unreachable::Unserved(_)), "{error}");
     });
 }
