@@ -87,6 +87,8 @@ pub fn held(current: Current) {
     }
     entry.write(header(KIND_HELD, current));
     if mem::stop_current() {
+        // Another thread's record may have been handled in between, and the entry removed with it.
+        HELD.insert(current.pid(), 1, 0).ok();
         entry.submit(BPF_RB_FORCE_WAKEUP.into());
     } else {
         HELD.remove(current.pid()).ok();

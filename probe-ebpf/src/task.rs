@@ -67,7 +67,10 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
         if Current::in_scope().is_some() {
             emit::bare(KIND_EXIT, current, Notice::Soon);
         }
-        hold::ended(current);
+        if mem::constant(&EXIT_GROUP_DEAD) != NO_FIELD {
+            // Without the field other threads may be stopped; what is left in the table costs a signal at most.
+            hold::ended(current);
+        }
         PROGRAMS.remove(current.pid()).ok();
     }
     // Whether in scope or not: it may have been, and left with its cgroup.

@@ -48,7 +48,10 @@ impl Endings {
         let signalled = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
         {
-            signal_hook::flag::register(signal, Arc::clone(&signalled))?;
+            // Ctrl-C is the command's, which may go on.
+            if signal != signal_hook::consts::SIGINT || command.is_none() {
+                signal_hook::flag::register(signal, Arc::clone(&signalled))?;
+            }
         }
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,

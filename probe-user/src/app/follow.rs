@@ -61,6 +61,8 @@ pub(super) enum Found {
     Version(Versioned),
     /// All objects of a process that waits were told of.
     All(u32),
+    /// Nobody is known to map an object any more. Forks are not told: send [`News::All`] to be sure.
+    Doubt,
     /// Detach from objects that nobody maps any more.
     Detach(Vec<ObjectId>),
 }
@@ -77,7 +79,7 @@ impl Follower {
     pub(super) fn start(discovery: Discovery) -> Self {
         let (news, received) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
-        let looker = Looker { discovery, leaving: BTreeSet::new(), look_again: None, results };
+        let looker = Looker { discovery, leaving: BTreeSet::new(), look_again: None, doubts: false, results };
         tokio::spawn(looker.run(received));
         Self { news, found, overflown: false }
     }
@@ -115,6 +117,8 @@ struct Looker {
     /// Processes whose first thread has ended, and others have not.
     leaving: BTreeSet<u32>,
     look_again: Option<Instant>,
+    /// Whether everything is being looked at before objects are let go.
+    doubts: bool,
     results: mpsc::Sender<Found>,
 }
 
@@ -122,7 +126,7 @@ impl Looker {
     /// Until the stream has gone.
     async fn run(mut self, mut received: mpsc::Receiver<News>) {
         loop {
-            let due = self.discovery.due().map(Instant::from_std);
+            let due = self.discovery.due().filter(|_| !self.doubts).map(Instant::from_std);
             let going = tokio::select! {
                 news = received.recv() => match news {
                     Some(news) => self.take(news).await,
@@ -132,7 +136,10 @@ impl Looker {
                     self.look_again();
                     Ok(())
                 }
-                () = at(due) => self.let_go().await,
+                () = at(due) => {
+                    self.doubts = true;
+                    self.results.send(Found::Doubt).await.map_err(|_| Gone)
+                }
             };
             if going.is_err() {
                 return;
@@ -166,7 +173,7 @@ impl Looker {
                 for pid in pids {
                     self.process(pid).await?;
                 }
-                Ok(())
+                if std::mem::take(&mut self.doubts) { self.let_go().await } else { Ok(()) }
             }
             News::Failed(id) => {
                 self.discovery.failed(id);
@@ -188,6 +195,9 @@ impl Looker {
 
     async fn let_go(&mut self) -> Result<(), Gone> {
         let ids = self.discovery.let_go();
+        if ids.is_empty() {
+            return Ok(());
+        }
         self.results.send(Found::Detach(ids)).await.map_err(|_| Gone)
     }
 

@@ -21,6 +21,8 @@ use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
 use crate::target::proc::Proc;
 
+/// How long the ring waits at the most while there is something else to do.
+const DRAINING: Duration = Duration::from_millis(5);
 /// How often losses are read and the target is looked after, while there is something to do.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// How often the target is looked for although nobody has told of an end: a process tells of it before it
@@ -49,6 +51,8 @@ pub(super) struct Stream<'a> {
     watch: Watch,
     verbosity: Verbosity,
     proc: Proc,
+    /// When the ring was drained last.
+    drained: Instant,
     housekeeping: Instant,
     looking: Instant,
     forgetting: Instant,
@@ -73,6 +77,7 @@ impl<'a> Stream<'a> {
             watch,
             verbosity,
             proc: Proc::default(),
+            drained: now,
             housekeeping: now,
             looking: now,
             forgetting: now,
@@ -90,7 +95,8 @@ impl<'a> Stream<'a> {
                 end = endings.first() => Some(end),
                 occurrence = self.watch.next() => {
                     self.occurrence(occurrence);
-                    None
+                    // However much there is to follow, the ring is drained.
+                    if self.drained.elapsed() >= DRAINING { self.round()? } else { None }
                 }
                 () = self.session.wait() => self.round()?,
             };
@@ -106,6 +112,7 @@ impl<'a> Stream<'a> {
             Occurrence::Found(Found::Version(Versioned { sites, library })) => {
                 self.pipeline.set_library(sites, &library);
             }
+            Occurrence::Found(Found::Doubt) => self.watch.catch_up(self.session),
             Occurrence::Found(Found::All(pid)) => self.session.resume(pid),
             Occurrence::Found(Found::Detach(objects)) => {
                 for object in objects {
@@ -133,6 +140,7 @@ impl<'a> Stream<'a> {
 
     /// Takes what is in the ring. Tells why to end, if there is a reason.
     fn round(&mut self) -> Result<Option<End>, StreamError> {
+        self.drained = Instant::now();
         let drained = match self.drain() {
             Ok(drained) => drained,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Some(End::OutputClosed)),
@@ -202,7 +210,13 @@ impl<'a> Stream<'a> {
         if any {
             // The record that a process has ended may be among it, and its id be another process's by now.
             self.pipeline.origins_mut().distrust();
-            self.watch.distrust();
+            let of_records = |losses: &[(Loss, LossCount)]| {
+                losses.iter().find(|(loss, _)| *loss == Loss::RingFull).map(|(_, count)| count.events)
+            };
+            // Other losses are calls': nothing that is followed was among them.
+            if of_records(&lost) != of_records(&self.lost) {
+                self.watch.distrust();
+            }
             self.pipeline.lost(Timestamp::now(), &lost)?;
             self.lost = lost;
         }

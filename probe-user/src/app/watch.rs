@@ -4,6 +4,7 @@
 //! Owns the order in which the kernel's word becomes a change of the scope: nothing here takes time, so that the
 //! ring is drained meanwhile. Files are looked into by [`Follower`], runtimes are asked on a task of their own.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -13,11 +14,14 @@ use crate::discover::Discovery;
 use crate::pipeline::TaskEvent;
 use crate::rootfs::{Device, Mapping, Range};
 use crate::session::{self, Mapped, Mappings, Session, SessionError};
+use crate::target::proc::Proc;
 use crate::target::runtime::{self, Listing};
 use crate::target::{Change, RuntimeSocket, Target};
 
 /// How often the runtimes are asked at the most.
 const ASKING: Duration = Duration::from_millis(20);
+/// How often everything is looked at once more at the most, because something was missed.
+const CATCHING_UP: Duration = Duration::from_secs(2);
 
 /// Something has happened beside the stream.
 #[derive(Debug)]
@@ -38,6 +42,7 @@ pub(super) struct Watch {
     sockets: Vec<RuntimeSocket>,
     asked: Option<JoinHandle<Listing>>,
     ask_after: Instant,
+    catch_up_after: Instant,
     /// Whether a process of the target has ended since this was taken last.
     ended: bool,
 }
@@ -57,6 +62,7 @@ impl Watch {
             sockets,
             asked: None,
             ask_after: Instant::now(),
+            catch_up_after: Instant::now(),
             ended: false,
         }
     }
@@ -70,7 +76,12 @@ impl Watch {
     pub(super) fn catch_up(&mut self, session: &mut Session) {
         let change = self.target.rescan();
         self.apply(change, session);
-        let pids = self.target.processes.iter().map(|process| process.pid).collect();
+        let mut pids: BTreeSet<u32> = self.target.processes.iter().map(|process| process.pid).collect();
+        // /proc does not tell that an orphan descends from a process that was selected; the kernel's set does.
+        let proc = Proc::default();
+        let is_process = |id: &u32| proc.thread_group(*id) == Some(*id);
+        pids.extend(session.followed().into_iter().filter(is_process));
+        let pids = pids.into_iter().collect();
         self.tell(News::All(pids));
     }
 
@@ -92,10 +103,14 @@ impl Watch {
 
     /// Files were mapped: those that processes in scope have mapped are looked into.
     pub(super) fn mapped(&mut self, events: Vec<session::Mapping>, session: &mut Session) {
+        // One process maps several files at once.
+        let mut known = HashMap::new();
         for event in events {
             match event {
                 session::Mapping::Mapped(mapped) => {
-                    if self.target.covers(mapped.pid) || session.follows(mapped.pid) {
+                    let pid = mapped.pid;
+                    let is_in = || self.target.covers(pid) || session.follows(pid);
+                    if *known.entry(pid).or_insert_with(is_in) {
                         let (pid, mapping, at) = parts(mapped);
                         self.tell(News::Mapped(pid, mapping, at));
                     }
@@ -147,8 +162,9 @@ impl Watch {
             let sockets = self.sockets.clone();
             self.asked = Some(tokio::spawn(async move { runtime::list_again(&sockets).await }));
         }
-        if self.follower.take_overflow() {
+        if now >= self.catch_up_after && self.follower.take_overflow() {
             self.catch_up(session);
+            self.catch_up_after = Instant::now() + CATCHING_UP;
         }
     }
 

@@ -170,7 +170,10 @@ Examples:
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 #[derive(Args, Debug)]
-#[command(after_help = format!("{}\n\n{SSL_EXAMPLES}", target::MEANING))]
+#[command(
+    after_help = format!("{}\n\n{SSL_EXAMPLES}", target::MEANING),
+    override_usage = "ctrace ssl [OPTIONS] <WHAT TO TRACE>...\n       ctrace ssl [OPTIONS] -- <COMMAND>..."
+)]
 struct SslArgs {
     #[command(flatten)]
     target: TargetArgs,

@@ -3,7 +3,7 @@
 //! Owns what is known of files, and which processes map what is hooked. Reads only. What was looked at and
 //! not hooked is kept with its reason: it is the answer to "why is nothing there?".
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -31,6 +31,9 @@ pub use versions::Versioned;
 /// has got the device number of one that has gone could be taken for it.
 const SHOWN: Duration = Duration::from_secs(5);
 
+/// How long numbers of hooks are not used again: links are removed, and records read, some time after.
+const REST: Duration = Duration::from_mins(10);
+
 /// Files that are remembered. Who may map files could otherwise fill memory.
 const REMEMBERED: usize = 1 << 16;
 
@@ -43,8 +46,8 @@ pub struct Discovery {
     /// By the real file.
     files: HashMap<RealInode, Seen>,
     users: Users,
-    /// Numbers of hooks: those that are free again, and the first that was never used.
-    free: Vec<Range<u32>>,
+    /// Numbers of hooks: those that are free again and since when, and the first that was never used.
+    free: VecDeque<(Instant, Range<u32>)>,
     next: u32,
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
@@ -136,7 +139,7 @@ impl Discovery {
     /// used again, so nothing that was seen before may come after.
     pub fn let_go(&mut self) -> Vec<ObjectId> {
         let (ids, sites): (Vec<_>, Vec<_>) = self.users.let_go(Instant::now()).into_iter().unzip();
-        self.free.extend(sites);
+        self.free.extend(sites.into_iter().map(|sites| (Instant::now(), sites)));
         self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
         self.files
             .retain(|_, seen| !matches!(seen, Seen::Hooked(of) if of.iter().any(|id| ids.contains(id))));
@@ -299,8 +302,10 @@ impl Discovery {
 
     /// Numbers for so many hooks.
     fn number(&mut self, count: u32) -> Range<u32> {
-        if let Some(index) = self.free.iter().position(|free| free.len() == count as usize) {
-            return self.free.swap_remove(index);
+        let can_be =
+            |(since, free): &(Instant, Range<u32>)| since.elapsed() >= REST && free.len() == count as usize;
+        if let Some((_, free)) = self.free.iter().position(can_be).and_then(|index| self.free.remove(index)) {
+            return free;
         }
         let first = self.next;
         self.next = first.saturating_add(count);
@@ -365,8 +370,11 @@ mod tests {
         let mut discovery = Discovery::default();
         let (first, second) = (discovery.number(3), discovery.number(2));
         assert_eq!((first.clone(), second), (0..3, 3..5));
-        discovery.free.push(first);
-        assert_eq!(discovery.number(2), 5..7, "of another length");
+        discovery.free.push_back((Instant::now(), first.clone()));
+        assert_eq!(discovery.number(3), 5..8, "its links may still be there");
+        discovery.free.clear();
+        discovery.free.push_back((Instant::now().checked_sub(REST).unwrap(), first));
+        assert_eq!(discovery.number(2), 8..10, "of another length");
         assert_eq!(discovery.number(3), 0..3);
     }
 }

@@ -25,6 +25,9 @@ const QUIET: Duration = Duration::from_millis(250);
 /// After so long one is removed although there was no quiet, so that they do not pile up for ever.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// When so many wait they are removed without a pause.
+const BACKLOG: usize = 64;
+
 /// All links of a session.
 #[derive(Default)]
 pub(super) struct Links {
@@ -108,7 +111,7 @@ impl Discarded {
             }
             let loud = queue.attached.map_or(Duration::ZERO, |at| QUIET.saturating_sub(at.elapsed()));
             let patience = PATIENCE.saturating_sub(removed.elapsed());
-            let wait = loud.min(patience);
+            let wait = if queue.links.len() > BACKLOG { Duration::ZERO } else { loud.min(patience) };
             if !wait.is_zero() {
                 let waited = self.changed.wait_timeout(queue, wait);
                 queue = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -12,6 +12,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 use aya::programs::{TracePoint, UProbe};
 use aya_log::EbpfLogger;
 use probe_common::{ConnectionKey, ConnectionState, Loss, LossCount, THREAD_IN};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
@@ -112,6 +113,12 @@ impl Drop for Session {
 pub fn prepare() -> Result<(), SessionError> {
     error::check_rights()?;
     error::check_kernel()?;
+    // Each link and each object holds a file open; the usual soft limit is 1024.
+    let files = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    if let Err(error) = raised {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
     tracefs::ensure_mounted()
 }
 
@@ -293,6 +300,13 @@ impl Session {
     pub fn follows_threads(&mut self) -> Result<bool, SessionError> {
         let threads: aya::maps::HashMap<&mut MapData, u32, u8> = wire::map(&mut self.ebpf, "THREADS")?;
         Ok(threads.keys().next().is_some())
+    }
+
+    /// Threads that are in scope by [`Scope::pids`] or as descendants of one: first threads of processes among them.
+    pub fn followed(&mut self) -> Vec<u32> {
+        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
+            wire::map(&mut self.ebpf, "THREADS");
+        threads.map(|threads| threads.keys().filter_map(Result::ok).collect()).unwrap_or_default()
     }
 
     /// Whether a thread is in scope by [`Scope::pids`] or as a descendant of one.

@@ -169,11 +169,10 @@ impl Filter {
         let mut known = BTreeSet::new();
         loop {
             let before = known.len();
-            let entries = self.proc.entries().map_err(ScopeError::Processes)?;
             let mut seen = BTreeSet::new();
             // Where programs are let in one by one, what a process has started is not let in with it.
             let members = match self.switches.leaves_at_exec {
-                0 => descendants(pids.to_vec(), &entries),
+                0 => descendants(pids.to_vec(), &self.proc.entries().map_err(ScopeError::Processes)?),
                 _ => pids.iter().copied().collect(),
             };
             for pid in members {

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::target::cgroup::{Membership, is_below};
 use crate::target::containers::Place;
@@ -17,6 +18,8 @@ use crate::target::rules::{Grain, Looks};
 use crate::target::runtime::Listing;
 use crate::target::{Cgroup, Process, ScopeChange, Target};
 
+/// Cgroups of which the runtimes have yet to tell whether they are containers', at the most.
+const UNEXPLAINED: usize = 1024;
 /// How far up the tree of processes is looked.
 const ANCESTORS: usize = 64;
 /// Ended processes are dropped from the list when it has grown by this and to twice its length.
@@ -35,7 +38,13 @@ impl Target {
     /// A cgroup of the v2 hierarchy was made: it may be a container's, and then nothing runs in it yet.
     pub fn cgroup_made(&mut self, path: &[u8], id: u64) -> Change {
         let place = self.containers.around(&Membership::of_path(path)).pop();
-        let Some(Place { key: container, root }) = place else { return Change::default() };
+        let Some(Place { key: container, root }) = place else {
+            // A container whose id is a name of the user's choice looks like any other cgroup.
+            if self.rules.sorts_containers() && self.unexplained.len() < UNEXPLAINED {
+                self.unexplained.insert(id, (path.to_vec(), Instant::now()));
+            }
+            return Change::default();
+        };
         if self.rules.sorts_containers() {
             let cgroup = match root.as_deref() {
                 Some(root) if root == path => Some(cgroup(path, id)),
@@ -53,6 +62,7 @@ impl Target {
 
     /// A cgroup of the v2 hierarchy was removed.
     pub fn cgroup_gone(&mut self, id: u64) -> Change {
+        self.unexplained.remove(&id);
         self.containers.cgroup_gone(id);
         self.members.retain(|_, member| {
             let before = member.cgroups.len();
@@ -107,12 +117,13 @@ impl Target {
     /// Whether the runtimes should be asked, for [`Self::learned`]: something depends on the properties of a
     /// container, or its name is not known. After an answer without it, it takes a while until this is so again.
     pub fn wants_listing(&self) -> bool {
-        self.containers.has_unnamed()
+        self.containers.has_unnamed() || !self.unexplained.is_empty()
     }
 
     /// The runtimes were asked. A runtime that did not answer leaves everything as it was.
     pub fn learned(&mut self, listing: &Listing) -> Change {
         self.containers.learn(listing);
+        let mut change = self.explain(listing.asked);
         let undecided = self.members.iter().filter(|(_, member)| member.is_undecided());
         let undecided: Vec<String> = undecided.map(|(id, _)| id.clone()).collect();
         for id in &undecided {
@@ -120,9 +131,25 @@ impl Target {
         }
         let is_still = |id: &String| self.members.get(id).is_some_and(Member::is_undecided);
         if undecided.iter().all(is_still) {
-            return Change::default();
+            return change;
         }
-        self.look(self.containers.entries())
+        let Change { scope, processes } = self.look(self.containers.entries());
+        change.scope.extend(scope);
+        change.processes.extend(processes);
+        change
+    }
+
+    /// Cgroups that were made before the runtimes were asked are containers that they know, or are none.
+    fn explain(&mut self, asked: Option<Instant>) -> Change {
+        let mut change = Change::default();
+        for (id, (path, made)) in std::mem::take(&mut self.unexplained) {
+            if !self.containers.around(&Membership::of_path(&path)).is_empty() {
+                change.scope.extend(self.cgroup_made(&path, id).scope);
+            } else if asked.is_some_and(|asked| made > asked) {
+                self.unexplained.insert(id, (path, made));
+            }
+        }
+        change
     }
 
     /// Looks at all processes. What was missed (before events were told, or because they were lost) is made up for.

@@ -63,7 +63,7 @@ impl Target {
             return;
         }
         if !self.members.contains_key(id) && self.members.len() >= MEMBERS {
-            tracing::warn!("more than {MEMBERS} containers: {id} is not looked at");
+            tracing::warn!("more than {MEMBERS} containers: {id:?} is not looked at");
             return;
         }
         // From here on its name is of interest.

@@ -20,6 +20,7 @@ pub mod users;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use probe_common::NamespaceId;
 use serde::Serialize;
@@ -199,6 +200,8 @@ pub struct Target {
     rules: Rules,
     /// The containers that matter, or may, by their ids.
     members: BTreeMap<String, Member>,
+    /// Cgroups that were made, and in which no container is known: path and time, by id.
+    unexplained: BTreeMap<u64, (Vec<u8>, Instant)>,
     /// PID namespaces that are chosen with all in them.
     namespaces: Vec<NamespaceId>,
     /// How long the list of processes may be before ended ones are looked for.

@@ -227,11 +227,11 @@ impl Target {
 
     /// Says which containers are kept out for want of knowledge.
     fn tell_held(&self) {
-        let held: Vec<&str> = self
+        let held: Vec<String> = self
             .members
             .iter()
             .filter(|(_, member)| member.is_held())
-            .map(|(id, _)| id.get(..12).unwrap_or(id))
+            .map(|(id, _)| id.get(..12).unwrap_or(id).escape_debug().to_string())
             .collect();
         if !held.is_empty() {
             tracing::warn!(

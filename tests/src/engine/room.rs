@@ -125,8 +125,8 @@ mod tests {
     fn a_room_ends_with_what_names_it() {
         let room = Room::new("test").unwrap();
         let path = room.path().to_owned();
-        let line = "exec sleep 300";
-        let mut child = Command::new("sh").args(["-c", "sleep 300; true", &room.at("x")]).spawn().unwrap();
+        let line = "exec sleep 5";
+        let mut child = Command::new("sh").args(["-c", "sleep 5; true", &room.at("x")]).spawn().unwrap();
         let mut other = Command::new("sh").args(["-c", line, "another"]).spawn().unwrap();
         fs::write(room.at("file"), "content").unwrap();
         drop(room);

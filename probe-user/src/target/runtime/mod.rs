@@ -212,7 +212,7 @@ pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
 /// What containers are, again, while a trace runs: what worked at the start is not an error now, and one that did not answer in
 /// time is passed over for a while, so that it does not hold up the others.
 pub async fn list_again(sockets: &[RuntimeSocket]) -> Listing {
-    static SILENT: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
+    static SILENT: Mutex<BTreeMap<(&str, String), Instant>> = Mutex::new(BTreeMap::new());
     let silent = || SILENT.lock().unwrap_or_else(PoisonError::into_inner);
     let asked = Instant::now();
     silent().retain(|_, since| asked.duration_since(*since) < PASSED_OVER);
@@ -220,7 +220,7 @@ pub async fn list_again(sockets: &[RuntimeSocket]) -> Listing {
     let answers = ask_all(sockets, Depth::Facts, &passed_over).await.unwrap_or_default();
     for (endpoint, answer) in &answers {
         if let Err(Unreachable::Silent(_)) = answer {
-            silent().insert(endpoint.address.to_string(), asked);
+            silent().insert((endpoint.runtime.protocol, endpoint.address.to_string()), asked);
         }
     }
     gather(answers, asked)
@@ -308,11 +308,13 @@ type Answered = Vec<(Arc<Endpoint>, Result<Told, Unreachable>)>;
 async fn ask_all(
     sockets: &[RuntimeSocket],
     depth: Depth,
-    passed_over: &BTreeSet<String>,
+    passed_over: &BTreeSet<(&str, String)>,
 ) -> Result<Answered, RuntimeError> {
     let mut asked = JoinSet::new();
     let endpoints = socket::endpoints(ALL, sockets)?;
-    let endpoints = endpoints.into_iter().filter(|one| !passed_over.contains(&one.address.to_string()));
+    let endpoints = endpoints
+        .into_iter()
+        .filter(|one| !passed_over.contains(&(one.runtime.protocol, one.address.to_string())));
     for (index, endpoint) in endpoints.enumerate() {
         let endpoint = Arc::new(endpoint);
         asked.spawn(async move {
