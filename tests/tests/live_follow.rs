@@ -205,7 +205,8 @@ fn two_hundred_containers_come_and_go() -> Result<()> {
     }
     ensure!(transfers.len() == 2 * (1 + THREADS * EACH), "{} reports", transfers.len());
     let after = settle(&ctrace, with_links.files)?;
-    ensure!(after.files <= without_links.files, "files: {after:?}, before {without_links:?}");
+    // A connection to a runtime may be open just then; a leak would be of two hundred.
+    ensure!(after.files <= without_links.files + 8, "files: {after:?}, before {without_links:?}");
     for map in ["CGROUPS", "THREADS", "CALLS"] {
         let (now, before) = (after.entries.get(map), without_links.entries.get(map));
         ensure!(now.is_some() && now <= before, "{map}: {after:?}, before {without_links:?}");
@@ -217,14 +218,22 @@ fn two_hundred_containers_come_and_go() -> Result<()> {
     check(&ctrace.finish()?, &transfers)
 }
 
-/// Waits until fewer files are open than with links: ctrace lets go of what nobody maps after some seconds.
+/// Waits until fewer files are open than with links, and their number stays: ctrace lets go of what nobody maps after
+/// some seconds, one link after the other.
 fn settle(ctrace: &Ctrace, with_links: usize) -> Result<Held> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let held = Held::by(ctrace.id())?;
-        if held.files < with_links || Instant::now() > deadline {
-            return Ok(held);
-        }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut held = Held::by(ctrace.id())?;
+    let mut since = Instant::now();
+    while Instant::now() < deadline {
         thread::sleep(Duration::from_millis(200));
+        let now = Held::by(ctrace.id())?;
+        if now.files != held.files {
+            since = Instant::now();
+        }
+        held = now;
+        if held.files < with_links && since.elapsed() > Duration::from_secs(3) {
+            break;
+        }
     }
+    Ok(held)
 }

@@ -154,7 +154,7 @@ fn unknown(wanted: &ContainerName, all: &[&Candidate], listing: &Listing) -> Tar
     let running = all.iter().filter(|one| one.is_running).filter_map(|one| one.names.first());
     let nearest: Vec<&str> = if similar.is_empty() { running.map(String::as_str).collect() } else { similar };
     let nearest = nearest.into_iter().take(OFFERED).map(str::to_owned).collect();
-    TargetError::UnknownContainer { wanted, nearest }
+    TargetError::UnknownContainer { wanted, nearest, unanswered: unanswered() }
 }
 
 #[cfg(test)]

@@ -22,12 +22,14 @@ pub enum TargetError {
     #[error("nothing is selected: name a container (--container), a process (--pid), or everything (--all)")]
     NothingSelected,
     /// No container of that name or id.
-    #[error("no container is called {wanted:?}, nor does an id begin with it{}", hint(.nearest))]
+    #[error("no container is called {wanted:?}, nor does an id begin with it{}", hint(.nearest, .unanswered))]
     UnknownContainer {
         /// As the user wrote it.
         wanted: String,
         /// The most similar names, best first.
         nearest: Vec<String>,
+        /// Who did not answer, and why not.
+        unanswered: String,
     },
     /// No container of that id, and no runtime that could tell names.
     #[error(
@@ -156,9 +158,15 @@ impl TargetError {
     }
 }
 
-fn hint(nearest: &[String]) -> String {
-    if nearest.is_empty() {
+fn hint(nearest: &[String], unanswered: &str) -> String {
+    if nearest.is_empty() && unanswered.is_empty() {
         return "; no container is known at all".to_owned();
+    }
+    if nearest.is_empty() {
+        return format!(
+            "; no container is known by a name, and some runtimes did not answer ({unanswered}): start the one that \
+             it is of, or say where that listens (--runtime-socket)"
+        );
     }
     let names: Vec<String> = nearest.iter().map(|name| format!("{name:?}")).collect();
     format!("; did you mean {}?", names.join(" or "))
