@@ -221,7 +221,7 @@ fn two_hundred_containers_come_and_go() -> Result<()> {
 /// Waits until fewer files are open than with links, and their number stays: ctrace lets go of what nobody maps after
 /// some seconds, one link after the other.
 fn settle(ctrace: &Ctrace, with_links: usize) -> Result<Held> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let mut held = Held::by(ctrace.id())?;
     let mut since = Instant::now();
     while Instant::now() < deadline {
