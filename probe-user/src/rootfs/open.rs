@@ -307,10 +307,14 @@ mod tests {
         let program = directory.path().join("x (deleted)");
         std::fs::copy("/bin/sleep", &program).unwrap();
         let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        // `spawn` comes back when the kernel has closed files for the exec, a moment before it maps the program.
         let open = || {
-            let mappings = executable_mappings(child.id()).unwrap();
-            let mapping = mappings.iter().find(|mapping| mapping.unmarked_path() != mapping.path).unwrap();
-            ForeignFile::open_mapping(child.id(), mapping)
+            loop {
+                let mappings = executable_mappings(child.id()).unwrap();
+                if let Some(found) = mappings.iter().find(|mapping| mapping.unmarked_path() != mapping.path) {
+                    return ForeignFile::open_mapping(child.id(), found);
+                }
+            }
         };
         let named = open().unwrap();
         std::fs::remove_file(&program).unwrap();
