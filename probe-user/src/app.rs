@@ -17,7 +17,7 @@ use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
-use crate::target::{Kind, Selector, Target, TargetError};
+use crate::target::{Selector, Target, TargetError};
 
 mod child;
 mod ending;
@@ -80,11 +80,7 @@ impl Failure {
     /// The exit status that README.md promises.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Target(error) => match error.kind() {
-                Kind::NotFound | Kind::Ambiguous => 3,
-                Kind::NotPermitted => 4,
-                Kind::Failed => 1,
-            },
+            Self::Target(error) => error.kind().exit_status(),
             Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } => 3,
             Self::Session(error) if error.is_kernel_or_rights() => 4,

@@ -15,6 +15,7 @@ pub mod enrich;
 pub mod event;
 pub mod explain;
 pub mod object;
+mod patience;
 pub mod pipeline;
 pub mod plan;
 pub mod probe;

@@ -3,14 +3,11 @@
 //! Owns the patience with file systems that do not answer. It remembers nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::object::{Object, ObjectError};
+use crate::patience::{describe, in_time, no_answer};
 use crate::probe::ssl::{self, SslHooks, version};
 use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
-
-/// A file on a file system that answers from userspace (FUSE, a dead NFS server) may never answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file was looked into.
 pub(super) enum Looked {
@@ -74,26 +71,4 @@ pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
 fn parse(file: &ForeignFile) -> Result<Object, ObjectError> {
     let handle = file.file().map_err(|source| ObjectError::Read { what: "the file", offset: 0, source })?;
     Object::parse(handle, file.size, &ssl::wanted())
-}
-
-/// Runs on another thread, which is left behind if it does not come back.
-async fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await.ok()?.ok()
-}
-
-/// Why nothing is known of a file.
-pub(super) fn no_answer() -> String {
-    format!("its file system did not answer within {} s", PATIENCE.as_secs())
-}
-
-/// An error with its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::Library;
+use crate::patience;
 use crate::plan::{ObjectHooks, ObjectId, Plan, Skipped};
 use crate::probe::ssl::SslHooks;
 use crate::rootfs::{Device, ForeignFile, Mapping, RealInode};
@@ -189,7 +190,7 @@ impl Discovery {
             return seen.clone();
         }
         if self.silent.contains(&mapping.device) {
-            return Seen::Broken(look::no_answer(), (0, 0));
+            return Seen::Broken(patience::no_answer(), (0, 0));
         }
         let seen = match look::open(pid, mapping).await {
             Ok(opened) => self.file(pid, opened, all).await,
@@ -197,7 +198,7 @@ impl Discovery {
             Err(Unopened::Failed(why)) => return Seen::Broken(why, (0, 0)),
             Err(Unopened::Silent) => {
                 self.silent.insert(mapping.device);
-                return Seen::Broken(look::no_answer(), (0, 0));
+                return Seen::Broken(patience::no_answer(), (0, 0));
             }
         };
         // A hooked file that is copied up looks the same from outside, and is another one.

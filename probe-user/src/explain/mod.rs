@@ -10,11 +10,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::sink::{self, Colour};
-use crate::target::{Kind, RuntimeSocket, Selector, TargetError};
+use crate::target::{RuntimeSocket, Selector, TargetError};
 
 pub mod doctor;
 pub mod inspect;
-mod patience;
 pub mod ps;
 mod subject;
 mod table;
@@ -95,11 +94,7 @@ impl ExplainError {
     /// The exit status that README.md promises.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Target(error) => match error.kind() {
-                Kind::NotFound | Kind::Ambiguous => 3,
-                Kind::NotPermitted => 4,
-                Kind::Failed => 1,
-            },
+            Self::Target(error) => error.kind().exit_status(),
             Self::Machine { .. } => 4,
             Self::Nothing { .. } => 3,
             Self::Write(_) => 1,

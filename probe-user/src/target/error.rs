@@ -15,6 +15,17 @@ pub enum Kind {
     Failed,
 }
 
+impl Kind {
+    /// The exit status that README.md promises.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::NotFound | Self::Ambiguous => 3,
+            Self::NotPermitted => 4,
+            Self::Failed => 1,
+        }
+    }
+}
+
 /// A selection came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::ExplainError;
-use super::patience::describe;
 use super::ps::place;
 use super::subject::Subject;
 use crate::discover::Discovery;
 use crate::event::Container;
+use crate::patience::describe;
 use crate::plan::{ObjectHooks, Plan};
 use crate::session::{Session, features};
 use crate::target::proc::Proc;

@@ -9,8 +9,8 @@ use probe_common::{CallShape, Direction, Length};
 
 use super::check::Check;
 use crate::event::Library;
-use crate::explain::patience::describe;
 use crate::object::FileOffset;
+use crate::patience::describe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::rootfs::{self, ways};
 use crate::session::{self, Log, Mappings, Options, Session, SessionError};

@@ -1,7 +1,7 @@
 //! Which container runtimes answer. None of them is needed to trace: they tell names.
 
 use super::check::Check;
-use crate::explain::patience::describe;
+use crate::patience::describe;
 use crate::target::RuntimeSocket;
 use crate::target::runtime::{self, EndpointState, State};
 

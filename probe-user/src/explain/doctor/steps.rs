@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::check::Check;
-use crate::explain::patience::{describe, in_time, no_answer};
 use crate::object::{Object, ObjectError};
+use crate::patience::{describe, in_time, no_answer};
 use crate::probe::ssl::{self, SslHooks};
 use crate::rootfs::{self, Device, ForeignFile, Mapping, MapsError};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::explain::patience::{describe, in_time, no_answer};
+use crate::patience::{describe, in_time, no_answer};
 use crate::rootfs::{self, ForeignFile, ways};
 use crate::target::proc::Proc;
 

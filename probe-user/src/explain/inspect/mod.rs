@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::patience::in_time;
 use super::subject::{Subject, first};
 use crate::discover::Discovery;
 use crate::event::Container;
+use crate::patience::in_time;
 use crate::plan::Skipped;
 use crate::target::facts::{self, CgroupPath};
 use crate::target::proc::Proc;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::event::Library;
-use crate::explain::patience::{describe, in_time, no_answer};
 use crate::object::{Object, Symbol};
+use crate::patience::{describe, in_time, no_answer};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::ssl;
 use crate::rootfs::{ForeignFile, ways};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::layers::Place;
-use crate::explain::patience::in_time;
+use crate::patience::in_time;
 use crate::rootfs::ways::{self, SameFile};
 use crate::target::RuntimeSocket;
 use crate::target::runtime::{self, Details, MountPoint};

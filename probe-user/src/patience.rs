@@ -6,17 +6,17 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs on another thread, which is left behind if it does not come back.
-pub(super) async fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(crate) async fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
 /// Why nothing is known of a file.
-pub(super) fn no_answer() -> String {
+pub(crate) fn no_answer() -> String {
     format!("its file system did not answer within {} s", PATIENCE.as_secs())
 }
 
 /// An error with its causes, in one line.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
