@@ -176,7 +176,7 @@ impl Filter {
                 _ => pids.iter().copied().collect(),
             };
             for pid in members {
-                for tid in self.proc.threads(pid) {
+                for tid in self.proc.living_threads(pid) {
                     seen.insert(tid);
                     if known.insert(tid) {
                         let flags = threads.get(&tid, 0).unwrap_or(0) | THREAD_IN;
@@ -189,7 +189,7 @@ impl Filter {
                     }
                 }
             }
-            // One that ended before it was added is not removed by its end: its id may be another's soon.
+            // One whose end was told before it was added is not removed by it: its id may be another's soon.
             for ended in known.difference(&seen) {
                 let _ = threads.remove(ended);
             }

@@ -19,6 +19,8 @@ use crate::target::cgroup::Membership;
 
 /// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
 pub(super) const FILE: u64 = 64 * 1024;
+/// `PF_EXITING` of linux/sched.h: set before the kernel tells of the end (`sched_process_exit`).
+const EXITING: u32 = 0x0000_0004;
 /// `PF_KTHREAD` of linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
@@ -41,6 +43,8 @@ struct Stat {
     parent: u32,
     start_time: u64,
     is_kernel_thread: bool,
+    /// This thread ends: its end is being told, or has been.
+    is_exiting: bool,
     /// All of its threads have ended; it waits to be reaped.
     is_dead: bool,
 }
@@ -77,6 +81,17 @@ impl Proc {
     /// All threads of a process, ascending; empty when it is gone.
     pub fn threads(&self, pid: u32) -> Vec<u32> {
         numbers(&self.path(pid, "task")).unwrap_or_default()
+    }
+
+    /// Those threads whose end the kernel will tell yet.
+    pub fn living_threads(&self, pid: u32) -> Vec<u32> {
+        let mut threads = self.threads(pid);
+        threads.retain(|tid| {
+            self.read(pid, &format!("task/{tid}/stat"))
+                .and_then(|text| parse_stat(&text))
+                .is_some_and(|stat| !stat.is_exiting)
+        });
+        threads
     }
 
     /// A process that has not ended.
@@ -256,6 +271,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         parent: u32::try_from(stat.ppid).ok()?,
         start_time: stat.starttime,
         is_kernel_thread: stat.flags & KERNEL_THREAD != 0,
+        is_exiting: stat.flags & EXITING != 0,
         is_dead,
     })
 }
@@ -351,12 +367,28 @@ mod tests {
         assert_eq!(proc.parent(pid), Some(std::os::unix::process::parent_id()));
         assert_eq!(proc.executable(pid), Some(std::env::current_exe().unwrap()));
         assert!(proc.threads(pid).contains(&pid));
+        assert!(proc.living_threads(pid).contains(&pid));
         assert_eq!(proc.thread_group(pid), Some(pid));
         let namespace = proc.pid_namespace(pid).unwrap();
         assert_eq!(namespace.inode, fs::metadata("/proc/self/ns/pid").unwrap().ino());
         assert!(proc.entries().unwrap().iter().all(|entry| entry.process.pid != pid));
         assert!(proc.entry(pid).is_some());
         assert_eq!(proc.effective_uid(pid), Some(rustix::process::geteuid().as_raw()));
+    }
+
+    #[test]
+    fn a_thread_that_ends_is_not_living() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        // Ended and not waited for: its thread is listed still.
+        rustix::process::waitid(
+            rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child)),
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+        )
+        .unwrap();
+        let proc = Proc::default();
+        assert_eq!(proc.threads(child.id()), [child.id()]);
+        assert_eq!(proc.living_threads(child.id()), Vec::<u32>::new());
+        child.wait().unwrap();
     }
 
     #[test]
