@@ -1,7 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`task`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`function`], [`task`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -11,6 +11,7 @@
 mod call;
 mod cgroup;
 mod emit;
+mod function;
 mod hold;
 mod maps;
 mod mem;
@@ -37,6 +38,24 @@ fn call_return(ctx: RetProbeContext) -> u32 {
 #[uretprobe]
 fn open_return(ctx: RetProbeContext) -> u32 {
     call::opened(&ctx);
+    0
+}
+
+#[uprobe]
+fn function_enter(ctx: ProbeContext) -> u32 {
+    function::enter(&ctx);
+    0
+}
+
+#[uretprobe]
+fn function_return(ctx: RetProbeContext) -> u32 {
+    function::returned(&ctx);
+    0
+}
+
+#[uprobe]
+fn function_leave(ctx: ProbeContext) -> u32 {
+    function::leave(&ctx);
     0
 }
 
