@@ -9,7 +9,7 @@ use aya_ebpf::{
 use probe_common::{
     CountKey, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Histogram, KIND_FUNCTION_ENTER,
     KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY,
-    SPEC_RETURN, SPEC_STACK, bucket,
+    SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
 };
 
 use crate::{
@@ -91,12 +91,7 @@ fn end(cookie: u64, registers: &Registers, stack: u64) -> Option<()> {
 
 #[inline(always)]
 fn spec(cookie: u64) -> Option<&'static FunctionSpec> {
-    SPECS.get_ptr(cookie as u32).map(mem::value)
-}
-
-#[inline(always)]
-fn site(cookie: u64) -> u32 {
-    (cookie >> 32) as u32
+    SPECS.get_ptr(arguments(cookie)).map(mem::value)
 }
 
 /// What tells a call from others: its thread and its place on the stack. In Go its goroutine, which may go on on

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer};
-use crate::probe::ssl::{self, SslHooks, version};
+use crate::probe::ssl::version;
+use crate::probe::{Found, Probe};
 use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
 
 /// A file was looked into.
 pub(super) enum Looked {
-    /// It has functions of TLS.
-    Tls(Box<SslHooks>),
+    /// It has what is watched.
+    Watched(Box<Found>),
     /// It has none, or is no ELF file at all.
     Foreign(String),
     /// It cannot be used, for this reason.
@@ -50,12 +51,13 @@ pub(super) async fn before_copy_up(pid: u32, file: Arc<ForeignFile>) -> Option<(
     in_time(move || rootfs::before_copy_up(pid, &file)).await.flatten()
 }
 
-/// Looks for functions of TLS.
-pub(super) async fn look_into(file: Arc<ForeignFile>) -> Looked {
-    let looked = in_time(move || match parse(&file) {
-        Ok(object) => match ssl::hooks(&object) {
-            Ok(found) => Looked::Tls(Box::new(found)),
-            Err(error @ ssl::NotTls) => Looked::Foreign(error.to_string()),
+/// Looks for what is watched.
+pub(super) async fn look_into(file: Arc<ForeignFile>, probe: &Probe) -> Looked {
+    let probe = probe.clone();
+    let looked = in_time(move || match parse(&file, &probe) {
+        Ok(object) => match probe.hooks(&object) {
+            Ok(found) => Looked::Watched(Box::new(found)),
+            Err(nothing) => Looked::Foreign(nothing.to_string()),
         },
         Err(error) if error.is_foreign() => Looked::Foreign(describe(&error)),
         Err(error) => Looked::Broken(describe(&error)),
@@ -65,10 +67,10 @@ pub(super) async fn look_into(file: Arc<ForeignFile>) -> Looked {
 
 /// The version that a file says it is of.
 pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
-    in_time(move || version::find(&parse(&file).ok()?)?.version).await.flatten()
+    in_time(move || version::find(&parse(&file, &Probe::Ssl).ok()?)?.version).await.flatten()
 }
 
-fn parse(file: &ForeignFile) -> Result<Object, ObjectError> {
+fn parse(file: &ForeignFile, probe: &Probe) -> Result<Object, ObjectError> {
     let handle = file.file().map_err(|source| ObjectError::Read { what: "the file", offset: 0, source })?;
-    Object::parse(handle, file.size, &ssl::wanted())
+    Object::parse(handle, file.size, &probe.wanted())
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::event::Library;
 use crate::patience;
 use crate::plan::{ObjectHooks, ObjectId, Plan, Skipped};
-use crate::probe::ssl::SslHooks;
+use crate::probe::{Found, Probe};
 use crate::rootfs::{Device, ForeignFile, Mapping, RealInode};
 use crate::target::Target;
 
@@ -39,8 +39,8 @@ const REST: Duration = Duration::from_mins(10);
 const REMEMBERED: usize = 1 << 16;
 
 /// Looks into processes, and remembers: no real file is parsed twice.
-#[derive(Default)]
 pub struct Discovery {
+    probe: Probe,
     /// Files without interest, by what their mappings show; a file may be shown in several ways. While a plan
     /// is made, all files: it is of one moment.
     shown: HashMap<(Device, u64, PathBuf), (Instant, Seen)>,
@@ -66,13 +66,31 @@ pub struct Discovery {
 enum Seen {
     /// Hooked; also the file that it was copied up from.
     Hooked(Vec<ObjectId>),
-    /// No TLS library, or no ELF file at all, when the file was changed last (seconds, nanoseconds).
+    /// Nothing that is watched is in it, or it is no ELF file at all, when the file was changed last (seconds, nanoseconds).
     Foreign((i64, u32)),
-    /// A TLS library perhaps, but it cannot be used.
+    /// Perhaps something that is watched, but it cannot be used.
     Broken(String, (i64, u32)),
 }
 
 impl Discovery {
+    /// Knows nothing yet.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            shown: HashMap::new(),
+            files: HashMap::new(),
+            users: Users::default(),
+            free: VecDeque::new(),
+            next: 0,
+            objects: Vec::new(),
+            skipped: Vec::new(),
+            foreign: Vec::new(),
+            silent: HashSet::new(),
+            libcrypto: HashMap::new(),
+            unversioned: Vec::new(),
+        }
+    }
+
     /// The plan for a target.
     pub async fn plan(&mut self, target: &Target) -> Plan {
         for process in &target.processes {
@@ -99,6 +117,9 @@ impl Discovery {
 
     /// Looks at one file that a process has mapped. Returns the objects that are to be attached to.
     pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
+        if !self.probe.looks_into_files() {
+            return Vec::new();
+        }
         // By itself first: what the process maps beside it matters only to a TLS library.
         match self.mapping(pid, mapping, None, Keep::Foreign).await {
             Seen::Hooked(ids) => self.users.maps(pid, &ids),
@@ -154,6 +175,9 @@ impl Discovery {
     }
 
     async fn look(&mut self, pid: u32, keep: Keep) {
+        if !self.probe.looks_into_files() {
+            return;
+        }
         let mappings = match look::mappings(pid).await {
             Ok(mappings) => mappings,
             Err(why) => return self.skip(pid, "its mappings", why),
@@ -172,11 +196,7 @@ impl Discovery {
         if maps.is_empty() {
             let files = if foreign == 1 { "file" } else { "files" };
             let what = format!("{foreign} mapped {files}");
-            self.skip(
-                pid,
-                &what,
-                "no function such as SSL_read is exported or has a symbol there".to_owned(),
-            );
+            self.skip(pid, &what, self.probe.nothing_found().to_owned());
         }
     }
 
@@ -250,8 +270,8 @@ impl Discovery {
 
     async fn look_into(&mut self, pid: u32, file: Arc<ForeignFile>, all: Option<&[Mapping]>) -> Seen {
         let changed = file.changed();
-        match look::look_into(Arc::clone(&file)).await {
-            Looked::Tls(found) => self.hook(pid, file, *found, all).await,
+        match look::look_into(Arc::clone(&file), &self.probe).await {
+            Looked::Watched(found) => self.hook(pid, file, *found, all).await,
             Looked::Foreign(why) => {
                 let what = file_name(&file);
                 self.foreign.push(Skipped { pid: Some(pid), what, why });
@@ -265,17 +285,16 @@ impl Discovery {
         &mut self,
         pid: u32,
         file: Arc<ForeignFile>,
-        found: SslHooks,
+        found: Found,
         all: Option<&[Mapping]>,
     ) -> Seen {
-        let SslHooks { library: facts, mut hooks, skipped } = found;
+        let Found { library: facts, hooks, skipped } = found;
         let path = file_name(&file);
         for why in skipped {
             self.skip(pid, &path, why);
         }
         if hooks.is_empty() {
-            let why = "it has TLS functions, but none of them can be probed".to_owned();
-            return Seen::Broken(why, file.changed());
+            return Seen::Broken(self.probe.nothing_usable().to_owned(), file.changed());
         }
         let version = match (facts.version, &facts.version_in, all) {
             (None, Some(libcrypto), Some(all)) => self.version_of(libcrypto, pid, all).await,
@@ -286,11 +305,6 @@ impl Discovery {
         });
         let library = Library { name, path, implementation: facts.implementation, version };
         let sites = self.number(u32::try_from(hooks.len()).unwrap_or(u32::MAX));
-        for (hook, site) in hooks.iter_mut().zip(sites.clone()) {
-            if let Some(shape) = &mut hook.shape {
-                shape.site = site;
-            }
-        }
         let library = Arc::new(library);
         let id = self.users.add(Arc::clone(&file), sites.clone(), pid);
         if let (None, Some(version_in)) = (&library.version, facts.version_in) {
@@ -356,7 +370,7 @@ mod tests {
         let own = std::process::id();
         let mappings = rootfs::executable_mappings(own).unwrap();
         let first = mappings.first().unwrap();
-        let mut discovery = Discovery::default();
+        let mut discovery = Discovery::new(Probe::Ssl);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let gone = discovery.mapping(u32::MAX, first, Some(&mappings), Keep::Everything).await;
@@ -368,7 +382,7 @@ mod tests {
 
     #[test]
     fn numbers_of_hooks_are_used_again() {
-        let mut discovery = Discovery::default();
+        let mut discovery = Discovery::new(Probe::Ssl);
         let (first, second) = (discovery.number(3), discovery.number(2));
         assert_eq!((first.clone(), second), (0..3, 3..5));
         discovery.free.push_back((Instant::now(), first.clone()));
