@@ -28,18 +28,19 @@ pub const REGISTERS: usize = 17;
 /// Return addresses of one [`FunctionStack`] at the most: `kernel.perf_event_max_stack`'s usual value.
 pub const STACK_FRAMES: usize = 127;
 
-/// Room for captured bytes of one call: how many values, and bytes of each; index [`FunctionSpec::room`].
+/// Room for captured bytes of one call: how many values, and bytes of each, with the NUL of a text; index
+/// [`FunctionSpec::room`].
 pub const ROOMS: [(u32, u32); 10] = [
     (0, 0),
-    (1, 256),
-    (1, 1024),
-    (1, 4096),
-    (2, 256),
-    (2, 1024),
-    (2, 4096),
-    (6, 256),
-    (6, 1024),
-    (6, 4096),
+    (1, 264),
+    (1, 1032),
+    (1, 4104),
+    (2, 264),
+    (2, 1032),
+    (2, 4104),
+    (6, 264),
+    (6, 1032),
+    (6, 4104),
 ];
 
 /// The smallest of the [`ROOMS`] for so many values of so many bytes; none if there is no such large one.

@@ -180,15 +180,15 @@ pub fn function(
     // The rooms of `ROOMS`.
     match values.room {
         0 => room::<0, 0>(values, registers, head),
-        1 => room::<1, 256>(values, registers, head),
-        2 => room::<1, 1024>(values, registers, head),
-        3 => room::<1, 4096>(values, registers, head),
-        4 => room::<2, 256>(values, registers, head),
-        5 => room::<2, 1024>(values, registers, head),
-        6 => room::<2, 4096>(values, registers, head),
-        7 => room::<6, 256>(values, registers, head),
-        8 => room::<6, 1024>(values, registers, head),
-        _ => room::<6, 4096>(values, registers, head),
+        1 => room::<1, 264>(values, registers, head),
+        2 => room::<1, 1032>(values, registers, head),
+        3 => room::<1, 4104>(values, registers, head),
+        4 => room::<2, 264>(values, registers, head),
+        5 => room::<2, 1032>(values, registers, head),
+        6 => room::<2, 4104>(values, registers, head),
+        7 => room::<6, 264>(values, registers, head),
+        8 => room::<6, 1032>(values, registers, head),
+        _ => room::<6, 4104>(values, registers, head),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Records of the ring → public records in a sink.
 //!
-//! Owns the joining of chunks to calls, the totals of the summary, and `--count`. What it needs of the
+//! Owns the joining of chunks to calls and of returns to entries, the totals of the summary, and `--count`. What it needs of the
 //! world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere. It never loses
 //! captured bytes, never reads a clock or /proc, and never drops a record without counting it.
 
@@ -12,21 +12,28 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, Header, Loss, LossCount};
+use probe_common::{Call, CountKey, Header, Loss, LossCount};
 
-use crate::decode::{Wire, decode};
-use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::decode::{FunctionRecord, Wire, decode};
+use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
 
 mod clock;
+mod function;
 mod join;
 mod report;
 mod task;
+mod total;
 
 pub use clock::Clock;
+pub use function::Symbols;
+use function::{Functions, Out, Place};
 use join::Join;
 use report::Report;
 pub use task::TaskEvent;
+pub use total::Counted;
+use total::Totals;
 
 /// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
 /// pieces.
@@ -41,12 +48,19 @@ pub struct Site {
     pub function: String,
     /// The public function by the low 12 bits of the return address (load addresses are whole pages).
     pub callers: Vec<(u16, &'static str)>,
+    /// What is read of the function's calls; none for those that move bytes.
+    pub reading: Option<Arc<Reading>>,
 }
 
 impl Site {
     fn function(&self, caller: u64) -> &str {
         let known = self.callers.iter().find(|(low, _)| u64::from(*low) == caller & 0xfff);
         known.map_or(&self.function, |(_, name)| name)
+    }
+
+    fn place(&self) -> Option<Place> {
+        let (object, function) = (Arc::clone(&self.library), self.function.as_str().into());
+        Some(Place { object, function, reading: self.reading.clone()? })
     }
 }
 
@@ -57,6 +71,9 @@ pub trait Origins: fmt::Debug {
 
     /// The process has ended, or is another program now.
     fn forget(&mut self, pid: u32);
+
+    /// The container of a cgroup of the v2 hierarchy.
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>>;
 }
 
 /// The outside of a pipeline.
@@ -74,12 +91,17 @@ pub struct Setup<O> {
     pub started: Timestamp,
     /// Calls after which it is [complete](Pipeline::is_complete); none: never.
     pub count: Option<u64>,
+    /// What turns the addresses of stacks into names; none: they stay addresses.
+    pub symbols: Option<Box<dyn Symbols + Send>>,
 }
 
 /// The pipeline. Every error is one of its sink.
 #[derive(Debug)]
 pub struct Pipeline<O> {
     join: Join,
+    functions: Functions,
+    totals: Totals,
+    symbols: Option<Box<dyn Symbols + Send>>,
     origins: O,
     report: Report,
     started: Timestamp,
@@ -91,9 +113,12 @@ pub struct Pipeline<O> {
 
 impl<O: Origins> Pipeline<O> {
     /// An empty pipeline.
-    pub fn new(Setup { sites, origins, clock, sink, started, count }: Setup<O>) -> Self {
+    pub fn new(Setup { sites, origins, clock, sink, started, count, symbols }: Setup<O>) -> Self {
         Self {
             join: Join::new(WAITING_BYTES),
+            functions: Functions::default(),
+            totals: Totals::default(),
+            symbols,
             origins,
             report: Report::new(sites, clock, sink),
             started,
@@ -138,6 +163,12 @@ impl<O: Origins> Pipeline<O> {
     pub fn wire(&mut self, wire: Wire<'_>) -> io::Result<()> {
         match wire {
             Wire::Call { head, data } => self.call(head, data),
+            Wire::FunctionEnter(record) => self.function(record, Functions::enter),
+            Wire::FunctionReturn(record) => self.function(record, Functions::leave),
+            Wire::FunctionStack(stack) => {
+                self.functions.stack(stack, self.symbols.as_deref_mut());
+                Ok(())
+            }
             Wire::Exit(header) => {
                 self.tasks.push(TaskEvent::Ended { pid: header.pid });
                 self.end_process(header.pid)
@@ -163,8 +194,34 @@ impl<O: Origins> Pipeline<O> {
         }
     }
 
+    fn function(
+        &mut self,
+        record: FunctionRecord<'_>,
+        take: fn(&mut Functions, FunctionRecord<'_>, &Place, Arc<Origin>, &mut Out<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let site = record.head.site;
+        let Some(place) = self.report.sites.get(&site).and_then(Site::place) else {
+            self.undecodable(&format_args!("no function has the number {site}"));
+            return Ok(());
+        };
+        let origin = self.origins.origin(&record.head.header);
+        let mut out = self.report.out(self.count);
+        take(&mut self.functions, record, &place, origin, &mut out)
+    }
+
+    /// Takes what the kernel has counted, each the sum since the start, and reports what is new.
+    pub fn counted(&mut self, now: Timestamp, counted: &[(CountKey, Counted)]) -> io::Result<()> {
+        let Self { totals, report, origins, started, functions, .. } = self;
+        let sites = &report.sites;
+        let place = |site: u32| sites.get(&site).and_then(Site::place);
+        let container = |cgroup| origins.container(cgroup);
+        functions.calls += totals.report(now, *started, counted, place, container, &mut *report.sink)?;
+        Ok(())
+    }
+
     fn end_process(&mut self, pid: u32) -> io::Result<()> {
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
+        self.functions.end_process(pid, &mut self.report.out(self.count))?;
         self.origins.forget(pid);
         Ok(())
     }
@@ -216,7 +273,8 @@ impl<O: Origins> Pipeline<O> {
 
     /// Whether `count` calls are reported, with all of their pieces.
     pub fn is_complete(&self) -> bool {
-        self.count.is_some_and(|count| self.report.calls >= count) && self.join.is_empty()
+        let calls = self.report.calls + self.functions.calls;
+        self.count.is_some_and(|count| calls >= count) && self.join.is_empty()
     }
 
     /// Hands on what the sink holds back; to be called when the stream pauses.
@@ -229,16 +287,19 @@ impl<O: Origins> Pipeline<O> {
     pub fn finish(mut self, now: Timestamp, end: End) -> io::Result<Summary> {
         let rest = match end {
             End::OutputClosed => Ok(()),
-            _ => self.join.end_all(&mut |piece| self.report.piece(&piece)),
+            _ => self
+                .join
+                .end_all(&mut |piece| self.report.piece(&piece))
+                .and_then(|()| self.functions.end_all(&mut self.report.out(self.count))),
         };
         let Report { calls, bytes, truncated, ref mut sink, .. } = self.report;
         let mut summary = Summary {
             time: now,
             started: self.started,
             end,
-            calls,
-            bytes,
-            truncated,
+            calls: calls + self.functions.calls,
+            bytes: bytes.saturating_add(self.functions.bytes),
+            truncated: truncated + self.functions.truncated,
             lost: self.lost,
             undecodable: self.undecodable,
         };

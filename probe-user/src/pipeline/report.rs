@@ -6,6 +6,7 @@ use std::io;
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
 
 use super::join::Piece;
+use super::function::Out;
 use super::{Clock, Site};
 use crate::event::{Connection, Direction, Plaintext, Record, Ssl, Thread};
 use crate::sink::Sink;
@@ -28,6 +29,11 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(sites: HashMap<u32, Site>, clock: Clock, sink: Box<dyn Sink>) -> Self {
         Self { sites, clock, sink, calls: 0, bytes: 0, truncated: 0 }
+    }
+
+    /// The end for calls of functions.
+    pub(super) fn out(&mut self, count: Option<u64>) -> Out<'_> {
+        Out { clock: self.clock, sink: &mut *self.sink, count }
     }
 
     /// The hook of a call.

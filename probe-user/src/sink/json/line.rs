@@ -10,6 +10,7 @@ use probe_common::LossCount;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use super::function::{FunctionLine, FunctionTotalLine};
 use crate::event::{
     self, Container, Direction, End, Executable, Library, Lost, Reason, SCHEMA, Ssl, Summary,
 };
@@ -21,6 +22,8 @@ use crate::event::{
 #[expect(dead_code, reason = "describes the lines as a whole, for the schema alone")]
 pub(super) enum Line<'a> {
     Ssl(SslLine<'a>),
+    Function(FunctionLine<'a>),
+    FunctionTotal(FunctionTotalLine<'a>),
     Lost(LostLine),
     Summary(SummaryLine),
 }
@@ -75,7 +78,7 @@ enum SslType {
 
 /// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
 #[derive(Serialize, JsonSchema)]
-struct K8sPart<'a> {
+pub(super) struct K8sPart<'a> {
     /// Its pod.
     pod: PodPart<'a>,
     /// The Kubernetes namespace of the pod; not there for a pod of Podman.
@@ -102,7 +105,7 @@ struct NamespacePart<'a> {
 
 /// A process.
 #[derive(Serialize, JsonSchema)]
-struct ProcessPart<'a> {
+pub(super) struct ProcessPart<'a> {
     /// Id in the initial PID namespace (the host's).
     pid: u32,
     /// Id in its own PID namespace, as its container sees it; null when the process was gone.
@@ -115,9 +118,9 @@ struct ProcessPart<'a> {
 
 /// A thread.
 #[derive(Serialize, JsonSchema)]
-struct ThreadPart {
+pub(super) struct ThreadPart {
     /// Id in the initial PID namespace (the host's).
-    id: u32,
+    pub(super) id: u32,
 }
 
 /// The OpenTelemetry namespace `network`.
@@ -225,7 +228,7 @@ enum SummaryType {
 /// Everything that was lost.
 #[derive(Serialize, JsonSchema)]
 struct LostPart {
-    /// The sums over the reasons that lose data (all but `connections_full`).
+    /// The sums over the reasons that lose data (all but `connections_full` and `argument_fault`).
     #[serde(flatten)]
     missing: CountPart,
     /// By reason; those without a loss are left out.
@@ -234,7 +237,7 @@ struct LostPart {
 
 /// RFC 3339 in UTC with nanoseconds, always of the same length.
 #[derive(Clone, Copy)]
-struct Time(Timestamp);
+pub(super) struct Time(pub(super) Timestamp);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -257,6 +260,10 @@ impl JsonSchema for Time {
 }
 
 impl<'a> K8sPart<'a> {
+    pub(super) fn of(container: Option<&'a Container>) -> Option<Self> {
+        container.and_then(|container| container.pod.as_deref()).map(Self::new)
+    }
+
     fn new(pod: &'a event::Pod) -> Self {
         let event::Pod { name, namespace, uid } = pod;
         Self {
@@ -266,23 +273,29 @@ impl<'a> K8sPart<'a> {
     }
 }
 
+impl<'a> ProcessPart<'a> {
+    pub(super) fn new(origin: &'a event::Origin, thread: &'a event::Thread) -> Self {
+        let event::Process { pid, vpid, executable } = &origin.process;
+        Self {
+            pid: *pid,
+            vpid: *vpid,
+            comm: String::from_utf8_lossy(thread.name()),
+            executable: executable.as_ref(),
+        }
+    }
+}
+
 impl<'a> SslLine<'a> {
     pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
         let &Ssl { time, origin, ref thread, library, function, direction, .. } = ssl;
         let &Ssl { connection, length, captured, offset, data: _, .. } = ssl;
-        let event::Process { pid, vpid, executable } = &origin.process;
         Self {
             schema: SCHEMA,
             r#type: SslType::Ssl,
             time: Time(time),
             container: origin.container.as_deref(),
-            k8s: origin.container.as_ref().and_then(|container| container.pod.as_deref()).map(K8sPart::new),
-            process: ProcessPart {
-                pid: *pid,
-                vpid: *vpid,
-                comm: String::from_utf8_lossy(thread.name()),
-                executable: executable.as_ref(),
-            },
+            k8s: K8sPart::of(origin.container.as_deref()),
+            process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
             library,
             function,

@@ -12,10 +12,12 @@ use super::{Output, Sink};
 use crate::event::{Record, Ssl};
 use crate::plan::Plan;
 
+mod function;
 mod line;
 mod string;
 mod terminal;
 
+use function::{FunctionLine, FunctionTotalLine};
 use line::{Line, LostLine, SslLine, SummaryLine};
 
 /// The sink.
@@ -36,6 +38,10 @@ impl Sink for Json {
         let start = buffer.len();
         match record {
             Record::Ssl(ssl) => write_ssl(ssl, buffer)?,
+            Record::Function(call) => serde_json::to_writer(&mut *buffer, &FunctionLine::new(call))?,
+            Record::FunctionTotal(total) => {
+                serde_json::to_writer(&mut *buffer, &FunctionTotalLine::new(total))?;
+            }
             Record::Lost(lost) => serde_json::to_writer(&mut *buffer, &LostLine::new(lost))?,
             Record::Summary(summary) => serde_json::to_writer(&mut *buffer, &SummaryLine::new(summary))?,
         }
