@@ -207,8 +207,8 @@ fn room<const C: usize, const S: usize>(
     let entered = room.function.entered;
     room.function.room = values.room;
     (room.function.faults, room.function.cut) = (0, 0);
-    room.function.values = [0; FUNCTION_VALUES];
-    room.function.lengths = [0; FUNCTION_VALUES];
+    room.function.values.iter_mut().for_each(mem::clear);
+    room.function.lengths.iter_mut().for_each(mem::clear);
     let mut slot = 0;
     let mut index = 0;
     while index < FUNCTION_VALUES && index < values.count as usize {

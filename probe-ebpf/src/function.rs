@@ -170,7 +170,7 @@ fn latency(site: u32, nanoseconds: u64) -> Option<()> {
     };
     let histogram = mem::own(histogram);
     mem::add(&raw mut histogram.total, nanoseconds);
-    let bucket = histogram.buckets.get_mut(bucket(nanoseconds))?;
+    let bucket = histogram.buckets.get_mut(mem::opaque(bucket(nanoseconds)))?;
     mem::add(bucket, 1);
     Some(())
 }

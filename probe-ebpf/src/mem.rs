@@ -60,6 +60,21 @@ pub fn registers(of: *mut pt_regs) -> &'static pt_regs {
     unsafe { &*of }
 }
 
+/// The same value, of which the compiler knows nothing any more: it leaves out a check of bounds that it can prove, and the
+/// verifier, which cannot, then misses it.
+#[inline(always)]
+pub fn opaque(value: usize) -> usize {
+    // SAFETY: a reference is valid and aligned.
+    unsafe { ptr::read_volatile(&raw const value) }
+}
+
+/// Sets a number to zero. By itself: several in a row would become a call of memset, which goes byte by byte.
+#[inline(always)]
+pub fn clear<T: Default>(number: &mut T) {
+    // SAFETY: a reference is valid and aligned; callers pass numbers, which own nothing.
+    unsafe { ptr::write_volatile(number, T::default()) }
+}
+
 /// The registers by their DWARF numbers, and the instruction pointer: where an index may come from elsewhere, which the
 /// verifier does not allow into the context.
 #[inline(always)]

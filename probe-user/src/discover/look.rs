@@ -55,7 +55,7 @@ pub(super) async fn before_copy_up(pid: u32, file: Arc<ForeignFile>) -> Option<(
 pub(super) async fn look_into(file: Arc<ForeignFile>, probe: &Probe) -> Looked {
     let probe = probe.clone();
     let looked = in_time(move || match parse(&file, &probe) {
-        Ok(object) => match probe.hooks(&object) {
+        Ok(object) => match probe.hooks(&object, file.name()) {
             Ok(found) => Looked::Watched(Box::new(found)),
             Err(nothing) => Looked::Foreign(nothing.to_string()),
         },

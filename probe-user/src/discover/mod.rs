@@ -53,6 +53,7 @@ pub struct Discovery {
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
     foreign: Vec<Skipped>,
+    excess: Option<String>,
     /// Devices that did not answer once: waiting for each of their files could take for ever.
     silent: HashSet<Device>,
     /// Versions, by the real file of the libcrypto and when it was changed last.
@@ -85,6 +86,7 @@ impl Discovery {
             objects: Vec::new(),
             skipped: Vec::new(),
             foreign: Vec::new(),
+            excess: None,
             silent: HashSet::new(),
             libcrypto: HashMap::new(),
             unversioned: Vec::new(),
@@ -105,6 +107,7 @@ impl Discovery {
             objects: mem::take(&mut self.objects),
             skipped: mem::take(&mut self.skipped),
             foreign: mem::take(&mut self.foreign),
+            excess: self.excess.take(),
         }
     }
 
@@ -288,7 +291,8 @@ impl Discovery {
         found: Found,
         all: Option<&[Mapping]>,
     ) -> Seen {
-        let Found { library: facts, hooks, skipped } = found;
+        let Found { library: facts, hooks, skipped, excess } = found;
+        self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {
             self.skip(pid, &path, why);

@@ -86,6 +86,7 @@ fn shared_hook(shared: &Shared) -> Hook {
         offset: shared.offset,
         arguments: shared.forwarder.shape().pack(),
         callers: shared.callers.clone(),
+        reading: None,
     }
 }
 
@@ -104,6 +105,7 @@ fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, fou
                 offset,
                 arguments: moves.map_or(0, |function| function.shape().pack()),
                 callers: Vec::new(),
+        reading: None,
             }),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
         }

@@ -117,14 +117,14 @@ impl Reading {
     /// For a USDT probe; arguments that cannot be read have none.
     pub fn of_usdt(uprobe: &Uprobe, given: &[Option<Given>]) -> Result<Self, String> {
         let mut reading = Self::empty(uprobe, Convention::C, false);
-        for (index, given) in given.iter().enumerate() {
-            let Some(Given { operand, kind }) = *given else { continue };
+        for (index, one) in given.iter().enumerate() {
+            let Some(Given { operand, kind }) = *one else { continue };
             let length = match kind {
                 Type::Skip => continue,
                 Type::Bytes(Length::Fixed(number)) => constant(number),
                 Type::Bytes(Length::Argument(number)) => {
-                    let of = |given: &&Option<Given>| given.map(|given| given.operand);
-                    given.iter().nth(number).as_ref().and_then(of).ok_or("its length is no argument that can be read")?
+                    let of = given.get(number).copied().flatten().map(|given| given.operand);
+                    of.ok_or("its length is no argument that can be read")?
                 }
                 Type::Bytes(Length::Own) => return Err("`bytes` without a length is for Go".to_owned()),
                 _ => Operand::default(),

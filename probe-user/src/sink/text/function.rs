@@ -102,13 +102,7 @@ fn value(argument: &Argument<'_>, line: &mut String) -> fmt::Result {
         Value::Bool(value) => write!(line, "{value}"),
         Value::Text(Plaintext(data), extent) => {
             line.push('"');
-            let text = String::from_utf8_lossy(data);
-            // Quotes are part of the syntax here.
-            if std::str::from_utf8(data).is_ok() && text.contains('"') {
-                escape::name(text.replace('"', "\\\"").as_bytes(), line);
-            } else {
-                escape::name(data, line);
-            }
+            quoted(data, line);
             line.push('"');
             cut(extent, line);
             Ok(())
@@ -116,7 +110,7 @@ fn value(argument: &Argument<'_>, line: &mut String) -> fmt::Result {
         Value::Bytes(Plaintext(data), extent) => {
             if !data.is_empty() && escape::is_readable(data) {
                 line.push('"');
-                escape::name(data, line);
+                quoted(data, line);
                 line.push('"');
             } else {
                 line.push_str("0x");
@@ -131,6 +125,16 @@ fn value(argument: &Argument<'_>, line: &mut String) -> fmt::Result {
             line.push_str("<unreadable>");
             Ok(())
         }
+    }
+}
+
+/// Appends text in which a quote does not end it.
+fn quoted(data: &[u8], line: &mut String) {
+    for (number, part) in data.split(|byte| *byte == b'"').enumerate() {
+        if number > 0 {
+            line.push_str("\\\"");
+        }
+        escape::name(part, line);
     }
 }
 
