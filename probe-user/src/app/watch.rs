@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::follow::{Follower, Found, MappedAt, News};
+use super::follow::{Follower, Found, News, Since};
 use crate::discover::Discovery;
 use crate::pipeline::TaskEvent;
 use crate::rootfs::{Device, Mapping, Range};
@@ -111,8 +111,8 @@ impl Watch {
                     let pid = mapped.pid;
                     let is_in = || self.target.covers(pid) || session.follows(pid);
                     if *known.entry(pid).or_insert_with(is_in) {
-                        let (pid, mapping, at) = parts(mapped);
-                        self.tell(News::Mapped(pid, mapping, at));
+                        let (pid, mapping, since) = parts(mapped);
+                        self.tell(News::Mapped(pid, mapping, since));
                     }
                 }
                 session::Mapping::Lost(_) => self.follower.distrust(),
@@ -130,10 +130,10 @@ impl Watch {
     pub(super) fn tasks(&mut self, events: Vec<TaskEvent>, session: &mut Session) {
         for event in events {
             let change = match event {
-                TaskEvent::Executed { pid, .. } => {
+                TaskEvent::Executed { pid, time } => {
                     let change = self.target.executed(pid);
                     if self.target.covers(pid) || session.follows(pid) {
-                        self.tell(News::Process(pid));
+                        self.tell(News::Process(pid, Some(Since::Executed(time))));
                     }
                     change
                 }
@@ -185,7 +185,7 @@ impl Watch {
             }
         }
         for process in processes {
-            self.tell(News::Process(process.pid));
+            self.tell(News::Process(process.pid, None));
         }
     }
 
@@ -200,11 +200,11 @@ fn warn(error: &SessionError) {
 }
 
 /// The mapping as /proc/PID/maps shows it.
-fn parts(mapped: Mapped) -> (u32, Mapping, MappedAt) {
+fn parts(mapped: Mapped) -> (u32, Mapping, Since) {
     let Mapped { pid, address, length, offset, inode, device, path, time, tid: _ } = mapped;
     let range = Range { start: address, end: address.saturating_add(length), offset };
     let device = Device { major: device.0, minor: device.1 };
-    (pid, Mapping { ranges: vec![range], device, inode, path }, MappedAt(time))
+    (pid, Mapping { ranges: vec![range], device, inode, path }, Since::Mapped(time))
 }
 
 async fn mapped(mappings: Option<&mut Mappings>) -> Vec<session::Mapping> {
