@@ -33,7 +33,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     frames.arguments[4] = regs.r8;
     frames.arguments[5] = regs.r9;
     let cookie = mem::cookie(ctx);
-    let shape = CallShape::unpack(cookie);
+    let shape = CallShape::unpack(probe_common::arguments(cookie));
     let frame = Frame {
         stack,
         cookie,
@@ -135,7 +135,7 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
 /// The call's record, without payload yet.
 #[inline(always)]
 fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, caller: u64) -> Call {
-    let shape = CallShape::unpack(frame.cookie);
+    let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
     let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
     let mut call = Call {
         header: emit::header(KIND_CALL, current),
@@ -144,7 +144,7 @@ fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, ca
         stream_offset: 0,
         length,
         caller,
-        site: shape.site,
+        site: probe_common::site(frame.cookie),
         flags: match shape.direction {
             Direction::Receive => 0,
             Direction::Transmit => FLAG_TRANSMIT,

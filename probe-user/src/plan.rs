@@ -5,7 +5,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use probe_common::CallShape;
 use serde::Serialize;
 
 use crate::event::Library;
@@ -30,12 +29,12 @@ pub struct Hook {
     /// The function's name: a symbol, or the name in the library's source of an internal one.
     pub function: String,
     /// The public functions whose bytes pass here; empty for [`Program::Open`].
-    pub serves: Vec<&'static str>,
+    pub serves: Vec<String>,
     /// Where, in the object's file.
     pub offset: FileOffset,
-    /// How to read its arguments (its `site` is set by the plan). None for [`Program::Open`].
+    /// How to read its arguments, for the kernel: the lower half of its [cookie](probe_common::cookie).
     #[serde(skip)]
-    pub shape: Option<CallShape>,
+    pub arguments: u32,
     /// For an internal function: the public function per call site, by the low 12 bits of the return
     /// address (load addresses are whole pages). A call from elsewhere bears the name in `function`.
     #[serde(skip)]
@@ -71,7 +70,7 @@ pub struct ObjectHooks {
     pub file: Arc<crate::rootfs::ForeignFile>,
     /// Processes that map it.
     pub pids: Vec<u32>,
-    /// Numbers of its hooks, in their order: what [`CallShape::site`] holds.
+    /// Numbers of its hooks, in their order: the upper half of their cookies.
     #[serde(skip)]
     pub sites: Range<u32>,
     /// In the order of their offsets.

@@ -22,7 +22,7 @@ pub fn say(line: &dyn Display) {
 /// Says what is attached, one line per container and library, and that tracing has begun.
 pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
-        if plan.objects.is_empty() && trace.command.is_empty() {
+        if plan.objects.is_empty() && trace.probe.looks_into_files() && trace.command.is_empty() {
             let selector = &trace.selector;
             say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
         }
@@ -107,7 +107,7 @@ fn container_name(container: Option<&Container>) -> String {
 fn library(object: &ObjectHooks) -> String {
     let library = &object.library;
     let functions: BTreeSet<&str> =
-        object.hooks.iter().flat_map(|hook| hook.serves.iter().copied()).collect();
+        object.hooks.iter().flat_map(|hook| hook.serves.iter().map(String::as_str)).collect();
     let version = match (&library.implementation, &library.version) {
         (Some(implementation), Some(version)) => format!(" ({implementation} {version})"),
         (Some(implementation), None) => format!(" ({implementation})"),

@@ -14,9 +14,10 @@ use crate::rootfs::{ForeignFile, RealInode};
 pub(super) enum Seen {
     /// Hooked; also the file that it was copied up from.
     Hooked(Vec<ObjectId>),
-    /// No TLS library, or no ELF file at all, when the file was changed last (seconds, nanoseconds).
+    /// Nothing that is watched is in it, or it is no ELF file at all, when the file was changed last (seconds,
+    /// nanoseconds).
     Foreign((i64, u32)),
-    /// A TLS library perhaps, but it cannot be used.
+    /// Perhaps something that is watched, but it cannot be used.
     Broken(String, (i64, u32)),
 }
 
@@ -55,7 +56,8 @@ impl Known {
 
     /// Forgets the files of objects that are not hooked any more.
     pub(super) fn forget(&self, objects: &[ObjectId]) {
-        let is_of = |seen: &Seen| matches!(seen, Seen::Hooked(ids) if ids.iter().any(|id| objects.contains(id)));
+        let is_of =
+            |seen: &Seen| matches!(seen, Seen::Hooked(ids) if ids.iter().any(|id| objects.contains(id)));
         self.lock().retain(|_, seen| !is_of(seen));
     }
 

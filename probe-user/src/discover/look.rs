@@ -9,7 +9,8 @@ use std::time::Instant;
 use super::known::{Known, Seen};
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer, no_end};
-use crate::probe::ssl::{self, SslHooks, version};
+use crate::probe::ssl::version;
+use crate::probe::{Found, Probe};
 use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
 
 /// A file was looked for.
@@ -25,7 +26,7 @@ pub(super) struct New {
     pub(super) file: Arc<ForeignFile>,
     pub(super) inode: RealInode,
     pub(super) looked: Looked,
-    /// The file that it was copied up from, if it was, and has functions of TLS.
+    /// The file that it was copied up from, if it was.
     pub(super) original: Option<Original>,
 }
 
@@ -39,8 +40,8 @@ pub(super) struct Original {
 
 /// A file was looked into.
 pub(super) enum Looked {
-    /// It has functions of TLS.
-    Tls(Box<SslHooks>),
+    /// It has what is watched.
+    Watched(Box<Found>),
     /// It has none, or is no ELF file at all.
     Foreign(String),
     /// It cannot be used, for this reason.
@@ -67,8 +68,8 @@ pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, String> {
 }
 
 /// Looks into the file behind a mapping, unless it is known.
-pub(super) async fn file(pid: u32, mapping: &Mapping, known: &Known) -> Result<Look, Unseen> {
-    let (mapping, known) = (mapping.clone(), known.clone());
+pub(super) async fn file(pid: u32, mapping: &Mapping, known: &Known, probe: &Probe) -> Result<Look, Unseen> {
+    let (mapping, known, probe) = (mapping.clone(), known.clone(), probe.clone());
     // How far it came, should it not come back.
     let opened = Arc::new(OnceLock::new());
     let mark = Arc::clone(&opened);
@@ -81,11 +82,11 @@ pub(super) async fn file(pid: u32, mapping: &Mapping, known: &Known) -> Result<L
         // Nobody else sets it.
         let _ = mark.set((inode, file.changed(), file.size));
         let open = begin.elapsed();
-        let looked = look_into(&file);
+        let looked = look_into(&file, &probe);
         tracing::debug!(pid, file = ?file.name(), ?open, all = ?begin.elapsed(), "looked into");
         let original = match looked {
             // Both are needed: who mapped the file before it was copied up goes on executing the original.
-            Looked::Tls(_) => original(pid, &file, &known),
+            Looked::Watched(_) => original(pid, &file, &known, &probe),
             Looked::Foreign(_) | Looked::Broken(_) => None,
         };
         Ok(Look::New(Box::new(New { file: Arc::new(file), inode, looked, original })))
@@ -99,18 +100,18 @@ pub(super) async fn file(pid: u32, mapping: &Mapping, known: &Known) -> Result<L
     }
 }
 
-fn original(pid: u32, file: &ForeignFile, known: &Known) -> Option<Original> {
+fn original(pid: u32, file: &ForeignFile, known: &Known, probe: &Probe) -> Option<Original> {
     let (file, inode) = rootfs::before_copy_up(pid, file)?;
-    let looked = known.hooked(inode).is_none().then(|| look_into(&file));
+    let looked = known.hooked(inode).is_none().then(|| look_into(&file, probe));
     Some(Original { file: Arc::new(file), inode, looked })
 }
 
-/// Looks for functions of TLS.
-fn look_into(file: &ForeignFile) -> Looked {
-    match parse(file) {
-        Ok(object) => match ssl::hooks(&object) {
-            Ok(found) => Looked::Tls(Box::new(found)),
-            Err(error @ ssl::NotTls) => Looked::Foreign(error.to_string()),
+/// Looks for what is watched.
+fn look_into(file: &ForeignFile, probe: &Probe) -> Looked {
+    match parse(file, probe) {
+        Ok(object) => match probe.hooks(&object) {
+            Ok(found) => Looked::Watched(Box::new(found)),
+            Err(nothing) => Looked::Foreign(nothing.to_string()),
         },
         Err(error) if error.is_foreign() => Looked::Foreign(describe(&error)),
         Err(error) => Looked::Broken(describe(&error)),
@@ -125,10 +126,10 @@ pub(super) async fn open(pid: u32, mapping: &Mapping) -> Option<(ForeignFile, Re
 
 /// The version that a file says it is of.
 pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
-    in_time(move || version::find(&parse(&file).ok()?)?.version).await.flatten()
+    in_time(move || version::find(&parse(&file, &Probe::Ssl).ok()?)?.version).await.flatten()
 }
 
-fn parse(file: &ForeignFile) -> Result<Object, ObjectError> {
+fn parse(file: &ForeignFile, probe: &Probe) -> Result<Object, ObjectError> {
     let handle = file.file().map_err(|source| ObjectError::Read { what: "the file", offset: 0, source })?;
-    Object::parse(handle, file.size, &ssl::wanted())
+    Object::parse(handle, file.size, &probe.wanted())
 }

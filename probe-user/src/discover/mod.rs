@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::event::Library;
 use crate::patience;
 use crate::plan::{ObjectHooks, ObjectId, Plan, Skipped};
-use crate::probe::ssl::SslHooks;
+use crate::probe::{Found, Probe};
 use crate::rootfs::{Device, ForeignFile, Mapping, RealInode};
 use crate::target::Target;
 
@@ -41,8 +41,8 @@ const REST: Duration = Duration::from_mins(10);
 const REMEMBERED: usize = 1 << 16;
 
 /// Looks into processes, and remembers: no real file is parsed twice.
-#[derive(Default)]
 pub struct Discovery {
+    probe: Probe,
     /// Files without interest, by what their mappings show; a file may be shown in several ways. While a plan
     /// is made, all files: it is of one moment.
     shown: HashMap<(Device, u64, PathBuf), (Instant, Seen)>,
@@ -63,6 +63,24 @@ pub struct Discovery {
 }
 
 impl Discovery {
+    /// Knows nothing yet.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            shown: HashMap::new(),
+            known: Known::default(),
+            users: Users::default(),
+            free: VecDeque::new(),
+            next: 0,
+            objects: Vec::new(),
+            skipped: Vec::new(),
+            foreign: Vec::new(),
+            silent: HashSet::new(),
+            libcrypto: HashMap::new(),
+            unversioned: Vec::new(),
+        }
+    }
+
     /// The plan for a target.
     pub async fn plan(&mut self, target: &Target) -> Plan {
         for process in &target.processes {
@@ -93,6 +111,9 @@ impl Discovery {
 
     /// Looks at one file that a process has mapped. Returns the objects that are to be attached to.
     pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
+        if !self.probe.looks_into_files() {
+            return Vec::new();
+        }
         match self.mapping(pid, mapping, Keep::Foreign).await {
             Seen::Hooked(ids) => self.users.maps(pid, &ids),
             Seen::Foreign(_) => {}
@@ -146,6 +167,9 @@ impl Discovery {
     }
 
     async fn look(&mut self, pid: u32, keep: Keep) {
+        if !self.probe.looks_into_files() {
+            return;
+        }
         let mappings = match look::mappings(pid).await {
             Ok(mappings) => mappings,
             Err(why) => return self.skip(pid, "its mappings", why),
@@ -164,11 +188,7 @@ impl Discovery {
         if maps.is_empty() {
             let files = if foreign == 1 { "file" } else { "files" };
             let what = format!("{foreign} mapped {files}");
-            self.skip(
-                pid,
-                &what,
-                "no function such as SSL_read is exported or has a symbol there".to_owned(),
-            );
+            self.skip(pid, &what, self.probe.nothing_found().to_owned());
         }
     }
 
@@ -183,7 +203,7 @@ impl Discovery {
         if self.silent.contains(&mapping.device) {
             return Seen::Broken(patience::no_answer(), (0, 0));
         }
-        let seen = match look::file(pid, mapping, &self.known).await {
+        let seen = match look::file(pid, mapping, &self.known, &self.probe).await {
             Ok(Look::Known(seen)) => seen,
             Ok(Look::New(new)) => self.add(pid, *new),
             // Not remembered: the process may have ended in between, and others may map the file.
@@ -228,7 +248,7 @@ impl Discovery {
     fn looked(&mut self, pid: u32, file: Arc<ForeignFile>, looked: Looked) -> Seen {
         let changed = file.changed();
         match looked {
-            Looked::Tls(found) => self.hook(pid, file, *found),
+            Looked::Watched(found) => self.hook(pid, file, *found),
             Looked::Foreign(why) => {
                 let what = file_name(&file);
                 self.foreign.push(Skipped { pid: Some(pid), what, why });
@@ -238,27 +258,20 @@ impl Discovery {
         }
     }
 
-    fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: SslHooks) -> Seen {
-        let SslHooks { library: facts, mut hooks, skipped } = found;
+    fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> Seen {
+        let Found { library: facts, hooks, skipped } = found;
         let path = file_name(&file);
         for why in skipped {
             self.skip(pid, &path, why);
         }
         if hooks.is_empty() {
-            let why = "it has TLS functions, but none of them can be probed".to_owned();
-            return Seen::Broken(why, file.changed());
+            return Seen::Broken(self.probe.nothing_usable().to_owned(), file.changed());
         }
         let name = facts.name.unwrap_or_else(|| {
             file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
         });
-        let library =
-            Library { name, path, implementation: facts.implementation, version: facts.version };
+        let library = Library { name, path, implementation: facts.implementation, version: facts.version };
         let sites = self.number(u32::try_from(hooks.len()).unwrap_or(u32::MAX));
-        for (hook, site) in hooks.iter_mut().zip(sites.clone()) {
-            if let Some(shape) = &mut hook.shape {
-                shape.site = site;
-            }
-        }
         let library = Arc::new(library);
         let id = self.users.add(Arc::clone(&file), sites.clone(), pid);
         if let (None, Some(version_in)) = (&library.version, facts.version_in) {
@@ -317,7 +330,7 @@ mod tests {
         let own = std::process::id();
         let mappings = rootfs::executable_mappings(own).unwrap();
         let first = mappings.first().unwrap();
-        let mut discovery = Discovery::default();
+        let mut discovery = Discovery::new(Probe::Ssl);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let gone = discovery.mapping(u32::MAX, first, Keep::Everything).await;
@@ -329,7 +342,7 @@ mod tests {
 
     #[test]
     fn numbers_of_hooks_are_used_again() {
-        let mut discovery = Discovery::default();
+        let mut discovery = Discovery::new(Probe::Ssl);
         let (first, second) = (discovery.number(3), discovery.number(2));
         assert_eq!((first.clone(), second), (0..3, 3..5));
         discovery.free.push_back((Instant::now(), first.clone()));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::check::Check;
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer};
-use crate::probe::ssl::{self, SslHooks};
+use crate::probe::{Found, ssl};
 use crate::rootfs::{self, Device, ForeignFile, Mapping, MapsError};
 
 /// Files that are named in one answer, at the most.
@@ -44,7 +44,7 @@ enum Seen {
     /// Nothing of TLS is in it.
     Plain,
     /// It has functions of TLS.
-    Tls(SslHooks),
+    Tls(Found),
 }
 
 impl Walk {
@@ -124,7 +124,7 @@ fn summary(files: &[(&Path, Arc<Seen>)]) -> Vec<Check> {
     });
     let open = files.len() - closed.0;
     let parsed = open - unparsed.0;
-    let tls: Vec<(&Path, &SslHooks)> = files
+    let tls: Vec<(&Path, &Found)> = files
         .iter()
         .filter_map(|(path, seen)| match &**seen {
             Seen::Tls(hooks) => Some((*path, hooks)),
@@ -174,7 +174,7 @@ fn step(
     }
 }
 
-fn functions(tls: &[(&Path, &SslHooks)], files: &[(&Path, Arc<Seen>)]) -> Check {
+fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<Seen>)]) -> Check {
     const NAME: &str = "TLS functions";
     if !tls.is_empty() {
         let names: Vec<String> = tls.iter().map(|(path, _)| path.display().to_string()).collect();
@@ -194,12 +194,12 @@ fn functions(tls: &[(&Path, &SslHooks)], files: &[(&Path, Arc<Seen>)]) -> Check 
     Check::no(NAME, found, next)
 }
 
-fn sites(tls: &[(&Path, &SslHooks)]) -> Check {
+fn sites(tls: &[(&Path, &Found)]) -> Check {
     const NAME: &str = "places for probes";
     let mut internal = 0;
     let mut public = 0;
     for hook in tls.iter().flat_map(|(_, found)| &found.hooks) {
-        match hook.serves.contains(&hook.function.as_str()) {
+        match hook.serves.contains(&hook.function) {
             true => public += 1,
             false if !hook.serves.is_empty() => internal += 1,
             false => {}
@@ -263,7 +263,7 @@ mod tests {
         check(&[("/a", closed())], &[(opened, No)]);
         check(&[("/a", closed()), ("/b", Seen::Plain)], &[(opened, Warn), (parsed, Ok), (functions, No)]);
         check(&[("/a", Seen::Foreign("not ELF".into()))], &[(opened, Ok), (parsed, No)]);
-        let none = SslHooks { skipped: vec!["SSL_read: why".into()], ..SslHooks::default() };
+        let none = Found { skipped: vec!["SSL_read: why".into()], ..Found::default() };
         let expected = [(opened, Ok), (parsed, Ok), (functions, Ok), ("places for probes", No)];
         check(&[("/a", Seen::Tls(none))], &expected);
     }

@@ -179,13 +179,9 @@ fn functions(hooks: &[Hook]) -> Vec<Function> {
     let moving = hooks.iter().filter(|hook| hook.program == Program::Call);
     let named = moving.flat_map(|hook| {
         hook.serves.iter().map(|name| Function {
-            name: (*name).to_owned(),
+            name: name.clone(),
             probed: hook.function.clone(),
-            place: if hook.serves.contains(&hook.function.as_str()) {
-                Place::Public
-            } else {
-                Place::Internal
-            },
+            place: if hook.serves.contains(&hook.function) { Place::Public } else { Place::Internal },
         })
     });
     named.collect::<BTreeSet<_>>().into_iter().collect()
@@ -199,6 +195,7 @@ mod tests {
     use crate::discover::Discovery;
     use crate::object::FileOffset;
     use crate::plan::ObjectId;
+    use crate::probe::Probe;
     use crate::rootfs::ways;
     use crate::sink::Colour;
 
@@ -217,9 +214,9 @@ mod tests {
         Hook {
             program: Program::Call,
             function: function.to_owned(),
-            serves: serves.to_vec(),
+            serves: serves.iter().map(|name| (*name).to_owned()).collect(),
             offset: FileOffset(16),
-            shape: None,
+            arguments: 0,
             callers: Vec::new(),
         }
     }
@@ -304,7 +301,7 @@ mod tests {
         let own = std::process::id();
         let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let plan = runtime.block_on(Discovery::default().plan(&target));
+        let plan = runtime.block_on(Discovery::new(Probe::Ssl).plan(&target));
         let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, Step::of(skipped))).collect();
         assert_eq!(steps, [(Some(own), Step::Process), (Some(u32::MAX), Step::Mappings)]);
         assert_eq!(Step::of(&skipped(1, "/lib/x", "broken")), Step::File);

@@ -18,10 +18,10 @@ pub(super) struct Function {
 }
 
 impl Function {
-    /// For the kernel; the plan sets the site.
+    /// For the kernel.
     pub(super) const fn shape(&self) -> CallShape {
         let &Self { name: _, handle, buffer, length, direction } = self;
-        CallShape { handle, buffer, length, direction, site: 0 }
+        CallShape { handle, buffer, length, direction }
     }
 }
 

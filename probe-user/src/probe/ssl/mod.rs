@@ -11,39 +11,16 @@ pub mod version;
 
 use crate::object::{FileOffset, Object, ObjectError, Symbol, VirtAddr, Wanted, code, with_causes};
 use crate::plan::{Hook, Program};
+use crate::probe::{Facts, Found, Nothing};
 
 use internal::{PROLOGUE, Shared};
 use libraries::{Function, ROWS, Row};
 
-/// What is known of the library in an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// Its soname.
-    pub name: Option<String>,
-    /// `OpenSSL`, …; without a version when only the symbols tell.
-    pub implementation: Option<String>,
-    /// `3.0.19`; OpenSSL's is often in libcrypto only: see [`version::find`].
-    pub version: Option<String>,
-    /// The library that it is linked against and that may know the version, such as `libcrypto.so.3`
-    /// (a soname); none when the version is known, or nothing else can know it.
-    pub version_in: Option<String>,
-}
-
-/// What to hook in an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SslHooks {
-    /// The library.
-    pub library: Facts,
-    /// In the order of their offsets.
-    pub hooks: Vec<Hook>,
-    /// Functions that cannot be hooked, with the reason.
-    pub skipped: Vec<String>,
-}
-
-/// The object defines no function of a TLS library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no function of a known TLS library is defined in it (by .dynsym and .symtab)")]
-pub struct NotTls;
+/// What to do about a target that has nothing to attach to.
+pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
+     libraries are recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have \
+     symbols of; run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
+     ends and what to do.";
 
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].
 pub fn wanted() -> Wanted {
@@ -53,8 +30,8 @@ pub fn wanted() -> Wanted {
 }
 
 /// The hooks of an object that was parsed with [`wanted`].
-pub fn hooks(object: &Object) -> Result<SslHooks, NotTls> {
-    let mut found = SslHooks::default();
+pub fn hooks(object: &Object) -> Result<Found, Nothing> {
+    let mut found = Found::default();
     let mut any = false;
     for row in ROWS {
         if row.functions.iter().any(|function| !object.functions(function.name).is_empty()) {
@@ -63,7 +40,7 @@ pub fn hooks(object: &Object) -> Result<SslHooks, NotTls> {
         }
     }
     if !any {
-        return Err(NotTls);
+        return Err(Nothing::Ssl);
     }
     found.hooks.sort_by_key(|hook| hook.offset);
     let (implementation, version) = version::find(object).map_or_else(
@@ -80,7 +57,7 @@ pub fn hooks(object: &Object) -> Result<SslHooks, NotTls> {
     Ok(found)
 }
 
-fn add_row(object: &Object, row: &Row, found: &mut SslHooks) {
+fn add_row(object: &Object, row: &Row, found: &mut Found) {
     let mut shared = Vec::new();
     for internal in row.internals {
         match internal::find(object, row, internal) {
@@ -105,15 +82,15 @@ fn shared_hook(shared: &Shared) -> Hook {
     Hook {
         program: Program::Call,
         function: shared.name.to_owned(),
-        serves: shared.serves.iter().copied().collect(),
+        serves: shared.serves.iter().map(|name| (*name).to_owned()).collect(),
         offset: shared.offset,
-        shape: Some(shared.forwarder.shape()),
+        arguments: shared.forwarder.shape().pack(),
         callers: shared.callers.clone(),
     }
 }
 
 /// Hooks all functions of one name; `moves` is none for one that opens a connection.
-fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, found: &mut SslHooks) {
+fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, found: &mut Found) {
     for symbol in object.functions(name) {
         match place(object, *symbol) {
             // Two names of one function: the linker folded equal code.
@@ -123,9 +100,9 @@ fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, fou
             Ok(offset) => found.hooks.push(Hook {
                 program: if moves.is_some() { Program::Call } else { Program::Open },
                 function: name.to_owned(),
-                serves: moves.iter().map(|function| function.name).collect(),
+                serves: moves.iter().map(|function| function.name.to_owned()).collect(),
                 offset,
-                shape: moves.map(Function::shape),
+                arguments: moves.map_or(0, |function| function.shape().pack()),
                 callers: Vec::new(),
             }),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
