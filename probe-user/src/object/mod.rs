@@ -14,6 +14,7 @@ use std::fs::File;
 
 use serde::Serialize;
 
+mod body;
 pub mod code;
 pub mod demangle;
 mod dynamic;
@@ -26,6 +27,7 @@ mod index;
 mod index_tests;
 mod names;
 mod note;
+mod place;
 mod read;
 mod relocation;
 mod rodata;
@@ -35,11 +37,13 @@ mod symbol;
 #[cfg(test)]
 mod tests;
 
+pub use body::Unclear;
 pub use demangle::Language;
 pub use error::ObjectError;
 pub(crate) use error::with_causes;
 pub use index::{Binding, Found, Index};
 pub use names::Name;
+pub use place::{NoPlace, NoReturn, Returns};
 pub use rodata::Hit;
 pub use select::{Function, FunctionName, Kind};
 pub use symbol::{Symbol, Wanted};
