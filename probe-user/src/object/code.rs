@@ -175,7 +175,11 @@ pub(super) fn inside(code: &[u8], address: VirtAddr, target: VirtAddr) -> bool {
 }
 
 /// Whether one of the registers, or a part of it, is or may be written.
-fn writes(factory: &mut InstructionInfoFactory, instruction: &Instruction, registers: &[Register]) -> bool {
+pub(super) fn writes(
+    factory: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    registers: &[Register],
+) -> bool {
     factory.info(instruction).used_registers().iter().any(|used| {
         let written = !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
         written && registers.contains(&used.register().full_register())

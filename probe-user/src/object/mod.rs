@@ -21,6 +21,7 @@ mod dynamic;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod go;
 mod header;
 mod index;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use body::Unclear;
 pub use demangle::Language;
 pub use error::ObjectError;
 pub(crate) use error::with_causes;
+pub use go::{Go, GoAbi, GoError, GoVersion};
 pub use index::{Binding, Found, Index};
 pub use names::Name;
 pub use place::{NoPlace, NoReturn, Returns};
@@ -73,6 +75,8 @@ pub struct Object {
     is_program: bool,
     /// The symbol tables, the loader's first.
     tables: Vec<symbol::Table>,
+    /// The loader's relocations, without those of the PLT.
+    relocations: Option<Extent>,
     build_id: Option<String>,
     symbols: BTreeMap<String, Vec<Symbol>>,
     /// Slots of the global offset table that the loader fills with a wanted function of this object.
@@ -121,6 +125,7 @@ impl Object {
             entry: header.entry(),
             is_program: header.is_fixed() || dynamic.is_pie || looks_started,
             tables,
+            relocations: dynamic.relocations,
             soname: dynamic.soname,
             needed: dynamic.needed,
             symbols: found.into_symbols(),

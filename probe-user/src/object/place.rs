@@ -5,6 +5,7 @@
 
 use super::body::{Body, Unclear, exact_site};
 use super::code::{NoSite, Site, probe_site};
+use super::go::after_stack_check;
 use super::index::Index;
 use super::select::{Function, Kind};
 use super::{FileOffset, Found, Language, Object, ObjectError, VirtAddr};
@@ -114,11 +115,17 @@ pub struct Returns {
 }
 
 impl Object {
-    /// The place of a probe at the entry of a function: moved past what the kernel does not handle, and
-    /// fit for a return probe where [`Object::return_probe`] allows one.
+    /// The place of a probe at the entry of a function: in Go behind the check of the stack's size, which begins
+    /// the function again; otherwise moved past what the kernel does not handle, and fit for a return probe where [`Object::return_probe`] allows one.
     pub fn site(&self, function: &Function) -> Result<(FileOffset, Site), NoPlace> {
         if function.kind == Kind::Resolver {
             return Err(NoPlace::Resolver);
+        }
+        if function.language == Language::Go {
+            let code = self.body(function.address, function.size)?;
+            if let Some(site) = after_stack_check(&code, function.address) {
+                return Ok((self.place(function.address, site.offset)?, site));
+            }
         }
         self.entry_site(function.address, function.size)
     }
