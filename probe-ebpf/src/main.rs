@@ -42,6 +42,24 @@ fn open_return(ctx: RetProbeContext) -> u32 {
 }
 
 #[uprobe]
+fn open_enter(ctx: ProbeContext) -> u32 {
+    call::open_first(&ctx);
+    0
+}
+
+#[uretprobe]
+fn open_behind_return(ctx: RetProbeContext) -> u32 {
+    call::opened_behind_first(&ctx);
+    0
+}
+
+#[uprobe]
+fn close_enter(ctx: ProbeContext) -> u32 {
+    call::close_first(&ctx);
+    0
+}
+
+#[uprobe]
 fn function_enter(ctx: ProbeContext) -> u32 {
     function::enter(&ctx);
     0

@@ -30,6 +30,8 @@ pub(super) struct Dynamic {
     pub symbols: Option<Table>,
     /// The relocations of the PLT.
     pub plt: Option<Extent>,
+    /// The other relocations.
+    pub relocations: Option<Extent>,
 }
 
 #[derive(Default)]
@@ -41,6 +43,8 @@ struct Entries {
     gnu_hash: Option<u64>,
     plt: Option<u64>,
     plt_size: u64,
+    rela: Option<u64>,
+    rela_size: u64,
     soname: Option<u64>,
     needed: Vec<u64>,
     flags: u64,
@@ -56,7 +60,11 @@ impl Dynamic {
         let entries = Entries::new(&bytes);
         let strings = entries.strings.and_then(|address| segments.from(address));
         let Some(strings) = strings.map(|rest| rest.head(entries.strings_size)) else {
-            return Ok(Self { is_pie: entries.is_pie(), ..Self::default() });
+            return Ok(Self {
+                is_pie: entries.is_pie(),
+                relocations: entries.relocations(segments),
+                ..Self::default()
+            });
         };
         let name = |offset: &u64| string(reader, strings.tail(*offset).head(MAX_NAME));
         let symbols = match entries.symbols.and_then(|address| segments.from(address)) {
@@ -69,6 +77,7 @@ impl Dynamic {
         };
         Ok(Self {
             is_pie: entries.is_pie(),
+            relocations: entries.relocations(segments),
             soname: entries.soname.as_ref().map(name).transpose()?.flatten(),
             needed: entries
                 .needed
@@ -102,6 +111,8 @@ impl Entries {
                 elf::DT_JMPREL => entries.plt = Some(value),
                 elf::DT_PLTRELSZ => entries.plt_size = value,
                 elf::DT_PLTREL => plt_is_rela = i64::try_from(value) == Ok(elf::DT_RELA),
+                elf::DT_RELA => entries.rela = Some(value),
+                elf::DT_RELASZ => entries.rela_size = value,
                 elf::DT_SONAME => entries.soname = Some(value),
                 elf::DT_FLAGS_1 => entries.flags = value,
                 elf::DT_NEEDED => entries.needed.push(value),
@@ -114,6 +125,10 @@ impl Entries {
 
     fn is_pie(&self) -> bool {
         self.flags & DF_1_PIE != 0
+    }
+
+    fn relocations(&self, segments: &Segments) -> Option<Extent> {
+        self.rela.and_then(|address| segments.from(address)).map(|rest| rest.head(self.rela_size))
     }
 
     /// Number of dynamic symbols: nothing says it directly, the hash tables imply it. None when there

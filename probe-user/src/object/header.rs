@@ -154,9 +154,11 @@ impl Segments {
         self.loads.iter().filter(|load| load.flags & elf::PF_X != 0)
     }
 
-    /// All segments that have bytes in the file.
-    pub(super) fn loads(&self) -> &[Segment] {
-        &self.loads
+    /// All segments, those without code first.
+    pub(super) fn data_first(&self) -> Vec<&Segment> {
+        let mut loads: Vec<_> = self.loads.iter().collect();
+        loads.sort_by_key(|load| load.flags & elf::PF_X);
+        loads
     }
 
     /// From the file's byte of an address to the end of its segment.

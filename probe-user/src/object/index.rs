@@ -10,6 +10,7 @@ use object::elf::{self, Sym64};
 use object::pod;
 use serde::Serialize;
 
+use super::go::{Go, GoError};
 use super::header::Segments;
 use super::names::{Origin, Strings};
 use super::read::Reader;
@@ -46,7 +47,18 @@ pub(super) struct Entry {
     /// Number of its source.
     pub source: u8,
     pub binding: Binding,
-    pub is_resolver: bool,
+    pub form: Form,
+}
+
+/// What the table says of a function beside its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Nothing.
+    Plain,
+    /// It is the resolver of an IFUNC.
+    Resolver,
+    /// It is written in Go's assembler.
+    Assembler,
 }
 
 /// A function at an address.
@@ -69,6 +81,7 @@ pub struct Index {
     pub(super) entries: Vec<Entry>,
     pub(super) sources: Vec<Strings>,
     notes: Vec<String>,
+    go: Option<Go>,
     /// First address and end of the segments of code.
     segments: Vec<(u64, u64)>,
 }
@@ -87,6 +100,9 @@ impl Object {
                 index.entries.truncate(before);
                 index.notes.push(format!("{} not used: {}", table.name(), with_causes(&error)));
             }
+        }
+        if let Err(error) = index.add_go(self) {
+            index.notes.push(format!("Go's table of functions not used: {}", with_causes(&error)));
         }
         index.entries.sort_unstable_by_key(|entry| (entry.address, entry.source, entry.name));
         Ok(index)
@@ -107,6 +123,11 @@ impl Index {
     /// What could not be read, with the reason.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The Go in the object.
+    pub fn go(&self) -> Option<&Go> {
+        self.go.as_ref()
     }
 
     /// The function that has `address` inside.
@@ -136,13 +157,42 @@ impl Index {
         let end = self.segments.iter().find(|(begin, end)| (*begin..*end).contains(&address.0));
         let space = end.map_or(0, |(_, end)| end - address.0);
         // The first names suffice: thousands of aliases are a hostile file's.
-        let size = here.iter().take(MAX_BACK).map(|entry| entry.size).max().unwrap_or(0);
-        if size > 0 {
+        let largest = |is_go: bool| {
+            let of = here.iter().take(MAX_BACK).filter(|entry| self.is_go(entry) == is_go);
+            of.map(|entry| entry.size).max().filter(|size| *size > 0)
+        };
+        // Go's table has padding in its sizes.
+        if let Some(size) = largest(false).or_else(|| largest(true)) {
             return (u64::from(size).min(space), true);
         }
         let next = self.entries.partition_point(|entry| entry.address <= address.0);
         let next = self.entries.get(next).map(|entry| entry.address - address.0);
         (next.map_or(space, |next| next.min(space)), false)
+    }
+
+    /// Whether an entry is of Go's table.
+    pub(super) fn is_go(&self, entry: &Entry) -> bool {
+        self.sources.get(usize::from(entry.source)).is_some_and(|strings| strings.origin == Origin::Go)
+    }
+
+    fn add_go(&mut self, object: &Object) -> Result<(), GoError> {
+        let Some(go) = object.go()? else { return Ok(()) };
+        let functions = go.functions(object)?;
+        let source = self.source(Strings { extent: go.names(), origin: Origin::Go })?;
+        let space = MAX_FUNCTIONS.saturating_sub(self.entries.len());
+        let is_code = |address| self.segments.iter().any(|(begin, end)| (*begin..*end).contains(&address));
+        let entries =
+            functions.into_iter().filter(|function| is_code(function.address)).map(|function| Entry {
+                address: function.address,
+                size: function.size,
+                name: function.name,
+                source,
+                binding: Binding::Global,
+                form: if function.is_assembler { Form::Assembler } else { Form::Plain },
+            });
+        self.entries.extend(entries.take(space));
+        self.go = Some(go);
+        Ok(())
     }
 
     fn add_table(&mut self, reader: &Reader, segments: &Segments, table: &Table) -> Result<(), ObjectError> {
@@ -169,7 +219,7 @@ impl Index {
                     pod::slice_from_bytes::<Sym64<LE>>(chunk, chunk.len() / SIZE).unwrap_or_default();
                 for symbol in list {
                     let address = VirtAddr(symbol.st_value.get(LE));
-                    let Some(is_resolver) = function_kind(symbol) else { continue };
+                    let Some(form) = form(symbol) else { continue };
                     if !code.iter().any(|load| load.offset_of(address).is_some()) {
                         continue;
                     }
@@ -182,7 +232,7 @@ impl Index {
                         name: symbol.st_name.get(LE),
                         source,
                         binding: binding(symbol),
-                        is_resolver,
+                        form,
                     });
                 }
                 ControlFlow::Continue(())
@@ -206,14 +256,14 @@ fn too_many() -> ObjectError {
     ObjectError::TooLarge { what: "the list of functions", found: limit + 1, limit }
 }
 
-/// Whether a function that is defined here is a resolver (an IFUNC); none for what is no function.
-fn function_kind(symbol: &Sym64<LE>) -> Option<bool> {
+/// What a symbol is; none for what is no function, or none of this object.
+fn form(symbol: &Sym64<LE>) -> Option<Form> {
     if symbol.st_shndx.get(LE) == elf::SHN_UNDEF {
         return None;
     }
     match symbol.st_type() {
-        elf::STT_FUNC => Some(false),
-        elf::STT_GNU_IFUNC => Some(true),
+        elf::STT_FUNC => Some(Form::Plain),
+        elf::STT_GNU_IFUNC => Some(Form::Resolver),
         _ => None,
     }
 }

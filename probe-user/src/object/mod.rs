@@ -14,18 +14,21 @@ use std::fs::File;
 
 use serde::Serialize;
 
+mod body;
 pub mod code;
 pub mod demangle;
 mod dynamic;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod go;
 mod header;
 mod index;
 #[cfg(test)]
 mod index_tests;
 mod names;
 mod note;
+mod place;
 mod read;
 mod relocation;
 mod rodata;
@@ -35,11 +38,14 @@ mod symbol;
 #[cfg(test)]
 mod tests;
 
+pub use body::Unclear;
 pub use demangle::Language;
 pub use error::ObjectError;
 pub(crate) use error::with_causes;
+pub use go::{Go, GoAbi, GoError, GoVersion};
 pub use index::{Binding, Found, Index};
 pub use names::Name;
+pub use place::{NoPlace, NoReturn, Returns};
 pub use rodata::Hit;
 pub use select::{Function, FunctionName, Kind};
 pub use symbol::{Symbol, Wanted};
@@ -69,6 +75,8 @@ pub struct Object {
     is_program: bool,
     /// The symbol tables, the loader's first.
     tables: Vec<symbol::Table>,
+    /// The loader's relocations, without those of the PLT.
+    relocations: Option<Extent>,
     build_id: Option<String>,
     symbols: BTreeMap<String, Vec<Symbol>>,
     /// Slots of the global offset table that the loader fills with a wanted function of this object.
@@ -117,6 +125,7 @@ impl Object {
             entry: header.entry(),
             is_program: header.is_fixed() || dynamic.is_pie || looks_started,
             tables,
+            relocations: dynamic.relocations,
             soname: dynamic.soname,
             needed: dynamic.needed,
             symbols: found.into_symbols(),

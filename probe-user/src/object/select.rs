@@ -10,7 +10,8 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use super::demangle::Language;
-use super::index::{Binding, Entry, Index};
+use super::go::{Go, GoAbi};
+use super::index::{Binding, Entry, Form, Index};
 use super::names::Name;
 use super::{Object, ObjectError, VirtAddr};
 
@@ -60,6 +61,8 @@ pub struct Function {
     pub kind: Kind,
     /// What it was written in, as far as it can be told.
     pub language: Language,
+    /// How it gets its arguments; none if it is not Go.
+    pub go_abi: Option<GoAbi>,
     /// All of its names: those that were asked for first, then the best known ones.
     pub names: Vec<FunctionName>,
 }
@@ -174,21 +177,24 @@ impl Index {
         others.truncate(MAX_ALIASES);
         let names: Vec<_> = asked.into_iter().chain(others.into_iter().map(|(_, name)| name)).collect();
         let (size, is_sized) = self.size(address);
-        let kind = if entries.iter().any(|entry| entry.is_resolver) {
+        let kind = if entries.iter().any(|entry| entry.form == Form::Resolver) {
             Kind::Resolver
         } else if !names.is_empty() && names.iter().all(|name| is_fragment(&name.raw)) {
             Kind::Fragment
         } else {
             Kind::Body
         };
+        // Go's table is sure; a mangled name is surer than a plain one.
+        let language = languages.into_iter().max().unwrap_or(Language::C);
+        let is_go = language == Language::Go;
         Function {
             address,
+            go_abi: self.go().filter(|_| is_go).map(|go| go_abi(go, entries, &names)),
             size,
             is_sized,
             binding: entries.iter().map(|entry| entry.binding).max().unwrap_or(Binding::Local),
             kind,
-            // Go's table is sure; a mangled name is surer than a plain one.
-            language: languages.into_iter().max().unwrap_or(Language::C),
+            language,
             names,
         }
     }
@@ -199,6 +205,19 @@ fn rank(entry: &Entry, name: &Name<'_>) -> (Reverse<Binding>, usize, usize) {
     let underscores = name.raw().len() - name.raw().trim_start_matches('_').len();
     let underscores = if name.demangled().is_some() { 0 } else { underscores };
     (Reverse(entry.binding), underscores, name.raw().len())
+}
+
+/// Assembler may get its arguments either way: the linker marks the name of what gets them on the stack, which
+/// only `.symtab` has.
+fn go_abi(go: &Go, entries: &[Entry], names: &[FunctionName]) -> GoAbi {
+    let is_assembler = entries.iter().any(|entry| entry.form == Form::Assembler);
+    if names.iter().any(|name| name.raw.ends_with(".abi0")) {
+        GoAbi::Stack
+    } else if is_assembler {
+        GoAbi::Unknown
+    } else {
+        go.abi()
+    }
 }
 
 /// GCC's and LLVM's name for the cold part of a function.

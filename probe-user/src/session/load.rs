@@ -85,7 +85,9 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         .load(PROGRAMS)
         .map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => &["call_enter", "call_return", "open_return"],
+        Probe::Ssl => {
+            &["call_enter", "call_return", "open_return", "open_enter", "open_behind_return", "close_enter"]
+        }
         Probe::Uprobe(_) => &["function_enter", "function_return", "function_leave"],
     };
     for &name in uprobes {

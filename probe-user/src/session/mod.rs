@@ -241,6 +241,9 @@ impl Session {
             Program::Function => &["function_enter"],
             Program::FunctionAndReturn => &["function_return", "function_enter"],
             Program::FunctionEnd => &["function_leave"],
+            Program::OpenFirst => &["open_enter"],
+            Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
+            Program::Close => &["close_enter"],
         };
         let arguments = match &hook.reading {
             Some(reading) => self.functions.number(&reading.spec)?,
