@@ -44,7 +44,8 @@ pub const ATTEMPT_BYTES: usize = 24 * 1024;
 pub struct Execution {
     /// When it was executed, in nanoseconds of `CLOCK_BOOTTIME`; 0: before it was watched.
     pub time: u64,
-    /// The process that executed it, in the initial PID namespace; 0: not known.
+    /// The process that executed it, in the initial PID namespace; without a time, one that ran it before it was
+    /// watched; 0: not known.
     pub pid: u32,
     /// Zero.
     pub reserved: u32,

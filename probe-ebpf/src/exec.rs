@@ -50,7 +50,8 @@ pub fn forked(ctx: &TracePointContext) -> Option<()> {
     let child: u32 = mem::field(ctx, mem::constant(&NEWTASK_PID))?;
     let current = Current::any();
     let header = emit::header(KIND_FORKED, current);
-    let execution = lineage(current.pid()).map_or(NO_EXECUTION, |own| own.execution);
+    let before = Execution { time: 0, pid: current.pid(), reserved: 0 };
+    let execution = lineage(current.pid()).map_or(before, |own| own.execution);
     let parent = Parent { execution, pid: current.pid(), reserved: 0, comm: header.comm };
     LINEAGE.insert(child, Lineage { parent, execution, since: header.time }, 0).ok();
     if wanted(WANT_FORKS) && Current::in_scope().is_some() {

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::follow::{Follower, Found, MappedAt, News};
 use crate::discover::Discovery;
 use crate::pipeline::TaskEvent;
+use crate::probe::Probe;
 use crate::rootfs::{Device, Mapping, Range};
 use crate::session::{self, Mapped, Mappings, Session, SessionError};
 use crate::target::proc::Proc;
@@ -38,6 +39,10 @@ pub(super) enum Occurrence {
 pub(super) struct Watch {
     target: Target,
     follower: Follower,
+    /// Whether what processes map is looked into.
+    looks: bool,
+    /// Processes that have come into scope since these were taken last.
+    entered: Vec<u32>,
     mappings: Option<Mappings>,
     sockets: Vec<RuntimeSocket>,
     asked: Option<JoinHandle<Listing>>,
@@ -50,6 +55,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Goes on from what was found.
     pub(super) fn new(
+        probe: &Probe,
         target: Target,
         discovery: Discovery,
         mappings: Option<Mappings>,
@@ -58,6 +64,8 @@ impl Watch {
         Self {
             target,
             follower: Follower::start(discovery),
+            looks: probe.looks_into_files(),
+            entered: Vec::new(),
             mappings,
             sockets,
             asked: None,
@@ -90,6 +98,11 @@ impl Watch {
         std::mem::take(&mut self.ended)
     }
 
+    /// Processes that have come into scope since this was asked last.
+    pub(super) fn take_entered(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.entered)
+    }
+
     /// The next occurrence. Cancel safe.
     pub(super) async fn next(&mut self) -> Occurrence {
         let Self { follower, mappings, asked, .. } = self;
@@ -115,6 +128,7 @@ impl Watch {
                         self.tell(News::Mapped(pid, mapping, at));
                     }
                 }
+                session::Mapping::Executes { .. } => {}
                 session::Mapping::Lost(_) => self.follower.distrust(),
             }
         }
@@ -132,7 +146,7 @@ impl Watch {
             let change = match event {
                 TaskEvent::Executed { pid, .. } => {
                     let change = self.target.executed(pid);
-                    if self.target.covers(pid) || session.follows(pid) {
+                    if self.looks && (self.target.covers(pid) || session.follows(pid)) {
                         self.tell(News::Process(pid));
                     }
                     change
@@ -185,13 +199,16 @@ impl Watch {
             }
         }
         for process in processes {
+            self.entered.push(process.pid);
             self.tell(News::Process(process.pid));
         }
     }
 
     /// When there is no room, everything is looked at later.
     fn tell(&mut self, news: News) {
-        drop(self.follower.tell(news));
+        if self.looks {
+            drop(self.follower.tell(news));
+        }
     }
 }
 
