@@ -10,8 +10,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+mod exec;
 mod shape;
 
+pub use exec::*;
 pub use shape::{CallShape, Direction, Length, arguments, cookie, site};
 
 /// Payload bytes of one [`Call`] record at the most. One TLS record holds at most 16 KiB of plaintext

@@ -3,6 +3,8 @@
 //! Field names follow the OpenTelemetry semantic conventions where one exists, nested at the dots.
 //! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
 
+mod exec;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
 use serde::Serialize;
+
+pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
 pub const SCHEMA: u32 = 1;
@@ -250,9 +254,11 @@ pub struct Summary {
     pub end: End,
     /// Calls reported.
     pub calls: u64,
+    /// Programs reported; none when executions are not watched.
+    pub executions: Option<u64>,
     /// Payload bytes reported.
     pub bytes: u64,
-    /// Calls that were cut by a limit.
+    /// Calls and programs that were cut by a limit.
     pub truncated: u64,
     /// Everything that was lost, by the way in which it was; ways without a loss may be left out.
     pub lost: Vec<(Loss, LossCount)>,
@@ -276,6 +282,14 @@ impl Summary {
 pub enum Record<'a> {
     /// A call.
     Ssl(Ssl<'a>),
+    /// A program was executed.
+    Exec(Exec<'a>),
+    /// A program could not be executed.
+    ExecFailed(ExecFailed<'a>),
+    /// A process has ended.
+    Exit(Exit<'a>),
+    /// A process has made another.
+    Fork(Fork<'a>),
     /// A loss.
     Lost(Lost),
     /// The end.

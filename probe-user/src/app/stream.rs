@@ -50,6 +50,8 @@ pub(super) struct Stream<'a> {
     pipeline: Pipeline<Facts>,
     watch: Watch,
     verbosity: Verbosity,
+    /// Processes whose programs are told first.
+    seeds: Vec<u32>,
     proc: Proc,
     /// When the ring was drained last.
     drained: Instant,
@@ -69,6 +71,7 @@ impl<'a> Stream<'a> {
         pipeline: Pipeline<Facts>,
         watch: Watch,
         verbosity: Verbosity,
+        seeds: Vec<u32>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -76,6 +79,7 @@ impl<'a> Stream<'a> {
             pipeline,
             watch,
             verbosity,
+            seeds,
             proc: Proc::default(),
             drained: now,
             housekeeping: now,
@@ -89,6 +93,10 @@ impl<'a> Stream<'a> {
     /// Streams until the end, and reports it.
     pub(super) async fn run(mut self, endings: &mut Endings) -> Result<Summary, StreamError> {
         self.watch.catch_up(self.session);
+        let seeds = std::mem::take(&mut self.seeds);
+        if let Some(end) = self.existing(seeds)? {
+            return self.finish(end);
+        }
         loop {
             let end = tokio::select! {
                 biased;
@@ -119,9 +127,29 @@ impl<'a> Stream<'a> {
                     self.session.detach(object);
                 }
             }
+            Occurrence::Mapped(events) if self.pipeline.has_executions() => {
+                self.pipeline.origins_mut().mapped(&events);
+            }
             Occurrence::Mapped(events) => self.watch.mapped(events, self.session),
             Occurrence::Listed(listing) => self.watch.listed(&listing, self.session),
         }
+    }
+
+    /// Tells what processes run that was not told yet, where that is watched. Tells why to end, if there is a reason.
+    fn existing(&mut self, pids: Vec<u32>) -> Result<Option<End>, StreamError> {
+        if !self.pipeline.has_executions() {
+            return Ok(None);
+        }
+        for pid in pids {
+            let lineage = self.session.lineage(pid);
+            match self.pipeline.existing(pid, &lineage) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(Some(End::OutputClosed));
+                }
+                other => other?,
+            }
+        }
+        Ok(self.pipeline.is_complete().then_some(End::Count))
     }
 
     fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
@@ -182,6 +210,10 @@ impl<'a> Stream<'a> {
         let events = self.pipeline.take_task_events();
         self.watch.tasks(events, self.session);
         self.watch.look_after(now, self.session);
+        let entered = self.watch.take_entered();
+        if let Some(end) = self.existing(entered)? {
+            return Ok(Some(end));
+        }
         if now.duration_since(self.housekeeping) < HOUSEKEEPING {
             return Ok(None);
         }

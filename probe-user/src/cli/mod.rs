@@ -15,6 +15,7 @@ use crate::probe::Probe;
 use crate::sink;
 use crate::target::Selector;
 
+mod exec;
 mod explain;
 mod ssl;
 mod target;
@@ -140,6 +141,8 @@ command's own, 128 + its signal, 126 when it cannot be executed, 127 when it is 
 enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<ssl::SslArgs>),
+    /// Show the programs that are executed
+    Exec(Box<exec::ExecArgs>),
     /// List the processes that use TLS, and whether ctrace would see what they say
     Ps(Box<explain::PsArgs>),
     /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
@@ -168,6 +171,7 @@ pub fn parse() -> Invocation {
     };
     let request = match cli.command {
         Command::Ssl(args) => Request::Trace(Box::new(args.trace())),
+        Command::Exec(args) => Request::Trace(Box::new(args.trace())),
         Command::Ps(args) => explain(args.question()),
         Command::Inspect(args) => explain(args.question()),
         Command::Doctor(args) => explain(args.question()),

@@ -12,18 +12,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, Header, Loss, LossCount};
+use probe_common::{Call, Header, Lineage, Loss, LossCount};
 
 use crate::decode::{Wire, decode};
 use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::probe::exec::Environment;
 use crate::sink::Sink;
+use crate::target::program::{Given, Running};
 
 mod clock;
+mod exec;
 mod join;
 mod report;
 mod task;
 
 pub use clock::Clock;
+use exec::Execs;
 use join::Join;
 use report::Report;
 pub use task::TaskEvent;
@@ -57,6 +61,39 @@ pub trait Origins: fmt::Debug {
 
     /// The process has ended, or is another program now.
     fn forget(&mut self, pid: u32);
+
+    /// The program of a record, which began with this stack pointer (0: not known).
+    fn program(&mut self, header: &Header, stack: u64) -> Found {
+        let _ = stack;
+        Found { origin: self.origin(header), running: None }
+    }
+
+    /// What a process runs now, if it is there.
+    fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
+        let _ = pid;
+        None
+    }
+
+    /// When a process began, in nanoseconds after boot, that was there before the trace.
+    fn started(&mut self, pid: u32) -> Option<u64> {
+        let _ = pid;
+        None
+    }
+
+    /// The name of a process that is there.
+    fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
+        let _ = pid;
+        None
+    }
+}
+
+/// What is known of a program.
+#[derive(Debug)]
+pub struct Found {
+    /// Process and container.
+    pub origin: Arc<Origin>,
+    /// What /proc tells; none if it runs no more.
+    pub running: Option<Running>,
 }
 
 /// The outside of a pipeline.
@@ -72,14 +109,19 @@ pub struct Setup<O> {
     pub sink: Box<dyn Sink>,
     /// When the trace began.
     pub started: Timestamp,
-    /// Calls after which it is [complete](Pipeline::is_complete); none: never.
+    /// Calls, or records of executions, after which it is [complete](Pipeline::is_complete); none: never.
     pub count: Option<u64>,
+    /// Of programs that are executed, the variables to report; none when executions are not watched.
+    pub executions: Option<Environment>,
 }
 
 /// The pipeline. Every error is one of its sink.
 #[derive(Debug)]
 pub struct Pipeline<O> {
     join: Join,
+    execs: Execs,
+    /// Whether executions are watched.
+    has_execs: bool,
     origins: O,
     report: Report,
     started: Timestamp,
@@ -91,9 +133,11 @@ pub struct Pipeline<O> {
 
 impl<O: Origins> Pipeline<O> {
     /// An empty pipeline.
-    pub fn new(Setup { sites, origins, clock, sink, started, count }: Setup<O>) -> Self {
+    pub fn new(Setup { sites, origins, clock, sink, started, count, executions }: Setup<O>) -> Self {
         Self {
             join: Join::new(WAITING_BYTES),
+            has_execs: executions.is_some(),
+            execs: Execs::new(executions.unwrap_or(Environment::None)),
             origins,
             report: Report::new(sites, clock, sink),
             started,
@@ -116,6 +160,11 @@ impl<O: Origins> Pipeline<O> {
                 site.library = Arc::clone(library);
             }
         }
+    }
+
+    /// Whether executions are watched.
+    pub fn has_executions(&self) -> bool {
+        self.has_execs
     }
 
     /// What is known of processes, to add to it.
@@ -146,6 +195,11 @@ impl<O: Origins> Pipeline<O> {
                 self.tasks.push(TaskEvent::Executed { pid: header.pid, time: header.time });
                 self.end_process(header.pid)
             }
+            Wire::Program { .. }
+            | Wire::Part { .. }
+            | Wire::Attempt { .. }
+            | Wire::Ended(_)
+            | Wire::Forked(_) => self.execution(&wire),
             Wire::CgroupMade(cgroup) => {
                 self.tasks.push(TaskEvent::made(cgroup));
                 Ok(())
@@ -163,7 +217,41 @@ impl<O: Origins> Pipeline<O> {
         }
     }
 
+    fn execution(&mut self, wire: &Wire<'_>) -> io::Result<()> {
+        if let Wire::Program { head, .. } = wire {
+            let Header { pid, time, .. } = head.header;
+            self.tasks.push(TaskEvent::Executed { pid, time });
+            self.end_process(pid)?;
+        }
+        if self.is_full() {
+            return Ok(());
+        }
+        let Self { execs, origins, report, .. } = self;
+        match *wire {
+            Wire::Part { head, data } => {
+                execs.part(head, data);
+                Ok(())
+            }
+            Wire::Program { head, data } => execs.program(head, data, origins, report),
+            Wire::Attempt { head, data } => execs.attempt(head, data, origins, report),
+            Wire::Ended(head) => execs.ended(head, origins, report),
+            Wire::Forked(head) => execs.forked(head, origins, report),
+            _ => Ok(()),
+        }
+    }
+
+    /// A process has come into scope, or is in it when the trace begins: what it runs is reported, if it was not.
+    /// `lineage` is what the kernel knows of it.
+    pub fn existing(&mut self, pid: u32, lineage: &Lineage) -> io::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let Self { execs, origins, report, .. } = self;
+        execs.existing(pid, lineage, origins, report)
+    }
+
     fn end_process(&mut self, pid: u32) -> io::Result<()> {
+        self.execs.forget(pid);
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
         self.origins.forget(pid);
         Ok(())
@@ -181,7 +269,7 @@ impl<O: Origins> Pipeline<O> {
             return self.join.append(call, data, emit);
         }
         self.join.end_thread(&call.header, emit)?;
-        if self.count.is_some_and(|count| self.report.calls >= count) {
+        if self.is_full() {
             return Ok(());
         }
         if self.report.site(call).is_none() {
@@ -216,7 +304,12 @@ impl<O: Origins> Pipeline<O> {
 
     /// Whether `count` calls are reported, with all of their pieces.
     pub fn is_complete(&self) -> bool {
-        self.count.is_some_and(|count| self.report.calls >= count) && self.join.is_empty()
+        self.is_full() && self.join.is_empty()
+    }
+
+    /// Whether no more is to be reported.
+    fn is_full(&self) -> bool {
+        self.count.is_some_and(|count| self.report.calls + self.report.records >= count)
     }
 
     /// Hands on what the sink holds back; to be called when the stream pauses.
@@ -231,12 +324,13 @@ impl<O: Origins> Pipeline<O> {
             End::OutputClosed => Ok(()),
             _ => self.join.end_all(&mut |piece| self.report.piece(&piece)),
         };
-        let Report { calls, bytes, truncated, ref mut sink, .. } = self.report;
+        let Report { calls, executions, bytes, truncated, ref mut sink, .. } = self.report;
         let mut summary = Summary {
             time: now,
             started: self.started,
             end,
             calls,
+            executions: self.has_execs.then_some(executions),
             bytes,
             truncated,
             lost: self.lost,

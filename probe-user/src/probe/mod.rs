@@ -6,6 +6,7 @@
 use crate::object::{Object, Wanted};
 use crate::plan::Hook;
 
+pub mod exec;
 pub mod ssl;
 
 /// What a tracing command watches.
@@ -13,6 +14,8 @@ pub mod ssl;
 pub enum Probe {
     /// Plaintext of TLS connections.
     Ssl,
+    /// Programs that are executed.
+    Exec(exec::Exec),
 }
 
 /// What is known of the library in an object.
@@ -46,6 +49,9 @@ pub enum Nothing {
     /// No TLS.
     #[error("no function of a known TLS library is defined in it (by .dynsym and .symtab)")]
     Ssl,
+    /// Tracepoints tell all.
+    #[error("nothing in files is watched")]
+    Exec,
 }
 
 impl Probe {
@@ -53,6 +59,7 @@ impl Probe {
     pub fn looks_into_files(&self) -> bool {
         match self {
             Self::Ssl => true,
+            Self::Exec(_) => false,
         }
     }
 
@@ -60,6 +67,7 @@ impl Probe {
     pub fn wanted(&self) -> Wanted {
         match self {
             Self::Ssl => ssl::wanted(),
+            Self::Exec(_) => Wanted::default(),
         }
     }
 
@@ -67,6 +75,7 @@ impl Probe {
     pub fn hooks(&self, object: &Object) -> Result<Found, Nothing> {
         match self {
             Self::Ssl => ssl::hooks(object),
+            Self::Exec(_) => Err(Nothing::Exec),
         }
     }
 
@@ -74,6 +83,7 @@ impl Probe {
     pub fn nothing_found(&self) -> &'static str {
         match self {
             Self::Ssl => "no function such as SSL_read is exported or has a symbol there",
+            Self::Exec(_) => "nothing in files is watched",
         }
     }
 
@@ -81,6 +91,7 @@ impl Probe {
     pub fn nothing_usable(&self) -> &'static str {
         match self {
             Self::Ssl => "it has TLS functions, but none of them can be probed",
+            Self::Exec(_) => "nothing in files is watched",
         }
     }
 
@@ -88,6 +99,7 @@ impl Probe {
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Ssl => ssl::NEXT_STEP,
+            Self::Exec(_) => "tracepoints tell all: nothing needs to be attached to",
         }
     }
 }

@@ -11,7 +11,7 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{TracePoint, UProbe};
 use aya_log::EbpfLogger;
-use probe_common::{ConnectionKey, ConnectionState, Loss, LossCount, THREAD_IN};
+use probe_common::{ConnectionKey, ConnectionState, Lineage, Loss, LossCount, THREAD_IN};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
@@ -19,7 +19,9 @@ use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::probe::Probe;
 use crate::target::{Scope, ScopeChange};
 
+mod btf;
 mod error;
+mod exec;
 pub mod features;
 mod hold;
 mod links;
@@ -33,7 +35,7 @@ pub use error::SessionError;
 use hold::Holding;
 pub use hold::Stopped;
 use links::{Link, Links};
-pub use mappings::{Mapped, Mapping, Mappings};
+pub use mappings::{Mapped, Mapping, Mappings, Programs};
 use scope::Filter;
 use wire::Wire;
 
@@ -145,6 +147,9 @@ impl Session {
         }
         follow(&mut ebpf, &mut links, "task_exec", ("sched", "sched_process_exec"))?;
         follow(&mut ebpf, &mut links, "task_exit", ("sched", "sched_process_exit"))?;
+        for (name, event) in exec::tracepoints(&options.probe) {
+            follow(&mut ebpf, &mut links, name, event)?;
+        }
         let follows_forks = !scope.pids.is_empty() || holds;
         if follows_forks {
             follow(&mut ebpf, &mut links, "task_fork", FORK)?;
@@ -324,6 +329,13 @@ impl Session {
         let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
             wire::map(&mut self.ebpf, "THREADS");
         threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok_and(|flags| flags & THREAD_IN != 0))
+    }
+
+    /// Where a process comes from and what it runs, as far as the kernel has seen it; zero for what it has not.
+    pub fn lineage(&mut self, pid: u32) -> Lineage {
+        let lineages: Result<aya::maps::HashMap<&mut MapData, u32, Wire<Lineage>>, _> =
+            wire::map(&mut self.ebpf, "LINEAGE");
+        lineages.ok().and_then(|lineages| lineages.get(&pid, 0).ok()).map_or_else(Lineage::default, |it| it.0)
     }
 
     /// Forgets the connections of processes that have ended, so that their table does not fill up.

@@ -10,6 +10,7 @@ use probe_common::LossCount;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use crate::event::{
     self, Container, Direction, End, Executable, Library, Lost, Reason, SCHEMA, Ssl, Summary,
 };
@@ -21,6 +22,10 @@ use crate::event::{
 #[expect(dead_code, reason = "describes the lines as a whole, for the schema alone")]
 pub(super) enum Line<'a> {
     Ssl(SslLine<'a>),
+    Exec(ExecLine<'a>),
+    ExecFailed(ExecFailedLine<'a>),
+    Exit(ExitLine<'a>),
+    Fork(ForkLine<'a>),
     Lost(LostLine),
     Summary(SummaryLine),
 }
@@ -75,7 +80,7 @@ enum SslType {
 
 /// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
 #[derive(Serialize, JsonSchema)]
-struct K8sPart<'a> {
+pub(super) struct K8sPart<'a> {
     /// Its pod.
     pod: PodPart<'a>,
     /// The Kubernetes namespace of the pod; not there for a pod of Podman.
@@ -115,9 +120,9 @@ struct ProcessPart<'a> {
 
 /// A thread.
 #[derive(Serialize, JsonSchema)]
-struct ThreadPart {
+pub(super) struct ThreadPart {
     /// Id in the initial PID namespace (the host's).
-    id: u32,
+    pub(super) id: u32,
 }
 
 /// The OpenTelemetry namespace `network`.
@@ -206,9 +211,12 @@ pub(super) struct SummaryLine {
     end: End,
     /// Calls reported. A call in several records counts once.
     calls: u64,
+    /// Programs reported; only there for `ctrace exec`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    executions: Option<u64>,
     /// Payload bytes reported.
     bytes: u64,
-    /// Calls reported that a limit cut.
+    /// Calls and programs reported that a limit cut.
     truncated: u64,
     /// Data that is missing.
     lost: LostPart,
@@ -234,7 +242,7 @@ struct LostPart {
 
 /// RFC 3339 in UTC with nanoseconds, always of the same length.
 #[derive(Clone, Copy)]
-struct Time(Timestamp);
+pub(super) struct Time(pub(super) Timestamp);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -257,7 +265,7 @@ impl JsonSchema for Time {
 }
 
 impl<'a> K8sPart<'a> {
-    fn new(pod: &'a event::Pod) -> Self {
+    pub(super) fn new(pod: &'a event::Pod) -> Self {
         let event::Pod { name, namespace, uid } = pod;
         Self {
             pod: PodPart { name, uid: uid.as_deref() },
@@ -325,7 +333,8 @@ impl LostLine {
 
 impl SummaryLine {
     pub(super) fn new(summary: &Summary) -> Self {
-        let &Summary { time, started, end, calls, bytes, truncated, ref lost, undecodable } = summary;
+        let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable } =
+            summary;
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
         Self {
             schema: SCHEMA,
@@ -334,6 +343,7 @@ impl SummaryLine {
             started: Time(started),
             end,
             calls,
+            executions,
             bytes,
             truncated,
             lost: LostPart {
