@@ -10,9 +10,11 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+mod exec;
 mod function;
 mod shape;
 
+pub use exec::*;
 pub use function::{
     Argument, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS, FUNCTION_FRAMES,
     FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Histogram,

@@ -1,7 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`function`], [`task`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`go`], [`task`], [`exec`], [`function`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -11,11 +11,14 @@
 mod call;
 mod cgroup;
 mod emit;
+mod exec;
 mod function;
+mod go;
 mod hold;
 mod maps;
 mod mem;
 mod scope;
+mod stack;
 mod task;
 
 use aya_ebpf::{
@@ -72,8 +75,32 @@ fn function_return(ctx: RetProbeContext) -> u32 {
 }
 
 #[uprobe]
+fn go_enter(ctx: ProbeContext) -> u32 {
+    go::enter(&ctx);
+    0
+}
+
+#[uprobe]
 fn function_leave(ctx: ProbeContext) -> u32 {
     function::leave(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_leave(ctx: ProbeContext) -> u32 {
+    go::leave(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_open(ctx: ProbeContext) -> u32 {
+    go::open(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_close(ctx: ProbeContext) -> u32 {
+    go::close(&ctx);
     0
 }
 
@@ -116,6 +143,30 @@ fn cgroup_made(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 fn cgroup_gone(ctx: TracePointContext) -> u32 {
     cgroup::gone(&ctx);
+    0
+}
+
+#[tracepoint]
+fn task_new(ctx: TracePointContext) -> u32 {
+    exec::forked(&ctx);
+    0
+}
+
+#[tracepoint]
+fn exec_enter(ctx: TracePointContext) -> u32 {
+    exec::enter(&ctx);
+    0
+}
+
+#[tracepoint]
+fn exec_at_enter(ctx: TracePointContext) -> u32 {
+    exec::enter_at(&ctx);
+    0
+}
+
+#[tracepoint]
+fn exec_exit(ctx: TracePointContext) -> u32 {
+    exec::exit(&ctx);
     0
 }
 

@@ -13,11 +13,12 @@ use aya_ebpf::{
     bindings::{BPF_F_USER_STACK, bpf_pidns_info, pt_regs},
     helpers::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
-        bpf_probe_read_user,
+        bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
-            bpf_get_attach_cookie, bpf_get_ns_current_pid_tgid, bpf_get_stack,
-            bpf_probe_read_kernel_str as read_kernel_text, bpf_probe_read_user as read_user,
-            bpf_probe_read_user_str as read_user_text, bpf_send_signal_thread,
+            bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
+            bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel_str as read_kernel_text,
+            bpf_probe_read_user as read_user, bpf_probe_read_user_str as read_user_text,
+            bpf_send_signal_thread, bpf_task_pt_regs,
         },
     },
     programs::TracePointContext,
@@ -140,6 +141,66 @@ pub fn text<const N: usize>(to: &mut [u8; N], ctx: &TracePointContext, offset: u
     let from = ctx.as_ptr().wrapping_byte_add(offset);
     // SAFETY: `to` has room for N bytes; the helper checks the address that it reads.
     unsafe { read_kernel_text(to.as_mut_ptr().cast(), N as u32, from) > 0 }
+}
+
+/// The same of a text that may fill all of `to`.
+#[inline(always)]
+pub fn long_text<const N: usize>(
+    to: &mut MaybeUninit<[u8; N]>,
+    ctx: &TracePointContext,
+    offset: usize,
+) -> bool {
+    let from = ctx.as_ptr().wrapping_byte_add(offset);
+    // SAFETY: `to` has room for N bytes; the helper checks the address that it reads.
+    unsafe { read_kernel_text(to.as_mut_ptr().cast(), N as u32, from) > 0 }
+}
+
+/// Copies a text of the current process to `at` in `to`, ended by NUL; what is longer than `LONGEST` is cut.
+/// Gives its length with the NUL; none if it cannot be read or has no room for the longest one.
+#[inline(always)]
+pub fn user_text<const N: usize, const LONGEST: usize>(
+    to: &mut [u8; N],
+    at: usize,
+    address: u64,
+) -> Option<usize> {
+    if at > N - LONGEST {
+        return None;
+    }
+    // SAFETY: at most N - LONGEST is within `to`.
+    let place = unsafe { to.as_mut_ptr().add(at) };
+    // SAFETY: LONGEST bytes from there on are within `to`; the helper checks the address that it reads.
+    let length = unsafe { read_user_text(place.cast(), LONGEST as u32, address as *const _) };
+    if length > 0 && length <= LONGEST as i64 { Some(length as usize) } else { None }
+}
+
+/// A value in the kernel's memory; none if it cannot be read.
+#[inline(always)]
+pub fn kernel<T: FromBytes>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address, and any bytes are a T.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// Address of the current thread's `task_struct`.
+#[inline(always)]
+pub fn task() -> u64 {
+    // SAFETY: takes nothing, returns a number.
+    unsafe { bpf_get_current_task() }
+}
+
+/// Address of the registers with which the current thread goes on in user mode: a `pt_regs`.
+#[inline(always)]
+pub fn user_registers() -> u64 {
+    // SAFETY: takes nothing, returns the current task, which is there while the program runs.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: the task is valid.
+    unsafe { bpf_task_pt_regs(task) as u64 }
+}
+
+/// Real user and group id of the current thread.
+#[inline(always)]
+pub fn user_and_group() -> (u32, u32) {
+    let both = aya_ebpf::helpers::bpf_get_current_uid_gid();
+    (both as u32, (both >> 32) as u32)
 }
 
 /// Nanoseconds since boot.

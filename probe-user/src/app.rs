@@ -16,6 +16,7 @@ use crate::explain::{self, ExplainError};
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::Probe;
+use crate::probe::exec::Also;
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Selector, Target, TargetError};
@@ -146,7 +147,11 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     if trace.action == Action::Run {
         session::prepare()?;
         // Before anything is looked at: what is mapped in the meantime waits there.
-        mappings = Mappings::open().inspect_err(|error| tracing::warn!("{error}")).ok();
+        let programs = match trace.probe {
+            Probe::Exec(_) => session::Programs::Told,
+            Probe::Ssl | Probe::Uprobe(_) => session::Programs::Unknown,
+        };
+        mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
     }
     let (target, mut discovery, mut plan) = tokio::select! {
         biased;
@@ -175,7 +180,8 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     }
     let file = trace.output.as_deref().map(Output::create).transpose()?;
-    let hold = endings.command.as_ref().map(Launch::pid);
+    // Nothing is attached to a program: it need not wait.
+    let hold = endings.command.as_ref().filter(|_| trace.probe.looks_into_files()).map(Launch::pid);
     let mut session = load(trace, &plan, verbosity, hold)?;
     attach(&mut session, &mut plan, &mut discovery)?;
     report::attached(&plan, &target, trace, verbosity);
@@ -185,12 +191,13 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         None => output(endings).map_err(|source| write_failure(trace, source))?,
     };
     let pipeline = pipeline(trace, &plan, &target, output);
-    let watch = Watch::new(target, discovery, mappings, trace.selector.runtime_sockets.clone());
+    let seeds = seeds(trace, &target, endings.command.as_ref().map(Launch::pid));
+    let watch = Watch::new(&trace.probe, target, discovery, mappings, trace.selector.runtime_sockets.clone());
     if let Some(command) = &mut endings.command {
         session.stopped().into_iter().for_each(|table| command.guard(table));
         command.let_go()?;
     }
-    let stream = Stream::new(&mut session, pipeline, watch, verbosity, trace);
+    let stream = Stream::new(&mut session, pipeline, watch, verbosity, (seeds, trace.interval));
     let summary = stream.run(endings).await.map_err(|source| match source {
         StreamError::Write(source) => write_failure(trace, source),
         StreamError::Session(error) => error.into(),
@@ -215,6 +222,20 @@ async fn find(selector: &Selector, probe: &Probe) -> Result<(Target, Discovery, 
     let mut discovery = Discovery::new(probe.clone());
     let plan = discovery.plan(&target).await;
     Ok((target, discovery, plan))
+}
+
+/// The processes whose programs are told at the start, parents before their children. Not the command's: its program
+/// is not there yet.
+fn seeds(trace: &Trace, target: &Target, command: Option<u32>) -> Vec<u32> {
+    match &trace.probe {
+        Probe::Exec(exec) if exec.tells(Also::Existing) => {
+            let mut processes: Vec<_> =
+                target.processes.iter().map(|process| (process.start_time, process.pid)).collect();
+            processes.sort_unstable();
+            processes.into_iter().map(|(_, pid)| pid).filter(|pid| Some(*pid) != command).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Verbosity) -> Failure {
@@ -320,5 +341,9 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
         started: Timestamp::now(),
         count: trace.count,
         symbols: None,
+        executions: match &trace.probe {
+            Probe::Exec(exec) => Some(exec.environment.clone()),
+            Probe::Ssl | Probe::Uprobe(_) => None,
+        },
     })
 }

@@ -4,9 +4,9 @@
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, Header, KIND_CALL, KIND_CGROUP_GONE,
-    KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
-    KIND_HELD,
+    Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked, Header, KIND_ATTEMPT,
+    KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT, KIND_FORKED,
+    KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELD, KIND_PART, KIND_PROGRAM, Part, Program,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -14,6 +14,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::event::Plaintext;
 
+mod exec;
 mod function;
 
 pub use function::{FunctionRecord, Stack};
@@ -44,6 +45,31 @@ pub enum Wire<'a> {
     CgroupGone(Cgroup<'a>),
     /// A process is stopped until userspace has looked at what it has mapped.
     Held(&'a Header),
+    /// A program was executed.
+    Program {
+        /// Everything but arguments.
+        head: &'a Program,
+        /// The last of its arguments' bytes; the others came as parts.
+        data: Plaintext<'a>,
+    },
+    /// A part of the strings of a program, which comes after it.
+    Part {
+        /// Which.
+        head: &'a Part,
+        /// Its bytes.
+        data: Plaintext<'a>,
+    },
+    /// A program could not be executed.
+    Attempt {
+        /// Everything but path and arguments.
+        head: &'a Attempt,
+        /// Those, each ended by NUL.
+        data: Plaintext<'a>,
+    },
+    /// A process has ended, with its status.
+    Ended(&'a Ended),
+    /// A process has made another.
+    Forked(&'a Forked),
 }
 
 /// What is told of a cgroup.
@@ -113,8 +139,18 @@ pub enum DecodeError {
         /// [`Call::length`].
         length: u64,
     },
-    /// A cgroup's path is not ended by NUL.
-    #[error("the path of a cgroup has no end")]
+    /// A number of a record of an execution is too large.
+    #[error("a record of an execution has {what} {have}, more than {most}")]
+    Beyond {
+        /// Of what.
+        what: &'static str,
+        /// The number.
+        have: u64,
+        /// The largest.
+        most: u64,
+    },
+    /// A path is not ended by NUL.
+    #[error("a path has no end")]
     PathWithoutEnd,
     /// Captured bytes of an argument that are not in the record.
     #[error("{length} bytes of an argument are not in a ring record of room {room}")]
@@ -148,6 +184,11 @@ pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
         KIND_HELD => Ok(Wire::Held(header)),
         KIND_CGROUP_MADE => cgroup(bytes).map(Wire::CgroupMade),
         KIND_CGROUP_GONE => cgroup(bytes).map(Wire::CgroupGone),
+        KIND_PROGRAM => exec::program(bytes),
+        KIND_PART => exec::part(bytes),
+        KIND_ATTEMPT => exec::attempt(bytes),
+        KIND_ENDED => prefix::<Ended>(bytes).map(|(head, _)| Wire::Ended(head)),
+        KIND_FORKED => prefix::<Forked>(bytes).map(|(head, _)| Wire::Forked(head)),
         unknown => Err(DecodeError::Kind(unknown)),
     }
 }

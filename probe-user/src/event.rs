@@ -3,6 +3,9 @@
 //! Field names follow the OpenTelemetry semantic conventions where one exists, nested at the dots.
 //! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
 
+mod exec;
+mod function;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -11,11 +14,8 @@ use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
 use serde::Serialize;
 
-mod function;
-
-pub use function::{
-    Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value,
-};
+pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
+pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
 pub const SCHEMA: u32 = 1;
@@ -105,7 +105,7 @@ pub struct Library {
     pub name: String,
     /// Path inside the root of the process in which it was found first.
     pub path: String,
-    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`; null when not known.
+    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `Go crypto/tls`; null when not known.
     pub implementation: Option<String>,
     /// `3.0.17`; null when not known.
     pub version: Option<String>,
@@ -262,9 +262,11 @@ pub struct Summary {
     pub end: End,
     /// Calls reported.
     pub calls: u64,
+    /// Programs reported; none when executions are not watched.
+    pub executions: Option<u64>,
     /// Payload bytes reported.
     pub bytes: u64,
-    /// Calls that were cut by a limit.
+    /// Calls and programs that were cut by a limit.
     pub truncated: u64,
     /// Everything that was lost, by the way in which it was; ways without a loss may be left out.
     pub lost: Vec<(Loss, LossCount)>,
@@ -292,6 +294,14 @@ pub enum Record<'a> {
     Function(FunctionCall<'a>),
     /// Calls of a function, counted.
     FunctionTotal(FunctionTotal<'a>),
+    /// A program was executed.
+    Exec(Exec<'a>),
+    /// A program could not be executed.
+    ExecFailed(ExecFailed<'a>),
+    /// A process has ended.
+    Exit(Exit<'a>),
+    /// A process has made another.
+    Fork(Fork<'a>),
     /// A loss.
     Lost(Lost),
     /// The end.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ctrace::event::{Container, End, Executable, Image, Library, Origin, Pod, Process, Runtime, Summary};
 use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site, TaskEvent};
-use ctrace::sink::{Colour, Look, Options, Output, Payload, format, text};
+use ctrace::sink::{Colour, Look, Options, Output, Payload, Tree, format, text};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
@@ -166,12 +166,13 @@ fn pipeline(
     let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
-    let setup = Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count };
+    let setup =
+        Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count, executions: None };
     (Pipeline::new(setup), shared, forgotten)
 }
 
 fn options(payload: Payload, colour: Colour) -> Options {
-    Options { look: Look { colour, payload }, zone: TimeZone::UTC }
+    Options { look: Look { colour, payload, tree: Tree::Flat }, zone: TimeZone::UTC }
 }
 
 fn plain() -> Options {
@@ -394,7 +395,8 @@ fn a_closed_output_ends_without_error() {
     let sink = (format("json").unwrap().open)(Output::new(Box::new(writer)), plain());
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
-    let mut pipeline = Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None });
+    let mut pipeline =
+        Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None, executions: None });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();

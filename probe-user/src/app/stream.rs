@@ -12,7 +12,7 @@ use super::ending::Endings;
 use super::follow::{Found, Since};
 use super::report;
 use super::watch::{Occurrence, Watch};
-use crate::cli::{Trace, Verbosity};
+use crate::cli::Verbosity;
 use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
@@ -50,6 +50,8 @@ pub(super) struct Stream<'a> {
     pipeline: Pipeline<Facts>,
     watch: Watch,
     verbosity: Verbosity,
+    /// Processes whose programs are told first.
+    seeds: Vec<u32>,
     proc: Proc,
     /// When the ring was drained last.
     drained: Instant,
@@ -71,7 +73,7 @@ impl<'a> Stream<'a> {
         pipeline: Pipeline<Facts>,
         watch: Watch,
         verbosity: Verbosity,
-        trace: &Trace,
+        (seeds, interval): (Vec<u32>, Option<Duration>),
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -79,12 +81,13 @@ impl<'a> Stream<'a> {
             pipeline,
             watch,
             verbosity,
+            seeds,
             proc: Proc::default(),
             drained: now,
             housekeeping: now,
             looking: now,
             forgetting: now,
-            interval: trace.interval.map(|interval| (interval, now + interval)),
+            interval: interval.map(|interval| (interval, now + interval)),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
         }
@@ -93,6 +96,10 @@ impl<'a> Stream<'a> {
     /// Streams until the end, and reports it.
     pub(super) async fn run(mut self, endings: &mut Endings) -> Result<Summary, StreamError> {
         self.watch.catch_up(self.session);
+        let seeds = std::mem::take(&mut self.seeds);
+        if let Some(end) = self.existing(seeds)? {
+            return self.finish(end);
+        }
         loop {
             let end = tokio::select! {
                 biased;
@@ -123,9 +130,29 @@ impl<'a> Stream<'a> {
                     self.session.detach(object);
                 }
             }
+            Occurrence::Mapped(events) if self.pipeline.has_executions() => {
+                self.pipeline.origins_mut().mapped(&events);
+            }
             Occurrence::Mapped(events) => self.watch.mapped(events, self.session),
             Occurrence::Listed(listing) => self.watch.listed(&listing, self.session),
         }
+    }
+
+    /// Tells what processes run that was not told yet, where that is watched. Tells why to end, if there is a reason.
+    fn existing(&mut self, pids: Vec<u32>) -> Result<Option<End>, StreamError> {
+        if !self.pipeline.has_executions() {
+            return Ok(None);
+        }
+        for pid in pids {
+            let lineage = self.session.lineage(pid);
+            match self.pipeline.existing(pid, &lineage) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(Some(End::OutputClosed));
+                }
+                other => other?,
+            }
+        }
+        Ok(self.pipeline.is_complete().then_some(End::Count))
     }
 
     fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
@@ -192,6 +219,10 @@ impl<'a> Stream<'a> {
             *next = now + *interval;
             self.report_counts()?;
             self.pipeline.flush()?;
+        }
+        let entered = self.watch.take_entered();
+        if let Some(end) = self.existing(entered)? {
+            return Ok(Some(end));
         }
         if now.duration_since(self.housekeeping) < HOUSEKEEPING {
             return Ok(None);

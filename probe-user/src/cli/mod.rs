@@ -15,6 +15,7 @@ use crate::probe::Probe;
 use crate::sink;
 use crate::target::Selector;
 
+mod exec;
 mod explain;
 mod ssl;
 mod target;
@@ -149,6 +150,8 @@ enum Command {
     // --count is to count here.
     #[command(mut_arg("count", |limit| limit.long("events").help("End after N calls")))]
     Uprobe(Box<uprobe::UprobeArgs>),
+    /// Show the programs that are executed
+    Exec(Box<exec::ExecArgs>),
     /// List the processes that use TLS, and whether ctrace would see what they say
     Ps(Box<explain::PsArgs>),
     /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
@@ -178,6 +181,7 @@ pub fn parse() -> Invocation {
     let request = match cli.command {
         Command::Ssl(args) => Request::Trace(Box::new(args.trace())),
         Command::Uprobe(args) => Request::Trace(Box::new(args.trace())),
+        Command::Exec(args) => Request::Trace(Box::new(args.trace())),
         Command::Ps(args) => explain(args.question()),
         Command::Inspect(args) => explain(args.question()),
         Command::Doctor(args) => explain(args.question()),

@@ -83,7 +83,7 @@ impl TraceArgs {
             selector: target.into(),
             command,
             format: output.format,
-            look: sink::Look { colour, payload },
+            look: sink::Look { colour, payload, tree: sink::Tree::default() },
             output: output.output,
             count: limits.count,
             duration: limits.duration,

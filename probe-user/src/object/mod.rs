@@ -35,6 +35,7 @@ mod rodata;
 mod section;
 mod select;
 mod symbol;
+mod symbolise;
 #[cfg(test)]
 mod tests;
 pub mod usdt;
@@ -50,6 +51,7 @@ pub use place::{NoPlace, NoReturn, Returns};
 pub use rodata::Hit;
 pub use select::{Function, FunctionName, Kind};
 pub use symbol::{Symbol, Wanted};
+pub use symbolise::{Symbolic, Symboliser};
 pub use usdt::{Usdt, UsdtProbes, UsdtSite};
 
 use header::Segments;

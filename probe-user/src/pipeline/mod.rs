@@ -12,14 +12,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, CountKey, Header, Loss, LossCount};
+use probe_common::{Call, CountKey, Header, Lineage, Loss, LossCount};
 
 use crate::decode::{FunctionRecord, Wire, decode};
 use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::probe::exec::Environment;
 use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
+use crate::target::program::{Given, Running};
 
 mod clock;
+mod exec;
 mod function;
 mod join;
 mod report;
@@ -27,6 +30,7 @@ mod task;
 mod total;
 
 pub use clock::Clock;
+use exec::Execs;
 pub use function::Symbols;
 use function::{Functions, Out, Place};
 use join::Join;
@@ -74,6 +78,39 @@ pub trait Origins: fmt::Debug {
 
     /// The container of a cgroup of the v2 hierarchy.
     fn container(&mut self, cgroup: u64) -> Option<Arc<Container>>;
+
+    /// The program of a record, which began with this stack pointer (0: not known).
+    fn program(&mut self, header: &Header, stack: u64) -> Found {
+        let _ = stack;
+        Found { origin: self.origin(header), running: None }
+    }
+
+    /// What a process runs now, if it is there.
+    fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
+        let _ = pid;
+        None
+    }
+
+    /// When a process began, in nanoseconds after boot, that was there before the trace.
+    fn started(&mut self, pid: u32) -> Option<u64> {
+        let _ = pid;
+        None
+    }
+
+    /// The name of a process that is there.
+    fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
+        let _ = pid;
+        None
+    }
+}
+
+/// What is known of a program.
+#[derive(Debug)]
+pub struct Found {
+    /// Process and container.
+    pub origin: Arc<Origin>,
+    /// What /proc tells; none if it runs no more.
+    pub running: Option<Running>,
 }
 
 /// The outside of a pipeline.
@@ -89,10 +126,12 @@ pub struct Setup<O> {
     pub sink: Box<dyn Sink>,
     /// When the trace began.
     pub started: Timestamp,
-    /// Calls after which it is [complete](Pipeline::is_complete); none: never.
+    /// Calls, or records of executions, after which it is [complete](Pipeline::is_complete); none: never.
     pub count: Option<u64>,
     /// What turns the addresses of stacks into names; none: they stay addresses.
     pub symbols: Option<Box<dyn Symbols + Send>>,
+    /// Of programs that are executed, the variables to report; none when executions are not watched.
+    pub executions: Option<Environment>,
 }
 
 /// The pipeline. Every error is one of its sink.
@@ -102,6 +141,9 @@ pub struct Pipeline<O> {
     functions: Functions,
     totals: Totals,
     symbols: Option<Box<dyn Symbols + Send>>,
+    execs: Execs,
+    /// Whether executions are watched.
+    has_execs: bool,
     origins: O,
     report: Report,
     started: Timestamp,
@@ -113,12 +155,14 @@ pub struct Pipeline<O> {
 
 impl<O: Origins> Pipeline<O> {
     /// An empty pipeline.
-    pub fn new(Setup { sites, origins, clock, sink, started, count, symbols }: Setup<O>) -> Self {
+    pub fn new(Setup { sites, origins, clock, sink, started, count, symbols, executions }: Setup<O>) -> Self {
         Self {
             join: Join::new(WAITING_BYTES),
             functions: Functions::default(),
             totals: Totals::default(),
             symbols,
+            has_execs: executions.is_some(),
+            execs: Execs::new(executions.unwrap_or(Environment::None)),
             origins,
             report: Report::new(sites, clock, sink),
             started,
@@ -141,6 +185,11 @@ impl<O: Origins> Pipeline<O> {
                 site.library = Arc::clone(library);
             }
         }
+    }
+
+    /// Whether executions are watched.
+    pub fn has_executions(&self) -> bool {
+        self.has_execs
     }
 
     /// What is known of processes, to add to it.
@@ -177,6 +226,11 @@ impl<O: Origins> Pipeline<O> {
                 self.tasks.push(TaskEvent::Executed { pid: header.pid, time: header.time });
                 self.end_process(header.pid)
             }
+            Wire::Program { .. }
+            | Wire::Part { .. }
+            | Wire::Attempt { .. }
+            | Wire::Ended(_)
+            | Wire::Forked(_) => self.execution(&wire),
             Wire::CgroupMade(cgroup) => {
                 self.tasks.push(TaskEvent::made(cgroup));
                 Ok(())
@@ -219,7 +273,41 @@ impl<O: Origins> Pipeline<O> {
         Ok(())
     }
 
+    fn execution(&mut self, wire: &Wire<'_>) -> io::Result<()> {
+        if let Wire::Program { head, .. } = wire {
+            let Header { pid, time, .. } = head.header;
+            self.tasks.push(TaskEvent::Executed { pid, time });
+            self.end_process(pid)?;
+        }
+        if self.is_full() {
+            return Ok(());
+        }
+        let Self { execs, origins, report, .. } = self;
+        match *wire {
+            Wire::Part { head, data } => {
+                execs.part(head, data);
+                Ok(())
+            }
+            Wire::Program { head, data } => execs.program(head, data, origins, report),
+            Wire::Attempt { head, data } => execs.attempt(head, data, origins, report),
+            Wire::Ended(head) => execs.ended(head, origins, report),
+            Wire::Forked(head) => execs.forked(head, origins, report),
+            _ => Ok(()),
+        }
+    }
+
+    /// A process has come into scope, or is in it when the trace begins: what it runs is reported, if it was not.
+    /// `lineage` is what the kernel knows of it.
+    pub fn existing(&mut self, pid: u32, lineage: &Lineage) -> io::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let Self { execs, origins, report, .. } = self;
+        execs.existing(pid, lineage, origins, report)
+    }
+
     fn end_process(&mut self, pid: u32) -> io::Result<()> {
+        self.execs.forget(pid);
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
         self.functions.end_process(pid, &mut self.report.out(self.count))?;
         self.origins.forget(pid);
@@ -238,7 +326,7 @@ impl<O: Origins> Pipeline<O> {
             return self.join.append(call, data, emit);
         }
         self.join.end_thread(&call.header, emit)?;
-        if self.count.is_some_and(|count| self.report.calls >= count) {
+        if self.is_full() {
             return Ok(());
         }
         if self.report.site(call).is_none() {
@@ -273,8 +361,12 @@ impl<O: Origins> Pipeline<O> {
 
     /// Whether `count` calls are reported, with all of their pieces.
     pub fn is_complete(&self) -> bool {
-        let calls = self.report.calls + self.functions.calls;
-        self.count.is_some_and(|count| calls >= count) && self.join.is_empty()
+        self.is_full() && self.join.is_empty()
+    }
+
+    /// Whether no more is to be reported.
+    fn is_full(&self) -> bool {
+        self.count.is_some_and(|count| self.report.calls + self.functions.calls + self.report.records >= count)
     }
 
     /// Hands on what the sink holds back; to be called when the stream pauses.
@@ -292,12 +384,13 @@ impl<O: Origins> Pipeline<O> {
                 .end_all(&mut |piece| self.report.piece(&piece))
                 .and_then(|()| self.functions.end_all(&mut self.report.out(self.count))),
         };
-        let Report { calls, bytes, truncated, ref mut sink, .. } = self.report;
+        let Report { calls, executions, bytes, truncated, ref mut sink, .. } = self.report;
         let mut summary = Summary {
             time: now,
             started: self.started,
             end,
             calls: calls + self.functions.calls,
+            executions: self.has_execs.then_some(executions),
             bytes: bytes.saturating_add(self.functions.bytes),
             truncated: truncated + self.functions.truncated,
             lost: self.lost,

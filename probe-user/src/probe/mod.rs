@@ -6,6 +6,7 @@
 use crate::object::{Object, Wanted};
 use crate::plan::Hook;
 
+pub mod exec;
 pub mod ssl;
 pub mod uprobe;
 
@@ -20,6 +21,8 @@ pub enum Probe {
     Ssl,
     /// Calls of functions.
     Uprobe(Uprobe),
+    /// Programs that are executed.
+    Exec(exec::Exec),
 }
 
 /// What is known of the library in an object.
@@ -58,6 +61,9 @@ pub enum Nothing {
     /// No function.
     #[error("no pattern names it")]
     Uprobe,
+    /// Tracepoints tell all.
+    #[error("nothing in files is watched")]
+    Exec,
 }
 
 impl Probe {
@@ -65,6 +71,7 @@ impl Probe {
     pub fn looks_into_files(&self) -> bool {
         match self {
             Self::Ssl | Self::Uprobe(_) => true,
+            Self::Exec(_) => false,
         }
     }
 
@@ -73,6 +80,7 @@ impl Probe {
         match self {
             Self::Ssl => ssl::wanted(),
             Self::Uprobe(_) => Wanted::default(),
+            Self::Exec(_) => Wanted::default(),
         }
     }
 
@@ -81,6 +89,7 @@ impl Probe {
         match self {
             Self::Ssl => ssl::hooks(object),
             Self::Uprobe(uprobe) => uprobe::hooks(uprobe, object, path),
+            Self::Exec(_) => Err(Nothing::Exec),
         }
     }
 
@@ -89,6 +98,7 @@ impl Probe {
         match self {
             Self::Ssl => "no function such as SSL_read is exported or has a symbol there",
             Self::Uprobe(_) => "none of them is what a pattern names",
+            Self::Exec(_) => "nothing in files is watched",
         }
     }
 
@@ -97,6 +107,7 @@ impl Probe {
         match self {
             Self::Ssl => "it has TLS functions, but none of them can be probed",
             Self::Uprobe(_) => "nothing is probed in it",
+            Self::Exec(_) => "nothing in files is watched",
         }
     }
 
@@ -105,6 +116,7 @@ impl Probe {
         match self {
             Self::Ssl => ssl::NEXT_STEP,
             Self::Uprobe(_) => uprobe::NEXT_STEP,
+            Self::Exec(_) => "tracepoints tell all: nothing needs to be attached to",
         }
     }
 }

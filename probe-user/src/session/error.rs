@@ -258,12 +258,14 @@ pub(super) fn check_rights() -> Result<(), SessionError> {
     Err(SessionError::NotPermitted { what: "tracing".to_owned(), source: Box::new(source) })
 }
 
+/// The kernel lacks something.
+pub(super) fn missing(what: &'static str, config: &'static str) -> SessionError {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    SessionError::Kernel { what, config, release }
+}
+
 /// Whether the kernel has what every session needs.
 pub(super) fn check_kernel() -> Result<(), SessionError> {
-    let missing = |what, config| {
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        SessionError::Kernel { what, config, release }
-    };
     if !std::path::Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
         return Err(missing("uprobes", "CONFIG_UPROBE_EVENTS=y"));
     }

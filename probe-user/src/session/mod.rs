@@ -12,7 +12,7 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use aya::programs::{ProgramError, TracePoint, UProbe};
 use aya_log::EbpfLogger;
-use probe_common::{ConnectionKey, ConnectionState, CountKey, Loss, LossCount, THREAD_IN};
+use probe_common::{ConnectionKey, ConnectionState, CountKey, Lineage, Loss, LossCount, THREAD_IN};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
@@ -22,7 +22,9 @@ use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::probe::Probe;
 use crate::target::{Scope, ScopeChange};
 
+mod btf;
 mod error;
+mod exec;
 pub mod features;
 mod functions;
 mod hold;
@@ -39,7 +41,7 @@ use functions::Functions;
 use hold::Holding;
 pub use hold::Stopped;
 use links::{Link, Links};
-pub use mappings::{Mapped, Mapping, Mappings};
+pub use mappings::{Mapped, Mapping, Mappings, Programs};
 use scope::Filter;
 use wire::Wire;
 
@@ -153,6 +155,9 @@ impl Session {
         }
         follow(&mut ebpf, &mut links, "task_exec", ("sched", "sched_process_exec"))?;
         follow(&mut ebpf, &mut links, "task_exit", ("sched", "sched_process_exit"))?;
+        for (name, event) in exec::tracepoints(&options.probe) {
+            follow(&mut ebpf, &mut links, name, event)?;
+        }
         let follows_forks = !scope.pids.is_empty() || holds;
         if follows_forks {
             follow(&mut ebpf, &mut links, "task_fork", FORK)?;
@@ -247,6 +252,10 @@ impl Session {
             Program::OpenFirst => &["open_enter"],
             Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
             Program::Close => &["close_enter"],
+            Program::GoCall => &["go_enter"],
+            Program::GoReturn => &["go_leave"],
+            Program::GoOpen => &["go_open"],
+            Program::GoClose => &["go_close"],
         };
         let arguments = match &hook.reading {
             Some(reading) => self.functions.number(&reading.spec)?,
@@ -354,6 +363,13 @@ impl Session {
         threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok_and(|flags| flags & THREAD_IN != 0))
     }
 
+    /// Where a process comes from and what it runs, as far as the kernel has seen it; zero for what it has not.
+    pub fn lineage(&mut self, pid: u32) -> Lineage {
+        let lineages: Result<aya::maps::HashMap<&mut MapData, u32, Wire<Lineage>>, _> =
+            wire::map(&mut self.ebpf, "LINEAGE");
+        lineages.ok().and_then(|lineages| lineages.get(&pid, 0).ok()).map_or_else(Lineage::default, |it| it.0)
+    }
+
     /// Forgets the connections of processes that have ended, so that their table does not fill up.
     pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();
@@ -391,7 +407,7 @@ fn attach_uprobe(
     let failed = |source| SessionError::attach(&object.library.path, &hook.function, offset, source);
     if let Some(counter) = hook.semaphore {
         let fd = program.fd().map_err(failed)?.as_fd();
-        let attached = semaphore::attach(fd, object.file.path(), offset, counter, cookie);
+        let attached = semaphore::attach(fd, &object.file.path(), offset, counter, cookie);
         return attached.map(|link| Box::new(link) as Link).map_err(|error| failed(ProgramError::IOError(error)));
     }
     let point = UProbeAttachPoint {

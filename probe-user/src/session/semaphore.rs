@@ -5,16 +5,19 @@
 //! writes into a process or a file: the kernel does, and takes it back when the event is closed.
 
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use perf_event::events::UProbe;
+use perf_event::events::Software;
 use perf_event::{Builder, Counter};
 
 use crate::object::FileOffset;
 
+/// Where the kernel tells the number of its uprobe events.
+const KIND: &str = "/sys/bus/event_source/devices/uprobe/type";
 /// Where the offset of the semaphore is in the event's configuration, above the bit of return probes
 /// (`PERF_UPROBE_REF_CTR_OFFSET_SHIFT` in kernel/events/core.c).
 const SEMAPHORE_SHIFT: u32 = 32;
@@ -51,9 +54,16 @@ pub(super) fn attach(
     let semaphore = u32::try_from(semaphore.0)
         .map_err(|_| io::Error::other("its semaphore is beyond the first 4 GiB of the file"))?;
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut builder = Builder::new(UProbe::new(false, path, offset.0)?);
+    let kind = fs::read_to_string(KIND)?.trim().parse().map_err(io::Error::other)?;
+    // perf_event knows no uprobes: all that matters of another event is replaced.
+    let mut builder = Builder::new(Software::DUMMY);
     builder.any_pid().one_cpu(0);
-    builder.attrs_mut().config |= u64::from(semaphore) << SEMAPHORE_SHIFT;
+    let attributes = builder.attrs_mut();
+    attributes.type_ = kind;
+    attributes.config = u64::from(semaphore) << SEMAPHORE_SHIFT;
+    // The kernel reads the path when the event is opened.
+    attributes.uprobe_path = path.as_ptr() as u64;
+    attributes.probe_offset = offset.0;
     let mut event = builder.build()?;
     let number = |fd: i32| u32::try_from(fd).map_err(io::Error::other);
     let link = LinkCreate {

@@ -11,9 +11,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{Loss, LossCount};
 
-use super::{Colour, Look, Options, Output, Payload, Sink, dump, escape};
-use crate::event::{Container, Direction, End, FunctionCall, FunctionTotal, Lost, Origin, Record, Ssl, Summary, Thread};
+use super::{Colour, Look, Options, Output, Payload, Sink, Tree, dump, escape};
+use crate::event::{
+    Container, Direction, End, FunctionCall, FunctionTotal, Lost, Origin, Record, Ssl, Summary, Thread,
+};
 
+mod exec;
 mod function;
 
 /// Digits of a container's id that are shown when it has no name.
@@ -24,6 +27,7 @@ const SHORT_ID: usize = 12;
 pub(super) struct Text {
     output: Output,
     payload: Payload,
+    tree: Tree,
     zone: TimeZone,
     styles: Styles,
     /// The record being made; kept for its room.
@@ -57,8 +61,8 @@ impl Styles {
 
 impl Text {
     pub(super) fn new(output: Output, Options { look, zone }: Options) -> Self {
-        let Look { colour, payload } = look;
-        Self { output, payload, zone, styles: Styles::new(colour), line: String::new() }
+        let Look { colour, payload, tree } = look;
+        Self { output, payload, tree, zone, styles: Styles::new(colour), line: String::new() }
     }
 
     fn ssl(&mut self, ssl: &Ssl<'_>) {
@@ -141,6 +145,12 @@ impl Text {
         function::histogram(latency, line)
     }
 
+    /// Where lines about executions are made. Writing them cannot fail.
+    fn lines(&mut self) -> exec::Lines<'_> {
+        let Self { styles, zone, tree, line, .. } = self;
+        exec::Lines { styles, zone, tree: *tree, line }
+    }
+
     fn lost(&mut self, &Lost { loss, count, .. }: &Lost) {
         let warning = self.styles.warning;
         let _ = writeln!(self.line, "{warning}lost: {}{warning:#}", what(loss, count));
@@ -156,6 +166,10 @@ impl Sink for Text {
             Record::Function(call) => drop(self.function(call)),
             Record::FunctionTotal(total) => drop(self.function_total(total)),
             Record::Lost(lost) => self.lost(lost),
+            Record::Exec(exec) => drop(self.lines().exec(exec)),
+            Record::ExecFailed(failed) => drop(self.lines().failed(failed)),
+            Record::Exit(exit) => drop(self.lines().exit(exit)),
+            Record::Fork(fork) => drop(self.lines().fork(fork)),
             Record::Summary(_) => {}
         }
         self.output.buffer().extend_from_slice(self.line.as_bytes());
@@ -169,7 +183,7 @@ impl Sink for Text {
 
 /// The summary for stderr: one line without its line end, beginning with `summary:`.
 pub fn summary_line(summary: &Summary) -> String {
-    let &Summary { time, started, end, calls, bytes, truncated, ref lost, undecodable } = summary;
+    let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable } = summary;
     let seconds = time.duration_since(started).as_secs_f64().max(0.0);
     let end = match end {
         End::Interrupted => "interrupted",
@@ -178,7 +192,10 @@ pub fn summary_line(summary: &Summary) -> String {
         End::Duration => "the time was over",
         End::OutputClosed => "the output was closed",
     };
-    let mut line = format!("summary: {}, {}", plural(calls, "call"), plural(bytes, "byte"));
+    let mut line = match executions {
+        Some(executions) => format!("summary: {}", plural(executions, "program")),
+        None => format!("summary: {}, {}", plural(calls, "call"), plural(bytes, "byte")),
+    };
     // Writing to a String cannot fail.
     let _ = write!(line, " in {seconds:.1} s ({end})");
     if truncated > 0 {

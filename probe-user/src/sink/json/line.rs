@@ -10,6 +10,7 @@ use probe_common::LossCount;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use super::function::{FunctionLine, FunctionTotalLine};
 use crate::event::{
     self, Container, Direction, End, Executable, Library, Lost, Reason, SCHEMA, Ssl, Summary,
@@ -24,6 +25,10 @@ pub(super) enum Line<'a> {
     Ssl(SslLine<'a>),
     Function(FunctionLine<'a>),
     FunctionTotal(FunctionTotalLine<'a>),
+    Exec(ExecLine<'a>),
+    ExecFailed(ExecFailedLine<'a>),
+    Exit(ExitLine<'a>),
+    Fork(ForkLine<'a>),
     Lost(LostLine),
     Summary(SummaryLine),
 }
@@ -209,9 +214,12 @@ pub(super) struct SummaryLine {
     end: End,
     /// Calls reported. A call in several records counts once.
     calls: u64,
+    /// Programs reported; only there for `ctrace exec`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    executions: Option<u64>,
     /// Payload bytes reported.
     bytes: u64,
-    /// Calls reported that a limit cut.
+    /// Calls and programs reported that a limit cut.
     truncated: u64,
     /// Data that is missing.
     lost: LostPart,
@@ -264,7 +272,7 @@ impl<'a> K8sPart<'a> {
         container.and_then(|container| container.pod.as_deref()).map(Self::new)
     }
 
-    fn new(pod: &'a event::Pod) -> Self {
+    pub(super) fn new(pod: &'a event::Pod) -> Self {
         let event::Pod { name, namespace, uid } = pod;
         Self {
             pod: PodPart { name, uid: uid.as_deref() },
@@ -338,7 +346,8 @@ impl LostLine {
 
 impl SummaryLine {
     pub(super) fn new(summary: &Summary) -> Self {
-        let &Summary { time, started, end, calls, bytes, truncated, ref lost, undecodable } = summary;
+        let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable } =
+            summary;
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
         Self {
             schema: SCHEMA,
@@ -347,6 +356,7 @@ impl SummaryLine {
             started: Time(started),
             end,
             calls,
+            executions,
             bytes,
             truncated,
             lost: LostPart {

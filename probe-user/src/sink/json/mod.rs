@@ -12,11 +12,13 @@ use super::{Output, Sink};
 use crate::event::{Record, Ssl};
 use crate::plan::Plan;
 
+mod exec;
 mod function;
 mod line;
 mod string;
 mod terminal;
 
+use exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use function::{FunctionLine, FunctionTotalLine};
 use line::{Line, LostLine, SslLine, SummaryLine};
 
@@ -42,6 +44,10 @@ impl Sink for Json {
             Record::FunctionTotal(total) => {
                 serde_json::to_writer(&mut *buffer, &FunctionTotalLine::new(total))?;
             }
+            Record::Exec(exec) => serde_json::to_writer(&mut *buffer, &ExecLine::new(exec))?,
+            Record::ExecFailed(failed) => serde_json::to_writer(&mut *buffer, &ExecFailedLine::new(failed))?,
+            Record::Exit(exit) => serde_json::to_writer(&mut *buffer, &ExitLine::new(exit))?,
+            Record::Fork(fork) => serde_json::to_writer(&mut *buffer, &ForkLine::new(fork))?,
             Record::Lost(lost) => serde_json::to_writer(&mut *buffer, &LostLine::new(lost))?,
             Record::Summary(summary) => serde_json::to_writer(&mut *buffer, &SummaryLine::new(summary))?,
         }
