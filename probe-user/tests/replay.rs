@@ -22,6 +22,8 @@ use probe_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+#[path = "replay/function.rs"]
+mod function;
 #[path = "replay/schema.rs"]
 mod schema;
 
@@ -134,11 +136,12 @@ fn sites() -> HashMap<u32, Site> {
         version: None,
     });
     let sites = [
-        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new() },
+        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new(), reading: None },
         Site {
             library: unknown,
             function: "SSL_read, SSL_read_ex".into(),
             callers: vec![(0x123, "SSL_read"), (0x456, "SSL_read_ex")],
+            reading: None,
         },
     ];
     (0..).zip(sites).collect()
@@ -167,7 +170,7 @@ fn pipeline(
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
     let setup =
-        Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count, executions: None };
+        Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count, symbols: None, executions: None };
     (Pipeline::new(setup), shared, forgotten)
 }
 
@@ -396,7 +399,7 @@ fn a_closed_output_ends_without_error() {
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
     let mut pipeline =
-        Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None, executions: None });
+        Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None, symbols: None, executions: None });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();

@@ -77,7 +77,10 @@ pub trait Origins: fmt::Debug {
     fn forget(&mut self, pid: u32);
 
     /// The container of a cgroup of the v2 hierarchy.
-    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>>;
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+        let _ = cgroup;
+        None
+    }
 
     /// The program of a record, which began with this stack pointer (0: not known).
     fn program(&mut self, header: &Header, stack: u64) -> Found {
