@@ -5,11 +5,13 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use probe_common::{
-    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, LINEAGES, Lineage, Loss,
-    LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope,
+    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
+    FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, FrameKey, FunctionFrame, FunctionSpec,
+    Histogram, LINEAGES, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
+    SCOPE_CGROUPS, SCOPE_THREADS, Scope,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -122,6 +124,29 @@ pub struct AttemptRoom {
     /// What follows it. The last argument has room for all of it wherever it begins.
     pub bytes: [u8; ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES],
 }
+
+/// What to do at the hooks of `ctrace uprobe`, by the low half of their cookies.
+#[map]
+pub static SPECS: Array<FunctionSpec> = Array::with_max_entries(FUNCTION_SPECS, 0);
+
+/// Calls of such functions that have not returned. Nothing tells that one was left by longjmp or with its thread,
+/// so the oldest makes room.
+#[map]
+pub static FUNCTION_FRAMES: LruHashMap<FrameKey, FunctionFrame> = LruHashMap::with_max_entries(MAX_FRAMES, 0);
+
+/// Numbers of calls.
+#[map]
+pub static COUNTS: PerCpuHashMap<CountKey, u64> =
+    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
+
+/// Times of calls.
+#[map]
+pub static LATENCIES: PerCpuHashMap<CountKey, Histogram> =
+    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
+
+/// A histogram without calls: too large for the stack of a program.
+#[map]
+pub static NO_LATENCY: Array<Histogram> = Array::with_max_entries(1, 0);
 
 /// Calls that one thread can be in the middle of. Two layers of TLS in one another (a proxy that speaks
 /// TLS) need two; the rest is for threads that switch stacks.

@@ -54,6 +54,7 @@ pub struct Discovery {
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
     foreign: Vec<Skipped>,
+    excess: Option<String>,
     /// Devices that did not answer once: waiting for each of their files could take for ever.
     silent: HashSet<Device>,
     /// Versions, by the real file of the libcrypto and when it was changed last.
@@ -75,6 +76,7 @@ impl Discovery {
             objects: Vec::new(),
             skipped: Vec::new(),
             foreign: Vec::new(),
+            excess: None,
             silent: HashSet::new(),
             libcrypto: HashMap::new(),
             unversioned: Vec::new(),
@@ -99,6 +101,7 @@ impl Discovery {
             objects: mem::take(&mut self.objects),
             skipped: mem::take(&mut self.skipped),
             foreign: mem::take(&mut self.foreign),
+            excess: self.excess.take(),
         }
     }
 
@@ -259,7 +262,8 @@ impl Discovery {
     }
 
     fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> Seen {
-        let Found { library: facts, hooks, skipped } = found;
+        let Found { library: facts, hooks, skipped, excess } = found;
+        self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {
             self.skip(pid, &path, why);
