@@ -22,7 +22,7 @@ mod socket;
 mod spec;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::pin::Pin;
