@@ -79,7 +79,9 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         .load(PROGRAMS)
         .map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => &["call_enter", "call_return", "open_return"],
+        Probe::Ssl => {
+            &["call_enter", "call_return", "open_return", "open_enter", "open_behind_return", "close_enter"]
+        }
     };
     for &name in uprobes {
         let program: &mut UProbe = wire::program(&mut ebpf, name)?;
