@@ -86,8 +86,9 @@ impl Discovery {
         for process in &target.processes {
             self.look(process.pid, Keep::Everything).await;
             for Versioned { sites, library } in self.versions(process.pid).await {
-                let of = self.objects.iter_mut().find(|object| object.sites == sites);
-                of.into_iter().for_each(|object| object.library = Arc::clone(&library));
+                if let Some(object) = self.objects.iter_mut().find(|object| object.sites == sites) {
+                    object.library = library;
+                }
             }
         }
         self.shown.retain(|_, (_, seen)| matches!(seen, Seen::Foreign(_)));
