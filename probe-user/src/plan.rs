@@ -25,6 +25,21 @@ pub enum Program {
     OpenBehindFirst,
     /// Entry of a function whose first argument is the handle of a connection that ends.
     Close,
+    /// Entry of a method of Go that moves bytes.
+    GoCall,
+    /// An instruction of such a method that returns.
+    GoReturn,
+    /// Entry of a method of Go that begins a connection.
+    GoOpen,
+    /// Entry of a method of Go that ends a connection.
+    GoClose,
+}
+
+impl Program {
+    /// Whether its records tell of bytes.
+    pub fn moves_bytes(self) -> bool {
+        matches!(self, Self::Call | Self::GoCall)
+    }
 }
 
 /// A BPF program and a place in an object.

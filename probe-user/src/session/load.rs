@@ -79,9 +79,18 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         .load(PROGRAMS)
         .map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => {
-            &["call_enter", "call_return", "open_return", "open_enter", "open_behind_return", "close_enter"]
-        }
+        Probe::Ssl => &[
+            "call_enter",
+            "call_return",
+            "open_return",
+            "open_enter",
+            "open_behind_return",
+            "close_enter",
+            "go_enter",
+            "go_leave",
+            "go_open",
+            "go_close",
+        ],
     };
     for &name in uprobes {
         let program: &mut UProbe = wire::program(&mut ebpf, name)?;

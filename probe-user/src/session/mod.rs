@@ -225,6 +225,10 @@ impl Session {
             Program::OpenFirst => &["open_enter"],
             Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
             Program::Close => &["close_enter"],
+            Program::GoCall => &["go_enter"],
+            Program::GoReturn => &["go_leave"],
+            Program::GoOpen => &["go_open"],
+            Program::GoClose => &["go_close"],
         };
         let cookie = probe_common::cookie(site, hook.arguments);
         let mut links: Vec<Link> = Vec::new();
