@@ -13,6 +13,7 @@ use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
 use crate::event::End;
 use crate::explain::{self, ExplainError};
+use crate::patience::describe;
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::Probe;
@@ -306,7 +307,7 @@ fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> 
             discovery.failed(object.id);
         }
         for (index, error) in failed {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", describe(&error));
             first.get_or_insert(error);
             // Its place is kept, because the hooks after it have their numbers; it serves nothing.
             if let Some(hook) = object.hooks.get_mut(index) {
