@@ -30,18 +30,8 @@ pub const STACK_FRAMES: usize = 127;
 
 /// Room for captured bytes of one call: how many values, and bytes of each, with the NUL of a text; index
 /// [`FunctionSpec::room`].
-pub const ROOMS: [(u32, u32); 10] = [
-    (0, 0),
-    (1, 264),
-    (1, 1032),
-    (1, 4104),
-    (2, 264),
-    (2, 1032),
-    (2, 4104),
-    (6, 264),
-    (6, 1032),
-    (6, 4104),
-];
+pub const ROOMS: [(u32, u32); 10] =
+    [(0, 0), (1, 264), (1, 1032), (1, 4104), (2, 264), (2, 1032), (2, 4104), (6, 264), (6, 1032), (6, 4104)];
 
 /// The smallest of the [`ROOMS`] for so many values of so many bytes; none if there is no such large one.
 pub fn room(values: u32, bytes: u32) -> Option<u32> {
@@ -209,7 +199,9 @@ pub struct FunctionFrame {
 }
 
 /// Key of the maps that count calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct CountKey {
     /// Id of the cgroup (v2) of the thread that called.

@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use probe_common::{
     CountKey, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Histogram, KIND_FUNCTION_ENTER,
-    KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY,
-    SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
+    KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER, SPEC_GO,
+    SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
 };
 
 use crate::{
@@ -83,8 +83,7 @@ fn end(cookie: u64, registers: &Registers, stack: u64) -> Option<()> {
         return latency(site(cookie), mem::now().saturating_sub(entered));
     }
     let head = Head { current, kind: KIND_FUNCTION_RETURN, cookie, key: &key, spec, entered };
-    let values =
-        Values { list: core::slice::from_ref(&spec.returned), count: 1, room: spec.returned_room };
+    let values = Values { list: core::slice::from_ref(&spec.returned), count: 1, room: spec.returned_room };
     emit::function(&values, registers, |function| head.write(function))?;
     Some(())
 }
@@ -97,7 +96,13 @@ fn spec(cookie: u64) -> Option<&'static FunctionSpec> {
 /// What tells a call from others: its thread and its place on the stack. In Go its goroutine, which may go on on
 /// another thread, and the distance from the end of the stack, because stacks are moved when they grow.
 #[inline(always)]
-fn key(current: Current, spec: &FunctionSpec, cookie: u64, registers: &Registers, stack: u64) -> Option<FrameKey> {
+fn key(
+    current: Current,
+    spec: &FunctionSpec,
+    cookie: u64,
+    registers: &Registers,
+    stack: u64,
+) -> Option<FrameKey> {
     if spec.flags & SPEC_GO == 0 {
         return Some(FrameKey { owner: current.id, frame: stack, pid: current.pid(), site: site(cookie) });
     }

@@ -82,8 +82,8 @@ pub fn clear<T: Default>(number: &mut T) {
 pub fn register_file(of: *mut pt_regs) -> [u64; REGISTERS] {
     let regs = registers(of);
     [
-        regs.rax, regs.rdx, regs.rcx, regs.rbx, regs.rsi, regs.rdi, regs.rbp, regs.rsp, regs.r8, regs.r9, regs.r10,
-        regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rip,
+        regs.rax, regs.rdx, regs.rcx, regs.rbx, regs.rsi, regs.rdi, regs.rbp, regs.rsp, regs.r8, regs.r9,
+        regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rip,
     ]
 }
 
@@ -102,7 +102,11 @@ pub fn user_sized(address: u64, size: u32) -> Option<u64> {
 /// Copies a text at `address` of the current process, with its NUL if `length` bytes are enough for it; no more
 /// than `to` has room for. Returns the bytes copied; none if they cannot be read.
 #[inline(always)]
-pub fn copy_user_text<const N: usize>(to: &mut MaybeUninit<[u8; N]>, address: u64, length: u32) -> Option<u32> {
+pub fn copy_user_text<const N: usize>(
+    to: &mut MaybeUninit<[u8; N]>,
+    address: u64,
+    length: u32,
+) -> Option<u32> {
     if length as usize > N {
         return None;
     }

@@ -13,6 +13,7 @@ use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
 use crate::event::End;
 use crate::explain::{self, ExplainError};
+use crate::patience::describe;
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::Probe;
@@ -285,7 +286,8 @@ fn load(
 fn too_many(trace: &Trace, plan: &Plan) -> Option<String> {
     let Probe::Uprobe(uprobe) = &trace.probe else { return None };
     let functions = functions(plan);
-    (functions > uprobe.max_probes).then(|| format!("{functions} functions match, more than {}", uprobe.max_probes))
+    (functions > uprobe.max_probes)
+        .then(|| format!("{functions} functions match, more than {}", uprobe.max_probes))
 }
 
 /// Functions that are probed.
@@ -305,7 +307,7 @@ fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> 
             discovery.failed(object.id);
         }
         for (index, error) in failed {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", describe(&error));
             first.get_or_insert(error);
             // Its place is kept, because the hooks after it have their numbers; it serves nothing.
             if let Some(hook) = object.hooks.get_mut(index) {

@@ -117,6 +117,10 @@ impl Origins for Fixed {
         })
     }
 
+    fn container(&mut self, _: u64) -> Option<Arc<Container>> {
+        None
+    }
+
     fn forget(&mut self, pid: u32) {
         self.forgotten.lock().unwrap().push(pid);
     }

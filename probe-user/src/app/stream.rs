@@ -16,6 +16,7 @@ use crate::cli::Verbosity;
 use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
+use crate::patience::describe;
 use crate::pipeline::Pipeline;
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
@@ -124,6 +125,7 @@ impl<'a> Stream<'a> {
                 self.pipeline.set_library(sites, &library);
             }
             Occurrence::Found(Found::Doubt) => self.watch.catch_up(self.session),
+            Occurrence::Found(Found::Missed) => self.watch.distrust(),
             Occurrence::Found(Found::All(pid)) => self.session.resume(pid),
             Occurrence::Found(Found::Detach(objects)) => {
                 for object in objects {
@@ -161,7 +163,7 @@ impl<'a> Stream<'a> {
         let failed = self.session.attach(object);
         let took = since.map(|since| (since, since.elapsed()));
         for (_, error) in &failed {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", describe(error));
         }
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use clap::error::ErrorKind;
 use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 use super::trace::TraceArgs;
 use super::{Action, Cli, Trace, target, value};

@@ -128,11 +128,13 @@ impl Latency {
     /// The buckets from the first to the last that is in use: from how many nanoseconds, below how many, calls.
     pub fn used(&self) -> Vec<(u64, u64, u64)> {
         let used = |calls: &u64| *calls != 0;
-        let (Some(first), Some(last)) = (self.buckets.iter().position(used), self.buckets.iter().rposition(used))
+        let (Some(first), Some(last)) =
+            (self.buckets.iter().position(used), self.buckets.iter().rposition(used))
         else {
             return Vec::new();
         };
-        let limit = |index: usize| 1_u64.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
+        let limit =
+            |index: usize| 1_u64.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
         let bucket = |(index, calls): (usize, &u64)| {
             let from = if index == 0 { 0 } else { limit(index - 1) };
             (from, limit(index), *calls)

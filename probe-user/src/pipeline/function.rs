@@ -181,7 +181,8 @@ impl Functions {
     }
 
     fn end(&mut self, of: impl Fn(&Key) -> bool, out: &mut Out<'_>) -> io::Result<()> {
-        let mut ended: Vec<Waiting> = self.waiting.extract_if(|key, _| of(key)).map(|(_, call)| call).collect();
+        let mut ended: Vec<Waiting> =
+            self.waiting.extract_if(|key, _| of(key)).map(|(_, call)| call).collect();
         ended.sort_by_key(|call| call.age);
         ended.iter().try_for_each(|call| self.never(call, out))
     }
@@ -225,7 +226,9 @@ impl Functions {
         };
         let mut cut = false;
         for argument in arguments.iter().flatten().chain(returned) {
-            if let Value::Text(Plaintext(data), extent) | Value::Bytes(Plaintext(data), extent) = argument.value {
+            if let Value::Text(Plaintext(data), extent) | Value::Bytes(Plaintext(data), extent) =
+                argument.value
+            {
                 self.bytes = self.bytes.saturating_add(data.len() as u64);
                 cut |= extent == Extent::Beginning;
             }

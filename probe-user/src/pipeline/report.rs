@@ -6,8 +6,8 @@ use std::io;
 use jiff::Timestamp;
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
 
-use super::join::Piece;
 use super::function::Out;
+use super::join::Piece;
 use super::{Clock, Site};
 use crate::event::{Connection, Direction, Exec, Plaintext, Record, Ssl, Strings, Thread};
 use crate::sink::Sink;

@@ -134,7 +134,7 @@ pub enum SessionError {
         source: MapError,
     },
     /// A probe could not be attached.
-    #[error("{function} at file offset {offset:#x} of {path:?} could not be probed: {source}")]
+    #[error("{function} at file offset {offset:#x} of {path:?} could not be probed")]
     Attach {
         /// The object's path inside its root.
         path: String,

@@ -4,8 +4,8 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuHashMap};
 use probe_common::{CountKey, FUNCTION_SPECS, FunctionSpec, Histogram};
 
-use super::wire::{self, Wire};
 use super::SessionError;
+use super::wire::{self, Wire};
 use crate::pipeline::Counted;
 
 /// The maps, in userspace's hands.

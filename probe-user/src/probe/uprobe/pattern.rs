@@ -110,7 +110,9 @@ impl Pattern {
         let (name, arguments) = arguments(rest)?;
         let place = place(name)?;
         if returned.is_some() && matches!(place, Place::Symbol(_, 1..)) {
-            return Err(name.error("where a function returns to is known only at its beginning: leave out +OFFSET or ->"));
+            return Err(name.error(
+                "where a function returns to is known only at its beginning: leave out +OFFSET or ->",
+            ));
         }
         Ok(Self { text: whole.text.to_owned(), object, place, arguments, returned })
     }
@@ -370,7 +372,8 @@ mod tests {
 
     #[test]
     fn no_text_panics() {
-        let words = [":", "->", "(", ")", "+", "0x", "int", "bytes(", "#", ",", " ", "ö", "operator", "f", "*"];
+        let words =
+            [":", "->", "(", ")", "+", "0x", "int", "bytes(", "#", ",", " ", "ö", "operator", "f", "*"];
         let mut state = 7_u64;
         for _ in 0..20_000 {
             let text: String = (0..state % 12)

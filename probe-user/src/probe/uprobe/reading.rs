@@ -3,9 +3,9 @@
 //! Owns the calling conventions: where C and Go pass arguments in registers.
 
 use probe_common::{
-    Argument, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES, FunctionSpec, NO_REGISTER, Operand,
-    SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN,
-    SPEC_STACK, room,
+    Argument, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES, FunctionSpec, NO_REGISTER,
+    Operand, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY,
+    SPEC_RETURN, SPEC_STACK, room,
 };
 
 use super::types::{Length, MAX_BYTES, Type};
@@ -88,7 +88,8 @@ impl Reading {
         let words = words(types, convention)?;
         let length = |length: Length, own: Option<Operand>| match length {
             Length::Fixed(number) => Ok(constant(number)),
-            Length::Own => own.ok_or_else(|| "`bytes` without a length is for Go: write bytes(N) or bytes(#n)".to_owned()),
+            Length::Own => own
+                .ok_or_else(|| "`bytes` without a length is for Go: write bytes(N) or bytes(#n)".to_owned()),
             Length::Argument(number) => {
                 let kind = types.get(number).copied().unwrap_or(Type::Skip);
                 let place = words.get(number).and_then(|words| words.first()).copied();
@@ -222,7 +223,9 @@ fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Arg
     let (capture, limit) = match kind {
         // One more tells whether there was more.
         Type::Str if length == Operand::default() => (CAPTURE_STRING, uprobe.max_bytes.min(MAX_BYTES) + 1),
-        Type::Str | Type::Bytes(Length::Own | Length::Argument(_)) => (CAPTURE_BYTES, uprobe.max_bytes.min(MAX_BYTES)),
+        Type::Str | Type::Bytes(Length::Own | Length::Argument(_)) => {
+            (CAPTURE_BYTES, uprobe.max_bytes.min(MAX_BYTES))
+        }
         Type::Bytes(Length::Fixed(number)) => (CAPTURE_BYTES, number.min(MAX_BYTES)),
         _ => (CAPTURE_NONE, 0),
     };
@@ -254,11 +257,23 @@ fn resolved(kind: Type, convention: Convention) -> Type {
 }
 
 fn constant(value: u32) -> Operand {
-    Operand { source: SOURCE_CONSTANT, index: NO_REGISTER, size: WORD, offset: value.into(), ..Operand::default() }
+    Operand {
+        source: SOURCE_CONSTANT,
+        index: NO_REGISTER,
+        size: WORD,
+        offset: value.into(),
+        ..Operand::default()
+    }
 }
 
 fn register(number: u8) -> Operand {
-    Operand { source: SOURCE_REGISTER, register: number, index: NO_REGISTER, size: WORD, ..Operand::default() }
+    Operand {
+        source: SOURCE_REGISTER,
+        register: number,
+        index: NO_REGISTER,
+        size: WORD,
+        ..Operand::default()
+    }
 }
 
 fn memory(register: u8, offset: i64) -> Operand {

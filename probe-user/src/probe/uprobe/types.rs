@@ -60,8 +60,7 @@ const NAMED: &[(&str, Type)] = &[
 ];
 
 /// What to say about something that is no type.
-pub(super) const TYPES: &str =
-    "types are int, uint, hex, ptr, str, bytes(N), bytes(#n) (as many as argument n says), bool, and _ for one \
+pub(super) const TYPES: &str = "types are int, uint, hex, ptr, str, bytes(N), bytes(#n) (as many as argument n says), bool, and _ for one \
      that is not read; int8 to int64 and uint8 to uint64 have so many bits, long and ulong 64";
 
 impl Type {
@@ -119,7 +118,9 @@ mod tests {
             assert_eq!(Type::parse(text).unwrap(), kind);
             assert_eq!(kind.to_string(), text);
         }
-        for wrong in ["", "char", "bytes()", "bytes(0)", "bytes(#0)", "bytes(5000)", "bytes(-1)", "int ", "bytes(#)"] {
+        for wrong in
+            ["", "char", "bytes()", "bytes(0)", "bytes(#0)", "bytes(5000)", "bytes(-1)", "int ", "bytes(#)"]
+        {
             assert!(Type::parse(wrong).is_err(), "{wrong}");
         }
     }

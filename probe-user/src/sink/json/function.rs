@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 
 use super::line::{K8sPart, ProcessPart, ThreadPart, Time};
 use crate::event::{
-    Argument, CallEnd, Container, Extent, FunctionCall, FunctionTotal, Library, Plaintext, SCHEMA, StackFrame, Value,
+    Argument, CallEnd, Container, Extent, FunctionCall, FunctionTotal, Library, Plaintext, SCHEMA,
+    StackFrame, Value,
 };
 
 /// A call of a function that `ctrace uprobe` was told of.
@@ -255,7 +256,10 @@ impl<'a> FunctionLine<'a> {
                 (Some(Some(part)), Some(Some(*duration)))
             }
         };
-        let part = |argument: &Argument<'a>| ArgumentPart { index: argument.index + 1, value: ValuePart::new(argument) };
+        let part = |argument: &Argument<'a>| ArgumentPart {
+            index: argument.index + 1,
+            value: ValuePart::new(argument),
+        };
         Self {
             schema: SCHEMA,
             r#type: FunctionType::Uprobe,
@@ -280,7 +284,11 @@ impl<'a> FunctionTotalLine<'a> {
         let container = total.container.as_deref();
         let latency = total.latency.as_ref().map(|latency| LatencyPart {
             total: latency.total,
-            buckets: latency.used().into_iter().map(|(from, to, count)| BucketPart { from, to, count }).collect(),
+            buckets: latency
+                .used()
+                .into_iter()
+                .map(|(from, to, count)| BucketPart { from, to, count })
+                .collect(),
         });
         Self {
             schema: SCHEMA,
