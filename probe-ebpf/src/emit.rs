@@ -9,8 +9,9 @@ use aya_ebpf::{
 };
 use probe_common::{
     Argument, CAPTURE_BYTES, CAPTURE_STRING, CGROUP_PATH, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT,
-    FLAG_UNREADABLE, FUNCTION_VALUES, Function, FunctionStack, Header, INLINE_BYTES, KIND_HELD, LONG_PATH_BYTES, Loss,
-    Operand, PAGE_BYTES, Part, Program, REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER,
+    FLAG_UNREADABLE, FUNCTION_VALUES, Function, FunctionStack, Header, INLINE_BYTES, KIND_HELD,
+    LONG_PATH_BYTES, Loss, Operand, PAGE_BYTES, Part, Program, REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY,
+    SOURCE_REGISTER,
 };
 use zerocopy::IntoBytes;
 

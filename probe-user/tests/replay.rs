@@ -173,8 +173,16 @@ fn pipeline(
     let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
-    let setup =
-        Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count, symbols: None, executions: None };
+    let setup = Setup {
+        sites: sites(),
+        origins,
+        clock,
+        sink,
+        started: clock.timestamp(0),
+        count,
+        symbols: None,
+        executions: None,
+    };
     (Pipeline::new(setup), shared, forgotten)
 }
 
@@ -402,8 +410,16 @@ fn a_closed_output_ends_without_error() {
     let sink = (format("json").unwrap().open)(Output::new(Box::new(writer)), plain());
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
-    let mut pipeline =
-        Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None, symbols: None, executions: None });
+    let mut pipeline = Pipeline::new(Setup {
+        sites: sites(),
+        origins,
+        clock,
+        sink,
+        started,
+        count: None,
+        symbols: None,
+        executions: None,
+    });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();

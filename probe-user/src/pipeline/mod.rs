@@ -369,7 +369,8 @@ impl<O: Origins> Pipeline<O> {
 
     /// Whether no more is to be reported.
     fn is_full(&self) -> bool {
-        self.count.is_some_and(|count| self.report.calls + self.functions.calls + self.report.records >= count)
+        self.count
+            .is_some_and(|count| self.report.calls + self.functions.calls + self.report.records >= count)
     }
 
     /// Hands on what the sink holds back; to be called when the stream pauses.

@@ -408,15 +408,12 @@ fn attach_uprobe(
     if let Some(counter) = hook.semaphore {
         let fd = program.fd().map_err(failed)?.as_fd();
         let attached = semaphore::attach(fd, &object.file.path(), offset, counter, cookie);
-        return attached.map(|link| Box::new(link) as Link).map_err(|error| failed(ProgramError::IOError(error)));
+        return attached
+            .map(|link| Box::new(link) as Link)
+            .map_err(|error| failed(ProgramError::IOError(error)));
     }
-    let point = UProbeAttachPoint {
-        location: UProbeAttachLocation::AbsoluteOffset(offset.0),
-        cookie: Some(cookie),
-    };
+    let point =
+        UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset.0), cookie: Some(cookie) };
     let attached = program.attach(point, object.file.path(), UProbeScope::AllProcesses);
-    attached
-        .and_then(|id| program.take_link(id))
-        .map(|link| Box::new(link) as Link)
-        .map_err(failed)
+    attached.and_then(|id| program.take_link(id)).map(|link| Box::new(link) as Link).map_err(failed)
 }

@@ -81,7 +81,9 @@ pub(super) fn attach(
 fn create(link: &LinkCreate) -> io::Result<OwnedFd> {
     #[expect(unsafe_code, reason = "aya links only events that it has opened itself")]
     // SAFETY: `link` is as large as the size says, and the kernel only reads it.
-    let made = unsafe { libc::syscall(libc::SYS_bpf, LINK_CREATE, std::ptr::from_ref(link), size_of::<LinkCreate>()) };
+    let made = unsafe {
+        libc::syscall(libc::SYS_bpf, LINK_CREATE, std::ptr::from_ref(link), size_of::<LinkCreate>())
+    };
     let fd = i32::try_from(made).map_err(io::Error::other)?;
     if fd < 0 {
         return Err(io::Error::last_os_error());

@@ -8,8 +8,8 @@ use ctrace::pipeline::{Clock, Counted, Pipeline, Setup, Site};
 use ctrace::probe::uprobe::{Convention, Mode, Pattern, Reading, Stacks, Uprobe};
 use ctrace::sink::{Output, format};
 use probe_common::{
-    BUCKETS, CountKey, Function, FunctionStack, Histogram, KIND_EXIT, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN,
-    KIND_FUNCTION_STACK, Loss, LossCount, ROOMS,
+    BUCKETS, CountKey, Function, FunctionStack, Histogram, KIND_EXIT, KIND_FUNCTION_ENTER,
+    KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, LossCount, ROOMS,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -46,7 +46,13 @@ fn sites() -> HashMap<u32, Site> {
 }
 
 /// A record with values, and captured bytes by their slots.
-fn record(kind: u32, site: u32, (frame, time): (u64, u64), values: &[u64], captured: &[(usize, &[u8])]) -> Raw {
+fn record(
+    kind: u32,
+    site: u32,
+    (frame, time): (u64, u64),
+    values: &[u64],
+    captured: &[(usize, &[u8])],
+) -> Raw {
     let mut head = Function::new_zeroed();
     head.header = header(kind, 1234, b"app");
     head.header.time = 5_000_000_000 + time;
@@ -77,7 +83,13 @@ fn enter(site: u32, place: (u64, u64), values: &[u64], captured: &[(usize, &[u8]
     record(KIND_FUNCTION_ENTER, site, place, values, captured)
 }
 
-fn leave(site: u32, frame: u64, (entered, time): (u64, u64), values: &[u64], captured: &[(usize, &[u8])]) -> Raw {
+fn leave(
+    site: u32,
+    frame: u64,
+    (entered, time): (u64, u64),
+    values: &[u64],
+    captured: &[(usize, &[u8])],
+) -> Raw {
     let raw = record(KIND_FUNCTION_RETURN, site, (frame, time), values, captured);
     changed(raw, |head| head.entered = 5_000_000_000 + entered)
 }
@@ -98,7 +110,9 @@ fn recording() -> Vec<Raw> {
         leave(0, 0x7000, (0, 1_234_567), &[3], &[]),
         // Left by longjmp: the same place on the stack is used again.
         enter(0, (0x6f00, 2_000_000), &[0x1000, 1, 0x2000], &text(b"left")),
-        changed(enter(0, (0x6f00, 3_000_000), &[0x1000, 1, 0x2000], &text(b"not UTF-8: \xff")), |head| head.cut = 1),
+        changed(enter(0, (0x6f00, 3_000_000), &[0x1000, 1, 0x2000], &text(b"not UTF-8: \xff")), |head| {
+            head.cut = 1
+        }),
         leave(0, 0x6f00, (3_000_000, 3_000_100), &[0], &[]),
         // A return whose beginning was lost.
         leave(0, 0x5000, (1, 2), &[0], &[]),

@@ -218,9 +218,9 @@ mod tests {
             offset: FileOffset(16),
             arguments: 0,
             callers: Vec::new(),
-        ends: Vec::new(),
-        semaphore: None,
-        reading: None,
+            ends: Vec::new(),
+            semaphore: None,
+            reading: None,
         }
     }
 

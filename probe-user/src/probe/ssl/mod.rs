@@ -126,9 +126,9 @@ fn add_public(object: &Object, name: &'static str, program: Program, arguments: 
                 offset,
                 arguments,
                 callers: Vec::new(),
-        ends: Vec::new(),
-        semaphore: None,
-        reading: None,
+                ends: Vec::new(),
+                semaphore: None,
+                reading: None,
             }),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
         }

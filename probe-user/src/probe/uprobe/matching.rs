@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::{Convention, ObjectName, Pattern, Place, Reading, Type, Uprobe, usdt};
 use crate::object::{
-    FileOffset, Function, GoAbi, Index, Kind, Language, Name, NoPlace, Object, ObjectError, VirtAddr, with_causes,
+    FileOffset, Function, GoAbi, Index, Kind, Language, Name, NoPlace, Object, ObjectError, VirtAddr,
+    with_causes,
 };
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found, Nothing};
@@ -84,7 +85,8 @@ impl Matching<'_> {
                 match selected {
                     Ok(functions) => {
                         // A pattern that names a function names its parts as well.
-                        let is_whole = |function: &&Function| !name.is_pattern() || function.kind != Kind::Fragment;
+                        let is_whole =
+                            |function: &&Function| !name.is_pattern() || function.kind != Kind::Fragment;
                         for function in functions.iter().filter(is_whole) {
                             self.function(index, pattern, function, *offset);
                         }
@@ -141,9 +143,11 @@ impl Matching<'_> {
             None => Convention::C,
             Some(GoAbi::Stack | GoAbi::Unknown) => {
                 if !pattern.arguments.is_empty() || returned.is_some() {
-                    return Err("it gets its arguments on the stack (Go before 1.17, or assembler): only that it is \
+                    return Err(
+                        "it gets its arguments on the stack (Go before 1.17, or assembler): only that it is \
                                 called can be seen"
-                        .to_owned());
+                            .to_owned(),
+                    );
                 }
                 Convention::C
             }
@@ -194,7 +198,8 @@ impl Matching<'_> {
         let hook = match self.object.file_offset(address) {
             None => Err(with_causes(&NoPlace::Object(ObjectError::NotCode { address: address.0 }))),
             Some(_) if self.uprobe.returned(pattern).is_some() => {
-                Err("no symbol tells that a function begins there: where it returns to cannot be known".to_owned())
+                Err("no symbol tells that a function begins there: where it returns to cannot be known"
+                    .to_owned())
             }
             Some(place) => Reading::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
                 .map(|reading| new_hook(Program::Function, shown.clone(), place, Vec::new(), reading)),

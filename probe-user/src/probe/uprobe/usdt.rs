@@ -83,7 +83,9 @@ fn read(argument: &Argument) -> Read {
             source: SOURCE_MEMORY,
             register: base.map_or(NO_REGISTER, number),
             index: index.map_or(NO_REGISTER, |(register, _)| number(register)),
-            scale: index.map_or(0, |(_, factor)| factor.checked_ilog2().and_then(|bits| u8::try_from(bits).ok()).unwrap_or(0)),
+            scale: index.map_or(0, |(_, factor)| {
+                factor.checked_ilog2().and_then(|bits| u8::try_from(bits).ok()).unwrap_or(0)
+            }),
             offset: *displacement,
             ..usual
         },
