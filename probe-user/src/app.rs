@@ -16,8 +16,8 @@ use crate::explain::{self, ExplainError};
 use crate::patience::describe;
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
-use crate::probe::{Probe, uprobe};
 use crate::probe::exec::Also;
+use crate::probe::{Probe, uprobe};
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Selector, Target, TargetError};
@@ -343,7 +343,9 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
         started: Timestamp::now(),
         count: trace.count,
         symbols: match &trace.probe {
-            Probe::Uprobe(uprobe) if uprobe.stacks == uprobe::Stacks::Captured => Some(Box::new(Stacks::default())),
+            Probe::Uprobe(uprobe) if uprobe.stacks == uprobe::Stacks::Captured => {
+                Some(Box::new(Stacks::default()))
+            }
             _ => None,
         },
         executions: match &trace.probe {

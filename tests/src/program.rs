@@ -59,7 +59,12 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "mapper", source: Some("mapper.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "functions", source: Some("functions.c"), needs: &[], flags: &["-pthread"] },
-    Recipe { name: "functions-stripped", source: Some("functions.c"), needs: &[], flags: &["-pthread", "-s"] },
+    Recipe {
+        name: "functions-stripped",
+        source: Some("functions.c"),
+        needs: &[],
+        flags: &["-pthread", "-s"],
+    },
     Recipe { name: "functions-cpp", source: Some("functions.cpp"), needs: &[], flags: &[] },
     Recipe { name: "functions-rust", source: Some("functions.rs"), needs: &[], flags: &[] },
     Recipe { name: "functions-go", source: Some("functions.go"), needs: &[], flags: &[] },

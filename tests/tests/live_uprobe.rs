@@ -123,7 +123,8 @@ fn what_is_not_in_memory_is_told_and_counted() -> Result<()> {
 #[test]
 fn five_hundred_functions() -> Result<()> {
     let trace = trace("functions", &[":many_*(int)"], &["many"])?;
-    let expected: Vec<Value> = (0..500).map(|n| json!([format!("many_{n:03}"), [1000 + n], "not asked"])).collect();
+    let expected: Vec<Value> =
+        (0..500).map(|n| json!([format!("many_{n:03}"), [1000 + n], "not asked"])).collect();
     check(&trace, &expected)
 }
 
@@ -149,8 +150,14 @@ fn too_many_and_none_are_errors_that_say_so() -> Result<()> {
 #[test]
 fn a_list_says_where_functions_are() -> Result<()> {
     let container = container("functions")?;
-    let listed =
-        Ctrace::run_to_end(&["uprobe", "--list", "--container", container.name(), ":many_00?", "libc.so.6:getenv"])?;
+    let listed = Ctrace::run_to_end(&[
+        "uprobe",
+        "--list",
+        "--container",
+        container.name(),
+        ":many_00?",
+        "libc.so.6:getenv",
+    ])?;
     ensure!(listed.code() == Some(0), "{}", listed.stderr);
     let text = String::from_utf8(listed.stdout)?;
     ensure!(text.lines().count() == 11 && text.contains("many_009") && text.contains("libc.so.6"), "{text}");
@@ -187,6 +194,16 @@ fn calls_are_counted_and_measured() -> Result<()> {
 }
 
 #[test]
+fn stacks_have_names() -> Result<()> {
+    let trace = trace("functions", &["--stack", ":inner"], &["nested"])?;
+    let records = of_type(&trace, "uprobe")?;
+    let stack = records.first().and_then(|record| record.get("stack")?.as_array());
+    let names: Vec<_> = stack.into_iter().flatten().map(|frame| frame.get("function").cloned()).collect();
+    ensure!(names.starts_with(&[Some(json!("inner")), Some(json!("outer"))]), "{records:?}\n{}", trace.stderr);
+    Ok(())
+}
+
+#[test]
 fn returns_alone() -> Result<()> {
     let trace = trace("functions", &["--ret-only", ":factorial -> int", ":outer"], &["recursion", "nested"])?;
     let mut expected: Vec<Value> =
@@ -202,7 +219,9 @@ fn cpp_by_its_demangled_names_and_through_exceptions() -> Result<()> {
     let mut records = calls(&trace)?;
     records.iter_mut().for_each(|record| {
         // The address of the object.
-        if let Some(arguments) = record.get_mut(1).and_then(Value::as_array_mut).filter(|list| list.len() == 2) {
+        if let Some(arguments) =
+            record.get_mut(1).and_then(Value::as_array_mut).filter(|list| list.len() == 2)
+        {
             arguments.remove(0);
         }
     });
@@ -219,7 +238,9 @@ fn rust_through_panics() -> Result<()> {
     let trace = trace("functions-rust", &[":*::shop::price(uint64) -> uint64"], &["run"])?;
     let values: Vec<(Value, Value)> = calls(&trace)?
         .into_iter()
-        .map(|call| (call.pointer("/1/0").cloned().unwrap_or_default(), call.get(2).cloned().unwrap_or_default()))
+        .map(|call| {
+            (call.pointer("/1/0").cloned().unwrap_or_default(), call.get(2).cloned().unwrap_or_default())
+        })
         .collect();
     let expected = [(json!(2), json!(20)), (json!(3), Value::Null), (json!(4), json!(40))];
     ensure!(values == expected, "{values:?}\n{}", trace.stderr);
@@ -244,7 +265,9 @@ fn go_with_its_registers_and_moving_stacks() -> Result<()> {
         expected.extend((0..=200).map(|n| json!(["main.deep", [n], n])));
         let mut got = calls(&trace)?;
         for call in &mut got {
-            if let Some(arguments) = call.get_mut(1).and_then(Value::as_array_mut).filter(|list| list.len() == 2) {
+            if let Some(arguments) =
+                call.get_mut(1).and_then(Value::as_array_mut).filter(|list| list.len() == 2)
+            {
                 arguments.remove(0);
             }
         }
@@ -267,7 +290,8 @@ fn usdt_with_semaphores() -> Result<()> {
 #[test]
 fn a_program_that_starts_later_is_waited_for() -> Result<()> {
     let container = container("functions-cpp")?;
-    let options = ["uprobe", "-o", "json", "--wait", "--container", container.name(), ":factorial(int) -> int"];
+    let options =
+        ["uprobe", "-o", "json", "--wait", "--container", container.name(), ":factorial(int) -> int"];
     let ctrace = Ctrace::start(&options)?;
     let _mapped = container.exec_background(&["/functions", "idle"])?;
     std::thread::sleep(Duration::from_secs(1));
