@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::line::{K8sPart, ThreadPart, Time};
+use super::line::{ThreadPart, Time};
 use crate::event::{
-    Actor, Ancestor, Container, Ending, Exec, ExecFailed, Executable, Exit, Fork, Plaintext, SCHEMA, Strings,
-    Users,
+    Actor, Ancestor, Container, Ending, Exec, ExecFailed, Executable, Exit, Fork, K8s, Plaintext, SCHEMA,
+    Strings, Users,
 };
 use crate::sink::names;
 
@@ -111,7 +111,7 @@ struct ActorPart<'a> {
     container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    k8s: Option<K8sPart<'a>>,
+    k8s: Option<K8s<'a>>,
     /// The thread.
     thread: ThreadPart,
 }
@@ -315,7 +315,7 @@ impl<'a> ActorPart<'a> {
         Self {
             time: Time(actor.time),
             container,
-            k8s: container.and_then(|container| container.pod.as_deref()).map(K8sPart::new),
+            k8s: K8s::of(container),
             thread: ThreadPart { id: actor.thread.id },
         }
     }
