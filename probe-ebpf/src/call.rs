@@ -78,6 +78,14 @@ fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
         if other.stack > frame.stack && other.handle == frame.handle && other.buffer == frame.buffer {
             return None;
         }
+        // A public function that jumps to another one, as gnutls_record_send does to gnutls_record_send2.
+        if other.stack == frame.stack
+            && other.handle == frame.handle
+            && other.buffer == frame.buffer
+            && probe_common::arguments(other.cookie) == probe_common::arguments(frame.cookie)
+        {
+            return None;
+        }
         // The same place hit twice, or a call that was left by longjmp: its frame is free again.
         if other.stack == 0 || other.stack == frame.stack {
             unused = Some(index);
@@ -101,13 +109,8 @@ fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
-    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    let (frame, program) = entered(ctx, current)?;
     let regs = mem::registers(ctx.regs);
-    let stack = regs.rsp.wrapping_sub(RETURN_ADDRESS_BYTES);
-    let program = frames.program as u32;
-    let frame = frames.frames.iter_mut().find(|frame| frame.stack == stack)?;
-    frame.stack = 0;
-    let frame = *frame;
     let returned = regs.rax as i32;
     if returned <= 0 {
         return None;
@@ -130,6 +133,17 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let call = describe(current, &frame, connection, length, regs.rip);
     payload(call, frame.buffer);
     Some(())
+}
+
+/// The frame of the call that returns, which is taken out, and the number of the program that made it.
+#[inline(always)]
+fn entered(ctx: &RetProbeContext, current: Current) -> Option<(Frame, u32)> {
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    let stack = mem::registers(ctx.regs).rsp.wrapping_sub(RETURN_ADDRESS_BYTES);
+    let program = frames.program as u32;
+    let frame = frames.frames.iter_mut().find(|frame| frame.stack == stack)?;
+    frame.stack = 0;
+    Some((*frame, program))
 }
 
 /// The call's record, without payload yet.
@@ -190,14 +204,43 @@ const NEW_CONNECTION: ConnectionState =
 /// At the return of a function that makes a connection's handle.
 #[inline(always)]
 pub fn opened(ctx: &RetProbeContext) -> Option<()> {
-    let current = Current::in_scope()?;
-    let handle = mem::registers(ctx.regs).rax;
-    if handle != 0 {
-        let key = ConnectionKey { handle, pid: current.pid(), program: program(current) };
-        let id = open(key, FLAG_FROM_START);
-        debug!(ctx, "process {} opens connection {}", current.pid(), id);
-    }
+    let key = key(Current::in_scope()?, mem::registers(ctx.regs).rax)?;
+    let id = open(key, FLAG_FROM_START);
+    debug!(ctx, "process {} opens connection {}", key.pid, id);
     Some(())
+}
+
+/// At the entry of a function that prepares the connection in its first argument.
+#[inline(always)]
+pub fn open_first(ctx: &ProbeContext) -> Option<()> {
+    let key = key(Current::in_scope()?, mem::registers(ctx.regs).rdi)?;
+    let id = open(key, FLAG_FROM_START);
+    debug!(ctx, "process {} opens connection {}", key.pid, id);
+    Some(())
+}
+
+/// At the return of a function that puts a connection's handle where its first argument points to.
+#[inline(always)]
+pub fn opened_behind_first(ctx: &RetProbeContext) -> Option<()> {
+    let current = Current::any();
+    let (frame, _) = entered(ctx, current)?;
+    let key = key(current, mem::user(frame.handle)?)?;
+    let id = open(key, FLAG_FROM_START);
+    debug!(ctx, "process {} opens connection {}", key.pid, id);
+    Some(())
+}
+
+/// At the entry of a function that ends the connection in its first argument: the next with its handle is another.
+#[inline(always)]
+pub fn close_first(ctx: &ProbeContext) -> Option<()> {
+    let key = key(Current::in_scope()?, mem::registers(ctx.regs).rdi)?;
+    CONNECTIONS.remove(key).ok();
+    Some(())
+}
+
+#[inline(always)]
+fn key(current: Current, handle: u64) -> Option<ConnectionKey> {
+    (handle != 0).then(|| ConnectionKey { handle, pid: current.pid(), program: program(current) })
 }
 
 /// Emits the payload in chunks: full ones, then the rest.

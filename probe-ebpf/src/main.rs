@@ -42,6 +42,24 @@ fn open_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
+#[uprobe]
+fn open_enter(ctx: ProbeContext) -> u32 {
+    call::open_first(&ctx);
+    0
+}
+
+#[uretprobe]
+fn open_behind_return(ctx: RetProbeContext) -> u32 {
+    call::opened_behind_first(&ctx);
+    0
+}
+
+#[uprobe]
+fn close_enter(ctx: ProbeContext) -> u32 {
+    call::close_first(&ctx);
+    0
+}
+
 #[tracepoint]
 fn task_fork(ctx: TracePointContext) -> u32 {
     task::fork(&ctx);

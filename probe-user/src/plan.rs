@@ -17,8 +17,14 @@ use crate::target::Scope;
 pub enum Program {
     /// Entry and return of a function that moves bytes.
     Call,
-    /// Return of a function that creates a connection's handle.
+    /// Return of a function that returns a new connection's handle.
     Open,
+    /// Entry of a function whose first argument is the handle of a connection that begins.
+    OpenFirst,
+    /// Entry and return of a function that puts a new connection's handle where its first argument points to.
+    OpenBehindFirst,
+    /// Entry of a function whose first argument is the handle of a connection that ends.
+    Close,
 }
 
 /// A BPF program and a place in an object.
@@ -28,7 +34,7 @@ pub struct Hook {
     pub program: Program,
     /// The function's name: a symbol, or the name in the library's source of an internal one.
     pub function: String,
-    /// The public functions whose bytes pass here; empty for [`Program::Open`].
+    /// The public functions whose bytes pass here; empty for what makes or ends a connection.
     pub serves: Vec<String>,
     /// Where, in the object's file.
     pub offset: FileOffset,

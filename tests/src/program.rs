@@ -38,6 +38,19 @@ const BUNDLE: &[&str] = &[
     "-ldl",
 ];
 
+const GNUTLS: &[&str] = &["-DLIBRARY=\"tls-gnutls.h\"", "-lgnutls", "-lcrypto"];
+const MBEDTLS: &[&str] = &["-DLIBRARY=\"tls-mbedtls.h\"", "-lmbedtls", "-lmbedcrypto", "-lcrypto"];
+const MBEDTLS_STATIC: &[&str] = &[
+    "-DLIBRARY=\"tls-mbedtls.h\"",
+    "-static-pie",
+    "-fPIE",
+    "-lmbedtls",
+    "-lmbedx509",
+    "-lmbedcrypto",
+    "-lcrypto",
+];
+const WOLFSSL: &[&str] = &["-DLIBRARY=\"tls-wolfssl.h\"", "-lwolfssl", "-lcrypto"];
+
 const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "exec-one", source: Some("exec-one.c"), needs: &[], flags: &["-static", "-pthread"] },
@@ -49,6 +62,10 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },
     Recipe { name: "exchange.so", source: Some("exchange.c"), needs: &[], flags: PLUGIN },
     Recipe { name: "tls-late", source: Some("tls-late.c"), needs: &["exchange.so"], flags: &["-ldl"] },
+    Recipe { name: "tls-gnutls", source: Some("tls-pair.c"), needs: &[], flags: GNUTLS },
+    Recipe { name: "tls-mbedtls", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS },
+    Recipe { name: "tls-mbedtls-static", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS_STATIC },
+    Recipe { name: "tls-wolfssl", source: Some("tls-pair.c"), needs: &[], flags: WOLFSSL },
     Recipe { name: "tls-server-static", source: Some("tls-server.c"), needs: &[], flags: STATIC },
     Recipe { name: "tls-client-static", source: Some("tls-client.c"), needs: &[], flags: STATIC },
     Recipe { name: "libbundle.so", source: None, needs: &[], flags: BUNDLE },

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::follow::Since;
 use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
 use crate::event::{Container, Origin, Summary};
@@ -47,16 +48,20 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
 pub(super) fn attached_later(
     origin: &Origin,
     object: &ObjectHooks,
-    took: Option<Duration>,
+    took: Option<(Since, Duration)>,
     verbosity: Verbosity,
 ) {
     if verbosity >= Verbosity::Normal {
         let place = container_name(origin.container.as_deref());
         say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
     }
-    if let (true, Some(took)) = (verbosity >= Verbosity::Verbose, took) {
+    if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
         let (library, took) = (object.library.name.escape_debug(), took.as_secs_f64() * 1000.0);
-        say(&format_args!("attached to {library} {took:.1} ms after it was mapped"));
+        let what = match since {
+            Since::Mapped(_) => "it was mapped",
+            Since::Executed(_) => "its program began",
+        };
+        say(&format_args!("attached to {library} {took:.1} ms after {what}"));
     }
 }
 

@@ -32,6 +32,9 @@ pub enum NoSite {
     /// The kernel never fires there, and behind it the arguments are not certain any more.
     #[error("its instruction at +{0:#x} has a prefix that uprobes cannot handle, and must not be skipped")]
     Prefix(u64),
+    /// The kernel never fires there.
+    #[error("its instruction at +{0:#x} has a prefix that uprobes cannot handle: choose another offset")]
+    Unhandled(u64),
 }
 
 /// Where a uprobe goes that also serves a uretprobe: the arguments are in their registers and the
@@ -153,26 +156,30 @@ pub fn plt_slot(code: &[u8], address: VirtAddr) -> Option<VirtAddr> {
 }
 
 /// All instructions; the last one may be invalid.
-fn instructions(code: &[u8], address: VirtAddr) -> impl Iterator<Item = Instruction> {
+pub(super) fn instructions(code: &[u8], address: VirtAddr) -> impl Iterator<Item = Instruction> {
     let mut decoder = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE);
     std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
 }
 
-fn bytes_of<'c>(code: &'c [u8], instruction: &Instruction, address: VirtAddr) -> &'c [u8] {
+pub(super) fn bytes_of<'c>(code: &'c [u8], instruction: &Instruction, address: VirtAddr) -> &'c [u8] {
     let begin = usize::try_from(instruction.ip().wrapping_sub(address.0)).unwrap_or(usize::MAX);
     code.get(begin..).and_then(|rest| rest.get(..instruction.len())).unwrap_or_default()
 }
 
-fn target(instruction: &Instruction) -> Option<VirtAddr> {
+pub(super) fn target(instruction: &Instruction) -> Option<VirtAddr> {
     (instruction.op0_kind() == OpKind::NearBranch64).then(|| VirtAddr(instruction.near_branch64()))
 }
 
-fn inside(code: &[u8], address: VirtAddr, target: VirtAddr) -> bool {
+pub(super) fn inside(code: &[u8], address: VirtAddr, target: VirtAddr) -> bool {
     target.0.wrapping_sub(address.0) < code.len() as u64
 }
 
 /// Whether one of the registers, or a part of it, is or may be written.
-fn writes(factory: &mut InstructionInfoFactory, instruction: &Instruction, registers: &[Register]) -> bool {
+pub(super) fn writes(
+    factory: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    registers: &[Register],
+) -> bool {
     factory.info(instruction).used_registers().iter().any(|used| {
         let written = !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
         written && registers.contains(&used.register().full_register())
@@ -188,13 +195,13 @@ fn prefixes(bytes: &[u8]) -> &[u8] {
     bytes.get(..length).unwrap_or_default()
 }
 
-fn has_bad_prefix(bytes: &[u8]) -> bool {
+pub(super) fn has_bad_prefix(bytes: &[u8]) -> bool {
     prefixes(bytes).iter().any(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0xf0))
 }
 
 /// Whether the kernel emulates the instruction instead of single-stepping it: `push_setup_xol_ops` and
 /// `branch_setup_xol_ops` in arch/x86/kernel/uprobes.c.
-fn is_emulated(bytes: &[u8], instruction: &Instruction) -> bool {
+pub(super) fn is_emulated(bytes: &[u8], instruction: &Instruction) -> bool {
     let wide = prefixes(bytes).contains(&0x66);
     match bytes {
         // push of a register, with no prefix but REX.B; nop.

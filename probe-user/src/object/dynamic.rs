@@ -17,14 +17,21 @@ const MAX_DYNAMIC: u64 = 64 * 1024;
 /// Bytes of a soname: `PATH_MAX`, because the loader makes a path of it.
 const MAX_NAME: u64 = 4096;
 
+/// `DF_1_PIE` (elf.h).
+const DF_1_PIE: u64 = 0x0800_0000;
+
 /// What is used of it.
 #[derive(Debug, Default)]
 pub(super) struct Dynamic {
     pub soname: Option<String>,
     pub needed: Vec<String>,
+    /// Whether it says that it is an executable, though it is linked like a library (`DF_1_PIE`).
+    pub is_pie: bool,
     pub symbols: Option<Table>,
     /// The relocations of the PLT.
     pub plt: Option<Extent>,
+    /// The other relocations.
+    pub relocations: Option<Extent>,
 }
 
 #[derive(Default)]
@@ -36,8 +43,11 @@ struct Entries {
     gnu_hash: Option<u64>,
     plt: Option<u64>,
     plt_size: u64,
+    rela: Option<u64>,
+    rela_size: u64,
     soname: Option<u64>,
     needed: Vec<u64>,
+    flags: u64,
 }
 
 impl Dynamic {
@@ -50,7 +60,11 @@ impl Dynamic {
         let entries = Entries::new(&bytes);
         let strings = entries.strings.and_then(|address| segments.from(address));
         let Some(strings) = strings.map(|rest| rest.head(entries.strings_size)) else {
-            return Ok(Self::default());
+            return Ok(Self {
+                is_pie: entries.is_pie(),
+                relocations: entries.relocations(segments),
+                ..Self::default()
+            });
         };
         let name = |offset: &u64| string(reader, strings.tail(*offset).head(MAX_NAME));
         let symbols = match entries.symbols.and_then(|address| segments.from(address)) {
@@ -62,6 +76,8 @@ impl Dynamic {
             None => None,
         };
         Ok(Self {
+            is_pie: entries.is_pie(),
+            relocations: entries.relocations(segments),
             soname: entries.soname.as_ref().map(name).transpose()?.flatten(),
             needed: entries
                 .needed
@@ -95,13 +111,24 @@ impl Entries {
                 elf::DT_JMPREL => entries.plt = Some(value),
                 elf::DT_PLTRELSZ => entries.plt_size = value,
                 elf::DT_PLTREL => plt_is_rela = i64::try_from(value) == Ok(elf::DT_RELA),
+                elf::DT_RELA => entries.rela = Some(value),
+                elf::DT_RELASZ => entries.rela_size = value,
                 elf::DT_SONAME => entries.soname = Some(value),
+                elf::DT_FLAGS_1 => entries.flags = value,
                 elf::DT_NEEDED => entries.needed.push(value),
                 _ => {}
             }
         }
         entries.plt = entries.plt.filter(|_| plt_is_rela);
         entries
+    }
+
+    fn is_pie(&self) -> bool {
+        self.flags & DF_1_PIE != 0
+    }
+
+    fn relocations(&self, segments: &Segments) -> Option<Extent> {
+        self.rela.and_then(|address| segments.from(address)).map(|rest| rest.head(self.rela_size))
     }
 
     /// Number of dynamic symbols: nothing says it directly, the hash tables imply it. None when there

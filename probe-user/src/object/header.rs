@@ -49,6 +49,16 @@ impl Header {
         (self.0.e_shoff.get(LE), self.0.e_shentsize.get(LE), self.0.e_shnum.get(LE))
     }
 
+    /// Where the kernel or the loader starts the program (`e_entry`).
+    pub(super) fn entry(&self) -> VirtAddr {
+        VirtAddr(self.0.e_entry.get(LE))
+    }
+
+    /// Whether it is an executable at a fixed address (`ET_EXEC`).
+    pub(super) fn is_fixed(&self) -> bool {
+        self.0.e_type.get(LE) == elf::ET_EXEC
+    }
+
     /// Number of the section that has the names.
     pub(super) fn section_names(&self) -> u16 {
         self.0.e_shstrndx.get(LE)
@@ -81,6 +91,8 @@ pub(super) struct Segments {
     pub dynamic: Option<Extent>,
     /// `PT_NOTE`s.
     pub notes: Vec<Extent>,
+    /// Whether there is a `PT_INTERP`.
+    pub has_interpreter: bool,
 }
 
 impl Segments {
@@ -94,7 +106,8 @@ impl Segments {
         let bytes = reader.bytes(WHAT, table, MAX_PROGRAM_HEADERS)?;
         let headers = pod::slice_from_all_bytes::<ProgramHeader64<LE>>(&bytes)
             .map_err(|()| ObjectError::Broken { what: "program headers" })?;
-        let mut segments = Self { loads: Vec::new(), dynamic: None, notes: Vec::new() };
+        let mut segments =
+            Self { loads: Vec::new(), dynamic: None, notes: Vec::new(), has_interpreter: false };
         for header in headers {
             segments.add(reader, header)?;
         }
@@ -117,6 +130,7 @@ impl Segments {
             }
             elf::PT_DYNAMIC => self.dynamic = Some(extent),
             elf::PT_NOTE => self.notes.push(extent),
+            elf::PT_INTERP => self.has_interpreter = true,
             _ => {}
         }
         Ok(())
@@ -125,6 +139,26 @@ impl Segments {
     /// The executable segment with an address.
     pub(super) fn executable(&self, address: VirtAddr) -> Option<&Segment> {
         self.loads.iter().find(|load| load.flags & elf::PF_X != 0 && load.offset_of(address).is_some())
+    }
+
+    /// The address of a byte of the file that is loaded as code.
+    pub(super) fn address_of(&self, offset: u64) -> Option<VirtAddr> {
+        self.executables().find_map(|load| {
+            let inside = offset.checked_sub(load.extent.offset)?;
+            (inside < load.extent.length).then(|| VirtAddr(load.address + inside))
+        })
+    }
+
+    /// The segments of code.
+    pub(super) fn executables(&self) -> impl Iterator<Item = &Segment> {
+        self.loads.iter().filter(|load| load.flags & elf::PF_X != 0)
+    }
+
+    /// All segments, those without code first.
+    pub(super) fn data_first(&self) -> Vec<&Segment> {
+        let mut loads: Vec<_> = self.loads.iter().collect();
+        loads.sort_by_key(|load| load.flags & elf::PF_X);
+        loads
     }
 
     /// From the file's byte of an address to the end of its segment.

@@ -6,6 +6,7 @@
 //!
 //! Code map: `read` is the only reader of the file; `header` has the ELF and program headers, `section`
 //! the section headers, `dynamic` the loader's table, `symbol` the symbol tables, `relocation` the PLT,
+//! `index` has all functions by address, `names` and `select` their names, [`demangle`] makes them readable;
 //! `note` the build id, `rodata` searches constants, [`code`] decodes instructions.
 
 use std::collections::BTreeMap;
@@ -13,24 +14,40 @@ use std::fs::File;
 
 use serde::Serialize;
 
+mod body;
 pub mod code;
+pub mod demangle;
 mod dynamic;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod go;
 mod header;
+mod index;
+#[cfg(test)]
+mod index_tests;
+mod names;
 mod note;
+mod place;
 mod read;
 mod relocation;
 mod rodata;
 mod section;
+mod select;
 mod symbol;
 #[cfg(test)]
 mod tests;
 
+pub use body::Unclear;
+pub use demangle::Language;
 pub use error::ObjectError;
 pub(crate) use error::with_causes;
+pub use go::{Go, GoAbi, GoError, GoVersion};
+pub use index::{Binding, Found, Index};
+pub use names::Name;
+pub use place::{NoPlace, NoReturn, Returns};
 pub use rodata::Hit;
+pub use select::{Function, FunctionName, Kind};
 pub use symbol::{Symbol, Wanted};
 
 use header::Segments;
@@ -54,6 +71,12 @@ pub struct Object {
     segments: Segments,
     soname: Option<String>,
     needed: Vec<String>,
+    entry: VirtAddr,
+    is_program: bool,
+    /// The symbol tables, the loader's first.
+    tables: Vec<symbol::Table>,
+    /// The loader's relocations, without those of the PLT.
+    relocations: Option<Extent>,
     build_id: Option<String>,
     symbols: BTreeMap<String, Vec<Symbol>>,
     /// Slots of the global offset table that the loader fills with a wanted function of this object.
@@ -94,8 +117,15 @@ impl Object {
             }
         }
         let build_id = note::build_id(&reader, &segments);
+        let tables =
+            dynamic.symbols.or(sections.dynamic_symbols).into_iter().chain(sections.symbols).collect();
+        let looks_started = segments.has_interpreter && dynamic.soname.is_none();
         Ok(Self {
             build_id,
+            entry: header.entry(),
+            is_program: header.is_fixed() || dynamic.is_pie || looks_started,
+            tables,
+            relocations: dynamic.relocations,
             soname: dynamic.soname,
             needed: dynamic.needed,
             symbols: found.into_symbols(),
@@ -110,6 +140,17 @@ impl Object {
     /// `DT_SONAME`: the name that programs link against, whatever the file is called.
     pub fn soname(&self) -> Option<&str> {
         self.soname.as_deref()
+    }
+
+    /// Whether it is a program and not a library: it is at a fixed address, says that it is an executable
+    /// (`DF_1_PIE`), or names an interpreter and no soname.
+    pub fn is_program(&self) -> bool {
+        self.is_program
+    }
+
+    /// Where a program is started.
+    pub fn entry(&self) -> VirtAddr {
+        self.entry
     }
 
     /// `DT_NEEDED`: the sonames of the libraries that it is linked against.
@@ -150,6 +191,11 @@ impl Object {
     pub fn file_offset(&self, address: VirtAddr) -> Option<FileOffset> {
         let segment = self.segments.executable(address)?;
         segment.offset_of(address).map(FileOffset)
+    }
+
+    /// The address of a byte of executable code.
+    pub fn address(&self, offset: FileOffset) -> Option<VirtAddr> {
+        self.segments.address_of(offset.0)
     }
 
     /// Whether both addresses are executable code of one segment.

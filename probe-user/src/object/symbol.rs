@@ -18,9 +18,9 @@ use super::{ObjectError, VirtAddr};
 /// Entries of a symbol table: 240 MB, several times that of the largest browsers with `.symtab`.
 pub(super) const MAX_SYMBOLS: u64 = 10_000_000;
 /// Bytes of `.dynstr`: what the loader reads on each start; large C++ libraries have 6 MB.
-const MAX_DYNAMIC_STRINGS: u64 = 16 << 20;
+pub(super) const MAX_DYNAMIC_STRINGS: u64 = 16 << 20;
 /// Bytes of `.strtab`: unstripped browsers have about 150 MB.
-const MAX_STRINGS: u64 = 256 << 20;
+pub(super) const MAX_STRINGS: u64 = 256 << 20;
 /// Bytes of one name: C++ and Rust mangle to some KiB at the most.
 const MAX_NAME: usize = 64 * 1024;
 /// Places of wanted names in one string table: linkers merge equal strings, so one each is usual.
@@ -56,6 +56,12 @@ pub(super) struct Table {
     pub strings: Extent,
     /// The loader's table, `.dynsym`.
     pub dynamic: bool,
+}
+
+impl Table {
+    pub(super) const fn name(&self) -> &'static str {
+        if self.dynamic { ".dynsym" } else { ".symtab" }
+    }
 }
 
 /// Who sees a symbol.

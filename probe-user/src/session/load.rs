@@ -83,7 +83,9 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
     constants.set(&mut loader);
     let mut ebpf = loader.load(PROGRAMS).map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => &["call_enter", "call_return", "open_return"],
+        Probe::Ssl => {
+            &["call_enter", "call_return", "open_return", "open_enter", "open_behind_return", "close_enter"]
+        }
         Probe::Exec(_) => &[],
     };
     for &name in uprobes {

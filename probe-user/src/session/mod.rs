@@ -227,6 +227,9 @@ impl Session {
         let names: &[&str] = match hook.program {
             Program::Call => &["call_return", "call_enter"],
             Program::Open => &["open_return"],
+            Program::OpenFirst => &["open_enter"],
+            Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
+            Program::Close => &["close_enter"],
         };
         let cookie = probe_common::cookie(site, hook.arguments);
         let mut links: Vec<Link> = Vec::new();

@@ -36,13 +36,19 @@ pub(super) const COMPILER: Group = Group {
     parts: &[part("gcc", "cc"), part("libc6-dev", "/usr/include/stdlib.h")],
 };
 
-/// What the end-to-end tests and the demo need: their programs are in C and in Python.
+/// What the end-to-end tests and the demo need: their programs are in C, Go and Python, some with
+/// probes of their own (USDT).
 pub(super) const TESTS: Group = Group {
     name: "programs for the tests",
     parts: &[
         part("libssl-dev", "/usr/include/openssl/ssl.h"),
+        part("libgnutls28-dev", "/usr/include/gnutls/gnutls.h"),
+        part("libmbedtls-dev", "/usr/include/mbedtls/ssl.h"),
+        part("libwolfssl-dev", "/usr/include/wolfssl/ssl.h"),
         part("openssl", "openssl"),
         part("python3", "/usr/bin/python3"),
+        part("golang-go", "go"),
+        part("systemtap-sdt-dev", "/usr/include/x86_64-linux-gnu/sys/sdt.h"),
     ],
 };
 

@@ -46,6 +46,8 @@ const OWNERS: [(&str, &[&str]); 17] = [
     ("tonic_prost", &["target/runtime"]),
     ("procfs", &["target"]),
     ("iced_x86", &["object"]),
+    ("cpp_demangle", &["object"]),
+    ("rustc_demangle", &["object"]),
     ("serde_json", &["sink", "target/runtime"]),
 ];
 

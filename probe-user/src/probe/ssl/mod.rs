@@ -14,42 +14,41 @@ use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found, Nothing};
 
 use internal::{PROLOGUE, Shared};
-use libraries::{Function, ROWS, Row};
+use libraries::{Handle, ROWS, Row};
 
 /// What to do about a target that has nothing to attach to.
 pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
-     libraries are recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have \
-     symbols of; run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
+     libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they export or have symbols \
+     of; run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
      ends and what to do.";
 
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].
 pub fn wanted() -> Wanted {
     let functions = ROWS.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
-    let opens = ROWS.iter().flat_map(|row| row.opens.iter().copied());
-    functions.chain(opens).chain(version::marks()).collect()
+    let opens = ROWS.iter().flat_map(|row| row.opens.iter().map(|open| open.name));
+    let closes = ROWS.iter().flat_map(|row| row.closes.iter().copied());
+    functions.chain(opens).chain(closes).chain(version::marks()).collect()
 }
 
 /// The hooks of an object that was parsed with [`wanted`].
 pub fn hooks(object: &Object) -> Result<Found, Nothing> {
+    let defines =
+        |row: &&Row| row.functions.iter().any(|function| !object.functions(function.name).is_empty());
+    let rows: Vec<&Row> = ROWS.iter().filter(defines).collect();
     let mut found = Found::default();
-    let mut any = false;
-    for row in ROWS {
-        if row.functions.iter().any(|function| !object.functions(function.name).is_empty()) {
-            any = true;
-            add_row(object, row, &mut found);
-        }
+    for row in &rows {
+        add_row(object, row, &mut found);
     }
-    if !any {
-        return Err(Nothing::Ssl);
-    }
+    // Where several are linked into one file, the first stands for it.
+    let row = rows.first().ok_or(Nothing::Ssl)?;
     found.hooks.sort_by_key(|hook| hook.offset);
-    let (implementation, version) = version::find(object).map_or_else(
-        || (version::guess(object), None),
+    let (implementation, version) = version::find_of(object, row).map_or_else(
+        || (version::guess(object, row), None),
         |version::Version { implementation, version }| (Some(implementation), version),
     );
-    let libcrypto = || object.needed().iter().find(|name| name.starts_with("libcrypto")).cloned();
+    let beside = |prefix: &str| object.needed().iter().find(|name| name.starts_with(prefix)).cloned();
     found.library = Facts {
-        version_in: if version.is_none() { libcrypto() } else { None },
+        version_in: if version.is_none() { row.version_in.and_then(beside) } else { None },
         name: object.soname().map(str::to_owned),
         implementation: implementation.map(str::to_owned),
         version,
@@ -70,11 +69,20 @@ fn add_row(object: &Object, row: &Row, found: &mut Found) {
     found.hooks.extend(shared.iter().map(shared_hook));
     for function in row.functions {
         if !shared.iter().any(|shared| shared.serves.contains(function.name)) {
-            add_public(object, function.name, Some(function), found);
+            let arguments = function.shape().pack();
+            add_public(object, function.name, Program::Call, arguments, found);
         }
     }
-    for name in row.opens {
-        add_public(object, name, None, found);
+    for open in row.opens {
+        let program = match open.handle {
+            Handle::Returned => Program::Open,
+            Handle::First => Program::OpenFirst,
+            Handle::BehindFirst => Program::OpenBehindFirst,
+        };
+        add_public(object, open.name, program, 0, found);
+    }
+    for name in row.closes {
+        add_public(object, name, Program::Close, 0, found);
     }
 }
 
@@ -89,8 +97,8 @@ fn shared_hook(shared: &Shared) -> Hook {
     }
 }
 
-/// Hooks all functions of one name; `moves` is none for one that opens a connection.
-fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, found: &mut Found) {
+/// Hooks all functions of one name.
+fn add_public(object: &Object, name: &'static str, program: Program, arguments: u32, found: &mut Found) {
     for symbol in object.functions(name) {
         match place(object, *symbol) {
             // Two names of one function: the linker folded equal code.
@@ -98,11 +106,11 @@ fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, fou
                 found.skipped.push(format!("{name}: the same code as another function"));
             }
             Ok(offset) => found.hooks.push(Hook {
-                program: if moves.is_some() { Program::Call } else { Program::Open },
+                program,
                 function: name.to_owned(),
-                serves: moves.iter().map(|function| function.name.to_owned()).collect(),
+                serves: if program == Program::Call { vec![name.to_owned()] } else { Vec::new() },
                 offset,
-                arguments: moves.map_or(0, |function| function.shape().pack()),
+                arguments,
                 callers: Vec::new(),
             }),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
