@@ -22,6 +22,8 @@ use probe_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+#[path = "replay/exec.rs"]
+mod exec;
 #[path = "replay/schema.rs"]
 mod schema;
 
@@ -166,7 +168,8 @@ fn pipeline(
     let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
-    let setup = Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count, executions: None };
+    let setup =
+        Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count, executions: None };
     (Pipeline::new(setup), shared, forgotten)
 }
 
@@ -394,7 +397,8 @@ fn a_closed_output_ends_without_error() {
     let sink = (format("json").unwrap().open)(Output::new(Box::new(writer)), plain());
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
-    let mut pipeline = Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None, executions: None });
+    let mut pipeline =
+        Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None, executions: None });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();

@@ -13,7 +13,8 @@ use serde_json::Value;
 const NOBODY: u32 = 65_534;
 
 fn image() -> Result<Image> {
-    let tree = Tree::new().program(&program("exec-one")?, "/exec-one")?.program(&program("idle")?, "/idle")?;
+    let tree =
+        Tree::new().program(&program("exec-one")?, "/exec-one")?.program(&program("idle")?, "/idle")?;
     Image::build("exec", &tree)
 }
 
@@ -137,7 +138,10 @@ fn a_script_and_its_interpreter() -> Result<()> {
     found.retain(|record| record["exec"]["path"] == "/script");
     let record = found.first().context("the script is not told")?;
     ensure!(record["process"]["command_args"] == serde_json::json!(["/exec-one", "exit", "/script", "a b"]));
-    ensure!(record["exec"]["interpreter"] == "/exec-one" && record["process"]["comm"] == "script", "{record:#}");
+    ensure!(
+        record["exec"]["interpreter"] == "/exec-one" && record["process"]["comm"] == "script",
+        "{record:#}"
+    );
     let executable = &record["process"]["executable"]["path"];
     ensure!(executable.is_null() || *executable == "/exec-one", "{record:#}");
     Ok(())
@@ -156,7 +160,10 @@ fn what_cannot_be_executed() -> Result<()> {
     failed.retain(|record| record["exec"]["command_args"][0] == "failing");
     let found: Vec<_> = failed.iter().map(|it| (&it["exec"]["path"], &it["error"]["type"])).collect();
     let expected = [("/no such", "ENOENT"), ("/proc", "EACCES"), (long.as_str(), "ENAMETOOLONG")];
-    ensure!(found.len() == 3 && found.iter().zip(expected).all(|(a, b)| *a.0 == b.0 && *a.1 == b.1), "{found:?}");
+    ensure!(
+        found.len() == 3 && found.iter().zip(expected).all(|(a, b)| *a.0 == b.0 && *a.1 == b.1),
+        "{found:?}"
+    );
     let first = failed.first().context("none")?;
     ensure!(first["exec"]["command_args"] == serde_json::json!(["failing", "x y"]), "{first:#}");
     let programs = records(&trace, "exec")?;
@@ -213,11 +220,13 @@ fn threads_chains_and_ends() -> Result<()> {
         let first = chain.first().map(|it| &it["process"][field]);
         ensure!(chain.iter().all(|it| Some(&it["process"][field]) == first), "{field}: {chain:#?}");
     }
-    let ids: std::collections::BTreeSet<_> = chain.iter().map(|it| it["process"]["exec_id"].to_string()).collect();
+    let ids: std::collections::BTreeSet<_> =
+        chain.iter().map(|it| it["process"]["exec_id"].to_string()).collect();
     ensure!(ids.len() == 20);
     let exits = records(&trace, "exit")?;
     let exit = |what: &str| -> Result<&Value> {
-        let program = programs.iter().find(|it| it["process"]["command_args"][1] == what).context("no exec")?;
+        let program =
+            programs.iter().find(|it| it["process"]["command_args"][1] == what).context("no exec")?;
         let mut found = exits.iter().filter(|it| it["process"]["exec_id"] == program["process"]["exec_id"]);
         found.next().with_context(|| format!("no end of {what}"))
     };
@@ -285,7 +294,10 @@ fn a_program_that_takes_other_rights() -> Result<()> {
     let record = exec(&ctrace.finish()?, path.to_str().context("path")?)?;
     let process = &record["process"];
     ensure!(process["user"]["id"] == 0 && process["real_user"]["id"] == NOBODY, "{record:#}");
-    ensure!(process["real_group"]["id"] == NOBODY && process["parent_pid"] == std::process::id(), "{record:#}");
+    ensure!(
+        process["real_group"]["id"] == NOBODY && process["parent_pid"] == std::process::id(),
+        "{record:#}"
+    );
     Ok(())
 }
 

@@ -143,7 +143,9 @@ impl<'a> Stream<'a> {
         for pid in pids {
             let lineage = self.session.lineage(pid);
             match self.pipeline.existing(pid, &lineage) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Some(End::OutputClosed)),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(Some(End::OutputClosed));
+                }
                 other => other?,
             }
         }

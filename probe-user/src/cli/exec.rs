@@ -55,12 +55,8 @@ impl ExecArgs {
     /// What they mean.
     pub(super) fn trace(self) -> Trace {
         let Self { common, existing, exits, failed, forks, env, tree } = self;
-        let also = [
-            (existing, Also::Existing),
-            (exits, Also::Exits),
-            (failed, Also::Failed),
-            (forks, Also::Forks),
-        ];
+        let also =
+            [(existing, Also::Existing), (exits, Also::Exits), (failed, Also::Failed), (forks, Also::Forks)];
         let also = also.into_iter().filter_map(|(wanted, also)| wanted.then_some(also)).collect();
         let probe = Probe::Exec(Exec { also, environment: environment(env) });
         let mut trace = common.trace(probe, Payload::Auto, 0);

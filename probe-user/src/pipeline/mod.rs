@@ -201,9 +201,11 @@ impl<O: Origins> Pipeline<O> {
                 self.tasks.push(TaskEvent::Executed { pid: header.pid, time: header.time });
                 self.end_process(header.pid)
             }
-            Wire::Program { .. } | Wire::Part { .. } | Wire::Attempt { .. } | Wire::Ended(_) | Wire::Forked(_) => {
-                self.execution(&wire)
-            }
+            Wire::Program { .. }
+            | Wire::Part { .. }
+            | Wire::Attempt { .. }
+            | Wire::Ended(_)
+            | Wire::Forked(_) => self.execution(&wire),
             Wire::CgroupMade(cgroup) => {
                 self.tasks.push(TaskEvent::made(cgroup));
                 Ok(())

@@ -165,13 +165,34 @@ mod tests {
         let strings = b"\0a\0x\0y\0int\0";
         let types: Vec<u32> = vec![
             // 1: int
-            7, 1 << 24, 4, 32, //
+            7,
+            1 << 24,
+            4,
+            32, //
             // 2: a pointer to it
-            0, 2 << 24, 1, //
+            0,
+            2 << 24,
+            1, //
             // 3: the inner structure, with a bit field
-            0, 1 << 31 | 4 << 24 | 2, 8, 0, 1, 3 << 24, 5, 1, 32, //
+            0,
+            1 << 31 | 4 << 24 | 2,
+            8,
+            0,
+            1,
+            3 << 24,
+            5,
+            1,
+            32, //
             // 4: the outer one
-            1, 4 << 24 | 2, 12, 3, 1, 0, 0, 3, 32,
+            1,
+            4 << 24 | 2,
+            12,
+            3,
+            1,
+            0,
+            0,
+            3,
+            32,
         ];
         let length = u32::try_from(types.len() * 4).unwrap();
         let mut bytes = MAGIC.to_ne_bytes().to_vec();

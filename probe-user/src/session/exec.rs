@@ -1,9 +1,7 @@
 //! What the programs that tell of executions need to know of this kernel, and which of them are needed.
 
 use aya::EbpfLoader;
-use probe_common::{
-    LINEAGES, NO_FIELD, WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS,
-};
+use probe_common::{LINEAGES, NO_FIELD, WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS};
 
 use super::btf::Btf;
 use super::tracefs::Format;

@@ -2,10 +2,37 @@
 
 /// Signals in the order of their numbers on x86-64 and arm64, from 1.
 const SIGNALS: [&str; 31] = [
-    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
-    "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP",
-    "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH",
-    "SIGIO", "SIGPWR", "SIGSYS",
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
 ];
 
 /// What execve(2) and execveat(2) fail with.
@@ -52,7 +79,10 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!([signal(9), signal(15), signal(31), signal(40)], ["SIGKILL", "SIGTERM", "SIGSYS", "SIG40"]);
+        assert_eq!(
+            [signal(9), signal(15), signal(31), signal(40)],
+            ["SIGKILL", "SIGTERM", "SIGSYS", "SIG40"]
+        );
         assert_eq!([error(2), error(13), error(999)], ["ENOENT", "EACCES", "errno 999"]);
     }
 }

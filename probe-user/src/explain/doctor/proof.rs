@@ -14,7 +14,7 @@ use crate::patience::describe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::probe::Probe;
 use crate::rootfs::{self, ways};
-use crate::session::{self, Log, Mappings, Programs, Options, Session, SessionError};
+use crate::session::{self, Log, Mappings, Options, Programs, Session, SessionError};
 use crate::target::Scope;
 
 /// Bytes of the ring for a session that carries little.

@@ -333,7 +333,8 @@ impl LostLine {
 
 impl SummaryLine {
     pub(super) fn new(summary: &Summary) -> Self {
-        let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable } = summary;
+        let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable } =
+            summary;
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
         Self {
             schema: SCHEMA,
