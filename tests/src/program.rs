@@ -57,6 +57,7 @@ const GO_PIE: &[&str] = &["-buildmode=pie", "-ldflags=-s -w"];
 
 const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "exec-one", source: Some("exec-one.c"), needs: &[], flags: &["-static", "-pthread"] },
     Recipe { name: "mapper", source: Some("mapper.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "bpf-ids", source: Some("bpf-ids.c"), needs: &[], flags: &[] },
     Recipe { name: "churn", source: Some("churn.c"), needs: &[], flags: SHARED },

@@ -193,6 +193,11 @@ impl<O: Origins> Pipeline<O> {
         self.has_execs
     }
 
+    /// Whether these are the bytes of a record about a program, for which [`Origins::program`] will be asked.
+    pub fn is_program(&self, bytes: &[u8]) -> bool {
+        self.has_execs && matches!(decode(bytes), Ok(Wire::Program { .. }))
+    }
+
     /// What is known of processes, to add to it.
     pub fn origins_mut(&mut self) -> &mut O {
         &mut self.origins
@@ -221,6 +226,7 @@ impl<O: Origins> Pipeline<O> {
             }
             Wire::Exit(header) => {
                 self.tasks.push(TaskEvent::Ended { pid: header.pid });
+                self.execs.end(header.pid);
                 self.end_process(header.pid)
             }
             Wire::Exec(header) => {

@@ -77,6 +77,11 @@ impl Schema<'_> {
                     }
                 }
                 "const" | "enum" => {}
+                "items" => {
+                    for value in value.as_array().into_iter().flatten() {
+                        self.check(argument, value)?;
+                    }
+                }
                 "additionalProperties" => {
                     for value in value.as_object().into_iter().flat_map(Map::values) {
                         self.check(argument, value)?;
@@ -101,6 +106,7 @@ impl Schema<'_> {
 fn check_type(names: &Value, value: &Value) -> Result<(), String> {
     let is = |name: &Value| match name.as_str().unwrap() {
         "object" => value.is_object(),
+        "array" => value.is_array(),
         "string" => value.is_string(),
         "integer" => value.is_u64() || value.is_i64(),
         "boolean" => value.is_boolean(),

@@ -81,7 +81,7 @@ impl Execs {
             strings::environment(&variables, path.unwrap_or_default(), is_whole, &self.wanted)
         });
         let executable = origin.process.executable.as_ref().map(|executable| executable.path.as_str());
-        let parent = self.tree.parent(&head.parent, running, origins);
+        let parent = self.tree.parent(pid, &head.parent, running, origins);
         let id = ExecId { pid, time };
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let exec = Exec {
@@ -126,7 +126,7 @@ impl Execs {
         let Some(running) = running else { return Ok(()) };
         let time = if execution.time == 0 { running.started } else { execution.time };
         let id = ExecId { pid, time };
-        let parent = self.tree.parent(&lineage.parent, Some(&running), origins);
+        let parent = self.tree.parent(pid, &lineage.parent, Some(&running), origins);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let list = strings::split(&given.arguments);
         let count = (!given.truncated).then_some(list.len() as u64);
@@ -167,7 +167,7 @@ impl Execs {
         let path = if list.is_empty() { None } else { Some(list.remove(0).0) };
         let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
         let count = (!truncated).then_some(list.len() as u64);
-        let parent = self.tree.parent(&head.parent, None, origins);
+        let parent = self.tree.parent(head.header.pid, &head.parent, None, origins);
         let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
         let users = Users {
@@ -190,7 +190,7 @@ impl Execs {
     ) -> io::Result<()> {
         let Lineage { parent, execution, since } = head.lineage;
         let origin = origins.origin(&head.header);
-        let parent = self.tree.parent(&parent, None, origins);
+        let parent = self.tree.parent(head.header.pid, &parent, None, origins);
         let id = Tree::id(execution, origins).or_else(|| self.own(head.header.pid, origins));
         // Without a time of its own: since it began, if that is what its identity has.
         let since = match (since, id) {
@@ -220,7 +220,12 @@ impl Execs {
         report.write(&Record::Fork(Fork { actor, child: head.child }))
     }
 
-    /// A process has ended, or executes what was not told.
+    /// A process has ended.
+    pub(super) fn end(&mut self, pid: u32) {
+        self.tree.end(pid);
+    }
+
+    /// A process executes what was not told, or not yet.
     pub(super) fn forget(&mut self, pid: u32) {
         self.tree.forget(pid);
     }

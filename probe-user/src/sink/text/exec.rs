@@ -29,11 +29,6 @@ impl Lines<'_> {
             write!(self.line, "{faint}runs{faint:#} ")?;
         }
         self.arguments(&exec.arguments)?;
-        for variable in exec.environment.iter().flat_map(|environment| &environment.list) {
-            write!(self.line, "\n    {faint}")?;
-            quote::argument(variable.0, self.line);
-            write!(self.line, "{faint:#}")?;
-        }
         let executable = exec.actor.origin.process.executable.as_ref().map(|file| file.path.as_bytes());
         let first = exec.arguments.list.first().map(|argument| argument.0);
         // What the first argument says already is not said again.
@@ -42,6 +37,11 @@ impl Lines<'_> {
         for path in files {
             write!(self.line, "  {faint}")?;
             escape::name(path, self.line);
+            write!(self.line, "{faint:#}")?;
+        }
+        for variable in exec.environment.iter().flat_map(|environment| &environment.list) {
+            write!(self.line, "\n    {faint}")?;
+            quote::argument(variable.0, self.line);
             write!(self.line, "{faint:#}")?;
         }
         self.end()
