@@ -222,8 +222,8 @@ impl Object {
     }
 
     fn entry_site(&self, address: VirtAddr, size: u64) -> Result<(FileOffset, Site), NoPlace> {
-        let code = self.code(address, if size == 0 { PROLOGUE } else { size.min(PROLOGUE) })?;
-        let site = probe_site(&code, address)?;
+        let bytes = self.code(address, if size == 0 { PROLOGUE } else { size.min(PROLOGUE) })?;
+        let site = probe_site(&bytes, address)?;
         Ok((self.place(address, site.offset)?, site))
     }
 
@@ -231,8 +231,8 @@ impl Object {
         if offset >= size {
             return Err(NoPlace::Beyond { offset, size });
         }
-        let code = self.body(entry, size)?;
-        let body = Body::decode(&code, entry).map_err(|reason| NoPlace::Unclear { offset, reason })?;
+        let whole = self.body(entry, size)?;
+        let body = Body::decode(&whole, entry).map_err(|reason| NoPlace::Unclear { offset, reason })?;
         if !body.begins_at(offset) {
             return Err(NoPlace::NotBoundary { offset, begin: body.before(offset) });
         }

@@ -211,7 +211,7 @@ fn rank(entry: &Entry, name: &Name<'_>) -> (Reverse<Binding>, usize, usize) {
 /// only `.symtab` has.
 fn go_abi(go: &Go, entries: &[Entry], names: &[FunctionName]) -> GoAbi {
     let is_assembler = entries.iter().any(|entry| entry.form == Form::Assembler);
-    if names.iter().any(|name| name.raw.ends_with(".abi0")) {
+    if names.iter().any(|name| name.raw.strip_suffix(".abi0").is_some()) {
         GoAbi::Stack
     } else if is_assembler {
         GoAbi::Unknown

@@ -61,11 +61,10 @@ impl Go {
     /// How its functions get their arguments, unless they are written in assembler.
     pub fn abi(&self) -> GoAbi {
         match (self.layout, self.version.as_ref().and_then(|version| version.minor)) {
-            (pclntab::Layout::V118 | pclntab::Layout::V120, _) => GoAbi::Registers,
             (pclntab::Layout::V12, _) => GoAbi::Stack,
-            (pclntab::Layout::V116, Some(minor)) if minor >= 17 => GoAbi::Registers,
-            (pclntab::Layout::V116, Some(_)) => GoAbi::Stack,
             (pclntab::Layout::V116, None) => GoAbi::Unknown,
+            (pclntab::Layout::V116, Some(..17)) => GoAbi::Stack,
+            (pclntab::Layout::V116 | pclntab::Layout::V118 | pclntab::Layout::V120, _) => GoAbi::Registers,
         }
     }
 }
