@@ -1,6 +1,6 @@
 //! Every byte that crosses between the BPF programs and userspace, and nothing else.
 //!
-//! Owns the wire records of the ring buffer, the packed attach cookie ([`CallShape`]), the keys and
+//! Owns the wire records of the ring buffer, the attach cookie ([`cookie`], [`CallShape`]), the keys and
 //! values of the shared maps, and the limits both sides must agree on. It never reads memory, makes
 //! system calls or allocates.
 //!
@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 mod shape;
 
-pub use shape::{CallShape, Direction, Length};
+pub use shape::{CallShape, Direction, Length, arguments, cookie, site};
 
 /// Payload bytes of one [`Call`] record at the most. One TLS record holds at most 16 KiB of plaintext
 /// (RFC 8446, section 5.1), so that most calls need one chunk.
@@ -81,7 +81,7 @@ pub struct Call {
     pub length: u64,
     /// Where the probed function returns to (a virtual address of the process), 0 if not known.
     pub caller: u64,
-    /// The hook that was hit: [`CallShape::site`] of its cookie.
+    /// The hook that was hit: [`site`] of its cookie.
     pub site: u32,
     /// `FLAG_` bits.
     pub flags: u32,

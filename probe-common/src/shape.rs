@@ -1,4 +1,20 @@
-//! Where a "move bytes" function has its handle, buffer and length: one word, the attach cookie.
+//! The attach cookie, and what it says of a "move bytes" function: where its handle, buffer and length are.
+
+/// The cookie of a hook: its number in the upper half, how to read its arguments in the lower one.
+pub const fn cookie(site: u32, arguments: u32) -> u64 {
+    (site as u64) << 32 | arguments as u64
+}
+
+/// The number of the hook with this cookie.
+pub const fn site(cookie: u64) -> u32 {
+    (cookie >> 32) as u32
+}
+
+/// How to read the arguments of the hook with this cookie.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+pub const fn arguments(cookie: u64) -> u32 {
+    cookie as u32
+}
 
 /// Which way the bytes of a call go, seen from the traced process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,7 +36,7 @@ pub enum Length {
     OutArgument(u8),
 }
 
-/// The shape of one hooked function and the number of the hook, packed into a cookie of 64 bits.
+/// The shape of one hooked function, packed into the lower half of its cookie.
 ///
 /// Argument numbers count from 0 and are below [`CallShape::ARGUMENTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,54 +49,47 @@ pub struct CallShape {
     pub length: Length,
     /// Which way the bytes go.
     pub direction: Direction,
-    /// Number of the hook in the plan.
-    pub site: u32,
 }
 
-const OUT_ARGUMENT: u64 = 1 << 9;
-const TRANSMIT: u64 = 1 << 10;
+const OUT_ARGUMENT: u32 = 1 << 9;
+const TRANSMIT: u32 = 1 << 10;
 
 impl CallShape {
     /// Arguments that are passed in registers and saved at entry (SysV AMD64: six).
     pub const ARGUMENTS: u8 = 6;
 
-    /// The cookie: bits 0 to 2 the handle's argument, 3 to 5 the buffer's, 6 to 8 the length's,
-    /// 9 whether the length is behind an argument, 10 the direction, 32 to 63 the site.
-    pub const fn pack(self) -> u64 {
+    /// Bits 0 to 2 the handle's argument, 3 to 5 the buffer's, 6 to 8 the length's, 9 whether the length is
+    /// behind an argument, 10 the direction.
+    pub const fn pack(self) -> u32 {
         let length = match self.length {
             Length::Returned => 0,
-            Length::OutArgument(n) => OUT_ARGUMENT | ((n & 7) as u64) << 6,
+            Length::OutArgument(n) => OUT_ARGUMENT | ((n & 7) as u32) << 6,
         };
         let direction = match self.direction {
             Direction::Receive => 0,
             Direction::Transmit => TRANSMIT,
         };
-        (self.handle & 7) as u64
-            | ((self.buffer & 7) as u64) << 3
-            | length
-            | direction
-            | (self.site as u64) << 32
+        (self.handle & 7) as u32 | ((self.buffer & 7) as u32) << 3 | length | direction
     }
 
-    /// The shape that [`CallShape::pack`] made `cookie` of.
-    pub const fn unpack(cookie: u64) -> Self {
+    /// The shape that [`CallShape::pack`] made `arguments` of.
+    pub const fn unpack(arguments: u32) -> Self {
         Self {
-            handle: (cookie & 7) as u8,
-            buffer: (cookie >> 3 & 7) as u8,
-            length: if cookie & OUT_ARGUMENT == 0 {
+            handle: (arguments & 7) as u8,
+            buffer: (arguments >> 3 & 7) as u8,
+            length: if arguments & OUT_ARGUMENT == 0 {
                 Length::Returned
             } else {
-                Length::OutArgument((cookie >> 6 & 7) as u8)
+                Length::OutArgument((arguments >> 6 & 7) as u8)
             },
-            direction: if cookie & TRANSMIT == 0 { Direction::Receive } else { Direction::Transmit },
-            site: (cookie >> 32) as u32,
+            direction: if arguments & TRANSMIT == 0 { Direction::Receive } else { Direction::Transmit },
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CallShape, Direction, Length};
+    use super::{CallShape, Direction, Length, arguments, cookie, site};
 
     #[test]
     fn every_shape_survives_packing() {
@@ -88,10 +97,8 @@ mod tests {
             for buffer in 0..CallShape::ARGUMENTS {
                 for length in [Length::Returned, Length::OutArgument(3), Length::OutArgument(5)] {
                     for direction in [Direction::Receive, Direction::Transmit] {
-                        for site in [0, 1, u32::MAX] {
-                            let shape = CallShape { handle, buffer, length, direction, site };
-                            assert_eq!(CallShape::unpack(shape.pack()), shape);
-                        }
+                        let shape = CallShape { handle, buffer, length, direction };
+                        assert_eq!(CallShape::unpack(shape.pack()), shape);
                     }
                 }
             }
@@ -100,13 +107,12 @@ mod tests {
 
     #[test]
     fn the_cookie_of_ssl_write_is_stable() {
-        let shape = CallShape {
-            handle: 0,
-            buffer: 1,
-            length: Length::Returned,
-            direction: Direction::Transmit,
-            site: 7,
-        };
-        assert_eq!(shape.pack(), 7 << 32 | 1 << 10 | 1 << 3);
+        let shape =
+            CallShape { handle: 0, buffer: 1, length: Length::Returned, direction: Direction::Transmit };
+        assert_eq!(cookie(7, shape.pack()), 7 << 32 | 1 << 10 | 1 << 3);
+        for number in [0, 1, u32::MAX] {
+            let both = cookie(number, u32::MAX - 1);
+            assert_eq!((site(both), arguments(both)), (number, u32::MAX - 1));
+        }
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Two programs serve every such function; the attach cookie says where its arguments are.
 
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::{
+    EbpfContext,
+    programs::{ProbeContext, RetProbeContext},
+};
 use aya_log_ebpf::debug;
 use probe_common::{
     CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, ConnectionState, Direction, FLAG_FROM_START,
@@ -33,7 +36,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     frames.arguments[4] = regs.r8;
     frames.arguments[5] = regs.r9;
     let cookie = mem::cookie(ctx);
-    let shape = CallShape::unpack(cookie);
+    let shape = CallShape::unpack(probe_common::arguments(cookie));
     let frame = Frame {
         stack,
         cookie,
@@ -63,7 +66,7 @@ fn frames_of(current: Current) -> Option<&'static mut Frames> {
 
 /// The number of the program that the process runs: it tells its handles from those of the one before.
 #[inline(always)]
-fn program(current: Current) -> u32 {
+pub fn program(current: Current) -> u32 {
     PROGRAMS.get_ptr(current.pid()).map_or(0, |number| *mem::value(number))
 }
 
@@ -76,6 +79,14 @@ fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
         // A public function that is built on another: SSL_read_early_data calls SSL_read_ex, and
         // LibreSSL's SSL_read_ex calls SSL_read. The outer one reports what both transfer.
         if other.stack > frame.stack && other.handle == frame.handle && other.buffer == frame.buffer {
+            return None;
+        }
+        // A public function that jumps to another one, as gnutls_record_send does to gnutls_record_send2.
+        if other.stack == frame.stack
+            && other.handle == frame.handle
+            && other.buffer == frame.buffer
+            && probe_common::arguments(other.cookie) == probe_common::arguments(frame.cookie)
+        {
             return None;
         }
         // The same place hit twice, or a call that was left by longjmp: its frame is free again.
@@ -101,13 +112,8 @@ fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
-    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    let (frame, program) = entered(ctx, current)?;
     let regs = mem::registers(ctx.regs);
-    let stack = regs.rsp.wrapping_sub(RETURN_ADDRESS_BYTES);
-    let program = frames.program as u32;
-    let frame = frames.frames.iter_mut().find(|frame| frame.stack == stack)?;
-    frame.stack = 0;
-    let frame = *frame;
     let returned = regs.rax as i32;
     if returned <= 0 {
         return None;
@@ -126,16 +132,33 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
         return None;
     }
     // The kernel has set the instruction pointer to where the function returns to: the caller.
-    let connection = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
-    let call = describe(current, &frame, connection, length, regs.rip);
-    payload(call, frame.buffer);
+    report(current, &frame, program, length, regs.rip);
     Some(())
+}
+
+/// Reports what a call has transferred.
+#[inline(always)]
+pub fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) {
+    let connection = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
+    let call = describe(current, frame, connection, length, caller);
+    payload(call, frame.buffer);
+}
+
+/// The frame of the call that returns, which is taken out, and the number of the program that made it.
+#[inline(always)]
+fn entered(ctx: &RetProbeContext, current: Current) -> Option<(Frame, u32)> {
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    let stack = mem::registers(ctx.regs).rsp.wrapping_sub(RETURN_ADDRESS_BYTES);
+    let program = frames.program as u32;
+    let frame = frames.frames.iter_mut().find(|frame| frame.stack == stack)?;
+    frame.stack = 0;
+    Some((*frame, program))
 }
 
 /// The call's record, without payload yet.
 #[inline(always)]
 fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, caller: u64) -> Call {
-    let shape = CallShape::unpack(frame.cookie);
+    let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
     let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
     let mut call = Call {
         header: emit::header(KIND_CALL, current),
@@ -144,7 +167,7 @@ fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, ca
         stream_offset: 0,
         length,
         caller,
-        site: shape.site,
+        site: probe_common::site(frame.cookie),
         flags: match shape.direction {
             Direction::Receive => 0,
             Direction::Transmit => FLAG_TRANSMIT,
@@ -190,14 +213,48 @@ const NEW_CONNECTION: ConnectionState =
 /// At the return of a function that makes a connection's handle.
 #[inline(always)]
 pub fn opened(ctx: &RetProbeContext) -> Option<()> {
-    let current = Current::in_scope()?;
-    let handle = mem::registers(ctx.regs).rax;
-    if handle != 0 {
-        let key = ConnectionKey { handle, pid: current.pid(), program: program(current) };
-        let id = open(key, FLAG_FROM_START);
-        debug!(ctx, "process {} opens connection {}", current.pid(), id);
-    }
+    begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
+}
+
+/// At the entry of a function that prepares the connection in its first argument.
+#[inline(always)]
+pub fn open_first(ctx: &ProbeContext) -> Option<()> {
+    begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
+}
+
+/// At the return of a function that puts a connection's handle where its first argument points to.
+#[inline(always)]
+pub fn opened_behind_first(ctx: &RetProbeContext) -> Option<()> {
+    let current = Current::any();
+    let (frame, _) = entered(ctx, current)?;
+    begin(ctx, current, mem::user(frame.handle)?)
+}
+
+/// At the entry of a function that ends the connection in its first argument: the next with its handle is another.
+#[inline(always)]
+pub fn close_first(ctx: &ProbeContext) -> Option<()> {
+    end(Current::in_scope()?, mem::registers(ctx.regs).rdi)
+}
+
+/// A connection with this handle begins.
+#[inline(always)]
+pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
+    let key = key(current, handle)?;
+    let id = open(key, FLAG_FROM_START);
+    debug!(ctx, "process {} opens connection {}", key.pid, id);
     Some(())
+}
+
+/// The connection with this handle ends.
+#[inline(always)]
+pub fn end(current: Current, handle: u64) -> Option<()> {
+    CONNECTIONS.remove(key(current, handle)?).ok();
+    Some(())
+}
+
+#[inline(always)]
+fn key(current: Current, handle: u64) -> Option<ConnectionKey> {
+    (handle != 0).then(|| ConnectionKey { handle, pid: current.pid(), program: program(current) })
 }
 
 /// Emits the payload in chunks: full ones, then the rest.

@@ -1,7 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`task`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`go`], [`task`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -11,6 +11,7 @@
 mod call;
 mod cgroup;
 mod emit;
+mod go;
 mod hold;
 mod maps;
 mod mem;
@@ -37,6 +38,48 @@ fn call_return(ctx: RetProbeContext) -> u32 {
 #[uretprobe]
 fn open_return(ctx: RetProbeContext) -> u32 {
     call::opened(&ctx);
+    0
+}
+
+#[uprobe]
+fn open_enter(ctx: ProbeContext) -> u32 {
+    call::open_first(&ctx);
+    0
+}
+
+#[uretprobe]
+fn open_behind_return(ctx: RetProbeContext) -> u32 {
+    call::opened_behind_first(&ctx);
+    0
+}
+
+#[uprobe]
+fn close_enter(ctx: ProbeContext) -> u32 {
+    call::close_first(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_enter(ctx: ProbeContext) -> u32 {
+    go::enter(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_leave(ctx: ProbeContext) -> u32 {
+    go::leave(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_open(ctx: ProbeContext) -> u32 {
+    go::open(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_close(ctx: ProbeContext) -> u32 {
+    go::close(&ctx);
     0
 }
 

@@ -53,6 +53,22 @@ pub static HOLDING: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// Calls that goroutines in scope are in the middle of. One that never returns makes room for others at last.
+#[map]
+pub static GO_CALLS: LruHashMap<GoCall, Frame> = LruHashMap::with_max_entries(16_384, 0);
+
+/// A call of a goroutine.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct GoCall {
+    /// Its goroutine.
+    pub goroutine: u64,
+    /// Bytes between the end of its stack and the stack pointer at its entry.
+    pub depth: u64,
+    /// Its process.
+    pub pid: u64,
+}
+
 /// Connections that are known. Nothing tells the end of one for certain (a handle is counted by
 /// reference), so the one that was not used for longest makes room; should it go on, it is a new one.
 #[map]

@@ -15,6 +15,7 @@ use crate::event::End;
 use crate::explain::{self, ExplainError};
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
+use crate::probe::Probe;
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Selector, Target, TargetError};
@@ -94,12 +95,6 @@ impl Failure {
 /// Lines about what was not hooked that are shown without -v.
 const REASONS: usize = 40;
 
-/// What to do about a target that has nothing to attach to.
-const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
-     libraries are recognised by the functions of the OpenSSL API (SSL_read, SSL_write) that they export or have \
-     symbols of; run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
-     ends and what to do.";
-
 /// Does what the command line asks for. Gives the exit status: 0, or that of a command that was traced.
 pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     let Invocation { request, verbosity } = invocation;
@@ -154,13 +149,13 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
             }
             return Ok(());
         }
-        found = find(&trace.selector) => found?,
+        found = find(&trace.selector, &trace.probe) => found?,
     };
     if trace.action == Action::PrintPlan {
         return print(|out| sink::write_plan(&plan, out));
     }
     let may_wait = endings.command.is_some() || trace.nothing == Nothing::Wait || target.waits();
-    if plan.objects.is_empty() && !may_wait {
+    if plan.objects.is_empty() && trace.probe.looks_into_files() && !may_wait {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     }
     let file = trace.output.as_deref().map(Output::create).transpose()?;
@@ -199,9 +194,9 @@ fn output(endings: &mut Endings) -> io::Result<Output> {
 }
 
 /// Looks at the machine. Takes seconds when a container runtime or a file system does not answer.
-async fn find(selector: &Selector) -> Result<(Target, Discovery, Plan), TargetError> {
+async fn find(selector: &Selector, probe: &Probe) -> Result<(Target, Discovery, Plan), TargetError> {
     let target = selector.resolve().await?;
-    let mut discovery = Discovery::default();
+    let mut discovery = Discovery::new(probe.clone());
     let plan = discovery.plan(&target).await;
     Ok((target, discovery, plan))
 }
@@ -217,7 +212,7 @@ fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Ver
     Failure::NothingToAttach {
         target: trace.selector.to_string(),
         reasons: reasons.join("\n"),
-        next: NEXT_STEP,
+        next: trace.probe.next_step(),
     }
 }
 
@@ -239,8 +234,14 @@ fn load(
         Verbosity::Debug => session::Log::Debug,
         _ => session::Log::Off,
     };
-    let options = session::Options { ring_bytes: trace.ring_bytes, max_bytes: trace.max_bytes, log, hold };
-    Session::load(options, &plan.scope)
+    let options = session::Options {
+        probe: trace.probe.clone(),
+        ring_bytes: trace.ring_bytes,
+        max_bytes: trace.max_bytes,
+        log,
+        hold,
+    };
+    Session::load(&options, &plan.scope)
 }
 
 /// Attaches everything; some failures are warnings, nothing but failures is an error.

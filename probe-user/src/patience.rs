@@ -15,6 +15,16 @@ pub(crate) fn no_answer() -> String {
     format!("its file system did not answer within {} s", PATIENCE.as_secs())
 }
 
+/// Why nothing is known of a file that could be opened.
+pub(crate) fn no_end(size: u64) -> String {
+    format!(
+        "it was opened, but its {:.1} MiB were not read and looked through within {} s: its file system is slow, or \
+         the machine busy",
+        size as f64 / f64::from(1 << 20),
+        PATIENCE.as_secs()
+    )
+}
+
 /// An error with its causes, in one line.
 pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

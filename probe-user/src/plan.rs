@@ -5,7 +5,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use probe_common::CallShape;
 use serde::Serialize;
 
 use crate::event::Library;
@@ -18,8 +17,29 @@ use crate::target::Scope;
 pub enum Program {
     /// Entry and return of a function that moves bytes.
     Call,
-    /// Return of a function that creates a connection's handle.
+    /// Return of a function that returns a new connection's handle.
     Open,
+    /// Entry of a function whose first argument is the handle of a connection that begins.
+    OpenFirst,
+    /// Entry and return of a function that puts a new connection's handle where its first argument points to.
+    OpenBehindFirst,
+    /// Entry of a function whose first argument is the handle of a connection that ends.
+    Close,
+    /// Entry of a method of Go that moves bytes.
+    GoCall,
+    /// An instruction of such a method that returns.
+    GoReturn,
+    /// Entry of a method of Go that begins a connection.
+    GoOpen,
+    /// Entry of a method of Go that ends a connection.
+    GoClose,
+}
+
+impl Program {
+    /// Whether its records tell of bytes.
+    pub fn moves_bytes(self) -> bool {
+        matches!(self, Self::Call | Self::GoCall)
+    }
 }
 
 /// A BPF program and a place in an object.
@@ -29,13 +49,13 @@ pub struct Hook {
     pub program: Program,
     /// The function's name: a symbol, or the name in the library's source of an internal one.
     pub function: String,
-    /// The public functions whose bytes pass here; empty for [`Program::Open`].
-    pub serves: Vec<&'static str>,
+    /// The public functions whose bytes pass here; empty for what makes or ends a connection.
+    pub serves: Vec<String>,
     /// Where, in the object's file.
     pub offset: FileOffset,
-    /// How to read its arguments (its `site` is set by the plan). None for [`Program::Open`].
+    /// How to read its arguments, for the kernel: the lower half of its [cookie](probe_common::cookie).
     #[serde(skip)]
-    pub shape: Option<CallShape>,
+    pub arguments: u32,
     /// For an internal function: the public function per call site, by the low 12 bits of the return
     /// address (load addresses are whole pages). A call from elsewhere bears the name in `function`.
     #[serde(skip)]
@@ -71,7 +91,7 @@ pub struct ObjectHooks {
     pub file: Arc<crate::rootfs::ForeignFile>,
     /// Processes that map it.
     pub pids: Vec<u32>,
-    /// Numbers of its hooks, in their order: what [`CallShape::site`] holds.
+    /// Numbers of its hooks, in their order: the upper half of their cookies.
     #[serde(skip)]
     pub sites: Range<u32>,
     /// In the order of their offsets.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ctrace::decode::{Wire, decode};
+use ctrace::probe::Probe;
 use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Session};
 use ctrace::target::{Cgroup, Scope, ScopeChange};
 use ctrace_tests::require_bpf;
@@ -40,8 +41,9 @@ impl Watched {
         require_bpf()?;
         session::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let options = Options { ring_bytes: 1 << 20, max_bytes: 4096, log: Log::Off, hold: None };
-        let session = runtime.block_on(async { Session::load(options, scope) })?;
+        let options =
+            Options { probe: Probe::Ssl, ring_bytes: 1 << 20, max_bytes: 4096, log: Log::Off, hold: None };
+        let session = runtime.block_on(async { Session::load(&options, scope) })?;
         Ok(Self { session, runtime, told: Vec::new() })
     }
 

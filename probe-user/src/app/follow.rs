@@ -25,12 +25,12 @@ const LEAVING: Duration = Duration::from_secs(1);
 /// Something has happened to a process of the target, or to what is attached.
 #[derive(Debug)]
 pub(super) enum News {
-    /// It has come into scope, or executes another program.
-    Process(u32),
+    /// It has come into scope, or executes another program: then since when.
+    Process(u32, Option<Since>),
     /// It has mapped a file executable and waits for [`Found::All`].
     Held(u32),
     /// It has mapped a file executable.
-    Mapped(u32, Mapping, MappedAt),
+    Mapped(u32, Mapping, Since),
     /// Its first thread has ended.
     Ended(u32),
     /// Everything else may have happened: these are all there are.
@@ -39,24 +39,30 @@ pub(super) enum News {
     Failed(ObjectId),
 }
 
-/// Nanoseconds of `CLOCK_BOOTTIME` when the kernel told of a mapping.
+/// What led to an object, and when the kernel told of it, in nanoseconds of `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MappedAt(pub(super) u64);
+pub(super) enum Since {
+    /// A mapping.
+    Mapped(u64),
+    /// The execution of a program.
+    Executed(u64),
+}
 
-impl MappedAt {
+impl Since {
     /// How long ago that was.
     pub(super) fn elapsed(self) -> Duration {
+        let (Self::Mapped(then) | Self::Executed(then)) = self;
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
-        now.saturating_sub(Duration::from_nanos(self.0))
+        now.saturating_sub(Duration::from_nanos(then))
     }
 }
 
 /// What there is to do.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Attach to an object that a process maps; the time is that of the mapping, if it is what told of it.
-    Attach(u32, ObjectHooks, Option<MappedAt>),
+    /// Attach to an object that a process maps; what told of it, if the kernel did.
+    Attach(u32, ObjectHooks, Option<Since>),
     /// Name a library with its version from now on.
     Version(Versioned),
     /// All objects of a process that waits were told of.
@@ -149,19 +155,16 @@ impl Looker {
 
     async fn take(&mut self, news: News) -> Result<(), Gone> {
         match news {
-            News::Process(pid) => self.process(pid).await,
+            News::Process(pid, since) => self.process(pid, since).await,
             News::Held(pid) => {
-                self.process(pid).await?;
+                self.process(pid, None).await?;
                 self.results.send(Found::All(pid)).await.map_err(|_| Gone)
             }
-            News::Mapped(pid, mapping, at) => {
+            News::Mapped(pid, mapping, since) => {
                 for object in self.discovery.mapped(pid, &mapping).await {
-                    self.attach(pid, object, Some(at)).await?;
+                    self.attach(pid, object, Some(since)).await?;
                 }
-                for library in self.discovery.versions(pid).await {
-                    self.results.send(Found::Version(library)).await.map_err(|_| Gone)?;
-                }
-                Ok(())
+                self.versions(pid).await
             }
             News::Ended(pid) => {
                 self.ended(pid);
@@ -171,7 +174,7 @@ impl Looker {
                 let proc = Proc::default();
                 self.discovery.forget_dead(|pid| proc.process(pid).is_some());
                 for pid in pids {
-                    self.process(pid).await?;
+                    self.process(pid, None).await?;
                 }
                 if std::mem::take(&mut self.doubts) { self.let_go().await } else { Ok(()) }
             }
@@ -182,15 +185,22 @@ impl Looker {
         }
     }
 
-    async fn process(&mut self, pid: u32) -> Result<(), Gone> {
+    async fn process(&mut self, pid: u32, since: Option<Since>) -> Result<(), Gone> {
         for object in self.discovery.process(pid).await {
-            self.attach(pid, object, None).await?;
+            self.attach(pid, object, since).await?;
         }
-        Ok(())
+        self.versions(pid).await
     }
 
-    async fn attach(&self, pid: u32, object: ObjectHooks, at: Option<MappedAt>) -> Result<(), Gone> {
-        self.results.send(Found::Attach(pid, object, at)).await.map_err(|_| Gone)
+    async fn attach(&self, pid: u32, object: ObjectHooks, since: Option<Since>) -> Result<(), Gone> {
+        self.results.send(Found::Attach(pid, object, since)).await.map_err(|_| Gone)
+    }
+
+    async fn versions(&mut self, pid: u32) -> Result<(), Gone> {
+        for library in self.discovery.versions(pid).await {
+            self.results.send(Found::Version(library)).await.map_err(|_| Gone)?;
+        }
+        Ok(())
     }
 
     async fn let_go(&mut self) -> Result<(), Gone> {

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::follow::Since;
 use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
 use crate::event::{Container, Origin, Summary};
@@ -21,7 +22,7 @@ pub fn say(line: &dyn Display) {
 /// Says what is attached, one line per container and library, and that tracing has begun.
 pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
-        if plan.objects.is_empty() && trace.command.is_empty() {
+        if plan.objects.is_empty() && trace.probe.looks_into_files() && trace.command.is_empty() {
             let selector = &trace.selector;
             say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
         }
@@ -47,16 +48,20 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
 pub(super) fn attached_later(
     origin: &Origin,
     object: &ObjectHooks,
-    took: Option<Duration>,
+    took: Option<(Since, Duration)>,
     verbosity: Verbosity,
 ) {
     if verbosity >= Verbosity::Normal {
         let place = container_name(origin.container.as_deref());
         say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
     }
-    if let (true, Some(took)) = (verbosity >= Verbosity::Verbose, took) {
+    if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
         let (library, took) = (object.library.name.escape_debug(), took.as_secs_f64() * 1000.0);
-        say(&format_args!("attached to {library} {took:.1} ms after it was mapped"));
+        let what = match since {
+            Since::Mapped(_) => "it was mapped",
+            Since::Executed(_) => "its program began",
+        };
+        say(&format_args!("attached to {library} {took:.1} ms after {what}"));
     }
 }
 
@@ -102,7 +107,7 @@ fn container_name(container: Option<&Container>) -> String {
 fn library(object: &ObjectHooks) -> String {
     let library = &object.library;
     let functions: BTreeSet<&str> =
-        object.hooks.iter().flat_map(|hook| hook.serves.iter().copied()).collect();
+        object.hooks.iter().flat_map(|hook| hook.serves.iter().map(String::as_str)).collect();
     let version = match (&library.implementation, &library.version) {
         (Some(implementation), Some(version)) => format!(" ({implementation} {version})"),
         (Some(implementation), None) => format!(" ({implementation})"),

@@ -9,7 +9,7 @@ use probe_common::{Loss, LossCount};
 use thiserror::Error;
 
 use super::ending::Endings;
-use super::follow::{Found, MappedAt};
+use super::follow::{Found, Since};
 use super::report;
 use super::watch::{Occurrence, Watch};
 use crate::cli::Verbosity;
@@ -108,7 +108,7 @@ impl<'a> Stream<'a> {
 
     fn occurrence(&mut self, occurrence: Occurrence) {
         match occurrence {
-            Occurrence::Found(Found::Attach(pid, object, at)) => self.attach(pid, &object, at),
+            Occurrence::Found(Found::Attach(pid, object, since)) => self.attach(pid, &object, since),
             Occurrence::Found(Found::Version(Versioned { sites, library })) => {
                 self.pipeline.set_library(sites, &library);
             }
@@ -124,10 +124,11 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn attach(&mut self, pid: u32, object: &ObjectHooks, at: Option<MappedAt>) {
+    fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
         // The sites first: the first record may come before attach returns.
         self.pipeline.set_sites(super::sites(object));
         let failed = self.session.attach(object);
+        let took = since.map(|since| (since, since.elapsed()));
         for (_, error) in &failed {
             tracing::warn!("{error}");
         }
@@ -135,7 +136,7 @@ impl<'a> Stream<'a> {
             return self.watch.failed(object.id);
         }
         let origin = self.pipeline.origins_mut().look_up(pid);
-        report::attached_later(&origin, object, at.map(MappedAt::elapsed), self.verbosity);
+        report::attached_later(&origin, object, took, self.verbosity);
     }
 
     /// Takes what is in the ring. Tells why to end, if there is a reason.

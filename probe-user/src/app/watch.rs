@@ -2,24 +2,20 @@
 //! looked into.
 //!
 //! Owns the order in which the kernel's word becomes a change of the scope: nothing here takes time, so that the
-//! ring is drained meanwhile. Files are looked into by [`Follower`], runtimes are asked on a task of their own.
+//! ring is drained meanwhile. Files are looked into by [`Follower`], runtimes are asked on threads of their own.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
-
-use super::follow::{Follower, Found, MappedAt, News};
+use super::follow::{Follower, Found, News, Since};
 use crate::discover::Discovery;
 use crate::pipeline::TaskEvent;
 use crate::rootfs::{Device, Mapping, Range};
 use crate::session::{self, Mapped, Mappings, Session, SessionError};
 use crate::target::proc::Proc;
-use crate::target::runtime::{self, Listing};
+use crate::target::runtime::{Again, Listing};
 use crate::target::{Change, RuntimeSocket, Target};
 
-/// How often the runtimes are asked at the most.
-const ASKING: Duration = Duration::from_millis(20);
 /// How often everything is looked at once more at the most, because something was missed.
 const CATCHING_UP: Duration = Duration::from_secs(2);
 
@@ -30,7 +26,7 @@ pub(super) enum Occurrence {
     Found(Found),
     /// Files were mapped.
     Mapped(Vec<session::Mapping>),
-    /// The runtimes have answered.
+    /// Runtimes have answered.
     Listed(Listing),
 }
 
@@ -39,9 +35,7 @@ pub(super) struct Watch {
     target: Target,
     follower: Follower,
     mappings: Option<Mappings>,
-    sockets: Vec<RuntimeSocket>,
-    asked: Option<JoinHandle<Listing>>,
-    ask_after: Instant,
+    runtimes: Again,
     catch_up_after: Instant,
     /// Whether a process of the target has ended since this was taken last.
     ended: bool,
@@ -59,9 +53,7 @@ impl Watch {
             target,
             follower: Follower::start(discovery),
             mappings,
-            sockets,
-            asked: None,
-            ask_after: Instant::now(),
+            runtimes: Again::new(sockets),
             catch_up_after: Instant::now(),
             ended: false,
         }
@@ -92,12 +84,12 @@ impl Watch {
 
     /// The next occurrence. Cancel safe.
     pub(super) async fn next(&mut self) -> Occurrence {
-        let Self { follower, mappings, asked, .. } = self;
+        let Self { follower, mappings, runtimes, .. } = self;
         tokio::select! {
             biased;
             found = follower.next() => Occurrence::Found(found),
             mapped = mapped(mappings.as_mut()) => Occurrence::Mapped(mapped),
-            listing = answer(asked) => Occurrence::Listed(listing),
+            listing = runtimes.next() => Occurrence::Listed(listing),
         }
     }
 
@@ -111,8 +103,8 @@ impl Watch {
                     let pid = mapped.pid;
                     let is_in = || self.target.covers(pid) || session.follows(pid);
                     if *known.entry(pid).or_insert_with(is_in) {
-                        let (pid, mapping, at) = parts(mapped);
-                        self.tell(News::Mapped(pid, mapping, at));
+                        let (pid, mapping, since) = parts(mapped);
+                        self.tell(News::Mapped(pid, mapping, since));
                     }
                 }
                 session::Mapping::Lost(_) => self.follower.distrust(),
@@ -130,10 +122,10 @@ impl Watch {
     pub(super) fn tasks(&mut self, events: Vec<TaskEvent>, session: &mut Session) {
         for event in events {
             let change = match event {
-                TaskEvent::Executed { pid, .. } => {
+                TaskEvent::Executed { pid, time } => {
                     let change = self.target.executed(pid);
                     if self.target.covers(pid) || session.follows(pid) {
-                        self.tell(News::Process(pid));
+                        self.tell(News::Process(pid, Some(Since::Executed(time))));
                     }
                     change
                 }
@@ -157,10 +149,8 @@ impl Watch {
 
     /// Does what waits for its time: asks the runtimes, and makes up for what was missed.
     pub(super) fn look_after(&mut self, now: Instant, session: &mut Session) {
-        if self.asked.is_none() && now >= self.ask_after && self.target.wants_listing() {
-            self.ask_after = now + ASKING;
-            let sockets = self.sockets.clone();
-            self.asked = Some(tokio::spawn(async move { runtime::list_again(&sockets).await }));
+        if self.target.wants_listing() {
+            self.runtimes.ask();
         }
         if now >= self.catch_up_after && self.follower.take_overflow() {
             self.catch_up(session);
@@ -185,7 +175,7 @@ impl Watch {
             }
         }
         for process in processes {
-            self.tell(News::Process(process.pid));
+            self.tell(News::Process(process.pid, None));
         }
     }
 
@@ -200,28 +190,16 @@ fn warn(error: &SessionError) {
 }
 
 /// The mapping as /proc/PID/maps shows it.
-fn parts(mapped: Mapped) -> (u32, Mapping, MappedAt) {
+fn parts(mapped: Mapped) -> (u32, Mapping, Since) {
     let Mapped { pid, address, length, offset, inode, device, path, time, tid: _ } = mapped;
     let range = Range { start: address, end: address.saturating_add(length), offset };
     let device = Device { major: device.0, minor: device.1 };
-    (pid, Mapping { ranges: vec![range], device, inode, path }, MappedAt(time))
+    (pid, Mapping { ranges: vec![range], device, inode, path }, Since::Mapped(time))
 }
 
 async fn mapped(mappings: Option<&mut Mappings>) -> Vec<session::Mapping> {
     match mappings {
         Some(mappings) => mappings.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Cancel safe: the handle is taken only when the task has ended.
-async fn answer(asked: &mut Option<JoinHandle<Listing>>) -> Listing {
-    match asked {
-        Some(task) => {
-            let listing = task.await.unwrap_or_default();
-            *asked = None;
-            listing
-        }
         None => std::future::pending().await,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::target::{AnyTargetArgs, RuntimeArgs, container};
-use super::{Color, value};
+use super::value::{self, Color};
 use crate::explain::ps::Extent;
 use crate::explain::{Form, Question, Subject};
 

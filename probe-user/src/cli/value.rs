@@ -1,7 +1,9 @@
 //! Values of options: text → number, with the unit and the limits in the error.
 
+use std::io;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use probe_common::CALL_BYTES;
 
@@ -58,6 +60,29 @@ fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| wanted())?;
     number.checked_mul(1 << shift).ok_or_else(wanted)
+}
+
+/// When text is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    /// If what has the records is a terminal and NO_COLOR is not set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Color {
+    /// Whether text on one of our standard streams is coloured.
+    pub(super) fn for_stream(self, stream: &impl io::IsTerminal) -> sink::Colour {
+        let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        match self {
+            Self::Always => sink::Colour::On,
+            Self::Auto if stream.is_terminal() && wanted() => sink::Colour::On,
+            Self::Auto | Self::Never => sink::Colour::Off,
+        }
+    }
 }
 
 #[cfg(test)]

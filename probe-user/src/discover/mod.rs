@@ -13,16 +13,18 @@ use std::time::{Duration, Instant};
 use crate::event::Library;
 use crate::patience;
 use crate::plan::{ObjectHooks, ObjectId, Plan, Skipped};
-use crate::probe::ssl::SslHooks;
+use crate::probe::{Found, Probe};
 use crate::rootfs::{Device, ForeignFile, Mapping, RealInode};
 use crate::target::Target;
 
+mod known;
 mod look;
 mod reasons;
 mod users;
 mod versions;
 
-use look::{Looked, Unopened};
+use known::{Known, Seen};
+use look::{Look, Looked, New, Original, Unseen};
 pub use reasons::{Detail, reasons};
 use users::Users;
 use versions::Unversioned;
@@ -39,13 +41,12 @@ const REST: Duration = Duration::from_mins(10);
 const REMEMBERED: usize = 1 << 16;
 
 /// Looks into processes, and remembers: no real file is parsed twice.
-#[derive(Default)]
 pub struct Discovery {
+    probe: Probe,
     /// Files without interest, by what their mappings show; a file may be shown in several ways. While a plan
     /// is made, all files: it is of one moment.
     shown: HashMap<(Device, u64, PathBuf), (Instant, Seen)>,
-    /// By the real file.
-    files: HashMap<RealInode, Seen>,
+    known: Known,
     users: Users,
     /// Numbers of hooks: those that are free again and since when, and the first that was never used.
     free: VecDeque<(Instant, Range<u32>)>,
@@ -61,22 +62,33 @@ pub struct Discovery {
     unversioned: Vec<Unversioned>,
 }
 
-/// What a file turned out to be.
-#[derive(Clone, Debug)]
-enum Seen {
-    /// Hooked; also the file that it was copied up from.
-    Hooked(Vec<ObjectId>),
-    /// No TLS library, or no ELF file at all, when the file was changed last (seconds, nanoseconds).
-    Foreign((i64, u32)),
-    /// A TLS library perhaps, but it cannot be used.
-    Broken(String, (i64, u32)),
-}
-
 impl Discovery {
+    /// Knows nothing yet.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            shown: HashMap::new(),
+            known: Known::default(),
+            users: Users::default(),
+            free: VecDeque::new(),
+            next: 0,
+            objects: Vec::new(),
+            skipped: Vec::new(),
+            foreign: Vec::new(),
+            silent: HashSet::new(),
+            libcrypto: HashMap::new(),
+            unversioned: Vec::new(),
+        }
+    }
+
     /// The plan for a target.
     pub async fn plan(&mut self, target: &Target) -> Plan {
         for process in &target.processes {
             self.look(process.pid, Keep::Everything).await;
+            for Versioned { sites, library } in self.versions(process.pid).await {
+                let of = self.objects.iter_mut().find(|object| object.sites == sites);
+                of.into_iter().for_each(|object| object.library = Arc::clone(&library));
+            }
         }
         self.shown.retain(|_, (_, seen)| matches!(seen, Seen::Foreign(_)));
         for object in &mut self.objects {
@@ -99,8 +111,10 @@ impl Discovery {
 
     /// Looks at one file that a process has mapped. Returns the objects that are to be attached to.
     pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
-        // By itself first: what the process maps beside it matters only to a TLS library.
-        match self.mapping(pid, mapping, None, Keep::Foreign).await {
+        if !self.probe.looks_into_files() {
+            return Vec::new();
+        }
+        match self.mapping(pid, mapping, Keep::Foreign).await {
             Seen::Hooked(ids) => self.users.maps(pid, &ids),
             Seen::Foreign(_) => {}
             // The range may be another one by now.
@@ -128,7 +142,7 @@ impl Discovery {
     pub fn failed(&mut self, id: ObjectId) {
         self.unversioned.retain(|waiting| waiting.object != id);
         self.users.remove(id);
-        self.files.retain(|_, seen| !matches!(seen, Seen::Hooked(ids) if ids.contains(&id)));
+        self.known.forget(&[id]);
     }
 
     /// When [`Discovery::let_go`] will have something to tell.
@@ -142,8 +156,7 @@ impl Discovery {
         let (ids, sites): (Vec<_>, Vec<_>) = self.users.let_go(Instant::now()).into_iter().unzip();
         self.free.extend(sites.into_iter().map(|sites| (Instant::now(), sites)));
         self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
-        self.files
-            .retain(|_, seen| !matches!(seen, Seen::Hooked(of) if of.iter().any(|id| ids.contains(id))));
+        self.known.forget(&ids);
         ids
     }
 
@@ -154,6 +167,9 @@ impl Discovery {
     }
 
     async fn look(&mut self, pid: u32, keep: Keep) {
+        if !self.probe.looks_into_files() {
+            return;
+        }
         let mappings = match look::mappings(pid).await {
             Ok(mappings) => mappings,
             Err(why) => return self.skip(pid, "its mappings", why),
@@ -161,7 +177,7 @@ impl Discovery {
         let mut foreign = 0;
         let mut maps = BTreeSet::new();
         for mapping in &mappings {
-            match self.mapping(pid, mapping, Some(&mappings), keep).await {
+            match self.mapping(pid, mapping, keep).await {
                 Seen::Hooked(ids) => maps.extend(ids),
                 Seen::Foreign(_) => foreign += 1,
                 Seen::Broken(why, _) => self.skip(pid, &mapping.path.to_string_lossy(), why),
@@ -172,16 +188,11 @@ impl Discovery {
         if maps.is_empty() {
             let files = if foreign == 1 { "file" } else { "files" };
             let what = format!("{foreign} mapped {files}");
-            self.skip(
-                pid,
-                &what,
-                "no function such as SSL_read is exported or has a symbol there".to_owned(),
-            );
+            self.skip(pid, &what, self.probe.nothing_found().to_owned());
         }
     }
 
-    /// `all` is what the process maps, if it is known already.
-    async fn mapping(&mut self, pid: u32, mapping: &Mapping, all: Option<&[Mapping]>, keep: Keep) -> Seen {
+    async fn mapping(&mut self, pid: u32, mapping: &Mapping, keep: Keep) -> Seen {
         let shown = (mapping.device, mapping.inode, mapping.path.clone());
         let now = Instant::now();
         if let Some((at, seen)) = self.shown.get(&shown)
@@ -192,13 +203,18 @@ impl Discovery {
         if self.silent.contains(&mapping.device) {
             return Seen::Broken(patience::no_answer(), (0, 0));
         }
-        let seen = match look::open(pid, mapping).await {
-            Ok(opened) => self.file(pid, opened, all).await,
+        let seen = match look::file(pid, mapping, &self.known, &self.probe).await {
+            Ok(Look::Known(seen)) => seen,
+            Ok(Look::New(new)) => self.add(pid, *new),
             // Not remembered: the process may have ended in between, and others may map the file.
-            Err(Unopened::Failed(why)) => return Seen::Broken(why, (0, 0)),
-            Err(Unopened::Silent) => {
+            Err(Unseen::Failed(why)) => return Seen::Broken(why, (0, 0)),
+            Err(Unseen::Silent) => {
                 self.silent.insert(mapping.device);
                 return Seen::Broken(patience::no_answer(), (0, 0));
+            }
+            Err(Unseen::Endless(inode, seen)) => {
+                self.known.insert(inode, seen.clone());
+                seen
             }
         };
         // A hooked file that is copied up looks the same from outside, and is another one.
@@ -209,49 +225,30 @@ impl Discovery {
         seen
     }
 
-    async fn file(
-        &mut self,
-        pid: u32,
-        (file, inode): (ForeignFile, RealInode),
-        all: Option<&[Mapping]>,
-    ) -> Seen {
-        let changed = file.changed();
-        match self.files.get(&inode) {
-            Some(seen @ Seen::Hooked(_)) => return seen.clone(),
-            // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
-            Some(seen @ (Seen::Foreign(then) | Seen::Broken(_, then))) if *then == changed => {
-                return seen.clone();
-            }
-            _ => {}
+    fn add(&mut self, pid: u32, New { file, inode, looked, original }: New) -> Seen {
+        let mut seen = self.looked(pid, file, looked);
+        if let (Seen::Hooked(ids), Some(original)) = (&mut seen, original) {
+            ids.extend(self.add_original(pid, original));
         }
-        let file = Arc::new(file);
-        let mut seen = self.look_into(pid, Arc::clone(&file), all).await;
-        // Both are needed: who mapped the file before it was copied up goes on executing the original.
-        if let Seen::Hooked(ids) = &mut seen
-            && let Some((original, of)) = look::before_copy_up(pid, file).await
-        {
-            let known = self.files.get(&of).cloned();
-            let original = match known {
-                Some(Seen::Hooked(original)) => original,
-                _ => match self.look_into(pid, Arc::new(original), all).await {
-                    Seen::Hooked(original) => original,
-                    Seen::Foreign(_) | Seen::Broken(..) => Vec::new(),
-                },
-            };
-            if !original.is_empty() {
-                self.files.insert(of, Seen::Hooked(original.clone()));
-            }
-            ids.extend(original);
-        }
-        make_room_in_files(&mut self.files);
-        self.files.insert(inode, seen.clone());
+        self.known.insert(inode, seen.clone());
         seen
     }
 
-    async fn look_into(&mut self, pid: u32, file: Arc<ForeignFile>, all: Option<&[Mapping]>) -> Seen {
+    fn add_original(&mut self, pid: u32, Original { file, inode, looked }: Original) -> Vec<ObjectId> {
+        let Some(looked) = looked else { return self.known.hooked(inode).unwrap_or_default() };
+        match self.looked(pid, file, looked) {
+            Seen::Hooked(ids) => {
+                self.known.insert(inode, Seen::Hooked(ids.clone()));
+                ids
+            }
+            Seen::Foreign(_) | Seen::Broken(..) => Vec::new(),
+        }
+    }
+
+    fn looked(&mut self, pid: u32, file: Arc<ForeignFile>, looked: Looked) -> Seen {
         let changed = file.changed();
-        match look::look_into(Arc::clone(&file)).await {
-            Looked::Tls(found) => self.hook(pid, file, *found, all).await,
+        match looked {
+            Looked::Watched(found) => self.hook(pid, file, *found),
             Looked::Foreign(why) => {
                 let what = file_name(&file);
                 self.foreign.push(Skipped { pid: Some(pid), what, why });
@@ -261,36 +258,20 @@ impl Discovery {
         }
     }
 
-    async fn hook(
-        &mut self,
-        pid: u32,
-        file: Arc<ForeignFile>,
-        found: SslHooks,
-        all: Option<&[Mapping]>,
-    ) -> Seen {
-        let SslHooks { library: facts, mut hooks, skipped } = found;
+    fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> Seen {
+        let Found { library: facts, hooks, skipped } = found;
         let path = file_name(&file);
         for why in skipped {
             self.skip(pid, &path, why);
         }
         if hooks.is_empty() {
-            let why = "it has TLS functions, but none of them can be probed".to_owned();
-            return Seen::Broken(why, file.changed());
+            return Seen::Broken(self.probe.nothing_usable().to_owned(), file.changed());
         }
-        let version = match (facts.version, &facts.version_in, all) {
-            (None, Some(libcrypto), Some(all)) => self.version_of(libcrypto, pid, all).await,
-            (version, _, _) => version,
-        };
         let name = facts.name.unwrap_or_else(|| {
             file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
         });
-        let library = Library { name, path, implementation: facts.implementation, version };
+        let library = Library { name, path, implementation: facts.implementation, version: facts.version };
         let sites = self.number(u32::try_from(hooks.len()).unwrap_or(u32::MAX));
-        for (hook, site) in hooks.iter_mut().zip(sites.clone()) {
-            if let Some(shape) = &mut hook.shape {
-                shape.site = site;
-            }
-        }
         let library = Arc::new(library);
         let id = self.users.add(Arc::clone(&file), sites.clone(), pid);
         if let (None, Some(version_in)) = (&library.version, facts.version_in) {
@@ -333,13 +314,6 @@ fn make_room<K, V>(map: &mut HashMap<K, V>) {
     }
 }
 
-/// What is hooked is never forgotten: it would be attached to twice.
-fn make_room_in_files(files: &mut HashMap<RealInode, Seen>) {
-    if files.len() >= REMEMBERED {
-        files.retain(|_, seen| matches!(seen, Seen::Hooked(_)));
-    }
-}
-
 fn file_name(file: &ForeignFile) -> String {
     file.name().to_string_lossy().into_owned()
 }
@@ -356,19 +330,19 @@ mod tests {
         let own = std::process::id();
         let mappings = rootfs::executable_mappings(own).unwrap();
         let first = mappings.first().unwrap();
-        let mut discovery = Discovery::default();
+        let mut discovery = Discovery::new(Probe::Ssl);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let gone = discovery.mapping(u32::MAX, first, Some(&mappings), Keep::Everything).await;
+            let gone = discovery.mapping(u32::MAX, first, Keep::Everything).await;
             assert!(matches!(gone, Seen::Broken(..)), "{gone:?}");
-            let there = discovery.mapping(own, first, Some(&mappings), Keep::Everything).await;
+            let there = discovery.mapping(own, first, Keep::Everything).await;
             assert!(!matches!(there, Seen::Broken(..)), "{there:?}");
         });
     }
 
     #[test]
     fn numbers_of_hooks_are_used_again() {
-        let mut discovery = Discovery::default();
+        let mut discovery = Discovery::new(Probe::Ssl);
         let (first, second) = (discovery.number(3), discovery.number(2));
         assert_eq!((first.clone(), second), (0..3, 3..5));
         discovery.free.push_back((Instant::now(), first.clone()));

@@ -29,8 +29,8 @@ pub struct Versioned {
 }
 
 impl Discovery {
-    /// Looks for the versions of the libraries that [`Discovery::mapped`] found in a process: they stand in
-    /// libraries that are mapped after them.
+    /// Looks for the versions of the libraries that were found in a process. They stand in libraries that are mapped
+    /// after them, and nothing that is to be attached to waits for a version.
     pub async fn versions(&mut self, pid: u32) -> Vec<Versioned> {
         if self.unversioned.iter().all(|waiting| waiting.pid != pid) {
             return Vec::new();
@@ -52,10 +52,10 @@ impl Discovery {
     }
 
     /// libssl of OpenSSL 3 does not say its version; the libcrypto that the process maps beside it does.
-    pub(super) async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
+    async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
         let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
         let mapping = all.iter().find(is_it)?;
-        let (file, inode) = look::open(pid, mapping).await.ok()?;
+        let (file, inode) = look::open(pid, mapping).await?;
         let file_as_it_is = (inode, file.changed());
         if let Some(known) = self.libcrypto.get(&file_as_it_is) {
             return known.clone();

@@ -223,8 +223,8 @@ impl Object {
 
     fn entry_site(&self, address: VirtAddr, size: u64) -> Result<(FileOffset, Site), NoPlace> {
         let bytes = self.code(address, if size == 0 { PROLOGUE } else { size.min(PROLOGUE) })?;
-        let site = probe_site(&bytes, address)?;
-        Ok((self.place(address, site.offset)?, site))
+        let chosen = probe_site(&bytes, address)?;
+        Ok((self.place(address, chosen.offset)?, chosen))
     }
 
     fn inner_site(&self, entry: VirtAddr, size: u64, offset: u64) -> Result<(FileOffset, Site), NoPlace> {
@@ -237,8 +237,8 @@ impl Object {
             return Err(NoPlace::NotBoundary { offset, begin: body.before(offset) });
         }
         let address = VirtAddr(entry.0.saturating_add(offset));
-        let site = exact_site(&self.code(address, PROLOGUE)?, address, offset)?;
-        Ok((self.place(entry, offset)?, site))
+        let exact = exact_site(&self.code(address, PROLOGUE)?, address, offset)?;
+        Ok((self.place(entry, offset)?, exact))
     }
 
     fn place(&self, entry: VirtAddr, offset: u64) -> Result<FileOffset, ObjectError> {

@@ -1,6 +1,93 @@
-//! Probe kinds: which functions of an object are watched, as hooks.
+//! Probe kinds: what is watched, as hooks.
 //!
-//! Owns what is known of libraries. Pure: objects in, [`crate::plan::Hook`]s out; it never opens a
-//! file, and never talks to the kernel.
+//! Owns what is known of libraries and functions. Pure: objects in, [`crate::plan::Hook`]s out; it never opens a
+//! file, and never talks to the kernel. To add a kind: a variant of [`Probe`]; the compiler finds the rest.
+
+use crate::object::{Object, Wanted};
+use crate::plan::Hook;
 
 pub mod ssl;
+
+/// What a tracing command watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Plaintext of TLS connections.
+    Ssl,
+}
+
+/// What is known of the library in an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its soname.
+    pub name: Option<String>,
+    /// `OpenSSL`, …; without a version when only the symbols tell.
+    pub implementation: Option<String>,
+    /// `3.0.19`; OpenSSL's is often in libcrypto only: see [`ssl::version::find`].
+    pub version: Option<String>,
+    /// The library that it is linked against and that may know the version, such as `libcrypto.so.3`
+    /// (a soname); none when the version is known, or nothing else can know it.
+    pub version_in: Option<String>,
+}
+
+/// What to hook in an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The library.
+    pub library: Facts,
+    /// In the order of their offsets.
+    pub hooks: Vec<Hook>,
+    /// Functions that cannot be hooked, with the reason.
+    pub skipped: Vec<String>,
+}
+
+/// The object has nothing that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Nothing {
+    /// No TLS.
+    #[error("no function of a known TLS library is defined in it (by .dynsym and .symtab)")]
+    Ssl,
+}
+
+impl Probe {
+    /// Whether files that processes map are looked into: otherwise tracepoints tell all.
+    pub fn looks_into_files(&self) -> bool {
+        match self {
+            Self::Ssl => true,
+        }
+    }
+
+    /// The symbols that [`Probe::hooks`] looks at, for [`Object::parse`].
+    pub fn wanted(&self) -> Wanted {
+        match self {
+            Self::Ssl => ssl::wanted(),
+        }
+    }
+
+    /// The hooks of an object that was parsed with [`Probe::wanted`].
+    pub fn hooks(&self, object: &Object) -> Result<Found, Nothing> {
+        match self {
+            Self::Ssl => ssl::hooks(object),
+        }
+    }
+
+    /// What it means that no file of a process has a hook.
+    pub fn nothing_found(&self) -> &'static str {
+        match self {
+            Self::Ssl => "no function such as SSL_read is exported or has a symbol there",
+        }
+    }
+
+    /// What it means that an object has what is watched, and no hook.
+    pub fn nothing_usable(&self) -> &'static str {
+        match self {
+            Self::Ssl => "it has TLS functions, but none of them can be probed",
+        }
+    }
+
+    /// What to do when there is nothing to attach to.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Ssl => ssl::NEXT_STEP,
+        }
+    }
+}

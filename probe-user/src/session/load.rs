@@ -6,6 +6,7 @@ use probe_common::CALL_BYTES;
 
 use super::tracefs::Format;
 use super::{Log, Options, SessionError, wire};
+use crate::probe::Probe;
 use crate::target::Scope;
 
 /// The ring wakes its reader when its fill passes a multiple of its size divided by two to this power.
@@ -51,7 +52,7 @@ impl Offsets {
 }
 
 /// Loads maps and programs. `hold` is not zero if processes may be held.
-pub(super) fn load(options: Options, scope: &Scope, hold: u32) -> Result<Ebpf, SessionError> {
+pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
     let own_pid = std::process::id();
     let max_bytes = options.max_bytes.min(CALL_BYTES);
@@ -77,7 +78,21 @@ pub(super) fn load(options: Options, scope: &Scope, hold: u32) -> Result<Ebpf, S
         .override_global(aya_log::LEVEL, &log_level, true)
         .load(PROGRAMS)
         .map_err(SessionError::load)?;
-    for name in ["call_enter", "call_return", "open_return"] {
+    let uprobes: &[&str] = match options.probe {
+        Probe::Ssl => &[
+            "call_enter",
+            "call_return",
+            "open_return",
+            "open_enter",
+            "open_behind_return",
+            "close_enter",
+            "go_enter",
+            "go_leave",
+            "go_open",
+            "go_close",
+        ],
+    };
+    for &name in uprobes {
         let program: &mut UProbe = wire::program(&mut ebpf, name)?;
         program.load().map_err(|source| SessionError::program(name, source))?;
     }

@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
+use crate::probe::Probe;
 use crate::target::{Scope, ScopeChange};
 
 mod error;
@@ -37,8 +38,10 @@ use scope::Filter;
 use wire::Wire;
 
 /// What [`Session::load`] needs to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// What is watched: only what that needs is loaded.
+    pub probe: Probe,
     /// Bytes of the ring buffer, a power of two of at least a page.
     pub ring_bytes: u32,
     /// Payload bytes to capture of each call.
@@ -124,7 +127,7 @@ pub fn prepare() -> Result<(), SessionError> {
 
 impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
-    pub fn load(options: Options, scope: &Scope) -> Result<Self, SessionError> {
+    pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
         let holds = options.hold.is_some() && hold::is_possible();
         let mut ebpf = load::load(options, scope, u32::from(holds))?;
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
@@ -205,7 +208,8 @@ impl Session {
         self.links.attaching();
         let mut failed = Vec::new();
         for (index, hook) in object.hooks.iter().enumerate() {
-            if let Err(error) = self.attach_hook(object, hook) {
+            let site = object.sites.start.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
+            if let Err(error) = self.attach_hook(object, hook, site) {
                 failed.push((index, error));
             }
         }
@@ -213,14 +217,20 @@ impl Session {
         failed
     }
 
-    fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook) -> Result<(), SessionError> {
+    fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook, site: u32) -> Result<(), SessionError> {
         // The return first: a call that is entered in between is then merely not reported.
-        let (names, cookie): (&[&str], _) = match (hook.program, hook.shape) {
-            (Program::Call, shape) => {
-                (&["call_return", "call_enter"], shape.map_or(0, probe_common::CallShape::pack))
-            }
-            (Program::Open, _) => (&["open_return"], 0),
+        let names: &[&str] = match hook.program {
+            Program::Call => &["call_return", "call_enter"],
+            Program::Open => &["open_return"],
+            Program::OpenFirst => &["open_enter"],
+            Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
+            Program::Close => &["close_enter"],
+            Program::GoCall => &["go_enter"],
+            Program::GoReturn => &["go_leave"],
+            Program::GoOpen => &["go_open"],
+            Program::GoClose => &["go_close"],
         };
+        let cookie = probe_common::cookie(site, hook.arguments);
         let mut links: Vec<Link> = Vec::new();
         for name in names {
             match attach_uprobe(&mut self.ebpf, name, cookie, object, hook) {

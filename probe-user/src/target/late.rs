@@ -145,7 +145,7 @@ impl Target {
         for (id, (path, made)) in std::mem::take(&mut self.unexplained) {
             if !self.containers.around(&Membership::of_path(&path)).is_empty() {
                 change.scope.extend(self.cgroup_made(&path, id).scope);
-            } else if asked.is_some_and(|asked| made > asked) {
+            } else if asked.is_none_or(|asked| made > asked) {
                 self.unexplained.insert(id, (path, made));
             }
         }

@@ -41,6 +41,9 @@ pub(super) const TESTS: Group = Group {
     name: "programs for the tests",
     parts: &[
         part("libssl-dev", "/usr/include/openssl/ssl.h"),
+        part("libgnutls28-dev", "/usr/include/gnutls/gnutls.h"),
+        part("libmbedtls-dev", "/usr/include/mbedtls/ssl.h"),
+        part("libwolfssl-dev", "/usr/include/wolfssl/ssl.h"),
         part("openssl", "openssl"),
         part("python3", "/usr/bin/python3"),
     ],

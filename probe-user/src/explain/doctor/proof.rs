@@ -12,6 +12,7 @@ use crate::event::Library;
 use crate::object::FileOffset;
 use crate::patience::describe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
+use crate::probe::Probe;
 use crate::rootfs::{self, ways};
 use crate::session::{self, Log, Mappings, Options, Session, SessionError};
 use crate::target::Scope;
@@ -21,7 +22,8 @@ pub(super) const RING: u32 = 1 << 20;
 
 /// A session that copies no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
-    Session::load(Options { ring_bytes: RING, max_bytes: 0, log: Log::Off, hold: None }, scope)
+    let options = Options { probe: Probe::Ssl, ring_bytes: RING, max_bytes: 0, log: Log::Off, hold: None };
+    Session::load(&options, scope)
 }
 
 /// Tries it.
@@ -94,14 +96,13 @@ fn own_function() -> Result<ObjectHooks, String> {
     let range = ranges.find(|range| (range.start..range.end).contains(&address));
     let range = range.ok_or("the code of ctrace is in none of its mappings")?;
     let file = ways::executable(own).map_err(|error| describe(&error))?;
-    let shape =
-        CallShape { handle: 0, buffer: 1, length: Length::Returned, direction: Direction::Transmit, site: 0 };
+    let shape = CallShape { handle: 0, buffer: 1, length: Length::Returned, direction: Direction::Transmit };
     let hook = Hook {
         program: Program::Call,
         function: "never_called".to_owned(),
         serves: Vec::new(),
         offset: FileOffset(address - range.start + range.offset),
-        shape: Some(shape),
+        arguments: shape.pack(),
         callers: Vec::new(),
     };
     let path = file.name().to_string_lossy().into_owned();

@@ -9,20 +9,17 @@ use std::sync::Arc;
 use super::check::Check;
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer};
-use crate::probe::ssl::{self, SslHooks};
+use crate::probe::{Found, ssl};
 use crate::rootfs::{self, Device, ForeignFile, Mapping, MapsError};
 
 /// Files that are named in one answer, at the most.
 const NAMED: usize = 5;
 
 /// TLS that ctrace does not trace, by the beginning of a mapped file's name: what to say of it.
-const OTHERS: [(&str, &str); 8] = [
-    ("libgnutls.so", "GnuTLS"),
+const OTHERS: [(&str, &str); 5] = [
     ("libssl3.so", "NSS"),
     ("libnss3.so", "NSS"),
     ("libjvm.so", "Java's own TLS"),
-    ("libwolfssl.so", "wolfSSL"),
-    ("libmbedtls.so", "mbedTLS"),
     ("libs2n.so", "s2n-tls"),
     ("libbotan", "Botan"),
 ];
@@ -44,7 +41,7 @@ enum Seen {
     /// Nothing of TLS is in it.
     Plain,
     /// It has functions of TLS.
-    Tls(SslHooks),
+    Tls(Found),
 }
 
 impl Walk {
@@ -124,7 +121,7 @@ fn summary(files: &[(&Path, Arc<Seen>)]) -> Vec<Check> {
     });
     let open = files.len() - closed.0;
     let parsed = open - unparsed.0;
-    let tls: Vec<(&Path, &SslHooks)> = files
+    let tls: Vec<(&Path, &Found)> = files
         .iter()
         .filter_map(|(path, seen)| match &**seen {
             Seen::Tls(hooks) => Some((*path, hooks)),
@@ -174,7 +171,7 @@ fn step(
     }
 }
 
-fn functions(tls: &[(&Path, &SslHooks)], files: &[(&Path, Arc<Seen>)]) -> Check {
+fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<Seen>)]) -> Check {
     const NAME: &str = "TLS functions";
     if !tls.is_empty() {
         let names: Vec<String> = tls.iter().map(|(path, _)| path.display().to_string()).collect();
@@ -186,20 +183,20 @@ fn functions(tls: &[(&Path, &SslHooks)], files: &[(&Path, Arc<Seen>)]) -> Check 
         files.iter().any(|(path, _)| file_name(path).is_some_and(|name| name.starts_with(prefix)))
     });
     let next = match others {
-        Some((_, what)) => format!("it uses {what}, which ctrace does not trace yet: trace its peer, if that uses OpenSSL"),
+        Some((_, what)) => format!("it uses {what}, which ctrace does not trace yet: trace its peer, if that uses a library that is"),
         None => "if it begins to use TLS later, a trace that runs sees it; if OpenSSL is linked into it, its symbols \
-                 were stripped: use a build with symbols. Go, rustls and other libraries are not traced yet"
+                 were stripped: use a build with symbols. rustls, NSS and other libraries are not traced yet"
             .to_owned(),
     };
     Check::no(NAME, found, next)
 }
 
-fn sites(tls: &[(&Path, &SslHooks)]) -> Check {
+fn sites(tls: &[(&Path, &Found)]) -> Check {
     const NAME: &str = "places for probes";
     let mut internal = 0;
     let mut public = 0;
     for hook in tls.iter().flat_map(|(_, found)| &found.hooks) {
-        match hook.serves.contains(&hook.function.as_str()) {
+        match hook.serves.contains(&hook.function) {
             true => public += 1,
             false if !hook.serves.is_empty() => internal += 1,
             false => {}
@@ -263,16 +260,16 @@ mod tests {
         check(&[("/a", closed())], &[(opened, No)]);
         check(&[("/a", closed()), ("/b", Seen::Plain)], &[(opened, Warn), (parsed, Ok), (functions, No)]);
         check(&[("/a", Seen::Foreign("not ELF".into()))], &[(opened, Ok), (parsed, No)]);
-        let none = SslHooks { skipped: vec!["SSL_read: why".into()], ..SslHooks::default() };
+        let none = Found { skipped: vec!["SSL_read: why".into()], ..Found::default() };
         let expected = [(opened, Ok), (parsed, Ok), (functions, Ok), ("places for probes", No)];
         check(&[("/a", Seen::Tls(none))], &expected);
     }
 
     #[test]
     fn other_libraries_are_named() {
-        let files = [(Path::new("/usr/lib/libgnutls.so.30"), Arc::new(Seen::Plain))];
+        let files = [(Path::new("/usr/lib/libnss3.so"), Arc::new(Seen::Plain))];
         let next = functions(&[], &files).next.unwrap();
-        assert!(next.contains("GnuTLS"), "{next}");
+        assert!(next.contains("NSS"), "{next}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use probe_common::LossCount;
 use serde::Serialize;
 
 use crate::decode::{Wire, decode};
-use crate::plan::{ObjectHooks, Program};
+use crate::plan::ObjectHooks;
 use crate::session::Session;
 
 /// Pairs of process and place that are counted, at the most.
@@ -36,7 +36,7 @@ pub(super) struct Hits {
     /// The function that is probed.
     pub(super) function: String,
     /// The public functions that it serves.
-    pub(super) serves: Vec<&'static str>,
+    pub(super) serves: Vec<String>,
     /// Calls that moved bytes.
     #[serde(rename = "hits")]
     pub(super) calls: u64,
@@ -79,8 +79,8 @@ impl Counts {
     fn hits(&self, objects: &[ObjectHooks], comm: impl Fn(u32) -> Option<String>) -> Vec<Hits> {
         let mut all = Vec::new();
         for object in objects {
-            for hook in object.hooks.iter().filter(|hook| hook.program == Program::Call) {
-                let Some(site) = hook.shape.map(|shape| shape.site) else { continue };
+            let numbered = object.hooks.iter().zip(object.sites.clone());
+            for (hook, site) in numbered.filter(|(hook, _)| hook.program.moves_bytes()) {
                 let seen = self.by_place.keys().filter(|(_, other)| *other == site).map(|(pid, _)| *pid);
                 let pids: BTreeSet<u32> = object.pids.iter().copied().chain(seen).collect();
                 all.extend(pids.into_iter().map(|pid| {

@@ -12,6 +12,7 @@ use crate::discover::Discovery;
 use crate::event::Container;
 use crate::patience::in_time;
 use crate::plan::Skipped;
+use crate::probe::Probe;
 use crate::target::facts::{self, CgroupPath};
 use crate::target::proc::Proc;
 use crate::target::{Process, RuntimeSocket, Selector, Target, TargetError};
@@ -79,7 +80,7 @@ impl Inspection {
         let everything = Selector { all: true, runtime_sockets: sockets.to_vec(), ..Selector::default() };
         let (target, all) = tokio::join!(selector.resolve(), everything.resolve());
         let (target, all) = (target?, all.unwrap_or_default());
-        let plan = Discovery::default().plan(&target).await;
+        let plan = Discovery::new(Probe::Ssl).plan(&target).await;
         let init = first(&selector, &target.processes, &proc);
         let pid = init.map(|process| process.pid);
         let container = init.and_then(|process| process.container.clone());

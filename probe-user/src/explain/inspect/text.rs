@@ -193,7 +193,7 @@ impl Inspection {
         for object in &self.objects {
             for symbol in &object.symbols {
                 let serves = |hook: &&crate::plan::Hook| {
-                    hook.function == symbol.name || hook.serves.contains(&symbol.name.as_str())
+                    hook.function == symbol.name || hook.serves.contains(&symbol.name)
                 };
                 let by = object.hooks.iter().find(serves);
                 let by = by.map(|hook| format!("{} at {:#x}", hook.function, hook.offset.0));

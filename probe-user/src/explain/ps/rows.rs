@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Extent, Function, Identity, Linked, Listing, Place, Row, Unseen, place};
 use crate::event::{Container, Executable, Library};
-use crate::plan::{Hook, ObjectHooks, Plan, Program, Skipped};
+use crate::plan::{Hook, ObjectHooks, Plan, Skipped};
 use crate::target::{Process, Target};
 
 impl Listing {
@@ -176,16 +176,12 @@ fn notes(object: &ObjectHooks, plan: &Plan) -> Vec<String> {
 }
 
 fn functions(hooks: &[Hook]) -> Vec<Function> {
-    let moving = hooks.iter().filter(|hook| hook.program == Program::Call);
+    let moving = hooks.iter().filter(|hook| hook.program.moves_bytes());
     let named = moving.flat_map(|hook| {
         hook.serves.iter().map(|name| Function {
-            name: (*name).to_owned(),
+            name: name.clone(),
             probed: hook.function.clone(),
-            place: if hook.serves.contains(&hook.function.as_str()) {
-                Place::Public
-            } else {
-                Place::Internal
-            },
+            place: if hook.serves.contains(&hook.function) { Place::Public } else { Place::Internal },
         })
     });
     named.collect::<BTreeSet<_>>().into_iter().collect()
@@ -198,7 +194,8 @@ mod tests {
     use super::*;
     use crate::discover::Discovery;
     use crate::object::FileOffset;
-    use crate::plan::ObjectId;
+    use crate::plan::{ObjectId, Program};
+    use crate::probe::Probe;
     use crate::rootfs::ways;
     use crate::sink::Colour;
 
@@ -217,9 +214,9 @@ mod tests {
         Hook {
             program: Program::Call,
             function: function.to_owned(),
-            serves: serves.to_vec(),
+            serves: serves.iter().map(|name| (*name).to_owned()).collect(),
             offset: FileOffset(16),
-            shape: None,
+            arguments: 0,
             callers: Vec::new(),
         }
     }
@@ -304,7 +301,7 @@ mod tests {
         let own = std::process::id();
         let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let plan = runtime.block_on(Discovery::default().plan(&target));
+        let plan = runtime.block_on(Discovery::new(Probe::Ssl).plan(&target));
         let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, Step::of(skipped))).collect();
         assert_eq!(steps, [(Some(own), Step::Process), (Some(u32::MAX), Step::Mappings)]);
         assert_eq!(Step::of(&skipped(1, "/lib/x", "broken")), Step::File);

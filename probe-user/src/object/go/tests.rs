@@ -11,7 +11,7 @@ use super::GoAbi;
 use crate::object::fixture::{parse, parse_bytes};
 use crate::object::{Function, Index, Language, NoReturn, Object, VirtAddr, Wanted};
 
-const PROGRAM: &str = r#"
+const PROGRAM: &str = r"
 package main
 
 type Point struct{ X, Y int }
@@ -40,7 +40,7 @@ func main() {
 	p := &Point{}
 	println(Deep(1000), p.Move(3, 4))
 }
-"#;
+";
 
 const WITH_C: &str = r#"
 package main

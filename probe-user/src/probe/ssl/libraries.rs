@@ -18,10 +18,10 @@ pub(super) struct Function {
 }
 
 impl Function {
-    /// For the kernel; the plan sets the site.
+    /// For the kernel.
     pub(super) const fn shape(&self) -> CallShape {
         let &Self { name: _, handle, buffer, length, direction } = self;
-        CallShape { handle, buffer, length, direction, site: 0 }
+        CallShape { handle, buffer, length, direction }
     }
 }
 
@@ -37,15 +37,40 @@ pub(super) struct Internal {
     pub witness: &'static str,
 }
 
+/// Where a function that makes a connection has its handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handle {
+    /// It returns it.
+    Returned,
+    /// In its first argument.
+    First,
+    /// Where its first argument points to, once it has returned.
+    BehindFirst,
+}
+
+/// A function that makes a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open {
+    /// Its symbol.
+    pub name: &'static str,
+    /// Where the connection is.
+    pub handle: Handle,
+}
+
 /// A library.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
-    /// The API.
+    /// The API; of one that has a single implementation, that one's name.
     pub name: &'static str,
     /// What moves bytes; each is optional.
     pub functions: &'static [Function],
-    /// What returns a new connection; each is optional.
-    pub opens: &'static [&'static str],
+    /// What makes a connection; each is optional.
+    pub opens: &'static [Open],
+    /// What ends the connection in its first argument; each is optional. Not needed where what makes one is told:
+    /// a handle that comes again is a new connection then.
+    pub closes: &'static [&'static str],
+    /// How the name of the library begins that knows the version, if it is not this one.
+    pub version_in: Option<&'static str>,
     /// Shared internal functions.
     pub internals: &'static [Internal],
 }
@@ -74,7 +99,9 @@ pub(super) const ROWS: &[Row] = &[
             function("SSL_read_early_data", Direction::Receive, Length::OutArgument(3)),
             function("SSL_write_early_data", Direction::Transmit, Length::OutArgument(3)),
         ],
-        opens: &["SSL_new"],
+        opens: &[Open { name: "SSL_new", handle: Handle::Returned }],
+        closes: &[],
+        version_in: Some("libcrypto"),
         internals: &[
             // ssl_read_internal(ssl, buf, num, *done), from OpenSSL 1.1.1.
             Internal { name: "ssl_read_internal", forwarders: &["SSL_read_ex"], witness: "SSL_read" },
@@ -85,6 +112,54 @@ pub(super) const ROWS: &[Row] = &[
                 witness: "SSL_write",
             },
         ],
+    },
+    Row {
+        name: "GnuTLS",
+        functions: &[
+            function("gnutls_record_send", Direction::Transmit, Length::Returned),
+            // (session, data, size, padding, flags), from 3.6.3.
+            function("gnutls_record_send2", Direction::Transmit, Length::Returned),
+            function("gnutls_record_send_early_data", Direction::Transmit, Length::Returned),
+            function("gnutls_record_recv", Direction::Receive, Length::Returned),
+            // (session, data, size, *number of the record).
+            function("gnutls_record_recv_seq", Direction::Receive, Length::Returned),
+            function("gnutls_record_recv_early_data", Direction::Receive, Length::Returned),
+        ],
+        opens: &[Open { name: "gnutls_init", handle: Handle::BehindFirst }],
+        closes: &["gnutls_deinit"],
+        version_in: None,
+        internals: &[],
+    },
+    Row {
+        name: "Mbed TLS",
+        functions: &[
+            function("mbedtls_ssl_read", Direction::Receive, Length::Returned),
+            function("mbedtls_ssl_write", Direction::Transmit, Length::Returned),
+            // From 3.6.
+            function("mbedtls_ssl_read_early_data", Direction::Receive, Length::Returned),
+            function("mbedtls_ssl_write_early_data", Direction::Transmit, Length::Returned),
+        ],
+        opens: &[
+            Open { name: "mbedtls_ssl_setup", handle: Handle::First },
+            Open { name: "mbedtls_ssl_session_reset", handle: Handle::First },
+        ],
+        closes: &["mbedtls_ssl_free"],
+        version_in: Some("libmbedcrypto"),
+        internals: &[],
+    },
+    Row {
+        name: "wolfSSL",
+        functions: &[
+            function("wolfSSL_read", Direction::Receive, Length::Returned),
+            function("wolfSSL_write", Direction::Transmit, Length::Returned),
+            // (ssl, data, size, flags).
+            function("wolfSSL_recv", Direction::Receive, Length::Returned),
+            function("wolfSSL_send", Direction::Transmit, Length::Returned),
+        ],
+        opens: &[Open { name: "wolfSSL_new", handle: Handle::Returned }],
+        closes: &[],
+        version_in: None,
+        internals: &[],
     },
 ];
 
@@ -105,7 +180,8 @@ mod tests {
             assert!(names.insert(row.name), "{} twice", row.name);
             assert!(!row.functions.is_empty(), "{} has no function", row.name);
             let functions = row.functions.iter().map(|function| function.name);
-            for name in functions.chain(row.opens.iter().copied()) {
+            let opens = row.opens.iter().map(|open| open.name);
+            for name in functions.chain(opens).chain(row.closes.iter().copied()) {
                 assert!(names.insert(name), "{name} twice");
                 assert!(!name.contains("peek"), "{name} gives bytes that a read gives again");
             }

@@ -1,8 +1,11 @@
-//! TLS libraries with a C ABI: which functions of an object carry plaintext, as hooks.
+//! TLS: which functions of an object carry plaintext, as hooks.
+//!
+//! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`).
 //!
 //! Owns the table of libraries, the choice between public functions and a cheaper internal one, and
 //! what implementation and version an object is. It never reads a file except through its [`Object`].
 
+mod go;
 mod internal;
 mod libraries;
 #[cfg(test)]
@@ -11,76 +14,60 @@ pub mod version;
 
 use crate::object::{FileOffset, Object, ObjectError, Symbol, VirtAddr, Wanted, code, with_causes};
 use crate::plan::{Hook, Program};
+use crate::probe::{Facts, Found, Nothing};
 
 use internal::{PROLOGUE, Shared};
-use libraries::{Function, ROWS, Row};
+use libraries::{Handle, ROWS, Row};
 
-/// What is known of the library in an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// Its soname.
-    pub name: Option<String>,
-    /// `OpenSSL`, …; without a version when only the symbols tell.
-    pub implementation: Option<String>,
-    /// `3.0.19`; OpenSSL's is often in libcrypto only: see [`version::find`].
-    pub version: Option<String>,
-    /// The library that it is linked against and that may know the version, such as `libcrypto.so.3`
-    /// (a soname); none when the version is known, or nothing else can know it.
-    pub version_in: Option<String>,
-}
-
-/// What to hook in an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SslHooks {
-    /// The library.
-    pub library: Facts,
-    /// In the order of their offsets.
-    pub hooks: Vec<Hook>,
-    /// Functions that cannot be hooked, with the reason.
-    pub skipped: Vec<String>,
-}
-
-/// The object defines no function of a TLS library.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no function of a known TLS library is defined in it (by .dynsym and .symtab)")]
-pub struct NotTls;
+/// What to do about a target that has nothing to attach to.
+pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
+     libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they export or have symbols \
+     of; run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
+     ends and what to do.";
 
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].
 pub fn wanted() -> Wanted {
     let functions = ROWS.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
-    let opens = ROWS.iter().flat_map(|row| row.opens.iter().copied());
-    functions.chain(opens).chain(version::marks()).collect()
+    let opens = ROWS.iter().flat_map(|row| row.opens.iter().map(|open| open.name));
+    let closes = ROWS.iter().flat_map(|row| row.closes.iter().copied());
+    functions.chain(opens).chain(closes).chain(version::marks()).collect()
 }
 
 /// The hooks of an object that was parsed with [`wanted`].
-pub fn hooks(object: &Object) -> Result<SslHooks, NotTls> {
-    let mut found = SslHooks::default();
-    let mut any = false;
-    for row in ROWS {
-        if row.functions.iter().any(|function| !object.functions(function.name).is_empty()) {
-            any = true;
-            add_row(object, row, &mut found);
-        }
+pub fn hooks(object: &Object) -> Result<Found, Nothing> {
+    let defines =
+        |row: &&Row| row.functions.iter().any(|function| !object.functions(function.name).is_empty());
+    let rows: Vec<&Row> = ROWS.iter().filter(defines).collect();
+    let mut found = Found::default();
+    for row in &rows {
+        add_row(object, row, &mut found);
     }
-    if !any {
-        return Err(NotTls);
-    }
+    let go = go::add(object, &mut found);
     found.hooks.sort_by_key(|hook| hook.offset);
-    let (implementation, version) = version::find(object).map_or_else(
-        || (version::guess(object), None),
-        |version::Version { implementation, version }| (Some(implementation), version),
-    );
-    let libcrypto = || object.needed().iter().find(|name| name.starts_with("libcrypto")).cloned();
-    found.library = Facts {
-        version_in: if version.is_none() { libcrypto() } else { None },
-        name: object.soname().map(str::to_owned),
-        implementation: implementation.map(str::to_owned),
-        version,
+    // Where several are linked into one file, the first stands for it.
+    found.library = match (rows.first(), go) {
+        (Some(row), _) => facts(object, row),
+        (None, Some(go)) => go,
+        (None, None) => return Err(Nothing::Ssl),
     };
     Ok(found)
 }
 
-fn add_row(object: &Object, row: &Row, found: &mut SslHooks) {
+fn facts(object: &Object, row: &Row) -> Facts {
+    let (implementation, version) = version::find_of(object, row).map_or_else(
+        || (version::guess(object, row), None),
+        |version::Version { implementation, version }| (Some(implementation), version),
+    );
+    let beside = |prefix: &str| object.needed().iter().find(|name| name.starts_with(prefix)).cloned();
+    Facts {
+        version_in: if version.is_none() { row.version_in.and_then(beside) } else { None },
+        name: object.soname().map(str::to_owned),
+        implementation: implementation.map(str::to_owned),
+        version,
+    }
+}
+
+fn add_row(object: &Object, row: &Row, found: &mut Found) {
     let mut shared = Vec::new();
     for internal in row.internals {
         match internal::find(object, row, internal) {
@@ -93,11 +80,20 @@ fn add_row(object: &Object, row: &Row, found: &mut SslHooks) {
     found.hooks.extend(shared.iter().map(shared_hook));
     for function in row.functions {
         if !shared.iter().any(|shared| shared.serves.contains(function.name)) {
-            add_public(object, function.name, Some(function), found);
+            let arguments = function.shape().pack();
+            add_public(object, function.name, Program::Call, arguments, found);
         }
     }
-    for name in row.opens {
-        add_public(object, name, None, found);
+    for open in row.opens {
+        let program = match open.handle {
+            Handle::Returned => Program::Open,
+            Handle::First => Program::OpenFirst,
+            Handle::BehindFirst => Program::OpenBehindFirst,
+        };
+        add_public(object, open.name, program, 0, found);
+    }
+    for name in row.closes {
+        add_public(object, name, Program::Close, 0, found);
     }
 }
 
@@ -105,15 +101,15 @@ fn shared_hook(shared: &Shared) -> Hook {
     Hook {
         program: Program::Call,
         function: shared.name.to_owned(),
-        serves: shared.serves.iter().copied().collect(),
+        serves: shared.serves.iter().map(|name| (*name).to_owned()).collect(),
         offset: shared.offset,
-        shape: Some(shared.forwarder.shape()),
+        arguments: shared.forwarder.shape().pack(),
         callers: shared.callers.clone(),
     }
 }
 
-/// Hooks all functions of one name; `moves` is none for one that opens a connection.
-fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, found: &mut SslHooks) {
+/// Hooks all functions of one name.
+fn add_public(object: &Object, name: &'static str, program: Program, arguments: u32, found: &mut Found) {
     for symbol in object.functions(name) {
         match place(object, *symbol) {
             // Two names of one function: the linker folded equal code.
@@ -121,11 +117,11 @@ fn add_public(object: &Object, name: &'static str, moves: Option<&Function>, fou
                 found.skipped.push(format!("{name}: the same code as another function"));
             }
             Ok(offset) => found.hooks.push(Hook {
-                program: if moves.is_some() { Program::Call } else { Program::Open },
+                program,
                 function: name.to_owned(),
-                serves: moves.iter().map(|function| function.name).collect(),
+                serves: if program == Program::Call { vec![name.to_owned()] } else { Vec::new() },
                 offset,
-                shape: moves.map(Function::shape),
+                arguments,
                 callers: Vec::new(),
             }),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),

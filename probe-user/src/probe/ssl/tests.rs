@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use probe_common::Length;
+use probe_common::{CallShape, Length};
 
-use super::{NotTls, SslHooks, hooks, version, wanted};
+use super::{hooks, version, wanted};
 use crate::object::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
 use crate::object::{FileOffset, VirtAddr, Wanted};
 use crate::plan::{Hook, Program};
+use crate::probe::{Found, Nothing};
 
 /// LibreSSL: the functions with sizes check them and call the ones without.
 const LIBRESSL: &str = r#"
@@ -38,13 +39,13 @@ int SSL_write(void *s, void *buf, int num) { return state -= num; }
 void SSL_CTX_set_grease_enabled(void *s, int on) { state = on; }
 "#;
 
-fn names(found: &SslHooks) -> Vec<&str> {
+fn names(found: &Found) -> Vec<&str> {
     let mut names: Vec<_> = found.hooks.iter().map(|hook| hook.function.as_str()).collect();
     names.sort_unstable();
     names
 }
 
-fn hook<'f>(found: &'f SslHooks, function: &str) -> &'f Hook {
+fn hook<'f>(found: &'f Found, function: &str) -> &'f Hook {
     found.hooks.iter().find(|hook| hook.function == function).unwrap()
 }
 
@@ -56,7 +57,7 @@ fn internals(path: &Path) -> BTreeMap<String, FileOffset> {
     names.into_iter().map(|name| (name.to_owned(), offset(name))).collect()
 }
 
-fn check_internal(found: &SslHooks, truth: &BTreeMap<String, FileOffset>) {
+fn check_internal(found: &Found, truth: &BTreeMap<String, FileOffset>) {
     assert_eq!(names(found), ["SSL_new", "ssl_read_internal", "ssl_write_internal"]);
     let (read, write) = (hook(found, "ssl_read_internal"), hook(found, "ssl_write_internal"));
     for (hook, name) in [(read, "read_internal"), (write, "write_internal")] {
@@ -65,8 +66,8 @@ fn check_internal(found: &SslHooks, truth: &BTreeMap<String, FileOffset>) {
         assert!(behind == 0 || behind == 4, "{name} +{behind}");
         assert_eq!((hook.program, hook.callers.len()), (Program::Call, 2));
     }
-    assert_eq!(read.shape.unwrap().length, Length::OutArgument(3));
-    assert_eq!(write.shape.unwrap().length, Length::OutArgument(4));
+    assert_eq!(CallShape::unpack(read.arguments).length, Length::OutArgument(3));
+    assert_eq!(CallShape::unpack(write.arguments).length, Length::OutArgument(4));
     assert_eq!(hook(found, "SSL_new").program, Program::Open);
     assert_eq!(found.library.implementation.as_deref(), Some("OpenSSL"));
     assert_eq!(found.library.version.as_deref(), Some("3.4.5"));
@@ -182,7 +183,7 @@ fn an_object_without_tls_says_so() {
     let directory =
         compile("int SSL_peek(void) { return 1; }\nint SSL_new(void) { return 2; }", &["-shared"]);
     let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
-    assert_eq!(hooks(&object), Err(NotTls));
+    assert_eq!(hooks(&object), Err(Nothing::Ssl));
 }
 
 #[test]

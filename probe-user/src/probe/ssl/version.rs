@@ -2,6 +2,7 @@
 //!
 //! OpenSSL keeps its version in libcrypto, in most builds in libssl too; a caller may ask both.
 
+use super::Row;
 use crate::object::{Object, Symbol};
 
 /// Bytes of a version text that are looked at: `OpenSSL 1.1.1 (compatible; AWS-LC FIPS 2.0.0)` has 46.
@@ -10,7 +11,7 @@ const CONTEXT: usize = 96;
 /// What the strings of an object say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// `OpenSSL`, `LibreSSL`, `BoringSSL` or `AWS-LC`.
+    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS` or `wolfSSL`.
     pub implementation: &'static str,
     /// `3.0.19`; BoringSSL has none.
     pub version: Option<String>,
@@ -26,40 +27,67 @@ enum Text {
 /// An implementation: how its version text begins, and a function that no other one exports.
 /// In the order of trust: a fork names what it was forked from as well, so a fork's text counts more.
 struct Mark {
+    /// Name of the row of the API.
+    api: &'static str,
     implementation: &'static str,
     text: &'static str,
     read: fn(&[u8], Option<u8>) -> Option<Text>,
     symbols: &'static [&'static str],
 }
 
+/// The row of which there are several implementations.
+const OPENSSL: &str = "OpenSSL API";
+
 const MARKS: &[Mark] = &[
-    Mark { implementation: "AWS-LC", text: "AWS-LC ", read: aws_lc, symbols: &["SSL_to_bytes"] },
     Mark {
+        api: OPENSSL,
+        implementation: "AWS-LC",
+        text: "AWS-LC ",
+        read: aws_lc,
+        symbols: &["SSL_to_bytes"],
+    },
+    Mark {
+        api: OPENSSL,
         implementation: "LibreSSL",
         text: "LibreSSL ",
         read: libressl,
         symbols: &["SSL_CTX_use_certificate_chain_mem"],
     },
     Mark {
+        api: OPENSSL,
         implementation: "OpenSSL",
         text: "OpenSSL ",
         read: openssl,
         symbols: &["SSL_CTX_set_stateless_cookie_generate_cb", "SSL_write_ex2", "SSL_CTX_SRP_CTX_init"],
     },
     Mark {
+        api: OPENSSL,
         implementation: "BoringSSL",
         text: "BoringSSL",
         read: boringssl,
         symbols: &["SSL_CTX_set_grease_enabled"],
     },
+    // What it logs when it starts: `Enabled GnuTLS 3.7.9 logging...`.
+    Mark { api: "GnuTLS", implementation: "GnuTLS", text: "Enabled GnuTLS ", read: leading, symbols: &[] },
+    Mark { api: "Mbed TLS", implementation: "Mbed TLS", text: "bed TLS ", read: leading, symbols: &[] },
+    Mark { api: "wolfSSL", implementation: "wolfSSL", text: "wolfSSL ", read: leading, symbols: &[] },
 ];
 
-/// By the version text in constant data. None when there is none, or it cannot be read.
+/// By the version text in constant data, of any implementation. None when there is none, or it cannot be read.
 pub fn find(object: &Object) -> Option<Version> {
-    let needles: Vec<&[u8]> = MARKS.iter().map(|mark| mark.text.as_bytes()).collect();
+    find_among(object, &MARKS.iter().collect::<Vec<_>>())
+}
+
+/// The same, of the implementations of one API.
+pub(super) fn find_of(object: &Object, row: &Row) -> Option<Version> {
+    find_among(object, &MARKS.iter().filter(|mark| mark.api == row.name).collect::<Vec<_>>())
+}
+
+fn find_among(object: &Object, marks: &[&Mark]) -> Option<Version> {
+    let needles: Vec<&[u8]> = marks.iter().map(|mark| mark.text.as_bytes()).collect();
     let mut best: Option<(usize, Text)> = None;
     let result = object.find_rodata(&needles, CONTEXT, |hit| {
-        let mark = MARKS.get(hit.needle)?;
+        let mark = marks.get(hit.needle)?;
         let rest = hit.text.get(mark.text.len()..)?;
         if best.as_ref().is_none_or(|(known, _)| hit.needle < *known)
             && let Some(text) = (mark.read)(rest, hit.before)
@@ -77,13 +105,16 @@ pub fn find(object: &Object) -> Option<Version> {
         Text::Version(version) => Some(version),
         Text::NameOnly => None,
     };
-    MARKS.get(index).map(|mark| Version { implementation: mark.implementation, version })
+    marks.get(index).map(|mark| Version { implementation: mark.implementation, version })
 }
 
-/// By the functions that only one implementation exports.
-pub fn guess(object: &Object) -> Option<&'static str> {
+/// By the functions that only one implementation exports, or because there is only one.
+pub(super) fn guess(object: &Object, row: &Row) -> Option<&'static str> {
     let defines = |name: &&str| !<[Symbol]>::is_empty(object.functions(name));
-    MARKS.iter().find(|mark| mark.symbols.iter().any(defines)).map(|mark| mark.implementation)
+    let mut marks = MARKS.iter().filter(|mark| mark.api == row.name);
+    let known = marks.clone().find(|mark| mark.symbols.iter().any(defines));
+    let only = || marks.next().filter(|_| marks.next().is_none());
+    known.or_else(only).map(|mark| mark.implementation)
 }
 
 /// The symbols that [`guess`] looks at.
@@ -131,6 +162,11 @@ fn boringssl(text: &[u8], before: Option<u8>) -> Option<Text> {
     (whole || compatible).then_some(Text::NameOnly)
 }
 
+/// `1.2.3` and anything: no other text begins so.
+fn leading(text: &[u8], _: Option<u8>) -> Option<Text> {
+    number(text).map(|(version, _)| Text::Version(version))
+}
+
 /// `1.2.3`, `FIPS 2.0.0`, and either in `OpenSSL 1.1.1 (compatible; AWS-LC 1.2.3)`.
 fn aws_lc(text: &[u8], _: Option<u8>) -> Option<Text> {
     let (version, rest) = number(text.strip_prefix(b"FIPS ").unwrap_or(text))?;
@@ -139,7 +175,7 @@ fn aws_lc(text: &[u8], _: Option<u8>) -> Option<Text> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Text, aws_lc, boringssl, libressl, openssl};
+    use super::{Text, aws_lc, boringssl, leading, libressl, openssl};
 
     #[test]
     fn version_texts() {
@@ -156,6 +192,8 @@ mod tests {
         assert_eq!(boringssl(b"", Some(0)), Some(Text::NameOnly));
         assert_eq!(boringssl(b")", Some(b' ')), Some(Text::NameOnly));
         assert_eq!(boringssl(b" is not supported", Some(0)), None);
+        assert_eq!(leading(b"3.7.9 logging...\n", None), some("3.7.9"));
+        assert_eq!(leading(b"is not 3.7.9", None), None);
         assert_eq!(aws_lc(b"1.2.3", None), some("1.2.3"));
         assert_eq!(aws_lc(b"FIPS 2.0.0)", None), some("2.0.0"));
     }

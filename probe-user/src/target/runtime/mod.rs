@@ -7,6 +7,7 @@
 //! runtime knows, and never anything of one that another knows. A runtime that itself runs in a container (Docker in
 //! Docker, kind) tells of containers below that one's cgroup, and its pids mean nothing here.
 
+mod again;
 mod containerd;
 mod cri;
 mod details;
@@ -21,7 +22,7 @@ mod socket;
 mod spec;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::pin::Pin;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
+pub use again::Again;
 pub use details::{Details, MountPoint, Overlay, Snapshot};
 pub use labels::{compose_project, compose_service};
 pub use listed::{Listed, Source};
@@ -80,7 +82,7 @@ enum Depth {
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Unreachable>> + Send>>;
 
 /// What a runtime says of itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Told {
     /// Its own name: what answers where Docker is expected may be Podman.
     runtime: &'static str,
@@ -160,7 +162,7 @@ pub struct Listing {
     pub answered: Vec<&'static str>,
     /// Why the others did not, for a message: one text for each runtime.
     pub unanswered: Vec<Arc<str>>,
-    /// When they were asked: what came after need not be in the answers.
+    /// When they were asked: what came after need not be in the answers. None if that cannot be told.
     pub asked: Option<Instant>,
 }
 
@@ -200,33 +202,16 @@ pub enum State {
 /// known; that one of them does not answer is an error.
 pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
     let asked = Instant::now();
-    let answers = ask_all(sockets, Depth::All, &BTreeSet::new()).await?;
+    let answers = ask_all(sockets).await?;
     for (endpoint, answer) in &answers {
         if let (Owner::Named, Err(error)) = (&endpoint.owner, answer) {
             return Err(unreachable(endpoint, error));
         }
     }
-    Ok(gather(answers, asked))
+    Ok(gather(answers, Some(asked)))
 }
 
-/// What containers are, again, while a trace runs: what worked at the start is not an error now, and one that did not answer in
-/// time is passed over for a while, so that it does not hold up the others.
-pub async fn list_again(sockets: &[RuntimeSocket]) -> Listing {
-    static SILENT: Mutex<BTreeMap<(&str, String), Instant>> = Mutex::new(BTreeMap::new());
-    let silent = || SILENT.lock().unwrap_or_else(PoisonError::into_inner);
-    let asked = Instant::now();
-    silent().retain(|_, since| asked.duration_since(*since) < PASSED_OVER);
-    let passed_over = silent().keys().cloned().collect();
-    let answers = ask_all(sockets, Depth::Facts, &passed_over).await.unwrap_or_default();
-    for (endpoint, answer) in &answers {
-        if let Err(Unreachable::Silent(_)) = answer {
-            silent().insert((endpoint.runtime.protocol, endpoint.address.to_string()), asked);
-        }
-    }
-    gather(answers, asked)
-}
-
-fn gather(answers: Answered, asked: Instant) -> Listing {
+fn gather(answers: Answered, asked: Option<Instant>) -> Listing {
     let mut answered: Vec<(Owner, Told)> = Vec::new();
     let mut unanswered: Vec<(&'static str, Vec<Unreachable>)> = Vec::new();
     for (endpoint, answer) in answers {
@@ -257,7 +242,7 @@ fn gather(answers: Answered, asked: Instant) -> Listing {
         unanswered: unanswered.iter().map(why).collect(),
         containers: merge::merge(answered),
         answered: names,
-        asked: Some(asked),
+        asked,
     }
 }
 
@@ -275,7 +260,7 @@ pub async fn endpoints(sockets: &[RuntimeSocket]) -> Result<Vec<EndpointState>, 
             Err(error @ Unreachable::Failed { .. }) => State::Failed(error.chain()),
         },
     };
-    Ok(ask_all(sockets, Depth::All, &BTreeSet::new()).await?.into_iter().map(state).collect())
+    Ok(ask_all(sockets).await?.into_iter().map(state).collect())
 }
 
 /// The first process of a container, as its runtime says.
@@ -304,21 +289,13 @@ pub async fn describe(container: &Listed) -> Option<Details> {
 
 type Answered = Vec<(Arc<Endpoint>, Result<Told, Unreachable>)>;
 
-/// Asks at all addresses but those that are passed over.
-async fn ask_all(
-    sockets: &[RuntimeSocket],
-    depth: Depth,
-    passed_over: &BTreeSet<(&str, String)>,
-) -> Result<Answered, RuntimeError> {
+/// Asks at all addresses.
+async fn ask_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
     let mut asked = JoinSet::new();
-    let endpoints = socket::endpoints(ALL, sockets)?;
-    let endpoints = endpoints
-        .into_iter()
-        .filter(|one| !passed_over.contains(&(one.runtime.protocol, one.address.to_string())));
-    for (index, endpoint) in endpoints.enumerate() {
+    for (index, endpoint) in socket::endpoints(ALL, sockets)?.into_iter().enumerate() {
         let endpoint = Arc::new(endpoint);
         asked.spawn(async move {
-            let answer = (endpoint.runtime.ask)(Arc::clone(&endpoint), depth).await;
+            let answer = (endpoint.runtime.ask)(Arc::clone(&endpoint), Depth::All).await;
             (index, (endpoint, answer))
         });
     }

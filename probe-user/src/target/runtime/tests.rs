@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::net::UnixListener;
 
-use super::grpc::fixture::{endpoint, run};
+use super::grpc::fixture::{UNIMPLEMENTED, endpoint, run, serve};
 use super::*;
 use crate::target::cgroup::Membership;
 
@@ -49,6 +49,88 @@ fn one_that_the_user_named_must_answer() {
                 assert!(error.contains(part), "{error}");
             }
         }
+    });
+}
+
+/// containerd, with one namespace and one container of that name in it.
+fn one_container(method: &str, namespace: &str, _: &[u8]) -> Result<Vec<u8>, u32> {
+    // Field 1 of each of the answers, with field 1 of what it is a list of.
+    let list = |name: &str| {
+        let name = [&[0x0a, u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
+        [&[0x0a, u8::try_from(name.len()).unwrap()], name.as_slice()].concat()
+    };
+    match method {
+        "/containerd.services.namespaces.v1.Namespaces/List" => Ok(list("default")),
+        "/containerd.services.containers.v1.Containers/List" if namespace == "default" => Ok(list("web")),
+        "/containerd.services.version.v1.Version/Version" => Ok(Vec::new()),
+        _ => Err(UNIMPLEMENTED),
+    }
+}
+
+#[test]
+fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let (hanging, working) = (directory.path().join("docker"), directory.path().join("containerd"));
+        let listener = UnixListener::bind(&hanging).unwrap();
+        serve(&working, one_container);
+        let absent = directory.path().join("absent");
+        let mut again = Again::new(vec![
+            at("docker", &hanging),
+            at("containerd", &working),
+            at("podman", &absent),
+            at("cri", &absent),
+        ]);
+        let begin = Instant::now();
+        again.ask();
+        // It accepts, which is all that it does.
+        let accepted = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                connections.lock().unwrap().push(connection);
+            }
+        });
+        let mut listings = 0;
+        // Those who wait for a container that starts now would ask again and again.
+        while begin.elapsed() < TIMEOUT / 2 {
+            again.ask();
+            let Ok(listing) = tokio::time::timeout(Duration::from_millis(10), again.next()).await else {
+                continue;
+            };
+            assert_eq!(listing.asked, None, "what the other has is not known");
+            if let [one] = listing.containers.as_slice() {
+                assert_eq!((one.id.as_str(), listing.answered.as_slice()), ("web", &["containerd"][..]));
+                listings += 1;
+            }
+        }
+        assert!(listings >= 3, "{listings} in {:?}", begin.elapsed());
+        // It is given up in the end, and not asked again; until then it was asked once.
+        while again.next().await.asked.is_none() {
+            again.ask();
+        }
+        assert!(begin.elapsed() < TIMEOUT * 2, "{:?}", begin.elapsed());
+        tokio::time::sleep(TIMEOUT / 10).await;
+        let before = accepted.lock().unwrap().len();
+        again.ask();
+        tokio::time::sleep(TIMEOUT / 10).await;
+        assert!(before > 0 && accepted.lock().unwrap().len() == before, "it is asked though it is silent");
+    });
+}
+
+#[test]
+fn what_a_silent_one_has_told_is_nobody_elses() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("containerd");
+        serve(&path, one_container);
+        let absent = directory.path().join("absent");
+        let others = ["docker", "podman", "cri"].map(|name| at(name, &absent));
+        let mut again = Again::new([vec![at("containerd", &path)], others.into()].concat());
+        again.ask();
+        while again.next().await.containers.is_empty() {}
+        again.silence();
+        assert_eq!(again.next().await.containers.len(), 1);
     });
 }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
-use super::socket::{Address, Endpoint};
+use super::socket::{Address, Endpoint, Owner};
 use super::{TIMEOUT, Unreachable, grpc};
 use crate::target::proc::Proc;
 
@@ -24,6 +24,8 @@ type Cause = Box<dyn StdError + Send + Sync>;
 
 /// Bytes that are read of one connection: some ten thousand containers with all their labels.
 const LIMIT: usize = 64 * 1024 * 1024;
+/// The same where another user of the machine decides what comes: some hundred containers.
+const LIMIT_OF_USERS: usize = 4 * 1024 * 1024;
 
 /// Who is at the other end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,7 +108,15 @@ pub(super) async fn connect(endpoint: &Endpoint, tasks: &Tasks) -> io::Result<Wi
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
     };
-    Ok(Wire { peer, stream: Bounded { stream, left: LIMIT }, spawner: tasks.spawner() })
+    let limit = limit(&endpoint.owner);
+    Ok(Wire { peer, stream: Bounded { stream, limit, left: limit }, spawner: tasks.spawner() })
+}
+
+fn limit(owner: &Owner) -> usize {
+    match owner {
+        Owner::System | Owner::Named => LIMIT,
+        Owner::User(_) => LIMIT_OF_USERS,
+    }
 }
 
 impl Wire {
@@ -177,6 +187,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A stream that fails when more comes than one answer may have.
 struct Bounded {
     stream: Box<dyn Stream>,
+    limit: usize,
     left: usize,
 }
 
@@ -192,7 +203,7 @@ impl AsyncRead for Bounded {
         let Some(left) = self.left.checked_sub(count) else {
             // Who reads gets an error or bytes, never both.
             buffer.set_filled(before);
-            let text = format!("the answer is longer than {} MiB", LIMIT >> 20);
+            let text = format!("the answer is longer than {} MiB", self.limit >> 20);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
         };
         self.left = left;
@@ -234,11 +245,16 @@ mod tests {
                 let bytes: &'static [u8] = &[7; 100];
                 let stream = Box::new(tokio::io::join(bytes, tokio::io::sink()));
                 let mut all = Vec::new();
-                Bounded { stream, left }.read_to_end(&mut all).await.map_err(|error| error.kind())
+                Bounded { stream, limit: left, left }
+                    .read_to_end(&mut all)
+                    .await
+                    .map_err(|error| error.kind())
             })
         };
         assert_eq!(read(100), Ok(100));
         assert_eq!(read(99), Err(io::ErrorKind::InvalidData));
+        // Another user of the machine gets less of ctrace's memory.
+        assert!(limit(&Owner::User(1000)) < limit(&Owner::System));
     }
 
     #[test]

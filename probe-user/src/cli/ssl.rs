@@ -1,0 +1,46 @@
+//! `ctrace ssl`.
+
+use clap::Args;
+
+use super::trace::TraceArgs;
+use super::{Trace, target, value};
+use crate::probe::Probe;
+use crate::sink::Payload;
+
+const EXAMPLES: &str = "\
+Examples:
+  ctrace ssl --container web                       what container web sends and receives over TLS
+  ctrace ssl --pid 2543 --hex                      a process and its descendants, as a hex dump
+  ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
+  ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
+  ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
+  ctrace ssl --all --exclude-label tier=db         every container and process but those
+  ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
+  ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
+  ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
+
+Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = format!("{}\n\n{EXAMPLES}", target::MEANING),
+    override_usage = "ctrace ssl [OPTIONS] <WHAT TO TRACE>...\n       ctrace ssl [OPTIONS] -- <COMMAND>..."
+)]
+pub(super) struct SslArgs {
+    #[command(flatten)]
+    common: TraceArgs,
+    /// Dump payloads in hexadecimal even if they are text
+    #[arg(long, help_heading = "Output")]
+    hex: bool,
+    /// Capture N bytes of each call at the most, up to 1M; 0: none, only the record [default: 1M]
+    #[arg(long, help_heading = "Limits", value_name = "N", value_parser = value::max_bytes, default_value = "1M", hide_default_value = true)]
+    max_bytes: u32,
+}
+
+impl SslArgs {
+    /// What they mean.
+    pub(super) fn trace(self) -> Trace {
+        let Self { common, hex, max_bytes } = self;
+        common.trace(Probe::Ssl, if hex { Payload::Hex } else { Payload::Auto }, max_bytes)
+    }
+}

@@ -1,0 +1,96 @@
+//! What every tracing command takes: whom, where records go, when it ends.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory};
+
+use super::target::TargetArgs;
+use super::value::{self, Color};
+use super::{Action, Cli, Nothing, Trace};
+use crate::probe::Probe;
+use crate::sink;
+
+/// The options of every tracing command.
+#[derive(Args, Debug)]
+pub(super) struct TraceArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Go on although there is nothing to attach to yet: a program that is started, or a library that is loaded
+    /// later, is attached to then
+    #[arg(short, long)]
+    wait: bool,
+    /// Print what would be attached where, as JSON, and load nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// How records are written
+    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text", value_parser = value::format())]
+    format: &'static sink::Format,
+    /// Colour the text
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+    /// Write records to FILE instead of standard output (with a command: standard error); it is readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// End after N records (of ssl: calls)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after a time, such as 10s, 5m, 1h30m
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    duration: Option<Duration>,
+    /// Room for records between the kernel and ctrace, rounded up to a power of two, from 64K to 1G
+    #[arg(long, value_name = "SIZE", value_parser = value::ring_bytes, default_value = "32M")]
+    ring_size: u32,
+}
+
+impl TraceArgs {
+    /// The trace of what `probe` watches; payload of calls, if it has any, as `payload` says, `max_bytes` of each.
+    ///
+    /// Ends with a usage error for what clap cannot tell.
+    pub(super) fn trace(self, probe: Probe, payload: sink::Payload, max_bytes: u32) -> Trace {
+        let command: Vec<OsString> = self.target.command().to_vec();
+        if self.dry_run && !command.is_empty() {
+            let what = "--dry-run cannot tell what a command will map before it has run; start the command yourself, and \
+                        use --dry-run --pid";
+            Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
+        }
+        let Self { target, output, limits, wait, dry_run } = self;
+        let colour = match output.color {
+            // A file is not looked at now.
+            Color::Auto if output.output.is_some() => sink::Colour::Off,
+            when if command.is_empty() => when.for_stream(&io::stdout()),
+            when => when.for_stream(&io::stderr()),
+        };
+        Trace {
+            probe,
+            selector: target.into(),
+            command,
+            format: output.format,
+            look: sink::Look { colour, payload },
+            output: output.output,
+            count: limits.count,
+            duration: limits.duration,
+            max_bytes,
+            ring_bytes: limits.ring_size,
+            nothing: if wait { Nothing::Wait } else { Nothing::Error },
+            action: if dry_run { Action::PrintPlan } else { Action::Run },
+        }
+    }
+}

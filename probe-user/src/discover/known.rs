@@ -1,0 +1,68 @@
+//! What files turned out to be, by the real file: no real file is parsed twice.
+//!
+//! Shared with the threads that look into files: whether one is known shows only when it is open.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::REMEMBERED;
+use crate::plan::ObjectId;
+use crate::rootfs::{ForeignFile, RealInode};
+
+/// What a file turned out to be.
+#[derive(Clone, Debug)]
+pub(super) enum Seen {
+    /// Hooked; also the file that it was copied up from.
+    Hooked(Vec<ObjectId>),
+    /// Nothing that is watched is in it, or it is no ELF file at all, when the file was changed last (seconds,
+    /// nanoseconds).
+    Foreign((i64, u32)),
+    /// Perhaps something that is watched, but it cannot be used.
+    Broken(String, (i64, u32)),
+}
+
+/// All files that are known.
+#[derive(Clone, Default)]
+pub(super) struct Known(Arc<Mutex<HashMap<RealInode, Seen>>>);
+
+impl Known {
+    /// What an open file turned out to be.
+    pub(super) fn of(&self, inode: RealInode, file: &ForeignFile) -> Option<Seen> {
+        match self.lock().get(&inode)? {
+            seen @ Seen::Hooked(_) => Some(seen.clone()),
+            // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
+            seen @ (Seen::Foreign(then) | Seen::Broken(_, then)) => {
+                (*then == file.changed()).then(|| seen.clone())
+            }
+        }
+    }
+
+    /// The objects of a file that is hooked.
+    pub(super) fn hooked(&self, inode: RealInode) -> Option<Vec<ObjectId>> {
+        match self.lock().get(&inode)? {
+            Seen::Hooked(ids) => Some(ids.clone()),
+            Seen::Foreign(_) | Seen::Broken(..) => None,
+        }
+    }
+
+    /// Remembers. What is hooked is never forgotten to make room: it would be attached to twice.
+    pub(super) fn insert(&self, inode: RealInode, seen: Seen) {
+        let mut files = self.lock();
+        if files.len() >= REMEMBERED {
+            files.retain(|_, seen| matches!(seen, Seen::Hooked(_)));
+        }
+        files.insert(inode, seen);
+    }
+
+    /// Forgets the files of objects that are not hooked any more.
+    pub(super) fn forget(&self, objects: &[ObjectId]) {
+        let is_of =
+            |seen: &Seen| matches!(seen, Seen::Hooked(ids) if ids.iter().any(|id| objects.contains(id)));
+        self.lock().retain(|_, seen| !is_of(seen));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RealInode, Seen>> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,130 @@
+//! Each TLS library of the table: every byte of both directions, of connections whose handles are used again. Needs root,
+//! BPF and Docker.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use ctrace_tests::{Container, Ctrace, Lines, Trace, Transfer, images, require_live};
+
+/// Around where TLS records end, and beyond.
+const UP: &str = "1,16383,16384,16385,70000,3,5";
+const DOWN: &str = "100000,1,2,40000";
+const CONNECTIONS: usize = 3;
+
+/// A program of `tls-pair.c`, and what records must say of its library.
+struct Case {
+    program: &'static str,
+    /// As in the table.
+    implementation: &'static str,
+    /// All functions that records may and must name.
+    functions: &'static [&'static str],
+    /// Whether its version can be told.
+    version: Version,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Told,
+    /// The linker left out what nobody calls.
+    LeftOut,
+}
+
+fn check(case: &Case) -> Result<()> {
+    require_live()?;
+    let container = Container::start(&images::libraries()?, case.program, &[], &["/idle"])?;
+    let program = format!("/{}", case.program);
+    let connections = CONNECTIONS.to_string();
+    let mut child = Command::new("docker")
+        .args(["exec", "-i", container.id(), &program])
+        .args(["--up", UP, "--down", DOWN, "--connections", &connections])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = Lines::of(child.stdout.take().context("no standard output")?);
+    lines.wait("line that it is ready", Duration::from_secs(20), |line| line == "ready")?;
+    let ctrace = Ctrace::json(&["--container", container.name()])?;
+    child.stdin.take().context("no standard input")?.write_all(b"\n")?;
+    let mut transfers = Vec::new();
+    while transfers.len() < 2 * CONNECTIONS {
+        let line = lines.wait("report", Duration::from_secs(30), |line| line.starts_with('{'))?;
+        transfers.extend(Transfer::all(&line)?);
+    }
+    ensure!(child.wait()?.success(), "{program} failed");
+    check_trace(&ctrace.finish()?, &transfers, case)
+}
+
+fn check_trace(trace: &Trace, transfers: &[Transfer], case: &Case) -> Result<()> {
+    trace.check_complete()?;
+    let streams = trace.streams(|_| true)?;
+    streams.check(transfers)?;
+    ensure!(streams.iter().all(|(_, stream)| stream.from_start), "a connection was not seen from its start");
+    let seen: BTreeSet<String> = trace.records()?.into_iter().map(|record| record.function).collect();
+    ensure!(
+        seen.iter().map(String::as_str).eq(case.functions.iter().copied()),
+        "functions: {seen:?}, not {:?}",
+        case.functions
+    );
+    for line in trace.lines()?.iter().filter(|line| line["type"] == "ssl") {
+        let library = &line["library"];
+        ensure!(library["implementation"] == case.implementation, "{library}");
+        let version = library["version"].as_str();
+        let is_right = match case.version {
+            Version::Told => version.is_some_and(|version| version.split('.').count() == 3),
+            Version::LeftOut => version.is_none(),
+        };
+        ensure!(is_right, "{library}");
+    }
+    Ok(())
+}
+
+#[test]
+fn gnutls() -> Result<()> {
+    // gnutls_record_send jumps to gnutls_record_send2: one call, of which the outer name is told.
+    let functions =
+        &["gnutls_record_recv", "gnutls_record_recv_seq", "gnutls_record_send", "gnutls_record_send2"];
+    check(&Case { program: "tls-gnutls", implementation: "GnuTLS", functions, version: Version::Told })
+}
+
+const MBEDTLS: &[&str] = &["mbedtls_ssl_read", "mbedtls_ssl_write"];
+
+#[test]
+fn mbed_tls() -> Result<()> {
+    let version = Version::Told;
+    check(&Case { program: "tls-mbedtls", implementation: "Mbed TLS", functions: MBEDTLS, version })
+}
+
+#[test]
+fn mbed_tls_in_a_static_executable() -> Result<()> {
+    let version = Version::LeftOut;
+    check(&Case { program: "tls-mbedtls-static", implementation: "Mbed TLS", functions: MBEDTLS, version })
+}
+
+#[test]
+fn wolfssl() -> Result<()> {
+    let functions = &["wolfSSL_read", "wolfSSL_recv", "wolfSSL_send", "wolfSSL_write"];
+    check(&Case { program: "tls-wolfssl", implementation: "wolfSSL", functions, version: Version::Told })
+}
+
+const GO: &[&str] = &["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"];
+
+fn check_go(program: &'static str) -> Result<()> {
+    check(&Case { program, implementation: "Go crypto/tls", functions: GO, version: Version::Told })
+}
+
+#[test]
+fn go() -> Result<()> {
+    check_go("tls-go")
+}
+
+#[test]
+fn go_stripped() -> Result<()> {
+    check_go("tls-go-stripped")
+}
+
+#[test]
+fn go_stripped_and_position_independent() -> Result<()> {
+    check_go("tls-go-pie")
+}
