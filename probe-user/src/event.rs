@@ -4,6 +4,7 @@
 //! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
 
 mod exec;
+mod function;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +15,6 @@ use probe_common::{Loss, LossCount};
 use serde::Serialize;
 
 pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
-mod function;
-
 pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
@@ -343,6 +342,10 @@ impl Summary {
 pub enum Record<'a> {
     /// A call.
     Ssl(Ssl<'a>),
+    /// A call of a function.
+    Function(FunctionCall<'a>),
+    /// Calls of a function, counted.
+    FunctionTotal(FunctionTotal<'a>),
     /// A program was executed.
     Exec(Exec<'a>),
     /// A program could not be executed.
@@ -351,10 +354,6 @@ pub enum Record<'a> {
     Exit(Exit<'a>),
     /// A process has made another.
     Fork(Fork<'a>),
-    /// A call of a function.
-    Function(FunctionCall<'a>),
-    /// Calls of a function, counted.
-    FunctionTotal(FunctionTotal<'a>),
     /// A loss.
     Lost(Lost),
     /// The end.

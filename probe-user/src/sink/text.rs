@@ -16,9 +16,8 @@ use crate::event::{
     Container, Direction, End, FunctionCall, FunctionTotal, Lost, Origin, Record, Ssl, Summary, Thread,
 };
 
-mod function;
-
 mod exec;
+mod function;
 
 /// The sink.
 #[derive(Debug)]
@@ -102,12 +101,6 @@ impl Text {
         writeln!(line, "{faint:#}")
     }
 
-    /// Where lines about executions are made. Writing them cannot fail.
-    fn lines(&mut self) -> exec::Lines<'_> {
-        let Self { styles, zone, tree, line, .. } = self;
-        exec::Lines { styles, zone, tree: *tree, line }
-    }
-
     /// `15:04:05.123456 web tls-server[1234]`
     fn who(&mut self, at: Timestamp, origin: &Origin, thread: &Thread) -> fmt::Result {
         let Self { zone, styles: Styles { who, faint, .. }, line, .. } = self;
@@ -147,6 +140,12 @@ impl Text {
         let average = latency.total.checked_div(total.count).unwrap_or(0);
         writeln!(line, ", {} on average", function::duration(average))?;
         function::histogram(latency, line)
+    }
+
+    /// Where lines about executions are made. Writing them cannot fail.
+    fn lines(&mut self) -> exec::Lines<'_> {
+        let Self { styles, zone, tree, line, .. } = self;
+        exec::Lines { styles, zone, tree: *tree, line }
     }
 
     fn lost(&mut self, &Lost { loss, count, .. }: &Lost) {

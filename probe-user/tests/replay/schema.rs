@@ -76,6 +76,11 @@ impl Schema<'_> {
                         return Err(format!("{name} is missing"));
                     }
                 }
+                "items" => {
+                    for value in value.as_array().into_iter().flatten() {
+                        self.check(argument, value)?;
+                    }
+                }
                 "const" | "enum" => {}
                 "items" => {
                     for value in value.as_array().into_iter().flatten() {

@@ -219,6 +219,8 @@ mod tests {
             offset: FileOffset(16),
             arguments: 0,
             callers: Vec::new(),
+            ends: Vec::new(),
+            semaphore: None,
             reading: None,
         }
     }

@@ -23,12 +23,12 @@ use crate::event::{
 #[expect(dead_code, reason = "describes the lines as a whole, for the schema alone")]
 pub(super) enum Line<'a> {
     Ssl(SslLine<'a>),
+    Function(FunctionLine<'a>),
+    FunctionTotal(FunctionTotalLine<'a>),
     Exec(ExecLine<'a>),
     ExecFailed(ExecFailedLine<'a>),
     Exit(ExitLine<'a>),
     Fork(ForkLine<'a>),
-    Function(FunctionLine<'a>),
-    FunctionTotal(FunctionTotalLine<'a>),
     Lost(LostLine),
     Summary(SummaryLine),
 }
