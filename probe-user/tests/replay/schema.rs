@@ -82,11 +82,6 @@ impl Schema<'_> {
                     }
                 }
                 "const" | "enum" => {}
-                "items" => {
-                    for value in value.as_array().into_iter().flatten() {
-                        self.check(argument, value)?;
-                    }
-                }
                 "additionalProperties" => {
                     for value in value.as_object().into_iter().flat_map(Map::values) {
                         self.check(argument, value)?;
