@@ -1,7 +1,8 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`go`], [`task`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`go`], [`function`], [`task`], [`exec`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the
+//! ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -11,11 +12,14 @@
 mod call;
 mod cgroup;
 mod emit;
+mod exec;
+mod function;
 mod go;
 mod hold;
 mod maps;
 mod mem;
 mod scope;
+mod stack;
 mod task;
 
 use aya_ebpf::{
@@ -83,6 +87,24 @@ fn go_close(ctx: ProbeContext) -> u32 {
     0
 }
 
+#[uprobe]
+fn function_enter(ctx: ProbeContext) -> u32 {
+    function::enter(&ctx);
+    0
+}
+
+#[uretprobe]
+fn function_return(ctx: RetProbeContext) -> u32 {
+    function::returned(&ctx);
+    0
+}
+
+#[uprobe]
+fn function_leave(ctx: ProbeContext) -> u32 {
+    function::leave(&ctx);
+    0
+}
+
 #[tracepoint]
 fn task_fork(ctx: TracePointContext) -> u32 {
     task::fork(&ctx);
@@ -122,6 +144,30 @@ fn cgroup_made(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 fn cgroup_gone(ctx: TracePointContext) -> u32 {
     cgroup::gone(&ctx);
+    0
+}
+
+#[tracepoint]
+fn task_new(ctx: TracePointContext) -> u32 {
+    exec::forked(&ctx);
+    0
+}
+
+#[tracepoint]
+fn exec_enter(ctx: TracePointContext) -> u32 {
+    exec::enter(&ctx);
+    0
+}
+
+#[tracepoint]
+fn exec_at_enter(ctx: TracePointContext) -> u32 {
+    exec::enter_at(&ctx);
+    0
+}
+
+#[tracepoint]
+fn exec_exit(ctx: TracePointContext) -> u32 {
+    exec::exit(&ctx);
     0
 }
 

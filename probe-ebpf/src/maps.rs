@@ -5,12 +5,15 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use probe_common::{
-    ConnectionKey, ConnectionState, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
+    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
+    FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, FrameKey, FunctionFrame, FunctionSpec,
+    Histogram, LINEAGES, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
     SCOPE_CGROUPS, SCOPE_THREADS, Scope,
 };
+use zerocopy::{Immutable, IntoBytes};
 
 /// Records for userspace. Its size is set when it is loaded.
 #[map]
@@ -87,6 +90,64 @@ pub static PROGRAMS: HashMap<u32, u32> = HashMap::with_max_entries(65_536, BPF_F
 #[map]
 pub static NEXT_PROGRAM: Array<u64> = Array::with_max_entries(1, 0);
 
+/// Where processes come from and what they run, by their ids; only where executions are told. Of all processes: one that
+/// is not in scope may be the parent of one that is. A process that has no room is forgotten, and then /proc is asked.
+#[map]
+pub static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entries(LINEAGES, 0);
+
+/// Threads in scope in the middle of an execve(2), by their ids; only where failures are told.
+#[map]
+pub static ATTEMPTS: HashMap<u32, Pointers> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// Where an [`Attempt`] is put together: its length is known only then.
+#[map]
+pub static ATTEMPT: PerCpuArray<AttemptRoom> = PerCpuArray::with_max_entries(1, 0);
+
+/// The arguments of an execve(2) that is under way.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Pointers {
+    /// Address of the path.
+    pub path: u64,
+    /// Address of the addresses of the arguments.
+    pub arguments: u64,
+    /// What `Attempt::flags` begins with.
+    pub flags: u64,
+}
+
+/// An [`Attempt`] with room for all that may follow it.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+pub struct AttemptRoom {
+    /// The record.
+    pub attempt: Attempt,
+    /// What follows it. The last argument has room for all of it wherever it begins.
+    pub bytes: [u8; ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES],
+}
+
+/// What to do at the hooks of `ctrace uprobe`, by the low half of their cookies.
+#[map]
+pub static SPECS: Array<FunctionSpec> = Array::with_max_entries(FUNCTION_SPECS, 0);
+
+/// Calls of such functions that have not returned. Nothing tells that one was left by longjmp or with its thread,
+/// so the oldest makes room.
+#[map]
+pub static FUNCTION_FRAMES: LruHashMap<FrameKey, FunctionFrame> = LruHashMap::with_max_entries(MAX_FRAMES, 0);
+
+/// Numbers of calls.
+#[map]
+pub static COUNTS: PerCpuHashMap<CountKey, u64> =
+    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
+
+/// Times of calls.
+#[map]
+pub static LATENCIES: PerCpuHashMap<CountKey, Histogram> =
+    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
+
+/// A histogram without calls: too large for the stack of a program.
+#[map]
+pub static NO_LATENCY: Array<Histogram> = Array::with_max_entries(1, 0);
+
 /// Calls that one thread can be in the middle of. Two layers of TLS in one another (a proxy that speaks
 /// TLS) need two; the rest is for threads that switch stacks.
 pub const DEPTH: usize = 4;
@@ -150,6 +211,7 @@ pub static EXEC_OLD_PID: u32 = 0;
 /// Not zero: processes may be held; the kernel has what that needs.
 #[unsafe(no_mangle)]
 pub static HOLD: u32 = 0;
+
 /// Offset of `group_dead` in the tracepoint `sched_process_exit` of this kernel, or `NO_FIELD`.
 #[unsafe(no_mangle)]
 pub static EXIT_GROUP_DEAD: u32 = 0;
@@ -169,3 +231,55 @@ pub static CGROUP_ID: u32 = 0;
 /// Offset of `path` there.
 #[unsafe(no_mangle)]
 pub static CGROUP_PATH: u32 = 0;
+
+/// What is told of programs that are executed: `WANT_` bits; 0: nothing.
+#[unsafe(no_mangle)]
+pub static EXECS: u32 = 0;
+
+/// Offset of `filename` in the tracepoint `sched_process_exec` of this kernel.
+#[unsafe(no_mangle)]
+pub static EXEC_FILENAME: u32 = 0;
+
+/// Offset of `pid` in the tracepoint `task_newtask` of this kernel.
+#[unsafe(no_mangle)]
+pub static NEWTASK_PID: u32 = 0;
+
+/// Offset of `clone_flags` there.
+#[unsafe(no_mangle)]
+pub static NEWTASK_FLAGS: u32 = 0;
+
+/// Offset of `exit_code` in this kernel's `task_struct`, as its BTF has it, or `NO_FIELD`; so the others below.
+#[unsafe(no_mangle)]
+pub static TASK_EXIT_CODE: u32 = 0;
+
+/// Offset of `signal` in `task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_SIGNAL: u32 = 0;
+
+/// Offset of `live`, the number of living threads, in `signal_struct`.
+#[unsafe(no_mangle)]
+pub static SIGNAL_LIVE: u32 = 0;
+
+/// Offset of `thread_pid` in `task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_PID: u32 = 0;
+
+/// Offset of `level` in `pid`.
+#[unsafe(no_mangle)]
+pub static PID_LEVEL: u32 = 0;
+
+/// Offset of `numbers` in `pid`.
+#[unsafe(no_mangle)]
+pub static PID_NUMBERS: u32 = 0;
+
+/// Bytes of `upid`, of which `numbers` is an array; the id is what it begins with.
+#[unsafe(no_mangle)]
+pub static UPID_BYTES: u32 = 0;
+
+/// Offset of `cred` in `task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_CRED: u32 = 0;
+
+/// Offset of `euid` in `cred`.
+#[unsafe(no_mangle)]
+pub static CRED_EUID: u32 = 0;

@@ -1,12 +1,15 @@
 //! Threads and processes as they come and go: keeps the set of threads in scope or held, and tells userspace.
 
 use aya_ebpf::programs::TracePointContext;
-use probe_common::{KIND_EXEC, KIND_EXIT, Loss, NO_FIELD, THREAD_HOLD};
+use probe_common::{KIND_EXEC, KIND_EXIT, Loss, NO_FIELD, THREAD_HOLD, WANT_PROGRAMS};
 
 use crate::{
     emit::{self, Notice},
-    hold,
-    maps::{CALLS, EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, NEXT_PROGRAM, PROGRAMS, THREADS},
+    exec, hold,
+    maps::{
+        ATTEMPTS, CALLS, EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, NEXT_PROGRAM, PROGRAMS, SIGNAL_LIVE,
+        TASK_SIGNAL, THREADS,
+    },
     mem,
     scope::{self, Current, flags_of},
 };
@@ -40,6 +43,9 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     if in_scope {
         another_program(current);
     }
+    if exec::wanted(WANT_PROGRAMS) {
+        exec::executed(current, old);
+    }
     let is_held = flags.is_some_and(|flags| flags & THREAD_HOLD != 0);
     if filter.leaves_at_exec != 0 {
         if is_held {
@@ -48,7 +54,10 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
             THREADS.remove(current.tid()).ok();
         }
     }
-    if filter.watch != 0 && !current.is_own() {
+    // Where programs are let in one by one, nobody knows yet whether this one is.
+    if in_scope && exec::wanted(WANT_PROGRAMS) && filter.leaves_at_exec == 0 {
+        exec::tell(ctx, current);
+    } else if filter.watch != 0 && !current.is_own() {
         emit::bare(KIND_EXEC, current, Notice::Now);
     } else if in_scope {
         emit::bare(KIND_EXEC, current, Notice::Soon);
@@ -64,7 +73,11 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
 pub fn exit(ctx: &TracePointContext) -> Option<()> {
     let current = Current::any();
     if is_last(ctx, current) {
-        if Current::in_scope().is_some() {
+        let in_scope = Current::in_scope().is_some();
+        if exec::wanted(WANT_PROGRAMS) {
+            exec::ended(current, in_scope);
+        }
+        if in_scope {
             emit::bare(KIND_EXIT, current, Notice::Soon);
         }
         if mem::constant(&EXIT_GROUP_DEAD) != NO_FIELD {
@@ -76,17 +89,33 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
     // Whether in scope or not: it may have been, and left with its cgroup.
     CALLS.remove(current.id).ok();
     THREADS.remove(current.tid()).ok();
+    if exec::wanted(WANT_PROGRAMS) {
+        ATTEMPTS.remove(current.tid()).ok();
+    }
     Some(())
 }
 
 /// Whether the process ends with this thread. Kernels before 6.16 do not tell; there, its first thread
-/// stands for the process, although others may go on for a while.
+/// stands for the process, although others may go on for a while, unless their number is known.
 #[inline(always)]
 fn is_last(ctx: &TracePointContext, current: Current) -> bool {
     match mem::constant(&EXIT_GROUP_DEAD) {
-        NO_FIELD => current.pid() == current.tid(),
+        NO_FIELD => no_thread_lives().unwrap_or(current.pid() == current.tid()),
         offset => mem::field::<u8>(ctx, offset).is_some_and(|dead| dead != 0),
     }
+}
+
+/// Whether the current thread's process has no living thread any more; two that end at the same time may both be told
+/// so.
+#[inline(always)]
+fn no_thread_lives() -> Option<bool> {
+    let offset = mem::constant(&TASK_SIGNAL);
+    if offset == NO_FIELD {
+        return None;
+    }
+    let signal: u64 = mem::kernel(mem::task() + u64::from(offset))?;
+    let live: u32 = mem::kernel(signal + u64::from(mem::constant(&SIGNAL_LIVE)))?;
+    Some(live == 0)
 }
 
 #[inline(always)]

@@ -13,9 +13,11 @@ use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
 use crate::event::End;
 use crate::explain::{self, ExplainError};
+use crate::patience::describe;
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::Probe;
+use crate::probe::exec::Also;
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Selector, Target, TargetError};
@@ -24,6 +26,7 @@ mod child;
 mod ending;
 mod follow;
 mod launch;
+mod list;
 mod report;
 mod stream;
 mod watch;
@@ -50,6 +53,12 @@ pub enum Failure {
         reasons: String,
         /// What to do.
         next: &'static str,
+    },
+    /// More is asked for than may be attached to.
+    #[error("{what}; name fewer, or allow more with --max-probes")]
+    TooMany {
+        /// What.
+        what: String,
     },
     /// The command.
     #[error(transparent)]
@@ -84,6 +93,7 @@ impl Failure {
             Self::Target(error) => error.kind().exit_status(),
             Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } => 3,
+            Self::TooMany { .. } => 2,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
             Self::Session(_) | Self::Command(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => {
                 1
@@ -138,7 +148,11 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     if trace.action == Action::Run {
         session::prepare()?;
         // Before anything is looked at: what is mapped in the meantime waits there.
-        mappings = Mappings::open().inspect_err(|error| tracing::warn!("{error}")).ok();
+        let programs = match trace.probe {
+            Probe::Exec(_) => session::Programs::Told,
+            Probe::Ssl | Probe::Uprobe(_) => session::Programs::Unknown,
+        };
+        mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
     }
     let (target, mut discovery, mut plan) = tokio::select! {
         biased;
@@ -151,15 +165,24 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         }
         found = find(&trace.selector, &trace.probe) => found?,
     };
+    if let Some(what) = plan.excess.take().or_else(|| too_many(trace, &plan)) {
+        return Err(Failure::TooMany { what });
+    }
     if trace.action == Action::PrintPlan {
         return print(|out| sink::write_plan(&plan, out));
     }
+    if trace.action == Action::List && !plan.objects.is_empty() {
+        report::skipped(&plan, &target);
+        return print(|out| list::write(&plan, trace.format, out));
+    }
     let may_wait = endings.command.is_some() || trace.nothing == Nothing::Wait || target.waits();
+    let may_wait = may_wait && trace.action == Action::Run;
     if plan.objects.is_empty() && trace.probe.looks_into_files() && !may_wait {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     }
     let file = trace.output.as_deref().map(Output::create).transpose()?;
-    let hold = endings.command.as_ref().map(Launch::pid);
+    // Nothing is attached to a program: it need not wait.
+    let hold = endings.command.as_ref().filter(|_| trace.probe.looks_into_files()).map(Launch::pid);
     let mut session = load(trace, &plan, verbosity, hold)?;
     attach(&mut session, &mut plan, &mut discovery)?;
     report::attached(&plan, &target, trace, verbosity);
@@ -169,12 +192,13 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         None => output(endings).map_err(|source| write_failure(trace, source))?,
     };
     let pipeline = pipeline(trace, &plan, &target, output);
-    let watch = Watch::new(target, discovery, mappings, trace.selector.runtime_sockets.clone());
+    let seeds = seeds(trace, &target, endings.command.as_ref().map(Launch::pid));
+    let watch = Watch::new(&trace.probe, target, discovery, mappings, trace.selector.runtime_sockets.clone());
     if let Some(command) = &mut endings.command {
         session.stopped().into_iter().for_each(|table| command.guard(table));
         command.let_go()?;
     }
-    let stream = Stream::new(&mut session, pipeline, watch, verbosity);
+    let stream = Stream::new(&mut session, pipeline, watch, verbosity, seeds, trace);
     let summary = stream.run(endings).await.map_err(|source| match source {
         StreamError::Write(source) => write_failure(trace, source),
         StreamError::Session(error) => error.into(),
@@ -199,6 +223,20 @@ async fn find(selector: &Selector, probe: &Probe) -> Result<(Target, Discovery, 
     let mut discovery = Discovery::new(probe.clone());
     let plan = discovery.plan(&target).await;
     Ok((target, discovery, plan))
+}
+
+/// The processes whose programs are told at the start, parents before their children. Not the command's: its program
+/// is not there yet.
+fn seeds(trace: &Trace, target: &Target, command: Option<u32>) -> Vec<u32> {
+    match &trace.probe {
+        Probe::Exec(exec) if exec.tells(Also::Existing) => {
+            let mut processes: Vec<_> =
+                target.processes.iter().map(|process| (process.start_time, process.pid)).collect();
+            processes.sort_unstable();
+            processes.into_iter().map(|(_, pid)| pid).filter(|pid| Some(*pid) != command).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Verbosity) -> Failure {
@@ -244,18 +282,32 @@ fn load(
     Session::load(&options, &plan.scope)
 }
 
+/// More functions than may be probed, in words.
+fn too_many(trace: &Trace, plan: &Plan) -> Option<String> {
+    let Probe::Uprobe(uprobe) = &trace.probe else { return None };
+    let functions = functions(plan);
+    (functions > uprobe.max_probes)
+        .then(|| format!("{functions} functions match, more than {}", uprobe.max_probes))
+}
+
+/// Functions that are probed.
+fn functions(plan: &Plan) -> usize {
+    plan.objects.iter().flat_map(|object| &object.hooks).filter(|hook| !hook.serves.is_empty()).count()
+}
+
 /// Attaches everything; some failures are warnings, nothing but failures is an error.
 fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
+    let mut progress = report::Progress::of(plan.objects.iter().map(|object| object.hooks.len()).sum());
     for object in &mut plan.objects {
-        let failed = session.attach(object);
+        let failed = session.attach_telling(object, |_| progress.step());
         attached += object.hooks.len() - failed.len();
         if failed.len() == object.hooks.len() {
             discovery.failed(object.id);
         }
         for (index, error) in failed {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", describe(&error));
             first.get_or_insert(error);
             // Its place is kept, because the hooks after it have their numbers; it serves nothing.
             if let Some(hook) = object.hooks.get_mut(index) {
@@ -275,6 +327,7 @@ fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
         library: object.library.clone(),
         function: hook.function.clone(),
         callers: hook.callers.clone(),
+        reading: hook.reading.clone(),
     };
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
@@ -289,5 +342,10 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
         sink: (trace.format.open)(output, options),
         started: Timestamp::now(),
         count: trace.count,
+        executions: match &trace.probe {
+            Probe::Exec(exec) => Some(exec.environment.clone()),
+            Probe::Ssl | Probe::Uprobe(_) => None,
+        },
+        symbols: None,
     })
 }

@@ -4,14 +4,21 @@
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, Header, KIND_CALL, KIND_CGROUP_GONE,
-    KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD,
+    Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked, Header, KIND_ATTEMPT,
+    KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT, KIND_FORKED,
+    KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELD, KIND_PART, KIND_PROGRAM, Part,
+    Program,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::event::Plaintext;
+
+mod exec;
+mod function;
+
+pub use function::{FunctionRecord, Stack};
 
 /// A record of the ring.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +30,12 @@ pub enum Wire<'a> {
         /// [`Call::chunk`] bytes of payload.
         data: Plaintext<'a>,
     },
+    /// A function was called.
+    FunctionEnter(FunctionRecord<'a>),
+    /// A function has returned.
+    FunctionReturn(FunctionRecord<'a>),
+    /// Where the call came from that the thread tells of next.
+    FunctionStack(Stack<'a>),
     /// A process has ended.
     Exit(&'a Header),
     /// A process executes another program; it need not be in scope.
@@ -33,6 +46,31 @@ pub enum Wire<'a> {
     CgroupGone(Cgroup<'a>),
     /// A process is stopped until userspace has looked at what it has mapped.
     Held(&'a Header),
+    /// A program was executed.
+    Program {
+        /// Everything but arguments.
+        head: &'a Program,
+        /// The last of its arguments' bytes; the others came as parts.
+        data: Plaintext<'a>,
+    },
+    /// A part of the strings of a program, which comes after it.
+    Part {
+        /// Which.
+        head: &'a Part,
+        /// Its bytes.
+        data: Plaintext<'a>,
+    },
+    /// A program could not be executed.
+    Attempt {
+        /// Everything but path and arguments.
+        head: &'a Attempt,
+        /// Those, each ended by NUL.
+        data: Plaintext<'a>,
+    },
+    /// A process has ended, with its status.
+    Ended(&'a Ended),
+    /// A process has made another.
+    Forked(&'a Forked),
 }
 
 /// What is told of a cgroup.
@@ -102,9 +140,30 @@ pub enum DecodeError {
         /// [`Call::length`].
         length: u64,
     },
-    /// A cgroup's path is not ended by NUL.
-    #[error("the path of a cgroup has no end")]
+    /// A number of a record of an execution is too large.
+    #[error("a record of an execution has {what} {have}, more than {most}")]
+    Beyond {
+        /// Of what.
+        what: &'static str,
+        /// The number.
+        have: u64,
+        /// The largest.
+        most: u64,
+    },
+    /// A path is not ended by NUL.
+    #[error("a path has no end")]
     PathWithoutEnd,
+    /// Captured bytes of an argument that are not in the record.
+    #[error("{length} bytes of an argument are not in a ring record of room {room}")]
+    ArgumentBeyondRoom {
+        /// [`probe_common::Function::lengths`].
+        length: u32,
+        /// [`probe_common::Function::room`].
+        room: u32,
+    },
+    /// More return addresses than there is room for.
+    #[error("a stack has {0} frames")]
+    Frames(u32),
     /// A chunk that is marked as unreadable has payload.
     #[error("an unreadable chunk has {chunk} bytes")]
     FaultWithData {
@@ -118,11 +177,19 @@ pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
     let (header, _) = prefix::<Header>(bytes)?;
     match header.kind {
         KIND_CALL => call(bytes),
+        KIND_FUNCTION_ENTER => function::call(bytes).map(Wire::FunctionEnter),
+        KIND_FUNCTION_RETURN => function::call(bytes).map(Wire::FunctionReturn),
+        KIND_FUNCTION_STACK => function::stack(bytes).map(Wire::FunctionStack),
         KIND_EXIT => Ok(Wire::Exit(header)),
         KIND_EXEC => Ok(Wire::Exec(header)),
         KIND_HELD => Ok(Wire::Held(header)),
         KIND_CGROUP_MADE => cgroup(bytes).map(Wire::CgroupMade),
         KIND_CGROUP_GONE => cgroup(bytes).map(Wire::CgroupGone),
+        KIND_PROGRAM => exec::program(bytes),
+        KIND_PART => exec::part(bytes),
+        KIND_ATTEMPT => exec::attempt(bytes),
+        KIND_ENDED => prefix::<Ended>(bytes).map(|(head, _)| Wire::Ended(head)),
+        KIND_FORKED => prefix::<Forked>(bytes).map(|(head, _)| Wire::Forked(head)),
         unknown => Err(DecodeError::Kind(unknown)),
     }
 }
@@ -284,7 +351,7 @@ mod tests {
             let mut words: Vec<u64> = (0..round % 80).map(|_| random()).collect();
             if let Some(first) = words.first_mut() {
                 // Mostly a known kind: the header's check would hide the rest.
-                *first = (*first & !0xffff_ffff) | (random() % 8);
+                *first = (*first & !0xffff_ffff) | (random() % 24);
             }
             if round % 3 == 0 {
                 for word in words.iter_mut().skip(9) {

@@ -3,6 +3,8 @@
 //! Field names follow the OpenTelemetry semantic conventions where one exists, nested at the dots.
 //! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
 
+mod exec;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +12,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
 use serde::Serialize;
+
+pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
+mod function;
+
+pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
 pub const SCHEMA: u32 = 1;
@@ -190,12 +197,16 @@ pub enum Reason {
     ConnectionsFull,
     /// The table of selected threads was full: a new thread was not followed.
     ScopeFull,
+    /// An argument of a call, or what it points to, could not be read: the call is reported without it.
+    ArgumentFault,
+    /// The table of counted functions was full: a call was not counted.
+    CountsFull,
 }
 
 impl Reason {
     /// Whether data is missing from the output because of it.
     pub fn loses_data(self) -> bool {
-        !matches!(self, Self::ConnectionsFull)
+        !matches!(self, Self::ConnectionsFull | Self::ArgumentFault)
     }
 }
 
@@ -208,6 +219,8 @@ impl From<Loss> for Reason {
             Loss::Nesting => Self::Nesting,
             Loss::ConnectionsFull => Self::ConnectionsFull,
             Loss::ScopeFull => Self::ScopeFull,
+            Loss::ArgumentFault => Self::ArgumentFault,
+            Loss::CountsFull => Self::CountsFull,
         }
     }
 }
@@ -250,9 +263,11 @@ pub struct Summary {
     pub end: End,
     /// Calls reported.
     pub calls: u64,
+    /// Programs reported; none when executions are not watched.
+    pub executions: Option<u64>,
     /// Payload bytes reported.
     pub bytes: u64,
-    /// Calls that were cut by a limit.
+    /// Calls and programs that were cut by a limit.
     pub truncated: u64,
     /// Everything that was lost, by the way in which it was; ways without a loss may be left out.
     pub lost: Vec<(Loss, LossCount)>,
@@ -276,6 +291,18 @@ impl Summary {
 pub enum Record<'a> {
     /// A call.
     Ssl(Ssl<'a>),
+    /// A program was executed.
+    Exec(Exec<'a>),
+    /// A program could not be executed.
+    ExecFailed(ExecFailed<'a>),
+    /// A process has ended.
+    Exit(Exit<'a>),
+    /// A process has made another.
+    Fork(Fork<'a>),
+    /// A call of a function.
+    Function(FunctionCall<'a>),
+    /// Calls of a function, counted.
+    FunctionTotal(FunctionTotal<'a>),
     /// A loss.
     Lost(Lost),
     /// The end.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ctrace::event::{Container, End, Executable, Image, Library, Origin, Pod, Process, Runtime, Summary};
 use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site, TaskEvent};
-use ctrace::sink::{Colour, Look, Options, Output, Payload, format, text};
+use ctrace::sink::{Colour, Look, Options, Output, Payload, Tree, format, text};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
@@ -115,6 +115,10 @@ impl Origins for Fixed {
         })
     }
 
+    fn container(&mut self, _: u64) -> Option<Arc<Container>> {
+        None
+    }
+
     fn forget(&mut self, pid: u32) {
         self.forgotten.lock().unwrap().push(pid);
     }
@@ -134,11 +138,12 @@ fn sites() -> HashMap<u32, Site> {
         version: None,
     });
     let sites = [
-        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new() },
+        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new(), reading: None },
         Site {
             library: unknown,
             function: "SSL_read, SSL_read_ex".into(),
             callers: vec![(0x123, "SSL_read"), (0x456, "SSL_read_ex")],
+            reading: None,
         },
     ];
     (0..).zip(sites).collect()
@@ -166,12 +171,21 @@ fn pipeline(
     let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
-    let setup = Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count };
+    let setup = Setup {
+        sites: sites(),
+        origins,
+        clock,
+        sink,
+        started: clock.timestamp(0),
+        count,
+        executions: None,
+        symbols: None,
+    };
     (Pipeline::new(setup), shared, forgotten)
 }
 
 fn options(payload: Payload, colour: Colour) -> Options {
-    Options { look: Look { colour, payload }, zone: TimeZone::UTC }
+    Options { look: Look { colour, payload, tree: Tree::Flat }, zone: TimeZone::UTC }
 }
 
 fn plain() -> Options {
@@ -394,7 +408,16 @@ fn a_closed_output_ends_without_error() {
     let sink = (format("json").unwrap().open)(Output::new(Box::new(writer)), plain());
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
-    let mut pipeline = Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None });
+    let mut pipeline = Pipeline::new(Setup {
+        sites: sites(),
+        origins,
+        clock,
+        sink,
+        started,
+        count: None,
+        executions: None,
+        symbols: None,
+    });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();

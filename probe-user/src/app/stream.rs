@@ -12,10 +12,11 @@ use super::ending::Endings;
 use super::follow::{Found, Since};
 use super::report;
 use super::watch::{Occurrence, Watch};
-use crate::cli::Verbosity;
+use crate::cli::{Trace, Verbosity};
 use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
+use crate::patience::describe;
 use crate::pipeline::Pipeline;
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
@@ -50,12 +51,16 @@ pub(super) struct Stream<'a> {
     pipeline: Pipeline<Facts>,
     watch: Watch,
     verbosity: Verbosity,
+    /// Processes whose programs are told first.
+    seeds: Vec<u32>,
     proc: Proc,
     /// When the ring was drained last.
     drained: Instant,
     housekeeping: Instant,
     looking: Instant,
     forgetting: Instant,
+    /// How often what was counted is told, and when next; none: at the end.
+    interval: Option<(Duration, Instant)>,
     /// What was lost so far.
     lost: Vec<(Loss, LossCount)>,
     /// Whether a process of the target has ended since connections were forgotten.
@@ -69,6 +74,8 @@ impl<'a> Stream<'a> {
         pipeline: Pipeline<Facts>,
         watch: Watch,
         verbosity: Verbosity,
+        seeds: Vec<u32>,
+        trace: &Trace,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -76,11 +83,13 @@ impl<'a> Stream<'a> {
             pipeline,
             watch,
             verbosity,
+            seeds,
             proc: Proc::default(),
             drained: now,
             housekeeping: now,
             looking: now,
             forgetting: now,
+            interval: trace.interval.map(|interval| (interval, now + interval)),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
         }
@@ -89,6 +98,10 @@ impl<'a> Stream<'a> {
     /// Streams until the end, and reports it.
     pub(super) async fn run(mut self, endings: &mut Endings) -> Result<Summary, StreamError> {
         self.watch.catch_up(self.session);
+        let seeds = std::mem::take(&mut self.seeds);
+        if let Some(end) = self.existing(seeds)? {
+            return self.finish(end);
+        }
         loop {
             let end = tokio::select! {
                 biased;
@@ -113,15 +126,36 @@ impl<'a> Stream<'a> {
                 self.pipeline.set_library(sites, &library);
             }
             Occurrence::Found(Found::Doubt) => self.watch.catch_up(self.session),
+            Occurrence::Found(Found::Missed) => self.watch.distrust(),
             Occurrence::Found(Found::All(pid)) => self.session.resume(pid),
             Occurrence::Found(Found::Detach(objects)) => {
                 for object in objects {
                     self.session.detach(object);
                 }
             }
+            Occurrence::Mapped(events) if self.pipeline.has_executions() => {
+                self.pipeline.origins_mut().mapped(&events);
+            }
             Occurrence::Mapped(events) => self.watch.mapped(events, self.session),
             Occurrence::Listed(listing) => self.watch.listed(&listing, self.session),
         }
+    }
+
+    /// Tells what processes run that was not told yet, where that is watched. Tells why to end, if there is a reason.
+    fn existing(&mut self, pids: Vec<u32>) -> Result<Option<End>, StreamError> {
+        if !self.pipeline.has_executions() {
+            return Ok(None);
+        }
+        for pid in pids {
+            let lineage = self.session.lineage(pid);
+            match self.pipeline.existing(pid, &lineage) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(Some(End::OutputClosed));
+                }
+                other => other?,
+            }
+        }
+        Ok(self.pipeline.is_complete().then_some(End::Count))
     }
 
     fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
@@ -130,7 +164,7 @@ impl<'a> Stream<'a> {
         let failed = self.session.attach(object);
         let took = since.map(|since| (since, since.elapsed()));
         for (_, error) in &failed {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", describe(error));
         }
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
@@ -182,6 +216,17 @@ impl<'a> Stream<'a> {
         let events = self.pipeline.take_task_events();
         self.watch.tasks(events, self.session);
         self.watch.look_after(now, self.session);
+        let entered = self.watch.take_entered();
+        if let Some(end) = self.existing(entered)? {
+            return Ok(Some(end));
+        }
+        if let Some((interval, next)) = &mut self.interval
+            && now >= *next
+        {
+            *next = now + *interval;
+            self.report_counts()?;
+            self.pipeline.flush()?;
+        }
         if now.duration_since(self.housekeeping) < HOUSEKEEPING {
             return Ok(None);
         }
@@ -202,6 +247,11 @@ impl<'a> Stream<'a> {
             self.session.forget(|pid| proc.process(pid).is_none());
         }
         Ok(None)
+    }
+
+    fn report_counts(&mut self) -> Result<(), StreamError> {
+        let counted = self.session.counted()?;
+        Ok(self.pipeline.counted(Timestamp::now(), &counted)?)
     }
 
     /// Tells whether there were any since the last time.
@@ -236,11 +286,11 @@ impl<'a> Stream<'a> {
             }
         }
         if end != End::OutputClosed {
-            match self.report_losses() {
+            match self.report_losses().and_then(|_| self.report_counts()) {
                 Err(StreamError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                     end = End::OutputClosed;
                 }
-                other => drop(other?),
+                other => other?,
             }
         }
         Ok(self.pipeline.finish(Timestamp::now(), end)?)

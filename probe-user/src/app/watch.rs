@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::follow::{Follower, Found, News, Since};
 use crate::discover::Discovery;
 use crate::pipeline::TaskEvent;
+use crate::probe::Probe;
 use crate::rootfs::{Device, Mapping, Range};
 use crate::session::{self, Mapped, Mappings, Session, SessionError};
 use crate::target::proc::Proc;
@@ -34,6 +35,10 @@ pub(super) enum Occurrence {
 pub(super) struct Watch {
     target: Target,
     follower: Follower,
+    /// Whether what processes map is looked into.
+    looks: bool,
+    /// Processes that have come into scope since these were taken last.
+    entered: Vec<u32>,
     mappings: Option<Mappings>,
     runtimes: Again,
     catch_up_after: Instant,
@@ -44,6 +49,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Goes on from what was found.
     pub(super) fn new(
+        probe: &Probe,
         target: Target,
         discovery: Discovery,
         mappings: Option<Mappings>,
@@ -52,6 +58,8 @@ impl Watch {
         Self {
             target,
             follower: Follower::start(discovery),
+            looks: probe.looks_into_files(),
+            entered: Vec::new(),
             mappings,
             runtimes: Again::new(sockets),
             catch_up_after: Instant::now(),
@@ -82,6 +90,11 @@ impl Watch {
         std::mem::take(&mut self.ended)
     }
 
+    /// Processes that have come into scope since this was asked last.
+    pub(super) fn take_entered(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.entered)
+    }
+
     /// The next occurrence. Cancel safe.
     pub(super) async fn next(&mut self) -> Occurrence {
         let Self { follower, mappings, runtimes, .. } = self;
@@ -107,6 +120,7 @@ impl Watch {
                         self.tell(News::Mapped(pid, mapping, since));
                     }
                 }
+                session::Mapping::Executes { .. } => {}
                 session::Mapping::Lost(_) => self.follower.distrust(),
             }
         }
@@ -124,7 +138,7 @@ impl Watch {
             let change = match event {
                 TaskEvent::Executed { pid, time } => {
                     let change = self.target.executed(pid);
-                    if self.target.covers(pid) || session.follows(pid) {
+                    if self.looks && (self.target.covers(pid) || session.follows(pid)) {
                         self.tell(News::Process(pid, Some(Since::Executed(time))));
                     }
                     change
@@ -175,13 +189,16 @@ impl Watch {
             }
         }
         for process in processes {
+            self.entered.push(process.pid);
             self.tell(News::Process(process.pid, None));
         }
     }
 
     /// When there is no room, everything is looked at later.
     fn tell(&mut self, news: News) {
-        drop(self.follower.tell(news));
+        if self.looks {
+            drop(self.follower.tell(news));
+        }
     }
 }
 

@@ -7,9 +7,15 @@ use std::sync::Arc;
 
 use probe_common::Header;
 
-use crate::event::Origin;
-use crate::pipeline::Origins;
+use crate::event::{Container, Origin};
+use crate::pipeline::{Found, Origins};
+use crate::session::Mapping;
 use crate::target::Containers;
+use crate::target::program::{self as running, Given};
+
+mod programs;
+
+use programs::Programs;
 
 /// Origins of ended processes that are kept, for records that arrive late.
 const ENDED: usize = 4096;
@@ -17,10 +23,14 @@ const ENDED: usize = 4096;
 /// No cgroup has this id.
 const NO_CGROUP: u64 = 0;
 
+/// No process has this id: what is known then comes from the cgroup.
+const NO_PROCESS: u32 = u32::MAX;
+
 /// Facts about processes, read once each while they live.
 #[derive(Debug)]
 pub struct Facts {
     containers: Containers,
+    programs: Programs,
     living: HashMap<u32, Arc<Origin>>,
     /// Processes that have ended or that execute another program: right only if /proc knows no better.
     stale: HashMap<u32, Arc<Origin>>,
@@ -32,7 +42,8 @@ impl Facts {
     /// Reads the facts of the processes that are there now.
     pub fn new(containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
         let version = containers.version();
-        let mut facts = Self { containers, living: HashMap::new(), stale: HashMap::new(), version };
+        let programs = Programs::new();
+        let mut facts = Self { containers, programs, living: HashMap::new(), stale: HashMap::new(), version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             facts.living.insert(pid, Arc::new(origin));
@@ -43,6 +54,13 @@ impl Facts {
     /// What is known of a process that is there.
     pub fn look_up(&mut self, pid: u32) -> Origin {
         self.containers.origin(pid, NO_CGROUP)
+    }
+
+    /// The kernel tells of mappings, in the order of their times: for [`Origins::program`].
+    pub fn mapped(&mut self, mappings: &[Mapping]) {
+        for mapping in mappings {
+            self.programs.mapped(mapping);
+        }
     }
 
     /// To be called when records were lost: what was not seen may have changed anything. Every process is
@@ -89,5 +107,29 @@ impl Origins for Facts {
 
     fn forget(&mut self, pid: u32) {
         self.retire(pid);
+    }
+
+    fn program(&mut self, header: &Header, stack: u64) -> Found {
+        let found = self.programs.program(&mut self.containers, header, stack);
+        self.living.insert(header.pid, Arc::clone(&found.origin));
+        found
+    }
+
+    fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
+        let found = Programs::existing(&mut self.containers, pid)?;
+        self.living.insert(pid, Arc::clone(&found.0.origin));
+        Some(found)
+    }
+
+    fn started(&mut self, pid: u32) -> Option<u64> {
+        self.programs.started(pid)
+    }
+
+    fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
+        running::running(pid, None).map(|running| running.comm)
+    }
+
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+        self.containers.origin(NO_PROCESS, cgroup).container
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::io;
 
+use jiff::Timestamp;
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
 
+use super::function::Out;
 use super::join::Piece;
 use super::{Clock, Site};
-use crate::event::{Connection, Direction, Plaintext, Record, Ssl, Thread};
+use crate::event::{Connection, Direction, Exec, Plaintext, Record, Ssl, Strings, Thread};
 use crate::sink::Sink;
 
 /// The end of the pipeline.
@@ -19,15 +21,43 @@ pub(super) struct Report {
     pub(super) sink: Box<dyn Sink>,
     /// Calls begun; each of them gives at least one record.
     pub(super) calls: u64,
+    /// Programs reported.
+    pub(super) executions: u64,
+    /// Records of executions, attempts, ends and forks.
+    pub(super) records: u64,
     /// Payload bytes reported.
     pub(super) bytes: u64,
-    /// Of the calls, those that a limit cut.
+    /// Of calls and programs, those that a limit cut.
     pub(super) truncated: u64,
 }
 
 impl Report {
     pub(super) fn new(sites: HashMap<u32, Site>, clock: Clock, sink: Box<dyn Sink>) -> Self {
-        Self { sites, clock, sink, calls: 0, bytes: 0, truncated: 0 }
+        Self { sites, clock, sink, calls: 0, executions: 0, records: 0, bytes: 0, truncated: 0 }
+    }
+
+    /// The wall-clock time of the kernel's.
+    pub(super) fn time(&self, boottime: u64) -> Timestamp {
+        self.clock.timestamp(boottime)
+    }
+
+    /// Reports a program.
+    pub(super) fn executed(&mut self, exec: Exec<'_>) -> io::Result<()> {
+        self.executions += 1;
+        let cut = |strings: Option<&Strings<'_>>| strings.is_some_and(|strings| strings.truncated);
+        self.truncated += u64::from(cut(Some(&exec.arguments)) || cut(exec.environment.as_ref()));
+        self.write(&Record::Exec(exec))
+    }
+
+    /// Reports what is no call.
+    pub(super) fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
+        self.records += 1;
+        self.sink.write(record)
+    }
+
+    /// The end for calls of functions.
+    pub(super) fn out(&mut self, count: Option<u64>) -> Out<'_> {
+        Out { clock: self.clock, sink: &mut *self.sink, count }
     }
 
     /// The hook of a call.

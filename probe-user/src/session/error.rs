@@ -112,6 +112,12 @@ pub enum SessionError {
     /// The object could not be loaded.
     #[error("the BPF programs could not be loaded; `ctrace doctor` tries one by one what they need")]
     Load(#[source] Box<EbpfError>),
+    /// There are more kinds of calls than the kernel's table has room for.
+    #[error("more than {limit} different sets of arguments are to be read: name fewer functions")]
+    Specs {
+        /// How many have room.
+        limit: u32,
+    },
     /// A map is missing in the object: program and loader do not belong together.
     #[error("the BPF object has no {name}: this build of ctrace is broken, build it again")]
     Missing {
@@ -128,7 +134,7 @@ pub enum SessionError {
         source: MapError,
     },
     /// A probe could not be attached.
-    #[error("{function} at file offset {offset:#x} of {path:?} could not be probed: {source}")]
+    #[error("{function} at file offset {offset:#x} of {path:?} could not be probed")]
     Attach {
         /// The object's path inside its root.
         path: String,
@@ -252,12 +258,14 @@ pub(super) fn check_rights() -> Result<(), SessionError> {
     Err(SessionError::NotPermitted { what: "tracing".to_owned(), source: Box::new(source) })
 }
 
+/// The kernel lacks something.
+pub(super) fn missing(what: &'static str, config: &'static str) -> SessionError {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    SessionError::Kernel { what, config, release }
+}
+
 /// Whether the kernel has what every session needs.
 pub(super) fn check_kernel() -> Result<(), SessionError> {
-    let missing = |what, config| {
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        SessionError::Kernel { what, config, release }
-    };
     if !std::path::Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
         return Err(missing("uprobes", "CONFIG_UPROBE_EVENTS=y"));
     }

@@ -1,11 +1,13 @@
 //! The BPF object: its constants, set for this kernel and this trace, and its programs.
 
+use std::collections::BTreeSet;
+
 use aya::programs::{TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use probe_common::CALL_BYTES;
+use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS};
 
 use super::tracefs::Format;
-use super::{Log, Options, SessionError, wire};
+use super::{Log, Options, SessionError, exec, wire};
 use crate::probe::Probe;
 use crate::target::Scope;
 
@@ -61,9 +63,17 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         Log::Off => 0_u8,
         Log::Debug => log::Level::Debug as u8,
     };
-    let mut ebpf = EbpfLoader::new()
+    // All maps are made, those of other kinds as small as can be.
+    let of_functions = |size: u32| if matches!(options.probe, Probe::Uprobe(_)) { size } else { 1 };
+    let constants = exec::Constants::read(&options.probe)?;
+    let mut loader = EbpfLoader::new();
+    loader
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .map_max_entries("EVENTS", options.ring_bytes)
+        .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
+        .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
+        .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
+        .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)
         .override_global("MAX_BYTES", &max_bytes, true)
         .override_global("WAKE_SHIFT", &wake_shift, true)
@@ -75,9 +85,9 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         .override_global("CGROUP_ID", &offsets.cgroup_id, true)
         .override_global("CGROUP_PATH", &offsets.cgroup_path, true)
         .override_global("HOLD", &hold, true)
-        .override_global(aya_log::LEVEL, &log_level, true)
-        .load(PROGRAMS)
-        .map_err(SessionError::load)?;
+        .override_global(aya_log::LEVEL, &log_level, true);
+    constants.set(&mut loader);
+    let mut ebpf = loader.load(PROGRAMS).map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
         Probe::Ssl => &[
             "call_enter",
@@ -91,13 +101,17 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
             "go_open",
             "go_close",
         ],
+        Probe::Exec(_) => &[],
+        Probe::Uprobe(_) => &["function_enter", "function_return", "function_leave"],
     };
     for &name in uprobes {
         let program: &mut UProbe = wire::program(&mut ebpf, name)?;
         program.load().map_err(|source| SessionError::program(name, source))?;
     }
     let cgroup = CGROUP_PROGRAMS.iter().filter(|_| scope.watch).map(|(name, _)| *name);
-    for name in ["task_fork", "task_exec", "task_exit"].into_iter().chain(cgroup) {
+    // One program may be for several tracepoints.
+    let own: BTreeSet<&str> = exec::tracepoints(&options.probe).into_iter().map(|(name, _)| name).collect();
+    for name in ["task_fork", "task_exec", "task_exit"].into_iter().chain(cgroup).chain(own) {
         let program: &mut TracePoint = wire::program(&mut ebpf, name)?;
         program.load().map_err(|source| SessionError::program(name, source))?;
     }

@@ -27,6 +27,9 @@ const AT_ONCE: usize = 1024;
 /// `PROT_EXEC`.
 const EXECUTABLE: u32 = 4;
 
+/// A name was changed by an exec (`PERF_RECORD_MISC_COMM_EXEC` of linux/perf_event.h).
+const COMM_EXEC: u16 = 1 << 13;
+
 /// Which processors there are, such as `0-3,6`.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
@@ -58,8 +61,24 @@ pub struct Mapped {
 pub enum Mapping {
     /// A mapping.
     Mapped(Mapped),
+    /// A process executes a program, which it is about to map.
+    Executes {
+        /// The process.
+        pid: u32,
+        /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+        time: u64,
+    },
     /// So many records had no room or were not understood: any process may have mapped anything.
     Lost(u64),
+}
+
+/// Whether it is told which mappings are the first of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// By [`Mapping::Executes`] before them.
+    Told,
+    /// No.
+    Unknown,
 }
 
 /// The executable mappings that are made from now on. Processors that come online later are not seen.
@@ -72,11 +91,11 @@ pub struct Mappings {
 
 impl Mappings {
     /// Asks for the records; to be called within tokio's runtime.
-    pub fn open() -> Result<Self, SessionError> {
+    pub fn open(programs: Programs) -> Result<Self, SessionError> {
         let online = fs::read_to_string(ONLINE).map_err(SessionError::Mappings)?;
         let mut rings = Vec::new();
         for cpu in processors(&online) {
-            match ring(cpu) {
+            match ring(cpu, programs) {
                 Ok(ring) => rings.push(wire::poll_records(ring)?),
                 // It went offline.
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {}
@@ -125,6 +144,12 @@ impl Mappings {
                 let bytes = record.to_contiguous();
                 // What every record ends with is its time: nothing else is asked for.
                 let time = bytes.last_chunk().map_or(0, |time| u64::from_ne_bytes(*time));
+                if record.misc() & COMM_EXEC != 0
+                    && let Ok(Record::Comm(comm)) = record.parse_record()
+                {
+                    found.push((time, Mapping::Executes { pid: comm.pid, time }));
+                    continue;
+                }
                 match record.parse_record() {
                     Ok(record) => found.extend(mapping(&record, time, self.own_pid).map(|it| (time, it))),
                     Err(_) => found.push((time, Mapping::Lost(1))),
@@ -141,13 +166,17 @@ impl Mappings {
     }
 }
 
-fn ring(cpu: usize) -> io::Result<Sampler> {
+fn ring(cpu: usize, programs: Programs) -> io::Result<Sampler> {
+    let programs = programs == Programs::Told;
     let counter = Builder::new(Software::DUMMY)
         .any_pid()
         .one_cpu(cpu)
         // The first alone makes kernels emit any; the second adds device and inode.
         .mmap(true)
         .mmap2(true)
+        // Changes of names: those that an exec makes are marked.
+        .comm(programs)
+        .comm_exec(programs)
         .sample_id_all(true)
         .sample(SampleFlag::TIME)
         .clockid(Clock::BOOTTIME)
@@ -231,7 +260,7 @@ mod tests {
         let record: Record<'_> = parser.parse().unwrap();
         let found = mapping(&record, 99, 1000).map(|mapping| match mapping {
             Mapping::Mapped(mapped) => mapped,
-            other @ Mapping::Lost(_) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         });
         let expected = expected.map(|(path, inode)| Mapped {
             pid: 7,

@@ -51,10 +51,15 @@ pub(super) fn is_readable(payload: &[u8]) -> bool {
     !text.is_empty() && text.chars().all(|c| !c.is_control() || matches!(c, '\t' | '\r' | '\n'))
 }
 
+/// Whether a terminal shows a character and does nothing else.
+pub(super) fn is_harmless(character: char) -> bool {
+    !character.is_control() && !is_format(character)
+}
+
 fn is_plain(character: char) -> bool {
     match character {
         ' '..='~' | '\n' | '\t' => true,
-        _ => !character.is_control() && !is_format(character),
+        _ => is_harmless(character),
     }
 }
 

@@ -14,8 +14,10 @@ use crate::event::Record;
 mod dump;
 mod escape;
 mod json;
+mod names;
 mod output;
 mod patient;
+mod quote;
 pub mod text;
 
 pub use json::{schema, write_json, write_plan};
@@ -58,6 +60,16 @@ pub enum Colour {
     On,
 }
 
+/// Whether a program is shown below the one that started it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tree {
+    /// It is not.
+    #[default]
+    Flat,
+    /// It is indented.
+    Indented,
+}
+
 /// How records look as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
@@ -65,6 +77,8 @@ pub struct Look {
     pub colour: Colour,
     /// How payload is shown.
     pub payload: Payload,
+    /// How programs are arranged.
+    pub tree: Tree,
 }
 
 /// What a format may be told; each takes what concerns it.
@@ -91,7 +105,7 @@ pub struct Format {
 pub const FORMATS: &[Format] = &[
     Format {
         name: "text",
-        help: "a header line per call and its payload, for a person",
+        help: "a line per program, a header line per call and its payload, for a person",
         open: |output, options| Box::new(text::Text::new(output, options)),
     },
     Format {

@@ -12,6 +12,7 @@ mod image;
 mod late;
 mod members;
 pub mod proc;
+pub mod program;
 mod rules;
 pub mod runtime;
 mod select;

@@ -14,7 +14,7 @@ use crate::patience::describe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::probe::Probe;
 use crate::rootfs::{self, ways};
-use crate::session::{self, Log, Mappings, Options, Session, SessionError};
+use crate::session::{self, Log, Mappings, Options, Programs, Session, SessionError};
 use crate::target::Scope;
 
 /// Bytes of the ring for a session that carries little.
@@ -54,7 +54,7 @@ pub(super) fn checks() -> Vec<Check> {
 /// Whether the kernel tells of libraries that are mapped while a trace runs.
 fn mapping_events() -> Check {
     const NAME: &str = "mapping events";
-    match Mappings::open() {
+    match Mappings::open(Programs::Unknown) {
         Ok(_) => Check::ok(NAME, "the kernel tells of files that are mapped while a trace runs"),
         Err(error) => {
             let next =
@@ -104,6 +104,7 @@ fn own_function() -> Result<ObjectHooks, String> {
         offset: FileOffset(address - range.start + range.offset),
         arguments: shape.pack(),
         callers: Vec::new(),
+        reading: None,
     };
     let path = file.name().to_string_lossy().into_owned();
     let library = Library { name: "ctrace".to_owned(), path, implementation: None, version: None };

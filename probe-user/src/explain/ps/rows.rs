@@ -218,6 +218,7 @@ mod tests {
             offset: FileOffset(16),
             arguments: 0,
             callers: Vec::new(),
+            reading: None,
         }
     }
 

@@ -95,8 +95,15 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
         Role::Ends => (Program::GoClose, 0),
     };
     let name = function.shown().to_owned();
-    let entry =
-        Hook { program, function: name.clone(), serves: Vec::new(), offset, arguments, callers: Vec::new() };
+    let entry = Hook {
+        program,
+        function: name.clone(),
+        serves: Vec::new(),
+        offset,
+        arguments,
+        callers: Vec::new(),
+        reading: None,
+    };
     if program != Program::GoCall {
         found.hooks.push(entry);
         return Ok(());

@@ -105,6 +105,7 @@ fn shared_hook(shared: &Shared) -> Hook {
         offset: shared.offset,
         arguments: shared.forwarder.shape().pack(),
         callers: shared.callers.clone(),
+        reading: None,
     }
 }
 
@@ -123,6 +124,7 @@ fn add_public(object: &Object, name: &'static str, program: Program, arguments: 
                 offset,
                 arguments,
                 callers: Vec::new(),
+                reading: None,
             }),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
         }

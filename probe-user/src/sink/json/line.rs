@@ -10,6 +10,8 @@ use probe_common::LossCount;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
+use super::function::{FunctionLine, FunctionTotalLine};
 use crate::event::{
     self, Container, Direction, End, Executable, Library, Lost, Reason, SCHEMA, Ssl, Summary,
 };
@@ -21,6 +23,12 @@ use crate::event::{
 #[expect(dead_code, reason = "describes the lines as a whole, for the schema alone")]
 pub(super) enum Line<'a> {
     Ssl(SslLine<'a>),
+    Exec(ExecLine<'a>),
+    ExecFailed(ExecFailedLine<'a>),
+    Exit(ExitLine<'a>),
+    Fork(ForkLine<'a>),
+    Function(FunctionLine<'a>),
+    FunctionTotal(FunctionTotalLine<'a>),
     Lost(LostLine),
     Summary(SummaryLine),
 }
@@ -75,7 +83,7 @@ enum SslType {
 
 /// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
 #[derive(Serialize, JsonSchema)]
-struct K8sPart<'a> {
+pub(super) struct K8sPart<'a> {
     /// Its pod.
     pod: PodPart<'a>,
     /// The Kubernetes namespace of the pod; not there for a pod of Podman.
@@ -102,7 +110,7 @@ struct NamespacePart<'a> {
 
 /// A process.
 #[derive(Serialize, JsonSchema)]
-struct ProcessPart<'a> {
+pub(super) struct ProcessPart<'a> {
     /// Id in the initial PID namespace (the host's).
     pid: u32,
     /// Id in its own PID namespace, as its container sees it; null when the process was gone.
@@ -115,9 +123,9 @@ struct ProcessPart<'a> {
 
 /// A thread.
 #[derive(Serialize, JsonSchema)]
-struct ThreadPart {
+pub(super) struct ThreadPart {
     /// Id in the initial PID namespace (the host's).
-    id: u32,
+    pub(super) id: u32,
 }
 
 /// The OpenTelemetry namespace `network`.
@@ -206,9 +214,12 @@ pub(super) struct SummaryLine {
     end: End,
     /// Calls reported. A call in several records counts once.
     calls: u64,
+    /// Programs reported; only there for `ctrace exec`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    executions: Option<u64>,
     /// Payload bytes reported.
     bytes: u64,
-    /// Calls reported that a limit cut.
+    /// Calls and programs reported that a limit cut.
     truncated: u64,
     /// Data that is missing.
     lost: LostPart,
@@ -225,7 +236,7 @@ enum SummaryType {
 /// Everything that was lost.
 #[derive(Serialize, JsonSchema)]
 struct LostPart {
-    /// The sums over the reasons that lose data (all but `connections_full`).
+    /// The sums over the reasons that lose data (all but `connections_full` and `argument_fault`).
     #[serde(flatten)]
     missing: CountPart,
     /// By reason; those without a loss are left out.
@@ -234,7 +245,7 @@ struct LostPart {
 
 /// RFC 3339 in UTC with nanoseconds, always of the same length.
 #[derive(Clone, Copy)]
-struct Time(Timestamp);
+pub(super) struct Time(pub(super) Timestamp);
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -257,7 +268,11 @@ impl JsonSchema for Time {
 }
 
 impl<'a> K8sPart<'a> {
-    fn new(pod: &'a event::Pod) -> Self {
+    pub(super) fn of(container: Option<&'a Container>) -> Option<Self> {
+        container.and_then(|container| container.pod.as_deref()).map(Self::new)
+    }
+
+    pub(super) fn new(pod: &'a event::Pod) -> Self {
         let event::Pod { name, namespace, uid } = pod;
         Self {
             pod: PodPart { name, uid: uid.as_deref() },
@@ -266,23 +281,29 @@ impl<'a> K8sPart<'a> {
     }
 }
 
+impl<'a> ProcessPart<'a> {
+    pub(super) fn new(origin: &'a event::Origin, thread: &'a event::Thread) -> Self {
+        let event::Process { pid, vpid, executable } = &origin.process;
+        Self {
+            pid: *pid,
+            vpid: *vpid,
+            comm: String::from_utf8_lossy(thread.name()),
+            executable: executable.as_ref(),
+        }
+    }
+}
+
 impl<'a> SslLine<'a> {
     pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
         let &Ssl { time, origin, ref thread, library, function, direction, .. } = ssl;
         let &Ssl { connection, length, captured, offset, data: _, .. } = ssl;
-        let event::Process { pid, vpid, executable } = &origin.process;
         Self {
             schema: SCHEMA,
             r#type: SslType::Ssl,
             time: Time(time),
             container: origin.container.as_deref(),
-            k8s: origin.container.as_ref().and_then(|container| container.pod.as_deref()).map(K8sPart::new),
-            process: ProcessPart {
-                pid: *pid,
-                vpid: *vpid,
-                comm: String::from_utf8_lossy(thread.name()),
-                executable: executable.as_ref(),
-            },
+            k8s: K8sPart::of(origin.container.as_deref()),
+            process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
             library,
             function,
@@ -325,7 +346,8 @@ impl LostLine {
 
 impl SummaryLine {
     pub(super) fn new(summary: &Summary) -> Self {
-        let &Summary { time, started, end, calls, bytes, truncated, ref lost, undecodable } = summary;
+        let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable } =
+            summary;
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
         Self {
             schema: SCHEMA,
@@ -334,6 +356,7 @@ impl SummaryLine {
             started: Time(started),
             end,
             calls,
+            executions,
             bytes,
             truncated,
             lost: LostPart {

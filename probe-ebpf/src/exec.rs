@@ -1,0 +1,325 @@
+//! Programs that are executed, or cannot be, and who has forked whom.
+//!
+//! Everything is read after the kernel has put it on the new program's stack and before that runs: nobody can change
+//! it in between. Never reads the memory of a process that is not in scope.
+
+use aya_ebpf::programs::TracePointContext;
+use probe_common::{
+    ARGUMENT_BYTES, ATTEMPT_ARGUMENT_BYTES, ATTEMPT_ARGUMENTS, ATTEMPT_CUT, ATTEMPT_DIRECTORY,
+    ATTEMPT_UNREADABLE, Attempt, CHUNK_BYTES, ENVIRONMENT_BYTES, Ended, Execution, FLAG_EFFECTIVE,
+    FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Forked, Header, INLINE_BYTES,
+    KIND_ATTEMPT, KIND_ENDED, KIND_FORKED, KIND_PART, KIND_PROGRAM, Lineage, NO_FIELD, PAGE_BYTES,
+    PART_ARGUMENTS, PART_ENVIRONMENT, PART_PATH, PATH_BYTES, Parent, Part, Program, WANT_ENDS,
+    WANT_ENVIRONMENT, WANT_FORKS,
+};
+
+use crate::{
+    emit,
+    maps::{
+        ATTEMPT, ATTEMPTS, CRED_EUID, EXEC_FILENAME, EXECS, LINEAGE, NEWTASK_FLAGS, NEWTASK_PID, PID_LEVEL,
+        PID_NUMBERS, Pointers, TASK_CRED, TASK_EXIT_CODE, TASK_PID, UPID_BYTES,
+    },
+    mem,
+    scope::Current,
+    stack::{self, Strings},
+};
+
+/// `CLONE_THREAD` of linux/sched.h.
+const CLONE_THREAD: u64 = 0x0001_0000;
+/// `AT_FDCWD` of linux/fcntl.h.
+const CURRENT_DIRECTORY: i32 = -100;
+
+const NO_PARENT: Parent = Parent { execution: NO_EXECUTION, pid: 0, reserved: 0, comm: [0; 16] };
+const NO_EXECUTION: Execution = Execution { time: 0, pid: 0, reserved: 0 };
+const NO_LINEAGE: Lineage = Lineage { parent: NO_PARENT, execution: NO_EXECUTION, since: 0 };
+
+/// Whether executions are told at all.
+#[inline(always)]
+pub fn wanted(bits: u32) -> bool {
+    mem::constant(&EXECS) & bits != 0
+}
+
+/// `task_newtask`: the current thread has made another one, in its process or a new one.
+#[inline(always)]
+pub fn forked(ctx: &TracePointContext) -> Option<()> {
+    let flags: u64 = mem::field(ctx, mem::constant(&NEWTASK_FLAGS))?;
+    if flags & CLONE_THREAD != 0 {
+        return None;
+    }
+    let child: u32 = mem::field(ctx, mem::constant(&NEWTASK_PID))?;
+    let current = Current::any();
+    let header = emit::header(KIND_FORKED, current);
+    let before = Execution { time: 0, pid: current.pid(), reserved: 0 };
+    let execution = lineage(current.pid()).map_or(before, |own| own.execution);
+    let parent = Parent { execution, pid: current.pid(), reserved: 0, comm: header.comm };
+    LINEAGE.insert(child, Lineage { parent, execution, since: header.time }, 0).ok();
+    if wanted(WANT_FORKS) && Current::in_scope().is_some() {
+        emit::record(Forked { header, execution, child, reserved: 0 });
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn lineage(pid: u32) -> Option<&'static Lineage> {
+    LINEAGE.get_ptr(pid).map(mem::value)
+}
+
+/// The process, in scope or not, executes a program, in what was thread `old` until now.
+#[inline(always)]
+pub fn executed(current: Current, old: u32) {
+    ATTEMPTS.remove(old).ok();
+    let time = mem::now();
+    let execution = Execution { time, pid: current.pid(), reserved: 0 };
+    let parent = lineage(current.pid()).map_or(NO_PARENT, |own| own.parent);
+    LINEAGE.insert(current.pid(), Lineage { parent, execution, since: time }, 0).ok();
+}
+
+/// Tells of the program that [`executed`] was told of.
+#[inline(always)]
+pub fn tell(ctx: &TracePointContext, current: Current) -> Option<()> {
+    let own = lineage(current.pid())?;
+    let header = Header { time: own.since, ..emit::header(KIND_PROGRAM, current) };
+    let place: u32 = mem::field(ctx, mem::constant(&EXEC_FILENAME))?;
+    let (path, path_length) = ((place & 0xffff) as usize, place >> 16);
+    let mut flags = 0;
+    if path_length as usize > PATH_BYTES {
+        flags |= FLAG_LONG_PATH;
+        let part = part(&header, PART_PATH, 0, path_length);
+        emit::path(&part, |bytes| mem::long_text(bytes, ctx, path));
+    }
+    let none = Strings { stack: 0, count: 0, arguments: 0, length: 0, environment: 0 };
+    let strings = stack::strings().unwrap_or_else(|| {
+        flags |= FLAG_UNREADABLE;
+        none
+    });
+    let mut environment = 0;
+    if wanted(WANT_ENVIRONMENT) && strings.environment != 0 {
+        environment = pages(&header, strings.environment);
+        if environment >= ENVIRONMENT_BYTES {
+            flags |= FLAG_ENVIRONMENT_CUT;
+        }
+    }
+    let captured =
+        if strings.length > ARGUMENT_BYTES.into() { ARGUMENT_BYTES } else { strings.length as u32 };
+    let offset = arguments(&header, strings.arguments, captured);
+    let (uid, gid) = mem::user_and_group();
+    let effective = effective_uid();
+    if effective.is_some() {
+        flags |= FLAG_EFFECTIVE;
+    }
+    let inner_pid = inner_pid();
+    emit::program(strings.arguments + u64::from(offset), |program: &mut Program| {
+        program.header = header;
+        program.parent = own.parent;
+        program.stack = strings.stack;
+        program.count = strings.count;
+        program.length = strings.length;
+        program.uid = uid;
+        program.gid = gid;
+        program.effective_uid = effective.unwrap_or(0);
+        program.inner_pid = inner_pid;
+        program.captured = captured;
+        program.offset = offset;
+        program.chunk = captured - offset;
+        program.flags = flags;
+        program.environment = environment;
+        program.reserved = 0;
+        if !mem::text(&mut program.path, ctx, path) {
+            program.path[0] = 0;
+        }
+    });
+    Some(())
+}
+
+#[inline(always)]
+fn part(header: &Header, part: u32, offset: u32, chunk: u32) -> Part {
+    Part { header: Header { kind: KIND_PART, ..*header }, part, offset, chunk, reserved: 0 }
+}
+
+/// Emits the arguments that have no room in the program's own record; tells how many bytes those are.
+#[inline(always)]
+fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
+    const CHUNK: u32 = CHUNK_BYTES as u32;
+    let mut part = part(header, PART_ARGUMENTS, 0, CHUNK);
+    let mut round = 0;
+    while round < ARGUMENT_BYTES / CHUNK {
+        if captured - part.offset < CHUNK {
+            break;
+        }
+        emit::full_part(&part, address + u64::from(part.offset));
+        part.offset += CHUNK;
+        round += 1;
+    }
+    part.chunk = captured - part.offset;
+    if part.chunk <= INLINE_BYTES as u32 {
+        return part.offset;
+    }
+    emit::arguments(&part, address + u64::from(part.offset));
+    captured
+}
+
+/// Emits the environment, and what lies behind it, up to the end of the stack. It ends with a page, and the next is
+/// not there. Gives its bytes.
+#[inline(always)]
+fn pages(header: &Header, address: u64) -> u32 {
+    const PAGE: u64 = PAGE_BYTES as u64;
+    let mut part = part(header, PART_ENVIRONMENT, 0, (PAGE - address % PAGE) as u32);
+    let mut round = 0;
+    while round < ENVIRONMENT_BYTES / PAGE_BYTES as u32 {
+        if !emit::page(&part, address + u64::from(part.offset)) {
+            return part.offset;
+        }
+        part.offset += part.chunk;
+        part.chunk = PAGE_BYTES as u32;
+        round += 1;
+    }
+    ENVIRONMENT_BYTES
+}
+
+/// The process ends with this thread.
+#[inline(always)]
+pub fn ended(current: Current, tell: bool) {
+    if tell && wanted(WANT_ENDS) {
+        let status = match mem::constant(&TASK_EXIT_CODE) {
+            NO_FIELD => None,
+            offset => mem::kernel::<u32>(mem::task() + u64::from(offset)),
+        };
+        emit::record(Ended {
+            header: emit::header(KIND_ENDED, current),
+            lineage: lineage(current.pid()).map_or(NO_LINEAGE, |own| *own),
+            status: status.unwrap_or(0),
+            flags: if status.is_some() { FLAG_STATUS } else { 0 },
+            inner_pid: inner_pid(),
+            reserved: 0,
+        });
+    }
+    LINEAGE.remove(current.pid()).ok();
+}
+
+/// The current process's id in its own PID namespace; 0 if it is not known.
+#[inline(always)]
+fn inner_pid() -> u32 {
+    read_inner_pid().unwrap_or(0)
+}
+
+#[inline(always)]
+fn read_inner_pid() -> Option<u32> {
+    let offset = mem::constant(&TASK_PID);
+    if offset == NO_FIELD {
+        return None;
+    }
+    let pid: u64 = mem::kernel(mem::task() + u64::from(offset))?;
+    let level: u32 = mem::kernel(pid + u64::from(mem::constant(&PID_LEVEL)))?;
+    let numbers = pid + u64::from(mem::constant(&PID_NUMBERS));
+    mem::kernel(numbers + u64::from(level) * u64::from(mem::constant(&UPID_BYTES)))
+}
+
+#[inline(always)]
+fn effective_uid() -> Option<u32> {
+    let offset = mem::constant(&TASK_CRED);
+    if offset == NO_FIELD {
+        return None;
+    }
+    let cred: u64 = mem::kernel(mem::task() + u64::from(offset))?;
+    mem::kernel(cred + u64::from(mem::constant(&CRED_EUID)))
+}
+
+/// The record of a system call's tracepoint: see `hold`.
+const fn word(index: u32) -> u32 {
+    16 + 8 * index
+}
+
+/// `sys_enter_execve`: path, arguments, environment.
+#[inline(always)]
+pub fn enter(ctx: &TracePointContext) -> Option<()> {
+    attempt(mem::field(ctx, word(0))?, mem::field(ctx, word(1))?, 0)
+}
+
+/// `sys_enter_execveat`: the same after a directory.
+#[inline(always)]
+pub fn enter_at(ctx: &TracePointContext) -> Option<()> {
+    let directory: i32 = mem::field(ctx, word(0))?;
+    let flags = if directory == CURRENT_DIRECTORY { 0 } else { ATTEMPT_DIRECTORY };
+    attempt(mem::field(ctx, word(1))?, mem::field(ctx, word(2))?, flags)
+}
+
+#[inline(always)]
+fn attempt(path: u64, arguments: u64, flags: u32) -> Option<()> {
+    let current = Current::in_scope()?;
+    // When there is no room, a failure is not told, and counted.
+    if ATTEMPTS.insert(current.tid(), Pointers { path, arguments, flags: flags.into() }, 0).is_err() {
+        emit::lost(probe_common::Loss::ThreadsFull, 0);
+    }
+    Some(())
+}
+
+/// `sys_exit_execve` and `sys_exit_execveat`: a success has been told of, a failure has left everything as it was.
+#[inline(always)]
+pub fn exit(ctx: &TracePointContext) -> Option<()> {
+    let current = Current::any();
+    let pointers = mem::copied(ATTEMPTS.get_ptr(current.tid())?);
+    ATTEMPTS.remove(current.tid()).ok();
+    let result: i64 = mem::field(ctx, word(0))?;
+    if result >= 0 {
+        return None;
+    }
+    let room = mem::own(ATTEMPT.get_ptr_mut(0)?);
+    let own = lineage(current.pid());
+    let (uid, gid) = mem::user_and_group();
+    let effective = effective_uid();
+    let mut flags = pointers.flags as u32;
+    if effective.is_some() {
+        flags |= FLAG_EFFECTIVE;
+    }
+    let (used, how) = strings(&mut room.bytes, &pointers);
+    room.attempt = Attempt {
+        header: emit::header(KIND_ATTEMPT, current),
+        parent: own.map_or(NO_PARENT, |own| own.parent),
+        execution: own.map_or(NO_EXECUTION, |own| own.execution),
+        uid,
+        gid,
+        effective_uid: effective.unwrap_or(0),
+        inner_pid: inner_pid(),
+        error: -result as u32,
+        flags: flags | how,
+        chunk: used as u32,
+        reserved: 0,
+    };
+    emit::attempt(room, used);
+    Some(())
+}
+
+/// Copies path and arguments one behind the other; tells how many bytes, and what is wrong with them.
+#[inline(always)]
+fn strings<const N: usize>(to: &mut [u8; N], pointers: &Pointers) -> (usize, u32) {
+    const LONGEST: usize = ATTEMPT_ARGUMENT_BYTES;
+    let Some(mut used) = mem::user_text::<N, LONGEST>(to, 0, pointers.path) else {
+        to[0] = 0;
+        return (1, ATTEMPT_UNREADABLE);
+    };
+    let mut how = 0;
+    if pointers.arguments == 0 {
+        return (used, how);
+    }
+    let mut index = 0;
+    while index < ATTEMPT_ARGUMENTS {
+        let Some(address) = mem::user(pointers.arguments + 8 * u64::from(index)) else {
+            return (used, how | ATTEMPT_UNREADABLE);
+        };
+        if address == 0 {
+            return (used, how);
+        }
+        if used > N - LONGEST {
+            break;
+        }
+        let Some(length) = mem::user_text::<N, LONGEST>(to, used, address) else {
+            return (used, how | ATTEMPT_UNREADABLE);
+        };
+        if length == LONGEST {
+            how |= ATTEMPT_CUT;
+        }
+        used += length;
+        index += 1;
+    }
+    (used, how | ATTEMPT_CUT)
+}

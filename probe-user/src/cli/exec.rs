@@ -1,0 +1,90 @@
+//! `ctrace exec`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use clap::Args;
+
+use super::trace::TraceArgs;
+use super::{Trace, target};
+use crate::probe::Probe;
+use crate::probe::exec::{Also, Environment, Exec};
+use crate::sink::{Payload, Tree};
+
+const EXAMPLES: &str = "\
+Examples:
+  ctrace exec --container web                      the programs that container web executes, `docker exec` too
+  ctrace exec --pid 2543 --tree --existing         a process and its descendants, those that run already first
+  ctrace exec --all --exits --failed -o json       everything on the machine, with its end, and what failed
+  ctrace exec --container web --env PATH,HOME      with these variables of their environment
+  ctrace exec -- make                              what a command executes
+  ctrace exec --image ci -o json | jq -r '.process.command_args // empty | @sh'
+
+Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = format!("{}\n\n{EXAMPLES}", target::MEANING),
+    override_usage = "ctrace exec [OPTIONS] <WHAT TO TRACE>...\n       ctrace exec [OPTIONS] -- <COMMAND>..."
+)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub(super) struct ExecArgs {
+    #[command(flatten)]
+    common: TraceArgs,
+    /// Tell what runs already as well, parents first
+    #[arg(long, help_heading = "What to tell")]
+    existing: bool,
+    /// Tell when processes end: exit status or signal, and how long they ran
+    #[arg(long, help_heading = "What to tell")]
+    exits: bool,
+    /// Tell what could not be executed, and why not; every system call of the machine takes some nanoseconds longer
+    #[arg(long, help_heading = "What to tell")]
+    failed: bool,
+    /// Tell when processes fork
+    #[arg(long, help_heading = "What to tell")]
+    forks: bool,
+    /// Tell these variables of the environment of each program, or `all`: they may hold secrets
+    #[arg(long, help_heading = "What to tell", value_name = "NAME,…|all", value_delimiter = ',')]
+    env: Vec<OsString>,
+    /// Indent each program below the one that started it (text)
+    #[arg(long, help_heading = "Output")]
+    tree: bool,
+}
+
+impl ExecArgs {
+    /// What they mean.
+    pub(super) fn trace(self) -> Trace {
+        let Self { common, existing, exits, failed, forks, env, tree } = self;
+        let also =
+            [(existing, Also::Existing), (exits, Also::Exits), (failed, Also::Failed), (forks, Also::Forks)];
+        let also = also.into_iter().filter_map(|(wanted, also)| wanted.then_some(also)).collect();
+        let probe = Probe::Exec(Exec { also, environment: environment(env) });
+        let mut trace = common.trace(probe, Payload::Auto, 0);
+        trace.look.tree = if tree { Tree::Indented } else { Tree::Flat };
+        trace
+    }
+}
+
+fn environment(names: Vec<OsString>) -> Environment {
+    let names: Vec<Vec<u8>> =
+        names.into_iter().map(OsStringExt::into_vec).filter(|name| !name.is_empty()).collect();
+    match names.as_slice() {
+        [] => Environment::None,
+        [all] if all == b"all" => Environment::All,
+        _ => Environment::Named(names),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environments() {
+        let of = |names: &[&str]| environment(names.iter().map(OsString::from).collect());
+        assert_eq!(of(&[]), Environment::None);
+        assert_eq!(of(&[""]), Environment::None);
+        assert_eq!(of(&["all"]), Environment::All);
+        assert_eq!(of(&["all", "B"]), Environment::Named(vec![b"all".to_vec(), b"B".to_vec()]));
+    }
+}

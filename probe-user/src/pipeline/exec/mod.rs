@@ -1,0 +1,262 @@
+//! Records of executions → events: strings are put together, identities kept, what comes late told.
+//!
+//! Owns what is known of the programs that were reported. Never reads /proc: [`Origins`] does.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use probe_common::{
+    ATTEMPT_CUT, ATTEMPT_UNREADABLE, Attempt, Ended, FLAG_EFFECTIVE, FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH,
+    FLAG_STATUS, FLAG_UNREADABLE, Forked, Header, Lineage, Part, Program,
+};
+
+use super::report::Report;
+use super::{Found, Origins};
+use crate::event::{
+    Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Plaintext, Record, Strings, Thread, Users,
+};
+use crate::probe::exec::Environment;
+use crate::target::program::Running;
+
+mod lineage;
+mod strings;
+
+use lineage::Tree;
+use strings::Parts;
+
+/// Threads whose parts wait, at the most: each waits for the next record of its thread.
+const WAITING: usize = 4096;
+
+/// Executions so far.
+#[derive(Debug)]
+pub(super) struct Execs {
+    wanted: Environment,
+    parts: HashMap<u32, Parts>,
+    tree: Tree,
+}
+
+impl Execs {
+    pub(super) fn new(wanted: Environment) -> Self {
+        Self { wanted, parts: HashMap::new(), tree: Tree::default() }
+    }
+
+    /// A part of the strings of the program whose record comes next of this thread.
+    pub(super) fn part(&mut self, part: &Part, data: Plaintext<'_>) {
+        if self.parts.len() >= WAITING {
+            // Their programs were lost, which was counted.
+            self.parts.clear();
+        }
+        let parts = self.parts.entry(part.header.tid).or_default();
+        if parts.time != part.header.time {
+            *parts = Parts { time: part.header.time, ..Parts::default() };
+        }
+        parts.add(part, data);
+    }
+
+    /// A program was executed.
+    pub(super) fn program(
+        &mut self,
+        head: &Program,
+        data: Plaintext<'_>,
+        origins: &mut impl Origins,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let Header { pid, tid, time, .. } = head.header;
+        let parts = self.parts.remove(&tid).filter(|parts| parts.time == time).unwrap_or_default();
+        let has = |flag| head.flags & flag != 0;
+        let Found { origin, running } = origins.program(&head.header, head.stack);
+        let mut origin = origin;
+        if origin.process.vpid.is_none() && head.inner_pid != 0 {
+            std::sync::Arc::make_mut(&mut origin).process.vpid = Some(head.inner_pid);
+        }
+        let running = running.as_ref();
+        let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
+        let path = long.as_deref().or_else(|| strings::first(&head.path));
+        let bytes = parts.arguments(head.offset, data.0);
+        let arguments = strings::arguments(&bytes, head.count, head.length, !has(FLAG_UNREADABLE));
+        let variables = parts.environment();
+        let environment = (self.wanted != Environment::None).then(|| {
+            let is_whole = !has(FLAG_ENVIRONMENT_CUT) && variables.len() == head.environment as usize;
+            strings::environment(&variables, path.unwrap_or_default(), is_whole, &self.wanted)
+        });
+        let executable = origin.process.executable.as_ref().map(|executable| executable.path.as_str());
+        let parent = self.tree.parent(&head.parent, running, origins);
+        let id = ExecId { pid, time };
+        let depth = self.tree.enter(pid, id, parent.as_ref());
+        let exec = Exec {
+            actor: Actor {
+                time: report.time(time),
+                origin: &origin,
+                thread: Thread { id: tid, comm: head.header.comm },
+                id: Some(id),
+                parent: parent.as_ref(),
+                depth,
+            },
+            users: Users {
+                real: Some(head.uid),
+                effective: effective(head.flags, head.effective_uid, running),
+                group: Some(head.gid),
+            },
+            interpreter: path.and_then(|path| strings::interpreter(path, &arguments.list, executable)),
+            path,
+            arguments,
+            environment,
+            directory: running.and_then(|running| running.directory.as_deref()),
+            tty: running.and_then(|running| running.tty.as_deref()),
+            existing: false,
+        };
+        report.executed(exec)
+    }
+
+    /// A process is in scope that was not before, or when the trace begins: what it runs is told, unless it was.
+    /// `lineage` is what the kernel knows of it; a process that only was forked since then runs what its parent does.
+    pub(super) fn existing(
+        &mut self,
+        pid: u32,
+        lineage: &Lineage,
+        origins: &mut impl Origins,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let execution = lineage.execution;
+        if self.tree.knows(pid) || (execution.pid != 0 && execution.pid != pid) {
+            return Ok(());
+        }
+        let Some((Found { origin, running }, given)) = origins.existing(pid) else { return Ok(()) };
+        let Some(running) = running else { return Ok(()) };
+        let time = if execution.time == 0 { running.started } else { execution.time };
+        let id = ExecId { pid, time };
+        let parent = self.tree.parent(&lineage.parent, Some(&running), origins);
+        let depth = self.tree.enter(pid, id, parent.as_ref());
+        let list = strings::split(&given.arguments);
+        let count = (!given.truncated).then_some(list.len() as u64);
+        let arguments = Strings { list, count, truncated: given.truncated };
+        let environment = (self.wanted != Environment::None)
+            .then(|| strings::environment(&given.environment, b"", true, &self.wanted));
+        let (real, effective, group) = running.users;
+        report.executed(Exec {
+            actor: Actor {
+                time: report.time(time),
+                origin: &origin,
+                thread: Thread { id: pid, comm: comm(&running.comm) },
+                id: Some(id),
+                parent: parent.as_ref(),
+                depth,
+            },
+            users: Users { real, effective, group },
+            path: None,
+            interpreter: None,
+            arguments,
+            environment,
+            directory: running.directory.as_deref(),
+            tty: running.tty.as_deref(),
+            existing: true,
+        })
+    }
+
+    /// A program could not be executed.
+    pub(super) fn attempt(
+        &mut self,
+        head: &Attempt,
+        data: Plaintext<'_>,
+        origins: &mut impl Origins,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let origin = origins.origin(&head.header);
+        let mut list = strings::split(data.0);
+        let path = if list.is_empty() { None } else { Some(list.remove(0).0) };
+        let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
+        let count = (!truncated).then_some(list.len() as u64);
+        let parent = self.tree.parent(&head.parent, None, origins);
+        let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
+        let users = Users {
+            real: Some(head.uid),
+            effective: effective(head.flags, head.effective_uid, None),
+            group: Some(head.gid),
+        };
+        let error = i32::try_from(head.error).unwrap_or(i32::MAX);
+        let arguments = Strings { list, count, truncated };
+        let path = path.filter(|path| !path.is_empty());
+        report.write(&Record::ExecFailed(ExecFailed { actor, users, path, arguments, error }))
+    }
+
+    /// A process has ended. It is forgotten when the record comes that every process's end has.
+    pub(super) fn ended(
+        &mut self,
+        head: &Ended,
+        origins: &mut impl Origins,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let Lineage { parent, execution, since } = head.lineage;
+        let origin = origins.origin(&head.header);
+        let parent = self.tree.parent(&parent, None, origins);
+        let id = Tree::id(execution, origins).or_else(|| self.own(head.header.pid, origins));
+        // Without a time of its own: since it began, if that is what its identity has.
+        let since = match (since, id) {
+            (0, Some(id)) if id.pid == head.header.pid => Some(id.time),
+            (0, _) => None,
+            (since, _) => Some(since),
+        };
+        let elapsed = since.and_then(|since| head.header.time.checked_sub(since));
+        report.write(&Record::Exit(Exit {
+            actor: self.actor(&head.header, &origin, id, parent.as_ref(), report),
+            ending: (head.flags & FLAG_STATUS != 0).then(|| Ending::of_status(head.status)),
+            duration: elapsed.map(Duration::from_nanos),
+            forked: since.is_some() && execution.pid != 0 && execution.pid != head.header.pid,
+        }))
+    }
+
+    /// A process has made another.
+    pub(super) fn forked(
+        &mut self,
+        head: &Forked,
+        origins: &mut impl Origins,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let origin = origins.origin(&head.header);
+        let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let actor = self.actor(&head.header, &origin, id, None, report);
+        report.write(&Record::Fork(Fork { actor, child: head.child }))
+    }
+
+    /// A process has ended, or executes what was not told.
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.tree.forget(pid);
+    }
+
+    /// The identity of what a process runs that was there before the trace.
+    fn own(&self, pid: u32, origins: &mut impl Origins) -> Option<ExecId> {
+        origins.started(pid).map(|time| ExecId { pid, time })
+    }
+
+    fn actor<'a>(
+        &self,
+        header: &Header,
+        origin: &'a crate::event::Origin,
+        id: Option<ExecId>,
+        parent: Option<&'a Ancestor>,
+        report: &Report,
+    ) -> Actor<'a> {
+        Actor {
+            time: report.time(header.time),
+            origin,
+            thread: Thread { id: header.tid, comm: header.comm },
+            id,
+            parent,
+            depth: self.tree.depth(id),
+        }
+    }
+}
+
+fn effective(flags: u32, uid: u32, running: Option<&Running>) -> Option<u32> {
+    if flags & FLAG_EFFECTIVE != 0 { Some(uid) } else { running?.users.1 }
+}
+
+fn comm(name: &[u8]) -> [u8; 16] {
+    let mut comm = [0; 16];
+    for (to, from) in comm.iter_mut().zip(name.iter().take(15)) {
+        *to = *from;
+    }
+    comm
+}

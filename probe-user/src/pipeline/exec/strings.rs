@@ -1,0 +1,184 @@
+//! The bytes of a program's strings → arguments, environment, path. Copies only what came in several pieces.
+
+use std::borrow::Cow;
+
+use probe_common::{PART_ARGUMENTS, PART_ENVIRONMENT, PART_PATH, Part};
+
+use crate::event::{Plaintext, Strings};
+use crate::probe::exec::Environment;
+
+/// Parts that wait for their program.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// The time of the program.
+    pub(super) time: u64,
+    pub(super) arguments: Vec<(u32, Vec<u8>)>,
+    pub(super) environment: Vec<(u32, Vec<u8>)>,
+    pub(super) path: Vec<(u32, Vec<u8>)>,
+}
+
+impl Parts {
+    pub(super) fn add(&mut self, part: &Part, data: Plaintext<'_>) {
+        let parts = match part.part {
+            PART_ARGUMENTS => &mut self.arguments,
+            PART_ENVIRONMENT => &mut self.environment,
+            PART_PATH => &mut self.path,
+            _ => return,
+        };
+        parts.push((part.offset, data.0.to_vec()));
+    }
+
+    /// The bytes of the arguments, with the last of them: as many from the first on as are there without a gap.
+    pub(super) fn arguments<'a>(&self, offset: u32, last: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.arguments.is_empty() && offset == 0 {
+            return Cow::Borrowed(last);
+        }
+        let mut bytes = joined(&self.arguments);
+        if bytes.len() == offset as usize {
+            bytes.extend_from_slice(last);
+        }
+        Cow::Owned(bytes)
+    }
+
+    pub(super) fn environment(&self) -> Vec<u8> {
+        joined(&self.environment)
+    }
+
+    /// The path, without the NUL after it.
+    pub(super) fn path(&self) -> Option<Vec<u8>> {
+        let bytes = joined(&self.path);
+        first(&bytes).map(<[u8]>::to_vec)
+    }
+}
+
+fn joined(parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (offset, part) in parts {
+        if *offset as usize != bytes.len() {
+            break;
+        }
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+/// The first string; none if it is empty.
+pub(super) fn first(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split(|byte| *byte == 0).next().filter(|string| !string.is_empty())
+}
+
+/// Strings that are each ended by NUL; the last one may be without.
+pub(super) fn split(bytes: &[u8]) -> Vec<Plaintext<'_>> {
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    bytes.split(|byte| *byte == 0).map(Plaintext).collect()
+}
+
+/// The arguments of a program: `count` of them, of `length` bytes.
+pub(super) fn arguments(bytes: &[u8], count: u64, length: u64, is_readable: bool) -> Strings<'_> {
+    let truncated = !is_readable || (bytes.len() as u64) < length;
+    let mut list = split(bytes);
+    list.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+    Strings { list, count: is_readable.then_some(count), truncated }
+}
+
+/// Those variables of an environment that are wanted. Behind it lie the path of the program and what fills the stack.
+pub(super) fn environment<'a>(
+    bytes: &'a [u8],
+    path: &[u8],
+    is_whole: bool,
+    wanted: &Environment,
+) -> Strings<'a> {
+    let mut bytes = bytes;
+    if is_whole {
+        while let Some(rest) = bytes.strip_suffix(b"\0") {
+            bytes = rest;
+        }
+        bytes = bytes.strip_suffix(path).unwrap_or(bytes);
+    }
+    let list = split(bytes).into_iter().filter(|variable| wanted.takes(variable.0)).collect();
+    Strings { list, count: None, truncated: !is_whole }
+}
+
+/// The interpreter that a script names: the kernel puts it, with at most one argument of the script's first line,
+/// before the path as it was given. `executable` is what runs, if that is known.
+pub(super) fn interpreter<'a>(
+    path: &[u8],
+    arguments: &[Plaintext<'a>],
+    executable: Option<&str>,
+) -> Option<&'a [u8]> {
+    let [interpreter, rest @ ..] = arguments else { return None };
+    let name = |path: &'_ [u8]| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
+    let is_path = |argument: &&Plaintext<'_>| argument.0 == path;
+    let is_script = interpreter.0.starts_with(b"/")
+        && interpreter.0 != path
+        && rest.iter().take(2).any(|argument| is_path(&argument))
+        && executable.is_none_or(|executable| name(executable.as_bytes()) != name(path));
+    is_script.then_some(interpreter.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(found: &[Plaintext<'_>], expected: &[&[u8]]) {
+        let found: Vec<&[u8]> = found.iter().map(|string| string.0).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn arguments_are_split_at_nul_alone() {
+        check(&arguments(b"a\0\0b c\n\0", 3, 8, true).list, &[b"a", b"", b"b c\n"]);
+        check(&arguments(b"\0", 1, 1, true).list, &[b""]);
+        check(&arguments(b"", 0, 0, true).list, &[]);
+        let cut = arguments(b"a\0bcd", 3, 100, true);
+        check(&cut.list, &[b"a", b"bcd"]);
+        assert!(cut.truncated && cut.count == Some(3));
+        assert!(!arguments(b"a\0", 1, 2, true).truncated);
+        assert!(arguments(b"", 0, 0, false).truncated);
+    }
+
+    #[test]
+    fn an_environment_ends_before_the_path() {
+        let bytes = b"A=1\0SECRET=x\0B=\0/bin/x\0\0\0\0\0\0\0\0\0";
+        let all = environment(bytes, b"/bin/x", true, &Environment::All);
+        check(&all.list, &[b"A=1", b"SECRET=x", b"B="]);
+        let named = Environment::Named(vec![b"B".to_vec(), b"A".to_vec()]);
+        check(&environment(bytes, b"/bin/x", true, &named).list, &[b"A=1", b"B="]);
+        let cut = environment(b"A=1\0SECR", b"/bin/x", false, &Environment::All);
+        check(&cut.list, &[b"A=1", b"SECR"]);
+        assert!(cut.truncated && !all.truncated);
+        check(&environment(b"", b"/bin/x", true, &Environment::All).list, &[]);
+    }
+
+    #[test]
+    fn interpreters_are_told_from_programs() {
+        for (path, arguments, executable, expected) in [
+            ("./x.sh", &["/bin/sh", "./x.sh", "a"][..], Some("/usr/bin/dash"), Some("/bin/sh")),
+            ("./x.py", &["/usr/bin/env", "-S python3", "./x.py"], None, Some("/usr/bin/env")),
+            ("/bin/ls", &["ls", "/bin/ls"], Some("/bin/busybox"), None),
+            ("/bin/sh", &["/bin/sh", "/bin/sh"], None, None),
+            ("/bin/sh", &["sh", "x.sh"], None, None),
+            ("/bin/cat", &["/x/cat", "/bin/cat"], Some("/usr/bin/cat"), None),
+            ("/bin/x", &[], None, None),
+        ] {
+            let list: Vec<Plaintext<'_>> = arguments.iter().map(|text| Plaintext(text.as_bytes())).collect();
+            let found = interpreter(path.as_bytes(), &list, executable);
+            assert_eq!(found, expected.map(str::as_bytes), "{path} {arguments:?}");
+        }
+    }
+
+    #[test]
+    fn parts_are_joined_up_to_a_gap() {
+        let part = |offset| Part { offset, ..zerocopy::FromZeros::new_zeroed() };
+        let mut parts = Parts::default();
+        parts.add(&part(0), Plaintext(b"ab"));
+        parts.add(&part(2), Plaintext(b"cd"));
+        assert_eq!(parts.arguments(4, b"ef"), b"abcdef".as_slice());
+        assert_eq!(parts.arguments(9, b"ef"), b"abcd".as_slice());
+        assert_eq!(Parts::default().arguments(0, b"ef"), b"ef".as_slice());
+        assert_eq!(Parts::default().arguments(2, b"ef"), b"".as_slice());
+    }
+}

@@ -1,0 +1,78 @@
+//! `ctrace exec`: what is told of the programs that are executed. Tracepoints tell it: no file is looked into.
+
+/// What is told beside the programs that are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Also {
+    /// The programs that run already when the trace begins.
+    Existing,
+    /// Attempts to execute that fail.
+    Failed,
+    /// The ends of processes.
+    Exits,
+    /// The processes that are forked.
+    Forks,
+}
+
+/// Which variables of a program's environment are told: they may hold secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Environment {
+    /// None.
+    None,
+    /// Those of these names.
+    Named(Vec<Vec<u8>>),
+    /// All.
+    All,
+}
+
+impl Environment {
+    /// Whether a variable (`NAME=VALUE`, or whatever a program was given instead) is to be told.
+    pub fn takes(&self, variable: &[u8]) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Named(names) => {
+                let name = variable.split(|byte| *byte == b'=').next().unwrap_or_default();
+                names.iter().any(|wanted| wanted == name)
+            }
+        }
+    }
+}
+
+/// What is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// Beside the programs.
+    pub also: Vec<Also>,
+    /// Of their environments.
+    pub environment: Environment,
+}
+
+impl Exec {
+    /// Whether this is told too.
+    pub fn tells(&self, also: Also) -> bool {
+        self.also.contains(&also)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_taken_by_their_whole_name() {
+        let named = Environment::Named(vec![b"PATH".to_vec(), b"A B".to_vec()]);
+        for (variable, expected) in [
+            (&b"PATH=/bin"[..], true),
+            (b"PATH=", true),
+            (b"PATH", true),
+            (b"A B=x=y", true),
+            (b"PATHS=/bin", false),
+            (b"XPATH=/bin", false),
+            (b"=PATH", false),
+            (b"", false),
+        ] {
+            assert_eq!(named.takes(variable), expected, "{variable:?}");
+            assert!(Environment::All.takes(variable) && !Environment::None.takes(variable));
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What the programs that tell of executions need to know of this kernel, and which of them are needed.
+
+use aya::EbpfLoader;
+use probe_common::{LINEAGES, NO_FIELD, WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS};
+
+use super::btf::Btf;
+use super::tracefs::Format;
+use super::{SessionError, error};
+use crate::probe::Probe;
+use crate::probe::exec::{Also, Environment};
+
+/// A program, and the group and name of its tracepoint.
+pub(super) type Tracepoint = (&'static str, (&'static str, &'static str));
+
+/// Who has forked whom.
+const FORKS: [Tracepoint; 1] = [("task_new", ("task", "task_newtask"))];
+
+/// Attempts that fail. Tracepoints of system calls cost every system call of the machine a little: only on request.
+const ATTEMPTS: [Tracepoint; 4] = [
+    ("exec_exit", ("syscalls", "sys_exit_execve")),
+    ("exec_exit", ("syscalls", "sys_exit_execveat")),
+    ("exec_enter", ("syscalls", "sys_enter_execve")),
+    ("exec_at_enter", ("syscalls", "sys_enter_execveat")),
+];
+
+/// The tracepoints that a probe needs beside those that every session has.
+pub(super) fn tracepoints(probe: &Probe) -> Vec<Tracepoint> {
+    match probe {
+        Probe::Exec(exec) => {
+            let attempts = ATTEMPTS.into_iter().filter(|_| exec.tells(Also::Failed));
+            FORKS.into_iter().chain(attempts).collect()
+        }
+        Probe::Ssl | Probe::Uprobe(_) => Vec::new(),
+    }
+}
+
+/// Constants of the programs.
+pub(super) struct Constants {
+    values: Vec<(&'static str, u32)>,
+    lineages: u32,
+}
+
+impl Constants {
+    /// Those that a probe needs; the others say that nothing is wanted.
+    pub(super) fn read(probe: &Probe) -> Result<Self, SessionError> {
+        let Probe::Exec(exec) = probe else {
+            let values = vec![("EXECS", 0), ("TASK_SIGNAL", NO_FIELD)];
+            return Ok(Self { values, lineages: 1 });
+        };
+        // The registers of a program that begins are had through a helper that needs it.
+        if !Btf::is_there() {
+            return Err(error::missing("BTF (/sys/kernel/btf/vmlinux)", "CONFIG_DEBUG_INFO_BTF=y"));
+        }
+        let mut wanted = WANT_PROGRAMS;
+        for (also, bit) in [(Also::Exits, WANT_ENDS), (Also::Forks, WANT_FORKS)] {
+            wanted |= if exec.tells(also) { bit } else { 0 };
+        }
+        if exec.environment != Environment::None {
+            wanted |= WANT_ENVIRONMENT;
+        }
+        let newtask = Format::read("task", "task_newtask")?;
+        let mut values = vec![
+            ("EXECS", wanted),
+            ("EXEC_FILENAME", Format::read("sched", "sched_process_exec")?.offset("filename")?),
+            ("NEWTASK_PID", newtask.offset("pid")?),
+            ("NEWTASK_FLAGS", newtask.offset("clone_flags")?),
+        ];
+        values.extend(structures(Btf::read().as_ref()));
+        Ok(Self { values, lineages: LINEAGES })
+    }
+
+    /// Sets them.
+    pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        loader.map_max_entries("LINEAGE", self.lineages);
+        for (name, value) in &self.values {
+            loader.override_global(*name, value, true);
+        }
+    }
+}
+
+/// Where this kernel has what no tracepoint tells; each group is whole, or not there.
+fn structures(btf: Option<&Btf>) -> Vec<(&'static str, u32)> {
+    let offset = |structure, field| btf.map_or(NO_FIELD, |btf| btf.offset(structure, field));
+    let groups: [&[(&str, u32)]; 4] = [
+        &[("TASK_EXIT_CODE", offset("task_struct", "exit_code"))],
+        &[("TASK_SIGNAL", offset("task_struct", "signal")), ("SIGNAL_LIVE", offset("signal_struct", "live"))],
+        &[
+            ("TASK_PID", offset("task_struct", "thread_pid")),
+            ("PID_LEVEL", offset("pid", "level")),
+            ("PID_NUMBERS", offset("pid", "numbers")),
+            ("UPID_BYTES", btf.and_then(|btf| btf.size("upid")).unwrap_or(NO_FIELD)),
+        ],
+        &[("TASK_CRED", offset("task_struct", "cred")), ("CRED_EUID", offset("cred", "euid"))],
+    ];
+    let known = |group: &&[(&'static str, u32)]| group.iter().all(|(_, value)| *value != NO_FIELD);
+    let values = groups.iter().flat_map(|group| {
+        let is_known = known(group);
+        group.iter().map(move |(name, value)| (*name, if is_known { *value } else { NO_FIELD }))
+    });
+    values.collect()
+}
