@@ -49,11 +49,9 @@ mod tests {
             Some(Arc::new(Pod { name: "web-0".into(), namespace: Some("prod".into()), uid: None }));
         assert_eq!(container.shown(), "prod/web-0/app");
         let found = json(&Home(Some(Arc::new(container.clone()))));
-        assert_eq!(
-            found["k8s"],
-            serde_json::json!({"pod": {"name": "web-0"}, "namespace": {"name": "prod"}})
-        );
-        assert_eq!(found["container"]["name"], "app");
+        let pod = serde_json::json!({"pod": {"name": "web-0"}, "namespace": {"name": "prod"}});
+        assert_eq!(found.get("k8s"), Some(&pod));
+        assert_eq!(found.pointer("/container/name"), Some(&"app".into()));
         container.name = None;
         container.pod = None;
         assert_eq!(container.shown(), "abababababab");

@@ -243,19 +243,17 @@ impl Session {
 
     fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook, site: u32) -> Result<(), SessionError> {
         // The return first: a call that is entered in between is then merely not reported.
-        let names: &[&str] = match hook.program {
-            Program::Call => &["call_return", "call_enter"],
-            Program::Open => &["open_return"],
-            Program::Function => &["function_enter"],
-            Program::FunctionAndReturn => &["function_return", "function_enter"],
-            Program::FunctionAndEnds => &["function_enter"],
-            Program::OpenFirst => &["open_enter"],
-            Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
-            Program::Close => &["close_enter"],
-            Program::GoCall => &["go_enter"],
-            Program::GoReturn => &["go_leave"],
-            Program::GoOpen => &["go_open"],
-            Program::GoClose => &["go_close"],
+        let (leave, names): (&str, &[&str]) = match hook.program {
+            Program::Call => ("", &["call_return", "call_enter"]),
+            Program::Open => ("", &["open_return"]),
+            Program::OpenFirst => ("", &["open_enter"]),
+            Program::OpenBehindFirst => ("", &["open_behind_return", "call_enter"]),
+            Program::Close => ("", &["close_enter"]),
+            Program::GoCall => ("go_leave", &["go_enter"]),
+            Program::GoOpen => ("", &["go_open"]),
+            Program::GoClose => ("", &["go_close"]),
+            Program::FunctionAndReturn => ("", &["function_return", "function_enter"]),
+            Program::Function | Program::FunctionAndEnds => ("function_leave", &["function_enter"]),
         };
         let arguments = match &hook.reading {
             Some(reading) => self.functions.number(&reading.spec)?,
@@ -263,7 +261,7 @@ impl Session {
         };
         let cookie = probe_common::cookie(site, arguments);
         let mut links: Vec<Link> = Vec::new();
-        let ends = hook.ends.iter().map(|end| ("function_leave", *end));
+        let ends = hook.ends.iter().map(|end| (leave, *end));
         for (name, offset) in ends.chain(names.iter().map(|name| (*name, hook.offset))) {
             match attach_uprobe(&mut self.ebpf, name, cookie, object, (hook, offset)) {
                 Ok(link) => links.push(link),
