@@ -73,7 +73,7 @@ impl Constants {
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
         loader.map_max_entries("LINEAGE", self.lineages);
         for (name, value) in &self.values {
-            loader.override_global(*name, value, true);
+            loader.override_global(name, value, true);
         }
     }
 }

@@ -65,9 +65,14 @@ impl Tree {
         let Execution { pid, time, .. } = execution;
         match (pid, time) {
             (0, _) => None,
-            (pid, 0) => origins.started(pid).map(|time| ExecId { pid, time }),
+            (pid, 0) => Self::before(pid, origins),
             (pid, time) => Some(ExecId { pid, time }),
         }
+    }
+
+    /// The identity of what a process runs that was there before the trace.
+    pub(super) fn before(pid: u32, origins: &mut impl Origins) -> Option<ExecId> {
+        origins.started(pid).map(|time| ExecId { pid, time })
     }
 
     /// Who has forked the process `of`: as the kernel saw it, or else as /proc tells it now, or told it before.
@@ -87,7 +92,7 @@ impl Tree {
             return self.parents.get(&of).cloned();
         };
         let known = self.runs.get(&pid).copied();
-        let id = known.or_else(|| origins.started(pid).map(|time| ExecId { pid, time }));
+        let id = known.or_else(|| Self::before(pid, origins));
         Some(Ancestor { pid, comm: origins.comm(pid), id })
     }
 }

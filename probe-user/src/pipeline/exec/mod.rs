@@ -168,7 +168,7 @@ impl Execs {
         let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
         let count = (!truncated).then_some(list.len() as u64);
         let parent = self.tree.parent(head.header.pid, &head.parent, None, origins);
-        let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let id = Tree::id(head.execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
         let users = Users {
             real: Some(head.uid),
@@ -191,7 +191,7 @@ impl Execs {
         let Lineage { parent, execution, since } = head.lineage;
         let origin = origins.origin(&head.header);
         let parent = self.tree.parent(head.header.pid, &parent, None, origins);
-        let id = Tree::id(execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let id = Tree::id(execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         // Without a time of its own: since it began, if that is what its identity has.
         let since = match (since, id) {
             (0, Some(id)) if id.pid == head.header.pid => Some(id.time),
@@ -215,7 +215,7 @@ impl Execs {
         report: &mut Report,
     ) -> io::Result<()> {
         let origin = origins.origin(&head.header);
-        let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let id = Tree::id(head.execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, None, report);
         report.write(&Record::Fork(Fork { actor, child: head.child }))
     }
@@ -228,11 +228,6 @@ impl Execs {
     /// A process executes what was not told, or not yet.
     pub(super) fn forget(&mut self, pid: u32) {
         self.tree.forget(pid);
-    }
-
-    /// The identity of what a process runs that was there before the trace.
-    fn own(&self, pid: u32, origins: &mut impl Origins) -> Option<ExecId> {
-        origins.started(pid).map(|time| ExecId { pid, time })
     }
 
     fn actor<'a>(
