@@ -11,9 +11,17 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 mod exec;
+mod function;
 mod shape;
 
 pub use exec::*;
+pub use function::{
+    Argument, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
+    FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, Function, FunctionFrame, FunctionSpec,
+    FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, NO_REGISTER,
+    Operand, REGISTERS, ROOMS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_NONE, SOURCE_REGISTER, SPEC_COUNT,
+    SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, STACK_FRAMES, bucket, room,
+};
 pub use shape::{CallShape, Direction, Length, arguments, cookie, site};
 
 /// Payload bytes of one [`Call`] record at the most. One TLS record holds at most 16 KiB of plaintext
@@ -140,17 +148,23 @@ pub enum Loss {
     ConnectionsFull = 4,
     /// The table of threads in scope was full: a new thread of a selected process is not followed.
     ScopeFull = 5,
+    /// An argument of a probed function, or what it points to, could not be read: the call is reported without it.
+    ArgumentFault = 6,
+    /// The table of counted functions was full: a call is not counted.
+    CountsFull = 7,
 }
 
 impl Loss {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::RingFull,
         Self::ReadFault,
         Self::ThreadsFull,
         Self::Nesting,
         Self::ConnectionsFull,
         Self::ScopeFull,
+        Self::ArgumentFault,
+        Self::CountsFull,
     ];
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Two programs serve every such function; the attach cookie says where its arguments are.
 
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::{
+    EbpfContext,
+    programs::{ProbeContext, RetProbeContext},
+};
 use aya_log_ebpf::debug;
 use probe_common::{
     CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, ConnectionState, Direction, FLAG_FROM_START,
@@ -63,7 +66,7 @@ fn frames_of(current: Current) -> Option<&'static mut Frames> {
 
 /// The number of the program that the process runs: it tells its handles from those of the one before.
 #[inline(always)]
-fn program(current: Current) -> u32 {
+pub fn program(current: Current) -> u32 {
     PROGRAMS.get_ptr(current.pid()).map_or(0, |number| *mem::value(number))
 }
 
@@ -129,10 +132,16 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
         return None;
     }
     // The kernel has set the instruction pointer to where the function returns to: the caller.
-    let connection = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
-    let call = describe(current, &frame, connection, length, regs.rip);
-    payload(call, frame.buffer);
+    report(current, &frame, program, length, regs.rip);
     Some(())
+}
+
+/// Reports what a call has transferred.
+#[inline(always)]
+pub fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) {
+    let connection = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
+    let call = describe(current, frame, connection, length, caller);
+    payload(call, frame.buffer);
 }
 
 /// The frame of the call that returns, which is taken out, and the number of the program that made it.
@@ -204,19 +213,13 @@ const NEW_CONNECTION: ConnectionState =
 /// At the return of a function that makes a connection's handle.
 #[inline(always)]
 pub fn opened(ctx: &RetProbeContext) -> Option<()> {
-    let key = key(Current::in_scope()?, mem::registers(ctx.regs).rax)?;
-    let id = open(key, FLAG_FROM_START);
-    debug!(ctx, "process {} opens connection {}", key.pid, id);
-    Some(())
+    begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
 }
 
 /// At the entry of a function that prepares the connection in its first argument.
 #[inline(always)]
 pub fn open_first(ctx: &ProbeContext) -> Option<()> {
-    let key = key(Current::in_scope()?, mem::registers(ctx.regs).rdi)?;
-    let id = open(key, FLAG_FROM_START);
-    debug!(ctx, "process {} opens connection {}", key.pid, id);
-    Some(())
+    begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
 }
 
 /// At the return of a function that puts a connection's handle where its first argument points to.
@@ -224,17 +227,28 @@ pub fn open_first(ctx: &ProbeContext) -> Option<()> {
 pub fn opened_behind_first(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
     let (frame, _) = entered(ctx, current)?;
-    let key = key(current, mem::user(frame.handle)?)?;
-    let id = open(key, FLAG_FROM_START);
-    debug!(ctx, "process {} opens connection {}", key.pid, id);
-    Some(())
+    begin(ctx, current, mem::user(frame.handle)?)
 }
 
 /// At the entry of a function that ends the connection in its first argument: the next with its handle is another.
 #[inline(always)]
 pub fn close_first(ctx: &ProbeContext) -> Option<()> {
-    let key = key(Current::in_scope()?, mem::registers(ctx.regs).rdi)?;
-    CONNECTIONS.remove(key).ok();
+    end(Current::in_scope()?, mem::registers(ctx.regs).rdi)
+}
+
+/// A connection with this handle begins.
+#[inline(always)]
+pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
+    let key = key(current, handle)?;
+    let id = open(key, FLAG_FROM_START);
+    debug!(ctx, "process {} opens connection {}", key.pid, id);
+    Some(())
+}
+
+/// The connection with this handle ends.
+#[inline(always)]
+pub fn end(current: Current, handle: u64) -> Option<()> {
+    CONNECTIONS.remove(key(current, handle)?).ok();
     Some(())
 }
 

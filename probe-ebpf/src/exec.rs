@@ -29,8 +29,7 @@ const CLONE_THREAD: u64 = 0x0001_0000;
 /// `AT_FDCWD` of linux/fcntl.h.
 const CURRENT_DIRECTORY: i32 = -100;
 
-const NO_PARENT: Parent =
-    Parent { execution: NO_EXECUTION, pid: 0, reserved: 0, comm: [0; 16] };
+const NO_PARENT: Parent = Parent { execution: NO_EXECUTION, pid: 0, reserved: 0, comm: [0; 16] };
 const NO_EXECUTION: Execution = Execution { time: 0, pid: 0, reserved: 0 };
 const NO_LINEAGE: Lineage = Lineage { parent: NO_PARENT, execution: NO_EXECUTION, since: 0 };
 

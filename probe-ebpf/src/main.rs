@@ -1,7 +1,8 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`task`], [`exec`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`go`], [`function`], [`task`], [`exec`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the
+//! ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -12,6 +13,8 @@ mod call;
 mod cgroup;
 mod emit;
 mod exec;
+mod function;
+mod go;
 mod hold;
 mod maps;
 mod mem;
@@ -57,6 +60,48 @@ fn open_behind_return(ctx: RetProbeContext) -> u32 {
 #[uprobe]
 fn close_enter(ctx: ProbeContext) -> u32 {
     call::close_first(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_enter(ctx: ProbeContext) -> u32 {
+    go::enter(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_leave(ctx: ProbeContext) -> u32 {
+    go::leave(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_open(ctx: ProbeContext) -> u32 {
+    go::open(&ctx);
+    0
+}
+
+#[uprobe]
+fn go_close(ctx: ProbeContext) -> u32 {
+    go::close(&ctx);
+    0
+}
+
+#[uprobe]
+fn function_enter(ctx: ProbeContext) -> u32 {
+    function::enter(&ctx);
+    0
+}
+
+#[uretprobe]
+fn function_return(ctx: RetProbeContext) -> u32 {
+    function::returned(&ctx);
+    0
+}
+
+#[uprobe]
+fn function_leave(ctx: ProbeContext) -> u32 {
+    function::leave(&ctx);
     0
 }
 

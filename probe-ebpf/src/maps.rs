@@ -5,11 +5,13 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use probe_common::{
-    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, LINEAGES, Lineage, Loss,
-    LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope,
+    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
+    FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, FrameKey, FunctionFrame, FunctionSpec,
+    Histogram, LINEAGES, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
+    SCOPE_CGROUPS, SCOPE_THREADS, Scope,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -53,6 +55,22 @@ pub static HOLDING: Array<u32> = Array::with_max_entries(1, 0);
 /// Calls that threads in scope are in the middle of, by pid and thread id as the kernel packs them.
 #[map]
 pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Calls that goroutines in scope are in the middle of. One that never returns makes room for others at last.
+#[map]
+pub static GO_CALLS: LruHashMap<GoCall, Frame> = LruHashMap::with_max_entries(16_384, 0);
+
+/// A call of a goroutine.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct GoCall {
+    /// Its goroutine.
+    pub goroutine: u64,
+    /// Bytes between the end of its stack and the stack pointer at its entry.
+    pub depth: u64,
+    /// Its process.
+    pub pid: u64,
+}
 
 /// Connections that are known. Nothing tells the end of one for certain (a handle is counted by
 /// reference), so the one that was not used for longest makes room; should it go on, it is a new one.
@@ -106,6 +124,29 @@ pub struct AttemptRoom {
     /// What follows it. The last argument has room for all of it wherever it begins.
     pub bytes: [u8; ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES],
 }
+
+/// What to do at the hooks of `ctrace uprobe`, by the low half of their cookies.
+#[map]
+pub static SPECS: Array<FunctionSpec> = Array::with_max_entries(FUNCTION_SPECS, 0);
+
+/// Calls of such functions that have not returned. Nothing tells that one was left by longjmp or with its thread,
+/// so the oldest makes room.
+#[map]
+pub static FUNCTION_FRAMES: LruHashMap<FrameKey, FunctionFrame> = LruHashMap::with_max_entries(MAX_FRAMES, 0);
+
+/// Numbers of calls.
+#[map]
+pub static COUNTS: PerCpuHashMap<CountKey, u64> =
+    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
+
+/// Times of calls.
+#[map]
+pub static LATENCIES: PerCpuHashMap<CountKey, Histogram> =
+    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
+
+/// A histogram without calls: too large for the stack of a program.
+#[map]
+pub static NO_LATENCY: Array<Histogram> = Array::with_max_entries(1, 0);
 
 /// Calls that one thread can be in the middle of. Two layers of TLS in one another (a proxy that speaks
 /// TLS) need two; the rest is for threads that switch stacks.

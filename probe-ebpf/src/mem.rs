@@ -10,20 +10,20 @@ use core::{
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{bpf_pidns_info, pt_regs},
+    bindings::{BPF_F_USER_STACK, bpf_pidns_info, pt_regs},
     helpers::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
         bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
             bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
-            bpf_get_ns_current_pid_tgid, bpf_probe_read_kernel_str as read_kernel_text,
+            bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel_str as read_kernel_text,
             bpf_probe_read_user as read_user, bpf_probe_read_user_str as read_user_text,
             bpf_send_signal_thread, bpf_task_pt_regs,
         },
     },
     programs::TracePointContext,
 };
-use probe_common::NamespaceId;
+use probe_common::{NamespaceId, REGISTERS};
 use zerocopy::FromBytes;
 
 /// Number of the signal on x86-64.
@@ -61,6 +61,69 @@ pub fn registers(of: *mut pt_regs) -> &'static pt_regs {
     unsafe { &*of }
 }
 
+/// The same value, of which the compiler knows nothing any more: it leaves out a check of bounds that it can prove, and the
+/// verifier, which cannot, then misses it.
+#[inline(always)]
+pub fn opaque(value: usize) -> usize {
+    // SAFETY: a reference is valid and aligned.
+    unsafe { ptr::read_volatile(&raw const value) }
+}
+
+/// Sets a number to zero. By itself: several in a row would become a call of memset, which goes byte by byte.
+#[inline(always)]
+pub fn clear<T: Default>(number: &mut T) {
+    // SAFETY: a reference is valid and aligned; callers pass numbers, which own nothing.
+    unsafe { ptr::write_volatile(number, T::default()) }
+}
+
+/// The registers by their DWARF numbers, and the instruction pointer: where an index may come from elsewhere, which the
+/// verifier does not allow into the context.
+#[inline(always)]
+pub fn register_file(of: *mut pt_regs) -> [u64; REGISTERS] {
+    let regs = registers(of);
+    [
+        regs.rax, regs.rdx, regs.rcx, regs.rbx, regs.rsi, regs.rdi, regs.rbp, regs.rsp, regs.r8, regs.r9,
+        regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rip,
+    ]
+}
+
+/// The lower `size` bytes, at most eight, of a value at an address of the current process; none if it cannot be read.
+#[inline(always)]
+pub fn user_sized(address: u64, size: u32) -> Option<u64> {
+    let mut value = 0_u64;
+    if size > 8 {
+        return None;
+    }
+    // SAFETY: `value` has room for eight bytes; the helper checks the address.
+    let failed = unsafe { read_user((&raw mut value).cast(), size, address as *const _) };
+    (failed == 0).then_some(value)
+}
+
+/// Copies a text at `address` of the current process, with its NUL if `length` bytes are enough for it; no more
+/// than `to` has room for. Returns the bytes copied; none if they cannot be read.
+#[inline(always)]
+pub fn copy_user_text<const N: usize>(
+    to: &mut MaybeUninit<[u8; N]>,
+    address: u64,
+    length: u32,
+) -> Option<u32> {
+    if length as usize > N {
+        return None;
+    }
+    // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
+    let copied = unsafe { read_user_text(to.as_mut_ptr().cast(), length, address as *const _) };
+    (copied > 0).then_some(copied as u32)
+}
+
+/// Writes the addresses that the current thread came from, innermost first, by its frame pointers; returns how many.
+#[inline(always)]
+pub fn user_stack<const N: usize>(ctx: &impl EbpfContext, to: &mut [u64; N]) -> Option<u32> {
+    const USER: u64 = BPF_F_USER_STACK as u64;
+    // SAFETY: `ctx` is the context that the kernel gave to this program, and `to` has room for its own size.
+    let bytes = unsafe { bpf_get_stack(ctx.as_ptr(), to.as_mut_ptr().cast(), size_of_val(to) as u32, USER) };
+    (bytes > 0).then_some(bytes as u32 / 8)
+}
+
 /// The cookie that the probe was attached with.
 #[inline(always)]
 pub fn cookie(ctx: &impl EbpfContext) -> u64 {
@@ -86,7 +149,11 @@ pub fn text<const N: usize>(to: &mut [u8; N], ctx: &TracePointContext, offset: u
 
 /// The same of a text that may fill all of `to`.
 #[inline(always)]
-pub fn long_text<const N: usize>(to: &mut MaybeUninit<[u8; N]>, ctx: &TracePointContext, offset: usize) -> bool {
+pub fn long_text<const N: usize>(
+    to: &mut MaybeUninit<[u8; N]>,
+    ctx: &TracePointContext,
+    offset: usize,
+) -> bool {
     let from = ctx.as_ptr().wrapping_byte_add(offset);
     // SAFETY: `to` has room for N bytes; the helper checks the address that it reads.
     unsafe { read_kernel_text(to.as_mut_ptr().cast(), N as u32, from) > 0 }
@@ -95,7 +162,11 @@ pub fn long_text<const N: usize>(to: &mut MaybeUninit<[u8; N]>, ctx: &TracePoint
 /// Copies a text of the current process to `at` in `to`, ended by NUL; what is longer than `LONGEST` is cut.
 /// Gives its length with the NUL; none if it cannot be read or has no room for the longest one.
 #[inline(always)]
-pub fn user_text<const N: usize, const LONGEST: usize>(to: &mut [u8; N], at: usize, address: u64) -> Option<usize> {
+pub fn user_text<const N: usize, const LONGEST: usize>(
+    to: &mut [u8; N],
+    at: usize,
+    address: u64,
+) -> Option<usize> {
     if at > N - LONGEST {
         return None;
     }

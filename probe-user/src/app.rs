@@ -13,6 +13,7 @@ use crate::discover::{self, Detail, Discovery};
 use crate::enrich::Facts;
 use crate::event::End;
 use crate::explain::{self, ExplainError};
+use crate::patience::describe;
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::Probe;
@@ -25,6 +26,7 @@ mod child;
 mod ending;
 mod follow;
 mod launch;
+mod list;
 mod report;
 mod stream;
 mod watch;
@@ -51,6 +53,12 @@ pub enum Failure {
         reasons: String,
         /// What to do.
         next: &'static str,
+    },
+    /// More is asked for than may be attached to.
+    #[error("{what}; name fewer, or allow more with --max-probes")]
+    TooMany {
+        /// What.
+        what: String,
     },
     /// The command.
     #[error(transparent)]
@@ -85,6 +93,7 @@ impl Failure {
             Self::Target(error) => error.kind().exit_status(),
             Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } => 3,
+            Self::TooMany { .. } => 2,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
             Self::Session(_) | Self::Command(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => {
                 1
@@ -141,7 +150,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         // Before anything is looked at: what is mapped in the meantime waits there.
         let programs = match trace.probe {
             Probe::Exec(_) => session::Programs::Told,
-            Probe::Ssl => session::Programs::Unknown,
+            Probe::Ssl | Probe::Uprobe(_) => session::Programs::Unknown,
         };
         mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
     }
@@ -156,10 +165,18 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         }
         found = find(&trace.selector, &trace.probe) => found?,
     };
+    if let Some(what) = plan.excess.take().or_else(|| too_many(trace, &plan)) {
+        return Err(Failure::TooMany { what });
+    }
     if trace.action == Action::PrintPlan {
         return print(|out| sink::write_plan(&plan, out));
     }
+    if trace.action == Action::List && !plan.objects.is_empty() {
+        report::skipped(&plan, &target);
+        return print(|out| list::write(&plan, trace.format, out));
+    }
     let may_wait = endings.command.is_some() || trace.nothing == Nothing::Wait || target.waits();
+    let may_wait = may_wait && trace.action == Action::Run;
     if plan.objects.is_empty() && trace.probe.looks_into_files() && !may_wait {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     }
@@ -181,7 +198,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         session.stopped().into_iter().for_each(|table| command.guard(table));
         command.let_go()?;
     }
-    let stream = Stream::new(&mut session, pipeline, watch, verbosity, seeds);
+    let stream = Stream::new(&mut session, pipeline, watch, verbosity, seeds, trace);
     let summary = stream.run(endings).await.map_err(|source| match source {
         StreamError::Write(source) => write_failure(trace, source),
         StreamError::Session(error) => error.into(),
@@ -265,18 +282,32 @@ fn load(
     Session::load(&options, &plan.scope)
 }
 
+/// More functions than may be probed, in words.
+fn too_many(trace: &Trace, plan: &Plan) -> Option<String> {
+    let Probe::Uprobe(uprobe) = &trace.probe else { return None };
+    let functions = functions(plan);
+    (functions > uprobe.max_probes)
+        .then(|| format!("{functions} functions match, more than {}", uprobe.max_probes))
+}
+
+/// Functions that are probed.
+fn functions(plan: &Plan) -> usize {
+    plan.objects.iter().flat_map(|object| &object.hooks).filter(|hook| !hook.serves.is_empty()).count()
+}
+
 /// Attaches everything; some failures are warnings, nothing but failures is an error.
 fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
+    let mut progress = report::Progress::of(plan.objects.iter().map(|object| object.hooks.len()).sum());
     for object in &mut plan.objects {
-        let failed = session.attach(object);
+        let failed = session.attach_telling(object, |_| progress.step());
         attached += object.hooks.len() - failed.len();
         if failed.len() == object.hooks.len() {
             discovery.failed(object.id);
         }
         for (index, error) in failed {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", describe(&error));
             first.get_or_insert(error);
             // Its place is kept, because the hooks after it have their numbers; it serves nothing.
             if let Some(hook) = object.hooks.get_mut(index) {
@@ -296,6 +327,7 @@ fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
         library: object.library.clone(),
         function: hook.function.clone(),
         callers: hook.callers.clone(),
+        reading: hook.reading.clone(),
     };
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
@@ -312,7 +344,8 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
         count: trace.count,
         executions: match &trace.probe {
             Probe::Exec(exec) => Some(exec.environment.clone()),
-            Probe::Ssl => None,
+            Probe::Ssl | Probe::Uprobe(_) => None,
         },
+        symbols: None,
     })
 }

@@ -5,8 +5,9 @@
 
 use probe_common::{
     Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked, Header, KIND_ATTEMPT,
-    KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT, KIND_FORKED, KIND_HELD,
-    KIND_PART, KIND_PROGRAM, Part, Program,
+    KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT, KIND_FORKED,
+    KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELD, KIND_PART, KIND_PROGRAM, Part,
+    Program,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -15,6 +16,9 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use crate::event::Plaintext;
 
 mod exec;
+mod function;
+
+pub use function::{FunctionRecord, Stack};
 
 /// A record of the ring.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +30,12 @@ pub enum Wire<'a> {
         /// [`Call::chunk`] bytes of payload.
         data: Plaintext<'a>,
     },
+    /// A function was called.
+    FunctionEnter(FunctionRecord<'a>),
+    /// A function has returned.
+    FunctionReturn(FunctionRecord<'a>),
+    /// Where the call came from that the thread tells of next.
+    FunctionStack(Stack<'a>),
     /// A process has ended.
     Exit(&'a Header),
     /// A process executes another program; it need not be in scope.
@@ -143,6 +153,17 @@ pub enum DecodeError {
     /// A path is not ended by NUL.
     #[error("a path has no end")]
     PathWithoutEnd,
+    /// Captured bytes of an argument that are not in the record.
+    #[error("{length} bytes of an argument are not in a ring record of room {room}")]
+    ArgumentBeyondRoom {
+        /// [`probe_common::Function::lengths`].
+        length: u32,
+        /// [`probe_common::Function::room`].
+        room: u32,
+    },
+    /// More return addresses than there is room for.
+    #[error("a stack has {0} frames")]
+    Frames(u32),
     /// A chunk that is marked as unreadable has payload.
     #[error("an unreadable chunk has {chunk} bytes")]
     FaultWithData {
@@ -156,6 +177,9 @@ pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
     let (header, _) = prefix::<Header>(bytes)?;
     match header.kind {
         KIND_CALL => call(bytes),
+        KIND_FUNCTION_ENTER => function::call(bytes).map(Wire::FunctionEnter),
+        KIND_FUNCTION_RETURN => function::call(bytes).map(Wire::FunctionReturn),
+        KIND_FUNCTION_STACK => function::stack(bytes).map(Wire::FunctionStack),
         KIND_EXIT => Ok(Wire::Exit(header)),
         KIND_EXEC => Ok(Wire::Exec(header)),
         KIND_HELD => Ok(Wire::Held(header)),
@@ -327,7 +351,7 @@ mod tests {
             let mut words: Vec<u64> = (0..round % 80).map(|_| random()).collect();
             if let Some(first) = words.first_mut() {
                 // Mostly a known kind: the header's check would hide the rest.
-                *first = (*first & !0xffff_ffff) | (random() % 20);
+                *first = (*first & !0xffff_ffff) | (random() % 24);
             }
             if round % 3 == 0 {
                 for word in words.iter_mut().skip(9) {

@@ -14,6 +14,9 @@ use probe_common::{Loss, LossCount};
 use serde::Serialize;
 
 pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
+mod function;
+
+pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
 pub const SCHEMA: u32 = 1;
@@ -103,7 +106,7 @@ pub struct Library {
     pub name: String,
     /// Path inside the root of the process in which it was found first.
     pub path: String,
-    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`; null when not known.
+    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `Go crypto/tls`; null when not known.
     pub implementation: Option<String>,
     /// `3.0.17`; null when not known.
     pub version: Option<String>,
@@ -194,12 +197,16 @@ pub enum Reason {
     ConnectionsFull,
     /// The table of selected threads was full: a new thread was not followed.
     ScopeFull,
+    /// An argument of a call, or what it points to, could not be read: the call is reported without it.
+    ArgumentFault,
+    /// The table of counted functions was full: a call was not counted.
+    CountsFull,
 }
 
 impl Reason {
     /// Whether data is missing from the output because of it.
     pub fn loses_data(self) -> bool {
-        !matches!(self, Self::ConnectionsFull)
+        !matches!(self, Self::ConnectionsFull | Self::ArgumentFault)
     }
 }
 
@@ -212,6 +219,8 @@ impl From<Loss> for Reason {
             Loss::Nesting => Self::Nesting,
             Loss::ConnectionsFull => Self::ConnectionsFull,
             Loss::ScopeFull => Self::ScopeFull,
+            Loss::ArgumentFault => Self::ArgumentFault,
+            Loss::CountsFull => Self::CountsFull,
         }
     }
 }
@@ -290,6 +299,10 @@ pub enum Record<'a> {
     Exit(Exit<'a>),
     /// A process has made another.
     Fork(Fork<'a>),
+    /// A call of a function.
+    Function(FunctionCall<'a>),
+    /// Calls of a function, counted.
+    FunctionTotal(FunctionTotal<'a>),
     /// A loss.
     Lost(Lost),
     /// The end.

@@ -18,9 +18,9 @@ pub(crate) fn no_answer() -> String {
 /// Why nothing is known of a file that could be opened.
 pub(crate) fn no_end(size: u64) -> String {
     format!(
-        "it was opened, but its {:.1} MiB were not read and looked through within {} s: its file system is slow, or \
+        "it was opened, but its {} KiB were not read and looked through within {} s: its file system is slow, or \
          the machine busy",
-        size as f64 / f64::from(1 << 20),
+        size.div_ceil(1024),
         PATIENCE.as_secs()
     )
 }

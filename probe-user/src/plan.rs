@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::event::Library;
 use crate::object::FileOffset;
+use crate::probe::uprobe::Reading;
 use crate::target::Scope;
 
 /// A BPF program, by what it does.
@@ -19,12 +20,33 @@ pub enum Program {
     Call,
     /// Return of a function that returns a new connection's handle.
     Open,
+    /// A function, where it begins, or a place in it.
+    Function,
+    /// A function, where it begins and where it returns to.
+    FunctionAndReturn,
+    /// An instruction of a function that returns.
+    FunctionEnd,
     /// Entry of a function whose first argument is the handle of a connection that begins.
     OpenFirst,
     /// Entry and return of a function that puts a new connection's handle where its first argument points to.
     OpenBehindFirst,
     /// Entry of a function whose first argument is the handle of a connection that ends.
     Close,
+    /// Entry of a method of Go that moves bytes.
+    GoCall,
+    /// An instruction of such a method that returns.
+    GoReturn,
+    /// Entry of a method of Go that begins a connection.
+    GoOpen,
+    /// Entry of a method of Go that ends a connection.
+    GoClose,
+}
+
+impl Program {
+    /// Whether its records tell of bytes.
+    pub fn moves_bytes(self) -> bool {
+        matches!(self, Self::Call | Self::GoCall)
+    }
 }
 
 /// A BPF program and a place in an object.
@@ -45,6 +67,9 @@ pub struct Hook {
     /// address (load addresses are whole pages). A call from elsewhere bears the name in `function`.
     #[serde(skip)]
     pub callers: Vec<(u16, &'static str)>,
+    /// What is read of a function's calls; none for [`Program::Call`] and [`Program::Open`].
+    #[serde(skip)]
+    pub reading: Option<Arc<Reading>>,
 }
 
 /// Something that was looked at and not attached to.
@@ -92,6 +117,9 @@ pub struct Plan {
     pub objects: Vec<ObjectHooks>,
     /// What should perhaps have been hooked, and was not.
     pub skipped: Vec<Skipped>,
+    /// More is asked for than may be hooked, in words.
+    #[serde(skip)]
+    pub excess: Option<String>,
     /// Files without anything to hook, each once, in the process in which it was seen first.
     pub foreign: Vec<Skipped>,
 }

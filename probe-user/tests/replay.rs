@@ -117,6 +117,10 @@ impl Origins for Fixed {
         })
     }
 
+    fn container(&mut self, _: u64) -> Option<Arc<Container>> {
+        None
+    }
+
     fn forget(&mut self, pid: u32) {
         self.forgotten.lock().unwrap().push(pid);
     }
@@ -136,11 +140,12 @@ fn sites() -> HashMap<u32, Site> {
         version: None,
     });
     let sites = [
-        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new() },
+        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new(), reading: None },
         Site {
             library: unknown,
             function: "SSL_read, SSL_read_ex".into(),
             callers: vec![(0x123, "SSL_read"), (0x456, "SSL_read_ex")],
+            reading: None,
         },
     ];
     (0..).zip(sites).collect()
@@ -168,8 +173,16 @@ fn pipeline(
     let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
-    let setup =
-        Setup { sites: sites(), origins, clock, sink, started: clock.timestamp(0), count, executions: None };
+    let setup = Setup {
+        sites: sites(),
+        origins,
+        clock,
+        sink,
+        started: clock.timestamp(0),
+        count,
+        executions: None,
+        symbols: None,
+    };
     (Pipeline::new(setup), shared, forgotten)
 }
 
@@ -397,8 +410,16 @@ fn a_closed_output_ends_without_error() {
     let sink = (format("json").unwrap().open)(Output::new(Box::new(writer)), plain());
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
-    let mut pipeline =
-        Pipeline::new(Setup { sites: sites(), origins, clock, sink, started, count: None, executions: None });
+    let mut pipeline = Pipeline::new(Setup {
+        sites: sites(),
+        origins,
+        clock,
+        sink,
+        started,
+        count: None,
+        executions: None,
+        symbols: None,
+    });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();

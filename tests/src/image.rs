@@ -113,7 +113,15 @@ pub mod images {
     /// A client and a server of each TLS library that is not OpenSSL's, and one that does nothing.
     pub fn libraries() -> Result<Image> {
         let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
-        for name in ["tls-gnutls", "tls-mbedtls", "tls-mbedtls-static", "tls-wolfssl"] {
+        for name in [
+            "tls-gnutls",
+            "tls-mbedtls",
+            "tls-mbedtls-static",
+            "tls-wolfssl",
+            "tls-go",
+            "tls-go-stripped",
+            "tls-go-pie",
+        ] {
             tree = tree.program(&program(name)?, &format!("/{name}"))?;
         }
         Image::build("libraries", &tree)

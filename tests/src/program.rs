@@ -1,4 +1,4 @@
-//! The target programs: small C programs of `programs/`, compiled when their source is newer than the result.
+//! The target programs: small programs in C and Go of `programs/`, compiled when their source is newer than the result.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -51,6 +51,10 @@ const MBEDTLS_STATIC: &[&str] = &[
 ];
 const WOLFSSL: &[&str] = &["-DLIBRARY=\"tls-wolfssl.h\"", "-lwolfssl", "-lcrypto"];
 
+/// Without symbols and debugging information: what images of Go programs have.
+const GO_STRIPPED: &[&str] = &["-ldflags=-s -w"];
+const GO_PIE: &[&str] = &["-buildmode=pie", "-ldflags=-s -w"];
+
 const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "exec-one", source: Some("exec-one.c"), needs: &[], flags: &["-static", "-pthread"] },
@@ -66,6 +70,9 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-mbedtls", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS },
     Recipe { name: "tls-mbedtls-static", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS_STATIC },
     Recipe { name: "tls-wolfssl", source: Some("tls-pair.c"), needs: &[], flags: WOLFSSL },
+    Recipe { name: "tls-go", source: Some("tls-pair.go"), needs: &[], flags: &[] },
+    Recipe { name: "tls-go-stripped", source: Some("tls-pair.go"), needs: &[], flags: GO_STRIPPED },
+    Recipe { name: "tls-go-pie", source: Some("tls-pair.go"), needs: &[], flags: GO_PIE },
     Recipe { name: "tls-server-static", source: Some("tls-server.c"), needs: &[], flags: STATIC },
     Recipe { name: "tls-client-static", source: Some("tls-client.c"), needs: &[], flags: STATIC },
     Recipe { name: "libbundle.so", source: None, needs: &[], flags: BUNDLE },
@@ -114,17 +121,19 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
     }
     // Never half a file under the final name, even when the compiler is interrupted.
     let partial = directory.join(format!("{name}.partial"));
-    let result = Command::new("cc")
+    let mut compiler = match &source {
+        Some(source) if source.extension().is_some_and(|extension| extension == "go") => {
+            go(source, &partial, recipe.flags)
+        }
+        _ => cc(source.as_deref(), &partial, recipe.flags),
+    };
+    let result = compiler
         .current_dir(directory)
-        .args(["-D_GNU_SOURCE", "-std=gnu17", "-O2", "-g0", "-Wall", "-Wextra", "-o"])
-        .arg(&partial)
-        .args(&source)
-        .args(recipe.flags)
         .output()
-        .context("cannot run the C compiler `cc`: `cargo xtask setup` installs it")?;
+        .with_context(|| format!("cannot run {compiler:?}: `cargo xtask setup` installs the compilers"))?;
     if !result.status.success() {
         bail!(
-            "the test program {name} does not compile (`cargo xtask setup` installs OpenSSL's headers):\n{}",
+            "the test program {name} does not compile (`cargo xtask setup` installs what it needs):\n{}",
             String::from_utf8_lossy(&result.stderr)
         );
     }
@@ -132,14 +141,31 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
     Ok(output)
 }
 
-/// Whether the artefact is newer than its source and the header that the sources share.
+fn cc(source: Option<&Path>, output: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new("cc");
+    command.args(["-D_GNU_SOURCE", "-std=gnu17", "-O2", "-g0", "-Wall", "-Wextra", "-o"]).arg(output);
+    command.args(source).args(flags);
+    command
+}
+
+fn go(source: &Path, output: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new("go");
+    command.args(["build", "-o"]).arg(output).args(flags).arg(source);
+    // One cache with the tests of the file formats; no modules, so that nothing is fetched.
+    command.env("GOCACHE", paths::target_directory().join("go-cache")).env("GOFLAGS", "-mod=mod");
+    command
+}
+
+/// Whether the artefact is newer than its source and the headers that the sources share.
 fn is_current(output: &Path, source: Option<&Path>) -> Result<bool> {
     let Ok(built) = output.metadata().and_then(|metadata| metadata.modified()) else {
         return Ok(false);
     };
     let mut newest = SystemTime::UNIX_EPOCH;
     if let Some(source) = source {
-        for input in [source, &script("tls.h")] {
+        let shared = fs::read_dir(script(""))?.filter_map(|entry| Some(entry.ok()?.path()));
+        let headers = shared.filter(|path| path.extension().is_some_and(|extension| extension == "h"));
+        for input in headers.chain([source.to_owned()]) {
             newest = newest.max(input.metadata().and_then(|metadata| metadata.modified())?);
         }
     }

@@ -1,7 +1,7 @@
 //! What starts, loads and ends after ctrace is traced from its first byte, and leaves nothing. Needs root, BPF and
 //! Docker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::{self, Command, Stdio};
 use std::thread;
@@ -119,6 +119,60 @@ fn a_server_that_starts_later_and_forks_for_each_connection() -> Result<()> {
     let client = server.client(&options)?;
     let transfers = [server.transfers(3)?, client].concat();
     check(&ctrace.finish()?, &transfers)
+}
+
+/// Becomes a daemon so long after it has loaded its library, and speaks TLS so much later, in milliseconds.
+fn daemon(name: &str, hold: &str, after: &str) -> Result<()> {
+    require_live()?;
+    let container = Container::start(&images::late()?, name, &[], &["/idle"])?;
+    let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
+    container.exec(&["/app/tls-late", "--hold", hold, "--detach", "/report", "--after", after])?;
+    let report = container.path("/report");
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let transfers = loop {
+        let transfers = Transfer::all(&fs::read_to_string(&report).unwrap_or_default())?;
+        if transfers.len() == 2 {
+            break transfers;
+        }
+        ensure!(Instant::now() < deadline, "the daemon does not report: {transfers:?}");
+        thread::sleep(Duration::from_millis(100));
+    };
+    check(&ctrace.finish()?, &transfers)
+}
+
+/// Who loaded the library has gone, and nobody tells that it is mapped still, for longer than it stays hooked
+/// without anybody.
+#[test]
+fn a_daemon_that_is_silent_for_a_while() -> Result<()> {
+    daemon("daemon", "1000", "15000")
+}
+
+/// Who loaded the library has gone before it could be looked into.
+#[test]
+fn a_daemon_that_forks_at_once() -> Result<()> {
+    daemon("daemon-at-once", "0", "5000")
+}
+
+#[test]
+fn connections_of_two_programs_in_one_process_are_two() -> Result<()> {
+    require_live()?;
+    // The default profile keeps a process from having the same addresses again.
+    let container =
+        Container::start(&images::late()?, "again", &["--security-opt=seccomp=unconfined"], &["/idle"])?;
+    let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
+    let output = container.exec(&["/app/tls-late", "--after", AFTER, "--again"])?;
+    let transfers = Transfer::all(&output)?;
+    ensure!(transfers.len() == 4, "{transfers:?}");
+    let trace = ctrace.finish()?;
+    check(&trace, &transfers)?;
+    let mut connections: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
+    for record in trace.records()? {
+        let connection = record.connection.context("a record has no connection")?;
+        connections.entry(connection.id).or_default().insert(record.process.pid);
+    }
+    let pids: BTreeSet<u32> = connections.values().flatten().copied().collect();
+    ensure!(connections.len() == 4 && pids.len() == 1, "{connections:?}");
+    Ok(())
 }
 
 #[test]

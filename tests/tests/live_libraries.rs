@@ -107,3 +107,24 @@ fn wolfssl() -> Result<()> {
     let functions = &["wolfSSL_read", "wolfSSL_recv", "wolfSSL_send", "wolfSSL_write"];
     check(&Case { program: "tls-wolfssl", implementation: "wolfSSL", functions, version: Version::Told })
 }
+
+const GO: &[&str] = &["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"];
+
+fn check_go(program: &'static str) -> Result<()> {
+    check(&Case { program, implementation: "Go crypto/tls", functions: GO, version: Version::Told })
+}
+
+#[test]
+fn go() -> Result<()> {
+    check_go("tls-go")
+}
+
+#[test]
+fn go_stripped() -> Result<()> {
+    check_go("tls-go-stripped")
+}
+
+#[test]
+fn go_stripped_and_position_independent() -> Result<()> {
+    check_go("tls-go-pie")
+}

@@ -69,6 +69,8 @@ pub(super) enum Found {
     All(u32),
     /// Nobody is known to map an object any more. Forks are not told: send [`News::All`] to be sure.
     Doubt,
+    /// A process has ended before what it had mapped was looked into: what it forked may map it still.
+    Missed,
     /// Detach from objects that nobody maps any more.
     Detach(Vec<ObjectId>),
 }
@@ -163,6 +165,9 @@ impl Looker {
             News::Mapped(pid, mapping, since) => {
                 for object in self.discovery.mapped(pid, &mapping).await {
                     self.attach(pid, object, Some(since)).await?;
+                }
+                if self.discovery.take_missed() {
+                    self.results.send(Found::Missed).await.map_err(|_| Gone)?;
                 }
                 self.versions(pid).await
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::follow::Since;
 use crate::cli::{Trace, Verbosity};
@@ -12,6 +12,9 @@ use crate::event::{Container, Origin, Summary};
 use crate::plan::{ObjectHooks, Plan};
 use crate::sink::text;
 use crate::target::Target;
+
+/// How often it is said how far something has come.
+const SAID: Duration = Duration::from_secs(1);
 
 /// Writes a line to standard error, in one piece. When nobody reads it any more, nothing happens: `eprintln!`
 /// would panic.
@@ -40,6 +43,36 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
         say(&"tracing; Ctrl-C stops");
     } else if !trace.shares_stderr() {
         say(&"tracing; the command begins");
+    }
+}
+
+/// Says what was looked at and is not listed.
+pub(super) fn skipped(plan: &Plan, target: &Target) {
+    for skipped in discover::reasons(plan, target, Detail::Skipped) {
+        say(&format_args!("skipped: {skipped}"));
+    }
+}
+
+/// How far attaching has come, when it takes long enough to be asked.
+pub(super) struct Progress {
+    all: usize,
+    done: usize,
+    said: Instant,
+}
+
+impl Progress {
+    /// Of so many hooks.
+    pub(super) fn of(all: usize) -> Self {
+        Self { all, done: 0, said: Instant::now() }
+    }
+
+    /// One more was tried.
+    pub(super) fn step(&mut self) {
+        self.done += 1;
+        if self.said.elapsed() >= SAID && self.done < self.all {
+            self.said = Instant::now();
+            say(&format_args!("attached {} of {} probes", self.done, self.all));
+        }
     }
 }
 

@@ -12,10 +12,11 @@ use super::ending::Endings;
 use super::follow::{Found, Since};
 use super::report;
 use super::watch::{Occurrence, Watch};
-use crate::cli::Verbosity;
+use crate::cli::{Trace, Verbosity};
 use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
+use crate::patience::describe;
 use crate::pipeline::Pipeline;
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
@@ -58,6 +59,8 @@ pub(super) struct Stream<'a> {
     housekeeping: Instant,
     looking: Instant,
     forgetting: Instant,
+    /// How often what was counted is told, and when next; none: at the end.
+    interval: Option<(Duration, Instant)>,
     /// What was lost so far.
     lost: Vec<(Loss, LossCount)>,
     /// Whether a process of the target has ended since connections were forgotten.
@@ -72,6 +75,7 @@ impl<'a> Stream<'a> {
         watch: Watch,
         verbosity: Verbosity,
         seeds: Vec<u32>,
+        trace: &Trace,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -85,6 +89,7 @@ impl<'a> Stream<'a> {
             housekeeping: now,
             looking: now,
             forgetting: now,
+            interval: trace.interval.map(|interval| (interval, now + interval)),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
         }
@@ -121,6 +126,7 @@ impl<'a> Stream<'a> {
                 self.pipeline.set_library(sites, &library);
             }
             Occurrence::Found(Found::Doubt) => self.watch.catch_up(self.session),
+            Occurrence::Found(Found::Missed) => self.watch.distrust(),
             Occurrence::Found(Found::All(pid)) => self.session.resume(pid),
             Occurrence::Found(Found::Detach(objects)) => {
                 for object in objects {
@@ -158,7 +164,7 @@ impl<'a> Stream<'a> {
         let failed = self.session.attach(object);
         let took = since.map(|since| (since, since.elapsed()));
         for (_, error) in &failed {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", describe(error));
         }
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
@@ -218,6 +224,13 @@ impl<'a> Stream<'a> {
         if let Some(end) = self.existing(entered)? {
             return Ok(Some(end));
         }
+        if let Some((interval, next)) = &mut self.interval
+            && now >= *next
+        {
+            *next = now + *interval;
+            self.report_counts()?;
+            self.pipeline.flush()?;
+        }
         if now.duration_since(self.housekeeping) < HOUSEKEEPING {
             return Ok(None);
         }
@@ -238,6 +251,11 @@ impl<'a> Stream<'a> {
             self.session.forget(|pid| proc.process(pid).is_none());
         }
         Ok(None)
+    }
+
+    fn report_counts(&mut self) -> Result<(), StreamError> {
+        let counted = self.session.counted()?;
+        Ok(self.pipeline.counted(Timestamp::now(), &counted)?)
     }
 
     /// Tells whether there were any since the last time.
@@ -272,11 +290,11 @@ impl<'a> Stream<'a> {
             }
         }
         if end != End::OutputClosed {
-            match self.report_losses() {
+            match self.report_losses().and_then(|_| self.report_counts()) {
                 Err(StreamError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                     end = End::OutputClosed;
                 }
-                other => drop(other?),
+                other => other?,
             }
         }
         Ok(self.pipeline.finish(Timestamp::now(), end)?)

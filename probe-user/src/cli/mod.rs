@@ -20,6 +20,7 @@ mod explain;
 mod ssl;
 mod target;
 mod trace;
+mod uprobe;
 mod value;
 
 /// What the user wants done.
@@ -56,6 +57,8 @@ pub struct Trace {
     pub count: Option<u64>,
     /// End after this time.
     pub duration: Option<Duration>,
+    /// Tell what was counted each time that this has passed.
+    pub interval: Option<Duration>,
     /// Payload bytes to capture of each call.
     pub max_bytes: u32,
     /// Bytes of the ring buffer.
@@ -89,6 +92,8 @@ pub enum Action {
     Run,
     /// Print the plan as JSON.
     PrintPlan,
+    /// Print what would be attached to.
+    List,
 }
 
 /// What goes to standard error.
@@ -143,6 +148,10 @@ enum Command {
     Ssl(Box<ssl::SslArgs>),
     /// Show the programs that are executed
     Exec(Box<exec::ExecArgs>),
+    /// Show calls of any function of any library or executable: arguments, return value, duration
+    // --count is to count here.
+    #[command(mut_arg("count", |limit| limit.long("events").help("End after N calls")))]
+    Uprobe(Box<uprobe::UprobeArgs>),
     /// List the processes that use TLS, and whether ctrace would see what they say
     Ps(Box<explain::PsArgs>),
     /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
@@ -172,6 +181,7 @@ pub fn parse() -> Invocation {
     let request = match cli.command {
         Command::Ssl(args) => Request::Trace(Box::new(args.trace())),
         Command::Exec(args) => Request::Trace(Box::new(args.trace())),
+        Command::Uprobe(args) => Request::Trace(Box::new(args.trace())),
         Command::Ps(args) => explain(args.question()),
         Command::Inspect(args) => explain(args.question()),
         Command::Doctor(args) => explain(args.question()),

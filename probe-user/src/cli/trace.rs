@@ -87,6 +87,7 @@ impl TraceArgs {
             output: output.output,
             count: limits.count,
             duration: limits.duration,
+            interval: None,
             max_bytes,
             ring_bytes: limits.ring_size,
             nothing: if wait { Nothing::Wait } else { Nothing::Error },

@@ -109,7 +109,7 @@ fn original(pid: u32, file: &ForeignFile, known: &Known, probe: &Probe) -> Optio
 /// Looks for what is watched.
 fn look_into(file: &ForeignFile, probe: &Probe) -> Looked {
     match parse(file, probe) {
-        Ok(object) => match probe.hooks(&object) {
+        Ok(object) => match probe.hooks(&object, file.name()) {
             Ok(found) => Looked::Watched(Box::new(found)),
             Err(nothing) => Looked::Foreign(nothing.to_string()),
         },

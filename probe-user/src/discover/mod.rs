@@ -54,12 +54,15 @@ pub struct Discovery {
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
     foreign: Vec<Skipped>,
+    excess: Option<String>,
     /// Devices that did not answer once: waiting for each of their files could take for ever.
     silent: HashSet<Device>,
     /// Versions, by the real file of the libcrypto and when it was changed last.
     libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
     /// Libraries whose version stands in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
+    /// Whether a file was not looked into because the process that had mapped it has ended.
+    missed: bool,
 }
 
 impl Discovery {
@@ -75,19 +78,23 @@ impl Discovery {
             objects: Vec::new(),
             skipped: Vec::new(),
             foreign: Vec::new(),
+            excess: None,
             silent: HashSet::new(),
             libcrypto: HashMap::new(),
             unversioned: Vec::new(),
+            missed: false,
         }
     }
 
     /// The plan for a target.
     pub async fn plan(&mut self, target: &Target) -> Plan {
         for process in &target.processes {
-            self.look(process.pid, Keep::Everything).await;
+            // It has ended: a reason is kept.
+            let _ = self.look(process.pid, Keep::Everything).await;
             for Versioned { sites, library } in self.versions(process.pid).await {
-                let of = self.objects.iter_mut().find(|object| object.sites == sites);
-                of.into_iter().for_each(|object| object.library = Arc::clone(&library));
+                if let Some(object) = self.objects.iter_mut().find(|object| object.sites == sites) {
+                    object.library = library;
+                }
             }
         }
         self.shown.retain(|_, (_, seen)| matches!(seen, Seen::Foreign(_)));
@@ -99,13 +106,15 @@ impl Discovery {
             objects: mem::take(&mut self.objects),
             skipped: mem::take(&mut self.skipped),
             foreign: mem::take(&mut self.foreign),
+            excess: self.excess.take(),
         }
     }
 
     /// Looks at everything that a process maps now: it has come into scope, or executes another program.
     /// Returns the objects that are to be attached to.
     pub async fn process(&mut self, pid: u32) -> Vec<ObjectHooks> {
-        self.look(pid, Keep::Foreign).await;
+        // Nothing is to be done about one that has ended.
+        let _ = self.look(pid, Keep::Foreign).await;
         self.found()
     }
 
@@ -117,8 +126,8 @@ impl Discovery {
         match self.mapping(pid, mapping, Keep::Foreign).await {
             Seen::Hooked(ids) => self.users.maps(pid, &ids),
             Seen::Foreign(_) => {}
-            // The range may be another one by now.
-            Seen::Broken(..) => self.look(pid, Keep::Foreign).await,
+            // The range may be another one by now; or the process has ended, and what it forked maps the file still.
+            Seen::Broken(..) => self.missed |= self.look(pid, Keep::Foreign).await.is_err(),
         }
         self.found()
     }
@@ -145,6 +154,12 @@ impl Discovery {
         self.known.forget(&[id]);
     }
 
+    /// Whether a process has ended before a file that it had mapped was looked into, since this was asked last: others
+    /// may map that file.
+    pub fn take_missed(&mut self) -> bool {
+        mem::take(&mut self.missed)
+    }
+
     /// When [`Discovery::let_go`] will have something to tell.
     pub fn due(&self) -> Option<Instant> {
         self.users.due()
@@ -166,13 +181,16 @@ impl Discovery {
         mem::take(&mut self.objects)
     }
 
-    async fn look(&mut self, pid: u32, keep: Keep) {
+    async fn look(&mut self, pid: u32, keep: Keep) -> Result<(), Unreadable> {
         if !self.probe.looks_into_files() {
-            return;
+            return Ok(());
         }
         let mappings = match look::mappings(pid).await {
             Ok(mappings) => mappings,
-            Err(why) => return self.skip(pid, "its mappings", why),
+            Err(why) => {
+                self.skip(pid, "its mappings", why);
+                return Err(Unreadable);
+            }
         };
         let mut foreign = 0;
         let mut maps = BTreeSet::new();
@@ -190,6 +208,7 @@ impl Discovery {
             let what = format!("{foreign} mapped {files}");
             self.skip(pid, &what, self.probe.nothing_found().to_owned());
         }
+        Ok(())
     }
 
     async fn mapping(&mut self, pid: u32, mapping: &Mapping, keep: Keep) -> Seen {
@@ -259,7 +278,8 @@ impl Discovery {
     }
 
     fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> Seen {
-        let Found { library: facts, hooks, skipped } = found;
+        let Found { library: facts, hooks, skipped, excess } = found;
+        self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {
             self.skip(pid, &path, why);
@@ -298,6 +318,9 @@ impl Discovery {
         self.skipped.push(Skipped { pid: Some(pid), what: what.to_owned(), why });
     }
 }
+
+/// What a process maps cannot be read.
+struct Unreadable;
 
 /// What is remembered by what mappings show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use probe_common::Header;
 
-use crate::event::Origin;
+use crate::event::{Container, Origin};
 use crate::pipeline::{Found, Origins};
 use crate::session::Mapping;
 use crate::target::Containers;
@@ -22,6 +22,9 @@ const ENDED: usize = 4096;
 
 /// No cgroup has this id.
 const NO_CGROUP: u64 = 0;
+
+/// No process has this id: what is known then comes from the cgroup.
+const NO_PROCESS: u32 = u32::MAX;
 
 /// Facts about processes, read once each while they live.
 #[derive(Debug)]
@@ -124,5 +127,9 @@ impl Origins for Facts {
 
     fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
         running::running(pid, None).map(|running| running.comm)
+    }
+
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+        self.containers.origin(NO_PROCESS, cgroup).container
     }
 }

@@ -35,8 +35,10 @@ mod rodata;
 mod section;
 mod select;
 mod symbol;
+mod symbolise;
 #[cfg(test)]
 mod tests;
+pub mod usdt;
 
 pub use body::Unclear;
 pub use demangle::Language;
@@ -49,6 +51,8 @@ pub use place::{NoPlace, NoReturn, Returns};
 pub use rodata::Hit;
 pub use select::{Function, FunctionName, Kind};
 pub use symbol::{Symbol, Wanted};
+pub use symbolise::{Symbolic, Symboliser};
+pub use usdt::{Usdt, UsdtProbes, UsdtSite};
 
 use header::Segments;
 use read::{Extent, Reader};
@@ -83,6 +87,9 @@ pub struct Object {
     slots: BTreeMap<u64, String>,
     /// Constant data, by the section headers; empty: not known, search all read-only segments.
     rodata: Vec<Extent>,
+    /// The notes of USDT probes, and where their base is.
+    probes: Vec<Extent>,
+    probes_base: Option<u64>,
     notes: Vec<String>,
 }
 
@@ -131,6 +138,8 @@ impl Object {
             symbols: found.into_symbols(),
             slots,
             rodata: sections.rodata,
+            probes: sections.probes,
+            probes_base: sections.probes_base,
             notes,
             segments,
             reader,

@@ -21,6 +21,10 @@ pub(super) struct Sections {
     pub symbols: Option<Table>,
     /// `.rodata`.
     pub rodata: Vec<Extent>,
+    /// `.note.stapsdt`: probes that the program has itself.
+    pub probes: Vec<Extent>,
+    /// Where `.stapsdt.base` is, which their addresses are relative to.
+    pub probes_base: Option<u64>,
 }
 
 impl Sections {
@@ -56,6 +60,14 @@ impl Sections {
                     if is_constant(section) && has_name(reader, names, section, b".rodata")? =>
                 {
                     sections.rodata.push(extent(section));
+                }
+                elf::SHT_PROGBITS
+                    if is_constant(section) && has_name(reader, names, section, b".stapsdt.base")? =>
+                {
+                    sections.probes_base = Some(section.sh_addr.get(LE));
+                }
+                elf::SHT_NOTE if has_name(reader, names, section, b".note.stapsdt")? => {
+                    sections.probes.push(extent(section));
                 }
                 _ => {}
             }

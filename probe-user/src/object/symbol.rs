@@ -147,6 +147,38 @@ pub(super) fn scan(
     Ok(())
 }
 
+/// The addresses of names of data or code, in one table; a name that several have is left out.
+pub(super) fn addresses(
+    reader: &Reader,
+    table: &Table,
+    wanted: &Wanted,
+) -> Result<BTreeMap<String, VirtAddr>, ObjectError> {
+    const SIZE: usize = size_of::<Sym64<LE>>();
+    let count = (table.symbols.length / SIZE as u64).min(MAX_SYMBOLS);
+    let places = places(reader, table, wanted)?;
+    let mut found: BTreeMap<&str, Option<VirtAddr>> = BTreeMap::new();
+    let whole = table.symbols.head(if places.is_empty() { 0 } else { count * SIZE as u64 });
+    reader.chunks("a symbol table", whole, (SIZE as u64, 0), |_, chunk| {
+        let (list, _) = pod::slice_from_bytes::<Sym64<LE>>(chunk, chunk.len() / SIZE).unwrap_or_default();
+        for entry in list.iter().filter(|entry| is_place(entry)) {
+            let Some(name) = places.get(&u64::from(entry.st_name.get(LE))) else { continue };
+            let address = VirtAddr(entry.st_value.get(LE));
+            let known = found.entry(name).or_insert(Some(address));
+            *known = known.filter(|known| *known == address);
+        }
+        ControlFlow::<()>::Continue(())
+    })?;
+    let sure = found.into_iter().filter_map(|(name, address)| Some((name.to_owned(), address?)));
+    Ok(sure.collect())
+}
+
+fn is_place(entry: &Sym64<LE>) -> bool {
+    let section = entry.st_shndx.get(LE);
+    section != elf::SHN_UNDEF
+        && section != elf::SHN_ABS
+        && matches!(entry.st_type(), elf::STT_OBJECT | elf::STT_NOTYPE | elf::STT_FUNC)
+}
+
 /// Where wanted names are in the string table of a symbol table. Linkers merge strings by their ends,
 /// so a name may begin in the middle of another one; a version (`@…`) may follow it.
 fn places<'w>(

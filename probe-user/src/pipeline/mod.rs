@@ -1,6 +1,6 @@
 //! Records of the ring → public records in a sink.
 //!
-//! Owns the joining of chunks to calls, the totals of the summary, and `--count`. What it needs of the
+//! Owns the joining of chunks to calls and of returns to entries, the totals of the summary, and `--count`. What it needs of the
 //! world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere. It never loses
 //! captured bytes, never reads a clock or /proc, and never drops a record without counting it.
 
@@ -12,25 +12,32 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, Header, Lineage, Loss, LossCount};
+use probe_common::{Call, CountKey, Header, Lineage, Loss, LossCount};
 
-use crate::decode::{Wire, decode};
-use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::decode::{FunctionRecord, Wire, decode};
+use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Summary};
 use crate::probe::exec::Environment;
+use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
 use crate::target::program::{Given, Running};
 
 mod clock;
 mod exec;
+mod function;
 mod join;
 mod report;
 mod task;
+mod total;
 
 pub use clock::Clock;
 use exec::Execs;
+pub use function::Symbols;
+use function::{Functions, Out, Place};
 use join::Join;
 use report::Report;
 pub use task::TaskEvent;
+pub use total::Counted;
+use total::Totals;
 
 /// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
 /// pieces.
@@ -45,12 +52,19 @@ pub struct Site {
     pub function: String,
     /// The public function by the low 12 bits of the return address (load addresses are whole pages).
     pub callers: Vec<(u16, &'static str)>,
+    /// What is read of the function's calls; none for those that move bytes.
+    pub reading: Option<Arc<Reading>>,
 }
 
 impl Site {
     fn function(&self, caller: u64) -> &str {
         let known = self.callers.iter().find(|(low, _)| u64::from(*low) == caller & 0xfff);
         known.map_or(&self.function, |(_, name)| name)
+    }
+
+    fn place(&self) -> Option<Place> {
+        let (object, function) = (Arc::clone(&self.library), self.function.as_str().into());
+        Some(Place { object, function, reading: self.reading.clone()? })
     }
 }
 
@@ -61,6 +75,9 @@ pub trait Origins: fmt::Debug {
 
     /// The process has ended, or is another program now.
     fn forget(&mut self, pid: u32);
+
+    /// The container of a cgroup of the v2 hierarchy.
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>>;
 
     /// The program of a record, which began with this stack pointer (0: not known).
     fn program(&mut self, header: &Header, stack: u64) -> Found {
@@ -113,6 +130,8 @@ pub struct Setup<O> {
     pub count: Option<u64>,
     /// Of programs that are executed, the variables to report; none when executions are not watched.
     pub executions: Option<Environment>,
+    /// What turns the addresses of stacks into names; none: they stay addresses.
+    pub symbols: Option<Box<dyn Symbols + Send>>,
 }
 
 /// The pipeline. Every error is one of its sink.
@@ -122,6 +141,9 @@ pub struct Pipeline<O> {
     execs: Execs,
     /// Whether executions are watched.
     has_execs: bool,
+    functions: Functions,
+    totals: Totals,
+    symbols: Option<Box<dyn Symbols + Send>>,
     origins: O,
     report: Report,
     started: Timestamp,
@@ -133,11 +155,15 @@ pub struct Pipeline<O> {
 
 impl<O: Origins> Pipeline<O> {
     /// An empty pipeline.
-    pub fn new(Setup { sites, origins, clock, sink, started, count, executions }: Setup<O>) -> Self {
+    pub fn new(setup: Setup<O>) -> Self {
+        let Setup { sites, origins, clock, sink, started, count, executions, symbols } = setup;
         Self {
             join: Join::new(WAITING_BYTES),
             has_execs: executions.is_some(),
             execs: Execs::new(executions.unwrap_or(Environment::None)),
+            functions: Functions::default(),
+            totals: Totals::default(),
+            symbols,
             origins,
             report: Report::new(sites, clock, sink),
             started,
@@ -192,6 +218,12 @@ impl<O: Origins> Pipeline<O> {
     pub fn wire(&mut self, wire: Wire<'_>) -> io::Result<()> {
         match wire {
             Wire::Call { head, data } => self.call(head, data),
+            Wire::FunctionEnter(record) => self.function(record, Functions::enter),
+            Wire::FunctionReturn(record) => self.function(record, Functions::leave),
+            Wire::FunctionStack(stack) => {
+                self.functions.stack(stack, self.symbols.as_deref_mut());
+                Ok(())
+            }
             Wire::Exit(header) => {
                 self.tasks.push(TaskEvent::Ended { pid: header.pid });
                 self.execs.end(header.pid);
@@ -256,9 +288,35 @@ impl<O: Origins> Pipeline<O> {
         execs.existing(pid, lineage, origins, report)
     }
 
+    fn function(
+        &mut self,
+        record: FunctionRecord<'_>,
+        take: fn(&mut Functions, FunctionRecord<'_>, &Place, Arc<Origin>, &mut Out<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let site = record.head.site;
+        let Some(place) = self.report.sites.get(&site).and_then(Site::place) else {
+            self.undecodable(&format_args!("no function has the number {site}"));
+            return Ok(());
+        };
+        let origin = self.origins.origin(&record.head.header);
+        let mut out = self.report.out(self.count);
+        take(&mut self.functions, record, &place, origin, &mut out)
+    }
+
+    /// Takes what the kernel has counted, each the sum since the start, and reports what is new.
+    pub fn counted(&mut self, now: Timestamp, counted: &[(CountKey, Counted)]) -> io::Result<()> {
+        let Self { totals, report, origins, started, functions, .. } = self;
+        let sites = &report.sites;
+        let place = |site: u32| sites.get(&site).and_then(Site::place);
+        let container = |cgroup| origins.container(cgroup);
+        functions.calls += totals.report(now, *started, counted, place, container, &mut *report.sink)?;
+        Ok(())
+    }
+
     fn end_process(&mut self, pid: u32) -> io::Result<()> {
         self.execs.forget(pid);
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
+        self.functions.end_process(pid, &mut self.report.out(self.count))?;
         self.origins.forget(pid);
         Ok(())
     }
@@ -315,7 +373,8 @@ impl<O: Origins> Pipeline<O> {
 
     /// Whether no more is to be reported.
     fn is_full(&self) -> bool {
-        self.count.is_some_and(|count| self.report.calls + self.report.records >= count)
+        let reported = self.report.calls + self.report.records + self.functions.calls;
+        self.count.is_some_and(|count| reported >= count)
     }
 
     /// Hands on what the sink holds back; to be called when the stream pauses.
@@ -328,17 +387,20 @@ impl<O: Origins> Pipeline<O> {
     pub fn finish(mut self, now: Timestamp, end: End) -> io::Result<Summary> {
         let rest = match end {
             End::OutputClosed => Ok(()),
-            _ => self.join.end_all(&mut |piece| self.report.piece(&piece)),
+            _ => self
+                .join
+                .end_all(&mut |piece| self.report.piece(&piece))
+                .and_then(|()| self.functions.end_all(&mut self.report.out(self.count))),
         };
         let Report { calls, executions, bytes, truncated, ref mut sink, .. } = self.report;
         let mut summary = Summary {
             time: now,
             started: self.started,
             end,
-            calls,
+            calls: calls + self.functions.calls,
             executions: self.has_execs.then_some(executions),
-            bytes,
-            truncated,
+            bytes: bytes.saturating_add(self.functions.bytes),
+            truncated: truncated + self.functions.truncated,
             lost: self.lost,
             undecodable: self.undecodable,
         };

@@ -6,6 +6,7 @@ use std::io;
 use jiff::Timestamp;
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
 
+use super::function::Out;
 use super::join::Piece;
 use super::{Clock, Site};
 use crate::event::{Connection, Direction, Exec, Plaintext, Record, Ssl, Strings, Thread};
@@ -52,6 +53,11 @@ impl Report {
     pub(super) fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
         self.records += 1;
         self.sink.write(record)
+    }
+
+    /// The end for calls of functions.
+    pub(super) fn out(&mut self, count: Option<u64>) -> Out<'_> {
+        Out { clock: self.clock, sink: &mut *self.sink, count }
     }
 
     /// The hook of a call.

@@ -8,6 +8,11 @@ use crate::plan::Hook;
 
 pub mod exec;
 pub mod ssl;
+pub mod uprobe;
+
+use std::path::Path;
+
+use uprobe::Uprobe;
 
 /// What a tracing command watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +21,8 @@ pub enum Probe {
     Ssl,
     /// Programs that are executed.
     Exec(exec::Exec),
+    /// Calls of functions.
+    Uprobe(Uprobe),
 }
 
 /// What is known of the library in an object.
@@ -41,6 +48,8 @@ pub struct Found {
     pub hooks: Vec<Hook>,
     /// Functions that cannot be hooked, with the reason.
     pub skipped: Vec<String>,
+    /// More is asked for than may be hooked, in words.
+    pub excess: Option<String>,
 }
 
 /// The object has nothing that is watched.
@@ -52,13 +61,16 @@ pub enum Nothing {
     /// Tracepoints tell all.
     #[error("nothing in files is watched")]
     Exec,
+    /// No function.
+    #[error("no pattern names it")]
+    Uprobe,
 }
 
 impl Probe {
     /// Whether files that processes map are looked into: otherwise tracepoints tell all.
     pub fn looks_into_files(&self) -> bool {
         match self {
-            Self::Ssl => true,
+            Self::Ssl | Self::Uprobe(_) => true,
             Self::Exec(_) => false,
         }
     }
@@ -67,15 +79,16 @@ impl Probe {
     pub fn wanted(&self) -> Wanted {
         match self {
             Self::Ssl => ssl::wanted(),
-            Self::Exec(_) => Wanted::default(),
+            Self::Exec(_) | Self::Uprobe(_) => Wanted::default(),
         }
     }
 
-    /// The hooks of an object that was parsed with [`Probe::wanted`].
-    pub fn hooks(&self, object: &Object) -> Result<Found, Nothing> {
+    /// The hooks of an object that was parsed with [`Probe::wanted`]; `path` is where its container has it.
+    pub fn hooks(&self, object: &Object, path: &Path) -> Result<Found, Nothing> {
         match self {
             Self::Ssl => ssl::hooks(object),
             Self::Exec(_) => Err(Nothing::Exec),
+            Self::Uprobe(uprobe) => uprobe::hooks(uprobe, object, path),
         }
     }
 
@@ -84,6 +97,7 @@ impl Probe {
         match self {
             Self::Ssl => "no function such as SSL_read is exported or has a symbol there",
             Self::Exec(_) => "nothing in files is watched",
+            Self::Uprobe(_) => "none of them is what a pattern names",
         }
     }
 
@@ -92,6 +106,7 @@ impl Probe {
         match self {
             Self::Ssl => "it has TLS functions, but none of them can be probed",
             Self::Exec(_) => "nothing in files is watched",
+            Self::Uprobe(_) => "nothing is probed in it",
         }
     }
 
@@ -100,6 +115,7 @@ impl Probe {
         match self {
             Self::Ssl => ssl::NEXT_STEP,
             Self::Exec(_) => "tracepoints tell all: nothing needs to be attached to",
+            Self::Uprobe(_) => uprobe::NEXT_STEP,
         }
     }
 }

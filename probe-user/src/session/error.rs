@@ -112,6 +112,12 @@ pub enum SessionError {
     /// The object could not be loaded.
     #[error("the BPF programs could not be loaded; `ctrace doctor` tries one by one what they need")]
     Load(#[source] Box<EbpfError>),
+    /// There are more kinds of calls than the kernel's table has room for.
+    #[error("more than {limit} different sets of arguments are to be read: name fewer functions")]
+    Specs {
+        /// How many have room.
+        limit: u32,
+    },
     /// A map is missing in the object: program and loader do not belong together.
     #[error("the BPF object has no {name}: this build of ctrace is broken, build it again")]
     Missing {
@@ -128,7 +134,7 @@ pub enum SessionError {
         source: MapError,
     },
     /// A probe could not be attached.
-    #[error("{function} at file offset {offset:#x} of {path:?} could not be probed: {source}")]
+    #[error("{function} at file offset {offset:#x} of {path:?} could not be probed")]
     Attach {
         /// The object's path inside its root.
         path: String,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aya::programs::{TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use probe_common::CALL_BYTES;
+use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS};
 
 use super::tracefs::Format;
 use super::{Log, Options, SessionError, exec, wire};
@@ -63,11 +63,17 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         Log::Off => 0_u8,
         Log::Debug => log::Level::Debug as u8,
     };
+    // All maps are made, those of other kinds as small as can be.
+    let of_functions = |size: u32| if matches!(options.probe, Probe::Uprobe(_)) { size } else { 1 };
     let constants = exec::Constants::read(&options.probe)?;
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .map_max_entries("EVENTS", options.ring_bytes)
+        .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
+        .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
+        .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
+        .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)
         .override_global("MAX_BYTES", &max_bytes, true)
         .override_global("WAKE_SHIFT", &wake_shift, true)
@@ -83,10 +89,20 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
     constants.set(&mut loader);
     let mut ebpf = loader.load(PROGRAMS).map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => {
-            &["call_enter", "call_return", "open_return", "open_enter", "open_behind_return", "close_enter"]
-        }
+        Probe::Ssl => &[
+            "call_enter",
+            "call_return",
+            "open_return",
+            "open_enter",
+            "open_behind_return",
+            "close_enter",
+            "go_enter",
+            "go_leave",
+            "go_open",
+            "go_close",
+        ],
         Probe::Exec(_) => &[],
+        Probe::Uprobe(_) => &["function_enter", "function_return", "function_leave"],
     };
     for &name in uprobes {
         let program: &mut UProbe = wire::program(&mut ebpf, name)?;

@@ -11,10 +11,11 @@ use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{TracePoint, UProbe};
 use aya_log::EbpfLogger;
-use probe_common::{ConnectionKey, ConnectionState, Lineage, Loss, LossCount, THREAD_IN};
+use probe_common::{ConnectionKey, ConnectionState, CountKey, Lineage, Loss, LossCount, THREAD_IN};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
+use crate::pipeline::Counted;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::probe::Probe;
 use crate::target::{Scope, ScopeChange};
@@ -23,6 +24,7 @@ mod btf;
 mod error;
 mod exec;
 pub mod features;
+mod functions;
 mod hold;
 mod links;
 mod load;
@@ -32,6 +34,7 @@ mod tracefs;
 mod wire;
 
 pub use error::SessionError;
+use functions::Functions;
 use hold::Holding;
 pub use hold::Stopped;
 use links::{Link, Links};
@@ -89,6 +92,7 @@ pub struct Session {
     ring: AsyncFd<RingBuf<MapData>>,
     lost: PerCpuArray<MapData, Wire<LossCount>>,
     connections: aya::maps::HashMap<MapData, Wire<ConnectionKey>, Wire<ConnectionState>>,
+    functions: Functions,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     interval: Duration,
     filter: Filter,
@@ -135,6 +139,7 @@ impl Session {
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
         let lost = wire::take(&mut ebpf, "LOST")?;
         let connections = wire::take(&mut ebpf, "CONNECTIONS")?;
+        let functions = Functions::take(&mut ebpf)?;
         let logger = match options.log {
             Log::Off => None,
             Log::Debug => EbpfLogger::init(&mut ebpf).ok(),
@@ -159,6 +164,7 @@ impl Session {
             ring,
             lost,
             connections,
+            functions,
             logger,
             interval: DRAIN_INTERVALS.0,
             filter,
@@ -210,6 +216,15 @@ impl Session {
     /// Returns the hooks that could not be attached, by their index, with the reason. The first hook waits for
     /// the kernel (8 ms, more on a busy machine); those right after it, of this object and of others, do not.
     pub fn attach(&mut self, object: &ObjectHooks) -> Vec<(usize, SessionError)> {
+        self.attach_telling(object, |_| ())
+    }
+
+    /// The same; `progress` is told the index of each hook that was tried.
+    pub fn attach_telling(
+        &mut self,
+        object: &ObjectHooks,
+        mut progress: impl FnMut(usize),
+    ) -> Vec<(usize, SessionError)> {
         self.links.attaching();
         let mut failed = Vec::new();
         for (index, hook) in object.hooks.iter().enumerate() {
@@ -217,6 +232,7 @@ impl Session {
             if let Err(error) = self.attach_hook(object, hook, site) {
                 failed.push((index, error));
             }
+            progress(index);
         }
         self.links.attaching();
         failed
@@ -227,11 +243,22 @@ impl Session {
         let names: &[&str] = match hook.program {
             Program::Call => &["call_return", "call_enter"],
             Program::Open => &["open_return"],
+            Program::Function => &["function_enter"],
+            Program::FunctionAndReturn => &["function_return", "function_enter"],
+            Program::FunctionEnd => &["function_leave"],
             Program::OpenFirst => &["open_enter"],
             Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
             Program::Close => &["close_enter"],
+            Program::GoCall => &["go_enter"],
+            Program::GoReturn => &["go_leave"],
+            Program::GoOpen => &["go_open"],
+            Program::GoClose => &["go_close"],
         };
-        let cookie = probe_common::cookie(site, hook.arguments);
+        let arguments = match &hook.reading {
+            Some(reading) => self.functions.number(&reading.spec)?,
+            None => hook.arguments,
+        };
+        let cookie = probe_common::cookie(site, arguments);
         let mut links: Vec<Link> = Vec::new();
         for name in names {
             match attach_uprobe(&mut self.ebpf, name, cookie, object, hook) {
@@ -303,6 +330,11 @@ impl Session {
             }))
         };
         Loss::ALL.into_iter().map(|loss| Ok((loss, sum(loss)?))).collect()
+    }
+
+    /// What was counted of calls of functions, since the start.
+    pub fn counted(&self) -> Result<Vec<(CountKey, Counted)>, SessionError> {
+        self.functions.counted()
     }
 
     /// Whether a thread still runs that is in scope by [`Scope::pids`] or as a descendant of one.

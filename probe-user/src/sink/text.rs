@@ -12,7 +12,11 @@ use jiff::tz::TimeZone;
 use probe_common::{Loss, LossCount};
 
 use super::{Colour, Look, Options, Output, Payload, Sink, Tree, dump, escape};
-use crate::event::{Container, Direction, End, Lost, Record, Ssl, Summary};
+use crate::event::{
+    Container, Direction, End, FunctionCall, FunctionTotal, Lost, Origin, Record, Ssl, Summary, Thread,
+};
+
+mod function;
 
 mod exec;
 
@@ -79,19 +83,13 @@ impl Text {
 
     /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 SSL_write`
     fn header(&mut self, ssl: &Ssl<'_>) -> fmt::Result {
-        let Self { zone, styles: Styles { who, faint, transmit, receive, .. }, line, .. } = self;
-        write!(line, "{faint}{}{faint:#} {who}", time(ssl.time, zone))?;
-        match ssl.origin.container.as_deref() {
-            Some(container) => self::container(container, line),
-            None => line.push('-'),
-        }
-        line.push(' ');
-        escape::name(ssl.thread.name(), line);
+        self.who(ssl.time, ssl.origin, &ssl.thread)?;
+        let Self { styles: Styles { faint, transmit, receive, .. }, line, .. } = self;
         let (arrow, style) = match ssl.direction {
             Direction::Transmit => ('→', transmit),
             Direction::Receive => ('←', receive),
         };
-        write!(line, "[{}]{who:#} {style}{arrow}{style:#} {}", ssl.origin.process.pid, ssl.data.0.len())?;
+        write!(line, " {style}{arrow}{style:#} {}", ssl.data.0.len())?;
         if ssl.data.0.len() as u64 != ssl.length {
             write!(line, " of {}", ssl.length)?;
         }
@@ -113,6 +111,47 @@ impl Text {
         exec::Lines { styles, zone, tree: *tree, line }
     }
 
+    /// `15:04:05.123456 web tls-server[1234]`
+    fn who(&mut self, at: Timestamp, origin: &Origin, thread: &Thread) -> fmt::Result {
+        let Self { zone, styles: Styles { who, faint, .. }, line, .. } = self;
+        write!(line, "{faint}{}{faint:#} {who}", time(at, zone))?;
+        match origin.container.as_deref() {
+            Some(container) => self::container(container, line),
+            None => line.push('-'),
+        }
+        line.push(' ');
+        escape::name(thread.name(), line);
+        write!(line, "[{}]{who:#}", origin.process.pid)
+    }
+
+    /// `15:04:05.123456 web app[1234] getaddrinfo("example.org") = 0 [1.20 ms]`
+    fn function(&mut self, call: &FunctionCall<'_>) -> fmt::Result {
+        self.who(call.time, call.origin, &call.thread)?;
+        self.line.push(' ');
+        function::call(call, &mut self.line)?;
+        self.line.push('\n');
+        call.stack.as_ref().map_or(Ok(()), |frames| function::stack(frames, &mut self.line))
+    }
+
+    /// `15:04:05.123456 web libc.so.6:malloc 1024 calls`
+    fn function_total(&mut self, total: &FunctionTotal<'_>) -> fmt::Result {
+        let Self { zone, styles: Styles { who, faint, .. }, line, .. } = self;
+        write!(line, "{faint}{}{faint:#} {who}", time(total.time, zone))?;
+        match total.container.as_deref() {
+            Some(container) => self::container(container, line),
+            None => line.push('-'),
+        }
+        write!(line, "{who:#} {faint}")?;
+        escape::name(total.object.name.as_bytes(), line);
+        write!(line, ":{faint:#}")?;
+        escape::name(total.function.as_bytes(), line);
+        write!(line, " {}", plural(total.count, "call"))?;
+        let Some(latency) = &total.latency else { return writeln!(line) };
+        let average = latency.total.checked_div(total.count).unwrap_or(0);
+        writeln!(line, ", {} on average", function::duration(average))?;
+        function::histogram(latency, line)
+    }
+
     fn lost(&mut self, &Lost { loss, count, .. }: &Lost) {
         let warning = self.styles.warning;
         let _ = writeln!(self.line, "{warning}lost: {}{warning:#}", what(loss, count));
@@ -124,6 +163,9 @@ impl Sink for Text {
         self.line.clear();
         match record {
             Record::Ssl(ssl) => self.ssl(ssl),
+            // Writing to a String cannot fail.
+            Record::Function(call) => drop(self.function(call)),
+            Record::FunctionTotal(total) => drop(self.function_total(total)),
             Record::Lost(lost) => self.lost(lost),
             Record::Exec(exec) => drop(self.lines().exec(exec)),
             Record::ExecFailed(failed) => drop(self.lines().failed(failed)),
@@ -194,6 +236,11 @@ fn what(loss: Loss, LossCount { events, bytes }: LossCount) -> String {
         Loss::ConnectionsFull => {
             format!("the connection of {calls}: too many connections at once (trace fewer processes)")
         }
+        Loss::ArgumentFault => {
+            let arguments = plural(events, "argument");
+            format!("{arguments}: not readable in the process (not in memory, or no address)")
+        }
+        Loss::CountsFull => format!("{calls}: too many functions and containers to count (name fewer)"),
         Loss::ScopeFull => {
             let threads = plural(events, "new thread");
             format!("{threads}: too many in the selected processes to follow (trace fewer processes)")

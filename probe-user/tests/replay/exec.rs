@@ -180,7 +180,8 @@ fn replay(name: &str, environment: Environment, count: Option<u64>) -> (Vec<u8>,
     let origins = Known(Fixed { forgotten: Arc::new(Mutex::default()) });
     let started = clock.timestamp(0);
     let executions = Some(environment);
-    let setup = Setup { sites: super::sites(), origins, clock, sink, started, count, executions };
+    let setup =
+        Setup { sites: super::sites(), origins, clock, sink, started, count, executions, symbols: None };
     let mut pipeline = Pipeline::new(setup);
     pipeline.existing(1234, &Lineage::default()).unwrap();
     // It is known now; another one runs what it was forked from.

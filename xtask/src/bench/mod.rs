@@ -4,6 +4,7 @@
 //! rounds that alternate between the ways to trace, so that a change of the machine's speed meets them all. It never
 //! judges the figures, except with `--check`, and never measures a build other than the release build.
 
+mod attach;
 mod calls;
 mod load;
 mod machine;
@@ -29,6 +30,16 @@ pub(crate) struct Options {
     /// second, or takes more than 100 MiB of memory.
     #[arg(long)]
     check: bool,
+    /// Measure this alone, and print it: nothing is written to docs/performance.md.
+    #[arg(long, value_enum, conflicts_with = "check")]
+    only: Option<Part>,
+}
+
+/// A part that can be measured alone.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Part {
+    /// From the mapping of a library to its hooks.
+    Attach,
 }
 
 /// How long the measurements are.
@@ -42,15 +53,17 @@ struct Extent {
     load_ms: u32,
     /// Of requests to nginx in a round, in seconds.
     request_seconds: u32,
+    /// Libraries that are loaded after ctrace has started.
+    attaches: usize,
 }
 
-const FULL: Extent = Extent { rounds: 7, batches: 120, load_ms: 2000, request_seconds: 2 };
-const QUICK: Extent = Extent { rounds: 3, batches: 60, load_ms: 1000, request_seconds: 1 };
+const FULL: Extent = Extent { rounds: 7, batches: 120, load_ms: 2000, request_seconds: 2, attaches: 15 };
+const QUICK: Extent = Extent { rounds: 3, batches: 60, load_ms: 1000, request_seconds: 1, attaches: 5 };
 
 /// The command itself: prepares as the user, measures as root.
 pub(crate) fn run(options: Options) -> Result<()> {
     let undone = setup::prepare(setup::Options { bench: true, ..setup::Options::default() })?;
-    // Docker is not needed here, and without bpftrace or nginx the other measurements are as good.
+    // Without Docker, bpftrace or nginx the other measurements are as good.
     for step in &undone {
         println!("  without {}: {}", step.name, step.why);
     }
@@ -65,6 +78,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let mut measure = root.command(&std::env::current_exe()?.to_string_lossy(), &[]);
     measure.arg("bench-measure");
     measure.args(options.quick.then_some("--quick")).args(options.check.then_some("--check"));
+    if let Some(Part::Attach) = options.only {
+        measure.args(["--only", "attach"]);
+    }
     let status = measure.status().with_context(|| format!("cannot run `{}`", shell::shown(&measure)))?;
     if !status.success() {
         bail!("the measurements ended with {status}");
@@ -76,13 +92,21 @@ pub(crate) fn run(options: Options) -> Result<()> {
 pub(crate) fn measure(options: Options) -> Result<()> {
     let extent = if options.quick { QUICK } else { FULL };
     eprintln!("bench: {} rounds; another load on this machine makes the figures worthless", extent.rounds);
+    if let Some(Part::Attach) = options.only {
+        let mut report = report::Report::default();
+        attach::describe(attach::measure(extent)?.as_ref(), &mut report);
+        println!("{}", report.text());
+        return Ok(());
+    }
     let calls = calls::measure(extent)?;
+    let attaches = attach::measure(extent)?;
     let requests = nginx::measure(extent)?;
     let load = load::measure(extent)?;
 
     let mut report = report::Report::default();
     machine::describe(&mut report)?;
     calls.describe(&mut report);
+    attach::describe(attaches.as_ref(), &mut report);
     nginx::describe(requests.as_ref(), &mut report);
     load.describe(&mut report);
     println!("{}", report.text());

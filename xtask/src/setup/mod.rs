@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Also what `cargo xtask vm` boots kernels with: QEMU and its tools.
     #[arg(long)]
     pub(crate) vm: bool,
-    /// Also the container engines that the live suites start: nothing else needs them.
+    /// Also what only the tests need: the container engines that the live suites start, and compilers.
     #[arg(skip = true)]
     pub(crate) engines: bool,
     /// Only tell what is missing; change nothing and exit with status 1 if something is.
@@ -124,6 +124,7 @@ fn steps(options: Options) -> Vec<Box<dyn Step>> {
     if options.engines {
         // After Docker, whose packages bring most of it.
         steps.push(Box::new(packages::ENGINES));
+        steps.push(Box::new(packages::LANGUAGES));
     }
     if options.bench {
         steps.push(Box::new(packages::BENCH));

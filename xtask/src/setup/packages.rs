@@ -36,8 +36,7 @@ pub(super) const COMPILER: Group = Group {
     parts: &[part("gcc", "cc"), part("libc6-dev", "/usr/include/stdlib.h")],
 };
 
-/// What the end-to-end tests and the demo need: their programs are in C, Go and Python, some with
-/// probes of their own (USDT).
+/// What the end-to-end tests and the demo need: their programs are in C and in Python.
 pub(super) const TESTS: Group = Group {
     name: "programs for the tests",
     parts: &[
@@ -47,9 +46,13 @@ pub(super) const TESTS: Group = Group {
         part("libwolfssl-dev", "/usr/include/wolfssl/ssl.h"),
         part("openssl", "openssl"),
         part("python3", "/usr/bin/python3"),
-        part("golang-go", "go"),
-        part("systemtap-sdt-dev", "/usr/include/x86_64-linux-gnu/sys/sdt.h"),
     ],
+};
+
+/// What the tests of other languages need, and of probes that programs have themselves (USDT).
+pub(super) const LANGUAGES: Group = Group {
+    name: "compilers for the tests",
+    parts: &[part("golang-go", "go"), part("systemtap-sdt-dev", "/usr/include/x86_64-linux-gnu/sys/sdt.h")],
 };
 
 /// Engines beside Docker that the end-to-end tests start themselves: no service of theirs has to run.

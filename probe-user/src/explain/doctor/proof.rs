@@ -104,6 +104,7 @@ fn own_function() -> Result<ObjectHooks, String> {
         offset: FileOffset(address - range.start + range.offset),
         arguments: shape.pack(),
         callers: Vec::new(),
+        reading: None,
     };
     let path = file.name().to_string_lossy().into_owned();
     let library = Library { name: "ctrace".to_owned(), path, implementation: None, version: None };

@@ -16,13 +16,10 @@ use crate::rootfs::{self, Device, ForeignFile, Mapping, MapsError};
 const NAMED: usize = 5;
 
 /// TLS that ctrace does not trace, by the beginning of a mapped file's name: what to say of it.
-const OTHERS: [(&str, &str); 8] = [
-    ("libgnutls.so", "GnuTLS"),
+const OTHERS: [(&str, &str); 5] = [
     ("libssl3.so", "NSS"),
     ("libnss3.so", "NSS"),
     ("libjvm.so", "Java's own TLS"),
-    ("libwolfssl.so", "wolfSSL"),
-    ("libmbedtls.so", "mbedTLS"),
     ("libs2n.so", "s2n-tls"),
     ("libbotan", "Botan"),
 ];
@@ -186,9 +183,9 @@ fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<Seen>)]) -> Check {
         files.iter().any(|(path, _)| file_name(path).is_some_and(|name| name.starts_with(prefix)))
     });
     let next = match others {
-        Some((_, what)) => format!("it uses {what}, which ctrace does not trace yet: trace its peer, if that uses OpenSSL"),
+        Some((_, what)) => format!("it uses {what}, which ctrace does not trace yet: trace its peer, if that uses a library that is"),
         None => "if it begins to use TLS later, a trace that runs sees it; if OpenSSL is linked into it, its symbols \
-                 were stripped: use a build with symbols. Go, rustls and other libraries are not traced yet"
+                 were stripped: use a build with symbols. rustls, NSS and other libraries are not traced yet"
             .to_owned(),
     };
     Check::no(NAME, found, next)
@@ -270,9 +267,9 @@ mod tests {
 
     #[test]
     fn other_libraries_are_named() {
-        let files = [(Path::new("/usr/lib/libgnutls.so.30"), Arc::new(Seen::Plain))];
+        let files = [(Path::new("/usr/lib/libnss3.so"), Arc::new(Seen::Plain))];
         let next = functions(&[], &files).next.unwrap();
-        assert!(next.contains("GnuTLS"), "{next}");
+        assert!(next.contains("NSS"), "{next}");
     }
 
     #[test]

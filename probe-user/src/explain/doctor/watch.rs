@@ -8,7 +8,7 @@ use probe_common::LossCount;
 use serde::Serialize;
 
 use crate::decode::{Wire, decode};
-use crate::plan::{ObjectHooks, Program};
+use crate::plan::ObjectHooks;
 use crate::session::Session;
 
 /// Pairs of process and place that are counted, at the most.
@@ -80,7 +80,7 @@ impl Counts {
         let mut all = Vec::new();
         for object in objects {
             let numbered = object.hooks.iter().zip(object.sites.clone());
-            for (hook, site) in numbered.filter(|(hook, _)| hook.program == Program::Call) {
+            for (hook, site) in numbered.filter(|(hook, _)| hook.program.moves_bytes()) {
                 let seen = self.by_place.keys().filter(|(_, other)| *other == site).map(|(pid, _)| *pid);
                 let pids: BTreeSet<u32> = object.pids.iter().copied().chain(seen).collect();
                 all.extend(pids.into_iter().map(|pid| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Extent, Function, Identity, Linked, Listing, Place, Row, Unseen, place};
 use crate::event::{Container, Executable, Library};
-use crate::plan::{Hook, ObjectHooks, Plan, Program, Skipped};
+use crate::plan::{Hook, ObjectHooks, Plan, Skipped};
 use crate::target::{Process, Target};
 
 impl Listing {
@@ -176,7 +176,7 @@ fn notes(object: &ObjectHooks, plan: &Plan) -> Vec<String> {
 }
 
 fn functions(hooks: &[Hook]) -> Vec<Function> {
-    let moving = hooks.iter().filter(|hook| hook.program == Program::Call);
+    let moving = hooks.iter().filter(|hook| hook.program.moves_bytes());
     let named = moving.flat_map(|hook| {
         hook.serves.iter().map(|name| Function {
             name: name.clone(),
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::discover::Discovery;
     use crate::object::FileOffset;
-    use crate::plan::ObjectId;
+    use crate::plan::{ObjectId, Program};
     use crate::probe::Probe;
     use crate::rootfs::ways;
     use crate::sink::Colour;
@@ -218,6 +218,7 @@ mod tests {
             offset: FileOffset(16),
             arguments: 0,
             callers: Vec::new(),
+            reading: None,
         }
     }
 

@@ -1,8 +1,11 @@
-//! TLS libraries with a C ABI: which functions of an object carry plaintext, as hooks.
+//! TLS: which functions of an object carry plaintext, as hooks.
+//!
+//! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`).
 //!
 //! Owns the table of libraries, the choice between public functions and a cheaper internal one, and
 //! what implementation and version an object is. It never reads a file except through its [`Object`].
 
+mod go;
 mod internal;
 mod libraries;
 #[cfg(test)]
@@ -39,21 +42,29 @@ pub fn hooks(object: &Object) -> Result<Found, Nothing> {
     for row in &rows {
         add_row(object, row, &mut found);
     }
-    // Where several are linked into one file, the first stands for it.
-    let row = rows.first().ok_or(Nothing::Ssl)?;
+    let go = go::add(object, &mut found);
     found.hooks.sort_by_key(|hook| hook.offset);
+    // Where several are linked into one file, the first stands for it.
+    found.library = match (rows.first(), go) {
+        (Some(row), _) => facts(object, row),
+        (None, Some(go)) => go,
+        (None, None) => return Err(Nothing::Ssl),
+    };
+    Ok(found)
+}
+
+fn facts(object: &Object, row: &Row) -> Facts {
     let (implementation, version) = version::find_of(object, row).map_or_else(
         || (version::guess(object, row), None),
         |version::Version { implementation, version }| (Some(implementation), version),
     );
     let beside = |prefix: &str| object.needed().iter().find(|name| name.starts_with(prefix)).cloned();
-    found.library = Facts {
+    Facts {
         version_in: if version.is_none() { row.version_in.and_then(beside) } else { None },
         name: object.soname().map(str::to_owned),
         implementation: implementation.map(str::to_owned),
         version,
-    };
-    Ok(found)
+    }
 }
 
 fn add_row(object: &Object, row: &Row, found: &mut Found) {
@@ -94,6 +105,7 @@ fn shared_hook(shared: &Shared) -> Hook {
         offset: shared.offset,
         arguments: shared.forwarder.shape().pack(),
         callers: shared.callers.clone(),
+        reading: None,
     }
 }
 
@@ -112,6 +124,7 @@ fn add_public(object: &Object, name: &'static str, program: Program, arguments: 
                 offset,
                 arguments,
                 callers: Vec::new(),
+                reading: None,
             }),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
         }

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
+use super::function::{FunctionLine, FunctionTotalLine};
 use crate::event::{
     self, Container, Direction, End, Executable, Library, Lost, Reason, SCHEMA, Ssl, Summary,
 };
@@ -26,6 +27,8 @@ pub(super) enum Line<'a> {
     ExecFailed(ExecFailedLine<'a>),
     Exit(ExitLine<'a>),
     Fork(ForkLine<'a>),
+    Function(FunctionLine<'a>),
+    FunctionTotal(FunctionTotalLine<'a>),
     Lost(LostLine),
     Summary(SummaryLine),
 }
@@ -107,7 +110,7 @@ struct NamespacePart<'a> {
 
 /// A process.
 #[derive(Serialize, JsonSchema)]
-struct ProcessPart<'a> {
+pub(super) struct ProcessPart<'a> {
     /// Id in the initial PID namespace (the host's).
     pid: u32,
     /// Id in its own PID namespace, as its container sees it; null when the process was gone.
@@ -233,7 +236,7 @@ enum SummaryType {
 /// Everything that was lost.
 #[derive(Serialize, JsonSchema)]
 struct LostPart {
-    /// The sums over the reasons that lose data (all but `connections_full`).
+    /// The sums over the reasons that lose data (all but `connections_full` and `argument_fault`).
     #[serde(flatten)]
     missing: CountPart,
     /// By reason; those without a loss are left out.
@@ -265,6 +268,10 @@ impl JsonSchema for Time {
 }
 
 impl<'a> K8sPart<'a> {
+    pub(super) fn of(container: Option<&'a Container>) -> Option<Self> {
+        container.and_then(|container| container.pod.as_deref()).map(Self::new)
+    }
+
     pub(super) fn new(pod: &'a event::Pod) -> Self {
         let event::Pod { name, namespace, uid } = pod;
         Self {
@@ -274,23 +281,29 @@ impl<'a> K8sPart<'a> {
     }
 }
 
+impl<'a> ProcessPart<'a> {
+    pub(super) fn new(origin: &'a event::Origin, thread: &'a event::Thread) -> Self {
+        let event::Process { pid, vpid, executable } = &origin.process;
+        Self {
+            pid: *pid,
+            vpid: *vpid,
+            comm: String::from_utf8_lossy(thread.name()),
+            executable: executable.as_ref(),
+        }
+    }
+}
+
 impl<'a> SslLine<'a> {
     pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
         let &Ssl { time, origin, ref thread, library, function, direction, .. } = ssl;
         let &Ssl { connection, length, captured, offset, data: _, .. } = ssl;
-        let event::Process { pid, vpid, executable } = &origin.process;
         Self {
             schema: SCHEMA,
             r#type: SslType::Ssl,
             time: Time(time),
             container: origin.container.as_deref(),
-            k8s: origin.container.as_ref().and_then(|container| container.pod.as_deref()).map(K8sPart::new),
-            process: ProcessPart {
-                pid: *pid,
-                vpid: *vpid,
-                comm: String::from_utf8_lossy(thread.name()),
-                executable: executable.as_ref(),
-            },
+            k8s: K8sPart::of(origin.container.as_deref()),
+            process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
             library,
             function,

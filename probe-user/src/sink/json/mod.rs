@@ -13,11 +13,13 @@ use crate::event::{Record, Ssl};
 use crate::plan::Plan;
 
 mod exec;
+mod function;
 mod line;
 mod string;
 mod terminal;
 
 use exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
+use function::{FunctionLine, FunctionTotalLine};
 use line::{Line, LostLine, SslLine, SummaryLine};
 
 /// The sink.
@@ -42,6 +44,10 @@ impl Sink for Json {
             Record::ExecFailed(failed) => serde_json::to_writer(&mut *buffer, &ExecFailedLine::new(failed))?,
             Record::Exit(exit) => serde_json::to_writer(&mut *buffer, &ExitLine::new(exit))?,
             Record::Fork(fork) => serde_json::to_writer(&mut *buffer, &ForkLine::new(fork))?,
+            Record::Function(call) => serde_json::to_writer(&mut *buffer, &FunctionLine::new(call))?,
+            Record::FunctionTotal(total) => {
+                serde_json::to_writer(&mut *buffer, &FunctionTotalLine::new(total))?;
+            }
             Record::Lost(lost) => serde_json::to_writer(&mut *buffer, &LostLine::new(lost))?,
             Record::Summary(summary) => serde_json::to_writer(&mut *buffer, &SummaryLine::new(summary))?,
         }

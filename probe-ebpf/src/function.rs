@@ -1,0 +1,187 @@
+//! Functions of `ctrace uprobe`: what they were called with, what they returned, how often, how long.
+//!
+//! What is read of a call is said by a [`FunctionSpec`], whose number is the low half of the cookie.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    programs::{ProbeContext, RetProbeContext},
+};
+use probe_common::{
+    CountKey, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Histogram, KIND_FUNCTION_ENTER,
+    KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER, SPEC_GO,
+    SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
+};
+
+use crate::{
+    emit::{self, Values},
+    maps::{COUNTS, FUNCTION_FRAMES, LATENCIES, NO_LATENCY, SPECS},
+    mem,
+    scope::Current,
+};
+
+/// A `call` instruction pushes the return address: at the return probe it has been popped again.
+const RETURN_ADDRESS_BYTES: u64 = 8;
+/// DWARF numbers of registers.
+const RSP: usize = 7;
+const R14: usize = 14;
+
+/// Registers of the current thread.
+type Registers = [u64; REGISTERS];
+
+/// At entry.
+#[inline(always)]
+pub fn enter(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let cookie = mem::cookie(ctx);
+    let spec = spec(cookie)?;
+    if spec.flags & SPEC_COUNT != 0 {
+        return count(site(cookie));
+    }
+    let registers = mem::register_file(ctx.regs);
+    let key = key(current, spec, cookie, &registers, registers[RSP])?;
+    let mut entered = mem::now();
+    if spec.flags & SPEC_ENTER != 0 {
+        if spec.flags & SPEC_STACK != 0 {
+            stack(ctx, current, registers[RSP]);
+        }
+        let head = Head { current, kind: KIND_FUNCTION_ENTER, cookie, key: &key, spec, entered: 0 };
+        let values = Values { list: &spec.list, count: spec.arguments, room: spec.room };
+        entered = emit::function(&values, &registers, |function| head.write(function))?;
+    }
+    if spec.flags & SPEC_RETURN != 0
+        && FUNCTION_FRAMES.insert(key, FunctionFrame { entered, cookie }, 0).is_err()
+    {
+        emit::lost(Loss::ThreadsFull, 0);
+    }
+    Some(())
+}
+
+/// At the return of a function, where the caller goes on.
+#[inline(always)]
+pub fn returned(ctx: &RetProbeContext) -> Option<()> {
+    let registers = mem::register_file(ctx.regs);
+    let stack = registers[RSP].wrapping_sub(RETURN_ADDRESS_BYTES);
+    end(mem::cookie(ctx), &registers, stack)
+}
+
+/// At an instruction of a function that returns to its caller.
+#[inline(always)]
+pub fn leave(ctx: &ProbeContext) -> Option<()> {
+    let registers = mem::register_file(ctx.regs);
+    end(mem::cookie(ctx), &registers, registers[RSP])
+}
+
+#[inline(always)]
+fn end(cookie: u64, registers: &Registers, stack: u64) -> Option<()> {
+    let current = Current::any();
+    let spec = spec(cookie)?;
+    let key = key(current, spec, cookie, registers, stack)?;
+    let FunctionFrame { entered, cookie } = mem::copied(FUNCTION_FRAMES.get_ptr(key)?);
+    // Who removes it reports it: a place that was probed twice is hit twice.
+    FUNCTION_FRAMES.remove(key).ok()?;
+    if spec.flags & SPEC_LATENCY != 0 {
+        return latency(site(cookie), mem::now().saturating_sub(entered));
+    }
+    let head = Head { current, kind: KIND_FUNCTION_RETURN, cookie, key: &key, spec, entered };
+    let values = Values { list: core::slice::from_ref(&spec.returned), count: 1, room: spec.returned_room };
+    emit::function(&values, registers, |function| head.write(function))?;
+    Some(())
+}
+
+#[inline(always)]
+fn spec(cookie: u64) -> Option<&'static FunctionSpec> {
+    SPECS.get_ptr(arguments(cookie)).map(mem::value)
+}
+
+/// What tells a call from others: its thread and its place on the stack. In Go its goroutine, which may go on on
+/// another thread, and the distance from the end of the stack, because stacks are moved when they grow.
+#[inline(always)]
+fn key(
+    current: Current,
+    spec: &FunctionSpec,
+    cookie: u64,
+    registers: &Registers,
+    stack: u64,
+) -> Option<FrameKey> {
+    if spec.flags & SPEC_GO == 0 {
+        return Some(FrameKey { owner: current.id, frame: stack, pid: current.pid(), site: site(cookie) });
+    }
+    let goroutine = registers[R14];
+    // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each function, which
+    // compares the stack pointer with what follows them.
+    let end = mem::user(goroutine.wrapping_add(8))?;
+    Some(FrameKey { owner: goroutine, frame: end.wrapping_sub(stack), pid: current.pid(), site: 0 })
+}
+
+/// What the record of a call begins with.
+struct Head<'a> {
+    current: Current,
+    kind: u32,
+    cookie: u64,
+    key: &'a FrameKey,
+    spec: &'a FunctionSpec,
+    /// 0: now.
+    entered: u64,
+}
+
+impl Head<'_> {
+    #[inline(always)]
+    fn write(&self, function: &mut Function) {
+        function.header = emit::header(self.kind, self.current);
+        function.frame = self.key.frame;
+        function.goroutine = if self.spec.flags & SPEC_GO == 0 { 0 } else { self.key.owner };
+        function.entered = if self.entered == 0 { function.header.time } else { self.entered };
+        function.site = site(self.cookie);
+    }
+}
+
+/// Emits where the call came from.
+#[inline(always)]
+fn stack(ctx: &ProbeContext, current: Current, stack: u64) {
+    emit::stack(|record: &mut FunctionStack| {
+        record.header = emit::header(KIND_FUNCTION_STACK, current);
+        record.caller = mem::user(stack).unwrap_or(0);
+        record.reserved = 0;
+        record.count = mem::user_stack(ctx, &mut record.frames).unwrap_or(0);
+    });
+}
+
+/// Counts a call.
+#[inline(always)]
+fn count(site: u32) -> Option<()> {
+    let key = CountKey { cgroup: mem::cgroup(), site, reserved: 0 };
+    let number = match COUNTS.get_ptr_mut(key) {
+        Some(number) => number,
+        None => {
+            // Another thread may have been faster.
+            COUNTS.insert(key, 0, BPF_NOEXIST.into()).ok();
+            COUNTS.get_ptr_mut(key).or_else(full)?
+        }
+    };
+    mem::add(number, 1);
+    Some(())
+}
+
+/// Counts the time that a call took.
+#[inline(always)]
+fn latency(site: u32, nanoseconds: u64) -> Option<()> {
+    let key = CountKey { cgroup: mem::cgroup(), site, reserved: 0 };
+    let histogram: *mut Histogram = match LATENCIES.get_ptr_mut(key) {
+        Some(histogram) => histogram,
+        None => {
+            LATENCIES.insert(key, mem::value(NO_LATENCY.get_ptr(0)?), BPF_NOEXIST.into()).ok();
+            LATENCIES.get_ptr_mut(key).or_else(full)?
+        }
+    };
+    let histogram = mem::own(histogram);
+    mem::add(&raw mut histogram.total, nanoseconds);
+    let bucket = histogram.buckets.get_mut(mem::opaque(bucket(nanoseconds)))?;
+    mem::add(bucket, 1);
+    Some(())
+}
+
+#[inline(always)]
+fn full<T>() -> Option<T> {
+    emit::lost(Loss::CountsFull, 0);
+    None
+}

@@ -1,0 +1,68 @@
+//! Go's functions that move bytes. They have their arguments in registers of their own, and what joins a return to its
+//! entry is the goroutine, which may go on on another thread and another stack.
+
+use aya_ebpf::programs::ProbeContext;
+
+use crate::{
+    call, emit,
+    maps::{Frame, GO_CALLS, GoCall},
+    mem,
+    scope::Current,
+};
+use aya_ebpf::bindings::pt_regs;
+use probe_common::Loss;
+
+/// At the entry of `func (c *Conn) Read(b []byte) (n int, err error)` or `Write`: the receiver is in RAX, the address of
+/// the bytes in RBX (Go's internal ABI, from 1.17 on).
+#[inline(always)]
+pub fn enter(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let regs = mem::registers(ctx.regs);
+    let frame =
+        Frame { stack: regs.rsp, cookie: mem::cookie(ctx), handle: regs.rax, buffer: regs.rbx, length: 0 };
+    if GO_CALLS.insert(key(current, regs)?, frame, 0).is_err() {
+        emit::lost(Loss::ThreadsFull, 0);
+    }
+    Some(())
+}
+
+/// At a `ret` of such a function: `n` is in RAX.
+#[inline(always)]
+pub fn leave(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::any();
+    let regs = mem::registers(ctx.regs);
+    let key = key(current, regs)?;
+    let frame = mem::copied(GO_CALLS.get_ptr(key)?);
+    // Who removes it reports it: a place that was probed twice is hit twice.
+    GO_CALLS.remove(key).ok()?;
+    let transferred = regs.rax as i64;
+    if transferred <= 0 {
+        return None;
+    }
+    let caller = mem::user(regs.rsp).unwrap_or(0);
+    call::report(current, &frame, call::program(current), transferred as u64, caller);
+    Some(())
+}
+
+/// At the entry of a method of a connection that begins.
+#[inline(always)]
+pub fn open(ctx: &ProbeContext) -> Option<()> {
+    call::begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
+}
+
+/// At the entry of a method of a connection that ends.
+#[inline(always)]
+pub fn close(ctx: &ProbeContext) -> Option<()> {
+    call::end(Current::in_scope()?, mem::registers(ctx.regs).rax)
+}
+
+/// What tells a call from others: its goroutine (in R14), and its distance from the end of the stack, which stays when a
+/// stack is moved because it has to grow.
+#[inline(always)]
+fn key(current: Current, regs: &pt_regs) -> Option<GoCall> {
+    let goroutine = regs.r14;
+    // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each function, which
+    // compares the stack pointer with what follows them.
+    let end = mem::user(goroutine.wrapping_add(8))?;
+    Some(GoCall { goroutine, depth: end.wrapping_sub(regs.rsp), pid: current.pid().into() })
+}

@@ -1,0 +1,102 @@
+//! `ctrace uprobe`.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use super::trace::TraceArgs;
+use super::{Action, Cli, Trace, target, value};
+use crate::probe::Probe;
+use crate::probe::uprobe::{MAX_BYTES, Mode, Pattern, Stacks, Uprobe, UsdtPattern};
+use crate::sink::Payload;
+
+const PATTERNS: &str = "\
+A pattern is OBJECT:FUNCTION[+OFFSET][(TYPES)][ -> TYPE], or OBJECT:0xADDRESS (as in the file, before it is loaded).
+OBJECT is a soname, a file name, or a path in the container if it has a slash; without it, the executable. FUNCTION is
+a symbol as in the file or demangled, with or without its parameters. * and ? match in both. TYPES say what is read of
+the arguments: int, uint (of C: 32 bits), int8 to int64, uint8 to uint64, long, ulong, hex, ptr, str, bool, bytes(N),
+bytes(#n) (as many as the n-th argument says), bytes (a slice of Go), _ (not read). The type after -> is that of what is
+returned (_: only when). Of a name of C++ that ends with parentheses, the last pair is taken for types if it can be.";
+
+const EXAMPLES: &str = "\
+Examples:
+  ctrace uprobe --container web 'libc.so.6:getaddrinfo(str) -> int'
+  ctrace uprobe --pid 2543 ':main.handle*'                    functions of the executable
+  ctrace uprobe --container web --list 'libpq.so.5:PQ*'       what there is, and where
+  ctrace uprobe --container db --count 'libc.so.6:*lloc'      how often, by function and container
+  ctrace uprobe --container web --latency --interval 10s 'libpq.so.5:PQexec'
+  ctrace uprobe --pid 2543 'libc.so.6:write(int, bytes(#3), ulong) -> long' -o json
+  ctrace uprobe --container py --usdt 'python:function__entry(str, str, int)'
+
+Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = format!("{PATTERNS}\n\n{}\n\n{EXAMPLES}", target::MEANING),
+    override_usage = "ctrace uprobe [OPTIONS] <WHAT TO TRACE>... <FUNCTION>...\n       ctrace uprobe [OPTIONS] <FUNCTION>... -- <COMMAND>..."
+)]
+pub(super) struct UprobeArgs {
+    /// Functions: OBJECT:FUNCTION(TYPES) -> TYPE
+    #[arg(value_name = "FUNCTION", value_parser = Pattern::parse, required_unless_present = "usdt")]
+    functions: Vec<Pattern>,
+    /// USDT probes that programs have compiled in; the types of their arguments as for functions
+    #[arg(long, value_name = "PROVIDER:NAME[(TYPES)]", value_parser = UsdtPattern::parse)]
+    usdt: Vec<UsdtPattern>,
+    #[command(flatten)]
+    common: TraceArgs,
+    /// Print which functions match, and where they are; attach nothing
+    #[arg(long, conflicts_with_all = ["counting", "latency", "dry_run"])]
+    list: bool,
+    /// Count calls by function and container, in the kernel; print the numbers at the end
+    #[arg(long = "count", id = "counting", conflicts_with_all = ["latency", "ret_only", "stack"])]
+    counting: bool,
+    /// Measure from entry to return, in the kernel; print a histogram per function and container at the end
+    #[arg(long, conflicts_with_all = ["ret_only", "stack", "usdt"])]
+    latency: bool,
+    /// With --count or --latency: print also each time that this has passed, what came since
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    interval: Option<Duration>,
+    /// Show only returns: what and when, without the arguments
+    #[arg(long, conflicts_with_all = ["stack", "usdt"])]
+    ret_only: bool,
+    /// Show where calls come from, by frame pointers
+    #[arg(long)]
+    stack: bool,
+    /// Capture N bytes of each text, and of bytes whose number an argument says, up to 4096
+    #[arg(long, help_heading = "Limits", value_name = "N", default_value = "256",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BYTES)))]
+    max_bytes: u32,
+    /// Probe N functions at the most
+    #[arg(long, help_heading = "Limits", value_name = "N", default_value = "1000",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_probes: u32,
+}
+
+impl UprobeArgs {
+    /// What they mean.
+    pub(super) fn trace(self) -> Trace {
+        let mode = match (self.counting, self.latency, self.ret_only) {
+            (true, _, _) => Mode::Count,
+            (_, true, _) => Mode::Latency,
+            (_, _, true) => Mode::ReturnsOnly,
+            _ => Mode::Calls,
+        };
+        if self.interval.is_some() && !matches!(mode, Mode::Count | Mode::Latency) {
+            let what = "--interval is for --count and --latency: everything else is told at once";
+            Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
+        }
+        let uprobe = Uprobe {
+            patterns: self.functions,
+            usdt: self.usdt,
+            mode,
+            stacks: if self.stack { Stacks::Captured } else { Stacks::Left },
+            max_bytes: self.max_bytes,
+            max_probes: usize::try_from(self.max_probes).unwrap_or(usize::MAX),
+        };
+        let trace = self.common.trace(Probe::Uprobe(uprobe), Payload::Auto, self.max_bytes);
+        let action = if self.list { Action::List } else { trace.action };
+        Trace { interval: self.interval, action, ..trace }
+    }
+}

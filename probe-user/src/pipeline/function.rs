@@ -1,0 +1,274 @@
+//! Entries and returns of functions → calls.
+//!
+//! Owns the calls that have not returned. Entry and return are records of their own, joined by thread and place on the
+//! stack (in Go: goroutine), so that recursion, nesting and longjmp join right. It never holds more than its bound.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use probe_common::{Function, Header, SPEC_ENTER};
+
+use super::Clock;
+use crate::decode::{FunctionRecord, Stack};
+use crate::event::{
+    Argument, CallEnd, Extent, FunctionCall, Library, Origin, Plaintext, Record, StackFrame, Thread, Value,
+};
+use crate::probe::uprobe::{Reading, Shown, Type};
+use crate::sink::Sink;
+
+/// Calls that wait for their return, at the most: as many as the kernel follows.
+const WAITING: usize = probe_common::FUNCTION_FRAMES as usize;
+
+/// What is known of a probed function.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) object: Arc<Library>,
+    pub(super) function: Arc<str>,
+    pub(super) reading: Arc<Reading>,
+}
+
+/// What tells a call from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    pid: u32,
+    /// The thread, or in Go the goroutine.
+    owner: u64,
+    frame: u64,
+    site: u32,
+}
+
+impl Key {
+    fn of(head: &Function) -> Self {
+        let Header { pid, tid, .. } = head.header;
+        let owner = if head.goroutine == 0 { tid.into() } else { head.goroutine };
+        Self { pid, owner, frame: head.frame, site: head.site }
+    }
+}
+
+/// A call that has begun.
+#[derive(Debug)]
+struct Waiting {
+    place: Place,
+    origin: Arc<Origin>,
+    head: Function,
+    slots: Kept,
+    stack: Option<Vec<StackFrame>>,
+    /// Larger for calls that began later.
+    age: u64,
+}
+
+/// Captured bytes; its `Debug` prints only their number.
+struct Kept(Box<[u8]>);
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Plaintext(&self.0).fmt(f)
+    }
+}
+
+/// What turns addresses into names.
+pub trait Symbols: std::fmt::Debug {
+    /// The places of a stack of a process.
+    fn resolve(&mut self, pid: u32, addresses: &[u64]) -> Vec<StackFrame>;
+}
+
+/// The calls that wait, and the totals of those that were reported.
+#[derive(Debug, Default)]
+pub(super) struct Functions {
+    waiting: HashMap<Key, Waiting>,
+    began: u64,
+    /// The stacks of calls whose record comes next, by thread.
+    stacks: HashMap<(u32, u32), Vec<StackFrame>>,
+    /// Calls reported.
+    pub(super) calls: u64,
+    /// Captured bytes reported.
+    pub(super) bytes: u64,
+    /// Of the calls, those of which an argument was cut.
+    pub(super) truncated: u64,
+}
+
+/// Where calls are reported to.
+pub(super) struct Out<'a> {
+    pub(super) clock: Clock,
+    pub(super) sink: &'a mut dyn Sink,
+    /// No more calls than this.
+    pub(super) count: Option<u64>,
+}
+
+impl Functions {
+    /// Keeps a stack for the record that comes next from its thread.
+    pub(super) fn stack(&mut self, stack: Stack<'_>, symbols: Option<&mut (dyn Symbols + Send + '_)>) {
+        let Header { pid, tid, .. } = stack.head.header;
+        let mut addresses = stack.frames.to_vec();
+        // Frame pointers lead from an entry to the caller's caller: the caller has not been left behind yet.
+        if stack.head.caller != 0 && addresses.get(1) != Some(&stack.head.caller) && !addresses.is_empty() {
+            addresses.insert(1, stack.head.caller);
+        }
+        let frames = match symbols {
+            Some(symbols) => symbols.resolve(pid, &addresses),
+            None => addresses
+                .into_iter()
+                .map(|address| StackFrame { address, object: None, function: None })
+                .collect(),
+        };
+        self.stacks.insert((pid, tid), frames);
+    }
+
+    /// A call has begun.
+    pub(super) fn enter(
+        &mut self,
+        record: FunctionRecord<'_>,
+        place: &Place,
+        origin: Arc<Origin>,
+        out: &mut Out<'_>,
+    ) -> io::Result<()> {
+        let stack = self.stacks.remove(&(record.head.header.pid, record.head.header.tid));
+        if place.reading.returned.is_none() {
+            let stack = stack.as_deref();
+            return self.report(record, place, &origin, stack, CallEnd::NotAsked, out);
+        }
+        self.began += 1;
+        let waiting = Waiting {
+            place: place.clone(),
+            origin,
+            head: *record.head,
+            slots: Kept(record.slots().0.into()),
+            stack,
+            age: self.began,
+        };
+        if let Some(left) = self.waiting.insert(Key::of(record.head), waiting) {
+            self.never(&left, out)?;
+        }
+        if self.waiting.len() > WAITING { self.make_room(out) } else { Ok(()) }
+    }
+
+    /// A call has returned.
+    pub(super) fn leave(
+        &mut self,
+        record: FunctionRecord<'_>,
+        place: &Place,
+        origin: Arc<Origin>,
+        out: &mut Out<'_>,
+    ) -> io::Result<()> {
+        let value = place.reading.returned.filter(|shown| shown.kind != Type::Skip);
+        let mut captures = 0;
+        let value = value.map(|shown| argument(&record, 0, shown, &mut captures));
+        let duration = record.head.header.time.saturating_sub(record.head.entered);
+        let end = CallEnd::Returned { value, duration };
+        if place.reading.spec.flags & SPEC_ENTER == 0 {
+            return self.report(record, place, &origin, None, end, out);
+        }
+        let key = Key::of(record.head);
+        // One that does not wait was reported when there was no room, or its beginning was lost.
+        if self.waiting.get(&key).is_none_or(|waiting| waiting.head.entered != record.head.entered) {
+            return Ok(());
+        }
+        let Some(waiting) = self.waiting.remove(&key) else { return Ok(()) };
+        let began = FunctionRecord::kept(&waiting.head, &waiting.slots.0);
+        self.report(began, &waiting.place, &waiting.origin, waiting.stack.as_deref(), end, out)
+    }
+
+    /// A process has ended, or is another program now: its calls do not return.
+    pub(super) fn end_process(&mut self, pid: u32, out: &mut Out<'_>) -> io::Result<()> {
+        self.stacks.retain(|(of, _), _| *of != pid);
+        self.end(|key| key.pid == pid, out)
+    }
+
+    /// The trace has ended.
+    pub(super) fn end_all(&mut self, out: &mut Out<'_>) -> io::Result<()> {
+        self.end(|_| true, out)
+    }
+
+    fn end(&mut self, of: impl Fn(&Key) -> bool, out: &mut Out<'_>) -> io::Result<()> {
+        let mut ended: Vec<Waiting> =
+            self.waiting.extract_if(|key, _| of(key)).map(|(_, call)| call).collect();
+        ended.sort_by_key(|call| call.age);
+        ended.iter().try_for_each(|call| self.never(call, out))
+    }
+
+    /// Reports the older half.
+    fn make_room(&mut self, out: &mut Out<'_>) -> io::Result<()> {
+        let limit = self.began.saturating_sub(WAITING as u64 / 2);
+        let mut old: Vec<Waiting> =
+            self.waiting.extract_if(|_, call| call.age < limit).map(|(_, call)| call).collect();
+        old.sort_by_key(|call| call.age);
+        old.iter().try_for_each(|call| self.never(call, out))
+    }
+
+    fn never(&mut self, call: &Waiting, out: &mut Out<'_>) -> io::Result<()> {
+        let record = FunctionRecord::kept(&call.head, &call.slots.0);
+        self.report(record, &call.place, &call.origin, call.stack.as_deref(), CallEnd::Never, out)
+    }
+
+    fn report(
+        &mut self,
+        record: FunctionRecord<'_>,
+        place: &Place,
+        origin: &Origin,
+        stack: Option<&[StackFrame]>,
+        end: CallEnd<'_>,
+        out: &mut Out<'_>,
+    ) -> io::Result<()> {
+        if out.count.is_some_and(|count| self.calls >= count) {
+            return Ok(());
+        }
+        let Header { tid, comm, .. } = record.head.header;
+        let mut captures = 0;
+        let read = |(index, shown): (usize, &Shown)| argument(&record, index, *shown, &mut captures);
+        let entered = place.reading.spec.flags & SPEC_ENTER != 0;
+        let arguments: Option<Vec<_>> =
+            entered.then(|| place.reading.arguments.iter().enumerate().map(read).collect());
+        self.calls += 1;
+        let returned = match &end {
+            CallEnd::Returned { value: Some(value), .. } => Some(value),
+            _ => None,
+        };
+        let mut cut = false;
+        for argument in arguments.iter().flatten().chain(returned) {
+            if let Value::Text(Plaintext(data), extent) | Value::Bytes(Plaintext(data), extent) =
+                argument.value
+            {
+                self.bytes = self.bytes.saturating_add(data.len() as u64);
+                cut |= extent == Extent::Beginning;
+            }
+        }
+        self.truncated += u64::from(cut);
+        let call = FunctionCall {
+            time: out.clock.timestamp(record.head.entered),
+            origin,
+            thread: Thread { id: tid, comm },
+            goroutine: Some(record.head.goroutine).filter(|goroutine| *goroutine != 0),
+            object: &place.object,
+            function: &place.function,
+            arguments,
+            end,
+            stack: stack.map(<[StackFrame]>::to_vec),
+        };
+        out.sink.write(&Record::Function(call))
+    }
+}
+
+/// Argument `index` of those that were read; `captures` of them have captured bytes so far.
+fn argument<'a>(
+    record: &FunctionRecord<'a>,
+    index: usize,
+    shown: Shown,
+    captures: &mut usize,
+) -> Argument<'a> {
+    let number = *captures;
+    *captures += usize::from(matches!(shown.kind, Type::Str | Type::Bytes(_)));
+    let raw = record.head.values.get(index).copied().unwrap_or(0);
+    let extent = if record.is_cut(index) { Extent::Beginning } else { Extent::Whole };
+    let captured = || record.captured(index, number);
+    let value = match shown.kind {
+        _ if record.is_faulty(index) => Value::Unreadable,
+        Type::Int(_) => Value::Signed(raw.cast_signed()),
+        Type::Uint(_) => Value::Unsigned(raw),
+        Type::Hex | Type::Ptr | Type::Skip => Value::Hex(raw),
+        Type::Bool => Value::Bool(raw != 0),
+        Type::Str => captured().map_or(Value::Unreadable, |data| Value::Text(data, extent)),
+        Type::Bytes(_) => captured().map_or(Value::Unreadable, |data| Value::Bytes(data, extent)),
+    };
+    Argument { index: shown.index, kind: shown.kind.to_string(), value }
+}

@@ -1,0 +1,389 @@
+//! What a user writes to name functions: text → [`Pattern`]. Pure.
+//!
+//! `OBJECT:SYMBOL[+OFFSET][(TYPES)][ -> TYPE]`, `:SYMBOL` for the executable, `OBJECT:0xADDRESS`. Names of C++ have
+//! parentheses themselves: the last pair is the types if it can be read as types, else a part of the name.
+
+use std::fmt;
+
+use probe_common::FUNCTION_VALUES;
+
+use super::glob::Glob;
+use super::types::{Length, TYPES, Type};
+
+/// Arguments that a pattern has at the most, skipped ones among them: the operands of a USDT note.
+const MAX_TYPES: usize = 12;
+
+/// Which functions, and what to read of their calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// As it was written.
+    pub text: String,
+    /// In which objects.
+    pub object: ObjectName,
+    /// Where in them.
+    pub place: Place,
+    /// Types of its arguments; none were given: empty.
+    pub arguments: Vec<Type>,
+    /// Type of what it returns, if its return is wanted.
+    pub returned: Option<Type>,
+}
+
+/// Which objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectName {
+    /// Executables.
+    Executable,
+    /// By soname or file name, or by path if it has a slash.
+    Named(Glob),
+}
+
+/// Where in an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Functions with this name, so many bytes after their entry.
+    Symbol(Glob, u64),
+    /// An address as in the file.
+    Address(u64),
+}
+
+/// USDT probes: which, and how to show their arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsdtPattern {
+    /// As it was written.
+    pub text: String,
+    /// Who provides it.
+    pub provider: Glob,
+    /// Its name.
+    pub name: Glob,
+    /// Types of its arguments; none were given: as the note says.
+    pub arguments: Vec<Type>,
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("at character {}: {what}", .at + 1)]
+pub struct PatternError {
+    /// Index of the character.
+    pub at: usize,
+    /// What is wrong there.
+    pub what: String,
+}
+
+/// A part of what was written, and where it begins.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Part<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }.trim()
+    }
+
+    fn trim(self) -> Self {
+        let without = self.text.trim_start();
+        let before = self.text.get(..self.text.len() - without.len()).unwrap_or_default();
+        Self { text: without.trim_end(), at: self.at + before.chars().count() }
+    }
+
+    /// Before and after a byte of it, each trimmed; `length` bytes are left out.
+    fn split(self, at: usize, length: usize) -> (Self, Self) {
+        let (before, rest) = self.text.split_at_checked(at).unwrap_or((self.text, ""));
+        let after = rest.get(length..).unwrap_or_default();
+        let skipped = self.text.len() - after.len();
+        let begin = self.text.get(..skipped).unwrap_or_default().chars().count();
+        (Self { text: before, at: self.at }.trim(), Self { text: after, at: self.at + begin }.trim())
+    }
+
+    fn error(self, what: impl Into<String>) -> PatternError {
+        PatternError { at: self.at, what: what.into() }
+    }
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let whole = Part::new(text);
+        let (object, rest) = object(whole)?;
+        let (rest, returned) = returned(rest)?;
+        let (name, arguments) = arguments(rest)?;
+        let place = place(name)?;
+        if returned.is_some() && matches!(place, Place::Symbol(_, 1..)) {
+            return Err(name.error(
+                "where a function returns to is known only at its beginning: leave out +OFFSET or ->",
+            ));
+        }
+        Ok(Self { text: whole.text.to_owned(), object, place, arguments, returned })
+    }
+}
+
+impl UsdtPattern {
+    /// Reads `PROVIDER:NAME[(TYPES)]`.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let whole = Part::new(text);
+        let Some(colon) = whole.text.find(':') else {
+            return Err(whole.error("a USDT probe is PROVIDER:NAME, such as python:function__entry"));
+        };
+        let (provider, rest) = whole.split(colon, 1);
+        let (name, arguments) = arguments(rest)?;
+        if provider.text.is_empty() || name.text.is_empty() {
+            return Err(whole.error("a USDT probe is PROVIDER:NAME, and neither can be empty (* is any)"));
+        }
+        let text = whole.text.to_owned();
+        Ok(Self { text, provider: Glob::new(provider.text), name: Glob::new(name.text), arguments })
+    }
+}
+
+fn object(whole: Part<'_>) -> Result<(ObjectName, Part<'_>), PatternError> {
+    let Some(colon) = whole.text.find(':') else {
+        let example = if whole.text.is_empty() { "main" } else { whole.text };
+        return Err(whole.error(format!(
+            "which object? `:{example}` is in the executable, `libc.so.6:{example}` in a library"
+        )));
+    };
+    let (name, rest) = whole.split(colon, 1);
+    if name.text.is_empty() {
+        return Ok((ObjectName::Executable, rest));
+    }
+    if rest.text.starts_with(':') {
+        return Err(whole.error(format!(
+            "which object? `:{}` is in the executable, `libx.so:{}` in a library",
+            whole.text, whole.text
+        )));
+    }
+    Ok((ObjectName::Named(Glob::new(name.text)), rest))
+}
+
+/// Takes `-> TYPE` from the end.
+fn returned(rest: Part<'_>) -> Result<(Part<'_>, Option<Type>), PatternError> {
+    let Some(arrow) = rest.text.rfind("->") else { return Ok((rest, None)) };
+    let (before, after) = rest.split(arrow, 2);
+    if before.text.ends_with("operator") {
+        return Ok((rest, None));
+    }
+    match Type::parse(after.text) {
+        Ok(Type::Bytes(Length::Argument(_) | Length::Own)) => {
+            Err(after.error("how many bytes? What is returned can only be bytes(N)"))
+        }
+        Ok(kind) => Ok((before, Some(kind))),
+        Err(what) => Err(after.error(what)),
+    }
+}
+
+/// Takes `(TYPES)` from the end.
+fn arguments(rest: Part<'_>) -> Result<(Part<'_>, Vec<Type>), PatternError> {
+    let Some(open) = last_group(rest.text) else { return Ok((rest, Vec::new())) };
+    let (name, group) = rest.split(open, 1);
+    let inside = Part { text: group.text.strip_suffix(')').unwrap_or(group.text), at: group.at };
+    if inside.text.trim().is_empty() && name.text.ends_with("operator") {
+        return Ok((rest, Vec::new()));
+    }
+    match types(inside) {
+        Ok(types) => Ok((name, types)),
+        Err(_) if is_of_cpp(name.text, inside.text) => Ok((rest, Vec::new())),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the parenthesis opens that closes at the end.
+fn last_group(text: &str) -> Option<usize> {
+    if !text.ends_with(')') {
+        return None;
+    }
+    let mut depth = 0_usize;
+    for (at, character) in text.char_indices().rev() {
+        match character {
+            ')' => depth += 1,
+            '(' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether what is no list of types may be the parameters in a name of C++.
+fn is_of_cpp(name: &str, inside: &str) -> bool {
+    name.contains("::") || inside.contains(['*', '&', '<', ' ', ':'])
+}
+
+fn types(inside: Part<'_>) -> Result<Vec<Type>, PatternError> {
+    let mut types = Vec::new();
+    let mut rest = inside.trim();
+    let mut more = !rest.text.is_empty();
+    while more {
+        let comma = rest.text.find(',');
+        more = comma.is_some();
+        let (one, after) = rest.split(comma.unwrap_or(rest.text.len()), 1);
+        types.push((one, Type::parse(one.text).map_err(|what| one.error(what))?));
+        rest = after;
+    }
+    if types.len() > MAX_TYPES {
+        return Err(inside.error(format!("more than {MAX_TYPES} arguments")));
+    }
+    if types.iter().filter(|(_, kind)| *kind != Type::Skip).count() > FUNCTION_VALUES {
+        return Err(inside.error(format!(
+            "more than {FUNCTION_VALUES} arguments are to be read; _ is for one that is not"
+        )));
+    }
+    for (part, kind) in &types {
+        if let Type::Bytes(Length::Argument(number)) = kind
+            && !matches!(types.get(*number), Some((_, Type::Int(_) | Type::Uint(_) | Type::Hex | Type::Skip)))
+        {
+            return Err(part.error(format!("argument {} is not there, or is no number", number + 1)));
+        }
+    }
+    Ok(types.into_iter().map(|(_, kind)| kind).collect())
+}
+
+fn place(name: Part<'_>) -> Result<Place, PatternError> {
+    if name.text.is_empty() {
+        return Err(name.error("which function? A name, a name with * and ?, or an address such as 0x1234"));
+    }
+    if name.text.starts_with("0x") {
+        return number(name.text)
+            .map(Place::Address)
+            .ok_or_else(|| name.error(format!("`{}` is no address", name.text)));
+    }
+    if let Some(plus) = name.text.rfind('+') {
+        let (symbol, offset) = name.split(plus, 1);
+        if let Some(offset) = number(offset.text).filter(|_| !symbol.text.is_empty()) {
+            return Ok(Place::Symbol(Glob::new(symbol.text), offset));
+        }
+        // `operator+` is a name.
+        if !name.text.contains("operator") {
+            return Err(offset.error(format!("`{}` is no offset: 0x1f or 31", offset.text)));
+        }
+    }
+    if let Some(at) = name.text.find("->").filter(|_| !name.text.contains("operator")) {
+        return Err(name.split(at, 0).1.error(format!("one type follows ->; {TYPES}")));
+    }
+    Ok(Place::Symbol(Glob::new(name.text), 0))
+}
+
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Executable => f.write_str("the executable"),
+            Self::Named(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    fn shown(pattern: &Pattern) -> String {
+        let place = match &pattern.place {
+            Place::Symbol(name, 0) => name.to_string(),
+            Place::Symbol(name, offset) => format!("{name} + {offset}"),
+            Place::Address(address) => format!("{address:#x}"),
+        };
+        let arguments: Vec<String> = pattern.arguments.iter().map(ToString::to_string).collect();
+        let returned = pattern.returned.map_or(String::new(), |kind| format!(" -> {kind}"));
+        format!("{} | {place} | {}{returned}", pattern.object, arguments.join(", "))
+    }
+
+    #[test]
+    fn patterns_are_read() {
+        for (text, expected) in [
+            ("libc.so.6:getaddrinfo(str) -> int", "libc.so.6 | getaddrinfo | str -> int"),
+            (" libc.so.6 : getaddrinfo ( str ,  _ ) ->int ", "libc.so.6 | getaddrinfo | str, _ -> int"),
+            (":main.handle*", "the executable | main.handle* | "),
+            (":main.(*Server).handle", "the executable | main.(*Server).handle | "),
+            (":main.(*Server).handle(ptr, str)", "the executable | main.(*Server).handle | ptr, str"),
+            ("/usr/lib/*/libpq.so.5:PQexec(_, str)", "/usr/lib/*/libpq.so.5 | PQexec | _, str"),
+            ("libc.so.6:0x1f3a0", "libc.so.6 | 0x1f3a0 | "),
+            (":f+0x1f(int)", "the executable | f + 31 | int"),
+            (":f+12", "the executable | f + 12 | "),
+            (":write(int, bytes(#3), ulong)", "the executable | write | int, bytes(#3), long"),
+            (":f()", "the executable | f | "),
+            (":f -> _", "the executable | f |  -> _"),
+            (":ns::Box<int>::get(int) -> hex", "the executable | ns::Box<int>::get | int -> hex"),
+            (":ns::f(char const*)", "the executable | ns::f(char const*) | "),
+            (":f(char const*)(str)", "the executable | f(char const*) | str"),
+            (":ns::f(Other)", "the executable | ns::f(Other) | "),
+            (":Set::operator()(ptr)", "the executable | Set::operator() | ptr"),
+            (":Set::operator()", "the executable | Set::operator() | "),
+            (":Set::operator->", "the executable | Set::operator-> | "),
+            (":Set::operator-> -> ptr", "the executable | Set::operator-> |  -> ptr"),
+            (":Set::operator+", "the executable | Set::operator+ | "),
+            ("lib*.so*:*", "lib*.so* | * | "),
+        ] {
+            let got = Pattern::parse(text).map(|pattern| shown(&pattern));
+            assert_eq!(got, Ok(expected.replace("long", "ulong").replace("uulong", "ulong")), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_say_where() {
+        for (text, at, what) in [
+            ("getaddrinfo", 1, "which object?"),
+            ("", 1, "which object?"),
+            ("ns::f", 1, "which object?"),
+            (":", 2, "which function?"),
+            (":f(string)", 4, "`string` is no type"),
+            (":größe(str, strin)", 13, "`strin` is no type"),
+            (":f(int, bytes)", 0, ""),
+            (":f(bytes(#2))", 4, "argument 2"),
+            (":f(bytes(#2), str)", 4, "argument 2"),
+            (":f(int,)", 8, "`` is no type"),
+            (":f(int) -> thing", 12, "`thing` is no type"),
+            (":f(int) -> bytes(#1)", 12, "how many bytes?"),
+            (":f(int,int,int,int,int,int,int)", 4, "more than 6"),
+            (":f+1 -> int", 2, "where a function returns"),
+            (":f+x", 4, "`x` is no offset"),
+            (":0xzz", 2, "is no address"),
+        ] {
+            match Pattern::parse(text) {
+                Err(error) => {
+                    assert_eq!(error.at + 1, at, "{text}: {error}");
+                    assert!(error.what.starts_with(what) || error.what.contains(what), "{text}: {error}");
+                }
+                Ok(pattern) => assert_eq!(at, 0, "{text}: {pattern:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn usdt_probes_are_named() {
+        let pattern = UsdtPattern::parse("python:function__*(str, str, int)").unwrap();
+        assert!(pattern.name.matches("function__entry") && pattern.provider.matches("python"));
+        assert_eq!(pattern.arguments.len(), 3);
+        for wrong in ["", "python", ":name", "python:", "python:f(what)"] {
+            assert!(UsdtPattern::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_text_panics() {
+        let words =
+            [":", "->", "(", ")", "+", "0x", "int", "bytes(", "#", ",", " ", "ö", "operator", "f", "*"];
+        let mut state = 7_u64;
+        for _ in 0..20_000 {
+            let text: String = (0..state % 12)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    *words.get((state >> 33) as usize % words.len()).unwrap()
+                })
+                .collect();
+            let _ = (Pattern::parse(&text), UsdtPattern::parse(&text));
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        }
+    }
+}

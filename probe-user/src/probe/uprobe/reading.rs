@@ -1,0 +1,281 @@
+//! Types → what the kernel reads of a call, and how userspace shows it.
+//!
+//! Owns the calling conventions: where C and Go pass arguments in registers.
+
+use probe_common::{
+    Argument, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES, FunctionSpec, NO_REGISTER,
+    Operand, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY,
+    SPEC_RETURN, SPEC_STACK, room,
+};
+
+use super::types::{Length, MAX_BYTES, Type};
+use super::{Mode, Stacks, Uprobe};
+
+/// Bytes of a register.
+const WORD: u8 = 8;
+
+/// What is read of the calls of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// For the kernel.
+    pub spec: FunctionSpec,
+    /// The arguments that are read, in their order.
+    pub arguments: Vec<Shown>,
+    /// What is returned; none if returns are not wanted.
+    pub returned: Option<Shown>,
+}
+
+/// How a value is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Which argument, from 0.
+    pub index: usize,
+    /// Its type, with the number of its bytes.
+    pub kind: Type,
+}
+
+/// How a language passes arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Convention {
+    /// C, and what is called like it.
+    C,
+    /// Go from 1.17 on.
+    Go,
+}
+
+/// Registers by their DWARF numbers.
+#[cfg(not(target_arch = "aarch64"))]
+mod registers {
+    /// System V AMD64 ABI, section 3.2.3.
+    pub(super) const C: &[u8] = &[5, 4, 1, 2, 8, 9];
+    /// "Go internal ABI specification", amd64: rax, rbx, rcx, rdi, rsi, r8 to r11.
+    pub(super) const GO: &[u8] = &[0, 3, 2, 5, 4, 8, 9, 10, 11];
+    pub(super) const STACK: u8 = 7;
+    /// Behind the return address.
+    pub(super) const FIRST_ON_STACK: i64 = 8;
+    pub(super) const RETURNED: u8 = 0;
+}
+
+/// Registers by their DWARF numbers.
+#[cfg(target_arch = "aarch64")]
+mod registers {
+    /// AAPCS64, section 6.8.2.
+    pub(super) const C: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7];
+    /// "Go internal ABI specification", arm64: R0 to R15.
+    pub(super) const GO: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    pub(super) const STACK: u8 = 31;
+    pub(super) const FIRST_ON_STACK: i64 = 0;
+    pub(super) const RETURNED: u8 = 0;
+}
+
+/// An operand of a USDT note, and its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Where it is.
+    pub operand: Operand,
+    /// How to show it.
+    pub kind: Type,
+}
+
+impl Reading {
+    /// For a function with these types of arguments.
+    pub fn of_function(
+        uprobe: &Uprobe,
+        types: &[Type],
+        returned: Option<Type>,
+        convention: Convention,
+    ) -> Result<Self, String> {
+        let words = words(types, convention)?;
+        let length = |length: Length, own: Option<Operand>| match length {
+            Length::Fixed(number) => Ok(constant(number)),
+            Length::Own => own
+                .ok_or_else(|| "`bytes` without a length is for Go: write bytes(N) or bytes(#n)".to_owned()),
+            Length::Argument(number) => {
+                let kind = types.get(number).copied().unwrap_or(Type::Skip);
+                let place = words.get(number).and_then(|words| words.first()).copied();
+                place.map(|place| sized(place, kind, convention)).ok_or_else(|| "no such argument".to_owned())
+            }
+        };
+        let mut reading = Self::empty(uprobe, convention, returned.is_some());
+        for (index, (kind, words)) in types.iter().zip(&words).enumerate() {
+            let Some(first) = words.first().filter(|_| *kind != Type::Skip) else { continue };
+            let length = match kind {
+                Type::Bytes(of) => length(*of, words.get(1).copied())?,
+                // A string of Go has no NUL.
+                Type::Str if convention == Convention::Go => words.get(1).copied().unwrap_or_default(),
+                _ => Operand::default(),
+            };
+            let argument = argument(uprobe, *kind, sized(*first, *kind, convention), length);
+            reading.add(argument, Shown { index, kind: resolved(*kind, convention) })?;
+        }
+        if let Some(kind) = returned {
+            reading.set_returned(uprobe, kind, convention)?;
+        }
+        reading.make_room()?;
+        Ok(reading)
+    }
+
+    /// For a USDT probe; arguments that cannot be read have none.
+    pub fn of_usdt(uprobe: &Uprobe, given: &[Option<Given>]) -> Result<Self, String> {
+        let mut reading = Self::empty(uprobe, Convention::C, false);
+        for (index, one) in given.iter().enumerate() {
+            let Some(Given { operand, kind }) = *one else { continue };
+            let length = match kind {
+                Type::Skip => continue,
+                Type::Bytes(Length::Fixed(number)) => constant(number),
+                Type::Bytes(Length::Argument(number)) => {
+                    let of = given.get(number).copied().flatten().map(|given| given.operand);
+                    of.ok_or("its length is no argument that can be read")?
+                }
+                Type::Bytes(Length::Own) => return Err("`bytes` without a length is for Go".to_owned()),
+                _ => Operand::default(),
+            };
+            if reading.arguments.len() < FUNCTION_VALUES {
+                reading.add(argument(uprobe, kind, operand, length), Shown { index, kind })?;
+            }
+        }
+        reading.make_room()?;
+        Ok(reading)
+    }
+
+    fn empty(uprobe: &Uprobe, convention: Convention, returns: bool) -> Self {
+        let flags = match uprobe.mode {
+            Mode::Count => SPEC_COUNT,
+            Mode::Latency => SPEC_LATENCY | SPEC_RETURN,
+            Mode::ReturnsOnly => SPEC_RETURN,
+            Mode::Calls if returns => SPEC_ENTER | SPEC_RETURN,
+            Mode::Calls => SPEC_ENTER,
+        };
+        let go = if convention == Convention::Go { SPEC_GO } else { 0 };
+        let stack = if uprobe.stacks == Stacks::Captured { SPEC_STACK } else { 0 };
+        let spec = FunctionSpec { flags: flags | go | stack, ..FunctionSpec::default() };
+        Self { spec, arguments: Vec::new(), returned: None }
+    }
+
+    fn add(&mut self, argument: Argument, shown: Shown) -> Result<(), String> {
+        let place = self.spec.list.get_mut(self.arguments.len());
+        *place.ok_or_else(|| format!("more than {FUNCTION_VALUES} arguments cannot be read"))? = argument;
+        self.arguments.push(shown);
+        Ok(())
+    }
+
+    fn set_returned(&mut self, uprobe: &Uprobe, kind: Type, convention: Convention) -> Result<(), String> {
+        let first = register(registers::RETURNED);
+        let second = || match convention {
+            Convention::Go => registers::GO.get(1).copied().map(register),
+            Convention::C => None,
+        };
+        let length = match kind {
+            Type::Bytes(Length::Fixed(number)) => constant(number),
+            Type::Bytes(_) => return Err("what is returned can only be bytes(N)".to_owned()),
+            Type::Str => second().unwrap_or_default(),
+            _ => Operand::default(),
+        };
+        // What is not read is no fault.
+        let value = if kind == Type::Skip { constant(0) } else { sized(first, kind, convention) };
+        self.spec.returned = argument(uprobe, kind, value, length);
+        self.returned = Some(Shown { index: 0, kind: resolved(kind, convention) });
+        Ok(())
+    }
+
+    fn make_room(&mut self) -> Result<(), String> {
+        let room = |list: &[Argument]| {
+            let capturing = || list.iter().filter(|argument| argument.capture != CAPTURE_NONE);
+            let values = u32::try_from(capturing().count()).unwrap_or(u32::MAX);
+            let bytes = capturing().map(|argument| argument.limit).max().unwrap_or(0);
+            room(values, bytes).ok_or_else(|| format!("{values} arguments of {bytes} bytes are too many"))
+        };
+        self.spec.arguments = u32::try_from(self.arguments.len()).unwrap_or(u32::MAX);
+        self.spec.room = room(&self.spec.list)?;
+        self.spec.returned_room = room(std::slice::from_ref(&self.spec.returned))?;
+        Ok(())
+    }
+}
+
+/// The words that each argument is in.
+fn words(types: &[Type], convention: Convention) -> Result<Vec<Vec<Operand>>, String> {
+    let mut next = 0;
+    let mut word = || {
+        let number = next;
+        next += 1;
+        let registers = match convention {
+            Convention::C => registers::C,
+            Convention::Go => registers::GO,
+        };
+        match registers.get(number) {
+            Some(&number) => Ok(register(number)),
+            None if convention == Convention::C => {
+                let on_stack = i64::try_from(number - registers.len()).unwrap_or(i64::MAX);
+                Ok(memory(registers::STACK, registers::FIRST_ON_STACK + on_stack * i64::from(WORD)))
+            }
+            None => Err(format!("Go passes only {} words in registers", registers.len())),
+        }
+    };
+    let count = |kind: &Type| match (convention, kind) {
+        (Convention::Go, Type::Str) => 2,
+        (Convention::Go, Type::Bytes(Length::Own)) => 3,
+        _ => 1,
+    };
+    types.iter().map(|kind| (0..count(kind)).map(|_| word()).collect()).collect()
+}
+
+fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Argument {
+    let (capture, limit) = match kind {
+        // One more tells whether there was more.
+        Type::Str if length == Operand::default() => (CAPTURE_STRING, uprobe.max_bytes.min(MAX_BYTES) + 1),
+        Type::Str | Type::Bytes(Length::Own | Length::Argument(_)) => {
+            (CAPTURE_BYTES, uprobe.max_bytes.min(MAX_BYTES))
+        }
+        Type::Bytes(Length::Fixed(number)) => (CAPTURE_BYTES, number.min(MAX_BYTES)),
+        _ => (CAPTURE_NONE, 0),
+    };
+    Argument { value, length, capture, limit }
+}
+
+/// The operand as wide as its type.
+fn sized(operand: Operand, kind: Type, convention: Convention) -> Operand {
+    let (size, signed) = match resolved(kind, convention) {
+        Type::Int(size) => (size, 1),
+        Type::Uint(size) => (size, 0),
+        Type::Bool => (1, 0),
+        _ => (WORD, 0),
+    };
+    Operand { size, signed, ..operand }
+}
+
+/// With the width that the language gives `int`.
+fn resolved(kind: Type, convention: Convention) -> Type {
+    let usual = match convention {
+        Convention::C => 4,
+        Convention::Go => 8,
+    };
+    match kind {
+        Type::Int(0) => Type::Int(usual),
+        Type::Uint(0) => Type::Uint(usual),
+        other => other,
+    }
+}
+
+fn constant(value: u32) -> Operand {
+    Operand {
+        source: SOURCE_CONSTANT,
+        index: NO_REGISTER,
+        size: WORD,
+        offset: value.into(),
+        ..Operand::default()
+    }
+}
+
+fn register(number: u8) -> Operand {
+    Operand {
+        source: SOURCE_REGISTER,
+        register: number,
+        index: NO_REGISTER,
+        size: WORD,
+        ..Operand::default()
+    }
+}
+
+fn memory(register: u8, offset: i64) -> Operand {
+    Operand { source: SOURCE_MEMORY, register, index: NO_REGISTER, size: WORD, offset, ..Operand::default() }
+}

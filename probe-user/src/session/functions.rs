@@ -1,0 +1,64 @@
+//! The maps of functions that are probed: what is read of their calls, and what was counted.
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData, PerCpuHashMap};
+use probe_common::{CountKey, FUNCTION_SPECS, FunctionSpec, Histogram};
+
+use super::SessionError;
+use super::wire::{self, Wire};
+use crate::pipeline::Counted;
+
+/// The maps, in userspace's hands.
+pub(super) struct Functions {
+    specs: Array<MapData, Wire<FunctionSpec>>,
+    counts: PerCpuHashMap<MapData, Wire<CountKey>, u64>,
+    latencies: PerCpuHashMap<MapData, Wire<CountKey>, Wire<Histogram>>,
+    /// What was written, by its number.
+    written: Vec<FunctionSpec>,
+}
+
+impl Functions {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SessionError> {
+        Ok(Self {
+            specs: wire::take(ebpf, "SPECS")?,
+            counts: wire::take(ebpf, "COUNTS")?,
+            latencies: wire::take(ebpf, "LATENCIES")?,
+            written: Vec::new(),
+        })
+    }
+
+    /// The number of what is read of a call; functions of which the same is read share one.
+    pub(super) fn number(&mut self, spec: &FunctionSpec) -> Result<u32, SessionError> {
+        let known = self.written.iter().position(|written| written == spec);
+        let number = u32::try_from(known.unwrap_or(self.written.len())).unwrap_or(u32::MAX);
+        if known.is_none() {
+            if number >= FUNCTION_SPECS {
+                return Err(SessionError::Specs { limit: FUNCTION_SPECS });
+            }
+            self.specs.set(number, Wire(*spec), 0).map_err(|source| SessionError::map("SPECS", source))?;
+            self.written.push(*spec);
+        }
+        Ok(number)
+    }
+
+    /// What was counted since the start.
+    pub(super) fn counted(&self) -> Result<Vec<(CountKey, Counted)>, SessionError> {
+        let mut all = Vec::new();
+        for pair in self.counts.iter() {
+            let (key, per_cpu) = pair.map_err(|source| SessionError::map("COUNTS", source))?;
+            all.push((key.0, Counted::Calls(per_cpu.iter().sum())));
+        }
+        for pair in self.latencies.iter() {
+            let (key, per_cpu) = pair.map_err(|source| SessionError::map("LATENCIES", source))?;
+            let mut sum = Histogram::default();
+            for Wire(histogram) in per_cpu.iter() {
+                sum.total = sum.total.saturating_add(histogram.total);
+                for (bucket, calls) in sum.buckets.iter_mut().zip(histogram.buckets) {
+                    *bucket += calls;
+                }
+            }
+            all.push((key.0, Counted::Times(sum)));
+        }
+        Ok(all)
+    }
+}

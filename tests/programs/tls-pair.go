@@ -1,0 +1,170 @@
+// A client and a server of Go's crypto/tls, connected over 127.0.0.1. Waits until it reads a line, then
+// -connections times: the client sends the -up sizes, each in calls of its own, the server then the -down sizes; both report
+// what they moved. Their stacks are made to grow, so that they are moved.
+package main
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"flag"
+	"fmt"
+	"hash"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+type tally struct {
+	bytes uint64
+	hash  hash.Hash
+}
+
+func (t *tally) add(data []byte) {
+	t.bytes += uint64(len(data))
+	t.hash.Write(data)
+}
+
+func (t *tally) String() string {
+	return fmt.Sprintf(`{"bytes":%d,"sha256":"%x"}`, t.bytes, t.hash.Sum(nil))
+}
+
+func newTally() *tally { return &tally{hash: sha256.New()} }
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// sizes reads "1,16384,70000".
+func sizes(text string) []int {
+	var list []int
+	for _, word := range strings.Split(text, ",") {
+		if size, err := strconv.Atoi(word); err == nil {
+			list = append(list, size)
+		}
+	}
+	return list
+}
+
+func sum(list []int) int {
+	all := 0
+	for _, size := range list {
+		all += size
+	}
+	return all
+}
+
+func certificate() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(err)
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	check(err)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// deep makes the stack grow, so that it is moved, before it writes.
+func deep(depth int, write func()) {
+	var room [512]byte
+	if depth > 0 {
+		room[depth%512] = 1
+		deep(depth-1, write)
+	} else {
+		write()
+	}
+	runtime.KeepAlive(&room)
+}
+
+func send(conn net.Conn, list []int, seed uint64) *tally {
+	sent := newTally()
+	for step, size := range list {
+		data := make([]byte, size)
+		for i := range data {
+			seed = seed*6364136223846793005 + 1
+			data[i] = byte(seed >> 56)
+		}
+		write := func() {
+			_, err := conn.Write(data)
+			check(err)
+		}
+		if step%2 == 0 {
+			write()
+		} else {
+			deep(40*step, write)
+		}
+		sent.add(data)
+	}
+	return sent
+}
+
+func receive(conn net.Conn, total int) *tally {
+	received := newTally()
+	buffer := make([]byte, 9000)
+	for received.bytes < uint64(total) {
+		count, err := conn.Read(buffer)
+		received.add(buffer[:count])
+		if err != nil && err != io.EOF {
+			check(err)
+		}
+	}
+	return received
+}
+
+var output sync.Mutex
+
+func report(side string, number int, received, sent *tally) {
+	output.Lock()
+	defer output.Unlock()
+	fmt.Printf("{\"side\":%q,\"vpid\":%d,\"connection\":%d,\"received\":%v,\"sent\":%v}\n",
+		side, os.Getpid(), number, received, sent)
+}
+
+func main() {
+	up := flag.String("up", "", "sizes that the client sends")
+	down := flag.String("down", "", "sizes that the server sends")
+	connections := flag.Int("connections", 1, "how many, at the same time")
+	flag.Parse()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(err)
+	server := &tls.Config{Certificates: []tls.Certificate{certificate()}}
+	client := &tls.Config{InsecureSkipVerify: true}
+	fmt.Println("ready")
+	bufio.NewReader(os.Stdin).ReadString('\n')
+	var all sync.WaitGroup
+	for number := 1; number <= *connections; number++ {
+		all.Add(2)
+		go func(number int) {
+			defer all.Done()
+			socket, err := listener.Accept()
+			check(err)
+			conn := tls.Server(socket, server)
+			received := receive(conn, sum(sizes(*up)))
+			sent := send(conn, sizes(*down), 5)
+			conn.Close()
+			report("server", number, received, sent)
+		}(number)
+		go func(number int) {
+			defer all.Done()
+			conn, err := tls.Dial("tcp", listener.Addr().String(), client)
+			check(err)
+			sent := send(conn, sizes(*up), 3)
+			received := receive(conn, sum(sizes(*down)))
+			conn.Close()
+			report("client", number, received, sent)
+		}(number)
+	}
+	all.Wait()
+}

@@ -1,0 +1,78 @@
+//! How long it takes from the moment that a program in a container maps a TLS library until the library is hooked.
+//!
+//! Owns the runs; the time is ctrace's own, which `-v` tells.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ctrace_tests::{Container, Ctrace, images, require_docker};
+
+use super::Extent;
+use super::report::Report;
+use super::statistics::median;
+
+/// What stands before and after the milliseconds in ctrace's line.
+const LINE: (&str, &str) = ("attached to libssl.so.3 ", " ms after it was mapped");
+/// The program makes four calls, well after its library is hooked.
+const PROGRAM: [&str; 5] = ["/app/tls-late", "--before", "300", "--after", "300"];
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Milliseconds, run by run; none when Docker is not there.
+pub(super) fn measure(extent: Extent) -> Result<Option<Vec<f64>>> {
+    if let Err(error) = require_docker() {
+        eprintln!("bench: the time to attach is not measured: {error:#}");
+        return Ok(None);
+    }
+    let container = Container::start(&images::late()?, "bench-attach", &[], &["/idle"])?;
+    let run = |run| {
+        eprintln!("bench: attach, run {run} of {}", extent.attaches);
+        once(&container)
+    };
+    (1..=extent.attaches).map(run).collect::<Result<_>>().map(Some)
+}
+
+/// A trace of its own each time: what is hooked already costs nothing.
+fn once(container: &Container) -> Result<f64> {
+    let options =
+        ["ssl", "-v", "--wait", "--container", container.name(), "--count", "4", "--max-bytes", "0"];
+    let ctrace = Ctrace::start(&options)?;
+    container.exec(&PROGRAM)?;
+    let stderr = ctrace.wait(PATIENCE)?.stderr;
+    milliseconds(&stderr).with_context(|| format!("ctrace does not tell the time, but:\n{stderr}"))
+}
+
+fn milliseconds(stderr: &str) -> Option<f64> {
+    let (before, after) = LINE;
+    stderr.lines().find_map(|line| line.strip_prefix(before)?.strip_suffix(after)?.parse().ok())
+}
+
+/// Adds the table.
+pub(super) fn describe(all: Option<&Vec<f64>>, report: &mut Report) {
+    report.paragraph("### A library that is loaded later");
+    let Some(all) = all else {
+        report.paragraph("Not measured: Docker is not there.");
+        return;
+    };
+    report.paragraph(
+        "From the mapping of libssl.so.3 by a program in a Docker container until it is hooked, as `-v` tells it, in ms.",
+    );
+    let least = all.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = all.iter().copied().fold(0.0, f64::max);
+    let cells = [least, median(all.iter().copied()), most].map(|value| format!("{value:.1}"));
+    let [least, median, most] = cells;
+    report.table(["runs", "least", "median", "most"], &[[all.len().to_string(), least, median, most]]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_read() {
+        let check =
+            |stderr: &str, expected: Option<f64>| assert_eq!(milliseconds(stderr), expected, "{stderr}");
+        check("tracing\nattached to libssl.so.3 13.6 ms after it was mapped\nsummary:", Some(13.6));
+        check("attached to libssl.so.3 13.6 ms after its program began", None);
+        check("", None);
+    }
+}
