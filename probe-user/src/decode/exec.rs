@@ -56,7 +56,7 @@ fn take(room: &[u8], chunk: u32) -> Result<Plaintext<'_>, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+    #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
     use probe_common::{KIND_ATTEMPT, KIND_PART, KIND_PROGRAM};
     use zerocopy::{FromZeros, Immutable, IntoBytes};

@@ -20,6 +20,7 @@ use crate::probe::exec::Environment;
 use crate::target::program::Running;
 
 mod lineage;
+mod records;
 mod strings;
 
 use lineage::Tree;
@@ -74,11 +75,13 @@ impl Execs {
         let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
         let path = long.as_deref().or_else(|| strings::first(&head.path));
         let bytes = parts.arguments(head.offset, data.0);
-        let arguments = strings::arguments(&bytes, head.count, head.length, !has(FLAG_UNREADABLE));
+        let arguments =
+            strings::arguments(&bytes, (!has(FLAG_UNREADABLE)).then_some(head.count), head.length);
         let variables = parts.environment();
         let environment = (self.wanted != Environment::None).then(|| {
             let is_whole = !has(FLAG_ENVIRONMENT_CUT) && variables.len() == head.environment as usize;
-            strings::environment(&variables, path.unwrap_or_default(), is_whole, &self.wanted)
+            let end = is_whole.then(|| path.unwrap_or_default());
+            strings::environment(&variables, end, &self.wanted)
         });
         let executable = origin.process.executable.as_ref().map(|executable| executable.path.as_str());
         let parent = self.tree.parent(pid, &head.parent, running, origins);
@@ -132,7 +135,7 @@ impl Execs {
         let count = (!given.truncated).then_some(list.len() as u64);
         let arguments = Strings { list, count, truncated: given.truncated };
         let environment = (self.wanted != Environment::None)
-            .then(|| strings::environment(&given.environment, b"", true, &self.wanted));
+            .then(|| strings::environment(&given.environment, Some(b""), &self.wanted));
         let (real, effective, group) = running.users;
         report.executed(Exec {
             actor: Actor {
