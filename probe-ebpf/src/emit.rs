@@ -1,5 +1,7 @@
 //! The only writer of the ring buffer, and of the counters of what did not get there.
 
+mod exec;
+
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
@@ -9,17 +11,17 @@ use aya_ebpf::{
 };
 use probe_common::{
     Argument, CAPTURE_BYTES, CAPTURE_STRING, CGROUP_PATH, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT,
-    FLAG_UNREADABLE, FUNCTION_VALUES, Function, FunctionStack, Header, INLINE_BYTES, KIND_HELD,
-    LONG_PATH_BYTES, Loss, Operand, PAGE_BYTES, Part, Program, REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY,
-    SOURCE_REGISTER,
+    FUNCTION_VALUES, Function, FunctionStack, Header, KIND_HELD, Loss, Operand, REGISTERS, SOURCE_CONSTANT,
+    SOURCE_MEMORY, SOURCE_REGISTER,
 };
-use zerocopy::IntoBytes;
 
 use crate::{
-    maps::{AttemptRoom, EVENTS, HELD, LOST, WAKE_SHIFT},
+    maps::{EVENTS, HELD, LOST, WAKE_SHIFT},
     mem,
     scope::Current,
 };
+
+pub use exec::*;
 
 /// A call's record with room for `N` bytes of payload.
 ///

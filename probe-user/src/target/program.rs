@@ -90,7 +90,7 @@ pub fn given(pid: u32) -> Given {
     let read = |name: &str| {
         let mut bytes = read_bounded(format!("/proc/{pid}/{name}").as_ref(), STRINGS + 1).unwrap_or_default();
         let truncated = bytes.len() as u64 > STRINGS;
-        bytes.truncate(STRINGS as usize);
+        bytes.truncate(usize::try_from(STRINGS).unwrap_or(usize::MAX));
         (bytes, truncated)
     };
     let ((arguments, truncated), (environment, _)) = (read("cmdline"), read("environ"));

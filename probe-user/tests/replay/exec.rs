@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use ctrace::event::{End, Origin};
+use ctrace::event::{Container, End, Origin};
 use ctrace::pipeline::{Found, Origins, Pipeline, Setup};
 use ctrace::probe::exec::Environment;
 use ctrace::sink::{Look, Options, Output, Tree, format, text};
@@ -41,6 +41,10 @@ impl Origins for Known {
 
     fn forget(&mut self, pid: u32) {
         self.0.forget(pid);
+    }
+
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+        self.0.container(cgroup)
     }
 
     fn program(&mut self, header: &Header, _: u64) -> Found {

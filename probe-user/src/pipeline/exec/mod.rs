@@ -20,6 +20,7 @@ use crate::probe::exec::Environment;
 use crate::target::program::Running;
 
 mod lineage;
+mod records;
 mod strings;
 
 use lineage::Tree;
@@ -74,11 +75,13 @@ impl Execs {
         let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
         let path = long.as_deref().or_else(|| strings::first(&head.path));
         let bytes = parts.arguments(head.offset, data.0);
-        let arguments = strings::arguments(&bytes, head.count, head.length, !has(FLAG_UNREADABLE));
+        let arguments =
+            strings::arguments(&bytes, (!has(FLAG_UNREADABLE)).then_some(head.count), head.length);
         let variables = parts.environment();
         let environment = (self.wanted != Environment::None).then(|| {
             let is_whole = !has(FLAG_ENVIRONMENT_CUT) && variables.len() == head.environment as usize;
-            strings::environment(&variables, path.unwrap_or_default(), is_whole, &self.wanted)
+            let end = is_whole.then(|| path.unwrap_or_default());
+            strings::environment(&variables, end, &self.wanted)
         });
         let executable = origin.process.executable.as_ref().map(|executable| executable.path.as_str());
         let parent = self.tree.parent(pid, &head.parent, running, origins);
@@ -132,7 +135,7 @@ impl Execs {
         let count = (!given.truncated).then_some(list.len() as u64);
         let arguments = Strings { list, count, truncated: given.truncated };
         let environment = (self.wanted != Environment::None)
-            .then(|| strings::environment(&given.environment, b"", true, &self.wanted));
+            .then(|| strings::environment(&given.environment, Some(b""), &self.wanted));
         let (real, effective, group) = running.users;
         report.executed(Exec {
             actor: Actor {
@@ -168,7 +171,7 @@ impl Execs {
         let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
         let count = (!truncated).then_some(list.len() as u64);
         let parent = self.tree.parent(head.header.pid, &head.parent, None, origins);
-        let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let id = Tree::id(head.execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
         let users = Users {
             real: Some(head.uid),
@@ -191,7 +194,7 @@ impl Execs {
         let Lineage { parent, execution, since } = head.lineage;
         let origin = origins.origin(&head.header);
         let parent = self.tree.parent(head.header.pid, &parent, None, origins);
-        let id = Tree::id(execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let id = Tree::id(execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         // Without a time of its own: since it began, if that is what its identity has.
         let since = match (since, id) {
             (0, Some(id)) if id.pid == head.header.pid => Some(id.time),
@@ -215,7 +218,7 @@ impl Execs {
         report: &mut Report,
     ) -> io::Result<()> {
         let origin = origins.origin(&head.header);
-        let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let id = Tree::id(head.execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, None, report);
         report.write(&Record::Fork(Fork { actor, child: head.child }))
     }
@@ -228,11 +231,6 @@ impl Execs {
     /// A process executes what was not told, or not yet.
     pub(super) fn forget(&mut self, pid: u32) {
         self.tree.forget(pid);
-    }
-
-    /// The identity of what a process runs that was there before the trace.
-    fn own(&self, pid: u32, origins: &mut impl Origins) -> Option<ExecId> {
-        origins.started(pid).map(|time| ExecId { pid, time })
     }
 
     fn actor<'a>(

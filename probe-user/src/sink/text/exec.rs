@@ -44,7 +44,8 @@ impl Lines<'_> {
             quote::argument(variable.0, self.line);
             write!(self.line, "{faint:#}")?;
         }
-        self.end()
+        self.line.push('\n');
+        Ok(())
     }
 
     /// `15:04:05.123456 web sh[1234] ENOENT /bin/nothing nothing x`
@@ -58,7 +59,8 @@ impl Lines<'_> {
         }
         self.line.push(' ');
         self.arguments(&failed.arguments)?;
-        self.end()
+        self.line.push('\n');
+        Ok(())
     }
 
     /// `15:04:05.123456 web ls[1234] exited with 2 after 1.5 ms`
@@ -77,7 +79,8 @@ impl Lines<'_> {
         if let Some(duration) = exit.duration {
             write!(self.line, " {faint}after {}{faint:#}", Short(duration))?;
         }
-        self.end()
+        self.line.push('\n');
+        Ok(())
     }
 
     /// `15:04:05.123456 web sh[1234] forks 1235`
@@ -85,7 +88,8 @@ impl Lines<'_> {
         self.begin(&fork.actor, fork.actor.depth)?;
         let Styles { faint, .. } = self.styles;
         write!(self.line, "{faint}forks{faint:#} {}", fork.child)?;
-        self.end()
+        self.line.push('\n');
+        Ok(())
     }
 
     fn begin(&mut self, actor: &Actor<'_>, depth: u32) -> fmt::Result {
@@ -120,11 +124,6 @@ impl Lines<'_> {
             }
             write!(self.line, "{warning:#}")?;
         }
-        Ok(())
-    }
-
-    fn end(&mut self) -> fmt::Result {
-        self.line.push('\n');
         Ok(())
     }
 }
