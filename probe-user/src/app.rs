@@ -10,14 +10,14 @@ use thiserror::Error;
 
 use crate::cli::{self, Action, Invocation, Nothing, Request, Trace, Verbosity};
 use crate::discover::{self, Detail, Discovery};
-use crate::enrich::Facts;
+use crate::enrich::{Facts, Stacks};
 use crate::event::End;
 use crate::explain::{self, ExplainError};
 use crate::patience::describe;
 use crate::pipeline::{Clock, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
-use crate::probe::Probe;
 use crate::probe::exec::Also;
+use crate::probe::{Probe, uprobe};
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
 use crate::target::{Selector, Target, TargetError};
@@ -342,7 +342,12 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
         sink: (trace.format.open)(output, options),
         started: Timestamp::now(),
         count: trace.count,
-        symbols: None,
+        symbols: match &trace.probe {
+            Probe::Uprobe(uprobe) if uprobe.stacks == uprobe::Stacks::Captured => {
+                Some(Box::new(Stacks::default()))
+            }
+            _ => None,
+        },
         executions: match &trace.probe {
             Probe::Exec(exec) => Some(exec.environment.clone()),
             Probe::Ssl | Probe::Uprobe(_) => None,

@@ -19,8 +19,11 @@ FUNCTION int add(int a, const char *text, unsigned long length, const char *byte
 }
 
 FUNCTION int factorial(int n) {
+    if (n < 2)
+        return 1;
+    int result = factorial(n - 1);
     KEEP;
-    return n < 2 ? 1 : n * factorial(n - 1);
+    return n * result;
 }
 
 FUNCTION const char *inner(const char *text) {

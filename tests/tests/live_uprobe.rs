@@ -1,15 +1,22 @@
 //! Calls of functions: arguments, returns, counts, times, in several languages. Needs root, BPF and Docker.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Container, Ctrace, Trace, images, program, require_live};
+use rustix::process::Signal;
 use serde_json::{Value, json};
+
+/// How long five hundred probes may take to be removed.
+const DETACHING: Duration = Duration::from_secs(120);
 
 /// A container whose first process is a program that waits, so that its file is mapped and attached to.
 fn container(name: &str) -> Result<Container> {
     require_live()?;
-    let label = format!("uprobe-{name}");
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let label = format!("uprobe-{name}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     Container::start(&images::functions()?, &label, &[], &[&format!("/{name}"), "idle"])
 }
 
@@ -17,11 +24,13 @@ fn container(name: &str) -> Result<Container> {
 fn trace(name: &str, options: &[&str], scenarios: &[&str]) -> Result<Trace> {
     let container = container(name)?;
     let arguments = [&["uprobe", "-o", "json", "--container", container.name()], options].concat();
-    let ctrace = Ctrace::start(&arguments)?;
+    let mut ctrace = Ctrace::start(&arguments)?;
     for scenario in scenarios {
         container.exec(&[&format!("/{name}"), scenario])?;
     }
-    let trace = ctrace.finish()?;
+    // Each probe takes the kernel up to a tenth of a second to remove.
+    ctrace.child().signal(Signal::INT)?;
+    let trace = ctrace.wait(DETACHING)?;
     ensure!(trace.status.success(), "{}", trace.stderr);
     for record in of_type(&trace, "uprobe")? {
         let id = record.pointer("/container/id").and_then(Value::as_str);
@@ -275,7 +284,7 @@ fn a_program_that_starts_later_is_waited_for() -> Result<()> {
         ["uprobe", "-o", "json", "--wait", "--container", container.name(), ":factorial(int) -> int"];
     let ctrace = Ctrace::start(&options)?;
     let _mapped = container.exec_background(&["/functions", "idle"])?;
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     container.exec(&["/functions", "recursion"])?;
     let trace = ctrace.finish()?;
     let results: Vec<Value> = calls(&trace)?.iter().filter_map(|call| call.get(2).cloned()).collect();

@@ -14,8 +14,10 @@ use crate::target::Containers;
 use crate::target::program::{self as running, Given};
 
 mod programs;
+mod stacks;
 
 use programs::Programs;
+pub use stacks::Stacks;
 
 /// Origins of ended processes that are kept, for records that arrive late.
 const ENDED: usize = 4096;

@@ -71,6 +71,9 @@ impl std::fmt::Debug for Kept {
 pub trait Symbols: std::fmt::Debug {
     /// The places of a stack of a process.
     fn resolve(&mut self, pid: u32, addresses: &[u64]) -> Vec<StackFrame>;
+
+    /// The process has ended, or is another program now.
+    fn forget(&mut self, pid: u32);
 }
 
 /// The calls that wait, and the totals of those that were reported.

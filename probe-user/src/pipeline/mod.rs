@@ -276,6 +276,9 @@ impl<O: Origins> Pipeline<O> {
         self.execs.forget(pid);
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
         self.functions.end_process(pid, &mut self.report.out(self.count))?;
+        if let Some(symbols) = &mut self.symbols {
+            symbols.forget(pid);
+        }
         self.origins.forget(pid);
         Ok(())
     }
