@@ -176,10 +176,10 @@ fn pages(header: &Header, address: u64) -> u32 {
     ENVIRONMENT_BYTES
 }
 
-/// The process ends with this thread.
+/// The process, which is in scope, ends with this thread.
 #[inline(always)]
-pub fn ended(current: Current, tell: bool) {
-    if tell && wanted(WANT_ENDS) {
+pub fn tell_end(current: Current) {
+    if wanted(WANT_ENDS) {
         let status = match mem::constant(&TASK_EXIT_CODE) {
             NO_FIELD => None,
             offset => mem::kernel::<u32>(mem::task() + u64::from(offset)),
@@ -193,6 +193,11 @@ pub fn ended(current: Current, tell: bool) {
             reserved: 0,
         });
     }
+}
+
+/// The process, in scope or not, has ended: its id will be another's.
+#[inline(always)]
+pub fn ended(current: Current) {
     LINEAGE.remove(current.pid()).ok();
 }
 

@@ -75,7 +75,10 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
     if is_last(ctx, current) {
         let in_scope = Current::in_scope().is_some();
         if exec::wanted(WANT_PROGRAMS) {
-            exec::ended(current, in_scope);
+            if in_scope {
+                exec::tell_end(current);
+            }
+            exec::ended(current);
         }
         if in_scope {
             emit::bare(KIND_EXIT, current, Notice::Soon);

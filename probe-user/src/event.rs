@@ -50,6 +50,58 @@ pub struct Pod {
     pub uid: Option<String>,
 }
 
+/// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct K8s<'a> {
+    /// Its pod.
+    pod: K8sPod<'a>,
+    /// The Kubernetes namespace of the pod; not there for a pod of Podman.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<K8sNamespace<'a>>,
+}
+
+/// A pod.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct K8sPod<'a> {
+    /// Its name.
+    name: &'a str,
+    /// Its unique id; not there when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+}
+
+/// A Kubernetes namespace.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct K8sNamespace<'a> {
+    /// Its name.
+    name: &'a str,
+}
+
+impl<'a> K8s<'a> {
+    /// Where a container is, if it is in a pod.
+    pub fn of(container: Option<&'a Container>) -> Option<Self> {
+        let Pod { name, namespace, uid } = container?.pod.as_deref()?;
+        Some(Self {
+            pod: K8sPod { name, uid: uid.as_deref() },
+            namespace: namespace.as_deref().map(|name| K8sNamespace { name }),
+        })
+    }
+}
+
+impl Container {
+    /// Digits of its id that are shown when it has no name.
+    const SHORT_ID: usize = 12;
+
+    /// What a person calls it: `web`; `prod/web-0/app` of Kubernetes, where a container's name says little alone.
+    pub fn shown(&self) -> String {
+        let name = self.name.as_deref().unwrap_or_else(|| self.id.get(..Self::SHORT_ID).unwrap_or(&self.id));
+        match self.pod.as_deref() {
+            Some(Pod { name: pod, namespace: Some(namespace), .. }) => format!("{namespace}/{pod}/{name}"),
+            _ => name.to_owned(),
+        }
+    }
+}
+
 /// A container runtime.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Runtime {

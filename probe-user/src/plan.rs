@@ -32,10 +32,8 @@ pub enum Program {
     OpenBehindFirst,
     /// Entry of a function whose first argument is the handle of a connection that ends.
     Close,
-    /// Entry of a method of Go that moves bytes.
+    /// Entry of a method of Go that moves bytes, and its ends.
     GoCall,
-    /// An instruction of such a method that returns.
-    GoReturn,
     /// Entry of a method of Go that begins a connection.
     GoOpen,
     /// Entry of a method of Go that ends a connection.

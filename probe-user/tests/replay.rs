@@ -22,6 +22,8 @@ use probe_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+#[path = "replay/exec.rs"]
+mod exec;
 #[path = "replay/function.rs"]
 mod function;
 #[path = "replay/schema.rs"]

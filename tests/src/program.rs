@@ -57,6 +57,7 @@ const GO_PIE: &[&str] = &["-buildmode=pie", "-ldflags=-s -w"];
 
 const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "exec-one", source: Some("exec-one.c"), needs: &[], flags: &["-static", "-pthread"] },
     Recipe { name: "mapper", source: Some("mapper.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "functions", source: Some("functions.c"), needs: &[], flags: &["-pthread"] },
     Recipe {

@@ -193,8 +193,12 @@ impl<'a> Stream<'a> {
 
     fn drain(&mut self) -> io::Result<Drained> {
         let mut result = Ok(());
-        let pipeline = &mut self.pipeline;
+        let (pipeline, watch) = (&mut self.pipeline, &mut self.watch);
         let drained = self.session.drain(|bytes| {
+            // A program was mapped before it is told of.
+            if pipeline.is_program(bytes) {
+                pipeline.origins_mut().mapped(&watch.take_mapped());
+            }
             result = pipeline.bytes(bytes);
             if result.is_err() || pipeline.is_complete() {
                 ControlFlow::Break(())

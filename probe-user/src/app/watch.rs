@@ -95,6 +95,11 @@ impl Watch {
         std::mem::take(&mut self.entered)
     }
 
+    /// What is told of mappings by now.
+    pub(super) fn take_mapped(&mut self) -> Vec<session::Mapping> {
+        self.mappings.as_mut().map(Mappings::take).unwrap_or_default()
+    }
+
     /// The next occurrence. Cancel safe.
     pub(super) async fn next(&mut self) -> Occurrence {
         let Self { follower, mappings, runtimes, .. } = self;

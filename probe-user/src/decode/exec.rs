@@ -28,12 +28,12 @@ pub(super) fn part(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
     let (head, room) = prefix::<Part>(bytes)?;
     let &Part { part, offset, chunk, .. } = head;
     let most = match part {
-        PART_ARGUMENTS => ARGUMENT_BYTES,
-        PART_ENVIRONMENT => ENVIRONMENT_BYTES + CHUNK_BYTES as u32,
-        PART_PATH => LONG_PATH_BYTES as u32,
+        PART_ARGUMENTS => ARGUMENT_BYTES.into(),
+        PART_ENVIRONMENT => ENVIRONMENT_BYTES.into(),
+        PART_PATH => LONG_PATH_BYTES as u64,
         _ => 0,
     };
-    at_most("bytes of a string", u64::from(offset) + u64::from(chunk), most.into())?;
+    at_most("bytes of a string", u64::from(offset) + u64::from(chunk), most)?;
     at_most("bytes beside it", chunk.into(), CHUNK_BYTES as u64)?;
     Ok(Wire::Part { head, data: take(room, chunk)? })
 }
@@ -56,7 +56,7 @@ fn take(room: &[u8], chunk: u32) -> Result<Plaintext<'_>, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+    #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
     use probe_common::{KIND_ATTEMPT, KIND_PART, KIND_PROGRAM};
     use zerocopy::{FromZeros, Immutable, IntoBytes};

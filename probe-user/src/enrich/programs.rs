@@ -22,9 +22,12 @@ pub(super) struct Programs {
     begin: u64,
     /// When processes began that were there before the trace.
     started: HashMap<u32, u64>,
-    /// By process: when it executed programs that were not told of yet, and the file that it mapped first then.
-    images: HashMap<u32, Vec<(u64, Option<Vec<u8>>)>>,
+    /// By process: programs that it has executed and that were not told of yet.
+    images: HashMap<u32, Vec<Image>>,
 }
+
+/// When a program was executed, and the file that was mapped first then: none until that is told.
+type Image = (u64, Option<Vec<u8>>);
 
 impl Programs {
     pub(super) fn new() -> Self {

@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(Ending::of_status(3 << 8), Ending::Code(3));
         assert_eq!(Ending::of_status(0xff00), Ending::Code(255));
         assert_eq!(Ending::of_status(9), Ending::Signal { number: 9, dumped: false });
-        assert_eq!(Ending::of_status(11 | 0x80), Ending::Signal { number: 11, dumped: true });
+        assert_eq!(Ending::of_status(0x8b), Ending::Signal { number: 11, dumped: true });
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, CountKey, Header, Lineage, Loss, LossCount};
+use probe_common::{Call, CountKey, Header, Loss, LossCount};
 
 use crate::decode::{FunctionRecord, Wire, decode};
 use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Summary};
@@ -190,11 +190,6 @@ impl<O: Origins> Pipeline<O> {
         }
     }
 
-    /// Whether executions are watched.
-    pub fn has_executions(&self) -> bool {
-        self.has_execs
-    }
-
     /// What is known of processes, to add to it.
     pub fn origins_mut(&mut self) -> &mut O {
         &mut self.origins
@@ -223,6 +218,7 @@ impl<O: Origins> Pipeline<O> {
             }
             Wire::Exit(header) => {
                 self.tasks.push(TaskEvent::Ended { pid: header.pid });
+                self.execs.end(header.pid);
                 self.end_process(header.pid)
             }
             Wire::Exec(header) => {
@@ -274,39 +270,6 @@ impl<O: Origins> Pipeline<O> {
         let container = |cgroup| origins.container(cgroup);
         functions.calls += totals.report(now, *started, counted, place, container, &mut *report.sink)?;
         Ok(())
-    }
-
-    fn execution(&mut self, wire: &Wire<'_>) -> io::Result<()> {
-        if let Wire::Program { head, .. } = wire {
-            let Header { pid, time, .. } = head.header;
-            self.tasks.push(TaskEvent::Executed { pid, time });
-            self.end_process(pid)?;
-        }
-        if self.is_full() {
-            return Ok(());
-        }
-        let Self { execs, origins, report, .. } = self;
-        match *wire {
-            Wire::Part { head, data } => {
-                execs.part(head, data);
-                Ok(())
-            }
-            Wire::Program { head, data } => execs.program(head, data, origins, report),
-            Wire::Attempt { head, data } => execs.attempt(head, data, origins, report),
-            Wire::Ended(head) => execs.ended(head, origins, report),
-            Wire::Forked(head) => execs.forked(head, origins, report),
-            _ => Ok(()),
-        }
-    }
-
-    /// A process has come into scope, or is in it when the trace begins: what it runs is reported, if it was not.
-    /// `lineage` is what the kernel knows of it.
-    pub fn existing(&mut self, pid: u32, lineage: &Lineage) -> io::Result<()> {
-        if self.is_full() {
-            return Ok(());
-        }
-        let Self { execs, origins, report, .. } = self;
-        execs.existing(pid, lineage, origins, report)
     }
 
     fn end_process(&mut self, pid: u32) -> io::Result<()> {

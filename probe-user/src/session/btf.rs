@@ -217,7 +217,7 @@ mod tests {
         for _ in 0..5000 {
             let mut bytes = sample();
             for byte in &mut bytes {
-                if noise.next() % 16 == 0 {
+                if noise.next().is_multiple_of(16) {
                     *byte = noise.next().to_le_bytes()[0];
                 }
             }

@@ -1,11 +1,13 @@
 //! What the programs that tell of executions need to know of this kernel, and which of them are needed.
 
 use aya::EbpfLoader;
-use probe_common::{LINEAGES, NO_FIELD, WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS};
+use aya::maps::{HashMap, MapData};
+use probe_common::{LINEAGES, Lineage, NO_FIELD, WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS};
 
 use super::btf::Btf;
 use super::tracefs::Format;
-use super::{SessionError, error};
+use super::wire::{self, Wire};
+use super::{Session, SessionError, error};
 use crate::probe::Probe;
 use crate::probe::exec::{Also, Environment};
 
@@ -73,7 +75,7 @@ impl Constants {
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
         loader.map_max_entries("LINEAGE", self.lineages);
         for (name, value) in &self.values {
-            loader.override_global(*name, value, true);
+            loader.override_global(name, value, true);
         }
     }
 }
@@ -98,4 +100,13 @@ fn structures(btf: Option<&Btf>) -> Vec<(&'static str, u32)> {
         group.iter().map(move |(name, value)| (*name, if is_known { *value } else { NO_FIELD }))
     });
     values.collect()
+}
+
+impl Session {
+    /// Where a process comes from and what it runs, as far as the kernel has seen it; zero for what it has not.
+    pub fn lineage(&mut self, pid: u32) -> Lineage {
+        let lineages: Result<HashMap<&mut MapData, u32, Wire<Lineage>>, _> =
+            wire::map(&mut self.ebpf, "LINEAGE");
+        lineages.ok().and_then(|lineages| lineages.get(&pid, 0).ok()).map_or_else(Lineage::default, |it| it.0)
+    }
 }

@@ -6,6 +6,7 @@ use aya::programs::{TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS};
 
+use super::links::Links;
 use super::tracefs::Format;
 use super::{Log, Options, SessionError, exec, wire};
 use crate::probe::Probe;
@@ -116,4 +117,17 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         program.load().map_err(|source| SessionError::program(name, source))?;
     }
     Ok(ebpf)
+}
+
+/// Attaches a program to a tracepoint (group, event) as long as the session lasts.
+pub(super) fn follow(
+    ebpf: &mut Ebpf,
+    links: &mut Links,
+    name: &str,
+    (group, event): (&str, &str),
+) -> Result<(), SessionError> {
+    let program: &mut TracePoint = wire::program(ebpf, name)?;
+    let link = program.attach(group, event).and_then(|id| program.take_link(id));
+    links.keep_lasting(link.map_err(|source| SessionError::program(name, source))?);
+    Ok(())
 }

@@ -136,7 +136,8 @@ impl Mappings {
         }
     }
 
-    fn take(&mut self) -> Vec<Mapping> {
+    /// Gives those that are there.
+    pub fn take(&mut self) -> Vec<Mapping> {
         let mut found = Vec::new();
         for ring in &mut self.rings {
             let mut records = 0;

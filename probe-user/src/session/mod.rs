@@ -10,9 +10,9 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
-use aya::programs::{ProgramError, TracePoint, UProbe};
+use aya::programs::{ProgramError, UProbe};
 use aya_log::EbpfLogger;
-use probe_common::{ConnectionKey, ConnectionState, CountKey, Lineage, Loss, LossCount, THREAD_IN};
+use probe_common::{ConnectionKey, ConnectionState, CountKey, Loss, LossCount, THREAD_IN};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
@@ -151,16 +151,16 @@ impl Session {
         // Before the scope is written: what happens in between is told.
         let watched = load::CGROUP_PROGRAMS.iter().filter(|_| scope.watch);
         for (name, event) in watched {
-            follow(&mut ebpf, &mut links, name, ("cgroup", event))?;
+            load::follow(&mut ebpf, &mut links, name, ("cgroup", event))?;
         }
-        follow(&mut ebpf, &mut links, "task_exec", ("sched", "sched_process_exec"))?;
-        follow(&mut ebpf, &mut links, "task_exit", ("sched", "sched_process_exit"))?;
+        load::follow(&mut ebpf, &mut links, "task_exec", ("sched", "sched_process_exec"))?;
+        load::follow(&mut ebpf, &mut links, "task_exit", ("sched", "sched_process_exit"))?;
         for (name, event) in exec::tracepoints(&options.probe) {
-            follow(&mut ebpf, &mut links, name, event)?;
+            load::follow(&mut ebpf, &mut links, name, event)?;
         }
         let follows_forks = !scope.pids.is_empty() || holds;
         if follows_forks {
-            follow(&mut ebpf, &mut links, "task_fork", FORK)?;
+            load::follow(&mut ebpf, &mut links, "task_fork", FORK)?;
         }
         let filter = Filter::write(&mut ebpf, scope)?;
         let mut session = Self {
@@ -205,7 +205,7 @@ impl Session {
     /// counts it as [`Loss::ScopeFull`].
     pub fn change(&mut self, change: &ScopeChange) -> Result<(), SessionError> {
         if matches!(change, ScopeChange::EnterProcess(_)) && !self.follows_forks {
-            follow(&mut self.ebpf, &mut self.links, "task_fork", FORK)?;
+            load::follow(&mut self.ebpf, &mut self.links, "task_fork", FORK)?;
             self.follows_forks = true;
         }
         let changed = self.filter.change(&mut self.ebpf, change);
@@ -243,19 +243,17 @@ impl Session {
 
     fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook, site: u32) -> Result<(), SessionError> {
         // The return first: a call that is entered in between is then merely not reported.
-        let names: &[&str] = match hook.program {
-            Program::Call => &["call_return", "call_enter"],
-            Program::Open => &["open_return"],
-            Program::Function => &["function_enter"],
-            Program::FunctionAndReturn => &["function_return", "function_enter"],
-            Program::FunctionAndEnds => &["function_enter"],
-            Program::OpenFirst => &["open_enter"],
-            Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
-            Program::Close => &["close_enter"],
-            Program::GoCall => &["go_enter"],
-            Program::GoReturn => &["go_leave"],
-            Program::GoOpen => &["go_open"],
-            Program::GoClose => &["go_close"],
+        let (leave, names): (&str, &[&str]) = match hook.program {
+            Program::Call => ("", &["call_return", "call_enter"]),
+            Program::Open => ("", &["open_return"]),
+            Program::OpenFirst => ("", &["open_enter"]),
+            Program::OpenBehindFirst => ("", &["open_behind_return", "call_enter"]),
+            Program::Close => ("", &["close_enter"]),
+            Program::GoCall => ("go_leave", &["go_enter"]),
+            Program::GoOpen => ("", &["go_open"]),
+            Program::GoClose => ("", &["go_close"]),
+            Program::FunctionAndReturn => ("", &["function_return", "function_enter"]),
+            Program::Function | Program::FunctionAndEnds => ("function_leave", &["function_enter"]),
         };
         let arguments = match &hook.reading {
             Some(reading) => self.functions.number(&reading.spec)?,
@@ -263,7 +261,7 @@ impl Session {
         };
         let cookie = probe_common::cookie(site, arguments);
         let mut links: Vec<Link> = Vec::new();
-        let ends = hook.ends.iter().map(|end| ("function_leave", *end));
+        let ends = hook.ends.iter().map(|end| (leave, *end));
         for (name, offset) in ends.chain(names.iter().map(|name| (*name, hook.offset))) {
             match attach_uprobe(&mut self.ebpf, name, cookie, object, (hook, offset)) {
                 Ok(link) => links.push(link),
@@ -363,13 +361,6 @@ impl Session {
         threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok_and(|flags| flags & THREAD_IN != 0))
     }
 
-    /// Where a process comes from and what it runs, as far as the kernel has seen it; zero for what it has not.
-    pub fn lineage(&mut self, pid: u32) -> Lineage {
-        let lineages: Result<aya::maps::HashMap<&mut MapData, u32, Wire<Lineage>>, _> =
-            wire::map(&mut self.ebpf, "LINEAGE");
-        lineages.ok().and_then(|lineages| lineages.get(&pid, 0).ok()).map_or_else(Lineage::default, |it| it.0)
-    }
-
     /// Forgets the connections of processes that have ended, so that their table does not fill up.
     pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();
@@ -380,19 +371,6 @@ impl Session {
             }
         }
     }
-}
-
-/// Attaches a program to a tracepoint (group, event) as long as the session lasts.
-fn follow(
-    ebpf: &mut Ebpf,
-    links: &mut Links,
-    name: &str,
-    (group, event): (&str, &str),
-) -> Result<(), SessionError> {
-    let program: &mut TracePoint = wire::program(ebpf, name)?;
-    let link = program.attach(group, event).and_then(|id| program.take_link(id));
-    links.keep_lasting(link.map_err(|source| SessionError::program(name, source))?);
-    Ok(())
 }
 
 /// Attaches a program to the place of a hook.

@@ -19,9 +19,6 @@ use crate::event::{
 mod exec;
 mod function;
 
-/// Digits of a container's id that are shown when it has no name.
-const SHORT_ID: usize = 12;
-
 /// The sink.
 #[derive(Debug)]
 pub(super) struct Text {
@@ -247,17 +244,8 @@ fn what(loss: Loss, LossCount { events, bytes }: LossCount) -> String {
     }
 }
 
-/// `web`; `prod/web-0/app` of Kubernetes, where a container's name says little alone.
-fn container(Container { id, name, pod, .. }: &Container, line: &mut String) {
-    let pod = pod.as_deref().and_then(|pod| Some((pod.namespace.as_deref()?, pod.name.as_str())));
-    if let Some((namespace, pod)) = pod {
-        for part in [namespace, pod] {
-            escape::name(part.as_bytes(), line);
-            line.push('/');
-        }
-    }
-    let name = name.as_deref().unwrap_or_else(|| id.get(..SHORT_ID).unwrap_or(id));
-    escape::name(name.as_bytes(), line);
+fn container(container: &Container, line: &mut String) {
+    escape::name(container.shown().as_bytes(), line);
 }
 
 fn time(time: Timestamp, zone: &TimeZone) -> impl fmt::Display {

@@ -14,6 +14,9 @@ use crate::target::proc::{FILE, number, read_bounded, status_field};
 /// Bytes of the arguments or the environment of a program that ran already.
 const STRINGS: u64 = 128 * 1024;
 
+/// `PF_EXITING` of linux/sched.h.
+const EXITING: u32 = 0x0000_0004;
+
 /// A program that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Running {
@@ -65,7 +68,8 @@ pub fn running(pid: u32, stack: Option<u64>) -> Option<Running> {
     // Last: when it is the same program's still, all before was.
     let stat = stat(&read("stat")?)?;
     // The stack of a program begins where the kernel has put its strings: a random place for each execution.
-    if stack.is_some_and(|stack| stack != stat.startstack) || stat.state == 'Z' {
+    // One that ends has neither strings nor files any more, and its end is being told.
+    if stack.is_some_and(|stack| stack != stat.startstack) || stat.flags & EXITING != 0 {
         return None;
     }
     let ticks = rustix::param::clock_ticks_per_second().max(1);
@@ -86,7 +90,7 @@ pub fn given(pid: u32) -> Given {
     let read = |name: &str| {
         let mut bytes = read_bounded(format!("/proc/{pid}/{name}").as_ref(), STRINGS + 1).unwrap_or_default();
         let truncated = bytes.len() as u64 > STRINGS;
-        bytes.truncate(STRINGS as usize);
+        bytes.truncate(usize::try_from(STRINGS).unwrap_or(usize::MAX));
         (bytes, truncated)
     };
     let ((arguments, truncated), (environment, _)) = (read("cmdline"), read("environ"));

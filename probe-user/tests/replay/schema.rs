@@ -106,6 +106,7 @@ impl Schema<'_> {
 fn check_type(names: &Value, value: &Value) -> Result<(), String> {
     let is = |name: &Value| match name.as_str().unwrap() {
         "object" => value.is_object(),
+        "array" => value.is_array(),
         "string" => value.is_string(),
         "integer" => value.is_u64() || value.is_i64(),
         "boolean" => value.is_boolean(),

@@ -29,7 +29,7 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 18] = [
+const OWNERS: [(&str, &[&str]); 20] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
     ("perf_event", &["session"]),

@@ -17,6 +17,8 @@ pub(super) struct Tree {
     /// What processes run, if it was reported.
     runs: HashMap<u32, ExecId>,
     depths: HashMap<ExecId, u32>,
+    /// Who has forked the processes of which something was reported.
+    parents: HashMap<u32, Ancestor>,
 }
 
 impl Tree {
@@ -36,6 +38,9 @@ impl Tree {
         }
         self.depths.insert(id, depth);
         self.runs.insert(pid, id);
+        if let Some(parent) = parent {
+            self.parents.insert(pid, parent.clone());
+        }
         depth
     }
 
@@ -44,9 +49,15 @@ impl Tree {
         id.and_then(|id| self.depths.get(&id)).copied().unwrap_or(0)
     }
 
-    /// A process has ended, or runs something that was not reported.
+    /// A process runs something that was not reported.
     pub(super) fn forget(&mut self, pid: u32) {
         self.runs.remove(&pid);
+    }
+
+    /// A process has ended: its id will be another's.
+    pub(super) fn end(&mut self, pid: u32) {
+        self.runs.remove(&pid);
+        self.parents.remove(&pid);
     }
 
     /// The identity of what the kernel says that a process runs.
@@ -54,14 +65,20 @@ impl Tree {
         let Execution { pid, time, .. } = execution;
         match (pid, time) {
             (0, _) => None,
-            (pid, 0) => origins.started(pid).map(|time| ExecId { pid, time }),
+            (pid, 0) => Self::before(pid, origins),
             (pid, time) => Some(ExecId { pid, time }),
         }
     }
 
-    /// Who has forked a process: as the kernel saw it, or else as /proc tells it now.
+    /// The identity of what a process runs that was there before the trace.
+    pub(super) fn before(pid: u32, origins: &mut impl Origins) -> Option<ExecId> {
+        origins.started(pid).map(|time| ExecId { pid, time })
+    }
+
+    /// Who has forked the process `of`: as the kernel saw it, or else as /proc tells it now, or told it before.
     pub(super) fn parent(
         &self,
+        of: u32,
         parent: &Parent,
         running: Option<&Running>,
         origins: &mut impl Origins,
@@ -71,9 +88,11 @@ impl Tree {
             let id = Self::id(parent.execution, origins);
             return Some(Ancestor { pid: parent.pid, comm: Some(comm), id });
         }
-        let pid = running.map(|running| running.parent).filter(|pid| *pid != 0)?;
+        let Some(pid) = running.map(|running| running.parent).filter(|pid| *pid != 0) else {
+            return self.parents.get(&of).cloned();
+        };
         let known = self.runs.get(&pid).copied();
-        let id = known.or_else(|| origins.started(pid).map(|time| ExecId { pid, time }));
+        let id = known.or_else(|| Self::before(pid, origins));
         Some(Ancestor { pid, comm: origins.comm(pid), id })
     }
 }
@@ -86,22 +105,22 @@ mod tests {
         ExecId { pid, time }
     }
 
-    fn child_of(id: ExecId) -> Option<Ancestor> {
-        Some(Ancestor { pid: id.pid, comm: None, id: Some(id) })
+    fn child_of(id: ExecId) -> Ancestor {
+        Ancestor { pid: id.pid, comm: None, id: Some(id) }
     }
 
     #[test]
     fn a_reused_pid_is_another_program() {
         let mut tree = Tree::default();
         assert_eq!(tree.enter(10, id(10, 1), None), 0);
-        assert_eq!(tree.enter(11, id(11, 2), child_of(id(10, 1)).as_ref()), 1);
-        tree.forget(10);
+        assert_eq!(tree.enter(11, id(11, 2), Some(&child_of(id(10, 1)))), 1);
+        tree.end(10);
         assert!(!tree.knows(10));
         // The process 10 is another one now: what it starts is no child of the first.
-        assert_eq!(tree.enter(10, id(10, 9), child_of(id(11, 2)).as_ref()), 2);
-        assert_eq!(tree.enter(12, id(12, 10), child_of(id(10, 9)).as_ref()), 3);
-        assert_eq!(tree.enter(13, id(13, 11), child_of(id(10, 1)).as_ref()), 1, "the first one's late child");
-        assert_eq!(tree.enter(14, id(14, 12), child_of(id(10, 5)).as_ref()), 0, "a program that nobody saw");
+        assert_eq!(tree.enter(10, id(10, 9), Some(&child_of(id(11, 2)))), 2);
+        assert_eq!(tree.enter(12, id(12, 10), Some(&child_of(id(10, 9)))), 3);
+        assert_eq!(tree.enter(13, id(13, 11), Some(&child_of(id(10, 1)))), 1, "the first one's late child");
+        assert_eq!(tree.enter(14, id(14, 12), Some(&child_of(id(10, 5)))), 0, "a program that nobody saw");
     }
 
     #[test]
@@ -109,11 +128,11 @@ mod tests {
         let mut tree = Tree::default();
         for number in 0..200_000_u32 {
             let own = id(number, u64::from(number) + 1);
-            let parent = number.checked_sub(1).map(|above| id(above, u64::from(above) + 1));
-            tree.enter(number, own, parent.and_then(child_of).as_ref());
+            let parent = number.checked_sub(1).map(|above| child_of(id(above, u64::from(above) + 1)));
+            tree.enter(number, own, parent.as_ref());
             assert_eq!(tree.depth(Some(own)), number);
             if let Some(ended) = number.checked_sub(100) {
-                tree.forget(ended);
+                tree.end(ended);
             }
             assert!(tree.depths.len() <= REMEMBERED && tree.runs.len() <= 101);
         }

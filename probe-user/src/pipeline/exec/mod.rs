@@ -20,6 +20,7 @@ use crate::probe::exec::Environment;
 use crate::target::program::Running;
 
 mod lineage;
+mod records;
 mod strings;
 
 use lineage::Tree;
@@ -74,14 +75,16 @@ impl Execs {
         let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
         let path = long.as_deref().or_else(|| strings::first(&head.path));
         let bytes = parts.arguments(head.offset, data.0);
-        let arguments = strings::arguments(&bytes, head.count, head.length, !has(FLAG_UNREADABLE));
+        let arguments =
+            strings::arguments(&bytes, (!has(FLAG_UNREADABLE)).then_some(head.count), head.length);
         let variables = parts.environment();
         let environment = (self.wanted != Environment::None).then(|| {
             let is_whole = !has(FLAG_ENVIRONMENT_CUT) && variables.len() == head.environment as usize;
-            strings::environment(&variables, path.unwrap_or_default(), is_whole, &self.wanted)
+            let end = is_whole.then(|| path.unwrap_or_default());
+            strings::environment(&variables, end, &self.wanted)
         });
         let executable = origin.process.executable.as_ref().map(|executable| executable.path.as_str());
-        let parent = self.tree.parent(&head.parent, running, origins);
+        let parent = self.tree.parent(pid, &head.parent, running, origins);
         let id = ExecId { pid, time };
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let exec = Exec {
@@ -126,13 +129,13 @@ impl Execs {
         let Some(running) = running else { return Ok(()) };
         let time = if execution.time == 0 { running.started } else { execution.time };
         let id = ExecId { pid, time };
-        let parent = self.tree.parent(&lineage.parent, Some(&running), origins);
+        let parent = self.tree.parent(pid, &lineage.parent, Some(&running), origins);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let list = strings::split(&given.arguments);
         let count = (!given.truncated).then_some(list.len() as u64);
         let arguments = Strings { list, count, truncated: given.truncated };
         let environment = (self.wanted != Environment::None)
-            .then(|| strings::environment(&given.environment, b"", true, &self.wanted));
+            .then(|| strings::environment(&given.environment, Some(b""), &self.wanted));
         let (real, effective, group) = running.users;
         report.executed(Exec {
             actor: Actor {
@@ -167,8 +170,8 @@ impl Execs {
         let path = if list.is_empty() { None } else { Some(list.remove(0).0) };
         let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
         let count = (!truncated).then_some(list.len() as u64);
-        let parent = self.tree.parent(&head.parent, None, origins);
-        let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let parent = self.tree.parent(head.header.pid, &head.parent, None, origins);
+        let id = Tree::id(head.execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
         let users = Users {
             real: Some(head.uid),
@@ -190,8 +193,8 @@ impl Execs {
     ) -> io::Result<()> {
         let Lineage { parent, execution, since } = head.lineage;
         let origin = origins.origin(&head.header);
-        let parent = self.tree.parent(&parent, None, origins);
-        let id = Tree::id(execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let parent = self.tree.parent(head.header.pid, &parent, None, origins);
+        let id = Tree::id(execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         // Without a time of its own: since it began, if that is what its identity has.
         let since = match (since, id) {
             (0, Some(id)) if id.pid == head.header.pid => Some(id.time),
@@ -215,19 +218,19 @@ impl Execs {
         report: &mut Report,
     ) -> io::Result<()> {
         let origin = origins.origin(&head.header);
-        let id = Tree::id(head.execution, origins).or_else(|| self.own(head.header.pid, origins));
+        let id = Tree::id(head.execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, None, report);
         report.write(&Record::Fork(Fork { actor, child: head.child }))
     }
 
-    /// A process has ended, or executes what was not told.
-    pub(super) fn forget(&mut self, pid: u32) {
-        self.tree.forget(pid);
+    /// A process has ended.
+    pub(super) fn end(&mut self, pid: u32) {
+        self.tree.end(pid);
     }
 
-    /// The identity of what a process runs that was there before the trace.
-    fn own(&self, pid: u32, origins: &mut impl Origins) -> Option<ExecId> {
-        origins.started(pid).map(|time| ExecId { pid, time })
+    /// A process executes what was not told, or not yet.
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.tree.forget(pid);
     }
 
     fn actor<'a>(

@@ -76,30 +76,26 @@ pub(super) fn split(bytes: &[u8]) -> Vec<Plaintext<'_>> {
     bytes.split(|byte| *byte == 0).map(Plaintext).collect()
 }
 
-/// The arguments of a program: `count` of them, of `length` bytes.
-pub(super) fn arguments(bytes: &[u8], count: u64, length: u64, is_readable: bool) -> Strings<'_> {
-    let truncated = !is_readable || (bytes.len() as u64) < length;
+/// The arguments of a program: `count` of them (none if they could not be read), of `length` bytes.
+pub(super) fn arguments(bytes: &[u8], count: Option<u64>, length: u64) -> Strings<'_> {
+    let truncated = count.is_none() || (bytes.len() as u64) < length;
     let mut list = split(bytes);
-    list.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-    Strings { list, count: is_readable.then_some(count), truncated }
+    list.truncate(count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX));
+    Strings { list, count, truncated }
 }
 
-/// Those variables of an environment that are wanted. Behind it lie the path of the program and what fills the stack.
-pub(super) fn environment<'a>(
-    bytes: &'a [u8],
-    path: &[u8],
-    is_whole: bool,
-    wanted: &Environment,
-) -> Strings<'a> {
+/// Those variables of an environment that are wanted. Behind it lie the path of the program and what fills the stack;
+/// without a path, its end was not seen.
+pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Environment) -> Strings<'a> {
     let mut bytes = bytes;
-    if is_whole {
+    if let Some(path) = path {
         while let Some(rest) = bytes.strip_suffix(b"\0") {
             bytes = rest;
         }
         bytes = bytes.strip_suffix(path).unwrap_or(bytes);
     }
     let list = split(bytes).into_iter().filter(|variable| wanted.takes(variable.0)).collect();
-    Strings { list, count: None, truncated: !is_whole }
+    Strings { list, count: None, truncated: path.is_none() }
 }
 
 /// The interpreter that a script names: the kernel puts it, with at most one argument of the script's first line,
@@ -130,27 +126,27 @@ mod tests {
 
     #[test]
     fn arguments_are_split_at_nul_alone() {
-        check(&arguments(b"a\0\0b c\n\0", 3, 8, true).list, &[b"a", b"", b"b c\n"]);
-        check(&arguments(b"\0", 1, 1, true).list, &[b""]);
-        check(&arguments(b"", 0, 0, true).list, &[]);
-        let cut = arguments(b"a\0bcd", 3, 100, true);
+        check(&arguments(b"a\0\0b c\n\0", Some(3), 8).list, &[b"a", b"", b"b c\n"]);
+        check(&arguments(b"\0", Some(1), 1).list, &[b""]);
+        check(&arguments(b"", Some(0), 0).list, &[]);
+        let cut = arguments(b"a\0bcd", Some(3), 100);
         check(&cut.list, &[b"a", b"bcd"]);
         assert!(cut.truncated && cut.count == Some(3));
-        assert!(!arguments(b"a\0", 1, 2, true).truncated);
-        assert!(arguments(b"", 0, 0, false).truncated);
+        assert!(!arguments(b"a\0", Some(1), 2).truncated);
+        assert!(arguments(b"", None, 0).truncated);
     }
 
     #[test]
     fn an_environment_ends_before_the_path() {
         let bytes = b"A=1\0SECRET=x\0B=\0/bin/x\0\0\0\0\0\0\0\0\0";
-        let all = environment(bytes, b"/bin/x", true, &Environment::All);
+        let all = environment(bytes, Some(b"/bin/x"), &Environment::All);
         check(&all.list, &[b"A=1", b"SECRET=x", b"B="]);
         let named = Environment::Named(vec![b"B".to_vec(), b"A".to_vec()]);
-        check(&environment(bytes, b"/bin/x", true, &named).list, &[b"A=1", b"B="]);
-        let cut = environment(b"A=1\0SECR", b"/bin/x", false, &Environment::All);
+        check(&environment(bytes, Some(b"/bin/x"), &named).list, &[b"A=1", b"B="]);
+        let cut = environment(b"A=1\0SECR", None, &Environment::All);
         check(&cut.list, &[b"A=1", b"SECR"]);
         assert!(cut.truncated && !all.truncated);
-        check(&environment(b"", b"/bin/x", true, &Environment::All).list, &[]);
+        check(&environment(b"", Some(b"/bin/x"), &Environment::All).list, &[]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use probe_common::{CallShape, Direction, Length};
 
-use crate::object::{Function, GoAbi, Index, Object, with_causes};
+use crate::object::{FileOffset, Function, GoAbi, Index, Object, with_causes};
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found};
 
@@ -94,30 +94,32 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
         Role::Begins => (Program::GoOpen, 0),
         Role::Ends => (Program::GoClose, 0),
     };
+    let ends = match program {
+        Program::GoCall => ends(object, index, function)?,
+        _ => Vec::new(),
+    };
     let name = function.shown().to_owned();
-    let entry = Hook {
+    found.hooks.push(Hook {
         program,
-        function: name.clone(),
-        serves: Vec::new(),
+        serves: if program.moves_bytes() { vec![name.clone()] } else { Vec::new() },
+        function: name,
         offset,
-        arguments,
-        ends: Vec::new(),
+        ends,
         semaphore: None,
+        arguments,
         callers: Vec::new(),
         reading: None,
-    };
-    if program != Program::GoCall {
-        found.hooks.push(entry);
-        return Ok(());
-    }
+    });
+    Ok(())
+}
+
+/// The instructions that return, all of them: a call that ended elsewhere would be taken for the next one.
+fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
     let returns = object.returns(index, function).map_err(|error| with_causes(&error))?;
     if returns.tail_jumps > 0 || returns.sites.is_empty() {
         return Err("it returns by a jump to another function: what it moved could not be told".into());
     }
-    let at = |(_, offset)| Hook { program: Program::GoReturn, offset, ..entry.clone() };
-    found.hooks.extend(returns.sites.into_iter().map(at));
-    found.hooks.push(Hook { serves: vec![name], ..entry });
-    Ok(())
+    Ok(returns.sites.into_iter().map(|(_, offset)| offset).collect())
 }
 
 #[cfg(test)]

@@ -29,11 +29,6 @@ impl Lines<'_> {
             write!(self.line, "{faint}runs{faint:#} ")?;
         }
         self.arguments(&exec.arguments)?;
-        for variable in exec.environment.iter().flat_map(|environment| &environment.list) {
-            write!(self.line, "\n    {faint}")?;
-            quote::argument(variable.0, self.line);
-            write!(self.line, "{faint:#}")?;
-        }
         let executable = exec.actor.origin.process.executable.as_ref().map(|file| file.path.as_bytes());
         let first = exec.arguments.list.first().map(|argument| argument.0);
         // What the first argument says already is not said again.
@@ -44,7 +39,13 @@ impl Lines<'_> {
             escape::name(path, self.line);
             write!(self.line, "{faint:#}")?;
         }
-        self.end()
+        for variable in exec.environment.iter().flat_map(|environment| &environment.list) {
+            write!(self.line, "\n    {faint}")?;
+            quote::argument(variable.0, self.line);
+            write!(self.line, "{faint:#}")?;
+        }
+        self.line.push('\n');
+        Ok(())
     }
 
     /// `15:04:05.123456 web sh[1234] ENOENT /bin/nothing nothing x`
@@ -58,7 +59,8 @@ impl Lines<'_> {
         }
         self.line.push(' ');
         self.arguments(&failed.arguments)?;
-        self.end()
+        self.line.push('\n');
+        Ok(())
     }
 
     /// `15:04:05.123456 web ls[1234] exited with 2 after 1.5 ms`
@@ -77,7 +79,8 @@ impl Lines<'_> {
         if let Some(duration) = exit.duration {
             write!(self.line, " {faint}after {}{faint:#}", Short(duration))?;
         }
-        self.end()
+        self.line.push('\n');
+        Ok(())
     }
 
     /// `15:04:05.123456 web sh[1234] forks 1235`
@@ -85,7 +88,8 @@ impl Lines<'_> {
         self.begin(&fork.actor, fork.actor.depth)?;
         let Styles { faint, .. } = self.styles;
         write!(self.line, "{faint}forks{faint:#} {}", fork.child)?;
-        self.end()
+        self.line.push('\n');
+        Ok(())
     }
 
     fn begin(&mut self, actor: &Actor<'_>, depth: u32) -> fmt::Result {
@@ -120,11 +124,6 @@ impl Lines<'_> {
             }
             write!(self.line, "{warning:#}")?;
         }
-        Ok(())
-    }
-
-    fn end(&mut self) -> fmt::Result {
-        self.line.push('\n');
         Ok(())
     }
 }

@@ -1,0 +1,125 @@
+//! Records of executions: the strings of a program in pieces, the last with the record itself.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
+use probe_common::{
+    CHUNK_BYTES, FLAG_UNREADABLE, INLINE_BYTES, LONG_PATH_BYTES, Loss, PAGE_BYTES, Part, Program,
+};
+use zerocopy::IntoBytes;
+
+use super::{lost, submit};
+use crate::{
+    maps::{AttemptRoom, EVENTS},
+    mem,
+};
+
+/// A [`Part`] with room for `N` bytes.
+#[repr(C)]
+struct PartSlot<const N: usize> {
+    part: Part,
+    bytes: MaybeUninit<[u8; N]>,
+}
+
+/// A [`Program`] with room for the last of its arguments.
+#[repr(C)]
+struct ProgramSlot {
+    program: Program,
+    bytes: MaybeUninit<[u8; INLINE_BYTES]>,
+}
+
+/// Emits a part of a program's arguments that does not fit into its record.
+#[inline(always)]
+pub fn arguments(part: &Part, address: u64) {
+    match part.chunk {
+        0..=2048 => part_slot::<2048>(part, address),
+        2049..=4096 => part_slot::<4096>(part, address),
+        4097..=8192 => part_slot::<8192>(part, address),
+        _ => part_slot::<CHUNK_BYTES>(part, address),
+    }
+}
+
+/// Emits a part of [`CHUNK_BYTES`].
+#[inline(always)]
+pub fn full_part(part: &Part, address: u64) {
+    part_slot::<CHUNK_BYTES>(part, address);
+}
+
+#[inline(always)]
+fn part_slot<const N: usize>(part: &Part, address: u64) {
+    let Some(mut entry) = EVENTS.reserve::<PartSlot<N>>(0) else {
+        return lost(Loss::RingFull, part.chunk.into());
+    };
+    let slot = mem::slot(&mut entry);
+    slot.part = *part;
+    if mem::copy_user(&mut slot.bytes, address, part.chunk) {
+        submit(entry);
+    } else {
+        lost(Loss::ReadFault, part.chunk.into());
+        entry.discard(0);
+    }
+}
+
+/// Emits what is in one page of a program's environment; false if the page is not there: it is over.
+#[inline(always)]
+pub fn page(part: &Part, address: u64) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<PartSlot<PAGE_BYTES>>(0) else {
+        lost(Loss::RingFull, part.chunk.into());
+        return true;
+    };
+    let slot = mem::slot(&mut entry);
+    slot.part = *part;
+    if mem::copy_user(&mut slot.bytes, address, part.chunk) {
+        submit(entry);
+        true
+    } else {
+        entry.discard(0);
+        false
+    }
+}
+
+/// Emits a path; `write` writes it, ended by NUL, and says whether it could.
+#[inline(always)]
+pub fn path(part: &Part, write: impl FnOnce(&mut MaybeUninit<[u8; LONG_PATH_BYTES]>) -> bool) {
+    let Some(mut entry) = EVENTS.reserve::<PartSlot<LONG_PATH_BYTES>>(0) else {
+        return lost(Loss::RingFull, part.chunk.into());
+    };
+    let slot = mem::slot(&mut entry);
+    slot.part = *part;
+    if write(&mut slot.bytes) { submit(entry) } else { entry.discard(0) }
+}
+
+/// Emits a program at once, with [`Program::chunk`] bytes at `address`; `fill` sets all of it.
+#[inline(always)]
+pub fn program(address: u64, fill: impl FnOnce(&mut Program)) {
+    let Some(mut entry) = EVENTS.reserve::<ProgramSlot>(0) else {
+        return lost(Loss::RingFull, 0);
+    };
+    let slot = mem::slot(&mut entry);
+    fill(&mut slot.program);
+    let chunk = slot.program.chunk;
+    if chunk != 0 && !mem::copy_user(&mut slot.bytes, address, chunk) {
+        slot.program.flags |= FLAG_UNREADABLE;
+        slot.program.chunk = 0;
+        lost(Loss::ReadFault, chunk.into());
+    }
+    // What /proc tells of the process is to be read while it runs; beside an exec the wakeup costs little.
+    entry.submit(BPF_RB_FORCE_WAKEUP.into());
+}
+
+/// Emits a record of a constant size.
+#[inline(always)]
+pub fn record<T: Copy + 'static>(record: T) {
+    let Some(mut entry) = EVENTS.reserve::<T>(0) else { return lost(Loss::RingFull, 0) };
+    entry.write(record);
+    submit(entry);
+}
+
+/// Emits a failed attempt with its `used` bytes.
+#[inline(always)]
+pub fn attempt(room: &AttemptRoom, used: usize) {
+    let Some(bytes) = room.as_bytes().get(..size_of_val(&room.attempt) + used) else { return };
+    if EVENTS.output::<[u8]>(bytes, BPF_RB_FORCE_WAKEUP.into()).is_err() {
+        lost(Loss::RingFull, used as u64);
+    }
+}

@@ -1,0 +1,54 @@
+//! The pipeline's side of executions: which records are of them, and when enough were reported.
+
+use std::io;
+
+use probe_common::{Header, Lineage};
+
+use crate::decode::{Wire, decode};
+use crate::pipeline::{Origins, Pipeline, TaskEvent};
+
+impl<O: Origins> Pipeline<O> {
+    /// A record of an execution.
+    pub(in crate::pipeline) fn execution(&mut self, wire: &Wire<'_>) -> io::Result<()> {
+        if let Wire::Program { head, .. } = wire {
+            let Header { pid, time, .. } = head.header;
+            self.tasks.push(TaskEvent::Executed { pid, time });
+            self.end_process(pid)?;
+        }
+        if self.is_full() {
+            return Ok(());
+        }
+        let Self { execs, origins, report, .. } = self;
+        match *wire {
+            Wire::Part { head, data } => {
+                execs.part(head, data);
+                Ok(())
+            }
+            Wire::Program { head, data } => execs.program(head, data, origins, report),
+            Wire::Attempt { head, data } => execs.attempt(head, data, origins, report),
+            Wire::Ended(head) => execs.ended(head, origins, report),
+            Wire::Forked(head) => execs.forked(head, origins, report),
+            _ => Ok(()),
+        }
+    }
+
+    /// A process has come into scope, or is in it when the trace begins: what it runs is reported, if it was not.
+    /// `lineage` is what the kernel knows of it.
+    pub fn existing(&mut self, pid: u32, lineage: &Lineage) -> io::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let Self { execs, origins, report, .. } = self;
+        execs.existing(pid, lineage, origins, report)
+    }
+
+    /// Whether executions are watched.
+    pub fn has_executions(&self) -> bool {
+        self.has_execs
+    }
+
+    /// Whether these are the bytes of a record about a program, for which [`Origins::program`] will be asked.
+    pub fn is_program(&self, bytes: &[u8]) -> bool {
+        self.has_execs && matches!(decode(bytes), Ok(Wire::Program { .. }))
+    }
+}

@@ -1,0 +1,228 @@
+//! Executions: recorded bytes → the records of `ctrace exec`.
+
+use std::sync::{Arc, Mutex};
+
+use ctrace::event::{Container, End, Origin};
+use ctrace::pipeline::{Found, Origins, Pipeline, Setup};
+use ctrace::probe::exec::Environment;
+use ctrace::sink::{Look, Options, Output, Tree, format, text};
+use ctrace::target::program::{Given, Running};
+use jiff::tz::TimeZone;
+use probe_common::{
+    ATTEMPT_CUT, Attempt, Ended, Execution, FLAG_EFFECTIVE, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE,
+    Forked, Header, KIND_ATTEMPT, KIND_ENDED, KIND_EXIT, KIND_FORKED, KIND_PART, KIND_PROGRAM, Lineage,
+    PART_ARGUMENTS, PART_ENVIRONMENT, PART_PATH, Parent, Part, Program,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{BOOT, Clock, Fixed, Raw, Shared, golden, header, schema};
+
+/// /proc knows the process 1234 alone, and what ran before the trace.
+#[derive(Debug)]
+struct Known(Fixed);
+
+fn running() -> Running {
+    Running {
+        started: 1_000,
+        parent: 1,
+        comm: b"server".to_vec(),
+        vpid: Some(1),
+        executable: Some(b"/server".to_vec()),
+        directory: Some(b"/srv/\xff".to_vec()),
+        tty: Some("pts/3".into()),
+        users: (Some(33), Some(34), Some(35)),
+    }
+}
+
+impl Origins for Known {
+    fn origin(&mut self, header: &Header) -> Arc<Origin> {
+        self.0.origin(header)
+    }
+
+    fn forget(&mut self, pid: u32) {
+        self.0.forget(pid);
+    }
+
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+        self.0.container(cgroup)
+    }
+
+    fn program(&mut self, header: &Header, _: u64) -> Found {
+        Found { origin: self.origin(header), running: (header.pid == 1234).then(running) }
+    }
+
+    fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
+        let given = Given {
+            arguments: b"server\0--port\x001\0".to_vec(),
+            environment: b"PATH=/bin\0SECRET=x\0".to_vec(),
+            truncated: false,
+        };
+        let found = Found { origin: self.origin(&header(0, pid, b"")), running: Some(running()) };
+        (pid == 1234).then_some((found, given))
+    }
+
+    fn started(&mut self, pid: u32) -> Option<u64> {
+        (pid < 2000).then(|| u64::from(pid) * 10)
+    }
+
+    fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
+        (pid == 1).then(|| b"in\x1bit".to_vec())
+    }
+}
+
+fn at(kind: u32, pid: u32, time: u64, comm: &[u8]) -> Header {
+    Header { time: 5_000_000_000 + time, ..header(kind, pid, comm) }
+}
+
+fn parent(pid: u32, execution: (u32, u64)) -> Parent {
+    let mut parent = Parent::default();
+    (parent.pid, parent.execution.pid) = (pid, execution.0);
+    parent.execution.time = if execution.1 == 0 { 0 } else { 5_000_000_000 + execution.1 };
+    parent.comm[..6].copy_from_slice(b"starte");
+    parent
+}
+
+/// A program with its arguments in one piece.
+fn program(head: Header, parent: Parent, path: &[u8], strings: &[u8]) -> Program {
+    let mut program = Program::new_zeroed();
+    (program.header, program.parent) = (head, parent);
+    program.path[..path.len()].copy_from_slice(path);
+    program.count = strings.iter().filter(|byte| **byte == 0).count() as u64;
+    program.length = strings.len() as u64;
+    program.chunk = u32::try_from(strings.len()).unwrap();
+    program.captured = program.chunk;
+    (program.uid, program.gid, program.effective_uid, program.flags) = (1000, 1001, 1002, FLAG_EFFECTIVE);
+    program
+}
+
+fn part(head: &Program, part: u32, offset: u32, bytes: &[u8]) -> Raw {
+    let header = Header { kind: KIND_PART, ..head.header };
+    let chunk = u32::try_from(bytes.len()).unwrap();
+    let part = Part { header, part, offset, chunk, reserved: 0 };
+    Raw::new(&[part.as_bytes(), bytes])
+}
+
+fn whole(program: &Program, strings: &[u8]) -> Raw {
+    Raw::new(&[program.as_bytes(), strings])
+}
+
+/// Everything that can come, once.
+fn recording() -> Vec<Raw> {
+    let mut all = Vec::new();
+    // A script, of a process that was not seen to be forked.
+    let strings = b"/bin/sh\0-e\0./run.sh\0a b\0";
+    let script = program(at(KIND_PROGRAM, 1234, 1, b"run.sh"), Parent::default(), b"./run.sh", strings);
+    all.push(part(&script, PART_ENVIRONMENT, 0, b"PATH=/bin\0SECRET=x\0./run.sh\0\0\0\0\0\0\0\0\0"));
+    all.push(whole(&Program { environment: 36, ..script }, strings));
+    // Its child: bytes that are meant to do harm, in a process that has gone.
+    let fork = Forked {
+        header: at(KIND_FORKED, 1234, 2, b"run.sh"),
+        execution: Execution { pid: 1234, time: 5_000_000_001, reserved: 0 },
+        child: 2000,
+        reserved: 0,
+    };
+    all.push(Raw::new(&[fork.as_bytes()]));
+    let strings = b"x\x1b[2J\0\0it's\0\xff\xfe\0l\n\0";
+    let odd =
+        program(at(KIND_PROGRAM, 2000, 3, b"x\x1b[1A\xff\n"), parent(1234, (1234, 1)), b"/\xff", strings);
+    all.push(whole(&Program { inner_pid: 42, ..odd }, strings));
+    // Several parts, the path one of them; then the same with one lost, and one that could not be read.
+    let long = vec![b'p'; 300];
+    let strings = [b"long\0".as_slice(), &[b'a'; 40], b"\0", &[b'b'; 9], b"\0"].concat();
+    let head = program(at(KIND_PROGRAM, 3000, 4, b"long"), parent(2000, (2000, 3)), b"", &strings);
+    let head = Program { offset: 30, chunk: 26, flags: FLAG_LONG_PATH, ..head };
+    all.push(part(&head, PART_PATH, 0, &[long.as_slice(), b"\0"].concat()));
+    all.push(part(&head, PART_ARGUMENTS, 0, &strings[..20]));
+    all.push(part(&head, PART_ARGUMENTS, 20, &strings[20..30]));
+    all.push(whole(&head, &strings[30..]));
+    let again = Program { header: at(KIND_PROGRAM, 3000, 5, b"long"), ..head };
+    all.push(part(&again, PART_ARGUMENTS, 0, &strings[..20]));
+    all.push(whole(&again, &strings[30..]));
+    let unreadable = program(at(KIND_PROGRAM, 3001, 6, b"gone"), parent(1500, (1500, 0)), b"/gone", b"");
+    all.push(whole(&Program { flags: FLAG_UNREADABLE, ..unreadable }, b""));
+    all.extend(failures_and_ends());
+    all
+}
+
+fn failures_and_ends() -> Vec<Raw> {
+    let mut attempt = Attempt::new_zeroed();
+    attempt.header = at(KIND_ATTEMPT, 3000, 7, b"long");
+    attempt.execution = Execution { pid: 3000, time: 5_000_000_005, reserved: 0 };
+    (attempt.error, attempt.flags, attempt.chunk) = (2, ATTEMPT_CUT, 17);
+    let bytes = b"/no such\0no\0such\0";
+    let mut ended = Ended::new_zeroed();
+    ended.header = at(KIND_ENDED, 3000, 1_500_000_005, b"long");
+    ended.lineage = Lineage {
+        parent: parent(2000, (2000, 3)),
+        execution: attempt.execution,
+        since: attempt.execution.time,
+    };
+    (ended.status, ended.flags) = (3 << 8, FLAG_STATUS);
+    let dumped = Ended { header: at(KIND_ENDED, 2000, 90, b"x"), status: 11 | 0x80, ..ended };
+    // Only forked; and one that was there before, of which the kernel tells nothing.
+    let forked = Ended { header: at(KIND_ENDED, 2001, 95, b"sub"), status: 0, ..ended };
+    let before =
+        Ended { header: at(KIND_ENDED, 1500, 96, b"old"), lineage: Lineage::default(), flags: 0, ..ended };
+    let bare = |pid| Raw::new(&[header(KIND_EXIT, pid, b"").as_bytes()]);
+    vec![
+        Raw::new(&[attempt.as_bytes(), bytes]),
+        Raw::new(&[ended.as_bytes()]),
+        bare(3000),
+        Raw::new(&[dumped.as_bytes()]),
+        bare(2000),
+        Raw::new(&[forked.as_bytes()]),
+        Raw::new(&[before.as_bytes()]),
+    ]
+}
+
+fn replay(name: &str, environment: Environment, count: Option<u64>) -> (Vec<u8>, String) {
+    let shared = Shared::default();
+    let look = Look { tree: Tree::Indented, ..Look::default() };
+    let options = Options { look, zone: TimeZone::UTC };
+    let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
+    let clock = Clock::new(BOOT);
+    let origins = Known(Fixed { forgotten: Arc::new(Mutex::default()) });
+    let started = clock.timestamp(0);
+    let executions = Some(environment);
+    let setup =
+        Setup { sites: super::sites(), origins, clock, sink, started, count, executions, symbols: None };
+    let mut pipeline = Pipeline::new(setup);
+    pipeline.existing(1234, &Lineage::default()).unwrap();
+    // It is known now; another one runs what it was forked from.
+    pipeline.existing(1234, &Lineage::default()).unwrap();
+    let execution = Execution { pid: 1234, time: 0, reserved: 0 };
+    pipeline.existing(1235, &Lineage { execution, ..Lineage::default() }).unwrap();
+    for raw in recording() {
+        pipeline.bytes(raw.0.as_bytes()).unwrap();
+    }
+    let summary = pipeline.finish(clock.timestamp(10_000_000_000), End::TargetEnded).unwrap();
+    assert_eq!(summary.undecodable, 0);
+    let bytes = shared.0.lock().unwrap().clone();
+    (bytes, text::summary_line(&summary))
+}
+
+#[test]
+fn executions_as_json_are_as_checked_in() {
+    let (json, _) = replay("json", Environment::All, None);
+    golden("exec.jsonl", &json);
+    for line in json.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        schema::check(&serde_json::from_slice(line).unwrap());
+    }
+}
+
+#[test]
+fn executions_as_text_are_as_checked_in() {
+    let (text, summary) = replay("text", Environment::Named(vec![b"PATH".to_vec()]), None);
+    golden("exec.txt", &text);
+    assert_eq!(summary, "summary: 6 programs in 10.0 s (the target ended); 2 truncated; nothing lost");
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()) && !text.contains("SECRET"));
+}
+
+#[test]
+fn count_counts_every_record() {
+    let (json, _) = replay("json", Environment::None, Some(4));
+    let json = String::from_utf8(json).unwrap();
+    assert_eq!(json.lines().count(), 5, "four, and the summary: {json}");
+    assert!(!json.contains("environment"), "{json}");
+}
