@@ -199,7 +199,11 @@ fn stacks_have_names() -> Result<()> {
     let records = of_type(&trace, "uprobe")?;
     let stack = records.first().and_then(|record| record.get("stack")?.as_array());
     let names: Vec<_> = stack.into_iter().flatten().map(|frame| frame.get("function").cloned()).collect();
-    ensure!(names.starts_with(&[Some(json!("inner")), Some(json!("outer"))]), "{records:?}\n{}", trace.stderr);
+    ensure!(
+        names.starts_with(&[Some(json!("inner")), Some(json!("outer"))]),
+        "{records:?}\n{}",
+        trace.stderr
+    );
     Ok(())
 }
 
