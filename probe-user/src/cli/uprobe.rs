@@ -37,6 +37,7 @@ Standard output has records only. docs/events.md describes them; `ctrace schema`
     after_help = format!("{PATTERNS}\n\n{}\n\n{EXAMPLES}", target::MEANING),
     override_usage = "ctrace uprobe [OPTIONS] <WHAT TO TRACE>... <FUNCTION>...\n       ctrace uprobe [OPTIONS] <FUNCTION>... -- <COMMAND>..."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct UprobeArgs {
     /// Functions: OBJECT:FUNCTION(TYPES) -> TYPE
     #[arg(value_name = "FUNCTION", value_parser = Pattern::parse, required_unless_present = "usdt")]

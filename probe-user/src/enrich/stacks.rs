@@ -79,7 +79,8 @@ impl Stacks {
             let mapping = mapping.clone();
             // It is left behind if the file's file system does not answer.
             let reader = thread::Builder::new().name("symbols".to_owned());
-            reader.spawn(move || done.send(symboliser(pid, &mapping))).ok()?;
+            // Nobody waits any more when it cannot be sent.
+            reader.spawn(move || drop(done.send(symboliser(pid, &mapping)))).ok()?;
             result.recv_timeout(PATIENCE).ok().flatten()
         };
         self.files.entry(key).or_insert_with(read).as_ref()

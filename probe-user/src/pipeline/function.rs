@@ -123,18 +123,18 @@ impl Functions {
         &mut self,
         record: FunctionRecord<'_>,
         place: &Place,
-        origin: Arc<Origin>,
+        origin: &Arc<Origin>,
         out: &mut Out<'_>,
     ) -> io::Result<()> {
         let stack = self.stacks.remove(&(record.head.header.pid, record.head.header.tid));
         if place.reading.returned.is_none() {
             let stack = stack.as_deref();
-            return self.report(record, place, &origin, stack, CallEnd::NotAsked, out);
+            return self.report(record, place, origin, stack, CallEnd::NotAsked, out);
         }
         self.began += 1;
         let waiting = Waiting {
             place: place.clone(),
-            origin,
+            origin: Arc::clone(origin),
             head: *record.head,
             slots: Kept(record.slots().0.into()),
             stack,
@@ -151,7 +151,7 @@ impl Functions {
         &mut self,
         record: FunctionRecord<'_>,
         place: &Place,
-        origin: Arc<Origin>,
+        origin: &Arc<Origin>,
         out: &mut Out<'_>,
     ) -> io::Result<()> {
         let value = place.reading.returned.filter(|shown| shown.kind != Type::Skip);
@@ -160,7 +160,7 @@ impl Functions {
         let duration = record.head.header.time.saturating_sub(record.head.entered);
         let end = CallEnd::Returned { value, duration };
         if place.reading.spec.flags & SPEC_ENTER == 0 {
-            return self.report(record, place, &origin, None, end, out);
+            return self.report(record, place, origin, None, end, out);
         }
         let key = Key::of(record.head);
         // One that does not wait was reported when there was no room, or its beginning was lost.
@@ -263,15 +263,15 @@ fn argument<'a>(
     *captures += usize::from(matches!(shown.kind, Type::Str | Type::Bytes(_)));
     let raw = record.head.values.get(index).copied().unwrap_or(0);
     let extent = if record.is_cut(index) { Extent::Beginning } else { Extent::Whole };
-    let captured = || record.captured(index, number);
+    let bytes = || record.captured(index, number);
     let value = match shown.kind {
         _ if record.is_faulty(index) => Value::Unreadable,
         Type::Int(_) => Value::Signed(raw.cast_signed()),
         Type::Uint(_) => Value::Unsigned(raw),
         Type::Hex | Type::Ptr | Type::Skip => Value::Hex(raw),
         Type::Bool => Value::Bool(raw != 0),
-        Type::Str => captured().map_or(Value::Unreadable, |data| Value::Text(data, extent)),
-        Type::Bytes(_) => captured().map_or(Value::Unreadable, |data| Value::Bytes(data, extent)),
+        Type::Str => bytes().map_or(Value::Unreadable, |data| Value::Text(data, extent)),
+        Type::Bytes(_) => bytes().map_or(Value::Unreadable, |data| Value::Bytes(data, extent)),
     };
     Argument { index: shown.index, kind: shown.kind.to_string(), value }
 }

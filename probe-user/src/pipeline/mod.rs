@@ -250,7 +250,7 @@ impl<O: Origins> Pipeline<O> {
     fn function(
         &mut self,
         record: FunctionRecord<'_>,
-        take: fn(&mut Functions, FunctionRecord<'_>, &Place, Arc<Origin>, &mut Out<'_>) -> io::Result<()>,
+        take: fn(&mut Functions, FunctionRecord<'_>, &Place, &Arc<Origin>, &mut Out<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let site = record.head.site;
         let Some(place) = self.report.sites.get(&site).and_then(Site::place) else {
@@ -259,7 +259,7 @@ impl<O: Origins> Pipeline<O> {
         };
         let origin = self.origins.origin(&record.head.header);
         let mut out = self.report.out(self.count);
-        take(&mut self.functions, record, &place, origin, &mut out)
+        take(&mut self.functions, record, &place, &origin, &mut out)
     }
 
     /// Takes what the kernel has counted, each the sum since the start, and reports what is new.

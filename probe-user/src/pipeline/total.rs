@@ -13,6 +13,7 @@ use crate::sink::Sink;
 
 /// What the kernel has counted of one function in one cgroup since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a trace has one kind of them, some hundreds")]
 pub enum Counted {
     /// Calls.
     Calls(u64),
@@ -47,7 +48,7 @@ impl Totals {
     ) -> io::Result<u64> {
         let mut rows: BTreeMap<(u32, Option<String>), Row> = BTreeMap::new();
         for &(key, sum) in counted {
-            let (count, latency) = difference(sum, self.seen.insert(key, sum));
+            let (count, latency) = difference(&sum, self.seen.insert(key, sum).as_ref());
             if count == 0 {
                 continue;
             }
@@ -56,7 +57,7 @@ impl Totals {
             let row = rows.entry((key.site, id)).or_insert(Row { container, count: 0, latency: None });
             row.count += count;
             if let Some(latency) = latency {
-                row.latency = Some(add(row.latency, latency));
+                add(row.latency.get_or_insert(NONE), &latency);
             }
         }
         let since = self.since.replace(now).unwrap_or(started);
@@ -72,13 +73,13 @@ impl Totals {
     }
 }
 
-fn difference(sum: Counted, seen: Option<Counted>) -> (u64, Option<Latency>) {
+fn difference(sum: &Counted, seen: Option<&Counted>) -> (u64, Option<Latency>) {
     match (sum, seen) {
-        (Counted::Calls(sum), Some(Counted::Calls(seen))) => (sum.saturating_sub(seen), None),
-        (Counted::Calls(sum), _) => (sum, None),
+        (Counted::Calls(sum), Some(Counted::Calls(seen))) => (sum.saturating_sub(*seen), None),
+        (Counted::Calls(sum), _) => (*sum, None),
         (Counted::Times(sum), seen) => {
             let seen = match seen {
-                Some(Counted::Times(seen)) => seen,
+                Some(Counted::Times(seen)) => *seen,
                 _ => Histogram::default(),
             };
             let mut buckets = sum.buckets;
@@ -91,11 +92,12 @@ fn difference(sum: Counted, seen: Option<Counted>) -> (u64, Option<Latency>) {
     }
 }
 
-fn add(sum: Option<Latency>, more: Latency) -> Latency {
-    let mut sum = sum.unwrap_or(Latency { total: 0, buckets: [0; BUCKETS] });
+/// No calls.
+const NONE: Latency = Latency { total: 0, buckets: [0; BUCKETS] };
+
+fn add(sum: &mut Latency, more: &Latency) {
     sum.total = sum.total.saturating_add(more.total);
     for (bucket, more) in sum.buckets.iter_mut().zip(more.buckets) {
         *bucket += more;
     }
-    sum
 }

@@ -44,11 +44,11 @@ impl Functions {
     /// What was counted since the start.
     pub(super) fn counted(&self) -> Result<Vec<(CountKey, Counted)>, SessionError> {
         let mut all = Vec::new();
-        for pair in self.counts.iter() {
+        for pair in &self.counts {
             let (key, per_cpu) = pair.map_err(|source| SessionError::map("COUNTS", source))?;
             all.push((key.0, Counted::Calls(per_cpu.iter().sum())));
         }
-        for pair in self.latencies.iter() {
+        for pair in &self.latencies {
             let (key, per_cpu) = pair.map_err(|source| SessionError::map("LATENCIES", source))?;
             let mut sum = Histogram::default();
             for Wire(histogram) in per_cpu.iter() {

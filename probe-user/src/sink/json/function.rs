@@ -15,6 +15,7 @@ use crate::event::{
 
 /// A call of a function that `ctrace uprobe` was told of.
 #[derive(Serialize, JsonSchema)]
+#[expect(clippy::option_option, reason = "not asked for, null, or there")]
 pub(super) struct FunctionLine<'a> {
     /// Version of the schema.
     #[schemars(extend("const" = SCHEMA))]
