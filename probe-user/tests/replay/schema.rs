@@ -65,7 +65,7 @@ impl Schema<'_> {
                 "enum" if !argument.as_array().unwrap().contains(value) => {
                     return Err(format!("{value} is not one of {argument}"));
                 }
-                "minimum" if value.as_i64() < argument.as_i64() => {
+                "minimum" if value.is_number() && value.as_f64() < argument.as_f64() => {
                     return Err(format!("{value} is less than {argument}"));
                 }
                 "minimum" => {}
