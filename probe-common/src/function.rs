@@ -184,7 +184,7 @@ pub struct FrameKey {
     pub frame: u64,
     /// Process id.
     pub pid: u32,
-    /// The hook; 0 in Go, where the probes at the ends of a function have numbers of their own.
+    /// The hook: a function that jumps to another one has the same place on the stack.
     pub site: u32,
 }
 

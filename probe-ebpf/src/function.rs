@@ -110,7 +110,12 @@ fn key(
     // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each function, which
     // compares the stack pointer with what follows them.
     let end = mem::user(goroutine.wrapping_add(8))?;
-    Some(FrameKey { owner: goroutine, frame: end.wrapping_sub(stack), pid: current.pid(), site: 0 })
+    Some(FrameKey {
+        owner: goroutine,
+        frame: end.wrapping_sub(stack),
+        pid: current.pid(),
+        site: site(cookie),
+    })
 }
 
 /// What the record of a call begins with.

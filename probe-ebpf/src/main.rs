@@ -1,8 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`go`], [`function`], [`task`], [`exec`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the
-//! ring, [`mem`] has all that is
+//! [`call`], [`go`], [`task`], [`exec`], [`function`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -64,8 +63,26 @@ fn close_enter(ctx: ProbeContext) -> u32 {
 }
 
 #[uprobe]
+fn function_enter(ctx: ProbeContext) -> u32 {
+    function::enter(&ctx);
+    0
+}
+
+#[uretprobe]
+fn function_return(ctx: RetProbeContext) -> u32 {
+    function::returned(&ctx);
+    0
+}
+
+#[uprobe]
 fn go_enter(ctx: ProbeContext) -> u32 {
     go::enter(&ctx);
+    0
+}
+
+#[uprobe]
+fn function_leave(ctx: ProbeContext) -> u32 {
+    function::leave(&ctx);
     0
 }
 
@@ -84,24 +101,6 @@ fn go_open(ctx: ProbeContext) -> u32 {
 #[uprobe]
 fn go_close(ctx: ProbeContext) -> u32 {
     go::close(&ctx);
-    0
-}
-
-#[uprobe]
-fn function_enter(ctx: ProbeContext) -> u32 {
-    function::enter(&ctx);
-    0
-}
-
-#[uretprobe]
-fn function_return(ctx: RetProbeContext) -> u32 {
-    function::returned(&ctx);
-    0
-}
-
-#[uprobe]
-fn function_leave(ctx: ProbeContext) -> u32 {
-    function::leave(&ctx);
     0
 }
 

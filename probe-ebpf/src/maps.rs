@@ -90,6 +90,29 @@ pub static PROGRAMS: HashMap<u32, u32> = HashMap::with_max_entries(65_536, BPF_F
 #[map]
 pub static NEXT_PROGRAM: Array<u64> = Array::with_max_entries(1, 0);
 
+/// What to do at the hooks of `ctrace uprobe`, by the low half of their cookies.
+#[map]
+pub static SPECS: Array<FunctionSpec> = Array::with_max_entries(FUNCTION_SPECS, 0);
+
+/// Calls of such functions that have not returned. Nothing tells that one was left by longjmp or with its thread,
+/// so the oldest makes room.
+#[map]
+pub static FUNCTION_FRAMES: LruHashMap<FrameKey, FunctionFrame> = LruHashMap::with_max_entries(MAX_FRAMES, 0);
+
+/// Numbers of calls.
+#[map]
+pub static COUNTS: PerCpuHashMap<CountKey, u64> =
+    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
+
+/// Times of calls.
+#[map]
+pub static LATENCIES: PerCpuHashMap<CountKey, Histogram> =
+    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
+
+/// A histogram without calls: too large for the stack of a program.
+#[map]
+pub static NO_LATENCY: Array<Histogram> = Array::with_max_entries(1, 0);
+
 /// Where processes come from and what they run, by their ids; only where executions are told. Of all processes: one that
 /// is not in scope may be the parent of one that is. A process that has no room is forgotten, and then /proc is asked.
 #[map]
@@ -124,29 +147,6 @@ pub struct AttemptRoom {
     /// What follows it. The last argument has room for all of it wherever it begins.
     pub bytes: [u8; ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES],
 }
-
-/// What to do at the hooks of `ctrace uprobe`, by the low half of their cookies.
-#[map]
-pub static SPECS: Array<FunctionSpec> = Array::with_max_entries(FUNCTION_SPECS, 0);
-
-/// Calls of such functions that have not returned. Nothing tells that one was left by longjmp or with its thread,
-/// so the oldest makes room.
-#[map]
-pub static FUNCTION_FRAMES: LruHashMap<FrameKey, FunctionFrame> = LruHashMap::with_max_entries(MAX_FRAMES, 0);
-
-/// Numbers of calls.
-#[map]
-pub static COUNTS: PerCpuHashMap<CountKey, u64> =
-    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
-
-/// Times of calls.
-#[map]
-pub static LATENCIES: PerCpuHashMap<CountKey, Histogram> =
-    PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
-
-/// A histogram without calls: too large for the stack of a program.
-#[map]
-pub static NO_LATENCY: Array<Histogram> = Array::with_max_entries(1, 0);
 
 /// Calls that one thread can be in the middle of. Two layers of TLS in one another (a proxy that speaks
 /// TLS) need two; the rest is for threads that switch stacks.

@@ -198,7 +198,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         session.stopped().into_iter().for_each(|table| command.guard(table));
         command.let_go()?;
     }
-    let stream = Stream::new(&mut session, pipeline, watch, verbosity, seeds, trace);
+    let stream = Stream::new(&mut session, pipeline, watch, verbosity, (seeds, trace.interval));
     let summary = stream.run(endings).await.map_err(|source| match source {
         StreamError::Write(source) => write_failure(trace, source),
         StreamError::Session(error) => error.into(),
@@ -342,10 +342,10 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
         sink: (trace.format.open)(output, options),
         started: Timestamp::now(),
         count: trace.count,
+        symbols: None,
         executions: match &trace.probe {
             Probe::Exec(exec) => Some(exec.environment.clone()),
             Probe::Ssl | Probe::Uprobe(_) => None,
         },
-        symbols: None,
     })
 }

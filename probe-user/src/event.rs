@@ -4,6 +4,7 @@
 //! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
 
 mod exec;
+mod function;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +15,6 @@ use probe_common::{Loss, LossCount};
 use serde::Serialize;
 
 pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
-mod function;
-
 pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
@@ -49,6 +48,58 @@ pub struct Pod {
     pub namespace: Option<String>,
     /// Its unique id.
     pub uid: Option<String>,
+}
+
+/// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct K8s<'a> {
+    /// Its pod.
+    pod: K8sPod<'a>,
+    /// The Kubernetes namespace of the pod; not there for a pod of Podman.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<K8sNamespace<'a>>,
+}
+
+/// A pod.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct K8sPod<'a> {
+    /// Its name.
+    name: &'a str,
+    /// Its unique id; not there when it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+}
+
+/// A Kubernetes namespace.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct K8sNamespace<'a> {
+    /// Its name.
+    name: &'a str,
+}
+
+impl<'a> K8s<'a> {
+    /// Where a container is, if it is in a pod.
+    pub fn of(container: Option<&'a Container>) -> Option<Self> {
+        let Pod { name, namespace, uid } = container?.pod.as_deref()?;
+        Some(Self {
+            pod: K8sPod { name, uid: uid.as_deref() },
+            namespace: namespace.as_deref().map(|name| K8sNamespace { name }),
+        })
+    }
+}
+
+impl Container {
+    /// Digits of its id that are shown when it has no name.
+    const SHORT_ID: usize = 12;
+
+    /// What a person calls it: `web`; `prod/web-0/app` of Kubernetes, where a container's name says little alone.
+    pub fn shown(&self) -> String {
+        let name = self.name.as_deref().unwrap_or_else(|| self.id.get(..Self::SHORT_ID).unwrap_or(&self.id));
+        match self.pod.as_deref() {
+            Some(Pod { name: pod, namespace: Some(namespace), .. }) => format!("{namespace}/{pod}/{name}"),
+            _ => name.to_owned(),
+        }
+    }
 }
 
 /// A container runtime.
@@ -291,6 +342,10 @@ impl Summary {
 pub enum Record<'a> {
     /// A call.
     Ssl(Ssl<'a>),
+    /// A call of a function.
+    Function(FunctionCall<'a>),
+    /// Calls of a function, counted.
+    FunctionTotal(FunctionTotal<'a>),
     /// A program was executed.
     Exec(Exec<'a>),
     /// A program could not be executed.
@@ -299,10 +354,6 @@ pub enum Record<'a> {
     Exit(Exit<'a>),
     /// A process has made another.
     Fork(Fork<'a>),
-    /// A call of a function.
-    Function(FunctionCall<'a>),
-    /// Calls of a function, counted.
-    FunctionTotal(FunctionTotal<'a>),
     /// A loss.
     Lost(Lost),
     /// The end.

@@ -24,8 +24,8 @@ pub enum Program {
     Function,
     /// A function, where it begins and where it returns to.
     FunctionAndReturn,
-    /// An instruction of a function that returns.
-    FunctionEnd,
+    /// A function, where it begins and at each of its instructions that return.
+    FunctionAndEnds,
     /// Entry of a function whose first argument is the handle of a connection that begins.
     OpenFirst,
     /// Entry and return of a function that puts a new connection's handle where its first argument points to.
@@ -60,6 +60,12 @@ pub struct Hook {
     pub serves: Vec<String>,
     /// Where, in the object's file.
     pub offset: FileOffset,
+    /// Where it returns, for [`Program::FunctionAndEnds`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<FileOffset>,
+    /// A counter in the file that the kernel raises while the hook is attached: the program looks at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub semaphore: Option<FileOffset>,
     /// How to read its arguments, for the kernel: the lower half of its [cookie](probe_common::cookie).
     #[serde(skip)]
     pub arguments: u32,

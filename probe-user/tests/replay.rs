@@ -24,6 +24,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 #[path = "replay/exec.rs"]
 mod exec;
+#[path = "replay/function.rs"]
+mod function;
 #[path = "replay/schema.rs"]
 mod schema;
 
@@ -180,8 +182,8 @@ fn pipeline(
         sink,
         started: clock.timestamp(0),
         count,
-        executions: None,
         symbols: None,
+        executions: None,
     };
     (Pipeline::new(setup), shared, forgotten)
 }
@@ -417,8 +419,8 @@ fn a_closed_output_ends_without_error() {
         sink,
         started,
         count: None,
-        executions: None,
         symbols: None,
+        executions: None,
     });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);

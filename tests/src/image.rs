@@ -101,6 +101,24 @@ pub mod images {
         Image::build("tls", &tls_tree()?)
     }
 
+    /// Programs with functions to probe, in several languages.
+    pub fn functions() -> Result<Image> {
+        let names = [
+            "functions",
+            "functions-stripped",
+            "functions-cpp",
+            "functions-rust",
+            "functions-go",
+            "functions-go-stripped",
+            "usdt",
+        ];
+        let mut tree = Tree::new();
+        for name in names {
+            tree = tree.program(&program(name)?, &format!("/{name}"))?;
+        }
+        Image::build("functions", &tree)
+    }
+
     /// The same, and programs that have OpenSSL inside.
     pub fn vendored() -> Result<Image> {
         let tree = tls_tree()?

@@ -59,6 +59,18 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "exec-one", source: Some("exec-one.c"), needs: &[], flags: &["-static", "-pthread"] },
     Recipe { name: "mapper", source: Some("mapper.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "functions", source: Some("functions.c"), needs: &[], flags: &["-pthread"] },
+    Recipe {
+        name: "functions-stripped",
+        source: Some("functions.c"),
+        needs: &[],
+        flags: &["-pthread", "-s"],
+    },
+    Recipe { name: "functions-cpp", source: Some("functions.cpp"), needs: &[], flags: &[] },
+    Recipe { name: "functions-rust", source: Some("functions.rs"), needs: &[], flags: &[] },
+    Recipe { name: "functions-go", source: Some("functions.go"), needs: &[], flags: &[] },
+    Recipe { name: "functions-go-stripped", source: Some("functions.go"), needs: &[], flags: GO_STRIPPED },
+    Recipe { name: "usdt", source: Some("usdt.c"), needs: &[], flags: &[] },
     Recipe { name: "bpf-ids", source: Some("bpf-ids.c"), needs: &[], flags: &[] },
     Recipe { name: "churn", source: Some("churn.c"), needs: &[], flags: SHARED },
     Recipe { name: "bench-tls", source: Some("bench-tls.c"), needs: &[], flags: SHARED },
@@ -121,10 +133,11 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
     }
     // Never half a file under the final name, even when the compiler is interrupted.
     let partial = directory.join(format!("{name}.partial"));
-    let mut compiler = match &source {
-        Some(source) if source.extension().is_some_and(|extension| extension == "go") => {
-            go(source, &partial, recipe.flags)
-        }
+    let language = source.as_ref().and_then(|source| source.extension()).and_then(|name| name.to_str());
+    let mut compiler = match (&source, language) {
+        (Some(source), Some("go")) => go(source, &partial, recipe.flags),
+        (Some(source), Some("rs")) => rust(source, &partial, recipe.flags),
+        (Some(source), Some("cpp")) => cpp(source, &partial, recipe.flags),
         _ => cc(source.as_deref(), &partial, recipe.flags),
     };
     let result = compiler
@@ -153,6 +166,18 @@ fn go(source: &Path, output: &Path, flags: &[&str]) -> Command {
     command.args(["build", "-o"]).arg(output).args(flags).arg(source);
     // One cache with the tests of the file formats; no modules, so that nothing is fetched.
     command.env("GOCACHE", paths::target_directory().join("go-cache")).env("GOFLAGS", "-mod=mod");
+    command
+}
+
+fn cpp(source: &Path, output: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new("c++");
+    command.args(["-O2", "-g0", "-Wall", "-Wextra", "-o"]).arg(output).arg(source).args(flags);
+    command
+}
+
+fn rust(source: &Path, output: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new("rustc");
+    command.args(["--edition", "2024", "-O", "-o"]).arg(output).args(flags).arg(source);
     command
 }
 

@@ -129,10 +129,7 @@ fn place(target: &Target, pid: u32) -> String {
 
 fn container_name(container: Option<&Container>) -> String {
     match container {
-        Some(container) => {
-            let short_id = container.id.get(..12).unwrap_or(&container.id);
-            container.name.as_deref().unwrap_or(short_id).escape_debug().to_string()
-        }
+        Some(container) => container.shown().escape_debug().to_string(),
         None => "host".to_owned(),
     }
 }

@@ -12,7 +12,7 @@ use super::ending::Endings;
 use super::follow::{Found, Since};
 use super::report;
 use super::watch::{Occurrence, Watch};
-use crate::cli::{Trace, Verbosity};
+use crate::cli::Verbosity;
 use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
@@ -74,8 +74,7 @@ impl<'a> Stream<'a> {
         pipeline: Pipeline<Facts>,
         watch: Watch,
         verbosity: Verbosity,
-        seeds: Vec<u32>,
-        trace: &Trace,
+        (seeds, interval): (Vec<u32>, Option<Duration>),
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -89,7 +88,7 @@ impl<'a> Stream<'a> {
             housekeeping: now,
             looking: now,
             forgetting: now,
-            interval: trace.interval.map(|interval| (interval, now + interval)),
+            interval: interval.map(|interval| (interval, now + interval)),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
         }
@@ -220,16 +219,16 @@ impl<'a> Stream<'a> {
         let events = self.pipeline.take_task_events();
         self.watch.tasks(events, self.session);
         self.watch.look_after(now, self.session);
-        let entered = self.watch.take_entered();
-        if let Some(end) = self.existing(entered)? {
-            return Ok(Some(end));
-        }
         if let Some((interval, next)) = &mut self.interval
             && now >= *next
         {
             *next = now + *interval;
             self.report_counts()?;
             self.pipeline.flush()?;
+        }
+        let entered = self.watch.take_entered();
+        if let Some(end) = self.existing(entered)? {
+            return Ok(Some(end));
         }
         if now.duration_since(self.housekeeping) < HOUSEKEEPING {
             return Ok(None);

@@ -146,12 +146,12 @@ command's own, 128 + its signal, 126 when it cannot be executed, 127 when it is 
 enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<ssl::SslArgs>),
-    /// Show the programs that are executed
-    Exec(Box<exec::ExecArgs>),
     /// Show calls of any function of any library or executable: arguments, return value, duration
     // --count is to count here.
     #[command(mut_arg("count", |limit| limit.long("events").help("End after N calls")))]
     Uprobe(Box<uprobe::UprobeArgs>),
+    /// Show the programs that are executed
+    Exec(Box<exec::ExecArgs>),
     /// List the processes that use TLS, and whether ctrace would see what they say
     Ps(Box<explain::PsArgs>),
     /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
@@ -180,8 +180,8 @@ pub fn parse() -> Invocation {
     };
     let request = match cli.command {
         Command::Ssl(args) => Request::Trace(Box::new(args.trace())),
-        Command::Exec(args) => Request::Trace(Box::new(args.trace())),
         Command::Uprobe(args) => Request::Trace(Box::new(args.trace())),
+        Command::Exec(args) => Request::Trace(Box::new(args.trace())),
         Command::Ps(args) => explain(args.question()),
         Command::Inspect(args) => explain(args.question()),
         Command::Doctor(args) => explain(args.question()),

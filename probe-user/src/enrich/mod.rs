@@ -109,6 +109,10 @@ impl Origins for Facts {
         self.retire(pid);
     }
 
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+        self.containers.origin(NO_PROCESS, cgroup).container
+    }
+
     fn program(&mut self, header: &Header, stack: u64) -> Found {
         let found = self.programs.program(&mut self.containers, header, stack);
         self.living.insert(header.pid, Arc::clone(&found.origin));
@@ -127,9 +131,5 @@ impl Origins for Facts {
 
     fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
         running::running(pid, None).map(|running| running.comm)
-    }
-
-    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
-        self.containers.origin(NO_PROCESS, cgroup).container
     }
 }

@@ -13,12 +13,14 @@ use crate::sink::{self, Colour};
 use crate::target::{RuntimeSocket, Selector, TargetError};
 
 pub mod doctor;
+mod home;
 pub mod inspect;
 pub mod ps;
 mod subject;
 mod table;
 
 use doctor::Diagnosis;
+pub use home::Home;
 use inspect::Inspection;
 use ps::Extent;
 pub use subject::Subject;

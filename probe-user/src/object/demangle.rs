@@ -149,16 +149,10 @@ mod tests {
     fn a_hostile_name_costs_little() {
         let begun = Instant::now();
         // Each template argument is twice the one before it.
-        let mut doubling = "_Z1fI1aIiiE".to_owned();
-        for digit in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ".chars() {
-            doubling.push_str(&format!("1bIS{digit}_S{digit}_E"));
-        }
-        doubling.push_str("Evv");
-        let mut packs = "_Z1fIJEJJEJEE".to_owned();
-        for digit in "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ".chars() {
-            packs.push_str(&format!("DpJS{digit}_S{digit}_E"));
-        }
-        packs.push_str("Evv");
+        let digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let each = |one: fn(char) -> String| digits.chars().map(one).collect::<String>();
+        let doubling = format!("_Z1fI1aIiiE{}Evv", each(|digit| format!("1bIS{digit}_S{digit}_E")));
+        let packs = format!("_Z1fIJEJJEJEE{}Evv", each(|digit| format!("DpJS{digit}_S{digit}_E")));
         let mut names = vec![doubling, packs, format!("_ZN4core{}17h0123456789abcdefE", "1a".repeat(4000))];
         for part in [
             "P", "I1a", "N1a", "J", "X", "Xcv", "1aI", "Dp", "DT", "F", "M", "K", "Xpl", "sr", "on", "_",

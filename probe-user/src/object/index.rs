@@ -135,12 +135,11 @@ impl Index {
         let after = self.entries.partition_point(|entry| entry.address <= address.0);
         let before = self.entries.get(..after)?;
         // An alias or a longer function around it may come first.
-        let found = before.iter().rev().take(MAX_BACK).find_map(|entry| {
+        before.iter().rev().take(MAX_BACK).find_map(|entry| {
             let (size, is_sized) = self.size(VirtAddr(entry.address));
             let offset = address.0 - entry.address;
             (offset < size).then_some(Found { address: VirtAddr(entry.address), size, is_sized, offset })
-        });
-        found
+        })
     }
 
     /// Entries of one address.

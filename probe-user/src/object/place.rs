@@ -15,6 +15,10 @@ const MAX_BODY: u64 = 4 << 20;
 /// Bytes that hold any instruction, and the longest prologue that is passed.
 const PROLOGUE: u64 = 64;
 
+/// Return instructions of one function: each takes a probe.
+const MAX_RETURNS: usize = 4096;
+/// Jumps out of a function that are looked at: whether they lead to a part of it.
+const MAX_EXITS: usize = 256;
 /// Parts of one function: compilers make one beside the main one.
 const MAX_PARTS: usize = 4;
 
@@ -185,11 +189,17 @@ impl Object {
         }
         let mut returns = Returns::default();
         let mut parts = vec![(function.address, function.size)];
-        let mut next = 0;
+        let (mut next, mut looked) = (0, 0);
         while let Some((address, size)) = parts.get(next).copied() {
             next += 1;
             let code = self.body(address, size)?;
             let body = Body::decode(&code, address)?;
+            let found = returns.sites.len() + body.returns.len();
+            if found > MAX_RETURNS {
+                let (found, limit) = (found as u64, MAX_RETURNS as u64);
+                let what = "the list of return instructions";
+                return Err(ObjectError::TooLarge { what, found, limit }.into());
+            }
             for offset in &body.returns {
                 let inside = usize::try_from(*offset).unwrap_or(usize::MAX);
                 let site = VirtAddr(address.0 + u64::from(*offset));
@@ -201,7 +211,9 @@ impl Object {
                 if parts.iter().any(|(begin, size)| exit.0.wrapping_sub(begin.0) < *size) {
                     continue;
                 }
-                match self.fragment(index, exit) {
+                looked += 1;
+                let part = if looked < MAX_EXITS { self.fragment(index, exit) } else { None };
+                match part {
                     Some(part) if parts.len() < MAX_PARTS => parts.push(part),
                     _ => returns.tail_jumps += 1,
                 }
@@ -222,23 +234,23 @@ impl Object {
     }
 
     fn entry_site(&self, address: VirtAddr, size: u64) -> Result<(FileOffset, Site), NoPlace> {
-        let code = self.code(address, if size == 0 { PROLOGUE } else { size.min(PROLOGUE) })?;
-        let site = probe_site(&code, address)?;
-        Ok((self.place(address, site.offset)?, site))
+        let bytes = self.code(address, if size == 0 { PROLOGUE } else { size.min(PROLOGUE) })?;
+        let chosen = probe_site(&bytes, address)?;
+        Ok((self.place(address, chosen.offset)?, chosen))
     }
 
     fn inner_site(&self, entry: VirtAddr, size: u64, offset: u64) -> Result<(FileOffset, Site), NoPlace> {
         if offset >= size {
             return Err(NoPlace::Beyond { offset, size });
         }
-        let code = self.body(entry, size)?;
-        let body = Body::decode(&code, entry).map_err(|reason| NoPlace::Unclear { offset, reason })?;
+        let whole = self.body(entry, size)?;
+        let body = Body::decode(&whole, entry).map_err(|reason| NoPlace::Unclear { offset, reason })?;
         if !body.begins_at(offset) {
             return Err(NoPlace::NotBoundary { offset, begin: body.before(offset) });
         }
         let address = VirtAddr(entry.0.saturating_add(offset));
-        let site = exact_site(&self.code(address, PROLOGUE)?, address, offset)?;
-        Ok((self.place(entry, offset)?, site))
+        let exact = exact_site(&self.code(address, PROLOGUE)?, address, offset)?;
+        Ok((self.place(entry, offset)?, exact))
     }
 
     fn place(&self, entry: VirtAddr, offset: u64) -> Result<FileOffset, ObjectError> {
@@ -281,10 +293,11 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
     use std::path::Path;
+    use std::time::{Duration, Instant};
 
     use super::{NoPlace, NoReturn, Unclear, special};
     use crate::object::fixture::{compile, parse};
-    use crate::object::{Function, Index, Kind, Object, VirtAddr, Wanted};
+    use crate::object::{Function, Index, Kind, Object, ObjectError, VirtAddr, Wanted};
 
     fn one(object: &Object, index: &Index, asked: &str) -> Function {
         index.select(object, 10, |name| name.is(asked)).unwrap().remove(0)
@@ -335,6 +348,24 @@ mod tests {
         assert_eq!((returns.sites.len(), returns.tail_jumps), (2, 0));
         let cold = one(&object, &index, "f.cold");
         assert!(matches!(object.return_probe(&cold), Err(NoReturn::Fragment)));
+    }
+
+    #[test]
+    fn absurd_functions_cost_little() {
+        let source = r#"
+            __asm__(".text\n.type rets,@function\nrets: .fill 3000000,1,0xc3\n.size rets,.-rets\n"
+                    ".type jumps,@function\njumps: .rept 400000\n jmp far\n .endr\n.size jumps,.-jumps\n"
+                    ".type far,@function\nfar: ret\n.size far,1\n");
+        "#;
+        let directory = compile(source, &["-shared"]);
+        let object = parse(&directory.path().join("fixture"), &Wanted::default()).unwrap();
+        let index = object.index().unwrap();
+        let begun = Instant::now();
+        let rets = object.returns(&index, &one(&object, &index, "rets"));
+        assert!(matches!(rets, Err(NoReturn::Object(ObjectError::TooLarge { .. }))), "{rets:?}");
+        let jumps = object.returns(&index, &one(&object, &index, "jumps")).unwrap();
+        assert!(jumps.sites.is_empty() && jumps.tail_jumps > 100_000);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -17,8 +17,10 @@ use super::{Object, ObjectError, VirtAddr};
 
 /// Names of one function that are read.
 const MAX_ALIASES: usize = 32;
-/// Names that are compared with one that was not found.
+/// Names that are looked at for those like one that was not found.
 const MAX_COMPARED: usize = 300_000;
+/// Pairs of letters that are compared for it: below a second.
+const MAX_PAIRS: usize = 100_000_000;
 /// Letters of a name that is compared.
 const MAX_COMPARED_LENGTH: usize = 160;
 
@@ -135,12 +137,14 @@ impl Index {
             return Vec::new();
         }
         let mut best = BinaryHeap::new();
-        let mut left = MAX_COMPARED;
+        let (mut left, mut pairs) = (MAX_COMPARED, MAX_PAIRS);
+        let asked = asked.to_lowercase();
         // A name that cannot be read is none that could be offered.
         let _ = self.visit(&object.reader, |name, _| {
             let text = name.demangled().map_or(name.raw(), |name| &name.path);
             if text.len().abs_diff(asked.len()) <= asked.len() / 2 + 2 && text.len() <= MAX_COMPARED_LENGTH {
-                let distance = strsim::damerau_levenshtein(&asked.to_lowercase(), &text.to_lowercase());
+                pairs = pairs.saturating_sub(asked.len() * text.len());
+                let distance = strsim::osa_distance(&asked, &text.to_lowercase());
                 if distance <= asked.len() / 3 + 1 {
                     best.push((distance, text.to_owned()));
                 }
@@ -149,7 +153,7 @@ impl Index {
                 }
             }
             left -= 1;
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if left == 0 || pairs == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let mut names: Vec<String> = Vec::new();
         for (_, name) in best.into_sorted_vec() {
@@ -211,7 +215,7 @@ fn rank(entry: &Entry, name: &Name<'_>) -> (Reverse<Binding>, usize, usize) {
 /// only `.symtab` has.
 fn go_abi(go: &Go, entries: &[Entry], names: &[FunctionName]) -> GoAbi {
     let is_assembler = entries.iter().any(|entry| entry.form == Form::Assembler);
-    if names.iter().any(|name| name.raw.ends_with(".abi0")) {
+    if names.iter().any(|name| name.raw.strip_suffix(".abi0").is_some()) {
         GoAbi::Stack
     } else if is_assembler {
         GoAbi::Unknown

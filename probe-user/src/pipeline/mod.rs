@@ -77,7 +77,10 @@ pub trait Origins: fmt::Debug {
     fn forget(&mut self, pid: u32);
 
     /// The container of a cgroup of the v2 hierarchy.
-    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>>;
+    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+        let _ = cgroup;
+        None
+    }
 
     /// The program of a record, which began with this stack pointer (0: not known).
     fn program(&mut self, header: &Header, stack: u64) -> Found {
@@ -128,22 +131,22 @@ pub struct Setup<O> {
     pub started: Timestamp,
     /// Calls, or records of executions, after which it is [complete](Pipeline::is_complete); none: never.
     pub count: Option<u64>,
-    /// Of programs that are executed, the variables to report; none when executions are not watched.
-    pub executions: Option<Environment>,
     /// What turns the addresses of stacks into names; none: they stay addresses.
     pub symbols: Option<Box<dyn Symbols + Send>>,
+    /// Of programs that are executed, the variables to report; none when executions are not watched.
+    pub executions: Option<Environment>,
 }
 
 /// The pipeline. Every error is one of its sink.
 #[derive(Debug)]
 pub struct Pipeline<O> {
     join: Join,
-    execs: Execs,
-    /// Whether executions are watched.
-    has_execs: bool,
     functions: Functions,
     totals: Totals,
     symbols: Option<Box<dyn Symbols + Send>>,
+    execs: Execs,
+    /// Whether executions are watched.
+    has_execs: bool,
     origins: O,
     report: Report,
     started: Timestamp,
@@ -155,15 +158,14 @@ pub struct Pipeline<O> {
 
 impl<O: Origins> Pipeline<O> {
     /// An empty pipeline.
-    pub fn new(setup: Setup<O>) -> Self {
-        let Setup { sites, origins, clock, sink, started, count, executions, symbols } = setup;
+    pub fn new(Setup { sites, origins, clock, sink, started, count, symbols, executions }: Setup<O>) -> Self {
         Self {
             join: Join::new(WAITING_BYTES),
-            has_execs: executions.is_some(),
-            execs: Execs::new(executions.unwrap_or(Environment::None)),
             functions: Functions::default(),
             totals: Totals::default(),
             symbols,
+            has_execs: executions.is_some(),
+            execs: Execs::new(executions.unwrap_or(Environment::None)),
             origins,
             report: Report::new(sites, clock, sink),
             started,
@@ -330,8 +332,8 @@ impl<O: Origins> Pipeline<O> {
 
     /// Whether no more is to be reported.
     fn is_full(&self) -> bool {
-        let reported = self.report.calls + self.report.records + self.functions.calls;
-        self.count.is_some_and(|count| reported >= count)
+        self.count
+            .is_some_and(|count| self.report.calls + self.functions.calls + self.report.records >= count)
     }
 
     /// Hands on what the sink holds back; to be called when the stream pauses.

@@ -19,10 +19,10 @@ use uprobe::Uprobe;
 pub enum Probe {
     /// Plaintext of TLS connections.
     Ssl,
-    /// Programs that are executed.
-    Exec(exec::Exec),
     /// Calls of functions.
     Uprobe(Uprobe),
+    /// Programs that are executed.
+    Exec(exec::Exec),
 }
 
 /// What is known of the library in an object.
@@ -58,12 +58,12 @@ pub enum Nothing {
     /// No TLS.
     #[error("no function of a known TLS library is defined in it (by .dynsym and .symtab)")]
     Ssl,
-    /// Tracepoints tell all.
-    #[error("nothing in files is watched")]
-    Exec,
     /// No function.
     #[error("no pattern names it")]
     Uprobe,
+    /// Tracepoints tell all.
+    #[error("nothing in files is watched")]
+    Exec,
 }
 
 impl Probe {
@@ -79,7 +79,8 @@ impl Probe {
     pub fn wanted(&self) -> Wanted {
         match self {
             Self::Ssl => ssl::wanted(),
-            Self::Exec(_) | Self::Uprobe(_) => Wanted::default(),
+            Self::Uprobe(_) => Wanted::default(),
+            Self::Exec(_) => Wanted::default(),
         }
     }
 
@@ -87,8 +88,8 @@ impl Probe {
     pub fn hooks(&self, object: &Object, path: &Path) -> Result<Found, Nothing> {
         match self {
             Self::Ssl => ssl::hooks(object),
-            Self::Exec(_) => Err(Nothing::Exec),
             Self::Uprobe(uprobe) => uprobe::hooks(uprobe, object, path),
+            Self::Exec(_) => Err(Nothing::Exec),
         }
     }
 
@@ -96,8 +97,8 @@ impl Probe {
     pub fn nothing_found(&self) -> &'static str {
         match self {
             Self::Ssl => "no function such as SSL_read is exported or has a symbol there",
-            Self::Exec(_) => "nothing in files is watched",
             Self::Uprobe(_) => "none of them is what a pattern names",
+            Self::Exec(_) => "nothing in files is watched",
         }
     }
 
@@ -105,8 +106,8 @@ impl Probe {
     pub fn nothing_usable(&self) -> &'static str {
         match self {
             Self::Ssl => "it has TLS functions, but none of them can be probed",
-            Self::Exec(_) => "nothing in files is watched",
             Self::Uprobe(_) => "nothing is probed in it",
+            Self::Exec(_) => "nothing in files is watched",
         }
     }
 
@@ -114,8 +115,8 @@ impl Probe {
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Ssl => ssl::NEXT_STEP,
-            Self::Exec(_) => "tracepoints tell all: nothing needs to be attached to",
             Self::Uprobe(_) => uprobe::NEXT_STEP,
+            Self::Exec(_) => "tracepoints tell all: nothing needs to be attached to",
         }
     }
 }

@@ -4,17 +4,19 @@
 //! nothing is pinned. It never looks at a payload: bytes of the ring go to the caller as they are.
 
 use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use aya::programs::UProbe;
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
+use aya::programs::{ProgramError, UProbe};
 use aya_log::EbpfLogger;
 use probe_common::{ConnectionKey, ConnectionState, CountKey, Loss, LossCount, THREAD_IN};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
+use crate::object::FileOffset;
 use crate::pipeline::Counted;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 use crate::probe::Probe;
@@ -30,6 +32,7 @@ mod links;
 mod load;
 mod mappings;
 mod scope;
+mod semaphore;
 mod tracefs;
 mod wire;
 
@@ -245,7 +248,7 @@ impl Session {
             Program::Open => &["open_return"],
             Program::Function => &["function_enter"],
             Program::FunctionAndReturn => &["function_return", "function_enter"],
-            Program::FunctionEnd => &["function_leave"],
+            Program::FunctionAndEnds => &["function_enter"],
             Program::OpenFirst => &["open_enter"],
             Program::OpenBehindFirst => &["open_behind_return", "call_enter"],
             Program::Close => &["close_enter"],
@@ -260,9 +263,10 @@ impl Session {
         };
         let cookie = probe_common::cookie(site, arguments);
         let mut links: Vec<Link> = Vec::new();
-        for name in names {
-            match attach_uprobe(&mut self.ebpf, name, cookie, object, hook) {
-                Ok(link) => links.push(Box::new(link)),
+        let ends = hook.ends.iter().map(|end| ("function_leave", *end));
+        for (name, offset) in ends.chain(names.iter().map(|name| (*name, hook.offset))) {
+            match attach_uprobe(&mut self.ebpf, name, cookie, object, (hook, offset)) {
+                Ok(link) => links.push(link),
                 Err(error) => {
                     // Half a hook sees nothing, and costs the target all the same.
                     self.links.discard(links);
@@ -377,15 +381,19 @@ fn attach_uprobe(
     name: &str,
     cookie: u64,
     object: &ObjectHooks,
-    hook: &Hook,
-) -> Result<UProbeLink, SessionError> {
+    (hook, offset): (&Hook, FileOffset),
+) -> Result<Link, SessionError> {
     let program: &mut UProbe = wire::program(ebpf, name)?;
-    let point = UProbeAttachPoint {
-        location: UProbeAttachLocation::AbsoluteOffset(hook.offset.0),
-        cookie: Some(cookie),
-    };
+    let failed = |source| SessionError::attach(&object.library.path, &hook.function, offset, source);
+    if let Some(counter) = hook.semaphore {
+        let fd = program.fd().map_err(failed)?.as_fd();
+        let attached = semaphore::attach(fd, &object.file.path(), offset, counter, cookie);
+        return attached
+            .map(|link| Box::new(link) as Link)
+            .map_err(|error| failed(ProgramError::IOError(error)));
+    }
+    let point =
+        UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset.0), cookie: Some(cookie) };
     let attached = program.attach(point, object.file.path(), UProbeScope::AllProcesses);
-    attached
-        .and_then(|id| program.take_link(id))
-        .map_err(|source| SessionError::attach(&object.library.path, &hook.function, hook.offset, source))
+    attached.and_then(|id| program.take_link(id)).map(|link| Box::new(link) as Link).map_err(failed)
 }

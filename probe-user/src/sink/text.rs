@@ -16,12 +16,8 @@ use crate::event::{
     Container, Direction, End, FunctionCall, FunctionTotal, Lost, Origin, Record, Ssl, Summary, Thread,
 };
 
-mod function;
-
 mod exec;
-
-/// Digits of a container's id that are shown when it has no name.
-const SHORT_ID: usize = 12;
+mod function;
 
 /// The sink.
 #[derive(Debug)]
@@ -105,12 +101,6 @@ impl Text {
         writeln!(line, "{faint:#}")
     }
 
-    /// Where lines about executions are made. Writing them cannot fail.
-    fn lines(&mut self) -> exec::Lines<'_> {
-        let Self { styles, zone, tree, line, .. } = self;
-        exec::Lines { styles, zone, tree: *tree, line }
-    }
-
     /// `15:04:05.123456 web tls-server[1234]`
     fn who(&mut self, at: Timestamp, origin: &Origin, thread: &Thread) -> fmt::Result {
         let Self { zone, styles: Styles { who, faint, .. }, line, .. } = self;
@@ -150,6 +140,12 @@ impl Text {
         let average = latency.total.checked_div(total.count).unwrap_or(0);
         writeln!(line, ", {} on average", function::duration(average))?;
         function::histogram(latency, line)
+    }
+
+    /// Where lines about executions are made. Writing them cannot fail.
+    fn lines(&mut self) -> exec::Lines<'_> {
+        let Self { styles, zone, tree, line, .. } = self;
+        exec::Lines { styles, zone, tree: *tree, line }
     }
 
     fn lost(&mut self, &Lost { loss, count, .. }: &Lost) {
@@ -248,17 +244,8 @@ fn what(loss: Loss, LossCount { events, bytes }: LossCount) -> String {
     }
 }
 
-/// `web`; `prod/web-0/app` of Kubernetes, where a container's name says little alone.
-fn container(Container { id, name, pod, .. }: &Container, line: &mut String) {
-    let pod = pod.as_deref().and_then(|pod| Some((pod.namespace.as_deref()?, pod.name.as_str())));
-    if let Some((namespace, pod)) = pod {
-        for part in [namespace, pod] {
-            escape::name(part.as_bytes(), line);
-            line.push('/');
-        }
-    }
-    let name = name.as_deref().unwrap_or_else(|| id.get(..SHORT_ID).unwrap_or(id));
-    escape::name(name.as_bytes(), line);
+fn container(container: &Container, line: &mut String) {
+    escape::name(container.shown().as_bytes(), line);
 }
 
 fn time(time: Timestamp, zone: &TimeZone) -> impl fmt::Display {

@@ -76,12 +76,12 @@ impl Schema<'_> {
                         return Err(format!("{name} is missing"));
                     }
                 }
-                "const" | "enum" => {}
                 "items" => {
                     for value in value.as_array().into_iter().flatten() {
                         self.check(argument, value)?;
                     }
                 }
+                "const" | "enum" => {}
                 "additionalProperties" => {
                     for value in value.as_object().into_iter().flat_map(Map::values) {
                         self.check(argument, value)?;

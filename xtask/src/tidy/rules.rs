@@ -29,10 +29,11 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 19] = [
+const OWNERS: [(&str, &[&str]); 20] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
     ("perf_event", &["session"]),
+    ("libc", &["session/semaphore.rs"]),
     ("clap", &["cli", "main.rs"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
@@ -52,9 +53,10 @@ const OWNERS: [(&str, &[&str]); 19] = [
 ];
 
 /// Files that may hold unsafe code.
-const UNSAFE: [&str; 4] = [
+const UNSAFE: [&str; 5] = [
     "probe-ebpf/src/mem.rs",
     "probe-user/src/app/ending.rs",
+    "probe-user/src/session/semaphore.rs",
     "probe-user/src/session/tracefs.rs",
     "probe-user/src/session/wire.rs",
 ];

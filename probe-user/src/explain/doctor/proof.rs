@@ -104,6 +104,8 @@ fn own_function() -> Result<ObjectHooks, String> {
         offset: FileOffset(address - range.start + range.offset),
         arguments: shape.pack(),
         callers: Vec::new(),
+        ends: Vec::new(),
+        semaphore: None,
         reading: None,
     };
     let path = file.name().to_string_lossy().into_owned();

@@ -3,13 +3,11 @@
 //! Owns the questions and their order; each file below has the answers to some. Everything is read or opened,
 //! nothing changed; no file of the target is opened but through [`crate::rootfs`].
 
-use std::sync::Arc;
-
 use serde::Serialize;
 
 use super::subject::{Subject, first};
 use crate::discover::Discovery;
-use crate::event::Container;
+use crate::explain::Home;
 use crate::patience::in_time;
 use crate::plan::Skipped;
 use crate::probe::Probe;
@@ -34,7 +32,8 @@ use told::Told;
 #[derive(Debug, Serialize)]
 pub struct Inspection {
     /// The container; null for a process in none.
-    container: Option<Arc<Container>>,
+    #[serde(flatten)]
+    container: Home,
     /// The process that was looked through: the container's first, or the one that was given.
     init: Option<u32>,
     /// How its files are reached from the host.
@@ -85,7 +84,7 @@ impl Inspection {
         let pid = init.map(|process| process.pid);
         let container = init.and_then(|process| process.container.clone());
         let mut inspection = Self {
-            container,
+            container: Home(container),
             init: pid,
             access: Vec::new(),
             overlay: None,

@@ -61,7 +61,7 @@ fn sharers(kind: &str, id: u64, target: &Target, all: &Target) -> (Vec<Sharer>, 
         }
         match other.container.as_deref() {
             Some(container) if !own_containers.contains(&container.id.as_str()) => {
-                let name = place(Some(container)).to_owned();
+                let name = place(Some(container));
                 found.entry(&container.id).or_insert_with(|| Sharer { id: container.id.clone(), name });
             }
             None if processes.len() < NAMED => processes.push(other.pid),

@@ -39,7 +39,7 @@ impl Inspection {
 
     fn title(&self) -> String {
         let what = if self.container.is_some() { "container" } else { "process of the" };
-        format!("{what} {}", crate::sink::escaped(place(self.container.as_deref())))
+        format!("{what} {}", crate::sink::escaped(&place(self.container.as_deref())))
     }
 
     fn identity(&self) -> Table {

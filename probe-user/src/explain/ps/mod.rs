@@ -3,7 +3,6 @@
 //! Owns the rows, made from the plan that a trace of the same processes would act on, and how they look.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
@@ -11,15 +10,13 @@ use serde::Serialize;
 use super::table::{Cell, Table, Tone};
 use crate::discover::Discovery;
 use crate::event::{Container, Executable, Library};
+use crate::explain::Home;
 use crate::probe::Probe;
 use crate::sink::Colour;
 use crate::target::proc::Proc;
 use crate::target::{Selector, TargetError};
 
 mod rows;
-
-/// Digits of a container's id that are shown when it has no name.
-const SHORT_ID: usize = 12;
 
 /// How much is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +40,8 @@ pub struct Listing {
 #[derive(Debug, Serialize)]
 pub struct Row {
     /// Its container; null on the host.
-    pub container: Option<Arc<Container>>,
+    #[serde(flatten)]
+    pub container: Home,
     /// The process.
     pub process: Identity,
     /// The library; null when the container has none.
@@ -167,11 +165,8 @@ impl Listing {
 }
 
 /// What a container is called.
-pub(super) fn place(container: Option<&Container>) -> &str {
-    container.map_or("host", |one| match &one.name {
-        Some(name) => name,
-        None => one.id.get(..SHORT_ID).unwrap_or(&one.id),
-    })
+pub(super) fn place(container: Option<&Container>) -> String {
+    container.map_or_else(|| "host".to_owned(), Container::shown)
 }
 
 impl Row {
@@ -180,7 +175,7 @@ impl Row {
         let library = self.library.as_ref();
         let mut cells = vec![
             Cell::maybe(container.and_then(|one| Some(one.runtime.as_ref()?.name.as_str()))),
-            Cell::new(place(container)),
+            Cell::new(&place(container)),
             Cell::maybe(container.and_then(|one| Some(one.image.as_ref()?.name.as_str()))),
             Cell::new(&self.process.pid.to_string()),
             Cell::new(&self.process.comm),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Extent, Function, Identity, Linked, Listing, Place, Row, Unseen, place};
 use crate::event::{Container, Executable, Library};
+use crate::explain::Home;
 use crate::plan::{Hook, ObjectHooks, Plan, Skipped};
 use crate::target::{Process, Target};
 
@@ -38,7 +39,7 @@ impl Listing {
             let more = maker.without_tls(&rows, &unseen, target);
             rows.extend(more);
         }
-        let name = |row: &Row| row.container.as_deref().map(|one| place(Some(one)).to_owned());
+        let name = |row: &Row| row.container.as_deref().map(|one| place(Some(one)));
         let library = |row: &Row| row.library.as_ref().map(|library| library.path.clone());
         // The host comes last.
         rows.sort_by_cached_key(|row| (row.container.is_none(), name(row), row.process.pid, library(row)));
@@ -93,7 +94,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
             .pids
             .iter()
             .map(|pid| Row {
-                container: self.container(*pid),
+                container: Home(self.container(*pid)),
                 process: self.identity(*pid),
                 library: Some(Library::clone(library)),
                 linked: None,
@@ -119,7 +120,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
         let name = Path::new(&skipped.what).file_name().map(|name| name.to_string_lossy().into_owned());
         let is_executed = process.executable.as_ref().is_some_and(|exe| exe.path == skipped.what);
         Some(Row {
-            container: self.container(pid),
+            container: Home(self.container(pid)),
             process,
             library: Some(Library {
                 name: name.unwrap_or_default(),
@@ -150,7 +151,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
                 continue;
             }
             more.push(Row {
-                container: Some(Arc::clone(container)),
+                container: Home(Some(Arc::clone(container))),
                 process: self.identity(process.pid),
                 library: None,
                 linked: None,
@@ -218,6 +219,8 @@ mod tests {
             offset: FileOffset(16),
             arguments: 0,
             callers: Vec::new(),
+            ends: Vec::new(),
+            semaphore: None,
             reading: None,
         }
     }

@@ -35,7 +35,8 @@ pub(in super::super) fn after_stack_check(code: &[u8], address: VirtAddr) -> Opt
     let mut compared = false;
     let jump = decoded.by_ref().take(MAX_CHECK).find(|instruction| {
         compared |= is_comparison(instruction);
-        instruction.flow_control() != FlowControl::Next || writes(&mut factory, instruction, &KEPT)
+        let spoils = writes(&mut factory, instruction, &KEPT) && !loads_goroutine(instruction);
+        instruction.flow_control() != FlowControl::Next || spoils
     })?;
     let grow = target(&jump).filter(|_| jump.flow_control() == FlowControl::ConditionalBranch)?;
     let forward = inside(code, address, grow) && grow.0 > jump.ip();
@@ -46,6 +47,11 @@ pub(in super::super) fn after_stack_check(code: &[u8], address: VirtAddr) -> Opt
     let bytes = bytes_of(code, &next, address);
     (!has_bad_prefix(bytes))
         .then(|| Site { offset: next.ip().wrapping_sub(address.0), emulated: is_emulated(bytes, &next) })
+}
+
+/// Before Go 1.17, whose arguments are on the stack, the goroutine is read into RCX.
+fn loads_goroutine(instruction: &Instruction) -> bool {
+    instruction.op0_register() == Register::RCX && instruction.segment_prefix() == Register::FS
 }
 
 fn is_comparison(instruction: &Instruction) -> bool {
@@ -84,6 +90,13 @@ mod tests {
         let good =
             [0x49, 0x3b, 0x66, 0x10, 0x76, 0x05, 0x55, 0x90, 0x90, 0x5d, 0xc3, 0xe8, 0, 1, 0, 0, 0xeb, 0xee];
         assert_eq!(after_stack_check(&good, VirtAddr(0)), Some(Site { offset: 6, emulated: true }));
+        // The same before Go 1.17: mov %fs:-8,%rcx; cmp 0x10(%rcx),%rsp.
+        let old = [
+            &[0x64, 0x48, 0x8b, 0x0c, 0x25, 0xf8, 0xff, 0xff, 0xff, 0x48, 0x3b, 0x61, 0x10, 0x76, 0x05][..],
+            &good[6..16],
+            &[0xeb, 0xe5],
+        ];
+        assert_eq!(after_stack_check(&old.concat(), VirtAddr(0)), Some(Site { offset: 15, emulated: true }));
         // It jumps elsewhere.
         let mut other = good;
         other[17] = 0xef;

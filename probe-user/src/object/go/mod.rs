@@ -60,12 +60,15 @@ impl Go {
 
     /// How its functions get their arguments, unless they are written in assembler.
     pub fn abi(&self) -> GoAbi {
-        match (self.layout, self.version.as_ref().and_then(|version| version.minor)) {
-            (pclntab::Layout::V118 | pclntab::Layout::V120, _) => GoAbi::Registers,
-            (pclntab::Layout::V12, _) => GoAbi::Stack,
-            (pclntab::Layout::V116, Some(minor)) if minor >= 17 => GoAbi::Registers,
-            (pclntab::Layout::V116, Some(_)) => GoAbi::Stack,
-            (pclntab::Layout::V116, None) => GoAbi::Unknown,
+        match self.layout {
+            pclntab::Layout::V12 => GoAbi::Stack,
+            // Go 1.16 and 1.17 write the same table.
+            pclntab::Layout::V116 => match self.version.as_ref().and_then(|version| version.minor) {
+                None => GoAbi::Unknown,
+                Some(..17) => GoAbi::Stack,
+                Some(17..) => GoAbi::Registers,
+            },
+            pclntab::Layout::V118 | pclntab::Layout::V120 => GoAbi::Registers,
         }
     }
 }

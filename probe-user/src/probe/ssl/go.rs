@@ -101,6 +101,8 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
         serves: Vec::new(),
         offset,
         arguments,
+        ends: Vec::new(),
+        semaphore: None,
         callers: Vec::new(),
         reading: None,
     };

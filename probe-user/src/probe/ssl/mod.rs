@@ -105,6 +105,8 @@ fn shared_hook(shared: &Shared) -> Hook {
         offset: shared.offset,
         arguments: shared.forwarder.shape().pack(),
         callers: shared.callers.clone(),
+        ends: Vec::new(),
+        semaphore: None,
         reading: None,
     }
 }
@@ -124,6 +126,8 @@ fn add_public(object: &Object, name: &'static str, program: Program, arguments: 
                 offset,
                 arguments,
                 callers: Vec::new(),
+                ends: Vec::new(),
+                semaphore: None,
                 reading: None,
             }),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),

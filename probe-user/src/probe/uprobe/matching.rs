@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Convention, Mode, ObjectName, Pattern, Place, Reading, Uprobe};
+use super::{Convention, ObjectName, Pattern, Place, Reading, Type, Uprobe, usdt};
 use crate::object::{
-    Function, Index, Kind, Language, Name, Object, ObjectError, Symbol, VirtAddr, code, with_causes,
+    FileOffset, Function, GoAbi, Index, Kind, Language, Name, NoPlace, Object, ObjectError, VirtAddr,
+    with_causes,
 };
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found, Nothing};
 
-/// Bytes of a function's beginning that are decoded.
-const PROLOGUE: u64 = 64;
+/// Return instructions of one function that are probed.
+const MAX_ENDS: usize = 128;
 /// Reasons that are told of one object.
 const REASONS: usize = 20;
 /// Names that are offered in place of one that is not there.
@@ -22,11 +23,13 @@ const NEAREST: usize = 5;
 pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, Nothing> {
     let meant: Vec<&Pattern> =
         uprobe.patterns.iter().filter(|pattern| is_meant(&pattern.object, object, path)).collect();
-    if meant.is_empty() {
+    let mut matching = Matching { uprobe, object, hooks: BTreeMap::new(), skipped: Vec::new(), excess: None };
+    let has_usdt = !uprobe.usdt.is_empty() && usdt::add(&mut matching);
+    if meant.is_empty() && !has_usdt {
         return Err(Nothing::Uprobe);
     }
-    let mut matching = Matching { uprobe, object, hooks: BTreeMap::new(), skipped: Vec::new(), excess: None };
     match object.index() {
+        _ if meant.is_empty() => {}
         Ok(index) => {
             matching.skipped.extend(index.notes().iter().cloned());
             for pattern in meant {
@@ -55,22 +58,14 @@ fn is_meant(name: &ObjectName, object: &Object, path: &Path) -> bool {
 }
 
 /// What was found so far in an object.
-struct Matching<'a> {
-    uprobe: &'a Uprobe,
-    object: &'a Object,
+pub(super) struct Matching<'a> {
+    pub(super) uprobe: &'a Uprobe,
+    pub(super) object: &'a Object,
     /// By their offsets: a function that two patterns name is hooked once, as the first one says.
-    hooks: BTreeMap<u64, Hook>,
-    skipped: Vec<String>,
+    pub(super) hooks: BTreeMap<u64, Hook>,
+    pub(super) skipped: Vec<String>,
     /// Too many functions match.
     excess: Option<String>,
-}
-
-/// A place for a hook.
-struct At {
-    offset: crate::object::FileOffset,
-    /// What is called so.
-    shown: String,
-    language: Language,
 }
 
 impl Matching<'_> {
@@ -89,7 +84,12 @@ impl Matching<'_> {
                 });
                 match selected {
                     Ok(functions) => {
-                        functions.iter().for_each(|function| self.function(pattern, function, *offset))
+                        // A pattern that names a function names its parts as well.
+                        let is_whole =
+                            |function: &&Function| !name.is_pattern() || function.kind != Kind::Fragment;
+                        for function in functions.iter().filter(is_whole) {
+                            self.function(index, pattern, function, *offset);
+                        }
                     }
                     Err(ObjectError::TooLarge { .. }) => {
                         let limit = self.uprobe.max_probes;
@@ -118,99 +118,116 @@ impl Matching<'_> {
         format!("no function `{asked}`; there is {}", nearest.join(", "))
     }
 
-    fn function(&mut self, pattern: &Pattern, function: &Function, offset: u64) {
-        let shown = function.shown().to_owned();
-        let place = match function.kind {
-            Kind::Resolver => {
-                Err("it only chooses the function that is used (IFUNC): name that one".to_owned())
-            }
-            Kind::Fragment if self.uprobe.returned(pattern).is_some() => {
-                Err("it is a part of a function (.cold), which has no return of its own".to_owned())
-            }
-            Kind::Body | Kind::Fragment if offset == 0 => self.entry(function),
-            Kind::Body | Kind::Fragment => self.inside(function, offset),
+    fn function(&mut self, index: &Index, pattern: &Pattern, function: &Function, offset: u64) {
+        let shown = match offset {
+            0 => function.shown().to_owned(),
+            _ => format!("{}+{offset:#x}", function.shown()),
         };
-        let shown = if offset == 0 { shown } else { format!("{shown}+{offset:#x}") };
-        match place {
-            Ok(offset) => self.add(pattern, At { offset, shown, language: function.language }),
+        match self.hook(index, pattern, function, offset, &shown) {
+            Ok(hook) => drop(self.hooks.entry(hook.offset.0).or_insert(hook)),
             Err(why) => self.skipped.push(format!("{shown}: {why}")),
         }
     }
 
-    fn address(&mut self, pattern: &Pattern, address: VirtAddr, index: &Index) {
-        let shown = format!("{:#x}", address.0);
-        if let Some(function) = index.function_at(self.object, address) {
-            return self.function(pattern, &function, 0);
+    fn hook(
+        &self,
+        index: &Index,
+        pattern: &Pattern,
+        function: &Function,
+        offset: u64,
+        shown: &str,
+    ) -> Result<Hook, String> {
+        let returned = self.uprobe.returned(pattern);
+        let convention = match function.go_abi {
+            Some(GoAbi::Registers) => Convention::Go,
+            None => Convention::C,
+            Some(GoAbi::Stack | GoAbi::Unknown) => {
+                if !pattern.arguments.is_empty() || returned.is_some() {
+                    return Err(
+                        "it gets its arguments on the stack (Go before 1.17, or assembler): only that it is \
+                                called can be seen"
+                            .to_owned(),
+                    );
+                }
+                Convention::C
+            }
+        };
+        if function.kind == Kind::Fragment {
+            return Err("it is a part of a function (.cold), which is jumped to and not called".to_owned());
         }
-        let found = index.at(address);
-        if let Some(found) = found
+        let (place, _) = self.object.site_at(function, offset).map_err(|error| with_causes(&error))?;
+        if returned.is_some() && offset != 0 {
+            return Err("where a function returns to is known only at its beginning".to_owned());
+        }
+        let (program, ends) = match returned {
+            None => (Program::Function, Vec::new()),
+            Some(_) => self.ends(index, function)?,
+        };
+        let reading = Reading::of_function(self.uprobe, &pattern.arguments, returned, convention)?;
+        Ok(new_hook(program, shown.to_owned(), place, ends, reading))
+    }
+
+    /// How the return of a function is seen. A return probe replaces the return address on the stack: Go's runtime and
+    /// what unwinds the stack for an exception or a panic find it there, and end the program.
+    fn ends(&self, index: &Index, function: &Function) -> Result<(Program, Vec<FileOffset>), String> {
+        if function.language == Language::C {
+            self.object.return_probe(function).map_err(|error| with_causes(&error))?;
+            return Ok((Program::FunctionAndReturn, Vec::new()));
+        }
+        let returns = self.object.returns(index, function).map_err(|error| with_causes(&error))?;
+        if returns.tail_jumps > 0 && function.language != Language::Go {
+            return Err("it ends with a jump to another function, which returns in its place, and a return probe would \
+                        break exceptions and panics: leave out ->"
+                .to_owned());
+        }
+        let ends: Vec<FileOffset> = returns.sites.into_iter().map(|(_, offset)| offset).collect();
+        if ends.len() > MAX_ENDS {
+            return Err(format!("it returns at {} places, more than {MAX_ENDS}", ends.len()));
+        }
+        Ok((Program::FunctionAndEnds, ends))
+    }
+
+    fn address(&mut self, pattern: &Pattern, address: VirtAddr, index: &Index) {
+        if let Some(found) = index.at(address)
             && let Some(function) = index.function_at(self.object, found.address)
         {
-            if self.uprobe.returned(pattern).is_some() {
-                let why = format!(
-                    "{shown}: it is inside of {}, and returns are known only at a beginning",
-                    function.shown()
-                );
-                return self.skipped.push(why);
+            return self.function(index, pattern, &function, found.offset);
+        }
+        let shown = format!("{:#x}", address.0);
+        // Without symbols nothing tells where functions begin.
+        let hook = match self.object.file_offset(address) {
+            None => Err(with_causes(&NoPlace::Object(ObjectError::NotCode { address: address.0 }))),
+            Some(_) if self.uprobe.returned(pattern).is_some() => {
+                Err("no symbol tells that a function begins there: where it returns to cannot be known"
+                    .to_owned())
             }
-            return self.function(pattern, &function, found.offset);
-        }
-        if self.uprobe.returned(pattern).is_some() {
-            let why = "no symbol tells that a function begins there: where it returns to cannot be known";
-            return self.skipped.push(format!("{shown}: {why}"));
-        }
-        match self.object.file_offset(address) {
-            Some(offset) => self.add(pattern, At { offset, shown, language: Language::C }),
-            None => self.skipped.push(with_causes(&ObjectError::NotCode { address: address.0 })),
-        }
-    }
-
-    /// Where a function's entry is probed.
-    fn entry(&self, function: &Function) -> Result<crate::object::FileOffset, String> {
-        let symbol = Symbol { address: function.address, size: function.size };
-        let code = self
-            .object
-            .code(symbol.address, symbol.size.clamp(1, PROLOGUE))
-            .map_err(|error| with_causes(&error))?;
-        let site = code::probe_site(&code, symbol.address).map_err(|error| error.to_string())?;
-        self.offset(VirtAddr(symbol.address.0 + site.offset))
-    }
-
-    /// Where an instruction of a function is.
-    fn inside(&self, function: &Function, offset: u64) -> Result<crate::object::FileOffset, String> {
-        if offset >= function.size {
-            return Err(format!("it has only {} bytes", function.size));
-        }
-        self.offset(VirtAddr(function.address.0 + offset))
-    }
-
-    fn offset(&self, address: VirtAddr) -> Result<crate::object::FileOffset, String> {
-        let not_code = || with_causes(&ObjectError::NotCode { address: address.0 });
-        self.object.file_offset(address).ok_or_else(not_code)
-    }
-
-    fn add(&mut self, pattern: &Pattern, At { offset, shown, language }: At) {
-        let returned = self.uprobe.returned(pattern);
-        let convention = if language == Language::Go { Convention::Go } else { Convention::C };
-        if convention == Convention::Go && returned.is_some() {
-            return self.skipped.push(format!("{shown}: the ends of functions of Go are not known yet"));
-        }
-        let reading = match Reading::of_function(self.uprobe, &pattern.arguments, returned, convention) {
-            Ok(reading) => reading,
-            Err(why) => return self.skipped.push(format!("{shown}: {why}")),
+            Some(place) => Reading::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
+                .map(|reading| new_hook(Program::Function, shown.clone(), place, Vec::new(), reading)),
         };
-        let program = match (returned, self.uprobe.mode) {
-            (Some(_), Mode::Calls | Mode::ReturnsOnly | Mode::Latency) => Program::FunctionAndReturn,
-            _ => Program::Function,
-        };
-        self.hooks.entry(offset.0).or_insert_with(|| Hook {
-            program,
-            function: shown.clone(),
-            serves: vec![shown],
-            offset,
-            arguments: 0,
-            callers: Vec::new(),
-            reading: Some(Arc::new(reading)),
-        });
+        match hook {
+            Ok(hook) => drop(self.hooks.entry(hook.offset.0).or_insert(hook)),
+            Err(why) => self.skipped.push(format!("{shown}: {why}")),
+        }
+    }
+}
+
+/// A hook of a function.
+pub(super) fn new_hook(
+    program: Program,
+    shown: String,
+    offset: FileOffset,
+    ends: Vec<FileOffset>,
+    reading: Reading,
+) -> Hook {
+    Hook {
+        program,
+        function: shown.clone(),
+        serves: vec![shown],
+        offset,
+        ends,
+        semaphore: None,
+        arguments: 0,
+        callers: Vec::new(),
+        reading: Some(Arc::new(reading)),
     }
 }

@@ -7,6 +7,7 @@ mod matching;
 mod pattern;
 mod reading;
 mod types;
+mod usdt;
 
 pub use glob::Glob;
 pub use matching::hooks;

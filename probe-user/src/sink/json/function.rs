@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::line::{K8sPart, ProcessPart, ThreadPart, Time};
+use super::line::{ProcessPart, ThreadPart, Time};
 use crate::event::{
-    Argument, CallEnd, Container, Extent, FunctionCall, FunctionTotal, Library, Plaintext, SCHEMA,
+    Argument, CallEnd, Container, Extent, FunctionCall, FunctionTotal, K8s, Library, Plaintext, SCHEMA,
     StackFrame, Value,
 };
 
@@ -26,7 +26,7 @@ pub(super) struct FunctionLine<'a> {
     container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    k8s: Option<K8sPart<'a>>,
+    k8s: Option<K8s<'a>>,
     /// The process that called.
     process: ProcessPart<'a>,
     /// The thread that called.
@@ -163,7 +163,7 @@ pub(super) struct FunctionTotalLine<'a> {
     container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    k8s: Option<K8sPart<'a>>,
+    k8s: Option<K8s<'a>>,
     /// The file that has the function.
     object: ObjectPart<'a>,
     /// The function, demangled.
@@ -265,7 +265,7 @@ impl<'a> FunctionLine<'a> {
             r#type: FunctionType::Uprobe,
             time: Time(call.time),
             container,
-            k8s: K8sPart::of(container),
+            k8s: K8s::of(container),
             process: ProcessPart::new(call.origin, &call.thread),
             thread: ThreadPart { id: call.thread.id },
             goroutine: call.goroutine.map(|goroutine| format!("{goroutine:#x}")),
@@ -296,7 +296,7 @@ impl<'a> FunctionTotalLine<'a> {
             time: Time(total.time),
             since: Time(total.since),
             container,
-            k8s: K8sPart::of(container),
+            k8s: K8s::of(container),
             object: ObjectPart::new(total.object),
             function: total.function,
             count: total.count,

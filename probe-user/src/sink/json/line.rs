@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use super::function::{FunctionLine, FunctionTotalLine};
 use crate::event::{
-    self, Container, Direction, End, Executable, Library, Lost, Reason, SCHEMA, Ssl, Summary,
+    self, Container, Direction, End, Executable, K8s, Library, Lost, Reason, SCHEMA, Ssl, Summary,
 };
 
 /// One line of `ctrace … -o json`. Fields are only ever added within a schema version: ignore those that
@@ -23,12 +23,12 @@ use crate::event::{
 #[expect(dead_code, reason = "describes the lines as a whole, for the schema alone")]
 pub(super) enum Line<'a> {
     Ssl(SslLine<'a>),
+    Function(FunctionLine<'a>),
+    FunctionTotal(FunctionTotalLine<'a>),
     Exec(ExecLine<'a>),
     ExecFailed(ExecFailedLine<'a>),
     Exit(ExitLine<'a>),
     Fork(ForkLine<'a>),
-    Function(FunctionLine<'a>),
-    FunctionTotal(FunctionTotalLine<'a>),
     Lost(LostLine),
     Summary(SummaryLine),
 }
@@ -46,7 +46,7 @@ pub(super) struct SslLine<'a> {
     container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    k8s: Option<K8sPart<'a>>,
+    k8s: Option<K8s<'a>>,
     /// The process that called.
     process: ProcessPart<'a>,
     /// The thread that called.
@@ -79,33 +79,6 @@ enum Appended {}
 #[serde(rename_all = "snake_case")]
 enum SslType {
     Ssl,
-}
-
-/// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct K8sPart<'a> {
-    /// Its pod.
-    pod: PodPart<'a>,
-    /// The Kubernetes namespace of the pod; not there for a pod of Podman.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<NamespacePart<'a>>,
-}
-
-/// A pod.
-#[derive(Serialize, JsonSchema)]
-struct PodPart<'a> {
-    /// Its name.
-    name: &'a str,
-    /// Its unique id; not there when it is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uid: Option<&'a str>,
-}
-
-/// A Kubernetes namespace.
-#[derive(Serialize, JsonSchema)]
-struct NamespacePart<'a> {
-    /// Its name.
-    name: &'a str,
 }
 
 /// A process.
@@ -267,20 +240,6 @@ impl JsonSchema for Time {
     }
 }
 
-impl<'a> K8sPart<'a> {
-    pub(super) fn of(container: Option<&'a Container>) -> Option<Self> {
-        container.and_then(|container| container.pod.as_deref()).map(Self::new)
-    }
-
-    pub(super) fn new(pod: &'a event::Pod) -> Self {
-        let event::Pod { name, namespace, uid } = pod;
-        Self {
-            pod: PodPart { name, uid: uid.as_deref() },
-            namespace: namespace.as_deref().map(|name| NamespacePart { name }),
-        }
-    }
-}
-
 impl<'a> ProcessPart<'a> {
     pub(super) fn new(origin: &'a event::Origin, thread: &'a event::Thread) -> Self {
         let event::Process { pid, vpid, executable } = &origin.process;
@@ -302,7 +261,7 @@ impl<'a> SslLine<'a> {
             r#type: SslType::Ssl,
             time: Time(time),
             container: origin.container.as_deref(),
-            k8s: K8sPart::of(origin.container.as_deref()),
+            k8s: K8s::of(origin.container.as_deref()),
             process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
             library,

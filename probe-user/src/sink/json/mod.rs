@@ -40,14 +40,14 @@ impl Sink for Json {
         let start = buffer.len();
         match record {
             Record::Ssl(ssl) => write_ssl(ssl, buffer)?,
-            Record::Exec(exec) => serde_json::to_writer(&mut *buffer, &ExecLine::new(exec))?,
-            Record::ExecFailed(failed) => serde_json::to_writer(&mut *buffer, &ExecFailedLine::new(failed))?,
-            Record::Exit(exit) => serde_json::to_writer(&mut *buffer, &ExitLine::new(exit))?,
-            Record::Fork(fork) => serde_json::to_writer(&mut *buffer, &ForkLine::new(fork))?,
             Record::Function(call) => serde_json::to_writer(&mut *buffer, &FunctionLine::new(call))?,
             Record::FunctionTotal(total) => {
                 serde_json::to_writer(&mut *buffer, &FunctionTotalLine::new(total))?;
             }
+            Record::Exec(exec) => serde_json::to_writer(&mut *buffer, &ExecLine::new(exec))?,
+            Record::ExecFailed(failed) => serde_json::to_writer(&mut *buffer, &ExecFailedLine::new(failed))?,
+            Record::Exit(exit) => serde_json::to_writer(&mut *buffer, &ExitLine::new(exit))?,
+            Record::Fork(fork) => serde_json::to_writer(&mut *buffer, &ForkLine::new(fork))?,
             Record::Lost(lost) => serde_json::to_writer(&mut *buffer, &LostLine::new(lost))?,
             Record::Summary(summary) => serde_json::to_writer(&mut *buffer, &SummaryLine::new(summary))?,
         }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::event::{Actor, Ancestor, Container, Executable, Plaintext, Users};
-use crate::sink::json::line::{K8sPart, ThreadPart, Time};
+use crate::event::{Actor, Ancestor, Container, Executable, K8s, Plaintext, Users};
+use crate::sink::json::line::{ThreadPart, Time};
 
 /// When, and where.
 #[derive(Serialize, JsonSchema)]
@@ -17,7 +17,7 @@ pub(super) struct ActorPart<'a> {
     pub(super) container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) k8s: Option<K8sPart<'a>>,
+    pub(super) k8s: Option<K8s<'a>>,
     /// The thread.
     pub(super) thread: ThreadPart,
 }
@@ -221,7 +221,7 @@ impl<'a> ActorPart<'a> {
         Self {
             time: Time(actor.time),
             container,
-            k8s: container.and_then(|container| container.pod.as_deref()).map(K8sPart::new),
+            k8s: K8s::of(container),
             thread: ThreadPart { id: actor.thread.id },
         }
     }

@@ -1,0 +1,117 @@
+//! USDT probes → hooks.
+
+use probe_common::{NO_REGISTER, Operand as Read, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER};
+
+use super::matching::{Matching, new_hook};
+use super::{Given, Reading, Type, UsdtPattern};
+use crate::object::usdt::{Argument, Operand, Register};
+use crate::object::{Usdt, UsdtSite, with_causes};
+use crate::plan::Program;
+
+/// Adds the probes that are meant; tells whether there are any.
+pub(super) fn add(matching: &mut Matching<'_>) -> bool {
+    let probes = match matching.object.usdt() {
+        Ok(probes) => probes,
+        Err(error) => {
+            matching.skipped.push(with_causes(&error));
+            return true;
+        }
+    };
+    let mut any = false;
+    for probe in &probes.probes {
+        let is_meant = |pattern: &&UsdtPattern| {
+            pattern.provider.matches(&probe.provider) && pattern.name.matches(&probe.name)
+        };
+        let Some(pattern) = matching.uprobe.usdt.iter().find(is_meant) else { continue };
+        any = true;
+        for site in &probe.sites {
+            add_site(matching, pattern, probe, site);
+        }
+    }
+    if any {
+        matching.skipped.extend(probes.notes);
+    }
+    any
+}
+
+fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, site: &UsdtSite) {
+    let shown = format!("{}:{}", probe.provider, probe.name);
+    let types = pattern.arguments.iter().copied().map(Some).chain(std::iter::repeat(None));
+    // Without types all of them, as the note has them.
+    let count = if pattern.arguments.is_empty() { site.arguments.len() } else { pattern.arguments.len() };
+    let given: Vec<Option<Given>> = (0..count)
+        .zip(types)
+        .map(|(number, kind)| {
+            let argument = site.arguments.get(number)?;
+            let read = read(argument);
+            if kind.is_none() && read == Read::default() {
+                return None;
+            }
+            let usual = if argument.signed { Type::Int(argument.size) } else { Type::Uint(argument.size) };
+            let kind = match kind {
+                Some(Type::Int(0)) => Type::Int(argument.size),
+                Some(Type::Uint(0)) => Type::Uint(argument.size),
+                Some(kind) => kind,
+                None => usual,
+            };
+            Some(Given { operand: read, kind })
+        })
+        .collect();
+    match Reading::of_usdt(matching.uprobe, &given) {
+        Ok(reading) => {
+            let mut hook = new_hook(Program::Function, shown, site.offset, Vec::new(), reading);
+            hook.semaphore = site.semaphore;
+            matching.hooks.entry(site.offset.0).or_insert(hook);
+        }
+        Err(why) => matching.skipped.push(format!("{shown}: {why}")),
+    }
+}
+
+/// Where the kernel finds an argument; nowhere if that is not understood.
+fn read(argument: &Argument) -> Read {
+    let usual = Read {
+        size: argument.size,
+        signed: u8::from(argument.signed),
+        register: NO_REGISTER,
+        index: NO_REGISTER,
+        ..Read::default()
+    };
+    match &argument.operand {
+        Operand::Constant(value) => Read { source: SOURCE_CONSTANT, offset: *value, ..usual },
+        Operand::Register(register) => Read { source: SOURCE_REGISTER, register: number(*register), ..usual },
+        Operand::Memory { base, index, displacement } => Read {
+            source: SOURCE_MEMORY,
+            register: base.map_or(NO_REGISTER, number),
+            index: index.map_or(NO_REGISTER, |(register, _)| number(register)),
+            scale: index.map_or(0, |(_, factor)| {
+                factor.checked_ilog2().and_then(|bits| u8::try_from(bits).ok()).unwrap_or(0)
+            }),
+            offset: *displacement,
+            ..usual
+        },
+        Operand::Unsupported(_) => Read::default(),
+    }
+}
+
+/// The DWARF number (System V AMD64 ABI, figure 3.36).
+fn number(register: Register) -> u8 {
+    match register {
+        Register::Rax => 0,
+        Register::Rdx => 1,
+        Register::Rcx => 2,
+        Register::Rbx => 3,
+        Register::Rsi => 4,
+        Register::Rdi => 5,
+        Register::Rbp => 6,
+        Register::Rsp => 7,
+        Register::R8 => 8,
+        Register::R9 => 9,
+        Register::R10 => 10,
+        Register::R11 => 11,
+        Register::R12 => 12,
+        Register::R13 => 13,
+        Register::R14 => 14,
+        Register::R15 => 15,
+        Register::Rip => 16,
+    }
+}

@@ -1,0 +1,127 @@
+// Functions to be probed: each scenario is named on the command line. `idle` waits, so that the file stays mapped.
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+// Not inlined, not specialised for its callers, and not taken for one without effects.
+#define FUNCTION __attribute__((noinline, noclone, used))
+#define KEEP __asm__ volatile("" ::: "memory")
+
+FUNCTION int add(int a, const char *text, unsigned long length, const char *bytes) {
+    KEEP;
+    return a + (int)strlen(text) + (int)length + bytes[0];
+}
+
+FUNCTION int factorial(int n) {
+    KEEP;
+    return n < 2 ? 1 : n * factorial(n - 1);
+}
+
+FUNCTION const char *inner(const char *text) {
+    KEEP;
+    return text + 1;
+}
+
+FUNCTION int outer(const char *text) {
+    int length = (int)strlen(inner(text));
+    KEEP;
+    return length;
+}
+
+static jmp_buf place;
+
+FUNCTION int jumper(int n) {
+    KEEP;
+    if (n == 0)
+        longjmp(place, 1);
+    int result = jumper(n - 1);
+    KEEP;
+    return result + 1;
+}
+
+FUNCTION int stays(int n) {
+    KEEP;
+    pause();
+    return n;
+}
+
+static void *stay(void *argument) {
+    stays(7);
+    return argument;
+}
+
+FUNCTION int ignores(const char *text) {
+    KEEP;
+    return text != NULL;
+}
+
+FUNCTION void empty(void) { KEEP; }
+
+#define ONE(n) FUNCTION int many_##n(int a) { KEEP; return a; }
+#define TEN(n) ONE(n##0) ONE(n##1) ONE(n##2) ONE(n##3) ONE(n##4) ONE(n##5) ONE(n##6) ONE(n##7) ONE(n##8) ONE(n##9)
+#define HUNDRED(n) TEN(n##0) TEN(n##1) TEN(n##2) TEN(n##3) TEN(n##4) TEN(n##5) TEN(n##6) TEN(n##7) TEN(n##8) TEN(n##9)
+HUNDRED(0) HUNDRED(1) HUNDRED(2) HUNDRED(3) HUNDRED(4)
+#undef ONE
+#define ONE(n) many_##n(1##n);
+
+FUNCTION void call_many(void) {
+    HUNDRED(0) HUNDRED(1) HUNDRED(2) HUNDRED(3) HUNDRED(4)
+}
+
+// A page of a file that nobody has looked at.
+static const char *untouched(const char *path) {
+    int file = open(path, O_RDONLY);
+    const char *page = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, file, 0);
+    return page == MAP_FAILED ? NULL : page + 1;
+}
+
+static void loop(long calls) {
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (long i = 0; i < calls; i++)
+        empty();
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double ns = (double)(end.tv_sec - begin.tv_sec) * 1e9 + (double)(end.tv_nsec - begin.tv_nsec);
+    printf("%.1f\n", ns / (double)calls);
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "idle";
+    if (!strcmp(what, "idle"))
+        for (;;)
+            pause();
+    if (!strcmp(what, "add"))
+        add(-5, "say \"hello\"\n", 3, "a\0c and more");
+    if (!strcmp(what, "recursion"))
+        factorial(5);
+    if (!strcmp(what, "nested"))
+        outer("nested");
+    if (!strcmp(what, "longjmp"))
+        for (int i = 0; i < 2; i++)
+            if (!setjmp(place))
+                jumper(2);
+    if (!strcmp(what, "never")) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, stay, NULL);
+        usleep(100000);
+    }
+    if (!strcmp(what, "untouched"))
+        ignores(untouched(argv[0]));
+    if (!strcmp(what, "long")) {
+        char text[1000];
+        memset(text, 'x', sizeof text);
+        text[999] = 0;
+        ignores(text);
+    }
+    if (!strcmp(what, "many"))
+        call_many();
+    if (!strcmp(what, "loop"))
+        loop(argc > 2 ? atol(argv[2]) : 1000000);
+    return 0;
+}

@@ -1,0 +1,284 @@
+//! Calls of functions: arguments, returns, counts, times, in several languages. Needs root, BPF and Docker.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use ctrace_tests::{Container, Ctrace, Trace, images, program, require_live};
+use serde_json::{Value, json};
+
+/// A container whose first process is a program that waits, so that its file is mapped and attached to.
+fn container(name: &str) -> Result<Container> {
+    require_live()?;
+    let label = format!("uprobe-{name}");
+    Container::start(&images::functions()?, &label, &[], &[&format!("/{name}"), "idle"])
+}
+
+/// Traces a container while scenarios of a program run in it.
+fn trace(name: &str, options: &[&str], scenarios: &[&str]) -> Result<Trace> {
+    let container = container(name)?;
+    let arguments = [&["uprobe", "-o", "json", "--container", container.name()], options].concat();
+    let ctrace = Ctrace::start(&arguments)?;
+    for scenario in scenarios {
+        container.exec(&[&format!("/{name}"), scenario])?;
+    }
+    let trace = ctrace.finish()?;
+    ensure!(trace.status.success(), "{}", trace.stderr);
+    for record in of_type(&trace, "uprobe")? {
+        let id = record.pointer("/container/id").and_then(Value::as_str);
+        ensure!(id == Some(container.id()), "another container: {record}");
+    }
+    Ok(trace)
+}
+
+fn of_type(trace: &Trace, kind: &str) -> Result<Vec<Value>> {
+    let mut lines = trace.lines()?;
+    lines.retain(|line| line.get("type").and_then(Value::as_str) == Some(kind));
+    Ok(lines)
+}
+
+/// Function, values of arguments, and value of what was returned: null if it has not, true if it has without one.
+fn calls(trace: &Trace) -> Result<Vec<Value>> {
+    let call = |record: Value| {
+        let arguments = record.get("args").and_then(Value::as_array).cloned().unwrap_or_default();
+        let values = arguments.iter().map(|argument| argument.get("value").cloned().unwrap_or_default());
+        let values: Vec<Value> = values.collect();
+        let returned = match record.get("return") {
+            None => json!("not asked"),
+            Some(Value::Null) => Value::Null,
+            Some(returned) => returned.get("value").cloned().unwrap_or(json!(true)),
+        };
+        json!([record.get("function").cloned().unwrap_or_default(), values, returned])
+    };
+    Ok(of_type(trace, "uprobe")?.into_iter().map(call).collect())
+}
+
+fn check(trace: &Trace, expected: &[Value]) -> Result<()> {
+    let got = calls(trace)?;
+    ensure!(got == expected, "got {got:#?}\nexpected {expected:#?}\n{}", trace.stderr);
+    ensure!(trace.counted("/lost/events")? == 0 && trace.counted("/undecodable")? == 0, "something was lost");
+    Ok(())
+}
+
+#[test]
+fn arguments_and_returns_of_c() -> Result<()> {
+    let patterns = [
+        ":add(int, str, ulong, bytes(#3)) -> int",
+        ":factorial(int) -> int",
+        ":outer(str) -> int",
+        ":inner(_) -> str",
+    ];
+    let trace = trace("functions", &patterns, &["add", "recursion", "nested"])?;
+    let factorial = |n: i64, result: i64| json!(["factorial", [n], result]);
+    check(
+        &trace,
+        &[
+            json!(["add", [-5, "say \"hello\"\n", 3, "a\0c"], 107]),
+            factorial(1, 1),
+            factorial(2, 2),
+            factorial(3, 6),
+            factorial(4, 24),
+            factorial(5, 120),
+            json!(["inner", [], "ested"]),
+            json!(["outer", ["nested"], 5]),
+        ],
+    )?;
+    for record in of_type(&trace, "uprobe")? {
+        ensure!(record.get("duration").and_then(Value::as_u64).is_some_and(|time| time > 0), "{record}");
+    }
+    Ok(())
+}
+
+#[test]
+fn calls_that_do_not_return() -> Result<()> {
+    let trace = trace("functions", &[":jumper(int) -> int", ":stays(int) -> int"], &["longjmp", "never"])?;
+    let jumper = |n: i64| json!(["jumper", [n], null]);
+    // The second round has the same places on the stack: the calls of the first are told then.
+    let rounds = [jumper(2), jumper(1), jumper(0), jumper(2), jumper(1), jumper(0)];
+    check(&trace, &[rounds.as_slice(), &[json!(["stays", [7], null])]].concat())
+}
+
+#[test]
+fn what_is_not_in_memory_is_told_and_counted() -> Result<()> {
+    let trace = trace("functions", &["--max-bytes", "100", ":ignores(str) -> bool"], &["untouched", "long"])?;
+    let records = of_type(&trace, "uprobe")?;
+    let [untouched, long] = records.as_slice() else { anyhow::bail!("{records:?}\n{}", trace.stderr) };
+    let expected = json!([{"index": 1, "type": "str", "value": null, "error": "unreadable"}]);
+    ensure!(untouched.get("args") == Some(&expected), "{untouched}");
+    let expected = json!([{"index": 1, "type": "str", "value": "x".repeat(100), "truncated": true}]);
+    ensure!(long.get("args") == Some(&expected), "{long}");
+    ensure!(trace.counted("/lost/reasons/argument_fault/events")? == 1, "it is not counted");
+    ensure!(trace.counted("/lost/events")? == 0 && trace.counted("/truncated")? == 1, "the summary");
+    Ok(())
+}
+
+#[test]
+fn five_hundred_functions() -> Result<()> {
+    let trace = trace("functions", &[":many_*(int)"], &["many"])?;
+    let expected: Vec<Value> =
+        (0..500).map(|n| json!([format!("many_{n:03}"), [1000 + n], "not asked"])).collect();
+    check(&trace, &expected)
+}
+
+#[test]
+fn too_many_and_none_are_errors_that_say_so() -> Result<()> {
+    let container = container("functions")?;
+    let run = |options: &[&str]| {
+        Ctrace::run_to_end(&[&["uprobe", "--container", container.name()], options].concat())
+    };
+    let many = run(&["--max-probes", "499", ":many_*"])?;
+    ensure!(many.code() == Some(2) && many.stderr.contains("--max-probes"), "{}", many.stderr);
+    let none = run(&[":factoriel"])?;
+    ensure!(none.code() == Some(3) && none.stderr.contains("there is factorial"), "{}", none.stderr);
+    let wrong = run(&[":factorial(integer)"])?;
+    ensure!(wrong.code() == Some(2) && wrong.stderr.contains("at character 12"), "{}", wrong.stderr);
+    let middle = run(&[":factorial+1"])?;
+    ensure!(middle.code() == Some(3), "{}", middle.stderr);
+    let start = run(&[":_start -> int"])?;
+    ensure!(start.code() == Some(3) && start.stderr.contains("return"), "{}", start.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_list_says_where_functions_are() -> Result<()> {
+    let container = container("functions")?;
+    let listed = Ctrace::run_to_end(&[
+        "uprobe",
+        "--list",
+        "--container",
+        container.name(),
+        ":many_00?",
+        "libc.so.6:getenv",
+    ])?;
+    ensure!(listed.code() == Some(0), "{}", listed.stderr);
+    let text = String::from_utf8(listed.stdout)?;
+    ensure!(text.lines().count() == 11 && text.contains("many_009") && text.contains("libc.so.6"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn stripped_functions_have_addresses() -> Result<()> {
+    let symbols = Command::new("nm").arg(program("functions")?).output()?;
+    let symbols = String::from_utf8(symbols.stdout)?;
+    let line = symbols.lines().find(|line| line.ends_with(" T factorial")).context("no factorial")?;
+    let address = line.split(' ').next().unwrap_or_default().trim_start_matches('0');
+    let pattern = format!(":0x{address}(int)");
+    let trace = trace("functions-stripped", &[&pattern], &["recursion"])?;
+    let call = |n: i64| json!([format!("0x{address}"), [n], "not asked"]);
+    check(&trace, &[call(5), call(4), call(3), call(2), call(1)])
+}
+
+#[test]
+fn calls_are_counted_and_measured() -> Result<()> {
+    let counted = trace("functions", &["--count", ":factorial", ":add"], &["recursion", "recursion", "add"])?;
+    let total = |record: &Value| json!([record.get("function"), record.get("count")]);
+    let mut totals: Vec<Value> = of_type(&counted, "uprobe_total")?.iter().map(total).collect();
+    totals.sort_by_key(ToString::to_string);
+    ensure!(totals == [json!(["add", 1]), json!(["factorial", 10])], "{totals:?}");
+    let measured = trace("functions", &["--latency", ":factorial"], &["recursion"])?;
+    let totals = of_type(&measured, "uprobe_total")?;
+    let [total] = totals.as_slice() else { anyhow::bail!("{totals:?}") };
+    let buckets = total.pointer("/latency/buckets").and_then(Value::as_array).context("no buckets")?;
+    let sum: u64 = buckets.iter().filter_map(|bucket| bucket.get("count")?.as_u64()).sum();
+    ensure!(sum == 5 && total.get("count") == Some(&json!(5)), "{total}");
+    ensure!(of_type(&measured, "uprobe")?.is_empty(), "calls are told one by one");
+    Ok(())
+}
+
+#[test]
+fn returns_alone() -> Result<()> {
+    let trace = trace("functions", &["--ret-only", ":factorial -> int", ":outer"], &["recursion", "nested"])?;
+    let mut expected: Vec<Value> =
+        [1, 2, 6, 24, 120].iter().map(|result| json!(["factorial", [], result])).collect();
+    expected.push(json!(["outer", [], true]));
+    check(&trace, &expected)
+}
+
+#[test]
+fn cpp_by_its_demangled_names_and_through_exceptions() -> Result<()> {
+    let patterns = [":shop::Cart::add(int)(ptr, int) -> int", ":shop::Cart::add(char const*)(_, str) -> int"];
+    let trace = trace("functions-cpp", &patterns, &["run"])?;
+    let mut records = calls(&trace)?;
+    records.iter_mut().for_each(|record| {
+        // The address of the object.
+        if let Some(arguments) =
+            record.get_mut(1).and_then(Value::as_array_mut).filter(|list| list.len() == 2)
+        {
+            arguments.remove(0);
+        }
+    });
+    let int = |n: i64, returned: Value| json!(["shop::Cart::add(int)", [n], returned]);
+    let text = json!(["shop::Cart::add(char const*)", ["tea"], 9]);
+    // The call that is left by an exception is told when its place on the stack is used again.
+    let expected = [int(2, json!(2)), int(3, Value::Null), int(4, json!(6)), text];
+    ensure!(records == expected, "{records:#?}\n{}", trace.stderr);
+    Ok(())
+}
+
+#[test]
+fn rust_through_panics() -> Result<()> {
+    let trace = trace("functions-rust", &[":*::shop::price(uint64) -> uint64"], &["run"])?;
+    let values: Vec<(Value, Value)> = calls(&trace)?
+        .into_iter()
+        .map(|call| {
+            (call.pointer("/1/0").cloned().unwrap_or_default(), call.get(2).cloned().unwrap_or_default())
+        })
+        .collect();
+    let expected = [(json!(2), json!(20)), (json!(3), Value::Null), (json!(4), json!(40))];
+    ensure!(values == expected, "{values:?}\n{}", trace.stderr);
+    Ok(())
+}
+
+#[test]
+fn go_with_its_registers_and_moving_stacks() -> Result<()> {
+    let patterns = [
+        ":main.greet(str, int, bytes) -> str",
+        ":main.(*server).handle(ptr, str) -> bool",
+        ":main.deep(int) -> int",
+    ];
+    for name in ["functions-go", "functions-go-stripped"] {
+        let trace = trace(name, &patterns, &["run"])?;
+        let mut expected = vec![
+            json!(["main.(*server).handle", ["/a"], false]),
+            json!(["main.(*server).handle", ["/b"], true]),
+            json!(["main.greet", ["wörld", 0, "abc"], "hi wörld"]),
+            json!(["main.greet", ["wörld", 1, "abc"], "hi wörld"]),
+        ];
+        expected.extend((0..=200).map(|n| json!(["main.deep", [n], n])));
+        let mut got = calls(&trace)?;
+        for call in &mut got {
+            if let Some(arguments) =
+                call.get_mut(1).and_then(Value::as_array_mut).filter(|list| list.len() == 2)
+            {
+                arguments.remove(0);
+            }
+        }
+        ensure!(got == expected, "{name}: {got:#?}\n{}", trace.stderr);
+    }
+    Ok(())
+}
+
+#[test]
+fn usdt_with_semaphores() -> Result<()> {
+    let trace = trace("usdt", &["--usdt", "shop:*(int, str, long)"], &["run"])?;
+    let mut expected = Vec::new();
+    for n in 1..4 {
+        expected.push(json!(["shop:sold", [n, "tea", -7 * n], "not asked"]));
+        expected.push(json!(["shop:asked", [2 * n, "tea"], "not asked"]));
+    }
+    check(&trace, &expected)
+}
+
+#[test]
+fn a_program_that_starts_later_is_waited_for() -> Result<()> {
+    let container = container("functions-cpp")?;
+    let options =
+        ["uprobe", "-o", "json", "--wait", "--container", container.name(), ":factorial(int) -> int"];
+    let ctrace = Ctrace::start(&options)?;
+    let _mapped = container.exec_background(&["/functions", "idle"])?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    container.exec(&["/functions", "recursion"])?;
+    let trace = ctrace.finish()?;
+    let results: Vec<Value> = calls(&trace)?.iter().filter_map(|call| call.get(2).cloned()).collect();
+    ensure!(results == [1, 2, 6, 24, 120].map(|result| json!(result)), "{results:?}\n{}", trace.stderr);
+    Ok(())
+}
