@@ -194,6 +194,20 @@ fn calls_are_counted_and_measured() -> Result<()> {
 }
 
 #[test]
+fn stacks_have_names() -> Result<()> {
+    let trace = trace("functions", &["--stack", ":inner"], &["nested"])?;
+    let records = of_type(&trace, "uprobe")?;
+    let stack = records.first().and_then(|record| record.get("stack")?.as_array());
+    let names: Vec<_> = stack.into_iter().flatten().map(|frame| frame.get("function").cloned()).collect();
+    ensure!(
+        names.starts_with(&[Some(json!("inner")), Some(json!("outer"))]),
+        "{records:?}\n{}",
+        trace.stderr
+    );
+    Ok(())
+}
+
+#[test]
 fn returns_alone() -> Result<()> {
     let trace = trace("functions", &["--ret-only", ":factorial -> int", ":outer"], &["recursion", "nested"])?;
     let mut expected: Vec<Value> =

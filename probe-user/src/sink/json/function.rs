@@ -112,8 +112,7 @@ fn is_false(value: &bool) -> bool {
 #[serde(untagged)]
 enum Plain<'a> {
     Null,
-    Signed(i64),
-    Unsigned(u64),
+    Number(i128),
     Bool(bool),
     Text(Cow<'a, str>),
 }
@@ -217,8 +216,8 @@ impl<'a> ValuePart<'a> {
             error: None,
         };
         match argument.value {
-            Value::Signed(value) => part.value = Plain::Signed(value),
-            Value::Unsigned(value) => part.value = Plain::Unsigned(value),
+            Value::Signed(value) => part.value = Plain::Number(value.into()),
+            Value::Unsigned(value) => part.value = Plain::Number(value.into()),
             Value::Hex(value) => part.value = Plain::Text(format!("{value:#x}").into()),
             Value::Bool(value) => part.value = Plain::Bool(value),
             Value::Text(Plaintext(data), extent) | Value::Bytes(Plaintext(data), extent) => {
