@@ -1,5 +1,7 @@
 //! Every program that is executed is told, as it was executed. Needs root, BPF and Docker.
 
+#![expect(clippy::indexing_slicing, reason = "a JSON value that is not there is null")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -46,13 +48,11 @@ fn arguments(record: &Value) -> Result<Vec<Vec<u8>>> {
         Ok(base64_simd::STANDARD.decode_to_vec(value.as_str().context("text")?)?)
     };
     let process = &record["process"];
-    match process["command_args_base64"].as_array() {
-        Some(list) => list.iter().map(decoded).collect(),
-        None => {
-            let list = process["command_args"].as_array().context("command_args")?;
-            list.iter().map(|value| Ok(value.as_str().context("text")?.as_bytes().to_vec())).collect()
-        }
+    if let Some(list) = process["command_args_base64"].as_array() {
+        return list.iter().map(decoded).collect();
     }
+    let list = process["command_args"].as_array().context("command_args")?;
+    list.iter().map(|value| Ok(value.as_str().context("text")?.as_bytes().to_vec())).collect()
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Probe {
     pub fn wanted(&self) -> Wanted {
         match self {
             Self::Ssl => ssl::wanted(),
-            Self::Exec(_) | Self::Uprobe(_) => Wanted::default(),
+            Self::Uprobe(_) | Self::Exec(_) => Wanted::default(),
         }
     }
 

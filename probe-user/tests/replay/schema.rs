@@ -41,8 +41,7 @@ struct Schema<'a> {
 }
 
 /// Keywords that say nothing about validity.
-const NOTES: &[&str] =
-    &["$schema", "$defs", "title", "description", "format", "contentEncoding", "minimum", "maximum"];
+const NOTES: &[&str] = &["$schema", "$defs", "title", "description", "format", "contentEncoding", "maximum"];
 
 impl Schema<'_> {
     fn check(&self, schema: &Value, value: &Value) -> Result<(), String> {
@@ -56,7 +55,9 @@ impl Schema<'_> {
                 "anyOf" | "oneOf" => {
                     let tries: Vec<_> =
                         argument.as_array().unwrap().iter().map(|schema| self.check(schema, value)).collect();
-                    if tries.iter().filter(|result| result.is_ok()).count() != 1 {
+                    let fits = tries.iter().filter(|result| result.is_ok()).count();
+                    // A number may fit several types of numbers.
+                    if fits == 0 || (fits > 1 && !value.is_number()) {
                         return Err(format!("{value} is not exactly one of: {tries:?}"));
                     }
                 }
@@ -64,6 +65,10 @@ impl Schema<'_> {
                 "enum" if !argument.as_array().unwrap().contains(value) => {
                     return Err(format!("{value} is not one of {argument}"));
                 }
+                "minimum" if value.is_number() && value.as_f64() < argument.as_f64() => {
+                    return Err(format!("{value} is less than {argument}"));
+                }
+                "minimum" => {}
                 "type" => check_type(argument, value)?,
                 "properties" => self.properties(argument, value)?,
                 "required" => {
