@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use ctrace::decode::{Wire, decode};
 use ctrace::probe::Probe;
-use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Session};
+use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Programs, Session};
 use ctrace::target::{Cgroup, Scope, ScopeChange};
 use ctrace_tests::require_bpf;
 use tokio::runtime::{Builder, Runtime};
@@ -290,7 +290,7 @@ fn a_process_ends_with_its_last_thread() -> Result<()> {
 fn mappings_of_others_are_told() -> Result<()> {
     require_bpf()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let mut mappings = runtime.block_on(async { Mappings::open() })?;
+    let mut mappings = runtime.block_on(async { Mappings::open(Programs::Unknown) })?;
     let mut child = Command::new("/bin/true").spawn()?;
     let pid = child.id();
     child.wait()?;

@@ -47,7 +47,9 @@ impl Symbols for Stacks {
             mappings = read.into();
             self.mappings.insert(pid, Arc::clone(&mappings));
         }
-        let frame = |(index, address): (usize, &u64)| self.frame(pid, &mappings, *address, index > 0);
+        // What follows a call can be another function: of return addresses the byte before tells.
+        let frame =
+            |(index, address): (usize, &u64)| self.frame(pid, &mappings, *address, u64::from(index > 0));
         addresses.iter().enumerate().map(frame).collect()
     }
 
@@ -57,9 +59,8 @@ impl Symbols for Stacks {
 }
 
 impl Stacks {
-    fn frame(&mut self, pid: u32, mappings: &[Mapping], address: u64, is_return: bool) -> StackFrame {
-        // What follows a call can be another function.
-        let back = u64::from(is_return);
+    /// Named by what is `back` bytes before the address.
+    fn frame(&mut self, pid: u32, mappings: &[Mapping], address: u64, back: u64) -> StackFrame {
         let Some((mapping, offset)) = find(mappings, address.saturating_sub(back)) else {
             return StackFrame { address, object: None, function: None };
         };

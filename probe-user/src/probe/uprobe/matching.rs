@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Convention, ObjectName, Pattern, Place, Reading, Type, Uprobe, usdt};
+use super::{Convention, Glob, ObjectName, Pattern, Place, Reading, Type, Uprobe, usdt};
 use crate::object::{
     FileOffset, Function, GoAbi, Index, Kind, Language, Name, NoPlace, Object, ObjectError, VirtAddr,
     with_causes,
@@ -98,20 +98,21 @@ impl Matching<'_> {
                     Err(error) => self.skipped.push(with_causes(&error)),
                 }
                 if before == (self.hooks.len(), self.skipped.len()) && self.excess.is_none() {
-                    self.skipped.push(self.not_there(index, name.text(), name.is_pattern()));
+                    self.skipped.push(self.not_there(index, name));
                 }
             }
             Place::Address(address) => self.address(pattern, VirtAddr(*address), index),
         }
     }
 
-    fn not_there(&self, index: &Index, asked: &str, is_pattern: bool) -> String {
+    fn not_there(&self, index: &Index, name: &Glob) -> String {
+        let asked = name.text();
         if index.is_empty() {
             return format!(
                 "no function `{asked}`: the file has no symbols (it is stripped); OBJECT:0xADDRESS names a place in it"
             );
         }
-        let nearest = if is_pattern { Vec::new() } else { index.nearest(self.object, asked, NEAREST) };
+        let nearest = if name.is_pattern() { Vec::new() } else { index.nearest(self.object, asked, NEAREST) };
         if nearest.is_empty() {
             return format!("no function `{asked}`");
         }

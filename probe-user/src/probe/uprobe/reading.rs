@@ -96,7 +96,7 @@ impl Reading {
                 place.map(|place| sized(place, kind, convention)).ok_or_else(|| "no such argument".to_owned())
             }
         };
-        let mut reading = Self::empty(uprobe, convention, returned.is_some());
+        let mut reading = Self::empty(uprobe, convention, returned);
         for (index, (kind, words)) in types.iter().zip(&words).enumerate() {
             let Some(first) = words.first().filter(|_| *kind != Type::Skip) else { continue };
             let length = match kind {
@@ -117,7 +117,7 @@ impl Reading {
 
     /// For a USDT probe; arguments that cannot be read have none.
     pub fn of_usdt(uprobe: &Uprobe, given: &[Option<Given>]) -> Result<Self, String> {
-        let mut reading = Self::empty(uprobe, Convention::C, false);
+        let mut reading = Self::empty(uprobe, Convention::C, None);
         for (index, one) in given.iter().enumerate() {
             let Some(Given { operand, kind }) = *one else { continue };
             let length = match kind {
@@ -138,12 +138,12 @@ impl Reading {
         Ok(reading)
     }
 
-    fn empty(uprobe: &Uprobe, convention: Convention, returns: bool) -> Self {
+    fn empty(uprobe: &Uprobe, convention: Convention, returned: Option<Type>) -> Self {
         let flags = match uprobe.mode {
             Mode::Count => SPEC_COUNT,
             Mode::Latency => SPEC_LATENCY | SPEC_RETURN,
             Mode::ReturnsOnly => SPEC_RETURN,
-            Mode::Calls if returns => SPEC_ENTER | SPEC_RETURN,
+            Mode::Calls if returned.is_some() => SPEC_ENTER | SPEC_RETURN,
             Mode::Calls => SPEC_ENTER,
         };
         let go = if convention == Convention::Go { SPEC_GO } else { 0 };
