@@ -10,12 +10,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// How long five hundred probes may take to be removed.
-const DETACHING: Duration = Duration::from_secs(120);
+const DETACHING: Duration = Duration::from_mins(2);
 
 /// A container whose first process is a program that waits, so that its file is mapped and attached to.
 fn container(name: &str) -> Result<Container> {
-    require_live()?;
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    require_live()?;
     let label = format!("uprobe-{name}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     Container::start(&images::functions()?, &label, &[], &[&format!("/{name}"), "idle"])
 }
@@ -221,14 +221,14 @@ fn cpp_by_its_demangled_names_and_through_exceptions() -> Result<()> {
     let patterns = [":shop::Cart::add(int)(ptr, int) -> int", ":shop::Cart::add(char const*)(_, str) -> int"];
     let trace = trace("functions-cpp", &patterns, &["run"])?;
     let mut records = calls(&trace)?;
-    records.iter_mut().for_each(|record| {
+    for record in &mut records {
         // The address of the object.
         if let Some(arguments) =
             record.get_mut(1).and_then(Value::as_array_mut).filter(|list| list.len() == 2)
         {
             arguments.remove(0);
         }
-    });
+    }
     let int = |n: i64, returned: Value| json!(["shop::Cart::add(int)", [n], returned]);
     let text = json!(["shop::Cart::add(char const*)", ["tea"], 9]);
     // The call that is left by an exception is told when its place on the stack is used again.
