@@ -104,8 +104,11 @@ int main(int argc, char **argv) {
         add(-5, "say \"hello\"\n", 3, "a\0c and more");
     if (!strcmp(what, "recursion"))
         factorial(5);
-    if (!strcmp(what, "nested"))
+    if (!strcmp(what, "nested")) {
         outer("nested");
+        // Addresses are looked up in what the process maps, as long as it is there.
+        usleep(300000);
+    }
     if (!strcmp(what, "longjmp"))
         for (int i = 0; i < 2; i++)
             if (!setjmp(place))
