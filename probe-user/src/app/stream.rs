@@ -31,8 +31,9 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 const LOOKING: Duration = Duration::from_secs(1);
 /// How often connections of ended processes are forgotten, if any has ended.
 const FORGETTING: Duration = Duration::from_secs(5);
-/// How long the ring is drained after the end at the most: what the target did until then is reported.
-const LAST_DRAIN: Duration = Duration::from_secs(1);
+/// How long the ring is drained after the end at the most: what the target did until then is reported, and counted as
+/// lost beyond.
+const LAST_DRAIN: Duration = Duration::from_secs(5);
 
 /// The stream broke.
 #[derive(Debug, Error)]
@@ -278,6 +279,8 @@ impl<'a> Stream<'a> {
     }
 
     fn finish(mut self, mut end: End) -> Result<Summary, StreamError> {
+        // Or a busy target could go on for as long as it is drained.
+        self.session.close()?;
         let until = Instant::now() + LAST_DRAIN;
         while !matches!(end, End::OutputClosed | End::Count) && Instant::now() < until {
             match self.drain() {
@@ -287,6 +290,9 @@ impl<'a> Stream<'a> {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end = End::OutputClosed,
                 Err(error) => return Err(error.into()),
             }
+        }
+        if Instant::now() >= until {
+            self.session.discard();
         }
         if end != End::OutputClosed {
             match self.report_losses().and_then(|_| self.report_counts()) {

@@ -102,6 +102,8 @@ pub struct Session {
     follows_forks: bool,
     /// Changes of the scope that had no room in the filter.
     without_room: u64,
+    /// Records that nobody had time for.
+    discarded: u64,
     // Links and programs go when nothing reads their maps any more.
     links: Links,
     ebpf: Ebpf,
@@ -173,6 +175,7 @@ impl Session {
             filter,
             follows_forks,
             without_room: 0,
+            discarded: 0,
             links,
             ebpf,
             holding: None,
@@ -317,6 +320,22 @@ impl Session {
         drained
     }
 
+    /// Ends what is told: nothing is in scope from here on. What was told before can still be drained.
+    pub fn close(&mut self) -> Result<(), SessionError> {
+        self.filter.close(&mut self.ebpf)
+    }
+
+    /// Takes what is in the ring and counts it as lost: there was no time for it.
+    pub fn discard(&mut self) {
+        let mut count = 0;
+        while self.drain(|_| {
+            count += 1;
+            ControlFlow::Continue(())
+        }) == Drained::Part
+        {}
+        self.discarded += count;
+    }
+
     /// What was lost so far, in each way.
     pub fn lost(&self) -> Result<Vec<(Loss, LossCount)>, SessionError> {
         let sum = |loss: Loss| -> Result<LossCount, SessionError> {
@@ -324,6 +343,7 @@ impl Session {
                 self.lost.get(&(loss as u32), 0).map_err(|source| SessionError::map("LOST", source))?;
             let own = match loss {
                 Loss::ScopeFull => LossCount { events: self.without_room, bytes: 0 },
+                Loss::RingFull => LossCount { events: self.discarded, bytes: 0 },
                 _ => LossCount::default(),
             };
             Ok(per_cpu.iter().fold(own, |sum, count| LossCount {

@@ -69,6 +69,12 @@ impl Filter {
         if before == self.switches { Ok(()) } else { self.switch(ebpf) }
     }
 
+    /// Lets everything out of scope.
+    pub(super) fn close(&mut self, ebpf: &mut Ebpf) -> Result<(), SessionError> {
+        self.switches = Switches::default();
+        self.switch(ebpf)
+    }
+
     fn switch(&self, ebpf: &mut Ebpf) -> Result<(), SessionError> {
         let mut switches: Array<&mut MapData, Wire<Switches>> = wire::map(ebpf, "SCOPE")?;
         switches.set(0, Wire(self.switches), 0).map_err(|source| SessionError::map("SCOPE", source))

@@ -87,7 +87,7 @@ fn program(head: Header, parent: Parent, path: &[u8], strings: &[u8]) -> Program
     let mut program = Program::new_zeroed();
     (program.header, program.parent) = (head, parent);
     program.path[..path.len()].copy_from_slice(path);
-    program.count = strings.iter().filter(|byte| **byte == 0).count() as u64;
+    program.count = strings.split(|byte| *byte == 0).count() as u64 - 1;
     program.length = strings.len() as u64;
     program.chunk = u32::try_from(strings.len()).unwrap();
     program.captured = program.chunk;
@@ -158,7 +158,7 @@ fn failures_and_ends() -> Vec<Raw> {
         since: attempt.execution.time,
     };
     (ended.status, ended.flags) = (3 << 8, FLAG_STATUS);
-    let dumped = Ended { header: at(KIND_ENDED, 2000, 90, b"x"), status: 11 | 0x80, ..ended };
+    let dumped = Ended { header: at(KIND_ENDED, 2000, 90, b"x"), status: 0x0b | 0x80, ..ended };
     // Only forked; and one that was there before, of which the kernel tells nothing.
     let forked = Ended { header: at(KIND_ENDED, 2001, 95, b"sub"), status: 0, ..ended };
     let before =

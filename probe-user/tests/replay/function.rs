@@ -111,7 +111,7 @@ fn recording() -> Vec<Raw> {
         // Left by longjmp: the same place on the stack is used again.
         enter(0, (0x6f00, 2_000_000), &[0x1000, 1, 0x2000], &text(b"left")),
         changed(enter(0, (0x6f00, 3_000_000), &[0x1000, 1, 0x2000], &text(b"not UTF-8: \xff")), |head| {
-            head.cut = 1
+            head.cut = 1;
         }),
         leave(0, 0x6f00, (3_000_000, 3_000_100), &[0], &[]),
         // A return whose beginning was lost.

@@ -68,7 +68,6 @@ impl Schema<'_> {
                 "minimum" if value.is_number() && value.as_f64() < argument.as_f64() => {
                     return Err(format!("{value} is less than {argument}"));
                 }
-                "minimum" => {}
                 "type" => check_type(argument, value)?,
                 "properties" => self.properties(argument, value)?,
                 "required" => {
@@ -86,7 +85,7 @@ impl Schema<'_> {
                         self.check(argument, value)?;
                     }
                 }
-                "const" | "enum" => {}
+                "const" | "enum" | "minimum" => {}
                 "additionalProperties" => {
                     for value in value.as_object().into_iter().flat_map(Map::values) {
                         self.check(argument, value)?;
