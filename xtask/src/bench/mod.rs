@@ -6,6 +6,7 @@
 
 mod attach;
 mod calls;
+mod functions;
 mod load;
 mod machine;
 mod nginx;
@@ -40,6 +41,8 @@ pub(crate) struct Options {
 enum Part {
     /// From the mapping of a library to its hooks.
     Attach,
+    /// Calls of any function.
+    Functions,
 }
 
 /// How long the measurements are.
@@ -78,8 +81,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let mut measure = root.command(&std::env::current_exe()?.to_string_lossy(), &[]);
     measure.arg("bench-measure");
     measure.args(options.quick.then_some("--quick")).args(options.check.then_some("--check"));
-    if let Some(Part::Attach) = options.only {
-        measure.args(["--only", "attach"]);
+    match options.only {
+        Some(Part::Attach) => drop(measure.args(["--only", "attach"])),
+        Some(Part::Functions) => drop(measure.args(["--only", "functions"])),
+        None => {}
     }
     let status = measure.status().with_context(|| format!("cannot run `{}`", shell::shown(&measure)))?;
     if !status.success() {
@@ -92,13 +97,17 @@ pub(crate) fn run(options: Options) -> Result<()> {
 pub(crate) fn measure(options: Options) -> Result<()> {
     let extent = if options.quick { QUICK } else { FULL };
     eprintln!("bench: {} rounds; another load on this machine makes the figures worthless", extent.rounds);
-    if let Some(Part::Attach) = options.only {
+    if let Some(part) = options.only {
         let mut report = report::Report::default();
-        attach::describe(attach::measure(extent)?.as_ref(), &mut report);
+        match part {
+            Part::Attach => attach::describe(attach::measure(extent)?.as_ref(), &mut report),
+            Part::Functions => functions::measure(extent)?.describe(&mut report),
+        }
         println!("{}", report.text());
         return Ok(());
     }
     let calls = calls::measure(extent)?;
+    let functions = functions::measure(extent)?;
     let attaches = attach::measure(extent)?;
     let requests = nginx::measure(extent)?;
     let load = load::measure(extent)?;
@@ -106,6 +115,7 @@ pub(crate) fn measure(options: Options) -> Result<()> {
     let mut report = report::Report::default();
     machine::describe(&mut report)?;
     calls.describe(&mut report);
+    functions.describe(&mut report);
     attach::describe(attaches.as_ref(), &mut report);
     nginx::describe(requests.as_ref(), &mut report);
     load.describe(&mut report);
