@@ -255,11 +255,13 @@ mod tests {
             (0, 0, Some(0)),
             (1, 1, Some(1)),
             (1, 4096, Some(3)),
-            (2, 257, Some(5)),
+            (2, 264, Some(4)),
+            (2, 265, Some(5)),
             (3, 1, Some(7)),
             (6, 4096, Some(9)),
             (7, 1, None),
-            (1, 4097, None),
+            (1, 4104, Some(3)),
+            (1, 4105, None),
         ] {
             assert_eq!(room(values, bytes), expected, "{values} {bytes}");
         }
