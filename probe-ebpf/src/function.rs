@@ -14,6 +14,7 @@ use probe_common::{
 
 use crate::{
     emit::{self, Values},
+    go,
     maps::{COUNTS, FUNCTION_FRAMES, LATENCIES, NO_LATENCY, SPECS},
     mem,
     scope::Current,
@@ -107,15 +108,8 @@ fn key(
         return Some(FrameKey { owner: current.id, frame: stack, pid: current.pid(), site: site(cookie) });
     }
     let goroutine = registers[R14];
-    // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each function, which
-    // compares the stack pointer with what follows them.
-    let end = mem::user(goroutine.wrapping_add(8))?;
-    Some(FrameKey {
-        owner: goroutine,
-        frame: end.wrapping_sub(stack),
-        pid: current.pid(),
-        site: site(cookie),
-    })
+    let frame = go::depth(goroutine, stack)?;
+    Some(FrameKey { owner: goroutine, frame, pid: current.pid(), site: site(cookie) })
 }
 
 /// What the record of a call begins with.

@@ -56,13 +56,19 @@ pub fn close(ctx: &ProbeContext) -> Option<()> {
     call::end(Current::in_scope()?, mem::registers(ctx.regs).rax)
 }
 
-/// What tells a call from others: its goroutine (in R14), and its distance from the end of the stack, which stays when a
-/// stack is moved because it has to grow.
+/// What tells a call from others: its goroutine (in R14), and how deep in its stack it is.
 #[inline(always)]
 fn key(current: Current, regs: &pt_regs) -> Option<GoCall> {
     let goroutine = regs.r14;
+    Some(GoCall { goroutine, depth: depth(goroutine, regs.rsp)?, pid: current.pid().into() })
+}
+
+/// Bytes between a stack pointer and the end of a goroutine's stack: they stay the same when the stack is moved because it
+/// has to grow.
+#[inline(always)]
+pub fn depth(goroutine: u64, stack: u64) -> Option<u64> {
     // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each function, which
     // compares the stack pointer with what follows them.
     let end = mem::user(goroutine.wrapping_add(8))?;
-    Some(GoCall { goroutine, depth: end.wrapping_sub(regs.rsp), pid: current.pid().into() })
+    Some(end.wrapping_sub(stack))
 }
