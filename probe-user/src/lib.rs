@@ -14,6 +14,8 @@ pub mod discover;
 pub mod enrich;
 pub mod event;
 pub mod explain;
+#[cfg(test)]
+mod noise;
 pub mod object;
 mod patience;
 pub mod pipeline;

@@ -106,6 +106,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Language, MAX_DEMANGLED, demangle};
+    use crate::noise::Noise;
 
     #[test]
     fn names() {
@@ -219,20 +220,12 @@ mod tests {
             "fp",
             "sZ",
         ];
-        let mut state = 0x1234_5678_9abc_def1_u64;
-        let mut random = |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % below
-        };
+        let mut noise = Noise(0x1234_5678_9abc_def1);
         let begun = Instant::now();
         for round in 0..20_000 {
             let mut name = if round % 3 == 0 { "_R".to_owned() } else { "_Z".to_owned() };
-            for _ in 0..random(if round % 100 == 0 { 400 } else { 30 }) {
-                name.push_str(
-                    PIECES.get(usize::try_from(random(40)).unwrap_or(0)).copied().unwrap_or_default(),
-                );
+            for _ in 0..noise.below(if round % 100 == 0 { 400 } else { 30 }) {
+                name.push_str(PIECES.get(noise.below(40)).copied().unwrap_or_default());
             }
             let one = Instant::now();
             let _ = demangle(&name);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::fixture::{compile, parse, parse_bytes};
 use super::{Binding, Function, Index, Kind, Language, Name, Object, ObjectError, VirtAddr, Wanted};
+use crate::noise::Noise;
 
 const LIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
 const LIBSTDCXX: &str = "/usr/lib/x86_64-linux-gnu/libstdc++.so.6";
@@ -119,20 +120,13 @@ fn sizes_and_parts() {
 fn damaged_tables_cost_little() {
     let directory = compile("int f(void) { return 1; } int g(void) { return 2; }", &["-shared"]);
     let good = std::fs::read(directory.path().join("fixture")).unwrap();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state % below as u64).unwrap()
-    };
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     let begun = Instant::now();
     for _ in 0..1500 {
         let mut bytes = good.clone();
-        for _ in 0..=random(20) {
-            let at = random(bytes.len() - 8);
-            let value = u8::try_from([0, 0xff, 0x7f, 0x80, random(256)][random(5)]).unwrap();
-            bytes[at..at + [1, 2, 4, 8][random(4)]].fill(value);
+        for _ in 0..=noise.below(20) {
+            let at = noise.below(bytes.len() - 8);
+            noise.damage(&mut bytes, at);
         }
         let Ok(object) = parse_bytes(&bytes, &Wanted::default()) else { continue };
         let Ok(index) = object.index() else { continue };

@@ -12,6 +12,7 @@ use object::elf::{self, Sym64};
 use object::pod;
 
 use super::header::Segments;
+use super::index::Binding;
 use super::read::{Extent, Reader};
 use super::{ObjectError, VirtAddr};
 
@@ -62,15 +63,6 @@ impl Table {
     pub(super) const fn name(&self) -> &'static str {
         if self.dynamic { ".dynsym" } else { ".symtab" }
     }
-}
-
-/// Who sees a symbol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Binding {
-    /// Its own source file.
-    Local,
-    /// Every object, unless it is hidden.
-    Global,
 }
 
 /// What was found in all tables.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
 use super::{FileOffset, Object, ObjectError, VirtAddr, Wanted};
+use crate::noise::Noise;
 
 fn wanted() -> Wanted {
     ["SSL_read", "SSL_write", "read_internal", "SSL_missing"].into_iter().collect()
@@ -168,24 +169,16 @@ fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
 fn random_damage_never_panics_or_hangs() {
     let good = library(&[]);
     let wanted = crate::probe::ssl::wanted();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state % below as u64).unwrap()
-    };
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     let begun = Instant::now();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&good).unwrap();
     for round in 0..3000 {
         let mut bytes = good.clone();
-        for _ in 0..=random(8) {
+        for _ in 0..=noise.below(8) {
             // Half of the damage where it does most: in the headers.
-            let at = if round % 2 == 0 { random(1024) } else { random(bytes.len() - 8) };
-            let value = [0, 0xff, 0x7f, 0x80, random(256)][random(5)];
-            let width = [1, 2, 4, 8][random(4)];
-            bytes[at..at + width].fill(u8::try_from(value).unwrap());
+            let at = if round % 2 == 0 { noise.below(1024) } else { noise.below(bytes.len() - 8) };
+            noise.damage(&mut bytes, at);
         }
         if let Ok(object) = parse_bytes(&bytes, &wanted) {
             exercise(&object);

@@ -7,6 +7,7 @@ use zerocopy::FromZeros;
 
 use super::*;
 use crate::event::Process;
+use crate::noise::Noise;
 
 /// A chunk, or something that happens between chunks.
 #[derive(Clone, Copy, Debug)]
@@ -181,13 +182,8 @@ fn the_oldest_gives_way_at_the_bound() {
 /// Calls of random sizes on some threads, cut in random chunks, mixed at random, some lost.
 #[test]
 fn random_mixtures_keep_every_byte() {
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut random = move |below: u32| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        u32::try_from((state >> 16) % u64::from(below)).unwrap()
-    };
+    let mut noise = Noise(88_172_645_463_325_252);
+    let mut random = move |below: u32| u32::try_from(noise.below(below as usize)).unwrap();
     for round in 0..400 {
         let lossy = round % 2 == 1;
         let mut queues: Vec<Vec<Step>> = Vec::new();

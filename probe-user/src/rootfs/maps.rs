@@ -204,7 +204,7 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
     use super::*;
-    use crate::rootfs::noise::Noise;
+    use crate::noise::Noise;
 
     fn parse(text: &[u8]) -> Vec<Mapping> {
         collect(text).unwrap().unwrap()

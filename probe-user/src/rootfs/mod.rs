@@ -27,32 +27,3 @@ pub fn inspect(pid: u32, mapping: &Mapping) -> Result<(ForeignFile, RealInode), 
     let inode = RealInode::of(pid, &file);
     Ok((file, inode))
 }
-
-#[cfg(test)]
-pub(crate) mod noise {
-    //! Deterministic junk for parsers of foreign bytes.
-
-    /// A small xorshift; equal seeds give equal bytes on every machine.
-    pub(crate) struct Noise(pub(crate) u64);
-
-    impl Noise {
-        pub(crate) fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        /// Up to 300 bytes out of `alphabet`, or any bytes at all when it is empty.
-        pub(crate) fn bytes(&mut self, alphabet: &[u8]) -> Vec<u8> {
-            let length = usize::try_from(self.next() % 300).unwrap_or(0);
-            (0..length)
-                .map(|_| {
-                    let value = self.next();
-                    let index = usize::try_from(value % (alphabet.len().max(1) as u64)).unwrap_or(0);
-                    alphabet.get(index).copied().unwrap_or(value.to_le_bytes()[4])
-                })
-                .collect()
-        }
-    }
-}

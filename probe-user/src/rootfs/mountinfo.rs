@@ -172,7 +172,7 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
     use super::*;
-    use crate::rootfs::noise::Noise;
+    use crate::noise::Noise;
 
     const DOCKER: &str = "517 498 0:50 / / rw,relatime master:145 - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/l/A:/var/lib/docker/overlay2/l/B,upperdir=/var/lib/docker/overlay2/c/diff,workdir=/var/lib/docker/overlay2/c/work,index=off";
 

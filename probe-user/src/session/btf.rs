@@ -158,7 +158,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
-    use crate::rootfs::noise::Noise;
+    use crate::noise::Noise;
 
     /// `struct a { int x; struct { int : 3; int y; }; }` with a pointer before it.
     fn sample() -> Vec<u8> {

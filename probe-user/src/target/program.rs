@@ -138,7 +138,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
-    use crate::rootfs::noise::Noise;
+    use crate::noise::Noise;
 
     #[test]
     fn terminals_have_names() {

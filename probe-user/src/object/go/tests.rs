@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::GoAbi;
+use crate::noise::Noise;
 use crate::object::fixture::{parse, parse_bytes};
 use crate::object::{Function, Index, Language, NoReturn, Object, VirtAddr, Wanted};
 
@@ -188,27 +189,19 @@ fn damaged_tables_cost_little() {
     let needle = memchr::memmem::find(&good, b"\xf0\xff\xff\xff\0\0\x01\x08")
         .or_else(|| memchr::memmem::find(&good, b"\xf1\xff\xff\xff\0\0\x01\x08"))
         .unwrap();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state % below as u64).unwrap()
-    };
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     let begun = Instant::now();
     let file = tempfile::NamedTempFile::new().unwrap();
     for round in 0..60 {
         let mut bytes = good.clone();
-        for _ in 0..=random(6) {
+        for _ in 0..=noise.below(6) {
             // In the header, in the list of functions, or anywhere.
             let at = match round % 3 {
-                0 => needle + random(72),
-                1 => needle + random(200_000),
-                _ => random(bytes.len() - 8),
+                0 => needle + noise.below(72),
+                1 => needle + noise.below(200_000),
+                _ => noise.below(bytes.len() - 8),
             };
-            let value = u8::try_from([0, 0xff, 0x7f, 0x80, random(256)][random(5)]).unwrap();
-            let width = [1, 2, 4, 8][random(4)];
-            bytes[at..at + width].fill(value);
+            noise.damage(&mut bytes, at);
         }
         fs::write(file.path(), &bytes).unwrap();
         let Ok(object) = parse(file.path(), &Wanted::default()) else { continue };

@@ -253,6 +253,7 @@ fn register(name: &str) -> Option<Register> {
 #[cfg(test)]
 mod tests {
     use super::{Argument, Operand, Register, Symbols, argument, split, symbol};
+    use crate::noise::Noise;
 
     struct Known;
 
@@ -319,17 +320,10 @@ mod tests {
     #[test]
     fn junk_is_unsupported() {
         let letters = b"0123456789-+@%$(),rabcdexip. 8\xff";
-        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut noise = Noise(0x2545_f491_4f6c_dd1d);
         for _ in 0..50_000 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            let mut bits = state;
-            let mut text = Vec::new();
-            for _ in 0..state % 13 {
-                text.extend(usize::try_from(bits % 30).ok().and_then(|at| letters.get(at)));
-                bits /= 30;
-            }
+            let length = noise.below(13);
+            let text: Vec<u8> = (0..length).filter_map(|_| letters.get(noise.below(30)).copied()).collect();
             let text = String::from_utf8_lossy(&text);
             for part in split(&text) {
                 let _ = (symbol(part), argument(part, &Known));

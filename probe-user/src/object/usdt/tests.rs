@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::{Operand, Register, UsdtProbes};
+use crate::noise::Noise;
 use crate::object::fixture::{compile, parse, parse_bytes};
 use crate::object::{Object, VirtAddr, Wanted};
 
@@ -119,18 +120,12 @@ fn damaged_notes_are_no_panic() {
     let directory = compile(PROGRAM, &[]);
     let good = fs::read(directory.path().join("fixture")).unwrap();
     let place = memchr::memmem::find(&good, b"stapsdt\0").unwrap();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state % below as u64).unwrap()
-    };
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     for _ in 0..1000 {
         let mut bytes = good.clone();
-        for _ in 0..=random(6) {
-            bytes[place - 12 + random(210)] =
-                u8::try_from([0, 0xff, 0x28, 0x25, random(256)][random(5)]).unwrap();
+        for _ in 0..=noise.below(6) {
+            bytes[place - 12 + noise.below(210)] =
+                u8::try_from([0, 0xff, 0x28, 0x25, noise.below(256)][noise.below(5)]).unwrap();
         }
         let object = parse_bytes(&bytes, &Wanted::default()).unwrap();
         let found = object.usdt().unwrap();

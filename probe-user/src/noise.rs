@@ -1,0 +1,39 @@
+//! Deterministic junk for parsers of foreign bytes.
+
+/// A small xorshift; equal seeds give equal bytes on every machine.
+pub(crate) struct Noise(pub(crate) u64);
+
+impl Noise {
+    /// Any number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number less than `limit`, which is not 0.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap_or(0)
+    }
+
+    /// Up to 300 bytes out of `alphabet`, or any bytes at all when it is empty.
+    pub(crate) fn bytes(&mut self, alphabet: &[u8]) -> Vec<u8> {
+        let length = self.below(300);
+        (0..length)
+            .map(|_| {
+                let value = self.next();
+                let index = usize::try_from(value % (alphabet.len().max(1) as u64)).unwrap_or(0);
+                alphabet.get(index).copied().unwrap_or(value.to_le_bytes()[4])
+            })
+            .collect()
+    }
+
+    /// Overwrites 1 to 8 of `bytes` at `at` with what numbers of files are damaged by most: the ends of ranges.
+    pub(crate) fn damage(&mut self, bytes: &mut [u8], at: usize) {
+        let any = self.next().to_le_bytes()[2];
+        let value = [0, 0xff, 0x7f, 0x80, any].get(self.below(5)).copied().unwrap_or(any);
+        let width = 1 << self.below(4);
+        bytes.iter_mut().skip(at).take(width).for_each(|byte| *byte = value);
+    }
+}
