@@ -73,11 +73,11 @@ pub struct Operand {
 }
 
 /// [`Argument::capture`]: the value alone.
-pub const CAPTURE_NONE: u32 = 0;
+pub const CAPTURE_NONE: u16 = 0;
 /// [`Argument::capture`]: the value is the address of a text that is ended by NUL.
-pub const CAPTURE_STRING: u32 = 1;
+pub const CAPTURE_STRING: u16 = 1;
 /// [`Argument::capture`]: the value is the address of [`Argument::length`] bytes.
-pub const CAPTURE_BYTES: u32 = 2;
+pub const CAPTURE_BYTES: u16 = 2;
 
 /// One value of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -88,7 +88,9 @@ pub struct Argument {
     /// Where its length is, for [`CAPTURE_BYTES`].
     pub length: Operand,
     /// `CAPTURE_`.
-    pub capture: u32,
+    pub capture: u16,
+    /// The slot that is captured into: how many arguments before this one capture.
+    pub slot: u16,
     /// Bytes that are captured at the most, with the NUL of a text.
     pub limit: u32,
 }
@@ -126,8 +128,7 @@ pub struct FunctionSpec {
 
 const _: () = assert!(size_of::<FunctionSpec>() == 16 + 7 * 40);
 
-/// A call has begun or returned. `ROOMS[room]` slots of captured bytes follow: the first is that of the first
-/// argument that captures, and so on.
+/// A call has begun or returned. `ROOMS[room]` slots of captured bytes follow; see [`Argument::slot`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Function {

@@ -213,11 +213,10 @@ fn room<const C: usize, const S: usize>(
     (room.function.faults, room.function.cut) = (0, 0);
     room.function.values.iter_mut().for_each(mem::clear);
     room.function.lengths.iter_mut().for_each(mem::clear);
-    let mut slot = 0;
     let mut index = 0;
     while index < FUNCTION_VALUES && index < values.count as usize {
         let Some(argument) = values.list.get(index) else { break };
-        read(argument, index, &mut slot, room, registers);
+        read(argument, index, room, registers);
         index += 1;
     }
     submit(entry);
@@ -229,7 +228,6 @@ fn room<const C: usize, const S: usize>(
 fn read<const C: usize, const S: usize>(
     argument: &Argument,
     index: usize,
-    slot: &mut usize,
     room: &mut Room<C, S>,
     registers: &[u64; REGISTERS],
 ) {
@@ -243,17 +241,17 @@ fn read<const C: usize, const S: usize>(
         *to = value;
     }
     let wanted = argument.limit.min(S as u32);
+    // Not counted here: the verifier would follow each of the numbers that it can be by itself.
+    let slot = usize::from(argument.slot);
     let captured = match argument.capture {
         CAPTURE_STRING => {
-            let Some(to) = room.slots.get_mut(*slot) else { return };
-            *slot += 1;
+            let Some(to) = room.slots.get_mut(slot) else { return };
             let copied = mem::copy_user_text(to, value, wanted);
             // Without its NUL there is more of it: the helper writes one in place of the last byte.
             copied.map(|length| (length - 1, length == wanted))
         }
         CAPTURE_BYTES => {
-            let Some(to) = room.slots.get_mut(*slot) else { return };
-            *slot += 1;
+            let Some(to) = room.slots.get_mut(slot) else { return };
             operand(&argument.length, registers).and_then(|length| {
                 let part = if length > wanted.into() { wanted } else { length as u32 };
                 let copied = part == 0 || mem::copy_user(to, value, part);

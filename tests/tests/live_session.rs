@@ -14,7 +14,7 @@ use ctrace::decode::{Wire, decode};
 use ctrace::probe::Probe;
 use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Programs, Session};
 use ctrace::target::{Cgroup, Scope, ScopeChange};
-use ctrace_tests::require_bpf;
+use ctrace_tests::{Ctrace, require_bpf};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long something may take that takes milliseconds.
@@ -28,6 +28,9 @@ enum Told {
     Made { id: u64, level: u32, path: String },
     Gone(u64),
 }
+
+/// Steps that the verifier may take for a program: it refuses one that needs a million, and kernels differ threefold.
+const STEPS: u32 = 250_000;
 
 /// A session without hooks.
 struct Watched {
@@ -315,5 +318,25 @@ fn mappings_of_others_are_told() -> Result<()> {
     let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let ago = u64::try_from(boot.tv_sec)?.saturating_sub(time / 1_000_000_000);
     ensure!(ago < 60, "mapped {ago} s ago");
+    Ok(())
+}
+
+#[test]
+fn programs_are_far_from_what_verifiers_refuse() -> Result<()> {
+    require_bpf()?;
+    for command in
+        [&["ssl"][..], &["exec", "--failed", "--exits", "--forks"], &["uprobe", "libc.so.6:getpid"]]
+    {
+        let trace = Ctrace::run_to_end(&[command, &["-vv", "--", "true"]].concat())?;
+        let steps: Vec<(&str, u32)> = (trace.stderr.lines())
+            .filter_map(|line| {
+                line.split_once("verified the BPF program ")?.1.strip_suffix(" steps")?.split_once(" in ")
+            })
+            .map(|(program, steps)| Ok((program, steps.parse()?)))
+            .collect::<Result<_>>()?;
+        ensure!(steps.len() >= 5, "{command:?} tells of {} programs: {}", steps.len(), trace.stderr);
+        let far = steps.iter().all(|(_, steps)| (1..STEPS).contains(steps));
+        ensure!(far, "{command:?} is near the verifier's limit: {steps:?}");
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aya::programs::{TracePoint, UProbe};
+use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS};
 
@@ -69,7 +69,7 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
     let constants = exec::Constants::read(&options.probe)?;
     let mut loader = EbpfLoader::new();
     loader
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
         .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
@@ -108,6 +108,7 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
     for &name in uprobes {
         let program: &mut UProbe = wire::program(&mut ebpf, name)?;
         program.load().map_err(|source| SessionError::program(name, source))?;
+        tell_size(name, program.info());
     }
     let cgroup = CGROUP_PROGRAMS.iter().filter(|_| scope.watch).map(|(name, _)| *name);
     // One program may be for several tracepoints.
@@ -115,8 +116,15 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
     for name in ["task_fork", "task_exec", "task_exit"].into_iter().chain(cgroup).chain(own) {
         let program: &mut TracePoint = wire::program(&mut ebpf, name)?;
         program.load().map_err(|source| SessionError::program(name, source))?;
+        tell_size(name, program.info());
     }
     Ok(ebpf)
+}
+
+/// Tells the steps that the verifier took: it refuses a program that needs more than a million.
+fn tell_size(name: &str, info: Result<ProgramInfo, ProgramError>) {
+    let steps = info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
+    tracing::debug!("the kernel verified the BPF program {name} in {steps} steps");
 }
 
 /// Attaches a program to a tracepoint (group, event) as long as the session lasts.

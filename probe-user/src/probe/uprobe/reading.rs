@@ -152,7 +152,9 @@ impl Reading {
         Self { spec, arguments: Vec::new(), returned: None }
     }
 
-    fn add(&mut self, argument: Argument, shown: Shown) -> Result<(), String> {
+    fn add(&mut self, mut argument: Argument, shown: Shown) -> Result<(), String> {
+        let before = self.spec.list.iter().filter(|argument| argument.capture != CAPTURE_NONE).count();
+        argument.slot = u16::try_from(before).unwrap_or(u16::MAX);
         let place = self.spec.list.get_mut(self.arguments.len());
         *place.ok_or_else(|| format!("more than {FUNCTION_VALUES} arguments cannot be read"))? = argument;
         self.arguments.push(shown);
@@ -229,7 +231,7 @@ fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Arg
         Type::Bytes(Length::Fixed(number)) => (CAPTURE_BYTES, number.min(MAX_BYTES)),
         _ => (CAPTURE_NONE, 0),
     };
-    Argument { value, length, capture, limit }
+    Argument { value, length, capture, slot: 0, limit }
 }
 
 /// The operand as wide as its type.
