@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, CountKey, Header, Loss, LossCount};
+use probe_common::{Call, CountKey, Header, Loss, LossCount, Program};
 
 use crate::decode::{FunctionRecord, Wire, decode};
 use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Summary};
@@ -82,10 +82,9 @@ pub trait Origins: fmt::Debug {
         None
     }
 
-    /// The program of a record, which began with this stack pointer (0: not known).
-    fn program(&mut self, header: &Header, stack: u64) -> Found {
-        let _ = stack;
-        Found { origin: self.origin(header), running: None }
+    /// The program of a record.
+    fn program(&mut self, program: &Program) -> Found {
+        Found { origin: self.origin(&program.header), running: None }
     }
 
     /// What a process runs now, if it is there.
