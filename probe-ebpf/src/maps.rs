@@ -19,6 +19,10 @@ use zerocopy::{Immutable, IntoBytes};
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
+/// Up to where in the ring the reader was woken for a program; one value.
+#[map]
+pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1, 0);
+
 /// What was lost, by [`Loss`].
 #[map]
 pub static LOST: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);

@@ -241,7 +241,8 @@ impl<'a> Stream<'a> {
         self.ended |= gone;
         if gone || now.duration_since(self.looking) >= LOOKING {
             self.looking = now;
-            if !self.watch.target().any_alive() && !self.session.follows_threads()? {
+            // The kernel's set first: to look through /proc takes long.
+            if !self.session.follows_threads()? && !self.watch.target().any_alive() {
                 return Ok(Some(End::TargetEnded));
             }
         }

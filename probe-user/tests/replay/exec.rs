@@ -47,7 +47,8 @@ impl Origins for Known {
         self.0.container(cgroup)
     }
 
-    fn program(&mut self, header: &Header, _: u64) -> Found {
+    fn program(&mut self, program: &Program) -> Found {
+        let Program { header, .. } = program;
         Found { origin: self.origin(header), running: (header.pid == 1234).then(running) }
     }
 

@@ -66,11 +66,7 @@ impl Execs {
         let Header { pid, tid, time, .. } = head.header;
         let parts = self.parts.remove(&tid).filter(|parts| parts.time == time).unwrap_or_default();
         let has = |flag| head.flags & flag != 0;
-        let Found { origin, running } = origins.program(&head.header, head.stack);
-        let mut origin = origin;
-        if origin.process.vpid.is_none() && head.inner_pid != 0 {
-            std::sync::Arc::make_mut(&mut origin).process.vpid = Some(head.inner_pid);
-        }
+        let Found { origin, running } = origins.program(head);
         let running = running.as_ref();
         let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
         let path = long.as_deref().or_else(|| strings::first(&head.path));

@@ -2,18 +2,17 @@
 
 use std::io;
 
-use probe_common::{Header, Lineage};
+use probe_common::Lineage;
 
 use crate::decode::{Wire, decode};
-use crate::pipeline::{Origins, Pipeline, TaskEvent};
+use crate::pipeline::{Origins, Pipeline};
 
 impl<O: Origins> Pipeline<O> {
     /// A record of an execution.
     pub(in crate::pipeline) fn execution(&mut self, wire: &Wire<'_>) -> io::Result<()> {
         if let Wire::Program { head, .. } = wire {
-            let Header { pid, time, .. } = head.header;
-            self.tasks.push(TaskEvent::Executed { pid, time });
-            self.end_process(pid)?;
+            // Nobody else is told: it is in scope already, and executions are all that is watched.
+            self.end_process(head.header.pid)?;
         }
         if self.is_full() {
             return Ok(());
