@@ -90,7 +90,7 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
     constants.set(&mut loader);
     let mut ebpf = loader.load(PROGRAMS).map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => &[
+        Probe::Ssl(_) => &[
             "call_enter",
             "call_return",
             "open_return",
