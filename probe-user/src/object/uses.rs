@@ -67,6 +67,30 @@ impl Object {
         Ok(before.any(|instruction| writes(&mut factory, &instruction, &[Register::R8])))
     }
 
+    /// Whether a function looks at the register of its third argument before it writes it: a compiler that knows all
+    /// callers may have changed what is given to it.
+    pub fn takes_three_arguments(&self, function: &Uses) -> Result<bool, ObjectError> {
+        let code = self.code(function.address, function.size.min(MAX_BODY))?;
+        let mut factory = InstructionInfoFactory::new();
+        let mut first = None;
+        for instruction in instructions(&code, function.address) {
+            let used = factory.info(&instruction).used_registers().iter();
+            let mut third = used.filter(|used| used.register().full_register() == Register::RDX);
+            if let Some(access) = third.next().map(iced_x86::UsedRegister::access) {
+                first = Some(access);
+                break;
+            }
+            // What a callee does with it is unknown, and after it the register is lost.
+            if instruction.is_invalid() || instruction.flow_control() == FlowControl::Call {
+                break;
+            }
+        }
+        Ok(matches!(
+            first,
+            Some(OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
+        ))
+    }
+
     /// Whether a function writes to memory other than the stack.
     pub fn writes_memory(&self, function: &Uses) -> Result<bool, ObjectError> {
         let code = self.code(function.address, function.size.min(MAX_BODY))?;

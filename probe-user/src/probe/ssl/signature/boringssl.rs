@@ -44,11 +44,17 @@ impl Locator for BoringSsl {
         let mut functions = Vec::new();
         let mut missing = Vec::new();
         match only(&write) {
+            Some(write) if !evidence.takes_length(write) => {
+                missing.push("SSL_write: its arguments are not those of the source");
+            }
             Some(write) => functions.push(("SSL_write", symbol(write))),
             None if write.is_empty() && inner.is_empty() => return Ok(Answer::NotMine),
             None => missing.push("SSL_write: not exactly one function has its four errors"),
         }
         match reader(evidence, &inner)? {
+            Ok(read) if !evidence.takes_length(&read) => {
+                missing.push("SSL_read: its arguments are not those of the source");
+            }
             Ok(read) => functions.push(("SSL_read", symbol(&read))),
             Err(doubt) => missing.push(doubt),
         }

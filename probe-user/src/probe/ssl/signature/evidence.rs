@@ -73,6 +73,11 @@ impl<'o> Evidence<'o> {
         uses.filter(calls).collect()
     }
 
+    /// Whether a function takes a length as its third argument, as it does in the source.
+    pub(super) fn takes_length(&self, function: &Uses) -> bool {
+        self.object.takes_three_arguments(function).is_ok_and(|takes| takes)
+    }
+
     /// Whether a function first calls another one, with its own arguments.
     pub(super) fn begins_with(&self, function: &Uses, callee: VirtAddr) -> Result<bool, ObjectError> {
         let body = self.object.code(function.address, function.size)?;

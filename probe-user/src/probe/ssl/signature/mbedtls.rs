@@ -99,5 +99,6 @@ fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses>
         enters.retain(|found| evidence.places(found, &[function.leaves]).next().is_some());
         enters
     };
-    function.files.into_iter().find_map(|file| only(&of(file)))
+    let takes = |found: &&Uses| !NEEDED.contains(&function.name) || evidence.takes_length(found);
+    function.files.into_iter().find_map(|file| only(&of(file)).filter(takes))
 }

@@ -23,6 +23,9 @@ const NO_CONTEXT: u64 = 195;
 /// `SSL_F_SSL_NEW`.
 const NEW: u64 = 186;
 
+/// Said of a way that nothing is known of.
+const ABSENT: &str = " is not there";
+
 /// A way that bytes go.
 struct Way {
     public: &'static str,
@@ -88,19 +91,22 @@ impl Locator for OpenSsl {
         let mut missing = Vec::new();
         for way in &WAYS {
             match side(evidence, way) {
+                Ok(Some(side)) if !evidence.takes_length(side.public) => {
+                    missing.push(format!("{}: its arguments are not those of the source", way.public));
+                }
                 Ok(Some(side)) => {
                     functions.push((way.public, symbol(side.public)));
                     functions.extend(forwarder(evidence, way, &side)?);
                     facts.push(format!("{}: {}", way.public, side.facts));
                 }
-                Ok(None) => missing.push(format!("{} is not there", way.public)),
+                Ok(None) => missing.push(format!("{}{ABSENT}", way.public)),
                 Err(Doubt(doubt, candidate)) => {
                     functions.extend(candidate.map(|candidate| (way.public, candidate)));
                     missing.push(format!("{}: {doubt}", way.public));
                 }
             }
         }
-        if functions.is_empty() {
+        if functions.is_empty() && missing.iter().all(|missing| missing.ends_with(ABSENT)) {
             return Ok(Answer::NotMine);
         }
         let new = [evidence.with(&[Whole("SSL_new")], &[LIBRARY, NO_CONTEXT]), {
