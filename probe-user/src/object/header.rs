@@ -108,8 +108,13 @@ impl Segments {
         let bytes = reader.bytes(WHAT, table, MAX_PROGRAM_HEADERS)?;
         let headers = pod::slice_from_all_bytes::<ProgramHeader64<LE>>(&bytes)
             .map_err(|()| ObjectError::Broken { what: "program headers" })?;
-        let mut segments =
-            Self { loads: Vec::new(), dynamic: None, notes: Vec::new(), unwind: None, has_interpreter: false };
+        let mut segments = Self {
+            loads: Vec::new(),
+            dynamic: None,
+            notes: Vec::new(),
+            unwind: None,
+            has_interpreter: false,
+        };
         for header in headers {
             segments.add(reader, header)?;
         }

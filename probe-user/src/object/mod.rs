@@ -44,8 +44,8 @@ mod texts;
 #[cfg(test)]
 mod texts_tests;
 mod unwind;
-mod uses;
 pub mod usdt;
+mod uses;
 
 pub use body::Unclear;
 pub use demangle::Language;
@@ -60,9 +60,9 @@ pub use select::{Function, FunctionName, Kind};
 pub use symbol::{Symbol, Wanted};
 pub use symbolise::{Symbolic, Symboliser};
 pub use texts::{Needle, Text};
-pub use unwind::Extents;
-pub use uses::Uses;
+pub use unwind::{Extents, Frames};
 pub use usdt::{Usdt, UsdtProbes, UsdtSite};
+pub use uses::Uses;
 
 use header::Segments;
 use read::{Extent, Reader};
@@ -99,6 +99,8 @@ pub struct Object {
     slots: BTreeMap<u64, String>,
     /// Constant data, by the section headers; empty: not known, search all read-only segments.
     rodata: Vec<Extent>,
+    /// The frames for unwinding: address and bytes.
+    frame_section: Option<(u64, Extent)>,
     /// The notes of USDT probes, and where their base is.
     probes: Vec<Extent>,
     probes_base: Option<u64>,
@@ -151,6 +153,7 @@ impl Object {
             symbols: found.into_symbols(),
             slots,
             rodata: sections.rodata,
+            frame_section: sections.frames,
             probes: sections.probes,
             probes_base: sections.probes_base,
             notes,

@@ -173,7 +173,8 @@ fn searcher<P: AsRef<[u8]>>(patterns: impl IntoIterator<Item = P>) -> Option<Aho
 
 /// Bytes of the text before the needle, if it may be before it.
 fn lead(needle: Needle, before: &[u8]) -> Option<u64> {
-    let lead = before.iter().rev().take(MAX_LEAD).position(|byte| *byte == 0).unwrap_or(before.len().min(MAX_LEAD));
+    let lead =
+        before.iter().rev().take(MAX_LEAD).position(|byte| *byte == 0).unwrap_or(before.len().min(MAX_LEAD));
     match needle {
         Needle::Whole(_) => (lead == 0).then_some(0),
         Needle::End(_) => Some(lead as u64),

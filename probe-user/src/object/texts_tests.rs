@@ -22,13 +22,16 @@ fn object(flags: &[&str]) -> Object {
 
 /// The functions that refer to one of the texts.
 fn holders(object: &Object, texts: &[Text]) -> Vec<VirtAddr> {
+    let frames = object.frames().unwrap();
     let found = object.references(texts).unwrap();
-    found.into_iter().map(|at| object.unwound(at).unwrap().unwrap().address).collect()
+    found.into_iter().map(|at| frames.at(at).unwrap().unwrap().address).collect()
 }
 
 #[test]
 fn texts_and_the_functions_that_refer_to_them() {
-    for flags in [&["-shared", "-Wl,-Bsymbolic"][..], &["-nostdlib", "-static", "-no-pie", "-fno-pie", "-Wl,-e,third"]] {
+    for flags in
+        [&["-shared", "-Wl,-Bsymbolic"][..], &["-nostdlib", "-static", "-no-pie", "-fno-pie", "-Wl,-e,third"]]
+    {
         let object = object(flags);
         let of = |name| object.function(name).unwrap().address;
         let whole = object.find_texts(&[Whole("needle")]).unwrap();
@@ -50,8 +53,9 @@ fn callers_and_extents() {
     let called = object.callers(object.function("first").unwrap().address).unwrap();
     let inside = |at: &VirtAddr| (third.address.0..third.address.0 + third.size).contains(&at.0);
     assert!(!called.is_empty() && called.iter().all(inside), "{called:?}");
-    let extents = object.unwound(VirtAddr(third.address.0 + 1)).unwrap().unwrap();
+    let frames = object.frames().unwrap();
+    let extents = frames.at(VirtAddr(third.address.0 + 1)).unwrap().unwrap();
     assert_eq!(extents.address, third.address);
     assert!(extents.size >= third.size, "{extents:?}");
-    assert_eq!(object.unwound(VirtAddr(0)).unwrap(), None);
+    assert_eq!(frames.at(VirtAddr(0)).unwrap(), None);
 }

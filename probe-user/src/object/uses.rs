@@ -60,7 +60,8 @@ impl Object {
         let code = self.code(caller.address, caller.size.min(MAX_BODY))?;
         let mut factory = InstructionInfoFactory::new();
         let is_call = |instruction: &Instruction| {
-            let jumps = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);
+            let jumps =
+                matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);
             jumps && target(instruction) == Some(callee)
         };
         let mut before = instructions(&code, caller.address).take_while(|instruction| !is_call(instruction));
@@ -98,18 +99,23 @@ impl Object {
         let writes = |instruction: Instruction| {
             let used = factory.info(&instruction).used_memory();
             used.iter().any(|memory| {
-                let written = !matches!(memory.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
+                let written =
+                    !matches!(memory.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
                 written && !matches!(memory.base(), Register::RSP | Register::RBP)
             })
         };
-        Ok(instructions(&code, function.address).take_while(|instruction| !instruction.is_invalid()).any(writes))
+        Ok(instructions(&code, function.address)
+            .take_while(|instruction| !instruction.is_invalid())
+            .any(writes))
     }
 }
 
 /// The address that an instruction takes, or the number that it loads.
 fn operand(instruction: &Instruction) -> Option<u64> {
     match instruction.code() {
-        Code::Lea_r64_m if instruction.is_ip_rel_memory_operand() => Some(instruction.ip_rel_memory_address()),
+        Code::Lea_r64_m if instruction.is_ip_rel_memory_operand() => {
+            Some(instruction.ip_rel_memory_address())
+        }
         Code::Mov_r32_imm32 | Code::Mov_r64_imm64 | Code::Mov_rm32_imm32 | Code::Mov_rm64_imm32 => {
             Some(instruction.immediate(1))
         }

@@ -98,7 +98,9 @@ impl Probe {
     /// What it means that no file of a process has a hook.
     pub fn nothing_found(&self) -> &'static str {
         match self {
-            Self::Ssl(_) => "no function such as SSL_read is exported, has a symbol, or was found by signature there",
+            Self::Ssl(_) => {
+                "no function such as SSL_read is exported, has a symbol, or was found by signature there"
+            }
             Self::Uprobe(_) => "none of them is what a pattern names",
             Self::Exec(_) => "nothing in files is watched",
         }

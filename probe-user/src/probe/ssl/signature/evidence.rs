@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::object::{Needle, Object, ObjectError, Symbol, Text, Uses, VirtAddr, code};
+use crate::object::{Frames, Needle, Object, ObjectError, Symbol, Text, Uses, VirtAddr, code};
 
 /// Functions that are decoded: a source file of OpenSSL has some 300.
 const MAX_FUNCTIONS: usize = 2048;
@@ -14,6 +14,7 @@ const MAX_CALLERS: usize = 64;
 /// Functions that refer to one of the texts.
 pub(super) struct Evidence<'o> {
     pub object: &'o Object,
+    frames: Frames<'o>,
     texts: Vec<Text>,
     functions: Vec<Uses>,
 }
@@ -25,9 +26,10 @@ impl<'o> Evidence<'o> {
         if texts.is_empty() {
             return Ok(None);
         }
+        let frames = object.frames()?;
         let mut extents = BTreeMap::new();
         for reference in object.references(&texts)? {
-            if let Some(function) = object.unwound(reference)? {
+            if let Some(function) = frames.at(reference)? {
                 extents.insert(function.address, function.size);
             }
         }
@@ -38,7 +40,7 @@ impl<'o> Evidence<'o> {
                 functions.push(uses);
             }
         }
-        Ok((!functions.is_empty()).then_some(Self { object, texts, functions }))
+        Ok((!functions.is_empty()).then_some(Self { object, frames, texts, functions }))
     }
 
     /// The functions that refer to all of the texts, at one place together with all of the numbers.
@@ -64,7 +66,7 @@ impl<'o> Evidence<'o> {
     pub(super) fn callers(&self, callee: VirtAddr) -> Result<Vec<Uses>, ObjectError> {
         let mut extents = BTreeMap::new();
         for call in self.object.callers(callee)?.into_iter().take(MAX_CALLERS) {
-            if let Some(function) = self.object.unwound(call)? {
+            if let Some(function) = self.frames.at(call)? {
                 extents.insert(function.address, function.size);
             }
         }

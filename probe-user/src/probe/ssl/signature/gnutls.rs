@@ -55,7 +55,10 @@ impl Locator for GnuTls {
         let why = if is_sure {
             "they log failed assertions under their names and that of their source file".to_owned()
         } else {
-            format!("{} does not log failed assertions under its name, or several functions do", missing.join(", "))
+            format!(
+                "{} does not log failed assertions under its name, or several functions do",
+                missing.join(", ")
+            )
         };
         let located = Located {
             api: self.api(),

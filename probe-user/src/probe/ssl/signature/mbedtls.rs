@@ -77,7 +77,8 @@ impl Locator for MbedTls {
         }
         let is_sure = missing.is_empty();
         let why = if is_sure {
-            "they write debugging messages when they are entered and left, with the name of their source file".to_owned()
+            "they write debugging messages when they are entered and left, with the name of their source file"
+                .to_owned()
         } else {
             format!("{} does not write the messages of its name, or several functions do", missing.join(", "))
         };

@@ -30,7 +30,8 @@ trait Locator: Sync {
 }
 
 /// All implementations that can be found.
-const LOCATORS: &[&dyn Locator] = &[&openssl::OpenSsl, &boringssl::BoringSsl, &gnutls::GnuTls, &mbedtls::MbedTls];
+const LOCATORS: &[&dyn Locator] =
+    &[&openssl::OpenSsl, &boringssl::BoringSsl, &gnutls::GnuTls, &mbedtls::MbedTls];
 
 /// What a locator says of an object.
 enum Answer {

@@ -142,7 +142,8 @@ fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, D
     match internal.as_slice() {
         // The internal one is part of it.
         [internal] if internal.address == public.address => {
-            let facts = "reports errors under its own and its internal function's name, with OpenSSL's numbers";
+            let facts =
+                "reports errors under its own and its internal function's name, with OpenSSL's numbers";
             Ok(Some(Side { public, internal: None, facts }))
         }
         [internal] if calls(public, internal.address) => {
@@ -165,7 +166,8 @@ fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>
         ([], [], []) => Ok(None),
         // 1.1.1
         ([public], [], [internal]) if calls(public, internal.address) => {
-            let facts = "reports errors of ssl_lib.c under its number, and calls the internal function that does";
+            let facts =
+                "reports errors of ssl_lib.c under its number, and calls the internal function that does";
             Ok(Some(Side { public, internal: Some(internal), facts }))
         }
         // 1.0.2, 1.1.0
@@ -173,7 +175,9 @@ fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>
             let facts = "alone reports an uninitialized connection in ssl_lib.c under its number";
             Ok(Some(Side { public, internal: None, facts }))
         }
-        ([public], ..) | ([], [public], _) => doubt("the functions that report its errors do not fit", public),
+        ([public], ..) | ([], [public], _) => {
+            doubt("the functions that report its errors do not fit", public)
+        }
         _ => Err(Doubt("not exactly one function reports errors under its number", None)),
     }
 }
