@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, CountKey, Header, Loss, LossCount};
+use probe_common::{Call, CountKey, Header, Loss, LossCount, Socket as WireSocket};
 
 use crate::decode::{FunctionRecord, Wire, decode};
-use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Role, Socket, Summary};
 use crate::probe::exec::Environment;
 use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
@@ -97,6 +97,12 @@ pub trait Origins: fmt::Debug {
     /// When a process began, in nanoseconds after boot, that was there before the trace.
     fn started(&mut self, pid: u32) -> Option<u64> {
         let _ = pid;
+        None
+    }
+
+    /// Which end of a socket, in this network namespace, a process is.
+    fn role(&mut self, pid: u32, namespace: u32, socket: &Socket) -> Option<Role> {
+        let _ = (pid, namespace, socket);
         None
     }
 
@@ -230,6 +236,10 @@ impl<O: Origins> Pipeline<O> {
             | Wire::Attempt { .. }
             | Wire::Ended(_)
             | Wire::Forked(_) => self.execution(&wire),
+            Wire::Socket(socket) => {
+                self.socket(socket);
+                Ok(())
+            }
             Wire::CgroupMade(cgroup) => {
                 self.tasks.push(TaskEvent::made(cgroup));
                 Ok(())
@@ -270,6 +280,14 @@ impl<O: Origins> Pipeline<O> {
         let container = |cgroup| origins.container(cgroup);
         functions.calls += totals.report(now, *started, counted, place, container, &mut *report.sink)?;
         Ok(())
+    }
+
+    fn socket(&mut self, wire: &WireSocket) {
+        let mut socket = Socket::of(wire);
+        if socket.role.is_none() {
+            socket.role = self.origins.role(wire.header.pid, wire.namespace, &socket);
+        }
+        self.report.sockets.put(wire.connection, socket);
     }
 
     fn end_process(&mut self, pid: u32) -> io::Result<()> {
