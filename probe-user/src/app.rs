@@ -150,7 +150,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         // Before anything is looked at: what is mapped in the meantime waits there.
         let programs = match trace.probe {
             Probe::Exec(_) => session::Programs::Told,
-            Probe::Ssl | Probe::Uprobe(_) => session::Programs::Unknown,
+            Probe::Ssl(_) | Probe::Uprobe(_) => session::Programs::Unknown,
         };
         mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
     }
@@ -350,7 +350,7 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
         },
         executions: match &trace.probe {
             Probe::Exec(exec) => Some(exec.environment.clone()),
-            Probe::Ssl | Probe::Uprobe(_) => None,
+            Probe::Ssl(_) | Probe::Uprobe(_) => None,
         },
     })
 }

@@ -101,7 +101,7 @@ pub(super) fn load(
     }
     let mut ebpf = loader.load(PROGRAMS).map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => &[
+        Probe::Ssl(_) => &[
             "call_enter",
             "call_return",
             "open_return",
