@@ -45,7 +45,7 @@ impl Watched {
         session::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options =
-            Options { probe: Probe::Ssl, ring_bytes: 1 << 20, max_bytes: 4096, log: Log::Off, hold: None };
+            Options { probe: Probe::Ssl, ring_bytes: 1 << 20, max_bytes: 4096, log: Log::Off, command: None };
         let session = runtime.block_on(async { Session::load(&options, scope) })?;
         Ok(Self { session, runtime, told: Vec::new() })
     }

@@ -57,7 +57,7 @@ impl Offsets {
 /// Loads maps and programs. `hold` is not zero if processes may be held.
 pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
-    let own_pid = std::process::id();
+    let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
     let max_bytes = options.max_bytes.min(CALL_BYTES);
     let offsets = Offsets::read(scope)?;
     let log_level = match options.log {
@@ -76,6 +76,7 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)
+        .override_global("COMMAND", &command, true)
         .override_global("MAX_BYTES", &max_bytes, true)
         .override_global("WAKE_SHIFT", &wake_shift, true)
         .override_global("FORK_CHILD_PID", &offsets.fork_child_pid, true)

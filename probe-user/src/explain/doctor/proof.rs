@@ -22,7 +22,7 @@ pub(super) const RING: u32 = 1 << 20;
 
 /// A session that copies no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
-    let options = Options { probe: Probe::Ssl, ring_bytes: RING, max_bytes: 0, log: Log::Off, hold: None };
+    let options = Options { probe: Probe::Ssl, ring_bytes: RING, max_bytes: 0, log: Log::Off, command: None };
     Session::load(&options, scope)
 }
 
