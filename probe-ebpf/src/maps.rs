@@ -44,6 +44,10 @@ pub static PID_NAMESPACES: Array<NamespaceId> = Array::with_max_entries(MAX_PID_
 #[map]
 pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, BPF_F_NO_PREALLOC);
 
+/// Not zero: [`COMMAND`] has executed a program; one value.
+#[map]
+pub static BEGUN: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Threads in the middle of an mmap(2) of a file that is to be executable, while processes are held.
 #[map]
 pub static MAPPING: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
@@ -223,6 +227,10 @@ pub const NO_FRAMES: Frames = Frames {
 /// ctrace's own process, which is never traced.
 #[unsafe(no_mangle)]
 pub static OWN_PID: u32 = 0;
+
+/// The process of a command that ctrace starts, which is ctrace's own until it executes a program; 0: none.
+#[unsafe(no_mangle)]
+pub static COMMAND: u32 = 0;
 
 /// Payload bytes to capture of a call, at most `CALL_BYTES`.
 #[unsafe(no_mangle)]

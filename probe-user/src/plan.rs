@@ -130,3 +130,12 @@ pub struct Plan {
     /// Files without anything to hook, each once, in the process in which it was seen first.
     pub foreign: Vec<Skipped>,
 }
+
+impl Plan {
+    /// Keeps no reason about a process.
+    pub fn forget(&mut self, pid: u32) {
+        let is_of_another = |skipped: &Skipped| skipped.pid != Some(pid);
+        self.skipped.retain(is_of_another);
+        self.foreign.retain(is_of_another);
+    }
+}

@@ -33,8 +33,8 @@ pub struct Containers {
 struct Known {
     by_key: HashMap<Arc<str>, Fact>,
     by_cgroup: HashMap<u64, Seen>,
-    /// What the path of a v2 cgroup tells of every process in it, with the [version](Self::version) that told so.
-    settled: HashMap<u64, (u64, Option<Arc<str>>)>,
+    /// What the path of a v2 cgroup tells of every process in it, by what was learned until now.
+    settled: HashMap<u64, Option<Arc<str>>>,
     /// Keys of those that a runtime told of.
     marks: Marked<Arc<str>>,
     /// Counts what was learned.
@@ -69,6 +69,12 @@ pub(super) struct Place {
     pub(super) key: String,
     /// Path of its own cgroup in the v2 hierarchy, below which its processes may have made others.
     pub(super) root: Option<Vec<u8>>,
+}
+
+/// Whether a cgroup tells the container of every process in it.
+enum Settled {
+    Yes(Option<Arc<Container>>),
+    No,
 }
 
 /// A cgroup in which a container was seen.
@@ -207,8 +213,8 @@ impl Containers {
     /// The container of a process that was in this cgroup of the v2 hierarchy (0: not known), as the kernel told: of
     /// one that has gone, too. /proc is read only if the cgroup does not tell by itself.
     pub fn of_process(&self, pid: u32, cgroup: u64) -> Option<Arc<Container>> {
-        if let Some(settled) = self.known().settled(cgroup) {
-            return settled;
+        if let Settled::Yes(container) = self.known().settled(cgroup) {
+            return container;
         }
         let cgroups = self.proc.cgroups(pid);
         match self.of_cgroups(&cgroups) {
@@ -301,6 +307,7 @@ impl Known {
         fact.is_listed = true;
         fact.mark = Some(listed.mark());
         self.marks.insert(listed.mark(), key.into());
+        self.settled.clear();
         self.version += 1;
     }
 
@@ -324,14 +331,19 @@ impl Known {
         if self.settled.len() >= REMEMBERED {
             self.settled.clear();
         }
-        self.settled.insert(cgroup, (self.version, key.map(Into::into)));
+        self.settled.insert(cgroup, key.map(Into::into));
     }
 
-    /// What [`Self::settle`] was told, if nothing was learned since that could change it.
-    fn settled(&self, cgroup: u64) -> Option<Option<Arc<Container>>> {
-        let (_, key) = self.settled.get(&cgroup).filter(|(version, _)| *version == self.version)?;
-        let Some(key) = key else { return Some(None) };
-        self.by_key.get(key).map(|fact| Some(Arc::clone(&fact.container)))
+    /// What [`Self::settle`] was told.
+    fn settled(&self, cgroup: u64) -> Settled {
+        match self.settled.get(&cgroup) {
+            None => Settled::No,
+            Some(None) => Settled::Yes(None),
+            Some(Some(key)) => self
+                .by_key
+                .get(key)
+                .map_or(Settled::No, |fact| Settled::Yes(Some(Arc::clone(&fact.container)))),
+        }
     }
 
     fn of_cgroup(&self, cgroup: u64) -> Option<Arc<Container>> {

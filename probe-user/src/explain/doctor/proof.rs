@@ -27,7 +27,7 @@ pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
         ring_bytes: RING,
         max_bytes: 0,
         log: Log::Off,
-        hold: None,
+        command: None,
     };
     Session::load(&options, scope)
 }

@@ -41,6 +41,12 @@ impl<O: Origins> Pipeline<O> {
         execs.existing(pid, lineage, origins, report)
     }
 
+    /// A process is in scope when the trace begins, and what it runs is not to be reported.
+    pub fn known(&mut self, pid: u32, lineage: &Lineage) {
+        let Self { execs, origins, .. } = self;
+        execs.known(pid, lineage, origins);
+    }
+
     /// Whether executions are watched.
     pub fn has_executions(&self) -> bool {
         self.has_execs
