@@ -11,10 +11,12 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 mod exec;
+mod form;
 mod function;
 mod shape;
 
 pub use exec::*;
+pub use form::{Form, LentKey};
 pub use function::{
     Argument, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
     FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, Function, FunctionFrame, FunctionSpec,
@@ -22,7 +24,7 @@ pub use function::{
     Operand, REGISTERS, ROOMS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_NONE, SOURCE_REGISTER, SPEC_COUNT,
     SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, STACK_FRAMES, bucket, room,
 };
-pub use shape::{CallShape, Direction, Length, arguments, cookie, site};
+pub use shape::{CallShape, Calls, Direction, Length, arguments, cookie, site};
 
 /// Payload bytes of one [`Call`] record at the most. One TLS record holds at most 16 KiB of plaintext
 /// (RFC 8446, section 5.1), so that most calls need one chunk.

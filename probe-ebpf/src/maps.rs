@@ -10,7 +10,7 @@ use aya_ebpf::{
 use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, FrameKey, FunctionFrame, FunctionSpec,
-    Histogram, LINEAGES, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
+    Histogram, LINEAGES, LentKey, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
     SCOPE_CGROUPS, SCOPE_THREADS, Scope,
 };
 use zerocopy::{Immutable, IntoBytes};
@@ -59,6 +59,11 @@ pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F
 /// Calls that goroutines in scope are in the middle of. One that never returns makes room for others at last.
 #[map]
 pub static GO_CALLS: LruHashMap<GoCall, Frame> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Addresses of bytes that a library has lent out until it is told how many of them were moved, and the connections of
+/// packets. What is never asked for makes room for others at last.
+#[map]
+pub static LENT: LruHashMap<LentKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
 /// A call of a goroutine.
 #[derive(Clone, Copy)]
