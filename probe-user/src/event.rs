@@ -157,7 +157,7 @@ pub struct Library {
     pub name: String,
     /// Path inside the root of the process in which it was found first.
     pub path: String,
-    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `Go crypto/tls`; null when not known.
+    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `NSS`, `s2n-tls`, `BearSSL`, `Botan`, `rustls`, `Go crypto/tls`; null when not known.
     pub implementation: Option<String>,
     /// `3.0.17`; null when not known.
     pub version: Option<String>,
