@@ -30,7 +30,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let regs = mem::registers(ctx.regs);
     let cookie = mem::cookie(ctx);
     let (buffer, length) = pieces(regs, Form::unpack(probe_common::arguments(cookie))?)?;
-    let frame = Frame { stack: regs.rsp, cookie, handle: regs.rdi, buffer, length };
+    let frame =
+        Frame { stack: regs.rsp, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
     if is_inside(frames, &frame) {
         return None;
     }
@@ -88,6 +89,7 @@ fn report(current: Current, frame: &Frame, program: u32, length: i64, caller: u6
     if length <= 0 {
         return None;
     }
+    call::unsent(current, frame, length as u64);
     let mut call = call::describe(current, frame, program, length as u64, caller)?;
     if frame.length == IN_ONE {
         call::payload(call, frame.buffer);
@@ -108,7 +110,7 @@ fn report(current: Current, frame: &Frame, program: u32, length: i64, caller: u6
 #[inline(always)]
 fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
     let at = list.wrapping_add(index.wrapping_mul(PIECE_BYTES));
-    let length = mem::user(at.wrapping_add(8))?;
+    let length: u64 = mem::user(at.wrapping_add(8))?;
     // `PRIOVec` has an `int` there, and then nothing that means anything.
     Some((mem::user(at)?, length & 0xffff_ffff))
 }
