@@ -147,7 +147,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     // The kernel tells all of a program that it can be chosen by: of those that are executed, none is chosen too late.
     let (scope, choice) = match trace.probe {
         Probe::Exec(_) => trace.selector.split(),
-        Probe::Ssl | Probe::Uprobe(_) => (trace.selector.clone(), Choice::default()),
+        Probe::Ssl(_) | Probe::Uprobe(_) => (trace.selector.clone(), Choice::default()),
     };
     let mut mappings = None;
     if trace.action == Action::Run {
