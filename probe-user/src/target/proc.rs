@@ -230,6 +230,9 @@ pub fn descendants(roots: Vec<u32>, entries: &[Entry]) -> BTreeSet<u32> {
     found
 }
 
+/// Bytes that are read at once of a file of /proc.
+const READ: u64 = 16 << 10;
+
 /// Reads at most `limit` bytes of a file, however long it says that it is.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     // Most files of /proc fit, and are read at once: without room there would be a small first read.
