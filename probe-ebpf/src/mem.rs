@@ -49,13 +49,14 @@ pub fn user<T: FromBytes>(address: u64) -> Option<T> {
 /// False if they cannot be read.
 #[inline(always)]
 pub fn copy_user<const N: usize>(to: &mut MaybeUninit<[u8; N]>, address: u64, length: u32) -> bool {
-    // The compiler may know that this holds and leave the check out; verifiers of older kernels do not know it then.
-    let length = hint::black_box(length);
-    if length as usize > N {
+    // The compiler may know that this holds and leave the check out; verifiers of older kernels do not know it then. Eight
+    // bytes wide: those of Linux 6.1 forget that four bytes that were kept on the stack have nothing above them.
+    let length = hint::black_box(u64::from(length));
+    if length > N as u64 {
         return false;
     }
     // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
-    unsafe { read_user(to.as_mut_ptr().cast(), length, address as *const _) == 0 }
+    unsafe { read_user(to.as_mut_ptr().cast(), length as u32, address as *const _) == 0 }
 }
 
 /// The user registers at a probe.
