@@ -66,7 +66,7 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
     };
     // All maps are made, those of other kinds as small as can be.
     let of_functions = |size: u32| if matches!(options.probe, Probe::Uprobe(_)) { size } else { 1 };
-    let constants = exec::Constants::read(&options.probe)?;
+    let constants = exec::Constants::read(&options.probe, offsets.exit_group_dead)?;
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(VerifierLogLevel::STATS)
