@@ -196,13 +196,13 @@ impl Matching<'_> {
         }
         let shown = format!("{:#x}", address.0);
         // Without symbols nothing tells where functions begin.
-        let hook = match self.object.file_offset(address) {
-            None => Err(with_causes(&NoPlace::Object(ObjectError::NotCode { address: address.0 }))),
-            Some(_) if self.uprobe.returned(pattern).is_some() => {
+        let hook = match self.object.bare_site(address) {
+            Err(why) => Err(with_causes(&why)),
+            Ok(_) if self.uprobe.returned(pattern).is_some() => {
                 Err("no symbol tells that a function begins there: where it returns to cannot be known"
                     .to_owned())
             }
-            Some(place) => Reading::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
+            Ok(place) => Reading::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
                 .map(|reading| new_hook(Program::Function, shown.clone(), place, Vec::new(), reading)),
         };
         match hook {
