@@ -247,8 +247,11 @@ fn read<const C: usize, const S: usize>(
         CAPTURE_STRING => {
             let Some(to) = room.slots.get_mut(slot) else { return };
             let copied = mem::copy_user_text(to, value, wanted);
-            // Without its NUL there is more of it: the helper writes one in place of the last byte.
-            copied.map(|length| (length - 1, length == wanted))
+            // There is room for one byte more than is told: where that is needed, there is more than that.
+            copied.map(|length| {
+                let is_cut = length == wanted;
+                (length - 1 - u32::from(is_cut), is_cut)
+            })
         }
         CAPTURE_BYTES => {
             let Some(to) = room.slots.get_mut(slot) else { return };
