@@ -11,7 +11,7 @@ use crate::Header;
 pub const KIND_FUNCTION_ENTER: u32 = 20;
 /// [`Header::kind`] of a [`Function`]: a call has returned; its one value is what it returned.
 pub const KIND_FUNCTION_RETURN: u32 = 21;
-/// [`Header::kind`] of a [`FunctionStack`]: where the call came from whose [`KIND_FUNCTION_ENTER`] follows.
+/// [`Header::kind`] of a [`FunctionStack`]: where the call came from whose [`KIND_FUNCTION_ENTER`] follows, with the same time.
 pub const KIND_FUNCTION_STACK: u32 = 22;
 
 /// Values that are read of one call at the most.

@@ -173,14 +173,14 @@ struct Room<const C: usize, const S: usize> {
     slots: [MaybeUninit<[u8; S]>; C],
 }
 
-/// Emits the record of a call that has begun or returned; `head` writes what is not about its values. Returns
-/// [`Function::entered`]; none if there was no room in the ring.
+/// Emits the record of a call that has begun or returned; `head` writes what is not about its values. None if there was
+/// no room in the ring.
 #[inline(always)]
 pub fn function(
     values: &Values<'_>,
     registers: &[u64; REGISTERS],
     head: impl FnOnce(&mut Function),
-) -> Option<u64> {
+) -> Option<()> {
     // The rooms of `ROOMS`.
     match values.room {
         0 => room::<0, 0>(values, registers, head),
@@ -201,14 +201,13 @@ fn room<const C: usize, const S: usize>(
     values: &Values<'_>,
     registers: &[u64; REGISTERS],
     head: impl FnOnce(&mut Function),
-) -> Option<u64> {
+) -> Option<()> {
     let Some(mut entry) = EVENTS.reserve::<Room<C, S>>(0) else {
         lost(Loss::RingFull, 0);
         return None;
     };
     let room = mem::slot(&mut entry);
     head(&mut room.function);
-    let entered = room.function.entered;
     room.function.room = values.room;
     (room.function.faults, room.function.cut) = (0, 0);
     room.function.values.iter_mut().for_each(mem::clear);
@@ -220,7 +219,7 @@ fn room<const C: usize, const S: usize>(
         index += 1;
     }
     submit(entry);
-    Some(entered)
+    Some(())
 }
 
 /// Reads one value, and what it points to into the next slot.
