@@ -17,7 +17,7 @@ use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
 use crate::patience::describe;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, TaskEvent};
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
 use crate::target::proc::Proc;
@@ -31,6 +31,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 const LOOKING: Duration = Duration::from_secs(1);
 /// How often connections of ended processes are forgotten, if any has ended.
 const FORGETTING: Duration = Duration::from_secs(5);
+/// How often it is noted in which containers calls were counted: what is known of a container is kept for a minute after its end.
+const NOTING: Duration = Duration::from_secs(20);
 /// How long the ring is drained after the end at the most: what the target did until then is reported, and counted as
 /// lost beyond.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
@@ -60,6 +62,7 @@ pub(super) struct Stream<'a> {
     housekeeping: Instant,
     looking: Instant,
     forgetting: Instant,
+    noting: Instant,
     /// How often what was counted is told, and when next; none: at the end.
     interval: Option<(Duration, Instant)>,
     /// What was lost so far.
@@ -89,6 +92,7 @@ impl<'a> Stream<'a> {
             housekeeping: now,
             looking: now,
             forgetting: now,
+            noting: now,
             interval: interval.map(|interval| (interval, now + interval)),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
@@ -218,6 +222,7 @@ impl<'a> Stream<'a> {
             self.pipeline.flush()?;
         }
         let events = self.pipeline.take_task_events();
+        self.note_counts(now, &events)?;
         self.watch.tasks(events, self.session);
         self.watch.look_after(now, self.session);
         if let Some((interval, next)) = &mut self.interval
@@ -251,6 +256,25 @@ impl<'a> Stream<'a> {
             self.session.forget(|pid| proc.process(pid).is_none());
         }
         Ok(None)
+    }
+
+    /// Notes what was counted before it is forgotten in which container, and makes room in the kernel.
+    fn note_counts(&mut self, now: Instant, events: &[TaskEvent]) -> Result<(), StreamError> {
+        let gone = |event: &TaskEvent| match event {
+            TaskEvent::CgroupGone { id } => Some(*id),
+            _ => None,
+        };
+        let mut gone = events.iter().filter_map(gone).peekable();
+        if gone.peek().is_none() && now.duration_since(self.noting) < NOTING {
+            return Ok(());
+        }
+        self.noting = now;
+        self.pipeline.note_counted(&self.session.counted()?);
+        for cgroup in gone {
+            self.session.forget_counted(cgroup);
+            self.pipeline.forget_counted(cgroup);
+        }
+        Ok(())
     }
 
     fn report_counts(&mut self) -> Result<(), StreamError> {

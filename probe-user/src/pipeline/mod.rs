@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, CountKey, Header, Loss, LossCount};
+use probe_common::{Call, Header, Loss, LossCount};
 
 use crate::decode::{FunctionRecord, Wire, decode};
 use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Summary};
@@ -260,16 +260,6 @@ impl<O: Origins> Pipeline<O> {
         let origin = self.origins.origin(&record.head.header);
         let mut out = self.report.out(self.count);
         take(&mut self.functions, record, &place, &origin, &mut out)
-    }
-
-    /// Takes what the kernel has counted, each the sum since the start, and reports what is new.
-    pub fn counted(&mut self, now: Timestamp, counted: &[(CountKey, Counted)]) -> io::Result<()> {
-        let Self { totals, report, origins, started, functions, .. } = self;
-        let sites = &report.sites;
-        let place = |site: u32| sites.get(&site).and_then(Site::place);
-        let container = |cgroup| origins.container(cgroup);
-        functions.calls += totals.report(now, *started, counted, place, container, &mut *report.sink)?;
-        Ok(())
     }
 
     fn end_process(&mut self, pid: u32) -> io::Result<()> {

@@ -288,6 +288,11 @@ impl Session {
         self.functions.counted()
     }
 
+    /// Forgets what was counted in a cgroup that has gone, so that there is room for others.
+    pub fn forget_counted(&mut self, cgroup: u64) {
+        self.functions.forget(cgroup);
+    }
+
     /// Whether a thread still runs that is in scope by [`Scope::pids`] or as a descendant of one.
     ///
     /// The kernel's set knows descendants whose parents have ended, which /proc does not tell.
