@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use probe_common::{Function, Header, SPEC_ENTER};
 
 use super::Clock;
@@ -94,6 +95,8 @@ pub(super) struct Functions {
     /// [`Waiting::bytes`] of all of them.
     kept: usize,
     began: u64,
+    /// When records were lost last, as far as that was noticed.
+    lost: Option<Timestamp>,
     /// The stacks of calls whose record comes next, by thread, each with the time of its call: that record may be lost.
     stacks: HashMap<(u32, u32), (u64, Vec<StackFrame>)>,
     /// Calls reported.
@@ -129,6 +132,11 @@ impl Functions {
                 .collect(),
         };
         self.stacks.insert((pid, tid), (time, frames));
+    }
+
+    /// Records were lost: the returns of calls that began before may have been among them.
+    pub(super) fn lost(&mut self, now: Timestamp) {
+        self.lost = Some(now);
     }
 
     /// A call has begun.
@@ -206,7 +214,7 @@ impl Functions {
         ended.iter().try_for_each(|call| self.never(call, out))
     }
 
-    /// Reports the older half.
+    /// Reports the older half: whether they return will not be known.
     fn make_room(&mut self, out: &mut Out<'_>) -> io::Result<()> {
         let mut ages: Vec<u64> = self.waiting.values().map(|call| call.age).collect();
         let middle = ages.len() / 2;
@@ -215,7 +223,7 @@ impl Functions {
         };
         let limit = *limit;
         let old = self.take(|_, call| call.age < limit);
-        old.iter().try_for_each(|call| self.never(call, out))
+        old.iter().try_for_each(|call| self.left(call, CallEnd::Unknown, out))
     }
 
     /// Takes calls out, oldest first.
@@ -227,9 +235,16 @@ impl Functions {
         taken
     }
 
+    /// Reports a call that has not returned, unless its return was lost.
     fn never(&mut self, call: &Waiting, out: &mut Out<'_>) -> io::Result<()> {
+        let began = out.clock.timestamp(call.head.entered);
+        let end = if self.lost.is_some_and(|lost| began <= lost) { CallEnd::Unknown } else { CallEnd::Never };
+        self.left(call, end, out)
+    }
+
+    fn left(&mut self, call: &Waiting, end: CallEnd<'_>, out: &mut Out<'_>) -> io::Result<()> {
         let record = FunctionRecord::kept(&call.head, &call.captured.0);
-        self.report(record, &call.place, &call.origin, call.stack.as_deref(), CallEnd::Never, out)
+        self.report(record, &call.place, &call.origin, call.stack.as_deref(), end, out)
     }
 
     fn report(

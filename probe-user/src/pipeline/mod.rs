@@ -312,6 +312,9 @@ impl<O: Origins> Pipeline<O> {
             };
             if count != LossCount::default() {
                 *seen = sum;
+                if matches!(loss, Loss::RingFull | Loss::ThreadsFull) {
+                    self.functions.lost(now);
+                }
                 self.report.sink.write(&Record::Lost(Lost { time: now, loss, count }))?;
             }
         }

@@ -160,9 +160,14 @@ fn output(name: &str) -> String {
     pipeline.counted(clock.timestamp(9_500_000_000), &more).unwrap();
     let lost = [(Loss::ArgumentFault, LossCount { events: 1, bytes: 0 })];
     pipeline.lost(clock.timestamp(9_500_000_000), &lost).unwrap();
+    // Whether one that began before this loss returned is not known, of one that began later it is.
+    pipeline.bytes(enter(0, (0x5f00, 8_500_000), &[0x1000, 1, 0x2000], &[]).0.as_bytes()).unwrap();
+    let lost = [(Loss::RingFull, LossCount { events: 2, bytes: 0 })];
+    pipeline.lost(clock.timestamp(5_009_000_000), &lost).unwrap();
+    pipeline.bytes(enter(0, (0x5e00, 9_500_000), &[0x1000, 1, 0x2000], &[]).0.as_bytes()).unwrap();
     let summary = pipeline.finish(clock.timestamp(10_000_000_000), End::Interrupted).unwrap();
-    assert_eq!((summary.undecodable, summary.calls), (2, 9 + 11 + 2));
-    assert_eq!(summary.missing().events, 0, "a call is reported without what could not be read");
+    assert_eq!((summary.undecodable, summary.calls), (2, 11 + 11 + 2));
+    assert_eq!(summary.missing().events, 2, "a call is reported without what could not be read");
     String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
 }
 
