@@ -240,6 +240,7 @@ impl<'a> Stream<'a> {
             return Ok(None);
         }
         self.housekeeping = now;
+        self.session.look_after_held();
         let lost = self.report_losses()?;
         // What was lost may have told of an end.
         let gone = self.watch.take_ended() || lost;

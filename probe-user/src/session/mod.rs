@@ -9,7 +9,7 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
-use probe_common::{ConnectionKey, ConnectionState, CountKey, Loss, LossCount, THREAD_IN};
+use probe_common::{ConnectionKey, ConnectionState, CountKey, Loss, LossCount, THREAD_HOLD, THREAD_IN};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
@@ -188,8 +188,17 @@ impl Session {
 
     /// Lets a process go on that was stopped because it had mapped code.
     pub fn resume(&mut self, pid: u32) {
+        let Some(holding) = &mut self.holding else { return };
+        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
+            wire::map(&mut self.ebpf, "THREADS");
+        let flags = |thread| threads.ok().and_then(|threads| threads.get(&thread, 0).ok()).unwrap_or(0);
+        holding.resume(pid, |parent| flags(parent) & THREAD_HOLD != 0);
+    }
+
+    /// To be called now and then: lets processes go on that have stopped themselves with a child that was held.
+    pub fn look_after_held(&mut self) {
         if let Some(holding) = &mut self.holding {
-            holding.resume(pid);
+            holding.look_after();
         }
     }
 
