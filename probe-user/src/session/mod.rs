@@ -29,6 +29,7 @@ mod load;
 mod mappings;
 mod scope;
 mod semaphore;
+mod sockets;
 mod tracefs;
 mod wire;
 
@@ -136,7 +137,8 @@ impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
     pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
         let holds = options.hold.is_some() && hold::is_possible();
-        let mut ebpf = load::load(options, scope, u32::from(holds))?;
+        let socket_fields = matches!(options.probe, Probe::Ssl).then(sockets::fields).flatten();
+        let mut ebpf = load::load(options, scope, u32::from(holds), socket_fields)?;
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
         let lost = wire::take(&mut ebpf, "LOST")?;
         let connections = wire::take(&mut ebpf, "CONNECTIONS")?;
@@ -159,6 +161,9 @@ impl Session {
         let follows_forks = !scope.pids.is_empty() || holds;
         if follows_forks {
             load::follow(&mut ebpf, &mut links, "task_fork", FORK)?;
+        }
+        if socket_fields.is_some() {
+            sockets::attach(&mut ebpf, &mut links);
         }
         let filter = Filter::write(&mut ebpf, scope)?;
         let mut session = Self {
