@@ -129,7 +129,7 @@ fn tell(sock: u64, way: Way, current: Current, system_call: &SystemCall, owner: 
     let state = match CONNECTIONS.get_ptr_mut(owner.key) {
         Some(state) => state,
         None => {
-            call::open(owner.key, 0);
+            call::meet(owner.key);
             CONNECTIONS.get_ptr_mut(owner.key)?
         }
     };
