@@ -10,12 +10,12 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use probe_common::{
     CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, ConnectionState, Direction, FLAG_FROM_START,
-    FLAG_TRANSMIT, KIND_CALL, Length, Loss,
+    FLAG_TRANSMIT, Frame, KIND_CALL, Length, Loss,
 };
 
 use crate::{
     emit,
-    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frame, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
+    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
     mem,
     scope::Current,
 };

@@ -5,12 +5,12 @@ use aya_ebpf::programs::ProbeContext;
 
 use crate::{
     call, emit,
-    maps::{Frame, GO_CALLS, GO_CONNECTIONS, GoCall, Goroutine},
+    maps::{GO_CALLS, GO_CONNECTIONS, Goroutine},
     mem,
     scope::Current,
 };
 use aya_ebpf::bindings::pt_regs;
-use probe_common::Loss;
+use probe_common::{Frame, GoCall, Loss};
 
 /// At the entry of `func (c *Conn) Read(b []byte) (n int, err error)` or `Write`: the receiver is in RAX, the address of
 /// the bytes in RBX (Go's internal ABI, from 1.17 on).

@@ -69,6 +69,8 @@ pub(super) struct Stream<'a> {
     lost: Vec<(Loss, LossCount)>,
     /// Whether a process of the target has ended since connections were forgotten.
     ended: bool,
+    /// Whether calls had no room since those of ended processes were forgotten.
+    full: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -96,6 +98,7 @@ impl<'a> Stream<'a> {
             interval: interval.map(|interval| (interval, now + interval)),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
+            full: false,
         }
     }
 
@@ -251,10 +254,16 @@ impl<'a> Stream<'a> {
                 return Ok(Some(End::TargetEnded));
             }
         }
-        if self.ended && now.duration_since(self.forgetting) >= FORGETTING {
-            (self.forgetting, self.ended) = (now, false);
+        if (self.ended || self.full) && now.duration_since(self.forgetting) >= FORGETTING {
+            self.forgetting = now;
             let proc = &self.proc;
-            self.session.forget(|pid| proc.process(pid).is_none());
+            let has_ended = |pid| proc.process(pid).is_none();
+            if std::mem::take(&mut self.ended) {
+                self.session.forget(has_ended);
+            }
+            if std::mem::take(&mut self.full) {
+                self.session.forget_goroutines(has_ended);
+            }
         }
         Ok(None)
     }
@@ -290,13 +299,17 @@ impl<'a> Stream<'a> {
         if any {
             // The record that a process has ended may be among it, and its id be another process's by now.
             self.pipeline.origins_mut().distrust();
-            let of_records = |losses: &[(Loss, LossCount)]| {
-                losses.iter().find(|(loss, _)| *loss == Loss::RingFull).map(|(_, count)| count.events)
+            let has_grown = |of: Loss| {
+                let events = |losses: &[(Loss, LossCount)]| {
+                    losses.iter().find(|(loss, _)| *loss == of).map(|(_, count)| count.events)
+                };
+                events(&lost) != events(&self.lost)
             };
             // Other losses are calls': nothing that is followed was among them.
-            if of_records(&lost) != of_records(&self.lost) {
+            if has_grown(Loss::RingFull) {
                 self.watch.distrust();
             }
+            self.full |= has_grown(Loss::ThreadsFull);
             self.pipeline.lost(Timestamp::now(), &lost)?;
             self.lost = lost;
         }

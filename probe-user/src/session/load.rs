@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, SocketFields};
+use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, SocketFields};
 
 use super::links::Links;
 use super::tracefs::Format;
@@ -81,6 +81,7 @@ pub(super) fn load(
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
         .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
+        .map_max_entries("GO_CALLS", if matches!(options.probe, Probe::Ssl) { GO_CALLS } else { 1 })
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)

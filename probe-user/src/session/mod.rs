@@ -9,7 +9,9 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
-use probe_common::{ConnectionKey, ConnectionState, CountKey, Loss, LossCount, THREAD_HOLD, THREAD_IN};
+use probe_common::{
+    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, THREAD_HOLD, THREAD_IN,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
@@ -92,6 +94,7 @@ pub struct Session {
     ring: AsyncFd<RingBuf<MapData>>,
     lost: PerCpuArray<MapData, Wire<LossCount>>,
     connections: aya::maps::HashMap<MapData, Wire<ConnectionKey>, Wire<ConnectionState>>,
+    go_calls: aya::maps::HashMap<MapData, Wire<GoCall>, Wire<Frame>>,
     functions: Functions,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     interval: Duration,
@@ -142,6 +145,7 @@ impl Session {
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
         let lost = wire::take(&mut ebpf, "LOST")?;
         let connections = wire::take(&mut ebpf, "CONNECTIONS")?;
+        let go_calls = wire::take(&mut ebpf, "GO_CALLS")?;
         let functions = Functions::take(&mut ebpf)?;
         let logger = match options.log {
             Log::Off => None,
@@ -170,6 +174,7 @@ impl Session {
             ring,
             lost,
             connections,
+            go_calls,
             functions,
             logger,
             interval: DRAIN_INTERVALS.0,
@@ -336,6 +341,20 @@ impl Session {
             if has_ended(key.0.pid) {
                 // Gone already is as good.
                 let _ = self.connections.remove(&key);
+            }
+        }
+    }
+
+    /// Forgets what goroutines of processes that have ended were in the middle of. Looks at each, so to be called only when their
+    /// table is full ([`Loss::ThreadsFull`]).
+    pub fn forget_goroutines(&mut self, has_ended: impl Fn(u32) -> bool) {
+        let keys: Vec<_> = self.go_calls.keys().filter_map(Result::ok).collect();
+        let mut known = std::collections::HashMap::new();
+        for key in keys {
+            let pid = u32::try_from(key.0.pid).unwrap_or(0);
+            if *known.entry(pid).or_insert_with(|| has_ended(pid)) {
+                // Gone already is as good.
+                let _ = self.go_calls.remove(&key);
             }
         }
     }
