@@ -11,7 +11,7 @@ use crate::Header;
 pub const KIND_FUNCTION_ENTER: u32 = 20;
 /// [`Header::kind`] of a [`Function`]: a call has returned; its one value is what it returned.
 pub const KIND_FUNCTION_RETURN: u32 = 21;
-/// [`Header::kind`] of a [`FunctionStack`]: where the call came from whose [`KIND_FUNCTION_ENTER`] follows.
+/// [`Header::kind`] of a [`FunctionStack`]: where the call came from whose [`KIND_FUNCTION_ENTER`] follows, with the same time.
 pub const KIND_FUNCTION_STACK: u32 = 22;
 
 /// Values that are read of one call at the most.
@@ -28,7 +28,7 @@ pub const REGISTERS: usize = 17;
 /// Return addresses of one [`FunctionStack`] at the most: `kernel.perf_event_max_stack`'s usual value.
 pub const STACK_FRAMES: usize = 127;
 
-/// Room for captured bytes of one call: how many values, and bytes of each, with the NUL of a text; index
+/// Room for captured bytes of one call: how many values, and bytes of each, with two more for a text; index
 /// [`FunctionSpec::room`].
 pub const ROOMS: [(u32, u32); 10] =
     [(0, 0), (1, 264), (1, 1032), (1, 4104), (2, 264), (2, 1032), (2, 4104), (6, 264), (6, 1032), (6, 4104)];
@@ -91,7 +91,7 @@ pub struct Argument {
     pub capture: u16,
     /// The slot that is captured into: how many arguments before this one capture.
     pub slot: u16,
-    /// Bytes that are captured at the most, with the NUL of a text.
+    /// Bytes that are captured at the most; of a text that are ended by NUL, two more.
     pub limit: u32,
 }
 

@@ -185,6 +185,39 @@ pub struct LossCount {
     pub bytes: u64,
 }
 
+/// Entries of the map `GO_CALLS`.
+pub const GO_CALLS: u32 = 262_144;
+
+/// Key of the map `GO_CALLS`: a call of a goroutine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct GoCall {
+    /// Its goroutine.
+    pub goroutine: u64,
+    /// Bytes between the end of its stack and the stack pointer at its entry.
+    pub depth: u64,
+    /// Its process.
+    pub pid: u64,
+}
+
+/// Value of the map `GO_CALLS`, and of others within the kernel: a call between its entry and its return.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Frame {
+    /// Stack pointer at entry: what joins return to entry, however calls nest or unwind. 0: unused.
+    pub stack: u64,
+    /// Attach cookie.
+    pub cookie: u64,
+    /// The connection's handle.
+    pub handle: u64,
+    /// Address of the bytes.
+    pub buffer: u64,
+    /// Address of the transferred length, if the shape has one.
+    pub length: u64,
+    /// What its thread had sent at entry.
+    pub sends: u64,
+}
+
 /// Key of the map `CONNECTIONS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -4,17 +4,18 @@
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::BPF_NOEXIST,
     programs::{ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::debug;
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, CallShape, Calls, ConnectionKey, ConnectionState, Direction, FLAG_FROM_START,
-    FLAG_TRANSMIT, KIND_CALL, Length, Loss,
+    CALL_BYTES, CHUNK_BYTES, Call, CallShape, Calls, ConnectionKey, ConnectionState, Direction,
+    FLAG_FROM_START, FLAG_TRANSMIT, Frame, KIND_CALL, Length, Loss,
 };
 
 use crate::{
     emit,
-    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frame, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
+    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
     mem,
     scope::Current,
 };
@@ -215,7 +216,7 @@ pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, call
         if shape.calls != Calls::All {
             return None;
         }
-        open(key, 0);
+        meet(key);
         state = CONNECTIONS.get_ptr_mut(key);
     }
     if let Some(state) = state {
@@ -232,16 +233,23 @@ pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, call
     Some(call)
 }
 
-/// Gives a connection its number.
+/// Gives a connection its number that is seen first in its middle.
 #[inline(always)]
-pub fn open(key: ConnectionKey, flags: u32) -> u64 {
-    let Some(next) = NEXT_CONNECTION.get_ptr_mut(0) else { return 0 };
-    let id = mem::fetch_add(next, 1) + 1;
-    let state = ConnectionState { id, flags: flags.into(), ..NEW_CONNECTION };
-    if CONNECTIONS.insert(key, state, 0).is_err() {
+pub fn meet(key: ConnectionKey) {
+    // Another thread may have been faster: the connection is the one that it made.
+    number(key, 0, BPF_NOEXIST.into());
+    if CONNECTIONS.get_ptr(key).is_none() {
         emit::lost(Loss::ConnectionsFull, 0);
     }
-    id
+}
+
+/// The number of a new connection; none if it has no room, or is there already where it must not be.
+#[inline(always)]
+fn number(key: ConnectionKey, flags: u32, how: u64) -> Option<u64> {
+    let id = mem::fetch_add(NEXT_CONNECTION.get_ptr_mut(0)?, 1) + 1;
+    let state = ConnectionState { id, flags: flags.into(), ..NEW_CONNECTION };
+    CONNECTIONS.insert(key, state, how).ok()?;
+    Some(id)
 }
 
 const NEW_CONNECTION: ConnectionState =
@@ -297,7 +305,7 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
             let key =
                 ConnectionKey { handle: frame.handle, pid: current.pid(), program: frames.program as u32 };
             if CONNECTIONS.get_ptr(key).is_none() {
-                open(key, 0);
+                meet(key);
             }
         }
     }
@@ -308,7 +316,10 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
     let key = key(current, handle)?;
-    let id = open(key, FLAG_FROM_START);
+    let Some(id) = number(key, FLAG_FROM_START, 0) else {
+        emit::lost(Loss::ConnectionsFull, 0);
+        return None;
+    };
     debug!(ctx, "process {} opens connection {}", key.pid, id);
     Some(())
 }

@@ -183,14 +183,14 @@ struct Room<const C: usize, const S: usize> {
     slots: [MaybeUninit<[u8; S]>; C],
 }
 
-/// Emits the record of a call that has begun or returned; `head` writes what is not about its values. Returns
-/// [`Function::entered`]; none if there was no room in the ring.
+/// Emits the record of a call that has begun or returned; `head` writes what is not about its values. None if there was
+/// no room in the ring.
 #[inline(always)]
 pub fn function(
     values: &Values<'_>,
     registers: &[u64; REGISTERS],
     head: impl FnOnce(&mut Function),
-) -> Option<u64> {
+) -> Option<()> {
     // The rooms of `ROOMS`.
     match values.room {
         0 => room::<0, 0>(values, registers, head),
@@ -211,14 +211,13 @@ fn room<const C: usize, const S: usize>(
     values: &Values<'_>,
     registers: &[u64; REGISTERS],
     head: impl FnOnce(&mut Function),
-) -> Option<u64> {
+) -> Option<()> {
     let Some(mut entry) = EVENTS.reserve::<Room<C, S>>(0) else {
         lost(Loss::RingFull, 0);
         return None;
     };
     let room = mem::slot(&mut entry);
     head(&mut room.function);
-    let entered = room.function.entered;
     room.function.room = values.room;
     (room.function.faults, room.function.cut) = (0, 0);
     room.function.values.iter_mut().for_each(mem::clear);
@@ -230,7 +229,7 @@ fn room<const C: usize, const S: usize>(
         index += 1;
     }
     submit(entry);
-    Some(entered)
+    Some(())
 }
 
 /// Reads one value, and what it points to into the next slot.
@@ -257,8 +256,11 @@ fn read<const C: usize, const S: usize>(
         CAPTURE_STRING => {
             let Some(to) = room.slots.get_mut(slot) else { return };
             let copied = mem::copy_user_text(to, value, wanted);
-            // Without its NUL there is more of it: the helper writes one in place of the last byte.
-            copied.map(|length| (length - 1, length == wanted))
+            // There is room for one byte more than is told: where that is needed, there is more than that.
+            copied.map(|length| {
+                let is_cut = length == wanted;
+                (length - 1 - u32::from(is_cut), is_cut)
+            })
         }
         CAPTURE_BYTES => {
             let Some(to) = room.slots.get_mut(slot) else { return };

@@ -7,9 +7,9 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use probe_common::{
-    CountKey, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Histogram, KIND_FUNCTION_ENTER,
-    KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER, SPEC_GO,
-    SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
+    CountKey, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Header, Histogram,
+    KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER,
+    SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
 };
 
 use crate::{
@@ -40,14 +40,15 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     }
     let registers = mem::register_file(ctx.regs);
     let key = key(current, spec, cookie, &registers, registers[RSP])?;
-    let mut entered = mem::now();
+    let entered = mem::now();
     if spec.flags & SPEC_ENTER != 0 {
         if spec.flags & SPEC_STACK != 0 {
-            stack(ctx, current, registers[RSP]);
+            stack(ctx, current, registers[RSP], entered);
         }
-        let head = Head { current, kind: KIND_FUNCTION_ENTER, cookie, key: &key, spec, entered: 0 };
+        let time = entered;
+        let head = Head { current, kind: KIND_FUNCTION_ENTER, cookie, key: &key, spec, time, entered };
         let values = Values { list: &spec.list, count: spec.arguments, room: spec.room };
-        entered = emit::function(&values, &registers, |function| head.write(function))?;
+        emit::function(&values, &registers, |function| head.write(function))?;
     }
     if spec.flags & SPEC_RETURN != 0
         && FUNCTION_FRAMES.insert(key, FunctionFrame { entered, cookie }, 0).is_err()
@@ -83,7 +84,8 @@ fn end(cookie: u64, registers: &Registers, stack: u64) -> Option<()> {
     if spec.flags & SPEC_LATENCY != 0 {
         return latency(site(cookie), mem::now().saturating_sub(entered));
     }
-    let head = Head { current, kind: KIND_FUNCTION_RETURN, cookie, key: &key, spec, entered };
+    let time = mem::now();
+    let head = Head { current, kind: KIND_FUNCTION_RETURN, cookie, key: &key, spec, time, entered };
     let values = Values { list: core::slice::from_ref(&spec.returned), count: 1, room: spec.returned_room };
     emit::function(&values, registers, |function| head.write(function))?;
     Some(())
@@ -119,26 +121,26 @@ struct Head<'a> {
     cookie: u64,
     key: &'a FrameKey,
     spec: &'a FunctionSpec,
-    /// 0: now.
+    time: u64,
     entered: u64,
 }
 
 impl Head<'_> {
     #[inline(always)]
     fn write(&self, function: &mut Function) {
-        function.header = emit::header(self.kind, self.current);
+        function.header = Header { time: self.time, ..emit::header(self.kind, self.current) };
         function.frame = self.key.frame;
         function.goroutine = if self.spec.flags & SPEC_GO == 0 { 0 } else { self.key.owner };
-        function.entered = if self.entered == 0 { function.header.time } else { self.entered };
+        function.entered = self.entered;
         function.site = site(self.cookie);
     }
 }
 
-/// Emits where the call came from.
+/// Emits where the call came from that has `entered` then, which tells whose stack it is.
 #[inline(always)]
-fn stack(ctx: &ProbeContext, current: Current, stack: u64) {
+fn stack(ctx: &ProbeContext, current: Current, stack: u64, entered: u64) {
     emit::stack(|record: &mut FunctionStack| {
-        record.header = emit::header(KIND_FUNCTION_STACK, current);
+        record.header = Header { time: entered, ..emit::header(KIND_FUNCTION_STACK, current) };
         record.caller = mem::user(stack).unwrap_or(0);
         record.reserved = 0;
         record.count = mem::user_stack(ctx, &mut record.frames).unwrap_or(0);

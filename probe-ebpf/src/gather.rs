@@ -4,11 +4,11 @@ use aya_ebpf::{
     bindings::pt_regs,
     programs::{ProbeContext, RetProbeContext},
 };
-use probe_common::{CHUNK_BYTES, Call, CallShape, Form, Loss};
+use probe_common::{CHUNK_BYTES, Call, CallShape, Form, Frame, Loss};
 
 use crate::{
     call, emit,
-    maps::{CALLS, Frame, Frames},
+    maps::{CALLS, Frames},
     mem,
     scope::Current,
 };
@@ -30,8 +30,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let regs = mem::registers(ctx.regs);
     let cookie = mem::cookie(ctx);
     let (buffer, length) = pieces(regs, Form::unpack(probe_common::arguments(cookie))?)?;
-    let frame =
-        Frame { stack: regs.rsp, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
+    let frame = Frame { stack: regs.rsp, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
     if is_inside(frames, &frame) {
         return None;
     }

@@ -5,12 +5,12 @@ use aya_ebpf::programs::ProbeContext;
 
 use crate::{
     call, emit,
-    maps::{Frame, GO_CALLS, GO_CONNECTIONS, GoCall, Goroutine},
+    maps::{GO_CALLS, GO_CONNECTIONS, Goroutine},
     mem,
     scope::Current,
 };
 use aya_ebpf::bindings::pt_regs;
-use probe_common::Loss;
+use probe_common::{Frame, GoCall, Loss};
 
 /// At the entry of `func (c *Conn) Read(b []byte) (n int, err error)` or `Write`: the receiver is in RAX, the address of
 /// the bytes in RBX (Go's internal ABI, from 1.17 on).
@@ -18,8 +18,14 @@ use probe_common::Loss;
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let regs = mem::registers(ctx.regs);
-    let frame =
-        Frame { stack: regs.rsp, cookie: mem::cookie(ctx), handle: regs.rax, buffer: regs.rbx, length: 0, sends: 0 };
+    let frame = Frame {
+        stack: regs.rsp,
+        cookie: mem::cookie(ctx),
+        handle: regs.rax,
+        buffer: regs.rbx,
+        length: 0,
+        sends: 0,
+    };
     if GO_CALLS.insert(key(current, regs)?, frame, 0).is_err() {
         emit::lost(Loss::ThreadsFull, 0);
     }

@@ -27,7 +27,9 @@ mod whole;
 
 use aya_ebpf::{
     macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
+    programs::{
+        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext,
+    },
 };
 
 use socket::Way;

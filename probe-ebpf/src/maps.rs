@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
-    FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, FrameKey, FunctionFrame, FunctionSpec,
-    Histogram, LINEAGES, LentKey, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
-    SCOPE_CGROUPS, SCOPE_THREADS, Scope, SocketFields,
+    FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
+    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, Histogram, LINEAGES, LentKey, Lineage, Loss, LossCount,
+    NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope, SocketFields,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -64,9 +64,11 @@ pub static HOLDING: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Calls that goroutines in scope are in the middle of. One that never returns makes room for others at last.
+/// Calls that goroutines in scope are in the middle of: a server has one for each connection that waits for a request. Not one
+/// that makes room for others by itself, or calls would be missing that nobody counts; userspace takes out those of processes
+/// that have ended.
 #[map]
-pub static GO_CALLS: LruHashMap<GoCall, Frame> = LruHashMap::with_max_entries(16_384, 0);
+pub static GO_CALLS: HashMap<GoCall, Frame> = HashMap::with_max_entries(MAX_GO_CALLS, BPF_F_NO_PREALLOC);
 
 /// Addresses of bytes that a library has lent out until it is told how many of them were moved, and the connections of
 /// packets. What is never asked for makes room for others at last.
@@ -83,18 +85,6 @@ pub static GO_CONNECTIONS: LruHashMap<Goroutine, ConnectionKey> = LruHashMap::wi
 pub struct Goroutine {
     /// Its address.
     pub address: u64,
-    /// Its process.
-    pub pid: u64,
-}
-
-/// A call of a goroutine.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct GoCall {
-    /// Its goroutine.
-    pub goroutine: u64,
-    /// Bytes between the end of its stack and the stack pointer at its entry.
-    pub depth: u64,
     /// Its process.
     pub pid: u64,
 }
@@ -196,24 +186,6 @@ pub struct Frames {
     pub unsent_bytes: u64,
     /// In no order.
     pub frames: [Frame; DEPTH],
-}
-
-/// A call between its entry and its return.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Frame {
-    /// Stack pointer at entry: what joins return to entry, however calls nest or unwind. 0: unused.
-    pub stack: u64,
-    /// Attach cookie.
-    pub cookie: u64,
-    /// The connection's handle.
-    pub handle: u64,
-    /// Address of the bytes.
-    pub buffer: u64,
-    /// Address of the transferred length, if the shape has one.
-    pub length: u64,
-    /// [`Frames::sends`] at entry.
-    pub sends: u64,
 }
 
 /// [`Frames::unsent_bytes`]: nobody knows whose data comes next.

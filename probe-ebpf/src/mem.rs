@@ -18,9 +18,8 @@ use aya_ebpf::{
         generated::{
             bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
             bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel as read_kernel,
-            bpf_probe_read_kernel_str as read_kernel_text,
-            bpf_probe_read_user as read_user, bpf_probe_read_user_str as read_user_text,
-            bpf_send_signal_thread, bpf_task_pt_regs,
+            bpf_probe_read_kernel_str as read_kernel_text, bpf_probe_read_user as read_user,
+            bpf_probe_read_user_str as read_user_text, bpf_send_signal_thread, bpf_task_pt_regs,
         },
     },
     programs::TracePointContext,
@@ -117,7 +116,8 @@ pub fn copy_user_text<const N: usize>(
     }
     // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
     let copied = unsafe { read_user_text(to.as_mut_ptr().cast(), length, address as *const _) };
-    (copied > 0).then_some(copied as u32)
+    // Kernels before 6.16 do not count the NUL of an empty text (`strncpy_from_user_nofault` of mm/maccess.c).
+    (copied >= 0).then_some((copied as u32).max(1))
 }
 
 /// Writes the addresses that the current thread came from, innermost first, by its frame pointers; returns how many.
@@ -179,7 +179,8 @@ pub fn user_text<const N: usize, const LONGEST: usize>(
     let place = unsafe { to.as_mut_ptr().add(at) };
     // SAFETY: LONGEST bytes from there on are within `to`; the helper checks the address that it reads.
     let length = unsafe { read_user_text(place.cast(), LONGEST as u32, address as *const _) };
-    if length > 0 && length <= LONGEST as i64 { Some(length as usize) } else { None }
+    // An empty text: see `copy_user_text`.
+    if length >= 0 && length <= LONGEST as i64 { Some((length as usize).max(1)) } else { None }
 }
 
 /// A value in the kernel's memory; none if it cannot be read.

@@ -5,8 +5,8 @@
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    ADDRESS_BYTES, CallShape, Calls, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader,
-    SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket,
+    ADDRESS_BYTES, CallShape, Calls, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX,
+    KIND_SOCKET, RecordHeader, SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket,
 };
 
 use crate::{
@@ -135,7 +135,7 @@ fn tell(sock: u64, way: Way, current: Current, system_call: &SystemCall, owner: 
     let state = match CONNECTIONS.get_ptr_mut(owner.key) {
         Some(state) => state,
         None => {
-            call::open(owner.key, 0);
+            call::meet(owner.key);
             CONNECTIONS.get_ptr_mut(owner.key)?
         }
     };

@@ -99,8 +99,8 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// Whether the process ends with this thread. Kernels before 6.16 do not tell; there, its first thread
-/// stands for the process, although others may go on for a while, unless their number is known.
+/// Whether the process ends with this thread. Kernels before 6.16 do not tell; there it is the last that lives, and where BTF does
+/// not tell where that number is, the first thread stands for the process, although others may go on for a while.
 #[inline(always)]
 fn is_last(ctx: &TracePointContext, current: Current) -> bool {
     match mem::constant(&EXIT_GROUP_DEAD) {

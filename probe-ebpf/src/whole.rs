@@ -2,14 +2,9 @@
 //! where a probe would be in the way of C++'s exceptions and of Rust's panics.
 
 use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
-use probe_common::{CallShape, Form, LentKey};
+use probe_common::{CallShape, Form, Frame, LentKey};
 
-use crate::{
-    call,
-    maps::{Frame, LENT},
-    mem,
-    scope::Current,
-};
+use crate::{call, maps::LENT, mem, scope::Current};
 
 /// What the first word of rustls's `Payload` is when it does not own its bytes: no capacity is that large.
 const BORROWED: u64 = 1 << 63;

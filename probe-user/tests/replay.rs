@@ -37,6 +37,7 @@ mod schema;
 const BOOT: i64 = 1_767_323_040_000_000_000;
 
 /// A record of the ring, aligned as there, with some room that is not used.
+#[derive(Clone)]
 struct Raw(Vec<u64>);
 
 impl Raw {

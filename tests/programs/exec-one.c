@@ -88,7 +88,7 @@ int main(int count, char **arguments) {
         }
         run(many, environ);
     } else if (!strcmp(what, "fail")) {
-        char *none[] = {"failing", "x y", NULL};
+        char *none[] = {"failing", "", "x y", NULL};
         execve(arguments[2], none, environ);
         printf("%d\n", errno);
     } else if (!strcmp(what, "script")) {

@@ -120,6 +120,8 @@ int main(int argc, char **argv) {
     }
     if (!strcmp(what, "untouched"))
         ignores(untouched(argv[0]));
+    if (!strcmp(what, "nothing"))
+        ignores("");
     if (!strcmp(what, "long")) {
         char text[1000];
         memset(text, 'x', sizeof text);

@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Ctrace, Server, Trace, Transfer, program, require_live};
+use ctrace_tests::{
+    Ctrace, LocalServer, Server, Trace, Traced, Transfer, program, require_bpf, require_live,
+};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -309,4 +311,14 @@ fn sigkill_leaves_nothing_behind() -> Result<()> {
     let trace = ctrace.finish()?;
     trace.check_complete()?;
     trace.streams(|_| true)?.check(&transfers)
+}
+
+#[test]
+fn a_parent_that_stops_with_its_child_goes_on() -> Result<()> {
+    require_bpf()?;
+    let server = LocalServer::start(1)?;
+    let client = program("tls-client")?;
+    let text = format!("{} --port {} --up 1 --down 1", client.display(), server.port());
+    // It waits for a child that stops, too, and then stops itself.
+    Traced::run(&[], &["su", "root", "-s", "/bin/sh", "-c", &text])?.check()
 }

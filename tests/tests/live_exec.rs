@@ -165,7 +165,7 @@ fn what_cannot_be_executed() -> Result<()> {
         "{found:?}"
     );
     let first = failed.first().context("none")?;
-    ensure!(first["exec"]["command_args"] == serde_json::json!(["failing", "x y"]), "{first:#}");
+    ensure!(first["exec"]["command_args"] == serde_json::json!(["failing", "", "x y"]), "{first:#}");
     let programs = records(&trace, "exec")?;
     let is_caller = |it: &&Value| it["process"]["exec_id"] == first["process"]["exec_id"];
     ensure!(programs.iter().filter(is_caller).count() == 1, "{first:#}");

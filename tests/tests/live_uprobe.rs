@@ -121,6 +121,15 @@ fn what_is_not_in_memory_is_told_and_counted() -> Result<()> {
 }
 
 #[test]
+fn a_text_as_long_as_the_limit_is_whole() -> Result<()> {
+    let trace = trace("functions", &["--max-bytes", "999", ":ignores(str)"], &["nothing", "long"])?;
+    let ignores = |text: &str| json!(["ignores", [text], "not asked"]);
+    check(&trace, &[ignores(""), ignores(&"x".repeat(999))])?;
+    ensure!(trace.counted("/truncated")? == 0, "{:?}", of_type(&trace, "uprobe")?);
+    Ok(())
+}
+
+#[test]
 fn five_hundred_functions() -> Result<()> {
     let trace = trace("functions", &[":many_*(int)"], &["many"])?;
     let expected: Vec<Value> =

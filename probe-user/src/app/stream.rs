@@ -17,7 +17,7 @@ use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
 use crate::patience::describe;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, TaskEvent};
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
 use crate::target::proc::Proc;
@@ -31,6 +31,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 const LOOKING: Duration = Duration::from_secs(1);
 /// How often connections of ended processes are forgotten, if any has ended.
 const FORGETTING: Duration = Duration::from_secs(5);
+/// How often it is noted in which containers calls were counted: what is known of a container is kept for a minute after its end.
+const NOTING: Duration = Duration::from_secs(20);
 /// How long the ring is drained after the end at the most: what the target did until then is reported, and counted as
 /// lost beyond.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
@@ -76,12 +78,15 @@ pub(super) struct Stream<'a> {
     housekeeping: Instant,
     looking: Instant,
     forgetting: Instant,
+    noting: Instant,
     /// How often what was counted is told, and when next; none: at the end.
     interval: Option<(Duration, Instant)>,
     /// What was lost so far.
     lost: Vec<(Loss, LossCount)>,
     /// Whether a process of the target has ended since connections were forgotten.
     ended: bool,
+    /// Whether calls had no room since those of ended processes were forgotten.
+    full: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -106,9 +111,11 @@ impl<'a> Stream<'a> {
             housekeeping: now,
             looking: now,
             forgetting: now,
+            noting: now,
             interval: interval.map(|interval| (interval, now + interval)),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
+            full: false,
         }
     }
 
@@ -260,6 +267,7 @@ impl<'a> Stream<'a> {
             self.pipeline.flush()?;
         }
         let events = self.pipeline.take_task_events();
+        self.note_counts(now, &events)?;
         self.watch.tasks(events, self.session);
         self.watch.look_after(now, self.session);
         if let Some((interval, next)) = &mut self.interval
@@ -276,6 +284,7 @@ impl<'a> Stream<'a> {
             return Ok(None);
         }
         self.housekeeping = now;
+        self.session.look_after_held();
         let lost = self.report_losses()?;
         // What was lost may have told of an end.
         let gone = self.watch.take_ended() || lost;
@@ -287,12 +296,37 @@ impl<'a> Stream<'a> {
                 return Ok(Some(End::TargetEnded));
             }
         }
-        if self.ended && now.duration_since(self.forgetting) >= FORGETTING {
-            (self.forgetting, self.ended) = (now, false);
+        if (self.ended || self.full) && now.duration_since(self.forgetting) >= FORGETTING {
+            self.forgetting = now;
             let proc = &self.proc;
-            self.session.forget(|pid| proc.process(pid).is_none());
+            let has_ended = |pid| proc.process(pid).is_none();
+            if std::mem::take(&mut self.ended) {
+                self.session.forget(has_ended);
+            }
+            if std::mem::take(&mut self.full) {
+                self.session.forget_goroutines(has_ended);
+            }
         }
         Ok(None)
+    }
+
+    /// Notes what was counted before it is forgotten in which container, and makes room in the kernel.
+    fn note_counts(&mut self, now: Instant, events: &[TaskEvent]) -> Result<(), StreamError> {
+        let gone = |event: &TaskEvent| match event {
+            TaskEvent::CgroupGone { id } => Some(*id),
+            _ => None,
+        };
+        let mut gone = events.iter().filter_map(gone).peekable();
+        if gone.peek().is_none() && now.duration_since(self.noting) < NOTING {
+            return Ok(());
+        }
+        self.noting = now;
+        self.pipeline.note_counted(&self.session.counted()?);
+        for cgroup in gone {
+            self.session.forget_counted(cgroup);
+            self.pipeline.forget_counted(cgroup);
+        }
+        Ok(())
     }
 
     fn report_counts(&mut self) -> Result<(), StreamError> {
@@ -307,13 +341,17 @@ impl<'a> Stream<'a> {
         if any {
             // The record that a process has ended may be among it, and its id be another process's by now.
             self.pipeline.origins_mut().distrust();
-            let of_records = |losses: &[(Loss, LossCount)]| {
-                losses.iter().find(|(loss, _)| *loss == Loss::RingFull).map(|(_, count)| count.events)
+            let has_grown = |of: Loss| {
+                let events = |losses: &[(Loss, LossCount)]| {
+                    losses.iter().find(|(loss, _)| *loss == of).map(|(_, count)| count.events)
+                };
+                events(&lost) != events(&self.lost)
             };
             // Other losses are calls': nothing that is followed was among them.
-            if of_records(&lost) != of_records(&self.lost) {
+            if has_grown(Loss::RingFull) {
                 self.watch.distrust();
             }
+            self.full |= has_grown(Loss::ThreadsFull);
             self.pipeline.lost(Timestamp::now(), &lost)?;
             self.lost = lost;
         }

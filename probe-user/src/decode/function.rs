@@ -10,10 +10,18 @@ use crate::event::Plaintext;
 pub struct FunctionRecord<'a> {
     /// Everything but the captured bytes.
     pub head: &'a Function,
-    /// The slots of captured bytes.
-    slots: Plaintext<'a>,
-    /// Bytes of a slot.
-    slot: usize,
+    /// The captured bytes.
+    bytes: Plaintext<'a>,
+    layout: Layout,
+}
+
+/// How captured bytes lie.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    /// Each in a slot of so many bytes, as the kernel has room for them.
+    Slots(usize),
+    /// One behind the other.
+    Packed,
 }
 
 impl<'a> FunctionRecord<'a> {
@@ -21,11 +29,12 @@ impl<'a> FunctionRecord<'a> {
     /// record has no such bytes.
     pub fn captured(&self, index: usize, number: usize) -> Option<Plaintext<'a>> {
         let length = usize::try_from(*self.head.lengths.get(index)?).ok()?;
-        let begin = number.checked_mul(self.slot)?;
-        if length > self.slot {
-            return None;
-        }
-        self.slots.0.get(begin..begin.checked_add(length)?).map(Plaintext)
+        let begin = match self.layout {
+            Layout::Slots(slot) if length > slot => return None,
+            Layout::Slots(slot) => number.checked_mul(slot)?,
+            Layout::Packed => self.head.lengths.get(..index)?.iter().map(|length| *length as usize).sum(),
+        };
+        self.bytes.0.get(begin..begin.checked_add(length)?).map(Plaintext)
     }
 
     /// Whether argument `index` could not be read.
@@ -38,15 +47,16 @@ impl<'a> FunctionRecord<'a> {
         self.head.cut >> index & 1 != 0
     }
 
-    /// The record as it is kept until the call's return: all of its bytes.
-    pub fn slots(&self) -> Plaintext<'a> {
-        self.slots
+    /// The captured bytes one behind the other, to be kept: a slot may have far more room. `capturing` are the arguments that
+    /// capture, in their order.
+    pub fn packed(&self, capturing: impl Iterator<Item = usize>) -> Box<[u8]> {
+        let captured = capturing.enumerate().filter_map(|(number, index)| self.captured(index, number));
+        captured.flat_map(|bytes| bytes.0.iter().copied()).collect()
     }
 
-    /// The record that was kept.
-    pub fn kept(head: &'a Function, slots: &'a [u8]) -> Self {
-        let slot = slot(head).unwrap_or(0);
-        Self { head, slots: Plaintext(slots), slot }
+    /// The record of which [`FunctionRecord::packed`] was kept.
+    pub fn kept(head: &'a Function, packed: &'a [u8]) -> Self {
+        Self { head, bytes: Plaintext(packed), layout: Layout::Packed }
     }
 }
 
@@ -57,11 +67,6 @@ pub struct Stack<'a> {
     pub head: &'a FunctionStack,
     /// Addresses, innermost first.
     pub frames: &'a [u64],
-}
-
-fn slot(head: &Function) -> Option<usize> {
-    let (_, bytes) = ROOMS.get(usize::try_from(head.room).ok()?)?;
-    usize::try_from(*bytes).ok()
 }
 
 pub(super) fn call(bytes: &[u8]) -> Result<FunctionRecord<'_>, DecodeError> {
@@ -75,10 +80,10 @@ pub(super) fn call(bytes: &[u8]) -> Result<FunctionRecord<'_>, DecodeError> {
         return Err(DecodeError::ArgumentBeyondRoom { length: *length, room });
     }
     let (values, slot) = (values as usize, slot as usize);
-    let Some(slots) = rest.get(..values * slot) else {
+    let Some(captured) = rest.get(..values * slot) else {
         return Err(DecodeError::Short { have: bytes.len(), need: size_of::<Function>() + values * slot });
     };
-    Ok(FunctionRecord { head, slots: Plaintext(slots), slot })
+    Ok(FunctionRecord { head, bytes: Plaintext(captured), layout: Layout::Slots(slot) })
 }
 
 pub(super) fn stack(bytes: &[u8]) -> Result<Stack<'_>, DecodeError> {

@@ -37,6 +37,8 @@ pub enum CallEnd<'a> {
     NotAsked,
     /// It has not returned: it was left by longjmp or an exception, its thread has ended, or the trace.
     Never,
+    /// That was not seen: records were lost since it began, or there was no room to wait for longer.
+    Unknown,
     /// It returned.
     Returned {
         /// What, if that was asked for.

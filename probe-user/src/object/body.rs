@@ -89,13 +89,20 @@ impl Body {
     }
 }
 
-/// Whether a probe can be at this very instruction of `code`, which is at `offset` of a function.
+/// The one nop that the kernel replaces by a call of its own (`is_nop5_insn` in arch/x86/kernel/uprobes.c). At the entry of a
+/// function nothing is below the stack pointer yet that the pushed return address could overwrite.
+const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
+
+/// Whether a probe can be at this very instruction of `code`, which is at `offset` of a function, and not its entry.
 pub(super) fn exact_site(code: &[u8], address: VirtAddr, offset: u64) -> Result<Site, NoSite> {
     let instruction = instructions(code, address).next().filter(|instruction| !instruction.is_invalid());
     let instruction = instruction.ok_or(NoSite::Invalid(offset))?;
     let bytes = bytes_of(code, &instruction, address);
     if has_bad_prefix(bytes) {
         return Err(NoSite::Unhandled(offset));
+    }
+    if bytes == NOP5 {
+        return Err(NoSite::RedZone(offset));
     }
     Ok(Site { offset, emulated: is_emulated(bytes, &instruction) })
 }
@@ -144,5 +151,7 @@ mod tests {
         assert_eq!(exact_site(&[0x55, 0xff], AT, 7), Ok(Site { offset: 7, emulated: true }));
         assert_eq!(exact_site(&[0x2e, 0x90], AT, 7), Err(NoSite::Unhandled(7)));
         assert_eq!(exact_site(&[0x06], AT, 7), Err(NoSite::Invalid(7)));
+        assert_eq!(exact_site(&[0x0f, 0x1f, 0x44, 0, 0], AT, 7), Err(NoSite::RedZone(7)));
+        assert_eq!(exact_site(&[0x0f, 0x1f, 0x40, 0], AT, 7), Ok(Site { offset: 7, emulated: true }));
     }
 }

@@ -35,6 +35,12 @@ pub enum NoSite {
     /// The kernel never fires there.
     #[error("its instruction at +{0:#x} has a prefix that uprobes cannot handle: choose another offset")]
     Unhandled(u64),
+    /// The kernel may put a call there.
+    #[error(
+        "its instruction at +{0:#x} is a nop of five bytes, in place of which Linux 6.18 and newer put a call, which \
+         overwrites what the function has below its stack pointer (the red zone): choose another offset"
+    )]
+    RedZone(u64),
 }
 
 /// Where a uprobe goes that also serves a uretprobe: the arguments are in their registers and the

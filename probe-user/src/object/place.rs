@@ -159,6 +159,13 @@ impl Object {
         Ok((offset, site, found))
     }
 
+    /// The place of a probe at an address that no symbol names: as far as its own bytes tell, which may be the middle of an
+    /// instruction.
+    pub fn bare_site(&self, address: VirtAddr) -> Result<FileOffset, NoPlace> {
+        exact_site(&self.code(address, PROLOGUE)?, address, 0)?;
+        Ok(self.place(address, 0)?)
+    }
+
     /// Whether a return probe (the kernel's uretprobe) can be at the entry of a function. It replaces the
     /// return address on the stack, which must be there, and which nothing else may look at.
     ///

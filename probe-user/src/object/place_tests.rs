@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{NoPlace, NoReturn, Unclear, special};
+use super::{NoPlace, NoReturn, NoSite, Unclear, special};
 use crate::object::fixture::{compile, parse};
 use crate::object::{Function, Index, Kind, Object, ObjectError, VirtAddr, Wanted};
 
@@ -42,6 +42,24 @@ fn places_in_functions() {
     assert!(matches!(object.returns(&index, &odd), Err(NoReturn::Unclear(Unclear::Overlap(3)))));
     assert!(matches!(object.site_at(&odd, 2), Err(NoPlace::Unclear { .. })));
     assert!(matches!(object.returns(&index, &one(&object, &index, "spin")), Err(NoReturn::Never)));
+}
+
+#[test]
+fn nops_that_the_kernel_replaces_are_left_alone() {
+    let source = r#"
+        __asm__(".text\n.globl f\n.type f,@function\nf: .byte 0x0f,0x1f,0x44,0,0\n mov %edi,-4(%rsp)\n"
+                " .byte 0x0f,0x1f,0x44,0,0\n mov -4(%rsp),%eax\n ret\n.size f,.-f\n");
+    "#;
+    let directory = compile(source, &["-shared"]);
+    let object = parse(&directory.path().join("fixture"), &Wanted::default()).unwrap();
+    let index = object.index().unwrap();
+    let f = one(&object, &index, "f");
+    assert_eq!(object.site(&f).unwrap().1.offset, 0, "at the entry nothing is in the red zone");
+    assert!(matches!(object.site_at(&f, 9), Err(NoPlace::Site(NoSite::RedZone(9)))));
+    let address = |offset| VirtAddr(f.address.0 + offset);
+    assert!(matches!(object.bare_site(address(9)), Err(NoPlace::Site(NoSite::RedZone(0)))));
+    assert_eq!(object.bare_site(address(5)).unwrap(), object.site_at(&f, 5).unwrap().0);
+    assert!(matches!(object.bare_site(VirtAddr(1)), Err(NoPlace::Object(_))));
 }
 
 #[test]

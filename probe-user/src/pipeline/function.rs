@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use probe_common::{Function, Header, SPEC_ENTER};
 
 use super::Clock;
@@ -19,6 +20,10 @@ use crate::sink::Sink;
 
 /// Calls that wait for their return, at the most: as many as the kernel follows.
 const WAITING: usize = probe_common::FUNCTION_FRAMES as usize;
+/// Bytes that are kept for them, at the most.
+const WAITING_BYTES: usize = 32 << 20;
+/// Bytes of a frame of a stack, with names that others share.
+const FRAME: usize = size_of::<StackFrame>();
 
 /// What is known of a probed function.
 #[derive(Clone, Debug)]
@@ -52,10 +57,17 @@ struct Waiting {
     place: Place,
     origin: Arc<Origin>,
     head: Function,
-    slots: Kept,
+    captured: Kept,
     stack: Option<Vec<StackFrame>>,
     /// Larger for calls that began later.
     age: u64,
+}
+
+impl Waiting {
+    /// Bytes that it keeps beside itself.
+    fn bytes(&self) -> usize {
+        self.captured.0.len() + self.stack.as_ref().map_or(0, |stack| stack.len() * FRAME)
+    }
 }
 
 /// Captured bytes; its `Debug` prints only their number.
@@ -80,9 +92,13 @@ pub trait Symbols: std::fmt::Debug {
 #[derive(Debug, Default)]
 pub(super) struct Functions {
     waiting: HashMap<Key, Waiting>,
+    /// [`Waiting::bytes`] of all of them.
+    kept: usize,
     began: u64,
-    /// The stacks of calls whose record comes next, by thread.
-    stacks: HashMap<(u32, u32), Vec<StackFrame>>,
+    /// When records were lost last, as far as that was noticed.
+    lost: Option<Timestamp>,
+    /// The stacks of calls whose record comes next, by thread, each with the time of its call: that record may be lost.
+    stacks: HashMap<(u32, u32), (u64, Vec<StackFrame>)>,
     /// Calls reported.
     pub(super) calls: u64,
     /// Captured bytes reported.
@@ -102,7 +118,7 @@ pub(super) struct Out<'a> {
 impl Functions {
     /// Keeps a stack for the record that comes next from its thread.
     pub(super) fn stack(&mut self, stack: Stack<'_>, symbols: Option<&mut (dyn Symbols + Send + '_)>) {
-        let Header { pid, tid, .. } = stack.head.header;
+        let Header { pid, tid, time, .. } = stack.head.header;
         let mut addresses = stack.frames.to_vec();
         // Frame pointers lead from an entry to the caller's caller: the caller has not been left behind yet.
         if stack.head.caller != 0 && addresses.get(1) != Some(&stack.head.caller) && !addresses.is_empty() {
@@ -115,7 +131,12 @@ impl Functions {
                 .map(|address| StackFrame { address, object: None, function: None })
                 .collect(),
         };
-        self.stacks.insert((pid, tid), frames);
+        self.stacks.insert((pid, tid), (time, frames));
+    }
+
+    /// Records were lost: the returns of calls that began before may have been among them.
+    pub(super) fn lost(&mut self, now: Timestamp) {
+        self.lost = Some(now);
     }
 
     /// A call has begun.
@@ -126,7 +147,8 @@ impl Functions {
         origin: &Arc<Origin>,
         out: &mut Out<'_>,
     ) -> io::Result<()> {
-        let stack = self.stacks.remove(&(record.head.header.pid, record.head.header.tid));
+        let Header { pid, tid, time, .. } = record.head.header;
+        let stack = self.stacks.remove(&(pid, tid)).filter(|(of, _)| *of == time).map(|(_, frames)| frames);
         if place.reading.returned.is_none() {
             let stack = stack.as_deref();
             return self.report(record, place, origin, stack, CallEnd::NotAsked, out);
@@ -136,14 +158,17 @@ impl Functions {
             place: place.clone(),
             origin: Arc::clone(origin),
             head: *record.head,
-            slots: Kept(record.slots().0.into()),
+            captured: Kept(record.packed(capturing(&place.reading))),
             stack,
             age: self.began,
         };
+        self.kept += waiting.bytes();
         if let Some(left) = self.waiting.insert(Key::of(record.head), waiting) {
+            self.kept -= left.bytes();
             self.never(&left, out)?;
         }
-        if self.waiting.len() > WAITING { self.make_room(out) } else { Ok(()) }
+        let is_full = self.waiting.len() > WAITING || self.kept > WAITING_BYTES;
+        if is_full { self.make_room(out) } else { Ok(()) }
     }
 
     /// A call has returned.
@@ -168,7 +193,8 @@ impl Functions {
             return Ok(());
         }
         let Some(waiting) = self.waiting.remove(&key) else { return Ok(()) };
-        let began = FunctionRecord::kept(&waiting.head, &waiting.slots.0);
+        self.kept -= waiting.bytes();
+        let began = FunctionRecord::kept(&waiting.head, &waiting.captured.0);
         self.report(began, &waiting.place, &waiting.origin, waiting.stack.as_deref(), end, out)
     }
 
@@ -184,24 +210,41 @@ impl Functions {
     }
 
     fn end(&mut self, of: impl Fn(&Key) -> bool, out: &mut Out<'_>) -> io::Result<()> {
-        let mut ended: Vec<Waiting> =
-            self.waiting.extract_if(|key, _| of(key)).map(|(_, call)| call).collect();
-        ended.sort_by_key(|call| call.age);
+        let ended = self.take(|key, _| of(key));
         ended.iter().try_for_each(|call| self.never(call, out))
     }
 
-    /// Reports the older half.
+    /// Reports the older half: whether they return will not be known.
     fn make_room(&mut self, out: &mut Out<'_>) -> io::Result<()> {
-        let limit = self.began.saturating_sub(WAITING as u64 / 2);
-        let mut old: Vec<Waiting> =
-            self.waiting.extract_if(|_, call| call.age < limit).map(|(_, call)| call).collect();
-        old.sort_by_key(|call| call.age);
-        old.iter().try_for_each(|call| self.never(call, out))
+        let mut ages: Vec<u64> = self.waiting.values().map(|call| call.age).collect();
+        let middle = ages.len() / 2;
+        let Some((_, limit, _)) = (middle > 0).then(|| ages.select_nth_unstable(middle)) else {
+            return Ok(());
+        };
+        let limit = *limit;
+        let old = self.take(|_, call| call.age < limit);
+        old.iter().try_for_each(|call| self.left(call, CallEnd::Unknown, out))
     }
 
+    /// Takes calls out, oldest first.
+    fn take(&mut self, of: impl Fn(&Key, &Waiting) -> bool) -> Vec<Waiting> {
+        let mut taken: Vec<Waiting> =
+            self.waiting.extract_if(|key, call| of(key, call)).map(|(_, call)| call).collect();
+        taken.sort_by_key(|call| call.age);
+        self.kept -= taken.iter().map(Waiting::bytes).sum::<usize>();
+        taken
+    }
+
+    /// Reports a call that has not returned, unless its return was lost.
     fn never(&mut self, call: &Waiting, out: &mut Out<'_>) -> io::Result<()> {
-        let record = FunctionRecord::kept(&call.head, &call.slots.0);
-        self.report(record, &call.place, &call.origin, call.stack.as_deref(), CallEnd::Never, out)
+        let began = out.clock.timestamp(call.head.entered);
+        let end = if self.lost.is_some_and(|lost| began <= lost) { CallEnd::Unknown } else { CallEnd::Never };
+        self.left(call, end, out)
+    }
+
+    fn left(&mut self, call: &Waiting, end: CallEnd<'_>, out: &mut Out<'_>) -> io::Result<()> {
+        let record = FunctionRecord::kept(&call.head, &call.captured.0);
+        self.report(record, &call.place, &call.origin, call.stack.as_deref(), end, out)
     }
 
     fn report(
@@ -252,6 +295,16 @@ impl Functions {
     }
 }
 
+/// The arguments that capture bytes.
+fn capturing(reading: &Reading) -> impl Iterator<Item = usize> {
+    let shown = reading.arguments.iter().enumerate();
+    shown.filter(|(_, shown)| captures_bytes(shown.kind)).map(|(index, _)| index)
+}
+
+fn captures_bytes(kind: Type) -> bool {
+    matches!(kind, Type::Str | Type::Bytes(_))
+}
+
 /// Argument `index` of those that were read; `captures` of them have captured bytes so far.
 fn argument<'a>(
     record: &FunctionRecord<'a>,
@@ -260,7 +313,7 @@ fn argument<'a>(
     captures: &mut usize,
 ) -> Argument<'a> {
     let number = *captures;
-    *captures += usize::from(matches!(shown.kind, Type::Str | Type::Bytes(_)));
+    *captures += usize::from(captures_bytes(shown.kind));
     let raw = record.head.values.get(index).copied().unwrap_or(0);
     let extent = if record.is_cut(index) { Extent::Beginning } else { Extent::Whole };
     let bytes = || record.captured(index, number);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, CountKey, Loss, LossCount, Socket as WireSocket};
+use probe_common::{Call, Loss, LossCount, Socket as WireSocket};
 
 use crate::decode::{FunctionRecord, Wire, decode};
 use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Socket, Summary};
@@ -219,16 +219,6 @@ impl<O: Origins> Pipeline<O> {
         take(&mut self.functions, record, &place, &origin, &mut out)
     }
 
-    /// Takes what the kernel has counted, each the sum since the start, and reports what is new.
-    pub fn counted(&mut self, now: Timestamp, counted: &[(CountKey, Counted)]) -> io::Result<()> {
-        let Self { totals, report, origins, started, functions, .. } = self;
-        let sites = &report.sites;
-        let place = |site: u32| sites.get(&site).and_then(Site::place);
-        let container = |cgroup| origins.container(cgroup);
-        functions.calls += totals.report(now, *started, counted, place, container, &mut *report.sink)?;
-        Ok(())
-    }
-
     fn socket(&mut self, wire: &WireSocket) {
         let mut socket = Socket::of(wire);
         if socket.role.is_none() {
@@ -287,6 +277,9 @@ impl<O: Origins> Pipeline<O> {
             };
             if count != LossCount::default() {
                 *seen = sum;
+                if matches!(loss, Loss::RingFull | Loss::ThreadsFull) {
+                    self.functions.lost(now);
+                }
                 self.report.sink.write(&Record::Lost(Lost { time: now, loss, count }))?;
             }
         }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use probe_common::{BUCKETS, CountKey, Histogram};
 
 use super::function::Place;
+use super::{Origins, Pipeline, Site};
 use crate::event::{Container, FunctionTotal, Latency, Record};
 use crate::sink::Sink;
 
@@ -21,32 +22,52 @@ pub enum Counted {
     Times(Histogram),
 }
 
-/// What was reported already.
+/// What was counted.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     seen: HashMap<CountKey, Counted>,
+    /// What was not reported yet, by function and container.
+    rows: BTreeMap<(u32, Option<String>), Row>,
     since: Option<Timestamp>,
 }
 
 /// Calls of one function in one container.
+#[derive(Debug)]
 struct Row {
     container: Option<Arc<Container>>,
     count: u64,
     latency: Option<Latency>,
 }
 
+impl<O: Origins> Pipeline<O> {
+    /// Takes what the kernel has counted, each the sum since the start, while it is known in which containers.
+    pub fn note_counted(&mut self, counted: &[(CountKey, Counted)]) {
+        let Self { totals, origins, .. } = self;
+        totals.add(counted, |cgroup| origins.container(cgroup));
+    }
+
+    /// The same, and reports what is new.
+    pub fn counted(&mut self, now: Timestamp, counted: &[(CountKey, Counted)]) -> io::Result<()> {
+        self.note_counted(counted);
+        let Self { totals, report, started, functions, .. } = self;
+        let sites = &report.sites;
+        let place = |site: u32| sites.get(&site).and_then(Site::place);
+        functions.calls += totals.report(now, *started, place, &mut *report.sink)?;
+        Ok(())
+    }
+
+    /// A cgroup has gone, and what the kernel has counted of it is to be forgotten there too.
+    pub fn forget_counted(&mut self, cgroup: u64) {
+        self.totals.seen.retain(|key, _| key.cgroup != cgroup);
+    }
+}
+
 impl Totals {
-    /// Reports what is new. Returns the number of calls.
-    pub(super) fn report(
+    fn add(
         &mut self,
-        now: Timestamp,
-        started: Timestamp,
         counted: &[(CountKey, Counted)],
-        place: impl Fn(u32) -> Option<Place>,
         mut container: impl FnMut(u64) -> Option<Arc<Container>>,
-        sink: &mut dyn Sink,
-    ) -> io::Result<u64> {
-        let mut rows: BTreeMap<(u32, Option<String>), Row> = BTreeMap::new();
+    ) {
         for &(key, sum) in counted {
             let (count, latency) = difference(&sum, self.seen.insert(key, sum).as_ref());
             if count == 0 {
@@ -54,15 +75,28 @@ impl Totals {
             }
             let container = container(key.cgroup);
             let id = container.as_ref().map(|container| container.id.clone());
-            let row = rows.entry((key.site, id)).or_insert(Row { container, count: 0, latency: None });
+            let new = Row { container: None, count: 0, latency: None };
+            let row = self.rows.entry((key.site, id)).or_insert(new);
+            // What is known of it by now.
+            row.container = container;
             row.count += count;
             if let Some(latency) = latency {
                 add(row.latency.get_or_insert(NONE), &latency);
             }
         }
+    }
+
+    /// Reports what is new. Returns the number of calls.
+    fn report(
+        &mut self,
+        now: Timestamp,
+        started: Timestamp,
+        place: impl Fn(u32) -> Option<Place>,
+        sink: &mut dyn Sink,
+    ) -> io::Result<u64> {
         let since = self.since.replace(now).unwrap_or(started);
         let mut calls = 0;
-        for ((site, _), Row { container, count, latency }) in rows {
+        for ((site, _), Row { container, count, latency }) in std::mem::take(&mut self.rows) {
             let Some(place) = place(site) else { continue };
             calls += count;
             let (object, function) = (&*place.object, &*place.function);
@@ -99,5 +133,24 @@ fn add(sum: &mut Latency, more: &Latency) {
     sum.total = sum.total.saturating_add(more.total);
     for (bucket, more) in sum.buckets.iter_mut().zip(more.buckets) {
         *bucket += more;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_their_container_s_when_it_has_gone() {
+        let key = |cgroup| CountKey { cgroup, site: 0, reserved: 0 };
+        let web = Arc::new(Container { id: "web".into(), ..Container::default() });
+        let mut totals = Totals::default();
+        totals.add(&[(key(1), Counted::Calls(3)), (key(2), Counted::Calls(5))], |cgroup| {
+            (cgroup == 1).then(|| Arc::clone(&web))
+        });
+        // It has ended long ago, and was not called since.
+        totals.add(&[(key(1), Counted::Calls(3)), (key(2), Counted::Calls(6))], |_| None);
+        let rows: Vec<_> = totals.rows.iter().map(|((_, id), row)| (id.as_deref(), row.count)).collect();
+        assert_eq!(rows, [(None, 6), (Some("web"), 3)]);
     }
 }

@@ -43,10 +43,13 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// Those that a probe needs; the others say that nothing is wanted.
-    pub(super) fn read(probe: &Probe) -> Result<Self, SessionError> {
+    /// Those that a probe needs; the others say that nothing is wanted. `group_dead` is the offset of that field of
+    /// `sched_process_exit`: where it is missing, every probe needs to know in another way that a process has ended.
+    pub(super) fn read(probe: &Probe, group_dead: u32) -> Result<Self, SessionError> {
         let Probe::Exec(exec) = probe else {
-            let values = vec![("EXECS", 0), ("TASK_SIGNAL", NO_FIELD)];
+            let btf = if group_dead == NO_FIELD { Btf::read() } else { None };
+            let mut values = structures(btf.as_ref());
+            values.push(("EXECS", 0));
             return Ok(Self { values, lineages: 1 });
         };
         // The registers of a program that begins are had through a helper that needs it.
@@ -108,5 +111,22 @@ impl Session {
         let lineages: Result<HashMap<&mut MapData, u32, Wire<Lineage>>, _> =
             wire::map(&mut self.ebpf, "LINEAGE");
         lineages.ok().and_then(|lineages| lineages.get(&pid, 0).ok()).map_or_else(Lineage::default, |it| it.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_probe_knows_the_end_of_a_process() {
+        let signal = |group_dead| {
+            let constants = Constants::read(&Probe::Ssl(Certainty::Sure), group_dead).ok()?;
+            constants.values.into_iter().find(|(name, _)| *name == "TASK_SIGNAL").map(|(_, offset)| offset)
+        };
+        assert_eq!(signal(8), Some(NO_FIELD), "the tracepoint tells");
+        if Btf::is_there() {
+            assert!(signal(NO_FIELD).is_some_and(|offset| offset != NO_FIELD));
+        }
     }
 }

@@ -61,4 +61,14 @@ impl Functions {
         }
         Ok(all)
     }
+
+    /// Forgets what was counted in a cgroup: no process is in it any more.
+    pub(super) fn forget(&mut self, cgroup: u64) {
+        let of = |key: &Wire<CountKey>| key.0.cgroup == cgroup;
+        let counts: Vec<_> = self.counts.keys().filter_map(Result::ok).filter(of).collect();
+        let latencies: Vec<_> = self.latencies.keys().filter_map(Result::ok).filter(of).collect();
+        // Gone already is as good.
+        counts.iter().for_each(|key| drop(self.counts.remove(key)));
+        latencies.iter().for_each(|key| drop(self.latencies.remove(key)));
+    }
 }

@@ -1,7 +1,9 @@
 //! The processes of a command that ctrace has started: they stop when they map code, and go on from here.
 //!
-//! Owns the table of the processes that are stopped. Never continues one that is not in it, and never leaves
-//! one stopped: dropping a [`Holding`] lets all of them go.
+//! Owns the table of the processes that are stopped, and of their parents, which may stop themselves with them. Never continues
+//! one that is not in it, and never leaves one stopped: dropping a [`Holding`] lets all of them go.
+
+use std::collections::BTreeMap;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData};
@@ -11,6 +13,7 @@ use probe_common::THREAD_HOLD;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{SessionError, wire};
+use crate::target::proc::Proc;
 
 /// The table of stopped processes.
 const HELD: &str = "HELD";
@@ -22,26 +25,62 @@ pub(super) fn is_possible() -> bool {
     is_helper_supported(ProgramType::TracePoint, BpfHelper::BPF_FUNC_send_signal_thread).unwrap_or(false)
 }
 
+/// Set in a key of the table: this one was not stopped by us, but a child of it was. `su` and its like wait for a child that
+/// stops too, and stop themselves when it does: nobody else would let them go on.
+const PARENT: u32 = 1 << 31;
+/// How often a parent is looked at after its child went on: it need not have been told yet that the child had stopped.
+const LOOKS: u8 = 20;
+
 /// Stopped processes, by id.
-pub(super) struct Held(HashMap<MapData, u32, u8>);
+struct Held {
+    table: HashMap<MapData, u32, u8>,
+    proc: Proc,
+}
 
 impl Held {
+    fn new(table: HashMap<MapData, u32, u8>) -> Self {
+        Self { table, proc: Proc::default() }
+    }
+
     /// Lets a process go on; nothing if it is not stopped by us.
     fn resume(&mut self, pid: u32) {
-        if self.0.remove(&pid).is_err() {
-            return;
-        }
-        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            // It may have been killed meanwhile.
-            let _ = kill_process(pid, Signal::CONT);
+        if self.table.remove(&pid).is_ok() {
+            go_on(pid);
         }
     }
 
-    fn resume_all(&mut self) {
-        let pids: Vec<u32> = self.0.keys().filter_map(Result::ok).collect();
-        for pid in pids {
-            self.resume(pid);
+    /// Lets a parent go on that has stopped itself.
+    fn resume_parent(&self, parent: u32) {
+        if self.proc.is_stopped(parent) {
+            go_on(parent);
         }
+    }
+
+    /// The parent of a process that is stopped, noted in the table.
+    fn note_parent(&mut self, pid: u32) -> Option<u32> {
+        let parent = self.proc.parent(pid).filter(|parent| *parent > 1)?;
+        // Without room it is known here alone.
+        let _ = self.table.insert(parent | PARENT, 1, 0);
+        Some(parent)
+    }
+
+    fn resume_all(&mut self) {
+        let keys: Vec<u32> = self.table.keys().filter_map(Result::ok).collect();
+        for pid in keys.iter().filter(|key| **key & PARENT == 0) {
+            self.note_parent(*pid);
+            self.resume(*pid);
+        }
+        // Those of children that went on just now are looked at when this is called again.
+        for key in keys.iter().filter(|key| **key & PARENT != 0) {
+            self.resume_parent(key & !PARENT);
+        }
+    }
+}
+
+fn go_on(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have been killed meanwhile.
+        let _ = kill_process(pid, Signal::CONT);
     }
 }
 
@@ -50,6 +89,8 @@ pub(super) struct Holding {
     on: Array<MapData, u32>,
     held: Held,
     table: Option<u32>,
+    /// Parents of processes that were stopped, and how often they are looked at yet.
+    parents: BTreeMap<u32, u8>,
 }
 
 impl Holding {
@@ -60,14 +101,14 @@ impl Holding {
             _ => None,
         });
         let table = held.map(|info| info.id());
-        let held = Held(wire::take(ebpf, HELD)?);
+        let held = Held::new(wire::take(ebpf, HELD)?);
         let mut on: Array<MapData, u32> = wire::take(ebpf, "HOLDING")?;
         let mut threads: HashMap<&mut MapData, u32, u8> = wire::map(ebpf, "THREADS")?;
         // Whether it is in scope has been decided before.
         let flags = threads.get(&pid, 0).unwrap_or(0) | THREAD_HOLD;
         threads.insert(pid, flags, 0).map_err(|source| SessionError::map("THREADS", source))?;
         on.set(0, 1, 0).map_err(|source| SessionError::map("HOLDING", source))?;
-        let holding = Self { on, held, table };
+        let holding = Self { on, held, table, parents: BTreeMap::new() };
         for (name, event) in PROGRAMS {
             if let Err(error) = attach(ebpf, name, event) {
                 tracing::warn!(
@@ -84,9 +125,28 @@ impl Holding {
         self.table
     }
 
-    /// What a stopped process has mapped was looked at.
-    pub(super) fn resume(&mut self, pid: u32) {
+    /// What a stopped process has mapped was looked at. `is_ours` tells of a process whether it can be held, too.
+    pub(super) fn resume(&mut self, pid: u32, is_ours: impl FnOnce(u32) -> bool) {
+        if self.held.proc.parent(pid).is_some_and(is_ours)
+            && let Some(parent) = self.held.note_parent(pid)
+        {
+            self.parents.insert(parent, LOOKS);
+        }
         self.held.resume(pid);
+    }
+
+    /// To be called now and then: lets parents go on that have stopped with a child.
+    pub(super) fn look_after(&mut self) {
+        let Self { held, parents, .. } = self;
+        parents.retain(|parent, looks| {
+            held.resume_parent(*parent);
+            *looks -= 1;
+            let is_over = *looks == 0;
+            if is_over {
+                let _ = held.table.remove(&(parent | PARENT));
+            }
+            !is_over
+        });
     }
 
     /// No process is stopped from now on, and those that are go on.
@@ -118,10 +178,10 @@ impl Stopped {
     pub fn of(table: u32) -> Result<Self, SessionError> {
         let map = |source| SessionError::map(HELD, source);
         let data = MapData::from_id(table).map_err(map)?;
-        Ok(Self(Held(HashMap::try_from(Map::HashMap(data)).map_err(map)?)))
+        Ok(Self(Held::new(HashMap::try_from(Map::HashMap(data)).map_err(map)?)))
     }
 
-    /// Lets all of them go on.
+    /// Lets all of them go on. To be called more than once: parents of theirs stop themselves a little later.
     pub fn resume_all(&mut self) {
         self.0.resume_all();
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, SocketFields};
+use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, SocketFields};
 
 use super::links::Links;
 use super::tracefs::Format;
@@ -73,7 +73,7 @@ pub(super) fn load(
     };
     // All maps are made, those of other kinds as small as can be.
     let of_functions = |size: u32| if matches!(options.probe, Probe::Uprobe(_)) { size } else { 1 };
-    let constants = exec::Constants::read(&options.probe)?;
+    let constants = exec::Constants::read(&options.probe, offsets.exit_group_dead)?;
     let socket_fields = socket_fields.map(Wire);
     let mut loader = EbpfLoader::new();
     loader
@@ -81,6 +81,7 @@ pub(super) fn load(
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
         .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
+        .map_max_entries("GO_CALLS", if matches!(options.probe, Probe::Ssl(_)) { GO_CALLS } else { 1 })
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)

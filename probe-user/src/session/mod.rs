@@ -9,7 +9,9 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
-use probe_common::{ConnectionKey, ConnectionState, CountKey, Loss, LossCount, THREAD_IN};
+use probe_common::{
+    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, THREAD_HOLD, THREAD_IN,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
@@ -93,6 +95,7 @@ pub struct Session {
     ring: AsyncFd<RingBuf<MapData>>,
     lost: PerCpuArray<MapData, Wire<LossCount>>,
     connections: aya::maps::HashMap<MapData, Wire<ConnectionKey>, Wire<ConnectionState>>,
+    go_calls: aya::maps::HashMap<MapData, Wire<GoCall>, Wire<Frame>>,
     functions: Functions,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     interval: Duration,
@@ -145,6 +148,7 @@ impl Session {
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
         let lost = wire::take(&mut ebpf, "LOST")?;
         let connections = wire::take(&mut ebpf, "CONNECTIONS")?;
+        let go_calls = wire::take(&mut ebpf, "GO_CALLS")?;
         let functions = Functions::take(&mut ebpf)?;
         let logger = match options.log {
             Log::Off => None,
@@ -173,6 +177,7 @@ impl Session {
             ring,
             lost,
             connections,
+            go_calls,
             functions,
             logger,
             interval: DRAIN_INTERVALS.0,
@@ -196,8 +201,17 @@ impl Session {
 
     /// Lets a process go on that was stopped because it had mapped code.
     pub fn resume(&mut self, pid: u32) {
+        let Some(holding) = &mut self.holding else { return };
+        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
+            wire::map(&mut self.ebpf, "THREADS");
+        let flags = |thread| threads.ok().and_then(|threads| threads.get(&thread, 0).ok()).unwrap_or(0);
+        holding.resume(pid, |parent| flags(parent) & THREAD_HOLD != 0);
+    }
+
+    /// To be called now and then: lets processes go on that have stopped themselves with a child that was held.
+    pub fn look_after_held(&mut self) {
         if let Some(holding) = &mut self.holding {
-            holding.resume(pid);
+            holding.look_after();
         }
     }
 
@@ -296,6 +310,11 @@ impl Session {
         self.functions.counted()
     }
 
+    /// Forgets what was counted in a cgroup that has gone, so that there is room for others.
+    pub fn forget_counted(&mut self, cgroup: u64) {
+        self.functions.forget(cgroup);
+    }
+
     /// Whether a thread still runs that is in scope by [`Scope::pids`] or as a descendant of one.
     ///
     /// The kernel's set knows descendants whose parents have ended, which /proc does not tell.
@@ -325,6 +344,20 @@ impl Session {
             if has_ended(key.0.pid) {
                 // Gone already is as good.
                 let _ = self.connections.remove(&key);
+            }
+        }
+    }
+
+    /// Forgets what goroutines of processes that have ended were in the middle of. Looks at each, so to be called only when their
+    /// table is full ([`Loss::ThreadsFull`]).
+    pub fn forget_goroutines(&mut self, has_ended: impl Fn(u32) -> bool) {
+        let keys: Vec<_> = self.go_calls.keys().filter_map(Result::ok).collect();
+        let mut known = std::collections::HashMap::new();
+        for key in keys {
+            let pid = u32::try_from(key.0.pid).unwrap_or(0);
+            if *known.entry(pid).or_insert_with(|| has_ended(pid)) {
+                // Gone already is as good.
+                let _ = self.go_calls.remove(&key);
             }
         }
     }

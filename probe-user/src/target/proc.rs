@@ -49,6 +49,8 @@ struct Stat {
     is_exiting: bool,
     /// All of its threads have ended; it waits to be reaped.
     is_dead: bool,
+    /// A signal has stopped it.
+    is_stopped: bool,
 }
 
 /// A process with its place in the tree of processes and in the hierarchies of cgroups.
@@ -129,6 +131,11 @@ impl Proc {
     /// Its parent.
     pub fn parent(&self, pid: u32) -> Option<u32> {
         Some(self.stat(pid)?.parent)
+    }
+
+    /// Whether a signal has stopped it.
+    pub fn is_stopped(&self, pid: u32) -> bool {
+        self.stat(pid).is_some_and(|stat| stat.is_stopped)
     }
 
     /// Its id in its own PID namespace.
@@ -279,6 +286,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         is_kernel_thread: stat.flags & KERNEL_THREAD != 0,
         is_exiting: stat.flags & EXITING != 0,
         is_dead,
+        is_stopped: stat.state == 'T',
     })
 }
 

@@ -165,6 +165,12 @@ fn failures_and_ends() -> Vec<Raw> {
     let forked = Ended { header: at(KIND_ENDED, 2001, 95, b"sub"), status: 0, ..ended };
     let before =
         Ended { header: at(KIND_ENDED, 1500, 96, b"old"), lineage: Lineage::default(), flags: 0, ..ended };
+    // Another thread of the same process, and the last thread of a later one.
+    let mut again = Ended { lineage: Lineage::default(), flags: 0, ..ended };
+    (again.header.tid, again.header.time) = (3001, ended.header.time + 100);
+    let mut later = ended;
+    (later.header.tid, later.header.time) = (3002, ended.header.time + 2_000_000);
+    later.lineage.since = ended.header.time + 1_000_000;
     let bare = |pid| Raw::new(&[header(KIND_EXIT, pid, b"").as_bytes()]);
     vec![
         Raw::new(&[attempt.as_bytes(), bytes]),
@@ -174,6 +180,8 @@ fn failures_and_ends() -> Vec<Raw> {
         bare(2000),
         Raw::new(&[forked.as_bytes()]),
         Raw::new(&[before.as_bytes()]),
+        Raw::new(&[again.as_bytes()]),
+        Raw::new(&[later.as_bytes()]),
     ]
 }
 

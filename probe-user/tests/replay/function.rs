@@ -102,6 +102,8 @@ fn recording() -> Vec<Raw> {
     stack.header = header(KIND_FUNCTION_STACK, 1234, b"app");
     (stack.caller, stack.count) = (0x5000, 2);
     stack.frames[..2].copy_from_slice(&[0x4000, 0x6000]);
+    stack.header.time = 5_000_000_000 + 5_000_000;
+    let stack = Raw::new(&[stack.as_bytes()]);
     vec![
         // Nested: the inner call returns first.
         enter(0, (0x7000, 0), &[0x1000, 7, 0x2000], &text(b"outer \"x\"")),
@@ -122,8 +124,10 @@ fn recording() -> Vec<Raw> {
             head.goroutine = 0xc000;
             head.header.tid = 1235;
         }),
-        Raw::new(&[stack.as_bytes()]),
+        stack.clone(),
         enter(2, (0x7000, 5_000_000), &[1, u64::MAX, u64::MAX], &[]),
+        // The record of this stack's call was lost, and so was the next one's stack.
+        stack,
         changed(enter(2, (0x7000, 6_000_000), &[0, 16, 0], &[]), |head| head.faults = 4),
         enter(9, (0x7000, 6_000_000), &[], &[]),
         changed(enter(2, (0x7000, 6_000_000), &[], &[]), |head| head.room = 99),
@@ -156,9 +160,14 @@ fn output(name: &str) -> String {
     pipeline.counted(clock.timestamp(9_500_000_000), &more).unwrap();
     let lost = [(Loss::ArgumentFault, LossCount { events: 1, bytes: 0 })];
     pipeline.lost(clock.timestamp(9_500_000_000), &lost).unwrap();
+    // Whether one that began before this loss returned is not known, of one that began later it is.
+    pipeline.bytes(enter(0, (0x5f00, 8_500_000), &[0x1000, 1, 0x2000], &[]).0.as_bytes()).unwrap();
+    let lost = [(Loss::RingFull, LossCount { events: 2, bytes: 0 })];
+    pipeline.lost(clock.timestamp(5_009_000_000), &lost).unwrap();
+    pipeline.bytes(enter(0, (0x5e00, 9_500_000), &[0x1000, 1, 0x2000], &[]).0.as_bytes()).unwrap();
     let summary = pipeline.finish(clock.timestamp(10_000_000_000), End::Interrupted).unwrap();
-    assert_eq!((summary.undecodable, summary.calls), (2, 9 + 11 + 2));
-    assert_eq!(summary.missing().events, 0, "a call is reported without what could not be read");
+    assert_eq!((summary.undecodable, summary.calls), (2, 11 + 11 + 2));
+    assert_eq!(summary.missing().events, 2, "a call is reported without what could not be read");
     String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
 }
 
@@ -172,4 +181,45 @@ fn calls_of_functions_replay_to_the_same_json() {
     let lines = output("json");
     super::golden("functions.jsonl", lines.as_bytes());
     lines.lines().for_each(|line| schema::check(&serde_json::from_str(line).unwrap()));
+}
+
+/// Calls of a recursion with six texts each, of which every one has room for 4104 bytes; tells how many were reported before the
+/// trace ended.
+fn reported_of_a_recursion(calls: u64, captured: usize) -> usize {
+    let shared = Shared::default();
+    let sink = (format("json").unwrap().open)(Output::new(Box::new(shared.clone())), plain());
+    let clock = Clock::new(BOOT);
+    let pattern = ":f(str, str, str, str, str, str) -> int";
+    let setup = Setup {
+        sites: [(0, site("f", pattern, Convention::C))].into(),
+        origins: Fixed { forgotten: Arc::default() },
+        clock,
+        sink,
+        started: clock.timestamp(0),
+        count: None,
+        symbols: None,
+        executions: None,
+    };
+    let mut pipeline = Pipeline::new(setup);
+    let slots = vec![b'x'; 6 * 4104];
+    for call in 0..calls {
+        let mut head = Function::new_zeroed();
+        head.header = header(KIND_FUNCTION_ENTER, 1234, b"app");
+        (head.frame, head.entered, head.room) = (0x10_0000 - call, head.header.time, 9);
+        head.lengths = [u32::try_from(captured).unwrap(); 6];
+        pipeline.bytes(Raw::new(&[head.as_bytes(), &slots]).0.as_bytes()).unwrap();
+    }
+    pipeline.flush().unwrap();
+    let before = shared.0.lock().unwrap().split(|byte| *byte == b'\n').count() - 1;
+    pipeline.finish(clock.timestamp(10_000_000_000), End::Interrupted).unwrap();
+    let lines = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(lines.matches(&format!("\"{}\"", "x".repeat(captured))).count() as u64, 6 * calls);
+    before
+}
+
+#[test]
+fn calls_that_wait_keep_what_was_captured_alone() {
+    assert_eq!(reported_of_a_recursion(1500, 100), 0);
+    let early = reported_of_a_recursion(1500, 4096);
+    assert!(early > 500, "{early}: more than 32 MiB are kept");
 }

@@ -33,6 +33,11 @@ use strings::Parts;
 
 /// Threads whose parts wait, at the most: each waits for the next record of its thread.
 const WAITING: usize = 4096;
+/// Bytes of the parts that wait, at the most.
+const WAITING_BYTES: usize = 32 << 20;
+
+/// Ends of processes that are remembered, at the most.
+const ENDED: usize = 16_384;
 
 /// What is reported of executions.
 #[derive(Clone, Debug)]
@@ -57,6 +62,10 @@ pub(super) struct Execs {
     wanted: Environment,
     chosen: Chosen,
     parts: HashMap<u32, Parts>,
+    /// Bytes of all of `parts`.
+    kept: usize,
+    /// By process: the thread that it ended with, and when.
+    ended: HashMap<u32, (u32, u64)>,
     tree: Tree,
 }
 
@@ -66,20 +75,30 @@ impl Execs {
             Some(Executions { environment, choice }) => (environment, choice),
             None => (Environment::None, Choice::default()),
         };
-        Self { wanted, chosen: Chosen::new(choice), parts: HashMap::new(), tree: Tree::default() }
+        let (parts, ended, tree) = (HashMap::new(), HashMap::new(), Tree::default());
+        Self { wanted, chosen: Chosen::new(choice), parts, kept: 0, ended, tree }
     }
 
     /// A part of the strings of the program whose record comes next of this thread.
     pub(super) fn part(&mut self, part: &Part, data: Plaintext<'_>) {
-        if self.parts.len() >= WAITING {
+        let Header { tid, time, .. } = part.header;
+        if self.parts.get(&tid).is_some_and(|parts| parts.time != time) {
+            self.take_parts(tid);
+        }
+        if self.parts.len() >= WAITING || self.kept > WAITING_BYTES {
             // Their programs were lost, which was counted.
             self.parts.clear();
+            self.kept = 0;
         }
-        let parts = self.parts.entry(part.header.tid).or_default();
-        if parts.time != part.header.time {
-            *parts = Parts { time: part.header.time, ..Parts::default() };
-        }
+        self.kept += data.0.len();
+        let parts = self.parts.entry(tid).or_insert_with(|| Parts { time, ..Parts::default() });
         parts.add(part, data);
+    }
+
+    fn take_parts(&mut self, tid: u32) -> Option<Parts> {
+        let parts = self.parts.remove(&tid)?;
+        self.kept -= parts.bytes();
+        Some(parts)
     }
 
     /// A program was executed.
@@ -91,7 +110,7 @@ impl Execs {
         report: &mut Report,
     ) -> io::Result<()> {
         let Header { pid, tid, time, .. } = head.header;
-        let parts = self.parts.remove(&tid).filter(|parts| parts.time == time).unwrap_or_default();
+        let parts = self.take_parts(tid).filter(|parts| parts.time == time).unwrap_or_default();
         let has = |flag| head.flags & flag != 0;
         let Found { origin, running } = origins.program(head);
         let running = running.as_ref();
@@ -239,7 +258,7 @@ impl Execs {
     ) -> io::Result<()> {
         let Lineage { parent, execution, since } = head.lineage;
         let id = Self::id(head.header.pid, execution, origins);
-        if !self.chosen.has(id) {
+        if self.is_again(head) || !self.chosen.has(id) {
             return Ok(());
         }
         let origin = origins.origin(&head.header);
@@ -257,6 +276,21 @@ impl Execs {
             duration: elapsed.map(Duration::from_nanos),
             forked: since.is_some() && execution.pid != 0 && execution.pid != head.header.pid,
         }))
+    }
+
+    /// Whether an end was told before. Of threads that end a process together, kernels before 6.16 do not say which is the
+    /// last, and each that finds no other alive tells. A later process of the same id began later.
+    fn is_again(&mut self, head: &Ended) -> bool {
+        let Header { pid, tid, time, .. } = head.header;
+        let before = self.ended.get(&pid).copied();
+        if before.is_some_and(|(thread, ended)| thread != tid && head.lineage.since <= ended) {
+            return true;
+        }
+        if self.ended.len() >= ENDED {
+            self.ended.clear();
+        }
+        self.ended.insert(pid, (tid, time));
+        false
     }
 
     /// A process has made another.
@@ -283,6 +317,8 @@ impl Execs {
     /// A process has ended.
     pub(super) fn end(&mut self, pid: u32) {
         self.chosen.end(pid);
+        // A process that executes has one thread, whose id is its own. Without its program, that was lost.
+        self.take_parts(pid);
         self.tree.end(pid);
     }
 
@@ -320,4 +356,33 @@ fn comm(name: &[u8]) -> [u8; 16] {
         *to = *from;
     }
     comm
+}
+
+#[cfg(test)]
+mod tests {
+    use probe_common::PART_ARGUMENTS;
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    fn add(execs: &mut Execs, tid: u32, time: u64, bytes: usize) {
+        let mut part = Part { part: PART_ARGUMENTS, ..Part::new_zeroed() };
+        (part.header.pid, part.header.tid, part.header.time) = (tid, tid, time);
+        execs.part(&part, Plaintext(&vec![0; bytes]));
+    }
+
+    #[test]
+    fn parts_of_lost_programs_are_forgotten() {
+        let mut execs = Execs::new(Environment::None);
+        add(&mut execs, 10, 1, 1000);
+        add(&mut execs, 11, 2, 500);
+        execs.end(10);
+        assert_eq!((execs.parts.len(), execs.kept), (1, 500));
+        add(&mut execs, 11, 3, 200);
+        assert_eq!((execs.parts.len(), execs.kept), (1, 200));
+        for tid in 0..WAITING as u32 {
+            add(&mut execs, tid, 4, 16 * 1024);
+            assert!(execs.kept <= WAITING_BYTES + 16 * 1024, "{}", execs.kept);
+        }
+    }
 }

@@ -28,6 +28,12 @@ impl Parts {
         parts.push((part.offset, data.0.to_vec()));
     }
 
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> usize {
+        let all = [&self.arguments, &self.environment, &self.path].into_iter().flatten();
+        all.map(|(_, bytes)| bytes.len()).sum()
+    }
+
     /// The bytes of the arguments, with the last of them: as many from the first on as are there without a gap.
     pub(super) fn arguments<'a>(&self, offset: u32, last: &'a [u8]) -> Cow<'a, [u8]> {
         if self.arguments.is_empty() && offset == 0 {

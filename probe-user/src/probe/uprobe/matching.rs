@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Convention, Glob, ObjectName, Pattern, Place, Reading, Type, Uprobe, usdt};
 use crate::object::{
-    FileOffset, Function, GoAbi, Index, Kind, Language, Name, NoPlace, Object, ObjectError, VirtAddr,
+    FileOffset, Function, GoAbi, Index, Kind, Language, Name, Object, ObjectError, Returns, VirtAddr,
     with_causes,
 };
 use crate::plan::{Hook, Program};
@@ -176,16 +176,7 @@ impl Matching<'_> {
             return Ok((Program::FunctionAndReturn, Vec::new()));
         }
         let returns = self.object.returns(index, function).map_err(|error| with_causes(&error))?;
-        if returns.tail_jumps > 0 && function.language != Language::Go {
-            return Err("it ends with a jump to another function, which returns in its place, and a return probe would \
-                        break exceptions and panics: leave out ->"
-                .to_owned());
-        }
-        let ends: Vec<FileOffset> = returns.sites.into_iter().map(|(_, offset)| offset).collect();
-        if ends.len() > MAX_ENDS {
-            return Err(format!("it returns at {} places, more than {MAX_ENDS}", ends.len()));
-        }
-        Ok((Program::FunctionAndEnds, ends))
+        Ok((Program::FunctionAndEnds, all_ends(returns)?))
     }
 
     fn address(&mut self, pattern: &Pattern, address: VirtAddr, index: &Index) {
@@ -196,13 +187,13 @@ impl Matching<'_> {
         }
         let shown = format!("{:#x}", address.0);
         // Without symbols nothing tells where functions begin.
-        let hook = match self.object.file_offset(address) {
-            None => Err(with_causes(&NoPlace::Object(ObjectError::NotCode { address: address.0 }))),
-            Some(_) if self.uprobe.returned(pattern).is_some() => {
+        let hook = match self.object.bare_site(address) {
+            Err(why) => Err(with_causes(&why)),
+            Ok(_) if self.uprobe.returned(pattern).is_some() => {
                 Err("no symbol tells that a function begins there: where it returns to cannot be known"
                     .to_owned())
             }
-            Some(place) => Reading::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
+            Ok(place) => Reading::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
                 .map(|reading| new_hook(Program::Function, shown.clone(), place, Vec::new(), reading)),
         };
         match hook {
@@ -210,6 +201,23 @@ impl Matching<'_> {
             Err(why) => self.skipped.push(format!("{shown}: {why}")),
         }
     }
+}
+
+/// The instructions that return. A function that ends elsewhere too would be told as one that has not returned: in Go, methods
+/// that the compiler makes for embedded types only jump to the method that they stand for.
+fn all_ends(returns: Returns) -> Result<Vec<FileOffset>, String> {
+    if returns.tail_jumps > 0 || returns.sites.is_empty() {
+        return Err(
+            "it ends with a jump to another function, which returns in its place, and a return probe would \
+                    break exceptions, panics and Go's stacks: leave out ->, or name that function"
+                .to_owned(),
+        );
+    }
+    let ends: Vec<FileOffset> = returns.sites.into_iter().map(|(_, offset)| offset).collect();
+    if ends.len() > MAX_ENDS {
+        return Err(format!("it returns at {} places, more than {MAX_ENDS}", ends.len()));
+    }
+    Ok(ends)
 }
 
 /// A hook of a function.
@@ -230,5 +238,25 @@ pub(super) fn new_hook(
         arguments: 0,
         callers: Vec::new(),
         reading: Some(Arc::new(reading)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_that_end_with_a_jump_have_no_return() {
+        let site = (VirtAddr(0x1000), FileOffset(0x100));
+        let returns = |sites: &[_], tail_jumps, indirect_jumps| Returns {
+            sites: sites.to_vec(),
+            tail_jumps,
+            indirect_jumps,
+        };
+        assert_eq!(all_ends(returns(&[site], 0, 1)), Ok(vec![FileOffset(0x100)]));
+        for refused in [returns(&[site], 1, 0), returns(&[], 1, 0), returns(&[], 0, 1)] {
+            assert!(all_ends(refused.clone()).is_err(), "{refused:?}");
+        }
+        assert!(all_ends(returns(&[site; MAX_ENDS + 1], 0, 0)).is_err());
     }
 }

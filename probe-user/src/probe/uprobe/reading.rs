@@ -223,8 +223,8 @@ fn words(types: &[Type], convention: Convention) -> Result<Vec<Vec<Operand>>, St
 
 fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Argument {
     let (capture, limit) = match kind {
-        // One more tells whether there was more.
-        Type::Str if length == Operand::default() => (CAPTURE_STRING, uprobe.max_bytes.min(MAX_BYTES) + 1),
+        // With one byte more, which tells whether there was more, and the NUL.
+        Type::Str if length == Operand::default() => (CAPTURE_STRING, uprobe.max_bytes.min(MAX_BYTES) + 2),
         Type::Str | Type::Bytes(Length::Own | Length::Argument(_)) => {
             (CAPTURE_BYTES, uprobe.max_bytes.min(MAX_BYTES))
         }

@@ -42,9 +42,13 @@ pub(super) struct FunctionLine<'a> {
     /// The arguments that were asked for; null with `--ret-only`.
     args: Option<Vec<ArgumentPart<'a>>>,
     /// What the call returned. Null: it has not returned, because it was left by longjmp or an exception, or its process
-    /// or the trace ended before. Not there when returns were not asked for.
+    /// or the trace ended before; or see `return_unseen`. Not there when returns were not asked for.
     #[serde(rename = "return", skip_serializing_if = "Option::is_none")]
     returned: Option<Option<ReturnPart<'a>>>,
+    /// True: whether it has returned is not known, because records were lost since it began, or it was one of too many that
+    /// had not returned. Else not there.
+    #[serde(skip_serializing_if = "is_false")]
+    return_unseen: bool,
     /// Nanoseconds from the beginning of the call to its return; null and not there as `return`.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration: Option<Option<u64>>,
@@ -250,7 +254,7 @@ impl<'a> FunctionLine<'a> {
         let container = call.origin.container.as_deref();
         let (returned, duration) = match &call.end {
             CallEnd::NotAsked => (None, None),
-            CallEnd::Never => (Some(None), Some(None)),
+            CallEnd::Never | CallEnd::Unknown => (Some(None), Some(None)),
             CallEnd::Returned { value, duration } => {
                 let part = ReturnPart { value: value.as_ref().map(ValuePart::new) };
                 (Some(Some(part)), Some(Some(*duration)))
@@ -273,6 +277,7 @@ impl<'a> FunctionLine<'a> {
             function: call.function,
             args: call.arguments.as_ref().map(|arguments| arguments.iter().map(part).collect()),
             returned,
+            return_unseen: matches!(call.end, CallEnd::Unknown),
             duration,
             stack: call.stack.as_ref().map(|frames| frames.iter().map(FramePart::new).collect()),
         }

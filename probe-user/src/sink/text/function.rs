@@ -34,6 +34,10 @@ pub(super) fn call(call: &FunctionCall<'_>, line: &mut String) -> fmt::Result {
             line.push_str(" has not returned");
             Ok(())
         }
+        CallEnd::Unknown => {
+            line.push_str(" (whether it returned was not seen)");
+            Ok(())
+        }
         CallEnd::Returned { value: returned, duration: nanoseconds } => {
             if let Some(returned) = returned {
                 line.push_str(" = ");
