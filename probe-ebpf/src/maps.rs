@@ -11,13 +11,17 @@ use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, FrameKey, FunctionFrame, FunctionSpec,
     Histogram, LINEAGES, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
-    SCOPE_CGROUPS, SCOPE_THREADS, Scope,
+    SCOPE_CGROUPS, SCOPE_THREADS, Scope, SocketFields,
 };
 use zerocopy::{Immutable, IntoBytes};
 
 /// Records for userspace. Its size is set when it is loaded.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+/// Up to where in the ring the reader was woken for a program; one value.
+#[map]
+pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// What was lost, by [`Loss`].
 #[map]
@@ -40,6 +44,10 @@ pub static PID_NAMESPACES: Array<NamespaceId> = Array::with_max_entries(MAX_PID_
 #[map]
 pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, BPF_F_NO_PREALLOC);
 
+/// Not zero: [`COMMAND`] has executed a program; one value.
+#[map]
+pub static BEGUN: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Threads in the middle of an mmap(2) of a file that is to be executable, while processes are held.
 #[map]
 pub static MAPPING: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
@@ -59,6 +67,20 @@ pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F
 /// Calls that goroutines in scope are in the middle of. One that never returns makes room for others at last.
 #[map]
 pub static GO_CALLS: LruHashMap<GoCall, Frame> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Connections that goroutines are about, inside a call of [`GO_CALLS`] or a handshake.
+#[map]
+pub static GO_CONNECTIONS: LruHashMap<Goroutine, ConnectionKey> = LruHashMap::with_max_entries(16_384, 0);
+
+/// A goroutine.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Goroutine {
+    /// Its address.
+    pub address: u64,
+    /// Its process.
+    pub pid: u64,
+}
 
 /// A call of a goroutine.
 #[derive(Clone, Copy)]
@@ -161,6 +183,12 @@ pub struct Frames {
     pub arguments: [u64; 8],
     /// The number of the program that the thread runs ([`PROGRAMS`]), 0 without.
     pub program: u64,
+    /// TLS records that the thread has sent inside of calls.
+    pub sends: u64,
+    /// Handle of a call that has sent data which no socket has got yet, 0 without.
+    pub unsent: u64,
+    /// Bytes of that call; [`AMBIGUOUS`] if other connections have sent data, too.
+    pub unsent_bytes: u64,
     /// In no order.
     pub frames: [Frame; DEPTH],
 }
@@ -179,18 +207,30 @@ pub struct Frame {
     pub buffer: u64,
     /// Address of the transferred length, if the shape has one.
     pub length: u64,
+    /// [`Frames::sends`] at entry.
+    pub sends: u64,
 }
+
+/// [`Frames::unsent_bytes`]: nobody knows whose data comes next.
+pub const AMBIGUOUS: u64 = u64::MAX;
 
 /// A thread that has not called anything.
 pub const NO_FRAMES: Frames = Frames {
     arguments: [0; 8],
     program: 0,
-    frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0 }; DEPTH],
+    sends: 0,
+    unsent: 0,
+    unsent_bytes: 0,
+    frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0, sends: 0 }; DEPTH],
 };
 
 /// ctrace's own process, which is never traced.
 #[unsafe(no_mangle)]
 pub static OWN_PID: u32 = 0;
+
+/// The process of a command that ctrace starts, which is ctrace's own until it executes a program; 0: none.
+#[unsafe(no_mangle)]
+pub static COMMAND: u32 = 0;
 
 /// Payload bytes to capture of a call, at most `CALL_BYTES`.
 #[unsafe(no_mangle)]
@@ -283,3 +323,23 @@ pub static TASK_CRED: u32 = 0;
 /// Offset of `euid` in `cred`.
 #[unsafe(no_mangle)]
 pub static CRED_EUID: u32 = 0;
+
+/// Where fields of sockets are.
+#[unsafe(no_mangle)]
+pub static SOCKET_FIELDS: SocketFields = SocketFields {
+    sk: 0,
+    family: 0,
+    local: 0,
+    peer: 0,
+    local6: 0,
+    peer6: 0,
+    local_port: 0,
+    peer_port: 0,
+    protocol: 0,
+    namespace: 0,
+    namespace_inode: 0,
+    unix_address: 0,
+    unix_peer: 0,
+    unix_length: 0,
+    unix_name: 0,
+};

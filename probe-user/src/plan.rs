@@ -105,6 +105,9 @@ pub struct ObjectHooks {
     pub file: Arc<crate::rootfs::ForeignFile>,
     /// Processes that map it.
     pub pids: Vec<u32>,
+    /// How functions were found that the file does not name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
     /// Numbers of its hooks, in their order: the upper half of their cookies.
     #[serde(skip)]
     pub sites: Range<u32>,
@@ -126,4 +129,13 @@ pub struct Plan {
     pub excess: Option<String>,
     /// Files without anything to hook, each once, in the process in which it was seen first.
     pub foreign: Vec<Skipped>,
+}
+
+impl Plan {
+    /// Keeps no reason about a process.
+    pub fn forget(&mut self, pid: u32) {
+        let is_of_another = |skipped: &Skipped| skipped.pid != Some(pid);
+        self.skipped.retain(is_of_another);
+        self.foreign.retain(is_of_another);
+    }
 }

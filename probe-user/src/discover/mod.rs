@@ -295,7 +295,7 @@ impl Discovery {
     }
 
     fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> Seen {
-        let Found { library: facts, hooks, skipped, excess } = found;
+        let Found { library: facts, hooks, skipped, evidence, excess } = found;
         self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {
@@ -315,7 +315,7 @@ impl Discovery {
             let (library, sites) = (Arc::clone(&library), sites.clone());
             self.unversioned.push(Unversioned { pid, object: id, version_in, library, sites });
         }
-        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], sites, hooks });
+        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
         Seen::Hooked(vec![id])
     }
 
