@@ -200,6 +200,8 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         None => output(endings).map_err(|source| write_failure(trace, source))?,
     };
     let pipeline = pipeline(trace, &plan, &target, (output, choice));
+    let ahead = session.ahead();
+    discovery.tell_strange(move || ahead.begin());
     let seeds = seeds(trace, &target, command);
     let watch = Watch::new(&trace.probe, target, discovery, mappings, trace.selector.runtime_sockets.clone());
     if let Some(command) = &mut endings.command {

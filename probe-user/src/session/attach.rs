@@ -7,7 +7,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope
 use aya::programs::{ProgramError, UProbe};
 
 use super::links::Link;
-use super::{Session, SessionError, semaphore, wire};
+use super::{Ahead, Session, SessionError, semaphore, wire};
 use crate::object::FileOffset;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 
@@ -37,6 +37,11 @@ impl Session {
         }
         self.links.attaching();
         failed
+    }
+
+    /// Begins the wait of [`Session::attach`] for something that may have to be attached soon; from any thread.
+    pub fn ahead(&self) -> Ahead {
+        self.links.ahead()
     }
 
     fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook, site: u32) -> Result<(), SessionError> {

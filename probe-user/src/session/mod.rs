@@ -19,9 +19,11 @@ use crate::pipeline::Counted;
 use crate::probe::Probe;
 use crate::target::{Scope, ScopeChange};
 
+mod ahead;
 mod attach;
 mod btf;
 mod error;
+mod event;
 mod exec;
 pub mod features;
 mod functions;
@@ -35,6 +37,7 @@ mod sockets;
 mod tracefs;
 mod wire;
 
+pub use ahead::Ahead;
 pub use error::SessionError;
 use functions::Functions;
 use hold::Holding;

@@ -101,7 +101,8 @@ impl Inspection {
             inspection.overlay = in_time(move || layers::overlay(pid)).await.flatten();
             inspection.mounts = in_time(move || layers::mounts(pid)).await.unwrap_or_default();
             if let Some(id) = inspection.container.as_ref().map(|container| container.id.clone()) {
-                inspection.runtime = told::of(&id, pid, sockets).await;
+                let cgroups = proc.cgroups(pid);
+                inspection.runtime = told::of(&id, (pid, &cgroups), sockets).await;
             }
             inspection.namespaces = namespaces::of(pid, &target, &all);
         }
