@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 mod exec;
 mod function;
 mod shape;
+mod socket;
 
 pub use exec::*;
 pub use function::{
@@ -23,6 +24,10 @@ pub use function::{
     SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, STACK_FRAMES, bucket, room,
 };
 pub use shape::{CallShape, Direction, Length, arguments, cookie, site};
+pub use socket::{
+    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLIENT,
+    SOCKET_GUESSED, SOCKET_SERVER, Socket, SocketFields,
+};
 
 /// Payload bytes of one [`Call`] record at the most. One TLS record holds at most 16 KiB of plaintext
 /// (RFC 8446, section 5.1), so that most calls need one chunk.
@@ -206,6 +211,8 @@ pub struct ConnectionState {
     pub transmitted: u64,
     /// [`FLAG_FROM_START`] or 0.
     pub flags: u64,
+    /// What tells the [`Socket`] that was told last from others, 0 without.
+    pub socket: u64,
 }
 
 /// A namespace: value of the map `PID_NAMESPACES`.

@@ -14,7 +14,7 @@ use probe_common::{
 
 use crate::{
     emit,
-    maps::{CALLS, CONNECTIONS, Frame, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
+    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frame, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
     mem,
     scope::Current,
 };
@@ -46,6 +46,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
             Length::Returned => 0,
             Length::OutArgument(n) => frames.arguments[usize::from(n & 7)],
         },
+        sends: frames.sends,
     };
     place(frames, frame)
 }
@@ -131,8 +132,28 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     if length == 0 {
         return None;
     }
+    unsent(current, &frame, length);
     // The kernel has set the instruction pointer to where the function returns to: the caller.
     report(current, &frame, program, length, regs.rip);
+    Some(())
+}
+
+/// Remembers a call that has sent data and no socket has got it yet: the caller passes it on.
+#[inline(always)]
+fn unsent(current: Current, frame: &Frame, length: u64) -> Option<()> {
+    let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
+    if matches!(shape.direction, Direction::Receive) {
+        return None;
+    }
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    if frames.sends != frame.sends {
+        return None;
+    }
+    if frames.unsent == 0 {
+        (frames.unsent, frames.unsent_bytes) = (frame.handle, length);
+    } else if frames.unsent != frame.handle {
+        frames.unsent_bytes = AMBIGUOUS;
+    }
     Some(())
 }
 
@@ -197,7 +218,7 @@ fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, ca
 
 /// Gives a connection its number.
 #[inline(always)]
-fn open(key: ConnectionKey, flags: u32) -> u64 {
+pub fn open(key: ConnectionKey, flags: u32) -> u64 {
     let Some(next) = NEXT_CONNECTION.get_ptr_mut(0) else { return 0 };
     let id = mem::fetch_add(next, 1) + 1;
     let state = ConnectionState { id, flags: flags.into(), ..NEW_CONNECTION };
@@ -208,7 +229,7 @@ fn open(key: ConnectionKey, flags: u32) -> u64 {
 }
 
 const NEW_CONNECTION: ConnectionState =
-    ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0 };
+    ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0, socket: 0 };
 
 /// At the return of a function that makes a connection's handle.
 #[inline(always)]
@@ -252,8 +273,9 @@ pub fn end(current: Current, handle: u64) -> Option<()> {
     Some(())
 }
 
+/// What tells the connection with this handle from others.
 #[inline(always)]
-fn key(current: Current, handle: u64) -> Option<ConnectionKey> {
+pub fn key(current: Current, handle: u64) -> Option<ConnectionKey> {
     (handle != 0).then(|| ConnectionKey { handle, pid: current.pid(), program: program(current) })
 }
 

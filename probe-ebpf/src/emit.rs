@@ -12,7 +12,7 @@ use aya_ebpf::{
 use probe_common::{
     Argument, CAPTURE_BYTES, CAPTURE_STRING, CGROUP_PATH, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT,
     FUNCTION_VALUES, Function, FunctionStack, Header, KIND_HELD, Loss, Operand, REGISTERS, SOURCE_CONSTANT,
-    SOURCE_MEMORY, SOURCE_REGISTER,
+    SOURCE_MEMORY, SOURCE_REGISTER, Socket,
 };
 
 use crate::{
@@ -303,6 +303,18 @@ pub fn stack(write: impl FnOnce(&mut FunctionStack)) {
     let Some(mut entry) = EVENTS.reserve::<FunctionStack>(0) else { return lost(Loss::RingFull, 0) };
     write(mem::slot(&mut entry));
     submit(entry);
+}
+
+/// Emits what a connection's socket is; false if there was no room.
+#[inline(always)]
+pub fn socket(write: impl FnOnce(&mut Socket)) -> bool {
+    let Some(mut entry) = EVENTS.reserve::<Socket>(0) else {
+        // No call is missing: the next one tells it.
+        return false;
+    };
+    write(mem::slot(&mut entry));
+    submit(entry);
+    true
 }
 
 /// Submits without waking the reader, which drains the ring by a timer, unless the ring's fill passes

@@ -5,7 +5,7 @@ use aya_ebpf::programs::ProbeContext;
 
 use crate::{
     call, emit,
-    maps::{Frame, GO_CALLS, GoCall},
+    maps::{Frame, GO_CALLS, GO_CONNECTIONS, GoCall, Goroutine},
     mem,
     scope::Current,
 };
@@ -19,11 +19,23 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let regs = mem::registers(ctx.regs);
     let frame =
-        Frame { stack: regs.rsp, cookie: mem::cookie(ctx), handle: regs.rax, buffer: regs.rbx, length: 0 };
+        Frame { stack: regs.rsp, cookie: mem::cookie(ctx), handle: regs.rax, buffer: regs.rbx, length: 0, sends: 0 };
     if GO_CALLS.insert(key(current, regs)?, frame, 0).is_err() {
         emit::lost(Loss::ThreadsFull, 0);
     }
-    Some(())
+    about(current, regs)
+}
+
+/// The goroutine is about the connection in RAX: what it sends meanwhile tells the connection's socket.
+#[inline(always)]
+fn about(current: Current, regs: &pt_regs) -> Option<()> {
+    GO_CONNECTIONS.insert(goroutine(current, regs.r14), call::key(current, regs.rax)?, 0).ok()
+}
+
+/// The key of a goroutine.
+#[inline(always)]
+pub fn goroutine(current: Current, address: u64) -> Goroutine {
+    Goroutine { address, pid: current.pid().into() }
 }
 
 /// At a `ret` of such a function: `n` is in RAX.
@@ -35,6 +47,7 @@ pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let frame = mem::copied(GO_CALLS.get_ptr(key)?);
     // Who removes it reports it: a place that was probed twice is hit twice.
     GO_CALLS.remove(key).ok()?;
+    GO_CONNECTIONS.remove(goroutine(current, regs.r14)).ok();
     let transferred = regs.rax as i64;
     if transferred <= 0 {
         return None;
@@ -47,7 +60,9 @@ pub fn leave(ctx: &ProbeContext) -> Option<()> {
 /// At the entry of a method of a connection that begins.
 #[inline(always)]
 pub fn open(ctx: &ProbeContext) -> Option<()> {
-    call::begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
+    let (current, regs) = (Current::in_scope()?, mem::registers(ctx.regs));
+    call::begin(ctx, current, regs.rax)?;
+    about(current, regs)
 }
 
 /// At the entry of a method of a connection that ends.
@@ -69,6 +84,6 @@ fn key(current: Current, regs: &pt_regs) -> Option<GoCall> {
 pub fn depth(goroutine: u64, stack: u64) -> Option<u64> {
     // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each function, which
     // compares the stack pointer with what follows them.
-    let end = mem::user(goroutine.wrapping_add(8))?;
+    let end: u64 = mem::user(goroutine.wrapping_add(8))?;
     Some(end.wrapping_sub(stack))
 }

@@ -1,7 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`go`], [`task`], [`exec`], [`function`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -18,13 +18,16 @@ mod hold;
 mod maps;
 mod mem;
 mod scope;
+mod socket;
 mod stack;
 mod task;
 
 use aya_ebpf::{
-    macros::{tracepoint, uprobe, uretprobe},
-    programs::{ProbeContext, RetProbeContext, TracePointContext},
+    macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
 };
+
+use socket::Way;
 
 #[uprobe]
 fn call_enter(ctx: ProbeContext) -> u32 {
@@ -167,6 +170,42 @@ fn exec_at_enter(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 fn exec_exit(ctx: TracePointContext) -> u32 {
     exec::exit(&ctx);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+fn socket_sent(ctx: RawTracePointContext) -> u32 {
+    socket::done(&ctx, Way::Out);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sock_recv_length")]
+fn socket_received(ctx: RawTracePointContext) -> u32 {
+    socket::done(&ctx, Way::In);
+    0
+}
+
+#[fentry(function = "security_socket_sendmsg")]
+fn socket_sends(ctx: FEntryContext) -> u32 {
+    socket::sends(&ctx);
+    0
+}
+
+#[fexit(function = "inet_recvmsg")]
+fn inet_received(ctx: FExitContext) -> u32 {
+    socket::received(&ctx);
+    0
+}
+
+#[fexit(function = "inet6_recvmsg")]
+fn inet6_received(ctx: FExitContext) -> u32 {
+    socket::received(&ctx);
+    0
+}
+
+#[fexit(function = "unix_stream_recvmsg")]
+fn unix_received(ctx: FExitContext) -> u32 {
+    socket::received(&ctx);
     0
 }
 

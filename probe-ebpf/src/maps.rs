@@ -11,7 +11,7 @@ use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, FrameKey, FunctionFrame, FunctionSpec,
     Histogram, LINEAGES, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
-    SCOPE_CGROUPS, SCOPE_THREADS, Scope,
+    SCOPE_CGROUPS, SCOPE_THREADS, Scope, SocketFields,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -67,6 +67,20 @@ pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F
 /// Calls that goroutines in scope are in the middle of. One that never returns makes room for others at last.
 #[map]
 pub static GO_CALLS: LruHashMap<GoCall, Frame> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Connections that goroutines are about, inside a call of [`GO_CALLS`] or a handshake.
+#[map]
+pub static GO_CONNECTIONS: LruHashMap<Goroutine, ConnectionKey> = LruHashMap::with_max_entries(16_384, 0);
+
+/// A goroutine.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Goroutine {
+    /// Its address.
+    pub address: u64,
+    /// Its process.
+    pub pid: u64,
+}
 
 /// A call of a goroutine.
 #[derive(Clone, Copy)]
@@ -169,6 +183,12 @@ pub struct Frames {
     pub arguments: [u64; 8],
     /// The number of the program that the thread runs ([`PROGRAMS`]), 0 without.
     pub program: u64,
+    /// TLS records that the thread has sent inside of calls.
+    pub sends: u64,
+    /// Handle of a call that has sent data which no socket has got yet, 0 without.
+    pub unsent: u64,
+    /// Bytes of that call; [`AMBIGUOUS`] if other connections have sent data, too.
+    pub unsent_bytes: u64,
     /// In no order.
     pub frames: [Frame; DEPTH],
 }
@@ -187,13 +207,21 @@ pub struct Frame {
     pub buffer: u64,
     /// Address of the transferred length, if the shape has one.
     pub length: u64,
+    /// [`Frames::sends`] at entry.
+    pub sends: u64,
 }
+
+/// [`Frames::unsent_bytes`]: nobody knows whose data comes next.
+pub const AMBIGUOUS: u64 = u64::MAX;
 
 /// A thread that has not called anything.
 pub const NO_FRAMES: Frames = Frames {
     arguments: [0; 8],
     program: 0,
-    frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0 }; DEPTH],
+    sends: 0,
+    unsent: 0,
+    unsent_bytes: 0,
+    frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0, sends: 0 }; DEPTH],
 };
 
 /// ctrace's own process, which is never traced.
@@ -295,3 +323,23 @@ pub static TASK_CRED: u32 = 0;
 /// Offset of `euid` in `cred`.
 #[unsafe(no_mangle)]
 pub static CRED_EUID: u32 = 0;
+
+/// Where fields of sockets are.
+#[unsafe(no_mangle)]
+pub static SOCKET_FIELDS: SocketFields = SocketFields {
+    sk: 0,
+    family: 0,
+    local: 0,
+    peer: 0,
+    local6: 0,
+    peer6: 0,
+    local_port: 0,
+    peer_port: 0,
+    protocol: 0,
+    namespace: 0,
+    namespace_inode: 0,
+    unix_address: 0,
+    unix_peer: 0,
+    unix_length: 0,
+    unix_name: 0,
+};

@@ -17,14 +17,15 @@ use aya_ebpf::{
         bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
             bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
-            bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel_str as read_kernel_text,
+            bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel as read_kernel,
+            bpf_probe_read_kernel_str as read_kernel_text,
             bpf_probe_read_user as read_user, bpf_probe_read_user_str as read_user_text,
             bpf_send_signal_thread, bpf_task_pt_regs,
         },
     },
     programs::TracePointContext,
 };
-use probe_common::{NamespaceId, REGISTERS};
+use probe_common::{NamespaceId, REGISTERS, SocketFields};
 use zerocopy::FromBytes;
 
 /// Number of the signal on x86-64.
@@ -39,9 +40,9 @@ pub fn constant<T: Copy>(of: &'static T) -> T {
 
 /// A value at an address of the current process; none if it cannot be read.
 #[inline(always)]
-pub fn user(address: u64) -> Option<u64> {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user(address as *const u64) }.ok()
+pub fn user<T: FromBytes>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address, and any bytes are a T.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }
 
 /// Copies `length` bytes at `address` of the current process into `to`; no more than `to` has room for.
@@ -185,6 +186,63 @@ pub fn user_text<const N: usize, const LONGEST: usize>(
 pub fn kernel<T: FromBytes>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address, and any bytes are a T.
     unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// Copies `length` bytes of the kernel's memory, no more than there is room for; false if they cannot be read.
+#[inline(always)]
+pub fn copy_kernel<const N: usize>(to: &mut [u8; N], address: u64, length: u32) -> bool {
+    // As in `copy_user`.
+    let length = hint::black_box(length);
+    if length as usize > N {
+        return false;
+    }
+    // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
+    unsafe { read_kernel(to.as_mut_ptr().cast(), length, address as *const _) == 0 }
+}
+
+/// Where fields of sockets are, which userspace has set before loading.
+#[inline(always)]
+pub fn socket_fields(of: &'static SocketFields) -> &'static SocketFields {
+    // SAFETY: the address of a constant of the program; hidden from the compiler, which would put zeros in its place.
+    unsafe { &*hint::black_box(ptr::from_ref(of)) }
+}
+
+/// The system call that the current thread is in.
+pub struct SystemCall {
+    number: u64,
+    /// Its second argument.
+    argument: u64,
+    /// The stack pointer of the process.
+    pub stack: u64,
+    /// The goroutine that calls, in a thread of Go: its internal ABI keeps that in R14.
+    pub goroutine: u64,
+}
+
+/// What [`system_call`] finds out.
+#[inline(always)]
+pub fn system_call() -> Option<SystemCall> {
+    let registers = user_registers() as *const pt_regs;
+    // SAFETY: the helper checks the address, and any bytes are registers.
+    let registers = unsafe { bpf_probe_read_kernel(registers) }.ok()?;
+    let pt_regs { orig_rax: number, rsi: argument, rsp: stack, r14: goroutine, .. } = registers;
+    Some(SystemCall { number, argument, stack, goroutine })
+}
+
+impl SystemCall {
+    /// Address of the first bytes that it moves; none for one that this is not known of.
+    #[inline(always)]
+    pub fn buffer(&self) -> Option<u64> {
+        // Numbers of arch/x86/entry/syscalls/syscall_64.tbl.
+        match self.number {
+            // read, write, sendto, recvfrom
+            0 | 1 | 44 | 45 => Some(self.argument),
+            // readv, writev: an array of struct iovec, which begins with an address
+            19 | 20 => user(self.argument),
+            // sendmsg, recvmsg: struct msghdr, whose field msg_iov is that array
+            46 | 47 => user(user(self.argument.wrapping_add(16))?),
+            _ => None,
+        }
+    }
 }
 
 /// Address of the current thread's `task_struct`.

@@ -147,7 +147,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     // The kernel tells all of a program that it can be chosen by: of those that are executed, none is chosen too late.
     let (scope, choice) = match trace.probe {
         Probe::Exec(_) => trace.selector.split(),
-        Probe::Ssl | Probe::Uprobe(_) => (trace.selector.clone(), Choice::default()),
+        Probe::Ssl(_) | Probe::Uprobe(_) => (trace.selector.clone(), Choice::default()),
     };
     let mut mappings = None;
     if trace.action == Action::Run {
@@ -155,7 +155,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         // Before anything is looked at: what is mapped in the meantime waits there.
         let programs = match trace.probe {
             Probe::Exec(_) => session::Programs::Told,
-            Probe::Ssl | Probe::Uprobe(_) => session::Programs::Unknown,
+            Probe::Ssl(_) | Probe::Uprobe(_) => session::Programs::Unknown,
         };
         mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
     }
@@ -359,7 +359,7 @@ fn pipeline(
         },
         executions: match &trace.probe {
             Probe::Exec(exec) => Some(Executions { environment: exec.environment.clone(), choice }),
-            Probe::Ssl | Probe::Uprobe(_) => None,
+            Probe::Ssl(_) | Probe::Uprobe(_) => None,
         },
     })
 }

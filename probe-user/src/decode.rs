@@ -4,10 +4,10 @@
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked, Header, KIND_ATTEMPT,
-    KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT, KIND_FORKED,
-    KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELD, KIND_PART, KIND_PROGRAM, Part,
-    Program,
+    ADDRESS_BYTES, Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked, Header,
+    KIND_ATTEMPT, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT,
+    KIND_FORKED, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELD, KIND_PART,
+    KIND_PROGRAM, KIND_SOCKET, Part, Program, Socket,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -67,6 +67,8 @@ pub enum Wire<'a> {
         /// Those, each ended by NUL.
         data: Plaintext<'a>,
     },
+    /// A connection is on a socket.
+    Socket(&'a Socket),
     /// A process has ended, with its status.
     Ended(&'a Ended),
     /// A process has made another.
@@ -132,6 +134,12 @@ pub enum DecodeError {
         /// [`Call::captured`].
         captured: u32,
     },
+    /// A longer address than there is room for.
+    #[error("an address of {bytes} bytes is longer than {ADDRESS_BYTES}")]
+    AddressTooLong {
+        /// [`Socket::local_bytes`] or [`Socket::peer_bytes`].
+        bytes: u16,
+    },
     /// More captured than transferred.
     #[error("a call has {captured} captured bytes of only {length}")]
     CapturedBeyondLength {
@@ -190,8 +198,18 @@ pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
         KIND_ATTEMPT => exec::attempt(bytes),
         KIND_ENDED => prefix::<Ended>(bytes).map(|(head, _)| Wire::Ended(head)),
         KIND_FORKED => prefix::<Forked>(bytes).map(|(head, _)| Wire::Forked(head)),
+        KIND_SOCKET => socket(bytes),
         unknown => Err(DecodeError::Kind(unknown)),
     }
+}
+
+fn socket(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
+    let (socket, _) = prefix::<Socket>(bytes)?;
+    let longest = socket.local_bytes.max(socket.peer_bytes);
+    if usize::from(longest) > ADDRESS_BYTES {
+        return Err(DecodeError::AddressTooLong { bytes: longest });
+    }
+    Ok(Wire::Socket(socket))
 }
 
 fn call(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {

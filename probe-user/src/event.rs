@@ -5,6 +5,7 @@
 
 mod exec;
 mod function;
+mod socket;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
 pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
+pub use socket::{Certainty, Endpoint, IpVersion, Role, Socket, Transport};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
 pub const SCHEMA: u32 = 1;
@@ -209,6 +211,8 @@ pub struct Ssl<'a> {
     pub direction: Direction,
     /// The connection; none when the kernel's table of connections was full.
     pub connection: Option<Connection>,
+    /// What it is on; none when that is not known (yet).
+    pub socket: Option<&'a Socket>,
     /// Bytes that the call transferred.
     pub length: u64,
     /// Bytes of the call that were captured, over all of its records; the rest was cut by a limit.

@@ -105,6 +105,9 @@ pub struct ObjectHooks {
     pub file: Arc<crate::rootfs::ForeignFile>,
     /// Processes that map it.
     pub pids: Vec<u32>,
+    /// How functions were found that the file does not name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
     /// Numbers of its hooks, in their order: the upper half of their cookies.
     #[serde(skip)]
     pub sites: Range<u32>,

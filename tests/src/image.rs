@@ -147,6 +147,10 @@ pub mod images {
 
     /// The same as [`tls`], and the system's Python.
     pub fn python() -> Result<Image> {
-        Image::build("python", &tls_tree()?.python()?.file(&script("tls-client.py"), "/tls-client.py"))
+        let mut tree = tls_tree()?.python()?;
+        for name in ["tls-client.py", "tls-sockets.py"] {
+            tree = tree.file(&script(name), &format!("/{name}"));
+        }
+        Image::build("python", &tree)
     }
 }

@@ -10,7 +10,7 @@ use super::known::{Known, Seen};
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer, no_end};
 use crate::probe::ssl::version;
-use crate::probe::{Found, Probe};
+use crate::probe::{Certainty, Found, Probe};
 use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
 
 /// A file was looked for.
@@ -126,7 +126,7 @@ pub(super) async fn open(pid: u32, mapping: &Mapping) -> Option<(ForeignFile, Re
 
 /// The version that a file says it is of.
 pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
-    in_time(move || version::find(&parse(&file, &Probe::Ssl).ok()?)?.version).await.flatten()
+    in_time(move || version::find(&parse(&file, &Probe::Ssl(Certainty::Sure)).ok()?)?.version).await.flatten()
 }
 
 fn parse(file: &ForeignFile, probe: &Probe) -> Result<Object, ObjectError> {

@@ -278,7 +278,7 @@ impl Discovery {
     }
 
     fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> Seen {
-        let Found { library: facts, hooks, skipped, excess } = found;
+        let Found { library: facts, hooks, skipped, evidence, excess } = found;
         self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {
@@ -298,7 +298,7 @@ impl Discovery {
             let (library, sites) = (Arc::clone(&library), sites.clone());
             self.unversioned.push(Unversioned { pid, object: id, version_in, library, sites });
         }
-        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], sites, hooks });
+        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
         Seen::Hooked(vec![id])
     }
 
@@ -346,6 +346,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
+    use crate::probe::Certainty;
     use crate::rootfs;
 
     #[test]
@@ -353,7 +354,7 @@ mod tests {
         let own = std::process::id();
         let mappings = rootfs::executable_mappings(own).unwrap();
         let first = mappings.first().unwrap();
-        let mut discovery = Discovery::new(Probe::Ssl);
+        let mut discovery = Discovery::new(Probe::Ssl(Certainty::Sure));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let gone = discovery.mapping(u32::MAX, first, Keep::Everything).await;
@@ -365,7 +366,7 @@ mod tests {
 
     #[test]
     fn numbers_of_hooks_are_used_again() {
-        let mut discovery = Discovery::new(Probe::Ssl);
+        let mut discovery = Discovery::new(Probe::Ssl(Certainty::Sure));
         let (first, second) = (discovery.number(3), discovery.number(2));
         assert_eq!((first.clone(), second), (0..3, 3..5));
         discovery.free.push_back((Instant::now(), first.clone()));

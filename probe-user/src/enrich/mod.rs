@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use probe_common::{Header, Program};
 
-use crate::event::{Container, Origin};
+use crate::event::{Container, Origin, Role, Socket};
 use crate::pipeline::{Found, Origins};
 use crate::session::Mapping;
 use crate::target::Containers;
 use crate::target::program::{self as running, Given, Unknown};
 
+mod listeners;
 mod programs;
 mod stacks;
 
+use listeners::Listeners;
 use programs::Programs;
 pub use stacks::Stacks;
 
@@ -33,6 +35,7 @@ const NO_PROCESS: u32 = u32::MAX;
 pub struct Facts {
     containers: Containers,
     programs: Programs,
+    listeners: Listeners,
     living: HashMap<u32, Arc<Origin>>,
     /// Processes that have ended or that execute another program: right only if /proc knows no better.
     stale: HashMap<u32, Arc<Origin>>,
@@ -45,7 +48,9 @@ impl Facts {
     pub fn new(containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
         let version = containers.version();
         let programs = Programs::new();
-        let mut facts = Self { containers, programs, living: HashMap::new(), stale: HashMap::new(), version };
+        let listeners = Listeners::default();
+        let (living, stale) = (HashMap::new(), HashMap::new());
+        let mut facts = Self { containers, programs, listeners, living, stale, version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             facts.living.insert(pid, Arc::new(origin));
@@ -129,6 +134,10 @@ impl Origins for Facts {
 
     fn started(&mut self, pid: u32) -> Option<u64> {
         self.programs.started(pid)
+    }
+
+    fn role(&mut self, pid: u32, namespace: u32, socket: &Socket) -> Option<Role> {
+        self.listeners.role(pid, namespace, socket)
     }
 
     fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {

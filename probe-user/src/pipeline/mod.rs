@@ -12,18 +12,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, CountKey, Header, Loss, LossCount, Program};
+use probe_common::{Call, CountKey, Loss, LossCount, Socket as WireSocket};
 
 use crate::decode::{FunctionRecord, Wire, decode};
-use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Socket, Summary};
 use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
-use crate::target::program::{Given, Running};
 
 mod clock;
 mod exec;
 mod function;
 mod join;
+mod origins;
 mod report;
 mod task;
 mod total;
@@ -34,6 +34,7 @@ pub use exec::Executions;
 pub use function::Symbols;
 use function::{Functions, Out, Place};
 use join::Join;
+pub use origins::{Found, Origins};
 use report::Report;
 pub use task::TaskEvent;
 pub use total::Counted;
@@ -66,53 +67,6 @@ impl Site {
         let (object, function) = (Arc::clone(&self.library), self.function.as_str().into());
         Some(Place { object, function, reading: self.reading.clone()? })
     }
-}
-
-/// What is known of processes.
-pub trait Origins: fmt::Debug {
-    /// The process of a record, and its container; called once a call, while the process may be alive.
-    fn origin(&mut self, header: &Header) -> Arc<Origin>;
-
-    /// The process has ended, or is another program now.
-    fn forget(&mut self, pid: u32);
-
-    /// The container of a cgroup of the v2 hierarchy.
-    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
-        let _ = cgroup;
-        None
-    }
-
-    /// The program of a record.
-    fn program(&mut self, program: &Program) -> Found {
-        Found { origin: self.origin(&program.header), running: None }
-    }
-
-    /// What a process runs now, if it is there.
-    fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
-        let _ = pid;
-        None
-    }
-
-    /// When a process began, in nanoseconds after boot, that was there before the trace.
-    fn started(&mut self, pid: u32) -> Option<u64> {
-        let _ = pid;
-        None
-    }
-
-    /// The name of a process that is there.
-    fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
-        let _ = pid;
-        None
-    }
-}
-
-/// What is known of a program.
-#[derive(Debug)]
-pub struct Found {
-    /// Process and container.
-    pub origin: Arc<Origin>,
-    /// What /proc tells; none if it runs no more.
-    pub running: Option<Running>,
 }
 
 /// The outside of a pipeline.
@@ -229,6 +183,10 @@ impl<O: Origins> Pipeline<O> {
             | Wire::Attempt { .. }
             | Wire::Ended(_)
             | Wire::Forked(_) => self.execution(&wire),
+            Wire::Socket(socket) => {
+                self.socket(socket);
+                Ok(())
+            }
             Wire::CgroupMade(cgroup) => {
                 self.tasks.push(TaskEvent::made(cgroup));
                 Ok(())
@@ -269,6 +227,14 @@ impl<O: Origins> Pipeline<O> {
         let container = |cgroup| origins.container(cgroup);
         functions.calls += totals.report(now, *started, counted, place, container, &mut *report.sink)?;
         Ok(())
+    }
+
+    fn socket(&mut self, wire: &WireSocket) {
+        let mut socket = Socket::of(wire);
+        if socket.role.is_none() {
+            socket.role = self.origins.role(wire.header.pid, wire.namespace, &socket);
+        }
+        self.report.sockets.put(wire.connection, socket);
     }
 
     fn end_process(&mut self, pid: u32) -> io::Result<()> {

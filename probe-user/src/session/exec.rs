@@ -32,7 +32,7 @@ pub(super) fn tracepoints(probe: &Probe) -> Vec<Tracepoint> {
             let attempts = ATTEMPTS.into_iter().filter(|_| exec.tells(Also::Failed));
             FORKS.into_iter().chain(attempts).collect()
         }
-        Probe::Ssl | Probe::Uprobe(_) => Vec::new(),
+        Probe::Ssl(_) | Probe::Uprobe(_) => Vec::new(),
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS};
+use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, SocketFields};
 
 use super::links::Links;
 use super::tracefs::Format;
+use super::wire::Wire;
 use super::{Log, Options, SessionError, exec, wire};
 use crate::probe::Probe;
 use crate::target::Scope;
@@ -54,8 +55,14 @@ impl Offsets {
     }
 }
 
-/// Loads maps and programs. `hold` is not zero if processes may be held.
-pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, SessionError> {
+/// Loads maps and programs. `hold` is not zero if processes may be held; `socket_fields` are needed by the programs of
+/// [`sockets`](super::sockets), which are not loaded here.
+pub(super) fn load(
+    options: &Options,
+    scope: &Scope,
+    hold: u32,
+    socket_fields: Option<SocketFields>,
+) -> Result<Ebpf, SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
     let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
     let max_bytes = options.max_bytes.min(CALL_BYTES);
@@ -67,6 +74,7 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
     // All maps are made, those of other kinds as small as can be.
     let of_functions = |size: u32| if matches!(options.probe, Probe::Uprobe(_)) { size } else { 1 };
     let constants = exec::Constants::read(&options.probe)?;
+    let socket_fields = socket_fields.map(Wire);
     let mut loader = EbpfLoader::new();
     loader
         .verifier_log_level(VerifierLogLevel::STATS)
@@ -89,9 +97,12 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
         .override_global("HOLD", &hold, true)
         .override_global(aya_log::LEVEL, &log_level, true);
     constants.set(&mut loader);
+    if let Some(fields) = &socket_fields {
+        loader.override_global("SOCKET_FIELDS", fields, true);
+    }
     let mut ebpf = loader.load(PROGRAMS).map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => &[
+        Probe::Ssl(_) => &[
             "call_enter",
             "call_return",
             "open_return",
@@ -123,7 +134,7 @@ pub(super) fn load(options: &Options, scope: &Scope, hold: u32) -> Result<Ebpf, 
 }
 
 /// Tells the steps that the verifier took: it refuses a program that needs more than a million.
-fn tell_size(name: &str, info: Result<ProgramInfo, ProgramError>) {
+pub(super) fn tell_size(name: &str, info: Result<ProgramInfo, ProgramError>) {
     let steps = info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
     tracing::debug!("the kernel verified the BPF program {name} in {steps} steps");
 }

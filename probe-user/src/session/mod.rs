@@ -29,6 +29,7 @@ mod load;
 mod mappings;
 mod scope;
 mod semaphore;
+mod sockets;
 mod tracefs;
 mod wire;
 
@@ -139,7 +140,8 @@ impl Session {
         // When nothing is attached to a program it need not wait.
         let held = options.command.filter(|_| options.probe.looks_into_files());
         let holds = held.is_some() && hold::is_possible();
-        let mut ebpf = load::load(options, scope, u32::from(holds))?;
+        let socket_fields = matches!(options.probe, Probe::Ssl(_)).then(sockets::fields).flatten();
+        let mut ebpf = load::load(options, scope, u32::from(holds), socket_fields)?;
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
         let lost = wire::take(&mut ebpf, "LOST")?;
         let connections = wire::take(&mut ebpf, "CONNECTIONS")?;
@@ -162,6 +164,9 @@ impl Session {
         let follows_forks = !scope.pids.is_empty() || holds;
         if follows_forks {
             load::follow(&mut ebpf, &mut links, "task_fork", FORK)?;
+        }
+        if socket_fields.is_some() {
+            sockets::attach(&mut ebpf, &mut links);
         }
         let filter = Filter::write(&mut ebpf, scope)?;
         let mut session = Self {

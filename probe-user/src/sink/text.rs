@@ -13,7 +13,8 @@ use probe_common::{Loss, LossCount};
 
 use super::{Colour, Look, Options, Output, Payload, Sink, Tree, dump, escape};
 use crate::event::{
-    Container, Direction, End, FunctionCall, FunctionTotal, Lost, Origin, Record, Ssl, Summary, Thread,
+    Certainty, Container, Direction, End, Endpoint, FunctionCall, FunctionTotal, Lost, Origin, Record,
+    Socket, Ssl, Summary, Thread,
 };
 
 mod exec;
@@ -77,7 +78,7 @@ impl Text {
         }
     }
 
-    /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 SSL_write`
+    /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 10.0.0.2:443↔10.0.0.1:51234 SSL_write`
     fn header(&mut self, ssl: &Ssl<'_>) -> fmt::Result {
         self.who(ssl.time, ssl.origin, &ssl.thread)?;
         let Self { styles: Styles { faint, transmit, receive, .. }, line, .. } = self;
@@ -96,6 +97,10 @@ impl Text {
         write!(line, "  {faint}")?;
         if let Some(connection) = ssl.connection {
             write!(line, "#{} ", connection.id)?;
+        }
+        if let Some(socket) = ssl.socket {
+            self::socket(socket, line);
+            line.push(' ');
         }
         escape::name(ssl.function.as_bytes(), line);
         writeln!(line, "{faint:#}")
@@ -241,6 +246,17 @@ fn what(loss: Loss, LossCount { events, bytes }: LossCount) -> String {
             let threads = plural(events, "new thread");
             format!("{threads}: too many in the selected processes to follow (trace fewer processes)")
         }
+    }
+}
+
+/// `10.0.0.2:443↔10.0.0.1:51234`, with a question mark if it is a guess; an end without a name is left out.
+fn socket(socket: &Socket, line: &mut String) {
+    let end = |end: Option<&Endpoint>| end.map(Endpoint::to_string).unwrap_or_default();
+    escape::name(end(socket.local.as_ref()).as_bytes(), line);
+    line.push('↔');
+    escape::name(end(socket.peer.as_ref()).as_bytes(), line);
+    if socket.certainty == Certainty::Guessed {
+        line.push('?');
     }
 }
 

@@ -12,7 +12,7 @@ use crate::event::Library;
 use crate::object::FileOffset;
 use crate::patience::describe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
-use crate::probe::Probe;
+use crate::probe::{Certainty, Probe};
 use crate::rootfs::{self, ways};
 use crate::session::{self, Log, Mappings, Options, Programs, Session, SessionError};
 use crate::target::Scope;
@@ -22,7 +22,13 @@ pub(super) const RING: u32 = 1 << 20;
 
 /// A session that copies no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
-    let options = Options { probe: Probe::Ssl, ring_bytes: RING, max_bytes: 0, log: Log::Off, command: None };
+    let options = Options {
+        probe: Probe::Ssl(Certainty::Sure),
+        ring_bytes: RING,
+        max_bytes: 0,
+        log: Log::Off,
+        command: None,
+    };
     Session::load(&options, scope)
 }
 
@@ -115,6 +121,7 @@ fn own_function() -> Result<ObjectHooks, String> {
         library: Arc::new(library),
         file: Arc::new(file),
         pids: vec![own],
+        evidence: Vec::new(),
         sites: 0..1,
         hooks: vec![hook],
     })

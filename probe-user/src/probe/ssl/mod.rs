@@ -8,6 +8,7 @@
 mod go;
 mod internal;
 mod libraries;
+pub mod signature;
 #[cfg(test)]
 mod tests;
 pub mod version;
@@ -18,6 +19,8 @@ use crate::probe::{Facts, Found, Nothing};
 
 use internal::{PROLOGUE, Shared};
 use libraries::{Handle, ROWS, Row};
+pub use signature::Certainty;
+use signature::Located;
 
 /// What to do about a target that has nothing to attach to.
 pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
@@ -33,8 +36,13 @@ pub fn wanted() -> Wanted {
     functions.chain(opens).chain(closes).chain(version::marks()).collect()
 }
 
-/// The hooks of an object that was parsed with [`wanted`].
+/// The hooks of an object that was parsed with [`wanted`], those that are certain.
 pub fn hooks(object: &Object) -> Result<Found, Nothing> {
+    hooks_from(object, Certainty::Sure)
+}
+
+/// The same, from this certainty on.
+pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
     let defines =
         |row: &&Row| row.functions.iter().any(|function| !object.functions(function.name).is_empty());
     let rows: Vec<&Row> = ROWS.iter().filter(defines).collect();
@@ -43,14 +51,49 @@ pub fn hooks(object: &Object) -> Result<Found, Nothing> {
         add_row(object, row, &mut found);
     }
     let go = go::add(object, &mut found);
+    // What an object names is believed.
+    let (located, failed) = signature::locate(object, |api| rows.iter().all(|row| row.name != api));
+    found.skipped.extend(failed);
+    let signed = located.iter().map(|located| add_located(object, located, least, &mut found));
+    let signed = signed.fold(None, |first: Option<Facts>, facts| first.or(Some(facts)));
     found.hooks.sort_by_key(|hook| hook.offset);
     // Where several are linked into one file, the first stands for it.
-    found.library = match (rows.first(), go) {
-        (Some(row), _) => facts(object, row),
-        (None, Some(go)) => go,
-        (None, None) => return Err(Nothing::Ssl),
+    found.library = match (rows.first(), go, signed) {
+        (Some(row), ..) => facts(object, row),
+        (None, Some(facts), _) | (None, None, Some(facts)) => facts,
+        (None, None, None) => return Err(Nothing::Ssl),
     };
     Ok(found)
+}
+
+/// Adds the hooks of what was found by signature, if it is certain enough.
+fn add_located(object: &Object, located: &Located, least: Certainty, found: &mut Found) -> Facts {
+    let Located { api, implementation, functions, why, certainty } = located;
+    let named = object.with_functions(functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)));
+    let row = ROWS.iter().find(|row| row.name == *api);
+    match (row, *certainty, least) {
+        (Some(row), Certainty::Sure, _) => {
+            found.evidence.push(format!("{implementation} found without symbols, by signature: {why}"));
+            add_row(&named, row, found);
+        }
+        (Some(row), Certainty::Unsure, Certainty::Unsure) => {
+            found.evidence.push(format!("{implementation} guessed (--guess), by signature: {why}"));
+            add_row(&named, row, found);
+        }
+        _ => found.skipped.push(format!(
+            "{implementation} seems to be in it, without symbols, and where is not certain ({why}): --guess attaches \
+             all the same"
+        )),
+    }
+    let known = row.and_then(|row| version::find_of(object, row));
+    let (implementation, version) =
+        known.map_or((*implementation, None), |known| (known.implementation, known.version));
+    Facts {
+        name: object.soname().map(str::to_owned),
+        implementation: Some(implementation.to_owned()),
+        version,
+        version_in: None,
+    }
 }
 
 fn facts(object: &Object, row: &Row) -> Facts {

@@ -13,7 +13,8 @@ use serde::{Serialize, Serializer};
 use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use super::function::{FunctionLine, FunctionTotalLine};
 use crate::event::{
-    self, Container, Direction, End, Executable, K8s, Library, Lost, Reason, SCHEMA, Ssl, Summary,
+    self, Certainty, Container, Direction, End, Endpoint, Executable, IpVersion, K8s, Library, Lost, Reason,
+    Role, SCHEMA, Ssl, Summary, Transport,
 };
 
 /// One line of `ctrace … -o json`. Fields are only ever added within a schema version: ignore those that
@@ -56,7 +57,7 @@ pub(super) struct SslLine<'a> {
     /// The function that was called, such as `SSL_write`.
     function: &'a str,
     /// The OpenTelemetry namespace `network`.
-    network: NetworkPart,
+    network: NetworkPart<'a>,
     /// The connection; null when the kernel's table of connections was full.
     connection: Option<ConnectionPart>,
     /// The call.
@@ -103,7 +104,15 @@ pub(super) struct ThreadPart {
 
 /// The OpenTelemetry namespace `network`.
 #[derive(Serialize, JsonSchema)]
-struct NetworkPart {
+struct NetworkPart<'a> {
+    /// What carries the bytes; null when it is not known.
+    transport: Option<Transport>,
+    /// `ipv4` or `ipv6`; null for unix sockets, and when it is not known.
+    r#type: Option<IpVersion>,
+    /// The process's own end; null when it is not known, or has no name.
+    local: Option<&'a Endpoint>,
+    /// The other end, as the process sees it; null when it is not known, or has no name.
+    peer: Option<&'a Endpoint>,
     /// The OpenTelemetry namespace `network.io`.
     io: IoPart,
 }
@@ -124,6 +133,10 @@ struct ConnectionPart {
     from_start: bool,
     /// Where the first byte of the payload is in the stream of this direction.
     offset: u64,
+    /// Which end the process is; null when it is not known.
+    role: Option<Role>,
+    /// How what is in `network` is known; null when it is not.
+    socket: Option<Certainty>,
 }
 
 /// A call, and which part of it the record has.
@@ -255,7 +268,7 @@ impl<'a> ProcessPart<'a> {
 impl<'a> SslLine<'a> {
     pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
         let &Ssl { time, origin, ref thread, library, function, direction, .. } = ssl;
-        let &Ssl { connection, length, captured, offset, data: _, .. } = ssl;
+        let &Ssl { connection, socket, length, captured, offset, data: _, .. } = ssl;
         Self {
             schema: SCHEMA,
             r#type: SslType::Ssl,
@@ -266,11 +279,19 @@ impl<'a> SslLine<'a> {
             thread: ThreadPart { id: thread.id },
             library,
             function,
-            network: NetworkPart { io: IoPart { direction } },
+            network: NetworkPart {
+                transport: socket.and_then(|socket| socket.transport),
+                r#type: socket.and_then(|socket| socket.ip),
+                local: socket.and_then(|socket| socket.local.as_ref()),
+                peer: socket.and_then(|socket| socket.peer.as_ref()),
+                io: IoPart { direction },
+            },
             connection: connection.map(|connection| ConnectionPart {
                 id: connection.id,
                 from_start: connection.from_start,
                 offset: connection.stream_offset.wrapping_add(u64::from(offset)),
+                role: socket.and_then(|socket| socket.role),
+                socket: socket.map(|socket| socket.certainty),
             }),
             call: CallPart {
                 number: connection.map(|connection| connection.call),
