@@ -41,6 +41,7 @@ impl Default for Proc {
 
 /// What /proc/PID/stat tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the kernel's own flags, each by itself")]
 struct Stat {
     parent: u32,
     start_time: u64,
@@ -236,9 +237,6 @@ pub fn descendants(roots: Vec<u32>, entries: &[Entry]) -> BTreeSet<u32> {
     }
     found
 }
-
-/// Bytes that are read at once of a file of /proc.
-const READ: u64 = 16 << 10;
 
 /// Reads at most `limit` bytes of a file, however long it says that it is.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {

@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn parts_of_lost_programs_are_forgotten() {
-        let mut execs = Execs::new(Environment::None);
+        let mut execs = Execs::new(None);
         add(&mut execs, 10, 1, 1000);
         add(&mut execs, 11, 2, 500);
         execs.end(10);
