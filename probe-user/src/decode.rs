@@ -4,10 +4,10 @@
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    ADDRESS_BYTES, Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked, Header, KIND_ATTEMPT,
-    KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT, KIND_FORKED,
-    KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELD, KIND_PART, KIND_PROGRAM, KIND_SOCKET,
-    Part, Program, Socket,
+    ADDRESS_BYTES, Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked, Header,
+    KIND_ATTEMPT, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT,
+    KIND_FORKED, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELD, KIND_PART,
+    KIND_PROGRAM, KIND_SOCKET, Part, Program, Socket,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;

@@ -108,6 +108,31 @@ fn wolfssl() -> Result<()> {
     check(&Case { program: "tls-wolfssl", implementation: "wolfSSL", functions, version: Version::Told })
 }
 
+const OPENSSL: &[&str] = &["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"];
+
+#[test]
+fn openssl_static_and_stripped() -> Result<()> {
+    let version = Version::LeftOut;
+    check(&Case { program: "tls-openssl-stripped", implementation: "OpenSSL", functions: OPENSSL, version })
+}
+
+#[test]
+fn openssl_static_stripped_and_position_independent() -> Result<()> {
+    let version = Version::LeftOut;
+    check(&Case {
+        program: "tls-openssl-stripped-pie",
+        implementation: "OpenSSL",
+        functions: OPENSSL,
+        version,
+    })
+}
+
+#[test]
+fn mbed_tls_static_and_stripped() -> Result<()> {
+    let version = Version::LeftOut;
+    check(&Case { program: "tls-mbedtls-stripped", implementation: "Mbed TLS", functions: MBEDTLS, version })
+}
+
 const GO: &[&str] = &["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"];
 
 fn check_go(program: &'static str) -> Result<()> {

@@ -137,7 +137,7 @@ impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
     pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
         let holds = options.hold.is_some() && hold::is_possible();
-        let socket_fields = matches!(options.probe, Probe::Ssl).then(sockets::fields).flatten();
+        let socket_fields = matches!(options.probe, Probe::Ssl(_)).then(sockets::fields).flatten();
         let mut ebpf = load::load(options, scope, u32::from(holds), socket_fields)?;
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
         let lost = wire::take(&mut ebpf, "LOST")?;

@@ -13,8 +13,8 @@ use probe_common::{Loss, LossCount};
 
 use super::{Colour, Look, Options, Output, Payload, Sink, Tree, dump, escape};
 use crate::event::{
-    Certainty, Container, Direction, End, Endpoint, FunctionCall, FunctionTotal, Lost, Origin, Record, Socket,
-    Ssl, Summary, Thread,
+    Certainty, Container, Direction, End, Endpoint, FunctionCall, FunctionTotal, Lost, Origin, Record,
+    Socket, Ssl, Summary, Thread,
 };
 
 mod exec;

@@ -183,11 +183,18 @@ fn add_public(object: &Object, name: &'static str, program: Program, arguments: 
 enum NoPlace {
     #[error(transparent)]
     Site(#[from] code::NoSite),
+    #[error("its symbol leads into the middle of the function at {0:#x}, as the table for unwinding has it")]
+    Inside(u64),
     #[error(transparent)]
     Object(#[from] ObjectError),
 }
 
 fn place(object: &Object, symbol: Symbol) -> Result<FileOffset, NoPlace> {
+    if let Some(around) = object.frames()?.at(symbol.address)?
+        && around.address != symbol.address
+    {
+        return Err(NoPlace::Inside(around.address.0));
+    }
     let known = if symbol.size == 0 { PROLOGUE } else { symbol.size.min(PROLOGUE) };
     let code = object.code(symbol.address, known)?;
     let site = code::probe_site(&code, symbol.address)?;

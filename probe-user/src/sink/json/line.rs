@@ -13,8 +13,8 @@ use serde::{Serialize, Serializer};
 use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use super::function::{FunctionLine, FunctionTotalLine};
 use crate::event::{
-    self, Certainty, Container, Direction, End, Endpoint, Executable, IpVersion, K8s, Library, Lost, Reason, Role,
-    SCHEMA, Ssl, Summary, Transport,
+    self, Certainty, Container, Direction, End, Endpoint, Executable, IpVersion, K8s, Library, Lost, Reason,
+    Role, SCHEMA, Ssl, Summary, Transport,
 };
 
 /// One line of `ctrace … -o json`. Fields are only ever added within a schema version: ignore those that

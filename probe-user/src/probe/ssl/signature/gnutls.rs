@@ -2,19 +2,19 @@
 
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Certainty, Located, Locator};
-use crate::object::Needle::{End, Whole};
+use crate::object::Needle::{Beside, Whole};
 use crate::object::{Needle, ObjectError};
 
 /// What an assertion says.
-const ASSERT: Needle = Whole("ASSERT: %s[%s]:%d\n");
+const ASSERT: Needle = Beside("ASSERT: %s[%s]:%d\n");
 /// The level of the log that it is written at.
 const LEVEL: u64 = 3;
 
 /// Functions with their source file. What else moves bytes calls one of them.
 const FUNCTIONS: [(&str, Needle); 3] = [
-    ("gnutls_record_send2", End("record.c")),
-    ("gnutls_record_recv", End("record.c")),
-    ("gnutls_init", End("state.c")),
+    ("gnutls_record_send2", Beside("record.c")),
+    ("gnutls_record_recv", Beside("record.c")),
+    ("gnutls_init", Beside("state.c")),
 ];
 
 /// What moves bytes: without them there is no answer.
@@ -31,8 +31,8 @@ impl Locator for GnuTls {
     fn needles(&self) -> &'static [Needle] {
         &[
             ASSERT,
-            End("record.c"),
-            End("state.c"),
+            Beside("record.c"),
+            Beside("state.c"),
             Whole("gnutls_record_send2"),
             Whole("gnutls_record_recv"),
             Whole("gnutls_init"),
