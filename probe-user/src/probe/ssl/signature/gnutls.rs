@@ -95,7 +95,9 @@ fn siblings(evidence: &Evidence<'_>, recv: &Uses) -> Result<Vec<Uses>, ObjectErr
             continue;
         }
         for other in others {
-            let receives = other.any(|operand| operand == DATA) && evidence.takes_length(&other);
+            // It hands on what it is given, and does no more: closing and handshaking receive too.
+            let hands_on = other.calls.direct.len() == 1 && other.calls.indirect == 0;
+            let receives = other.any(|operand| operand == DATA) && evidence.takes_length(&other) && hands_on;
             if receives && siblings.iter().all(|known| known.address != other.address) {
                 siblings.push(other);
             }
