@@ -112,9 +112,9 @@ impl RecordHeader {
     /// Whether this is what it seems to be.
     pub fn is_valid(self) -> bool {
         let [kind, major, minor, high, _] = self.0;
-        let is_tls = major == 3 && minor <= 4 && high <= 0x48;
-        let is_dtls = major == 0xfe && minor >= 0xfc;
-        kind >= 20 && kind <= 25 && (is_tls || is_dtls)
+        let over_stream = major == 3 && minor <= 4 && high <= 0x48;
+        let over_datagrams = major == 0xfe && minor >= 0xfc;
+        matches!(kind, 20..=25) && (over_stream || over_datagrams)
     }
 
     /// Whether the record is a part of the handshake.

@@ -328,6 +328,13 @@ pub fn copied<T: Copy>(value: *const T) -> T {
     unsafe { ptr::read_volatile(value) }
 }
 
+/// Sets a value of a map that others may read or set at the same time.
+#[inline(always)]
+pub fn set<T: Copy>(value: *mut T, to: T) {
+    // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has ended.
+    unsafe { ptr::write_volatile(value, to) }
+}
+
 /// Adds to a number that others may add to at the same time; returns what it was before.
 #[inline(always)]
 pub fn fetch_add(number: *mut u64, by: u64) -> u64 {

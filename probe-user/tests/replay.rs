@@ -11,14 +11,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ctrace::event::{Container, End, Executable, Image, Library, Origin, Pod, Process, Runtime, Summary};
+use ctrace::event::{
+    Container, End, Executable, Image, Library, Origin, Pod, Process, Role, Runtime, Socket as SocketEvent,
+    Summary,
+};
 use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site, TaskEvent};
 use ctrace::sink::{Colour, Look, Options, Output, Payload, Tree, format, text};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
-    Call, CgroupEvent, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, Header, KIND_CALL, KIND_CGROUP_GONE,
-    KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD, Loss, LossCount,
+    Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, Header,
+    KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD, KIND_SOCKET, Loss,
+    LossCount, SOCKET_GUESSED, Socket,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -80,6 +84,20 @@ fn whole(call: Call, data: &[u8]) -> Raw {
     chunks(call, data, 16384).pop().unwrap()
 }
 
+/// A connection's socket.
+fn socket(connection: u64, flags: u32, family: u16, local: (&[u8], u16), peer: (&[u8], u16)) -> Raw {
+    let mut socket = Socket::new_zeroed();
+    socket.header = header(KIND_SOCKET, 1234, b"tls-server");
+    (socket.connection, socket.flags, socket.family) = (connection, flags, family);
+    socket.protocol = if family == FAMILY_UNIX { 0 } else { 6 };
+    (socket.local_port, socket.peer_port) = (local.1, peer.1);
+    socket.local_bytes = u16::try_from(local.0.len()).unwrap();
+    socket.peer_bytes = u16::try_from(peer.0.len()).unwrap();
+    socket.local[..local.0.len()].copy_from_slice(local.0);
+    socket.peer[..peer.0.len()].copy_from_slice(peer.0);
+    Raw::new(&[socket.as_bytes()])
+}
+
 #[derive(Debug)]
 struct Fixed {
     forgotten: Arc<Mutex<Vec<u32>>>,
@@ -121,6 +139,10 @@ impl Origins for Fixed {
 
     fn container(&mut self, _: u64) -> Option<Arc<Container>> {
         None
+    }
+
+    fn role(&mut self, _: u32, _: u32, socket: &SocketEvent) -> Option<Role> {
+        (socket.local.as_ref()?.port == Some(443)).then_some(Role::Server)
     }
 
     fn forget(&mut self, pid: u32) {
@@ -208,6 +230,7 @@ fn recording() -> Vec<Raw> {
     };
     let transmit = |number, stream_offset, length| Call { stream_offset, ..call(number, length) };
     let mut all = vec![
+        socket(7, 0, FAMILY_INET, (&[10, 0, 0, 7], 443), (&[192, 0, 2, 9], 51_234)),
         whole(receive(1, 0, 0x5123, request.len()), request),
         whole(transmit(2, 0, 5), b"hi\x1b[m"),
         whole(transmit(3, 5, 4), &[0xff, 0, 0xfe, b'x']),
@@ -217,6 +240,8 @@ fn recording() -> Vec<Raw> {
         whole(Call { length: 70_000, ..transmit(6, 9, 10) }, b"0123456789"),
         whole(Call { length: 70_000, captured: 0, ..transmit(7, 70_009, 0) }, b""),
     ];
+    // A guess, of a unix socket whose path is meant to do harm.
+    all.push(socket(8, SOCKET_GUESSED, FAMILY_UNIX, (b"/s\x1b[2J\0", 0), (b"", 0)));
     // Two threads in turns, of two processes; the second has names that are meant to do harm.
     let hostile = |number, length| {
         let call = Call { connection: 8, stream_offset: 5, flags: FLAG_TRANSMIT, ..call(number, length) };

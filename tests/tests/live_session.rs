@@ -49,7 +49,7 @@ impl Watched {
             ring_bytes: 1 << 20,
             max_bytes: 4096,
             log: Log::Off,
-            hold: None,
+            command: None,
         };
         let session = runtime.block_on(async { Session::load(&options, scope) })?;
         Ok(Self { session, runtime, told: Vec::new() })

@@ -12,28 +12,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, CountKey, Header, Loss, LossCount, Socket as WireSocket};
+use probe_common::{Call, CountKey, Loss, LossCount, Socket as WireSocket};
 
 use crate::decode::{FunctionRecord, Wire, decode};
-use crate::event::{Container, End, Library, Lost, Origin, Plaintext, Record, Role, Socket, Summary};
-use crate::probe::exec::Environment;
+use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Socket, Summary};
 use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
-use crate::target::program::{Given, Running};
 
 mod clock;
 mod exec;
 mod function;
 mod join;
+mod origins;
 mod report;
 mod task;
 mod total;
 
 pub use clock::Clock;
 use exec::Execs;
+pub use exec::Executions;
 pub use function::Symbols;
 use function::{Functions, Out, Place};
 use join::Join;
+pub use origins::{Found, Origins};
 use report::Report;
 pub use task::TaskEvent;
 pub use total::Counted;
@@ -68,60 +69,6 @@ impl Site {
     }
 }
 
-/// What is known of processes.
-pub trait Origins: fmt::Debug {
-    /// The process of a record, and its container; called once a call, while the process may be alive.
-    fn origin(&mut self, header: &Header) -> Arc<Origin>;
-
-    /// The process has ended, or is another program now.
-    fn forget(&mut self, pid: u32);
-
-    /// The container of a cgroup of the v2 hierarchy.
-    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
-        let _ = cgroup;
-        None
-    }
-
-    /// The program of a record, which began with this stack pointer (0: not known).
-    fn program(&mut self, header: &Header, stack: u64) -> Found {
-        let _ = stack;
-        Found { origin: self.origin(header), running: None }
-    }
-
-    /// What a process runs now, if it is there.
-    fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
-        let _ = pid;
-        None
-    }
-
-    /// When a process began, in nanoseconds after boot, that was there before the trace.
-    fn started(&mut self, pid: u32) -> Option<u64> {
-        let _ = pid;
-        None
-    }
-
-    /// Which end of a socket, in this network namespace, a process is.
-    fn role(&mut self, pid: u32, namespace: u32, socket: &Socket) -> Option<Role> {
-        let _ = (pid, namespace, socket);
-        None
-    }
-
-    /// The name of a process that is there.
-    fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
-        let _ = pid;
-        None
-    }
-}
-
-/// What is known of a program.
-#[derive(Debug)]
-pub struct Found {
-    /// Process and container.
-    pub origin: Arc<Origin>,
-    /// What /proc tells; none if it runs no more.
-    pub running: Option<Running>,
-}
-
 /// The outside of a pipeline.
 #[derive(Debug)]
 pub struct Setup<O> {
@@ -139,8 +86,8 @@ pub struct Setup<O> {
     pub count: Option<u64>,
     /// What turns the addresses of stacks into names; none: they stay addresses.
     pub symbols: Option<Box<dyn Symbols + Send>>,
-    /// Of programs that are executed, the variables to report; none when executions are not watched.
-    pub executions: Option<Environment>,
+    /// Of executions; none when they are not watched.
+    pub executions: Option<Executions>,
 }
 
 /// The pipeline. Every error is one of its sink.
@@ -171,7 +118,7 @@ impl<O: Origins> Pipeline<O> {
             totals: Totals::default(),
             symbols,
             has_execs: executions.is_some(),
-            execs: Execs::new(executions.unwrap_or(Environment::None)),
+            execs: Execs::new(executions),
             origins,
             report: Report::new(sites, clock, sink),
             started,

@@ -53,9 +53,10 @@ pub struct Options {
     pub max_bytes: u32,
     /// Whether the BPF programs log.
     pub log: Log,
-    /// The process of a command that ctrace has started: it and what it forks, in scope or not, are stopped
-    /// each time that they map code, until [`Session::resume`].
-    pub hold: Option<u32>,
+    /// The process of a command that ctrace has started, which is not in scope before it is the command. Where files
+    /// are looked into, it and what it forks, in scope or not, are stopped each time that they map code, until
+    /// [`Session::resume`].
+    pub command: Option<u32>,
 }
 
 /// Whether the BPF programs log what they do; it costs the target time.
@@ -136,7 +137,9 @@ pub fn prepare() -> Result<(), SessionError> {
 impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
     pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
-        let holds = options.hold.is_some() && hold::is_possible();
+        // When nothing is attached to a program it need not wait.
+        let held = options.command.filter(|_| options.probe.looks_into_files());
+        let holds = held.is_some() && hold::is_possible();
         let socket_fields = matches!(options.probe, Probe::Ssl(_)).then(sockets::fields).flatten();
         let mut ebpf = load::load(options, scope, u32::from(holds), socket_fields)?;
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
@@ -181,7 +184,7 @@ impl Session {
             ebpf,
             holding: None,
         };
-        match options.hold {
+        match held {
             Some(pid) if holds => session.holding = Some(Holding::start(&mut session.ebpf, pid)?),
             Some(_) => tracing::warn!(
                 "this kernel cannot stop a process while it is looked into: the command's first calls may be missed"

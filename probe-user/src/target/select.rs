@@ -18,7 +18,7 @@ use crate::target::runtime::{self, Listing};
 use crate::target::{ContainerName, Criteria, Scope, ScopeChange, Selector, Target};
 
 impl Selector {
-    /// Finds what is meant. Asks container runtimes, which takes up to two seconds each when they hang.
+    /// Finds what is meant. Asks container runtimes, which takes up to five seconds when they hang.
     pub async fn resolve(&self) -> Result<Target, TargetError> {
         let listing = runtime::list(&self.runtime_sockets).await?;
         let world = World::read(Proc::default(), Hierarchy::find(), listing)?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use probe_common::{CallShape, Direction, Length};
+use probe_common::{CallShape, Calls, Direction, Length};
 
 use super::check::Check;
 use crate::event::Library;
@@ -27,7 +27,7 @@ pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
         ring_bytes: RING,
         max_bytes: 0,
         log: Log::Off,
-        hold: None,
+        command: None,
     };
     Session::load(&options, scope)
 }
@@ -102,7 +102,8 @@ fn own_function() -> Result<ObjectHooks, String> {
     let range = ranges.find(|range| (range.start..range.end).contains(&address));
     let range = range.ok_or("the code of ctrace is in none of its mappings")?;
     let file = ways::executable(own).map_err(|error| describe(&error))?;
-    let shape = CallShape { handle: 0, buffer: 1, length: Length::Returned, direction: Direction::Transmit };
+    let (length, direction) = (Length::Returned, Direction::Transmit);
+    let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
     let hook = Hook {
         program: Program::Call,
         function: "never_called".to_owned(),

@@ -39,8 +39,8 @@ pub use listed::{Listed, Source};
 use self::socket::{Endpoint, Owner};
 use crate::target::RuntimeSocket;
 
-/// What a runtime gets for all of its answers to one question.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// What a runtime gets for all of its answers to one question: one that starts on a busy machine needs seconds.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a runtime that did not answer in time is not asked again while a trace runs.
 const PASSED_OVER: Duration = Duration::from_secs(30);
 /// Containers that are taken from one runtime.
@@ -197,7 +197,7 @@ pub enum State {
     Failed(String),
 }
 
-/// Asks every runtime, all at once, which takes two seconds at most. One that is absent is passed over in
+/// Asks every runtime, all at once, which takes five seconds at most. One that is absent is passed over in
 /// silence, one in trouble with a warning. Those in `sockets` are asked there instead of at the places that are
 /// known; that one of them does not answer is an error.
 pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
