@@ -3,6 +3,7 @@
 //! Asks for its files in the environment; without them it looks at the machine's TLS libraries alone.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ const USUAL: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3:/usr/lib/x86_64-linux
 /// A search that takes longer is told.
 const SLOW: Duration = Duration::from_secs(1);
 
-fn files(path: &Path, seen: &mut Vec<(u64, u64)>, found: &mut Vec<PathBuf>) {
+fn files(path: &Path, seen: &mut HashSet<(u64, u64)>, found: &mut Vec<PathBuf>) {
     let Ok(metadata) = fs::symlink_metadata(path) else { return };
     if metadata.is_dir() {
         let Ok(entries) = fs::read_dir(path) else { return };
@@ -26,9 +27,8 @@ fn files(path: &Path, seen: &mut Vec<(u64, u64)>, found: &mut Vec<PathBuf>) {
         entries.iter().for_each(|entry| files(entry, seen, found));
     } else if let Ok(metadata) = fs::metadata(path)
         && metadata.is_file()
-        && !seen.contains(&(metadata.dev(), metadata.ino()))
+        && seen.insert((metadata.dev(), metadata.ino()))
     {
-        seen.push((metadata.dev(), metadata.ino()));
         found.push(path.to_owned());
     }
 }
@@ -36,7 +36,7 @@ fn files(path: &Path, seen: &mut Vec<(u64, u64)>, found: &mut Vec<PathBuf>) {
 #[test]
 fn no_sure_answer_where_symbols_say_otherwise() {
     let asked = std::env::var(VARIABLE).unwrap_or_else(|_| USUAL.to_owned());
-    let (mut paths, mut seen) = (Vec::new(), Vec::new());
+    let (mut paths, mut seen) = (Vec::new(), HashSet::new());
     asked.split(':').for_each(|path| files(Path::new(path), &mut seen, &mut paths));
     let (mut objects, mut bytes, mut wrong) = (0, 0, Vec::new());
     let begun = Instant::now();

@@ -51,6 +51,13 @@ const MBEDTLS_STATIC: &[&str] = &[
 ];
 const WOLFSSL: &[&str] = &["-DLIBRARY=\"tls-wolfssl.h\"", "-lwolfssl", "-lcrypto"];
 
+/// Libraries inside of executables without symbols: signatures alone find them.
+const OPENSSL_STRIPPED: &[&str] =
+    &["-DLIBRARY=\"tls-openssl.h\"", "-s", "-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
+const OPENSSL_STRIPPED_PIE: &[&str] =
+    &["-DLIBRARY=\"tls-openssl.h\"", "-s", "-static-pie", "-fPIE", "-lssl", "-lcrypto", "-pthread", "-ldl"];
+const MBEDTLS_STRIPPED: &[&str] =
+    &["-DLIBRARY=\"tls-mbedtls.h\"", "-s", "-static", "-lmbedtls", "-lmbedx509", "-lmbedcrypto", "-lcrypto"];
 const NSS: &[&str] = &[
     "-DLIBRARY=\"tls-nss.h\"",
     "-I/usr/include/nspr",
@@ -98,6 +105,14 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-mbedtls", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS },
     Recipe { name: "tls-mbedtls-static", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS_STATIC },
     Recipe { name: "tls-wolfssl", source: Some("tls-pair.c"), needs: &[], flags: WOLFSSL },
+    Recipe { name: "tls-openssl-stripped", source: Some("tls-pair.c"), needs: &[], flags: OPENSSL_STRIPPED },
+    Recipe {
+        name: "tls-openssl-stripped-pie",
+        source: Some("tls-pair.c"),
+        needs: &[],
+        flags: OPENSSL_STRIPPED_PIE,
+    },
+    Recipe { name: "tls-mbedtls-stripped", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS_STRIPPED },
     Recipe { name: "tls-nss", source: Some("tls-pair.c"), needs: &[], flags: NSS },
     Recipe { name: "tls-bearssl", source: Some("tls-pair.c"), needs: &[], flags: BEARSSL },
     Recipe { name: "tls-botan", source: Some("tls-botan.cpp"), needs: &[], flags: BOTAN },

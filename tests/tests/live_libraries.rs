@@ -14,6 +14,9 @@ const UP: &str = "1,16383,16384,16385,70000,3,5";
 const DOWN: &str = "100000,1,2,40000";
 const CONNECTIONS: usize = 3;
 
+/// Without symbols, the functions that begin a connection are not found.
+const STARTS_UNKNOWN: &[&str] = &["tls-mbedtls-stripped"];
+
 /// A program of `tls-pair.c`, and what records must say of its library.
 struct Case {
     program: &'static str,
@@ -68,7 +71,11 @@ fn check_trace(trace: &Trace, transfers: &[Transfer], case: &Case) -> Result<()>
     trace.check_complete()?;
     let streams = trace.streams(|_| true)?;
     streams.check(transfers)?;
-    ensure!(streams.iter().all(|(_, stream)| stream.from_start), "a connection was not seen from its start");
+    let is_told = |from_start: bool| from_start || STARTS_UNKNOWN.contains(&case.program);
+    ensure!(
+        streams.iter().all(|(_, stream)| is_told(stream.from_start)),
+        "a connection was not seen from its start"
+    );
     let seen: BTreeSet<String> = trace.records()?.into_iter().map(|record| record.function).collect();
     ensure!(
         seen.iter().map(String::as_str).eq(case.functions.iter().copied()),
@@ -119,6 +126,31 @@ fn mbed_tls_in_a_static_executable() -> Result<()> {
 fn wolfssl() -> Result<()> {
     let functions = &["wolfSSL_read", "wolfSSL_recv", "wolfSSL_send", "wolfSSL_write"];
     check(&Case { program: "tls-wolfssl", implementation: "wolfSSL", functions, version: Version::Told })
+}
+
+const OPENSSL: &[&str] = &["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"];
+
+#[test]
+fn openssl_static_and_stripped() -> Result<()> {
+    let version = Version::LeftOut;
+    check(&Case { program: "tls-openssl-stripped", implementation: "OpenSSL", functions: OPENSSL, version })
+}
+
+#[test]
+fn openssl_static_stripped_and_position_independent() -> Result<()> {
+    let version = Version::LeftOut;
+    check(&Case {
+        program: "tls-openssl-stripped-pie",
+        implementation: "OpenSSL",
+        functions: OPENSSL,
+        version,
+    })
+}
+
+#[test]
+fn mbed_tls_static_and_stripped() -> Result<()> {
+    let version = Version::LeftOut;
+    check(&Case { program: "tls-mbedtls-stripped", implementation: "Mbed TLS", functions: MBEDTLS, version })
 }
 
 /// Its version is not in the library that has the functions.

@@ -7,6 +7,7 @@ mod build;
 mod demo;
 mod setup;
 mod shell;
+mod signatures;
 mod tally;
 mod test;
 mod tidy;
@@ -38,6 +39,8 @@ enum Subcommands {
     Test(test::Options),
     /// Measure what tracing costs, beside bpftrace, and what ctrace can take; write docs/performance.md.
     Bench(bench::Options),
+    /// Compare what is found without symbols with what symbols say, over this machine's programs and libraries.
+    Signatures(signatures::Options),
     /// Check format, lints, documentation and the design's rules.
     Tidy,
     /// Capture a TLS session under other kernels, each booted in QEMU.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Subcommands::Build(options) => build::run(options),
         Subcommands::Demo => demo::run(),
         Subcommands::Bench(options) => bench::run(options),
+        Subcommands::Signatures(options) => signatures::run(&options),
         Subcommands::Tidy => tidy::run_all(),
         Subcommands::Vm(options) => vm::run(&options),
         Subcommands::DemoShow(options) => demo::show(options),

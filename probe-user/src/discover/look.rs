@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::Strange;
 use super::known::{Known, Seen};
+use super::sites;
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer, no_end};
 use crate::probe::ssl::version;
@@ -91,7 +92,10 @@ pub(super) async fn file(
         // Nobody else sets it.
         let _ = mark.set((inode, file.changed(), file.size));
         let open = begin.elapsed();
-        let looked = look_into(&file, &probe);
+        let mut looked = look_into(&file, &probe);
+        if let Looked::Watched(found) = &mut looked {
+            sites::check(pid, &mapping, &file, found);
+        }
         tracing::debug!(pid, file = ?file.name(), ?open, all = ?begin.elapsed(), "looked into");
         let original = match looked {
             // Both are needed: who mapped the file before it was copied up goes on executing the original.

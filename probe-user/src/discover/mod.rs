@@ -20,6 +20,7 @@ use crate::target::Target;
 mod known;
 mod look;
 mod reasons;
+mod sites;
 mod users;
 mod versions;
 

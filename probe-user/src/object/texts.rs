@@ -29,6 +29,8 @@ pub enum Needle {
     Whole(&'static str),
     /// The end of a text: of a path, say.
     End(&'static str),
+    /// The same, of interest only beside another one: code is not searched for it, because too much refers to it.
+    Beside(&'static str),
 }
 
 /// A text that was found.
@@ -53,7 +55,7 @@ impl Needle {
     /// The needle.
     pub fn text(self) -> &'static str {
         match self {
-            Self::Whole(text) | Self::End(text) => text,
+            Self::Whole(text) | Self::End(text) | Self::Beside(text) => text,
         }
     }
 }
@@ -100,8 +102,10 @@ impl Object {
         Ok(texts)
     }
 
-    /// Addresses in code at or a few bytes before which one of the texts may be referred to.
+    /// Addresses in instructions that may refer to one of the texts.
     pub fn references(&self, texts: &[Text]) -> Result<Vec<VirtAddr>, ObjectError> {
+        let is_searched = |text: &&Text| !matches!(text.needle, Needle::Beside(_));
+        let texts: Vec<Text> = texts.iter().filter(is_searched).copied().collect();
         let (Some(low), Some(high)) =
             (texts.iter().map(|text| text.begin.0).min(), texts.iter().map(|text| text.needle_at.0).max())
         else {
@@ -177,7 +181,7 @@ fn lead(needle: Needle, before: &[u8]) -> Option<u64> {
         before.iter().rev().take(MAX_LEAD).position(|byte| *byte == 0).unwrap_or(before.len().min(MAX_LEAD));
     match needle {
         Needle::Whole(_) => (lead == 0).then_some(0),
-        Needle::End(_) => Some(lead as u64),
+        Needle::End(_) | Needle::Beside(_) => Some(lead as u64),
     }
 }
 

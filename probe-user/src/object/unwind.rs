@@ -87,13 +87,12 @@ impl Object {
 }
 
 impl Frames<'_> {
-    /// The function that has `address` inside; none when its frame is not known. In the table, code without a frame belongs
-    /// to the function before it.
+    /// The function that has `address` inside; none when its frame is not known.
     pub fn at(&self, address: VirtAddr) -> Result<Option<Extents>, ObjectError> {
         let Some(segment) = self.object.segments.executable(address) else { return Ok(None) };
         let end = segment.address.saturating_add(segment.extent.length);
         let found = match &self.source {
-            Source::Table(base, entries) => self.search(*base, *entries, address, end)?,
+            Source::Table(base, entries) => self.search(*base, *entries, address)?,
             Source::List(list) => {
                 let after = list.partition_point(|function| function.address <= address);
                 after.checked_sub(1).and_then(|last| list.get(last)).copied()
@@ -107,13 +106,7 @@ impl Frames<'_> {
         Ok(found.filter(fits))
     }
 
-    fn search(
-        &self,
-        base: u64,
-        entries: Extent,
-        address: VirtAddr,
-        end: u64,
-    ) -> Result<Option<Extents>, ObjectError> {
+    fn search(&self, base: u64, entries: Extent, address: VirtAddr) -> Result<Option<Extents>, ObjectError> {
         let count = entries.length / ENTRY;
         let (mut low, mut high) = (0, count);
         while low < high {
@@ -126,13 +119,36 @@ impl Frames<'_> {
         }
         let Some(last) = low.checked_sub(1) else { return Ok(None) };
         let begin = self.begin(base, entries, last)?;
-        let next = if low < count { self.begin(base, entries, low)?.min(end) } else { end };
-        Ok(next.checked_sub(begin).map(|size| Extents { address: VirtAddr(begin), size }))
+        Ok(self
+            .frame_size(base, entries, last, begin)?
+            .map(|size| Extents { address: VirtAddr(begin), size }))
+    }
+
+    /// How far the frame of an entry goes. Not all code has a frame: without this, the function before would be taken for it.
+    fn frame_size(
+        &self,
+        base: u64,
+        entries: Extent,
+        index: u64,
+        begin: u64,
+    ) -> Result<Option<u64>, ObjectError> {
+        let frame = base.wrapping_add_signed(self.number(entries.tail(index * ENTRY + 4))?.into());
+        let Some(extent) = self.object.segments.from(frame) else { return Ok(None) };
+        // Length, pointer to what frames share, first address, size; the address relative to itself (`pcrel | sdata4`), as all
+        // compilers write it: another encoding does not give the entry's address.
+        let relative = self.number(extent.tail(8))?;
+        let is_it = frame.wrapping_add(8).wrapping_add_signed(relative.into()) == begin;
+        let size = self.number(extent.tail(12))?;
+        Ok(u64::try_from(size).ok().filter(|_| is_it))
     }
 
     fn begin(&self, base: u64, entries: Extent, index: u64) -> Result<u64, ObjectError> {
-        let bytes = self.object.reader.bytes(WHAT, entries.tail(index * ENTRY).head(4), 4)?;
-        let relative = bytes.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
-        Ok(base.wrapping_add_signed(relative.into()))
+        Ok(base.wrapping_add_signed(self.number(entries.tail(index * ENTRY))?.into()))
+    }
+
+    /// The number at the beginning of a range.
+    fn number(&self, extent: Extent) -> Result<i32, ObjectError> {
+        let bytes = self.object.reader.bytes(WHAT, extent.head(4), 4)?;
+        Ok(bytes.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes)))
     }
 }

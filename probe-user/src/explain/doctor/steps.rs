@@ -174,18 +174,22 @@ fn step(
 fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<Seen>)]) -> Check {
     const NAME: &str = "TLS functions";
     if !tls.is_empty() {
-        let names: Vec<String> = tls.iter().map(|(path, _)| path.display().to_string()).collect();
+        let name = |(path, found): &(&Path, &Found)| match found.evidence.as_slice() {
+            [] => path.display().to_string(),
+            evidence => format!("{} ({})", path.display(), evidence.join("; ")),
+        };
+        let names: Vec<String> = tls.iter().map(name).collect();
         return Check::ok(NAME, format!("in {}", names.join(", ")));
     }
-    let found = "no file exports SSL_read, SSL_write or their like, or has symbols of them";
+    let found = "no file exports SSL_read, SSL_write or their like, has symbols of them, or their signatures";
     let file_name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let others = OTHERS.iter().find(|(prefix, _)| {
         files.iter().any(|(path, _)| file_name(path).is_some_and(|name| name.starts_with(prefix)))
     });
     let next = match others {
         Some((_, what)) => format!("it uses {what}, which ctrace does not trace yet: trace its peer, if that uses a library that is"),
-        None => "if it begins to use TLS later, a trace that runs sees it; if OpenSSL is linked into it, its symbols \
-                 were stripped: use a build with symbols. rustls, NSS and other libraries are not traced yet"
+        None => "if it begins to use TLS later, a trace that runs sees it; if a TLS library is linked into it, its symbols \
+                 were stripped, and it has no signature that ctrace knows: use a build with symbols. rustls, NSS and other libraries are not traced yet"
             .to_owned(),
     };
     Check::no(NAME, found, next)

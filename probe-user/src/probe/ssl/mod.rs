@@ -1,6 +1,7 @@
 //! TLS: which functions of an object carry plaintext, as hooks.
 //!
 //! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`, `rustls`, `renamed`).
+//! What has no symbols is found by `signature`, and then is as good as its row.
 //!
 //! Owns the table of libraries, the choice between public functions and a cheaper internal one, and
 //! what implementation and version an object is. It never reads a file except through its [`Object`].
@@ -28,7 +29,7 @@ use signature::Located;
 /// What to do about a target that has nothing to attach to.
 pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
      libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they export or have symbols \
-     of; run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
+     of, and some by signatures (--guess: uncertain ones too); run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
      ends and what to do.";
 
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].
@@ -190,11 +191,18 @@ fn add_public(object: &Object, name: &str, program: Program, arguments: u32, fou
 enum NoPlace {
     #[error(transparent)]
     Site(#[from] code::NoSite),
+    #[error("its symbol leads into the middle of the function at {0:#x}, as the table for unwinding has it")]
+    Inside(u64),
     #[error(transparent)]
     Object(#[from] ObjectError),
 }
 
 fn place(object: &Object, symbol: Symbol) -> Result<FileOffset, NoPlace> {
+    if let Some(around) = object.frames()?.at(symbol.address)?
+        && around.address != symbol.address
+    {
+        return Err(NoPlace::Inside(around.address.0));
+    }
     let known = if symbol.size == 0 { PROLOGUE } else { symbol.size.min(PROLOGUE) };
     let code = object.code(symbol.address, known)?;
     let site = code::probe_site(&code, symbol.address)?;

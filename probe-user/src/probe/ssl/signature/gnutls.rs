@@ -2,19 +2,24 @@
 
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Certainty, Located, Locator};
-use crate::object::Needle::{End, Whole};
-use crate::object::{Needle, ObjectError};
+use crate::object::Needle::{Beside, Whole};
+use crate::object::{Needle, ObjectError, Uses};
 
 /// What an assertion says.
-const ASSERT: Needle = Whole("ASSERT: %s[%s]:%d\n");
+const ASSERT: Needle = Beside("ASSERT: %s[%s]:%d\n");
 /// The level of the log that it is written at.
 const LEVEL: u64 = 3;
 
-/// Functions with their source file. What else moves bytes calls one of them.
+/// `GNUTLS_APPLICATION_DATA`: what kind of records the function that receives is told to give.
+const DATA: u64 = 23;
+/// Functions that the log, of all that gnutls_record_recv calls, is called by at the least.
+const MANY: usize = 16;
+
+/// Functions with their source file.
 const FUNCTIONS: [(&str, Needle); 3] = [
-    ("gnutls_record_send2", End("record.c")),
-    ("gnutls_record_recv", End("record.c")),
-    ("gnutls_init", End("state.c")),
+    ("gnutls_record_send2", Beside("record.c")),
+    ("gnutls_record_recv", Beside("record.c")),
+    ("gnutls_init", Beside("state.c")),
 ];
 
 /// What moves bytes: without them there is no answer.
@@ -31,8 +36,8 @@ impl Locator for GnuTls {
     fn needles(&self) -> &'static [Needle] {
         &[
             ASSERT,
-            End("record.c"),
-            End("state.c"),
+            Beside("record.c"),
+            Beside("state.c"),
             Whole("gnutls_record_send2"),
             Whole("gnutls_record_recv"),
             Whole("gnutls_init"),
@@ -46,10 +51,18 @@ impl Locator for GnuTls {
             found.retain(|function| !NEEDED.contains(&name) || evidence.takes_length(function));
             functions.extend(only(&found).map(|function| (name, symbol(function))));
         }
-        let missing: Vec<&str> =
+        let recv = evidence.with(&[Whole("gnutls_record_recv"), ASSERT, Beside("record.c")], &[LEVEL]);
+        let siblings = only(&recv).map(|recv| siblings(evidence, recv)).transpose()?.unwrap_or_default();
+        if let [sibling] = siblings.as_slice() {
+            functions.push(("gnutls_record_recv_seq", symbol(sibling)));
+        }
+        let mut missing: Vec<&str> =
             NEEDED.into_iter().filter(|name| functions.iter().all(|(known, _)| known != name)).collect();
         if missing.len() == NEEDED.len() {
             return Ok(Answer::NotMine);
+        }
+        if siblings.len() > 1 {
+            missing.push("gnutls_record_recv_seq");
         }
         let is_sure = missing.is_empty();
         let why = if is_sure {
@@ -69,4 +82,26 @@ impl Locator for GnuTls {
         };
         Ok(Answer::Located(located))
     }
+}
+
+/// What else receives application data by the function that gnutls_record_recv does it by: gnutls_record_recv_seq, which
+/// asserts nothing itself.
+fn siblings(evidence: &Evidence<'_>, recv: &Uses) -> Result<Vec<Uses>, ObjectError> {
+    let mut siblings: Vec<Uses> = Vec::new();
+    for call in &recv.calls.direct {
+        let callers = evidence.callers(call.target)?;
+        let others = callers.into_iter().filter(|caller| caller.address != recv.address).collect::<Vec<_>>();
+        if others.len() >= MANY {
+            continue;
+        }
+        for other in others {
+            // It hands on what it is given, and does no more: closing and handshaking receive too.
+            let hands_on = other.calls.direct.len() == 1 && other.calls.indirect == 0;
+            let receives = other.any(|operand| operand == DATA) && evidence.takes_length(&other) && hands_on;
+            if receives && siblings.iter().all(|known| known.address != other.address) {
+                siblings.push(other);
+            }
+        }
+    }
+    Ok(siblings)
 }

@@ -3,7 +3,7 @@
 
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Certainty, Located, Locator};
-use crate::object::Needle::{End, Whole};
+use crate::object::Needle::{Beside, Whole};
 use crate::object::{Needle, ObjectError, Uses};
 
 /// A function, and what it says.
@@ -15,8 +15,8 @@ struct Function {
     files: [Needle; 2],
 }
 
-const MESSAGES: Needle = End("ssl_msg.c");
-const BASE: Needle = End("ssl_tls.c");
+const MESSAGES: Needle = Beside("ssl_msg.c");
+const BASE: Needle = Beside("ssl_tls.c");
 /// The level of the messages.
 const LEVEL: u64 = 2;
 
