@@ -380,7 +380,7 @@ mod tests {
         assert_eq!((execs.parts.len(), execs.kept), (1, 500));
         add(&mut execs, 11, 3, 200);
         assert_eq!((execs.parts.len(), execs.kept), (1, 200));
-        for tid in 0..WAITING as u32 {
+        for tid in 0..u32::try_from(WAITING).unwrap_or(u32::MAX) {
             add(&mut execs, tid, 4, 16 * 1024);
             assert!(execs.kept <= WAITING_BYTES + 16 * 1024, "{}", execs.kept);
         }
