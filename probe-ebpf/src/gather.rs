@@ -50,6 +50,7 @@ fn pieces(regs: &pt_regs, form: Form) -> Option<(u64, u64)> {
                 list => Some((list, mem::user(chunks.wrapping_add(16))?)),
             }
         }
+        Form::Span => Some((regs.rsi, IN_ONE)),
         _ => Some((regs.rsi, 0)),
     }
 }

@@ -226,7 +226,7 @@ fn places<'w>(
         }
         for part in &parts {
             for place in part.find_iter(chunk) {
-                if let Some((begin, name)) = name_around(chunk, place, at == 0) {
+                if let Some((begin, name)) = name_around(chunk, at, place) {
                     places.insert(at + begin as u64, Cow::Owned(name));
                 }
                 if places.len() > MAX_PLACES {
@@ -246,13 +246,13 @@ fn places<'w>(
     }
 }
 
-/// The whole name that has `place` inside, and where it begins; none if it is not all in the chunk: then it is in the one before
+/// The whole name that has `place` inside, of a chunk that begins at `at`, and where it begins; none if it is not all in the chunk: then it is in the one before
 /// or after it.
-fn name_around(chunk: &[u8], place: usize, is_first: bool) -> Option<(usize, String)> {
+fn name_around(chunk: &[u8], at: u64, place: usize) -> Option<(usize, String)> {
     let window = place.saturating_sub(MAX_AROUND);
     let begin = match memrchr(0, chunk.get(window..place)?) {
         Some(before) => window + before + 1,
-        None if is_first && window == 0 => 0,
+        None if at == 0 && window == 0 => 0,
         None => return None,
     };
     let rest = chunk.get(begin..)?;

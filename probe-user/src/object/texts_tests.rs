@@ -1,3 +1,4 @@
+//! Constants of objects, and what refers to them.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use super::Needle::{End, Whole};

@@ -1,3 +1,4 @@
+//! Locators: what they find in programs of ours, and that junk does not harm them.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::collections::BTreeMap;
