@@ -11,11 +11,13 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 mod exec;
+mod form;
 mod function;
 mod shape;
 mod socket;
 
 pub use exec::*;
+pub use form::{Form, LentKey};
 pub use function::{
     Argument, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
     FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, Function, FunctionFrame, FunctionSpec,
@@ -23,7 +25,7 @@ pub use function::{
     Operand, REGISTERS, ROOMS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_NONE, SOURCE_REGISTER, SPEC_COUNT,
     SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, STACK_FRAMES, bucket, room,
 };
-pub use shape::{CallShape, Direction, Length, arguments, cookie, site};
+pub use shape::{CallShape, Calls, Direction, Length, arguments, cookie, site};
 pub use socket::{
     ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLIENT,
     SOCKET_GUESSED, SOCKET_SERVER, Socket, SocketFields,

@@ -36,6 +36,18 @@ pub enum Length {
     OutArgument(u8),
 }
 
+/// Which calls of a function are of TLS connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Calls {
+    /// All.
+    #[default]
+    All,
+    /// Those whose handle is known to be a connection: others are files and pipes.
+    OfTls,
+    /// The same, and its fourth argument has flags, of which 2 means that it only looks (`PR_MSG_PEEK`).
+    OfTlsUnlessPeeking,
+}
+
 /// The shape of one hooked function, packed into the lower half of its cookie.
 ///
 /// Argument numbers count from 0 and are below [`CallShape::ARGUMENTS`].
@@ -49,17 +61,21 @@ pub struct CallShape {
     pub length: Length,
     /// Which way the bytes go.
     pub direction: Direction,
+    /// Which calls count.
+    pub calls: Calls,
 }
 
 const OUT_ARGUMENT: u32 = 1 << 9;
 const TRANSMIT: u32 = 1 << 10;
+const OF_TLS: u32 = 1 << 11;
+const UNLESS_PEEKING: u32 = 1 << 12;
 
 impl CallShape {
     /// Arguments that are passed in registers and saved at entry (SysV AMD64: six).
     pub const ARGUMENTS: u8 = 6;
 
     /// Bits 0 to 2 the handle's argument, 3 to 5 the buffer's, 6 to 8 the length's, 9 whether the length is
-    /// behind an argument, 10 the direction.
+    /// behind an argument, 10 the direction, 11 and 12 which calls count. [`Form`](crate::Form) has the bits from 16 on.
     pub const fn pack(self) -> u32 {
         let length = match self.length {
             Length::Returned => 0,
@@ -69,7 +85,12 @@ impl CallShape {
             Direction::Receive => 0,
             Direction::Transmit => TRANSMIT,
         };
-        (self.handle & 7) as u32 | ((self.buffer & 7) as u32) << 3 | length | direction
+        let calls = match self.calls {
+            Calls::All => 0,
+            Calls::OfTls => OF_TLS,
+            Calls::OfTlsUnlessPeeking => OF_TLS | UNLESS_PEEKING,
+        };
+        (self.handle & 7) as u32 | ((self.buffer & 7) as u32) << 3 | length | direction | calls
     }
 
     /// The shape that [`CallShape::pack`] made `arguments` of.
@@ -83,13 +104,18 @@ impl CallShape {
                 Length::OutArgument((arguments >> 6 & 7) as u8)
             },
             direction: if arguments & TRANSMIT == 0 { Direction::Receive } else { Direction::Transmit },
+            calls: match (arguments & OF_TLS, arguments & UNLESS_PEEKING) {
+                (0, _) => Calls::All,
+                (_, 0) => Calls::OfTls,
+                _ => Calls::OfTlsUnlessPeeking,
+            },
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CallShape, Direction, Length, arguments, cookie, site};
+    use super::{CallShape, Calls, Direction, Length, arguments, cookie, site};
 
     #[test]
     fn every_shape_survives_packing() {
@@ -97,8 +123,10 @@ mod tests {
             for buffer in 0..CallShape::ARGUMENTS {
                 for length in [Length::Returned, Length::OutArgument(3), Length::OutArgument(5)] {
                     for direction in [Direction::Receive, Direction::Transmit] {
-                        let shape = CallShape { handle, buffer, length, direction };
-                        assert_eq!(CallShape::unpack(shape.pack()), shape);
+                        for calls in [Calls::All, Calls::OfTls, Calls::OfTlsUnlessPeeking] {
+                            let shape = CallShape { handle, buffer, length, direction, calls };
+                            assert_eq!(CallShape::unpack(shape.pack()), shape);
+                        }
                     }
                 }
             }
@@ -107,8 +135,13 @@ mod tests {
 
     #[test]
     fn the_cookie_of_ssl_write_is_stable() {
-        let shape =
-            CallShape { handle: 0, buffer: 1, length: Length::Returned, direction: Direction::Transmit };
+        let shape = CallShape {
+            handle: 0,
+            buffer: 1,
+            length: Length::Returned,
+            direction: Direction::Transmit,
+            calls: Calls::All,
+        };
         assert_eq!(cookie(7, shape.pack()), 7 << 32 | 1 << 10 | 1 << 3);
         for number in [0, 1, u32::MAX] {
             let both = cookie(number, u32::MAX - 1);

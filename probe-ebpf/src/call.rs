@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, ConnectionState, Direction, FLAG_FROM_START,
-    FLAG_TRANSMIT, Frame, KIND_CALL, Length, Loss,
+    CALL_BYTES, CHUNK_BYTES, Call, CallShape, Calls, ConnectionKey, ConnectionState, Direction,
+    FLAG_FROM_START, FLAG_TRANSMIT, Frame, KIND_CALL, Length, Loss,
 };
 
 use crate::{
@@ -22,6 +22,9 @@ use crate::{
 
 /// A `call` instruction pushes the return address: at the return probe it has been popped again.
 const RETURN_ADDRESS_BYTES: u64 = 8;
+
+/// A flag of NSPR's PR_Recv (prio.h): the same bytes come again with the next call.
+const PR_MSG_PEEK: u64 = 2;
 
 /// At entry: remembers the arguments.
 #[inline(always)]
@@ -38,6 +41,9 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     frames.arguments[5] = regs.r9;
     let cookie = mem::cookie(ctx);
     let shape = CallShape::unpack(probe_common::arguments(cookie));
+    if shape.calls == Calls::OfTlsUnlessPeeking && frames.arguments[3] & PR_MSG_PEEK != 0 {
+        return None;
+    }
     let frame = Frame {
         stack,
         cookie,
@@ -53,11 +59,11 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
 }
 
 #[inline(always)]
-fn frames_of(current: Current) -> Option<&'static mut Frames> {
+pub fn frames_of(current: Current) -> Option<&'static mut Frames> {
     if let Some(frames) = CALLS.get_ptr_mut(current.id) {
         return Some(mem::own(frames));
     }
-    if CALLS.insert(current.id, NO_FRAMES, 0).is_err() {
+    if CALLS.insert(current.id, mem::value(NO_FRAMES.get_ptr(0)?), 0).is_err() {
         emit::lost(Loss::ThreadsFull, 0);
         return None;
     }
@@ -74,7 +80,7 @@ pub fn program(current: Current) -> u32 {
 
 /// Puts the frame where its return will find it; nowhere if the call is a part of another one.
 #[inline(always)]
-fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
+pub fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
     let mut unused = None;
     let mut inner = None;
     for (index, other) in frames.frames.iter().enumerate() {
@@ -141,7 +147,7 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
 
 /// Remembers a call that has sent data and no socket has got it yet: the caller passes it on.
 #[inline(always)]
-fn unsent(current: Current, frame: &Frame, length: u64) -> Option<()> {
+pub fn unsent(current: Current, frame: &Frame, length: u64) -> Option<()> {
     let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
     if matches!(shape.direction, Direction::Receive) {
         return None;
@@ -161,25 +167,31 @@ fn unsent(current: Current, frame: &Frame, length: u64) -> Option<()> {
 /// Reports what a call has transferred.
 #[inline(always)]
 pub fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) {
-    let connection = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
-    let call = describe(current, frame, connection, length, caller);
-    payload(call, frame.buffer);
+    if let Some(call) = describe(current, frame, program, length, caller) {
+        payload(call, frame.buffer);
+    }
 }
 
 /// The frame of the call that returns, which is taken out, and the number of the program that made it.
 #[inline(always)]
-fn entered(ctx: &RetProbeContext, current: Current) -> Option<(Frame, u32)> {
+pub fn entered(ctx: &RetProbeContext, current: Current) -> Option<(Frame, u32)> {
+    entered_at(current, mem::registers(ctx.regs).rsp.wrapping_sub(RETURN_ADDRESS_BYTES))
+}
+
+/// The same, of the call whose return address is at `stack`.
+#[inline(always)]
+pub fn entered_at(current: Current, stack: u64) -> Option<(Frame, u32)> {
     let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
-    let stack = mem::registers(ctx.regs).rsp.wrapping_sub(RETURN_ADDRESS_BYTES);
     let program = frames.program as u32;
     let frame = frames.frames.iter_mut().find(|frame| frame.stack == stack)?;
     frame.stack = 0;
     Some((*frame, program))
 }
 
-/// The call's record, without payload yet.
+/// The call's record, without payload yet; none if it is not of a TLS connection.
 #[inline(always)]
-fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, caller: u64) -> Call {
+pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) -> Option<Call> {
+    let key = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
     let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
     let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
     let mut call = Call {
@@ -199,10 +211,14 @@ fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, ca
         chunk: 0,
         reserved: 0,
     };
-    let state = CONNECTIONS.get_ptr_mut(key).or_else(|| {
+    let mut state = CONNECTIONS.get_ptr_mut(key);
+    if state.is_none() {
+        if shape.calls != Calls::All {
+            return None;
+        }
         meet(key);
-        CONNECTIONS.get_ptr_mut(key)
-    });
+        state = CONNECTIONS.get_ptr_mut(key);
+    }
     if let Some(state) = state {
         let state = mem::own(state);
         call.connection = state.id;
@@ -214,7 +230,7 @@ fn describe(current: Current, frame: &Frame, key: ConnectionKey, length: u64, ca
         };
         call.stream_offset = mem::fetch_add(stream, length);
     }
-    call
+    Some(call)
 }
 
 /// Gives a connection its number that is seen first in its middle.
@@ -251,6 +267,18 @@ pub fn open_first(ctx: &ProbeContext) -> Option<()> {
     begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
 }
 
+/// At the entry of a function that says of the connection in its first argument, more than once, that it begins: as long as
+/// it has received nothing it is the same one. rustls's servers may send before the client has answered.
+#[inline(always)]
+pub fn open_once(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let handle = mem::registers(ctx.regs).rdi;
+    match CONNECTIONS.get_ptr_mut(key(current, handle)?) {
+        Some(state) if mem::own(state).received == 0 => None,
+        _ => begin(ctx, current, handle),
+    }
+}
+
 /// At the return of a function that puts a connection's handle where its first argument points to.
 #[inline(always)]
 pub fn opened_behind_first(ctx: &RetProbeContext) -> Option<()> {
@@ -263,6 +291,25 @@ pub fn opened_behind_first(ctx: &RetProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn close_first(ctx: &ProbeContext) -> Option<()> {
     end(Current::in_scope()?, mem::registers(ctx.regs).rdi)
+}
+
+/// At the entry of a function that encrypts or decrypts: the calls that it is a part of are of TLS connections.
+#[inline(always)]
+pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    let stack = mem::registers(ctx.regs).rsp;
+    for frame in &frames.frames {
+        let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
+        if frame.stack > stack && shape.calls != Calls::All {
+            let key =
+                ConnectionKey { handle: frame.handle, pid: current.pid(), program: frames.program as u32 };
+            if CONNECTIONS.get_ptr(key).is_none() {
+                meet(key);
+            }
+        }
+    }
+    Some(())
 }
 
 /// A connection with this handle begins.
@@ -292,7 +339,7 @@ pub fn key(current: Current, handle: u64) -> Option<ConnectionKey> {
 
 /// Emits the payload in chunks: full ones, then the rest.
 #[inline(always)]
-fn payload(mut call: Call, address: u64) {
+pub fn payload(mut call: Call, address: u64) {
     const CHUNK: u32 = CHUNK_BYTES as u32;
     let captured = call.captured;
     let mut full = captured / CHUNK;

@@ -141,6 +141,16 @@ pub fn full_chunk(call: &Call, address: u64) {
     slot::<CHUNK_BYTES>(call, address);
 }
 
+/// Emits a chunk that is one of many small ones, as [`chunk`] does, with fewer sizes: the verifier looks at each of them in
+/// each round of a loop.
+#[inline(always)]
+pub fn piece(call: &Call, address: u64) {
+    match call.chunk {
+        0..=1024 => slot::<1024>(call, address),
+        _ => slot::<CHUNK_BYTES>(call, address),
+    }
+}
+
 #[inline(always)]
 fn slot<const N: usize>(call: &Call, address: u64) {
     let Some(mut entry) = EVENTS.reserve::<Slot<N>>(0) else {

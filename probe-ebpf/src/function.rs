@@ -7,9 +7,9 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use probe_common::{
-    CountKey, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Header, Histogram, KIND_FUNCTION_ENTER,
-    KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER, SPEC_GO,
-    SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
+    CountKey, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Header, Histogram,
+    KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER,
+    SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
 };
 
 use crate::{

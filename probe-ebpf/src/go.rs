@@ -18,8 +18,14 @@ use probe_common::{Frame, GoCall, Loss};
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let regs = mem::registers(ctx.regs);
-    let frame =
-        Frame { stack: regs.rsp, cookie: mem::cookie(ctx), handle: regs.rax, buffer: regs.rbx, length: 0, sends: 0 };
+    let frame = Frame {
+        stack: regs.rsp,
+        cookie: mem::cookie(ctx),
+        handle: regs.rax,
+        buffer: regs.rbx,
+        length: 0,
+        sends: 0,
+    };
     if GO_CALLS.insert(key(current, regs)?, frame, 0).is_err() {
         emit::lost(Loss::ThreadsFull, 0);
     }

@@ -1,7 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`gather`], [`whole`], [`lent`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -13,18 +13,23 @@ mod cgroup;
 mod emit;
 mod exec;
 mod function;
+mod gather;
 mod go;
 mod hold;
+mod lent;
 mod maps;
 mod mem;
 mod scope;
 mod socket;
 mod stack;
 mod task;
+mod whole;
 
 use aya_ebpf::{
     macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
+    programs::{
+        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext,
+    },
 };
 
 use socket::Way;
@@ -62,6 +67,54 @@ fn open_behind_return(ctx: RetProbeContext) -> u32 {
 #[uprobe]
 fn close_enter(ctx: ProbeContext) -> u32 {
     call::close_first(&ctx);
+    0
+}
+
+#[uprobe]
+fn open_once_enter(ctx: ProbeContext) -> u32 {
+    call::open_once(&ctx);
+    0
+}
+
+#[uprobe]
+fn cipher_enter(ctx: ProbeContext) -> u32 {
+    call::ciphers(&ctx);
+    0
+}
+
+#[uprobe]
+fn gather_enter(ctx: ProbeContext) -> u32 {
+    gather::enter(&ctx);
+    0
+}
+
+#[uretprobe]
+fn gather_return(ctx: RetProbeContext) -> u32 {
+    gather::returned(&ctx);
+    0
+}
+
+#[uprobe]
+fn gather_leave(ctx: ProbeContext) -> u32 {
+    gather::leave(&ctx);
+    0
+}
+
+#[uprobe]
+fn whole_enter(ctx: ProbeContext) -> u32 {
+    whole::enter(&ctx);
+    0
+}
+
+#[uretprobe]
+fn lent_return(ctx: RetProbeContext) -> u32 {
+    lent::returned(&ctx);
+    0
+}
+
+#[uretprobe]
+fn unpack_return(ctx: RetProbeContext) -> u32 {
+    lent::unpacked(&ctx);
     0
 }
 

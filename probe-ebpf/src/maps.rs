@@ -9,15 +9,19 @@ use aya_ebpf::{
 };
 use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
-    FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, GO_CALLS as MAX_GO_CALLS, GoCall, FrameKey, FunctionFrame, FunctionSpec,
-    Histogram, LINEAGES, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES,
-    SCOPE_CGROUPS, SCOPE_THREADS, Scope, SocketFields,
+    FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
+    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, Histogram, LINEAGES, LentKey, Lineage, Loss, LossCount,
+    NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope, SocketFields,
 };
 use zerocopy::{Immutable, IntoBytes};
 
 /// Records for userspace. Its size is set when it is loaded.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+/// Up to where in the ring the reader was woken for a program; one value.
+#[map]
+pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// What was lost, by [`Loss`].
 #[map]
@@ -40,6 +44,10 @@ pub static PID_NAMESPACES: Array<NamespaceId> = Array::with_max_entries(MAX_PID_
 #[map]
 pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, BPF_F_NO_PREALLOC);
 
+/// Not zero: [`COMMAND`] has executed a program; one value.
+#[map]
+pub static BEGUN: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Threads in the middle of an mmap(2) of a file that is to be executable, while processes are held.
 #[map]
 pub static MAPPING: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
@@ -61,6 +69,11 @@ pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F
 /// that have ended.
 #[map]
 pub static GO_CALLS: HashMap<GoCall, Frame> = HashMap::with_max_entries(MAX_GO_CALLS, BPF_F_NO_PREALLOC);
+
+/// Addresses of bytes that a library has lent out until it is told how many of them were moved, and the connections of
+/// packets. What is never asked for makes room for others at last.
+#[map]
+pub static LENT: LruHashMap<LentKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Connections that goroutines are about, inside a call of [`GO_CALLS`] or a handshake.
 #[map]
@@ -178,19 +191,17 @@ pub struct Frames {
 /// [`Frames::unsent_bytes`]: nobody knows whose data comes next.
 pub const AMBIGUOUS: u64 = u64::MAX;
 
-/// A thread that has not called anything.
-pub const NO_FRAMES: Frames = Frames {
-    arguments: [0; 8],
-    program: 0,
-    sends: 0,
-    unsent: 0,
-    unsent_bytes: 0,
-    frames: [Frame { stack: 0, cookie: 0, handle: 0, buffer: 0, length: 0, sends: 0 }; DEPTH],
-};
+/// A thread that has not called anything: too large for the stack of a program. One value, of zeros.
+#[map]
+pub static NO_FRAMES: Array<Frames> = Array::with_max_entries(1, 0);
 
 /// ctrace's own process, which is never traced.
 #[unsafe(no_mangle)]
 pub static OWN_PID: u32 = 0;
+
+/// The process of a command that ctrace starts, which is ctrace's own until it executes a program; 0: none.
+#[unsafe(no_mangle)]
+pub static COMMAND: u32 = 0;
 
 /// Payload bytes to capture of a call, at most `CALL_BYTES`.
 #[unsafe(no_mangle)]

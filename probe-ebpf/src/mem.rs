@@ -18,9 +18,8 @@ use aya_ebpf::{
         generated::{
             bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
             bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel as read_kernel,
-            bpf_probe_read_kernel_str as read_kernel_text,
-            bpf_probe_read_user as read_user, bpf_probe_read_user_str as read_user_text,
-            bpf_send_signal_thread, bpf_task_pt_regs,
+            bpf_probe_read_kernel_str as read_kernel_text, bpf_probe_read_user as read_user,
+            bpf_probe_read_user_str as read_user_text, bpf_send_signal_thread, bpf_task_pt_regs,
         },
     },
     programs::TracePointContext,
@@ -49,13 +48,14 @@ pub fn user<T: FromBytes>(address: u64) -> Option<T> {
 /// False if they cannot be read.
 #[inline(always)]
 pub fn copy_user<const N: usize>(to: &mut MaybeUninit<[u8; N]>, address: u64, length: u32) -> bool {
-    // The compiler may know that this holds and leave the check out; verifiers of older kernels do not know it then.
-    let length = hint::black_box(length);
-    if length as usize > N {
+    // The compiler may know that this holds and leave the check out; verifiers of older kernels do not know it then. Eight
+    // bytes wide: those of Linux 6.1 forget that four bytes that were kept on the stack have nothing above them.
+    let length = hint::black_box(u64::from(length));
+    if length > N as u64 {
         return false;
     }
     // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
-    unsafe { read_user(to.as_mut_ptr().cast(), length, address as *const _) == 0 }
+    unsafe { read_user(to.as_mut_ptr().cast(), length as u32, address as *const _) == 0 }
 }
 
 /// The user registers at a probe.
@@ -332,6 +332,13 @@ pub fn own<T>(value: *mut T) -> &'static mut T {
 pub fn copied<T: Copy>(value: *const T) -> T {
     // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has ended.
     unsafe { ptr::read_volatile(value) }
+}
+
+/// Sets a value of a map that others may read or set at the same time.
+#[inline(always)]
+pub fn set<T: Copy>(value: *mut T, to: T) {
+    // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has ended.
+    unsafe { ptr::write_volatile(value, to) }
 }
 
 /// Adds to a number that others may add to at the same time; returns what it was before.

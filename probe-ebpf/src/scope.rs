@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 use crate::{
-    maps::{CGROUPS, OWN_PID, PID_NAMESPACES, SCOPE, THREADS},
+    maps::{BEGUN, CGROUPS, COMMAND, OWN_PID, PID_NAMESPACES, SCOPE, THREADS},
     mem,
 };
 use probe_common::{CGROUP_OUT, Scope, THREAD_IN};
@@ -44,10 +44,22 @@ impl Current {
         self.id as u32
     }
 
-    /// Whether this is a thread of ctrace's own process.
+    /// Whether this is a thread of ctrace's own process, or of the one that will be its command.
     #[inline(always)]
     pub fn is_own(self) -> bool {
-        self.pid() == mem::constant(&OWN_PID)
+        let pid = self.pid();
+        pid == mem::constant(&OWN_PID)
+            || pid == mem::constant(&COMMAND) && BEGUN.get(0).is_some_and(|begun| *begun == 0)
+    }
+
+    /// The process executes a program: if it is the command's, that is the command.
+    #[inline(always)]
+    pub fn begins(self) {
+        if self.pid() == mem::constant(&COMMAND)
+            && let Some(begun) = BEGUN.get_ptr_mut(0)
+        {
+            mem::set(begun, 1);
+        }
     }
 
     #[inline(always)]

@@ -5,8 +5,8 @@
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    ADDRESS_BYTES, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader,
-    SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket,
+    ADDRESS_BYTES, CallShape, Calls, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX,
+    KIND_SOCKET, RecordHeader, SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket,
 };
 
 use crate::{
@@ -82,10 +82,12 @@ fn of_thread(sock: u64, way: Way, current: Current, frames: &mut Frames) -> Opti
     let system_call = mem::system_call()?;
     let mut stack = u64::MAX;
     let mut handle = 0;
+    let mut is_for_all = true;
     for frame in &frames.frames {
         // One below the stack pointer was left by longjmp; of several the innermost moves the bytes.
         if frame.stack > system_call.stack && frame.stack < stack {
             (stack, handle) = (frame.stack, frame.handle);
+            is_for_all = CallShape::unpack(probe_common::arguments(frame.cookie)).calls == Calls::All;
         }
     }
     let unsent = (handle == 0).then_some(frames.unsent_bytes);
@@ -96,6 +98,10 @@ fn of_thread(sock: u64, way: Way, current: Current, frames: &mut Frames) -> Opti
         return None;
     }
     let key = ConnectionKey { handle, pid: current.pid(), program: frames.program as u32 };
+    // A descriptor of NSPR's that is not of TLS may carry somebody else's records.
+    if !is_for_all && CONNECTIONS.get_ptr(key).is_none() {
+        return None;
+    }
     tell(sock, way, current, &system_call, &Owner { key, unsent })?;
     if way == Way::Out {
         frames.sends += 1;

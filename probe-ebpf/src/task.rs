@@ -28,6 +28,7 @@ pub fn fork(ctx: &TracePointContext) -> Option<()> {
 pub fn exec(ctx: &TracePointContext) -> Option<()> {
     let old: u32 = mem::field(ctx, mem::constant(&EXEC_OLD_PID))?;
     let current = Current::any();
+    current.begins();
     let filter = scope::filter()?;
     let flags = flags_of(old);
     if let Some(flags) = flags

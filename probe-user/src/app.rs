@@ -14,13 +14,13 @@ use crate::enrich::{Facts, Stacks};
 use crate::event::End;
 use crate::explain::{self, ExplainError};
 use crate::patience::describe;
-use crate::pipeline::{Clock, Pipeline, Setup, Site};
+use crate::pipeline::{Clock, Executions, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::exec::Also;
 use crate::probe::{Probe, uprobe};
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
-use crate::target::{Selector, Target, TargetError};
+use crate::target::{Choice, Selector, Target, TargetError};
 
 mod child;
 mod ending;
@@ -35,7 +35,7 @@ pub use child::part;
 use ending::{CommandEnd, Endings};
 use launch::{Launch, LaunchError};
 pub use report::say;
-use stream::{Stream, StreamError};
+use stream::{Seeds, Stream, StreamError};
 use watch::Watch;
 
 /// Why ctrace could not do what was asked.
@@ -144,13 +144,18 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
 }
 
 async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Result<(), Failure> {
+    // The kernel tells all of a program that it can be chosen by: of those that are executed, none is chosen too late.
+    let (scope, choice) = match trace.probe {
+        Probe::Exec(_) => trace.selector.split(),
+        Probe::Ssl(_) | Probe::Uprobe(_) => (trace.selector.clone(), Choice::default()),
+    };
     let mut mappings = None;
     if trace.action == Action::Run {
         session::prepare()?;
         // Before anything is looked at: what is mapped in the meantime waits there.
         let programs = match trace.probe {
             Probe::Exec(_) => session::Programs::Told,
-            Probe::Ssl | Probe::Uprobe(_) => session::Programs::Unknown,
+            Probe::Ssl(_) | Probe::Uprobe(_) => session::Programs::Unknown,
         };
         mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
     }
@@ -163,8 +168,12 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
             }
             return Ok(());
         }
-        found = find(&trace.selector, &trace.probe) => found?,
+        found = find(&scope, &trace.probe) => found?,
     };
+    if let Some(launch) = &endings.command {
+        // What runs in it now is a part of ctrace.
+        plan.forget(launch.pid());
+    }
     if let Some(what) = plan.excess.take().or_else(|| too_many(trace, &plan)) {
         return Err(Failure::TooMany { what });
     }
@@ -181,9 +190,8 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     }
     let file = trace.output.as_deref().map(Output::create).transpose()?;
-    // Nothing is attached to a program: it need not wait.
-    let hold = endings.command.as_ref().filter(|_| trace.probe.looks_into_files()).map(Launch::pid);
-    let mut session = load(trace, &plan, verbosity, hold)?;
+    let command = endings.command.as_ref().map(Launch::pid);
+    let mut session = load(trace, &plan, verbosity, command)?;
     attach(&mut session, &mut plan, &mut discovery)?;
     report::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
@@ -191,8 +199,10 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         Some(file) => file,
         None => output(endings).map_err(|source| write_failure(trace, source))?,
     };
-    let pipeline = pipeline(trace, &plan, &target, output);
-    let seeds = seeds(trace, &target, endings.command.as_ref().map(Launch::pid));
+    let pipeline = pipeline(trace, &plan, &target, (output, choice));
+    let ahead = session.ahead();
+    discovery.tell_strange(move || ahead.begin());
+    let seeds = seeds(trace, &target, command);
     let watch = Watch::new(&trace.probe, target, discovery, mappings, trace.selector.runtime_sockets.clone());
     if let Some(command) = &mut endings.command {
         session.stopped().into_iter().for_each(|table| command.guard(table));
@@ -225,18 +235,14 @@ async fn find(selector: &Selector, probe: &Probe) -> Result<(Target, Discovery, 
     Ok((target, discovery, plan))
 }
 
-/// The processes whose programs are told at the start, parents before their children. Not the command's: its program
-/// is not there yet.
-fn seeds(trace: &Trace, target: &Target, command: Option<u32>) -> Vec<u32> {
-    match &trace.probe {
-        Probe::Exec(exec) if exec.tells(Also::Existing) => {
-            let mut processes: Vec<_> =
-                target.processes.iter().map(|process| (process.start_time, process.pid)).collect();
-            processes.sort_unstable();
-            processes.into_iter().map(|(_, pid)| pid).filter(|pid| Some(*pid) != command).collect()
-        }
-        _ => Vec::new(),
-    }
+/// Whose programs run already. Not the command's: its program is not there yet.
+fn seeds(trace: &Trace, target: &Target, command: Option<u32>) -> Seeds {
+    let Probe::Exec(exec) = &trace.probe else { return Seeds::default() };
+    let mut processes: Vec<_> =
+        target.processes.iter().map(|process| (process.start_time, process.pid)).collect();
+    processes.sort_unstable();
+    let pids = processes.into_iter().map(|(_, pid)| pid).filter(|pid| Some(*pid) != command).collect();
+    if exec.tells(Also::Existing) { Seeds::Told(pids) } else { Seeds::Known(pids) }
 }
 
 fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Verbosity) -> Failure {
@@ -266,7 +272,7 @@ fn load(
     trace: &Trace,
     plan: &Plan,
     verbosity: Verbosity,
-    hold: Option<u32>,
+    command: Option<u32>,
 ) -> Result<Session, SessionError> {
     let log = match verbosity {
         Verbosity::Debug => session::Log::Debug,
@@ -277,7 +283,7 @@ fn load(
         ring_bytes: trace.ring_bytes,
         max_bytes: trace.max_bytes,
         log,
-        hold,
+        command,
     };
     Session::load(&options, &plan.scope)
 }
@@ -332,7 +338,12 @@ fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
-fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipeline<Facts> {
+fn pipeline(
+    trace: &Trace,
+    plan: &Plan,
+    target: &Target,
+    (output, choice): (Output, Choice),
+) -> Pipeline<Facts> {
     let pids = target.processes.iter().map(|process| process.pid);
     let options = sink::Options { look: trace.look, zone: TimeZone::system() };
     Pipeline::new(Setup {
@@ -349,8 +360,8 @@ fn pipeline(trace: &Trace, plan: &Plan, target: &Target, output: Output) -> Pipe
             _ => None,
         },
         executions: match &trace.probe {
-            Probe::Exec(exec) => Some(exec.environment.clone()),
-            Probe::Ssl | Probe::Uprobe(_) => None,
+            Probe::Exec(exec) => Some(Executions { environment: exec.environment.clone(), choice }),
+            Probe::Ssl(_) | Probe::Uprobe(_) => None,
         },
     })
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
 pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
-pub use socket::{Certainty, Endpoint, IpVersion, Role, Socket, Transport};
+pub use socket::{Endpoint, IpVersion, Role, Sighting, Socket, Transport};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
 pub const SCHEMA: u32 = 1;
@@ -159,7 +159,7 @@ pub struct Library {
     pub name: String,
     /// Path inside the root of the process in which it was found first.
     pub path: String,
-    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `Go crypto/tls`; null when not known.
+    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `NSS`, `s2n-tls`, `BearSSL`, `Botan`, `rustls`, `Go crypto/tls`; null when not known.
     pub implementation: Option<String>,
     /// `3.0.17`; null when not known.
     pub version: Option<String>,

@@ -32,6 +32,20 @@ pub enum Program {
     OpenBehindFirst,
     /// Entry of a function whose first argument is the handle of a connection that ends.
     Close,
+    /// Entry of a function whose first argument is the handle of a connection that begins, unless it has begun already.
+    OpenOnce,
+    /// Entry of a function that encrypts or decrypts: the calls that it is a part of are of connections.
+    Cipher,
+    /// Entry and return of a function that moves several pieces of memory.
+    Pieces,
+    /// Entry of a function that moves several pieces of memory, and its ends.
+    PiecesToEnds,
+    /// Entry of a function that moves all of its bytes.
+    Whole,
+    /// Entry and return of a function that lends bytes, or hands over a packet.
+    Lend,
+    /// Entry and return of a function that says where the bytes of a packet are.
+    Unpack,
     /// Entry of a method of Go that moves bytes, and its ends.
     GoCall,
     /// Entry of a method of Go that begins a connection.
@@ -43,7 +57,10 @@ pub enum Program {
 impl Program {
     /// Whether its records tell of bytes.
     pub fn moves_bytes(self) -> bool {
-        matches!(self, Self::Call | Self::GoCall)
+        matches!(
+            self,
+            Self::Call | Self::GoCall | Self::Pieces | Self::PiecesToEnds | Self::Whole | Self::Unpack
+        )
     }
 }
 
@@ -105,6 +122,9 @@ pub struct ObjectHooks {
     pub file: Arc<crate::rootfs::ForeignFile>,
     /// Processes that map it.
     pub pids: Vec<u32>,
+    /// How functions were found that the file does not name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
     /// Numbers of its hooks, in their order: the upper half of their cookies.
     #[serde(skip)]
     pub sites: Range<u32>,
@@ -126,4 +146,13 @@ pub struct Plan {
     pub excess: Option<String>,
     /// Files without anything to hook, each once, in the process in which it was seen first.
     pub foreign: Vec<Skipped>,
+}
+
+impl Plan {
+    /// Keeps no reason about a process.
+    pub fn forget(&mut self, pid: u32) {
+        let is_of_another = |skipped: &Skipped| skipped.pid != Some(pid);
+        self.skipped.retain(is_of_another);
+        self.foreign.retain(is_of_another);
+    }
 }

@@ -41,7 +41,7 @@ static inline struct sizes sizes_parse(const char *text) {
         size_t size = strtoull(text, &end, 10), repeat = 1;
         if (end == text) fail("not a list of sizes: %s", text);
         if (*end == '*') repeat = strtoull(end + 1, &end, 10);
-        sizes.size = realloc(sizes.size, (sizes.count + repeat) * sizeof *sizes.size);
+        sizes.size = (size_t *)realloc(sizes.size, (sizes.count + repeat) * sizeof *sizes.size);
         while (repeat-- > 0) sizes.size[sizes.count++] = size;
         text = *end == ',' ? end + 1 : end;
     }

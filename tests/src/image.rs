@@ -136,13 +136,29 @@ pub mod images {
             "tls-mbedtls",
             "tls-mbedtls-static",
             "tls-wolfssl",
+            "tls-nss",
+            "tls-bearssl",
+            "tls-botan",
             "tls-go",
             "tls-go-stripped",
             "tls-go-pie",
         ] {
             tree = tree.program(&program(name)?, &format!("/{name}"))?;
         }
+        // NSS loads its cryptography while it runs, from beside itself, and checks it.
+        let nss = crate::program::library(&program("tls-nss")?, "libnss3.so")?;
+        for name in ["libsoftokn3", "libfreeblpriv3"] {
+            let library = nss.with_file_name(format!("{name}.so"));
+            let check = library.with_extension("chk");
+            tree = tree.program(&library, &library.to_string_lossy())?.file(&check, &check.to_string_lossy());
+        }
         Image::build("libraries", &tree)
+    }
+
+    /// A program with rustls, which takes a minute to build.
+    pub fn rustls() -> Result<Image> {
+        let tree = Tree::new().program(&program("idle")?, "/idle")?;
+        Image::build("rustls", &tree.program(&program("tls-rustls")?, "/tls-rustls")?)
     }
 
     /// The same as [`tls`], and the system's Python.

@@ -1,4 +1,4 @@
-//! The target programs: small programs in C and Go of `programs/`, compiled when their source is newer than the result.
+//! The target programs: small programs in C, C++, Go and Rust of `programs/`, compiled when their source is newer than the result.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -51,6 +51,22 @@ const MBEDTLS_STATIC: &[&str] = &[
 ];
 const WOLFSSL: &[&str] = &["-DLIBRARY=\"tls-wolfssl.h\"", "-lwolfssl", "-lcrypto"];
 
+const NSS: &[&str] = &[
+    "-DLIBRARY=\"tls-nss.h\"",
+    "-I/usr/include/nspr",
+    "-I/usr/include/nss",
+    "-lssl3",
+    "-lnss3",
+    "-lnspr4",
+    "-lcrypto",
+];
+/// As it is used: nobody links against its shared object.
+const BEARSSL: &[&str] = &["-DLIBRARY=\"tls-bearssl.h\"", "-l:libbearssl.a", "-lcrypto"];
+const BOTAN: &[&str] = &["-D_GNU_SOURCE", "-std=gnu++20", "-I/usr/include/botan-2", "-lbotan-2", "-lcrypto"];
+
+/// The profile of its manifest, and what it is built on.
+const RUSTLS: &[&str] = &["fat", "ring"];
+
 /// Without symbols and debugging information: what images of Go programs have.
 const GO_STRIPPED: &[&str] = &["-ldflags=-s -w"];
 const GO_PIE: &[&str] = &["-buildmode=pie", "-ldflags=-s -w"];
@@ -82,6 +98,10 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-mbedtls", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS },
     Recipe { name: "tls-mbedtls-static", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS_STATIC },
     Recipe { name: "tls-wolfssl", source: Some("tls-pair.c"), needs: &[], flags: WOLFSSL },
+    Recipe { name: "tls-nss", source: Some("tls-pair.c"), needs: &[], flags: NSS },
+    Recipe { name: "tls-bearssl", source: Some("tls-pair.c"), needs: &[], flags: BEARSSL },
+    Recipe { name: "tls-botan", source: Some("tls-botan.cpp"), needs: &[], flags: BOTAN },
+    Recipe { name: "tls-rustls", source: Some("rustls/Cargo.toml"), needs: &[], flags: RUSTLS },
     Recipe { name: "tls-go", source: Some("tls-pair.go"), needs: &[], flags: &[] },
     Recipe { name: "tls-go-stripped", source: Some("tls-pair.go"), needs: &[], flags: GO_STRIPPED },
     Recipe { name: "tls-go-pie", source: Some("tls-pair.go"), needs: &[], flags: GO_PIE },
@@ -137,6 +157,7 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
     let mut compiler = match (&source, language) {
         (Some(source), Some("go")) => go(source, &partial, recipe.flags),
         (Some(source), Some("rs")) => rust(source, &partial, recipe.flags),
+        (Some(source), Some("toml")) => cargo(source, recipe.flags),
         (Some(source), Some("cpp")) => cpp(source, &partial, recipe.flags),
         _ => cc(source.as_deref(), &partial, recipe.flags),
     };
@@ -149,6 +170,9 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
             "the test program {name} does not compile (`cargo xtask setup` installs what it needs):\n{}",
             String::from_utf8_lossy(&result.stderr)
         );
+    }
+    if let (Some("toml"), [profile, ..]) = (language, recipe.flags) {
+        fs::copy(cargo_target().join(profile).join(name), &partial)?;
     }
     fs::rename(&partial, &output)?;
     Ok(output)
@@ -181,6 +205,21 @@ fn rust(source: &Path, output: &Path, flags: &[&str]) -> Command {
     command
 }
 
+/// A program with dependencies, which are not the tests'.
+fn cargo(manifest: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(manifest);
+    command.arg("--target-dir").arg(cargo_target()).env_remove("RUSTFLAGS");
+    if let [profile, feature] = flags {
+        command.args(["--profile", profile, "--features", feature]);
+    }
+    command
+}
+
+fn cargo_target() -> PathBuf {
+    paths::target_directory().join("programs-rust")
+}
+
 /// Whether the artefact is newer than its source and the headers that the sources share.
 fn is_current(output: &Path, source: Option<&Path>) -> Result<bool> {
     let Ok(built) = output.metadata().and_then(|metadata| metadata.modified()) else {
@@ -190,7 +229,9 @@ fn is_current(output: &Path, source: Option<&Path>) -> Result<bool> {
     if let Some(source) = source {
         let shared = fs::read_dir(script(""))?.filter_map(|entry| Some(entry.ok()?.path()));
         let headers = shared.filter(|path| path.extension().is_some_and(|extension| extension == "h"));
-        for input in headers.chain([source.to_owned()]) {
+        let manifest = source.extension().is_some_and(|extension| extension == "toml");
+        let main = manifest.then(|| source.with_file_name("src").join("main.rs"));
+        for input in headers.chain([source.to_owned()]).chain(main) {
             newest = newest.max(input.metadata().and_then(|metadata| metadata.modified())?);
         }
     }

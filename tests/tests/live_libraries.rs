@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Container, Ctrace, Lines, Trace, Transfer, images, require_live};
+use ctrace_tests::{Container, Ctrace, Image, Lines, Trace, Transfer, images, require_live};
 
 /// Around where TLS records end, and beyond.
 const UP: &str = "1,16383,16384,16385,70000,3,5";
@@ -34,12 +34,19 @@ enum Version {
 
 fn check(case: &Case) -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::libraries()?, case.program, &[], &["/idle"])?;
-    let program = format!("/{}", case.program);
     let connections = CONNECTIONS.to_string();
+    let (trace, transfers) = run(&images::libraries()?, case.program, &["--connections", &connections])?;
+    check_trace(&trace, &transfers, case)
+}
+
+/// Traces a program of an image from when it is ready.
+fn run(image: &Image, name: &str, options: &[&str]) -> Result<(Trace, Vec<Transfer>)> {
+    let container = Container::start(image, name, &[], &["/idle"])?;
+    let program = format!("/{name}");
     let mut child = Command::new("docker")
         .args(["exec", "-i", container.id(), &program])
-        .args(["--up", UP, "--down", DOWN, "--connections", &connections])
+        .args(["--up", UP, "--down", DOWN])
+        .args(options)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -47,13 +54,14 @@ fn check(case: &Case) -> Result<()> {
     lines.wait("line that it is ready", Duration::from_secs(20), |line| line == "ready")?;
     let ctrace = Ctrace::json(&["--container", container.name()])?;
     child.stdin.take().context("no standard input")?.write_all(b"\n")?;
+    let connections = if options.contains(&"--connections") { CONNECTIONS } else { 1 };
     let mut transfers = Vec::new();
-    while transfers.len() < 2 * CONNECTIONS {
+    while transfers.len() < 2 * connections {
         let line = lines.wait("report", Duration::from_secs(30), |line| line.starts_with('{'))?;
         transfers.extend(Transfer::all(&line)?);
     }
     ensure!(child.wait()?.success(), "{program} failed");
-    check_trace(&ctrace.finish()?, &transfers, case)
+    Ok((ctrace.finish()?, transfers))
 }
 
 fn check_trace(trace: &Trace, transfers: &[Transfer], case: &Case) -> Result<()> {
@@ -83,8 +91,13 @@ fn check_trace(trace: &Trace, transfers: &[Transfer], case: &Case) -> Result<()>
 #[test]
 fn gnutls() -> Result<()> {
     // gnutls_record_send jumps to gnutls_record_send2: one call, of which the outer name is told.
-    let functions =
-        &["gnutls_record_recv", "gnutls_record_recv_seq", "gnutls_record_send", "gnutls_record_send2"];
+    let functions = &[
+        "gnutls_packet_get",
+        "gnutls_record_recv",
+        "gnutls_record_recv_seq",
+        "gnutls_record_send",
+        "gnutls_record_send2",
+    ];
     check(&Case { program: "tls-gnutls", implementation: "GnuTLS", functions, version: Version::Told })
 }
 
@@ -106,6 +119,63 @@ fn mbed_tls_in_a_static_executable() -> Result<()> {
 fn wolfssl() -> Result<()> {
     let functions = &["wolfSSL_read", "wolfSSL_recv", "wolfSSL_send", "wolfSSL_write"];
     check(&Case { program: "tls-wolfssl", implementation: "wolfSSL", functions, version: Version::Told })
+}
+
+/// Its version is not in the library that has the functions.
+const NSS: Case = Case {
+    program: "tls-nss",
+    implementation: "NSS",
+    functions: &["PR_Read", "PR_Recv", "PR_Send", "PR_Write", "PR_Writev"],
+    version: Version::LeftOut,
+};
+
+#[test]
+fn nss() -> Result<()> {
+    check(&NSS)
+}
+
+#[test]
+fn descriptors_of_nss_that_were_there_before() -> Result<()> {
+    require_live()?;
+    let (trace, mut transfers) = run(&images::libraries()?, NSS.program, &["--late", "1"])?;
+    trace.check_complete()?;
+    // The server was reading already, in a call that cannot be seen.
+    transfers.retain(|transfer| transfer.side == "client");
+    let vpid = transfers.first().context("no client")?.vpid;
+    let streams = trace.streams(|record| record.process.vpid == Some(vpid))?;
+    streams.check(&transfers)?;
+    ensure!(!streams.iter().any(|(_, stream)| stream.from_start), "a connection was seen from its start");
+    Ok(())
+}
+
+#[test]
+fn bearssl() -> Result<()> {
+    let functions = &["br_ssl_engine_recvapp_ack", "br_ssl_engine_sendapp_ack"];
+    check(&Case { program: "tls-bearssl", implementation: "BearSSL", functions, version: Version::LeftOut })
+}
+
+#[test]
+fn botan() -> Result<()> {
+    let functions = &["Botan::TLS::Channel::process_application_data", "Botan::TLS::Channel::send"];
+    check(&Case { program: "tls-botan", implementation: "Botan", functions, version: Version::Told })
+}
+
+/// With link-time optimisation of everything, which leaves the fewest functions.
+#[test]
+fn rustls() -> Result<()> {
+    require_live()?;
+    let functions = &[
+        "rustls::common_state::CommonState::send_appdata_encrypt",
+        "rustls::common_state::CommonState::take_received_plaintext",
+    ];
+    let case = Case { program: "tls-rustls", implementation: "rustls", functions, version: Version::Told };
+    let connections = CONNECTIONS.to_string();
+    let (trace, transfers) = run(&images::rustls()?, case.program, &["--connections", &connections])?;
+    check_trace(&trace, &transfers, &case)?;
+    // 16383 bytes were written in three pieces, which come in one record.
+    let joined = trace.records()?.iter().filter(|record| record.call.length == 16383).count();
+    ensure!(joined >= CONNECTIONS, "{joined} records of pieces that were written together");
+    Ok(())
 }
 
 const GO: &[&str] = &["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"];

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ctrace::decode::{Wire, decode};
-use ctrace::probe::Probe;
+use ctrace::probe::{Certainty, Probe};
 use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Programs, Session};
 use ctrace::target::{Cgroup, Scope, ScopeChange};
 use ctrace_tests::{Ctrace, require_bpf};
@@ -44,8 +44,13 @@ impl Watched {
         require_bpf()?;
         session::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let options =
-            Options { probe: Probe::Ssl, ring_bytes: 1 << 20, max_bytes: 4096, log: Log::Off, hold: None };
+        let options = Options {
+            probe: Probe::Ssl(Certainty::Sure),
+            ring_bytes: 1 << 20,
+            max_bytes: 4096,
+            log: Log::Off,
+            command: None,
+        };
         let session = runtime.block_on(async { Session::load(&options, scope) })?;
         Ok(Self { session, runtime, told: Vec::new() })
     }

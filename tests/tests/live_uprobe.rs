@@ -203,6 +203,43 @@ fn calls_are_counted_and_measured() -> Result<()> {
 }
 
 #[test]
+fn counts_come_at_each_interval() -> Result<()> {
+    let container = container("functions")?;
+    let options = ["--count", "--interval", "100ms", "--events", "10", ":factorial"];
+    let arguments = [&["uprobe", "-o", "json", "--container", container.name()][..], &options].concat();
+    let ctrace = Ctrace::start(&arguments)?;
+    for _ in 0..2 {
+        container.exec(&["/functions", "recursion"])?;
+    }
+    // Nobody ends it but what an interval tells.
+    let trace = ctrace.wait(DETACHING)?;
+    ensure!(trace.summary()?.get("end") == Some(&json!("count")), "{:?}", trace.summary());
+    let totals = of_type(&trace, "uprobe_total")?;
+    let counts = totals.iter().filter_map(|total| total.get("count")?.as_u64());
+    ensure!(counts.sum::<u64>() == 10, "{totals:#?}");
+    let is_of_it =
+        |total: &Value| total.pointer("/container/id").and_then(Value::as_str) == Some(container.id());
+    ensure!(totals.iter().all(is_of_it), "{totals:#?}");
+    Ok(())
+}
+
+#[test]
+fn ctrace_before_it_is_the_command_is_not_looked_at() -> Result<()> {
+    require_live()?;
+    let functions = program("functions")?;
+    let functions = functions.to_str().context("path")?;
+    let output = tempfile::NamedTempFile::new()?;
+    let output = output.path().to_str().context("path")?;
+    let options = ["uprobe", "-v", "-o", "json", "--output", output, ":add", "--", functions, "add"];
+    let trace = Ctrace::run_to_end(&options)?;
+    ensure!(trace.status.success(), "{}", trace.stderr);
+    ensure!(!trace.stderr.contains("no pattern names it"), "{}", trace.stderr);
+    let records = std::fs::read_to_string(output)?;
+    ensure!(records.lines().filter(|line| line.contains(r#""type":"uprobe""#)).count() == 1, "{records}");
+    Ok(())
+}
+
+#[test]
 fn stacks_have_names() -> Result<()> {
     let trace = trace("functions", &["--stack", ":inner"], &["nested"])?;
     let records = of_type(&trace, "uprobe")?;

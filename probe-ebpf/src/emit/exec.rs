@@ -2,7 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
+use aya_ebpf::bindings::{BPF_RB_CONS_POS, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_PROD_POS};
 use probe_common::{
     CHUNK_BYTES, FLAG_UNREADABLE, INLINE_BYTES, LONG_PATH_BYTES, Loss, PAGE_BYTES, Part, Program,
 };
@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::{lost, submit};
 use crate::{
-    maps::{AttemptRoom, EVENTS},
+    maps::{ANNOUNCED, AttemptRoom, EVENTS},
     mem,
 };
 
@@ -103,8 +103,21 @@ pub fn program(address: u64, fill: impl FnOnce(&mut Program)) {
         slot.program.chunk = 0;
         lost(Loss::ReadFault, chunk.into());
     }
-    // What /proc tells of the process is to be read while it runs; beside an exec the wakeup costs little.
-    entry.submit(BPF_RB_FORCE_WAKEUP.into());
+    // What /proc tells of the process is to be read while it runs.
+    entry.submit(announced());
+}
+
+/// How a record in the ring is submitted that the reader should see at once: it is woken, unless it was woken for one
+/// that it has not come to yet, and reads on from there. A wakeup costs both sides more than the record. A reader that
+/// goes to sleep in just this moment finds the record when it looks again, some milliseconds later.
+#[inline(always)]
+fn announced() -> u64 {
+    let Some(place) = ANNOUNCED.get_ptr_mut(0) else { return BPF_RB_FORCE_WAKEUP.into() };
+    if mem::copied(place) > EVENTS.query(BPF_RB_CONS_POS.into()) {
+        return BPF_RB_NO_WAKEUP.into();
+    }
+    mem::set(place, EVENTS.query(BPF_RB_PROD_POS.into()));
+    BPF_RB_FORCE_WAKEUP.into()
 }
 
 /// Emits a record of a constant size.

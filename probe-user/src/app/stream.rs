@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use probe_common::{Loss, LossCount};
+use probe_common::{Lineage, Loss, LossCount};
 use thiserror::Error;
 
 use super::ending::Endings;
@@ -48,14 +48,30 @@ pub(super) enum StreamError {
     Session(#[from] SessionError),
 }
 
+/// The processes that run programs already when a trace of those begins, parents before their children.
+#[derive(Debug)]
+pub(super) enum Seeds {
+    /// Their programs are told first.
+    Told(Vec<u32>),
+    /// They are not.
+    Known(Vec<u32>),
+}
+
+impl Default for Seeds {
+    fn default() -> Self {
+        Self::Known(Vec::new())
+    }
+}
+
 /// A trace that is under way.
 pub(super) struct Stream<'a> {
     session: &'a mut Session,
     pipeline: Pipeline<Facts>,
     watch: Watch,
     verbosity: Verbosity,
-    /// Processes whose programs are told first.
-    seeds: Vec<u32>,
+    seeds: Seeds,
+    /// Processes that have come into scope, with what the kernel knew of each then.
+    entered: Vec<(u32, Lineage)>,
     proc: Proc,
     /// When the ring was drained last.
     drained: Instant,
@@ -80,7 +96,7 @@ impl<'a> Stream<'a> {
         pipeline: Pipeline<Facts>,
         watch: Watch,
         verbosity: Verbosity,
-        (seeds, interval): (Vec<u32>, Option<Duration>),
+        (seeds, interval): (Seeds, Option<Duration>),
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -89,6 +105,7 @@ impl<'a> Stream<'a> {
             watch,
             verbosity,
             seeds,
+            entered: Vec::new(),
             proc: Proc::default(),
             drained: now,
             housekeeping: now,
@@ -105,9 +122,18 @@ impl<'a> Stream<'a> {
     /// Streams until the end, and reports it.
     pub(super) async fn run(mut self, endings: &mut Endings) -> Result<Summary, StreamError> {
         self.watch.catch_up(self.session);
-        let seeds = std::mem::take(&mut self.seeds);
-        if let Some(end) = self.existing(seeds)? {
-            return self.finish(end);
+        match std::mem::take(&mut self.seeds) {
+            Seeds::Told(pids) => {
+                if let Some(end) = self.existing(pids)? {
+                    return self.finish(end);
+                }
+            }
+            Seeds::Known(pids) => {
+                for pid in pids {
+                    let lineage = self.session.lineage(pid);
+                    self.pipeline.known(pid, &lineage);
+                }
+            }
         }
         loop {
             let end = tokio::select! {
@@ -148,8 +174,24 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// Tells what processes run that have come into scope. What they had executed in scope by then was in the ring, and is
+    /// told when that was drained; what they execute later is told by itself.
+    fn entered(&mut self, drained: Drained) -> io::Result<Option<End>> {
+        let mut pids = Vec::new();
+        if drained != Drained::Part {
+            for (pid, lineage) in std::mem::take(&mut self.entered) {
+                if self.session.lineage(pid).execution == lineage.execution {
+                    pids.push(pid);
+                }
+            }
+        }
+        let entered = self.watch.take_entered().into_iter().filter(|_| self.pipeline.has_executions());
+        self.entered.extend(entered.map(|pid| (pid, self.session.lineage(pid))));
+        self.existing(pids)
+    }
+
     /// Tells what processes run that was not told yet, where that is watched. Tells why to end, if there is a reason.
-    fn existing(&mut self, pids: Vec<u32>) -> Result<Option<End>, StreamError> {
+    fn existing(&mut self, pids: Vec<u32>) -> io::Result<Option<End>> {
         if !self.pipeline.has_executions() {
             return Ok(None);
         }
@@ -235,8 +277,7 @@ impl<'a> Stream<'a> {
             self.report_counts()?;
             self.pipeline.flush()?;
         }
-        let entered = self.watch.take_entered();
-        if let Some(end) = self.existing(entered)? {
+        if let Some(end) = self.entered(drained)? {
             return Ok(Some(end));
         }
         if now.duration_since(self.housekeeping) < HOUSEKEEPING {
@@ -250,7 +291,8 @@ impl<'a> Stream<'a> {
         self.ended |= gone;
         if gone || now.duration_since(self.looking) >= LOOKING {
             self.looking = now;
-            if !self.watch.target().any_alive() && !self.session.follows_threads()? {
+            // The kernel's set first: to look through /proc takes long.
+            if !self.session.follows_threads()? && !self.watch.target().any_alive() {
                 return Ok(Some(End::TargetEnded));
             }
         }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::trace::TraceArgs;
 use super::{Trace, target, value};
-use crate::probe::Probe;
+use crate::probe::{Certainty, Probe};
 use crate::sink::Payload;
 
 const EXAMPLES: &str = "\
@@ -32,6 +32,9 @@ pub(super) struct SslArgs {
     /// Dump payloads in hexadecimal even if they are text
     #[arg(long, help_heading = "Output")]
     hex: bool,
+    /// Attach also where a TLS library without symbols only seems to be: what is shown may be something else
+    #[arg(long, help_heading = "What to attach to")]
+    guess: bool,
     /// Capture N bytes of each call at the most, up to 1M; 0: none, only the record [default: 1M]
     #[arg(long, help_heading = "Limits", value_name = "N", value_parser = value::max_bytes, default_value = "1M", hide_default_value = true)]
     max_bytes: u32,
@@ -40,7 +43,8 @@ pub(super) struct SslArgs {
 impl SslArgs {
     /// What they mean.
     pub(super) fn trace(self) -> Trace {
-        let Self { common, hex, max_bytes } = self;
-        common.trace(Probe::Ssl, if hex { Payload::Hex } else { Payload::Auto }, max_bytes)
+        let Self { common, hex, guess, max_bytes } = self;
+        let least = if guess { Certainty::Unsure } else { Certainty::Sure };
+        common.trace(Probe::Ssl(least), if hex { Payload::Hex } else { Payload::Auto }, max_bytes)
     }
 }

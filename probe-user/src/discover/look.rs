@@ -6,11 +6,12 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use super::Strange;
 use super::known::{Known, Seen};
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer, no_end};
 use crate::probe::ssl::version;
-use crate::probe::{Found, Probe};
+use crate::probe::{Certainty, Found, Probe};
 use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
 
 /// A file was looked for.
@@ -68,8 +69,15 @@ pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, String> {
 }
 
 /// Looks into the file behind a mapping, unless it is known.
-pub(super) async fn file(pid: u32, mapping: &Mapping, known: &Known, probe: &Probe) -> Result<Look, Unseen> {
-    let (mapping, known, probe) = (mapping.clone(), known.clone(), probe.clone());
+pub(super) async fn file(
+    pid: u32,
+    mapping: &Mapping,
+    known: &Known,
+    probe: &Probe,
+    strange: &Strange,
+) -> Result<Look, Unseen> {
+    let (mapping, known, probe, strange) =
+        (mapping.clone(), known.clone(), probe.clone(), Arc::clone(strange));
     // How far it came, should it not come back.
     let opened = Arc::new(OnceLock::new());
     let mark = Arc::clone(&opened);
@@ -79,6 +87,7 @@ pub(super) async fn file(pid: u32, mapping: &Mapping, known: &Known, probe: &Pro
         if let Some(seen) = known.of(inode, &file) {
             return Ok(Look::Known(seen));
         }
+        strange();
         // Nobody else sets it.
         let _ = mark.set((inode, file.changed(), file.size));
         let open = begin.elapsed();
@@ -126,7 +135,7 @@ pub(super) async fn open(pid: u32, mapping: &Mapping) -> Option<(ForeignFile, Re
 
 /// The version that a file says it is of.
 pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
-    in_time(move || version::find(&parse(&file, &Probe::Ssl).ok()?)?.version).await.flatten()
+    in_time(move || version::find(&parse(&file, &Probe::Ssl(Certainty::Sure)).ok()?)?.version).await.flatten()
 }
 
 fn parse(file: &ForeignFile, probe: &Probe) -> Result<Object, ObjectError> {

@@ -3,7 +3,7 @@
 //! Owns what is known of files, and which processes map what is hooked. Reads only. What was looked at and
 //! not hooked is kept with its reason: it is the answer to "why is nothing there?".
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -34,6 +34,10 @@ pub use versions::Versioned;
 /// has got the device number of one that has gone could be taken for it.
 const SHOWN: Duration = Duration::from_secs(5);
 
+/// How long files of a device that did not answer are passed over. Longer, and a file system that was slow for a moment,
+/// or a mount that has got the number of one that has gone, would be passed over for no reason.
+const SILENCE: Duration = Duration::from_mins(1);
+
 /// How long numbers of hooks are not used again: links are removed, and records read, some time after.
 const REST: Duration = Duration::from_mins(10);
 
@@ -55,15 +59,19 @@ pub struct Discovery {
     skipped: Vec<Skipped>,
     foreign: Vec<Skipped>,
     excess: Option<String>,
-    /// Devices that did not answer once: waiting for each of their files could take for ever.
-    silent: HashSet<Device>,
+    /// Devices that did not answer, and when: waiting for each of their files could take for ever.
+    silent: HashMap<Device, Instant>,
     /// Versions, by the real file of the libcrypto and when it was changed last.
     libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
     /// Libraries whose version stands in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
     /// Whether a file was not looked into because the process that had mapped it has ended.
     missed: bool,
+    strange: Strange,
 }
+
+/// To be told of a file that was never looked into, before it is.
+type Strange = Arc<dyn Fn() + Send + Sync>;
 
 impl Discovery {
     /// Knows nothing yet.
@@ -79,11 +87,17 @@ impl Discovery {
             skipped: Vec::new(),
             foreign: Vec::new(),
             excess: None,
-            silent: HashSet::new(),
+            silent: HashMap::new(),
             libcrypto: HashMap::new(),
             unversioned: Vec::new(),
             missed: false,
+            strange: Arc::new(|| ()),
         }
+    }
+
+    /// Has `strange` told, on any thread, of each file that was never looked into, before it is.
+    pub fn tell_strange(&mut self, strange: impl Fn() + Send + Sync + 'static) {
+        self.strange = Arc::new(strange);
     }
 
     /// The plan for a target.
@@ -219,16 +233,19 @@ impl Discovery {
         {
             return seen.clone();
         }
-        if self.silent.contains(&mapping.device) {
+        if self.silent.get(&mapping.device).is_some_and(|at| now.duration_since(*at) < SILENCE) {
             return Seen::Broken(patience::no_answer(), (0, 0));
         }
-        let seen = match look::file(pid, mapping, &self.known, &self.probe).await {
+        let seen = match look::file(pid, mapping, &self.known, &self.probe, &self.strange).await {
             Ok(Look::Known(seen)) => seen,
             Ok(Look::New(new)) => self.add(pid, *new),
             // Not remembered: the process may have ended in between, and others may map the file.
             Err(Unseen::Failed(why)) => return Seen::Broken(why, (0, 0)),
             Err(Unseen::Silent) => {
-                self.silent.insert(mapping.device);
+                // The wait was long: what it lets pass begins when it is over.
+                let now = Instant::now();
+                self.silent.retain(|_, at| now.duration_since(*at) < SILENCE);
+                self.silent.insert(mapping.device, now);
                 return Seen::Broken(patience::no_answer(), (0, 0));
             }
             Err(Unseen::Endless(inode, seen)) => {
@@ -278,7 +295,7 @@ impl Discovery {
     }
 
     fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> Seen {
-        let Found { library: facts, hooks, skipped, excess } = found;
+        let Found { library: facts, hooks, skipped, evidence, excess } = found;
         self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {
@@ -298,7 +315,7 @@ impl Discovery {
             let (library, sites) = (Arc::clone(&library), sites.clone());
             self.unversioned.push(Unversioned { pid, object: id, version_in, library, sites });
         }
-        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], sites, hooks });
+        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
         Seen::Hooked(vec![id])
     }
 
@@ -342,37 +359,4 @@ fn file_name(file: &ForeignFile) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-    use super::*;
-    use crate::rootfs;
-
-    #[test]
-    fn a_file_that_cannot_be_opened_in_one_process_is_opened_in_the_next() {
-        let own = std::process::id();
-        let mappings = rootfs::executable_mappings(own).unwrap();
-        let first = mappings.first().unwrap();
-        let mut discovery = Discovery::new(Probe::Ssl);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let gone = discovery.mapping(u32::MAX, first, Keep::Everything).await;
-            assert!(matches!(gone, Seen::Broken(..)), "{gone:?}");
-            let there = discovery.mapping(own, first, Keep::Everything).await;
-            assert!(!matches!(there, Seen::Broken(..)), "{there:?}");
-        });
-    }
-
-    #[test]
-    fn numbers_of_hooks_are_used_again() {
-        let mut discovery = Discovery::new(Probe::Ssl);
-        let (first, second) = (discovery.number(3), discovery.number(2));
-        assert_eq!((first.clone(), second), (0..3, 3..5));
-        discovery.free.push_back((Instant::now(), first.clone()));
-        assert_eq!(discovery.number(3), 5..8, "its links may still be there");
-        discovery.free.clear();
-        discovery.free.push_back((Instant::now().checked_sub(REST).unwrap(), first));
-        assert_eq!(discovery.number(2), 8..10, "of another length");
-        assert_eq!(discovery.number(3), 0..3);
-    }
-}
+mod tests;

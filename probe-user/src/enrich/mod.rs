@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use probe_common::Header;
+use probe_common::{Header, Program};
 
 use crate::event::{Container, Origin, Role, Socket};
 use crate::pipeline::{Found, Origins};
 use crate::session::Mapping;
 use crate::target::Containers;
-use crate::target::program::{self as running, Given};
+use crate::target::program::{self as running, Given, Unknown};
 
 mod listeners;
 mod programs;
@@ -120,14 +120,14 @@ impl Origins for Facts {
         self.containers.origin(NO_PROCESS, cgroup).container
     }
 
-    fn program(&mut self, header: &Header, stack: u64) -> Found {
-        let found = self.programs.program(&mut self.containers, header, stack);
-        self.living.insert(header.pid, Arc::clone(&found.origin));
+    fn program(&mut self, program: &Program) -> Found {
+        let found = self.programs.program(&self.containers, program);
+        self.living.insert(program.header.pid, Arc::clone(&found.origin));
         found
     }
 
     fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
-        let found = Programs::existing(&mut self.containers, pid)?;
+        let found = Programs::existing(&self.containers, pid)?;
         self.living.insert(pid, Arc::clone(&found.0.origin));
         Some(found)
     }
@@ -141,6 +141,6 @@ impl Origins for Facts {
     }
 
     fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
-        running::running(pid, None).map(|running| running.comm)
+        running::running(pid, None, Unknown::ALL).map(|running| running.comm)
     }
 }

@@ -1,16 +1,16 @@
-//! What is known of a program that is executed: read from /proc while it runs, or from the kernel's record of its
-//! mapping when it does not any more.
+//! What is known of a program that is executed: the kernel's records of it and of its mappings tell most; what they do
+//! not is read from /proc, while it runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use probe_common::Header;
+use probe_common::{FLAG_EFFECTIVE, Program};
 
-use crate::event::{Executable, Origin};
+use crate::event::{Container, Executable, Origin, Process};
 use crate::pipeline::Found;
 use crate::session::Mapping;
 use crate::target::Containers;
-use crate::target::program::{self, Given};
+use crate::target::program::{self, Given, Unknown};
 
 /// Processes of which something is remembered, at the most.
 const REMEMBERED: usize = 16_384;
@@ -41,7 +41,7 @@ impl Programs {
         if let Some(started) = self.started.get(&pid) {
             return Some(*started);
         }
-        let started = program::running(pid, None)?.started;
+        let started = program::running(pid, None, Unknown { executable: false, names: false })?.started;
         if started > self.begin {
             return None;
         }
@@ -83,28 +83,29 @@ impl Programs {
     }
 
     /// The program of a record. Its stack tells whether what /proc has is it.
-    pub(super) fn program(&mut self, containers: &mut Containers, header: &Header, stack: u64) -> Found {
-        let origin = containers.origin(header.pid, header.cgroup);
-        let running = program::running(header.pid, Some(stack)).filter(|_| stack != 0);
+    pub(super) fn program(&mut self, containers: &Containers, program: &Program) -> Found {
+        let &Program { header, stack, inner_pid, flags, .. } = program;
         let image = self.image(header.pid, header.time);
-        let path = running.as_ref().map_or(image, |running| running.executable.clone());
-        let vpid = running.as_ref().and_then(|running| running.vpid);
-        Found { origin: Arc::new(known(origin, vpid, path)), running }
+        let names = inner_pid == 0 || flags & FLAG_EFFECTIVE == 0;
+        let unknown = Unknown { executable: image.is_none(), names };
+        let running = (stack != 0).then(|| program::running(header.pid, Some(stack), unknown)).flatten();
+        let path = image.or_else(|| running.as_ref()?.executable.clone());
+        let vpid = if inner_pid == 0 { running.as_ref().and_then(|it| it.vpid) } else { Some(inner_pid) };
+        let container = containers.of_process(header.pid, header.cgroup);
+        Found { origin: Arc::new(origin(header.pid, vpid, path, container)), running }
     }
 
     /// The program that a process runs now.
-    pub(super) fn existing(containers: &mut Containers, pid: u32) -> Option<(Found, Given)> {
+    pub(super) fn existing(containers: &Containers, pid: u32) -> Option<(Found, Given)> {
         let given = program::given(pid);
-        let running = program::running(pid, None)?;
-        let origin = containers.origin(pid, super::NO_CGROUP);
-        let origin = known(origin, running.vpid, running.executable.clone());
+        let running = program::running(pid, None, Unknown::ALL)?;
+        let container = containers.of_process(pid, super::NO_CGROUP);
+        let origin = origin(pid, running.vpid, running.executable.clone(), container);
         Some((Found { origin: Arc::new(origin), running: Some(running) }, given))
     }
 }
 
-fn known(mut origin: Origin, vpid: Option<u32>, path: Option<Vec<u8>>) -> Origin {
-    origin.process.vpid = vpid;
-    origin.process.executable =
-        path.map(|path| Executable { path: String::from_utf8_lossy(&path).into_owned() });
-    origin
+fn origin(pid: u32, vpid: Option<u32>, path: Option<Vec<u8>>, container: Option<Arc<Container>>) -> Origin {
+    let executable = path.map(|path| Executable { path: String::from_utf8_lossy(&path).into_owned() });
+    Origin { process: Process { pid, vpid, executable }, container }
 }

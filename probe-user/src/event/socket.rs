@@ -23,7 +23,7 @@ pub struct Socket {
     /// Which end the process is; none when that is not known.
     pub role: Option<Role>,
     /// How it is known.
-    pub certainty: Certainty,
+    pub sighting: Sighting,
 }
 
 /// What carries the bytes (`network.transport`).
@@ -70,7 +70,7 @@ pub enum Role {
 /// How a socket is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Certainty {
+pub enum Sighting {
     /// TLS records went through it inside of a call on the connection.
     Seen,
     /// A TLS record of a fitting length went through it right after such a call, on the same thread.
@@ -100,7 +100,7 @@ impl Socket {
             local: inet(local, local_port).or_else(|| path(&wire.local, wire.local_bytes)),
             peer: inet(peer, peer_port).or_else(|| path(&wire.peer, wire.peer_bytes)),
             role,
-            certainty: if has(SOCKET_GUESSED) { Certainty::Guessed } else { Certainty::Seen },
+            sighting: if has(SOCKET_GUESSED) { Sighting::Guessed } else { Sighting::Seen },
         }
     }
 }

@@ -84,13 +84,15 @@ impl Segment {
 }
 
 /// The program headers that matter here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Segments {
     loads: Vec<Segment>,
     /// `PT_DYNAMIC`.
     pub dynamic: Option<Extent>,
     /// `PT_NOTE`s.
     pub notes: Vec<Extent>,
+    /// `PT_GNU_EH_FRAME`: its address and bytes.
+    pub unwind: Option<(u64, Extent)>,
     /// Whether there is a `PT_INTERP`.
     pub has_interpreter: bool,
 }
@@ -106,8 +108,13 @@ impl Segments {
         let bytes = reader.bytes(WHAT, table, MAX_PROGRAM_HEADERS)?;
         let headers = pod::slice_from_all_bytes::<ProgramHeader64<LE>>(&bytes)
             .map_err(|()| ObjectError::Broken { what: "program headers" })?;
-        let mut segments =
-            Self { loads: Vec::new(), dynamic: None, notes: Vec::new(), has_interpreter: false };
+        let mut segments = Self {
+            loads: Vec::new(),
+            dynamic: None,
+            notes: Vec::new(),
+            unwind: None,
+            has_interpreter: false,
+        };
         for header in headers {
             segments.add(reader, header)?;
         }
@@ -130,6 +137,7 @@ impl Segments {
             }
             elf::PT_DYNAMIC => self.dynamic = Some(extent),
             elf::PT_NOTE => self.notes.push(extent),
+            elf::PT_GNU_EH_FRAME => self.unwind = Some((header.p_vaddr.get(LE), extent)),
             elf::PT_INTERP => self.has_interpreter = true,
             _ => {}
         }
@@ -146,6 +154,14 @@ impl Segments {
         self.executables().find_map(|load| {
             let inside = offset.checked_sub(load.extent.offset)?;
             (inside < load.extent.length).then(|| VirtAddr(load.address + inside))
+        })
+    }
+
+    /// The address of a byte of the file that is loaded.
+    pub(super) fn loaded_at(&self, offset: u64) -> Option<u64> {
+        self.loads.iter().find_map(|load| {
+            let inside = offset.checked_sub(load.extent.offset)?;
+            (inside < load.extent.length).then(|| load.address + inside)
         })
     }
 

@@ -7,10 +7,12 @@
 //! Code map: `read` is the only reader of the file; `header` has the ELF and program headers, `section`
 //! the section headers, `dynamic` the loader's table, `symbol` the symbol tables, `relocation` the PLT,
 //! `index` has all functions by address, `names` and `select` their names, [`demangle`] makes them readable;
-//! `note` the build id, `rodata` searches constants, [`code`] decodes instructions.
+//! `note` the build id, `rodata` searches constants, `texts` those and what refers to them, `unwind` knows where functions
+//! begin in a stripped file, [`code`] decodes instructions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -38,7 +40,12 @@ mod symbol;
 mod symbolise;
 #[cfg(test)]
 mod tests;
+mod texts;
+#[cfg(test)]
+mod texts_tests;
+mod unwind;
 pub mod usdt;
+mod uses;
 
 pub use body::Unclear;
 pub use demangle::Language;
@@ -52,7 +59,10 @@ pub use rodata::Hit;
 pub use select::{Function, FunctionName, Kind};
 pub use symbol::{Symbol, Wanted};
 pub use symbolise::{Symbolic, Symboliser};
+pub use texts::{Needle, Text};
+pub use unwind::{Extents, Frames};
 pub use usdt::{Usdt, UsdtProbes, UsdtSite};
+pub use uses::Uses;
 
 use header::Segments;
 use read::{Extent, Reader};
@@ -69,14 +79,16 @@ pub struct VirtAddr(pub u64);
 const MAX_CODE: u64 = 64 * 1024;
 
 /// An ELF file for x86-64, executable or shared, with what was asked for of its symbols.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Object {
-    reader: Reader,
+    reader: Arc<Reader>,
     segments: Segments,
     soname: Option<String>,
     needed: Vec<String>,
     entry: VirtAddr,
     is_program: bool,
+    /// Whether it is loaded at its own addresses (`ET_EXEC`).
+    is_fixed: bool,
     /// The symbol tables, the loader's first.
     tables: Vec<symbol::Table>,
     /// The loader's relocations, without those of the PLT.
@@ -87,6 +99,8 @@ pub struct Object {
     slots: BTreeMap<u64, String>,
     /// Constant data, by the section headers; empty: not known, search all read-only segments.
     rodata: Vec<Extent>,
+    /// The frames for unwinding: address and bytes.
+    frame_section: Option<(u64, Extent)>,
     /// The notes of USDT probes, and where their base is.
     probes: Vec<Extent>,
     probes_base: Option<u64>,
@@ -130,6 +144,7 @@ impl Object {
         Ok(Self {
             build_id,
             entry: header.entry(),
+            is_fixed: header.is_fixed(),
             is_program: header.is_fixed() || dynamic.is_pie || looks_started,
             tables,
             relocations: dynamic.relocations,
@@ -138,11 +153,12 @@ impl Object {
             symbols: found.into_symbols(),
             slots,
             rodata: sections.rodata,
+            frame_section: sections.frames,
             probes: sections.probes,
             probes_base: sections.probes_base,
             notes,
             segments,
-            reader,
+            reader: Arc::new(reader),
         })
     }
 
@@ -194,6 +210,16 @@ impl Object {
             [symbol] => Some(*symbol),
             _ => None,
         }
+    }
+
+    /// The same object, with functions of these names as well.
+    #[must_use]
+    pub fn with_functions(&self, functions: impl IntoIterator<Item = (String, Symbol)>) -> Self {
+        let mut named = self.clone();
+        for (name, symbol) in functions {
+            named.symbols.entry(name).or_default().push(symbol);
+        }
+        named
     }
 
     /// Where an address of executable code is in the file.

@@ -21,6 +21,8 @@ pub(super) struct Sections {
     pub symbols: Option<Table>,
     /// `.rodata`.
     pub rodata: Vec<Extent>,
+    /// `.eh_frame`: address and bytes.
+    pub frames: Option<(u64, Extent)>,
     /// `.note.stapsdt`: probes that the program has itself.
     pub probes: Vec<Extent>,
     /// Where `.stapsdt.base` is, which their addresses are relative to.
@@ -56,6 +58,11 @@ impl Sections {
             match section.sh_type.get(LE) {
                 elf::SHT_DYNSYM => sections.dynamic_symbols = sections.dynamic_symbols.or_else(table),
                 elf::SHT_SYMTAB => sections.symbols = sections.symbols.or_else(table),
+                elf::SHT_PROGBITS | elf::SHT_X86_64_UNWIND
+                    if has_name(reader, names, section, b".eh_frame")? =>
+                {
+                    sections.frames = Some((section.sh_addr.get(LE), extent(section)));
+                }
                 elf::SHT_PROGBITS
                     if is_constant(section) && has_name(reader, names, section, b".rodata")? =>
                 {

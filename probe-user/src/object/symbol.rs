@@ -3,10 +3,12 @@
 //! First the string table is searched for the wanted names: what remains is a small set of offsets.
 //! Then a symbol is wanted if its name's offset is in the set; no other name is ever looked at.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use memchr::memmem::Finder;
+use memchr::{memchr, memrchr};
 use object::LittleEndian as LE;
 use object::elf::{self, Sym64};
 use object::pod;
@@ -29,15 +31,32 @@ const MAX_PLACES: usize = 4096;
 /// Functions of one name: several only where libraries with equal names are linked into one file.
 const MAX_SAME_NAME: usize = 16;
 
+/// Bytes of a name that is wanted for what it contains, on each side of that.
+const MAX_AROUND: usize = 512;
+
 /// The names of the functions to look for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted(BTreeSet<String>);
+pub struct Wanted {
+    names: BTreeSet<String>,
+    parts: BTreeSet<String>,
+}
+
+impl Wanted {
+    /// And all functions whose names contain one of these, which are not empty.
+    #[must_use]
+    pub fn or_containing<S: Into<String>>(mut self, parts: impl IntoIterator<Item = S>) -> Self {
+        let parts = parts.into_iter().map(Into::into);
+        self.parts.extend(parts.filter(|part: &String| !part.is_empty() && part.len() < MAX_AROUND));
+        self
+    }
+}
 
 impl<S: Into<String>> FromIterator<S> for Wanted {
     /// Of these names; empty ones and those beyond 64 KiB, which no function has, are left out.
     fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
         let names = names.into_iter().map(Into::into);
-        Self(names.filter(|name: &String| !name.is_empty() && name.len() < MAX_NAME).collect())
+        let names = names.filter(|name: &String| !name.is_empty() && name.len() < MAX_NAME).collect();
+        Self { names, parts: BTreeSet::new() }
     }
 }
 
@@ -129,7 +148,7 @@ pub(super) fn scan(
             if table.dynamic
                 && let Ok(index) = u32::try_from(index)
             {
-                found.indices.insert(index, (*name).to_owned());
+                found.indices.insert(index, name.to_string());
             }
             let local = entry.st_bind() == elf::STB_LOCAL;
             found.add(name, if local { Binding::Local } else { Binding::Global }, symbol);
@@ -155,7 +174,7 @@ pub(super) fn addresses(
         for entry in list.iter().filter(|entry| is_place(entry)) {
             let Some(name) = places.get(&u64::from(entry.st_name.get(LE))) else { continue };
             let address = VirtAddr(entry.st_value.get(LE));
-            let known = found.entry(name).or_insert(Some(address));
+            let known = found.entry(name.as_ref()).or_insert(Some(address));
             *known = known.filter(|known| *known == address);
         }
         ControlFlow::<()>::Continue(())
@@ -177,7 +196,7 @@ fn places<'w>(
     reader: &Reader,
     table: &Table,
     wanted: &'w Wanted,
-) -> Result<HashMap<u64, &'w str>, ObjectError> {
+) -> Result<HashMap<u64, Cow<'w, str>>, ObjectError> {
     let (what, limit, ends): (_, _, &[u8]) = if table.dynamic {
         ("the dynamic string table", MAX_DYNAMIC_STRINGS, b"\0")
     } else {
@@ -187,17 +206,29 @@ fn places<'w>(
         return Err(ObjectError::TooLarge { what, found: table.strings.length, limit });
     }
     let names: Vec<(&str, Vec<u8>)> = wanted
-        .0
+        .names
         .iter()
         .flat_map(|name| ends.iter().map(move |end| (name.as_str(), [name.as_bytes(), &[*end]].concat())))
         .collect();
     let finders: Vec<_> = names.iter().map(|(name, text)| (*name, Finder::new(text))).collect();
-    let overlap = names.iter().map(|(_, text)| text.len() as u64).max().unwrap_or(0);
+    let parts: Vec<_> = wanted.parts.iter().map(Finder::new).collect();
+    let around = if parts.is_empty() { 0 } else { 2 * MAX_AROUND as u64 };
+    let overlap = names.iter().map(|(_, text)| text.len() as u64).max().unwrap_or(0).max(around);
     let mut places = HashMap::new();
     let overflow = reader.chunks(what, table.strings, (1, overlap), |at, chunk| {
         for (name, finder) in &finders {
             for place in finder.find_iter(chunk) {
-                places.insert(at + place as u64, *name);
+                places.insert(at + place as u64, Cow::Borrowed(*name));
+                if places.len() > MAX_PLACES {
+                    return ControlFlow::Break(places.len() as u64);
+                }
+            }
+        }
+        for part in &parts {
+            for place in part.find_iter(chunk) {
+                if let Some((begin, name)) = name_around(chunk, place, at == 0) {
+                    places.insert(at + begin as u64, Cow::Owned(name));
+                }
                 if places.len() > MAX_PLACES {
                     return ControlFlow::Break(places.len() as u64);
                 }
@@ -213,4 +244,19 @@ fn places<'w>(
         }),
         None => Ok(places),
     }
+}
+
+/// The whole name that has `place` inside, and where it begins; none if it is not all in the chunk: then it is in the one before
+/// or after it.
+fn name_around(chunk: &[u8], place: usize, is_first: bool) -> Option<(usize, String)> {
+    let window = place.saturating_sub(MAX_AROUND);
+    let begin = match memrchr(0, chunk.get(window..place)?) {
+        Some(before) => window + before + 1,
+        None if is_first && window == 0 => 0,
+        None => return None,
+    };
+    let rest = chunk.get(begin..)?;
+    let rest = rest.get(..rest.len().min(2 * MAX_AROUND))?;
+    let name = std::str::from_utf8(rest.get(..memchr(0, rest)?)?).ok()?;
+    Some((begin, name.to_owned()))
 }

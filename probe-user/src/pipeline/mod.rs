@@ -16,7 +16,6 @@ use probe_common::{Call, Loss, LossCount, Socket as WireSocket};
 
 use crate::decode::{FunctionRecord, Wire, decode};
 use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Socket, Summary};
-use crate::probe::exec::Environment;
 use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
 
@@ -31,6 +30,7 @@ mod total;
 
 pub use clock::Clock;
 use exec::Execs;
+pub use exec::Executions;
 pub use function::Symbols;
 use function::{Functions, Out, Place};
 use join::Join;
@@ -86,8 +86,8 @@ pub struct Setup<O> {
     pub count: Option<u64>,
     /// What turns the addresses of stacks into names; none: they stay addresses.
     pub symbols: Option<Box<dyn Symbols + Send>>,
-    /// Of programs that are executed, the variables to report; none when executions are not watched.
-    pub executions: Option<Environment>,
+    /// Of executions; none when they are not watched.
+    pub executions: Option<Executions>,
 }
 
 /// The pipeline. Every error is one of its sink.
@@ -118,7 +118,7 @@ impl<O: Origins> Pipeline<O> {
             totals: Totals::default(),
             symbols,
             has_execs: executions.is_some(),
-            execs: Execs::new(executions.unwrap_or(Environment::None)),
+            execs: Execs::new(executions),
             origins,
             report: Report::new(sites, clock, sink),
             started,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use probe_common::Header;
+use probe_common::{Header, Program};
 
 use crate::event::{Container, Origin, Role, Socket};
 use crate::target::program::{Given, Running};
@@ -22,10 +22,9 @@ pub trait Origins: fmt::Debug {
         None
     }
 
-    /// The program of a record, which began with this stack pointer (0: not known).
-    fn program(&mut self, header: &Header, stack: u64) -> Found {
-        let _ = stack;
-        Found { origin: self.origin(header), running: None }
+    /// The program of a record.
+    fn program(&mut self, program: &Program) -> Found {
+        Found { origin: self.origin(&program.header), running: None }
     }
 
     /// What a process runs now, if it is there.

@@ -12,13 +12,14 @@ pub mod uprobe;
 
 use std::path::Path;
 
+pub use ssl::Certainty;
 use uprobe::Uprobe;
 
 /// What a tracing command watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Plaintext of TLS connections.
-    Ssl,
+    /// Plaintext of TLS connections, of functions that are as certain as this.
+    Ssl(Certainty),
     /// Calls of functions.
     Uprobe(Uprobe),
     /// Programs that are executed.
@@ -48,6 +49,8 @@ pub struct Found {
     pub hooks: Vec<Hook>,
     /// Functions that cannot be hooked, with the reason.
     pub skipped: Vec<String>,
+    /// How functions were found that the object does not name.
+    pub evidence: Vec<String>,
     /// More is asked for than may be hooked, in words.
     pub excess: Option<String>,
 }
@@ -56,7 +59,7 @@ pub struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Nothing {
     /// No TLS.
-    #[error("no function of a known TLS library is defined in it (by .dynsym and .symtab)")]
+    #[error("no function of a known TLS library is in it (by .dynsym, .symtab and signatures)")]
     Ssl,
     /// No function.
     #[error("no pattern names it")]
@@ -70,7 +73,7 @@ impl Probe {
     /// Whether files that processes map are looked into: otherwise tracepoints tell all.
     pub fn looks_into_files(&self) -> bool {
         match self {
-            Self::Ssl | Self::Uprobe(_) => true,
+            Self::Ssl(_) | Self::Uprobe(_) => true,
             Self::Exec(_) => false,
         }
     }
@@ -78,7 +81,7 @@ impl Probe {
     /// The symbols that [`Probe::hooks`] looks at, for [`Object::parse`].
     pub fn wanted(&self) -> Wanted {
         match self {
-            Self::Ssl => ssl::wanted(),
+            Self::Ssl(_) => ssl::wanted(),
             Self::Uprobe(_) | Self::Exec(_) => Wanted::default(),
         }
     }
@@ -86,7 +89,7 @@ impl Probe {
     /// The hooks of an object that was parsed with [`Probe::wanted`]; `path` is where its container has it.
     pub fn hooks(&self, object: &Object, path: &Path) -> Result<Found, Nothing> {
         match self {
-            Self::Ssl => ssl::hooks(object),
+            Self::Ssl(certainty) => ssl::hooks_from(object, *certainty),
             Self::Uprobe(uprobe) => uprobe::hooks(uprobe, object, path),
             Self::Exec(_) => Err(Nothing::Exec),
         }
@@ -95,7 +98,9 @@ impl Probe {
     /// What it means that no file of a process has a hook.
     pub fn nothing_found(&self) -> &'static str {
         match self {
-            Self::Ssl => "no function such as SSL_read is exported or has a symbol there",
+            Self::Ssl(_) => {
+                "no function such as SSL_read is exported, has a symbol, or was found by signature there"
+            }
             Self::Uprobe(_) => "none of them is what a pattern names",
             Self::Exec(_) => "nothing in files is watched",
         }
@@ -104,7 +109,7 @@ impl Probe {
     /// What it means that an object has what is watched, and no hook.
     pub fn nothing_usable(&self) -> &'static str {
         match self {
-            Self::Ssl => "it has TLS functions, but none of them can be probed",
+            Self::Ssl(_) => "it has TLS functions, but none of them can be probed",
             Self::Uprobe(_) => "nothing is probed in it",
             Self::Exec(_) => "nothing in files is watched",
         }
@@ -113,7 +118,7 @@ impl Probe {
     /// What to do when there is nothing to attach to.
     pub fn next_step(&self) -> &'static str {
         match self {
-            Self::Ssl => ssl::NEXT_STEP,
+            Self::Ssl(_) => ssl::NEXT_STEP,
             Self::Uprobe(_) => uprobe::NEXT_STEP,
             Self::Exec(_) => "tracepoints tell all: nothing needs to be attached to",
         }

@@ -7,7 +7,7 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope
 use aya::programs::{ProgramError, UProbe};
 
 use super::links::Link;
-use super::{Session, SessionError, semaphore, wire};
+use super::{Ahead, Session, SessionError, semaphore, wire};
 use crate::object::FileOffset;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 
@@ -39,6 +39,11 @@ impl Session {
         failed
     }
 
+    /// Begins the wait of [`Session::attach`] for something that may have to be attached soon; from any thread.
+    pub fn ahead(&self) -> Ahead {
+        self.links.ahead()
+    }
+
     fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook, site: u32) -> Result<(), SessionError> {
         // The return first: a call that is entered in between is then merely not reported.
         let (leave, names): (&str, &[&str]) = match hook.program {
@@ -46,7 +51,14 @@ impl Session {
             Program::Open => ("", &["open_return"]),
             Program::OpenFirst => ("", &["open_enter"]),
             Program::OpenBehindFirst => ("", &["open_behind_return", "call_enter"]),
+            Program::OpenOnce => ("", &["open_once_enter"]),
             Program::Close => ("", &["close_enter"]),
+            Program::Cipher => ("", &["cipher_enter"]),
+            Program::Pieces => ("", &["gather_return", "gather_enter"]),
+            Program::PiecesToEnds => ("gather_leave", &["gather_enter"]),
+            Program::Whole => ("", &["whole_enter"]),
+            Program::Lend => ("", &["lent_return", "call_enter"]),
+            Program::Unpack => ("", &["unpack_return", "call_enter"]),
             Program::GoCall => ("go_leave", &["go_enter"]),
             Program::GoOpen => ("", &["go_open"]),
             Program::GoClose => ("", &["go_close"]),

@@ -32,7 +32,7 @@ pub(super) fn tracepoints(probe: &Probe) -> Vec<Tracepoint> {
             let attempts = ATTEMPTS.into_iter().filter(|_| exec.tells(Also::Failed));
             FORKS.into_iter().chain(attempts).collect()
         }
-        Probe::Ssl | Probe::Uprobe(_) => Vec::new(),
+        Probe::Ssl(_) | Probe::Uprobe(_) => Vec::new(),
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn every_probe_knows_the_end_of_a_process() {
         let signal = |group_dead| {
-            let constants = Constants::read(&Probe::Ssl, group_dead).ok()?;
+            let constants = Constants::read(&Probe::Ssl(Certainty::Sure), group_dead).ok()?;
             constants.values.into_iter().find(|(name, _)| *name == "TASK_SIGNAL").map(|(_, offset)| offset)
         };
         assert_eq!(signal(8), Some(NO_FIELD), "the tracepoint tells");

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use crate::plan::ObjectId;
 
 /// A link; dropping it detaches.
@@ -34,6 +35,7 @@ pub(super) struct Links {
     objects: HashMap<ObjectId, Vec<Link>>,
     /// Those that last as long as the session.
     lasting: Vec<Link>,
+    ahead: Ahead,
     discarded: Arc<Discarded>,
     remover: Option<JoinHandle<()>>,
 }
@@ -57,7 +59,13 @@ struct Queue {
 impl Links {
     /// To be called when something is about to be attached, and when it is.
     pub(super) fn attaching(&self) {
+        self.ahead.attaching();
         self.discarded.lock().attached = Some(Instant::now());
+    }
+
+    /// For whoever knows that something may have to be attached soon.
+    pub(super) fn ahead(&self) -> Ahead {
+        self.ahead.clone()
     }
 
     /// Keeps links as long as their object.
@@ -142,7 +150,8 @@ fn remove(mut links: Vec<Link>) {
 impl Drop for Links {
     /// Waits until nothing is attached any more.
     fn drop(&mut self) {
-        let mut links = std::mem::take(&mut self.lasting);
+        let mut links = self.ahead.end();
+        links.append(&mut self.lasting);
         links.extend(self.objects.drain().flat_map(|(_, links)| links));
         {
             let mut queue = self.discarded.lock();

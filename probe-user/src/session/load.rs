@@ -64,7 +64,7 @@ pub(super) fn load(
     socket_fields: Option<SocketFields>,
 ) -> Result<Ebpf, SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
-    let own_pid = std::process::id();
+    let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
     let max_bytes = options.max_bytes.min(CALL_BYTES);
     let offsets = Offsets::read(scope)?;
     let log_level = match options.log {
@@ -81,10 +81,11 @@ pub(super) fn load(
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
         .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
-        .map_max_entries("GO_CALLS", if matches!(options.probe, Probe::Ssl) { GO_CALLS } else { 1 })
+        .map_max_entries("GO_CALLS", if matches!(options.probe, Probe::Ssl(_)) { GO_CALLS } else { 1 })
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)
+        .override_global("COMMAND", &command, true)
         .override_global("MAX_BYTES", &max_bytes, true)
         .override_global("WAKE_SHIFT", &wake_shift, true)
         .override_global("FORK_CHILD_PID", &offsets.fork_child_pid, true)
@@ -102,13 +103,21 @@ pub(super) fn load(
     }
     let mut ebpf = loader.load(PROGRAMS).map_err(SessionError::load)?;
     let uprobes: &[&str] = match options.probe {
-        Probe::Ssl => &[
+        Probe::Ssl(_) => &[
             "call_enter",
             "call_return",
             "open_return",
             "open_enter",
             "open_behind_return",
+            "open_once_enter",
             "close_enter",
+            "cipher_enter",
+            "gather_enter",
+            "gather_return",
+            "gather_leave",
+            "whole_enter",
+            "lent_return",
+            "unpack_return",
             "go_enter",
             "go_leave",
             "go_open",

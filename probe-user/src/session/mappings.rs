@@ -75,7 +75,8 @@ pub enum Mapping {
 /// Whether it is told which mappings are the first of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Programs {
-    /// By [`Mapping::Executes`] before them.
+    /// By [`Mapping::Executes`] before them. Only a ring that fills up wakes the reader: [`Mappings::take`] gives what
+    /// belongs to a program that was told of elsewhere.
     Told,
     /// No.
     Unknown,
@@ -181,7 +182,7 @@ fn ring(cpu: usize, programs: Programs) -> io::Result<Sampler> {
         .sample_id_all(true)
         .sample(SampleFlag::TIME)
         .clockid(Clock::BOOTTIME)
-        .wakeup_watermark(1)
+        .wakeup_watermark(if programs { RING_BYTES / 4 } else { 1 })
         .enabled(true)
         .build()?;
     counter.sampled(RING_BYTES)

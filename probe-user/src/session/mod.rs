@@ -19,9 +19,11 @@ use crate::pipeline::Counted;
 use crate::probe::Probe;
 use crate::target::{Scope, ScopeChange};
 
+mod ahead;
 mod attach;
 mod btf;
 mod error;
+mod event;
 mod exec;
 pub mod features;
 mod functions;
@@ -35,6 +37,7 @@ mod sockets;
 mod tracefs;
 mod wire;
 
+pub use ahead::Ahead;
 pub use error::SessionError;
 use functions::Functions;
 use hold::Holding;
@@ -55,9 +58,10 @@ pub struct Options {
     pub max_bytes: u32,
     /// Whether the BPF programs log.
     pub log: Log,
-    /// The process of a command that ctrace has started: it and what it forks, in scope or not, are stopped
-    /// each time that they map code, until [`Session::resume`].
-    pub hold: Option<u32>,
+    /// The process of a command that ctrace has started, which is not in scope before it is the command. Where files
+    /// are looked into, it and what it forks, in scope or not, are stopped each time that they map code, until
+    /// [`Session::resume`].
+    pub command: Option<u32>,
 }
 
 /// Whether the BPF programs log what they do; it costs the target time.
@@ -139,8 +143,10 @@ pub fn prepare() -> Result<(), SessionError> {
 impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
     pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
-        let holds = options.hold.is_some() && hold::is_possible();
-        let socket_fields = matches!(options.probe, Probe::Ssl).then(sockets::fields).flatten();
+        // When nothing is attached to a program it need not wait.
+        let held = options.command.filter(|_| options.probe.looks_into_files());
+        let holds = held.is_some() && hold::is_possible();
+        let socket_fields = matches!(options.probe, Probe::Ssl(_)).then(sockets::fields).flatten();
         let mut ebpf = load::load(options, scope, u32::from(holds), socket_fields)?;
         let ring = wire::poll(wire::take(&mut ebpf, "EVENTS")?)?;
         let lost = wire::take(&mut ebpf, "LOST")?;
@@ -186,7 +192,7 @@ impl Session {
             ebpf,
             holding: None,
         };
-        match options.hold {
+        match held {
             Some(pid) if holds => session.holding = Some(Holding::start(&mut session.ebpf, pid)?),
             Some(_) => tracing::warn!(
                 "this kernel cannot stop a process while it is looked into: the command's first calls may be missed"

@@ -4,20 +4,15 @@
 //! Owns the two steps that aya takes in one without a semaphore: the perf event, and the link to a BPF program. It never
 //! writes into a process or a file: the kernel does, and takes it back when the event is closed.
 
-use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use perf_event::events::Software;
-use perf_event::{Builder, Counter};
+use perf_event::Counter;
 
+use super::event;
 use crate::object::FileOffset;
 
-/// Where the kernel tells the number of its uprobe events.
-const KIND: &str = "/sys/bus/event_source/devices/uprobe/type";
 /// Where the offset of the semaphore is in the event's configuration, above the bit of return probes
 /// (`PERF_UPROBE_REF_CTR_OFFSET_SHIFT` in kernel/events/core.c).
 const SEMAPHORE_SHIFT: u32 = 32;
@@ -53,18 +48,7 @@ pub(super) fn attach(
 ) -> io::Result<Attached> {
     let semaphore = u32::try_from(semaphore.0)
         .map_err(|_| io::Error::other("its semaphore is beyond the first 4 GiB of the file"))?;
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let kind = fs::read_to_string(KIND)?.trim().parse().map_err(io::Error::other)?;
-    // perf_event knows no uprobes: all that matters of another event is replaced.
-    let mut builder = Builder::new(Software::DUMMY);
-    builder.any_pid().one_cpu(0);
-    let attributes = builder.attrs_mut();
-    attributes.type_ = kind;
-    attributes.config = u64::from(semaphore) << SEMAPHORE_SHIFT;
-    // The kernel reads the path when the event is opened.
-    attributes.uprobe_path = path.as_ptr() as u64;
-    attributes.probe_offset = offset.0;
-    let mut event = builder.build()?;
+    let mut event = event::uprobe(path, offset, u64::from(semaphore) << SEMAPHORE_SHIFT)?;
     let number = |fd: i32| u32::try_from(fd).map_err(io::Error::other);
     let link = LinkCreate {
         program: number(program.as_raw_fd())?,

@@ -13,8 +13,8 @@ use probe_common::{Loss, LossCount};
 
 use super::{Colour, Look, Options, Output, Payload, Sink, Tree, dump, escape};
 use crate::event::{
-    Certainty, Container, Direction, End, Endpoint, FunctionCall, FunctionTotal, Lost, Origin, Record,
-    Socket, Ssl, Summary, Thread,
+    Container, Direction, End, Endpoint, FunctionCall, FunctionTotal, Lost, Origin, Record, Sighting, Socket,
+    Ssl, Summary, Thread,
 };
 
 mod exec;
@@ -255,7 +255,7 @@ fn socket(socket: &Socket, line: &mut String) {
     escape::name(end(socket.local.as_ref()).as_bytes(), line);
     line.push('↔');
     escape::name(end(socket.peer.as_ref()).as_bytes(), line);
-    if socket.certainty == Certainty::Guessed {
+    if socket.sighting == Sighting::Guessed {
         line.push('?');
     }
 }

@@ -44,14 +44,22 @@ impl Candidate {
         }
     }
 
-    /// As it can be given to `--container`, with its id for when that does not help.
+    /// As it can be given to `--container`, with what tells it from others for when that does not help.
     fn full_name(&self) -> String {
-        let id = self.id.get(..12).unwrap_or(&self.id).escape_debug();
         let name = self.name().escape_debug();
+        let key = match self.cgroup() {
+            Some(path) => format!("cgroup {}", path.escape_debug()),
+            None => format!("id {}", self.id.get(..12).unwrap_or(&self.id).escape_debug()),
+        };
         match self.runtimes.first() {
-            Some(runtime) => format!("{runtime}://{name} (id {id})"),
-            None => format!("{name} (id {id})"),
+            Some(runtime) => format!("{runtime}://{name} ({key})"),
+            None => format!("{name} ({key})"),
         }
+    }
+
+    /// The path of its cgroup, if its id does not tell it from others: containerd's namespaces may each have a `web`.
+    fn cgroup(&self) -> Option<&str> {
+        Some(self.key.as_str()).filter(|key| key.starts_with('/'))
     }
 
     fn has_prefix(&self, prefix: &str) -> bool {
@@ -91,7 +99,7 @@ pub(super) fn candidates(listing: &Listing, seen: &BTreeMap<String, Fact>) -> Ve
     listed.into_iter().chain(unlisted).collect()
 }
 
-/// An exact name, then an exact id, then a unique prefix of either: one that begins an id here and a name there
+/// An exact name, then an exact id or cgroup, then a unique prefix of either: one that begins an id here and a name there
 /// is ambiguous. Prefixes mean running containers first: one that has ended is never in the way of one that runs.
 pub(super) fn choose<'a>(
     wanted: &ContainerName,
@@ -100,7 +108,7 @@ pub(super) fn choose<'a>(
 ) -> Result<&'a Candidate, TargetError> {
     let name = wanted.name.as_str();
     let by_name = |one: &&Candidate| one.names.iter().any(|other| other == name);
-    let by_id = |one: &&Candidate| one.id == name;
+    let by_id = |one: &&Candidate| one.id == name || one.cgroup() == Some(name);
     let by_id_prefix = |one: &Candidate| is_id_prefix(name) && one.id.starts_with(name);
     let by_prefix = |one: &&Candidate| by_id_prefix(one) || (!name.is_empty() && one.has_prefix(name));
     let is_of = |one: &Candidate, runtime: &str| one.runtimes.contains(&runtime);
@@ -233,6 +241,26 @@ mod tests {
         assert!(choose(&named("abab"), &all, &listing).is_ok());
         let error = choose(&named("web"), &all, &listing).map_err(|error| error.to_string());
         assert!(error.is_err_and(|text| text.contains("docker: nothing listens") && text.contains("an id")));
+    }
+
+    #[test]
+    fn a_name_in_two_namespaces_is_ambiguous_until_the_cgroup_is_said() {
+        let web = |path: &str| Candidate {
+            key: path.to_owned(),
+            id: "web".to_owned(),
+            runtimes: vec!["containerd"],
+            ..candidate("", "web", true)
+        };
+        let all = [web("/default/web"), web("/k8s.io/web")];
+        let listing = Listing { answered: vec!["containerd"], ..Listing::default() };
+        let error = choose(&named("web"), &all, &listing).map_err(|error| error.to_string());
+        let expected = "2 containers are called \"web\": containerd://web (cgroup /default/web), \
+                        containerd://web (cgroup /k8s.io/web); say which, by runtime, id or cgroup";
+        assert_eq!(error, Err(expected.to_owned()));
+        for path in ["/default/web", "/k8s.io/web"] {
+            let found = choose(&named(path), &all, &listing).map(|found| found.key.as_str());
+            assert!(found.is_ok_and(|found| found == path), "{path}");
+        }
     }
 
     #[test]

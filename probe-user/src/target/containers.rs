@@ -33,6 +33,8 @@ pub struct Containers {
 struct Known {
     by_key: HashMap<Arc<str>, Fact>,
     by_cgroup: HashMap<u64, Seen>,
+    /// What the path of a v2 cgroup tells of every process in it, by what was learned until now.
+    settled: HashMap<u64, Option<Arc<str>>>,
     /// Keys of those that a runtime told of.
     marks: Marked<Arc<str>>,
     /// Counts what was learned.
@@ -67,6 +69,12 @@ pub(super) struct Place {
     pub(super) key: String,
     /// Path of its own cgroup in the v2 hierarchy, below which its processes may have made others.
     pub(super) root: Option<Vec<u8>>,
+}
+
+/// Whether a cgroup tells the container of every process in it.
+enum Settled {
+    Yes(Option<Arc<Container>>),
+    No,
 }
 
 /// A cgroup in which a container was seen.
@@ -185,10 +193,33 @@ impl Containers {
     /// The container of a process in these cgroups. Remembers the v2 cgroup, for events that arrive when the
     /// process has gone.
     pub(super) fn of_cgroups(&self, cgroups: &Membership) -> Option<Arc<Container>> {
-        let Place { key, root: _ } = self.around(cgroups).pop()?;
-        match cgroups.unified.as_deref().and_then(|path| self.cgroup(path)) {
-            Some(cgroup) => self.seen_in(&key, cgroup.id),
-            None => Some(self.get(&key)),
+        let place = self.around(cgroups).pop();
+        // Where there are other hierarchies too, processes in one v2 cgroup may differ by those.
+        let is_settled = place.as_ref().map_or(cgroups.legacy.is_empty(), |place| place.root.is_some());
+        if place.is_none() && !is_settled {
+            return None;
+        }
+        let cgroup = cgroups.unified.as_deref().and_then(|path| self.cgroup(path));
+        let key = place.map(|place| place.key);
+        if let Some(cgroup) = cgroup.as_ref().filter(|_| is_settled) {
+            self.known().settle(cgroup.id, key.as_deref());
+        }
+        match (key?, cgroup) {
+            (key, Some(cgroup)) => self.seen_in(&key, cgroup.id),
+            (key, None) => Some(self.get(&key)),
+        }
+    }
+
+    /// The container of a process that was in this cgroup of the v2 hierarchy (0: not known), as the kernel told: of
+    /// one that has gone, too. /proc is read only if the cgroup does not tell by itself.
+    pub fn of_process(&self, pid: u32, cgroup: u64) -> Option<Arc<Container>> {
+        if let Settled::Yes(container) = self.known().settled(cgroup) {
+            return container;
+        }
+        let cgroups = self.proc.cgroups(pid);
+        match self.of_cgroups(&cgroups) {
+            None if cgroups == Membership::default() => self.known().of_cgroup(cgroup),
+            container => container,
         }
     }
 
@@ -210,6 +241,7 @@ impl Containers {
     pub(super) fn cgroup_gone(&self, cgroup: u64) {
         let now = Instant::now();
         let mut known = self.known();
+        known.settled.remove(&cgroup);
         let Some(seen) = known.by_cgroup.get_mut(&cgroup) else { return };
         seen.gone = Some(now);
         let key = Arc::clone(&seen.container);
@@ -242,12 +274,7 @@ impl Containers {
     /// What events say of a process. `cgroup` is the id that the kernel gave with the event (0: none): for a
     /// process that has gone it still tells the container.
     pub fn origin(&mut self, pid: u32, cgroup: u64) -> Origin {
-        let cgroups = self.proc.cgroups(pid);
-        let container = match self.of_cgroups(&cgroups) {
-            Some(container) => Some(container),
-            None if cgroups == Membership::default() => self.known().of_cgroup(cgroup),
-            None => None,
-        };
+        let container = self.of_process(pid, cgroup);
         let executable = self.proc.executable(pid);
         let executable = executable.map(|path| Executable { path: path.to_string_lossy().into_owned() });
         Origin { process: Process { pid, vpid: self.proc.vpid(pid), executable }, container }
@@ -280,6 +307,7 @@ impl Known {
         fact.is_listed = true;
         fact.mark = Some(listed.mark());
         self.marks.insert(listed.mark(), key.into());
+        self.settled.clear();
         self.version += 1;
     }
 
@@ -296,6 +324,26 @@ impl Known {
         fact.names = vec![id.to_owned()];
         fact.runtimes = vec![runtime];
         fact.is_listed = true;
+    }
+
+    /// The path of a cgroup tells the container of all in it, or that they are in none.
+    fn settle(&mut self, cgroup: u64, key: Option<&str>) {
+        if self.settled.len() >= REMEMBERED {
+            self.settled.clear();
+        }
+        self.settled.insert(cgroup, key.map(Into::into));
+    }
+
+    /// What [`Self::settle`] was told.
+    fn settled(&self, cgroup: u64) -> Settled {
+        match self.settled.get(&cgroup) {
+            None => Settled::No,
+            Some(None) => Settled::Yes(None),
+            Some(Some(key)) => self
+                .by_key
+                .get(key)
+                .map_or(Settled::No, |fact| Settled::Yes(Some(Arc::clone(&fact.container)))),
+        }
     }
 
     fn of_cgroup(&self, cgroup: u64) -> Option<Arc<Container>> {

@@ -44,6 +44,30 @@ fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
 }
 
 #[test]
+fn a_cgroup_tells_the_container_of_all_in_it_until_more_is_learned() {
+    let id = "a".repeat(64);
+    let (tree, hierarchy) = (Tree::new(), tempfile::tempdir().unwrap());
+    let root = hierarchy.path();
+    let directory = root.join("docker").join(&id);
+    std::fs::create_dir_all(&directory).unwrap();
+    let number = |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+    let (of_host, of_container) = (number(root), number(&directory));
+    tree.add(&Fake { pid: 30, cgroup: &format!("/docker/{id}"), ..Fake::default() });
+    tree.add(&Fake { pid: 31, cgroup: "/", ..Fake::default() });
+    let containers =
+        Containers::new(tree.proc(), Some(Hierarchy::at(root)), &listing(vec![listed('a', "web")]));
+    let of = |pid, cgroup| containers.of_process(pid, cgroup).and_then(|container| container.name.clone());
+    assert_eq!(of(30, of_container).as_deref(), Some("web"));
+    assert_eq!(of(31, of_host), None);
+    // Now nothing is read: a process has been elsewhere since, or has gone.
+    assert_eq!(of(31, of_container).as_deref(), Some("web"));
+    assert_eq!(of(30, of_host), None);
+    assert_eq!(of(99, of_container).as_deref(), Some("web"));
+    containers.learn(&listing(vec![listed('a', "web"), listed('b', "db")]));
+    assert_eq!(of(30, of_host).as_deref(), Some("web"), "/proc is asked again");
+}
+
+#[test]
 fn a_name_that_is_learned_late_is_everywhere() {
     let id = "a".repeat(64);
     let containers = Containers::default();

@@ -68,7 +68,7 @@ pub enum TargetError {
     },
     /// The name of several.
     #[error(
-        "{} containers are called {name:?}: {}; say which, by runtime or by id",
+        "{} containers are called {name:?}: {}; say which, by runtime, id or cgroup",
         .candidates.len(),
         .candidates.join(", ")
     )]

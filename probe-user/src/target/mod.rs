@@ -30,6 +30,7 @@ pub use containers::Containers;
 pub use error::{Kind, TargetError};
 pub use late::Change;
 pub use proc::descendants;
+pub use rules::{Choice, Looks};
 
 use crate::event::Container;
 use crate::target::members::Member;

@@ -19,6 +19,8 @@ use crate::target::cgroup::Membership;
 
 /// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
 pub(super) const FILE: u64 = 64 * 1024;
+/// Bytes that most files of /proc about a process have at the most.
+const USUAL: u64 = 4096;
 /// `PF_EXITING` of linux/sched.h: set before the kernel tells of the end (`sched_process_exit`).
 const EXITING: u32 = 0x0000_0004;
 /// `PF_KTHREAD` of linux/sched.h.
@@ -235,9 +237,13 @@ pub fn descendants(roots: Vec<u32>, entries: &[Entry]) -> BTreeSet<u32> {
     found
 }
 
+/// Bytes that are read at once of a file of /proc.
+const READ: u64 = 16 << 10;
+
 /// Reads at most `limit` bytes of a file, however long it says that it is.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // Most files of /proc fit, and are read at once: without room there would be a small first read.
+    let mut bytes = Vec::with_capacity(usize::try_from(limit.min(USUAL)).unwrap_or_default());
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -1,9 +1,10 @@
 //! What /proc tells of a program while a process runs it.
 //!
 //! Owns the question whether what was read is of that program still: a process may execute another one in between, and
-//! its id may be another process's.
+//! its id may be another process's. Reads no file for what is known without it: that would cost each exec.
 
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -24,18 +25,32 @@ pub struct Running {
     pub started: u64,
     /// The process's parent now.
     pub parent: u32,
-    /// Name of its first thread.
+    /// Name of its first thread; only with [`Unknown::names`].
     pub comm: Vec<u8>,
-    /// Id in its own PID namespace.
+    /// Id in its own PID namespace; only with [`Unknown::names`].
     pub vpid: Option<u32>,
-    /// The executable, inside the mount namespace in which it lies.
+    /// The executable, inside the mount namespace in which it lies; only with [`Unknown::executable`].
     pub executable: Option<Vec<u8>>,
     /// The working directory, inside the process's root.
     pub directory: Option<Vec<u8>>,
     /// The terminal, such as `pts/0`.
     pub tty: Option<String>,
-    /// Real, effective user id, real group id.
+    /// Real, effective user id, real group id; only with [`Unknown::names`].
     pub users: (Option<u32>, Option<u32>, Option<u32>),
+}
+
+/// What nobody has told of a program yet, beside what /proc alone tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// Its executable.
+    pub executable: bool,
+    /// Its name, id and users.
+    pub names: bool,
+}
+
+impl Unknown {
+    /// Nothing is known.
+    pub const ALL: Self = Self { executable: true, names: true };
 }
 
 /// Strings of a program, each ended by NUL.
@@ -50,21 +65,25 @@ pub struct Given {
 }
 
 /// What runs in a process now. With the stack pointer that a program began with: none if that one is over.
-pub fn running(pid: u32, stack: Option<u64>) -> Option<Running> {
+pub fn running(pid: u32, stack: Option<u64>, unknown: Unknown) -> Option<Running> {
     let read = |name: &str| read_bounded(format!("/proc/{pid}/{name}").as_ref(), FILE).ok();
     let link = |name: &str| {
-        let path = fs::read_link(format!("/proc/{pid}/{name}")).ok()?;
-        Some(path.as_os_str().as_bytes().to_vec())
+        let path = fs::read_link(format!("/proc/{pid}/{name}"))?;
+        Ok(without_mark(path.as_os_str().as_bytes().to_vec()))
     };
-    let executable = link("exe").map(without_mark);
-    let directory = link("cwd").map(without_mark);
-    let status = read("status").unwrap_or_default();
+    let directory: io::Result<Vec<u8>> = link("cwd");
+    if directory.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        // It has gone: nothing else is there.
+        return None;
+    }
+    let executable = unknown.executable.then(|| link("exe").ok()).flatten();
+    let names = |name: &str| unknown.names.then(|| read(name)).flatten().unwrap_or_default();
+    let (status, comm) = (names("status"), names("comm"));
     let ids = |name: &[u8]| -> Vec<u32> {
         let field = status_field(&status, name).unwrap_or_default();
         field.split(u8::is_ascii_whitespace).filter_map(number).collect()
     };
     let (uids, gids) = (ids(b"Uid:"), ids(b"Gid:"));
-    let (vpid, comm) = (ids(b"NSpid:").last().copied(), read("comm").unwrap_or_default());
     // Last: when it is the same program's still, all before was.
     let stat = stat(&read("stat")?)?;
     // The stack of a program begins where the kernel has put its strings: a random place for each execution.
@@ -77,9 +96,9 @@ pub fn running(pid: u32, stack: Option<u64>) -> Option<Running> {
         started: u64::try_from(u128::from(stat.starttime) * 1_000_000_000 / u128::from(ticks)).ok()?,
         parent: u32::try_from(stat.ppid).ok()?,
         comm: comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec(),
-        vpid,
+        vpid: ids(b"NSpid:").last().copied(),
         executable,
-        directory,
+        directory: directory.ok(),
         tty: terminal(stat.tty_nr),
         users: (uids.first().copied(), uids.get(1).copied(), gids.first().copied()),
     })
@@ -158,16 +177,22 @@ mod tests {
     #[test]
     fn this_process() {
         let pid = std::process::id();
-        let own = running(pid, None).unwrap();
+        let own = running(pid, None, Unknown::ALL).unwrap();
         assert_eq!(own.executable.unwrap(), std::env::current_exe().unwrap().as_os_str().as_bytes());
-        assert_eq!(own.directory.unwrap(), std::env::current_dir().unwrap().as_os_str().as_bytes());
+        assert_eq!(
+            own.directory.as_deref().unwrap(),
+            std::env::current_dir().unwrap().as_os_str().as_bytes()
+        );
         assert_eq!(own.users.1, Some(rustix::process::geteuid().as_raw()));
         assert_eq!(own.parent, std::os::unix::process::parent_id());
         assert!(own.started > 0);
-        assert_eq!(running(pid, Some(1)), None, "another program's stack");
+        assert_eq!(running(pid, Some(1), Unknown::ALL), None, "another program's stack");
+        let rest = running(pid, None, Unknown { executable: false, names: false }).unwrap();
+        assert_eq!((rest.directory, rest.parent), (own.directory, own.parent));
+        assert_eq!((rest.executable, rest.vpid, rest.users), (None, None, (None, None, None)));
         let first = std::env::args_os().next().unwrap();
         assert!(given(pid).arguments.starts_with(first.as_bytes()));
-        assert_eq!((running(u32::MAX, None), given(u32::MAX)), (None, Given::default()));
+        assert_eq!((running(u32::MAX, None, Unknown::ALL), given(u32::MAX)), (None, Given::default()));
     }
 
     #[test]

@@ -51,10 +51,47 @@ pub(super) struct Rules {
     pub(super) everything: bool,
     wanted: Wanted,
     unwanted: Wanted,
-    only: Properties,
-    never: Properties,
+    choice: Choice,
     /// Processes are let in one by one.
     pub(super) grain: Grain,
+}
+
+/// Which processes of those that are in scope otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    only: Properties,
+    never: Properties,
+}
+
+impl Choice {
+    /// Whether it leaves everything as it is.
+    pub fn is_empty(&self) -> bool {
+        self.only.is_empty() && self.never.is_empty()
+    }
+
+    /// Whether a process is one of them.
+    pub fn lets(&self, looks: &dyn Looks) -> bool {
+        self.only.all(looks) && self.never.any(looks) == Answer::No
+    }
+}
+
+impl Selector {
+    /// What is in scope whatever a process is like, and which of that: for who judges each program by itself.
+    pub fn split(&self) -> (Self, Choice) {
+        let choice = Choice { only: self.processes.clone(), never: self.exclude_processes.clone() };
+        let scope = Self {
+            all: self.all || self.is_everything(),
+            processes: Properties::default(),
+            exclude_processes: Properties::default(),
+            ..self.clone()
+        };
+        (scope, choice)
+    }
+
+    /// Whether processes are chosen from the whole machine.
+    fn is_everything(&self) -> bool {
+        self.containers.is_empty() && self.pids.is_empty() && !self.processes.is_empty()
+    }
 }
 
 /// What the kernel's filter is told.
@@ -78,16 +115,9 @@ pub(super) struct Wanted {
 
 impl Rules {
     pub(super) fn new(selector: &Selector, wanted: Wanted, unwanted: Wanted) -> Self {
-        let nothing_else = selector.containers.is_empty() && selector.pids.is_empty();
-        let by_properties = !selector.processes.is_empty() || !selector.exclude_processes.is_empty();
-        Self {
-            everything: selector.all || (nothing_else && !selector.processes.is_empty()),
-            wanted,
-            unwanted,
-            only: selector.processes.clone(),
-            never: selector.exclude_processes.clone(),
-            grain: if by_properties { Grain::Process } else { Grain::Whole },
-        }
+        let (scope, choice) = selector.split();
+        let grain = if choice.is_empty() { Grain::Whole } else { Grain::Process };
+        Self { everything: scope.all, wanted, unwanted, choice, grain }
     }
 
     /// Ids of the containers that were named.
@@ -112,7 +142,7 @@ impl Rules {
 
     /// Whether something that comes later may match, though nothing does now.
     pub(super) fn waits(&self) -> bool {
-        self.is_open_ended() || !self.only.is_empty()
+        self.is_open_ended() || !self.choice.only.is_empty()
     }
 
     /// Whether what comes later must be told by the kernel.
@@ -135,7 +165,7 @@ impl Rules {
 
     /// Whether a process may be in scope, as far as its own properties go.
     pub(super) fn lets_process(&self, looks: &dyn Looks) -> bool {
-        self.only.all(looks) && self.never.any(looks) == Answer::No
+        self.choice.lets(looks)
     }
 }
 
@@ -231,7 +261,7 @@ impl Criteria {
 }
 
 /// A process, as far as it is asked about; what cannot be read is none.
-pub(super) trait Looks {
+pub trait Looks {
     /// The name of its main thread.
     fn comm(&self) -> &str;
     /// Its executable.

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use ctrace::event::{Container, End, Origin};
-use ctrace::pipeline::{Found, Origins, Pipeline, Setup};
+use ctrace::pipeline::{Executions, Found, Origins, Pipeline, Setup};
 use ctrace::probe::exec::Environment;
 use ctrace::sink::{Look, Options, Output, Tree, format, text};
+use ctrace::target::Choice;
 use ctrace::target::program::{Given, Running};
 use jiff::tz::TimeZone;
 use probe_common::{
@@ -47,7 +48,8 @@ impl Origins for Known {
         self.0.container(cgroup)
     }
 
-    fn program(&mut self, header: &Header, _: u64) -> Found {
+    fn program(&mut self, program: &Program) -> Found {
+        let Program { header, .. } = program;
         Found { origin: self.origin(header), running: (header.pid == 1234).then(running) }
     }
 
@@ -191,7 +193,7 @@ fn replay(name: &str, environment: Environment, count: Option<u64>) -> (Vec<u8>,
     let clock = Clock::new(BOOT);
     let origins = Known(Fixed { forgotten: Arc::new(Mutex::default()) });
     let started = clock.timestamp(0);
-    let executions = Some(environment);
+    let executions = Some(Executions { environment, choice: Choice::default() });
     let setup =
         Setup { sites: super::sites(), origins, clock, sink, started, count, executions, symbols: None };
     let mut pipeline = Pipeline::new(setup);

@@ -6,6 +6,7 @@
 
 mod attach;
 mod calls;
+mod execs;
 mod functions;
 mod load;
 mod machine;
@@ -43,6 +44,8 @@ enum Part {
     Attach,
     /// Calls of any function.
     Functions,
+    /// Programs that are executed.
+    Exec,
 }
 
 /// How long the measurements are.
@@ -58,10 +61,14 @@ struct Extent {
     request_seconds: u32,
     /// Libraries that are loaded after ctrace has started.
     attaches: usize,
+    /// Programs that are executed in a round.
+    execs: u32,
 }
 
-const FULL: Extent = Extent { rounds: 7, batches: 120, load_ms: 2000, request_seconds: 2, attaches: 15 };
-const QUICK: Extent = Extent { rounds: 3, batches: 60, load_ms: 1000, request_seconds: 1, attaches: 5 };
+const FULL: Extent =
+    Extent { rounds: 7, batches: 120, load_ms: 2000, request_seconds: 2, attaches: 15, execs: 6000 };
+const QUICK: Extent =
+    Extent { rounds: 3, batches: 60, load_ms: 1000, request_seconds: 1, attaches: 5, execs: 3000 };
 
 /// The command itself: prepares as the user, measures as root.
 pub(crate) fn run(options: Options) -> Result<()> {
@@ -84,6 +91,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     match options.only {
         Some(Part::Attach) => drop(measure.args(["--only", "attach"])),
         Some(Part::Functions) => drop(measure.args(["--only", "functions"])),
+        Some(Part::Exec) => drop(measure.args(["--only", "exec"])),
         None => {}
     }
     let status = measure.status().with_context(|| format!("cannot run `{}`", shell::shown(&measure)))?;
@@ -102,12 +110,14 @@ pub(crate) fn measure(options: Options) -> Result<()> {
         match part {
             Part::Attach => attach::describe(attach::measure(extent)?.as_ref(), &mut report),
             Part::Functions => functions::measure(extent)?.describe(&mut report),
+            Part::Exec => execs::measure(extent)?.describe(&mut report),
         }
         println!("{}", report.text());
         return Ok(());
     }
     let calls = calls::measure(extent)?;
     let functions = functions::measure(extent)?;
+    let execs = execs::measure(extent)?;
     let attaches = attach::measure(extent)?;
     let requests = nginx::measure(extent)?;
     let load = load::measure(extent)?;
@@ -116,6 +126,7 @@ pub(crate) fn measure(options: Options) -> Result<()> {
     machine::describe(&mut report)?;
     calls.describe(&mut report);
     functions.describe(&mut report);
+    execs.describe(&mut report);
     attach::describe(attaches.as_ref(), &mut report);
     nginx::describe(requests.as_ref(), &mut report);
     load.describe(&mut report);

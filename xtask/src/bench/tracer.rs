@@ -109,7 +109,7 @@ fn ctrace(pid: u32) -> Result<Ctrace> {
 }
 
 /// What the summary on standard error says of losses.
-fn lost(stderr: &str) -> Result<Option<String>> {
+pub(super) fn lost(stderr: &str) -> Result<Option<String>> {
     let summary = stderr.lines().find(|line| line.starts_with("summary:"));
     let summary = summary.with_context(|| format!("ctrace wrote no summary, but:\n{stderr}"))?;
     if summary.ends_with("; nothing lost") {

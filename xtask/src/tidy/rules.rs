@@ -29,7 +29,7 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 20] = [
+const OWNERS: [(&str, &[&str]); 22] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
     ("perf_event", &["session"]),
@@ -46,6 +46,8 @@ const OWNERS: [(&str, &[&str]); 20] = [
     ("tonic", &["target/runtime"]),
     ("tonic_prost", &["target/runtime"]),
     ("procfs", &["target"]),
+    ("aho_corasick", &["object"]),
+    ("gimli", &["object"]),
     ("iced_x86", &["object"]),
     ("cpp_demangle", &["object"]),
     ("rustc_demangle", &["object"]),

@@ -10,6 +10,9 @@ use crate::session::features::{self, Tracefs};
 const OLDEST: (u32, u32) = (5, 15);
 const NO_MEMLOCK: (u32, u32) = (5, 11);
 
+/// Where the kernel describes its own structures.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
 /// Where the kernel tells what it forbids even to root.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
@@ -22,7 +25,7 @@ pub(super) fn checks(tracefs: Tracefs) -> Vec<Check> {
         architecture(&uname.machine().to_string_lossy()),
         uprobes(),
         self::tracefs(tracefs),
-        btf(),
+        btf(Path::new(BTF)),
         lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
         memlock(&release),
     ]
@@ -118,9 +121,16 @@ fn tracefs(found: Tracefs) -> Check {
     }
 }
 
-fn btf() -> Check {
-    let found = if Path::new("/sys/kernel/btf/vmlinux").exists() { "the kernel has it" } else { "not there" };
-    Check::ok("BTF", format!("{found}; ctrace does not need it"))
+/// A warning at the most: everything but `ctrace exec` goes without.
+fn btf(file: &Path) -> Check {
+    if file.exists() {
+        return Check::ok("BTF", "the kernel has it: ctrace exec can run");
+    }
+    Check::warn(
+        "BTF",
+        format!("{} is not there: ctrace exec cannot run", file.display()),
+        "for ctrace exec use a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs; everything else goes without",
+    )
 }
 
 /// `none [integrity] confidentiality`: the one in force is in brackets.
@@ -170,6 +180,15 @@ mod tests {
             assert_eq!(check.status, expected, "{release}");
             assert_eq!(check.next.is_none(), expected == Status::Ok, "{release}");
         }
+    }
+
+    #[test]
+    fn a_kernel_without_btf_has_no_exec() {
+        let there = btf(Path::new("/proc/self/exe"));
+        assert_eq!((there.status, there.next), (Status::Ok, None));
+        let absent = btf(Path::new("/proc/self/no such file"));
+        assert_eq!(absent.status, Status::Warn);
+        assert!(absent.next.is_some_and(|next| next.contains("CONFIG_DEBUG_INFO_BTF")));
     }
 
     #[test]

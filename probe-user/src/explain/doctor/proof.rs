@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use probe_common::{CallShape, Direction, Length};
+use probe_common::{CallShape, Calls, Direction, Length};
 
 use super::check::Check;
 use crate::event::Library;
 use crate::object::FileOffset;
 use crate::patience::describe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
-use crate::probe::Probe;
+use crate::probe::{Certainty, Probe};
 use crate::rootfs::{self, ways};
 use crate::session::{self, Log, Mappings, Options, Programs, Session, SessionError};
 use crate::target::Scope;
@@ -22,7 +22,13 @@ pub(super) const RING: u32 = 1 << 20;
 
 /// A session that copies no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
-    let options = Options { probe: Probe::Ssl, ring_bytes: RING, max_bytes: 0, log: Log::Off, hold: None };
+    let options = Options {
+        probe: Probe::Ssl(Certainty::Sure),
+        ring_bytes: RING,
+        max_bytes: 0,
+        log: Log::Off,
+        command: None,
+    };
     Session::load(&options, scope)
 }
 
@@ -96,7 +102,8 @@ fn own_function() -> Result<ObjectHooks, String> {
     let range = ranges.find(|range| (range.start..range.end).contains(&address));
     let range = range.ok_or("the code of ctrace is in none of its mappings")?;
     let file = ways::executable(own).map_err(|error| describe(&error))?;
-    let shape = CallShape { handle: 0, buffer: 1, length: Length::Returned, direction: Direction::Transmit };
+    let (length, direction) = (Length::Returned, Direction::Transmit);
+    let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
     let hook = Hook {
         program: Program::Call,
         function: "never_called".to_owned(),
@@ -115,6 +122,7 @@ fn own_function() -> Result<ObjectHooks, String> {
         library: Arc::new(library),
         file: Arc::new(file),
         pids: vec![own],
+        evidence: Vec::new(),
         sites: 0..1,
         hooks: vec![hook],
     })

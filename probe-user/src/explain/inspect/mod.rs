@@ -10,7 +10,7 @@ use crate::discover::Discovery;
 use crate::explain::Home;
 use crate::patience::in_time;
 use crate::plan::Skipped;
-use crate::probe::Probe;
+use crate::probe::{Certainty, Probe};
 use crate::target::facts::{self, CgroupPath};
 use crate::target::proc::Proc;
 use crate::target::{Process, RuntimeSocket, Selector, Target, TargetError};
@@ -79,7 +79,7 @@ impl Inspection {
         let everything = Selector { all: true, runtime_sockets: sockets.to_vec(), ..Selector::default() };
         let (target, all) = tokio::join!(selector.resolve(), everything.resolve());
         let (target, all) = (target?, all.unwrap_or_default());
-        let plan = Discovery::new(Probe::Ssl).plan(&target).await;
+        let plan = Discovery::new(Probe::Ssl(Certainty::Sure)).plan(&target).await;
         let init = first(&selector, &target.processes, &proc);
         let pid = init.map(|process| process.pid);
         let container = init.and_then(|process| process.container.clone());
@@ -101,7 +101,8 @@ impl Inspection {
             inspection.overlay = in_time(move || layers::overlay(pid)).await.flatten();
             inspection.mounts = in_time(move || layers::mounts(pid)).await.unwrap_or_default();
             if let Some(id) = inspection.container.as_ref().map(|container| container.id.clone()) {
-                inspection.runtime = told::of(&id, pid, sockets).await;
+                let cgroups = proc.cgroups(pid);
+                inspection.runtime = told::of(&id, (pid, &cgroups), sockets).await;
             }
             inspection.namespaces = namespaces::of(pid, &target, &all);
         }

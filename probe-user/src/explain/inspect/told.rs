@@ -8,7 +8,8 @@ use super::layers::Place;
 use crate::patience::in_time;
 use crate::rootfs::ways::{self, SameFile};
 use crate::target::RuntimeSocket;
-use crate::target::runtime::{self, Details, MountPoint};
+use crate::target::cgroup::Membership;
+use crate::target::runtime::{self, Details, Listed, MountPoint};
 
 /// The runtime's word.
 #[derive(Debug, Serialize)]
@@ -64,12 +65,26 @@ pub(super) struct ToldMount {
     pub(super) why: Option<String>,
 }
 
-/// Asks for the container with this id; `pid` is a process of it.
-pub(super) async fn of(id: &str, pid: u32, sockets: &[RuntimeSocket]) -> Option<Told> {
+/// Asks for the container with this id; `pid` is a process of it, in these cgroups.
+pub(super) async fn of(
+    id: &str,
+    (pid, cgroups): (u32, &Membership),
+    sockets: &[RuntimeSocket],
+) -> Option<Told> {
     let listing = runtime::list(sockets).await.ok()?;
-    let listed = listing.containers.iter().find(|listed| listed.id == id)?;
+    let listed = choose(&listing.containers, id, cgroups)?;
     let details = runtime::describe(listed).await?;
     in_time(move || Told::new(details, pid)).await
+}
+
+/// containerd's namespaces may each have a container of this id: it is the one that the process is in. What is in no
+/// cgroup of its own is known by its id, if that has no second.
+fn choose<'a>(containers: &'a [Listed], id: &str, cgroups: &Membership) -> Option<&'a Listed> {
+    let of_id: Vec<&Listed> = containers.iter().filter(|listed| listed.id == id).collect();
+    match of_id.as_slice() {
+        [one] => Some(one),
+        several => several.iter().find(|listed| listed.holds(cgroups)).copied(),
+    }
 }
 
 impl Told {
@@ -117,5 +132,33 @@ impl ToldMount {
             same,
             why,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_id_in_two_namespaces_is_told_apart() {
+        let listed = |id: &str, cgroup: Option<&str>| Listed {
+            id: id.to_owned(),
+            cgroup: cgroup.map(Into::into),
+            ..Listed::default()
+        };
+        let all = [
+            listed("web", Some("/default/web")),
+            listed("web", Some("/k8s.io/web")),
+            listed("alone", Some("/default/alone")),
+        ];
+        let check = |id: &str, cgroup: &str, expected: Option<&str>| {
+            let found = choose(&all, id, &Membership::of_path(cgroup.as_bytes()));
+            assert_eq!(found.and_then(|found| found.cgroup.as_deref()), expected, "{id} in {cgroup}");
+        };
+        check("web", "/default/web", Some("/default/web"));
+        check("web", "/k8s.io/web/below", Some("/k8s.io/web"));
+        check("web", "/", None);
+        check("alone", "/", Some("/default/alone"));
+        check("none", "/default/web", None);
     }
 }

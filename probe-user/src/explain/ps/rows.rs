@@ -169,11 +169,11 @@ fn concerns(skipped: &Skipped, object: &ObjectHooks) -> bool {
     skipped.what == object.library.path && skipped.pid.is_some_and(|pid| object.pids.contains(&pid))
 }
 
-/// What cannot be probed of a library that is.
+/// How its functions were found, if it has no symbols, and what cannot be probed of it.
 fn notes(object: &ObjectHooks, plan: &Plan) -> Vec<String> {
     let notes = plan.skipped.iter().filter(|skipped| concerns(skipped, object));
     let notes: BTreeSet<&str> = notes.map(|skipped| skipped.why.as_str()).collect();
-    notes.into_iter().map(str::to_owned).collect()
+    object.evidence.iter().map(String::as_str).chain(notes).map(str::to_owned).collect()
 }
 
 fn functions(hooks: &[Hook]) -> Vec<Function> {
@@ -196,7 +196,7 @@ mod tests {
     use crate::discover::Discovery;
     use crate::object::FileOffset;
     use crate::plan::{ObjectId, Program};
-    use crate::probe::Probe;
+    use crate::probe::{Certainty, Probe};
     use crate::rootfs::ways;
     use crate::sink::Colour;
 
@@ -233,6 +233,7 @@ mod tests {
             library: Arc::new(library),
             file: Arc::new(ways::executable(std::process::id()).unwrap()),
             pids: pids.to_vec(),
+            evidence: Vec::new(),
             sites: 0..0,
             hooks,
         }
@@ -305,7 +306,7 @@ mod tests {
         let own = std::process::id();
         let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let plan = runtime.block_on(Discovery::new(Probe::Ssl).plan(&target));
+        let plan = runtime.block_on(Discovery::new(Probe::Ssl(Certainty::Sure)).plan(&target));
         let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, Step::of(skipped))).collect();
         assert_eq!(steps, [(Some(own), Step::Process), (Some(u32::MAX), Step::Mappings)]);
         assert_eq!(Step::of(&skipped(1, "/lib/x", "broken")), Step::File);

@@ -4,25 +4,30 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use probe_common::{
-    ATTEMPT_CUT, ATTEMPT_UNREADABLE, Attempt, Ended, FLAG_EFFECTIVE, FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH,
-    FLAG_STATUS, FLAG_UNREADABLE, Forked, Header, Lineage, Part, Program,
+    ATTEMPT_CUT, ATTEMPT_UNREADABLE, Attempt, Ended, Execution, FLAG_EFFECTIVE, FLAG_ENVIRONMENT_CUT,
+    FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Forked, Header, Lineage, Part, Program,
 };
 
 use super::report::Report;
 use super::{Found, Origins};
 use crate::event::{
-    Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Plaintext, Record, Strings, Thread, Users,
+    Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Origin, Plaintext, Record, Strings,
+    Thread, Users,
 };
 use crate::probe::exec::Environment;
-use crate::target::program::Running;
+use crate::target::Choice;
+use crate::target::program::{Given, Running};
 
+mod chosen;
 mod lineage;
 mod records;
 mod strings;
 
+use chosen::Chosen;
 use lineage::Tree;
 use strings::Parts;
 
@@ -34,10 +39,28 @@ const WAITING_BYTES: usize = 32 << 20;
 /// Ends of processes that are remembered, at the most.
 const ENDED: usize = 16_384;
 
+/// What is reported of executions.
+#[derive(Clone, Debug)]
+pub struct Executions {
+    /// Of programs, the variables.
+    pub environment: Environment,
+    /// Which programs.
+    pub choice: Choice,
+}
+
+/// What ran already.
+struct Already {
+    id: ExecId,
+    origin: Arc<Origin>,
+    running: Running,
+    given: Given,
+}
+
 /// Executions so far.
 #[derive(Debug)]
 pub(super) struct Execs {
     wanted: Environment,
+    chosen: Chosen,
     parts: HashMap<u32, Parts>,
     /// Bytes of all of `parts`.
     kept: usize,
@@ -47,8 +70,13 @@ pub(super) struct Execs {
 }
 
 impl Execs {
-    pub(super) fn new(wanted: Environment) -> Self {
-        Self { wanted, parts: HashMap::new(), kept: 0, ended: HashMap::new(), tree: Tree::default() }
+    pub(super) fn new(of: Option<Executions>) -> Self {
+        let (wanted, choice) = match of {
+            Some(Executions { environment, choice }) => (environment, choice),
+            None => (Environment::None, Choice::default()),
+        };
+        let (parts, ended, tree) = (HashMap::new(), HashMap::new(), Tree::default());
+        Self { wanted, chosen: Chosen::new(choice), parts, kept: 0, ended, tree }
     }
 
     /// A part of the strings of the program whose record comes next of this thread.
@@ -84,12 +112,15 @@ impl Execs {
         let Header { pid, tid, time, .. } = head.header;
         let parts = self.take_parts(tid).filter(|parts| parts.time == time).unwrap_or_default();
         let has = |flag| head.flags & flag != 0;
-        let Found { origin, running } = origins.program(&head.header, head.stack);
-        let mut origin = origin;
-        if origin.process.vpid.is_none() && head.inner_pid != 0 {
-            std::sync::Arc::make_mut(&mut origin).process.vpid = Some(head.inner_pid);
-        }
+        let Found { origin, running } = origins.program(head);
         let running = running.as_ref();
+        let id = ExecId { pid, time };
+        let uid = effective(head.flags, head.effective_uid, running);
+        let name = strings::first(&head.header.comm).unwrap_or_default();
+        let looks = chosen::Program { comm: String::from_utf8_lossy(name), origin: &origin, uid };
+        if !self.chosen.judge(id, &looks) {
+            return Ok(());
+        }
         let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
         let path = long.as_deref().or_else(|| strings::first(&head.path));
         let bytes = parts.arguments(head.offset, data.0);
@@ -103,7 +134,6 @@ impl Execs {
         });
         let executable = origin.process.executable.as_ref().map(|executable| executable.path.as_str());
         let parent = self.tree.parent(pid, &head.parent, running, origins);
-        let id = ExecId { pid, time };
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let exec = Exec {
             actor: Actor {
@@ -114,11 +144,7 @@ impl Execs {
                 parent: parent.as_ref(),
                 depth,
             },
-            users: Users {
-                real: Some(head.uid),
-                effective: effective(head.flags, head.effective_uid, running),
-                group: Some(head.gid),
-            },
+            users: Users { real: Some(head.uid), effective: uid, group: Some(head.gid) },
             interpreter: path.and_then(|path| strings::interpreter(path, &arguments.list, executable)),
             path,
             arguments,
@@ -130,8 +156,31 @@ impl Execs {
         report.executed(exec)
     }
 
+    /// A process is in scope when the trace begins, and what it runs is not to be told: it is decided whether what is
+    /// of it is.
+    pub(super) fn known(&mut self, pid: u32, lineage: &Lineage, origins: &mut impl Origins) {
+        if !self.chosen.is_all() {
+            self.runs_already(pid, lineage, origins);
+        }
+    }
+
+    /// What a process runs, if it was not told and is chosen. `lineage` is what the kernel knows of it; a process that
+    /// only was forked since then runs what its parent does.
+    fn runs_already(&mut self, pid: u32, lineage: &Lineage, origins: &mut impl Origins) -> Option<Already> {
+        let execution = lineage.execution;
+        if self.tree.knows(pid) || (execution.pid != 0 && execution.pid != pid) {
+            return None;
+        }
+        let (Found { origin, running }, given) = origins.existing(pid)?;
+        let running = running?;
+        let time = if execution.time == 0 { running.started } else { execution.time };
+        let id = ExecId { pid, time };
+        let comm = String::from_utf8_lossy(&running.comm);
+        let looks = chosen::Program { comm, origin: &origin, uid: running.users.1 };
+        self.chosen.judge(id, &looks).then_some(Already { id, origin, running, given })
+    }
+
     /// A process is in scope that was not before, or when the trace begins: what it runs is told, unless it was.
-    /// `lineage` is what the kernel knows of it; a process that only was forked since then runs what its parent does.
     pub(super) fn existing(
         &mut self,
         pid: u32,
@@ -139,14 +188,9 @@ impl Execs {
         origins: &mut impl Origins,
         report: &mut Report,
     ) -> io::Result<()> {
-        let execution = lineage.execution;
-        if self.tree.knows(pid) || (execution.pid != 0 && execution.pid != pid) {
-            return Ok(());
-        }
-        let Some((Found { origin, running }, given)) = origins.existing(pid) else { return Ok(()) };
-        let Some(running) = running else { return Ok(()) };
-        let time = if execution.time == 0 { running.started } else { execution.time };
-        let id = ExecId { pid, time };
+        let Some(found) = self.runs_already(pid, lineage, origins) else { return Ok(()) };
+        let Already { id, origin, running, given } = found;
+        let time = id.time;
         let parent = self.tree.parent(pid, &lineage.parent, Some(&running), origins);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let list = strings::split(&given.arguments);
@@ -183,13 +227,16 @@ impl Execs {
         origins: &mut impl Origins,
         report: &mut Report,
     ) -> io::Result<()> {
+        let id = Self::id(head.header.pid, head.execution, origins);
+        if !self.chosen.has(id) {
+            return Ok(());
+        }
         let origin = origins.origin(&head.header);
         let mut list = strings::split(data.0);
         let path = if list.is_empty() { None } else { Some(list.remove(0).0) };
         let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
         let count = (!truncated).then_some(list.len() as u64);
         let parent = self.tree.parent(head.header.pid, &head.parent, None, origins);
-        let id = Tree::id(head.execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
         let users = Users {
             real: Some(head.uid),
@@ -210,12 +257,12 @@ impl Execs {
         report: &mut Report,
     ) -> io::Result<()> {
         let Lineage { parent, execution, since } = head.lineage;
-        if self.is_again(head) {
+        let id = Self::id(head.header.pid, execution, origins);
+        if self.is_again(head) || !self.chosen.has(id) {
             return Ok(());
         }
         let origin = origins.origin(&head.header);
         let parent = self.tree.parent(head.header.pid, &parent, None, origins);
-        let id = Tree::id(execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         // Without a time of its own: since it began, if that is what its identity has.
         let since = match (since, id) {
             (0, Some(id)) if id.pid == head.header.pid => Some(id.time),
@@ -253,14 +300,23 @@ impl Execs {
         origins: &mut impl Origins,
         report: &mut Report,
     ) -> io::Result<()> {
+        let id = Self::id(head.header.pid, head.execution, origins);
+        if !self.chosen.has(id) {
+            return Ok(());
+        }
         let origin = origins.origin(&head.header);
-        let id = Tree::id(head.execution, origins).or_else(|| Tree::before(head.header.pid, origins));
         let actor = self.actor(&head.header, &origin, id, None, report);
         report.write(&Record::Fork(Fork { actor, child: head.child }))
     }
 
+    /// The identity of what a process runs, if it is known.
+    fn id(pid: u32, execution: Execution, origins: &mut impl Origins) -> Option<ExecId> {
+        Tree::id(execution, origins).or_else(|| Tree::before(pid, origins))
+    }
+
     /// A process has ended.
     pub(super) fn end(&mut self, pid: u32) {
+        self.chosen.end(pid);
         // A process that executes has one thread, whose id is its own. Without its program, that was lost.
         self.take_parts(pid);
         self.tree.end(pid);
@@ -274,7 +330,7 @@ impl Execs {
     fn actor<'a>(
         &self,
         header: &Header,
-        origin: &'a crate::event::Origin,
+        origin: &'a Origin,
         id: Option<ExecId>,
         parent: Option<&'a Ancestor>,
         report: &Report,

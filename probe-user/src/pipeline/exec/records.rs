@@ -2,18 +2,17 @@
 
 use std::io;
 
-use probe_common::{Header, Lineage};
+use probe_common::Lineage;
 
 use crate::decode::{Wire, decode};
-use crate::pipeline::{Origins, Pipeline, TaskEvent};
+use crate::pipeline::{Origins, Pipeline};
 
 impl<O: Origins> Pipeline<O> {
     /// A record of an execution.
     pub(in crate::pipeline) fn execution(&mut self, wire: &Wire<'_>) -> io::Result<()> {
         if let Wire::Program { head, .. } = wire {
-            let Header { pid, time, .. } = head.header;
-            self.tasks.push(TaskEvent::Executed { pid, time });
-            self.end_process(pid)?;
+            // Nobody else is told: it is in scope already, and executions are all that is watched.
+            self.end_process(head.header.pid)?;
         }
         if self.is_full() {
             return Ok(());
@@ -40,6 +39,12 @@ impl<O: Origins> Pipeline<O> {
         }
         let Self { execs, origins, report, .. } = self;
         execs.existing(pid, lineage, origins, report)
+    }
+
+    /// A process is in scope when the trace begins, and what it runs is not to be reported.
+    pub fn known(&mut self, pid: u32, lineage: &Lineage) {
+        let Self { execs, origins, .. } = self;
+        execs.known(pid, lineage, origins);
     }
 
     /// Whether executions are watched.

@@ -3,7 +3,7 @@
 //!
 //! A return is seen at the `ret` instructions: the kernel's return probes change the stack, which Go moves and walks.
 
-use probe_common::{CallShape, Direction, Length};
+use probe_common::{CallShape, Calls, Direction, Length};
 
 use crate::object::{FileOffset, Function, GoAbi, Index, Object, with_causes};
 use crate::plan::{Hook, Program};
@@ -88,7 +88,8 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
     let (offset, _) = object.site(function).map_err(|error| with_causes(&error))?;
     let (program, arguments) = match role {
         Role::Moves(direction) => {
-            let shape = CallShape { handle: 0, buffer: 1, length: Length::Returned, direction };
+            let length = Length::Returned;
+            let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
             (Program::GoCall, shape.pack())
         }
         Role::Begins => (Program::GoOpen, 0),

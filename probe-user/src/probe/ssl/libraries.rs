@@ -1,6 +1,8 @@
 //! The TLS libraries with a C ABI: one row each. To add one, add a row.
 
-use probe_common::{CallShape, Direction, Length};
+use probe_common::{CallShape, Calls, Direction, Form, Length};
+
+use crate::plan::Program;
 
 /// A function that moves plaintext.
 #[derive(Clone, Copy, Debug)]
@@ -15,13 +17,38 @@ pub(super) struct Function {
     pub length: Length,
     /// Which way they go.
     pub direction: Direction,
+    /// Which calls are of TLS connections.
+    pub calls: Calls,
+    /// Where the bytes are, if buffer and length do not say it.
+    pub form: Option<Form>,
 }
 
 impl Function {
     /// For the kernel.
-    pub(super) const fn shape(&self) -> CallShape {
-        let &Self { name: _, handle, buffer, length, direction } = self;
-        CallShape { handle, buffer, length, direction }
+    pub(super) const fn arguments(&self) -> u32 {
+        let &Self { name: _, handle, buffer, length, direction, calls, form } = self;
+        let shape = CallShape { handle, buffer, length, direction, calls };
+        match form {
+            None => shape.pack(),
+            Some(form) => shape.pack() | form.pack(),
+        }
+    }
+
+    /// What runs there.
+    pub(super) const fn program(&self) -> Program {
+        match self.form {
+            None => Program::Call,
+            Some(Form::Pieces | Form::PiecesFrom) => Program::Pieces,
+            Some(Form::Chunks) => Program::PiecesToEnds,
+            Some(Form::Span | Form::Range | Form::Payload | Form::Acknowledged) => Program::Whole,
+            Some(Form::Lent | Form::Packet) => Program::Lend,
+            Some(Form::Unpacked) => Program::Unpack,
+        }
+    }
+
+    const fn of(mut self, calls: Calls) -> Self {
+        self.calls = calls;
+        self
     }
 }
 
@@ -46,6 +73,20 @@ pub(super) enum Handle {
     First,
     /// Where its first argument points to, once it has returned.
     BehindFirst,
+    /// It is that of the call that it is a part of: the function encrypts or decrypts.
+    OfOuterCall,
+}
+
+impl Handle {
+    /// What runs there.
+    pub(super) const fn program(self) -> Program {
+        match self {
+            Self::Returned => Program::Open,
+            Self::First => Program::OpenFirst,
+            Self::BehindFirst => Program::OpenBehindFirst,
+            Self::OfOuterCall => Program::Cipher,
+        }
+    }
 }
 
 /// A function that makes a connection.
@@ -66,6 +107,8 @@ pub(super) struct Row {
     pub functions: &'static [Function],
     /// What makes a connection; each is optional.
     pub opens: &'static [Open],
+    /// The same, of a library that is made of several, each of which is looked at for itself: they are enough to know it by.
+    pub opens_apart: &'static [Open],
     /// What ends the connection in its first argument; each is optional. Not needed where what makes one is told:
     /// a handle that comes again is a new connection then.
     pub closes: &'static [&'static str],
@@ -76,8 +119,29 @@ pub(super) struct Row {
 }
 
 const fn function(name: &'static str, direction: Direction, length: Length) -> Function {
-    Function { name, handle: 0, buffer: 1, length, direction }
+    Function { name, handle: 0, buffer: 1, length, direction, calls: Calls::All, form: None }
 }
+
+const fn formed(name: &'static str, direction: Direction, form: Form) -> Function {
+    let mut function = function(name, direction, Length::Returned);
+    function.form = Some(form);
+    function
+}
+
+const fn returned(name: &'static str) -> Open {
+    Open { name, handle: Handle::Returned }
+}
+
+const fn first(name: &'static str) -> Open {
+    Open { name, handle: Handle::First }
+}
+
+const fn of_outer_call(name: &'static str) -> Open {
+    Open { name, handle: Handle::OfOuterCall }
+}
+
+/// Name of the row of OpenSSL and what has its API.
+pub(super) const OPENSSL: &str = "OpenSSL API";
 
 /// All rows.
 ///
@@ -87,7 +151,7 @@ const fn function(name: &'static str, direction: Direction, length: Length) -> F
 pub(super) const ROWS: &[Row] = &[
     // OpenSSL 1.0 to 3.x, LibreSSL, BoringSSL, AWS-LC.
     Row {
-        name: "OpenSSL API",
+        name: OPENSSL,
         functions: &[
             function("SSL_read", Direction::Receive, Length::Returned),
             function("SSL_write", Direction::Transmit, Length::Returned),
@@ -99,7 +163,8 @@ pub(super) const ROWS: &[Row] = &[
             function("SSL_read_early_data", Direction::Receive, Length::OutArgument(3)),
             function("SSL_write_early_data", Direction::Transmit, Length::OutArgument(3)),
         ],
-        opens: &[Open { name: "SSL_new", handle: Handle::Returned }],
+        opens: &[returned("SSL_new")],
+        opens_apart: &[],
         closes: &[],
         version_in: Some("libcrypto"),
         internals: &[
@@ -124,8 +189,12 @@ pub(super) const ROWS: &[Row] = &[
             // (session, data, size, *number of the record).
             function("gnutls_record_recv_seq", Direction::Receive, Length::Returned),
             function("gnutls_record_recv_early_data", Direction::Receive, Length::Returned),
+            // (session, *packet), from 3.3.5; then (packet, *datum, *number of the record).
+            formed("gnutls_record_recv_packet", Direction::Receive, Form::Packet),
+            formed("gnutls_packet_get", Direction::Receive, Form::Unpacked),
         ],
         opens: &[Open { name: "gnutls_init", handle: Handle::BehindFirst }],
+        opens_apart: &[],
         closes: &["gnutls_deinit"],
         version_in: None,
         internals: &[],
@@ -139,10 +208,8 @@ pub(super) const ROWS: &[Row] = &[
             function("mbedtls_ssl_read_early_data", Direction::Receive, Length::Returned),
             function("mbedtls_ssl_write_early_data", Direction::Transmit, Length::Returned),
         ],
-        opens: &[
-            Open { name: "mbedtls_ssl_setup", handle: Handle::First },
-            Open { name: "mbedtls_ssl_session_reset", handle: Handle::First },
-        ],
+        opens: &[first("mbedtls_ssl_setup"), first("mbedtls_ssl_session_reset")],
+        opens_apart: &[],
         closes: &["mbedtls_ssl_free"],
         version_in: Some("libmbedcrypto"),
         internals: &[],
@@ -156,7 +223,86 @@ pub(super) const ROWS: &[Row] = &[
             function("wolfSSL_recv", Direction::Receive, Length::Returned),
             function("wolfSSL_send", Direction::Transmit, Length::Returned),
         ],
-        opens: &[Open { name: "wolfSSL_new", handle: Handle::Returned }],
+        opens: &[returned("wolfSSL_new")],
+        opens_apart: &[],
+        closes: &[],
+        version_in: None,
+        internals: &[],
+    },
+    // Its functions are NSPR's, for files and pipes as well: a descriptor is one of TLS when SSL_ImportFD has returned it, or when
+    // a call with it encrypts or decrypts (it was accepted, or imported before ctrace came).
+    Row {
+        name: "NSS",
+        functions: &[
+            function("PR_Read", Direction::Receive, Length::Returned).of(Calls::OfTls),
+            function("PR_Write", Direction::Transmit, Length::Returned).of(Calls::OfTls),
+            // (descriptor, data, size, flags, timeout).
+            function("PR_Recv", Direction::Receive, Length::Returned).of(Calls::OfTlsUnlessPeeking),
+            function("PR_Send", Direction::Transmit, Length::Returned).of(Calls::OfTls),
+            // (descriptor, pieces, count, timeout).
+            formed("PR_Writev", Direction::Transmit, Form::Pieces).of(Calls::OfTls),
+        ],
+        opens: &[],
+        opens_apart: &[
+            returned("SSL_ImportFD"),
+            returned("DTLS_ImportFD"),
+            of_outer_call("PK11_AEADOp"),
+            of_outer_call("PK11_CipherOp"),
+            of_outer_call("PK11_Encrypt"),
+            of_outer_call("PK11_Decrypt"),
+        ],
+        closes: &["PR_Close"],
+        version_in: None,
+        internals: &[],
+    },
+    Row {
+        name: "s2n-tls",
+        functions: &[
+            // (connection, data, size, *blocked); the sending ones end in s2n_sendv_with_offset.
+            function("s2n_recv", Direction::Receive, Length::Returned),
+            function("s2n_send", Direction::Transmit, Length::Returned),
+            formed("s2n_sendv", Direction::Transmit, Form::Pieces),
+            formed("s2n_sendv_with_offset", Direction::Transmit, Form::PiecesFrom),
+        ],
+        opens: &[returned("s2n_connection_new"), first("s2n_connection_wipe")],
+        opens_apart: &[],
+        closes: &["s2n_connection_free"],
+        version_in: None,
+        internals: &[],
+    },
+    // What br_sslio_read and br_sslio_write are built on, and event loops.
+    Row {
+        name: "BearSSL",
+        functions: &[
+            formed("br_ssl_engine_recvapp_buf", Direction::Receive, Form::Lent),
+            formed("br_ssl_engine_recvapp_ack", Direction::Receive, Form::Acknowledged),
+            formed("br_ssl_engine_sendapp_buf", Direction::Transmit, Form::Lent),
+            formed("br_ssl_engine_sendapp_ack", Direction::Transmit, Form::Acknowledged),
+        ],
+        // Their contexts begin with the engine.
+        opens: &[first("br_ssl_client_reset"), first("br_ssl_server_reset")],
+        opens_apart: &[],
+        closes: &[],
+        version_in: None,
+        internals: &[],
+    },
+    Row {
+        name: "Botan",
+        functions: &[
+            // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
+            formed("_ZN5Botan3TLS7Channel4sendEPKhm", Direction::Transmit, Form::Span),
+            // process_application_data(unsigned long, Botan::secure_vector<unsigned char> const&), which calls the program back.
+            formed(
+                "_ZN5Botan3TLS7Channel24process_application_dataEmRKSt6vectorIhNS_16secure_allocatorIhEEE",
+                Direction::Receive,
+                Form::Range,
+            ),
+        ],
+        // Channel(Callbacks&, Session_Manager&, RandomNumberGenerator&, Policy const&, bool, bool, unsigned long).
+        opens: &[first(
+            "_ZN5Botan3TLS7ChannelC2ERNS0_9CallbacksERNS0_15Session_ManagerERNS_21RandomNumberGeneratorERKNS0_6PolicyEbbm",
+        )],
+        opens_apart: &[],
         closes: &[],
         version_in: None,
         internals: &[],
@@ -169,7 +315,7 @@ mod tests {
 
     use std::collections::BTreeSet;
 
-    use probe_common::CallShape;
+    use probe_common::{CallShape, Form};
 
     use super::ROWS;
 
@@ -180,13 +326,15 @@ mod tests {
             assert!(names.insert(row.name), "{} twice", row.name);
             assert!(!row.functions.is_empty(), "{} has no function", row.name);
             let functions = row.functions.iter().map(|function| function.name);
-            let opens = row.opens.iter().map(|open| open.name);
+            let opens = row.opens.iter().chain(row.opens_apart).map(|open| open.name);
             for name in functions.chain(opens).chain(row.closes.iter().copied()) {
                 assert!(names.insert(name), "{name} twice");
                 assert!(!name.contains("peek"), "{name} gives bytes that a read gives again");
             }
             for function in row.functions {
-                assert_eq!(CallShape::unpack(function.shape().pack()), function.shape(), "{}", function.name);
+                let arguments = function.arguments();
+                assert_eq!(CallShape::unpack(arguments).direction, function.direction, "{}", function.name);
+                assert_eq!(Form::unpack(arguments), function.form, "{}", function.name);
                 assert!(function.handle < CallShape::ARGUMENTS && function.buffer < CallShape::ARGUMENTS);
             }
             let direction =

@@ -1,6 +1,6 @@
 //! TLS: which functions of an object carry plaintext, as hooks.
 //!
-//! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`).
+//! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`, `rustls`, `renamed`).
 //!
 //! Owns the table of libraries, the choice between public functions and a cheaper internal one, and
 //! what implementation and version an object is. It never reads a file except through its [`Object`].
@@ -8,16 +8,22 @@
 mod go;
 mod internal;
 mod libraries;
+mod renamed;
+mod rustls;
+pub mod signature;
 #[cfg(test)]
 mod tests;
 pub mod version;
 
+use crate::object::demangle::demangle;
 use crate::object::{FileOffset, Object, ObjectError, Symbol, VirtAddr, Wanted, code, with_causes};
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found, Nothing};
 
 use internal::{PROLOGUE, Shared};
-use libraries::{Handle, ROWS, Row};
+use libraries::{ROWS, Row};
+pub use signature::Certainty;
+use signature::Located;
 
 /// What to do about a target that has nothing to attach to.
 pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
@@ -28,29 +34,77 @@ pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or it
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].
 pub fn wanted() -> Wanted {
     let functions = ROWS.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
-    let opens = ROWS.iter().flat_map(|row| row.opens.iter().map(|open| open.name));
+    let opens = ROWS.iter().flat_map(|row| row.opens.iter().chain(row.opens_apart).map(|open| open.name));
     let closes = ROWS.iter().flat_map(|row| row.closes.iter().copied());
-    functions.chain(opens).chain(closes).chain(version::marks()).collect()
+    let wanted: Wanted = functions.chain(opens).chain(closes).chain(version::marks()).collect();
+    wanted.or_containing(rustls::PARTS.iter().chain(renamed::PARTS).copied())
 }
 
-/// The hooks of an object that was parsed with [`wanted`].
+/// The hooks of an object that was parsed with [`wanted`], those that are certain.
 pub fn hooks(object: &Object) -> Result<Found, Nothing> {
-    let defines =
-        |row: &&Row| row.functions.iter().any(|function| !object.functions(function.name).is_empty());
+    hooks_from(object, Certainty::Sure)
+}
+
+/// The same, from this certainty on.
+pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
+    let defines = |row: &&Row| {
+        let functions = row.functions.iter().map(|function| function.name);
+        let mut names = functions.chain(row.opens_apart.iter().map(|open| open.name));
+        names.any(|name| !object.functions(name).is_empty())
+    };
     let rows: Vec<&Row> = ROWS.iter().filter(defines).collect();
     let mut found = Found::default();
     for row in &rows {
         add_row(object, row, &mut found);
     }
-    let go = go::add(object, &mut found);
+    let copies = renamed::add(object, &mut found);
+    // What an object names is believed.
+    let is_named =
+        |api: &str| rows.iter().any(|row| row.name == api) || copies.is_some() && api == libraries::OPENSSL;
+    let (located, failed) = signature::locate(object, |api| !is_named(api));
+    found.skipped.extend(failed);
+    let signed = located.iter().map(|located| add_located(object, located, least, &mut found));
+    let signed = signed.fold(None, |first: Option<Facts>, facts| first.or(Some(facts)));
+    let others = [copies, rustls::add(object, &mut found), go::add(object, &mut found), signed];
+    let others = others.into_iter().flatten().next();
     found.hooks.sort_by_key(|hook| hook.offset);
     // Where several are linked into one file, the first stands for it.
-    found.library = match (rows.first(), go) {
+    found.library = match (rows.first(), others) {
         (Some(row), _) => facts(object, row),
-        (None, Some(go)) => go,
+        (None, Some(other)) => other,
         (None, None) => return Err(Nothing::Ssl),
     };
     Ok(found)
+}
+
+/// Adds the hooks of what was found by signature, if it is certain enough.
+fn add_located(object: &Object, located: &Located, least: Certainty, found: &mut Found) -> Facts {
+    let Located { api, implementation, functions, why, certainty } = located;
+    let named = object.with_functions(functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)));
+    let row = ROWS.iter().find(|row| row.name == *api);
+    match (row, *certainty, least) {
+        (Some(row), Certainty::Sure, _) => {
+            found.evidence.push(format!("{implementation} found without symbols, by signature: {why}"));
+            add_row(&named, row, found);
+        }
+        (Some(row), Certainty::Unsure, Certainty::Unsure) => {
+            found.evidence.push(format!("{implementation} guessed (--guess), by signature: {why}"));
+            add_row(&named, row, found);
+        }
+        _ => found.skipped.push(format!(
+            "{implementation} seems to be in it, without symbols, and where is not certain ({why}): --guess attaches \
+             all the same"
+        )),
+    }
+    let known = row.and_then(|row| version::find_of(object, row));
+    let (implementation, version) =
+        known.map_or((*implementation, None), |known| (known.implementation, known.version));
+    Facts {
+        name: object.soname().map(str::to_owned),
+        implementation: Some(implementation.to_owned()),
+        version,
+        version_in: None,
+    }
 }
 
 fn facts(object: &Object, row: &Row) -> Facts {
@@ -80,17 +134,11 @@ fn add_row(object: &Object, row: &Row, found: &mut Found) {
     found.hooks.extend(shared.iter().map(shared_hook));
     for function in row.functions {
         if !shared.iter().any(|shared| shared.serves.contains(function.name)) {
-            let arguments = function.shape().pack();
-            add_public(object, function.name, Program::Call, arguments, found);
+            add_public(object, function.name, function.program(), function.arguments(), found);
         }
     }
-    for open in row.opens {
-        let program = match open.handle {
-            Handle::Returned => Program::Open,
-            Handle::First => Program::OpenFirst,
-            Handle::BehindFirst => Program::OpenBehindFirst,
-        };
-        add_public(object, open.name, program, 0, found);
+    for open in row.opens.iter().chain(row.opens_apart) {
+        add_public(object, open.name, open.handle.program(), 0, found);
     }
     for name in row.closes {
         add_public(object, name, Program::Close, 0, found);
@@ -103,7 +151,7 @@ fn shared_hook(shared: &Shared) -> Hook {
         function: shared.name.to_owned(),
         serves: shared.serves.iter().map(|name| (*name).to_owned()).collect(),
         offset: shared.offset,
-        arguments: shared.forwarder.shape().pack(),
+        arguments: shared.forwarder.arguments(),
         callers: shared.callers.clone(),
         ends: Vec::new(),
         semaphore: None,
@@ -112,7 +160,9 @@ fn shared_hook(shared: &Shared) -> Hook {
 }
 
 /// Hooks all functions of one name.
-fn add_public(object: &Object, name: &'static str, program: Program, arguments: u32, found: &mut Found) {
+fn add_public(object: &Object, name: &str, program: Program, arguments: u32, found: &mut Found) {
+    // Without the types of its parameters.
+    let shown = demangle(name).map_or_else(|| name.to_owned(), |name| name.path);
     for symbol in object.functions(name) {
         match place(object, *symbol) {
             // Two names of one function: the linker folded equal code.
@@ -121,8 +171,8 @@ fn add_public(object: &Object, name: &'static str, program: Program, arguments: 
             }
             Ok(offset) => found.hooks.push(Hook {
                 program,
-                function: name.to_owned(),
-                serves: if program == Program::Call { vec![name.to_owned()] } else { Vec::new() },
+                function: shown.clone(),
+                serves: if program.moves_bytes() { vec![shown.clone()] } else { Vec::new() },
                 offset,
                 arguments,
                 callers: Vec::new(),

@@ -179,6 +179,27 @@ fn implementations_are_told_apart() {
 }
 
 #[test]
+fn copies_under_other_names_are_found_and_wrappers_are_not() {
+    let names_of = |source: &str, flags: &[&str]| {
+        let directory = compile(source, flags);
+        let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+        hooks(&object).map(|found| names(&found).into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let renamed = |prefix: &str| {
+        let names = BORINGSSL.replace("SSL_read", &format!("{prefix}read"));
+        names.replace("SSL_write", &format!("{prefix}write"))
+    };
+    let copy = renamed("aws_lc_0_32_0_SSL_");
+    assert_eq!(names_of(&copy, &["-shared"]).unwrap(), ["aws_lc_0_32_0_SSL_read", "aws_lc_0_32_0_SSL_write"]);
+    let mono = renamed("mono_btls_ssl_");
+    assert_eq!(names_of(&mono, &["-shared"]).unwrap(), ["mono_btls_ssl_read", "mono_btls_ssl_write"]);
+    assert_eq!(names_of(&renamed("_cffi_f_SSL_"), &["-shared"]), Err(Nothing::Ssl));
+    let both =
+        format!("{BORINGSSL}\nint x_SSL_read(void) {{ return 1; }}\nint x_SSL_write(void) {{ return 2; }}");
+    assert_eq!(names_of(&both, &["-shared"]).unwrap(), ["SSL_read", "SSL_write"]);
+}
+
+#[test]
 fn an_object_without_tls_says_so() {
     let directory =
         compile("int SSL_peek(void) { return 1; }\nint SSL_new(void) { return 2; }", &["-shared"]);

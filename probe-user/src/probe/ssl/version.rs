@@ -11,7 +11,7 @@ const CONTEXT: usize = 96;
 /// What the strings of an object say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS` or `wolfSSL`.
+    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `NSS` or `Botan`.
     pub implementation: &'static str,
     /// `3.0.19`; BoringSSL has none.
     pub version: Option<String>,
@@ -34,6 +34,9 @@ struct Mark {
     read: fn(&[u8], Option<u8>) -> Option<Text>,
     symbols: &'static [&'static str],
 }
+
+/// A text that no file has, but this one: it cannot be empty.
+const NOWHERE: &str = "ctrace: no version text: ";
 
 /// The row of which there are several implementations.
 const OPENSSL: &str = "OpenSSL API";
@@ -71,6 +74,11 @@ const MARKS: &[Mark] = &[
     Mark { api: "GnuTLS", implementation: "GnuTLS", text: "Enabled GnuTLS ", read: leading, symbols: &[] },
     Mark { api: "Mbed TLS", implementation: "Mbed TLS", text: "bed TLS ", read: leading, symbols: &[] },
     Mark { api: "wolfSSL", implementation: "wolfSSL", text: "wolfSSL ", read: leading, symbols: &[] },
+    Mark { api: "NSS", implementation: "NSS", text: "Version: NSS ", read: nss, symbols: &[] },
+    Mark { api: "Botan", implementation: "Botan", text: "Botan ", read: leading, symbols: &[] },
+    // They do not have it in their code.
+    Mark { api: "s2n-tls", implementation: "s2n-tls", text: NOWHERE, read: leading, symbols: &[] },
+    Mark { api: "BearSSL", implementation: "BearSSL", text: NOWHERE, read: leading, symbols: &[] },
 ];
 
 /// By the version text in constant data, of any implementation. None when there is none, or it cannot be read.
@@ -125,7 +133,7 @@ pub(super) fn marks() -> impl Iterator<Item = &'static str> {
 }
 
 /// `1.2.3` and what directly follows it (`1.0.2u-fips`, `3.0.13+quic`), and the rest.
-fn number(text: &[u8]) -> Option<(String, &[u8])> {
+pub(super) fn number(text: &[u8]) -> Option<(String, &[u8])> {
     let end = text
         .iter()
         .position(|byte| !(byte.is_ascii_alphanumeric() || b".-+".contains(byte)))
@@ -167,6 +175,13 @@ fn leading(text: &[u8], _: Option<u8>) -> Option<Text> {
     number(text).map(|(version, _)| Text::Version(version))
 }
 
+/// `3.87.1`; a new branch begins with `3.88`.
+fn nss(text: &[u8], _: Option<u8>) -> Option<Text> {
+    let end = text.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'.')).unwrap_or(text.len());
+    let version = text.get(..end).filter(|version| version.contains(&b'.'))?;
+    Some(Text::Version(String::from_utf8_lossy(version).into_owned()))
+}
+
 /// `1.2.3`, `FIPS 2.0.0`, and either in `OpenSSL 1.1.1 (compatible; AWS-LC 1.2.3)`.
 fn aws_lc(text: &[u8], _: Option<u8>) -> Option<Text> {
     let (version, rest) = number(text.strip_prefix(b"FIPS ").unwrap_or(text))?;
@@ -175,7 +190,7 @@ fn aws_lc(text: &[u8], _: Option<u8>) -> Option<Text> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Text, aws_lc, boringssl, leading, libressl, openssl};
+    use super::{Text, aws_lc, boringssl, leading, libressl, nss, openssl};
 
     #[test]
     fn version_texts() {
@@ -194,6 +209,9 @@ mod tests {
         assert_eq!(boringssl(b" is not supported", Some(0)), None);
         assert_eq!(leading(b"3.7.9 logging...\n", None), some("3.7.9"));
         assert_eq!(leading(b"is not 3.7.9", None), None);
+        assert_eq!(nss(b"3.87.1", None), some("3.87.1"));
+        assert_eq!(nss(b"3.88 Basic ECC", None), some("3.88"));
+        assert_eq!(nss(b"of this", None), None);
         assert_eq!(aws_lc(b"1.2.3", None), some("1.2.3"));
         assert_eq!(aws_lc(b"FIPS 2.0.0)", None), some("2.0.0"));
     }

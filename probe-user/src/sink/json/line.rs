@@ -13,8 +13,8 @@ use serde::{Serialize, Serializer};
 use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use super::function::{FunctionLine, FunctionTotalLine};
 use crate::event::{
-    self, Certainty, Container, Direction, End, Endpoint, Executable, IpVersion, K8s, Library, Lost, Reason,
-    Role, SCHEMA, Ssl, Summary, Transport,
+    self, Container, Direction, End, Endpoint, Executable, IpVersion, K8s, Library, Lost, Reason, Role,
+    SCHEMA, Sighting, Ssl, Summary, Transport,
 };
 
 /// One line of `ctrace … -o json`. Fields are only ever added within a schema version: ignore those that
@@ -136,7 +136,7 @@ struct ConnectionPart {
     /// Which end the process is; null when it is not known.
     role: Option<Role>,
     /// How what is in `network` is known; null when it is not.
-    socket: Option<Certainty>,
+    socket: Option<Sighting>,
 }
 
 /// A call, and which part of it the record has.
@@ -291,7 +291,7 @@ impl<'a> SslLine<'a> {
                 from_start: connection.from_start,
                 offset: connection.stream_offset.wrapping_add(u64::from(offset)),
                 role: socket.and_then(|socket| socket.role),
-                socket: socket.map(|socket| socket.certainty),
+                socket: socket.map(|socket| socket.sighting),
             }),
             call: CallPart {
                 number: connection.map(|connection| connection.call),

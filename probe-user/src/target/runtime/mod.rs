@@ -41,8 +41,10 @@ use crate::target::RuntimeSocket;
 
 /// What a runtime gets for all of its answers to one question: one that starts on a busy machine needs seconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a runtime that did not answer in time is not asked again while a trace runs.
-const PASSED_OVER: Duration = Duration::from_secs(30);
+/// How long after it was asked a runtime that did not answer in time is not asked again while a trace runs. A daemon that is
+/// being started again is as silent, and has by then started the containers that it is to start: those that are chosen by
+/// what only it knows are not traced until it is asked.
+const PASSED_OVER: Duration = Duration::from_secs(8);
 /// Containers that are taken from one runtime.
 const CONTAINERS: usize = 100_000;
 

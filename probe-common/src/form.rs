@@ -1,0 +1,116 @@
+//! Where the bytes of a call are when "handle, buffer, length" does not say it.
+
+use crate::Direction;
+
+/// Bits above those of a [`CallShape`](crate::CallShape), whose direction is at the same place.
+const SHIFT: u32 = 16;
+
+/// How a function has its bytes. Its first argument is the handle, unless it is said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// `(handle, pieces, ...)`: an array of addresses and lengths of 16 bytes each (`struct iovec`, `PRIOVec`). Returns how
+    /// many bytes it has moved, from the first piece on.
+    Pieces,
+    /// `(handle, pieces, count, skipped, ...)`: the same, but for so many bytes at the beginning.
+    PiecesFrom,
+    /// `(handle, &chunks)`: rustls's `OutboundChunks`, which is `{0, address, length}` or `{pieces, count, begin, end}`. Returns
+    /// how many bytes it has taken.
+    Chunks,
+    /// `(handle, address, length)` with nothing returned: it moves all, or throws.
+    Span,
+    /// `(handle, number, &range)`: a C++ vector, `{begin, end}`.
+    Range,
+    /// `(handle, &payload)`: rustls's `Payload`, `{capacity or a mark, address, length}`.
+    Payload,
+    /// `(handle)`: returns the address of bytes, for an [`Form::Acknowledged`] after it.
+    Lent,
+    /// `(handle, length)`: so many of the bytes that [`Form::Lent`] gave were moved.
+    Acknowledged,
+    /// `(handle, &packet)`: there is a packet then, if it returns more than 0; [`Form::Unpacked`] tells its bytes.
+    Packet,
+    /// `(packet, &{address, length of 4 bytes})`: they are there when it returns.
+    Unpacked,
+}
+
+impl Form {
+    /// The bits in the lower half of a cookie.
+    pub const fn pack(self) -> u32 {
+        (self as u32 + 1) << SHIFT
+    }
+
+    /// The form that [`Form::pack`] made bits of.
+    pub const fn unpack(arguments: u32) -> Option<Self> {
+        match arguments >> SHIFT {
+            1 => Some(Self::Pieces),
+            2 => Some(Self::PiecesFrom),
+            3 => Some(Self::Chunks),
+            4 => Some(Self::Span),
+            5 => Some(Self::Range),
+            6 => Some(Self::Payload),
+            7 => Some(Self::Lent),
+            8 => Some(Self::Acknowledged),
+            9 => Some(Self::Packet),
+            10 => Some(Self::Unpacked),
+            _ => None,
+        }
+    }
+}
+
+/// What bytes were lent for, or a packet was received: key of the map `LENT`, whose values are addresses of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct LentKey {
+    /// The handle of the connection, or the packet.
+    pub handle: u64,
+    /// The process.
+    pub pid: u32,
+    /// 0: bytes to receive, 1: bytes to send, 2: a packet, whose value is its connection's handle.
+    pub purpose: u32,
+}
+
+impl LentKey {
+    /// Of bytes that will go this way.
+    pub const fn bytes(handle: u64, pid: u32, direction: Direction) -> Self {
+        Self { handle, pid, purpose: matches!(direction, Direction::Transmit) as u32 }
+    }
+
+    /// Of a packet.
+    pub const fn packet(handle: u64, pid: u32) -> Self {
+        Self { handle, pid, purpose: 2 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Form;
+    use crate::{CallShape, Calls, Direction, Length};
+
+    #[test]
+    fn a_form_and_a_shape_share_a_cookie() {
+        let all = [
+            Form::Pieces,
+            Form::PiecesFrom,
+            Form::Chunks,
+            Form::Span,
+            Form::Range,
+            Form::Payload,
+            Form::Lent,
+            Form::Acknowledged,
+            Form::Packet,
+            Form::Unpacked,
+        ];
+        for form in all {
+            let shape = CallShape {
+                handle: 0,
+                buffer: 1,
+                length: Length::Returned,
+                direction: Direction::Transmit,
+                calls: Calls::OfTlsUnlessPeeking,
+            };
+            let both = shape.pack() | form.pack();
+            assert_eq!(Form::unpack(both), Some(form));
+            assert_eq!(CallShape::unpack(both), shape);
+            assert_eq!(Form::unpack(shape.pack()), None);
+        }
+    }
+}

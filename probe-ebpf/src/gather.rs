@@ -1,0 +1,214 @@
+//! Functions that move several pieces of memory in one call: one record of all of them.
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    programs::{ProbeContext, RetProbeContext},
+};
+use probe_common::{CHUNK_BYTES, Call, CallShape, Form, Frame, Loss};
+
+use crate::{
+    call, emit,
+    maps::{CALLS, Frames},
+    mem,
+    scope::Current,
+};
+
+/// Pieces of one call that are captured, NSPR's limit, and bytes of them; what is beyond is cut. Each of both costs the verifier
+/// a round of a loop, and older ones refuse a program that has too many.
+const PIECES: u64 = 16;
+const GATHERED_BYTES: u32 = 256 * 1024;
+/// Bytes of an address and a length.
+const PIECE_BYTES: u64 = 16;
+/// [`Frame::length`] of bytes in one piece: [`Frame::buffer`] is their address, and not that of the list of pieces.
+const IN_ONE: u64 = u64::MAX;
+
+/// At entry: remembers where the pieces are.
+#[inline(always)]
+pub fn enter(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let frames = call::frames_of(current)?;
+    let regs = mem::registers(ctx.regs);
+    let cookie = mem::cookie(ctx);
+    let (buffer, length) = pieces(regs, Form::unpack(probe_common::arguments(cookie))?)?;
+    let frame = Frame { stack: regs.rsp, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
+    if is_inside(frames, &frame) {
+        return None;
+    }
+    call::place(frames, frame)
+}
+
+/// The address of the pieces and how many bytes of them are not meant. They are read now: at the return the arguments
+/// may have been used for something else.
+#[inline(always)]
+fn pieces(regs: &pt_regs, form: Form) -> Option<(u64, u64)> {
+    match form {
+        Form::PiecesFrom => Some((regs.rsi, regs.rcx)),
+        Form::Chunks => {
+            let chunks = regs.rsi;
+            match mem::user(chunks)? {
+                0 => Some((mem::user(chunks.wrapping_add(8))?, IN_ONE)),
+                list => Some((list, mem::user(chunks.wrapping_add(16))?)),
+            }
+        }
+        _ => Some((regs.rsi, 0)),
+    }
+}
+
+/// Whether the call is a part of one of the same connection and direction, which reports what it moves: s2n_send makes a list of
+/// one piece, and calls s2n_sendv_with_offset.
+#[inline(always)]
+fn is_inside(frames: &Frames, frame: &Frame) -> bool {
+    let direction = |frame: &Frame| CallShape::unpack(probe_common::arguments(frame.cookie)).direction;
+    frames.frames.iter().any(|other| {
+        other.stack > frame.stack && other.handle == frame.handle && direction(other) == direction(frame)
+    })
+}
+
+/// At the return of a function in C.
+#[inline(always)]
+pub fn returned(ctx: &RetProbeContext) -> Option<()> {
+    let current = Current::any();
+    let (frame, program) = call::entered(ctx, current)?;
+    let regs = mem::registers(ctx.regs);
+    // `int` in NSPR, `ssize_t` elsewhere: none moves 2 GiB.
+    report(current, &frame, program, i64::from(regs.rax as i32), regs.rip)
+}
+
+/// At a `ret`: a return probe would be in the way of unwinding, which panics need.
+#[inline(always)]
+pub fn leave(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::any();
+    let regs = mem::registers(ctx.regs);
+    let (frame, program) = call::entered_at(current, regs.rsp)?;
+    report(current, &frame, program, regs.rax as i64, mem::user(regs.rsp).unwrap_or(0))
+}
+
+#[inline(always)]
+fn report(current: Current, frame: &Frame, program: u32, length: i64, caller: u64) -> Option<()> {
+    if length <= 0 {
+        return None;
+    }
+    call::unsent(current, frame, length as u64);
+    let mut call = call::describe(current, frame, program, length as u64, caller)?;
+    if frame.length == IN_ONE {
+        call::payload(call, frame.buffer);
+        return None;
+    }
+    call.captured = call.captured.min(GATHERED_BYTES);
+    let state = State(&raw mut mem::own(CALLS.get_ptr_mut(current.id)?).arguments);
+    state.set(State::INDEX, 0);
+    state.set(State::LEFT, 0);
+    state.set(State::OFFSET, 0);
+    state.set(State::SKIP, frame.length);
+    state.set(State::CAPTURED, within_reach(frame, call.captured));
+    emit_all(call, frame.buffer, state);
+    Some(())
+}
+
+/// Address and length of a piece.
+#[inline(always)]
+fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
+    let at = list.wrapping_add(index.wrapping_mul(PIECE_BYTES));
+    let length: u64 = mem::user(at.wrapping_add(8))?;
+    // `PRIOVec` has an `int` there, and then nothing that means anything.
+    Some((mem::user(at)?, length & 0xffff_ffff))
+}
+
+/// How many bytes are in the pieces that are looked at, `wanted` at the most.
+#[inline(always)]
+fn within_reach(frame: &Frame, wanted: u32) -> u64 {
+    let end = frame.length.saturating_add(wanted.into());
+    let mut there: u64 = 0;
+    let mut index = 0;
+    while index < PIECES {
+        if there >= end {
+            return wanted.into();
+        }
+        let Some((_, length)) = piece(frame.buffer, index) else {
+            emit::lost(Loss::ReadFault, 0);
+            break;
+        };
+        there += length;
+        index += 1;
+    }
+    there.saturating_sub(frame.length).min(wanted.into())
+}
+
+/// What is still to be emitted. It is in a map, in the room for arguments that the thread needs at an entry only: the verifier
+/// forgets what it knows of a value there, so that it need not look at a round of the loop once for each way through the
+/// rounds before.
+#[derive(Clone, Copy)]
+struct State(*mut [u64; 8]);
+
+impl State {
+    /// Bytes to emit.
+    const CAPTURED: usize = 0;
+    /// Pieces that were begun.
+    const INDEX: usize = 1;
+    /// Bytes at the beginning that are not meant.
+    const SKIP: usize = 2;
+    /// What is left of the piece that was begun.
+    const ADDRESS: usize = 3;
+    const LEFT: usize = 4;
+    /// Bytes that were emitted.
+    const OFFSET: usize = 5;
+    /// Bytes to emit in this round.
+    const CHUNK: usize = 6;
+
+    #[inline(always)]
+    fn get(self, field: usize) -> u64 {
+        mem::copied(&raw const mem::own(self.0)[field])
+    }
+
+    #[inline(always)]
+    fn set(self, field: usize, value: u64) {
+        mem::own(self.0)[field] = value;
+    }
+
+    /// Begins the next piece; none if it cannot be read.
+    #[inline(always)]
+    fn next(self, list: u64) -> Option<()> {
+        let index = self.get(Self::INDEX);
+        let (address, length) = piece(list, index)?;
+        let skip = self.get(Self::SKIP);
+        let skipped = if skip < length { skip } else { length };
+        self.set(Self::INDEX, index + 1);
+        self.set(Self::SKIP, skip - skipped);
+        self.set(Self::ADDRESS, address.wrapping_add(skipped));
+        self.set(Self::LEFT, length - skipped);
+        Some(())
+    }
+}
+
+#[inline(always)]
+fn emit_all(mut call: Call, list: u64, state: State) {
+    const CHUNK: u64 = CHUNK_BYTES as u64;
+    call.captured = state.get(State::CAPTURED) as u32;
+    let mut round = 0;
+    // A piece and a chunk each, at the most.
+    while round < PIECES + u64::from(GATHERED_BYTES) / CHUNK {
+        round += 1;
+        if state.get(State::LEFT) == 0 && call.captured != 0 && state.next(list).is_none() {
+            break;
+        }
+        let wanted = u64::from(call.captured).saturating_sub(state.get(State::OFFSET));
+        let left = state.get(State::LEFT);
+        state.set(State::CHUNK, if left < wanted { left } else { wanted });
+        if state.get(State::CHUNK) > CHUNK {
+            state.set(State::CHUNK, CHUNK);
+        }
+        call.offset = state.get(State::OFFSET) as u32;
+        call.chunk = state.get(State::CHUNK) as u32;
+        if call.chunk != 0 || call.captured == 0 {
+            emit::piece(&call, state.get(State::ADDRESS));
+        }
+        let chunk = state.get(State::CHUNK);
+        let offset = state.get(State::OFFSET) + chunk;
+        if offset >= u64::from(call.captured) {
+            break;
+        }
+        state.set(State::OFFSET, offset);
+        state.set(State::ADDRESS, state.get(State::ADDRESS).wrapping_add(chunk));
+        state.set(State::LEFT, state.get(State::LEFT) - chunk);
+    }
+}

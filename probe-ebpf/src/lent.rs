@@ -1,0 +1,43 @@
+//! Libraries that lend out their own memory, and are told later, or by another function, what becomes of it.
+
+use aya_ebpf::programs::RetProbeContext;
+use probe_common::{CallShape, Form, LentKey};
+
+use crate::{call, maps::LENT, mem, scope::Current};
+
+/// At the return of a function that lends bytes, or hands over a packet.
+#[inline(always)]
+pub fn returned(ctx: &RetProbeContext) -> Option<()> {
+    let current = Current::any();
+    let (frame, _) = call::entered(ctx, current)?;
+    let returned = mem::registers(ctx.regs).rax;
+    let arguments = probe_common::arguments(frame.cookie);
+    let (key, value) = if Form::unpack(arguments) == Some(Form::Packet) {
+        if returned as i32 <= 0 {
+            return None;
+        }
+        (LentKey::packet(mem::user(frame.buffer)?, current.pid()), frame.handle)
+    } else {
+        let direction = CallShape::unpack(arguments).direction;
+        (LentKey::bytes(frame.handle, current.pid(), direction), returned)
+    };
+    LENT.insert(key, value, 0).ok()
+}
+
+/// At the return of a function that says where the bytes of a packet are.
+#[inline(always)]
+pub fn unpacked(ctx: &RetProbeContext) -> Option<()> {
+    let current = Current::any();
+    let (mut frame, program) = call::entered(ctx, current)?;
+    let key = LentKey::packet(frame.handle, current.pid());
+    frame.handle = mem::copied(LENT.get_ptr(key)?);
+    // Who removes it reports it: a packet may be asked for its bytes again.
+    LENT.remove(key).ok()?;
+    let address = mem::user(frame.buffer)?;
+    let length = mem::user_sized(frame.buffer.wrapping_add(8), 4)?;
+    if length > 0 {
+        frame.buffer = address;
+        call::report(current, &frame, program, length, mem::registers(ctx.regs).rip);
+    }
+    Some(())
+}

@@ -1,0 +1,56 @@
+//! Functions at whose entry all is known: their bytes, and that all of them are moved. Nothing is to be seen of their return,
+//! where a probe would be in the way of C++'s exceptions and of Rust's panics.
+
+use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
+use probe_common::{CallShape, Form, Frame, LentKey};
+
+use crate::{call, maps::LENT, mem, scope::Current};
+
+/// What the first word of rustls's `Payload` is when it does not own its bytes: no capacity is that large.
+const BORROWED: u64 = 1 << 63;
+
+/// At entry: reports the bytes.
+#[inline(always)]
+pub fn enter(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let regs = mem::registers(ctx.regs);
+    let cookie = mem::cookie(ctx);
+    let (buffer, length) = bytes(current, regs, probe_common::arguments(cookie))?;
+    if length == 0 {
+        return None;
+    }
+    let sends = call::frames_of(current)?.sends;
+    let frame = Frame { stack: 0, cookie, handle: regs.rdi, buffer, length: 0, sends };
+    call::unsent(current, &frame, length);
+    let caller = mem::user(regs.rsp).unwrap_or(0);
+    call::report(current, &frame, call::program(current), length, caller);
+    Some(())
+}
+
+/// Their address, and how many there are.
+#[inline(always)]
+fn bytes(current: Current, regs: &pt_regs, arguments: u32) -> Option<(u64, u64)> {
+    let word = |base: u64, number: u64| mem::user(base.wrapping_add(8 * number));
+    match Form::unpack(arguments)? {
+        Form::Span => Some((regs.rsi, regs.rdx)),
+        Form::Range => {
+            let begin = word(regs.rdx, 0)?;
+            Some((begin, word(regs.rdx, 1)?.saturating_sub(begin)))
+        }
+        Form::Payload => {
+            let (first, second) = (word(regs.rsi, 0)?, word(regs.rsi, 1)?);
+            // A vector has its capacity before its address, or behind it: the compiler decides. An address is the larger one.
+            let address = if first == BORROWED || first < second { second } else { first };
+            Some((address, word(regs.rsi, 2)?))
+        }
+        Form::Acknowledged => {
+            let direction = CallShape::unpack(arguments).direction;
+            let key = LentKey::bytes(regs.rdi, current.pid(), direction);
+            let address = mem::copied(LENT.get_ptr(key)?);
+            // It may be told twice of what was lent once.
+            LENT.insert(key, address.wrapping_add(regs.rsi), 0).ok();
+            Some((address, regs.rsi))
+        }
+        _ => None,
+    }
+}

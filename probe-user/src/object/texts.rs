@@ -1,0 +1,203 @@
+//! Texts in constant data, and the code that refers to them: one pass of the data for all texts, one pass of the code
+//! for all references. Memory and time are bounded whatever the file says.
+//!
+//! Owns the search alone. What it gives are hints: only decoding the function around one proves it.
+
+use std::ops::ControlFlow;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use memchr::memchr_iter;
+
+use super::read::Extent;
+use super::{Object, ObjectError, VirtAddr};
+
+/// Bytes of constants that are searched, and of code: the largest browsers have 200 MB of code.
+const MAX_BYTES: u64 = 512 << 20;
+/// Texts that are kept: each that is searched for is there once or twice.
+const MAX_TEXTS: usize = 256;
+/// References that are kept: a name of a source file has some hundred.
+const MAX_REFERENCES: usize = 8192;
+/// Bytes of a text before what is searched for: paths of source files.
+const MAX_LEAD: usize = 512;
+/// Bytes of an instruction, at the most.
+const MAX_INSTRUCTION: u64 = 15;
+
+/// What is searched for in constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needle {
+    /// A whole text.
+    Whole(&'static str),
+    /// The end of a text: of a path, say.
+    End(&'static str),
+}
+
+/// A text that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// What was searched for.
+    pub needle: Needle,
+    /// Where the text begins.
+    pub begin: VirtAddr,
+    /// Where the needle begins in it: linkers let a text begin in the middle of another one.
+    pub needle_at: VirtAddr,
+}
+
+impl Text {
+    /// Whether an address is the text's, or that of an end of it with the whole needle.
+    pub fn is_at(&self, address: u64) -> bool {
+        (self.begin.0..=self.needle_at.0).contains(&address)
+    }
+}
+
+impl Needle {
+    /// The needle.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Whole(text) | Self::End(text) => text,
+        }
+    }
+}
+
+impl Object {
+    /// Searches constant data for texts that end with a NUL.
+    pub fn find_texts(&self, needles: &[Needle]) -> Result<Vec<Text>, ObjectError> {
+        let patterns = needles.iter().map(|needle| [needle.text().as_bytes(), &[0]].concat());
+        let Some(searcher) = searcher(patterns) else { return Ok(Vec::new()) };
+        let longest = needles.iter().map(|needle| needle.text().len()).max().unwrap_or(0);
+        let overlap = (MAX_LEAD + longest + 2) as u64;
+        let mut texts: Vec<Text> = Vec::new();
+        let mut left = MAX_BYTES;
+        for extent in self.constants() {
+            let extent = extent.head(left);
+            left -= extent.length;
+            let Some(base) = self.segments.loaded_at(extent.offset) else { continue };
+            let what = "constant data";
+            let stop = self.reader.chunks(what, extent, (1, overlap), |offset, chunk| {
+                for found in searcher.find_iter(chunk) {
+                    let Some(needle) = needles.get(found.pattern().as_usize()).copied() else { continue };
+                    let before = chunk.get(..found.start()).unwrap_or_default();
+                    let Some(lead) = lead(needle, before) else { continue };
+                    let needle_at = base.saturating_add(offset).saturating_add(found.start() as u64);
+                    let text = Text {
+                        needle,
+                        begin: VirtAddr(needle_at.saturating_sub(lead)),
+                        needle_at: VirtAddr(needle_at),
+                    };
+                    // Chunks overlap; the second look at a text may see less of what is before it.
+                    if texts.iter().all(|known| known.needle_at != text.needle_at) {
+                        texts.push(text);
+                    }
+                    if texts.len() >= MAX_TEXTS {
+                        return ControlFlow::Break(());
+                    }
+                }
+                ControlFlow::Continue(())
+            })?;
+            if stop.is_some() {
+                break;
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Addresses in code at or a few bytes before which one of the texts may be referred to.
+    pub fn references(&self, texts: &[Text]) -> Result<Vec<VirtAddr>, ObjectError> {
+        let (Some(low), Some(high)) =
+            (texts.iter().map(|text| text.begin.0).min(), texts.iter().map(|text| text.needle_at.0).max())
+        else {
+            return Ok(Vec::new());
+        };
+        let is_text =
+            |address: u64| (low..=high).contains(&address) && texts.iter().any(|text| text.is_at(address));
+        // A program at a fixed address has the addresses themselves in its instructions.
+        let fixed: Vec<[u8; 4]> = if self.is_fixed {
+            let both = texts.iter().flat_map(|text| [text.begin.0, text.needle_at.0]);
+            both.filter_map(|address| Some(u32::try_from(address).ok()?.to_le_bytes())).collect()
+        } else {
+            Vec::new()
+        };
+        let absolute = searcher(fixed);
+        self.scan_code(|address, chunk, found| {
+            relative(chunk, address, is_text, found);
+            let hits = absolute.iter().flat_map(|searcher| searcher.find_iter(chunk));
+            found.extend(hits.map(|hit| address + hit.start() as u64));
+        })
+    }
+
+    /// Addresses of `call` and `jmp` instructions, as it seems, that lead to `target`.
+    pub fn callers(&self, target: VirtAddr) -> Result<Vec<VirtAddr>, ObjectError> {
+        self.scan_code(|address, chunk, found| {
+            let calls = memchr::memchr2_iter(0xe8, 0xe9, chunk).filter_map(|at| {
+                let next = address + at as u64 + 5;
+                (displaced(chunk, at + 1, next)? == target.0).then_some(next - 5)
+            });
+            found.extend(calls);
+        })
+    }
+
+    /// Visits all code; gives the addresses that `visit` adds, in order.
+    fn scan_code(
+        &self,
+        mut visit: impl FnMut(u64, &[u8], &mut Vec<u64>),
+    ) -> Result<Vec<VirtAddr>, ObjectError> {
+        let mut found = Vec::new();
+        let mut left = MAX_BYTES;
+        for segment in self.segments.executables() {
+            let extent = segment.extent.head(left);
+            left -= extent.length;
+            let stop = self.reader.chunks("code", extent, (1, MAX_INSTRUCTION), |offset, chunk| {
+                visit(segment.address.saturating_add(offset), chunk, &mut found);
+                if found.len() >= MAX_REFERENCES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            if stop.is_some() {
+                break;
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found.into_iter().map(VirtAddr).collect())
+    }
+
+    /// Where constants are.
+    fn constants(&self) -> Vec<Extent> {
+        if self.rodata.is_empty() { self.segments.read_only() } else { self.rodata.clone() }
+    }
+}
+
+/// None for no patterns.
+fn searcher<P: AsRef<[u8]>>(patterns: impl IntoIterator<Item = P>) -> Option<AhoCorasick> {
+    let mut patterns = patterns.into_iter().peekable();
+    patterns.peek()?;
+    AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(patterns).ok()
+}
+
+/// Bytes of the text before the needle, if it may be before it.
+fn lead(needle: Needle, before: &[u8]) -> Option<u64> {
+    let lead =
+        before.iter().rev().take(MAX_LEAD).position(|byte| *byte == 0).unwrap_or(before.len().min(MAX_LEAD));
+    match needle {
+        Needle::Whole(_) => (lead == 0).then_some(0),
+        Needle::End(_) => Some(lead as u64),
+    }
+}
+
+/// Adds the `lea` instructions (REX.W 8D /r with mod 00, r/m 101) that give a wanted address.
+fn relative(chunk: &[u8], address: u64, is_wanted: impl Fn(u64) -> bool, found: &mut Vec<u64>) {
+    for at in memchr_iter(0x8d, chunk) {
+        let Some(rex) = at.checked_sub(1) else { continue };
+        let is_lea = chunk.get(rex).is_some_and(|byte| byte & 0xf8 == 0x48)
+            && chunk.get(at + 1).is_some_and(|modrm| modrm & 0xc7 == 0x05);
+        if is_lea {
+            let next = address + at as u64 + 6;
+            if displaced(chunk, at + 2, next).is_some_and(&is_wanted) {
+                found.push(next - 7);
+            }
+        }
+    }
+}
+
+/// The address that a displacement of 32 bits at `at` leads to.
+fn displaced(chunk: &[u8], at: usize, next: u64) -> Option<u64> {
+    let bytes = chunk.get(at..)?.first_chunk()?;
+    Some(next.wrapping_add_signed(i32::from_le_bytes(*bytes).into()))
+}

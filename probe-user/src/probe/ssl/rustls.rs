@@ -1,0 +1,186 @@
+//! rustls, by symbols: two methods of its `CommonState` that no build has been seen to inline. Which arguments the sending one
+//! has depends on the version, which the paths in its panic messages tell.
+//!
+//! A return is seen at the `ret` instructions: a return probe would be in the way of a panic.
+
+use probe_common::{CallShape, Calls, Direction, Form, Length};
+
+use crate::object::{FileOffset, Function, Index, Object, with_causes};
+use crate::plan::{Hook, Program};
+use crate::probe::{Facts, Found};
+
+use super::version;
+
+/// What the mangled names contain, in both manglings.
+pub(super) const PARTS: &[&str] =
+    &["11CommonState20send_a", "11CommonState23take_r", "11CommonState22start_o"];
+
+/// Functions that have one of the names, at the most: several versions may be in one program.
+const MAX_FUNCTIONS: usize = 64;
+/// The first version that sends `OutboundChunks`; the ones before send one slice.
+const WITH_CHUNKS: (u32, u32) = (0, 23);
+/// Bytes of a path that are looked at.
+const CONTEXT: usize = 48;
+
+/// What a method does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Sends,
+    Receives,
+    Begins,
+}
+
+/// Adds the hooks of a program that has rustls in it. Gives what is known of it; none if there is none.
+pub(super) fn add(object: &Object, found: &mut Found) -> Option<Facts> {
+    if !object.symbols().keys().any(|name| PARTS.iter().any(|part| name.contains(part))) {
+        return None;
+    }
+    let index = object.index().inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
+    let selected = index.select(object, MAX_FUNCTIONS, |name| {
+        PARTS.iter().any(|part| name.raw().contains(part))
+            && name.demangled().is_some_and(|name| role(&name.path).is_some())
+    });
+    let functions = selected.inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
+    let version = version(object);
+    let mut any = false;
+    for function in &functions {
+        let Some(role) = role(function.shown()) else { continue };
+        any |= role != Role::Begins;
+        match hook(object, &index, function, role, version.as_deref()) {
+            Ok(hook) => found.hooks.push(hook),
+            Err(reason) => found.skipped.push(format!("{}: {reason}", function.shown())),
+        }
+    }
+    any.then(|| Facts {
+        name: object.soname().map(str::to_owned),
+        implementation: Some("rustls".to_owned()),
+        version,
+        version_in: None,
+    })
+}
+
+/// `rustls::common_state::CommonState::send_appdata_encrypt`; `conn` instead of `common_state` before 0.21. The newer mangling
+/// has the type in angle brackets.
+fn role(path: &str) -> Option<Role> {
+    let (holder, method) = path.rsplit_once("::")?;
+    let holder = holder.trim_start_matches('<').trim_end_matches('>');
+    if !(holder.starts_with("rustls::") && holder.ends_with("::CommonState")) {
+        return None;
+    }
+    match method {
+        "send_appdata_encrypt" => Some(Role::Sends),
+        "take_received_plaintext" => Some(Role::Receives),
+        "start_outgoing_traffic" => Some(Role::Begins),
+        _ => None,
+    }
+}
+
+fn hook(
+    object: &Object,
+    index: &Index,
+    function: &Function,
+    role: Role,
+    version: Option<&str>,
+) -> Result<Hook, String> {
+    let (offset, _) = object.site(function).map_err(|error| with_causes(&error))?;
+    let arguments = |direction, form: Form| {
+        let length = Length::Returned;
+        CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All }.pack() | form.pack()
+    };
+    let (program, arguments, ends) = match role {
+        Role::Sends => {
+            let form =
+                sending(version).ok_or("which version it is, and so where its bytes are, is not known")?;
+            (Program::PiecesToEnds, arguments(Direction::Transmit, form), ends(object, index, function)?)
+        }
+        Role::Receives => (Program::Whole, arguments(Direction::Receive, Form::Payload), Vec::new()),
+        Role::Begins => (Program::OpenOnce, 0, Vec::new()),
+    };
+    // One name in both manglings.
+    let name = function.shown().replace(['<', '>'], "");
+    Ok(Hook {
+        program,
+        serves: if program.moves_bytes() { vec![name.clone()] } else { Vec::new() },
+        function: name,
+        offset,
+        ends,
+        semaphore: None,
+        arguments,
+        callers: Vec::new(),
+        reading: None,
+    })
+}
+
+/// What `send_appdata_encrypt` of a version is given.
+fn sending(version: Option<&str>) -> Option<Form> {
+    let mut numbers = version?.split('.').map_while(|number| number.parse().ok());
+    let version: (u32, u32) = (numbers.next()?, numbers.next()?);
+    Some(if version >= WITH_CHUNKS { Form::Chunks } else { Form::Span })
+}
+
+/// The instructions that return, all of them.
+fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
+    let returns = object.returns(index, function).map_err(|error| with_causes(&error))?;
+    if returns.tail_jumps > 0 || returns.sites.is_empty() {
+        return Err("it returns by a jump to another function: what it moved could not be told".into());
+    }
+    Ok(returns.sites.into_iter().map(|(_, offset)| offset).collect())
+}
+
+/// `.../rustls-0.23.46/src/common_state.rs`: its place in cargo's registry, or in a vendored one.
+fn version(object: &Object) -> Option<String> {
+    let found = object.find_rodata(&[b"rustls-"], CONTEXT, |hit| {
+        let (version, rest) = version::number(hit.text.strip_prefix(b"rustls-")?)?;
+        (rest.starts_with(b"/src/")
+            && hit.before.is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'-'))
+        .then_some(version)
+    });
+    found.inspect_err(|reason| tracing::debug!(%reason, "the version was not looked for to the end")).ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Form, PARTS, Role, role, sending};
+    use crate::object::demangle::demangle;
+
+    #[test]
+    fn methods_in_both_manglings() {
+        let cases = [
+            (
+                "_ZN6rustls12common_state11CommonState20send_appdata_encrypt17h47c88a232720db0cE.llvm.11866135037816087123",
+                Some(Role::Sends),
+            ),
+            (
+                "_ZN6rustls12common_state11CommonState23take_received_plaintext17h35fd8a6aafb001d1E",
+                Some(Role::Receives),
+            ),
+            (
+                "_ZN6rustls12common_state11CommonState22start_outgoing_traffic17hd72d5c6f82e88ef5E",
+                Some(Role::Begins),
+            ),
+            (
+                "_RNvMNtCslbo1VyZPVY1_6rustls12common_stateNtB2_11CommonState20send_appdata_encrypt",
+                Some(Role::Sends),
+            ),
+            ("_ZN6rustls4conn11CommonState20send_appdata_encrypt17h47c88a232720db0cE", Some(Role::Sends)),
+            (
+                "_ZN6rustls6server11server_conn14EarlyDataState23take_received_plaintext17hab7742cd285656a4E",
+                None,
+            ),
+            ("_ZN6others12common_state11CommonState20send_appdata_encrypt17h47c88a232720db0cE", None),
+        ];
+        for (name, expected) in cases {
+            let path = demangle(name).map(|demangled| demangled.path).unwrap_or_default();
+            assert_eq!(role(&path), expected, "{name}: {path}");
+            assert!(expected.is_none() || PARTS.iter().any(|part| name.contains(part)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_version_says_what_is_sent() {
+        assert_eq!(sending(Some("0.23.46")), Some(Form::Chunks));
+        assert_eq!(sending(Some("1.0.0-rc.1")), Some(Form::Chunks));
+        assert_eq!(sending(Some("0.22.4")), Some(Form::Span));
+        assert_eq!(sending(None), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! Mbed TLS without symbols: with its debugging messages built in (`MBEDTLS_DEBUG_C`, the default), a function says when it is
+//! entered and when it is left.
+
+use super::evidence::{Evidence, only, symbol};
+use super::{Answer, Certainty, Located, Locator};
+use crate::object::Needle::{End, Whole};
+use crate::object::{Needle, ObjectError, Uses};
+
+/// A function, and what it says.
+struct Function {
+    name: &'static str,
+    enters: Needle,
+    leaves: Needle,
+    /// Its source file; it was another one before 2.19.
+    files: [Needle; 2],
+}
+
+const MESSAGES: Needle = End("ssl_msg.c");
+const BASE: Needle = End("ssl_tls.c");
+/// The level of the messages.
+const LEVEL: u64 = 2;
+
+const FUNCTIONS: [Function; 3] = [
+    Function {
+        name: "mbedtls_ssl_read",
+        enters: Whole("=> read"),
+        leaves: Whole("<= read"),
+        files: [MESSAGES, BASE],
+    },
+    Function {
+        name: "mbedtls_ssl_write",
+        enters: Whole("=> write"),
+        leaves: Whole("<= write"),
+        files: [MESSAGES, BASE],
+    },
+    Function {
+        name: "mbedtls_ssl_free",
+        enters: Whole("=> free"),
+        leaves: Whole("<= free"),
+        files: [BASE, MESSAGES],
+    },
+];
+
+/// What moves bytes: without them there is no answer.
+const NEEDED: [&str; 2] = ["mbedtls_ssl_read", "mbedtls_ssl_write"];
+
+/// Mbed TLS 2 and 3.
+pub(super) struct MbedTls;
+
+impl Locator for MbedTls {
+    fn api(&self) -> &'static str {
+        "Mbed TLS"
+    }
+
+    fn needles(&self) -> &'static [Needle] {
+        &[
+            MESSAGES,
+            BASE,
+            Whole("=> read"),
+            Whole("<= read"),
+            Whole("=> write"),
+            Whole("<= write"),
+            Whole("=> free"),
+            Whole("<= free"),
+        ]
+    }
+
+    fn locate(&self, evidence: &Evidence<'_>) -> Result<Answer, ObjectError> {
+        let mut functions = Vec::new();
+        for function in &FUNCTIONS {
+            functions.extend(find(evidence, function).map(|found| (function.name, symbol(found))));
+        }
+        let missing: Vec<&str> =
+            NEEDED.into_iter().filter(|name| functions.iter().all(|(known, _)| known != name)).collect();
+        if missing.len() == NEEDED.len() {
+            return Ok(Answer::NotMine);
+        }
+        let is_sure = missing.is_empty();
+        let why = if is_sure {
+            "they write debugging messages when they are entered and left, with the name of their source file"
+                .to_owned()
+        } else {
+            format!("{} does not write the messages of its name, or several functions do", missing.join(", "))
+        };
+        let located = Located {
+            api: self.api(),
+            implementation: "Mbed TLS",
+            functions,
+            why,
+            certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },
+        };
+        Ok(Answer::Located(located))
+    }
+}
+
+/// The one function that says both, and gives its source file with the first.
+fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses> {
+    let of = |file: Needle| {
+        let mut enters = evidence.with(&[function.enters, file], &[LEVEL]);
+        enters.retain(|found| evidence.places(found, &[function.leaves]).next().is_some());
+        enters
+    };
+    let takes = |found: &&Uses| !NEEDED.contains(&function.name) || evidence.takes_length(found);
+    function.files.into_iter().find_map(|file| only(&of(file)).filter(takes))
+}

@@ -1,0 +1,203 @@
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Certainty, Located, locate};
+use crate::noise::Noise;
+use crate::object::fixture::{compile, parse, parse_bytes, without_sections};
+use crate::object::{Object, VirtAddr, Wanted};
+use crate::probe::ssl::{hooks, hooks_from, wanted};
+
+/// The functions and errors of OpenSSL 3.3, as far as the locator looks.
+const OPENSSL: &str = r#"
+typedef unsigned long size_t;
+typedef struct ssl SSL;
+struct ssl { int (*read)(SSL *, void *, size_t, size_t *); int (*write)(SSL *, const void *, size_t, size_t *);
+             int (*ready)(SSL *); long state, done; };
+#define AWAY __attribute__((noipa))
+#define ERROR(reason) (ERR_new(), ERR_set_debug("../ssl/ssl_lib.c", __LINE__, __func__), ERR_set_error(20, reason, 0))
+volatile long sink;
+AWAY static void ERR_new(void) { sink = 1; }
+AWAY static void ERR_set_debug(const char *file, int line, const char *function) { sink = file[line] + function[0]; }
+AWAY static void ERR_set_error(int library, int reason, const char *text, ...) { sink = library + reason + (long)text; }
+AWAY static int ssl_read_internal(SSL *s, void *buf, size_t num, size_t *done) {
+    if (!s->ready(s)) { ERROR(276); return -1; }
+    int r = s->read(s, buf, num, done);
+    if (r > 0) { s->state++; s->done += *done; }
+    return r;
+}
+AWAY static int ssl_write_internal(SSL *s, const void *buf, size_t num, size_t flags, size_t *done) {
+    if (!s->ready(s) || flags > num) { ERROR(276); return -1; }
+    int r = s->write(s, buf, num, done);
+    if (r > 0) { s->state += flags; s->done += *done; }
+    return r;
+}
+AWAY static int SSL_read(SSL *s, void *buf, int num) {
+    size_t done;
+    if (num < 0) { ERROR(271); return -1; }
+    int r = ssl_read_internal(s, buf, (size_t)num, &done);
+    return r > 0 ? (int)done : r;
+}
+AWAY static int SSL_read_ex(SSL *s, void *buf, size_t num, size_t *done) {
+    int r = ssl_read_internal(s, buf, num, done);
+    return r < 0 ? 0 : r;
+}
+AWAY static int SSL_write(SSL *s, const void *buf, int num) {
+    size_t done;
+    if (num < 0) { ERROR(271); return -1; }
+    int r = ssl_write_internal(s, buf, (size_t)num, 0, &done);
+    return r > 0 ? (int)done : r;
+}
+AWAY static int SSL_write_ex2(SSL *s, const void *buf, size_t num, size_t flags, size_t *done) {
+    int r = ssl_write_internal(s, buf, num, flags, done);
+    return r < 0 ? 0 : r;
+}
+AWAY static SSL *SSL_new(SSL *s) { if (!s) { ERROR(195); return 0; } s->state = 1; return s; }
+void start(SSL *s, char *data, size_t *done) {
+    sink = SSL_read(SSL_new(s), data, 3) + SSL_write(s, data, 4) + SSL_read_ex(s, data, 5, done);
+    sink = SSL_write_ex2(s, data, 6, 7, done);
+}
+"#;
+
+const LINKAGE: [&[&str]; 5] = [
+    &["-shared", "-Wl,-e,start"],
+    &["-nostdlib", "-static", "-no-pie", "-fno-pie", "-Wl,-e,start"],
+    &["-nostdlib", "-static-pie", "-fPIE", "-Wl,-e,start"],
+    &["-shared", "-Wl,-z,noseparate-code", "-Wl,-e,start"],
+    &["-nostdlib", "-static-pie", "-fPIE", "-fcf-protection=full", "-Wl,-e,start"],
+];
+
+/// A fixture with its symbols, and the bytes of the same without.
+fn fixture(source: &str, flags: &[&str]) -> (Object, Vec<u8>) {
+    let directory = compile(source, flags);
+    let path = directory.path().join("fixture");
+    let names = ["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex2", "SSL_new"];
+    let truth = parse(&path, &names.into_iter().collect()).unwrap();
+    let directory = compile(source, &[flags, &["-s"]].concat());
+    (truth, std::fs::read(directory.path().join("fixture")).unwrap())
+}
+
+fn stripped(bytes: &[u8]) -> Object {
+    let object = parse_bytes(bytes, &wanted()).unwrap();
+    assert!(object.symbols().is_empty(), "{:?}", object.symbols());
+    object
+}
+
+fn only(object: &Object) -> Located {
+    let (mut found, failed) = locate(object, |_| true);
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+fn addresses(located: &Located) -> BTreeMap<&'static str, VirtAddr> {
+    located.functions.iter().map(|(name, symbol)| (*name, symbol.address)).collect()
+}
+
+#[test]
+fn stripped_functions_are_where_the_symbols_were_however_it_is_linked() {
+    for flags in LINKAGE {
+        let (truth, mut bytes) = fixture(OPENSSL, flags);
+        // Programs that are not linked statically need no section headers at all.
+        if !flags.contains(&"-static") {
+            without_sections(&mut bytes);
+        }
+        let object = stripped(&bytes);
+        let located = only(&object);
+        assert_eq!(located.certainty, Certainty::Sure, "{flags:?}: {}", located.why);
+        for (name, address) in addresses(&located) {
+            assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
+        }
+        assert_eq!(located.functions.len(), 5, "{flags:?}: {located:?}");
+        // The internal functions of five and four arguments are proven as with symbols.
+        let found = hooks(&object).unwrap();
+        let names: Vec<_> = found.hooks.iter().map(|hook| hook.function.as_str()).collect();
+        assert!(names.contains(&"ssl_read_internal") && names.contains(&"ssl_write_internal"), "{names:?}");
+        assert_eq!((found.evidence.len(), found.skipped.len()), (1, 0), "{found:?}");
+        assert_eq!(found.library.implementation.as_deref(), Some("OpenSSL"));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_not_attached_to() {
+    let sure = &[("as it is", OPENSSL.to_owned())];
+    let unsure = &[
+        (
+            "SSL_read has another error",
+            OPENSSL.replacen("if (num < 0) { ERROR(271)", "if (num < 0) { ERROR(272)", 1),
+        ),
+        (
+            "SSL_read does not call the internal function",
+            OPENSSL.replacen(
+                "ssl_read_internal(s, buf, (size_t)num, &done);",
+                "s->read(s, buf, num, &done);",
+                1,
+            ),
+        ),
+        (
+            "the compiler knows all callers of SSL_read",
+            OPENSSL.replace("AWAY static int SSL_read(", "__attribute__((noinline)) static int SSL_read("),
+        ),
+        (
+            "errors are another library's",
+            OPENSSL.replace("ERR_set_error(20, reason", "ERR_set_error((int)s->state, reason"),
+        ),
+    ];
+    for (what, source) in sure {
+        let (_, bytes) = fixture(source, LINKAGE[0]);
+        assert!(!hooks(&stripped(&bytes)).unwrap().hooks.is_empty(), "{what}");
+    }
+    for (what, source) in unsure {
+        let (_, bytes) = fixture(source, LINKAGE[0]);
+        let object = stripped(&bytes);
+        let Ok(found) = hooks(&object) else { continue };
+        assert!(found.hooks.is_empty(), "{what}: {found:?}");
+        assert!(found.skipped[0].contains("--guess"), "{what}: {found:?}");
+        let guessed = hooks_from(&object, Certainty::Unsure).unwrap();
+        assert!(guessed.evidence[0].contains("guessed"), "{what}: {guessed:?}");
+    }
+}
+
+#[test]
+fn the_machines_libraries() {
+    let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let known: [(&[&str], &str, usize); 3] = [
+        (&["libssl.so.3", "libssl.so.1.1"], "OpenSSL", 5),
+        (&["libgnutls.so.30"], "GnuTLS", 3),
+        (&["libmbedtls.so.14", "libmbedtls.so.19", "libmbedtls.so.21"], "Mbed TLS", 3),
+    ];
+    for (names, implementation, functions) in known {
+        let paths =
+            directories.iter().flat_map(|directory| names.iter().map(|name| Path::new(directory).join(name)));
+        let Some(path) = paths.into_iter().find(|path| path.exists()) else { continue };
+        let object = parse(&path, &wanted()).unwrap();
+        let located = only(&object);
+        assert_eq!(
+            (located.implementation, located.certainty),
+            (implementation, Certainty::Sure),
+            "{}",
+            located.why
+        );
+        for (name, address) in addresses(&located) {
+            assert_eq!(Some(address), object.function(name).map(|symbol| symbol.address), "{name}");
+        }
+        assert_eq!(located.functions.len(), functions, "{located:?}");
+    }
+}
+
+#[test]
+fn damage_never_panics_or_hangs() {
+    let (_, good) = fixture(OPENSSL, LINKAGE[1]);
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+    for round in 0..500 {
+        let mut bytes = good.clone();
+        for _ in 0..=noise.below(8) {
+            let at = if round % 2 == 0 { noise.below(1024) } else { noise.below(bytes.len() - 8) };
+            noise.damage(&mut bytes, at);
+        }
+        if let Ok(object) = parse_bytes(&bytes, &Wanted::default()) {
+            let _ = locate(&object, |_| true);
+        }
+    }
+}
