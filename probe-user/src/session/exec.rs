@@ -117,6 +117,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::Certainty;
 
     #[test]
     fn every_probe_knows_the_end_of_a_process() {

@@ -68,7 +68,11 @@ impl Functions {
         let counts: Vec<_> = self.counts.keys().filter_map(Result::ok).filter(of).collect();
         let latencies: Vec<_> = self.latencies.keys().filter_map(Result::ok).filter(of).collect();
         // Gone already is as good.
-        counts.iter().for_each(|key| drop(self.counts.remove(key)));
-        latencies.iter().for_each(|key| drop(self.latencies.remove(key)));
+        for key in &counts {
+            let _ = self.counts.remove(key);
+        }
+        for key in &latencies {
+            let _ = self.latencies.remove(key);
+        }
     }
 }

@@ -41,6 +41,7 @@ impl Default for Proc {
 
 /// What /proc/PID/stat tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "what the kernel tells, each by itself")]
 struct Stat {
     parent: u32,
     start_time: u64,

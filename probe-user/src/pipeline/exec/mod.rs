@@ -373,14 +373,14 @@ mod tests {
 
     #[test]
     fn parts_of_lost_programs_are_forgotten() {
-        let mut execs = Execs::new(Environment::None);
+        let mut execs = Execs::new(None);
         add(&mut execs, 10, 1, 1000);
         add(&mut execs, 11, 2, 500);
         execs.end(10);
         assert_eq!((execs.parts.len(), execs.kept), (1, 500));
         add(&mut execs, 11, 3, 200);
         assert_eq!((execs.parts.len(), execs.kept), (1, 200));
-        for tid in 0..WAITING as u32 {
+        for tid in (0_u32..).take(WAITING) {
             add(&mut execs, tid, 4, 16 * 1024);
             assert!(execs.kept <= WAITING_BYTES + 16 * 1024, "{}", execs.kept);
         }
