@@ -179,8 +179,12 @@ pub fn user_text<const N: usize, const LONGEST: usize>(
     let place = unsafe { to.as_mut_ptr().add(at) };
     // SAFETY: LONGEST bytes from there on are within `to`; the helper checks the address that it reads.
     let length = unsafe { read_user_text(place.cast(), LONGEST as u32, address as *const _) };
-    // An empty text: see `copy_user_text`.
-    if length >= 0 && length <= LONGEST as i64 { Some((length as usize).max(1)) } else { None }
+    if !(0..=LONGEST as i64).contains(&length) {
+        return None;
+    }
+    // An empty text: see `copy_user_text`. Not by a comparison, whose two ways the verifier would follow for each text.
+    let length = hint::black_box(length as u64);
+    Some((length + (length.wrapping_sub(1) >> 63)) as usize)
 }
 
 /// A value in the kernel's memory; none if it cannot be read.
