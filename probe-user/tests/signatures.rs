@@ -24,7 +24,9 @@ fn files(path: &Path, seen: &mut HashSet<(u64, u64)>, found: &mut Vec<PathBuf>) 
         let Ok(entries) = fs::read_dir(path) else { return };
         let mut entries: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         entries.sort();
-        entries.iter().for_each(|entry| files(entry, seen, found));
+        for entry in &entries {
+            files(entry, seen, found);
+        }
     } else if let Ok(metadata) = fs::metadata(path)
         && metadata.is_file()
         && seen.insert((metadata.dev(), metadata.ino()))

@@ -54,17 +54,18 @@ impl Object {
         Ok(Uses { address, size, calls: calls(&code, address), operands })
     }
 
-    /// Whether a function writes the register of its fifth argument before it first calls `callee`: whether it
+    /// Whether a function writes the register of its fifth argument before it first calls another one: whether it
     /// gives it five arguments or more, if it has fewer itself.
-    pub fn gives_five_arguments(&self, caller: &Uses, callee: VirtAddr) -> Result<bool, ObjectError> {
-        let code = self.code(caller.address, caller.size.min(MAX_BODY))?;
+    pub fn gives_five_arguments(&self, function: &Uses, called: VirtAddr) -> Result<bool, ObjectError> {
+        let code = self.code(function.address, function.size.min(MAX_BODY))?;
         let mut factory = InstructionInfoFactory::new();
         let is_call = |instruction: &Instruction| {
             let jumps =
                 matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);
-            jumps && target(instruction) == Some(callee)
+            jumps && target(instruction) == Some(called)
         };
-        let mut before = instructions(&code, caller.address).take_while(|instruction| !is_call(instruction));
+        let mut before =
+            instructions(&code, function.address).take_while(|instruction| !is_call(instruction));
         Ok(before.any(|instruction| writes(&mut factory, &instruction, &[Register::R8])))
     }
 

@@ -98,8 +98,8 @@ pub(super) fn has_all(operands: &[u64], numbers: &[u64]) -> bool {
 }
 
 /// Whether a function calls another one and comes back.
-pub(super) fn calls(caller: &Uses, callee: VirtAddr) -> bool {
-    caller.calls.direct.iter().any(|call| call.target == callee)
+pub(super) fn calls(function: &Uses, callee: VirtAddr) -> bool {
+    function.calls.direct.iter().any(|call| call.target == callee)
 }
 
 pub(super) fn symbol(function: &Uses) -> Symbol {
