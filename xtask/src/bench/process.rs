@@ -70,13 +70,14 @@ impl Drop for Target {
     }
 }
 
-/// CPU time that all threads of a process have used, in nanoseconds.
+/// CPU time that all threads of a process have used that it has now, in nanoseconds.
 pub(super) fn cpu_ns(pid: u32) -> Result<f64> {
     let directory = format!("/proc/{pid}/task");
     let mut sum = 0.0;
     for entry in fs::read_dir(&directory).with_context(|| format!("cannot list {directory}"))? {
         let file = entry?.path().join("schedstat");
-        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        // A thread that has ended since it was listed.
+        let Ok(text) = fs::read_to_string(&file) else { continue };
         let first = text.split(' ').next().and_then(|word| word.parse::<f64>().ok());
         sum += first.with_context(|| format!("no number at the beginning of {}", file.display()))?;
     }
