@@ -192,6 +192,8 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     let file = trace.output.as_deref().map(Output::create).transpose()?;
     let command = endings.command.as_ref().map(Launch::pid);
     let mut session = load(trace, &plan, verbosity, command)?;
+    // While they live: one that ends as soon as it is traced is known all the same.
+    let facts = Facts::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
     attach(&mut session, &mut plan, &mut discovery)?;
     report::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
@@ -199,7 +201,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         Some(file) => file,
         None => output(endings).map_err(|source| write_failure(trace, source))?,
     };
-    let pipeline = pipeline(trace, &plan, &target, (output, choice));
+    let pipeline = pipeline(trace, &plan, facts, (output, choice));
     let ahead = session.ahead();
     discovery.tell_strange(move || ahead.begin());
     let seeds = seeds(trace, &target, command);
@@ -338,17 +340,11 @@ fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
-fn pipeline(
-    trace: &Trace,
-    plan: &Plan,
-    target: &Target,
-    (output, choice): (Output, Choice),
-) -> Pipeline<Facts> {
-    let pids = target.processes.iter().map(|process| process.pid);
+fn pipeline(trace: &Trace, plan: &Plan, facts: Facts, (output, choice): (Output, Choice)) -> Pipeline<Facts> {
     let options = sink::Options { look: trace.look, zone: TimeZone::system() };
     Pipeline::new(Setup {
         sites: plan.objects.iter().flat_map(sites).collect(),
-        origins: Facts::new(target.containers.clone(), pids),
+        origins: facts,
         clock: Clock::now(),
         sink: (trace.format.open)(output, options),
         started: Timestamp::now(),

@@ -53,7 +53,10 @@ impl Facts {
         let mut facts = Self { containers, programs, listeners, living, stale, version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
-            facts.living.insert(pid, Arc::new(origin));
+            // Of one that has gone already its records may tell more.
+            if origin.process.vpid.is_some() {
+                facts.living.insert(pid, Arc::new(origin));
+            }
         }
         facts
     }
