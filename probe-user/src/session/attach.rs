@@ -3,11 +3,11 @@
 use std::os::fd::AsFd as _;
 
 use aya::Ebpf;
+use aya::programs::ProgramError;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
-use aya::programs::{ProgramError, UProbe};
 
 use super::links::Link;
-use super::{Ahead, Session, SessionError, semaphore, wire};
+use super::{Ahead, Session, SessionError, load, semaphore};
 use crate::object::FileOffset;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
 
@@ -100,7 +100,7 @@ fn attach_uprobe(
     object: &ObjectHooks,
     (hook, offset): (&Hook, FileOffset),
 ) -> Result<Link, SessionError> {
-    let program: &mut UProbe = wire::program(ebpf, name)?;
+    let program = load::uprobe(ebpf, name)?;
     let failed = |source| SessionError::attach(&object.library.path, &hook.function, offset, source);
     if let Some(counter) = hook.semaphore {
         let fd = program.fd().map_err(failed)?.as_fd();

@@ -23,6 +23,19 @@ static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/
 pub(super) const CGROUP_PROGRAMS: [(&str, &str); 2] =
     [("cgroup_made", "cgroup_mkdir"), ("cgroup_gone", "cgroup_rmdir")];
 
+/// Programs that only some libraries need, and that take the verifier long: they are loaded when a hook needs them, or at
+/// once when everything is told.
+const RARE: [&str; 8] = [
+    "open_once_enter",
+    "cipher_enter",
+    "gather_enter",
+    "gather_return",
+    "gather_leave",
+    "whole_enter",
+    "lent_return",
+    "unpack_return",
+];
+
 /// Where the fields of tracepoints are.
 #[derive(Default)]
 struct Offsets {
@@ -109,15 +122,7 @@ pub(super) fn load(
             "open_return",
             "open_enter",
             "open_behind_return",
-            "open_once_enter",
             "close_enter",
-            "cipher_enter",
-            "gather_enter",
-            "gather_return",
-            "gather_leave",
-            "whole_enter",
-            "lent_return",
-            "unpack_return",
             "go_enter",
             "go_leave",
             "go_open",
@@ -126,10 +131,9 @@ pub(super) fn load(
         Probe::Exec(_) => &[],
         Probe::Uprobe(_) => &["function_enter", "function_return", "function_leave"],
     };
-    for &name in uprobes {
-        let program: &mut UProbe = wire::program(&mut ebpf, name)?;
-        program.load().map_err(|source| SessionError::program(name, source))?;
-        tell_size(name, program.info());
+    let rare = RARE.iter().filter(|_| matches!((&options.probe, options.log), (Probe::Ssl(_), Log::Debug)));
+    for &name in uprobes.iter().chain(rare) {
+        uprobe(&mut ebpf, name)?;
     }
     let cgroup = CGROUP_PROGRAMS.iter().filter(|_| scope.watch).map(|(name, _)| *name);
     // One program may be for several tracepoints.
@@ -140,6 +144,16 @@ pub(super) fn load(
         tell_size(name, program.info());
     }
     Ok(ebpf)
+}
+
+/// A program on functions, which is loaded unless it was.
+pub(super) fn uprobe<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, SessionError> {
+    let program: &mut UProbe = wire::program(ebpf, name)?;
+    if program.fd().is_err() {
+        program.load().map_err(|source| SessionError::program(name, source))?;
+        tell_size(name, program.info());
+    }
+    Ok(program)
 }
 
 /// Tells the steps that the verifier took: it refuses a program that needs more than a million.
