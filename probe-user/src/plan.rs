@@ -93,6 +93,23 @@ pub struct Hook {
     pub reading: Option<Arc<Reading>>,
 }
 
+impl Hook {
+    /// A hook of a public function, with nothing that only some have.
+    pub fn new(program: Program, function: String, offset: FileOffset, arguments: u32) -> Self {
+        Self {
+            program,
+            serves: if program.moves_bytes() { vec![function.clone()] } else { Vec::new() },
+            function,
+            offset,
+            ends: Vec::new(),
+            semaphore: None,
+            arguments,
+            callers: Vec::new(),
+            reading: None,
+        }
+    }
+}
+
 /// Something that was looked at and not attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {

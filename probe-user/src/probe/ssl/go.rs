@@ -5,7 +5,8 @@
 
 use probe_common::{CallShape, Calls, Direction, Length};
 
-use crate::object::{FileOffset, Function, GoAbi, Index, Object, with_causes};
+use super::ends;
+use crate::object::{Function, GoAbi, Index, Object, with_causes};
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found};
 
@@ -100,27 +101,8 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
         _ => Vec::new(),
     };
     let name = function.shown().to_owned();
-    found.hooks.push(Hook {
-        program,
-        serves: if program.moves_bytes() { vec![name.clone()] } else { Vec::new() },
-        function: name,
-        offset,
-        ends,
-        semaphore: None,
-        arguments,
-        callers: Vec::new(),
-        reading: None,
-    });
+    found.hooks.push(Hook { ends, ..Hook::new(program, name, offset, arguments) });
     Ok(())
-}
-
-/// The instructions that return, all of them: a call that ended elsewhere would be taken for the next one.
-fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
-    let returns = object.returns(index, function).map_err(|error| with_causes(&error))?;
-    if returns.tail_jumps > 0 || returns.sites.is_empty() {
-        return Err("it returns by a jump to another function: what it moved could not be told".into());
-    }
-    Ok(returns.sites.into_iter().map(|(_, offset)| offset).collect())
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ mod tests;
 pub mod version;
 
 use crate::object::demangle::demangle;
-use crate::object::{FileOffset, Object, ObjectError, Symbol, VirtAddr, Wanted, code, with_causes};
+use crate::object::{
+    FileOffset, Function, Index, Object, ObjectError, Symbol, VirtAddr, Wanted, code, with_causes,
+};
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found, Nothing};
 
@@ -147,16 +149,11 @@ fn add_row(object: &Object, row: &Row, found: &mut Found) {
 }
 
 fn shared_hook(shared: &Shared) -> Hook {
+    let arguments = shared.forwarder.arguments();
     Hook {
-        program: Program::Call,
-        function: shared.name.to_owned(),
         serves: shared.serves.iter().map(|name| (*name).to_owned()).collect(),
-        offset: shared.offset,
-        arguments: shared.forwarder.arguments(),
         callers: shared.callers.clone(),
-        ends: Vec::new(),
-        semaphore: None,
-        reading: None,
+        ..Hook::new(Program::Call, shared.name.to_owned(), shared.offset, arguments)
     }
 }
 
@@ -170,20 +167,19 @@ fn add_public(object: &Object, name: &str, program: Program, arguments: u32, fou
             Ok(offset) if found.hooks.iter().any(|hook| hook.offset == offset) => {
                 found.skipped.push(format!("{name}: the same code as another function"));
             }
-            Ok(offset) => found.hooks.push(Hook {
-                program,
-                function: shown.clone(),
-                serves: if program.moves_bytes() { vec![shown.clone()] } else { Vec::new() },
-                offset,
-                arguments,
-                callers: Vec::new(),
-                ends: Vec::new(),
-                semaphore: None,
-                reading: None,
-            }),
+            Ok(offset) => found.hooks.push(Hook::new(program, shown.clone(), offset, arguments)),
             Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
         }
     }
+}
+
+/// The instructions that return, all of them: a call that ended elsewhere would be taken for the next one.
+fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
+    let returns = object.returns(index, function).map_err(|error| with_causes(&error))?;
+    if returns.tail_jumps > 0 || returns.sites.is_empty() {
+        return Err("it returns by a jump to another function: what it moved could not be told".into());
+    }
+    Ok(returns.sites.into_iter().map(|(_, offset)| offset).collect())
 }
 
 /// Why one function is not hooked.

@@ -5,11 +5,11 @@
 
 use probe_common::{CallShape, Calls, Direction, Form, Length};
 
-use crate::object::{FileOffset, Function, Index, Object, with_causes};
+use crate::object::{Function, Index, Object, with_causes};
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found};
 
-use super::version;
+use super::{ends, version};
 
 /// What the mangled names contain, in both manglings.
 pub(super) const PARTS: &[&str] =
@@ -98,17 +98,7 @@ fn hook(
     };
     // One name in both manglings.
     let name = function.shown().replace(['<', '>'], "");
-    Ok(Hook {
-        program,
-        serves: if program.moves_bytes() { vec![name.clone()] } else { Vec::new() },
-        function: name,
-        offset,
-        ends,
-        semaphore: None,
-        arguments,
-        callers: Vec::new(),
-        reading: None,
-    })
+    Ok(Hook { ends, ..Hook::new(program, name, offset, arguments) })
 }
 
 /// What `send_appdata_encrypt` of a version is given.
@@ -116,15 +106,6 @@ fn sending(version: Option<&str>) -> Option<Form> {
     let mut numbers = version?.split('.').map_while(|number| number.parse().ok());
     let version: (u32, u32) = (numbers.next()?, numbers.next()?);
     Some(if version >= WITH_CHUNKS { Form::Chunks } else { Form::Span })
-}
-
-/// The instructions that return, all of them.
-fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
-    let returns = object.returns(index, function).map_err(|error| with_causes(&error))?;
-    if returns.tail_jumps > 0 || returns.sites.is_empty() {
-        return Err("it returns by a jump to another function: what it moved could not be told".into());
-    }
-    Ok(returns.sites.into_iter().map(|(_, offset)| offset).collect())
 }
 
 /// `.../rustls-0.23.46/src/common_state.rs`: its place in cargo's registry, or in a vendored one.
