@@ -162,7 +162,9 @@ pub mod images {
     pub fn rustls() -> Result<Image> {
         let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
         for name in ["tls-rustls", "tls-rustls-release", "tls-rustls-aws-lc", "tls-rustls-aws-lc-release"] {
-            tree = tree.program(&program(name)?, &format!("/{name}"))?;
+            for name in [name.to_owned(), format!("{name}-stripped")] {
+                tree = tree.program(&program(&name)?, &format!("/{name}"))?;
+            }
         }
         Image::build("rustls", &tree)
     }

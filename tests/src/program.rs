@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::paths;
 
@@ -76,6 +76,12 @@ const RUSTLS: &[&str] = &["fat", "ring"];
 const RUSTLS_RELEASE: &[&str] = &["release", "ring"];
 const RUSTLS_AWS_LC: &[&str] = &["fat", "aws-lc"];
 const RUSTLS_AWS_LC_RELEASE: &[&str] = &["release", "aws-lc"];
+/// The same without symbols, as images have them.
+const RUSTLS_STRIPPED: &[&str] = &["fat", "ring", STRIPPED];
+const RUSTLS_RELEASE_STRIPPED: &[&str] = &["release", "ring", STRIPPED];
+const RUSTLS_AWS_LC_STRIPPED: &[&str] = &["fat", "aws-lc", STRIPPED];
+const RUSTLS_AWS_LC_RELEASE_STRIPPED: &[&str] = &["release", "aws-lc", STRIPPED];
+const STRIPPED: &str = "stripped";
 /// What cargo calls it, however it is built.
 const RUSTLS_NAME: &str = "tls-rustls";
 
@@ -125,6 +131,10 @@ const RECIPES: &[Recipe] = &[
     rustls("tls-rustls-release", RUSTLS_RELEASE),
     rustls("tls-rustls-aws-lc", RUSTLS_AWS_LC),
     rustls("tls-rustls-aws-lc-release", RUSTLS_AWS_LC_RELEASE),
+    rustls("tls-rustls-stripped", RUSTLS_STRIPPED),
+    rustls("tls-rustls-release-stripped", RUSTLS_RELEASE_STRIPPED),
+    rustls("tls-rustls-aws-lc-stripped", RUSTLS_AWS_LC_STRIPPED),
+    rustls("tls-rustls-aws-lc-release-stripped", RUSTLS_AWS_LC_RELEASE_STRIPPED),
     Recipe { name: "tls-go", source: Some("tls-pair.go"), needs: &[], flags: &[] },
     Recipe { name: "tls-go-stripped", source: Some("tls-pair.go"), needs: &[], flags: GO_STRIPPED },
     Recipe { name: "tls-go-pie", source: Some("tls-pair.go"), needs: &[], flags: GO_PIE },
@@ -198,8 +208,12 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
             String::from_utf8_lossy(&result.stderr)
         );
     }
-    if let (Some("toml"), [profile, ..]) = (language, recipe.flags) {
+    if let (Some("toml"), [profile, _, rest @ ..]) = (language, recipe.flags) {
         fs::copy(cargo_target().join(profile).join(RUSTLS_NAME), &partial)?;
+        if rest.contains(&STRIPPED) {
+            let status = Command::new("strip").arg(&partial).status().context("cannot run `strip`")?;
+            ensure!(status.success(), "cannot strip {}", partial.display());
+        }
     }
     fs::rename(&partial, &output)?;
     Ok(output)
@@ -237,7 +251,7 @@ fn cargo(manifest: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(manifest);
     command.arg("--target-dir").arg(cargo_target()).env_remove("RUSTFLAGS");
-    if let [profile, feature] = flags {
+    if let [profile, feature, ..] = flags {
         command.args(["--profile", profile, "--features", feature]);
     }
     command

@@ -230,6 +230,26 @@ fn rustls_on_aws_lc_with_the_usual_optimisation() -> Result<()> {
     check_rustls("tls-rustls-aws-lc-release")
 }
 
+#[test]
+fn rustls_stripped() -> Result<()> {
+    check_rustls("tls-rustls-stripped")
+}
+
+#[test]
+fn rustls_stripped_with_the_usual_optimisation() -> Result<()> {
+    check_rustls("tls-rustls-release-stripped")
+}
+
+#[test]
+fn rustls_on_aws_lc_stripped() -> Result<()> {
+    check_rustls("tls-rustls-aws-lc-stripped")
+}
+
+#[test]
+fn rustls_on_aws_lc_stripped_with_the_usual_optimisation() -> Result<()> {
+    check_rustls("tls-rustls-aws-lc-release-stripped")
+}
+
 const GO: &[&str] = &["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"];
 
 fn check_go(program: &'static str) -> Result<()> {

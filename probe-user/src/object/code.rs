@@ -11,7 +11,7 @@ use iced_x86::{
 use super::VirtAddr;
 
 /// Registers of the first six arguments (System V AMD64 ABI, section 3.2.3).
-const ARGUMENTS: [Register; 6] =
+pub(super) const ARGUMENTS: [Register; 6] =
     [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
 
 /// Where a probe goes in a function.

@@ -177,6 +177,11 @@ impl Segments {
         loads
     }
 
+    /// The segments without code.
+    pub(super) fn data(&self) -> impl Iterator<Item = &Segment> {
+        self.loads.iter().filter(|load| load.flags & elf::PF_X == 0)
+    }
+
     /// From the file's byte of an address to the end of its segment.
     pub(super) fn from(&self, address: u64) -> Option<Extent> {
         let address = VirtAddr(address);

@@ -7,8 +7,8 @@
 //! Code map: `read` is the only reader of the file; `header` has the ELF and program headers, `section`
 //! the section headers, `dynamic` the loader's table, `symbol` the symbol tables, `relocation` the PLT,
 //! `index` has all functions by address, `names` and `select` their names, [`demangle`] makes them readable;
-//! `note` the build id, `rodata` searches constants, `texts` those and what refers to them, `unwind` knows where functions
-//! begin in a stripped file, [`code`] decodes instructions.
+//! `note` the build id, `rodata` searches constants, `texts` those and what refers to them, `locations` where Rust's panics are,
+//! `unwind` knows where functions begin in a stripped file, `uses` and `flow` what they refer to and do, [`code`] decodes instructions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,11 +23,13 @@ mod dynamic;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod flow;
 mod go;
 mod header;
 mod index;
 #[cfg(test)]
 mod index_tests;
+mod locations;
 mod names;
 mod note;
 mod place;
@@ -51,8 +53,10 @@ pub use body::Unclear;
 pub use demangle::Language;
 pub use error::ObjectError;
 pub(crate) use error::with_causes;
+pub use flow::{Callee, Effect, Flow, Value};
 pub use go::{Go, GoAbi, GoError, GoVersion};
 pub use index::{Binding, Found, Index};
+pub use locations::{Location, Pointers};
 pub use names::Name;
 pub use place::{NoPlace, NoReturn, Returns};
 pub use rodata::Hit;

@@ -194,8 +194,21 @@ impl Object {
             Kind::Fragment => return Err(NoReturn::Fragment),
             Kind::Body => {}
         }
+        self.returns_of((function.address, function.size), |exit| self.fragment(index, exit))
+    }
+
+    /// The same of a function that no symbol names, whose code is in one part.
+    pub fn returns_without_symbols(&self, address: VirtAddr, size: u64) -> Result<Returns, NoReturn> {
+        self.returns_of((address, size), |_| None)
+    }
+
+    fn returns_of(
+        &self,
+        function: (VirtAddr, u64),
+        fragment: impl Fn(VirtAddr) -> Option<(VirtAddr, u64)>,
+    ) -> Result<Returns, NoReturn> {
         let mut returns = Returns::default();
-        let mut parts = vec![(function.address, function.size)];
+        let mut parts = vec![function];
         let (mut next, mut looked) = (0, 0);
         while let Some((address, size)) = parts.get(next).copied() {
             next += 1;
@@ -219,7 +232,7 @@ impl Object {
                     continue;
                 }
                 looked += 1;
-                let part = if looked < MAX_EXITS { self.fragment(index, exit) } else { None };
+                let part = if looked < MAX_EXITS { fragment(exit) } else { None };
                 match part {
                     Some(part) if parts.len() < MAX_PARTS => parts.push(part),
                     _ => returns.tail_jumps += 1,
@@ -240,7 +253,8 @@ impl Object {
         (function.kind == Kind::Fragment).then_some((found.address, found.size))
     }
 
-    fn entry_site(&self, address: VirtAddr, size: u64) -> Result<(FileOffset, Site), NoPlace> {
+    /// The place of a probe at the entry of a function that no symbol names.
+    pub fn entry_site(&self, address: VirtAddr, size: u64) -> Result<(FileOffset, Site), NoPlace> {
         let bytes = self.code(address, if size == 0 { PROLOGUE } else { size.min(PROLOGUE) })?;
         let chosen = probe_site(&bytes, address)?;
         Ok((self.place(address, chosen.offset)?, chosen))

@@ -128,14 +128,44 @@ impl Object {
         })
     }
 
+    /// Addresses in instructions that may take one of the addresses.
+    pub fn takers(&self, targets: &[VirtAddr]) -> Result<Vec<VirtAddr>, ObjectError> {
+        let (Some(low), Some(high)) = (targets.iter().min(), targets.iter().max()) else {
+            return Ok(Vec::new());
+        };
+        let is_target =
+            |address: u64| (low.0..=high.0).contains(&address) && targets.contains(&VirtAddr(address));
+        let fixed = targets.iter().filter(|_| self.is_fixed);
+        let absolute = searcher(fixed.filter_map(|target| Some(u32::try_from(target.0).ok()?.to_le_bytes())));
+        self.scan_code(|address, chunk, found| {
+            relative(chunk, address, is_target, found);
+            let hits = absolute.iter().flat_map(|searcher| searcher.find_iter(chunk));
+            found.extend(hits.map(|hit| address + hit.start() as u64));
+        })
+    }
+
     /// Addresses of `call` and `jmp` instructions, as it seems, that lead to `target`.
     pub fn callers(&self, target: VirtAddr) -> Result<Vec<VirtAddr>, ObjectError> {
+        self.callers_of(&[target], &[])
+    }
+
+    /// The same of several functions, and through words that have their addresses.
+    pub fn callers_of(&self, targets: &[VirtAddr], slots: &[u64]) -> Result<Vec<VirtAddr>, ObjectError> {
         self.scan_code(|address, chunk, found| {
             let calls = memchr::memchr2_iter(0xe8, 0xe9, chunk).filter_map(|at| {
                 let next = address + at as u64 + 5;
-                (displaced(chunk, at + 1, next)? == target.0).then_some(next - 5)
+                targets.contains(&VirtAddr(displaced(chunk, at + 1, next)?)).then_some(next - 5)
             });
             found.extend(calls);
+            if slots.is_empty() {
+                return;
+            }
+            // `call`, `jmp` (ff /2, ff /4) and `mov` (8b) of a word that is relative to the instruction.
+            found.extend(memchr::memchr2_iter(0xff, 0x8b, chunk).filter_map(|at| {
+                let is_relative = chunk.get(at + 1).is_some_and(|modrm| modrm & 0xc7 == 0x05);
+                let next = address + at as u64 + 6;
+                (is_relative && slots.contains(&displaced(chunk, at + 2, next)?)).then_some(next - 6)
+            }));
         })
     }
 
@@ -163,7 +193,7 @@ impl Object {
     }
 
     /// Where constants are.
-    fn constants(&self) -> Vec<Extent> {
+    pub(super) fn constants(&self) -> Vec<Extent> {
         if self.rodata.is_empty() { self.segments.read_only() } else { self.rodata.clone() }
     }
 }

@@ -18,7 +18,8 @@ pub mod version;
 
 use crate::object::demangle::demangle;
 use crate::object::{
-    FileOffset, Function, Index, Object, ObjectError, Symbol, VirtAddr, Wanted, code, with_causes,
+    FileOffset, Function, Index, NoReturn, Object, ObjectError, Returns, Symbol, VirtAddr, Wanted, code,
+    with_causes,
 };
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found, Nothing};
@@ -61,14 +62,18 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
         add_row(object, row, &mut found);
     }
     let copies = renamed::add(object, &mut found);
+    let crates = rustls::add(object, &mut found);
     // What an object names is believed.
-    let is_named =
-        |api: &str| rows.iter().any(|row| row.name == api) || copies.is_some() && api == libraries::OPENSSL;
+    let is_named = |api: &str| {
+        rows.iter().any(|row| row.name == api)
+            || copies.is_some() && api == libraries::OPENSSL
+            || crates.is_some() && api == rustls::API
+    };
     let (located, failed) = signature::locate(object, |api| !is_named(api));
     found.skipped.extend(failed);
     let signed = located.iter().map(|located| add_located(object, located, least, &mut found));
     let signed = signed.fold(None, |first: Option<Facts>, facts| first.or(Some(facts)));
-    let others = [copies, rustls::add(object, &mut found), go::add(object, &mut found), signed];
+    let others = [copies, crates, go::add(object, &mut found), signed];
     let others = others.into_iter().flatten().next();
     found.hooks.sort_by_key(|hook| hook.offset);
     // Where several are linked into one file, the first stands for it.
@@ -82,7 +87,10 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
 
 /// Adds the hooks of what was found by signature, if it is certain enough.
 fn add_located(object: &Object, located: &Located, least: Certainty, found: &mut Found) -> Facts {
-    let Located { api, implementation, functions, why, certainty } = located;
+    let Located { api, implementation, version: _, functions, why, certainty } = located;
+    if *api == rustls::API {
+        return rustls::add_located(object, located, least, found);
+    }
     let named = object.with_functions(functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)));
     let row = ROWS.iter().find(|row| row.name == *api);
     match (row, *certainty, least) {
@@ -175,7 +183,11 @@ fn add_public(object: &Object, name: &str, program: Program, arguments: u32, fou
 
 /// The instructions that return, all of them: a call that ended elsewhere would be taken for the next one.
 fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
-    let returns = object.returns(index, function).map_err(|error| with_causes(&error))?;
+    all_ends(object.returns(index, function))
+}
+
+fn all_ends(returns: Result<Returns, NoReturn>) -> Result<Vec<FileOffset>, String> {
+    let returns = returns.map_err(|error| with_causes(&error))?;
     if returns.tail_jumps > 0 || returns.sites.is_empty() {
         return Err("it returns by a jump to another function: what it moved could not be told".into());
     }

@@ -1,19 +1,30 @@
-//! rustls, by symbols: two methods of its `CommonState` that no build has been seen to inline. Which arguments the sending one
-//! has depends on the version, which the paths in its panic messages tell.
+//! rustls: two methods of its `CommonState`, by symbols, or where `signature` has found them. Which arguments the sending one
+//! has depends on the version, which the paths in its panic messages tell. Some builds have no `send_appdata_encrypt`: it is a part
+//! of `buffer_plaintext` then, which has the same arguments.
 //!
 //! A return is seen at the `ret` instructions: a return probe would be in the way of a panic.
 
 use probe_common::{CallShape, Calls, Direction, Form, Length};
 
-use crate::object::{Function, Index, Object, with_causes};
+use crate::object::{FileOffset, Object, with_causes};
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found};
 
-use super::{ends, version};
+use super::signature::Located;
+use super::{Certainty, all_ends, ends, version};
+
+/// As events name it.
+pub(super) const API: &str = "rustls";
 
 /// What the mangled names contain, in both manglings.
 pub(super) const PARTS: &[&str] =
-    &["11CommonState20send_a", "11CommonState23take_r", "11CommonState22start_o"];
+    &["11CommonState20send_a", "11CommonState16buffer", "11CommonState23take_r", "11CommonState22start_o"];
+
+/// Methods of `CommonState`.
+pub(super) const SENDS: &str = "send_appdata_encrypt";
+pub(super) const BUFFERS: &str = "buffer_plaintext";
+pub(super) const RECEIVES: &str = "take_received_plaintext";
+pub(super) const BEGINS: &str = "start_outgoing_traffic";
 
 /// Functions that have one of the names, at the most: several versions may be in one program.
 const MAX_FUNCTIONS: usize = 64;
@@ -26,6 +37,8 @@ const CONTEXT: usize = 48;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Sends,
+    /// Calls the one that sends, or has it inside.
+    Buffers,
     Receives,
     Begins,
 }
@@ -43,20 +56,59 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<Facts> {
     let functions = selected.inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
     let version = version(object);
     let mut any = false;
-    for function in &functions {
-        let Some(role) = role(function.shown()) else { continue };
+    let named = || functions.iter().filter_map(|function| Some((function, role(function.shown())?)));
+    let is_apart = named().any(|(_, role)| role == Role::Sends);
+    for (function, role) in named().filter(|(_, role)| !(is_apart && *role == Role::Buffers)) {
         any |= role != Role::Begins;
-        match hook(object, &index, function, role, version.as_deref()) {
+        // One name in both manglings.
+        let name = function.shown().replace(['<', '>'], "");
+        let entry = object.site(function).map(|(offset, _)| offset).map_err(|error| with_causes(&error));
+        let ends = || ends(object, &index, function);
+        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, version.as_deref())) {
             Ok(hook) => found.hooks.push(hook),
-            Err(reason) => found.skipped.push(format!("{}: {reason}", function.shown())),
+            Err(reason) => found.skipped.push(format!("{name}: {reason}")),
         }
     }
-    any.then(|| Facts {
-        name: object.soname().map(str::to_owned),
-        implementation: Some("rustls".to_owned()),
-        version,
-        version_in: None,
-    })
+    any.then(|| facts(object, version))
+}
+
+fn facts(object: &Object, version: Option<String>) -> Facts {
+    let name = object.soname().map(str::to_owned);
+    Facts { name, implementation: Some(API.to_owned()), version, version_in: None }
+}
+
+/// Adds the hooks of what was found by signature, if it is certain enough.
+pub(super) fn add_located(object: &Object, located: &Located, least: Certainty, found: &mut Found) -> Facts {
+    let version = located.version.clone();
+    match (located.certainty, least) {
+        (Certainty::Unsure, Certainty::Sure) => {
+            found.skipped.push(format!(
+                "{API} is in it, without symbols, and where is not certain ({}): --guess attaches to what was found",
+                located.why
+            ));
+            return facts(object, version);
+        }
+        (Certainty::Sure, _) => {
+            found.evidence.push(format!("{API} found without symbols, by signature: {}", located.why));
+        }
+        (Certainty::Unsure, Certainty::Unsure) => {
+            found.evidence.push(format!("{API} guessed (--guess), by signature: {}", located.why));
+        }
+    }
+    for (name, symbol) in &located.functions {
+        let name = format!("rustls::common_state::CommonState::{name}");
+        let Some(role) = role(&name) else { continue };
+        let entry = object.entry_site(symbol.address, symbol.size);
+        let entry = entry.map(|(offset, _)| offset).map_err(|error| with_causes(&error));
+        let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
+        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, version.as_deref())) {
+            // A name that was left alone.
+            Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {}
+            Ok(hook) => found.hooks.push(hook),
+            Err(reason) => found.skipped.push(format!("{name}: {reason}")),
+        }
+    }
+    facts(object, version)
 }
 
 /// `rustls::common_state::CommonState::send_appdata_encrypt`; `conn` instead of `common_state` before 0.21. The newer mangling
@@ -68,37 +120,35 @@ fn role(path: &str) -> Option<Role> {
         return None;
     }
     match method {
-        "send_appdata_encrypt" => Some(Role::Sends),
-        "take_received_plaintext" => Some(Role::Receives),
-        "start_outgoing_traffic" => Some(Role::Begins),
+        SENDS => Some(Role::Sends),
+        BUFFERS => Some(Role::Buffers),
+        RECEIVES => Some(Role::Receives),
+        BEGINS => Some(Role::Begins),
         _ => None,
     }
 }
 
 fn hook(
-    object: &Object,
-    index: &Index,
-    function: &Function,
+    name: String,
     role: Role,
+    entry: FileOffset,
+    ends: impl FnOnce() -> Result<Vec<FileOffset>, String>,
     version: Option<&str>,
 ) -> Result<Hook, String> {
-    let (offset, _) = object.site(function).map_err(|error| with_causes(&error))?;
     let arguments = |direction, form: Form| {
         let length = Length::Returned;
         CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All }.pack() | form.pack()
     };
     let (program, arguments, ends) = match role {
-        Role::Sends => {
+        Role::Sends | Role::Buffers => {
             let form =
                 sending(version).ok_or("which version it is, and so where its bytes are, is not known")?;
-            (Program::PiecesToEnds, arguments(Direction::Transmit, form), ends(object, index, function)?)
+            (Program::PiecesToEnds, arguments(Direction::Transmit, form), ends()?)
         }
         Role::Receives => (Program::Whole, arguments(Direction::Receive, Form::Payload), Vec::new()),
         Role::Begins => (Program::OpenOnce, 0, Vec::new()),
     };
-    // One name in both manglings.
-    let name = function.shown().replace(['<', '>'], "");
-    Ok(Hook { ends, ..Hook::new(program, name, offset, arguments) })
+    Ok(Hook { ends, ..Hook::new(program, name, entry, arguments) })
 }
 
 /// What `send_appdata_encrypt` of a version is given.

@@ -70,6 +70,7 @@ impl Locator for BoringSsl {
         let located = Located {
             api: self.api(),
             implementation: "BoringSSL",
+            version: None,
             functions,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },

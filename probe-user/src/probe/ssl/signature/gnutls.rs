@@ -76,6 +76,7 @@ impl Locator for GnuTls {
         let located = Located {
             api: self.api(),
             implementation: "GnuTLS",
+            version: None,
             functions,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },

@@ -85,6 +85,7 @@ impl Locator for MbedTls {
         let located = Located {
             api: self.api(),
             implementation: "Mbed TLS",
+            version: None,
             functions,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },

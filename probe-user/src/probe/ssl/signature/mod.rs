@@ -10,6 +10,7 @@ mod evidence;
 mod gnutls;
 mod mbedtls;
 mod openssl;
+mod rustls;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +49,8 @@ pub struct Located {
     pub api: &'static str,
     /// As events name it.
     pub implementation: &'static str,
+    /// Where the same texts that functions are found by tell it.
+    pub version: Option<String>,
     /// By the names of the row.
     pub functions: Vec<(&'static str, Symbol)>,
     /// How they were found; of an unsure answer, what is missing.
@@ -69,18 +72,30 @@ pub enum Certainty {
 pub fn locate(object: &Object, is_wanted: impl Fn(&str) -> bool) -> (Vec<Located>, Vec<String>) {
     let locators = || LOCATORS.iter().filter(|locator| is_wanted(locator.api()));
     let needles: Vec<Needle> = locators().flat_map(|locator| locator.needles().iter().copied()).collect();
-    let evidence = match Evidence::gather(object, &needles) {
-        Ok(Some(evidence)) => evidence,
-        Ok(None) => return (Vec::new(), Vec::new()),
-        Err(error) => return (Vec::new(), vec![format!("search for signatures: {}", with_causes(&error))]),
-    };
     let (mut found, mut failed) = (Vec::new(), Vec::new());
-    for locator in locators() {
-        match locator.locate(&evidence) {
-            Ok(Answer::NotMine) => {}
-            Ok(Answer::Located(located)) => found.push(located),
-            Err(error) => failed.push(format!("search for signatures: {}", with_causes(&error))),
+    match Evidence::gather(object, &needles) {
+        Ok(Some(evidence)) => {
+            for locator in locators() {
+                match locator.locate(&evidence) {
+                    Ok(Answer::NotMine) => {}
+                    Ok(Answer::Located(located)) => found.push(located),
+                    Err(error) => failed.push(failure(&error)),
+                }
+            }
+        }
+        Ok(None) => {}
+        Err(error) => failed.push(failure(&error)),
+    }
+    // Its texts do not end with a NUL, and there may be several versions.
+    if is_wanted(super::rustls::API) {
+        match rustls::locate(object) {
+            Ok(located) => found.extend(located),
+            Err(error) => failed.push(failure(&error)),
         }
     }
     (found, failed)
+}
+
+fn failure(error: &ObjectError) -> String {
+    format!("search for signatures: {}", with_causes(error))
 }

@@ -118,6 +118,7 @@ impl Locator for OpenSsl {
         let located = Located {
             api: self.api(),
             implementation: "OpenSSL",
+            version: None,
             functions,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },

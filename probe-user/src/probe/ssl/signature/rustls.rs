@@ -1,0 +1,261 @@
+//! rustls without symbols, from 0.23 on. Encrypting a record may panic, and the panic names `record_layer.rs`: the functions that
+//! do so are those that send. What receives is found by the layout that both share: a connection has its queue of what was
+//! received right beside its queue of what is to be sent, and one function alone puts what it is given into it.
+
+use std::collections::BTreeMap;
+
+use super::{Answer, Certainty, Located};
+use crate::object::{
+    Callee, Effect, Extents, Flow, Frames, Object, ObjectError, Pointers, Symbol, Value, VirtAddr,
+};
+use crate::probe::ssl::rustls::{API, BEGINS, BUFFERS, RECEIVES, SENDS};
+use crate::probe::ssl::version;
+
+/// The source file, in whatever directory the crate was.
+const FILE: &str = "/src/record_layer.rs";
+const CRATE: &str = "rustls";
+
+/// Functions that are read, of those that have one thing in common.
+const MAX_FUNCTIONS: usize = 256;
+
+/// `MessageEncrypter::encrypt` in the table of a `dyn MessageEncrypter`, behind destructor, size and alignment.
+const ENCRYPT: u64 = 0x18;
+/// `ContentType::ApplicationData` and `ProtocolVersion::TLSv1_2` as rustls has them in memory.
+const APPLICATION_DATA: (u64, usize) = (3, 1);
+const VERSION: (u64, usize) = (4, 2);
+/// Words of an `OutboundChunks`, of a `Payload`, and of a `VecDeque`.
+const CHUNKS: [i64; 4] = [0, 8, 16, 24];
+const PAYLOAD: [i64; 3] = [0, 8, 16];
+const DEQUE: [i64; 4] = [0, 8, 16, 24];
+/// Bytes of a `ChunkVecBuffer`; it has one field more since 0.23.19.
+const BUFFER: [u64; 2] = [0x30, 0x38];
+
+/// The connection, as the first argument.
+const CONNECTION: Option<Value> = Some(Value::Argument(0, 0));
+
+/// What is known of the object.
+struct Search<'o> {
+    object: &'o Object,
+    frames: Frames<'o>,
+    pointers: Pointers<'o>,
+}
+
+/// A function that makes a queue longer, and which queue of the connection.
+type Queue = (VirtAddr, i64);
+
+/// One answer for each version of rustls that is in the object.
+pub(super) fn locate(object: &Object) -> Result<Vec<Located>, ObjectError> {
+    let Some((locations, pointers)) = object.locations(FILE)? else { return Ok(Vec::new()) };
+    let mut versions: BTreeMap<Option<String>, Vec<VirtAddr>> = BTreeMap::new();
+    for location in locations {
+        if let Some(version) = crate_version(&location.path) {
+            versions.entry(version).or_default().push(location.address);
+        }
+    }
+    let search = Search { object, frames: object.frames()?, pointers };
+    let mut found = Vec::new();
+    for (version, places) in versions {
+        if let Answer::Located(located) = search.one(version, &places)? {
+            found.push(located);
+        }
+    }
+    Ok(found)
+}
+
+/// The version of the crate that a path is in: none in it when the path does not tell, none at all of another crate.
+fn crate_version(path: &str) -> Option<Option<String>> {
+    let directory = path.strip_suffix(FILE)?.rsplit(['/', '\\']).next()?;
+    match directory.strip_prefix(CRATE)? {
+        "" => Some(None),
+        rest => version::number(rest.strip_prefix('-')?.as_bytes()).map(|(version, _)| Some(version)),
+    }
+}
+
+impl Search<'_> {
+    fn one(&self, version: Option<String>, places: &[VirtAddr]) -> Result<Answer, ObjectError> {
+        let takers = self.flows(self.object.takers(places)?)?;
+        let encrypting: Vec<Flow> = takers.into_iter().filter(encrypts).collect();
+        let inner: Vec<VirtAddr> = encrypting.iter().map(|flow| flow.address).collect();
+        let mut around = self.callers(&inner)?;
+        around.retain(|flow| !inner.contains(&flow.address));
+        let sends = |flow: &&Flow| self.sends(flow, &inner);
+        let senders: Vec<&Flow> = encrypting.iter().chain(&around).filter(sends).collect();
+        let mut functions = Vec::new();
+        let missing = match senders.as_slice() {
+            [sender] => {
+                functions
+                    .push((if sender.read_of(2).next().is_some() { BUFFERS } else { SENDS }, symbol(sender)));
+                let receivers = self.receivers(sender)?;
+                functions.extend(self.begins(sender, &encrypting)?.map(|begins| (BEGINS, symbol(&begins))));
+                match receivers.as_slice() {
+                    [receiver] => {
+                        functions.push((RECEIVES, symbol(receiver)));
+                        None
+                    }
+                    _ => Some(
+                        "what receives: not exactly one function fills the queue beside the one of what is sent",
+                    ),
+                }
+            }
+            _ => Some(
+                "what sends: not exactly one function makes records of application data of what it is given",
+            ),
+        };
+        let why = missing.map_or_else(
+            || {
+                "what sends alone makes records of application data of the pieces that it is given, and encrypts them \
+                 with the connection's encrypter (record_layer.rs); what receives alone puts what it is given into the \
+                 queue beside the one that the sender fills"
+                    .to_owned()
+            },
+            str::to_owned,
+        );
+        let certainty = if missing.is_none() { Certainty::Sure } else { Certainty::Unsure };
+        Ok(Answer::Located(Located { api: API, implementation: API, version, functions, why, certainty }))
+    }
+
+    /// Whether a function makes records of application data of what its second argument says, and encrypts them.
+    fn sends(&self, flow: &Flow, inner: &[VirtAddr]) -> bool {
+        let hands_on = |(callee, first, _): (Callee, Option<Value>, Option<Value>)| {
+            first == CONNECTION && self.leads_to(callee).is_some_and(|callee| inner.contains(&callee))
+        };
+        reads_exactly(flow, &CHUNKS)
+            && makes_records(flow)
+            && (inner.contains(&flow.address) || flow.calls().any(hands_on))
+    }
+
+    /// The functions that fill the queue of what was received.
+    fn receivers(&self, sender: &Flow) -> Result<Vec<Flow>, ObjectError> {
+        let queues = self.queues(sender)?;
+        let growers: Vec<VirtAddr> = queues.iter().map(|(grower, _)| *grower).collect();
+        let is_beside = |(grower, offset): &Queue| {
+            queues.iter().any(|(other, sent)| other == grower && BUFFER.contains(&sent.abs_diff(*offset)))
+        };
+        let mut receivers = self.callers(&growers)?;
+        receivers.retain(|flow| reads_exactly(flow, &PAYLOAD) && self.own_queues(flow).iter().any(is_beside));
+        Ok(receivers)
+    }
+
+    /// The queues that a sender fills: itself, or by what it hands the connection on to.
+    fn queues(&self, sender: &Flow) -> Result<Vec<Queue>, ObjectError> {
+        let mut queues = self.own_queues(sender);
+        let mut looked = vec![sender.address];
+        let mut next: Vec<Flow> = vec![sender.clone()];
+        for _ in 0..2 {
+            let mut callees: Vec<VirtAddr> = Vec::new();
+            for (callee, first, _) in next.iter().flat_map(Flow::calls) {
+                let callee = if first == CONNECTION { self.leads_to(callee) } else { None };
+                callees.extend(callee.filter(|callee| !looked.contains(callee) && !callees.contains(callee)));
+            }
+            looked.extend(&callees);
+            next = self.flows(callees)?;
+            queues.extend(next.iter().flat_map(|flow| self.own_queues(flow)));
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        Ok(queues)
+    }
+
+    /// The queues of the connection, its first argument, that a function itself puts something into.
+    fn own_queues(&self, flow: &Flow) -> Vec<Queue> {
+        let calls = flow.calls().filter_map(|(callee, first, _)| match first {
+            Some(Value::Argument(0, offset)) if offset > 0 => Some((self.leads_to(callee)?, offset)),
+            _ => None,
+        });
+        calls
+            .filter(|(_, queue)| DEQUE.iter().all(|word| flow.reads(0, queue.saturating_add(*word))))
+            .collect()
+    }
+
+    /// The one function that says that data may be sent, which the others ask, and then sends what has waited.
+    fn begins(&self, sender: &Flow, encrypting: &[Flow]) -> Result<Option<Flow>, ObjectError> {
+        let callers = self.callers(&[sender.address])?;
+        let others = || encrypting.iter().filter(|flow| flow.address != sender.address).chain(&callers);
+        let begins = |flow: &&Flow| {
+            flow.effects.iter().any(|effect| match effect {
+                Effect::Writes { argument: 0, offset, number: 1, bytes: 1 } => {
+                    let asks = |other: &Flow| other.address != flow.address && other.reads(0, *offset);
+                    asks(sender) || callers.iter().any(asks)
+                }
+                _ => false,
+            })
+        };
+        let sends =
+            |flow: &&Flow| makes_records(flow) || callers.iter().any(|other| other.address == flow.address);
+        let mut found: Vec<&Flow> = others().filter(sends).filter(begins).collect();
+        found.sort_by_key(|flow| flow.address);
+        found.dedup_by_key(|flow| flow.address);
+        Ok(match found.as_slice() {
+            [begins] => Some((*begins).clone()),
+            _ => None,
+        })
+    }
+
+    /// The functions that call one of these.
+    fn callers(&self, callees: &[VirtAddr]) -> Result<Vec<Flow>, ObjectError> {
+        if callees.is_empty() {
+            return Ok(Vec::new());
+        }
+        let addresses: Vec<u64> = callees.iter().map(|callee| callee.0).collect();
+        let slots = self.pointers.to(&addresses)?;
+        let mut flows = self.flows(self.object.callers_of(callees, &slots)?)?;
+        let is_it = |callee| self.leads_to(callee).is_some_and(|callee| callees.contains(&callee));
+        flows.retain(|flow| flow.calls().any(|(callee, ..)| is_it(callee)));
+        Ok(flows)
+    }
+
+    /// The functions that have these addresses inside, read.
+    fn flows(&self, addresses: Vec<VirtAddr>) -> Result<Vec<Flow>, ObjectError> {
+        let mut extents: Vec<Extents> = Vec::new();
+        for address in addresses {
+            extents.extend(self.frames.at(address)?);
+        }
+        extents.sort_unstable();
+        extents.dedup();
+        let extents = extents.into_iter().take(MAX_FUNCTIONS);
+        extents.map(|extents| self.object.flow(extents.address, extents.size)).collect()
+    }
+
+    fn leads_to(&self, callee: Callee) -> Option<VirtAddr> {
+        match callee {
+            Callee::Function(address) => Some(address),
+            Callee::Slot(slot) => self.pointers.at(slot).ok().flatten().map(VirtAddr),
+            Callee::Method(..) | Callee::Unknown => None,
+        }
+    }
+}
+
+/// Whether a function calls the first method of something that the connection owns, and gives it that thing.
+fn encrypts(flow: &Flow) -> bool {
+    flow.calls().any(|call| {
+        matches!(
+            call,
+            (Callee::Method(argument, table, ENCRYPT), _, Some(Value::Loaded(owner, data)))
+                if owner == argument && data.checked_add(8) == Some(table)
+        )
+    })
+}
+
+/// Whether a function makes records of application data: type and version stand side by side.
+fn makes_records(flow: &Flow) -> bool {
+    let kept = |wanted: (u64, usize)| {
+        flow.effects.iter().filter_map(move |effect| match effect {
+            Effect::Keeps { offset, number, bytes } if (*number, *bytes) == wanted => Some(*offset),
+            _ => None,
+        })
+    };
+    kept(APPLICATION_DATA).any(|kind| kept(VERSION).any(|version| matches!(version.abs_diff(kind), 2 | 4)))
+}
+
+/// Whether a function reads these words of what its second argument points to, and nothing else.
+fn reads_exactly(flow: &Flow, words: &[i64]) -> bool {
+    words.iter().all(|word| flow.reads(1, *word)) && flow.read_of(1).all(|word| words.contains(&word))
+}
+
+fn symbol(flow: &Flow) -> Symbol {
+    Symbol { address: flow.address, size: flow.size }
+}
+
+#[cfg(test)]
+#[path = "rustls_tests.rs"]
+mod tests;
