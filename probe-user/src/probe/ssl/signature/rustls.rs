@@ -18,6 +18,9 @@ const CRATE: &str = "rustls";
 /// Functions that are read, of those that have one thing in common.
 const MAX_FUNCTIONS: usize = 256;
 
+/// Functions that what is to be encrypted passes, besides the one that does it: `send_single_fragment`, for one.
+const MAX_LEVELS: usize = 2;
+
 /// `MessageEncrypter::encrypt` in the table of a `dyn MessageEncrypter`, behind destructor, size and alignment.
 const ENCRYPT: u64 = 0x18;
 /// `ContentType::ApplicationData` and `ProtocolVersion::TLSv1_2` as rustls has them in memory.
@@ -46,7 +49,7 @@ type Queue = (VirtAddr, i64);
 /// One answer for each version of rustls that is in the object.
 pub(super) fn locate(object: &Object) -> Result<Vec<Located>, ObjectError> {
     let Some((locations, pointers)) = object.locations(FILE)? else { return Ok(Vec::new()) };
-    let mut versions: BTreeMap<Option<String>, Vec<VirtAddr>> = BTreeMap::new();
+    let mut versions: BTreeMap<String, Vec<VirtAddr>> = BTreeMap::new();
     for location in locations {
         if let Some(version) = crate_version(&location.path) {
             versions.entry(version).or_default().push(location.address);
@@ -55,6 +58,7 @@ pub(super) fn locate(object: &Object) -> Result<Vec<Located>, ObjectError> {
     let search = Search { object, frames: object.frames()?, pointers };
     let mut found = Vec::new();
     for (version, places) in versions {
+        let version = Some(version).filter(|version| !version.is_empty());
         if let Answer::Located(located) = search.one(version, &places)? {
             found.push(located);
         }
@@ -62,24 +66,21 @@ pub(super) fn locate(object: &Object) -> Result<Vec<Located>, ObjectError> {
     Ok(found)
 }
 
-/// The version of the crate that a path is in: none in it when the path does not tell, none at all of another crate.
-fn crate_version(path: &str) -> Option<Option<String>> {
+/// The version of the crate that a path is in: empty when the path does not tell, none of another crate.
+fn crate_version(path: &str) -> Option<String> {
     let directory = path.strip_suffix(FILE)?.rsplit(['/', '\\']).next()?;
     match directory.strip_prefix(CRATE)? {
-        "" => Some(None),
-        rest => version::number(rest.strip_prefix('-')?.as_bytes()).map(|(version, _)| Some(version)),
+        "" => Some(String::new()),
+        rest => version::number(rest.strip_prefix('-')?.as_bytes()).map(|(version, _)| version),
     }
 }
 
 impl Search<'_> {
     fn one(&self, version: Option<String>, places: &[VirtAddr]) -> Result<Answer, ObjectError> {
-        let takers = self.flows(self.object.takers(places)?)?;
-        let encrypting: Vec<Flow> = takers.into_iter().filter(encrypts).collect();
-        let inner: Vec<VirtAddr> = encrypting.iter().map(|flow| flow.address).collect();
-        let mut around = self.callers(&inner)?;
-        around.retain(|flow| !inner.contains(&flow.address));
-        let sends = |flow: &&Flow| self.sends(flow, &inner);
-        let senders: Vec<&Flow> = encrypting.iter().chain(&around).filter(sends).collect();
+        let encrypting = self.encrypting(places)?;
+        let sends =
+            |(flow, owner): &&(Flow, u8)| *owner == 0 && reads_exactly(flow, &CHUNKS) && makes_records(flow);
+        let senders: Vec<&Flow> = encrypting.iter().filter(sends).map(|(flow, _)| flow).collect();
         let mut functions = Vec::new();
         let missing = match senders.as_slice() {
             [sender] => {
@@ -114,14 +115,41 @@ impl Search<'_> {
         Ok(Answer::Located(Located { api: API, implementation: API, version, functions, why, certainty }))
     }
 
-    /// Whether a function makes records of application data of what its second argument says, and encrypts them.
-    fn sends(&self, flow: &Flow, inner: &[VirtAddr]) -> bool {
-        let hands_on = |(callee, first, _): (Callee, Option<Value>, Option<Value>)| {
-            first == CONNECTION && self.leads_to(callee).is_some_and(|callee| inner.contains(&callee))
-        };
-        reads_exactly(flow, &CHUNKS)
-            && makes_records(flow)
-            && (inner.contains(&flow.address) || flow.calls().any(hands_on))
+    /// The functions that encrypt with what one of their arguments owns, or hand that on to one that does; which argument.
+    fn encrypting(&self, places: &[VirtAddr]) -> Result<Vec<(Flow, u8)>, ObjectError> {
+        let takers = self.flows(self.object.takers(places)?)?;
+        let mut known: Vec<(Flow, u8)> =
+            takers.into_iter().filter_map(|flow| encrypts(&flow).map(|owner| (flow, owner))).collect();
+        let mut next: Vec<VirtAddr> = known.iter().map(|(flow, _)| flow.address).collect();
+        for _ in 0..MAX_LEVELS {
+            if known.iter().any(sends) {
+                break;
+            }
+            let mut around = self.callers(&next)?;
+            around.retain(|flow| !known.iter().any(|(other, _)| other.address == flow.address));
+            let around = around.into_iter().filter_map(|flow| {
+                let owner = flow.calls().find_map(|call| self.hands_on(call, &known))?;
+                Some((flow, owner))
+            });
+            let around: Vec<(Flow, u8)> = around.collect();
+            next = around.iter().map(|(flow, _)| flow.address).collect();
+            known.extend(around);
+        }
+        Ok(known)
+    }
+
+    /// Which argument a call hands on to a function that encrypts with what it owns, or a part of which.
+    fn hands_on(
+        &self,
+        (callee, first, second): (Callee, Option<Value>, Option<Value>),
+        known: &[(Flow, u8)],
+    ) -> Option<u8> {
+        let callee = self.leads_to(callee)?;
+        let (_, owner) = known.iter().find(|(flow, _)| flow.address == callee)?;
+        match if *owner == 0 { first } else { second } {
+            Some(Value::Argument(argument, offset)) if argument <= 1 && offset >= 0 => Some(argument),
+            _ => None,
+        }
     }
 
     /// The functions that fill the queue of what was received.
@@ -168,9 +196,10 @@ impl Search<'_> {
     }
 
     /// The one function that says that data may be sent, which the others ask, and then sends what has waited.
-    fn begins(&self, sender: &Flow, encrypting: &[Flow]) -> Result<Option<Flow>, ObjectError> {
+    fn begins(&self, sender: &Flow, encrypting: &[(Flow, u8)]) -> Result<Option<Flow>, ObjectError> {
         let callers = self.callers(&[sender.address])?;
-        let others = || encrypting.iter().filter(|flow| flow.address != sender.address).chain(&callers);
+        let encrypting = || encrypting.iter().map(|(flow, _)| flow);
+        let others = || encrypting().filter(|flow| flow.address != sender.address).chain(&callers);
         let begins = |flow: &&Flow| {
             flow.effects.iter().any(|effect| match effect {
                 Effect::Writes { argument: 0, offset, number: 1, bytes: 1 } => {
@@ -225,15 +254,22 @@ impl Search<'_> {
     }
 }
 
-/// Whether a function calls the first method of something that the connection owns, and gives it that thing.
-fn encrypts(flow: &Flow) -> bool {
-    flow.calls().any(|call| {
-        matches!(
-            call,
-            (Callee::Method(argument, table, ENCRYPT), _, Some(Value::Loaded(owner, data)))
-                if owner == argument && data.checked_add(8) == Some(table)
-        )
+/// Which argument owns something whose first method a function calls, if it does. A function that returns a structure has its
+/// place as the first argument.
+fn encrypts(flow: &Flow) -> Option<u8> {
+    flow.calls().find_map(|call| match call {
+        (Callee::Method(argument @ 0..=1, table, ENCRYPT), _, Some(Value::Loaded(owner, data)))
+            if owner == argument && data.checked_add(8) == Some(table) =>
+        {
+            Some(owner)
+        }
+        _ => None,
     })
+}
+
+/// Whether a function makes records of application data of what its second argument says; the connection is its first.
+fn sends((flow, owner): &(Flow, u8)) -> bool {
+    *owner == 0 && reads_exactly(flow, &CHUNKS) && makes_records(flow)
 }
 
 /// Whether a function makes records of application data: type and version stand side by side.
