@@ -138,6 +138,7 @@ pub mod images {
             "tls-wolfssl",
             "tls-openssl-stripped",
             "tls-openssl-stripped-pie",
+            "tls-openssl-unframed",
             "tls-mbedtls-stripped",
             "tls-nss",
             "tls-bearssl",
@@ -167,6 +168,15 @@ pub mod images {
             }
         }
         Image::build("rustls", &tree)
+    }
+
+    /// A program with AWS-LC's libssl inside, with symbols and without, which takes minutes to build.
+    pub fn aws_lc() -> Result<Image> {
+        let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
+        for name in ["tls-aws-lc", "tls-aws-lc-stripped"] {
+            tree = tree.program(&program(name)?, &format!("/{name}"))?;
+        }
+        Image::build("aws-lc", &tree)
     }
 
     /// The same as [`tls`], and the system's Python.

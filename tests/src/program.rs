@@ -56,6 +56,10 @@ const OPENSSL_STRIPPED: &[&str] =
     &["-DLIBRARY=\"tls-openssl.h\"", "-s", "-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
 const OPENSSL_STRIPPED_PIE: &[&str] =
     &["-DLIBRARY=\"tls-openssl.h\"", "-s", "-static-pie", "-fPIE", "-lssl", "-lcrypto", "-pthread", "-ldl"];
+const OPENSSL_UNFRAMED: &[&str] =
+    &["-DLIBRARY=\"tls-openssl.h\"", UNFRAMED, "-s", "-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
+/// Takes the frames for unwinding away, too: what some browsers and runtimes are built without. Only known here.
+const UNFRAMED: &str = "-DUNFRAMED";
 const MBEDTLS_STRIPPED: &[&str] =
     &["-DLIBRARY=\"tls-mbedtls.h\"", "-s", "-static", "-lmbedtls", "-lmbedx509", "-lmbedcrypto", "-lcrypto"];
 const NSS: &[&str] = &[
@@ -82,8 +86,11 @@ const RUSTLS_RELEASE_STRIPPED: &[&str] = &["release", "ring", STRIPPED];
 const RUSTLS_AWS_LC_STRIPPED: &[&str] = &["fat", "aws-lc", STRIPPED];
 const RUSTLS_AWS_LC_RELEASE_STRIPPED: &[&str] = &["release", "aws-lc", STRIPPED];
 const STRIPPED: &str = "stripped";
-/// What cargo calls it, however it is built.
-const RUSTLS_NAME: &str = "tls-rustls";
+
+/// AWS-LC's libssl inside of a program.
+const AWS_LC_MANIFEST: &str = "aws-lc/Cargo.toml";
+const AWS_LC: &[&str] = &["release", ""];
+const AWS_LC_STRIPPED: &[&str] = &["release", "", STRIPPED];
 
 /// Without symbols and debugging information: what images of Go programs have.
 const GO_STRIPPED: &[&str] = &["-ldflags=-s -w"];
@@ -117,6 +124,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-mbedtls-static", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS_STATIC },
     Recipe { name: "tls-wolfssl", source: Some("tls-pair.c"), needs: &[], flags: WOLFSSL },
     Recipe { name: "tls-openssl-stripped", source: Some("tls-pair.c"), needs: &[], flags: OPENSSL_STRIPPED },
+    Recipe { name: "tls-openssl-unframed", source: Some("tls-pair.c"), needs: &[], flags: OPENSSL_UNFRAMED },
     Recipe {
         name: "tls-openssl-stripped-pie",
         source: Some("tls-pair.c"),
@@ -127,10 +135,12 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-nss", source: Some("tls-pair.c"), needs: &[], flags: NSS },
     Recipe { name: "tls-bearssl", source: Some("tls-pair.c"), needs: &[], flags: BEARSSL },
     Recipe { name: "tls-botan", source: Some("tls-botan.cpp"), needs: &[], flags: BOTAN },
-    rustls(RUSTLS_NAME, RUSTLS),
+    rustls("tls-rustls", RUSTLS),
     rustls("tls-rustls-release", RUSTLS_RELEASE),
     rustls("tls-rustls-aws-lc", RUSTLS_AWS_LC),
     rustls("tls-rustls-aws-lc-release", RUSTLS_AWS_LC_RELEASE),
+    Recipe { name: "tls-aws-lc", source: Some(AWS_LC_MANIFEST), needs: &[], flags: AWS_LC },
+    Recipe { name: "tls-aws-lc-stripped", source: Some(AWS_LC_MANIFEST), needs: &[], flags: AWS_LC_STRIPPED },
     rustls("tls-rustls-stripped", RUSTLS_STRIPPED),
     rustls("tls-rustls-release-stripped", RUSTLS_RELEASE_STRIPPED),
     rustls("tls-rustls-aws-lc-stripped", RUSTLS_AWS_LC_STRIPPED),
@@ -148,6 +158,12 @@ const RECIPES: &[Recipe] = &[
         flags: BUNDLED,
     },
 ];
+
+/// A program that cargo builds is called like its directory.
+fn cargo_name(manifest: &Path) -> String {
+    let directory = manifest.parent().and_then(Path::file_name).unwrap_or_default();
+    format!("tls-{}", directory.to_string_lossy())
+}
 
 const fn rustls(name: &'static str, flags: &'static [&'static str]) -> Recipe {
     Recipe { name, source: Some("rustls/Cargo.toml"), needs: &[], flags }
@@ -208,12 +224,16 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
             String::from_utf8_lossy(&result.stderr)
         );
     }
-    if let (Some("toml"), [profile, _, rest @ ..]) = (language, recipe.flags) {
-        fs::copy(cargo_target().join(profile).join(RUSTLS_NAME), &partial)?;
+    if let (Some(manifest), Some("toml"), [profile, _, rest @ ..]) = (&source, language, recipe.flags) {
+        fs::copy(cargo_target().join(profile).join(cargo_name(manifest)), &partial)?;
         if rest.contains(&STRIPPED) {
             let status = Command::new("strip").arg(&partial).status().context("cannot run `strip`")?;
             ensure!(status.success(), "cannot strip {}", partial.display());
         }
+    }
+    if recipe.flags.contains(&UNFRAMED) {
+        let status = Command::new("objcopy").args(["-R", ".eh_frame"]).arg(&partial).status();
+        ensure!(status.context("cannot run `objcopy`")?.success(), "cannot change {}", partial.display());
     }
     fs::rename(&partial, &output)?;
     Ok(output)
@@ -272,7 +292,8 @@ fn is_current(output: &Path, source: Option<&Path>) -> Result<bool> {
         let headers = shared.filter(|path| path.extension().is_some_and(|extension| extension == "h"));
         let manifest = source.extension().is_some_and(|extension| extension == "toml");
         let main = manifest.then(|| source.with_file_name("src").join("main.rs"));
-        for input in headers.chain([source.to_owned()]).chain(main) {
+        let steps = manifest.then(|| source.with_file_name("build.rs")).filter(|steps| steps.exists());
+        for input in headers.chain([source.to_owned()]).chain(main).chain(steps) {
             newest = newest.max(input.metadata().and_then(|metadata| metadata.modified())?);
         }
     }

@@ -37,8 +37,12 @@ enum Version {
 
 fn check(case: &Case) -> Result<()> {
     require_live()?;
+    check_in(&images::libraries()?, case)
+}
+
+fn check_in(image: &Image, case: &Case) -> Result<()> {
     let connections = CONNECTIONS.to_string();
-    let (trace, transfers) = run(&images::libraries()?, case.program, &["--connections", &connections])?;
+    let (trace, transfers) = run(image, case.program, &["--connections", &connections])?;
     check_trace(&trace, &transfers, case)
 }
 
@@ -145,6 +149,29 @@ fn openssl_static_stripped_and_position_independent() -> Result<()> {
         functions: OPENSSL,
         version,
     })
+}
+
+#[test]
+fn openssl_static_and_stripped_of_its_frames_too() -> Result<()> {
+    let version = Version::LeftOut;
+    check(&Case { program: "tls-openssl-unframed", implementation: "OpenSSL", functions: OPENSSL, version })
+}
+
+#[test]
+fn aws_lc_static() -> Result<()> {
+    require_live()?;
+    let version = Version::Told;
+    let case = Case { program: "tls-aws-lc", implementation: "AWS-LC", functions: OPENSSL, version };
+    check_in(&images::aws_lc()?, &case)
+}
+
+/// What has the names of the others calls the two that are found.
+#[test]
+fn aws_lc_static_and_stripped() -> Result<()> {
+    require_live()?;
+    let (version, functions) = (Version::Told, &["SSL_read", "SSL_write"]);
+    let case = Case { program: "tls-aws-lc-stripped", implementation: "AWS-LC", functions, version };
+    check_in(&images::aws_lc()?, &case)
 }
 
 #[test]

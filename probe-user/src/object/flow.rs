@@ -68,6 +68,8 @@ pub enum Effect {
         /// Its size.
         bytes: usize,
     },
+    /// Writes memory behind the word that is so far behind an argument.
+    Changes(u8, i64),
     /// Writes a number to its stack, so far above the stack pointer.
     Keeps {
         /// How far above.
@@ -102,7 +104,7 @@ pub struct Flow {
 impl Flow {
     /// Whether it reads so far behind an argument.
     pub fn reads(&self, argument: u8, offset: i64) -> bool {
-        self.effects.contains(&Effect::Reads(argument, offset))
+        self.read_of(argument).any(|known| known == offset)
     }
 
     /// How far behind an argument it reads, each.
@@ -141,14 +143,12 @@ struct State {
 impl State {
     fn entry() -> Self {
         let mut state = Self::default();
-        for (number, register) in (0..).zip(ARGUMENTS) {
-            state.set(register, Some(Value::Argument(number, 0)));
-        }
+        let arguments = (0..).zip(ARGUMENTS);
+        arguments.for_each(|(number, register)| state.set(register, Some(Value::Argument(number, 0))));
         state
     }
 
     fn get(&self, register: Register) -> Option<Value> {
-        // Parts of a register are not the value.
         let whole = register.is_gpr64().then(|| register.number())?;
         self.registers.get(whole).copied().flatten()
     }
@@ -189,9 +189,7 @@ impl State {
             Some(value) if self.stack.len() < MAX_SLOTS => {
                 self.stack.insert(place, value);
             }
-            _ => {
-                self.stack.remove(&place);
-            }
+            _ => drop(self.stack.remove(&place)),
         }
     }
 }
@@ -266,6 +264,9 @@ fn accesses(
                 }
             }
             None => {
+                if let (Some(Value::Loaded(argument, offset)), false) = (state.get(memory.base()), is_read) {
+                    effects.push(Effect::Changes(argument, offset));
+                }
                 let place = state.place(memory.base(), memory.index(), memory.displacement());
                 if let (Some((_, offset)), Some((number, bytes))) = (place, stored(instruction, state)) {
                     effects.push(Effect::Keeps { offset, number, bytes });

@@ -23,6 +23,11 @@ fn arguments_are_followed() {
     let kept = Effect::Keeps { offset: 8, number: 3, bytes: 1 };
     check("movb $3,8(%rsp)", &[0xc6, 0x44, 0x24, 8, 3], &[kept]);
     check("mov $3,%eax; mov %al,8(%rsp)", &[0xb8, 3, 0, 0, 0, 0x88, 0x44, 0x24, 8], &[kept]);
+    check(
+        "mov 8(%rdi),%rax; mov %rcx,(%rax)",
+        &[0x48, 0x8b, 0x47, 8, 0x48, 0x89, 8],
+        &[Effect::Reads(0, 8), Effect::Changes(0, 8)],
+    );
     let written = Effect::Writes { argument: 0, offset: 2, number: 1, bytes: 1 };
     check("movb $1,2(%rdi)", &[0xc6, 0x47, 2, 1], &[written]);
     check("jmp out", &[0xe9, 0, 1, 0, 0], &[calls(Callee::Function(VirtAddr(0x1105)), first, second)]);

@@ -8,7 +8,7 @@
 //! the section headers, `dynamic` the loader's table, `symbol` the symbol tables, `relocation` the PLT,
 //! `index` has all functions by address, `names` and `select` their names, [`demangle`] makes them readable;
 //! `note` the build id, `rodata` searches constants, `texts` those and what refers to them, `locations` where Rust's panics are,
-//! `unwind` knows where functions begin in a stripped file, `uses` and `flow` what they refer to and do, [`code`] decodes instructions.
+//! `unwind` and `starts` know where functions begin in a stripped file, `uses` and `flow` what they refer to and do, [`code`] decodes instructions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -38,6 +38,7 @@ mod relocation;
 mod rodata;
 mod section;
 mod select;
+mod starts;
 mod symbol;
 mod symbolise;
 #[cfg(test)]

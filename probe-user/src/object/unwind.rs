@@ -2,11 +2,14 @@
 //!
 //! Owns the table that unwinding searches (`.eh_frame_hdr`), of which nothing is kept in memory, and the list of frames
 //! (`.eh_frame`), which is read where the linker made no table: in programs that are linked statically. How to unwind is
-//! of no interest here.
+//! of no interest here. Where most of the code has no frames (some browsers and JavaScript runtimes), `starts` knows more.
+
+use std::cell::OnceCell;
 
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
 
 use super::read::Extent;
+use super::starts::Starts;
 use super::{Object, ObjectError, VirtAddr};
 
 /// Entries of the table: the largest browsers have a million.
@@ -31,6 +34,8 @@ pub struct Extents {
 pub struct Frames<'o> {
     object: &'o Object,
     source: Source,
+    /// Where calls lead to; empty where frames are dense.
+    starts: OnceCell<Vec<Starts>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +53,7 @@ impl Object {
             Some((address, entries)) => Source::Table(address, entries),
             None => Source::List(self.list()?),
         };
-        Ok(Frames { object: self, source })
+        Ok(Frames { object: self, source, starts: OnceCell::new() })
     }
 
     fn unwind_table(&self) -> Result<Option<(u64, Extent)>, ObjectError> {
@@ -87,8 +92,29 @@ impl Object {
 }
 
 impl Frames<'_> {
-    /// The function that has `address` inside; none when its frame is not known.
+    /// The function that has `address` inside; none when it is not known.
     pub fn at(&self, address: VirtAddr) -> Result<Option<Extents>, ObjectError> {
+        match self.framed(address)? {
+            Some(found) => Ok(Some(found)),
+            None => self.object.by_code(self.starts()?, address),
+        }
+    }
+
+    fn starts(&self) -> Result<&[Starts], ObjectError> {
+        if self.starts.get().is_none() {
+            let frames = match &self.source {
+                Source::Table(_, entries) => entries.length / ENTRY,
+                Source::List(list) => list.len() as u64,
+            };
+            let starts = if self.object.is_sparse(frames) { self.object.starts()? } else { Vec::new() };
+            // Nobody else has set it.
+            let _ = self.starts.set(starts);
+        }
+        Ok(self.starts.get().map_or(&[], Vec::as_slice))
+    }
+
+    /// The function by its frame.
+    fn framed(&self, address: VirtAddr) -> Result<Option<Extents>, ObjectError> {
         let Some(segment) = self.object.segments.executable(address) else { return Ok(None) };
         let end = segment.address.saturating_add(segment.extent.length);
         let found = match &self.source {

@@ -6,7 +6,7 @@
 use super::evidence::{Evidence, calls, has_all, only, symbol};
 use super::{Answer, Certainty, Located, Locator};
 use crate::object::Needle::End;
-use crate::object::{Needle, ObjectError, Uses};
+use crate::object::{Callee, Effect, Needle, ObjectError, Uses, Value};
 
 const FILE: Needle = End("ssl/ssl_lib.cc");
 
@@ -52,9 +52,6 @@ impl Locator for BoringSsl {
             None => missing.push("SSL_write: not exactly one function has its four errors"),
         }
         match reader(evidence, &inner)? {
-            Ok(read) if !evidence.takes_length(&read) => {
-                missing.push("SSL_read: its arguments are not those of the source");
-            }
             Ok(read) => functions.push(("SSL_read", symbol(&read))),
             Err(doubt) => missing.push(doubt),
         }
@@ -95,7 +92,9 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
         return Ok(Err("SSL_read: not exactly one function has the errors of reading"));
     };
     let mut candidates = with(evidence, &[NOT_CALLED]);
-    candidates.retain(|function| function.address != inner.address && calls(function, inner.address));
+    candidates.retain(|function| {
+        function.address != inner.address && calls(function, inner.address) && evidence.takes_length(function)
+    });
     let takes = |function: &Uses| evidence.object.writes_memory(function);
     match candidates.as_slice() {
         // Each has the code that they share in it.
@@ -104,11 +103,18 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
             (false, true) => Ok(Ok((*second).clone())),
             _ => Ok(Err("SSL_read: cannot be told from SSL_peek")),
         },
-        // SSL_read calls SSL_peek, and then takes what it gave.
+        // SSL_read hands its arguments on to SSL_peek, and then takes what it gave. AWS-LC's SSL_peek_ex only hands on.
         [peek] if !takes(peek)? => {
             let mut readers = Vec::new();
             for caller in evidence.callers(peek.address)? {
-                if evidence.begins_with(&caller, peek.address)? && takes(&caller)? {
+                let flow = evidence.object.flow(caller.address, caller.size)?;
+                let hands_on = (
+                    Callee::Function(peek.address),
+                    Some(Value::Argument(0, 0)),
+                    Some(Value::Argument(1, 0)),
+                );
+                let changes = flow.effects.iter().any(|effect| matches!(effect, Effect::Changes(0, _)));
+                if changes && flow.calls().any(|call| call == hands_on) {
                     readers.push(caller);
                 }
             }

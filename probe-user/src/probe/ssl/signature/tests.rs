@@ -120,6 +120,21 @@ fn stripped_functions_are_where_the_symbols_were_however_it_is_linked() {
     }
 }
 
+/// As Bun, Deno and Chromium are built.
+#[test]
+fn functions_without_frames_are_found_by_who_calls_them() {
+    for linkage in [LINKAGE[1], LINKAGE[2], LINKAGE[4]] {
+        let flags = [linkage, &["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]].concat();
+        let (truth, bytes) = fixture(OPENSSL, &flags);
+        let located = only(&stripped(&bytes));
+        assert_eq!(located.certainty, Certainty::Sure, "{flags:?}: {}", located.why);
+        for (name, address) in addresses(&located) {
+            assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
+        }
+        assert_eq!(located.functions.len(), 5, "{flags:?}: {located:?}");
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_not_attached_to() {
     let sure = &[("as it is", OPENSSL.to_owned())];
