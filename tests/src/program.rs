@@ -82,6 +82,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "exec-one", source: Some("exec-one.c"), needs: &[], flags: &["-static", "-pthread"] },
     Recipe { name: "mapper", source: Some("mapper.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "untraceable", source: Some("untraceable.c"), needs: &[], flags: &[] },
     Recipe { name: "functions", source: Some("functions.c"), needs: &[], flags: &["-pthread"] },
     Recipe {
         name: "functions-stripped",

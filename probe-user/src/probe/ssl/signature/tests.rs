@@ -86,7 +86,7 @@ fn stripped(bytes: &[u8]) -> Object {
 }
 
 fn only(object: &Object) -> Located {
-    let (mut found, failed) = locate(object, |_| true);
+    let super::Search { located: mut found, failed, .. } = locate(object, |_| true, std::iter::empty());
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
@@ -198,7 +198,7 @@ fn damage_never_panics_or_hangs() {
             noise.damage(&mut bytes, at);
         }
         if let Ok(object) = parse_bytes(&bytes, &Wanted::default()) {
-            let _ = locate(&object, |_| true);
+            let _ = locate(&object, |_| true, std::iter::empty());
         }
     }
 }
