@@ -158,10 +158,13 @@ pub mod images {
         Image::build("libraries", &tree)
     }
 
-    /// A program with rustls, which takes a minute to build.
+    /// A program with rustls, which takes minutes to build, on ring or AWS-LC, and optimised in two ways.
     pub fn rustls() -> Result<Image> {
-        let tree = Tree::new().program(&program("idle")?, "/idle")?;
-        Image::build("rustls", &tree.program(&program("tls-rustls")?, "/tls-rustls")?)
+        let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
+        for name in ["tls-rustls", "tls-rustls-release", "tls-rustls-aws-lc", "tls-rustls-aws-lc-release"] {
+            tree = tree.program(&program(name)?, &format!("/{name}"))?;
+        }
+        Image::build("rustls", &tree)
     }
 
     /// The same as [`tls`], and the system's Python.

@@ -73,6 +73,11 @@ const BOTAN: &[&str] = &["-D_GNU_SOURCE", "-std=gnu++20", "-I/usr/include/botan-
 
 /// The profile of its manifest, and what it is built on.
 const RUSTLS: &[&str] = &["fat", "ring"];
+const RUSTLS_RELEASE: &[&str] = &["release", "ring"];
+const RUSTLS_AWS_LC: &[&str] = &["fat", "aws-lc"];
+const RUSTLS_AWS_LC_RELEASE: &[&str] = &["release", "aws-lc"];
+/// What cargo calls it, however it is built.
+const RUSTLS_NAME: &str = "tls-rustls";
 
 /// Without symbols and debugging information: what images of Go programs have.
 const GO_STRIPPED: &[&str] = &["-ldflags=-s -w"];
@@ -117,7 +122,10 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-nss", source: Some("tls-pair.c"), needs: &[], flags: NSS },
     Recipe { name: "tls-bearssl", source: Some("tls-pair.c"), needs: &[], flags: BEARSSL },
     Recipe { name: "tls-botan", source: Some("tls-botan.cpp"), needs: &[], flags: BOTAN },
-    Recipe { name: "tls-rustls", source: Some("rustls/Cargo.toml"), needs: &[], flags: RUSTLS },
+    rustls(RUSTLS_NAME, RUSTLS),
+    rustls("tls-rustls-release", RUSTLS_RELEASE),
+    rustls("tls-rustls-aws-lc", RUSTLS_AWS_LC),
+    rustls("tls-rustls-aws-lc-release", RUSTLS_AWS_LC_RELEASE),
     Recipe { name: "tls-go", source: Some("tls-pair.go"), needs: &[], flags: &[] },
     Recipe { name: "tls-go-stripped", source: Some("tls-pair.go"), needs: &[], flags: GO_STRIPPED },
     Recipe { name: "tls-go-pie", source: Some("tls-pair.go"), needs: &[], flags: GO_PIE },
@@ -131,6 +139,10 @@ const RECIPES: &[Recipe] = &[
         flags: BUNDLED,
     },
 ];
+
+const fn rustls(name: &'static str, flags: &'static [&'static str]) -> Recipe {
+    Recipe { name, source: Some("rustls/Cargo.toml"), needs: &[], flags }
+}
 
 /// The path of a built program, which is compiled first if need be.
 pub fn program(name: &str) -> Result<PathBuf> {
@@ -188,7 +200,7 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
         );
     }
     if let (Some("toml"), [profile, ..]) = (language, recipe.flags) {
-        fs::copy(cargo_target().join(profile).join(name), &partial)?;
+        fs::copy(cargo_target().join(profile).join(RUSTLS_NAME), &partial)?;
     }
     fs::rename(&partial, &output)?;
     Ok(output)

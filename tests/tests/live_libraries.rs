@@ -192,15 +192,14 @@ fn botan() -> Result<()> {
     check(&Case { program: "tls-botan", implementation: "Botan", functions, version: Version::Told })
 }
 
-/// With link-time optimisation of everything, which leaves the fewest functions.
-#[test]
-fn rustls() -> Result<()> {
+const RUSTLS: &[&str] = &[
+    "rustls::common_state::CommonState::send_appdata_encrypt",
+    "rustls::common_state::CommonState::take_received_plaintext",
+];
+
+fn check_rustls(program: &'static str) -> Result<()> {
     require_live()?;
-    let functions = &[
-        "rustls::common_state::CommonState::send_appdata_encrypt",
-        "rustls::common_state::CommonState::take_received_plaintext",
-    ];
-    let case = Case { program: "tls-rustls", implementation: "rustls", functions, version: Version::Told };
+    let case = Case { program, implementation: "rustls", functions: RUSTLS, version: Version::Told };
     let connections = CONNECTIONS.to_string();
     let (trace, transfers) = run(&images::rustls()?, case.program, &["--connections", &connections])?;
     check_trace(&trace, &transfers, &case)?;
@@ -208,6 +207,27 @@ fn rustls() -> Result<()> {
     let joined = trace.records()?.iter().filter(|record| record.call.length == 16383).count();
     ensure!(joined >= CONNECTIONS, "{joined} records of pieces that were written together");
     Ok(())
+}
+
+/// With link-time optimisation of everything, which leaves the fewest functions.
+#[test]
+fn rustls() -> Result<()> {
+    check_rustls("tls-rustls")
+}
+
+#[test]
+fn rustls_with_the_usual_optimisation() -> Result<()> {
+    check_rustls("tls-rustls-release")
+}
+
+#[test]
+fn rustls_on_aws_lc() -> Result<()> {
+    check_rustls("tls-rustls-aws-lc")
+}
+
+#[test]
+fn rustls_on_aws_lc_with_the_usual_optimisation() -> Result<()> {
+    check_rustls("tls-rustls-aws-lc-release")
 }
 
 const GO: &[&str] = &["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"];

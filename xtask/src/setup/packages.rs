@@ -36,7 +36,8 @@ pub(super) const COMPILER: Group = Group {
     parts: &[part("gcc", "cc"), part("libc6-dev", "/usr/include/stdlib.h")],
 };
 
-/// What the end-to-end tests and the demo need: their programs are in C and in Python.
+/// What the end-to-end tests and the demo need: their programs are in C and in Python. AWS-LC, which a program in Rust brings
+/// along, needs the C compiler alone: its build script uses CMake only where it is told to.
 pub(super) const TESTS: Group = Group {
     name: "programs for the tests",
     parts: &[
