@@ -121,6 +121,25 @@ fn stripped_functions_are_where_the_symbols_were_however_it_is_linked() {
 }
 
 #[test]
+fn internal_functions_that_are_part_of_each_caller() {
+    let inlined = OPENSSL
+        .replace("AWAY static int ssl_read_internal", "INLINED static int ssl_read_internal")
+        .replace("AWAY static int ssl_write_internal", "INLINED static int ssl_write_internal");
+    let source = format!("#define INLINED inline __attribute__((always_inline))\n{inlined}");
+    for flags in LINKAGE {
+        let (truth, bytes) = fixture(&source, flags);
+        let located = only(&stripped(&bytes));
+        assert_eq!(located.certainty, Certainty::Sure, "{flags:?}: {}", located.why);
+        let found = addresses(&located);
+        // Which of the others is which is not known.
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["SSL_new", "SSL_read", "SSL_write"]);
+        for (name, address) in found {
+            assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_not_attached_to() {
     let sure = &[("as it is", OPENSSL.to_owned())];
     let unsure = &[
