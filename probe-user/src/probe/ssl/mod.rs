@@ -45,7 +45,7 @@ pub fn wanted() -> Wanted {
     let functions = ROWS.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
     let opens = ROWS.iter().flat_map(|row| row.opens.iter().chain(row.opens_apart).map(|open| open.name));
     let closes = ROWS.iter().flat_map(|row| row.closes.iter().copied());
-    let marks = version::marks().chain(untraceable::functions());
+    let marks = version::marks().chain(untraceable::functions()).chain([go::FOR_C]);
     let wanted: Wanted = functions.chain(opens).chain(closes).chain(marks).collect();
     wanted.or_containing(rustls::PARTS.iter().chain(renamed::PARTS).copied())
 }
