@@ -168,8 +168,24 @@ fn run_live(programs: &[Program], options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Runs some live suites as root, with a variable in their environment; fails when a test does.
+pub(crate) fn run_named(suites: &[&str], variable: (&str, &str)) -> Result<()> {
+    let root = Root::detect();
+    if root == Root::Never {
+        bail!("the live suites need root, and there is neither root nor a sudo that works here");
+    }
+    build::release()?;
+    for program in programs()?.iter().filter(|program| suites.contains(&program.name.as_str())) {
+        let tally = run_suite(program, root, &Options { no_live: false, filter: None }, &[variable])?;
+        if tally.failed > 0 {
+            bail!("{} tests of {} failed", tally.failed, program.name);
+        }
+    }
+    Ok(())
+}
+
 fn suite(program: &Program, root: Root, options: &Options) -> Tally {
-    match run_suite(program, root, options) {
+    match run_suite(program, root, options, &[]) {
         Ok(tally) => tally,
         Err(error) => {
             println!("error: {}: {error:#}", program.name);
@@ -178,7 +194,12 @@ fn suite(program: &Program, root: Root, options: &Options) -> Tally {
     }
 }
 
-fn run_suite(program: &Program, root: Root, options: &Options) -> Result<Tally> {
+fn run_suite(
+    program: &Program,
+    root: Root,
+    options: &Options,
+    environment: &[(&str, &str)],
+) -> Result<Tally> {
     let begin = Instant::now();
     let target = workspace::target()?;
     let ctrace = if options.release { workspace::ctrace() } else { workspace::checked_ctrace() }?;
@@ -186,6 +207,7 @@ fn run_suite(program: &Program, root: Root, options: &Options) -> Result<Tally> 
     let variables =
         [("CARGO_TARGET_DIR", target.to_string_lossy()), ("CTRACE_BIN", ctrace.to_string_lossy())];
     let variables = variables.each_ref().map(|(name, value)| (*name, &**value));
+    let variables = [&variables, environment].concat();
     let mut command = root.command(&file, &variables);
     command.args(program.is_live().then_some("--test-threads=1")).args(&options.filter);
     println!("\nsuite {} ({})", program.name, program.package_dir.display());
