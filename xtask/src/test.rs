@@ -16,7 +16,7 @@ use crate::tally::Tally;
 use crate::{build, tidy, workspace};
 
 /// Which suites.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct Options {
     /// Leave out what needs root: the live suites.
     #[arg(long)]
@@ -174,9 +174,8 @@ pub(crate) fn run_named(suites: &[&str], variable: (&str, &str)) -> Result<()> {
     if root == Root::Never {
         bail!("the live suites need root, and there is neither root nor a sudo that works here");
     }
-    build::release()?;
     for program in programs()?.iter().filter(|program| suites.contains(&program.name.as_str())) {
-        let tally = run_suite(program, root, &Options { no_live: false, filter: None }, &[variable])?;
+        let tally = run_suite(program, root, &Options::default(), &[variable])?;
         if tally.failed > 0 {
             bail!("{} tests of {} failed", tally.failed, program.name);
         }
