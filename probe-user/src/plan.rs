@@ -110,9 +110,25 @@ impl Hook {
     }
 }
 
+/// What is not attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// What a process maps could not be read.
+    Mappings,
+    /// A file, or a part of it.
+    File,
+    /// The TLS in a file: ctrace knows it, and cannot trace it.
+    Untraceable,
+    /// A process as a whole: nothing in it is watched.
+    Process,
+}
+
 /// Something that was looked at and not attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
+    /// What kind of thing it is.
+    #[serde(skip)]
+    pub lack: Lack,
     /// In which process; none when it is not about one.
     pub pid: Option<u32>,
     /// What: a path inside the process's root, or a step.

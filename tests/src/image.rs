@@ -23,8 +23,16 @@ pub struct Image {
 impl Image {
     /// The image `ctrace-test/NAME:FINGERPRINT` of a tree, built unless Docker has it already.
     pub fn build(name: &str, tree: &Tree) -> Result<Self> {
+        Self::build_from(name, &tree.fingerprint()?, |root| tree.write(root))
+    }
+
+    /// The same of whatever `write` puts below a directory.
+    pub(crate) fn build_from(
+        name: &str,
+        fingerprint: &str,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         requirements::require_docker()?;
-        let fingerprint = tree.fingerprint()?;
         // The fingerprint is in the name: another checkout's tests may run on this daemon at the same time.
         let version = fingerprint.get(..16).unwrap_or_default();
         let image = Self { tag: format!("ctrace-test/{name}:{version}") };
@@ -36,7 +44,7 @@ impl Image {
             return Ok(image);
         }
         let directory = tempfile::tempdir_in(paths::cache())?;
-        tree.write(directory.path())?;
+        write(directory.path())?;
         image.import(directory.path())?;
         Ok(image)
     }
@@ -146,6 +154,8 @@ pub mod images {
             "tls-go",
             "tls-go-stripped",
             "tls-go-pie",
+            "tls-go-cgo",
+            "tls-go-shared",
         ] {
             tree = tree.program(&program(name)?, &format!("/{name}"))?;
         }

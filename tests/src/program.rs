@@ -95,11 +95,21 @@ const AWS_LC_STRIPPED: &[&str] = &["release", "", STRIPPED];
 /// Without symbols and debugging information: what images of Go programs have.
 const GO_STRIPPED: &[&str] = &["-ldflags=-s -w"];
 const GO_PIE: &[&str] = &["-buildmode=pie", "-ldflags=-s -w"];
+/// With C in it, so that the system's linker links it.
+const GO_CGO: &[&str] = &["-ldflags=-s -w", concat!(env!("CARGO_MANIFEST_DIR"), "/programs/tls-cgo.go")];
+/// A library for C, with a soname, as distributions want one.
+const GO_SHARED: &[&str] = &[
+    "-buildmode=c-shared",
+    "-ldflags=-s -w -extldflags=-Wl,-soname=libtlsgo.so",
+    concat!(env!("CARGO_MANIFEST_DIR"), "/programs/tls-shared.go"),
+];
+const GO_CALLER: &[&str] = &["-L.", "-l:libtlsgo.so", "-Wl,-rpath,$ORIGIN"];
 
 const RECIPES: &[Recipe] = &[
     Recipe { name: "idle", source: Some("idle.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "exec-one", source: Some("exec-one.c"), needs: &[], flags: &["-static", "-pthread"] },
     Recipe { name: "mapper", source: Some("mapper.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "untraceable", source: Some("untraceable.c"), needs: &[], flags: &[] },
     Recipe { name: "functions", source: Some("functions.c"), needs: &[], flags: &["-pthread"] },
     Recipe {
         name: "functions-stripped",
@@ -148,6 +158,14 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-go", source: Some("tls-pair.go"), needs: &[], flags: &[] },
     Recipe { name: "tls-go-stripped", source: Some("tls-pair.go"), needs: &[], flags: GO_STRIPPED },
     Recipe { name: "tls-go-pie", source: Some("tls-pair.go"), needs: &[], flags: GO_PIE },
+    Recipe { name: "tls-go-cgo", source: Some("tls-pair.go"), needs: &[], flags: GO_CGO },
+    Recipe { name: "libtlsgo.so", source: Some("tls-pair.go"), needs: &[], flags: GO_SHARED },
+    Recipe {
+        name: "tls-go-shared",
+        source: Some("tls-go-shared.c"),
+        needs: &["libtlsgo.so"],
+        flags: GO_CALLER,
+    },
     Recipe { name: "tls-server-static", source: Some("tls-server.c"), needs: &[], flags: STATIC },
     Recipe { name: "tls-client-static", source: Some("tls-client.c"), needs: &[], flags: STATIC },
     Recipe { name: "libbundle.so", source: None, needs: &[], flags: BUNDLE },

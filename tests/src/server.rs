@@ -52,13 +52,20 @@ impl ServerProcess {
 
     /// The first `count` connections, waiting until the server has ended them.
     pub fn transfers(&self, count: usize) -> Result<Vec<Transfer>> {
+        Transfer::all(&self.reports(count)?.join("\n"))
+    }
+
+    /// The reports themselves, for a server that tells more than [`Transfer`] holds.
+    pub fn reports(&self, count: usize) -> Result<Vec<String>> {
         let mut lines = self.lines.lock().map_err(|_| anyhow!("another reader panicked"))?;
-        let transfers = |lines: &Lines| Transfer::all(&lines.seen().join("\n"));
+        let reports = |lines: &Lines| -> Vec<String> {
+            lines.seen().iter().filter(|line| line.starts_with('{')).cloned().collect()
+        };
         let what = format!("{count} reports of the server");
-        while transfers(&lines)?.len() < count {
+        while reports(&lines).len() < count {
             lines.wait(&what, PATIENCE, |line| line.starts_with('{'))?;
         }
-        transfers(&lines)
+        Ok(reports(&lines))
     }
 }
 
@@ -118,5 +125,10 @@ impl Server {
     /// The first `count` connections, waiting until the server has ended them.
     pub fn transfers(&self, count: usize) -> Result<Vec<Transfer>> {
         self.process.transfers(count)
+    }
+
+    /// The reports themselves, for a server that tells more than [`Transfer`] holds.
+    pub fn reports(&self, count: usize) -> Result<Vec<String>> {
+        self.process.reports(count)
     }
 }

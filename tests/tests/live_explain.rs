@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Container, Server, answer, docker, images, json, library, list, program, require_live, run_as_nobody,
-    text,
+    Child, Container, Ctrace, Lines, Server, answer, docker, images, json, library, list, program,
+    require_live, run_as_nobody, text,
 };
 use serde_json::Value;
 
@@ -21,6 +22,40 @@ fn openssl_version() -> Result<String> {
     let mut versions =
         text.split("OpenSSL ").skip(1).filter_map(|rest| rest.split(' ').next()).filter(is_version);
     Ok(versions.next().context("libcrypto has no version")?.to_owned())
+}
+
+/// Starts the program with the marks of a TLS that ctrace knows by name only.
+fn start_untraceable() -> Result<Child> {
+    let mut command = Command::new(program("untraceable")?);
+    let mut child = Child::start_with_stdout(&mut command, Stdio::piped())?;
+    let mut lines = Lines::of(child.take_stdout().context("no output")?);
+    lines.wait("line that it is ready", Duration::from_secs(10), |line| line == "ready")?;
+    Ok(child)
+}
+
+#[test]
+fn tls_that_cannot_be_traced_is_named() -> Result<()> {
+    const NAMED: &str = "untraceable: Zig TLS (std.crypto.tls) is not seen: trace its peer or a proxy";
+    require_live()?;
+    let there = start_untraceable()?;
+    let pid = there.id().to_string();
+    let listed = json(&answer(&["ps", "-o", "json"])?)?;
+    let row = list(&listed, "processes")?.iter().find(|row| row["process"]["pid"] == there.id());
+    let why = row.and_then(|row| row["why"][0].as_str()).context("ps does not list it")?;
+    ensure!(NAMED.ends_with(why), "{why}");
+    let explained = text(&Ctrace::run_to_end(&["doctor", &pid])?);
+    ensure!(explained.contains("Zig TLS (std.crypto.tls) is not seen"), "{explained}");
+    // Its file is named with the whole path there.
+    let refused = Ctrace::run_to_end(&["ssl", "--pid", &pid])?;
+    ensure!(!refused.status.success() && refused.stderr.contains(NAMED), "{}", refused.stderr);
+    // What is there at the start, and what comes later.
+    let ctrace = Ctrace::json(&["--comm", "untraceable", "--wait"])?;
+    let _late = start_untraceable()?;
+    std::thread::sleep(Duration::from_secs(1));
+    let said = ctrace.finish()?.stderr;
+    let times = said.lines().filter(|line| line.contains(NAMED)).count();
+    ensure!(times == 2, "{said}");
+    Ok(())
 }
 
 #[test]

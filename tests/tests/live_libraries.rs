@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Container, Ctrace, Image, Lines, Trace, Transfer, images, require_live};
+use ctrace_tests::{Container, Ctrace, Image, Lines, Row, Trace, Transfer, images, require_live};
 
 /// Around where TLS records end, and beyond.
 const UP: &str = "1,16383,16384,16385,70000,3,5";
@@ -19,6 +19,8 @@ const STARTS_UNKNOWN: &[&str] = &["tls-mbedtls-stripped"];
 
 /// A program of `tls-pair.c`, and what records must say of its library.
 struct Case {
+    /// The function below.
+    test: &'static str,
     program: &'static str,
     /// As in the table.
     implementation: &'static str,
@@ -42,12 +44,19 @@ fn check(case: &Case) -> Result<()> {
 
 fn check_in(image: &Image, case: &Case) -> Result<()> {
     let connections = CONNECTIONS.to_string();
-    let (trace, transfers) = run(image, case.program, &["--connections", &connections])?;
-    check_trace(&trace, &transfers, case)
+    let ran = run(image, case.program, &["--connections", &connections])?;
+    check_trace(&ran, case)
+}
+
+/// What a program moved, and what was seen of it.
+struct Ran {
+    trace: Trace,
+    transfers: Vec<Transfer>,
+    container: Container,
 }
 
 /// Traces a program of an image from when it is ready.
-fn run(image: &Image, name: &str, options: &[&str]) -> Result<(Trace, Vec<Transfer>)> {
+fn run(image: &Image, name: &str, options: &[&str]) -> Result<Ran> {
     let container = Container::start(image, name, &[], &["/idle"])?;
     let program = format!("/{name}");
     let mut child = Command::new("docker")
@@ -68,10 +77,10 @@ fn run(image: &Image, name: &str, options: &[&str]) -> Result<(Trace, Vec<Transf
         transfers.extend(Transfer::all(&line)?);
     }
     ensure!(child.wait()?.success(), "{program} failed");
-    Ok((ctrace.finish()?, transfers))
+    Ok(Ran { trace: ctrace.finish()?, transfers, container })
 }
 
-fn check_trace(trace: &Trace, transfers: &[Transfer], case: &Case) -> Result<()> {
+fn check_trace(Ran { trace, transfers, container }: &Ran, case: &Case) -> Result<()> {
     trace.check_complete()?;
     let streams = trace.streams(|_| true)?;
     streams.check(transfers)?;
@@ -96,7 +105,8 @@ fn check_trace(trace: &Trace, transfers: &[Transfer], case: &Case) -> Result<()>
         };
         ensure!(is_right, "{library}");
     }
-    Ok(())
+    let test = format!("live_libraries::{}", case.test);
+    Row { test: &test, program: case.program, trace, root: &container.path("/") }.check()
 }
 
 #[test]
@@ -109,7 +119,13 @@ fn gnutls() -> Result<()> {
         "gnutls_record_send",
         "gnutls_record_send2",
     ];
-    check(&Case { program: "tls-gnutls", implementation: "GnuTLS", functions, version: Version::Told })
+    check(&Case {
+        test: "gnutls",
+        program: "tls-gnutls",
+        implementation: "GnuTLS",
+        functions,
+        version: Version::Told,
+    })
 }
 
 const MBEDTLS: &[&str] = &["mbedtls_ssl_read", "mbedtls_ssl_write"];
@@ -117,19 +133,37 @@ const MBEDTLS: &[&str] = &["mbedtls_ssl_read", "mbedtls_ssl_write"];
 #[test]
 fn mbed_tls() -> Result<()> {
     let version = Version::Told;
-    check(&Case { program: "tls-mbedtls", implementation: "Mbed TLS", functions: MBEDTLS, version })
+    check(&Case {
+        test: "mbed_tls",
+        program: "tls-mbedtls",
+        implementation: "Mbed TLS",
+        functions: MBEDTLS,
+        version,
+    })
 }
 
 #[test]
 fn mbed_tls_in_a_static_executable() -> Result<()> {
     let version = Version::LeftOut;
-    check(&Case { program: "tls-mbedtls-static", implementation: "Mbed TLS", functions: MBEDTLS, version })
+    check(&Case {
+        test: "mbed_tls_in_a_static_executable",
+        program: "tls-mbedtls-static",
+        implementation: "Mbed TLS",
+        functions: MBEDTLS,
+        version,
+    })
 }
 
 #[test]
 fn wolfssl() -> Result<()> {
     let functions = &["wolfSSL_read", "wolfSSL_recv", "wolfSSL_send", "wolfSSL_write"];
-    check(&Case { program: "tls-wolfssl", implementation: "wolfSSL", functions, version: Version::Told })
+    check(&Case {
+        test: "wolfssl",
+        program: "tls-wolfssl",
+        implementation: "wolfSSL",
+        functions,
+        version: Version::Told,
+    })
 }
 
 const OPENSSL: &[&str] = &["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"];
@@ -137,13 +171,20 @@ const OPENSSL: &[&str] = &["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex
 #[test]
 fn openssl_static_and_stripped() -> Result<()> {
     let version = Version::LeftOut;
-    check(&Case { program: "tls-openssl-stripped", implementation: "OpenSSL", functions: OPENSSL, version })
+    check(&Case {
+        test: "openssl_static_and_stripped",
+        program: "tls-openssl-stripped",
+        implementation: "OpenSSL",
+        functions: OPENSSL,
+        version,
+    })
 }
 
 #[test]
 fn openssl_static_stripped_and_position_independent() -> Result<()> {
     let version = Version::LeftOut;
     check(&Case {
+        test: "openssl_static_stripped_and_position_independent",
         program: "tls-openssl-stripped-pie",
         implementation: "OpenSSL",
         functions: OPENSSL,
@@ -154,14 +195,26 @@ fn openssl_static_stripped_and_position_independent() -> Result<()> {
 #[test]
 fn openssl_static_and_stripped_of_its_frames_too() -> Result<()> {
     let version = Version::LeftOut;
-    check(&Case { program: "tls-openssl-unframed", implementation: "OpenSSL", functions: OPENSSL, version })
+    check(&Case {
+        test: "openssl_static_and_stripped_of_its_frames_too",
+        program: "tls-openssl-unframed",
+        implementation: "OpenSSL",
+        functions: OPENSSL,
+        version,
+    })
 }
 
 #[test]
 fn aws_lc_static() -> Result<()> {
     require_live()?;
     let version = Version::Told;
-    let case = Case { program: "tls-aws-lc", implementation: "AWS-LC", functions: OPENSSL, version };
+    let case = Case {
+        test: "aws_lc_static",
+        program: "tls-aws-lc",
+        implementation: "AWS-LC",
+        functions: OPENSSL,
+        version,
+    };
     check_in(&images::aws_lc()?, &case)
 }
 
@@ -170,18 +223,31 @@ fn aws_lc_static() -> Result<()> {
 fn aws_lc_static_and_stripped() -> Result<()> {
     require_live()?;
     let (version, functions) = (Version::Told, &["SSL_read", "SSL_write"]);
-    let case = Case { program: "tls-aws-lc-stripped", implementation: "AWS-LC", functions, version };
+    let case = Case {
+        test: "aws_lc_static_and_stripped",
+        program: "tls-aws-lc-stripped",
+        implementation: "AWS-LC",
+        functions,
+        version,
+    };
     check_in(&images::aws_lc()?, &case)
 }
 
 #[test]
 fn mbed_tls_static_and_stripped() -> Result<()> {
     let version = Version::LeftOut;
-    check(&Case { program: "tls-mbedtls-stripped", implementation: "Mbed TLS", functions: MBEDTLS, version })
+    check(&Case {
+        test: "mbed_tls_static_and_stripped",
+        program: "tls-mbedtls-stripped",
+        implementation: "Mbed TLS",
+        functions: MBEDTLS,
+        version,
+    })
 }
 
 /// Its version is not in the library that has the functions.
 const NSS: Case = Case {
+    test: "nss",
     program: "tls-nss",
     implementation: "NSS",
     functions: &["PR_Read", "PR_Recv", "PR_Send", "PR_Write", "PR_Writev"],
@@ -196,7 +262,8 @@ fn nss() -> Result<()> {
 #[test]
 fn descriptors_of_nss_that_were_there_before() -> Result<()> {
     require_live()?;
-    let (trace, mut transfers) = run(&images::libraries()?, NSS.program, &["--late", "1"])?;
+    let Ran { trace, mut transfers, container: _ } =
+        run(&images::libraries()?, NSS.program, &["--late", "1"])?;
     trace.check_complete()?;
     // The server was reading already, in a call that cannot be seen.
     transfers.retain(|transfer| transfer.side == "client");
@@ -210,13 +277,25 @@ fn descriptors_of_nss_that_were_there_before() -> Result<()> {
 #[test]
 fn bearssl() -> Result<()> {
     let functions = &["br_ssl_engine_recvapp_ack", "br_ssl_engine_sendapp_ack"];
-    check(&Case { program: "tls-bearssl", implementation: "BearSSL", functions, version: Version::LeftOut })
+    check(&Case {
+        test: "bearssl",
+        program: "tls-bearssl",
+        implementation: "BearSSL",
+        functions,
+        version: Version::LeftOut,
+    })
 }
 
 #[test]
 fn botan() -> Result<()> {
     let functions = &["Botan::TLS::Channel::process_application_data", "Botan::TLS::Channel::send"];
-    check(&Case { program: "tls-botan", implementation: "Botan", functions, version: Version::Told })
+    check(&Case {
+        test: "botan",
+        program: "tls-botan",
+        implementation: "Botan",
+        functions,
+        version: Version::Told,
+    })
 }
 
 const RUSTLS: &[&str] = &[
@@ -224,14 +303,14 @@ const RUSTLS: &[&str] = &[
     "rustls::common_state::CommonState::take_received_plaintext",
 ];
 
-fn check_rustls(program: &'static str) -> Result<()> {
+fn check_rustls(test: &'static str, program: &'static str) -> Result<()> {
     require_live()?;
-    let case = Case { program, implementation: "rustls", functions: RUSTLS, version: Version::Told };
+    let case = Case { test, program, implementation: "rustls", functions: RUSTLS, version: Version::Told };
     let connections = CONNECTIONS.to_string();
-    let (trace, transfers) = run(&images::rustls()?, case.program, &["--connections", &connections])?;
-    check_trace(&trace, &transfers, &case)?;
+    let ran = run(&images::rustls()?, case.program, &["--connections", &connections])?;
+    check_trace(&ran, &case)?;
     // 16383 bytes were written in three pieces, which come in one record.
-    let joined = trace.records()?.iter().filter(|record| record.call.length == 16383).count();
+    let joined = ran.trace.records()?.iter().filter(|record| record.call.length == 16383).count();
     ensure!(joined >= CONNECTIONS, "{joined} records of pieces that were written together");
     Ok(())
 }
@@ -239,61 +318,75 @@ fn check_rustls(program: &'static str) -> Result<()> {
 /// With link-time optimisation of everything, which leaves the fewest functions.
 #[test]
 fn rustls() -> Result<()> {
-    check_rustls("tls-rustls")
+    check_rustls("rustls", "tls-rustls")
 }
 
 #[test]
 fn rustls_with_the_usual_optimisation() -> Result<()> {
-    check_rustls("tls-rustls-release")
+    check_rustls("rustls_with_the_usual_optimisation", "tls-rustls-release")
 }
 
 #[test]
 fn rustls_on_aws_lc() -> Result<()> {
-    check_rustls("tls-rustls-aws-lc")
+    check_rustls("rustls_on_aws_lc", "tls-rustls-aws-lc")
 }
 
 #[test]
 fn rustls_on_aws_lc_with_the_usual_optimisation() -> Result<()> {
-    check_rustls("tls-rustls-aws-lc-release")
+    check_rustls("rustls_on_aws_lc_with_the_usual_optimisation", "tls-rustls-aws-lc-release")
 }
 
 #[test]
 fn rustls_stripped() -> Result<()> {
-    check_rustls("tls-rustls-stripped")
+    check_rustls("rustls_stripped", "tls-rustls-stripped")
 }
 
 #[test]
 fn rustls_stripped_with_the_usual_optimisation() -> Result<()> {
-    check_rustls("tls-rustls-release-stripped")
+    check_rustls("rustls_stripped_with_the_usual_optimisation", "tls-rustls-release-stripped")
 }
 
 #[test]
 fn rustls_on_aws_lc_stripped() -> Result<()> {
-    check_rustls("tls-rustls-aws-lc-stripped")
+    check_rustls("rustls_on_aws_lc_stripped", "tls-rustls-aws-lc-stripped")
 }
 
 #[test]
 fn rustls_on_aws_lc_stripped_with_the_usual_optimisation() -> Result<()> {
-    check_rustls("tls-rustls-aws-lc-release-stripped")
+    check_rustls(
+        "rustls_on_aws_lc_stripped_with_the_usual_optimisation",
+        "tls-rustls-aws-lc-release-stripped",
+    )
 }
 
 const GO: &[&str] = &["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"];
 
-fn check_go(program: &'static str) -> Result<()> {
-    check(&Case { program, implementation: "Go crypto/tls", functions: GO, version: Version::Told })
+fn check_go(test: &'static str, program: &'static str) -> Result<()> {
+    check(&Case { test, program, implementation: "Go crypto/tls", functions: GO, version: Version::Told })
 }
 
 #[test]
 fn go() -> Result<()> {
-    check_go("tls-go")
+    check_go("go", "tls-go")
 }
 
 #[test]
 fn go_stripped() -> Result<()> {
-    check_go("tls-go-stripped")
+    check_go("go_stripped", "tls-go-stripped")
 }
 
 #[test]
 fn go_stripped_and_position_independent() -> Result<()> {
-    check_go("tls-go-pie")
+    check_go("go_stripped_and_position_independent", "tls-go-pie")
+}
+
+#[test]
+fn go_with_c_in_it() -> Result<()> {
+    check_go("go_with_c_in_it", "tls-go-cgo")
+}
+
+/// A library of Go's in a program in C.
+#[test]
+fn go_in_a_shared_library() -> Result<()> {
+    check_go("go_in_a_shared_library", "tls-go-shared")
 }

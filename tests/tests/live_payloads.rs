@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use ctrace_tests::{Ctrace, Image, Server, Trace, Transfer, images, library, program, require_live};
+use ctrace_tests::{Ctrace, Image, Row, Server, Trace, Transfer, images, library, program, require_live};
 use serde_json::Value;
 
 /// The sizes around which buffers, TLS records and chunks end.
@@ -23,6 +23,8 @@ struct Case {
     connections: usize,
     /// All functions that records may and must name.
     functions: &'static [&'static str],
+    /// What stands in the table of docs/tls.md for it: test and program.
+    row: Option<(&'static str, &'static str)>,
 }
 
 /// Where the client runs.
@@ -46,6 +48,7 @@ const BASE: Case = Case {
     place: Place::Inside,
     connections: 1,
     functions: PLAIN,
+    row: None,
 };
 
 fn check(case: &Case) -> Result<()> {
@@ -57,7 +60,14 @@ fn check(case: &Case) -> Result<()> {
         Place::Outside => server.client_outside(case.client).map(|_| Vec::new())?,
     };
     let transfers = [server.transfers(case.connections)?, inside].concat();
-    check_trace(&ctrace.finish()?, &transfers, case.functions)
+    let trace = ctrace.finish()?;
+    check_trace(&trace, &transfers, case.functions)?;
+    case.row.map_or(Ok(()), |(test, program)| check_row(test, program, &trace, &server))
+}
+
+fn check_row(test: &str, program: &str, trace: &Trace, server: &Server) -> Result<()> {
+    let test = format!("live_payloads::{test}");
+    Row { test: &test, program, trace, root: &server.container.path("/") }.check()
 }
 
 /// The trace holds these transfers and nothing else, from the beginning of each connection on.
@@ -74,7 +84,7 @@ fn check_trace(trace: &Trace, transfers: &[Transfer], functions: &[&str]) -> Res
 
 #[test]
 fn plain_calls() -> Result<()> {
-    check(&Case { label: "plain", ..BASE })
+    check(&Case { label: "plain", row: Some(("plain_calls", "tls-server, tls-client")), ..BASE })
 }
 
 #[test]
@@ -161,6 +171,7 @@ fn openssl_in_the_executable() -> Result<()> {
         label: "static",
         image: images::vendored,
         server: &["/tls-server-static"],
+        row: Some(("openssl_in_the_executable", "tls-server-static")),
         place: Place::Outside,
         ..BASE
     })
@@ -172,6 +183,7 @@ fn openssl_in_another_library() -> Result<()> {
         label: "bundled",
         image: images::vendored,
         server: &["/app/tls-server-bundled"],
+        row: Some(("openssl_in_another_library", "tls-server-bundled")),
         place: Place::Outside,
         ..BASE
     })
@@ -186,7 +198,8 @@ fn a_library_that_a_wheel_renamed() -> Result<()> {
     }
     // The loader takes it for libssl.so.3 by its soname.
     let docker = &["--env", "LD_PRELOAD=/wheel.libs/libssl-3a1b2c.so.3"];
-    check(&Case { label: "renamed", image, docker, ..BASE })
+    let row = Some(("a_library_that_a_wheel_renamed", "tls-server, tls-client"));
+    check(&Case { label: "renamed", image, docker, row, ..BASE })
 }
 
 #[test]
@@ -197,7 +210,9 @@ fn a_python_client() -> Result<()> {
     let command = ["/usr/bin/python3", "-I", "/tls-client.py", server.port(), SIZES, SIZES];
     let client = Transfer::all(&server.container.exec(&command)?)?;
     let transfers = [server.transfers(1)?, client].concat();
-    check_trace(&ctrace.finish()?, &transfers, &[PLAIN, EX].concat())
+    let trace = ctrace.finish()?;
+    check_trace(&trace, &transfers, &[PLAIN, EX].concat())?;
+    check_row("a_python_client", "tls-server, the machine's Python", &trace, &server)
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod signatures;
 mod tally;
 mod test;
 mod tidy;
+mod tls_table;
 mod vm;
 mod vm_guest;
 mod workspace;
@@ -41,6 +42,8 @@ enum Subcommands {
     Bench(bench::Options),
     /// Compare what is found without symbols with what symbols say, over this machine's programs and libraries.
     Signatures(signatures::Options),
+    /// Write the table of docs/tls.md anew, from what the live tests see now.
+    TlsTable(tls_table::Options),
     /// Check format, lints, documentation and the design's rules.
     Tidy,
     /// Capture a TLS session under other kernels, each booted in QEMU.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Subcommands::Demo => demo::run(),
         Subcommands::Bench(options) => bench::run(options),
         Subcommands::Signatures(options) => signatures::run(&options),
+        Subcommands::TlsTable(options) => tls_table::run(options),
         Subcommands::Tidy => tidy::run_all(),
         Subcommands::Vm(options) => vm::run(&options),
         Subcommands::DemoShow(options) => demo::show(options),

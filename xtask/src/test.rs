@@ -16,11 +16,14 @@ use crate::tally::Tally;
 use crate::{build, tidy, workspace};
 
 /// Which suites.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct Options {
     /// Leave out what needs root: the live suites.
     #[arg(long)]
     no_live: bool,
+    /// The live suites run the optimised program instead of the one with checks of arithmetic.
+    #[arg(long)]
+    release: bool,
     /// Only tests whose name contains this, in all suites.
     filter: Option<String>,
 }
@@ -50,7 +53,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     setup::require(undone.iter().filter(|step| !setup::LIVE.contains(&&*step.name)))?;
 
     let mut tally = if options.filter.is_none() { tidy::check_all() } else { Tally::default() };
-    build::release()?;
+    if options.release {
+        build::release()?;
+    }
     let (live, quick): (Vec<Program>, Vec<Program>) = programs()?.into_iter().partition(Program::is_live);
     for program in &quick {
         tally += suite(program, Root::Already, options);
@@ -163,8 +168,23 @@ fn run_live(programs: &[Program], options: &Options) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Runs some live suites as root, with a variable in their environment; fails when a test does.
+pub(crate) fn run_named(suites: &[&str], variable: (&str, &str)) -> Result<()> {
+    let root = Root::detect();
+    if root == Root::Never {
+        bail!("the live suites need root, and there is neither root nor a sudo that works here");
+    }
+    for program in programs()?.iter().filter(|program| suites.contains(&program.name.as_str())) {
+        let tally = run_suite(program, root, &Options::default(), &[variable])?;
+        if tally.failed > 0 {
+            bail!("{} tests of {} failed", tally.failed, program.name);
+        }
+    }
+    Ok(())
+}
+
 fn suite(program: &Program, root: Root, options: &Options) -> Tally {
-    match run_suite(program, root, options) {
+    match run_suite(program, root, options, &[]) {
         Ok(tally) => tally,
         Err(error) => {
             println!("error: {}: {error:#}", program.name);
@@ -173,14 +193,20 @@ fn suite(program: &Program, root: Root, options: &Options) -> Tally {
     }
 }
 
-fn run_suite(program: &Program, root: Root, options: &Options) -> Result<Tally> {
+fn run_suite(
+    program: &Program,
+    root: Root,
+    options: &Options,
+    environment: &[(&str, &str)],
+) -> Result<Tally> {
     let begin = Instant::now();
     let target = workspace::target()?;
-    let ctrace = workspace::ctrace()?;
+    let ctrace = if options.release { workspace::ctrace() } else { workspace::checked_ctrace() }?;
     let file = program.file.to_string_lossy();
     let variables =
         [("CARGO_TARGET_DIR", target.to_string_lossy()), ("CTRACE_BIN", ctrace.to_string_lossy())];
     let variables = variables.each_ref().map(|(name, value)| (*name, &**value));
+    let variables = [&variables, environment].concat();
     let mut command = root.command(&file, &variables);
     command.args(program.is_live().then_some("--test-threads=1")).args(&options.filter);
     println!("\nsuite {} ({})", program.name, program.package_dir.display());

@@ -27,7 +27,12 @@ pub(crate) fn scratch() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// The release build of ctrace, which the demo and the live tests run.
+/// The release build of ctrace, which the demo, the benchmarks and the virtual machines run.
 pub(crate) fn ctrace() -> Result<PathBuf> {
     Ok(target()?.join("release/ctrace"))
+}
+
+/// Its build for development, with checks of arithmetic, which the live tests run.
+pub(crate) fn checked_ctrace() -> Result<PathBuf> {
+    Ok(target()?.join("debug/ctrace"))
 }

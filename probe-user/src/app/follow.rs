@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::discover::{Discovery, Versioned};
-use crate::plan::{ObjectHooks, ObjectId};
+use crate::plan::{ObjectHooks, ObjectId, Skipped};
 use crate::rootfs::Mapping;
 use crate::target::proc::Proc;
 
@@ -63,6 +63,8 @@ impl Since {
 pub(super) enum Found {
     /// Attach to an object that a process maps; what told of it, if the kernel did.
     Attach(u32, ObjectHooks, Option<Since>),
+    /// A process has TLS that cannot be traced.
+    Untraceable(u32, Skipped),
     /// Name a library with its version from now on.
     Version(Versioned),
     /// All objects of a process that waits were told of.
@@ -166,6 +168,7 @@ impl Looker {
                 for object in self.discovery.mapped(pid, &mapping).await {
                     self.attach(pid, object, Some(since)).await?;
                 }
+                self.untraceable(pid).await?;
                 if self.discovery.take_missed() {
                     self.results.send(Found::Missed).await.map_err(|_| Gone)?;
                 }
@@ -194,7 +197,15 @@ impl Looker {
         for object in self.discovery.process(pid).await {
             self.attach(pid, object, since).await?;
         }
+        self.untraceable(pid).await?;
         self.versions(pid).await
+    }
+
+    async fn untraceable(&mut self, pid: u32) -> Result<(), Gone> {
+        for skipped in self.discovery.take_untraceable() {
+            self.results.send(Found::Untraceable(pid, skipped)).await.map_err(|_| Gone)?;
+        }
+        Ok(())
     }
 
     async fn attach(&self, pid: u32, object: ObjectHooks, since: Option<Since>) -> Result<(), Gone> {

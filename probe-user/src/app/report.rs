@@ -9,7 +9,7 @@ use super::follow::Since;
 use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
 use crate::event::{Container, Origin, Summary};
-use crate::plan::{ObjectHooks, Plan};
+use crate::plan::{Lack, ObjectHooks, Plan, Skipped};
 use crate::sink::text;
 use crate::target::Target;
 
@@ -29,7 +29,7 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
             let selector = &trace.selector;
             say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
         }
-        for line in lines(plan, target) {
+        for line in lines(plan, target).into_iter().chain(untraceable(plan, target)) {
             say(&line);
         }
     }
@@ -98,6 +98,14 @@ pub(super) fn attached_later(
     }
 }
 
+/// Says that a process has brought TLS that cannot be traced.
+pub(super) fn untraceable_later(origin: &Origin, skipped: &Skipped, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal {
+        let place = container_name(origin.container.as_deref());
+        say(&format_args!("{place}: process {}, {}", origin.process.pid, not_seen(skipped)));
+    }
+}
+
 /// Says how it went, if records do not say it themselves, or say it in a file that nobody watches.
 pub(super) fn ended(summary: &Summary, trace: &Trace, verbosity: Verbosity) {
     if verbosity > Verbosity::Quiet && (trace.format.name == "text" || trace.output.is_some()) {
@@ -119,6 +127,25 @@ fn lines(plan: &Plan, target: &Target) -> Vec<String> {
         }
     }
     lines
+}
+
+/// `db: 1 process, libjvm.so: Java's own TLS …`
+fn untraceable(plan: &Plan, target: &Target) -> Vec<String> {
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for skipped in plan.skipped.iter().filter(|skipped| skipped.lack == Lack::Untraceable) {
+        let place = skipped.pid.map_or_else(String::new, |pid| place(target, pid));
+        *counts.entry((place, not_seen(skipped))).or_default() += 1;
+    }
+    let line = |((place, what), count): ((String, String), usize)| {
+        let processes = if count == 1 { "process" } else { "processes" };
+        format!("{place}: {count} {processes}, {what}")
+    };
+    counts.into_iter().map(line).collect()
+}
+
+fn not_seen(skipped: &Skipped) -> String {
+    let name = skipped.what.rsplit('/').next().unwrap_or(&skipped.what);
+    format!("{}: {}", name.escape_debug(), skipped.why.escape_debug())
 }
 
 /// The container of a process, or that it has none.

@@ -155,6 +155,10 @@ impl<'a> Stream<'a> {
     fn occurrence(&mut self, occurrence: Occurrence) {
         match occurrence {
             Occurrence::Found(Found::Attach(pid, object, since)) => self.attach(pid, &object, since),
+            Occurrence::Found(Found::Untraceable(pid, skipped)) => {
+                let origin = self.pipeline.origins_mut().look_up(pid);
+                report::untraceable_later(&origin, &skipped, self.verbosity);
+            }
             Occurrence::Found(Found::Version(Versioned { sites, library })) => {
                 self.pipeline.set_library(sites, &library);
             }

@@ -19,6 +19,8 @@ pub(super) enum Seen {
     Foreign((i64, u32)),
     /// Perhaps something that is watched, but it cannot be used.
     Broken(String, (i64, u32)),
+    /// What cannot be traced, in words.
+    Untraceable(String, (i64, u32)),
 }
 
 /// All files that are known.
@@ -31,7 +33,7 @@ impl Known {
         match self.lock().get(&inode)? {
             seen @ Seen::Hooked(_) => Some(seen.clone()),
             // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
-            seen @ (Seen::Foreign(then) | Seen::Broken(_, then)) => {
+            seen @ (Seen::Foreign(then) | Seen::Broken(_, then) | Seen::Untraceable(_, then)) => {
                 (*then == file.changed()).then(|| seen.clone())
             }
         }
@@ -41,7 +43,7 @@ impl Known {
     pub(super) fn hooked(&self, inode: RealInode) -> Option<Vec<ObjectId>> {
         match self.lock().get(&inode)? {
             Seen::Hooked(ids) => Some(ids.clone()),
-            Seen::Foreign(_) | Seen::Broken(..) => None,
+            Seen::Foreign(_) | Seen::Broken(..) | Seen::Untraceable(..) => None,
         }
     }
 

@@ -12,7 +12,7 @@ use super::sites;
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer, no_end};
 use crate::probe::ssl::version;
-use crate::probe::{Certainty, Found, Probe};
+use crate::probe::{Certainty, Found, Nothing, Probe};
 use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
 
 /// A file was looked for.
@@ -48,6 +48,8 @@ pub(super) enum Looked {
     Foreign(String),
     /// It cannot be used, for this reason.
     Broken(String),
+    /// It has what cannot be traced, in words.
+    Untraceable(String),
 }
 
 /// A file could not be looked into.
@@ -100,7 +102,7 @@ pub(super) async fn file(
         let original = match looked {
             // Both are needed: who mapped the file before it was copied up goes on executing the original.
             Looked::Watched(_) => original(pid, &file, &known, &probe),
-            Looked::Foreign(_) | Looked::Broken(_) => None,
+            Looked::Foreign(_) | Looked::Broken(_) | Looked::Untraceable(_) => None,
         };
         Ok(Look::New(Box::new(New { file: Arc::new(file), inode, looked, original })))
     });
@@ -124,6 +126,7 @@ fn look_into(file: &ForeignFile, probe: &Probe) -> Looked {
     match parse(file, probe) {
         Ok(object) => match probe.hooks(&object, file.name()) {
             Ok(found) => Looked::Watched(Box::new(found)),
+            Err(nothing @ Nothing::Untraceable(_)) => Looked::Untraceable(nothing.to_string()),
             Err(nothing) => Looked::Foreign(nothing.to_string()),
         },
         Err(error) if error.is_foreign() => Looked::Foreign(describe(&error)),

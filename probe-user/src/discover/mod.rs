@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use crate::event::Library;
 use crate::patience;
-use crate::plan::{ObjectHooks, ObjectId, Plan, Skipped};
-use crate::probe::{Found, Probe};
+use crate::plan::{Lack, ObjectHooks, ObjectId, Plan, Skipped};
+use crate::probe::{Found, Probe, ssl};
 use crate::rootfs::{Device, ForeignFile, Mapping, RealInode};
 use crate::target::Target;
+use crate::target::proc::Proc;
 
 mod known;
 mod look;
@@ -58,6 +59,7 @@ pub struct Discovery {
     next: u32,
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
+    untraceable: Vec<Skipped>,
     foreign: Vec<Skipped>,
     excess: Option<String>,
     /// Devices that did not answer, and when: waiting for each of their files could take for ever.
@@ -66,6 +68,8 @@ pub struct Discovery {
     libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
     /// Libraries whose version stands in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
+    /// What was told of TLS that cannot be traced: the process and the file.
+    told: BTreeSet<(u32, String)>,
     /// Whether a file was not looked into because the process that had mapped it has ended.
     missed: bool,
     strange: Strange,
@@ -86,11 +90,13 @@ impl Discovery {
             next: 0,
             objects: Vec::new(),
             skipped: Vec::new(),
+            untraceable: Vec::new(),
             foreign: Vec::new(),
             excess: None,
             silent: HashMap::new(),
             libcrypto: HashMap::new(),
             unversioned: Vec::new(),
+            told: BTreeSet::new(),
             missed: false,
             strange: Arc::new(|| ()),
         }
@@ -116,10 +122,14 @@ impl Discovery {
         for object in &mut self.objects {
             object.pids = self.users.of(object.id);
         }
+        let skipped = mem::take(&mut self.skipped);
+        for skipped in &skipped {
+            self.is_news(skipped);
+        }
         Plan {
             scope: target.scope.clone(),
             objects: mem::take(&mut self.objects),
-            skipped: mem::take(&mut self.skipped),
+            skipped,
             foreign: mem::take(&mut self.foreign),
             excess: self.excess.take(),
         }
@@ -141,6 +151,9 @@ impl Discovery {
         match self.mapping(pid, mapping, Keep::Foreign).await {
             Seen::Hooked(ids) => self.users.maps(pid, &ids),
             Seen::Foreign(_) => {}
+            Seen::Untraceable(why, _) => {
+                self.skip(Lack::Untraceable, pid, &mapping.path.to_string_lossy(), why);
+            }
             // The range may be another one by now; or the process has ended, and what it forked maps the file still.
             Seen::Broken(..) => self.missed |= self.look(pid, Keep::Foreign).await.is_err(),
         }
@@ -150,6 +163,7 @@ impl Discovery {
     /// A process has ended.
     pub fn ended(&mut self, pid: u32) {
         self.unversioned.retain(|waiting| waiting.pid != pid);
+        self.told.retain(|(told, _)| *told != pid);
         self.users.maps_only(pid, &BTreeSet::new(), Instant::now());
     }
 
@@ -175,6 +189,11 @@ impl Discovery {
         mem::take(&mut self.missed)
     }
 
+    /// TLS that cannot be traced, of processes that were looked at since this was asked last.
+    pub fn take_untraceable(&mut self) -> Vec<Skipped> {
+        mem::take(&mut self.untraceable)
+    }
+
     /// When [`Discovery::let_go`] will have something to tell.
     pub fn due(&self) -> Option<Instant> {
         self.users.due()
@@ -191,7 +210,11 @@ impl Discovery {
     }
 
     fn found(&mut self) -> Vec<ObjectHooks> {
-        self.skipped.clear();
+        for skipped in mem::take(&mut self.skipped) {
+            if self.is_news(&skipped) {
+                self.untraceable.push(skipped);
+            }
+        }
         self.foreign.clear();
         mem::take(&mut self.objects)
     }
@@ -203,7 +226,7 @@ impl Discovery {
         let mappings = match look::mappings(pid).await {
             Ok(mappings) => mappings,
             Err(why) => {
-                self.skip(pid, "its mappings", why);
+                self.skip(Lack::Mappings, pid, "its mappings", why);
                 return Err(Unreadable);
             }
         };
@@ -213,7 +236,10 @@ impl Discovery {
             match self.mapping(pid, mapping, keep).await {
                 Seen::Hooked(ids) => maps.extend(ids),
                 Seen::Foreign(_) => foreign += 1,
-                Seen::Broken(why, _) => self.skip(pid, &mapping.path.to_string_lossy(), why),
+                Seen::Broken(why, _) => self.skip(Lack::File, pid, &mapping.path.to_string_lossy(), why),
+                Seen::Untraceable(why, _) => {
+                    self.skip(Lack::Untraceable, pid, &mapping.path.to_string_lossy(), why);
+                }
             }
         }
         self.users.maps(pid, &maps.iter().copied().collect::<Vec<_>>());
@@ -221,7 +247,9 @@ impl Discovery {
         if maps.is_empty() {
             let files = if foreign == 1 { "file" } else { "files" };
             let what = format!("{foreign} mapped {files}");
-            self.skip(pid, &what, self.probe.nothing_found().to_owned());
+            self.skip(Lack::Process, pid, &what, self.probe.nothing_found().to_owned());
+        } else if matches!(self.probe, Probe::Ssl(_)) && Proc::default().has_kernel_tls(pid) {
+            self.skip(Lack::Untraceable, pid, "kernel TLS", ssl::KERNEL_TLS.to_owned());
         }
         Ok(())
     }
@@ -278,7 +306,7 @@ impl Discovery {
                 self.known.insert(inode, Seen::Hooked(ids.clone()));
                 ids
             }
-            Seen::Foreign(_) | Seen::Broken(..) => Vec::new(),
+            Seen::Foreign(_) | Seen::Broken(..) | Seen::Untraceable(..) => Vec::new(),
         }
     }
 
@@ -288,10 +316,11 @@ impl Discovery {
             Looked::Watched(found) => self.hook(pid, file, *found),
             Looked::Foreign(why) => {
                 let what = file_name(&file);
-                self.foreign.push(Skipped { pid: Some(pid), what, why });
+                self.foreign.push(Skipped { lack: Lack::File, pid: Some(pid), what, why });
                 Seen::Foreign(changed)
             }
             Looked::Broken(why) => Seen::Broken(why, changed),
+            Looked::Untraceable(why) => Seen::Untraceable(why, changed),
         }
     }
 
@@ -300,7 +329,7 @@ impl Discovery {
         self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {
-            self.skip(pid, &path, why);
+            self.skip(Lack::File, pid, &path, why);
         }
         if hooks.is_empty() {
             return Seen::Broken(self.probe.nothing_usable().to_owned(), file.changed());
@@ -332,8 +361,14 @@ impl Discovery {
         first..self.next
     }
 
-    fn skip(&mut self, pid: u32, what: &str, why: String) {
-        self.skipped.push(Skipped { pid: Some(pid), what: what.to_owned(), why });
+    /// Whether it is TLS that cannot be traced, and was not told yet.
+    fn is_news(&mut self, skipped: &Skipped) -> bool {
+        let key = skipped.pid.map(|pid| (pid, skipped.what.clone()));
+        skipped.lack == Lack::Untraceable && key.is_some_and(|key| self.told.insert(key))
+    }
+
+    fn skip(&mut self, lack: Lack, pid: u32, what: &str, why: String) {
+        self.skipped.push(Skipped { lack, pid: Some(pid), what: what.to_owned(), why });
     }
 }
 

@@ -20,7 +20,7 @@ pub fn reasons(plan: &Plan, target: &Target, detail: Detail) -> Vec<String> {
     };
     let mut all: Vec<&Skipped> = plan.skipped.iter().chain(foreign).collect();
     all.sort_by_key(|skipped| skipped.pid);
-    let line = |Skipped { pid, what, why }: &Skipped| {
+    let line = |Skipped { lack: _, pid, what, why }: &Skipped| {
         let process = target.processes.iter().find(|process| Some(process.pid) == *pid);
         let comm = process.map_or("", |process| process.comm.as_str());
         let (comm, what, why) = (comm.escape_debug(), what.escape_debug(), why.escape_debug());

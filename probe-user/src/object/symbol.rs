@@ -20,8 +20,8 @@ use super::{ObjectError, VirtAddr};
 
 /// Entries of a symbol table: 240 MB, several times that of the largest browsers with `.symtab`.
 pub(super) const MAX_SYMBOLS: u64 = 10_000_000;
-/// Bytes of `.dynstr`: what the loader reads on each start; large C++ libraries have 6 MB.
-pub(super) const MAX_DYNAMIC_STRINGS: u64 = 16 << 20;
+/// Bytes of `.dynstr`: large C++ libraries have 6 MB, Haskell programs that export all of themselves 37 (pandoc).
+pub(super) const MAX_DYNAMIC_STRINGS: u64 = 64 << 20;
 /// Bytes of `.strtab`: unstripped browsers have about 150 MB.
 pub(super) const MAX_STRINGS: u64 = 256 << 20;
 /// Bytes of one name: C++ and Rust mangle to some KiB at the most.

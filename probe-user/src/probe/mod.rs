@@ -61,6 +61,9 @@ pub enum Nothing {
     /// No TLS.
     #[error("no function of a known TLS library is in it (by .dynsym, .symtab and signatures)")]
     Ssl,
+    /// TLS that cannot be traced.
+    #[error("{0}")]
+    Untraceable(&'static ssl::Untraceable),
     /// No function.
     #[error("no pattern names it")]
     Uprobe,

@@ -139,6 +139,18 @@ impl Proc {
         self.stat(pid).is_some_and(|stat| stat.is_stopped)
     }
 
+    /// Whether the kernel encrypts or decrypts TLS for someone in its network namespace; none where no kernel TLS is.
+    pub fn has_kernel_tls(&self, pid: u32) -> bool {
+        // `TlsCurrTxSw  1`: connections now, per direction, in software or on the network device.
+        let is_current = |line: &[u8]| {
+            let count =
+                line.strip_prefix(b"TlsCurr").and_then(|rest| rest.rsplit(u8::is_ascii_whitespace).next());
+            count.and_then(number::<u64>).is_some_and(|count| count > 0)
+        };
+        let counters = self.read(pid, "net/tls_stat").unwrap_or_default();
+        counters.split(|byte| *byte == b'\n').any(is_current)
+    }
+
     /// Its id in its own PID namespace.
     pub fn vpid(&self, pid: u32) -> Option<u32> {
         self.namespace_pids(pid).last().copied()

@@ -51,6 +51,8 @@ pub(super) const TESTS: Group = Group {
         part("g++", "c++"),
         part("openssl", "openssl"),
         part("python3", "/usr/bin/python3"),
+        part("python3-pip", "pip3"),
+        part("binutils", "readelf"),
     ],
 };
 

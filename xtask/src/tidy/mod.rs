@@ -12,12 +12,12 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::tally::Tally;
-use crate::{shell, workspace};
+use crate::{shell, tls_table, workspace};
 
 /// One check: its name and what fails when it is not met.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("format of the user side", || run(cargo(Side::User, "fmt").args(["--all", "--check"]))),
     ("format of the BPF side", || run(cargo(Side::Bpf, "fmt").arg("--check"))),
     ("design rules", rules::check_tree),
@@ -30,6 +30,7 @@ const CHECKS: [Check; 7] = [
         run(cargo.env("RUSTDOCFLAGS", "-D warnings").args(["--workspace", "--no-deps"]))
     }),
     ("docs/events.md describes the schema", schema::check),
+    ("the tests of docs/tls.md's table are there", tls_table::check),
 ];
 
 /// The command itself.

@@ -9,20 +9,12 @@ use std::sync::Arc;
 use super::check::Check;
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer};
-use crate::probe::{Found, ssl};
+use crate::probe::ssl::{self, Untraceable};
+use crate::probe::{Found, Nothing};
 use crate::rootfs::{self, Device, ForeignFile, Mapping, MapsError};
 
 /// Files that are named in one answer, at the most.
 const NAMED: usize = 5;
-
-/// TLS that ctrace does not trace, by the beginning of a mapped file's name: what to say of it.
-const OTHERS: [(&str, &str); 5] = [
-    ("libssl3.so", "NSS"),
-    ("libnss3.so", "NSS"),
-    ("libjvm.so", "Java's own TLS"),
-    ("libs2n.so", "s2n-tls"),
-    ("libbotan", "Botan"),
-];
 
 /// Looks into processes, and remembers the files.
 #[derive(Default)]
@@ -40,6 +32,8 @@ enum Seen {
     Broken(String),
     /// Nothing of TLS is in it.
     Plain,
+    /// It has TLS that cannot be traced.
+    Untraceable(&'static Untraceable),
     /// It has functions of TLS.
     Tls(Found),
 }
@@ -91,7 +85,11 @@ fn parse(file: &ForeignFile) -> Seen {
         Err(error) => return Seen::Closed(error.to_string()),
     };
     match Object::parse(handle, file.size, &ssl::wanted()) {
-        Ok(object) => ssl::hooks(&object).map_or(Seen::Plain, Seen::Tls),
+        Ok(object) => match ssl::hooks(&object) {
+            Ok(found) => Seen::Tls(found),
+            Err(Nothing::Untraceable(untraceable)) => Seen::Untraceable(untraceable),
+            Err(_) => Seen::Plain,
+        },
         Err(error @ ObjectError::NotElf) => Seen::Foreign(describe(&error)),
         Err(error) if error.is_foreign() => Seen::Foreign(describe(&error)),
         Err(error) => Seen::Broken(describe(&error)),
@@ -173,26 +171,31 @@ fn step(
 
 fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<Seen>)]) -> Check {
     const NAME: &str = "TLS functions";
-    if !tls.is_empty() {
-        let name = |(path, found): &(&Path, &Found)| match found.evidence.as_slice() {
-            [] => path.display().to_string(),
-            evidence => format!("{} ({})", path.display(), evidence.join("; ")),
-        };
-        let names: Vec<String> = tls.iter().map(name).collect();
-        return Check::ok(NAME, format!("in {}", names.join(", ")));
-    }
-    let found = "no file exports SSL_read, SSL_write or their like, has symbols of them, or their signatures";
-    let file_name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let others = OTHERS.iter().find(|(prefix, _)| {
-        files.iter().any(|(path, _)| file_name(path).is_some_and(|name| name.starts_with(prefix)))
+    let untraceable = files.iter().find_map(|(path, seen)| match &**seen {
+        Seen::Untraceable(untraceable) => Some((path.display(), *untraceable)),
+        _ => None,
     });
-    let next = match others {
-        Some((_, what)) => format!("it uses {what}, which ctrace does not trace yet: trace its peer, if that uses a library that is"),
-        None => "if it begins to use TLS later, a trace that runs sees it; if a TLS library is linked into it, its symbols \
-                 were stripped, and it has no signature that ctrace knows: use a build with symbols. rustls, NSS and other libraries are not traced yet"
-            .to_owned(),
+    let name = |(path, found): &(&Path, &Found)| match found.evidence.as_slice() {
+        [] => path.display().to_string(),
+        evidence => format!("{} ({})", path.display(), evidence.join("; ")),
     };
-    Check::no(NAME, found, next)
+    let names: Vec<String> = tls.iter().map(name).collect();
+    match (names.is_empty(), untraceable) {
+        (false, None) => Check::ok(NAME, format!("in {}", names.join(", "))),
+        (false, Some((path, other))) => {
+            let found = format!("in {}; in {path}: {} is not seen", names.join(", "), other.name);
+            Check::warn(NAME, found, other.instead)
+        }
+        (true, Some((path, other))) => {
+            Check::no(NAME, format!("none; in {path}: {} is not seen", other.name), other.instead)
+        }
+        (true, None) => Check::no(
+            NAME,
+            "no file exports SSL_read, SSL_write or their like, has symbols of them, or their signatures",
+            "if it begins to use TLS later, a trace that runs sees it; if a TLS library is linked into it, its symbols \
+             were stripped, and it has no signature that ctrace knows: use a build with symbols",
+        ),
+    }
 }
 
 fn sites(tls: &[(&Path, &Found)]) -> Check {
@@ -245,6 +248,7 @@ mod tests {
                     Seen::Foreign(why) => Seen::Foreign(why.clone()),
                     Seen::Broken(why) => Seen::Broken(why.clone()),
                     Seen::Plain => Seen::Plain,
+                    Seen::Untraceable(what) => Seen::Untraceable(what),
                     Seen::Tls(hooks) => Seen::Tls(hooks.clone()),
                 };
                 (Path::new(*path), Arc::new(seen))
@@ -267,13 +271,6 @@ mod tests {
         let none = Found { skipped: vec!["SSL_read: why".into()], ..Found::default() };
         let expected = [(opened, Ok), (parsed, Ok), (functions, Ok), ("places for probes", No)];
         check(&[("/a", Seen::Tls(none))], &expected);
-    }
-
-    #[test]
-    fn other_libraries_are_named() {
-        let files = [(Path::new("/usr/lib/libnss3.so"), Arc::new(Seen::Plain))];
-        let next = functions(&[], &files).next.unwrap();
-        assert!(next.contains("NSS"), "{next}");
     }
 
     #[test]

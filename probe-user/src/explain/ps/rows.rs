@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Extent, Function, Identity, Linked, Listing, Place, Row, Unseen, place};
 use crate::event::{Container, Executable, Library};
 use crate::explain::Home;
-use crate::plan::{Hook, ObjectHooks, Plan, Skipped};
+use crate::plan::{Hook, Lack, ObjectHooks, Plan, Skipped};
 use crate::target::{Process, Target};
 
 impl Listing {
@@ -26,13 +26,15 @@ impl Listing {
         let mut rows: Vec<Row> = plan.objects.iter().flat_map(|object| maker.hooked(object, plan)).collect();
         let mut unseen = Vec::new();
         for skipped in &plan.skipped {
-            match Step::of(skipped) {
-                Step::Mappings => unseen.extend(maker.unseen(skipped)),
+            match skipped.lack {
+                Lack::Mappings => unseen.extend(maker.unseen(skipped)),
                 // What is said of a library that is hooked all the same stands in its rows.
-                Step::File if !plan.objects.iter().any(|object| concerns(skipped, object)) => {
+                Lack::File | Lack::Untraceable
+                    if !plan.objects.iter().any(|object| concerns(skipped, object)) =>
+                {
                     rows.extend(maker.broken(skipped));
                 }
-                Step::File | Step::Process => {}
+                Lack::File | Lack::Untraceable | Lack::Process => {}
             }
         }
         if extent == Extent::Wide {
@@ -44,27 +46,6 @@ impl Listing {
         // The host comes last.
         rows.sort_by_cached_key(|row| (row.container.is_none(), name(row), row.process.pid, library(row)));
         Self { processes: rows, unseen }
-    }
-}
-
-/// What a [`Skipped`] is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// What the process maps could not be read.
-    Mappings,
-    /// A file.
-    File,
-    /// The process as a whole: nothing in it is of TLS.
-    Process,
-}
-
-impl Step {
-    fn of(skipped: &Skipped) -> Self {
-        match skipped.what.as_str() {
-            "its mappings" => Self::Mappings,
-            what if what.starts_with('/') => Self::File,
-            _ => Self::Process,
-        }
     }
 }
 
@@ -239,8 +220,8 @@ mod tests {
         }
     }
 
-    fn skipped(pid: u32, what: &str, why: &str) -> Skipped {
-        Skipped { pid: Some(pid), what: what.to_owned(), why: why.to_owned() }
+    fn skipped(lack: Lack, pid: u32, what: &str, why: &str) -> Skipped {
+        Skipped { lack, pid: Some(pid), what: what.to_owned(), why: why.to_owned() }
     }
 
     fn listing(extent: Extent) -> Listing {
@@ -262,10 +243,10 @@ mod tests {
                 object("/app", &[1], vec![hook("SSL_write", &["SSL_write"])]),
             ],
             skipped: vec![
-                skipped(2, "/lib/libssl.so.3", "SSL_peek: why"),
-                skipped(3, "/lib/libother.so", "broken"),
-                skipped(4, "3 mapped files", "nothing"),
-                skipped(5, "its mappings", "denied"),
+                skipped(Lack::File, 2, "/lib/libssl.so.3", "SSL_peek: why"),
+                skipped(Lack::Untraceable, 3, "/lib/libother.so", "broken"),
+                skipped(Lack::Process, 4, "3 mapped files", "nothing"),
+                skipped(Lack::Mappings, 5, "its mappings", "denied"),
             ],
             ..Plan::default()
         };
@@ -307,8 +288,7 @@ mod tests {
         let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let plan = runtime.block_on(Discovery::new(Probe::Ssl(Certainty::Sure)).plan(&target));
-        let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, Step::of(skipped))).collect();
-        assert_eq!(steps, [(Some(own), Step::Process), (Some(u32::MAX), Step::Mappings)]);
-        assert_eq!(Step::of(&skipped(1, "/lib/x", "broken")), Step::File);
+        let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, skipped.lack)).collect();
+        assert_eq!(steps, [(Some(own), Lack::Process), (Some(u32::MAX), Lack::Mappings)]);
     }
 }

@@ -13,6 +13,9 @@ use crate::probe::{Facts, Found};
 /// Functions that have one of the names, at the most: several packages in one program may.
 const MAX_FUNCTIONS: usize = 64;
 
+/// What each library of Go's exports, whatever its author does (`-buildmode=c-shared`; runtime/cgo).
+pub(super) const FOR_C: &str = "crosscall2";
+
 /// What a method does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
@@ -23,8 +26,8 @@ enum Role {
 
 /// Adds the hooks of a Go program that has TLS in it. Gives what is known of it; none if it is none.
 pub(super) fn add(object: &Object, found: &mut Found) -> Option<Facts> {
-    // A library that others link against is not Go's: spares a search of all of its data.
-    if object.soname().is_some() {
+    // A library that others link against is Go's only if C can call it: spares a search of all of its data.
+    if object.soname().is_some() && object.functions(FOR_C).is_empty() {
         return None;
     }
     let is_go = match object.go() {

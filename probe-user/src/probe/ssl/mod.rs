@@ -14,6 +14,7 @@ mod rustls;
 pub mod signature;
 #[cfg(test)]
 mod tests;
+mod untraceable;
 pub mod version;
 
 use crate::object::demangle::demangle;
@@ -27,7 +28,8 @@ use crate::probe::{Facts, Found, Nothing};
 use internal::{PROLOGUE, Shared};
 use libraries::{ROWS, Row};
 pub use signature::Certainty;
-use signature::Located;
+use signature::{Located, Search};
+pub use untraceable::Untraceable;
 
 /// What to do about a target that has nothing to attach to.
 pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
@@ -35,12 +37,17 @@ pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or it
      of, and some by signatures (--guess: uncertain ones too); run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
      ends and what to do.";
 
+/// What it means that the kernel encrypts for a process: what is written through the library is seen all the same.
+pub const KERNEL_TLS: &str = "someone in the network namespace of this process has the kernel encrypt: files that are sent with \
+     SSL_sendfile are not seen; switch it off to see them (nginx: `ssl_conf_command Options -KTLS`)";
+
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].
 pub fn wanted() -> Wanted {
     let functions = ROWS.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
     let opens = ROWS.iter().flat_map(|row| row.opens.iter().chain(row.opens_apart).map(|open| open.name));
     let closes = ROWS.iter().flat_map(|row| row.closes.iter().copied());
-    let wanted: Wanted = functions.chain(opens).chain(closes).chain(version::marks()).collect();
+    let marks = version::marks().chain(untraceable::functions()).chain([go::FOR_C]);
+    let wanted: Wanted = functions.chain(opens).chain(closes).chain(marks).collect();
     wanted.or_containing(rustls::PARTS.iter().chain(renamed::PARTS).copied())
 }
 
@@ -69,8 +76,10 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
             || copies.is_some() && api == libraries::OPENSSL
             || crates.is_some() && api == rustls::API
     };
-    let (located, failed) = signature::locate(object, |api| !is_named(api));
+    let Search { located, texts, failed } =
+        signature::locate(object, |api| !is_named(api), untraceable::needles());
     found.skipped.extend(failed);
+    let untraceable = untraceable::find(object, &texts);
     let signed = located.iter().map(|located| add_located(object, located, least, &mut found));
     let signed = signed.fold(None, |first: Option<Facts>, facts| first.or(Some(facts)));
     let others = [copies, crates, go::add(object, &mut found), signed];
@@ -80,8 +89,9 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
     found.library = match (rows.first(), others) {
         (Some(row), _) => facts(object, row),
         (None, Some(other)) => other,
-        (None, None) => return Err(Nothing::Ssl),
+        (None, None) => return Err(untraceable.map_or(Nothing::Ssl, Nothing::Untraceable)),
     };
+    found.skipped.extend(untraceable.map(ToString::to_string));
     Ok(found)
 }
 

@@ -121,3 +121,19 @@ fn junk_does_not_panic() {
         let _ = parse_stat(&noise.bytes(alphabet));
     }
 }
+
+#[test]
+fn kernel_tls_is_what_is_current() {
+    let check = |text: &str, expected: bool| {
+        let tree = Tree::new();
+        tree.add(&Fake { pid: 5, ..Fake::default() });
+        fs::create_dir(tree.path().join("5/net")).unwrap();
+        fs::write(tree.path().join("5/net/tls_stat"), text).unwrap();
+        assert_eq!(tree.proc().has_kernel_tls(5), expected, "{text}");
+    };
+    check("TlsCurrTxSw                     \t1\nTlsCurrRxSw                     \t0\n", true);
+    check("TlsCurrTxSw                     \t0\nTlsTxSw                         \t7\n", false);
+    check("TlsCurrRxDevice\t2\n", true);
+    check("TlsCurr\nTlsCurrTxSw\t-1\n", false);
+    assert!(!Tree::new().proc().has_kernel_tls(5));
+}

@@ -21,8 +21,7 @@ pub(super) struct Evidence<'o> {
 
 impl<'o> Evidence<'o> {
     /// None when none of the texts is referred to.
-    pub(super) fn gather(object: &'o Object, needles: &[Needle]) -> Result<Option<Self>, ObjectError> {
-        let texts = object.find_texts(needles)?;
+    pub(super) fn gather(object: &'o Object, texts: Vec<Text>) -> Result<Option<Self>, ObjectError> {
         if texts.is_empty() {
             return Ok(None);
         }

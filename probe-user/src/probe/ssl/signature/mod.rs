@@ -14,7 +14,7 @@ mod rustls;
 #[cfg(test)]
 mod tests;
 
-use crate::object::{Needle, Object, ObjectError, Symbol, with_causes};
+use crate::object::{Needle, Object, ObjectError, Symbol, Text, with_causes};
 
 use evidence::Evidence;
 
@@ -68,32 +68,61 @@ pub enum Certainty {
     Unsure,
 }
 
-/// Searches an object for the implementations of the wanted rows of the table of libraries. Gives also what failed.
-pub fn locate(object: &Object, is_wanted: impl Fn(&str) -> bool) -> (Vec<Located>, Vec<String>) {
-    let locators = || LOCATORS.iter().filter(|locator| is_wanted(locator.api()));
-    let needles: Vec<Needle> = locators().flat_map(|locator| locator.needles().iter().copied()).collect();
-    let (mut found, mut failed) = (Vec::new(), Vec::new());
-    match Evidence::gather(object, &needles) {
-        Ok(Some(evidence)) => {
-            for locator in locators() {
-                match locator.locate(&evidence) {
-                    Ok(Answer::NotMine) => {}
-                    Ok(Answer::Located(located)) => found.push(located),
-                    Err(error) => failed.push(failure(&error)),
-                }
-            }
-        }
-        Ok(None) => {}
-        Err(error) => failed.push(failure(&error)),
+/// What a search found.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// Implementations.
+    pub located: Vec<Located>,
+    /// What of the texts that were searched for besides is there.
+    pub texts: Vec<Needle>,
+    /// Why it did not get everywhere.
+    pub failed: Vec<String>,
+}
+
+/// Searches an object for the implementations of the wanted rows of the table of libraries, and for other texts.
+pub fn locate(
+    object: &Object,
+    is_wanted: impl Fn(&str) -> bool,
+    others: impl Iterator<Item = Needle>,
+) -> Search {
+    let locators: Vec<&dyn Locator> =
+        LOCATORS.iter().copied().filter(|locator| is_wanted(locator.api())).collect();
+    let mut search = Search::default();
+    if let Err(error) = search.run(object, &locators, &others.collect::<Vec<_>>()) {
+        search.failed.push(failure(&error));
     }
     // Its texts do not end with a NUL, and there may be several versions.
     if is_wanted(super::rustls::API) {
         match rustls::locate(object) {
-            Ok(located) => found.extend(located),
-            Err(error) => failed.push(failure(&error)),
+            Ok(located) => search.located.extend(located),
+            Err(error) => search.failed.push(failure(&error)),
         }
     }
-    (found, failed)
+    search
+}
+
+impl Search {
+    fn run(
+        &mut self,
+        object: &Object,
+        locators: &[&dyn Locator],
+        others: &[Needle],
+    ) -> Result<(), ObjectError> {
+        let of_locators = locators.iter().flat_map(|locator| locator.needles().iter());
+        let needles: Vec<Needle> = of_locators.chain(others).copied().collect();
+        let (others, texts): (Vec<Text>, Vec<Text>) =
+            object.find_texts(&needles)?.into_iter().partition(|text| others.contains(&text.needle));
+        self.texts = others.iter().map(|text| text.needle).collect();
+        let Some(evidence) = Evidence::gather(object, texts)? else { return Ok(()) };
+        for locator in locators {
+            match locator.locate(&evidence) {
+                Ok(Answer::NotMine) => {}
+                Ok(Answer::Located(located)) => self.located.push(located),
+                Err(error) => self.failed.push(failure(&error)),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn failure(error: &ObjectError) -> String {

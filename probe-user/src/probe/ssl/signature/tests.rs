@@ -86,7 +86,7 @@ fn stripped(bytes: &[u8]) -> Object {
 }
 
 fn only(object: &Object) -> Located {
-    let (mut found, failed) = locate(object, |_| true);
+    let super::Search { located: mut found, failed, .. } = locate(object, |_| true, std::iter::empty());
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
@@ -132,6 +132,25 @@ fn functions_without_frames_are_found_by_who_calls_them() {
             assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
         }
         assert_eq!(located.functions.len(), 5, "{flags:?}: {located:?}");
+    }
+}
+
+#[test]
+fn internal_functions_that_are_part_of_each_caller() {
+    let inlined = OPENSSL
+        .replace("AWAY static int ssl_read_internal", "INLINED static int ssl_read_internal")
+        .replace("AWAY static int ssl_write_internal", "INLINED static int ssl_write_internal");
+    let source = format!("#define INLINED inline __attribute__((always_inline))\n{inlined}");
+    for flags in LINKAGE {
+        let (truth, bytes) = fixture(&source, flags);
+        let located = only(&stripped(&bytes));
+        assert_eq!(located.certainty, Certainty::Sure, "{flags:?}: {}", located.why);
+        let found = addresses(&located);
+        // Which of the others is which is not known.
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["SSL_new", "SSL_read", "SSL_write"]);
+        for (name, address) in found {
+            assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
+        }
     }
 }
 
@@ -213,7 +232,7 @@ fn damage_never_panics_or_hangs() {
             noise.damage(&mut bytes, at);
         }
         if let Ok(object) = parse_bytes(&bytes, &Wanted::default()) {
-            let _ = locate(&object, |_| true);
+            let _ = locate(&object, |_| true, std::iter::empty());
         }
     }
 }

@@ -1,0 +1,7 @@
+// Makes tls-pair.go a library for C (-buildmode=c-shared).
+package main
+
+import "C"
+
+//export TlsPair
+func TlsPair() { main() }

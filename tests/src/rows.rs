@@ -1,0 +1,182 @@
+//! The table of docs/tls.md: a row for each test that traces an implementation, made of what that trace and the file say.
+//!
+//! Owns what a row has, and where rows are kept. The test fails when its row in the table is another one, but for the
+//! version, which the machine's packages decide; `cargo xtask tls-table` writes the table anew.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::paths;
+use crate::streams::Direction;
+use crate::trace::Trace;
+
+/// Set while the table is written anew: rows are then not compared.
+pub const ROWS_VARIABLE: &str = "CTRACE_TLS_TABLE";
+
+/// What is known after a test.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// `suite::test`.
+    pub test: &'a str,
+    /// What was traced, for a reader.
+    pub program: &'a str,
+    /// All of it is in the row.
+    pub trace: &'a Trace,
+    /// The root directory of the traced program, as the host reaches it.
+    pub root: &'a Path,
+}
+
+/// Where each row is kept until the table is made of them.
+pub fn rows_directory() -> PathBuf {
+    paths::cache().join("tls-rows")
+}
+
+impl Row<'_> {
+    /// Keeps the row, and compares it with the table.
+    pub fn check(&self) -> Result<()> {
+        let cells = self.cells().with_context(|| format!("the row of {}", self.test))?;
+        let line = format!("| {} |", cells.join(" | "));
+        fs::create_dir_all(rows_directory())?;
+        fs::write(rows_directory().join(self.test.replace("::", "-")), format!("{line}\n"))?;
+        if env::var_os(ROWS_VARIABLE).is_some() {
+            return Ok(());
+        }
+        let path = Path::new(paths::CRATE).join("../docs/tls.md");
+        let document = fs::read_to_string(&path)?;
+        let same = |row: &str| row.ends_with(&format!("| `{}` |", self.test));
+        let found = document.lines().find(|row| same(row)).unwrap_or_default();
+        ensure!(
+            without_version(found) == without_version(&line),
+            "docs/tls.md says\n{found}\nbut it is\n{line}\n`cargo xtask tls-table` writes the table anew"
+        );
+        Ok(())
+    }
+
+    /// The last is the test, the second the version.
+    fn cells(&self) -> Result<[String; 9]> {
+        let lines = self.trace.lines()?;
+        let calls: Vec<&Value> = lines.iter().filter(|line| line["type"] == "ssl").collect();
+        let of_all = |pointer: &str| -> BTreeSet<String> {
+            let values = calls.iter().filter_map(|line| line.pointer(pointer)?.as_str());
+            values.map(str::to_owned).collect()
+        };
+        let joined = |pointer: &str, otherwise: &str| {
+            let values = of_all(pointer).into_iter().collect::<Vec<_>>().join(", ");
+            if values.is_empty() { otherwise.to_owned() } else { values }
+        };
+        let path = of_all("/library/path").into_iter().next().context("no library")?;
+        let file = self.root.join(path.trim_start_matches('/'));
+        let functions = of_all("/function");
+        let (linkage, symbols) = linkage(&file, &functions)?;
+        let names: BTreeSet<String> = of_all("/library/name").iter().map(|name| unversioned(name)).collect();
+        Ok([
+            joined("/library/implementation", "not told"),
+            joined("/library/version", "not told"),
+            self.program.to_owned(),
+            format!("`{}`", names.into_iter().collect::<Vec<_>>().join("`, `")),
+            linkage.to_owned(),
+            symbols,
+            self.directions()?,
+            socket(&of_all("/connection/socket")).to_owned(),
+            format!("`{}`", self.test),
+        ])
+    }
+
+    fn directions(&self) -> Result<String> {
+        let streams = self.trace.streams(|_| true)?;
+        let has = |wanted| streams.iter().any(|(direction, _)| direction == wanted);
+        let begin =
+            if streams.iter().all(|(_, stream)| stream.from_start) { "from the start" } else { "later" };
+        let ways = [(Direction::Receive, "received"), (Direction::Transmit, "sent")];
+        let ways: Vec<&str> = ways.into_iter().filter(|(way, _)| has(*way)).map(|(_, name)| name).collect();
+        Ok(format!("{}; {begin}", ways.join(", ")))
+    }
+}
+
+/// Whether the addresses of connections were told.
+fn socket(certainties: &BTreeSet<String>) -> &'static str {
+    let has = |name: &str| certainties.contains(name);
+    match (has("seen"), has("guessed")) {
+        (true, false) => "seen",
+        (false, true) => "guessed",
+        (true, true) => "seen, guessed",
+        (false, false) => "not known",
+    }
+}
+
+/// What kind of file it is, and which of its functions have names there.
+fn linkage(file: &Path, functions: &BTreeSet<String>) -> Result<(&'static str, String)> {
+    let read = |what: &[&str]| -> Result<String> {
+        let output = Command::new("readelf").args(["--wide", "--demangle"]).args(what).arg(file).output()?;
+        ensure!(output.status.success(), "readelf: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let headers = read(&["--file-header", "--program-headers", "--dynamic", "--section-headers"])?;
+    let is_fixed = headers.contains("EXEC (Executable file)");
+    let is_dynamic = headers.contains(" INTERP ");
+    let linkage = match (is_fixed, is_dynamic) {
+        (true, true) => "program",
+        (true, false) => "static program",
+        (false, true) => "position-independent program",
+        (false, false) if headers.contains(" PIE") => "static position-independent program",
+        (false, false) => "shared object",
+    };
+    let exported = read(&["--dyn-syms"])?;
+    // Of a path, or of several names in one record, the last.
+    let last = |function: &str| function.rsplit([',', ':', ' ', '.']).next().unwrap_or_default().to_owned();
+    let names: BTreeSet<&str> = exported.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let is_exported = functions.iter().all(|function| names.contains(last(function).as_str()));
+    let symbols = match (headers.contains(" .symtab "), is_exported && !functions.is_empty()) {
+        (true, _) => "all",
+        (false, true) => "exported",
+        (false, false) => "none",
+    };
+    Ok((linkage, symbols.to_owned()))
+}
+
+/// A soname without the number of its interface, which differs between distributions.
+fn unversioned(name: &str) -> String {
+    name.find(".so.").and_then(|at| name.get(..at + 3)).unwrap_or(name).to_owned()
+}
+
+fn without_version(line: &str) -> Vec<&str> {
+    line.split(" | ").enumerate().filter(|(index, _)| *index != 1).map(|(_, cell)| cell).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_and_versions_are_no_difference() {
+        for (name, expected) in [
+            ("libssl.so.3", "libssl.so"),
+            ("libssl-8b.so.3", "libssl-8b.so"),
+            ("a.so", "a.so"),
+            ("node", "node"),
+        ] {
+            assert_eq!(unversioned(name), expected);
+        }
+        let row = |version, socket| format!("| OpenSSL | {version} | curl | {socket} | `a::b` |");
+        assert_eq!(without_version(&row("3.0.1", "seen")), without_version(&row("not told", "seen")));
+        assert_ne!(without_version(&row("3.0.1", "seen")), without_version(&row("3.0.1", "guessed")));
+    }
+
+    #[test]
+    fn the_way_that_a_file_is_linked() -> Result<()> {
+        let functions = BTreeSet::from(["main".to_owned()]);
+        let check = |name: &str, expected: (&str, &str)| -> Result<()> {
+            let (linkage, symbols) = linkage(&crate::program(name)?, &functions)?;
+            ensure!((linkage, symbols.as_str()) == expected, "{name}: {linkage}, {symbols}");
+            Ok(())
+        };
+        check("idle", ("static program", "all"))?;
+        check("functions-stripped", ("position-independent program", "none"))?;
+        check("exchange.so", ("shared object", "all"))
+    }
+}

