@@ -1,8 +1,10 @@
 //! Nothing but what links AWS-LC: `main` is in `tls-pair.c`.
 #![no_main]
 
-use std::ffi::{c_char, c_int};
-
 /// Programs that tell its version have it in them.
 #[used]
-static VERSION: unsafe extern "C" fn(c_int) -> *const c_char = aws_lc_sys::OpenSSL_version;
+static VERSION: fn() -> usize = version;
+
+fn version() -> usize {
+    aws_lc_sys::OpenSSL_version as *const () as usize
+}
