@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use probe_common::{
     Argument, CAPTURE_BYTES, CAPTURE_STRING, CGROUP_PATH, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT,
-    FUNCTION_VALUES, Function, FunctionStack, HELLO_BYTES, Header, Hello, KIND_HELD, Loss, Operand, REGISTERS, SOURCE_CONSTANT,
-    SOURCE_MEMORY, SOURCE_REGISTER, Socket,
+    FUNCTION_VALUES, Function, FunctionStack, HELLO_BYTES, Header, Hello, KIND_HELD, Loss, Operand,
+    REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, Socket,
 };
 
 use crate::{

@@ -10,8 +10,9 @@ use aya_ebpf::{
 use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
-    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, LINEAGES, LentKey, Lineage, Loss, LossCount,
-    NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope, SocketFields,
+    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, LINEAGES, LentKey,
+    Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
+    SCOPE_THREADS, Scope, SocketFields,
 };
 use zerocopy::{Immutable, IntoBytes};
 

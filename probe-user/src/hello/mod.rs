@@ -160,7 +160,7 @@ fn parse(message: &[u8]) -> Option<Hello> {
         SERVER_HELLO => {
             let cipher = cursor.u16()?;
             let _compression = cursor.u8()?;
-            Some(Hello::Server(server(version, cipher, cursor, is_whole)))
+            Some(Hello::Server(server(is_whole.then_some(version), cipher, cursor)))
         }
         _ => None,
     }
@@ -176,7 +176,8 @@ fn client(cursor: Cursor<'_>) -> ClientHello {
     hello
 }
 
-fn server(version: u16, cipher: u16, cursor: Cursor<'_>, is_whole: bool) -> ServerHello {
+/// `version`: what it says at its beginning; none if it was cut.
+fn server(version: Option<u16>, cipher: u16, cursor: Cursor<'_>) -> ServerHello {
     let (mut chosen, mut protocol) = (None, None);
     let is_read = each_extension(cursor, |kind, data| match kind {
         SUPPORTED_VERSIONS => chosen = Cursor(data).u16(),
@@ -184,7 +185,7 @@ fn server(version: u16, cipher: u16, cursor: Cursor<'_>, is_whole: bool) -> Serv
         _ => {}
     });
     // A server of TLS 1.3 says 1.2 here, and 1.3 in an extension.
-    let version = chosen.or_else(|| (is_whole && is_read).then_some(version));
+    let version = chosen.or(version.filter(|_| is_read));
     ServerHello { version, cipher, protocol }
 }
 

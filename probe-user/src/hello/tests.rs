@@ -1,3 +1,5 @@
+//! Hellos as OpenSSL sends them, whole, in parts, cut and damaged.
+
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use super::*;

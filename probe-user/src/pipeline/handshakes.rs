@@ -10,7 +10,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use probe_common::{HELLO_SENT, Hello as Wire};
 
-use crate::event::{Protocol, Role, Tls};
+use crate::event::{Direction, Protocol, Role, Tls};
 use crate::hello::{self, Hello, Parts, Taken};
 
 /// Sockets whose handshakes are known at the most.
@@ -50,8 +50,11 @@ impl Handshakes {
     /// Takes a part of a hello.
     pub(super) fn hello(&mut self, wire: &Wire, data: &[u8]) {
         let handshake = self.0.get_or_insert_mut(wire.socket, Handshake::default);
-        let is_sent = wire.flags & HELLO_SENT != 0;
-        let parts = if is_sent { &mut handshake.sent } else { &mut handshake.received };
+        let (way, parts) = if wire.flags & HELLO_SENT != 0 {
+            (Direction::Transmit, &mut handshake.sent)
+        } else {
+            (Direction::Receive, &mut handshake.received)
+        };
         if wire.offset == 0 {
             parts.begin(wire.record, data);
         } else if parts.told() == wire.offset as usize {
@@ -62,7 +65,7 @@ impl Handshakes {
             return;
         }
         if let Taken::Hello(hello) = parts.take() {
-            handshake.take(hello, is_sent);
+            handshake.take(hello, way);
         }
     }
 
@@ -74,12 +77,15 @@ impl Handshakes {
 }
 
 impl Handshake {
-    fn take(&mut self, hello: Hello, is_sent: bool) {
+    fn take(&mut self, hello: Hello, way: Direction) {
         let sender = match hello {
             Hello::Client(_) => Role::Client,
             Hello::Retry | Hello::Server(_) => Role::Server,
         };
-        self.role = Some(if is_sent { sender } else { sender.other() });
+        self.role = Some(match way {
+            Direction::Transmit => sender,
+            Direction::Receive => sender.other(),
+        });
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match hello {
             Hello::Client(client) => {
