@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 mod exec;
 mod form;
 mod function;
+mod hello;
 mod shape;
 mod socket;
 
@@ -24,6 +25,10 @@ pub use function::{
     FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, NO_REGISTER,
     Operand, REGISTERS, ROOMS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_NONE, SOURCE_REGISTER, SPEC_COUNT,
     SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, STACK_FRAMES, bucket, room,
+};
+pub use hello::{
+    CLIENT_HELLO, HELLO_BYTES, HELLO_SENT, Hello, HelloKey, HelloStart, HelloState, KIND_HELLO, SERVER_HELLO,
+    hello_bytes,
 };
 pub use shape::{CallShape, Calls, Direction, Length, arguments, cookie, site};
 pub use socket::{

@@ -18,6 +18,8 @@ pub struct Socket {
     pub header: Header,
     /// [`crate::Call::connection`].
     pub connection: u64,
+    /// What tells the socket from others, those that are at the same address later among them.
+    pub socket: u64,
     /// `SOCKET_` bits.
     pub flags: u32,
     /// `AF_`, as in Linux' `sys/socket.h`.
@@ -42,7 +44,7 @@ pub struct Socket {
     pub peer: [u8; ADDRESS_BYTES],
 }
 
-const _: () = assert!(size_of::<Socket>() == 80 + 2 * ADDRESS_BYTES);
+const _: () = assert!(size_of::<Socket>() == 88 + 2 * ADDRESS_BYTES);
 
 /// [`Socket::flags`]: not seen within a call of the connection, but after it: a TLS record of a fitting length.
 pub const SOCKET_GUESSED: u32 = 1 << 0;
@@ -76,7 +78,7 @@ pub struct SocketFields {
     pub peer6: u32,
     /// `skc_num`, in the machine's byte order
     pub local_port: u32,
-    /// `skc_dport`, in the network's byte order
+    /// `skc_dport`, in the network's byte order; the other port follows it
     pub peer_port: u32,
     /// `sk_protocol` in `sock`.
     pub protocol: u32,
@@ -120,6 +122,22 @@ impl RecordHeader {
     /// Whether the record is a part of the handshake.
     pub fn is_handshake(self) -> bool {
         self.0[0] == HANDSHAKE
+    }
+
+    /// Whether the record is of data, or of what looks like it: with TLS 1.3, everything that is encrypted.
+    pub fn is_data(self) -> bool {
+        self.0[0] == DATA
+    }
+
+    /// Whether the record is one of DTLS.
+    pub fn is_of_datagrams(self) -> bool {
+        self.0[1] == 0xfe
+    }
+
+    /// Bytes of the rest of the record.
+    pub fn length(self) -> u32 {
+        let [.., high, low] = self.0;
+        u32::from(u16::from_be_bytes([high, low]))
     }
 
     /// Whether this can be the first record of so many bytes of plaintext.

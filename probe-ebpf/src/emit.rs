@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use probe_common::{
     Argument, CAPTURE_BYTES, CAPTURE_STRING, CGROUP_PATH, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT,
-    FUNCTION_VALUES, Function, FunctionStack, Header, KIND_HELD, Loss, Operand, REGISTERS, SOURCE_CONSTANT,
-    SOURCE_MEMORY, SOURCE_REGISTER, Socket,
+    FUNCTION_VALUES, Function, FunctionStack, HELLO_BYTES, Header, Hello, KIND_HELD, Loss, Operand,
+    REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, Socket,
 };
 
 use crate::{
@@ -317,22 +317,46 @@ pub fn stack(write: impl FnOnce(&mut FunctionStack)) {
     submit(entry);
 }
 
-/// Emits what a connection's socket is; false if there was no room.
+/// Room for what a connection's socket is, to be [submitted](submit); none if there is none. No call is missing then: the next
+/// one tells it. (A closure that writes it would be a function of its own, for whose stack older verifiers have no room.)
 #[inline(always)]
-pub fn socket(write: impl FnOnce(&mut Socket)) -> bool {
-    let Some(mut entry) = EVENTS.reserve::<Socket>(0) else {
-        // No call is missing: the next one tells it.
-        return false;
-    };
-    write(mem::slot(&mut entry));
-    submit(entry);
-    true
+pub fn socket() -> Option<RingBufEntry<Socket>> {
+    EVENTS.reserve::<Socket>(0)
+}
+
+/// A [`Hello`] with room for `N` bytes.
+#[repr(C)]
+struct HelloSlot<const N: usize> {
+    hello: Hello,
+    bytes: MaybeUninit<[u8; N]>,
+}
+
+/// Emits a part of a hello: `bytes` bytes at `address`; `head` writes the rest. What cannot be is not known: no data is missing.
+#[inline(always)]
+pub fn hello(bytes: u32, address: u64, head: impl FnOnce(&mut Hello)) {
+    match bytes {
+        0..=640 => hello_slot::<640>(bytes, address, head),
+        _ => hello_slot::<{ HELLO_BYTES as usize }>(bytes, address, head),
+    }
+}
+
+#[inline(always)]
+fn hello_slot<const N: usize>(bytes: u32, address: u64, head: impl FnOnce(&mut Hello)) {
+    let Some(mut entry) = EVENTS.reserve::<HelloSlot<N>>(0) else { return };
+    let slot = mem::slot(&mut entry);
+    head(&mut slot.hello);
+    slot.hello.bytes = bytes;
+    if mem::copy_user(&mut slot.bytes, address, bytes) {
+        submit(entry);
+    } else {
+        entry.discard(BPF_RB_NO_WAKEUP.into());
+    }
 }
 
 /// Submits without waking the reader, which drains the ring by a timer, unless the ring's fill passes
 /// another mark: a wakeup costs the traced thread more than all the rest.
 #[inline(always)]
-fn submit<T: 'static>(entry: RingBufEntry<T>) {
+pub fn submit<T: 'static>(entry: RingBufEntry<T>) {
     let fill = EVENTS.query(BPF_RB_AVAIL_DATA.into());
     let before = fill.saturating_sub(size_of::<T>() as u64);
     let shift = mem::constant(&WAKE_SHIFT) & 63;

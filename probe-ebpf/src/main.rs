@@ -1,7 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`gather`], [`whole`], [`lent`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`gather`], [`whole`], [`lent`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`hello`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -15,6 +15,7 @@ mod exec;
 mod function;
 mod gather;
 mod go;
+mod hello;
 mod hold;
 mod lent;
 mod maps;

@@ -10,8 +10,9 @@ use aya_ebpf::{
 use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
-    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, Histogram, LINEAGES, LentKey, Lineage, Loss, LossCount,
-    NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope, SocketFields,
+    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, LINEAGES, LentKey,
+    Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
+    SCOPE_THREADS, Scope, SocketFields,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -93,6 +94,10 @@ pub struct Goroutine {
 /// reference), so the one that was not used for longest makes room; should it go on, it is a new one.
 #[map]
 pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionState> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Hellos that have gone through their sockets in part: there are some as long as handshakes begin.
+#[map]
+pub static HELLOS: LruHashMap<HelloKey, HelloState> = LruHashMap::with_max_entries(16_384, 0);
 
 /// The number of connections so far.
 #[map]

@@ -235,19 +235,21 @@ pub fn system_call() -> Option<SystemCall> {
 }
 
 impl SystemCall {
-    /// Address of the first bytes that it moves; none for one that this is not known of.
+    /// Address of the first bytes that it moves, and how many may be there; none for one that this is not known of.
     #[inline(always)]
-    pub fn buffer(&self) -> Option<u64> {
+    pub fn buffer(&self) -> Option<(u64, u64)> {
         // Numbers of arch/x86/entry/syscalls/syscall_64.tbl.
-        match self.number {
+        let pieces = match self.number {
             // read, write, sendto, recvfrom
-            0 | 1 | 44 | 45 => Some(self.argument),
-            // readv, writev: an array of struct iovec, which begins with an address
-            19 | 20 => user(self.argument),
+            0 | 1 | 44 | 45 => return Some((self.argument, u64::MAX)),
+            // readv, writev: an array of struct iovec
+            19 | 20 => self.argument,
             // sendmsg, recvmsg: struct msghdr, whose field msg_iov is that array
-            46 | 47 => user(user(self.argument.wrapping_add(16))?),
-            _ => None,
-        }
+            46 | 47 => user(self.argument.wrapping_add(16))?,
+            _ => return None,
+        };
+        let [address, length]: [u64; 2] = user(pieces)?;
+        Some((address, length))
     }
 }
 

@@ -5,24 +5,25 @@
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    ADDRESS_BYTES, CallShape, Calls, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX,
-    KIND_SOCKET, RecordHeader, SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket,
+    ADDRESS_BYTES, CLIENT_HELLO, CallShape, Calls, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6,
+    FAMILY_UNIX, KIND_SOCKET, SERVER_HELLO, SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket,
 };
 
 use crate::{
     call, emit, go,
+    hello::{self, BEGIN, Moved},
     maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, SOCKET_FIELDS},
     mem::{self, SystemCall},
     scope::Current,
 };
 
-/// Bits of `ConnectionState::socket`: one was told; it was seen inside of a call.
+/// Bits of `ConnectionState::socket`: one was told; it was seen inside of a call; its handshake is over.
 const TOLD: u64 = 1 << 0;
 const SURE: u64 = 1 << 1;
+const SETTLED: u64 = 1 << 2;
 
-/// Types of messages of the handshake (RFC 8446, section 4).
-const CLIENT_HELLO: u8 = 1;
-const SERVER_HELLO: u8 = 2;
+/// A flag of recv(2): the same bytes come again.
+const MSG_PEEK: u64 = 2;
 
 /// Which way the bytes of a system call go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,20 +37,20 @@ pub enum Way {
 /// The tracepoints `sock_send_length` and `sock_recv_length`: `(struct sock *, int moved, int flags)`, when it is done.
 #[inline(always)]
 pub fn done(ctx: &RawTracePointContext, way: Way) -> Option<()> {
-    moved(ctx.arg(0), way)
+    moved(ctx.arg(0), way, ctx.arg(1), ctx.arg(2))
 }
 
-/// For kernels without them, before 6.3: `security_socket_sendmsg(struct socket *, …)`, which every way of sending comes
-/// through.
+/// For kernels without them, before 6.3: `security_socket_sendmsg(struct socket *, struct msghdr *, int size)`, which every
+/// way of sending comes through.
 #[inline(always)]
 pub fn sends(ctx: &FEntryContext) -> Option<()> {
-    moved(sock(ctx.arg(0))?, Way::Out)
+    moved(sock(ctx.arg(0))?, Way::Out, ctx.arg(2), 0)
 }
 
-/// The same: the end of a protocol's `recvmsg(struct socket *, …)`.
+/// The same: the end of a protocol's `int recvmsg(struct socket *, struct msghdr *, size_t, int flags)`.
 #[inline(always)]
 pub fn received(ctx: &FExitContext) -> Option<()> {
-    moved(sock(ctx.arg(0))?, Way::In)
+    moved(sock(ctx.arg(0))?, Way::In, ctx.arg(4), ctx.arg(3))
 }
 
 /// The `struct sock` of a `struct socket`.
@@ -58,28 +59,79 @@ fn sock(socket: u64) -> Option<u64> {
     mem::kernel(socket + u64::from(mem::socket_fields(&SOCKET_FIELDS).sk))
 }
 
-/// Whose bytes are moved.
+/// Whose bytes are moved. No `Option`s: the compiler would keep on the stack what they do not hold, which verifiers refuse.
 struct Owner {
+    /// With the handle 0: nobody's.
     key: ConnectionKey,
-    /// Bytes of the call, if it is over.
-    unsent: Option<u64>,
+    /// Bytes of the call, if it is over; 0: it is not.
+    unsent: u64,
 }
 
+const NOBODY: Owner = Owner { key: ConnectionKey { handle: 0, pid: 0, program: 0 }, unsent: 0 };
+
 #[inline(always)]
-fn moved(sock: u64, way: Way) -> Option<()> {
+fn moved(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
+    // An int: negative if it has failed.
+    let bytes = bytes as i32;
+    if bytes <= 0 || flags & MSG_PEEK != 0 {
+        return None;
+    }
     let current = Current::any();
-    let system_call = match CALLS.get_ptr_mut(current.id) {
-        Some(frames) => return of_thread(sock, way, current, mem::own(frames)),
-        None => mem::system_call()?,
+    let frames = CALLS.get_ptr_mut(current.id).map(mem::own);
+    let system_call = mem::system_call()?;
+    let socket = identity(sock)?;
+    let mut owner = match &frames {
+        Some(frames) => of_thread(frames, way, current, &system_call),
+        None => NOBODY,
     };
-    let key = mem::copied(GO_CONNECTIONS.get_ptr(go::goroutine(current, system_call.goroutine))?);
-    tell(sock, way, current, &system_call, &Owner { key, unsent: None })
+    if is_settled(&owner, socket) {
+        return count(frames, way);
+    }
+    Current::in_scope()?;
+    if frames.is_none() {
+        owner = of_goroutine(current, &system_call);
+    }
+    let (address, there) = system_call.buffer()?;
+    let begin: [u8; BEGIN] = mem::user(address)?;
+    let moved = Moved { sock, socket, way, bytes: bytes as u64, address, there, begin };
+    hello::moved(current, &moved);
+    if owner.key.handle == 0 {
+        return None;
+    }
+    tell(&moved, current, &owner)?;
+    count(frames, way)
 }
 
-/// Of a thread that has called functions of TLS.
+/// The usual case: what is moved inside of a call, on the socket that it was before.
 #[inline(always)]
-fn of_thread(sock: u64, way: Way, current: Current, frames: &mut Frames) -> Option<()> {
-    let system_call = mem::system_call()?;
+fn is_settled(owner: &Owner, socket: u64) -> bool {
+    let is = |state: *mut ConnectionState| mem::own(state).socket == socket | SURE | SETTLED;
+    owner.key.handle != 0 && owner.unsent == 0 && CONNECTIONS.get_ptr_mut(owner.key).is_some_and(is)
+}
+
+/// What a thread had to send is sent.
+#[inline(always)]
+fn count(frames: Option<&mut Frames>, way: Way) -> Option<()> {
+    let frames = frames?;
+    if way == Way::Out {
+        frames.sends += 1;
+        (frames.unsent, frames.unsent_bytes) = (0, 0);
+    }
+    Some(())
+}
+
+/// Whose bytes a goroutine moves.
+#[inline(always)]
+fn of_goroutine(current: Current, system_call: &SystemCall) -> Owner {
+    match GO_CONNECTIONS.get_ptr(go::goroutine(current, system_call.goroutine)) {
+        Some(key) => Owner { key: mem::copied(key), unsent: 0 },
+        None => NOBODY,
+    }
+}
+
+/// Whose bytes a thread moves that has called functions of TLS.
+#[inline(always)]
+fn of_thread(frames: &Frames, way: Way, current: Current, system_call: &SystemCall) -> Owner {
     let mut stack = u64::MAX;
     let mut handle = 0;
     let mut is_for_all = true;
@@ -90,44 +142,31 @@ fn of_thread(sock: u64, way: Way, current: Current, frames: &mut Frames) -> Opti
             is_for_all = CallShape::unpack(probe_common::arguments(frame.cookie)).calls == Calls::All;
         }
     }
-    let unsent = (handle == 0).then_some(frames.unsent_bytes);
-    if unsent.is_some() {
-        handle = frames.unsent;
+    let mut unsent = 0;
+    if handle == 0 {
+        (handle, unsent) = (frames.unsent, frames.unsent_bytes);
     }
-    if handle == 0 || unsent.is_some() && way == Way::In {
-        return None;
+    if handle == 0 || unsent != 0 && way == Way::In {
+        return NOBODY;
     }
     let key = ConnectionKey { handle, pid: current.pid(), program: frames.program as u32 };
     // A descriptor of NSPR's that is not of TLS may carry somebody else's records.
     if !is_for_all && CONNECTIONS.get_ptr(key).is_none() {
-        return None;
+        return NOBODY;
     }
-    tell(sock, way, current, &system_call, &Owner { key, unsent })?;
-    if way == Way::Out {
-        frames.sends += 1;
-        (frames.unsent, frames.unsent_bytes) = (0, 0);
-    }
-    Some(())
+    Owner { key, unsent }
 }
 
 /// Tells a connection's socket, unless it was told; none if what is moved is not TLS.
 #[inline(always)]
-fn tell(sock: u64, way: Way, current: Current, system_call: &SystemCall, owner: &Owner) -> Option<()> {
-    let fields = mem::socket_fields(&SOCKET_FIELDS);
-    let identity = identity(sock, fields.peer, fields.local_port)?;
-    let is_known = |state: *mut ConnectionState| mem::own(state).socket == identity | SURE;
-    // The usual case: what is moved inside of a call, on the socket that it was before.
-    if owner.unsent.is_none() && CONNECTIONS.get_ptr_mut(owner.key).is_some_and(is_known) {
-        return Some(());
-    }
-    let begin: [u8; 6] = mem::user(system_call.buffer()?)?;
-    let header = RecordHeader([begin[0], begin[1], begin[2], begin[3], begin[4]]);
+fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
+    let header = moved.header();
     if !header.is_valid() {
         return None;
     }
     let mut flags = 0;
-    if let Some(unsent) = owner.unsent {
-        if unsent == AMBIGUOUS || !header.carries(unsent) {
+    if owner.unsent != 0 {
+        if owner.unsent == AMBIGUOUS || !header.carries(owner.unsent) {
             return Some(());
         }
         flags |= SOCKET_GUESSED;
@@ -140,36 +179,46 @@ fn tell(sock: u64, way: Way, current: Current, system_call: &SystemCall, owner: 
         }
     };
     let state = mem::own(state);
-    let told = identity | if owner.unsent.is_none() { SURE } else { 0 };
+    let sure = if owner.unsent == 0 { SURE } else { 0 };
+    // Both hellos have gone through by the first record of data.
+    let settled = if header.is_data() && owner.unsent == 0 { SETTLED } else { 0 };
     // What is sure is never taken back for a guess.
-    if state.socket == told || owner.unsent.is_some() && state.socket & SURE != 0 {
+    if owner.unsent != 0 && state.socket & SURE != 0 {
+        return Some(());
+    }
+    if state.socket & !SETTLED == moved.socket | sure {
+        state.socket |= settled;
         return Some(());
     }
     if header.is_handshake() {
-        flags |= match (begin[5], way) {
+        flags |= match (moved.begin[5], moved.way) {
             (CLIENT_HELLO, Way::Out) | (SERVER_HELLO, Way::In) => SOCKET_CLIENT,
             (SERVER_HELLO, Way::Out) | (CLIENT_HELLO, Way::In) => SOCKET_SERVER,
             _ => 0,
         };
     }
-    let is_told = emit::socket(|record| {
-        record.header = emit::header(KIND_SOCKET, current);
-        record.connection = state.id;
-        record.flags = flags;
-        describe(record, sock);
-    });
-    if is_told {
-        state.socket = told;
-    }
+    let Some(mut entry) = emit::socket() else { return Some(()) };
+    let record = mem::slot(&mut entry);
+    record.header = emit::header(KIND_SOCKET, current);
+    record.connection = state.id;
+    record.socket = moved.socket;
+    record.flags = flags;
+    describe(record, moved.sock);
+    emit::submit(entry);
+    state.socket = moved.socket | sure | settled;
     Some(())
 }
 
-/// What tells a socket from one that is at the same address later: its peer and its port.
+/// What tells a socket from one that is at the same address later: its peer and both ports.
 #[inline(always)]
-fn identity(sock: u64, peer: u32, local_port: u32) -> Option<u64> {
-    let peer: u64 = mem::kernel(sock + u64::from(peer))?;
-    let port: u16 = mem::kernel(sock + u64::from(local_port))?;
-    Some((sock ^ peer.rotate_left(20) ^ u64::from(port) << 8) & !SURE | TOLD)
+fn identity(sock: u64) -> Option<u64> {
+    /// Odd: so that different numbers stay different.
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    let peer: u64 = mem::kernel(sock + u64::from(fields.peer))?;
+    let ports: u32 = mem::kernel(sock + u64::from(fields.peer_port))?;
+    let mixed = (sock ^ peer.rotate_left(32)).wrapping_mul(MIX).rotate_left(29) ^ u64::from(ports);
+    Some(mixed.wrapping_mul(MIX) & !(SURE | SETTLED) | TOLD)
 }
 
 /// Writes what a socket is.

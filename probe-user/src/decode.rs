@@ -4,10 +4,10 @@
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    ADDRESS_BYTES, Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked, Header,
-    KIND_ATTEMPT, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED, KIND_EXEC, KIND_EXIT,
-    KIND_FORKED, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELD, KIND_PART,
-    KIND_PROGRAM, KIND_SOCKET, Part, Program, Socket,
+    ADDRESS_BYTES, Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked,
+    HELLO_BYTES, Header, Hello, KIND_ATTEMPT, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED,
+    KIND_EXEC, KIND_EXIT, KIND_FORKED, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
+    KIND_HELD, KIND_HELLO, KIND_PART, KIND_PROGRAM, KIND_SOCKET, Part, Program, Socket,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -17,6 +17,7 @@ use crate::event::Plaintext;
 
 mod exec;
 mod function;
+mod socket;
 
 pub use function::{FunctionRecord, Stack};
 
@@ -69,6 +70,13 @@ pub enum Wire<'a> {
     },
     /// A connection is on a socket.
     Socket(&'a Socket),
+    /// A part of what one end of a TLS connection says first.
+    Hello {
+        /// Everything but the bytes.
+        head: &'a Hello,
+        /// [`Hello::bytes`] bytes.
+        data: &'a [u8],
+    },
     /// A process has ended, with its status.
     Ended(&'a Ended),
     /// A process has made another.
@@ -134,6 +142,14 @@ pub enum DecodeError {
         /// [`Call::captured`].
         captured: u32,
     },
+    /// More of a hello than is told.
+    #[error("{bytes} bytes of a hello at {offset} are more than {HELLO_BYTES}")]
+    HelloTooLarge {
+        /// [`Hello::bytes`].
+        bytes: u32,
+        /// [`Hello::offset`].
+        offset: u32,
+    },
     /// A longer address than there is room for.
     #[error("an address of {bytes} bytes is longer than {ADDRESS_BYTES}")]
     AddressTooLong {
@@ -198,18 +214,10 @@ pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
         KIND_ATTEMPT => exec::attempt(bytes),
         KIND_ENDED => prefix::<Ended>(bytes).map(|(head, _)| Wire::Ended(head)),
         KIND_FORKED => prefix::<Forked>(bytes).map(|(head, _)| Wire::Forked(head)),
-        KIND_SOCKET => socket(bytes),
+        KIND_SOCKET => socket::socket(bytes),
+        KIND_HELLO => socket::hello(bytes),
         unknown => Err(DecodeError::Kind(unknown)),
     }
-}
-
-fn socket(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
-    let (socket, _) = prefix::<Socket>(bytes)?;
-    let longest = socket.local_bytes.max(socket.peer_bytes);
-    if usize::from(longest) > ADDRESS_BYTES {
-        return Err(DecodeError::AddressTooLong { bytes: longest });
-    }
-    Ok(Wire::Socket(socket))
 }
 
 fn call(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {

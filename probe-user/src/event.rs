@@ -6,6 +6,7 @@
 mod exec;
 mod function;
 mod socket;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
 pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
 pub use socket::{Endpoint, IpVersion, Role, Sighting, Socket, Transport};
+pub use tls::{Protocol, Tls};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
 pub const SCHEMA: u32 = 1;
@@ -213,6 +215,8 @@ pub struct Ssl<'a> {
     pub connection: Option<Connection>,
     /// What it is on; none when that is not known (yet).
     pub socket: Option<&'a Socket>,
+    /// What its ends have agreed on; none when nothing of that is known (yet).
+    pub tls: Option<Known<'a>>,
     /// Bytes that the call transferred.
     pub length: u64,
     /// Bytes of the call that were captured, over all of its records; the rest was cut by a limit.
@@ -221,6 +225,15 @@ pub struct Ssl<'a> {
     pub offset: u32,
     /// The bytes.
     pub data: Plaintext<'a>,
+}
+
+/// What is known of a connection's handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known<'a> {
+    /// It.
+    pub tls: &'a Tls,
+    /// Whether no record of the connection before this one had it.
+    pub is_new: bool,
 }
 
 /// A call's place on its connection.

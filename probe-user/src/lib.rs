@@ -14,6 +14,7 @@ pub mod discover;
 pub mod enrich;
 pub mod event;
 pub mod explain;
+pub mod hello;
 #[cfg(test)]
 mod noise;
 pub mod object;

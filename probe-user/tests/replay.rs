@@ -20,9 +20,9 @@ use ctrace::sink::{Colour, Look, Options, Output, Payload, Tree, format, text};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
-    Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, Header,
-    KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD, KIND_SOCKET, Loss,
-    LossCount, SOCKET_GUESSED, Socket,
+    Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT,
+    Header, Hello, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD,
+    KIND_HELLO, KIND_SOCKET, Loss, LossCount, SOCKET_GUESSED, Socket,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -89,7 +89,8 @@ fn whole(call: Call, data: &[u8]) -> Raw {
 fn socket(connection: u64, flags: u32, family: u16, local: (&[u8], u16), peer: (&[u8], u16)) -> Raw {
     let mut socket = Socket::new_zeroed();
     socket.header = header(KIND_SOCKET, 1234, b"tls-server");
-    (socket.connection, socket.flags, socket.family) = (connection, flags, family);
+    (socket.connection, socket.socket, socket.flags, socket.family) =
+        (connection, connection << 1, flags, family);
     socket.protocol = if family == FAMILY_UNIX { 0 } else { 6 };
     (socket.local_port, socket.peer_port) = (local.1, peer.1);
     socket.local_bytes = u16::try_from(local.0.len()).unwrap();
@@ -98,6 +99,22 @@ fn socket(connection: u64, flags: u32, family: u16, local: (&[u8], u16), peer: (
     socket.peer[..peer.0.len()].copy_from_slice(peer.0);
     Raw::new(&[socket.as_bytes()])
 }
+
+/// A hello on the socket of a connection, in parts as they were moved.
+fn hello(connection: u64, flags: u32, bytes: &[u8], size: usize) -> Vec<Raw> {
+    let part = |(part, offset): (&[u8], usize)| {
+        let mut hello = Hello::new_zeroed();
+        hello.header = header(KIND_HELLO, 1234, b"tls-server");
+        (hello.socket, hello.flags) = (connection << 1, flags);
+        (hello.bytes, hello.offset) = (u32::try_from(part.len()).unwrap(), u32::try_from(offset).unwrap());
+        Raw::new(&[hello.as_bytes(), part])
+    };
+    bytes.chunks(size).zip((0..).step_by(size)).map(part).collect()
+}
+
+/// What OpenSSL has sent with TLS 1.2, and the beginning of the answer.
+const ASKED: &[u8] = include_bytes!("../src/hello/data/tls12-c0.bin");
+const ANSWERED: &[u8] = include_bytes!("../src/hello/data/tls12-s0.bin");
 
 #[derive(Debug)]
 struct Fixed {
@@ -230,9 +247,13 @@ fn recording() -> Vec<Raw> {
         ..call(number, length)
     };
     let transmit = |number, stream_offset, length| Call { stream_offset, ..call(number, length) };
-    let mut all = vec![
+    let mut all = hello(7, 0, ASKED, 400);
+    all.extend([
         socket(7, 0, FAMILY_INET, (&[10, 0, 0, 7], 443), (&[192, 0, 2, 9], 51_234)),
         whole(receive(1, 0, 0x5123, request.len()), request),
+    ]);
+    all.extend(hello(7, HELLO_SENT, ANSWERED, 4096));
+    all.extend([
         whole(transmit(2, 0, 5), b"hi\x1b[m"),
         whole(transmit(3, 5, 4), &[0xff, 0, 0xfe, b'x']),
         whole(receive(4, 31, 0x6456, 11), "grö\u{202e}ße\r".as_bytes()),
@@ -240,7 +261,7 @@ fn recording() -> Vec<Raw> {
         // Cut by a limit, and with no payload wanted.
         whole(Call { length: 70_000, ..transmit(6, 9, 10) }, b"0123456789"),
         whole(Call { length: 70_000, captured: 0, ..transmit(7, 70_009, 0) }, b""),
-    ];
+    ]);
     // A guess, of a unix socket whose path is meant to do harm.
     all.push(socket(8, SOCKET_GUESSED, FAMILY_UNIX, (b"/s\x1b[2J\0", 0), (b"", 0)));
     // Two threads in turns, of two processes; the second has names that are meant to do harm.
@@ -338,7 +359,7 @@ fn text_is_as_checked_in() {
 #[test]
 fn hex_and_colour_are_as_checked_in() {
     let (mut pipeline, shared, _) = pipeline("text", options(Payload::Hex, Colour::On), None);
-    for raw in recording().iter().take(3) {
+    for raw in recording().iter().take(6) {
         pipeline.bytes(raw.0.as_bytes()).unwrap();
     }
     let lost = [(Loss::RingFull, LossCount { events: 1, bytes: 1 })];

@@ -1,5 +1,5 @@
 /* GnuTLS: anonymous key exchange, so that no certificate is needed. Its
- * functions for one purpose take turns. */
+ * functions for one purpose take turns. Tells what the handshake has agreed on. */
 #include <gnutls/gnutls.h>
 
 struct peer {
@@ -26,6 +26,13 @@ static void peer_open(struct peer *peer) {
         gnutls_credentials_set(peer->session, GNUTLS_CRD_ANON, server_credentials);
     }
     gnutls_transport_set_int(peer->session, peer->fd);
+    const gnutls_datum_t protocols[] = {{(unsigned char *)"first", 5}, {(unsigned char *)"second", 6}};
+    if (peer->side == CLIENT) {
+        gnutls_server_name_set(peer->session, GNUTLS_NAME_DNS, "hello.test", 10);
+        gnutls_alpn_set_protocols(peer->session, protocols, 2, 0);
+    } else {
+        gnutls_alpn_set_protocols(peer->session, protocols + 1, 1, 0);
+    }
 }
 
 static int peer_handshake(struct peer *peer) {
@@ -33,6 +40,14 @@ static int peer_handshake(struct peer *peer) {
     do {
         result = gnutls_handshake(peer->session);
     } while (result < 0 && gnutls_error_is_fatal(result) == 0);
+    gnutls_datum_t protocol = {NULL, 0};
+    gnutls_alpn_get_selected_protocol(peer->session, &protocol);
+    const char *version = gnutls_protocol_get_name(gnutls_protocol_get_version(peer->session));
+    const char *cipher = gnutls_ciphersuite_get(peer->session);
+    printf("tls {\"side\":\"%s\",\"version\":\"%s\",\"cipher\":\"%s\",\"alpn\":\"%.*s\"}\n",
+           peer->side == CLIENT ? "client" : "server", version + strlen("TLS"), cipher, (int)protocol.size,
+           (const char *)protocol.data);
+    fflush(stdout);
     return result == 0;
 }
 

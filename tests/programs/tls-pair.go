@@ -1,6 +1,6 @@
 // A client and a server of Go's crypto/tls, connected over 127.0.0.1. Waits until it reads a line, then
 // -connections times: the client sends the -up sizes, each in calls of its own, the server then the -down sizes; both report
-// what they moved. Their stacks are made to grow, so that they are moved.
+// what they moved, and what their handshake has agreed on. Their stacks are made to grow, so that they are moved.
 package main
 
 import (
@@ -132,15 +132,28 @@ func report(side string, number int, received, sent *tally) {
 		side, os.Getpid(), number, received, sent)
 }
 
+// agreed tells what the handshake has agreed on.
+func agreed(side string, state tls.ConnectionState) {
+	output.Lock()
+	defer output.Unlock()
+	fmt.Printf("tls {\"side\":%q,\"version\":\"1.%d\",\"cipher\":%q,\"alpn\":%q}\n",
+		side, state.Version-tls.VersionTLS10, tls.CipherSuiteName(state.CipherSuite), state.NegotiatedProtocol)
+}
+
 func main() {
 	up := flag.String("up", "", "sizes that the client sends")
 	down := flag.String("down", "", "sizes that the server sends")
 	connections := flag.Int("connections", 1, "how many, at the same time")
+	version := flag.Int("version", 3, "of TLS 1")
 	flag.Parse()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(err)
-	server := &tls.Config{Certificates: []tls.Certificate{certificate()}}
-	client := &tls.Config{InsecureSkipVerify: true}
+	server := &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"second"}}
+	client := &tls.Config{
+		InsecureSkipVerify: true, ServerName: "hello.test", NextProtos: []string{"first", "second"}}
+	if *version == 2 {
+		client.MaxVersion = tls.VersionTLS12
+	}
 	fmt.Println("ready")
 	bufio.NewReader(os.Stdin).ReadString('\n')
 	var all sync.WaitGroup
@@ -153,6 +166,7 @@ func main() {
 			conn := tls.Server(socket, server)
 			received := receive(conn, sum(sizes(*up)))
 			sent := send(conn, sizes(*down), 5)
+			agreed("server", conn.ConnectionState())
 			conn.Close()
 			report("server", number, received, sent)
 		}(number)
@@ -162,6 +176,7 @@ func main() {
 			check(err)
 			sent := send(conn, sizes(*up), 3)
 			received := receive(conn, sum(sizes(*down)))
+			agreed("client", conn.ConnectionState())
 			conn.Close()
 			report("client", number, received, sent)
 		}(number)

@@ -1,6 +1,7 @@
 """Connections of CPython's ssl module over sockets of all kinds, both ends in this process, each on a thread of its own.
 Standard input: a key and a certificate in PEM up to a line with a dot, then, once "ready" is printed, a line to begin. Those
-whose names begin with "early" have shaken hands by then. Prints what each end is bound to, in JSON, a line a connection."""
+whose names begin with "early" have shaken hands by then. Prints what each end is bound to, and what the handshake has agreed on,
+in JSON, a line a connection."""
 
 import json
 import os
@@ -52,7 +53,7 @@ def shown(address):
     return {"address": path, "port": None} if path else None
 
 
-def pair(family, address, wrap):
+def pair(family, address, wrap, version):
     listener = socket.socket(family)
     listener.bind(address)
     listener.listen()
@@ -66,7 +67,7 @@ def pair(family, address, wrap):
 
     thread = threading.Thread(target=serve)
     thread.start()
-    ends["client"] = wrap(raw, client, server_hostname="sockets.test")
+    ends["client"] = wrap(raw, clients[version], server_hostname="sockets.test")
     thread.join()
     return ends, names, listener
 
@@ -90,16 +91,23 @@ for line in sys.stdin:
     if line == ".\n":
         break
     os.write(pem, line.encode())
-server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 server.load_cert_chain(f"/proc/self/fd/{pem}")
-client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+server.set_alpn_protocols(["http/1.1"])
+clients = {}
+for version in 2, 3:
+    client = clients[version] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.maximum_version = ssl.TLSVersion.TLSv1_2 if version == 2 else ssl.TLSVersion.TLSv1_3
+    client.set_alpn_protocols(["h2", "http/1.1"])
 
 KINDS = {
-    "ipv4": (socket.AF_INET, ("127.0.0.1", 0), on_socket),
-    "ipv6": (socket.AF_INET6, ("::1", 0), on_socket),
-    "path": (socket.AF_UNIX, "/tls-sockets.sock", on_socket),
-    "abstract": (socket.AF_UNIX, "\0tls-sockets", on_socket),
-    "memory": (socket.AF_INET, ("127.0.0.1", 0), InMemory),
+    "ipv4": (socket.AF_INET, ("127.0.0.1", 0), on_socket, 3),
+    "ipv6": (socket.AF_INET6, ("::1", 0), on_socket, 2),
+    "path": (socket.AF_UNIX, "/tls-sockets.sock", on_socket, 2),
+    "abstract": (socket.AF_UNIX, "\0tls-sockets", on_socket, 3),
+    "memory": (socket.AF_INET, ("127.0.0.1", 0), InMemory, 3),
+    "1.2 memory": (socket.AF_INET, ("127.0.0.1", 0), InMemory, 2),
 }
 connections = {"early ipv4": pair(*KINDS["ipv4"]), "early memory": pair(*KINDS["memory"])}
 print("ready", flush=True)
@@ -107,4 +115,7 @@ sys.stdin.readline()
 connections |= {name: pair(*kind) for name, kind in KINDS.items()}
 for name, (ends, names, _) in connections.items():
     exchange(name, ends)
-    print(json.dumps({"name": name} | names), flush=True)
+    tls = getattr(ends["client"], "tls", ends["client"])
+    cipher, version, _ = tls.cipher()
+    agreed = {"version": tls.version(), "cipher": cipher, "alpn": tls.selected_alpn_protocol()}
+    print(json.dumps({"name": name} | names | agreed), flush=True)

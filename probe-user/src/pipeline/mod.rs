@@ -12,16 +12,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, Loss, LossCount, Socket as WireSocket};
+use probe_common::{Call, Loss, LossCount};
 
 use crate::decode::{FunctionRecord, Wire, decode};
-use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Socket, Summary};
+use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Summary};
 use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
 
 mod clock;
+mod connections;
 mod exec;
 mod function;
+mod handshakes;
 mod join;
 mod origins;
 mod report;
@@ -184,7 +186,11 @@ impl<O: Origins> Pipeline<O> {
             | Wire::Ended(_)
             | Wire::Forked(_) => self.execution(&wire),
             Wire::Socket(socket) => {
-                self.socket(socket);
+                self.report.connections.socket(socket, &mut self.origins);
+                Ok(())
+            }
+            Wire::Hello { head, data } => {
+                self.report.connections.hello(head, data);
                 Ok(())
             }
             Wire::CgroupMade(cgroup) => {
@@ -217,14 +223,6 @@ impl<O: Origins> Pipeline<O> {
         let origin = self.origins.origin(&record.head.header);
         let mut out = self.report.out(self.count);
         take(&mut self.functions, record, &place, &origin, &mut out)
-    }
-
-    fn socket(&mut self, wire: &WireSocket) {
-        let mut socket = Socket::of(wire);
-        if socket.role.is_none() {
-            socket.role = self.origins.role(wire.header.pid, wire.namespace, &socket);
-        }
-        self.report.sockets.put(wire.connection, socket);
     }
 
     fn end_process(&mut self, pid: u32) -> io::Result<()> {

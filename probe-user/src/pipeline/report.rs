@@ -2,28 +2,24 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::num::NonZeroUsize;
 
 use jiff::Timestamp;
-use lru::LruCache;
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
 
+use super::connections::Connections;
 use super::function::Out;
 use super::join::Piece;
 use super::{Clock, Site};
-use crate::event::{Connection, Direction, Exec, Plaintext, Record, Socket, Ssl, Strings, Thread};
+use crate::event::{Connection, Direction, Exec, Plaintext, Record, Ssl, Strings, Thread};
 use crate::sink::Sink;
-
-/// Connections whose sockets are known at the most: as many as the kernel's table has.
-const SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
 /// The end of the pipeline.
 #[derive(Debug)]
 pub(super) struct Report {
     /// By their numbers.
     pub(super) sites: HashMap<u32, Site>,
-    /// What connections are on, by their numbers.
-    pub(super) sockets: LruCache<u64, Socket>,
+    /// What is known of connections.
+    pub(super) connections: Connections,
     clock: Clock,
     pub(super) sink: Box<dyn Sink>,
     /// Calls begun; each of them gives at least one record.
@@ -40,8 +36,8 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(sites: HashMap<u32, Site>, clock: Clock, sink: Box<dyn Sink>) -> Self {
-        let sockets = LruCache::new(SOCKETS);
-        Self { sites, sockets, clock, sink, calls: 0, executions: 0, records: 0, bytes: 0, truncated: 0 }
+        let connections = Connections::new();
+        Self { sites, connections, clock, sink, calls: 0, executions: 0, records: 0, bytes: 0, truncated: 0 }
     }
 
     /// The wall-clock time of the kernel's.
@@ -94,6 +90,7 @@ impl Report {
             call: call.number,
             stream_offset: call.stream_offset,
         });
+        let (socket, tls) = self.connections.tell(call.connection);
         let record = Record::Ssl(Ssl {
             time,
             origin,
@@ -102,7 +99,8 @@ impl Report {
             function: site.function(call.caller),
             direction: if has(FLAG_TRANSMIT) { Direction::Transmit } else { Direction::Receive },
             connection,
-            socket: self.sockets.get(&call.connection),
+            socket,
+            tls,
             length: call.length,
             captured: call.captured,
             offset,

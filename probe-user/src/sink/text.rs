@@ -13,12 +13,13 @@ use probe_common::{Loss, LossCount};
 
 use super::{Colour, Look, Options, Output, Payload, Sink, Tree, dump, escape};
 use crate::event::{
-    Container, Direction, End, Endpoint, FunctionCall, FunctionTotal, Lost, Origin, Record, Sighting, Socket,
-    Ssl, Summary, Thread,
+    Container, Direction, End, Endpoint, FunctionCall, FunctionTotal, Known, Lost, Origin, Record, Sighting,
+    Socket, Ssl, Summary, Thread,
 };
 
 mod exec;
 mod function;
+mod tls;
 
 /// The sink.
 #[derive(Debug)]
@@ -78,7 +79,8 @@ impl Text {
         }
     }
 
-    /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 10.0.0.2:443↔10.0.0.1:51234 SSL_write`
+    /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 10.0.0.2:443↔10.0.0.1:51234 SSL_write`;
+    /// where it is told first, with what the handshake says before the function.
     fn header(&mut self, ssl: &Ssl<'_>) -> fmt::Result {
         self.who(ssl.time, ssl.origin, &ssl.thread)?;
         let Self { styles: Styles { faint, transmit, receive, .. }, line, .. } = self;
@@ -101,6 +103,9 @@ impl Text {
         if let Some(socket) = ssl.socket {
             self::socket(socket, line);
             line.push(' ');
+        }
+        if let Some(Known { tls, is_new: true }) = ssl.tls {
+            tls::facts(tls, line);
         }
         escape::name(ssl.function.as_bytes(), line);
         writeln!(line, "{faint:#}")

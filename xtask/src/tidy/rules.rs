@@ -29,7 +29,7 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 22] = [
+const OWNERS: [(&str, &[&str]); 23] = [
     ("aya", &["session"]),
     ("aya_log", &["session"]),
     ("perf_event", &["session"]),
@@ -51,6 +51,7 @@ const OWNERS: [(&str, &[&str]); 22] = [
     ("iced_x86", &["object"]),
     ("cpp_demangle", &["object"]),
     ("rustc_demangle", &["object"]),
+    ("tls_parser", &["hello"]),
     ("serde_json", &["sink", "target/runtime"]),
 ];
 

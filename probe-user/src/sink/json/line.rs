@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use super::function::{FunctionLine, FunctionTotalLine};
+use super::tls::TlsPart;
 use crate::event::{
     self, Container, Direction, End, Endpoint, Executable, IpVersion, K8s, Library, Lost, Reason, Role,
     SCHEMA, Sighting, Ssl, Summary, Transport,
@@ -58,6 +59,9 @@ pub(super) struct SslLine<'a> {
     function: &'a str,
     /// The OpenTelemetry namespace `network`.
     network: NetworkPart<'a>,
+    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known to be of this
+    /// connection (yet).
+    tls: Option<TlsPart<'a>>,
     /// The connection; null when the kernel's table of connections was full.
     connection: Option<ConnectionPart>,
     /// The call.
@@ -268,7 +272,7 @@ impl<'a> ProcessPart<'a> {
 impl<'a> SslLine<'a> {
     pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
         let &Ssl { time, origin, ref thread, library, function, direction, .. } = ssl;
-        let &Ssl { connection, socket, length, captured, offset, data: _, .. } = ssl;
+        let &Ssl { connection, socket, tls: _, length, captured, offset, data: _, .. } = ssl;
         Self {
             schema: SCHEMA,
             r#type: SslType::Ssl,
@@ -286,6 +290,7 @@ impl<'a> SslLine<'a> {
                 peer: socket.and_then(|socket| socket.peer.as_ref()),
                 io: IoPart { direction },
             },
+            tls: ssl.tls.map(|known| TlsPart::new(known.tls)),
             connection: connection.map(|connection| ConnectionPart {
                 id: connection.id,
                 from_start: connection.from_start,

@@ -17,6 +17,7 @@ mod function;
 mod line;
 mod string;
 mod terminal;
+mod tls;
 
 use exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use function::{FunctionLine, FunctionTotalLine};

@@ -1,0 +1,115 @@
+//! What the two ends of a TLS connection say first, in the clear: ClientHello and ServerHello.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Header, RecordHeader};
+
+/// [`Header::kind`] of a [`Hello`].
+pub const KIND_HELLO: u32 = 8;
+
+/// Bytes of a hello that are told at the most, headers of records among them: one with keys of post-quantum algorithms and a
+/// ticket has some 2 KiB.
+pub const HELLO_BYTES: u32 = 4096;
+
+/// Bytes of a hello as they went through a socket; [`Hello::bytes`] bytes follow it.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Hello {
+    /// Kind [`KIND_HELLO`].
+    pub header: Header,
+    /// [`crate::Socket::socket`].
+    pub socket: u64,
+    /// `HELLO_` bits.
+    pub flags: u32,
+    /// What follows.
+    pub bytes: u32,
+    /// How much of the hello was told before; 0: it begins.
+    pub offset: u32,
+    /// Length of the record whose header was received by a system call of its own, before a hello that begins; 0: the bytes
+    /// begin with the header.
+    pub record: u32,
+}
+
+const _: () = assert!(size_of::<Hello>() == 72);
+
+/// [`Hello::flags`]: the process has sent it; without it, it has received it.
+pub const HELLO_SENT: u32 = 1 << 0;
+
+/// Type of the message with which a client begins the handshake (RFC 8446, section 4).
+pub const CLIENT_HELLO: u8 = 1;
+/// Type of the message with which a server answers.
+pub const SERVER_HELLO: u8 = 2;
+
+/// What a message of the handshake begins with: its type, its length, and, if it is a hello, a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HelloStart(pub [u8; 6]);
+
+impl HelloStart {
+    /// Bytes of the whole hello; none if this is none. Encrypted bytes look like one once in a billion.
+    pub fn length(self) -> Option<u32> {
+        /// Version, random number and three more fields.
+        const LEAST: u16 = 38;
+        let [kind, highest, high, low, major, minor] = self.0;
+        let length = u16::from_be_bytes([high, low]);
+        let is_hello = matches!(kind, CLIENT_HELLO | SERVER_HELLO) && highest == 0 && length >= LEAST;
+        (is_hello && major == 3 && minor <= 4).then_some(u32::from(length) + 4)
+    }
+}
+
+/// Bytes from the begin of a hello on that are worth telling: itself, and the headers of the records that it is cut into.
+pub fn hello_bytes(length: u32, record: u32) -> u32 {
+    /// Headers of so many records, should the hello need more than one.
+    const HEADERS: u32 = 8 * 5;
+    const _: () = assert!(size_of::<RecordHeader>() == 5);
+    let all = if length > record { length + HEADERS } else { length };
+    if all > HELLO_BYTES { HELLO_BYTES } else { all }
+}
+
+/// Key of the map `HELLOS`: the address of a socket, and the way in its lowest bit.
+pub type HelloKey = u64;
+
+/// Value of the map `HELLOS`: a hello that has not gone through its socket as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HelloState {
+    /// [`crate::Socket::socket`].
+    pub socket: u64,
+    /// Bytes that have gone through.
+    pub seen: u32,
+    /// Bytes that are wanted; 0: only the header of a record was there.
+    pub wanted: u32,
+    /// Length of that record.
+    pub record: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hellos_are_told_from_other_messages() {
+        for (bytes, length) in [
+            ([1, 0, 2, 0, 3, 3], Some(516)),
+            ([2, 0, 0, 76, 3, 3], Some(80)),
+            ([1, 0, 0, 37, 3, 3], None),
+            ([1, 1, 2, 0, 3, 3], None),
+            ([11, 0, 2, 0, 3, 3], None),
+            ([1, 0, 2, 0, 2, 3], None),
+            ([2, 0, 2, 0, 3, 5], None),
+            ([0; 6], None),
+            ([0xff; 6], None),
+        ] {
+            assert_eq!(HelloStart(bytes).length(), length, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_hello_is_told_up_to_a_limit() {
+        assert_eq!(hello_bytes(516, 516), 516);
+        assert_eq!(hello_bytes(516, 2000), 516);
+        assert_eq!(hello_bytes(516, 100), 556);
+        assert_eq!(hello_bytes(60_000, 16_384), HELLO_BYTES);
+    }
+}

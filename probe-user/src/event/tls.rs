@@ -1,0 +1,63 @@
+//! What the two ends of a connection have agreed on.
+
+use std::borrow::Cow;
+
+/// What is known of a connection's handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The version that the server has chosen.
+    pub protocol: Option<Protocol>,
+    /// The cipher suite, by the name that IANA gave it; as `0x1234` if it has none.
+    pub cipher: Option<Cow<'static, str>>,
+    /// The name of the server that the client wants (SNI).
+    pub server_name: Option<String>,
+    /// The protocols that the client offers (ALPN), the one that it likes best first.
+    pub offered: Option<Vec<String>>,
+    /// The one that the server has chosen; with TLS 1.3 it tells that in secret.
+    pub next_protocol: Option<String>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// SSL 3.0
+    Ssl3,
+    /// TLS 1.0
+    Tls10,
+    /// TLS 1.1
+    Tls11,
+    /// TLS 1.2
+    Tls12,
+    /// TLS 1.3
+    Tls13,
+}
+
+impl Protocol {
+    /// What has this number in hellos.
+    pub fn of(number: u16) -> Option<Self> {
+        match number {
+            0x0300 => Some(Self::Ssl3),
+            0x0301 => Some(Self::Tls10),
+            0x0302 => Some(Self::Tls11),
+            0x0303 => Some(Self::Tls12),
+            0x0304 => Some(Self::Tls13),
+            _ => None,
+        }
+    }
+
+    /// `tls.protocol.name`
+    pub fn name(self) -> &'static str {
+        if self == Self::Ssl3 { "ssl" } else { "tls" }
+    }
+
+    /// `tls.protocol.version`
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::Ssl3 => "3.0",
+            Self::Tls10 => "1.0",
+            Self::Tls11 => "1.1",
+            Self::Tls12 => "1.2",
+            Self::Tls13 => "1.3",
+        }
+    }
+}
