@@ -49,9 +49,9 @@ impl Held {
         }
     }
 
-    /// Lets a parent go on that has stopped itself.
+    /// Lets a parent go on that has stopped itself: one that executes a program in between may be stopped by us.
     fn resume_parent(&self, parent: u32) {
-        if self.proc.is_stopped(parent) {
+        if self.proc.is_stopped(parent) && self.table.get(&parent, 0).is_err() {
             go_on(parent);
         }
     }
