@@ -10,6 +10,10 @@ use super::{ObjectError, VirtAddr};
 /// Program headers: Linux itself refuses more than 64 KiB of them (`load_elf_phdrs` in fs/binfmt_elf.c).
 const MAX_PROGRAM_HEADERS: u64 = 65536;
 
+/// The end of what a process of x86-64 can have (five levels of page tables: Documentation/arch/x86/x86_64/5level-paging.rst):
+/// sums of addresses stay far from where they would wrap.
+const MAX_ADDRESS: u64 = 1 << 56;
+
 /// The ELF header, of a file that is for us.
 pub(super) struct Header(FileHeader64<LE>);
 
@@ -130,8 +134,8 @@ impl Segments {
             elf::PT_LOAD if extent.length > 0 => {
                 reader.check("a loaded segment", extent)?;
                 let address = header.p_vaddr.get(LE);
-                if address.checked_add(extent.length).is_none() {
-                    return Err(ObjectError::Broken { what: "a segment wraps around the address space" });
+                if address.checked_add(extent.length).is_none_or(|end| end > MAX_ADDRESS) {
+                    return Err(ObjectError::Broken { what: "a segment lies where no process has memory" });
                 }
                 self.loads.push(Segment { address, extent, flags: header.p_flags.get(LE) });
             }
