@@ -4,7 +4,7 @@
 
 use anyhow::{Result, bail};
 
-use super::sources::{Source, read_tree};
+use super::sources::{Source, products, read_tree};
 use crate::workspace;
 
 /// A rule over one file.
@@ -77,7 +77,10 @@ const DOERS: [&str; 4] = ["Manager", "Helper", "Utils", "Util"];
 
 /// Checks the whole tree.
 pub(super) fn check_tree() -> Result<()> {
-    let findings: Vec<String> = read_tree(&workspace::root())?.iter().flat_map(check).collect();
+    let root = workspace::root();
+    let mut findings: Vec<String> = read_tree(&root)?.iter().flat_map(check).collect();
+    let product = |path| format!("{path}: product: it is no text (what is built is not in the tree)");
+    findings.extend(products(&root)?.into_iter().map(product));
     if findings.is_empty() {
         return Ok(());
     }

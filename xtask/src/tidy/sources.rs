@@ -3,8 +3,9 @@
 //! Owns which files count. Never parses: it blanks comments and string literals line by line, so that a rule does not
 //! find in them what it looks for in code.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -18,6 +19,8 @@ pub(super) struct Source {
 
 /// Directories that are not the project's own text.
 const SKIPPED: [&str; 2] = ["target", ".git"];
+/// Recorded bytes, for tests: the end of their names, and how many there may be.
+const RECORDED: (&str, usize) = (".bin", 4096);
 /// Ends of the names of files that are read.
 const READ: [&str; 9] = [".rs", ".md", ".toml", ".c", ".h", ".py", ".sh", ".bt", ".ci/run"];
 
@@ -45,12 +48,37 @@ impl Source {
 /// Reads every text file of the workspace, in the order of their paths.
 pub(super) fn read_tree(root: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    read_directory(root, root, &mut sources)?;
-    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    for (path, file) in files(root)? {
+        if READ.iter().any(|end| path.ends_with(end)) {
+            let text = fs::read_to_string(&file).with_context(|| format!("cannot read {path}"))?;
+            sources.push(Source { path, text });
+        }
+    }
     Ok(sources)
 }
 
-fn read_directory(root: &Path, directory: &Path, sources: &mut Vec<Source>) -> Result<()> {
+/// Files that are no text and no recorded bytes: what a build has left, as a rule.
+pub(super) fn products(root: &Path) -> Result<Vec<String>> {
+    let mut products = Vec::new();
+    for (path, file) in files(root)? {
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {path}"))?;
+        let is_recorded = path.ends_with(RECORDED.0) && bytes.len() <= RECORDED.1;
+        let is_text = std::str::from_utf8(&bytes).is_ok_and(|text| !text.contains('\0'));
+        if !is_text && !is_recorded {
+            products.push(path);
+        }
+    }
+    Ok(products)
+}
+
+/// The files of the workspace by their paths in it.
+fn files(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut files = BTreeMap::new();
+    list(root, root, &mut files)?;
+    Ok(files)
+}
+
+fn list(root: &Path, directory: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     let entries = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot list {}", directory.display()))?;
@@ -58,12 +86,9 @@ fn read_directory(root: &Path, directory: &Path, sources: &mut Vec<Source>) -> R
         let file = entry.path();
         let kind = entry.file_type()?;
         if kind.is_dir() && !SKIPPED.iter().any(|skipped| name == *skipped) {
-            read_directory(root, &file, sources)?;
-        }
-        let path = file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned();
-        if kind.is_file() && READ.iter().any(|end| path.ends_with(end)) {
-            let text = fs::read_to_string(&file).with_context(|| format!("cannot read {path}"))?;
-            sources.push(Source { path, text });
+            list(root, &file, files)?;
+        } else if kind.is_file() {
+            files.insert(file.strip_prefix(root).unwrap_or(&file).to_string_lossy().into_owned(), file);
         }
     }
     Ok(())
