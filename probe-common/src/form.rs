@@ -56,6 +56,16 @@ impl Form {
     }
 }
 
+/// Where a [`Form::Payload`] has its bytes, by its first two words.
+///
+/// What does not own its bytes has a mark in place of the capacity, which the compiler chooses of the numbers that no capacity can be:
+/// `1 << 63` in Rust 1.95, `u64::MAX` in 1.100. What owns them has its capacity before the address, or behind it: the compiler
+/// decides, too. An address is the larger one.
+pub const fn payload_address(first: u64, second: u64) -> u64 {
+    let is_borrowed = first >> 63 == 1;
+    if is_borrowed || first < second { second } else { first }
+}
+
 /// What bytes were lent for, or a packet was received: key of the map `LENT`, whose values are addresses of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -82,7 +92,7 @@ impl LentKey {
 
 #[cfg(test)]
 mod tests {
-    use super::Form;
+    use super::{Form, payload_address};
     use crate::{CallShape, Calls, Direction, Length};
 
     #[test]
@@ -111,6 +121,16 @@ mod tests {
             assert_eq!(Form::unpack(both), Some(form));
             assert_eq!(CallShape::unpack(both), shape);
             assert_eq!(Form::unpack(shape.pack()), None);
+        }
+    }
+
+    #[test]
+    fn a_payload_has_its_address_wherever_the_compiler_puts_it() {
+        let address = 0x7f12_3456_7890;
+        for (first, second) in
+            [(1 << 63, address), (u64::MAX, address), (16 << 10, address), (address, 16 << 10)]
+        {
+            assert_eq!(payload_address(first, second), address, "{first:#x} {second:#x}");
         }
     }
 }

@@ -6,9 +6,6 @@ use probe_common::{CallShape, Form, Frame, LentKey};
 
 use crate::{call, maps::LENT, mem, scope::Current};
 
-/// What the first word of rustls's `Payload` is when it does not own its bytes: no capacity is that large.
-const BORROWED: u64 = 1 << 63;
-
 /// At entry: reports the bytes.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
@@ -38,9 +35,7 @@ fn bytes(current: Current, regs: &pt_regs, arguments: u32) -> Option<(u64, u64)>
             Some((begin, word(regs.rdx, 1)?.saturating_sub(begin)))
         }
         Form::Payload => {
-            let (first, second) = (word(regs.rsi, 0)?, word(regs.rsi, 1)?);
-            // A vector has its capacity before its address, or behind it: the compiler decides. An address is the larger one.
-            let address = if first == BORROWED || first < second { second } else { first };
+            let address = probe_common::payload_address(word(regs.rsi, 0)?, word(regs.rsi, 1)?);
             Some((address, word(regs.rsi, 2)?))
         }
         Form::Acknowledged => {

@@ -1,43 +1,25 @@
 //! What a function does with its arguments: what it reads and writes through them, and whom it hands them on to.
 //!
 //! Owns the reading of the code from the entry on, which is repeated until jumps back, too, have carried what is known to where they
-//! lead. What code does that only a table or unwinding leads to is not told. It is one fact among several, never a proof of its own.
+//! lead. What follows a call that never returns is not its continuation: newer compilers put nothing between the two. What code does
+//! that only a table or unwinding leads to is not told. It is one fact among several, never a proof of its own.
 
 use std::collections::BTreeMap;
 
 use iced_x86::{
-    Code, FlowControl, Instruction, InstructionInfoFactory, MemorySize, OpAccess, OpKind, Register,
-    UsedMemory,
+    Code, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register, UsedMemory,
 };
 
-use super::code::{ARGUMENTS, inside, instructions, target};
-use super::{Object, ObjectError, VirtAddr};
+use super::code::{inside, instructions, target};
+use super::values::{State, Value, change};
+use super::{Extents, Frames, ObjectError, VirtAddr};
 
 /// Code of one function that is read.
 const MAX_BODY: u64 = 64 * 1024;
-/// Values on the stack that are followed.
-const MAX_SLOTS: usize = 64;
 /// Words that one instruction reads.
 const MAX_WORDS: usize = 8;
 /// How often the code of a function is read: loops in loops take some rounds.
 const MAX_ROUNDS: usize = 6;
-/// General registers.
-const REGISTERS: usize = 16;
-
-/// What is known of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// An argument, by number from 0 on, and so much more.
-    Argument(u8, i64),
-    /// The word that is so far behind an argument.
-    Loaded(u8, i64),
-    /// The word so far in the table that [`Value::Loaded`] is the address of.
-    Entry(u8, i64, u64),
-    /// The word at an address of the object: a slot of the global offset table, say.
-    Slot(u64),
-    /// This number.
-    Number(u64),
-}
 
 /// Whom a call leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,84 +106,36 @@ impl Flow {
     }
 }
 
-impl Object {
-    /// Reads the function between two addresses; code beyond 64 KiB is not looked at.
-    pub fn flow(&self, address: VirtAddr, size: u64) -> Result<Flow, ObjectError> {
-        let code = self.code(address, size.min(MAX_BODY))?;
-        Ok(Flow { address, size, effects: read(&code, address) })
-    }
-}
-
-/// What is known at a place of the code.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct State {
-    registers: [Option<Value>; REGISTERS],
-    /// By register and distance.
-    stack: BTreeMap<(Register, i64), Value>,
-}
-
-impl State {
-    fn entry() -> Self {
-        let mut state = Self::default();
-        let arguments = (0..).zip(ARGUMENTS);
-        arguments.for_each(|(number, register)| state.set(register, Some(Value::Argument(number, 0))));
-        state
-    }
-
-    fn get(&self, register: Register) -> Option<Value> {
-        let whole = register.is_gpr64().then(|| register.number())?;
-        self.registers.get(whole).copied().flatten()
-    }
-
-    /// The number in a register, of whatever size.
-    fn number(&self, register: Register) -> Option<u64> {
-        match self.get(register.full_register()) {
-            Some(Value::Number(number)) => Some(number),
-            _ => None,
-        }
-    }
-
-    fn set(&mut self, register: Register, value: Option<Value>) {
-        let register = register.full_register();
-        if let Some(place) = self.registers.get_mut(register.number()).filter(|_| register.is_gpr64()) {
-            *place = value;
-        }
-    }
-
-    /// Only what both know.
-    fn join(&mut self, other: &Self) {
-        for (own, others) in self.registers.iter_mut().zip(&other.registers) {
-            if own != others {
-                *own = None;
+impl Frames<'_> {
+    /// Reads a function; code beyond 64 KiB is not looked at.
+    pub fn flow(&self, function: Extents) -> Result<Flow, ObjectError> {
+        let Extents { address, size } = function;
+        let code = self.object().code(address, size.min(MAX_BODY))?;
+        let mut last = Vec::new();
+        for instruction in instructions(&code, address) {
+            if instruction.is_invalid() {
+                break;
+            }
+            if let Some(callee) =
+                target(&instruction).filter(|_| instruction.flow_control() == FlowControl::Call)
+                && self.never_returns(callee)?
+            {
+                last.push(instruction.ip());
             }
         }
-        self.stack.retain(|place, value| other.stack.get(place) == Some(value));
-    }
-
-    /// The place on the stack that an operand is.
-    fn place(&self, base: Register, index: Register, displacement: u64) -> Option<(Register, i64)> {
-        let is_stack = base == Register::RSP || base == Register::RBP && self.get(Register::RBP).is_none();
-        (is_stack && index == Register::None).then_some((base, displacement.cast_signed()))
-    }
-
-    fn keep(&mut self, place: (Register, i64), value: Option<Value>) {
-        match value {
-            Some(value) if self.stack.len() < MAX_SLOTS => {
-                self.stack.insert(place, value);
-            }
-            _ => drop(self.stack.remove(&place)),
-        }
+        Ok(Flow { address, size, effects: read(&code, address, &last) })
     }
 }
 
-fn read(code: &[u8], address: VirtAddr) -> Vec<Effect> {
+/// `last` has the calls that never return, by address.
+fn read(code: &[u8], address: VirtAddr, last: &[u64]) -> Vec<Effect> {
     // What is known where jumps lead to.
     let mut known: BTreeMap<u64, State> = BTreeMap::new();
     let mut effects = Vec::new();
     for _ in 0..MAX_ROUNDS {
         let before = known.clone();
         effects.clear();
-        round(code, address, &mut known, &mut effects);
+        round(code, address, last, &mut known, &mut effects);
         if before == known {
             break;
         }
@@ -209,7 +143,13 @@ fn read(code: &[u8], address: VirtAddr) -> Vec<Effect> {
     effects
 }
 
-fn round(code: &[u8], address: VirtAddr, known: &mut BTreeMap<u64, State>, effects: &mut Vec<Effect>) {
+fn round(
+    code: &[u8],
+    address: VirtAddr,
+    last: &[u64],
+    known: &mut BTreeMap<u64, State>,
+    effects: &mut Vec<Effect>,
+) {
     let mut factory = InstructionInfoFactory::new();
     // None where nothing leads to.
     let mut current = Some(State::entry());
@@ -236,6 +176,7 @@ fn round(code: &[u8], address: VirtAddr, known: &mut BTreeMap<u64, State>, effec
         change(&mut factory, &instruction, state);
         if !is_branch && !matches!(flow, FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall)
             || flow == FlowControl::UnconditionalBranch
+            || last.binary_search(&instruction.ip()).is_ok()
         {
             current = None;
         }
@@ -323,76 +264,6 @@ fn call(instruction: &Instruction, state: &State) -> Effect {
         },
     };
     Effect::Calls { callee, first: state.get(Register::RDI), second: state.get(Register::RSI) }
-}
-
-/// What is known after an instruction.
-fn change(factory: &mut InstructionInfoFactory, instruction: &Instruction, state: &mut State) {
-    if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
-        // What a callee may change (System V AMD64 ABI, section 3.2.1).
-        let lost = [Register::RAX, Register::RCX, Register::RDX, Register::RSI, Register::RDI];
-        let more = [Register::R8, Register::R9, Register::R10, Register::R11];
-        lost.into_iter().chain(more).for_each(|register| state.set(register, None));
-        return;
-    }
-    let made = made(instruction, state);
-    let used = factory.info(instruction);
-    for register in used.used_registers() {
-        if !matches!(register.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead) {
-            state.set(register.register(), None);
-        }
-    }
-    for memory in used.used_memory() {
-        let is_written = !matches!(memory.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
-        if let Some(place) =
-            state.place(memory.base(), memory.index(), memory.displacement()).filter(|_| is_written)
-        {
-            let whole = memory.memory_size() == MemorySize::UInt64;
-            state.keep(place, made.filter(|_| whole));
-        }
-    }
-    if instruction.op0_kind() == OpKind::Register {
-        state.set(instruction.op0_register(), made);
-    }
-}
-
-/// The value that an instruction makes in its first operand, if it is known.
-fn made(instruction: &Instruction, state: &State) -> Option<Value> {
-    let more = |value, offset: u64| match value {
-        Some(Value::Argument(argument, known)) => {
-            Some(Value::Argument(argument, known.wrapping_add(offset.cast_signed())))
-        }
-        _ => None,
-    };
-    let (base, index) = (instruction.memory_base(), instruction.memory_index());
-    match instruction.code() {
-        Code::Mov_r64_rm64 if instruction.op1_kind() == OpKind::Memory => {
-            if instruction.is_ip_rel_memory_operand() {
-                return Some(Value::Slot(instruction.ip_rel_memory_address()));
-            }
-            let displacement = instruction.memory_displacement64();
-            if let Some(place) = state.place(base, index, displacement) {
-                return state.stack.get(&place).copied();
-            }
-            match state.get(base).filter(|_| index == Register::None) {
-                Some(Value::Argument(argument, offset)) => {
-                    Some(Value::Loaded(argument, offset.wrapping_add(displacement.cast_signed())))
-                }
-                Some(Value::Loaded(argument, offset)) => Some(Value::Entry(argument, offset, displacement)),
-                _ => None,
-            }
-        }
-        Code::Mov_r32_imm32 | Code::Mov_r64_imm64 => Some(Value::Number(instruction.immediate(1))),
-        Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => state.get(instruction.op1_register()),
-        Code::Lea_r64_m if index == Register::None => {
-            more(state.get(base), instruction.memory_displacement64())
-        }
-        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32
-            if instruction.op0_kind() == OpKind::Register =>
-        {
-            more(state.get(instruction.op0_register()), instruction.immediate(1))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

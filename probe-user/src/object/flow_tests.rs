@@ -5,7 +5,7 @@ use super::{Callee, Effect, Value, VirtAddr, read};
 const AT: VirtAddr = VirtAddr(0x1000);
 
 fn check(name: &str, code: &[u8], expected: &[Effect]) {
-    assert_eq!(read(code, AT), expected, "{name}");
+    assert_eq!(read(code, AT, &[]), expected, "{name}");
 }
 
 #[test]
@@ -67,4 +67,19 @@ fn the_stack_and_jumps_keep_what_is_known() {
     // jmp over; xor %edi,%edi; over: mov (%rdi),%rax
     check("what is jumped over", &[0xeb, 2, 0x31, 0xff, 0x48, 0x8b, 7], &[Effect::Reads(0, 0)]);
     check("cut", &[0x48], &[]);
+}
+
+#[test]
+fn what_follows_a_call_that_never_returns_is_not_behind_it() {
+    // test; jne over; call; over: mov (%rsi),%rax
+    let code = [0x85, 0xd2, 0x75, 5, 0xe8, 0, 1, 0, 0, 0x48, 0x8b, 6];
+    let panics = Effect::Calls {
+        callee: Callee::Function(VirtAddr(0x1109)),
+        first: Some(Value::Argument(0, 0)),
+        second: Some(Value::Argument(1, 0)),
+    };
+    assert_eq!(read(&code, AT, &[]), [panics]);
+    assert_eq!(read(&code, AT, &[AT.0 + 4]), [panics, Effect::Reads(1, 0)]);
+    // Nothing leads there.
+    assert_eq!(read(&code[4..], VirtAddr(AT.0 + 4), &[AT.0 + 4]), [panics]);
 }

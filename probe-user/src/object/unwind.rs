@@ -4,7 +4,8 @@
 //! (`.eh_frame`), which is read where the linker made no table: in programs that are linked statically. How to unwind is
 //! of no interest here. Where most of the code has no frames (some browsers and JavaScript runtimes), `starts` knows more.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
 
@@ -36,6 +37,8 @@ pub struct Frames<'o> {
     source: Source,
     /// Where calls lead to; empty where frames are dense.
     starts: OnceCell<Vec<Starts>>,
+    /// Whether functions never return, as far as somebody has asked.
+    pub(super) ends: RefCell<BTreeMap<VirtAddr, bool>>,
 }
 
 #[derive(Debug)]
@@ -53,7 +56,7 @@ impl Object {
             Some((address, entries)) => Source::Table(address, entries),
             None => Source::List(self.list()?),
         };
-        Ok(Frames { object: self, source, starts: OnceCell::new() })
+        Ok(Frames { object: self, source, starts: OnceCell::new(), ends: RefCell::default() })
     }
 
     fn unwind_table(&self) -> Result<Option<(u64, Extent)>, ObjectError> {
@@ -92,6 +95,10 @@ impl Object {
 }
 
 impl Frames<'_> {
+    pub(super) fn object(&self) -> &Object {
+        self.object
+    }
+
     /// The function that has `address` inside; none when it is not known.
     pub fn at(&self, address: VirtAddr) -> Result<Option<Extents>, ObjectError> {
         match self.framed(address)? {

@@ -107,7 +107,7 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
         [peek] if !takes(peek)? => {
             let mut readers = Vec::new();
             for caller in evidence.callers(peek.address)? {
-                let flow = evidence.object.flow(caller.address, caller.size)?;
+                let flow = evidence.flow(&caller)?;
                 let hands_on = (
                     Callee::Function(peek.address),
                     Some(Value::Argument(0, 0)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::object::{Frames, Needle, Object, ObjectError, Symbol, Text, Uses, VirtAddr, code};
+use crate::object::{Extents, Flow, Frames, Needle, Object, ObjectError, Symbol, Text, Uses, VirtAddr, code};
 
 /// Functions that are decoded: a source file of OpenSSL has some 300.
 const MAX_FUNCTIONS: usize = 2048;
@@ -72,6 +72,11 @@ impl<'o> Evidence<'o> {
         let uses = extents.into_iter().map(|(address, size)| self.object.uses(address, size));
         let calls = |uses: &Result<Uses, _>| uses.as_ref().map_or(true, |uses| calls(uses, callee));
         uses.filter(calls).collect()
+    }
+
+    /// What a function does with its arguments.
+    pub(super) fn flow(&self, function: &Uses) -> Result<Flow, ObjectError> {
+        self.frames.flow(Extents { address: function.address, size: function.size })
     }
 
     /// Whether a function takes a length as its third argument, as it does in the source.

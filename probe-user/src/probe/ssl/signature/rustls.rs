@@ -242,7 +242,7 @@ impl Search<'_> {
         extents.sort_unstable();
         extents.dedup();
         let extents = extents.into_iter().take(MAX_FUNCTIONS);
-        extents.map(|extents| self.object.flow(extents.address, extents.size)).collect()
+        extents.map(|extents| self.frames.flow(extents)).collect()
     }
 
     fn leads_to(&self, callee: Callee) -> Option<VirtAddr> {
