@@ -19,15 +19,16 @@ pub(crate) fn cache() -> PathBuf {
     target_directory().join("ctrace-tests")
 }
 
-/// The `ctrace` under test: `CTRACE_BIN`, or the build for development.
+/// The `ctrace` under test: `CTRACE_BIN`, or the release build.
 pub fn ctrace_binary() -> Result<PathBuf> {
     let binary = match env::var_os("CTRACE_BIN") {
         Some(path) => PathBuf::from(path),
-        None => target_directory().join("debug/ctrace"),
+        None => target_directory().join("release/ctrace"),
     };
     if !binary.is_file() {
         bail!(
-            "no program to test at {}: build it with `cargo build`, or name one with CTRACE_BIN",
+            "no program to test at {}: build it with `cargo build --release --package ctrace`, or name one with \
+             CTRACE_BIN",
             binary.display()
         );
     }

@@ -21,9 +21,9 @@ pub(crate) struct Options {
     /// Leave out what needs root: the live suites.
     #[arg(long)]
     no_live: bool,
-    /// The live suites run the optimised program instead of the one with checks of arithmetic.
+    /// The live suites run the build for development, with checks of arithmetic; it is too slow for `live_stream`.
     #[arg(long)]
-    release: bool,
+    checked: bool,
     /// Only tests whose name contains this, in all suites.
     filter: Option<String>,
 }
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     setup::require(undone.iter().filter(|step| !setup::LIVE.contains(&&*step.name)))?;
 
     let mut tally = if options.filter.is_none() { tidy::check_all() } else { Tally::default() };
-    if options.release {
+    if !options.checked {
         build::release()?;
     }
     let (live, quick): (Vec<Program>, Vec<Program>) = programs()?.into_iter().partition(Program::is_live);
@@ -174,6 +174,7 @@ pub(crate) fn run_named(suites: &[&str], variable: (&str, &str)) -> Result<()> {
     if root == Root::Never {
         bail!("the live suites need root, and there is neither root nor a sudo that works here");
     }
+    build::release()?;
     for program in programs()?.iter().filter(|program| suites.contains(&program.name.as_str())) {
         let tally = run_suite(program, root, &Options::default(), &[variable])?;
         if tally.failed > 0 {
@@ -201,7 +202,7 @@ fn run_suite(
 ) -> Result<Tally> {
     let begin = Instant::now();
     let target = workspace::target()?;
-    let ctrace = if options.release { workspace::ctrace() } else { workspace::checked_ctrace() }?;
+    let ctrace = if options.checked { workspace::checked_ctrace() } else { workspace::ctrace() }?;
     let file = program.file.to_string_lossy();
     let variables =
         [("CARGO_TARGET_DIR", target.to_string_lossy()), ("CTRACE_BIN", ctrace.to_string_lossy())];

@@ -27,12 +27,12 @@ pub(crate) fn scratch() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// The release build of ctrace, which the demo, the benchmarks and the virtual machines run.
+/// The release build of ctrace, which the demo, the live tests, the benchmarks and the virtual machines run.
 pub(crate) fn ctrace() -> Result<PathBuf> {
     Ok(target()?.join("release/ctrace"))
 }
 
-/// Its build for development, with checks of arithmetic, which the live tests run.
+/// Its build for development, with checks of arithmetic, which the live tests can run as well.
 pub(crate) fn checked_ctrace() -> Result<PathBuf> {
     Ok(target()?.join("debug/ctrace"))
 }
