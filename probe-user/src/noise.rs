@@ -29,6 +29,18 @@ impl Noise {
             .collect()
     }
 
+    /// So many copies of a file with damage in one to eight places, every other one where it does most: in the headers.
+    pub(crate) fn each_damaged(&mut self, good: &[u8], copies: u32, mut look: impl FnMut(&[u8])) {
+        for copy in 0..copies {
+            let mut bytes = good.to_vec();
+            for _ in 0..=self.below(8) {
+                let at = self.below(if copy % 2 == 0 { 1024 } else { good.len() - 8 });
+                self.damage(&mut bytes, at);
+            }
+            look(&bytes);
+        }
+    }
+
     /// Overwrites 1 to 8 of `bytes` at `at` with what numbers of files are damaged by most: the ends of ranges.
     pub(crate) fn damage(&mut self, bytes: &mut [u8], at: usize) {
         let any = self.next().to_le_bytes()[2];

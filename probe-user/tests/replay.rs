@@ -21,11 +21,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
     Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT,
-    Header, Hello, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD,
-    KIND_HELLO, KIND_SOCKET, Loss, LossCount, SOCKET_GUESSED, Socket,
+    Header, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD, Loss, LossCount,
+    SOCKET_GUESSED,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+#[path = "replay/bytes.rs"]
+mod bytes;
 #[path = "replay/exec.rs"]
 mod exec;
 #[path = "replay/function.rs"]
@@ -33,88 +35,10 @@ mod function;
 #[path = "replay/schema.rs"]
 mod schema;
 
+use bytes::{ANSWERED, ASKED, Raw, call, chunks, header, hello, socket, whole};
+
 /// Start of `CLOCK_BOOTTIME`: 2026-01-02T03:04:00Z.
 const BOOT: i64 = 1_767_323_040_000_000_000;
-
-/// A record of the ring, aligned as there, with some room that is not used.
-#[derive(Clone)]
-struct Raw(Vec<u64>);
-
-impl Raw {
-    fn new(parts: &[&[u8]]) -> Self {
-        let bytes = parts.concat();
-        let mut words = vec![0xA5A5_A5A5_A5A5_A5A5; bytes.len().div_ceil(8) + 2];
-        words.as_mut_bytes()[..bytes.len()].copy_from_slice(&bytes);
-        Self(words)
-    }
-}
-
-fn header(kind: u32, pid: u32, comm: &[u8]) -> Header {
-    let mut header = Header::new_zeroed();
-    (header.kind, header.pid, header.tid) = (kind, pid, pid);
-    header.comm[..comm.len()].copy_from_slice(comm);
-    header
-}
-
-/// A call of a connection of its own site; the default is a whole SSL_write of the server.
-fn call(number: u64, length: usize) -> Call {
-    let mut call = Call::new_zeroed();
-    call.header = header(KIND_CALL, 1234, b"tls-server");
-    call.header.time = 5_000_000_000 + number * 1_000_123;
-    (call.connection, call.number) = (7, number);
-    call.length = length as u64;
-    call.captured = u32::try_from(length).unwrap();
-    call.flags = FLAG_TRANSMIT | FLAG_FROM_START;
-    call
-}
-
-/// A call in chunks of `size`.
-fn chunks(call: Call, data: &[u8], size: usize) -> Vec<Raw> {
-    if data.is_empty() {
-        return vec![Raw::new(&[call.as_bytes()])];
-    }
-    let chunk = |(part, offset): (&[u8], usize)| {
-        let chunk = u32::try_from(part.len()).unwrap();
-        let call = Call { offset: u32::try_from(offset).unwrap(), chunk, ..call };
-        Raw::new(&[call.as_bytes(), part])
-    };
-    data.chunks(size).zip((0..).step_by(size)).map(chunk).collect()
-}
-
-fn whole(call: Call, data: &[u8]) -> Raw {
-    chunks(call, data, 16384).pop().unwrap()
-}
-
-/// A connection's socket.
-fn socket(connection: u64, flags: u32, family: u16, local: (&[u8], u16), peer: (&[u8], u16)) -> Raw {
-    let mut socket = Socket::new_zeroed();
-    socket.header = header(KIND_SOCKET, 1234, b"tls-server");
-    (socket.connection, socket.socket, socket.flags, socket.family) =
-        (connection, connection << 1, flags, family);
-    socket.protocol = if family == FAMILY_UNIX { 0 } else { 6 };
-    (socket.local_port, socket.peer_port) = (local.1, peer.1);
-    socket.local_bytes = u16::try_from(local.0.len()).unwrap();
-    socket.peer_bytes = u16::try_from(peer.0.len()).unwrap();
-    socket.local[..local.0.len()].copy_from_slice(local.0);
-    socket.peer[..peer.0.len()].copy_from_slice(peer.0);
-    Raw::new(&[socket.as_bytes()])
-}
-
-/// A hello on the socket of a connection, in parts as they were moved.
-fn hello(connection: u64, flags: u32, bytes: &[u8], size: usize) -> Vec<Raw> {
-    let part = |(part, offset): (&[u8], usize)| {
-        let mut hello = Hello::new_zeroed();
-        hello.header = header(KIND_HELLO, 1234, b"tls-server");
-        (hello.socket, hello.flags) = (connection << 1, flags);
-        (hello.bytes, hello.offset) = (u32::try_from(part.len()).unwrap(), u32::try_from(offset).unwrap());
-        Raw::new(&[hello.as_bytes(), part])
-    };
-    bytes.chunks(size).zip((0..).step_by(size)).map(part).collect()
-}
-
-/// What OpenSSL has sent with TLS 1.2, and the beginning of the answer.
-const ASKED: &[u8] = include_bytes!("../src/hello/data/tls12-c0.bin");
-const ANSWERED: &[u8] = include_bytes!("../src/hello/data/tls12-s0.bin");
 
 #[derive(Debug)]
 struct Fixed {

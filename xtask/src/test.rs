@@ -21,9 +21,6 @@ pub(crate) struct Options {
     /// Leave out what needs root: the live suites.
     #[arg(long)]
     no_live: bool,
-    /// The live suites run the build for development, with checks of arithmetic; it is too slow for `live_stream`.
-    #[arg(long)]
-    checked: bool,
     /// Only tests whose name contains this, in all suites.
     filter: Option<String>,
 }
@@ -53,9 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     setup::require(undone.iter().filter(|step| !setup::LIVE.contains(&&*step.name)))?;
 
     let mut tally = if options.filter.is_none() { tidy::check_all() } else { Tally::default() };
-    if !options.checked {
-        build::release()?;
-    }
+    build::release()?;
     let (live, quick): (Vec<Program>, Vec<Program>) = programs()?.into_iter().partition(Program::is_live);
     for program in &quick {
         tally += suite(program, Root::Already, options);
@@ -202,7 +197,7 @@ fn run_suite(
 ) -> Result<Tally> {
     let begin = Instant::now();
     let target = workspace::target()?;
-    let ctrace = if options.checked { workspace::checked_ctrace() } else { workspace::ctrace() }?;
+    let ctrace = workspace::ctrace()?;
     let file = program.file.to_string_lossy();
     let variables =
         [("CARGO_TARGET_DIR", target.to_string_lossy()), ("CTRACE_BIN", ctrace.to_string_lossy())];

@@ -31,8 +31,3 @@ pub(crate) fn scratch() -> Result<PathBuf> {
 pub(crate) fn ctrace() -> Result<PathBuf> {
     Ok(target()?.join("release/ctrace"))
 }
-
-/// Its build for development, with checks of arithmetic, which the live tests can run as well.
-pub(crate) fn checked_ctrace() -> Result<PathBuf> {
-    Ok(target()?.join("debug/ctrace"))
-}

@@ -20,6 +20,7 @@ use crate::target::proc::Proc;
 
 mod known;
 mod look;
+mod news;
 mod reasons;
 mod sites;
 mod users;
@@ -27,6 +28,7 @@ mod versions;
 
 use known::{Known, Seen};
 use look::{Look, Looked, New, Original, Unseen};
+use news::News;
 pub use reasons::{Detail, reasons};
 use users::Users;
 use versions::Unversioned;
@@ -59,7 +61,6 @@ pub struct Discovery {
     next: u32,
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
-    untraceable: Vec<Skipped>,
     foreign: Vec<Skipped>,
     excess: Option<String>,
     /// Devices that did not answer, and when: waiting for each of their files could take for ever.
@@ -68,8 +69,8 @@ pub struct Discovery {
     libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
     /// Libraries whose version stands in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
-    /// What was told of TLS that cannot be traced: the process and the file.
-    told: BTreeSet<(u32, String)>,
+    /// TLS that cannot be traced.
+    news: News,
     /// Whether a file was not looked into because the process that had mapped it has ended.
     missed: bool,
     strange: Strange,
@@ -90,13 +91,12 @@ impl Discovery {
             next: 0,
             objects: Vec::new(),
             skipped: Vec::new(),
-            untraceable: Vec::new(),
             foreign: Vec::new(),
             excess: None,
             silent: HashMap::new(),
             libcrypto: HashMap::new(),
             unversioned: Vec::new(),
-            told: BTreeSet::new(),
+            news: News::default(),
             missed: false,
             strange: Arc::new(|| ()),
         }
@@ -123,9 +123,7 @@ impl Discovery {
             object.pids = self.users.of(object.id);
         }
         let skipped = mem::take(&mut self.skipped);
-        for skipped in &skipped {
-            self.is_news(skipped);
-        }
+        self.news.know(&skipped);
         Plan {
             scope: target.scope.clone(),
             objects: mem::take(&mut self.objects),
@@ -163,7 +161,7 @@ impl Discovery {
     /// A process has ended.
     pub fn ended(&mut self, pid: u32) {
         self.unversioned.retain(|waiting| waiting.pid != pid);
-        self.told.retain(|(told, _)| *told != pid);
+        self.news.ended(pid);
         self.users.maps_only(pid, &BTreeSet::new(), Instant::now());
     }
 
@@ -191,7 +189,7 @@ impl Discovery {
 
     /// TLS that cannot be traced, of processes that were looked at since this was asked last.
     pub fn take_untraceable(&mut self) -> Vec<Skipped> {
-        mem::take(&mut self.untraceable)
+        self.news.take()
     }
 
     /// When [`Discovery::let_go`] will have something to tell.
@@ -210,11 +208,7 @@ impl Discovery {
     }
 
     fn found(&mut self) -> Vec<ObjectHooks> {
-        for skipped in mem::take(&mut self.skipped) {
-            if self.is_news(&skipped) {
-                self.untraceable.push(skipped);
-            }
-        }
+        self.news.add(mem::take(&mut self.skipped));
         self.foreign.clear();
         mem::take(&mut self.objects)
     }
@@ -325,11 +319,14 @@ impl Discovery {
     }
 
     fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> Seen {
-        let Found { library: facts, hooks, skipped, evidence, excess } = found;
+        let Found { library: facts, hooks, skipped, untraceable, evidence, excess } = found;
         self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {
             self.skip(Lack::File, pid, &path, why);
+        }
+        if let Some(untraceable) = untraceable {
+            self.skip(Lack::Untraceable, pid, &path, untraceable.to_string());
         }
         if hooks.is_empty() {
             return Seen::Broken(self.probe.nothing_usable().to_owned(), file.changed());
@@ -359,12 +356,6 @@ impl Discovery {
         let first = self.next;
         self.next = first.saturating_add(count);
         first..self.next
-    }
-
-    /// Whether it is TLS that cannot be traced, and was not told yet.
-    fn is_news(&mut self, skipped: &Skipped) -> bool {
-        let key = skipped.pid.map(|pid| (pid, skipped.what.clone()));
-        skipped.lack == Lack::Untraceable && key.is_some_and(|key| self.told.insert(key))
     }
 
     fn skip(&mut self, lack: Lack, pid: u32, what: &str, why: String) {

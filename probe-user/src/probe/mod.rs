@@ -49,6 +49,8 @@ pub struct Found {
     pub hooks: Vec<Hook>,
     /// Functions that cannot be hooked, with the reason.
     pub skipped: Vec<String>,
+    /// TLS beside the hooks that cannot be traced.
+    pub untraceable: Option<&'static ssl::Untraceable>,
     /// How functions were found that the object does not name.
     pub evidence: Vec<String>,
     /// More is asked for than may be hooked, in words.

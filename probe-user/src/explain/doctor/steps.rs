@@ -173,6 +173,7 @@ fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<Seen>)]) -> Check {
     const NAME: &str = "TLS functions";
     let untraceable = files.iter().find_map(|(path, seen)| match &**seen {
         Seen::Untraceable(untraceable) => Some((path.display(), *untraceable)),
+        Seen::Tls(found) => Some((path.display(), found.untraceable?)),
         _ => None,
     });
     let name = |(path, found): &(&Path, &Found)| match found.evidence.as_slice() {

@@ -91,7 +91,7 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
         (None, Some(other)) => other,
         (None, None) => return Err(untraceable.map_or(Nothing::Ssl, Nothing::Untraceable)),
     };
-    found.skipped.extend(untraceable.map(ToString::to_string));
+    found.untraceable = untraceable;
     Ok(found)
 }
 

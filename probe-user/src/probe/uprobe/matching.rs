@@ -45,7 +45,7 @@ pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, Not
         skipped.push(format!("… and {more} more"));
     }
     let library = Facts { name: object.soname().map(str::to_owned), ..Facts::default() };
-    Ok(Found { library, hooks: hooks.into_values().collect(), skipped, evidence: Vec::new(), excess })
+    Ok(Found { library, hooks: hooks.into_values().collect(), skipped, excess, ..Found::default() })
 }
 
 fn is_meant(name: &ObjectName, object: &Object, path: &Path) -> bool {
