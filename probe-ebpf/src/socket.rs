@@ -90,6 +90,9 @@ fn moved(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
     Current::in_scope()?;
     if frames.is_none() {
         owner = of_goroutine(current, &system_call);
+        if is_settled(&owner, socket) {
+            return None;
+        }
     }
     let (address, there) = system_call.buffer()?;
     let begin: [u8; BEGIN] = mem::user(address)?;

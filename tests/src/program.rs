@@ -75,7 +75,7 @@ const NSS: &[&str] = &[
 const BEARSSL: &[&str] = &["-DLIBRARY=\"tls-bearssl.h\"", "-l:libbearssl.a", "-lcrypto"];
 const BOTAN: &[&str] = &["-D_GNU_SOURCE", "-std=gnu++20", "-I/usr/include/botan-2", "-lbotan-2", "-lcrypto"];
 
-/// The profile of its manifest, and what it is built on.
+/// How it is optimised (as `release`, or at link time as well), and what it is built on.
 const RUSTLS: &[&str] = &["fat", "ring"];
 const RUSTLS_RELEASE: &[&str] = &["release", "ring"];
 const RUSTLS_AWS_LC: &[&str] = &["fat", "aws-lc"];
@@ -242,8 +242,8 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
             String::from_utf8_lossy(&result.stderr)
         );
     }
-    if let (Some(manifest), Some("toml"), [profile, _, rest @ ..]) = (&source, language, recipe.flags) {
-        fs::copy(cargo_target().join(profile).join(cargo_name(manifest)), &partial)?;
+    if let (Some(manifest), Some("toml"), [_, _, rest @ ..]) = (&source, language, recipe.flags) {
+        fs::copy(cargo_target().join("release").join(cargo_name(manifest)), &partial)?;
         if rest.contains(&STRIPPED) {
             let status = Command::new("strip").arg(&partial).status().context("cannot run `strip`")?;
             ensure!(status.success(), "cannot strip {}", partial.display());
@@ -289,8 +289,17 @@ fn cargo(manifest: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(manifest);
     command.arg("--target-dir").arg(cargo_target()).env_remove("RUSTFLAGS");
-    if let [profile, feature, ..] = flags {
-        command.args(["--profile", profile, "--features", feature]);
+    if let [optimised, feature, ..] = flags {
+        command.args(["--release", "--features", feature]);
+        if *optimised == "fat" {
+            // No profile of its own: what build scripts compile (AWS-LC: a minute) would be compiled once more.
+            command.args([
+                "--config",
+                "profile.release.lto=\"fat\"",
+                "--config",
+                "profile.release.codegen-units=1",
+            ]);
+        }
     }
     command
 }
