@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod setup;
 mod shell;
 mod signatures;
@@ -42,6 +43,8 @@ enum Subcommands {
     Bench(bench::Options),
     /// Compare what is found without symbols with what symbols say, over this machine's programs and libraries.
     Signatures(signatures::Options),
+    /// Look into damaged programs until something is wrong, or the time is over.
+    Fuzz(fuzz::Options),
     /// Write the table of docs/tls.md anew, from what the live tests see now.
     TlsTable(tls_table::Options),
     /// Check format, lints, documentation and the design's rules.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Subcommands::Demo => demo::run(),
         Subcommands::Bench(options) => bench::run(options),
         Subcommands::Signatures(options) => signatures::run(&options),
+        Subcommands::Fuzz(options) => fuzz::run(&options),
         Subcommands::TlsTable(options) => tls_table::run(options),
         Subcommands::Tidy => tidy::run_all(),
         Subcommands::Vm(options) => vm::run(&options),
