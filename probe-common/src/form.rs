@@ -4,6 +4,7 @@ use crate::Direction;
 
 /// Bits above those of a [`CallShape`](crate::CallShape), whose direction is at the same place.
 const SHIFT: u32 = 16;
+const BITS: u32 = 0xff;
 
 /// How a function has its bytes. Its first argument is the handle, unless it is said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +41,7 @@ impl Form {
 
     /// The form that [`Form::pack`] made bits of.
     pub const fn unpack(arguments: u32) -> Option<Self> {
-        match arguments >> SHIFT {
+        match arguments >> SHIFT & BITS {
             1 => Some(Self::Pieces),
             2 => Some(Self::PiecesFrom),
             3 => Some(Self::Chunks),

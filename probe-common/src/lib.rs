@@ -30,7 +30,10 @@ pub use hello::{
     CLIENT_HELLO, HELLO_BYTES, HELLO_SENT, Hello, HelloKey, HelloStart, HelloState, KIND_HELLO, SERVER_HELLO,
     hello_bytes,
 };
-pub use shape::{CallShape, Calls, Direction, Length, arguments, cookie, site};
+pub use shape::{
+    CallShape, Calls, Direction, Length, MAX_PUSHED, arguments, behind_pushes, cookie, kind_of_call,
+    pushed_bytes, site,
+};
 pub use socket::{
     ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLIENT,
     SOCKET_GUESSED, SOCKET_SERVER, Socket, SocketFields,

@@ -5,6 +5,27 @@ pub const fn cookie(site: u32, arguments: u32) -> u64 {
     (site as u64) << 32 | arguments as u64
 }
 
+/// Words that a function may have pushed before its hook.
+pub const MAX_PUSHED: u8 = 7;
+const PUSHED_SHIFT: u32 = 24;
+const PUSHED: u32 = (MAX_PUSHED as u32) << PUSHED_SHIFT;
+const WORD_BYTES: u64 = 8;
+
+/// The same arguments, at a hook behind so many words that the function has pushed.
+pub const fn behind_pushes(arguments: u32, words: u8) -> u32 {
+    arguments & !PUSHED | (words as u32) << PUSHED_SHIFT & PUSHED
+}
+
+/// Bytes between the top of the stack at the hook with this cookie, and the return address of its function.
+pub const fn pushed_bytes(cookie: u64) -> u64 {
+    ((arguments(cookie) & PUSHED) >> PUSHED_SHIFT) as u64 * WORD_BYTES
+}
+
+/// What a call of the function is, wherever in it its hook is.
+pub const fn kind_of_call(cookie: u64) -> u32 {
+    arguments(cookie) & !PUSHED
+}
+
 /// The number of the hook with this cookie.
 pub const fn site(cookie: u64) -> u32 {
     (cookie >> 32) as u32
@@ -75,7 +96,7 @@ impl CallShape {
     pub const ARGUMENTS: u8 = 6;
 
     /// Bits 0 to 2 the handle's argument, 3 to 5 the buffer's, 6 to 8 the length's, 9 whether the length is
-    /// behind an argument, 10 the direction, 11 and 12 which calls count. [`Form`](crate::Form) has the bits from 16 on.
+    /// behind an argument, 10 the direction, 11 and 12 which calls count. [`Form`](crate::Form) has bits 16 to 23, [`behind_pushes`] those from 24 on.
     pub const fn pack(self) -> u32 {
         let length = match self.length {
             Length::Returned => 0,
@@ -115,7 +136,11 @@ impl CallShape {
 
 #[cfg(test)]
 mod tests {
-    use super::{CallShape, Calls, Direction, Length, arguments, cookie, site};
+    use super::{
+        CallShape, Calls, Direction, Length, MAX_PUSHED, arguments, behind_pushes, cookie, kind_of_call,
+        pushed_bytes, site,
+    };
+    use crate::Form;
 
     #[test]
     fn every_shape_survives_packing() {
@@ -130,6 +155,25 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_was_pushed_changes_nothing_else() {
+        let shape = CallShape {
+            handle: 0,
+            buffer: 1,
+            length: Length::OutArgument(3),
+            direction: Direction::Transmit,
+            calls: Calls::OfTlsUnlessPeeking,
+        };
+        let both = shape.pack() | Form::Unpacked.pack();
+        for words in 0..=MAX_PUSHED {
+            let cookie = cookie(u32::MAX, behind_pushes(both, words));
+            assert_eq!(pushed_bytes(cookie), u64::from(words) * 8);
+            assert_eq!((site(cookie), kind_of_call(cookie)), (u32::MAX, both));
+            assert_eq!(CallShape::unpack(arguments(cookie)), shape);
+            assert_eq!(Form::unpack(arguments(cookie)), Some(Form::Unpacked));
         }
     }
 

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_NOEXIST, pt_regs},
     programs::{ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::debug;
@@ -32,7 +32,6 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let frames = frames_of(current)?;
     let regs = mem::registers(ctx.regs);
-    let stack = regs.rsp;
     frames.arguments[0] = regs.rdi;
     frames.arguments[1] = regs.rsi;
     frames.arguments[2] = regs.rdx;
@@ -45,7 +44,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     let frame = Frame {
-        stack,
+        stack: stack(regs, cookie),
         cookie,
         handle: frames.arguments[usize::from(shape.handle & 7)],
         buffer: frames.arguments[usize::from(shape.buffer & 7)],
@@ -56,6 +55,12 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         sends: frames.sends,
     };
     place(frames, frame)
+}
+
+/// Where the call's return address is. A hook may be behind what the function pushes first.
+#[inline(always)]
+pub fn stack(regs: &pt_regs, cookie: u64) -> u64 {
+    regs.rsp.wrapping_add(probe_common::pushed_bytes(cookie))
 }
 
 #[inline(always)]
@@ -93,7 +98,7 @@ pub fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
         if other.stack == frame.stack
             && other.handle == frame.handle
             && other.buffer == frame.buffer
-            && probe_common::arguments(other.cookie) == probe_common::arguments(frame.cookie)
+            && probe_common::kind_of_call(other.cookie) == probe_common::kind_of_call(frame.cookie)
         {
             return None;
         }
@@ -122,7 +127,23 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
     let (frame, program) = entered(ctx, current)?;
     let regs = mem::registers(ctx.regs);
-    let returned = regs.rax as i32;
+    // The kernel has set the instruction pointer to where the function returns to: the caller.
+    transferred(current, &frame, program, regs.rax, regs.rip)
+}
+
+/// The same at a `ret`, for a function that is not hooked where it begins.
+#[inline(always)]
+pub fn leave_at_end(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::any();
+    let regs = mem::registers(ctx.regs);
+    let (frame, program) = entered_at(current, regs.rsp)?;
+    // Who calls it matters for internal functions alone.
+    transferred(current, &frame, program, regs.rax, 0)
+}
+
+#[inline(always)]
+fn transferred(current: Current, frame: &Frame, program: u32, returned: u64, caller: u64) -> Option<()> {
+    let returned = returned as i32;
     if returned <= 0 {
         return None;
     }
@@ -139,9 +160,8 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     if length == 0 {
         return None;
     }
-    unsent(current, &frame, length);
-    // The kernel has set the instruction pointer to where the function returns to: the caller.
-    report(current, &frame, program, length, regs.rip);
+    unsent(current, frame, length);
+    report(current, frame, program, length, caller);
     Some(())
 }
 
@@ -258,6 +278,12 @@ const NEW_CONNECTION: ConnectionState =
 /// At the return of a function that makes a connection's handle.
 #[inline(always)]
 pub fn opened(ctx: &RetProbeContext) -> Option<()> {
+    begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
+}
+
+/// The same at a `ret`, for a function that is not hooked where it begins.
+#[inline(always)]
+pub fn opened_at_end(ctx: &ProbeContext) -> Option<()> {
     begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
 }
 

@@ -30,7 +30,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let regs = mem::registers(ctx.regs);
     let cookie = mem::cookie(ctx);
     let (buffer, length) = pieces(regs, Form::unpack(probe_common::arguments(cookie))?)?;
-    let frame = Frame { stack: regs.rsp, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
+    let stack = call::stack(regs, cookie);
+    let frame = Frame { stack, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
     if is_inside(frames, &frame) {
         return None;
     }
@@ -75,13 +76,17 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     report(current, &frame, program, i64::from(regs.rax as i32), regs.rip)
 }
 
-/// At a `ret`: a return probe would be in the way of unwinding, which panics need.
+/// At a `ret`: a return probe would be in the way of unwinding, which panics need, or cannot be where the hook is.
 #[inline(always)]
 pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let current = Current::any();
     let regs = mem::registers(ctx.regs);
     let (frame, program) = call::entered_at(current, regs.rsp)?;
-    report(current, &frame, program, regs.rax as i64, mem::user(regs.rsp).unwrap_or(0))
+    let length = match Form::unpack(probe_common::arguments(frame.cookie)) {
+        Some(Form::Pieces | Form::PiecesFrom) => i64::from(regs.rax as i32),
+        _ => regs.rax as i64,
+    };
+    report(current, &frame, program, length, mem::user(regs.rsp).unwrap_or(0))
 }
 
 #[inline(always)]

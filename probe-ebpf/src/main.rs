@@ -47,6 +47,18 @@ fn call_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
+#[uprobe]
+fn call_leave(ctx: ProbeContext) -> u32 {
+    call::leave_at_end(&ctx);
+    0
+}
+
+#[uprobe]
+fn open_leave(ctx: ProbeContext) -> u32 {
+    call::opened_at_end(&ctx);
+    0
+}
+
 #[uretprobe]
 fn open_return(ctx: RetProbeContext) -> u32 {
     call::opened(&ctx);

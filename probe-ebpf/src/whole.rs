@@ -19,7 +19,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let sends = call::frames_of(current)?.sends;
     let frame = Frame { stack: 0, cookie, handle: regs.rdi, buffer, length: 0, sends };
     call::unsent(current, &frame, length);
-    let caller = mem::user(regs.rsp).unwrap_or(0);
+    let caller = mem::user(call::stack(regs, cookie)).unwrap_or(0);
     call::report(current, &frame, call::program(current), length, caller);
     Some(())
 }

@@ -18,8 +18,12 @@ use crate::target::Scope;
 pub enum Program {
     /// Entry and return of a function that moves bytes.
     Call,
+    /// Entry of a function that moves bytes, behind what it pushes, and its ends.
+    CallToEnds,
     /// Return of a function that returns a new connection's handle.
     Open,
+    /// Ends of a function that returns a new connection's handle.
+    OpenAtEnds,
     /// A function, where it begins, or a place in it.
     Function,
     /// A function, where it begins and where it returns to.
@@ -59,7 +63,13 @@ impl Program {
     pub fn moves_bytes(self) -> bool {
         matches!(
             self,
-            Self::Call | Self::GoCall | Self::Pieces | Self::PiecesToEnds | Self::Whole | Self::Unpack
+            Self::Call
+                | Self::CallToEnds
+                | Self::GoCall
+                | Self::Pieces
+                | Self::PiecesToEnds
+                | Self::Whole
+                | Self::Unpack
         )
     }
 }
@@ -75,7 +85,7 @@ pub struct Hook {
     pub serves: Vec<String>,
     /// Where, in the object's file.
     pub offset: FileOffset,
-    /// Where it returns, for [`Program::FunctionAndEnds`].
+    /// Where it returns, for a program that looks at these instructions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<FileOffset>,
     /// A counter in the file that the kernel raises while the hook is attached: the program looks at it.

@@ -38,5 +38,78 @@ def grpcio(port, certificate):
         return channel.unary_unary("/ctrace.Test/Call")(BODY.encode(), timeout=20)
 
 
-answer = {"urllib": urllib, "psycopg2": psycopg2, "grpcio": grpcio}[sys.argv[1]](int(sys.argv[2]), sys.argv[3])
+def awscrt(port, certificate):
+    import io
+
+    from awscrt.http import HttpClientConnection, HttpHeaders, HttpRequest
+    from awscrt.io import ClientTlsContext, TlsContextOptions
+
+    options = TlsContextOptions()
+    options.override_default_trust_store_from_path(None, certificate)
+    options = ClientTlsContext(options).new_connection_options()
+    options.set_server_name("localhost")
+    connection = HttpClientConnection.new("localhost", port, tls_connection_options=options).result(20)
+    headers = HttpHeaders([("host", "localhost"), ("content-length", str(len(BODY)))])
+    request = HttpRequest("POST", f"/{MARKER}", headers, io.BytesIO(BODY.encode()))
+    pieces = []
+    stream = connection.request(request, on_body=lambda http_stream, chunk, **_: pieces.append(chunk))
+    stream.activate()
+    assert stream.completion_future.result(20) == 200
+    connection.close().result(20)
+    return b"".join(pieces)
+
+
+def s2n(port, certificate):
+    """The library in awscrt by its own functions: each way of sending."""
+    import ctypes
+    import socket
+
+    # Which begins the library, too.
+    import awscrt.io
+    import _awscrt
+
+    class Piece(ctypes.Structure):
+        _fields_ = [("base", ctypes.c_char_p), ("len", ctypes.c_size_t)]
+
+    def pieces(*parts):
+        return (Piece * len(parts))(*((part, len(part)) for part in parts)), ctypes.c_ssize_t(len(parts))
+
+    library, blocked = ctypes.CDLL(_awscrt.__file__), ctypes.c_int()
+
+    def call(name, *arguments, result=ctypes.c_int):
+        function = library[name]
+        function.restype = result
+        value = function(*arguments)
+        assert value is not None and (result is ctypes.c_void_p or value >= 0), name
+        return value
+
+    def move(name, *arguments):
+        return call(name, connection, *arguments, ctypes.byref(blocked), result=ctypes.c_ssize_t)
+
+    config = ctypes.c_void_p(call("s2n_config_new", result=ctypes.c_void_p))
+    call("s2n_config_set_verification_ca_location", config, certificate.encode(), None)
+    connection = ctypes.c_void_p(call("s2n_connection_new", 1, result=ctypes.c_void_p))
+    call("s2n_connection_set_config", connection, config)
+    call("s2n_set_server_name", connection, b"localhost")
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        call("s2n_connection_set_fd", connection, sock.fileno())
+        call("s2n_negotiate", connection, ctypes.byref(blocked))
+        head = f"POST /{MARKER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+        body = BODY.encode()
+        sent = move("s2n_sendv", *pieces(head[:20], head[20:], body[:1000]))
+        assert sent == len(head) + 1000, sent
+        # The first 500 bytes of these were sent.
+        sent = move("s2n_sendv_with_offset", *pieces(body[500:900], body[900:20000], body[20000:20001]), ctypes.c_ssize_t(500))
+        assert sent == 20001 - 1000, sent
+        assert move("s2n_send", body[20001:], ctypes.c_ssize_t(len(body) - 20001)) == len(body) - 20001
+        answer, room = b"", ctypes.create_string_buffer(8192)
+        while len(answer.partition(b"\r\n\r\n")[2]) < 70000:
+            answer += room[:move("s2n_recv", room, ctypes.c_ssize_t(len(room)))]
+    call("s2n_connection_free", connection)
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+answer = {"urllib": urllib, "psycopg2": psycopg2, "grpcio": grpcio, "awscrt": awscrt, "s2n": s2n}[sys.argv[1]](
+    int(sys.argv[2]), sys.argv[3]
+)
 assert answer.startswith(b"ctrace-response-5d1f0c") and len(answer) > 70000, answer[:100]

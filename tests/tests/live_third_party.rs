@@ -313,3 +313,30 @@ fn grpcio() -> Result<()> {
         ..BASE
     })
 }
+
+/// Its compiler has put prefixes before instructions that uprobes then cannot handle; AWS-LC, which it is linked to, does
+/// no TLS here.
+#[test]
+fn awscrt() -> Result<()> {
+    check(&Case {
+        test: "awscrt",
+        program: "awscrt",
+        files: &["/app/_awscrt.abi3.so"],
+        command: &["/usr/bin/python3", "/programs/third-party-client.py", "awscrt", "PORT", AUTHORITY],
+        implementation: "s2n-tls",
+        ..BASE
+    })
+}
+
+/// Several pieces in one call.
+#[test]
+fn s2n_in_awscrt() -> Result<()> {
+    check(&Case {
+        test: "s2n_in_awscrt",
+        program: "Python, with the library in awscrt",
+        files: &["/app/_awscrt.abi3.so"],
+        command: &["/usr/bin/python3", "/programs/third-party-client.py", "s2n", "PORT", AUTHORITY],
+        implementation: "s2n-tls",
+        ..BASE
+    })
+}

@@ -29,6 +29,7 @@ mod header;
 mod index;
 #[cfg(test)]
 mod index_tests;
+mod late;
 mod locations;
 mod names;
 mod noreturn;
@@ -59,6 +60,7 @@ pub(crate) use error::with_causes;
 pub use flow::{Callee, Effect, Flow};
 pub use go::{Go, GoAbi, GoError, GoVersion};
 pub use index::{Binding, Found, Index};
+pub use late::{Late, NoLate};
 pub use locations::{Location, Pointers};
 pub use names::Name;
 pub use place::{NoPlace, NoReturn, Returns};

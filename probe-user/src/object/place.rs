@@ -280,7 +280,7 @@ impl Object {
     }
 
     /// The whole code of a function.
-    fn body(&self, address: VirtAddr, size: u64) -> Result<Vec<u8>, ObjectError> {
+    pub(super) fn body(&self, address: VirtAddr, size: u64) -> Result<Vec<u8>, ObjectError> {
         let segment = self.segments.executable(address).ok_or(ObjectError::NotCode { address: address.0 })?;
         let extent = segment.extent.tail(address.0 - segment.address).head(size);
         self.reader.bytes("the code of a function", extent, MAX_BODY)

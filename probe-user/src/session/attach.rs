@@ -48,7 +48,9 @@ impl Session {
         // The return first: a call that is entered in between is then merely not reported.
         let (leave, names): (&str, &[&str]) = match hook.program {
             Program::Call => ("", &["call_return", "call_enter"]),
+            Program::CallToEnds => ("call_leave", &["call_enter"]),
             Program::Open => ("", &["open_return"]),
+            Program::OpenAtEnds => ("open_leave", &[]),
             Program::OpenFirst => ("", &["open_enter"]),
             Program::OpenBehindFirst => ("", &["open_behind_return", "call_enter"]),
             Program::OpenOnce => ("", &["open_once_enter"]),

@@ -25,7 +25,9 @@ pub(super) const CGROUP_PROGRAMS: [(&str, &str); 2] =
 
 /// Programs that only some libraries need, and that take the verifier long: they are loaded when a hook needs them, or at
 /// once when everything is told.
-const RARE: [&str; 8] = [
+const RARE: [&str; 10] = [
+    "call_leave",
+    "open_leave",
     "open_once_enter",
     "cipher_enter",
     "gather_enter",

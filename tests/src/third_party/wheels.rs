@@ -21,7 +21,7 @@ pub(super) fn list() -> PathBuf {
 pub(super) fn download() -> Result<PathBuf> {
     let wanted = fs::read_to_string(list())?;
     kept("wheels", &wanted, |directory| {
-        tell("downloading wheels of grpcio, node, psycopg2 and uv, once, with pip (90 MB)");
+        tell("downloading wheels of awscrt, grpcio, node, psycopg2 and uv, once, with pip (95 MB)");
         let mut pip = Command::new("pip3");
         pip.args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
         pip.args(["--require-hashes", "--implementation=cp", "--python-version=3.11"]);

@@ -8,6 +8,7 @@
 
 mod go;
 mod internal;
+mod late;
 mod libraries;
 mod renamed;
 mod rustls;
@@ -180,13 +181,20 @@ fn add_public(object: &Object, name: &str, program: Program, arguments: u32, fou
     // Without the types of its parameters.
     let shown = demangle(name).map_or_else(|| name.to_owned(), |name| name.path);
     for symbol in object.functions(name) {
-        match place(object, *symbol) {
+        let hook = match place(object, *symbol) {
+            Ok(offset) => Ok(Hook::new(program, shown.clone(), offset, arguments)),
+            Err(NoPlace::Site(code::NoSite::Prefix(_))) => {
+                late::hook(object, *symbol, program, shown.clone(), arguments)
+            }
+            Err(reason) => Err(with_causes(&reason)),
+        };
+        match hook {
             // Two names of one function: the linker folded equal code.
-            Ok(offset) if found.hooks.iter().any(|hook| hook.offset == offset) => {
+            Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {
                 found.skipped.push(format!("{name}: the same code as another function"));
             }
-            Ok(offset) => found.hooks.push(Hook::new(program, shown.clone(), offset, arguments)),
-            Err(reason) => found.skipped.push(format!("{name}: {}", with_causes(&reason))),
+            Ok(hook) => found.hooks.push(hook),
+            Err(reason) => found.skipped.push(format!("{name}: {reason}")),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use probe_common::{CallShape, Length};
+use probe_common::{CallShape, Length, pushed_bytes};
 
 use super::{hooks, version, wanted};
 use crate::object::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
@@ -234,4 +234,44 @@ fn the_machines_openssl() {
     let version = version::find(&libcrypto).unwrap();
     assert_eq!(version.implementation, "OpenSSL");
     assert!(version.version.is_some_and(|version| version.starts_with("3.")));
+}
+
+/// s2n-tls as awscrt has it: prefixes that mean nothing stretch what functions begin with, where the kernel never fires.
+#[test]
+fn functions_that_begin_with_prefixes_are_hooked_behind_them() {
+    let source = r#"
+        #define BEGIN(name) ".globl " name "; .type " name ", @function;" name ": .byte 0x2e,0x2e; push %r12; .byte 0x2e; push %rbx; sub $8,%rsp;"
+        #define END(name) "add $8,%rsp; pop %rbx; pop %r12; ret; .size " name ", .-" name ";"
+        __asm__(".text;"
+            BEGIN("s2n_recv") "xor %eax,%eax; test %rdi,%rdi; je 1f; mov $1,%eax; 1:" END("s2n_recv")
+            BEGIN("s2n_sendv_with_offset") "mov $2,%eax;" END("s2n_sendv_with_offset")
+            BEGIN("s2n_connection_new") "mov $3,%eax;" END("s2n_connection_new")
+            BEGIN("s2n_connection_free") "mov $4,%eax; jmp s2n_out" "; .size s2n_connection_free, .-s2n_connection_free;"
+            BEGIN("s2n_send") "mov $5,%eax; jmp s2n_out" "; .size s2n_send, .-s2n_send;"
+            "s2n_out: ret;");
+    "#;
+    let directory = compile(source, &["-shared"]);
+    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    let found = hooks(&object).unwrap();
+    let entry = |name: &str| object.file_offset(object.function(name).unwrap().address).unwrap().0;
+    let cases = [
+        ("s2n_recv", Program::CallToEnds, 1),
+        ("s2n_sendv_with_offset", Program::PiecesToEnds, 1),
+        ("s2n_connection_new", Program::OpenAtEnds, 1),
+        ("s2n_connection_free", Program::Close, 0),
+    ];
+    for (name, program, ends) in cases {
+        let hook = hook(&found, name);
+        // cs cs push %r12 (4 bytes), cs push %rbx (2).
+        assert_eq!((hook.program, hook.offset.0 - entry(name)), (program, 6), "{name}");
+        assert_eq!(pushed_bytes(hook.arguments.into()), 16, "{name}");
+        assert_eq!(hook.ends.len(), ends, "{name}");
+        let code = object.code(object.function(name).unwrap().address, 64).unwrap();
+        for end in &hook.ends {
+            assert_eq!(code.get(usize::try_from(end.0 - entry(name)).unwrap()), Some(&0xc3), "{name}");
+        }
+    }
+    // Where it returns is not known.
+    assert_eq!(found.hooks.len(), cases.len(), "{found:?}");
+    assert!(found.skipped.iter().any(|reason| reason.starts_with("s2n_send: ")), "{found:?}");
 }
