@@ -1,0 +1,61 @@
+//! `cargo xtask fuzz`: looks into damaged programs until something is wrong, or the time is over.
+//!
+//! Owns how the target in `fuzz/` is built and run, and which programs it damages. What it finds is left in a file, which
+//! it takes again as an argument.
+
+use anyhow::{Context, Result, bail};
+use ctrace_tests::program;
+
+use crate::{shell, workspace};
+
+/// Each has something else to be found.
+const PROGRAMS: [&str; 8] = [
+    "functions",
+    "functions-go-stripped",
+    "usdt",
+    "tls-go-stripped",
+    "tls-openssl-stripped",
+    "tls-mbedtls-stripped",
+    "tls-aws-lc-stripped",
+    "tls-rustls-stripped",
+];
+
+/// For how long, or what.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Seconds
+    #[arg(long, default_value_t = 60)]
+    time: u32,
+    /// An input that was left by an earlier run, to be tried alone
+    input: Option<std::path::PathBuf>,
+}
+
+/// The command itself.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let target = workspace::target()?.join("fuzz");
+    let crate_root = workspace::root().join("fuzz");
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--release", "--target-dir"]).arg(&target).current_dir(&crate_root);
+    shell::run(cargo.env("RUSTC_WRAPPER", crate_root.join("rustc-counting")))?;
+
+    let programs = PROGRAMS.iter().map(|name| program(name)).collect::<Result<Vec<_>>>()?;
+    let corpus = target.join("corpus");
+    std::fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
+    let mut fuzzer = shell::command(&target.join("release/objects").to_string_lossy());
+    fuzzer.env("CTRACE_FUZZ_BASES", std::env::join_paths(programs)?);
+    // A program of 5 MB is looked into in 10 to 50 ms; what takes seconds, or 600 MB, is a finding.
+    fuzzer.args(["-timeout=20", "-rss_limit_mb=600", "-max_len=512", "-len_control=0"]);
+    fuzzer.arg(format!("-artifact_prefix={}/", target.display()));
+    match &options.input {
+        Some(input) => fuzzer.arg(input),
+        None => fuzzer.arg(format!("-max_total_time={}", options.time)).arg(corpus),
+    };
+    println!("    $ {}", shell::shown(&fuzzer));
+    let status = fuzzer.status().context("cannot run the fuzzer")?;
+    if !status.success() {
+        bail!(
+            "something is wrong ({status}): `cargo xtask fuzz FILE` tries the file that is named above again"
+        );
+    }
+    Ok(())
+}
