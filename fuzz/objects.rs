@@ -45,7 +45,8 @@ fn base(path: &Path) -> Base {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     // In memory, and never run: it is the fuzzer's own copy.
     let name = format!("/dev/shm/ctrace-fuzz-{}", std::process::id());
-    let mut file = File::options().create_new(true).read(true).write(true).open(&name).expect("a file in memory");
+    let mut file =
+        File::options().create_new(true).read(true).write(true).open(&name).expect("a file in memory");
     std::fs::remove_file(&name).expect("to be removed");
     file.write_all(&bytes).expect("room in memory");
     let number = |at: u64| {
