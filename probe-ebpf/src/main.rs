@@ -1,7 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`gather`], [`whole`], [`lent`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`hello`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`gather`], [`whole`], [`lent`], [`handed`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`hello`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -15,6 +15,7 @@ mod exec;
 mod function;
 mod gather;
 mod go;
+mod handed;
 mod hello;
 mod hold;
 mod lent;
@@ -116,6 +117,18 @@ fn gather_leave(ctx: ProbeContext) -> u32 {
 #[uprobe]
 fn whole_enter(ctx: ProbeContext) -> u32 {
     whole::enter(&ctx);
+    0
+}
+
+#[uprobe]
+fn outer_enter(ctx: ProbeContext) -> u32 {
+    handed::enter(&ctx);
+    0
+}
+
+#[uprobe]
+fn handed_enter(ctx: ProbeContext) -> u32 {
+    handed::hand_over(&ctx);
     0
 }
 

@@ -76,6 +76,20 @@ pub static GO_CALLS: HashMap<GoCall, Frame> = HashMap::with_max_entries(MAX_GO_C
 #[map]
 pub static LENT: LruHashMap<LentKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
+/// Calls of a thread that hand over bytes from inside: what a proxy needs for two connections in one another, and one more.
+#[map]
+pub static OUTER: LruHashMap<u64, [Outer; 3]> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Such a call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Outer {
+    /// Where its return address is; 0: none.
+    pub stack: u64,
+    /// The connection's handle.
+    pub handle: u64,
+}
+
 /// Connections that goroutines are about, inside a call of [`GO_CALLS`] or a handshake.
 #[map]
 pub static GO_CONNECTIONS: LruHashMap<Goroutine, ConnectionKey> = LruHashMap::with_max_entries(16_384, 0);

@@ -46,6 +46,10 @@ pub enum Program {
     PiecesToEnds,
     /// Entry of a function that moves all of its bytes.
     Whole,
+    /// Entry of a function that hands bytes to its program from inside: its first argument is the connection's handle.
+    Outer,
+    /// A call inside of such a function that hands over bytes: its third argument has their address, its fourth their number.
+    Handed,
     /// Entry and return of a function that lends bytes, or hands over a packet.
     Lend,
     /// Entry and return of a function that says where the bytes of a packet are.
@@ -65,6 +69,7 @@ impl Program {
             self,
             Self::Call
                 | Self::CallToEnds
+                | Self::Handed
                 | Self::GoCall
                 | Self::Pieces
                 | Self::PiecesToEnds

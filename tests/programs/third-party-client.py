@@ -1,5 +1,6 @@
 """Requests of Python programs, and of its libraries: what, port and certificate are arguments."""
 import sys
+from functools import partial
 
 MARKER = "ctrace-request-a7c31e"
 BODY = MARKER + "".join(chr(33 + (i * i // 5) % 90) for i in range(40000))
@@ -109,7 +110,26 @@ def s2n(port, certificate):
     return answer.partition(b"\r\n\r\n")[2]
 
 
-answer = {"urllib": urllib, "psycopg2": psycopg2, "grpcio": grpcio, "awscrt": awscrt, "s2n": s2n}[sys.argv[1]](
+def botan(version, port, certificate):
+    """The client of Botan's command line, which sends what it reads."""
+    import subprocess
+
+    options = [f"--port={port}", f"--trusted-cas={certificate}", "--skip-system-cert-store", f"--tls-version={version}"]
+    client = subprocess.Popen(["/usr/bin/botan", "tls_client", "localhost"] + options, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    head = f"POST /{MARKER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    client.stdin.write((head + BODY).encode())
+    client.stdin.flush()
+    said = b""
+    while len(said.rpartition(b"\r\n\r\n")[2]) < 70000 and (piece := client.stdout.read1()):
+        said += piece
+    client.stdin.close()
+    # It may say more as it ends.
+    said += client.stdout.read()
+    assert client.wait(20) == 0
+    return said.rpartition(b"\r\n\r\n")[2]
+
+
+answer = {"urllib": urllib, "psycopg2": psycopg2, "grpcio": grpcio, "awscrt": awscrt, "s2n": s2n, "botan12": partial(botan, "1.2"), "botan13": partial(botan, "default")}[sys.argv[1]](
     int(sys.argv[2]), sys.argv[3]
 )
 assert answer.startswith(b"ctrace-response-5d1f0c") and len(answer) > 70000, answer[:100]

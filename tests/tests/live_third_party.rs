@@ -340,3 +340,24 @@ fn s2n_in_awscrt() -> Result<()> {
         ..BASE
     })
 }
+
+const BOTAN: Case = Case {
+    release: TRIXIE,
+    files: &["/usr/lib/x86_64-linux-gnu/libbotan-3.so.7"],
+    implementation: "Botan",
+    socket: Socket::Guessed,
+    ..BASE
+};
+
+#[test]
+fn botan_3() -> Result<()> {
+    let command = &["/usr/bin/python3", "/programs/third-party-client.py", "botan13", "PORT", AUTHORITY];
+    check(&Case { test: "botan_3", program: "botan of Debian 13", command, ..BOTAN })
+}
+
+/// It has other functions for that.
+#[test]
+fn botan_3_with_tls_1_2() -> Result<()> {
+    let command = &["/usr/bin/python3", "/programs/third-party-client.py", "botan12", "PORT", AUTHORITY];
+    check(&Case { test: "botan_3_with_tls_1_2", program: "botan of Debian 13, TLS 1.2", command, ..BOTAN })
+}

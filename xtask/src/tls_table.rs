@@ -18,7 +18,7 @@ const HEAD: &str = "| implementation | version | program | file | linkage | symb
                     |---|---|---|---|---|---|---|---|---|\n";
 
 /// The suites whose tests have rows.
-const SUITES: [&str; 3] = ["live_libraries", "live_payloads", "live_third_party"];
+const SUITES: [&str; 4] = ["live_libraries", "live_payloads", "live_third_party", "live_third_party_servers"];
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Options {

@@ -25,6 +25,7 @@ mod error;
 pub(crate) mod fixture;
 mod flow;
 mod go;
+mod guarded;
 mod header;
 mod index;
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub use error::ObjectError;
 pub(crate) use error::with_causes;
 pub use flow::{Callee, Effect, Flow};
 pub use go::{Go, GoAbi, GoError, GoVersion};
+pub use guarded::NotGuarded;
 pub use index::{Binding, Found, Index};
 pub use late::{Late, NoLate};
 pub use locations::{Location, Pointers};

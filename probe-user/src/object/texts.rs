@@ -169,6 +169,18 @@ impl Object {
         })
     }
 
+    /// Addresses of conditional jumps, as it seems, that lead from far to between two places, with both of these.
+    pub(super) fn branches_to(&self, first: VirtAddr, last: VirtAddr) -> Result<Vec<VirtAddr>, ObjectError> {
+        self.scan_code(|address, chunk, found| {
+            found.extend(memchr_iter(0x0f, chunk).filter_map(|at| {
+                let is_branch = chunk.get(at + 1).is_some_and(|opcode| opcode & 0xf0 == 0x80);
+                let next = address + at as u64 + 6;
+                let to = displaced(chunk, at + 2, next).filter(|_| is_branch)?;
+                (first.0..=last.0).contains(&to).then_some(next - 6)
+            }));
+        })
+    }
+
     /// Visits all code; gives the addresses that `visit` adds, in order.
     fn scan_code(
         &self,

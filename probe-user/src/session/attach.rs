@@ -59,6 +59,8 @@ impl Session {
             Program::Pieces => ("", &["gather_return", "gather_enter"]),
             Program::PiecesToEnds => ("gather_leave", &["gather_enter"]),
             Program::Whole => ("", &["whole_enter"]),
+            Program::Outer => ("", &["outer_enter"]),
+            Program::Handed => ("", &["handed_enter"]),
             Program::Lend => ("", &["lent_return", "call_enter"]),
             Program::Unpack => ("", &["unpack_return", "call_enter"]),
             Program::GoCall => ("go_leave", &["go_enter"]),

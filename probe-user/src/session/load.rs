@@ -25,7 +25,9 @@ pub(super) const CGROUP_PROGRAMS: [(&str, &str); 2] =
 
 /// Programs that only some libraries need, and that take the verifier long: they are loaded when a hook needs them, or at
 /// once when everything is told.
-const RARE: [&str; 10] = [
+const RARE: [&str; 12] = [
+    "outer_enter",
+    "handed_enter",
     "call_leave",
     "open_leave",
     "open_once_enter",

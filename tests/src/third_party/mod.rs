@@ -43,9 +43,12 @@ pub const BOOKWORM: Release = Release {
     wheels: Wheels::Added,
 };
 
-/// Debian 13: OpenSSL 3.5, GnuTLS 3.8, Python 3.13; programs in Go and Rust.
-pub const TRIXIE: Release =
-    Release { suite: "trixie", packages: &["curl", "wget", "python3", "gh", "xh"], wheels: Wheels::LeftOut };
+/// Debian 13: OpenSSL 3.5, GnuTLS 3.8, Botan 3, Python 3.13; programs in Go and Rust.
+pub const TRIXIE: Release = Release {
+    suite: "trixie",
+    packages: &["curl", "wget", "python3", "gh", "xh", "caddy", "botan"],
+    wheels: Wheels::LeftOut,
+};
 
 impl Release {
     /// Its image, with `/idle` and `/mapper`.

@@ -24,9 +24,12 @@ pub(super) fn hook(
         Program::Call => (Program::CallToEnds, ends()?),
         Program::Pieces => (Program::PiecesToEnds, ends()?),
         Program::Open => (Program::OpenAtEnds, ends()?),
-        Program::OpenFirst | Program::OpenOnce | Program::Close | Program::Cipher | Program::Whole => {
-            (program, Vec::new())
-        }
+        Program::OpenFirst
+        | Program::OpenOnce
+        | Program::Close
+        | Program::Cipher
+        | Program::Whole
+        | Program::Outer => (program, Vec::new()),
         _ => return Err("it begins with an instruction that uprobes cannot handle".to_owned()),
     };
     let arguments = behind_pushes(arguments, late.pushed);

@@ -297,11 +297,31 @@ pub(super) const ROWS: &[Row] = &[
                 Direction::Receive,
                 Form::Range,
             ),
+            // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). What it receives: see `botan`.
+            formed(
+                "_ZN5Botan3TLS6Client7to_peerESt4spanIKhLm18446744073709551615EE",
+                Direction::Transmit,
+                Form::Span,
+            ),
+            formed(
+                "_ZN5Botan3TLS6Server7to_peerESt4spanIKhLm18446744073709551615EE",
+                Direction::Transmit,
+                Form::Span,
+            ),
         ],
-        // Channel(Callbacks&, Session_Manager&, RandomNumberGenerator&, Policy const&, bool, bool, unsigned long).
-        opens: &[first(
-            "_ZN5Botan3TLS7ChannelC2ERNS0_9CallbacksERNS0_15Session_ManagerERNS_21RandomNumberGeneratorERKNS0_6PolicyEbbm",
-        )],
+        // Botan 2: Channel(Callbacks&, Session_Manager&, RandomNumberGenerator&, Policy const&, bool, bool, unsigned long).
+        // Botan 3: Client and Server(std::shared_ptr<Callbacks> const&, ...).
+        opens: &[
+            first(
+                "_ZN5Botan3TLS7ChannelC2ERNS0_9CallbacksERNS0_15Session_ManagerERNS_21RandomNumberGeneratorERKNS0_6PolicyEbbm",
+            ),
+            first(
+                "_ZN5Botan3TLS6ClientC2ERKSt10shared_ptrINS0_9CallbacksEERKS2_INS0_15Session_ManagerEERKS2_INS_19Credentials_ManagerEERKS2_IKNS0_6PolicyEERKS2_INS_21RandomNumberGeneratorEENS0_18Server_InformationENS0_16Protocol_VersionERKSt6vectorINSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESaISW_EEm",
+            ),
+            first(
+                "_ZN5Botan3TLS6ServerC2ERKSt10shared_ptrINS0_9CallbacksEERKS2_INS0_15Session_ManagerEERKS2_INS_19Credentials_ManagerEERKS2_IKNS0_6PolicyEERKS2_INS_21RandomNumberGeneratorEEbm",
+            ),
+        ],
         opens_apart: &[],
         closes: &[],
         version_in: None,

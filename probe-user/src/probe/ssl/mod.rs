@@ -6,6 +6,7 @@
 //! Owns the table of libraries, the choice between public functions and a cheaper internal one, and
 //! what implementation and version an object is. It never reads a file except through its [`Object`].
 
+mod botan;
 mod go;
 mod internal;
 mod late;
@@ -47,7 +48,7 @@ pub fn wanted() -> Wanted {
     let functions = ROWS.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
     let opens = ROWS.iter().flat_map(|row| row.opens.iter().chain(row.opens_apart).map(|open| open.name));
     let closes = ROWS.iter().flat_map(|row| row.closes.iter().copied());
-    let marks = version::marks().chain(untraceable::functions()).chain([go::FOR_C]);
+    let marks = version::marks().chain(untraceable::functions()).chain([go::FOR_C]).chain(botan::FROM_PEER);
     let wanted: Wanted = functions.chain(opens).chain(closes).chain(marks).collect();
     wanted.or_containing(rustls::PARTS.iter().chain(renamed::PARTS).copied())
 }
@@ -69,6 +70,7 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
     for row in &rows {
         add_row(object, row, &mut found);
     }
+    botan::add(object, &mut found);
     let copies = renamed::add(object, &mut found);
     let crates = rustls::add(object, &mut found);
     // What an object names is believed.

@@ -275,3 +275,45 @@ fn functions_that_begin_with_prefixes_are_hooked_behind_them() {
     assert_eq!(found.hooks.len(), cases.len(), "{found:?}");
     assert!(found.skipped.iter().any(|reason| reason.starts_with("s2n_send: ")), "{found:?}");
 }
+
+/// Botan 3 hands what it has received to its program, from functions without names.
+#[test]
+fn botan_3_is_hooked_where_it_hands_over() {
+    let source = r#"
+        typedef struct { const unsigned char *begin, *end; } vector;
+        typedef struct callbacks callbacks;
+        struct callbacks { struct { void *others[3]; void (*received)(callbacks *, long, const void *, long); } *table; };
+        typedef struct { void *state; callbacks *callbacks; } channel;
+        __attribute__((cold, noreturn, noinline)) void fail(const char *text) {
+            for (;;) __asm__ volatile("" :: "r"(text));
+        }
+        __attribute__((noinline)) static void process(channel *c, long number, vector *record) {
+            if (!c->state) fail(ERROR);
+            c->callbacks->table->received(c->callbacks, number, record->begin, record->end - record->begin);
+        }
+        long from_peer(channel *c, void *data, long size) __asm__("_ZN5Botan3TLS6Client9from_peerESt4spanIKhLm18446744073709551615EE");
+        long from_peer(channel *c, void *data, long size) { process(c, size, data); process(c, 1, data); return 0; }
+        void to_peer(channel *c, void *data, long size) __asm__("_ZN5Botan3TLS6Client7to_peerESt4spanIKhLm18446744073709551615EE");
+        void to_peer(channel *c, void *data, long size) { c->state = data; }
+    "#;
+    let found = |error: &str| {
+        let flags = ["-shared", &format!("-DERROR=\"{error}\"")];
+        let directory = compile(source, &flags);
+        hooks(&parse(&directory.path().join("fixture"), &wanted()).unwrap()).unwrap()
+    };
+    let all = found("Application data before handshake done");
+    let programs: Vec<_> = all.hooks.iter().map(|hook| (hook.function.as_str(), hook.program)).collect();
+    for expected in [
+        ("Botan::TLS::Callbacks::tls_record_received", Program::Handed),
+        ("Botan::TLS::Client::from_peer", Program::Outer),
+        ("Botan::TLS::Client::to_peer", Program::Whole),
+    ] {
+        assert!(programs.contains(&expected), "{expected:?} is not among {programs:?}");
+    }
+    assert_eq!((programs.len(), all.skipped.len()), (3, 0), "{all:?}");
+    assert_eq!(all.library.implementation.as_deref(), Some("Botan"));
+    // What cannot be found is said.
+    let sends = found("Something else");
+    assert_eq!(names(&sends), ["Botan::TLS::Client::to_peer"]);
+    assert!(sends.skipped.iter().any(|reason| reason.contains("receives is not seen")), "{sends:?}");
+}
