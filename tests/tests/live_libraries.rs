@@ -14,9 +14,6 @@ const UP: &str = "1,16383,16384,16385,70000,3,5";
 const DOWN: &str = "100000,1,2,40000";
 const CONNECTIONS: usize = 3;
 
-/// Without symbols, the functions that begin a connection are not found.
-const STARTS_UNKNOWN: &[&str] = &["tls-mbedtls-stripped"];
-
 /// A program of `tls-pair.c`, and what records must say of its library.
 struct Case {
     /// The function below.
@@ -84,11 +81,7 @@ fn check_trace(Ran { trace, transfers, container }: &Ran, case: &Case) -> Result
     trace.check_complete()?;
     let streams = trace.streams(|_| true)?;
     streams.check(transfers)?;
-    let is_told = |from_start: bool| from_start || STARTS_UNKNOWN.contains(&case.program);
-    ensure!(
-        streams.iter().all(|(_, stream)| is_told(stream.from_start)),
-        "a connection was not seen from its start"
-    );
+    ensure!(streams.iter().all(|(_, stream)| stream.from_start), "a connection was not seen from its start");
     let seen: BTreeSet<String> = trace.records()?.into_iter().map(|record| record.function).collect();
     ensure!(
         seen.iter().map(String::as_str).eq(case.functions.iter().copied()),

@@ -208,7 +208,12 @@ pub(super) const ROWS: &[Row] = &[
             function("mbedtls_ssl_read_early_data", Direction::Receive, Length::Returned),
             function("mbedtls_ssl_write_early_data", Direction::Transmit, Length::Returned),
         ],
-        opens: &[first("mbedtls_ssl_setup"), first("mbedtls_ssl_session_reset")],
+        opens: &[
+            first("mbedtls_ssl_setup"),
+            first("mbedtls_ssl_session_reset"),
+            // What it calls, by which it is found without symbols.
+            first("mbedtls_ssl_session_reset_int"),
+        ],
         opens_apart: &[],
         closes: &["mbedtls_ssl_free"],
         version_in: Some("libmbedcrypto"),

@@ -4,7 +4,7 @@
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Certainty, Located, Locator};
 use crate::object::Needle::{Beside, Whole};
-use crate::object::{Needle, ObjectError, Uses};
+use crate::object::{Needle, ObjectError, Symbol, Uses};
 
 /// A function, and what it says.
 struct Function {
@@ -41,6 +41,13 @@ const FUNCTIONS: [Function; 3] = [
     },
 ];
 
+/// What preparing a connection reports at the level of errors: that there is no memory for its buffers (as it is said from 2.26 on,
+/// and before), or for its handshake.
+const NO_BUFFER: [Needle; 2] = [Whole("alloc(%zu bytes) failed"), Whole("alloc(%d bytes) failed")];
+const NO_HANDSHAKE: Needle = Whole("alloc() of ssl sub-contexts failed");
+const RENEGOTIATES: Needle = Whole("=> renegotiate");
+const ERRORS: u64 = 1;
+
 /// What moves bytes: without them there is no answer.
 const NEEDED: [&str; 2] = ["mbedtls_ssl_read", "mbedtls_ssl_write"];
 
@@ -62,6 +69,10 @@ impl Locator for MbedTls {
             Whole("<= write"),
             Whole("=> free"),
             Whole("<= free"),
+            NO_BUFFER[0],
+            NO_BUFFER[1],
+            NO_HANDSHAKE,
+            RENEGOTIATES,
         ]
     }
 
@@ -75,6 +86,7 @@ impl Locator for MbedTls {
         if missing.len() == NEEDED.len() {
             return Ok(Answer::NotMine);
         }
+        functions.extend(begins(evidence)?);
         let is_sure = missing.is_empty();
         let why = if is_sure {
             "they write debugging messages when they are entered and left, with the name of their source file"
@@ -103,4 +115,27 @@ fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses>
     };
     let takes = |found: &&Uses| !NEEDED.contains(&function.name) || evidence.takes_length(found);
     function.files.into_iter().find_map(|file| only(&of(file)).filter(takes))
+}
+
+/// Where connections begin. Three functions prepare a handshake, by the one that reports that it has no memory for it: one makes the
+/// connection, one reports that it renegotiates, and what is left begins it anew. Both that begin one, or none: bytes of the next
+/// connection would be taken for the first one's.
+fn begins(evidence: &Evidence<'_>) -> Result<Vec<(&'static str, Symbol)>, ObjectError> {
+    let prepares = evidence.with(&[NO_HANDSHAKE, BASE], &[ERRORS]);
+    let Some(prepares) = only(&prepares) else { return Ok(Vec::new()) };
+    let says = |function: &Uses, text: Needle| evidence.places(function, &[text, BASE]).next().is_some();
+    let (mut makes, mut resets) = (Vec::new(), Vec::new());
+    for caller in evidence.callers(prepares.address)? {
+        if NO_BUFFER.into_iter().any(|text| says(&caller, text)) {
+            makes.push(caller);
+        } else if !says(&caller, RENEGOTIATES) {
+            resets.push(caller);
+        }
+    }
+    Ok(match (makes.as_slice(), resets.as_slice()) {
+        ([makes], [resets]) => {
+            vec![("mbedtls_ssl_setup", symbol(makes)), ("mbedtls_ssl_session_reset_int", symbol(resets))]
+        }
+        _ => Vec::new(),
+    })
 }

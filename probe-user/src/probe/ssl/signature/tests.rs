@@ -73,8 +73,7 @@ const LINKAGE: [&[&str]; 5] = [
 fn fixture(source: &str, flags: &[&str]) -> (Object, Vec<u8>) {
     let directory = compile(source, flags);
     let path = directory.path().join("fixture");
-    let names = ["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex2", "SSL_new"];
-    let truth = parse(&path, &names.into_iter().collect()).unwrap();
+    let truth = parse(&path, &wanted()).unwrap();
     let directory = compile(source, &[flags, &["-s"]].concat());
     (truth, std::fs::read(directory.path().join("fixture")).unwrap())
 }
@@ -194,13 +193,101 @@ fn what_does_not_fit_is_not_attached_to() {
     }
 }
 
+/// The functions and messages of Mbed TLS, as far as the locator looks.
+const MBEDTLS: &str = r#"
+typedef unsigned long size_t;
+typedef struct { void *config, *in, *out, *handshake; int state, major; } SSL;
+#define AWAY __attribute__((noipa))
+#define SAY(level, file, ...) say(ssl, level, "../library/" file, __LINE__, __VA_ARGS__)
+volatile long sink;
+AWAY static void say(SSL *ssl, int level, const char *file, int line, const char *format, ...) { sink = level + file[line] + format[0]; }
+AWAY static void *allocate(size_t size) { sink = size; return (void *)sink; }
+AWAY static int handshake_init(SSL *ssl) {
+    ssl->handshake = allocate(99);
+    /* As long as it is: compilers jump to what is near by other instructions. */
+    __asm__ volatile(".skip 300, 0x90");
+    if (!ssl->handshake) { SAY(1, "ssl_tls.c", "alloc() of ssl sub-contexts failed"); return -0x7f00; }
+    return 0;
+}
+AWAY static int mbedtls_ssl_setup(SSL *ssl, void *config) {
+    ssl->config = config;
+    if (!(ssl->in = allocate(16717))) { SAY(1, "ssl_tls.c", BUFFER, (size_t)16717); return -0x7f00; }
+    if (!(ssl->out = allocate(16718))) { SAY(1, "ssl_tls.c", BUFFER, (size_t)16718); return -0x7f00; }
+    return handshake_init(ssl);
+}
+AWAY static int mbedtls_ssl_session_reset_int(SSL *ssl, int partial) {
+    ssl->state = partial;
+    MORE
+    return handshake_init(ssl);
+}
+AWAY static int renegotiate(SSL *ssl) {
+    SAY(2, "ssl_tls.c", "=> renegotiate");
+    int r = handshake_init(ssl);
+    SAY(2, "ssl_tls.c", "<= renegotiate");
+    return r;
+}
+AWAY static int mbedtls_ssl_read(SSL *ssl, void *data, size_t size) {
+    SAY(2, "ssl_msg.c", "=> read");
+    sink = (long)data + size;
+    SAY(2, "ssl_msg.c", "<= read");
+    return ssl->major;
+}
+AWAY static int mbedtls_ssl_write(SSL *ssl, const void *data, size_t size) {
+    SAY(2, "ssl_msg.c", "=> write");
+    sink = (long)data + size;
+    SAY(2, "ssl_msg.c", "<= write");
+    return ssl->major;
+}
+AWAY static void mbedtls_ssl_free(SSL *ssl) {
+    SAY(2, "ssl_tls.c", "=> free");
+    ssl->state = 0;
+    SAY(2, "ssl_tls.c", "<= free");
+}
+void start(SSL *ssl, char *data) {
+    sink = mbedtls_ssl_setup(ssl, data) + mbedtls_ssl_session_reset_int(ssl, 0) + renegotiate(ssl);
+    sink = mbedtls_ssl_read(ssl, data, 7) + mbedtls_ssl_write(ssl, data, 8);
+    OTHERS
+    mbedtls_ssl_free(ssl);
+}
+"#;
+
+#[test]
+fn where_connections_of_mbed_tls_begin() {
+    let source = |buffer: &str, more: &str, others: &str| {
+        let source = MBEDTLS.replace("BUFFER", buffer).replace("MORE", more);
+        source.replace("OTHERS", others)
+    };
+    let (new, old) = ("\"alloc(%zu bytes) failed\"", "\"alloc(%d bytes) failed\"");
+    for (flags, buffer) in LINKAGE.into_iter().zip([new, old].into_iter().cycle()) {
+        let (truth, bytes) = fixture(&source(buffer, "", ""), flags);
+        let located = only(&stripped(&bytes));
+        assert_eq!(located.certainty, Certainty::Sure, "{flags:?}: {}", located.why);
+        for (name, address) in addresses(&located) {
+            assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
+        }
+        assert_eq!(located.functions.len(), 5, "{flags:?}: {located:?}");
+    }
+    let unknown = [
+        ("it says nothing of buffers", source("\"no memory\"", "", "")),
+        ("another one begins handshakes", source(new, "", "sink = handshake_init(ssl);")),
+        ("what resets is not told apart", source(new, "SAY(2, \"ssl_tls.c\", \"=> renegotiate\");", "")),
+    ];
+    for (what, source) in unknown {
+        let (_, bytes) = fixture(&source, LINKAGE[0]);
+        let located = only(&stripped(&bytes));
+        let names: Vec<_> = addresses(&located).into_keys().collect();
+        assert_eq!(names, ["mbedtls_ssl_free", "mbedtls_ssl_read", "mbedtls_ssl_write"], "{what}");
+        assert_eq!(located.certainty, Certainty::Sure, "{what}");
+    }
+}
+
 #[test]
 fn the_machines_libraries() {
     let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let known: [(&[&str], &str, usize); 3] = [
         (&["libssl.so.3", "libssl.so.1.1"], "OpenSSL", 5),
         (&["libgnutls.so.30"], "GnuTLS", 4),
-        (&["libmbedtls.so.14", "libmbedtls.so.19", "libmbedtls.so.21"], "Mbed TLS", 3),
+        (&["libmbedtls.so.14", "libmbedtls.so.19", "libmbedtls.so.21"], "Mbed TLS", 5),
     ];
     for (names, implementation, functions) in known {
         let paths =
