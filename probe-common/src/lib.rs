@@ -10,6 +10,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+mod connection;
 mod exec;
 mod form;
 mod function;
@@ -17,6 +18,7 @@ mod hello;
 mod shape;
 mod socket;
 
+pub use connection::*;
 pub use exec::*;
 pub use form::{Form, LentKey, payload_address};
 pub use function::{
@@ -128,6 +130,8 @@ pub const FLAG_TRANSMIT: u32 = 1 << 0;
 pub const FLAG_FROM_START: u32 = 1 << 1;
 /// [`Call::flags`]: the payload of this chunk could not be read from the process; `chunk` is 0 then.
 pub const FLAG_FAULT: u32 = 1 << 2;
+/// [`Call::flags`]: the end of the connection was told already ([`Closed`]).
+pub const FLAG_ENDED: u32 = 1 << 3;
 
 /// A cgroup of the v2 hierarchy was made or removed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -252,7 +256,7 @@ pub struct ConnectionState {
     pub received: u64,
     /// Bytes sent so far.
     pub transmitted: u64,
-    /// [`FLAG_FROM_START`] or 0.
+    /// [`FLAG_FROM_START`], [`FLAG_ENDED`].
     pub flags: u64,
     /// What tells the [`Socket`] that was told last from others, 0 without.
     pub socket: u64,

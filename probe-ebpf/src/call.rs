@@ -9,12 +9,12 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, CallShape, Calls, ConnectionKey, ConnectionState, Direction,
+    CALL_BYTES, CHUNK_BYTES, Call, CallShape, Calls, ConnectionKey, ConnectionState, Direction, FLAG_ENDED,
     FLAG_FROM_START, FLAG_TRANSMIT, Frame, KIND_CALL, Length, Loss,
 };
 
 use crate::{
-    emit,
+    connection, emit,
     maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
     mem,
     scope::Current,
@@ -236,7 +236,7 @@ pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, call
         if shape.calls != Calls::All {
             return None;
         }
-        meet(key);
+        meet(key, probe_common::site(frame.cookie));
         state = CONNECTIONS.get_ptr_mut(key);
     }
     if let Some(state) = state {
@@ -253,11 +253,11 @@ pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, call
     Some(call)
 }
 
-/// Gives a connection its number that is seen first in its middle.
+/// Gives a connection its number that is seen first in its middle, at a hook.
 #[inline(always)]
-pub fn meet(key: ConnectionKey) {
+pub fn meet(key: ConnectionKey, site: u32) {
     // Another thread may have been faster: the connection is the one that it made.
-    number(key, 0, BPF_NOEXIST.into());
+    number(key, 0, BPF_NOEXIST.into(), site);
     if CONNECTIONS.get_ptr(key).is_none() {
         emit::lost(Loss::ConnectionsFull, 0);
     }
@@ -265,10 +265,11 @@ pub fn meet(key: ConnectionKey) {
 
 /// The number of a new connection; none if it has no room, or is there already where it must not be.
 #[inline(always)]
-fn number(key: ConnectionKey, flags: u32, how: u64) -> Option<u64> {
+fn number(key: ConnectionKey, flags: u32, how: u64, site: u32) -> Option<u64> {
     let id = mem::fetch_add(NEXT_CONNECTION.get_ptr_mut(0)?, 1) + 1;
     let state = ConnectionState { id, flags: flags.into(), ..NEW_CONNECTION };
     CONNECTIONS.insert(key, state, how).ok()?;
+    connection::begins(id, flags, site);
     Some(id)
 }
 
@@ -300,9 +301,14 @@ pub fn open_once(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let handle = mem::registers(ctx.regs).rdi;
     match CONNECTIONS.get_ptr_mut(key(current, handle)?) {
-        Some(state) if mem::own(state).received == 0 => None,
+        Some(state) if is_at_its_beginning(mem::own(state)) => None,
         _ => begin(ctx, current, handle),
     }
+}
+
+#[inline(always)]
+fn is_at_its_beginning(state: &ConnectionState) -> bool {
+    state.received == 0 && state.flags & u64::from(FLAG_ENDED) == 0
 }
 
 /// At the return of a function that puts a connection's handle where its first argument points to.
@@ -316,7 +322,7 @@ pub fn opened_behind_first(ctx: &RetProbeContext) -> Option<()> {
 /// At the entry of a function that ends the connection in its first argument: the next with its handle is another.
 #[inline(always)]
 pub fn close_first(ctx: &ProbeContext) -> Option<()> {
-    end(Current::in_scope()?, mem::registers(ctx.regs).rdi)
+    end(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
 }
 
 /// At the entry of a function that encrypts or decrypts: the calls that it is a part of are of TLS connections.
@@ -331,7 +337,7 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
             let key =
                 ConnectionKey { handle: frame.handle, pid: current.pid(), program: frames.program as u32 };
             if CONNECTIONS.get_ptr(key).is_none() {
-                meet(key);
+                meet(key, probe_common::site(frame.cookie));
             }
         }
     }
@@ -342,7 +348,11 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
     let key = key(current, handle)?;
-    let Some(id) = number(key, FLAG_FROM_START, 0) else {
+    let site = connection::site(ctx);
+    if connection::goes_on(&key, site) {
+        return Some(());
+    }
+    let Some(id) = number(key, FLAG_FROM_START, 0, site) else {
         emit::lost(Loss::ConnectionsFull, 0);
         return None;
     };
@@ -352,8 +362,10 @@ pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()
 
 /// The connection with this handle ends.
 #[inline(always)]
-pub fn end(current: Current, handle: u64) -> Option<()> {
-    CONNECTIONS.remove(key(current, handle)?).ok();
+pub fn end(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
+    let key = key(current, handle)?;
+    connection::ends(&key, connection::site(ctx));
+    CONNECTIONS.remove(key).ok();
     Some(())
 }
 

@@ -1,5 +1,6 @@
 //! The only writer of the ring buffer, and of the counters of what did not get there.
 
+mod connection;
 mod exec;
 
 use core::mem::MaybeUninit;
@@ -21,6 +22,7 @@ use crate::{
     scope::Current,
 };
 
+pub use connection::*;
 pub use exec::*;
 
 /// A call's record with room for `N` bytes of payload.

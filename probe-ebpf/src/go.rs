@@ -74,7 +74,10 @@ pub fn open(ctx: &ProbeContext) -> Option<()> {
 /// At the entry of a method of a connection that ends.
 #[inline(always)]
 pub fn close(ctx: &ProbeContext) -> Option<()> {
-    call::end(Current::in_scope()?, mem::registers(ctx.regs).rax)
+    let (current, regs) = (Current::in_scope()?, mem::registers(ctx.regs));
+    // What it says last, in here, is no sign of another one with the same handle.
+    GO_CONNECTIONS.remove(goroutine(current, regs.r14)).ok();
+    call::end(ctx, current, regs.rax)
 }
 
 /// What tells a call from others: its goroutine (in R14), and how deep in its stack it is.

@@ -1,7 +1,7 @@
 //! ctrace's BPF programs: entry points only.
 //!
 //! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`gather`], [`whole`], [`lent`], [`handed`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`hello`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
+//! [`call`], [`gather`], [`whole`], [`lent`], [`handed`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`connection`], [`hello`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
 //! unsafe.
 #![no_std]
 #![no_main]
@@ -10,6 +10,7 @@
 
 mod call;
 mod cgroup;
+mod connection;
 mod emit;
 mod exec;
 mod function;
@@ -87,6 +88,12 @@ fn close_enter(ctx: ProbeContext) -> u32 {
 #[uprobe]
 fn open_once_enter(ctx: ProbeContext) -> u32 {
     call::open_once(&ctx);
+    0
+}
+
+#[uretprobe]
+fn handshake_return(ctx: RetProbeContext) -> u32 {
+    connection::shaken(&ctx);
     0
 }
 
@@ -261,6 +268,12 @@ fn socket_sent(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sock_recv_length")]
 fn socket_received(ctx: RawTracePointContext) -> u32 {
     socket::done(&ctx, Way::In);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+fn socket_closed(ctx: RawTracePointContext) -> u32 {
+    connection::socket_closed(&ctx);
     0
 }
 

@@ -12,7 +12,7 @@ use probe_common::{
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
     FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, LINEAGES, LentKey,
     Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
-    SCOPE_THREADS, Scope, SocketFields,
+    SCOPE_THREADS, SOCKETS as MAX_SOCKETS, Scope, SocketConnection, SocketFields,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -108,6 +108,10 @@ pub struct Goroutine {
 /// reference), so the one that was not used for longest makes room; should it go on, it is a new one.
 #[map]
 pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionState> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Which connections are on sockets of TCP, by the addresses of the sockets; only where the ends of connections are told.
+#[map]
+pub static SOCKETS: LruHashMap<u64, SocketConnection> = LruHashMap::with_max_entries(MAX_SOCKETS, 0);
 
 /// Hellos that have gone through their sockets in part: there are some as long as handshakes begin.
 #[map]
@@ -229,6 +233,10 @@ pub static MAX_BYTES: u32 = 0;
 /// Wake the reader each time the ring's fill passes a multiple of two to this power.
 #[unsafe(no_mangle)]
 pub static WAKE_SHIFT: u32 = 0;
+
+/// Not zero: each connection's beginning and end are told.
+#[unsafe(no_mangle)]
+pub static CONNECTION_RECORDS: u32 = 0;
 
 /// Offset of `child_pid` in the tracepoint `sched_process_fork` of this kernel.
 #[unsafe(no_mangle)]

@@ -6,11 +6,12 @@
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
     ADDRESS_BYTES, CLIENT_HELLO, CallShape, Calls, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6,
-    FAMILY_UNIX, KIND_SOCKET, SERVER_HELLO, SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket,
+    FAMILY_UNIX, KIND_SOCKET, NO_SITE, RecordHeader, SERVER_HELLO, SOCKET_CLIENT, SOCKET_GUESSED,
+    SOCKET_SERVER, Socket,
 };
 
 use crate::{
-    call, emit, go,
+    call, connection, emit, go,
     hello::{self, BEGIN, Moved},
     maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, SOCKET_FIELDS},
     mem::{self, SystemCall},
@@ -21,6 +22,8 @@ use crate::{
 const TOLD: u64 = 1 << 0;
 const SURE: u64 = 1 << 1;
 const SETTLED: u64 = 1 << 2;
+/// What of it tells how a socket was seen, and not which one it is.
+pub const STAGES: u64 = SURE | SETTLED;
 
 /// A flag of recv(2): the same bytes come again.
 const MSG_PEEK: u64 = 2;
@@ -174,14 +177,16 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
         }
         flags |= SOCKET_GUESSED;
     }
-    let state = match CONNECTIONS.get_ptr_mut(owner.key) {
-        Some(state) => state,
-        None => {
-            call::meet(owner.key);
-            CONNECTIONS.get_ptr_mut(owner.key)?
+    let state = match CONNECTIONS.get_ptr_mut(owner.key).map(mem::own) {
+        Some(state) if !connection::is_over(state, moved.socket) => state,
+        known => {
+            if known.is_some() {
+                CONNECTIONS.remove(owner.key).ok();
+            }
+            call::meet(owner.key, NO_SITE);
+            mem::own(CONNECTIONS.get_ptr_mut(owner.key)?)
         }
     };
-    let state = mem::own(state);
     let sure = if owner.unsent == 0 { SURE } else { 0 };
     // Both hellos have gone through by the first record of data.
     let settled = if header.is_data() && owner.unsent == 0 { SETTLED } else { 0 };
@@ -193,7 +198,8 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
         state.socket |= settled;
         return Some(());
     }
-    if header.is_handshake() {
+    // Of a header that came alone, nothing behind it.
+    if header.is_handshake() && moved.bytes > size_of::<RecordHeader>() as u64 {
         flags |= match (moved.begin[5], moved.way) {
             (CLIENT_HELLO, Way::Out) | (SERVER_HELLO, Way::In) => SOCKET_CLIENT,
             (SERVER_HELLO, Way::Out) | (CLIENT_HELLO, Way::In) => SOCKET_SERVER,
@@ -207,6 +213,7 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
     record.socket = moved.socket;
     record.flags = flags;
     describe(record, moved.sock);
+    connection::is_on(&owner.key, moved.sock, moved.socket, record.protocol);
     emit::submit(entry);
     state.socket = moved.socket | sure | settled;
     Some(())
@@ -220,8 +227,12 @@ fn identity(sock: u64) -> Option<u64> {
     let fields = mem::socket_fields(&SOCKET_FIELDS);
     let peer: u64 = mem::kernel(sock + u64::from(fields.peer))?;
     let ports: u32 = mem::kernel(sock + u64::from(fields.peer_port))?;
+    // It has a peer still and no port of its own any more: what is read now was there when the peer reset it.
+    if ports != 0 && ports >> 16 == 0 {
+        return None;
+    }
     let mixed = (sock ^ peer.rotate_left(32)).wrapping_mul(MIX).rotate_left(29) ^ u64::from(ports);
-    Some(mixed.wrapping_mul(MIX) & !(SURE | SETTLED) | TOLD)
+    Some(mixed.wrapping_mul(MIX) & !STAGES | TOLD)
 }
 
 /// Writes what a socket is.

@@ -4,10 +4,11 @@
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    ADDRESS_BYTES, Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Ended, FLAG_FAULT, Forked,
-    HELLO_BYTES, Header, Hello, KIND_ATTEMPT, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_ENDED,
-    KIND_EXEC, KIND_EXIT, KIND_FORKED, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
-    KIND_HELD, KIND_HELLO, KIND_PART, KIND_PROGRAM, KIND_SOCKET, Part, Program, Socket,
+    ADDRESS_BYTES, Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Closed, Ended, FLAG_FAULT, Forked,
+    HELLO_BYTES, Header, Hello, KIND_ATTEMPT, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_CLOSED,
+    KIND_ENDED, KIND_EXEC, KIND_EXIT, KIND_FORKED, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN,
+    KIND_FUNCTION_STACK, KIND_HELD, KIND_HELLO, KIND_OPENED, KIND_PART, KIND_PROGRAM, KIND_SOCKET, Opened,
+    Part, Program, Socket,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -15,6 +16,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::event::Plaintext;
 
+mod connection;
 mod exec;
 mod function;
 mod socket;
@@ -77,6 +79,10 @@ pub enum Wire<'a> {
         /// [`Hello::bytes`] bytes.
         data: &'a [u8],
     },
+    /// A connection begins.
+    Opened(&'a Opened),
+    /// A connection has ended.
+    Closed(&'a Closed),
     /// A process has ended, with its status.
     Ended(&'a Ended),
     /// A process has made another.
@@ -164,8 +170,8 @@ pub enum DecodeError {
         /// [`Call::length`].
         length: u64,
     },
-    /// A number of a record of an execution is too large.
-    #[error("a record of an execution has {what} {have}, more than {most}")]
+    /// A number is too large.
+    #[error("a ring record has {what} {have}, more than {most}")]
     Beyond {
         /// Of what.
         what: &'static str,
@@ -216,6 +222,8 @@ pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
         KIND_FORKED => prefix::<Forked>(bytes).map(|(head, _)| Wire::Forked(head)),
         KIND_SOCKET => socket::socket(bytes),
         KIND_HELLO => socket::hello(bytes),
+        KIND_OPENED => connection::opened(bytes),
+        KIND_CLOSED => connection::closed(bytes),
         unknown => Err(DecodeError::Kind(unknown)),
     }
 }

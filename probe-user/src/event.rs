@@ -3,6 +3,7 @@
 //! Field names follow the OpenTelemetry semantic conventions where one exists, nested at the dots.
 //! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
 
+mod connection;
 mod exec;
 mod function;
 mod socket;
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
 use serde::Serialize;
 
+pub use connection::{ConnectionEnd, SslClose, SslConnection, Traffic};
 pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
 pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
 pub use socket::{Endpoint, IpVersion, Role, Sighting, Socket, Transport};
@@ -359,6 +361,10 @@ impl Summary {
 pub enum Record<'a> {
     /// A call.
     Ssl(Ssl<'a>),
+    /// A connection begins.
+    SslOpen(SslConnection<'a>),
+    /// A connection has ended.
+    SslClose(SslClose<'a>),
     /// A call of a function.
     Function(FunctionCall<'a>),
     /// Calls of a function, counted.

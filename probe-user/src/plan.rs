@@ -36,6 +36,8 @@ pub enum Program {
     OpenBehindFirst,
     /// Entry of a function whose first argument is the handle of a connection that ends.
     Close,
+    /// Entry and return of a function that does the handshake of the connection in its first argument.
+    Handshake,
     /// Entry of a function whose first argument is the handle of a connection that begins, unless it has begun already.
     OpenOnce,
     /// Entry of a function that encrypts or decrypts: the calls that it is a part of are of connections.

@@ -28,6 +28,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 #[path = "replay/bytes.rs"]
 mod bytes;
+#[path = "replay/connection.rs"]
+mod connection;
 #[path = "replay/exec.rs"]
 mod exec;
 #[path = "replay/function.rs"]
@@ -77,10 +79,6 @@ impl Origins for Fixed {
             },
             _ => Origin { process: process(None, None), container: None },
         })
-    }
-
-    fn container(&mut self, _: u64) -> Option<Arc<Container>> {
-        None
     }
 
     fn role(&mut self, _: u32, _: u32, socket: &SocketEvent) -> Option<Role> {

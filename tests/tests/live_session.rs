@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ctrace::decode::{Wire, decode};
-use ctrace::probe::{Certainty, Probe};
+use ctrace::probe::{Probe, Ssl};
 use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Programs, Session};
 use ctrace::target::{Cgroup, Scope, ScopeChange};
 use ctrace_tests::{Ctrace, require_bpf};
@@ -45,7 +45,7 @@ impl Watched {
         session::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options = Options {
-            probe: Probe::Ssl(Certainty::Sure),
+            probe: Probe::Ssl(Ssl::default()),
             ring_bytes: 1 << 20,
             max_bytes: 4096,
             log: Log::Off,
@@ -329,9 +329,12 @@ fn mappings_of_others_are_told() -> Result<()> {
 #[test]
 fn programs_are_far_from_what_verifiers_refuse() -> Result<()> {
     require_bpf()?;
-    for command in
-        [&["ssl"][..], &["exec", "--failed", "--exits", "--forks"], &["uprobe", "libc.so.6:getpid"]]
-    {
+    for command in [
+        &["ssl"][..],
+        &["ssl", "--connections"],
+        &["exec", "--failed", "--exits", "--forks"],
+        &["uprobe", "libc.so.6:getpid"],
+    ] {
         let trace = Ctrace::run_to_end(&[command, &["-vv", "--", "true"]].concat())?;
         let steps: Vec<(&str, u32)> = (trace.stderr.lines())
             .filter_map(|line| {

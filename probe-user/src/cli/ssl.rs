@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::trace::TraceArgs;
 use super::{Trace, target, value};
-use crate::probe::{Certainty, Probe};
+use crate::probe::{Certainty, Connections, Probe, Ssl};
 use crate::sink::Payload;
 
 const EXAMPLES: &str = "\
@@ -14,6 +14,7 @@ Examples:
   ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
   ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
+  ctrace ssl --container web --connections --max-bytes 0   a log of connections and calls, without payload
   ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
   ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
@@ -32,6 +33,9 @@ pub(super) struct SslArgs {
     /// Dump payloads in hexadecimal even if they are text
     #[arg(long, help_heading = "Output")]
     hex: bool,
+    /// Tell also when each connection begins and ends: between whom, which TLS, how long, how many bytes, how it ended
+    #[arg(long, help_heading = "Output")]
+    connections: bool,
     /// Attach also where a TLS library without symbols only seems to be: what is shown may be something else
     #[arg(long, help_heading = "What to attach to")]
     guess: bool,
@@ -43,8 +47,13 @@ pub(super) struct SslArgs {
 impl SslArgs {
     /// What they mean.
     pub(super) fn trace(self) -> Trace {
-        let Self { common, hex, guess, max_bytes } = self;
+        let Self { common, hex, connections, guess, max_bytes } = self;
         let least = if guess { Certainty::Unsure } else { Certainty::Sure };
-        common.trace(Probe::Ssl(least), if hex { Payload::Hex } else { Payload::Auto }, max_bytes)
+        let connections = if connections { Connections::Told } else { Connections::Untold };
+        common.trace(
+            Probe::Ssl(Ssl { least, connections }),
+            if hex { Payload::Hex } else { Payload::Auto },
+            max_bytes,
+        )
     }
 }

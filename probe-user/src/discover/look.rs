@@ -12,7 +12,7 @@ use super::sites;
 use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer, no_end};
 use crate::probe::ssl::version;
-use crate::probe::{Certainty, Found, Nothing, Probe};
+use crate::probe::{Found, Nothing, Probe, Ssl};
 use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
 
 /// A file was looked for.
@@ -142,7 +142,7 @@ pub(super) async fn open(pid: u32, mapping: &Mapping) -> Option<(ForeignFile, Re
 
 /// The version that a file says it is of.
 pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
-    in_time(move || version::find(&parse(&file, &Probe::Ssl(Certainty::Sure)).ok()?)?.version).await.flatten()
+    in_time(move || version::find(&parse(&file, &Probe::Ssl(Ssl::default())).ok()?)?.version).await.flatten()
 }
 
 fn parse(file: &ForeignFile, probe: &Probe) -> Result<Object, ObjectError> {

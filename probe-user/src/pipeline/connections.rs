@@ -54,13 +54,19 @@ impl Connections {
         self.known.put(wire.connection, Entry { socket, number: wire.socket, tls: None, told });
     }
 
+    /// A connection has ended.
+    pub(super) fn forget(&mut self, connection: u64) {
+        self.known.pop(&connection);
+    }
+
     /// What is known of a connection, for a record of it.
     pub(super) fn tell(&mut self, connection: u64) -> (Option<&Socket>, Option<Known<'_>>) {
         let Some(entry) = self.known.get_mut(&connection) else { return (None, None) };
         if entry.tls.as_ref().is_none_or(|tls| tls.cipher.is_none())
-            && let Some((tls, _)) = self.handshakes.get(entry.number)
+            && let Some((tls, role)) = self.handshakes.get(entry.number)
         {
             entry.tls = Some(Arc::clone(tls));
+            entry.socket.role = entry.socket.role.or(role);
         }
         let is_new = entry.told != entry.tls;
         if is_new {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, Loss, LossCount};
+use probe_common::{Call, Header, Loss, LossCount};
 
 use crate::decode::{FunctionRecord, Wire, decode};
-use crate::event::{End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::event::{ConnectionEnd, End, Library, Lost, Origin, Plaintext, Record, Summary};
 use crate::probe::uprobe::Reading;
 use crate::sink::Sink;
 
@@ -25,6 +25,7 @@ mod exec;
 mod function;
 mod handshakes;
 mod join;
+mod lifetimes;
 mod origins;
 mod report;
 mod task;
@@ -36,6 +37,7 @@ pub use exec::Executions;
 pub use function::Symbols;
 use function::{Functions, Out, Place};
 use join::Join;
+use lifetimes::Lifetimes;
 pub use origins::{Found, Origins};
 use report::Report;
 pub use task::TaskEvent;
@@ -104,6 +106,7 @@ pub struct Pipeline<O> {
     has_execs: bool,
     origins: O,
     report: Report,
+    lifetimes: Lifetimes,
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
@@ -123,6 +126,7 @@ impl<O: Origins> Pipeline<O> {
             execs: Execs::new(executions),
             origins,
             report: Report::new(sites, clock, sink),
+            lifetimes: Lifetimes::new(),
             started,
             count,
             undecodable: 0,
@@ -174,11 +178,11 @@ impl<O: Origins> Pipeline<O> {
             Wire::Exit(header) => {
                 self.tasks.push(TaskEvent::Ended { pid: header.pid });
                 self.execs.end(header.pid);
-                self.end_process(header.pid)
+                self.end_process(header, ConnectionEnd::Exit)
             }
             Wire::Exec(header) => {
                 self.tasks.push(TaskEvent::Executed { pid: header.pid, time: header.time });
-                self.end_process(header.pid)
+                self.end_process(header, ConnectionEnd::Exec)
             }
             Wire::Program { .. }
             | Wire::Part { .. }
@@ -193,6 +197,8 @@ impl<O: Origins> Pipeline<O> {
                 self.report.connections.hello(head, data);
                 Ok(())
             }
+            Wire::Opened(opened) => self.opened(opened),
+            Wire::Closed(closed) => self.closed(closed),
             Wire::CgroupMade(cgroup) => {
                 self.tasks.push(TaskEvent::made(cgroup));
                 Ok(())
@@ -225,9 +231,11 @@ impl<O: Origins> Pipeline<O> {
         take(&mut self.functions, record, &place, &origin, &mut out)
     }
 
-    fn end_process(&mut self, pid: u32) -> io::Result<()> {
+    fn end_process(&mut self, header: &Header, end: ConnectionEnd) -> io::Result<()> {
+        let pid = header.pid;
         self.execs.forget(pid);
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
+        self.end_connections(header, end)?;
         self.functions.end_process(pid, &mut self.report.out(self.count))?;
         if let Some(symbols) = &mut self.symbols {
             symbols.forget(pid);
@@ -255,6 +263,7 @@ impl<O: Origins> Pipeline<O> {
             self.undecodable(&format_args!("no hook has the number {}", call.site));
             return Ok(());
         }
+        self.is_called(call)?;
         self.report.begin(call);
         let origin = self.origins.origin(&call.header);
         self.join.begin(call, data, origin, &mut |piece| self.report.piece(&piece))
@@ -262,7 +271,8 @@ impl<O: Origins> Pipeline<O> {
 
     /// To be called when the ring is empty, now and then: reports calls whose rest does not come.
     pub fn idle(&mut self, now: Instant) -> io::Result<()> {
-        self.join.idle(now, &mut |piece| self.report.piece(&piece))
+        self.join.idle(now, &mut |piece| self.report.piece(&piece))?;
+        self.idle_connections(now)
     }
 
     /// Takes the kernel's counters of losses, each the sum since the start, and reports what is new.
@@ -303,13 +313,7 @@ impl<O: Origins> Pipeline<O> {
     /// Reports what still waits, and the summary, which it gives back too. A reader that has gone in
     /// the meantime is the end, not an error.
     pub fn finish(mut self, now: Timestamp, end: End) -> io::Result<Summary> {
-        let rest = match end {
-            End::OutputClosed => Ok(()),
-            _ => self
-                .join
-                .end_all(&mut |piece| self.report.piece(&piece))
-                .and_then(|()| self.functions.end_all(&mut self.report.out(self.count))),
-        };
+        let rest = if end == End::OutputClosed { Ok(()) } else { self.end_all() };
         let Report { calls, executions, bytes, truncated, ref mut sink, .. } = self.report;
         let mut summary = Summary {
             time: now,
@@ -334,6 +338,12 @@ impl<O: Origins> Pipeline<O> {
             }
             other => other.map(|()| summary),
         }
+    }
+
+    fn end_all(&mut self) -> io::Result<()> {
+        self.join.end_all(&mut |piece| self.report.piece(&piece))?;
+        self.tell_waiting(None)?;
+        self.functions.end_all(&mut self.report.out(self.count))
     }
 
     fn undecodable(&mut self, why: &dyn fmt::Display) {

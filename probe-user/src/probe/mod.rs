@@ -12,14 +12,14 @@ pub mod uprobe;
 
 use std::path::Path;
 
-pub use ssl::Certainty;
+pub use ssl::{Certainty, Connections, Ssl};
 use uprobe::Uprobe;
 
 /// What a tracing command watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Plaintext of TLS connections, of functions that are as certain as this.
-    Ssl(Certainty),
+    /// Plaintext of TLS connections.
+    Ssl(Ssl),
     /// Calls of functions.
     Uprobe(Uprobe),
     /// Programs that are executed.
@@ -83,6 +83,11 @@ impl Probe {
         }
     }
 
+    /// Whether each connection's beginning and end are told.
+    pub fn tells_connections(&self) -> bool {
+        matches!(self, Self::Ssl(Ssl { connections: Connections::Told, .. }))
+    }
+
     /// The symbols that [`Probe::hooks`] looks at, for [`Object::parse`].
     pub fn wanted(&self) -> Wanted {
         match self {
@@ -94,7 +99,7 @@ impl Probe {
     /// The hooks of an object that was parsed with [`Probe::wanted`]; `path` is where its container has it.
     pub fn hooks(&self, object: &Object, path: &Path) -> Result<Found, Nothing> {
         match self {
-            Self::Ssl(certainty) => ssl::hooks_from(object, *certainty),
+            Self::Ssl(wanted) => ssl::hooks_of(object, *wanted),
             Self::Uprobe(uprobe) => uprobe::hooks(uprobe, object, path),
             Self::Exec(_) => Err(Nothing::Exec),
         }

@@ -55,6 +55,7 @@ impl Session {
             Program::OpenBehindFirst => ("", &["open_behind_return", "call_enter"]),
             Program::OpenOnce => ("", &["open_once_enter"]),
             Program::Close => ("", &["close_enter"]),
+            Program::Handshake => ("", &["handshake_return", "call_enter"]),
             Program::Cipher => ("", &["cipher_enter"]),
             Program::Pieces => ("", &["gather_return", "gather_enter"]),
             Program::PiecesToEnds => ("gather_leave", &["gather_enter"]),

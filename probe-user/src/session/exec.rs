@@ -117,12 +117,12 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::ssl::Certainty;
+    use crate::probe::Ssl;
 
     #[test]
     fn every_probe_knows_the_end_of_a_process() {
         let signal = |group_dead| {
-            let constants = Constants::read(&Probe::Ssl(Certainty::Sure), group_dead).ok()?;
+            let constants = Constants::read(&Probe::Ssl(Ssl::default()), group_dead).ok()?;
             constants.values.into_iter().find(|(name, _)| *name == "TASK_SIGNAL").map(|(_, offset)| offset)
         };
         assert_eq!(signal(8), Some(NO_FIELD), "the tracepoint tells");

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use probe_common::{CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, SocketFields};
+use probe_common::{
+    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, SOCKETS, SocketFields,
+};
 
 use super::links::Links;
 use super::tracefs::Format;
@@ -23,9 +25,10 @@ static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/
 pub(super) const CGROUP_PROGRAMS: [(&str, &str); 2] =
     [("cgroup_made", "cgroup_mkdir"), ("cgroup_gone", "cgroup_rmdir")];
 
-/// Programs that only some libraries need, and that take the verifier long: they are loaded when a hook needs them, or at
+/// Programs that only some libraries or records need, and that take the verifier long: they are loaded when a hook needs them, or at
 /// once when everything is told.
-const RARE: [&str; 12] = [
+const RARE: [&str; 13] = [
+    "handshake_return",
     "outer_enter",
     "handed_enter",
     "call_leave",
@@ -88,6 +91,7 @@ pub(super) fn load(
         Log::Off => 0_u8,
         Log::Debug => log::Level::Debug as u8,
     };
+    let connection_records = u32::from(options.probe.tells_connections());
     // All maps are made, those of other kinds as small as can be.
     let of_functions = |size: u32| if matches!(options.probe, Probe::Uprobe(_)) { size } else { 1 };
     let constants = exec::Constants::read(&options.probe, offsets.exit_group_dead)?;
@@ -99,6 +103,7 @@ pub(super) fn load(
         .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
         .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
         .map_max_entries("GO_CALLS", if matches!(options.probe, Probe::Ssl(_)) { GO_CALLS } else { 1 })
+        .map_max_entries("SOCKETS", if connection_records == 0 { 1 } else { SOCKETS })
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)
@@ -113,6 +118,7 @@ pub(super) fn load(
         .override_global("CGROUP_ID", &offsets.cgroup_id, true)
         .override_global("CGROUP_PATH", &offsets.cgroup_path, true)
         .override_global("HOLD", &hold, true)
+        .override_global("CONNECTION_RECORDS", &connection_records, true)
         .override_global(aya_log::LEVEL, &log_level, true);
     constants.set(&mut loader);
     if let Some(fields) = &socket_fields {

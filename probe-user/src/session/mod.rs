@@ -174,6 +174,9 @@ impl Session {
         }
         if socket_fields.is_some() {
             sockets::attach(&mut ebpf, &mut links);
+            if options.probe.tells_connections() {
+                sockets::attach_ends(&mut ebpf, &mut links);
+            }
         }
         let filter = Filter::write(&mut ebpf, scope)?;
         let mut session = Self {

@@ -15,6 +15,9 @@ use crate::object::with_causes;
 const TRACEPOINTS: [(&str, &str); 2] =
     [("socket_sent", "sock_send_length"), ("socket_received", "sock_recv_length")];
 
+/// The end of a socket of TCP.
+const CLOSED: (&str, &str) = ("socket_closed", "tcp_destroy_sock");
+
 /// Before that: where sending begins for all protocols, and where receiving ends for each.
 const SENDS: (&str, &str) = ("socket_sends", "security_socket_sendmsg");
 const RECEIVED: [(&str, &str); 3] = [
@@ -60,14 +63,8 @@ pub(super) fn fields() -> Option<SocketFields> {
 
 /// Loads and attaches them, as long as the session lasts.
 pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
-    let tracepoints = TRACEPOINTS.into_iter().try_for_each(|(name, tracepoint)| {
-        one(ebpf, links, name, |program: &mut RawTracePoint| {
-            program.load()?;
-            load::tell_size(name, program.info());
-            let id = program.attach(tracepoint)?;
-            program.take_link(id)
-        })
-    });
+    let mut tracepoints = TRACEPOINTS.into_iter();
+    let tracepoints = tracepoints.try_for_each(|(name, tracepoint)| raw(ebpf, links, name, tracepoint));
     let Err(error) = tracepoints else { return };
     tracing::debug!("this kernel has no tracepoints of sockets: {}", with_causes(&error));
     if let Err(error) = attach_functions(ebpf, links) {
@@ -75,7 +72,25 @@ pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
     }
 }
 
-/// The same for kernels without the tracepoints.
+/// Loads and attaches what tells that sockets are closed. Without it, connections end in other ways, and later.
+pub(super) fn attach_ends(ebpf: &mut Ebpf, links: &mut Links) {
+    let (name, tracepoint) = CLOSED;
+    let attached = raw(ebpf, links, name, tracepoint);
+    if let Err(error) = attached {
+        tracing::warn!("that sockets are closed is not known: {}", with_causes(&error));
+    }
+}
+
+fn raw(ebpf: &mut Ebpf, links: &mut Links, name: &'static str, tracepoint: &str) -> Result<(), SessionError> {
+    one(ebpf, links, name, |program: &mut RawTracePoint| {
+        program.load()?;
+        load::tell_size(name, program.info());
+        let id = program.attach(tracepoint)?;
+        program.take_link(id)
+    })
+}
+
+/// Programs of [`attach`] for kernels without the tracepoints.
 fn attach_functions(ebpf: &mut Ebpf, links: &mut Links) -> Result<(), SessionError> {
     let (name, function) = SENDS;
     let btf = Btf::from_sys_fs().map_err(|source| SessionError::program(name, source.into()))?;

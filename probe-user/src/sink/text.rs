@@ -17,6 +17,7 @@ use crate::event::{
     Socket, Ssl, Summary, Thread,
 };
 
+mod connection;
 mod exec;
 mod function;
 mod tls;
@@ -170,6 +171,8 @@ impl Sink for Text {
         match record {
             Record::Ssl(ssl) => self.ssl(ssl),
             // Writing to a String cannot fail.
+            Record::SslOpen(connection) => drop(self.open(connection)),
+            Record::SslClose(close) => drop(self.close(close)),
             Record::Function(call) => drop(self.function(call)),
             Record::FunctionTotal(total) => drop(self.function_total(total)),
             Record::Lost(lost) => self.lost(lost),

@@ -16,7 +16,7 @@ use crate::discover::Discovery;
 use crate::event::Container;
 use crate::patience::describe;
 use crate::plan::{ObjectHooks, Plan};
-use crate::probe::{Certainty, Probe};
+use crate::probe::{Probe, Ssl};
 use crate::session::{Session, features};
 use crate::target::proc::Proc;
 use crate::target::{RuntimeSocket, Target};
@@ -123,7 +123,7 @@ impl Diagnosis {
     ) -> Result<(), ExplainError> {
         let proc = Proc::default();
         let target = subject.selector(&proc, sockets).resolve().await?;
-        let plan = Discovery::new(Probe::Ssl(Certainty::Sure)).plan(&target).await;
+        let plan = Discovery::new(Probe::Ssl(Ssl::default())).plan(&target).await;
         let mut attached = None;
         if self.verdict == Verdict::Works && !plan.objects.is_empty() {
             attached = Some(Attached::to(&target, &plan));

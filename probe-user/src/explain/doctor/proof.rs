@@ -12,7 +12,7 @@ use crate::event::Library;
 use crate::object::FileOffset;
 use crate::patience::describe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, Program};
-use crate::probe::{Certainty, Probe};
+use crate::probe::{Probe, Ssl};
 use crate::rootfs::{self, ways};
 use crate::session::{self, Log, Mappings, Options, Programs, Session, SessionError};
 use crate::target::Scope;
@@ -23,7 +23,7 @@ pub(super) const RING: u32 = 1 << 20;
 /// A session that copies no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
     let options = Options {
-        probe: Probe::Ssl(Certainty::Sure),
+        probe: Probe::Ssl(Ssl::default()),
         ring_bytes: RING,
         max_bytes: 0,
         log: Log::Off,

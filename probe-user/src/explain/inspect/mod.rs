@@ -10,7 +10,7 @@ use crate::discover::Discovery;
 use crate::explain::Home;
 use crate::patience::in_time;
 use crate::plan::Skipped;
-use crate::probe::{Certainty, Probe};
+use crate::probe::{Probe, Ssl};
 use crate::target::facts::{self, CgroupPath};
 use crate::target::proc::Proc;
 use crate::target::{Process, RuntimeSocket, Selector, Target, TargetError};
@@ -79,7 +79,7 @@ impl Inspection {
         let everything = Selector { all: true, runtime_sockets: sockets.to_vec(), ..Selector::default() };
         let (target, all) = tokio::join!(selector.resolve(), everything.resolve());
         let (target, all) = (target?, all.unwrap_or_default());
-        let plan = Discovery::new(Probe::Ssl(Certainty::Sure)).plan(&target).await;
+        let plan = Discovery::new(Probe::Ssl(Ssl::default())).plan(&target).await;
         let init = first(&selector, &target.processes, &proc);
         let pid = init.map(|process| process.pid);
         let container = init.and_then(|process| process.container.clone());

@@ -11,7 +11,7 @@ use super::table::{Cell, Table, Tone};
 use crate::discover::Discovery;
 use crate::event::{Container, Executable, Library};
 use crate::explain::Home;
-use crate::probe::{Certainty, Probe};
+use crate::probe::{Probe, Ssl};
 use crate::sink::Colour;
 use crate::target::proc::Proc;
 use crate::target::{Selector, TargetError};
@@ -111,7 +111,7 @@ pub struct Unseen {
 /// Looks at the machine.
 pub(super) async fn list(selector: &Selector, extent: Extent) -> Result<Listing, TargetError> {
     let target = selector.resolve().await?;
-    let plan = Discovery::new(Probe::Ssl(Certainty::Sure)).plan(&target).await;
+    let plan = Discovery::new(Probe::Ssl(Ssl::default())).plan(&target).await;
     let proc = Proc::default();
     let mut listing = Listing::new(&plan, &target, extent, |pid| proc.executable(pid));
     // One that ended while it was looked at is nobody's concern.

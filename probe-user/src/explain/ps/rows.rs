@@ -177,7 +177,7 @@ mod tests {
     use crate::discover::Discovery;
     use crate::object::FileOffset;
     use crate::plan::{ObjectId, Program};
-    use crate::probe::{Certainty, Probe};
+    use crate::probe::{Probe, Ssl};
     use crate::rootfs::ways;
     use crate::sink::Colour;
 
@@ -287,7 +287,7 @@ mod tests {
         let own = std::process::id();
         let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let plan = runtime.block_on(Discovery::new(Probe::Ssl(Certainty::Sure)).plan(&target));
+        let plan = runtime.block_on(Discovery::new(Probe::Ssl(Ssl::default())).plan(&target));
         let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, skipped.lack)).collect();
         assert_eq!(steps, [(Some(own), Lack::Process), (Some(u32::MAX), Lack::Mappings)]);
     }

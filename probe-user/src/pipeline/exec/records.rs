@@ -5,6 +5,7 @@ use std::io;
 use probe_common::Lineage;
 
 use crate::decode::{Wire, decode};
+use crate::event::ConnectionEnd;
 use crate::pipeline::{Origins, Pipeline};
 
 impl<O: Origins> Pipeline<O> {
@@ -12,7 +13,7 @@ impl<O: Origins> Pipeline<O> {
     pub(in crate::pipeline) fn execution(&mut self, wire: &Wire<'_>) -> io::Result<()> {
         if let Wire::Program { head, .. } = wire {
             // Nobody else is told: it is in scope already, and executions are all that is watched.
-            self.end_process(head.header.pid)?;
+            self.end_process(&head.header, ConnectionEnd::Exec)?;
         }
         if self.is_full() {
             return Ok(());

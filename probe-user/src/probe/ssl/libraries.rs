@@ -112,6 +112,11 @@ pub(super) struct Row {
     /// What ends the connection in its first argument; each is optional. Not needed where what makes one is told:
     /// a handle that comes again is a new connection then.
     pub closes: &'static [&'static str],
+    /// The same, hooked only where the ends of connections are told.
+    pub ends: &'static [&'static str],
+    /// What does the handshake of the connection in its first argument; each is optional, and hooked only where connections are
+    /// told: one whose handshake fails has its socket by it.
+    pub handshakes: &'static [&'static str],
     /// How the name of the library begins that knows the version, if it is not this one.
     pub version_in: Option<&'static str>,
     /// Shared internal functions.
@@ -166,6 +171,8 @@ pub(super) const ROWS: &[Row] = &[
         opens: &[returned("SSL_new")],
         opens_apart: &[],
         closes: &[],
+        ends: &["SSL_free"],
+        handshakes: &["SSL_do_handshake", "SSL_connect", "SSL_accept"],
         version_in: Some("libcrypto"),
         internals: &[
             // ssl_read_internal(ssl, buf, num, *done), from OpenSSL 1.1.1.
@@ -196,6 +203,8 @@ pub(super) const ROWS: &[Row] = &[
         opens: &[Open { name: "gnutls_init", handle: Handle::BehindFirst }],
         opens_apart: &[],
         closes: &["gnutls_deinit"],
+        ends: &[],
+        handshakes: &["gnutls_handshake"],
         version_in: None,
         internals: &[],
     },
@@ -216,6 +225,8 @@ pub(super) const ROWS: &[Row] = &[
         ],
         opens_apart: &[],
         closes: &["mbedtls_ssl_free"],
+        ends: &[],
+        handshakes: &["mbedtls_ssl_handshake"],
         version_in: Some("libmbedcrypto"),
         internals: &[],
     },
@@ -231,6 +242,8 @@ pub(super) const ROWS: &[Row] = &[
         opens: &[returned("wolfSSL_new")],
         opens_apart: &[],
         closes: &[],
+        ends: &["wolfSSL_free"],
+        handshakes: &["wolfSSL_negotiate", "wolfSSL_connect", "wolfSSL_accept"],
         version_in: None,
         internals: &[],
     },
@@ -257,6 +270,8 @@ pub(super) const ROWS: &[Row] = &[
             of_outer_call("PK11_Decrypt"),
         ],
         closes: &["PR_Close"],
+        ends: &[],
+        handshakes: &["SSL_ForceHandshake"],
         version_in: None,
         internals: &[],
     },
@@ -272,6 +287,8 @@ pub(super) const ROWS: &[Row] = &[
         opens: &[returned("s2n_connection_new"), first("s2n_connection_wipe")],
         opens_apart: &[],
         closes: &["s2n_connection_free"],
+        ends: &[],
+        handshakes: &["s2n_negotiate"],
         version_in: None,
         internals: &[],
     },
@@ -288,6 +305,8 @@ pub(super) const ROWS: &[Row] = &[
         opens: &[first("br_ssl_client_reset"), first("br_ssl_server_reset")],
         opens_apart: &[],
         closes: &[],
+        ends: &[],
+        handshakes: &[],
         version_in: None,
         internals: &[],
     },
@@ -329,6 +348,13 @@ pub(super) const ROWS: &[Row] = &[
         ],
         opens_apart: &[],
         closes: &[],
+        ends: &[
+            // Botan 2: ~Channel(); Botan 3: ~Client() and ~Server().
+            "_ZN5Botan3TLS7ChannelD2Ev",
+            "_ZN5Botan3TLS6ClientD2Ev",
+            "_ZN5Botan3TLS6ServerD2Ev",
+        ],
+        handshakes: &[],
         version_in: None,
         internals: &[],
     },
@@ -352,7 +378,8 @@ mod tests {
             assert!(!row.functions.is_empty(), "{} has no function", row.name);
             let functions = row.functions.iter().map(|function| function.name);
             let opens = row.opens.iter().chain(row.opens_apart).map(|open| open.name);
-            for name in functions.chain(opens).chain(row.closes.iter().copied()) {
+            let ends = row.closes.iter().chain(row.ends).chain(row.handshakes).copied();
+            for name in functions.chain(opens).chain(ends) {
                 assert!(names.insert(name), "{name} twice");
                 assert!(!name.contains("peek"), "{name} gives bytes that a read gives again");
             }

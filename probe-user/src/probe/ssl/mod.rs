@@ -19,6 +19,8 @@ mod tests;
 mod untraceable;
 pub mod version;
 
+use probe_common::{CallShape, Calls, Direction, Length};
+
 use crate::object::demangle::demangle;
 use crate::object::{
     FileOffset, Function, Index, NoReturn, Object, ObjectError, Returns, Symbol, VirtAddr, Wanted, code,
@@ -39,15 +41,43 @@ pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or it
      of, and some by signatures (--guess: uncertain ones too); run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
      ends and what to do.";
 
+/// A function that does the handshake: only its handle, the first argument, is looked at.
+const HANDSHAKE: CallShape = CallShape {
+    handle: 0,
+    buffer: 0,
+    length: Length::Returned,
+    direction: Direction::Receive,
+    calls: Calls::All,
+};
+
 /// What it means that the kernel encrypts for a process: what is written through the library is seen all the same.
 pub const KERNEL_TLS: &str = "someone in the network namespace of this process has the kernel encrypt: files that are sent with \
      SSL_sendfile are not seen; switch it off to see them (nginx: `ssl_conf_command Options -KTLS`)";
+
+/// What is watched of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ssl {
+    /// Functions that are less certain than this are not.
+    pub least: Certainty,
+    /// Whether connections are told by themselves.
+    pub connections: Connections,
+}
+
+/// Whether connections are told by themselves, when they begin and when they end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Connections {
+    /// They are not: only calls are told.
+    #[default]
+    Untold,
+    /// They are.
+    Told,
+}
 
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].
 pub fn wanted() -> Wanted {
     let functions = ROWS.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
     let opens = ROWS.iter().flat_map(|row| row.opens.iter().chain(row.opens_apart).map(|open| open.name));
-    let closes = ROWS.iter().flat_map(|row| row.closes.iter().copied());
+    let closes = ROWS.iter().flat_map(|row| row.closes.iter().chain(row.handshakes).chain(row.ends).copied());
     let marks = version::marks().chain(untraceable::functions()).chain([go::FOR_C]).chain(botan::FROM_PEER);
     let wanted: Wanted = functions.chain(opens).chain(closes).chain(marks).collect();
     wanted.or_containing(rustls::PARTS.iter().chain(renamed::PARTS).copied())
@@ -55,11 +85,11 @@ pub fn wanted() -> Wanted {
 
 /// The hooks of an object that was parsed with [`wanted`], those that are certain.
 pub fn hooks(object: &Object) -> Result<Found, Nothing> {
-    hooks_from(object, Certainty::Sure)
+    hooks_of(object, Ssl::default())
 }
 
-/// The same, from this certainty on.
-pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
+/// The same, of what is watched.
+pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, Nothing> {
     let defines = |row: &&Row| {
         let functions = row.functions.iter().map(|function| function.name);
         let mut names = functions.chain(row.opens_apart.iter().map(|open| open.name));
@@ -68,10 +98,10 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
     let rows: Vec<&Row> = ROWS.iter().filter(defines).collect();
     let mut found = Found::default();
     for row in &rows {
-        add_row(object, row, &mut found);
+        add_row(object, row, watched.connections, &mut found);
     }
     botan::add(object, &mut found);
-    let copies = renamed::add(object, &mut found);
+    let copies = renamed::add(object, watched.connections, &mut found);
     let crates = rustls::add(object, &mut found);
     // What an object names is believed.
     let is_named = |api: &str| {
@@ -83,7 +113,7 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
         signature::locate(object, |api| !is_named(api), untraceable::needles());
     found.skipped.extend(failed);
     let untraceable = untraceable::find(object, &texts);
-    let signed = located.iter().map(|located| add_located(object, located, least, &mut found));
+    let signed = located.iter().map(|located| add_located(object, located, watched, &mut found));
     let signed = signed.fold(None, |first: Option<Facts>, facts| first.or(Some(facts)));
     let others = [copies, crates, go::add(object, &mut found), signed];
     let others = others.into_iter().flatten().next();
@@ -99,7 +129,8 @@ pub fn hooks_from(object: &Object, least: Certainty) -> Result<Found, Nothing> {
 }
 
 /// Adds the hooks of what was found by signature, if it is certain enough.
-fn add_located(object: &Object, located: &Located, least: Certainty, found: &mut Found) -> Facts {
+fn add_located(object: &Object, located: &Located, watched: Ssl, found: &mut Found) -> Facts {
+    let Ssl { least, connections } = watched;
     let Located { api, implementation, version: _, functions, why, certainty } = located;
     if *api == rustls::API {
         return rustls::add_located(object, located, least, found);
@@ -109,11 +140,11 @@ fn add_located(object: &Object, located: &Located, least: Certainty, found: &mut
     match (row, *certainty, least) {
         (Some(row), Certainty::Sure, _) => {
             found.evidence.push(format!("{implementation} found without symbols, by signature: {why}"));
-            add_row(&named, row, found);
+            add_row(&named, row, connections, found);
         }
         (Some(row), Certainty::Unsure, Certainty::Unsure) => {
             found.evidence.push(format!("{implementation} guessed (--guess), by signature: {why}"));
-            add_row(&named, row, found);
+            add_row(&named, row, connections, found);
         }
         _ => found.skipped.push(format!(
             "{implementation} seems to be in it, without symbols, and where is not certain ({why}): --guess attaches \
@@ -145,7 +176,7 @@ fn facts(object: &Object, row: &Row) -> Facts {
     }
 }
 
-fn add_row(object: &Object, row: &Row, found: &mut Found) {
+fn add_row(object: &Object, row: &Row, connections: Connections, found: &mut Found) {
     let mut shared = Vec::new();
     for internal in row.internals {
         match internal::find(object, row, internal) {
@@ -166,6 +197,19 @@ fn add_row(object: &Object, row: &Row, found: &mut Found) {
     }
     for name in row.closes {
         add_public(object, name, Program::Close, 0, found);
+    }
+    if connections == Connections::Told {
+        add_records(object, row, str::to_owned, found);
+    }
+}
+
+/// Adds what only records of connections need; functions have the names that `named` gives them.
+fn add_records(object: &Object, row: &Row, named: impl Fn(&str) -> String, found: &mut Found) {
+    for name in row.handshakes {
+        add_public(object, &named(name), Program::Handshake, HANDSHAKE.pack(), found);
+    }
+    for name in row.ends {
+        add_public(object, &named(name), Program::Close, 0, found);
     }
 }
 

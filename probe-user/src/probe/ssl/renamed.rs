@@ -4,10 +4,12 @@
 use crate::object::Object;
 use crate::probe::{Facts, Found};
 
+use super::Connections;
 use super::libraries::{OPENSSL, ROWS, Row};
 
 /// What their names contain.
-pub(super) const PARTS: &[&str] = &["_SSL_read", "_SSL_write", "_SSL_new", MONO];
+pub(super) const PARTS: &[&str] =
+    &["_SSL_read", "_SSL_write", "_SSL_new", "_SSL_free", "_SSL_do_handshake", MONO];
 
 /// Mono's, which are around functions that have no symbol.
 const MONO: &str = "mono_btls_ssl_";
@@ -16,7 +18,7 @@ const MONO: &str = "mono_btls_ssl_";
 const WRAPPERS: &[&str] = &["_cffi_", "Java_", "NativeCrypto_"];
 
 /// Adds the hooks of copies. Gives what is known of them; none if there is none.
-pub(super) fn add(object: &Object, found: &mut Found) -> Option<Facts> {
+pub(super) fn add(object: &Object, connections: Connections, found: &mut Found) -> Option<Facts> {
     let has = |name: &str| !object.functions(name).is_empty();
     // What is around the functions themselves would tell their bytes again.
     let is_around = has("SSL_read") || object.needed().iter().any(|name| name.starts_with("libssl"));
@@ -31,6 +33,9 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<Facts> {
         .collect();
     for prefix in &prefixes {
         add_copy(object, row, prefix, found);
+        if connections == Connections::Told {
+            super::add_records(object, row, |name| renamed(prefix, name), found);
+        }
     }
     (!prefixes.is_empty()).then(|| super::facts(object, row))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use probe_common::{CallShape, Length, pushed_bytes};
 
-use super::{hooks, version, wanted};
+use super::{Connections, Ssl, hooks, hooks_of, version, wanted};
 use crate::object::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
 use crate::object::{FileOffset, VirtAddr, Wanted};
 use crate::plan::{Hook, Program};
@@ -316,4 +316,33 @@ fn botan_3_is_hooked_where_it_hands_over() {
     let sends = found("Something else");
     assert_eq!(names(&sends), ["Botan::TLS::Client::to_peer"]);
     assert!(sends.skipped.iter().any(|reason| reason.contains("receives is not seen")), "{sends:?}");
+}
+
+/// What begins, shakes hands and ends, beside what moves bytes.
+const WITH_ENDS: &str = r"
+static int state;
+int SSL_read(void *s, void *buf, int num) { return state += num; }
+int SSL_write(void *s, void *buf, int num) { return state -= num; }
+void *SSL_new(void *context) { state *= 3; return &state; }
+void SSL_free(void *s) { state *= 5; }
+int SSL_do_handshake(void *s) { return state *= 7; }
+";
+
+#[test]
+fn ends_are_hooked_on_request() {
+    let directory = compile(WITH_ENDS, &["-shared"]);
+    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    assert_eq!(names(&hooks(&object).unwrap()), ["SSL_new", "SSL_read", "SSL_write"]);
+    let told = Ssl { connections: Connections::Told, ..Ssl::default() };
+    let found = hooks_of(&object, told).unwrap();
+    assert_eq!(names(&found), ["SSL_do_handshake", "SSL_free", "SSL_new", "SSL_read", "SSL_write"]);
+    assert_eq!(hook(&found, "SSL_free").program, Program::Close);
+    assert_eq!(hook(&found, "SSL_do_handshake").program, Program::Handshake);
+    assert!(hook(&found, "SSL_do_handshake").serves.is_empty());
+    // A copy under another name has the same.
+    let renamed = WITH_ENDS.replace("SSL_", "copy_SSL_");
+    let directory = compile(&renamed, &["-shared"]);
+    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    assert_eq!(hooks(&object).unwrap().hooks.len(), 3);
+    assert_eq!(hook(&hooks_of(&object, told).unwrap(), "copy_SSL_free").program, Program::Close);
 }

@@ -10,6 +10,7 @@ use probe_common::LossCount;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use super::connection::{SslCloseLine, SslOpenLine};
 use super::exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use super::function::{FunctionLine, FunctionTotalLine};
 use super::tls::TlsPart;
@@ -25,6 +26,8 @@ use crate::event::{
 #[expect(dead_code, reason = "describes the lines as a whole, for the schema alone")]
 pub(super) enum Line<'a> {
     Ssl(SslLine<'a>),
+    SslOpen(SslOpenLine<'a>),
+    SslClose(SslCloseLine<'a>),
     Function(FunctionLine<'a>),
     FunctionTotal(FunctionTotalLine<'a>),
     Exec(ExecLine<'a>),

@@ -12,6 +12,7 @@ use super::{Output, Sink};
 use crate::event::{Record, Ssl};
 use crate::plan::Plan;
 
+mod connection;
 mod exec;
 mod function;
 mod line;
@@ -19,6 +20,7 @@ mod string;
 mod terminal;
 mod tls;
 
+use connection::{SslCloseLine, SslOpenLine};
 use exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
 use function::{FunctionLine, FunctionTotalLine};
 use line::{Line, LostLine, SslLine, SummaryLine};
@@ -41,6 +43,10 @@ impl Sink for Json {
         let start = buffer.len();
         match record {
             Record::Ssl(ssl) => write_ssl(ssl, buffer)?,
+            Record::SslOpen(connection) => {
+                serde_json::to_writer(&mut *buffer, &SslOpenLine::new(connection))?;
+            }
+            Record::SslClose(close) => serde_json::to_writer(&mut *buffer, &SslCloseLine::new(close))?,
             Record::Function(call) => serde_json::to_writer(&mut *buffer, &FunctionLine::new(call))?,
             Record::FunctionTotal(total) => {
                 serde_json::to_writer(&mut *buffer, &FunctionTotalLine::new(total))?;

@@ -60,9 +60,10 @@ pub struct Located {
 }
 
 /// Whether functions may be attached to without the user's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Certainty {
     /// Several independent facts say so.
+    #[default]
     Sure,
     /// Something is missing.
     Unsure,

@@ -5,7 +5,7 @@ use super::{Located, crate_version, locate};
 use crate::noise::Noise;
 use crate::object::fixture::{compile, parse, parse_bytes, without_sections};
 use crate::object::{Object, Wanted};
-use crate::probe::ssl::{Certainty, hooks, hooks_from, wanted};
+use crate::probe::ssl::{Certainty, Ssl, hooks, hooks_of, wanted};
 
 /// The functions and the layout of rustls 0.23, as far as they are looked at.
 const RUSTLS: &str = r#"
@@ -152,7 +152,7 @@ fn what_does_not_fit_is_not_attached_to() {
         assert_eq!(only(&object).certainty, Certainty::Unsure, "{what}");
         let found = hooks(&object).unwrap();
         assert!(found.hooks.is_empty() && found.skipped[0].contains("--guess"), "{what}: {found:?}");
-        let guessed = hooks_from(&object, Certainty::Unsure).unwrap();
+        let guessed = hooks_of(&object, Ssl { least: Certainty::Unsure, ..Ssl::default() }).unwrap();
         assert!(guessed.evidence[0].contains("guessed"), "{what}: {guessed:?}");
     }
     let others = RUSTLS.replace("/rustls-0.23.46/", "/another-0.23.46/");

@@ -8,7 +8,7 @@ use super::{Certainty, Located, locate};
 use crate::noise::Noise;
 use crate::object::fixture::{compile, parse, parse_bytes, without_sections};
 use crate::object::{Object, VirtAddr, Wanted};
-use crate::probe::ssl::{hooks, hooks_from, wanted};
+use crate::probe::ssl::{Ssl, hooks, hooks_of, wanted};
 
 /// The functions and errors of OpenSSL 3.3, as far as the locator looks.
 const OPENSSL: &str = r#"
@@ -188,7 +188,7 @@ fn what_does_not_fit_is_not_attached_to() {
         let Ok(found) = hooks(&object) else { continue };
         assert!(found.hooks.is_empty(), "{what}: {found:?}");
         assert!(found.skipped[0].contains("--guess"), "{what}: {found:?}");
-        let guessed = hooks_from(&object, Certainty::Unsure).unwrap();
+        let guessed = hooks_of(&object, Ssl { least: Certainty::Unsure, ..Ssl::default() }).unwrap();
         assert!(guessed.evidence[0].contains("guessed"), "{what}: {guessed:?}");
     }
 }

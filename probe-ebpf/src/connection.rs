@@ -1,0 +1,127 @@
+//! Connections as they begin and end: tells both, where that is wanted. Which connection a handle is decides [`crate::call`].
+//!
+//! An end is told once. What still comes of a connection that ended with its socket is counted with it, until its handle begins
+//! another, or is seen on another socket.
+
+use aya_ebpf::{
+    EbpfContext,
+    programs::{RawTracePointContext, RetProbeContext},
+};
+use probe_common::{
+    ConnectionKey, ConnectionState, END_CLOSED, END_HANDLE_REUSED, END_SOCKET_CLOSED, FLAG_ENDED,
+    FLAG_FROM_START, Header, KIND_CLOSED, NO_SITE, SocketConnection,
+};
+
+use crate::{
+    call, emit,
+    maps::{CONNECTION_RECORDS, CONNECTIONS, SOCKETS},
+    mem,
+    scope::Current,
+};
+
+/// `IPPROTO_TCP`: of other sockets nothing tells the end.
+const TCP: u16 = 6;
+
+/// Whether beginnings and ends are told.
+#[inline(always)]
+pub fn are_told() -> bool {
+    mem::constant(&CONNECTION_RECORDS) != 0
+}
+
+/// The hook that was hit, for a record.
+#[inline(always)]
+pub fn site(ctx: &impl EbpfContext) -> u32 {
+    if are_told() { probe_common::site(mem::cookie(ctx)) } else { NO_SITE }
+}
+
+/// A connection has got its number.
+#[inline(always)]
+pub fn begins(id: u64, flags: u32, site: u32) {
+    if are_told() {
+        emit::opened(id, flags, site);
+    }
+}
+
+/// A handle is to begin a connection, whatever it was until now. Whether that is the same one still: prepared in two steps, and
+/// not used in between.
+#[inline(always)]
+pub fn goes_on(key: &ConnectionKey, site: u32) -> bool {
+    if !are_told() {
+        return false;
+    }
+    let Some(state) = CONNECTIONS.get_ptr_mut(key) else { return false };
+    let state = mem::own(state);
+    if state.calls == 0 && state.socket == 0 && state.flags == FLAG_FROM_START.into() {
+        emit::opened(state.id, FLAG_FROM_START, site);
+        return true;
+    }
+    if state.flags & u64::from(FLAG_ENDED) == 0 {
+        emit::closed(emit::header(KIND_CLOSED, Current::any()), state, (END_HANDLE_REUSED, NO_SITE));
+    }
+    false
+}
+
+/// A function of the library ends the connection with this handle, if it is one.
+#[inline(always)]
+pub fn ends(key: &ConnectionKey, site: u32) -> Option<()> {
+    if !are_told() {
+        return None;
+    }
+    let state = mem::own(CONNECTIONS.get_ptr_mut(key)?);
+    if state.flags & u64::from(FLAG_ENDED) == 0 {
+        emit::closed(emit::header(KIND_CLOSED, Current::any()), state, (END_CLOSED, site));
+    }
+    Some(())
+}
+
+/// Whether a connection is over that is seen on a socket: it ended with another one.
+#[inline(always)]
+pub fn is_over(state: &ConnectionState, socket: u64) -> bool {
+    are_told() && state.flags & u64::from(FLAG_ENDED) != 0 && is_other(state, socket)
+}
+
+#[inline(always)]
+fn is_other(state: &ConnectionState, socket: u64) -> bool {
+    state.socket & !crate::socket::STAGES != socket
+}
+
+/// A connection is on a socket, by its address and what tells it from others.
+#[inline(always)]
+pub fn is_on(key: &ConnectionKey, sock: u64, socket: u64, protocol: u16) {
+    if are_told() && protocol == TCP {
+        // Without room its end is that of its handle or process.
+        SOCKETS.insert(sock, SocketConnection { key: *key, socket }, 0).ok();
+    }
+}
+
+/// The tracepoint `tcp_destroy_sock`: `(struct sock *)`, when nothing more can go through it. Its ports may be gone already.
+#[inline(always)]
+pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
+    let sock: u64 = ctx.arg(0);
+    let SocketConnection { key, socket } = mem::copied(SOCKETS.get_ptr(sock)?);
+    SOCKETS.remove(sock).ok();
+    let state = mem::own(CONNECTIONS.get_ptr_mut(key)?);
+    if state.flags & u64::from(FLAG_ENDED) != 0 || is_other(state, socket) {
+        return None;
+    }
+    state.flags |= u64::from(FLAG_ENDED);
+    // Whoever runs now has nothing to do with it.
+    let header = Header {
+        kind: KIND_CLOSED,
+        pid: key.pid,
+        tid: key.pid,
+        reserved: 0,
+        time: mem::now(),
+        cgroup: 0,
+        comm: [0; 16],
+    };
+    emit::closed(header, state, (END_SOCKET_CLOSED, NO_SITE));
+    Some(())
+}
+
+/// At the return of a function that does the handshake, at whose entry [`call::enter`] was: what went through a socket in
+/// between has told it.
+#[inline(always)]
+pub fn shaken(ctx: &RetProbeContext) -> Option<()> {
+    call::entered(ctx, Current::any()).map(drop)
+}

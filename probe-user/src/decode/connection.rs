@@ -1,0 +1,45 @@
+//! Records of connections that begin and end.
+
+use probe_common::{Closed, END_SOCKET_CLOSED, Opened};
+
+use super::{DecodeError, Wire, prefix};
+
+pub(super) fn opened(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
+    prefix::<Opened>(bytes).map(|(head, _)| Wire::Opened(head))
+}
+
+pub(super) fn closed(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
+    let (head, _) = prefix::<Closed>(bytes)?;
+    if head.end == 0 || head.end > END_SOCKET_CLOSED {
+        let (have, most) = (head.end.into(), END_SOCKET_CLOSED.into());
+        return Err(DecodeError::Beyond { what: "the end of a connection", have, most });
+    }
+    Ok(Wire::Closed(head))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+
+    #[test]
+    fn ends_are_checked() {
+        let mut head = Closed::new_zeroed();
+        let mut check = |end| {
+            head.end = end;
+            closed(head.as_bytes()).map(|wire| matches!(wire, Wire::Closed(head) if head.end == end))
+        };
+        for end in 1..=END_SOCKET_CLOSED {
+            assert_eq!(check(end), Ok(true));
+        }
+        for end in [0, END_SOCKET_CLOSED + 1, u32::MAX] {
+            assert!(matches!(check(end), Err(DecodeError::Beyond { have, .. }) if have == u64::from(end)));
+        }
+        assert!(closed(head.as_bytes().get(..88).unwrap()).is_err());
+        assert!(opened(head.as_bytes().get(..56).unwrap()).is_err());
+        assert!(opened(head.as_bytes()).is_ok());
+    }
+}

@@ -1,0 +1,264 @@
+//! Beginnings and ends of connections → records.
+//!
+//! Owns which connections are there, and when their beginnings are told: with the first call, so that what is known by then is
+//! told with them, or with the end, or after a while. It never tells an end twice, and nothing where the kernel tells nothing.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use probe_common::{
+    Call, Closed, END_CLOSED, END_HANDLE_REUSED, FLAG_FROM_START, FLAG_TRANSMIT, Header, NO_SITE, Opened,
+};
+
+use super::report::Report;
+use super::{Origins, Pipeline};
+use crate::event::{ConnectionEnd, Origin, Record, SslClose, SslConnection, Thread, Traffic};
+
+/// Connections that are known at the most: as many as the kernel's table has.
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// How long a beginning waits for the first call.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The connections that are there.
+#[derive(Debug)]
+pub(super) struct Lifetimes {
+    there: LruCache<u64, Lifetime>,
+    /// The same by their processes.
+    processes: HashMap<u32, BTreeSet<u64>>,
+    /// Those whose beginnings may not be told yet, and when the ring was first seen empty since.
+    waiting: VecDeque<(u64, Option<Instant>)>,
+    /// Those that ended with their processes: the kernel may tell their ends, too.
+    ended: LruCache<u64, ()>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Lifetime {
+    id: u64,
+    pid: u32,
+    origin: Arc<Origin>,
+    thread: Thread,
+    /// Nanoseconds of `CLOCK_BOOTTIME`; none when it was not told.
+    began: Option<u64>,
+    from_start: bool,
+    /// A hook in its library.
+    site: u32,
+    traffic: Traffic,
+    is_told: bool,
+}
+
+impl Lifetime {
+    fn new((id, flags, site): (u64, u32, u32), header: &Header, origin: Arc<Origin>) -> Self {
+        Self {
+            id,
+            pid: header.pid,
+            origin,
+            thread: Thread { id: header.tid, comm: header.comm },
+            began: None,
+            from_start: flags & FLAG_FROM_START != 0,
+            site,
+            traffic: Traffic::default(),
+            is_told: false,
+        }
+    }
+}
+
+impl Lifetimes {
+    pub(super) fn new() -> Self {
+        Self {
+            there: LruCache::new(CONNECTIONS),
+            processes: HashMap::new(),
+            waiting: VecDeque::new(),
+            ended: LruCache::new(CONNECTIONS),
+        }
+    }
+
+    /// A connection begins. Gives the one that has no room any more.
+    fn begin(&mut self, opened: &Opened, origin: Arc<Origin>) -> Option<Lifetime> {
+        let id = opened.connection;
+        let new = Lifetime::new((id, opened.flags, opened.site), &opened.header, origin);
+        self.processes.entry(opened.header.pid).or_default().insert(id);
+        let (other, lifetime) = self.there.push(id, Lifetime { began: Some(opened.header.time), ..new })?;
+        if other != id {
+            self.leave(&lifetime);
+            return Some(lifetime);
+        }
+        // Prepared again before it was used: it waits already.
+        None
+    }
+
+    /// A call on a connection: gives the connection if its beginning is to be told now.
+    fn call(&mut self, call: &Call) -> Option<&Lifetime> {
+        if self.there.is_empty() {
+            return None; // the usual case, without hashing
+        }
+        let lifetime = self.there.get_mut(&call.connection)?;
+        let end = call.stream_offset.saturating_add(call.length);
+        let (received, transmitted) = if call.flags & FLAG_TRANSMIT == 0 { (end, 0) } else { (0, end) };
+        lifetime.traffic = lifetime.traffic.max(Traffic { calls: call.number, received, transmitted });
+        lifetime.site = call.site;
+        (!std::mem::replace(&mut lifetime.is_told, true)).then_some(lifetime)
+    }
+
+    /// A connection has ended, and how is told: its lifetime, if that was known.
+    fn end(&mut self, id: u64) -> Option<Lifetime> {
+        let lifetime = self.there.pop(&id)?;
+        self.leave(&lifetime);
+        Some(lifetime)
+    }
+
+    /// A process has ended, or is another program: its connections, in the order of their numbers.
+    fn end_process(&mut self, pid: u32) -> Vec<Lifetime> {
+        let ids = self.processes.remove(&pid).unwrap_or_default();
+        ids.into_iter()
+            .filter_map(|id| {
+                self.ended.put(id, ());
+                self.there.pop(&id)
+            })
+            .collect()
+    }
+
+    fn leave(&mut self, lifetime: &Lifetime) {
+        if let Some(ids) = self.processes.get_mut(&lifetime.pid) {
+            ids.remove(&lifetime.id);
+            if ids.is_empty() {
+                self.processes.remove(&lifetime.pid);
+            }
+        }
+    }
+
+    /// The next connection that has waited long enough, at a time when the ring is empty; without one, any that waits.
+    fn next(&mut self, now: Option<Instant>) -> Option<u64> {
+        let &(id, since) = self.waiting.front()?;
+        let is_due = match (now, since) {
+            (Some(now), Some(since)) => now.saturating_duration_since(since) >= PATIENCE,
+            (Some(_), None) => self.waiting.len() > CONNECTIONS.get(),
+            (None, _) => true,
+        };
+        if is_due {
+            self.waiting.pop_front();
+        }
+        is_due.then_some(id)
+    }
+}
+
+impl<O: Origins> Pipeline<O> {
+    /// A connection begins.
+    pub(super) fn opened(&mut self, opened: &Opened) -> io::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let origin = self.origins.origin(&opened.header);
+        let id = opened.connection;
+        let is_new = self.lifetimes.there.peek(&id).is_none();
+        let forgotten = self.lifetimes.begin(opened, origin);
+        if is_new {
+            self.lifetimes.waiting.push_back((id, None));
+        }
+        match forgotten {
+            Some(lifetime) if !lifetime.is_told => self.report.opened(&lifetime),
+            _ => Ok(()),
+        }
+    }
+
+    /// A call of a connection is told next.
+    pub(super) fn is_called(&mut self, call: &Call) -> io::Result<()> {
+        self.lifetimes.call(call).map_or(Ok(()), |lifetime| self.report.opened(lifetime))
+    }
+
+    /// A connection has ended.
+    pub(super) fn closed(&mut self, closed: &Closed) -> io::Result<()> {
+        let id = closed.connection;
+        if self.is_full() || self.lifetimes.ended.contains(&id) {
+            return Ok(());
+        }
+        // The thread has gone on: what is missing of its last call was lost.
+        self.join.end_thread(&closed.header, &mut |piece| self.report.piece(&piece))?;
+        let mut lifetime = self.lifetimes.end(id).unwrap_or_else(|| {
+            // That it began was lost, or is forgotten.
+            let origin = self.origins.origin(&closed.header);
+            let new = Lifetime::new((id, closed.flags, closed.site), &closed.header, origin);
+            Lifetime { is_told: true, ..new }
+        });
+        if lifetime.site == NO_SITE {
+            lifetime.site = closed.site;
+        }
+        let &Closed { calls, received, transmitted, .. } = closed;
+        lifetime.traffic = lifetime.traffic.max(Traffic { calls, received, transmitted });
+        let end = match closed.end {
+            END_CLOSED => ConnectionEnd::Closed,
+            END_HANDLE_REUSED => ConnectionEnd::HandleReused,
+            _ => ConnectionEnd::SocketClosed,
+        };
+        self.report.closed(&lifetime, end, closed.header.time)
+    }
+
+    /// A process has ended, or is another program: so have its connections.
+    pub(super) fn end_connections(&mut self, header: &Header, end: ConnectionEnd) -> io::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let ended = self.lifetimes.end_process(header.pid);
+        ended.iter().try_for_each(|lifetime| self.report.closed(lifetime, end, header.time))
+    }
+
+    /// The ring is empty at this moment: tells beginnings that have waited long enough.
+    pub(super) fn idle_connections(&mut self, now: Instant) -> io::Result<()> {
+        let new = self.lifetimes.waiting.iter_mut().rev().take_while(|(_, since)| since.is_none());
+        new.for_each(|(_, since)| *since = Some(now));
+        self.tell_waiting(Some(now))
+    }
+
+    /// Tells beginnings that have waited; without a time, all.
+    pub(super) fn tell_waiting(&mut self, now: Option<Instant>) -> io::Result<()> {
+        while let Some(id) = self.lifetimes.next(now) {
+            if let Some(lifetime) = self.lifetimes.there.peek_mut(&id)
+                && !std::mem::replace(&mut lifetime.is_told, true)
+            {
+                self.report.opened(lifetime)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn opened(&mut self, lifetime: &Lifetime) -> io::Result<()> {
+        self.connection(lifetime, lifetime.began.unwrap_or_default(), |connection| {
+            Record::SslOpen(connection)
+        })
+    }
+
+    /// Tells the end, and the beginning before it if that was not told.
+    fn closed(&mut self, lifetime: &Lifetime, end: ConnectionEnd, time: u64) -> io::Result<()> {
+        if !lifetime.is_told {
+            self.opened(lifetime)?;
+        }
+        let began = lifetime.began.filter(|_| lifetime.from_start);
+        let duration = began.map(|began| time.saturating_sub(began));
+        let traffic = lifetime.traffic;
+        self.connection(lifetime, time, |connection| {
+            Record::SslClose(SslClose { connection, duration, traffic, end })
+        })?;
+        self.connections.forget(lifetime.id);
+        Ok(())
+    }
+
+    fn connection(
+        &mut self,
+        lifetime: &Lifetime,
+        time: u64,
+        record: impl for<'r> FnOnce(SslConnection<'r>) -> Record<'r>,
+    ) -> io::Result<()> {
+        let &Lifetime { id, ref origin, thread, from_start, site, .. } = lifetime;
+        let time = self.time(time);
+        let library = self.sites.get(&site).map(|site| &*site.library);
+        let (socket, tls) = self.connections.tell(id);
+        let connection = SslConnection { time, origin, thread, library, id, from_start, socket, tls };
+        self.sink.write(&record(connection))
+    }
+}
