@@ -129,7 +129,35 @@ def botan(version, port, certificate):
     return said.rpartition(b"\r\n\r\n")[2]
 
 
-answer = {"urllib": urllib, "psycopg2": psycopg2, "grpcio": grpcio, "awscrt": awscrt, "s2n": s2n, "botan12": partial(botan, "1.2"), "botan13": partial(botan, "default")}[sys.argv[1]](
+def echo(port, certificate):
+    """Lines, which the server sends back: by TLS 1.2 and by 1.3."""
+    import socket
+    import ssl
+    import time
+
+    context = ssl.create_default_context(cafile=certificate)
+    line = f"ctrace-response-5d1f0c {MARKER} {BODY}{BODY}\n".encode()
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context.minimum_version = context.maximum_version = version
+        until = time.monotonic() + 20
+        while True:
+            try:
+                sock = socket.create_connection(("127.0.0.1", port))
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < until, "nobody listens"
+                time.sleep(0.05)
+        with context.wrap_socket(sock, server_hostname="localhost") as tls:
+            for _ in range(2):
+                tls.sendall(line)
+                answer = b""
+                while not answer.endswith(b"\n"):
+                    answer += tls.recv(65536)
+                assert answer == line
+    return answer
+
+
+answer = {"urllib": urllib, "psycopg2": psycopg2, "grpcio": grpcio, "awscrt": awscrt, "s2n": s2n, "echo": echo, "botan12": partial(botan, "1.2"), "botan13": partial(botan, "default")}[sys.argv[1]](
     int(sys.argv[2]), sys.argv[3]
 )
 assert answer.startswith(b"ctrace-response-5d1f0c") and len(answer) > 70000, answer[:100]

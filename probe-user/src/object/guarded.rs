@@ -192,8 +192,9 @@ fn is_at(instruction: &Instruction, base: Register, offset: u64) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-    use super::super::fixture::{compile, parse};
+    use super::super::fixture::{compile, parse, parse_bytes};
     use super::{Needle, NotGuarded, VirtAddr, call_of};
+    use crate::noise::Noise;
     use crate::object::Wanted;
 
     const ERROR: &[Needle] = &[Needle::Whole("not before the handshake")];
@@ -277,5 +278,16 @@ mod tests {
         // A call in between changes all of it.
         let called = [&call[..10], &[0xe8, 0, 0, 0, 0], &call[10..]].concat();
         assert_eq!(call_of(&called, AT, 0x18), None);
+    }
+
+    #[test]
+    fn damage_never_panics_or_hangs() {
+        let directory = compile(&SOURCE.replace("OTHER", ""), &["-shared"]);
+        let good = std::fs::read(directory.path().join("fixture")).unwrap();
+        Noise(0x2545_f491_4f6c_dd1d).each_damaged(&good, 300, |bytes| {
+            if let Ok(object) = parse_bytes(bytes, &Wanted::default()) {
+                let _ = object.guarded_calls(ERROR, 0x18);
+            }
+        });
     }
 }
