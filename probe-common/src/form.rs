@@ -5,6 +5,11 @@ use crate::Direction;
 /// Bits above those of a [`CallShape`](crate::CallShape), whose direction is at the same place.
 const SHIFT: u32 = 16;
 const BITS: u32 = 0xff;
+/// Bits that a [`CallShape`](crate::CallShape) leaves below those, for the number of a [`Form::Message`].
+const MARK_SHIFT: u32 = 13;
+const MARK: u32 = MAX_MARK as u32;
+/// The largest number of a [`Form::Message`].
+pub const MAX_MARK: u8 = 7;
 
 /// How a function has its bytes. Its first argument is the handle, unless it is said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +28,9 @@ pub enum Form {
     Range,
     /// `(handle, &payload)`: rustls's `Payload`, `{capacity or a mark, address, length}`.
     Payload,
+    /// `(.., .., &handle, &message)`: rustls's `Message`, which is data if its first word is [`message_mark`] of this number, at the most [`MAX_MARK`], and
+    /// has a `Payload` behind that word then.
+    Message(u8),
     /// `(handle)`: returns the address of bytes, for an [`Form::Acknowledged`] after it.
     Lent,
     /// `(handle, length)`: so many of the bytes that [`Form::Lent`] gave were moved.
@@ -36,7 +44,20 @@ pub enum Form {
 impl Form {
     /// The bits in the lower half of a cookie.
     pub const fn pack(self) -> u32 {
-        (self as u32 + 1) << SHIFT
+        let (number, mark) = match self {
+            Self::Pieces => (1, 0),
+            Self::PiecesFrom => (2, 0),
+            Self::Chunks => (3, 0),
+            Self::Span => (4, 0),
+            Self::Range => (5, 0),
+            Self::Payload => (6, 0),
+            Self::Lent => (7, 0),
+            Self::Acknowledged => (8, 0),
+            Self::Packet => (9, 0),
+            Self::Unpacked => (10, 0),
+            Self::Message(mark) => (11, mark),
+        };
+        number << SHIFT | (mark as u32 & MARK) << MARK_SHIFT
     }
 
     /// The form that [`Form::pack`] made bits of.
@@ -52,6 +73,7 @@ impl Form {
             8 => Some(Self::Acknowledged),
             9 => Some(Self::Packet),
             10 => Some(Self::Unpacked),
+            11 => Some(Self::Message((arguments >> MARK_SHIFT & MARK) as u8)),
             _ => None,
         }
     }
@@ -65,6 +87,12 @@ impl Form {
 pub const fn payload_address(first: u64, second: u64) -> u64 {
     let is_borrowed = first >> 63 == 1;
     if is_borrowed || first < second { second } else { first }
+}
+
+/// The first word of a [`Form::Message`] of data: no capacity, which the word is in a message of another kind. Which number has
+/// data, the compiler decides.
+pub const fn message_mark(number: u8) -> u64 {
+    1 << 63 | number as u64
 }
 
 /// What bytes were lent for, or a packet was received: key of the map `LENT`, whose values are addresses of the process.
@@ -93,7 +121,7 @@ impl LentKey {
 
 #[cfg(test)]
 mod tests {
-    use super::{Form, payload_address};
+    use super::{Form, MAX_MARK, message_mark, payload_address};
     use crate::{CallShape, Calls, Direction, Length};
 
     #[test]
@@ -109,6 +137,8 @@ mod tests {
             Form::Acknowledged,
             Form::Packet,
             Form::Unpacked,
+            Form::Message(0),
+            Form::Message(MAX_MARK),
         ];
         for form in all {
             let shape = CallShape {
@@ -123,6 +153,12 @@ mod tests {
             assert_eq!(CallShape::unpack(both), shape);
             assert_eq!(Form::unpack(shape.pack()), None);
         }
+    }
+
+    #[test]
+    fn a_mark_is_no_capacity() {
+        assert_eq!(message_mark(4), 0x8000_0000_0000_0004);
+        assert!(message_mark(0) > isize::MAX as u64);
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod socket;
 
 pub use connection::*;
 pub use exec::*;
-pub use form::{Form, LentKey, payload_address};
+pub use form::{Form, LentKey, MAX_MARK, message_mark, payload_address};
 pub use function::{
     Argument, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
     FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, Function, FunctionFrame, FunctionSpec,

@@ -12,12 +12,14 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let regs = mem::registers(ctx.regs);
     let cookie = mem::cookie(ctx);
-    let (buffer, length) = bytes(current, regs, probe_common::arguments(cookie))?;
+    let form = Form::unpack(probe_common::arguments(cookie))?;
+    let (buffer, length) = bytes(current, regs, form, cookie)?;
     if length == 0 {
         return None;
     }
+    let handle = if let Form::Message(_) = form { mem::user(regs.rdx)? } else { regs.rdi };
     let sends = call::frames_of(current)?.sends;
-    let frame = Frame { stack: 0, cookie, handle: regs.rdi, buffer, length: 0, sends };
+    let frame = Frame { stack: 0, cookie, handle, buffer, length: 0, sends };
     call::unsent(current, &frame, length);
     let caller = mem::user(call::stack(regs, cookie)).unwrap_or(0);
     call::report(current, &frame, call::program(current), length, caller);
@@ -26,20 +28,20 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
 
 /// Their address, and how many there are.
 #[inline(always)]
-fn bytes(current: Current, regs: &pt_regs, arguments: u32) -> Option<(u64, u64)> {
-    let word = |base: u64, number: u64| mem::user(base.wrapping_add(8 * number));
-    match Form::unpack(arguments)? {
+fn bytes(current: Current, regs: &pt_regs, form: Form, cookie: u64) -> Option<(u64, u64)> {
+    match form {
         Form::Span => Some((regs.rsi, regs.rdx)),
         Form::Range => {
             let begin = word(regs.rdx, 0)?;
             Some((begin, word(regs.rdx, 1)?.saturating_sub(begin)))
         }
-        Form::Payload => {
-            let address = probe_common::payload_address(word(regs.rsi, 0)?, word(regs.rsi, 1)?);
-            Some((address, word(regs.rsi, 2)?))
+        Form::Payload => payload(regs.rsi),
+        Form::Message(mark) => {
+            let is_data = word(regs.rcx, 0)? == probe_common::message_mark(mark);
+            if is_data { payload(regs.rcx.wrapping_add(8)) } else { None }
         }
         Form::Acknowledged => {
-            let direction = CallShape::unpack(arguments).direction;
+            let direction = CallShape::unpack(probe_common::arguments(cookie)).direction;
             let key = LentKey::bytes(regs.rdi, current.pid(), direction);
             let address = mem::copied(LENT.get_ptr(key)?);
             // It may be told twice of what was lent once.
@@ -48,4 +50,16 @@ fn bytes(current: Current, regs: &pt_regs, arguments: u32) -> Option<(u64, u64)>
         }
         _ => None,
     }
+}
+
+/// Of a `Payload`.
+#[inline(always)]
+fn payload(place: u64) -> Option<(u64, u64)> {
+    let address = probe_common::payload_address(word(place, 0)?, word(place, 1)?);
+    Some((address, word(place, 2)?))
+}
+
+#[inline(always)]
+fn word(base: u64, number: u64) -> Option<u64> {
+    mem::user(base.wrapping_add(8 * number))
 }

@@ -11,7 +11,7 @@ use iced_x86::{
 };
 
 use super::code::{inside, instructions, target};
-use super::values::{State, Value, change};
+use super::values::{Given, State, Value, change};
 use super::{Extents, Frames, ObjectError, VirtAddr};
 
 /// Code of one function that is read.
@@ -61,15 +61,21 @@ pub enum Effect {
         /// Its size.
         bytes: usize,
     },
-    /// Calls, or jumps out, with these as the first two arguments.
-    Calls {
-        /// Whom.
-        callee: Callee,
-        /// The first argument, as far as it is known.
-        first: Option<Value>,
-        /// The second one.
-        second: Option<Value>,
-    },
+    /// Calls, or jumps out.
+    Calls(Call),
+}
+
+/// A call, or a jump out, and its first three arguments, as far as they are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Whom.
+    pub callee: Callee,
+    /// The first argument.
+    pub first: Option<Value>,
+    /// The second one.
+    pub second: Option<Value>,
+    /// The third one.
+    pub third: Option<Value>,
 }
 
 /// A function, and what it does with its arguments.
@@ -98,9 +104,9 @@ impl Flow {
     }
 
     /// Its calls with what they are given.
-    pub fn calls(&self) -> impl Iterator<Item = (Callee, Option<Value>, Option<Value>)> {
+    pub fn calls(&self) -> impl Iterator<Item = Call> {
         self.effects.iter().filter_map(|effect| match effect {
-            Effect::Calls { callee, first, second } => Some((*callee, *first, *second)),
+            Effect::Calls(call) => Some(*call),
             _ => None,
         })
     }
@@ -109,6 +115,15 @@ impl Flow {
 impl Frames<'_> {
     /// Reads a function; code beyond 64 KiB is not looked at.
     pub fn flow(&self, function: Extents) -> Result<Flow, ObjectError> {
+        self.read(function, None)
+    }
+
+    /// The same, of what it does when it finds this word: ways that are not taken then are left out.
+    pub fn flow_given(&self, function: Extents, given: Given) -> Result<Flow, ObjectError> {
+        self.read(function, Some(given))
+    }
+
+    fn read(&self, function: Extents, given: Option<Given>) -> Result<Flow, ObjectError> {
         let Extents { address, size } = function;
         let code = self.object().code(address, size.min(MAX_BODY))?;
         let mut last = Vec::new();
@@ -123,19 +138,19 @@ impl Frames<'_> {
                 last.push(instruction.ip());
             }
         }
-        Ok(Flow { address, size, effects: read(&code, address, &last) })
+        Ok(Flow { address, size, effects: read(&code, address, &last, given) })
     }
 }
 
 /// `last` has the calls that never return, by address.
-fn read(code: &[u8], address: VirtAddr, last: &[u64]) -> Vec<Effect> {
+fn read(code: &[u8], address: VirtAddr, last: &[u64], given: Option<Given>) -> Vec<Effect> {
     // What is known where jumps lead to.
     let mut known: BTreeMap<u64, State> = BTreeMap::new();
     let mut effects = Vec::new();
     for _ in 0..MAX_ROUNDS {
         let before = known.clone();
         effects.clear();
-        round(code, address, last, &mut known, &mut effects);
+        round(code, address, last, State::entry(given), &mut known, &mut effects);
         if before == known {
             break;
         }
@@ -147,12 +162,13 @@ fn round(
     code: &[u8],
     address: VirtAddr,
     last: &[u64],
+    entry: State,
     known: &mut BTreeMap<u64, State>,
     effects: &mut Vec<Effect>,
 ) {
     let mut factory = InstructionInfoFactory::new();
     // None where nothing leads to.
-    let mut current = Some(State::entry());
+    let mut current = Some(entry);
     for instruction in instructions(code, address) {
         if instruction.is_invalid() {
             break;
@@ -166,7 +182,9 @@ fn round(
         accesses(&mut factory, &instruction, state, effects);
         let flow = instruction.flow_control();
         let leads_to = target(&instruction).filter(|to| inside(code, address, *to));
-        let is_branch = matches!(flow, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch);
+        let branches = matches!(flow, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch);
+        let decided = if flow == FlowControl::ConditionalBranch { state.decides(&instruction) } else { None };
+        let is_branch = branches && decided != Some(false);
         if flow == FlowControl::Call || flow == FlowControl::IndirectCall || is_branch && leads_to.is_none() {
             effects.push(call(&instruction, state));
         }
@@ -174,8 +192,9 @@ fn round(
             known.entry(to.0).and_modify(|known| known.join(state)).or_insert_with(|| state.clone());
         }
         change(&mut factory, &instruction, state);
-        if !is_branch && !matches!(flow, FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall)
+        if !branches && !matches!(flow, FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall)
             || flow == FlowControl::UnconditionalBranch
+            || decided == Some(true)
             || last.binary_search(&instruction.ip()).is_ok()
         {
             current = None;
@@ -263,7 +282,9 @@ fn call(instruction: &Instruction, state: &State) -> Effect {
             _ => Callee::Unknown,
         },
     };
-    Effect::Calls { callee, first: state.get(Register::RDI), second: state.get(Register::RSI) }
+    let [first, second, third] =
+        [Register::RDI, Register::RSI, Register::RDX].map(|register| state.get(register));
+    Effect::Calls(Call { callee, first, second, third })
 }
 
 #[cfg(test)]

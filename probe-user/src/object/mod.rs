@@ -8,7 +8,7 @@
 //! the section headers, `dynamic` the loader's table, `symbol` the symbol tables, `relocation` the PLT,
 //! `index` has all functions by address, `names` and `select` their names, [`demangle`] makes them readable;
 //! `note` the build id, `rodata` searches constants, `texts` those and what refers to them, `locations` where Rust's panics are,
-//! `unwind` and `starts` know where functions begin in a stripped file, `uses` and `flow` what they refer to and do, [`code`] decodes instructions.
+//! `unwind` and `starts` know where functions begin in a stripped file, `uses` and `flow` what they refer to and do (`values` and `arithmetic`: what is known meanwhile), [`code`] decodes instructions.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+mod arithmetic;
 mod body;
 pub mod code;
 pub mod demangle;
@@ -58,7 +59,7 @@ pub use body::Unclear;
 pub use demangle::Language;
 pub use error::ObjectError;
 pub(crate) use error::with_causes;
-pub use flow::{Callee, Effect, Flow};
+pub use flow::{Call, Callee, Effect, Flow};
 pub use go::{Go, GoAbi, GoError, GoVersion};
 pub use guarded::NotGuarded;
 pub use index::{Binding, Found, Index};
@@ -74,7 +75,7 @@ pub use texts::{Needle, Text};
 pub use unwind::{Extents, Frames};
 pub use usdt::{Usdt, UsdtProbes, UsdtSite};
 pub use uses::Uses;
-pub use values::Value;
+pub use values::{Given, Value};
 
 use header::Segments;
 use read::{Extent, Reader};

@@ -40,7 +40,9 @@ impl Function {
             None => Program::Call,
             Some(Form::Pieces | Form::PiecesFrom) => Program::Pieces,
             Some(Form::Chunks) => Program::PiecesToEnds,
-            Some(Form::Span | Form::Range | Form::Payload | Form::Acknowledged) => Program::Whole,
+            Some(Form::Span | Form::Range | Form::Payload | Form::Message(_) | Form::Acknowledged) => {
+                Program::Whole
+            }
             Some(Form::Lent | Form::Packet) => Program::Lend,
             Some(Form::Unpacked) => Program::Unpack,
         }

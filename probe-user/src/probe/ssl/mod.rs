@@ -131,7 +131,7 @@ pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, Nothing> {
 /// Adds the hooks of what was found by signature, if it is certain enough.
 fn add_located(object: &Object, located: &Located, watched: Ssl, found: &mut Found) -> Facts {
     let Ssl { least, connections } = watched;
-    let Located { api, implementation, version: _, functions, why, certainty } = located;
+    let Located { api, implementation, version: _, functions, mark: _, why, certainty } = located;
     if *api == rustls::API {
         return rustls::add_located(object, located, least, found);
     }

@@ -1,6 +1,7 @@
 //! rustls: two methods of its `CommonState`, by symbols, or where `signature` has found them. Which arguments the sending one
 //! has depends on the version, which the paths in its panic messages tell. Some builds have no `send_appdata_encrypt`: it is a part
-//! of `buffer_plaintext` then, which has the same arguments.
+//! of `buffer_plaintext` then, which has the same arguments. Some have no `take_received_plaintext`: it is a part of its callers then,
+//! which `signature` finds, with symbols or without, because the compiler decides how they tell data from other messages.
 //!
 //! A return is seen at the `ret` instructions: a return probe would be in the way of a panic.
 
@@ -10,7 +11,7 @@ use crate::object::{FileOffset, Object, with_causes};
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found};
 
-use super::signature::Located;
+use super::signature::{self, Located};
 use super::{Certainty, all_ends, ends, version};
 
 /// As events name it.
@@ -25,6 +26,8 @@ pub(super) const SENDS: &str = "send_appdata_encrypt";
 pub(super) const BUFFERS: &str = "buffer_plaintext";
 pub(super) const RECEIVES: &str = "take_received_plaintext";
 pub(super) const BEGINS: &str = "start_outgoing_traffic";
+/// A method of each `ExpectTraffic`.
+pub(super) const HANDLES: &str = "handle";
 
 /// Functions that have one of the names, at the most: several versions may be in one program.
 const MAX_FUNCTIONS: usize = 64;
@@ -40,6 +43,8 @@ enum Role {
     /// Calls the one that sends, or has it inside.
     Buffers,
     Receives,
+    /// Receives, among others, messages of data, which have this mark.
+    Handles(u8),
     Begins,
 }
 
@@ -69,7 +74,24 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<Facts> {
             Err(reason) => found.skipped.push(format!("{name}: {reason}")),
         }
     }
+    if any && !named().any(|(_, role)| role == Role::Receives) {
+        add_handlers(object, found);
+    }
     any.then(|| facts(object, version))
+}
+
+/// Adds the hooks of what receives, which no symbol names.
+fn add_handlers(object: &Object, found: &mut Found) {
+    let search = signature::locate(object, |api| api == API, std::iter::empty());
+    found.skipped.extend(search.failed);
+    for located in &search.located {
+        match located.certainty {
+            Certainty::Sure => add_functions(object, located, found),
+            Certainty::Unsure => {
+                found.skipped.push(format!("{API}: {RECEIVES} is not there by name ({})", located.why));
+            }
+        }
+    }
 }
 
 fn facts(object: &Object, version: Option<String>) -> Facts {
@@ -95,20 +117,30 @@ pub(super) fn add_located(object: &Object, located: &Located, least: Certainty, 
             found.evidence.push(format!("{API} guessed (--guess), by signature: {}", located.why));
         }
     }
+    add_functions(object, located, found);
+    facts(object, version)
+}
+
+fn add_functions(object: &Object, located: &Located, found: &mut Found) {
+    let version = located.version.as_deref();
     for (name, symbol) in &located.functions {
-        let name = format!("rustls::common_state::CommonState::{name}");
-        let Some(role) = role(&name) else { continue };
+        let (name, role) = if let (HANDLES, Some(mark)) = (*name, located.mark) {
+            (format!("rustls::ExpectTraffic::{name}"), Role::Handles(mark))
+        } else {
+            let name = format!("rustls::common_state::CommonState::{name}");
+            let Some(role) = role(&name) else { continue };
+            (name, role)
+        };
         let entry = object.entry_site(symbol.address, symbol.size);
         let entry = entry.map(|(offset, _)| offset).map_err(|error| with_causes(&error));
         let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
-        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, version.as_deref())) {
+        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, version)) {
             // A name that was left alone.
             Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {}
             Ok(hook) => found.hooks.push(hook),
             Err(reason) => found.skipped.push(format!("{name}: {reason}")),
         }
     }
-    facts(object, version)
 }
 
 /// `rustls::common_state::CommonState::send_appdata_encrypt`; `conn` instead of `common_state` before 0.21. The newer mangling
@@ -146,6 +178,9 @@ fn hook(
             (Program::PiecesToEnds, arguments(Direction::Transmit, form), ends()?)
         }
         Role::Receives => (Program::Whole, arguments(Direction::Receive, Form::Payload), Vec::new()),
+        Role::Handles(mark) => {
+            (Program::Whole, arguments(Direction::Receive, Form::Message(mark)), Vec::new())
+        }
         Role::Begins => (Program::OpenOnce, 0, Vec::new()),
     };
     Ok(Hook { ends, ..Hook::new(program, name, entry, arguments) })

@@ -6,7 +6,7 @@
 use super::evidence::{Evidence, calls, has_all, only, symbol};
 use super::{Answer, Certainty, Located, Locator};
 use crate::object::Needle::End;
-use crate::object::{Callee, Effect, Needle, ObjectError, Uses, Value};
+use crate::object::{Call, Callee, Effect, Needle, ObjectError, Uses, Value};
 
 const FILE: Needle = End("ssl/ssl_lib.cc");
 
@@ -69,6 +69,7 @@ impl Locator for BoringSsl {
             implementation: "BoringSSL",
             version: None,
             functions,
+            mark: None,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },
         };
@@ -108,13 +109,13 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
             let mut readers = Vec::new();
             for caller in evidence.callers(peek.address)? {
                 let flow = evidence.flow(&caller)?;
-                let hands_on = (
-                    Callee::Function(peek.address),
-                    Some(Value::Argument(0, 0)),
-                    Some(Value::Argument(1, 0)),
-                );
+                let hands_on = |call: Call| {
+                    call.callee == Callee::Function(peek.address)
+                        && call.first == Some(Value::Argument(0, 0))
+                        && call.second == Some(Value::Argument(1, 0))
+                };
                 let changes = flow.effects.iter().any(|effect| matches!(effect, Effect::Changes(0, _)));
-                if changes && flow.calls().any(|call| call == hands_on) {
+                if changes && flow.calls().any(hands_on) {
                     readers.push(caller);
                 }
             }

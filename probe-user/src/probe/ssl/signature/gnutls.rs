@@ -78,6 +78,7 @@ impl Locator for GnuTls {
             implementation: "GnuTLS",
             version: None,
             functions,
+            mark: None,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },
         };

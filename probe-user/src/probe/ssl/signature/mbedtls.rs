@@ -99,6 +99,7 @@ impl Locator for MbedTls {
             implementation: "Mbed TLS",
             version: None,
             functions,
+            mark: None,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },
         };

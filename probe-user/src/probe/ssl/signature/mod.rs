@@ -53,6 +53,8 @@ pub struct Located {
     pub version: Option<String>,
     /// By the names of the row.
     pub functions: Vec<(&'static str, Symbol)>,
+    /// Of rustls's handlers: what number says that a message is data.
+    pub mark: Option<u8>,
     /// How they were found; of an unsure answer, what is missing.
     pub why: String,
     /// Whether all that is asked for was found.

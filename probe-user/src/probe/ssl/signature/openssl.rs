@@ -120,6 +120,7 @@ impl Locator for OpenSsl {
             implementation: "OpenSSL",
             version: None,
             functions,
+            mark: None,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },
         };

@@ -2,14 +2,17 @@
 //! do so are those that send. What receives is found by the layout that both share: a connection has its queue of what was
 //! received right beside its queue of what is to be sent, and one function alone puts what it is given into it.
 
+mod handlers;
+
 use std::collections::BTreeMap;
 
 use super::{Answer, Certainty, Located};
 use crate::object::{
-    Callee, Effect, Extents, Flow, Frames, Object, ObjectError, Pointers, Symbol, Value, VirtAddr,
+    Call, Callee, Effect, Extents, Flow, Frames, Object, ObjectError, Pointers, Symbol, Value, VirtAddr,
 };
-use crate::probe::ssl::rustls::{API, BEGINS, BUFFERS, RECEIVES, SENDS};
+use crate::probe::ssl::rustls::{API, BEGINS, BUFFERS, HANDLES, RECEIVES, SENDS};
 use crate::probe::ssl::version;
+use handlers::is_beside;
 
 /// The source file, in whatever directory the crate was.
 const FILE: &str = "/src/record_layer.rs";
@@ -51,7 +54,7 @@ pub(super) fn locate(object: &Object) -> Result<Vec<Located>, ObjectError> {
     let Some((locations, pointers)) = object.locations(FILE)? else { return Ok(Vec::new()) };
     let mut versions: BTreeMap<String, Vec<VirtAddr>> = BTreeMap::new();
     for location in locations {
-        if let Some(version) = crate_version(&location.path) {
+        if let Some(version) = crate_version(&location.path, FILE) {
             versions.entry(version).or_default().push(location.address);
         }
     }
@@ -66,9 +69,9 @@ pub(super) fn locate(object: &Object) -> Result<Vec<Located>, ObjectError> {
     Ok(found)
 }
 
-/// The version of the crate that a path is in: empty when the path does not tell, none of another crate.
-fn crate_version(path: &str) -> Option<String> {
-    let directory = path.strip_suffix(FILE)?.rsplit(['/', '\\']).next()?;
+/// The version of the crate that a path to one of its files is in: empty when the path does not tell, none of another crate.
+fn crate_version(path: &str, file: &str) -> Option<String> {
+    let directory = path.strip_suffix(file)?.rsplit(['/', '\\']).next()?;
     match directory.strip_prefix(CRATE)? {
         "" => Some(String::new()),
         rest => version::number(rest.strip_prefix('-')?.as_bytes()).map(|(version, _)| version),
@@ -78,19 +81,31 @@ fn crate_version(path: &str) -> Option<String> {
 impl Search<'_> {
     fn one(&self, version: Option<String>, places: &[VirtAddr]) -> Result<Answer, ObjectError> {
         let encrypting = self.encrypting(places)?;
-        let sends =
-            |(flow, owner): &&(Flow, u8)| *owner == 0 && reads_exactly(flow, &CHUNKS) && makes_records(flow);
+        let sends = |(flow, owner): &&(Flow, u8)| {
+            *owner == 0 && reads_exactly(flow, 1, &CHUNKS) && makes_records(flow)
+        };
         let senders: Vec<&Flow> = encrypting.iter().filter(sends).map(|(flow, _)| flow).collect();
         let mut functions = Vec::new();
+        let mut mark = None;
         let missing = match senders.as_slice() {
             [sender] => {
                 functions
                     .push((if sender.read_of(2).next().is_some() { BUFFERS } else { SENDS }, symbol(sender)));
-                let receivers = self.receivers(sender)?;
+                let queues = self.queues(sender)?;
+                let around = self.around(&queues)?;
+                let receivers = self.receivers(&queues, &around);
+                let handlers = self.handlers(&queues, around, &receivers, version.as_deref())?;
                 functions.extend(self.begins(sender, &encrypting)?.map(|begins| (BEGINS, symbol(&begins))));
-                match receivers.as_slice() {
-                    [receiver] => {
+                match (receivers.as_slice(), handlers) {
+                    (_, Err(missing)) => Some(missing),
+                    ([receiver], Ok(None)) => {
                         functions.push((RECEIVES, symbol(receiver)));
+                        None
+                    }
+                    ([] | [_], Ok(Some(handlers))) => {
+                        functions.extend(receivers.iter().map(|receiver| (RECEIVES, symbol(receiver))));
+                        functions.extend(handlers.functions.iter().map(|handler| (HANDLES, symbol(handler))));
+                        mark = Some(handlers.mark);
                         None
                     }
                     _ => Some(
@@ -102,17 +117,27 @@ impl Search<'_> {
                 "what sends: not exactly one function makes records of application data of what it is given",
             ),
         };
+        let received = if mark.is_some() { "the data of messages" } else { "what it is given" };
         let why = missing.map_or_else(
             || {
-                "what sends alone makes records of application data of the pieces that it is given, and encrypts them \
-                 with the connection's encrypter (record_layer.rs); what receives alone puts what it is given into the \
-                 queue beside the one that the sender fills"
-                    .to_owned()
+                format!(
+                    "what sends alone makes records of application data of the pieces that it is given, and encrypts them \
+                     with the connection's encrypter (record_layer.rs); what receives alone puts {received} into the \
+                     queue beside the one that the sender fills"
+                )
             },
             str::to_owned,
         );
         let certainty = if missing.is_none() { Certainty::Sure } else { Certainty::Unsure };
-        Ok(Answer::Located(Located { api: API, implementation: API, version, functions, why, certainty }))
+        Ok(Answer::Located(Located {
+            api: API,
+            implementation: API,
+            version,
+            functions,
+            mark,
+            why,
+            certainty,
+        }))
     }
 
     /// The functions that encrypt with what one of their arguments owns, or hand that on to one that does; which argument.
@@ -139,11 +164,7 @@ impl Search<'_> {
     }
 
     /// Which argument a call hands on to a function that encrypts with what it owns, or a part of which.
-    fn hands_on(
-        &self,
-        (callee, first, second): (Callee, Option<Value>, Option<Value>),
-        known: &[(Flow, u8)],
-    ) -> Option<u8> {
+    fn hands_on(&self, Call { callee, first, second, third: _ }: Call, known: &[(Flow, u8)]) -> Option<u8> {
         let callee = self.leads_to(callee)?;
         let (_, owner) = known.iter().find(|(flow, _)| flow.address == callee)?;
         match if *owner == 0 { first } else { second } {
@@ -152,16 +173,18 @@ impl Search<'_> {
         }
     }
 
-    /// The functions that fill the queue of what was received.
-    fn receivers(&self, sender: &Flow) -> Result<Vec<Flow>, ObjectError> {
-        let queues = self.queues(sender)?;
-        let growers: Vec<VirtAddr> = queues.iter().map(|(grower, _)| *grower).collect();
-        let is_beside = |(grower, offset): &Queue| {
-            queues.iter().any(|(other, sent)| other == grower && BUFFER.contains(&sent.abs_diff(*offset)))
-        };
-        let mut receivers = self.callers(&growers)?;
-        receivers.retain(|flow| reads_exactly(flow, &PAYLOAD) && self.own_queues(flow).iter().any(is_beside));
-        Ok(receivers)
+    /// The functions that call what makes one of the queues longer.
+    fn around(&self, queues: &[Queue]) -> Result<Vec<Flow>, ObjectError> {
+        let mut growers: Vec<VirtAddr> = queues.iter().map(|(grower, _)| *grower).collect();
+        growers.dedup();
+        self.callers(&growers)
+    }
+
+    /// The functions that fill the queue of what was received with what they are given.
+    fn receivers(&self, queues: &[Queue], around: &[Flow]) -> Vec<Flow> {
+        let fills = |flow: &Flow| self.own_queues(flow).iter().any(|queue| is_beside(queues, *queue));
+        let receivers = around.iter().filter(|flow| reads_exactly(flow, 1, &PAYLOAD) && fills(flow));
+        receivers.cloned().collect()
     }
 
     /// The queues that a sender fills: itself, or by what it hands the connection on to.
@@ -171,8 +194,8 @@ impl Search<'_> {
         let mut next: Vec<Flow> = vec![sender.clone()];
         for _ in 0..2 {
             let mut callees: Vec<VirtAddr> = Vec::new();
-            for (callee, first, _) in next.iter().flat_map(Flow::calls) {
-                let callee = if first == CONNECTION { self.leads_to(callee) } else { None };
+            for call in next.iter().flat_map(Flow::calls) {
+                let callee = if call.first == CONNECTION { self.leads_to(call.callee) } else { None };
                 callees.extend(callee.filter(|callee| !looked.contains(callee) && !callees.contains(callee)));
             }
             looked.extend(&callees);
@@ -186,8 +209,8 @@ impl Search<'_> {
 
     /// The queues of the connection, its first argument, that a function itself puts something into.
     fn own_queues(&self, flow: &Flow) -> Vec<Queue> {
-        let calls = flow.calls().filter_map(|(callee, first, _)| match first {
-            Some(Value::Argument(0, offset)) if offset > 0 => Some((self.leads_to(callee)?, offset)),
+        let calls = flow.calls().filter_map(|call| match call.first {
+            Some(Value::Argument(0, offset)) if offset > 0 => Some((self.leads_to(call.callee)?, offset)),
             _ => None,
         });
         calls
@@ -229,7 +252,7 @@ impl Search<'_> {
         let slots = self.pointers.to(&addresses)?;
         let mut flows = self.flows(self.object.callers_of(callees, &slots)?)?;
         let is_it = |callee| self.leads_to(callee).is_some_and(|callee| callees.contains(&callee));
-        flows.retain(|flow| flow.calls().any(|(callee, ..)| is_it(callee)));
+        flows.retain(|flow| flow.calls().any(|call| is_it(call.callee)));
         Ok(flows)
     }
 
@@ -257,8 +280,8 @@ impl Search<'_> {
 /// Which argument owns something whose first method a function calls, if it does. A function that returns a structure has its
 /// place as the first argument.
 fn encrypts(flow: &Flow) -> Option<u8> {
-    flow.calls().find_map(|call| match call {
-        (Callee::Method(argument @ 0..=1, table, ENCRYPT), _, Some(Value::Loaded(owner, data)))
+    flow.calls().find_map(|call| match (call.callee, call.second) {
+        (Callee::Method(argument @ 0..=1, table, ENCRYPT), Some(Value::Loaded(owner, data)))
             if owner == argument && data.checked_add(8) == Some(table) =>
         {
             Some(owner)
@@ -269,7 +292,7 @@ fn encrypts(flow: &Flow) -> Option<u8> {
 
 /// Whether a function makes records of application data of what its second argument says; the connection is its first.
 fn sends((flow, owner): &(Flow, u8)) -> bool {
-    *owner == 0 && reads_exactly(flow, &CHUNKS) && makes_records(flow)
+    *owner == 0 && reads_exactly(flow, 1, &CHUNKS) && makes_records(flow)
 }
 
 /// Whether a function makes records of application data: type and version stand side by side.
@@ -283,9 +306,10 @@ fn makes_records(flow: &Flow) -> bool {
     kept(APPLICATION_DATA).any(|kind| kept(VERSION).any(|version| matches!(version.abs_diff(kind), 2 | 4)))
 }
 
-/// Whether a function reads these words of what its second argument points to, and nothing else.
-fn reads_exactly(flow: &Flow, words: &[i64]) -> bool {
-    words.iter().all(|word| flow.reads(1, *word)) && flow.read_of(1).all(|word| words.contains(&word))
+/// Whether a function reads these words of what an argument points to, and nothing else.
+fn reads_exactly(flow: &Flow, argument: u8, words: &[i64]) -> bool {
+    words.iter().all(|word| flow.reads(argument, *word))
+        && flow.read_of(argument).all(|word| words.contains(&word))
 }
 
 fn symbol(flow: &Flow) -> Symbol {

@@ -1,14 +1,14 @@
 //! rustls without symbols: what is found in a program that is built like it, and that junk does not harm.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
-use super::{Located, crate_version, locate};
+use super::{FILE, Located, crate_version, locate};
 use crate::noise::Noise;
 use crate::object::fixture::{compile, parse, parse_bytes, without_sections};
 use crate::object::{Object, Wanted};
 use crate::probe::ssl::{Certainty, Ssl, hooks, hooks_of, wanted};
 
 /// The functions and the layout of rustls 0.23, as far as they are looked at.
-const RUSTLS: &str = r#"
+pub(super) const RUSTLS: &str = r#"
 typedef unsigned long size_t;
 struct location { const char *file; size_t length; unsigned line, column; };
 #define FILE_PATH "/cargo/registry/rustls-0.23.46/src/record_layer.rs"
@@ -87,22 +87,22 @@ const SECOND: &str =
     "AWAY void another(struct connection *c, size_t *p) { size_t m[3] = { p[0], p[1], p[2] };
     if (m[2] > 5) PUSH(&c->received.chunks, m); }";
 
-const LINKAGE: [&[&str]; 4] = [
+pub(super) const LINKAGE: [&[&str]; 4] = [
     &["-shared", "-Wl,-e,start"],
     &["-nostdlib", "-static", "-no-pie", "-fno-pie", "-Wl,-e,start"],
     &["-nostdlib", "-static-pie", "-fPIE", "-Wl,-e,start"],
     &["-nostdlib", "-static-pie", "-fPIE", "-fcf-protection=full", "-Wl,-e,start"],
 ];
-const USUAL: [&str; 4] = ["-DVERSION=4", "-DBETWEEN=", "-DOTHERS=", "-DMORE="];
+pub(super) const USUAL: [&str; 4] = ["-DVERSION=4", "-DBETWEEN=", "-DOTHERS=", "-DMORE="];
 const FUNCTIONS: [&str; 3] = ["send_appdata_encrypt", "start_outgoing_traffic", "take_received_plaintext"];
 
 /// The bytes without symbols.
-fn stripped(source: &str, flags: &[&str]) -> Vec<u8> {
+pub(super) fn stripped(source: &str, flags: &[&str]) -> Vec<u8> {
     let directory = compile(source, &[&["-fno-tree-vectorize", "-s"], flags].concat());
     std::fs::read(directory.path().join("fixture")).unwrap()
 }
 
-fn only(object: &Object) -> Located {
+pub(super) fn only(object: &Object) -> Located {
     let mut found = locate(object).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
@@ -164,14 +164,14 @@ fn what_does_not_fit_is_not_attached_to() {
 fn the_path_of_a_source_file_tells_crate_and_version() {
     let some = |version: &str| Some(version.to_owned());
     assert_eq!(
-        crate_version("/root/.cargo/registry/src/x/rustls-0.23.46/src/record_layer.rs"),
+        crate_version("/root/.cargo/registry/src/x/rustls-0.23.46/src/record_layer.rs", FILE),
         some("0.23.46")
     );
-    assert_eq!(crate_version("rustls-0.23.5/src/record_layer.rs"), some("0.23.5"));
-    assert_eq!(crate_version("/build/vendor/rustls/src/record_layer.rs"), some(""));
-    assert_eq!(crate_version("/build/vendor/rustls-post/src/record_layer.rs"), None);
-    assert_eq!(crate_version("/build/vendor/others/src/record_layer.rs"), None);
-    assert_eq!(crate_version("/src/record_layer.rs"), None);
+    assert_eq!(crate_version("rustls-0.23.5/src/record_layer.rs", FILE), some("0.23.5"));
+    assert_eq!(crate_version("/build/vendor/rustls/src/record_layer.rs", FILE), some(""));
+    assert_eq!(crate_version("/build/vendor/rustls-post/src/record_layer.rs", FILE), None);
+    assert_eq!(crate_version("/build/vendor/others/src/record_layer.rs", FILE), None);
+    assert_eq!(crate_version("/src/record_layer.rs", FILE), None);
 }
 
 #[test]
