@@ -33,16 +33,26 @@ pub(crate) struct Options {
 /// The command itself.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let target = workspace::target()?.join("fuzz");
-    let crate_root = workspace::root().join("fuzz");
     let mut cargo = shell::cargo();
-    cargo.args(["build", "--release", "--target-dir"]).arg(&target).current_dir(&crate_root);
-    shell::run(cargo.env("RUSTC_WRAPPER", crate_root.join("rustc-counting")))?;
+    cargo.args([
+        "build",
+        "--package",
+        "ctrace-fuzz",
+        "--features",
+        "libfuzzer",
+        "--profile",
+        "fuzz",
+        "--target-dir",
+    ]);
+    // Apart, as what is compiled is not what cargo thinks it is.
+    cargo.arg(&target).current_dir(workspace::root());
+    shell::run(cargo.env("RUSTC_WRAPPER", workspace::root().join("fuzz/rustc-counting")))?;
 
     let programs = PROGRAMS.iter().map(|name| program(name)).collect::<Result<Vec<_>>>()?;
     let corpus = target.join("corpus");
     std::fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
-    let mut fuzzer = shell::command(&target.join("release/objects").to_string_lossy());
-    fuzzer.env("CTRACE_FUZZ_BASES", std::env::join_paths(programs)?);
+    let mut fuzzer = shell::command(&target.join("fuzz/ctrace-fuzz").to_string_lossy());
+    fuzzer.env("CTRACE_FUZZ_PROGRAMS", std::env::join_paths(programs)?);
     // A program of 5 MB is looked into in 10 to 50 ms; what takes seconds, or 600 MB, is a finding.
     fuzzer.args(["-timeout=20", "-rss_limit_mb=600", "-max_len=512", "-len_control=0"]);
     fuzzer.arg(format!("-artifact_prefix={}/", target.display()));

@@ -1,0 +1,171 @@
+//! Whatever a file says, looking into it ends, takes little memory, and never panics: what is to be fuzzed.
+//!
+//! An input is a list of patches of a real program: most bytes of a program are of no interest, and a file of noise is
+//! refused at its first bytes. Patches are told from places where tables begin, and the functions that the locators find,
+//! so that short ones meet. Everything that a trace does with a file is done with it: all locators, the symbols, Go's
+//! tables, and the functions by name. It never says what is right: that nothing goes wrong is all that is asked.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use ctrace::object::Object;
+use ctrace::probe::uprobe::{Mode, Pattern, Stacks, Uprobe};
+use ctrace::probe::{Certainty, Found, Probe, Ssl};
+
+/// Programs to patch, as `PATH` has directories; `cargo xtask fuzz` says which.
+const VARIABLE: &str = "CTRACE_FUZZ_PROGRAMS";
+/// Where their copies are: in memory.
+const COPIES: &str = "/dev/shm";
+/// Bytes that one patch changes at the most.
+const PATCH: u8 = 16;
+/// Where tables are named in the header of an ELF file: of segments, and of sections.
+const TABLES: [u64; 2] = [0x20, 0x28];
+/// Bytes of a section's header, where its file offset is in it, and how many are looked at.
+const SECTION: (u64, u64, u64) = (64, 24, 64);
+
+/// Programs to patch.
+#[derive(Debug)]
+pub struct Programs {
+    programs: Vec<Program>,
+    probes: [Probe; 2],
+}
+
+#[derive(Debug)]
+struct Program {
+    bytes: Vec<u8>,
+    copy: File,
+    /// File offsets where something begins.
+    anchors: Vec<u64>,
+}
+
+impl Programs {
+    /// Those that a variable of the environment names. An error if one cannot be read.
+    pub fn from_environment() -> Result<Self> {
+        let paths =
+            env::var_os(VARIABLE).with_context(|| format!("{VARIABLE} names no programs to patch"))?;
+        Self::open(&env::split_paths(&paths).collect::<Vec<_>>())
+    }
+
+    /// Those of files. An error if one cannot be read.
+    pub fn open(paths: &[PathBuf]) -> Result<Self> {
+        ensure!(!paths.is_empty(), "there are no programs to patch");
+        let ssl = Probe::Ssl(Ssl { least: Certainty::Unsure, ..Ssl::default() });
+        let open = |path: &PathBuf| {
+            Program::open(path, &ssl).with_context(|| format!("cannot patch {}", path.display()))
+        };
+        let programs = paths.iter().map(open).collect::<Result<_>>()?;
+        Ok(Self { programs, probes: [ssl, every_function()?] })
+    }
+
+    /// Patches one of them as `input` says, looks at it, and makes it whole again: the number of a program, and for each patch the
+    /// number of an anchor, how far behind that it is (two bytes), its length, and its bytes.
+    pub fn look(&self, input: &[u8]) -> Result<()> {
+        let Some((choice, mut patches)) = input.split_first() else { return Ok(()) };
+        let program = cyclic(&self.programs, *choice).context("there are no programs")?;
+        let mut changed = Vec::new();
+        while let [anchor, low, high, length, rest @ ..] = patches {
+            let (bytes, rest) = rest.split_at(usize::from(length % PATCH + 1).min(rest.len()));
+            let anchor = cyclic(&program.anchors, *anchor).copied().unwrap_or_default();
+            let at = anchor + u64::from(u16::from_le_bytes([*low, *high]));
+            if let Some(original) = program.original(at, bytes.len()) {
+                program.copy.write_all_at(bytes, at)?;
+                changed.push((at, original));
+            }
+            patches = rest;
+        }
+        for probe in &self.probes {
+            // That something is wrong with it is an answer, too.
+            let _ = program.look(probe);
+        }
+        for (at, original) in changed {
+            program.copy.write_all_at(original, at)?;
+        }
+        Ok(())
+    }
+}
+
+impl Program {
+    fn open(path: &Path, ssl: &Probe) -> Result<Self> {
+        let bytes = fs::read(path)?;
+        let mut copy =
+            tempfile::tempfile_in(COPIES).with_context(|| format!("cannot make a file in {COPIES}"))?;
+        copy.write_all(&bytes)?;
+        let mut program = Self { bytes, copy, anchors: Vec::new() };
+        let [_, sections] = TABLES.map(|at| program.number(at).unwrap_or_default());
+        let (size, offset, count) = SECTION;
+        let begins =
+            (0..count).filter_map(|index| program.number(sections.checked_add(index * size + offset)?));
+        let tables = TABLES.into_iter().filter_map(|at| program.number(at));
+        let functions = program.look(ssl);
+        let functions = functions.iter().flat_map(|found| &found.hooks).map(|hook| hook.offset.0);
+        let mut anchors: Vec<u64> = begins.chain(tables).chain(functions).chain([0]).collect();
+        anchors.retain(|anchor| program.original(*anchor, 1).is_some());
+        anchors.sort_unstable();
+        anchors.dedup();
+        program.anchors = anchors;
+        Ok(program)
+    }
+
+    /// What a trace does with a file.
+    fn look(&self, probe: &Probe) -> Option<Found> {
+        let copy = self.copy.try_clone().ok()?;
+        let object = Object::parse(copy, self.bytes.len() as u64, &probe.wanted()).ok()?;
+        probe.hooks(&object, Path::new("/program")).ok()
+    }
+
+    fn original(&self, at: u64, length: usize) -> Option<&[u8]> {
+        self.bytes.get(usize::try_from(at).ok()?..)?.get(..length)
+    }
+
+    fn number(&self, at: u64) -> Option<u64> {
+        Some(u64::from_le_bytes(self.original(at, 8)?.try_into().ok()?))
+    }
+}
+
+/// One of some things, by any number.
+fn cyclic<T>(things: &[T], number: u8) -> Option<&T> {
+    things.get(usize::from(number).checked_rem(things.len())?)
+}
+
+fn every_function() -> Result<Probe> {
+    Ok(Probe::Uprobe(Uprobe {
+        patterns: vec![Pattern::parse("*:*")?],
+        usdt: Vec::new(),
+        mode: Mode::Latency,
+        stacks: Stacks::Left,
+        max_bytes: 64,
+        max_probes: 64,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patched_program_is_looked_at_and_whole_again() -> Result<()> {
+        let programs = Programs::open(&["/bin/sh".into()])?;
+        let program = programs.programs.first().context("one was opened")?;
+        assert!(program.anchors.contains(&0) && program.anchors.len() > 10, "{:?}", program.anchors);
+        let content = || {
+            let mut content = vec![0; program.bytes.len()];
+            program.copy.read_exact_at(&mut content, 0).map(|()| content)
+        };
+        // Its first bytes say that it is a program.
+        program.copy.write_all_at(b"none", 0)?;
+        assert!(program.look(&every_function()?).is_none());
+        program.copy.write_all_at(program.original(0, 4).context("it is not empty")?, 0)?;
+        assert!(program.look(&every_function()?).is_some());
+        for input in
+            [&b""[..], b"\0", b"\0\0\0\0\x03none", b"\x07\x01\x02\0\x0fsome bytes", b"\0\0\xff\xff\x01\0\0"]
+        {
+            programs.look(input)?;
+            assert_eq!(content()?, program.bytes, "{input:?}");
+        }
+        Ok(())
+    }
+}
