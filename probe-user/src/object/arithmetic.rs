@@ -119,20 +119,21 @@ impl Width {
 
     fn add(self, a: u64, b: u64) -> (u64, Flags) {
         let sum = self.cut(a.wrapping_add(b));
-        (sum, self.flags(sum, sum < a, (a ^ sum) & (b ^ sum)))
+        (sum, Flags { carry: sum < a, ..self.flags(sum, (a ^ sum) & (b ^ sum)) })
     }
 
     fn subtract(self, a: u64, b: u64) -> (u64, Flags) {
         let difference = self.cut(a.wrapping_sub(b));
-        (difference, self.flags(difference, a < b, (a ^ b) & (a ^ difference)))
+        (difference, Flags { carry: a < b, ..self.flags(difference, (a ^ b) & (a ^ difference)) })
     }
 
     fn logic(self, value: u64) -> (u64, Flags) {
-        (value, self.flags(value, false, 0))
+        (value, self.flags(value, 0))
     }
 
-    fn flags(self, value: u64, carry: bool, overflow: u64) -> Flags {
-        Flags { carry, zero: value == 0, sign: self.sign(value), overflow: self.sign(overflow) }
+    /// Of a result without a carry; `overflow` has it where a value has its sign.
+    fn flags(self, value: u64, overflow: u64) -> Flags {
+        Flags { carry: false, zero: value == 0, sign: self.sign(value), overflow: self.sign(overflow) }
     }
 }
 
