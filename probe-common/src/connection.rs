@@ -23,13 +23,26 @@ pub struct Opened {
     pub header: Header,
     /// [`crate::Call::connection`].
     pub connection: u64,
+    /// [`ConnectionKey::handle`]; the process is the header's.
+    pub handle: u64,
+    /// [`ConnectionKey::program`].
+    pub program: u32,
     /// The hook that was hit: it has the library; or [`NO_SITE`].
     pub site: u32,
     /// [`crate::FLAG_FROM_START`] or 0.
     pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Opened>() == 64);
+const _: () = assert!(size_of::<Opened>() == 80);
+
+impl Opened {
+    /// Where the kernel counts what goes over it.
+    pub fn key(&self) -> ConnectionKey {
+        ConnectionKey { handle: self.handle, pid: self.header.pid, program: self.program }
+    }
+}
 
 /// A connection has ended.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -269,7 +269,7 @@ fn number(key: ConnectionKey, flags: u32, how: u64, site: u32) -> Option<u64> {
     let id = mem::fetch_add(NEXT_CONNECTION.get_ptr_mut(0)?, 1) + 1;
     let state = ConnectionState { id, flags: flags.into(), ..NEW_CONNECTION };
     CONNECTIONS.insert(key, state, how).ok()?;
-    connection::begins(id, flags, site);
+    connection::begins(&key, id, flags, site);
     Some(id)
 }
 

@@ -36,9 +36,9 @@ pub fn site(ctx: &impl EbpfContext) -> u32 {
 
 /// A connection has got its number.
 #[inline(always)]
-pub fn begins(id: u64, flags: u32, site: u32) {
+pub fn begins(key: &ConnectionKey, id: u64, flags: u32, site: u32) {
     if are_told() {
-        emit::opened(id, flags, site);
+        emit::opened(key, id, flags, site);
     }
 }
 
@@ -52,7 +52,7 @@ pub fn goes_on(key: &ConnectionKey, site: u32) -> bool {
     let Some(state) = CONNECTIONS.get_ptr_mut(key) else { return false };
     let state = mem::own(state);
     if state.calls == 0 && state.socket == 0 && state.flags == FLAG_FROM_START.into() {
-        emit::opened(state.id, FLAG_FROM_START, site);
+        emit::opened(key, state.id, FLAG_FROM_START, site);
         return true;
     }
     if state.flags & u64::from(FLAG_ENDED) == 0 {

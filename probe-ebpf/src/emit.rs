@@ -17,7 +17,7 @@ use probe_common::{
 };
 
 use crate::{
-    maps::{EVENTS, HELD, LOST, WAKE_SHIFT},
+    maps::{CALLS_UNTOLD, EVENTS, HELD, LOST, WAKE_SHIFT},
     mem,
     scope::Current,
 };
@@ -155,6 +155,9 @@ pub fn piece(call: &Call, address: u64) {
 
 #[inline(always)]
 fn slot<const N: usize>(call: &Call, address: u64) {
+    if mem::constant(&CALLS_UNTOLD) != 0 {
+        return;
+    }
     let Some(mut entry) = EVENTS.reserve::<Slot<N>>(0) else {
         return lost(Loss::RingFull, call.chunk.into());
     };

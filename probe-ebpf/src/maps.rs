@@ -238,6 +238,10 @@ pub static WAKE_SHIFT: u32 = 0;
 #[unsafe(no_mangle)]
 pub static CONNECTION_RECORDS: u32 = 0;
 
+/// Not zero: calls are counted, and not told.
+#[unsafe(no_mangle)]
+pub static CALLS_UNTOLD: u32 = 0;
+
 /// Offset of `child_pid` in the tracepoint `sched_process_fork` of this kernel.
 #[unsafe(no_mangle)]
 pub static FORK_CHILD_PID: u32 = 0;

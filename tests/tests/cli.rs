@@ -48,6 +48,7 @@ fn help_of_everything() -> Result<()> {
                 "--exclude-uid",
                 "--runtime-socket",
                 "--output",
+                "--connections",
                 "--max-bytes",
                 "--ring-size",
                 "--count",
@@ -85,6 +86,8 @@ fn usage_errors() -> Result<()> {
     check_usage(&["nonsense"], "nonsense")?;
     check_usage(&["ssl", "--nonsense"], "--nonsense")?;
     check_usage(&["ssl", "--container", ""], "container")?;
+    check_usage(&["ssl", "--all", "--connections=none"], "also")?;
+    check_usage(&["ssl", "--all", "--connections=only", "--count", "3"], "--duration")?;
     check_usage(&["ssl", "--container", "dokcer://web"], "no runtime is called \"dokcer\"")?;
     check_usage(&["ssl", "--container", "docker://"], "name")?;
     check_usage(&["ssl", "--image", ""], "image")?;

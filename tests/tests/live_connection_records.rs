@@ -168,8 +168,8 @@ fn openssl() -> Result<()> {
     Ok(())
 }
 
-/// A client and a server of a library, whose connections end in one of these ways; with a version, they are on sockets of TCP.
-fn check_library(name: &str, version: Option<&str>, ends: &[&str]) -> Result<()> {
+/// Connections of a client and a server of a library, and what they say of them.
+fn run_library(name: &str, options: &[&str]) -> Result<(Trace, Vec<Transfer>)> {
     let mut child = Command::new(program(name)?)
         .args(["--up", "5,700", "--down", "9,3000", "--connections", &CONNECTIONS.to_string()])
         .stdin(Stdio::piped())
@@ -177,15 +177,20 @@ fn check_library(name: &str, version: Option<&str>, ends: &[&str]) -> Result<()>
         .spawn()?;
     let mut lines = Lines::of(child.stdout.take().context("no standard output")?);
     lines.wait("line that it is ready", PATIENCE, |line| line == "ready")?;
-    let ctrace = Ctrace::json(&[LOG, &["--pid", &child.id().to_string()]].concat())?;
+    let ctrace = Ctrace::json(&[options, &["--pid", &child.id().to_string()]].concat())?;
     child.stdin.take().context("no standard input")?.write_all(b"\n")?;
     ensure!(child.wait()?.success(), "{name} failed");
     let trace = ctrace.wait(PATIENCE)?;
     let transfers = Transfer::all(&lines.rest().join("\n"))?;
+    ensure!(transfers.len() == 2 * CONNECTIONS, "{transfers:?}");
+    Ok((trace, transfers))
+}
+
+/// Each is told once, and ends in one of these ways; with a version, they are on sockets of TCP.
+fn check_library(name: &str, version: Option<&str>, ends: &[&str]) -> Result<()> {
+    let (trace, transfers) = run_library(name, LOG)?;
     let all = told(&trace)?;
-    let expected = 2 * CONNECTIONS;
-    ensure!(transfers.len() == expected, "{transfers:?}");
-    ensure!(all.len() == expected, "{} connections: {}", all.len(), trace.stderr);
+    ensure!(all.len() == transfers.len(), "{} connections: {}", all.len(), trace.stderr);
     check_each(&all)?;
     check_transfers(&all, &transfers)?;
     for told in all.values() {
@@ -196,6 +201,25 @@ fn check_library(name: &str, version: Option<&str>, ends: &[&str]) -> Result<()>
         }
     }
     if version.is_some() { check_peers(&all) } else { Ok(()) }
+}
+
+/// The counts are the kernel's then, at the end of a process too.
+#[test]
+fn connections_alone() -> Result<()> {
+    require_bpf()?;
+    for (name, ends) in [("tls-gnutls", &["closed"][..]), ("tls-rustls", &["handle_reused", "exit"])] {
+        let (trace, transfers) = run_library(name, &["--connections=only"])?;
+        let all = told(&trace)?;
+        for told in all.values() {
+            let counts = (told.opens.len(), told.calls.len(), told.closes.len());
+            ensure!(counts == (1, 0, 1) && ends.contains(&told.end()), "{name}: {counts:?} {}", told.end());
+            ensure!(told.number("/connection/calls") >= 4, "{name}: {:?}", told.closes);
+        }
+        ensure!(all.values().any(|told| ends.last() == Some(&told.end())), "{name}");
+        check_transfers(&all, &transfers).with_context(|| name.to_owned())?;
+        ensure!(trace.counted("/calls")? == 0 && trace.counted("/lost/events")? == 0, "{}", trace.stderr);
+    }
+    Ok(())
 }
 
 #[test]

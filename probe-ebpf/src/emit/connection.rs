@@ -1,17 +1,20 @@
 //! Records of connections that begin and end.
 
-use probe_common::{Closed, ConnectionState, FLAG_FROM_START, Header, KIND_OPENED, Loss, Opened};
+use probe_common::{
+    Closed, ConnectionKey, ConnectionState, FLAG_FROM_START, Header, KIND_OPENED, Loss, Opened,
+};
 
 use super::{header, lost, submit};
 use crate::{maps::EVENTS, mem, scope::Current};
 
 /// Emits that a connection begins.
 #[inline(always)]
-pub fn opened(connection: u64, flags: u32, site: u32) {
+pub fn opened(key: &ConnectionKey, connection: u64, flags: u32, site: u32) {
     let Some(mut entry) = EVENTS.reserve::<Opened>(0) else { return lost(Loss::RingFull, 0) };
     let record = mem::slot(&mut entry);
     record.header = header(KIND_OPENED, Current::any());
-    (record.connection, record.site, record.flags) = (connection, site, flags);
+    (record.connection, record.handle, record.program) = (connection, key.handle, key.program);
+    (record.site, record.flags, record.reserved) = (site, flags, 0);
     submit(entry);
 }
 

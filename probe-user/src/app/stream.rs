@@ -260,7 +260,10 @@ impl<'a> Stream<'a> {
                 ControlFlow::Continue(())
             }
         });
-        result.map(|()| drained)
+        result?;
+        let session = &self.session;
+        self.pipeline.tell_ended(|key| session.connection(key))?;
+        Ok(drained)
     }
 
     /// What is not about single records: pauses, losses, the end of the target.

@@ -1,10 +1,11 @@
 //! `ctrace ssl`.
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, ValueEnum};
 
 use super::trace::TraceArgs;
-use super::{Trace, target, value};
-use crate::probe::{Certainty, Connections, Probe, Ssl};
+use super::{Cli, Trace, target, value};
+use crate::probe::{self, Certainty, Probe, Ssl};
 use crate::sink::Payload;
 
 const EXAMPLES: &str = "\
@@ -14,13 +15,22 @@ Examples:
   ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
   ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
-  ctrace ssl --container web --connections --max-bytes 0   a log of connections and calls, without payload
+  ctrace ssl --container web --connections=only    a log of connections: between whom, how long, how many bytes
   ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
   ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
   ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
 
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
+
+/// Records of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Connections {
+    /// Beside those of calls
+    Also,
+    /// Alone
+    Only,
+}
 
 #[derive(Args, Debug)]
 #[command(
@@ -33,9 +43,10 @@ pub(super) struct SslArgs {
     /// Dump payloads in hexadecimal even if they are text
     #[arg(long, help_heading = "Output")]
     hex: bool,
-    /// Tell also when each connection begins and ends: between whom, which TLS, how long, how many bytes, how it ended
-    #[arg(long, help_heading = "Output")]
-    connections: bool,
+    /// Tell also when each connection begins and ends: between whom, which TLS, how long, how many bytes, how it ended;
+    /// `only`: without calls
+    #[arg(long, help_heading = "Output", value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "also")]
+    connections: Option<Connections>,
     /// Attach also where a TLS library without symbols only seems to be: what is shown may be something else
     #[arg(long, help_heading = "What to attach to")]
     guess: bool,
@@ -49,11 +60,18 @@ impl SslArgs {
     pub(super) fn trace(self) -> Trace {
         let Self { common, hex, connections, guess, max_bytes } = self;
         let least = if guess { Certainty::Unsure } else { Certainty::Sure };
-        let connections = if connections { Connections::Told } else { Connections::Untold };
-        common.trace(
-            Probe::Ssl(Ssl { least, connections }),
-            if hex { Payload::Hex } else { Payload::Auto },
-            max_bytes,
-        )
+        let connections = match connections {
+            None => probe::Connections::Untold,
+            Some(Connections::Also) => probe::Connections::Told,
+            Some(Connections::Only) => probe::Connections::Only,
+        };
+        let payload = if hex { Payload::Hex } else { Payload::Auto };
+        let trace = common.trace(Probe::Ssl(Ssl { least, connections }), payload, max_bytes);
+        if connections == probe::Connections::Only && trace.count.is_some() {
+            let what =
+                "--count counts calls, which --connections=only does not tell; --duration ends a trace, too";
+            Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
+        }
+        trace
     }
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use probe_common::{
-    Call, Closed, END_CLOSED, END_HANDLE_REUSED, FLAG_FROM_START, FLAG_TRANSMIT, Header, NO_SITE, Opened,
+    Call, Closed, ConnectionKey, ConnectionState, END_CLOSED, END_HANDLE_REUSED, FLAG_FROM_START,
+    FLAG_TRANSMIT, Header, NO_SITE, Opened,
 };
 
 use super::report::Report;
@@ -33,13 +34,15 @@ pub(super) struct Lifetimes {
     waiting: VecDeque<(u64, Option<Instant>)>,
     /// Those that ended with their processes: the kernel may tell their ends, too.
     ended: LruCache<u64, ()>,
+    /// The same until they are told, how and when they ended.
+    untold: Vec<(Lifetime, ConnectionEnd, u64)>,
 }
 
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Lifetime {
     id: u64,
-    pid: u32,
+    key: ConnectionKey,
     origin: Arc<Origin>,
     thread: Thread,
     /// Nanoseconds of `CLOCK_BOOTTIME`; none when it was not told.
@@ -52,15 +55,15 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
-    fn new((id, flags, site): (u64, u32, u32), header: &Header, origin: Arc<Origin>) -> Self {
+    fn new(id: u64, key: ConnectionKey, header: &Header, origin: Arc<Origin>) -> Self {
         Self {
             id,
-            pid: header.pid,
+            key,
             origin,
             thread: Thread { id: header.tid, comm: header.comm },
             began: None,
-            from_start: flags & FLAG_FROM_START != 0,
-            site,
+            from_start: false,
+            site: NO_SITE,
             traffic: Traffic::default(),
             is_told: false,
         }
@@ -74,15 +77,22 @@ impl Lifetimes {
             processes: HashMap::new(),
             waiting: VecDeque::new(),
             ended: LruCache::new(CONNECTIONS),
+            untold: Vec::new(),
         }
     }
 
     /// A connection begins. Gives the one that has no room any more.
     fn begin(&mut self, opened: &Opened, origin: Arc<Origin>) -> Option<Lifetime> {
         let id = opened.connection;
-        let new = Lifetime::new((id, opened.flags, opened.site), &opened.header, origin);
+        let new = Lifetime::new(id, opened.key(), &opened.header, origin);
         self.processes.entry(opened.header.pid).or_default().insert(id);
-        let (other, lifetime) = self.there.push(id, Lifetime { began: Some(opened.header.time), ..new })?;
+        let lifetime = Lifetime {
+            began: Some(opened.header.time),
+            from_start: opened.flags & FLAG_FROM_START != 0,
+            site: opened.site,
+            ..new
+        };
+        let (other, lifetime) = self.there.push(id, lifetime)?;
         if other != id {
             self.leave(&lifetime);
             return Some(lifetime);
@@ -123,10 +133,10 @@ impl Lifetimes {
     }
 
     fn leave(&mut self, lifetime: &Lifetime) {
-        if let Some(ids) = self.processes.get_mut(&lifetime.pid) {
+        if let Some(ids) = self.processes.get_mut(&lifetime.key.pid) {
             ids.remove(&lifetime.id);
             if ids.is_empty() {
-                self.processes.remove(&lifetime.pid);
+                self.processes.remove(&lifetime.key.pid);
             }
         }
     }
@@ -181,8 +191,10 @@ impl<O: Origins> Pipeline<O> {
         let mut lifetime = self.lifetimes.end(id).unwrap_or_else(|| {
             // That it began was lost, or is forgotten.
             let origin = self.origins.origin(&closed.header);
-            let new = Lifetime::new((id, closed.flags, closed.site), &closed.header, origin);
-            Lifetime { is_told: true, ..new }
+            let key = ConnectionKey { handle: 0, pid: closed.header.pid, program: 0 };
+            let from_start = closed.flags & FLAG_FROM_START != 0;
+            let new = Lifetime::new(id, key, &closed.header, origin);
+            Lifetime { is_told: true, from_start, ..new }
         });
         if lifetime.site == NO_SITE {
             lifetime.site = closed.site;
@@ -198,12 +210,28 @@ impl<O: Origins> Pipeline<O> {
     }
 
     /// A process has ended, or is another program: so have its connections.
-    pub(super) fn end_connections(&mut self, header: &Header, end: ConnectionEnd) -> io::Result<()> {
-        if self.is_full() {
-            return Ok(());
+    pub(super) fn end_connections(&mut self, header: &Header, end: ConnectionEnd) {
+        if !self.is_full() {
+            let ended = self.lifetimes.end_process(header.pid);
+            self.lifetimes.untold.extend(ended.into_iter().map(|lifetime| (lifetime, end, header.time)));
         }
-        let ended = self.lifetimes.end_process(header.pid);
-        ended.iter().try_for_each(|lifetime| self.report.closed(lifetime, end, header.time))
+    }
+
+    /// Tells the ends of connections that ended with their processes, to be called after each drain of the ring; `counted` is
+    /// what the kernel has counted of a connection, if it knows that still.
+    pub fn tell_ended(
+        &mut self,
+        counted: impl Fn(ConnectionKey) -> Option<ConnectionState>,
+    ) -> io::Result<()> {
+        for (mut lifetime, end, time) in std::mem::take(&mut self.lifetimes.untold) {
+            // Of another one with the same handle by now it tells nothing.
+            if let Some(state) = counted(lifetime.key).filter(|state| state.id == lifetime.id) {
+                let ConnectionState { calls, received, transmitted, .. } = state;
+                lifetime.traffic = lifetime.traffic.max(Traffic { calls, received, transmitted });
+            }
+            self.report.closed(&lifetime, end, time)?;
+        }
+        Ok(())
     }
 
     /// The ring is empty at this moment: tells beginnings that have waited long enough.

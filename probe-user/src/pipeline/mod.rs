@@ -235,7 +235,7 @@ impl<O: Origins> Pipeline<O> {
         let pid = header.pid;
         self.execs.forget(pid);
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
-        self.end_connections(header, end)?;
+        self.end_connections(header, end);
         self.functions.end_process(pid, &mut self.report.out(self.count))?;
         if let Some(symbols) = &mut self.symbols {
             symbols.forget(pid);
@@ -342,6 +342,7 @@ impl<O: Origins> Pipeline<O> {
 
     fn end_all(&mut self) -> io::Result<()> {
         self.join.end_all(&mut |piece| self.report.piece(&piece))?;
+        self.tell_ended(|_| None)?;
         self.tell_waiting(None)?;
         self.functions.end_all(&mut self.report.out(self.count))
     }

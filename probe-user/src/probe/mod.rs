@@ -85,7 +85,12 @@ impl Probe {
 
     /// Whether each connection's beginning and end are told.
     pub fn tells_connections(&self) -> bool {
-        matches!(self, Self::Ssl(Ssl { connections: Connections::Told, .. }))
+        matches!(self, Self::Ssl(ssl) if ssl.connections.are_told())
+    }
+
+    /// Whether calls that move bytes are told one by one.
+    pub fn tells_calls(&self) -> bool {
+        !matches!(self, Self::Ssl(Ssl { connections: Connections::Only, .. }))
     }
 
     /// The symbols that [`Probe::hooks`] looks at, for [`Object::parse`].

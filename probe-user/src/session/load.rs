@@ -85,13 +85,14 @@ pub(super) fn load(
 ) -> Result<Ebpf, SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
     let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
-    let max_bytes = options.max_bytes.min(CALL_BYTES);
+    let max_bytes = if options.probe.tells_calls() { options.max_bytes.min(CALL_BYTES) } else { 0 };
     let offsets = Offsets::read(scope)?;
     let log_level = match options.log {
         Log::Off => 0_u8,
         Log::Debug => log::Level::Debug as u8,
     };
     let connection_records = u32::from(options.probe.tells_connections());
+    let calls_untold = u32::from(!options.probe.tells_calls());
     // All maps are made, those of other kinds as small as can be.
     let of_functions = |size: u32| if matches!(options.probe, Probe::Uprobe(_)) { size } else { 1 };
     let constants = exec::Constants::read(&options.probe, offsets.exit_group_dead)?;
@@ -119,6 +120,7 @@ pub(super) fn load(
         .override_global("CGROUP_PATH", &offsets.cgroup_path, true)
         .override_global("HOLD", &hold, true)
         .override_global("CONNECTION_RECORDS", &connection_records, true)
+        .override_global("CALLS_UNTOLD", &calls_untold, true)
         .override_global(aya_log::LEVEL, &log_level, true);
     constants.set(&mut loader);
     if let Some(fields) = &socket_fields {

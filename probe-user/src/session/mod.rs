@@ -343,6 +343,11 @@ impl Session {
         threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok_and(|flags| flags & THREAD_IN != 0))
     }
 
+    /// What was counted of a connection so far, while it is known.
+    pub fn connection(&self, key: ConnectionKey) -> Option<ConnectionState> {
+        self.connections.get(&Wire(key), 0).ok().map(|state| state.0)
+    }
+
     /// Forgets the connections of processes that have ended, so that their table does not fill up.
     pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();

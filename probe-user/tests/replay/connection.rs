@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use ctrace::event::End;
 use ctrace::pipeline::{Clock, Pipeline};
 use probe_common::{
-    Call, Closed, END_CLOSED, END_HANDLE_REUSED, END_SOCKET_CLOSED, FAMILY_INET, FLAG_FROM_START,
-    FLAG_TRANSMIT, HELLO_SENT, KIND_CLOSED, KIND_EXEC, KIND_EXIT, KIND_OPENED, Loss, LossCount, NO_SITE,
-    Opened,
+    Call, Closed, ConnectionKey, ConnectionState, END_CLOSED, END_HANDLE_REUSED, END_SOCKET_CLOSED,
+    FAMILY_INET, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT, KIND_CLOSED, KIND_EXEC, KIND_EXIT, KIND_OPENED,
+    Loss, LossCount, NO_SITE, Opened,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -20,7 +20,7 @@ fn opened(pid: u32, connection: u64, micros: u64) -> Opened {
     let mut opened = Opened::new_zeroed();
     opened.header = header(KIND_OPENED, pid, b"tls-server");
     opened.header.time = START + micros * 1000;
-    (opened.connection, opened.flags) = (connection, FLAG_FROM_START);
+    (opened.connection, opened.handle, opened.flags) = (connection, connection << 12, FLAG_FROM_START);
     opened
 }
 
@@ -97,10 +97,23 @@ fn recording() -> Vec<Raw> {
     all
 }
 
+/// What the kernel knows when processes have ended: more than has come of one, and another connection with the handle of the
+/// second.
+fn counted(key: ConnectionKey) -> Option<ConnectionState> {
+    let state =
+        |id| ConnectionState { id, calls: 30, received: 20, transmitted: 10, ..ConnectionState::default() };
+    match (key.pid, key.handle >> 12) {
+        (2000, 7) => Some(state(7)),
+        (1234, 6) => Some(state(66)),
+        _ => None,
+    }
+}
+
 fn output(name: &str) -> String {
     let (mut pipeline, shared, _) = pipeline(name, plain(), None);
     for raw in recording() {
         pipeline.bytes(raw.0.as_bytes()).unwrap();
+        pipeline.tell_ended(counted).unwrap();
     }
     let at = |seconds: u64| Clock::new(BOOT).timestamp(seconds * 1_000_000_000);
     pipeline.lost(at(6), &[(Loss::RingFull, LossCount { events: 1, bytes: 0 })]).unwrap();

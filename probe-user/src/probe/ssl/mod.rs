@@ -69,8 +69,17 @@ pub enum Connections {
     /// They are not: only calls are told.
     #[default]
     Untold,
-    /// They are.
+    /// They are, beside calls.
     Told,
+    /// They alone are: calls are only counted.
+    Only,
+}
+
+impl Connections {
+    /// Whether they are told.
+    pub fn are_told(self) -> bool {
+        self != Self::Untold
+    }
 }
 
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].
@@ -198,7 +207,7 @@ fn add_row(object: &Object, row: &Row, connections: Connections, found: &mut Fou
     for name in row.closes {
         add_public(object, name, Program::Close, 0, found);
     }
-    if connections == Connections::Told {
+    if connections.are_told() {
         add_records(object, row, str::to_owned, found);
     }
 }

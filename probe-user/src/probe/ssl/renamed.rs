@@ -33,7 +33,7 @@ pub(super) fn add(object: &Object, connections: Connections, found: &mut Found) 
         .collect();
     for prefix in &prefixes {
         add_copy(object, row, prefix, found);
-        if connections == Connections::Told {
+        if connections.are_told() {
             super::add_records(object, row, |name| renamed(prefix, name), found);
         }
     }
