@@ -67,6 +67,15 @@ pub enum Calls {
     OfTls,
     /// The same, and its fourth argument has flags, of which 2 means that it only looks (`PR_MSG_PEEK`).
     OfTlsUnlessPeeking,
+    /// All, unless their fourth argument is true (an `int`): they only look then.
+    AllUnlessPeeking,
+}
+
+impl Calls {
+    /// Whether every handle is a connection.
+    pub const fn is_for_all(self) -> bool {
+        matches!(self, Self::All | Self::AllUnlessPeeking)
+    }
 }
 
 /// The shape of one hooked function, packed into the lower half of its cookie.
@@ -110,6 +119,7 @@ impl CallShape {
             Calls::All => 0,
             Calls::OfTls => OF_TLS,
             Calls::OfTlsUnlessPeeking => OF_TLS | UNLESS_PEEKING,
+            Calls::AllUnlessPeeking => UNLESS_PEEKING,
         };
         (self.handle & 7) as u32 | ((self.buffer & 7) as u32) << 3 | length | direction | calls
     }
@@ -126,7 +136,8 @@ impl CallShape {
             },
             direction: if arguments & TRANSMIT == 0 { Direction::Receive } else { Direction::Transmit },
             calls: match (arguments & OF_TLS, arguments & UNLESS_PEEKING) {
-                (0, _) => Calls::All,
+                (0, 0) => Calls::All,
+                (0, _) => Calls::AllUnlessPeeking,
                 (_, 0) => Calls::OfTls,
                 _ => Calls::OfTlsUnlessPeeking,
             },
@@ -144,11 +155,12 @@ mod tests {
 
     #[test]
     fn every_shape_survives_packing() {
+        let all = [Calls::All, Calls::OfTls, Calls::OfTlsUnlessPeeking, Calls::AllUnlessPeeking];
         for handle in 0..CallShape::ARGUMENTS {
             for buffer in 0..CallShape::ARGUMENTS {
                 for length in [Length::Returned, Length::OutArgument(3), Length::OutArgument(5)] {
                     for direction in [Direction::Receive, Direction::Transmit] {
-                        for calls in [Calls::All, Calls::OfTls, Calls::OfTlsUnlessPeeking] {
+                        for calls in all {
                             let shape = CallShape { handle, buffer, length, direction, calls };
                             assert_eq!(CallShape::unpack(shape.pack()), shape);
                         }

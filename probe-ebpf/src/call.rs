@@ -40,8 +40,10 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     frames.arguments[5] = regs.r9;
     let cookie = mem::cookie(ctx);
     let shape = CallShape::unpack(probe_common::arguments(cookie));
-    if shape.calls == Calls::OfTlsUnlessPeeking && frames.arguments[3] & PR_MSG_PEEK != 0 {
-        return None;
+    match shape.calls {
+        Calls::OfTlsUnlessPeeking if frames.arguments[3] & PR_MSG_PEEK != 0 => return None,
+        Calls::AllUnlessPeeking if frames.arguments[3] as u32 != 0 => return None,
+        _ => {}
     }
     let frame = Frame {
         stack: stack(regs, cookie),
@@ -233,7 +235,7 @@ pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, call
     };
     let mut state = CONNECTIONS.get_ptr_mut(key);
     if state.is_none() {
-        if shape.calls != Calls::All {
+        if !shape.calls.is_for_all() {
             return None;
         }
         meet(key, probe_common::site(frame.cookie));
@@ -333,7 +335,7 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
     let stack = mem::registers(ctx.regs).rsp;
     for frame in &frames.frames {
         let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
-        if frame.stack > stack && shape.calls != Calls::All {
+        if frame.stack > stack && !shape.calls.is_for_all() {
             let key =
                 ConnectionKey { handle: frame.handle, pid: current.pid(), program: frames.program as u32 };
             if CONNECTIONS.get_ptr(key).is_none() {

@@ -240,8 +240,13 @@ pub(super) const ROWS: &[Row] = &[
             // (ssl, data, size, flags).
             function("wolfSSL_recv", Direction::Receive, Length::Returned),
             function("wolfSSL_send", Direction::Transmit, Length::Returned),
+            // What these call, by which they are found without symbols: (ssl, data, size, whether it only looks). No symbol
+            // has such a name.
+            function("ReceiveData of wolfSSL", Direction::Receive, Length::Returned)
+                .of(Calls::AllUnlessPeeking),
+            function("SendData of wolfSSL", Direction::Transmit, Length::Returned),
         ],
-        opens: &[returned("wolfSSL_new")],
+        opens: &[returned("wolfSSL_new"), first("SetSSL_CTX of wolfSSL")],
         opens_apart: &[],
         closes: &[],
         ends: &["wolfSSL_free"],
