@@ -57,6 +57,9 @@ pub enum Length {
     OutArgument(u8),
 }
 
+/// A flag of NSPR's PR_Recv (prio.h).
+const PR_MSG_PEEK: u64 = 2;
+
 /// Which calls of a function are of TLS connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Calls {
@@ -75,6 +78,16 @@ impl Calls {
     /// Whether every handle is a connection.
     pub const fn is_for_all(self) -> bool {
         matches!(self, Self::All | Self::AllUnlessPeeking)
+    }
+
+    /// Whether a call with this fourth argument only looks: the same bytes come again with the next one.
+    #[expect(clippy::cast_possible_truncation, reason = "an `int` has the lower half of its register")]
+    pub const fn only_looks(self, fourth: u64) -> bool {
+        match self {
+            Self::All | Self::OfTls => false,
+            Self::OfTlsUnlessPeeking => fourth & PR_MSG_PEEK != 0,
+            Self::AllUnlessPeeking => fourth as u32 != 0,
+        }
     }
 }
 
@@ -168,6 +181,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn calls_that_only_look() {
+        let looking = [Calls::All, Calls::OfTls, Calls::OfTlsUnlessPeeking, Calls::AllUnlessPeeking];
+        let of = |fourth| looking.map(|calls| calls.only_looks(fourth));
+        assert_eq!(of(0), [false; 4]);
+        assert_eq!(of(1), [false, false, false, true]);
+        assert_eq!(of(2), [false, false, true, true]);
+        assert_eq!(of(1 << 32), [false; 4]);
     }
 
     #[test]

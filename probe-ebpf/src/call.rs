@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, CallShape, Calls, ConnectionKey, ConnectionState, Direction, FLAG_ENDED,
+    CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, ConnectionState, Direction, FLAG_ENDED,
     FLAG_FROM_START, FLAG_TRANSMIT, Frame, KIND_CALL, Length, Loss,
 };
 
@@ -22,9 +22,6 @@ use crate::{
 
 /// A `call` instruction pushes the return address: at the return probe it has been popped again.
 const RETURN_ADDRESS_BYTES: u64 = 8;
-
-/// A flag of NSPR's PR_Recv (prio.h): the same bytes come again with the next call.
-const PR_MSG_PEEK: u64 = 2;
 
 /// At entry: remembers the arguments.
 #[inline(always)]
@@ -40,10 +37,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     frames.arguments[5] = regs.r9;
     let cookie = mem::cookie(ctx);
     let shape = CallShape::unpack(probe_common::arguments(cookie));
-    match shape.calls {
-        Calls::OfTlsUnlessPeeking if frames.arguments[3] & PR_MSG_PEEK != 0 => return None,
-        Calls::AllUnlessPeeking if frames.arguments[3] as u32 != 0 => return None,
-        _ => {}
+    if shape.calls.only_looks(frames.arguments[3]) {
+        return None;
     }
     let frame = Frame {
         stack: stack(regs, cookie),

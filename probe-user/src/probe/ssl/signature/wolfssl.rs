@@ -86,6 +86,7 @@ impl Locator for WolfSsl {
             implementation: "wolfSSL",
             version: None,
             functions,
+            mark: None,
             why,
             certainty: if is_sure { Certainty::Sure } else { Certainty::Unsure },
         }))
