@@ -57,6 +57,9 @@ pub enum Length {
     OutArgument(u8),
 }
 
+/// A flag of NSPR's PR_Recv (prio.h).
+const PR_MSG_PEEK: u64 = 2;
+
 /// Which calls of a function are of TLS connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Calls {
@@ -67,6 +70,25 @@ pub enum Calls {
     OfTls,
     /// The same, and its fourth argument has flags, of which 2 means that it only looks (`PR_MSG_PEEK`).
     OfTlsUnlessPeeking,
+    /// All, unless their fourth argument is true (an `int`): they only look then.
+    AllUnlessPeeking,
+}
+
+impl Calls {
+    /// Whether every handle is a connection.
+    pub const fn is_for_all(self) -> bool {
+        matches!(self, Self::All | Self::AllUnlessPeeking)
+    }
+
+    /// Whether a call with this fourth argument only looks: the same bytes come again with the next one.
+    #[expect(clippy::cast_possible_truncation, reason = "an `int` has the lower half of its register")]
+    pub const fn only_looks(self, fourth: u64) -> bool {
+        match self {
+            Self::All | Self::OfTls => false,
+            Self::OfTlsUnlessPeeking => fourth & PR_MSG_PEEK != 0,
+            Self::AllUnlessPeeking => fourth as u32 != 0,
+        }
+    }
 }
 
 /// The shape of one hooked function, packed into the lower half of its cookie.
@@ -110,6 +132,7 @@ impl CallShape {
             Calls::All => 0,
             Calls::OfTls => OF_TLS,
             Calls::OfTlsUnlessPeeking => OF_TLS | UNLESS_PEEKING,
+            Calls::AllUnlessPeeking => UNLESS_PEEKING,
         };
         (self.handle & 7) as u32 | ((self.buffer & 7) as u32) << 3 | length | direction | calls
     }
@@ -126,7 +149,8 @@ impl CallShape {
             },
             direction: if arguments & TRANSMIT == 0 { Direction::Receive } else { Direction::Transmit },
             calls: match (arguments & OF_TLS, arguments & UNLESS_PEEKING) {
-                (0, _) => Calls::All,
+                (0, 0) => Calls::All,
+                (0, _) => Calls::AllUnlessPeeking,
                 (_, 0) => Calls::OfTls,
                 _ => Calls::OfTlsUnlessPeeking,
             },
@@ -144,11 +168,12 @@ mod tests {
 
     #[test]
     fn every_shape_survives_packing() {
+        let all = [Calls::All, Calls::OfTls, Calls::OfTlsUnlessPeeking, Calls::AllUnlessPeeking];
         for handle in 0..CallShape::ARGUMENTS {
             for buffer in 0..CallShape::ARGUMENTS {
                 for length in [Length::Returned, Length::OutArgument(3), Length::OutArgument(5)] {
                     for direction in [Direction::Receive, Direction::Transmit] {
-                        for calls in [Calls::All, Calls::OfTls, Calls::OfTlsUnlessPeeking] {
+                        for calls in all {
                             let shape = CallShape { handle, buffer, length, direction, calls };
                             assert_eq!(CallShape::unpack(shape.pack()), shape);
                         }
@@ -156,6 +181,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn calls_that_only_look() {
+        let looking = [Calls::All, Calls::OfTls, Calls::OfTlsUnlessPeeking, Calls::AllUnlessPeeking];
+        let of = |fourth| looking.map(|calls| calls.only_looks(fourth));
+        assert_eq!(of(0), [false; 4]);
+        assert_eq!(of(1), [false, false, false, true]);
+        assert_eq!(of(2), [false, false, true, true]);
+        assert_eq!(of(1 << 32), [false; 4]);
     }
 
     #[test]

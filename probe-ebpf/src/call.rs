@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, CallShape, Calls, ConnectionKey, ConnectionState, Direction, FLAG_ENDED,
+    CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, ConnectionState, Direction, FLAG_ENDED,
     FLAG_FROM_START, FLAG_TRANSMIT, Frame, KIND_CALL, Length, Loss,
 };
 
@@ -22,9 +22,6 @@ use crate::{
 
 /// A `call` instruction pushes the return address: at the return probe it has been popped again.
 const RETURN_ADDRESS_BYTES: u64 = 8;
-
-/// A flag of NSPR's PR_Recv (prio.h): the same bytes come again with the next call.
-const PR_MSG_PEEK: u64 = 2;
 
 /// At entry: remembers the arguments.
 #[inline(always)]
@@ -40,7 +37,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     frames.arguments[5] = regs.r9;
     let cookie = mem::cookie(ctx);
     let shape = CallShape::unpack(probe_common::arguments(cookie));
-    if shape.calls == Calls::OfTlsUnlessPeeking && frames.arguments[3] & PR_MSG_PEEK != 0 {
+    if shape.calls.only_looks(frames.arguments[3]) {
         return None;
     }
     let frame = Frame {
@@ -233,7 +230,7 @@ pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, call
     };
     let mut state = CONNECTIONS.get_ptr_mut(key);
     if state.is_none() {
-        if shape.calls != Calls::All {
+        if !shape.calls.is_for_all() {
             return None;
         }
         meet(key, probe_common::site(frame.cookie));
@@ -333,7 +330,7 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
     let stack = mem::registers(ctx.regs).rsp;
     for frame in &frames.frames {
         let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
-        if frame.stack > stack && shape.calls != Calls::All {
+        if frame.stack > stack && !shape.calls.is_for_all() {
             let key =
                 ConnectionKey { handle: frame.handle, pid: current.pid(), program: frames.program as u32 };
             if CONNECTIONS.get_ptr(key).is_none() {

@@ -145,7 +145,7 @@ fn of_thread(frames: &Frames, way: Way, current: Current, system_call: &SystemCa
         // One below the stack pointer was left by longjmp; of several the innermost moves the bytes.
         if frame.stack > system_call.stack && frame.stack < stack {
             (stack, handle) = (frame.stack, frame.handle);
-            is_for_all = CallShape::unpack(probe_common::arguments(frame.cookie)).calls == Calls::All;
+            is_for_all = CallShape::unpack(probe_common::arguments(frame.cookie)).calls.is_for_all();
         }
     }
     let mut unsent = 0;

@@ -148,6 +148,7 @@ pub mod images {
             "tls-openssl-stripped-pie",
             "tls-openssl-unframed",
             "tls-mbedtls-stripped",
+            "tls-wolfssl-stripped",
             "tls-nss",
             "tls-bearssl",
             "tls-botan",

@@ -62,6 +62,8 @@ const OPENSSL_UNFRAMED: &[&str] =
 const UNFRAMED: &str = "-DUNFRAMED";
 const MBEDTLS_STRIPPED: &[&str] =
     &["-DLIBRARY=\"tls-mbedtls.h\"", "-s", "-static", "-lmbedtls", "-lmbedx509", "-lmbedcrypto", "-lcrypto"];
+const WOLFSSL_STRIPPED: &[&str] =
+    &["-DLIBRARY=\"tls-wolfssl.h\"", "-s", "-static", "-lwolfssl", "-lcrypto", "-lm", "-lpthread"];
 const NSS: &[&str] = &[
     "-DLIBRARY=\"tls-nss.h\"",
     "-I/usr/include/nspr",
@@ -142,6 +144,7 @@ const RECIPES: &[Recipe] = &[
         flags: OPENSSL_STRIPPED_PIE,
     },
     Recipe { name: "tls-mbedtls-stripped", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS_STRIPPED },
+    Recipe { name: "tls-wolfssl-stripped", source: Some("tls-pair.c"), needs: &[], flags: WOLFSSL_STRIPPED },
     Recipe { name: "tls-nss", source: Some("tls-pair.c"), needs: &[], flags: NSS },
     Recipe { name: "tls-bearssl", source: Some("tls-pair.c"), needs: &[], flags: BEARSSL },
     Recipe { name: "tls-botan", source: Some("tls-botan.cpp"), needs: &[], flags: BOTAN },

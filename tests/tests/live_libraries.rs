@@ -238,6 +238,13 @@ fn mbed_tls_static_and_stripped() -> Result<()> {
     })
 }
 
+#[test]
+fn wolfssl_static_and_stripped() -> Result<()> {
+    let (functions, version) = (&["ReceiveData of wolfSSL", "SendData of wolfSSL"], Version::Told);
+    let (test, program) = ("wolfssl_static_and_stripped", "tls-wolfssl-stripped");
+    check(&Case { test, program, implementation: "wolfSSL", functions, version })
+}
+
 /// Its version is not in the library that has the functions.
 const NSS: Case = Case {
     test: "nss",

@@ -2,15 +2,16 @@
 //! `from_peer`. The functions that do so have no names outside of the library; they are found by the errors that they report instead.
 //! Which connection it is, `from_peer` says, whose first argument is the same as that of `to_peer`, which sends.
 //!
-//! Owns these errors and the method's place. What is sent, and where connections begin, is in the table of libraries.
+//! Owns these errors and the method's place, and the row of the table of libraries, which has the rest; that of Botan 2 as well.
 
-use probe_common::{CallShape, Calls, Direction, Length};
+use probe_common::{CallShape, Calls, Direction, Form, Length};
 
 use crate::object::{Needle, Object, with_causes};
 use crate::plan::{Hook, Program};
 use crate::probe::Found;
 
 use super::add_public;
+use super::libraries::{Row, first, formed};
 
 /// Botan::TLS::{Client,Server}::from_peer(std::span<unsigned char const>).
 pub(super) const FROM_PEER: [&str; 2] = [
@@ -29,6 +30,56 @@ const RECEIVED: &str = "Botan::TLS::Callbacks::tls_record_received";
 /// Where `(callbacks, number of the record, address, length)` is in the table of virtual functions: behind two destructors and
 /// `tls_emit_data`, since Botan 2.
 const METHOD: u64 = 0x18;
+
+/// What needs no more than a row.
+pub(super) const ROW: Row = Row {
+    name: "Botan",
+    functions: &[
+        // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
+        formed("_ZN5Botan3TLS7Channel4sendEPKhm", Direction::Transmit, Form::Span),
+        // process_application_data(unsigned long, Botan::secure_vector<unsigned char> const&), which calls the program back.
+        formed(
+            "_ZN5Botan3TLS7Channel24process_application_dataEmRKSt6vectorIhNS_16secure_allocatorIhEEE",
+            Direction::Receive,
+            Form::Range,
+        ),
+        // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). What it receives: `add` has.
+        formed(
+            "_ZN5Botan3TLS6Client7to_peerESt4spanIKhLm18446744073709551615EE",
+            Direction::Transmit,
+            Form::Span,
+        ),
+        formed(
+            "_ZN5Botan3TLS6Server7to_peerESt4spanIKhLm18446744073709551615EE",
+            Direction::Transmit,
+            Form::Span,
+        ),
+    ],
+    // Botan 2: Channel(Callbacks&, Session_Manager&, RandomNumberGenerator&, Policy const&, bool, bool, unsigned long).
+    // Botan 3: Client and Server(std::shared_ptr<Callbacks> const&, ...).
+    opens: &[
+        first(
+            "_ZN5Botan3TLS7ChannelC2ERNS0_9CallbacksERNS0_15Session_ManagerERNS_21RandomNumberGeneratorERKNS0_6PolicyEbbm",
+        ),
+        first(
+            "_ZN5Botan3TLS6ClientC2ERKSt10shared_ptrINS0_9CallbacksEERKS2_INS0_15Session_ManagerEERKS2_INS_19Credentials_ManagerEERKS2_IKNS0_6PolicyEERKS2_INS_21RandomNumberGeneratorEENS0_18Server_InformationENS0_16Protocol_VersionERKSt6vectorINSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESaISW_EEm",
+        ),
+        first(
+            "_ZN5Botan3TLS6ServerC2ERKSt10shared_ptrINS0_9CallbacksEERKS2_INS0_15Session_ManagerEERKS2_INS_19Credentials_ManagerEERKS2_IKNS0_6PolicyEERKS2_INS_21RandomNumberGeneratorEEbm",
+        ),
+    ],
+    opens_apart: &[],
+    closes: &[],
+    ends: &[
+        // Botan 2: ~Channel(); Botan 3: ~Client() and ~Server().
+        "_ZN5Botan3TLS7ChannelD2Ev",
+        "_ZN5Botan3TLS6ClientD2Ev",
+        "_ZN5Botan3TLS6ServerD2Ev",
+    ],
+    handshakes: &[],
+    version_in: None,
+    internals: &[],
+};
 
 /// Adds the hooks of what is received.
 pub(super) fn add(object: &Object, found: &mut Found) {

@@ -129,7 +129,7 @@ const fn function(name: &'static str, direction: Direction, length: Length) -> F
     Function { name, handle: 0, buffer: 1, length, direction, calls: Calls::All, form: None }
 }
 
-const fn formed(name: &'static str, direction: Direction, form: Form) -> Function {
+pub(super) const fn formed(name: &'static str, direction: Direction, form: Form) -> Function {
     let mut function = function(name, direction, Length::Returned);
     function.form = Some(form);
     function
@@ -139,7 +139,7 @@ const fn returned(name: &'static str) -> Open {
     Open { name, handle: Handle::Returned }
 }
 
-const fn first(name: &'static str) -> Open {
+pub(super) const fn first(name: &'static str) -> Open {
     Open { name, handle: Handle::First }
 }
 
@@ -240,8 +240,13 @@ pub(super) const ROWS: &[Row] = &[
             // (ssl, data, size, flags).
             function("wolfSSL_recv", Direction::Receive, Length::Returned),
             function("wolfSSL_send", Direction::Transmit, Length::Returned),
+            // What these call, by which they are found without symbols: (ssl, data, size, whether it only looks). No symbol
+            // has such a name.
+            function("ReceiveData of wolfSSL", Direction::Receive, Length::Returned)
+                .of(Calls::AllUnlessPeeking),
+            function("SendData of wolfSSL", Direction::Transmit, Length::Returned),
         ],
-        opens: &[returned("wolfSSL_new")],
+        opens: &[returned("wolfSSL_new"), first("SetSSL_CTX of wolfSSL")],
         opens_apart: &[],
         closes: &[],
         ends: &["wolfSSL_free"],
@@ -312,54 +317,7 @@ pub(super) const ROWS: &[Row] = &[
         version_in: None,
         internals: &[],
     },
-    Row {
-        name: "Botan",
-        functions: &[
-            // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
-            formed("_ZN5Botan3TLS7Channel4sendEPKhm", Direction::Transmit, Form::Span),
-            // process_application_data(unsigned long, Botan::secure_vector<unsigned char> const&), which calls the program back.
-            formed(
-                "_ZN5Botan3TLS7Channel24process_application_dataEmRKSt6vectorIhNS_16secure_allocatorIhEEE",
-                Direction::Receive,
-                Form::Range,
-            ),
-            // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). What it receives: see `botan`.
-            formed(
-                "_ZN5Botan3TLS6Client7to_peerESt4spanIKhLm18446744073709551615EE",
-                Direction::Transmit,
-                Form::Span,
-            ),
-            formed(
-                "_ZN5Botan3TLS6Server7to_peerESt4spanIKhLm18446744073709551615EE",
-                Direction::Transmit,
-                Form::Span,
-            ),
-        ],
-        // Botan 2: Channel(Callbacks&, Session_Manager&, RandomNumberGenerator&, Policy const&, bool, bool, unsigned long).
-        // Botan 3: Client and Server(std::shared_ptr<Callbacks> const&, ...).
-        opens: &[
-            first(
-                "_ZN5Botan3TLS7ChannelC2ERNS0_9CallbacksERNS0_15Session_ManagerERNS_21RandomNumberGeneratorERKNS0_6PolicyEbbm",
-            ),
-            first(
-                "_ZN5Botan3TLS6ClientC2ERKSt10shared_ptrINS0_9CallbacksEERKS2_INS0_15Session_ManagerEERKS2_INS_19Credentials_ManagerEERKS2_IKNS0_6PolicyEERKS2_INS_21RandomNumberGeneratorEENS0_18Server_InformationENS0_16Protocol_VersionERKSt6vectorINSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESaISW_EEm",
-            ),
-            first(
-                "_ZN5Botan3TLS6ServerC2ERKSt10shared_ptrINS0_9CallbacksEERKS2_INS0_15Session_ManagerEERKS2_INS_19Credentials_ManagerEERKS2_IKNS0_6PolicyEERKS2_INS_21RandomNumberGeneratorEEbm",
-            ),
-        ],
-        opens_apart: &[],
-        closes: &[],
-        ends: &[
-            // Botan 2: ~Channel(); Botan 3: ~Client() and ~Server().
-            "_ZN5Botan3TLS7ChannelD2Ev",
-            "_ZN5Botan3TLS6ClientD2Ev",
-            "_ZN5Botan3TLS6ServerD2Ev",
-        ],
-        handshakes: &[],
-        version_in: None,
-        internals: &[],
-    },
+    super::botan::ROW,
 ];
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod openssl;
 mod rustls;
 #[cfg(test)]
 mod tests;
+mod wolfssl;
 
 use crate::object::{Needle, Object, ObjectError, Symbol, Text, with_causes};
 
@@ -32,7 +33,7 @@ trait Locator: Sync {
 
 /// All implementations that can be found.
 const LOCATORS: &[&dyn Locator] =
-    &[&openssl::OpenSsl, &boringssl::BoringSsl, &gnutls::GnuTls, &mbedtls::MbedTls];
+    &[&openssl::OpenSsl, &boringssl::BoringSsl, &gnutls::GnuTls, &mbedtls::MbedTls, &wolfssl::WolfSsl];
 
 /// What a locator says of an object.
 enum Answer {

@@ -281,6 +281,65 @@ fn where_connections_of_mbed_tls_begin() {
     }
 }
 
+/// The functions and errors of wolfSSL, as far as the locator looks.
+const WOLFSSL: &str = r#"
+typedef struct { int state, (*io)(void *, int); } SSL;
+#define AWAY __attribute__((noipa))
+#define ERROR(code) report(code, __func__, __LINE__, "src/internal.c", 0)
+volatile long sink;
+AWAY static int report(int code, const char *function, int line, const char *file, void *context) { sink = function[0] + file[line]; return code; }
+AWAY static int InitSSL_Suites(SSL *s) { return s->state ? 0 : ERROR(-343); }
+AWAY static int SetSSL_CTX(SSL *s, void *context, int dup) { return context || dup ? BEGIN(s) : ERROR(-173); }
+AWAY static int ProcessReplyEx(SSL *s, int partial) { return s->io(s, partial) ? 0 : ERROR(-308); }
+AWAY static int BuildMessage(SSL *s, const void *data, int size) { return s->io((void *)data, size) ? 0 : ERROR(-132); }
+AWAY static int ReceiveData(SSL *s, void *data, int size, int peek) {
+    if (ProcessReplyEx(s, peek) < 0) return ERROR(s->state);
+    sink = (long)data;
+    return size;
+}
+AWAY static int SendData(SSL *s, const void *data, int size) {
+    if (BuildMessage(s, data, size) < 0) return ERROR(s->state);
+    return size;
+}
+void start(SSL *s, char *data) {
+    sink = SetSSL_CTX(s, data, 1) + ReceiveData(s, data, 4, 0) + SendData(s, data, 5);
+}
+"#;
+
+#[test]
+fn wolfssl_by_its_errors() {
+    let source = WOLFSSL.replace("BEGIN", "InitSSL_Suites");
+    for flags in LINKAGE {
+        let wanted = ["ReceiveData", "SendData", "SetSSL_CTX"].into_iter().collect();
+        let directory = compile(&source, flags);
+        let truth = parse(&directory.path().join("fixture"), &wanted).unwrap();
+        let (_, bytes) = fixture(&source, flags);
+        let object = stripped(&bytes);
+        let located = only(&object);
+        assert_eq!(located.certainty, Certainty::Sure, "{flags:?}: {}", located.why);
+        assert_eq!(located.functions.len(), 3, "{flags:?}: {located:?}");
+        for (name, address) in addresses(&located) {
+            let plain = name.trim_end_matches(" of wolfSSL");
+            assert_eq!(Some(address), truth.function(plain).map(|symbol| symbol.address), "{name} {flags:?}");
+        }
+        assert_eq!(hooks(&object).unwrap().hooks.len(), 3, "{flags:?}");
+    }
+    for (what, source) in [
+        ("where connections begin is not known", WOLFSSL.replace("BEGIN(s)", "s->io(s, 3)")),
+        (
+            "what sends calls something else",
+            source.replace("BuildMessage(s, data, size) < 0", "s->io((void *)data, size) < 0"),
+        ),
+    ] {
+        let (_, bytes) = fixture(&source, LINKAGE[0]);
+        let Ok(found) = hooks(&stripped(&bytes)) else { panic!("{what}: nothing") };
+        assert!(found.hooks.is_empty() && found.skipped[0].contains("--guess"), "{what}: {found:?}");
+    }
+    let other = source.replace("src/internal.c", "src/other.c");
+    let (_, bytes) = fixture(&other, LINKAGE[0]);
+    assert!(hooks(&stripped(&bytes)).is_err());
+}
+
 #[test]
 fn the_machines_libraries() {
     let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
