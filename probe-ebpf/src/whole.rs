@@ -13,11 +13,15 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let regs = mem::registers(ctx.regs);
     let cookie = mem::cookie(ctx);
     let form = Form::unpack(probe_common::arguments(cookie))?;
+    let handle = match form {
+        Form::Message(mark) if word(regs.rcx, 0)? != probe_common::message_mark(mark) => return None,
+        Form::Message(_) => mem::user(regs.rdx)?,
+        _ => regs.rdi,
+    };
     let (buffer, length) = bytes(current, regs, form, cookie)?;
     if length == 0 {
         return None;
     }
-    let handle = if let Form::Message(_) = form { mem::user(regs.rdx)? } else { regs.rdi };
     let sends = call::frames_of(current)?.sends;
     let frame = Frame { stack: 0, cookie, handle, buffer, length: 0, sends };
     call::unsent(current, &frame, length);
@@ -35,10 +39,10 @@ fn bytes(current: Current, regs: &pt_regs, form: Form, cookie: u64) -> Option<(u
             let begin = word(regs.rdx, 0)?;
             Some((begin, word(regs.rdx, 1)?.saturating_sub(begin)))
         }
-        Form::Payload => payload(regs.rsi),
-        Form::Message(mark) => {
-            let is_data = word(regs.rcx, 0)? == probe_common::message_mark(mark);
-            if is_data { payload(regs.rcx.wrapping_add(8)) } else { None }
+        Form::Payload | Form::Message(_) => {
+            let place = if let Form::Payload = form { regs.rsi } else { regs.rcx.wrapping_add(8) };
+            let address = probe_common::payload_address(word(place, 0)?, word(place, 1)?);
+            Some((address, word(place, 2)?))
         }
         Form::Acknowledged => {
             let direction = CallShape::unpack(probe_common::arguments(cookie)).direction;
@@ -50,13 +54,6 @@ fn bytes(current: Current, regs: &pt_regs, form: Form, cookie: u64) -> Option<(u
         }
         _ => None,
     }
-}
-
-/// Of a `Payload`.
-#[inline(always)]
-fn payload(place: u64) -> Option<(u64, u64)> {
-    let address = probe_common::payload_address(word(place, 0)?, word(place, 1)?);
-    Some((address, word(place, 2)?))
 }
 
 #[inline(always)]

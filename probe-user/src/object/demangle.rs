@@ -62,11 +62,14 @@ fn rust(raw: &str) -> Option<Demangled> {
 
 /// Whether a name of the legacy scheme, which is C++'s for nested names, ends with Rust's hash.
 fn has_rust_hash(raw: &str) -> bool {
-    let end = raw.find('.').unwrap_or(raw.len());
-    let hash = raw.get(..end).and_then(|name| name.strip_suffix('E'));
-    let hash = hash.and_then(|name| name.len().checked_sub(19).and_then(|at| name.get(at..)));
-    hash.and_then(|hash| hash.strip_prefix("17h"))
-        .is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let is_hash = |name: &str| {
+        let hash = name.len().checked_sub(19).and_then(|at| name.get(at..));
+        hash.and_then(|hash| hash.strip_prefix("17h"))
+            .is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    // Dots are in names of methods of traits as well as before what LLVM appends.
+    let ends = raw.match_indices('E').map(|(end, _)| raw.split_at(end));
+    ends.filter(|(_, rest)| *rest == "E" || rest.starts_with("E.")).any(|(name, _)| is_hash(name))
 }
 
 fn cpp(raw: &str) -> Option<Demangled> {
@@ -130,6 +133,10 @@ mod tests {
             (
                 "_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE.llvm.12",
                 Some((Language::Rust, "core::fmt::Write::write_fmt", "core::fmt::Write::write_fmt")),
+            ),
+            (
+                "_ZN41_$LT$a..B$u20$as$u20$c..D$LT$E..F$GT$$GT$1g17h0123456789abcdefE.llvm.12",
+                Some((Language::Rust, "<a::B as c::D<E::F>>::g", "<a::B as c::D<E::F>>::g")),
             ),
             ("_RNvC6_123foo3bar", Some((Language::Rust, "123foo::bar", "123foo::bar"))),
             (

@@ -83,7 +83,8 @@ impl Object {
         Ok(ends)
     }
 
-    fn pointers(&self) -> Result<Pointers<'_>, ObjectError> {
+    /// Those words that [`Pointers`] tells.
+    pub fn pointers(&self) -> Result<Pointers<'_>, ObjectError> {
         const WHAT: &str = "relocations";
         const SIZE: usize = size_of::<Rela64<LE>>();
         let mut relocated = Vec::new();

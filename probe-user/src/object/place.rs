@@ -114,6 +114,8 @@ pub struct Returns {
     pub sites: Vec<(VirtAddr, FileOffset)>,
     /// Jumps out of it: what it jumps to returns in its place, at no site of the list.
     pub tail_jumps: usize,
+    /// Where these lead to.
+    pub jumps_to: Vec<VirtAddr>,
     /// Jumps to where a register or memory says: through a table inside, or out of it.
     pub indirect_jumps: usize,
 }
@@ -235,7 +237,10 @@ impl Object {
                 let part = if looked < MAX_EXITS { fragment(exit) } else { None };
                 match part {
                     Some(part) if parts.len() < MAX_PARTS => parts.push(part),
-                    _ => returns.tail_jumps += 1,
+                    _ => {
+                        returns.tail_jumps += 1;
+                        returns.jumps_to.extend(Some(exit).filter(|_| looked < MAX_EXITS));
+                    }
                 }
             }
         }

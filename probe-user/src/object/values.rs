@@ -223,6 +223,7 @@ fn made(instruction: &Instruction, state: &State) -> Option<Value> {
         Some(Value::Argument(argument, known)) => {
             Some(Value::Argument(argument, known.wrapping_add(offset.cast_signed())))
         }
+        Some(Value::Number(number)) => Some(Value::Number(number.wrapping_add(offset))),
         Some(Value::Loaded(argument, loaded)) => Some(inside(argument, loaded, offset.cast_signed())),
         Some(Value::Inside(argument, loaded, known)) => {
             Some(inside(argument, loaded, known.wrapping_add(offset.cast_signed())))

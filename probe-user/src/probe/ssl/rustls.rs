@@ -7,7 +7,7 @@
 
 use probe_common::{CallShape, Calls, Direction, Form, Length};
 
-use crate::object::{FileOffset, Object, with_causes};
+use crate::object::{FileOffset, Function, Index, Object, VirtAddr, with_causes};
 use crate::plan::{Hook, Program};
 use crate::probe::{Facts, Found};
 
@@ -18,16 +18,25 @@ use super::{Certainty, all_ends, ends, version};
 pub(super) const API: &str = "rustls";
 
 /// What the mangled names contain, in both manglings.
-pub(super) const PARTS: &[&str] =
-    &["11CommonState20send_a", "11CommonState16buffer", "11CommonState23take_r", "11CommonState22start_o"];
+pub(super) const PARTS: &[&str] = &[
+    "11CommonState20send_a",
+    "11CommonState16buffer",
+    "11CommonState19send_some",
+    "11CommonState23take_r",
+    "11CommonState22start_o",
+    "ExpectTraffic",
+];
 
 /// Methods of `CommonState`.
 pub(super) const SENDS: &str = "send_appdata_encrypt";
 pub(super) const BUFFERS: &str = "buffer_plaintext";
+/// As that one is called before 0.23.
+const WRITES: &str = "send_some_plaintext";
 pub(super) const RECEIVES: &str = "take_received_plaintext";
 pub(super) const BEGINS: &str = "start_outgoing_traffic";
-/// A method of each `ExpectTraffic`.
+/// A method of each `ExpectTraffic`, and how all of them are called.
 pub(super) const HANDLES: &str = "handle";
+const HANDLER: &str = "rustls::ExpectTraffic::handle";
 
 /// Functions that have one of the names, at the most: several versions may be in one program.
 const MAX_FUNCTIONS: usize = 64;
@@ -43,8 +52,8 @@ enum Role {
     /// Calls the one that sends, or has it inside.
     Buffers,
     Receives,
-    /// Receives, among others, messages of data, which have this mark.
-    Handles(u8),
+    /// Receives, among others, messages of data.
+    Handles,
     Begins,
 }
 
@@ -59,28 +68,70 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<Facts> {
             && name.demangled().is_some_and(|name| role(&name.path).is_some())
     });
     let functions = selected.inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
-    let version = version(object);
-    let mut any = false;
     let named = || functions.iter().filter_map(|function| Some((function, role(function.shown())?)));
-    let is_apart = named().any(|(_, role)| role == Role::Sends);
-    for (function, role) in named().filter(|(_, role)| !(is_apart && *role == Role::Buffers)) {
-        any |= role != Role::Begins;
+    let has = |wanted| named().any(|(_, role)| role == wanted);
+    if ![Role::Sends, Role::Buffers, Role::Receives].into_iter().any(has) {
+        return None;
+    }
+    let mark = if has(Role::Receives) { None } else { mark(object, named(), found) };
+    let version = version(object);
+    let facts = facts(object, version.clone());
+    let is_part = |role| match role {
+        Role::Buffers => has(Role::Sends),
+        Role::Handles => mark.is_none(),
+        _ => false,
+    };
+    for (function, role) in named().filter(|(_, role)| !is_part(*role)) {
         // One name in both manglings.
-        let name = function.shown().replace(['<', '>'], "");
+        let name = match role {
+            Role::Handles => HANDLER.to_owned(),
+            _ => function.shown().replace(['<', '>'], ""),
+        };
         let entry = object.site(function).map(|(offset, _)| offset).map_err(|error| with_causes(&error));
-        let ends = || ends(object, &index, function);
-        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, version.as_deref())) {
+        let ends = || ends_beyond(object, &index, function);
+        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (version.as_deref(), mark))) {
+            // Equal code that the linker has folded.
+            Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {}
             Ok(hook) => found.hooks.push(hook),
             Err(reason) => found.skipped.push(format!("{name}: {reason}")),
         }
     }
-    if any && !named().any(|(_, role)| role == Role::Receives) {
+    if !has(Role::Receives) && !has(Role::Handles) {
         add_handlers(object, found);
     }
-    any.then(|| facts(object, version))
+    Some(facts)
 }
 
-/// Adds the hooks of what receives, which no symbol names.
+/// The instructions that return, also those of what it jumps to in the end: `send_some_plaintext` of 0.22 does.
+fn ends_beyond(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
+    let returns = object.returns(index, function).map_err(|error| with_causes(&error))?;
+    let [next] = returns.jumps_to.as_slice() else { return all_ends(Ok(returns)) };
+    let Some(next) = index.function_at(object, *next).filter(|found| found.address == *next) else {
+        return all_ends(Ok(returns));
+    };
+    let mut sites: Vec<FileOffset> = returns.sites.into_iter().map(|(_, offset)| offset).collect();
+    sites.extend(ends(object, index, &next)?);
+    Ok(sites)
+}
+
+/// What says that a message is data, by the code of the handlers that symbols name.
+fn mark<'f>(
+    object: &Object,
+    named: impl Iterator<Item = (&'f Function, Role)>,
+    found: &mut Found,
+) -> Option<u8> {
+    let handlers = named.filter(|(_, role)| *role == Role::Handles);
+    let handlers: Vec<VirtAddr> = handlers.map(|(function, _)| function.address).collect();
+    let mark = signature::mark_of_data(object, &handlers);
+    let mark =
+        mark.inspect_err(|error| found.skipped.push(format!("{HANDLER}: {}", with_causes(error)))).ok()?;
+    if mark.is_none() && !handlers.is_empty() {
+        found.skipped.push(format!("{HANDLER}: its code does not tell data from other messages as is known"));
+    }
+    mark
+}
+
+/// Adds the hooks of what receives, where no symbol names it.
 fn add_handlers(object: &Object, found: &mut Found) {
     let search = signature::locate(object, |api| api == API, std::iter::empty());
     found.skipped.extend(search.failed);
@@ -124,17 +175,15 @@ pub(super) fn add_located(object: &Object, located: &Located, least: Certainty, 
 fn add_functions(object: &Object, located: &Located, found: &mut Found) {
     let version = located.version.as_deref();
     for (name, symbol) in &located.functions {
-        let (name, role) = if let (HANDLES, Some(mark)) = (*name, located.mark) {
-            (format!("rustls::ExpectTraffic::{name}"), Role::Handles(mark))
-        } else {
-            let name = format!("rustls::common_state::CommonState::{name}");
-            let Some(role) = role(&name) else { continue };
-            (name, role)
+        let name = match *name {
+            HANDLES => HANDLER.to_owned(),
+            _ => format!("rustls::common_state::CommonState::{name}"),
         };
+        let Some(role) = role(&name) else { continue };
         let entry = object.entry_site(symbol.address, symbol.size);
         let entry = entry.map(|(offset, _)| offset).map_err(|error| with_causes(&error));
         let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
-        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, version)) {
+        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (version, located.mark))) {
             // A name that was left alone.
             Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {}
             Ok(hook) => found.hooks.push(hook),
@@ -148,12 +197,22 @@ fn add_functions(object: &Object, located: &Located, found: &mut Found) {
 fn role(path: &str) -> Option<Role> {
     let (holder, method) = path.rsplit_once("::")?;
     let holder = holder.trim_start_matches('<').trim_end_matches('>');
-    if !(holder.starts_with("rustls::") && holder.ends_with("::CommonState")) {
+    if !holder.starts_with("rustls::") {
+        return None;
+    }
+    // Of the newer ones, `<rustls::client::tls13::ExpectTraffic as rustls::common_state::State<…>>`.
+    if method == HANDLES {
+        let (of, as_what) = holder.split_once(" as ").unwrap_or((holder, "rustls::common_state::State"));
+        let is_handler =
+            of.ends_with("::ExpectTraffic") && as_what.starts_with("rustls::common_state::State");
+        return is_handler.then_some(Role::Handles);
+    }
+    if !holder.ends_with("::CommonState") {
         return None;
     }
     match method {
         SENDS => Some(Role::Sends),
-        BUFFERS => Some(Role::Buffers),
+        BUFFERS | WRITES => Some(Role::Buffers),
         RECEIVES => Some(Role::Receives),
         BEGINS => Some(Role::Begins),
         _ => None,
@@ -165,7 +224,7 @@ fn hook(
     role: Role,
     entry: FileOffset,
     ends: impl FnOnce() -> Result<Vec<FileOffset>, String>,
-    version: Option<&str>,
+    (version, mark): (Option<&str>, Option<u8>),
 ) -> Result<Hook, String> {
     let arguments = |direction, form: Form| {
         let length = Length::Returned;
@@ -178,7 +237,8 @@ fn hook(
             (Program::PiecesToEnds, arguments(Direction::Transmit, form), ends()?)
         }
         Role::Receives => (Program::Whole, arguments(Direction::Receive, Form::Payload), Vec::new()),
-        Role::Handles(mark) => {
+        Role::Handles => {
+            let mark = mark.ok_or("what a message of data is, is not known")?;
             (Program::Whole, arguments(Direction::Receive, Form::Message(mark)), Vec::new())
         }
         Role::Begins => (Program::OpenOnce, 0, Vec::new()),
@@ -227,6 +287,18 @@ mod tests {
             (
                 "_RNvMNtCslbo1VyZPVY1_6rustls12common_stateNtB2_11CommonState20send_appdata_encrypt",
                 Some(Role::Sends),
+            ),
+            (
+                "_ZN141_$LT$rustls..client..tls13..ExpectTraffic$u20$as$u20$rustls..common_state..State$LT$rustls..client..client_conn..ClientConnectionData$GT$$GT$6handle17hc7234d8e4bcce0baE",
+                Some(Role::Handles),
+            ),
+            (
+                "_ZN141_$LT$rustls..client..tls13..ExpectTraffic$u20$as$u20$rustls..common_state..State$LT$rustls..client..client_conn..ClientConnectionData$GT$$GT$15extract_secrets17hc7234d8e4bcce0baE",
+                None,
+            ),
+            (
+                "_ZN6rustls12common_state11CommonState19send_some_plaintext17h991b818be4ed155aE",
+                Some(Role::Buffers),
             ),
             ("_ZN6rustls4conn11CommonState20send_appdata_encrypt17h47c88a232720db0cE", Some(Role::Sends)),
             (

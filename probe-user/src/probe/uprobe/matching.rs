@@ -249,6 +249,7 @@ mod tests {
     fn functions_that_end_with_a_jump_have_no_return() {
         let site = (VirtAddr(0x1000), FileOffset(0x100));
         let returns = |sites: &[_], tail_jumps, indirect_jumps| Returns {
+            jumps_to: Vec::new(),
             sites: sites.to_vec(),
             tail_jumps,
             indirect_jumps,

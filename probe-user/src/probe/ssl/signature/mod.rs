@@ -18,6 +18,7 @@ mod wolfssl;
 use crate::object::{Needle, Object, ObjectError, Symbol, Text, with_causes};
 
 use evidence::Evidence;
+pub(super) use rustls::mark_of_data;
 
 /// How an implementation is found. Stateless: evidence in, answer out.
 trait Locator: Sync {

@@ -13,6 +13,7 @@ use crate::object::{
 use crate::probe::ssl::rustls::{API, BEGINS, BUFFERS, HANDLES, RECEIVES, SENDS};
 use crate::probe::ssl::version;
 use handlers::is_beside;
+pub(in crate::probe::ssl) use handlers::mark_of_data;
 
 /// The source file, in whatever directory the crate was.
 const FILE: &str = "/src/record_layer.rs";

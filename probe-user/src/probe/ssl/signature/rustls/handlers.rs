@@ -8,7 +8,7 @@
 use probe_common::{MAX_MARK, message_mark};
 
 use super::{BUFFER, MAX_FUNCTIONS, PAYLOAD, Queue, Search, crate_version, reads_exactly};
-use crate::object::{Call, Flow, Given, ObjectError, Value, VirtAddr};
+use crate::object::{Call, Flow, Given, Object, ObjectError, Value, VirtAddr};
 
 /// Arguments of `handle`: behind the state that it returns, what it is and the `Context`.
 const CONTEXT: u8 = 2;
@@ -60,14 +60,14 @@ impl Search<'_> {
         if flows.is_empty() {
             return Ok(Ok(None));
         }
-        if flows.len() > MAX_HANDLERS || flows.iter().any(|flow| flow.size > MAX_HANDLER) {
+        if flows.len() > MAX_HANDLERS {
             return Ok(Err(
-                "what receives: too many functions, or too large ones, fill the queue beside the one of what is sent",
+                "what receives: too many functions fill the queue beside the one of what is sent",
             ));
         }
         let mut marks = Vec::new();
         for flow in &flows {
-            let Some(mark) = self.mark(flow, &fills, queues)? else {
+            let Some(mark) = self.mark(flow.address, |flow| Ok(self.receives(flow, &fills, queues)))? else {
                 return Ok(Err(
                     "what receives: a function fills the queue beside the one of what is sent, and with what is not clear",
                 ));
@@ -163,15 +163,23 @@ impl Search<'_> {
         })
     }
 
-    /// The number that the first word of a message of data has for a handler.
-    fn mark(&self, flow: &Flow, fills: &[Fills], queues: &[Queue]) -> Result<Option<u8>, ObjectError> {
-        let Some(extents) = self.frames.at(flow.address)? else { return Ok(None) };
+    /// The number that the first word of a message of data has for a handler, by whether it receives with it.
+    fn mark(
+        &self,
+        handler: VirtAddr,
+        receives: impl Fn(&Flow) -> Result<bool, ObjectError>,
+    ) -> Result<Option<u8>, ObjectError> {
+        let extents = self.frames.at(handler)?;
+        let Some(extents) = extents.filter(|found| found.address == handler && found.size <= MAX_HANDLER)
+        else {
+            return Ok(None);
+        };
         let mut found = None;
         let marks = (0..=MAX_MARK).map(|mark| (Some(mark), message_mark(mark)));
         for (mark, word) in OTHERS.map(|word| (None, word)).into_iter().chain(marks) {
             let given = Given { argument: MESSAGE, offset: 0, word };
             let flow = self.frames.flow_given(extents, given)?;
-            if !self.receives(&flow, fills, queues) {
+            if !receives(&flow)? {
                 continue;
             }
             if found.is_some() || mark.is_none() || !self.takes(&flow)? {
@@ -232,12 +240,32 @@ impl Search<'_> {
     }
 }
 
+/// What the first word of a message of data is, with [`message_mark`], by the code of all handlers, which symbols name: they take
+/// the `Payload` behind it, and give a part of the connection to what they call, with this word alone.
+pub(in crate::probe::ssl) fn mark_of_data(
+    object: &Object,
+    handlers: &[VirtAddr],
+) -> Result<Option<u8>, ObjectError> {
+    let search = Search { object, frames: object.frames()?, pointers: object.pointers()? };
+    let has_part = |call: Call| matches!(call.first, Some(Value::Inside(CONTEXT, 0, offset)) if offset > 0);
+    let receives = |flow: &Flow| Ok(flow.calls().any(has_part) && search.takes(flow)?);
+    let mut marks = Vec::new();
+    for handler in handlers.iter().take(MAX_HANDLERS) {
+        marks.push(search.mark(*handler, receives)?);
+    }
+    marks.dedup();
+    match marks.as_slice() {
+        [mark] if handlers.len() <= MAX_HANDLERS => Ok(*mark),
+        _ => Ok(None),
+    }
+}
+
 /// Whether a queue is right beside one of what is sent.
 pub(super) fn is_beside(queues: &[Queue], (grower, offset): Queue) -> bool {
     queues.iter().any(|(other, sent)| *other == grower && BUFFER.contains(&sent.abs_diff(offset)))
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a panic fails the test")]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 #[path = "handlers_tests.rs"]
 mod tests;

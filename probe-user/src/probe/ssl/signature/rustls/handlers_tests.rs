@@ -190,6 +190,44 @@ fn what_receives_is_found_beside_symbols_that_do_not_name_it() {
     assert_eq!(names, [handler, handler, of_state[0].as_str(), of_state[1].as_str()], "{found:?}");
 }
 
+/// As before 0.23, whose handlers have symbols, and where nothing is found without.
+#[test]
+fn handlers_that_symbols_name_need_a_mark_alone() {
+    let mut source = source().replace("rustls-0.23.46", "rustls-0.22.4");
+    let sends = "_ZN6rustls12common_state11CommonState19send_some_plaintext17hd72d5c6f82e88ef5E";
+    let begins = "_ZN6rustls12common_state11CommonState22start_outgoing_traffic17hd72d5c6f82e88ef5E";
+    source = source.replace("send_appdata_encrypt", sends).replace("start_outgoing_traffic", begins);
+    for version in ["tls12", "tls13"] {
+        let of = format!(
+            "_ZN141_$LT$rustls..client..{version}..ExpectTraffic$u20$as$u20$rustls..common_state..State$LT$\
+                          rustls..client..client_conn..ClientConnectionData$GT$$GT$6handle17h206a11a2c98cd86fE"
+        );
+        let handler = format!(
+            "AWAY void *handle_{version}(struct result *out, void *state, struct context *cx, struct incoming *in)"
+        );
+        assert!(source.contains(&handler));
+        source = source.replace(&handler, &format!("{handler} __asm__(\"{of}\");\n{handler}"));
+    }
+    let found = |options: [&str; 3]| {
+        let flags = [&["-fno-tree-vectorize"], &USUAL[..], &options, LINKAGE[0]].concat();
+        let directory = compile(&source, &flags);
+        hooks(&parse(&directory.path().join("fixture"), &wanted()).unwrap()).unwrap()
+    };
+    let sure = found([DATA, LENGTH, CONDITION]);
+    let mut names: Vec<&str> = sure.hooks.iter().map(|hook| hook.function.as_str()).collect();
+    names.sort_unstable();
+    let handler = "rustls::ExpectTraffic::handle";
+    let of_state = ["send_some_plaintext", "start_outgoing_traffic"];
+    let [sends, begins] = of_state.map(|method| format!("rustls::common_state::CommonState::{method}"));
+    assert_eq!(names, [handler, handler, sends.as_str(), begins.as_str()], "{sure:?}");
+    assert_eq!(sure.library.version.as_deref(), Some("0.22.4"));
+    for options in [["-DDATA=3", LENGTH, CONDITION], [DATA, LENGTH, "-DCONDITION=<(1UL<<63|4)"]] {
+        let unsure = found(options);
+        assert_eq!(unsure.hooks.len(), 2, "no handler: {unsure:?}");
+        assert!(unsure.skipped[0].contains(handler), "{unsure:?}");
+    }
+}
+
 #[test]
 fn damage_never_panics_or_hangs() {
     let flags = [&USUAL[..], &[DATA, LENGTH, CONDITION], LINKAGE[0]].concat();
