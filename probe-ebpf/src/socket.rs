@@ -5,7 +5,7 @@
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    ADDRESS_BYTES, CLIENT_HELLO, CallShape, Calls, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6,
+    ADDRESS_BYTES, CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6,
     FAMILY_UNIX, KIND_SOCKET, NO_SITE, RecordHeader, SERVER_HELLO, SOCKET_CLIENT, SOCKET_GUESSED,
     SOCKET_SERVER, Socket,
 };
