@@ -9,7 +9,7 @@ use ctrace_tests::program;
 use crate::{shell, workspace};
 
 /// Each has something else to be found.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "functions",
     "functions-go-stripped",
     "usdt",
@@ -18,6 +18,7 @@ const PROGRAMS: [&str; 8] = [
     "tls-mbedtls-stripped",
     "tls-aws-lc-stripped",
     "tls-rustls-stripped",
+    "tls-wolfssl-stripped",
 ];
 
 /// For how long, or what.
