@@ -141,6 +141,7 @@ pub mod images {
         let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
         for name in [
             "tls-gnutls",
+            "tls-gnutls-stripped",
             "tls-mbedtls",
             "tls-mbedtls-static",
             "tls-wolfssl",

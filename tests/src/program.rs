@@ -39,6 +39,20 @@ const BUNDLE: &[&str] = &[
 ];
 
 const GNUTLS: &[&str] = &["-DLIBRARY=\"tls-gnutls.h\"", "-lgnutls", "-lcrypto"];
+/// What it needs itself, too, where there is an archive of it.
+const GNUTLS_STRIPPED: &[&str] = &[
+    "-DLIBRARY=\"tls-gnutls.h\"",
+    "-s",
+    "-l:libgnutls.a",
+    "-l:libhogweed.a",
+    "-l:libnettle.a",
+    "-l:libgmp.a",
+    "-l:libtasn1.a",
+    "-l:libidn2.a",
+    "-l:libunistring.so.2",
+    "-l:libp11-kit.so.0",
+    "-lcrypto",
+];
 const MBEDTLS: &[&str] = &["-DLIBRARY=\"tls-mbedtls.h\"", "-lmbedtls", "-lmbedcrypto", "-lcrypto"];
 const MBEDTLS_STATIC: &[&str] = &[
     "-DLIBRARY=\"tls-mbedtls.h\"",
@@ -132,6 +146,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "exchange.so", source: Some("exchange.c"), needs: &[], flags: PLUGIN },
     Recipe { name: "tls-late", source: Some("tls-late.c"), needs: &["exchange.so"], flags: &["-ldl"] },
     Recipe { name: "tls-gnutls", source: Some("tls-pair.c"), needs: &[], flags: GNUTLS },
+    Recipe { name: "tls-gnutls-stripped", source: Some("tls-pair.c"), needs: &[], flags: GNUTLS_STRIPPED },
     Recipe { name: "tls-mbedtls", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS },
     Recipe { name: "tls-mbedtls-static", source: Some("tls-pair.c"), needs: &[], flags: MBEDTLS_STATIC },
     Recipe { name: "tls-wolfssl", source: Some("tls-pair.c"), needs: &[], flags: WOLFSSL },

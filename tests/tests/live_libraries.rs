@@ -239,6 +239,14 @@ fn mbed_tls_static_and_stripped() -> Result<()> {
 }
 
 #[test]
+fn gnutls_static_and_stripped() -> Result<()> {
+    let functions =
+        &["gnutls_packet_get", "gnutls_record_recv", "gnutls_record_recv_seq", "gnutls_record_send2"];
+    let (test, program) = ("gnutls_static_and_stripped", "tls-gnutls-stripped");
+    check(&Case { test, program, implementation: "GnuTLS", functions, version: Version::Told })
+}
+
+#[test]
 fn wolfssl_static_and_stripped() -> Result<()> {
     let (functions, version) = (&["ReceiveData of wolfSSL", "SendData of wolfSSL"], Version::Told);
     let (test, program) = ("wolfssl_static_and_stripped", "tls-wolfssl-stripped");

@@ -9,11 +9,12 @@ use ctrace_tests::program;
 use crate::{shell, workspace};
 
 /// Each has something else to be found.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
     "functions",
     "functions-go-stripped",
     "usdt",
     "tls-go-stripped",
+    "tls-gnutls-stripped",
     "tls-openssl-stripped",
     "tls-mbedtls-stripped",
     "tls-aws-lc-stripped",

@@ -16,9 +16,13 @@ const DATA: u64 = 23;
 const MANY: usize = 16;
 
 /// Functions with their source file.
-const FUNCTIONS: [(&str, Needle); 3] = [
+const FUNCTIONS: [(&str, Needle); 7] = [
     ("gnutls_record_send2", Beside("record.c")),
+    ("gnutls_record_send_early_data", Beside("record.c")),
     ("gnutls_record_recv", Beside("record.c")),
+    ("gnutls_record_recv_early_data", Beside("record.c")),
+    ("gnutls_record_recv_packet", Beside("record.c")),
+    ("gnutls_packet_get", Beside("record.c")),
     ("gnutls_init", Beside("state.c")),
 ];
 
@@ -39,7 +43,11 @@ impl Locator for GnuTls {
             Beside("record.c"),
             Beside("state.c"),
             Whole("gnutls_record_send2"),
+            Whole("gnutls_record_send_early_data"),
             Whole("gnutls_record_recv"),
+            Whole("gnutls_record_recv_early_data"),
+            Whole("gnutls_record_recv_packet"),
+            Whole("gnutls_packet_get"),
             Whole("gnutls_init"),
         ]
     }

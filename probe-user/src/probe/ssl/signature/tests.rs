@@ -345,7 +345,7 @@ fn the_machines_libraries() {
     let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let known: [(&[&str], &str, usize); 3] = [
         (&["libssl.so.3", "libssl.so.1.1"], "OpenSSL", 5),
-        (&["libgnutls.so.30"], "GnuTLS", 4),
+        (&["libgnutls.so.30"], "GnuTLS", 8),
         (&["libmbedtls.so.14", "libmbedtls.so.19", "libmbedtls.so.21"], "Mbed TLS", 5),
     ];
     for (names, implementation, functions) in known {
