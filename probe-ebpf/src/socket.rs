@@ -81,6 +81,10 @@ fn moved(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
     }
     let current = Current::any();
     let frames = CALLS.get_ptr_mut(current.id).map(mem::own);
+    // Most threads of the machine are out of scope, and have never called anything: nothing is looked at for them.
+    if frames.is_none() {
+        Current::in_scope()?;
+    }
     let system_call = mem::system_call()?;
     let socket = identity(sock)?;
     let mut owner = match &frames {
@@ -90,8 +94,9 @@ fn moved(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
     if is_settled(&owner, socket) {
         return count(frames, way);
     }
-    Current::in_scope()?;
-    if frames.is_none() {
+    if frames.is_some() {
+        Current::in_scope()?;
+    } else {
         owner = of_goroutine(current, &system_call);
         if is_settled(&owner, socket) {
             return None;
