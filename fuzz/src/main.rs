@@ -11,9 +11,12 @@ use libfuzzer_sys::fuzz_target;
 static PROGRAMS: LazyLock<Result<Programs>> = LazyLock::new(Programs::from_environment);
 
 fuzz_target!(|input: &[u8]| {
-    let done = PROGRAMS.as_ref().map(|programs| programs.look(input));
-    if let Ok(Err(error)) | Err(error) = done.as_ref() {
-        eprintln!("{error:#}");
+    let error = match &*PROGRAMS {
+        Ok(programs) => programs.look(input).err().map(|error| format!("{error:#}")),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    if let Some(error) = error {
+        eprintln!("{error}");
         std::process::exit(1);
     }
 });
