@@ -12,7 +12,9 @@ use super::code::{NoSite, instructions, target, writes};
 use super::{Frames, Needle, Object, ObjectError, Text, VirtAddr};
 
 /// Code of a function that is decoded.
-const MAX_BODY: u64 = 1 << 20;
+const MAX_BODY: u64 = 1 << 16;
+/// Places that refer to one of the errors, or that may lead to one such place: more are no library's.
+const MAX_PLACES: usize = 64;
 /// Code between a check and the call.
 const MAX_WAY: u64 = 128;
 
@@ -29,6 +31,9 @@ pub enum NotGuarded {
         /// Where it is referred to.
         at: u64,
     },
+    /// A file that is made to take long.
+    #[error("the error \"{0}\" is referred to from more than {MAX_PLACES} places, or led to")]
+    TooMany(&'static str),
     /// No probe can go there.
     #[error(transparent)]
     Site(#[from] NoSite),
@@ -46,13 +51,21 @@ impl Object {
         let frames = self.frames()?;
         let mut calls = BTreeSet::new();
         for text in self.find_texts(errors)? {
-            for reference in self.references(&[text])? {
+            let says = text.needle.text();
+            let references = self.references(&[text])?;
+            if references.len() > MAX_PLACES {
+                return Err(NotGuarded::TooMany(says));
+            }
+            for reference in references {
                 // Otherwise it only looks like a reference.
                 let Some(report) = self.report(&frames, text, reference)? else { continue };
-                let found = self.beside(&frames, report, method)?;
+                let far = self.branches_to(report.begin, report.end)?;
+                if far.len() > MAX_PLACES {
+                    return Err(NotGuarded::TooMany(says));
+                }
+                let found = self.beside(&frames, report, far, method)?;
                 let (1, Some(call)) = (found.len(), found.first()) else {
-                    let (fits, text) = (found.len(), text.needle.text());
-                    return Err(NotGuarded::Calls { fits, text, at: reference.0 });
+                    return Err(NotGuarded::Calls { fits: found.len(), text: says, at: reference.0 });
                 };
                 exact_site(&self.code(*call, MAX_WAY)?, *call, 0)?;
                 calls.insert(*call);
@@ -77,30 +90,29 @@ impl Object {
         let Some(at) = all.iter().position(refers) else { return Ok(None) };
         let before = all.get(..at).unwrap_or_default();
         let run = before.iter().rposition(leaves).map_or(0, |last| last + 1);
-        let Some(begin) = all.get(run).map(Instruction::ip) else { return Ok(None) };
-        let checks = before.get(run..).unwrap_or_default().iter().filter(|one| is_check(one));
-        let otherwise = checks.filter_map(target).collect();
-        Ok(Some(Report { begin: VirtAddr(begin), end: reference, otherwise }))
+        let Some(begin) = all.get(run).map(|first| VirtAddr(first.ip())) else { return Ok(None) };
+        let within = before.get(run..).unwrap_or_default().iter().filter(|one| is_check(one));
+        let otherwise = within.filter_map(target).collect();
+        let leading = all.iter().filter(|one| leads_to(one, begin, reference));
+        let checks = leading.map(|check| VirtAddr(check.next_ip())).collect();
+        Ok(Some(Report { begin, end: reference, otherwise, checks }))
     }
 
-    /// The calls that a check may lead to which does not lead to the report.
+    /// The calls that a check may lead to which does not lead to the report: one in the same function, or of those `far` from it, where
+    /// compilers put what is unlikely.
     fn beside(
         &self,
         frames: &Frames<'_>,
         report: Report,
+        far: Vec<VirtAddr>,
         method: u64,
     ) -> Result<BTreeSet<VirtAddr>, ObjectError> {
         let mut ways = report.otherwise;
-        let leads_there = |instruction: &&Instruction| {
-            is_check(instruction)
-                && target(instruction).is_some_and(|to| (report.begin..=report.end).contains(&to))
-        };
-        let around = self.decoded(frames, report.end)?.unwrap_or_default();
-        ways.extend(around.iter().filter(leads_there).map(|check| VirtAddr(check.next_ip())));
-        // Compilers put what is unlikely far away.
-        for check in self.branches_to(report.begin, report.end)? {
+        ways.extend(report.checks);
+        for check in far {
             let from = self.decoded(frames, check)?.unwrap_or_default();
-            let found = from.iter().filter(|one| one.ip() == check.0).find(leads_there);
+            let found =
+                from.iter().find(|one| one.ip() == check.0 && leads_to(one, report.begin, report.end));
             ways.extend(found.map(|check| VirtAddr(check.next_ip())));
         }
         let mut calls = BTreeSet::new();
@@ -132,6 +144,12 @@ struct Report {
     end: VirtAddr,
     /// Where checks in it lead to.
     otherwise: BTreeSet<VirtAddr>,
+    /// Behind checks of the same function that lead to it.
+    checks: BTreeSet<VirtAddr>,
+}
+
+fn leads_to(check: &Instruction, begin: VirtAddr, end: VirtAddr) -> bool {
+    is_check(check) && target(check).is_some_and(|to| (begin..=end).contains(&to))
 }
 
 fn is_check(instruction: &Instruction) -> bool {
