@@ -6,8 +6,8 @@ use std::sync::Arc;
 use lru::LruCache;
 use probe_common::{Hello, Socket as WireSocket};
 
-use super::Origins;
 use super::handshakes::Handshakes;
+use super::{Origins, bounded};
 use crate::event::{Known, Socket, Tls};
 
 /// Connections that are known at the most: as many as the kernel's table has.
@@ -34,7 +34,7 @@ struct Entry {
 
 impl Connections {
     pub(super) fn new() -> Self {
-        Self { known: LruCache::new(CONNECTIONS), handshakes: Handshakes::new() }
+        Self { known: bounded(CONNECTIONS), handshakes: Handshakes::new() }
     }
 
     /// Takes a part of a hello.

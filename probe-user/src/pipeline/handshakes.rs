@@ -10,6 +10,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use probe_common::{HELLO_SENT, Hello as Wire};
 
+use super::bounded;
 use crate::event::{Direction, Protocol, Role, Tls};
 use crate::hello::{self, Hello, Parts, Taken};
 
@@ -44,7 +45,7 @@ enum Stage {
 
 impl Handshakes {
     pub(super) fn new() -> Self {
-        Self(LruCache::new(SOCKETS))
+        Self(bounded(SOCKETS))
     }
 
     /// Takes a part of a hello.

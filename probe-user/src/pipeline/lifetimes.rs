@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use probe_common::{
-    Call, Closed, ConnectionKey, ConnectionState, END_CLOSED, END_HANDLE_REUSED, FLAG_FROM_START,
-    FLAG_TRANSMIT, Header, NO_SITE, Opened,
+    Call, Closed, ConnectionKey, ConnectionState, END_CLOSED, END_HANDLE_REUSED, END_SOCKET_CLOSED,
+    FLAG_FROM_START, FLAG_TRANSMIT, Header, NO_SITE, Opened,
 };
 
 use super::report::Report;
-use super::{Origins, Pipeline};
+use super::{Origins, Pipeline, bounded};
 use crate::event::{ConnectionEnd, Origin, Record, SslClose, SslConnection, Thread, Traffic};
 
 /// Connections that are known at the most: as many as the kernel's table has.
@@ -73,10 +73,10 @@ impl Lifetime {
 impl Lifetimes {
     pub(super) fn new() -> Self {
         Self {
-            there: LruCache::new(CONNECTIONS),
+            there: bounded(CONNECTIONS),
             processes: HashMap::new(),
             waiting: VecDeque::new(),
-            ended: LruCache::new(CONNECTIONS),
+            ended: bounded(CONNECTIONS),
             untold: Vec::new(),
         }
     }
@@ -186,16 +186,23 @@ impl<O: Origins> Pipeline<O> {
         if self.is_full() || self.lifetimes.ended.contains(&id) {
             return Ok(());
         }
-        // The thread has gone on: what is missing of its last call was lost.
-        self.join.end_thread(&closed.header, &mut |piece| self.report.piece(&piece))?;
-        let mut lifetime = self.lifetimes.end(id).unwrap_or_else(|| {
-            // That it began was lost, or is forgotten.
-            let origin = self.origins.origin(&closed.header);
-            let key = ConnectionKey { handle: 0, pid: closed.header.pid, program: 0 };
-            let from_start = closed.flags & FLAG_FROM_START != 0;
-            let new = Lifetime::new(id, key, &closed.header, origin);
-            Lifetime { is_told: true, from_start, ..new }
-        });
+        let known = self.lifetimes.end(id);
+        let mut lifetime = match (known, closed.end) {
+            (Some(known), _) => known,
+            // That it began was lost, or is forgotten, and whose socket it was nobody says.
+            (None, END_SOCKET_CLOSED) => return Ok(()),
+            (None, _) => {
+                let origin = self.origins.origin(&closed.header);
+                let key = ConnectionKey { handle: 0, pid: closed.header.pid, program: 0 };
+                let from_start = closed.flags & FLAG_FROM_START != 0;
+                let new = Lifetime::new(id, key, &closed.header, origin);
+                Lifetime { is_told: true, from_start, ..new }
+            }
+        };
+        if closed.end != END_SOCKET_CLOSED {
+            // The thread has gone on: what is missing of its last call was lost.
+            self.join.end_thread(&closed.header, &mut |piece| self.report.piece(&piece))?;
+        }
         if lifetime.site == NO_SITE {
             lifetime.site = closed.site;
         }
