@@ -68,8 +68,13 @@ const UNSAFE: [&str; 5] = [
 const LINES: usize = 400;
 
 /// Words for what is left undone.
-const UNFINISHED: [&str; 5] =
-    [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX"), "todo!(", "unimplemented!("];
+const UNFINISHED: [&str; 5] = [
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("X", "XX"),
+    concat!("to", "do!("),
+    concat!("unimpl", "emented!("),
+];
 /// Names of things that do instead of being.
 const DOERS: [&str; 4] = ["Manager", "Helper", "Utils", "Util"];
 
