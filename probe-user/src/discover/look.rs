@@ -13,7 +13,7 @@ use crate::object::{Object, ObjectError};
 use crate::patience::{describe, in_time, no_answer, no_end};
 use crate::probe::ssl::version;
 use crate::probe::{Found, Nothing, Probe, Ssl};
-use crate::rootfs::{self, ForeignFile, Mapping, OpenError, RealInode};
+use crate::rootfs::{self, ForeignFile, Mapping, Mounts, OpenError, RealInode};
 
 /// A file was looked for.
 pub(super) enum Look {
@@ -66,7 +66,7 @@ pub(super) enum Unseen {
 pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, String> {
     match in_time(move || rootfs::executable_mappings(pid)).await {
         Some(Ok(mappings)) => Ok(mappings),
-        Some(Err(error)) => Err(describe(&error)),
+        Some(Err(error)) => Err(error.why()),
         None => Err(no_answer()),
     }
 }
@@ -75,18 +75,18 @@ pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, String> {
 pub(super) async fn file(
     pid: u32,
     mapping: &Mapping,
-    known: &Known,
+    (known, mounts): (&Known, &Mounts),
     probe: &Probe,
     strange: &Strange,
 ) -> Result<Look, Unseen> {
-    let (mapping, known, probe, strange) =
-        (mapping.clone(), known.clone(), probe.clone(), Arc::clone(strange));
+    let (mapping, known, mounts) = (mapping.clone(), known.clone(), mounts.clone());
+    let (probe, strange) = (probe.clone(), Arc::clone(strange));
     // How far it came, should it not come back.
     let opened = Arc::new(OnceLock::new());
     let mark = Arc::clone(&opened);
     let look = in_time(move || {
         let begin = Instant::now();
-        let (file, inode) = rootfs::inspect(pid, &mapping)?;
+        let (file, inode) = rootfs::inspect(pid, &mapping, &mounts)?;
         if let Some(seen) = known.of(inode, &file) {
             return Ok(Look::Known(seen));
         }
@@ -101,13 +101,13 @@ pub(super) async fn file(
         tracing::debug!(pid, file = ?file.name(), ?open, all = ?begin.elapsed(), "looked into");
         let original = match looked {
             // Both are needed: who mapped the file before it was copied up goes on executing the original.
-            Looked::Watched(_) => original(pid, &file, &known, &probe),
+            Looked::Watched(_) => original(pid, &file, (&known, &mounts), &probe),
             Looked::Foreign(_) | Looked::Broken(_) | Looked::Untraceable(_) => None,
         };
         Ok(Look::New(Box::new(New { file: Arc::new(file), inode, looked, original })))
     });
     match (look.await, opened.get()) {
-        (Some(look), _) => look.map_err(|error: OpenError| Unseen::Failed(describe(&error))),
+        (Some(look), _) => look.map_err(|error: OpenError| Unseen::Failed(error.why())),
         (None, Some((inode, changed, size))) => {
             Err(Unseen::Endless(*inode, Seen::Broken(no_end(*size), *changed)))
         }
@@ -115,8 +115,13 @@ pub(super) async fn file(
     }
 }
 
-fn original(pid: u32, file: &ForeignFile, known: &Known, probe: &Probe) -> Option<Original> {
-    let (file, inode) = rootfs::before_copy_up(pid, file)?;
+fn original(
+    pid: u32,
+    file: &ForeignFile,
+    (known, mounts): (&Known, &Mounts),
+    probe: &Probe,
+) -> Option<Original> {
+    let (file, inode) = rootfs::before_copy_up(pid, file, mounts)?;
     let looked = known.hooked(inode).is_none().then(|| look_into(&file, probe));
     Some(Original { file: Arc::new(file), inode, looked })
 }
@@ -135,9 +140,9 @@ fn look_into(file: &ForeignFile, probe: &Probe) -> Looked {
 }
 
 /// Opens the file behind a mapping, to say what version it is of.
-pub(super) async fn open(pid: u32, mapping: &Mapping) -> Option<(ForeignFile, RealInode)> {
-    let mapping = mapping.clone();
-    in_time(move || rootfs::inspect(pid, &mapping).ok()).await.flatten()
+pub(super) async fn open(pid: u32, mapping: &Mapping, mounts: &Mounts) -> Option<(ForeignFile, RealInode)> {
+    let (mapping, mounts) = (mapping.clone(), mounts.clone());
+    in_time(move || rootfs::inspect(pid, &mapping, &mounts).ok()).await.flatten()
 }
 
 /// The version that a file says it is of.

@@ -14,7 +14,7 @@ use crate::event::Library;
 use crate::patience;
 use crate::plan::{Lack, ObjectHooks, ObjectId, Plan, Skipped};
 use crate::probe::{Found, Probe, ssl};
-use crate::rootfs::{Device, ForeignFile, Mapping, RealInode};
+use crate::rootfs::{Device, ForeignFile, Mapping, Mounts, RealInode};
 use crate::target::Target;
 use crate::target::proc::Proc;
 
@@ -55,6 +55,7 @@ pub struct Discovery {
     /// is made, all files: it is of one moment.
     shown: HashMap<(Device, u64, PathBuf), (Instant, Seen)>,
     known: Known,
+    mounts: Mounts,
     users: Users,
     /// Numbers of hooks: those that are free again and since when, and the first that was never used.
     free: VecDeque<(Instant, Range<u32>)>,
@@ -86,6 +87,7 @@ impl Discovery {
             probe,
             shown: HashMap::new(),
             known: Known::default(),
+            mounts: Mounts::default(),
             users: Users::default(),
             free: VecDeque::new(),
             next: 0,
@@ -259,7 +261,8 @@ impl Discovery {
         if self.silent.get(&mapping.device).is_some_and(|at| now.duration_since(*at) < SILENCE) {
             return Seen::Broken(patience::no_answer(), (0, 0));
         }
-        let seen = match look::file(pid, mapping, &self.known, &self.probe, &self.strange).await {
+        let known = (&self.known, &self.mounts);
+        let seen = match look::file(pid, mapping, known, &self.probe, &self.strange).await {
             Ok(Look::Known(seen)) => seen,
             Ok(Look::New(new)) => self.add(pid, *new),
             // Not remembered: the process may have ended in between, and others may map the file.

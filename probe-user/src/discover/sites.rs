@@ -105,7 +105,7 @@ mod tests {
     fn hooks_stay_where_memory_is_the_file() {
         let own = std::process::id();
         let mapping = rootfs::executable_mappings(own).unwrap().swap_remove(0);
-        let (file, _) = rootfs::inspect(own, &mapping).unwrap();
+        let (file, _) = rootfs::inspect(own, &mapping, &rootfs::Mounts::default()).unwrap();
         let hook = |offset| Hook {
             program: Program::Call,
             function: "f".to_owned(),

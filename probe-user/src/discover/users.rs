@@ -101,7 +101,7 @@ mod tests {
     fn file() -> Arc<ForeignFile> {
         let own = std::process::id();
         let mappings = rootfs::executable_mappings(own).unwrap();
-        Arc::new(rootfs::inspect(own, mappings.first().unwrap()).unwrap().0)
+        Arc::new(rootfs::inspect(own, mappings.first().unwrap(), &rootfs::Mounts::default()).unwrap().0)
     }
 
     #[test]

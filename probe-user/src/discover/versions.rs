@@ -55,7 +55,7 @@ impl Discovery {
     async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
         let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
         let mapping = all.iter().find(is_it)?;
-        let (file, inode) = look::open(pid, mapping).await?;
+        let (file, inode) = look::open(pid, mapping, &self.mounts).await?;
         let file_as_it_is = (inode, file.changed());
         if let Some(known) = self.libcrypto.get(&file_as_it_is) {
             return known.clone();

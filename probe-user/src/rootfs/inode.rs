@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::ResolveFlags;
 use serde::Serialize;
 
-use crate::rootfs::ForeignFile;
-use crate::rootfs::mountinfo::{self, Mount};
+use crate::rootfs::mountinfo::Mount;
 use crate::rootfs::open::{Attributes, Device, descriptor_path, open_beneath, open_directory};
+use crate::rootfs::{ForeignFile, Mounts};
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
 const OVERLAY: i64 = 0x794c_7630;
@@ -43,13 +43,13 @@ enum Found {
 
 impl RealInode {
     /// Never fails: what cannot be told is a key of its own kind.
-    pub(super) fn of(pid: u32, file: &ForeignFile) -> Self {
+    pub(super) fn of(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Self {
         let seen = file.attributes();
         let found = |found| Self { device: seen.device, inode: seen.inode, found };
         if !is_on_overlay(file) {
             return found(Found::Stored);
         }
-        match stored(pid, file) {
+        match stored(pid, file, mounts) {
             Some(real) => Self { device: real.device, inode: real.inode, found: Found::Stored },
             None => found(Found::Overlay),
         }
@@ -86,11 +86,11 @@ struct Place {
 /// of them is executed by any one process.
 ///
 /// May block without limit on a hostile file system: see the module's description.
-pub fn before_copy_up(pid: u32, file: &ForeignFile) -> Option<(ForeignFile, RealInode)> {
+pub fn before_copy_up(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<(ForeignFile, RealInode)> {
     if !is_on_overlay(file) {
         return None;
     }
-    let (path, layers) = layers(pid, file)?;
+    let (path, layers) = layers(pid, file, mounts)?;
     let seen = file.attributes();
     let copy = search(seen, &path, layers.iter());
     // An overlay shows a copy with the number of its original, if all layers are on one file system.
@@ -111,15 +111,19 @@ fn is_on_overlay(file: &ForeignFile) -> bool {
     rustix::fs::fstatfs(file.as_fd()).is_ok_and(|answer| answer.f_type as i64 == OVERLAY)
 }
 
-fn stored(pid: u32, file: &ForeignFile) -> Option<Attributes> {
-    let (path, layers) = layers(pid, file)?;
-    search(file.attributes(), &path, layers.iter())
+fn stored(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<Attributes> {
+    let find = || {
+        let (path, layers) = layers(pid, file, mounts)?;
+        search(file.attributes(), &path, layers.iter())
+    };
+    // A container may have started since the tables were read; or a mount has got the id of one that has gone.
+    find().or_else(|| if mounts.renew(file.attributes().mount) { find() } else { None })
 }
 
 /// The file's path in its overlay, and for each layer, topmost first, where it may be.
-fn layers(pid: u32, file: &ForeignFile) -> Option<(PathBuf, Vec<Vec<PathBuf>>)> {
-    let own = mountinfo::own().unwrap_or_default();
-    let place = place(pid, file, &own)?;
+fn layers(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<(PathBuf, Vec<Vec<PathBuf>>)> {
+    let own = mounts.own();
+    let place = place(file, &mounts.of(pid), &own)?;
     let bases = bases(&own, place.overlay.device);
     let layers = place.overlay.layers().directories;
     Some((place.path, layers.iter().map(|layer| layer_paths(layer, &bases)).collect()))
@@ -127,15 +131,14 @@ fn layers(pid: u32, file: &ForeignFile) -> Option<(PathBuf, Vec<Vec<PathBuf>>)> 
 
 /// Finds the mount by its id: device numbers do not tell, because the files of an overlay whose layers lie
 /// on different file systems have other ones than the overlay itself.
-fn place(pid: u32, file: &ForeignFile, own: &[Mount]) -> Option<Place> {
+fn place(file: &ForeignFile, theirs: &[Mount], own: &[Mount]) -> Option<Place> {
     let name = file.name().as_os_str().as_bytes();
     let attributes = file.attributes();
-    let theirs = mountinfo::of(pid).unwrap_or_default();
     let by_id = theirs.iter().chain(own).find(|mount| mount.is_overlay() && mount.id == attributes.mount);
     // A process in a chroot does not see the mount that its root lies on, nor anybody one that was
     // detached; another mount of that overlay serves as well, because it has the same layers.
     let by_device =
-        || own.iter().chain(&theirs).find(|mount| mount.is_overlay() && mount.device == attributes.device);
+        || own.iter().chain(theirs).find(|mount| mount.is_overlay() && mount.device == attributes.device);
     let overlay = by_id.or_else(by_device)?;
     let inside = by_id.and_then(|mount| mount.inside(name)).unwrap_or_else(|| name.to_vec());
     let path = PathBuf::from(OsStr::from_bytes(inside.strip_prefix(b"/").unwrap_or(&inside)));
@@ -207,6 +210,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::rootfs::mountinfo;
 
     struct Tree(tempfile::TempDir);
 

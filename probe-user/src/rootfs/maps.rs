@@ -77,6 +77,16 @@ pub enum MapsError {
     },
 }
 
+impl MapsError {
+    /// Why not, without the process, which is told beside it.
+    pub fn why(&self) -> String {
+        match self {
+            Self::Read { source, .. } => source.to_string(),
+            Self::TooMany { limit, .. } => format!("more than {limit}: not looked at any further"),
+        }
+    }
+}
+
 /// The files that a process maps executable, in the order of their addresses.
 ///
 /// One entry per file; memory that is no file's (anonymous, vdso, …) is left out.

@@ -12,18 +12,20 @@
 pub mod inode;
 pub mod maps;
 pub mod mountinfo;
+mod mounts;
 pub mod open;
 pub mod ways;
 
 pub use inode::{RealInode, before_copy_up};
 pub use maps::{Mapping, MapsError, Range, executable_mappings};
+pub use mounts::Mounts;
 pub use open::{Device, ForeignFile, OpenError};
 
 /// Opens the file behind a mapping and finds out which real inode it is.
 ///
 /// May block without limit on a hostile file system: see the module's description.
-pub fn inspect(pid: u32, mapping: &Mapping) -> Result<(ForeignFile, RealInode), OpenError> {
+pub fn inspect(pid: u32, mapping: &Mapping, mounts: &Mounts) -> Result<(ForeignFile, RealInode), OpenError> {
     let file = ForeignFile::open_mapping(pid, mapping)?;
-    let inode = RealInode::of(pid, &file);
+    let inode = RealInode::of(pid, &file, mounts);
     Ok((file, inode))
 }

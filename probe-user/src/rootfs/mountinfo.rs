@@ -53,7 +53,9 @@ pub fn own() -> io::Result<Vec<Mount>> {
 fn read(path: &str) -> io::Result<Vec<Mount>> {
     let mut text = Vec::new();
     File::open(path)?.take(FILE).read_to_end(&mut text)?;
-    Ok(parse(&text))
+    let mounts = parse(&text);
+    tracing::debug!("read a mount table: {path}, {} mounts", mounts.len());
+    Ok(mounts)
 }
 
 /// Lines that are not understood are left out.

@@ -100,6 +100,22 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Why not, without the names of file and process, which are told beside it.
+    pub fn why(&self) -> String {
+        match self {
+            Self::Root { source, .. } => format!("its root directory could not be opened: {source}"),
+            Self::Open { source, .. } => format!("could not be opened: {source}"),
+            Self::NotRegular { kind, .. } => format!("not a regular file ({kind:?}): not opened"),
+            Self::Changed { .. } => {
+                "not the file that is mapped any more; that one can be opened with CAP_SYS_ADMIN \
+                                     or CAP_CHECKPOINT_RESTORE only"
+                    .to_owned()
+            }
+        }
+    }
+}
+
 impl ForeignFile {
     /// Opens the file behind a mapping, whether or not it still has a name.
     ///
@@ -284,19 +300,19 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::rootfs::{executable_mappings, inspect};
+    use crate::rootfs::{Mounts, executable_mappings, inspect};
 
     #[test]
     fn every_own_mapping_opens_and_has_the_bytes_of_an_elf_file() {
         let pid = std::process::id();
         for mapping in executable_mappings(pid).unwrap() {
-            let (file, inode) = inspect(pid, &mapping).unwrap();
+            let (file, inode) = inspect(pid, &mapping, &Mounts::default()).unwrap();
             let mut magic = [0; 4];
             file.file().unwrap().read_exact(&mut magic).unwrap();
             assert_eq!(&magic, b"\x7fELF", "{mapping:?}");
             assert_eq!(file.name(), mapping.path);
             assert_eq!(File::open(file.path()).unwrap().metadata().unwrap().len(), file.size);
-            let (_, again) = inspect(pid, &mapping).unwrap();
+            let (_, again) = inspect(pid, &mapping, &Mounts::default()).unwrap();
             assert_eq!(inode, again);
         }
     }

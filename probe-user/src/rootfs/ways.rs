@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::rootfs::inode::{bases, layer_paths};
 use crate::rootfs::mountinfo::{self, Mount};
 use crate::rootfs::open::{Attributes, Device, open_beneath, open_directory, open_root};
-use crate::rootfs::{ForeignFile, Mapping, OpenError, RealInode};
+use crate::rootfs::{ForeignFile, Mapping, Mounts, OpenError, RealInode};
 
 /// What was found at the end of a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -94,7 +94,7 @@ pub fn map_file(pid: u32, mapping: &Mapping) -> Result<ForeignFile, OpenError> {
 
 /// Which real file an opened one is; see [`RealInode`].
 pub fn real_inode(pid: u32, file: &ForeignFile) -> RealInode {
-    RealInode::of(pid, file)
+    RealInode::of(pid, file, &Mounts::default())
 }
 
 fn through(pid: u32, link: &str, name: &Path) -> Result<ForeignFile, OpenError> {
@@ -254,7 +254,10 @@ mod tests {
         let pid = std::process::id();
         let mapping = crate::rootfs::executable_mappings(pid).unwrap().remove(0);
         let exe = executable(pid).unwrap();
-        assert_eq!(real_inode(pid, &exe), crate::rootfs::inspect(pid, &mapping).unwrap().1);
+        assert_eq!(
+            real_inode(pid, &exe),
+            crate::rootfs::inspect(pid, &mapping, &Mounts::default()).unwrap().1
+        );
         assert!(root(pid).is_ok());
         assert_eq!(root(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(map_file(u32::MAX, &mapping).is_err());

@@ -66,8 +66,8 @@ impl Walk {
             return Arc::clone(seen);
         }
         let wanted = mapping.clone();
-        let seen = in_time(move || match rootfs::inspect(pid, &wanted) {
-            Ok((file, _)) => parse(&file),
+        let seen = in_time(move || match ForeignFile::open_mapping(pid, &wanted) {
+            Ok(file) => parse(&file),
             Err(error) => Seen::Closed(describe(&error)),
         });
         let seen = Arc::new(seen.await.unwrap_or_else(|| Seen::Closed(no_answer())));

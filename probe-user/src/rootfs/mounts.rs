@@ -1,0 +1,138 @@
+//! The mount tables of ctrace and of others, each read once while many files are looked at.
+//!
+//! A host with hundreds of containers has a table of a megabyte, which is needed for each file on an overlay. Owns how
+//! long a table is believed: a moment, and no longer than what is looked for is found in it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use crate::rootfs::mountinfo::{self, Mount};
+
+/// How long a table is believed.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// A mount table.
+pub(super) type Table = Arc<Vec<Mount>>;
+
+/// Mount tables. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Mounts(Arc<Mutex<Tables>>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    /// When the first of them was read.
+    since: Option<Instant>,
+    own: Option<Table>,
+    others: HashMap<Seat, Table>,
+    /// Mounts that were not found although the tables had been read anew.
+    missed: HashSet<u64>,
+}
+
+/// What decides what a process's table shows: where it sits in which mount namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Seat {
+    namespace: (u32, u32, u64),
+    root_mount: u64,
+    root: (u32, u32, u64),
+}
+
+impl Seat {
+    fn of(pid: u32) -> Option<Self> {
+        let look = |name: &str| {
+            let mask = StatxFlags::INO | StatxFlags::MNT_ID;
+            // Of a root that somebody serves himself the kernel tells what it has.
+            let flags = AtFlags::STATX_DONT_SYNC;
+            rustix::fs::statx(CWD, format!("/proc/{pid}/{name}"), flags, mask).ok()
+        };
+        let (namespace, root) = (look("ns/mnt")?, look("root")?);
+        Some(Self {
+            namespace: (namespace.stx_dev_major, namespace.stx_dev_minor, namespace.stx_ino),
+            root_mount: root.stx_mnt_id,
+            root: (root.stx_dev_major, root.stx_dev_minor, root.stx_ino),
+        })
+    }
+}
+
+impl Mounts {
+    /// What ctrace sees; empty where that cannot be read.
+    pub(super) fn own(&self) -> Table {
+        let mut tables = self.lock();
+        let Tables { own, .. } = tables.of_now();
+        Arc::clone(own.get_or_insert_with(|| Arc::new(mountinfo::own().unwrap_or_default())))
+    }
+
+    /// What a process sees; empty where that cannot be read.
+    pub(super) fn of(&self, pid: u32) -> Table {
+        let read = || Arc::new(mountinfo::of(pid).unwrap_or_default());
+        let Some(seat) = Seat::of(pid) else { return read() };
+        let mut tables = self.lock();
+        Arc::clone(tables.of_now().others.entry(seat).or_insert_with(read))
+    }
+
+    /// To be called when a file's mount led nowhere: it may be younger than the tables. Whether it is worth looking
+    /// again, once for each mount.
+    pub(super) fn renew(&self, mount: u64) -> bool {
+        let mut tables = self.lock();
+        if !tables.missed.insert(mount) {
+            return false;
+        }
+        let missed = std::mem::take(&mut tables.missed);
+        *tables = Tables { since: tables.since, missed, ..Tables::default() };
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        // Nothing panics while it holds the lock; and all that it waits for meanwhile is the kernel itself.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    /// The same without what is too old.
+    fn of_now(&mut self) -> &mut Self {
+        if self.since.is_some_and(|since| since.elapsed() >= MOMENT) {
+            *self = Self::default();
+        }
+        self.since.get_or_insert_with(Instant::now);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_once_in_a_moment() {
+        let (mounts, own) = (Mounts::default(), std::process::id());
+        assert!(Arc::ptr_eq(&mounts.own(), &mounts.clone().own()));
+        assert!(Arc::ptr_eq(&mounts.of(own), &mounts.of(own)));
+        assert_eq!(mounts.own(), mounts.of(own));
+        assert!(mounts.of(u32::MAX).is_empty());
+    }
+
+    #[test]
+    fn a_mount_that_is_not_there_is_looked_for_again_once() {
+        let mounts = Mounts::default();
+        let before = mounts.own();
+        assert!(mounts.renew(7));
+        assert!(!Arc::ptr_eq(&before, &mounts.own()), "it was read anew");
+        let before = mounts.own();
+        assert!(!mounts.renew(7));
+        assert!(Arc::ptr_eq(&before, &mounts.own()));
+        assert!(mounts.renew(8));
+    }
+
+    #[test]
+    fn a_table_is_not_believed_for_long() {
+        let mounts = Mounts::default();
+        let before = mounts.own();
+        assert!(mounts.renew(7));
+        mounts.lock().since = Instant::now().checked_sub(MOMENT);
+        assert!(!Arc::ptr_eq(&before, &mounts.own()));
+        assert!(mounts.renew(7), "what was missed is forgotten with it");
+    }
+}
