@@ -7,9 +7,11 @@ use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
+use super::features;
 use crate::object::FileOffset;
 
 /// The oldest kernel that has attach cookies for uprobes.
@@ -84,7 +86,7 @@ pub enum SessionError {
         what: String,
         /// The kernel's answer.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Source,
     },
     /// The kernel lacks something.
     #[error(
@@ -146,6 +148,38 @@ pub enum SessionError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// sysfs is not mounted.
+    #[error(
+        "sysfs is not mounted at /sys, where the kernel tells what it has: run `mount -t sysfs sysfs /sys`, or give \
+         the container the host's (docker run -v /sys:/sys:ro)"
+    )]
+    Sysfs,
+    /// As many files are open as may be.
+    #[error(
+        "{what}: too many open files: each program, map and probe is one, and {limit} may be open; raise the limit \
+         before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; LimitNOFILE=65536 of systemd)"
+    )]
+    Files {
+        /// What was tried.
+        what: String,
+        /// How many may be open.
+        limit: String,
+        /// What the kernel said.
+        #[source]
+        source: Source,
+    },
+    /// No memory.
+    #[error(
+        "{what}: no memory: take a smaller ring (--ring-size 4M), or raise the limit of memory of ctrace's cgroup \
+         (memory.max; docker run --memory), or of its address space (ulimit -v)"
+    )]
+    Memory {
+        /// What was tried.
+        what: String,
+        /// What the kernel said.
+        #[source]
+        source: Source,
+    },
     /// tracefs cannot be read.
     #[error("tracefs cannot be read: run `mount -t tracefs tracefs /sys/kernel/tracing`")]
     Tracefs {
@@ -168,10 +202,16 @@ pub enum SessionError {
     Scope(#[from] ScopeError),
     /// The kernel does not tell of mappings.
     #[error(
-        "the kernel does not tell which files processes map from now on (perf_event_open: {0}): a library that is \
-         loaded later is not noticed; run ctrace as root or with CAP_PERFMON, on a kernel with CONFIG_PERF_EVENTS=y"
+        "the kernel does not tell which files processes map from now on ({what}: {why}): a library that is loaded \
+         later is not noticed; {}",
+        next_of_mappings(.why)
     )]
-    Mappings(#[source] io::Error),
+    Mappings {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        why: io::Error,
+    },
     /// The ring cannot be polled.
     #[error(
         "the ring buffer cannot be polled; if the limit of open files (ulimit -n) is not the reason, please report it"
@@ -184,37 +224,86 @@ impl SessionError {
     pub fn is_kernel_or_rights(&self) -> bool {
         // A kernel that is too old, or built without something, refuses in many ways.
         let refused = matches!(self, Self::Load(_) | Self::Program { .. } | Self::Tracepoint { .. });
-        refused || matches!(self, Self::NotPermitted { .. } | Self::Kernel { .. } | Self::Tracefs { .. })
+        let absent = matches!(self, Self::Kernel { .. } | Self::Sysfs | Self::Tracefs { .. });
+        refused || absent || matches!(self, Self::NotPermitted { .. })
+    }
+
+    /// Whether there is too little of something: what comes next would fail in the same way.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Files { .. } | Self::Memory { .. })
     }
 
     pub(super) fn load(source: EbpfError) -> Self {
-        if is_denied(&source) {
-            return Self::NotPermitted { what: "loading BPF programs".to_owned(), source: Box::new(source) };
-        }
-        Self::Load(Box::new(source))
+        Self::known("loading BPF programs", source).unwrap_or_else(|source| Self::Load(Box::new(source)))
     }
 
     pub(super) fn program(name: &str, source: ProgramError) -> Self {
-        if is_denied(&source) {
-            return Self::NotPermitted { what: format!("the BPF program {name}"), source: Box::new(source) };
-        }
-        Self::Program { name: name.to_owned(), source: Box::new(source) }
+        Self::known(&format!("the BPF program {name}"), source)
+            .unwrap_or_else(|source| Self::Program { name: name.to_owned(), source: Box::new(source) })
     }
 
     pub(super) fn map(name: &'static str, source: MapError) -> Self {
-        Self::Map { name, source }
+        match Self::lack(&source) {
+            Some(lack) => lack(format!("the BPF map {name}"), Box::new(source)),
+            None => Self::Map { name, source },
+        }
     }
 
     pub(super) fn attach(path: &str, function: &str, offset: FileOffset, source: ProgramError) -> Self {
-        if is_denied(&source) {
-            return Self::NotPermitted { what: format!("a uprobe on {function}"), source: Box::new(source) };
-        }
-        Self::Attach {
+        Self::known(&format!("a uprobe on {function}"), source).unwrap_or_else(|source| Self::Attach {
             path: path.to_owned(),
             function: function.to_owned(),
             offset: offset.0,
             source: Box::new(source),
+        })
+    }
+
+    pub(super) fn poll(source: io::Error) -> Self {
+        match Self::lack(&source) {
+            Some(lack) => lack("polling a ring buffer".to_owned(), Box::new(source)),
+            None => Self::Poll(source),
         }
+    }
+
+    /// An error whose reason has nothing to do with what was tried; else the source.
+    fn known<E: std::error::Error + Send + Sync + 'static>(what: &str, source: E) -> Result<Self, E> {
+        if is_denied(&source) {
+            return Ok(Self::NotPermitted { what: what.to_owned(), source: Box::new(source) });
+        }
+        match Self::lack(&source) {
+            Some(lack) => Ok(lack(what.to_owned(), Box::new(source))),
+            None => Err(source),
+        }
+    }
+
+    /// What there is too little of, if that is the reason.
+    fn lack(source: &(dyn std::error::Error + 'static)) -> Option<fn(String, Source) -> Self> {
+        if is_errno(source, Errno::MFILE) || is_errno(source, Errno::NFILE) {
+            return Some(|what, source| Self::Files { what, limit: open_files(), source });
+        }
+        is_errno(source, Errno::NOMEM).then_some(|what, source| Self::Memory { what, source })
+    }
+}
+
+/// What the kernel said.
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// How many files may be open, in words.
+fn open_files() -> String {
+    getrlimit(Resource::Nofile).current.map_or_else(|| "no more".to_owned(), |limit| limit.to_string())
+}
+
+/// What to do when the kernel does not tell of mappings.
+fn next_of_mappings(why: &io::Error) -> &'static str {
+    match why.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "raise the limit of open files (ulimit -n 65536) and start it again"
+        }
+        Some(Errno::NOMEM) => "raise the limit of memory of its cgroup (memory.max) and start it again",
+        Some(Errno::PERM) => {
+            "run ctrace as root or with CAP_PERFMON; if it has that, raise the limit of locked memory (ulimit -l)"
+        }
+        _ => "run ctrace as root or with CAP_PERFMON, on a kernel with CONFIG_PERF_EVENTS=y",
     }
 }
 
@@ -266,6 +355,9 @@ pub(super) fn missing(what: &'static str, config: &'static str) -> SessionError 
 
 /// Whether the kernel has what every session needs.
 pub(super) fn check_kernel() -> Result<(), SessionError> {
+    if !features::has_sysfs() {
+        return Err(SessionError::Sysfs);
+    }
     if !std::path::Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
         return Err(missing("uprobes", "CONFIG_UPROBE_EVENTS=y"));
     }

@@ -17,6 +17,20 @@ pub fn attach_cookies() -> bool {
     aya::features().bpf_cookie()
 }
 
+/// Whether the kernel describes its own structures.
+pub fn has_btf() -> bool {
+    super::btf::Btf::is_there()
+}
+
+/// `SYSFS_MAGIC` of linux/magic.h.
+const SYSFS: i64 = 0x6265_6572;
+
+/// Whether sysfs is mounted, where the kernel tells what it has.
+pub fn has_sysfs() -> bool {
+    #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
+    rustix::fs::statfs("/sys").is_ok_and(|found| found.f_type as i64 == SYSFS)
+}
+
 /// Where the descriptions of tracepoints are to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracefs {

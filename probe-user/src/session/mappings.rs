@@ -93,19 +93,20 @@ pub struct Mappings {
 impl Mappings {
     /// Asks for the records; to be called within tokio's runtime.
     pub fn open(programs: Programs) -> Result<Self, SessionError> {
-        let online = fs::read_to_string(ONLINE).map_err(SessionError::Mappings)?;
+        let online =
+            fs::read_to_string(ONLINE).map_err(|why| SessionError::Mappings { what: ONLINE, why })?;
         let mut rings = Vec::new();
         for cpu in processors(&online) {
             match ring(cpu, programs) {
                 Ok(ring) => rings.push(wire::poll_records(ring)?),
                 // It went offline.
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {}
-                Err(error) => return Err(SessionError::Mappings(error)),
+                Err((_, why)) if why.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {}
+                Err((what, why)) => return Err(SessionError::Mappings { what, why }),
             }
         }
         if rings.is_empty() {
-            let none = io::Error::new(io::ErrorKind::NotFound, format!("no processor in {ONLINE}"));
-            return Err(SessionError::Mappings(none));
+            let why = io::Error::new(io::ErrorKind::NotFound, "no processor in it");
+            return Err(SessionError::Mappings { what: ONLINE, why });
         }
         Ok(Self { rings, own_pid: std::process::id(), more: false })
     }
@@ -168,7 +169,8 @@ impl Mappings {
     }
 }
 
-fn ring(cpu: usize, programs: Programs) -> io::Result<Sampler> {
+/// The ring of a processor, or what of it cannot be had and why.
+fn ring(cpu: usize, programs: Programs) -> Result<Sampler, (&'static str, io::Error)> {
     let programs = programs == Programs::Told;
     let counter = Builder::new(Software::DUMMY)
         .any_pid()
@@ -184,8 +186,9 @@ fn ring(cpu: usize, programs: Programs) -> io::Result<Sampler> {
         .clockid(Clock::BOOTTIME)
         .wakeup_watermark(if programs { RING_BYTES / 4 } else { 1 })
         .enabled(true)
-        .build()?;
-    counter.sampled(RING_BYTES)
+        .build()
+        .map_err(|why| ("perf_event_open", why))?;
+    counter.sampled(RING_BYTES).map_err(|why| ("a ring of its records", why))
 }
 
 /// What a record tells of interest: none if it is not about a file, or about ourselves.

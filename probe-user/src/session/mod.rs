@@ -124,13 +124,18 @@ impl Drop for Session {
     }
 }
 
+/// Says what is missing for a session, if that can be told without doing anything.
+pub fn check() -> Result<(), SessionError> {
+    error::check_rights()?;
+    error::check_kernel()
+}
+
 /// Makes sure that a session can be had, and says what is missing otherwise.
 ///
 /// To be called first of all, before other threads are started: where nobody has mounted tracefs, it is
 /// mounted in a mount namespace of our own, which threads that exist already would not see.
 pub fn prepare() -> Result<(), SessionError> {
-    error::check_rights()?;
-    error::check_kernel()?;
+    check()?;
     // Each link and each object holds a file open; the usual soft limit is 1024.
     let files = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use probe_common::NO_FIELD;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
-use super::SessionError;
+use super::{SessionError, error};
 
 /// Where tracefs is mounted by convention, and where aya looks for it.
 pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
@@ -21,14 +22,18 @@ pub(super) fn ensure_mounted() -> Result<(), SessionError> {
     if events.exists() {
         return Ok(());
     }
-    let failed = |source: rustix::io::Errno| SessionError::Tracefs { source: source.into() };
+    let failed = |source: Errno| SessionError::Tracefs { source: source.into() };
     #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for flags that this is not")]
     // SAFETY: only CLONE_FILES can break I/O safety; a mount namespace of our own concerns nobody else.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.map_err(failed)?;
     // Mounts that others make stay visible to us, ours to nobody.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(failed)?;
-    rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None).map_err(failed)
+    match rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None) {
+        // No mounting helps where the kernel does not have it.
+        Err(Errno::NODEV) => Err(error::missing("tracefs", "CONFIG_FTRACE=y and CONFIG_EVENT_TRACING=y")),
+        mounted => mounted.map_err(failed),
+    }
 }
 
 /// What the kernel says of a tracepoint's record: it differs between kernels.

@@ -52,7 +52,7 @@ pub(super) fn poll_records(ring: Sampler) -> Result<AsyncFd<Sampler>, SessionErr
     #[expect(unsafe_code, reason = "tokio cannot see that a Sampler keeps its file descriptor")]
     // SAFETY: the ring owns its counter's file descriptor, never replaces it, and closes it when dropped.
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-    ring.map_err(|source| SessionError::Poll(source.into()))
+    ring.map_err(|source| SessionError::poll(source.into()))
 }
 
 /// The ring with its file descriptor in tokio's reactor.
@@ -60,5 +60,5 @@ pub(super) fn poll(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, 
     #[expect(unsafe_code, reason = "tokio cannot see that a RingBuf keeps its file descriptor")]
     // SAFETY: the ring owns its map's file descriptor, never replaces it, and closes it when dropped.
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-    ring.map_err(|source| SessionError::Poll(source.into()))
+    ring.map_err(|source| SessionError::poll(source.into()))
 }

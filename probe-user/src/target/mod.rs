@@ -18,6 +18,7 @@ pub mod runtime;
 mod select;
 mod selector;
 pub mod users;
+pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

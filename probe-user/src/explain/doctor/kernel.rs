@@ -101,7 +101,7 @@ fn uprobes() -> Check {
     if Path::new(TYPE).exists() {
         return Check::ok("uprobes", "the kernel has them");
     }
-    let next = if Path::new("/sys/bus").exists() {
+    let next = if features::has_sysfs() {
         "use a kernel with CONFIG_UPROBE_EVENTS=y"
     } else {
         "mount sysfs: mount -t sysfs sysfs /sys"
@@ -121,15 +121,18 @@ fn tracefs(found: Tracefs) -> Check {
     }
 }
 
-/// A warning at the most: everything but `ctrace exec` goes without.
+/// A warning at the most: everything but `ctrace exec` goes without, more or less.
 fn btf(file: &Path) -> Check {
     if file.exists() {
         return Check::ok("BTF", "the kernel has it: ctrace exec can run");
     }
     Check::warn(
         "BTF",
-        format!("{} is not there: ctrace exec cannot run", file.display()),
-        "for ctrace exec use a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs; everything else goes without",
+        format!(
+            "{} is not there: ctrace exec cannot run, ctrace ssl tells neither addresses nor handshakes",
+            file.display()
+        ),
+        "use a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs; everything else goes without",
     )
 }
 

@@ -1,28 +1,23 @@
 //! What ctrace itself may do, and where it stands: capabilities, namespaces, cgroups.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::CapabilitySet;
 
 use super::check::Check;
 use crate::target::cgroup::Hierarchy;
-
-/// Inode numbers of the first namespaces (`PROC_PID_INIT_INO`, `PROC_USER_INIT_INO` of linux/proc_ns.h).
-const HOSTS_PIDS: u64 = 0xEFFF_FFFC;
-const HOSTS_USERS: u64 = 0xEFFF_FFFD;
+use crate::target::view::{self, Blind};
 
 /// Everything about ctrace's own place.
 pub(super) fn checks() -> Vec<Check> {
     let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    let namespace = |kind: &str| fs::metadata(format!("/proc/self/ns/{kind}")).ok().map(|found| found.ino());
     vec![
         programs(own),
         uprobes(own),
         others(own),
         files(own),
-        user_namespace(namespace("user")),
-        pid_namespace(namespace("pid")),
+        seen("user namespace", view::rights()),
+        seen("PID namespace", view::processes()),
         cgroups(Hierarchy::find().as_ref()),
     ]
 }
@@ -83,27 +78,10 @@ fn files(own: CapabilitySet) -> Check {
     }
 }
 
-fn user_namespace(id: Option<u64>) -> Check {
-    match id {
-        Some(HOSTS_USERS) => Check::ok("user namespace", "the host's"),
-        Some(id) => Check::no(
-            "user namespace",
-            format!("{id}: not the host's, so its capabilities count for nothing in the kernel"),
-            "run ctrace on the host (not in a rootless container)",
-        ),
-        None => Check::warn("user namespace", "not to be told", "mount /proc"),
-    }
-}
-
-fn pid_namespace(id: Option<u64>) -> Check {
-    match id {
-        Some(HOSTS_PIDS) => Check::ok("PID namespace", "the host's"),
-        Some(id) => Check::no(
-            "PID namespace",
-            format!("{id}: not the host's, so that the kernel's process ids are not those seen here"),
-            "run ctrace on the host, or in a container with --pid=host",
-        ),
-        None => Check::no("PID namespace", "/proc/self/ns/pid cannot be read", "mount -t proc proc /proc"),
+fn seen(name: &'static str, found: Result<(), Blind>) -> Check {
+    match found {
+        Ok(()) => Check::ok(name, "the host's"),
+        Err(blind) => Check::no(name, blind.found(), blind.next()),
     }
 }
 
@@ -140,9 +118,8 @@ mod tests {
 
     #[test]
     fn other_namespaces_than_the_hosts_do_not_do() {
-        assert_eq!(pid_namespace(Some(HOSTS_PIDS)).status, Status::Ok);
-        assert_eq!(pid_namespace(Some(4_026_532_182)).status, Status::No);
-        assert_eq!(user_namespace(Some(4_026_532_182)).status, Status::No);
+        assert_eq!(seen("PID namespace", Ok(())).status, Status::Ok);
+        assert_eq!(seen("PID namespace", Err(Blind::PidNamespace(4_026_532_182))).status, Status::No);
         assert!(cgroups(None).next.is_some());
     }
 }
