@@ -20,6 +20,8 @@ use crate::probe::exec::Also;
 use crate::probe::{Probe, uprobe};
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Output};
+use crate::stderr::say;
+use crate::target::view::{self, Blind};
 use crate::target::{Choice, Selector, Target, TargetError};
 
 mod child;
@@ -28,19 +30,23 @@ mod follow;
 mod launch;
 mod list;
 mod report;
+mod room;
 mod stream;
 mod watch;
 
 pub use child::part;
 use ending::{CommandEnd, Endings};
 use launch::{Launch, LaunchError};
-pub use report::say;
+pub use room::{Shortage, event_loop};
 use stream::{Seeds, Stream, StreamError};
 use watch::Watch;
 
 /// Why ctrace could not do what was asked.
 #[derive(Debug, Error)]
 pub enum Failure {
+    /// What would be traced cannot be seen from here.
+    #[error(transparent)]
+    Blind(#[from] Blind),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -90,6 +96,7 @@ impl Failure {
     /// The exit status that README.md promises.
     pub fn exit_status(&self) -> u8 {
         match self {
+            Self::Blind(_) => 4,
             Self::Target(error) => error.kind().exit_status(),
             Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } => 3,
@@ -131,7 +138,11 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 
 /// Starts the command if there is one, traces, and waits for the command's end whatever became of the trace.
 async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
-    // First of all: neither handled signals nor a mount namespace of our own are for the command.
+    can_see(trace.action)?;
+    if trace.action == Action::Run {
+        session::check()?;
+    }
+    // Before anything else: neither handled signals nor a mount namespace of our own are for the command.
     let command = (!trace.command.is_empty()).then(|| Launch::start(&trace.command)).transpose()?;
     trace.selector.pids.extend(command.as_ref().map(Launch::pid));
     let mut endings = Endings::new(command).map_err(Failure::Signals)?;
@@ -141,6 +152,16 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
         Some(CommandEnd::Ended(status)) => traced.map(|()| status),
         None => traced.map(|()| 0),
     }
+}
+
+/// Whether what is traced can be seen from here. Who only asks what would be done is told, and answered.
+fn can_see(action: Action) -> Result<(), Blind> {
+    let seen = view::rights().and_then(|()| view::processes());
+    match seen {
+        Err(blind) if action != Action::Run && blind != Blind::NoProc => tracing::warn!("{blind}"),
+        other => other?,
+    }
+    Ok(())
 }
 
 async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Result<(), Failure> {
@@ -303,7 +324,7 @@ fn functions(plan: &Plan) -> usize {
     plan.objects.iter().flat_map(|object| &object.hooks).filter(|hook| !hook.serves.is_empty()).count()
 }
 
-/// Attaches everything; some failures are warnings, nothing but failures is an error.
+/// Attaches everything; some failures are warnings, nothing but failures is an error. So is a limit that can be raised.
 fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
@@ -315,6 +336,9 @@ fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> 
             discovery.failed(object.id);
         }
         for (index, error) in failed {
+            if error.is_shortage() {
+                return Err(error);
+            }
             tracing::warn!("{}", describe(&error));
             first.get_or_insert(error);
             // Its place is kept, because the hooks after it have their numbers; it serves nothing.

@@ -25,4 +25,5 @@ pub mod probe;
 pub mod rootfs;
 pub mod session;
 pub mod sink;
+pub mod stderr;
 pub mod target;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use ctrace::app;
 use ctrace::cli::{self, Verbosity};
+use ctrace::stderr::{self, say};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -25,16 +26,17 @@ fn main() -> ExitCode {
     }
     let invocation = cli::parse();
     log_to_stderr(invocation.verbosity);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match app::event_loop() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            app::say(&format_args!("ctrace: no event loop can be made: {error}"));
+        Err(shortage) => {
+            print_error(&shortage);
             return ExitCode::FAILURE;
         }
     };
     let result = runtime.block_on(app::run(invocation));
     // Threads that wait for a file system that does not answer are left behind.
     runtime.shutdown_background();
+    stderr::tell_all_repeated();
     match result {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
@@ -44,11 +46,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn print_error(failure: &app::Failure) {
-    app::say(&format_args!("ctrace: {failure}"));
+fn print_error(failure: &dyn Error) {
+    say(&format_args!("ctrace: {failure}"));
     let mut cause = failure.source();
     while let Some(error) = cause {
-        app::say(&format_args!("  because: {error}"));
+        say(&format_args!("  because: {error}"));
         cause = error.source();
     }
 }
@@ -60,15 +62,8 @@ fn log_to_stderr(verbosity: Verbosity) {
         Verbosity::Verbose => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::DEBUG,
     };
-    let to_stderr = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        // It would tell of a closed standard error there, and panic.
-        .log_internal_errors(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .without_time();
     // Not what libraries say: they log what runtimes answer, secrets of containers among it. What the BPF programs
     // log bears the names of their modules.
     let ours = Targets::new().with_target("ctrace", level).with_target("probe_ebpf", level);
-    tracing_subscriber::registry().with(to_stderr).with(ours).init();
+    tracing_subscriber::registry().with(stderr::Log::default()).with(ours).init();
 }

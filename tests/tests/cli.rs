@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
-use ctrace_tests::{Ctrace, Trace, ctrace_binary};
+use anyhow::{Context as _, Result, ensure};
+use ctrace_tests::{Ctrace, Trace, check_harmless, ctrace_binary};
 
 fn run(arguments: &[&str]) -> Result<Trace> {
     Ctrace::run_to_end(arguments)
@@ -119,6 +119,71 @@ fn usage_errors() -> Result<()> {
     check_usage(&["doctor", "--watch", "2s"], "CONTAINER|PID")?;
     check_usage(&["doctor", "web", "--watch", "soon"], "soon")?;
     check_usage(&["completion", "nosuchshell"], "nosuchshell")
+}
+
+/// What no terminal should be sent, as a script may have it from anywhere.
+const HOSTILE: &str = "x\u{1b}[31m\u{1b}]0;t\u{7}\r\n\u{9b}2J\u{202e}y";
+
+#[test]
+fn the_users_own_words_are_escaped_in_messages() -> Result<()> {
+    let words: &[&[&str]] = &[
+        &[HOSTILE],
+        &["ssl", HOSTILE],
+        &["ssl", "--all", "--hostile", HOSTILE],
+        &["ssl", "--container", HOSTILE, "--dry-run"],
+        &["ssl", "--container", "docker://\u{1b}[2J", "--dry-run"],
+        &["ssl", "--container", "\u{1b}[2J://web"],
+        &["ssl", "--image", HOSTILE, "--dry-run"],
+        &["ssl", "--label", HOSTILE, "--dry-run"],
+        &["ssl", "--compose-service", HOSTILE, "--dry-run"],
+        &["ssl", "--pod", HOSTILE, "--dry-run"],
+        &["ssl", "--namespace", HOSTILE, "--dry-run"],
+        &["ssl", "--comm", HOSTILE, "--dry-run"],
+        &["ssl", "--exe", HOSTILE, "--dry-run"],
+        &["ssl", "--uid", HOSTILE],
+        &["ssl", "--pid", HOSTILE],
+        &["ssl", "--comm", "x", "--exclude-container", HOSTILE, "--dry-run"],
+        &["ssl", "--comm", "x", "--exclude-image", HOSTILE, "--dry-run"],
+        &["ssl", "--comm", "x", "--exclude-comm", HOSTILE, "--dry-run"],
+        &["ssl", "--all", "--runtime-socket", HOSTILE],
+        &["ssl", "--comm", "x", "--runtime-socket", "docker=/x\u{1b}[2J", "--dry-run"],
+        &["ssl", "--all", "--format", HOSTILE],
+        &["ssl", "--all", "--color", HOSTILE],
+        &["ssl", "--all", "--count", HOSTILE],
+        &["ssl", "--all", "--duration", HOSTILE],
+        &["ssl", "--all", "--max-bytes", HOSTILE],
+        &["ssl", "--all", "--ring-size", HOSTILE],
+        &["ssl", "--comm", "ctrace-nobody", "--duration", "1s", "--output", "/nowhere\u{1b}[31m\n/x"],
+        &["ssl", "--output", "/dev/null", "--", "/nowhere/\u{1b}[31m\n"],
+        &["uprobe", "--comm", "x", HOSTILE, "--dry-run"],
+        &["uprobe", "--comm", "x", "libc.so.6:\u{1b}[2J", "--list"],
+        &["uprobe", "--comm", "x", "--usdt", HOSTILE, "--dry-run"],
+        &["exec", "--comm", "x", "--env", HOSTILE, "--dry-run"],
+        &["ps", "--container", HOSTILE],
+        &["inspect", HOSTILE],
+        &["doctor", HOSTILE],
+        &["completion", HOSTILE],
+        &["schema", HOSTILE],
+    ];
+    for arguments in words {
+        let trace = run(arguments)?;
+        check_harmless(&trace).with_context(|| format!("{arguments:?}"))?;
+        ensure!(trace.code() != Some(101), "{arguments:?}: {}", trace.stderr);
+    }
+    Ok(())
+}
+
+#[test]
+fn too_few_open_files_are_no_panic() -> Result<()> {
+    for limit in [6, 8, 12, 16, 24] {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}:{limit}")).arg(ctrace_binary()?);
+        let output = command.args(["ssl", "--all", "--dry-run"]).output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(1), "{limit}: {:?}: {stderr}", output.status);
+        ensure!(stderr.contains("ulimit -n") && !stderr.contains("panicked"), "{limit}: {stderr}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -14,8 +14,8 @@ use std::time::Duration;
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
 
-use super::say;
 use crate::session::Stopped;
+use crate::stderr::say;
 
 /// Name (`argv[0]`) of a process that will be a command.
 pub(super) const LAUNCHER: &str = "ctrace-launch";

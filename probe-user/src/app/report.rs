@@ -1,8 +1,6 @@
 //! What a person reads on standard error while records go to standard output.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::follow::Since;
@@ -10,17 +8,14 @@ use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
 use crate::event::{Container, Origin, Summary};
 use crate::plan::{Lack, ObjectHooks, Plan, Skipped};
+use crate::probe::Probe;
+use crate::session::features;
 use crate::sink::text;
+use crate::stderr::{say, tell_all_repeated};
 use crate::target::Target;
 
 /// How often it is said how far something has come.
 const SAID: Duration = Duration::from_secs(1);
-
-/// Writes a line to standard error, in one piece. When nobody reads it any more, nothing happens: `eprintln!`
-/// would panic.
-pub fn say(line: &dyn Display) {
-    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
-}
 
 /// Says what is attached, one line per container and library, and that tracing has begun.
 pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
@@ -28,6 +23,12 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
         if plan.objects.is_empty() && trace.probe.looks_into_files() && trace.command.is_empty() {
             let selector = &trace.selector;
             say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
+        }
+        if matches!(trace.probe, Probe::Ssl(_)) && !features::has_btf() {
+            say(
+                &"addresses and handshakes of connections are not known: the kernel does not describe its structures \
+                  (/sys/kernel/btf/vmlinux); use one with CONFIG_DEBUG_INFO_BTF=y",
+            );
         }
         for line in lines(plan, target).into_iter().chain(untraceable(plan, target)) {
             say(&line);
@@ -38,6 +39,7 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
             say(&format_args!("skipped: {skipped}"));
         }
     }
+    tell_all_repeated();
     // Also with --quiet: whoever started us waits for this line.
     if trace.command.is_empty() {
         say(&"tracing; Ctrl-C stops");
@@ -113,20 +115,20 @@ pub(super) fn ended(summary: &Summary, trace: &Trace, verbosity: Verbosity) {
     }
 }
 
-/// `web: 3 processes, libssl.so.3 (OpenSSL 3.0.17): 6 functions`
+/// `web: 3 processes, libssl.so.3 (OpenSSL 3.0.17): 6 functions`; of many copies of a library one line.
 fn lines(plan: &Plan, target: &Target) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut processes: BTreeMap<(String, String), BTreeSet<u32>> = BTreeMap::new();
     for object in &plan.objects {
-        let mut processes: BTreeMap<String, usize> = BTreeMap::new();
+        let library = library(object);
         for pid in &object.pids {
-            *processes.entry(place(target, *pid)).or_default() += 1;
-        }
-        for (place, count) in processes {
-            let processes = if count == 1 { "process" } else { "processes" };
-            lines.push(format!("{place}: {count} {processes}, {}", library(object)));
+            processes.entry((place(target, *pid), library.clone())).or_default().insert(*pid);
         }
     }
-    lines
+    let line = |((place, library), pids): ((String, String), BTreeSet<u32>)| {
+        let processes = if pids.len() == 1 { "process" } else { "processes" };
+        format!("{place}: {} {processes}, {library}", pids.len())
+    };
+    processes.into_iter().map(line).collect()
 }
 
 /// `db: 1 process, libjvm.so: Java's own TLS …`

@@ -20,6 +20,7 @@ use crate::patience::describe;
 use crate::pipeline::{Pipeline, TaskEvent};
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
+use crate::stderr;
 use crate::target::proc::Proc;
 
 /// How long the ring waits at the most while there is something else to do.
@@ -216,9 +217,10 @@ impl<'a> Stream<'a> {
         self.pipeline.set_sites(super::sites(object));
         let failed = self.session.attach(object);
         let took = since.map(|since| (since, since.elapsed()));
-        for (_, error) in &failed {
-            tracing::warn!("{}", describe(error));
-        }
+        // What one lacks for want of room, the others lack as well.
+        let shortage = failed.iter().find(|(_, error)| error.is_shortage());
+        let told = shortage.map_or(&failed[..], std::slice::from_ref);
+        told.iter().for_each(|(_, error)| tracing::warn!("{}", describe(error)));
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
         }
@@ -291,6 +293,7 @@ impl<'a> Stream<'a> {
             return Ok(None);
         }
         self.housekeeping = now;
+        stderr::tell_repeated();
         self.session.look_after_held();
         let lost = self.report_losses()?;
         // What was lost may have told of an end.

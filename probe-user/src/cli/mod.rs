@@ -171,7 +171,7 @@ enum Command {
 
 /// Parses the process's arguments. Prints help, version or a usage error itself and exits (0 or 2).
 pub fn parse() -> Invocation {
-    let cli = Cli::parse();
+    let cli = parsed(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
     let verbosity = match (cli.quiet, cli.verbose) {
         (true, _) => Verbosity::Quiet,
         (false, 0) => Verbosity::Normal,
@@ -195,6 +195,24 @@ pub fn parse() -> Invocation {
         _ => verbosity,
     };
     Invocation { request, verbosity }
+}
+
+/// Parses words. The message of an error shows them; whatever they are, it acts on no terminal but by its own styles.
+fn parsed(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let error = match Cli::try_parse_from(&words) {
+        Err(error) if error.use_stderr() => error,
+        other => return other,
+    };
+    let harmless: Vec<String> = words.iter().map(|word| sink::escaped_word(word)).collect();
+    if words.iter().zip(&harmless).all(|(word, harmless)| word == harmless.as_str()) {
+        return Err(error);
+    }
+    // Escaped words are wrong in the same way: clap tells of these, and styles what is its own.
+    match Cli::try_parse_from(harmless) {
+        Err(escaped) if escaped.kind() == error.kind() => Err(escaped),
+        // Only what is no text is: what it is stays untold.
+        _ => Err(Cli::command().error(error.kind(), "a word of the command line is no text (UTF-8)")),
+    }
 }
 
 fn explain((question, form): (Question, Form)) -> Request {
@@ -230,16 +248,43 @@ pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+
     use clap::{CommandFactory, Parser};
+
+    use super::{Cli, parsed};
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_a_usage_error_shows_is_escaped() {
+        let check = |hostile: &[u8], expected: &str| {
+            let words = [b"ctrace", b"ssl".as_slice(), b"--all", hostile];
+            let words = words.iter().map(|word| OsString::from_vec(word.to_vec())).collect();
+            let error = parsed(words).unwrap_err();
+            let (styled, plain) = (error.render().ansi().to_string(), error.to_string());
+            assert!(plain.contains(expected), "{hostile:?}: {plain}");
+            let controls = plain.chars().filter(|c| c.is_control() && *c != '\n');
+            assert_eq!(controls.count(), 0, "{plain:?}");
+            // Its own styles are those that it takes away itself.
+            assert!(!styled.contains("\u{1b}[2J") && !styled.contains('\u{7}'), "{styled:?}");
+        };
+        check(b"--\x1b[2Jx", "--\\x1b[2Jx");
+        check(b"\x1b]0;x\x07", "\\x1b]0;x\\x07");
+        check(b"--duration=\x1b[2J", "\\x1b[2J");
+        check(b"--count=\x9b", "a word of the command line is no text");
+        check(b"--count=a\nb", "a\\nb");
+        check("--count=\u{9b}2J".as_bytes(), "\\u{009b}2J");
+        check(b"--nonsense", "--nonsense");
     }
 
     #[test]
     fn a_command_comes_after_two_dashes_alone() {
-        let parse = |words: &[&str]| match super::Cli::try_parse_from(words).map(|cli| cli.command) {
+        let parse = |words: &[&str]| match Cli::try_parse_from(words).map(|cli| cli.command) {
             Ok(super::Command::Ssl(args)) => Ok(args.trace()),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.kind()),

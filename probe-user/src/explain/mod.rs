@@ -10,6 +10,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::sink::{self, Colour};
+use crate::stderr::say;
+use crate::target::view::{self, Blind};
 use crate::target::{RuntimeSocket, Selector, TargetError};
 
 pub mod doctor;
@@ -65,6 +67,9 @@ pub enum Form {
 /// There is no answer, or it is no.
 #[derive(Debug, Error)]
 pub enum ExplainError {
+    /// No process can be seen.
+    #[error(transparent)]
+    Blind(#[from] Blind),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -97,7 +102,7 @@ impl ExplainError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Target(error) => error.kind().exit_status(),
-            Self::Machine { .. } => 4,
+            Self::Blind(_) | Self::Machine { .. } => 4,
             Self::Nothing { .. } => 3,
             Self::Write(_) => 1,
         }
@@ -108,15 +113,17 @@ impl ExplainError {
 pub async fn answer(question: &Question, form: Form) -> Result<(), ExplainError> {
     match question {
         Question::Ps { selector, extent } => {
+            let from_here = from_here()?;
             let listing = ps::list(selector, *extent).await?;
             write(&listing, form, |colour| listing.text(*extent, colour))?;
-            remark(&listing.remarks());
+            remark(&[from_here, listing.remarks()].concat());
             Ok(())
         }
         Question::Inspect { subject, sockets } => {
+            let from_here = from_here()?;
             let inspection = Inspection::of(subject, sockets).await?;
             write(&inspection, form, |colour| inspection.text(colour))?;
-            remark(&inspection.remarks());
+            remark(&[from_here, inspection.remarks()].concat());
             Ok(())
         }
         Question::Doctor { subject, watch, sockets } => {
@@ -127,9 +134,18 @@ pub async fn answer(question: &Question, form: Form) -> Result<(), ExplainError>
     }
 }
 
+/// What a person should know of the place that the answer is from; an error where nothing can be seen from it.
+fn from_here() -> Result<Vec<String>, Blind> {
+    match view::processes() {
+        Ok(()) => Ok(Vec::new()),
+        Err(Blind::NoProc) => Err(Blind::NoProc),
+        Err(blind) => Ok(vec![blind.to_string()]),
+    }
+}
+
 fn remark(lines: &[String]) {
     for line in lines {
-        crate::app::say(&sink::escaped(line));
+        say(&sink::escaped(line));
     }
 }
 

@@ -16,6 +16,16 @@ pub(super) fn name(foreign: &[u8], out: &mut String) {
     }
 }
 
+/// Appends lines of our own with names in them: line ends stay, everything else is escaped as in a name.
+pub(super) fn lines(foreign: &[u8], out: &mut String) {
+    for (index, line) in foreign.split(|byte| *byte == b'\n').enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        name(line, out);
+    }
+}
+
 /// Appends payload: tabs and line ends (`\n`, `\r\n`) stay, everything else is escaped as in a name.
 pub(super) fn payload(foreign: &[u8], out: &mut String) {
     for chunk in foreign.utf8_chunks() {
@@ -134,6 +144,13 @@ mod tests {
             assert_eq!(got_name, *as_name);
             assert_eq!(got_payload, *as_payload);
         }
+    }
+
+    #[test]
+    fn line_ends_of_lines_stay() {
+        let mut text = String::new();
+        lines(b"a\x1b[31m:\r\n\tb\xff\n", &mut text);
+        assert_eq!(text, "a\\x1b[31m:\\r\n\\tb\\xff\n");
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! records; the text sink alone escapes, as it alone writes to terminals.
 //! To add a format: a file here and a row in [`FORMATS`].
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 
 use jiff::tz::TimeZone;
 
@@ -28,6 +30,20 @@ pub use patient::Stop;
 pub fn escaped(foreign: &str) -> String {
     let mut text = String::with_capacity(foreign.len());
     escape::name(foreign.as_bytes(), &mut text);
+    text
+}
+
+/// Lines of our own for a person, which may have names in them: no byte of them acts on a terminal but the line ends.
+pub fn escaped_lines(lines: &str) -> String {
+    let mut text = String::with_capacity(lines.len());
+    escape::lines(lines.as_bytes(), &mut text);
+    text
+}
+
+/// A word of the command line, of any bytes, on one line: no byte of it acts on a terminal.
+pub fn escaped_word(word: &OsStr) -> String {
+    let mut text = String::with_capacity(word.len());
+    escape::name(word.as_bytes(), &mut text);
     text
 }
 

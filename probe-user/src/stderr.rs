@@ -1,0 +1,244 @@
+//! Standard error: what a person reads while records go to standard output.
+//!
+//! Every line goes through here, in one piece, and no byte of it acts on a terminal: names of containers are in it, and
+//! the user's own arguments, which a script may have had from anywhere. What is said again and again is counted instead.
+//! Never fails and never waits: when nobody reads it any more, nothing happens (`eprintln!` would panic).
+
+use std::collections::VecDeque;
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+
+use crate::sink;
+
+/// Lines that are compared with what is said next.
+const REMEMBERED: usize = 64;
+/// How long repetitions are counted before their number is told; it doubles each time, up to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// Says a line.
+pub fn say(line: &dyn Display) {
+    write(&sink::escaped_lines(&line.to_string()));
+}
+
+/// Says a line, unless it was said just now: then it is counted, and [`tell_repeated`] tells how often.
+pub fn say_once(line: &dyn Display) {
+    let line = sink::escaped_lines(&line.to_string());
+    tell(|repeats| repeats.say(line, Instant::now()));
+}
+
+/// Tells how often lines were repeated, of those that have waited long enough: to be called now and then.
+pub fn tell_repeated() {
+    tell(|repeats| repeats.due(Instant::now()));
+}
+
+/// Tells of all of them: to be called where a chapter ends.
+pub fn tell_all_repeated() {
+    tell(Repeats::rest);
+}
+
+static REPEATS: Mutex<Repeats> = Mutex::new(Repeats { lines: VecDeque::new() });
+
+fn tell(act: impl FnOnce(&mut Repeats) -> Vec<String>) {
+    // Nothing panics while it holds the lock. It is held until the lines are written, so that they stay in order.
+    let mut repeats = REPEATS.lock().unwrap_or_else(PoisonError::into_inner);
+    act(&mut repeats).iter().for_each(|line| write(line));
+}
+
+fn write(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Lines that were said, and how often since. Pure: times are handed in.
+#[derive(Debug, Default)]
+struct Repeats {
+    /// The oldest first.
+    lines: VecDeque<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    text: String,
+    /// How often it came since it was said.
+    again: u64,
+    said: Instant,
+    pause: Duration,
+}
+
+impl Repeats {
+    /// What to write when a line is to be said.
+    fn say(&mut self, text: String, now: Instant) -> Vec<String> {
+        let mut lines = self.due(now);
+        if let Some(line) = self.lines.iter_mut().find(|line| line.text == text) {
+            line.again += 1;
+            return lines;
+        }
+        if self.lines.len() >= REMEMBERED {
+            lines.extend(self.lines.pop_front().and_then(|mut oldest| oldest.count()));
+        }
+        self.lines.push_back(Line { text: text.clone(), again: 0, said: now, pause: PAUSES.0 });
+        lines.push(text);
+        lines
+    }
+
+    fn due(&mut self, now: Instant) -> Vec<String> {
+        let (_, longest) = PAUSES;
+        // What comes once in a minute is said each time.
+        self.lines.retain(|line| line.again > 0 || now.duration_since(line.said) < longest);
+        let due = self.lines.iter_mut().filter(|line| now.duration_since(line.said) >= line.pause);
+        let told = due.filter_map(|line| {
+            let told = line.count()?;
+            (line.said, line.pause) = (now, (line.pause * 2).min(longest));
+            Some(told)
+        });
+        told.collect()
+    }
+
+    fn rest(&mut self) -> Vec<String> {
+        self.lines.iter_mut().filter_map(Line::count).collect()
+    }
+}
+
+impl Line {
+    /// `… (299 times more)`, if it was repeated.
+    fn count(&mut self) -> Option<String> {
+        let again = std::mem::take(&mut self.again);
+        let times = if again == 1 { "time" } else { "times" };
+        (again > 0).then(|| format!("{} ({again} {times} more)", self.text))
+    }
+}
+
+/// Has what is logged said here: ` WARN message`.
+#[derive(Debug)]
+pub struct Log {
+    is_coloured: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { is_coloured: io::stderr().is_terminal() }
+    }
+}
+
+impl Log {
+    fn line(&self, level: Level, said: &str) -> String {
+        let colour = match level {
+            Level::ERROR => AnsiColor::Red,
+            Level::WARN => AnsiColor::Yellow,
+            Level::INFO => AnsiColor::Green,
+            _ => AnsiColor::Blue,
+        };
+        let said = sink::escaped_lines(said);
+        if self.is_coloured {
+            let style = Style::new().fg_color(Some(colour.into()));
+            return format!("{style}{level:>5}{style:#} {said}");
+        }
+        format!("{level:>5} {said}")
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut said = Said::default();
+        event.record(&mut said);
+        // What BPF programs log comes through the crate log, whose records bear the level as their callsite's.
+        let level = *event.metadata().level();
+        let line = self.line(level, &format!("{}{}", said.message, said.fields));
+        if level <= Level::WARN {
+            tell(|repeats| repeats.say(line, Instant::now()));
+        } else {
+            // Who asks for more wants to know how often, and when.
+            write(&line);
+        }
+    }
+}
+
+/// What an event says: its message, then its fields.
+#[derive(Default)]
+struct Said {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a String cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            // Where a record of the crate log comes from.
+            name if name.starts_with("log.") => Ok(()),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After so many milliseconds a line is said, or none; these are written.
+    fn check(steps: &[(u64, Option<&str>, &[&str])]) {
+        let (start, mut repeats) = (Instant::now(), Repeats::default());
+        for (at, line, expected) in steps {
+            let now = start + Duration::from_millis(*at);
+            let written = match line {
+                Some(line) => repeats.say((*line).to_owned(), now),
+                None => repeats.due(now),
+            };
+            assert_eq!(written, *expected, "{at} {line:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_equal_lines_is_said_at_once_and_the_others_are_counted() {
+        check(&[
+            (0, Some("a"), &["a"]),
+            (1, Some("a"), &[]),
+            (2, Some("b"), &["b"]),
+            (3, Some("a"), &[]),
+            (999, None, &[]),
+            (1000, None, &["a (2 times more)"]),
+            (1001, Some("a"), &[]),
+            // The pause has doubled.
+            (2500, None, &[]),
+            (3000, Some("b"), &["a (1 time more)"]),
+            (4000, None, &["b (1 time more)"]),
+        ]);
+    }
+
+    #[test]
+    fn what_comes_once_in_a_while_is_said_each_time() {
+        check(&[(0, Some("a"), &["a"]), (60_000, Some("a"), &["a"]), (120_000, Some("a"), &["a"])]);
+    }
+
+    #[test]
+    fn different_lines_do_not_fill_memory_and_lose_no_count() {
+        let (now, mut repeats) = (Instant::now(), Repeats::default());
+        let _ = repeats.say("first".into(), now);
+        let _ = repeats.say("first".into(), now);
+        let written: Vec<String> =
+            (0..2 * REMEMBERED).flat_map(|number| repeats.say(number.to_string(), now)).collect();
+        assert_eq!(repeats.lines.len(), REMEMBERED);
+        assert_eq!(written.len(), 2 * REMEMBERED + 1);
+        assert!(written.contains(&"first (1 time more)".to_owned()), "{written:?}");
+        let _ = repeats.say("0".into(), now);
+        let _ = repeats.say("0".into(), now);
+        assert_eq!(repeats.rest(), ["0 (1 time more)"]);
+        assert_eq!(repeats.rest(), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_logged_acts_on_no_terminal() {
+        let plain = Log { is_coloured: false };
+        assert_eq!(plain.line(Level::WARN, "a\u{1b}[2J\nb\r"), " WARN a\\x1b[2J\nb\\r");
+        let coloured = Log { is_coloured: true };
+        let line = coloured.line(Level::ERROR, "\u{1b}[2J");
+        assert!(line.starts_with('\u{1b}') && line.ends_with(" \\x1b[2J"), "{line:?}");
+    }
+}
