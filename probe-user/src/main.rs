@@ -1,6 +1,5 @@
 //! The program: parse, run, print the error, exit.
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use ctrace::app;
@@ -38,18 +37,9 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            print_error(&failure);
+            app::print_error(&failure);
             ExitCode::from(failure.exit_status())
         }
-    }
-}
-
-fn print_error(failure: &app::Failure) {
-    app::say(&format_args!("ctrace: {failure}"));
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        app::say(&format_args!("  because: {error}"));
-        cause = error.source();
     }
 }
 

@@ -1,10 +1,12 @@
 //! What a person reads on standard error while records go to standard output.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as _;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use super::Failure;
 use super::follow::Since;
 use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
@@ -20,6 +22,16 @@ const SAID: Duration = Duration::from_secs(1);
 /// would panic.
 pub fn say(line: &dyn Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Says what ctrace could not do, and why.
+pub fn print_error(failure: &Failure) {
+    say(&format_args!("ctrace: {failure}"));
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        say(&format_args!("  because: {error}"));
+        cause = error.source();
+    }
 }
 
 /// Says what is attached, one line per container and library, and that tracing has begun.

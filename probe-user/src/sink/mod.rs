@@ -4,13 +4,16 @@
 //! records; the text sink alone escapes, as it alone writes to terminals.
 //! To add a format: a file here and a row in [`FORMATS`].
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 
 use jiff::tz::TimeZone;
 
 use crate::event::Record;
 
+mod destination;
 mod dump;
 mod escape;
 mod json;
@@ -20,14 +23,22 @@ mod patient;
 mod quote;
 pub mod text;
 
+pub use destination::{Destination, DestinationError};
 pub use json::{schema, write_json, write_plan};
-pub use output::{CreateError, Output};
+pub use output::Output;
 pub use patient::Stop;
 
 /// A name for a person, on one line: no byte of it acts on a terminal.
 pub fn escaped(foreign: &str) -> String {
     let mut text = String::with_capacity(foreign.len());
     escape::name(foreign.as_bytes(), &mut text);
+    text
+}
+
+/// A word of the command line, of any bytes, on one line: no byte of it acts on a terminal.
+pub fn escaped_word(word: &OsStr) -> String {
+    let mut text = String::with_capacity(word.len());
+    escape::name(word.as_bytes(), &mut text);
     text
 }
 
