@@ -96,7 +96,7 @@ fn fill(pipe: &File) -> Result<()> {
 fn has_summary(records: &[u8]) -> bool {
     let last = records.trim_ascii_end().split(|byte| *byte == b'\n').next_back();
     let last = last.and_then(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
-    last.is_some_and(|record| record["type"] == "summary")
+    last.is_some_and(|record| record.get("type").and_then(|kind| kind.as_str()) == Some("summary"))
 }
 
 #[test]
