@@ -11,7 +11,6 @@ use thiserror::Error;
 use crate::cli::{self, Action, Invocation, Nothing, Request, Trace, Verbosity};
 use crate::discover::{self, Detail, Discovery};
 use crate::enrich::{Facts, Stacks};
-use crate::event::End;
 use crate::explain::{self, ExplainError};
 use crate::patience::describe;
 use crate::pipeline::{Clock, Executions, Pipeline, Setup, Site};
@@ -19,8 +18,8 @@ use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::exec::Also;
 use crate::probe::{Probe, uprobe};
 use crate::session::{self, Mappings, Session, SessionError};
-use crate::sink::{self, Output};
-use crate::stderr::say;
+use crate::sink::{self, Destination, Output};
+use crate::stderr::{print_error, say};
 use crate::target::view::{self, Blind};
 use crate::target::{Choice, Selector, Target, TargetError};
 
@@ -29,13 +28,14 @@ mod ending;
 mod follow;
 mod launch;
 mod list;
+mod output;
 mod report;
 mod room;
 mod stream;
 mod watch;
 
 pub use child::part;
-use ending::{CommandEnd, Endings};
+use ending::Endings;
 use launch::{Launch, LaunchError};
 pub use room::{Shortage, event_loop};
 use stream::{Seeds, Stream, StreamError};
@@ -72,18 +72,29 @@ pub enum Failure {
     /// The kernel.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// The output file cannot be made.
+    /// What is to take the records does not.
     #[error(transparent)]
-    Create(#[from] sink::CreateError),
+    Destination(#[from] sink::DestinationError),
+    /// `--duration` has passed, and nobody has read the FIFO of `--output`.
+    #[error("nothing was traced: nobody has opened the FIFO {path} for reading; start its reader first")]
+    NoReader {
+        /// Its name.
+        path: String,
+    },
     /// Records cannot be written.
-    #[error("records cannot be written to {to}; is there room? --output names another file")]
+    #[error("records cannot be written to {to}: {next}")]
     Write {
         /// Where to.
         to: String,
+        /// What to do.
+        next: &'static str,
         /// Why not.
         #[source]
         source: io::Error,
     },
+    /// What is printed, and no trace, cannot be.
+    #[error("standard output cannot be written to; redirect it to where there is room")]
+    Print(#[source] io::Error),
     /// An explanation.
     #[error(transparent)]
     Explain(#[from] ExplainError),
@@ -102,9 +113,13 @@ impl Failure {
             Self::NothingToAttach { .. } => 3,
             Self::TooMany { .. } => 2,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
-            Self::Session(_) | Self::Command(_) | Self::Create(_) | Self::Write { .. } | Self::Signals(_) => {
-                1
-            }
+            Self::Session(_)
+            | Self::Command(_)
+            | Self::Destination(_)
+            | Self::NoReader { .. }
+            | Self::Write { .. }
+            | Self::Print(_)
+            | Self::Signals(_) => 1,
         }
     }
 }
@@ -129,9 +144,7 @@ pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
 fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::Write { to: "standard output".to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Print(source)),
         _ => Ok(()),
     }
 }
@@ -147,11 +160,11 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
     trace.selector.pids.extend(command.as_ref().map(Launch::pid));
     let mut endings = Endings::new(command).map_err(Failure::Signals)?;
     let traced = self::trace(&trace, verbosity, &mut endings).await;
-    match endings.command_status().await? {
-        Some(CommandEnd::Failed(status)) => Ok(status),
-        Some(CommandEnd::Ended(status)) => traced.map(|()| status),
-        None => traced.map(|()| 0),
-    }
+    let Some(command) = endings.command.take() else { return traced.map(|()| 0) };
+    // Said before the command is waited for, which may go on for hours.
+    let failure = traced.err().inspect(|failure| print_error(failure));
+    let end = endings.end_of(command).await?;
+    Ok(end.exit_status(failure.as_ref().map(Failure::exit_status)))
 }
 
 /// Whether what is traced can be seen from here. Who only asks what would be done is told, and answered.
@@ -170,23 +183,17 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         Probe::Exec(_) => trace.selector.split(),
         Probe::Ssl(_) | Probe::Uprobe(_) => (trace.selector.clone(), Choice::default()),
     };
-    let mut mappings = None;
+    let mut ready = None;
     if trace.action == Action::Run {
-        session::prepare()?;
-        // Before anything is looked at: what is mapped in the meantime waits there.
-        let programs = match trace.probe {
-            Probe::Exec(_) => session::Programs::Told,
-            Probe::Ssl(_) | Probe::Uprobe(_) => session::Programs::Unknown,
-        };
-        mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
+        ready = prepare(trace, endings).await?;
+        if ready.is_none() {
+            return Ok(());
+        }
     }
-    let (target, mut discovery, mut plan) = tokio::select! {
+    let (target, discovery, mut plan) = tokio::select! {
         biased;
         end = endings.first() => {
-            // A command that cannot begin has said why.
-            if end != End::TargetEnded {
-                say(&"interrupted before anything was attached");
-            }
+            output::interrupted(end);
             return Ok(());
         }
         found = find(&scope, &trace.probe) => found?,
@@ -206,11 +213,42 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         return print(|out| list::write(&plan, trace.format, out));
     }
     let may_wait = endings.command.is_some() || trace.nothing == Nothing::Wait || target.waits();
-    let may_wait = may_wait && trace.action == Action::Run;
-    if plan.objects.is_empty() && trace.probe.looks_into_files() && !may_wait {
+    let has_any = may_wait || !plan.objects.is_empty() || !trace.probe.looks_into_files();
+    let Some(ready) = ready.filter(|_| has_any) else {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
-    }
-    let file = trace.output.as_deref().map(Output::create).transpose()?;
+    };
+    run_trace(trace, verbosity, endings, ready, ((target, discovery, plan), choice)).await
+}
+
+/// What a trace needs before anything is looked at.
+struct Ready {
+    destination: Destination,
+    /// What is mapped in the meantime waits there.
+    mappings: Option<Mappings>,
+}
+
+/// Nothing if the trace is to end before a FIFO has a reader.
+async fn prepare(trace: &Trace, endings: &mut Endings) -> Result<Option<Ready>, Failure> {
+    session::prepare()?;
+    // First, as its reader may be long in coming.
+    let Some(destination) = output::open(trace, endings).await? else { return Ok(None) };
+    let programs = match trace.probe {
+        Probe::Exec(_) => session::Programs::Told,
+        Probe::Ssl(_) | Probe::Uprobe(_) => session::Programs::Unknown,
+    };
+    let mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
+    Ok(Some(Ready { destination, mappings }))
+}
+
+/// Attaches to what was found, and streams until the end.
+async fn run_trace(
+    trace: &Trace,
+    verbosity: Verbosity,
+    endings: &mut Endings,
+    Ready { destination, mappings }: Ready,
+    ((target, mut discovery, mut plan), choice): (Found, Choice),
+) -> Result<(), Failure> {
+    destination.claim()?;
     let command = endings.command.as_ref().map(Launch::pid);
     let mut session = load(trace, &plan, verbosity, command)?;
     // While they live: one that ends as soon as it is traced is known all the same.
@@ -218,10 +256,8 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     attach(&mut session, &mut plan, &mut discovery)?;
     report::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
-    let output = match file {
-        Some(file) => file,
-        None => output(endings).map_err(|source| write_failure(trace, source))?,
-    };
+    endings.watch_reader(&destination);
+    let output = Output::to(destination, endings.stop());
     let pipeline = pipeline(trace, &plan, facts, (output, choice));
     let ahead = session.ahead();
     discovery.tell_strange(move || ahead.begin());
@@ -233,25 +269,18 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     }
     let stream = Stream::new(&mut session, pipeline, watch, verbosity, (seeds, trace.interval));
     let summary = stream.run(endings).await.map_err(|source| match source {
-        StreamError::Write(source) => write_failure(trace, source),
+        StreamError::Write(source) => output::write_failure(trace, source),
         StreamError::Session(error) => error.into(),
     })?;
     report::ended(&summary, trace, verbosity);
     Ok(())
 }
 
-/// Where records go without --output: standard output belongs to a command if there is one.
-fn output(endings: &mut Endings) -> io::Result<Output> {
-    if endings.command.is_some() {
-        endings.watch_stderr();
-        return Output::stderr(endings.stop());
-    }
-    endings.watch_stdout();
-    Output::stdout(endings.stop())
-}
+/// What was found on the machine.
+type Found = (Target, Discovery, Plan);
 
 /// Looks at the machine. Takes seconds when a container runtime or a file system does not answer.
-async fn find(selector: &Selector, probe: &Probe) -> Result<(Target, Discovery, Plan), TargetError> {
+async fn find(selector: &Selector, probe: &Probe) -> Result<Found, TargetError> {
     let target = selector.resolve().await?;
     let mut discovery = Discovery::new(probe.clone());
     let plan = discovery.plan(&target).await;
@@ -281,14 +310,6 @@ fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Ver
         reasons: reasons.join("\n"),
         next: trace.probe.next_step(),
     }
-}
-
-fn write_failure(trace: &Trace, source: io::Error) -> Failure {
-    let to = trace.output.as_ref().map_or_else(
-        || if trace.command.is_empty() { "standard output" } else { "standard error" }.to_owned(),
-        |path| path.to_string_lossy().escape_debug().to_string(),
-    );
-    Failure::Write { to, source }
 }
 
 fn load(

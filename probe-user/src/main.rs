@@ -1,11 +1,10 @@
 //! The program: parse, run, print the error, exit.
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use ctrace::app;
 use ctrace::cli::{self, Verbosity};
-use ctrace::stderr::{self, say};
+use ctrace::stderr::{self, print_error};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -43,15 +42,6 @@ fn main() -> ExitCode {
             print_error(&failure);
             ExitCode::from(failure.exit_status())
         }
-    }
-}
-
-fn print_error(failure: &dyn Error) {
-    say(&format_args!("ctrace: {failure}"));
-    let mut cause = failure.source();
-    while let Some(error) = cause {
-        say(&format_args!("  because: {error}"));
-        cause = error.source();
     }
 }
 

@@ -5,6 +5,7 @@
 //! Never fails and never waits: when nobody reads it any more, nothing happens (`eprintln!` would panic).
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
@@ -25,6 +26,16 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_min
 /// Says a line.
 pub fn say(line: &dyn Display) {
     write(&sink::escaped_lines(&line.to_string()));
+}
+
+/// Says what could not be done, and why.
+pub fn print_error(failure: &dyn Error) {
+    say(&format_args!("ctrace: {failure}"));
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        say(&format_args!("  because: {error}"));
+        cause = error.source();
+    }
 }
 
 /// Says a line, unless it was said just now: then it is counted, and [`tell_repeated`] tells how often.

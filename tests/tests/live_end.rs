@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
     Ctrace, LocalServer, Server, Trace, Traced, Transfer, program, require_bpf, require_live,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,11 +40,22 @@ fn a_second_ctrl_c_leaves_at_once() -> Result<()> {
     require_live()?;
     let server = Server::start("second-ctrl-c", &[])?;
     let _client = server.client_background(TALK)?;
-    let mut ctrace = Ctrace::json(&["--container", server.container.name()])?;
+    let arguments = ["ssl", "-o", "json", "--container", server.container.name()];
+    let (_reader, writer) = std::io::pipe()?;
+    let mut ctrace = Ctrace::start_with_stdout(&arguments, writer.try_clone()?)?;
+    // The end waits for the reader of a pipe that is full, for two seconds.
+    let deadline = Instant::now() + PATIENCE;
+    while poll(&mut [PollFd::new(&writer, PollFlags::OUT)], Some(&Timespec::default()))? > 0 {
+        ensure!(Instant::now() < deadline, "{} bytes came", rustix::io::ioctl_fionread(&writer)?);
+        thread::sleep(Duration::from_millis(50));
+    }
     ctrace.child().signal(Signal::INT)?;
-    // The first may have been enough already.
-    let _ = ctrace.child().signal(Signal::INT);
-    ctrace.wait(Duration::from_secs(5)).map(drop)
+    thread::sleep(Duration::from_millis(500));
+    ctrace.child().signal(Signal::INT)?;
+    // The kernel takes its time to remove the probes.
+    let trace = ctrace.wait(Duration::from_secs(5))?;
+    ensure!(trace.code() == Some(130), "{:?}: {}", trace.status, trace.stderr);
+    Ok(())
 }
 
 #[test]

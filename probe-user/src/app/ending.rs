@@ -2,10 +2,10 @@
 
 use std::future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{self, Duration};
 
 use rustix::process::Signal;
 use tokio::io::Interest;
@@ -26,12 +26,14 @@ pub(super) struct Endings {
     terminate: unix::Signal,
     hangup: unix::Signal,
     deadline: Option<Instant>,
-    /// Standard output, if it is a pipe or a socket whose reader can go.
+    /// Where records go, if it is a pipe or a socket whose reader can go.
     reader: Option<AsyncFd<OwnedFd>>,
     /// A command that ctrace has started: its end is ours, and Ctrl-C is its.
     pub(super) command: Option<Launch>,
-    /// Set by any of the signals, for code that cannot wait for them.
+    /// Set by any of the signals that end the trace, for code that cannot wait for them.
     signalled: Arc<AtomicBool>,
+    /// Set by Ctrl-C.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Endings {
@@ -44,7 +46,7 @@ impl Endings {
             INTERRUPTED_TWICE,
             Arc::clone(&interrupted),
         )?;
-        signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted)?;
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))?;
         let signalled = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
         {
@@ -53,6 +55,8 @@ impl Endings {
                 signal_hook::flag::register(signal, Arc::clone(&signalled))?;
             }
         }
+        // A file that reaches the limit of its size fails the write then, and does not end the process.
+        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -61,6 +65,7 @@ impl Endings {
             reader: None,
             command,
             signalled,
+            interrupted,
         })
     }
 
@@ -69,29 +74,31 @@ impl Endings {
         self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
     }
 
-    /// Ends when nobody reads standard output any more, even if nothing is written to it.
-    pub(super) fn watch_stdout(&mut self) {
-        self.reader = watch(io::stdout().as_fd()).ok();
-    }
-
-    /// The same for standard error.
-    pub(super) fn watch_stderr(&mut self) {
-        self.reader = watch(io::stderr().as_fd()).ok();
+    /// Ends when nobody reads the records any more, even if none is written.
+    pub(super) fn watch_reader(&mut self, records: &impl AsFd) {
+        self.reader = watch(records.as_fd()).ok();
     }
 
     /// The same reasons for a writer that waits for its reader.
     pub(super) fn stop(&self) -> Stop {
         let deadline = self.deadline.map(Instant::into_std);
-        Stop { requested: Arc::clone(&self.signalled), deadline }
+        let (signalled, interrupted) = (Arc::clone(&self.signalled), Arc::clone(&self.interrupted));
+        let command = self.command.as_ref().map(Launch::pid);
+        Stop::when(move || {
+            let passed = deadline.is_some_and(|deadline| time::Instant::now() >= deadline);
+            // Ctrl-C is the command's, and ours if it has ended by it.
+            let left = || interrupted.load(Ordering::Relaxed) && command.is_some_and(launch::has_ended);
+            passed || signalled.load(Ordering::Relaxed) || left()
+        })
     }
 
     /// The first reason. Cancel safe.
     pub(super) async fn first(&mut self) -> End {
-        let Self { interrupt, terminate, hangup, deadline, reader, command, signalled: _ } = self;
-        let has_command = command.is_some();
+        let Self { interrupt, terminate, hangup, deadline, reader, command, .. } = self;
+        let is_commands = command.as_ref().is_some_and(Launch::has_begun);
         let signal = tokio::select! {
-            // The terminal sends it to the command too, which decides what it means.
-            _ = interrupt.recv(), if !has_command => return End::Interrupted,
+            // The terminal sends it to the command too, which decides what it means, once it is there.
+            _ = interrupt.recv(), if !is_commands => return End::Interrupted,
             _ = terminate.recv() => Signal::TERM,
             _ = hangup.recv() => Signal::HUP,
             () = passed(*deadline) => return End::Duration,
@@ -104,19 +111,16 @@ impl Endings {
         End::Interrupted
     }
 
-    /// Waits for the end of the command, if there is one, and has its exit status. A command that has not been
-    /// let go does not begin; what it says then is not its own, unless it has ended before.
-    pub(super) async fn command_status(&mut self) -> Result<Option<CommandEnd>, LaunchError> {
-        let Some(mut command) = self.command.take() else { return Ok(None) };
+    /// Waits for the end of a command. One that has not been let go does not begin.
+    pub(super) async fn end_of(&mut self, mut command: Launch) -> Result<CommandEnd, LaunchError> {
         if let Some(status) = command.ended_early() {
-            return Ok(Some(CommandEnd::Failed(launch::exit_status(status))));
+            return Ok(CommandEnd::Ended(launch::exit_status(status)));
         }
+        let end = if command.has_begun() { CommandEnd::Ended } else { CommandEnd::NotBegun };
         command.abandon();
         loop {
             let signal = tokio::select! {
-                status = command.ended() => {
-                    return Ok(Some(CommandEnd::Ended(launch::exit_status(status?))));
-                }
+                status = command.ended() => return Ok(end(launch::exit_status(status?))),
                 _ = self.terminate.recv() => Signal::TERM,
                 _ = self.hangup.recv() => Signal::HUP,
             };
@@ -128,10 +132,21 @@ impl Endings {
 /// How a command came to its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandEnd {
-    /// It could not begin, and has said why.
-    Failed(u8),
-    /// It was let go, or was not to begin.
+    /// It has ended, or could not begin and has said why.
     Ended(u8),
+    /// It was not to begin.
+    NotBegun(u8),
+}
+
+impl CommandEnd {
+    /// The exit status of ctrace, which is the command's. One that would tell of no failure does not hide the
+    /// trace's.
+    pub(super) fn exit_status(self, failure: Option<u8>) -> u8 {
+        match (self, failure) {
+            (Self::Ended(0) | Self::NotBegun(_), Some(failure)) => failure,
+            (Self::Ended(status) | Self::NotBegun(status), _) => status,
+        }
+    }
 }
 
 async fn ended(command: Option<&mut Launch>) {
@@ -158,10 +173,30 @@ async fn gone(reader: Option<&AsyncFd<OwnedFd>>) {
 }
 
 /// A regular file cannot be watched, and its reader cannot go: epoll says EPERM.
-fn watch(stdout: std::os::fd::BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
-    let duplicate = stdout.try_clone_to_owned()?;
+fn watch(records: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    let duplicate = records.try_clone_to_owned()?;
     #[expect(unsafe_code, reason = "tokio cannot see that an OwnedFd keeps its file descriptor")]
     // SAFETY: an OwnedFd has one file descriptor for all of its life.
     let watched = unsafe { AsyncFd::register_with_interest(duplicate, Interest::ERROR) };
     Ok(watched?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_output_is_not_hidden_by_the_commands_0_and_hides_no_other_status() {
+        let check = |end: CommandEnd, failure, expected| {
+            assert_eq!(end.exit_status(failure), expected, "{end:?}, {failure:?}");
+        };
+        check(CommandEnd::Ended(0), None, 0);
+        check(CommandEnd::Ended(0), Some(1), 1);
+        check(CommandEnd::Ended(0), Some(4), 4);
+        check(CommandEnd::Ended(7), None, 7);
+        check(CommandEnd::Ended(7), Some(1), 7);
+        check(CommandEnd::Ended(127), Some(1), 127);
+        check(CommandEnd::NotBegun(130), None, 130);
+        check(CommandEnd::NotBegun(130), Some(3), 3);
+    }
 }

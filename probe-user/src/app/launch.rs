@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use thiserror::Error;
 use tokio::signal::unix::{self, SignalKind};
 
@@ -118,6 +118,11 @@ impl Launch {
         }
     }
 
+    /// Whether it was let go.
+    pub(super) fn has_begun(&self) -> bool {
+        self.gate.is_none()
+    }
+
     /// Waits for its end. Cancel safe.
     pub(super) async fn ended(&mut self) -> Result<ExitStatus, LaunchError> {
         let pid = self.pid();
@@ -162,6 +167,13 @@ impl Drop for Launch {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Whether a child of this process has ended, waited for or not.
+pub(super) fn has_ended(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    pid.is_none_or(|pid| !matches!(waitid(WaitId::Pid(pid), only_look), Ok(None)))
 }
 
 /// The exit status that a shell would have for a command that ended so.

@@ -41,7 +41,8 @@ struct OutputArgs {
     /// Colour the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
-    /// Write records to FILE instead of standard output (with a command: standard error); it is readable by its owner only
+    /// Write records to FILE instead of standard output (with a command: standard error): a file, which its owner
+    /// alone can read then, a FIFO, or /dev/fd/N
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

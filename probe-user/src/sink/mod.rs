@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 
 use crate::event::Record;
 
+mod destination;
 mod dump;
 mod escape;
 mod json;
@@ -22,8 +23,9 @@ mod patient;
 mod quote;
 pub mod text;
 
+pub use destination::{Destination, DestinationError};
 pub use json::{schema, write_json, write_plan};
-pub use output::{CreateError, Output};
+pub use output::Output;
 pub use patient::Stop;
 
 /// A name for a person, on one line: no byte of it acts on a terminal.

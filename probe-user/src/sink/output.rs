@@ -4,29 +4,15 @@
 //! pauses. Records are formatted in the buffer itself, so that nothing is copied twice.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-
+use super::destination::{Destination, may_wait};
 use super::patient::{Patient, Stop};
 
 /// The buffer is written out once it holds so much: the size of a pipe.
 const FULL: usize = 64 * 1024;
 /// Room that is kept after a large record.
 const KEPT: usize = 4 * 1024 * 1024;
-
-/// `--output` could not be opened.
-#[derive(Debug, Error)]
-#[error("cannot open {} for the records; name a file that can be written, or leave out --output", path.display())]
-pub struct CreateError {
-    path: PathBuf,
-    #[source]
-    cause: io::Error,
-}
 
 /// A buffered writer of whole records.
 pub struct Output {
@@ -46,36 +32,14 @@ impl Output {
         Self { inner, buffer: Vec::with_capacity(2 * FULL) }
     }
 
-    /// Over standard output, without the line buffer of [`io::stdout`]. Waits for its reader until `stop`.
-    pub fn stdout(stop: Stop) -> io::Result<Self> {
-        Self::stream(File::from(io::stdout().as_fd().try_clone_to_owned()?), stop)
-    }
-
-    /// The same over standard error.
-    pub fn stderr(stop: Stop) -> io::Result<Self> {
-        Self::stream(File::from(io::stderr().as_fd().try_clone_to_owned()?), stop)
-    }
-
-    fn stream(file: File, stop: Stop) -> io::Result<Self> {
-        if file.metadata()?.is_file() {
-            return Ok(Self::new(Box::new(file)));
-        }
-        Ok(Self::new(Box::new(Patient::new(file, stop))))
-    }
-
-    /// Over a file that only its owner may read, as the records are secrets. A device or FIFO is taken
-    /// as it is.
-    pub fn create(path: &Path) -> Result<Self, CreateError> {
-        let open = || {
-            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-            if file.metadata()?.is_file() {
-                file.set_permissions(Permissions::from_mode(0o600))?;
-            }
-            Ok(file)
-        };
-        match open() {
-            Ok(file) => Ok(Self::new(Box::new(file))),
-            Err(cause) => Err(CreateError { path: path.to_path_buf(), cause }),
+    /// Over a destination that was claimed. A reader that does not read is waited for until `stop`.
+    pub fn to(destination: Destination, stop: Stop) -> Self {
+        let file = destination.into_file();
+        // What cannot be told is taken for a pipe, which is slower, and never wrong.
+        if may_wait(&file).unwrap_or(true) {
+            Self::new(Box::new(Patient::new(file, stop)))
+        } else {
+            Self::new(Box::new(file))
         }
     }
 
@@ -109,20 +73,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_for_its_owner_alone() {
+    fn small_records_wait_for_a_pause() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        std::fs::write(&path, "old").unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        let mut output = Output::create(&path).unwrap();
+        std::fs::write(&path, "what was there before").unwrap();
+        let destination = Destination::open(&path).unwrap().unwrap();
+        destination.claim().unwrap();
+        let mut output = Output::to(destination, Stop::default());
         output.buffer().extend_from_slice(b"new record\n");
         output.end_record().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"", "small records wait for a pause");
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
         output.flush().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new record\n");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let error = Output::create(dir.path()).unwrap_err();
-        assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
     }
 
     #[test]

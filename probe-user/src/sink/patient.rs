@@ -3,10 +3,11 @@
 //! While it does not read, nothing is drained and the kernel's ring fills: that is counted loss. Owns only
 //! the waiting.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,22 +17,36 @@ use rustix::io::Errno;
 const ATOMIC: usize = 4096;
 /// How often it is looked whether the end has come.
 const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// The pause before one that seemed to be ready is tried again.
+const FULL: Duration = Duration::from_millis(10);
 /// How long a reader is waited for after the end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// When writing should not wait any more.
-#[derive(Clone, Debug, Default)]
-pub struct Stop {
-    /// Set by a signal.
-    pub requested: Arc<AtomicBool>,
-    /// When the trace is to end.
-    pub deadline: Option<Instant>,
-}
+/// Whether writing should not wait any more.
+#[derive(Clone)]
+pub struct Stop(Arc<dyn Fn() -> bool + Send + Sync>);
 
 impl Stop {
+    /// Once this holds.
+    pub fn when(has_come: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(has_come))
+    }
+
     fn has_come(&self) -> bool {
-        let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        passed || self.requested.load(Ordering::Relaxed)
+        (self.0)()
+    }
+}
+
+impl Default for Stop {
+    /// Never.
+    fn default() -> Self {
+        Self::when(|| false)
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stop({})", self.has_come())
     }
 }
 
@@ -47,15 +62,29 @@ impl Patient {
         Self { file, stop }
     }
 
-    /// Waits until some bytes can be written. After the end, a reader that does not read has gone.
-    fn wait(&self) -> io::Result<()> {
+    /// Whether some bytes can be written, or it is known that they cannot. Waits for a moment.
+    fn is_ready(&self) -> io::Result<bool> {
+        let mut polled = [PollFd::new(&self.file, PollFlags::OUT)];
+        match poll(&mut polled, Some(&GLANCE)) {
+            Ok(0) | Err(Errno::INTR) => Ok(false),
+            Ok(_) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Write for Patient {
+    /// After the end, a reader that does not read has gone.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (piece, _) = bytes.split_at(bytes.len().min(ATOMIC));
         let mut given_up = None;
         loop {
-            let mut polled = [PollFd::new(&self.file, PollFlags::OUT)];
-            match poll(&mut polled, Some(&GLANCE)) {
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(()),
-                Err(error) => return Err(error.into()),
+            if self.is_ready()? {
+                match self.file.write(piece) {
+                    // There was too little room after all, or another writer has taken it.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(FULL),
+                    result => return result,
+                }
             }
             if self.stop.has_come() {
                 let until = *given_up.get_or_insert_with(|| Instant::now() + GRACE);
@@ -64,14 +93,6 @@ impl Patient {
                 }
             }
         }
-    }
-}
-
-impl Write for Patient {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.wait()?;
-        let (piece, _) = bytes.split_at(bytes.len().min(ATOMIC));
-        self.file.write(piece)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -85,14 +106,17 @@ mod tests {
 
     use std::io::Read;
     use std::os::fd::OwnedFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
     #[test]
     fn a_slow_reader_gets_everything_and_one_that_does_not_read_is_left() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let stop = Stop::default();
-        let mut patient = Patient::new(File::from(OwnedFd::from(writer)), stop.clone());
+        let requested = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&requested);
+        let stop = Stop::when(move || flag.load(Ordering::Relaxed));
+        let mut patient = Patient::new(File::from(OwnedFd::from(writer)), stop);
         let sent = vec![7_u8; 300_000];
         let slow = std::thread::spawn(move || {
             let mut got = vec![0; 300_000];
@@ -102,7 +126,7 @@ mod tests {
         patient.write_all(&sent).unwrap();
         let (got, _reader) = slow.join().unwrap();
         assert_eq!(got, sent);
-        stop.requested.store(true, Ordering::Relaxed);
+        requested.store(true, Ordering::Relaxed);
         assert_eq!(patient.write_all(&sent).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

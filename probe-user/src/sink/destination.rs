@@ -1,0 +1,264 @@
+//! Where records go, as an open file: a standard stream, or what `--output` names.
+//!
+//! Owns what may be opened for records, which are secrets: of files that are there, only those of the people
+//! who trace. Never follows a link, and changes nothing about a file before [`Destination::claim`].
+
+use std::fs::{self, File, Metadata, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::event::epoll;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, geteuid, getpid, pidfd_getfd, pidfd_open};
+use thiserror::Error;
+
+use super::escaped_word;
+
+/// Whom a file is for: its owner.
+const PRIVATE: u32 = 0o600;
+
+/// What `--output` names does not take records.
+#[derive(Debug, Error)]
+pub enum DestinationError {
+    /// The system does not open it.
+    #[error("cannot open {path} for the records; name a file that can be written, or leave out --output")]
+    Open {
+        /// Its name.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else would have the records.
+    #[error(
+        "{path} belongs to user {owner}, who could read the records: nothing was written to it; name another \
+         file for --output, or remove this one"
+    )]
+    Foreign {
+        /// Its name.
+        path: String,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// A symbolic link.
+    #[error("{path} is a link, and records do not follow links; give --output the name of what it leads to")]
+    Link {
+        /// Its name.
+        path: String,
+    },
+    /// Hard links.
+    #[error(
+        "{path} is one of {names} names of a file (hard links), and the records would replace what the \
+         others name; name another file for --output, or remove this one"
+    )]
+    ManyNames {
+        /// One of its names.
+        path: String,
+        /// How many there are.
+        names: u64,
+    },
+    /// A descriptor that ctrace was not started with.
+    #[error(
+        "{path} is not open for writing where ctrace was started; open it there (in a shell: `3> FILE`), or \
+         name a file for --output"
+    )]
+    Descriptor {
+        /// Its name.
+        path: String,
+    },
+    /// It stays readable to others, or keeps what was in it.
+    #[error(
+        "{path} cannot be emptied and made its owner's alone (mode 600), as records need; name another \
+         file for --output"
+    )]
+    Claim {
+        /// Its name.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An open file that takes records.
+#[derive(Debug)]
+pub struct Destination {
+    file: File,
+    /// Of a regular file that was opened by its name.
+    name: Option<PathBuf>,
+}
+
+impl Destination {
+    /// Standard output.
+    pub fn stdout() -> io::Result<Self> {
+        Ok(Self { file: File::from(io::stdout().as_fd().try_clone_to_owned()?), name: None })
+    }
+
+    /// Standard error.
+    pub fn stderr() -> io::Result<Self> {
+        Ok(Self { file: File::from(io::stderr().as_fd().try_clone_to_owned()?), name: None })
+    }
+
+    /// What a path names; a file is made if there is none. Nothing if it is a FIFO that nobody reads yet: it
+    /// never waits.
+    pub fn open(path: &Path) -> Result<Option<Self>, DestinationError> {
+        match descriptor(path) {
+            Some(number) => inherited(number, path).map(Some),
+            None => Named { path, owners: &owners() }.open(),
+        }
+    }
+
+    /// Makes it ready for records: a file that was opened by its name is empty then, and its owner's alone.
+    pub fn claim(&self) -> Result<(), DestinationError> {
+        let Some(name) = &self.name else { return Ok(()) };
+        let private = self.file.set_permissions(Permissions::from_mode(PRIVATE));
+        let claimed = private.and_then(|()| self.file.set_len(0));
+        claimed.map_err(|source| DestinationError::Claim { path: escaped_word(name.as_os_str()), source })
+    }
+
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+}
+
+impl AsFd for Destination {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Whether a write may wait for somebody. What is always ready (a file, /dev/null) epoll(7) does not take.
+pub(super) fn may_wait(file: &File) -> io::Result<bool> {
+    if file.metadata()?.is_file() {
+        return Ok(false);
+    }
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    match epoll::add(&set, file, epoll::EventData::new_u64(0), epoll::EventFlags::OUT) {
+        Err(Errno::PERM) => Ok(false),
+        other => Ok(other.map(|()| true)?),
+    }
+}
+
+/// The number in the name of a descriptor of this process. These names are links, to what may have no name.
+fn descriptor(path: &Path) -> Option<i32> {
+    let standard = [("/dev/stdin", 0), ("/dev/stdout", 1), ("/dev/stderr", 2)];
+    if let Some((_, number)) = standard.iter().find(|(name, _)| Path::new(name) == path) {
+        return Some(*number);
+    }
+    let parent = path.parent()?;
+    let digits = path.file_name()?.to_str()?;
+    let is_table = ["/dev/fd", "/proc/self/fd"].iter().any(|table| Path::new(table) == parent);
+    (is_table && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+}
+
+/// A descriptor that ctrace was started with. Nobody else writes to its own ones, which are closed on exec.
+fn inherited(number: i32, path: &Path) -> Result<Destination, DestinationError> {
+    let refused = || DestinationError::Descriptor { path: escaped_word(path.as_os_str()) };
+    let flags = opened_with(number).ok_or_else(refused)?;
+    if flags.contains(OFlags::CLOEXEC) || !flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+        return Err(refused());
+    }
+    // Not dup(2), which takes a number only as unsafe code.
+    let duplicate = pidfd_open(getpid(), PidfdFlags::empty())
+        .and_then(|us| pidfd_getfd(us, number, PidfdGetfdFlags::empty()));
+    let duplicate = duplicate.map_err(|error| DestinationError::Open {
+        path: escaped_word(path.as_os_str()),
+        source: error.into(),
+    })?;
+    Ok(Destination { file: File::from(duplicate), name: None })
+}
+
+/// How a descriptor of this process was opened (proc(5), `flags`, octal); none if it is not open.
+fn opened_with(number: i32) -> Option<OFlags> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    u32::from_str_radix(flags.trim(), 8).ok().map(OFlags::from_bits_retain)
+}
+
+/// Whose files take records: root's, ours, and those of who called sudo.
+fn owners() -> Vec<u32> {
+    let ours = geteuid();
+    let sudo = std::env::var("SUDO_UID").ok().filter(|_| ours.is_root());
+    [Some(0), Some(ours.as_raw()), sudo.and_then(|uid| uid.parse().ok())].into_iter().flatten().collect()
+}
+
+/// A name in a directory, and whose may be what it names.
+struct Named<'a> {
+    path: &'a Path,
+    owners: &'a [u32],
+}
+
+impl Named<'_> {
+    fn open(&self) -> Result<Option<Destination>, DestinationError> {
+        // Not O_CREAT at once: in /tmp the kernel refuses to open with it what belongs to who called sudo
+        // (fs.protected_regular, fs.protected_fifos).
+        match self.open_with(OFlags::empty()) {
+            Err(Errno::NOENT) => match self.open_with(OFlags::CREATE | OFlags::EXCL) {
+                Ok(file) => Ok(Some(self.regular(file))),
+                // It has come in between.
+                Err(Errno::EXIST) => self.existing(self.open_with(OFlags::empty())),
+                Err(error) => Err(self.refused(error.into())),
+            },
+            opened => self.existing(opened),
+        }
+    }
+
+    /// What was there already.
+    fn existing(&self, opened: Result<File, Errno>) -> Result<Option<Destination>, DestinationError> {
+        let file = match opened {
+            Ok(file) => file,
+            Err(Errno::LOOP) => {
+                return Err(DestinationError::Link { path: escaped_word(self.path.as_os_str()) });
+            }
+            Err(Errno::NXIO) => return self.check_unread().map(|()| None),
+            Err(error) => return Err(self.refused(error.into())),
+        };
+        let metadata = file.metadata().map_err(|source| self.refused(source))?;
+        self.check(&metadata)?;
+        Ok(Some(if metadata.is_file() { self.regular(file) } else { Destination { file, name: None } }))
+    }
+
+    fn regular(&self, file: File) -> Destination {
+        Destination { file, name: Some(self.path.to_path_buf()) }
+    }
+
+    /// Never waits: neither for the reader of a FIFO, nor when it is written to.
+    fn open_with(&self, more: OFlags) -> Result<File, Errno> {
+        let flags =
+            OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
+        rustix::fs::open(self.path, flags, Mode::from_raw_mode(PRIVATE)).map(File::from)
+    }
+
+    /// Everybody can make a file or a FIFO in /tmp, before ctrace does. Nobody else can make a device.
+    fn check(&self, metadata: &Metadata) -> Result<(), DestinationError> {
+        let (path, kind, owner) = (escaped_word(self.path.as_os_str()), metadata.file_type(), metadata.uid());
+        if (kind.is_file() || kind.is_fifo()) && !self.owners.contains(&owner) {
+            return Err(DestinationError::Foreign { path, owner });
+        }
+        if kind.is_file() && metadata.nlink() > 1 {
+            return Err(DestinationError::ManyNames { path, names: metadata.nlink() });
+        }
+        Ok(())
+    }
+
+    /// What cannot be opened because nobody is at the other end: a FIFO will have a reader.
+    fn check_unread(&self) -> Result<(), DestinationError> {
+        let metadata = self.path.symlink_metadata().map_err(|source| self.refused(source))?;
+        if metadata.file_type().is_fifo() {
+            return self.check(&metadata);
+        }
+        let what =
+            if metadata.file_type().is_socket() { "it is a socket" } else { "it is no device that is there" };
+        Err(self.refused(io::Error::other(what)))
+    }
+
+    fn refused(&self, source: io::Error) -> DestinationError {
+        DestinationError::Open { path: escaped_word(self.path.as_os_str()), source }
+    }
+}
+
+#[cfg(test)]
+mod tests;
