@@ -17,8 +17,9 @@ pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
 /// of our own, which ends with us: the machine's mounts stay as they are. Must be called before other
 /// threads are started: see [`super::prepare`].
 pub(super) fn ensure_mounted() -> Result<(), SessionError> {
+    // A directory that we may not look into is there: to mount it once more would not help.
     let events = Path::new(TRACEFS).join("events");
-    if events.exists() {
+    if events.try_exists().map_err(SessionError::tracefs)? {
         return Ok(());
     }
     let failed = |source: rustix::io::Errno| SessionError::Tracefs { source: source.into() };
@@ -28,7 +29,9 @@ pub(super) fn ensure_mounted() -> Result<(), SessionError> {
     // Mounts that others make stay visible to us, ours to nobody.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(failed)?;
-    rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None).map_err(failed)
+    rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None).map_err(failed)?;
+    // Mounted is not yet readable.
+    events.try_exists().map(drop).map_err(SessionError::tracefs)
 }
 
 /// What the kernel says of a tracepoint's record: it differs between kernels.
@@ -41,7 +44,7 @@ impl Format {
     /// Reads the description of an event of a group.
     pub(super) fn read(group: &str, event: &str) -> Result<Self, SessionError> {
         let path = Path::new(TRACEFS).join("events").join(group).join(event).join("format");
-        let text = fs::read_to_string(&path).map_err(|source| SessionError::Tracefs { source })?;
+        let text = fs::read_to_string(&path).map_err(SessionError::tracefs)?;
         Ok(Self { path, text })
     }
 
