@@ -13,6 +13,7 @@ mod command;
 mod container;
 mod ctrace;
 mod demo;
+pub mod docs;
 mod engine;
 mod image;
 mod namespaces;
