@@ -1,7 +1,7 @@
 //! What README.md and docs/*.md show: their blocks of code, and the commands that their text names.
 //!
-//! Read from the Markdown itself, wherever a block stands, so that what is shown cannot drift from what the program does. Runs
-//! nothing of it, but for a shell that tells how it would split a line into words.
+//! Read from the Markdown itself, wherever a block stands, so that what is shown cannot drift from what the
+//! program does. Runs nothing of it, but for a shell that tells how it would split a line into words.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,8 @@ use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 use crate::paths::CRATE;
 
-/// What cannot be run, by the beginning of its line (or of its block's first line), with the reason. It is parsed all the same.
+/// What cannot be run, by the beginning of its line (or of its block's first line), with the reason. It is
+/// parsed all the same.
 pub const NOT_RUN: &[(&str, &str)] = &[
     ("cargo xtask demo", "it is a command of the repository, and shows the first block, which is run"),
     ("cargo xtask test", "it is what runs this"),
@@ -24,7 +25,7 @@ pub const NOT_RUN: &[(&str, &str)] = &[
     ("mappings -> files opened -> ELF parsed", "it is a figure"),
 ];
 
-/// Words of the documents that stand for something, and an example of it. None: they stand for any further words.
+/// Words of the documents that stand for something, and an example of it. None: they stand for further words.
 const PLACEHOLDERS: &[(&str, Option<&str>)] = &[
     ("…", None),
     ("ARGS…", None),
@@ -124,7 +125,7 @@ pub fn blocks() -> Result<Vec<Block>> {
     Ok(blocks)
 }
 
-/// All that README.md and docs/*.md name as code in their text, with its place, and that begins with `ctrace `.
+/// What README.md and docs/*.md name as code in their text and begins with `ctrace `, each with its place.
 pub fn named_commands() -> Result<Vec<(String, String)>> {
     let mut commands = Vec::new();
     for (name, text) in documents()? {
@@ -230,7 +231,8 @@ pub fn filled(words: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# A\n\nText with `ctrace ps`.\n\n    $ sudo ctrace ssl -- a 'b  c'; cat x\n    one\n\n    two\n    $ ls\n\n\
+    const TEXT: &str = "# A\n\nText with `ctrace ps`.\n\n    $ sudo ctrace ssl -- a 'b  c'; cat x\n\
+        \x20   one\n\n    two\n    $ ls\n\n\
         - item\n\n```\nctrace exec --all   all of it\nctrace ps # here\n```\n\n    a -> b\n";
 
     #[test]

@@ -27,8 +27,8 @@ impl Parser {
         }
     }
 
-    /// Fails if the words are a usage error, also with each of these after them: what a command is named by in the text
-    /// need not be whole.
+    /// Fails if the words are a usage error, also with each of these after them: what a command is named by
+    /// in the text need not be whole.
     fn check(&self, words: &[String], endings: &[&[&str]]) -> Result<()> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut first = None;

@@ -1,7 +1,9 @@
-//! What README.md and docs/*.md show is what happens: transcripts, command lines, recipes. Needs root, BPF and Docker.
+//! What README.md and docs/*.md show is what happens: transcripts, command lines, recipes. Needs root, BPF,
+//! Docker.
 //!
-//! Names and process ids of the documents are replaced by those of containers of the tests; what differs from run to run
-//! (times, ids, ports, versions) is masked on both sides. A line `…` stands for any number of lines.
+//! Names and process ids of the documents are replaced by those of containers of the tests; what differs from
+//! run to run (times, ids, ports, versions) is masked on both sides. A line `…` stands for any number of
+//! lines.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,7 +20,8 @@ use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-/// How long anything may take: a hang is a failure, slowness of the machine is not, and `--all` looks into each of its programs.
+/// How long anything may take: a hang is a failure, slowness of the machine is not, and `--all` looks into
+/// each of its programs.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// How long a trace lasts that is not shown to be interrupted.
 const DURATION: &str = "300ms";
@@ -220,7 +223,7 @@ fn traces(directory: &Path) -> Result<()> {
     }
     let network = format!("--network=container:{}", server.container.name());
     let talk = format!(
-        "import socket; s = socket.create_connection(('127.0.0.1', {}), 5); s.settimeout(5); s.send(b'no TLS\\r\\n' * 9)",
+        "import socket; socket.create_connection(('127.0.0.1', {}), 5).send(b'no TLS\\r\\n' * 9)",
         server.port()
     );
     let no_tls = ["/usr/bin/python3", "-I", "-c", &talk];

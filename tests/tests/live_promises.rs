@@ -1,5 +1,5 @@
-//! Which rights are enough for an ordinary user, and what is there after a trace: what the documents say, and nothing else.
-//! Needs root, BPF and Docker.
+//! Which rights are enough for an ordinary user, and what is there after a trace: what the documents say, and
+//! nothing else. Needs root, BPF and Docker.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -143,7 +143,8 @@ fn what_is_explained_needs_fewer_rights() -> Result<()> {
     Ok(())
 }
 
-/// The mappings of a process that no file is behind and that are no heap, stack, or the kernel's for every process.
+/// The mappings of a process that no file is behind and that are no heap, stack, or the kernel's for
+/// everybody.
 fn odd_mappings(pid: u32) -> Result<BTreeSet<String>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let names = maps.lines().filter_map(|line| line.split_whitespace().nth(5));

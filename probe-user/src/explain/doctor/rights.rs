@@ -54,7 +54,8 @@ fn uprobes(own: CapabilitySet) -> Check {
     if own.contains(CapabilitySet::SYS_ADMIN) {
         return Check::ok("right to set probes", "CAP_SYS_ADMIN");
     }
-    let found = "CAP_SYS_ADMIN missing; uprobes need it since Linux 6.1.146, 6.12.39 and 6.16, `ctrace exec` does not";
+    let found =
+        "CAP_SYS_ADMIN missing: uprobes need it since Linux 6.1.146, 6.12.39 and 6.16, not `ctrace exec`";
     let next = "run ctrace as root, or with CAP_SYS_ADMIN; whether it works without is seen below";
     Check::warn("right to set probes", found, next)
 }
@@ -73,12 +74,12 @@ fn others(own: CapabilitySet) -> Check {
     if own.contains(CapabilitySet::SYS_PTRACE) {
         return Check::ok("right to look into processes", "CAP_SYS_PTRACE");
     }
-    let found = "CAP_SYS_PTRACE missing: only processes of the same user can be looked into, and commands that ctrace starts";
+    let found = "CAP_SYS_PTRACE missing: only processes of the same user can be looked into";
     Check::warn("right to look into processes", found, "run ctrace as root, or with CAP_SYS_PTRACE")
 }
 
-/// /proc/PID/map_files needs one of the first two, and the directory is its owner's alone; opening by name is the way
-/// without, if the name can be read.
+/// /proc/PID/map_files needs one of the first two, and the directory is its owner's alone; opening by name is
+/// the way without, if the name can be read.
 fn files(own: CapabilitySet) -> Check {
     const NAME: &str = "right to open their files";
     let links = own.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::CHECKPOINT_RESTORE);
@@ -92,7 +93,7 @@ fn files(own: CapabilitySet) -> Check {
         ),
         (_, false) => Check::warn(
             NAME,
-            "by name only: CAP_DAC_READ_SEARCH missing, files deleted since or not readable to all stay closed",
+            "by name only: CAP_DAC_READ_SEARCH missing, files deleted or not readable to all stay closed",
             "run ctrace as root, or with CAP_DAC_READ_SEARCH",
         ),
     }
