@@ -1,14 +1,10 @@
 //! What commands other than traces answer, and the checks that every test makes of it.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
-
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::ctrace::Ctrace;
-use crate::paths::ctrace_binary;
+use crate::nobody::Nobody;
 use crate::trace::Trace;
 
 /// Runs `ctrace` to its end; it must succeed.
@@ -35,17 +31,7 @@ pub fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
 
 /// The same as nobody, who may not read other users' processes.
 pub fn run_as_nobody(arguments: &[&str]) -> Result<Trace> {
-    let directory = tempfile::Builder::new().prefix("ctrace-explain").tempdir_in("/tmp")?;
-    let copy = directory.path().join("ctrace");
-    fs::copy(ctrace_binary()?, &copy)?;
-    fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
-    let output = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(&copy)
-        .args(arguments)
-        .output()?;
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    Ok(Trace { stdout: output.stdout, stderr, status: output.status })
+    Nobody::new()?.run(arguments)
 }
 
 /// No byte that acts on a terminal.

@@ -33,14 +33,19 @@ impl Demo {
     /// A container `web` made FROM scratch (a server, the libraries it loads, no shell), and a second container
     /// with the client.
     pub fn start() -> Result<Self> {
-        let client_name = format!("{NAME}-client");
-        make_room(NAME)?;
+        Self::start_named(NAME)
+    }
+
+    /// The same with a name of the caller's in place of `web`.
+    pub fn start_named(name: &str) -> Result<Self> {
+        let client_name = format!("{name}-client");
+        make_room(name)?;
         make_room(&client_name)?;
         let server_image = Image::build("demo-web", &images::server_tree()?)?;
         let options = ["--label", LABEL];
         let server = ["/tls-server", "--port", "443"];
-        let server = Server::of(Container::start_named(&server_image, NAME, &options, &server)?)?;
-        let network = format!("--network=container:{NAME}");
+        let server = Server::of(Container::start_named(&server_image, name, &options, &server)?)?;
+        let network = format!("--network=container:{name}");
         let options = [options.as_slice(), &[&network]].concat();
         let client = ["/tls-client", "--port", server.port(), "--http", INTERVAL];
         let client = Container::start_named(&images::tls()?, &client_name, &options, &client)?;

@@ -26,7 +26,7 @@ pub(crate) struct Options {
 }
 
 /// Test programs of the end-to-end package that need no root; every other one is a live suite.
-const NOT_LIVE: [&str; 2] = ["ctrace_tests", "cli"];
+const NOT_LIVE: [&str; 3] = ["ctrace_tests", "cli", "docs"];
 
 /// A built test program.
 #[derive(Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::open::without_right;
 use crate::rootfs::Device;
 
 /// Longest line that is read; a kernel path of `PATH_MAX` with every byte escaped fits.
@@ -59,7 +60,7 @@ impl Mapping {
 #[derive(Debug, thiserror::Error)]
 pub enum MapsError {
     /// Gone, or not ours to read.
-    #[error("could not read the mappings of process {pid} (/proc/{pid}/maps)")]
+    #[error("could not read the mappings of process {pid} (/proc/{pid}/maps){}", without_right(source))]
     Read {
         /// The process.
         pid: u32,

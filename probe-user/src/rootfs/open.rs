@@ -54,11 +54,19 @@ pub(super) struct Attributes {
     pub(super) kind: FileType,
 }
 
+/// The next step where a right is missing: a process of another user is open to those alone who may trace it.
+pub(super) fn without_right(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => ": run ctrace as root, or with CAP_SYS_PTRACE",
+        _ => "",
+    }
+}
+
 /// A file of a target could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Process gone, or not ours.
-    #[error("could not open the root directory of process {pid} (/proc/{pid}/root)")]
+    #[error("could not open the root directory of process {pid} (/proc/{pid}/root){}", without_right(source))]
     Root {
         /// The process.
         pid: u32,

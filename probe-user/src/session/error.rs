@@ -1,5 +1,6 @@
 //! What can go wrong between us and the kernel, and what to do about it.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -73,17 +74,69 @@ impl ScopeError {
     }
 }
 
+/// Capabilities that something needs, and this process does not have.
+#[derive(Debug)]
+pub struct Lacking(Vec<&'static str>);
+
+/// A capability, one that has it in it, and its name.
+type Needed = (CapabilitySet, CapabilitySet, &'static str);
+
+impl Lacking {
+    /// To load a program, and to attach it to a tracepoint.
+    const PROGRAMS: [Needed; 2] = [
+        (CapabilitySet::BPF, CapabilitySet::SYS_ADMIN, "CAP_BPF"),
+        (CapabilitySet::PERFMON, CapabilitySet::SYS_ADMIN, "CAP_PERFMON"),
+    ];
+    /// Since Linux 6.1.146, 6.12.39 and 6.16; before, CAP_PERFMON was enough.
+    const UPROBES: [Needed; 1] = [(CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN")];
+    /// The directory is root's alone, unless somebody has mounted it otherwise.
+    const TRACEFS: [Needed; 1] =
+        [(CapabilitySet::DAC_READ_SEARCH, CapabilitySet::DAC_OVERRIDE, "CAP_DAC_READ_SEARCH")];
+
+    /// Those of these that this process does not have in its effective set.
+    fn of(needed: &[Needed]) -> Self {
+        let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        Self::in_set(own, needed)
+    }
+
+    fn in_set(own: CapabilitySet, needed: &[Needed]) -> Self {
+        let lacking = needed.iter().filter(|(capability, larger, _)| !own.intersects(*capability | *larger));
+        let mut names: Vec<&str> = lacking.map(|(_, _, name)| *name).collect();
+        if names.len() == Self::PROGRAMS.len() {
+            // The one that a session needs sooner or later stands for both.
+            names = vec!["CAP_SYS_ADMIN (for `ctrace exec` alone: CAP_BPF and CAP_PERFMON)"];
+        }
+        Self(names)
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str(
+                "no capability is missing, so that a user namespace, lockdown or a security module forbids \
+                 it: `ctrace doctor` tells more",
+            );
+        }
+        write!(
+            f,
+            "{} is missing: run ctrace as root, or give the program its capabilities, once, as root: \
+             setcap cap_sys_admin,cap_sys_ptrace,cap_dac_read_search+ep $(which ctrace)",
+            self.0.join(" and ")
+        )
+    }
+}
+
 /// Loading, attaching or reading failed.
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// The rights are missing.
-    #[error(
-        "{what}: not permitted: run ctrace as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN \
-         (uprobes need the last one since Linux 6.1.146, 6.12.39 and 6.16); `ctrace doctor` tells which is missing"
-    )]
+    #[error("{what} is not permitted: {lacking}")]
     NotPermitted {
         /// What was tried.
         what: String,
+        /// What is missing for it.
+        lacking: Lacking,
         /// The kernel's answer.
         #[source]
         source: Source,
@@ -181,7 +234,7 @@ pub enum SessionError {
         source: Source,
     },
     /// tracefs cannot be read.
-    #[error("tracefs cannot be read: run `mount -t tracefs tracefs /sys/kernel/tracing`")]
+    #[error("tracefs cannot be read: run `mount -t tracefs tracefs /sys/kernel/tracing` as root")]
     Tracefs {
         /// Why.
         #[source]
@@ -234,12 +287,33 @@ impl SessionError {
     }
 
     pub(super) fn load(source: EbpfError) -> Self {
-        Self::known("loading BPF programs", source).unwrap_or_else(|source| Self::Load(Box::new(source)))
+        if is_errno(&source, Errno::PERM) {
+            return Self::denied("loading BPF programs", &Lacking::PROGRAMS, source);
+        }
+        Self::short("loading BPF programs", source).unwrap_or_else(|source| Self::Load(Box::new(source)))
     }
 
     pub(super) fn program(name: &str, source: ProgramError) -> Self {
-        Self::known(&format!("the BPF program {name}"), source)
+        let what = format!("the BPF program {name}");
+        // The verifier says EACCES of a program that it refuses.
+        let is_refused = matches!(source, ProgramError::LoadError { .. }) && !is_errno(&source, Errno::PERM);
+        if is_denied(&source) && !is_refused {
+            return Self::denied(&what, &Lacking::PROGRAMS, source);
+        }
+        Self::short(&what, source)
             .unwrap_or_else(|source| Self::Program { name: name.to_owned(), source: Box::new(source) })
+    }
+
+    pub(super) fn tracefs(source: io::Error) -> Self {
+        if is_denied(&source) {
+            return Self::denied("reading tracefs (/sys/kernel/tracing)", &Lacking::TRACEFS, source);
+        }
+        Self::Tracefs { source }
+    }
+
+    fn denied(what: &str, needed: &[Needed], source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let (what, lacking) = (what.to_owned(), Lacking::of(needed));
+        Self::NotPermitted { what, lacking, source: Box::new(source) }
     }
 
     pub(super) fn map(name: &'static str, source: MapError) -> Self {
@@ -250,7 +324,11 @@ impl SessionError {
     }
 
     pub(super) fn attach(path: &str, function: &str, offset: FileOffset, source: ProgramError) -> Self {
-        Self::known(&format!("a uprobe on {function}"), source).unwrap_or_else(|source| Self::Attach {
+        let what = format!("a uprobe on {function}");
+        if is_denied(&source) {
+            return Self::denied(&what, &Lacking::UPROBES, source);
+        }
+        Self::short(&what, source).unwrap_or_else(|source| Self::Attach {
             path: path.to_owned(),
             function: function.to_owned(),
             offset: offset.0,
@@ -265,11 +343,8 @@ impl SessionError {
         }
     }
 
-    /// An error whose reason has nothing to do with what was tried; else the source.
-    fn known<E: std::error::Error + Send + Sync + 'static>(what: &str, source: E) -> Result<Self, E> {
-        if is_denied(&source) {
-            return Ok(Self::NotPermitted { what: what.to_owned(), source: Box::new(source) });
-        }
+    /// Too little of something, whatever was tried; else the source.
+    fn short<E: std::error::Error + Send + Sync + 'static>(what: &str, source: E) -> Result<Self, E> {
         match Self::lack(&source) {
             Some(lack) => Ok(lack(what.to_owned(), Box::new(source))),
             None => Err(source),
@@ -307,9 +382,9 @@ fn next_of_mappings(why: &io::Error) -> &'static str {
     }
 }
 
-/// Whether the kernel said EPERM.
+/// Whether the kernel said EPERM, or EACCES as it does of perf events and files.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
-    is_errno(error, Errno::PERM)
+    is_errno(error, Errno::PERM) || is_errno(error, Errno::ACCESS)
 }
 
 /// Whether the kernel said that a map has no room.
@@ -338,13 +413,12 @@ fn is_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
 
 /// Whether we may do what every session does; better said at once than after all the rest.
 pub(super) fn check_rights() -> Result<(), SessionError> {
-    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    let enough = CapabilitySet::BPF | CapabilitySet::PERFMON;
-    if own.contains(CapabilitySet::SYS_ADMIN) || own.contains(enough) {
+    let lacking = Lacking::of(&Lacking::PROGRAMS);
+    if lacking.0.is_empty() {
         return Ok(());
     }
-    let source = io::Error::from(Errno::PERM);
-    Err(SessionError::NotPermitted { what: "tracing".to_owned(), source: Box::new(source) })
+    let source = Box::new(io::Error::from(Errno::PERM));
+    Err(SessionError::NotPermitted { what: "loading BPF programs".to_owned(), lacking, source })
 }
 
 /// The kernel lacks something.
@@ -365,4 +439,37 @@ pub(super) fn check_kernel() -> Result<(), SessionError> {
         return Err(missing("BPF attach cookies", "CONFIG_BPF_SYSCALL=y and CONFIG_PERF_EVENTS=y"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lacking_is_named_and_nothing_else() {
+        let check = |own: CapabilitySet, needed: &[Needed], expected: &[&str]| {
+            let lacking = Lacking::in_set(own, needed);
+            assert_eq!(lacking.0.len(), expected.len(), "{lacking}");
+            for (name, beginning) in lacking.0.iter().zip(expected) {
+                assert!(name.starts_with(beginning), "{name}: {beginning}");
+            }
+        };
+        let none = CapabilitySet::empty();
+        check(none, &Lacking::PROGRAMS, &["CAP_SYS_ADMIN ("]);
+        check(CapabilitySet::BPF, &Lacking::PROGRAMS, &["CAP_PERFMON"]);
+        check(CapabilitySet::PERFMON, &Lacking::PROGRAMS, &["CAP_BPF"]);
+        check(CapabilitySet::SYS_ADMIN, &Lacking::PROGRAMS, &[]);
+        check(CapabilitySet::BPF | CapabilitySet::PERFMON, &Lacking::UPROBES, &["CAP_SYS_ADMIN"]);
+        check(CapabilitySet::SYS_ADMIN, &Lacking::TRACEFS, &["CAP_DAC_READ_SEARCH"]);
+        check(CapabilitySet::DAC_OVERRIDE, &Lacking::TRACEFS, &[]);
+        assert!(Lacking::in_set(none, &[]).to_string().contains("no capability is missing"));
+    }
+
+    #[test]
+    fn a_file_of_roots_is_a_missing_right_and_no_missing_mount() {
+        let denied = SessionError::tracefs(io::Error::from(Errno::ACCESS));
+        assert!(matches!(denied, SessionError::NotPermitted { .. }), "{denied}");
+        let absent = SessionError::tracefs(io::Error::from(Errno::NOENT));
+        assert!(matches!(absent, SessionError::Tracefs { .. }), "{absent}");
+    }
 }

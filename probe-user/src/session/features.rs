@@ -44,7 +44,8 @@ pub enum Tracefs {
 
 /// Where the descriptions of tracepoints are; to be asked before [`super::prepare`] changes it.
 pub fn tracefs() -> Tracefs {
-    if Path::new(TRACEFS).join("events").exists() {
+    // One that may not be looked into is there.
+    if !matches!(Path::new(TRACEFS).join("events").try_exists(), Ok(false)) {
         return Tracefs::Mounted;
     }
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();

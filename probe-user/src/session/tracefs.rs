@@ -18,8 +18,9 @@ pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
 /// of our own, which ends with us: the machine's mounts stay as they are. Must be called before other
 /// threads are started: see [`super::prepare`].
 pub(super) fn ensure_mounted() -> Result<(), SessionError> {
+    // A directory that we may not look into is there: to mount it once more would not help.
     let events = Path::new(TRACEFS).join("events");
-    if events.exists() {
+    if events.try_exists().map_err(SessionError::tracefs)? {
         return Ok(());
     }
     let failed = |source: Errno| SessionError::Tracefs { source: source.into() };
@@ -31,9 +32,13 @@ pub(super) fn ensure_mounted() -> Result<(), SessionError> {
         .map_err(failed)?;
     match rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None) {
         // No mounting helps where the kernel does not have it.
-        Err(Errno::NODEV) => Err(error::missing("tracefs", "CONFIG_FTRACE=y and CONFIG_EVENT_TRACING=y")),
-        mounted => mounted.map_err(failed),
+        Err(Errno::NODEV) => {
+            return Err(error::missing("tracefs", "CONFIG_FTRACE=y and CONFIG_EVENT_TRACING=y"));
+        }
+        mounted => mounted.map_err(failed)?,
     }
+    // Mounted is not yet readable.
+    events.try_exists().map(drop).map_err(SessionError::tracefs)
 }
 
 /// What the kernel says of a tracepoint's record: it differs between kernels.
@@ -46,7 +51,7 @@ impl Format {
     /// Reads the description of an event of a group.
     pub(super) fn read(group: &str, event: &str) -> Result<Self, SessionError> {
         let path = Path::new(TRACEFS).join("events").join(group).join(event).join("format");
-        let text = fs::read_to_string(&path).map_err(|source| SessionError::Tracefs { source })?;
+        let text = fs::read_to_string(&path).map_err(SessionError::tracefs)?;
         Ok(Self { path, text })
     }
 

@@ -53,6 +53,8 @@ pub(super) const TESTS: Group = Group {
         part("python3", "/usr/bin/python3"),
         part("python3-pip", "pip3"),
         part("binutils", "readelf"),
+        part("jq", "jq"),
+        part("libcap2-bin", "/usr/sbin/setcap"),
     ],
 };
 

@@ -74,7 +74,7 @@ fn mapping_events() -> Check {
 pub(super) fn next(error: &SessionError) -> &'static str {
     match error {
         SessionError::NotPermitted { .. } => {
-            "run ctrace as root; if it is, see lockdown and the user namespace above, or a security module forbids it"
+            "see the rights above; if none is missing: lockdown, the user namespace, or a security module"
         }
         SessionError::Kernel { .. } => "use a kernel that has it",
         SessionError::Tracefs { .. } => "mount -t tracefs tracefs /sys/kernel/tracing",

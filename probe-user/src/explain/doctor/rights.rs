@@ -14,6 +14,7 @@ pub(super) fn checks() -> Vec<Check> {
     vec![
         programs(own),
         uprobes(own),
+        tracefs(own),
         others(own),
         files(own),
         seen("user namespace", view::rights()),
@@ -37,18 +38,31 @@ fn programs(own: CapabilitySet) -> Check {
     let bpf = setting("/proc/sys/kernel/unprivileged_bpf_disabled");
     let perf = setting("/proc/sys/kernel/perf_event_paranoid");
     let found = format!(
-        "{} missing (kernel.unprivileged_bpf_disabled={bpf:?}, kernel.perf_event_paranoid={perf:?} give no way around it)",
+        "{} missing, and CAP_SYS_ADMIN, which has both in it (kernel.unprivileged_bpf_disabled={bpf:?}, \
+         kernel.perf_event_paranoid={perf:?} give no way around it)",
         lacking.join(" and ")
     );
-    Check::no("right to load programs", found, "run ctrace as root: sudo ctrace ...")
+    Check::no("right to load programs", found, "run ctrace as root, or with CAP_SYS_ADMIN")
 }
 
 fn uprobes(own: CapabilitySet) -> Check {
     if own.contains(CapabilitySet::SYS_ADMIN) {
         return Check::ok("right to set probes", "CAP_SYS_ADMIN");
     }
-    let found = "CAP_SYS_ADMIN missing; uprobes need it since Linux 6.1.146, 6.12.39 and 6.16";
-    Check::warn("right to set probes", found, "run ctrace as root; whether it works without is seen below")
+    let found =
+        "CAP_SYS_ADMIN missing: uprobes need it since Linux 6.1.146, 6.12.39 and 6.16, not `ctrace exec`";
+    let next = "run ctrace as root, or with CAP_SYS_ADMIN; whether it works without is seen below";
+    Check::warn("right to set probes", found, next)
+}
+
+/// A warning at the most: somebody may have mounted it for others to read, which is seen when it is read.
+fn tracefs(own: CapabilitySet) -> Check {
+    if own.intersects(CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE) {
+        return Check::ok("right to read tracefs", "CAP_DAC_READ_SEARCH");
+    }
+    let found =
+        "CAP_DAC_READ_SEARCH missing: tracefs is root's alone, unless it was mounted for others to read";
+    Check::warn("right to read tracefs", found, "run ctrace as root, or with CAP_DAC_READ_SEARCH")
 }
 
 fn others(own: CapabilitySet) -> Check {
@@ -59,21 +73,23 @@ fn others(own: CapabilitySet) -> Check {
     Check::warn("right to look into processes", found, "run ctrace as root, or with CAP_SYS_PTRACE")
 }
 
-/// /proc/PID/map_files needs one of the first two; opening by name is the way without, if the name can be read.
+/// /proc/PID/map_files needs one of the first two, and the directory is its owner's alone; opening by name is
+/// the way without, if the name can be read.
 fn files(own: CapabilitySet) -> Check {
+    const NAME: &str = "right to open their files";
     let links = own.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::CHECKPOINT_RESTORE);
     let names = own.intersects(CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE);
     match (links, names) {
-        (true, true) => Check::ok("right to open their files", "by mapping and by name"),
-        (true, false) => Check::warn(
-            "right to open their files",
-            "by mapping only: CAP_DAC_READ_SEARCH missing, files that are not readable to all stay closed",
-            "run ctrace as root, or with CAP_DAC_READ_SEARCH",
-        ),
-        (false, _) => Check::warn(
-            "right to open their files",
+        (true, true) => Check::ok(NAME, "by mapping and by name"),
+        (false, true) => Check::warn(
+            NAME,
             "by name only: CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE missing, files deleted since stay closed",
-            "run ctrace as root, or with CAP_CHECKPOINT_RESTORE",
+            "run ctrace as root, or with CAP_SYS_ADMIN",
+        ),
+        (_, false) => Check::warn(
+            NAME,
+            "by name only: CAP_DAC_READ_SEARCH missing, files deleted or not readable to all stay closed",
+            "run ctrace as root, or with CAP_DAC_READ_SEARCH",
         ),
     }
 }
@@ -105,14 +121,16 @@ mod tests {
     fn rights_are_judged_one_by_one() {
         let none = CapabilitySet::empty();
         let all = CapabilitySet::all();
-        for check in [programs(all), uprobes(all), others(all), files(all)] {
+        for check in [programs(all), uprobes(all), tracefs(all), others(all), files(all)] {
             assert_eq!((check.status, check.next), (Status::Ok, None), "{}", check.name);
         }
         assert_eq!(programs(none).status, Status::No);
         assert!(programs(CapabilitySet::BPF).found.starts_with("CAP_PERFMON missing"));
         assert_eq!(programs(CapabilitySet::BPF | CapabilitySet::PERFMON).status, Status::Ok);
         assert_eq!(others(none).status, Status::Warn);
-        assert!(files(none).found.contains("CAP_CHECKPOINT_RESTORE"));
+        assert_eq!(tracefs(CapabilitySet::SYS_ADMIN).status, Status::Warn);
+        assert!(files(none).found.contains("CAP_DAC_READ_SEARCH"));
+        assert!(files(CapabilitySet::DAC_READ_SEARCH).found.contains("CAP_CHECKPOINT_RESTORE"));
         assert!(files(CapabilitySet::SYS_ADMIN).found.contains("CAP_DAC_READ_SEARCH"));
     }
 

@@ -1,0 +1,71 @@
+//! `ctrace` as an ordinary user runs it, with no capabilities or with some of them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+use crate::child::Child;
+use crate::paths::ctrace_binary;
+use crate::trace::Trace;
+
+/// How long a run may take: a hang is a failure, slowness of the machine is not.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A copy of `ctrace` that the user nobody runs, as root's tests start it.
+#[derive(Debug)]
+pub struct Nobody {
+    directory: TempDir,
+}
+
+impl Nobody {
+    /// The copy, without capabilities. Below /tmp, because everybody may go there.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("ctrace-nobody").tempdir_in("/tmp")?;
+        let nobody = Self { directory };
+        fs::copy(ctrace_binary()?, nobody.program())?;
+        fs::set_permissions(nobody.directory.path(), fs::Permissions::from_mode(0o755))?;
+        Ok(nobody)
+    }
+
+    /// Gives the file these capabilities, and no others.
+    pub fn grant(&self, capabilities: &[&str]) -> Result<()> {
+        let text = format!("{}=ep", capabilities.join(",").to_lowercase());
+        let setcap = Command::new("/usr/sbin/setcap").arg(&text).arg(self.program()).output();
+        let setcap = setcap.context("cannot run setcap: `cargo xtask setup` installs it")?;
+        ensure!(setcap.status.success(), "setcap {text}: {}", String::from_utf8_lossy(&setcap.stderr));
+        Ok(())
+    }
+
+    /// Another program, where nobody can execute it: its path there.
+    pub fn put(&self, program: &Path) -> Result<String> {
+        let name = program.file_name().context("a program has a name")?;
+        let path = self.directory.path().join(name);
+        fs::copy(program, &path).with_context(|| format!("cannot copy {}", program.display()))?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// The copy, as nobody.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(self.program());
+        command.current_dir(self.directory.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, arguments: &[&str]) -> Result<Trace> {
+        let mut child = Child::start(self.command().args(arguments))?;
+        let status = child.wait(PATIENCE)?;
+        let (stdout, stderr) = child.output()?;
+        Ok(Trace { stdout, stderr: stderr.join("\n"), status })
+    }
+
+    fn program(&self) -> PathBuf {
+        self.directory.path().join("ctrace")
+    }
+}

@@ -1,0 +1,96 @@
+//! Every command line of README.md and docs/*.md is one that ctrace takes. Needs no root: nothing is traced.
+
+use anyhow::{Context as _, Result, ensure};
+use ctrace_tests::docs::{self, Shown};
+use ctrace_tests::{Ctrace, Nobody, Trace};
+
+/// Exit status of a command line that is not understood.
+const USAGE: Option<i32> = Some(2);
+
+/// Takes words as the command line does, and gets no further than the first right that it lacks.
+enum Parser {
+    /// Root's words are tried as nobody's, so that nothing is traced.
+    Nobody(Nobody),
+    /// A user's own.
+    Own,
+}
+
+impl Parser {
+    fn new() -> Result<Self> {
+        if rustix::process::geteuid().is_root() { Ok(Self::Nobody(Nobody::new()?)) } else { Ok(Self::Own) }
+    }
+
+    fn run(&self, words: &[&str]) -> Result<Trace> {
+        match self {
+            Self::Nobody(nobody) => nobody.run(words),
+            Self::Own => Ctrace::run_to_end(words),
+        }
+    }
+
+    /// Fails if the words are a usage error, also with each of these after them: what a command is named by
+    /// in the text need not be whole.
+    fn check(&self, words: &[String], endings: &[&[&str]]) -> Result<()> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut first = None;
+        for ending in endings {
+            let trace = self.run(&[&words, *ending].concat())?;
+            if trace.code() != USAGE {
+                return Ok(());
+            }
+            first.get_or_insert(trace.stderr);
+        }
+        anyhow::bail!("ctrace {} is not understood:\n{}", words.join(" "), first.unwrap_or_default())
+    }
+}
+
+#[test]
+fn each_command_line_that_is_shown_is_one_that_ctrace_takes() -> Result<()> {
+    let parser = Parser::new()?;
+    let mut count = 0;
+    for block in docs::blocks()? {
+        for line in block.commands() {
+            for words in docs::invocations(&line).with_context(|| block.place.clone())? {
+                let is_form = line.contains('[') && docs::excuse(&line).is_some();
+                if !is_form {
+                    parser.check(&docs::filled(&words), &[&[]]).with_context(|| block.place.clone())?;
+                    count += 1;
+                }
+            }
+        }
+    }
+    ensure!(count >= 20, "{count} command lines: are they still found?");
+    Ok(())
+}
+
+#[test]
+fn each_command_that_the_text_names_is_one() -> Result<()> {
+    let parser = Parser::new()?;
+    let endings: [&[&str]; 4] = [&[], &["--all"], &["--all", ":main"], &["web"]];
+    let named = docs::named_commands()?;
+    ensure!(named.len() >= 10, "{} commands: are they still found?", named.len());
+    for (place, command) in named {
+        for words in docs::invocations(&command).with_context(|| place.clone())? {
+            parser.check(&docs::filled(&words), &endings).with_context(|| place.clone())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_block_is_of_a_kind_that_is_run_or_has_a_reason() -> Result<()> {
+    for block in docs::blocks()? {
+        let known = block.shown() != Shown::Other || docs::excuse(&block.text).is_some();
+        ensure!(known, "{}: what is this? {}", block.place, block.text);
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_is_excused_that_is_not_there() -> Result<()> {
+    let blocks = docs::blocks()?;
+    for (beginning, reason) in docs::NOT_RUN {
+        let is_there = |block: &docs::Block| block.text.lines().any(|line| line.starts_with(beginning));
+        ensure!(blocks.iter().any(is_there), "no block has {beginning:?} ({reason}): take it off the table");
+    }
+    Ok(())
+}
