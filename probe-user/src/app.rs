@@ -393,7 +393,7 @@ fn pipeline(trace: &Trace, plan: &Plan, facts: Facts, (output, choice): (Output,
         clock: Clock::now(),
         sink: (trace.format.open)(output, options),
         started: Timestamp::now(),
-        count: trace.count,
+        count: trace.limit,
         symbols: match &trace.probe {
             Probe::Uprobe(uprobe) if uprobe.stacks == uprobe::Stacks::Captured => {
                 Some(Box::new(Stacks::default()))

@@ -314,7 +314,7 @@ pub enum End {
     Interrupted,
     /// No process of the target is left.
     TargetEnded,
-    /// `--count` was reached.
+    /// `--limit` was reached.
     Count,
     /// `--duration` has passed.
     Duration,

@@ -51,7 +51,7 @@ fn help_of_everything() -> Result<()> {
                 "--connections",
                 "--max-bytes",
                 "--ring-size",
-                "--count",
+                "--limit",
                 "The same option again widens",
             ],
         ),
@@ -87,7 +87,7 @@ fn usage_errors() -> Result<()> {
     check_usage(&["ssl", "--nonsense"], "--nonsense")?;
     check_usage(&["ssl", "--container", ""], "container")?;
     check_usage(&["ssl", "--all", "--connections=none"], "also")?;
-    check_usage(&["ssl", "--all", "--connections=only", "--count", "3"], "--duration")?;
+    check_usage(&["ssl", "--all", "--connections=only", "--limit", "3"], "--duration")?;
     check_usage(&["ssl", "--container", "dokcer://web"], "no runtime is called \"dokcer\"")?;
     check_usage(&["ssl", "--container", "docker://"], "name")?;
     check_usage(&["ssl", "--image", ""], "image")?;
@@ -105,8 +105,10 @@ fn usage_errors() -> Result<()> {
     check_usage(&["ssl", "--pid", "web"], "web")?;
     check_usage(&["ssl", "--all", "-o", "xml"], "xml")?;
     check_usage(&["ssl", "--all", "--duration", "soon"], "soon")?;
-    check_usage(&["ssl", "--all", "--count", "0"], "0")?;
-    check_usage(&["ssl", "--all", "--count", "few"], "few")?;
+    check_usage(&["ssl", "--all", "--limit", "0"], "0")?;
+    check_usage(&["ssl", "--all", "--limit", "few"], "few")?;
+    check_usage(&["ssl", "--all", "--count", "10"], "--limit N")?;
+    check_usage(&["exec", "--all", "--count"], "--limit N")?;
     check_usage(&["ssl", "--all", "--max-bytes", "-5"], "-5")?;
     check_usage(&["ssl", "--all", "--ring-size", "4K"], "4K")?;
     check_usage(&["ssl", "--all", "--ring-size", "1X"], "1X")?;

@@ -273,7 +273,7 @@ fn an_end_before_the_commands() -> Result<()> {
     let server = LocalServer::start(1)?;
     let text = format!("{}; sleep 1; exit 3", quoted(&client("tls-client", &server)?));
     for (option, value, end, status, text) in [
-        ("--count", "2", "count", 3, text.as_str()),
+        ("--limit", "2", "count", 3, text.as_str()),
         ("--duration", "300ms", "duration", 4, "sleep 2; echo more; exit 4"),
     ] {
         let traced = Traced::run(&[option, value], &["sh", "-c", text])?;

@@ -80,7 +80,7 @@ fn a_count() -> Result<()> {
     require_live()?;
     let server = Server::start("count", &[])?;
     let _client = server.client_background(TALK)?;
-    let trace = Ctrace::json(&["--count", "3", "--container", server.container.name()])?.wait(PATIENCE)?;
+    let trace = Ctrace::json(&["--limit", "3", "--container", server.container.name()])?.wait(PATIENCE)?;
     check_end(&trace, "count")?;
     ensure!(trace.records()?.len() == 3, "{} records", trace.records()?.len());
     trace.check_complete()

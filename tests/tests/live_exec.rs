@@ -315,7 +315,7 @@ fn a_command_is_the_first_record_and_counts() -> Result<()> {
     ensure!(first["process"]["command_args"] == serde_json::json!([one, "exit", "5"]), "{first:#}");
     ensure!(trace.stderr.contains("summary: 1 program in"), "{}", trace.stderr);
 
-    let limited = ["exec", "-o", "json", "--output", output, "--count", "3", "--", one, "storm", "100"];
+    let limited = ["exec", "-o", "json", "--output", output, "--limit", "3", "--", one, "storm", "100"];
     ensure!(Ctrace::run_to_end(&limited)?.code() == Some(0));
     let written = fs::read_to_string(output)?;
     ensure!(written.lines().count() == 4 && written.contains("\"end\":\"count\""), "{written}");

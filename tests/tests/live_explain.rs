@@ -77,7 +77,7 @@ fn ps_lists_a_server_with_its_library() -> Result<()> {
     let functions: BTreeSet<&str> =
         list(row, "functions")?.iter().filter_map(|function| function["name"].as_str()).collect();
     ensure!(
-        row["probeable"] == true && functions.contains("SSL_read") && functions.contains("SSL_write_ex"),
+        row["traceable"] == true && functions.contains("SSL_read") && functions.contains("SSL_write_ex"),
         "{row}"
     );
     // The same for a person.
@@ -105,7 +105,7 @@ fn ps_tells_a_linked_in_library_and_a_container_without() -> Result<()> {
         rows.iter().find(|row| row["container"]["id"] == id).with_context(|| format!("{id} is not listed"))
     };
     let row = of(server.container.id())?;
-    ensure!(row["linked"] == "executable" && row["probeable"] == true, "{row}");
+    ensure!(row["linked"] == "executable" && row["traceable"] == true, "{row}");
     let row = of(idle.id())?;
     ensure!(row["library"].is_null() && row["why"][0] == "no TLS library", "{row}");
     let usual = json(&answer(&[&["ps", "-o", "json"], both.as_slice()].concat())?)?;

@@ -50,10 +50,10 @@ fn processes_that_end_while_they_are_read() -> Result<()> {
         let found = json(&answer(&["ps", "--container", container.name(), "-o", "json"])?)?;
         let rows = list(&found, "processes")?;
         ensure!(
-            rows.iter().any(|row| row["process"]["pid"] == container.pid() && row["probeable"] == true),
+            rows.iter().any(|row| row["process"]["pid"] == container.pid() && row["traceable"] == true),
             "{found}"
         );
-        ensure!(rows.iter().all(|row| row["probeable"] == true), "{found}");
+        ensure!(rows.iter().all(|row| row["traceable"] == true), "{found}");
         answer(&["inspect", container.name()])?;
         let found = json(&answer(&["doctor", container.name(), "-o", "json"])?)?;
         let is_ours = |process: &&Value| process["pid"] == container.pid();

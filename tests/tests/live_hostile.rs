@@ -145,7 +145,7 @@ fn mapped_files_that_are_no_libraries_are_named() -> Result<()> {
     let trace = Ctrace::run_to_end(&[
         "ssl",
         "-v",
-        "--count",
+        "--limit",
         "1",
         "--duration",
         "1s",

@@ -189,7 +189,7 @@ fn the_namespace_of_an_init_by_pid() -> Result<()> {
 fn namespaces_without_docker() -> Result<()> {
     require_live()?;
     let demo = Demo::start_in_namespaces()?;
-    let ctrace = Ctrace::json(&["--pid", &demo.pid().to_string(), "--count", "4"])?;
+    let ctrace = Ctrace::json(&["--pid", &demo.pid().to_string(), "--limit", "4"])?;
     let trace = ctrace.wait(std::time::Duration::from_secs(20))?;
     trace.check_complete()?;
     let text = String::from_utf8_lossy(&trace.stdout).into_owned();

@@ -205,7 +205,7 @@ fn calls_are_counted_and_measured() -> Result<()> {
 #[test]
 fn counts_come_at_each_interval() -> Result<()> {
     let container = container("functions")?;
-    let options = ["--count", "--interval", "100ms", "--events", "10", ":factorial"];
+    let options = ["--count", "--interval", "100ms", "--limit", "10", ":factorial"];
     let arguments = [&["uprobe", "-o", "json", "--container", container.name()][..], &options].concat();
     let ctrace = Ctrace::start(&arguments)?;
     for _ in 0..2 {

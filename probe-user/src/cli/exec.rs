@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use clap::Args;
 
-use super::trace::TraceArgs;
+use super::trace::{RenamedArgs, TraceArgs};
 use super::{Trace, target};
 use crate::probe::Probe;
 use crate::probe::exec::{Also, Environment, Exec};
@@ -31,6 +31,8 @@ Standard output has records only. docs/events.md describes them; `ctrace schema`
 pub(super) struct ExecArgs {
     #[command(flatten)]
     common: TraceArgs,
+    #[command(flatten)]
+    renamed: RenamedArgs,
     /// Tell what runs already as well, parents first
     #[arg(long, help_heading = "What to tell")]
     existing: bool,
@@ -54,7 +56,7 @@ pub(super) struct ExecArgs {
 impl ExecArgs {
     /// What they mean.
     pub(super) fn trace(self) -> Trace {
-        let Self { common, existing, exits, failed, forks, env, tree } = self;
+        let Self { common, renamed: _, existing, exits, failed, forks, env, tree } = self;
         let also =
             [(existing, Also::Existing), (exits, Also::Exits), (failed, Also::Failed), (forks, Also::Forks)];
         let also = also.into_iter().filter_map(|(wanted, also)| wanted.then_some(also)).collect();

@@ -54,7 +54,7 @@ pub struct Trace {
     /// Where they go: a file to be made; else standard output, or standard error if there is a command.
     pub output: Option<PathBuf>,
     /// End after so many calls.
-    pub count: Option<u64>,
+    pub limit: Option<u64>,
     /// End after this time.
     pub duration: Option<Duration>,
     /// Tell what was counted each time that this has passed.
@@ -147,8 +147,6 @@ enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<ssl::SslArgs>),
     /// Show calls of any function of any library or executable: arguments, return value, duration
-    // --count is to count here.
-    #[command(mut_arg("count", |limit| limit.long("events").help("End after N calls")))]
     Uprobe(Box<uprobe::UprobeArgs>),
     /// Show the programs that are executed
     Exec(Box<exec::ExecArgs>),

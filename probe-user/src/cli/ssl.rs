@@ -3,7 +3,7 @@
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, ValueEnum};
 
-use super::trace::TraceArgs;
+use super::trace::{RenamedArgs, TraceArgs};
 use super::{Cli, Trace, target, value};
 use crate::probe::{self, Certainty, Probe, Ssl};
 use crate::sink::Payload;
@@ -40,6 +40,8 @@ enum Connections {
 pub(super) struct SslArgs {
     #[command(flatten)]
     common: TraceArgs,
+    #[command(flatten)]
+    renamed: RenamedArgs,
     /// Dump payloads in hexadecimal even if they are text
     #[arg(long, help_heading = "Output")]
     hex: bool,
@@ -58,7 +60,7 @@ pub(super) struct SslArgs {
 impl SslArgs {
     /// What they mean.
     pub(super) fn trace(self) -> Trace {
-        let Self { common, hex, connections, guess, max_bytes } = self;
+        let Self { common, renamed: _, hex, connections, guess, max_bytes } = self;
         let least = if guess { Certainty::Unsure } else { Certainty::Sure };
         let connections = match connections {
             None => probe::Connections::Untold,
@@ -67,9 +69,8 @@ impl SslArgs {
         };
         let payload = if hex { Payload::Hex } else { Payload::Auto };
         let trace = common.trace(Probe::Ssl(Ssl { least, connections }), payload, max_bytes);
-        if connections == probe::Connections::Only && trace.count.is_some() {
-            let what =
-                "--count counts calls, which --connections=only does not tell; --duration ends a trace, too";
+        if connections == probe::Connections::Only && trace.limit.is_some() {
+            let what = "--limit is a number of calls, which --connections=only does not show; --duration ends a trace, too";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }
         trace

@@ -52,13 +52,20 @@ struct OutputArgs {
 struct LimitArgs {
     /// End after N records (of ssl: calls)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    count: Option<u64>,
+    limit: Option<u64>,
     /// End after a time, such as 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     duration: Option<Duration>,
     /// Room for records between the kernel and ctrace, rounded up to a power of two, from 64K to 1G
     #[arg(long, value_name = "SIZE", value_parser = value::ring_bytes, default_value = "32M")]
     ring_size: u32,
+}
+
+/// A word that these commands had for `--limit`, which counts elsewhere.
+#[derive(Args, Debug)]
+pub(super) struct RenamedArgs {
+    #[arg(long, hide = true, value_name = "N", num_args = 0..=1, default_missing_value = "", value_parser = value::renamed_count)]
+    count: Option<std::convert::Infallible>,
 }
 
 impl TraceArgs {
@@ -86,7 +93,7 @@ impl TraceArgs {
             format: output.format,
             look: sink::Look { colour, payload, tree: sink::Tree::default() },
             output: output.output,
-            count: limits.count,
+            limit: limits.limit,
             duration: limits.duration,
             interval: None,
             max_bytes,

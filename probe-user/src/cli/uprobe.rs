@@ -48,11 +48,11 @@ pub(super) struct UprobeArgs {
     #[command(flatten)]
     common: TraceArgs,
     /// Print which functions match, and where they are; attach nothing
-    #[arg(long, conflicts_with_all = ["counting", "latency", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["count", "latency", "dry_run"])]
     list: bool,
     /// Count calls by function and container, in the kernel; print the numbers at the end
-    #[arg(long = "count", id = "counting", conflicts_with_all = ["latency", "ret_only", "stack"])]
-    counting: bool,
+    #[arg(long, conflicts_with_all = ["latency", "ret_only", "stack"])]
+    count: bool,
     /// Measure from entry to return, in the kernel; print a histogram per function and container at the end
     #[arg(long, conflicts_with_all = ["ret_only", "stack", "usdt"])]
     latency: bool,
@@ -78,7 +78,7 @@ pub(super) struct UprobeArgs {
 impl UprobeArgs {
     /// What they mean.
     pub(super) fn trace(self) -> Trace {
-        let mode = match (self.counting, self.latency, self.ret_only) {
+        let mode = match (self.count, self.latency, self.ret_only) {
             (true, _, _) => Mode::Count,
             (_, true, _) => Mode::Latency,
             (_, _, true) => Mode::ReturnsOnly,

@@ -19,6 +19,11 @@ pub(super) fn format() -> impl TypedValueParser<Value = &'static Format> {
         .try_map(|name| sink::format(&name).ok_or("no format has this name"))
 }
 
+/// What `--count` was called by, before it counted and nothing else.
+pub(super) fn renamed_count(_: &str) -> Result<std::convert::Infallible, String> {
+    Err("--limit N ends a trace after N records; --count is an option of `ctrace uprobe`, where it counts calls".to_owned())
+}
+
 /// A time such as `10s` or `1h30m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wanted = || "a time is a number with a unit, such as 500ms, 10s, 5m or 1h30m".to_owned();

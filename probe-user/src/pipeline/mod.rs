@@ -1,6 +1,6 @@
 //! Records of the ring → public records in a sink.
 //!
-//! Owns the joining of chunks to calls and of returns to entries, the totals of the summary, and `--count`. What it needs of the
+//! Owns the joining of chunks to calls and of returns to entries, the totals of the summary, and `--limit`. What it needs of the
 //! world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere. It never loses
 //! captured bytes, never reads a clock or /proc, and never drops a record without counting it.
 

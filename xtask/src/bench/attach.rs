@@ -34,7 +34,7 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<f64>>> {
 /// A trace of its own each time: what is hooked already costs nothing.
 fn once(container: &Container) -> Result<f64> {
     let options =
-        ["ssl", "-v", "--wait", "--container", container.name(), "--count", "4", "--max-bytes", "0"];
+        ["ssl", "-v", "--wait", "--container", container.name(), "--limit", "4", "--max-bytes", "0"];
     let ctrace = Ctrace::start(&options)?;
     container.exec(&PROGRAM)?;
     let stderr = ctrace.wait(PATIENCE)?.stderr;

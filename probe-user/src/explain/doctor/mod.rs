@@ -38,7 +38,7 @@ use watch::Watched;
 #[derive(Debug, Serialize)]
 pub struct Diagnosis {
     /// Whether tracing would work.
-    works: bool,
+    traceable: bool,
     /// Of the machine and of ctrace's rights.
     machine: Vec<Check>,
     /// What was asked about, if anything was.
@@ -101,7 +101,7 @@ impl Diagnosis {
         let usable = machine.iter().all(|check| check.status != Status::No);
         let verdict = if usable { Verdict::Works } else { Verdict::Machine };
         let mut diagnosis = Self {
-            works: usable,
+            traceable: usable,
             machine,
             subject: subject.map(|subject| subject.0.clone()),
             processes: Vec::new(),
@@ -111,7 +111,7 @@ impl Diagnosis {
         if let Some(subject) = subject {
             diagnosis.examine(subject, watch, sockets).await?;
         }
-        diagnosis.works = diagnosis.verdict == Verdict::Works;
+        diagnosis.traceable = diagnosis.verdict == Verdict::Works;
         Ok(diagnosis)
     }
 

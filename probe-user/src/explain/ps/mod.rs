@@ -49,10 +49,10 @@ pub struct Row {
     /// Where its code is.
     pub linked: Option<Linked>,
     /// Whether a trace would see what it does.
-    pub probeable: bool,
+    pub traceable: bool,
     /// The functions that would be seen, by name.
     pub functions: Vec<Function>,
-    /// Why it is not probeable, or what of it is not.
+    /// Why it is not traceable, or what of it is not.
     pub why: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn list(selector: &Selector, extent: Extent) -> Result<Listing,
     // One that ended while it was looked at is nobody's concern.
     let ended = |pid: u32| target.processes.iter().any(|one| one.pid == pid && !proc.is_alive(one));
     listing.unseen.retain(|unseen| !ended(unseen.process.pid));
-    listing.processes.retain(|row| row.probeable || row.library.is_none() || !ended(row.process.pid));
+    listing.processes.retain(|row| row.traceable || row.library.is_none() || !ended(row.process.pid));
     Ok(listing)
 }
 
@@ -201,7 +201,7 @@ impl Row {
 
     /// `6 functions, internal`, `no: …`
     fn verdict(&self) -> Cell {
-        if !self.probeable {
+        if !self.traceable {
             let why = self.why.join("; ");
             let tone = if self.library.is_some() { Tone::Bad } else { Tone::Faint };
             return Cell::new(&if self.library.is_some() { format!("no: {why}") } else { why }).toned(tone);

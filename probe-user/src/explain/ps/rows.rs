@@ -79,7 +79,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
                 process: self.identity(*pid),
                 library: Some(Library::clone(library)),
                 linked: None,
-                probeable: !functions.is_empty(),
+                traceable: !functions.is_empty(),
                 functions: functions.clone(),
                 why: why.clone(),
             })
@@ -110,7 +110,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
                 version: None,
             }),
             linked: Some(if is_executed { Linked::Executable } else { Linked::Shared }),
-            probeable: false,
+            traceable: false,
             functions: Vec::new(),
             why: vec![skipped.why.clone()],
         })
@@ -136,7 +136,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
                 process: self.identity(process.pid),
                 library: None,
                 linked: None,
-                probeable: false,
+                traceable: false,
                 functions: Vec::new(),
                 why: vec!["no TLS library".to_owned()],
             });
@@ -257,7 +257,7 @@ mod tests {
     fn rows_are_by_container_then_pid_and_the_host_is_last() {
         let usual = listing(Extent::Usual);
         let rows: Vec<_> =
-            usual.processes.iter().map(|row| (row.process.pid, row.probeable, row.linked.unwrap())).collect();
+            usual.processes.iter().map(|row| (row.process.pid, row.traceable, row.linked.unwrap())).collect();
         let (shared, executable) = (Linked::Shared, Linked::Executable);
         assert_eq!(rows, [(3, false, shared), (3, true, shared), (2, true, shared), (1, true, executable)]);
         let hooked = usual.processes.iter().find(|row| row.process.pid == 2).unwrap();
