@@ -39,23 +39,26 @@ impl Kernel {
     pub(crate) fn get(version: &str) -> Result<Self> {
         let cache = workspace::cache()?.join("kernels");
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+        let lock = File::create(cache.join(".lock"))?;
+        lock.lock().context("cannot lock the directory of the kernels")?;
         let kept = fs::read_dir(&cache)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         let kept = kept.collect::<Result<Vec<_>>>()?;
         if let Some(name) = newest_first(kept.iter().map(String::as_str), version).first() {
             return Ok(Self { name: (*name).to_owned(), directory: cache.join(name) });
         }
         println!("    kernel {version}: fetching it from Debian's archive");
-        // Beside its place, so that it can be moved there as a whole.
-        let work = tempfile::tempdir_in(&cache).context("cannot create a temporary directory")?;
-        let name = Suite::first(&SUITES, |suite| download(suite, version, work.path()))
-            .with_context(|| format!("no kernel {version}"))?;
-        let new = work.path().join("kernel");
-        take(&work.path().join("files"), &new).with_context(|| format!("cannot use the package {name}"))?;
-        let directory = cache.join(&name);
-        if let Err(error) = fs::rename(&new, &directory) {
-            // Another run was faster.
-            ensure!(directory.is_dir(), "cannot create {}: {error}", directory.display());
+        // Beside its place, so that it is moved there as a whole; what an interrupted run has left is gone then.
+        let partial = cache.join(".partial");
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
         }
+        fs::create_dir(&partial)?;
+        let name = Suite::first(&SUITES, |suite| download(suite, version, &partial))
+            .with_context(|| format!("no kernel {version}"))?;
+        let (new, directory) = (partial.join("kernel"), cache.join(&name));
+        take(&partial.join("files"), &new).with_context(|| format!("cannot use the package {name}"))?;
+        fs::rename(&new, &directory)?;
+        fs::remove_dir_all(&partial)?;
         Ok(Self { name, directory })
     }
 
