@@ -19,7 +19,7 @@ use crate::probe::exec::Also;
 use crate::probe::{Probe, uprobe};
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Destination, Output};
-use crate::stderr::{print_error, say};
+use crate::stderr::print_error;
 use crate::target::view::{self, Blind};
 use crate::target::{Choice, Selector, Target, TargetError};
 

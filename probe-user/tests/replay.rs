@@ -368,7 +368,7 @@ fn an_unfinished_call_is_reported_after_a_while() {
     pipeline.idle(start).unwrap();
     pipeline.flush().unwrap();
     assert!(shared.0.lock().unwrap().is_empty());
-    pipeline.idle(start + Duration::from_millis(300)).unwrap();
+    pipeline.idle(start + Duration::from_millis(2_100)).unwrap();
     pipeline.flush().unwrap();
     let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
     assert!(text.contains("→ 10 of 20 B  #7"), "{text}");

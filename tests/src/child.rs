@@ -10,6 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::signals;
+
+/// How long anything may take that ends by itself: a hang is a failure, slowness of the machine (an emulated one, or one that has
+/// other work) is not.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+
 /// Lines of a pipe, as they come.
 #[derive(Debug)]
 pub struct Lines {
@@ -104,6 +110,7 @@ impl Child {
         stdin: impl Into<Stdio>,
         stdout: impl Into<Stdio>,
     ) -> Result<Self> {
+        signals::default_in_children()?;
         let what = format!("{command:?}");
         let mut process = command
             .stdin(stdin)
@@ -135,6 +142,11 @@ impl Child {
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.context("no process id")?, signal)
             .with_context(|| format!("cannot signal {}", self.what))
+    }
+
+    /// Ends it, if it runs.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill().with_context(|| format!("cannot kill {}", self.what))
     }
 
     /// Waits for its end.

@@ -10,14 +10,11 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::child::{Child, Lines};
+use crate::child::{Child, Lines, PATIENCE};
 use crate::paths::ctrace_binary;
 use crate::program::program;
 use crate::trace::Trace;
 use crate::transfer::Transfer;
-
-/// How long anything may take: a hang is a failure, slowness of the machine is not.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A TLS server on the loopback interface, outside of containers, and out of scope.
 #[derive(Debug)]

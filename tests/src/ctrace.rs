@@ -6,12 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use crate::child::Child;
+use crate::child::{Child, PATIENCE};
 use crate::paths::ctrace_binary;
 use crate::trace::Trace;
-
-/// How long it may take to attach, and to end: a hang is a failure, slowness of the machine is not.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A `ctrace` that has attached to what it was told to.
 #[derive(Debug)]

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use crate::signals;
+
 /// The directory of this crate.
 pub(crate) const CRATE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -19,8 +21,9 @@ pub(crate) fn cache() -> PathBuf {
     target_directory().join("ctrace-tests")
 }
 
-/// The `ctrace` under test: `CTRACE_BIN`, or the release build.
+/// The `ctrace` under test, which is to be started: `CTRACE_BIN`, or the release build.
 pub fn ctrace_binary() -> Result<PathBuf> {
+    signals::default_in_children()?;
     let binary = match env::var_os("CTRACE_BIN") {
         Some(path) => PathBuf::from(path),
         None => target_directory().join("release/ctrace"),

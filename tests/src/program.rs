@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::paths;
+use crate::{paths, signals};
 
 /// How one artefact is made: the row is all that a new program needs.
 struct Recipe {
@@ -207,6 +207,7 @@ const fn rustls(name: &'static str, flags: &'static [&'static str]) -> Recipe {
 
 /// The path of a built program, which is compiled first if need be.
 pub fn program(name: &str) -> Result<PathBuf> {
+    signals::default_in_children()?;
     let directory = paths::cache().join("programs");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let lock = File::create(directory.join(".lock"))?;

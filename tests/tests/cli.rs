@@ -151,7 +151,7 @@ fn the_users_own_words_are_escaped_in_messages() -> Result<()> {
         &["ssl", "--comm", "x", "--runtime-socket", "docker=/x\u{1b}[2J", "--dry-run"],
         &["ssl", "--all", "--format", HOSTILE],
         &["ssl", "--all", "--color", HOSTILE],
-        &["ssl", "--all", "--count", HOSTILE],
+        &["ssl", "--all", "--limit", HOSTILE],
         &["ssl", "--all", "--duration", HOSTILE],
         &["ssl", "--all", "--max-bytes", HOSTILE],
         &["ssl", "--all", "--ring-size", HOSTILE],

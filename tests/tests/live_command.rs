@@ -307,6 +307,18 @@ fn ctrl_c_is_the_commands() -> Result<()> {
     Ok(())
 }
 
+/// As by `cargo xtask test &` in a script: a shell ignores SIGINT for that, and no program gets it back by itself.
+#[test]
+fn ctrl_c_is_the_commands_when_the_tests_run_in_the_background() -> Result<()> {
+    require_bpf()?;
+    let script = "trap '' INT; exec \"$0\" --exact ctrl_c_is_the_commands";
+    let output =
+        Command::new("sh").args(["-c", script]).arg(std::env::current_exe()?).output().context("sh")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && said.contains("1 passed"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn a_second_ctrl_c_leaves_the_command() -> Result<()> {
     require_bpf()?;

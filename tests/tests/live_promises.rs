@@ -55,7 +55,7 @@ fn the_named_capabilities_are_enough_and_each_is_needed_for_a_container() -> Res
         check_ended(&nobody.run(command)?, command.first().unwrap_or(&""), 0)?;
     }
     let client = server.client_background(&["--http", "20"])?;
-    let trace = nobody.run(&["ssl", "--container", container, "-o", "json", "--count", "4"])?;
+    let trace = nobody.run(&["ssl", "--container", container, "-o", "json", "--limit", "4"])?;
     check_ended(&trace, "ssl", 0)?;
     ensure!(trace.records()?.len() == 4, "{} records: {}", trace.records()?.len(), trace.stderr);
     drop(client);

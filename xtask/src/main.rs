@@ -9,12 +9,10 @@ mod fuzz;
 mod setup;
 mod shell;
 mod signatures;
-mod tally;
 mod test;
 mod tidy;
 mod tls_table;
 mod vm;
-mod vm_guest;
 mod workspace;
 
 use std::process::ExitCode;
@@ -49,7 +47,7 @@ enum Subcommands {
     TlsTable(tls_table::Options),
     /// Check format, lints, documentation and the design's rules.
     Tidy,
-    /// Capture a TLS session under other kernels, each booted in QEMU.
+    /// Load every BPF program, and trace with each command, under other kernels, each booted in QEMU.
     Vm(vm::Options),
     /// The part of the demo that runs as root.
     #[command(hide = true)]
@@ -76,7 +74,7 @@ fn main() -> ExitCode {
         Subcommands::Vm(options) => vm::run(&options),
         Subcommands::DemoShow(options) => demo::show(options),
         Subcommands::BenchMeasure(options) => bench::measure(options),
-        Subcommands::VmGuest => vm_guest::run(),
+        Subcommands::VmGuest => vm::guest(),
     };
     exit(result.map(|()| ExitCode::SUCCESS))
 }

@@ -97,7 +97,8 @@ pub(crate) fn shown(command: &Command) -> String {
     variables.chain(iter::once(program)).chain(args).collect::<Vec<_>>().join(" ")
 }
 
-fn quoted(word: &str) -> String {
+/// A word as a shell reads it.
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%$".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

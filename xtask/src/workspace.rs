@@ -27,6 +27,15 @@ pub(crate) fn scratch() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// A directory that outlives the target directory: what is downloaded once for all clones.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set")?;
+    Ok(base.join("ctrace"))
+}
+
 /// The release build of ctrace, which the demo, the live tests, the benchmarks and the virtual machines run.
 pub(crate) fn ctrace() -> Result<PathBuf> {
     Ok(target()?.join("release/ctrace"))

@@ -157,13 +157,18 @@ fn the_end_of_a_process_ends_its_calls() {
 }
 
 #[test]
+fn a_processor_that_stands_still_splits_no_call() {
+    check(&[Chunk(1, 1, 30, 0, 10), Idle(1000), Idle(2500), Chunk(1, 1, 30, 10, 20)], &[(1, 0, 30)]);
+}
+
+#[test]
 fn patience_ends() {
     let first = Chunk(1, 1, 30, 0, 10);
-    check(&[first, Idle(1000), Idle(1200), Chunk(1, 1, 30, 10, 20)], &[(1, 0, 30)]);
-    check(&[first, Idle(1000), Idle(1201), Chunk(2, 2, 5, 0, 5)], &[(1, 0, 10), (2, 0, 5)]);
+    check(&[first, Idle(1000), Idle(3000), Chunk(1, 1, 30, 10, 20)], &[(1, 0, 30)]);
+    check(&[first, Idle(1000), Idle(3001), Chunk(2, 2, 5, 0, 5)], &[(1, 0, 10), (2, 0, 5)]);
     // A chunk in between starts it again.
     let rest = Chunk(1, 1, 30, 20, 10);
-    check(&[first, Idle(1000), Chunk(1, 1, 30, 10, 10), Idle(1201), Idle(1400), rest], &[(1, 0, 30)]);
+    check(&[first, Idle(1000), Chunk(1, 1, 30, 10, 10), Idle(3001), Idle(4000), rest], &[(1, 0, 30)]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use aya::sys::{BpfHelper, is_helper_supported};
 use probe_common::THREAD_HOLD;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{SessionError, wire};
+use super::{SessionError, load, wire};
 use crate::target::proc::Proc;
 
 /// The table of stopped processes.
@@ -167,6 +167,7 @@ fn attach(ebpf: &mut Ebpf, name: &'static str, event: &str) -> Result<(), Sessio
     let refused = |source| SessionError::program(name, source);
     let program: &mut TracePoint = wire::program(ebpf, name)?;
     program.load().map_err(refused)?;
+    load::tell_size(name, program.info());
     program.attach("syscalls", event).map(|_| ()).map_err(refused)
 }
 

@@ -33,9 +33,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The directory of the package `aws-lc-sys`, by what cargo says of this one.
+/// The directory of the package `aws-lc-sys`, by what cargo says of this one. Only for the platform that is compiled for: nobody
+/// has fetched what others would need.
 fn aws_lc() -> Result<PathBuf, Box<dyn Error>> {
-    let output = Command::new(env::var("CARGO")?).args(["metadata", "--offline", "--format-version", "1"]).output()?;
+    let target = env::var("TARGET")?;
+    let options = ["metadata", "--locked", "--format-version", "1", "--filter-platform", &target];
+    let output = Command::new(env::var("CARGO")?).args(options).output()?;
+    if !output.status.success() {
+        return Err(format!("`cargo metadata` failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
     let text = String::from_utf8(output.stdout)?;
     let mut manifests = text.split("\"manifest_path\":\"").filter_map(|rest| rest.split('"').next());
     let manifest = manifests.find(|path| path.contains("/aws-lc-sys-")).ok_or("aws-lc-sys is not there")?;

@@ -83,7 +83,7 @@ pub(super) const BENCH: Group = Group {
 
 /// What booting other kernels needs.
 pub(super) const VM: Group = Group {
-    name: "programs for other kernels",
+    name: super::VM,
     parts: &[
         part("qemu-system-x86", "qemu-system-x86_64"),
         part("busybox-static", "busybox"),

@@ -1,24 +1,20 @@
 //! The sources of Rust's core library, of exactly the compiler's version: `core` is compiled for BPF.
 //!
-//! Owns where they may come from: the toolchain itself, rustup, Debian's package. Never touches the machine's package
-//! sources: apt runs on a state directory of its own, with its signature checks.
+//! Owns where they may come from: the toolchain itself, rustup, Debian's package. Never installs a package.
 
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
+use ctrace_tests::debian::Suite;
 
 use super::linker::rustc_field;
 use super::{Machine, Missing, Needs, State, Step};
-use crate::shell;
+use crate::{shell, workspace};
 
 /// Suites of Debian that have had a rustc package newer than the stable release, the smallest list first.
 const SUITES: [&str; 4] = ["trixie-backports", "trixie", "forky", "sid"];
-
-/// What Debian's package lists are signed with.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The step.
 #[derive(Debug)]
@@ -89,10 +85,12 @@ fn toolchain(library: &Path) -> Option<String> {
 }
 
 fn from_debian(library: &Path, release: &str) -> Result<()> {
-    let cache = cache()?.join(format!("rust-src-{release}"));
+    // The toolchain links to it.
+    let cache = workspace::cache()?.join(format!("rust-src-{release}"));
     let unpacked = cache.join(format!("usr/src/rustc-{release}/library"));
     if !unpacked.is_dir() {
         let work = tempfile::tempdir().context("cannot create a temporary directory")?;
+        println!("    looking for rust-src {release} in Debian's archive");
         let package = download(work.path(), release)?;
         unpack(&package, &cache)?;
     }
@@ -106,54 +104,14 @@ fn from_debian(library: &Path, release: &str) -> Result<()> {
     symlink(&unpacked, library).with_context(|| format!("cannot create {}", library.display()))
 }
 
-/// The directory that outlives the target directory: the toolchain links to it.
-fn cache() -> Result<PathBuf> {
-    let base = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    Ok(base.join("ctrace"))
-}
-
 fn download(work: &Path, release: &str) -> Result<PathBuf> {
-    if !Path::new(KEYRING).is_file() || shell::find("apt-get").is_none() {
-        bail!("this machine cannot check the signatures of Debian's archive");
-    }
-    let mirror = mirror()?;
-    let mut tried = Vec::new();
-    for suite in SUITES {
-        match from_suite(&work.join(suite), &mirror, suite, release) {
-            Ok(package) => return Ok(package),
-            Err(error) => tried.push(format!("{suite}: {error:#}")),
-        }
-    }
-    bail!("no rust-src {release} there: {}", tried.join("; "))
-}
-
-/// The machine's own mirror of Debian.
-fn mirror() -> Result<String> {
-    let sites = shell::read(shell::command("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
-    let own = sites.lines().map(|site| site.trim_end_matches('/')).find(|site| site.ends_with("/debian"));
-    own.map(str::to_owned).context("no mirror of Debian is among this machine's package sources")
-}
-
-fn from_suite(dir: &Path, mirror: &str, suite: &str, release: &str) -> Result<PathBuf> {
-    for part in ["lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d"] {
-        fs::create_dir_all(dir.join(part))
-            .with_context(|| format!("cannot create {part} in {}", dir.display()))?;
-    }
-    fs::write(dir.join("status"), "")?;
-    fs::write(dir.join("etc/sources.list"), format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))?;
-    println!("    looking for rust-src {release} in {mirror} {suite}");
-    shell::read(apt("apt-get", dir).arg("update"))?;
-    let versions = shell::read(apt("apt-cache", dir).args(["madison", "rust-src"]))?;
-    let version =
-        matching(&versions, release).with_context(|| format!("its versions are {:?}", versions.trim()))?;
-    shell::read(apt("apt-get", dir).args(["download", &format!("rust-src={version}")]).current_dir(dir))?;
-    let mut files = fs::read_dir(dir)?.filter_map(Result::ok).map(|entry| entry.path());
-    files
-        .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded nothing")
+    Suite::first(&SUITES, |suite| {
+        let versions = suite.ask(&["madison", "rust-src"])?;
+        let version = matching(&versions, release)
+            .with_context(|| format!("no rust-src {release}; its versions are {:?}", versions.trim()))?;
+        let files = suite.download(&[&format!("rust-src={version}")], work)?;
+        files.into_iter().next().context("apt-get downloaded nothing")
+    })
 }
 
 /// The version of `apt-cache madison`'s lines that packages this release.
@@ -163,21 +121,6 @@ fn matching(madison: &str, release: &str) -> Option<String> {
         .map(str::trim)
         .filter(|version| version.strip_prefix(release).is_some_and(|rest| rest.starts_with(['+', '-'])));
     fitting.next().map(str::to_owned)
-}
-
-/// An apt program on a state directory of its own: it reads and changes nothing of the machine's.
-fn apt(program: &str, dir: &Path) -> Command {
-    let mut command = shell::command(program);
-    let own = |setting: &str, path: PathBuf| format!("-o{setting}={}", path.display());
-    command.arg("-qq").args([
-        own("Dir::State", dir.to_owned()),
-        own("Dir::State::status", dir.join("status")),
-        own("Dir::Cache", dir.to_owned()),
-        own("Dir::Etc", dir.join("etc")),
-        "-oAcquire::Languages=none".to_owned(),
-        "-oAPT::Sandbox::User=".to_owned(),
-    ]);
-    command
 }
 
 /// Unpacks the library's part of the package, by a rename at the end: an interrupted run leaves nothing half done.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::tally::Tally;
+use crate::test::Tally;
 use crate::{shell, tls_table, workspace};
 
 /// One check: its name and what fails when it is not met.

@@ -1,0 +1,167 @@
+//! What runs inside a guest of `cargo xtask vm`: one session of each command that traces, and every BPF program, loaded.
+//!
+//! Owns the check of one kernel. Starts only what the host has built; needs neither Docker nor a network but lo.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use ctrace_tests::{Ctrace, LocalServer, Traced, Transfer, program};
+use serde_json::{Value, json};
+
+use crate::workspace;
+
+/// The test programs that the host has to build before.
+pub(super) const PROGRAMS: [&str; 4] = ["tls-server", "tls-client", "functions", "exec-one"];
+
+/// Sizes of the calls: both directions, less and more than a TLS record, and more than one chunk of the ring.
+const SIZES: [&str; 4] = ["--up", "1,8192,100000", "--down", "8191,16384,1000000"];
+
+/// Commands that need all BPF programs between them: -vv loads what is rarely needed, too, and tells of each.
+const LOADS: [&[&str]; 4] = [
+    &["ssl", "-vv", "--connections", "--", "true"],
+    // Waits for containers, so that it is told of all cgroups.
+    &["exec", "-vv", "--image", "none", "--duration", "1s"],
+    &["exec", "-vv", "--failed", "--exits", "--forks", "--", "true"],
+    &["uprobe", "-vv", "libc.so.6:getpid", "--", "true"],
+];
+
+/// Programs that stand for each other: those on functions are for kernels without these tracepoints (before Linux 6.3).
+const ON_TRACEPOINTS: [&str; 2] = ["socket_sent", "socket_received"];
+const ON_FUNCTIONS: [&str; 4] = ["inet6_received", "inet_received", "socket_sends", "unix_received"];
+
+/// A check, and what it shows.
+type Check = (&'static str, fn() -> Result<()>);
+
+const CHECKS: [Check; 5] = [
+    ("every BPF program loads", every_program),
+    ("ssl: every byte of both directions of a process", process),
+    ("ssl: every byte of a command, from its first call on", command),
+    ("exec: a command's program, and what could not be executed", executions),
+    ("uprobe: a call's argument and result", calls),
+];
+
+/// The command itself.
+pub(crate) fn run() -> Result<()> {
+    let release =
+        fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's version")?;
+    for (what, check) in CHECKS {
+        let begin = Instant::now();
+        check().with_context(|| format!("{}: {what}", release.trim()))?;
+        println!("{}: {what}: {:.1} s", release.trim(), begin.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+fn every_program() -> Result<()> {
+    let source = workspace::root().join("probe-ebpf/src/main.rs");
+    let source = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+    let all: BTreeSet<&str> = source.lines().filter_map(bpf_program).collect();
+    let mut loaded = BTreeSet::new();
+    for arguments in LOADS {
+        let trace = Ctrace::run_to_end(arguments)?;
+        ensure!(trace.status.success(), "{arguments:?} ended with {}: {}", trace.status, trace.stderr);
+        let told = trace.stderr.lines().filter_map(|line| line.split_once("verified the BPF program "));
+        loaded.extend(told.filter_map(|(_, rest)| Some(rest.split_once(' ')?.0.to_owned())));
+    }
+    let is_missing = |name: &str| !loaded.contains(name);
+    let missing: Vec<&str> = all.into_iter().filter(|name| is_missing(name)).collect();
+    let are_of = |names: &[&str]| missing.iter().all(|name| names.contains(name));
+    ensure!(are_of(&ON_FUNCTIONS) || are_of(&ON_TRACEPOINTS), "not loaded: {missing:?}");
+    Ok(())
+}
+
+/// The BPF program that a line of their source begins.
+fn bpf_program(line: &str) -> Option<&str> {
+    let (name, parameters) = line.strip_prefix("fn ")?.split_once('(')?;
+    parameters.starts_with("ctx: ").then_some(name)
+}
+
+/// A server that is there before the trace.
+fn process() -> Result<()> {
+    let server = LocalServer::start(1)?;
+    let pid = server.id();
+    let trace = Ctrace::json(&["--pid", &pid.to_string()])?;
+    let client = Command::new(program("tls-client")?)
+        .args(["--port", server.port()])
+        .args(SIZES)
+        .stdout(Stdio::null())
+        .status();
+    let status = client.context("cannot run the client")?;
+    ensure!(status.success(), "the client ended with {status}");
+    let transfers = server.transfers()?;
+    let trace = trace.finish()?;
+    let bytes: u64 = transfers.iter().map(Transfer::bytes).sum();
+    ensure!(bytes > 1_000_000, "the server moved {bytes} bytes");
+    trace.check_complete()?;
+    trace.streams(|record| record.process.pid == pid)?.check(&transfers)
+}
+
+fn command() -> Result<()> {
+    let server = LocalServer::start(1)?;
+    let client = program("tls-client")?;
+    let client = client.to_str().context("the path of a program is no text")?;
+    let command = [&[client, "--port", server.port()], SIZES.as_slice()].concat();
+    Traced::run(&[], &command)?.check()
+}
+
+/// Kernels differ in how they tell of a text without a byte, here as an argument of a failed execve(2).
+fn executions() -> Result<()> {
+    let records = recorded(&["exec", "--failed", "--exits"], "exec-one", &["fail", "/no such"])?;
+    let arguments: Vec<&Value> =
+        records.iter().filter_map(|record| record.pointer("/exec/command_args")).collect();
+    ensure!(
+        arguments.contains(&&json!(["failing", "", "x y"])),
+        "arguments of a failed execve: {records:#?}"
+    );
+    let began = records.iter().filter_map(|record| record.pointer("/process/command_args/1"));
+    ensure!(began.into_iter().any(|argument| *argument == json!("fail")), "no program: {records:#?}");
+    Ok(())
+}
+
+/// Again without a byte, as an argument of a function.
+fn calls() -> Result<()> {
+    let records = recorded(&["uprobe", ":ignores(str) -> int"], "functions", &["nothing"])?;
+    let call = |pointer: &str| records.iter().find_map(|record| record.pointer(pointer));
+    ensure!(call("/args/0/value") == Some(&json!("")), "no argument: {records:#?}");
+    ensure!(call("/return/value") == Some(&json!(1)), "no result: {records:#?}");
+    Ok(())
+}
+
+/// What a trace of a command writes.
+fn recorded(options: &[&str], name: &str, scenario: &[&str]) -> Result<Vec<Value>> {
+    let directory = tempfile::tempdir()?;
+    let output = directory.path().join("records");
+    let path = program(name)?;
+    let [output_text, path] = [&output, &path].map(|path| path.to_string_lossy());
+    let command = [&["-o", "json", "--output", &output_text, "--", &path], scenario].concat();
+    let mut trace = Ctrace::run_to_end(&[options, &command].concat())?;
+    ensure!(trace.status.success(), "ctrace ended with {}: {}", trace.status, trace.stderr);
+    trace.stdout = fs::read(&output).context("no records")?;
+    ensure!(trace.counted("/lost/events")? == 0, "something was lost: {}", trace.stderr);
+    trace.lines()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bpf_programs_are_found_in_their_source() {
+        assert_eq!(bpf_program("fn call_enter(ctx: ProbeContext) -> u32 {"), Some("call_enter"));
+        assert_eq!(bpf_program("fn panic(_info: &core::panic::PanicInfo) -> ! {"), None);
+        assert_eq!(bpf_program("    call::enter(&ctx);"), None);
+    }
+
+    #[test]
+    fn programs_that_stand_for_each_other_are_there() -> Result<()> {
+        let source = fs::read_to_string(workspace::root().join("probe-ebpf/src/main.rs"))?;
+        let all: Vec<&str> = source.lines().filter_map(bpf_program).collect();
+        for name in ON_TRACEPOINTS.iter().chain(&ON_FUNCTIONS) {
+            ensure!(all.contains(name), "there is no {name}");
+        }
+        Ok(())
+    }
+}
