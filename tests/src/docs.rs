@@ -219,7 +219,7 @@ pub fn filled(words: &[String]) -> Vec<String> {
             // `ctrace … -o json` is of any command that traces; `--pid …` of any process.
             Some((_, None)) if filled.is_empty() => filled.push("ssl".to_owned()),
             Some((_, None)) if filled.last().is_some_and(|last| last == "--pid") => {
-                filled.push("1".to_owned())
+                filled.push("1".to_owned());
             }
             Some((_, None)) => {}
         }

@@ -14,7 +14,7 @@ use crate::paths::ctrace_binary;
 use crate::trace::Trace;
 
 /// How long a run may take: a hang is a failure, slowness of the machine is not.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A copy of `ctrace` that the user nobody runs, as root's tests start it.
 #[derive(Debug)]
