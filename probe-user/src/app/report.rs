@@ -11,7 +11,7 @@ use crate::discover::{self, Detail};
 use crate::event::{Container, Origin, Summary};
 use crate::plan::{Lack, ObjectHooks, Plan, Skipped};
 use crate::sink::text;
-use crate::target::Target;
+use crate::target::{Selector, Target};
 
 /// How often it is said how far something has come.
 const SAID: Duration = Duration::from_secs(1);
@@ -20,6 +20,16 @@ const SAID: Duration = Duration::from_secs(1);
 /// would panic.
 pub fn say(line: &dyn Display) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Says that everything was asked for, as that need not be what was meant: a container's own first process is a 1, too.
+pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal && selector.pids.contains(&1) && !selector.all {
+        say(
+            &"process 1 is the first of this machine: with its descendants it is everything that runs here, as with \
+              --all; a container's own first process is --pid CONTAINER:1",
+        );
+    }
 }
 
 /// Says what is attached, one line per container and library, and that tracing has begun.

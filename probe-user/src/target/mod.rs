@@ -9,6 +9,7 @@ mod containers;
 mod error;
 pub mod facts;
 mod image;
+mod inside;
 mod late;
 mod members;
 pub mod proc;
@@ -40,7 +41,7 @@ use crate::target::rules::Rules;
 ///
 /// - Each list is a choice: one of its values is enough (or).
 /// - Of [`Criteria`], a container must have one value of each list that is not empty (and).
-/// - `pids` adds processes with their descendants; what is chosen by either is traced.
+/// - `pids` and `inner_pids` add processes with their descendants; what is chosen by either is traced.
 /// - `processes` narrows that to the processes that have one value of each of its lists. With neither containers
 ///   nor pids it narrows the whole machine.
 /// - `exclude` and `exclude_processes` take away: one value of any list is enough.
@@ -55,6 +56,8 @@ pub struct Selector {
     pub containers: Criteria,
     /// Processes with their descendants.
     pub pids: Vec<u32>,
+    /// The same by their ids inside of containers.
+    pub inner_pids: Vec<InnerPid>,
     /// Which processes of those.
     pub processes: Properties,
     /// Which containers never.
@@ -100,6 +103,15 @@ pub struct ContainerName {
     pub runtime: Option<String>,
     /// A name, an id, or a unique prefix of either.
     pub name: String,
+}
+
+/// `web:1`: a process by its id inside of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InnerPid {
+    /// The container.
+    pub container: ContainerName,
+    /// The id in the process's own PID namespace.
+    pub pid: u32,
 }
 
 /// `web-0`, `prod/web-0`.

@@ -88,9 +88,14 @@ impl Selector {
         (scope, choice)
     }
 
+    /// Whether processes are named.
+    pub fn has_pids(&self) -> bool {
+        !self.pids.is_empty() || !self.inner_pids.is_empty()
+    }
+
     /// Whether processes are chosen from the whole machine.
     fn is_everything(&self) -> bool {
-        self.containers.is_empty() && self.pids.is_empty() && !self.processes.is_empty()
+        !self.has_pids() && self.containers.is_empty() && !self.processes.is_empty()
     }
 }
 
