@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::{Container, Executable, Origin, Process, Runtime};
+use crate::event::{Container, Containment, Executable, Origin, Process, Runtime};
 use crate::target::Cgroup;
 use crate::target::cgroup::{Hierarchy, Mark, Marked, Membership};
 use crate::target::proc::{Entry, Proc};
@@ -69,12 +69,6 @@ pub(super) struct Place {
     pub(super) key: String,
     /// Path of its own cgroup in the v2 hierarchy, below which its processes may have made others.
     pub(super) root: Option<Vec<u8>>,
-}
-
-/// Whether a cgroup tells the container of every process in it.
-enum Settled {
-    Yes(Option<Arc<Container>>),
-    No,
 }
 
 /// A cgroup in which a container was seen.
@@ -212,15 +206,15 @@ impl Containers {
 
     /// The container of a process that was in this cgroup of the v2 hierarchy (0: not known), as the kernel told: of
     /// one that has gone, too. /proc is read only if the cgroup does not tell by itself.
-    pub fn of_process(&self, pid: u32, cgroup: u64) -> Option<Arc<Container>> {
-        if let Settled::Yes(container) = self.known().settled(cgroup) {
-            return container;
+    pub fn of_process(&self, pid: u32, cgroup: u64) -> Containment {
+        if let Some(settled) = self.known().settled(cgroup) {
+            return settled;
         }
         let cgroups = self.proc.cgroups(pid);
-        match self.of_cgroups(&cgroups) {
-            None if cgroups == Membership::default() => self.known().of_cgroup(cgroup),
-            container => container,
+        if cgroups == Membership::default() {
+            return self.known().of_cgroup(cgroup).map_or(Containment::Unknown, Containment::In);
         }
+        self.of_cgroups(&cgroups).map_or(Containment::Host, Containment::In)
     }
 
     /// A container has processes in this cgroup, or will have.
@@ -335,14 +329,10 @@ impl Known {
     }
 
     /// What [`Self::settle`] was told.
-    fn settled(&self, cgroup: u64) -> Settled {
-        match self.settled.get(&cgroup) {
-            None => Settled::No,
-            Some(None) => Settled::Yes(None),
-            Some(Some(key)) => self
-                .by_key
-                .get(key)
-                .map_or(Settled::No, |fact| Settled::Yes(Some(Arc::clone(&fact.container)))),
+    fn settled(&self, cgroup: u64) -> Option<Containment> {
+        match self.settled.get(&cgroup)? {
+            Some(key) => Some(Containment::In(Arc::clone(&self.by_key.get(key)?.container))),
+            None => Some(Containment::Host),
         }
     }
 
