@@ -129,7 +129,7 @@ fn usage_errors() -> Result<()> {
     check_usage(&["ssl", "--all", "--color", "pink"], "pink")?;
     check_usage(&["ps", "-o", "xml"], "xml")?;
     check_usage(&["ps", "--", "true"], "ctrace ssl -- COMMAND")?;
-    check_usage(&["inspect"], "CONTAINER|PID")?;
+    check_usage(&["inspect"], "CONTAINER|[CONTAINER:]PID")?;
     check_usage(&["inspect", ""], "name")?;
     check_usage(&["inspect", "nosuchruntime://web"], "nosuchruntime")?;
     check_usage(&["doctor", "--watch", "2s"], "CONTAINER|PID")?;

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::target::proc::fixture::{Fake, Tree};
+use crate::target::unexplained::Made;
 
 fn listed(letter: char, name: &str) -> Listed {
     Listed {
@@ -26,6 +27,30 @@ fn inside(origin: &Origin) -> Arc<Container> {
         Containment::In(container) => Arc::clone(container),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn the_host_is_said_of_what_is_there_alone() {
+    let (tree, hierarchy) = (Tree::new(), tempfile::tempdir().unwrap());
+    let directory = hierarchy.path().join("default/web");
+    std::fs::create_dir_all(&directory).unwrap();
+    let cgroup = std::os::unix::fs::MetadataExt::ino(&directory.metadata().unwrap());
+    tree.add(&Fake { pid: 30, cgroup: "/default/web", ..Fake::default() });
+    tree.add(&Fake { pid: 31, cgroup: "/", ..Fake::default() });
+    let hierarchy = Hierarchy::at(hierarchy.path());
+    let containers = Containers::new(tree.proc(), Some(hierarchy), &listing(Vec::new()));
+    let made = Made { path: b"/default/web".to_vec(), at: Instant::now() };
+    containers.unexplained(|all| all.insert(cgroup, made));
+    // No runtime has told yet whether it is a container's; one that has ended before it was looked at may have been.
+    for (pid, expected) in [(30, Containment::Unknown), (31, Containment::Host), (99, Containment::Unknown)] {
+        assert_eq!(containers.of_process(pid, 0), expected, "{pid}");
+    }
+    assert_eq!(containers.of_process(30, cgroup), Containment::Unknown);
+    containers.unexplained(|all| all.remove(cgroup));
+    assert_eq!(containers.of_process(30, cgroup), Containment::Host, "the runtimes have told");
+    tree.remove(30);
+    assert_eq!(containers.of_process(30, cgroup), Containment::Host, "its cgroup tells");
+    assert_eq!(containers.of_process(30, 0), Containment::Unknown);
 }
 
 #[test]

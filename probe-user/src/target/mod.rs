@@ -7,6 +7,7 @@ mod candidate;
 pub mod cgroup;
 mod containers;
 mod error;
+mod fact;
 pub mod facts;
 mod image;
 mod inside;
@@ -18,6 +19,7 @@ mod rules;
 pub mod runtime;
 mod select;
 mod selector;
+mod unexplained;
 pub mod users;
 
 use std::collections::{BTreeMap, HashMap};
@@ -214,10 +216,10 @@ pub struct Target {
     rules: Rules,
     /// The containers that matter, or may, by their ids.
     members: BTreeMap<String, Member>,
-    /// Cgroups that were made, and in which no container is known: path and time, by id.
-    unexplained: BTreeMap<u64, (Vec<u8>, Instant)>,
     /// PID namespaces that are chosen with all in them.
     namespaces: Vec<NamespaceId>,
     /// How long the list of processes may be before ended ones are looked for.
     most: usize,
+    /// When the runtimes told last what containers are; none before that.
+    told: Option<Instant>,
 }

@@ -4,13 +4,15 @@
 //! containers and processes are in scope is decided in [`crate::target::late`], now and later alike.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use probe_common::NamespaceId;
 
 use crate::target::candidate::{Candidate, candidates, choose};
 use crate::target::cgroup::Hierarchy;
-use crate::target::containers::{Containers, Fact, Place, key};
+use crate::target::containers::{Containers, Place, key};
 use crate::target::error::TargetError;
+use crate::target::fact::Fact;
 use crate::target::late::Change;
 use crate::target::proc::{Entry, Proc, descendants};
 use crate::target::rules::{Grain, Rules, Standing, Wanted};
@@ -146,7 +148,8 @@ impl World {
             leaves_at_exec: rules.grain == Grain::Process,
             ..Scope::default()
         };
-        Target { scope, rules, containers: self.containers.clone(), ..Target::default() }
+        let told = Some(Instant::now());
+        Target { scope, rules, containers: self.containers.clone(), told, ..Target::default() }
     }
 
     /// A container whose id no cgroup shows (made without cgroups, or below names of the user's choice): by
