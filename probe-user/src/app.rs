@@ -198,6 +198,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
         }
         found = find(&scope, &trace.probe) => found?,
     };
+    report::first_process(&trace.selector, verbosity);
     if let Some(launch) = &endings.command {
         // What runs in it now is a part of ctrace.
         plan.forget(launch.pid());

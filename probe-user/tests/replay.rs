@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ctrace::event::{
-    Container, End, Executable, Image, Library, Origin, Pod, Process, Role, Runtime, Socket as SocketEvent,
-    Summary,
+    Container, Containment, End, Executable, Image, Library, Origin, Pod, Process, Role, Runtime,
+    Socket as SocketEvent, Summary,
 };
 use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site, TaskEvent};
 use ctrace::sink::{Colour, Look, Options, Output, Payload, Tree, format, text};
@@ -57,7 +57,7 @@ impl Origins for Fixed {
         Arc::new(match header.pid {
             1234 => Origin {
                 process: process(Some(1), Some("/server")),
-                container: Some(Arc::new(Container {
+                container: Containment::In(Arc::new(Container {
                     id: "5f".repeat(32),
                     name: Some("web".into()),
                     runtime: Some(Runtime { name: "docker".into() }),
@@ -67,7 +67,7 @@ impl Origins for Fixed {
             },
             2000 => Origin {
                 process: process(Some(7), Some("/a b\n\u{1b}[31m")),
-                container: Some(Arc::new(Container {
+                container: Containment::In(Arc::new(Container {
                     id: "c0ffee".repeat(8),
                     pod: Some(Arc::new(Pod {
                         name: "web-0\u{1b}".into(),
@@ -77,7 +77,7 @@ impl Origins for Fixed {
                     ..Container::default()
                 })),
             },
-            _ => Origin { process: process(None, None), container: None },
+            _ => Origin { process: process(None, None), container: Containment::Host },
         })
     }
 

@@ -54,6 +54,13 @@ impl Container {
         Ok(container)
     }
 
+    /// One that the caller has started; it is removed as the others are.
+    pub fn running(name: &str) -> Result<Self> {
+        let told = docker(&["inspect", "--format", "{{.Id}} {{.State.Pid}}", name])?;
+        let (id, pid) = told.trim().split_once(' ').context("docker does not tell the container")?;
+        Ok(Self { name: name.to_owned(), id: id.to_owned(), pid: pid.parse()? })
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -28,8 +28,8 @@ fn help_of_everything() -> Result<()> {
     for (arguments, parts) in [
         (["--help"].as_slice(), ["ssl", "ps", "inspect", "doctor", "schema", "completion", "man"].as_slice()),
         (&["ps", "--help"], &["--container", "--image", "--wide", "--format", "--runtime-socket"]),
-        (&["inspect", "--help"], &["CONTAINER|PID", "--format", "--runtime-socket"]),
-        (&["doctor", "--help"], &["CONTAINER|PID", "--watch", "--format", "Exit status"]),
+        (&["inspect", "--help"], &["CONTAINER|[CONTAINER:]PID", "--format", "--runtime-socket"]),
+        (&["doctor", "--help"], &["CONTAINER|[CONTAINER:]PID", "--watch", "--format", "Exit status"]),
         (
             &["ssl", "--help"],
             &[
@@ -72,6 +72,20 @@ fn help_of_everything() -> Result<()> {
     Ok(())
 }
 
+/// It would be the whole machine, where the container's first process is meant.
+#[test]
+fn a_container_and_the_first_process_of_the_machine() -> Result<()> {
+    let function = "libc.so.6:write";
+    for command in [&["ssl"][..], &["exec"], &["uprobe", function], &["ps"]] {
+        let with = |choice: &[&str], part: &str| check_usage(&[command, choice].concat(), part);
+        with(&["--container", "web", "--pid", "1"], "--pid web:1")?;
+        with(&["--pid", "7", "--pid", "1", "--container", "docker://web"], "--pid docker://web:1")?;
+        with(&["--image", "nginx", "--pid", "1"], "--pid CONTAINER:1")?;
+        with(&["--container", "we\u{1b}b", "--pid", "1"], "--pid we\\u{1b}b:1")?;
+    }
+    Ok(())
+}
+
 #[test]
 fn version() -> Result<()> {
     let trace = run(&["--version"])?;
@@ -103,6 +117,8 @@ fn usage_errors() -> Result<()> {
     check_usage(&["ssl", "--pid", "0"], "0")?;
     check_usage(&["ssl", "--pid", "-1"], "-1")?;
     check_usage(&["ssl", "--pid", "web"], "web")?;
+    check_usage(&["ssl", "--pid", "web:"], "CONTAINER:NUMBER")?;
+    check_usage(&["ssl", "--pid", "docker://web"], "CONTAINER:NUMBER")?;
     check_usage(&["ssl", "--all", "-o", "xml"], "xml")?;
     check_usage(&["ssl", "--all", "--duration", "soon"], "soon")?;
     check_usage(&["ssl", "--all", "--limit", "0"], "0")?;
@@ -115,7 +131,7 @@ fn usage_errors() -> Result<()> {
     check_usage(&["ssl", "--all", "--color", "pink"], "pink")?;
     check_usage(&["ps", "-o", "xml"], "xml")?;
     check_usage(&["ps", "--", "true"], "ctrace ssl -- COMMAND")?;
-    check_usage(&["inspect"], "CONTAINER|PID")?;
+    check_usage(&["inspect"], "CONTAINER|[CONTAINER:]PID")?;
     check_usage(&["inspect", ""], "name")?;
     check_usage(&["inspect", "nosuchruntime://web"], "nosuchruntime")?;
     check_usage(&["doctor", "--watch", "2s"], "CONTAINER|PID")?;

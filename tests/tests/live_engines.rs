@@ -135,6 +135,8 @@ fn selected_by_each_property(kind: Kind) -> Result<()> {
         vec!["--image", wanted.image(), "--label", &either],
         vec!["--image", &without_tag, "--label", &either],
         vec!["--label", &either, "--exclude-container", other.container.name()],
+        // Only an image all of whose names are known is not kept out.
+        vec!["--label", &either, "--exclude-image", other.container.image()],
     ];
     let pod = wanted.pod().map(|pod| (format!("{}/{}", pod.namespace, pod.name), &pod.name, &pod.namespace));
     if let Some((full, name, namespace)) = &pod {

@@ -186,6 +186,57 @@ fn the_namespace_of_an_init_by_pid() -> Result<()> {
 }
 
 #[test]
+fn one_process_by_its_pid_in_the_container() -> Result<()> {
+    require_live()?;
+    let server = Server::start_under_idle(&images::tls()?, "inner-pid")?;
+    let name = server.container.name();
+    let pids = server.container.processes("tls-server")?;
+    let pid = pids.first().context("the server is not listed")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).context("no NSpid")?;
+    let inner = ids.split_whitespace().next_back().context("no ids")?;
+    let other = ServerProcess::exec(&server.container, &["/tls-server"])?;
+    for (number, selection) in [(1, format!("{name}:{inner}")), (2, format!("docker://{name}:{inner}"))] {
+        let ctrace = Ctrace::json(&["--pid", &selection])?;
+        server.client(MOVE)?;
+        server.container.exec(&[&["/tls-client", "--port", other.port()], MOVE].concat())?;
+        let last = server.transfers(number)?.pop();
+        check(&ctrace.finish()?, &last.into_iter().collect::<Vec<_>>()).context(selection)?;
+    }
+    // The first process of the container is all of it, as by its id on the host; nothing else is.
+    let outside = Server::start("inner-pid-outside", &[])?;
+    let ctrace = Ctrace::json(&["--pid", &format!("{name}:1")])?;
+    outside.client(MOVE)?;
+    let client = server.client(MOVE)?;
+    let last = server.transfers(3)?.pop();
+    check(&ctrace.finish()?, &last.into_iter().chain(client).collect::<Vec<_>>())?;
+
+    let inspected = Ctrace::run_to_end(&["inspect", "-o", "json", &format!("{name}:{inner}")])?;
+    let answer: serde_json::Value = serde_json::from_slice(&inspected.stdout)?;
+    let found = answer.pointer("/init/pid").and_then(serde_json::Value::as_u64);
+    ensure!(found == Some(u64::from(*pid)), "{found:?} is not {pid}: {}", inspected.stderr);
+    let wanted = format!("{name}:4000");
+    let commands =
+        [&["ssl", "--pid"][..], &["exec", "--pid"], &["uprobe", "libc.so.6:write", "--pid"], &["inspect"]];
+    for command in commands {
+        let trace = Ctrace::run_to_end(&[command, &[&wanted]].concat())?;
+        ensure!(trace.code() == Some(3), "{command:?}: {:?}: {}", trace.code(), trace.stderr);
+        for part in ["has no process 4000", &format!("{inner} (tls-server)")] {
+            ensure!(trace.stderr.contains(part), "{command:?}: {}", trace.stderr);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_first_process_of_the_machine_is_said_to_be_everything() -> Result<()> {
+    require_live()?;
+    let trace = Ctrace::json(&["--pid", "1", "--wait"])?.finish()?;
+    ensure!(trace.stderr.contains("everything that runs here"), "{}", trace.stderr);
+    Ok(())
+}
+
+#[test]
 fn namespaces_without_docker() -> Result<()> {
     require_live()?;
     let demo = Demo::start_in_namespaces()?;

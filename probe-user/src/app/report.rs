@@ -6,16 +6,29 @@ use std::time::{Duration, Instant};
 use super::follow::Since;
 use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
-use crate::event::{Container, Origin, Summary};
+use crate::event::{Containment, Origin, Summary};
 use crate::plan::{Lack, ObjectHooks, Plan, Skipped};
 use crate::probe::Probe;
 use crate::session::features;
 use crate::sink::text;
 use crate::stderr::{say, tell_all_repeated};
-use crate::target::Target;
+use crate::target::{Selector, Target};
+
+/// No cgroup has this id.
+const NO_CGROUP: u64 = 0;
 
 /// How often it is said how far something has come.
 const SAID: Duration = Duration::from_secs(1);
+
+/// Says that everything was asked for, as that need not be what was meant: a container's own first process is a 1, too.
+pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal && selector.pids.contains(&1) && !selector.all {
+        say(
+            &"process 1 is the first of this machine: with its descendants it is everything that runs here, as with \
+              --all; a container's own first process is --pid CONTAINER:1",
+        );
+    }
+}
 
 /// Says what is attached, one line per container and library, and that tracing has begun.
 pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
@@ -87,7 +100,7 @@ pub(super) fn attached_later(
     verbosity: Verbosity,
 ) {
     if verbosity >= Verbosity::Normal {
-        let place = container_name(origin.container.as_deref());
+        let place = container_name(&origin.container);
         say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
     }
     if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
@@ -103,7 +116,7 @@ pub(super) fn attached_later(
 /// Says that a process has brought TLS that cannot be traced.
 pub(super) fn untraceable_later(origin: &Origin, skipped: &Skipped, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
-        let place = container_name(origin.container.as_deref());
+        let place = container_name(&origin.container);
         say(&format_args!("{place}: process {}, {}", origin.process.pid, not_seen(skipped)));
     }
 }
@@ -150,16 +163,22 @@ fn not_seen(skipped: &Skipped) -> String {
     format!("{}: {}", name.escape_debug(), skipped.why.escape_debug())
 }
 
-/// The container of a process, or that it has none.
+/// The container of a process, as it was when that was selected: it may have ended meanwhile.
 fn place(target: &Target, pid: u32) -> String {
     let process = target.processes.iter().find(|process| process.pid == pid);
-    container_name(process.and_then(|process| process.container.as_deref()))
+    let container = match process.and_then(|process| process.container.clone()) {
+        Some(container) => Containment::In(container),
+        None => target.containers.of_process(pid, NO_CGROUP),
+    };
+    container_name(&container)
 }
 
-fn container_name(container: Option<&Container>) -> String {
+/// `web`; `host` is said of what is there and in no container alone.
+fn container_name(container: &Containment) -> String {
     match container {
-        Some(container) => container.shown().escape_debug().to_string(),
-        None => "host".to_owned(),
+        Containment::In(container) => container.shown().escape_debug().to_string(),
+        Containment::Host => "host".to_owned(),
+        Containment::Unknown => "?".to_owned(),
     }
 }
 
@@ -175,4 +194,26 @@ fn library(object: &ObjectHooks) -> String {
     let plural = if functions.len() == 1 { "function" } else { "functions" };
     let line = format!("{}{version}: {} {plural}", library.name, functions.len());
     line.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::Container;
+
+    #[test]
+    fn a_process_that_is_not_known_to_be_on_the_host_is_not_said_to_be() {
+        let web = Container { name: Some("we\x1bb".to_owned()), ..Container::default() };
+        for (container, expected) in [
+            (Containment::In(Arc::new(web)), "we\\u{1b}b"),
+            (Containment::Host, "host"),
+            (Containment::Unknown, "?"),
+        ] {
+            assert_eq!(container_name(&container), expected);
+        }
+        // Nobody knows what a process was in that has gone.
+        assert_eq!(place(&Target::default(), u32::MAX), "?");
+    }
 }

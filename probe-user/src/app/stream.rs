@@ -279,6 +279,9 @@ impl<'a> Stream<'a> {
         self.note_counts(now, &events)?;
         self.watch.tasks(events, self.session);
         self.watch.look_after(now, self.session);
+        if let Some(error) = self.watch.take_failure() {
+            return Err(error.into());
+        }
         if let Some((interval, next)) = &mut self.interval
             && now >= *next
         {

@@ -15,10 +15,14 @@ use crate::rootfs::{Device, Mapping, Range};
 use crate::session::{self, Mapped, Mappings, Session, SessionError};
 use crate::target::proc::Proc;
 use crate::target::runtime::{Again, Listing};
-use crate::target::{Change, RuntimeSocket, Target};
+use crate::target::{Change, RuntimeSocket, ScopeChange, Target};
 
 /// How often everything is looked at once more at the most, because something was missed.
 const CATCHING_UP: Duration = Duration::from_secs(2);
+
+/// How often the processes that are in scope are looked at for what is excluded by name or user: neither is told when it
+/// changes.
+const JUDGED: Duration = Duration::from_secs(1);
 
 /// Something has happened beside the stream.
 #[derive(Debug)]
@@ -44,6 +48,10 @@ pub(super) struct Watch {
     catch_up_after: Instant,
     /// Whether a process of the target has ended since this was taken last.
     ended: bool,
+    /// When those in scope are looked at again that may have become what is excluded.
+    judge_after: Instant,
+    /// Why something cannot be kept out.
+    failure: Option<SessionError>,
 }
 
 impl Watch {
@@ -64,6 +72,8 @@ impl Watch {
             runtimes: Again::new(sockets),
             catch_up_after: Instant::now(),
             ended: false,
+            judge_after: Instant::now(),
+            failure: None,
         }
     }
 
@@ -83,6 +93,11 @@ impl Watch {
         pids.extend(session.followed().into_iter().filter(is_process));
         let pids = pids.into_iter().collect();
         self.tell(News::All(pids));
+    }
+
+    /// Why what is excluded cannot be kept out: then nothing may be traced any more.
+    pub(super) fn take_failure(&mut self) -> Option<SessionError> {
+        self.failure.take()
     }
 
     /// Whether a process of the target has ended since this was asked last.
@@ -171,6 +186,14 @@ impl Watch {
         if self.target.wants_listing() {
             self.runtimes.ask();
         }
+        if now >= self.judge_after && self.target.judges() {
+            self.judge_after = now + JUDGED;
+            let proc = Proc::default();
+            let is_process = |id: &u32| proc.thread_group(*id) == Some(*id);
+            let pids: Vec<u32> = session.followed().into_iter().filter(is_process).collect();
+            let change = self.target.judge(&pids);
+            self.apply(change, session);
+        }
         if now >= self.catch_up_after && self.follower.take_overflow() {
             self.catch_up(session);
             self.catch_up_after = Instant::now() + CATCHING_UP;
@@ -189,8 +212,10 @@ impl Watch {
 
     fn apply(&mut self, Change { scope, processes }: Change, session: &mut Session) {
         for change in scope {
-            if let Err(error) = session.change(&change) {
-                warn(&error);
+            match (session.change(&change), change) {
+                (Ok(()), _) => {}
+                (Err(error), ScopeChange::ExcludeCgroup(_)) => self.failure = Some(error),
+                (Err(error), _) => warn(&error),
             }
         }
         for process in processes {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::target::{AnyTargetArgs, RuntimeArgs, container};
+use super::choice::container;
+use super::target::{AnyTargetArgs, RuntimeArgs};
 use super::value::{self, Color};
 use crate::explain::ps::Extent;
 use crate::explain::{Form, Question, Subject};
@@ -33,6 +34,7 @@ const INSPECT_EXAMPLES: &str = "\
 Examples:
   ctrace inspect web                     a container: its name, its id, or a unique prefix of either
   ctrace inspect 2543                    a process with its descendants
+  ctrace inspect web:1                   the same, by its id inside of a container
   ctrace inspect web -o json | jq '.access[] | select(.works | not)'
 
 Each way to its files is tried: opened, never read from where that is not needed, never written.";
@@ -40,8 +42,8 @@ Each way to its files is tried: opened, never read from where that is not needed
 #[derive(Args, Debug)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub(super) struct InspectArgs {
-    /// A container (name, id, or a unique prefix of either) or a process's id
-    #[arg(value_name = "CONTAINER|PID", value_parser = subject)]
+    /// A container (name, id, a unique prefix of either), a process's id, or that inside of a container (web:1)
+    #[arg(value_name = "CONTAINER|[CONTAINER:]PID", value_parser = subject)]
     subject: Subject,
     #[command(flatten)]
     runtimes: RuntimeArgs,
@@ -68,8 +70,8 @@ this container; 4 not on this machine, or not with these rights.";
 #[derive(Args, Debug)]
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// A container (name, id, or a unique prefix of either) or a process's id
-    #[arg(value_name = "CONTAINER|PID", value_parser = subject)]
+    /// A container (name, id, a unique prefix of either), a process's id, or that inside of a container (web:1)
+    #[arg(value_name = "CONTAINER|[CONTAINER:]PID", value_parser = subject)]
     subject: Option<Subject>,
     /// Count for a time, such as 5s, how often each probe is hit
     #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "subject")]

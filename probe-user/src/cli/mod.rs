@@ -15,6 +15,7 @@ use crate::probe::Probe;
 use crate::sink;
 use crate::target::Selector;
 
+mod choice;
 mod exec;
 mod explain;
 mod ssl;

@@ -8,10 +8,11 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-use crate::target::{ContainerName, Criteria, PodName, Properties, RuntimeSocket, Selector, runtime, users};
+use super::choice::{Pid, container, executable, label, pid, pod, runtime_socket, user};
+use crate::target::{ContainerName, Criteria, PodName, Properties, RuntimeSocket, Selector};
 
-/// The largest pid of Linux (`PID_MAX_LIMIT` of linux/threads.h).
-const PID_MAX: i64 = 4_194_304;
+/// The machine's first process, from which every other descends.
+const FIRST: Pid = Pid::OfHost(1);
 
 /// The group of options of which one is needed.
 const GROUP: &str = "target";
@@ -59,9 +60,9 @@ struct ChosenArgs {
     /// Containers of a Kubernetes namespace
     #[arg(long = "namespace", value_name = "NS", group = "target", value_parser = NonEmptyStringValueParser::new())]
     namespaces: Vec<String>,
-    /// A process and its descendants; of a PID namespace's first process, the whole namespace
-    #[arg(short, long = "pid", value_name = "PID", group = "target", value_parser = clap::value_parser!(u32).range(1..=PID_MAX))]
-    pids: Vec<u32>,
+    /// A process and its descendants, of an init all of its PID namespace; web:1 is process 1 inside of container web
+    #[arg(short, long = "pid", value_name = "[CONTAINER:]PID", group = "target", value_parser = pid)]
+    pids: Vec<Pid>,
     /// Processes of this name, as the kernel has it: at most 15 bytes, the rest is ignored
     #[arg(long = "comm", value_name = "NAME", group = "target", value_parser = NonEmptyStringValueParser::new())]
     comms: Vec<String>,
@@ -80,6 +81,27 @@ struct ChosenArgs {
 }
 
 impl TargetArgs {
+    /// Why what is asked for cannot be meant, where clap cannot tell.
+    pub(super) fn conflict(&self) -> Option<String> {
+        let ChosenArgs { containers, images, labels, services, pods, namespaces, pids, .. } = &self.chosen;
+        let of_containers = [
+            containers.is_empty(),
+            images.is_empty(),
+            labels.is_empty(),
+            services.is_empty(),
+            pods.is_empty(),
+            namespaces.is_empty(),
+        ];
+        if of_containers == [true; 6] || !pids.contains(&FIRST) {
+            return None;
+        }
+        let name = containers.first().map_or_else(|| "CONTAINER".to_owned(), ToString::to_string);
+        Some(format!(
+            "--pid 1 is the first process of this machine, and adds everything that runs here to the containers; the \
+             first process inside of a container is --pid {name}:1"
+        ))
+    }
+
     /// The command to start; empty if there is none.
     pub(super) fn command(&self) -> &[OsString] {
         &self.chosen.command
@@ -145,6 +167,9 @@ fn without_command(command: Command) -> Command {
 impl FromArgMatches for AnyTargetArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let args = TargetArgs::from_arg_matches(matches)?;
+        if let Some(why) = args.conflict() {
+            return Err(clap::Error::raw(ErrorKind::ArgumentConflict, format!("{why}\n")));
+        }
         if args.command().is_empty() {
             return Ok(Self(args));
         }
@@ -160,9 +185,8 @@ impl FromArgMatches for AnyTargetArgs {
 impl From<AnyTargetArgs> for Selector {
     fn from(args: AnyTargetArgs) -> Self {
         let chosen = Self::from(args.0);
-        let nothing = chosen.containers == Criteria::default()
-            && chosen.processes == Properties::default()
-            && chosen.pids.is_empty();
+        let nothing =
+            chosen.containers.is_empty() && chosen.processes == Properties::default() && !chosen.has_pids();
         Self { all: chosen.all || nothing, ..chosen }
     }
 }
@@ -179,6 +203,13 @@ pub(super) struct RuntimeArgs {
 impl From<TargetArgs> for Selector {
     fn from(args: TargetArgs) -> Self {
         let TargetArgs { chosen, excluded, runtimes } = args;
+        let (mut pids, mut inner_pids) = (Vec::new(), Vec::new());
+        for pid in chosen.pids {
+            match pid {
+                Pid::OfHost(pid) => pids.push(pid),
+                Pid::Inner(inner) => inner_pids.push(inner),
+            }
+        }
         Self {
             all: chosen.all,
             containers: Criteria {
@@ -189,7 +220,8 @@ impl From<TargetArgs> for Selector {
                 pods: chosen.pods,
                 namespaces: chosen.namespaces,
             },
-            pids: chosen.pids,
+            pids,
+            inner_pids,
             processes: Properties { comms: chosen.comms, executables: chosen.executables, uids: chosen.uids },
             exclude: Criteria {
                 names: excluded.exclude_containers,
@@ -206,134 +238,5 @@ impl From<TargetArgs> for Selector {
             },
             runtime_sockets: runtimes.runtime_sockets,
         }
-    }
-}
-
-/// `web`, `docker://web`.
-pub(super) fn container(text: &str) -> Result<ContainerName, String> {
-    let (runtime, name) = match text.split_once("://") {
-        Some((runtime, name)) => (Some(known_runtime(runtime)?.to_owned()), name),
-        None => (None, text),
-    };
-    if name.is_empty() {
-        return Err("a name, an id or the beginning of either is needed".to_owned());
-    }
-    Ok(ContainerName { runtime, name: name.to_owned() })
-}
-
-fn known_runtime(name: &str) -> Result<&'static str, String> {
-    let found = runtime::ALL.iter().map(|runtime| runtime.name).find(|known| *known == name);
-    found.ok_or_else(|| {
-        let known: Vec<&str> = runtime::ALL.iter().map(|runtime| runtime.name).collect();
-        format!("no runtime is called {name:?}; there are {}", known.join(", "))
-    })
-}
-
-/// `tier`, `tier=web`. A value may be empty, and hold more `=`.
-fn label(text: &str) -> Result<(String, Option<String>), String> {
-    let (key, value) = match text.split_once('=') {
-        Some((key, value)) => (key, Some(value.to_owned())),
-        None => (text, None),
-    };
-    if key.is_empty() {
-        return Err("a label is KEY or KEY=VALUE".to_owned());
-    }
-    Ok((key.to_owned(), value))
-}
-
-/// `web-0`, `prod/web-0`.
-fn pod(text: &str) -> Result<PodName, String> {
-    let (namespace, name) = match text.split_once('/') {
-        Some((namespace, name)) => (Some(namespace.to_owned()), name),
-        None => (None, text),
-    };
-    if name.is_empty() || name.contains('/') || namespace.as_ref().is_some_and(String::is_empty) {
-        return Err("a pod is NAME or NAMESPACE/NAME".to_owned());
-    }
-    Ok(PodName { namespace, name: name.to_owned() })
-}
-
-/// `/usr/sbin/nginx`, `nginx`. A path that is relative to nothing in particular would match nothing.
-fn executable(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.ends_with('/') || (text.contains('/') && !text.starts_with('/')) {
-        return Err("an executable is its whole path, from / on, or its file name alone".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-/// `1000`, `www-data`.
-fn user(text: &str) -> Result<u32, String> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().map_err(|_| "a user id is at most 4294967295".to_owned());
-    }
-    users::uid(text).map_err(|error| match std::error::Error::source(&error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    })
-}
-
-/// `docker=/run/docker.sock`, `docker=tcp://127.0.0.1:2375`.
-fn runtime_socket(text: &str) -> Result<RuntimeSocket, String> {
-    let (runtime, address) = text.split_once('=').unwrap_or((text, ""));
-    let runtime = known_runtime(runtime)?.to_owned();
-    if address.is_empty() {
-        return Err(format!("where {runtime} listens is needed: {runtime}=/path/of/its.sock"));
-    }
-    Ok(RuntimeSocket { runtime, address: address.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check<T: std::fmt::Debug>(parse: fn(&str) -> Result<T, String>, text: &str, expected: &str) {
-        let found = match parse(text) {
-            Ok(value) => format!("{value:?}"),
-            Err(error) => error,
-        };
-        assert!(found.contains(expected), "{text:?}: {found}");
-    }
-
-    #[test]
-    fn containers() {
-        check(container, "web", r#"ContainerName { runtime: None, name: "web" }"#);
-        check(container, "docker://web", r#"runtime: Some("docker"), name: "web""#);
-        check(container, "", "a name, an id");
-        check(container, "docker://", "a name, an id");
-        check(container, "dokcer://web", "no runtime is called \"dokcer\"; there are docker");
-        check(container, "\x1b[2J://x", "no runtime is called \"\\u{1b}[2J\"");
-    }
-
-    #[test]
-    fn labels_pods_executables() {
-        check(label, "tier", r#"("tier", None)"#);
-        check(label, "tier=web=1", r#"("tier", Some("web=1"))"#);
-        check(label, "tier=", r#"("tier", Some(""))"#);
-        check(label, "=web", "KEY=VALUE");
-        check(label, "", "KEY=VALUE");
-        check(pod, "web-0", r#"namespace: None, name: "web-0""#);
-        check(pod, "prod/web-0", r#"namespace: Some("prod"), name: "web-0""#);
-        for wrong in ["", "/", "prod/", "/web", "a/b/c"] {
-            check(pod, wrong, "NAMESPACE/NAME");
-        }
-        check(executable, "/usr/sbin/nginx", "/usr/sbin/nginx");
-        check(executable, "nginx", "nginx");
-        for wrong in ["", "/", "sbin/nginx", "./nginx", "/usr/"] {
-            check(executable, wrong, "whole path");
-        }
-    }
-
-    #[test]
-    fn users_and_sockets() {
-        check(user, "0", "0");
-        check(user, "root", "0");
-        check(user, "4294967296", "at most");
-        check(user, "no such user", "no user is called \"no such user\"");
-        check(user, "", "no user is called \"\"");
-        check(runtime_socket, "docker=/x", r#"runtime: "docker", address: "/x""#);
-        check(runtime_socket, "docker=tcp://h:1?a=b", r#"address: "tcp://h:1?a=b""#);
-        check(runtime_socket, "docker", "docker=/path/of/its.sock");
-        check(runtime_socket, "docker=", "docker=/path/of/its.sock");
-        check(runtime_socket, "/run/docker.sock", "no runtime is called");
     }
 }

@@ -79,6 +79,9 @@ impl TraceArgs {
                         use --dry-run --pid";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }
+        if let Some(why) = self.target.conflict() {
+            Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
+        }
         let Self { target, output, limits, wait, dry_run } = self;
         let colour = match output.color {
             // A file is not looked at now.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use probe_common::{Header, Program};
 
-use crate::event::{Container, Origin, Role, Socket};
+use crate::event::{Containment, Origin, Role, Socket};
 use crate::pipeline::{Found, Origins};
 use crate::session::Mapping;
 use crate::target::Containers;
@@ -95,7 +95,10 @@ impl Facts {
         let has_gone = origin.process.vpid.is_none();
         let Some(stale) = self.stale.get(&header.pid).filter(|_| has_gone) else { return Arc::new(origin) };
         // The cgroup tells the container of one that has gone, with the name that it has by now.
-        let container = origin.container.or_else(|| stale.container.clone());
+        let container = match origin.container {
+            Containment::Unknown => stale.container.clone(),
+            known => known,
+        };
         Arc::new(Origin { container, ..Origin::clone(stale) })
     }
 }
@@ -119,7 +122,7 @@ impl Origins for Facts {
         self.retire(pid);
     }
 
-    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+    fn container(&mut self, cgroup: u64) -> Containment {
         self.containers.origin(NO_PROCESS, cgroup).container
     }
 

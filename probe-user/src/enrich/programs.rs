@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use probe_common::{FLAG_EFFECTIVE, Program};
 
-use crate::event::{Container, Executable, Origin, Process};
+use crate::event::{Containment, Executable, Origin, Process};
 use crate::pipeline::Found;
 use crate::session::Mapping;
 use crate::target::Containers;
@@ -105,7 +105,7 @@ impl Programs {
     }
 }
 
-fn origin(pid: u32, vpid: Option<u32>, path: Option<Vec<u8>>, container: Option<Arc<Container>>) -> Origin {
+fn origin(pid: u32, vpid: Option<u32>, path: Option<Vec<u8>>, container: Containment) -> Origin {
     let executable = path.map(|path| Executable { path: String::from_utf8_lossy(&path).into_owned() });
     Origin { process: Process { pid, vpid, executable }, container }
 }

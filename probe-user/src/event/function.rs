@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use probe_common::BUCKETS;
 
-use super::{Container, Library, Origin, Plaintext, Thread};
+use super::{Containment, Library, Origin, Plaintext, Thread};
 
 /// A call of a function.
 #[derive(Clone, Debug)]
@@ -105,8 +105,8 @@ pub struct FunctionTotal<'a> {
     pub time: Timestamp,
     /// What it was counted since.
     pub since: Timestamp,
-    /// The container; none for processes outside of containers.
-    pub container: Option<Arc<Container>>,
+    /// The container.
+    pub container: Containment,
     /// The object that has the function.
     pub object: &'a Library,
     /// The function.

@@ -1,7 +1,7 @@
 //! What the user points at with one word: a container, or a process.
 
 use crate::target::proc::Proc;
-use crate::target::{ContainerName, Criteria, Process, RuntimeSocket, Selector};
+use crate::target::{ContainerName, Criteria, InnerPid, Process, RuntimeSocket, Selector};
 
 /// A container or a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub struct Subject(pub String);
 
 impl Subject {
     /// Digits alone are a process, if there is one with that id; else it is a container, whose name or id may
-    /// be made of digits as well. `docker://web` is the container web of that runtime.
+    /// be made of digits as well. `docker://web` is the container web of that runtime, `web:1` its process 1.
     pub(super) fn selector(&self, proc: &Proc, sockets: &[RuntimeSocket]) -> Selector {
         let empty = Selector { runtime_sockets: sockets.to_vec(), ..Selector::default() };
         let Self(text) = self;
@@ -19,13 +19,22 @@ impl Subject {
         {
             return Selector { pids: vec![pid], ..empty };
         }
-        let name = match text.split_once("://") {
-            Some((runtime, name)) => {
-                ContainerName { runtime: Some(runtime.to_owned()), name: name.to_owned() }
-            }
-            None => ContainerName { runtime: None, name: text.clone() },
-        };
-        Selector { containers: Criteria { names: vec![name], ..Criteria::default() }, ..empty }
+        // No name of a container has a colon but before the slashes.
+        let is_pid = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if let Some((name, digits)) = text.rsplit_once(':').filter(|(_, digits)| is_pid(digits))
+            && let Ok(pid) = digits.parse()
+        {
+            return Selector { inner_pids: vec![InnerPid { container: named(name), pid }], ..empty };
+        }
+        Selector { containers: Criteria { names: vec![named(text)], ..Criteria::default() }, ..empty }
+    }
+}
+
+/// `web`, `docker://web`.
+fn named(text: &str) -> ContainerName {
+    match text.split_once("://") {
+        Some((runtime, name)) => ContainerName { runtime: Some(runtime.to_owned()), name: name.to_owned() },
+        None => ContainerName { runtime: None, name: text.to_owned() },
     }
 }
 
@@ -58,6 +67,10 @@ mod tests {
             assert_eq!((names.as_slice(), selector.pids.len()), ([text].as_slice(), 0));
         }
         let both = selector("podman://web").containers.names;
+        for (text, runtime) in [("web:1", None), ("docker://web:1", Some("docker"))] {
+            let container = ContainerName { runtime: runtime.map(str::to_owned), name: "web".into() };
+            assert_eq!(selector(text).inner_pids, [InnerPid { container, pid: 1 }], "{text}");
+        }
         assert_eq!(both, [ContainerName { runtime: Some("podman".into()), name: "web".into() }]);
     }
 

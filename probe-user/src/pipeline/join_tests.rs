@@ -6,7 +6,7 @@ use probe_common::CHUNK_BYTES;
 use zerocopy::FromZeros;
 
 use super::*;
-use crate::event::Process;
+use crate::event::{Containment, Process};
 use crate::noise::Noise;
 
 /// A chunk, or something that happens between chunks.
@@ -40,7 +40,10 @@ fn call(tid: u32, number: u64, captured: u32, offset: u32, chunk: u32) -> Call {
 }
 
 fn origin() -> Arc<Origin> {
-    Arc::new(Origin { process: Process { pid: 1, vpid: None, executable: None }, container: None })
+    Arc::new(Origin {
+        process: Process { pid: 1, vpid: None, executable: None },
+        container: Containment::Host,
+    })
 }
 
 /// Runs the steps; the pieces are (number of the call, offset, bytes), and their bytes are checked.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use probe_common::{Header, Program};
 
-use crate::event::{Container, Origin, Role, Socket};
+use crate::event::{Containment, Origin, Role, Socket};
 use crate::target::program::{Given, Running};
 
 /// What is known of processes.
@@ -17,9 +17,9 @@ pub trait Origins: fmt::Debug {
     fn forget(&mut self, pid: u32);
 
     /// The container of a cgroup of the v2 hierarchy.
-    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+    fn container(&mut self, cgroup: u64) -> Containment {
         let _ = cgroup;
-        None
+        Containment::Unknown
     }
 
     /// The program of a record.

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use probe_common::{BUCKETS, CountKey, Histogram};
 
 use super::function::Place;
 use super::{Origins, Pipeline, Site};
-use crate::event::{Container, FunctionTotal, Latency, Record};
+use crate::event::{Containment, FunctionTotal, Latency, Record};
 use crate::sink::Sink;
 
 /// What the kernel has counted of one function in one cgroup since the start.
@@ -27,14 +26,33 @@ pub enum Counted {
 pub(super) struct Totals {
     seen: HashMap<CountKey, Counted>,
     /// What was not reported yet, by function and container.
-    rows: BTreeMap<(u32, Option<String>), Row>,
+    rows: BTreeMap<(u32, Whose), Row>,
     since: Option<Timestamp>,
+}
+
+/// Whose calls are added up.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    Host,
+    Unknown,
+    /// The container with this id.
+    Container(String),
+}
+
+impl Whose {
+    fn of(container: &Containment) -> Self {
+        match container {
+            Containment::In(container) => Self::Container(container.id.clone()),
+            Containment::Host => Self::Host,
+            Containment::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// Calls of one function in one container.
 #[derive(Debug)]
 struct Row {
-    container: Option<Arc<Container>>,
+    container: Containment,
     count: u64,
     latency: Option<Latency>,
 }
@@ -63,20 +81,15 @@ impl<O: Origins> Pipeline<O> {
 }
 
 impl Totals {
-    fn add(
-        &mut self,
-        counted: &[(CountKey, Counted)],
-        mut container: impl FnMut(u64) -> Option<Arc<Container>>,
-    ) {
+    fn add(&mut self, counted: &[(CountKey, Counted)], mut container: impl FnMut(u64) -> Containment) {
         for &(key, sum) in counted {
             let (count, latency) = difference(&sum, self.seen.insert(key, sum).as_ref());
             if count == 0 {
                 continue;
             }
             let container = container(key.cgroup);
-            let id = container.as_ref().map(|container| container.id.clone());
-            let new = Row { container: None, count: 0, latency: None };
-            let row = self.rows.entry((key.site, id)).or_insert(new);
+            let new = Row { container: Containment::Unknown, count: 0, latency: None };
+            let row = self.rows.entry((key.site, Whose::of(&container))).or_insert(new);
             // What is known of it by now.
             row.container = container;
             row.count += count;
@@ -138,7 +151,10 @@ fn add(sum: &mut Latency, more: &Latency) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::event::Container;
 
     #[test]
     fn calls_are_their_container_s_when_it_has_gone() {
@@ -146,11 +162,12 @@ mod tests {
         let web = Arc::new(Container { id: "web".into(), ..Container::default() });
         let mut totals = Totals::default();
         totals.add(&[(key(1), Counted::Calls(3)), (key(2), Counted::Calls(5))], |cgroup| {
-            (cgroup == 1).then(|| Arc::clone(&web))
+            if cgroup == 1 { Containment::In(Arc::clone(&web)) } else { Containment::Host }
         });
         // It has ended long ago, and was not called since.
-        totals.add(&[(key(1), Counted::Calls(3)), (key(2), Counted::Calls(6))], |_| None);
-        let rows: Vec<_> = totals.rows.iter().map(|((_, id), row)| (id.as_deref(), row.count)).collect();
-        assert_eq!(rows, [(None, 6), (Some("web"), 3)]);
+        totals.add(&[(key(1), Counted::Calls(3)), (key(2), Counted::Calls(6))], |_| Containment::Unknown);
+        let rows: Vec<_> = totals.rows.iter().map(|((_, whose), row)| (whose, row.count)).collect();
+        let web = Whose::Container("web".to_owned());
+        assert_eq!(rows, [(&Whose::Host, 5), (&Whose::Unknown, 1), (&web, 3)]);
     }
 }

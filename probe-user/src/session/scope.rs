@@ -12,11 +12,9 @@ use probe_common::{
 use super::error::{is_absent, is_full};
 use super::wire::{self, Wire};
 use super::{SessionError, error::ScopeError};
+use crate::target::cgroup::CGROUP_LEVELS;
 use crate::target::proc::Proc;
 use crate::target::{Cgroup, Scope, ScopeChange, descendants};
-
-/// Levels of the cgroup hierarchy that the filter looks at.
-const CGROUP_LEVELS: u32 = 16;
 
 /// What the filter holds now.
 pub(super) struct Filter {

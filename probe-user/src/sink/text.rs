@@ -13,8 +13,8 @@ use probe_common::{Loss, LossCount};
 
 use super::{Colour, Look, Options, Output, Payload, Sink, Tree, dump, escape};
 use crate::event::{
-    Container, Direction, End, Endpoint, FunctionCall, FunctionTotal, Known, Lost, Origin, Record, Sighting,
-    Socket, Ssl, Summary, Thread,
+    Containment, Direction, End, Endpoint, FunctionCall, FunctionTotal, Known, Lost, Origin, Record,
+    Sighting, Socket, Ssl, Summary, Thread,
 };
 
 mod connection;
@@ -116,10 +116,7 @@ impl Text {
     fn who(&mut self, at: Timestamp, origin: &Origin, thread: &Thread) -> fmt::Result {
         let Self { zone, styles: Styles { who, faint, .. }, line, .. } = self;
         write!(line, "{faint}{}{faint:#} {who}", time(at, zone))?;
-        match origin.container.as_deref() {
-            Some(container) => self::container(container, line),
-            None => line.push('-'),
-        }
+        container(&origin.container, line);
         line.push(' ');
         escape::name(thread.name(), line);
         write!(line, "[{}]{who:#}", origin.process.pid)
@@ -138,10 +135,7 @@ impl Text {
     fn function_total(&mut self, total: &FunctionTotal<'_>) -> fmt::Result {
         let Self { zone, styles: Styles { who, faint, .. }, line, .. } = self;
         write!(line, "{faint}{}{faint:#} {who}", time(total.time, zone))?;
-        match total.container.as_deref() {
-            Some(container) => self::container(container, line),
-            None => line.push('-'),
-        }
+        container(&total.container, line);
         write!(line, "{who:#} {faint}")?;
         escape::name(total.object.name.as_bytes(), line);
         write!(line, ":{faint:#}")?;
@@ -268,8 +262,13 @@ fn socket(socket: &Socket, line: &mut String) {
     }
 }
 
-fn container(container: &Container, line: &mut String) {
-    escape::name(container.shown().as_bytes(), line);
+/// `web`; `-` on the host, `?` when it is not known.
+fn container(container: &Containment, line: &mut String) {
+    match container {
+        Containment::In(container) => escape::name(container.shown().as_bytes(), line),
+        Containment::Host => line.push('-'),
+        Containment::Unknown => line.push('?'),
+    }
 }
 
 fn time(time: Timestamp, zone: &TimeZone) -> impl fmt::Display {

@@ -7,8 +7,9 @@ use std::iter;
 
 use crate::target::ContainerName;
 use crate::target::cgroup::is_id_prefix;
-use crate::target::containers::{Fact, key};
+use crate::target::containers::key;
 use crate::target::error::TargetError;
+use crate::target::fact::Fact;
 use crate::target::runtime::{Listing, Source};
 
 /// How similar a name must be to be offered (Jaro-Winkler), and how many are.

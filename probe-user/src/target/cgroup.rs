@@ -34,6 +34,8 @@ use crate::rootfs::mountinfo::{self, Mount};
 use crate::target::Cgroup;
 use crate::target::proc::read_bounded;
 
+/// Levels of the hierarchy that the kernel's filter looks at.
+pub const CGROUP_LEVELS: u32 = 16;
 /// Inode number of the initial cgroup namespace (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFB;
 /// Bytes of cgroup.events that are read.

@@ -7,19 +7,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::{Container, Executable, Origin, Process, Runtime};
+use crate::event::{Container, Containment, Executable, Origin, Process, Runtime};
 use crate::target::Cgroup;
 use crate::target::cgroup::{Hierarchy, Mark, Marked, Membership};
+use crate::target::fact::{Fact, unnamed};
 use crate::target::proc::{Entry, Proc};
 use crate::target::runtime::{Listed, Listing, Source};
+use crate::target::unexplained::Unexplained;
 
 /// Containers and cgroups that are remembered. Who may make cgroups could otherwise fill memory.
 const REMEMBERED: usize = 1 << 16;
 /// How long what has gone is remembered.
 const KEPT: Duration = Duration::from_mins(1);
-/// How long the runtimes are not asked again for a container that they did not know: twice as long each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Containers by id, and by the cgroups in which their processes were seen. Clones share what they know.
 #[derive(Clone, Debug, Default)]
@@ -37,29 +36,10 @@ struct Known {
     settled: HashMap<u64, Option<Arc<str>>>,
     /// Keys of those that a runtime told of.
     marks: Marked<Arc<str>>,
+    /// Cgroups that may be a container's.
+    unexplained: Unexplained,
     /// Counts what was learned.
     version: u64,
-}
-
-/// What is known of one container.
-#[derive(Clone, Debug)]
-pub(super) struct Fact {
-    pub(super) container: Arc<Container>,
-    /// All of its names.
-    pub(super) names: Vec<String>,
-    /// Whether a runtime has told of it; otherwise nothing but its id is known.
-    pub(super) is_listed: bool,
-    /// The runtimes that told of it.
-    pub(super) runtimes: Vec<&'static str>,
-    /// How its processes are recognised, if a runtime told.
-    mark: Option<Mark>,
-    /// Since when somebody wants to know more of it.
-    sought: Option<Instant>,
-    /// When to ask for it next, and how long to wait then.
-    next: Instant,
-    pause: Duration,
-    /// Since when it has gone.
-    gone: Option<Instant>,
 }
 
 /// A container that a process is in.
@@ -71,33 +51,11 @@ pub(super) struct Place {
     pub(super) root: Option<Vec<u8>>,
 }
 
-/// Whether a cgroup tells the container of every process in it.
-enum Settled {
-    Yes(Option<Arc<Container>>),
-    No,
-}
-
 /// A cgroup in which a container was seen.
 #[derive(Debug)]
 struct Seen {
     container: Arc<str>,
     gone: Option<Instant>,
-}
-
-impl Fact {
-    pub(super) fn new(key: &str) -> Self {
-        Self {
-            container: Arc::new(unnamed(key)),
-            names: Vec::new(),
-            is_listed: false,
-            runtimes: Vec::new(),
-            mark: None,
-            sought: None,
-            next: Instant::now(),
-            pause: FIRST_PAUSE,
-            gone: None,
-        }
-    }
 }
 
 impl Containers {
@@ -111,11 +69,11 @@ impl Containers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a container is of interest of which no runtime has told anything, and it is time to ask (again).
+    /// Whether a container is of interest of which the runtimes have not told all, and it is time to ask (again).
     pub fn has_unnamed(&self) -> bool {
         let now = Instant::now();
         let is_due =
-            |fact: &Fact| fact.sought.is_some() && !fact.is_listed && fact.gone.is_none() && fact.next <= now;
+            |fact: &Fact| fact.sought.is_some() && !fact.is_told() && fact.gone.is_none() && fact.next <= now;
         self.known().by_key.values().any(is_due)
     }
 
@@ -142,9 +100,11 @@ impl Containers {
                 if has_answered && !told.contains(&**key) && !live.contains(key) {
                     fact.gone.get_or_insert(now);
                 }
-            } else if fact.sought.is_none_or(|since| listing.asked.is_none_or(|asked| since <= asked)) {
-                fact.next = now + fact.pause;
-                fact.pause = LONGEST_PAUSE.min(fact.pause * 2);
+            }
+            if !fact.is_told()
+                && fact.sought.is_some_and(|since| listing.asked.is_none_or(|asked| since <= asked))
+            {
+                fact.wait(now);
             }
         }
         known.forget(now);
@@ -195,7 +155,8 @@ impl Containers {
     pub(super) fn of_cgroups(&self, cgroups: &Membership) -> Option<Arc<Container>> {
         let place = self.around(cgroups).pop();
         // Where there are other hierarchies too, processes in one v2 cgroup may differ by those.
-        let is_settled = place.as_ref().map_or(cgroups.legacy.is_empty(), |place| place.root.is_some());
+        let is_host = || cgroups.legacy.is_empty() && !self.known().unexplained.holds(cgroups);
+        let is_settled = place.as_ref().map_or_else(is_host, |place| place.root.is_some());
         if place.is_none() && !is_settled {
             return None;
         }
@@ -212,14 +173,18 @@ impl Containers {
 
     /// The container of a process that was in this cgroup of the v2 hierarchy (0: not known), as the kernel told: of
     /// one that has gone, too. /proc is read only if the cgroup does not tell by itself.
-    pub fn of_process(&self, pid: u32, cgroup: u64) -> Option<Arc<Container>> {
-        if let Settled::Yes(container) = self.known().settled(cgroup) {
-            return container;
+    pub fn of_process(&self, pid: u32, cgroup: u64) -> Containment {
+        if let Some(settled) = self.known().settled(cgroup) {
+            return settled;
         }
         let cgroups = self.proc.cgroups(pid);
+        if cgroups == Membership::default() {
+            return self.known().of_cgroup(cgroup).map_or(Containment::Unknown, Containment::In);
+        }
         match self.of_cgroups(&cgroups) {
-            None if cgroups == Membership::default() => self.known().of_cgroup(cgroup),
-            container => container,
+            Some(container) => Containment::In(container),
+            None if self.known().unexplained.holds(&cgroups) => Containment::Unknown,
+            None => Containment::Host,
         }
     }
 
@@ -228,7 +193,7 @@ impl Containers {
         let mut known = self.known();
         let room = known.by_cgroup.len() < REMEMBERED;
         let fact = known.meet(key)?;
-        fact.gone = None;
+        fact.come_back();
         fact.sought.get_or_insert_with(Instant::now);
         let container = Arc::clone(&fact.container);
         if room || known.by_cgroup.contains_key(&cgroup) {
@@ -237,11 +202,17 @@ impl Containers {
         Some(container)
     }
 
+    /// Cgroups that may be a container's.
+    pub(super) fn unexplained<T>(&self, look: impl FnOnce(&mut Unexplained) -> T) -> T {
+        look(&mut self.known().unexplained)
+    }
+
     /// A cgroup has gone. Its container is remembered for a while.
     pub(super) fn cgroup_gone(&self, cgroup: u64) {
         let now = Instant::now();
         let mut known = self.known();
         known.settled.remove(&cgroup);
+        known.unexplained.remove(cgroup);
         let Some(seen) = known.by_cgroup.get_mut(&cgroup) else { return };
         seen.gone = Some(now);
         let key = Arc::clone(&seen.container);
@@ -299,9 +270,15 @@ impl Known {
         runtimes.extend(listed.sources.iter().map(Source::runtime));
         let Some(fact) = self.meet(key) else { return };
         fact.runtimes = runtimes;
-        if fact.mark.is_some() && *fact.container == container && fact.names == listed.names {
+        let is_same = *fact.container == container
+            && fact.names == listed.names
+            && fact.images == listed.image_names
+            && fact.gaps == listed.gaps;
+        if fact.mark.is_some() && is_same {
             return;
         }
+        fact.images = listed.image_names.clone();
+        fact.gaps = listed.gaps;
         fact.container = Arc::new(container);
         fact.names.clone_from(&listed.names);
         fact.is_listed = true;
@@ -335,14 +312,10 @@ impl Known {
     }
 
     /// What [`Self::settle`] was told.
-    fn settled(&self, cgroup: u64) -> Settled {
-        match self.settled.get(&cgroup) {
-            None => Settled::No,
-            Some(None) => Settled::Yes(None),
-            Some(Some(key)) => self
-                .by_key
-                .get(key)
-                .map_or(Settled::No, |fact| Settled::Yes(Some(Arc::clone(&fact.container)))),
+    fn settled(&self, cgroup: u64) -> Option<Containment> {
+        match self.settled.get(&cgroup)? {
+            Some(key) => Some(Containment::In(Arc::clone(&self.by_key.get(key)?.container))),
+            None => Some(Containment::Host),
         }
     }
 
@@ -387,12 +360,6 @@ fn outermost(cgroups: &Membership) -> Option<(String, &str)> {
     let mut around: Vec<&str> = path.split('/').take_while(|part| *part != id).collect();
     around.push(id);
     Some((around.join("/"), id))
-}
-
-/// A container of which nothing but its key is known.
-fn unnamed(key: &str) -> Container {
-    let id = key.rsplit('/').next().unwrap_or(key).to_owned();
-    Container { id, ..Container::default() }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Facts about containers, over trees of fixtures.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use super::*;
 use crate::target::proc::fixture::{Fake, Tree};
+use crate::target::unexplained::Made;
 
 fn listed(letter: char, name: &str) -> Listed {
     Listed {
@@ -20,6 +21,38 @@ fn listing(containers: Vec<Listed>) -> Listing {
     Listing { containers, answered: vec!["docker"], ..Listing::default() }
 }
 
+/// The container of a process that is in one.
+fn inside(origin: &Origin) -> Arc<Container> {
+    match &origin.container {
+        Containment::In(container) => Arc::clone(container),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_host_is_said_of_what_is_there_alone() {
+    let (tree, hierarchy) = (Tree::new(), tempfile::tempdir().unwrap());
+    let directory = hierarchy.path().join("default/web");
+    std::fs::create_dir_all(&directory).unwrap();
+    let cgroup = std::os::unix::fs::MetadataExt::ino(&directory.metadata().unwrap());
+    tree.add(&Fake { pid: 30, cgroup: "/default/web", ..Fake::default() });
+    tree.add(&Fake { pid: 31, cgroup: "/", ..Fake::default() });
+    let hierarchy = Hierarchy::at(hierarchy.path());
+    let containers = Containers::new(tree.proc(), Some(hierarchy), &listing(Vec::new()));
+    let made = Made { path: b"/default/web".to_vec(), at: Instant::now() };
+    containers.unexplained(|all| all.insert(cgroup, made));
+    // No runtime has told yet whether it is a container's; one that has ended before it was looked at may have been.
+    for (pid, expected) in [(30, Containment::Unknown), (31, Containment::Host), (99, Containment::Unknown)] {
+        assert_eq!(containers.of_process(pid, 0), expected, "{pid}");
+    }
+    assert_eq!(containers.of_process(30, cgroup), Containment::Unknown);
+    containers.unexplained(|all| all.remove(cgroup));
+    assert_eq!(containers.of_process(30, cgroup), Containment::Host, "the runtimes have told");
+    tree.remove(30);
+    assert_eq!(containers.of_process(30, cgroup), Containment::Host, "its cgroup tells");
+    assert_eq!(containers.of_process(30, 0), Containment::Unknown);
+}
+
 #[test]
 fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
     let id = "a".repeat(64);
@@ -30,14 +63,14 @@ fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
     let mut containers = Containers::new(tree.proc(), None, &listing(vec![listed('a', "web")]));
     let origin = containers.origin(30, 5);
     assert_eq!((origin.process.pid, origin.process.vpid), (30, Some(9)));
-    let container = origin.container.unwrap();
+    let container = inside(&origin);
     assert_eq!((container.name.as_deref(), container.id.as_str()), (Some("web"), id.as_str()));
-    assert_eq!(containers.origin(31, 5).container, None);
+    assert_eq!(containers.origin(31, 5).container, Containment::Host);
     containers.seen_in(&id, 5);
-    assert_eq!(containers.origin(31, 5).container, None, "it is there and in no container");
+    assert_eq!(containers.origin(31, 5).container, Containment::Host, "it is there and in no container");
     let gone = containers.origin(99, 5);
+    assert!(Arc::ptr_eq(&inside(&gone), &container));
     assert_eq!((gone.process.vpid, gone.process.executable), (None, None));
-    assert!(Arc::ptr_eq(&gone.container.unwrap(), &container));
     assert!(!containers.has_unnamed());
     assert_eq!(containers.get(&"b".repeat(64)).name, None);
     assert!(containers.has_unnamed());
@@ -56,7 +89,9 @@ fn a_cgroup_tells_the_container_of_all_in_it_until_more_is_learned() {
     tree.add(&Fake { pid: 31, cgroup: "/", ..Fake::default() });
     let containers =
         Containers::new(tree.proc(), Some(Hierarchy::at(root)), &listing(vec![listed('a', "web")]));
-    let of = |pid, cgroup| containers.of_process(pid, cgroup).and_then(|container| container.name.clone());
+    let of = |pid, cgroup| {
+        containers.of_process(pid, cgroup).container().and_then(|container| container.name.clone())
+    };
     assert_eq!(of(30, of_container).as_deref(), Some("web"));
     assert_eq!(of(31, of_host), None);
     // Now nothing is read: a process has been elsewhere since, or has gone.
@@ -78,7 +113,7 @@ fn a_name_that_is_learned_late_is_everywhere() {
     assert!(!other.has_unnamed(), "the answer did not have it: it is not asked for at once");
     containers.learn(&listing(vec![listed('a', "web")]));
     assert!(other.version() > version);
-    assert_eq!(other.origin(99, 5).container.unwrap().name.as_deref(), Some("web"));
+    assert_eq!(inside(&other.origin(99, 5)).name.as_deref(), Some("web"));
     let version = other.version();
     containers.learn(&listing(vec![listed('a', "web")]));
     assert_eq!(other.version(), version, "nothing new");
@@ -97,11 +132,11 @@ fn what_has_gone_is_kept_for_a_while_and_no_longer() {
     containers.cgroup_gone(7);
     // The runtime has removed it; late events have its name all the same.
     containers.learn(&listing(vec![]));
-    assert_eq!(containers.origin(99, 5).container.unwrap().name.as_deref(), Some("web"));
+    assert_eq!(inside(&containers.origin(99, 5)).name.as_deref(), Some("web"));
     let later = Instant::now() + KEPT;
     containers.known().forget(later);
     assert!(containers.fact(&id).is_none());
-    assert_eq!(containers.origin(99, 5).container, None);
+    assert_eq!(containers.origin(99, 5).container, Containment::Unknown);
     // One that starts again is there again.
     containers.seen_in(&id, 8);
     assert_eq!(containers.fact(&id).unwrap().gone, None);

@@ -121,6 +121,34 @@ pub enum TargetError {
         /// As the user gave it.
         pid: u32,
     },
+    /// No such process in a container.
+    #[error(
+        "container {container:?} has no process {pid}: as it counts them, it has {known}; the id that a process has on \
+         the host is given without the container: --pid {pid}"
+    )]
+    NoInnerProcess {
+        /// Its name.
+        container: String,
+        /// As the user gave it.
+        pid: u32,
+        /// Some that there are, escaped.
+        known: String,
+    },
+    /// Several such processes in a container.
+    #[error(
+        "{} processes in PID namespaces inside of container {container:?} have the id {pid}: on the host they are {}; \
+         give one of these to --pid",
+        .known.len(),
+        .known.join(" and ")
+    )]
+    InnerProcesses {
+        /// Its name.
+        container: String,
+        /// As the user gave it.
+        pid: u32,
+        /// Their ids on the host.
+        known: Vec<String>,
+    },
     /// The id of a thread that is not a process's first.
     #[error("{thread} is a thread of process {pid}: a single thread cannot be traced, give --pid {pid}")]
     Thread {
@@ -160,9 +188,12 @@ impl TargetError {
             | Self::NotRunning { .. }
             | Self::Unseen { .. }
             | Self::NoProcess { .. }
+            | Self::NoInnerProcess { .. }
             | Self::Thread { .. }
             | Self::NoCode { .. } => Kind::NotFound,
-            Self::AmbiguousContainer { .. } | Self::SameName { .. } => Kind::Ambiguous,
+            Self::AmbiguousContainer { .. } | Self::SameName { .. } | Self::InnerProcesses { .. } => {
+                Kind::Ambiguous
+            }
             Self::Proc(source) if source.kind() == io::ErrorKind::PermissionDenied => Kind::NotPermitted,
             Self::NothingSelected | Self::Itself { .. } | Self::Runtime(_) | Self::Proc(_) => Kind::Failed,
         }

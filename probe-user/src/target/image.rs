@@ -18,10 +18,33 @@ struct Reference<'a> {
     digest: Option<&'a str>,
 }
 
+/// Digits of an image's id that are enough to mean it: as many as `docker images` shows.
+const SHORT_ID: usize = 12;
+
+/// Whether the user's name means the image that has all of these names. A tag may be one's and a digest another's.
+pub(super) fn is_any_meant(wanted: &str, names: &[&str]) -> bool {
+    let is_any = |wanted: &str| names.iter().any(|shown| is_meant(wanted, shown));
+    if is_any(wanted) {
+        return true;
+    }
+    let Reference { tag: Some(tag), digest: Some(digest), .. } = parse(wanted) else { return false };
+    let tagged = wanted.strip_suffix(digest).and_then(|rest| rest.strip_suffix('@'));
+    let bare = tagged.and_then(|rest| rest.strip_suffix(tag)).and_then(|rest| rest.strip_suffix(':'));
+    tagged.is_some_and(is_any) && bare.is_some_and(|bare| is_any(&format!("{bare}@{digest}")))
+}
+
+/// Whether a word is an image's id, or enough of its beginning.
+fn is_short_id(wanted: &str, shown: &str) -> bool {
+    let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+    digits.len() >= SHORT_ID
+        && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && shown.strip_prefix("sha256:").is_some_and(|shown| shown.starts_with(digits))
+}
+
 /// Whether the user's name means the image that a runtime shows under another: equal, or equal in every part
 /// that the user gave.
 pub(super) fn is_meant(wanted: &str, shown: &str) -> bool {
-    if wanted == shown {
+    if wanted == shown || is_short_id(wanted, shown) {
         return true;
     }
     // An image without a name is shown by its id, which has no parts.
@@ -63,6 +86,17 @@ fn parse(name: &str) -> Reference<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_and_a_digest_may_be_told_by_two_names() {
+        let names = ["docker.io/library/nginx:1.25", "nginx@sha256:ab", "sha256:cd"];
+        for wanted in ["nginx:1.25@sha256:ab", "docker.io/nginx:1.25@sha256:ab", "nginx", "sha256:cd"] {
+            assert!(is_any_meant(wanted, &names), "{wanted}");
+        }
+        for wanted in ["nginx:1.26@sha256:ab", "nginx:1.25@sha256:cd", "app:1.25@sha256:ab", "nginx:1@"] {
+            assert!(!is_any_meant(wanted, &names), "{wanted}");
+        }
+    }
 
     #[test]
     fn a_shorter_name_means_every_longer_one_and_no_other() {
@@ -117,6 +151,13 @@ mod tests {
         check("nginx@sha256:ab", &["docker.io/library/nginx:1@sha256:ab"], &["nginx", "nginx@sha256:abc"]);
         check("sha256:ab", &["sha256:ab"], &["sha256:abc", "sha256"]);
         check("sha256", &["sha256"], &["sha256:ab"]);
+        check(
+            "0123456789ab",
+            &["sha256:0123456789abcdef"],
+            &["sha256:1123456789abcdef", "sha256:0123456789"],
+        );
+        check("sha256:0123456789ab", &["sha256:0123456789abcdef"], &["sha256:x123456789abcdef"]);
+        check("01234567", &["01234567:latest"], &["sha256:0123456789abcdef"]);
         check("", &[""], &["nginx", ":1", "@x/"]);
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::target::cgroup::{Membership, is_below};
 use crate::target::containers::Place;
@@ -16,12 +16,14 @@ use crate::target::members::Member;
 use crate::target::proc::{Entry, Proc, descendants};
 use crate::target::rules::{Grain, Looks};
 use crate::target::runtime::Listing;
+use crate::target::unexplained::Made;
 use crate::target::{Cgroup, Process, ScopeChange, Target};
 
-/// Cgroups of which the runtimes have yet to tell whether they are containers', at the most.
-const UNEXPLAINED: usize = 1024;
 /// How far up the tree of processes is looked.
 const ANCESTORS: usize = 64;
+/// How often the runtimes are asked again for what is excluded: a container may be renamed, and a tag be moved to its
+/// image, without a word of the kernel's.
+const CHECKED: Duration = Duration::from_secs(10);
 /// Ended processes are dropped from the list when it has grown by this and to twice its length.
 const ENDED: usize = 256;
 
@@ -39,11 +41,9 @@ impl Target {
     pub fn cgroup_made(&mut self, path: &[u8], id: u64) -> Change {
         let place = self.containers.around(&Membership::of_path(path)).pop();
         let Some(Place { key: container, root }) = place else {
-            // A container whose id is a name of the user's choice looks like any other cgroup.
-            if self.rules.sorts_containers() && self.unexplained.len() < UNEXPLAINED {
-                self.unexplained.insert(id, (path.to_vec(), Instant::now()));
-            }
-            return Change::default();
+            let made = Made { path: path.to_vec(), at: Instant::now() };
+            self.containers.unexplained(|all| all.insert(id, made));
+            return Change { scope: self.settle(), processes: Vec::new() };
         };
         if self.rules.sorts_containers() {
             let cgroup = match root.as_deref() {
@@ -62,7 +62,6 @@ impl Target {
 
     /// A cgroup of the v2 hierarchy was removed.
     pub fn cgroup_gone(&mut self, id: u64) -> Change {
-        self.unexplained.remove(&id);
         self.containers.cgroup_gone(id);
         self.members.retain(|_, member| {
             let before = member.cgroups.len();
@@ -117,20 +116,26 @@ impl Target {
     /// Whether the runtimes should be asked, for [`Self::learned`]: something depends on the properties of a
     /// container, or its name is not known. After an answer without it, it takes a while until this is so again.
     pub fn wants_listing(&self) -> bool {
-        self.containers.has_unnamed() || !self.unexplained.is_empty()
+        let is_due = self.told.is_none_or(|told| told.elapsed() >= CHECKED);
+        self.containers.has_unnamed()
+            || self.containers.unexplained(|all| !all.is_empty())
+            || (self.rules.takes_away() && is_due)
     }
 
     /// The runtimes were asked. A runtime that did not answer leaves everything as it was.
     pub fn learned(&mut self, listing: &Listing) -> Change {
+        let before = self.containers.version();
         self.containers.learn(listing);
-        let mut change = self.explain(listing.asked);
-        let undecided = self.members.iter().filter(|(_, member)| member.is_undecided());
-        let undecided: Vec<String> = undecided.map(|(id, _)| id.clone()).collect();
-        for id in &undecided {
+        self.told = Some(Instant::now());
+        let has_news = self.containers.version() != before && self.rules.sorts_containers();
+        let (mut change, is_explained) = self.explain(listing.asked);
+        let open = self.members.iter().filter(|(_, member)| has_news || member.is_undecided());
+        let open: Vec<String> = open.map(|(id, _)| id.clone()).collect();
+        for id in &open {
             self.sort(id, None);
         }
         let is_still = |id: &String| self.members.get(id).is_some_and(Member::is_undecided);
-        if undecided.iter().all(is_still) {
+        if !has_news && !is_explained && open.iter().all(is_still) {
             return change;
         }
         let Change { scope, processes } = self.look(self.containers.entries());
@@ -139,22 +144,48 @@ impl Target {
         change
     }
 
-    /// Cgroups that were made before the runtimes were asked are containers that they know, or are none.
-    fn explain(&mut self, asked: Option<Instant>) -> Change {
-        let mut change = Change::default();
-        for (id, (path, made)) in std::mem::take(&mut self.unexplained) {
-            if !self.containers.around(&Membership::of_path(&path)).is_empty() {
-                change.scope.extend(self.cgroup_made(&path, id).scope);
-            } else if asked.is_none_or(|asked| made > asked) {
-                self.unexplained.insert(id, (path, made));
+    /// Cgroups that were made before the runtimes were asked are containers that they know, or are none. Tells whether
+    /// something was kept out that is none.
+    fn explain(&mut self, asked: Option<Instant>) -> (Change, bool) {
+        let (mut change, mut is_let_in) = (Change::default(), false);
+        let all = self
+            .containers
+            .unexplained(|all| all.iter().map(|(id, made)| (*id, made.clone())).collect::<Vec<_>>());
+        for (id, Made { path, at }) in all {
+            let is_known = !self.containers.around(&Membership::of_path(&path)).is_empty();
+            if !is_known && asked.is_none_or(|asked| at > asked) {
+                continue;
             }
+            self.containers.unexplained(|all| all.remove(id));
+            if is_known {
+                change.scope.extend(self.cgroup_made(&path, id).scope);
+            }
+            is_let_in |= !is_known && self.rules.takes_away();
         }
-        change
+        (change, is_let_in)
     }
 
     /// Looks at all processes. What was missed (before events were told, or because they were lost) is made up for.
     pub fn rescan(&mut self) -> Change {
         self.look(self.containers.entries())
+    }
+
+    /// Whether processes that are in scope have to be looked at again, for [`Self::judge`].
+    pub fn judges(&self) -> bool {
+        self.rules.takes_processes_away()
+    }
+
+    /// Looks again at processes that are in scope: one that has become what is excluded without executing anything goes.
+    /// A server may fork its workers as root, which then change their user.
+    pub fn judge(&mut self, pids: &[u32]) -> Change {
+        let proc = self.containers.proc().clone();
+        let is_out = |pid: &u32| {
+            let entry = proc.entry(*pid);
+            entry.is_some_and(|entry| self.rules.takes_process_away(&Seen { proc: &proc, entry: &entry }))
+        };
+        let out: Vec<u32> = pids.iter().copied().filter(is_out).collect();
+        self.processes.retain(|process| !out.contains(&process.pid));
+        Change { scope: out.into_iter().map(ScopeChange::LeaveProcess).collect(), processes: Vec::new() }
     }
 
     /// Whether something that comes later may be in scope though nothing is now: a trace with nothing to attach
@@ -236,6 +267,9 @@ impl Target {
 
     /// Whether a process is chosen, by itself or by its container, and not kept out.
     fn is_chosen(&self, entry: &Entry, is_followed: bool) -> bool {
+        if self.is_unexplained(entry) {
+            return false;
+        }
         let around = self.containers.around(&entry.cgroups);
         let around: Vec<&Member> = around.iter().filter_map(|place| self.members.get(&place.key)).collect();
         if around.iter().any(|member| member.is_kept_out()) {
@@ -243,6 +277,11 @@ impl Target {
         }
         let in_namespace = || entry.namespace.is_some_and(|id| self.namespaces.contains(&id));
         self.rules.everything || is_followed || around.iter().any(|member| member.is_in()) || in_namespace()
+    }
+
+    /// Whether it may be in a container that is excluded, as its cgroup is new.
+    fn is_unexplained(&self, entry: &Entry) -> bool {
+        self.rules.takes_away() && self.containers.unexplained(|all| all.holds(&entry.cgroups))
     }
 
     fn is_in_scope(&self, entry: &Entry) -> bool {
@@ -322,7 +361,7 @@ impl Looks for Seen<'_> {
     }
 }
 
-fn cgroup(path: &[u8], id: u64) -> Cgroup {
+pub(super) fn cgroup(path: &[u8], id: u64) -> Cgroup {
     let components = path.split(|byte| *byte == b'/').filter(|component| !component.is_empty());
     Cgroup {
         id,
@@ -334,3 +373,7 @@ fn cgroup(path: &[u8], id: u64) -> Cgroup {
 #[cfg(test)]
 #[path = "late_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "excluded_tests.rs"]
+mod excluded_tests;

@@ -12,20 +12,20 @@ use crate::target::select::tests::{container, id, list, listed, pids, process, r
 use crate::target::{ContainerName, Criteria, Properties, Selector, TargetError};
 
 /// A machine with cgroup v2: processes, and directories of cgroups.
-struct Machine {
-    tree: Tree,
-    cgroups: tempfile::TempDir,
+pub(super) struct Machine {
+    pub(super) tree: Tree,
+    pub(super) cgroups: tempfile::TempDir,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let new = Self { tree: Tree::new(), cgroups: tempfile::tempdir().unwrap() };
         new.tree.add(&Fake { pid: 1, parent: 0, ..Fake::default() });
         new
     }
 
     /// Makes a cgroup; its id.
-    fn make(&self, path: &str) -> u64 {
+    pub(super) fn make(&self, path: &str) -> u64 {
         let directory = self.cgroups.path().join(path.trim_start_matches('/'));
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("cgroup.events"), "populated 1\n").unwrap();
@@ -37,17 +37,17 @@ impl Machine {
     }
 
     /// A container that runs one process.
-    fn run(&self, letter: char, pid: u32, comm: &str) -> u64 {
+    pub(super) fn run(&self, letter: char, pid: u32, comm: &str) -> u64 {
         let cgroup = docker(letter);
         self.tree.add(&Fake { pid, comm: comm.as_bytes(), cgroup: &cgroup, ..Fake::default() });
         self.make(&cgroup)
     }
 
-    fn host(&self, pid: u32, parent: u32, comm: &str) {
+    pub(super) fn host(&self, pid: u32, parent: u32, comm: &str) {
         self.tree.add(&Fake { pid, parent, comm: comm.as_bytes(), ..Fake::default() });
     }
 
-    fn exec(&self, pid: u32, comm: &str) {
+    pub(super) fn exec(&self, pid: u32, comm: &str) {
         fs::write(self.tree.path().join(pid.to_string()).join("comm"), format!("{comm}\n")).unwrap();
     }
 
@@ -55,20 +55,20 @@ impl Machine {
         resolve_with(&self.tree, Some(Hierarchy::at(self.cgroups.path())), listing, selector)
     }
 
-    fn target(&self, listing: Listing, selector: &Selector) -> Target {
+    pub(super) fn target(&self, listing: Listing, selector: &Selector) -> Target {
         self.try_target(listing, selector).unwrap()
     }
 }
 
-fn docker(letter: char) -> String {
+pub(super) fn docker(letter: char) -> String {
     format!("/docker/{}", id(letter))
 }
 
-fn at(letter: char, id: u64) -> Cgroup {
+pub(super) fn at(letter: char, id: u64) -> Cgroup {
     Cgroup { id, level: 2, path: docker(letter) }
 }
 
-fn of_image(letter: char, name: &str, image: &str) -> Listed {
+pub(super) fn of_image(letter: char, name: &str, image: &str) -> Listed {
     Listed { image: Some(image.to_owned()), ..listed(letter, name) }
 }
 
@@ -77,15 +77,15 @@ fn image(name: &str) -> Selector {
     Selector { containers, ..Selector::default() }
 }
 
-fn all_but_image(name: &str) -> Selector {
+pub(super) fn all_but_image(name: &str) -> Selector {
     Selector { all: true, exclude: image(name).containers, ..Selector::default() }
 }
 
-fn comm(name: &str) -> Properties {
+pub(super) fn comm(name: &str) -> Properties {
     Properties { comms: vec![name.to_owned()], ..Properties::default() }
 }
 
-fn nothing() -> Change {
+pub(super) fn nothing() -> Change {
     Change::default()
 }
 

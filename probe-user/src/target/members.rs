@@ -5,10 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::target::cgroup::is_below;
+use crate::target::cgroup::{CGROUP_LEVELS, is_below};
 use crate::target::containers::Place;
+use crate::target::late::cgroup;
 use crate::target::proc::Entry;
 use crate::target::rules::{Grain, Standing};
+use crate::target::unexplained::Unexplained;
 use crate::target::{Cgroup, ScopeChange, Target};
 
 /// Containers that matter or may, at the most. The map of the kernel's filter has less room.
@@ -57,7 +59,12 @@ impl Target {
 
     /// Decides about a container, as far as the facts go.
     pub(super) fn sort(&mut self, id: &str, cgroup: Option<Cgroup>) {
-        let standing = self.rules.standing(id, self.containers.fact(id).as_ref());
+        // What is excluded stays out as long as it runs, whatever it is called meanwhile.
+        let is_out = self.members.get(id).is_some_and(|member| member.standing == Standing::Out);
+        let standing = match is_out {
+            true => Standing::Out,
+            false => self.rules.standing(id, self.containers.fact(id).as_ref()),
+        };
         if standing == Standing::Neither {
             self.members.remove(id);
             return;
@@ -88,7 +95,15 @@ impl Target {
             let path = cgroup.path.as_bytes();
             reaches_all || of(Member::is_in).any(|outer| is_below(path, outer.path.as_bytes()))
         };
-        let excluded: BTreeSet<Cgroup> = of(Member::is_kept_out).filter(is_reached).cloned().collect();
+        let mut excluded: BTreeSet<Cgroup> = of(Member::is_kept_out).filter(is_reached).cloned().collect();
+        if self.rules.takes_away() {
+            let made = |all: &mut Unexplained| -> Vec<Cgroup> {
+                all.iter().map(|(id, made)| cgroup(&made.path, *id)).collect()
+            };
+            excluded.extend(self.containers.unexplained(made).iter().filter(is_reached).cloned());
+        }
+        let excluded: BTreeSet<Cgroup> =
+            excluded.into_iter().filter_map(|one| self.within_reach(one)).collect();
         let is_told = self.rules.grain == Grain::Whole && !self.rules.everything;
         let cgroups: BTreeSet<Cgroup> = of(Member::is_in).filter(|_| is_told).cloned().collect();
         let mut changes = Vec::new();
@@ -107,6 +122,16 @@ impl Target {
         self.scope.excluded = excluded.into_iter().collect();
         self.scope.cgroups = cgroups.into_iter().collect();
         changes
+    }
+
+    /// A cgroup that the kernel's filter can keep out: one that is too far down is out with what it is in.
+    fn within_reach(&self, cgroup: Cgroup) -> Option<Cgroup> {
+        if cgroup.level < CGROUP_LEVELS {
+            return Some(cgroup);
+        }
+        let most = usize::try_from(CGROUP_LEVELS - 1).unwrap_or(usize::MAX);
+        let parts: Vec<&str> = cgroup.path.split('/').filter(|part| !part.is_empty()).take(most).collect();
+        self.containers.cgroup(format!("/{}", parts.join("/")).as_bytes())
     }
 
     pub(super) fn has_cgroup(&self, id: &str, path: &[u8]) -> bool {

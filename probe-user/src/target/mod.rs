@@ -7,8 +7,10 @@ mod candidate;
 pub mod cgroup;
 mod containers;
 mod error;
+mod fact;
 pub mod facts;
 mod image;
+mod inside;
 mod late;
 mod members;
 pub mod proc;
@@ -17,6 +19,7 @@ mod rules;
 pub mod runtime;
 mod select;
 mod selector;
+mod unexplained;
 pub mod users;
 pub mod view;
 
@@ -41,7 +44,7 @@ use crate::target::rules::Rules;
 ///
 /// - Each list is a choice: one of its values is enough (or).
 /// - Of [`Criteria`], a container must have one value of each list that is not empty (and).
-/// - `pids` adds processes with their descendants; what is chosen by either is traced.
+/// - `pids` and `inner_pids` add processes with their descendants; what is chosen by either is traced.
 /// - `processes` narrows that to the processes that have one value of each of its lists. With neither containers
 ///   nor pids it narrows the whole machine.
 /// - `exclude` and `exclude_processes` take away: one value of any list is enough.
@@ -56,6 +59,8 @@ pub struct Selector {
     pub containers: Criteria,
     /// Processes with their descendants.
     pub pids: Vec<u32>,
+    /// The same by their ids inside of containers.
+    pub inner_pids: Vec<InnerPid>,
     /// Which processes of those.
     pub processes: Properties,
     /// Which containers never.
@@ -101,6 +106,15 @@ pub struct ContainerName {
     pub runtime: Option<String>,
     /// A name, an id, or a unique prefix of either.
     pub name: String,
+}
+
+/// `web:1`: a process by its id inside of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InnerPid {
+    /// The container.
+    pub container: ContainerName,
+    /// The id in the process's own PID namespace.
+    pub pid: u32,
 }
 
 /// `web-0`, `prod/web-0`.
@@ -203,10 +217,10 @@ pub struct Target {
     rules: Rules,
     /// The containers that matter, or may, by their ids.
     members: BTreeMap<String, Member>,
-    /// Cgroups that were made, and in which no container is known: path and time, by id.
-    unexplained: BTreeMap<u64, (Vec<u8>, Instant)>,
     /// PID namespaces that are chosen with all in them.
     namespaces: Vec<NamespaceId>,
     /// How long the list of processes may be before ended ones are looked for.
     most: usize,
+    /// When the runtimes told last what containers are; none before that.
+    told: Option<Instant>,
 }

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::target::containers::Fact;
+use crate::target::fact::Fact;
+use crate::target::runtime::Extent;
 use crate::target::{ContainerName, Criteria, PodName, Properties, Selector, image};
 
 /// The labels in which Docker Compose and Podman Compose tell the service.
@@ -88,9 +89,14 @@ impl Selector {
         (scope, choice)
     }
 
+    /// Whether processes are named.
+    pub fn has_pids(&self) -> bool {
+        !self.pids.is_empty() || !self.inner_pids.is_empty()
+    }
+
     /// Whether processes are chosen from the whole machine.
     fn is_everything(&self) -> bool {
-        self.containers.is_empty() && self.pids.is_empty() && !self.processes.is_empty()
+        !self.has_pids() && self.containers.is_empty() && !self.processes.is_empty()
     }
 }
 
@@ -163,6 +169,16 @@ impl Rules {
         }
     }
 
+    /// Whether there are processes that are kept out by their own properties.
+    pub(super) fn takes_processes_away(&self) -> bool {
+        !self.choice.never.is_empty()
+    }
+
+    /// Whether a process is, or may be, one of them.
+    pub(super) fn takes_process_away(&self, looks: &dyn Looks) -> bool {
+        self.choice.never.any(looks) != Answer::No
+    }
+
     /// Whether a process may be in scope, as far as its own properties go.
     pub(super) fn lets_process(&self, looks: &dyn Looks) -> bool {
         self.choice.lets(looks)
@@ -195,23 +211,23 @@ impl Wanted {
             None if !self.ids.is_empty() => Some(Answer::No),
             answer => answer,
         };
+        let of_labels = answer(labels, fact, |(key, value), fact| {
+            has_label(&fact.container.labels, key, value.as_deref())
+        });
+        let of_services = answer(services, fact, |service, fact| {
+            SERVICE_LABELS.iter().any(|key| has_label(&fact.container.labels, key, Some(service)))
+        });
+        let of_namespaces = answer(namespaces, fact, |namespace, fact| {
+            let pod = fact.container.pod.as_ref();
+            pod.and_then(|pod| pod.namespace.as_ref()).is_some_and(|found| found == namespace)
+        });
         let lists = [
             of_names,
-            answer(images, fact, |wanted, fact| {
-                let shown = fact.container.image.as_ref();
-                shown.is_some_and(|shown| image::is_meant(wanted, &shown.name))
-            }),
-            answer(labels, fact, |(key, value), fact| {
-                has_label(&fact.container.labels, key, value.as_deref())
-            }),
-            answer(services, fact, |service, fact| {
-                SERVICE_LABELS.iter().any(|key| has_label(&fact.container.labels, key, Some(service)))
-            }),
-            answer(pods, fact, is_in_pod),
-            answer(namespaces, fact, |namespace, fact| {
-                let pod = fact.container.pod.as_ref();
-                pod.and_then(|pod| pod.namespace.as_ref()).is_some_and(|found| found == namespace)
-            }),
+            if_all_told(answer(images, fact, is_of_image), fact, |fact| fact.images.extent != Extent::Part),
+            if_all_told(of_labels, fact, |fact| !fact.gaps.labels),
+            if_all_told(of_services, fact, |fact| !fact.gaps.labels),
+            if_all_told(answer(pods, fact, is_in_pod), fact, |fact| !fact.gaps.pod),
+            if_all_told(of_namespaces, fact, |fact| !fact.gaps.pod),
         ];
         lists.into_iter().flatten()
     }
@@ -226,6 +242,25 @@ fn answer<T>(list: &[T], fact: Option<&Fact>, is_met: impl Fn(&T, &Fact) -> bool
         Some(fact) => list.iter().any(|wanted| is_met(wanted, fact)).into(),
         None => Answer::Unknown,
     })
+}
+
+/// That nothing fits is known only of what has been told whole.
+fn if_all_told(
+    answer: Option<Answer>,
+    fact: Option<&Fact>,
+    is_told: impl Fn(&Fact) -> bool,
+) -> Option<Answer> {
+    match answer {
+        Some(Answer::No) if !fact.is_some_and(is_told) => Some(Answer::Unknown),
+        answer => answer,
+    }
+}
+
+/// By any name of its image.
+fn is_of_image(wanted: &String, fact: &Fact) -> bool {
+    let shown = fact.container.image.iter().map(|image| image.name.as_str());
+    let names: Vec<&str> = fact.images.names.iter().map(String::as_str).chain(shown).collect();
+    image::is_any_meant(wanted, &names)
 }
 
 /// By its exact name: what the beginning of a name meant was looked up at the start.

@@ -7,7 +7,7 @@ use super::*;
 use crate::event::Pod;
 use crate::target::containers::Containers;
 use crate::target::proc::Proc;
-use crate::target::runtime::{Listed, Listing};
+use crate::target::runtime::{Gaps, ImageNames, Listed, Listing};
 
 /// A container web of image nginx:1 with labels, in the pod prod/web-0.
 fn web() -> Fact {
@@ -84,6 +84,58 @@ fn each_property_by_itself() {
     check(Criteria { pods: vec![pod(None, "web")], ..none() }, no);
     check(Criteria { namespaces: strings(&["prod"]), ..none() }, yes);
     check(Criteria { namespaces: strings(&["default"]), ..none() }, no);
+}
+
+#[test]
+fn an_image_is_known_by_every_name_and_out_until_all_are_known() {
+    // Started as moved:1, which is another image's tag by now.
+    let names = ["moved:1", "other:2", "reg.example/other@sha256:dd", "sha256:0123456789abcdef"];
+    let fact = |extent| {
+        let images = ImageNames { names: strings(&names).into_iter().collect(), extent };
+        let mut fact = web();
+        fact.images = images;
+        fact
+    };
+    let check = |image: &str, extent, wanted, excluded| {
+        let criteria = Criteria { images: strings(&[image]), ..Criteria::default() };
+        let without = Selector { all: true, exclude: criteria.clone(), ..Selector::default() };
+        let found = [of(criteria), without].map(|asked| rules(&asked).standing("x", Some(&fact(extent))));
+        assert_eq!(found, [wanted, excluded], "{image}: {extent:?}");
+    };
+    for extent in [Extent::All, Extent::Part] {
+        for name in [&names[..], &["moved", "other@sha256:dd", "0123456789ab", "nginx:1"]].concat() {
+            check(name, extent, Standing::In, Standing::Out);
+        }
+    }
+    for name in ["moved:2", "newer", "other@sha256:de", "0123456789ac"] {
+        check(name, Extent::All, Standing::Neither, Standing::In);
+        check(name, Extent::Part, Standing::Open, Standing::Held);
+    }
+    // What is asked of something else does not depend on images.
+    let label = Criteria { labels: vec![("tier".to_owned(), None)], ..Criteria::default() };
+    let without = Selector { all: true, exclude: label, ..Selector::default() };
+    assert_eq!(rules(&without).standing("x", Some(&fact(Extent::Part))), Standing::Out);
+}
+
+#[test]
+fn labels_and_pods_that_were_not_told_may_be_what_is_excluded() {
+    let mut fact = web();
+    fact.gaps = Gaps { labels: true, pod: false };
+    let standing = |exclude: Criteria, fact: &Fact| {
+        rules(&Selector { all: true, exclude, ..Selector::default() }).standing("x", Some(fact))
+    };
+    let label = |key: &str| Criteria { labels: vec![(key.to_owned(), None)], ..Criteria::default() };
+    let service = |name: &str| Criteria { services: strings(&[name]), ..Criteria::default() };
+    let in_pod = |name: &str| Criteria { pods: vec![pod(None, name)], ..Criteria::default() };
+    let namespace = Criteria { namespaces: strings(&["test"]), ..Criteria::default() };
+    assert_eq!(standing(label("other"), &fact), Standing::Held);
+    assert_eq!(standing(service("other"), &fact), Standing::Held);
+    assert_eq!(standing(label("tier"), &fact), Standing::Out);
+    assert_eq!(standing(in_pod("other"), &fact), Standing::In);
+    fact.gaps = Gaps { labels: false, pod: true };
+    assert_eq!(standing(in_pod("other"), &fact), Standing::Held);
+    assert_eq!(standing(namespace, &fact), Standing::Held);
+    assert_eq!(standing(label("other"), &fact), Standing::In);
 }
 
 #[test]

@@ -4,13 +4,15 @@
 //! containers and processes are in scope is decided in [`crate::target::late`], now and later alike.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use probe_common::NamespaceId;
 
 use crate::target::candidate::{Candidate, candidates, choose};
 use crate::target::cgroup::Hierarchy;
-use crate::target::containers::{Containers, Fact, Place, key};
+use crate::target::containers::{Containers, Place, key};
 use crate::target::error::TargetError;
+use crate::target::fact::Fact;
 use crate::target::late::Change;
 use crate::target::proc::{Entry, Proc, descendants};
 use crate::target::rules::{Grain, Rules, Standing, Wanted};
@@ -46,8 +48,13 @@ impl Selector {
         for pid in &self.pids {
             world.add_process(*pid, &mut target)?;
         }
+        for inner in &self.inner_pids {
+            let container = choose(&inner.container, &all, &world.listing)?;
+            let pid = world.inside(inner, container).await?;
+            world.add_process(pid, &mut target)?;
+        }
         target.start(world.entries);
-        if self.pids.is_empty() && target.leaves_nothing() {
+        if !self.has_pids() && target.leaves_nothing() {
             return Err(TargetError::AllExcluded { selector: self.to_string() });
         }
         target.tell_held();
@@ -55,7 +62,7 @@ impl Selector {
     }
 
     fn selects(&self) -> bool {
-        self.all || !self.containers.is_empty() || !self.pids.is_empty() || !self.processes.is_empty()
+        self.all || self.has_pids() || !self.containers.is_empty() || !self.processes.is_empty()
     }
 }
 
@@ -103,10 +110,10 @@ impl Wanted {
 }
 
 /// The machine at a moment.
-struct World {
+pub(super) struct World {
     listing: Listing,
-    entries: Vec<Entry>,
-    containers: Containers,
+    pub(super) entries: Vec<Entry>,
+    pub(super) containers: Containers,
     /// ctrace's PID namespace, which is never a scope: it is the host's.
     own_namespace: Option<NamespaceId>,
 }
@@ -141,23 +148,32 @@ impl World {
             leaves_at_exec: rules.grain == Grain::Process,
             ..Scope::default()
         };
-        Target { scope, rules, containers: self.containers.clone(), ..Target::default() }
+        let told = Some(Instant::now());
+        Target { scope, rules, containers: self.containers.clone(), told, ..Target::default() }
     }
 
     /// A container whose id no cgroup shows (made without cgroups, or below names of the user's choice): by
     /// PID namespace, if it is not the one that everything shares, else as a process with its descendants.
     async fn add_by_init(&self, container: &Candidate, target: &mut Target) -> Result<(), TargetError> {
+        let entry = self.init(container).await?;
+        match self.nested_namespace(entry) {
+            Some(namespace) => push_new(&mut target.namespaces, namespace),
+            None => self.follow(vec![entry.process.pid], target),
+        }
+        Ok(())
+    }
+
+    /// The first process of a container, as its runtime tells.
+    pub(super) async fn init(&self, container: &Candidate) -> Result<&Entry, TargetError> {
         let unseen = || TargetError::Unseen { name: container.name().to_owned() };
         let listed = self.listing.containers.iter().find(|listed| key(&listed.mark()) == container.key);
         let pid = runtime::init(listed.ok_or_else(unseen)?).await;
-        let entry = pid.and_then(|pid| self.entry(pid)).ok_or_else(unseen)?;
-        match entry.namespace {
-            Some(namespace) if self.own_namespace.is_some_and(|own| own != namespace) => {
-                push_new(&mut target.namespaces, namespace);
-            }
-            _ => self.follow(vec![entry.process.pid], target),
-        }
-        Ok(())
+        pid.and_then(|pid| self.entry(pid)).ok_or_else(unseen)
+    }
+
+    /// The PID namespace of a process, unless it is the one that everything shares.
+    pub(super) fn nested_namespace(&self, entry: &Entry) -> Option<NamespaceId> {
+        entry.namespace.filter(|namespace| self.own_namespace.is_some_and(|own| own != *namespace))
     }
 
     /// A process with its descendants; with everything in its PID namespace, and in those nested in it, if

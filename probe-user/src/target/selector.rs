@@ -4,13 +4,14 @@
 
 use std::fmt;
 
-use crate::target::{ContainerName, Criteria, PodName, Properties, Selector};
+use crate::target::{ContainerName, Criteria, InnerPid, PodName, Properties, Selector};
 
 impl fmt::Display for Selector {
     /// `container web, pid 12; only comm nginx; not image caddy`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut chosen = self.containers.words();
         chosen.extend(self.pids.iter().map(|pid| format!("pid {pid}")));
+        chosen.extend(self.inner_pids.iter().map(|inner| format!("pid {inner}")));
         if self.all {
             chosen.push("all processes".to_owned());
         }
@@ -62,6 +63,13 @@ impl fmt::Display for ContainerName {
     }
 }
 
+impl fmt::Display for InnerPid {
+    /// As the user wrote it, escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.container, self.pid)
+    }
+}
+
 impl fmt::Display for PodName {
     /// As the user wrote it, escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,6 +107,7 @@ mod tests {
             all: true,
             containers: criteria,
             pids: vec![12],
+            inner_pids: vec![InnerPid { container: name(Some("docker"), "web"), pid: 1 }],
             processes: properties.clone(),
             exclude: Criteria { images: vec!["caddy".to_owned()], ..Criteria::default() },
             exclude_processes: Properties { uids: vec![0], ..Properties::default() },
@@ -107,7 +116,7 @@ mod tests {
         assert_eq!(
             selector.to_string(),
             "container web, container docker://\\u{1b}[2J, image nginx:1, label tier=a\\n, label x, \
-             compose service api, pod prod/web-0, namespace prod, pid 12, all processes; \
+             compose service api, pod prod/web-0, namespace prod, pid 12, pid docker://web:1, all processes; \
              only comm nginx, exe /x, uid 33; not image caddy, uid 0"
         );
         let selector = Selector { processes: properties, ..Selector::default() };

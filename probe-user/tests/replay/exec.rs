@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use ctrace::event::{Container, End, Origin};
+use ctrace::event::{Containment, End, Origin};
 use ctrace::pipeline::{Executions, Found, Origins, Pipeline, Setup};
 use ctrace::probe::exec::Environment;
 use ctrace::sink::{Look, Options, Output, Tree, format, text};
@@ -44,7 +44,7 @@ impl Origins for Known {
         self.0.forget(pid);
     }
 
-    fn container(&mut self, cgroup: u64) -> Option<Arc<Container>> {
+    fn container(&mut self, cgroup: u64) -> Containment {
         self.0.container(cgroup)
     }
 

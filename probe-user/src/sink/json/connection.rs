@@ -60,7 +60,7 @@ enum SslCloseType {
 /// What both have.
 #[derive(Serialize, JsonSchema)]
 struct Facts<'a> {
-    /// The container of the process; null when it is in none.
+    /// The container of the process; null when it is in none, or that is not known.
     container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,8 +121,8 @@ impl<'a> Facts<'a> {
     fn new(connection: &'a SslConnection<'a>) -> Self {
         let &SslConnection { origin, ref thread, library, socket, tls, .. } = connection;
         Self {
-            container: origin.container.as_deref(),
-            k8s: K8s::of(origin.container.as_deref()),
+            container: origin.container.container(),
+            k8s: K8s::of(origin.container.container()),
             process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
             library,

@@ -23,7 +23,7 @@ pub(super) struct FunctionLine<'a> {
     r#type: FunctionType,
     /// When the call began, in UTC. A call whose return was asked for is written when it has returned.
     time: Time,
-    /// The container of the process; null when it is in none.
+    /// The container of the process; null when it is in none, or that is not known.
     container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,7 +163,7 @@ pub(super) struct FunctionTotalLine<'a> {
     time: Time,
     /// Since when: the beginning of the trace, or the last such records (`--interval`).
     since: Time,
-    /// The container of the processes; null for those that are in none.
+    /// The container of the processes; null for those that are in none, or that are not known.
     container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -251,7 +251,7 @@ impl<'a> FramePart<'a> {
 
 impl<'a> FunctionLine<'a> {
     pub(super) fn new(call: &'a FunctionCall<'a>) -> Self {
-        let container = call.origin.container.as_deref();
+        let container = call.origin.container.container();
         let (returned, duration) = match &call.end {
             CallEnd::NotAsked => (None, None),
             CallEnd::Never | CallEnd::Unknown => (Some(None), Some(None)),
@@ -286,7 +286,7 @@ impl<'a> FunctionLine<'a> {
 
 impl<'a> FunctionTotalLine<'a> {
     pub(super) fn new(total: &'a FunctionTotal<'a>) -> Self {
-        let container = total.container.as_deref();
+        let container = total.container.container();
         let latency = total.latency.as_ref().map(|latency| LatencyPart {
             total: latency.total,
             buckets: latency

@@ -47,7 +47,7 @@ pub(super) struct SslLine<'a> {
     r#type: SslType,
     /// When the call returned, in UTC.
     time: Time,
-    /// The container of the process; null when it is in none.
+    /// The container of the process; null when it is in none, or that is not known.
     container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -280,8 +280,8 @@ impl<'a> SslLine<'a> {
             schema: SCHEMA,
             r#type: SslType::Ssl,
             time: Time(time),
-            container: origin.container.as_deref(),
-            k8s: K8s::of(origin.container.as_deref()),
+            container: origin.container.container(),
+            k8s: K8s::of(origin.container.container()),
             process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
             library,

@@ -95,10 +95,7 @@ impl Lines<'_> {
     fn begin(&mut self, actor: &Actor<'_>, depth: u32) -> fmt::Result {
         let Self { styles: Styles { who, faint, .. }, zone, tree, line } = self;
         write!(line, "{faint}{}{faint:#} {who}", time(actor.time, zone))?;
-        match actor.origin.container.as_deref() {
-            Some(known) => container(known, line),
-            None => line.push('-'),
-        }
+        container(&actor.origin.container, line);
         line.push(' ');
         if *tree == Tree::Indented {
             for _ in 0..depth.min(DEEPEST) {

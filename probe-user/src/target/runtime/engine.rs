@@ -21,7 +21,7 @@ use super::details::{Details, MountPoint, Overlay, layers};
 use super::labels;
 use super::socket::Endpoint;
 use super::wire::{self, Peer, Tasks};
-use super::{Answer, CONTAINERS, Depth, Listed, Source, TIMEOUT, Told};
+use super::{Answer, CONTAINERS, Depth, Gaps, Listed, Source, TIMEOUT, Told, asked, images};
 use crate::event;
 
 pub(super) const PROTOCOL: &str = "engine";
@@ -56,15 +56,26 @@ async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
         tokio::try_join!(identity(&engine), engine.docker.list_containers(Some(options))).map_err(cause)?;
     let source = Source { endpoint: Arc::clone(endpoint), namespace: None };
     let within = engine.peer().within;
+    let of_image = |summary: &ContainerSummary| {
+        let image = summary.image_id.clone().filter(|image| images::is_id(image))?;
+        Some((summary.id.clone()?, image))
+    };
+    let image_ids: HashMap<String, String> =
+        containers.iter().filter_map(of_image).take(CONTAINERS).collect();
     let listed = |summary| listed(summary, runtime).map(|one| Listed { within: within.clone(), ..one });
     let mut containers: Vec<Listed> = containers.into_iter().filter_map(listed).take(CONTAINERS).collect();
     for container in &mut containers {
         container.sources.push(source.clone());
     }
+    let address = endpoint.address.to_string();
+    asked::name_images(&engine.docker, &address, &mut containers, &image_ids).await;
     if runtime == PODMAN {
         match engine.libpod().await {
             Ok(own) => add_pods(&mut containers, own, &engine.peer()),
-            Err(error) => tracing::debug!("podman: no pods: {error}"),
+            Err(error) => {
+                tracing::debug!("podman: no pods: {error}");
+                containers.iter_mut().for_each(|container| container.gaps.pod = container.pod.is_none());
+            }
         }
     }
     Ok(Told { runtime, version, containers })
@@ -187,7 +198,9 @@ fn listed(summary: ContainerSummary, runtime: &'static str) -> Option<Listed> {
     // A legacy link adds names of the form `other/alias`: the container's own one comes first.
     names.sort_by_key(|name| name.contains('/'));
     let state = summary.state.unwrap_or(State::EMPTY);
-    let labels = labels::bounded(summary.labels.unwrap_or_default());
+    let told = summary.labels.unwrap_or_default();
+    let count = told.len();
+    let labels = labels::bounded(told);
     Some(Listed {
         id: summary.id.filter(|id| !id.is_empty())?,
         names,
@@ -195,6 +208,7 @@ fn listed(summary: ContainerSummary, runtime: &'static str) -> Option<Listed> {
         is_running: matches!(state, State::RUNNING | State::PAUSED | State::STOPPING),
         state: state.to_string(),
         pod: labels::pod(&labels),
+        gaps: Gaps::of_labels(count, &labels),
         labels: Arc::new(labels),
         runtime,
         ..Listed::default()

@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::*;
-use crate::target::runtime::Unreachable;
 use crate::target::runtime::grpc::fixture::{endpoint, run};
 use crate::target::runtime::socket::{Address, Owner};
+use crate::target::runtime::{Extent, Unreachable};
 
 type Answers = fn(&str) -> Option<&'static str>;
 
@@ -39,6 +39,58 @@ fn docker(line: &str) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+const OLD: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Containers of one image: started by a tag that has moved since, by another tag, by the id; one that was removed.
+fn moved(line: &str) -> Option<&'static str> {
+    Some(match line {
+        "GET /version HTTP/1.1" => DOCKER_VERSION,
+        line if line.starts_with("GET /containers/json?") => {
+            r#"[{"Id":"a1","Names":["/moved"],"State":"running",
+                 "Image":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                 "ImageID":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+                {"Id":"a2","Names":["/other"],"Image":"other:2","State":"running",
+                 "ImageID":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+                {"Id":"a3","Names":["/by-id"],"Image":"0123456789ab","State":"running",
+                 "ImageID":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+                {"Id":"a4","Names":["/unanswered"],"Image":"x:1","State":"running",
+                 "ImageID":"sha256:ffff456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+                {"Id":"a5","Names":["/ended"],"Image":"x:1","State":"exited",
+                 "ImageID":"sha256:eeee456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}]"#
+        }
+        line if line.starts_with("GET /images/sha256:0123") => {
+            r#"{"RepoTags":["other:2","x/newer:3"],"RepoDigests":["other@sha256:dd"]}"#
+        }
+        // An answer that is none.
+        line if line.starts_with("GET /images/sha256:ffff") => "{",
+        line if line.starts_with("GET /containers/a1/json") => r#"{"Config":{"Image":"moved:1"}}"#,
+        line if line.starts_with("GET /containers/a3/json") => r#"{"Config":{"Image":"0123456789ab"}}"#,
+        _ => return None,
+    })
+}
+
+#[test]
+fn a_container_whose_tag_has_moved_has_all_names_of_its_image() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("docker.sock");
+        serve(&path, moved);
+        let told = ask(endpoint(DOCKER, &path), Depth::All).await.unwrap();
+        let check = |id: &str, shown: &str, extent: Extent, names: &[&str]| {
+            let found = told.containers.iter().find(|one| one.id == id).unwrap();
+            assert_eq!((found.image.as_deref(), found.image_names.extent), (Some(shown), extent), "{id}");
+            let missing = names.iter().find(|name| !found.image_names.names.contains(**name));
+            assert_eq!(missing, None, "{id}: {:?}", found.image_names);
+        };
+        let all = ["other:2", "x/newer:3", "other@sha256:dd", OLD];
+        check("a1", "moved:1", Extent::All, &[&all[..], &["moved:1"]].concat());
+        check("a2", "other:2", Extent::All, &all);
+        check("a3", "other:2", Extent::All, &all);
+        check("a4", "x:1", Extent::Part, &["x:1"]);
+        check("a5", "x:1", Extent::Part, &["x:1"]);
+    });
 }
 
 fn podman(line: &str) -> Option<&'static str> {
@@ -141,6 +193,7 @@ fn a_podman_without_its_own_protocol_still_names_containers() {
         let told = ask(endpoint(PODMAN, &path), Depth::All).await.unwrap();
         let web = told.containers.first().unwrap();
         assert_eq!((web.names.as_slice(), web.pod.as_ref()), (&["web".to_owned()][..], None));
+        assert!(web.gaps.pod, "it may be in one");
     });
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::images::ImageNames;
 use super::socket::Endpoint;
 use crate::event;
 use crate::target::cgroup::{Mark, Membership};
@@ -15,8 +16,10 @@ pub struct Listed {
     pub id: String,
     /// Its names, the usual one first.
     pub names: Vec<String>,
-    /// Image that it was made from, as the runtime shows it.
+    /// Image that it was made from: the name that it was started with, or another that its runtime knows.
     pub image: Option<String>,
+    /// Everything that the image is called.
+    pub image_names: ImageNames,
     /// Whether it has processes.
     pub is_running: bool,
     /// `exited`, `created`, …, in the runtime's words.
@@ -25,6 +28,8 @@ pub struct Listed {
     pub labels: Arc<BTreeMap<String, String>>,
     /// The pod that it belongs to. What Podman says of its pods is there if Podman answers in its own protocol too.
     pub pod: Option<Arc<event::Pod>>,
+    /// What of this there may be more of.
+    pub gaps: Gaps,
     /// Name of its runtime.
     pub runtime: &'static str,
     /// Its first process, if the list has it and its runtime's pids are ours; [`super::init`] asks.
@@ -35,6 +40,22 @@ pub struct Listed {
     pub cgroup: Option<Arc<str>>,
     /// Who told of it.
     pub sources: Vec<Source>,
+}
+
+/// What is not all known of a container: its runtime could not be asked for it, or told more than is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// It has labels that are not kept.
+    pub labels: bool,
+    /// It may be in a pod.
+    pub pod: bool,
+}
+
+impl Gaps {
+    /// Of labels of which so many are kept.
+    pub(super) fn of_labels(told: usize, kept: &BTreeMap<String, String>) -> Self {
+        Self { labels: kept.len() < told, pod: false }
+    }
 }
 
 /// Who told of a container: for more questions about it.

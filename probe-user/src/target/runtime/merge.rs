@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::socket::Owner;
-use super::{Listed, Told};
+use super::{Listed, Told, images};
 use crate::target::cgroup::{Mark, is_id};
 
 /// The containers of all, each once, in the order of who told first.
@@ -39,9 +39,10 @@ fn add(known: &mut Listed, other: Listed) {
         known.names = other.names;
     }
     // kubelet asks for an image by its digest; containerd knows what it is called.
-    if known.image.as_ref().is_none_or(|image| image.starts_with("sha256:")) && other.image.is_some() {
+    if known.image.as_deref().is_none_or(images::is_id) && other.image.is_some() {
         known.image = other.image;
     }
+    known.image_names.merge(other.image_names);
     known.is_running |= other.is_running;
     if known.state.is_empty() {
         known.state = other.state;
@@ -52,6 +53,8 @@ fn add(known: &mut Listed, other: Listed) {
         known.labels = Arc::new(labels);
     }
     known.pod = known.pod.take().or(other.pod);
+    known.gaps.labels |= other.gaps.labels;
+    known.gaps.pod &= known.pod.is_none();
     known.pid = known.pid.or(other.pid);
     known.sources.extend(other.sources);
 }

@@ -8,12 +8,14 @@
 //! Docker, kind) tells of containers below that one's cgroup, and its pids mean nothing here.
 
 mod again;
+mod asked;
 mod containerd;
 mod cri;
 mod details;
 mod docker;
 mod engine;
 mod grpc;
+mod images;
 mod labels;
 mod listed;
 mod merge;
@@ -33,8 +35,9 @@ use tokio::task::JoinSet;
 
 pub use again::Again;
 pub use details::{Details, MountPoint, Overlay, Snapshot};
+pub use images::{Extent, ImageNames};
 pub use labels::{compose_project, compose_service};
-pub use listed::{Listed, Source};
+pub use listed::{Gaps, Listed, Source};
 
 use self::socket::{Endpoint, Owner};
 use crate::target::RuntimeSocket;

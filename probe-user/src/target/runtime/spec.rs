@@ -1,5 +1,7 @@
 //! The OCI runtime's configuration of a container (config.json), where a runtime gives it: its cgroup, its mounts.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::details::MountPoint;
@@ -13,6 +15,7 @@ const MOUNTS: usize = 4096;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Spec {
+    annotations: BTreeMap<String, String>,
     linux: Linux,
     mounts: Vec<Mount>,
 }
@@ -51,6 +54,12 @@ impl Spec {
         };
         let scope = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}-{name}.scope") };
         Some(format!("{}/{scope}", expand(slice)))
+    }
+
+    /// The image as kubelet was asked for it, which containerd's plugin notes in the annotations.
+    pub(super) fn image(&self) -> Option<&str> {
+        let name = self.annotations.get("io.kubernetes.cri.image-name").map(String::as_str);
+        name.filter(|name| !name.is_empty())
     }
 
     /// What is mounted from the host. The kernel's own file systems (proc, sysfs, …) are in every container.

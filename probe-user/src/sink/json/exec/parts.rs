@@ -13,7 +13,7 @@ use crate::sink::json::line::{ThreadPart, Time};
 pub(super) struct ActorPart<'a> {
     /// When it happened, in UTC.
     pub(super) time: Time,
-    /// The container of the process; null when it is in none.
+    /// The container of the process; null when it is in none, or that is not known.
     pub(super) container: Option<&'a Container>,
     /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,7 +217,7 @@ pub(super) fn base64s(list: &[Plaintext<'_>]) -> Option<Vec<String>> {
 
 impl<'a> ActorPart<'a> {
     pub(super) fn new(actor: &Actor<'a>) -> Self {
-        let container = actor.origin.container.as_deref();
+        let container = actor.origin.container.container();
         Self {
             time: Time(actor.time),
             container,

@@ -51,6 +51,41 @@ pub(super) struct Container {
     pub(super) snapshotter: String,
     #[prost(string, tag = "7")]
     pub(super) snapshot_key: String,
+    #[prost(message, optional, tag = "8")]
+    pub(super) created: Option<Timestamp>,
+}
+
+/// `google.protobuf.Timestamp`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Message)]
+pub(super) struct Timestamp {
+    #[prost(int64, tag = "1")]
+    pub(super) seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub(super) nanoseconds: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Images {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) images: Vec<Image>,
+}
+
+/// A name, and what it leads to now.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Image {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) target: Option<Descriptor>,
+    #[prost(message, optional, tag = "8")]
+    pub(super) updated: Option<Timestamp>,
+}
+
+/// `containerd.types.Descriptor`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Descriptor {
+    #[prost(string, tag = "2")]
+    pub(super) digest: String,
 }
 
 /// `google.protobuf.Any`; a container's spec is JSON (the OCI runtime's config.json).

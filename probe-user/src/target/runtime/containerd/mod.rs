@@ -1,20 +1,23 @@
 //! containerd: its own API over gRPC.
 
 mod messages;
+mod store;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::messages::{
-    Container, ContainerId, Containers, Empty, Mounts, Namespaces, OneContainer, OneTask, SnapshotKey, Task,
-    Tasks, Version,
+    Container, ContainerId, Containers, Empty, Images, Mounts, Namespaces, OneContainer, OneTask,
+    SnapshotKey, Task, Tasks, Version,
 };
+use self::store::Store;
 use super::grpc::{Cause, Client};
 use super::socket::Endpoint;
 use super::spec::Spec;
 use super::{
-    Answer, CONTAINERS, Depth, Details, Listed, Overlay, Runtime, Snapshot, Source, Told, labels, merge, wire,
+    Answer, CONTAINERS, Depth, Details, Gaps, Listed, Overlay, Runtime, Snapshot, Source, Told, labels,
+    merge, wire,
 };
 
 const NAME: &str = "containerd";
@@ -22,6 +25,8 @@ const NAME: &str = "containerd";
 const NAMESPACES: usize = 64;
 /// What the list of tasks gets: a shim that hangs would else cost the names too.
 const TASKS: Duration = Duration::from_secs(1);
+/// What the list of images gets.
+const IMAGES: Duration = Duration::from_secs(1);
 /// Where nerdctl keeps the name of a container.
 const NERDCTL: &str = "nerdctl/name";
 /// The service writes this label on a pod's sandbox.
@@ -71,8 +76,9 @@ async fn of_namespace(
             Depth::Facts => None,
         }
     };
-    let (all, tasks) = tokio::join!(all, tasks);
+    let (all, tasks, images) = tokio::join!(all, tasks, images(client, namespace));
     let all: Containers = all?;
+    let images = Store::new(images);
     let is_told = tasks.is_some();
     let tasks: HashMap<String, Task> = tasks
         .into_iter()
@@ -93,10 +99,26 @@ async fn of_namespace(
             state: state.to_owned(),
             pid: client.peer.pid(task.map(|task| i64::from(task.pid))),
             sources: vec![source],
-            ..listed(container, &namespace, client.peer.within.clone())
+            ..listed(container, &namespace, client.peer.within.clone(), &images)
         }
     };
     Ok(all.containers.into_iter().filter(|container| !container.id.is_empty()).map(listed).collect())
+}
+
+/// None when it takes too long.
+async fn images(client: &Client, namespace: &str) -> Option<Images> {
+    let images = client.call("/containerd.services.images.v1.Images/List", Some(namespace), Empty {});
+    match tokio::time::timeout(IMAGES, images).await {
+        Ok(Ok(images)) => Some(images),
+        Ok(Err(error)) => {
+            tracing::debug!("containerd: no images of {namespace:?}: {error}");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("containerd: no images of {namespace:?} in {IMAGES:?}");
+            None
+        }
+    }
 }
 
 /// None when it takes too long.
@@ -115,21 +137,27 @@ async fn tasks(client: &Client, namespace: &str) -> Option<Tasks> {
     }
 }
 
-fn listed(container: Container, namespace: &str, within: Option<Arc<str>>) -> Listed {
-    let Container { id, labels, image, spec, .. } = container;
+fn listed(container: Container, namespace: &str, within: Option<Arc<str>>, images: &Store) -> Listed {
+    let Container { id, labels, image, spec, created, .. } = container;
+    let count = labels.len();
     let labels = labels::bounded(labels);
+    let spec = spec.and_then(|spec| Spec::parse(&spec.value));
+    let started = spec.as_ref().and_then(Spec::image).map(str::to_owned);
+    let image_names = images.names(&image, started.clone(), created);
     let cgroup = match within {
         // Below another container's cgroup, at a place that only that container knows.
         Some(_) => None,
         None => merge::own_cgroup(&id, || {
-            let path = spec.and_then(|spec| Spec::parse(&spec.value)).and_then(|spec| spec.cgroup());
+            let path = spec.and_then(|spec| spec.cgroup());
             path.unwrap_or_else(|| format!("/{namespace}/{id}"))
         }),
     };
     Listed {
         names: name(&id, &labels).into_iter().collect(),
-        image: Some(image).filter(|image| !image.is_empty()),
+        image: image_names.shown(started.as_deref().or(Some(&image))),
+        image_names,
         pod: labels::pod(&labels),
+        gaps: Gaps::of_labels(count, &labels),
         labels: Arc::new(labels),
         runtime: NAME,
         within,

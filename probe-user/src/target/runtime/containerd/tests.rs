@@ -3,9 +3,10 @@
 
 use prost::Message;
 
-use super::messages::{Any, Mount, Namespace};
+use super::messages::{Any, Descriptor, Image, Mount, Namespace, Timestamp};
 use super::*;
 use crate::target::cgroup::Mark;
+use crate::target::runtime::Extent;
 use crate::target::runtime::grpc::fixture::{NOT_FOUND, UNIMPLEMENTED, endpoint, run, serve};
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -27,6 +28,7 @@ fn web() -> Container {
         spec: Some(spec("/default/web")),
         snapshotter: "overlayfs".into(),
         snapshot_key: "web".into(),
+        created: Some(Timestamp { seconds: 50, nanoseconds: 0 }),
         ..Container::default()
     }
 }
@@ -50,11 +52,31 @@ fn answers(method: &str, namespace: &str, question: &[u8]) -> Result<Vec<u8>, u3
         }
         ("/containerd.services.containers.v1.Containers/List", "k8s.io") => Containers {
             containers: vec![
-                Container { id: ID.into(), labels: of_pod("container", "app"), ..Container::default() },
+                Container {
+                    id: ID.into(),
+                    labels: of_pod("container", "app"),
+                    image: "sha256:cc".into(),
+                    spec: Some(Any {
+                        value: br#"{"annotations":{"io.kubernetes.cri.image-name":"reg.example/app:3"}}"#
+                            .into(),
+                    }),
+                    ..Container::default()
+                },
                 Container { id: ID.replace('0', "f"), labels: of_pod("sandbox", ""), ..Container::default() },
             ],
         }
         .encode_to_vec(),
+        ("/containerd.services.images.v1.Images/List", "default") => {
+            let image = |name: &str, digest: &str| Image {
+                name: name.into(),
+                target: Some(Descriptor { digest: digest.into() }),
+                updated: Some(Timestamp { seconds: 40, nanoseconds: 0 }),
+            };
+            let images =
+                [("docker.io/library/web:1", "sha256:aa"), ("web:new", "sha256:aa"), ("x:1", "sha256:bb")];
+            Images { images: images.map(|(name, digest)| image(name, digest)).into() }.encode_to_vec()
+        }
+        ("/containerd.services.images.v1.Images/List", _) => return Err(UNIMPLEMENTED),
         ("/containerd.services.tasks.v1.Tasks/List", "default") => {
             Tasks { tasks: vec![Task { id: "web".into(), pid: 77, status: 2, ..Task::default() }] }
                 .encode_to_vec()
@@ -94,6 +116,17 @@ fn containers_of_all_namespaces_are_listed_and_described() {
         let [web, odd, app, sandbox] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
         assert_eq!(web.names, ["web"]);
         assert_eq!((web.image.as_deref(), web.is_running), (Some("docker.io/library/web:1"), true));
+        let names: Vec<&str> = web.image_names.names.iter().map(String::as_str).collect();
+        let expected = [
+            "docker.io/library/web:1",
+            "docker.io/library/web@sha256:aa",
+            "sha256:aa",
+            "web:new",
+            "web@sha256:aa",
+        ];
+        assert_eq!((names.as_slice(), web.image_names.extent), (&expected[..], Extent::All));
+        assert_eq!((odd.image_names.extent, app.image_names.extent), (Extent::NoImage, Extent::Part));
+        assert_eq!(app.image.as_deref(), Some("reg.example/app:3"), "as kubelet asked for it");
         // The server is this very process, whose pids are ours.
         assert_eq!((web.pid, web.state.as_str()), (Some(77), "running"));
         if web.within.is_none() {
@@ -133,7 +166,7 @@ fn who_serves_something_else_is_no_containerd() {
     });
 }
 
-/// Bytes with the numbers of the published `containers.proto`, and a field (created_at, 8) that is not read.
+/// Bytes with the numbers of the published `containers.proto`.
 #[test]
 fn fields_have_the_published_numbers() {
     let bytes = b"\x0a\x01x\x12\x06\x0a\x01k\x12\x01v\x1a\x01i\x22\x03\x0a\x01r\x2a\x05\x0a\x01t\x12\x00\x32\x01s\x3a\x01y\x42\x02\x08\x01";
@@ -145,7 +178,13 @@ fn fields_have_the_published_numbers() {
         spec: Some(Any::default()),
         snapshotter: "s".into(),
         snapshot_key: "y".into(),
+        created: Some(Timestamp { seconds: 1, nanoseconds: 0 }),
     };
+    // `images.proto`, with labels (2) and created_at (7), which are not read.
+    let bytes = b"\x0a\x01n\x12\x00\x1a\x07\x0a\x01m\x12\x02sd\x3a\x02\x08\x01\x42\x02\x08\x02";
+    let image = Image::decode(bytes.as_slice()).unwrap();
+    assert_eq!((image.name.as_str(), image.target.unwrap().digest.as_str()), ("n", "sd"));
+    assert_eq!(image.updated.unwrap().seconds, 2);
     assert_eq!(found, expected);
     // `containerd.v1.types.Process`, with its exit status (9).
     let task = Task::decode(b"\x12\x03web\x18\x4d\x20\x02\x48\x07".as_slice()).unwrap();

@@ -30,11 +30,35 @@ pub(super) struct Container {
     pub(super) metadata: Option<Metadata>,
     #[prost(message, optional, tag = "4")]
     pub(super) image: Option<Image>,
+    /// An id or a digest of the image that it was made from.
+    #[prost(string, tag = "5")]
+    pub(super) image_ref: String,
     /// `ContainerState`.
     #[prost(int32, tag = "6")]
     pub(super) state: i32,
     #[prost(btree_map = "string, string", tag = "8")]
     pub(super) labels: BTreeMap<String, String>,
+    /// The same since Kubernetes 1.29, always an id.
+    #[prost(string, tag = "10")]
+    pub(super) image_id: String,
+}
+
+/// `ListImagesResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct StoredImages {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) images: Vec<StoredImage>,
+}
+
+/// `runtime.v1.Image`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct StoredImage {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) tags: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) digests: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

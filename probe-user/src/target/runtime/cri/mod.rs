@@ -1,23 +1,33 @@
 //! Any runtime below kubelet: the Container Runtime Interface over gRPC (containerd's plugin, CRI-O, cri-dockerd).
 
 mod messages;
+mod store;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use self::messages::{Container, Containers, Empty, Sandbox, Sandboxes, Status, StatusOf, Version};
+use self::messages::{
+    Container, Containers, Empty, Sandbox, Sandboxes, Status, StatusOf, StoredImages, Version,
+};
+use self::store::Store;
 use super::grpc::{Cause, Client};
+use super::images::{Extent, ImageNames, is_id};
 use super::socket::Endpoint;
 use super::spec::Spec;
 use super::wire::Peer;
-use super::{Answer, CONTAINERS, Details, Listed, MountPoint, Runtime, Snapshot, Source, Told, labels, wire};
+use super::{
+    Answer, CONTAINERS, Details, Gaps, Listed, MountPoint, Runtime, Snapshot, Source, Told, labels, wire,
+};
 use crate::event::Pod;
 
 const NAME: &str = "cri";
 /// containerd keeps its plugin's containers in this namespace.
 const NAMESPACE: &str = "k8s.io";
+/// What the list of images gets: names of containers come first.
+const IMAGES: Duration = Duration::from_secs(1);
 
 pub(super) const RUNTIME: Runtime = Runtime {
     name: NAME,
@@ -41,7 +51,10 @@ async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
     let version: Version = client.call("/runtime.v1.RuntimeService/Version", None, Empty {}).await?;
     let containers = client.call("/runtime.v1.RuntimeService/ListContainers", None, Empty {});
     let sandboxes = client.call("/runtime.v1.RuntimeService/ListPodSandbox", None, Empty {});
-    let (containers, sandboxes): (Containers, Sandboxes) = tokio::try_join!(containers, sandboxes)?;
+    let both = async { tokio::try_join!(containers, sandboxes) };
+    let (both, images) = tokio::join!(both, images(&client));
+    let (containers, sandboxes): (Containers, Sandboxes) = both?;
+    let images = Store::new(images);
     let runtime = name(&version.runtime_name);
     let source = Source { endpoint: Arc::clone(endpoint), namespace: None };
     let common =
@@ -50,11 +63,27 @@ async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
         sandboxes.items.iter().filter_map(|sandbox| Some((sandbox.id.as_str(), pod(sandbox)?))).collect();
     let containers = containers.containers.into_iter().map(|container| {
         let pod = pods.get(container.sandbox.as_str()).cloned();
-        listed(container, pod, common.clone())
+        listed(container, pod, &images, common.clone())
     });
     let sandboxes = sandboxes.items.iter().map(|sandbox| of_sandbox(sandbox, common.clone()));
     let containers = containers.chain(sandboxes).filter(|one| !one.id.is_empty()).take(CONTAINERS).collect();
     Ok(Told { runtime, version: version.runtime_version, containers })
+}
+
+/// None when it takes too long, or is not served here.
+async fn images(client: &Client) -> Option<StoredImages> {
+    let images = client.call("/runtime.v1.ImageService/ListImages", None, Empty {});
+    match tokio::time::timeout(IMAGES, images).await {
+        Ok(Ok(images)) => Some(images),
+        Ok(Err(error)) => {
+            tracing::debug!("cri: no images: {error}");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("cri: no images in {IMAGES:?}");
+            None
+        }
+    }
 }
 
 /// The runtime behind the interface, as people know it.
@@ -67,7 +96,7 @@ fn name(told: &str) -> &'static str {
     }
 }
 
-fn listed(container: Container, pod: Option<Arc<Pod>>, common: Listed) -> Listed {
+fn listed(container: Container, pod: Option<Arc<Pod>>, images: &Store, common: Listed) -> Listed {
     let state = match container.state {
         0 => "created",
         1 => "running",
@@ -75,7 +104,10 @@ fn listed(container: Container, pod: Option<Arc<Pod>>, common: Listed) -> Listed
         _ => "unknown",
     };
     let image = container.image.unwrap_or_default();
-    let images = [image.user_specified, image.image];
+    let started = [image.user_specified, image.image];
+    let image_names = images.names(&started, &[container.image_id, container.image_ref]);
+    let started = started.iter().find(|name| !name.is_empty() && !is_id(name));
+    let count = container.labels.len();
     let labels = labels::bounded(container.labels);
     Listed {
         id: container.id,
@@ -85,10 +117,12 @@ fn listed(container: Container, pod: Option<Arc<Pod>>, common: Listed) -> Listed
             .filter(|name| !name.is_empty())
             .into_iter()
             .collect(),
-        image: images.into_iter().find(|image| !image.is_empty()),
+        image: image_names.shown(started.map(String::as_str)),
+        image_names,
         is_running: state == "running",
         state: state.to_owned(),
         pod: pod.or_else(|| labels::pod(&labels)),
+        gaps: Gaps::of_labels(count, &labels),
         labels: Arc::new(labels),
         ..common
     }
@@ -100,9 +134,12 @@ fn of_sandbox(sandbox: &Sandbox, common: Listed) -> Listed {
     let labels = labels::bounded(sandbox.labels.clone());
     Listed {
         id: sandbox.id.clone(),
+        // It has one, which the interface does not tell.
+        image_names: ImageNames::new(None, Extent::Part),
         is_running,
         state: if is_running { "running" } else { "exited" }.to_owned(),
         pod: pod(sandbox),
+        gaps: Gaps::of_labels(sandbox.labels.len(), &labels),
         labels: Arc::new(labels),
         ..common
     }

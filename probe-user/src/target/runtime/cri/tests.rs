@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use super::messages::{ContainerStatus, Image, Metadata, Mount, PodMetadata};
+use super::messages::{ContainerStatus, Image, Metadata, Mount, PodMetadata, StoredImage};
 use super::*;
 use crate::target::runtime::Depth;
 use crate::target::runtime::grpc::fixture::{NOT_FOUND, UNIMPLEMENTED, endpoint, run, serve};
@@ -40,6 +40,16 @@ fn answers(method: &str, _: &str, question: &[u8]) -> Result<Vec<u8>, u32> {
                 image: Some(Image { image: "sha256:12".into(), user_specified: "quay.io/app:2".into() }),
                 state: 1,
                 labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+                image_ref: "sha256:12".into(),
+                ..Container::default()
+            }],
+        }
+        .encode_to_vec(),
+        "/runtime.v1.ImageService/ListImages" => StoredImages {
+            images: vec![StoredImage {
+                id: "12".into(),
+                tags: vec!["quay.io/app:3".into()],
+                digests: vec!["quay.io/app@sha256:dd".into()],
             }],
         }
         .encode_to_vec(),
@@ -78,7 +88,11 @@ fn containers_know_their_pods() {
             (app.names.as_slice(), app.is_running, app.runtime),
             (&["app".to_owned()][..], true, "cri-o")
         );
-        assert_eq!(app.image.as_deref(), Some("quay.io/app:2"));
+        assert_eq!(app.image.as_deref(), Some("quay.io/app:2"), "its tag has moved since");
+        let names: Vec<&str> = app.image_names.names.iter().map(String::as_str).collect();
+        let expected = ["12", "quay.io/app:2", "quay.io/app:3", "quay.io/app@sha256:dd", "sha256:12"];
+        assert_eq!((names.as_slice(), app.image_names.extent), (&expected[..], Extent::All));
+        assert_eq!(sandbox.image_names.extent, Extent::Part, "the interface does not tell it");
         assert_eq!(app.labels.get("app").map(String::as_str), Some("web"));
         let pod = Pod { name: "web-0".into(), namespace: Some("prod".into()), uid: Some("u-1".into()) };
         assert_eq!(app.pod.as_deref(), Some(&pod));
@@ -118,13 +132,15 @@ fn a_containerd_without_the_plugin_is_passed_over() {
     });
 }
 
-/// Bytes with the numbers of the published `api.proto`, and two fields (image_ref 5, created_at 7) that are not read.
+/// Bytes with the numbers of the published `api.proto`, and a field (created_at 7) that is not read.
 #[test]
 fn fields_have_the_published_numbers() {
     let bytes = b"\x0a\x01c\x12\x01s\x1a\x05\x0a\x01n\x10\x02\x22\x09\x0a\x02im\x92\x01\x02us\x2a\x01r\x30\x01\x38\x05\x42\x06\x0a\x01k\x12\x01v";
     let found = Container::decode(bytes.as_slice()).unwrap();
     assert_eq!((found.id.as_str(), found.sandbox.as_str(), found.state), ("c", "s", 1));
-    assert_eq!(found.metadata.unwrap().name, "n");
+    assert_eq!((found.image_ref.as_str(), found.metadata.unwrap().name.as_str()), ("r", "n"));
+    let image = StoredImage::decode(b"\x0a\x01i\x12\x01t\x1a\x01d\x20\x05".as_slice()).unwrap();
+    assert_eq!((image.id.as_str(), image.tags.len(), image.digests.len()), ("i", 1, 1));
     let image = found.image.unwrap();
     assert_eq!((image.image.as_str(), image.user_specified.as_str()), ("im", "us"));
     assert_eq!(found.labels.get("k").map(String::as_str), Some("v"));
