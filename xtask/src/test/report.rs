@@ -95,12 +95,12 @@ mod tests {
             took: Duration::from_millis(millis),
             tally,
         };
-        let mut report = Report::default();
-        report.rows = vec![
+        let rows = vec![
             row("setup", 1_000, None),
             row("live_exec", 61_500, Some(Tally { passed: 12, failed: 0, ignored: 0 })),
             row("cli", 50, Some(Tally { passed: 1, failed: 2, ignored: 0 })),
         ];
+        let report = Report { rows, ..Report::default() };
         let expected = "setup         1.0 s\n\
                         live_exec    61.5 s      12 passed\n\
                         cli           0.1 s       1 passed, 2 FAILED";
