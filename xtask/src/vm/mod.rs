@@ -1,6 +1,6 @@
 //! `cargo xtask vm`: the programs under other kernels, each booted in QEMU.
 //!
-//! Owns the host's side: what is built before, one boot a kernel, the table. The guest's side is [`guest`]. Never builds in a
+//! Owns the host's side: what is built before, one boot a kernel, the table. The guest's side is [`mod@guest`]. Never builds in a
 //! guest, which has no network and sees the host's files read-only.
 
 mod guest;
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs the check of [`guest`] under a kernel, with what is built.
+/// Runs the check of [`mod@guest`] under a kernel, with what is built.
 pub(crate) fn check(kernel: &Kernel, log: Log) -> Result<()> {
     println!("\n{}", kernel.name);
     for name in guest::PROGRAMS {
