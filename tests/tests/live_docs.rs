@@ -35,7 +35,7 @@ const MASKS: &[(&str, &str)] = &[
     (r"OpenSSL \d+\.\d+\.\d+\w*", "OpenSSL VERSION"),
     (r"#\d+ ", "#N "),
     (r"\[[\d.]+ (ns|µs|ms|s)\]", "[DURATION]"),
-    (r"\b\d+ calls, \d+ bytes", "N calls, N bytes"),
+    (r"\b\d+ calls?, \d+ bytes", "N calls, N bytes"),
     (r" in [\d.]+ m?s ", " in N s "),
 ];
 
