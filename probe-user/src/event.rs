@@ -4,6 +4,7 @@
 //! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
 
 mod connection;
+mod containment;
 mod exec;
 mod function;
 mod socket;
@@ -18,6 +19,7 @@ use probe_common::{Loss, LossCount};
 use serde::Serialize;
 
 pub use connection::{ConnectionEnd, SslClose, SslConnection, Traffic};
+pub use containment::Containment;
 pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
 pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
 pub use socket::{Endpoint, IpVersion, Role, Sighting, Socket, Transport};
@@ -196,27 +198,6 @@ pub struct Origin {
     pub process: Process,
     /// Its container, if it has one.
     pub container: Containment,
-}
-
-/// Whether a process is in a container: that none is known does not mean that it is in none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Containment {
-    /// In this one.
-    In(Arc<Container>),
-    /// In none.
-    Host,
-    /// Not known: it had ended before anybody looked, or no runtime has told yet whose cgroup it is in.
-    Unknown,
-}
-
-impl Containment {
-    /// The container, if it is in one that is known. JSON does not tell the other two apart: both are null.
-    pub fn container(&self) -> Option<&Container> {
-        match self {
-            Self::In(container) => Some(container),
-            Self::Host | Self::Unknown => None,
-        }
-    }
 }
 
 /// A call that moved plaintext, or a part of it when other parts were lost.

@@ -134,7 +134,7 @@ fn usage_errors() -> Result<()> {
     check_usage(&["inspect"], "CONTAINER|[CONTAINER:]PID")?;
     check_usage(&["inspect", ""], "name")?;
     check_usage(&["inspect", "nosuchruntime://web"], "nosuchruntime")?;
-    check_usage(&["doctor", "--watch", "2s"], "CONTAINER|PID")?;
+    check_usage(&["doctor", "--watch", "2s"], "CONTAINER|[CONTAINER:]PID")?;
     check_usage(&["doctor", "web", "--watch", "soon"], "soon")?;
     check_usage(&["completion", "nosuchshell"], "nosuchshell")
 }

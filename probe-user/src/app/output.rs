@@ -10,10 +10,10 @@ use tokio::time::sleep;
 
 use super::Failure;
 use super::ending::Endings;
-use crate::stderr::say;
 use crate::cli::Trace;
 use crate::event::End;
 use crate::sink::{Destination, escaped_word};
+use crate::stderr::say;
 
 /// How often it is looked whether a FIFO has a reader; nothing tells of one.
 const LOOKING: Duration = Duration::from_millis(50);
