@@ -346,7 +346,8 @@ fn functions(plan: &Plan) -> usize {
     plan.objects.iter().flat_map(|object| &object.hooks).filter(|hook| !hook.serves.is_empty()).count()
 }
 
-/// Attaches everything; some failures are warnings, nothing but failures is an error. So is a limit that can be raised.
+/// Attaches everything; some failures are warnings, nothing but failures is an error. So is a limit that can
+/// be raised.
 fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;

@@ -1,8 +1,9 @@
 //! Standard error: what a person reads while records go to standard output.
 //!
-//! Every line goes through here, in one piece, and no byte of it acts on a terminal: names of containers are in it, and
-//! the user's own arguments, which a script may have had from anywhere. What is said again and again is counted instead.
-//! Never fails and never waits: when nobody reads it any more, nothing happens (`eprintln!` would panic).
+//! Every line goes through here, in one piece, and no byte of it acts on a terminal: names of containers are
+//! in it, and the user's own arguments, which a script may have had from anywhere. What is said again and
+//! again is counted instead. Never fails and never waits: when nobody reads it any more, nothing happens
+//! (`eprintln!` would panic).
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -57,9 +58,12 @@ pub fn tell_all_repeated() {
 static REPEATS: Mutex<Repeats> = Mutex::new(Repeats { lines: VecDeque::new() });
 
 fn tell(act: impl FnOnce(&mut Repeats) -> Vec<String>) {
-    // Nothing panics while it holds the lock. It is held until the lines are written, so that they stay in order.
+    // Nothing panics while it holds the lock. It is held until the lines are written, so that they stay in
+    // order.
     let mut repeats = REPEATS.lock().unwrap_or_else(PoisonError::into_inner);
-    act(&mut repeats).iter().for_each(|line| write(line));
+    for line in act(&mut repeats) {
+        write(&line);
+    }
 }
 
 fn write(line: &str) {
@@ -158,7 +162,8 @@ impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut said = Said::default();
         event.record(&mut said);
-        // What BPF programs log comes through the crate log, whose records bear the level as their callsite's.
+        // What BPF programs log comes through the crate log, whose records bear the level as their
+        // callsite's.
         let level = *event.metadata().level();
         let line = self.line(level, &format!("{}{}", said.message, said.fields));
         if level <= Level::WARN {

@@ -1,5 +1,5 @@
-//! ctrace where nothing can be seen, or where there is too little of something: it says what is missing and what to do,
-//! and never that nothing happened. Needs root and BPF; one test needs Docker.
+//! ctrace where nothing can be seen, or where there is too little of something: it says what is missing and
+//! what to do, and never that nothing happened. Needs root and BPF; one test needs Docker.
 #![expect(clippy::indexing_slicing, reason = "what a JSON value does not have is null")]
 
 use std::fs;
@@ -267,7 +267,8 @@ fn mount_tables_are_read_once_and_not_for_each_file() -> Result<()> {
     let files = trace.stderr.matches("looked into").count();
     let tables = trace.stderr.matches("read a mount table").count();
     ensure!(files >= 4, "{files} files: {}", trace.stderr);
-    // For the hierarchy of cgroups; ctrace's own and the container's, and both again if that takes longer than a moment.
+    // For the hierarchy of cgroups; ctrace's own and the container's, and both again if that takes longer
+    // than a moment.
     ensure!((1..=5).contains(&tables) && tables < 2 * files, "{tables} for {files} files: {}", trace.stderr);
     Ok(())
 }

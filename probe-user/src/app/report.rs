@@ -38,10 +38,8 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
             say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
         }
         if matches!(trace.probe, Probe::Ssl(_)) && !features::has_btf() {
-            say(
-                &"addresses and handshakes of connections are not known: the kernel does not describe its structures \
-                  (/sys/kernel/btf/vmlinux); use one with CONFIG_DEBUG_INFO_BTF=y",
-            );
+            say(&"addresses and handshakes of connections are not known: the kernel does not describe its \
+                  structures (/sys/kernel/btf/vmlinux); use one with CONFIG_DEBUG_INFO_BTF=y");
         }
         for line in lines(plan, target).into_iter().chain(untraceable(plan, target)) {
             say(&line);

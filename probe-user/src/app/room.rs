@@ -10,8 +10,8 @@ use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
-/// Files that are open at the same time at the least: those of the event loop, of a look at the machine (a directory,
-/// a process's files, sockets of container runtimes), and some to spare. A trace needs more.
+/// Files that are open at the same time at the least: those of the event loop, of a look at the machine (a
+/// directory, a process's files, sockets of container runtimes), and some to spare. A trace needs more.
 const FILES: usize = 32;
 
 /// What is needed before anything can be done is not to be had.
@@ -19,8 +19,9 @@ const FILES: usize = 32;
 pub enum Shortage {
     /// The limit of open files.
     #[error(
-        "too few files may be open at the same time: the limit is {limit}, and some of them are open already; raise it \
-         before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; LimitNOFILE=65536 of systemd)"
+        "too few files may be open at the same time: the limit is {limit}, and some of them are open \
+         already; raise it before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; \
+         LimitNOFILE=65536 of systemd)"
     )]
     Files {
         /// How many may be open.
@@ -31,8 +32,8 @@ pub enum Shortage {
     },
     /// The limit of processes, or memory.
     #[error(
-        "no thread can be started; raise the limit of processes (ulimit -u; pids.max of the cgroup: docker run \
-         --pids-limit, TasksMax= of systemd), or give it more memory"
+        "no thread can be started; raise the limit of processes (ulimit -u; pids.max of the cgroup: docker \
+         run --pids-limit, TasksMax= of systemd), or give it more memory"
     )]
     Thread(#[source] io::Error),
     /// Something else.

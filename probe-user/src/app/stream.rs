@@ -220,7 +220,9 @@ impl<'a> Stream<'a> {
         // What one lacks for want of room, the others lack as well.
         let shortage = failed.iter().find(|(_, error)| error.is_shortage());
         let told = shortage.map_or(&failed[..], std::slice::from_ref);
-        told.iter().for_each(|(_, error)| tracing::warn!("{}", describe(error)));
+        for (_, error) in told {
+            tracing::warn!("{}", describe(error));
+        }
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
         }

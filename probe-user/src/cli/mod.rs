@@ -170,7 +170,7 @@ enum Command {
 
 /// Parses the process's arguments. Prints help, version or a usage error itself and exits (0 or 2).
 pub fn parse() -> Invocation {
-    let cli = parsed(std::env::args_os().collect()).unwrap_or_else(|error| error.exit());
+    let cli = parsed(&std::env::args_os().collect::<Vec<_>>()).unwrap_or_else(|error| error.exit());
     let verbosity = match (cli.quiet, cli.verbose) {
         (true, _) => Verbosity::Quiet,
         (false, 0) => Verbosity::Normal,
@@ -196,9 +196,10 @@ pub fn parse() -> Invocation {
     Invocation { request, verbosity }
 }
 
-/// Parses words. The message of an error shows them; whatever they are, it acts on no terminal but by its own styles.
-fn parsed(words: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let error = match Cli::try_parse_from(&words) {
+/// Parses words. The message of an error shows them; whatever they are, it acts on no terminal but by its own
+/// styles.
+fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let error = match Cli::try_parse_from(words) {
         Err(error) if error.use_stderr() => error,
         other => return other,
     };
@@ -263,8 +264,8 @@ mod tests {
     fn what_a_usage_error_shows_is_escaped() {
         let check = |hostile: &[u8], expected: &str| {
             let words = [b"ctrace", b"ssl".as_slice(), b"--all", hostile];
-            let words = words.iter().map(|word| OsString::from_vec(word.to_vec())).collect();
-            let error = parsed(words).unwrap_err();
+            let words: Vec<_> = words.iter().map(|word| OsString::from_vec(word.to_vec())).collect();
+            let error = parsed(&words).unwrap_err();
             let (styled, plain) = (error.render().ansi().to_string(), error.to_string());
             assert!(plain.contains(expected), "{hostile:?}: {plain}");
             let controls = plain.chars().filter(|c| c.is_control() && *c != '\n');

@@ -134,7 +134,8 @@ pub async fn answer(question: &Question, form: Form) -> Result<(), ExplainError>
     }
 }
 
-/// What a person should know of the place that the answer is from; an error where nothing can be seen from it.
+/// What a person should know of the place that the answer is from; an error where nothing can be seen from
+/// it.
 fn from_here() -> Result<Vec<String>, Blind> {
     match view::processes() {
         Ok(()) => Ok(Vec::new()),

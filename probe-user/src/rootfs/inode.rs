@@ -116,7 +116,8 @@ fn stored(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<Attributes> {
         let (path, layers) = layers(pid, file, mounts)?;
         search(file.attributes(), &path, layers.iter())
     };
-    // A container may have started since the tables were read; or a mount has got the id of one that has gone.
+    // A container may have started since the tables were read; or a mount has got the id of one that has
+    // gone.
     find().or_else(|| if mounts.renew(file.attributes().mount) { find() } else { None })
 }
 

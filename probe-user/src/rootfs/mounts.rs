@@ -1,7 +1,7 @@
 //! The mount tables of ctrace and of others, each read once while many files are looked at.
 //!
-//! A host with hundreds of containers has a table of a megabyte, which is needed for each file on an overlay. Owns how
-//! long a table is believed: a moment, and no longer than what is looked for is found in it.
+//! A host with hundreds of containers has a table of a megabyte, which is needed for each file on an overlay.
+//! Owns how long a table is believed: a moment, and no longer than what is looked for is found in it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,8 +72,8 @@ impl Mounts {
         Arc::clone(tables.of_now().others.entry(seat).or_insert_with(read))
     }
 
-    /// To be called when a file's mount led nowhere: it may be younger than the tables. Whether it is worth looking
-    /// again, once for each mount.
+    /// To be called when a file's mount led nowhere: it may be younger than the tables. Whether it is worth
+    /// looking again, once for each mount.
     pub(super) fn renew(&self, mount: u64) -> bool {
         let mut tables = self.lock();
         if !tables.missed.insert(mount) {

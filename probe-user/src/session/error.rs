@@ -203,14 +203,15 @@ pub enum SessionError {
     },
     /// sysfs is not mounted.
     #[error(
-        "sysfs is not mounted at /sys, where the kernel tells what it has: run `mount -t sysfs sysfs /sys`, or give \
-         the container the host's (docker run -v /sys:/sys:ro)"
+        "sysfs is not mounted at /sys, where the kernel tells what it has: run `mount -t sysfs sysfs /sys`, \
+         or give the container the host's (docker run -v /sys:/sys:ro)"
     )]
     Sysfs,
     /// As many files are open as may be.
     #[error(
-        "{what}: too many open files: each program, map and probe is one, and {limit} may be open; raise the limit \
-         before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; LimitNOFILE=65536 of systemd)"
+        "{what}: too many open files: each program, map and probe is one, and {limit} may be open; raise \
+         the limit before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; \
+         LimitNOFILE=65536 of systemd)"
     )]
     Files {
         /// What was tried.
@@ -223,8 +224,8 @@ pub enum SessionError {
     },
     /// No memory.
     #[error(
-        "{what}: no memory: take a smaller ring (--ring-size 4M), or raise the limit of memory of ctrace's cgroup \
-         (memory.max; docker run --memory), or of its address space (ulimit -v)"
+        "{what}: no memory: take a smaller ring (--ring-size 4M), or raise the limit of memory of ctrace's \
+         cgroup (memory.max; docker run --memory), or of its address space (ulimit -v)"
     )]
     Memory {
         /// What was tried.
@@ -255,8 +256,8 @@ pub enum SessionError {
     Scope(#[from] ScopeError),
     /// The kernel does not tell of mappings.
     #[error(
-        "the kernel does not tell which files processes map from now on ({what}: {why}): a library that is loaded \
-         later is not noticed; {}",
+        "the kernel does not tell which files processes map from now on ({what}: {why}): a library that is \
+         loaded later is not noticed; {}",
         next_of_mappings(.why)
     )]
     Mappings {

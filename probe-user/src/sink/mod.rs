@@ -35,7 +35,8 @@ pub fn escaped(foreign: &str) -> String {
     text
 }
 
-/// Lines of our own for a person, which may have names in them: no byte of them acts on a terminal but the line ends.
+/// Lines of our own for a person, which may have names in them: no byte of them acts on a terminal but the
+/// line ends.
 pub fn escaped_lines(lines: &str) -> String {
     let mut text = String::with_capacity(lines.len());
     escape::lines(lines.as_bytes(), &mut text);

@@ -1,7 +1,7 @@
 //! From where ctrace looks: whether the processes that it sees are those that the kernel tells of.
 //!
-//! The kernel's programs tell process ids as the first PID namespace counts them. Seen through another /proc, these are
-//! other processes, or none: a trace would be empty, and look as if nothing had happened.
+//! The kernel's programs tell process ids as the first PID namespace counts them. Seen through another /proc,
+//! these are other processes, or none: a trace would be empty, and look as if nothing had happened.
 
 use std::fmt;
 use std::fs;
@@ -45,8 +45,8 @@ impl Blind {
                 "there is no procfs at /proc, where processes and their files are looked for".to_owned()
             }
             Self::PidNamespace(id) => format!(
-                "this is a PID namespace of its own (pid:[{id}]), not the host's: its processes alone are seen, and the \
-                 kernel tells of them by other ids than those here"
+                "this is a PID namespace of its own (pid:[{id}]), not the host's: its processes alone are \
+                 seen, and the kernel tells of them by other ids than those here"
             ),
             Self::OthersProc => {
                 "/proc shows the processes of another PID namespace than ctrace's own".to_owned()
@@ -55,8 +55,8 @@ impl Blind {
                 "/proc hides the processes of others from ctrace (mounted with hidepid)".to_owned()
             }
             Self::UserNamespace(id) => format!(
-                "this is a user namespace of its own (user:[{id}]): who is root here is not root of the machine, and has no \
-                 rights where probes are set"
+                "this is a user namespace of its own (user:[{id}]): who is root here is not root of the \
+                 machine, and has no rights where probes are set"
             ),
         }
     }
