@@ -20,7 +20,7 @@ use crate::probe::{Probe, uprobe};
 use crate::session::{self, Mappings, Session, SessionError};
 use crate::sink::{self, Destination, Output};
 use crate::stderr::print_error;
-use crate::target::view::{self, Blind};
+use crate::target::view::Blind;
 use crate::target::{Choice, Selector, Target, TargetError};
 
 mod child;
@@ -151,7 +151,7 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 
 /// Starts the command if there is one, traces, and waits for the command's end whatever became of the trace.
 async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
-    can_see(trace.action)?;
+    room::can_see(trace.action)?;
     if trace.action == Action::Run {
         session::check()?;
     }
@@ -165,16 +165,6 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
     let failure = traced.err().inspect(|failure| print_error(failure));
     let end = endings.end_of(command).await?;
     Ok(end.exit_status(failure.as_ref().map(Failure::exit_status)))
-}
-
-/// Whether what is traced can be seen from here. Who only asks what would be done is told, and answered.
-fn can_see(action: Action) -> Result<(), Blind> {
-    let seen = view::rights().and_then(|()| view::processes());
-    match seen {
-        Err(blind) if action != Action::Run && blind != Blind::NoProc => tracing::warn!("{blind}"),
-        other => other?,
-    }
-    Ok(())
 }
 
 async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Result<(), Failure> {

@@ -7,9 +7,10 @@ use super::follow::Since;
 use crate::cli::{Trace, Verbosity};
 use crate::discover::{self, Detail};
 use crate::event::{Containment, Origin, Summary};
+use crate::patience::describe;
 use crate::plan::{Lack, ObjectHooks, Plan, Skipped};
 use crate::probe::Probe;
-use crate::session::features;
+use crate::session::{SessionError, features};
 use crate::sink::text;
 use crate::stderr::{say, tell_all_repeated};
 use crate::target::{Selector, Target};
@@ -86,6 +87,14 @@ impl Progress {
             self.said = Instant::now();
             say(&format_args!("attached {} of {} probes", self.done, self.all));
         }
+    }
+}
+
+/// Warns of hooks that could not be attached to. What one lacks for want of room, the others lack as well.
+pub(super) fn failed(failed: &[(usize, SessionError)]) {
+    let shortage = failed.iter().find(|(_, error)| error.is_shortage());
+    for (_, error) in shortage.map_or(failed, std::slice::from_ref) {
+        tracing::warn!("{}", describe(error));
     }
 }
 

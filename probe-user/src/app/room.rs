@@ -1,4 +1,5 @@
-//! What this process needs before it does anything: some open files, a thread, an event loop.
+//! What this process needs before it does anything: some open files, a thread, an event loop, a place from where it
+//! sees what it is to trace.
 //!
 //! Asked for first, because the event loop's own parts panic where they do not get them.
 
@@ -9,6 +10,9 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
+
+use crate::cli::Action;
+use crate::target::view::{self, Blind};
 
 /// Files that are open at the same time at the least: those of the event loop, of a look at the machine (a
 /// directory, a process's files, sockets of container runtimes), and some to spare. A trace needs more.
@@ -51,6 +55,16 @@ pub fn event_loop() -> Result<Runtime, Shortage> {
     // A thread that looks into files is kept: that no other can be started later is no reason to stop.
     let kept = Duration::from_hours(24);
     Builder::new_current_thread().enable_all().thread_keep_alive(kept).build().map_err(Shortage::EventLoop)
+}
+
+/// Whether what is traced can be seen from here. Who only asks what would be done is told, and answered.
+pub(super) fn can_see(action: Action) -> Result<(), Blind> {
+    let seen = view::rights().and_then(|()| view::processes());
+    match seen {
+        Err(blind) if action != Action::Run && blind != Blind::NoProc => tracing::warn!("{blind}"),
+        other => other?,
+    }
+    Ok(())
 }
 
 /// Opens so many files, and closes them again.

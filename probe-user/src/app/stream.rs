@@ -16,7 +16,6 @@ use crate::cli::Verbosity;
 use crate::discover::Versioned;
 use crate::enrich::Facts;
 use crate::event::{End, Summary};
-use crate::patience::describe;
 use crate::pipeline::{Pipeline, TaskEvent};
 use crate::plan::ObjectHooks;
 use crate::session::{Drained, Session, SessionError};
@@ -217,12 +216,7 @@ impl<'a> Stream<'a> {
         self.pipeline.set_sites(super::sites(object));
         let failed = self.session.attach(object);
         let took = since.map(|since| (since, since.elapsed()));
-        // What one lacks for want of room, the others lack as well.
-        let shortage = failed.iter().find(|(_, error)| error.is_shortage());
-        let told = shortage.map_or(&failed[..], std::slice::from_ref);
-        for (_, error) in told {
-            tracing::warn!("{}", describe(error));
-        }
+        report::failed(&failed);
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
         }

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::open::without_right;
+use super::error::without_right;
 use crate::rootfs::Device;
 
 /// Longest line that is read; a kernel path of `PATH_MAX` with every byte escaped fits.
@@ -82,7 +82,7 @@ impl MapsError {
     /// Why not, without the process, which is told beside it.
     pub fn why(&self) -> String {
         match self {
-            Self::Read { source, .. } => source.to_string(),
+            Self::Read { source, .. } => format!("they could not be read{}: {source}", without_right(source)),
             Self::TooMany { limit, .. } => format!("more than {limit}: not looked at any further"),
         }
     }

@@ -9,6 +9,7 @@
 //! [`ForeignFile::open_in_root`] on a blocking thread and stop waiting for it after a time.
 //! [`executable_mappings`] and [`mountinfo`] read only what the kernel itself answers.
 
+mod error;
 pub mod inode;
 pub mod maps;
 pub mod mountinfo;
@@ -16,10 +17,11 @@ mod mounts;
 pub mod open;
 pub mod ways;
 
+pub use error::OpenError;
 pub use inode::{RealInode, before_copy_up};
 pub use maps::{Mapping, MapsError, Range, executable_mappings};
 pub use mounts::Mounts;
-pub use open::{Device, ForeignFile, OpenError};
+pub use open::{Device, ForeignFile};
 
 /// Opens the file behind a mapping and finds out which real inode it is.
 ///

@@ -28,6 +28,7 @@ mod exec;
 pub mod features;
 mod functions;
 mod hold;
+mod lacking;
 mod links;
 mod load;
 mod mappings;

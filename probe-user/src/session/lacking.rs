@@ -1,0 +1,84 @@
+//! Capabilities that a session needs: which of them this process does not have, and how to get them.
+
+use std::fmt;
+
+use rustix::thread::CapabilitySet;
+
+/// Capabilities that something needs, and this process does not have.
+#[derive(Debug)]
+pub struct Lacking(Vec<&'static str>);
+
+/// A capability, one that has it in it, and its name.
+pub(super) type Needed = (CapabilitySet, CapabilitySet, &'static str);
+
+impl Lacking {
+    /// To load a program, and to attach it to a tracepoint.
+    pub(super) const PROGRAMS: [Needed; 2] = [
+        (CapabilitySet::BPF, CapabilitySet::SYS_ADMIN, "CAP_BPF"),
+        (CapabilitySet::PERFMON, CapabilitySet::SYS_ADMIN, "CAP_PERFMON"),
+    ];
+    /// Since Linux 6.1.146, 6.12.39 and 6.16; before, CAP_PERFMON was enough.
+    pub(super) const UPROBES: [Needed; 1] =
+        [(CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN")];
+    /// The directory is root's alone, unless somebody has mounted it otherwise.
+    pub(super) const TRACEFS: [Needed; 1] =
+        [(CapabilitySet::DAC_READ_SEARCH, CapabilitySet::DAC_OVERRIDE, "CAP_DAC_READ_SEARCH")];
+
+    /// Those of these that this process does not have in its effective set.
+    pub(super) fn of(needed: &[Needed]) -> Self {
+        let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+        Self::in_set(own, needed)
+    }
+
+    fn in_set(own: CapabilitySet, needed: &[Needed]) -> Self {
+        let lacking = needed.iter().filter(|(capability, larger, _)| !own.intersects(*capability | *larger));
+        let mut names: Vec<&str> = lacking.map(|(_, _, name)| *name).collect();
+        if names.len() == Self::PROGRAMS.len() {
+            // The one that a session needs sooner or later stands for both.
+            names = vec!["CAP_SYS_ADMIN (for `ctrace exec` alone: CAP_BPF and CAP_PERFMON)"];
+        }
+        Self(names)
+    }
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str(
+                "no capability is missing, so that a user namespace, lockdown or a security module forbids \
+                 it: `ctrace doctor` tells more",
+            );
+        }
+        write!(
+            f,
+            "{} is missing: run ctrace as root, or give the program its capabilities, once, as root: \
+             setcap cap_sys_admin,cap_sys_ptrace,cap_dac_read_search+ep $(which ctrace)",
+            self.0.join(" and ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lacking_is_named_and_nothing_else() {
+        let check = |own: CapabilitySet, needed: &[Needed], expected: &[&str]| {
+            let lacking = Lacking::in_set(own, needed);
+            assert_eq!(lacking.0.len(), expected.len(), "{lacking}");
+            for (name, beginning) in lacking.0.iter().zip(expected) {
+                assert!(name.starts_with(beginning), "{name}: {beginning}");
+            }
+        };
+        let none = CapabilitySet::empty();
+        check(none, &Lacking::PROGRAMS, &["CAP_SYS_ADMIN ("]);
+        check(CapabilitySet::BPF, &Lacking::PROGRAMS, &["CAP_PERFMON"]);
+        check(CapabilitySet::PERFMON, &Lacking::PROGRAMS, &["CAP_BPF"]);
+        check(CapabilitySet::SYS_ADMIN, &Lacking::PROGRAMS, &[]);
+        check(CapabilitySet::BPF | CapabilitySet::PERFMON, &Lacking::UPROBES, &["CAP_SYS_ADMIN"]);
+        check(CapabilitySet::SYS_ADMIN, &Lacking::TRACEFS, &["CAP_DAC_READ_SEARCH"]);
+        check(CapabilitySet::DAC_OVERRIDE, &Lacking::TRACEFS, &[]);
+        assert!(Lacking::in_set(none, &[]).to_string().contains("no capability is missing"));
+    }
+}
