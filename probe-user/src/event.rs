@@ -360,6 +360,7 @@ impl Summary {
 
 /// Any record.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub enum Record<'a> {
     /// A call.
     Ssl(Ssl<'a>),

@@ -1,6 +1,5 @@
 //! ctrace where nothing can be seen, or where there is too little of something: it says what is missing and
 //! what to do, and never that nothing happened. Needs root and BPF; one test needs Docker.
-#![expect(clippy::indexing_slicing, reason = "what a JSON value does not have is null")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -231,8 +230,8 @@ impl Sleepers {
 
 #[test]
 fn equal_lines_of_many_processes_are_one() -> Result<()> {
-    require_bpf()?;
     const COUNT: usize = 20;
+    require_bpf()?;
     let libssl = library(&program("tls-server")?, "libssl.so.3")?;
     let directory = tempfile::tempdir()?;
     let copy = |number: usize| directory.path().join(number.to_string()).join("libssl.so.3");

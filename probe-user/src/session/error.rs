@@ -361,7 +361,7 @@ fn is_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
 /// Whether we may do what every session does; better said at once than after all the rest.
 pub(super) fn check_rights() -> Result<(), SessionError> {
     let lacking = Lacking::of(&Lacking::PROGRAMS);
-    if lacking.0.is_empty() {
+    if lacking.is_empty() {
         return Ok(());
     }
     let source = Box::new(io::Error::from(Errno::PERM));

@@ -30,6 +30,11 @@ impl Lacking {
         Self::in_set(own, needed)
     }
 
+    /// Whether nothing is missing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn in_set(own: CapabilitySet, needed: &[Needed]) -> Self {
         let lacking = needed.iter().filter(|(capability, larger, _)| !own.intersects(*capability | *larger));
         let mut names: Vec<&str> = lacking.map(|(_, _, name)| *name).collect();

@@ -61,10 +61,8 @@ impl Target {
     pub(super) fn sort(&mut self, id: &str, cgroup: Option<Cgroup>) {
         // What is excluded stays out as long as it runs, whatever it is called meanwhile.
         let is_out = self.members.get(id).is_some_and(|member| member.standing == Standing::Out);
-        let standing = match is_out {
-            true => Standing::Out,
-            false => self.rules.standing(id, self.containers.fact(id).as_ref()),
-        };
+        let standing =
+            if is_out { Standing::Out } else { self.rules.standing(id, self.containers.fact(id).as_ref()) };
         if standing == Standing::Neither {
             self.members.remove(id);
             return;

@@ -223,7 +223,9 @@ impl Wanted {
         });
         let lists = [
             of_names,
-            if_all_told(answer(images, fact, is_of_image), fact, |fact| fact.images.extent != Extent::Part),
+            if_all_told(answer(images, fact, |image, fact| is_of_image(image, fact)), fact, |fact| {
+                fact.images.extent != Extent::Part
+            }),
             if_all_told(of_labels, fact, |fact| !fact.gaps.labels),
             if_all_told(of_services, fact, |fact| !fact.gaps.labels),
             if_all_told(answer(pods, fact, is_in_pod), fact, |fact| !fact.gaps.pod),
@@ -257,7 +259,7 @@ fn if_all_told(
 }
 
 /// By any name of its image.
-fn is_of_image(wanted: &String, fact: &Fact) -> bool {
+fn is_of_image(wanted: &str, fact: &Fact) -> bool {
     let shown = fact.container.image.iter().map(|image| image.name.as_str());
     let names: Vec<&str> = fact.images.names.iter().map(String::as_str).chain(shown).collect();
     image::is_any_meant(wanted, &names)

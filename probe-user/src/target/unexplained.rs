@@ -61,7 +61,7 @@ mod tests {
     fn the_oldest_makes_room() {
         let mut all = Unexplained::default();
         let at = Instant::now();
-        for id in 0..ROOM as u64 + 1 {
+        for id in 0..=ROOM as u64 {
             let at = at + std::time::Duration::from_nanos(ROOM as u64 - id.min(ROOM as u64 - 1));
             all.insert(id, Made { path: format!("/{id}").into_bytes(), at });
         }

@@ -16,12 +16,11 @@ struct Rule {
     find: fn(&Source) -> Vec<(usize, String)>,
 }
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 8] = [
     Rule { name: "owner", why: "one owner per dependency", find: owner },
     Rule { name: "stdout", why: "standard output carries records only", find: stdout },
     Rule { name: "unsafe", why: "unsafe is opened in named files only", find: unsafe_file },
     Rule { name: "safety", why: "no unsafe without a sentence that proves it", find: safety },
-    Rule { name: "length", why: "a long file is hard to enter", find: length },
     Rule { name: "allow", why: "expect with a reason tells when it is no longer needed", find: allow },
     Rule { name: "unfinished", why: "what is not done is not in the tree", find: unfinished },
     Rule { name: "module doc", why: "a module says what it owns and what it never does", find: module_doc },
@@ -63,9 +62,6 @@ const UNSAFE: [&str; 5] = [
     "probe-user/src/session/tracefs.rs",
     "probe-user/src/session/wire.rs",
 ];
-
-/// The longest file.
-const LINES: usize = 400;
 
 /// Words for what is left undone.
 const UNFINISHED: [&str; 5] = [
@@ -189,14 +185,6 @@ fn is_statements_begin(text: &str) -> bool {
     text.trim_end().ends_with('=')
 }
 
-fn length(source: &Source) -> Vec<(usize, String)> {
-    let lines = source.text.lines().count();
-    if !source.is_rust() || lines <= LINES {
-        return Vec::new();
-    }
-    vec![(lines, format!("{lines} lines are more than {LINES}"))]
-}
-
 fn allow(source: &Source) -> Vec<(usize, String)> {
     if !source.is_rust() {
         return Vec::new();
@@ -307,8 +295,6 @@ mod tests {
         check(user, "#[unsafe(no_mangle)]\nlet s = \"unsafe {\";", &[]);
         check("probe-ebpf/src/mem.rs", "// SAFETY: it is so.\nlet a =\n    unsafe { f() };", &[]);
         check("probe-ebpf/src/mem.rs", "// Safe.\nunsafe { f() }", &["safety 3"]);
-        check(user, &"a\n".repeat(399), &[]);
-        check(user, &"a\n".repeat(400), &["length 401"]);
         check(user, "#[allow(dead_code)]", &["allow 2"]);
         check(user, &format!("// {}: later", concat!("TO", "DO")), &["unfinished 2"]);
         check("docs/a.md", "All that is done; a todo list.", &[]);

@@ -74,7 +74,9 @@ async fn told(endpoint: &Arc<Endpoint>) -> Result<Told, Cause> {
             Ok(own) => add_pods(&mut containers, own, &engine.peer()),
             Err(error) => {
                 tracing::debug!("podman: no pods: {error}");
-                containers.iter_mut().for_each(|container| container.gaps.pod = container.pod.is_none());
+                for container in &mut containers {
+                    container.gaps.pod = container.pod.is_none();
+                }
             }
         }
     }

@@ -75,15 +75,15 @@ mod tests {
     use super::super::messages::{Descriptor, Image};
     use super::*;
 
-    fn at(seconds: i64) -> Option<Timestamp> {
-        Some(Timestamp { seconds, nanoseconds: 0 })
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp { seconds, nanoseconds: 0 }
     }
 
     fn store() -> Store {
         let image = |name: &str, digest: &str, updated| Image {
             name: name.to_owned(),
             target: Some(Descriptor { digest: digest.to_owned() }),
-            updated: at(updated),
+            updated: Some(at(updated)),
         };
         let images = vec![
             image("host:5000/app:1", "sha256:aa", 10),
@@ -102,15 +102,15 @@ mod tests {
             assert_eq!(found, (names.to_vec(), extent), "{image}");
         };
         let app = ["host:5000/app:1", "host:5000/app@sha256:aa", "other:2", "other@sha256:aa", "sha256:aa"];
-        check(&store(), "host:5000/app:1", at(20), &app, Extent::All);
-        check(&store(), "moved:1", at(20), &["moved:1"], Extent::Part);
+        check(&store(), "host:5000/app:1", Some(at(20)), &app, Extent::All);
+        check(&store(), "moved:1", Some(at(20)), &["moved:1"], Extent::Part);
         check(&store(), "moved:1", None, &["moved:1"], Extent::Part);
-        check(&store(), "moved:1", at(60), &["moved:1", "moved@sha256:bb", "sha256:bb"], Extent::All);
-        check(&store(), "removed:1", at(60), &["removed:1"], Extent::Part);
-        check(&store(), "odd", at(60), &["odd"], Extent::Part);
-        check(&store(), "", at(60), &[], Extent::NoImage);
-        check(&Store::new(None), "app:1", at(60), &["app:1"], Extent::Part);
-        let started = store().names("sha256:aa", Some("app:3".to_owned()), at(60));
+        check(&store(), "moved:1", Some(at(60)), &["moved:1", "moved@sha256:bb", "sha256:bb"], Extent::All);
+        check(&store(), "removed:1", Some(at(60)), &["removed:1"], Extent::Part);
+        check(&store(), "odd", Some(at(60)), &["odd"], Extent::Part);
+        check(&store(), "", Some(at(60)), &[], Extent::NoImage);
+        check(&Store::new(None), "app:1", Some(at(60)), &["app:1"], Extent::Part);
+        let started = store().names("sha256:aa", Some("app:3".to_owned()), Some(at(60)));
         assert!(started.names.contains("app:3"), "as kubelet asked for it");
     }
 }
