@@ -12,9 +12,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use ctrace::object::Object;
+use ctrace::elf::Object;
 use ctrace::probe::uprobe::{Mode, Pattern, Stacks, Uprobe};
-use ctrace::probe::{Certainty, Found, Probe, Ssl};
+use ctrace::probe::{Confidence, Found, Probe, Ssl};
 
 /// Programs to patch, as `PATH` has directories; `cargo xtask fuzz` says which.
 const VARIABLE: &str = "CTRACE_FUZZ_PROGRAMS";
@@ -53,7 +53,7 @@ impl Programs {
     /// Those of files. An error if one cannot be read.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         ensure!(!paths.is_empty(), "there are no programs to patch");
-        let ssl = Probe::Ssl(Ssl { least: Certainty::Unsure, ..Ssl::default() });
+        let ssl = Probe::Ssl(Ssl { least: Confidence::Low, ..Ssl::default() });
         let open = |path: &PathBuf| {
             Program::open(path, &ssl).with_context(|| format!("cannot patch {}", path.display()))
         };

@@ -4,22 +4,22 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{ConnectionKey, Header};
 
-/// [`Header::kind`] of an [`Opened`].
-pub const KIND_OPENED: u32 = 18;
-/// [`Header::kind`] of a [`Closed`].
-pub const KIND_CLOSED: u32 = 19;
+/// [`Header::kind`] of a [`ConnectionOpen`].
+pub const KIND_CONNECTION_OPEN: u32 = 18;
+/// [`Header::kind`] of a [`ConnectionClose`].
+pub const KIND_CONNECTION_CLOSE: u32 = 19;
 
 /// Entries of the map `SOCKETS`: as many connections as are known.
 pub const SOCKETS: u32 = 65_536;
 
-/// [`Opened::site`], [`Closed::site`]: no hook's.
+/// [`ConnectionOpen::site`], [`ConnectionClose::site`]: no hook's.
 pub const NO_SITE: u32 = u32::MAX;
 
 /// A connection begins, or is seen for the first time. One that was prepared twice and not used in between is told twice.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Opened {
-    /// Kind [`KIND_OPENED`].
+pub struct ConnectionOpen {
+    /// Kind [`KIND_CONNECTION_OPEN`].
     pub header: Header,
     /// [`crate::Call::connection`].
     pub connection: u64,
@@ -35,9 +35,9 @@ pub struct Opened {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Opened>() == 80);
+const _: () = assert!(size_of::<ConnectionOpen>() == 80);
 
-impl Opened {
+impl ConnectionOpen {
     /// Where the kernel counts what goes over it.
     pub fn key(&self) -> ConnectionKey {
         ConnectionKey { handle: self.handle, pid: self.header.pid, program: self.program }
@@ -47,8 +47,8 @@ impl Opened {
 /// A connection has ended.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Closed {
-    /// Kind [`KIND_CLOSED`]. With [`END_SOCKET_CLOSED`] the process and the time alone mean something: a socket goes when
+pub struct ConnectionClose {
+    /// Kind [`KIND_CONNECTION_CLOSE`]. With [`END_SOCKET_CLOSED`] the process and the time alone mean something: a socket goes when
     /// nobody in particular runs.
     pub header: Header,
     /// [`crate::Call::connection`].
@@ -69,13 +69,13 @@ pub struct Closed {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Closed>() == 96);
+const _: () = assert!(size_of::<ConnectionClose>() == 96);
 
-/// [`Closed::end`]: a function of the library has ended it.
+/// [`ConnectionClose::end`]: a function of the library has ended it.
 pub const END_CLOSED: u32 = 1;
-/// [`Closed::end`]: its handle is another connection's.
+/// [`ConnectionClose::end`]: its handle is another connection's.
 pub const END_HANDLE_REUSED: u32 = 2;
-/// [`Closed::end`]: its socket was closed.
+/// [`ConnectionClose::end`]: its socket was closed.
 pub const END_SOCKET_CLOSED: u32 = 3;
 
 /// Value of the map `SOCKETS`, by the address of a socket: the connection that is on it.

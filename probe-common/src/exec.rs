@@ -7,31 +7,31 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Header;
 
-/// [`Header::kind`] of a [`Program`] followed by the last of its arguments' bytes: a program was executed.
-pub const KIND_PROGRAM: u32 = 10;
-/// [`Header::kind`] of a [`Part`] followed by its bytes; the [`Program`] that it belongs to comes after it.
-pub const KIND_PART: u32 = 11;
-/// [`Header::kind`] of an [`Attempt`]: a program could not be executed.
-pub const KIND_ATTEMPT: u32 = 12;
-/// [`Header::kind`] of an [`Ended`]: a process has ended.
-pub const KIND_ENDED: u32 = 13;
-/// [`Header::kind`] of a [`Forked`]: a process has made another.
-pub const KIND_FORKED: u32 = 14;
+/// [`Header::kind`] of an [`ExecRecord`] followed by the last of its arguments' bytes: a program was executed.
+pub const KIND_EXEC_RECORD: u32 = 10;
+/// [`Header::kind`] of an [`ExecStringChunk`] followed by its bytes; the [`ExecRecord`] that it belongs to comes after it.
+pub const KIND_EXEC_STRING_CHUNK: u32 = 11;
+/// [`Header::kind`] of an [`ExecFailure`]: a program could not be executed.
+pub const KIND_EXEC_FAILURE: u32 = 12;
+/// [`Header::kind`] of a [`ProcessExit`]: a process has ended.
+pub const KIND_PROCESS_EXIT: u32 = 13;
+/// [`Header::kind`] of a [`ProcessFork`]: a process has made another.
+pub const KIND_PROCESS_FORK: u32 = 14;
 
 /// Bytes of arguments that are captured of one execution. The kernel allows one string of this length, and a quarter
 /// of the limit of the stack for all.
 pub const ARGUMENT_BYTES: u32 = 128 * 1024;
 /// Bytes of environment that are captured of one execution.
 pub const ENVIRONMENT_BYTES: u32 = 128 * 1024;
-/// Bytes of a path in a [`Program`], with the NUL after it. A longer one comes as a [`Part`].
+/// Bytes of a path in an [`ExecRecord`], with the NUL after it. A longer one comes as an [`ExecStringChunk`].
 pub const PATH_BYTES: usize = 256;
 /// Bytes of the longest path (`PATH_MAX` of linux/limits.h).
 pub const LONG_PATH_BYTES: usize = 4096;
-/// Bytes of arguments that have room in a [`Program`]'s record.
+/// Bytes of arguments that have room in an [`ExecRecord`]'s record.
 pub const INLINE_BYTES: usize = 1024;
-/// Bytes of environment in one [`Part`]: a page, of the size that all have whose stacks are read so.
+/// Bytes of environment in one [`ExecStringChunk`]: a page, of the size that all have whose stacks are read so.
 pub const PAGE_BYTES: usize = 4096;
-/// Arguments of an [`Attempt`] that are captured.
+/// Arguments of an [`ExecFailure`] that are captured.
 pub const ATTEMPT_ARGUMENTS: u32 = 128;
 /// Bytes of each of them, with the NUL after it.
 pub const ATTEMPT_ARGUMENT_BYTES: usize = 4096;
@@ -77,11 +77,11 @@ pub struct Lineage {
     pub since: u64,
 }
 
-/// A program was executed; [`Program::chunk`] bytes of its arguments follow.
+/// A program was executed; [`ExecRecord::chunk`] bytes of its arguments follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Program {
-    /// Kind [`KIND_PROGRAM`]. Its time is the [`Execution`]'s.
+pub struct ExecRecord {
+    /// Kind [`KIND_EXEC_RECORD`]. Its time is the [`Execution`]'s.
     pub header: Header,
     /// Who has forked the process.
     pub parent: Parent,
@@ -116,22 +116,22 @@ pub struct Program {
     pub path: [u8; PATH_BYTES],
 }
 
-const _: () = assert!(size_of::<Program>() == 152 + PATH_BYTES);
+const _: () = assert!(size_of::<ExecRecord>() == 152 + PATH_BYTES);
 
-/// [`Program::flags`]: the effective user id is known.
+/// [`ExecRecord::flags`]: the effective user id is known.
 pub const FLAG_EFFECTIVE: u32 = 1 << 0;
-/// [`Program::flags`]: arguments could not be read.
+/// [`ExecRecord::flags`]: arguments could not be read.
 pub const FLAG_UNREADABLE: u32 = 1 << 1;
-/// [`Program::flags`]: the path is in a part.
+/// [`ExecRecord::flags`]: the path is in a part.
 pub const FLAG_LONG_PATH: u32 = 1 << 2;
-/// [`Program::flags`]: environment was asked for and goes beyond its limit.
+/// [`ExecRecord::flags`]: environment was asked for and goes beyond its limit.
 pub const FLAG_ENVIRONMENT_CUT: u32 = 1 << 3;
 
-/// A part of the strings of a program that is being executed; [`Part::chunk`] bytes follow.
+/// A part of the strings of a program that is being executed; [`ExecStringChunk::chunk`] bytes follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Part {
-    /// Kind [`KIND_PART`]. Thread and time are the [`Program`]'s.
+pub struct ExecStringChunk {
+    /// Kind [`KIND_EXEC_STRING_CHUNK`]. Thread and time are the [`ExecRecord`]'s.
     pub header: Header,
     /// `PART_`: which of its strings.
     pub part: u32,
@@ -143,20 +143,20 @@ pub struct Part {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Part>() == 64);
+const _: () = assert!(size_of::<ExecStringChunk>() == 64);
 
-/// [`Part::part`]: of the arguments.
-pub const PART_ARGUMENTS: u32 = 0;
-/// [`Part::part`]: of the environment, and of what lies behind it on the stack.
-pub const PART_ENVIRONMENT: u32 = 1;
-/// [`Part::part`]: of the path, ended by NUL.
-pub const PART_PATH: u32 = 2;
+/// [`ExecStringChunk::part`]: of the arguments.
+pub const CHUNK_OF_ARGUMENTS: u32 = 0;
+/// [`ExecStringChunk::part`]: of the environment, and of what lies behind it on the stack.
+pub const CHUNK_OF_ENVIRONMENT: u32 = 1;
+/// [`ExecStringChunk::part`]: of the path, ended by NUL.
+pub const CHUNK_OF_PATH: u32 = 2;
 
-/// A program could not be executed; [`Attempt::chunk`] bytes follow: the path, then arguments, each ended by NUL.
+/// A program could not be executed; [`ExecFailure::chunk`] bytes follow: the path, then arguments, each ended by NUL.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Attempt {
-    /// Kind [`KIND_ATTEMPT`].
+pub struct ExecFailure {
+    /// Kind [`KIND_EXEC_FAILURE`].
     pub header: Header,
     /// Who has forked the process.
     pub parent: Parent,
@@ -180,20 +180,20 @@ pub struct Attempt {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Attempt>() == 136);
+const _: () = assert!(size_of::<ExecFailure>() == 136);
 
-/// [`Attempt::flags`]: there are more arguments, or longer ones, than are captured.
+/// [`ExecFailure::flags`]: there are more arguments, or longer ones, than are captured.
 pub const ATTEMPT_CUT: u32 = 1 << 8;
-/// [`Attempt::flags`]: path or arguments could not be read.
+/// [`ExecFailure::flags`]: path or arguments could not be read.
 pub const ATTEMPT_UNREADABLE: u32 = 1 << 9;
-/// [`Attempt::flags`]: execveat(2) with a directory that is not the current one.
+/// [`ExecFailure::flags`]: execveat(2) with a directory that is not the current one.
 pub const ATTEMPT_DIRECTORY: u32 = 1 << 10;
 
 /// A process has ended.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Ended {
-    /// Kind [`KIND_ENDED`].
+pub struct ProcessExit {
+    /// Kind [`KIND_PROCESS_EXIT`].
     pub header: Header,
     /// Where it came from, what it ran and since when; zero if it began before it was watched.
     pub lineage: Lineage,
@@ -207,16 +207,16 @@ pub struct Ended {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Ended>() == 128);
+const _: () = assert!(size_of::<ProcessExit>() == 128);
 
-/// [`Ended::flags`]: the status is known.
+/// [`ProcessExit::flags`]: the status is known.
 pub const FLAG_STATUS: u32 = 1 << 0;
 
 /// A process has made another one (not a thread).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Forked {
-    /// Kind [`KIND_FORKED`]; the process is the one that forks.
+pub struct ProcessFork {
+    /// Kind [`KIND_PROCESS_FORK`]; the process is the one that forks.
     pub header: Header,
     /// What both run.
     pub execution: Execution,
@@ -226,7 +226,7 @@ pub struct Forked {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Forked>() == 72);
+const _: () = assert!(size_of::<ProcessFork>() == 72);
 
 /// What a session tells of programs: bits of the constant `EXECS`.
 pub const WANT_PROGRAMS: u32 = 1 << 0;

@@ -30,12 +30,12 @@ pub const STACK_FRAMES: usize = 127;
 
 /// Room for captured bytes of one call: how many values, and bytes of each, with two more for a text; index
 /// [`FunctionSpec::room`].
-pub const ROOMS: [(u32, u32); 10] =
+pub const SIZE_CLASSES: [(u32, u32); 10] =
     [(0, 0), (1, 264), (1, 1032), (1, 4104), (2, 264), (2, 1032), (2, 4104), (6, 264), (6, 1032), (6, 4104)];
 
-/// The smallest of the [`ROOMS`] for so many values of so many bytes; none if there is no such large one.
-pub fn room(values: u32, bytes: u32) -> Option<u32> {
-    let found = ROOMS.iter().position(|room| room.0 >= values && room.1 >= bytes);
+/// The smallest of the [`SIZE_CLASSES`] for so many values of so many bytes; none if there is no such large one.
+pub fn size_class(values: u32, bytes: u32) -> Option<u32> {
+    let found = SIZE_CLASSES.iter().position(|room| room.0 >= values && room.1 >= bytes);
     found.and_then(|index| u32::try_from(index).ok())
 }
 
@@ -116,7 +116,7 @@ pub struct FunctionSpec {
     pub flags: u32,
     /// Valid entries of `list`.
     pub arguments: u32,
-    /// Index into [`ROOMS`]: what the captures of `list` need.
+    /// Index into [`SIZE_CLASSES`]: what the captures of `list` need.
     pub room: u32,
     /// The same for `returned`.
     pub returned_room: u32,
@@ -147,7 +147,7 @@ pub struct Function {
     pub faults: u32,
     /// Bit n: not all bytes of argument n were captured.
     pub cut: u32,
-    /// Index into [`ROOMS`].
+    /// Index into [`SIZE_CLASSES`].
     pub room: u32,
     /// The values. For a return, the first is what was returned.
     pub values: [u64; FUNCTION_VALUES],
@@ -264,7 +264,7 @@ mod tests {
             (1, 4104, Some(3)),
             (1, 4105, None),
         ] {
-            assert_eq!(room(values, bytes), expected, "{values} {bytes}");
+            assert_eq!(size_class(values, bytes), expected, "{values} {bytes}");
         }
     }
 }

@@ -10,23 +10,23 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+mod buffer_layout;
 mod connection;
 mod exec;
-mod form;
 mod function;
 mod hello;
 mod shape;
 mod socket;
 
+pub use buffer_layout::{BufferLayout, LentKey, MAX_MARK, message_mark, payload_address};
 pub use connection::*;
 pub use exec::*;
-pub use form::{Form, LentKey, MAX_MARK, message_mark, payload_address};
 pub use function::{
     Argument, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
     FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, Function, FunctionFrame, FunctionSpec,
     FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, NO_REGISTER,
-    Operand, REGISTERS, ROOMS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_NONE, SOURCE_REGISTER, SPEC_COUNT,
-    SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, STACK_FRAMES, bucket, room,
+    Operand, REGISTERS, SIZE_CLASSES, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_NONE, SOURCE_REGISTER,
+    SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, STACK_FRAMES, bucket, size_class,
 };
 pub use hello::{
     CLIENT_HELLO, HELLO_BYTES, HELLO_SENT, Hello, HelloKey, HelloStart, HelloState, KIND_HELLO, SERVER_HELLO,
@@ -51,17 +51,17 @@ pub const CALL_BYTES: u32 = 1024 * 1024;
 /// [`Header::kind`] of a [`Call`] followed by its payload.
 pub const KIND_CALL: u32 = 1;
 /// [`Header::kind`] of a bare [`Header`]: the process (thread group) has ended.
-pub const KIND_EXIT: u32 = 2;
+pub const KIND_TASK_EXIT: u32 = 2;
 /// [`Header::kind`] of a bare [`Header`]: the process executes another program. With [`Scope::watch`] also
 /// for processes that are not in scope.
-pub const KIND_EXEC: u32 = 3;
+pub const KIND_TASK_EXEC: u32 = 3;
 /// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was made.
 pub const KIND_CGROUP_MADE: u32 = 4;
 /// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was removed.
 pub const KIND_CGROUP_GONE: u32 = 5;
 /// [`Header::kind`] of a bare [`Header`]: the process has mapped a file executable and is stopped, until
 /// userspace has looked at the file (only processes that ctrace itself has started).
-pub const KIND_HELD: u32 = 6;
+pub const KIND_STOPPED: u32 = 6;
 
 /// Bytes of a cgroup's path that are told, with the NUL after it. A longer one is cut.
 pub const CGROUP_PATH: usize = 512;

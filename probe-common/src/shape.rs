@@ -118,7 +118,7 @@ impl CallShape {
     pub const ARGUMENTS: u8 = 6;
 
     /// Bits 0 to 2 the handle's argument, 3 to 5 the buffer's, 6 to 8 the length's, 9 whether the length is
-    /// behind an argument, 10 the direction, 11 and 12 which calls count. [`Form`](crate::Form) has bits 13 to 23, [`behind_pushes`] those from 24 on.
+    /// behind an argument, 10 the direction, 11 and 12 which calls count. [`BufferLayout`](crate::BufferLayout) has bits 13 to 23, [`behind_pushes`] those from 24 on.
     pub const fn pack(self) -> u32 {
         let length = match self.length {
             Length::Returned => 0,
@@ -164,7 +164,7 @@ mod tests {
         CallShape, Calls, Direction, Length, MAX_PUSHED, arguments, behind_pushes, cookie, kind_of_call,
         pushed_bytes, site,
     };
-    use crate::Form;
+    use crate::BufferLayout;
 
     #[test]
     fn every_shape_survives_packing() {
@@ -202,13 +202,13 @@ mod tests {
             direction: Direction::Transmit,
             calls: Calls::OfTlsUnlessPeeking,
         };
-        let both = shape.pack() | Form::Unpacked.pack();
+        let both = shape.pack() | BufferLayout::PacketGet.pack();
         for words in 0..=MAX_PUSHED {
             let cookie = cookie(u32::MAX, behind_pushes(both, words));
             assert_eq!(pushed_bytes(cookie), u64::from(words) * 8);
             assert_eq!((site(cookie), kind_of_call(cookie)), (u32::MAX, both));
             assert_eq!(CallShape::unpack(arguments(cookie)), shape);
-            assert_eq!(Form::unpack(arguments(cookie)), Some(Form::Unpacked));
+            assert_eq!(BufferLayout::unpack(arguments(cookie)), Some(BufferLayout::PacketGet));
         }
     }
 

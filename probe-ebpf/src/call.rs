@@ -15,7 +15,7 @@ use probe_common::{
 
 use crate::{
     connection, emit,
-    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, MAX_BYTES, NEXT_CONNECTION, NO_FRAMES, PROGRAMS},
+    maps::{AMBIGUOUS, CALLS, CONNECTIONS, EMPTY_FRAMES, Frames, MAX_BYTES, NEXT_CONNECTION, PROGRAMS},
     mem,
     scope::Current,
 };
@@ -51,7 +51,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         },
         sends: frames.sends,
     };
-    place(frames, frame)
+    push_frame(frames, frame)
 }
 
 /// Where the call's return address is. A hook may be behind what the function pushes first.
@@ -65,7 +65,7 @@ pub fn frames_of(current: Current) -> Option<&'static mut Frames> {
     if let Some(frames) = CALLS.get_ptr_mut(current.id) {
         return Some(mem::own(frames));
     }
-    if CALLS.insert(current.id, mem::value(NO_FRAMES.get_ptr(0)?), 0).is_err() {
+    if CALLS.insert(current.id, mem::value(EMPTY_FRAMES.get_ptr(0)?), 0).is_err() {
         emit::lost(Loss::ThreadsFull, 0);
         return None;
     }
@@ -82,7 +82,7 @@ pub fn program(current: Current) -> u32 {
 
 /// Puts the frame where its return will find it; nowhere if the call is a part of another one.
 #[inline(always)]
-pub fn place(frames: &mut Frames, frame: Frame) -> Option<()> {
+pub fn push_frame(frames: &mut Frames, frame: Frame) -> Option<()> {
     let mut unused = None;
     let mut inner = None;
     for (index, other) in frames.frames.iter().enumerate() {
@@ -130,7 +130,7 @@ pub fn leave(ctx: &RetProbeContext) -> Option<()> {
 
 /// The same at a `ret`, for a function that is not hooked where it begins.
 #[inline(always)]
-pub fn leave_at_end(ctx: &ProbeContext) -> Option<()> {
+pub fn on_ret(ctx: &ProbeContext) -> Option<()> {
     let current = Current::any();
     let regs = mem::registers(ctx.regs);
     let (frame, program) = entered_at(current, regs.rsp)?;
@@ -157,14 +157,14 @@ fn transferred(current: Current, frame: &Frame, program: u32, returned: u64, cal
     if length == 0 {
         return None;
     }
-    unsent(current, frame, length);
+    note_pending_send(current, frame, length);
     report(current, frame, program, length, caller);
     Some(())
 }
 
 /// Remembers a call that has sent data and no socket has got it yet: the caller passes it on.
 #[inline(always)]
-pub fn unsent(current: Current, frame: &Frame, length: u64) -> Option<()> {
+pub fn note_pending_send(current: Current, frame: &Frame, length: u64) -> Option<()> {
     let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
     if matches!(shape.direction, Direction::Receive) {
         return None;
@@ -184,7 +184,7 @@ pub fn unsent(current: Current, frame: &Frame, length: u64) -> Option<()> {
 /// Reports what a call has transferred.
 #[inline(always)]
 pub fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) {
-    if let Some(call) = describe(current, frame, program, length, caller) {
+    if let Some(call) = build_record(current, frame, program, length, caller) {
         payload(call, frame.buffer);
     }
 }
@@ -207,7 +207,7 @@ pub fn entered_at(current: Current, stack: u64) -> Option<(Frame, u32)> {
 
 /// The call's record, without payload yet; none if it is not of a TLS connection.
 #[inline(always)]
-pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) -> Option<Call> {
+pub fn build_record(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) -> Option<Call> {
     let key = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
     let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
     let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
@@ -233,7 +233,7 @@ pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, call
         if !shape.calls.is_for_all() {
             return None;
         }
-        meet(key, probe_common::site(frame.cookie));
+        ensure_connection(key, probe_common::site(frame.cookie));
         state = CONNECTIONS.get_ptr_mut(key);
     }
     if let Some(state) = state {
@@ -252,9 +252,9 @@ pub fn describe(current: Current, frame: &Frame, program: u32, length: u64, call
 
 /// Gives a connection its number that is seen first in its middle, at a hook.
 #[inline(always)]
-pub fn meet(key: ConnectionKey, site: u32) {
+pub fn ensure_connection(key: ConnectionKey, site: u32) {
     // Another thread may have been faster: the connection is the one that it made.
-    number(key, 0, BPF_NOEXIST.into(), site);
+    assign_id(key, 0, BPF_NOEXIST.into(), site);
     if CONNECTIONS.get_ptr(key).is_none() {
         emit::lost(Loss::ConnectionsFull, 0);
     }
@@ -262,11 +262,11 @@ pub fn meet(key: ConnectionKey, site: u32) {
 
 /// The number of a new connection; none if it has no room, or is there already where it must not be.
 #[inline(always)]
-fn number(key: ConnectionKey, flags: u32, how: u64, site: u32) -> Option<u64> {
+fn assign_id(key: ConnectionKey, flags: u32, how: u64, site: u32) -> Option<u64> {
     let id = mem::fetch_add(NEXT_CONNECTION.get_ptr_mut(0)?, 1) + 1;
     let state = ConnectionState { id, flags: flags.into(), ..NEW_CONNECTION };
     CONNECTIONS.insert(key, state, how).ok()?;
-    connection::begins(&key, id, flags, site);
+    connection::emit_open(&key, id, flags, site);
     Some(id)
 }
 
@@ -334,7 +334,7 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
             let key =
                 ConnectionKey { handle: frame.handle, pid: current.pid(), program: frames.program as u32 };
             if CONNECTIONS.get_ptr(key).is_none() {
-                meet(key, probe_common::site(frame.cookie));
+                ensure_connection(key, probe_common::site(frame.cookie));
             }
         }
     }
@@ -346,10 +346,10 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
 pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
     let key = key(current, handle)?;
     let site = connection::site(ctx);
-    if connection::goes_on(&key, site) {
+    if connection::reuse_or_close(&key, site) {
         return Some(());
     }
-    let Some(id) = number(key, FLAG_FROM_START, 0, site) else {
+    let Some(id) = assign_id(key, FLAG_FROM_START, 0, site) else {
         emit::lost(Loss::ConnectionsFull, 0);
         return None;
     };
@@ -361,7 +361,7 @@ pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()
 #[inline(always)]
 pub fn end(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
     let key = key(current, handle)?;
-    connection::ends(&key, connection::site(ctx));
+    connection::emit_close(&key, connection::site(ctx));
     CONNECTIONS.remove(key).ok();
     Some(())
 }

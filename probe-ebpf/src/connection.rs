@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use probe_common::{
     ConnectionKey, ConnectionState, END_CLOSED, END_HANDLE_REUSED, END_SOCKET_CLOSED, FLAG_ENDED,
-    FLAG_FROM_START, Header, KIND_CLOSED, NO_SITE, SocketConnection,
+    FLAG_FROM_START, Header, KIND_CONNECTION_CLOSE, NO_SITE, SocketConnection,
 };
 
 use crate::{
@@ -24,20 +24,20 @@ const TCP: u16 = 6;
 
 /// Whether beginnings and ends are told.
 #[inline(always)]
-pub fn are_told() -> bool {
+pub fn enabled() -> bool {
     mem::constant(&CONNECTION_RECORDS) != 0
 }
 
 /// The hook that was hit, for a record.
 #[inline(always)]
 pub fn site(ctx: &impl EbpfContext) -> u32 {
-    if are_told() { probe_common::site(mem::cookie(ctx)) } else { NO_SITE }
+    if enabled() { probe_common::site(mem::cookie(ctx)) } else { NO_SITE }
 }
 
 /// A connection has got its number.
 #[inline(always)]
-pub fn begins(key: &ConnectionKey, id: u64, flags: u32, site: u32) {
-    if are_told() {
+pub fn emit_open(key: &ConnectionKey, id: u64, flags: u32, site: u32) {
+    if enabled() {
         emit::opened(key, id, flags, site);
     }
 }
@@ -45,8 +45,8 @@ pub fn begins(key: &ConnectionKey, id: u64, flags: u32, site: u32) {
 /// A handle is to begin a connection, whatever it was until now. Whether that is the same one still: prepared in two steps, and
 /// not used in between.
 #[inline(always)]
-pub fn goes_on(key: &ConnectionKey, site: u32) -> bool {
-    if !are_told() {
+pub fn reuse_or_close(key: &ConnectionKey, site: u32) -> bool {
+    if !enabled() {
         return false;
     }
     let Some(state) = CONNECTIONS.get_ptr_mut(key) else { return false };
@@ -56,28 +56,32 @@ pub fn goes_on(key: &ConnectionKey, site: u32) -> bool {
         return true;
     }
     if state.flags & u64::from(FLAG_ENDED) == 0 {
-        emit::closed(emit::header(KIND_CLOSED, Current::any()), state, (END_HANDLE_REUSED, NO_SITE));
+        emit::closed(
+            emit::header(KIND_CONNECTION_CLOSE, Current::any()),
+            state,
+            (END_HANDLE_REUSED, NO_SITE),
+        );
     }
     false
 }
 
 /// A function of the library ends the connection with this handle, if it is one.
 #[inline(always)]
-pub fn ends(key: &ConnectionKey, site: u32) -> Option<()> {
-    if !are_told() {
+pub fn emit_close(key: &ConnectionKey, site: u32) -> Option<()> {
+    if !enabled() {
         return None;
     }
     let state = mem::own(CONNECTIONS.get_ptr_mut(key)?);
     if state.flags & u64::from(FLAG_ENDED) == 0 {
-        emit::closed(emit::header(KIND_CLOSED, Current::any()), state, (END_CLOSED, site));
+        emit::closed(emit::header(KIND_CONNECTION_CLOSE, Current::any()), state, (END_CLOSED, site));
     }
     Some(())
 }
 
 /// Whether a connection is over that is seen on a socket: it ended with another one.
 #[inline(always)]
-pub fn is_over(state: &ConnectionState, socket: u64) -> bool {
-    are_told() && state.flags & u64::from(FLAG_ENDED) != 0 && is_other(state, socket)
+pub fn is_stale(state: &ConnectionState, socket: u64) -> bool {
+    enabled() && state.flags & u64::from(FLAG_ENDED) != 0 && is_other(state, socket)
 }
 
 #[inline(always)]
@@ -87,8 +91,8 @@ fn is_other(state: &ConnectionState, socket: u64) -> bool {
 
 /// A connection is on a socket, by its address and what tells it from others.
 #[inline(always)]
-pub fn is_on(key: &ConnectionKey, sock: u64, socket: u64, protocol: u16) {
-    if are_told() && protocol == TCP {
+pub fn bind_socket(key: &ConnectionKey, sock: u64, socket: u64, protocol: u16) {
+    if enabled() && protocol == TCP {
         // Without room its end is that of its handle or process.
         SOCKETS.insert(sock, SocketConnection { key: *key, socket }, 0).ok();
     }
@@ -107,7 +111,7 @@ pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
     state.flags |= u64::from(FLAG_ENDED);
     // Whoever runs now has nothing to do with it.
     let header = Header {
-        kind: KIND_CLOSED,
+        kind: KIND_CONNECTION_CLOSE,
         pid: key.pid,
         tid: key.pid,
         reserved: 0,
@@ -122,6 +126,6 @@ pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
 /// At the return of a function that does the handshake, at whose entry [`call::enter`] was: what went through a socket in
 /// between has told it.
 #[inline(always)]
-pub fn shaken(ctx: &RetProbeContext) -> Option<()> {
+pub fn on_handshake_return(ctx: &RetProbeContext) -> Option<()> {
     call::entered(ctx, Current::any()).map(drop)
 }

@@ -12,12 +12,12 @@ use aya_ebpf::{
 };
 use probe_common::{
     Argument, CAPTURE_BYTES, CAPTURE_STRING, CGROUP_PATH, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT,
-    FUNCTION_VALUES, Function, FunctionStack, HELLO_BYTES, Header, Hello, KIND_HELD, Loss, Operand,
+    FUNCTION_VALUES, Function, FunctionStack, HELLO_BYTES, Header, Hello, KIND_STOPPED, Loss, Operand,
     REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, Socket,
 };
 
 use crate::{
-    maps::{CALLS_UNTOLD, EVENTS, HELD, LOST, WAKE_SHIFT},
+    maps::{EVENTS, LOST, STOPPED, SUPPRESS_CALLS, WAKE_SHIFT},
     mem,
     scope::Current,
 };
@@ -92,16 +92,16 @@ pub fn held(current: Current) {
     let Some(mut entry) = EVENTS.reserve::<Header>(0) else {
         return lost(Loss::RingFull, 0);
     };
-    if HELD.insert(current.pid(), 1, 0).is_err() {
+    if STOPPED.insert(current.pid(), 1, 0).is_err() {
         return entry.discard(0);
     }
-    entry.write(header(KIND_HELD, current));
+    entry.write(header(KIND_STOPPED, current));
     if mem::stop_current() {
         // Another thread's record may have been handled in between, and the entry removed with it.
-        HELD.insert(current.pid(), 1, 0).ok();
+        STOPPED.insert(current.pid(), 1, 0).ok();
         entry.submit(BPF_RB_FORCE_WAKEUP.into());
     } else {
-        HELD.remove(current.pid()).ok();
+        STOPPED.remove(current.pid()).ok();
         entry.discard(0);
     }
 }
@@ -155,7 +155,7 @@ pub fn piece(call: &Call, address: u64) {
 
 #[inline(always)]
 fn slot<const N: usize>(call: &Call, address: u64) {
-    if mem::constant(&CALLS_UNTOLD) != 0 {
+    if mem::constant(&SUPPRESS_CALLS) != 0 {
         return;
     }
     let Some(mut entry) = EVENTS.reserve::<Slot<N>>(0) else {

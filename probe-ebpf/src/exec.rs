@@ -6,11 +6,12 @@
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{
     ARGUMENT_BYTES, ATTEMPT_ARGUMENT_BYTES, ATTEMPT_ARGUMENTS, ATTEMPT_CUT, ATTEMPT_DIRECTORY,
-    ATTEMPT_UNREADABLE, Attempt, CHUNK_BYTES, ENVIRONMENT_BYTES, Ended, Execution, FLAG_EFFECTIVE,
-    FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Forked, Header, INLINE_BYTES,
-    KIND_ATTEMPT, KIND_ENDED, KIND_FORKED, KIND_PART, KIND_PROGRAM, Lineage, NO_FIELD, PAGE_BYTES,
-    PART_ARGUMENTS, PART_ENVIRONMENT, PART_PATH, PATH_BYTES, Parent, Part, Program, WANT_ENDS,
-    WANT_ENVIRONMENT, WANT_FORKS,
+    ATTEMPT_UNREADABLE, CHUNK_BYTES, CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH,
+    ENVIRONMENT_BYTES, ExecFailure, ExecRecord, ExecStringChunk, Execution, FLAG_EFFECTIVE,
+    FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Header, INLINE_BYTES,
+    KIND_EXEC_FAILURE, KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_PROCESS_EXIT, KIND_PROCESS_FORK,
+    Lineage, NO_FIELD, PAGE_BYTES, PATH_BYTES, Parent, ProcessExit, ProcessFork, WANT_ENDS, WANT_ENVIRONMENT,
+    WANT_FORKS,
 };
 
 use crate::{
@@ -48,13 +49,13 @@ pub fn forked(ctx: &TracePointContext) -> Option<()> {
     }
     let child: u32 = mem::field(ctx, mem::constant(&NEWTASK_PID))?;
     let current = Current::any();
-    let header = emit::header(KIND_FORKED, current);
+    let header = emit::header(KIND_PROCESS_FORK, current);
     let before = Execution { time: 0, pid: current.pid(), reserved: 0 };
     let execution = lineage(current.pid()).map_or(before, |own| own.execution);
     let parent = Parent { execution, pid: current.pid(), reserved: 0, comm: header.comm };
     LINEAGE.insert(child, Lineage { parent, execution, since: header.time }, 0).ok();
     if wanted(WANT_FORKS) && Current::in_scope().is_some() {
-        emit::record(Forked { header, execution, child, reserved: 0 });
+        emit::record(ProcessFork { header, execution, child, reserved: 0 });
     }
     Some(())
 }
@@ -78,13 +79,13 @@ pub fn executed(current: Current, old: u32) {
 #[inline(always)]
 pub fn tell(ctx: &TracePointContext, current: Current) -> Option<()> {
     let own = lineage(current.pid())?;
-    let header = Header { time: own.since, ..emit::header(KIND_PROGRAM, current) };
+    let header = Header { time: own.since, ..emit::header(KIND_EXEC_RECORD, current) };
     let place: u32 = mem::field(ctx, mem::constant(&EXEC_FILENAME))?;
     let (path, path_length) = ((place & 0xffff) as usize, place >> 16);
     let mut flags = 0;
     if path_length as usize > PATH_BYTES {
         flags |= FLAG_LONG_PATH;
-        let part = part(&header, PART_PATH, 0, path_length);
+        let part = part(&header, CHUNK_OF_PATH, 0, path_length);
         emit::path(&part, |bytes| mem::long_text(bytes, ctx, path));
     }
     let none = Strings { stack: 0, count: 0, arguments: 0, length: 0, environment: 0 };
@@ -108,7 +109,7 @@ pub fn tell(ctx: &TracePointContext, current: Current) -> Option<()> {
         flags |= FLAG_EFFECTIVE;
     }
     let inner_pid = inner_pid();
-    emit::program(strings.arguments + u64::from(offset), |program: &mut Program| {
+    emit::program(strings.arguments + u64::from(offset), |program: &mut ExecRecord| {
         program.header = header;
         program.parent = own.parent;
         program.stack = strings.stack;
@@ -132,15 +133,21 @@ pub fn tell(ctx: &TracePointContext, current: Current) -> Option<()> {
 }
 
 #[inline(always)]
-fn part(header: &Header, part: u32, offset: u32, chunk: u32) -> Part {
-    Part { header: Header { kind: KIND_PART, ..*header }, part, offset, chunk, reserved: 0 }
+fn part(header: &Header, part: u32, offset: u32, chunk: u32) -> ExecStringChunk {
+    ExecStringChunk {
+        header: Header { kind: KIND_EXEC_STRING_CHUNK, ..*header },
+        part,
+        offset,
+        chunk,
+        reserved: 0,
+    }
 }
 
 /// Emits the arguments that have no room in the program's own record; tells how many bytes those are.
 #[inline(always)]
 fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
     const CHUNK: u32 = CHUNK_BYTES as u32;
-    let mut part = part(header, PART_ARGUMENTS, 0, CHUNK);
+    let mut part = part(header, CHUNK_OF_ARGUMENTS, 0, CHUNK);
     let mut round = 0;
     while round < ARGUMENT_BYTES / CHUNK {
         if captured - part.offset < CHUNK {
@@ -163,7 +170,7 @@ fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
 #[inline(always)]
 fn pages(header: &Header, address: u64) -> u32 {
     const PAGE: u64 = PAGE_BYTES as u64;
-    let mut part = part(header, PART_ENVIRONMENT, 0, (PAGE - address % PAGE) as u32);
+    let mut part = part(header, CHUNK_OF_ENVIRONMENT, 0, (PAGE - address % PAGE) as u32);
     let mut round = 0;
     while round < ENVIRONMENT_BYTES / PAGE_BYTES as u32 {
         if !emit::page(&part, address + u64::from(part.offset)) {
@@ -184,8 +191,8 @@ pub fn tell_end(current: Current) {
             NO_FIELD => None,
             offset => mem::kernel::<u32>(mem::task() + u64::from(offset)),
         };
-        emit::record(Ended {
-            header: emit::header(KIND_ENDED, current),
+        emit::record(ProcessExit {
+            header: emit::header(KIND_PROCESS_EXIT, current),
             lineage: lineage(current.pid()).map_or(NO_LINEAGE, |own| *own),
             status: status.unwrap_or(0),
             flags: if status.is_some() { FLAG_STATUS } else { 0 },
@@ -277,8 +284,8 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
         flags |= FLAG_EFFECTIVE;
     }
     let (used, how) = strings(&mut room.bytes, &pointers);
-    room.attempt = Attempt {
-        header: emit::header(KIND_ATTEMPT, current),
+    room.attempt = ExecFailure {
+        header: emit::header(KIND_EXEC_FAILURE, current),
         parent: own.map_or(NO_PARENT, |own| own.parent),
         execution: own.map_or(NO_EXECUTION, |own| own.execution),
         uid,

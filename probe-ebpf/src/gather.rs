@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::pt_regs,
     programs::{ProbeContext, RetProbeContext},
 };
-use probe_common::{CHUNK_BYTES, Call, CallShape, Form, Frame, Loss};
+use probe_common::{BufferLayout, CHUNK_BYTES, Call, CallShape, Frame, Loss};
 
 use crate::{
     call, emit,
@@ -29,29 +29,29 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let frames = call::frames_of(current)?;
     let regs = mem::registers(ctx.regs);
     let cookie = mem::cookie(ctx);
-    let (buffer, length) = pieces(regs, Form::unpack(probe_common::arguments(cookie))?)?;
+    let (buffer, length) = pieces(regs, BufferLayout::unpack(probe_common::arguments(cookie))?)?;
     let stack = call::stack(regs, cookie);
     let frame = Frame { stack, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
     if is_inside(frames, &frame) {
         return None;
     }
-    call::place(frames, frame)
+    call::push_frame(frames, frame)
 }
 
 /// The address of the pieces and how many bytes of them are not meant. They are read now: at the return the arguments
 /// may have been used for something else.
 #[inline(always)]
-fn pieces(regs: &pt_regs, form: Form) -> Option<(u64, u64)> {
+fn pieces(regs: &pt_regs, form: BufferLayout) -> Option<(u64, u64)> {
     match form {
-        Form::PiecesFrom => Some((regs.rsi, regs.rcx)),
-        Form::Chunks => {
+        BufferLayout::IoVecFrom => Some((regs.rsi, regs.rcx)),
+        BufferLayout::RustChunks => {
             let chunks = regs.rsi;
             match mem::user(chunks)? {
                 0 => Some((mem::user(chunks.wrapping_add(8))?, IN_ONE)),
                 list => Some((list, mem::user(chunks.wrapping_add(16))?)),
             }
         }
-        Form::Span => Some((regs.rsi, IN_ONE)),
+        BufferLayout::PtrLen => Some((regs.rsi, IN_ONE)),
         _ => Some((regs.rsi, 0)),
     }
 }
@@ -82,8 +82,8 @@ pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let current = Current::any();
     let regs = mem::registers(ctx.regs);
     let (frame, program) = call::entered_at(current, regs.rsp)?;
-    let length = match Form::unpack(probe_common::arguments(frame.cookie)) {
-        Some(Form::Pieces | Form::PiecesFrom) => i64::from(regs.rax as i32),
+    let length = match BufferLayout::unpack(probe_common::arguments(frame.cookie)) {
+        Some(BufferLayout::IoVec | BufferLayout::IoVecFrom) => i64::from(regs.rax as i32),
         _ => regs.rax as i64,
     };
     report(current, &frame, program, length, mem::user(regs.rsp).unwrap_or(0))
@@ -94,8 +94,8 @@ fn report(current: Current, frame: &Frame, program: u32, length: i64, caller: u6
     if length <= 0 {
         return None;
     }
-    call::unsent(current, frame, length as u64);
-    let mut call = call::describe(current, frame, program, length as u64, caller)?;
+    call::note_pending_send(current, frame, length as u64);
+    let mut call = call::build_record(current, frame, program, length as u64, caller)?;
     if frame.length == IN_ONE {
         call::payload(call, frame.buffer);
         return None;

@@ -8,7 +8,7 @@ use probe_common::{Frame, Loss};
 
 use crate::{
     call, emit,
-    maps::{OUTER, Outer},
+    maps::{CALLBACK_SCOPES, Outer},
     mem,
     scope::Current,
 };
@@ -21,8 +21,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let regs = mem::registers(ctx.regs);
     let entered = Outer { stack: call::stack(regs, mem::cookie(ctx)), handle: regs.rdi };
-    let Some(calls) = OUTER.get_ptr_mut(current.id) else {
-        return OUTER.insert(current.id, [entered, NONE, NONE], 0).ok();
+    let Some(calls) = CALLBACK_SCOPES.get_ptr_mut(current.id) else {
+        return CALLBACK_SCOPES.insert(current.id, [entered, NONE, NONE], 0).ok();
     };
     let calls = mem::own(calls);
     let (mut index, mut highest) = (0, 0);
@@ -61,7 +61,7 @@ pub fn hand_over(ctx: &ProbeContext) -> Option<()> {
 /// The handle of the call that the thread is inside of.
 #[inline(always)]
 fn innermost(current: Current, stack: u64) -> Option<u64> {
-    let calls = mem::own(OUTER.get_ptr_mut(current.id)?);
+    let calls = mem::own(CALLBACK_SCOPES.get_ptr_mut(current.id)?);
     let mut found = Outer { stack: u64::MAX, handle: 0 };
     for call in calls.iter() {
         if call.stack > stack && call.stack < found.stack {

@@ -8,7 +8,7 @@ use probe_common::THREAD_HOLD;
 
 use crate::{
     emit,
-    maps::{HELD, HOLD, HOLDING, MAPPING},
+    maps::{HOLD, MAPPING, STOP_ENABLED, STOPPED},
     mem,
     scope::{Current, flags_of},
 };
@@ -67,7 +67,7 @@ pub fn executed(current: Current) {
 #[inline(always)]
 pub fn ended(current: Current) {
     if mem::constant(&HOLD) != 0 {
-        HELD.remove(current.pid()).ok();
+        STOPPED.remove(current.pid()).ok();
     }
 }
 
@@ -78,7 +78,7 @@ fn is_held(thread: u32) -> bool {
 
 #[inline(always)]
 fn stop(current: Current) {
-    if HOLDING.get(0).is_some_and(|on| *on != 0) {
+    if STOP_ENABLED.get(0).is_some_and(|on| *on != 0) {
         emit::held(current);
     }
 }

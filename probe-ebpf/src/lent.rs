@@ -1,7 +1,7 @@
 //! Libraries that lend out their own memory, and are told later, or by another function, what becomes of it.
 
 use aya_ebpf::programs::RetProbeContext;
-use probe_common::{CallShape, Form, LentKey};
+use probe_common::{BufferLayout, CallShape, LentKey};
 
 use crate::{call, maps::LENT, mem, scope::Current};
 
@@ -12,7 +12,7 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     let (frame, _) = call::entered(ctx, current)?;
     let returned = mem::registers(ctx.regs).rax;
     let arguments = probe_common::arguments(frame.cookie);
-    let (key, value) = if Form::unpack(arguments) == Some(Form::Packet) {
+    let (key, value) = if BufferLayout::unpack(arguments) == Some(BufferLayout::PacketOut) {
         if returned as i32 <= 0 {
             return None;
         }

@@ -51,7 +51,7 @@ fn call_return(ctx: RetProbeContext) -> u32 {
 
 #[uprobe]
 fn call_leave(ctx: ProbeContext) -> u32 {
-    call::leave_at_end(&ctx);
+    call::on_ret(&ctx);
     0
 }
 
@@ -93,7 +93,7 @@ fn open_once_enter(ctx: ProbeContext) -> u32 {
 
 #[uretprobe]
 fn handshake_return(ctx: RetProbeContext) -> u32 {
-    connection::shaken(&ctx);
+    connection::on_handshake_return(&ctx);
     0
 }
 

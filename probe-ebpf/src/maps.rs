@@ -8,7 +8,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use probe_common::{
-    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, ConnectionKey, ConnectionState, CountKey,
+    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, ConnectionKey, ConnectionState, CountKey, ExecFailure,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
     FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, LINEAGES, LentKey,
     Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
@@ -22,7 +22,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
 /// Up to where in the ring the reader was woken for a program; one value.
 #[map]
-pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1, 0);
+pub static WAKEUP_POS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// What was lost, by [`Loss`].
 #[map]
@@ -47,7 +47,7 @@ pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, 
 
 /// Not zero: [`COMMAND`] has executed a program; one value.
 #[map]
-pub static BEGUN: Array<u32> = Array::with_max_entries(1, 0);
+pub static COMMAND_STARTED: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Threads in the middle of an mmap(2) of a file that is to be executable, while processes are held.
 #[map]
@@ -55,11 +55,11 @@ pub static MAPPING: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_
 
 /// Processes that were stopped and not continued yet.
 #[map]
-pub static HELD: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+pub static STOPPED: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// Not zero: processes with [`probe_common::THREAD_HOLD`] are held; one value.
 #[map]
-pub static HOLDING: Array<u32> = Array::with_max_entries(1, 0);
+pub static STOP_ENABLED: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Calls that threads in scope are in the middle of, by pid and thread id as the kernel packs them.
 #[map]
@@ -78,7 +78,7 @@ pub static LENT: LruHashMap<LentKey, u64> = LruHashMap::with_max_entries(16_384,
 
 /// Calls of a thread that hand over bytes from inside: what a proxy needs for two connections in one another, and one more.
 #[map]
-pub static OUTER: LruHashMap<u64, [Outer; 3]> = LruHashMap::with_max_entries(16_384, 0);
+pub static CALLBACK_SCOPES: LruHashMap<u64, [Outer; 3]> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Such a call.
 #[derive(Clone, Copy)]
@@ -162,7 +162,7 @@ pub static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entries(LINE
 #[map]
 pub static ATTEMPTS: HashMap<u32, Pointers> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// Where an [`Attempt`] is put together: its length is known only then.
+/// Where an [`ExecFailure`] is put together: its length is known only then.
 #[map]
 pub static ATTEMPT: PerCpuArray<AttemptRoom> = PerCpuArray::with_max_entries(1, 0);
 
@@ -174,16 +174,16 @@ pub struct Pointers {
     pub path: u64,
     /// Address of the addresses of the arguments.
     pub arguments: u64,
-    /// What `Attempt::flags` begins with.
+    /// What `ExecFailure::flags` begins with.
     pub flags: u64,
 }
 
-/// An [`Attempt`] with room for all that may follow it.
+/// An [`ExecFailure`] with room for all that may follow it.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub struct AttemptRoom {
     /// The record.
-    pub attempt: Attempt,
+    pub attempt: ExecFailure,
     /// What follows it. The last argument has room for all of it wherever it begins.
     pub bytes: [u8; ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES],
 }
@@ -216,7 +216,7 @@ pub const AMBIGUOUS: u64 = u64::MAX;
 
 /// A thread that has not called anything: too large for the stack of a program. One value, of zeros.
 #[map]
-pub static NO_FRAMES: Array<Frames> = Array::with_max_entries(1, 0);
+pub static EMPTY_FRAMES: Array<Frames> = Array::with_max_entries(1, 0);
 
 /// ctrace's own process, which is never traced.
 #[unsafe(no_mangle)]
@@ -240,7 +240,7 @@ pub static CONNECTION_RECORDS: u32 = 0;
 
 /// Not zero: calls are counted, and not told.
 #[unsafe(no_mangle)]
-pub static CALLS_UNTOLD: u32 = 0;
+pub static SUPPRESS_CALLS: u32 = 0;
 
 /// Offset of `child_pid` in the tracepoint `sched_process_fork` of this kernel.
 #[unsafe(no_mangle)]

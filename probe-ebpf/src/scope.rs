@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 use crate::{
-    maps::{BEGUN, CGROUPS, COMMAND, OWN_PID, PID_NAMESPACES, SCOPE, THREADS},
+    maps::{CGROUPS, COMMAND, COMMAND_STARTED, OWN_PID, PID_NAMESPACES, SCOPE, THREADS},
     mem,
 };
 use probe_common::{CGROUP_OUT, Scope, THREAD_IN};
@@ -49,14 +49,14 @@ impl Current {
     pub fn is_own(self) -> bool {
         let pid = self.pid();
         pid == mem::constant(&OWN_PID)
-            || pid == mem::constant(&COMMAND) && BEGUN.get(0).is_some_and(|begun| *begun == 0)
+            || pid == mem::constant(&COMMAND) && COMMAND_STARTED.get(0).is_some_and(|begun| *begun == 0)
     }
 
     /// The process executes a program: if it is the command's, that is the command.
     #[inline(always)]
     pub fn begins(self) {
         if self.pid() == mem::constant(&COMMAND)
-            && let Some(begun) = BEGUN.get_ptr_mut(0)
+            && let Some(begun) = COMMAND_STARTED.get_ptr_mut(0)
         {
             mem::set(begun, 1);
         }

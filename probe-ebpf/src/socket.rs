@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// Bits of `ConnectionState::socket`: one was told; it was seen inside of a call; its handshake is over.
-const TOLD: u64 = 1 << 0;
-const SURE: u64 = 1 << 1;
-const SETTLED: u64 = 1 << 2;
+const REPORTED: u64 = 1 << 0;
+const CONFIRMED: u64 = 1 << 1;
+const ESTABLISHED: u64 = 1 << 2;
 /// What of it tells how a socket was seen, and not which one it is.
-pub const STAGES: u64 = SURE | SETTLED;
+pub const STAGES: u64 = CONFIRMED | ESTABLISHED;
 
 /// A flag of recv(2): the same bytes come again.
 const MSG_PEEK: u64 = 2;
@@ -40,20 +40,20 @@ pub enum Way {
 /// The tracepoints `sock_send_length` and `sock_recv_length`: `(struct sock *, int moved, int flags)`, when it is done.
 #[inline(always)]
 pub fn done(ctx: &RawTracePointContext, way: Way) -> Option<()> {
-    moved(ctx.arg(0), way, ctx.arg(1), ctx.arg(2))
+    on_transfer(ctx.arg(0), way, ctx.arg(1), ctx.arg(2))
 }
 
 /// For kernels without them, before 6.3: `security_socket_sendmsg(struct socket *, struct msghdr *, int size)`, which every
 /// way of sending comes through.
 #[inline(always)]
 pub fn sends(ctx: &FEntryContext) -> Option<()> {
-    moved(sock(ctx.arg(0))?, Way::Out, ctx.arg(2), 0)
+    on_transfer(sock(ctx.arg(0))?, Way::Out, ctx.arg(2), 0)
 }
 
 /// The same: the end of a protocol's `int recvmsg(struct socket *, struct msghdr *, size_t, int flags)`.
 #[inline(always)]
 pub fn received(ctx: &FExitContext) -> Option<()> {
-    moved(sock(ctx.arg(0))?, Way::In, ctx.arg(4), ctx.arg(3))
+    on_transfer(sock(ctx.arg(0))?, Way::In, ctx.arg(4), ctx.arg(3))
 }
 
 /// The `struct sock` of a `struct socket`.
@@ -73,7 +73,7 @@ struct Owner {
 const NOBODY: Owner = Owner { key: ConnectionKey { handle: 0, pid: 0, program: 0 }, unsent: 0 };
 
 #[inline(always)]
-fn moved(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
+fn on_transfer(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
     // An int: negative if it has failed.
     let bytes = bytes as i32;
     if bytes <= 0 || flags & MSG_PEEK != 0 {
@@ -116,7 +116,7 @@ fn moved(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
 /// The usual case: what is moved inside of a call, on the socket that it was before.
 #[inline(always)]
 fn is_settled(owner: &Owner, socket: u64) -> bool {
-    let is = |state: *mut ConnectionState| mem::own(state).socket == socket | SURE | SETTLED;
+    let is = |state: *mut ConnectionState| mem::own(state).socket == socket | CONFIRMED | ESTABLISHED;
     owner.key.handle != 0 && owner.unsent == 0 && CONNECTIONS.get_ptr_mut(owner.key).is_some_and(is)
 }
 
@@ -183,23 +183,23 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
         flags |= SOCKET_GUESSED;
     }
     let state = match CONNECTIONS.get_ptr_mut(owner.key).map(mem::own) {
-        Some(state) if !connection::is_over(state, moved.socket) => state,
+        Some(state) if !connection::is_stale(state, moved.socket) => state,
         known => {
             if known.is_some() {
                 CONNECTIONS.remove(owner.key).ok();
             }
-            call::meet(owner.key, NO_SITE);
+            call::ensure_connection(owner.key, NO_SITE);
             mem::own(CONNECTIONS.get_ptr_mut(owner.key)?)
         }
     };
-    let sure = if owner.unsent == 0 { SURE } else { 0 };
+    let sure = if owner.unsent == 0 { CONFIRMED } else { 0 };
     // Both hellos have gone through by the first record of data.
-    let settled = if header.is_data() && owner.unsent == 0 { SETTLED } else { 0 };
+    let settled = if header.is_data() && owner.unsent == 0 { ESTABLISHED } else { 0 };
     // What is sure is never taken back for a guess.
-    if owner.unsent != 0 && state.socket & SURE != 0 {
+    if owner.unsent != 0 && state.socket & CONFIRMED != 0 {
         return Some(());
     }
-    if state.socket & !SETTLED == moved.socket | sure {
+    if state.socket & !ESTABLISHED == moved.socket | sure {
         state.socket |= settled;
         return Some(());
     }
@@ -218,7 +218,7 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
     record.socket = moved.socket;
     record.flags = flags;
     describe(record, moved.sock);
-    connection::is_on(&owner.key, moved.sock, moved.socket, record.protocol);
+    connection::bind_socket(&owner.key, moved.sock, moved.socket, record.protocol);
     emit::submit(entry);
     state.socket = moved.socket | sure | settled;
     Some(())
@@ -237,7 +237,7 @@ fn identity(sock: u64) -> Option<u64> {
         return None;
     }
     let mixed = (sock ^ peer.rotate_left(32)).wrapping_mul(MIX).rotate_left(29) ^ u64::from(ports);
-    Some(mixed.wrapping_mul(MIX) & !STAGES | TOLD)
+    Some(mixed.wrapping_mul(MIX) & !STAGES | REPORTED)
 }
 
 /// Writes what a socket is.

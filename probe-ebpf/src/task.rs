@@ -1,7 +1,7 @@
 //! Threads and processes as they come and go: keeps the set of threads in scope or held, and tells userspace.
 
 use aya_ebpf::programs::TracePointContext;
-use probe_common::{KIND_EXEC, KIND_EXIT, Loss, NO_FIELD, THREAD_HOLD, WANT_PROGRAMS};
+use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, THREAD_HOLD, WANT_PROGRAMS};
 
 use crate::{
     emit::{self, Notice},
@@ -59,9 +59,9 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     if in_scope && exec::wanted(WANT_PROGRAMS) && filter.leaves_at_exec == 0 {
         exec::tell(ctx, current);
     } else if filter.watch != 0 && !current.is_own() {
-        emit::bare(KIND_EXEC, current, Notice::Now);
+        emit::bare(KIND_TASK_EXEC, current, Notice::Now);
     } else if in_scope {
-        emit::bare(KIND_EXEC, current, Notice::Soon);
+        emit::bare(KIND_TASK_EXEC, current, Notice::Soon);
     }
     if is_held {
         hold::executed(current);
@@ -82,7 +82,7 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
             exec::ended(current);
         }
         if in_scope {
-            emit::bare(KIND_EXIT, current, Notice::Soon);
+            emit::bare(KIND_TASK_EXIT, current, Notice::Soon);
         }
         if mem::constant(&EXIT_GROUP_DEAD) != NO_FIELD {
             // Without the field other threads may be stopped; what is left in the table costs a signal at most.

@@ -2,7 +2,7 @@
 //! where a probe would be in the way of C++'s exceptions and of Rust's panics.
 
 use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
-use probe_common::{CallShape, Form, Frame, LentKey};
+use probe_common::{BufferLayout, CallShape, Frame, LentKey};
 
 use crate::{call, maps::LENT, mem, scope::Current};
 
@@ -12,10 +12,10 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let regs = mem::registers(ctx.regs);
     let cookie = mem::cookie(ctx);
-    let form = Form::unpack(probe_common::arguments(cookie))?;
+    let form = BufferLayout::unpack(probe_common::arguments(cookie))?;
     let handle = match form {
-        Form::Message(mark) if word(regs.rcx, 0)? != probe_common::message_mark(mark) => return None,
-        Form::Message(_) => mem::user(regs.rdx)?,
+        BufferLayout::Message(mark) if word(regs.rcx, 0)? != probe_common::message_mark(mark) => return None,
+        BufferLayout::Message(_) => mem::user(regs.rdx)?,
         _ => regs.rdi,
     };
     let (buffer, length) = bytes(current, regs, form, cookie)?;
@@ -24,7 +24,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     }
     let sends = call::frames_of(current)?.sends;
     let frame = Frame { stack: 0, cookie, handle, buffer, length: 0, sends };
-    call::unsent(current, &frame, length);
+    call::note_pending_send(current, &frame, length);
     let caller = mem::user(call::stack(regs, cookie)).unwrap_or(0);
     call::report(current, &frame, call::program(current), length, caller);
     Some(())
@@ -32,19 +32,19 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
 
 /// Their address, and how many there are.
 #[inline(always)]
-fn bytes(current: Current, regs: &pt_regs, form: Form, cookie: u64) -> Option<(u64, u64)> {
+fn bytes(current: Current, regs: &pt_regs, form: BufferLayout, cookie: u64) -> Option<(u64, u64)> {
     match form {
-        Form::Span => Some((regs.rsi, regs.rdx)),
-        Form::Range => {
+        BufferLayout::PtrLen => Some((regs.rsi, regs.rdx)),
+        BufferLayout::BeginEnd => {
             let begin = word(regs.rdx, 0)?;
             Some((begin, word(regs.rdx, 1)?.saturating_sub(begin)))
         }
-        Form::Payload | Form::Message(_) => {
-            let place = if let Form::Payload = form { regs.rsi } else { regs.rcx.wrapping_add(8) };
+        BufferLayout::Payload | BufferLayout::Message(_) => {
+            let place = if let BufferLayout::Payload = form { regs.rsi } else { regs.rcx.wrapping_add(8) };
             let address = probe_common::payload_address(word(place, 0)?, word(place, 1)?);
             Some((address, word(place, 2)?))
         }
-        Form::Acknowledged => {
+        BufferLayout::AckBuffer => {
             let direction = CallShape::unpack(probe_common::arguments(cookie)).direction;
             let key = LentKey::bytes(regs.rdi, current.pid(), direction);
             let address = mem::copied(LENT.get_ptr(key)?);

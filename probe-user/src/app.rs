@@ -8,38 +8,38 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::cli::{self, Action, Invocation, Nothing, Request, Trace, Verbosity};
-use crate::discover::{self, Detail, Discovery};
-use crate::enrich::{Facts, Stacks};
-use crate::explain::{self, ExplainError};
-use crate::patience::describe;
+use crate::bpf::{self, MmapEvents, Session, SessionError};
+use crate::cli::{self, Action, Invocation, OnNoMatch, Request, Trace, Verbosity};
+use crate::diagnose::{self, DiagnoseError};
+use crate::discovery::{self, Discovery, SkipDetail};
+use crate::enrich::{ProcessInfoCache, Stacks};
+use crate::output::{self, Destination, Output};
 use crate::pipeline::{Clock, Executions, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
-use crate::probe::exec::Also;
+use crate::probe::exec::ExecEvents;
 use crate::probe::{Probe, uprobe};
-use crate::session::{self, Mappings, Session, SessionError};
-use crate::sink::{self, Destination, Output};
+use crate::scope::view::Blind;
+use crate::scope::{ProcessFilter, Selector, Target, TargetError};
 use crate::stderr::print_error;
-use crate::target::view::Blind;
-use crate::target::{Choice, Selector, Target, TargetError};
+use crate::timeout::describe;
 
-mod child;
-mod ending;
-mod follow;
-mod launch;
+mod destination;
+mod discovery_worker;
+mod event_loop;
+mod helper;
 mod list;
-mod output;
-mod report;
 mod room;
-mod stream;
-mod watch;
+mod spawn;
+mod status;
+mod stop;
+mod target_tracker;
 
-pub use child::part;
-use ending::Endings;
-use launch::{Launch, LaunchError};
+use event_loop::{EventLoop, EventLoopError, InitialProcesses};
+pub use helper::run_helper;
 pub use room::{Shortage, event_loop};
-use stream::{Seeds, Stream, StreamError};
-use watch::Watch;
+use spawn::{CommandError, CommandProcess};
+use stop::StopSignals;
+use target_tracker::TargetTracker;
 
 /// Why ctrace could not do what was asked.
 #[derive(Debug, Error)]
@@ -68,13 +68,13 @@ pub enum Failure {
     },
     /// The command.
     #[error(transparent)]
-    Command(#[from] LaunchError),
+    Command(#[from] CommandError),
     /// The kernel.
     #[error(transparent)]
     Session(#[from] SessionError),
     /// What is to take the records does not.
     #[error(transparent)]
-    Destination(#[from] sink::DestinationError),
+    Destination(#[from] output::DestinationError),
     /// `--duration` has passed, and nobody has read the FIFO of `--output`.
     #[error("nothing was traced: nobody has opened the FIFO {path} for reading; start its reader first")]
     NoReader {
@@ -97,7 +97,7 @@ pub enum Failure {
     Print(#[source] io::Error),
     /// An explanation.
     #[error(transparent)]
-    Explain(#[from] ExplainError),
+    Explain(#[from] DiagnoseError),
     /// Signals cannot be handled.
     #[error("the signals that end a trace cannot be listened for; raise the limit of open files (ulimit -n)")]
     Signals(#[source] io::Error),
@@ -132,8 +132,8 @@ pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     let Invocation { request, verbosity } = invocation;
     match request {
         Request::Trace(trace) => return start(*trace, verbosity).await,
-        Request::Explain(question, form) => explain::answer(&question, form).await?,
-        Request::Schema => print(|out| writeln!(out, "{}", sink::schema().trim_end()))?,
+        Request::Explain(question, form) => diagnose::run(&question, form).await?,
+        Request::Schema => print(|out| writeln!(out, "{}", output::schema().trim_end()))?,
         Request::Completion(shell) => print(|out| cli::write_completion(shell, out))?,
         Request::Manual => print(|out| cli::write_manual(out))?,
     }
@@ -153,12 +153,12 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
     room::can_see(trace.action)?;
     if trace.action == Action::Run {
-        session::check()?;
+        bpf::check()?;
     }
     // Before anything else: neither handled signals nor a mount namespace of our own are for the command.
-    let command = (!trace.command.is_empty()).then(|| Launch::start(&trace.command)).transpose()?;
-    trace.selector.pids.extend(command.as_ref().map(Launch::pid));
-    let mut endings = Endings::new(command).map_err(Failure::Signals)?;
+    let command = (!trace.command.is_empty()).then(|| CommandProcess::start(&trace.command)).transpose()?;
+    trace.selector.pids.extend(command.as_ref().map(CommandProcess::pid));
+    let mut endings = StopSignals::new(command).map_err(Failure::Signals)?;
     let traced = self::trace(&trace, verbosity, &mut endings).await;
     let Some(command) = endings.command.take() else { return traced.map(|()| 0) };
     // Said before the command is waited for, which may go on for hours.
@@ -167,11 +167,11 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
     Ok(end.exit_status(failure.as_ref().map(Failure::exit_status)))
 }
 
-async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Result<(), Failure> {
+async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -> Result<(), Failure> {
     // The kernel tells all of a program that it can be chosen by: of those that are executed, none is chosen too late.
     let (scope, choice) = match trace.probe {
         Probe::Exec(_) => trace.selector.split(),
-        Probe::Ssl(_) | Probe::Uprobe(_) => (trace.selector.clone(), Choice::default()),
+        Probe::Ssl(_) | Probe::Uprobe(_) => (trace.selector.clone(), ProcessFilter::default()),
     };
     let mut ready = None;
     if trace.action == Action::Run {
@@ -182,28 +182,28 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
     }
     let (target, discovery, mut plan) = tokio::select! {
         biased;
-        end = endings.first() => {
-            output::interrupted(end);
+        end = endings.recv() => {
+            destination::interrupted(end);
             return Ok(());
         }
         found = find(&scope, &trace.probe) => found?,
     };
-    report::first_process(&trace.selector, verbosity);
+    status::first_process(&trace.selector, verbosity);
     if let Some(launch) = &endings.command {
         // What runs in it now is a part of ctrace.
         plan.forget(launch.pid());
     }
-    if let Some(what) = plan.excess.take().or_else(|| too_many(trace, &plan)) {
+    if let Some(what) = plan.over_limit.take().or_else(|| too_many(trace, &plan)) {
         return Err(Failure::TooMany { what });
     }
     if trace.action == Action::PrintPlan {
-        return print(|out| sink::write_plan(&plan, out));
+        return print(|out| output::write_plan(&plan, out));
     }
     if trace.action == Action::List && !plan.objects.is_empty() {
-        report::skipped(&plan, &target);
+        status::skipped(&plan, &target);
         return print(|out| list::write(&plan, trace.format, out));
     }
-    let may_wait = endings.command.is_some() || trace.nothing == Nothing::Wait || target.waits();
+    let may_wait = endings.command.is_some() || trace.nothing == OnNoMatch::Wait || target.may_match_later();
     let has_any = may_wait || !plan.objects.is_empty() || !trace.probe.looks_into_files();
     let Some(ready) = ready.filter(|_| has_any) else {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
@@ -215,19 +215,19 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut Endings) -> Re
 struct Ready {
     destination: Destination,
     /// What is mapped in the meantime waits there.
-    mappings: Option<Mappings>,
+    mappings: Option<MmapEvents>,
 }
 
 /// Nothing if the trace is to end before a FIFO has a reader.
-async fn prepare(trace: &Trace, endings: &mut Endings) -> Result<Option<Ready>, Failure> {
-    session::prepare()?;
+async fn prepare(trace: &Trace, endings: &mut StopSignals) -> Result<Option<Ready>, Failure> {
+    bpf::prepare()?;
     // First, as its reader may be long in coming.
-    let Some(destination) = output::open(trace, endings).await? else { return Ok(None) };
+    let Some(destination) = destination::open(trace, endings).await? else { return Ok(None) };
     let programs = match trace.probe {
-        Probe::Exec(_) => session::Programs::Told,
-        Probe::Ssl(_) | Probe::Uprobe(_) => session::Programs::Unknown,
+        Probe::Exec(_) => bpf::TrackExec::FromExecRecords,
+        Probe::Ssl(_) | Probe::Uprobe(_) => bpf::TrackExec::FromMmapEvents,
     };
-    let mappings = Mappings::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
+    let mappings = MmapEvents::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
     Ok(Some(Ready { destination, mappings }))
 }
 
@@ -235,35 +235,37 @@ async fn prepare(trace: &Trace, endings: &mut Endings) -> Result<Option<Ready>, 
 async fn run_trace(
     trace: &Trace,
     verbosity: Verbosity,
-    endings: &mut Endings,
+    endings: &mut StopSignals,
     Ready { destination, mappings }: Ready,
-    ((target, mut discovery, mut plan), choice): (Found, Choice),
+    ((target, mut discovery, mut plan), choice): (Found, ProcessFilter),
 ) -> Result<(), Failure> {
     destination.claim()?;
-    let command = endings.command.as_ref().map(Launch::pid);
+    let command = endings.command.as_ref().map(CommandProcess::pid);
     let mut session = load(trace, &plan, verbosity, command)?;
     // While they live: one that ends as soon as it is traced is known all the same.
-    let facts = Facts::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
+    let facts =
+        ProcessInfoCache::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
     attach(&mut session, &mut plan, &mut discovery)?;
-    report::attached(&plan, &target, trace, verbosity);
+    status::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
     endings.watch_reader(&destination);
     let output = Output::to(destination, endings.stop());
     let pipeline = pipeline(trace, &plan, facts, (output, choice));
     let ahead = session.ahead();
-    discovery.tell_strange(move || ahead.begin());
+    discovery.on_uncached_file(move || ahead.prime());
     let seeds = seeds(trace, &target, command);
-    let watch = Watch::new(&trace.probe, target, discovery, mappings, trace.selector.runtime_sockets.clone());
+    let watch =
+        TargetTracker::new(&trace.probe, target, discovery, mappings, trace.selector.runtime_sockets.clone());
     if let Some(command) = &mut endings.command {
-        session.stopped().into_iter().for_each(|table| command.guard(table));
-        command.let_go()?;
+        session.stopped().into_iter().for_each(|table| command.start_watchdog(table));
+        command.release()?;
     }
-    let stream = Stream::new(&mut session, pipeline, watch, verbosity, (seeds, trace.interval));
+    let stream = EventLoop::new(&mut session, pipeline, watch, verbosity, (seeds, trace.interval));
     let summary = stream.run(endings).await.map_err(|source| match source {
-        StreamError::Write(source) => output::write_failure(trace, source),
-        StreamError::Session(error) => error.into(),
+        EventLoopError::Write(source) => destination::write_failure(trace, source),
+        EventLoopError::Session(error) => error.into(),
     })?;
-    report::ended(&summary, trace, verbosity);
+    status::ended(&summary, trace, verbosity);
     Ok(())
 }
 
@@ -279,19 +281,23 @@ async fn find(selector: &Selector, probe: &Probe) -> Result<Found, TargetError> 
 }
 
 /// Whose programs run already. Not the command's: its program is not there yet.
-fn seeds(trace: &Trace, target: &Target, command: Option<u32>) -> Seeds {
-    let Probe::Exec(exec) = &trace.probe else { return Seeds::default() };
+fn seeds(trace: &Trace, target: &Target, command: Option<u32>) -> InitialProcesses {
+    let Probe::Exec(exec) = &trace.probe else { return InitialProcesses::default() };
     let mut processes: Vec<_> =
         target.processes.iter().map(|process| (process.start_time, process.pid)).collect();
     processes.sort_unstable();
     let pids = processes.into_iter().map(|(_, pid)| pid).filter(|pid| Some(*pid) != command).collect();
-    if exec.tells(Also::Existing) { Seeds::Told(pids) } else { Seeds::Known(pids) }
+    if exec.includes(ExecEvents::Existing) {
+        InitialProcesses::Told(pids)
+    } else {
+        InitialProcesses::Known(pids)
+    }
 }
 
 fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Verbosity) -> Failure {
-    let detail = if verbosity >= Verbosity::Verbose { Detail::Everything } else { Detail::Skipped };
-    let mut reasons = discover::reasons(plan, target, detail);
-    if detail == Detail::Skipped && reasons.len() > REASONS {
+    let detail = if verbosity >= Verbosity::Verbose { SkipDetail::Everything } else { SkipDetail::Skipped };
+    let mut reasons = discovery::reasons(plan, target, detail);
+    if detail == SkipDetail::Skipped && reasons.len() > REASONS {
         let more = reasons.len() - REASONS;
         reasons.truncate(REASONS);
         reasons.push(format!("… and {more} more"));
@@ -310,10 +316,10 @@ fn load(
     command: Option<u32>,
 ) -> Result<Session, SessionError> {
     let log = match verbosity {
-        Verbosity::Debug => session::Log::Debug,
-        _ => session::Log::Off,
+        Verbosity::Debug => bpf::Log::Debug,
+        _ => bpf::Log::Off,
     };
-    let options = session::Options {
+    let options = bpf::Options {
         probe: trace.probe.clone(),
         ring_bytes: trace.ring_bytes,
         max_bytes: trace.max_bytes,
@@ -333,7 +339,7 @@ fn too_many(trace: &Trace, plan: &Plan) -> Option<String> {
 
 /// Functions that are probed.
 fn functions(plan: &Plan) -> usize {
-    plan.objects.iter().flat_map(|object| &object.hooks).filter(|hook| !hook.serves.is_empty()).count()
+    plan.objects.iter().flat_map(|object| &object.hooks).filter(|hook| !hook.public_names.is_empty()).count()
 }
 
 /// Attaches everything; some failures are warnings, nothing but failures is an error. So is a limit that can
@@ -341,7 +347,7 @@ fn functions(plan: &Plan) -> usize {
 fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
-    let mut progress = report::Progress::of(plan.objects.iter().map(|object| object.hooks.len()).sum());
+    let mut progress = status::Progress::of(plan.objects.iter().map(|object| object.hooks.len()).sum());
     for object in &mut plan.objects {
         let failed = session.attach_telling(object, |_| progress.step());
         attached += object.hooks.len() - failed.len();
@@ -356,7 +362,7 @@ fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> 
             first.get_or_insert(error);
             // Its place is kept, because the hooks after it have their numbers; it serves nothing.
             if let Some(hook) = object.hooks.get_mut(index) {
-                hook.serves.clear();
+                hook.public_names.clear();
             }
         }
     }
@@ -371,14 +377,19 @@ fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
     let site = |hook: &Hook| Site {
         library: object.library.clone(),
         function: hook.function.clone(),
-        callers: hook.callers.clone(),
-        reading: hook.reading.clone(),
+        callers: hook.call_sites.clone(),
+        reading: hook.capture.clone(),
     };
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
-fn pipeline(trace: &Trace, plan: &Plan, facts: Facts, (output, choice): (Output, Choice)) -> Pipeline<Facts> {
-    let options = sink::Options { look: trace.look, zone: TimeZone::system() };
+fn pipeline(
+    trace: &Trace,
+    plan: &Plan,
+    facts: ProcessInfoCache,
+    (output, choice): (Output, ProcessFilter),
+) -> Pipeline<ProcessInfoCache> {
+    let options = output::Options { look: trace.look, zone: TimeZone::system() };
     Pipeline::new(Setup {
         sites: plan.objects.iter().flat_map(sites).collect(),
         origins: facts,

@@ -1,14 +1,15 @@
-//! Bytes of the ring buffer → [`Wire`]: borrowed, checked, never copied.
+//! Bytes of the ring buffer → [`RingRecord`]: borrowed, checked, never copied.
 //!
 //! Owns the rules that a record of the ring must keep. It never panics on any bytes, and its errors
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    ADDRESS_BYTES, Attempt, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, Closed, Ended, FLAG_FAULT, Forked,
-    HELLO_BYTES, Header, Hello, KIND_ATTEMPT, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_CLOSED,
-    KIND_ENDED, KIND_EXEC, KIND_EXIT, KIND_FORKED, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN,
-    KIND_FUNCTION_STACK, KIND_HELD, KIND_HELLO, KIND_OPENED, KIND_PART, KIND_PROGRAM, KIND_SOCKET, Opened,
-    Part, Program, Socket,
+    ADDRESS_BYTES, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, ConnectionClose, ConnectionOpen, ExecFailure,
+    ExecRecord, ExecStringChunk, FLAG_FAULT, HELLO_BYTES, Header, Hello, KIND_CALL, KIND_CGROUP_GONE,
+    KIND_CGROUP_MADE, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE, KIND_EXEC_RECORD,
+    KIND_EXEC_STRING_CHUNK, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELLO,
+    KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SOCKET, KIND_STOPPED, KIND_TASK_EXEC, KIND_TASK_EXIT,
+    ProcessExit, ProcessFork, Socket,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -18,14 +19,14 @@ use crate::event::Plaintext;
 
 mod connection;
 mod exec;
-mod function;
 mod socket;
+mod uprobe;
 
-pub use function::{FunctionRecord, Stack};
+pub use uprobe::{FunctionRecord, Stack};
 
 /// A record of the ring.
 #[derive(Clone, Copy, Debug)]
-pub enum Wire<'a> {
+pub enum RingRecord<'a> {
     /// A chunk of what a call transferred.
     Call {
         /// Everything but the payload.
@@ -52,21 +53,21 @@ pub enum Wire<'a> {
     /// A program was executed.
     Program {
         /// Everything but arguments.
-        head: &'a Program,
+        head: &'a ExecRecord,
         /// The last of its arguments' bytes; the others came as parts.
         data: Plaintext<'a>,
     },
     /// A part of the strings of a program, which comes after it.
     Part {
         /// Which.
-        head: &'a Part,
+        head: &'a ExecStringChunk,
         /// Its bytes.
         data: Plaintext<'a>,
     },
     /// A program could not be executed.
     Attempt {
         /// Everything but path and arguments.
-        head: &'a Attempt,
+        head: &'a ExecFailure,
         /// Those, each ended by NUL.
         data: Plaintext<'a>,
     },
@@ -80,13 +81,13 @@ pub enum Wire<'a> {
         data: &'a [u8],
     },
     /// A connection begins.
-    Opened(&'a Opened),
+    Opened(&'a ConnectionOpen),
     /// A connection has ended.
-    Closed(&'a Closed),
+    Closed(&'a ConnectionClose),
     /// A process has ended, with its status.
-    Ended(&'a Ended),
+    Ended(&'a ProcessExit),
     /// A process has made another.
-    Forked(&'a Forked),
+    Forked(&'a ProcessFork),
 }
 
 /// What is told of a cgroup.
@@ -203,32 +204,32 @@ pub enum DecodeError {
 }
 
 /// Reads one record of the ring.
-pub fn decode(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
+pub fn decode(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
     let (header, _) = prefix::<Header>(bytes)?;
     match header.kind {
         KIND_CALL => call(bytes),
-        KIND_FUNCTION_ENTER => function::call(bytes).map(Wire::FunctionEnter),
-        KIND_FUNCTION_RETURN => function::call(bytes).map(Wire::FunctionReturn),
-        KIND_FUNCTION_STACK => function::stack(bytes).map(Wire::FunctionStack),
-        KIND_EXIT => Ok(Wire::Exit(header)),
-        KIND_EXEC => Ok(Wire::Exec(header)),
-        KIND_HELD => Ok(Wire::Held(header)),
-        KIND_CGROUP_MADE => cgroup(bytes).map(Wire::CgroupMade),
-        KIND_CGROUP_GONE => cgroup(bytes).map(Wire::CgroupGone),
-        KIND_PROGRAM => exec::program(bytes),
-        KIND_PART => exec::part(bytes),
-        KIND_ATTEMPT => exec::attempt(bytes),
-        KIND_ENDED => prefix::<Ended>(bytes).map(|(head, _)| Wire::Ended(head)),
-        KIND_FORKED => prefix::<Forked>(bytes).map(|(head, _)| Wire::Forked(head)),
+        KIND_FUNCTION_ENTER => uprobe::call(bytes).map(RingRecord::FunctionEnter),
+        KIND_FUNCTION_RETURN => uprobe::call(bytes).map(RingRecord::FunctionReturn),
+        KIND_FUNCTION_STACK => uprobe::stack(bytes).map(RingRecord::FunctionStack),
+        KIND_TASK_EXIT => Ok(RingRecord::Exit(header)),
+        KIND_TASK_EXEC => Ok(RingRecord::Exec(header)),
+        KIND_STOPPED => Ok(RingRecord::Held(header)),
+        KIND_CGROUP_MADE => cgroup(bytes).map(RingRecord::CgroupMade),
+        KIND_CGROUP_GONE => cgroup(bytes).map(RingRecord::CgroupGone),
+        KIND_EXEC_RECORD => exec::program(bytes),
+        KIND_EXEC_STRING_CHUNK => exec::part(bytes),
+        KIND_EXEC_FAILURE => exec::attempt(bytes),
+        KIND_PROCESS_EXIT => prefix::<ProcessExit>(bytes).map(|(head, _)| RingRecord::Ended(head)),
+        KIND_PROCESS_FORK => prefix::<ProcessFork>(bytes).map(|(head, _)| RingRecord::Forked(head)),
         KIND_SOCKET => socket::socket(bytes),
         KIND_HELLO => socket::hello(bytes),
-        KIND_OPENED => connection::opened(bytes),
-        KIND_CLOSED => connection::closed(bytes),
+        KIND_CONNECTION_OPEN => connection::opened(bytes),
+        KIND_CONNECTION_CLOSE => connection::closed(bytes),
         unknown => Err(DecodeError::Kind(unknown)),
     }
 }
 
-fn call(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
+fn call(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
     let (head, room) = prefix::<Call>(bytes)?;
     let &Call { length, captured, offset, chunk, flags, .. } = head;
     if captured > CALL_BYTES {
@@ -247,7 +248,7 @@ fn call(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
         return Err(DecodeError::ChunkBeyondCall { offset, chunk, captured });
     }
     match room.get(..chunk as usize) {
-        Some(data) => Ok(Wire::Call { head, data: Plaintext(data) }),
+        Some(data) => Ok(RingRecord::Call { head, data: Plaintext(data) }),
         None => Err(DecodeError::ChunkBeyondRecord { chunk, room: room.len() }),
     }
 }
@@ -273,7 +274,7 @@ mod tests {
     use zerocopy::{FromZeros, IntoBytes};
 
     use super::*;
-    use crate::noise::Noise;
+    use crate::test_rng::TestRng;
 
     /// Bytes at a multiple of 8, as in the ring.
     struct Aligned(Vec<u64>, usize);
@@ -301,7 +302,7 @@ mod tests {
     fn check(head: &Call, room: usize, expected: Result<usize, DecodeError>) {
         let bytes = Aligned::new(&[head.as_bytes(), &vec![7; room]]);
         let got = decode(bytes.bytes()).map(|wire| match wire {
-            Wire::Call { data, .. } => data.0.len(),
+            RingRecord::Call { data, .. } => data.0.len(),
             other => panic!("{other:?}"),
         });
         assert_eq!(got, expected);
@@ -331,16 +332,16 @@ mod tests {
     #[test]
     fn headers_are_checked() {
         let mut header = Header::new_zeroed();
-        (header.kind, header.pid) = (KIND_EXIT, 7);
+        (header.kind, header.pid) = (KIND_TASK_EXIT, 7);
         let bytes = Aligned::new(&[header.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(Wire::Exit(Header { pid: 7, .. }))));
+        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Exit(Header { pid: 7, .. }))));
         assert_eq!(decode(&bytes.bytes()[..47]).unwrap_err(), DecodeError::Short { have: 47, need: 48 });
-        header.kind = KIND_EXEC;
+        header.kind = KIND_TASK_EXEC;
         let bytes = Aligned::new(&[header.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(Wire::Exec(_))));
-        header.kind = KIND_HELD;
+        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Exec(_))));
+        header.kind = KIND_STOPPED;
         let bytes = Aligned::new(&[header.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(Wire::Held(_))));
+        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Held(_))));
         header.kind = KIND_CALL;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Short { have: 48, need: 112 });
@@ -359,14 +360,14 @@ mod tests {
         event.path[..11].copy_from_slice(b"/a/b\n\xffc\0XYZ");
         let expected = Cgroup { id: 42, level: 3, path: b"/a/b\n\xffc" };
         let bytes = Aligned::new(&[event.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(Wire::CgroupMade(made)) if made == expected));
+        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::CgroupMade(made)) if made == expected));
         let short = decode(&bytes.bytes()[..568]).unwrap_err();
         assert_eq!(short, DecodeError::Short { have: 568, need: 576 });
         event.header.kind = KIND_CGROUP_GONE;
         event.path.fill(0);
         let bytes = Aligned::new(&[event.as_bytes()]);
         let expected = Cgroup { path: b"", ..expected };
-        assert!(matches!(decode(bytes.bytes()), Ok(Wire::CgroupGone(gone)) if gone == expected));
+        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::CgroupGone(gone)) if gone == expected));
         event.path.fill(b'/');
         let bytes = Aligned::new(&[event.as_bytes()]);
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::PathWithoutEnd);
@@ -374,7 +375,7 @@ mod tests {
 
     #[test]
     fn no_bytes_panic() {
-        let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
+        let mut noise = TestRng(0x9E37_79B9_7F4A_7C15);
         for round in 0..20_000_usize {
             // Up to a little more than the longest fixed part.
             let mut words: Vec<u64> = (0..round % 80).map(|_| noise.next()).collect();

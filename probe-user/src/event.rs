@@ -6,9 +6,9 @@
 mod connection;
 mod containment;
 mod exec;
-mod function;
 mod socket;
 mod tls;
+mod uprobe;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,12 +18,14 @@ use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
 use serde::Serialize;
 
-pub use connection::{ConnectionEnd, SslClose, SslConnection, Traffic};
+pub use connection::{CloseReason, SslClose, SslOpen, Traffic};
 pub use containment::Containment;
-pub use exec::{Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Strings, Users};
-pub use function::{Argument, CallEnd, Extent, FunctionCall, FunctionTotal, Latency, StackFrame, Value};
-pub use socket::{Endpoint, IpVersion, Role, Sighting, Socket, Transport};
+pub use exec::{
+    Ancestor, ArgList, Exec, ExecContext, ExecFailed, ExecId, Exit, ExitStatus, Fork, ProcessUsers,
+};
+pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
 pub use tls::{Protocol, Tls};
+pub use uprobe::{Argument, CallOutcome, Latency, StackFrame, Truncation, UprobeCall, UprobeTotal, Value};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
 pub const SCHEMA: u32 = 1;
@@ -193,7 +195,7 @@ impl fmt::Debug for Plaintext<'_> {
 
 /// Whose call it was: what is the same for all calls of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct ProcessContext {
     /// The process.
     pub process: Process,
     /// Its container, if it has one.
@@ -206,7 +208,7 @@ pub struct Ssl<'a> {
     /// When the call returned.
     pub time: Timestamp,
     /// Process and container.
-    pub origin: &'a Origin,
+    pub origin: &'a ProcessContext,
     /// The calling thread.
     pub thread: Thread,
     /// The library.
@@ -220,7 +222,7 @@ pub struct Ssl<'a> {
     /// What it is on; none when that is not known (yet).
     pub socket: Option<&'a Socket>,
     /// What its ends have agreed on; none when nothing of that is known (yet).
-    pub tls: Option<Known<'a>>,
+    pub tls: Option<TlsInfo<'a>>,
     /// Bytes that the call transferred.
     pub length: u64,
     /// Bytes of the call that were captured, over all of its records; the rest was cut by a limit.
@@ -233,11 +235,11 @@ pub struct Ssl<'a> {
 
 /// What is known of a connection's handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known<'a> {
+pub struct TlsInfo<'a> {
     /// It.
     pub tls: &'a Tls,
     /// Whether no record of the connection before this one had it.
-    pub is_new: bool,
+    pub is_first: bool,
 }
 
 /// A call's place on its connection.
@@ -311,7 +313,7 @@ pub struct Lost {
 /// Why a trace ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum End {
+pub enum StopReason {
     /// Ctrl-C or SIGTERM.
     Interrupted,
     /// No process of the target is left.
@@ -332,7 +334,7 @@ pub struct Summary {
     /// When it began.
     pub started: Timestamp,
     /// Why it ended.
-    pub end: End,
+    pub end: StopReason,
     /// Calls reported.
     pub calls: u64,
     /// Programs reported; none when executions are not watched.
@@ -365,13 +367,13 @@ pub enum Record<'a> {
     /// A call.
     Ssl(Ssl<'a>),
     /// A connection begins.
-    SslOpen(SslConnection<'a>),
+    SslOpen(SslOpen<'a>),
     /// A connection has ended.
     SslClose(SslClose<'a>),
     /// A call of a function.
-    Function(FunctionCall<'a>),
+    Function(UprobeCall<'a>),
     /// Calls of a function, counted.
-    FunctionTotal(FunctionTotal<'a>),
+    FunctionTotal(UprobeTotal<'a>),
     /// A program was executed.
     Exec(Exec<'a>),
     /// A program could not be executed.

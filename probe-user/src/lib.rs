@@ -2,28 +2,28 @@
 //!
 //! The nouns, in the order in which they are used (see ARCHITECTURE.md):
 //!
-//! [`target::Selector`] → [`target::Process`] → [`object::Object`] → [`plan::Hook`] → [`plan::Plan`] →
+//! [`target::Selector`] → [`target::Process`] → [`object::RefCounted`] → [`plan::Hook`] → [`plan::Plan`] →
 //! [`session::Session`], then bytes → [`decode`] → [`enrich`] → [`pipeline`] → [`sink`].
 //!
 //! Everything before `Session` is pure or only reads; everything after the bytes is pure too.
 
 pub mod app;
+pub mod bpf;
 pub mod cli;
 pub mod decode;
-pub mod discover;
+pub mod diagnose;
+pub mod discovery;
+pub mod elf;
 pub mod enrich;
 pub mod event;
-pub mod explain;
 pub mod hello;
-#[cfg(test)]
-mod noise;
-pub mod object;
-mod patience;
+pub mod output;
 pub mod pipeline;
 pub mod plan;
 pub mod probe;
 pub mod rootfs;
-pub mod session;
-pub mod sink;
+pub mod scope;
 pub mod stderr;
-pub mod target;
+#[cfg(test)]
+mod test_rng;
+mod timeout;

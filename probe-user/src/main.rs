@@ -20,7 +20,7 @@ fn require_bpf_programs<T>() {
 fn main() -> ExitCode {
     #[cfg(bpf_missing)]
     require_bpf_programs::<()>();
-    if let Some(status) = app::part(std::env::args_os()) {
+    if let Some(status) = app::run_helper(std::env::args_os()) {
         return status;
     }
     let invocation = cli::parse();

@@ -7,76 +7,76 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::elf::FileOffset;
 use crate::event::Library;
-use crate::object::FileOffset;
 use crate::probe::uprobe::Reading;
-use crate::target::Scope;
+use crate::scope::Scope;
 
 /// A BPF program, by what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Program {
+pub enum ProbeProgram {
     /// Entry and return of a function that moves bytes.
-    Call,
+    Io,
     /// Entry of a function that moves bytes, behind what it pushes, and its ends.
-    CallToEnds,
+    IoAtRets,
     /// Return of a function that returns a new connection's handle.
     Open,
     /// Ends of a function that returns a new connection's handle.
-    OpenAtEnds,
+    OpenAtRets,
     /// A function, where it begins, or a place in it.
     Function,
     /// A function, where it begins and where it returns to.
     FunctionAndReturn,
     /// A function, where it begins and at each of its instructions that return.
-    FunctionAndEnds,
+    FunctionAndRets,
     /// Entry of a function whose first argument is the handle of a connection that begins.
     OpenFirst,
     /// Entry and return of a function that puts a new connection's handle where its first argument points to.
-    OpenBehindFirst,
+    OpenOutArg,
     /// Entry of a function whose first argument is the handle of a connection that ends.
     Close,
     /// Entry and return of a function that does the handshake of the connection in its first argument.
     Handshake,
     /// Entry of a function whose first argument is the handle of a connection that begins, unless it has begun already.
-    OpenOnce,
+    OpenIfNew,
     /// Entry of a function that encrypts or decrypts: the calls that it is a part of are of connections.
-    Cipher,
+    MarkTls,
     /// Entry and return of a function that moves several pieces of memory.
-    Pieces,
+    IoVec,
     /// Entry of a function that moves several pieces of memory, and its ends.
-    PiecesToEnds,
+    IoVecAtRets,
     /// Entry of a function that moves all of its bytes.
-    Whole,
+    IoAtEntry,
     /// Entry of a function that hands bytes to its program from inside: its first argument is the connection's handle.
-    Outer,
+    CallbackScope,
     /// A call inside of such a function that hands over bytes: its third argument has their address, its fourth their number.
-    Handed,
+    CallbackData,
     /// Entry and return of a function that lends bytes, or hands over a packet.
-    Lend,
+    BorrowBuffer,
     /// Entry and return of a function that says where the bytes of a packet are.
-    Unpack,
+    UnwrapPacket,
     /// Entry of a method of Go that moves bytes, and its ends.
-    GoCall,
+    GoIo,
     /// Entry of a method of Go that begins a connection.
     GoOpen,
     /// Entry of a method of Go that ends a connection.
     GoClose,
 }
 
-impl Program {
+impl ProbeProgram {
     /// Whether its records tell of bytes.
     pub fn moves_bytes(self) -> bool {
         matches!(
             self,
-            Self::Call
-                | Self::CallToEnds
-                | Self::Handed
-                | Self::GoCall
-                | Self::Pieces
-                | Self::PiecesToEnds
-                | Self::Whole
-                | Self::Unpack
+            Self::Io
+                | Self::IoAtRets
+                | Self::CallbackData
+                | Self::GoIo
+                | Self::IoVec
+                | Self::IoVecAtRets
+                | Self::IoAtEntry
+                | Self::UnwrapPacket
         )
     }
 }
@@ -85,51 +85,53 @@ impl Program {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hook {
     /// What runs there.
-    pub program: Program,
+    pub program: ProbeProgram,
     /// The function's name: a symbol, or the name in the library's source of an internal one.
     pub function: String,
     /// The public functions whose bytes pass here; empty for what makes or ends a connection.
-    pub serves: Vec<String>,
+    #[serde(rename = "serves")]
+    pub public_names: Vec<String>,
     /// Where, in the object's file.
     pub offset: FileOffset,
     /// Where it returns, for a program that looks at these instructions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ends: Vec<FileOffset>,
+    #[serde(rename = "ends")]
+    pub ret_offsets: Vec<FileOffset>,
     /// A counter in the file that the kernel raises while the hook is attached: the program looks at it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub semaphore: Option<FileOffset>,
     /// How to read its arguments, for the kernel: the lower half of its [cookie](probe_common::cookie).
     #[serde(skip)]
-    pub arguments: u32,
+    pub cookie_args: u32,
     /// For an internal function: the public function per call site, by the low 12 bits of the return
     /// address (load addresses are whole pages). A call from elsewhere bears the name in `function`.
     #[serde(skip)]
-    pub callers: Vec<(u16, &'static str)>,
-    /// What is read of a function's calls; none for [`Program::Call`] and [`Program::Open`].
+    pub call_sites: Vec<(u16, &'static str)>,
+    /// What is read of a function's calls; none for [`ProbeProgram::Io`] and [`ProbeProgram::Open`].
     #[serde(skip)]
-    pub reading: Option<Arc<Reading>>,
+    pub capture: Option<Arc<Reading>>,
 }
 
 impl Hook {
     /// A hook of a public function, with nothing that only some have.
-    pub fn new(program: Program, function: String, offset: FileOffset, arguments: u32) -> Self {
+    pub fn new(program: ProbeProgram, function: String, offset: FileOffset, cookie_args: u32) -> Self {
         Self {
             program,
-            serves: if program.moves_bytes() { vec![function.clone()] } else { Vec::new() },
+            public_names: if program.moves_bytes() { vec![function.clone()] } else { Vec::new() },
             function,
             offset,
-            ends: Vec::new(),
+            ret_offsets: Vec::new(),
             semaphore: None,
-            arguments,
-            callers: Vec::new(),
-            reading: None,
+            cookie_args,
+            call_sites: Vec::new(),
+            capture: None,
         }
     }
 }
 
 /// What is not attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub enum SkipKind {
     /// What a process maps could not be read.
     Mappings,
     /// A file, or a part of it.
@@ -145,13 +147,15 @@ pub enum Lack {
 pub struct Skipped {
     /// What kind of thing it is.
     #[serde(skip)]
-    pub lack: Lack,
+    pub lack: SkipKind,
     /// In which process; none when it is not about one.
     pub pid: Option<u32>,
     /// What: a path inside the process's root, or a step.
-    pub what: String,
+    #[serde(rename = "what")]
+    pub subject: String,
     /// Why not.
-    pub why: String,
+    #[serde(rename = "why")]
+    pub reason: String,
 }
 
 /// An object that is attached to, or will be: unique in one run.
@@ -193,7 +197,7 @@ pub struct Plan {
     pub skipped: Vec<Skipped>,
     /// More is asked for than may be hooked, in words.
     #[serde(skip)]
-    pub excess: Option<String>,
+    pub over_limit: Option<String>,
     /// Files without anything to hook, each once, in the process in which it was seen first.
     pub foreign: Vec<Skipped>,
 }

@@ -12,17 +12,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ctrace::event::{
-    Container, Containment, End, Executable, Image, Library, Origin, Pod, Process, Role, Runtime,
-    Socket as SocketEvent, Summary,
+    Container, Containment, Executable, Image, Library, Pod, Process, ProcessContext, Role, Runtime,
+    Socket as SocketEvent, StopReason, Summary,
 };
-use ctrace::pipeline::{Clock, Origins, Pipeline, Setup, Site, TaskEvent};
-use ctrace::sink::{Colour, Look, Options, Output, Payload, Tree, format, text};
+use ctrace::output::{Colour, Options, Output, Payload, TextStyle, Tree, format, text};
+use ctrace::pipeline::{Clock, Pipeline, ProcessInfo, Setup, Site, TaskEvent};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
     Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT,
-    Header, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_EXEC, KIND_EXIT, KIND_HELD, Loss, LossCount,
-    SOCKET_GUESSED,
+    Header, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_STOPPED, KIND_TASK_EXEC, KIND_TASK_EXIT,
+    Loss, LossCount, SOCKET_GUESSED,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -47,15 +47,15 @@ struct Fixed {
     forgotten: Arc<Mutex<Vec<u32>>>,
 }
 
-impl Origins for Fixed {
-    fn origin(&mut self, header: &Header) -> Arc<Origin> {
+impl ProcessInfo for Fixed {
+    fn origin(&mut self, header: &Header) -> Arc<ProcessContext> {
         let process = |vpid, path: Option<&str>| Process {
             pid: header.pid,
             vpid,
             executable: path.map(|path| Executable { path: path.into() }),
         };
         Arc::new(match header.pid {
-            1234 => Origin {
+            1234 => ProcessContext {
                 process: process(Some(1), Some("/server")),
                 container: Containment::In(Arc::new(Container {
                     id: "5f".repeat(32),
@@ -65,7 +65,7 @@ impl Origins for Fixed {
                     ..Container::default()
                 })),
             },
-            2000 => Origin {
+            2000 => ProcessContext {
                 process: process(Some(7), Some("/a b\n\u{1b}[31m")),
                 container: Containment::In(Arc::new(Container {
                     id: "c0ffee".repeat(8),
@@ -77,7 +77,7 @@ impl Origins for Fixed {
                     ..Container::default()
                 })),
             },
-            _ => Origin { process: process(None, None), container: Containment::Host },
+            _ => ProcessContext { process: process(None, None), container: Containment::Host },
         })
     }
 
@@ -151,7 +151,7 @@ fn pipeline(
 }
 
 fn options(payload: Payload, colour: Colour) -> Options {
-    Options { look: Look { colour, payload, tree: Tree::Flat }, zone: TimeZone::UTC }
+    Options { look: TextStyle { colour, payload, tree: Tree::Flat }, zone: TimeZone::UTC }
 }
 
 fn plain() -> Options {
@@ -204,12 +204,12 @@ fn recording() -> Vec<Raw> {
     let fault = Call { flags: FLAG_TRANSMIT | FLAG_FAULT, ..fault };
     *broken.last_mut().unwrap() = Raw::new(&[fault.as_bytes()]);
     all.extend(broken);
-    all.push(Raw::new(&[header(KIND_EXIT, 2000, b"x").as_bytes()]));
+    all.push(Raw::new(&[header(KIND_TASK_EXIT, 2000, b"x").as_bytes()]));
     // No connection, and a process of which nothing is known.
     let time = 6_000_000_000;
     let stray = Call { header: Header { time, ..header(KIND_CALL, 3000, b"") }, connection: 0, ..call(0, 3) };
     all.push(whole(stray, b"abc"));
-    all.push(Raw::new(&[header(KIND_EXEC, 3000, b"").as_bytes()]));
+    all.push(Raw::new(&[header(KIND_TASK_EXEC, 3000, b"").as_bytes()]));
     // Not to be understood: a kind, a hook.
     all.push(Raw::new(&[header(77, 1, b"").as_bytes()]));
     all.push(whole(Call { site: 99, ..call(9, 1) }, b"z"));
@@ -234,7 +234,7 @@ fn replay(name: &str, options: Options) -> (Vec<u8>, Summary) {
     pipeline.lost(at(7), &sums(2, 0)).unwrap();
     pipeline.lost(at(8), &sums(2, 0)).unwrap();
     pipeline.lost(at(9), &sums(5, 1)).unwrap();
-    let summary = pipeline.finish(at(10), End::TargetEnded).unwrap();
+    let summary = pipeline.finish(at(10), StopReason::TargetEnded).unwrap();
     assert_eq!(*forgotten.lock().unwrap(), [2000, 3000]);
     let bytes = shared.0.lock().unwrap().clone();
     (bytes, summary)
@@ -309,9 +309,9 @@ fn what_happens_to_processes_and_cgroups_is_told_and_disturbs_no_call() {
         cgroup(KIND_CGROUP_MADE, b"/docker/c\xffe\0"),
         cgroup(KIND_CGROUP_MADE, b"no end"),
         // Processes that are not the call's.
-        bare(KIND_EXEC, 4242),
-        bare(KIND_HELD, 4243),
-        bare(KIND_EXIT, 4242),
+        bare(KIND_TASK_EXEC, 4242),
+        bare(KIND_STOPPED, 4243),
+        bare(KIND_TASK_EXIT, 4242),
         cgroup(KIND_CGROUP_GONE, b"/docker/c\0"),
     ];
     for raw in others {
@@ -328,7 +328,7 @@ fn what_happens_to_processes_and_cgroups_is_told_and_disturbs_no_call() {
     assert_eq!(pipeline.take_task_events(), expected);
     assert_eq!(pipeline.take_task_events(), []);
     assert_eq!(*forgotten.lock().unwrap(), [4242, 4242]);
-    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();
+    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, StopReason::Interrupted).unwrap();
     assert_eq!((summary.calls, summary.bytes, summary.undecodable), (1, 20, 1));
     let json = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
     assert_eq!(json.lines().count(), 2, "one whole call and the summary: {json}");
@@ -354,7 +354,7 @@ fn count_counts_calls_and_not_pieces() {
     pipeline.bytes(last.0.as_bytes()).unwrap();
     assert!(pipeline.is_complete());
     pipeline.bytes(other(4).0.as_bytes()).unwrap();
-    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Count).unwrap();
+    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, StopReason::Count).unwrap();
     assert_eq!((summary.calls, summary.bytes), (2, 64 + 48));
     let json = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
     assert_eq!(json.lines().count(), 4, "a call, two pieces of the other, the summary: {json}");
@@ -393,6 +393,6 @@ fn a_closed_output_ends_without_error() {
     });
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, End::Interrupted).unwrap();
-    assert_eq!((summary.end, summary.calls), (End::OutputClosed, 1));
+    let summary = pipeline.finish(Timestamp::UNIX_EPOCH, StopReason::Interrupted).unwrap();
+    assert_eq!((summary.end, summary.calls), (StopReason::OutputClosed, 1));
 }

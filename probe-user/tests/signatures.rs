@@ -9,8 +9,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ctrace::object::Object;
-use ctrace::probe::ssl::{Certainty, signature, wanted};
+use ctrace::elf::Object;
+use ctrace::probe::tls::{Confidence, signature, wanted};
 
 /// Files and directories, separated by `:`.
 const VARIABLE: &str = "CTRACE_SIGNATURES";
@@ -64,7 +64,7 @@ fn no_sure_answer_where_symbols_say_otherwise() {
                 println!("    {name} {:#x}", symbol.address.0);
                 let named = object.functions(name);
                 let fits = named.is_empty() || named.iter().any(|named| named.address == symbol.address);
-                if found.certainty == Certainty::Sure && !fits {
+                if found.certainty == Confidence::High && !fits {
                     wrong.push(format!("{path}: {name} at {:#x}, not {named:x?}", symbol.address.0));
                 }
             }

@@ -10,10 +10,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ctrace::decode::{Wire, decode};
+use ctrace::bpf::{self, ExecMmap, Log, MmapEvent, MmapEvents, Options, Session, TrackExec};
+use ctrace::decode::{RingRecord, decode};
 use ctrace::probe::{Probe, Ssl};
-use ctrace::session::{self, Log, Mapped, Mapping, Mappings, Options, Programs, Session};
-use ctrace::target::{Cgroup, Scope, ScopeChange};
+use ctrace::scope::{Cgroup, Scope, ScopeChange};
 use ctrace_tests::{Ctrace, require_bpf};
 use tokio::runtime::{Builder, Runtime};
 
@@ -42,7 +42,7 @@ struct Watched {
 impl Watched {
     fn start(scope: &Scope) -> Result<Self> {
         require_bpf()?;
-        session::prepare()?;
+        bpf::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options = Options {
             probe: Probe::Ssl(Ssl::default()),
@@ -60,14 +60,14 @@ impl Watched {
         let told = &mut self.told;
         self.session.drain(|bytes| {
             told.extend(match decode(bytes) {
-                Ok(Wire::Exec(header)) => Some(Told::Executed(header.pid)),
-                Ok(Wire::Exit(header)) => Some(Told::Ended(header.pid)),
-                Ok(Wire::CgroupMade(cgroup)) => Some(Told::Made {
+                Ok(RingRecord::Exec(header)) => Some(Told::Executed(header.pid)),
+                Ok(RingRecord::Exit(header)) => Some(Told::Ended(header.pid)),
+                Ok(RingRecord::CgroupMade(cgroup)) => Some(Told::Made {
                     id: cgroup.id,
                     level: cgroup.level,
                     path: String::from_utf8_lossy(cgroup.path).into_owned(),
                 }),
-                Ok(Wire::CgroupGone(cgroup)) => Some(Told::Gone(cgroup.id)),
+                Ok(RingRecord::CgroupGone(cgroup)) => Some(Told::Gone(cgroup.id)),
                 _ => None,
             });
             ControlFlow::Continue(())
@@ -298,14 +298,14 @@ fn a_process_ends_with_its_last_thread() -> Result<()> {
 fn mappings_of_others_are_told() -> Result<()> {
     require_bpf()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let mut mappings = runtime.block_on(async { Mappings::open(Programs::Unknown) })?;
+    let mut mappings = runtime.block_on(async { MmapEvents::open(TrackExec::FromMmapEvents) })?;
     let mut child = Command::new("/bin/true").spawn()?;
     let pid = child.id();
     child.wait()?;
     let find = async {
         loop {
             for mapping in mappings.next().await {
-                if let Mapping::Mapped(mapped) = mapping {
+                if let MmapEvent::Mapped(mapped) = mapping {
                     ensure!(mapped.pid != std::process::id(), "our own mapping is told: {mapped:?}");
                     if mapped.pid == pid && mapped.path.file_name() == Some(OsStr::new("libc.so.6")) {
                         return Ok(mapped);
@@ -316,7 +316,7 @@ fn mappings_of_others_are_told() -> Result<()> {
     };
     let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, find).await });
     let Ok(found) = found else { bail!("the C library of a program is not told") };
-    let Mapped { address, length, inode, path, time, .. } = found?;
+    let ExecMmap { address, length, inode, path, time, .. } = found?;
     let file = fs::metadata(&path).with_context(|| path.display().to_string())?;
     ensure!(inode == file.ino(), "inode {inode} of {}, which has {}", path.display(), file.ino());
     ensure!(address % 4096 == 0 && address != 0 && length != 0, "{address:#x}, {length:#x}");

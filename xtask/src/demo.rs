@@ -9,7 +9,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use ctrace_tests::{Demo, program};
 
-use crate::shell::{self, Root};
+use crate::shell::{self, RootAccess};
 use crate::{build, setup, workspace};
 
 /// What is watched.
@@ -31,8 +31,8 @@ pub(crate) fn run() -> Result<()> {
         program(name)?;
     }
 
-    let root = Root::detect();
-    if root == Root::Never {
+    let root = RootAccess::detect();
+    if root == RootAccess::None {
         bail!(
             "ctrace loads BPF programs, which takes root, and there is neither root nor a sudo that works here"
         );

@@ -109,27 +109,27 @@ pub(crate) fn quoted(word: &str) -> String {
 
 /// How this user becomes root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Root {
+pub(crate) enum RootAccess {
     /// Is root.
-    Already,
+    Root,
     /// By `sudo`, which asks for a password when it wants one.
     Sudo,
     /// Not at all: no sudo, or it would have to ask and there is no terminal.
-    Never,
+    None,
 }
 
-impl Root {
+impl RootAccess {
     /// Finds out, without asking the user anything.
     pub(crate) fn detect() -> Self {
         if rustix::process::geteuid().is_root() {
-            Self::Already
+            Self::Root
         } else if find("sudo").is_none() {
-            Self::Never
+            Self::None
         } else if rustix::termios::isatty(std::io::stdin()) || succeeds(command("sudo").args(["-n", "true"]))
         {
             Self::Sudo
         } else {
-            Self::Never
+            Self::None
         }
     }
 
@@ -137,7 +137,7 @@ impl Root {
     /// become root it runs as the user, and fails where it needs more.
     pub(crate) fn command(self, program: &str, variables: &[(&str, &str)]) -> Command {
         match self {
-            Self::Already | Self::Never => {
+            Self::Root | Self::None => {
                 let mut command = command(program);
                 command.envs(variables.iter().copied());
                 command
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn sudo_keeps_the_path_and_the_variables() {
-        let command = Root::Sudo.command("apt-get", &[("DEBIAN_FRONTEND", "noninteractive")]);
+        let command = RootAccess::Sudo.command("apt-get", &[("DEBIAN_FRONTEND", "noninteractive")]);
         let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
         assert_eq!(command.get_program(), "sudo");
         assert_eq!(

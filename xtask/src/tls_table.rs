@@ -1,6 +1,6 @@
 //! `cargo xtask tls-table`: the table of docs/tls.md, from what the live tests have seen.
 //!
-//! Owns the document's place for it, and that each row's test is there. What a row says is `ctrace_tests::Row`'s; a test
+//! Owns the document's place for it, and that each row's test is there. What a row says is `ctrace_tests::Library`'s; a test
 //! whose row differs from the table fails by itself.
 
 use std::fs;

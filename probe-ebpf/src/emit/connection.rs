@@ -1,7 +1,8 @@
 //! Records of connections that begin and end.
 
 use probe_common::{
-    Closed, ConnectionKey, ConnectionState, FLAG_FROM_START, Header, KIND_OPENED, Loss, Opened,
+    ConnectionClose, ConnectionKey, ConnectionOpen, ConnectionState, FLAG_FROM_START, Header,
+    KIND_CONNECTION_OPEN, Loss,
 };
 
 use super::{header, lost, submit};
@@ -10,9 +11,9 @@ use crate::{maps::EVENTS, mem, scope::Current};
 /// Emits that a connection begins.
 #[inline(always)]
 pub fn opened(key: &ConnectionKey, connection: u64, flags: u32, site: u32) {
-    let Some(mut entry) = EVENTS.reserve::<Opened>(0) else { return lost(Loss::RingFull, 0) };
+    let Some(mut entry) = EVENTS.reserve::<ConnectionOpen>(0) else { return lost(Loss::RingFull, 0) };
     let record = mem::slot(&mut entry);
-    record.header = header(KIND_OPENED, Current::any());
+    record.header = header(KIND_CONNECTION_OPEN, Current::any());
     (record.connection, record.handle, record.program) = (connection, key.handle, key.program);
     (record.site, record.flags, record.reserved) = (site, flags, 0);
     submit(entry);
@@ -21,7 +22,7 @@ pub fn opened(key: &ConnectionKey, connection: u64, flags: u32, site: u32) {
 /// Emits that a connection has ended, in which way and at which hook.
 #[inline(always)]
 pub fn closed(header: Header, state: &ConnectionState, (end, site): (u32, u32)) {
-    let Some(mut entry) = EVENTS.reserve::<Closed>(0) else { return lost(Loss::RingFull, 0) };
+    let Some(mut entry) = EVENTS.reserve::<ConnectionClose>(0) else { return lost(Loss::RingFull, 0) };
     let record = mem::slot(&mut entry);
     record.header = header;
     (record.connection, record.calls) = (state.id, state.calls);

@@ -4,33 +4,34 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_RB_CONS_POS, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_PROD_POS};
 use probe_common::{
-    CHUNK_BYTES, FLAG_UNREADABLE, INLINE_BYTES, LONG_PATH_BYTES, Loss, PAGE_BYTES, Part, Program,
+    CHUNK_BYTES, ExecRecord, ExecStringChunk, FLAG_UNREADABLE, INLINE_BYTES, LONG_PATH_BYTES, Loss,
+    PAGE_BYTES,
 };
 use zerocopy::IntoBytes;
 
 use super::{lost, submit};
 use crate::{
-    maps::{ANNOUNCED, AttemptRoom, EVENTS},
+    maps::{AttemptRoom, EVENTS, WAKEUP_POS},
     mem,
 };
 
-/// A [`Part`] with room for `N` bytes.
+/// A [`ExecStringChunk`] with room for `N` bytes.
 #[repr(C)]
 struct PartSlot<const N: usize> {
-    part: Part,
+    part: ExecStringChunk,
     bytes: MaybeUninit<[u8; N]>,
 }
 
-/// A [`Program`] with room for the last of its arguments.
+/// A [`ExecRecord`] with room for the last of its arguments.
 #[repr(C)]
 struct ProgramSlot {
-    program: Program,
+    program: ExecRecord,
     bytes: MaybeUninit<[u8; INLINE_BYTES]>,
 }
 
 /// Emits a part of a program's arguments that does not fit into its record.
 #[inline(always)]
-pub fn arguments(part: &Part, address: u64) {
+pub fn arguments(part: &ExecStringChunk, address: u64) {
     match part.chunk {
         0..=2048 => part_slot::<2048>(part, address),
         2049..=4096 => part_slot::<4096>(part, address),
@@ -41,12 +42,12 @@ pub fn arguments(part: &Part, address: u64) {
 
 /// Emits a part of [`CHUNK_BYTES`].
 #[inline(always)]
-pub fn full_part(part: &Part, address: u64) {
+pub fn full_part(part: &ExecStringChunk, address: u64) {
     part_slot::<CHUNK_BYTES>(part, address);
 }
 
 #[inline(always)]
-fn part_slot<const N: usize>(part: &Part, address: u64) {
+fn part_slot<const N: usize>(part: &ExecStringChunk, address: u64) {
     let Some(mut entry) = EVENTS.reserve::<PartSlot<N>>(0) else {
         return lost(Loss::RingFull, part.chunk.into());
     };
@@ -62,7 +63,7 @@ fn part_slot<const N: usize>(part: &Part, address: u64) {
 
 /// Emits what is in one page of a program's environment; false if the page is not there: it is over.
 #[inline(always)]
-pub fn page(part: &Part, address: u64) -> bool {
+pub fn page(part: &ExecStringChunk, address: u64) -> bool {
     let Some(mut entry) = EVENTS.reserve::<PartSlot<PAGE_BYTES>>(0) else {
         lost(Loss::RingFull, part.chunk.into());
         return true;
@@ -80,7 +81,7 @@ pub fn page(part: &Part, address: u64) -> bool {
 
 /// Emits a path; `write` writes it, ended by NUL, and says whether it could.
 #[inline(always)]
-pub fn path(part: &Part, write: impl FnOnce(&mut MaybeUninit<[u8; LONG_PATH_BYTES]>) -> bool) {
+pub fn path(part: &ExecStringChunk, write: impl FnOnce(&mut MaybeUninit<[u8; LONG_PATH_BYTES]>) -> bool) {
     let Some(mut entry) = EVENTS.reserve::<PartSlot<LONG_PATH_BYTES>>(0) else {
         return lost(Loss::RingFull, part.chunk.into());
     };
@@ -89,9 +90,9 @@ pub fn path(part: &Part, write: impl FnOnce(&mut MaybeUninit<[u8; LONG_PATH_BYTE
     if write(&mut slot.bytes) { submit(entry) } else { entry.discard(0) }
 }
 
-/// Emits a program at once, with [`Program::chunk`] bytes at `address`; `fill` sets all of it.
+/// Emits a program at once, with [`ExecRecord::chunk`] bytes at `address`; `fill` sets all of it.
 #[inline(always)]
-pub fn program(address: u64, fill: impl FnOnce(&mut Program)) {
+pub fn program(address: u64, fill: impl FnOnce(&mut ExecRecord)) {
     let Some(mut entry) = EVENTS.reserve::<ProgramSlot>(0) else {
         return lost(Loss::RingFull, 0);
     };
@@ -112,7 +113,7 @@ pub fn program(address: u64, fill: impl FnOnce(&mut Program)) {
 /// goes to sleep in just this moment finds the record when it looks again, some milliseconds later.
 #[inline(always)]
 fn announced() -> u64 {
-    let Some(place) = ANNOUNCED.get_ptr_mut(0) else { return BPF_RB_FORCE_WAKEUP.into() };
+    let Some(place) = WAKEUP_POS.get_ptr_mut(0) else { return BPF_RB_FORCE_WAKEUP.into() };
     if mem::copied(place) > EVENTS.query(BPF_RB_CONS_POS.into()) {
         return BPF_RB_NO_WAKEUP.into();
     }

@@ -2,21 +2,23 @@
 
 use std::io::{self, Write};
 
+use crate::output::{self, Format};
 use crate::plan::{Hook, ObjectHooks, Plan};
-use crate::sink::{self, Format};
 
 /// Writes a line per function; as JSON, the plan.
 pub(super) fn write(plan: &Plan, format: &Format, out: &mut dyn Write) -> io::Result<()> {
     if format.name == "json" {
-        return sink::write_plan(plan, out);
+        return output::write_plan(plan, out);
     }
     let mut rows: Vec<(&ObjectHooks, &Hook)> = Vec::new();
     for object in &plan.objects {
-        rows.extend(object.hooks.iter().filter(|hook| !hook.serves.is_empty()).map(|hook| (object, hook)));
+        rows.extend(
+            object.hooks.iter().filter(|hook| !hook.public_names.is_empty()).map(|hook| (object, hook)),
+        );
     }
     let width = rows.iter().map(|(object, _)| object.library.name.chars().count()).max().unwrap_or(0);
     for (object, hook) in rows {
-        let (name, function) = (sink::escaped(&object.library.name), sink::escaped(&hook.function));
+        let (name, function) = (output::escaped(&object.library.name), output::escaped(&hook.function));
         writeln!(out, "{name:<width$}  {:#010x}  {function}", hook.offset.0)?;
     }
     Ok(())

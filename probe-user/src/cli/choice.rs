@@ -2,7 +2,7 @@
 //!
 //! Owns the values of the options of [`super::target`]. What they mean on this machine is [`crate::target`]'s.
 
-use crate::target::{ContainerName, InnerPid, PodName, RuntimeSocket, runtime, users};
+use crate::scope::{ContainerName, InnerPid, PodName, RuntimeSocket, passwd, runtime};
 
 /// The largest pid of Linux (`PID_MAX_LIMIT` of linux/threads.h).
 const PID_MAX: u32 = 4_194_304;
@@ -89,7 +89,7 @@ pub(super) fn user(text: &str) -> Result<u32, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().map_err(|_| "a user id is at most 4294967295".to_owned());
     }
-    users::uid(text).map_err(|error| match std::error::Error::source(&error) {
+    passwd::uid(text).map_err(|error| match std::error::Error::source(&error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     })

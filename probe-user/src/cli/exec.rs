@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStringExt;
 use clap::Args;
 
 use super::trace::{RenamedArgs, TraceArgs};
-use super::{Trace, target};
+use super::{Trace, selection};
+use crate::output::{Payload, Tree};
 use crate::probe::Probe;
-use crate::probe::exec::{Also, Environment, Exec};
-use crate::sink::{Payload, Tree};
+use crate::probe::exec::{Environment, Exec, ExecEvents};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,7 @@ Standard output has records only. docs/events.md describes them; `ctrace schema`
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = format!("{}\n\n{EXAMPLES}", target::MEANING),
+    after_help = format!("{}\n\n{EXAMPLES}", selection::MEANING),
     override_usage = "ctrace exec [OPTIONS] <WHAT TO TRACE>...\n       ctrace exec [OPTIONS] -- <COMMAND>..."
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -57,8 +57,12 @@ impl ExecArgs {
     /// What they mean.
     pub(super) fn trace(self) -> Trace {
         let Self { common, renamed: _, existing, exits, failed, forks, env, tree } = self;
-        let also =
-            [(existing, Also::Existing), (exits, Also::Exits), (failed, Also::Failed), (forks, Also::Forks)];
+        let also = [
+            (existing, ExecEvents::Existing),
+            (exits, ExecEvents::Exits),
+            (failed, ExecEvents::Failed),
+            (forks, ExecEvents::Forks),
+        ];
         let also = also.into_iter().filter_map(|(wanted, also)| wanted.then_some(also)).collect();
         let probe = Probe::Exec(Exec { also, environment: environment(env) });
         let mut trace = common.trace(probe, Payload::Auto, 0);

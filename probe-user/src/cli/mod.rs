@@ -10,16 +10,16 @@ use clap::builder::Styles;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::explain::{Form, Question};
+use crate::diagnose::{DiagnoseCommand, OutputFormat};
+use crate::output;
 use crate::probe::Probe;
-use crate::sink;
-use crate::target::Selector;
+use crate::scope::Selector;
 
 mod choice;
+mod diagnose;
 mod exec;
-mod explain;
+mod selection;
 mod ssl;
-mod target;
 mod trace;
 mod uprobe;
 mod value;
@@ -30,7 +30,7 @@ pub enum Request {
     /// Trace.
     Trace(Box<Trace>),
     /// Explain what is there, and why something is not.
-    Explain(Question, Form),
+    Explain(DiagnoseCommand, OutputFormat),
     /// Print the JSON Schema of the records.
     Schema,
     /// Print a shell's completion script.
@@ -49,9 +49,9 @@ pub struct Trace {
     /// A command to start, and to trace with all that it starts; empty if there is none.
     pub command: Vec<OsString>,
     /// How records are written.
-    pub format: &'static sink::Format,
+    pub format: &'static output::Format,
     /// How records look as text.
-    pub look: sink::Look,
+    pub look: output::TextStyle,
     /// Where they go: a file to be made; else standard output, or standard error if there is a command.
     pub output: Option<PathBuf>,
     /// End after so many calls.
@@ -65,14 +65,14 @@ pub struct Trace {
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
     /// Whether it is an error that there is nothing to attach to.
-    pub nothing: Nothing,
+    pub nothing: OnNoMatch,
     /// Whether to act, or to print what would be done.
     pub action: Action,
 }
 
 /// What to do when there is nothing to attach to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nothing {
+pub enum OnNoMatch {
     /// Tell why, and end, unless the selection is one that takes what starts later.
     Error,
     /// Wait for it.
@@ -152,11 +152,11 @@ enum Command {
     /// Show the programs that are executed
     Exec(Box<exec::ExecArgs>),
     /// List the processes that use TLS, and whether ctrace would see what they say
-    Ps(Box<explain::PsArgs>),
+    Ps(Box<diagnose::PsArgs>),
     /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
-    Inspect(explain::InspectArgs),
+    Inspect(diagnose::InspectArgs),
     /// Check whether tracing would work, on this machine and of a container, and say why not
-    Doctor(explain::DoctorArgs),
+    Doctor(diagnose::DoctorArgs),
     /// Print the JSON Schema of the records that `-o json` writes
     Schema,
     /// Print a completion script: `ctrace completion bash > /etc/bash_completion.d/ctrace`
@@ -203,7 +203,7 @@ fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
         Err(error) if error.use_stderr() => error,
         other => return other,
     };
-    let harmless: Vec<String> = words.iter().map(|word| sink::escaped_word(word)).collect();
+    let harmless: Vec<String> = words.iter().map(|word| output::escaped_word(word)).collect();
     if words.iter().zip(&harmless).all(|(word, harmless)| word == harmless.as_str()) {
         return Err(error);
     }
@@ -215,7 +215,7 @@ fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
     }
 }
 
-fn explain((question, form): (Question, Form)) -> Request {
+fn explain((question, form): (DiagnoseCommand, OutputFormat)) -> Request {
     Request::Explain(question, form)
 }
 

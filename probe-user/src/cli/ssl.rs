@@ -4,9 +4,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, ValueEnum};
 
 use super::trace::{RenamedArgs, TraceArgs};
-use super::{Cli, Trace, target, value};
-use crate::probe::{self, Certainty, Probe, Ssl};
-use crate::sink::Payload;
+use super::{Cli, Trace, selection, value};
+use crate::output::Payload;
+use crate::probe::{self, Confidence, Probe, Ssl};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +34,7 @@ enum Connections {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = format!("{}\n\n{EXAMPLES}", target::MEANING),
+    after_help = format!("{}\n\n{EXAMPLES}", selection::MEANING),
     override_usage = "ctrace ssl [OPTIONS] <WHAT TO TRACE>...\n       ctrace ssl [OPTIONS] -- <COMMAND>..."
 )]
 pub(super) struct SslArgs {
@@ -61,15 +61,15 @@ impl SslArgs {
     /// What they mean.
     pub(super) fn trace(self) -> Trace {
         let Self { common, renamed: _, hex, connections, guess, max_bytes } = self;
-        let least = if guess { Certainty::Unsure } else { Certainty::Sure };
+        let least = if guess { Confidence::Low } else { Confidence::High };
         let connections = match connections {
-            None => probe::Connections::Untold,
-            Some(Connections::Also) => probe::Connections::Told,
-            Some(Connections::Only) => probe::Connections::Only,
+            None => probe::ConnectionRecords::Off,
+            Some(Connections::Also) => probe::ConnectionRecords::On,
+            Some(Connections::Only) => probe::ConnectionRecords::Only,
         };
         let payload = if hex { Payload::Hex } else { Payload::Auto };
         let trace = common.trace(Probe::Ssl(Ssl { least, connections }), payload, max_bytes);
-        if connections == probe::Connections::Only && trace.limit.is_some() {
+        if connections == probe::ConnectionRecords::Only && trace.limit.is_some() {
             let what = "--limit is a number of calls, which --connections=only does not show; --duration ends a trace, too";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 
-use super::target::TargetArgs;
+use super::selection::TargetArgs;
 use super::value::{self, Color};
-use super::{Action, Cli, Nothing, Trace};
+use super::{Action, Cli, OnNoMatch, Trace};
+use crate::output;
 use crate::probe::Probe;
-use crate::sink;
 
 /// The options of every tracing command.
 #[derive(Args, Debug)]
@@ -37,7 +37,7 @@ pub(super) struct TraceArgs {
 struct OutputArgs {
     /// How records are written
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text", value_parser = value::format())]
-    format: &'static sink::Format,
+    format: &'static output::Format,
     /// Colour the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
@@ -72,7 +72,7 @@ impl TraceArgs {
     /// The trace of what `probe` watches; payload of calls, if it has any, as `payload` says, `max_bytes` of each.
     ///
     /// Ends with a usage error for what clap cannot tell.
-    pub(super) fn trace(self, probe: Probe, payload: sink::Payload, max_bytes: u32) -> Trace {
+    pub(super) fn trace(self, probe: Probe, payload: output::Payload, max_bytes: u32) -> Trace {
         let command: Vec<OsString> = self.target.command().to_vec();
         if self.dry_run && !command.is_empty() {
             let what = "--dry-run cannot tell what a command will map before it has run; start the command yourself, and \
@@ -85,7 +85,7 @@ impl TraceArgs {
         let Self { target, output, limits, wait, dry_run } = self;
         let colour = match output.color {
             // A file is not looked at now.
-            Color::Auto if output.output.is_some() => sink::Colour::Off,
+            Color::Auto if output.output.is_some() => output::Colour::Off,
             when if command.is_empty() => when.for_stream(&io::stdout()),
             when => when.for_stream(&io::stderr()),
         };
@@ -94,14 +94,14 @@ impl TraceArgs {
             selector: target.into(),
             command,
             format: output.format,
-            look: sink::Look { colour, payload, tree: sink::Tree::default() },
+            look: output::TextStyle { colour, payload, tree: output::Tree::default() },
             output: output.output,
             limit: limits.limit,
             duration: limits.duration,
             interval: None,
             max_bytes,
             ring_bytes: limits.ring_size,
-            nothing: if wait { Nothing::Wait } else { Nothing::Error },
+            nothing: if wait { OnNoMatch::Wait } else { OnNoMatch::Error },
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }
     }

@@ -7,10 +7,10 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use super::trace::TraceArgs;
-use super::{Action, Cli, Trace, target, value};
+use super::{Action, Cli, Trace, selection, value};
+use crate::output::Payload;
 use crate::probe::Probe;
 use crate::probe::uprobe::{MAX_BYTES, Mode, Pattern, Stacks, Uprobe, UsdtPattern};
-use crate::sink::Payload;
 
 const PATTERNS: &str = "\
 A pattern is OBJECT:FUNCTION[+OFFSET][(TYPES)][ -> TYPE], or OBJECT:0xADDRESS (as in the file, before it is loaded).
@@ -34,7 +34,7 @@ Standard output has records only. docs/events.md describes them; `ctrace schema`
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = format!("{PATTERNS}\n\n{}\n\n{EXAMPLES}", target::MEANING),
+    after_help = format!("{PATTERNS}\n\n{}\n\n{EXAMPLES}", selection::MEANING),
     override_usage = "ctrace uprobe [OPTIONS] <WHAT TO TRACE>... <FUNCTION>...\n       ctrace uprobe [OPTIONS] <FUNCTION>... -- <COMMAND>..."
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use probe_common::CALL_BYTES;
 
-use crate::sink::{self, FORMATS, Format};
+use crate::output::{self, FORMATS, Format};
 
 /// The ring must hold some records of the largest size, or every large one is lost.
 const RING_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
@@ -16,7 +16,7 @@ const RING_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024
 pub(super) fn format() -> impl TypedValueParser<Value = &'static Format> {
     let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.help));
     PossibleValuesParser::from(names.collect::<Vec<_>>())
-        .try_map(|name| sink::format(&name).ok_or("no format has this name"))
+        .try_map(|name| output::format(&name).ok_or("no format has this name"))
 }
 
 /// What `--count` was called by, before it counted and nothing else.
@@ -80,12 +80,12 @@ pub(super) enum Color {
 
 impl Color {
     /// Whether text on one of our standard streams is coloured.
-    pub(super) fn for_stream(self, stream: &impl io::IsTerminal) -> sink::Colour {
+    pub(super) fn for_stream(self, stream: &impl io::IsTerminal) -> output::Colour {
         let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         match self {
-            Self::Always => sink::Colour::On,
-            Self::Auto if stream.is_terminal() && wanted() => sink::Colour::On,
-            Self::Auto | Self::Never => sink::Colour::Off,
+            Self::Always => output::Colour::On,
+            Self::Auto if stream.is_terminal() && wanted() => output::Colour::On,
+            Self::Auto | Self::Never => output::Colour::Off,
         }
     }
 }

@@ -1,20 +1,20 @@
 //! Records of connections that begin and end.
 
-use probe_common::{Closed, END_SOCKET_CLOSED, Opened};
+use probe_common::{ConnectionClose, ConnectionOpen, END_SOCKET_CLOSED};
 
-use super::{DecodeError, Wire, prefix};
+use super::{DecodeError, RingRecord, prefix};
 
-pub(super) fn opened(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
-    prefix::<Opened>(bytes).map(|(head, _)| Wire::Opened(head))
+pub(super) fn opened(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+    prefix::<ConnectionOpen>(bytes).map(|(head, _)| RingRecord::Opened(head))
 }
 
-pub(super) fn closed(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
-    let (head, _) = prefix::<Closed>(bytes)?;
+pub(super) fn closed(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+    let (head, _) = prefix::<ConnectionClose>(bytes)?;
     if head.end == 0 || head.end > END_SOCKET_CLOSED {
         let (have, most) = (head.end.into(), END_SOCKET_CLOSED.into());
         return Err(DecodeError::Beyond { what: "the end of a connection", have, most });
     }
-    Ok(Wire::Closed(head))
+    Ok(RingRecord::Closed(head))
 }
 
 #[cfg(test)]
@@ -27,10 +27,10 @@ mod tests {
 
     #[test]
     fn ends_are_checked() {
-        let mut head = Closed::new_zeroed();
+        let mut head = ConnectionClose::new_zeroed();
         let mut check = |end| {
             head.end = end;
-            closed(head.as_bytes()).map(|wire| matches!(wire, Wire::Closed(head) if head.end == end))
+            closed(head.as_bytes()).map(|wire| matches!(wire, RingRecord::Closed(head) if head.end == end))
         };
         for end in 1..=END_SOCKET_CLOSED {
             assert_eq!(check(end), Ok(true));

@@ -1,18 +1,18 @@
 //! Records of executions: the rules that they must keep.
 
 use probe_common::{
-    ARGUMENT_BYTES, ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Attempt, CHUNK_BYTES, ENVIRONMENT_BYTES,
-    FLAG_LONG_PATH, INLINE_BYTES, LONG_PATH_BYTES, PART_ARGUMENTS, PART_ENVIRONMENT, PART_PATH, Part,
-    Program,
+    ARGUMENT_BYTES, ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, CHUNK_BYTES, CHUNK_OF_ARGUMENTS,
+    CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, ENVIRONMENT_BYTES, ExecFailure, ExecRecord, ExecStringChunk,
+    FLAG_LONG_PATH, INLINE_BYTES, LONG_PATH_BYTES,
 };
 
-use super::{DecodeError, Wire, prefix};
+use super::{DecodeError, RingRecord, prefix};
 use crate::event::Plaintext;
 
 /// A program, with the last of its arguments' bytes.
-pub(super) fn program(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
-    let (head, room) = prefix::<Program>(bytes)?;
-    let &Program { captured, offset, chunk, length, flags, .. } = head;
+pub(super) fn program(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+    let (head, room) = prefix::<ExecRecord>(bytes)?;
+    let &ExecRecord { captured, offset, chunk, length, flags, .. } = head;
     at_most("captured bytes of arguments", captured.into(), ARGUMENT_BYTES.into())?;
     at_most("captured bytes of arguments", captured.into(), length)?;
     at_most("bytes beside it", chunk.into(), INLINE_BYTES as u64)?;
@@ -20,29 +20,29 @@ pub(super) fn program(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
     if flags & FLAG_LONG_PATH == 0 && memchr::memchr(0, &head.path).is_none() {
         return Err(DecodeError::PathWithoutEnd);
     }
-    Ok(Wire::Program { head, data: take(room, chunk)? })
+    Ok(RingRecord::Program { head, data: take(room, chunk)? })
 }
 
 /// A part of a program's strings.
-pub(super) fn part(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
-    let (head, room) = prefix::<Part>(bytes)?;
-    let &Part { part, offset, chunk, .. } = head;
+pub(super) fn part(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+    let (head, room) = prefix::<ExecStringChunk>(bytes)?;
+    let &ExecStringChunk { part, offset, chunk, .. } = head;
     let most = match part {
-        PART_ARGUMENTS => ARGUMENT_BYTES.into(),
-        PART_ENVIRONMENT => ENVIRONMENT_BYTES.into(),
-        PART_PATH => LONG_PATH_BYTES as u64,
+        CHUNK_OF_ARGUMENTS => ARGUMENT_BYTES.into(),
+        CHUNK_OF_ENVIRONMENT => ENVIRONMENT_BYTES.into(),
+        CHUNK_OF_PATH => LONG_PATH_BYTES as u64,
         _ => 0,
     };
     at_most("bytes of a string", u64::from(offset) + u64::from(chunk), most)?;
     at_most("bytes beside it", chunk.into(), CHUNK_BYTES as u64)?;
-    Ok(Wire::Part { head, data: take(room, chunk)? })
+    Ok(RingRecord::Part { head, data: take(room, chunk)? })
 }
 
 /// An execution that failed.
-pub(super) fn attempt(bytes: &[u8]) -> Result<Wire<'_>, DecodeError> {
-    let (head, room) = prefix::<Attempt>(bytes)?;
+pub(super) fn attempt(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+    let (head, room) = prefix::<ExecFailure>(bytes)?;
     at_most("bytes beside it", head.chunk.into(), (ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES) as u64)?;
-    Ok(Wire::Attempt { head, data: take(room, head.chunk)? })
+    Ok(RingRecord::Attempt { head, data: take(room, head.chunk)? })
 }
 
 fn at_most(what: &'static str, have: u64, most: u64) -> Result<(), DecodeError> {
@@ -58,7 +58,7 @@ fn take(room: &[u8], chunk: u32) -> Result<Plaintext<'_>, DecodeError> {
 mod tests {
     #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
-    use probe_common::{KIND_ATTEMPT, KIND_PART, KIND_PROGRAM};
+    use probe_common::{KIND_EXEC_FAILURE, KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK};
     use zerocopy::{FromZeros, Immutable, IntoBytes};
 
     use super::super::decode;
@@ -70,7 +70,9 @@ mod tests {
         let mut words = vec![0_u64; bytes.len().div_ceil(8)];
         words.as_mut_bytes()[..bytes.len()].copy_from_slice(&bytes);
         let got = decode(&words.as_bytes()[..bytes.len()]).map(|wire| match wire {
-            Wire::Program { data, .. } | Wire::Part { data, .. } | Wire::Attempt { data, .. } => data.0.len(),
+            RingRecord::Program { data, .. }
+            | RingRecord::Part { data, .. }
+            | RingRecord::Attempt { data, .. } => data.0.len(),
             other => panic!("{other:?}"),
         });
         match (got, expected) {
@@ -80,9 +82,9 @@ mod tests {
         }
     }
 
-    fn program(length: u64, captured: u32, offset: u32, chunk: u32) -> Program {
-        let mut program = Program::new_zeroed();
-        program.header.kind = KIND_PROGRAM;
+    fn program(length: u64, captured: u32, offset: u32, chunk: u32) -> ExecRecord {
+        let mut program = ExecRecord::new_zeroed();
+        program.header.kind = KIND_EXEC_RECORD;
         (program.length, program.captured, program.offset, program.chunk) = (length, captured, offset, chunk);
         program
     }
@@ -98,25 +100,26 @@ mod tests {
         check(&program(5, 5, u32::MAX, 5), 5, Err("bytes of arguments 4294967300"));
         check(&program(1 << 40, ARGUMENT_BYTES + 1, 0, 5), 5, Err("more than 131072"));
         check(&program(2000, 2000, 0, 1025), 2000, Err("bytes beside it 1025"));
-        let endless = Program { path: [b'/'; probe_common::PATH_BYTES], ..program(0, 0, 0, 0) };
+        let endless = ExecRecord { path: [b'/'; probe_common::PATH_BYTES], ..program(0, 0, 0, 0) };
         check(&endless, 0, Err("has no end"));
-        check(&Program { flags: FLAG_LONG_PATH, ..endless }, 0, Ok(0));
+        check(&ExecRecord { flags: FLAG_LONG_PATH, ..endless }, 0, Ok(0));
     }
 
     #[test]
     fn parts_and_attempts_are_checked() {
-        let mut part = Part::new_zeroed();
-        (part.header.kind, part.part, part.offset, part.chunk) = (KIND_PART, PART_ARGUMENTS, 10, 16384);
+        let mut part = ExecStringChunk::new_zeroed();
+        (part.header.kind, part.part, part.offset, part.chunk) =
+            (KIND_EXEC_STRING_CHUNK, CHUNK_OF_ARGUMENTS, 10, 16384);
         check(&part, 16384, Ok(16384));
-        check(&Part { offset: ARGUMENT_BYTES, ..part }, 16384, Err("bytes of a string"));
-        check(&Part { chunk: 16385, ..part }, 16385, Err("bytes beside it"));
-        check(&Part { part: PART_PATH, ..part }, 16384, Err("more than 4096"));
-        check(&Part { part: 3, ..part }, 16384, Err("more than 0"));
+        check(&ExecStringChunk { offset: ARGUMENT_BYTES, ..part }, 16384, Err("bytes of a string"));
+        check(&ExecStringChunk { chunk: 16385, ..part }, 16385, Err("bytes beside it"));
+        check(&ExecStringChunk { part: CHUNK_OF_PATH, ..part }, 16384, Err("more than 4096"));
+        check(&ExecStringChunk { part: 3, ..part }, 16384, Err("more than 0"));
         check(&part, 16383, Err("room for 16383"));
-        let mut attempt = Attempt::new_zeroed();
-        (attempt.header.kind, attempt.chunk) = (KIND_ATTEMPT, 9);
+        let mut attempt = ExecFailure::new_zeroed();
+        (attempt.header.kind, attempt.chunk) = (KIND_EXEC_FAILURE, 9);
         check(&attempt, 9, Ok(9));
         check(&attempt, 8, Err("room for 8"));
-        check(&Attempt { chunk: 99_999, ..attempt }, 8, Err("bytes beside it 99999"));
+        check(&ExecFailure { chunk: 99_999, ..attempt }, 8, Err("bytes beside it 99999"));
     }
 }

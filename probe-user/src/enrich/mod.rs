@@ -5,21 +5,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use probe_common::{Header, Program};
+use probe_common::{ExecRecord, Header};
 
-use crate::event::{Containment, Origin, Role, Socket};
-use crate::pipeline::{Found, Origins};
-use crate::session::Mapping;
-use crate::target::Containers;
-use crate::target::program::{self as running, Given, Unknown};
+use crate::bpf::MmapEvent;
+use crate::event::{Containment, ProcessContext, Role, Socket};
+use crate::pipeline::{ProcessImage, ProcessInfo};
+use crate::scope::ContainerIndex;
+use crate::scope::process_snapshot::{self as running, CommandLine, MissingFields};
 
-mod listeners;
 mod programs;
-mod stacks;
+mod roles;
+mod symbolizer;
 
-use listeners::Listeners;
 use programs::Programs;
-pub use stacks::Stacks;
+use roles::Listeners;
+pub use symbolizer::Stacks;
 
 /// Origins of ended processes that are kept, for records that arrive late.
 const ENDED: usize = 4096;
@@ -32,20 +32,20 @@ const NO_PROCESS: u32 = u32::MAX;
 
 /// Facts about processes, read once each while they live.
 #[derive(Debug)]
-pub struct Facts {
-    containers: Containers,
+pub struct ProcessInfoCache {
+    containers: ContainerIndex,
     programs: Programs,
     listeners: Listeners,
-    living: HashMap<u32, Arc<Origin>>,
+    living: HashMap<u32, Arc<ProcessContext>>,
     /// Processes that have ended or that execute another program: right only if /proc knows no better.
-    stale: HashMap<u32, Arc<Origin>>,
-    /// [`Containers::version`] of what `living` was read from.
+    stale: HashMap<u32, Arc<ProcessContext>>,
+    /// [`ContainerIndex::version`] of what `living` was read from.
     version: u64,
 }
 
-impl Facts {
+impl ProcessInfoCache {
     /// Reads the facts of the processes that are there now.
-    pub fn new(containers: Containers, pids: impl IntoIterator<Item = u32>) -> Self {
+    pub fn new(containers: ContainerIndex, pids: impl IntoIterator<Item = u32>) -> Self {
         let version = containers.version();
         let programs = Programs::new();
         let listeners = Listeners::default();
@@ -62,12 +62,12 @@ impl Facts {
     }
 
     /// What is known of a process that is there.
-    pub fn look_up(&mut self, pid: u32) -> Origin {
+    pub fn look_up(&mut self, pid: u32) -> ProcessContext {
         self.containers.origin(pid, NO_CGROUP)
     }
 
-    /// The kernel tells of mappings, in the order of their times: for [`Origins::program`].
-    pub fn mapped(&mut self, mappings: &[Mapping]) {
+    /// The kernel tells of mappings, in the order of their times: for [`ProcessInfo::program`].
+    pub fn mapped(&mut self, mappings: &[MmapEvent]) {
         for mapping in mappings {
             self.programs.mapped(mapping);
         }
@@ -90,7 +90,7 @@ impl Facts {
         }
     }
 
-    fn read(&mut self, header: &Header) -> Arc<Origin> {
+    fn read(&mut self, header: &Header) -> Arc<ProcessContext> {
         let origin = self.containers.origin(header.pid, header.cgroup);
         let has_gone = origin.process.vpid.is_none();
         let Some(stale) = self.stale.get(&header.pid).filter(|_| has_gone) else { return Arc::new(origin) };
@@ -99,12 +99,12 @@ impl Facts {
             Containment::Unknown => stale.container.clone(),
             known => known,
         };
-        Arc::new(Origin { container, ..Origin::clone(stale) })
+        Arc::new(ProcessContext { container, ..ProcessContext::clone(stale) })
     }
 }
 
-impl Origins for Facts {
-    fn origin(&mut self, header: &Header) -> Arc<Origin> {
+impl ProcessInfo for ProcessInfoCache {
+    fn origin(&mut self, header: &Header) -> Arc<ProcessContext> {
         let version = self.containers.version();
         if version != self.version {
             self.version = version;
@@ -126,13 +126,13 @@ impl Origins for Facts {
         self.containers.origin(NO_PROCESS, cgroup).container
     }
 
-    fn program(&mut self, program: &Program) -> Found {
+    fn program(&mut self, program: &ExecRecord) -> ProcessImage {
         let found = self.programs.program(&self.containers, program);
         self.living.insert(program.header.pid, Arc::clone(&found.origin));
         found
     }
 
-    fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
+    fn existing(&mut self, pid: u32) -> Option<(ProcessImage, CommandLine)> {
         let found = Programs::existing(&self.containers, pid)?;
         self.living.insert(pid, Arc::clone(&found.0.origin));
         Some(found)
@@ -147,6 +147,6 @@ impl Origins for Facts {
     }
 
     fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
-        running::running(pid, None, Unknown::ALL).map(|running| running.comm)
+        running::running(pid, None, MissingFields::ALL).map(|running| running.comm)
     }
 }

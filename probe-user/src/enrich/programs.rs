@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use probe_common::{FLAG_EFFECTIVE, Program};
+use probe_common::{ExecRecord, FLAG_EFFECTIVE};
 
-use crate::event::{Containment, Executable, Origin, Process};
-use crate::pipeline::Found;
-use crate::session::Mapping;
-use crate::target::Containers;
-use crate::target::program::{self, Given, Unknown};
+use crate::bpf::MmapEvent;
+use crate::event::{Containment, Executable, Process, ProcessContext};
+use crate::pipeline::ProcessImage;
+use crate::scope::ContainerIndex;
+use crate::scope::process_snapshot::{self, CommandLine, MissingFields};
 
 /// Processes of which something is remembered, at the most.
 const REMEMBERED: usize = 16_384;
@@ -41,7 +41,8 @@ impl Programs {
         if let Some(started) = self.started.get(&pid) {
             return Some(*started);
         }
-        let started = program::running(pid, None, Unknown { executable: false, names: false })?.started;
+        let started =
+            process_snapshot::running(pid, None, MissingFields { executable: false, names: false })?.started;
         if started > self.begin {
             return None;
         }
@@ -52,22 +53,22 @@ impl Programs {
     }
 
     /// The kernel tells of programs and mappings: what a program maps first is its executable.
-    pub(super) fn mapped(&mut self, mapping: &Mapping) {
+    pub(super) fn mapped(&mut self, mapping: &MmapEvent) {
         match mapping {
-            Mapping::Executes { pid, time } => {
+            MmapEvent::Executes { pid, time } => {
                 if self.images.len() >= REMEMBERED {
                     self.images.clear();
                 }
                 self.images.entry(*pid).or_default().push((*time, None));
             }
-            Mapping::Mapped(mapped) => {
+            MmapEvent::Mapped(mapped) => {
                 let last = self.images.get_mut(&mapped.pid).and_then(|images| images.last_mut());
                 if let Some((_, image @ None)) = last {
-                    *image = Some(program::path_bytes(&mapped.path));
+                    *image = Some(process_snapshot::path_bytes(&mapped.path));
                 }
             }
             // Whatever comes first now need not have been the first.
-            Mapping::Lost(_) => self.images.clear(),
+            MmapEvent::Lost(_) => self.images.clear(),
         }
     }
 
@@ -83,29 +84,30 @@ impl Programs {
     }
 
     /// The program of a record. Its stack tells whether what /proc has is it.
-    pub(super) fn program(&mut self, containers: &Containers, program: &Program) -> Found {
-        let &Program { header, stack, inner_pid, flags, .. } = program;
+    pub(super) fn program(&mut self, containers: &ContainerIndex, program: &ExecRecord) -> ProcessImage {
+        let &ExecRecord { header, stack, inner_pid, flags, .. } = program;
         let image = self.image(header.pid, header.time);
         let names = inner_pid == 0 || flags & FLAG_EFFECTIVE == 0;
-        let unknown = Unknown { executable: image.is_none(), names };
-        let running = (stack != 0).then(|| program::running(header.pid, Some(stack), unknown)).flatten();
+        let unknown = MissingFields { executable: image.is_none(), names };
+        let running =
+            (stack != 0).then(|| process_snapshot::running(header.pid, Some(stack), unknown)).flatten();
         let path = image.or_else(|| running.as_ref()?.executable.clone());
         let vpid = if inner_pid == 0 { running.as_ref().and_then(|it| it.vpid) } else { Some(inner_pid) };
         let container = containers.of_process(header.pid, header.cgroup);
-        Found { origin: Arc::new(origin(header.pid, vpid, path, container)), running }
+        ProcessImage { origin: Arc::new(origin(header.pid, vpid, path, container)), running }
     }
 
     /// The program that a process runs now.
-    pub(super) fn existing(containers: &Containers, pid: u32) -> Option<(Found, Given)> {
-        let given = program::given(pid);
-        let running = program::running(pid, None, Unknown::ALL)?;
+    pub(super) fn existing(containers: &ContainerIndex, pid: u32) -> Option<(ProcessImage, CommandLine)> {
+        let given = process_snapshot::given(pid);
+        let running = process_snapshot::running(pid, None, MissingFields::ALL)?;
         let container = containers.of_process(pid, super::NO_CGROUP);
         let origin = origin(pid, running.vpid, running.executable.clone(), container);
-        Some((Found { origin: Arc::new(origin), running: Some(running) }, given))
+        Some((ProcessImage { origin: Arc::new(origin), running: Some(running) }, given))
     }
 }
 
-fn origin(pid: u32, vpid: Option<u32>, path: Option<Vec<u8>>, container: Containment) -> Origin {
+fn origin(pid: u32, vpid: Option<u32>, path: Option<Vec<u8>>, container: Containment) -> ProcessContext {
     let executable = path.map(|path| Executable { path: String::from_utf8_lossy(&path).into_owned() });
-    Origin { process: Process { pid, vpid, executable }, container }
+    ProcessContext { process: Process { pid, vpid, executable }, container }
 }

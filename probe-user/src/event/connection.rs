@@ -4,15 +4,15 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Known, Library, Origin, Socket, Thread};
+use super::{Library, ProcessContext, Socket, Thread, TlsInfo};
 
 /// What is known of a connection, whether it begins or ends.
 #[derive(Clone, Debug)]
-pub struct SslConnection<'a> {
+pub struct SslOpen<'a> {
     /// When.
     pub time: Timestamp,
     /// Process and container.
-    pub origin: &'a Origin,
+    pub origin: &'a ProcessContext,
     /// The thread that began it.
     pub thread: Thread,
     /// The library; none when nothing of it was called yet that tells.
@@ -24,20 +24,20 @@ pub struct SslConnection<'a> {
     /// What it is on; none when that is not known.
     pub socket: Option<&'a Socket>,
     /// What its ends have agreed on; none when nothing of that is known.
-    pub tls: Option<Known<'a>>,
+    pub tls: Option<TlsInfo<'a>>,
 }
 
 /// A connection has ended.
 #[derive(Clone, Debug)]
 pub struct SslClose<'a> {
     /// What is known of it.
-    pub connection: SslConnection<'a>,
+    pub connection: SslOpen<'a>,
     /// Nanoseconds since it began; none when that was not seen.
     pub duration: Option<u64>,
     /// What went over it.
     pub traffic: Traffic,
     /// How it ended.
-    pub end: ConnectionEnd,
+    pub end: CloseReason,
 }
 
 /// What went over a connection since it was seen.
@@ -66,7 +66,7 @@ impl Traffic {
 /// How a connection has ended, or how that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ConnectionEnd {
+pub enum CloseReason {
     /// The program has ended it by a function of the library, such as `SSL_free`.
     Closed,
     /// Its handle is another connection's: it had ended by then.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Origin, Plaintext, Thread};
+use super::{Plaintext, ProcessContext, Thread};
 
 /// An execution: what tells two programs apart that ran under the same process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,11 +35,11 @@ pub struct Ancestor {
 
 /// Whose record it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Actor<'a> {
+pub struct ExecContext<'a> {
     /// When it happened.
     pub time: Timestamp,
     /// Process and container.
-    pub origin: &'a Origin,
+    pub origin: &'a ProcessContext,
     /// The thread.
     pub thread: Thread,
     /// What the process runs.
@@ -52,7 +52,7 @@ pub struct Actor<'a> {
 
 /// Users of a process, in the initial user namespace; what is not known is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Users {
+pub struct ProcessUsers {
     /// Real user id.
     pub real: Option<u32>,
     /// Effective user id.
@@ -63,7 +63,7 @@ pub struct Users {
 
 /// Arguments, or an environment. The last one may be cut.
 #[derive(Clone, Debug, Default)]
-pub struct Strings<'a> {
+pub struct ArgList<'a> {
     /// As the program was given them, of any bytes but NUL.
     pub list: Vec<Plaintext<'a>>,
     /// How many the program was given; none when it is not known.
@@ -76,17 +76,17 @@ pub struct Strings<'a> {
 #[derive(Clone, Debug)]
 pub struct Exec<'a> {
     /// Who.
-    pub actor: Actor<'a>,
+    pub actor: ExecContext<'a>,
     /// Its users.
-    pub users: Users,
+    pub users: ProcessUsers,
     /// The path as it was given; none when the program ran already.
     pub path: Option<&'a [u8]>,
     /// The interpreter of a script, as the script names it.
     pub interpreter: Option<&'a [u8]>,
     /// Its arguments.
-    pub arguments: Strings<'a>,
+    pub arguments: ArgList<'a>,
     /// Variables of its environment that were asked for; none if none were.
-    pub environment: Option<Strings<'a>>,
+    pub environment: Option<ArgList<'a>>,
     /// Its working directory, inside its root.
     pub directory: Option<&'a [u8]>,
     /// Its terminal, such as `pts/0`.
@@ -99,20 +99,20 @@ pub struct Exec<'a> {
 #[derive(Clone, Debug)]
 pub struct ExecFailed<'a> {
     /// Who.
-    pub actor: Actor<'a>,
+    pub actor: ExecContext<'a>,
     /// Its users.
-    pub users: Users,
+    pub users: ProcessUsers,
     /// The path as it was given; none when it could not be read.
     pub path: Option<&'a [u8]>,
     /// The arguments.
-    pub arguments: Strings<'a>,
+    pub arguments: ArgList<'a>,
     /// Why not: a number of errno(3).
     pub error: i32,
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ExitStatus {
     /// By itself.
     Code(u8),
     /// By a signal.
@@ -124,7 +124,7 @@ pub enum Ending {
     },
 }
 
-impl Ending {
+impl ExitStatus {
     /// Of a status as wait(2) has it.
     pub fn of_status(status: u32) -> Self {
         let [low, high, ..] = status.to_le_bytes();
@@ -139,9 +139,9 @@ impl Ending {
 #[derive(Clone, Debug)]
 pub struct Exit<'a> {
     /// Which.
-    pub actor: Actor<'a>,
+    pub actor: ExecContext<'a>,
     /// How; none when the kernel did not tell.
-    pub ending: Option<Ending>,
+    pub ending: Option<ExitStatus>,
     /// How long it ran this program, or was there if it has executed none.
     pub duration: Option<Duration>,
     /// Whether it has executed no program itself.
@@ -152,7 +152,7 @@ pub struct Exit<'a> {
 #[derive(Clone, Debug)]
 pub struct Fork<'a> {
     /// The one that was there.
-    pub actor: Actor<'a>,
+    pub actor: ExecContext<'a>,
     /// The new one's id in the initial PID namespace.
     pub child: u32,
 }
@@ -163,11 +163,11 @@ mod tests {
 
     #[test]
     fn statuses() {
-        assert_eq!(Ending::of_status(0), Ending::Code(0));
-        assert_eq!(Ending::of_status(3 << 8), Ending::Code(3));
-        assert_eq!(Ending::of_status(0xff00), Ending::Code(255));
-        assert_eq!(Ending::of_status(9), Ending::Signal { number: 9, dumped: false });
-        assert_eq!(Ending::of_status(0x8b), Ending::Signal { number: 11, dumped: true });
+        assert_eq!(ExitStatus::of_status(0), ExitStatus::Code(0));
+        assert_eq!(ExitStatus::of_status(3 << 8), ExitStatus::Code(3));
+        assert_eq!(ExitStatus::of_status(0xff00), ExitStatus::Code(255));
+        assert_eq!(ExitStatus::of_status(9), ExitStatus::Signal { number: 9, dumped: false });
+        assert_eq!(ExitStatus::of_status(0x8b), ExitStatus::Signal { number: 11, dumped: true });
     }
 
     #[test]

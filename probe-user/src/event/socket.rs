@@ -23,7 +23,7 @@ pub struct Socket {
     /// Which end the process is; none when that is not known.
     pub role: Option<Role>,
     /// How it is known.
-    pub sighting: Sighting,
+    pub sighting: SocketEvidence,
 }
 
 /// What carries the bytes (`network.transport`).
@@ -81,11 +81,13 @@ impl Role {
 /// How a socket is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Sighting {
+pub enum SocketEvidence {
     /// TLS records went through it inside of a call on the connection.
-    Seen,
+    #[serde(rename = "seen")]
+    Observed,
     /// A TLS record of a fitting length went through it right after such a call, on the same thread.
-    Guessed,
+    #[serde(rename = "guessed")]
+    Inferred,
 }
 
 impl Socket {
@@ -111,7 +113,7 @@ impl Socket {
             local: inet(local, local_port).or_else(|| path(&wire.local, wire.local_bytes)),
             peer: inet(peer, peer_port).or_else(|| path(&wire.peer, wire.peer_bytes)),
             role,
-            sighting: if has(SOCKET_GUESSED) { Sighting::Guessed } else { Sighting::Seen },
+            sighting: if has(SOCKET_GUESSED) { SocketEvidence::Inferred } else { SocketEvidence::Observed },
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn cipher_name(cipher: u16) -> Option<&'static str> {
 
 /// What was taken of the parts of a hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum HandshakeParse {
     /// It is not whole yet.
     Nothing,
     /// It was none.
@@ -70,14 +70,14 @@ pub enum Taken {
 
 /// A hello as it comes, in parts.
 #[derive(Clone, Debug, Default)]
-pub struct Parts {
+pub struct HelloBuffer {
     /// Records, or the beginning of them.
     bytes: Vec<u8>,
     /// Bytes of the header that was added to them.
     added: usize,
 }
 
-impl Parts {
+impl HelloBuffer {
     /// Forgets what is there.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -109,13 +109,13 @@ impl Parts {
     }
 
     /// Takes what is there, unless more is to come.
-    pub fn take(&mut self) -> Taken {
+    pub fn take(&mut self) -> HandshakeParse {
         let (message, is_whole) = message(&self.bytes);
         if !is_whole && self.bytes.len() < HELLO_BYTES as usize {
-            return Taken::Nothing;
+            return HandshakeParse::Nothing;
         }
         self.clear();
-        parse(&message).map_or(Taken::Junk, Taken::Hello)
+        parse(&message).map_or(HandshakeParse::Junk, HandshakeParse::Hello)
     }
 }
 

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use super::*;
-use crate::noise::Noise;
+use crate::test_rng::TestRng;
 
 /// As OpenSSL 3.0 has sent them: handshakes of TLS 1.2, of 1.3, and of 1.3 in which the server wants another key.
 const TLS12: [&[u8]; 2] = [include_bytes!("data/tls12-c0.bin"), include_bytes!("data/tls12-s0.bin")];
@@ -15,8 +15,8 @@ const AGAIN: [&[u8]; 4] = [
     include_bytes!("data/retry-s1.bin"),
 ];
 
-fn read(bytes: &[u8]) -> Taken {
-    let mut parts = Parts::default();
+fn read(bytes: &[u8]) -> HandshakeParse {
+    let mut parts = HelloBuffer::default();
     parts.begin(0, bytes);
     parts.take()
 }
@@ -34,16 +34,16 @@ fn answer(version: u16, cipher: u16, protocol: Option<&[u8]>) -> Hello {
 
 #[test]
 fn hellos_of_openssl() {
-    assert_eq!(read(TLS12[0]), Taken::Hello(offer()));
-    assert_eq!(read(TLS12[1]), Taken::Hello(answer(0x0303, 0xc02c, Some(b"h2"))));
-    assert_eq!(read(TLS13[0]), Taken::Hello(offer()));
-    assert_eq!(read(TLS13[1]), Taken::Hello(answer(0x0304, 0x1302, None)));
-    assert_eq!(read(AGAIN[0]), Taken::Hello(offer()));
-    assert_eq!(read(AGAIN[1]), Taken::Hello(Hello::Retry));
+    assert_eq!(read(TLS12[0]), HandshakeParse::Hello(offer()));
+    assert_eq!(read(TLS12[1]), HandshakeParse::Hello(answer(0x0303, 0xc02c, Some(b"h2"))));
+    assert_eq!(read(TLS13[0]), HandshakeParse::Hello(offer()));
+    assert_eq!(read(TLS13[1]), HandshakeParse::Hello(answer(0x0304, 0x1302, None)));
+    assert_eq!(read(AGAIN[0]), HandshakeParse::Hello(offer()));
+    assert_eq!(read(AGAIN[1]), HandshakeParse::Hello(Hello::Retry));
     // After a record that says nothing.
-    assert_eq!(read(&AGAIN[2][6..]), Taken::Hello(offer()));
-    assert_eq!(read(AGAIN[2]), Taken::Junk);
-    assert_eq!(read(AGAIN[3]), Taken::Hello(answer(0x0304, 0x1302, None)));
+    assert_eq!(read(&AGAIN[2][6..]), HandshakeParse::Hello(offer()));
+    assert_eq!(read(AGAIN[2]), HandshakeParse::Junk);
+    assert_eq!(read(AGAIN[3]), HandshakeParse::Hello(answer(0x0304, 0x1302, None)));
     assert_eq!(cipher_name(0xc02c), Some("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"));
     assert_eq!(cipher_name(0x1302), Some("TLS_AES_256_GCM_SHA384"));
     assert_eq!(cipher_name(0x0a0a), None);
@@ -52,18 +52,18 @@ fn hellos_of_openssl() {
 #[test]
 fn a_hello_comes_in_parts() {
     for size in [1, 5, 6, 100, 516] {
-        let mut parts = Parts::default();
+        let mut parts = HelloBuffer::default();
         let (first, rest) = TLS13[0].split_at(size);
         parts.begin(0, first);
-        assert_eq!(parts.take(), Taken::Nothing, "{size}");
+        assert_eq!(parts.take(), HandshakeParse::Nothing, "{size}");
         parts.add(rest);
-        assert_eq!(parts.take(), Taken::Hello(offer()), "{size}");
+        assert_eq!(parts.take(), HandshakeParse::Hello(offer()), "{size}");
         assert_eq!(parts.told(), 0);
     }
     // The header was read by itself.
-    let mut parts = Parts::default();
+    let mut parts = HelloBuffer::default();
     parts.begin(512, &TLS13[0][5..]);
-    assert_eq!(parts.take(), Taken::Hello(offer()));
+    assert_eq!(parts.take(), HandshakeParse::Hello(offer()));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_hello_comes_in_several_records() {
                 [&[22, 3, 1], &u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat()
             })
             .collect();
-        assert_eq!(read(&records), Taken::Hello(offer()), "{size}");
+        assert_eq!(read(&records), HandshakeParse::Hello(offer()), "{size}");
     }
 }
 
@@ -83,7 +83,7 @@ fn a_hello_comes_in_several_records() {
 fn what_was_cut_is_not_known() {
     // As long as more may come, nothing is said.
     for length in 0..TLS13[0].len() {
-        assert_eq!(read(&TLS13[0][..length]), Taken::Nothing, "{length}");
+        assert_eq!(read(&TLS13[0][..length]), HandshakeParse::Nothing, "{length}");
     }
     // A name is known, although a key after it makes the hello longer than what is told.
     let hello = &TLS13[0][5..];
@@ -98,7 +98,7 @@ fn what_was_cut_is_not_known() {
     long.extend(more.to_be_bytes());
     long.extend(vec![7; more.into()]);
     let header = [&[22, 3, 1], &u16::try_from(long.len()).unwrap().to_be_bytes()[..]].concat();
-    assert_eq!(read(&[&header[..], &long].concat()), Taken::Hello(offer()));
+    assert_eq!(read(&[&header[..], &long].concat()), HandshakeParse::Hello(offer()));
     // The version of a ServerHello may come last.
     let cut = parse(&TLS13[1][5..5 + 4 + 2 + 32 + 33 + 3 + 2]);
     assert_eq!(cut, Some(Hello::Server(ServerHello { version: None, cipher: 0x1302, protocol: None })));
@@ -106,7 +106,7 @@ fn what_was_cut_is_not_known() {
 
 #[test]
 fn junk_is_no_hello() {
-    let mut noise = Noise(0xC0FF_EE00_1234_5678);
+    let mut noise = TestRng(0xC0FF_EE00_1234_5678);
     for hello in TLS12.iter().chain(&TLS13).chain(&AGAIN) {
         for _ in 0..3000 {
             let mut bytes = hello.to_vec();
@@ -122,7 +122,7 @@ fn junk_is_no_hello() {
     for _ in 0..3000 {
         let bytes = noise.bytes(&[]);
         let _ = parse(&bytes);
-        assert!(!matches!(read(&bytes), Taken::Hello(Hello::Client(_))));
+        assert!(!matches!(read(&bytes), HandshakeParse::Hello(Hello::Client(_))));
     }
-    assert_eq!((read(b""), read(b"GET / HTTP/1.1\r\n")), (Taken::Nothing, Taken::Junk));
+    assert_eq!((read(b""), read(b"GET / HTTP/1.1\r\n")), (HandshakeParse::Nothing, HandshakeParse::Junk));
 }

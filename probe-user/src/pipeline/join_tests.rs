@@ -7,7 +7,7 @@ use zerocopy::FromZeros;
 
 use super::*;
 use crate::event::{Containment, Process};
-use crate::noise::Noise;
+use crate::test_rng::TestRng;
 
 /// A chunk, or something that happens between chunks.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +39,8 @@ fn call(tid: u32, number: u64, captured: u32, offset: u32, chunk: u32) -> Call {
     call
 }
 
-fn origin() -> Arc<Origin> {
-    Arc::new(Origin {
+fn origin() -> Arc<ProcessContext> {
+    Arc::new(ProcessContext {
         process: Process { pid: 1, vpid: None, executable: None },
         container: Containment::Host,
     })
@@ -48,9 +48,9 @@ fn origin() -> Arc<Origin> {
 
 /// Runs the steps; the pieces are (number of the call, offset, bytes), and their bytes are checked.
 fn run(bound: usize, steps: &[Step]) -> Vec<(u64, u32, u32)> {
-    let mut join = Join::new(bound);
+    let mut join = CallAssembler::new(bound);
     let mut pieces = Vec::new();
-    let emit = &mut |piece: Piece<'_>| {
+    let emit = &mut |piece: Segment<'_>| {
         let (number, length) = (piece.call.number, u32::try_from(piece.data.len()).unwrap());
         assert_eq!(piece.data, payload(number, piece.offset, length), "bytes of call {number}");
         pieces.push((number, piece.offset, length));
@@ -62,7 +62,7 @@ fn run(bound: usize, steps: &[Step]) -> Vec<(u64, u32, u32)> {
             Chunk(tid, number, captured, offset, chunk) => {
                 let head = call(tid, number, captured, offset, chunk);
                 let data = payload(number, offset, chunk);
-                if join.continues(&head) {
+                if join.is_continuation(&head) {
                     join.append(&head, Plaintext(&data), emit).unwrap();
                 } else {
                     join.end_thread(&head.header, emit).unwrap();
@@ -128,16 +128,16 @@ fn lost_chunks_leave_pieces() {
 
 #[test]
 fn calls_without_connection_are_told_apart_by_time() {
-    let mut join = Join::new(1 << 20);
-    let emit = &mut |_: Piece<'_>| Ok(());
+    let mut join = CallAssembler::new(1 << 20);
+    let emit = &mut |_: Segment<'_>| Ok(());
     let at = |time, offset| {
         let mut call = call(1, 0, 20, offset, 10);
         (call.header.time, call.connection) = (time, 0);
         call
     };
     join.begin(&at(1, 0), Plaintext(&[0; 10]), origin(), emit).unwrap();
-    assert!(join.continues(&at(1, 10)));
-    assert!(!join.continues(&at(2, 10)));
+    assert!(join.is_continuation(&at(1, 10)));
+    assert!(!join.is_continuation(&at(2, 10)));
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn the_oldest_gives_way_at_the_bound() {
 /// Calls of random sizes on some threads, cut in random chunks, mixed at random, some lost.
 #[test]
 fn random_mixtures_keep_every_byte() {
-    let mut noise = Noise(88_172_645_463_325_252);
+    let mut noise = TestRng(88_172_645_463_325_252);
     let mut random = move |below: u32| u32::try_from(noise.below(below as usize)).unwrap();
     for round in 0..400 {
         let lossy = round % 2 == 1;

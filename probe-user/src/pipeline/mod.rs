@@ -17,35 +17,35 @@ use jiff::Timestamp;
 use lru::LruCache;
 use probe_common::{Call, Header, Loss, LossCount};
 
-use crate::decode::{FunctionRecord, Wire, decode};
-use crate::event::{ConnectionEnd, End, Library, Lost, Origin, Plaintext, Record, Summary};
+use crate::decode::{FunctionRecord, RingRecord, decode};
+use crate::event::{CloseReason, Library, Lost, Plaintext, ProcessContext, Record, StopReason, Summary};
+use crate::output::Sink;
 use crate::probe::uprobe::Reading;
-use crate::sink::Sink;
 
+mod calls;
 mod clock;
-mod connections;
+mod counters;
+mod emitter;
 mod exec;
-mod function;
-mod handshakes;
-mod join;
-mod lifetimes;
-mod origins;
-mod report;
+mod handshake;
+mod lifecycle;
+mod process_info;
+mod reassembly;
+mod table;
 mod task;
-mod total;
 
+pub use calls::Symbolizer;
+use calls::{FunctionEmitter, Functions, ProbedFunction};
 pub use clock::Clock;
+pub use counters::Counter;
+use counters::CounterDeltas;
+use emitter::Emitter;
 use exec::Execs;
 pub use exec::Executions;
-pub use function::Symbols;
-use function::{Functions, Out, Place};
-use join::Join;
-use lifetimes::Lifetimes;
-pub use origins::{Found, Origins};
-use report::Report;
+use lifecycle::ConnectionLifecycles;
+pub use process_info::{ProcessImage, ProcessInfo};
+use reassembly::CallAssembler;
 pub use task::TaskEvent;
-pub use total::Counted;
-use total::Totals;
 
 /// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
 /// pieces.
@@ -77,9 +77,9 @@ impl Site {
         known.map_or(&self.function, |(_, name)| name)
     }
 
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<ProbedFunction> {
         let (object, function) = (Arc::clone(&self.library), self.function.as_str().into());
-        Some(Place { object, function, reading: self.reading.clone()? })
+        Some(ProbedFunction { object, function, reading: self.reading.clone()? })
     }
 }
 
@@ -99,7 +99,7 @@ pub struct Setup<O> {
     /// Calls, or records of executions, after which it is [complete](Pipeline::is_complete); none: never.
     pub count: Option<u64>,
     /// What turns the addresses of stacks into names; none: they stay addresses.
-    pub symbols: Option<Box<dyn Symbols + Send>>,
+    pub symbols: Option<Box<dyn Symbolizer + Send>>,
     /// Of executions; none when they are not watched.
     pub executions: Option<Executions>,
 }
@@ -107,16 +107,16 @@ pub struct Setup<O> {
 /// The pipeline. Every error is one of its sink.
 #[derive(Debug)]
 pub struct Pipeline<O> {
-    join: Join,
+    join: CallAssembler,
     functions: Functions,
-    totals: Totals,
-    symbols: Option<Box<dyn Symbols + Send>>,
+    totals: CounterDeltas,
+    symbols: Option<Box<dyn Symbolizer + Send>>,
     execs: Execs,
     /// Whether executions are watched.
     has_execs: bool,
     origins: O,
-    report: Report,
-    lifetimes: Lifetimes,
+    report: Emitter,
+    lifetimes: ConnectionLifecycles,
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
@@ -124,19 +124,19 @@ pub struct Pipeline<O> {
     tasks: Vec<TaskEvent>,
 }
 
-impl<O: Origins> Pipeline<O> {
+impl<O: ProcessInfo> Pipeline<O> {
     /// An empty pipeline.
     pub fn new(Setup { sites, origins, clock, sink, started, count, symbols, executions }: Setup<O>) -> Self {
         Self {
-            join: Join::new(WAITING_BYTES),
+            join: CallAssembler::new(WAITING_BYTES),
             functions: Functions::default(),
-            totals: Totals::default(),
+            totals: CounterDeltas::default(),
             symbols,
             has_execs: executions.is_some(),
             execs: Execs::new(executions),
             origins,
-            report: Report::new(sites, clock, sink),
-            lifetimes: Lifetimes::new(),
+            report: Emitter::new(sites, clock, sink),
+            lifetimes: ConnectionLifecycles::new(),
             started,
             count,
             undecodable: 0,
@@ -176,48 +176,48 @@ impl<O: Origins> Pipeline<O> {
     }
 
     /// Takes one record of the ring.
-    pub fn wire(&mut self, wire: Wire<'_>) -> io::Result<()> {
+    pub fn wire(&mut self, wire: RingRecord<'_>) -> io::Result<()> {
         match wire {
-            Wire::Call { head, data } => self.call(head, data),
-            Wire::FunctionEnter(record) => self.function(record, Functions::enter),
-            Wire::FunctionReturn(record) => self.function(record, Functions::leave),
-            Wire::FunctionStack(stack) => {
+            RingRecord::Call { head, data } => self.call(head, data),
+            RingRecord::FunctionEnter(record) => self.function(record, Functions::enter),
+            RingRecord::FunctionReturn(record) => self.function(record, Functions::leave),
+            RingRecord::FunctionStack(stack) => {
                 self.functions.stack(stack, self.symbols.as_deref_mut());
                 Ok(())
             }
-            Wire::Exit(header) => {
+            RingRecord::Exit(header) => {
                 self.tasks.push(TaskEvent::Ended { pid: header.pid });
                 self.execs.end(header.pid);
-                self.end_process(header, ConnectionEnd::Exit)
+                self.end_process(header, CloseReason::Exit)
             }
-            Wire::Exec(header) => {
+            RingRecord::Exec(header) => {
                 self.tasks.push(TaskEvent::Executed { pid: header.pid, time: header.time });
-                self.end_process(header, ConnectionEnd::Exec)
+                self.end_process(header, CloseReason::Exec)
             }
-            Wire::Program { .. }
-            | Wire::Part { .. }
-            | Wire::Attempt { .. }
-            | Wire::Ended(_)
-            | Wire::Forked(_) => self.execution(&wire),
-            Wire::Socket(socket) => {
+            RingRecord::Program { .. }
+            | RingRecord::Part { .. }
+            | RingRecord::Attempt { .. }
+            | RingRecord::Ended(_)
+            | RingRecord::Forked(_) => self.execution(&wire),
+            RingRecord::Socket(socket) => {
                 self.report.connections.socket(socket, &mut self.origins);
                 Ok(())
             }
-            Wire::Hello { head, data } => {
+            RingRecord::Hello { head, data } => {
                 self.report.connections.hello(head, data);
                 Ok(())
             }
-            Wire::Opened(opened) => self.opened(opened),
-            Wire::Closed(closed) => self.closed(closed),
-            Wire::CgroupMade(cgroup) => {
+            RingRecord::Opened(opened) => self.opened(opened),
+            RingRecord::Closed(closed) => self.closed(closed),
+            RingRecord::CgroupMade(cgroup) => {
                 self.tasks.push(TaskEvent::made(cgroup));
                 Ok(())
             }
-            Wire::CgroupGone(cgroup) => {
+            RingRecord::CgroupGone(cgroup) => {
                 self.tasks.push(TaskEvent::CgroupGone { id: cgroup.id });
                 Ok(())
             }
-            Wire::Held(header) => {
+            RingRecord::Held(header) => {
                 // While it stands still everything can be known of it: it may end before its calls are read.
                 self.origins.origin(header);
                 self.tasks.push(TaskEvent::Held { pid: header.pid });
@@ -229,7 +229,13 @@ impl<O: Origins> Pipeline<O> {
     fn function(
         &mut self,
         record: FunctionRecord<'_>,
-        take: fn(&mut Functions, FunctionRecord<'_>, &Place, &Arc<Origin>, &mut Out<'_>) -> io::Result<()>,
+        take: fn(
+            &mut Functions,
+            FunctionRecord<'_>,
+            &ProbedFunction,
+            &Arc<ProcessContext>,
+            &mut FunctionEmitter<'_>,
+        ) -> io::Result<()>,
     ) -> io::Result<()> {
         let site = record.head.site;
         let Some(place) = self.report.sites.get(&site).and_then(Site::place) else {
@@ -241,7 +247,7 @@ impl<O: Origins> Pipeline<O> {
         take(&mut self.functions, record, &place, &origin, &mut out)
     }
 
-    fn end_process(&mut self, header: &Header, end: ConnectionEnd) -> io::Result<()> {
+    fn end_process(&mut self, header: &Header, end: CloseReason) -> io::Result<()> {
         let pid = header.pid;
         self.execs.forget(pid);
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
@@ -261,8 +267,8 @@ impl<O: Origins> Pipeline<O> {
     }
 
     fn call(&mut self, call: &Call, data: Plaintext<'_>) -> io::Result<()> {
-        let emit = &mut |piece: join::Piece<'_>| self.report.piece(&piece);
-        if self.join.continues(call) {
+        let emit = &mut |piece: reassembly::Segment<'_>| self.report.piece(&piece);
+        if self.join.is_continuation(call) {
             return self.join.append(call, data, emit);
         }
         self.join.end_thread(&call.header, emit)?;
@@ -322,9 +328,9 @@ impl<O: Origins> Pipeline<O> {
 
     /// Reports what still waits, and the summary, which it gives back too. A reader that has gone in
     /// the meantime is the end, not an error.
-    pub fn finish(mut self, now: Timestamp, end: End) -> io::Result<Summary> {
-        let rest = if end == End::OutputClosed { Ok(()) } else { self.end_all() };
-        let Report { calls, executions, bytes, truncated, ref mut sink, .. } = self.report;
+    pub fn finish(mut self, now: Timestamp, end: StopReason) -> io::Result<Summary> {
+        let rest = if end == StopReason::OutputClosed { Ok(()) } else { self.end_all() };
+        let Emitter { calls, executions, bytes, truncated, ref mut sink, .. } = self.report;
         let mut summary = Summary {
             time: now,
             started: self.started,
@@ -336,14 +342,14 @@ impl<O: Origins> Pipeline<O> {
             lost: self.lost,
             undecodable: self.undecodable,
         };
-        if end == End::OutputClosed {
+        if end == StopReason::OutputClosed {
             return Ok(summary);
         }
         let written =
             rest.and_then(|()| sink.write(&Record::Summary(summary.clone()))).and_then(|()| sink.flush());
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                summary.end = End::OutputClosed;
+                summary.end = StopReason::OutputClosed;
                 Ok(summary)
             }
             other => other.map(|()| summary),

@@ -2,7 +2,7 @@
 
 /// What is told beside the programs that are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Also {
+pub enum ExecEvents {
     /// The programs that run already when the trace begins.
     Existing,
     /// Attempts to execute that fail.
@@ -42,14 +42,14 @@ impl Environment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     /// Beside the programs.
-    pub also: Vec<Also>,
+    pub also: Vec<ExecEvents>,
     /// Of their environments.
     pub environment: Environment,
 }
 
 impl Exec {
     /// Whether this is told too.
-    pub fn tells(&self, also: Also) -> bool {
+    pub fn includes(&self, also: ExecEvents) -> bool {
         self.also.contains(&also)
     }
 }

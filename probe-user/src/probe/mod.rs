@@ -3,16 +3,16 @@
 //! Owns what is known of libraries and functions. Pure: objects in, [`crate::plan::Hook`]s out; it never opens a
 //! file, and never talks to the kernel. To add a kind: a variant of [`Probe`]; the compiler finds the rest.
 
-use crate::object::{Object, Wanted};
+use crate::elf::{Object, SymbolFilter};
 use crate::plan::Hook;
 
 pub mod exec;
-pub mod ssl;
+pub mod tls;
 pub mod uprobe;
 
 use std::path::Path;
 
-pub use ssl::{Certainty, Connections, Ssl};
+pub use tls::{Confidence, ConnectionRecords, Ssl};
 use uprobe::Uprobe;
 
 /// What a tracing command watches.
@@ -28,7 +28,7 @@ pub enum Probe {
 
 /// What is known of the library in an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct LibraryInfo {
     /// Its soname.
     pub name: Option<String>,
     /// `OpenSSL`, …; without a version when only the symbols tell.
@@ -44,13 +44,13 @@ pub struct Facts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The library.
-    pub library: Facts,
+    pub library: LibraryInfo,
     /// In the order of their offsets.
     pub hooks: Vec<Hook>,
     /// Functions that cannot be hooked, with the reason.
     pub skipped: Vec<String>,
     /// TLS beside the hooks that cannot be traced.
-    pub untraceable: Option<&'static ssl::Untraceable>,
+    pub untraceable: Option<&'static tls::Untraceable>,
     /// How functions were found that the object does not name.
     pub evidence: Vec<String>,
     /// More is asked for than may be hooked, in words.
@@ -59,13 +59,13 @@ pub struct Found {
 
 /// The object has nothing that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Nothing {
+pub enum NoHooks {
     /// No TLS.
     #[error("no function of a known TLS library is in it (by .dynsym, .symtab and signatures)")]
     Ssl,
     /// TLS that cannot be traced.
     #[error("{0}")]
-    Untraceable(&'static ssl::Untraceable),
+    Untraceable(&'static tls::Untraceable),
     /// No function.
     #[error("no pattern names it")]
     Uprobe,
@@ -84,29 +84,29 @@ impl Probe {
     }
 
     /// Whether each connection's beginning and end are told.
-    pub fn tells_connections(&self) -> bool {
-        matches!(self, Self::Ssl(ssl) if ssl.connections.are_told())
+    pub fn has_connection_records(&self) -> bool {
+        matches!(self, Self::Ssl(ssl) if ssl.connections.enabled())
     }
 
     /// Whether calls that move bytes are told one by one.
-    pub fn tells_calls(&self) -> bool {
-        !matches!(self, Self::Ssl(Ssl { connections: Connections::Only, .. }))
+    pub fn has_call_records(&self) -> bool {
+        !matches!(self, Self::Ssl(Ssl { connections: ConnectionRecords::Only, .. }))
     }
 
     /// The symbols that [`Probe::hooks`] looks at, for [`Object::parse`].
-    pub fn wanted(&self) -> Wanted {
+    pub fn wanted(&self) -> SymbolFilter {
         match self {
-            Self::Ssl(_) => ssl::wanted(),
-            Self::Uprobe(_) | Self::Exec(_) => Wanted::default(),
+            Self::Ssl(_) => tls::wanted(),
+            Self::Uprobe(_) | Self::Exec(_) => SymbolFilter::default(),
         }
     }
 
     /// The hooks of an object that was parsed with [`Probe::wanted`]; `path` is where its container has it.
-    pub fn hooks(&self, object: &Object, path: &Path) -> Result<Found, Nothing> {
+    pub fn hooks(&self, object: &Object, path: &Path) -> Result<Found, NoHooks> {
         match self {
-            Self::Ssl(wanted) => ssl::hooks_of(object, *wanted),
+            Self::Ssl(wanted) => tls::hooks_of(object, *wanted),
             Self::Uprobe(uprobe) => uprobe::hooks(uprobe, object, path),
-            Self::Exec(_) => Err(Nothing::Exec),
+            Self::Exec(_) => Err(NoHooks::Exec),
         }
     }
 
@@ -133,7 +133,7 @@ impl Probe {
     /// What to do when there is nothing to attach to.
     pub fn next_step(&self) -> &'static str {
         match self {
-            Self::Ssl(_) => ssl::NEXT_STEP,
+            Self::Ssl(_) => tls::NEXT_STEP,
             Self::Uprobe(_) => uprobe::NEXT_STEP,
             Self::Exec(_) => "tracepoints tell all: nothing needs to be attached to",
         }

@@ -9,13 +9,13 @@
 //! [`ForeignFile::open_in_root`] on a blocking thread and stop waiting for it after a time.
 //! [`executable_mappings`] and [`mountinfo`] read only what the kernel itself answers.
 
+pub mod access_paths;
 mod error;
 pub mod inode;
 pub mod maps;
 pub mod mountinfo;
 mod mounts;
 pub mod open;
-pub mod ways;
 
 pub use error::OpenError;
 pub use inode::{RealInode, before_copy_up};

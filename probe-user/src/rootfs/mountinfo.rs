@@ -174,7 +174,7 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
     use super::*;
-    use crate::noise::Noise;
+    use crate::test_rng::TestRng;
 
     const DOCKER: &str = "517 498 0:50 / / rw,relatime master:145 - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/l/A:/var/lib/docker/overlay2/l/B,upperdir=/var/lib/docker/overlay2/c/diff,workdir=/var/lib/docker/overlay2/c/work,index=off";
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn junk_does_not_panic() {
-        let mut noise = Noise(0x5eed_0002);
+        let mut noise = TestRng(0x5eed_0002);
         for round in 0..20_000 {
             let alphabet: &[u8] = if round % 2 == 0 { b"" } else { b"01: /-\\lowerdi=,+ro\n" };
             let mut text = b"1 2 0:5 / / rw - overlay x lowerdir=".to_vec();

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use ctrace::event::End;
+use ctrace::event::StopReason;
 use ctrace::pipeline::{Clock, Pipeline};
 use probe_common::{
-    Call, Closed, ConnectionKey, ConnectionState, END_CLOSED, END_HANDLE_REUSED, END_SOCKET_CLOSED,
-    FAMILY_INET, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT, KIND_CLOSED, KIND_EXEC, KIND_EXIT, KIND_OPENED,
-    Loss, LossCount, NO_SITE, Opened,
+    Call, ConnectionClose, ConnectionKey, ConnectionOpen, ConnectionState, END_CLOSED, END_HANDLE_REUSED,
+    END_SOCKET_CLOSED, FAMILY_INET, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT, KIND_CONNECTION_CLOSE,
+    KIND_CONNECTION_OPEN, KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, LossCount, NO_SITE,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -16,9 +16,9 @@ use super::{ANSWERED, ASKED, BOOT, Fixed, Raw, call, header, hello, pipeline, pl
 const START: u64 = 5_000_000_000;
 
 /// A connection of a process begins, so many microseconds after the start.
-fn opened(pid: u32, connection: u64, micros: u64) -> Opened {
-    let mut opened = Opened::new_zeroed();
-    opened.header = header(KIND_OPENED, pid, b"tls-server");
+fn opened(pid: u32, connection: u64, micros: u64) -> ConnectionOpen {
+    let mut opened = ConnectionOpen::new_zeroed();
+    opened.header = header(KIND_CONNECTION_OPEN, pid, b"tls-server");
     opened.header.time = START + micros * 1000;
     (opened.connection, opened.handle, opened.flags) = (connection, connection << 12, FLAG_FROM_START);
     opened
@@ -26,15 +26,15 @@ fn opened(pid: u32, connection: u64, micros: u64) -> Opened {
 
 /// It has ended, with so many calls and bytes in each direction.
 fn closed(pid: u32, connection: u64, micros: u64, counts: (u64, u64, u64), end: u32) -> Raw {
-    let mut closed = Closed::new_zeroed();
-    closed.header = header(KIND_CLOSED, pid, b"other");
+    let mut closed = ConnectionClose::new_zeroed();
+    closed.header = header(KIND_CONNECTION_CLOSE, pid, b"other");
     closed.header.time = START + micros * 1000;
     (closed.connection, closed.flags, closed.site, closed.end) = (connection, FLAG_FROM_START, NO_SITE, end);
     (closed.calls, closed.received, closed.transmitted) = counts;
     Raw::new(&[closed.as_bytes()])
 }
 
-fn raw(opened: Opened) -> Raw {
+fn raw(opened: ConnectionOpen) -> Raw {
     Raw::new(&[opened.as_bytes()])
 }
 
@@ -71,21 +71,21 @@ fn recording() -> Vec<Raw> {
     all.push(on(2, 52_000));
     all.push(closed(1234, 2, 30_500, (0, 0, 0), END_CLOSED));
     // It began before the trace, and its library is known by the call alone; the kernel has seen more than has come.
-    let earlier = Opened { flags: 0, site: NO_SITE, ..opened(2000, 3, 40_000) };
+    let earlier = ConnectionOpen { flags: 0, site: NO_SITE, ..opened(2000, 3, 40_000) };
     all.extend([raw(earlier), sent(2000, 3, 1, 0, b"a"), sent(2000, 3, 2, 1, b"bc")]);
     all.push(closed(2000, 3, 50_000, (7, 100, 9), END_HANDLE_REUSED));
     // Nothing of it was seen but that it was there.
     all.extend([
-        raw(Opened { site: NO_SITE, ..opened(1234, 4, 51_000) }),
+        raw(ConnectionOpen { site: NO_SITE, ..opened(1234, 4, 51_000) }),
         closed(1234, 4, 52_000, (0, 0, 0), END_SOCKET_CLOSED),
     ]);
     // Two that end with their process, one of them is told again; the third is another process's.
     all.extend([raw(opened(1234, 5, 60_000)), raw(opened(1234, 6, 61_000)), raw(opened(2000, 7, 62_000))]);
     all.extend([sent(1234, 6, 1, 0, b"open still"), sent(2000, 7, 1, 0, b"open, too")]);
     all.extend([
-        bare(KIND_EXIT, 1234, 70_000),
+        bare(KIND_TASK_EXIT, 1234, 70_000),
         closed(1234, 6, 70_100, (1, 0, 10), END_SOCKET_CLOSED),
-        bare(KIND_EXEC, 2000, 71_000),
+        bare(KIND_TASK_EXEC, 2000, 71_000),
     ]);
     // That it began was lost.
     all.push(closed(1234, 8, 80_000, (3, 4, 5), END_CLOSED));
@@ -117,7 +117,7 @@ fn output(name: &str) -> String {
     }
     let at = |seconds: u64| Clock::new(BOOT).timestamp(seconds * 1_000_000_000);
     pipeline.lost(at(6), &[(Loss::RingFull, LossCount { events: 1, bytes: 0 })]).unwrap();
-    let summary = pipeline.finish(at(7), End::Interrupted).unwrap();
+    let summary = pipeline.finish(at(7), StopReason::Interrupted).unwrap();
     assert_eq!((summary.calls, summary.undecodable), (6, 1));
     String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
 }
@@ -152,7 +152,7 @@ fn a_connection_without_a_call_is_told_after_a_while() {
     assert_eq!(lines(&mut pipeline, &shared), 1);
     let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
     assert!(text.contains(" open  #1 10.0.0.7:443↔192.0.2.9:51000 "), "{text}");
-    pipeline.finish(Clock::new(BOOT).timestamp(START), End::Interrupted).unwrap();
+    pipeline.finish(Clock::new(BOOT).timestamp(START), StopReason::Interrupted).unwrap();
     let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
     assert_eq!(text.lines().count(), 1, "told once: {text}");
 }
@@ -167,7 +167,7 @@ fn connections_are_no_calls_to_count() {
     pipeline.bytes(sent(1234, 2, 1, 0, b"x").0.as_bytes()).unwrap();
     assert!(pipeline.is_complete());
     pipeline.bytes(closed(1234, 2, 3, (1, 0, 1), END_CLOSED).0.as_bytes()).unwrap();
-    let summary = pipeline.finish(Clock::new(BOOT).timestamp(START), End::Count).unwrap();
+    let summary = pipeline.finish(Clock::new(BOOT).timestamp(START), StopReason::Count).unwrap();
     assert_eq!(summary.calls, 1);
     let json = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
     assert_eq!(json.lines().count(), 5, "two beginnings, an end, a call, the summary: {json}");

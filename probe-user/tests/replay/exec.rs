@@ -2,17 +2,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use ctrace::event::{Containment, End, Origin};
-use ctrace::pipeline::{Executions, Found, Origins, Pipeline, Setup};
+use ctrace::event::{Containment, ProcessContext, StopReason};
+use ctrace::output::{Options, Output, TextStyle, Tree, format, text};
+use ctrace::pipeline::{Executions, Pipeline, ProcessImage, ProcessInfo, Setup};
 use ctrace::probe::exec::Environment;
-use ctrace::sink::{Look, Options, Output, Tree, format, text};
-use ctrace::target::Choice;
-use ctrace::target::program::{Given, Running};
+use ctrace::scope::ProcessFilter;
+use ctrace::scope::process_snapshot::{CommandLine, ProcessSnapshot};
 use jiff::tz::TimeZone;
 use probe_common::{
-    ATTEMPT_CUT, Attempt, Ended, Execution, FLAG_EFFECTIVE, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE,
-    Forked, Header, KIND_ATTEMPT, KIND_ENDED, KIND_EXIT, KIND_FORKED, KIND_PART, KIND_PROGRAM, Lineage,
-    PART_ARGUMENTS, PART_ENVIRONMENT, PART_PATH, Parent, Part, Program,
+    ATTEMPT_CUT, CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, ExecFailure, ExecRecord,
+    ExecStringChunk, Execution, FLAG_EFFECTIVE, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Header,
+    KIND_EXEC_FAILURE, KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_PROCESS_EXIT, KIND_PROCESS_FORK,
+    KIND_TASK_EXIT, Lineage, Parent, ProcessExit, ProcessFork,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -22,8 +23,8 @@ use super::{BOOT, Clock, Fixed, Raw, Shared, golden, header, schema};
 #[derive(Debug)]
 struct Known(Fixed);
 
-fn running() -> Running {
-    Running {
+fn running() -> ProcessSnapshot {
+    ProcessSnapshot {
         started: 1_000,
         parent: 1,
         comm: b"server".to_vec(),
@@ -35,8 +36,8 @@ fn running() -> Running {
     }
 }
 
-impl Origins for Known {
-    fn origin(&mut self, header: &Header) -> Arc<Origin> {
+impl ProcessInfo for Known {
+    fn origin(&mut self, header: &Header) -> Arc<ProcessContext> {
         self.0.origin(header)
     }
 
@@ -48,18 +49,18 @@ impl Origins for Known {
         self.0.container(cgroup)
     }
 
-    fn program(&mut self, program: &Program) -> Found {
-        let Program { header, .. } = program;
-        Found { origin: self.origin(header), running: (header.pid == 1234).then(running) }
+    fn program(&mut self, program: &ExecRecord) -> ProcessImage {
+        let ExecRecord { header, .. } = program;
+        ProcessImage { origin: self.origin(header), running: (header.pid == 1234).then(running) }
     }
 
-    fn existing(&mut self, pid: u32) -> Option<(Found, Given)> {
-        let given = Given {
+    fn existing(&mut self, pid: u32) -> Option<(ProcessImage, CommandLine)> {
+        let given = CommandLine {
             arguments: b"server\0--port\x001\0".to_vec(),
             environment: b"PATH=/bin\0SECRET=x\0".to_vec(),
             truncated: false,
         };
-        let found = Found { origin: self.origin(&header(0, pid, b"")), running: Some(running()) };
+        let found = ProcessImage { origin: self.origin(&header(0, pid, b"")), running: Some(running()) };
         (pid == 1234).then_some((found, given))
     }
 
@@ -85,8 +86,8 @@ fn parent(pid: u32, execution: (u32, u64)) -> Parent {
 }
 
 /// A program with its arguments in one piece.
-fn program(head: Header, parent: Parent, path: &[u8], strings: &[u8]) -> Program {
-    let mut program = Program::new_zeroed();
+fn program(head: Header, parent: Parent, path: &[u8], strings: &[u8]) -> ExecRecord {
+    let mut program = ExecRecord::new_zeroed();
     (program.header, program.parent) = (head, parent);
     program.path[..path.len()].copy_from_slice(path);
     program.count = strings.split(|byte| *byte == 0).count() as u64 - 1;
@@ -97,14 +98,14 @@ fn program(head: Header, parent: Parent, path: &[u8], strings: &[u8]) -> Program
     program
 }
 
-fn part(head: &Program, part: u32, offset: u32, bytes: &[u8]) -> Raw {
-    let header = Header { kind: KIND_PART, ..head.header };
+fn part(head: &ExecRecord, part: u32, offset: u32, bytes: &[u8]) -> Raw {
+    let header = Header { kind: KIND_EXEC_STRING_CHUNK, ..head.header };
     let chunk = u32::try_from(bytes.len()).unwrap();
-    let part = Part { header, part, offset, chunk, reserved: 0 };
+    let part = ExecStringChunk { header, part, offset, chunk, reserved: 0 };
     Raw::new(&[part.as_bytes(), bytes])
 }
 
-fn whole(program: &Program, strings: &[u8]) -> Raw {
+fn whole(program: &ExecRecord, strings: &[u8]) -> Raw {
     Raw::new(&[program.as_bytes(), strings])
 }
 
@@ -113,12 +114,12 @@ fn recording() -> Vec<Raw> {
     let mut all = Vec::new();
     // A script, of a process that was not seen to be forked.
     let strings = b"/bin/sh\0-e\0./run.sh\0a b\0";
-    let script = program(at(KIND_PROGRAM, 1234, 1, b"run.sh"), Parent::default(), b"./run.sh", strings);
-    all.push(part(&script, PART_ENVIRONMENT, 0, b"PATH=/bin\0SECRET=x\0./run.sh\0\0\0\0\0\0\0\0\0"));
-    all.push(whole(&Program { environment: 36, ..script }, strings));
+    let script = program(at(KIND_EXEC_RECORD, 1234, 1, b"run.sh"), Parent::default(), b"./run.sh", strings);
+    all.push(part(&script, CHUNK_OF_ENVIRONMENT, 0, b"PATH=/bin\0SECRET=x\0./run.sh\0\0\0\0\0\0\0\0\0"));
+    all.push(whole(&ExecRecord { environment: 36, ..script }, strings));
     // Its child: bytes that are meant to do harm, in a process that has gone.
-    let fork = Forked {
-        header: at(KIND_FORKED, 1234, 2, b"run.sh"),
+    let fork = ProcessFork {
+        header: at(KIND_PROCESS_FORK, 1234, 2, b"run.sh"),
         execution: Execution { pid: 1234, time: 5_000_000_001, reserved: 0 },
         child: 2000,
         reserved: 0,
@@ -126,52 +127,56 @@ fn recording() -> Vec<Raw> {
     all.push(Raw::new(&[fork.as_bytes()]));
     let strings = b"x\x1b[2J\0\0it's\0\xff\xfe\0l\n\0";
     let odd =
-        program(at(KIND_PROGRAM, 2000, 3, b"x\x1b[1A\xff\n"), parent(1234, (1234, 1)), b"/\xff", strings);
-    all.push(whole(&Program { inner_pid: 42, ..odd }, strings));
+        program(at(KIND_EXEC_RECORD, 2000, 3, b"x\x1b[1A\xff\n"), parent(1234, (1234, 1)), b"/\xff", strings);
+    all.push(whole(&ExecRecord { inner_pid: 42, ..odd }, strings));
     // Several parts, the path one of them; then the same with one lost, and one that could not be read.
     let long = vec![b'p'; 300];
     let strings = [b"long\0".as_slice(), &[b'a'; 40], b"\0", &[b'b'; 9], b"\0"].concat();
-    let head = program(at(KIND_PROGRAM, 3000, 4, b"long"), parent(2000, (2000, 3)), b"", &strings);
-    let head = Program { offset: 30, chunk: 26, flags: FLAG_LONG_PATH, ..head };
-    all.push(part(&head, PART_PATH, 0, &[long.as_slice(), b"\0"].concat()));
-    all.push(part(&head, PART_ARGUMENTS, 0, &strings[..20]));
-    all.push(part(&head, PART_ARGUMENTS, 20, &strings[20..30]));
+    let head = program(at(KIND_EXEC_RECORD, 3000, 4, b"long"), parent(2000, (2000, 3)), b"", &strings);
+    let head = ExecRecord { offset: 30, chunk: 26, flags: FLAG_LONG_PATH, ..head };
+    all.push(part(&head, CHUNK_OF_PATH, 0, &[long.as_slice(), b"\0"].concat()));
+    all.push(part(&head, CHUNK_OF_ARGUMENTS, 0, &strings[..20]));
+    all.push(part(&head, CHUNK_OF_ARGUMENTS, 20, &strings[20..30]));
     all.push(whole(&head, &strings[30..]));
-    let again = Program { header: at(KIND_PROGRAM, 3000, 5, b"long"), ..head };
-    all.push(part(&again, PART_ARGUMENTS, 0, &strings[..20]));
+    let again = ExecRecord { header: at(KIND_EXEC_RECORD, 3000, 5, b"long"), ..head };
+    all.push(part(&again, CHUNK_OF_ARGUMENTS, 0, &strings[..20]));
     all.push(whole(&again, &strings[30..]));
-    let unreadable = program(at(KIND_PROGRAM, 3001, 6, b"gone"), parent(1500, (1500, 0)), b"/gone", b"");
-    all.push(whole(&Program { flags: FLAG_UNREADABLE, ..unreadable }, b""));
+    let unreadable = program(at(KIND_EXEC_RECORD, 3001, 6, b"gone"), parent(1500, (1500, 0)), b"/gone", b"");
+    all.push(whole(&ExecRecord { flags: FLAG_UNREADABLE, ..unreadable }, b""));
     all.extend(failures_and_ends());
     all
 }
 
 fn failures_and_ends() -> Vec<Raw> {
-    let mut attempt = Attempt::new_zeroed();
-    attempt.header = at(KIND_ATTEMPT, 3000, 7, b"long");
+    let mut attempt = ExecFailure::new_zeroed();
+    attempt.header = at(KIND_EXEC_FAILURE, 3000, 7, b"long");
     attempt.execution = Execution { pid: 3000, time: 5_000_000_005, reserved: 0 };
     (attempt.error, attempt.flags, attempt.chunk) = (2, ATTEMPT_CUT, 17);
     let bytes = b"/no such\0no\0such\0";
-    let mut ended = Ended::new_zeroed();
-    ended.header = at(KIND_ENDED, 3000, 1_500_000_005, b"long");
+    let mut ended = ProcessExit::new_zeroed();
+    ended.header = at(KIND_PROCESS_EXIT, 3000, 1_500_000_005, b"long");
     ended.lineage = Lineage {
         parent: parent(2000, (2000, 3)),
         execution: attempt.execution,
         since: attempt.execution.time,
     };
     (ended.status, ended.flags) = (3 << 8, FLAG_STATUS);
-    let dumped = Ended { header: at(KIND_ENDED, 2000, 90, b"x"), status: 0x0b | 0x80, ..ended };
+    let dumped = ProcessExit { header: at(KIND_PROCESS_EXIT, 2000, 90, b"x"), status: 0x0b | 0x80, ..ended };
     // Only forked; and one that was there before, of which the kernel tells nothing.
-    let forked = Ended { header: at(KIND_ENDED, 2001, 95, b"sub"), status: 0, ..ended };
-    let before =
-        Ended { header: at(KIND_ENDED, 1500, 96, b"old"), lineage: Lineage::default(), flags: 0, ..ended };
+    let forked = ProcessExit { header: at(KIND_PROCESS_EXIT, 2001, 95, b"sub"), status: 0, ..ended };
+    let before = ProcessExit {
+        header: at(KIND_PROCESS_EXIT, 1500, 96, b"old"),
+        lineage: Lineage::default(),
+        flags: 0,
+        ..ended
+    };
     // Another thread of the same process, and the last thread of a later one.
-    let mut again = Ended { lineage: Lineage::default(), flags: 0, ..ended };
+    let mut again = ProcessExit { lineage: Lineage::default(), flags: 0, ..ended };
     (again.header.tid, again.header.time) = (3001, ended.header.time + 100);
     let mut later = ended;
     (later.header.tid, later.header.time) = (3002, ended.header.time + 2_000_000);
     later.lineage.since = ended.header.time + 1_000_000;
-    let bare = |pid| Raw::new(&[header(KIND_EXIT, pid, b"").as_bytes()]);
+    let bare = |pid| Raw::new(&[header(KIND_TASK_EXIT, pid, b"").as_bytes()]);
     vec![
         Raw::new(&[attempt.as_bytes(), bytes]),
         Raw::new(&[ended.as_bytes()]),
@@ -187,13 +192,13 @@ fn failures_and_ends() -> Vec<Raw> {
 
 fn replay(name: &str, environment: Environment, count: Option<u64>) -> (Vec<u8>, String) {
     let shared = Shared::default();
-    let look = Look { tree: Tree::Indented, ..Look::default() };
+    let look = TextStyle { tree: Tree::Indented, ..TextStyle::default() };
     let options = Options { look, zone: TimeZone::UTC };
     let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Known(Fixed { forgotten: Arc::new(Mutex::default()) });
     let started = clock.timestamp(0);
-    let executions = Some(Executions { environment, choice: Choice::default() });
+    let executions = Some(Executions { environment, choice: ProcessFilter::default() });
     let setup =
         Setup { sites: super::sites(), origins, clock, sink, started, count, executions, symbols: None };
     let mut pipeline = Pipeline::new(setup);
@@ -205,7 +210,7 @@ fn replay(name: &str, environment: Environment, count: Option<u64>) -> (Vec<u8>,
     for raw in recording() {
         pipeline.bytes(raw.0.as_bytes()).unwrap();
     }
-    let summary = pipeline.finish(clock.timestamp(10_000_000_000), End::TargetEnded).unwrap();
+    let summary = pipeline.finish(clock.timestamp(10_000_000_000), StopReason::TargetEnded).unwrap();
     assert_eq!(summary.undecodable, 0);
     let bytes = shared.0.lock().unwrap().clone();
     (bytes, text::summary_line(&summary))

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ctrace::event::{End, Library};
-use ctrace::pipeline::{Clock, Counted, Pipeline, Setup, Site};
+use ctrace::event::{Library, StopReason};
+use ctrace::output::{Output, format};
+use ctrace::pipeline::{Clock, Counter, Pipeline, Setup, Site};
 use ctrace::probe::uprobe::{Convention, Mode, Pattern, Reading, Stacks, Uprobe};
-use ctrace::sink::{Output, format};
 use probe_common::{
-    BUCKETS, CountKey, Function, FunctionStack, Histogram, KIND_EXIT, KIND_FUNCTION_ENTER,
-    KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, LossCount, ROOMS,
+    BUCKETS, CountKey, Function, FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN,
+    KIND_FUNCTION_STACK, KIND_TASK_EXIT, Loss, LossCount, SIZE_CLASSES,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -64,7 +64,7 @@ fn record(
         2 => 4,
         _ => 7,
     };
-    let (count, bytes) = ROOMS[head.room as usize];
+    let (count, bytes) = SIZE_CLASSES[head.room as usize];
     let mut slots = vec![0xA5_u8; (count * bytes) as usize];
     for (slot, (argument, data)) in captured.iter().enumerate() {
         head.lengths[*argument] = u32::try_from(data.len()).unwrap();
@@ -133,7 +133,7 @@ fn recording() -> Vec<Raw> {
         changed(enter(2, (0x7000, 6_000_000), &[], &[]), |head| head.room = 99),
         // The process ends before this one returns, the trace before the next.
         enter(0, (0x6000, 7_000_000), &[0x1000, 1, 0x2000], &text(b"exit")),
-        Raw::new(&[header(KIND_EXIT, 1234, b"app").as_bytes()]),
+        Raw::new(&[header(KIND_TASK_EXIT, 1234, b"app").as_bytes()]),
         enter(0, (0x6000, 8_000_000), &[0x1000, 1, 0x2000], &text(b"end")),
     ]
 }
@@ -154,9 +154,9 @@ fn output(name: &str) -> String {
     let mut times = Histogram { total: 5000, buckets: [0; BUCKETS] };
     times.buckets[10] = 3;
     times.buckets[12] = 1;
-    let counted = [(key(0), Counted::Calls(7)), (key(2), Counted::Times(times))];
+    let counted = [(key(0), Counter::Calls(7)), (key(2), Counter::Latency(times))];
     pipeline.counted(clock.timestamp(9_000_000_000), &counted).unwrap();
-    let more = [(key(0), Counted::Calls(9)), (key(2), Counted::Times(times))];
+    let more = [(key(0), Counter::Calls(9)), (key(2), Counter::Latency(times))];
     pipeline.counted(clock.timestamp(9_500_000_000), &more).unwrap();
     let lost = [(Loss::ArgumentFault, LossCount { events: 1, bytes: 0 })];
     pipeline.lost(clock.timestamp(9_500_000_000), &lost).unwrap();
@@ -165,7 +165,7 @@ fn output(name: &str) -> String {
     let lost = [(Loss::RingFull, LossCount { events: 2, bytes: 0 })];
     pipeline.lost(clock.timestamp(5_009_000_000), &lost).unwrap();
     pipeline.bytes(enter(0, (0x5e00, 9_500_000), &[0x1000, 1, 0x2000], &[]).0.as_bytes()).unwrap();
-    let summary = pipeline.finish(clock.timestamp(10_000_000_000), End::Interrupted).unwrap();
+    let summary = pipeline.finish(clock.timestamp(10_000_000_000), StopReason::Interrupted).unwrap();
     assert_eq!((summary.undecodable, summary.calls), (2, 11 + 11 + 2));
     assert_eq!(summary.missing().events, 2, "a call is reported without what could not be read");
     String::from_utf8(shared.0.lock().unwrap().clone()).unwrap()
@@ -211,7 +211,7 @@ fn reported_of_a_recursion(calls: u64, captured: usize) -> usize {
     }
     pipeline.flush().unwrap();
     let before = shared.0.lock().unwrap().split(|byte| *byte == b'\n').count() - 1;
-    pipeline.finish(clock.timestamp(10_000_000_000), End::Interrupted).unwrap();
+    pipeline.finish(clock.timestamp(10_000_000_000), StopReason::Interrupted).unwrap();
     let lines = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
     assert_eq!(lines.matches(&format!("\"{}\"", "x".repeat(captured))).count() as u64, 6 * calls);
     before

@@ -1,12 +1,12 @@
 //! A record against `ctrace schema`: the part of JSON Schema that the schema uses, and more strictly:
 //! a field that the schema does not name is an error.
 
-use ctrace::sink;
+use ctrace::output;
 use serde_json::{Map, Value};
 
 /// Fails unless the schema describes the record.
 pub(crate) fn check(record: &Value) {
-    let schema: Value = serde_json::from_str(&sink::schema()).unwrap();
+    let schema: Value = serde_json::from_str(&output::schema()).unwrap();
     let result = Schema { root: &schema }.check(&schema, record);
     assert!(result.is_ok(), "{}\n{record:#}", result.unwrap_err());
 }
@@ -14,7 +14,7 @@ pub(crate) fn check(record: &Value) {
 /// The names of all fields, and the values of all enumerations.
 pub(crate) fn names() -> Vec<String> {
     let mut names = Vec::new();
-    collect(&serde_json::from_str(&sink::schema()).unwrap(), &mut names);
+    collect(&serde_json::from_str(&output::schema()).unwrap(), &mut names);
     assert!(names.len() > 30, "{names:?}");
     names
 }

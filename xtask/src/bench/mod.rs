@@ -19,7 +19,7 @@ mod tracer;
 use anyhow::{Context, Result, bail};
 use ctrace_tests::program;
 
-use crate::shell::{self, Root};
+use crate::shell::{self, RootAccess};
 use crate::{build, setup};
 
 /// How much to measure.
@@ -81,8 +81,8 @@ pub(crate) fn run(options: Options) -> Result<()> {
     build::release()?;
     program(process::PROGRAM)?;
 
-    let root = Root::detect();
-    if root == Root::Never {
+    let root = RootAccess::detect();
+    if root == RootAccess::None {
         bail!("tracing takes root, and there is neither root nor a sudo that works here");
     }
     let mut measure = root.command(&std::env::current_exe()?.to_string_lossy(), &[]);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::{DOCKER, Machine, Missing, Needs, State, Step, packages};
-use crate::shell::{self, Root};
+use crate::shell::{self, RootAccess};
 use crate::workspace;
 
 /// How long a starting engine may take.
@@ -22,14 +22,14 @@ pub(super) struct Docker;
 
 /// The version of the engine that answers this user, or root when this user can become root without being asked.
 fn answers() -> Option<String> {
-    let version = |root: Root| {
+    let version = |root: RootAccess| {
         let mut command = root.command("docker", &[]);
         let text = shell::read(command.args(["version", "--format", "{{.Server.Version}}"])).ok()?;
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     };
     shell::find("docker")?;
     let quiet_sudo = || shell::succeeds(shell::command("sudo").args(["-n", "true"]));
-    version(Root::Already).or_else(|| if quiet_sudo() { version(Root::Sudo) } else { None })
+    version(RootAccess::Root).or_else(|| if quiet_sudo() { version(RootAccess::Sudo) } else { None })
 }
 
 impl Step for Docker {
@@ -62,7 +62,7 @@ impl Step for Docker {
 /// The engine with its client, and what it makes its bridge with.
 const PACKAGES: [&str; 2] = ["docker.io", "iptables"];
 
-fn start(root: Root) -> Result<()> {
+fn start(root: RootAccess) -> Result<()> {
     let log = workspace::scratch()?.join("dockerd.log");
     if Path::new("/run/systemd/system").is_dir() {
         shell::run(root.command("systemctl", &[]).args(["start", "docker"]))?;

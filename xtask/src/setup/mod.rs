@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::shell::Root;
+use crate::shell::RootAccess;
 
 /// What to set up.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -75,21 +75,21 @@ pub(crate) enum Needs {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     /// How to become root.
-    pub(crate) root: Root,
+    pub(crate) root: RootAccess,
     /// Whether packages come from apt-get.
     pub(crate) apt: bool,
 }
 
 impl Machine {
     fn detect() -> Self {
-        Self { root: Root::detect(), apt: crate::shell::find("apt-get").is_some() }
+        Self { root: RootAccess::detect(), apt: crate::shell::find("apt-get").is_some() }
     }
 
     /// Why this machine cannot do what a part takes.
     fn obstacle(self, needs: Needs) -> Option<&'static str> {
         match needs {
             Needs::Packages if !self.apt => Some("this machine has no apt-get"),
-            Needs::Packages if self.root == Root::Never => Some("not root, and no sudo that works here"),
+            Needs::Packages if self.root == RootAccess::None => Some("not root, and no sudo that works here"),
             Needs::Packages | Needs::User => None,
         }
     }
@@ -206,11 +206,11 @@ mod tests {
         let check = |apt, root, needs, possible: bool| {
             assert_eq!(Machine { root, apt }.obstacle(needs).is_none(), possible, "{root:?} {needs:?}");
         };
-        check(true, Root::Already, Needs::Packages, true);
-        check(true, Root::Sudo, Needs::Packages, true);
-        check(true, Root::Never, Needs::Packages, false);
-        check(false, Root::Already, Needs::Packages, false);
-        check(false, Root::Never, Needs::User, true);
+        check(true, RootAccess::Root, Needs::Packages, true);
+        check(true, RootAccess::Sudo, Needs::Packages, true);
+        check(true, RootAccess::None, Needs::Packages, false);
+        check(false, RootAccess::Root, Needs::Packages, false);
+        check(false, RootAccess::None, Needs::User, true);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{Machine, Missing, Needs, State, Step};
-use crate::shell::{self, Root};
+use crate::shell::{self, RootAccess};
 use crate::workspace;
 
 /// Packages that serve one purpose.
@@ -137,7 +137,7 @@ pub(super) fn by_hand(packages: &[&str]) -> String {
 }
 
 /// Installs packages. The package lists are fetched only when they do not lead to the packages.
-pub(super) fn install(root: Root, packages: &[&str]) -> Result<()> {
+pub(super) fn install(root: RootAccess, packages: &[&str]) -> Result<()> {
     let log = workspace::scratch()?.join("apt.log");
     if shell::run_logged(&mut apt_install(root, packages), &log).is_ok() {
         return Ok(());
@@ -152,7 +152,7 @@ pub(super) fn install(root: Root, packages: &[&str]) -> Result<()> {
         .with_context(|| format!("cannot install {}", packages.join(" ")))
 }
 
-fn apt_install(root: Root, packages: &[&str]) -> std::process::Command {
+fn apt_install(root: RootAccess, packages: &[&str]) -> std::process::Command {
     let mut command = root.command("apt-get", &[("DEBIAN_FRONTEND", "noninteractive")]);
     command.args(["-q", "install", "--yes", "--no-install-recommends"]).args(packages);
     command

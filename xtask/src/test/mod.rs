@@ -17,7 +17,7 @@ use report::Report;
 pub(crate) use tally::Tally;
 
 use crate::setup::{self, Undone};
-use crate::shell::{self, Root};
+use crate::shell::{self, RootAccess};
 use crate::{build, tidy, vm, workspace};
 
 /// Which suites.
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let programs = report.time("build of the tests", programs)?;
     let (live, quick): (Vec<Program>, Vec<Program>) = programs.into_iter().partition(Program::is_live);
     for program in &quick {
-        report.run(&program.name, || program.run(Root::Already, options.filter.as_deref(), &[]));
+        report.run(&program.name, || program.run(RootAccess::Root, options.filter.as_deref(), &[]));
     }
     run_live(&live, options, &undone, &mut report)?;
     if options.filter.is_none() {
@@ -74,7 +74,7 @@ fn run_live(live: &[Program], options: &Options, undone: &[Undone], report: &mut
     match live_obstacle(options, undone) {
         Ok(Some(reason)) => report.not_run(&names(&chosen), &reason),
         Ok(None) => {
-            let root = Root::detect();
+            let root = RootAccess::detect();
             for program in chosen {
                 report.run(&program.name, || program.run(root, options.filter.as_deref(), &[]));
             }
@@ -116,8 +116,8 @@ fn live_obstacle(options: &Options, undone: &[Undone]) -> Result<Option<String>>
     if options.no_live {
         return Ok(Some("--no-live was given".to_owned()));
     }
-    let root = Root::detect();
-    if root == Root::Never {
+    let root = RootAccess::detect();
+    if root == RootAccess::None {
         return Ok(Some("they need root, and there is neither root nor a sudo that works here".to_owned()));
     }
     for (file, what) in [
@@ -147,9 +147,9 @@ fn may_trace(status: &str) -> bool {
 }
 
 /// What root has compiled belongs to the user again, or the user's next build could not replace it.
-fn give_back(root: Root) -> Result<()> {
+fn give_back(root: RootAccess) -> Result<()> {
     let cache = workspace::target()?.join("ctrace-tests");
-    if root == Root::Sudo && cache.exists() {
+    if root == RootAccess::Sudo && cache.exists() {
         let user = rustix::process::getuid().as_raw().to_string();
         shell::run(root.command("chown", &[]).args(["-R", &user]).arg(cache))?;
     }
@@ -158,8 +158,8 @@ fn give_back(root: Root) -> Result<()> {
 
 /// Runs some live suites as root, with a variable in their environment; fails when a test does.
 pub(crate) fn run_named(suites: &[&str], variable: (&str, &str)) -> Result<()> {
-    let root = Root::detect();
-    if root == Root::Never {
+    let root = RootAccess::detect();
+    if root == RootAccess::None {
         bail!("the live suites need root, and there is neither root nor a sudo that works here");
     }
     build::release()?;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::tally::Tally;
-use crate::shell::{self, Root};
+use crate::shell::{self, RootAccess};
 use crate::workspace;
 
 /// Test programs of the end-to-end package that need no root; every other one is a live suite.
@@ -33,7 +33,7 @@ impl Program {
     /// and count what the whole machine does.
     pub(super) fn run(
         &self,
-        root: Root,
+        root: RootAccess,
         filter: Option<&str>,
         environment: &[(&str, &str)],
     ) -> Result<Tally> {

@@ -1,6 +1,6 @@
 //! Records of executions → events: strings are put together, identities kept, what comes late told.
 //!
-//! Owns what is known of the programs that were reported. Never reads /proc: [`Origins`] does.
+//! Owns what is known of the programs that were reported. Never reads /proc: [`ProcessInfo`] does.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,27 +8,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use probe_common::{
-    ATTEMPT_CUT, ATTEMPT_UNREADABLE, Attempt, Ended, Execution, FLAG_EFFECTIVE, FLAG_ENVIRONMENT_CUT,
-    FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Forked, Header, Lineage, Part, Program,
+    ATTEMPT_CUT, ATTEMPT_UNREADABLE, ExecFailure, ExecRecord, ExecStringChunk, Execution, FLAG_EFFECTIVE,
+    FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Header, Lineage, ProcessExit,
+    ProcessFork,
 };
 
-use super::report::Report;
-use super::{Found, Origins};
+use super::emitter::Emitter;
+use super::{ProcessImage, ProcessInfo};
 use crate::event::{
-    Actor, Ancestor, Ending, Exec, ExecFailed, ExecId, Exit, Fork, Origin, Plaintext, Record, Strings,
-    Thread, Users,
+    Ancestor, ArgList, Exec, ExecContext, ExecFailed, ExecId, Exit, ExitStatus, Fork, Plaintext,
+    ProcessContext, ProcessUsers, Record, Thread,
 };
 use crate::probe::exec::Environment;
-use crate::target::Choice;
-use crate::target::program::{Given, Running};
+use crate::scope::ProcessFilter;
+use crate::scope::process_snapshot::{CommandLine, ProcessSnapshot};
 
-mod chosen;
-mod lineage;
+mod filter;
+mod process_tree;
 mod records;
 mod strings;
 
-use chosen::Chosen;
-use lineage::Tree;
+use filter::ExecFilter;
+use process_tree::ProcessTree;
 use strings::Parts;
 
 /// Threads whose parts wait, at the most: each waits for the next record of its thread.
@@ -45,42 +46,42 @@ pub struct Executions {
     /// Of programs, the variables.
     pub environment: Environment,
     /// Which programs.
-    pub choice: Choice,
+    pub choice: ProcessFilter,
 }
 
 /// What ran already.
-struct Already {
+struct RunningAtStart {
     id: ExecId,
-    origin: Arc<Origin>,
-    running: Running,
-    given: Given,
+    origin: Arc<ProcessContext>,
+    running: ProcessSnapshot,
+    given: CommandLine,
 }
 
 /// Executions so far.
 #[derive(Debug)]
 pub(super) struct Execs {
     wanted: Environment,
-    chosen: Chosen,
+    chosen: ExecFilter,
     parts: HashMap<u32, Parts>,
     /// Bytes of all of `parts`.
     kept: usize,
     /// By process: the thread that it ended with, and when.
     ended: HashMap<u32, (u32, u64)>,
-    tree: Tree,
+    tree: ProcessTree,
 }
 
 impl Execs {
     pub(super) fn new(of: Option<Executions>) -> Self {
         let (wanted, choice) = match of {
             Some(Executions { environment, choice }) => (environment, choice),
-            None => (Environment::None, Choice::default()),
+            None => (Environment::None, ProcessFilter::default()),
         };
-        let (parts, ended, tree) = (HashMap::new(), HashMap::new(), Tree::default());
-        Self { wanted, chosen: Chosen::new(choice), parts, kept: 0, ended, tree }
+        let (parts, ended, tree) = (HashMap::new(), HashMap::new(), ProcessTree::default());
+        Self { wanted, chosen: ExecFilter::new(choice), parts, kept: 0, ended, tree }
     }
 
     /// A part of the strings of the program whose record comes next of this thread.
-    pub(super) fn part(&mut self, part: &Part, data: Plaintext<'_>) {
+    pub(super) fn part(&mut self, part: &ExecStringChunk, data: Plaintext<'_>) {
         let Header { tid, time, .. } = part.header;
         if self.parts.get(&tid).is_some_and(|parts| parts.time != time) {
             self.take_parts(tid);
@@ -104,21 +105,21 @@ impl Execs {
     /// A program was executed.
     pub(super) fn program(
         &mut self,
-        head: &Program,
+        head: &ExecRecord,
         data: Plaintext<'_>,
-        origins: &mut impl Origins,
-        report: &mut Report,
+        origins: &mut impl ProcessInfo,
+        report: &mut Emitter,
     ) -> io::Result<()> {
         let Header { pid, tid, time, .. } = head.header;
         let parts = self.take_parts(tid).filter(|parts| parts.time == time).unwrap_or_default();
         let has = |flag| head.flags & flag != 0;
-        let Found { origin, running } = origins.program(head);
+        let ProcessImage { origin, running } = origins.program(head);
         let running = running.as_ref();
         let id = ExecId { pid, time };
         let uid = effective(head.flags, head.effective_uid, running);
         let name = strings::first(&head.header.comm).unwrap_or_default();
-        let looks = chosen::Program { comm: String::from_utf8_lossy(name), origin: &origin, uid };
-        if !self.chosen.judge(id, &looks) {
+        let looks = filter::FilteredProgram { comm: String::from_utf8_lossy(name), origin: &origin, uid };
+        if !self.chosen.admit(id, &looks) {
             return Ok(());
         }
         let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
@@ -136,7 +137,7 @@ impl Execs {
         let parent = self.tree.parent(pid, &head.parent, running, origins);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let exec = Exec {
-            actor: Actor {
+            actor: ExecContext {
                 time: report.time(time),
                 origin: &origin,
                 thread: Thread { id: tid, comm: head.header.comm },
@@ -144,7 +145,7 @@ impl Execs {
                 parent: parent.as_ref(),
                 depth,
             },
-            users: Users { real: Some(head.uid), effective: uid, group: Some(head.gid) },
+            users: ProcessUsers { real: Some(head.uid), effective: uid, group: Some(head.gid) },
             interpreter: path.and_then(|path| strings::interpreter(path, &arguments.list, executable)),
             path,
             arguments,
@@ -158,7 +159,7 @@ impl Execs {
 
     /// A process is in scope when the trace begins, and what it runs is not to be told: it is decided whether what is
     /// of it is.
-    pub(super) fn known(&mut self, pid: u32, lineage: &Lineage, origins: &mut impl Origins) {
+    pub(super) fn seed_silently(&mut self, pid: u32, lineage: &Lineage, origins: &mut impl ProcessInfo) {
         if !self.chosen.is_all() {
             self.runs_already(pid, lineage, origins);
         }
@@ -166,41 +167,46 @@ impl Execs {
 
     /// What a process runs, if it was not told and is chosen. `lineage` is what the kernel knows of it; a process that
     /// only was forked since then runs what its parent does.
-    fn runs_already(&mut self, pid: u32, lineage: &Lineage, origins: &mut impl Origins) -> Option<Already> {
+    fn runs_already(
+        &mut self,
+        pid: u32,
+        lineage: &Lineage,
+        origins: &mut impl ProcessInfo,
+    ) -> Option<RunningAtStart> {
         let execution = lineage.execution;
         if self.tree.knows(pid) || (execution.pid != 0 && execution.pid != pid) {
             return None;
         }
-        let (Found { origin, running }, given) = origins.existing(pid)?;
+        let (ProcessImage { origin, running }, given) = origins.existing(pid)?;
         let running = running?;
         let time = if execution.time == 0 { running.started } else { execution.time };
         let id = ExecId { pid, time };
         let comm = String::from_utf8_lossy(&running.comm);
-        let looks = chosen::Program { comm, origin: &origin, uid: running.users.1 };
-        self.chosen.judge(id, &looks).then_some(Already { id, origin, running, given })
+        let looks = filter::FilteredProgram { comm, origin: &origin, uid: running.users.1 };
+        self.chosen.admit(id, &looks).then_some(RunningAtStart { id, origin, running, given })
     }
 
     /// A process is in scope that was not before, or when the trace begins: what it runs is told, unless it was.
-    pub(super) fn existing(
+    pub(super) fn emit_existing(
         &mut self,
         pid: u32,
         lineage: &Lineage,
-        origins: &mut impl Origins,
-        report: &mut Report,
+        origins: &mut impl ProcessInfo,
+        report: &mut Emitter,
     ) -> io::Result<()> {
         let Some(found) = self.runs_already(pid, lineage, origins) else { return Ok(()) };
-        let Already { id, origin, running, given } = found;
+        let RunningAtStart { id, origin, running, given } = found;
         let time = id.time;
         let parent = self.tree.parent(pid, &lineage.parent, Some(&running), origins);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let list = strings::split(&given.arguments);
         let count = (!given.truncated).then_some(list.len() as u64);
-        let arguments = Strings { list, count, truncated: given.truncated };
+        let arguments = ArgList { list, count, truncated: given.truncated };
         let environment = (self.wanted != Environment::None)
             .then(|| strings::environment(&given.environment, Some(b""), &self.wanted));
         let (real, effective, group) = running.users;
         report.executed(Exec {
-            actor: Actor {
+            actor: ExecContext {
                 time: report.time(time),
                 origin: &origin,
                 thread: Thread { id: pid, comm: comm(&running.comm) },
@@ -208,7 +214,7 @@ impl Execs {
                 parent: parent.as_ref(),
                 depth,
             },
-            users: Users { real, effective, group },
+            users: ProcessUsers { real, effective, group },
             path: None,
             interpreter: None,
             arguments,
@@ -222,10 +228,10 @@ impl Execs {
     /// A program could not be executed.
     pub(super) fn attempt(
         &mut self,
-        head: &Attempt,
+        head: &ExecFailure,
         data: Plaintext<'_>,
-        origins: &mut impl Origins,
-        report: &mut Report,
+        origins: &mut impl ProcessInfo,
+        report: &mut Emitter,
     ) -> io::Result<()> {
         let id = Self::id(head.header.pid, head.execution, origins);
         if !self.chosen.has(id) {
@@ -238,13 +244,13 @@ impl Execs {
         let count = (!truncated).then_some(list.len() as u64);
         let parent = self.tree.parent(head.header.pid, &head.parent, None, origins);
         let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
-        let users = Users {
+        let users = ProcessUsers {
             real: Some(head.uid),
             effective: effective(head.flags, head.effective_uid, None),
             group: Some(head.gid),
         };
         let error = i32::try_from(head.error).unwrap_or(i32::MAX);
-        let arguments = Strings { list, count, truncated };
+        let arguments = ArgList { list, count, truncated };
         let path = path.filter(|path| !path.is_empty());
         report.write(&Record::ExecFailed(ExecFailed { actor, users, path, arguments, error }))
     }
@@ -252,9 +258,9 @@ impl Execs {
     /// A process has ended. It is forgotten when the record comes that every process's end has.
     pub(super) fn ended(
         &mut self,
-        head: &Ended,
-        origins: &mut impl Origins,
-        report: &mut Report,
+        head: &ProcessExit,
+        origins: &mut impl ProcessInfo,
+        report: &mut Emitter,
     ) -> io::Result<()> {
         let Lineage { parent, execution, since } = head.lineage;
         let id = Self::id(head.header.pid, execution, origins);
@@ -272,7 +278,7 @@ impl Execs {
         let elapsed = since.and_then(|since| head.header.time.checked_sub(since));
         report.write(&Record::Exit(Exit {
             actor: self.actor(&head.header, &origin, id, parent.as_ref(), report),
-            ending: (head.flags & FLAG_STATUS != 0).then(|| Ending::of_status(head.status)),
+            ending: (head.flags & FLAG_STATUS != 0).then(|| ExitStatus::of_status(head.status)),
             duration: elapsed.map(Duration::from_nanos),
             forked: since.is_some() && execution.pid != 0 && execution.pid != head.header.pid,
         }))
@@ -280,7 +286,7 @@ impl Execs {
 
     /// Whether an end was told before. Of threads that end a process together, kernels before 6.16 do not say which is the
     /// last, and each that finds no other alive tells. A later process of the same id began later.
-    fn is_again(&mut self, head: &Ended) -> bool {
+    fn is_again(&mut self, head: &ProcessExit) -> bool {
         let Header { pid, tid, time, .. } = head.header;
         let before = self.ended.get(&pid).copied();
         if before.is_some_and(|(thread, ended)| thread != tid && head.lineage.since <= ended) {
@@ -296,9 +302,9 @@ impl Execs {
     /// A process has made another.
     pub(super) fn forked(
         &mut self,
-        head: &Forked,
-        origins: &mut impl Origins,
-        report: &mut Report,
+        head: &ProcessFork,
+        origins: &mut impl ProcessInfo,
+        report: &mut Emitter,
     ) -> io::Result<()> {
         let id = Self::id(head.header.pid, head.execution, origins);
         if !self.chosen.has(id) {
@@ -310,8 +316,8 @@ impl Execs {
     }
 
     /// The identity of what a process runs, if it is known.
-    fn id(pid: u32, execution: Execution, origins: &mut impl Origins) -> Option<ExecId> {
-        Tree::id(execution, origins).or_else(|| Tree::before(pid, origins))
+    fn id(pid: u32, execution: Execution, origins: &mut impl ProcessInfo) -> Option<ExecId> {
+        ProcessTree::id(execution, origins).or_else(|| ProcessTree::before(pid, origins))
     }
 
     /// A process has ended.
@@ -330,12 +336,12 @@ impl Execs {
     fn actor<'a>(
         &self,
         header: &Header,
-        origin: &'a Origin,
+        origin: &'a ProcessContext,
         id: Option<ExecId>,
         parent: Option<&'a Ancestor>,
-        report: &Report,
-    ) -> Actor<'a> {
-        Actor {
+        report: &Emitter,
+    ) -> ExecContext<'a> {
+        ExecContext {
             time: report.time(header.time),
             origin,
             thread: Thread { id: header.tid, comm: header.comm },
@@ -346,7 +352,7 @@ impl Execs {
     }
 }
 
-fn effective(flags: u32, uid: u32, running: Option<&Running>) -> Option<u32> {
+fn effective(flags: u32, uid: u32, running: Option<&ProcessSnapshot>) -> Option<u32> {
     if flags & FLAG_EFFECTIVE != 0 { Some(uid) } else { running?.users.1 }
 }
 
@@ -360,13 +366,13 @@ fn comm(name: &[u8]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use probe_common::PART_ARGUMENTS;
+    use probe_common::CHUNK_OF_ARGUMENTS;
     use zerocopy::FromZeros as _;
 
     use super::*;
 
     fn add(execs: &mut Execs, tid: u32, time: u64, bytes: usize) {
-        let mut part = Part { part: PART_ARGUMENTS, ..Part::new_zeroed() };
+        let mut part = ExecStringChunk { part: CHUNK_OF_ARGUMENTS, ..ExecStringChunk::new_zeroed() };
         (part.header.pid, part.header.tid, part.header.time) = (tid, tid, time);
         execs.part(&part, Plaintext(&vec![0; bytes]));
     }

@@ -4,30 +4,30 @@ use std::io;
 
 use probe_common::Lineage;
 
-use crate::decode::{Wire, decode};
-use crate::event::ConnectionEnd;
-use crate::pipeline::{Origins, Pipeline};
+use crate::decode::{RingRecord, decode};
+use crate::event::CloseReason;
+use crate::pipeline::{Pipeline, ProcessInfo};
 
-impl<O: Origins> Pipeline<O> {
+impl<O: ProcessInfo> Pipeline<O> {
     /// A record of an execution.
-    pub(in crate::pipeline) fn execution(&mut self, wire: &Wire<'_>) -> io::Result<()> {
-        if let Wire::Program { head, .. } = wire {
+    pub(in crate::pipeline) fn execution(&mut self, wire: &RingRecord<'_>) -> io::Result<()> {
+        if let RingRecord::Program { head, .. } = wire {
             // Nobody else is told: it is in scope already, and executions are all that is watched.
-            self.end_process(&head.header, ConnectionEnd::Exec)?;
+            self.end_process(&head.header, CloseReason::Exec)?;
         }
         if self.is_full() {
             return Ok(());
         }
         let Self { execs, origins, report, .. } = self;
         match *wire {
-            Wire::Part { head, data } => {
+            RingRecord::Part { head, data } => {
                 execs.part(head, data);
                 Ok(())
             }
-            Wire::Program { head, data } => execs.program(head, data, origins, report),
-            Wire::Attempt { head, data } => execs.attempt(head, data, origins, report),
-            Wire::Ended(head) => execs.ended(head, origins, report),
-            Wire::Forked(head) => execs.forked(head, origins, report),
+            RingRecord::Program { head, data } => execs.program(head, data, origins, report),
+            RingRecord::Attempt { head, data } => execs.attempt(head, data, origins, report),
+            RingRecord::Ended(head) => execs.ended(head, origins, report),
+            RingRecord::Forked(head) => execs.forked(head, origins, report),
             _ => Ok(()),
         }
     }
@@ -39,13 +39,13 @@ impl<O: Origins> Pipeline<O> {
             return Ok(());
         }
         let Self { execs, origins, report, .. } = self;
-        execs.existing(pid, lineage, origins, report)
+        execs.emit_existing(pid, lineage, origins, report)
     }
 
     /// A process is in scope when the trace begins, and what it runs is not to be reported.
     pub fn known(&mut self, pid: u32, lineage: &Lineage) {
         let Self { execs, origins, .. } = self;
-        execs.known(pid, lineage, origins);
+        execs.seed_silently(pid, lineage, origins);
     }
 
     /// Whether executions are watched.
@@ -53,8 +53,8 @@ impl<O: Origins> Pipeline<O> {
         self.has_execs
     }
 
-    /// Whether these are the bytes of a record about a program, for which [`Origins::program`] will be asked.
+    /// Whether these are the bytes of a record about a program, for which [`ProcessInfo::program`] will be asked.
     pub fn is_program(&self, bytes: &[u8]) -> bool {
-        self.has_execs && matches!(decode(bytes), Ok(Wire::Program { .. }))
+        self.has_execs && matches!(decode(bytes), Ok(RingRecord::Program { .. }))
     }
 }

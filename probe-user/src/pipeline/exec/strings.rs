@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use probe_common::{PART_ARGUMENTS, PART_ENVIRONMENT, PART_PATH, Part};
+use probe_common::{CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, ExecStringChunk};
 
-use crate::event::{Plaintext, Strings};
+use crate::event::{ArgList, Plaintext};
 use crate::probe::exec::Environment;
 
 /// Parts that wait for their program.
@@ -18,11 +18,11 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn add(&mut self, part: &Part, data: Plaintext<'_>) {
+    pub(super) fn add(&mut self, part: &ExecStringChunk, data: Plaintext<'_>) {
         let parts = match part.part {
-            PART_ARGUMENTS => &mut self.arguments,
-            PART_ENVIRONMENT => &mut self.environment,
-            PART_PATH => &mut self.path,
+            CHUNK_OF_ARGUMENTS => &mut self.arguments,
+            CHUNK_OF_ENVIRONMENT => &mut self.environment,
+            CHUNK_OF_PATH => &mut self.path,
             _ => return,
         };
         parts.push((part.offset, data.0.to_vec()));
@@ -83,16 +83,16 @@ pub(super) fn split(bytes: &[u8]) -> Vec<Plaintext<'_>> {
 }
 
 /// The arguments of a program: `count` of them (none if they could not be read), of `length` bytes.
-pub(super) fn arguments(bytes: &[u8], count: Option<u64>, length: u64) -> Strings<'_> {
+pub(super) fn arguments(bytes: &[u8], count: Option<u64>, length: u64) -> ArgList<'_> {
     let truncated = count.is_none() || (bytes.len() as u64) < length;
     let mut list = split(bytes);
     list.truncate(count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX));
-    Strings { list, count, truncated }
+    ArgList { list, count, truncated }
 }
 
 /// Those variables of an environment that are wanted. Behind it lie the path of the program and what fills the stack;
 /// without a path, its end was not seen.
-pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Environment) -> Strings<'a> {
+pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Environment) -> ArgList<'a> {
     let mut bytes = bytes;
     if let Some(path) = path {
         while let Some(rest) = bytes.strip_suffix(b"\0") {
@@ -101,7 +101,7 @@ pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Env
         bytes = bytes.strip_suffix(path).unwrap_or(bytes);
     }
     let list = split(bytes).into_iter().filter(|variable| wanted.takes(variable.0)).collect();
-    Strings { list, count: None, truncated: path.is_none() }
+    ArgList { list, count: None, truncated: path.is_none() }
 }
 
 /// The interpreter that a script names: the kernel puts it, with at most one argument of the script's first line,
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn parts_are_joined_up_to_a_gap() {
-        let part = |offset| Part { offset, ..zerocopy::FromZeros::new_zeroed() };
+        let part = |offset| ExecStringChunk { offset, ..zerocopy::FromZeros::new_zeroed() };
         let mut parts = Parts::default();
         parts.add(&part(0), Plaintext(b"ab"));
         parts.add(&part(2), Plaintext(b"cd"));

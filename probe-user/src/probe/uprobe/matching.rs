@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Convention, Glob, ObjectName, Pattern, Place, Reading, Type, Uprobe, usdt};
-use crate::object::{
+use crate::elf::{
     FileOffset, Function, GoAbi, Index, Kind, Language, Name, Object, ObjectError, Returns, VirtAddr,
     with_causes,
 };
-use crate::plan::{Hook, Program};
-use crate::probe::{Facts, Found, Nothing};
+use crate::plan::{Hook, ProbeProgram};
+use crate::probe::{Found, LibraryInfo, NoHooks};
 
 /// Return instructions of one function that are probed.
 const MAX_ENDS: usize = 128;
@@ -20,13 +20,13 @@ const REASONS: usize = 20;
 const NEAREST: usize = 5;
 
 /// The hooks of an object at `path` of its container.
-pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, Nothing> {
+pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, NoHooks> {
     let meant: Vec<&Pattern> =
         uprobe.patterns.iter().filter(|pattern| is_meant(&pattern.object, object, path)).collect();
     let mut matching = Matching { uprobe, object, hooks: BTreeMap::new(), skipped: Vec::new(), excess: None };
     let has_usdt = !uprobe.usdt.is_empty() && usdt::add(&mut matching);
     if meant.is_empty() && !has_usdt {
-        return Err(Nothing::Uprobe);
+        return Err(NoHooks::Uprobe);
     }
     match object.index() {
         _ if meant.is_empty() => {}
@@ -44,7 +44,7 @@ pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, Not
         skipped.truncate(REASONS);
         skipped.push(format!("… and {more} more"));
     }
-    let library = Facts { name: object.soname().map(str::to_owned), ..Facts::default() };
+    let library = LibraryInfo { name: object.soname().map(str::to_owned), ..LibraryInfo::default() };
     Ok(Found { library, hooks: hooks.into_values().collect(), skipped, excess, ..Found::default() })
 }
 
@@ -161,7 +161,7 @@ impl Matching<'_> {
             return Err("where a function returns to is known only at its beginning".to_owned());
         }
         let (program, ends) = match returned {
-            None => (Program::Function, Vec::new()),
+            None => (ProbeProgram::Function, Vec::new()),
             Some(_) => self.ends(index, function)?,
         };
         let reading = Reading::of_function(self.uprobe, &pattern.arguments, returned, convention)?;
@@ -170,13 +170,13 @@ impl Matching<'_> {
 
     /// How the return of a function is seen. A return probe replaces the return address on the stack: Go's runtime and
     /// what unwinds the stack for an exception or a panic find it there, and end the program.
-    fn ends(&self, index: &Index, function: &Function) -> Result<(Program, Vec<FileOffset>), String> {
+    fn ends(&self, index: &Index, function: &Function) -> Result<(ProbeProgram, Vec<FileOffset>), String> {
         if function.language == Language::C {
             self.object.return_probe(function).map_err(|error| with_causes(&error))?;
-            return Ok((Program::FunctionAndReturn, Vec::new()));
+            return Ok((ProbeProgram::FunctionAndReturn, Vec::new()));
         }
         let returns = self.object.returns(index, function).map_err(|error| with_causes(&error))?;
-        Ok((Program::FunctionAndEnds, all_ends(returns)?))
+        Ok((ProbeProgram::FunctionAndRets, all_ends(returns)?))
     }
 
     fn address(&mut self, pattern: &Pattern, address: VirtAddr, index: &Index) {
@@ -194,7 +194,7 @@ impl Matching<'_> {
                     .to_owned())
             }
             Ok(place) => Reading::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
-                .map(|reading| new_hook(Program::Function, shown.clone(), place, Vec::new(), reading)),
+                .map(|reading| new_hook(ProbeProgram::Function, shown.clone(), place, Vec::new(), reading)),
         };
         match hook {
             Ok(hook) => drop(self.hooks.entry(hook.offset.0).or_insert(hook)),
@@ -222,7 +222,7 @@ fn all_ends(returns: Returns) -> Result<Vec<FileOffset>, String> {
 
 /// A hook of a function.
 pub(super) fn new_hook(
-    program: Program,
+    program: ProbeProgram,
     shown: String,
     offset: FileOffset,
     ends: Vec<FileOffset>,
@@ -231,13 +231,13 @@ pub(super) fn new_hook(
     Hook {
         program,
         function: shown.clone(),
-        serves: vec![shown],
+        public_names: vec![shown],
         offset,
-        ends,
+        ret_offsets: ends,
         semaphore: None,
-        arguments: 0,
-        callers: Vec::new(),
-        reading: Some(Arc::new(reading)),
+        cookie_args: 0,
+        call_sites: Vec::new(),
+        capture: Some(Arc::new(reading)),
     }
 }
 

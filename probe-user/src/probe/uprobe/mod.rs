@@ -1,6 +1,6 @@
 //! Any function of any object, by name or address: which functions are meant, and what is read of their calls.
 //!
-//! Owns the patterns and the calling conventions. It never reads a file except through its [`crate::object::Object`].
+//! Owns the patterns and the calling conventions. It never reads a file except through its [`crate::object::RefCounted`].
 
 mod glob;
 mod matching;

@@ -5,7 +5,7 @@
 use probe_common::{
     Argument, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES, FunctionSpec, NO_REGISTER,
     Operand, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY,
-    SPEC_RETURN, SPEC_STACK, room,
+    SPEC_RETURN, SPEC_STACK, size_class,
 };
 
 use super::types::{Length, MAX_BYTES, Type};
@@ -185,7 +185,8 @@ impl Reading {
             let capturing = || list.iter().filter(|argument| argument.capture != CAPTURE_NONE);
             let values = u32::try_from(capturing().count()).unwrap_or(u32::MAX);
             let bytes = capturing().map(|argument| argument.limit).max().unwrap_or(0);
-            room(values, bytes).ok_or_else(|| format!("{values} arguments of {bytes} bytes are too many"))
+            size_class(values, bytes)
+                .ok_or_else(|| format!("{values} arguments of {bytes} bytes are too many"))
         };
         self.spec.arguments = u32::try_from(self.arguments.len()).unwrap_or(u32::MAX);
         self.spec.room = room(&self.spec.list)?;

@@ -4,9 +4,9 @@ use probe_common::{NO_REGISTER, Operand as Read, SOURCE_CONSTANT, SOURCE_MEMORY,
 
 use super::matching::{Matching, new_hook};
 use super::{Given, Reading, Type, UsdtPattern};
-use crate::object::usdt::{Argument, Operand, Register};
-use crate::object::{Usdt, UsdtSite, with_causes};
-use crate::plan::Program;
+use crate::elf::usdt::{Argument, Operand, Register};
+use crate::elf::{Usdt, UsdtSite, with_causes};
+use crate::plan::ProbeProgram;
 
 /// Adds the probes that are meant; tells whether there are any.
 pub(super) fn add(matching: &mut Matching<'_>) -> bool {
@@ -59,7 +59,7 @@ fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, si
         .collect();
     match Reading::of_usdt(matching.uprobe, &given) {
         Ok(reading) => {
-            let mut hook = new_hook(Program::Function, shown, site.offset, Vec::new(), reading);
+            let mut hook = new_hook(ProbeProgram::Function, shown, site.offset, Vec::new(), reading);
             hook.semaphore = site.semaphore;
             matching.hooks.entry(site.offset.0).or_insert(hook);
         }

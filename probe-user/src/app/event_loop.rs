@@ -1,0 +1,398 @@
+//! The loop: ring → pipeline, until there is a reason to end.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use probe_common::{Lineage, Loss, LossCount};
+use thiserror::Error;
+
+use super::discovery_worker::{Response, Since};
+use super::status;
+use super::stop::StopSignals;
+use super::target_tracker::{TargetTracker, TrackerEvent};
+use crate::bpf::{Drained, Session, SessionError};
+use crate::cli::Verbosity;
+use crate::discovery::Versioned;
+use crate::enrich::ProcessInfoCache;
+use crate::event::{StopReason, Summary};
+use crate::pipeline::{Pipeline, TaskEvent};
+use crate::plan::ObjectHooks;
+use crate::scope::process::Proc;
+use crate::stderr;
+
+/// How long the ring waits at the most while there is something else to do.
+const DRAINING: Duration = Duration::from_millis(5);
+/// How often losses are read and the target is looked after, while there is something to do.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// How often the target is looked for although nobody has told of an end: a process tells of it before it
+/// has left /proc, long before when it has much memory or other threads, and what it tells can be lost.
+const LOOKING: Duration = Duration::from_secs(1);
+/// How often connections of ended processes are forgotten, if any has ended.
+const FORGETTING: Duration = Duration::from_secs(5);
+/// How often it is noted in which containers calls were counted: what is known of a container is kept for a minute after its end.
+const NOTING: Duration = Duration::from_secs(20);
+/// How long the ring is drained after the end at the most: what the target did until then is reported, and counted as
+/// lost beyond.
+const LAST_DRAIN: Duration = Duration::from_secs(5);
+
+/// The stream broke.
+#[derive(Debug, Error)]
+pub(super) enum EventLoopError {
+    /// Records cannot be written.
+    #[error(transparent)]
+    Write(#[from] io::Error),
+    /// The kernel's side cannot be read.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+/// The processes that run programs already when a trace of those begins, parents before their children.
+#[derive(Debug)]
+pub(super) enum InitialProcesses {
+    /// Their programs are told first.
+    Told(Vec<u32>),
+    /// They are not.
+    Known(Vec<u32>),
+}
+
+impl Default for InitialProcesses {
+    fn default() -> Self {
+        Self::Known(Vec::new())
+    }
+}
+
+/// A trace that is under way.
+pub(super) struct EventLoop<'a> {
+    session: &'a mut Session,
+    pipeline: Pipeline<ProcessInfoCache>,
+    watch: TargetTracker,
+    verbosity: Verbosity,
+    seeds: InitialProcesses,
+    /// Processes that have come into scope, with what the kernel knew of each then.
+    entered: Vec<(u32, Lineage)>,
+    proc: Proc,
+    /// When the ring was drained last.
+    drained: Instant,
+    housekeeping: Instant,
+    looking: Instant,
+    forgetting: Instant,
+    noting: Instant,
+    /// How often what was counted is told, and when next; none: at the end.
+    interval: Option<(Duration, Instant)>,
+    /// What was lost so far.
+    lost: Vec<(Loss, LossCount)>,
+    /// Whether a process of the target has ended since connections were forgotten.
+    ended: bool,
+    /// Whether calls had no room since those of ended processes were forgotten.
+    full: bool,
+}
+
+impl<'a> EventLoop<'a> {
+    /// A trace of what is attached.
+    pub(super) fn new(
+        session: &'a mut Session,
+        pipeline: Pipeline<ProcessInfoCache>,
+        watch: TargetTracker,
+        verbosity: Verbosity,
+        (seeds, interval): (InitialProcesses, Option<Duration>),
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            session,
+            pipeline,
+            watch,
+            verbosity,
+            seeds,
+            entered: Vec::new(),
+            proc: Proc::default(),
+            drained: now,
+            housekeeping: now,
+            looking: now,
+            forgetting: now,
+            noting: now,
+            interval: interval.map(|interval| (interval, now + interval)),
+            lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
+            ended: false,
+            full: false,
+        }
+    }
+
+    /// Streams until the end, and reports it.
+    pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<Summary, EventLoopError> {
+        self.watch.resync(self.session);
+        match std::mem::take(&mut self.seeds) {
+            InitialProcesses::Told(pids) => {
+                if let Some(end) = self.existing(pids)? {
+                    return self.finish(end);
+                }
+            }
+            InitialProcesses::Known(pids) => {
+                for pid in pids {
+                    let lineage = self.session.lineage(pid);
+                    self.pipeline.known(pid, &lineage);
+                }
+            }
+        }
+        loop {
+            let end = tokio::select! {
+                biased;
+                end = endings.recv() => Some(end),
+                occurrence = self.watch.next() => {
+                    self.occurrence(occurrence);
+                    // However much there is to follow, the ring is drained.
+                    if self.drained.elapsed() >= DRAINING { self.poll_ring()? } else { None }
+                }
+                () = self.session.wait() => self.poll_ring()?,
+            };
+            if let Some(end) = end {
+                return self.finish(end);
+            }
+        }
+    }
+
+    fn occurrence(&mut self, occurrence: TrackerEvent) {
+        match occurrence {
+            TrackerEvent::Found(Response::Attach(pid, object, since)) => self.attach(pid, &object, since),
+            TrackerEvent::Found(Response::Untraceable(pid, skipped)) => {
+                let origin = self.pipeline.origins_mut().look_up(pid);
+                status::untraceable_later(&origin, &skipped, self.verbosity);
+            }
+            TrackerEvent::Found(Response::Version(Versioned { sites, library })) => {
+                self.pipeline.set_library(sites, &library);
+            }
+            TrackerEvent::Found(Response::Doubt) => self.watch.resync(self.session),
+            TrackerEvent::Found(Response::Missed) => self.watch.request_resync(),
+            TrackerEvent::Found(Response::All(pid)) => self.session.resume(pid),
+            TrackerEvent::Found(Response::Detach(objects)) => {
+                for object in objects {
+                    self.session.detach(object);
+                }
+            }
+            TrackerEvent::Mapped(events) if self.pipeline.has_executions() => {
+                self.pipeline.origins_mut().mapped(&events);
+            }
+            TrackerEvent::Mapped(events) => self.watch.mapped(events, self.session),
+            TrackerEvent::Listed(listing) => self.watch.listed(&listing, self.session),
+        }
+    }
+
+    /// Tells what processes run that have come into scope. What they had executed in scope by then was in the ring, and is
+    /// told when that was drained; what they execute later is told by itself.
+    fn entered(&mut self, drained: Drained) -> io::Result<Option<StopReason>> {
+        let mut pids = Vec::new();
+        if drained != Drained::Part {
+            for (pid, lineage) in std::mem::take(&mut self.entered) {
+                if self.session.lineage(pid).execution == lineage.execution {
+                    pids.push(pid);
+                }
+            }
+        }
+        let entered = self.watch.take_entered().into_iter().filter(|_| self.pipeline.has_executions());
+        self.entered.extend(entered.map(|pid| (pid, self.session.lineage(pid))));
+        self.existing(pids)
+    }
+
+    /// Tells what processes run that was not told yet, where that is watched. Tells why to end, if there is a reason.
+    fn existing(&mut self, pids: Vec<u32>) -> io::Result<Option<StopReason>> {
+        if !self.pipeline.has_executions() {
+            return Ok(None);
+        }
+        for pid in pids {
+            let lineage = self.session.lineage(pid);
+            match self.pipeline.existing(pid, &lineage) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Ok(Some(StopReason::OutputClosed));
+                }
+                other => other?,
+            }
+        }
+        Ok(self.pipeline.is_complete().then_some(StopReason::Count))
+    }
+
+    fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
+        // The sites first: the first record may come before attach returns.
+        self.pipeline.set_sites(super::sites(object));
+        let failed = self.session.attach(object);
+        let took = since.map(|since| (since, since.elapsed()));
+        status::failed(&failed);
+        if failed.len() == object.hooks.len() {
+            return self.watch.failed(object.id);
+        }
+        let origin = self.pipeline.origins_mut().look_up(pid);
+        status::attached_later(&origin, object, took, self.verbosity);
+    }
+
+    /// Takes what is in the ring. Tells why to end, if there is a reason.
+    fn poll_ring(&mut self) -> Result<Option<StopReason>, EventLoopError> {
+        self.drained = Instant::now();
+        let drained = match self.drain() {
+            Ok(drained) => drained,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(Some(StopReason::OutputClosed));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.pipeline.is_complete() {
+            return Ok(Some(StopReason::Count));
+        }
+        match self.housekeeping(drained) {
+            Err(EventLoopError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Ok(Some(StopReason::OutputClosed))
+            }
+            other => other,
+        }
+    }
+
+    fn drain(&mut self) -> io::Result<Drained> {
+        let mut result = Ok(());
+        let (pipeline, watch) = (&mut self.pipeline, &mut self.watch);
+        let drained = self.session.drain(|bytes| {
+            // A program was mapped before it is told of.
+            if pipeline.is_program(bytes) {
+                pipeline.origins_mut().mapped(&watch.take_mapped());
+            }
+            result = pipeline.bytes(bytes);
+            if result.is_err() || pipeline.is_complete() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        result?;
+        let session = &self.session;
+        self.pipeline.tell_ended(|key| session.connection(key))?;
+        Ok(drained)
+    }
+
+    /// What is not about single records: pauses, losses, the end of the target.
+    fn housekeeping(&mut self, drained: Drained) -> Result<Option<StopReason>, EventLoopError> {
+        let now = Instant::now();
+        if drained != Drained::Part {
+            self.pipeline.idle(now)?;
+            self.pipeline.flush()?;
+        }
+        let events = self.pipeline.take_task_events();
+        self.note_counts(now, &events)?;
+        self.watch.on_control_events(events, self.session);
+        self.watch.look_after(now, self.session);
+        if let Some(error) = self.watch.take_failure() {
+            return Err(error.into());
+        }
+        if let Some((interval, next)) = &mut self.interval
+            && now >= *next
+        {
+            *next = now + *interval;
+            self.report_counts()?;
+            self.pipeline.flush()?;
+        }
+        if let Some(end) = self.entered(drained)? {
+            return Ok(Some(end));
+        }
+        if now.duration_since(self.housekeeping) < HOUSEKEEPING {
+            return Ok(None);
+        }
+        self.housekeeping = now;
+        stderr::tell_repeated();
+        self.session.look_after_held();
+        let lost = self.report_losses()?;
+        // What was lost may have told of an end.
+        let gone = self.watch.take_ended() || lost;
+        self.ended |= gone;
+        if gone || now.duration_since(self.looking) >= LOOKING {
+            self.looking = now;
+            // The kernel's set first: to look through /proc takes long.
+            if !self.session.follows_threads()? && !self.watch.target().any_alive() {
+                return Ok(Some(StopReason::TargetEnded));
+            }
+        }
+        if (self.ended || self.full) && now.duration_since(self.forgetting) >= FORGETTING {
+            self.forgetting = now;
+            let proc = &self.proc;
+            let has_ended = |pid| proc.process(pid).is_none();
+            if std::mem::take(&mut self.ended) {
+                self.session.forget(has_ended);
+            }
+            if std::mem::take(&mut self.full) {
+                self.session.forget_goroutines(has_ended);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes what was counted before it is forgotten in which container, and makes room in the kernel.
+    fn note_counts(&mut self, now: Instant, events: &[TaskEvent]) -> Result<(), EventLoopError> {
+        let gone = |event: &TaskEvent| match event {
+            TaskEvent::CgroupGone { id } => Some(*id),
+            _ => None,
+        };
+        let mut gone = events.iter().filter_map(gone).peekable();
+        if gone.peek().is_none() && now.duration_since(self.noting) < NOTING {
+            return Ok(());
+        }
+        self.noting = now;
+        self.pipeline.note_counted(&self.session.counted()?);
+        for cgroup in gone {
+            self.session.forget_counted(cgroup);
+            self.pipeline.forget_counted(cgroup);
+        }
+        Ok(())
+    }
+
+    fn report_counts(&mut self) -> Result<(), EventLoopError> {
+        let counted = self.session.counted()?;
+        Ok(self.pipeline.counted(Timestamp::now(), &counted)?)
+    }
+
+    /// Tells whether there were any since the last time.
+    fn report_losses(&mut self) -> Result<bool, EventLoopError> {
+        let lost = self.session.lost()?;
+        let any = lost != self.lost;
+        if any {
+            // The record that a process has ended may be among it, and its id be another process's by now.
+            self.pipeline.origins_mut().distrust();
+            let has_grown = |of: Loss| {
+                let events = |losses: &[(Loss, LossCount)]| {
+                    losses.iter().find(|(loss, _)| *loss == of).map(|(_, count)| count.events)
+                };
+                events(&lost) != events(&self.lost)
+            };
+            // Other losses are calls': nothing that is followed was among them.
+            if has_grown(Loss::RingFull) {
+                self.watch.request_resync();
+            }
+            self.full |= has_grown(Loss::ThreadsFull);
+            self.pipeline.lost(Timestamp::now(), &lost)?;
+            self.lost = lost;
+        }
+        Ok(any)
+    }
+
+    fn finish(mut self, mut end: StopReason) -> Result<Summary, EventLoopError> {
+        // Or a busy target could go on for as long as it is drained.
+        self.session.close()?;
+        let until = Instant::now() + LAST_DRAIN;
+        while !matches!(end, StopReason::OutputClosed | StopReason::Count) && Instant::now() < until {
+            match self.drain() {
+                Ok(Drained::Nothing) => break,
+                Ok(_) if self.pipeline.is_complete() => end = StopReason::Count,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end = StopReason::OutputClosed,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if Instant::now() >= until {
+            self.session.discard();
+        }
+        if end != StopReason::OutputClosed {
+            match self.report_losses().and_then(|_| self.report_counts()) {
+                Err(EventLoopError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    end = StopReason::OutputClosed;
+                }
+                other => other?,
+            }
+        }
+        Ok(self.pipeline.finish(Timestamp::now(), end)?)
+    }
+}

@@ -1,0 +1,226 @@
+//! What a person reads on standard error while records go to standard output.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::discovery_worker::Since;
+use crate::bpf::{SessionError, features};
+use crate::cli::{Trace, Verbosity};
+use crate::discovery::{self, SkipDetail};
+use crate::event::{Containment, ProcessContext, Summary};
+use crate::output::text;
+use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
+use crate::probe::Probe;
+use crate::scope::{Selector, Target};
+use crate::stderr::{say, tell_all_repeated};
+use crate::timeout::describe;
+
+/// No cgroup has this id.
+const NO_CGROUP: u64 = 0;
+
+/// How often it is said how far something has come.
+const SAID: Duration = Duration::from_secs(1);
+
+/// Says that everything was asked for, as that need not be what was meant: a container's own first process is a 1, too.
+pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal && selector.pids.contains(&1) && !selector.all {
+        say(
+            &"process 1 is the first of this machine: with its descendants it is everything that runs here, as with \
+              --all; a container's own first process is --pid CONTAINER:1",
+        );
+    }
+}
+
+/// Says what is attached, one line per container and library, and that tracing has begun.
+pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal {
+        if plan.objects.is_empty() && trace.probe.looks_into_files() && trace.command.is_empty() {
+            let selector = &trace.selector;
+            say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
+        }
+        if matches!(trace.probe, Probe::Ssl(_)) && !features::has_btf() {
+            say(&"addresses and handshakes of connections are not known: the kernel does not describe its \
+                  structures (/sys/kernel/btf/vmlinux); use one with CONFIG_DEBUG_INFO_BTF=y");
+        }
+        for line in lines(plan, target).into_iter().chain(untraceable(plan, target)) {
+            say(&line);
+        }
+    }
+    if verbosity >= Verbosity::Verbose {
+        for skipped in discovery::reasons(plan, target, SkipDetail::Everything) {
+            say(&format_args!("skipped: {skipped}"));
+        }
+    }
+    tell_all_repeated();
+    // Also with --quiet: whoever started us waits for this line.
+    if trace.command.is_empty() {
+        say(&"tracing; Ctrl-C stops");
+    } else if !trace.shares_stderr() {
+        say(&"tracing; the command begins");
+    }
+}
+
+/// Says what was looked at and is not listed.
+pub(super) fn skipped(plan: &Plan, target: &Target) {
+    for skipped in discovery::reasons(plan, target, SkipDetail::Skipped) {
+        say(&format_args!("skipped: {skipped}"));
+    }
+}
+
+/// How far attaching has come, when it takes long enough to be asked.
+pub(super) struct Progress {
+    all: usize,
+    done: usize,
+    said: Instant,
+}
+
+impl Progress {
+    /// Of so many hooks.
+    pub(super) fn of(all: usize) -> Self {
+        Self { all, done: 0, said: Instant::now() }
+    }
+
+    /// One more was tried.
+    pub(super) fn step(&mut self) {
+        self.done += 1;
+        if self.said.elapsed() >= SAID && self.done < self.all {
+            self.said = Instant::now();
+            say(&format_args!("attached {} of {} probes", self.done, self.all));
+        }
+    }
+}
+
+/// Warns of hooks that could not be attached to. What one lacks for want of room, the others lack as well.
+pub(super) fn failed(failed: &[(usize, SessionError)]) {
+    let shortage = failed.iter().find(|(_, error)| error.is_shortage());
+    for (_, error) in shortage.map_or(failed, std::slice::from_ref) {
+        tracing::warn!("{}", describe(error));
+    }
+}
+
+/// Says that a process has brought an object that was not known at the start. The container's name may not be
+/// known yet, or never.
+pub(super) fn attached_later(
+    origin: &ProcessContext,
+    object: &ObjectHooks,
+    took: Option<(Since, Duration)>,
+    verbosity: Verbosity,
+) {
+    if verbosity >= Verbosity::Normal {
+        let place = container_name(&origin.container);
+        say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
+    }
+    if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
+        let (library, took) = (object.library.name.escape_debug(), took.as_secs_f64() * 1000.0);
+        let what = match since {
+            Since::Mapped(_) => "it was mapped",
+            Since::Executed(_) => "its program began",
+        };
+        say(&format_args!("attached to {library} {took:.1} ms after {what}"));
+    }
+}
+
+/// Says that a process has brought TLS that cannot be traced.
+pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal {
+        let place = container_name(&origin.container);
+        say(&format_args!("{place}: process {}, {}", origin.process.pid, not_seen(skipped)));
+    }
+}
+
+/// Says how it went, if records do not say it themselves, or say it in a file that nobody watches.
+pub(super) fn ended(summary: &Summary, trace: &Trace, verbosity: Verbosity) {
+    if verbosity > Verbosity::Quiet && (trace.format.name == "text" || trace.output.is_some()) {
+        say(&text::summary_line(summary));
+    }
+}
+
+/// `web: 3 processes, libssl.so.3 (OpenSSL 3.0.17): 6 functions`; of many copies of a library one line.
+fn lines(plan: &Plan, target: &Target) -> Vec<String> {
+    let mut processes: BTreeMap<(String, String), BTreeSet<u32>> = BTreeMap::new();
+    for object in &plan.objects {
+        let library = library(object);
+        for pid in &object.pids {
+            processes.entry((place(target, *pid), library.clone())).or_default().insert(*pid);
+        }
+    }
+    let line = |((place, library), pids): ((String, String), BTreeSet<u32>)| {
+        let processes = if pids.len() == 1 { "process" } else { "processes" };
+        format!("{place}: {} {processes}, {library}", pids.len())
+    };
+    processes.into_iter().map(line).collect()
+}
+
+/// `db: 1 process, libjvm.so: Java's own TLS …`
+fn untraceable(plan: &Plan, target: &Target) -> Vec<String> {
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for skipped in plan.skipped.iter().filter(|skipped| skipped.lack == SkipKind::Untraceable) {
+        let place = skipped.pid.map_or_else(String::new, |pid| place(target, pid));
+        *counts.entry((place, not_seen(skipped))).or_default() += 1;
+    }
+    let line = |((place, what), count): ((String, String), usize)| {
+        let processes = if count == 1 { "process" } else { "processes" };
+        format!("{place}: {count} {processes}, {what}")
+    };
+    counts.into_iter().map(line).collect()
+}
+
+fn not_seen(skipped: &Skipped) -> String {
+    let name = skipped.subject.rsplit('/').next().unwrap_or(&skipped.subject);
+    format!("{}: {}", name.escape_debug(), skipped.reason.escape_debug())
+}
+
+/// The container of a process, as it was when that was selected: it may have ended meanwhile.
+fn place(target: &Target, pid: u32) -> String {
+    let process = target.processes.iter().find(|process| process.pid == pid);
+    let container = match process.and_then(|process| process.container.clone()) {
+        Some(container) => Containment::In(container),
+        None => target.containers.of_process(pid, NO_CGROUP),
+    };
+    container_name(&container)
+}
+
+/// `web`; `host` is said of what is there and in no container alone.
+fn container_name(container: &Containment) -> String {
+    match container {
+        Containment::In(container) => container.shown().escape_debug().to_string(),
+        Containment::Host => "host".to_owned(),
+        Containment::Unknown => "?".to_owned(),
+    }
+}
+
+fn library(object: &ObjectHooks) -> String {
+    let library = &object.library;
+    let functions: BTreeSet<&str> =
+        object.hooks.iter().flat_map(|hook| hook.public_names.iter().map(String::as_str)).collect();
+    let version = match (&library.implementation, &library.version) {
+        (Some(implementation), Some(version)) => format!(" ({implementation} {version})"),
+        (Some(implementation), None) => format!(" ({implementation})"),
+        (None, _) => String::new(),
+    };
+    let plural = if functions.len() == 1 { "function" } else { "functions" };
+    let line = format!("{}{version}: {} {plural}", library.name, functions.len());
+    line.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::Container;
+
+    #[test]
+    fn a_process_that_is_not_known_to_be_on_the_host_is_not_said_to_be() {
+        let web = Container { name: Some("we\x1bb".to_owned()), ..Container::default() };
+        for (container, expected) in [
+            (Containment::In(Arc::new(web)), "we\\u{1b}b"),
+            (Containment::Host, "host"),
+            (Containment::Unknown, "?"),
+        ] {
+            assert_eq!(container_name(&container), expected);
+        }
+        // Nobody knows what a process was in that has gone.
+        assert_eq!(place(&Target::default(), u32::MAX), "?");
+    }
+}

@@ -1,0 +1,202 @@
+//! The reasons from outside for which a trace ends.
+
+use std::future;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{self, Duration};
+
+use rustix::process::Signal;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use super::spawn::{self, CommandError, CommandProcess};
+use crate::event::StopReason;
+use crate::output::StopFlag;
+
+/// Exit status after a second Ctrl-C: 128 + SIGINT, as shells have it.
+const INTERRUPTED_TWICE: i32 = 130;
+
+/// Waits for the first of them.
+pub(super) struct StopSignals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: unix::Signal,
+    deadline: Option<Instant>,
+    /// Where records go, if it is a pipe or a socket whose reader can go.
+    reader: Option<AsyncFd<OwnedFd>>,
+    /// A command that ctrace has started: its end is ours, and Ctrl-C is its.
+    pub(super) command: Option<CommandProcess>,
+    /// Set by any of the signals that end the trace, for code that cannot wait for them.
+    signalled: Arc<AtomicBool>,
+    /// Set by Ctrl-C.
+    interrupted: Arc<AtomicBool>,
+}
+
+impl StopSignals {
+    /// Starts to listen for signals. A second Ctrl-C ends the process at once, whatever it is doing.
+    pub(super) fn new(command: Option<CommandProcess>) -> io::Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        // In this order: the first signal finds the flag unset and sets it, the second finds it set.
+        signal_hook::flag::register_conditional_shutdown(
+            signal_hook::consts::SIGINT,
+            INTERRUPTED_TWICE,
+            Arc::clone(&interrupted),
+        )?;
+        signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))?;
+        let signalled = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
+        {
+            // Ctrl-C is the command's, which may go on.
+            if signal != signal_hook::consts::SIGINT || command.is_none() {
+                signal_hook::flag::register(signal, Arc::clone(&signalled))?;
+            }
+        }
+        // A file that reaches the limit of its size fails the write then, and does not end the process.
+        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            deadline: None,
+            reader: None,
+            command,
+            signalled,
+            interrupted,
+        })
+    }
+
+    /// Ends after a time from now.
+    pub(super) fn after(&mut self, duration: Option<Duration>) {
+        self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
+    }
+
+    /// Ends when nobody reads the records any more, even if none is written.
+    pub(super) fn watch_reader(&mut self, records: &impl AsFd) {
+        self.reader = watch(records.as_fd()).ok();
+    }
+
+    /// The same reasons for a writer that waits for its reader.
+    pub(super) fn stop(&self) -> StopFlag {
+        let deadline = self.deadline.map(Instant::into_std);
+        let (signalled, interrupted) = (Arc::clone(&self.signalled), Arc::clone(&self.interrupted));
+        let command = self.command.as_ref().map(CommandProcess::pid);
+        StopFlag::when(move || {
+            let passed = deadline.is_some_and(|deadline| time::Instant::now() >= deadline);
+            // Ctrl-C is the command's, and ours if it has ended by it.
+            let left = || interrupted.load(Ordering::Relaxed) && command.is_some_and(spawn::has_ended);
+            passed || signalled.load(Ordering::Relaxed) || left()
+        })
+    }
+
+    /// The first reason. Cancel safe.
+    pub(super) async fn recv(&mut self) -> StopReason {
+        let Self { interrupt, terminate, hangup, deadline, reader, command, .. } = self;
+        let is_commands = command.as_ref().is_some_and(CommandProcess::has_begun);
+        let signal = tokio::select! {
+            // The terminal sends it to the command too, which decides what it means, once it is there.
+            _ = interrupt.recv(), if !is_commands => return StopReason::Interrupted,
+            _ = terminate.recv() => Signal::TERM,
+            _ = hangup.recv() => Signal::HUP,
+            () = deadline_passed(*deadline) => return StopReason::Duration,
+            () = reader_closed(reader.as_ref()) => return StopReason::OutputClosed,
+            () = ended(command.as_mut()) => return StopReason::TargetEnded,
+        };
+        if let Some(command) = command {
+            command.signal(signal);
+        }
+        StopReason::Interrupted
+    }
+
+    /// Waits for the end of a command. One that has not been let go does not begin.
+    pub(super) async fn end_of(&mut self, mut command: CommandProcess) -> Result<CommandEnd, CommandError> {
+        if let Some(status) = command.ended_early() {
+            return Ok(CommandEnd::Ended(spawn::exit_status(status)));
+        }
+        let end = if command.has_begun() { CommandEnd::Ended } else { CommandEnd::NotBegun };
+        command.abandon();
+        loop {
+            let signal = tokio::select! {
+                status = command.ended() => return Ok(end(spawn::exit_status(status?))),
+                _ = self.terminate.recv() => Signal::TERM,
+                _ = self.hangup.recv() => Signal::HUP,
+            };
+            command.signal(signal);
+        }
+    }
+}
+
+/// How a command came to its exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommandEnd {
+    /// It has ended, or could not begin and has said why.
+    Ended(u8),
+    /// It was not to begin.
+    NotBegun(u8),
+}
+
+impl CommandEnd {
+    /// The exit status of ctrace, which is the command's. One that would tell of no failure does not hide the
+    /// trace's.
+    pub(super) fn exit_status(self, failure: Option<u8>) -> u8 {
+        match (self, failure) {
+            (Self::Ended(0) | Self::NotBegun(_), Some(failure)) => failure,
+            (Self::Ended(status) | Self::NotBegun(status), _) => status,
+        }
+    }
+}
+
+async fn ended(command: Option<&mut CommandProcess>) {
+    match command {
+        // That it cannot be waited for is said when it is waited for at the end.
+        Some(command) => drop(command.ended().await),
+        None => future::pending().await,
+    }
+}
+
+async fn deadline_passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => future::pending().await,
+    }
+}
+
+/// The write end of a pipe without readers is in error (poll(2), POLLERR).
+async fn reader_closed(reader: Option<&AsyncFd<OwnedFd>>) {
+    match reader {
+        Some(reader) if reader.ready(Interest::ERROR).await.is_ok() => {}
+        _ => future::pending().await,
+    }
+}
+
+/// A regular file cannot be watched, and its reader cannot go: epoll says EPERM.
+fn watch(records: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    let duplicate = records.try_clone_to_owned()?;
+    #[expect(unsafe_code, reason = "tokio cannot see that an OwnedFd keeps its file descriptor")]
+    // SAFETY: an OwnedFd has one file descriptor for all of its life.
+    let watched = unsafe { AsyncFd::register_with_interest(duplicate, Interest::ERROR) };
+    Ok(watched?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_output_is_not_hidden_by_the_commands_0_and_hides_no_other_status() {
+        let check = |end: CommandEnd, failure, expected| {
+            assert_eq!(end.exit_status(failure), expected, "{end:?}, {failure:?}");
+        };
+        check(CommandEnd::Ended(0), None, 0);
+        check(CommandEnd::Ended(0), Some(1), 1);
+        check(CommandEnd::Ended(0), Some(4), 4);
+        check(CommandEnd::Ended(7), None, 7);
+        check(CommandEnd::Ended(7), Some(1), 7);
+        check(CommandEnd::Ended(127), Some(1), 127);
+        check(CommandEnd::NotBegun(130), None, 130);
+        check(CommandEnd::NotBegun(130), Some(3), 3);
+    }
+}

@@ -1,0 +1,235 @@
+//! The kernel's wait before a first probe, begun while nobody knows yet what is to be probed.
+//!
+//! To register a uprobe the kernel takes a lock for which all processors must have come by (`dup_mmap_sem` in
+//! kernel/events/uprobes.c): that takes some ticks for the first one, and nothing for those that come right after it.
+//! So when a file is looked into for the first time, a uprobe is registered on another thread that nobody can hit: on a
+//! file of our own that nobody maps. By the time that the file is parsed, much of the wait is over.
+//!
+//! Owns these idle probes. Each takes the kernel a tenth of a second to remove, during which nothing can be attached: so
+//! they are few, and removed when nothing was attached for seconds, or at the end.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::fs::MemfdFlags;
+
+use super::links::Link;
+use super::perf_uprobe;
+use crate::elf::FileOffset;
+
+/// Idle probes at the most: whoever changes programs all the time must not fill the kernel with them.
+const MOST: usize = 8;
+
+/// How long after a registration the next one does not wait: about as long as the first one waits.
+const WARM_FOR: Duration = Duration::from_millis(10);
+
+/// How long nothing must have been attached before an idle probe is removed.
+const QUIET_PERIOD: Duration = Duration::from_secs(5);
+
+/// The size of our own file: a page.
+const FILE_BYTES: u64 = 4096;
+
+/// Begins the wait; clones begin the same one.
+#[derive(Clone)]
+pub struct AttachWarmup(Arc<WarmupShared>);
+
+struct WarmupShared {
+    register: fn() -> io::Result<Link>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// A probe is to be registered, or is being registered.
+    begun: bool,
+    /// When something was registered last.
+    registered: Option<Instant>,
+    probes: Vec<Link>,
+    thread: Option<JoinHandle<()>>,
+    /// Whether the session has ended.
+    ended: bool,
+}
+
+impl Default for AttachWarmup {
+    fn default() -> Self {
+        Self::new(idle_probe)
+    }
+}
+
+impl AttachWarmup {
+    fn new(register: fn() -> io::Result<Link>) -> Self {
+        Self(Arc::new(WarmupShared { register, state: Mutex::default(), changed: Condvar::new() }))
+    }
+
+    /// Something may have to be attached soon. Returns at once.
+    pub fn prime(&self) {
+        let mut state = self.0.lock();
+        let is_warm = state.registered.is_some_and(|at| at.elapsed() < WARM_FOR);
+        if state.ended || state.begun || is_warm || state.probes.len() >= MOST {
+            return;
+        }
+        if state.thread.is_none() {
+            let shared = Arc::clone(&self.0);
+            // Without a thread the first probe waits as long as it has to.
+            state.thread = thread::Builder::new().name("ahead".to_owned()).spawn(move || shared.work()).ok();
+        }
+        state.begun = state.thread.is_some();
+        self.0.changed.notify_one();
+    }
+
+    /// To be called when something is about to be attached, and when it is.
+    pub(super) fn attaching(&self) {
+        self.0.lock().registered = Some(Instant::now());
+    }
+
+    /// Begins nothing any more, and gives what is to be removed.
+    pub(super) fn end(&self) -> Vec<Link> {
+        let mut state = self.0.lock();
+        state.ended = true;
+        let thread = state.thread.take();
+        drop(state);
+        self.0.changed.notify_one();
+        if let Some(thread) = thread {
+            // Its panic would have been reported where it happened.
+            let _ = thread.join();
+        }
+        std::mem::take(&mut self.0.lock().probes)
+    }
+}
+
+impl WarmupShared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock, and nothing is half done in between.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers and removes until the session ends.
+    fn work(&self) {
+        let mut state = self.lock();
+        while !state.ended {
+            if state.begun {
+                drop(state);
+                let probe = (self.register)();
+                state = self.lock();
+                state.begun = false;
+                state.registered = Some(Instant::now());
+                match probe {
+                    Ok(probe) => state.probes.push(probe),
+                    Err(error) => tracing::debug!("no idle probe: {error}"),
+                }
+                continue;
+            }
+            let quiet = state.registered.map_or(QUIET_PERIOD, |at| at.elapsed());
+            state = match state.probes.pop_if(|_| quiet >= QUIET_PERIOD) {
+                Some(probe) => {
+                    drop(state);
+                    drop(probe);
+                    self.lock()
+                }
+                None if state.probes.is_empty() => {
+                    self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+                }
+                None => {
+                    let waited = self.changed.wait_timeout(state, QUIET_PERIOD.saturating_sub(quiet));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+/// Registers a probe that nobody can hit.
+fn idle_probe() -> io::Result<Link> {
+    let file = rustix::fs::memfd_create("ctrace", MemfdFlags::CLOEXEC)?;
+    rustix::fs::ftruncate(&file, FILE_BYTES)?;
+    // The kernel keeps the file as long as the probe.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(Box::new(perf_uprobe::uprobe(path.as_ref(), FileOffset(0), 0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    impl AttachWarmup {
+        /// Waits until what was begun is registered.
+        fn settle(&self) {
+            while self.0.lock().begun {
+                thread::yield_now();
+            }
+        }
+
+        /// The same, and lets that be so long ago.
+        fn settle_since(&self, ago: Duration) {
+            self.settle();
+            self.0.lock().registered = Instant::now().checked_sub(ago);
+            self.0.changed.notify_one();
+        }
+
+        fn probes(&self) -> usize {
+            self.0.lock().probes.len()
+        }
+    }
+
+    #[test]
+    fn a_burst_has_one_probe_and_there_are_few_in_all() {
+        let ahead = AttachWarmup::new(|| Ok(Box::new(())));
+        for expected in (1..=MOST).chain([MOST; 3]) {
+            ahead.prime();
+            // While it is being registered, and just after it was, however slow this machine is.
+            ahead.prime();
+            ahead.settle();
+            ahead.0.lock().registered = Some(Instant::now() + QUIET_PERIOD);
+            ahead.prime();
+            ahead.settle_since(WARM_FOR);
+            assert_eq!(ahead.probes(), expected);
+        }
+        assert_eq!(ahead.end().len(), MOST);
+        ahead.prime();
+        assert_eq!(ahead.probes(), 0, "the session has ended");
+    }
+
+    #[test]
+    fn probes_go_when_it_is_quiet() {
+        /// Counts its removal.
+        struct WarmupProbe;
+        static REMOVED: AtomicUsize = AtomicUsize::new(0);
+        impl Drop for WarmupProbe {
+            fn drop(&mut self) {
+                REMOVED.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let ahead = AttachWarmup::new(|| Ok(Box::new(WarmupProbe)));
+        for _ in 0..3 {
+            ahead.prime();
+            ahead.settle_since(WARM_FOR);
+        }
+        assert_eq!((ahead.probes(), REMOVED.load(Ordering::SeqCst)), (3, 0));
+        ahead.settle_since(QUIET_PERIOD);
+        while ahead.probes() > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(ahead.end().len(), 0);
+        assert_eq!(REMOVED.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_registered_is_tried_again() {
+        static TRIED: AtomicUsize = AtomicUsize::new(0);
+        let ahead = AttachWarmup::new(|| {
+            TRIED.fetch_add(1, Ordering::SeqCst);
+            Err(io::Error::other("not permitted"))
+        });
+        for expected in 1..4 {
+            ahead.prime();
+            ahead.settle_since(WARM_FOR);
+            assert_eq!((ahead.probes(), TRIED.load(Ordering::SeqCst)), (0, expected));
+        }
+    }
+}

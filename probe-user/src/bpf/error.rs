@@ -1,0 +1,402 @@
+//! What can go wrong between us and the kernel, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+use thiserror::Error;
+
+use super::features;
+use super::lacking::{Lacking, Needed};
+use crate::elf::FileOffset;
+
+/// The oldest kernel that has attach cookies for uprobes.
+const MINIMUM_KERNEL: &str = "5.15";
+
+/// A scope that the kernel's filter cannot express.
+#[derive(Debug, Error)]
+pub enum ScopeError {
+    /// A cgroup too far down.
+    #[error(
+        "cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes by \
+         --pid, or name the container that it is in"
+    )]
+    TooDeep {
+        /// Its path.
+        path: String,
+        /// Its level.
+        level: u32,
+    },
+    /// More PID namespaces than the filter has room for.
+    #[error("{count} PID namespaces are selected; the filter has room for 8: select fewer, or --all")]
+    TooManyNamespaces {
+        /// How many.
+        count: usize,
+    },
+    /// More cgroups than the filter has room for.
+    #[error(
+        "cgroup {path:?} is one too many: the filter has room for {limit}; select or exclude fewer containers"
+    )]
+    TooManyCgroups {
+        /// The one that has no room.
+        path: String,
+        /// How many have.
+        limit: u32,
+    },
+    /// More threads than the filter has room for.
+    #[error(
+        "process {pid} is not followed with all of its threads: the filter has room for {limit}; select by \
+         --container, or --all"
+    )]
+    TooManyThreads {
+        /// The process.
+        pid: u32,
+        /// How many threads have room.
+        limit: u32,
+    },
+    /// The processes cannot be listed.
+    #[error("the processes in /proc cannot be listed: it must be mounted, and readable")]
+    Processes(#[source] io::Error),
+}
+
+impl ScopeError {
+    /// Whether the filter has no room for more.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyCgroups { .. } | Self::TooManyThreads { .. } | Self::TooManyNamespaces { .. }
+        )
+    }
+}
+
+/// Loading, attaching or reading failed.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The rights are missing.
+    #[error("{what} is not permitted: {lacking}")]
+    NotPermitted {
+        /// What was tried.
+        what: String,
+        /// What is missing for it.
+        lacking: Lacking,
+        /// The kernel's answer.
+        #[source]
+        source: Source,
+    },
+    /// The kernel lacks something.
+    #[error(
+        "this kernel ({release}) has no {what}: ctrace needs Linux {MINIMUM_KERNEL} or newer with {config}"
+    )]
+    Kernel {
+        /// What.
+        what: &'static str,
+        /// Which option of the kernel's configuration has it.
+        config: &'static str,
+        /// The running kernel.
+        release: String,
+    },
+    /// The kernel refused a program.
+    #[error(
+        "the kernel refused the BPF program {name}; please report it with the output of `ctrace -vv …` and `uname -a`"
+    )]
+    Program {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The object could not be loaded.
+    #[error("the BPF programs could not be loaded; `ctrace doctor` tries one by one what they need")]
+    Load(#[source] Box<EbpfError>),
+    /// There are more kinds of calls than the kernel's table has room for.
+    #[error("more than {limit} different sets of arguments are to be read: name fewer functions")]
+    Specs {
+        /// How many have room.
+        limit: u32,
+    },
+    /// A map is missing in the object: program and loader do not belong together.
+    #[error("the BPF object has no {name}: this build of ctrace is broken, build it again")]
+    Missing {
+        /// Its name.
+        name: &'static str,
+    },
+    /// A map operation failed.
+    #[error("the BPF map {name} could not be used; please report it with the output of `ctrace doctor`")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// A probe could not be attached.
+    #[error("{function} at file offset {offset:#x} of {path:?} could not be probed")]
+    Attach {
+        /// The object's path inside its root.
+        path: String,
+        /// The function.
+        function: String,
+        /// Where.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// sysfs is not mounted.
+    #[error(
+        "sysfs is not mounted at /sys, where the kernel tells what it has: run `mount -t sysfs sysfs /sys`, \
+         or give the container the host's (docker run -v /sys:/sys:ro)"
+    )]
+    Sysfs,
+    /// As many files are open as may be.
+    #[error(
+        "{what}: too many open files: each program, map and probe is one, and {limit} may be open; raise \
+         the limit before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; \
+         LimitNOFILE=65536 of systemd)"
+    )]
+    Files {
+        /// What was tried.
+        what: String,
+        /// How many may be open.
+        limit: String,
+        /// What the kernel said.
+        #[source]
+        source: Source,
+    },
+    /// No memory.
+    #[error(
+        "{what}: no memory: take a smaller ring (--ring-size 4M), or raise the limit of memory of ctrace's \
+         cgroup (memory.max; docker run --memory), or of its address space (ulimit -v)"
+    )]
+    Memory {
+        /// What was tried.
+        what: String,
+        /// What the kernel said.
+        #[source]
+        source: Source,
+    },
+    /// tracefs cannot be read.
+    #[error("tracefs cannot be read: run `mount -t tracefs tracefs /sys/kernel/tracing` as root")]
+    Tracefs {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A tracepoint does not have the field that it has on every kernel that we know.
+    #[error(
+        "{path:?} describes no field {field}: this kernel is not supported yet, please report its `uname -a`"
+    )]
+    Tracepoint {
+        /// The description.
+        path: PathBuf,
+        /// The field.
+        field: String,
+    },
+    /// The scope cannot be expressed.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
+    /// The kernel does not tell of mappings.
+    #[error(
+        "the kernel does not tell which files processes map from now on ({what}: {why}): a library that is \
+         loaded later is not noticed; {}",
+        next_of_mappings(.why)
+    )]
+    Mappings {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        why: io::Error,
+    },
+    /// The ring cannot be polled.
+    #[error(
+        "the ring buffer cannot be polled; if the limit of open files (ulimit -n) is not the reason, please report it"
+    )]
+    Poll(#[source] io::Error),
+}
+
+impl SessionError {
+    /// Whether the cause is a missing right or a missing feature of the kernel.
+    pub fn is_kernel_or_rights(&self) -> bool {
+        // A kernel that is too old, or built without something, refuses in many ways.
+        let refused = matches!(self, Self::Load(_) | Self::Program { .. } | Self::Tracepoint { .. });
+        let absent = matches!(self, Self::Kernel { .. } | Self::Sysfs | Self::Tracefs { .. });
+        refused || absent || matches!(self, Self::NotPermitted { .. })
+    }
+
+    /// Whether there is too little of something: what comes next would fail in the same way.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Files { .. } | Self::Memory { .. })
+    }
+
+    pub(super) fn load(source: EbpfError) -> Self {
+        if is_errno(&source, Errno::PERM) {
+            return Self::denied("loading BPF programs", &Lacking::PROGRAMS, source);
+        }
+        Self::short("loading BPF programs", source).unwrap_or_else(|source| Self::Load(Box::new(source)))
+    }
+
+    pub(super) fn program(name: &str, source: ProgramError) -> Self {
+        let what = format!("the BPF program {name}");
+        // The verifier says EACCES of a program that it refuses.
+        let is_refused = matches!(source, ProgramError::LoadError { .. }) && !is_errno(&source, Errno::PERM);
+        if is_denied(&source) && !is_refused {
+            return Self::denied(&what, &Lacking::PROGRAMS, source);
+        }
+        Self::short(&what, source)
+            .unwrap_or_else(|source| Self::Program { name: name.to_owned(), source: Box::new(source) })
+    }
+
+    pub(super) fn tracefs(source: io::Error) -> Self {
+        if is_denied(&source) {
+            return Self::denied("reading tracefs (/sys/kernel/tracing)", &Lacking::TRACEFS, source);
+        }
+        Self::Tracefs { source }
+    }
+
+    fn denied(what: &str, needed: &[Needed], source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let (what, lacking) = (what.to_owned(), Lacking::of(needed));
+        Self::NotPermitted { what, lacking, source: Box::new(source) }
+    }
+
+    pub(super) fn map(name: &'static str, source: MapError) -> Self {
+        match Self::lack(&source) {
+            Some(lack) => lack(format!("the BPF map {name}"), Box::new(source)),
+            None => Self::Map { name, source },
+        }
+    }
+
+    pub(super) fn attach(path: &str, function: &str, offset: FileOffset, source: ProgramError) -> Self {
+        let what = format!("a uprobe on {function}");
+        if is_denied(&source) {
+            return Self::denied(&what, &Lacking::UPROBES, source);
+        }
+        Self::short(&what, source).unwrap_or_else(|source| Self::Attach {
+            path: path.to_owned(),
+            function: function.to_owned(),
+            offset: offset.0,
+            source: Box::new(source),
+        })
+    }
+
+    pub(super) fn poll(source: io::Error) -> Self {
+        match Self::lack(&source) {
+            Some(lack) => lack("polling a ring buffer".to_owned(), Box::new(source)),
+            None => Self::Poll(source),
+        }
+    }
+
+    /// Too little of something, whatever was tried; else the source.
+    fn short<E: std::error::Error + Send + Sync + 'static>(what: &str, source: E) -> Result<Self, E> {
+        match Self::lack(&source) {
+            Some(lack) => Ok(lack(what.to_owned(), Box::new(source))),
+            None => Err(source),
+        }
+    }
+
+    /// What there is too little of, if that is the reason.
+    fn lack(source: &(dyn std::error::Error + 'static)) -> Option<fn(String, Source) -> Self> {
+        if is_errno(source, Errno::MFILE) || is_errno(source, Errno::NFILE) {
+            return Some(|what, source| Self::Files { what, limit: open_files(), source });
+        }
+        is_errno(source, Errno::NOMEM).then_some(|what, source| Self::Memory { what, source })
+    }
+}
+
+/// What the kernel said.
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// How many files may be open, in words.
+fn open_files() -> String {
+    getrlimit(Resource::Nofile).current.map_or_else(|| "no more".to_owned(), |limit| limit.to_string())
+}
+
+/// What to do when the kernel does not tell of mappings.
+fn next_of_mappings(why: &io::Error) -> &'static str {
+    match why.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "raise the limit of open files (ulimit -n 65536) and start it again"
+        }
+        Some(Errno::NOMEM) => "raise the limit of memory of its cgroup (memory.max) and start it again",
+        Some(Errno::PERM) => {
+            "run ctrace as root or with CAP_PERFMON; if it has that, raise the limit of locked memory (ulimit -l)"
+        }
+        _ => "run ctrace as root or with CAP_PERFMON, on a kernel with CONFIG_PERF_EVENTS=y",
+    }
+}
+
+/// Whether the kernel said EPERM, or EACCES as it does of perf events and files.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    is_errno(error, Errno::PERM) || is_errno(error, Errno::ACCESS)
+}
+
+/// Whether the kernel said that a map has no room.
+pub(super) fn is_full(error: &MapError) -> bool {
+    is_errno(error, Errno::TOOBIG)
+}
+
+/// Whether the kernel said that a map has no such key.
+pub(super) fn is_absent(error: &MapError) -> bool {
+    is_errno(error, Errno::NOENT)
+}
+
+/// Whether the kernel said so, however deep in the chain of causes.
+fn is_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.raw_os_error() == Some(errno.raw_os_error())
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Whether we may do what every session does; better said at once than after all the rest.
+pub(super) fn check_rights() -> Result<(), SessionError> {
+    let lacking = Lacking::of(&Lacking::PROGRAMS);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let source = Box::new(io::Error::from(Errno::PERM));
+    Err(SessionError::NotPermitted { what: "loading BPF programs".to_owned(), lacking, source })
+}
+
+/// The kernel lacks something.
+pub(super) fn missing(what: &'static str, config: &'static str) -> SessionError {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    SessionError::Kernel { what, config, release }
+}
+
+/// Whether the kernel has what every session needs.
+pub(super) fn check_kernel() -> Result<(), SessionError> {
+    if !features::has_sysfs() {
+        return Err(SessionError::Sysfs);
+    }
+    if !std::path::Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
+        return Err(missing("uprobes", "CONFIG_UPROBE_EVENTS=y"));
+    }
+    if rustix::process::geteuid().is_root() && !aya::features().bpf_cookie() {
+        return Err(missing("BPF attach cookies", "CONFIG_BPF_SYSCALL=y and CONFIG_PERF_EVENTS=y"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_roots_is_a_missing_right_and_no_missing_mount() {
+        let denied = SessionError::tracefs(io::Error::from(Errno::ACCESS));
+        assert!(matches!(denied, SessionError::NotPermitted { .. }), "{denied}");
+        let absent = SessionError::tracefs(io::Error::from(Errno::NOENT));
+        assert!(matches!(absent, SessionError::Tracefs { .. }), "{absent}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Links: what the programs are attached to, by object, and how they are removed.
+//!
+//! Removing a link takes the kernel about a tenth of a second, and for most of it nobody else can attach: it holds a
+//! lock while it waits for every processor. So links are removed on a thread of their own, one after the other, when
+//! nothing was attached for a moment; what is new matters more than what is over. At the end of the session they all
+//! go at the same time, which takes half as long.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::attach_warmup::AttachWarmup;
+use crate::plan::ObjectId;
+
+/// A link; dropping it detaches.
+pub(super) type Link = Box<dyn Send>;
+
+/// Links that are removed at the same time at the end, each on a thread of its own.
+const AT_ONCE: usize = 32;
+
+/// How long nothing must have been attached before a link is removed: the programs of a container, and the
+/// libraries of a program, come within so long of one another.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// After so long one is removed although there was no quiet, so that they do not pile up for ever.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// When so many wait they are removed without a pause.
+const BACKLOG: usize = 64;
+
+/// All links of a session.
+#[derive(Default)]
+pub(super) struct Links {
+    objects: HashMap<ObjectId, Vec<Link>>,
+    /// Those that last as long as the session.
+    lasting: Vec<Link>,
+    ahead: AttachWarmup,
+    discarded: Arc<Discarded>,
+    remover: Option<JoinHandle<()>>,
+}
+
+/// What both threads see.
+#[derive(Default)]
+struct Discarded {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    links: VecDeque<Link>,
+    /// When something was attached last.
+    attached: Option<Instant>,
+    /// Whether the session has ended.
+    ended: bool,
+}
+
+impl Links {
+    /// To be called when something is about to be attached, and when it is.
+    pub(super) fn attaching(&self) {
+        self.ahead.attaching();
+        self.discarded.lock().attached = Some(Instant::now());
+    }
+
+    /// For whoever knows that something may have to be attached soon.
+    pub(super) fn ahead(&self) -> AttachWarmup {
+        self.ahead.clone()
+    }
+
+    /// Keeps links as long as their object.
+    pub(super) fn keep(&mut self, object: ObjectId, links: Vec<Link>) {
+        self.objects.entry(object).or_default().extend(links);
+    }
+
+    /// Keeps a link as long as the session.
+    pub(super) fn keep_lasting(&mut self, link: impl Send + 'static) {
+        self.lasting.push(Box::new(link));
+    }
+
+    /// Removes the links of an object, soon.
+    pub(super) fn remove(&mut self, object: ObjectId) {
+        if let Some(links) = self.objects.remove(&object) {
+            self.discard(links);
+        }
+    }
+
+    /// Removes links, soon.
+    pub(super) fn discard(&mut self, links: Vec<Link>) {
+        self.discarded.lock().links.extend(links);
+        self.discarded.changed.notify_one();
+        if self.remover.is_none() {
+            let discarded = Arc::clone(&self.discarded);
+            // Without a thread they wait for the next time, or for the end.
+            self.remover =
+                thread::Builder::new().name("detach".to_owned()).spawn(move || discarded.work()).ok();
+        }
+    }
+}
+
+impl Discarded {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it holds the lock, and nothing is half done in between.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes links until the session ends.
+    fn work(&self) {
+        let mut removed = Instant::now();
+        let mut queue = self.lock();
+        loop {
+            if queue.ended {
+                return;
+            }
+            if queue.links.is_empty() {
+                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                removed = Instant::now();
+                continue;
+            }
+            let loud = queue.attached.map_or(Duration::ZERO, |at| QUIET.saturating_sub(at.elapsed()));
+            let patience = PATIENCE.saturating_sub(removed.elapsed());
+            let wait = if queue.links.len() > BACKLOG { Duration::ZERO } else { loud.min(patience) };
+            if !wait.is_zero() {
+                let waited = self.changed.wait_timeout(queue, wait);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            let link = queue.links.pop_front();
+            drop(queue);
+            drop(link);
+            removed = Instant::now();
+            queue = self.lock();
+        }
+    }
+}
+
+/// Removes links at the same time, and waits for it.
+fn remove(mut links: Vec<Link>) {
+    while !links.is_empty() {
+        let some = links.split_off(links.len().saturating_sub(AT_ONCE));
+        thread::scope(|scope| {
+            for link in some {
+                // Without a thread the link is dropped here, with what the thread would have run.
+                let _ = thread::Builder::new().spawn_scoped(scope, move || drop(link));
+            }
+        });
+    }
+}
+
+impl Drop for Links {
+    /// Waits until nothing is attached any more.
+    fn drop(&mut self) {
+        let mut links = self.ahead.end();
+        links.append(&mut self.lasting);
+        links.extend(self.objects.drain().flat_map(|(_, links)| links));
+        {
+            let mut queue = self.discarded.lock();
+            queue.ended = true;
+            links.extend(queue.links.drain(..));
+        }
+        self.discarded.changed.notify_one();
+        remove(links);
+        if let Some(remover) = self.remover.take() {
+            // Its panic would have been reported where it happened.
+            let _ = remover.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A link whose removal takes a while.
+    struct Slow(Arc<AtomicUsize>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            thread::sleep(Duration::from_millis(50));
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Links of some objects, two each, and the count of those that were removed.
+    fn links(objects: u32) -> (Links, Arc<AtomicUsize>) {
+        let removed = Arc::new(AtomicUsize::new(0));
+        let mut links = Links::default();
+        for number in 0..objects {
+            for _ in 0..2 {
+                links.keep(ObjectId(number), vec![Box::new(Slow(Arc::clone(&removed)))]);
+            }
+        }
+        (links, removed)
+    }
+
+    fn wait_for(removed: &AtomicUsize, number: usize) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while removed.load(Ordering::SeqCst) < number {
+            assert!(Instant::now() < end, "{removed:?} of {number} links are removed");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn removing_holds_up_nothing_and_the_end_waits_for_all() {
+        let (mut links, removed) = links(100);
+        links.keep_lasting(Slow(Arc::clone(&removed)));
+        let begin = Instant::now();
+        for number in 0..10 {
+            links.remove(ObjectId(number));
+        }
+        links.remove(ObjectId(0));
+        assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+        wait_for(&removed, 1);
+        let begin = Instant::now();
+        drop(links);
+        assert_eq!(removed.load(Ordering::SeqCst), 201);
+        assert!(begin.elapsed() < Duration::from_secs(5), "one after the other: {:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn links_are_removed_without_an_end() {
+        let (mut links, removed) = links(2);
+        links.remove(ObjectId(0));
+        wait_for(&removed, 2);
+        links.remove(ObjectId(1));
+        wait_for(&removed, 4);
+    }
+
+    #[test]
+    fn attaching_comes_first_but_not_for_ever() {
+        let (mut links, removed) = links(1);
+        let begin = Instant::now();
+        links.attaching();
+        links.remove(ObjectId(0));
+        while removed.load(Ordering::SeqCst) == 0 {
+            links.attaching();
+            assert!(begin.elapsed() < Duration::from_secs(20), "never removed");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(begin.elapsed() >= PATIENCE, "removed after {:?}", begin.elapsed());
+    }
+}

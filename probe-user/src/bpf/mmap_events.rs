@@ -1,0 +1,294 @@
+//! Files that processes map executable, as they do: from the kernel's own records, for the whole machine.
+//!
+//! Owns one small perf ring per processor. It never looks into a file, and knows nothing of scope: the caller
+//! decides which mappings matter. Needs `CAP_PERFMON` or `CAP_SYS_ADMIN`, or `kernel.perf_event_paranoid` below 1.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::future::poll_fn;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::task::{Context, Poll};
+
+use perf_event::data::Record;
+use perf_event::events::Software;
+use perf_event::{Builder, Clock, SampleFlag, Sampler};
+use tokio::io::unix::AsyncFd;
+
+use super::{SessionError, pod};
+
+/// Bytes of each ring. A record has about 150: this holds what 400 libraries of programs that start at once need.
+const RING_BYTES: usize = 16 * 4096;
+
+/// Records that are taken of one ring at once at the most; the caller has other things to do.
+const AT_ONCE: usize = 1024;
+
+/// `PROT_EXEC`.
+const EXECUTABLE: u32 = 4;
+
+/// A name was changed by an exec (`PERF_RECORD_MISC_COMM_EXEC` of linux/perf_event.h).
+const COMM_EXEC: u16 = 1 << 13;
+
+/// Which processors there are, such as `0-3,6`.
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+
+/// What a process has mapped executable: a file, also one that has no name any more, or a memfd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecMmap {
+    /// Process id, in the PID namespace of ctrace.
+    pub pid: u32,
+    /// Thread id there.
+    pub tid: u32,
+    /// Address of the mapping.
+    pub address: u64,
+    /// Its bytes.
+    pub length: u64,
+    /// Offset in the file of its first byte.
+    pub offset: u64,
+    /// Inode number, as the mapping's file has it.
+    pub inode: u64,
+    /// Major and minor number of the device, as the mapping's file has it (on overlayfs, not that of the real file).
+    pub device: (u32, u32),
+    /// Path in the mount namespace of the process, of any bytes; ends with ` (deleted)` where the file is.
+    pub path: PathBuf,
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub time: u64,
+}
+
+/// What the kernel tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MmapEvent {
+    /// A mapping.
+    Mapped(ExecMmap),
+    /// A process executes a program, which it is about to map.
+    Executes {
+        /// The process.
+        pid: u32,
+        /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+        time: u64,
+    },
+    /// So many records had no room or were not understood: any process may have mapped anything.
+    Lost(u64),
+}
+
+/// Whether it is told which mappings are the first of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackExec {
+    /// By [`MmapEvent::Executes`] before them. Only a ring that fills up wakes the reader: [`Mappings::take`] gives what
+    /// belongs to a program that was told of elsewhere.
+    FromExecRecords,
+    /// No.
+    FromMmapEvents,
+}
+
+/// The executable mappings that are made from now on. Processors that come online later are not seen.
+pub struct MmapEvents {
+    rings: Vec<AsyncFd<Sampler>>,
+    own_pid: u32,
+    /// Whether a ring may have more than was taken.
+    more: bool,
+}
+
+impl MmapEvents {
+    /// Asks for the records; to be called within tokio's runtime.
+    pub fn open(programs: TrackExec) -> Result<Self, SessionError> {
+        let online =
+            fs::read_to_string(ONLINE).map_err(|why| SessionError::Mappings { what: ONLINE, why })?;
+        let mut rings = Vec::new();
+        for cpu in processors(&online) {
+            match ring(cpu, programs) {
+                Ok(ring) => rings.push(pod::poll_records(ring)?),
+                // It went offline.
+                Err((_, why)) if why.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {}
+                Err((what, why)) => return Err(SessionError::Mappings { what, why }),
+            }
+        }
+        if rings.is_empty() {
+            let why = io::Error::new(io::ErrorKind::NotFound, "no processor in it");
+            return Err(SessionError::Mappings { what: ONLINE, why });
+        }
+        Ok(Self { rings, own_pid: std::process::id(), more: false })
+    }
+
+    /// Waits until there are some, and gives them in the order of their times. Cancel safe.
+    pub async fn next(&mut self) -> Vec<MmapEvent> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Vec<MmapEvent>> {
+        loop {
+            let mut ready = std::mem::take(&mut self.more);
+            // All of them: each has to know whom to wake.
+            for ring in &mut self.rings {
+                if let Poll::Ready(guard) = ring.poll_read_ready(context) {
+                    ready = true;
+                    if let Ok(mut guard) = guard {
+                        guard.clear_ready();
+                    }
+                }
+            }
+            if !ready {
+                return Poll::Pending;
+            }
+            let found = self.take();
+            if !found.is_empty() {
+                return Poll::Ready(found);
+            }
+        }
+    }
+
+    /// Gives those that are there.
+    pub fn take(&mut self) -> Vec<MmapEvent> {
+        let mut found = Vec::new();
+        for ring in &mut self.rings {
+            let mut records = 0;
+            while let Some(record) = ring.get_mut().next_record() {
+                let bytes = record.to_contiguous();
+                // What every record ends with is its time: nothing else is asked for.
+                let time = bytes.last_chunk().map_or(0, |time| u64::from_ne_bytes(*time));
+                if record.misc() & COMM_EXEC != 0
+                    && let Ok(Record::Comm(comm)) = record.parse_record()
+                {
+                    found.push((time, MmapEvent::Executes { pid: comm.pid, time }));
+                    continue;
+                }
+                match record.parse_record() {
+                    Ok(record) => found.extend(mapping(&record, time, self.own_pid).map(|it| (time, it))),
+                    Err(_) => found.push((time, MmapEvent::Lost(1))),
+                }
+                records += 1;
+                if records == AT_ONCE {
+                    self.more = true;
+                    break;
+                }
+            }
+        }
+        found.sort_by_key(|(time, _)| *time);
+        found.into_iter().map(|(_, mapping)| mapping).collect()
+    }
+}
+
+/// The ring of a processor, or what of it cannot be had and why.
+fn ring(cpu: usize, programs: TrackExec) -> Result<Sampler, (&'static str, io::Error)> {
+    let programs = programs == TrackExec::FromExecRecords;
+    let counter = Builder::new(Software::DUMMY)
+        .any_pid()
+        .one_cpu(cpu)
+        // The first alone makes kernels emit any; the second adds device and inode.
+        .mmap(true)
+        .mmap2(true)
+        // Changes of names: those that an exec makes are marked.
+        .comm(programs)
+        .comm_exec(programs)
+        .sample_id_all(true)
+        .sample(SampleFlag::TIME)
+        .clockid(Clock::BOOTTIME)
+        .wakeup_watermark(if programs { RING_BYTES / 4 } else { 1 })
+        .enabled(true)
+        .build()
+        .map_err(|why| ("perf_event_open", why))?;
+    counter.sampled(RING_BYTES).map_err(|why| ("a ring of its records", why))
+}
+
+/// What a record tells of interest: none if it is not about a file, or about ourselves.
+fn mapping(record: &Record<'_>, time: u64, own_pid: u32) -> Option<MmapEvent> {
+    match record {
+        Record::Lost(lost) => Some(MmapEvent::Lost(lost.lost)),
+        Record::Mmap2(mmap) if mmap.prot & EXECUTABLE != 0 && mmap.pid != own_pid => {
+            // What is no file (`//anon`, `[vdso]`) has none.
+            let inode = mmap.ino().filter(|inode| *inode != 0)?;
+            Some(MmapEvent::Mapped(ExecMmap {
+                pid: mmap.pid,
+                tid: mmap.tid,
+                address: mmap.addr,
+                length: mmap.len,
+                offset: mmap.pgoff,
+                inode,
+                device: (mmap.maj()?, mmap.min()?),
+                path: PathBuf::from(OsStr::from_bytes(&mmap.filename)),
+                time,
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// The numbers of a list such as `0-3,6`; what is not understood is left out.
+fn processors(list: &str) -> Vec<usize> {
+    /// More processors than Linux can have.
+    const MOST: usize = 8192;
+    let range = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        Some(from.parse().ok()?..=to.parse::<usize>().ok()?.min(MOST))
+    };
+    list.trim().split(',').filter_map(range).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use perf_event::data::endian::Little;
+    use perf_event::data::parse::{ParseConfig, Parser};
+
+    use super::*;
+
+    #[test]
+    fn processors_are_read() {
+        assert_eq!(processors("0-3,6\n"), [0, 1, 2, 3, 6]);
+        assert_eq!(processors("0\n"), [0]);
+        assert_eq!(processors("x,1-,-2,3"), [3]);
+        assert!(processors("").is_empty());
+        assert_eq!(processors("8000-4000000000").len(), 193);
+    }
+
+    /// A `PERF_RECORD_MMAP2` as the kernel writes it, without its time.
+    fn record(pid: u32, inode: u64, prot: u32, path: &[u8]) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.extend([pid, pid + 1].map(u32::to_le_bytes).concat());
+        body.extend([0x7f00_0000_0000_u64, 0x5000, 0x1000].map(u64::to_le_bytes).concat());
+        body.extend([8_u32, 1].map(u32::to_le_bytes).concat());
+        body.extend([inode, 3].map(u64::to_le_bytes).concat());
+        body.extend([prot, 2].map(u32::to_le_bytes).concat());
+        body.extend(path);
+        body.resize(body.len().next_multiple_of(8) + 8, 0);
+        let mut bytes = 10_u32.to_le_bytes().to_vec();
+        bytes.extend(2_u16.to_le_bytes());
+        bytes.extend(u16::try_from(body.len() + 8).unwrap().to_le_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    fn check(bytes: &[u8], expected: Option<(&str, u64)>) {
+        let mut parser = Parser::new(bytes, ParseConfig::<Little>::default());
+        let record: Record<'_> = parser.parse().unwrap();
+        let found = mapping(&record, 99, 1000).map(|mapping| match mapping {
+            MmapEvent::Mapped(mapped) => mapped,
+            other => panic!("{other:?}"),
+        });
+        let expected = expected.map(|(path, inode)| ExecMmap {
+            pid: 7,
+            tid: 8,
+            address: 0x7f00_0000_0000,
+            length: 0x5000,
+            offset: 0x1000,
+            inode,
+            device: (8, 1),
+            path: path.into(),
+            time: 99,
+        });
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn executable_files_of_others_are_told() {
+        let library = "/usr/lib/libssl.so.3";
+        check(&record(7, 42, 5, library.as_bytes()), Some((library, 42)));
+        check(&record(7, 42, 5, b"/memfd:x (deleted)"), Some(("/memfd:x (deleted)", 42)));
+        check(&record(7, 42, 1, library.as_bytes()), None);
+        check(&record(7, 0, 5, b"//anon"), None);
+        check(&record(7, 0, 5, b"[vdso]"), None);
+        check(&record(1000, 42, 5, library.as_bytes()), None);
+    }
+}

@@ -1,0 +1,381 @@
+//! Plan → Session: the programs, their links, the ring buffer. The only importer of aya.
+//!
+//! Dropping a [`Session`] leaves nothing in the kernel; neither does killing the process, because
+//! nothing is pinned. It never looks at a payload: bytes of the ring go to the caller as they are.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya_log::EbpfLogger;
+use probe_common::{
+    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, THREAD_HOLD, THREAD_IN,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::unix::AsyncFd;
+
+use crate::pipeline::Counter;
+use crate::probe::Probe;
+use crate::scope::{Scope, ScopeChange};
+
+mod attach;
+mod attach_warmup;
+mod btf;
+mod error;
+mod exec;
+pub mod features;
+mod function_maps;
+mod lacking;
+mod links;
+mod loader;
+mod mmap_events;
+mod perf_uprobe;
+mod pod;
+mod scope_filter;
+mod sockets;
+mod stop_on_mmap;
+mod tracepoint_format;
+mod usdt_semaphore;
+
+pub use attach_warmup::AttachWarmup;
+pub use error::SessionError;
+use function_maps::FunctionMaps;
+use links::Links;
+pub use mmap_events::{ExecMmap, MmapEvent, MmapEvents, TrackExec};
+use pod::PodCompat;
+use scope_filter::ScopeFilter;
+use stop_on_mmap::ProcessStopper;
+pub use stop_on_mmap::StoppedProcesses;
+
+/// What [`Session::load`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is watched: only what that needs is loaded.
+    pub probe: Probe,
+    /// Bytes of the ring buffer, a power of two of at least a page.
+    pub ring_bytes: u32,
+    /// Payload bytes to capture of each call.
+    pub max_bytes: u32,
+    /// Whether the BPF programs log.
+    pub log: Log,
+    /// The process of a command that ctrace has started, which is not in scope before it is the command. Where files
+    /// are looked into, it and what it forks, in scope or not, are stopped each time that they map code, until
+    /// [`Session::resume`].
+    pub command: Option<u32>,
+}
+
+/// Whether the BPF programs log what they do; it costs the target time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    /// They do not.
+    Off,
+    /// They do, to the log at level debug.
+    Debug,
+}
+
+/// How much of the ring was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// There was nothing.
+    Nothing,
+    /// All that was there.
+    All,
+    /// As much as is taken at once; there may be more.
+    Part,
+}
+
+/// How long [`Session::wait`] waits at the least and at the most for data that nobody woke us for.
+const DRAIN_INTERVALS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
+
+/// Records that one [`Session::drain`] takes at the most, so that signals are seen under full load.
+const DRAIN_RECORDS: usize = 4096;
+
+/// The tracepoint of forks, which only a scope with processes needs.
+const FORK: (&str, &str) = ("sched", "sched_process_fork");
+
+/// The loaded programs and what they are attached to.
+pub struct Session {
+    ring: AsyncFd<RingBuf<MapData>>,
+    lost: PerCpuArray<MapData, PodCompat<LossCount>>,
+    connections: aya::maps::HashMap<MapData, PodCompat<ConnectionKey>, PodCompat<ConnectionState>>,
+    go_calls: aya::maps::HashMap<MapData, PodCompat<GoCall>, PodCompat<Frame>>,
+    functions: FunctionMaps,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    interval: Duration,
+    filter: ScopeFilter,
+    follows_forks: bool,
+    /// Changes of the scope that had no room in the filter.
+    without_room: u64,
+    /// Records that nobody had time for.
+    discarded: u64,
+    // Links and programs go when nothing reads their maps any more.
+    links: Links,
+    ebpf: Ebpf,
+    // Last: when nothing is attached any more, nobody is stopped any more.
+    holding: Option<ProcessStopper>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // First: to detach takes time.
+        if let Some(holding) = &mut self.holding {
+            holding.end();
+        }
+    }
+}
+
+/// Says what is missing for a session, if that can be told without doing anything.
+pub fn check() -> Result<(), SessionError> {
+    error::check_rights()?;
+    error::check_kernel()
+}
+
+/// Makes sure that a session can be had, and says what is missing otherwise.
+///
+/// To be called first of all, before other threads are started: where nobody has mounted tracefs, it is
+/// mounted in a mount namespace of our own, which threads that exist already would not see.
+pub fn prepare() -> Result<(), SessionError> {
+    check()?;
+    // Each link and each object holds a file open; the usual soft limit is 1024.
+    let files = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    if let Err(error) = raised {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
+    tracepoint_format::ensure_mounted()
+}
+
+impl Session {
+    /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
+    pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
+        // When nothing is attached to a program it need not wait.
+        let held = options.command.filter(|_| options.probe.looks_into_files());
+        let holds = held.is_some() && stop_on_mmap::is_possible();
+        let socket_fields = matches!(options.probe, Probe::Ssl(_)).then(sockets::fields).flatten();
+        let mut ebpf = loader::load(options, scope, u32::from(holds), socket_fields)?;
+        let ring = pod::poll(pod::take(&mut ebpf, "EVENTS")?)?;
+        let lost = pod::take(&mut ebpf, "LOST")?;
+        let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
+        let go_calls = pod::take(&mut ebpf, "GO_CALLS")?;
+        let functions = FunctionMaps::take(&mut ebpf)?;
+        let logger = match options.log {
+            Log::Off => None,
+            Log::Debug => EbpfLogger::init(&mut ebpf).ok(),
+        };
+        let mut links = Links::default();
+        // Before the scope is written: what happens in between is told.
+        let watched = loader::CGROUP_PROGRAMS.iter().filter(|_| scope.watch);
+        for (name, event) in watched {
+            loader::attach_tracepoint(&mut ebpf, &mut links, name, ("cgroup", event))?;
+        }
+        loader::attach_tracepoint(&mut ebpf, &mut links, "task_exec", ("sched", "sched_process_exec"))?;
+        loader::attach_tracepoint(&mut ebpf, &mut links, "task_exit", ("sched", "sched_process_exit"))?;
+        for (name, event) in exec::tracepoints(&options.probe) {
+            loader::attach_tracepoint(&mut ebpf, &mut links, name, event)?;
+        }
+        let follows_forks = !scope.pids.is_empty() || holds;
+        if follows_forks {
+            loader::attach_tracepoint(&mut ebpf, &mut links, "task_fork", FORK)?;
+        }
+        if socket_fields.is_some() {
+            sockets::attach(&mut ebpf, &mut links);
+            if options.probe.has_connection_records() {
+                sockets::attach_ends(&mut ebpf, &mut links);
+            }
+        }
+        let filter = ScopeFilter::write(&mut ebpf, scope)?;
+        let mut session = Self {
+            ring,
+            lost,
+            connections,
+            go_calls,
+            functions,
+            logger,
+            interval: DRAIN_INTERVALS.0,
+            filter,
+            follows_forks,
+            without_room: 0,
+            discarded: 0,
+            links,
+            ebpf,
+            holding: None,
+        };
+        match held {
+            Some(pid) if holds => session.holding = Some(ProcessStopper::start(&mut session.ebpf, pid)?),
+            Some(_) => tracing::warn!(
+                "this kernel cannot stop a process while it is looked into: the command's first calls may be missed"
+            ),
+            None => {}
+        }
+        Ok(session)
+    }
+
+    /// Lets a process go on that was stopped because it had mapped code.
+    pub fn resume(&mut self, pid: u32) {
+        let Some(holding) = &mut self.holding else { return };
+        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
+            pod::map(&mut self.ebpf, "THREADS");
+        let flags = |thread| threads.ok().and_then(|threads| threads.get(&thread, 0).ok()).unwrap_or(0);
+        holding.resume(pid, |parent| flags(parent) & THREAD_HOLD != 0);
+    }
+
+    /// To be called now and then: lets processes go on that have stopped themselves with a child that was held.
+    pub fn look_after_held(&mut self) {
+        if let Some(holding) = &mut self.holding {
+            holding.look_after();
+        }
+    }
+
+    /// The kernel's id of the table of stopped processes, for [`StoppedProcesses::of`]; none if none are stopped.
+    pub fn stopped(&self) -> Option<u32> {
+        self.holding.as_ref()?.table()
+    }
+
+    /// Changes what is in scope, from the next call of a function on.
+    ///
+    /// A filter that is full is an error that names its limit; everything else goes on, and [`Session::lost`]
+    /// counts it as [`Loss::ScopeFull`].
+    pub fn change(&mut self, change: &ScopeChange) -> Result<(), SessionError> {
+        if matches!(change, ScopeChange::EnterProcess(_)) && !self.follows_forks {
+            loader::attach_tracepoint(&mut self.ebpf, &mut self.links, "task_fork", FORK)?;
+            self.follows_forks = true;
+        }
+        let changed = self.filter.change(&mut self.ebpf, change);
+        self.without_room +=
+            u64::from(matches!(&changed, Err(SessionError::Scope(error)) if error.is_full()));
+        changed
+    }
+
+    /// Waits until there may be something to drain: the ring has passed a mark, or some time has passed.
+    ///
+    /// Time, because traced threads do not wake us for each record (that costs them more than all the
+    /// rest); the interval grows while nothing comes. Cancel safe.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            guard = self.ring.readable() => if let Ok(mut guard) = guard { guard.clear_ready() },
+            () = tokio::time::sleep(self.interval) => (),
+        }
+    }
+
+    /// Hands the records that are there to `visit`, oldest first, until it breaks.
+    pub fn drain(&mut self, mut visit: impl FnMut(&[u8]) -> ControlFlow<()>) -> Drained {
+        let ring = self.ring.get_mut();
+        let mut records = 0;
+        while records < DRAIN_RECORDS
+            && let Some(record) = ring.next()
+        {
+            records += 1;
+            if visit(&record).is_break() {
+                break;
+            }
+        }
+        let (least, most) = DRAIN_INTERVALS;
+        let (drained, interval) = match records {
+            0 => (Drained::Nothing, (self.interval * 2).max(least).min(most)),
+            DRAIN_RECORDS => (Drained::Part, Duration::ZERO),
+            _ => (Drained::All, least),
+        };
+        self.interval = interval;
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        drained
+    }
+
+    /// Ends what is told: nothing is in scope from here on. What was told before can still be drained.
+    pub fn close(&mut self) -> Result<(), SessionError> {
+        self.filter.close(&mut self.ebpf)
+    }
+
+    /// Takes what is in the ring and counts it as lost: there was no time for it.
+    pub fn discard(&mut self) {
+        let mut count = 0;
+        while self.drain(|_| {
+            count += 1;
+            ControlFlow::Continue(())
+        }) == Drained::Part
+        {}
+        self.discarded += count;
+    }
+
+    /// What was lost so far, in each way.
+    pub fn lost(&self) -> Result<Vec<(Loss, LossCount)>, SessionError> {
+        let sum = |loss: Loss| -> Result<LossCount, SessionError> {
+            let per_cpu =
+                self.lost.get(&(loss as u32), 0).map_err(|source| SessionError::map("LOST", source))?;
+            let own = match loss {
+                Loss::ScopeFull => LossCount { events: self.without_room, bytes: 0 },
+                Loss::RingFull => LossCount { events: self.discarded, bytes: 0 },
+                _ => LossCount::default(),
+            };
+            Ok(per_cpu.iter().fold(own, |sum, count| LossCount {
+                events: sum.events + count.0.events,
+                bytes: sum.bytes + count.0.bytes,
+            }))
+        };
+        Loss::ALL.into_iter().map(|loss| Ok((loss, sum(loss)?))).collect()
+    }
+
+    /// What was counted of calls of functions, since the start.
+    pub fn counted(&self) -> Result<Vec<(CountKey, Counter)>, SessionError> {
+        self.functions.counted()
+    }
+
+    /// Forgets what was counted in a cgroup that has gone, so that there is room for others.
+    pub fn forget_counted(&mut self, cgroup: u64) {
+        self.functions.forget(cgroup);
+    }
+
+    /// Whether a thread still runs that is in scope by [`Scope::pids`] or as a descendant of one.
+    ///
+    /// The kernel's set knows descendants whose parents have ended, which /proc does not tell.
+    pub fn follows_threads(&mut self) -> Result<bool, SessionError> {
+        let threads: aya::maps::HashMap<&mut MapData, u32, u8> = pod::map(&mut self.ebpf, "THREADS")?;
+        Ok(threads.keys().next().is_some())
+    }
+
+    /// Threads that are in scope by [`Scope::pids`] or as descendants of one: first threads of processes among them.
+    pub fn followed(&mut self) -> Vec<u32> {
+        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
+            pod::map(&mut self.ebpf, "THREADS");
+        threads.map(|threads| threads.keys().filter_map(Result::ok).collect()).unwrap_or_default()
+    }
+
+    /// Whether a thread is in scope by [`Scope::pids`] or as a descendant of one.
+    pub fn follows(&mut self, thread: u32) -> bool {
+        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
+            pod::map(&mut self.ebpf, "THREADS");
+        threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok_and(|flags| flags & THREAD_IN != 0))
+    }
+
+    /// What was counted of a connection so far, while it is known.
+    pub fn connection(&self, key: ConnectionKey) -> Option<ConnectionState> {
+        self.connections.get(&PodCompat(key), 0).ok().map(|state| state.0)
+    }
+
+    /// Forgets the connections of processes that have ended, so that their table does not fill up.
+    pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
+        let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();
+        for key in keys {
+            if has_ended(key.0.pid) {
+                // Gone already is as good.
+                let _ = self.connections.remove(&key);
+            }
+        }
+    }
+
+    /// Forgets what goroutines of processes that have ended were in the middle of. Looks at each, so to be called only when their
+    /// table is full ([`Loss::ThreadsFull`]).
+    pub fn forget_goroutines(&mut self, has_ended: impl Fn(u32) -> bool) {
+        let keys: Vec<_> = self.go_calls.keys().filter_map(Result::ok).collect();
+        let mut known = std::collections::HashMap::new();
+        for key in keys {
+            let pid = u32::try_from(key.0.pid).unwrap_or(0);
+            if *known.entry(pid).or_insert_with(|| has_ended(pid)) {
+                // Gone already is as good.
+                let _ = self.go_calls.remove(&key);
+            }
+        }
+    }
+}

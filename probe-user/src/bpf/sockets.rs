@@ -1,0 +1,126 @@
+//! The programs that tell which sockets connections are on.
+//!
+//! They need the kernel's BTF for where the fields of its sockets are. Without it, connections are told without
+//! addresses: no data is missing.
+
+use aya::programs::{FEntry, FExit, Program, ProgramError, RawTracePoint};
+use aya::{Btf, Ebpf};
+use probe_common::{NO_FIELD, SocketFields};
+
+use super::links::Links;
+use super::{SessionError, btf, loader, pod};
+use crate::elf::with_causes;
+
+/// Programs and their tracepoints, which kernels have since 6.3.
+const TRACEPOINTS: [(&str, &str); 2] =
+    [("socket_sent", "sock_send_length"), ("socket_received", "sock_recv_length")];
+
+/// The end of a socket of TCP.
+const CLOSED: (&str, &str) = ("socket_closed", "tcp_destroy_sock");
+
+/// Before that: where sending begins for all protocols, and where receiving ends for each.
+const SENDS: (&str, &str) = ("socket_sends", "security_socket_sendmsg");
+const RECEIVED: [(&str, &str); 3] = [
+    ("inet_received", "inet_recvmsg"),
+    ("inet6_received", "inet6_recvmsg"),
+    ("unix_received", "unix_stream_recvmsg"),
+];
+
+/// Where this kernel has what is read of its sockets; none if it does not tell.
+pub(super) fn fields() -> Option<SocketFields> {
+    let btf = btf::Btf::read()?;
+    let offset = |structure: &str, field: &str| {
+        Some(btf.offset(structure, field)).filter(|offset| *offset != NO_FIELD)
+    };
+    let common = |field| offset("sock_common", field);
+    let mut fields = SocketFields {
+        sk: offset("socket", "sk")?,
+        family: common("skc_family")?,
+        local: common("skc_rcv_saddr")?,
+        peer: common("skc_daddr")?,
+        local6: common("skc_v6_rcv_saddr").unwrap_or_default(),
+        peer6: common("skc_v6_daddr").unwrap_or_default(),
+        local_port: common("skc_num")?,
+        peer_port: common("skc_dport")?,
+        protocol: offset("sock", "sk_protocol")?,
+        ..SocketFields::default()
+    };
+    let namespace =
+        || Some((common("skc_net")?, offset("net", "ns")?.checked_add(offset("ns_common", "inum")?)?));
+    if let Some((of_socket, inode)) = namespace() {
+        (fields.namespace, fields.namespace_inode) = (of_socket, inode);
+    }
+    let unix = || {
+        let of_socket = (offset("unix_sock", "addr")?, offset("unix_sock", "peer")?);
+        Some((of_socket, offset("unix_address", "len")?, offset("unix_address", "name")?))
+    };
+    if let Some(((address, peer), length, name)) = unix() {
+        (fields.unix_address, fields.unix_peer) = (address, peer);
+        (fields.unix_length, fields.unix_name) = (length, name);
+    }
+    Some(fields)
+}
+
+/// Loads and attaches them, as long as the session lasts.
+pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
+    let mut tracepoints = TRACEPOINTS.into_iter();
+    let tracepoints = tracepoints.try_for_each(|(name, tracepoint)| raw(ebpf, links, name, tracepoint));
+    let Err(error) = tracepoints else { return };
+    tracing::debug!("this kernel has no tracepoints of sockets: {}", with_causes(&error));
+    if let Err(error) = attach_functions(ebpf, links) {
+        tracing::debug!("addresses of connections are not known: {}", with_causes(&error));
+    }
+}
+
+/// Loads and attaches what tells that sockets are closed. Without it, connections end in other ways, and later.
+pub(super) fn attach_ends(ebpf: &mut Ebpf, links: &mut Links) {
+    let (name, tracepoint) = CLOSED;
+    let attached = raw(ebpf, links, name, tracepoint);
+    if let Err(error) = attached {
+        tracing::warn!("that sockets are closed is not known: {}", with_causes(&error));
+    }
+}
+
+fn raw(ebpf: &mut Ebpf, links: &mut Links, name: &'static str, tracepoint: &str) -> Result<(), SessionError> {
+    one(ebpf, links, name, |program: &mut RawTracePoint| {
+        program.load()?;
+        loader::log_verifier_stats(name, program.info());
+        let id = program.attach(tracepoint)?;
+        program.take_link(id)
+    })
+}
+
+/// Programs of [`attach`] for kernels without the tracepoints.
+fn attach_functions(ebpf: &mut Ebpf, links: &mut Links) -> Result<(), SessionError> {
+    let (name, function) = SENDS;
+    let btf = Btf::from_sys_fs().map_err(|source| SessionError::program(name, source.into()))?;
+    one(ebpf, links, name, |program: &mut FEntry| {
+        program.load(function, &btf)?;
+        loader::log_verifier_stats(name, program.info());
+        let id = program.attach()?;
+        program.take_link(id)
+    })?;
+    RECEIVED.into_iter().try_for_each(|(name, function)| {
+        one(ebpf, links, name, |program: &mut FExit| {
+            program.load(function, &btf)?;
+            loader::log_verifier_stats(name, program.info());
+            let id = program.attach()?;
+            program.take_link(id)
+        })
+    })
+}
+
+fn one<P, L: Send + 'static>(
+    ebpf: &mut Ebpf,
+    links: &mut Links,
+    name: &'static str,
+    attach: impl FnOnce(&mut P) -> Result<L, ProgramError>,
+) -> Result<(), SessionError>
+where
+    for<'a> &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program: &mut P = pod::program(ebpf, name)?;
+    let link = attach(program).map_err(|source| SessionError::program(name, source))?;
+    links.keep_lasting(link);
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Records of `ctrace uprobe`: calls of functions.
+
+use probe_common::{Function, FunctionStack, SIZE_CLASSES};
+
+use super::{DecodeError, prefix};
+use crate::event::Plaintext;
+
+/// A call that has begun or returned.
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionRecord<'a> {
+    /// Everything but the captured bytes.
+    pub head: &'a Function,
+    /// The captured bytes.
+    bytes: Plaintext<'a>,
+    layout: Layout,
+}
+
+/// How captured bytes lie.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    /// Each in a slot of so many bytes, as the kernel has room for them.
+    Slots(usize),
+    /// One behind the other.
+    Packed,
+}
+
+impl<'a> FunctionRecord<'a> {
+    /// Captured bytes of argument `index`, which is the one that captures of this `number`, from 0; none if the
+    /// record has no such bytes.
+    pub fn captured(&self, index: usize, number: usize) -> Option<Plaintext<'a>> {
+        let length = usize::try_from(*self.head.lengths.get(index)?).ok()?;
+        let begin = match self.layout {
+            Layout::Slots(slot) if length > slot => return None,
+            Layout::Slots(slot) => number.checked_mul(slot)?,
+            Layout::Packed => self.head.lengths.get(..index)?.iter().map(|length| *length as usize).sum(),
+        };
+        self.bytes.0.get(begin..begin.checked_add(length)?).map(Plaintext)
+    }
+
+    /// Whether argument `index` could not be read.
+    pub fn is_faulty(&self, index: usize) -> bool {
+        self.head.faults >> index & 1 != 0
+    }
+
+    /// Whether argument `index` was cut.
+    pub fn is_cut(&self, index: usize) -> bool {
+        self.head.cut >> index & 1 != 0
+    }
+
+    /// The captured bytes one behind the other, to be kept: a slot may have far more room. `capturing` are the arguments that
+    /// capture, in their order.
+    pub fn packed(&self, capturing: impl Iterator<Item = usize>) -> Box<[u8]> {
+        let captured = capturing.enumerate().filter_map(|(number, index)| self.captured(index, number));
+        captured.flat_map(|bytes| bytes.0.iter().copied()).collect()
+    }
+
+    /// The record of which [`FunctionRecord::packed`] was kept.
+    pub fn kept(head: &'a Function, packed: &'a [u8]) -> Self {
+        Self { head, bytes: Plaintext(packed), layout: Layout::Packed }
+    }
+}
+
+/// Where a call came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Stack<'a> {
+    /// Everything but the frames.
+    pub head: &'a FunctionStack,
+    /// Addresses, innermost first.
+    pub frames: &'a [u64],
+}
+
+pub(super) fn call(bytes: &[u8]) -> Result<FunctionRecord<'_>, DecodeError> {
+    let (head, rest) = prefix::<Function>(bytes)?;
+    let room = head.room;
+    let known = usize::try_from(room).ok().and_then(|room| SIZE_CLASSES.get(room));
+    let Some((values, slot)) = known.copied() else {
+        return Err(DecodeError::ArgumentBeyondRoom { length: 0, room });
+    };
+    if let Some(length) = head.lengths.iter().find(|length| **length > slot) {
+        return Err(DecodeError::ArgumentBeyondRoom { length: *length, room });
+    }
+    let (values, slot) = (values as usize, slot as usize);
+    let Some(captured) = rest.get(..values * slot) else {
+        return Err(DecodeError::Short { have: bytes.len(), need: size_of::<Function>() + values * slot });
+    };
+    Ok(FunctionRecord { head, bytes: Plaintext(captured), layout: Layout::Slots(slot) })
+}
+
+pub(super) fn stack(bytes: &[u8]) -> Result<Stack<'_>, DecodeError> {
+    let (head, _) = prefix::<FunctionStack>(bytes)?;
+    let frames = usize::try_from(head.count).ok().and_then(|count| head.frames.get(..count));
+    frames.map(|frames| Stack { head, frames }).ok_or(DecodeError::Frames(head.count))
+}

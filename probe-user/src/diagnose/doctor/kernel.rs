@@ -1,0 +1,206 @@
+//! What the kernel has, and what it forbids to everybody.
+
+use std::fs;
+use std::path::Path;
+
+use super::check::Check;
+use crate::bpf::features::{self, Tracefs};
+
+/// The oldest kernel that ctrace works on (attach cookies), and the first without a limit on locked memory.
+const OLDEST: (u32, u32) = (5, 15);
+const NO_MEMLOCK: (u32, u32) = (5, 11);
+
+/// Where the kernel describes its own structures.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Where the kernel tells what it forbids even to root.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+/// What can be told without any right.
+pub(super) fn checks(tracefs: Tracefs) -> Vec<Check> {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    vec![
+        version(&release),
+        architecture(&uname.machine().to_string_lossy()),
+        uprobes(),
+        self::tracefs(tracefs),
+        btf(Path::new(BTF)),
+        lockdown(fs::read_to_string(LOCKDOWN).ok().as_deref()),
+        memlock(&release),
+    ]
+}
+
+/// What only one who may load programs can ask; after [`crate::session::prepare`].
+pub(super) fn privileged_checks() -> Vec<Check> {
+    let ring = match features::ring_buffer() {
+        Some(true) => Check::ok("ring buffer", "the kernel has it"),
+        Some(false) => Check::no("ring buffer", "the kernel does not have it", "use Linux 5.15 or newer"),
+        None => {
+            Check::warn("ring buffer", "the kernel does not tell", "see whether the programs load, below")
+        }
+    };
+    let cookies = if features::attach_cookies() {
+        Check::ok("attach cookies", "the kernel has them")
+    } else {
+        let next = "use Linux 5.15 or newer with CONFIG_BPF_SYSCALL=y and CONFIG_PERF_EVENTS=y";
+        Check::no("attach cookies", "the kernel does not have them", next)
+    };
+    let missing = |all: &[(&str, &str)]| {
+        let missing = all.iter().filter(|(group, name)| !features::has_tracepoint(group, name));
+        missing.map(|(group, name)| format!("{group}:{name}")).collect::<Vec<_>>().join(", ")
+    };
+    let sched =
+        [("sched", "sched_process_fork"), ("sched", "sched_process_exec"), ("sched", "sched_process_exit")];
+    let sched = match missing(&sched) {
+        none if none.is_empty() => Check::ok("tracepoints of processes", "fork, exec and exit are there"),
+        missing => Check::no(
+            "tracepoints of processes",
+            format!("{missing} not there"),
+            "use a kernel with CONFIG_FTRACE=y and CONFIG_EVENT_TRACING=y",
+        ),
+    };
+    let cgroup = match missing(&[("cgroup", "cgroup_mkdir"), ("cgroup", "cgroup_rmdir")]) {
+        none if none.is_empty() => Check::ok("tracepoints of cgroups", "mkdir and rmdir are there"),
+        missing => Check::warn(
+            "tracepoints of cgroups",
+            format!("{missing} not there"),
+            "containers that start while ctrace traces are found later; use a kernel with CONFIG_CGROUPS=y",
+        ),
+    };
+    vec![ring, cookies, sched, cgroup]
+}
+
+fn version(release: &str) -> Check {
+    match number(release) {
+        Some(version) if version >= OLDEST => Check::ok("kernel", release),
+        Some(_) => Check::no("kernel", format!("{release} is too old"), "use Linux 5.15 or newer"),
+        None => Check::warn(
+            "kernel",
+            format!("{release:?} is no version that ctrace understands"),
+            "see whether the programs load, below",
+        ),
+    }
+}
+
+/// `6.1.0-18-amd64` → (6, 1)
+fn number(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn architecture(machine: &str) -> Check {
+    match machine {
+        "x86_64" => Check::ok("architecture", machine),
+        _ => Check::no("architecture", format!("{machine:?} is not supported"), "use an x86-64 machine"),
+    }
+}
+
+fn uprobes() -> Check {
+    const TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
+    if Path::new(TYPE).exists() {
+        return Check::ok("uprobes", "the kernel has them");
+    }
+    let next = if features::has_sysfs() {
+        "use a kernel with CONFIG_UPROBE_EVENTS=y"
+    } else {
+        "mount sysfs: mount -t sysfs sysfs /sys"
+    };
+    Check::no("uprobes", format!("{TYPE} is not there"), next)
+}
+
+fn tracefs(found: Tracefs) -> Check {
+    match found {
+        Tracefs::Mounted => Check::ok("tracefs", "mounted at /sys/kernel/tracing"),
+        Tracefs::Mountable => Check::ok("tracefs", "not mounted; ctrace mounts it for itself alone"),
+        Tracefs::Absent => Check::no(
+            "tracefs",
+            "the kernel does not have it",
+            "use a kernel with CONFIG_FTRACE=y and CONFIG_EVENT_TRACING=y",
+        ),
+    }
+}
+
+/// A warning at the most: everything but `ctrace exec` goes without, more or less.
+fn btf(file: &Path) -> Check {
+    if file.exists() {
+        return Check::ok("BTF", "the kernel has it: ctrace exec can run");
+    }
+    Check::warn(
+        "BTF",
+        format!(
+            "{} is not there: ctrace exec cannot run, ctrace ssl tells neither addresses nor handshakes",
+            file.display()
+        ),
+        "use a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs; everything else goes without",
+    )
+}
+
+/// `none [integrity] confidentiality`: the one in force is in brackets.
+fn lockdown(text: Option<&str>) -> Check {
+    let in_force = text.and_then(|text| text.split_once('[')?.1.split_once(']'));
+    match in_force.map(|(mode, _)| mode) {
+        None => Check::ok("lockdown", "the kernel has none, or does not tell"),
+        Some("none") => Check::ok("lockdown", "none"),
+        Some("integrity") => Check::ok("lockdown", "integrity: BPF programs may read"),
+        Some(mode) => Check::no(
+            "lockdown",
+            format!("{mode}: BPF programs may not read memory"),
+            "boot with lockdown=integrity or without secure boot",
+        ),
+    }
+}
+
+fn memlock(release: &str) -> Check {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    let shown = limit.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{} KiB", bytes / 1024));
+    match number(release) {
+        Some(version) if version < NO_MEMLOCK && limit.is_some() => Check::warn(
+            "locked memory",
+            format!("limited to {shown}"),
+            "ulimit -l unlimited (ctrace tries it itself, with CAP_SYS_RESOURCE)",
+        ),
+        _ => Check::ok("locked memory", format!("{shown}; this kernel does not count BPF maps as such")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Status;
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (release, expected) in [
+            ("6.18.44-fc", Status::Ok),
+            ("5.15.0-91-generic", Status::Ok),
+            ("5.14.0-362.el9.x86_64", Status::No),
+            ("4.19", Status::No),
+            ("strange", Status::Warn),
+            ("", Status::Warn),
+        ] {
+            let check = version(release);
+            assert_eq!(check.status, expected, "{release}");
+            assert_eq!(check.next.is_none(), expected == Status::Ok, "{release}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_btf_has_no_exec() {
+        let there = btf(Path::new("/proc/self/exe"));
+        assert_eq!((there.status, there.next), (Status::Ok, None));
+        let absent = btf(Path::new("/proc/self/no such file"));
+        assert_eq!(absent.status, Status::Warn);
+        assert!(absent.next.is_some_and(|next| next.contains("CONFIG_DEBUG_INFO_BTF")));
+    }
+
+    #[test]
+    fn lockdown_modes() {
+        let check = |text, expected| assert_eq!(lockdown(text).status, expected, "{text:?}");
+        check(None, Status::Ok);
+        check(Some("[none] integrity confidentiality\n"), Status::Ok);
+        check(Some("none [integrity] confidentiality\n"), Status::Ok);
+        check(Some("none integrity [confidentiality]\n"), Status::No);
+        check(Some("nonsense"), Status::Ok);
+    }
+}

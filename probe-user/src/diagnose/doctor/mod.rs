@@ -1,0 +1,234 @@
+//! `ctrace doctor`: would tracing work, here and of this container, and if not, why not?
+//!
+//! Owns the order of the checks and the verdict. It loads the BPF programs and sets probes to know that it
+//! works, and takes them away again; it writes nothing and changes no process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::DiagnoseError;
+use super::ps::place;
+use super::subject::TargetArg;
+use crate::bpf::{Session, features};
+use crate::discovery::Discovery;
+use crate::event::Container;
+use crate::plan::{ObjectHooks, Plan};
+use crate::probe::{Probe, Ssl};
+use crate::scope::process::Proc;
+use crate::scope::{RuntimeSocket, Target};
+use crate::timeout::describe;
+
+mod attach_steps;
+mod check;
+mod kernel;
+mod permissions;
+mod runtimes;
+mod self_test;
+mod text;
+mod watch;
+
+use attach_steps::AttachSteps;
+pub use check::{Check, Status};
+use watch::Watched;
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct Diagnosis {
+    /// Whether tracing would work.
+    traceable: bool,
+    /// Of the machine and of ctrace's rights.
+    machine: Vec<Check>,
+    /// What was asked about, if anything was.
+    subject: Option<String>,
+    /// Each process of it.
+    processes: Vec<ProcessDiagnosis>,
+    /// What was counted, if that was asked for.
+    watch: Option<Watched>,
+    /// Why tracing would not work.
+    #[serde(skip)]
+    verdict: Verdict,
+}
+
+/// The outcome; the exit status follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Tracing would work.
+    Works,
+    /// Not on this machine, or not with these rights.
+    Machine,
+    /// Nothing of the container can be attached to.
+    Nothing,
+}
+
+/// A process.
+#[derive(Debug, Serialize)]
+struct ProcessDiagnosis {
+    pid: u32,
+    comm: String,
+    container: Option<Arc<Container>>,
+    /// Whether a trace would see what it does.
+    traceable: bool,
+    /// From its mappings to its probes; the last one is where it ends.
+    steps: Vec<Check>,
+}
+
+impl Diagnosis {
+    /// Looks at the machine, then at the subject; counts hits for a time if that is asked for.
+    pub(super) async fn of(
+        subject: Option<&TargetArg>,
+        watch: Option<Duration>,
+        sockets: &[RuntimeSocket],
+    ) -> Result<Self, DiagnoseError> {
+        let tracefs = features::tracefs();
+        let mut machine = kernel::checks(tracefs);
+        let rights = permissions::checks();
+        // Before anything starts a thread: it may have to change the mount namespace.
+        match self_test::prepared() {
+            None => {
+                machine.extend(kernel::privileged_checks());
+                machine.extend(rights);
+                machine.extend(self_test::checks());
+            }
+            Some(missing) => {
+                machine.extend(rights);
+                machine.push(missing);
+            }
+        }
+        machine.extend(runtimes::checks(sockets).await);
+        let usable = machine.iter().all(|check| check.status != Status::No);
+        let verdict = if usable { Verdict::Works } else { Verdict::Machine };
+        let mut diagnosis = Self {
+            traceable: usable,
+            machine,
+            subject: subject.map(|subject| subject.0.clone()),
+            processes: Vec::new(),
+            watch: None,
+            verdict,
+        };
+        if let Some(subject) = subject {
+            diagnosis.examine(subject, watch, sockets).await?;
+        }
+        diagnosis.traceable = diagnosis.verdict == Verdict::Works;
+        Ok(diagnosis)
+    }
+
+    async fn examine(
+        &mut self,
+        subject: &TargetArg,
+        duration: Option<Duration>,
+        sockets: &[RuntimeSocket],
+    ) -> Result<(), DiagnoseError> {
+        let proc = Proc::default();
+        let target = subject.selector(&proc, sockets).resolve().await?;
+        let plan = Discovery::new(Probe::Ssl(Ssl::default())).plan(&target).await;
+        let mut attached = None;
+        if self.verdict == Verdict::Works && !plan.objects.is_empty() {
+            attached = Some(Attached::to(&target, &plan));
+        }
+        let mut walk = AttachSteps::default();
+        for process in &target.processes {
+            let mut steps = walk.steps(process.pid).await;
+            steps.extend(attached.as_ref().and_then(|attached| attached.step(process.pid, &plan)));
+            let traceable = attached.as_ref().is_some_and(|attached| attached.serves(process.pid, &plan));
+            // One that ended meanwhile is nobody's concern.
+            if traceable || proc.is_alive(process) {
+                let (pid, comm) = (process.pid, process.comm.clone());
+                self.processes.push(ProcessDiagnosis {
+                    pid,
+                    comm,
+                    container: process.container.clone(),
+                    traceable,
+                    steps,
+                });
+            }
+        }
+        if self.verdict == Verdict::Works && !self.processes.iter().any(|patient| patient.traceable) {
+            self.verdict = Verdict::Nothing;
+        }
+        if let (Some(duration), Some(Ok(session))) = (duration, attached.map(|attached| attached.session)) {
+            let comm = |pid| proc.process(pid).map(|process| process.comm);
+            let mut session = session;
+            self.watch = Some(watch::watch(&mut session, &plan.objects, duration, comm).await);
+        }
+        Ok(())
+    }
+
+    /// What the exit status says, in words.
+    pub(super) fn verdict(&self) -> Result<(), DiagnoseError> {
+        let bad: Vec<&str> =
+            self.machine.iter().filter(|check| check.status == Status::No).map(|check| check.name).collect();
+        match self.verdict {
+            Verdict::Works => Ok(()),
+            Verdict::Machine => Err(DiagnoseError::Machine { checks: bad.join(", ") }),
+            Verdict::Nothing => Err(DiagnoseError::Nothing {
+                subject: self.subject.clone().unwrap_or_default(),
+                processes: self.processes.len(),
+            }),
+        }
+    }
+}
+
+/// A session on the probes of the subject.
+struct Attached {
+    session: Result<Session, String>,
+    /// Hooks of an object that could not be attached to, by the object's place in the plan.
+    failed: BTreeMap<usize, Vec<String>>,
+}
+
+impl Attached {
+    fn to(target: &Target, plan: &Plan) -> Self {
+        let mut failed = BTreeMap::new();
+        let mut session = match self_test::session(&target.scope) {
+            Ok(session) => session,
+            Err(error) => return Self { session: Err(describe(&error)), failed },
+        };
+        for (index, object) in plan.objects.iter().enumerate() {
+            let errors = session.attach(object);
+            failed.insert(index, errors.iter().map(|(_, error)| describe(error)).collect());
+        }
+        Self { session: Ok(session), failed }
+    }
+
+    fn objects<'a>(&self, pid: u32, plan: &'a Plan) -> Vec<(&'a ObjectHooks, &[String])> {
+        let maps = plan.objects.iter().enumerate().filter(|(_, object)| object.pids.contains(&pid));
+        maps.map(|(index, object)| (object, self.failed.get(&index).map_or(&[][..], Vec::as_slice))).collect()
+    }
+
+    /// Whether any probe serves the process.
+    fn serves(&self, pid: u32, plan: &Plan) -> bool {
+        let any = self.objects(pid, plan).iter().any(|(object, failed)| failed.len() < object.hooks.len());
+        self.session.is_ok() && any
+    }
+
+    fn step(&self, pid: u32, plan: &Plan) -> Option<Check> {
+        const NAME: &str = "probes set";
+        let objects = self.objects(pid, plan);
+        if objects.is_empty() {
+            return None;
+        }
+        if let Err(why) = &self.session {
+            let next = "select fewer processes, or --pid; if the reason is another, report it";
+            return Some(Check::no(NAME, why.as_str(), next));
+        }
+        let all: usize = objects.iter().map(|(object, _)| object.hooks.len()).sum();
+        let failed: Vec<&str> =
+            objects.iter().flat_map(|(_, failed)| failed.iter().map(String::as_str)).collect();
+        let found = format!("{} of {all}", all - failed.len().min(all));
+        let next = "a file system without mapped files (some FUSE ones) cannot be probed; else report it";
+        Some(match failed.len() {
+            0 => Check::ok(NAME, format!("{found}, and taken off again")),
+            count if count >= all => Check::no(NAME, format!("{found}; {}", failed.join("; ")), next),
+            _ => Check::warn(NAME, format!("{found}; {}", failed.join("; ")), next),
+        })
+    }
+}
+
+impl ProcessDiagnosis {
+    /// `web tls-server[12]`
+    fn title(&self) -> String {
+        format!("{} {}[{}]", place(self.container.as_deref()), self.comm, self.pid)
+    }
+}

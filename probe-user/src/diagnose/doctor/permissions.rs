@@ -1,0 +1,143 @@
+//! What ctrace itself may do, and where it stands: capabilities, namespaces, cgroups.
+
+use std::fs;
+
+use rustix::thread::CapabilitySet;
+
+use super::check::Check;
+use crate::scope::cgroup::Hierarchy;
+use crate::scope::view::{self, Blind};
+
+/// Everything about ctrace's own place.
+pub(super) fn checks() -> Vec<Check> {
+    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    vec![
+        programs(own),
+        uprobes(own),
+        tracefs(own),
+        others(own),
+        files(own),
+        seen("user namespace", view::rights()),
+        seen("PID namespace", view::processes()),
+        cgroups(Hierarchy::find().as_ref()),
+    ]
+}
+
+fn programs(own: CapabilitySet) -> Check {
+    if own.contains(CapabilitySet::SYS_ADMIN) || own.contains(CapabilitySet::BPF | CapabilitySet::PERFMON) {
+        return Check::ok("right to load programs", "CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON");
+    }
+    let lacking: Vec<&str> = [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")]
+        .into_iter()
+        .filter(|(right, _)| !own.contains(*right))
+        .map(|(_, name)| name)
+        .collect();
+    // Only of interest to those without the rights.
+    let setting =
+        |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let bpf = setting("/proc/sys/kernel/unprivileged_bpf_disabled");
+    let perf = setting("/proc/sys/kernel/perf_event_paranoid");
+    let found = format!(
+        "{} missing, and CAP_SYS_ADMIN, which has both in it (kernel.unprivileged_bpf_disabled={bpf:?}, \
+         kernel.perf_event_paranoid={perf:?} give no way around it)",
+        lacking.join(" and ")
+    );
+    Check::no("right to load programs", found, "run ctrace as root, or with CAP_SYS_ADMIN")
+}
+
+fn uprobes(own: CapabilitySet) -> Check {
+    if own.contains(CapabilitySet::SYS_ADMIN) {
+        return Check::ok("right to set probes", "CAP_SYS_ADMIN");
+    }
+    let found =
+        "CAP_SYS_ADMIN missing: uprobes need it since Linux 6.1.146, 6.12.39 and 6.16, not `ctrace exec`";
+    let next = "run ctrace as root, or with CAP_SYS_ADMIN; whether it works without is seen below";
+    Check::warn("right to set probes", found, next)
+}
+
+/// A warning at the most: somebody may have mounted it for others to read, which is seen when it is read.
+fn tracefs(own: CapabilitySet) -> Check {
+    if own.intersects(CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE) {
+        return Check::ok("right to read tracefs", "CAP_DAC_READ_SEARCH");
+    }
+    let found =
+        "CAP_DAC_READ_SEARCH missing: tracefs is root's alone, unless it was mounted for others to read";
+    Check::warn("right to read tracefs", found, "run ctrace as root, or with CAP_DAC_READ_SEARCH")
+}
+
+fn others(own: CapabilitySet) -> Check {
+    if own.contains(CapabilitySet::SYS_PTRACE) {
+        return Check::ok("right to look into processes", "CAP_SYS_PTRACE");
+    }
+    let found = "CAP_SYS_PTRACE missing: only processes of the same user can be looked into";
+    Check::warn("right to look into processes", found, "run ctrace as root, or with CAP_SYS_PTRACE")
+}
+
+/// /proc/PID/map_files needs one of the first two, and the directory is its owner's alone; opening by name is
+/// the way without, if the name can be read.
+fn files(own: CapabilitySet) -> Check {
+    const NAME: &str = "right to open their files";
+    let links = own.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::CHECKPOINT_RESTORE);
+    let names = own.intersects(CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE);
+    match (links, names) {
+        (true, true) => Check::ok(NAME, "by mapping and by name"),
+        (false, true) => Check::warn(
+            NAME,
+            "by name only: CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE missing, files deleted since stay closed",
+            "run ctrace as root, or with CAP_SYS_ADMIN",
+        ),
+        (_, false) => Check::warn(
+            NAME,
+            "by name only: CAP_DAC_READ_SEARCH missing, files deleted or not readable to all stay closed",
+            "run ctrace as root, or with CAP_DAC_READ_SEARCH",
+        ),
+    }
+}
+
+fn seen(name: &'static str, found: Result<(), Blind>) -> Check {
+    match found {
+        Ok(()) => Check::ok(name, "the host's"),
+        Err(blind) => Check::no(name, blind.found(), blind.next()),
+    }
+}
+
+fn cgroups(found: Option<&Hierarchy>) -> Check {
+    if found.is_some() {
+        return Check::ok("cgroup v2", "its hierarchy is mounted: containers are told apart by it");
+    }
+    Check::warn(
+        "cgroup v2",
+        "not mounted, or ctrace is in a cgroup namespace: containers are told apart by PID namespaces and processes",
+        "mount -t cgroup2 none /sys/fs/cgroup/unified; in a container: --cgroupns=host",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Status;
+    use super::*;
+
+    #[test]
+    fn rights_are_judged_one_by_one() {
+        let none = CapabilitySet::empty();
+        let all = CapabilitySet::all();
+        for check in [programs(all), uprobes(all), tracefs(all), others(all), files(all)] {
+            assert_eq!((check.status, check.next), (Status::Ok, None), "{}", check.name);
+        }
+        assert_eq!(programs(none).status, Status::No);
+        assert!(programs(CapabilitySet::BPF).found.starts_with("CAP_PERFMON missing"));
+        assert_eq!(programs(CapabilitySet::BPF | CapabilitySet::PERFMON).status, Status::Ok);
+        assert_eq!(others(none).status, Status::Warn);
+        assert_eq!(tracefs(CapabilitySet::SYS_ADMIN).status, Status::Warn);
+        assert!(files(none).found.contains("CAP_DAC_READ_SEARCH"));
+        assert!(files(CapabilitySet::DAC_READ_SEARCH).found.contains("CAP_CHECKPOINT_RESTORE"));
+        assert!(files(CapabilitySet::SYS_ADMIN).found.contains("CAP_DAC_READ_SEARCH"));
+    }
+
+    #[test]
+    fn other_namespaces_than_the_hosts_do_not_do() {
+        assert_eq!(seen("PID namespace", Ok(())).status, Status::Ok);
+        assert_eq!(seen("PID namespace", Err(Blind::PidNamespace(4_026_532_182))).status, Status::No);
+        assert!(cgroups(None).next.is_some());
+    }
+}

@@ -1,0 +1,71 @@
+//! Which container runtimes answer. None of them is needed to trace: they tell names.
+
+use super::check::Check;
+use crate::scope::RuntimeSocket;
+use crate::scope::runtime::{self, EndpointState, State};
+use crate::timeout::describe;
+
+const NAME: &str = "container runtimes";
+
+/// Asks each of them, everywhere.
+pub(super) async fn checks(sockets: &[RuntimeSocket]) -> Vec<Check> {
+    match runtime::endpoints(sockets).await {
+        Ok(endpoints) => judge(&endpoints),
+        // One that the user named.
+        Err(error) => vec![Check::no(NAME, describe(&error), "leave out --runtime-socket, or correct it")],
+    }
+}
+
+fn judge(endpoints: &[EndpointState]) -> Vec<Check> {
+    let mut checks: Vec<Check> = endpoints.iter().filter_map(check).collect();
+    let answered = endpoints.iter().any(|endpoint| matches!(endpoint.state, State::Answered { .. }));
+    if !answered {
+        let tried: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
+        checks.push(Check::warn(
+            NAME,
+            format!("none answers at {}", tried.join(", ")),
+            "containers can be selected by id; for names start the runtime, or say where it listens: --runtime-socket",
+        ));
+    }
+    checks
+}
+
+fn check(EndpointState { runtime, address, state }: &EndpointState) -> Option<Check> {
+    match state {
+        State::Absent => None,
+        State::Answered { runtime, version, containers } => {
+            Some(Check::ok(NAME, format!("{runtime} {version} at {address}: {containers} containers")))
+        }
+        State::Silent => Some(Check::warn(
+            NAME,
+            format!("{runtime} at {address} accepts and does not answer"),
+            "names of its containers are missing: look whether it hangs",
+        )),
+        State::Failed(why) => Some(Check::warn(
+            NAME,
+            format!("{runtime} at {address}: {why}"),
+            "names of its containers are missing: look whether you may talk to it, or run ctrace as root",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::Status;
+    use super::*;
+
+    #[test]
+    fn absent_runtimes_are_silence_unless_all_are() {
+        let endpoint = |state| EndpointState { runtime: "docker", address: "unix:///x".to_owned(), state };
+        let answered = || State::Answered { runtime: "docker", version: "20".to_owned(), containers: 2 };
+        let check = |states: Vec<State>, expected: &[Status]| {
+            let endpoints: Vec<_> = states.into_iter().map(endpoint).collect();
+            let found: Vec<_> = judge(&endpoints).iter().map(|check| check.status).collect();
+            assert_eq!(found, expected, "{endpoints:?}");
+        };
+        check(vec![State::Absent, answered()], &[Status::Ok]);
+        check(vec![State::Absent, State::Absent], &[Status::Warn]);
+        check(vec![State::Silent, answered()], &[Status::Warn, Status::Ok]);
+        check(vec![State::Failed("denied".to_owned())], &[Status::Warn, Status::Warn]);
+    }
+}

@@ -1,0 +1,103 @@
+//! TLS libraries: the files, their symbols, and where probes would go.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::elf::{Object, Symbol};
+use crate::event::Library;
+use crate::plan::{Hook, ObjectHooks, Plan};
+use crate::probe::tls;
+use crate::rootfs::{ForeignFile, access_paths};
+use crate::timeout::{describe, timed_out_message, with_timeout};
+
+/// A file with functions of TLS.
+#[derive(Debug, Serialize)]
+pub(super) struct ObjectFacts {
+    /// The library.
+    pub(super) library: Arc<Library>,
+    /// Processes that map it.
+    pub(super) pids: Vec<u32>,
+    /// GNU build id.
+    pub(super) build_id: Option<String>,
+    /// The real file: device and inode of the file system that stores it.
+    pub(super) inode: String,
+    /// Bytes.
+    pub(super) size: u64,
+    /// Whether it was unlinked since it was mapped.
+    pub(super) deleted: bool,
+    /// Its functions that ctrace knows.
+    pub(super) symbols: Vec<Function>,
+    /// Where probes would go.
+    pub(super) hooks: Vec<Hook>,
+    /// Why its symbols are not known.
+    pub(super) why: Option<String>,
+}
+
+/// A function in a file.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Function {
+    /// Its symbol.
+    pub(super) name: String,
+    /// Virtual address, as in the file's symbols.
+    pub(super) address: u64,
+    /// Offset in the file.
+    pub(super) offset: Option<u64>,
+    /// Bytes of its code; 0 when the file does not say.
+    pub(super) size: u64,
+}
+
+/// Reads the files of a plan once more, for what a trace does not need.
+pub(super) async fn facts(plan: &Plan) -> Vec<ObjectFacts> {
+    let mut all = Vec::new();
+    for object in &plan.objects {
+        all.push(of(object).await);
+    }
+    all
+}
+
+async fn of(object: &ObjectHooks) -> ObjectFacts {
+    let file = Arc::clone(&object.file);
+    let pid = object.pids.first().copied().unwrap_or_default();
+    let read = with_timeout(move || (access_paths::real_inode(pid, &file), read(&file))).await;
+    let (inode, parsed) = match read {
+        Some((inode, parsed)) => (inode.to_string(), parsed),
+        None => (String::new(), Err(timed_out_message())),
+    };
+    let (parsed, why) = match parsed {
+        Ok(parsed) => (parsed, None),
+        Err(why) => (Parsed::default(), Some(why)),
+    };
+    ObjectFacts {
+        library: Arc::clone(&object.library),
+        pids: object.pids.clone(),
+        build_id: parsed.build_id,
+        inode,
+        size: object.file.size,
+        deleted: object.file.is_deleted(),
+        symbols: parsed.symbols,
+        hooks: object.hooks.clone(),
+        why,
+    }
+}
+
+#[derive(Default)]
+struct Parsed {
+    build_id: Option<String>,
+    symbols: Vec<Function>,
+}
+
+fn read(file: &ForeignFile) -> Result<Parsed, String> {
+    let handle = file.file().map_err(|error| error.to_string())?;
+    let object = Object::parse(handle, file.size, &tls::wanted()).map_err(|error| describe(&error))?;
+    let function = |name: &String, symbol: &Symbol| Function {
+        name: name.clone(),
+        address: symbol.address.0,
+        offset: object.file_offset(symbol.address).map(|offset| offset.0),
+        size: symbol.size,
+    };
+    let all = object.symbols().iter();
+    let symbols =
+        all.flat_map(|(name, list)| list.iter().map(move |symbol| function(name, symbol))).collect();
+    Ok(Parsed { build_id: object.build_id().map(str::to_owned), symbols })
+}

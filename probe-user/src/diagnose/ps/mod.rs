@@ -1,0 +1,231 @@
+//! `ctrace ps`: which processes use TLS, and whether they can be traced.
+//!
+//! Owns the rows, made from the plan that a trace of the same processes would act on, and how they look.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustix::thread::CapabilitySet;
+use serde::Serialize;
+
+use super::table::{Cell, Table, Tone};
+use crate::diagnose::ContainerField;
+use crate::discovery::Discovery;
+use crate::event::{Container, Executable, Library};
+use crate::output::Colour;
+use crate::probe::{Probe, Ssl};
+use crate::scope::process::Proc;
+use crate::scope::{Selector, TargetError};
+
+mod rows;
+
+/// How much is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What uses TLS.
+    Usual,
+    /// More about it, and containers that do not use TLS.
+    Wide,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub struct Listing {
+    /// One per process and library, by container, then pid; with [`Detail::Wide`] also one per container without.
+    pub processes: Vec<Row>,
+    /// Processes that could not be looked into.
+    pub unseen: Vec<Unseen>,
+}
+
+/// A process and a TLS library that it maps.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Its container; null on the host.
+    #[serde(flatten)]
+    pub container: ContainerField,
+    /// The process.
+    pub process: Identity,
+    /// The library; null when the container has none.
+    pub library: Option<Library>,
+    /// Where its code is.
+    pub linked: Option<Linked>,
+    /// Whether a trace would see what it does.
+    pub traceable: bool,
+    /// The functions that would be seen, by name.
+    pub functions: Vec<Function>,
+    /// Why it is not traceable, or what of it is not.
+    pub why: Vec<String>,
+}
+
+/// Which process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// On the host.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its executable; null when that is not ours to see.
+    pub executable: Option<Executable>,
+}
+
+/// How a library's code comes into a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Linked {
+    /// As a shared object.
+    Shared,
+    /// It is part of the executable.
+    Executable,
+}
+
+/// A function that would be seen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Function {
+    /// Its public name.
+    pub name: String,
+    /// The function that is probed for it.
+    pub probed: String,
+    /// Whether that is the public function itself, or an internal one that it calls.
+    pub place: Place,
+}
+
+/// Where the probe of a function is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// On the function.
+    Public,
+    /// On what several of them call.
+    Internal,
+}
+
+/// A process that could not be looked into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unseen {
+    /// Which.
+    #[serde(flatten)]
+    pub process: Identity,
+    /// Why not.
+    pub why: String,
+}
+
+/// Looks at the machine.
+pub(super) async fn list(selector: &Selector, extent: Detail) -> Result<Listing, TargetError> {
+    let target = selector.resolve().await?;
+    let plan = Discovery::new(Probe::Ssl(Ssl::default())).plan(&target).await;
+    let proc = Proc::default();
+    let mut listing = Listing::new(&plan, &target, extent, |pid| proc.executable(pid));
+    // One that ended while it was looked at is nobody's concern.
+    let ended = |pid: u32| target.processes.iter().any(|one| one.pid == pid && !proc.is_alive(one));
+    listing.unseen.retain(|unseen| !ended(unseen.process.pid));
+    listing.processes.retain(|row| row.traceable || row.library.is_none() || !ended(row.process.pid));
+    Ok(listing)
+}
+
+impl Listing {
+    /// A table for a person.
+    pub(super) fn text(&self, extent: Detail, colour: Colour) -> String {
+        let mut head =
+            vec!["RUNTIME", "CONTAINER", "IMAGE", "PID", "COMM", "LIBRARY", "VERSION", "LINKED", "PROBEABLE"];
+        if extent == Detail::Wide {
+            head.extend(["ID", "PATH", "EXECUTABLE", "FUNCTIONS"]);
+        }
+        let mut table = Table::new(&head);
+        for row in &self.processes {
+            table.row(row.cells(extent));
+        }
+        table.render("", colour)
+    }
+
+    /// What a person should know beside the table.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.processes.is_empty() {
+            remarks.push("no process uses a TLS library that ctrace knows".to_owned());
+        }
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for unseen in &self.unseen {
+            // The last cause; what comes before it names the process.
+            let cause = unseen.why.rsplit(": ").next().unwrap_or(&unseen.why);
+            *reasons.entry(cause).or_default() += 1;
+        }
+        for (cause, count) in reasons {
+            let processes = if count == 1 { "process" } else { "processes" };
+            let denied = cause.contains("denied") || cause.contains("permitted");
+            let next = match (denied, may_look_into_others()) {
+                (true, false) => "; run ctrace as root (or with CAP_SYS_PTRACE) to see them",
+                (true, true) => {
+                    "; ctrace has the rights: a security module (SELinux, AppArmor, Yama) protects them"
+                }
+                (false, _) => "",
+            };
+            remarks.push(format!("{count} {processes} could not be looked into: {cause}{next}"));
+        }
+        remarks
+    }
+}
+
+/// What a container is called.
+pub(super) fn place(container: Option<&Container>) -> String {
+    container.map_or_else(|| "host".to_owned(), Container::shown)
+}
+
+impl Row {
+    fn cells(&self, extent: Detail) -> Vec<Cell> {
+        let container = self.container.as_deref();
+        let library = self.library.as_ref();
+        let mut cells = vec![
+            Cell::maybe(container.and_then(|one| Some(one.runtime.as_ref()?.name.as_str()))),
+            Cell::new(&place(container)),
+            Cell::maybe(container.and_then(|one| Some(one.image.as_ref()?.name.as_str()))),
+            Cell::new(&self.process.pid.to_string()),
+            Cell::new(&self.process.comm),
+            Cell::maybe(library.map(|library| library.name.as_str())),
+            Cell::new(&library.map(version).unwrap_or_default()),
+            Cell::maybe(self.linked.map(|linked| match linked {
+                Linked::Shared => "shared",
+                Linked::Executable => "in executable",
+            })),
+            self.verdict(),
+        ];
+        if extent == Detail::Wide {
+            cells.push(Cell::maybe(container.map(|one| one.id.as_str())));
+            cells.push(Cell::maybe(library.map(|library| library.path.as_str())));
+            cells.push(Cell::maybe(
+                self.process.executable.as_ref().map(|executable| executable.path.as_str()),
+            ));
+            let names: Vec<&str> = self.functions.iter().map(|function| function.name.as_str()).collect();
+            cells.push(Cell::new(&names.join(" ")));
+        }
+        cells
+    }
+
+    /// `6 functions, internal`, `no: …`
+    fn verdict(&self) -> Cell {
+        if !self.traceable {
+            let why = self.why.join("; ");
+            let tone = if self.library.is_some() { Tone::Bad } else { Tone::Faint };
+            return Cell::new(&if self.library.is_some() { format!("no: {why}") } else { why }).toned(tone);
+        }
+        let places: BTreeSet<Place> = self.functions.iter().map(|function| function.place).collect();
+        let places: Vec<&str> = places
+            .iter()
+            .map(|place| match place {
+                Place::Public => "public",
+                Place::Internal => "internal",
+            })
+            .collect();
+        let plural = if self.functions.len() == 1 { "function" } else { "functions" };
+        Cell::new(&format!("{} {plural}, {}", self.functions.len(), places.join(" and "))).toned(Tone::Good)
+    }
+}
+
+/// `OpenSSL 3.0.17`
+pub(super) fn version(library: &Library) -> String {
+    let parts = [library.implementation.as_deref(), library.version.as_deref()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether ctrace has the right to read what processes of others map.
+fn may_look_into_others() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
+}

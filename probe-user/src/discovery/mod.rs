@@ -1,0 +1,408 @@
+//! Process → Object → Hook: looks into every file that the target maps executable, once per real inode.
+//!
+//! Owns what is known of files, and which processes map what is hooked. Reads only. What was looked at and
+//! not hooked is kept with its reason: it is the answer to "why is nothing there?".
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::mem;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::event::Library;
+use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped};
+use crate::probe::{Found, Probe, tls};
+use crate::rootfs::{Device, ForeignFile, Mapping, Mounts, RealInode};
+use crate::scope::Target;
+use crate::scope::process::Proc;
+use crate::timeout;
+
+mod file_cache;
+mod inspect_file;
+mod object_refs;
+mod once_per_process;
+mod skip_report;
+mod verify_code;
+mod versions;
+
+use file_cache::{FileCache, FileVerdict};
+use inspect_file::{CopyUpSource, InspectError, InspectedFile, Inspection, Verdict};
+use object_refs::ObjectRefs;
+use once_per_process::ReportedOnce;
+pub use skip_report::{SkipDetail, reasons};
+use versions::Unversioned;
+pub use versions::Versioned;
+
+/// How long what a mapping shows is taken for the file that was behind it last time. Longer, and a mount that
+/// has got the device number of one that has gone could be taken for it.
+const MAPPING_CACHE_TTL: Duration = Duration::from_secs(5);
+
+/// How long files of a device that did not answer are passed over. Longer, and a file system that was slow for a moment,
+/// or a mount that has got the number of one that has gone, would be passed over for no reason.
+const TIMED_OUT_DEVICE_TTL: Duration = Duration::from_mins(1);
+
+/// How long numbers of hooks are not used again: links are removed, and records read, some time after.
+const SITE_REUSE_DELAY: Duration = Duration::from_mins(10);
+
+/// Files that are remembered. Who may map files could otherwise fill memory.
+const REMEMBERED: usize = 1 << 16;
+
+/// Looks into processes, and remembers: no real file is parsed twice.
+pub struct Discovery {
+    probe: Probe,
+    /// Files without interest, by what their mappings show; a file may be shown in several ways. While a plan
+    /// is made, all files: it is of one moment.
+    shown: HashMap<(Device, u64, PathBuf), (Instant, FileVerdict)>,
+    known: FileCache,
+    mounts: Mounts,
+    users: ObjectRefs,
+    /// Numbers of hooks: those that are free again and since when, and the first that was never used.
+    free: VecDeque<(Instant, Range<u32>)>,
+    next: u32,
+    objects: Vec<ObjectHooks>,
+    skipped: Vec<Skipped>,
+    foreign: Vec<Skipped>,
+    excess: Option<String>,
+    /// Devices that did not answer, and when: waiting for each of their files could take for ever.
+    silent: HashMap<Device, Instant>,
+    /// Versions, by the real file of the libcrypto and when it was changed last.
+    libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
+    /// Libraries whose version stands in a file that the process has not mapped yet.
+    unversioned: Vec<Unversioned>,
+    /// TLS that cannot be traced.
+    news: ReportedOnce,
+    /// Whether a file was not looked into because the process that had mapped it has ended.
+    missed: bool,
+    strange: UncachedFileCallback,
+}
+
+/// To be told of a file that was never looked into, before it is.
+type UncachedFileCallback = Arc<dyn Fn() + Send + Sync>;
+
+impl Discovery {
+    /// Knows nothing yet.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            shown: HashMap::new(),
+            known: FileCache::default(),
+            mounts: Mounts::default(),
+            users: ObjectRefs::default(),
+            free: VecDeque::new(),
+            next: 0,
+            objects: Vec::new(),
+            skipped: Vec::new(),
+            foreign: Vec::new(),
+            excess: None,
+            silent: HashMap::new(),
+            libcrypto: HashMap::new(),
+            unversioned: Vec::new(),
+            news: ReportedOnce::default(),
+            missed: false,
+            strange: Arc::new(|| ()),
+        }
+    }
+
+    /// Has `strange` told, on any thread, of each file that was never looked into, before it is.
+    pub fn on_uncached_file(&mut self, strange: impl Fn() + Send + Sync + 'static) {
+        self.strange = Arc::new(strange);
+    }
+
+    /// The plan for a target.
+    pub async fn plan(&mut self, target: &Target) -> Plan {
+        for process in &target.processes {
+            // It has ended: a reason is kept.
+            let _ = self.look(process.pid, Keep::Everything).await;
+            for Versioned { sites, library } in self.versions(process.pid).await {
+                if let Some(object) = self.objects.iter_mut().find(|object| object.sites == sites) {
+                    object.library = library;
+                }
+            }
+        }
+        self.shown.retain(|_, (_, seen)| matches!(seen, FileVerdict::Foreign(_)));
+        for object in &mut self.objects {
+            object.pids = self.users.of(object.id);
+        }
+        let skipped = mem::take(&mut self.skipped);
+        self.news.mark_reported(&skipped);
+        Plan {
+            scope: target.scope.clone(),
+            objects: mem::take(&mut self.objects),
+            skipped,
+            foreign: mem::take(&mut self.foreign),
+            over_limit: self.excess.take(),
+        }
+    }
+
+    /// Looks at everything that a process maps now: it has come into scope, or executes another program.
+    /// Returns the objects that are to be attached to.
+    pub async fn process(&mut self, pid: u32) -> Vec<ObjectHooks> {
+        // Nothing is to be done about one that has ended.
+        let _ = self.look(pid, Keep::Foreign).await;
+        self.found()
+    }
+
+    /// Looks at one file that a process has mapped. Returns the objects that are to be attached to.
+    pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
+        if !self.probe.looks_into_files() {
+            return Vec::new();
+        }
+        match self.mapping(pid, mapping, Keep::Foreign).await {
+            FileVerdict::Hooked(ids) => self.users.maps(pid, &ids),
+            FileVerdict::Foreign(_) => {}
+            FileVerdict::Untraceable(why, _) => {
+                self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);
+            }
+            // The range may be another one by now; or the process has ended, and what it forked maps the file still.
+            FileVerdict::Broken(..) => self.missed |= self.look(pid, Keep::Foreign).await.is_err(),
+        }
+        self.found()
+    }
+
+    /// A process has ended.
+    pub fn ended(&mut self, pid: u32) {
+        self.unversioned.retain(|waiting| waiting.pid != pid);
+        self.news.ended(pid);
+        self.users.set_mapped(pid, &BTreeSet::new(), Instant::now());
+    }
+
+    /// What a process told of its end may have been lost: forgets those that are not alive.
+    pub fn forget_dead(&mut self, is_alive: impl Fn(u32) -> bool) {
+        for pid in self.users.processes() {
+            if !is_alive(pid) {
+                self.ended(pid);
+            }
+        }
+    }
+
+    /// An object could not be attached to: it is tried again when a process that maps it changes.
+    pub fn failed(&mut self, id: ObjectId) {
+        self.unversioned.retain(|waiting| waiting.object != id);
+        self.users.remove(id);
+        self.known.forget(&[id]);
+    }
+
+    /// Whether a process has ended before a file that it had mapped was looked into, since this was asked last: others
+    /// may map that file.
+    pub fn take_missed(&mut self) -> bool {
+        mem::take(&mut self.missed)
+    }
+
+    /// TLS that cannot be traced, of processes that were looked at since this was asked last.
+    pub fn take_untraceable(&mut self) -> Vec<Skipped> {
+        self.news.take()
+    }
+
+    /// When [`Discovery::take_unused`] will have something to tell.
+    pub fn due(&self) -> Option<Instant> {
+        self.users.due()
+    }
+
+    /// The objects that nobody maps any more: they are to be detached from. The numbers of their hooks are
+    /// used again, so nothing that was seen before may come after.
+    pub fn take_unused(&mut self) -> Vec<ObjectId> {
+        let (ids, sites): (Vec<_>, Vec<_>) = self.users.take_unused(Instant::now()).into_iter().unzip();
+        self.free.extend(sites.into_iter().map(|sites| (Instant::now(), sites)));
+        self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
+        self.known.forget(&ids);
+        ids
+    }
+
+    fn found(&mut self) -> Vec<ObjectHooks> {
+        self.news.add(mem::take(&mut self.skipped));
+        self.foreign.clear();
+        mem::take(&mut self.objects)
+    }
+
+    async fn look(&mut self, pid: u32, keep: Keep) -> Result<(), Unreadable> {
+        if !self.probe.looks_into_files() {
+            return Ok(());
+        }
+        let mappings = match inspect_file::mappings(pid).await {
+            Ok(mappings) => mappings,
+            Err(why) => {
+                self.skip(SkipKind::Mappings, pid, "its mappings", why);
+                return Err(Unreadable);
+            }
+        };
+        let mut foreign = 0;
+        let mut maps = BTreeSet::new();
+        for mapping in &mappings {
+            match self.mapping(pid, mapping, keep).await {
+                FileVerdict::Hooked(ids) => maps.extend(ids),
+                FileVerdict::Foreign(_) => foreign += 1,
+                FileVerdict::Broken(why, _) => {
+                    self.skip(SkipKind::File, pid, &mapping.path.to_string_lossy(), why)
+                }
+                FileVerdict::Untraceable(why, _) => {
+                    self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);
+                }
+            }
+        }
+        self.users.maps(pid, &maps.iter().copied().collect::<Vec<_>>());
+        self.users.set_mapped(pid, &maps, Instant::now());
+        if maps.is_empty() {
+            let files = if foreign == 1 { "file" } else { "files" };
+            let what = format!("{foreign} mapped {files}");
+            self.skip(SkipKind::Process, pid, &what, self.probe.nothing_found().to_owned());
+        } else if matches!(self.probe, Probe::Ssl(_)) && Proc::default().has_kernel_tls(pid) {
+            self.skip(SkipKind::Untraceable, pid, "kernel TLS", tls::KERNEL_TLS.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn mapping(&mut self, pid: u32, mapping: &Mapping, keep: Keep) -> FileVerdict {
+        let shown = (mapping.device, mapping.inode, mapping.path.clone());
+        let now = Instant::now();
+        if let Some((at, seen)) = self.shown.get(&shown)
+            && (keep == Keep::Everything || now.duration_since(*at) < MAPPING_CACHE_TTL)
+        {
+            return seen.clone();
+        }
+        if self.silent.get(&mapping.device).is_some_and(|at| now.duration_since(*at) < TIMED_OUT_DEVICE_TTL) {
+            return FileVerdict::Broken(timeout::timed_out_message(), (0, 0));
+        }
+        let known = (&self.known, &self.mounts);
+        let seen = match inspect_file::file(pid, mapping, known, &self.probe, &self.strange).await {
+            Ok(Inspection::Known(seen)) => seen,
+            Ok(Inspection::New(new)) => self.add(pid, *new),
+            // Not remembered: the process may have ended in between, and others may map the file.
+            Err(InspectError::Failed(why)) => return FileVerdict::Broken(why, (0, 0)),
+            Err(InspectError::OpenTimeout) => {
+                // The wait was long: what it lets pass begins when it is over.
+                let now = Instant::now();
+                self.silent.retain(|_, at| now.duration_since(*at) < TIMED_OUT_DEVICE_TTL);
+                self.silent.insert(mapping.device, now);
+                return FileVerdict::Broken(timeout::timed_out_message(), (0, 0));
+            }
+            Err(InspectError::ReadTimeout(inode, seen)) => {
+                self.known.insert(inode, seen.clone());
+                seen
+            }
+        };
+        // A hooked file that is copied up looks the same from outside, and is another one.
+        if keep == Keep::Everything || matches!(seen, FileVerdict::Foreign(_)) {
+            make_room(&mut self.shown);
+            self.shown.insert(shown, (now, seen.clone()));
+        }
+        seen
+    }
+
+    fn add(
+        &mut self,
+        pid: u32,
+        InspectedFile { file, inode, looked, original }: InspectedFile,
+    ) -> FileVerdict {
+        let mut seen = self.looked(pid, file, looked);
+        if let (FileVerdict::Hooked(ids), Some(original)) = (&mut seen, original) {
+            ids.extend(self.add_original(pid, original));
+        }
+        self.known.insert(inode, seen.clone());
+        seen
+    }
+
+    fn add_original(
+        &mut self,
+        pid: u32,
+        CopyUpSource { file, inode, looked }: CopyUpSource,
+    ) -> Vec<ObjectId> {
+        let Some(looked) = looked else { return self.known.hooked(inode).unwrap_or_default() };
+        match self.looked(pid, file, looked) {
+            FileVerdict::Hooked(ids) => {
+                self.known.insert(inode, FileVerdict::Hooked(ids.clone()));
+                ids
+            }
+            FileVerdict::Foreign(_) | FileVerdict::Broken(..) | FileVerdict::Untraceable(..) => Vec::new(),
+        }
+    }
+
+    fn looked(&mut self, pid: u32, file: Arc<ForeignFile>, looked: Verdict) -> FileVerdict {
+        let changed = file.changed();
+        match looked {
+            Verdict::Watched(found) => self.hook(pid, file, *found),
+            Verdict::Foreign(why) => {
+                let what = file_name(&file);
+                self.foreign.push(Skipped {
+                    lack: SkipKind::File,
+                    pid: Some(pid),
+                    subject: what,
+                    reason: why,
+                });
+                FileVerdict::Foreign(changed)
+            }
+            Verdict::Broken(why) => FileVerdict::Broken(why, changed),
+            Verdict::Untraceable(why) => FileVerdict::Untraceable(why, changed),
+        }
+    }
+
+    fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> FileVerdict {
+        let Found { library: facts, hooks, skipped, untraceable, evidence, excess } = found;
+        self.excess = self.excess.take().or(excess);
+        let path = file_name(&file);
+        for why in skipped {
+            self.skip(SkipKind::File, pid, &path, why);
+        }
+        if let Some(untraceable) = untraceable {
+            self.skip(SkipKind::Untraceable, pid, &path, untraceable.to_string());
+        }
+        if hooks.is_empty() {
+            return FileVerdict::Broken(self.probe.nothing_usable().to_owned(), file.changed());
+        }
+        let name = facts.name.unwrap_or_else(|| {
+            file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
+        });
+        let library = Library { name, path, implementation: facts.implementation, version: facts.version };
+        let sites = self.number(u32::try_from(hooks.len()).unwrap_or(u32::MAX));
+        let library = Arc::new(library);
+        let id = self.users.add(Arc::clone(&file), sites.clone(), pid);
+        if let (None, Some(version_in)) = (&library.version, facts.version_in) {
+            let (library, sites) = (Arc::clone(&library), sites.clone());
+            self.unversioned.push(Unversioned { pid, object: id, version_in, library, sites });
+        }
+        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
+        FileVerdict::Hooked(vec![id])
+    }
+
+    /// Numbers for so many hooks.
+    fn number(&mut self, count: u32) -> Range<u32> {
+        let can_be = |(since, free): &(Instant, Range<u32>)| {
+            since.elapsed() >= SITE_REUSE_DELAY && free.len() == count as usize
+        };
+        if let Some((_, free)) = self.free.iter().position(can_be).and_then(|index| self.free.remove(index)) {
+            return free;
+        }
+        let first = self.next;
+        self.next = first.saturating_add(count);
+        first..self.next
+    }
+
+    fn skip(&mut self, lack: SkipKind, pid: u32, what: &str, why: String) {
+        self.skipped.push(Skipped { lack, pid: Some(pid), subject: what.to_owned(), reason: why });
+    }
+}
+
+/// What a process maps cannot be read.
+struct Unreadable;
+
+/// What is remembered by what mappings show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// All, until the plan is made.
+    Everything,
+    /// Files without interest.
+    Foreign,
+}
+
+fn make_room<K, V>(map: &mut HashMap<K, V>) {
+    if map.len() >= REMEMBERED {
+        map.clear();
+    }
+}
+
+fn file_name(file: &ForeignFile) -> String {
+    file.name().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests;

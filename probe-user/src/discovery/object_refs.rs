@@ -1,0 +1,136 @@
+//! Which processes map which hooked object: an object that nobody maps any more is let go after a while.
+//!
+//! Pure: times are handed in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::plan::ObjectId;
+use crate::rootfs::ForeignFile;
+
+/// How long an object stays hooked when its last process has gone. A program that is started again and again
+/// would otherwise be attached to, and detached from, each time.
+const DETACH_AFTER: Duration = Duration::from_secs(10);
+
+/// Hooked objects.
+#[derive(Debug, Default)]
+pub(super) struct ObjectRefs {
+    objects: BTreeMap<ObjectId, RefCounted>,
+    last: u32,
+}
+
+#[derive(Debug)]
+struct RefCounted {
+    processes: BTreeSet<u32>,
+    /// Since when nobody maps it.
+    idle: Option<Instant>,
+    /// Numbers of its hooks.
+    sites: Range<u32>,
+    /// Kept open: as long as it is, no other file gets its inode number.
+    _file: Arc<ForeignFile>,
+}
+
+impl ObjectRefs {
+    /// Adds an object that a process maps. Its id was never used before.
+    pub(super) fn add(&mut self, file: Arc<ForeignFile>, sites: Range<u32>, pid: u32) -> ObjectId {
+        self.last += 1;
+        let id = ObjectId(self.last);
+        let object = RefCounted { processes: BTreeSet::from([pid]), idle: None, sites, _file: file };
+        self.objects.insert(id, object);
+        id
+    }
+
+    /// The processes that map an object.
+    pub(super) fn of(&self, id: ObjectId) -> Vec<u32> {
+        self.objects.get(&id).map(|object| object.processes.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// A process maps these objects too.
+    pub(super) fn maps(&mut self, pid: u32, ids: &[ObjectId]) {
+        for id in ids {
+            if let Some(object) = self.objects.get_mut(id) {
+                object.processes.insert(pid);
+                object.idle = None;
+            }
+        }
+    }
+
+    /// A process maps these objects and no others; with none, it has ended.
+    pub(super) fn set_mapped(&mut self, pid: u32, ids: &BTreeSet<ObjectId>, now: Instant) {
+        for (id, object) in &mut self.objects {
+            if !ids.contains(id) && object.processes.remove(&pid) && object.processes.is_empty() {
+                object.idle = Some(now);
+            }
+        }
+    }
+
+    /// Processes that map anything.
+    pub(super) fn processes(&self) -> BTreeSet<u32> {
+        self.objects.values().flat_map(|object| object.processes.iter().copied()).collect()
+    }
+
+    /// When the next object can be let go.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.objects.values().filter_map(|object| object.idle).min().map(|idle| idle + DETACH_AFTER)
+    }
+
+    /// Takes out the objects that nobody has mapped for a while.
+    pub(super) fn take_unused(&mut self, now: Instant) -> Vec<(ObjectId, Range<u32>)> {
+        let is_over =
+            |object: &RefCounted| object.idle.is_some_and(|idle| now.duration_since(idle) >= DETACH_AFTER);
+        self.objects
+            .extract_if(.., |_, object| is_over(object))
+            .map(|(id, object)| (id, object.sites))
+            .collect()
+    }
+
+    /// Takes an object out that could not be attached to.
+    pub(super) fn remove(&mut self, id: ObjectId) {
+        self.objects.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::rootfs;
+
+    fn file() -> Arc<ForeignFile> {
+        let own = std::process::id();
+        let mappings = rootfs::executable_mappings(own).unwrap();
+        Arc::new(rootfs::inspect(own, mappings.first().unwrap(), &rootfs::Mounts::default()).unwrap().0)
+    }
+
+    #[test]
+    fn an_object_is_let_go_some_time_after_its_last_process() {
+        let mut users = ObjectRefs::default();
+        let start = Instant::now();
+        let object = users.add(file(), 0..3, 10);
+        users.maps(11, &[object]);
+        assert_eq!(users.of(object), [10, 11]);
+        users.set_mapped(10, &BTreeSet::new(), start);
+        assert_eq!((users.due(), users.processes()), (None, BTreeSet::from([11])));
+        users.set_mapped(11, &BTreeSet::from([object]), start);
+        assert_eq!(users.due(), None, "it still maps the object");
+        users.set_mapped(11, &BTreeSet::new(), start);
+        assert_eq!(users.due(), Some(start + DETACH_AFTER));
+        assert_eq!(users.take_unused(start + DETACH_AFTER / 2), []);
+        users.maps(12, &[object]);
+        assert_eq!(users.take_unused(start + DETACH_AFTER * 2), [], "somebody else came in time");
+        users.set_mapped(12, &BTreeSet::new(), start);
+        assert_eq!(users.take_unused(start + DETACH_AFTER), [(object, 0..3)]);
+        assert_eq!(users.processes(), BTreeSet::new());
+    }
+
+    #[test]
+    fn ids_are_not_used_twice() {
+        let mut users = ObjectRefs::default();
+        let first = users.add(file(), 0..1, 1);
+        users.remove(first);
+        assert_ne!(users.add(file(), 1..2, 1), first);
+    }
+}

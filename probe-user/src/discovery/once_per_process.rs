@@ -1,0 +1,68 @@
+//! TLS that cannot be traced, told once for each process and file.
+
+use std::collections::BTreeSet;
+use std::mem;
+
+use crate::plan::{SkipKind, Skipped};
+
+/// What is to be told, and what was.
+#[derive(Debug, Default)]
+pub(super) struct ReportedOnce {
+    told: BTreeSet<(u32, String)>,
+    waiting: Vec<Skipped>,
+}
+
+impl ReportedOnce {
+    /// What was told of at the start of a trace.
+    pub(super) fn mark_reported(&mut self, skipped: &[Skipped]) {
+        for known in skipped {
+            let _ = self.is_new(known);
+        }
+    }
+
+    /// What was skipped: the rest of it nobody needs to be told while a trace runs.
+    pub(super) fn add(&mut self, skipped: Vec<Skipped>) {
+        for skipped in skipped {
+            if self.is_new(&skipped) {
+                self.waiting.push(skipped);
+            }
+        }
+    }
+
+    /// What was added since this was asked last.
+    pub(super) fn take(&mut self) -> Vec<Skipped> {
+        mem::take(&mut self.waiting)
+    }
+
+    /// A process has ended: its id will be another's.
+    pub(super) fn ended(&mut self, pid: u32) {
+        self.told.retain(|(told, _)| *told != pid);
+    }
+
+    fn is_new(&mut self, skipped: &Skipped) -> bool {
+        let key = skipped.pid.map(|pid| (pid, skipped.subject.clone()));
+        skipped.lack == SkipKind::Untraceable && key.is_some_and(|key| self.told.insert(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_told_once_while_its_process_lives() {
+        let skipped = |lack, pid| Skipped { lack, pid: Some(pid), subject: "/x".into(), reason: "y".into() };
+        let mut news = ReportedOnce::default();
+        news.mark_reported(&[skipped(SkipKind::Untraceable, 1), skipped(SkipKind::File, 2)]);
+        let all = || (1..=3).map(|pid| skipped(SkipKind::Untraceable, pid)).collect::<Vec<_>>();
+        let pids = |news: &mut ReportedOnce| {
+            news.take().iter().filter_map(|skipped| skipped.pid).collect::<Vec<_>>()
+        };
+        news.add(all());
+        news.add([all(), vec![skipped(SkipKind::File, 4)]].concat());
+        assert_eq!(pids(&mut news), [2, 3]);
+        news.ended(1);
+        news.add(all());
+        assert_eq!(pids(&mut news), [1]);
+    }
+}

@@ -1,0 +1,68 @@
+//! Versions of libraries that do not say their own: libssl of OpenSSL 3 has it in the libcrypto beside it.
+
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Discovery, inspect_file, make_room};
+use crate::event::Library;
+use crate::plan::ObjectId;
+use crate::rootfs::Mapping;
+
+/// A library whose version is not known yet.
+pub(super) struct Unversioned {
+    pub(super) pid: u32,
+    pub(super) object: ObjectId,
+    /// Name of the file in which it stands.
+    pub(super) version_in: String,
+    pub(super) library: Arc<Library>,
+    pub(super) sites: Range<u32>,
+}
+
+/// A library as it turned out to be after it was attached to.
+#[derive(Debug)]
+pub struct Versioned {
+    /// Numbers of its hooks.
+    pub sites: Range<u32>,
+    /// The library, with its version.
+    pub library: Arc<Library>,
+}
+
+impl Discovery {
+    /// Looks for the versions of the libraries that were found in a process. They stand in libraries that are mapped
+    /// after them, and nothing that is to be attached to waits for a version.
+    pub async fn versions(&mut self, pid: u32) -> Vec<Versioned> {
+        if self.unversioned.iter().all(|waiting| waiting.pid != pid) {
+            return Vec::new();
+        }
+        let Ok(all) = inspect_file::mappings(pid).await else { return Vec::new() };
+        let mut found = Vec::new();
+        for waiting in mem::take(&mut self.unversioned) {
+            let is_of = waiting.pid == pid;
+            let version = if is_of { self.version_of(&waiting.version_in, pid, &all).await } else { None };
+            match version {
+                Some(version) => {
+                    let library = Library { version: Some(version), ..(*waiting.library).clone() };
+                    found.push(Versioned { sites: waiting.sites, library: Arc::new(library) });
+                }
+                None => self.unversioned.push(waiting),
+            }
+        }
+        found
+    }
+
+    /// libssl of OpenSSL 3 does not say its version; the libcrypto that the process maps beside it does.
+    async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
+        let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
+        let mapping = all.iter().find(is_it)?;
+        let (file, inode) = inspect_file::open(pid, mapping, &self.mounts).await?;
+        let file_as_it_is = (inode, file.changed());
+        if let Some(known) = self.libcrypto.get(&file_as_it_is) {
+            return known.clone();
+        }
+        let version = inspect_file::version_in(file).await;
+        make_room(&mut self.libcrypto);
+        self.libcrypto.insert(file_as_it_is, version.clone());
+        version
+    }
+}

@@ -1,0 +1,333 @@
+//! The arguments of a USDT probe: where the program has each, in the assembler's words.
+//!
+//! Owns that little language (`-4@%edi 8@-16(%rbp) 4@$5 8@table(,%rax,8)`). What is not understood is kept as
+//! its text, and never guessed.
+
+use serde::Serialize;
+
+/// Bytes of one operand: a mangled name may be in it.
+const MAX_OPERAND: usize = 1024;
+
+/// A register of the calling thread, all of its 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "they are the processor's names")]
+pub enum Register {
+    Rax,
+    Rbx,
+    Rcx,
+    Rdx,
+    Rsi,
+    Rdi,
+    Rbp,
+    Rsp,
+    R8,
+    R9,
+    R10,
+    R11,
+    R12,
+    R13,
+    R14,
+    R15,
+    /// The address of the probe itself at run time.
+    Rip,
+}
+
+/// Where an argument is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operand {
+    /// It is this number.
+    Constant(i64),
+    /// In a register; the lowest bytes of it.
+    Register(Register),
+    /// In memory, at the sum of these.
+    Memory {
+        /// A register.
+        base: Option<Register>,
+        /// A register and what it is multiplied by: 1, 2, 4 or 8.
+        index: Option<(Register, u8)>,
+        /// A number. With [`Register::Rip`] as the base it leads from the probe to the variable.
+        displacement: i64,
+    },
+    /// Something that is not handled: its text.
+    Unsupported(String),
+}
+
+/// An argument of a probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Argument {
+    /// Bytes: 1, 2, 4 or 8.
+    pub size: u8,
+    /// Whether it is a signed number.
+    pub signed: bool,
+    /// Where it is.
+    pub operand: Operand,
+}
+
+/// The symbols that operands refer to.
+pub(super) trait Symbols {
+    /// What leads from the probe to a symbol; none if it is not known.
+    fn distance(&self, name: &str) -> Option<i64>;
+}
+
+/// Splits the text of a note into operands; blanks inside of parentheses belong to one.
+pub(super) fn split(text: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let ends = |letter: char| {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        letter.is_ascii_whitespace() && depth == 0
+    };
+    text.split(ends).filter(|part| !part.is_empty()).collect()
+}
+
+/// The names of symbols in an operand, to look up before [`argument`].
+pub(super) fn symbol(text: &str) -> Option<&str> {
+    let operand = text.split_once('@').map_or(text, |(_, operand)| operand);
+    let outside = operand.split_once('(').map_or(operand, |(outside, _)| outside);
+    let name = terms(outside)?.into_iter().find_map(|(_, term)| is_symbol(term).then_some(term));
+    name.filter(|_| !operand.starts_with(['$', '%']))
+}
+
+/// One argument.
+pub(super) fn argument(text: &str, symbols: &impl Symbols) -> Argument {
+    // What a probe of the first version has no size for is a whole register.
+    let (size, operand) = text.split_once('@').unwrap_or(("8", text));
+    let (signed, digits) = size.strip_prefix('-').map_or((false, size), |digits| (true, digits));
+    let unsupported = || Operand::Unsupported(text.chars().take(MAX_OPERAND).collect());
+    let width = match digits {
+        "1" => Some(1),
+        "2" => Some(2),
+        "4" => Some(4),
+        "8" => Some(8),
+        // `8f`: a floating-point number, in a register that the kernel does not hand out.
+        _ => None,
+    };
+    let found = width.filter(|_| text.len() <= MAX_OPERAND).and_then(|_| place(operand, symbols));
+    Argument { size: width.unwrap_or(8), signed, operand: found.unwrap_or_else(unsupported) }
+}
+
+fn place(operand: &str, symbols: &impl Symbols) -> Option<Operand> {
+    if let Some(constant) = operand.strip_prefix('$') {
+        return number(constant).map(Operand::Constant);
+    }
+    if operand.starts_with('%') {
+        return register(operand).map(Operand::Register);
+    }
+    let (outside, inside) = match operand.split_once('(') {
+        Some((outside, rest)) => (outside, Some(rest.strip_suffix(')')?)),
+        None => (operand, None),
+    };
+    let mut displacement = 0_i64;
+    let mut is_relative = false;
+    for (negative, term) in terms(outside)? {
+        let value = if is_symbol(term) {
+            if is_relative || negative {
+                return None;
+            }
+            is_relative = true;
+            symbols.distance(term)?
+        } else {
+            let value = number(term)?;
+            if negative { value.checked_neg()? } else { value }
+        };
+        displacement = displacement.checked_add(value)?;
+    }
+    let (base, index) = match inside {
+        Some(inside) => registers(inside)?,
+        // The address itself; a number alone is none.
+        None if is_relative => (None, None),
+        None => return None,
+    };
+    match (base, is_relative) {
+        // `(%rip)` with a number is counted from the next instruction, which nobody knows.
+        (Some(Register::Rip), false) => None,
+        // The address of a variable of a program that is not moved: from the probe it is as far as in the file.
+        (None, true) => Some(Operand::Memory { base: Some(Register::Rip), index, displacement }),
+        (Some(base), true) if base != Register::Rip => None,
+        (base, _) => Some(Operand::Memory { base, index, displacement }),
+    }
+}
+
+type Registers = (Option<Register>, Option<(Register, u8)>);
+
+/// What is between the parentheses: `base`, `base,index` or `base,index,scale`.
+fn registers(inside: &str) -> Option<Registers> {
+    let mut parts = inside.split(',').map(str::trim);
+    let base = match parts.next()? {
+        "" => None,
+        name => Some(register(name)?),
+    };
+    let index = match parts.next() {
+        None => None,
+        Some(name) => {
+            let scale = match parts.next().unwrap_or("1") {
+                "1" | "" => 1,
+                "2" => 2,
+                "4" => 4,
+                "8" => 8,
+                _ => return None,
+            };
+            Some((register(name)?, scale))
+        }
+    };
+    let known = parts.next().is_none() && (base.is_some() || index.is_some());
+    // Addresses are computed from whole registers.
+    let whole = inside.split(',').map(str::trim).filter(|part| part.starts_with('%')).all(|name| {
+        name == "%rip" || WHOLE.iter().any(|(names, _)| names.first() == Some(&name.trim_start_matches('%')))
+    });
+    (known && whole).then_some((base, index))
+}
+
+/// The sum before the parentheses, with whether each term is subtracted; none if it is no sum.
+fn terms(outside: &str) -> Option<Vec<(bool, &str)>> {
+    let mut terms = Vec::new();
+    let mut rest = outside.trim();
+    let mut negative = false;
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix(['+', '-']) {
+            negative ^= rest.starts_with('-');
+            rest = after;
+            if rest.is_empty() || terms.len() > 8 {
+                return None;
+            }
+            continue;
+        }
+        let end = rest.find(['+', '-']).unwrap_or(rest.len());
+        let (term, after) = rest.split_at(end);
+        terms.push((negative, term));
+        (rest, negative) = (after, false);
+    }
+    Some(terms)
+}
+
+fn is_symbol(term: &str) -> bool {
+    term.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_' || letter == '.')
+        && term.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
+}
+
+/// A number as the assembler writes it: -5, 0x1f. Above the largest signed one, its bits.
+fn number(text: &str) -> Option<i64> {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+    let value = match digits.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok()?,
+        None if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+        None => return None,
+    };
+    if negative { 0_i64.checked_sub_unsigned(value) } else { Some(value.cast_signed()) }
+}
+
+/// The names of a register: of 64, 32, 16 and 8 bits.
+const WHOLE: [([&str; 4], Register); 16] = [
+    (["rax", "eax", "ax", "al"], Register::Rax),
+    (["rbx", "ebx", "bx", "bl"], Register::Rbx),
+    (["rcx", "ecx", "cx", "cl"], Register::Rcx),
+    (["rdx", "edx", "dx", "dl"], Register::Rdx),
+    (["rsi", "esi", "si", "sil"], Register::Rsi),
+    (["rdi", "edi", "di", "dil"], Register::Rdi),
+    (["rbp", "ebp", "bp", "bpl"], Register::Rbp),
+    (["rsp", "esp", "sp", "spl"], Register::Rsp),
+    (["r8", "r8d", "r8w", "r8b"], Register::R8),
+    (["r9", "r9d", "r9w", "r9b"], Register::R9),
+    (["r10", "r10d", "r10w", "r10b"], Register::R10),
+    (["r11", "r11d", "r11w", "r11b"], Register::R11),
+    (["r12", "r12d", "r12w", "r12b"], Register::R12),
+    (["r13", "r13d", "r13w", "r13b"], Register::R13),
+    (["r14", "r14d", "r14w", "r14b"], Register::R14),
+    (["r15", "r15d", "r15w", "r15b"], Register::R15),
+];
+
+/// `%edi`; `%ah` and its like, which are not the lowest byte, are none.
+fn register(name: &str) -> Option<Register> {
+    let name = name.strip_prefix('%')?;
+    if name == "rip" {
+        return Some(Register::Rip);
+    }
+    WHOLE.iter().find(|(names, _)| names.contains(&name)).map(|(_, register)| *register)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Argument, Operand, Register, Symbols, argument, split, symbol};
+    use crate::test_rng::TestRng;
+
+    struct Known;
+
+    impl Symbols for Known {
+        fn distance(&self, name: &str) -> Option<i64> {
+            (name == "counter").then_some(0x2000)
+        }
+    }
+
+    fn memory(base: Option<Register>, index: Option<(Register, u8)>, displacement: i64) -> Operand {
+        Operand::Memory { base, index, displacement }
+    }
+
+    #[test]
+    fn operands() {
+        use Register::{R8, Rax, Rbp, Rdi, Rip, Rsp};
+        let unsupported = |text: &str| Operand::Unsupported(text.to_owned());
+        let cases = [
+            ("-4@%edi", 4, true, Operand::Register(Rdi)),
+            ("8@%r8", 8, false, Operand::Register(R8)),
+            ("1@%al", 1, false, Operand::Register(Rax)),
+            ("-2@%r8w", 2, true, Operand::Register(R8)),
+            ("1@%ah", 1, false, unsupported("1@%ah")),
+            ("4@$5", 4, false, Operand::Constant(5)),
+            ("-8@$-1", 8, true, Operand::Constant(-1)),
+            ("8@$0xffffffffffffffff", 8, false, Operand::Constant(-1)),
+            ("8@-16(%rbp)", 8, false, memory(Some(Rbp), None, -16)),
+            ("8@(%rsp)", 8, false, memory(Some(Rsp), None, 0)),
+            ("8@16+8(%rsp)", 8, false, memory(Some(Rsp), None, 24)),
+            ("8@(%rax,%rdi,8)", 8, false, memory(Some(Rax), Some((Rdi, 8)), 0)),
+            ("8@-8(%rax, %rdi, 4)", 8, false, memory(Some(Rax), Some((Rdi, 4)), -8)),
+            ("8@4(,%rax,2)", 8, false, memory(None, Some((Rax, 2)), 4)),
+            ("-4@counter(%rip)", 4, true, memory(Some(Rip), None, 0x2000)),
+            ("-4@counter+8(%rip)", 4, true, memory(Some(Rip), None, 0x2008)),
+            ("-4@8+counter(%rip)", 4, true, memory(Some(Rip), None, 0x2008)),
+            ("-4@counter", 4, true, memory(Some(Rip), None, 0x2000)),
+            ("8@counter(,%rax,8)", 8, false, memory(Some(Rip), Some((Rax, 8)), 0x2000)),
+            ("-4@other(%rip)", 4, true, unsupported("-4@other(%rip)")),
+            ("8@counter(%rax)", 8, false, unsupported("8@counter(%rax)")),
+            ("8@16(%rip)", 8, false, unsupported("8@16(%rip)")),
+            ("8@%fs:16", 8, false, unsupported("8@%fs:16")),
+            ("8f@%xmm0", 8, false, unsupported("8f@%xmm0")),
+            ("3@%rax", 8, false, unsupported("3@%rax")),
+            ("8@16", 8, false, unsupported("8@16")),
+            ("8@(%eax)", 8, false, unsupported("8@(%eax)")),
+            ("%rax", 8, false, Operand::Register(Rax)),
+            ("8@", 8, false, unsupported("8@")),
+            ("8@()", 8, false, unsupported("8@()")),
+        ];
+        for (text, size, signed, operand) in cases {
+            assert_eq!(argument(text, &Known), Argument { size, signed, operand }, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        assert_eq!(split(" 8@%rdi -4@(%rax, %rbx, 8)  1@$0 "), ["8@%rdi", "-4@(%rax, %rbx, 8)", "1@$0"]);
+        assert_eq!(symbol("-4@4+counter(%rip)"), Some("counter"));
+        assert_eq!(symbol("-4@%edi"), None);
+        assert_eq!(symbol("4@$five"), None);
+        assert_eq!(symbol("8@-16(%rbp)"), None);
+    }
+
+    #[test]
+    fn junk_is_unsupported() {
+        let letters = b"0123456789-+@%$(),rabcdexip. 8\xff";
+        let mut noise = TestRng(0x2545_f491_4f6c_dd1d);
+        for _ in 0..50_000 {
+            let length = noise.below(13);
+            let text: Vec<u8> = (0..length).filter_map(|_| letters.get(noise.below(30)).copied()).collect();
+            let text = String::from_utf8_lossy(&text);
+            for part in split(&text) {
+                let _ = (symbol(part), argument(part, &Known));
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Which end of a connection a process is: whoever accepted it has the port of a listening socket.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::event::{Endpoint, Role, Socket, Transport};
+use crate::scope::process::read_bounded;
+
+/// Network namespaces that are remembered.
+const NAMESPACES: usize = 256;
+/// How long what is known of one may be used to say that nobody listens.
+const FRESH: Duration = Duration::from_secs(1);
+/// Bytes of the kernel's list of sockets that are read; those that listen come first, 150 bytes each.
+const LIST: u64 = 256 << 10;
+/// Ports from here on are chosen by the kernel for clients (`net.ipv4.ip_local_port_range`).
+const EPHEMERAL: u16 = 32_768;
+/// State of a socket that listens (`TCP_LISTEN` in `net/tcp_states.h`).
+const LISTENING: &[u8] = b"0A";
+
+/// The listening ports of network namespaces.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// By their inode numbers.
+    namespaces: HashMap<u32, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    ports: HashSet<u16>,
+    read: Instant,
+}
+
+impl Listeners {
+    /// Which end of a TCP connection a process is; none if nothing tells for certain.
+    pub(super) fn role(&mut self, pid: u32, namespace: u32, socket: &Socket) -> Option<Role> {
+        let (Some(local), Some(peer)) = (&socket.local, &socket.peer) else { return None };
+        let (Some(local_port), Some(peer_port)) = (local.port, peer.port) else { return None };
+        if socket.transport != Some(Transport::Tcp) {
+            return None;
+        }
+        let listens = |ports: &HashSet<u16>| ports.contains(&local_port);
+        let known = self.namespaces.get(&namespace);
+        let known = known.filter(|known| listens(&known.ports) || known.read.elapsed() < FRESH);
+        let ports = match known {
+            Some(known) => &known.ports,
+            None => self.read(namespace, pid)?,
+        };
+        if listens(ports) {
+            return Some(Role::Server);
+        }
+        // The socket that listened may be closed by now: the ports must agree.
+        let peer_listens = is_own(local, peer) && ports.contains(&peer_port);
+        let is_client = local_port >= EPHEMERAL && (peer_port < EPHEMERAL || peer_listens);
+        is_client.then_some(Role::Client)
+    }
+
+    fn read(&mut self, namespace: u32, pid: u32) -> Option<&HashSet<u16>> {
+        // The process may have gone, or be in another namespace by now.
+        let places = [format!("/proc/{pid}"), "/proc/self".to_owned()].map(PathBuf::from);
+        let is_in = |proc: &PathBuf| {
+            proc.join("ns/net").metadata().is_ok_and(|inode| inode.ino() == u64::from(namespace))
+        };
+        let proc = places.iter().find(|proc| is_in(proc))?;
+        let mut ports = HashSet::new();
+        for list in ["net/tcp", "net/tcp6"] {
+            // A kernel without IPv6 has no list of it.
+            ports.extend(listening(&read_bounded(&proc.join(list), LIST).unwrap_or_default()));
+        }
+        if self.namespaces.len() >= NAMESPACES {
+            self.namespaces.clear();
+        }
+        self.namespaces.insert(namespace, Known { ports, read: Instant::now() });
+        self.namespaces.get(&namespace).map(|known| &known.ports)
+    }
+}
+
+/// Whether the other end is in the same network namespace.
+fn is_own(local: &Endpoint, peer: &Endpoint) -> bool {
+    let is_loopback = || peer.address.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    local.address == peer.address || is_loopback()
+}
+
+/// The ports of the listening sockets at the beginning of a list (`/proc/net/tcp` in proc_net_tcp(5)).
+fn listening(list: &[u8]) -> impl Iterator<Item = u16> {
+    let lines = list.split(|byte| *byte == b'\n').skip(1);
+    lines.map_while(|line| {
+        let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).skip(1);
+        let (local, state) = (fields.next()?, fields.nth(1)?);
+        let port = local.rsplit(|byte| *byte == b':').next().filter(|_| state == LISTENING)?;
+        u16::from_str_radix(std::str::from_utf8(port).ok()?, 16).ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_ports_come_first() {
+        let list = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n\
+            0: 00000000:01BB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n\
+            1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n\
+            2: 0100007F:01BB 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0\n";
+        assert_eq!(listening(list).collect::<Vec<_>>(), [443, 8080]);
+        assert_eq!(listening(b"").count(), 0);
+    }
+}

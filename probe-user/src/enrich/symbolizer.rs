@@ -1,0 +1,213 @@
+//! Addresses of stacks → objects and functions, by what the processes map.
+//!
+//! Owns what is remembered of files: each is read once. A file that does not answer is not asked again, and holds up the
+//! stream for a moment once a process. What cannot be told stays an address.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::elf::{FileOffset, Object, ObjectSymbolizer, SymbolFilter};
+use crate::event::StackFrame;
+use crate::pipeline::Symbolizer;
+use crate::rootfs::{self, Device, ForeignFile, Mapping};
+
+/// How long a file may take to be opened and read.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Processes whose mappings are remembered.
+const PROCESSES: usize = 1024;
+/// Files that are remembered.
+const FILES: usize = 512;
+/// Files that are being read at the same time, at the most: a reader that gets no answer stays for ever.
+const READERS: usize = 8;
+/// Mappings that are known may have changed. To read them again takes at most this part of the time: what a process runs
+/// need not be in a file, and would have them read at each call.
+const REREADING: u32 = 20;
+
+/// A file by what mappings show of it.
+type FileKey = (Device, u64, PathBuf);
+
+/// What is known of files and mappings.
+#[derive(Debug, Default)]
+pub struct Stacks {
+    mappings: HashMap<u32, Arc<[Mapping]>>,
+    /// When mappings that are known may be read again.
+    rereading: Option<Instant>,
+    /// None: nothing can be told of it.
+    files: HashMap<FileKey, Option<ObjectSymbolizer>>,
+    /// Processes of which a file did not answer: no more of theirs are read.
+    silent: HashSet<u32>,
+    readers: Readers,
+}
+
+/// Who reads files. Each holds a clone while it does.
+#[derive(Debug, Default)]
+struct Readers(Arc<()>);
+
+/// Why a reader has told nothing.
+#[derive(Debug, PartialEq, Eq)]
+enum Unread {
+    /// There was no time, or no room for another one.
+    Busy,
+    /// It did not answer in time.
+    Silent,
+}
+
+impl Readers {
+    /// What `read` gives, on a thread that is left behind if it takes too long.
+    fn read<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unread> {
+        if Arc::strong_count(&self.0) > READERS {
+            return Err(Unread::Busy);
+        }
+        let (done, result) = mpsc::channel();
+        let reading = Arc::clone(&self.0);
+        let work = move || {
+            let result = read();
+            drop(reading);
+            // Nobody waits any more when it cannot be sent.
+            drop(done.send(result));
+        };
+        let reader = thread::Builder::new().name("symbols".to_owned());
+        reader.spawn(work).map_err(|_| Unread::Busy)?;
+        result.recv_timeout(patience).map_err(|_| Unread::Silent)
+    }
+}
+
+impl Symbolizer for Stacks {
+    fn resolve(&mut self, pid: u32, addresses: &[u64]) -> Vec<StackFrame> {
+        if self.mappings.len() >= PROCESSES {
+            self.mappings.clear();
+        }
+        let known = |mappings: &[Mapping]| addresses.iter().all(|address| find(mappings, *address).is_some());
+        let mut mappings = self.mappings.get(&pid).cloned().unwrap_or_default();
+        // What has ended by now is known if it was seen before.
+        let begin = Instant::now();
+        let is_new = !self.mappings.contains_key(&pid);
+        let may_read = is_new || self.rereading.is_none_or(|after| begin >= after);
+        if !known(&mappings)
+            && may_read
+            && let Ok(read) = rootfs::executable_mappings(pid)
+        {
+            mappings = read.into();
+            self.mappings.insert(pid, Arc::clone(&mappings));
+            self.rereading = Some(Instant::now() + begin.elapsed() * REREADING);
+        }
+        // What follows a call can be another function: of return addresses the byte before tells.
+        let frame =
+            |(index, address): (usize, &u64)| self.frame(pid, &mappings, *address, u64::from(index > 0));
+        addresses.iter().enumerate().map(frame).collect()
+    }
+
+    fn forget(&mut self, pid: u32) {
+        self.mappings.remove(&pid);
+        self.silent.remove(&pid);
+    }
+}
+
+impl Stacks {
+    /// Named by what is `back` bytes before the address.
+    fn frame(&mut self, pid: u32, mappings: &[Mapping], address: u64, back: u64) -> StackFrame {
+        let Some((mapping, offset)) = find(mappings, address.saturating_sub(back)) else {
+            return StackFrame { address, object: None, function: None };
+        };
+        let name = mapping.unmarked_path().file_name().map(|name| name.to_string_lossy().into());
+        let symbolic = self.file(pid, mapping).and_then(|file| file.at_offset(FileOffset(offset)));
+        let function = symbolic.map(|symbolic| (symbolic.function, symbolic.offset + back));
+        StackFrame { address, object: name, function }
+    }
+
+    fn file(&mut self, pid: u32, mapping: &Mapping) -> Option<&ObjectSymbolizer> {
+        if self.files.len() >= FILES {
+            self.files.clear();
+        }
+        let key = (mapping.device, mapping.inode, mapping.path.clone());
+        if !self.files.contains_key(&key) {
+            if self.silent.contains(&pid) {
+                return None;
+            }
+            let mapping = mapping.clone();
+            let read = match self.readers.read(PATIENCE, move || symboliser(pid, &mapping)) {
+                Ok(read) => read,
+                // It may be had later.
+                Err(Unread::Busy) => return None,
+                Err(Unread::Silent) => {
+                    self.silent.insert(pid);
+                    None
+                }
+            };
+            self.files.insert(key.clone(), read);
+        }
+        self.files.get(&key)?.as_ref()
+    }
+}
+
+/// The mapping that has an address inside, and where that is in its file.
+fn find(mappings: &[Mapping], address: u64) -> Option<(&Mapping, u64)> {
+    mappings.iter().find_map(|mapping| {
+        let range = mapping.ranges.iter().find(|range| (range.start..range.end).contains(&address))?;
+        Some((mapping, address - range.start + range.offset))
+    })
+}
+
+fn symboliser(pid: u32, mapping: &Mapping) -> Option<ObjectSymbolizer> {
+    let file = ForeignFile::open_mapping(pid, mapping).ok()?;
+    let object = Object::parse(file.file().ok()?, file.size, &SymbolFilter::default()).ok()?;
+    ObjectSymbolizer::new(object).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn our_own_functions_have_names() {
+        let address = our_own_functions_have_names as fn() as usize as u64;
+        let frames = Stacks::default().resolve(std::process::id(), &[address, 8]);
+        let [own, none] = frames.as_slice() else { panic!("{frames:?}") };
+        let (name, offset) = own.function.clone().unwrap();
+        assert!(name.contains("our_own_functions_have_names"), "{name}");
+        assert_eq!((offset, none.function.is_none(), none.object.is_none()), (0, true, true));
+    }
+
+    #[test]
+    fn readers_that_get_no_answer_are_few() {
+        let readers = Readers::default();
+        let (answer, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        for _ in 0..READERS {
+            let wait = Arc::clone(&wait);
+            let read = readers.read(Duration::ZERO, move || wait.lock().map(|wait| wait.recv()).is_ok());
+            assert_eq!(read, Err(Unread::Silent));
+        }
+        assert_eq!(readers.read(Duration::MAX, || ()), Err(Unread::Busy));
+        drop(answer);
+        while Arc::strong_count(&readers.0) > 1 {
+            thread::yield_now();
+        }
+        assert_eq!(readers.read(Duration::MAX, || 7), Ok(7));
+    }
+
+    #[test]
+    fn mappings_are_not_read_at_each_call() {
+        let mut stacks = Stacks::default();
+        let pid = std::process::id();
+        stacks.resolve(pid, &[8]);
+        let first = Arc::clone(stacks.mappings.get(&pid).unwrap());
+        // As if it had taken long.
+        stacks.rereading = Some(Instant::now() + Duration::from_hours(1));
+        stacks.resolve(pid, &[8]);
+        assert!(Arc::ptr_eq(&first, stacks.mappings.get(&pid).unwrap()), "they are read again");
+        stacks.rereading = Some(Instant::now());
+        stacks.resolve(pid, &[8]);
+        assert!(!Arc::ptr_eq(&first, stacks.mappings.get(&pid).unwrap()), "they are never read again");
+    }
+}

@@ -1,0 +1,155 @@
+//! Records → bytes for a person or a program: the formats.
+//!
+//! Owns how a record looks and when it leaves the process. A sink never changes, orders or drops
+//! records; the text sink alone escapes, as it alone writes to terminals.
+//! To add a format: a file here and a row in [`FORMATS`].
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+
+use jiff::tz::TimeZone;
+
+use crate::event::Record;
+
+mod destination;
+mod escape;
+mod hexdump;
+mod interruptible;
+mod json;
+mod shell_quote;
+mod signal_names;
+pub mod text;
+mod writer;
+
+pub use destination::{Destination, DestinationError};
+pub use interruptible::StopFlag;
+pub use json::{schema, write_json, write_plan};
+pub use writer::Output;
+
+/// A name for a person, on one line: no byte of it acts on a terminal.
+pub fn escaped(foreign: &str) -> String {
+    let mut text = String::with_capacity(foreign.len());
+    escape::name(foreign.as_bytes(), &mut text);
+    text
+}
+
+/// Lines of our own for a person, which may have names in them: no byte of them acts on a terminal but the
+/// line ends.
+pub fn escaped_lines(lines: &str) -> String {
+    let mut text = String::with_capacity(lines.len());
+    escape::lines(lines.as_bytes(), &mut text);
+    text
+}
+
+/// A word of the command line, of any bytes, on one line: no byte of it acts on a terminal.
+pub fn escaped_word(word: &OsStr) -> String {
+    let mut text = String::with_capacity(word.len());
+    escape::name(word.as_bytes(), &mut text);
+    text
+}
+
+/// Where records go.
+pub trait Sink: fmt::Debug + Send {
+    /// Takes one record. A reader that has gone is [`io::ErrorKind::BrokenPipe`].
+    fn write(&mut self, record: &Record<'_>) -> io::Result<()>;
+
+    /// Hands on everything taken so far; to be called when the stream pauses.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// How payload is shown in text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// As text when it is readable, else as a hex dump.
+    #[default]
+    Auto,
+    /// Always as a hex dump.
+    Hex,
+}
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Colour {
+    /// No escape sequences.
+    #[default]
+    Off,
+    /// Headers and arrows.
+    On,
+}
+
+/// Whether a program is shown below the one that started it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tree {
+    /// It is not.
+    #[default]
+    Flat,
+    /// It is indented.
+    Indented,
+}
+
+/// How records look as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextStyle {
+    /// Whether there are colours.
+    pub colour: Colour,
+    /// How payload is shown.
+    pub payload: Payload,
+    /// How programs are arranged.
+    pub tree: Tree,
+}
+
+/// What a format may be told; each takes what concerns it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How text looks.
+    pub look: TextStyle,
+    /// For the times in text; JSON has UTC.
+    pub zone: TimeZone,
+}
+
+/// An output format.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// What the user types.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// Makes the sink.
+    pub open: fn(Output, Options) -> Box<dyn Sink>,
+}
+
+/// All formats; the first is the default.
+pub const FORMATS: &[Format] = &[
+    Format {
+        name: "text",
+        help: "a line per program, a header line per call and its payload, for a person",
+        open: |output, options| Box::new(text::Text::new(output, options)),
+    },
+    Format {
+        name: "json",
+        help: "JSON Lines, one record a line (ctrace schema)",
+        open: |output, _| Box::new(json::Json::new(output)),
+    },
+];
+
+/// The format of a name.
+pub fn format(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().find(|format| format.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_named_once_and_explained() {
+        for (index, row) in FORMATS.iter().enumerate() {
+            assert!(!row.help.is_empty() && !row.help.contains('\n'), "{}", row.name);
+            let first = FORMATS.iter().position(|other| other.name == row.name);
+            assert_eq!(first, Some(index), "{} is there twice", row.name);
+            assert!(format(row.name).is_some());
+        }
+    }
+}

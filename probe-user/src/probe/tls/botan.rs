@@ -1,0 +1,115 @@
+//! Botan 3: what it receives is handed to the program by a virtual call, `tls_record_received` of its callbacks, from inside of
+//! `from_peer`. The functions that do so have no names outside of the library; they are found by the errors that they report instead.
+//! Which connection it is, `from_peer` says, whose first argument is the same as that of `to_peer`, which sends.
+//!
+//! Owns these errors and the method's place, and the row of the table of libraries, which has the rest; that of Botan 2 as well.
+
+use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
+
+use crate::elf::{Object, Pattern, with_causes};
+use crate::plan::{Hook, ProbeProgram};
+use crate::probe::Found;
+
+use super::add_public;
+use super::libraries::{Library, first, with_layout};
+
+/// Botan::TLS::{Client,Server}::from_peer(std::span<unsigned char const>).
+pub(super) const FROM_PEER: [&str; 2] = [
+    "_ZN5Botan3TLS6Client9from_peerESt4spanIKhLm18446744073709551615EE",
+    "_ZN5Botan3TLS6Server9from_peerESt4spanIKhLm18446744073709551615EE",
+];
+
+/// What is reported instead of handing data over, in TLS 1.2 and in 1.3.
+const ERRORS: &[Pattern] = &[
+    Pattern::Whole("Application data before handshake done"),
+    Pattern::Whole("decrypted application traffic had a sequence number"),
+];
+
+/// As events name it.
+const RECEIVED: &str = "Botan::TLS::Callbacks::tls_record_received";
+/// Where `(callbacks, number of the record, address, length)` is in the table of virtual functions: behind two destructors and
+/// `tls_emit_data`, since Botan 2.
+const METHOD: u64 = 0x18;
+
+/// What needs no more than a row.
+pub(super) const ROW: Library = Library {
+    name: "Botan",
+    functions: &[
+        // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
+        with_layout("_ZN5Botan3TLS7Channel4sendEPKhm", Direction::Transmit, BufferLayout::PtrLen),
+        // process_application_data(unsigned long, Botan::secure_vector<unsigned char> const&), which calls the program back.
+        with_layout(
+            "_ZN5Botan3TLS7Channel24process_application_dataEmRKSt6vectorIhNS_16secure_allocatorIhEEE",
+            Direction::Receive,
+            BufferLayout::BeginEnd,
+        ),
+        // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). What it receives: `add` has.
+        with_layout(
+            "_ZN5Botan3TLS6Client7to_peerESt4spanIKhLm18446744073709551615EE",
+            Direction::Transmit,
+            BufferLayout::PtrLen,
+        ),
+        with_layout(
+            "_ZN5Botan3TLS6Server7to_peerESt4spanIKhLm18446744073709551615EE",
+            Direction::Transmit,
+            BufferLayout::PtrLen,
+        ),
+    ],
+    // Botan 2: Channel(Callbacks&, Session_Manager&, RandomNumberGenerator&, Policy const&, bool, bool, unsigned long).
+    // Botan 3: Client and Server(std::shared_ptr<Callbacks> const&, ...).
+    constructors: &[
+        first(
+            "_ZN5Botan3TLS7ChannelC2ERNS0_9CallbacksERNS0_15Session_ManagerERNS_21RandomNumberGeneratorERKNS0_6PolicyEbbm",
+        ),
+        first(
+            "_ZN5Botan3TLS6ClientC2ERKSt10shared_ptrINS0_9CallbacksEERKS2_INS0_15Session_ManagerEERKS2_INS_19Credentials_ManagerEERKS2_IKNS0_6PolicyEERKS2_INS_21RandomNumberGeneratorEENS0_18Server_InformationENS0_16Protocol_VersionERKSt6vectorINSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEESaISW_EEm",
+        ),
+        first(
+            "_ZN5Botan3TLS6ServerC2ERKSt10shared_ptrINS0_9CallbacksEERKS2_INS0_15Session_ManagerEERKS2_INS_19Credentials_ManagerEERKS2_IKNS0_6PolicyEERKS2_INS_21RandomNumberGeneratorEEbm",
+        ),
+    ],
+    external_constructors: &[],
+    destructors: &[],
+    optional_destructors: &[
+        // Botan 2: ~Channel(); Botan 3: ~Client() and ~Server().
+        "_ZN5Botan3TLS7ChannelD2Ev",
+        "_ZN5Botan3TLS6ClientD2Ev",
+        "_ZN5Botan3TLS6ServerD2Ev",
+    ],
+    handshakes: &[],
+    version_in: None,
+    internals: &[],
+};
+
+/// Adds the hooks of what is received.
+pub(super) fn add(object: &Object, found: &mut Found) {
+    if FROM_PEER.iter().all(|name| object.functions(name).is_empty()) {
+        return;
+    }
+    let calls = match object.guarded_calls(ERRORS, METHOD) {
+        Ok(calls) if !calls.is_empty() => calls,
+        Ok(_) => return found.skipped.push(unseen("it does not report the errors that it is known by")),
+        Err(reason) => return found.skipped.push(unseen(&with_causes(&reason))),
+    };
+    let shape = CallShape {
+        handle: 0,
+        buffer: 2,
+        length: Length::Returned,
+        direction: Direction::Receive,
+        calls: Calls::All,
+    };
+    for offset in calls.into_iter().filter_map(|call| object.file_offset(call)) {
+        found.hooks.push(Hook::new(ProbeProgram::CallbackData, RECEIVED.to_owned(), offset, shape.pack()));
+    }
+    found.evidence.push(
+        "where Botan 3 hands over what it has received was found by the errors that it reports instead of it"
+            .to_owned(),
+    );
+    for name in FROM_PEER {
+        add_public(object, name, ProbeProgram::CallbackScope, 0, found);
+    }
+}
+
+fn unseen(why: &str) -> String {
+    format!("{RECEIVED}: what Botan 3 receives is not seen: {why}")
+}

@@ -1,0 +1,135 @@
+//! Go's crypto/tls, and packages that have its methods: by symbols, or by the table that Go's runtime has, which is in
+//! stripped programs too.
+//!
+//! A return is seen at the `ret` instructions: the kernel's return probes change the stack, which Go moves and walks.
+
+use probe_common::{CallShape, Calls, Direction, Length};
+
+use super::ends;
+use crate::elf::{Function, GoAbi, Index, Object, with_causes};
+use crate::plan::{Hook, ProbeProgram};
+use crate::probe::{Found, LibraryInfo};
+
+/// Functions that have one of the names, at the most: several packages in one program may.
+const MAX_FUNCTIONS: usize = 64;
+
+/// What each library of Go's exports, whatever its author does (`-buildmode=c-shared`; runtime/cgo).
+pub(super) const FOR_C: &str = "crosscall2";
+
+/// What a method does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Moves(Direction),
+    Begins,
+    Ends,
+}
+
+/// Adds the hooks of a Go program that has TLS in it. Gives what is known of it; none if it is none.
+pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
+    // A library that others link against is Go's only if C can call it: spares a search of all of its data.
+    if object.soname().is_some() && object.functions(FOR_C).is_empty() {
+        return None;
+    }
+    let is_go = match object.go() {
+        Ok(go) => go.is_some(),
+        Err(error) => {
+            found.skipped.push(format!("Go's functions: {}", with_causes(&error)));
+            false
+        }
+    };
+    if !is_go {
+        return None;
+    }
+    let index = object.index().inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
+    let selected = index.select(object, MAX_FUNCTIONS, |name| role(name.raw()).is_some());
+    let functions = selected.inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
+    let has_tls = functions.iter().any(|function| matches!(role_of(function), Some(Role::Moves(_))));
+    if !has_tls {
+        return None;
+    }
+    for function in &functions {
+        if let Err(reason) = hook(object, &index, function, found) {
+            found.skipped.push(format!("{}: {reason}", function.shown()));
+        }
+    }
+    let version = index.go().and_then(|go| go.version()).map(|version| version.text.clone());
+    Some(LibraryInfo {
+        name: None,
+        implementation: Some("Go crypto/tls".to_owned()),
+        // `go1.24.4`
+        version: version.map(|text| text.strip_prefix("go").unwrap_or(&text).to_owned()),
+        version_in: None,
+    })
+}
+
+/// `crypto/tls.(*Conn).Read`; `github.com/refraction-networking/utls.(*UConn).Write`.
+fn role(name: &str) -> Option<Role> {
+    let (package, method) = name.split_once(".(*")?;
+    let (receiver, method) = method.split_once(").")?;
+    let package = package.rsplit('/').next().filter(|name| name.contains("tls"))?;
+    match (receiver, method) {
+        // What UConn has of Conn alone is a wrapper, which calls the other.
+        ("Conn", "Read") => Some(Role::Moves(Direction::Receive)),
+        ("Conn" | "UConn", "Write") => Some(Role::Moves(Direction::Transmit)),
+        ("Conn", "clientHandshake" | "serverHandshake") if !package.is_empty() => Some(Role::Begins),
+        ("Conn", "Close") => Some(Role::Ends),
+        _ => None,
+    }
+}
+
+fn role_of(function: &Function) -> Option<Role> {
+    function.names.iter().find_map(|name| role(&name.raw))
+}
+
+fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) -> Result<(), String> {
+    let Some(role) = role_of(function) else { return Ok(()) };
+    if function.go_abi != Some(GoAbi::Registers) {
+        return Err(
+            "its arguments are on the stack (Go 1.16 or older): not supported; build it with a newer Go"
+                .into(),
+        );
+    }
+    let (offset, _) = object.site(function).map_err(|error| with_causes(&error))?;
+    let (program, arguments) = match role {
+        Role::Moves(direction) => {
+            let length = Length::Returned;
+            let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
+            (ProbeProgram::GoIo, shape.pack())
+        }
+        Role::Begins => (ProbeProgram::GoOpen, 0),
+        Role::Ends => (ProbeProgram::GoClose, 0),
+    };
+    let ends = match program {
+        ProbeProgram::GoIo => ends(object, index, function)?,
+        _ => Vec::new(),
+    };
+    let name = function.shown().to_owned();
+    found.hooks.push(Hook { ret_offsets: ends, ..Hook::new(program, name, offset, arguments) });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Direction, Role, role};
+
+    #[test]
+    fn methods_by_name() {
+        let (receives, transmits) = (Role::Moves(Direction::Receive), Role::Moves(Direction::Transmit));
+        for (name, expected) in [
+            ("crypto/tls.(*Conn).Read", Some(receives)),
+            ("crypto/tls.(*Conn).Write", Some(transmits)),
+            ("crypto/tls.(*Conn).serverHandshake", Some(Role::Begins)),
+            ("crypto/tls.(*Conn).Close", Some(Role::Ends)),
+            ("github.com/refraction-networking/utls.(*UConn).Write", Some(transmits)),
+            ("github.com/refraction-networking/utls.(*UConn).Read", None),
+            ("crypto/tls.(*Conn).Read-fm", None),
+            ("crypto/tls.(*Conn).readRecord", None),
+            ("net.(*Conn).Read", None),
+            ("github.com/tls/net.(*Conn).Read", None),
+            ("crypto/tls.Client", None),
+            ("", None),
+        ] {
+            assert_eq!(role(name), expected, "{name}");
+        }
+    }
+}

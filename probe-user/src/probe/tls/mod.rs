@@ -1,0 +1,296 @@
+//! TLS: which functions of an object carry plaintext, as hooks.
+//!
+//! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`, `rustls`, `renamed`).
+//! What has no symbols is found by `signature`, and then is as good as its row.
+//!
+//! Owns the table of libraries, the choice between public functions and a cheaper internal one, and
+//! what implementation and version an object is. It never reads a file except through its [`Object`].
+
+mod botan;
+mod go;
+mod libraries;
+mod post_prologue;
+mod prefixed;
+mod rustls;
+mod shared_impl;
+pub mod signature;
+#[cfg(test)]
+mod tests;
+mod untraceable;
+pub mod version;
+
+use probe_common::{CallShape, Calls, Direction, Length};
+
+use crate::elf::demangle::demangle;
+use crate::elf::{
+    FileOffset, Function, Index, NoReturn, Object, ObjectError, Returns, Symbol, SymbolFilter, VirtAddr,
+    decode, with_causes,
+};
+use crate::plan::{Hook, ProbeProgram};
+use crate::probe::{Found, LibraryInfo, NoHooks};
+
+use libraries::{LIBRARIES, Library};
+use shared_impl::{PROLOGUE, SharedImplementation};
+pub use signature::Confidence;
+use signature::{Search, SignatureMatch};
+pub use untraceable::Untraceable;
+
+/// What to do about a target that has nothing to attach to.
+pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
+     libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they export or have symbols \
+     of, and some by signatures (--guess: uncertain ones too); run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
+     ends and what to do.";
+
+/// A function that does the handshake: only its handle, the first argument, is looked at.
+const HANDSHAKE: CallShape = CallShape {
+    handle: 0,
+    buffer: 0,
+    length: Length::Returned,
+    direction: Direction::Receive,
+    calls: Calls::All,
+};
+
+/// What it means that the kernel encrypts for a process: what is written through the library is seen all the same.
+pub const KERNEL_TLS: &str = "someone in the network namespace of this process has the kernel encrypt: files that are sent with \
+     SSL_sendfile are not seen; switch it off to see them (nginx: `ssl_conf_command Options -KTLS`)";
+
+/// What is watched of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ssl {
+    /// Functions that are less certain than this are not.
+    pub least: Confidence,
+    /// Whether connections are told by themselves.
+    pub connections: ConnectionRecords,
+}
+
+/// Whether connections are told by themselves, when they begin and when they end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConnectionRecords {
+    /// They are not: only calls are told.
+    #[default]
+    Off,
+    /// They are, beside calls.
+    On,
+    /// They alone are: calls are only counted.
+    Only,
+}
+
+impl ConnectionRecords {
+    /// Whether they are told.
+    pub fn enabled(self) -> bool {
+        self != Self::Off
+    }
+}
+
+/// The symbols that [`hooks`] looks at, for [`Object::parse`].
+pub fn wanted() -> SymbolFilter {
+    let functions = LIBRARIES.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
+    let opens = LIBRARIES
+        .iter()
+        .flat_map(|row| row.constructors.iter().chain(row.external_constructors).map(|open| open.name));
+    let closes = LIBRARIES.iter().flat_map(|row| {
+        row.destructors.iter().chain(row.handshakes).chain(row.optional_destructors).copied()
+    });
+    let marks = version::marks().chain(untraceable::functions()).chain([go::FOR_C]).chain(botan::FROM_PEER);
+    let wanted: SymbolFilter = functions.chain(opens).chain(closes).chain(marks).collect();
+    wanted.or_containing(rustls::PARTS.iter().chain(prefixed::PARTS).copied())
+}
+
+/// The hooks of an object that was parsed with [`wanted`], those that are certain.
+pub fn hooks(object: &Object) -> Result<Found, NoHooks> {
+    hooks_of(object, Ssl::default())
+}
+
+/// The same, of what is watched.
+pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, NoHooks> {
+    let defines = |row: &&Library| {
+        let functions = row.functions.iter().map(|function| function.name);
+        let mut names = functions.chain(row.external_constructors.iter().map(|open| open.name));
+        names.any(|name| !object.functions(name).is_empty())
+    };
+    let rows: Vec<&Library> = LIBRARIES.iter().filter(defines).collect();
+    let mut found = Found::default();
+    for row in &rows {
+        add_row(object, row, watched.connections, &mut found);
+    }
+    botan::add(object, &mut found);
+    let copies = prefixed::add(object, watched.connections, &mut found);
+    let crates = rustls::add(object, &mut found);
+    // What an object names is believed.
+    let is_named = |api: &str| {
+        rows.iter().any(|row| row.name == api)
+            || copies.is_some() && api == libraries::OPENSSL
+            || crates.is_some() && api == rustls::API
+    };
+    let Search { located, texts, failed } =
+        signature::locate(object, |api| !is_named(api), untraceable::needles());
+    found.skipped.extend(failed);
+    let untraceable = untraceable::find(object, &texts);
+    let signed = located.iter().map(|located| add_located(object, located, watched, &mut found));
+    let signed = signed.fold(None, |first: Option<LibraryInfo>, facts| first.or(Some(facts)));
+    let others = [copies, crates, go::add(object, &mut found), signed];
+    let others = others.into_iter().flatten().next();
+    found.hooks.sort_by_key(|hook| hook.offset);
+    // Where several are linked into one file, the first stands for it.
+    found.library = match (rows.first(), others) {
+        (Some(row), _) => facts(object, row),
+        (None, Some(other)) => other,
+        (None, None) => return Err(untraceable.map_or(NoHooks::Ssl, NoHooks::Untraceable)),
+    };
+    found.untraceable = untraceable;
+    Ok(found)
+}
+
+/// Adds the hooks of what was found by signature, if it is certain enough.
+fn add_located(object: &Object, located: &SignatureMatch, watched: Ssl, found: &mut Found) -> LibraryInfo {
+    let Ssl { least, connections } = watched;
+    let SignatureMatch { api, implementation, version: _, functions, mark: _, why, certainty } = located;
+    if *api == rustls::API {
+        return rustls::add_located(object, located, least, found);
+    }
+    let named = object.with_functions(functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)));
+    let row = LIBRARIES.iter().find(|row| row.name == *api);
+    match (row, *certainty, least) {
+        (Some(row), Confidence::High, _) => {
+            found.evidence.push(format!("{implementation} found without symbols, by signature: {why}"));
+            add_row(&named, row, connections, found);
+        }
+        (Some(row), Confidence::Low, Confidence::Low) => {
+            found.evidence.push(format!("{implementation} guessed (--guess), by signature: {why}"));
+            add_row(&named, row, connections, found);
+        }
+        _ => found.skipped.push(format!(
+            "{implementation} seems to be in it, without symbols, and where is not certain ({why}): --guess attaches \
+             all the same"
+        )),
+    }
+    let known = row.and_then(|row| version::find_of(object, row));
+    let (implementation, version) =
+        known.map_or((*implementation, None), |known| (known.implementation, known.version));
+    LibraryInfo {
+        name: object.soname().map(str::to_owned),
+        implementation: Some(implementation.to_owned()),
+        version,
+        version_in: None,
+    }
+}
+
+fn facts(object: &Object, row: &Library) -> LibraryInfo {
+    let (implementation, version) = version::find_of(object, row).map_or_else(
+        || (version::guess(object, row), None),
+        |version::Version { implementation, version }| (Some(implementation), version),
+    );
+    let beside = |prefix: &str| object.needed().iter().find(|name| name.starts_with(prefix)).cloned();
+    LibraryInfo {
+        version_in: if version.is_none() { row.version_in.and_then(beside) } else { None },
+        name: object.soname().map(str::to_owned),
+        implementation: implementation.map(str::to_owned),
+        version,
+    }
+}
+
+fn add_row(object: &Object, row: &Library, connections: ConnectionRecords, found: &mut Found) {
+    let mut shared = Vec::new();
+    for internal in row.internals {
+        match shared_impl::find(object, row, internal) {
+            Ok(function) => shared.push(function),
+            Err(reason) => {
+                tracing::debug!(library = row.name, witness = internal.witness, %reason, "the public functions are hooked");
+            }
+        }
+    }
+    found.hooks.extend(shared.iter().map(shared_hook));
+    for function in row.functions {
+        if !shared.iter().any(|shared| shared.serves.contains(function.name)) {
+            add_public(object, function.name, function.program(), function.arguments(), found);
+        }
+    }
+    for open in row.constructors.iter().chain(row.external_constructors) {
+        add_public(object, open.name, open.handle.program(), 0, found);
+    }
+    for name in row.destructors {
+        add_public(object, name, ProbeProgram::Close, 0, found);
+    }
+    if connections.enabled() {
+        add_records(object, row, str::to_owned, found);
+    }
+}
+
+/// Adds what only records of connections need; functions have the names that `named` gives them.
+fn add_records(object: &Object, row: &Library, named: impl Fn(&str) -> String, found: &mut Found) {
+    for name in row.handshakes {
+        add_public(object, &named(name), ProbeProgram::Handshake, HANDSHAKE.pack(), found);
+    }
+    for name in row.optional_destructors {
+        add_public(object, &named(name), ProbeProgram::Close, 0, found);
+    }
+}
+
+fn shared_hook(shared: &SharedImplementation) -> Hook {
+    let arguments = shared.forwarder.arguments();
+    Hook {
+        public_names: shared.serves.iter().map(|name| (*name).to_owned()).collect(),
+        call_sites: shared.callers.clone(),
+        ..Hook::new(ProbeProgram::Io, shared.name.to_owned(), shared.offset, arguments)
+    }
+}
+
+/// Hooks all functions of one name.
+fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32, found: &mut Found) {
+    // Without the types of its parameters.
+    let shown = demangle(name).map_or_else(|| name.to_owned(), |name| name.path);
+    for symbol in object.functions(name) {
+        let hook = match place(object, *symbol) {
+            Ok(offset) => Ok(Hook::new(program, shown.clone(), offset, arguments)),
+            Err(NoProbeSite::Site(decode::UnprobeableCode::Prefix(_))) => {
+                post_prologue::hook(object, *symbol, program, shown.clone(), arguments)
+            }
+            Err(reason) => Err(with_causes(&reason)),
+        };
+        match hook {
+            // Two names of one function: the linker folded equal code.
+            Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {
+                found.skipped.push(format!("{name}: the same code as another function"));
+            }
+            Ok(hook) => found.hooks.push(hook),
+            Err(reason) => found.skipped.push(format!("{name}: {reason}")),
+        }
+    }
+}
+
+/// The instructions that return, all of them: a call that ended elsewhere would be taken for the next one.
+fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
+    all_ends(object.returns(index, function))
+}
+
+fn all_ends(returns: Result<Returns, NoReturn>) -> Result<Vec<FileOffset>, String> {
+    let returns = returns.map_err(|error| with_causes(&error))?;
+    if returns.tail_jumps > 0 || returns.sites.is_empty() {
+        return Err("it returns by a jump to another function: what it moved could not be told".into());
+    }
+    Ok(returns.sites.into_iter().map(|(_, offset)| offset).collect())
+}
+
+/// Why one function is not hooked.
+#[derive(Debug, thiserror::Error)]
+enum NoProbeSite {
+    #[error(transparent)]
+    Site(#[from] decode::UnprobeableCode),
+    #[error("its symbol leads into the middle of the function at {0:#x}, as the table for unwinding has it")]
+    Inside(u64),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+fn place(object: &Object, symbol: Symbol) -> Result<FileOffset, NoProbeSite> {
+    if let Some(around) = object.frames()?.at(symbol.address)?
+        && around.address != symbol.address
+    {
+        return Err(NoProbeSite::Inside(around.address.0));
+    }
+    let known = if symbol.size == 0 { PROLOGUE } else { symbol.size.min(PROLOGUE) };
+    let code = object.code(symbol.address, known)?;
+    let site = decode::probe_site(&code, symbol.address)?;
+    let address = VirtAddr(symbol.address.0 + site.offset);
+    object.file_offset(address).ok_or_else(|| ObjectError::NotCode { address: address.0 }.into())
+}

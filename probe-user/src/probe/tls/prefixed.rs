@@ -1,0 +1,97 @@
+//! Copies of OpenSSL's API under other names: built with a prefix so that several fit into one program
+//! (`BORINGSSL_PREFIX`, as in aws-lc-sys and gRPC), or Mono's.
+
+use crate::elf::Object;
+use crate::probe::{Found, LibraryInfo};
+
+use super::ConnectionRecords;
+use super::libraries::{LIBRARIES, Library, OPENSSL};
+
+/// What their names contain.
+pub(super) const PARTS: &[&str] =
+    &["_SSL_read", "_SSL_write", "_SSL_new", "_SSL_free", "_SSL_do_handshake", MONO];
+
+/// Mono's, which are around functions that have no symbol.
+const MONO: &str = "mono_btls_ssl_";
+
+/// Names of functions that have other arguments, and call OpenSSL's: of Python's cffi, of Java's.
+const WRAPPERS: &[&str] = &["_cffi_", "Java_", "NativeCrypto_"];
+
+/// Adds the hooks of copies. Gives what is known of them; none if there is none.
+pub(super) fn add(object: &Object, connections: ConnectionRecords, found: &mut Found) -> Option<LibraryInfo> {
+    let has = |name: &str| !object.functions(name).is_empty();
+    // What is around the functions themselves would tell their bytes again.
+    let is_around = has("SSL_read") || object.needed().iter().any(|name| name.starts_with("libssl"));
+    if is_around {
+        return None;
+    }
+    let row = LIBRARIES.iter().find(|row| row.name == OPENSSL)?;
+    let prefixes: Vec<String> = object.symbols().keys().filter_map(|name| prefix(name)).collect();
+    let prefixes: Vec<&String> = prefixes
+        .iter()
+        .filter(|prefix| has(&renamed(prefix, "SSL_read")) && has(&renamed(prefix, "SSL_write")))
+        .collect();
+    for prefix in &prefixes {
+        add_copy(object, row, prefix, found);
+        if connections.enabled() {
+            super::add_records(object, row, |name| renamed(prefix, name), found);
+        }
+    }
+    (!prefixes.is_empty()).then(|| super::facts(object, row))
+}
+
+fn add_copy(object: &Object, row: &Library, prefix: &str, found: &mut Found) {
+    for function in row.functions {
+        super::add_public(
+            object,
+            &renamed(prefix, function.name),
+            function.program(),
+            function.arguments(),
+            found,
+        );
+    }
+    for open in row.constructors {
+        super::add_public(object, &renamed(prefix, open.name), open.handle.program(), 0, found);
+    }
+}
+
+/// The prefix of a copy's reading function.
+fn prefix(name: &str) -> Option<String> {
+    if name == renamed(MONO, "SSL_read") {
+        return Some(MONO.to_owned());
+    }
+    let prefix = name.strip_suffix("SSL_read").filter(|prefix| prefix.ends_with('_'))?;
+    (!WRAPPERS.iter().any(|wrapper| prefix.contains(wrapper))).then(|| prefix.to_owned())
+}
+
+fn renamed(prefix: &str, name: &str) -> String {
+    if prefix == MONO {
+        format!("{prefix}{}", name.trim_start_matches("SSL_"))
+    } else {
+        format!("{prefix}{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{prefix, renamed};
+
+    #[test]
+    fn prefixes() {
+        for (name, expected) in [
+            ("aws_lc_0_32_0_SSL_read", Some("aws_lc_0_32_0_")),
+            ("GRPC_SHADOW_SSL_read", Some("GRPC_SHADOW_")),
+            ("mono_btls_ssl_read", Some("mono_btls_ssl_")),
+            ("_cffi_f_SSL_read", None),
+            ("Java_org_example_SSL_read", None),
+            ("SSL_read", None),
+            ("wolfSSL_read", None),
+            ("aws_lc_0_32_0_SSL_read_ex", None),
+        ] {
+            assert_eq!(prefix(name).as_deref(), expected, "{name}");
+            if let Some(expected) = expected {
+                assert_eq!(renamed(expected, "SSL_read"), name);
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The internal function behind several public ones, found in their machine code.
+//!
+//! OpenSSL from 1.1.1 on: `SSL_read` and `SSL_read_ex` both call `ssl_read_internal`, which has no
+//! symbol. A probe on the public functions' first instruction is single-stepped in most builds, ten
+//! times as slow as one on the `push` that the internal one begins with. It never guesses: a step that
+//! the instructions do not prove means that the public functions are hooked.
+
+use std::collections::BTreeSet;
+
+use crate::elf::{FileOffset, Object, ObjectError, VirtAddr, decode};
+
+use super::libraries::{Function, Internal, Library};
+
+/// Bytes of a public function that are looked at: they have up to 500.
+const MAX_BODY: u64 = 4096;
+/// Bytes at a function's entry that decide where the probe goes.
+pub(super) const PROLOGUE: u64 = 64;
+
+/// An internal function.
+#[derive(Debug)]
+pub(super) struct SharedImplementation {
+    /// Its name in the library's source.
+    pub name: &'static str,
+    /// Where the probe goes.
+    pub offset: FileOffset,
+    /// The public function whose arguments it has.
+    pub forwarder: Function,
+    /// Public functions that need no hook of their own: all of their bytes pass here.
+    pub serves: BTreeSet<&'static str>,
+    /// Public function by the low 12 bits of the return address of its call.
+    pub callers: Vec<(u16, &'static str)>,
+}
+
+/// Why the public functions are hooked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unproven {
+    #[error("no function that hands on its arguments, or several of one name")]
+    NoForwarder,
+    #[error("{0} does more than to hand on its arguments to one function")]
+    NotForwarding(&'static str),
+    #[error("{0} hands on its arguments to another public function, or out of the object")]
+    NotInternal(&'static str),
+    #[error("a probe in the internal function would be no cheaper")]
+    NotCheaper,
+    #[error("{0} does not call the internal function")]
+    NoWitness(&'static str),
+    #[error("{0} jumps to the internal function")]
+    TailCall(&'static str),
+    #[error("{0} and {1} cannot be told apart by their return addresses")]
+    SameCaller(&'static str, &'static str),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+/// A public function with its calls.
+struct Member {
+    name: &'static str,
+    calls: decode::Calls,
+}
+
+/// Follows a forwarder to the function that it shares with the others of its direction.
+pub(super) fn find(
+    object: &Object,
+    row: &Library,
+    internal: &Internal,
+) -> Result<SharedImplementation, Unproven> {
+    let forwarder = internal
+        .forwarders
+        .iter()
+        .find(|name| !object.functions(name).is_empty())
+        .and_then(|name| row.functions.iter().find(|function| function.name == *name))
+        .ok_or(Unproven::NoForwarder)?;
+    let (address, body) = body(object, forwarder.name)?.ok_or(Unproven::NoForwarder)?;
+    let target = only_target(&body, address).ok_or(Unproven::NotForwarding(forwarder.name))?;
+    let offset = site(object, forwarder.name, address, target)?;
+
+    let mut members = Vec::new();
+    for function in row.functions.iter().filter(|function| function.direction == forwarder.direction) {
+        if let Some((address, body)) = self::body(object, function.name)? {
+            members.push(Member { name: function.name, calls: decode::calls(&body, address) });
+        }
+    }
+    let callers = callers(&members, target)?;
+    if !callers.iter().any(|(_, name)| *name == internal.witness) {
+        return Err(Unproven::NoWitness(internal.witness));
+    }
+    let serves = serves(object, &members, &callers);
+    Ok(SharedImplementation { name: internal.name, offset, forwarder: *forwarder, serves, callers })
+}
+
+/// A function's address and code; none unless there is exactly one of a known size.
+fn body(object: &Object, name: &str) -> Result<Option<(VirtAddr, Vec<u8>)>, ObjectError> {
+    match object.function(name) {
+        Some(symbol) if (1..=MAX_BODY).contains(&symbol.size) => {
+            Ok(Some((symbol.address, object.code(symbol.address, symbol.size)?)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The callee when the function calls nothing else: then no other function can move its bytes.
+fn only_target(body: &[u8], address: VirtAddr) -> Option<VirtAddr> {
+    let target = decode::forwarder(body, address)?;
+    let calls = decode::calls(body, address);
+    (calls.complete && calls.indirect == 0 && calls.direct.len() == 1).then_some(target)
+}
+
+/// Where the probe goes in the internal function, if it is one and is cheap to probe.
+fn site(
+    object: &Object,
+    name: &'static str,
+    from: VirtAddr,
+    target: VirtAddr,
+) -> Result<FileOffset, Unproven> {
+    let public = object.symbols().values().flatten().any(|symbol| symbol.address == target);
+    if public || !object.same_segment(from, target) {
+        return Err(Unproven::NotInternal(name));
+    }
+    let prologue = object.code(target, PROLOGUE)?;
+    if decode::plt_slot(&prologue, target).is_some() {
+        return Err(Unproven::NotInternal(name));
+    }
+    let site = decode::probe_site(&prologue, target).ok().filter(|site| site.emulated);
+    site.and_then(|site| object.file_offset(VirtAddr(target.0 + site.offset))).ok_or(Unproven::NotCheaper)
+}
+
+/// Who calls the internal function, by return address. Load addresses are whole pages of at least 4 KiB,
+/// so that the low 12 bits are those of the file.
+fn callers(members: &[Member], target: VirtAddr) -> Result<Vec<(u16, &'static str)>, Unproven> {
+    let mut callers: Vec<(u16, &'static str)> = Vec::new();
+    for member in members {
+        for call in member.calls.direct.iter().filter(|call| call.target == target) {
+            if call.tail {
+                return Err(Unproven::TailCall(member.name));
+            }
+            let low = (call.return_address.0 & 0xfff) as u16;
+            match callers.iter().find(|(known, _)| *known == low) {
+                Some((_, name)) if *name != member.name => {
+                    return Err(Unproven::SameCaller(name, member.name));
+                }
+                Some(_) => {}
+                None => callers.push((low, member.name)),
+            }
+        }
+    }
+    callers.sort_unstable();
+    Ok(callers)
+}
+
+/// The callers, and the public functions that call one of these, directly or through the PLT: in this
+/// API a function that calls another one of its direction has it move the bytes.
+fn serves(object: &Object, members: &[Member], callers: &[(u16, &'static str)]) -> BTreeSet<&'static str> {
+    let mut serves: BTreeSet<_> = callers.iter().map(|(_, name)| *name).collect();
+    loop {
+        let before = serves.len();
+        for member in members {
+            let through = |call: &decode::CallSite| {
+                public_name(object, call.target).is_some_and(|name| serves.contains(name.as_str()))
+            };
+            if member.calls.direct.iter().any(through) {
+                serves.insert(member.name);
+            }
+        }
+        if serves.len() == before {
+            return serves;
+        }
+    }
+}
+
+/// The public function at an address, or behind the PLT stub there.
+fn public_name(object: &Object, target: VirtAddr) -> Option<String> {
+    let direct = object
+        .symbols()
+        .iter()
+        .find(|(_, symbols)| symbols.iter().any(|symbol| symbol.address == target))
+        .map(|(name, _)| name.clone());
+    direct.or_else(|| {
+        let stub = object.code(target, 16).ok()?;
+        object.slot(decode::plt_slot(&stub, target)?).map(str::to_owned)
+    })
+}

@@ -1,0 +1,129 @@
+//! BoringSSL and AWS-LC without symbols: each error names the source file, the library and a reason
+//! (`OPENSSL_PUT_ERROR`), and which reasons a function has tells which one it is.
+//!
+//! SSL_read and SSL_peek have equal errors: of the two, the one that takes the bytes away writes to the connection.
+
+use super::evidence::{Evidence, calls, has_all, only, symbol};
+use super::{Answer, Confidence, Locator, SignatureMatch};
+use crate::elf::Pattern::End;
+use crate::elf::{Call, Callee, Effect, ObjectError, Pattern, Uses, Value};
+
+const FILE: Pattern = End("ssl/ssl_lib.cc");
+
+/// `ERR_LIB_SSL`.
+const LIBRARY: u64 = 16;
+/// `SSL_R_SHOULD_NOT_HAVE_BEEN_CALLED`: with QUIC.
+const NOT_CALLED: u64 = 66;
+/// `SSL_R_BAD_LENGTH`.
+const BAD_LENGTH: u64 = 111;
+/// `SSL_R_NULL_SSL_CTX`.
+const NO_CONTEXT: u64 = 185;
+/// `SSL_R_SSL_HANDSHAKE_FAILURE`.
+const HANDSHAKE: u64 = 215;
+/// `SSL_R_UNINITIALIZED`.
+const UNINITIALIZED: u64 = 226;
+
+/// BoringSSL since it is written in C++ (2017), and AWS-LC.
+pub(super) struct BoringSsl;
+
+impl Locator for BoringSsl {
+    fn api(&self) -> &'static str {
+        "OpenSSL API"
+    }
+
+    fn needles(&self) -> &'static [Pattern] {
+        &[FILE]
+    }
+
+    fn locate(&self, evidence: &Evidence<'_>) -> Result<Answer, ObjectError> {
+        let write: Vec<&Uses> = with(evidence, &[NOT_CALLED, UNINITIALIZED, BAD_LENGTH, HANDSHAKE]);
+        let inner: Vec<&Uses> = with(evidence, &[UNINITIALIZED, HANDSHAKE])
+            .into_iter()
+            .filter(|function| !reports(evidence, function, BAD_LENGTH))
+            .collect();
+        let mut functions = Vec::new();
+        let mut missing = Vec::new();
+        match only(&write) {
+            Some(write) if !evidence.takes_length(write) => {
+                missing.push("SSL_write: its arguments are not those of the source");
+            }
+            Some(write) => functions.push(("SSL_write", symbol(write))),
+            None if write.is_empty() && inner.is_empty() => return Ok(Answer::NotMine),
+            None => missing.push("SSL_write: not exactly one function has its four errors"),
+        }
+        match reader(evidence, &inner)? {
+            Ok(read) => functions.push(("SSL_read", symbol(&read))),
+            Err(doubt) => missing.push(doubt),
+        }
+        functions.extend(only(&with(evidence, &[NO_CONTEXT])).map(|new| ("SSL_new", symbol(new))));
+        let is_sure = missing.is_empty();
+        let why = if is_sure {
+            "SSL_write: alone has its four errors of ssl_lib.cc; SSL_read: calls the function with those of reading, \
+             and takes bytes away, which SSL_peek does not"
+                .to_owned()
+        } else {
+            missing.join("; ")
+        };
+        let located = SignatureMatch {
+            api: self.api(),
+            implementation: "BoringSSL",
+            version: None,
+            functions,
+            mark: None,
+            why,
+            certainty: if is_sure { Confidence::High } else { Confidence::Low },
+        };
+        Ok(Answer::Located(located))
+    }
+}
+
+/// The functions that report all of these errors.
+fn with<'u>(evidence: &'u Evidence<'_>, reasons: &[u64]) -> Vec<&'u Uses> {
+    let all = evidence.with(&[FILE], &[LIBRARY]).into_iter();
+    all.filter(|function| reasons.iter().all(|reason| reports(evidence, function, *reason))).collect()
+}
+
+fn reports(evidence: &Evidence<'_>, function: &Uses, reason: u64) -> bool {
+    evidence.places(function, &[FILE]).any(|near| has_all(&near, &[LIBRARY, reason]))
+}
+
+/// SSL_read, or why it is not certain which one it is.
+fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'static str>, ObjectError> {
+    let Some(inner) = only(inner) else {
+        return Ok(Err("SSL_read: not exactly one function has the errors of reading"));
+    };
+    let mut candidates = with(evidence, &[NOT_CALLED]);
+    candidates.retain(|function| {
+        function.address != inner.address && calls(function, inner.address) && evidence.takes_length(function)
+    });
+    let takes = |function: &Uses| evidence.object.writes_memory(function);
+    match candidates.as_slice() {
+        // Each has the code that they share in it.
+        [first, second] => match (takes(first)?, takes(second)?) {
+            (true, false) => Ok(Ok((*first).clone())),
+            (false, true) => Ok(Ok((*second).clone())),
+            _ => Ok(Err("SSL_read: cannot be told from SSL_peek")),
+        },
+        // SSL_read hands its arguments on to SSL_peek, and then takes what it gave. AWS-LC's SSL_peek_ex only hands on.
+        [peek] if !takes(peek)? => {
+            let mut readers = Vec::new();
+            for caller in evidence.callers(peek.address)? {
+                let flow = evidence.flow(&caller)?;
+                let hands_on = |call: Call| {
+                    call.callee == Callee::Function(peek.address)
+                        && call.first == Some(Value::Argument(0, 0))
+                        && call.second == Some(Value::Argument(1, 0))
+                };
+                let changes = flow.effects.iter().any(|effect| matches!(effect, Effect::Changes(0, _)));
+                if changes && flow.calls().any(hands_on) {
+                    readers.push(caller);
+                }
+            }
+            match <[Uses; 1]>::try_from(readers) {
+                Ok([reader]) => Ok(Ok(reader)),
+                Err(_) => Ok(Err("SSL_read: not exactly one function takes what SSL_peek gives")),
+            }
+        }
+        _ => Ok(Err("SSL_read: neither one nor two functions call that with the errors of reading")),
+    }
+}

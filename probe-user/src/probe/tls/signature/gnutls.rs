@@ -1,0 +1,117 @@
+//! GnuTLS without symbols: `gnutls_assert` gives the names of source file and function to its log (lib/errors.h).
+
+use super::evidence::{Evidence, only, symbol};
+use super::{Answer, Confidence, Locator, SignatureMatch};
+use crate::elf::Pattern::{Beside, Whole};
+use crate::elf::{ObjectError, Pattern, Uses};
+
+/// What an assertion says.
+const ASSERT: Pattern = Beside("ASSERT: %s[%s]:%d\n");
+/// The level of the log that it is written at.
+const LEVEL: u64 = 3;
+
+/// `GNUTLS_APPLICATION_DATA`: what kind of records the function that receives is told to give.
+const DATA: u64 = 23;
+/// Functions that the log, of all that gnutls_record_recv calls, is called by at the least.
+const MANY: usize = 16;
+
+/// Functions with their source file.
+const FUNCTIONS: [(&str, Pattern); 7] = [
+    ("gnutls_record_send2", Beside("record.c")),
+    ("gnutls_record_send_early_data", Beside("record.c")),
+    ("gnutls_record_recv", Beside("record.c")),
+    ("gnutls_record_recv_early_data", Beside("record.c")),
+    ("gnutls_record_recv_packet", Beside("record.c")),
+    ("gnutls_packet_get", Beside("record.c")),
+    ("gnutls_init", Beside("state.c")),
+];
+
+/// What moves bytes: without them there is no answer.
+const NEEDED: [&str; 2] = ["gnutls_record_send2", "gnutls_record_recv"];
+
+/// GnuTLS from 3.6.3 on.
+pub(super) struct GnuTls;
+
+impl Locator for GnuTls {
+    fn api(&self) -> &'static str {
+        "GnuTLS"
+    }
+
+    fn needles(&self) -> &'static [Pattern] {
+        &[
+            ASSERT,
+            Beside("record.c"),
+            Beside("state.c"),
+            Whole("gnutls_record_send2"),
+            Whole("gnutls_record_send_early_data"),
+            Whole("gnutls_record_recv"),
+            Whole("gnutls_record_recv_early_data"),
+            Whole("gnutls_record_recv_packet"),
+            Whole("gnutls_packet_get"),
+            Whole("gnutls_init"),
+        ]
+    }
+
+    fn locate(&self, evidence: &Evidence<'_>) -> Result<Answer, ObjectError> {
+        let mut functions = Vec::new();
+        for (name, file) in FUNCTIONS {
+            let mut found = evidence.with(&[Whole(name), ASSERT, file], &[LEVEL]);
+            found.retain(|function| !NEEDED.contains(&name) || evidence.takes_length(function));
+            functions.extend(only(&found).map(|function| (name, symbol(function))));
+        }
+        let recv = evidence.with(&[Whole("gnutls_record_recv"), ASSERT, Beside("record.c")], &[LEVEL]);
+        let siblings = only(&recv).map(|recv| siblings(evidence, recv)).transpose()?.unwrap_or_default();
+        if let [sibling] = siblings.as_slice() {
+            functions.push(("gnutls_record_recv_seq", symbol(sibling)));
+        }
+        let mut missing: Vec<&str> =
+            NEEDED.into_iter().filter(|name| functions.iter().all(|(known, _)| known != name)).collect();
+        if missing.len() == NEEDED.len() {
+            return Ok(Answer::NotMine);
+        }
+        if siblings.len() > 1 {
+            missing.push("gnutls_record_recv_seq");
+        }
+        let is_sure = missing.is_empty();
+        let why = if is_sure {
+            "they log failed assertions under their names and that of their source file".to_owned()
+        } else {
+            format!(
+                "{} does not log failed assertions under its name, or several functions do",
+                missing.join(", ")
+            )
+        };
+        let located = SignatureMatch {
+            api: self.api(),
+            implementation: "GnuTLS",
+            version: None,
+            functions,
+            mark: None,
+            why,
+            certainty: if is_sure { Confidence::High } else { Confidence::Low },
+        };
+        Ok(Answer::Located(located))
+    }
+}
+
+/// What else receives application data by the function that gnutls_record_recv does it by: gnutls_record_recv_seq, which
+/// asserts nothing itself.
+fn siblings(evidence: &Evidence<'_>, recv: &Uses) -> Result<Vec<Uses>, ObjectError> {
+    let mut siblings: Vec<Uses> = Vec::new();
+    for call in &recv.calls.direct {
+        let callers = evidence.callers(call.target)?;
+        let others = callers.into_iter().filter(|caller| caller.address != recv.address).collect::<Vec<_>>();
+        if others.len() >= MANY {
+            continue;
+        }
+        for other in others {
+            // It hands on what it is given, and does no more: closing and handshaking receive too.
+            let hands_on = other.calls.direct.len() == 1 && other.calls.indirect == 0;
+            let receives = other.any(|operand| operand == DATA) && evidence.takes_length(&other) && hands_on;
+            if receives && siblings.iter().all(|known| known.address != other.address) {
+                siblings.push(other);
+            }
+        }
+    }
+    Ok(siblings)
+}

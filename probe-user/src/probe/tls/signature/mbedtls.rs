@@ -1,0 +1,142 @@
+//! Mbed TLS without symbols: with its debugging messages built in (`MBEDTLS_DEBUG_C`, the default), a function says when it is
+//! entered and when it is left.
+
+use super::evidence::{Evidence, only, symbol};
+use super::{Answer, Confidence, Locator, SignatureMatch};
+use crate::elf::Pattern::{Beside, Whole};
+use crate::elf::{ObjectError, Pattern, Symbol, Uses};
+
+/// A function, and what it says.
+struct Function {
+    name: &'static str,
+    enters: Pattern,
+    leaves: Pattern,
+    /// Its source file; it was another one before 2.19.
+    files: [Pattern; 2],
+}
+
+const MESSAGES: Pattern = Beside("ssl_msg.c");
+const BASE: Pattern = Beside("ssl_tls.c");
+/// The level of the messages.
+const LEVEL: u64 = 2;
+
+const FUNCTIONS: [Function; 3] = [
+    Function {
+        name: "mbedtls_ssl_read",
+        enters: Whole("=> read"),
+        leaves: Whole("<= read"),
+        files: [MESSAGES, BASE],
+    },
+    Function {
+        name: "mbedtls_ssl_write",
+        enters: Whole("=> write"),
+        leaves: Whole("<= write"),
+        files: [MESSAGES, BASE],
+    },
+    Function {
+        name: "mbedtls_ssl_free",
+        enters: Whole("=> free"),
+        leaves: Whole("<= free"),
+        files: [BASE, MESSAGES],
+    },
+];
+
+/// What preparing a connection reports at the level of errors: that there is no memory for its buffers (as it is said from 2.26 on,
+/// and before), or for its handshake.
+const NO_BUFFER: [Pattern; 2] = [Whole("alloc(%zu bytes) failed"), Whole("alloc(%d bytes) failed")];
+const NO_HANDSHAKE: Pattern = Whole("alloc() of ssl sub-contexts failed");
+const RENEGOTIATES: Pattern = Whole("=> renegotiate");
+const ERRORS: u64 = 1;
+
+/// What moves bytes: without them there is no answer.
+const NEEDED: [&str; 2] = ["mbedtls_ssl_read", "mbedtls_ssl_write"];
+
+/// Mbed TLS 2 and 3.
+pub(super) struct MbedTls;
+
+impl Locator for MbedTls {
+    fn api(&self) -> &'static str {
+        "Mbed TLS"
+    }
+
+    fn needles(&self) -> &'static [Pattern] {
+        &[
+            MESSAGES,
+            BASE,
+            Whole("=> read"),
+            Whole("<= read"),
+            Whole("=> write"),
+            Whole("<= write"),
+            Whole("=> free"),
+            Whole("<= free"),
+            NO_BUFFER[0],
+            NO_BUFFER[1],
+            NO_HANDSHAKE,
+            RENEGOTIATES,
+        ]
+    }
+
+    fn locate(&self, evidence: &Evidence<'_>) -> Result<Answer, ObjectError> {
+        let mut functions = Vec::new();
+        for function in &FUNCTIONS {
+            functions.extend(find(evidence, function).map(|found| (function.name, symbol(found))));
+        }
+        let missing: Vec<&str> =
+            NEEDED.into_iter().filter(|name| functions.iter().all(|(known, _)| known != name)).collect();
+        if missing.len() == NEEDED.len() {
+            return Ok(Answer::NotMine);
+        }
+        functions.extend(begins(evidence)?);
+        let is_sure = missing.is_empty();
+        let why = if is_sure {
+            "they write debugging messages when they are entered and left, with the name of their source file"
+                .to_owned()
+        } else {
+            format!("{} does not write the messages of its name, or several functions do", missing.join(", "))
+        };
+        let located = SignatureMatch {
+            api: self.api(),
+            implementation: "Mbed TLS",
+            version: None,
+            functions,
+            mark: None,
+            why,
+            certainty: if is_sure { Confidence::High } else { Confidence::Low },
+        };
+        Ok(Answer::Located(located))
+    }
+}
+
+/// The one function that says both, and gives its source file with the first.
+fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses> {
+    let of = |file: Pattern| {
+        let mut enters = evidence.with(&[function.enters, file], &[LEVEL]);
+        enters.retain(|found| evidence.places(found, &[function.leaves]).next().is_some());
+        enters
+    };
+    let takes = |found: &&Uses| !NEEDED.contains(&function.name) || evidence.takes_length(found);
+    function.files.into_iter().find_map(|file| only(&of(file)).filter(takes))
+}
+
+/// Where connections begin. Three functions prepare a handshake, by the one that reports that it has no memory for it: one makes the
+/// connection, one reports that it renegotiates, and what is left begins it anew. Both that begin one, or none: bytes of the next
+/// connection would be taken for the first one's.
+fn begins(evidence: &Evidence<'_>) -> Result<Vec<(&'static str, Symbol)>, ObjectError> {
+    let prepares = evidence.with(&[NO_HANDSHAKE, BASE], &[ERRORS]);
+    let Some(prepares) = only(&prepares) else { return Ok(Vec::new()) };
+    let says = |function: &Uses, text: Pattern| evidence.places(function, &[text, BASE]).next().is_some();
+    let (mut makes, mut resets) = (Vec::new(), Vec::new());
+    for caller in evidence.callers(prepares.address)? {
+        if NO_BUFFER.into_iter().any(|text| says(&caller, text)) {
+            makes.push(caller);
+        } else if !says(&caller, RENEGOTIATES) {
+            resets.push(caller);
+        }
+    }
+    Ok(match (makes.as_slice(), resets.as_slice()) {
+        ([makes], [resets]) => {
+            vec![("mbedtls_ssl_setup", symbol(makes)), ("mbedtls_ssl_session_reset_int", symbol(resets))]
+        }
+        _ => Vec::new(),
+    })
+}

@@ -1,0 +1,217 @@
+//! OpenSSL without symbols. What it does when a call is wrong tells which function it is.
+//!
+//! From 3.0 an error is reported with the name of its function and of its source file (`ERR_set_debug`) and then with the
+//! numbers of library and reason (`ERR_set_error`): SSL_read complains of a bad length and calls the internal function
+//! that complains of a connection that is not set up. Before 3.0 the number of the function is beside them
+//! (`ERR_put_error`; include/openssl/sslerr.h).
+
+use super::evidence::{Evidence, calls, only, symbol};
+use super::{Answer, Confidence, Locator, SignatureMatch};
+use crate::elf::Pattern::{End, Whole};
+use crate::elf::{ObjectError, Pattern, Symbol, Uses};
+
+const FILE: Pattern = End("ssl/ssl_lib.c");
+
+/// `ERR_LIB_SSL`.
+const LIBRARY: u64 = 20;
+/// `SSL_R_BAD_LENGTH`.
+const BAD_LENGTH: u64 = 271;
+/// `SSL_R_UNINITIALIZED`.
+const UNINITIALIZED: u64 = 276;
+/// `SSL_R_NULL_SSL_CTX`.
+const NO_CONTEXT: u64 = 195;
+/// `SSL_F_SSL_NEW`.
+const NEW: u64 = 186;
+
+/// Said of a way that nothing is known of.
+const ABSENT: &str = " is not there";
+
+/// A way that bytes go.
+struct Way {
+    public: &'static str,
+    internal: &'static str,
+    /// `SSL_F_SSL_READ`, …: of the public function.
+    number: u64,
+    /// `SSL_F_SSL_READ_INTERNAL`, …; only 1.1.1 has it.
+    internal_number: u64,
+    /// The public function with the arguments of the internal one.
+    forwarder: &'static str,
+    /// The same, where the internal one has five.
+    forwarder_of_five: Option<&'static str>,
+}
+
+const WAYS: [Way; 2] = [
+    Way {
+        public: "SSL_read",
+        internal: "ssl_read_internal",
+        number: 223,
+        internal_number: 523,
+        forwarder: "SSL_read_ex",
+        forwarder_of_five: None,
+    },
+    Way {
+        public: "SSL_write",
+        internal: "ssl_write_internal",
+        number: 208,
+        internal_number: 524,
+        forwarder: "SSL_write_ex",
+        forwarder_of_five: Some("SSL_write_ex2"),
+    },
+];
+
+/// What is known of one way.
+struct Side<'u> {
+    public: &'u Uses,
+    internal: Option<&'u Uses>,
+    facts: &'static str,
+}
+
+/// OpenSSL 1.0.2 to 3.x.
+pub(super) struct OpenSsl;
+
+impl Locator for OpenSsl {
+    fn api(&self) -> &'static str {
+        "OpenSSL API"
+    }
+
+    fn needles(&self) -> &'static [Pattern] {
+        &[
+            FILE,
+            Whole("SSL_read"),
+            Whole("SSL_write"),
+            Whole("ssl_read_internal"),
+            Whole("ssl_write_internal"),
+            Whole("SSL_new"),
+        ]
+    }
+
+    fn locate(&self, evidence: &Evidence<'_>) -> Result<Answer, ObjectError> {
+        let mut functions = Vec::new();
+        let mut facts = Vec::new();
+        let mut missing = Vec::new();
+        for way in &WAYS {
+            match side(evidence, way) {
+                Ok(Some(side)) if !evidence.takes_length(side.public) => {
+                    missing.push(format!("{}: its arguments are not those of the source", way.public));
+                }
+                Ok(Some(side)) => {
+                    functions.push((way.public, symbol(side.public)));
+                    functions.extend(forwarder(evidence, way, &side)?);
+                    facts.push(format!("{}: {}", way.public, side.facts));
+                }
+                Ok(None) => missing.push(format!("{}{ABSENT}", way.public)),
+                Err(Doubt(doubt, candidate)) => {
+                    functions.extend(candidate.map(|candidate| (way.public, candidate)));
+                    missing.push(format!("{}: {doubt}", way.public));
+                }
+            }
+        }
+        if functions.is_empty() && missing.iter().all(|missing| missing.ends_with(ABSENT)) {
+            return Ok(Answer::NotMine);
+        }
+        let new = [evidence.with(&[Whole("SSL_new")], &[LIBRARY, NO_CONTEXT]), {
+            evidence.with(&[FILE], &[LIBRARY, NEW, NO_CONTEXT])
+        }];
+        functions.extend(new.iter().find_map(|new| only(new)).map(|new| ("SSL_new", symbol(new))));
+        let is_sure = missing.is_empty();
+        let why = if is_sure { facts.join("; ") } else { missing.join("; ") };
+        let located = SignatureMatch {
+            api: self.api(),
+            implementation: "OpenSSL",
+            version: None,
+            functions,
+            mark: None,
+            why,
+            certainty: if is_sure { Confidence::High } else { Confidence::Low },
+        };
+        Ok(Answer::Located(located))
+    }
+}
+
+/// What speaks against a way that is there, and the function that it may be all the same.
+struct Doubt(&'static str, Option<Symbol>);
+
+fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, Doubt> {
+    let named = evidence.with(&[Whole(way.public)], &[LIBRARY, BAD_LENGTH]);
+    let internal = evidence.with(&[Whole(way.internal)], &[LIBRARY, UNINITIALIZED]);
+    if named.is_empty() && internal.is_empty() {
+        return numbered(evidence, way);
+    }
+    let Some(public) = only(&named) else {
+        return Err(Doubt("not exactly one function reports a bad length under its name", None));
+    };
+    let doubt = |why| Err(Doubt(why, Some(symbol(public))));
+    match internal.as_slice() {
+        // The internal one is part of it.
+        [internal] if internal.address == public.address => {
+            let facts =
+                "reports errors under its own and its internal function's name, with OpenSSL's numbers";
+            Ok(Some(Side { public, internal: None, facts }))
+        }
+        [internal] if calls(public, internal.address) => {
+            let facts = "reports errors under its name with OpenSSL's numbers, and calls the internal function that does";
+            Ok(Some(Side { public, internal: Some(internal), facts }))
+        }
+        [_] => doubt("does not call the internal function that reports errors under its name"),
+        [] => doubt("no internal function reports errors under its name"),
+        // The compiler has made it part of each function that calls it: node is built so.
+        several if several.iter().any(|internal| internal.address == public.address) => {
+            let facts =
+                "alone reports errors under its own and its internal function's name, with OpenSSL's numbers";
+            Ok(Some(Side { public, internal: None, facts }))
+        }
+        _ => doubt("several internal functions report errors under its name, and it is none of them"),
+    }
+}
+
+/// Before 3.0.
+fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, Doubt> {
+    let of_length = evidence.with(&[FILE], &[LIBRARY, way.number, BAD_LENGTH]);
+    let of_state = evidence.with(&[FILE], &[LIBRARY, way.number, UNINITIALIZED]);
+    let internal = evidence.with(&[FILE], &[LIBRARY, way.internal_number, UNINITIALIZED]);
+    let doubt = |why, public: &Uses| Err(Doubt(why, Some(symbol(public))));
+    match (of_length.as_slice(), of_state.as_slice(), internal.as_slice()) {
+        ([], [], []) => Ok(None),
+        // 1.1.1
+        ([public], [], [internal]) if calls(public, internal.address) => {
+            let facts =
+                "reports errors of ssl_lib.c under its number, and calls the internal function that does";
+            Ok(Some(Side { public, internal: Some(internal), facts }))
+        }
+        // 1.0.2, 1.1.0
+        ([], [public], []) => {
+            let facts = "alone reports an uninitialized connection in ssl_lib.c under its number";
+            Ok(Some(Side { public, internal: None, facts }))
+        }
+        ([public], ..) | ([], [public], _) => {
+            doubt("the functions that report its errors do not fit", public)
+        }
+        _ => Err(Doubt("not exactly one function reports errors under its number", None)),
+    }
+}
+
+/// The function that hands on its arguments to the internal one: what Python and Rust call.
+fn forwarder(
+    evidence: &Evidence<'_>,
+    way: &Way,
+    side: &Side<'_>,
+) -> Result<Option<(&'static str, Symbol)>, ObjectError> {
+    let Some(internal) = side.internal else { return Ok(None) };
+    let mut forwarders = Vec::new();
+    for caller in evidence.callers(internal.address)? {
+        if caller.address != side.public.address && evidence.forwards(&caller, internal.address)? {
+            forwarders.push(symbol(&caller));
+        }
+    }
+    // The public function has three parameters: a fifth argument is the internal one's.
+    let has_five = evidence.object.gives_five_arguments(side.public, internal.address)?;
+    let name = match (has_five, way.forwarder_of_five) {
+        (false, _) => way.forwarder,
+        (true, Some(name)) => name,
+        (true, None) => return Ok(None),
+    };
+    Ok(match forwarders.as_slice() {
+        [forwarder] => Some((name, *forwarder)),
+        _ => None,
+    })
+}

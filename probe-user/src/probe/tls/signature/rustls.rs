@@ -1,0 +1,323 @@
+//! rustls without symbols, from 0.23 on. Encrypting a record may panic, and the panic names `record_layer.rs`: the functions that
+//! do so are those that send. What receives is found by the layout that both share: a connection has its queue of what was
+//! received right beside its queue of what is to be sent, and one function alone puts what it is given into it.
+
+mod handlers;
+
+use std::collections::BTreeMap;
+
+use super::{Answer, Confidence, SignatureMatch};
+use crate::elf::{
+    Call, Callee, Effect, Flow, FunctionBounds, FunctionTable, Object, ObjectError, Pointers, Symbol, Value,
+    VirtAddr,
+};
+use crate::probe::tls::rustls::{API, BEGINS, BUFFERS, HANDLES, RECEIVES, SENDS};
+use crate::probe::tls::version;
+use handlers::is_beside;
+pub(in crate::probe::tls) use handlers::mark_of_data;
+
+/// The source file, in whatever directory the crate was.
+const FILE: &str = "/src/record_layer.rs";
+const CRATE: &str = "rustls";
+
+/// Functions that are read, of those that have one thing in common.
+const MAX_FUNCTIONS: usize = 256;
+
+/// Functions that what is to be encrypted passes, besides the one that does it: `send_single_fragment`, for one.
+const MAX_LEVELS: usize = 2;
+
+/// `MessageEncrypter::encrypt` in the table of a `dyn MessageEncrypter`, behind destructor, size and alignment.
+const ENCRYPT: u64 = 0x18;
+/// `ContentType::ApplicationData` and `ProtocolVersion::TLSv1_2` as rustls has them in memory.
+const APPLICATION_DATA: (u64, usize) = (3, 1);
+const VERSION: (u64, usize) = (4, 2);
+/// Words of an `OutboundChunks`, of a `Payload`, and of a `VecDeque`.
+const CHUNKS: [i64; 4] = [0, 8, 16, 24];
+const PAYLOAD: [i64; 3] = [0, 8, 16];
+const DEQUE: [i64; 4] = [0, 8, 16, 24];
+/// Bytes of a `ChunkVecBuffer`; it has one field more since 0.23.19.
+const BUFFER: [u64; 2] = [0x30, 0x38];
+
+/// The connection, as the first argument.
+const CONNECTION: Option<Value> = Some(Value::Argument(0, 0));
+
+/// What is known of the object.
+struct Search<'o> {
+    object: &'o Object,
+    frames: FunctionTable<'o>,
+    pointers: Pointers<'o>,
+}
+
+/// A function that makes a queue longer, and which queue of the connection.
+type Queue = (VirtAddr, i64);
+
+/// One answer for each version of rustls that is in the object.
+pub(super) fn locate(object: &Object) -> Result<Vec<SignatureMatch>, ObjectError> {
+    let Some((locations, pointers)) = object.locations(FILE)? else { return Ok(Vec::new()) };
+    let mut versions: BTreeMap<String, Vec<VirtAddr>> = BTreeMap::new();
+    for location in locations {
+        if let Some(version) = crate_version(&location.path, FILE) {
+            versions.entry(version).or_default().push(location.address);
+        }
+    }
+    let search = Search { object, frames: object.frames()?, pointers };
+    let mut found = Vec::new();
+    for (version, places) in versions {
+        let version = Some(version).filter(|version| !version.is_empty());
+        if let Answer::Located(located) = search.one(version, &places)? {
+            found.push(located);
+        }
+    }
+    Ok(found)
+}
+
+/// The version of the crate that a path to one of its files is in: empty when the path does not tell, none of another crate.
+fn crate_version(path: &str, file: &str) -> Option<String> {
+    let directory = path.strip_suffix(file)?.rsplit(['/', '\\']).next()?;
+    match directory.strip_prefix(CRATE)? {
+        "" => Some(String::new()),
+        rest => version::number(rest.strip_prefix('-')?.as_bytes()).map(|(version, _)| version),
+    }
+}
+
+impl Search<'_> {
+    fn one(&self, version: Option<String>, places: &[VirtAddr]) -> Result<Answer, ObjectError> {
+        let encrypting = self.encrypting(places)?;
+        let sends = |(flow, owner): &&(Flow, u8)| {
+            *owner == 0 && reads_exactly(flow, 1, &CHUNKS) && makes_records(flow)
+        };
+        let senders: Vec<&Flow> = encrypting.iter().filter(sends).map(|(flow, _)| flow).collect();
+        let mut functions = Vec::new();
+        let mut mark = None;
+        let missing = match senders.as_slice() {
+            [sender] => {
+                functions
+                    .push((if sender.read_of(2).next().is_some() { BUFFERS } else { SENDS }, symbol(sender)));
+                let queues = self.queues(sender)?;
+                let around = self.around(&queues)?;
+                let receivers = self.receivers(&queues, &around);
+                let handlers = self.handlers(&queues, around, &receivers, version.as_deref())?;
+                functions.extend(self.begins(sender, &encrypting)?.map(|begins| (BEGINS, symbol(&begins))));
+                match (receivers.as_slice(), handlers) {
+                    (_, Err(missing)) => Some(missing),
+                    ([receiver], Ok(None)) => {
+                        functions.push((RECEIVES, symbol(receiver)));
+                        None
+                    }
+                    ([] | [_], Ok(Some(handlers))) => {
+                        functions.extend(receivers.iter().map(|receiver| (RECEIVES, symbol(receiver))));
+                        functions.extend(handlers.functions.iter().map(|handler| (HANDLES, symbol(handler))));
+                        mark = Some(handlers.mark);
+                        None
+                    }
+                    _ => Some(
+                        "what receives: not exactly one function fills the queue beside the one of what is sent",
+                    ),
+                }
+            }
+            _ => Some(
+                "what sends: not exactly one function makes records of application data of what it is given",
+            ),
+        };
+        let received = if mark.is_some() { "the data of messages" } else { "what it is given" };
+        let why = missing.map_or_else(
+            || {
+                format!(
+                    "what sends alone makes records of application data of the pieces that it is given, and encrypts them \
+                     with the connection's encrypter (record_layer.rs); what receives alone puts {received} into the \
+                     queue beside the one that the sender fills"
+                )
+            },
+            str::to_owned,
+        );
+        let certainty = if missing.is_none() { Confidence::High } else { Confidence::Low };
+        Ok(Answer::Located(SignatureMatch {
+            api: API,
+            implementation: API,
+            version,
+            functions,
+            mark,
+            why,
+            certainty,
+        }))
+    }
+
+    /// The functions that encrypt with what one of their arguments owns, or hand that on to one that does; which argument.
+    fn encrypting(&self, places: &[VirtAddr]) -> Result<Vec<(Flow, u8)>, ObjectError> {
+        let takers = self.flows(self.object.address_takers(places)?)?;
+        let mut known: Vec<(Flow, u8)> =
+            takers.into_iter().filter_map(|flow| encrypts(&flow).map(|owner| (flow, owner))).collect();
+        let mut next: Vec<VirtAddr> = known.iter().map(|(flow, _)| flow.address).collect();
+        for _ in 0..MAX_LEVELS {
+            if known.iter().any(sends) {
+                break;
+            }
+            let mut around = self.callers(&next)?;
+            around.retain(|flow| !known.iter().any(|(other, _)| other.address == flow.address));
+            let around = around.into_iter().filter_map(|flow| {
+                let owner = flow.calls().find_map(|call| self.hands_on(call, &known))?;
+                Some((flow, owner))
+            });
+            let around: Vec<(Flow, u8)> = around.collect();
+            next = around.iter().map(|(flow, _)| flow.address).collect();
+            known.extend(around);
+        }
+        Ok(known)
+    }
+
+    /// Which argument a call hands on to a function that encrypts with what it owns, or a part of which.
+    fn hands_on(&self, Call { callee, first, second, third: _ }: Call, known: &[(Flow, u8)]) -> Option<u8> {
+        let callee = self.leads_to(callee)?;
+        let (_, owner) = known.iter().find(|(flow, _)| flow.address == callee)?;
+        match if *owner == 0 { first } else { second } {
+            Some(Value::Argument(argument, offset)) if argument <= 1 && offset >= 0 => Some(argument),
+            _ => None,
+        }
+    }
+
+    /// The functions that call what makes one of the queues longer.
+    fn around(&self, queues: &[Queue]) -> Result<Vec<Flow>, ObjectError> {
+        let mut growers: Vec<VirtAddr> = queues.iter().map(|(grower, _)| *grower).collect();
+        growers.dedup();
+        self.callers(&growers)
+    }
+
+    /// The functions that fill the queue of what was received with what they are given.
+    fn receivers(&self, queues: &[Queue], around: &[Flow]) -> Vec<Flow> {
+        let fills = |flow: &Flow| self.own_queues(flow).iter().any(|queue| is_beside(queues, *queue));
+        let receivers = around.iter().filter(|flow| reads_exactly(flow, 1, &PAYLOAD) && fills(flow));
+        receivers.cloned().collect()
+    }
+
+    /// The queues that a sender fills: itself, or by what it hands the connection on to.
+    fn queues(&self, sender: &Flow) -> Result<Vec<Queue>, ObjectError> {
+        let mut queues = self.own_queues(sender);
+        let mut looked = vec![sender.address];
+        let mut next: Vec<Flow> = vec![sender.clone()];
+        for _ in 0..2 {
+            let mut callees: Vec<VirtAddr> = Vec::new();
+            for call in next.iter().flat_map(Flow::calls) {
+                let callee = if call.first == CONNECTION { self.leads_to(call.callee) } else { None };
+                callees.extend(callee.filter(|callee| !looked.contains(callee) && !callees.contains(callee)));
+            }
+            looked.extend(&callees);
+            next = self.flows(callees)?;
+            queues.extend(next.iter().flat_map(|flow| self.own_queues(flow)));
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        Ok(queues)
+    }
+
+    /// The queues of the connection, its first argument, that a function itself puts something into.
+    fn own_queues(&self, flow: &Flow) -> Vec<Queue> {
+        let calls = flow.calls().filter_map(|call| match call.first {
+            Some(Value::Argument(0, offset)) if offset > 0 => Some((self.leads_to(call.callee)?, offset)),
+            _ => None,
+        });
+        calls
+            .filter(|(_, queue)| DEQUE.iter().all(|word| flow.reads(0, queue.saturating_add(*word))))
+            .collect()
+    }
+
+    /// The one function that says that data may be sent, which the others ask, and then sends what has waited.
+    fn begins(&self, sender: &Flow, encrypting: &[(Flow, u8)]) -> Result<Option<Flow>, ObjectError> {
+        let callers = self.callers(&[sender.address])?;
+        let encrypting = || encrypting.iter().map(|(flow, _)| flow);
+        let others = || encrypting().filter(|flow| flow.address != sender.address).chain(&callers);
+        let begins = |flow: &&Flow| {
+            flow.effects.iter().any(|effect| match effect {
+                Effect::Writes { argument: 0, offset, number: 1, bytes: 1 } => {
+                    let asks = |other: &Flow| other.address != flow.address && other.reads(0, *offset);
+                    asks(sender) || callers.iter().any(asks)
+                }
+                _ => false,
+            })
+        };
+        let sends =
+            |flow: &&Flow| makes_records(flow) || callers.iter().any(|other| other.address == flow.address);
+        let mut found: Vec<&Flow> = others().filter(sends).filter(begins).collect();
+        found.sort_by_key(|flow| flow.address);
+        found.dedup_by_key(|flow| flow.address);
+        Ok(match found.as_slice() {
+            [begins] => Some((*begins).clone()),
+            _ => None,
+        })
+    }
+
+    /// The functions that call one of these.
+    fn callers(&self, callees: &[VirtAddr]) -> Result<Vec<Flow>, ObjectError> {
+        if callees.is_empty() {
+            return Ok(Vec::new());
+        }
+        let addresses: Vec<u64> = callees.iter().map(|callee| callee.0).collect();
+        let slots = self.pointers.to(&addresses)?;
+        let mut flows = self.flows(self.object.callers_of(callees, &slots)?)?;
+        let is_it = |callee| self.leads_to(callee).is_some_and(|callee| callees.contains(&callee));
+        flows.retain(|flow| flow.calls().any(|call| is_it(call.callee)));
+        Ok(flows)
+    }
+
+    /// The functions that have these addresses inside, read.
+    fn flows(&self, addresses: Vec<VirtAddr>) -> Result<Vec<Flow>, ObjectError> {
+        let mut extents: Vec<FunctionBounds> = Vec::new();
+        for address in addresses {
+            extents.extend(self.frames.at(address)?);
+        }
+        extents.sort_unstable();
+        extents.dedup();
+        let extents = extents.into_iter().take(MAX_FUNCTIONS);
+        extents.map(|extents| self.frames.flow(extents)).collect()
+    }
+
+    fn leads_to(&self, callee: Callee) -> Option<VirtAddr> {
+        match callee {
+            Callee::Function(address) => Some(address),
+            Callee::Slot(slot) => self.pointers.at(slot).ok().flatten().map(VirtAddr),
+            Callee::Method(..) | Callee::Unknown => None,
+        }
+    }
+}
+
+/// Which argument owns something whose first method a function calls, if it does. A function that returns a structure has its
+/// place as the first argument.
+fn encrypts(flow: &Flow) -> Option<u8> {
+    flow.calls().find_map(|call| match (call.callee, call.second) {
+        (Callee::Method(argument @ 0..=1, table, ENCRYPT), Some(Value::Loaded(owner, data)))
+            if owner == argument && data.checked_add(8) == Some(table) =>
+        {
+            Some(owner)
+        }
+        _ => None,
+    })
+}
+
+/// Whether a function makes records of application data of what its second argument says; the connection is its first.
+fn sends((flow, owner): &(Flow, u8)) -> bool {
+    *owner == 0 && reads_exactly(flow, 1, &CHUNKS) && makes_records(flow)
+}
+
+/// Whether a function makes records of application data: type and version stand side by side.
+fn makes_records(flow: &Flow) -> bool {
+    let kept = |wanted: (u64, usize)| {
+        flow.effects.iter().filter_map(move |effect| match effect {
+            Effect::Keeps { offset, number, bytes } if (*number, *bytes) == wanted => Some(*offset),
+            _ => None,
+        })
+    };
+    kept(APPLICATION_DATA).any(|kind| kept(VERSION).any(|version| matches!(version.abs_diff(kind), 2 | 4)))
+}
+
+/// Whether a function reads these words of what an argument points to, and nothing else.
+fn reads_exactly(flow: &Flow, argument: u8, words: &[i64]) -> bool {
+    words.iter().all(|word| flow.reads(argument, *word))
+        && flow.read_of(argument).all(|word| words.contains(&word))
+}
+
+fn symbol(flow: &Flow) -> Symbol {
+    Symbol { address: flow.address, size: flow.size }
+}
+
+#[cfg(test)]
+#[path = "rustls_tests.rs"]
+mod tests;

@@ -1,0 +1,271 @@
+//! What receives where the compiler has made `take_received_plaintext` part of its callers: `handle` of each `ExpectTraffic`, which
+//! gets every message, and puts those of data into the connection's queue.
+//!
+//! Owns the proof that a function does: its code is read once for each number that the first word of a message may have, and it must
+//! reach the queue with exactly one of them. There must be as many such functions as the program has sides and versions of TLS: one
+//! that is not found would be silence. It never says who sends.
+
+use probe_common::{MAX_MARK, message_mark};
+
+use super::{BUFFER, MAX_FUNCTIONS, PAYLOAD, Queue, Search, crate_version, reads_exactly};
+use crate::elf::{Assumption, Call, Flow, Object, ObjectError, Value, VirtAddr};
+
+/// Arguments of `handle`: behind the state that it returns, what it is and the `Context`.
+const CONTEXT: u8 = 2;
+const MESSAGE: u8 = 3;
+/// Words of a `Message` of data: its mark, and a `Payload`.
+const DATA: [i64; 4] = [0, 8, 16, 24];
+/// `ChunkVecBuffer::append`, at the most, between a handler and what makes its queue longer.
+const MAX_LEVELS: usize = 2;
+/// Bytes of a `ChunkVecBuffer`, behind whose beginning its queue is.
+const BUFFER_BYTES: i64 = 0x38;
+/// Functions that are looked at as handlers; a connection's two sides in two versions of TLS make four.
+const MAX_HANDLERS: usize = 8;
+/// Bytes of one, which is read many times.
+const MAX_HANDLER: u64 = 16 * 1024;
+/// First words of messages that have no mark: capacities, and numbers that none has.
+const OTHERS: [u64; 9] =
+    [0, 1, 24, 4096, 1 << 62, message_mark(MAX_MARK + 1), message_mark(32), u64::MAX - 1, u64::MAX];
+
+/// Source files whose panics are in all programs that have a side, or TLS 1.2.
+const CLIENT: &str = "/src/client/hs.rs";
+const SERVER: &str = "/src/server/hs.rs";
+const TLS12: &str = "/src/tls12/mod.rs";
+
+/// A function, the queue that it fills, as far behind its first argument, and what makes that one longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Fills {
+    function: VirtAddr,
+    offset: i64,
+    grower: VirtAddr,
+}
+
+/// The functions that receive.
+pub(super) struct Handlers {
+    pub functions: Vec<Flow>,
+    /// What the first word of a message of data is, with [`message_mark`].
+    pub mark: u8,
+}
+
+impl Search<'_> {
+    /// The handlers that fill the queue beside those of what is sent, themselves: none if all do it by `receivers`.
+    pub(super) fn handlers(
+        &self,
+        queues: &[Queue],
+        around: Vec<Flow>,
+        receivers: &[Flow],
+        version: Option<&str>,
+    ) -> Result<Result<Option<Handlers>, &'static str>, ObjectError> {
+        let (fills, flows) = self.fillers(queues, around)?;
+        if flows.is_empty() {
+            return Ok(Ok(None));
+        }
+        if flows.len() > MAX_HANDLERS {
+            return Ok(Err(
+                "what receives: too many functions fill the queue beside the one of what is sent",
+            ));
+        }
+        let mut marks = Vec::new();
+        for flow in &flows {
+            let Some(mark) = self.mark(flow.address, |flow| Ok(self.receives(flow, &fills, queues)))? else {
+                return Ok(Err(
+                    "what receives: a function fills the queue beside the one of what is sent, and with what is not clear",
+                ));
+            };
+            marks.push(mark);
+        }
+        marks.dedup();
+        let [mark] = marks.as_slice() else {
+            return Ok(Err("what receives: what a message of data is differs"));
+        };
+        let addresses: Vec<VirtAddr> = receivers.iter().map(|flow| flow.address).collect();
+        let is_other = |flow: &&Flow| {
+            let hands_on = |call: Call| {
+                call.first == Some(Value::Loaded(CONTEXT, 0))
+                    && self.leads_to(call.callee).is_some_and(|callee| addresses.contains(&callee))
+            };
+            flow.calls().any(hands_on)
+        };
+        let others = self.callers(&addresses)?.iter().filter(is_other).count();
+        if self.sides(version)? != Some(flows.len().saturating_add(others)) {
+            return Ok(Err(
+                "what receives: not as many functions as the program has sides and versions of TLS",
+            ));
+        }
+        Ok(Ok(Some(Handlers { functions: flows, mark: *mark })))
+    }
+
+    /// What fills queues, and the functions that do so of what their `Context` points to.
+    fn fillers(
+        &self,
+        queues: &[Queue],
+        mut around: Vec<Flow>,
+    ) -> Result<(Vec<Fills>, Vec<Flow>), ObjectError> {
+        let mut fills: Vec<Fills> = Vec::new();
+        for (grower, _) in queues {
+            let grows = Fills { function: *grower, offset: 0, grower: *grower };
+            if !fills.contains(&grows) {
+                fills.push(grows);
+            }
+        }
+        let mut handlers: Vec<Flow> = Vec::new();
+        for _ in 0..=MAX_LEVELS {
+            let known = fills.len();
+            for flow in around {
+                let room = MAX_FUNCTIONS.saturating_sub(fills.len());
+                let more = self.parts(&flow, &fills).filter(|more| !fills.contains(more));
+                let more: Vec<Fills> = more.take(room).collect();
+                fills.extend(more);
+                let is_known = handlers.iter().any(|known| known.address == flow.address);
+                if !is_known && self.receives(&flow, &fills, queues) {
+                    handlers.push(flow);
+                }
+            }
+            let new: Vec<VirtAddr> = fills.iter().skip(known).map(|fills| fills.function).collect();
+            around = self.callers(&new)?;
+        }
+        handlers.sort_by_key(|flow| flow.address);
+        Ok((fills, handlers))
+    }
+
+    /// What a function fills of the buffer that it is given.
+    fn parts<'f>(&'f self, flow: &'f Flow, fills: &'f [Fills]) -> impl Iterator<Item = Fills> + use<'f> {
+        let calls = flow.calls().filter_map(|call| match call.first {
+            Some(Value::Argument(0, offset)) if (0..BUFFER_BYTES).contains(&offset) => Some((call, offset)),
+            _ => None,
+        });
+        calls.flat_map(move |(call, offset)| {
+            let inner = self.filled(call, fills).map(move |inner| Fills {
+                function: flow.address,
+                offset: inner.offset.saturating_add(offset),
+                grower: inner.grower,
+            });
+            inner.filter(|fills| fills.offset < BUFFER_BYTES)
+        })
+    }
+
+    /// What the function that is called fills.
+    fn filled<'f>(&self, call: Call, fills: &'f [Fills]) -> impl Iterator<Item = Fills> + use<'f> {
+        let callee = self.leads_to(call.callee);
+        fills.iter().copied().filter(move |fills| Some(fills.function) == callee)
+    }
+
+    /// Whether a function fills the queue of what is received, of the connection that its `Context` points to.
+    fn receives(&self, flow: &Flow, fills: &[Fills], queues: &[Queue]) -> bool {
+        flow.calls().any(|call| {
+            let offset = match call.first {
+                Some(Value::Loaded(CONTEXT, 0)) => 0,
+                Some(Value::Inside(CONTEXT, 0, offset)) => offset,
+                _ => return false,
+            };
+            self.filled(call, fills)
+                .any(|fills| is_beside(queues, (fills.grower, offset.saturating_add(fills.offset))))
+        })
+    }
+
+    /// The number that the first word of a message of data has for a handler, by whether it receives with it.
+    fn mark(
+        &self,
+        handler: VirtAddr,
+        receives: impl Fn(&Flow) -> Result<bool, ObjectError>,
+    ) -> Result<Option<u8>, ObjectError> {
+        let extents = self.frames.at(handler)?;
+        let Some(extents) = extents.filter(|found| found.address == handler && found.size <= MAX_HANDLER)
+        else {
+            return Ok(None);
+        };
+        let mut found = None;
+        let marks = (0..=MAX_MARK).map(|mark| (Some(mark), message_mark(mark)));
+        for (mark, word) in OTHERS.map(|word| (None, word)).into_iter().chain(marks) {
+            let given = Assumption { argument: MESSAGE, offset: 0, word };
+            let flow = self.frames.flow_given(extents, given)?;
+            if !receives(&flow)? {
+                continue;
+            }
+            if found.is_some() || mark.is_none() || !self.takes(&flow)? {
+                return Ok(None);
+            }
+            found = mark;
+        }
+        Ok(found)
+    }
+
+    /// Whether a handler takes the `Payload` of its message, and nothing else of it: itself, or by what it hands that on to.
+    fn takes(&self, flow: &Flow) -> Result<bool, ObjectError> {
+        if flow.read_of(MESSAGE).any(|word| !DATA.contains(&word)) {
+            return Ok(false);
+        }
+        // What it copies must be so long as the last word says.
+        let is_wrong = |call: Call| match (call.second, call.third) {
+            (Some(Value::Loaded(MESSAGE, address)), Some(Value::Loaded(MESSAGE, length))) => {
+                !matches!((address, length), (8 | 16, 24))
+            }
+            _ => false,
+        };
+        if flow.calls().any(is_wrong) {
+            return Ok(false);
+        }
+        if reads_exactly(flow, MESSAGE, &DATA) {
+            return Ok(true);
+        }
+        for call in flow.calls() {
+            let payload = Some(Value::Argument(MESSAGE, 8));
+            let argument = u8::from(call.first != payload);
+            let callee = if payload == call.first || payload == call.second {
+                self.leads_to(call.callee)
+            } else {
+                None
+            };
+            if self
+                .flows(callee.into_iter().collect())?
+                .iter()
+                .any(|flow| reads_exactly(flow, argument, &PAYLOAD))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many handlers a program has: each of its sides has one for each version of TLS. None if it cannot be told.
+    fn sides(&self, version: Option<&str>) -> Result<Option<usize>, ObjectError> {
+        let has = |file: &str| -> Result<bool, ObjectError> {
+            let Some((locations, _)) = self.object.locations(file)? else { return Ok(false) };
+            let mut versions = locations.iter().filter_map(|location| crate_version(&location.path, file));
+            Ok(versions.any(|found| version == Some(found.as_str())))
+        };
+        let sides = usize::from(has(CLIENT)?).saturating_add(usize::from(has(SERVER)?));
+        let versions = usize::from(has(TLS12)?).saturating_add(1);
+        Ok((sides > 0).then(|| sides.saturating_mul(versions)))
+    }
+}
+
+/// What the first word of a message of data is, with [`message_mark`], by the code of all handlers, which symbols name: they take
+/// the `Payload` behind it, and give a part of the connection to what they call, with this word alone.
+pub(in crate::probe::tls) fn mark_of_data(
+    object: &Object,
+    handlers: &[VirtAddr],
+) -> Result<Option<u8>, ObjectError> {
+    let search = Search { object, frames: object.frames()?, pointers: object.pointers()? };
+    let has_part = |call: Call| matches!(call.first, Some(Value::Inside(CONTEXT, 0, offset)) if offset > 0);
+    let receives = |flow: &Flow| Ok(flow.calls().any(has_part) && search.takes(flow)?);
+    let mut marks = Vec::new();
+    for handler in handlers.iter().take(MAX_HANDLERS) {
+        marks.push(search.mark(*handler, receives)?);
+    }
+    marks.dedup();
+    match marks.as_slice() {
+        [mark] if handlers.len() <= MAX_HANDLERS => Ok(*mark),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a queue is right beside one of what is sent.
+pub(super) fn is_beside(queues: &[Queue], (grower, offset): Queue) -> bool {
+    queues.iter().any(|(other, sent)| *other == grower && BUFFER.contains(&sent.abs_diff(offset)))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
+#[path = "handlers_tests.rs"]
+mod tests;

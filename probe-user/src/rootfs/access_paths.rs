@@ -1,0 +1,301 @@
+//! The ways from the host to a target's files, each tried: for a person who wants to know which of them work.
+//!
+//! Owns no way of its own: a file is opened as tracing opens it, a layer or the source of a bind mount as a
+//! directory or file of the host that is named by the kernel, without its being read.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::rootfs::inode::{bases, layer_paths};
+use crate::rootfs::mountinfo::{self, Mount};
+use crate::rootfs::open::{Attributes, Device, open_beneath, open_directory, open_root};
+use crate::rootfs::{ForeignFile, Mapping, Mounts, OpenError, RealInode};
+
+/// What was found at the end of a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundPath {
+    /// Device of the file system, as it is seen there.
+    pub device: Device,
+    /// Inode number, as it is seen there.
+    pub inode: u64,
+}
+
+/// The overlay that a process's root directory lies on.
+#[derive(Debug)]
+pub struct Overlay {
+    /// Where the host has it mounted; none where it has not (then only /proc leads to it).
+    pub merged: Option<(PathBuf, io::Result<FoundPath>)>,
+    /// The directory that takes what is written.
+    pub upper: Option<Layer>,
+    /// What the kernel works with beside it.
+    pub work: Option<Layer>,
+    /// The directories below, topmost first.
+    pub lower: Vec<Layer>,
+}
+
+/// A directory that an overlay is made of.
+#[derive(Debug)]
+pub struct Layer {
+    /// As the one who mounted it named it: relative, perhaps.
+    pub named: PathBuf,
+    /// The directory of the host that it was looked for at, and what was found.
+    pub at: Vec<(PathBuf, io::Result<FoundPath>)>,
+}
+
+/// A file system that is mounted in a process's root.
+#[derive(Debug)]
+pub struct Inner {
+    /// The mount, as the process sees it.
+    pub mount: Mount,
+    /// Where the host has the same directory or file, and whether it is that one indeed.
+    pub source: Option<(PathBuf, io::Result<SameFile>)>,
+}
+
+/// Whether two ways lead to one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SameFile {
+    /// They do.
+    Same,
+    /// They do not: something else is mounted over one of them, or took its name.
+    Other,
+}
+
+/// Opens the root directory of a process, through /proc/PID/root.
+pub fn root(pid: u32) -> io::Result<FoundPath> {
+    found(&open_root(pid)?)
+}
+
+/// Opens the executable of a process, through /proc/PID/exe.
+pub fn executable(pid: u32) -> Result<ForeignFile, OpenError> {
+    through(pid, &format!("/proc/{pid}/exe"), Path::new("/proc/PID/exe"))
+}
+
+/// Opens a mapped file through one of its links in /proc/PID/map_files.
+pub fn map_file(pid: u32, mapping: &Mapping) -> Result<ForeignFile, OpenError> {
+    let mut result = None;
+    for range in mapping.ranges.iter().take(8) {
+        let link = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start, range.end);
+        result = Some(through(pid, &link, &mapping.path));
+        if matches!(result, Some(Ok(_))) {
+            break;
+        }
+    }
+    let source = io::Error::from(Errno::NOENT);
+    result.unwrap_or_else(|| Err(OpenError::Open { pid, path: mapping.path.clone(), source }))
+}
+
+/// Which real file an opened one is; see [`RealInode`].
+pub fn real_inode(pid: u32, file: &ForeignFile) -> RealInode {
+    RealInode::of(pid, file, &Mounts::default())
+}
+
+fn through(pid: u32, link: &str, name: &Path) -> Result<ForeignFile, OpenError> {
+    let handle = rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let fail = |source: Errno| OpenError::Open { pid, path: name.to_owned(), source: source.into() };
+    ForeignFile::from_handle(pid, name, handle.map_err(fail)?.as_fd())
+}
+
+/// The overlay of a process's root directory, if it is on one.
+pub fn overlay(pid: u32) -> io::Result<Option<Overlay>> {
+    let theirs = mountinfo::of(pid)?;
+    // What is mounted last hides what was mounted there before.
+    let Some(mount) = theirs.iter().rfind(|mount| mount.point == b"/").filter(|mount| mount.is_overlay())
+    else {
+        return Ok(None);
+    };
+    let own = mountinfo::own()?;
+    let bases = bases(&own, mount.device);
+    let layer = |named: Vec<u8>| Layer::look(&named, &bases);
+    let upper = mount.option(b"upperdir");
+    let lower = mount.layers().directories.into_iter().skip(usize::from(upper.is_some()));
+    let merged = own.iter().find(|other| other.device == mount.device && other.is_overlay());
+    Ok(Some(Overlay {
+        merged: merged.map(|mount| {
+            let path = path(&mount.point);
+            let found = directory(&path);
+            (path, found)
+        }),
+        work: mount.option(b"workdir").map(layer),
+        lower: lower.map(layer).collect(),
+        upper: upper.map(layer),
+    }))
+}
+
+impl Layer {
+    fn look(named: &[u8], bases: &[PathBuf]) -> Self {
+        let mut at = Vec::new();
+        for candidate in layer_paths(named, bases) {
+            let found = directory(&candidate);
+            let is_there = found.is_ok();
+            at.push((candidate, found));
+            if is_there {
+                // Those before it were other guesses of what the name is relative to.
+                at.drain(..at.len() - 1);
+                break;
+            }
+        }
+        Self { named: path(named), at }
+    }
+}
+
+/// What is mounted in a process's root beside the root itself, without what the kernel makes up.
+pub fn inner(pid: u32) -> io::Result<Vec<Inner>> {
+    let own = mountinfo::own()?;
+    let theirs = mountinfo::of(pid)?;
+    let shown = theirs.into_iter().filter(|mount| mount.point != b"/" && !is_kernels(mount));
+    Ok(shown
+        .map(|mount| {
+            let source = if is_in_memory(&mount) { None } else { host_path(&mount, &own) };
+            let source = source.map(|path| {
+                let same = is_source(pid, &mount, &path);
+                (path, same)
+            });
+            Inner { mount, source }
+        })
+        .collect())
+}
+
+/// File systems that hold no files of anybody, and what runtimes put over parts of them.
+fn is_kernels(mount: &Mount) -> bool {
+    const KINDS: [&[u8]; 12] = [
+        b"proc",
+        b"sysfs",
+        b"cgroup",
+        b"cgroup2",
+        b"devpts",
+        b"mqueue",
+        b"securityfs",
+        b"debugfs",
+        b"tracefs",
+        b"bpf",
+        b"pstore",
+        b"fusectl",
+    ];
+    let is_below = |directory: &[u8]| {
+        mount.point.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    let masks = [b"/proc".as_slice(), b"/sys", b"/dev"].iter().any(|directory| is_below(directory));
+    KINDS.contains(&mount.file_system.as_slice()) || (masks && is_in_memory(mount))
+}
+
+fn is_in_memory(mount: &Mount) -> bool {
+    matches!(mount.file_system.as_slice(), b"tmpfs" | b"devtmpfs")
+}
+
+/// Where the host has what is mounted there: through the mount of the same file system that shows the most of
+/// the way to it.
+fn host_path(mount: &Mount, own: &[Mount]) -> Option<PathBuf> {
+    let shows = |other: &&Mount| other.device == mount.device && below(&other.root, &mount.root).is_some();
+    let best = own.iter().filter(shows).max_by_key(|other| other.root.len())?;
+    let rest = below(&best.root, &mount.root)?;
+    Some(path(&best.point).join(path(rest)))
+}
+
+/// The rest of `path` below `directory`, without a slash at its beginning.
+fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let rest = path.strip_prefix(directory.strip_suffix(b"/").unwrap_or(directory))?;
+    match rest {
+        [] => Some(rest),
+        [b'/', rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+/// Whether a path in a process's root and one of the host lead to one file; neither is opened for reading.
+///
+/// Symbolic links on the host are followed: it must be the host's own path, not one that a container tells.
+pub fn is_same(pid: u32, inside: &Path, host: &Path) -> io::Result<SameFile> {
+    let host = rustix::fs::open(host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    compare(pid, inside, &host)
+}
+
+fn compare(pid: u32, inside: &Path, host: &OwnedFd) -> io::Result<SameFile> {
+    let theirs = open_beneath(open_root(pid)?.as_fd(), inside, ResolveFlags::empty())?;
+    Ok(if found(&theirs)? == found(host)? { SameFile::Same } else { SameFile::Other })
+}
+
+/// The source of a mount. The kernel names a path without symbolic links; one that is there now was put there since.
+fn is_source(pid: u32, mount: &Mount, host: &Path) -> io::Result<SameFile> {
+    let host = open_beneath(open_directory(Path::new("/"))?.as_fd(), host, ResolveFlags::NO_SYMLINKS)?;
+    compare(pid, &path(&mount.point), &host)
+}
+
+/// Opens a directory of the host.
+pub fn directory(path: &Path) -> io::Result<FoundPath> {
+    found(&open_directory(path)?)
+}
+
+fn found(handle: &OwnedFd) -> io::Result<FoundPath> {
+    let attributes = Attributes::of(handle.as_fd())?;
+    debug_assert!(attributes.kind != FileType::Unknown, "statx tells the type");
+    Ok(FoundPath { device: attributes.device, inode: attributes.inode })
+}
+
+fn path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn own_files_are_reached() {
+        let pid = std::process::id();
+        let mapping = crate::rootfs::executable_mappings(pid).unwrap().remove(0);
+        let exe = executable(pid).unwrap();
+        assert_eq!(
+            real_inode(pid, &exe),
+            crate::rootfs::inspect(pid, &mapping, &Mounts::default()).unwrap().1
+        );
+        assert!(root(pid).is_ok());
+        assert_eq!(root(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(map_file(u32::MAX, &mapping).is_err());
+        assert!(inner(pid).unwrap().iter().all(|inner| inner.mount.point != b"/"));
+    }
+
+    #[test]
+    fn the_source_of_a_bind_mount_is_named_through_the_nearest_mount() {
+        let own = mountinfo::parse(
+            b"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:1 /data /srv rw - ext4 /dev/a rw\n3 1 8:2 / /x rw - ext4 b rw\n",
+        );
+        let bind =
+            |root: &str| mountinfo::parse(format!("9 8 8:1 {root} /m ro - ext4 /dev/a rw\n").as_bytes());
+        let check = |root: &str, expected: &str| {
+            let mounts = bind(root);
+            let mount = mounts.first().unwrap();
+            assert!(mount.is_read_only);
+            assert_eq!(host_path(mount, &own), Some(PathBuf::from(expected)), "{root}");
+        };
+        check("/data/web", "/srv/web");
+        check("/data", "/srv/");
+        check("/database", "/database");
+        check("/var/lib/docker/volumes/v/_data", "/var/lib/docker/volumes/v/_data");
+        let elsewhere = mountinfo::parse(b"9 8 9:9 / /m rw - ext4 c rw\n");
+        assert_eq!(host_path(elsewhere.first().unwrap(), &own), None);
+    }
+
+    #[test]
+    fn what_the_kernel_makes_up_is_left_out() {
+        let check = |line: &str, expected: bool| {
+            let mounts = mountinfo::parse(format!("9 8 0:9 / {line} x rw\n").as_bytes());
+            assert_eq!(is_kernels(mounts.first().unwrap()), expected, "{line}");
+        };
+        check("/proc rw - proc", true);
+        check("/proc/kcore rw - tmpfs", true);
+        check("/dev rw - tmpfs", true);
+        check("/devices rw - tmpfs", false);
+        check("/run rw - tmpfs", false);
+        check("/dev/log rw - ext4", false);
+    }
+}

@@ -1,0 +1,215 @@
+//! Why a selection came to nothing. Names in it are foreign: they are always shown escaped (`{:?}`).
+
+use std::io;
+
+/// What kind of failure it is; the exit status follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing that runs matches.
+    NotFound,
+    /// More than one thing matches.
+    Ambiguous,
+    /// It may match, and ctrace may not look.
+    NotPermitted,
+    /// Something else went wrong.
+    Failed,
+}
+
+impl Kind {
+    /// The exit status that README.md promises.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::NotFound | Self::Ambiguous => 3,
+            Self::NotPermitted => 4,
+            Self::Failed => 1,
+        }
+    }
+}
+
+/// A selection came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// A selector without any part.
+    #[error("nothing is selected: name a container (--container), a process (--pid), or everything (--all)")]
+    NothingSelected,
+    /// No container of that name or id.
+    #[error("no container is called {wanted:?}, nor does an id begin with it{}", hint(.nearest, .unanswered))]
+    UnknownContainer {
+        /// As the user wrote it.
+        wanted: String,
+        /// The most similar names, best first.
+        nearest: Vec<String>,
+        /// Who did not answer, and why not.
+        unanswered: String,
+    },
+    /// No container of that id, and no runtime that could tell names.
+    #[error(
+        "no running container has an id that begins with {wanted:?}; names are not known because no \
+         container runtime answered ({unanswered}): start it, say where it listens (--runtime-socket), or give an id"
+    )]
+    NoRuntime {
+        /// As the user wrote it.
+        wanted: String,
+        /// Who did not answer, and why not.
+        unanswered: String,
+    },
+    /// The runtime that was said does not answer.
+    #[error(
+        "container {wanted:?} cannot be looked up: {runtime} did not answer ({unanswered}); start it, or say \
+         where it listens: --runtime-socket {runtime}=ADDRESS"
+    )]
+    SilentRuntime {
+        /// The runtime, one of those that ctrace knows.
+        runtime: String,
+        /// As the user wrote it.
+        wanted: String,
+        /// Who did not answer, and why not.
+        unanswered: String,
+    },
+    /// The name of several.
+    #[error(
+        "{} containers are called {name:?}: {}; say which, by runtime, id or cgroup",
+        .candidates.len(),
+        .candidates.join(", ")
+    )]
+    SameName {
+        /// As the user wrote it.
+        name: String,
+        /// What to write instead, escaped.
+        candidates: Vec<String>,
+    },
+    /// All that was chosen is taken away again.
+    #[error("{selector} leaves nothing: what is chosen is all excluded; take one of the two away")]
+    AllExcluded {
+        /// In the user's words, escaped.
+        selector: String,
+    },
+    /// A prefix of several.
+    #[error(
+        "{wanted:?} is the beginning of {} containers: {}; write more of it",
+        .candidates.len(),
+        .candidates.join("; ")
+    )]
+    AmbiguousContainer {
+        /// As the user wrote it.
+        wanted: String,
+        /// Name, short id and image of each, escaped.
+        candidates: Vec<String>,
+    },
+    /// There, and without processes.
+    #[error("container {name:?} is not running (it is {state:?}): start it first")]
+    NotRunning {
+        /// Its name or id.
+        name: String,
+        /// In its runtime's words.
+        state: String,
+    },
+    /// It runs, as its runtime says; yet not here.
+    #[error(
+        "container {name:?} runs, but none of its processes can be seen from here: ctrace must run on the \
+         same machine, in the host's PID namespace"
+    )]
+    Unseen {
+        /// Its name or id.
+        name: String,
+    },
+    /// No such process.
+    #[error(
+        "there is no process {pid}: it has ended, or runs where ctrace cannot see it (another PID namespace)"
+    )]
+    NoProcess {
+        /// As the user gave it.
+        pid: u32,
+    },
+    /// No such process in a container.
+    #[error(
+        "container {container:?} has no process {pid}: as it counts them, it has {known}; the id that a process has on \
+         the host is given without the container: --pid {pid}"
+    )]
+    NoInnerProcess {
+        /// Its name.
+        container: String,
+        /// As the user gave it.
+        pid: u32,
+        /// Some that there are, escaped.
+        known: String,
+    },
+    /// Several such processes in a container.
+    #[error(
+        "{} processes in PID namespaces inside of container {container:?} have the id {pid}: on the host they are {}; \
+         give one of these to --pid",
+        .known.len(),
+        .known.join(" and ")
+    )]
+    InnerProcesses {
+        /// Its name.
+        container: String,
+        /// As the user gave it.
+        pid: u32,
+        /// Their ids on the host.
+        known: Vec<String>,
+    },
+    /// The id of a thread that is not a process's first.
+    #[error("{thread} is a thread of process {pid}: a single thread cannot be traced, give --pid {pid}")]
+    Thread {
+        /// As the user gave it.
+        thread: u32,
+        /// Its process.
+        pid: u32,
+    },
+    /// A thread of the kernel.
+    #[error("process {pid} is a thread of the kernel or has ended: it has no code to trace")]
+    NoCode {
+        /// As the user gave it.
+        pid: u32,
+    },
+    /// ctrace itself.
+    #[error("process {pid} is ctrace itself, which is never traced: give the id of another")]
+    Itself {
+        /// Its pid.
+        pid: u32,
+    },
+    /// A runtime that the user named cannot be asked.
+    #[error(transparent)]
+    Runtime(#[from] crate::scope::runtime::RuntimeError),
+    /// No list of processes.
+    #[error("the processes of this machine could not be listed in /proc: it must be mounted, and readable")]
+    Proc(#[source] io::Error),
+}
+
+impl TargetError {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::UnknownContainer { .. }
+            | Self::NoRuntime { .. }
+            | Self::SilentRuntime { .. }
+            | Self::AllExcluded { .. }
+            | Self::NotRunning { .. }
+            | Self::Unseen { .. }
+            | Self::NoProcess { .. }
+            | Self::NoInnerProcess { .. }
+            | Self::Thread { .. }
+            | Self::NoCode { .. } => Kind::NotFound,
+            Self::AmbiguousContainer { .. } | Self::SameName { .. } | Self::InnerProcesses { .. } => {
+                Kind::Ambiguous
+            }
+            Self::Proc(source) if source.kind() == io::ErrorKind::PermissionDenied => Kind::NotPermitted,
+            Self::NothingSelected | Self::Itself { .. } | Self::Runtime(_) | Self::Proc(_) => Kind::Failed,
+        }
+    }
+}
+
+fn hint(nearest: &[String], unanswered: &str) -> String {
+    if nearest.is_empty() && unanswered.is_empty() {
+        return "; no container is known at all".to_owned();
+    }
+    if nearest.is_empty() {
+        return format!(
+            "; no container is known by a name, and some runtimes did not answer ({unanswered}): start the one that \
+             it is of, or say where that listens (--runtime-socket)"
+        );
+    }
+    let names: Vec<String> = nearest.iter().map(|name| format!("{name:?}")).collect();
+    format!("; did you mean {}?", names.join(" or "))
+}

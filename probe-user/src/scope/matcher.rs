@@ -1,0 +1,359 @@
+//! What the user asked for, as questions about one container or one process.
+//!
+//! Owns the logic of widening, narrowing and taking away. Pure: it looks at facts and never at the machine.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::scope::fact::ContainerState;
+use crate::scope::runtime::Extent;
+use crate::scope::{ContainerName, Criteria, PodName, Properties, Selector, image_ref};
+
+/// The labels in which Docker Compose and Podman Compose tell the service.
+const SERVICE_LABELS: [&str; 2] = ["com.docker.compose.service", "io.podman.compose.service"];
+/// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` without the NUL).
+const COMM: usize = 15;
+
+/// An answer. The least of several answers is "all of them", the greatest is "any of them".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Match {
+    No,
+    /// The facts that it depends on are not known.
+    Unknown,
+    Yes,
+}
+
+impl From<bool> for Match {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
+}
+
+/// What the user asked for says of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContainerDecision {
+    /// It is in scope.
+    Include,
+    /// It is kept out.
+    Exclude,
+    /// It may have to be kept out, and is until that is known.
+    ExcludeUntilKnown,
+    /// It may be wanted; that is not known yet.
+    IncludeWhenKnown,
+    /// It is not spoken of.
+    Unrelated,
+}
+
+/// A selector whose names have been looked up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Matcher {
+    /// Every process is chosen, unless something narrows or takes away.
+    pub(super) everything: bool,
+    wanted: ResolvedCriteria,
+    unwanted: ResolvedCriteria,
+    choice: ProcessFilter,
+    /// Processes are let in one by one.
+    pub(super) grain: Granularity,
+}
+
+/// Which processes of those that are in scope otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFilter {
+    only: Properties,
+    never: Properties,
+}
+
+impl ProcessFilter {
+    /// Whether it leaves everything as it is.
+    pub fn is_empty(&self) -> bool {
+        self.only.is_empty() && self.never.is_empty()
+    }
+
+    /// Whether a process is one of them.
+    pub fn matches(&self, looks: &dyn ProcessAttrs) -> bool {
+        self.only.all(looks) && self.never.any(looks) == Match::No
+    }
+}
+
+impl Selector {
+    /// What is in scope whatever a process is like, and which of that: for who judges each program by itself.
+    pub fn split(&self) -> (Self, ProcessFilter) {
+        let choice = ProcessFilter { only: self.processes.clone(), never: self.exclude_processes.clone() };
+        let scope = Self {
+            all: self.all || self.is_everything(),
+            processes: Properties::default(),
+            exclude_processes: Properties::default(),
+            ..self.clone()
+        };
+        (scope, choice)
+    }
+
+    /// Whether processes are named.
+    pub fn has_pids(&self) -> bool {
+        !self.pids.is_empty() || !self.inner_pids.is_empty()
+    }
+
+    /// Whether processes are chosen from the whole machine.
+    fn is_everything(&self) -> bool {
+        !self.has_pids() && self.containers.is_empty() && !self.processes.is_empty()
+    }
+}
+
+/// What the kernel's filter is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Granularity {
+    /// Whole containers and trees of processes, or everything.
+    #[default]
+    Whole,
+    /// Single processes, judged anew at every exec.
+    Process,
+}
+
+/// Criteria whose names have been looked up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ResolvedCriteria {
+    /// What the names meant.
+    pub(super) ids: BTreeSet<String>,
+    /// Of the names only those that are whole names: another container may have one later.
+    pub(super) criteria: Criteria,
+}
+
+impl Matcher {
+    pub(super) fn new(selector: &Selector, wanted: ResolvedCriteria, unwanted: ResolvedCriteria) -> Self {
+        let (scope, choice) = selector.split();
+        let grain = if choice.is_empty() { Granularity::Whole } else { Granularity::Process };
+        Self { everything: scope.all, wanted, unwanted, choice, grain }
+    }
+
+    /// Ids of the containers that were named.
+    pub(super) fn named(&self) -> impl Iterator<Item = &String> {
+        self.wanted.ids.iter()
+    }
+
+    /// Whether it matters in which container a process is.
+    pub(super) fn matches_by_container(&self) -> bool {
+        (!self.everything && !self.wanted.is_empty()) || self.has_exclusions()
+    }
+
+    /// Whether there are containers that are kept out.
+    pub(super) fn has_exclusions(&self) -> bool {
+        !self.unwanted.is_empty()
+    }
+
+    /// Whether what is asked for may always begin: it is not bound to containers or processes that were named.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.everything || self.wanted.criteria.has_properties()
+    }
+
+    /// Whether something that comes later may match, though nothing does now.
+    pub(super) fn waits(&self) -> bool {
+        self.is_open_ended() || !self.choice.only.is_empty()
+    }
+
+    /// Whether what comes later must be told by the kernel.
+    pub(super) fn watches(&self) -> bool {
+        self.everything || self.matches_by_container() || self.grain == Granularity::Process
+    }
+
+    /// What is to be done with a container.
+    pub(super) fn standing(&self, id: &str, fact: Option<&ContainerState>) -> ContainerDecision {
+        let unwanted = self.unwanted.any(id, fact);
+        let wanted = if self.everything { Match::Yes } else { self.wanted.all(id, fact) };
+        match (wanted, unwanted) {
+            (_, Match::Yes) => ContainerDecision::Exclude,
+            (_, Match::Unknown) => ContainerDecision::ExcludeUntilKnown,
+            (Match::Yes, Match::No) => ContainerDecision::Include,
+            (Match::Unknown, Match::No) => ContainerDecision::IncludeWhenKnown,
+            (Match::No, Match::No) => ContainerDecision::Unrelated,
+        }
+    }
+
+    /// Whether there are processes that are kept out by their own properties.
+    pub(super) fn takes_processes_away(&self) -> bool {
+        !self.choice.never.is_empty()
+    }
+
+    /// Whether a process is, or may be, one of them.
+    pub(super) fn takes_process_away(&self, looks: &dyn ProcessAttrs) -> bool {
+        self.choice.never.any(looks) != Match::No
+    }
+
+    /// Whether a process may be in scope, as far as its own properties go.
+    pub(super) fn matches_process(&self, looks: &dyn ProcessAttrs) -> bool {
+        self.choice.matches(looks)
+    }
+}
+
+impl ResolvedCriteria {
+    fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.criteria.is_empty()
+    }
+
+    /// One of each list that is not empty.
+    fn all(&self, id: &str, fact: Option<&ContainerState>) -> Match {
+        self.lists(id, fact).min().unwrap_or(Match::No)
+    }
+
+    /// One of any list.
+    fn any(&self, id: &str, fact: Option<&ContainerState>) -> Match {
+        self.lists(id, fact).max().unwrap_or(Match::No)
+    }
+
+    /// The answer of each list that is not empty.
+    fn lists(&self, id: &str, fact: Option<&ContainerState>) -> impl Iterator<Item = Match> {
+        let Criteria { names, images, labels, services, pods, namespaces } = &self.criteria;
+        // An id needs no facts.
+        let is_id =
+            self.ids.contains(id) || names.iter().any(|name| name.runtime.is_none() && name.name == id);
+        let of_names = match answer(names, fact, is_named) {
+            _ if is_id => Some(Match::Yes),
+            None if !self.ids.is_empty() => Some(Match::No),
+            answer => answer,
+        };
+        let of_labels = answer(labels, fact, |(key, value), fact| {
+            has_label(&fact.container.labels, key, value.as_deref())
+        });
+        let of_services = answer(services, fact, |service, fact| {
+            SERVICE_LABELS.iter().any(|key| has_label(&fact.container.labels, key, Some(service)))
+        });
+        let of_namespaces = answer(namespaces, fact, |namespace, fact| {
+            let pod = fact.container.pod.as_ref();
+            pod.and_then(|pod| pod.namespace.as_ref()).is_some_and(|found| found == namespace)
+        });
+        let lists = [
+            of_names,
+            if_all_told(answer(images, fact, |image, fact| is_of_image(image, fact)), fact, |fact| {
+                fact.images.extent != Extent::Part
+            }),
+            if_all_told(of_labels, fact, |fact| !fact.gaps.labels),
+            if_all_told(of_services, fact, |fact| !fact.gaps.labels),
+            if_all_told(answer(pods, fact, is_in_pod), fact, |fact| !fact.gaps.pod),
+            if_all_told(of_namespaces, fact, |fact| !fact.gaps.pod),
+        ];
+        lists.into_iter().flatten()
+    }
+}
+
+/// None for a list that asks nothing.
+fn answer<T>(
+    list: &[T],
+    fact: Option<&ContainerState>,
+    is_met: impl Fn(&T, &ContainerState) -> bool,
+) -> Option<Match> {
+    if list.is_empty() {
+        return None;
+    }
+    Some(match fact.filter(|fact| fact.is_listed) {
+        Some(fact) => list.iter().any(|wanted| is_met(wanted, fact)).into(),
+        None => Match::Unknown,
+    })
+}
+
+/// That nothing fits is known only of what has been told whole.
+fn if_all_told(
+    answer: Option<Match>,
+    fact: Option<&ContainerState>,
+    is_told: impl Fn(&ContainerState) -> bool,
+) -> Option<Match> {
+    match answer {
+        Some(Match::No) if !fact.is_some_and(is_told) => Some(Match::Unknown),
+        answer => answer,
+    }
+}
+
+/// By any name of its image.
+fn is_of_image(wanted: &str, fact: &ContainerState) -> bool {
+    let shown = fact.container.image.iter().map(|image| image.name.as_str());
+    let names: Vec<&str> = fact.images.names.iter().map(String::as_str).chain(shown).collect();
+    image_ref::is_any_meant(wanted, &names)
+}
+
+/// By its exact name: what the beginning of a name meant was looked up at the start.
+fn is_named(wanted: &ContainerName, fact: &ContainerState) -> bool {
+    let runtime = fact.container.runtime.as_ref().map(|runtime| runtime.name.as_str());
+    wanted.runtime.as_deref().is_none_or(|wanted| Some(wanted) == runtime)
+        && fact.names.contains(&wanted.name)
+}
+
+fn is_in_pod(wanted: &PodName, fact: &ContainerState) -> bool {
+    let Some(pod) = &fact.container.pod else { return false };
+    pod.name == wanted.name && (wanted.namespace.is_none() || wanted.namespace == pod.namespace)
+}
+
+fn has_label(labels: &BTreeMap<String, String>, key: &str, value: Option<&str>) -> bool {
+    labels.get(key).is_some_and(|found| value.is_none_or(|value| value == found))
+}
+
+impl Criteria {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.has_properties()
+    }
+
+    fn has_properties(&self) -> bool {
+        let Self { names: _, images, labels, services, pods, namespaces } = self;
+        !(images.is_empty()
+            && labels.is_empty()
+            && services.is_empty()
+            && pods.is_empty()
+            && namespaces.is_empty())
+    }
+}
+
+/// A process, as far as it is asked about; what cannot be read is none.
+pub trait ProcessAttrs {
+    /// The name of its main thread.
+    fn comm(&self) -> &str;
+    /// Its executable.
+    fn executable(&self) -> Option<PathBuf>;
+    /// Its effective user.
+    fn uid(&self) -> Option<u32>;
+}
+
+impl Properties {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.comms.is_empty() && self.executables.is_empty() && self.uids.is_empty()
+    }
+
+    /// One of each list that is not empty; what is not known does not match.
+    fn all(&self, looks: &dyn ProcessAttrs) -> bool {
+        self.lists(looks).min().is_none_or(|answer| answer == Match::Yes)
+    }
+
+    /// One of any list.
+    fn any(&self, looks: &dyn ProcessAttrs) -> Match {
+        self.lists(looks).max().unwrap_or(Match::No)
+    }
+
+    fn lists(&self, looks: &dyn ProcessAttrs) -> impl Iterator<Item = Match> {
+        let Self { comms, executables, uids } = self;
+        let comms = (!comms.is_empty()).then(|| comms.iter().any(|comm| cut(comm) == looks.comm()).into());
+        let executables = (!executables.is_empty()).then(|| match looks.executable() {
+            Some(path) => executables.iter().any(|wanted| is_executable(wanted, &path)).into(),
+            None => Match::Unknown,
+        });
+        let uids = (!uids.is_empty()).then(|| match looks.uid() {
+            Some(uid) => uids.contains(&uid).into(),
+            None => Match::Unknown,
+        });
+        [comms, executables, uids].into_iter().flatten()
+    }
+}
+
+/// As the kernel cuts a name, and as ctrace reads what it cut.
+fn cut(comm: &str) -> Cow<'_, str> {
+    String::from_utf8_lossy(comm.as_bytes().get(..COMM).unwrap_or(comm.as_bytes()))
+}
+
+fn is_executable(wanted: &str, path: &Path) -> bool {
+    if wanted.starts_with('/') {
+        return path.as_os_str() == wanted;
+    }
+    path.file_name().is_some_and(|name| name == wanted)
+}
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

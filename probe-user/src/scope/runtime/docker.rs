@@ -1,0 +1,14 @@
+//! Docker.
+
+use super::{Runtime, docker_api};
+
+/// Rootless Docker listens below its user's runtime directory.
+pub(super) const RUNTIME: Runtime = Runtime {
+    name: "docker",
+    protocol: docker_api::PROTOCOL,
+    sockets: &["/var/run/docker.sock"],
+    user_socket: Some("docker.sock"),
+    variable: Some("DOCKER_HOST"),
+    ask: docker_api::ask,
+    describe: docker_api::describe,
+};

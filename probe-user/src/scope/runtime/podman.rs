@@ -1,0 +1,14 @@
+//! Podman, whose service answers the Docker Engine API; `podman.socket` starts it.
+
+use super::{Runtime, docker_api};
+
+/// Rootless Podman listens below its user's runtime directory.
+pub(super) const RUNTIME: Runtime = Runtime {
+    name: docker_api::PODMAN,
+    protocol: docker_api::PROTOCOL,
+    sockets: &["/run/podman/podman.sock"],
+    user_socket: Some("podman/podman.sock"),
+    variable: Some("CONTAINER_HOST"),
+    ask: docker_api::ask,
+    describe: docker_api::describe,
+};
