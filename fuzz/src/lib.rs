@@ -13,8 +13,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ctrace::elf::Object;
-use ctrace::probe::uprobe::{Mode, Pattern, Stacks, Uprobe};
-use ctrace::probe::{Confidence, Found, Probe, Ssl};
+use ctrace::probe::Confidence;
+use ctrace::probe::Found;
+use ctrace::probe::Probe;
+use ctrace::probe::Ssl;
+use ctrace::probe::uprobe::Mode;
+use ctrace::probe::uprobe::Pattern;
+use ctrace::probe::uprobe::Stacks;
+use ctrace::probe::uprobe::Uprobe;
 
 /// Programs to patch, as `PATH` has directories; `cargo xtask fuzz` says which.
 const VARIABLE: &str = "CTRACE_FUZZ_PROGRAMS";

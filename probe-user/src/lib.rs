@@ -2,28 +2,33 @@
 //!
 //! The nouns, in the order in which they are used (see ARCHITECTURE.md):
 //!
-//! [`target::Selector`] → [`target::Process`] → [`object::RefCounted`] → [`plan::Hook`] → [`plan::Plan`] →
-//! [`session::Session`], then bytes → [`decode`] → [`enrich`] → [`pipeline`] → [`sink`].
+//! [`scope::Selector`] → [`scope::Process`] → [`elf::Object`] → [`plan::Hook`] → [`plan::Plan`] →
+//! [`bpf::Session`], then bytes → [`decode`] → [`pipeline`] (with what [`enrich`] knows) → [`output`].
 //!
 //! Everything before `Session` is pure or only reads; everything after the bytes is pure too.
 
 pub mod app;
 pub mod bpf;
 pub mod cli;
+pub mod clock;
+pub mod container;
 pub mod decode;
 pub mod diagnose;
 pub mod discovery;
 pub mod elf;
 pub mod enrich;
+mod error_chain;
 pub mod event;
-pub mod hello;
 pub mod output;
 pub mod pipeline;
 pub mod plan;
 pub mod probe;
+pub mod proc;
+pub mod protocol;
 pub mod rootfs;
 pub mod scope;
 pub mod stderr;
+pub mod terminal;
 #[cfg(test)]
 mod test_rng;
 mod timeout;

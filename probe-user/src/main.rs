@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use ctrace::app;
-use ctrace::cli::{self, Verbosity};
-use ctrace::stderr::{self, print_error};
+use ctrace::cli;
+use ctrace::cli::Verbosity;
+use ctrace::stderr;
+use ctrace::stderr::print_error;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;

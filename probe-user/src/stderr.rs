@@ -17,7 +17,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use crate::output;
+use crate::terminal;
 
 /// Lines that are compared with what is said next.
 const REMEMBERED: usize = 64;
@@ -26,7 +26,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_min
 
 /// Says a line.
 pub fn say(line: &dyn Display) {
-    write(&output::escaped_lines(&line.to_string()));
+    write(&terminal::escaped_lines(&line.to_string()));
 }
 
 /// Says what could not be done, and why.
@@ -41,7 +41,7 @@ pub fn print_error(failure: &dyn Error) {
 
 /// Says a line, unless it was said just now: then it is counted, and [`tell_repeated`] tells how often.
 pub fn say_once(line: &dyn Display) {
-    let line = output::escaped_lines(&line.to_string());
+    let line = terminal::escaped_lines(&line.to_string());
     tell(|repeats| repeats.say(line, Instant::now()));
 }
 
@@ -149,7 +149,7 @@ impl Log {
             Level::INFO => AnsiColor::Green,
             _ => AnsiColor::Blue,
         };
-        let said = output::escaped_lines(said);
+        let said = terminal::escaped_lines(said);
         if self.is_coloured {
             let style = Style::new().fg_color(Some(colour.into()));
             return format!("{style}{level:>5}{style:#} {said}");

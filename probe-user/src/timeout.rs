@@ -24,15 +24,3 @@ pub(crate) fn timed_out_reading_message(size: u64) -> String {
         TIMEOUT.as_secs()
     )
 }
-
-/// An error with its causes, in one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

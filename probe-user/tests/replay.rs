@@ -11,12 +11,33 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ctrace::event::{
-    Container, Containment, Executable, Image, Library, Pod, Process, ProcessContext, Role, Runtime,
-    Socket as SocketEvent, StopReason, Summary,
-};
-use ctrace::output::{Colour, Options, Output, Payload, TextStyle, Tree, format, text};
-use ctrace::pipeline::{Clock, Pipeline, ProcessInfo, Setup, Site, TaskEvent};
+use ctrace::clock::Clock;
+use ctrace::event::Container;
+use ctrace::event::Containment;
+use ctrace::event::Executable;
+use ctrace::event::Image;
+use ctrace::event::Library;
+use ctrace::event::Pod;
+use ctrace::event::Process;
+use ctrace::event::ProcessContext;
+use ctrace::event::Role;
+use ctrace::event::Runtime;
+use ctrace::event::Socket as SocketEvent;
+use ctrace::event::StopReason;
+use ctrace::event::Summary;
+use ctrace::output::Colour;
+use ctrace::output::Options;
+use ctrace::output::Output;
+use ctrace::output::Payload;
+use ctrace::output::TextStyle;
+use ctrace::output::Tree;
+use ctrace::output::format;
+use ctrace::output::text;
+use ctrace::pipeline::Pipeline;
+use ctrace::pipeline::ProcessInfo;
+use ctrace::pipeline::Setup;
+use ctrace::pipeline::Site;
+use ctrace::pipeline::TaskEvent;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ctrace::elf::Object;
-use ctrace::probe::tls::{Confidence, signature, wanted};
+use ctrace::probe::tls::Confidence;
+use ctrace::probe::tls::signature;
+use ctrace::probe::tls::wanted;
 
 /// Files and directories, separated by `:`.
 const VARIABLE: &str = "CTRACE_SIGNATURES";

@@ -10,10 +10,21 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ctrace::bpf::{self, ExecMmap, Log, MmapEvent, MmapEvents, Options, Session, TrackExec};
-use ctrace::decode::{RingRecord, decode};
-use ctrace::probe::{Probe, Ssl};
-use ctrace::scope::{Cgroup, Scope, ScopeChange};
+use ctrace::bpf;
+use ctrace::bpf::ExecMmap;
+use ctrace::bpf::Log;
+use ctrace::bpf::MmapEvent;
+use ctrace::bpf::MmapEvents;
+use ctrace::bpf::Options;
+use ctrace::bpf::Session;
+use ctrace::bpf::TrackExec;
+use ctrace::decode::RingRecord;
+use ctrace::decode::decode;
+use ctrace::probe::Probe;
+use ctrace::probe::Ssl;
+use ctrace::scope::Cgroup;
+use ctrace::scope::Scope;
+use ctrace::scope::ScopeChange;
 use ctrace_tests::{Ctrace, require_bpf};
 use tokio::runtime::{Builder, Runtime};
 

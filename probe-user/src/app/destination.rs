@@ -12,8 +12,9 @@ use super::Failure;
 use super::stop::StopSignals;
 use crate::cli::Trace;
 use crate::event::StopReason;
-use crate::output::{Destination, escaped_word};
+use crate::output::Destination;
 use crate::stderr::say;
+use crate::terminal::escaped_word;
 
 /// How often it is looked whether a FIFO has a reader; nothing tells of one.
 const LOOKING: Duration = Duration::from_millis(50);

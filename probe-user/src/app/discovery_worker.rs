@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::discovery::{Discovery, Versioned};
 use crate::plan::{ObjectHooks, ObjectId, Skipped};
-use crate::rootfs::Mapping;
-use crate::scope::process::Proc;
+use crate::proc::maps::Mapping;
+use crate::proc::process::Proc;
 
 /// What waits for its turn at the most. When there is more, everything is looked at once more in the end.
 const QUEUE: usize = 4096;

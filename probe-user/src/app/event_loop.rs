@@ -19,7 +19,7 @@ use crate::enrich::ProcessInfoCache;
 use crate::event::{StopReason, Summary};
 use crate::pipeline::{Pipeline, TaskEvent};
 use crate::plan::ObjectHooks;
-use crate::scope::process::Proc;
+use crate::proc::process::Proc;
 use crate::stderr;
 
 /// How long the ring waits at the most while there is something else to do.

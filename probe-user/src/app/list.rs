@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::output::{self, Format};
 use crate::plan::{Hook, ObjectHooks, Plan};
+use crate::terminal;
 
 /// Writes a line per function; as JSON, the plan.
 pub(super) fn write(plan: &Plan, format: &Format, out: &mut dyn Write) -> io::Result<()> {
@@ -18,7 +19,7 @@ pub(super) fn write(plan: &Plan, format: &Format, out: &mut dyn Write) -> io::Re
     }
     let width = rows.iter().map(|(object, _)| object.library.name.chars().count()).max().unwrap_or(0);
     for (object, hook) in rows {
-        let (name, function) = (output::escaped(&object.library.name), output::escaped(&hook.function));
+        let (name, function) = (terminal::escaped(&object.library.name), terminal::escaped(&hook.function));
         writeln!(out, "{name:<width$}  {:#010x}  {function}", hook.offset.0)?;
     }
     Ok(())

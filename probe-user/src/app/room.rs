@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::Action;
-use crate::scope::view::{self, Blind};
+use crate::proc::view::{self, Blind};
 
 /// Files that are open at the same time at the least: those of the event loop, of a look at the machine (a
 /// directory, a process's files, sockets of container runtimes), and some to spare. A trace needs more.

@@ -7,13 +7,13 @@ use super::discovery_worker::Since;
 use crate::bpf::{SessionError, features};
 use crate::cli::{Trace, Verbosity};
 use crate::discovery::{self, SkipDetail};
+use crate::error_chain;
 use crate::event::{Containment, ProcessContext, Summary};
 use crate::output::text;
 use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
 use crate::probe::Probe;
 use crate::scope::{Selector, Target};
 use crate::stderr::{say, tell_all_repeated};
-use crate::timeout::describe;
 
 /// No cgroup has this id.
 const NO_CGROUP: u64 = 0;
@@ -94,7 +94,7 @@ impl Progress {
 pub(super) fn failed(failed: &[(usize, SessionError)]) {
     let shortage = failed.iter().find(|(_, error)| error.is_shortage());
     for (_, error) in shortage.map_or(failed, std::slice::from_ref) {
-        tracing::warn!("{}", describe(error));
+        tracing::warn!("{}", error_chain::in_one_line(error));
     }
 }
 

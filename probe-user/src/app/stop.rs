@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use super::spawn::{self, CommandError, CommandProcess};
+use super::child::spawn::{self, CommandError, CommandProcess};
 use crate::event::StopReason;
 use crate::output::StopFlag;
 

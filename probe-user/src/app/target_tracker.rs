@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::discovery_worker::{DiscoveryHandle, Request, Response, Since};
 use crate::bpf::{self, ExecMmap, MmapEvents, Session, SessionError};
+use crate::container::runtime::{Listing, RuntimePoller};
 use crate::discovery::Discovery;
 use crate::pipeline::TaskEvent;
 use crate::probe::Probe;
-use crate::rootfs::{Device, Mapping, Range};
-use crate::scope::process::Proc;
-use crate::scope::runtime::{Listing, RuntimePoller};
+use crate::proc::Device;
+use crate::proc::maps::{Mapping, Range};
+use crate::proc::process::Proc;
 use crate::scope::{RuntimeSocket, ScopeChange, ScopeDelta, Target};
 
 /// How often everything is looked at once more at the most, because something was missed.

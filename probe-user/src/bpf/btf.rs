@@ -7,7 +7,7 @@ use std::path::Path;
 
 use probe_common::NO_FIELD;
 
-use crate::scope::process::read_bounded;
+use crate::proc::process::read_bounded;
 
 /// The description of the running kernel.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";

@@ -12,9 +12,10 @@ use probe_common::{
 use super::error::{is_absent, is_full};
 use super::pod::{self, PodCompat};
 use super::{SessionError, error::ScopeError};
-use crate::scope::cgroup::CGROUP_LEVELS;
-use crate::scope::process::Proc;
-use crate::scope::{Cgroup, Scope, ScopeChange, descendants};
+use crate::proc::cgroup::CGROUP_LEVELS;
+use crate::proc::process::Proc;
+use crate::proc::process::descendants;
+use crate::scope::{Cgroup, Scope, ScopeChange};
 
 /// What the filter holds now.
 pub(super) struct ScopeFilter {

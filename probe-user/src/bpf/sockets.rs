@@ -9,7 +9,7 @@ use probe_common::{NO_FIELD, SocketFields};
 
 use super::links::Links;
 use super::{SessionError, btf, loader, pod};
-use crate::elf::with_causes;
+use crate::error_chain;
 
 /// Programs and their tracepoints, which kernels have since 6.3.
 const TRACEPOINTS: [(&str, &str); 2] =
@@ -66,9 +66,9 @@ pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
     let mut tracepoints = TRACEPOINTS.into_iter();
     let tracepoints = tracepoints.try_for_each(|(name, tracepoint)| raw(ebpf, links, name, tracepoint));
     let Err(error) = tracepoints else { return };
-    tracing::debug!("this kernel has no tracepoints of sockets: {}", with_causes(&error));
+    tracing::debug!("this kernel has no tracepoints of sockets: {}", error_chain::in_one_line(&error));
     if let Err(error) = attach_functions(ebpf, links) {
-        tracing::debug!("addresses of connections are not known: {}", with_causes(&error));
+        tracing::debug!("addresses of connections are not known: {}", error_chain::in_one_line(&error));
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn attach_ends(ebpf: &mut Ebpf, links: &mut Links) {
     let (name, tracepoint) = CLOSED;
     let attached = raw(ebpf, links, name, tracepoint);
     if let Err(error) = attached {
-        tracing::warn!("that sockets are closed is not known: {}", with_causes(&error));
+        tracing::warn!("that sockets are closed is not known: {}", error_chain::in_one_line(&error));
     }
 }
 

@@ -13,7 +13,7 @@ use probe_common::THREAD_HOLD;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{SessionError, loader, pod};
-use crate::scope::process::Proc;
+use crate::proc::process::Proc;
 
 /// The table of stopped processes.
 const HELD: &str = "STOPPED";

@@ -2,7 +2,9 @@
 //!
 //! Owns the values of the options of [`super::target`]. What they mean on this machine is [`crate::target`]'s.
 
-use crate::scope::{ContainerName, InnerPid, PodName, RuntimeSocket, passwd, runtime};
+use crate::container::runtime;
+use crate::proc::passwd;
+use crate::scope::{ContainerName, InnerPid, PodName, RuntimeSocket};
 
 /// The largest pid of Linux (`PID_MAX_LIMIT` of linux/threads.h).
 const PID_MAX: u32 = 4_194_304;

@@ -14,6 +14,7 @@ use crate::diagnose::{DiagnoseCommand, OutputFormat};
 use crate::output;
 use crate::probe::Probe;
 use crate::scope::Selector;
+use crate::terminal;
 
 mod choice;
 mod diagnose;
@@ -203,7 +204,7 @@ fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
         Err(error) if error.use_stderr() => error,
         other => return other,
     };
-    let harmless: Vec<String> = words.iter().map(|word| output::escaped_word(word)).collect();
+    let harmless: Vec<String> = words.iter().map(|word| terminal::escaped_word(word)).collect();
     if words.iter().zip(&harmless).all(|(word, harmless)| word == harmless.as_str()) {
         return Err(error);
     }

@@ -13,6 +13,7 @@ use super::value::{self, Color};
 use super::{Action, Cli, OnNoMatch, Trace};
 use crate::output;
 use crate::probe::Probe;
+use crate::terminal;
 
 /// The options of every tracing command.
 #[derive(Args, Debug)]
@@ -85,7 +86,7 @@ impl TraceArgs {
         let Self { target, output, limits, wait, dry_run } = self;
         let colour = match output.color {
             // A file is not looked at now.
-            Color::Auto if output.output.is_some() => output::Colour::Off,
+            Color::Auto if output.output.is_some() => terminal::Colour::Off,
             when if command.is_empty() => when.for_stream(&io::stdout()),
             when => when.for_stream(&io::stderr()),
         };

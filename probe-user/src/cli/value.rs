@@ -8,6 +8,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use probe_common::CALL_BYTES;
 
 use crate::output::{self, FORMATS, Format};
+use crate::terminal;
 
 /// The ring must hold some records of the largest size, or every large one is lost.
 const RING_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
@@ -80,12 +81,12 @@ pub(super) enum Color {
 
 impl Color {
     /// Whether text on one of our standard streams is coloured.
-    pub(super) fn for_stream(self, stream: &impl io::IsTerminal) -> output::Colour {
+    pub(super) fn for_stream(self, stream: &impl io::IsTerminal) -> terminal::Colour {
         let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         match self {
-            Self::Always => output::Colour::On,
-            Self::Auto if stream.is_terminal() && wanted() => output::Colour::On,
-            Self::Auto | Self::Never => output::Colour::Off,
+            Self::Always => terminal::Colour::On,
+            Self::Auto if stream.is_terminal() && wanted() => terminal::Colour::On,
+            Self::Auto | Self::Never => terminal::Colour::Off,
         }
     }
 }

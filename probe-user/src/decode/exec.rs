@@ -61,8 +61,8 @@ mod tests {
     use probe_common::{KIND_EXEC_FAILURE, KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK};
     use zerocopy::{FromZeros, Immutable, IntoBytes};
 
-    use super::super::decode;
     use super::*;
+    use crate::decode::decode;
 
     /// The bytes beside a record, or what is wrong with it.
     fn check(head: &(impl IntoBytes + Immutable), room: usize, expected: Result<usize, &str>) {

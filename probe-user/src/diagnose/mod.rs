@@ -9,17 +9,17 @@ use std::time::Duration;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::output::{self, Colour};
-use crate::scope::view::{self, Blind};
+use crate::output;
+use crate::proc::view::{self, Blind};
 use crate::scope::{RuntimeSocket, Selector, TargetError};
 use crate::stderr::say;
+use crate::terminal::{self, Colour};
 
 mod container_field;
 pub mod doctor;
 pub mod inspect;
 pub mod ps;
 mod subject;
-mod table;
 
 pub use container_field::ContainerField;
 use doctor::Diagnosis;
@@ -146,7 +146,7 @@ fn from_here() -> Result<Vec<String>, Blind> {
 
 fn note(lines: &[String]) {
     for line in lines {
-        say(&output::escaped(line));
+        say(&terminal::escaped(line));
     }
 }
 

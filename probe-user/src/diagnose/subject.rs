@@ -1,6 +1,6 @@
 //! What the user points at with one word: a container, or a process.
 
-use crate::scope::process::Proc;
+use crate::proc::process::Proc;
 use crate::scope::{ContainerName, Criteria, InnerPid, Process, RuntimeSocket, Selector};
 
 /// A container or a process.

@@ -10,10 +10,12 @@ use super::UncachedFileCallback;
 use super::file_cache::{FileCache, FileVerdict};
 use super::verify_code;
 use crate::elf::{Object, ObjectError};
+use crate::error_chain;
 use crate::probe::tls::version;
 use crate::probe::{Found, NoHooks, Probe, Ssl};
-use crate::rootfs::{self, ForeignFile, Mapping, Mounts, OpenError, RealInode};
-use crate::timeout::{describe, timed_out_message, timed_out_reading_message, with_timeout};
+use crate::proc::maps::Mapping;
+use crate::rootfs::{self, ForeignFile, Mounts, OpenError, RealInode};
+use crate::timeout::{timed_out_message, timed_out_reading_message, with_timeout};
 
 /// A file was looked for.
 pub(super) enum Inspection {
@@ -135,8 +137,8 @@ fn inspect(file: &ForeignFile, probe: &Probe) -> Verdict {
             Err(nothing @ NoHooks::Untraceable(_)) => Verdict::Untraceable(nothing.to_string()),
             Err(nothing) => Verdict::Foreign(nothing.to_string()),
         },
-        Err(error) if error.is_foreign() => Verdict::Foreign(describe(&error)),
-        Err(error) => Verdict::Broken(describe(&error)),
+        Err(error) if error.is_foreign() => Verdict::Foreign(error_chain::in_one_line(&error)),
+        Err(error) => Verdict::Broken(error_chain::in_one_line(&error)),
     }
 }
 

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use crate::event::Library;
 use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped};
 use crate::probe::{Found, Probe, tls};
-use crate::rootfs::{Device, ForeignFile, Mapping, Mounts, RealInode};
+use crate::proc::Device;
+use crate::proc::maps::Mapping;
+use crate::proc::process::Proc;
+use crate::rootfs::{ForeignFile, Mounts, RealInode};
 use crate::scope::Target;
-use crate::scope::process::Proc;
 use crate::timeout;
 
 mod file_cache;

@@ -8,7 +8,8 @@ use std::os::unix::fs::FileExt as _;
 
 use crate::elf::FileOffset;
 use crate::probe::Found;
-use crate::rootfs::{ForeignFile, Mapping};
+use crate::proc::maps::Mapping;
+use crate::rootfs::ForeignFile;
 
 /// Bytes that are compared: the probed instruction and what is around it.
 const COMPARED: usize = 16;

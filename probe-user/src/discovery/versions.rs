@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Discovery, inspect_file, make_room};
 use crate::event::Library;
 use crate::plan::ObjectId;
-use crate::rootfs::Mapping;
+use crate::proc::maps::Mapping;
 
 /// A library whose version is not known yet.
 pub(super) struct Unversioned {

@@ -1,6 +1,5 @@
 //! Why an object could not be used.
 
-use std::error::Error;
 use std::io;
 
 /// Why a file could not be read as an object. Whoever opened the file adds its path.
@@ -79,17 +78,6 @@ impl ObjectError {
             Self::NotElf | Self::Class32 | Self::BigEndian | Self::Machine(_) | Self::NotLoadable(_)
         )
     }
-}
-
-/// An error with its causes in one line, for a list of what was skipped.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn machine_name(machine: u16) -> String {

@@ -9,76 +9,51 @@
 //! `index` has all functions by address, `names` and `select` their names, [`demangle`] makes them readable;
 //! `note` the build id, `rodata` searches constants, `texts` those and what refers to them, `locations` where Rust's panics are,
 //! `unwind` and `starts` know where functions begin in a stripped file, `uses` and `flow` what they refer to and do (`values` and `arithmetic`: what is known meanwhile), [`code`] decodes instructions.
-
+mod analysis;
+pub mod code;
+mod file;
+mod functions;
+pub mod symbols;
+use crate::error_chain;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-mod abstract_state;
-mod arithmetic;
-mod call_targets;
-mod data_flow;
-pub mod decode;
-pub mod demangle;
-mod dynamic;
-mod eh_frame;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod function_body;
 mod go;
-mod guarded_call;
-mod header;
-mod index;
-#[cfg(test)]
-mod index_tests;
-mod names;
-mod noreturn;
-mod note;
-mod panic_locations;
-mod post_prologue;
-mod probe_site;
-mod reader;
-mod references;
-mod relocation;
-mod rodata;
-mod section;
-mod select;
-mod string_refs;
-mod symbolize;
-mod table;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod texts_tests;
 pub mod usdt;
 
-pub use abstract_state::{Assumption, Value};
-pub use data_flow::{Call, Callee, Effect, Flow};
-pub use demangle::Language;
-pub use eh_frame::{FunctionBounds, FunctionTable};
+pub use analysis::abstract_state::{Assumption, Value};
+pub use analysis::data_flow::{Call, Callee, Effect, Flow};
+pub use analysis::guarded_call::NotGuarded;
+pub use analysis::panic_locations::{Location, Pointers};
+pub use analysis::references::Uses;
+pub use analysis::string_refs::{Pattern, StringRef};
+pub use code::function_body::AmbiguousCode;
+pub use code::post_prologue::{NoPostPrologueSite, PostPrologueSite};
+pub use code::probe_site::{NoReturn, Returns, SiteError};
 pub use error::ObjectError;
-pub(crate) use error::with_causes;
-pub use function_body::AmbiguousCode;
+pub use file::rodata::Hit;
+pub use functions::eh_frame::{FunctionBounds, FunctionTable};
 pub use go::{Go, GoAbi, GoError, GoVersion};
-pub use guarded_call::NotGuarded;
-pub use index::{Binding, Found, Index};
-pub use names::Name;
-pub use panic_locations::{Location, Pointers};
-pub use post_prologue::{NoPostPrologueSite, PostPrologueSite};
-pub use probe_site::{NoReturn, Returns, SiteError};
-pub use references::Uses;
-pub use rodata::Hit;
-pub use select::{Function, FunctionName, Kind};
-pub use string_refs::{Pattern, StringRef};
-pub use symbolize::{ObjectSymbolizer, SymbolizedFrame};
-pub use table::{Symbol, SymbolFilter};
+pub use symbols::demangle::Language;
+pub use symbols::index::{Binding, Found, Index};
+pub use symbols::names::Name;
+pub use symbols::select::{Function, FunctionName, Kind};
+pub use symbols::symbolize::{ObjectSymbolizer, SymbolizedFrame};
+pub use symbols::table::{Symbol, SymbolFilter};
 pub use usdt::{Usdt, UsdtProbes, UsdtSite};
 
-use header::Segments;
-use reader::{FileRange, Reader};
+use file::header::Segments;
+use file::reader::{FileRange, Reader};
+use file::{dynamic, header, note, relocation, rodata, section};
+use symbols::table;
 
 /// An offset in a file, where the kernel puts a uprobe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -132,7 +107,7 @@ impl Object {
         let dynamic = dynamic::Dynamic::read(&reader, &segments)?;
         let mut notes = Vec::new();
         let sections = section::Sections::read(&reader, &header).unwrap_or_else(|error| {
-            notes.push(format!("section headers not used: {}", with_causes(&error)));
+            notes.push(format!("section headers not used: {}", error_chain::in_one_line(&error)));
             section::Sections::default()
         });
 
@@ -147,7 +122,10 @@ impl Object {
         let second = sections.dynamic_symbols.filter(|_| dynamic.symbols.is_none());
         for table in [second, sections.symbols].into_iter().flatten() {
             if let Err(error) = table::scan(&reader, &segments, &table, wanted, &mut found) {
-                notes.push(format!("symbols by the section headers not used: {}", with_causes(&error)));
+                notes.push(format!(
+                    "symbols by the section headers not used: {}",
+                    error_chain::in_one_line(&error)
+                ));
             }
         }
         let build_id = note::build_id(&reader, &segments);

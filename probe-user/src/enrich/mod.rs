@@ -8,10 +8,10 @@ use std::sync::Arc;
 use probe_common::{ExecRecord, Header};
 
 use crate::bpf::MmapEvent;
+use crate::container::index::ContainerIndex;
 use crate::event::{Containment, ProcessContext, Role, Socket};
 use crate::pipeline::{ProcessImage, ProcessInfo};
-use crate::scope::ContainerIndex;
-use crate::scope::process_snapshot::{self as running, CommandLine, MissingFields};
+use crate::proc::process_snapshot::{self as running, CommandLine, MissingFields};
 
 mod programs;
 mod roles;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use probe_common::{ExecRecord, FLAG_EFFECTIVE};
 
 use crate::bpf::MmapEvent;
+use crate::container::index::ContainerIndex;
 use crate::event::{Containment, Executable, Process, ProcessContext};
 use crate::pipeline::ProcessImage;
-use crate::scope::ContainerIndex;
-use crate::scope::process_snapshot::{self, CommandLine, MissingFields};
+use crate::proc::process_snapshot::{self, CommandLine, MissingFields};
 
 /// Processes of which something is remembered, at the most.
 const REMEMBERED: usize = 16_384;

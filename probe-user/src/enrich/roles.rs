@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::event::{Endpoint, Role, Socket, Transport};
-use crate::scope::process::read_bounded;
+use crate::proc::process::read_bounded;
 
 /// Network namespaces that are remembered.
 const NAMESPACES: usize = 256;

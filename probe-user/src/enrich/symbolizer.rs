@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use crate::elf::{FileOffset, Object, ObjectSymbolizer, SymbolFilter};
 use crate::event::StackFrame;
 use crate::pipeline::Symbolizer;
-use crate::rootfs::{self, Device, ForeignFile, Mapping};
+use crate::proc::Device;
+use crate::proc::maps::Mapping;
+use crate::rootfs::{self, ForeignFile};
 
 /// How long a file may take to be opened and read.
 const PATIENCE: Duration = Duration::from_secs(2);

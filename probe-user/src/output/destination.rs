@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, geteuid, getpid, pidfd_getfd, pidfd_open};
 use thiserror::Error;
 
-use super::escaped_word;
+use crate::terminal::escaped_word;
 
 /// Whom a file is for: its owner.
 const PRIVATE: u32 = 0o600;

@@ -4,21 +4,17 @@
 //! records; the text sink alone escapes, as it alone writes to terminals.
 //! To add a format: a file here and a row in [`FORMATS`].
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 
 use jiff::tz::TimeZone;
 
 use crate::event::Record;
+use crate::terminal::Colour;
 
 mod destination;
-mod escape;
-mod hexdump;
 mod interruptible;
 mod json;
-mod shell_quote;
 mod signal_names;
 pub mod text;
 mod writer;
@@ -27,28 +23,6 @@ pub use destination::{Destination, DestinationError};
 pub use interruptible::StopFlag;
 pub use json::{schema, write_json, write_plan};
 pub use writer::Output;
-
-/// A name for a person, on one line: no byte of it acts on a terminal.
-pub fn escaped(foreign: &str) -> String {
-    let mut text = String::with_capacity(foreign.len());
-    escape::name(foreign.as_bytes(), &mut text);
-    text
-}
-
-/// Lines of our own for a person, which may have names in them: no byte of them acts on a terminal but the
-/// line ends.
-pub fn escaped_lines(lines: &str) -> String {
-    let mut text = String::with_capacity(lines.len());
-    escape::lines(lines.as_bytes(), &mut text);
-    text
-}
-
-/// A word of the command line, of any bytes, on one line: no byte of it acts on a terminal.
-pub fn escaped_word(word: &OsStr) -> String {
-    let mut text = String::with_capacity(word.len());
-    escape::name(word.as_bytes(), &mut text);
-    text
-}
 
 /// Where records go.
 pub trait Sink: fmt::Debug + Send {
@@ -67,16 +41,6 @@ pub enum Payload {
     Auto,
     /// Always as a hex dump.
     Hex,
-}
-
-/// Whether text is coloured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Colour {
-    /// No escape sequences.
-    #[default]
-    Off,
-    /// Headers and arrows.
-    On,
 }
 
 /// Whether a program is shown below the one that started it.

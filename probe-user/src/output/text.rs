@@ -11,11 +11,13 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{Loss, LossCount};
 
-use super::{Colour, Options, Output, Payload, Sink, TextStyle, Tree, escape, hexdump};
+use super::{Options, Output, Payload, Sink, TextStyle, Tree};
 use crate::event::{
     Containment, Direction, Endpoint, Lost, ProcessContext, Record, Socket, SocketEvidence, Ssl, StopReason,
     Summary, Thread, TlsInfo, UprobeCall, UprobeTotal,
 };
+use crate::terminal::Colour;
+use crate::terminal::{escape, hexdump};
 
 mod connection;
 mod exec;

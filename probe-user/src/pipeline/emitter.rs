@@ -6,10 +6,11 @@ use std::io;
 use jiff::Timestamp;
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
 
-use super::calls::FunctionEmitter;
+use super::Site;
+use super::connection::table::ConnectionTable;
 use super::reassembly::Segment;
-use super::table::ConnectionTable;
-use super::{Clock, Site};
+use super::uprobe::calls::FunctionEmitter;
+use crate::clock::Clock;
 use crate::event::{ArgList, Connection, Direction, Exec, Plaintext, Record, Ssl, Thread};
 use crate::output::Sink;
 

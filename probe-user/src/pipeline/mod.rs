@@ -3,7 +3,8 @@
 //! Owns the joining of chunks to calls and of returns to entries, the totals of the summary, and `--limit`. What it needs of the
 //! world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere. It never loses
 //! captured bytes, never reads a clock or /proc, and never drops a record without counting it.
-
+mod connection;
+mod uprobe;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
@@ -22,30 +23,24 @@ use crate::event::{CloseReason, Library, Lost, Plaintext, ProcessContext, Record
 use crate::output::Sink;
 use crate::probe::uprobe::Reading;
 
-mod calls;
-mod clock;
-mod counters;
 mod emitter;
 mod exec;
-mod handshake;
-mod lifecycle;
 mod process_info;
 mod reassembly;
-mod table;
 mod task;
 
-pub use calls::Symbolizer;
-use calls::{FunctionEmitter, Functions, ProbedFunction};
-pub use clock::Clock;
-pub use counters::Counter;
-use counters::CounterDeltas;
+pub use crate::clock::Clock;
+use connection::lifecycle::ConnectionLifecycles;
 use emitter::Emitter;
 use exec::Execs;
 pub use exec::Executions;
-use lifecycle::ConnectionLifecycles;
 pub use process_info::{ProcessImage, ProcessInfo};
 use reassembly::CallAssembler;
 pub use task::TaskEvent;
+pub use uprobe::calls::Symbolizer;
+use uprobe::calls::{FunctionEmitter, Functions, ProbedFunction};
+pub use uprobe::counters::Counter;
+use uprobe::counters::CounterDeltas;
 
 /// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
 /// pieces.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use probe_common::{ExecRecord, Header};
 
 use crate::event::{Containment, ProcessContext, Role, Socket};
-use crate::scope::process_snapshot::{CommandLine, ProcessSnapshot};
+use crate::proc::process_snapshot::{CommandLine, ProcessSnapshot};
 
 /// What is known of processes.
 pub trait ProcessInfo: fmt::Debug {

@@ -275,5 +275,4 @@ fn is_last(chunk: &Call) -> bool {
 }
 
 #[cfg(test)]
-#[path = "join_tests.rs"]
 mod tests;

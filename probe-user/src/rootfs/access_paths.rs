@@ -13,10 +13,12 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::rootfs::inode::{bases, layer_paths};
-use crate::rootfs::mountinfo::{self, Mount};
-use crate::rootfs::open::{Attributes, Device, open_beneath, open_directory, open_root};
-use crate::rootfs::{ForeignFile, Mapping, Mounts, OpenError, RealInode};
+use super::inode::{bases, layer_paths};
+use super::open::{Attributes, open_beneath, open_directory, open_root};
+use super::{ForeignFile, Mounts, OpenError, RealInode};
+use crate::proc::Device;
+use crate::proc::maps::Mapping;
+use crate::proc::mountinfo::{self, Mount};
 
 /// What was found at the end of a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -252,7 +254,7 @@ mod tests {
     #[test]
     fn own_files_are_reached() {
         let pid = std::process::id();
-        let mapping = crate::rootfs::executable_mappings(pid).unwrap().remove(0);
+        let mapping = crate::proc::maps::executable_mappings(pid).unwrap().remove(0);
         let exe = executable(pid).unwrap();
         assert_eq!(
             real_inode(pid, &exe),

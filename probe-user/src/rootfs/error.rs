@@ -5,13 +5,7 @@ use std::path::PathBuf;
 
 use rustix::fs::FileType;
 
-/// The next step where a right is missing: a process of another user is open to those alone who may trace it.
-pub(super) fn without_right(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => ": run ctrace as root, or with CAP_SYS_PTRACE",
-        _ => "",
-    }
-}
+use crate::proc::without_right;
 
 /// A file of a target could not be opened.
 #[derive(Debug, thiserror::Error)]

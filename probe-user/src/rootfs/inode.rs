@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::ResolveFlags;
 use serde::Serialize;
 
-use crate::rootfs::mountinfo::Mount;
-use crate::rootfs::open::{Attributes, Device, descriptor_path, open_beneath, open_directory};
-use crate::rootfs::{ForeignFile, Mounts};
+use super::open::{Attributes, descriptor_path, open_beneath, open_directory};
+use super::{ForeignFile, Mounts};
+use crate::proc::Device;
+use crate::proc::mountinfo::Mount;
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
 const OVERLAY: i64 = 0x794c_7630;
@@ -211,7 +212,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::rootfs::mountinfo;
+    use crate::proc::mountinfo;
 
     struct Tree(tempfile::TempDir);
 

@@ -12,16 +12,14 @@
 pub mod access_paths;
 mod error;
 pub mod inode;
-pub mod maps;
-pub mod mountinfo;
 mod mounts;
 pub mod open;
 
+pub use crate::proc::maps::{Mapping, MapsError, Range, executable_mappings};
 pub use error::OpenError;
 pub use inode::{RealInode, before_copy_up};
-pub use maps::{Mapping, MapsError, Range, executable_mappings};
 pub use mounts::Mounts;
-pub use open::{Device, ForeignFile};
+pub use open::ForeignFile;
 
 /// Opens the file behind a mapping and finds out which real inode it is.
 ///

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
-use crate::rootfs::mountinfo::{self, Mount};
+use crate::proc::mountinfo::{self, Mount};
 
 /// How long a table is believed.
 const MOMENT: Duration = Duration::from_secs(1);

@@ -10,21 +10,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
-use serde::Serialize;
 
-use crate::rootfs::{Mapping, OpenError};
+use super::OpenError;
+use crate::proc::Device;
+use crate::proc::maps::Mapping;
 
 /// Attempts of an open that races with renames inside the target (`EAGAIN` of openat2).
 const ATTEMPTS: u32 = 16;
-
-/// A device number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Device {
-    /// Major number.
-    pub major: u32,
-    /// Minor number.
-    pub minor: u32,
-}
 
 /// A regular file of a target, opened safely; it stays usable after the target has gone.
 #[derive(Debug)]
@@ -149,7 +141,7 @@ impl ForeignFile {
         self.attributes.device
     }
 
-    /// Inode number as the target sees it; see [`crate::rootfs::RealInode`].
+    /// Inode number as the target sees it; see [`super::RealInode`].
     pub fn inode(&self) -> u64 {
         self.attributes.inode
     }
@@ -238,7 +230,8 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::rootfs::{Mounts, executable_mappings, inspect};
+    use crate::proc::maps::executable_mappings;
+    use crate::rootfs::{Mounts, inspect};
 
     #[test]
     fn every_own_mapping_opens_and_has_the_bytes_of_an_elf_file() {

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 
-use crate::scope::ContainerName;
-use crate::scope::cgroup::is_id_prefix;
-use crate::scope::error::TargetError;
-use crate::scope::fact::ContainerState;
-use crate::scope::index::key;
-use crate::scope::runtime::{Listing, Source};
+use super::ContainerName;
+use super::error::TargetError;
+use crate::container::index::key;
+use crate::container::runtime::{Listing, Source};
+use crate::container::state::ContainerState;
+use crate::proc::cgroup::is_id_prefix;
 
 /// How similar a name must be to be offered (Jaro-Winkler), and how many are.
 const SIMILAR: f64 = 0.8;

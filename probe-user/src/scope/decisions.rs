@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::scope::cgroup::{CGROUP_LEVELS, is_below};
-use crate::scope::index::CgroupPlace;
-use crate::scope::matcher::{ContainerDecision, Granularity};
-use crate::scope::process::ProcessEntry;
-use crate::scope::tracker::cgroup;
-use crate::scope::unexplained::Unexplained;
-use crate::scope::{Cgroup, ScopeChange, Target};
+use super::matcher::{ContainerDecision, Granularity};
+use super::tracker::cgroup;
+use super::{Cgroup, ScopeChange, Target};
+use crate::container::index::CgroupPlace;
+use crate::container::unexplained::Unexplained;
+use crate::proc::cgroup::{CGROUP_LEVELS, is_below};
+use crate::proc::process::ProcessEntry;
 
 /// Containers that matter or may, at the most. The map of the kernel's filter has less room.
 const MEMBERS: usize = 1 << 14;

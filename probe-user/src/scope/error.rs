@@ -171,7 +171,7 @@ pub enum TargetError {
     },
     /// A runtime that the user named cannot be asked.
     #[error(transparent)]
-    Runtime(#[from] crate::scope::runtime::RuntimeError),
+    Runtime(#[from] crate::container::runtime::RuntimeError),
     /// No list of processes.
     #[error("the processes of this machine could not be listed in /proc: it must be mounted, and readable")]
     Proc(#[source] io::Error),

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 use probe_common::NamespaceId;
 
-use crate::scope::InnerPid;
-use crate::scope::container_lookup::Candidate;
-use crate::scope::error::TargetError;
-use crate::scope::process::{ProcessEntry, descendants};
-use crate::scope::resolve::World;
+use super::InnerPid;
+use super::container_lookup::Candidate;
+use super::error::TargetError;
+use super::resolve::World;
+use crate::proc::process::{ProcessEntry, descendants};
 
 /// Processes that a message names.
 const NAMED: usize = 5;
@@ -87,5 +87,4 @@ fn known(all: &[Inner<'_>]) -> String {
 }
 
 #[cfg(test)]
-#[path = "inside_tests.rs"]
 mod tests;

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::scope::fact::ContainerState;
-use crate::scope::runtime::Extent;
-use crate::scope::{ContainerName, Criteria, PodName, Properties, Selector, image_ref};
+use super::{ContainerName, Criteria, PodName, Properties, Selector, image_ref};
+use crate::container::runtime::Extent;
+use crate::container::state::ContainerState;
 
 /// The labels in which Docker Compose and Podman Compose tell the service.
 const SERVICE_LABELS: [&str; 2] = ["com.docker.compose.service", "io.podman.compose.service"];
@@ -355,5 +355,4 @@ fn is_executable(wanted: &str, path: &Path) -> bool {
 }
 
 #[cfg(test)]
-#[path = "rules_tests.rs"]
 mod tests;

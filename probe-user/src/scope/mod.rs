@@ -3,25 +3,15 @@
 //! Owns the reading of /proc about processes, of cgroups, and of container runtimes. It never opens a
 //! file of a target ([`crate::rootfs`] does) and never signals, stops or changes one.
 
-pub mod cgroup;
 mod container_lookup;
 mod decisions;
 mod error;
-mod fact;
 mod image_ref;
-mod index;
 mod inside;
 mod matcher;
-pub mod namespaces;
-pub mod passwd;
-pub mod process;
-pub mod process_snapshot;
 mod resolve;
-pub mod runtime;
 mod selector;
 mod tracker;
-mod unexplained;
-pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,15 +20,15 @@ use std::time::Instant;
 use probe_common::NamespaceId;
 use serde::Serialize;
 
+pub use crate::container::index::ContainerIndex;
+pub use crate::proc::process::descendants;
 pub use error::{Kind, TargetError};
-pub use index::ContainerIndex;
 pub use matcher::{ProcessAttrs, ProcessFilter};
-pub use process::descendants;
 pub use tracker::ScopeDelta;
 
 use crate::event::Container;
-use crate::scope::decisions::TrackedContainer;
-use crate::scope::matcher::Matcher;
+use decisions::TrackedContainer;
+use matcher::Matcher;
 
 /// What the user asked for, parsed once.
 ///

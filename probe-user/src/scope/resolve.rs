@@ -8,16 +8,16 @@ use std::time::Instant;
 
 use probe_common::NamespaceId;
 
-use crate::scope::cgroup::Hierarchy;
-use crate::scope::container_lookup::{Candidate, candidates, choose};
-use crate::scope::error::TargetError;
-use crate::scope::fact::ContainerState;
-use crate::scope::index::{CgroupPlace, ContainerIndex, key};
-use crate::scope::matcher::{ContainerDecision, Granularity, Matcher, ResolvedCriteria};
-use crate::scope::process::{Proc, ProcessEntry, descendants};
-use crate::scope::runtime::{self, Listing};
-use crate::scope::tracker::ScopeDelta;
-use crate::scope::{ContainerName, Criteria, Scope, ScopeChange, Selector, Target};
+use super::container_lookup::{Candidate, candidates, choose};
+use super::error::TargetError;
+use super::matcher::{ContainerDecision, Granularity, Matcher, ResolvedCriteria};
+use super::tracker::ScopeDelta;
+use super::{ContainerName, Criteria, Scope, ScopeChange, Selector, Target};
+use crate::container::index::{CgroupPlace, ContainerIndex, key};
+use crate::container::runtime::{self, Listing};
+use crate::container::state::ContainerState;
+use crate::proc::cgroup::Hierarchy;
+use crate::proc::process::{Proc, ProcessEntry, descendants};
 
 impl Selector {
     /// Finds what is meant. Asks container runtimes, which takes up to five seconds when they hang.
@@ -269,5 +269,4 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, value: T) {
 }
 
 #[cfg(test)]
-#[path = "select_tests.rs"]
 pub(super) mod tests;

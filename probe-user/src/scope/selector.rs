@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::scope::{ContainerName, Criteria, InnerPid, PodName, Properties, Selector};
+use super::{ContainerName, Criteria, InnerPid, PodName, Properties, Selector};
 
 impl fmt::Display for Selector {
     /// `container web, pid 12; only comm nginx; not image caddy`.

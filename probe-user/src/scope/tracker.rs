@@ -10,14 +10,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::scope::cgroup::{ProcCgroups, is_below};
-use crate::scope::decisions::TrackedContainer;
-use crate::scope::index::CgroupPlace;
-use crate::scope::matcher::{Granularity, ProcessAttrs};
-use crate::scope::process::{Proc, ProcessEntry, descendants};
-use crate::scope::runtime::Listing;
-use crate::scope::unexplained::Made;
-use crate::scope::{Cgroup, Process, ScopeChange, Target};
+use super::decisions::TrackedContainer;
+use super::matcher::{Granularity, ProcessAttrs};
+use super::{Cgroup, Process, ScopeChange, Target};
+use crate::container::index::CgroupPlace;
+use crate::container::runtime::Listing;
+use crate::container::unexplained::Made;
+use crate::proc::cgroup::{ProcCgroups, is_below};
+use crate::proc::process::{Proc, ProcessEntry, descendants};
 
 /// How far up the tree of processes is looked.
 const ANCESTORS: usize = 64;
@@ -373,9 +373,7 @@ pub(super) fn cgroup(path: &[u8], id: u64) -> Cgroup {
 }
 
 #[cfg(test)]
-#[path = "late_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "excluded_tests.rs"]
 mod excluded_tests;

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use ctrace::clock::Clock;
 use ctrace::event::StopReason;
-use ctrace::pipeline::{Clock, Pipeline};
+use ctrace::pipeline::Pipeline;
 use probe_common::{
     Call, ConnectionClose, ConnectionKey, ConnectionOpen, ConnectionState, END_CLOSED, END_HANDLE_REUSED,
     END_SOCKET_CLOSED, FAMILY_INET, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT, KIND_CONNECTION_CLOSE,

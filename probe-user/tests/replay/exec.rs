@@ -2,12 +2,24 @@
 
 use std::sync::{Arc, Mutex};
 
-use ctrace::event::{Containment, ProcessContext, StopReason};
-use ctrace::output::{Options, Output, TextStyle, Tree, format, text};
-use ctrace::pipeline::{Executions, Pipeline, ProcessImage, ProcessInfo, Setup};
+use ctrace::event::Containment;
+use ctrace::event::ProcessContext;
+use ctrace::event::StopReason;
+use ctrace::output::Options;
+use ctrace::output::Output;
+use ctrace::output::TextStyle;
+use ctrace::output::Tree;
+use ctrace::output::format;
+use ctrace::output::text;
+use ctrace::pipeline::Executions;
+use ctrace::pipeline::Pipeline;
+use ctrace::pipeline::ProcessImage;
+use ctrace::pipeline::ProcessInfo;
+use ctrace::pipeline::Setup;
 use ctrace::probe::exec::Environment;
+use ctrace::proc::process_snapshot::CommandLine;
+use ctrace::proc::process_snapshot::ProcessSnapshot;
 use ctrace::scope::ProcessFilter;
-use ctrace::scope::process_snapshot::{CommandLine, ProcessSnapshot};
 use jiff::tz::TimeZone;
 use probe_common::{
     ATTEMPT_CUT, CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, ExecFailure, ExecRecord,

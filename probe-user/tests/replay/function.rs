@@ -3,10 +3,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ctrace::event::{Library, StopReason};
-use ctrace::output::{Output, format};
-use ctrace::pipeline::{Clock, Counter, Pipeline, Setup, Site};
-use ctrace::probe::uprobe::{Convention, Mode, Pattern, Reading, Stacks, Uprobe};
+use ctrace::clock::Clock;
+use ctrace::event::Library;
+use ctrace::event::StopReason;
+use ctrace::output::Output;
+use ctrace::output::format;
+use ctrace::pipeline::Counter;
+use ctrace::pipeline::Pipeline;
+use ctrace::pipeline::Setup;
+use ctrace::pipeline::Site;
+use ctrace::probe::uprobe::Convention;
+use ctrace::probe::uprobe::Mode;
+use ctrace::probe::uprobe::Pattern;
+use ctrace::probe::uprobe::Reading;
+use ctrace::probe::uprobe::Stacks;
+use ctrace::probe::uprobe::Uprobe;
 use probe_common::{
     BUCKETS, CountKey, Function, FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN,
     KIND_FUNCTION_STACK, KIND_TASK_EXIT, Loss, LossCount, SIZE_CLASSES,

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of the checks and how they are reported. Never changes a file.
 
+mod layers;
 mod rules;
 mod schema;
 mod sources;
@@ -17,10 +18,11 @@ use crate::{shell, tls_table, workspace};
 /// One check: its name and what fails when it is not met.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("format of the user side", || run(cargo(Side::User, "fmt").args(["--all", "--check"]))),
     ("format of the BPF side", || run(cargo(Side::Bpf, "fmt").arg("--check"))),
     ("design rules", rules::check_tree),
+    ("layers", layers::check_tree),
     ("clippy on the user side", || {
         run(cargo(Side::User, "clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"]))
     }),

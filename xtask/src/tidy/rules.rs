@@ -28,39 +28,40 @@ const RULES: [Rule; 8] = [
 ];
 
 /// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 23] = [
-    ("aya", &["session"]),
-    ("aya_log", &["session"]),
-    ("perf_event", &["session"]),
-    ("libc", &["session/semaphore.rs"]),
+const OWNERS: [(&str, &[&str]); 24] = [
+    ("aya", &["bpf"]),
+    ("aya_log", &["bpf"]),
+    ("perf_event", &["bpf"]),
+    ("libc", &["bpf/usdt_semaphore.rs"]),
     ("clap", &["cli", "main.rs"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
-    ("bollard", &["target/runtime"]),
-    ("nix", &["app/child.rs"]),
-    ("http", &["target/runtime"]),
-    ("hyper", &["target/runtime"]),
-    ("hyper_util", &["target/runtime"]),
-    ("prost", &["target/runtime"]),
-    ("tonic", &["target/runtime"]),
-    ("tonic_prost", &["target/runtime"]),
-    ("procfs", &["target"]),
-    ("aho_corasick", &["object"]),
-    ("gimli", &["object"]),
-    ("iced_x86", &["object"]),
-    ("cpp_demangle", &["object"]),
-    ("rustc_demangle", &["object"]),
-    ("tls_parser", &["hello"]),
-    ("serde_json", &["sink", "target/runtime"]),
+    ("bollard", &["container/runtime"]),
+    ("nix", &["app/child"]),
+    ("http", &["container/runtime"]),
+    ("hyper", &["container/runtime"]),
+    ("hyper_util", &["container/runtime"]),
+    ("prost", &["container/runtime"]),
+    ("tonic", &["container/runtime"]),
+    ("tonic_prost", &["container/runtime"]),
+    ("procfs", &["proc"]),
+    ("aho_corasick", &["elf"]),
+    ("gimli", &["elf"]),
+    ("iced_x86", &["elf"]),
+    ("object", &["elf"]),
+    ("cpp_demangle", &["elf"]),
+    ("rustc_demangle", &["elf"]),
+    ("tls_parser", &["protocol/tls"]),
+    ("serde_json", &["output", "container/runtime"]),
 ];
 
 /// Files that may hold unsafe code.
 const UNSAFE: [&str; 5] = [
     "probe-ebpf/src/mem.rs",
-    "probe-user/src/app/ending.rs",
-    "probe-user/src/session/semaphore.rs",
-    "probe-user/src/session/tracefs.rs",
-    "probe-user/src/session/wire.rs",
+    "probe-user/src/app/stop.rs",
+    "probe-user/src/bpf/usdt_semaphore.rs",
+    "probe-user/src/bpf/tracepoint_format.rs",
+    "probe-user/src/bpf/pod.rs",
 ];
 
 /// Words for what is left undone.
@@ -105,15 +106,11 @@ fn owner(source: &Source) -> Vec<(usize, String)> {
                 found.push((line, format!("{krate} is named outside of {}", owners.join(", "))));
             }
         }
-        // The crate has the name of a module of ctrace: only an import tells them apart.
-        if !is_below(path, "object") && (code.contains("use object::") || code.contains("use ::object::")) {
-            found.push((line, "the crate object is named outside of object".to_owned()));
-        }
     }
     found
 }
 
-/// Whether a path is an owner's file, or in its directory: `session.rs`, `session/mod.rs`.
+/// Whether a path is an owner's file, or in its directory: `bpf.rs`, `bpf/mod.rs`.
 fn is_below(path: &str, owner: &str) -> bool {
     path.strip_prefix(owner).is_some_and(|rest| rest.is_empty() || rest == ".rs" || rest.starts_with('/'))
 }

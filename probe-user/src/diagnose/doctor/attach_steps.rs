@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use super::check::Check;
 use crate::elf::{Object, ObjectError};
+use crate::error_chain;
 use crate::probe::tls::{self, Untraceable};
 use crate::probe::{Found, NoHooks};
-use crate::rootfs::{self, Device, ForeignFile, Mapping, MapsError};
-use crate::timeout::{describe, timed_out_message, with_timeout};
+use crate::proc::Device;
+use crate::proc::maps::{Mapping, MapsError};
+use crate::rootfs::{self, ForeignFile};
+use crate::timeout::{timed_out_message, with_timeout};
 
 /// Files that are named in one answer, at the most.
 const NAMED: usize = 5;
@@ -70,7 +73,7 @@ impl AttachSteps {
         let wanted = mapping.clone();
         let seen = with_timeout(move || match ForeignFile::open_mapping(pid, &wanted) {
             Ok(file) => parse(&file),
-            Err(error) => StepResult::Closed(describe(&error)),
+            Err(error) => StepResult::Closed(error_chain::in_one_line(&error)),
         });
         let seen = Arc::new(seen.await.unwrap_or_else(|| StepResult::Closed(timed_out_message())));
         // What is closed here may be open through another process.
@@ -92,9 +95,9 @@ fn parse(file: &ForeignFile) -> StepResult {
             Err(NoHooks::Untraceable(untraceable)) => StepResult::Untraceable(untraceable),
             Err(_) => StepResult::Plain,
         },
-        Err(error @ ObjectError::NotElf) => StepResult::Foreign(describe(&error)),
-        Err(error) if error.is_foreign() => StepResult::Foreign(describe(&error)),
-        Err(error) => StepResult::Broken(describe(&error)),
+        Err(error @ ObjectError::NotElf) => StepResult::Foreign(error_chain::in_one_line(&error)),
+        Err(error) if error.is_foreign() => StepResult::Foreign(error_chain::in_one_line(&error)),
+        Err(error) => StepResult::Broken(error_chain::in_one_line(&error)),
     }
 }
 
@@ -106,7 +109,7 @@ fn unreadable(error: &MapsError) -> Check {
         MapsError::Read { .. } => "it has ended: run doctor again while it runs",
         MapsError::TooMany { .. } => "report it: no ordinary process has as many",
     };
-    Check::no("mappings", describe(error), next)
+    Check::no("mappings", error_chain::in_one_line(error), next)
 }
 
 /// The steps after the mappings; they end with the first that nothing came through.
@@ -241,8 +244,8 @@ fn count(count: usize, what: &str) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-    use super::super::check::Status;
     use super::*;
+    use crate::diagnose::doctor::check::Status;
 
     fn check(files: &[(&str, StepResult)], expected: &[(&str, Status)]) {
         // Only what is compared is made anew: `StepResult` need not be cloned elsewhere.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::diagnose::table::{Cell, Tone};
+use crate::terminal::table::{Cell, Tone};
 
 /// The answer in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

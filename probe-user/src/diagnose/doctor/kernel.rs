@@ -166,8 +166,8 @@ fn memlock(release: &str) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::Status;
     use super::*;
+    use crate::diagnose::doctor::check::Status;
 
     #[test]
     fn versions() {

@@ -14,12 +14,12 @@ use super::ps::place;
 use super::subject::TargetArg;
 use crate::bpf::{Session, features};
 use crate::discovery::Discovery;
+use crate::error_chain;
 use crate::event::Container;
 use crate::plan::{ObjectHooks, Plan};
 use crate::probe::{Probe, Ssl};
-use crate::scope::process::Proc;
+use crate::proc::process::Proc;
 use crate::scope::{RuntimeSocket, Target};
-use crate::timeout::describe;
 
 mod attach_steps;
 mod check;
@@ -183,11 +183,11 @@ impl Attached {
         let mut failed = BTreeMap::new();
         let mut session = match self_test::session(&target.scope) {
             Ok(session) => session,
-            Err(error) => return Self { session: Err(describe(&error)), failed },
+            Err(error) => return Self { session: Err(error_chain::in_one_line(&error)), failed },
         };
         for (index, object) in plan.objects.iter().enumerate() {
             let errors = session.attach(object);
-            failed.insert(index, errors.iter().map(|(_, error)| describe(error)).collect());
+            failed.insert(index, errors.iter().map(|(_, error)| error_chain::in_one_line(error)).collect());
         }
         Self { session: Ok(session), failed }
     }

@@ -5,8 +5,8 @@ use std::fs;
 use rustix::thread::CapabilitySet;
 
 use super::check::Check;
-use crate::scope::cgroup::Hierarchy;
-use crate::scope::view::{self, Blind};
+use crate::proc::cgroup::Hierarchy;
+use crate::proc::view::{self, Blind};
 
 /// Everything about ctrace's own place.
 pub(super) fn checks() -> Vec<Check> {
@@ -114,8 +114,8 @@ fn cgroups(found: Option<&Hierarchy>) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::Status;
     use super::*;
+    use crate::diagnose::doctor::check::Status;
 
     #[test]
     fn rights_are_judged_one_by_one() {

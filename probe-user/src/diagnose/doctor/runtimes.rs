@@ -1,9 +1,9 @@
 //! Which container runtimes answer. None of them is needed to trace: they tell names.
 
 use super::check::Check;
+use crate::container::runtime::{self, EndpointState, State};
+use crate::error_chain;
 use crate::scope::RuntimeSocket;
-use crate::scope::runtime::{self, EndpointState, State};
-use crate::timeout::describe;
 
 const NAME: &str = "container runtimes";
 
@@ -12,7 +12,11 @@ pub(super) async fn checks(sockets: &[RuntimeSocket]) -> Vec<Check> {
     match runtime::endpoints(sockets).await {
         Ok(endpoints) => judge(&endpoints),
         // One that the user named.
-        Err(error) => vec![Check::no(NAME, describe(&error), "leave out --runtime-socket, or correct it")],
+        Err(error) => vec![Check::no(
+            NAME,
+            error_chain::in_one_line(&error),
+            "leave out --runtime-socket, or correct it",
+        )],
     }
 }
 
@@ -51,8 +55,8 @@ fn check(EndpointState { runtime, address, state }: &EndpointState) -> Option<Ch
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::Status;
     use super::*;
+    use crate::diagnose::doctor::check::Status;
 
     #[test]
     fn absent_runtimes_are_silence_unless_all_are() {

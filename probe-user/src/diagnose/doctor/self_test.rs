@@ -10,12 +10,12 @@ use probe_common::{CallShape, Calls, Direction, Length};
 use super::check::Check;
 use crate::bpf::{self, Log, MmapEvents, Options, Session, SessionError, TrackExec};
 use crate::elf::FileOffset;
+use crate::error_chain;
 use crate::event::Library;
 use crate::plan::{Hook, ObjectHooks, ObjectId, ProbeProgram};
 use crate::probe::{Probe, Ssl};
 use crate::rootfs::{self, access_paths};
 use crate::scope::Scope;
-use crate::timeout::describe;
 
 /// Bytes of the ring for a session that carries little.
 pub(super) const RING: u32 = 1 << 20;
@@ -38,7 +38,7 @@ pub(super) fn checks() -> Vec<Check> {
     const ATTACH: &str = "setting a probe";
     let mut session = match session(&Scope::default()) {
         Ok(session) => session,
-        Err(error) => return vec![Check::no(LOAD, describe(&error), next(&error))],
+        Err(error) => return vec![Check::no(LOAD, error_chain::in_one_line(&error), next(&error))],
     };
     let loaded = Check::ok(LOAD, "done, with nothing in scope, and unloaded again");
     let object = match own_function() {
@@ -52,7 +52,7 @@ pub(super) fn checks() -> Vec<Check> {
         None => {
             Check::ok(ATTACH, "done, on a function of ctrace itself that nobody calls, and taken off again")
         }
-        Some((_, error)) => Check::no(ATTACH, describe(&error), next(&error)),
+        Some((_, error)) => Check::no(ATTACH, error_chain::in_one_line(&error), next(&error)),
     };
     vec![loaded, attached, mapping_events()]
 }
@@ -65,7 +65,7 @@ fn mapping_events() -> Check {
         Err(error) => {
             let next =
                 "libraries that are loaded while a trace runs may be found late: start the trace after them";
-            Check::warn(NAME, describe(&error), next)
+            Check::warn(NAME, error_chain::in_one_line(&error), next)
         }
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn next(error: &SessionError) -> &'static str {
 /// Whether everything that a session needs is there; to be called before other threads are started.
 pub(super) fn prepared() -> Option<Check> {
     let error = bpf::prepare().err()?;
-    Some(Check::no("everything at hand", describe(&error), next(&error)))
+    Some(Check::no("everything at hand", error_chain::in_one_line(&error), next(&error)))
 }
 
 /// The function that is probed.
@@ -97,11 +97,11 @@ extern "C" fn never_called(value: u32) -> u32 {
 fn own_function() -> Result<ObjectHooks, String> {
     let own = std::process::id();
     let address = (never_called as extern "C" fn(u32) -> u32) as usize as u64;
-    let mappings = rootfs::executable_mappings(own).map_err(|error| describe(&error))?;
+    let mappings = rootfs::executable_mappings(own).map_err(|error| error_chain::in_one_line(&error))?;
     let mut ranges = mappings.iter().flat_map(|mapping| &mapping.ranges);
     let range = ranges.find(|range| (range.start..range.end).contains(&address));
     let range = range.ok_or("the code of ctrace is in none of its mappings")?;
-    let file = access_paths::executable(own).map_err(|error| describe(&error))?;
+    let file = access_paths::executable(own).map_err(|error| error_chain::in_one_line(&error))?;
     let (length, direction) = (Length::Returned, Direction::Transmit);
     let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
     let hook = Hook {

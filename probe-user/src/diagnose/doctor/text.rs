@@ -1,8 +1,8 @@
 //! A diagnosis for a person.
 
 use super::{Diagnosis, Watched};
-use crate::diagnose::table::{Cell, Table, Tone};
-use crate::output::{Colour, escaped};
+use crate::terminal::table::{Cell, Table, Tone};
+use crate::terminal::{Colour, escaped};
 
 const INDENT: &str = "  ";
 

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::error_chain;
+use crate::proc::process::Proc;
 use crate::rootfs::{self, ForeignFile, access_paths};
-use crate::scope::process::Proc;
-use crate::timeout::{describe, timed_out_message, with_timeout};
+use crate::timeout::{timed_out_message, with_timeout};
 
 /// A way, and what came of it.
 #[derive(Debug, Serialize)]
@@ -63,19 +64,19 @@ fn told<E: std::error::Error>(opened: &Result<ForeignFile, E>) -> Result<String,
             let deleted = if file.is_deleted() { ", deleted since" } else { "" };
             Ok(format!("a regular file of {} B{deleted}", file.size))
         }
-        Err(error) => Err(describe(error)),
+        Err(error) => Err(error_chain::in_one_line(error)),
     }
 }
 
 /// Every executable mapping through its link.
 fn map_files(pid: u32) -> Result<String, String> {
-    let mappings = rootfs::executable_mappings(pid).map_err(|error| describe(&error))?;
+    let mappings = rootfs::executable_mappings(pid).map_err(|error| error_chain::in_one_line(&error))?;
     let mut failed = None;
     let mut opened = 0;
     for mapping in &mappings {
         match access_paths::map_file(pid, mapping) {
             Ok(_) => opened += 1,
-            Err(error) => failed = failed.or_else(|| Some(describe(&error))),
+            Err(error) => failed = failed.or_else(|| Some(error_chain::in_one_line(&error))),
         }
     }
     let summary = format!("{opened} of {} mapped files opened", mappings.len());

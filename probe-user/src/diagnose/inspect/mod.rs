@@ -5,13 +5,13 @@
 
 use serde::Serialize;
 
+use super::ContainerField;
 use super::subject::{TargetArg, first};
-use crate::diagnose::ContainerField;
 use crate::discovery::Discovery;
 use crate::plan::Skipped;
 use crate::probe::{Probe, Ssl};
-use crate::scope::namespaces::{CgroupPath, cgroups, ids};
-use crate::scope::process::Proc;
+use crate::proc::namespaces::{CgroupPath, cgroups, ids};
+use crate::proc::process::Proc;
 use crate::scope::{Process, RuntimeSocket, Selector, Target, TargetError};
 use crate::timeout::with_timeout;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::diagnose::ps::place;
+use crate::proc::namespaces::{NAMESPACES, namespace};
 use crate::scope::Target;
-use crate::scope::namespaces::{NAMESPACES, namespace};
 
 /// Processes of the host that are named as sharing a namespace, at the most.
 const NAMED: usize = 16;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::elf::{Object, Symbol};
+use crate::error_chain;
 use crate::event::Library;
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::tls;
 use crate::rootfs::{ForeignFile, access_paths};
-use crate::timeout::{describe, timed_out_message, with_timeout};
+use crate::timeout::{timed_out_message, with_timeout};
 
 /// A file with functions of TLS.
 #[derive(Debug, Serialize)]
@@ -89,7 +90,8 @@ struct Parsed {
 
 fn read(file: &ForeignFile) -> Result<Parsed, String> {
     let handle = file.file().map_err(|error| error.to_string())?;
-    let object = Object::parse(handle, file.size, &tls::wanted()).map_err(|error| describe(&error))?;
+    let object =
+        Object::parse(handle, file.size, &tls::wanted()).map_err(|error| error_chain::in_one_line(&error))?;
     let function = |name: &String, symbol: &Symbol| Function {
         name: name.clone(),
         address: symbol.address.0,

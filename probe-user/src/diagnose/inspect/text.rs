@@ -4,9 +4,9 @@ use super::access::AccessPath;
 use super::layers::Place;
 use super::{Inspection, namespaces::Namespace};
 use crate::diagnose::ps::{place, version};
-use crate::diagnose::table::{Cell, Table, Tone};
-use crate::output::Colour;
 use crate::rootfs::access_paths::SameFile;
+use crate::terminal::Colour;
+use crate::terminal::table::{Cell, Table, Tone};
 
 const INDENT: &str = "  ";
 
@@ -39,7 +39,7 @@ impl Inspection {
 
     fn title(&self) -> String {
         let what = if self.container.is_some() { "container" } else { "process of the" };
-        format!("{what} {}", crate::output::escaped(&place(self.container.as_deref())))
+        format!("{what} {}", crate::terminal::escaped(&place(self.container.as_deref())))
     }
 
     fn identity(&self) -> Table {

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
-use super::table::{Cell, Table, Tone};
-use crate::diagnose::ContainerField;
+use super::ContainerField;
 use crate::discovery::Discovery;
 use crate::event::{Container, Executable, Library};
-use crate::output::Colour;
 use crate::probe::{Probe, Ssl};
-use crate::scope::process::Proc;
+use crate::proc::process::Proc;
 use crate::scope::{Selector, TargetError};
+use crate::terminal::Colour;
+use crate::terminal::table::{Cell, Table, Tone};
 
 mod rows;
 

@@ -176,10 +176,10 @@ mod tests {
     use super::*;
     use crate::discovery::Discovery;
     use crate::elf::FileOffset;
-    use crate::output::Colour;
     use crate::plan::{ObjectId, ProbeProgram};
     use crate::probe::{Probe, Ssl};
     use crate::rootfs::access_paths;
+    use crate::terminal::Colour;
 
     fn process(pid: u32, container: Option<&str>) -> Process {
         let container = container.map(|id| Arc::new(Container { id: id.to_owned(), ..Container::default() }));

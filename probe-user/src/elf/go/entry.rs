@@ -5,8 +5,8 @@
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Register};
 
-use super::super::VirtAddr;
-use super::super::decode::{
+use crate::elf::VirtAddr;
+use crate::elf::code::decode::{
     InstructionSite, bytes_of, has_bad_prefix, inside, instructions, is_emulated, target, writes,
 };
 
@@ -31,7 +31,7 @@ const MAX_CHECK: usize = 8;
 
 /// Where a probe goes in a Go function that begins with the check; none if it does not, or the instruction
 /// behind it cannot be probed. `code` is the whole function.
-pub(in super::super) fn after_stack_check(code: &[u8], address: VirtAddr) -> Option<InstructionSite> {
+pub(in crate::elf) fn after_stack_check(code: &[u8], address: VirtAddr) -> Option<InstructionSite> {
     let mut factory = InstructionInfoFactory::new();
     let mut decoded = instructions(code, address);
     let mut compared = false;
@@ -86,7 +86,7 @@ fn begins_again(code: &[u8], address: VirtAddr, grow: VirtAddr) -> bool {
 mod tests {
     use super::after_stack_check;
     use crate::elf::VirtAddr;
-    use crate::elf::decode::InstructionSite;
+    use crate::elf::code::decode::InstructionSite;
 
     #[test]
     fn the_check_is_passed() {

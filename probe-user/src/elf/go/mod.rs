@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use memchr::memmem::Finder;
 use serde::Serialize;
 
-use super::reader::FileRange;
+use super::file::reader::FileRange;
 use super::{Object, ObjectError};
 
 pub(super) use entry::after_stack_check;

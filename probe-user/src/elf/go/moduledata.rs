@@ -10,8 +10,8 @@ use object::LittleEndian as LE;
 use object::elf::{self, Rela64};
 use object::pod;
 
-use super::super::reader::FileRange;
-use super::super::{Object, VirtAddr};
+use crate::elf::file::reader::FileRange;
+use crate::elf::{Object, VirtAddr};
 
 /// Words of `runtime.moduledata` from Go 1.16 to 1.26: the table of functions, then names and lists as six
 /// slices, two more words around them, and these three.

@@ -5,9 +5,9 @@
 
 use std::ops::ControlFlow;
 
-use super::super::reader::FileRange;
-use super::super::{Object, ObjectError, VirtAddr};
 use super::{Go, GoError};
+use crate::elf::file::reader::FileRange;
+use crate::elf::{Object, ObjectError, VirtAddr};
 
 /// What follows the first byte of all magics: three more bytes, two zeros, the quantum of x86-64's
 /// instructions, and the size of a pointer.
@@ -76,7 +76,7 @@ pub(super) struct Head {
 
 /// The functions of a program.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Table {
+pub(in crate::elf) struct Table {
     head: Head,
     text: u64,
     end: u64,
@@ -84,7 +84,7 @@ pub(in super::super) struct Table {
 
 /// A function of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Listed {
+pub(in crate::elf) struct Listed {
     pub address: u64,
     /// Up to the next function: padding is in it.
     pub size: u32,
@@ -147,12 +147,12 @@ impl Head {
 
 impl Go {
     /// Where the names are.
-    pub(in super::super) fn names(&self) -> FileRange {
+    pub(in crate::elf) fn names(&self) -> FileRange {
         self.table.head.names
     }
 
     /// All functions, in the order of the table, which is that of their addresses.
-    pub(in super::super) fn functions(&self, object: &Object) -> Result<Vec<Listed>, ObjectError> {
+    pub(in crate::elf) fn functions(&self, object: &Object) -> Result<Vec<Listed>, ObjectError> {
         let Table { head, text, end } = &self.table;
         let layout = head.layout;
         let size = layout.entry_size();

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::super::reader::FileRange;
-use super::super::{Object, VirtAddr};
+use crate::elf::file::reader::FileRange;
+use crate::elf::{Object, VirtAddr};
 
 /// What build information begins with (debug/buildinfo).
 pub(super) const MAGIC: &[u8] = b"\xff Go buildinf:";

@@ -9,8 +9,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use super::function_body::exact_site;
-use super::{FileOffset, Object, ObjectError, SymbolFilter, VirtAddr, table, with_causes};
+use super::code::function_body::exact_site;
+use super::symbols::table;
+use super::{FileOffset, Object, ObjectError, SymbolFilter, VirtAddr};
+use crate::error_chain;
 
 pub use operand::{Argument, Operand, Register};
 
@@ -93,7 +95,7 @@ impl Object {
                 Ok(site) => probes.entry((note.provider, note.name)).or_default().push(site),
                 Err(error) if found.notes.len() < 64 => {
                     let Note { provider, name, .. } = note;
-                    found.notes.push(format!("{provider}:{name}: {}", with_causes(&error)));
+                    found.notes.push(format!("{provider}:{name}: {}", error_chain::in_one_line(&error)));
                 }
                 Err(_) => {}
             }
@@ -149,7 +151,9 @@ impl Object {
         for table in &self.tables {
             match table::addresses(&self.reader, table, &wanted) {
                 Ok(addresses) => found.extend(addresses),
-                Err(error) => problems.push(format!("{} not used: {}", table.name(), with_causes(&error))),
+                Err(error) => {
+                    problems.push(format!("{} not used: {}", table.name(), error_chain::in_one_line(&error)))
+                }
             }
         }
         found

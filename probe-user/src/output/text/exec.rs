@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 
 use super::{Styles, container, time};
 use crate::event::{ArgList, Exec, ExecContext, ExecFailed, Exit, ExitStatus, Fork};
-use crate::output::{Tree, escape, shell_quote, signal_names};
+use crate::output::{Tree, signal_names};
+use crate::terminal::{escape, shell_quote};
 
 /// Steps of indentation that are shown at the most.
 const DEEPEST: u32 = 40;

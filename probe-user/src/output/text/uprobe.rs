@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::event::{Argument, CallOutcome, Latency, Plaintext, StackFrame, Truncation, UprobeCall, Value};
-use crate::output::escape;
+use crate::terminal::escape;
 
 /// Characters of the longest bar of a histogram.
 const BAR: u64 = 40;

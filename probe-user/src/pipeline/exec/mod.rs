@@ -20,8 +20,8 @@ use crate::event::{
     ProcessContext, ProcessUsers, Record, Thread,
 };
 use crate::probe::exec::Environment;
+use crate::proc::process_snapshot::{CommandLine, ProcessSnapshot};
 use crate::scope::ProcessFilter;
-use crate::scope::process_snapshot::{CommandLine, ProcessSnapshot};
 
 mod filter;
 mod process_tree;

@@ -6,7 +6,7 @@ use probe_common::{Execution, Parent};
 
 use crate::event::{Ancestor, ExecId};
 use crate::pipeline::ProcessInfo;
-use crate::scope::process_snapshot::ProcessSnapshot;
+use crate::proc::process_snapshot::ProcessSnapshot;
 
 /// Programs whose depth is remembered, at the most; the ended ones are forgotten then.
 const REMEMBERED: usize = 65_536;

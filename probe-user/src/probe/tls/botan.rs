@@ -6,7 +6,8 @@
 
 use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
 
-use crate::elf::{Object, Pattern, with_causes};
+use crate::elf::{Object, Pattern};
+use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::Found;
 
@@ -89,7 +90,7 @@ pub(super) fn add(object: &Object, found: &mut Found) {
     let calls = match object.guarded_calls(ERRORS, METHOD) {
         Ok(calls) if !calls.is_empty() => calls,
         Ok(_) => return found.skipped.push(unseen("it does not report the errors that it is known by")),
-        Err(reason) => return found.skipped.push(unseen(&with_causes(&reason))),
+        Err(reason) => return found.skipped.push(unseen(&error_chain::in_one_line(&reason))),
     };
     let shape = CallShape {
         handle: 0,

@@ -6,7 +6,8 @@
 use probe_common::{CallShape, Calls, Direction, Length};
 
 use super::ends;
-use crate::elf::{Function, GoAbi, Index, Object, with_causes};
+use crate::elf::{Function, GoAbi, Index, Object};
+use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{Found, LibraryInfo};
 
@@ -33,16 +34,17 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
     let is_go = match object.go() {
         Ok(go) => go.is_some(),
         Err(error) => {
-            found.skipped.push(format!("Go's functions: {}", with_causes(&error)));
+            found.skipped.push(format!("Go's functions: {}", error_chain::in_one_line(&error)));
             false
         }
     };
     if !is_go {
         return None;
     }
-    let index = object.index().inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
+    let index =
+        object.index().inspect_err(|error| found.skipped.push(error_chain::in_one_line(error))).ok()?;
     let selected = index.select(object, MAX_FUNCTIONS, |name| role(name.raw()).is_some());
-    let functions = selected.inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
+    let functions = selected.inspect_err(|error| found.skipped.push(error_chain::in_one_line(error))).ok()?;
     let has_tls = functions.iter().any(|function| matches!(role_of(function), Some(Role::Moves(_))));
     if !has_tls {
         return None;
@@ -89,7 +91,7 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
                 .into(),
         );
     }
-    let (offset, _) = object.site(function).map_err(|error| with_causes(&error))?;
+    let (offset, _) = object.site(function).map_err(|error| error_chain::in_one_line(&error))?;
     let (program, arguments) = match role {
         Role::Moves(direction) => {
             let length = Length::Returned;

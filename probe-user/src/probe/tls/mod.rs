@@ -21,13 +21,14 @@ pub mod version;
 
 use probe_common::{CallShape, Calls, Direction, Length};
 
-use crate::elf::demangle::demangle;
+use super::{Found, LibraryInfo, NoHooks};
+use crate::elf::code::decode;
+use crate::elf::symbols::demangle::demangle;
 use crate::elf::{
     FileOffset, Function, Index, NoReturn, Object, ObjectError, Returns, Symbol, SymbolFilter, VirtAddr,
-    decode, with_causes,
 };
+use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::{Found, LibraryInfo, NoHooks};
 
 use libraries::{LIBRARIES, Library};
 use shared_impl::{PROLOGUE, SharedImplementation};
@@ -245,7 +246,7 @@ fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32
             Err(NoProbeSite::Site(decode::UnprobeableCode::Prefix(_))) => {
                 post_prologue::hook(object, *symbol, program, shown.clone(), arguments)
             }
-            Err(reason) => Err(with_causes(&reason)),
+            Err(reason) => Err(error_chain::in_one_line(&reason)),
         };
         match hook {
             // Two names of one function: the linker folded equal code.
@@ -264,7 +265,7 @@ fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileO
 }
 
 fn all_ends(returns: Result<Returns, NoReturn>) -> Result<Vec<FileOffset>, String> {
-    let returns = returns.map_err(|error| with_causes(&error))?;
+    let returns = returns.map_err(|error| error_chain::in_one_line(&error))?;
     if returns.tail_jumps > 0 || returns.sites.is_empty() {
         return Err("it returns by a jump to another function: what it moved could not be told".into());
     }

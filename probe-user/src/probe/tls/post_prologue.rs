@@ -5,7 +5,8 @@
 
 use probe_common::behind_pushes;
 
-use crate::elf::{Object, Symbol, with_causes};
+use crate::elf::{Object, Symbol};
+use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
 
 use super::all_ends;
@@ -18,7 +19,8 @@ pub(super) fn hook(
     function: String,
     arguments: u32,
 ) -> Result<Hook, String> {
-    let late = object.late_entry(symbol.address, symbol.size).map_err(|error| with_causes(&error))?;
+    let late =
+        object.late_entry(symbol.address, symbol.size).map_err(|error| error_chain::in_one_line(&error))?;
     let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
     let (program, ends) = match program {
         ProbeProgram::Io => (ProbeProgram::IoAtRets, ends()?),

@@ -7,7 +7,8 @@
 
 use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
 
-use crate::elf::{FileOffset, Function, Index, Object, VirtAddr, with_causes};
+use crate::elf::{FileOffset, Function, Index, Object, VirtAddr};
+use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{Found, LibraryInfo};
 
@@ -62,12 +63,13 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
     if !object.symbols().keys().any(|name| PARTS.iter().any(|part| name.contains(part))) {
         return None;
     }
-    let index = object.index().inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
+    let index =
+        object.index().inspect_err(|error| found.skipped.push(error_chain::in_one_line(error))).ok()?;
     let selected = index.select(object, MAX_FUNCTIONS, |name| {
         PARTS.iter().any(|part| name.raw().contains(part))
             && name.demangled().is_some_and(|name| role(&name.path).is_some())
     });
-    let functions = selected.inspect_err(|error| found.skipped.push(with_causes(error))).ok()?;
+    let functions = selected.inspect_err(|error| found.skipped.push(error_chain::in_one_line(error))).ok()?;
     let named = || functions.iter().filter_map(|function| Some((function, role(function.shown())?)));
     let has = |wanted| named().any(|(_, role)| role == wanted);
     if ![Role::Sends, Role::Buffers, Role::Receives].into_iter().any(has) {
@@ -87,7 +89,8 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
             Role::Handles => HANDLER.to_owned(),
             _ => function.shown().replace(['<', '>'], ""),
         };
-        let entry = object.site(function).map(|(offset, _)| offset).map_err(|error| with_causes(&error));
+        let entry =
+            object.site(function).map(|(offset, _)| offset).map_err(|error| error_chain::in_one_line(&error));
         let ends = || ends_beyond(object, &index, function);
         match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (version.as_deref(), mark))) {
             // Equal code that the linker has folded.
@@ -104,7 +107,7 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
 
 /// The instructions that return, also those of what it jumps to in the end: `send_some_plaintext` of 0.22 does.
 fn ends_beyond(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
-    let returns = object.returns(index, function).map_err(|error| with_causes(&error))?;
+    let returns = object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
     let [next] = returns.jumps_to.as_slice() else { return all_ends(Ok(returns)) };
     let Some(next) = index.function_at(object, *next).filter(|found| found.address == *next) else {
         return all_ends(Ok(returns));
@@ -123,8 +126,9 @@ fn mark<'f>(
     let handlers = named.filter(|(_, role)| *role == Role::Handles);
     let handlers: Vec<VirtAddr> = handlers.map(|(function, _)| function.address).collect();
     let mark = signature::mark_of_data(object, &handlers);
-    let mark =
-        mark.inspect_err(|error| found.skipped.push(format!("{HANDLER}: {}", with_causes(error)))).ok()?;
+    let mark = mark
+        .inspect_err(|error| found.skipped.push(format!("{HANDLER}: {}", error_chain::in_one_line(error))))
+        .ok()?;
     if mark.is_none() && !handlers.is_empty() {
         found.skipped.push(format!("{HANDLER}: its code does not tell data from other messages as is known"));
     }
@@ -186,7 +190,7 @@ fn add_functions(object: &Object, located: &SignatureMatch, found: &mut Found) {
         };
         let Some(role) = role(&name) else { continue };
         let entry = object.entry_site(symbol.address, symbol.size);
-        let entry = entry.map(|(offset, _)| offset).map_err(|error| with_causes(&error));
+        let entry = entry.map(|(offset, _)| offset).map_err(|error| error_chain::in_one_line(&error));
         let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
         match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (version, located.mark))) {
             // A name that was left alone.
@@ -274,7 +278,7 @@ fn version(object: &Object) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{BufferLayout, PARTS, Role, role, sending};
-    use crate::elf::demangle::demangle;
+    use crate::elf::symbols::demangle::demangle;
 
     #[test]
     fn methods_in_both_manglings() {

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::elf::{FileOffset, Object, ObjectError, VirtAddr, decode};
+use crate::elf::code::decode;
+use crate::elf::{FileOffset, Object, ObjectError, VirtAddr};
 
 use super::libraries::{Function, Internal, Library};
 

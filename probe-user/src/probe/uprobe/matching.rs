@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::{Convention, Glob, ObjectName, Pattern, Place, Reading, Type, Uprobe, usdt};
 use crate::elf::{
     FileOffset, Function, GoAbi, Index, Kind, Language, Name, Object, ObjectError, Returns, VirtAddr,
-    with_causes,
 };
+use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{Found, LibraryInfo, NoHooks};
 
@@ -36,7 +36,7 @@ pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, NoH
                 matching.pattern(pattern, &index);
             }
         }
-        Err(error) => matching.skipped.push(with_causes(&error)),
+        Err(error) => matching.skipped.push(error_chain::in_one_line(&error)),
     }
     let Matching { hooks, mut skipped, excess, .. } = matching;
     if skipped.len() > REASONS {
@@ -95,7 +95,7 @@ impl Matching<'_> {
                         let limit = self.uprobe.max_probes;
                         self.excess = Some(format!("`{}` names more than {limit} functions", pattern.text));
                     }
-                    Err(error) => self.skipped.push(with_causes(&error)),
+                    Err(error) => self.skipped.push(error_chain::in_one_line(&error)),
                 }
                 if before == (self.hooks.len(), self.skipped.len()) && self.excess.is_none() {
                     self.skipped.push(self.not_there(index, name));
@@ -156,7 +156,8 @@ impl Matching<'_> {
         if function.kind == Kind::Fragment {
             return Err("it is a part of a function (.cold), which is jumped to and not called".to_owned());
         }
-        let (place, _) = self.object.site_at(function, offset).map_err(|error| with_causes(&error))?;
+        let (place, _) =
+            self.object.site_at(function, offset).map_err(|error| error_chain::in_one_line(&error))?;
         if returned.is_some() && offset != 0 {
             return Err("where a function returns to is known only at its beginning".to_owned());
         }
@@ -172,10 +173,11 @@ impl Matching<'_> {
     /// what unwinds the stack for an exception or a panic find it there, and end the program.
     fn ends(&self, index: &Index, function: &Function) -> Result<(ProbeProgram, Vec<FileOffset>), String> {
         if function.language == Language::C {
-            self.object.return_probe(function).map_err(|error| with_causes(&error))?;
+            self.object.return_probe(function).map_err(|error| error_chain::in_one_line(&error))?;
             return Ok((ProbeProgram::FunctionAndReturn, Vec::new()));
         }
-        let returns = self.object.returns(index, function).map_err(|error| with_causes(&error))?;
+        let returns =
+            self.object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
         Ok((ProbeProgram::FunctionAndRets, all_ends(returns)?))
     }
 
@@ -188,7 +190,7 @@ impl Matching<'_> {
         let shown = format!("{:#x}", address.0);
         // Without symbols nothing tells where functions begin.
         let hook = match self.object.bare_site(address) {
-            Err(why) => Err(with_causes(&why)),
+            Err(why) => Err(error_chain::in_one_line(&why)),
             Ok(_) if self.uprobe.returned(pattern).is_some() => {
                 Err("no symbol tells that a function begins there: where it returns to cannot be known"
                     .to_owned())

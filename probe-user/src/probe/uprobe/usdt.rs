@@ -5,7 +5,8 @@ use probe_common::{NO_REGISTER, Operand as Read, SOURCE_CONSTANT, SOURCE_MEMORY,
 use super::matching::{Matching, new_hook};
 use super::{Given, Reading, Type, UsdtPattern};
 use crate::elf::usdt::{Argument, Operand, Register};
-use crate::elf::{Usdt, UsdtSite, with_causes};
+use crate::elf::{Usdt, UsdtSite};
+use crate::error_chain;
 use crate::plan::ProbeProgram;
 
 /// Adds the probes that are meant; tells whether there are any.
@@ -13,7 +14,7 @@ pub(super) fn add(matching: &mut Matching<'_>) -> bool {
     let probes = match matching.object.usdt() {
         Ok(probes) => probes,
         Err(error) => {
-            matching.skipped.push(with_causes(&error));
+            matching.skipped.push(error_chain::in_one_line(&error));
             return true;
         }
     };

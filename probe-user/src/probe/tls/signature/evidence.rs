@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::elf::code::decode;
 use crate::elf::{
     Flow, FunctionBounds, FunctionTable, Object, ObjectError, Pattern, StringRef, Symbol, Uses, VirtAddr,
-    decode,
 };
 
 /// Functions that are decoded: a source file of OpenSSL has some 300.

@@ -15,7 +15,8 @@ mod rustls;
 mod tests;
 mod wolfssl;
 
-use crate::elf::{Object, ObjectError, Pattern, StringRef, Symbol, with_causes};
+use crate::elf::{Object, ObjectError, Pattern, StringRef, Symbol};
+use crate::error_chain;
 
 use evidence::Evidence;
 pub(super) use rustls::mark_of_data;
@@ -131,5 +132,5 @@ impl Search {
 }
 
 fn failure(error: &ObjectError) -> String {
-    format!("search for signatures: {}", with_causes(error))
+    format!("search for signatures: {}", error_chain::in_one_line(error))
 }

@@ -319,5 +319,4 @@ fn symbol(flow: &Flow) -> Symbol {
 }
 
 #[cfg(test)]
-#[path = "rustls_tests.rs"]
 mod tests;

@@ -267,5 +267,4 @@ pub(super) fn is_beside(queues: &[Queue], (grower, offset): Queue) -> bool {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
-#[path = "handlers_tests.rs"]
 mod tests;

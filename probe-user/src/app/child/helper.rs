@@ -1,0 +1,200 @@
+//! What ctrace does in processes that it starts itself: becoming the user's command, and watching over the
+//! processes that are stopped.
+//!
+//! Runs before anything else of the program does: no threads, no event loop, no log. Never reads standard input.
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
+
+use crate::bpf::StoppedProcesses;
+use crate::stderr::say;
+
+/// Name (`argv[0]`) of a process that will be a command.
+pub(in crate::app) const LAUNCHER_NAME: &str = "ctrace-launch";
+/// Name (`argv[0]`) of a process that continues what is stopped when ctrace is killed.
+pub(in crate::app) const WATCHDOG_NAME: &str = "ctrace-warden";
+
+/// Exit statuses of shells.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+/// Of a command that never began: 128 + SIGINT, as Ctrl-C is the usual reason.
+const NOT_BEGUN: u8 = 130;
+
+/// How long after the end of ctrace its programs may still be attached.
+const AFTERMATH: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(1)];
+
+/// Plays the part that the process was started for; none if a user has started it.
+pub fn run_helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let name = arguments.next()?;
+    if name != LAUNCHER_NAME && name != WATCHDOG_NAME {
+        return None;
+    }
+    let gate = arguments.next().and_then(|gate| StartBarrier::open(gate.to_str()?));
+    let Some(gate) = gate else { return Some(ExitCode::from(NOT_BEGUN)) };
+    let status = if name == LAUNCHER_NAME { launch(gate, arguments) } else { watch(gate, arguments.next()) };
+    Some(ExitCode::from(status))
+}
+
+/// The pipe whose other end ctrace holds.
+struct StartBarrier(File);
+
+impl StartBarrier {
+    /// Not inherited but opened in ctrace's place: so the command does not inherit it either.
+    fn open(name: &str) -> Option<Self> {
+        let parent = getppid()?;
+        let descriptor: u32 = name.parse().ok()?;
+        let file = File::open(format!("/proc/{parent}/fd/{descriptor}")).ok()?;
+        // It may have ended, and its id be another's.
+        (getppid() == Some(parent)).then_some(Self(file))
+    }
+
+    /// Waits for what ctrace says; false when it has ended.
+    fn wait(mut self) -> bool {
+        loop {
+            match self.0.read(&mut [0]) {
+                Ok(count) => return count > 0,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// Becomes the command, when ctrace says so.
+fn launch(gate: StartBarrier, mut words: impl Iterator<Item = OsString>) -> u8 {
+    let Some(program) = words.next() else { return NOT_FOUND };
+    let mut command = Command::new(&program);
+    command.args(words);
+    if let Some(user) = Invoker::find() {
+        if let Err(error) = user.become_it() {
+            say(&format_args!(
+                "ctrace: the command cannot run as user {} who called sudo: {error}; to run it as root, unset SUDO_UID",
+                user.uid
+            ));
+            return NOT_EXECUTABLE;
+        }
+        command.envs(user.environment());
+    }
+    // After the change of user, which would reset it: if ctrace is killed, nothing stays stopped.
+    let _ = set_parent_process_death_signal(Some(Signal::CONT));
+    if !gate.wait() {
+        return NOT_BEGUN;
+    }
+    // Also gives SIGPIPE its default action back, which this program ignores.
+    let error = command.exec();
+    let program = program.to_string_lossy();
+    if error.kind() == io::ErrorKind::NotFound {
+        let where_to =
+            if program.contains('/') { "name a file that exists" } else { "name a command in PATH" };
+        say(&format_args!(
+            "ctrace: the command {program:?} is not there, or its interpreter is not: {where_to}"
+        ));
+        return NOT_FOUND;
+    }
+    say(&format_args!(
+        "ctrace: the command {program:?} cannot be executed: {error}; is it an executable file?"
+    ));
+    NOT_EXECUTABLE
+}
+
+/// Who called sudo.
+struct Invoker {
+    uid: Uid,
+    gid: Option<Gid>,
+    user: Option<User>,
+}
+
+impl Invoker {
+    /// None when ctrace was not started through sudo, or by root.
+    fn find() -> Option<Self> {
+        let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+        if !Uid::effective().is_root() {
+            return None;
+        }
+        let uid = Uid::from_raw(number("SUDO_UID").filter(|uid| *uid != 0)?);
+        let user = User::from_uid(uid).ok().flatten();
+        Some(Self { uid, gid: number("SUDO_GID").map(Gid::from_raw), user })
+    }
+
+    /// Gives up root for good: groups first, because a user may not set them.
+    fn become_it(&self) -> io::Result<()> {
+        let gid = self.gid.or_else(|| Some(self.user.as_ref()?.gid));
+        let gid =
+            gid.ok_or_else(|| io::Error::other("neither SUDO_GID nor the user database tells its group"))?;
+        match &self.user {
+            Some(user) => initgroups(&CString::new(user.name.as_str())?, gid)?,
+            None => setgroups(&[gid])?,
+        }
+        setgid(gid)?;
+        setuid(self.uid)?;
+        Ok(())
+    }
+
+    /// What sudo had set for root.
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let Some(user) = &self.user else { return Vec::new() };
+        vec![
+            ("HOME", user.dir.clone().into()),
+            ("SHELL", user.shell.clone().into()),
+            ("USER", user.name.clone().into()),
+            ("LOGNAME", user.name.clone().into()),
+        ]
+    }
+}
+
+/// Continues what is stopped when ctrace has ended.
+fn watch(gate: StartBarrier, table: Option<OsString>) -> u8 {
+    // Ctrl-C is for the command, and whoever kills ctrace's process group does not mean this.
+    let _ = setsid();
+    let table = table.and_then(|table| table.to_str()?.parse().ok());
+    let Some(mut stopped) = table.and_then(|table| StoppedProcesses::of(table).ok()) else {
+        return NOT_EXECUTABLE;
+    };
+    if !gate.wait() {
+        for pause in AFTERMATH {
+            sleep(pause);
+            stopped.resume_all();
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn a_user_starts_no_part() {
+        for words in [&[][..], &["ctrace"], &["ctrace", "ssl"], &["/usr/bin/ctrace-launch", "3", "true"]] {
+            assert!(run_helper(words.iter().map(Into::into)).is_none(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_is_not_there_is_no_gate() {
+        for name in ["", "-1", "x", "4294967295", "../self/fd/0"] {
+            assert!(StartBarrier::open(name).is_none(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_pipe_is_not_a_word() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut writer, b"\n").unwrap();
+        assert!(StartBarrier(File::from(std::os::fd::OwnedFd::from(reader))).wait());
+        let (reader, writer) = io::pipe().unwrap();
+        drop(writer);
+        assert!(!StartBarrier(File::from(std::os::fd::OwnedFd::from(reader))).wait());
+    }
+}

@@ -1,0 +1,208 @@
+//! Facts about containers, over trees of fixtures.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+use super::*;
+use crate::container::unexplained::Made;
+use crate::proc::process::fixture::{Fake, Tree};
+
+fn listed(letter: char, name: &str) -> ContainerInfo {
+    ContainerInfo {
+        id: letter.to_string().repeat(64),
+        names: vec![name.to_owned()],
+        image: Some("img".into()),
+        is_running: true,
+        state: "running".into(),
+        runtime: "docker",
+        ..ContainerInfo::default()
+    }
+}
+
+fn listing(containers: Vec<ContainerInfo>) -> Listing {
+    Listing { containers, answered: vec!["docker"], ..Listing::default() }
+}
+
+/// The container of a process that is in one.
+fn inside(origin: &ProcessContext) -> Arc<Container> {
+    match &origin.container {
+        Containment::In(container) => Arc::clone(container),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_host_is_said_of_what_is_there_alone() {
+    let (tree, hierarchy) = (Tree::new(), tempfile::tempdir().unwrap());
+    let directory = hierarchy.path().join("default/web");
+    std::fs::create_dir_all(&directory).unwrap();
+    let cgroup = std::os::unix::fs::MetadataExt::ino(&directory.metadata().unwrap());
+    tree.add(&Fake { pid: 30, cgroup: "/default/web", ..Fake::default() });
+    tree.add(&Fake { pid: 31, cgroup: "/", ..Fake::default() });
+    let hierarchy = Hierarchy::at(hierarchy.path());
+    let containers = ContainerIndex::new(tree.proc(), Some(hierarchy), &listing(Vec::new()));
+    let made = Made { path: b"/default/web".to_vec(), at: Instant::now() };
+    containers.unexplained(|all| all.insert(cgroup, made));
+    // No runtime has told yet whether it is a container's; one that has ended before it was looked at may have been.
+    for (pid, expected) in [(30, Containment::Unknown), (31, Containment::Host), (99, Containment::Unknown)] {
+        assert_eq!(containers.of_process(pid, 0), expected, "{pid}");
+    }
+    assert_eq!(containers.of_process(30, cgroup), Containment::Unknown);
+    containers.unexplained(|all| all.remove(cgroup));
+    assert_eq!(containers.of_process(30, cgroup), Containment::Host, "the runtimes have told");
+    tree.remove(30);
+    assert_eq!(containers.of_process(30, cgroup), Containment::Host, "its cgroup tells");
+    assert_eq!(containers.of_process(30, 0), Containment::Unknown);
+}
+
+#[test]
+fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
+    let id = "a".repeat(64);
+    let tree = Tree::new();
+    let cgroup = format!("/docker/{id}");
+    tree.add(&Fake { pid: 30, nspid: "9", cgroup: &cgroup, ..Fake::default() });
+    tree.add(&Fake { pid: 31, ..Fake::default() });
+    let mut containers = ContainerIndex::new(tree.proc(), None, &listing(vec![listed('a', "web")]));
+    let origin = containers.origin(30, 5);
+    assert_eq!((origin.process.pid, origin.process.vpid), (30, Some(9)));
+    let container = inside(&origin);
+    assert_eq!((container.name.as_deref(), container.id.as_str()), (Some("web"), id.as_str()));
+    assert_eq!(containers.origin(31, 5).container, Containment::Host);
+    containers.seen_in(&id, 5);
+    assert_eq!(containers.origin(31, 5).container, Containment::Host, "it is there and in no container");
+    let gone = containers.origin(99, 5);
+    assert!(Arc::ptr_eq(&inside(&gone), &container));
+    assert_eq!((gone.process.vpid, gone.process.executable), (None, None));
+    assert!(!containers.has_unnamed());
+    assert_eq!(containers.get(&"b".repeat(64)).name, None);
+    assert!(containers.has_unnamed());
+}
+
+#[test]
+fn a_cgroup_tells_the_container_of_all_in_it_until_more_is_learned() {
+    let id = "a".repeat(64);
+    let (tree, hierarchy) = (Tree::new(), tempfile::tempdir().unwrap());
+    let root = hierarchy.path();
+    let directory = root.join("docker").join(&id);
+    std::fs::create_dir_all(&directory).unwrap();
+    let number = |path: &std::path::Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+    let (of_host, of_container) = (number(root), number(&directory));
+    tree.add(&Fake { pid: 30, cgroup: &format!("/docker/{id}"), ..Fake::default() });
+    tree.add(&Fake { pid: 31, cgroup: "/", ..Fake::default() });
+    let containers =
+        ContainerIndex::new(tree.proc(), Some(Hierarchy::at(root)), &listing(vec![listed('a', "web")]));
+    let of = |pid, cgroup| {
+        containers.of_process(pid, cgroup).container().and_then(|container| container.name.clone())
+    };
+    assert_eq!(of(30, of_container).as_deref(), Some("web"));
+    assert_eq!(of(31, of_host), None);
+    // Now nothing is read: a process has been elsewhere since, or has gone.
+    assert_eq!(of(31, of_container).as_deref(), Some("web"));
+    assert_eq!(of(30, of_host), None);
+    assert_eq!(of(99, of_container).as_deref(), Some("web"));
+    containers.update(&listing(vec![listed('a', "web"), listed('b', "db")]));
+    assert_eq!(of(30, of_host).as_deref(), Some("web"), "/proc is asked again");
+}
+
+#[test]
+fn a_name_that_is_learned_late_is_everywhere() {
+    let id = "a".repeat(64);
+    let containers = ContainerIndex::default();
+    let mut other = containers.clone();
+    assert_eq!(containers.seen_in(&id, 5).unwrap().name, None);
+    let version = other.version();
+    containers.update(&listing(vec![listed('b', "db")]));
+    assert!(!other.has_unnamed(), "the answer did not have it: it is not asked for at once");
+    containers.update(&listing(vec![listed('a', "web")]));
+    assert!(other.version() > version);
+    assert_eq!(inside(&other.origin(99, 5)).name.as_deref(), Some("web"));
+    let version = other.version();
+    containers.update(&listing(vec![listed('a', "web")]));
+    assert_eq!(other.version(), version, "nothing new");
+}
+
+#[test]
+fn what_has_gone_is_kept_for_a_while_and_no_longer() {
+    let id = "a".repeat(64);
+    let mut containers = ContainerIndex::default();
+    containers.update(&listing(vec![listed('a', "web")]));
+    containers.seen_in(&id, 5);
+    containers.seen_in(&id, 6);
+    containers.cgroup_gone(5);
+    assert_eq!(containers.fact(&id).unwrap().gone, None, "it has another cgroup");
+    containers.cgroup_gone(6);
+    containers.cgroup_gone(7);
+    // The runtime has removed it; late events have its name all the same.
+    containers.update(&listing(vec![]));
+    assert_eq!(inside(&containers.origin(99, 5)).name.as_deref(), Some("web"));
+    let later = Instant::now() + KEPT;
+    containers.known().forget(later);
+    assert!(containers.fact(&id).is_none());
+    assert_eq!(containers.origin(99, 5).container, Containment::Unknown);
+    // One that starts again is there again.
+    containers.seen_in(&id, 8);
+    assert_eq!(containers.fact(&id).unwrap().gone, None);
+}
+
+#[test]
+fn memory_has_an_end() {
+    let containers = ContainerIndex::default();
+    for number in 0..REMEMBERED as u64 + 10 {
+        containers.seen_in(&format!("{number:064x}"), number);
+    }
+    let known = containers.known();
+    assert_eq!((known.by_key.len(), known.by_cgroup.len()), (REMEMBERED, REMEMBERED));
+    drop(known);
+    assert_eq!(containers.get(&"f".repeat(64)).id.len(), 64);
+    for number in 0..10 {
+        containers.cgroup_gone(number);
+    }
+    containers.known().forget(Instant::now() + KEPT);
+    assert_eq!(containers.known().by_key.len(), REMEMBERED - 10);
+}
+
+#[test]
+fn a_container_cannot_take_anothers_id() {
+    let (a, b, x) = ("a".repeat(64), "b".repeat(64), "c".repeat(64));
+    let containers = ContainerIndex::default();
+    let of = |path: &str| {
+        let membership = ProcCgroups::of_path(path.as_bytes());
+        containers.of_cgroups(&membership).map(|container| container.id.clone())
+    };
+    assert_eq!(of(&format!("/docker/{a}")), Some(a.clone()));
+    assert_eq!(of(&format!("/docker/{b}/docker-{a}.scope")), Some(b.clone()), "b pretends to be a");
+    assert_eq!(of(&format!("/docker/{b}/docker-{x}.scope")), Some(b.clone()), "nobody knows x");
+    assert_eq!(of(&format!("/docker/{a}/docker-{a}.scope")), Some(a.clone()));
+    assert_eq!(of("/system.slice"), None);
+    // A runtime that itself runs in b tells of x; of a it tells that it is within b, which is another a.
+    let within = Some(b.as_str().into());
+    let inner = |letter| ContainerInfo { within: within.clone(), ..listed(letter, "inner") };
+    containers.update(&listing(vec![inner('c'), inner('a')]));
+    assert_eq!(of(&format!("/docker/{b}/docker-{x}.scope")), Some(x));
+    let around =
+        containers.enclosing(&ProcCgroups::of_path(format!("/docker/{b}/docker-{a}.scope/y").as_bytes()));
+    let keys: Vec<&str> = around.iter().map(|place| place.key.as_str()).collect();
+    assert_eq!(keys, [b.as_str(), &format!("{b}/{a}")]);
+    let root = around.last().unwrap().root.clone().unwrap();
+    assert_eq!(root, format!("/docker/{b}/docker-{a}.scope").into_bytes());
+    assert_eq!(containers.fact(&a).unwrap().names, [] as [String; 0]);
+}
+
+#[test]
+fn a_path_may_tell_everything_and_an_id_nothing() {
+    let containers = ContainerIndex::default();
+    let of = |path: &str| {
+        let membership = ProcCgroups::of_path(path.as_bytes());
+        containers.of_cgroups(&membership).map(|container| (*container).clone())
+    };
+    let machine = of("/machine.slice/machine-web.scope/payload").unwrap();
+    assert_eq!(
+        (machine.name.as_deref(), machine.runtime.unwrap().name),
+        (Some("web"), "systemd-nspawn".into())
+    );
+    assert!(!containers.has_unnamed());
+    assert_eq!(of("/default/web"), None);
+    let by_path =
+        ContainerInfo { id: "web".into(), cgroup: Some("/default/web".into()), ..listed('a', "web") };
+    containers.update(&listing(vec![by_path]));
+    assert_eq!(of("/default/web/below").unwrap().id, "web");
+    assert_eq!(of("/default/web2"), None);
+}

@@ -1,0 +1,258 @@
+//! Where runtimes listen.
+//!
+//! Owns the addresses: those that distributions use, those of the environment, those that the user named. It
+//! looks for sockets and never connects to one ([`super::wire`] does).
+
+use std::fmt;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+
+use super::{Runtime, RuntimeError};
+use crate::scope::RuntimeSocket;
+
+/// Users whose own sockets are looked for.
+const USERS: usize = 64;
+/// Directory of the users' runtime directories (XDG_RUNTIME_DIR of systemd-logind).
+const USER_DIRECTORIES: &str = "/run/user";
+
+/// A place where a runtime may listen.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    /// Who is expected there.
+    pub(super) runtime: &'static Runtime,
+    pub(super) address: Address,
+    pub(super) owner: Owner,
+}
+
+/// On whose word it is a runtime's socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A place that only root can have made, or that the environment names.
+    System,
+    /// The user of ctrace: that nobody is there is an error.
+    Named,
+    /// Another user of the machine, who decides what is told there.
+    User(u32),
+}
+
+/// An address of a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A Unix socket of another user: found in that user's directory, held so that it cannot become another file.
+    Held(PathBuf, Arc<Held>),
+    /// `host:port`, without TLS.
+    Tcp(String),
+    /// What cannot be used: `ssh://…`.
+    Other(String),
+}
+
+/// A file that was opened without following any link.
+#[derive(Debug)]
+pub(super) struct Held(OwnedFd);
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_raw_fd() == other.0.as_raw_fd()
+    }
+}
+
+impl Eq for Held {}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) | Self::Held(path, _) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(host) => write!(f, "tcp://{host}"),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Address {
+    /// A path or a URL.
+    pub(super) fn parse(text: &str) -> Self {
+        if let Some(path) = text.strip_prefix("unix://") {
+            return Self::Unix(path.into());
+        }
+        if let Some(host) = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://")) {
+            return Self::Tcp(host.trim_end_matches('/').to_owned());
+        }
+        if text.contains("://") { Self::Other(text.to_owned()) } else { Self::Unix(text.into()) }
+    }
+
+    /// What to connect to.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Unix(path) => Some(path.clone()),
+            Self::Held(_, held) => Some(format!("/proc/self/fd/{}", held.0.as_raw_fd()).into()),
+            Self::Tcp(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// Whether something is there, whoever may talk to it.
+    fn exists(&self) -> bool {
+        self.path().is_none_or(|path| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket()))
+    }
+
+    /// The same for two paths of one socket.
+    fn identity(&self) -> String {
+        let file = self.path().and_then(|path| fs::metadata(path).ok());
+        file.map_or_else(|| self.to_string(), |file| format!("{}:{}", file.dev(), file.ino()))
+    }
+}
+
+/// Every place to ask, each once: those of `wanted` instead of the known ones of their runtimes.
+pub(super) fn endpoints(
+    runtimes: &'static [Runtime],
+    wanted: &[RuntimeSocket],
+) -> Result<Vec<Endpoint>, RuntimeError> {
+    for socket in wanted {
+        if !runtimes.iter().any(|runtime| runtime.name == socket.runtime) {
+            let known = runtimes.iter().map(|runtime| runtime.name).collect::<Vec<_>>().join(", ");
+            return Err(RuntimeError::Unknown { runtime: socket.runtime.clone(), known });
+        }
+    }
+    let mut found: Vec<Endpoint> = Vec::new();
+    let mut seen = Vec::new();
+    for runtime in runtimes {
+        let named: Vec<&RuntimeSocket> =
+            wanted.iter().filter(|socket| socket.runtime == runtime.name).collect();
+        let places = if named.is_empty() {
+            known(runtime)
+        } else {
+            let address = |socket: &&RuntimeSocket| (Address::parse(&socket.address), Owner::Named);
+            named.iter().map(address).collect()
+        };
+        for (address, owner) in places {
+            let identity = (runtime.protocol, address.identity());
+            if !seen.contains(&identity) {
+                seen.push(identity);
+                found.push(Endpoint { runtime, address, owner });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The environment's address instead of the usual ones, and those of the users.
+fn known(runtime: &Runtime) -> Vec<(Address, Owner)> {
+    let variable = runtime.variable.and_then(|name| std::env::var(name).ok());
+    let mut found: Vec<(Address, Owner)> = match variable.filter(|value| !value.is_empty()) {
+        // An empty variable means the default, as it does for the runtimes' own clients.
+        Some(address) => vec![(Address::parse(&address), Owner::System)],
+        None => runtime.sockets.iter().map(|path| (Address::parse(path), Owner::System)).collect(),
+    };
+    // The first is named when nobody is there; of the others, only those that exist are of interest.
+    let mut is_first = true;
+    found.retain(|(address, _)| std::mem::take(&mut is_first) || address.exists());
+    if let Some(below) = runtime.user_socket {
+        found.extend(of_users(Path::new(USER_DIRECTORIES), below));
+    }
+    found
+}
+
+/// Sockets of rootless runtimes. Their users choose what is at the path: a link is not followed, and a file of
+/// somebody else is passed over.
+fn of_users(directory: &Path, below: &str) -> Vec<(Address, Owner)> {
+    let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut users: Vec<u32> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
+    users.sort_unstable();
+    let held = |uid: u32| {
+        let path = directory.join(uid.to_string()).join(below);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+        let owner = if uid == 0 { Owner::System } else { Owner::User(uid) };
+        (is_socket && stat.st_uid == uid).then(|| (Address::Held(path, Arc::new(Held(file))), owner))
+    };
+    users.into_iter().take(USERS).filter_map(held).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::container::runtime::ALL;
+
+    #[test]
+    fn addresses_are_paths_or_urls() {
+        for (text, expected) in [
+            ("/run/x.sock", Address::Unix("/run/x.sock".into())),
+            ("unix:///run/x.sock", Address::Unix("/run/x.sock".into())),
+            ("tcp://1.2.3.4:2375/", Address::Tcp("1.2.3.4:2375".into())),
+            ("http://host:1", Address::Tcp("host:1".into())),
+            ("ssh://host", Address::Other("ssh://host".into())),
+        ] {
+            assert_eq!(Address::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_named_socket_replaces_the_known_ones_and_is_asked_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let link = directory.path().join("b.sock");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let socket = |runtime: &str, path: &Path| RuntimeSocket {
+            runtime: runtime.into(),
+            address: path.display().to_string(),
+        };
+        let wanted = [
+            socket("docker", &path),
+            socket("podman", &link),
+            socket("containerd", &path),
+            socket("cri", &link),
+        ];
+        let found = endpoints(ALL, &wanted).unwrap();
+        let told: Vec<(&str, String)> =
+            found.iter().map(|one| (one.runtime.name, one.address.to_string())).collect();
+        // Docker and Podman speak one protocol: one of the two is asked. The others speak theirs.
+        assert_eq!(
+            told,
+            [
+                ("docker", format!("unix://{}", path.display())),
+                ("cri", format!("unix://{}", link.display())),
+                ("containerd", format!("unix://{}", path.display())),
+            ]
+        );
+        assert!(found.iter().all(|one| one.owner == Owner::Named));
+        let unknown = endpoints(ALL, &[socket("rkt", &path)]).unwrap_err().to_string();
+        assert!(unknown.contains("\"rkt\"") && unknown.contains("docker, podman"), "{unknown}");
+    }
+
+    #[test]
+    fn sockets_of_users_are_theirs_and_no_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = rustix::process::getuid().as_raw();
+        let user = directory.path().join(own.to_string());
+        fs::create_dir_all(user.join("podman")).unwrap();
+        let _listener = UnixListener::bind(user.join("podman/podman.sock")).unwrap();
+        fs::create_dir(directory.path().join("nobody")).unwrap();
+        let found = of_users(directory.path(), "podman/podman.sock");
+        assert_eq!(found.len(), 1);
+        let (address, _) = found.first().unwrap();
+        assert_eq!(address.to_string(), format!("unix://{}", user.join("podman/podman.sock").display()));
+        assert!(address.exists());
+        std::os::unix::fs::symlink(user.join("podman/podman.sock"), user.join("docker.sock")).unwrap();
+        assert_eq!(of_users(directory.path(), "docker.sock"), []);
+        // The directory of one user, with the file of another in it.
+        let other = directory.path().join((own + 1).to_string());
+        fs::create_dir(&other).unwrap();
+        let _other = UnixListener::bind(other.join("docker.sock")).unwrap();
+        assert_eq!(of_users(directory.path(), "docker.sock"), []);
+        fs::write(user.join("file"), "").unwrap();
+        assert_eq!(of_users(directory.path(), "file"), []);
+    }
+}

@@ -1,0 +1,92 @@
+//! Calls by gRPC, as containerd and CRI runtimes answer them. The only user of tonic.
+
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use tonic::body::Body;
+use tonic::client::{Grpc, GrpcService};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+use super::endpoint::Endpoint;
+use super::transport::{self, Peer, Tasks};
+
+pub(super) type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Bytes of one message; a connection has as many for all.
+const MESSAGE: usize = 64 * 1024 * 1024;
+/// Which of containerd's namespaces a call is about.
+const NAMESPACE: &str = "containerd-namespace";
+
+/// A connection to one runtime, for one question.
+pub(super) struct Client {
+    pub(super) peer: Peer,
+    grpc: Grpc<Sender>,
+    _tasks: Tasks,
+}
+
+impl Client {
+    pub(super) async fn connect(endpoint: &Endpoint) -> Result<Self, Cause> {
+        let tasks = Tasks::default();
+        let wire = transport::connect(endpoint, &tasks).await?;
+        let peer = wire.peer.clone();
+        let sender = Sender(wire.http2().await?);
+        let grpc = Grpc::with_origin(sender, Uri::from_static("http://localhost"));
+        Ok(Self { peer, grpc: grpc.max_decoding_message_size(MESSAGE), _tasks: tasks })
+    }
+
+    /// Calls a method: `/package.Service/Method`.
+    pub(super) async fn call<Q, A>(
+        &self,
+        method: &'static str,
+        namespace: Option<&str>,
+        question: Q,
+    ) -> Result<A, Status>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let mut request = tonic::Request::new(question);
+        if let Some(namespace) = namespace {
+            let value = MetadataValue::try_from(namespace)
+                .map_err(|_| Status::invalid_argument("a namespace that no header can hold"))?;
+            request.metadata_mut().insert(NAMESPACE, value);
+        }
+        let mut grpc = self.grpc.clone();
+        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        let answer = grpc.unary(request, PathAndQuery::from_static(method), ProstCodec::default()).await?;
+        Ok(answer.into_inner())
+    }
+}
+
+/// Whether an error says that nobody serves the method.
+pub(super) fn is_unserved(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<Status>().is_some_and(|status| status.code() == Code::Unimplemented)
+}
+
+/// hyper's sender as tonic wants it.
+#[derive(Clone)]
+struct Sender(SendRequest<Body>);
+
+impl GrpcService<Body> for Sender {
+    type ResponseBody = Incoming;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fixture;

@@ -1,0 +1,73 @@
+//! Cgroups of which nobody has told yet whether they are a container's.
+//!
+//! A container whose id is a name of the user's choice looks like any other cgroup until its runtime tells of it. Until
+//! the runtimes have been asked, a process in such a cgroup is neither in a container nor surely on the host.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::proc::cgroup::{ProcCgroups, is_below};
+
+/// Cgroups that wait at the most; the oldest makes room.
+const ROOM: usize = 1024;
+
+/// Cgroups by their ids.
+#[derive(Debug, Default)]
+pub(crate) struct Unexplained(BTreeMap<u64, Made>);
+
+/// A cgroup that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// Path in the v2 hierarchy.
+    pub(crate) path: Vec<u8>,
+    /// When that was told.
+    pub(crate) at: Instant,
+}
+
+impl Unexplained {
+    pub(crate) fn insert(&mut self, id: u64, made: Made) {
+        if self.0.len() >= ROOM
+            && let Some(oldest) = self.0.iter().min_by_key(|(_, made)| made.at).map(|(id, _)| *id)
+        {
+            self.0.remove(&oldest);
+        }
+        self.0.insert(id, made);
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) {
+        self.0.remove(&id);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&u64, &Made)> {
+        self.0.iter()
+    }
+
+    /// Whether a process with these cgroups is in one of them, or below one.
+    pub(crate) fn holds(&self, cgroups: &ProcCgroups) -> bool {
+        let path = cgroups.unified.as_deref();
+        path.is_some_and(|path| self.0.values().any(|made| is_below(path, &made.path)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_makes_room() {
+        let mut all = Unexplained::default();
+        let at = Instant::now();
+        for id in 0..=ROOM as u64 {
+            let at = at + std::time::Duration::from_nanos(ROOM as u64 - id.min(ROOM as u64 - 1));
+            all.insert(id, Made { path: format!("/{id}").into_bytes(), at });
+        }
+        assert_eq!(all.0.len(), ROOM);
+        let holds = |path: &[u8]| all.holds(&ProcCgroups::of_path(path));
+        assert!(!holds(format!("/{}", ROOM - 1).as_bytes()), "it was the oldest");
+        assert!(holds(b"/0") && holds(b"/0/below") && !holds(b"/0below") && !holds(b"/"));
+    }
+}

@@ -1,0 +1,277 @@
+//! What registers and the stack hold at a place of the code, as far as it comes from the arguments.
+//!
+//! Owns what one instruction makes of it, and what is left where two ways meet. Which way code takes is `flow`'s.
+
+use std::collections::BTreeMap;
+
+use iced_x86::{
+    Code, FlowControl, Instruction, InstructionInfoFactory, MemorySize, OpAccess, OpKind, Register,
+};
+
+use super::arithmetic::{Flags, compute};
+use crate::elf::code::decode::ARGUMENTS;
+
+/// Values on the stack that are followed.
+const MAX_SLOTS: usize = 64;
+/// Bytes that one instruction writes.
+const MAX_WRITE: u64 = 64;
+/// General registers.
+const REGISTERS: usize = 16;
+
+/// What is known of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// An argument, by number from 0 on, and so much more.
+    Argument(u8, i64),
+    /// The word that is so far behind an argument.
+    Loaded(u8, i64),
+    /// So far behind the word that is so far behind an argument; it is 0 in none.
+    Inside(u8, i64, i64),
+    /// The word so far in the table that [`Value::Loaded`] is the address of.
+    Entry(u8, i64, u64),
+    /// The word at an address of the object: a slot of the global offset table, say.
+    Slot(u64),
+    /// This number.
+    Number(u64),
+}
+
+/// A word that is taken for known: what code does if it is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assumption {
+    /// The argument that it is behind.
+    pub argument: u8,
+    /// How far.
+    pub offset: i64,
+    /// What it is.
+    pub word: u64,
+}
+
+/// What is known at a place of the code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::elf) struct AbstractState {
+    registers: [Option<Value>; REGISTERS],
+    /// By register and distance.
+    stack: BTreeMap<(Register, i64), Value>,
+    /// Until it is written.
+    given: Option<Assumption>,
+    /// Only of numbers that come from what is given.
+    flags: Option<Flags>,
+}
+
+impl AbstractState {
+    pub(in crate::elf) fn entry(given: Option<Assumption>) -> Self {
+        let mut state = Self { given, ..Self::default() };
+        let arguments = (0..).zip(ARGUMENTS);
+        arguments.for_each(|(number, register)| state.set(register, Some(Value::Argument(number, 0))));
+        state
+    }
+
+    pub(in crate::elf) fn get(&self, register: Register) -> Option<Value> {
+        let whole = register.is_gpr64().then(|| register.number())?;
+        self.registers.get(whole).copied().flatten()
+    }
+
+    /// The number in a register, of whatever size.
+    pub(in crate::elf) fn number(&self, register: Register) -> Option<u64> {
+        match self.get(register.full_register()) {
+            Some(Value::Number(number)) => Some(number),
+            _ => None,
+        }
+    }
+
+    fn set(&mut self, register: Register, value: Option<Value>) {
+        let register = register.full_register();
+        if let Some(place) = self.registers.get_mut(register.number()).filter(|_| register.is_gpr64()) {
+            *place = value;
+        }
+    }
+
+    /// Only what both know.
+    pub(in crate::elf) fn join(&mut self, other: &Self) {
+        for (own, others) in self.registers.iter_mut().zip(&other.registers) {
+            if own != others {
+                *own = None;
+            }
+        }
+        self.given = self.given.filter(|_| self.given == other.given);
+        self.flags = self.flags.filter(|_| self.flags == other.flags);
+        self.stack.retain(|place, value| other.stack.get(place) == Some(value));
+    }
+
+    /// The place on the stack that an operand is.
+    pub(in crate::elf) fn place(
+        &self,
+        base: Register,
+        index: Register,
+        displacement: u64,
+    ) -> Option<(Register, i64)> {
+        let is_stack = base == Register::RSP || base == Register::RBP && self.get(Register::RBP).is_none();
+        (is_stack && index == Register::None).then_some((base, displacement.cast_signed()))
+    }
+
+    fn keep(&mut self, place: (Register, i64), value: Option<Value>) {
+        match value {
+            Some(value) if self.stack.len() < MAX_SLOTS => {
+                self.stack.insert(place, value);
+            }
+            _ => drop(self.stack.remove(&place)),
+        }
+    }
+}
+
+impl AbstractState {
+    /// Whether a conditional branch is taken.
+    pub(in crate::elf) fn decides(&self, branch: &Instruction) -> Option<bool> {
+        self.flags.and_then(|flags| flags.hold(branch.condition_code()))
+    }
+
+    /// The number that an operand is.
+    fn operand(&self, instruction: &Instruction, operand: u32) -> Option<u64> {
+        match instruction.op_kind(operand) {
+            OpKind::Register => {
+                let register = instruction.op_register(operand);
+                let number = self.number(register)?;
+                let is_high = matches!(register, Register::AH | Register::BH | Register::CH | Register::DH);
+                (!is_high).then(|| head(number, register.size()))
+            }
+            OpKind::Memory => {
+                let size = instruction.memory_size().size();
+                self.word(instruction).filter(|_| size <= 8).map(|word| head(word, size))
+            }
+            _ => instruction.try_immediate(operand).ok(),
+        }
+    }
+
+    /// The word that the operand in memory is, or begins.
+    fn word(&self, instruction: &Instruction) -> Option<u64> {
+        let (base, displacement) = (instruction.memory_base(), instruction.memory_displacement64());
+        if instruction.memory_index() != Register::None {
+            return None;
+        }
+        if let Some(place) = self.place(base, Register::None, displacement) {
+            return match self.stack.get(&place) {
+                Some(Value::Number(number)) => Some(*number),
+                _ => None,
+            };
+        }
+        let Value::Argument(argument, offset) = self.get(base)? else { return None };
+        let place = (argument, offset.wrapping_add(displacement.cast_signed()));
+        self.given.filter(|given| (given.argument, given.offset) == place).map(|given| given.word)
+    }
+
+    /// Something is written there: what is given is not so any more, if it may be that.
+    fn overwrite(&mut self, base: Register, index: Register, displacement: u64) {
+        if let (Some(given), Some(Value::Argument(argument, offset))) = (self.given, self.get(base)) {
+            let distance = given.offset.wrapping_sub(offset.wrapping_add(displacement.cast_signed()));
+            let is_apart = index == Register::None && distance.unsigned_abs() >= MAX_WRITE;
+            self.given = self.given.filter(|_| argument != given.argument || is_apart);
+        }
+    }
+}
+
+/// The first bytes of a word.
+fn head(word: u64, bytes: usize) -> u64 {
+    let bits = u32::try_from(bytes.saturating_mul(8)).unwrap_or(u32::MAX);
+    1_u64.checked_shl(bits).map_or(word, |bit| word & bit.wrapping_sub(1))
+}
+
+/// What is known after an instruction.
+pub(in crate::elf) fn change(
+    factory: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    state: &mut AbstractState,
+) {
+    if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
+        // What a callee may change (System V AMD64 ABI, section 3.2.1).
+        let lost = [Register::RAX, Register::RCX, Register::RDX, Register::RSI, Register::RDI];
+        let more = [Register::R8, Register::R9, Register::R10, Register::R11];
+        lost.into_iter().chain(more).for_each(|register| state.set(register, None));
+        state.flags = None;
+        return;
+    }
+    let (number, flags) = match state.given {
+        Some(_) => {
+            let operands = [0, 1].map(|operand| state.operand(instruction, operand));
+            compute(instruction, operands, state.flags)
+        }
+        None => (None, None),
+    };
+    let made = number.map(Value::Number).or_else(|| made(instruction, state));
+    state.flags = flags;
+    let used = factory.info(instruction);
+    for register in used.used_registers() {
+        if !matches!(register.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead) {
+            state.set(register.register(), None);
+        }
+    }
+    for memory in used.used_memory() {
+        let is_written = !matches!(memory.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
+        if let Some(place) =
+            state.place(memory.base(), memory.index(), memory.displacement()).filter(|_| is_written)
+        {
+            let whole = memory.memory_size() == MemorySize::UInt64;
+            state.keep(place, made.filter(|_| whole));
+        } else if is_written {
+            state.overwrite(memory.base(), memory.index(), memory.displacement());
+        }
+    }
+    // What only looks at a register makes nothing.
+    if instruction.op0_kind() == OpKind::Register && made.is_some() {
+        state.set(instruction.op0_register(), made);
+    }
+}
+
+/// The value that an instruction makes in its first operand, if it is known.
+fn made(instruction: &Instruction, state: &AbstractState) -> Option<Value> {
+    let more = |value, offset: u64| match value {
+        Some(Value::Argument(argument, known)) => {
+            Some(Value::Argument(argument, known.wrapping_add(offset.cast_signed())))
+        }
+        Some(Value::Number(number)) => Some(Value::Number(number.wrapping_add(offset))),
+        Some(Value::Loaded(argument, loaded)) => Some(inside(argument, loaded, offset.cast_signed())),
+        Some(Value::Inside(argument, loaded, known)) => {
+            Some(inside(argument, loaded, known.wrapping_add(offset.cast_signed())))
+        }
+        _ => None,
+    };
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    match instruction.code() {
+        Code::Mov_r64_rm64 if instruction.op1_kind() == OpKind::Memory => {
+            if instruction.is_ip_rel_memory_operand() {
+                return Some(Value::Slot(instruction.ip_rel_memory_address()));
+            }
+            let displacement = instruction.memory_displacement64();
+            if let Some(place) = state.place(base, index, displacement) {
+                return state.stack.get(&place).copied();
+            }
+            match state.get(base).filter(|_| index == Register::None) {
+                Some(Value::Argument(argument, offset)) => {
+                    Some(Value::Loaded(argument, offset.wrapping_add(displacement.cast_signed())))
+                }
+                Some(Value::Loaded(argument, offset)) => Some(Value::Entry(argument, offset, displacement)),
+                Some(Value::Inside(argument, offset, more)) => {
+                    Some(Value::Entry(argument, offset, displacement.wrapping_add(more.cast_unsigned())))
+                }
+                _ => None,
+            }
+        }
+        Code::Mov_r32_imm32 | Code::Mov_r64_imm64 => Some(Value::Number(instruction.immediate(1))),
+        Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => state.get(instruction.op1_register()),
+        Code::Lea_r64_m if index == Register::None => {
+            more(state.get(base), instruction.memory_displacement64())
+        }
+        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32
+            if instruction.op0_kind() == OpKind::Register =>
+        {
+            more(state.get(instruction.op0_register()), instruction.immediate(1))
+        }
+        Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 if instruction.op0_kind() == OpKind::Register => {
+            more(state.get(instruction.op0_register()), instruction.immediate(1).wrapping_neg())
+        }
+        _ => None,
+    }
+}
+
+fn inside(argument: u8, loaded: i64, more: i64) -> Value {
+    if more == 0 { Value::Loaded(argument, loaded) } else { Value::Inside(argument, loaded, more) }
+}

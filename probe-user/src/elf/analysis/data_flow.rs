@@ -1,0 +1,291 @@
+//! What a function does with its arguments: what it reads and writes through them, and whom it hands them on to.
+//!
+//! Owns the reading of the code from the entry on, which is repeated until jumps back, too, have carried what is known to where they
+//! lead. What follows a call that never returns is not its continuation: newer compilers put nothing between the two. What code does
+//! that only a table or unwinding leads to is not told. It is one fact among several, never a proof of its own.
+
+use std::collections::BTreeMap;
+
+use iced_x86::{
+    Code, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register, UsedMemory,
+};
+
+use super::abstract_state::{AbstractState, Assumption, Value, change};
+use crate::elf::code::decode::{inside, instructions, target};
+use crate::elf::{FunctionBounds, FunctionTable, ObjectError, VirtAddr};
+
+/// Code of one function that is read.
+const MAX_BODY: u64 = 64 * 1024;
+/// Words that one instruction reads.
+const MAX_WORDS: usize = 8;
+/// How often the code of a function is read: loops in loops take some rounds.
+const MAX_ROUNDS: usize = 6;
+
+/// Whom a call leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callee {
+    /// This function.
+    Function(VirtAddr),
+    /// The function whose address is there.
+    Slot(u64),
+    /// The function so far in the table whose address is so far behind an argument.
+    Method(u8, i64, u64),
+    /// It cannot be told.
+    Unknown,
+}
+
+/// Something that a function does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Reads memory so far behind an argument.
+    Reads(u8, i64),
+    /// Writes a number of `bytes` bytes so far behind an argument.
+    Writes {
+        /// Which argument.
+        argument: u8,
+        /// How far behind it.
+        offset: i64,
+        /// What.
+        number: u64,
+        /// Its size.
+        bytes: usize,
+    },
+    /// Writes memory behind the word that is so far behind an argument.
+    Changes(u8, i64),
+    /// Writes a number to its stack, so far above the stack pointer.
+    Keeps {
+        /// How far above.
+        offset: i64,
+        /// What.
+        number: u64,
+        /// Its size.
+        bytes: usize,
+    },
+    /// Calls, or jumps out.
+    Calls(Call),
+}
+
+/// A call, or a jump out, and its first three arguments, as far as they are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Whom.
+    pub callee: Callee,
+    /// The first argument.
+    pub first: Option<Value>,
+    /// The second one.
+    pub second: Option<Value>,
+    /// The third one.
+    pub third: Option<Value>,
+}
+
+/// A function, and what it does with its arguments.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Its entry.
+    pub address: VirtAddr,
+    /// Bytes of its code.
+    pub size: u64,
+    /// In the order of its code.
+    pub effects: Vec<Effect>,
+}
+
+impl Flow {
+    /// Whether it reads so far behind an argument.
+    pub fn reads(&self, argument: u8, offset: i64) -> bool {
+        self.read_of(argument).any(|known| known == offset)
+    }
+
+    /// How far behind an argument it reads, each.
+    pub fn read_of(&self, argument: u8) -> impl Iterator<Item = i64> {
+        self.effects.iter().filter_map(move |effect| match effect {
+            Effect::Reads(number, offset) if *number == argument => Some(*offset),
+            _ => None,
+        })
+    }
+
+    /// Its calls with what they are given.
+    pub fn calls(&self) -> impl Iterator<Item = Call> {
+        self.effects.iter().filter_map(|effect| match effect {
+            Effect::Calls(call) => Some(*call),
+            _ => None,
+        })
+    }
+}
+
+impl FunctionTable<'_> {
+    /// Reads a function; code beyond 64 KiB is not looked at.
+    pub fn flow(&self, function: FunctionBounds) -> Result<Flow, ObjectError> {
+        self.read(function, None)
+    }
+
+    /// The same, of what it does when it finds this word: ways that are not taken then are left out.
+    pub fn flow_given(&self, function: FunctionBounds, given: Assumption) -> Result<Flow, ObjectError> {
+        self.read(function, Some(given))
+    }
+
+    fn read(&self, function: FunctionBounds, given: Option<Assumption>) -> Result<Flow, ObjectError> {
+        let FunctionBounds { address, size } = function;
+        let code = self.object().code(address, size.min(MAX_BODY))?;
+        let mut last = Vec::new();
+        for instruction in instructions(&code, address) {
+            if instruction.is_invalid() {
+                break;
+            }
+            if let Some(callee) =
+                target(&instruction).filter(|_| instruction.flow_control() == FlowControl::Call)
+                && self.never_returns(callee)?
+            {
+                last.push(instruction.ip());
+            }
+        }
+        Ok(Flow { address, size, effects: read(&code, address, &last, given) })
+    }
+}
+
+/// `last` has the calls that never return, by address.
+fn read(code: &[u8], address: VirtAddr, last: &[u64], given: Option<Assumption>) -> Vec<Effect> {
+    // What is known where jumps lead to.
+    let mut known: BTreeMap<u64, AbstractState> = BTreeMap::new();
+    let mut effects = Vec::new();
+    for _ in 0..MAX_ROUNDS {
+        let before = known.clone();
+        effects.clear();
+        round(code, address, last, AbstractState::entry(given), &mut known, &mut effects);
+        if before == known {
+            break;
+        }
+    }
+    effects
+}
+
+fn round(
+    code: &[u8],
+    address: VirtAddr,
+    last: &[u64],
+    entry: AbstractState,
+    known: &mut BTreeMap<u64, AbstractState>,
+    effects: &mut Vec<Effect>,
+) {
+    let mut factory = InstructionInfoFactory::new();
+    // None where nothing leads to.
+    let mut current = Some(entry);
+    for instruction in instructions(code, address) {
+        if instruction.is_invalid() {
+            break;
+        }
+        match (&mut current, known.get(&instruction.ip())) {
+            (Some(state), Some(other)) => state.join(other),
+            (None, Some(other)) => current = Some(other.clone()),
+            (_, None) => {}
+        }
+        let Some(state) = &mut current else { continue };
+        accesses(&mut factory, &instruction, state, effects);
+        let flow = instruction.flow_control();
+        let leads_to = target(&instruction).filter(|to| inside(code, address, *to));
+        let branches = matches!(flow, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch);
+        let decided = if flow == FlowControl::ConditionalBranch { state.decides(&instruction) } else { None };
+        let is_branch = branches && decided != Some(false);
+        if flow == FlowControl::Call || flow == FlowControl::IndirectCall || is_branch && leads_to.is_none() {
+            effects.push(call(&instruction, state));
+        }
+        if let Some(to) = leads_to.filter(|_| is_branch) {
+            known.entry(to.0).and_modify(|known| known.join(state)).or_insert_with(|| state.clone());
+        }
+        change(&mut factory, &instruction, state);
+        if !branches && !matches!(flow, FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall)
+            || flow == FlowControl::UnconditionalBranch
+            || decided == Some(true)
+            || last.binary_search(&instruction.ip()).is_ok()
+        {
+            current = None;
+        }
+    }
+}
+
+/// Adds what an instruction reads and writes.
+fn accesses(
+    factory: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    state: &AbstractState,
+    effects: &mut Vec<Effect>,
+) {
+    for memory in factory.info(instruction).used_memory() {
+        let is_read = matches!(memory.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite);
+        match behind(memory, state) {
+            // Vectors are several words.
+            Some((argument, offset)) if is_read => {
+                let words = memory.memory_size().size().div_ceil(8).clamp(1, MAX_WORDS);
+                let offsets = (0..).map(|word: i64| offset.wrapping_add(8 * word)).take(words);
+                effects.extend(offsets.map(|offset| Effect::Reads(argument, offset)));
+            }
+            Some((argument, offset)) => {
+                if let Some((number, bytes)) = stored(instruction, state) {
+                    effects.push(Effect::Writes { argument, offset, number, bytes });
+                }
+            }
+            None => {
+                if let (Some(Value::Loaded(argument, offset)), false) = (state.get(memory.base()), is_read) {
+                    effects.push(Effect::Changes(argument, offset));
+                }
+                let place = state.place(memory.base(), memory.index(), memory.displacement());
+                if let (Some((_, offset)), Some((number, bytes))) = (place, stored(instruction, state)) {
+                    effects.push(Effect::Keeps { offset, number, bytes });
+                }
+            }
+        }
+    }
+}
+
+/// How far behind which argument memory is.
+fn behind(memory: &UsedMemory, state: &AbstractState) -> Option<(u8, i64)> {
+    match state.get(memory.base()) {
+        Some(Value::Argument(argument, offset)) if memory.index() == Register::None => {
+            Some((argument, offset.wrapping_add(memory.displacement().cast_signed())))
+        }
+        _ => None,
+    }
+}
+
+/// The number that a `mov` writes to memory, and its size.
+fn stored(instruction: &Instruction, state: &AbstractState) -> Option<(u64, usize)> {
+    let number = || state.number(instruction.op1_register());
+    let (number, bytes) = match instruction.code() {
+        _ if instruction.op0_kind() != OpKind::Memory => return None,
+        Code::Mov_rm8_imm8 => (instruction.immediate(1), 1),
+        Code::Mov_rm16_imm16 => (instruction.immediate(1), 2),
+        Code::Mov_rm32_imm32 => (instruction.immediate(1), 4),
+        Code::Mov_rm64_imm32 => (instruction.immediate(1), 8),
+        Code::Mov_rm8_r8 => (number()? & 0xff, 1),
+        Code::Mov_rm16_r16 => (number()? & 0xffff, 2),
+        Code::Mov_rm32_r32 => (number()?, 4),
+        _ => return None,
+    };
+    Some((number, bytes))
+}
+
+fn call(instruction: &Instruction, state: &AbstractState) -> Effect {
+    let callee = match target(instruction) {
+        Some(target) => Callee::Function(target),
+        None if instruction.is_ip_rel_memory_operand() => Callee::Slot(instruction.ip_rel_memory_address()),
+        None if instruction.op0_kind() == OpKind::Memory => {
+            let table = state.get(instruction.memory_base());
+            match table.filter(|_| instruction.memory_index() == Register::None) {
+                Some(Value::Loaded(argument, offset)) => {
+                    Callee::Method(argument, offset, instruction.memory_displacement64())
+                }
+                _ => Callee::Unknown,
+            }
+        }
+        None => match state.get(instruction.op0_register()) {
+            Some(Value::Slot(slot)) => Callee::Slot(slot),
+            Some(Value::Entry(argument, offset, method)) => Callee::Method(argument, offset, method),
+            _ => Callee::Unknown,
+        },
+    };
+    let [first, second, third] =
+        [Register::RDI, Register::RSI, Register::RDX].map(|register| state.get(register));
+    Effect::Calls(Call { callee, first, second, third })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Where a probe goes in a function that begins with what uprobes cannot handle, and saves registers by it.
+//!
+//! Some builds stretch instructions with prefixes that mean nothing, so that branches do not cross 32 bytes
+//! (`-mbranches-within-32B-boundaries`): `cs push %r12`. The kernel accepts a probe there, and it never fires.
+//!
+//! Owns the proof that arguments are still where they were, and how far the stack has moved. A return probe has no place behind
+//! that: where the function returns is another question ([`Object::returns`]).
+
+use iced_x86::{Code, FlowControl, InstructionInfoFactory, Register};
+use probe_common::MAX_PUSHED;
+
+use super::decode::{ARGUMENTS, InstructionSite, UnprobeableCode, instructions, target, writes};
+use super::function_body::{AmbiguousCode, Body, exact_site};
+use crate::elf::{FileOffset, Object, ObjectError, VirtAddr};
+
+/// A place behind the beginning of a function, where its arguments are in their registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PostPrologueSite {
+    /// Where.
+    pub offset: FileOffset,
+    /// Words between the top of the stack and the return address.
+    pub pushed: u8,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPostPrologueSite {
+    /// Its first instructions do more.
+    #[error(transparent)]
+    Site(#[from] UnprobeableCode),
+    /// Its code is not understood.
+    #[error(transparent)]
+    Unclear(#[from] AmbiguousCode),
+    /// The same call would pass there twice.
+    #[error("its code jumps back to +{0:#x}, where the probe would be")]
+    Again(u64),
+    /// The file does not allow it.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+impl Object {
+    /// The first place in a function that a probe fires at, if up to there nothing but registers was pushed.
+    pub fn late_entry(&self, address: VirtAddr, size: u64) -> Result<PostPrologueSite, NoPostPrologueSite> {
+        let code = self.body(address, size)?;
+        let (InstructionSite { offset, .. }, pushed) = late_site(&code, address)?;
+        let behind = VirtAddr(address.0.saturating_add(offset));
+        let offset = self.file_offset(behind).ok_or(ObjectError::NotCode { address: behind.0 })?;
+        Ok(PostPrologueSite { offset, pushed })
+    }
+}
+
+/// The same in `code`, the whole body.
+fn late_site(code: &[u8], address: VirtAddr) -> Result<(InstructionSite, u8), NoPostPrologueSite> {
+    Body::decode(code, address)?;
+    let (site, pushed) = first_site(code, address)?;
+    let leads_there = |to: VirtAddr| (1..=site.offset).contains(&to.0.wrapping_sub(address.0));
+    let again = instructions(code, address)
+        .filter_map(|instruction| target(&instruction))
+        .find(|to| leads_there(*to));
+    match again {
+        Some(to) => Err(NoPostPrologueSite::Again(to.0.wrapping_sub(address.0))),
+        None => Ok((site, pushed)),
+    }
+}
+
+fn first_site(code: &[u8], address: VirtAddr) -> Result<(InstructionSite, u8), UnprobeableCode> {
+    let mut factory = InstructionInfoFactory::new();
+    let mut pushed = 0;
+    for instruction in instructions(code, address) {
+        let offset = instruction.ip().wrapping_sub(address.0);
+        let rest = code.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if offset > 0
+            && let Ok(site) = exact_site(rest, address, offset)
+        {
+            return Ok((site, pushed));
+        }
+        let saves = instruction.code() == Code::Push_r64 && pushed < MAX_PUSHED;
+        let moves_stack = !saves && writes(&mut factory, &instruction, &[Register::RSP]);
+        if instruction.is_invalid()
+            || instruction.flow_control() != FlowControl::Next
+            || writes(&mut factory, &instruction, &ARGUMENTS)
+            || moves_stack
+        {
+            return Err(UnprobeableCode::Prefix(offset));
+        }
+        pushed += u8::from(saves);
+    }
+    Err(UnprobeableCode::Invalid(code.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NoPostPrologueSite, late_site};
+    use crate::elf::VirtAddr;
+
+    const AT: VirtAddr = VirtAddr(0x1000);
+
+    /// Where the probe goes, and how many words were pushed.
+    type Expected = Option<(u64, u8)>;
+
+    #[test]
+    fn behind_what_is_pushed() {
+        // As s2n_recv of the AWS runtime for Python begins.
+        let s2n_recv = [
+            0x2e, 0x2e, 0x2e, 0x2e, 0x41, 0x54, // cs cs cs cs push %r12
+            0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x53, // cs cs cs cs cs push %rbx
+            0x48, 0x83, 0xec, 0x08, // sub $8,%rsp
+            0xc3,
+        ];
+        let cases: &[(&str, &[u8], Expected)] = &[
+            ("s2n_recv", &s2n_recv, Some((12, 2))),
+            ("cs push %rbx; sub", &[0x2e, 0x53, 0x48, 0x83, 0xec, 0x10, 0xc3], Some((2, 1))),
+            (
+                "cs push; cs pxor; mov %esi",
+                &[0x2e, 0x53, 0x2e, 0x66, 0x0f, 0xef, 0xc0, 0xbe, 1, 0, 0, 0, 0xc3],
+                Some((7, 1)),
+            ),
+            ("cs push; nop of five bytes; ret", &[0x2e, 0x53, 0x0f, 0x1f, 0x44, 0, 0, 0xc3], Some((7, 1))),
+            ("cs sub $8,%rsp", &[0x2e, 0x48, 0x83, 0xec, 0x08, 0xc3], None),
+            ("cs push; cs pop", &[0x2e, 0x53, 0x2e, 0x5b, 0xc3], None),
+            ("cs push; cs mov %edi", &[0x2e, 0x53, 0x2e, 0xbf, 0, 0, 0, 0, 0xc3], None),
+            ("cs push; cs jmp", &[0x2e, 0x53, 0x2e, 0xeb, 0x00, 0xc3], None),
+            ("cs push; a loop to behind it", &[0x2e, 0x53, 0x90, 0xeb, 0xfd, 0xc3], None),
+            ("cs push %rax", &[0x2e, 0x50].repeat(8), None),
+            ("cs push and the end", &[0x2e, 0x53], None),
+            ("not an instruction", &[0x2e, 0x53, 0x06], None),
+            ("nothing", &[], None),
+        ];
+        for (name, code, expected) in cases {
+            let found = late_site(code, AT).ok().map(|(site, pushed)| (site.offset, pushed));
+            assert_eq!(found, *expected, "{name}");
+        }
+        let again = late_site(&[0x2e, 0x53, 0x90, 0xeb, 0xfd, 0xc3], AT);
+        assert!(matches!(again, Err(NoPostPrologueSite::Again(2))), "{again:?}");
+    }
+}

@@ -1,0 +1,205 @@
+//! The ELF header and the program headers: what the kernel and the loader go by.
+
+use object::LittleEndian as LE;
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::pod;
+
+use super::reader::{FileRange, Reader};
+use crate::elf::{ObjectError, VirtAddr};
+
+/// Program headers: Linux itself refuses more than 64 KiB of them (`load_elf_phdrs` in fs/binfmt_elf.c).
+const MAX_PROGRAM_HEADERS: u64 = 65536;
+
+/// The end of what a process of x86-64 can have (five levels of page tables: Documentation/arch/x86/x86_64/5level-paging.rst):
+/// sums of addresses stay far from where they would wrap.
+const MAX_ADDRESS: u64 = 1 << 56;
+
+/// The ELF header, of a file that is for us.
+pub(in crate::elf) struct Header(FileHeader64<LE>);
+
+impl Header {
+    pub(in crate::elf) fn read(reader: &Reader) -> Result<Self, ObjectError> {
+        let begin =
+            reader.bytes("the ELF header", FileRange { offset: 0, length: reader.size().min(64) }, 64)?;
+        let Some(ident) = begin.strip_prefix(&elf::ELFMAG) else {
+            return Err(ObjectError::NotElf);
+        };
+        match ident.first() {
+            Some(&elf::ELFCLASS64) => {}
+            Some(&elf::ELFCLASS32) => return Err(ObjectError::Class32),
+            _ => return Err(ObjectError::Broken { what: "unknown class" }),
+        }
+        match ident.get(1) {
+            Some(&elf::ELFDATA2LSB) => {}
+            Some(&elf::ELFDATA2MSB) => return Err(ObjectError::BigEndian),
+            _ => return Err(ObjectError::Broken { what: "unknown byte order" }),
+        }
+        let Ok((header, _)) = pod::from_bytes::<FileHeader64<LE>>(&begin) else {
+            let size = reader.size();
+            return Err(ObjectError::Truncated { what: "the ELF header", end: 64, size });
+        };
+        match header.e_machine.get(LE) {
+            elf::EM_X86_64 => {}
+            machine => return Err(ObjectError::Machine(machine)),
+        }
+        match header.e_type.get(LE) {
+            elf::ET_EXEC | elf::ET_DYN => Ok(Self(*header)),
+            kind => Err(ObjectError::NotLoadable(kind)),
+        }
+    }
+
+    /// Offset, entry size and number of the section headers (0: see the first one).
+    pub(in crate::elf) fn sections(&self) -> (u64, u16, u16) {
+        (self.0.e_shoff.get(LE), self.0.e_shentsize.get(LE), self.0.e_shnum.get(LE))
+    }
+
+    /// Where the kernel or the loader starts the program (`e_entry`).
+    pub(in crate::elf) fn entry(&self) -> VirtAddr {
+        VirtAddr(self.0.e_entry.get(LE))
+    }
+
+    /// Whether it is an executable at a fixed address (`ET_EXEC`).
+    pub(in crate::elf) fn is_fixed(&self) -> bool {
+        self.0.e_type.get(LE) == elf::ET_EXEC
+    }
+
+    /// Number of the section that has the names.
+    pub(in crate::elf) fn section_names(&self) -> u16 {
+        self.0.e_shstrndx.get(LE)
+    }
+}
+
+/// A `PT_LOAD`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::elf) struct Segment {
+    /// First address.
+    pub address: u64,
+    /// Its bytes in the file.
+    pub extent: FileRange,
+    flags: u32,
+}
+
+impl Segment {
+    /// Where an address is in the file.
+    pub(in crate::elf) fn offset_of(&self, address: VirtAddr) -> Option<u64> {
+        let inside = address.0.checked_sub(self.address)?;
+        (inside < self.extent.length).then(|| self.extent.offset + inside)
+    }
+}
+
+/// The program headers that matter here.
+#[derive(Clone, Debug)]
+pub(in crate::elf) struct Segments {
+    loads: Vec<Segment>,
+    /// `PT_DYNAMIC`.
+    pub dynamic: Option<FileRange>,
+    /// `PT_NOTE`s.
+    pub notes: Vec<FileRange>,
+    /// `PT_GNU_EH_FRAME`: its address and bytes.
+    pub unwind: Option<(u64, FileRange)>,
+    /// Whether there is a `PT_INTERP`.
+    pub has_interpreter: bool,
+}
+
+impl Segments {
+    pub(in crate::elf) fn read(reader: &Reader, header: &Header) -> Result<Self, ObjectError> {
+        const WHAT: &str = "the program headers";
+        if usize::from(header.0.e_phentsize.get(LE)) != size_of::<ProgramHeader64<LE>>() {
+            return Err(ObjectError::Broken { what: "program headers of unknown size" });
+        }
+        let length = u64::from(header.0.e_phnum.get(LE)) * u64::from(header.0.e_phentsize.get(LE));
+        let table = FileRange { offset: header.0.e_phoff.get(LE), length };
+        let bytes = reader.bytes(WHAT, table, MAX_PROGRAM_HEADERS)?;
+        let headers = pod::slice_from_all_bytes::<ProgramHeader64<LE>>(&bytes)
+            .map_err(|()| ObjectError::Broken { what: "program headers" })?;
+        let mut segments = Self {
+            loads: Vec::new(),
+            dynamic: None,
+            notes: Vec::new(),
+            unwind: None,
+            has_interpreter: false,
+        };
+        for header in headers {
+            segments.add(reader, header)?;
+        }
+        if segments.loads.is_empty() {
+            return Err(ObjectError::Broken { what: "nothing of it is loaded (no PT_LOAD with bytes)" });
+        }
+        Ok(segments)
+    }
+
+    fn add(&mut self, reader: &Reader, header: &ProgramHeader64<LE>) -> Result<(), ObjectError> {
+        let extent = FileRange { offset: header.p_offset.get(LE), length: header.p_filesz.get(LE) };
+        match header.p_type.get(LE) {
+            elf::PT_LOAD if extent.length > 0 => {
+                reader.check("a loaded segment", extent)?;
+                let address = header.p_vaddr.get(LE);
+                if address.checked_add(extent.length).is_none_or(|end| end > MAX_ADDRESS) {
+                    return Err(ObjectError::Broken { what: "a segment lies where no process has memory" });
+                }
+                self.loads.push(Segment { address, extent, flags: header.p_flags.get(LE) });
+            }
+            elf::PT_DYNAMIC => self.dynamic = Some(extent),
+            elf::PT_NOTE => self.notes.push(extent),
+            elf::PT_GNU_EH_FRAME => self.unwind = Some((header.p_vaddr.get(LE), extent)),
+            elf::PT_INTERP => self.has_interpreter = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The executable segment with an address.
+    pub(in crate::elf) fn executable(&self, address: VirtAddr) -> Option<&Segment> {
+        self.loads.iter().find(|load| load.flags & elf::PF_X != 0 && load.offset_of(address).is_some())
+    }
+
+    /// The address of a byte of the file that is loaded as code.
+    pub(in crate::elf) fn address_of(&self, offset: u64) -> Option<VirtAddr> {
+        self.executables().find_map(|load| {
+            let inside = offset.checked_sub(load.extent.offset)?;
+            (inside < load.extent.length).then(|| VirtAddr(load.address + inside))
+        })
+    }
+
+    /// The address of a byte of the file that is loaded.
+    pub(in crate::elf) fn loaded_at(&self, offset: u64) -> Option<u64> {
+        self.loads.iter().find_map(|load| {
+            let inside = offset.checked_sub(load.extent.offset)?;
+            (inside < load.extent.length).then(|| load.address + inside)
+        })
+    }
+
+    /// The segments of code.
+    pub(in crate::elf) fn executables(&self) -> impl Iterator<Item = &Segment> {
+        self.loads.iter().filter(|load| load.flags & elf::PF_X != 0)
+    }
+
+    /// All segments, those without code first.
+    pub(in crate::elf) fn data_first(&self) -> Vec<&Segment> {
+        let mut loads: Vec<_> = self.loads.iter().collect();
+        loads.sort_by_key(|load| load.flags & elf::PF_X);
+        loads
+    }
+
+    /// The segments without code.
+    pub(in crate::elf) fn data(&self) -> impl Iterator<Item = &Segment> {
+        self.loads.iter().filter(|load| load.flags & elf::PF_X == 0)
+    }
+
+    /// From the file's byte of an address to the end of its segment.
+    pub(in crate::elf) fn from(&self, address: u64) -> Option<FileRange> {
+        let address = VirtAddr(address);
+        self.loads.iter().find(|load| load.offset_of(address).is_some()).map(|load| {
+            let inside = address.0 - load.address;
+            load.extent.tail(inside)
+        })
+    }
+
+    /// Segments that are not written to: those without code first, because constants are there
+    /// unless an old linker put both into one.
+    pub(in crate::elf) fn read_only(&self) -> Vec<FileRange> {
+        let mut loads: Vec<_> = self.loads.iter().filter(|load| load.flags & elf::PF_W == 0).collect();
+        loads.sort_by_key(|load| load.flags & elf::PF_X);
+        loads.into_iter().map(|load| load.extent).collect()
+    }
+}

@@ -1,0 +1,48 @@
+//! The PLT's relocations: which slot of the global offset table leads to which wanted function.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+
+use object::LittleEndian as LE;
+use object::elf::{self, Rela64};
+use object::pod;
+
+use super::reader::{FileRange, Reader};
+use crate::elf::ObjectError;
+
+/// Entries: one per imported function.
+const MAX_RELOCATIONS: u64 = 4_000_000;
+
+/// The slots of the symbols with the given numbers.
+pub(in crate::elf) fn jump_slots(
+    reader: &Reader,
+    table: FileRange,
+    symbols: &HashMap<u32, String>,
+) -> Result<BTreeMap<u64, String>, ObjectError> {
+    const WHAT: &str = "the relocations of the PLT";
+    const SIZE: u64 = size_of::<Rela64<LE>>() as u64;
+    let mut slots = BTreeMap::new();
+    if symbols.is_empty() {
+        return Ok(slots);
+    }
+    let count = table.length / SIZE;
+    if count > MAX_RELOCATIONS {
+        return Err(ObjectError::TooLarge { what: WHAT, found: count, limit: MAX_RELOCATIONS });
+    }
+    // A hostile file may name one symbol in each relocation: as many slots as symbols suffice.
+    let enough = symbols.len();
+    reader.chunks(WHAT, table.head(count * SIZE), (SIZE, 0), |_, chunk| {
+        let (list, _) = pod::slice_from_bytes::<Rela64<LE>>(chunk, chunk.len() / size_of::<Rela64<LE>>())
+            .unwrap_or_default();
+        for entry in list.iter().filter(|entry| entry.r_type(LE, false) == elf::R_X86_64_JUMP_SLOT) {
+            if let Some(name) = symbols.get(&entry.r_sym(LE, false)) {
+                slots.insert(entry.r_offset.get(LE), name.clone());
+                if slots.len() >= enough {
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(slots)
+}

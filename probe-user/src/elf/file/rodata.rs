@@ -1,0 +1,56 @@
+//! Search in constant data, such as for a version string.
+
+use std::ops::ControlFlow;
+
+use memchr::memmem::Finder;
+
+use super::reader::{FileRange, Reader};
+use crate::elf::ObjectError;
+
+/// Bytes that are read of one object: programs with a TLS library in them have up to 50 MB.
+const MAX_RODATA: u64 = 64 << 20;
+
+/// A place of a needle.
+#[derive(Clone, Copy, Debug)]
+pub struct Hit<'a> {
+    /// Number of the needle.
+    pub needle: usize,
+    /// The byte before it; none at the beginning of the data.
+    pub before: Option<u8>,
+    /// From the needle to the next NUL.
+    pub text: &'a [u8],
+}
+
+pub(in crate::elf) fn find<T>(
+    reader: &Reader,
+    extents: &[FileRange],
+    needles: &[&[u8]],
+    context: usize,
+    mut accept: impl FnMut(Hit<'_>) -> Option<T>,
+) -> Result<Option<T>, ObjectError> {
+    let finders: Vec<_> = needles.iter().map(Finder::new).collect();
+    let mut left = MAX_RODATA;
+    for extent in extents {
+        let extent = extent.head(left);
+        left -= extent.length;
+        // The overlap repeats what a hit at the end of a chunk needs; a hit may then be seen twice.
+        let result = reader.chunks("constant data", extent, (1, context as u64), |_, chunk| {
+            for (needle, finder) in finders.iter().enumerate() {
+                for place in finder.find_iter(chunk) {
+                    let rest = chunk.get(place..).unwrap_or_default();
+                    let end = memchr::memchr(0, rest.get(..context).unwrap_or(rest));
+                    let text = rest.get(..end.unwrap_or(context.min(rest.len()))).unwrap_or_default();
+                    let before = place.checked_sub(1).and_then(|before| chunk.get(before)).copied();
+                    if let Some(result) = accept(Hit { needle, before, text }) {
+                        return ControlFlow::Break(result);
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        if result.is_some() {
+            return Ok(result);
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,213 @@
+//! Where functions begin and end in code without frames for unwinding: a function begins where calls lead to, behind the end of
+//! another one, and goes on as long as its own jumps do.
+//!
+//! Owns the list of where calls lead to, which is made when it is first needed. What only a table of jumps leads to is not taken
+//! for a part of a function: rather none than a wrong one.
+
+use std::ops::ControlFlow;
+
+use iced_x86::{Code, FlowControl};
+
+use super::eh_frame::FunctionBounds;
+use crate::elf::code::decode::{instructions, target};
+use crate::elf::file::header::Segment;
+use crate::elf::{Object, ObjectError, VirtAddr};
+
+/// Targets of calls that are kept, of four bytes each: 200 MB of code have some two million.
+const MAX_STARTS: usize = 8_000_000;
+/// Targets before they are sorted and the same ones are dropped.
+const BATCH: usize = 4_000_000;
+/// Code of one function that is read.
+const MAX_BODY: u64 = 64 * 1024;
+/// Targets before an address that are tried.
+const TRIES: usize = 8;
+/// Bytes that hold the last instruction before a function, and what pads it.
+const BEFORE: u64 = 16;
+/// Where compilers let functions begin.
+const ALIGNMENT: u64 = 16;
+/// Bytes of code for each function that has a frame, in code that has all of its frames: an average.
+const DENSE: u64 = 2048;
+
+/// Where calls lead to, in one segment: distances from its beginning.
+#[derive(Debug)]
+pub(in crate::elf) struct Starts {
+    segment: Segment,
+    targets: Vec<u32>,
+}
+
+impl Object {
+    /// Whether so many frames are too few for the code of the object.
+    pub(in crate::elf) fn is_sparse(&self, frames: u64) -> bool {
+        let code: u64 = self.segments.executables().map(|segment| segment.extent.length).sum();
+        frames.saturating_mul(DENSE) < code
+    }
+
+    pub(in crate::elf) fn starts(&self) -> Result<Vec<Starts>, ObjectError> {
+        let mut found = Vec::new();
+        for segment in self.segments.executables() {
+            let mut targets: Vec<u32> = Vec::new();
+            let mut sorted = 0;
+            self.reader.chunks("code", segment.extent, (1, 4), |offset, chunk| {
+                for at in memchr::memchr_iter(0xe8, chunk) {
+                    let Some(bytes) = chunk.get(at + 1..).and_then(<[u8]>::first_chunk) else { continue };
+                    let next = offset.saturating_add(at as u64 + 5);
+                    let target = next.wrapping_add_signed(i32::from_le_bytes(*bytes).into());
+                    if target < segment.extent.length {
+                        targets.extend(u32::try_from(target));
+                    }
+                }
+                if targets.len() - sorted > BATCH {
+                    tidy(&mut targets);
+                    sorted = targets.len();
+                }
+                if targets.len() >= MAX_STARTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            tidy(&mut targets);
+            found.push(Starts { segment: *segment, targets });
+        }
+        Ok(found)
+    }
+
+    /// The function that has `address` inside, by its code.
+    pub(in crate::elf) fn by_code(
+        &self,
+        starts: &[Starts],
+        address: VirtAddr,
+    ) -> Result<Option<FunctionBounds>, ObjectError> {
+        let inside = |starts: &&Starts| starts.segment.offset_of(address).is_some();
+        let Some(starts) = starts.iter().find(inside) else { return Ok(None) };
+        let distance = address.0 - starts.segment.address;
+        let after = starts.targets.partition_point(|target| u64::from(*target) <= distance);
+        let before = starts.targets.get(..after).unwrap_or_default();
+        for target in before.iter().rev().take(TRIES).map(|target| u64::from(*target)) {
+            let begin = starts.segment.address.saturating_add(target);
+            if distance - target >= MAX_BODY {
+                break;
+            }
+            if self.follows_an_end(&starts.segment, target)? {
+                let size = self.extent_of(VirtAddr(begin))?;
+                let size = self.before_the_next(starts, target, size)?;
+                if address.0 - begin < size {
+                    return Ok(Some(FunctionBounds { address: VirtAddr(begin), size }));
+                }
+                // What is before it ends before it.
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// As much of a function as is before the next one that is called.
+    fn before_the_next(&self, starts: &Starts, begin: u64, size: u64) -> Result<u64, ObjectError> {
+        let after = starts.targets.partition_point(|target| u64::from(*target) <= begin);
+        let next = starts.targets.get(after..).unwrap_or_default().iter().map(|target| u64::from(*target));
+        for target in next.take_while(|target| *target - begin < size).take(TRIES) {
+            if self.follows_an_end(&starts.segment, target)? {
+                return Ok(target - begin);
+            }
+        }
+        Ok(size)
+    }
+
+    /// Whether the code before a place cannot go on there: padding, or an instruction that ends a function.
+    fn follows_an_end(&self, segment: &Segment, distance: u64) -> Result<bool, ObjectError> {
+        let length = distance.min(BEFORE);
+        let bytes = self.reader.bytes("code", segment.extent.tail(distance - length).head(length), BEFORE)?;
+        Ok(match bytes.as_slice() {
+            // int3; nop; ret; ud2; jmp rel8, jmp rel32; hlt
+            []
+            | [.., 0xcc | 0x90 | 0xc3 | 0xf4]
+            | [.., 0x0f, 0x0b]
+            | [.., 0xeb, _]
+            | [.., 0xe9, _, _, _, _] => true,
+            bytes => is_nop(bytes),
+        })
+    }
+
+    /// Bytes from an entry to where no jump of its own goes beyond; 0 when its code is none.
+    fn extent_of(&self, entry: VirtAddr) -> Result<u64, ObjectError> {
+        let code = self.code(entry, MAX_BODY)?;
+        let mut reach = entry.0;
+        // The end of the last call, if nothing but padding is behind it yet.
+        let mut called = None;
+        for instruction in instructions(&code, entry) {
+            if instruction.is_invalid() {
+                return Ok(0);
+            }
+            let is_padding = matches!(
+                instruction.code(),
+                Code::Nopw | Code::Nopd | Code::Nopq | Code::Nop_rm16 | Code::Nop_rm32 | Code::Int3
+            );
+            match called {
+                // What was called does not return.
+                Some(end)
+                    if !is_padding
+                        && instruction.ip() > end
+                        && instruction.ip() % ALIGNMENT == 0
+                        && reach < end =>
+                {
+                    return Ok(end - entry.0);
+                }
+                Some(_) if !is_padding => called = None,
+                _ => {}
+            }
+            if instruction.flow_control() == FlowControl::Call {
+                called = Some(instruction.next_ip());
+            }
+            let next = instruction.next_ip();
+            let is_end = match instruction.flow_control() {
+                FlowControl::ConditionalBranch => {
+                    reach = reach.max(near(&instruction, entry));
+                    false
+                }
+                FlowControl::UnconditionalBranch => {
+                    let to = near(&instruction, entry);
+                    // It may be a call of another function, in place of one's own return.
+                    if !is_padded(&code, to - entry.0) {
+                        reach = reach.max(to);
+                    }
+                    true
+                }
+                FlowControl::Return | FlowControl::IndirectBranch | FlowControl::Exception => true,
+                _ => false,
+            };
+            if is_end && reach < next {
+                return Ok(next - entry.0);
+            }
+        }
+        Ok(code.len() as u64)
+    }
+}
+
+/// Where a jump leads to, if it may be in the same function.
+fn near(instruction: &iced_x86::Instruction, entry: VirtAddr) -> u64 {
+    let to = target(instruction).filter(|to| to.0.wrapping_sub(entry.0) < MAX_BODY);
+    to.map_or(entry.0, |to| to.0)
+}
+
+/// Whether padding is before a place.
+fn is_padded(code: &[u8], at: u64) -> bool {
+    let before = usize::try_from(at).ok().and_then(|at| code.get(..at)).unwrap_or_default();
+    matches!(before, [.., 0xcc | 0x90])
+        || is_nop(before.last_chunk::<9>().map_or(before, <[u8; 9]>::as_slice))
+}
+
+/// Whether bytes end with one of the nops that compilers pad with: 0f 1f /0, with zeros as what they refer to.
+fn is_nop(bytes: &[u8]) -> bool {
+    let Some(at) = bytes.windows(2).rposition(|two| two == [0x0f, 0x1f]) else { return false };
+    let rest = bytes.get(at + 2..).unwrap_or_default();
+    let length = match rest.first() {
+        Some(0x00) => 1,
+        Some(0x40) => 2,
+        Some(0x44) => 3,
+        Some(0x80) => 5,
+        Some(0x84) => 6,
+        _ => return false,
+    };
+    rest.len() == length && rest.iter().skip(1).all(|byte| *byte == 0)
+}
+
+fn tidy(targets: &mut Vec<u32>) {
+    targets.sort_unstable();
+    targets.dedup();
+}

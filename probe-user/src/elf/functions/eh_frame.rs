@@ -1,0 +1,192 @@
+//! Where functions begin and end, by what unwinding needs: it is loaded with the program, so stripping keeps it.
+//!
+//! Owns the table that unwinding searches (`.eh_frame_hdr`), of which nothing is kept in memory, and the list of frames
+//! (`.eh_frame`), which is read where the linker made no table: in programs that are linked statically. How to unwind is
+//! of no interest here. Where most of the code has no frames (some browsers and JavaScript runtimes), `starts` knows more.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+
+use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
+
+use super::call_targets::Starts;
+use crate::elf::file::reader::FileRange;
+use crate::elf::{Object, ObjectError, VirtAddr};
+
+/// Entries of the table: the largest browsers have a million.
+const MAX_FUNCTIONS: u64 = 8_000_000;
+/// Bytes of the list of frames: programs with 50 MB of code have 8 MB.
+const MAX_FRAMES: u64 = 48 << 20;
+/// Bytes of an entry of the table: where a function begins and where its frame is, relative to the table.
+const ENTRY: u64 = 8;
+const WHAT: &str = "the table for unwinding";
+
+/// A function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FunctionBounds {
+    /// Its entry.
+    pub address: VirtAddr,
+    /// Bytes of its code; there may be padding in them.
+    pub size: u64,
+}
+
+/// The functions of an object by address, as far as unwinding knows them.
+#[derive(Debug)]
+pub struct FunctionTable<'o> {
+    object: &'o Object,
+    source: Source,
+    /// Where calls lead to; empty where frames are dense.
+    starts: OnceCell<Vec<Starts>>,
+    /// Whether functions never return, as far as somebody has asked.
+    pub(in crate::elf) ends: RefCell<BTreeMap<VirtAddr, bool>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The table: its address and entries.
+    Table(u64, FileRange),
+    /// By address.
+    List(Vec<FunctionBounds>),
+}
+
+impl Object {
+    /// What unwinding knows of functions; nothing, in an object that cannot be unwound.
+    pub fn frames(&self) -> Result<FunctionTable<'_>, ObjectError> {
+        let source = match self.unwind_table()? {
+            Some((address, entries)) => Source::Table(address, entries),
+            None => Source::List(self.list()?),
+        };
+        Ok(FunctionTable { object: self, source, starts: OnceCell::new(), ends: RefCell::default() })
+    }
+
+    fn unwind_table(&self) -> Result<Option<(u64, FileRange)>, ObjectError> {
+        let Some((address, extent)) = self.segments.unwind else { return Ok(None) };
+        let head = self.reader.bytes(WHAT, extent.head(12), 12)?;
+        // Version 1; the encodings of three values: any, `udata4`, `datarel | sdata4`. No linker writes others.
+        let (Some([1, _, 0x03, 0x3b]), Some(count)) = (head.first_chunk(), head.get(8..12)) else {
+            return Ok(None);
+        };
+        let count = count.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        if count > MAX_FUNCTIONS {
+            return Err(ObjectError::TooLarge { what: WHAT, found: count, limit: MAX_FUNCTIONS });
+        }
+        let entries = extent.tail(12).head(count * ENTRY);
+        Ok((entries.length == count * ENTRY).then_some((address, entries)))
+    }
+
+    /// Frames that are broken end the list: what is before them is as good as ever.
+    fn list(&self) -> Result<Vec<FunctionBounds>, ObjectError> {
+        let Some((address, extent)) = self.frame_section else { return Ok(Vec::new()) };
+        let bytes = self.reader.bytes("the frames for unwinding", extent, MAX_FRAMES)?;
+        let section = EhFrame::new(&bytes, LittleEndian);
+        let bases = BaseAddresses::default().set_eh_frame(address);
+        let mut entries = section.entries(&bases);
+        let mut list = Vec::new();
+        while let Ok(Some(entry)) = entries.next() {
+            if let CieOrFde::Fde(partial) = entry
+                && let Ok(frame) = partial.parse(EhFrame::cie_from_offset)
+            {
+                list.push(FunctionBounds { address: VirtAddr(frame.initial_address()), size: frame.len() });
+            }
+        }
+        list.sort_unstable();
+        Ok(list)
+    }
+}
+
+impl FunctionTable<'_> {
+    pub(in crate::elf) fn object(&self) -> &Object {
+        self.object
+    }
+
+    /// The function that has `address` inside; none when it is not known.
+    pub fn at(&self, address: VirtAddr) -> Result<Option<FunctionBounds>, ObjectError> {
+        match self.framed(address)? {
+            Some(found) => Ok(Some(found)),
+            None => self.object.by_code(self.starts()?, address),
+        }
+    }
+
+    fn starts(&self) -> Result<&[Starts], ObjectError> {
+        if self.starts.get().is_none() {
+            let frames = match &self.source {
+                Source::Table(_, entries) => entries.length / ENTRY,
+                Source::List(list) => list.len() as u64,
+            };
+            let starts = if self.object.is_sparse(frames) { self.object.starts()? } else { Vec::new() };
+            // Nobody else has set it.
+            let _ = self.starts.set(starts);
+        }
+        Ok(self.starts.get().map_or(&[], Vec::as_slice))
+    }
+
+    /// The function by its frame.
+    fn framed(&self, address: VirtAddr) -> Result<Option<FunctionBounds>, ObjectError> {
+        let Some(segment) = self.object.segments.executable(address) else { return Ok(None) };
+        let end = segment.address.saturating_add(segment.extent.length);
+        let found = match &self.source {
+            Source::Table(base, entries) => self.search(*base, *entries, address)?,
+            Source::List(list) => {
+                let after = list.partition_point(|function| function.address <= address);
+                after.checked_sub(1).and_then(|last| list.get(last)).copied()
+            }
+        };
+        // Both are a stranger's: neither order nor size is proven.
+        let fits = |found: &FunctionBounds| {
+            let inside = address.0.checked_sub(found.address.0).is_some_and(|inside| inside < found.size);
+            inside && found.address.0 >= segment.address && found.size <= end - found.address.0
+        };
+        Ok(found.filter(fits))
+    }
+
+    fn search(
+        &self,
+        base: u64,
+        entries: FileRange,
+        address: VirtAddr,
+    ) -> Result<Option<FunctionBounds>, ObjectError> {
+        let count = entries.length / ENTRY;
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.begin(base, entries, middle)? <= address.0 {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let Some(last) = low.checked_sub(1) else { return Ok(None) };
+        let begin = self.begin(base, entries, last)?;
+        Ok(self
+            .frame_size(base, entries, last, begin)?
+            .map(|size| FunctionBounds { address: VirtAddr(begin), size }))
+    }
+
+    /// How far the frame of an entry goes. Not all code has a frame: without this, the function before would be taken for it.
+    fn frame_size(
+        &self,
+        base: u64,
+        entries: FileRange,
+        index: u64,
+        begin: u64,
+    ) -> Result<Option<u64>, ObjectError> {
+        let frame = base.wrapping_add_signed(self.number(entries.tail(index * ENTRY + 4))?.into());
+        let Some(extent) = self.object.segments.from(frame) else { return Ok(None) };
+        // Length, pointer to what frames share, first address, size; the address relative to itself (`pcrel | sdata4`), as all
+        // compilers write it: another encoding does not give the entry's address.
+        let relative = self.number(extent.tail(8))?;
+        let is_it = frame.wrapping_add(8).wrapping_add_signed(relative.into()) == begin;
+        let size = self.number(extent.tail(12))?;
+        Ok(u64::try_from(size).ok().filter(|_| is_it))
+    }
+
+    fn begin(&self, base: u64, entries: FileRange, index: u64) -> Result<u64, ObjectError> {
+        Ok(base.wrapping_add_signed(self.number(entries.tail(index * ENTRY))?.into()))
+    }
+
+    /// The number at the beginning of a range.
+    fn number(&self, extent: FileRange) -> Result<i32, ObjectError> {
+        let bytes = self.object.reader.bytes(WHAT, extent.head(4), 4)?;
+        Ok(bytes.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes)))
+    }
+}

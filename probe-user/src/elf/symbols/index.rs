@@ -1,0 +1,280 @@
+//! All functions of an object by address, without their names in memory.
+//!
+//! Owns which entries of the symbol tables count as functions, and how far a function goes. Names stay in
+//! the file: [`super::names`] reads those that are asked for.
+#[cfg(test)]
+mod tests;
+use std::ops::ControlFlow;
+
+use object::LittleEndian as LE;
+use object::elf::{self, Sym64};
+use object::pod;
+use serde::Serialize;
+
+use super::names::{Origin, Strings};
+use super::table::{MAX_DYNAMIC_STRINGS, MAX_STRINGS, MAX_SYMBOLS, Table};
+use crate::elf::file::header::Segments;
+use crate::elf::file::reader::Reader;
+use crate::elf::go::{Go, GoError};
+use crate::elf::{Object, ObjectError, VirtAddr};
+use crate::error_chain;
+
+/// Functions of one object: 24 bytes each; the largest browsers with `.symtab` have about two million.
+const MAX_FUNCTIONS: usize = 4_000_000;
+/// Entries that are looked at, from an address back, for the function that has it inside.
+const MAX_BACK: usize = 64;
+/// Segments of code that are looked at: linkers make one or two.
+const MAX_SEGMENTS: usize = 64;
+
+/// Who sees a function. The widest is the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Binding {
+    /// Its own source file.
+    Local,
+    /// Every object, unless another one defines it too.
+    Weak,
+    /// Every object, unless it is hidden.
+    Global,
+}
+
+/// A name of a function: where both are.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::elf) struct Entry {
+    pub address: u64,
+    /// 0 when the file does not say.
+    size: u32,
+    /// Offset in the strings of its source.
+    pub name: u32,
+    /// Number of its source.
+    pub source: u8,
+    pub binding: Binding,
+    pub form: SymbolForm,
+}
+
+/// What the table says of a function beside its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::elf) enum SymbolForm {
+    /// Nothing.
+    Plain,
+    /// It is the resolver of an IFUNC.
+    Resolver,
+    /// It is written in Go's assembler.
+    Assembler,
+}
+
+/// A function at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its entry.
+    pub address: VirtAddr,
+    /// Bytes of its code, see [`Found::is_sized`].
+    pub size: u64,
+    /// Whether the file says the size; otherwise it goes up to the next function.
+    pub is_sized: bool,
+    /// The address that was asked for, less the entry.
+    pub offset: u64,
+}
+
+/// All functions of an object.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// By address.
+    pub(in crate::elf) entries: Vec<Entry>,
+    pub(in crate::elf) sources: Vec<Strings>,
+    notes: Vec<String>,
+    go: Option<Go>,
+    /// First address and end of the segments of code.
+    segments: Vec<(u64, u64)>,
+}
+
+impl Object {
+    /// The functions that the object's tables name.
+    ///
+    /// A table that cannot be read is a note of the index.
+    pub fn index(&self) -> Result<Index, ObjectError> {
+        let segments = self.segments.executables().take(MAX_SEGMENTS);
+        let segments = segments.map(|load| (load.address, load.address + load.extent.length)).collect();
+        let mut index = Index { segments, ..Index::default() };
+        for table in &self.tables {
+            let before = index.entries.len();
+            if let Err(error) = index.add_table(&self.reader, &self.segments, table) {
+                index.entries.truncate(before);
+                index.notes.push(format!("{} not used: {}", table.name(), error_chain::in_one_line(&error)));
+            }
+        }
+        if let Err(error) = index.add_go(self) {
+            index
+                .notes
+                .push(format!("Go's table of functions not used: {}", error_chain::in_one_line(&error)));
+        }
+        index.entries.sort_unstable_by_key(|entry| (entry.address, entry.source, entry.name));
+        Ok(index)
+    }
+}
+
+impl Index {
+    /// Names of functions; one function may have several.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no function is named.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What could not be read, with the reason.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The Go in the object.
+    pub fn go(&self) -> Option<&Go> {
+        self.go.as_ref()
+    }
+
+    /// The function that has `address` inside.
+    pub fn at(&self, address: VirtAddr) -> Option<Found> {
+        let after = self.entries.partition_point(|entry| entry.address <= address.0);
+        let before = self.entries.get(..after)?;
+        // An alias or a longer function around it may come first.
+        before.iter().rev().take(MAX_BACK).find_map(|entry| {
+            let (size, is_sized) = self.size(VirtAddr(entry.address));
+            let offset = address.0 - entry.address;
+            (offset < size).then_some(Found { address: VirtAddr(entry.address), size, is_sized, offset })
+        })
+    }
+
+    /// Entries of one address.
+    pub(in crate::elf) fn entries_at(&self, address: VirtAddr) -> &[Entry] {
+        let begin = self.entries.partition_point(|entry| entry.address < address.0);
+        let rest = self.entries.get(begin..).unwrap_or_default();
+        let count = rest.partition_point(|entry| entry.address == address.0);
+        rest.get(..count).unwrap_or_default()
+    }
+
+    /// Bytes of the function that begins at an address, and whether the file says so.
+    pub(in crate::elf) fn size(&self, address: VirtAddr) -> (u64, bool) {
+        let here = self.entries_at(address);
+        let end = self.segments.iter().find(|(begin, end)| (*begin..*end).contains(&address.0));
+        let space = end.map_or(0, |(_, end)| end - address.0);
+        // The first names suffice: thousands of aliases are a hostile file's.
+        let largest = |is_go: bool| {
+            let of = here.iter().take(MAX_BACK).filter(|entry| self.is_go(entry) == is_go);
+            of.map(|entry| entry.size).max().filter(|size| *size > 0)
+        };
+        // Go's table has padding in its sizes.
+        if let Some(size) = largest(false).or_else(|| largest(true)) {
+            return (u64::from(size).min(space), true);
+        }
+        let next = self.entries.partition_point(|entry| entry.address <= address.0);
+        let next = self.entries.get(next).map(|entry| entry.address - address.0);
+        (next.map_or(space, |next| next.min(space)), false)
+    }
+
+    /// Whether an entry is of Go's table.
+    pub(in crate::elf) fn is_go(&self, entry: &Entry) -> bool {
+        self.sources.get(usize::from(entry.source)).is_some_and(|strings| strings.origin == Origin::Go)
+    }
+
+    fn add_go(&mut self, object: &Object) -> Result<(), GoError> {
+        let Some(go) = object.go()? else { return Ok(()) };
+        let functions = go.functions(object)?;
+        let source = self.source(Strings { extent: go.names(), origin: Origin::Go })?;
+        let space = MAX_FUNCTIONS.saturating_sub(self.entries.len());
+        let is_code = |address| self.segments.iter().any(|(begin, end)| (*begin..*end).contains(&address));
+        let entries =
+            functions.into_iter().filter(|function| is_code(function.address)).map(|function| Entry {
+                address: function.address,
+                size: function.size,
+                name: function.name,
+                source,
+                binding: Binding::Global,
+                form: if function.is_assembler { SymbolForm::Assembler } else { SymbolForm::Plain },
+            });
+        self.entries.extend(entries.take(space));
+        self.go = Some(go);
+        Ok(())
+    }
+
+    fn add_table(&mut self, reader: &Reader, segments: &Segments, table: &Table) -> Result<(), ObjectError> {
+        const SIZE: usize = size_of::<Sym64<LE>>();
+        let limit = if table.dynamic { MAX_DYNAMIC_STRINGS } else { MAX_STRINGS };
+        let (count, strings) = (table.symbols.length / SIZE as u64, table.strings.length);
+        for (what, found, limit) in
+            [("a symbol table", count, MAX_SYMBOLS), ("a string table", strings, limit)]
+        {
+            if found > limit {
+                return Err(ObjectError::TooLarge { what, found, limit });
+            }
+        }
+        reader.check("a string table", table.strings)?;
+        let origin = if table.dynamic { Origin::Dynamic } else { Origin::Static };
+        let source = self.source(Strings { extent: table.strings, origin })?;
+        let code: Vec<_> = segments.executables().take(MAX_SEGMENTS).collect();
+        let overflow = reader.chunks(
+            "a symbol table",
+            table.symbols.head(count * SIZE as u64),
+            (SIZE as u64, 0),
+            |_, chunk| {
+                let (list, _) =
+                    pod::slice_from_bytes::<Sym64<LE>>(chunk, chunk.len() / SIZE).unwrap_or_default();
+                for symbol in list {
+                    let address = VirtAddr(symbol.st_value.get(LE));
+                    let Some(form) = form(symbol) else { continue };
+                    if !code.iter().any(|load| load.offset_of(address).is_some()) {
+                        continue;
+                    }
+                    if self.entries.len() >= MAX_FUNCTIONS {
+                        return ControlFlow::Break(());
+                    }
+                    self.entries.push(Entry {
+                        address: address.0,
+                        size: u32::try_from(symbol.st_size.get(LE)).unwrap_or(u32::MAX),
+                        name: symbol.st_name.get(LE),
+                        source,
+                        binding: binding(symbol),
+                        form,
+                    });
+                }
+                ControlFlow::Continue(())
+            },
+        )?;
+        match overflow {
+            Some(()) => Err(too_many()),
+            None => Ok(()),
+        }
+    }
+
+    pub(in crate::elf) fn source(&mut self, strings: Strings) -> Result<u8, ObjectError> {
+        let number = u8::try_from(self.sources.len()).map_err(|_| too_many())?;
+        self.sources.push(strings);
+        Ok(number)
+    }
+}
+
+fn too_many() -> ObjectError {
+    let limit = MAX_FUNCTIONS as u64;
+    ObjectError::TooLarge { what: "the list of functions", found: limit + 1, limit }
+}
+
+/// What a symbol is; none for what is no function, or none of this object.
+fn form(symbol: &Sym64<LE>) -> Option<SymbolForm> {
+    if symbol.st_shndx.get(LE) == elf::SHN_UNDEF {
+        return None;
+    }
+    match symbol.st_type() {
+        elf::STT_FUNC => Some(SymbolForm::Plain),
+        elf::STT_GNU_IFUNC => Some(SymbolForm::Resolver),
+        _ => None,
+    }
+}
+
+fn binding(symbol: &Sym64<LE>) -> Binding {
+    match symbol.st_bind() {
+        elf::STB_LOCAL => Binding::Local,
+        elf::STB_WEAK => Binding::Weak,
+        _ => Binding::Global,
+    }
+}

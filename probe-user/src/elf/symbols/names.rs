@@ -1,0 +1,199 @@
+//! The names of functions, read where they are asked for.
+//!
+//! Owns the way from an entry of the index to its text. Names are visited in the order of the file, in one
+//! pass over the strings: tables of 256 MB cost no memory.
+
+use std::cell::OnceCell;
+use std::ops::ControlFlow;
+
+use super::demangle::{Demangled, Language, demangle};
+use super::index::{Entry, Index};
+use crate::elf::ObjectError;
+use crate::elf::file::reader::{FileRange, Reader};
+
+/// Bytes of one name: C++ and Rust mangle to some KiB at the most.
+pub(in crate::elf) const MAX_NAME: u64 = 64 * 1024;
+const MAX_NAME_BYTES: usize = 64 * 1024;
+/// Bytes of all names that are visited: names of a file are as long as its strings, unless it is hostile
+/// and lets each symbol's name begin one byte after another one's.
+const MAX_VISITED: u64 = 1 << 30;
+/// Bytes that are read for one name at first.
+const FIRST: u64 = 256;
+
+/// A table of names.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::elf) struct Strings {
+    pub extent: FileRange,
+    pub origin: Origin,
+}
+
+/// What a table of names belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::elf) enum Origin {
+    /// `.dynsym`.
+    Dynamic,
+    /// `.symtab`, where `@VERSION` may follow a name.
+    Static,
+    /// Go's pclntab.
+    Go,
+}
+
+/// A name of a function.
+#[derive(Debug)]
+pub struct Name<'a> {
+    raw: &'a str,
+    version: Option<&'a str>,
+    origin: Origin,
+    demangled: OnceCell<Option<Demangled>>,
+}
+
+impl<'a> Name<'a> {
+    pub(in crate::elf) fn new(bytes: &'a [u8], origin: Origin) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())?;
+        let (raw, version) = match text.split_once('@') {
+            Some((raw, version)) if origin == Origin::Static && !raw.is_empty() => {
+                (raw, Some(version.trim_start_matches('@')))
+            }
+            _ => (text, None),
+        };
+        Some(Self { raw, version, origin, demangled: OnceCell::new() })
+    }
+
+    /// As in the file, without the symbol's version.
+    pub fn raw(&self) -> &'a str {
+        self.raw
+    }
+
+    /// The version behind it, such as `GLIBC_2.2.5`; only `.symtab` has them in the name.
+    pub fn version(&self) -> Option<&'a str> {
+        self.version
+    }
+
+    /// Demangled when it is first asked for, which costs some microseconds: look at [`Self::raw`] first.
+    pub fn demangled(&self) -> Option<&Demangled> {
+        let demangled = || if self.origin == Origin::Go { None } else { demangle(self.raw) };
+        self.demangled.get_or_init(demangled).as_ref()
+    }
+
+    /// As a person writes it.
+    pub fn shown(&self) -> &str {
+        self.demangled().map_or(self.raw, |name| &name.text)
+    }
+
+    /// What the function was written in, by its name.
+    pub fn language(&self) -> Language {
+        match self.demangled() {
+            _ if self.origin == Origin::Go => Language::Go,
+            Some(name) => name.language,
+            None => Language::C,
+        }
+    }
+
+    /// Whether it is the name that was asked for: raw, demangled, or demangled without parameters.
+    pub fn is(&self, asked: &str) -> bool {
+        self.raw == asked || self.demangled().is_some_and(|name| name.text == asked || name.path == asked)
+    }
+}
+
+impl Index {
+    /// Visits the names of all entries; entries of one place in the strings come together.
+    pub(in crate::elf) fn visit(
+        &self,
+        reader: &Reader,
+        mut visit: impl FnMut(&Name<'_>, &[u32]) -> ControlFlow<()>,
+    ) -> Result<(), ObjectError> {
+        let mut order: Vec<u32> = (0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX)).collect();
+        let place = |number: &u32| self.entry(*number).map(|entry| (entry.source, entry.name));
+        order.sort_unstable_by_key(place);
+        let mut left = MAX_VISITED;
+        let source = |number: &u32| place(number).map(|(source, _)| source);
+        for group in order.chunk_by(|a, b| source(a) == source(b)) {
+            let strings =
+                group.first().and_then(source).and_then(|source| self.sources.get(usize::from(source)));
+            let Some(strings) = strings else { continue };
+            let mut rest = group;
+            let outcome = reader.chunks("names", strings.extent, (1, MAX_NAME), |at, chunk| {
+                let is_last = at + chunk.len() as u64 >= strings.extent.length;
+                while let Some(first) = rest.first() {
+                    let inside = place(first).map_or(0, |(_, offset)| u64::from(offset)).saturating_sub(at);
+                    let text = match text(chunk, inside) {
+                        Text::Whole(text) => Some(text),
+                        Text::Cut if !is_last => return ControlFlow::Continue(()),
+                        Text::Cut | Text::TooLong => None,
+                    };
+                    let (here, others) =
+                        rest.split_at(rest.partition_point(|other| place(other) == place(first)).max(1));
+                    rest = others;
+                    let Some(text) = text else { continue };
+                    let Some(after) = left.checked_sub(text.len() as u64 + 1) else {
+                        return ControlFlow::Break(Err(too_much()));
+                    };
+                    left = after;
+                    if let Some(name) = Name::new(text, strings.origin)
+                        && visit(&name, here).is_break()
+                    {
+                        return ControlFlow::Break(Ok(ControlFlow::Break(())));
+                    }
+                }
+                ControlFlow::Break(Ok(ControlFlow::Continue(())))
+            })?;
+            if let Some(outcome) = outcome
+                && outcome?.is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(in crate::elf) fn entry(&self, number: u32) -> Option<&Entry> {
+        self.entries.get(usize::try_from(number).ok()?)
+    }
+
+    /// Reads one name, and gives it to `use_`; none if it cannot be read or is no text.
+    pub(in crate::elf) fn with_name<T>(
+        &self,
+        reader: &Reader,
+        entry: &Entry,
+        use_: impl FnOnce(&Name<'_>) -> T,
+    ) -> Option<T> {
+        let strings = self.sources.get(usize::from(entry.source))?;
+        let rest = strings.extent.tail(u64::from(entry.name));
+        [FIRST, MAX_NAME]
+            .into_iter()
+            .find_map(|length| {
+                let bytes = reader.bytes("a name", rest.head(length), length).ok()?;
+                match text(&bytes, 0) {
+                    Text::Whole(_) => Some(bytes),
+                    Text::Cut | Text::TooLong => None,
+                }
+            })
+            .and_then(|bytes| match text(&bytes, 0) {
+                Text::Whole(text) => Name::new(text, strings.origin).as_ref().map(use_),
+                Text::Cut | Text::TooLong => None,
+            })
+    }
+}
+
+enum Text<'a> {
+    /// To its end.
+    Whole(&'a [u8]),
+    /// The end is not in the chunk.
+    Cut,
+    /// Longer than any name.
+    TooLong,
+}
+
+fn text(chunk: &[u8], at: u64) -> Text<'_> {
+    let rest = usize::try_from(at).ok().and_then(|at| chunk.get(at..)).unwrap_or_default();
+    let rest = rest.get(..MAX_NAME_BYTES).unwrap_or(rest);
+    match memchr::memchr(0, rest).and_then(|end| rest.get(..end)) {
+        Some(text) => Text::Whole(text),
+        None if rest.len() >= MAX_NAME_BYTES => Text::TooLong,
+        None => Text::Cut,
+    }
+}
+
+fn too_much() -> ObjectError {
+    ObjectError::TooLarge { what: "the text of all names", found: MAX_VISITED + 1, limit: MAX_VISITED }
+}

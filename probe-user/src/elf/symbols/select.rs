@@ -1,0 +1,230 @@
+//! The functions that somebody asks for by name.
+//!
+//! Owns merging the names of one function, and what kind of thing it is. It knows no pattern: whether a
+//! name is meant is for the caller's predicate to say.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::ControlFlow;
+
+use serde::Serialize;
+
+use super::demangle::Language;
+use super::index::{Binding, Entry, Index, SymbolForm};
+use super::names::Name;
+use crate::elf::go::{Go, GoAbi};
+use crate::elf::{Object, ObjectError, VirtAddr};
+
+/// Names of one function that are read.
+const MAX_ALIASES: usize = 32;
+/// Names that are looked at for those like one that was not found.
+const MAX_COMPARED: usize = 300_000;
+/// Pairs of letters that are compared for it: below a second.
+const MAX_PAIRS: usize = 100_000_000;
+/// Letters of a name that is compared.
+const MAX_COMPARED_LENGTH: usize = 160;
+
+/// What a symbol of a function leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A function: it is called, and its return address is on the stack at its entry.
+    Body,
+    /// Code that the loader runs once to choose the function (an IFUNC): it is not the function itself.
+    Resolver,
+    /// The part of a function that is seldom run (`.cold`): it is jumped to, so that there is no return
+    /// address at its first instruction.
+    Fragment,
+}
+
+/// A name of a function.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FunctionName {
+    /// As in the file.
+    pub raw: String,
+    /// As a person writes it, if that is something else.
+    pub demangled: Option<String>,
+    /// The symbol's version, if its table says it.
+    pub version: Option<String>,
+}
+
+/// A function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its entry.
+    pub address: VirtAddr,
+    /// Bytes of its code.
+    pub size: u64,
+    /// Whether the file says the size; otherwise it goes up to the next function.
+    pub is_sized: bool,
+    /// The widest of its names.
+    pub binding: Binding,
+    /// What is at the address.
+    pub kind: Kind,
+    /// What it was written in, as far as it can be told.
+    pub language: Language,
+    /// How it gets its arguments; none if it is not Go.
+    pub go_abi: Option<GoAbi>,
+    /// All of its names: those that were asked for first, then the best known ones.
+    pub names: Vec<FunctionName>,
+}
+
+impl Function {
+    /// The name to show.
+    pub fn shown(&self) -> &str {
+        self.names.first().map_or("", FunctionName::shown)
+    }
+}
+
+impl FunctionName {
+    /// The name to show.
+    pub fn shown(&self) -> &str {
+        self.demangled.as_deref().unwrap_or(&self.raw)
+    }
+
+    fn new(name: &Name<'_>) -> Self {
+        Self {
+            raw: name.raw().to_owned(),
+            demangled: name.demangled().map(|demangled| demangled.text.clone()),
+            version: name.version().map(str::to_owned),
+        }
+    }
+}
+
+impl Index {
+    /// The functions one of whose names `matches`, by address. The predicate sees each name once; more than
+    /// `limit` functions are an error.
+    pub fn select(
+        &self,
+        object: &Object,
+        limit: usize,
+        mut matches: impl FnMut(&Name<'_>) -> bool,
+    ) -> Result<Vec<Function>, ObjectError> {
+        let mut asked: BTreeMap<VirtAddr, BTreeSet<FunctionName>> = BTreeMap::new();
+        let mut overflow = false;
+        self.visit(&object.reader, |name, here| {
+            if !matches(name) {
+                return ControlFlow::Continue(());
+            }
+            for entry in here.iter().filter_map(|number| self.entry(*number)) {
+                let names = asked.entry(VirtAddr(entry.address)).or_default();
+                if names.len() < MAX_ALIASES {
+                    names.insert(FunctionName::new(name));
+                }
+                if asked.len() > limit {
+                    overflow = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        if overflow {
+            let (found, limit) = (asked.len() as u64, limit as u64);
+            return Err(ObjectError::TooLarge { what: "the list of matching functions", found, limit });
+        }
+        Ok(asked.into_iter().map(|(address, names)| self.function(object, address, names)).collect())
+    }
+
+    /// The function whose entry is at `address`, with its names; none if no table names it.
+    pub fn function_at(&self, object: &Object, address: VirtAddr) -> Option<Function> {
+        let found = !self.entries_at(address).is_empty();
+        found.then(|| self.function(object, address, BTreeSet::new()))
+    }
+
+    /// Names that somebody may have meant, the most alike first.
+    pub fn nearest(&self, object: &Object, asked: &str, count: usize) -> Vec<String> {
+        if asked.len() > MAX_COMPARED_LENGTH {
+            return Vec::new();
+        }
+        let mut best = BinaryHeap::new();
+        let (mut left, mut pairs) = (MAX_COMPARED, MAX_PAIRS);
+        let asked = asked.to_lowercase();
+        // A name that cannot be read is none that could be offered.
+        let _ = self.visit(&object.reader, |name, _| {
+            let text = name.demangled().map_or(name.raw(), |name| &name.path);
+            if text.len().abs_diff(asked.len()) <= asked.len() / 2 + 2 && text.len() <= MAX_COMPARED_LENGTH {
+                pairs = pairs.saturating_sub(asked.len() * text.len());
+                let distance = strsim::osa_distance(&asked, &text.to_lowercase());
+                if distance <= asked.len() / 3 + 1 {
+                    best.push((distance, text.to_owned()));
+                }
+                if best.len() > count.saturating_mul(4).max(16) {
+                    best.pop();
+                }
+            }
+            left -= 1;
+            if left == 0 || pairs == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let mut names: Vec<String> = Vec::new();
+        for (_, name) in best.into_sorted_vec() {
+            if !names.contains(&name) && names.len() < count {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    fn function(&self, object: &Object, address: VirtAddr, asked: BTreeSet<FunctionName>) -> Function {
+        let entries = self.entries_at(address);
+        let mut others: Vec<(_, FunctionName)> = Vec::new();
+        let mut languages = Vec::new();
+        for entry in entries.iter().take(MAX_ALIASES * 4) {
+            let read = |name: &Name<'_>| (name.language(), rank(entry, name), FunctionName::new(name));
+            let Some((language, rank, name)) = self.with_name(&object.reader, entry, read) else { continue };
+            languages.push(language);
+            let same = |known: &FunctionName| known.raw == name.raw;
+            if !others.iter().any(|(_, known)| same(known)) && !asked.iter().any(same) {
+                others.push((rank, name));
+            }
+        }
+        others.sort();
+        others.truncate(MAX_ALIASES);
+        let names: Vec<_> = asked.into_iter().chain(others.into_iter().map(|(_, name)| name)).collect();
+        let (size, is_sized) = self.size(address);
+        let kind = if entries.iter().any(|entry| entry.form == SymbolForm::Resolver) {
+            Kind::Resolver
+        } else if !names.is_empty() && names.iter().all(|name| is_fragment(&name.raw)) {
+            Kind::Fragment
+        } else {
+            Kind::Body
+        };
+        // Go's table is sure; a mangled name is surer than a plain one.
+        let language = languages.into_iter().max().unwrap_or(Language::C);
+        let is_go = language == Language::Go;
+        Function {
+            address,
+            go_abi: self.go().filter(|_| is_go).map(|go| go_abi(go, entries, &names)),
+            size,
+            is_sized,
+            binding: entries.iter().map(|entry| entry.binding).max().unwrap_or(Binding::Local),
+            kind,
+            language,
+            names,
+        }
+    }
+}
+
+/// Public names first, then those that a person would rather write.
+fn rank(entry: &Entry, name: &Name<'_>) -> (Reverse<Binding>, usize, usize) {
+    let underscores = name.raw().len() - name.raw().trim_start_matches('_').len();
+    let underscores = if name.demangled().is_some() { 0 } else { underscores };
+    (Reverse(entry.binding), underscores, name.raw().len())
+}
+
+/// Assembler may get its arguments either way: the linker marks the name of what gets them on the stack, which
+/// only `.symtab` has.
+fn go_abi(go: &Go, entries: &[Entry], names: &[FunctionName]) -> GoAbi {
+    let is_assembler = entries.iter().any(|entry| entry.form == SymbolForm::Assembler);
+    if names.iter().any(|name| name.raw.strip_suffix(".abi0").is_some()) {
+        GoAbi::Stack
+    } else if is_assembler {
+        GoAbi::Unknown
+    } else {
+        go.abi()
+    }
+}
+
+/// GCC's and LLVM's name for the cold part of a function.
+fn is_fragment(raw: &str) -> bool {
+    raw.split('.').skip(1).any(|part| part == "cold")
+}

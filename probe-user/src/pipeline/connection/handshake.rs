@@ -1,0 +1,199 @@
+//! Hellos → what is known of the handshake on each socket.
+//!
+//! Owns which hello belongs to which handshake. It never tells what another handshake on the same socket has agreed on: a
+//! ClientHello begins one, and so does a ServerHello that nothing asked for.
+
+use std::borrow::Cow;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use probe_common::{HELLO_SENT, Hello as Wire};
+
+use crate::event::{Direction, Protocol, Role, Tls};
+use crate::pipeline::bounded;
+use crate::protocol::tls::hello::{self, HandshakeParse, Hello, HelloBuffer};
+
+/// Sockets whose handshakes are known at the most.
+const SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+/// The handshakes, by [`probe_common::Socket::socket`].
+#[derive(Debug)]
+pub(in crate::pipeline) struct Handshakes(LruCache<u64, Handshake>);
+
+/// The last handshake on a socket.
+#[derive(Debug, Default)]
+struct Handshake {
+    /// What comes to the process, and what it sends.
+    received: HelloBuffer,
+    sent: HelloBuffer,
+    tls: Arc<Tls>,
+    role: Option<Role>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// No hello was seen.
+    #[default]
+    Before,
+    /// The client's.
+    Asked,
+    /// The server's.
+    Answered,
+}
+
+impl Handshakes {
+    pub(in crate::pipeline) fn new() -> Self {
+        Self(bounded(SOCKETS))
+    }
+
+    /// Takes a part of a hello.
+    pub(in crate::pipeline) fn hello(&mut self, wire: &Wire, data: &[u8]) {
+        let handshake = self.0.get_or_insert_mut(wire.socket, Handshake::default);
+        let (way, parts) = if wire.flags & HELLO_SENT != 0 {
+            (Direction::Transmit, &mut handshake.sent)
+        } else {
+            (Direction::Receive, &mut handshake.received)
+        };
+        if wire.offset == 0 {
+            parts.begin(wire.record, data);
+        } else if parts.told() == wire.offset as usize {
+            parts.add(data);
+        } else {
+            // A part is missing: what was lost is not known.
+            parts.clear();
+            return;
+        }
+        if let HandshakeParse::Hello(hello) = parts.take() {
+            handshake.take(hello, way);
+        }
+    }
+
+    /// What is known of the handshake on a socket, and which end the process is.
+    pub(in crate::pipeline) fn get(&mut self, socket: u64) -> Option<(&Arc<Tls>, Option<Role>)> {
+        let handshake = self.0.get(&socket)?;
+        (handshake.stage != Stage::Before).then_some((&handshake.tls, handshake.role))
+    }
+}
+
+impl Handshake {
+    fn take(&mut self, hello: Hello, way: Direction) {
+        let sender = match hello {
+            Hello::Client(_) => Role::Client,
+            Hello::Retry | Hello::Server(_) => Role::Server,
+        };
+        self.role = Some(match way {
+            Direction::Transmit => sender,
+            Direction::Receive => sender.other(),
+        });
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match hello {
+            Hello::Client(client) => {
+                let offered = client.protocols.map(|names| names.iter().map(|name| text(name)).collect());
+                let server_name = client.server_name.as_deref().map(text);
+                self.tls = Arc::new(Tls { server_name, offered, ..Tls::default() });
+                self.stage = Stage::Asked;
+            }
+            Hello::Retry => {}
+            Hello::Server(server) => {
+                // What the client said was for another handshake, if this one is not the answer to it.
+                let asked = if self.stage == Stage::Asked { Tls::clone(&self.tls) } else { Tls::default() };
+                let cipher = server.cipher;
+                self.tls = Arc::new(Tls {
+                    protocol: server.version.and_then(Protocol::of),
+                    cipher: Some(match hello::cipher_name(cipher) {
+                        Some(name) => Cow::Borrowed(name),
+                        None => Cow::Owned(format!("{cipher:#06x}")),
+                    }),
+                    next_protocol: server.protocol.as_deref().map(text),
+                    ..asked
+                });
+                self.stage = Stage::Answered;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+    use zerocopy::FromZeros;
+
+    use super::*;
+
+    const ASKED: &[u8] = include_bytes!("../hello/data/tls12-c0.bin");
+    const ANSWERED: &[u8] = include_bytes!("../hello/data/tls12-s0.bin");
+    const ASKED_AGAIN: [&[u8]; 4] = [
+        include_bytes!("../hello/data/retry-c0.bin"),
+        include_bytes!("../hello/data/retry-s0.bin"),
+        include_bytes!("../hello/data/retry-c1.bin"),
+        include_bytes!("../hello/data/retry-s1.bin"),
+    ];
+
+    fn part(flags: u32, offset: usize, bytes: &[u8], handshakes: &mut Handshakes) {
+        let mut wire = Wire::new_zeroed();
+        (wire.socket, wire.flags, wire.offset) = (9, flags, u32::try_from(offset).unwrap());
+        wire.bytes = u32::try_from(bytes.len()).unwrap();
+        handshakes.hello(&wire, bytes);
+    }
+
+    fn known(handshakes: &mut Handshakes) -> (Tls, Option<Role>) {
+        let (tls, role) = handshakes.get(9).unwrap();
+        (Tls::clone(tls), role)
+    }
+
+    #[test]
+    fn a_handshake_is_an_offer_and_its_answer() {
+        let mut handshakes = Handshakes::new();
+        part(HELLO_SENT, 0, &ASKED[..300], &mut handshakes);
+        assert!(handshakes.get(9).is_none());
+        part(HELLO_SENT, 300, &ASKED[300..], &mut handshakes);
+        let (tls, role) = known(&mut handshakes);
+        assert_eq!((tls.server_name.as_deref(), role), (Some("hello.test"), Some(Role::Client)));
+        assert_eq!((tls.protocol, tls.cipher, tls.next_protocol), (None, None, None));
+        part(0, 0, ANSWERED, &mut handshakes);
+        let (tls, role) = known(&mut handshakes);
+        assert_eq!((tls.protocol, role), (Some(Protocol::Tls12), Some(Role::Client)));
+        assert_eq!(tls.cipher.as_deref(), Some("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"));
+        assert_eq!(
+            (tls.server_name.as_deref(), tls.next_protocol.as_deref()),
+            (Some("hello.test"), Some("h2"))
+        );
+        assert_eq!(tls.offered, Some(vec!["h2".to_owned(), "http/1.1".to_owned()]));
+    }
+
+    #[test]
+    fn a_server_may_want_another_offer() {
+        let mut handshakes = Handshakes::new();
+        for (hello, flags) in ASKED_AGAIN.iter().zip([0, HELLO_SENT].into_iter().cycle()) {
+            part(flags, 0, hello, &mut handshakes);
+        }
+        let (tls, role) = known(&mut handshakes);
+        assert_eq!((tls.protocol, role), (Some(Protocol::Tls13), Some(Role::Server)));
+        assert_eq!(tls.server_name.as_deref(), Some("hello.test"));
+        assert!(tls.offered.is_some() && tls.next_protocol.is_none());
+    }
+
+    #[test]
+    fn what_is_missing_is_not_taken_from_another_handshake() {
+        let mut handshakes = Handshakes::new();
+        part(HELLO_SENT, 0, ASKED, &mut handshakes);
+        part(0, 0, ANSWERED, &mut handshakes);
+        // The next offer on the socket was lost.
+        part(0, 0, ASKED_AGAIN[3], &mut handshakes);
+        let (tls, _) = known(&mut handshakes);
+        assert_eq!((tls.protocol, tls.server_name, tls.next_protocol), (Some(Protocol::Tls13), None, None));
+        // The next answer is still to come.
+        part(HELLO_SENT, 0, ASKED, &mut handshakes);
+        let (tls, _) = known(&mut handshakes);
+        assert_eq!((tls.protocol, tls.server_name.as_deref()), (None, Some("hello.test")));
+        // A part in the middle was lost.
+        let mut handshakes = Handshakes::new();
+        part(HELLO_SENT, 0, &ASKED[..100], &mut handshakes);
+        part(HELLO_SENT, 200, &ASKED[200..], &mut handshakes);
+        part(HELLO_SENT, 100, &ASKED[100..], &mut handshakes);
+        assert!(handshakes.get(9).is_none());
+    }
+}

@@ -1,0 +1,301 @@
+//! Beginnings and ends of connections → records.
+//!
+//! Owns which connections are there, and when their beginnings are told: with the first call, so that what is known by then is
+//! told with them, or with the end, or after a while. It never tells an end twice, and nothing where the kernel tells nothing.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use probe_common::{
+    Call, ConnectionClose, ConnectionKey, ConnectionOpen, ConnectionState, END_CLOSED, END_HANDLE_REUSED,
+    END_SOCKET_CLOSED, FLAG_FROM_START, FLAG_TRANSMIT, Header, NO_SITE,
+};
+
+use crate::event::{CloseReason, ProcessContext, Record, SslClose, SslOpen, Thread, Traffic};
+use crate::pipeline::emitter::Emitter;
+use crate::pipeline::{Pipeline, ProcessInfo, bounded};
+
+/// Connections that are known at the most: as many as the kernel's table has.
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// How long a beginning waits for the first call.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The connections that are there.
+#[derive(Debug)]
+pub(in crate::pipeline) struct ConnectionLifecycles {
+    live: LruCache<u64, ConnectionLifecycle>,
+    /// The same by their processes.
+    processes: HashMap<u32, BTreeSet<u64>>,
+    /// Those whose beginnings may not be told yet, and when the ring was first seen empty since.
+    waiting: VecDeque<(u64, Option<Instant>)>,
+    /// Those that ended with their processes: the kernel may tell their ends, too.
+    ended: LruCache<u64, ()>,
+    /// The same until they are told, how and when they ended.
+    pending_close: Vec<(ConnectionLifecycle, CloseReason, u64)>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(in crate::pipeline) struct ConnectionLifecycle {
+    id: u64,
+    key: ConnectionKey,
+    origin: Arc<ProcessContext>,
+    thread: Thread,
+    /// Nanoseconds of `CLOCK_BOOTTIME`; none when it was not told.
+    began: Option<u64>,
+    from_start: bool,
+    /// A hook in its library.
+    site: u32,
+    traffic: Traffic,
+    open_emitted: bool,
+}
+
+impl ConnectionLifecycle {
+    fn new(id: u64, key: ConnectionKey, header: &Header, origin: Arc<ProcessContext>) -> Self {
+        Self {
+            id,
+            key,
+            origin,
+            thread: Thread { id: header.tid, comm: header.comm },
+            began: None,
+            from_start: false,
+            site: NO_SITE,
+            traffic: Traffic::default(),
+            open_emitted: false,
+        }
+    }
+}
+
+impl ConnectionLifecycles {
+    pub(in crate::pipeline) fn new() -> Self {
+        Self {
+            live: bounded(CONNECTIONS),
+            processes: HashMap::new(),
+            waiting: VecDeque::new(),
+            ended: bounded(CONNECTIONS),
+            pending_close: Vec::new(),
+        }
+    }
+
+    /// A connection begins. Gives the one that has no room any more.
+    fn begin(&mut self, opened: &ConnectionOpen, origin: Arc<ProcessContext>) -> Option<ConnectionLifecycle> {
+        let id = opened.connection;
+        let new = ConnectionLifecycle::new(id, opened.key(), &opened.header, origin);
+        self.processes.entry(opened.header.pid).or_default().insert(id);
+        let lifetime = ConnectionLifecycle {
+            began: Some(opened.header.time),
+            from_start: opened.flags & FLAG_FROM_START != 0,
+            site: opened.site,
+            ..new
+        };
+        let (other, lifetime) = self.live.push(id, lifetime)?;
+        if other != id {
+            self.leave(&lifetime);
+            return Some(lifetime);
+        }
+        // Prepared again before it was used: it waits already.
+        None
+    }
+
+    /// A call on a connection: gives the connection if its beginning is to be told now.
+    fn call(&mut self, call: &Call) -> Option<&ConnectionLifecycle> {
+        if self.live.is_empty() {
+            return None; // the usual case, without hashing
+        }
+        let lifetime = self.live.get_mut(&call.connection)?;
+        let end = call.stream_offset.saturating_add(call.length);
+        let (received, transmitted) = if call.flags & FLAG_TRANSMIT == 0 { (end, 0) } else { (0, end) };
+        lifetime.traffic = lifetime.traffic.max(Traffic { calls: call.number, received, transmitted });
+        lifetime.site = call.site;
+        (!std::mem::replace(&mut lifetime.open_emitted, true)).then_some(lifetime)
+    }
+
+    /// A connection has ended, and how is told: its lifetime, if that was known.
+    fn end(&mut self, id: u64) -> Option<ConnectionLifecycle> {
+        let lifetime = self.live.pop(&id)?;
+        self.leave(&lifetime);
+        Some(lifetime)
+    }
+
+    /// A process has ended, or is another program: its connections, in the order of their numbers.
+    fn end_process(&mut self, pid: u32) -> Vec<ConnectionLifecycle> {
+        let ids = self.processes.remove(&pid).unwrap_or_default();
+        ids.into_iter()
+            .filter_map(|id| {
+                self.ended.put(id, ());
+                self.live.pop(&id)
+            })
+            .collect()
+    }
+
+    fn leave(&mut self, lifetime: &ConnectionLifecycle) {
+        if let Some(ids) = self.processes.get_mut(&lifetime.key.pid) {
+            ids.remove(&lifetime.id);
+            if ids.is_empty() {
+                self.processes.remove(&lifetime.key.pid);
+            }
+        }
+    }
+
+    /// The next connection that has waited long enough, at a time when the ring is empty; without one, any that waits.
+    fn next(&mut self, now: Option<Instant>) -> Option<u64> {
+        let &(id, since) = self.waiting.front()?;
+        let is_due = match (now, since) {
+            (Some(now), Some(since)) => now.saturating_duration_since(since) >= PATIENCE,
+            (Some(_), None) => self.waiting.len() > CONNECTIONS.get(),
+            (None, _) => true,
+        };
+        if is_due {
+            self.waiting.pop_front();
+        }
+        is_due.then_some(id)
+    }
+}
+
+impl<O: ProcessInfo> Pipeline<O> {
+    /// A connection begins.
+    pub(in crate::pipeline) fn opened(&mut self, opened: &ConnectionOpen) -> io::Result<()> {
+        if self.is_full() {
+            return Ok(());
+        }
+        let origin = self.origins.origin(&opened.header);
+        let id = opened.connection;
+        let is_new = self.lifetimes.live.peek(&id).is_none();
+        let forgotten = self.lifetimes.begin(opened, origin);
+        if is_new {
+            self.lifetimes.waiting.push_back((id, None));
+        }
+        match forgotten {
+            Some(lifetime) if !lifetime.open_emitted => self.report.opened(&lifetime),
+            _ => Ok(()),
+        }
+    }
+
+    /// A call of a connection is told next.
+    pub(in crate::pipeline) fn is_called(&mut self, call: &Call) -> io::Result<()> {
+        self.lifetimes.call(call).map_or(Ok(()), |lifetime| self.report.opened(lifetime))
+    }
+
+    /// A connection has ended.
+    pub(in crate::pipeline) fn closed(&mut self, closed: &ConnectionClose) -> io::Result<()> {
+        let id = closed.connection;
+        if self.is_full() || self.lifetimes.ended.contains(&id) {
+            return Ok(());
+        }
+        let known = self.lifetimes.end(id);
+        let mut lifetime = match (known, closed.end) {
+            (Some(known), _) => known,
+            // That it began was lost, or is forgotten, and whose socket it was nobody says.
+            (None, END_SOCKET_CLOSED) => return Ok(()),
+            (None, _) => {
+                let origin = self.origins.origin(&closed.header);
+                let key = ConnectionKey { handle: 0, pid: closed.header.pid, program: 0 };
+                let from_start = closed.flags & FLAG_FROM_START != 0;
+                let new = ConnectionLifecycle::new(id, key, &closed.header, origin);
+                ConnectionLifecycle { open_emitted: true, from_start, ..new }
+            }
+        };
+        if closed.end != END_SOCKET_CLOSED {
+            // The thread has gone on: what is missing of its last call was lost.
+            self.join.end_thread(&closed.header, &mut |piece| self.report.piece(&piece))?;
+        }
+        if lifetime.site == NO_SITE {
+            lifetime.site = closed.site;
+        }
+        let &ConnectionClose { calls, received, transmitted, .. } = closed;
+        lifetime.traffic = lifetime.traffic.max(Traffic { calls, received, transmitted });
+        let end = match closed.end {
+            END_CLOSED => CloseReason::Closed,
+            END_HANDLE_REUSED => CloseReason::HandleReused,
+            _ => CloseReason::SocketClosed,
+        };
+        self.report.closed(&lifetime, end, closed.header.time)
+    }
+
+    /// A process has ended, or is another program: so have its connections.
+    pub(in crate::pipeline) fn end_connections(&mut self, header: &Header, end: CloseReason) {
+        if !self.is_full() {
+            let ended = self.lifetimes.end_process(header.pid);
+            self.lifetimes
+                .pending_close
+                .extend(ended.into_iter().map(|lifetime| (lifetime, end, header.time)));
+        }
+    }
+
+    /// Tells the ends of connections that ended with their processes, to be called after each drain of the ring; `counted` is
+    /// what the kernel has counted of a connection, if it knows that still.
+    pub fn tell_ended(
+        &mut self,
+        counted: impl Fn(ConnectionKey) -> Option<ConnectionState>,
+    ) -> io::Result<()> {
+        for (mut lifetime, end, time) in std::mem::take(&mut self.lifetimes.pending_close) {
+            // Of another one with the same handle by now it tells nothing.
+            if let Some(state) = counted(lifetime.key).filter(|state| state.id == lifetime.id) {
+                let ConnectionState { calls, received, transmitted, .. } = state;
+                lifetime.traffic = lifetime.traffic.max(Traffic { calls, received, transmitted });
+            }
+            self.report.closed(&lifetime, end, time)?;
+        }
+        Ok(())
+    }
+
+    /// The ring is empty at this moment: tells beginnings that have waited long enough.
+    pub(in crate::pipeline) fn idle_connections(&mut self, now: Instant) -> io::Result<()> {
+        let new = self.lifetimes.waiting.iter_mut().rev().take_while(|(_, since)| since.is_none());
+        new.for_each(|(_, since)| *since = Some(now));
+        self.tell_waiting(Some(now))
+    }
+
+    /// Tells beginnings that have waited; without a time, all.
+    pub(in crate::pipeline) fn tell_waiting(&mut self, now: Option<Instant>) -> io::Result<()> {
+        while let Some(id) = self.lifetimes.next(now) {
+            if let Some(lifetime) = self.lifetimes.live.peek_mut(&id)
+                && !std::mem::replace(&mut lifetime.open_emitted, true)
+            {
+                self.report.opened(lifetime)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Emitter {
+    fn opened(&mut self, lifetime: &ConnectionLifecycle) -> io::Result<()> {
+        self.connection(lifetime, lifetime.began.unwrap_or_default(), |connection| {
+            Record::SslOpen(connection)
+        })
+    }
+
+    /// Tells the end, and the beginning before it if that was not told.
+    fn closed(&mut self, lifetime: &ConnectionLifecycle, end: CloseReason, time: u64) -> io::Result<()> {
+        if !lifetime.open_emitted {
+            self.opened(lifetime)?;
+        }
+        let began = lifetime.began.filter(|_| lifetime.from_start);
+        let duration = began.map(|began| time.saturating_sub(began));
+        let traffic = lifetime.traffic;
+        self.connection(lifetime, time, |connection| {
+            Record::SslClose(SslClose { connection, duration, traffic, end })
+        })?;
+        self.connections.forget(lifetime.id);
+        Ok(())
+    }
+
+    fn connection(
+        &mut self,
+        lifetime: &ConnectionLifecycle,
+        time: u64,
+        record: impl for<'r> FnOnce(SslOpen<'r>) -> Record<'r>,
+    ) -> io::Result<()> {
+        let &ConnectionLifecycle { id, ref origin, thread, from_start, site, .. } = lifetime;
+        let time = self.time(time);
+        let library = self.sites.get(&site).map(|site| &*site.library);
+        let (socket, tls) = self.connections.describe(id);
+        let connection = SslOpen { time, origin, thread, library, id, from_start, socket, tls };
+        self.sink.write(&record(connection))
+    }
+}

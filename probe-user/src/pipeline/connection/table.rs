@@ -1,0 +1,80 @@
+//! What is known of connections: their sockets, and the handshakes on those.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use probe_common::{Hello, Socket as WireSocket};
+
+use super::handshake::Handshakes;
+use crate::event::{Socket, Tls, TlsInfo};
+use crate::pipeline::{ProcessInfo, bounded};
+
+/// Connections that are known at the most: as many as the kernel's table has.
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+/// What is known of connections, by their numbers.
+#[derive(Debug)]
+pub(in crate::pipeline) struct ConnectionTable {
+    known: LruCache<u64, Entry>,
+    handshakes: Handshakes,
+}
+
+/// A connection that is on a socket.
+#[derive(Debug)]
+struct Entry {
+    socket: Socket,
+    /// [`WireSocket::socket`].
+    number: u64,
+    /// As long as it is not whole, the handshake on the socket may say more.
+    tls: Option<Arc<Tls>>,
+    /// What the last record of the connection had.
+    told: Option<Arc<Tls>>,
+}
+
+impl ConnectionTable {
+    pub(in crate::pipeline) fn new() -> Self {
+        Self { known: bounded(CONNECTIONS), handshakes: Handshakes::new() }
+    }
+
+    /// Takes a part of a hello.
+    pub(in crate::pipeline) fn hello(&mut self, wire: &Hello, data: &[u8]) {
+        self.handshakes.hello(wire, data);
+    }
+
+    /// A connection is on a socket.
+    pub(in crate::pipeline) fn socket(&mut self, wire: &WireSocket, origins: &mut impl ProcessInfo) {
+        let mut socket = Socket::of(wire);
+        let role = self.handshakes.get(wire.socket).and_then(|(_, role)| role);
+        socket.role = socket.role.or(role);
+        if socket.role.is_none() {
+            socket.role = origins.role(wire.header.pid, wire.namespace, &socket);
+        }
+        let told = self.known.pop(&wire.connection).and_then(|entry| entry.told);
+        self.known.put(wire.connection, Entry { socket, number: wire.socket, tls: None, told });
+    }
+
+    /// A connection has ended.
+    pub(in crate::pipeline) fn forget(&mut self, connection: u64) {
+        self.known.pop(&connection);
+    }
+
+    /// What is known of a connection, for a record of it.
+    pub(in crate::pipeline) fn describe(
+        &mut self,
+        connection: u64,
+    ) -> (Option<&Socket>, Option<TlsInfo<'_>>) {
+        let Some(entry) = self.known.get_mut(&connection) else { return (None, None) };
+        if entry.tls.as_ref().is_none_or(|tls| tls.cipher.is_none())
+            && let Some((tls, role)) = self.handshakes.get(entry.number)
+        {
+            entry.tls = Some(Arc::clone(tls));
+            entry.socket.role = entry.socket.role.or(role);
+        }
+        let is_new = entry.told != entry.tls;
+        if is_new {
+            entry.told.clone_from(&entry.tls);
+        }
+        (Some(&entry.socket), entry.tls.as_deref().map(|tls| TlsInfo { tls, is_first: is_new }))
+    }
+}

@@ -1,0 +1,307 @@
+//! /proc about processes: who is there, what they are called, whose children they are.
+//!
+//! Owns the reading of these files, as bytes and with limits: names in them are chosen by the processes.
+//! A process may vanish between two reads, so nothing here is an error: what is not there is none.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use probe_common::NamespaceId;
+use procfs::FromRead;
+
+use super::cgroup::ProcCgroups;
+use crate::scope::Process;
+
+/// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
+pub(crate) const FILE: u64 = 64 * 1024;
+/// Bytes that most files of /proc about a process have at the most.
+const USUAL: u64 = 4096;
+/// `PF_EXITING` of linux/sched.h: set before the kernel tells of the end (`sched_process_exit`).
+const EXITING: u32 = 0x0000_0004;
+/// `PF_KTHREAD` of linux/sched.h.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// Where processes are read from: /proc, or a tree of fixtures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proc {
+    root: PathBuf,
+    own: u32,
+}
+
+impl Default for Proc {
+    fn default() -> Self {
+        Self::new("/proc", std::process::id())
+    }
+}
+
+/// What /proc/PID/stat tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the kernel's own flags, each by itself")]
+struct Stat {
+    parent: u32,
+    start_time: u64,
+    is_kernel_thread: bool,
+    /// This thread ends: its end is being told, or has been.
+    is_exiting: bool,
+    /// All of its threads have ended; it waits to be reaped.
+    is_dead: bool,
+    /// A signal has stopped it.
+    is_stopped: bool,
+}
+
+/// A process with its place in the tree of processes and in the hierarchies of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessEntry {
+    /// The process; its container is not filled in.
+    pub process: Process,
+    /// Its parent.
+    pub parent: u32,
+    /// Its cgroups.
+    pub cgroups: ProcCgroups,
+    /// Its PID namespace; none when that is not ours to see.
+    pub namespace: Option<NamespaceId>,
+}
+
+impl Proc {
+    /// A tree that looks like /proc, and the pid that ctrace has in it.
+    pub fn new(root: impl Into<PathBuf>, own: u32) -> Self {
+        Self { root: root.into(), own }
+    }
+
+    /// The pid of ctrace.
+    pub fn own(&self) -> u32 {
+        self.own
+    }
+
+    /// All processes, ascending.
+    pub fn pids(&self) -> io::Result<Vec<u32>> {
+        numbers(&self.root)
+    }
+
+    /// All threads of a process, ascending; empty when it is gone.
+    pub fn threads(&self, pid: u32) -> Vec<u32> {
+        numbers(&self.path(pid, "task")).unwrap_or_default()
+    }
+
+    /// Those threads whose end the kernel will tell yet.
+    pub fn living_threads(&self, pid: u32) -> Vec<u32> {
+        let mut threads = self.threads(pid);
+        threads.retain(|tid| {
+            self.read(pid, &format!("task/{tid}/stat"))
+                .and_then(|text| parse_stat(&text))
+                .is_some_and(|stat| !stat.is_exiting)
+        });
+        threads
+    }
+
+    /// A process that has not ended.
+    pub fn process(&self, pid: u32) -> Option<Process> {
+        let stat = self.stat(pid).filter(|stat| !stat.is_dead)?;
+        Some(Process { pid, start_time: stat.start_time, comm: self.comm(pid)?, container: None })
+    }
+
+    /// Everything that selecting needs to know of a process; none for one that has ended, and for threads
+    /// of the kernel, which have no code of their own to probe.
+    pub fn entry(&self, pid: u32) -> Option<ProcessEntry> {
+        let stat = self.stat(pid).filter(|stat| !stat.is_dead && !stat.is_kernel_thread)?;
+        let process = Process { pid, start_time: stat.start_time, comm: self.comm(pid)?, container: None };
+        Some(ProcessEntry {
+            process,
+            parent: stat.parent,
+            cgroups: self.cgroups(pid),
+            namespace: self.pid_namespace(pid),
+        })
+    }
+
+    /// All of them but ctrace itself, which is never a target; ascending by pid.
+    pub fn entries(&self) -> io::Result<Vec<ProcessEntry>> {
+        let others = self.pids()?.into_iter().filter(|pid| *pid != self.own);
+        Ok(others.filter_map(|pid| self.entry(pid)).collect())
+    }
+
+    /// Whether this very process still runs.
+    pub fn is_alive(&self, process: &Process) -> bool {
+        self.stat(process.pid).is_some_and(|stat| !stat.is_dead && stat.start_time == process.start_time)
+    }
+
+    /// Its parent.
+    pub fn parent(&self, pid: u32) -> Option<u32> {
+        Some(self.stat(pid)?.parent)
+    }
+
+    /// Whether a signal has stopped it.
+    pub fn is_stopped(&self, pid: u32) -> bool {
+        self.stat(pid).is_some_and(|stat| stat.is_stopped)
+    }
+
+    /// Whether the kernel encrypts or decrypts TLS for someone in its network namespace; none where no kernel TLS is.
+    pub fn has_kernel_tls(&self, pid: u32) -> bool {
+        // `TlsCurrTxSw  1`: connections now, per direction, in software or on the network device.
+        let is_current = |line: &[u8]| {
+            let count =
+                line.strip_prefix(b"TlsCurr").and_then(|rest| rest.rsplit(u8::is_ascii_whitespace).next());
+            count.and_then(number::<u64>).is_some_and(|count| count > 0)
+        };
+        let counters = self.read(pid, "net/tls_stat").unwrap_or_default();
+        counters.split(|byte| *byte == b'\n').any(is_current)
+    }
+
+    /// Its id in its own PID namespace.
+    pub fn vpid(&self, pid: u32) -> Option<u32> {
+        self.namespace_pids(pid).last().copied()
+    }
+
+    /// Whether it is the first process of a PID namespace below ctrace's.
+    pub fn is_namespace_init(&self, pid: u32) -> bool {
+        matches!(self.namespace_pids(pid).as_slice(), [_, .., 1])
+    }
+
+    /// The process of a thread; its own id for a process.
+    pub fn thread_group(&self, id: u32) -> Option<u32> {
+        let status = self.read(id, "status")?;
+        number(status_field(&status, b"Tgid:")?.trim_ascii())
+    }
+
+    /// The user with whose rights it acts (its effective id), as ctrace's user namespace counts.
+    pub fn effective_uid(&self, pid: u32) -> Option<u32> {
+        let status = self.read(pid, "status")?;
+        let ids = status_field(&status, b"Uid:")?;
+        // Real, effective, saved, file system.
+        number(ids.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty()).nth(1)?)
+    }
+
+    /// Its PID namespace.
+    pub fn pid_namespace(&self, pid: u32) -> Option<NamespaceId> {
+        let found = fs::metadata(self.path(pid, "ns/pid")).ok()?;
+        let device = found.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        Some(NamespaceId { device: u64::from(major) << 20 | u64::from(minor), inode: found.ino() })
+    }
+
+    /// Its cgroups; empty when it is gone.
+    pub fn cgroups(&self, pid: u32) -> ProcCgroups {
+        ProcCgroups::parse(&self.read(pid, "cgroup").unwrap_or_default())
+    }
+
+    /// Path of its executable, inside the mount namespace in which it lies.
+    ///
+    /// The kernel marks a deleted one with ` (deleted)`, which is taken off. A name that ends in these
+    /// characters itself loses them: telling the two apart would mean to look into a file system that the
+    /// target may serve itself, and to wait for it.
+    pub fn executable(&self, pid: u32) -> Option<PathBuf> {
+        let path = fs::read_link(self.path(pid, "exe")).ok()?;
+        let bytes = path.as_os_str().as_bytes();
+        Some(PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes))))
+    }
+
+    /// The name of its main thread. Its bytes are the process's choice; what is not UTF-8 is replaced.
+    fn comm(&self, pid: u32) -> Option<String> {
+        let bytes = self.read(pid, "comm")?;
+        Some(String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned())
+    }
+
+    fn stat(&self, pid: u32) -> Option<Stat> {
+        parse_stat(&self.read(pid, "stat")?)
+    }
+
+    /// Its ids, in ctrace's PID namespace first, in its own last.
+    fn namespace_pids(&self, pid: u32) -> Vec<u32> {
+        let status = self.read(pid, "status").unwrap_or_default();
+        let ids = status_field(&status, b"NSpid:").unwrap_or_default();
+        ids.split(u8::is_ascii_whitespace).filter_map(number).collect()
+    }
+
+    fn read(&self, pid: u32, name: &str) -> Option<Vec<u8>> {
+        read_bounded(&self.path(pid, name), FILE).ok()
+    }
+
+    fn path(&self, pid: u32, name: &str) -> PathBuf {
+        let mut path = self.root.join(pid.to_string());
+        path.push(name);
+        path
+    }
+}
+
+/// Pid → children, for walks down the tree.
+pub fn children(entries: &[ProcessEntry]) -> HashMap<u32, Vec<u32>> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    for entry in entries {
+        children.entry(entry.parent).or_default().push(entry.process.pid);
+    }
+    children
+}
+
+/// The roots and everything below them, as the parents are now.
+pub fn descendants(roots: Vec<u32>, entries: &[ProcessEntry]) -> BTreeSet<u32> {
+    let children = children(entries);
+    let mut found = BTreeSet::new();
+    let mut next = roots;
+    // `found` ends this even if the parents, read one after another, form a circle.
+    while let Some(pid) = next.pop() {
+        if found.insert(pid) {
+            next.extend(children.get(&pid).into_iter().flatten());
+        }
+    }
+    found
+}
+
+/// Reads at most `limit` bytes of a file, however long it says that it is.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // Most files of /proc fit, and are read at once: without room there would be a small first read.
+    let mut bytes = Vec::with_capacity(usize::try_from(limit.min(USUAL)).unwrap_or_default());
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Names in a directory that are numbers.
+fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let names = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let mut numbers: Vec<u32> = names.filter_map(|name| number(name.as_bytes())).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Digits alone: neither a sign nor a space.
+pub(crate) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// The kernel escapes newlines in `Name:`, so no process can forge a line.
+pub(crate) fn status_field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))
+}
+
+/// The name in it is the process's choice of bytes, which procfs replaces where they are not UTF-8.
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    // procfs indexes without looking; a line that no kernel writes must not reach it.
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')').filter(|close| *close > open)?;
+    let (pid, numbers) = (text.get(..open)?.strip_suffix(b" ")?, text.get(close + 1..)?.strip_prefix(b" ")?);
+    let _: u32 = number(pid)?;
+    if !numbers.is_ascii() || numbers.trim_ascii().is_empty() {
+        return None;
+    }
+    let stat = procfs::process::Stat::from_read(text).ok()?;
+    // The main thread may have ended while others go on: the process is then a zombie with threads.
+    let is_dead = matches!(stat.state, 'X' | 'x') || (stat.state == 'Z' && stat.num_threads <= 1);
+    Some(Stat {
+        parent: u32::try_from(stat.ppid).ok()?,
+        start_time: stat.starttime,
+        is_kernel_thread: stat.flags & KERNEL_THREAD != 0,
+        is_exiting: stat.flags & EXITING != 0,
+        is_dead,
+        is_stopped: stat.state == 'T',
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod fixture;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! Protocols: what the bytes of a connection mean. Pure; every parser has limits.
+
+pub mod tls;

@@ -1,0 +1,4 @@
+//! TLS itself, as far as it is in the clear: ClientHello and ServerHello.
+
+pub mod cursor;
+pub mod hello;

@@ -1,0 +1,260 @@
+//! Widening, narrowing, taking away; what is not known.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::Arc;
+
+use super::*;
+use crate::container::index::ContainerIndex;
+use crate::container::runtime::{ContainerInfo, Gaps, ImageNames, Listing};
+use crate::event::Pod;
+use crate::proc::process::Proc;
+
+/// A container web of image nginx:1 with labels, in the pod prod/web-0.
+fn web() -> ContainerState {
+    let labels = [("tier", "front"), ("empty", ""), ("com.docker.compose.service", "api")];
+    let listed = ContainerInfo {
+        id: "a".repeat(64),
+        names: vec!["web".to_owned(), "alias".to_owned()],
+        image: Some("docker.io/library/nginx:1".to_owned()),
+        is_running: true,
+        labels: Arc::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        pod: Some(Arc::new(Pod { name: "web-0".to_owned(), namespace: Some("prod".to_owned()), uid: None })),
+        runtime: "docker",
+        ..ContainerInfo::default()
+    };
+    let listing = Listing { containers: vec![listed], ..Listing::default() };
+    ContainerIndex::new(Proc::default(), None, &listing).fact(&"a".repeat(64)).unwrap()
+}
+
+fn name(text: &str) -> ContainerName {
+    ContainerName { runtime: None, name: text.to_owned() }
+}
+
+fn pod(namespace: Option<&str>, name: &str) -> PodName {
+    PodName { namespace: namespace.map(str::to_owned), name: name.to_owned() }
+}
+
+fn rules(selector: &Selector) -> Matcher {
+    let wanted = |criteria: &Criteria| ResolvedCriteria { ids: BTreeSet::new(), criteria: criteria.clone() };
+    Matcher::new(selector, wanted(&selector.containers), wanted(&selector.exclude))
+}
+
+fn of(containers: Criteria) -> Selector {
+    Selector { containers, ..Selector::default() }
+}
+
+fn strings(all: &[&str]) -> Vec<String> {
+    all.iter().map(|one| (*one).to_owned()).collect()
+}
+
+#[test]
+fn each_property_by_itself() {
+    let fact = web();
+    let check = |criteria: Criteria, expected: ContainerDecision| {
+        let selector = of(criteria);
+        assert_eq!(rules(&selector).standing("x", Some(&fact)), expected, "{selector}");
+        assert_eq!(
+            rules(&selector).standing("x", None),
+            ContainerDecision::IncludeWhenKnown,
+            "{selector}: nothing is known"
+        );
+        let without = Selector { all: true, exclude: selector.containers, ..Selector::default() };
+        let opposite = if expected == ContainerDecision::Include {
+            ContainerDecision::Exclude
+        } else {
+            ContainerDecision::Include
+        };
+        assert_eq!(rules(&without).standing("x", Some(&fact)), opposite, "{without}");
+        assert_eq!(
+            rules(&without).standing("x", None),
+            ContainerDecision::ExcludeUntilKnown,
+            "{without}: nothing is known"
+        );
+    };
+    let none = Criteria::default;
+    let (yes, no) = (ContainerDecision::Include, ContainerDecision::Unrelated);
+    check(Criteria { names: vec![name("web")], ..none() }, yes);
+    check(Criteria { names: vec![name("alias")], ..none() }, yes);
+    check(Criteria { names: vec![name("we")], ..none() }, no);
+    check(Criteria { names: vec![name("db"), name("web")], ..none() }, yes);
+    let of_runtime = |runtime: &str| ContainerName { runtime: Some(runtime.to_owned()), ..name("web") };
+    check(Criteria { names: vec![of_runtime("docker")], ..none() }, yes);
+    check(Criteria { names: vec![of_runtime("podman")], ..none() }, no);
+    check(Criteria { images: strings(&["nginx"]), ..none() }, yes);
+    check(Criteria { images: strings(&["ngin", "caddy"]), ..none() }, no);
+    let label = |key: &str, value: Option<&str>| vec![(key.to_owned(), value.map(str::to_owned))];
+    check(Criteria { labels: label("tier", None), ..none() }, yes);
+    check(Criteria { labels: label("tier", Some("front")), ..none() }, yes);
+    check(Criteria { labels: label("tier", Some("fron")), ..none() }, no);
+    check(Criteria { labels: label("tie", None), ..none() }, no);
+    check(Criteria { labels: label("empty", Some("")), ..none() }, yes);
+    check(Criteria { services: strings(&["api"]), ..none() }, yes);
+    check(Criteria { services: strings(&["ap"]), ..none() }, no);
+    check(Criteria { pods: vec![pod(None, "web-0")], ..none() }, yes);
+    check(Criteria { pods: vec![pod(Some("prod"), "web-0")], ..none() }, yes);
+    check(Criteria { pods: vec![pod(Some("test"), "web-0")], ..none() }, no);
+    check(Criteria { pods: vec![pod(None, "web")], ..none() }, no);
+    check(Criteria { namespaces: strings(&["prod"]), ..none() }, yes);
+    check(Criteria { namespaces: strings(&["default"]), ..none() }, no);
+}
+
+#[test]
+fn an_image_is_known_by_every_name_and_out_until_all_are_known() {
+    // Started as moved:1, which is another image's tag by now.
+    let names = ["moved:1", "other:2", "reg.example/other@sha256:dd", "sha256:0123456789abcdef"];
+    let fact = |extent| {
+        let images = ImageNames { names: strings(&names).into_iter().collect(), extent };
+        let mut fact = web();
+        fact.images = images;
+        fact
+    };
+    let check = |image: &str, extent, wanted, excluded| {
+        let criteria = Criteria { images: strings(&[image]), ..Criteria::default() };
+        let without = Selector { all: true, exclude: criteria.clone(), ..Selector::default() };
+        let found = [of(criteria), without].map(|asked| rules(&asked).standing("x", Some(&fact(extent))));
+        assert_eq!(found, [wanted, excluded], "{image}: {extent:?}");
+    };
+    for extent in [Extent::All, Extent::Part] {
+        for name in [&names[..], &["moved", "other@sha256:dd", "0123456789ab", "nginx:1"]].concat() {
+            check(name, extent, ContainerDecision::Include, ContainerDecision::Exclude);
+        }
+    }
+    for name in ["moved:2", "newer", "other@sha256:de", "0123456789ac"] {
+        check(name, Extent::All, ContainerDecision::Unrelated, ContainerDecision::Include);
+        check(name, Extent::Part, ContainerDecision::IncludeWhenKnown, ContainerDecision::ExcludeUntilKnown);
+    }
+    // What is asked of something else does not depend on images.
+    let label = Criteria { labels: vec![("tier".to_owned(), None)], ..Criteria::default() };
+    let without = Selector { all: true, exclude: label, ..Selector::default() };
+    assert_eq!(rules(&without).standing("x", Some(&fact(Extent::Part))), ContainerDecision::Exclude);
+}
+
+#[test]
+fn labels_and_pods_that_were_not_told_may_be_what_is_excluded() {
+    let mut fact = web();
+    fact.gaps = Gaps { labels: true, pod: false };
+    let standing = |exclude: Criteria, fact: &ContainerState| {
+        rules(&Selector { all: true, exclude, ..Selector::default() }).standing("x", Some(fact))
+    };
+    let label = |key: &str| Criteria { labels: vec![(key.to_owned(), None)], ..Criteria::default() };
+    let service = |name: &str| Criteria { services: strings(&[name]), ..Criteria::default() };
+    let in_pod = |name: &str| Criteria { pods: vec![pod(None, name)], ..Criteria::default() };
+    let namespace = Criteria { namespaces: strings(&["test"]), ..Criteria::default() };
+    assert_eq!(standing(label("other"), &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(standing(service("other"), &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(standing(label("tier"), &fact), ContainerDecision::Exclude);
+    assert_eq!(standing(in_pod("other"), &fact), ContainerDecision::Include);
+    fact.gaps = Gaps { labels: false, pod: true };
+    assert_eq!(standing(in_pod("other"), &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(standing(namespace, &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(standing(label("other"), &fact), ContainerDecision::Include);
+}
+
+#[test]
+fn one_of_each_list_is_needed_and_any_is_enough_to_exclude() {
+    let fact = web();
+    let both = |image: &str, namespace: &str| Criteria {
+        images: strings(&["caddy", image]),
+        namespaces: strings(&[namespace]),
+        ..Criteria::default()
+    };
+    let standing = |selector: &Selector| rules(selector).standing("x", Some(&fact));
+    assert_eq!(standing(&of(both("nginx", "prod"))), ContainerDecision::Include);
+    assert_eq!(standing(&of(both("nginx", "test"))), ContainerDecision::Unrelated);
+    assert_eq!(standing(&of(both("httpd", "prod"))), ContainerDecision::Unrelated);
+    let without = |exclude| Selector { exclude, ..of(both("nginx", "prod")) };
+    assert_eq!(standing(&without(both("httpd", "prod"))), ContainerDecision::Exclude);
+    assert_eq!(standing(&without(both("nginx", "test"))), ContainerDecision::Exclude);
+    assert_eq!(standing(&without(both("httpd", "test"))), ContainerDecision::Include);
+    // An id is enough to answer when nothing else is known.
+    let ids: BTreeSet<String> = ["x".to_owned()].into();
+    let wanted = || ResolvedCriteria { ids: ids.clone(), criteria: Criteria::default() };
+    let rules = Matcher::new(&of(Criteria::default()), wanted(), ResolvedCriteria::default());
+    assert_eq!(
+        (rules.standing("x", None), rules.standing("y", None)),
+        (ContainerDecision::Include, ContainerDecision::Unrelated)
+    );
+    let rules =
+        Matcher::new(&Selector { all: true, ..Selector::default() }, ResolvedCriteria::default(), wanted());
+    assert_eq!(
+        (rules.standing("x", None), rules.standing("y", None)),
+        (ContainerDecision::Exclude, ContainerDecision::Include)
+    );
+}
+
+struct Fake<'a>(&'a str, Option<&'a str>, Option<u32>);
+
+impl ProcessAttrs for Fake<'_> {
+    fn comm(&self) -> &str {
+        self.0
+    }
+
+    fn executable(&self) -> Option<PathBuf> {
+        self.1.map(PathBuf::from)
+    }
+
+    fn uid(&self) -> Option<u32> {
+        self.2
+    }
+}
+
+#[test]
+fn processes_by_their_properties() {
+    let nginx = Fake("nginx", Some("/usr/sbin/nginx"), Some(33));
+    let unreadable = Fake("nginx", None, None);
+    let long = Fake("a-very-long-nam", Some("/x/a-very-long-name"), Some(0));
+    let check = |properties: Properties, expected: [bool; 3]| {
+        let only = Selector { processes: properties.clone(), ..Selector::default() };
+        let rules = rules(&only);
+        assert!(rules.everything && rules.grain == Granularity::Process && rules.waits() && rules.watches());
+        let found = [&nginx, &unreadable, &long].map(|process| rules.matches_process(process));
+        assert_eq!(found, expected, "{only}");
+        let never = Selector { all: true, exclude_processes: properties, ..Selector::default() };
+        let rules = self::rules(&never);
+        let found = [&nginx, &long].map(|process| rules.matches_process(process));
+        assert_eq!(found, [!expected[0], !expected[2]], "{never}");
+    };
+    let none = Properties::default;
+    check(Properties { comms: strings(&["nginx"]), ..none() }, [true, true, false]);
+    check(Properties { comms: strings(&["ngin", "x"]), ..none() }, [false, false, false]);
+    check(Properties { comms: strings(&["a-very-long-name"]), ..none() }, [false, false, true]);
+    check(Properties { executables: strings(&["nginx"]), ..none() }, [true, false, false]);
+    check(Properties { executables: strings(&["/usr/sbin/nginx"]), ..none() }, [true, false, false]);
+    check(Properties { executables: strings(&["/sbin/nginx", "ngin"]), ..none() }, [false, false, false]);
+    check(Properties { uids: vec![33, 5], ..none() }, [true, false, false]);
+    let narrow = Properties { comms: strings(&["nginx"]), uids: vec![0], ..none() };
+    let only = rules(&Selector { processes: narrow, ..Selector::default() });
+    assert!(!only.matches_process(&nginx) && !only.matches_process(&long));
+    // What cannot be read might be what is never traced.
+    let never = Properties { uids: vec![0], ..none() };
+    let never = rules(&Selector { all: true, exclude_processes: never, ..Selector::default() });
+    assert!(never.matches_process(&nginx) && !never.matches_process(&unreadable));
+}
+
+#[test]
+fn what_waits_and_what_ends() {
+    let named = of(Criteria { names: vec![name("web")], ..Criteria::default() });
+    let image = of(Criteria { images: strings(&["nginx"]), ..Criteria::default() });
+    let tree = Selector { pids: vec![5], ..Selector::default() };
+    let all = Selector { all: true, ..Selector::default() };
+    let comm = Properties { comms: strings(&["curl"]), ..Properties::default() };
+    let narrowed = |selector: &Selector| Selector { processes: comm.clone(), ..selector.clone() };
+    let cases = [
+        // selector, ends by itself, waits, watches
+        (named.clone(), true, false, true),
+        (image.clone(), false, true, true),
+        (tree.clone(), true, false, false),
+        (all.clone(), false, true, true),
+        (narrowed(&named), true, true, true),
+        (narrowed(&tree), true, true, true),
+        (narrowed(&Selector::default()), false, true, true),
+    ];
+    for (selector, ends, waits, watches) in cases {
+        let rules = rules(&selector);
+        assert_eq!(
+            (!rules.is_open_ended(), rules.waits(), rules.watches()),
+            (ends, waits, watches),
+            "{selector}"
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! Columns for a person: widths by what is in them, every cell escaped.
+
+use anstyle::{AnsiColor, Style};
+
+use super::{Colour, escaped};
+
+/// Columns are kept apart by this.
+const GAP: &str = "  ";
+
+/// What a cell says beside its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// The head of a column, or a title.
+    Strong,
+    /// It matters little.
+    Faint,
+    /// All is well.
+    Good,
+    /// It could be better.
+    Doubtful,
+    /// It is not well.
+    Bad,
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Strong => Style::new().bold(),
+            Self::Faint => Style::new().dimmed(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Doubtful => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default().bold(),
+        }
+    }
+
+    /// Text in this tone. It is not escaped here.
+    pub(crate) fn paint(self, text: &str, colour: Colour) -> String {
+        match (colour, self) {
+            (Colour::Off, _) | (_, Self::Plain) => text.to_owned(),
+            (Colour::On, _) => {
+                let style = self.style();
+                format!("{style}{text}{style:#}")
+            }
+        }
+    }
+}
+
+/// A piece of text in a column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// Foreign text; what is empty is shown as a dash.
+    pub(crate) fn new(foreign: &str) -> Self {
+        match foreign {
+            "" => Self { text: "-".to_owned(), tone: Tone::Faint },
+            _ => Self { text: escaped(foreign), tone: Tone::Plain },
+        }
+    }
+
+    /// The same, if there is any.
+    pub(crate) fn maybe(foreign: Option<&str>) -> Self {
+        Self::new(foreign.unwrap_or_default())
+    }
+
+    pub(crate) fn toned(self, tone: Tone) -> Self {
+        Self { tone, ..self }
+    }
+}
+
+/// Rows under a head.
+#[derive(Debug)]
+pub(crate) struct Table {
+    head: Vec<Cell>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    pub(crate) fn new(head: &[&str]) -> Self {
+        let head = head.iter().map(|name| Cell::new(name).toned(Tone::Strong));
+        Self { head: head.collect(), rows: Vec::new() }
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Lines, each indented. The last column of a line is not padded.
+    pub(crate) fn render(&self, indent: &str, colour: Colour) -> String {
+        let lines = || std::iter::once(&self.head).chain(&self.rows);
+        let mut widths = Vec::new();
+        for cells in lines() {
+            widths.resize(widths.len().max(cells.len()), 0);
+            for (width, cell) in widths.iter_mut().zip(cells) {
+                *width = (*width).max(cell.text.chars().count());
+            }
+        }
+        lines().map(|cells| line(cells, &widths, indent, colour)).collect()
+    }
+}
+
+fn line(cells: &[Cell], widths: &[usize], indent: &str, colour: Colour) -> String {
+    let mut text = indent.to_owned();
+    for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        if index > 0 {
+            text.push_str(GAP);
+        }
+        text.push_str(&cell.tone.paint(&cell.text, colour));
+        if index + 1 < cells.len() {
+            text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.text.chars().count())));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_cells_are_escaped() {
+        let mut table = Table::new(&["NAME", "PID"]);
+        table.row(vec![Cell::new("größe"), Cell::new("1")]);
+        table.row(vec![Cell::new("\u{1b}[2J"), Cell::maybe(None)]);
+        let expected = "  NAME     PID\n  größe    1\n  \\x1b[2J  -\n";
+        assert_eq!(table.render("  ", Colour::Off), expected);
+        let coloured = table.render("", Colour::On);
+        assert!(coloured.starts_with("\u{1b}[1mNAME\u{1b}[0m     "), "{coloured:?}");
+    }
+}
