@@ -25,10 +25,9 @@ use ctrace::event::Runtime;
 use ctrace::event::Socket as SocketEvent;
 use ctrace::event::StopReason;
 use ctrace::event::Summary;
-use ctrace::output::Colour;
 use ctrace::output::Options;
-use ctrace::output::Output;
 use ctrace::output::Payload;
+use ctrace::output::RecordWriter;
 use ctrace::output::TextStyle;
 use ctrace::output::Tree;
 use ctrace::output::format;
@@ -38,6 +37,7 @@ use ctrace::pipeline::ProcessInfo;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
 use ctrace::pipeline::TaskEvent;
+use ctrace::terminal::Colour;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
@@ -155,7 +155,7 @@ fn pipeline(
     count: Option<u64>,
 ) -> (Pipeline<Fixed>, Shared, Arc<Mutex<Vec<u32>>>) {
     let (shared, forgotten) = (Shared::default(), Arc::default());
-    let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), options);
+    let sink = (format(name).unwrap().open)(RecordWriter::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
     let setup = Setup {
@@ -399,7 +399,7 @@ fn an_unfinished_call_is_reported_after_a_while() {
 fn a_closed_output_ends_without_error() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
-    let sink = (format("json").unwrap().open)(Output::new(Box::new(writer)), plain());
+    let sink = (format("json").unwrap().open)(RecordWriter::new(Box::new(writer)), plain());
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
     let mut pipeline = Pipeline::new(Setup {

@@ -46,7 +46,7 @@ enum Subcommands {
     /// Write the table of docs/tls.md anew, from what the live tests see now.
     TlsTable(tls_table::Options),
     /// Check format, lints, documentation and the design's rules.
-    Tidy,
+    Tidy(tidy::Options),
     /// Load every BPF program, and trace with each command, under other kernels, each booted in QEMU.
     Vm(vm::Options),
     /// The part of the demo that runs as root.
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         Subcommands::Signatures(options) => signatures::run(&options),
         Subcommands::Fuzz(options) => fuzz::run(&options),
         Subcommands::TlsTable(options) => tls_table::run(options),
-        Subcommands::Tidy => tidy::run_all(),
+        Subcommands::Tidy(options) => tidy::run_with(options),
         Subcommands::Vm(options) => vm::run(&options),
         Subcommands::DemoShow(options) => demo::show(options),
         Subcommands::BenchMeasure(options) => bench::measure(options),

@@ -15,7 +15,7 @@ use crate::diagnose::{self, DiagnoseError};
 use crate::discovery::{self, Discovery, SkipDetail};
 use crate::enrich::{ProcessInfoCache, Stacks};
 use crate::error_chain;
-use crate::output::{self, Destination, Output};
+use crate::output::{self, Destination, RecordWriter};
 use crate::pipeline::{Executions, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::exec::ExecEvents;
@@ -248,7 +248,7 @@ async fn run_trace(
     status::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
     endings.watch_reader(&destination);
-    let output = Output::to(destination, endings.stop());
+    let output = RecordWriter::to(destination, endings.stop());
     let pipeline = pipeline(trace, &plan, facts, (output, choice));
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
@@ -386,7 +386,7 @@ fn pipeline(
     trace: &Trace,
     plan: &Plan,
     facts: ProcessInfoCache,
-    (output, choice): (Output, ProcessFilter),
+    (output, choice): (RecordWriter, ProcessFilter),
 ) -> Pipeline<ProcessInfoCache> {
     let options = output::Options { look: trace.look, zone: TimeZone::system() };
     Pipeline::new(Setup {

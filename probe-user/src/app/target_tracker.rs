@@ -8,15 +8,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::discovery_worker::{DiscoveryHandle, Request, Response, Since};
-use crate::bpf::{self, ExecMmap, MmapEvents, Session, SessionError};
+use crate::bpf::{MmapEvents, Session, SessionError};
+use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{Listing, RuntimePoller};
+use crate::decode::ExecMmap;
 use crate::discovery::Discovery;
 use crate::pipeline::TaskEvent;
 use crate::probe::Probe;
 use crate::proc::Device;
 use crate::proc::maps::{Mapping, Range};
 use crate::proc::process::Proc;
-use crate::scope::{RuntimeSocket, ScopeChange, ScopeDelta, Target};
+use crate::scope::{ScopeChange, ScopeDelta, Target};
 
 /// How often everything is looked at once more at the most, because something was missed.
 const RESYNC_DELAY: Duration = Duration::from_secs(2);
@@ -31,7 +33,7 @@ pub(super) enum TrackerEvent {
     /// There is something to attach to, or to detach from.
     Found(Response),
     /// Files were mapped.
-    Mapped(Vec<bpf::MmapEvent>),
+    Mapped(Vec<crate::decode::MmapEvent>),
     /// Runtimes have answered.
     Listed(Listing),
 }
@@ -112,7 +114,7 @@ impl TargetTracker {
     }
 
     /// What is told of mappings by now.
-    pub(super) fn take_mapped(&mut self) -> Vec<bpf::MmapEvent> {
+    pub(super) fn take_mapped(&mut self) -> Vec<crate::decode::MmapEvent> {
         self.mappings.as_mut().map(MmapEvents::take).unwrap_or_default()
     }
 
@@ -128,12 +130,12 @@ impl TargetTracker {
     }
 
     /// Files were mapped: those that processes in scope have mapped are looked into.
-    pub(super) fn mapped(&mut self, events: Vec<bpf::MmapEvent>, session: &mut Session) {
+    pub(super) fn mapped(&mut self, events: Vec<crate::decode::MmapEvent>, session: &mut Session) {
         // One process maps several files at once.
         let mut known = HashMap::new();
         for event in events {
             match event {
-                bpf::MmapEvent::Mapped(mapped) => {
+                crate::decode::MmapEvent::Mapped(mapped) => {
                     let pid = mapped.pid;
                     let is_in = || self.target.contains(pid) || session.follows(pid);
                     if *known.entry(pid).or_insert_with(is_in) {
@@ -141,8 +143,8 @@ impl TargetTracker {
                         self.tell(Request::Mapped(pid, mapping, since));
                     }
                 }
-                bpf::MmapEvent::Executes { .. } => {}
-                bpf::MmapEvent::Lost(_) => self.follower.request_rescan(),
+                crate::decode::MmapEvent::Executes { .. } => {}
+                crate::decode::MmapEvent::Lost(_) => self.follower.request_rescan(),
             }
         }
     }
@@ -245,7 +247,7 @@ fn parts(mapped: ExecMmap) -> (u32, Mapping, Since) {
     (pid, Mapping { ranges: vec![range], device, inode, path }, Since::Mapped(time))
 }
 
-async fn mapped(mappings: Option<&mut MmapEvents>) -> Vec<bpf::MmapEvent> {
+async fn mapped(mappings: Option<&mut MmapEvents>) -> Vec<crate::decode::MmapEvent> {
     match mappings {
         Some(mappings) => mappings.next().await,
         None => std::future::pending().await,

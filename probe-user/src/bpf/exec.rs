@@ -8,8 +8,9 @@ use super::btf::Btf;
 use super::pod::{self, PodCompat};
 use super::tracepoint_format::TracepointFormat;
 use super::{Session, SessionError, error};
+use crate::plan::capture::Environment;
 use crate::probe::Probe;
-use crate::probe::exec::{Environment, ExecEvents};
+use crate::probe::exec::ExecEvents;
 
 /// A program, and the group and name of its tracepoint.
 pub(super) type Tracepoint = (&'static str, (&'static str, &'static str));

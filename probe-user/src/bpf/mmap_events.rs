@@ -17,6 +17,7 @@ use perf_event::{Builder, Clock, SampleFlag, Sampler};
 use tokio::io::unix::AsyncFd;
 
 use super::{SessionError, pod};
+use crate::decode::{ExecMmap, MmapEvent};
 
 /// Bytes of each ring. A record has about 150: this holds what 400 libraries of programs that start at once need.
 const RING_BYTES: usize = 16 * 4096;
@@ -33,49 +34,10 @@ const COMM_EXEC: u16 = 1 << 13;
 /// Which processors there are, such as `0-3,6`.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
-/// What a process has mapped executable: a file, also one that has no name any more, or a memfd.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExecMmap {
-    /// Process id, in the PID namespace of ctrace.
-    pub pid: u32,
-    /// Thread id there.
-    pub tid: u32,
-    /// Address of the mapping.
-    pub address: u64,
-    /// Its bytes.
-    pub length: u64,
-    /// Offset in the file of its first byte.
-    pub offset: u64,
-    /// Inode number, as the mapping's file has it.
-    pub inode: u64,
-    /// Major and minor number of the device, as the mapping's file has it (on overlayfs, not that of the real file).
-    pub device: (u32, u32),
-    /// Path in the mount namespace of the process, of any bytes; ends with ` (deleted)` where the file is.
-    pub path: PathBuf,
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
-    pub time: u64,
-}
-
-/// What the kernel tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MmapEvent {
-    /// A mapping.
-    Mapped(ExecMmap),
-    /// A process executes a program, which it is about to map.
-    Executes {
-        /// The process.
-        pid: u32,
-        /// When, in nanoseconds of `CLOCK_BOOTTIME`.
-        time: u64,
-    },
-    /// So many records had no room or were not understood: any process may have mapped anything.
-    Lost(u64),
-}
-
 /// Whether it is told which mappings are the first of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrackExec {
-    /// By [`MmapEvent::Executes`] before them. Only a ring that fills up wakes the reader: [`Mappings::take`] gives what
+    /// By [`MmapEvent::Executes`] before them. Only a ring that fills up wakes the reader: [`MmapEvents::take`](crate::bpf::MmapEvents::take) gives what
     /// belongs to a program that was told of elsewhere.
     FromExecRecords,
     /// No.

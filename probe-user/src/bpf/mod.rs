@@ -42,7 +42,7 @@ pub use attach_warmup::AttachWarmup;
 pub use error::SessionError;
 use function_maps::FunctionMaps;
 use links::Links;
-pub use mmap_events::{ExecMmap, MmapEvent, MmapEvents, TrackExec};
+pub use mmap_events::{MmapEvents, TrackExec};
 use pod::PodCompat;
 use scope_filter::ScopeFilter;
 use stop_on_mmap::ProcessStopper;

@@ -13,9 +13,10 @@ use super::error::{is_absent, is_full};
 use super::pod::{self, PodCompat};
 use super::{SessionError, error::ScopeError};
 use crate::proc::cgroup::CGROUP_LEVELS;
+use crate::proc::cgroup::Cgroup;
 use crate::proc::process::Proc;
 use crate::proc::process::descendants;
-use crate::scope::{Cgroup, Scope, ScopeChange};
+use crate::scope::{Scope, ScopeChange};
 
 /// What the filter holds now.
 pub(super) struct ScopeFilter {

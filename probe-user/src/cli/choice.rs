@@ -3,8 +3,9 @@
 //! Owns the values of the options of [`super::target`]. What they mean on this machine is [`crate::target`]'s.
 
 use crate::container::runtime;
+use crate::container::runtime::RuntimeSocket;
 use crate::proc::passwd;
-use crate::scope::{ContainerName, InnerPid, PodName, RuntimeSocket};
+use crate::scope::{ContainerName, InnerPid, PodName};
 
 /// The largest pid of Linux (`PID_MAX_LIMIT` of linux/threads.h).
 const PID_MAX: u32 = 4_194_304;

@@ -8,8 +8,9 @@ use clap::Args;
 use super::trace::{RenamedArgs, TraceArgs};
 use super::{Trace, selection};
 use crate::output::{Payload, Tree};
+use crate::plan::capture::Environment;
 use crate::probe::Probe;
-use crate::probe::exec::{Environment, Exec, ExecEvents};
+use crate::probe::exec::{Exec, ExecEvents};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -9,7 +9,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use super::choice::{Pid, container, executable, label, pid, pod, runtime_socket, user};
-use crate::scope::{ContainerName, Criteria, PodName, Properties, RuntimeSocket, Selector};
+use crate::container::runtime::RuntimeSocket;
+use crate::scope::{ContainerName, Criteria, PodName, Properties, Selector};
 
 /// The machine's first process, from which every other descends.
 const FIRST: Pid = Pid::OfHost(1);

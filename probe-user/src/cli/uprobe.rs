@@ -9,8 +9,9 @@ use clap::error::ErrorKind;
 use super::trace::TraceArgs;
 use super::{Action, Cli, Trace, selection, value};
 use crate::output::Payload;
+use crate::plan::value_type::MAX_BYTES;
 use crate::probe::Probe;
-use crate::probe::uprobe::{MAX_BYTES, Mode, Pattern, Stacks, Uprobe, UsdtPattern};
+use crate::probe::uprobe::{Mode, Pattern, Stacks, Uprobe, UsdtPattern};
 
 const PATTERNS: &str = "\
 A pattern is OBJECT:FUNCTION[+OFFSET][(TYPES)][ -> TYPE], or OBJECT:0xADDRESS (as in the file, before it is loaded).

@@ -11,9 +11,9 @@ use super::runtime::{ContainerInfo, Listing, Source};
 use super::state::{ContainerState, unnamed};
 use super::unexplained::Unexplained;
 use crate::event::{Container, Containment, Executable, Process, ProcessContext, Runtime};
+use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{ContainerKey, Hierarchy, KeyIndex, ProcCgroups};
 use crate::proc::process::{Proc, ProcessEntry};
-use crate::scope::Cgroup;
 
 /// Containers and cgroups that are remembered. Who may make cgroups could otherwise fill memory.
 const REMEMBERED: usize = 1 << 16;

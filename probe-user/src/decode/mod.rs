@@ -19,9 +19,11 @@ use crate::event::Plaintext;
 
 mod connection;
 mod exec;
+mod mmap;
 mod socket;
 mod uprobe;
 
+pub use mmap::{ExecMmap, MmapEvent};
 pub use uprobe::{FunctionRecord, Stack};
 
 /// A record of the ring.

@@ -1,7 +1,7 @@
 //! The answer to "why is nothing there?": `ctrace ps`, `ctrace inspect` and `ctrace doctor`.
 //!
 //! Owns what is asked of the other parts, in which order, and how the answers look. It changes nothing: only
-//! `doctor` touches the kernel, through [`crate::session`], and says so.
+//! `doctor` touches the kernel, through [`crate::bpf`], and says so.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::container::runtime::RuntimeSocket;
 use crate::output;
 use crate::proc::view::{self, Blind};
-use crate::scope::{RuntimeSocket, Selector, TargetError};
+use crate::scope::{Selector, TargetError};
 use crate::stderr::say;
 use crate::terminal::{self, Colour};
 

@@ -1,7 +1,8 @@
 //! What the user points at with one word: a container, or a process.
 
+use crate::container::runtime::RuntimeSocket;
 use crate::proc::process::Proc;
-use crate::scope::{ContainerName, Criteria, InnerPid, Process, RuntimeSocket, Selector};
+use crate::scope::{ContainerName, Criteria, InnerPid, Process, Selector};
 
 /// A container or a process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -235,7 +235,7 @@ impl Discovery {
                 FileVerdict::Hooked(ids) => maps.extend(ids),
                 FileVerdict::Foreign(_) => foreign += 1,
                 FileVerdict::Broken(why, _) => {
-                    self.skip(SkipKind::File, pid, &mapping.path.to_string_lossy(), why)
+                    self.skip(SkipKind::File, pid, &mapping.path.to_string_lossy(), why);
                 }
                 FileVerdict::Untraceable(why, _) => {
                     self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);

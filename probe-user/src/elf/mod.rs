@@ -4,22 +4,28 @@
 //! where a probe goes. It never trusts a byte of the file: every read is bounded, nothing panics, and
 //! nothing is mapped into memory (a file that shrinks would then kill ctrace with SIGBUS).
 //!
-//! Code map: `read` is the only reader of the file; `header` has the ELF and program headers, `section`
-//! the section headers, `dynamic` the loader's table, `symbol` the symbol tables, `relocation` the PLT,
-//! `index` has all functions by address, `names` and `select` their names, [`demangle`] makes them readable;
-//! `note` the build id, `rodata` searches constants, `texts` those and what refers to them, `locations` where Rust's panics are,
-//! `unwind` and `starts` know where functions begin in a stripped file, `uses` and `flow` what they refer to and do (`values` and `arithmetic`: what is known meanwhile), [`code`] decodes instructions.
+//! | folder | what is in it |
+//! |---|---|
+//! | `file` | the file's own structures; `reader` alone reads it |
+//! | [`symbols`] | functions by address and by name, versions, demangling, addresses back to names |
+//! | `functions` | where functions begin in a file without symbols |
+//! | [`code`] | decoding of instructions, and where a uprobe may sit |
+//! | `analysis` | what code refers to and does; what signatures are made of |
+//! | `go`, [`usdt`] | Go's tables, notes of USDT probes |
+
 mod analysis;
 pub mod code;
 mod file;
 mod functions;
 pub mod symbols;
-use crate::error_chain;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
 use serde::Serialize;
+
+use crate::error_chain;
 
 mod error;
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use probe_common::{ExecRecord, Header};
 
-use crate::bpf::MmapEvent;
 use crate::container::index::ContainerIndex;
+use crate::decode::MmapEvent;
 use crate::event::{Containment, ProcessContext, Role, Socket};
 use crate::pipeline::{ProcessImage, ProcessInfo};
 use crate::proc::process_snapshot::{self as running, CommandLine, MissingFields};

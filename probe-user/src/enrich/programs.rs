@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use probe_common::{ExecRecord, FLAG_EFFECTIVE};
 
-use crate::bpf::MmapEvent;
 use crate::container::index::ContainerIndex;
+use crate::decode::MmapEvent;
 use crate::event::{Containment, Executable, Process, ProcessContext};
 use crate::pipeline::ProcessImage;
 use crate::proc::process_snapshot::{self, CommandLine, MissingFields};

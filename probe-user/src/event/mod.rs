@@ -1,7 +1,7 @@
 //! The public records: what a pipeline reads, one JSON object a line.
 //!
 //! Field names follow the OpenTelemetry semantic conventions where one exists, nested at the dots.
-//! Owns the shapes only; [`crate::sink`] writes them. docs/events.md describes them for users.
+//! Owns the shapes only; [`crate::output`] writes them. docs/events.md describes them for users.
 
 mod connection;
 mod containment;
@@ -12,6 +12,7 @@ mod uprobe;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -386,4 +387,13 @@ pub enum Record<'a> {
     Lost(Lost),
     /// The end.
     Summary(Summary),
+}
+
+/// Where records go.
+pub trait Output: fmt::Debug + Send {
+    /// Takes one record. A reader that has gone is [`io::ErrorKind::BrokenPipe`].
+    fn write(&mut self, record: &Record<'_>) -> io::Result<()>;
+
+    /// Hands on everything taken so far; to be called when the stream pauses.
+    fn flush(&mut self) -> io::Result<()>;
 }

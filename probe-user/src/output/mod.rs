@@ -4,12 +4,9 @@
 //! records; the text sink alone escapes, as it alone writes to terminals.
 //! To add a format: a file here and a row in [`FORMATS`].
 
-use std::fmt;
-use std::io;
-
 use jiff::tz::TimeZone;
 
-use crate::event::Record;
+use crate::event::Output;
 use crate::terminal::Colour;
 
 mod destination;
@@ -22,16 +19,7 @@ mod writer;
 pub use destination::{Destination, DestinationError};
 pub use interruptible::StopFlag;
 pub use json::{schema, write_json, write_plan};
-pub use writer::Output;
-
-/// Where records go.
-pub trait Sink: fmt::Debug + Send {
-    /// Takes one record. A reader that has gone is [`io::ErrorKind::BrokenPipe`].
-    fn write(&mut self, record: &Record<'_>) -> io::Result<()>;
-
-    /// Hands on everything taken so far; to be called when the stream pauses.
-    fn flush(&mut self) -> io::Result<()>;
-}
+pub use writer::RecordWriter;
 
 /// How payload is shown in text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +69,7 @@ pub struct Format {
     /// One line for `--help`.
     pub help: &'static str,
     /// Makes the sink.
-    pub open: fn(Output, Options) -> Box<dyn Sink>,
+    pub open: fn(RecordWriter, Options) -> Box<dyn Output>,
 }
 
 /// All formats; the first is the default.

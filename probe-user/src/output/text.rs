@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{Loss, LossCount};
 
-use super::{Options, Output, Payload, Sink, TextStyle, Tree};
+use super::{Options, Payload, RecordWriter, TextStyle, Tree};
+use crate::event::Output;
 use crate::event::{
     Containment, Direction, Endpoint, Lost, ProcessContext, Record, Socket, SocketEvidence, Ssl, StopReason,
     Summary, Thread, TlsInfo, UprobeCall, UprobeTotal,
@@ -27,7 +28,7 @@ mod uprobe;
 /// The sink.
 #[derive(Debug)]
 pub(super) struct Text {
-    output: Output,
+    output: RecordWriter,
     payload: Payload,
     tree: Tree,
     zone: TimeZone,
@@ -62,7 +63,7 @@ impl Styles {
 }
 
 impl Text {
-    pub(super) fn new(output: Output, Options { look, zone }: Options) -> Self {
+    pub(super) fn new(output: RecordWriter, Options { look, zone }: Options) -> Self {
         let TextStyle { colour, payload, tree } = look;
         Self { output, payload, tree, zone, styles: Styles::new(colour), line: String::new() }
     }
@@ -161,7 +162,7 @@ impl Text {
     }
 }
 
-impl Sink for Text {
+impl Output for Text {
     fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
         self.line.clear();
         match record {

@@ -15,18 +15,18 @@ const FULL: usize = 64 * 1024;
 const KEPT: usize = 4 * 1024 * 1024;
 
 /// A buffered writer of whole records.
-pub struct Output {
+pub struct RecordWriter {
     inner: Box<dyn Write + Send>,
     buffer: Vec<u8>,
 }
 
-impl fmt::Debug for Output {
+impl fmt::Debug for RecordWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Output({} bytes waiting)", self.buffer.len())
+        write!(f, "RecordWriter({} bytes waiting)", self.buffer.len())
     }
 }
 
-impl Output {
+impl RecordWriter {
     /// Over any writer. It should not have a buffer of its own.
     pub fn new(inner: Box<dyn Write + Send>) -> Self {
         Self { inner, buffer: Vec::with_capacity(2 * FULL) }
@@ -79,7 +79,7 @@ mod tests {
         std::fs::write(&path, "what was there before").unwrap();
         let destination = Destination::open(&path).unwrap().unwrap();
         destination.claim().unwrap();
-        let mut output = Output::to(destination, StopFlag::default());
+        let mut output = RecordWriter::to(destination, StopFlag::default());
         output.buffer().extend_from_slice(b"new record\n");
         output.end_record().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"");
@@ -91,7 +91,7 @@ mod tests {
     fn a_closed_pipe_is_said() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let mut output = Output::new(Box::new(writer));
+        let mut output = RecordWriter::new(Box::new(writer));
         output.buffer().resize(FULL, b'x');
         assert_eq!(output.end_record().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert!(output.flush().is_ok(), "the lost bytes are not tried again");

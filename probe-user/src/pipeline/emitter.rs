@@ -11,8 +11,8 @@ use super::connection::table::ConnectionTable;
 use super::reassembly::Segment;
 use super::uprobe::calls::FunctionEmitter;
 use crate::clock::Clock;
+use crate::event::Output;
 use crate::event::{ArgList, Connection, Direction, Exec, Plaintext, Record, Ssl, Thread};
-use crate::output::Sink;
 
 /// The end of the pipeline.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Emitter {
     /// What is known of connections.
     pub(super) connections: ConnectionTable,
     clock: Clock,
-    pub(super) sink: Box<dyn Sink>,
+    pub(super) sink: Box<dyn Output>,
     /// Calls begun; each of them gives at least one record.
     pub(super) calls: u64,
     /// Programs reported.
@@ -36,7 +36,7 @@ pub(super) struct Emitter {
 }
 
 impl Emitter {
-    pub(super) fn new(sites: HashMap<u32, Site>, clock: Clock, sink: Box<dyn Sink>) -> Self {
+    pub(super) fn new(sites: HashMap<u32, Site>, clock: Clock, sink: Box<dyn Output>) -> Self {
         let connections = ConnectionTable::new();
         Self { sites, connections, clock, sink, calls: 0, executions: 0, records: 0, bytes: 0, truncated: 0 }
     }

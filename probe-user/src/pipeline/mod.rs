@@ -19,9 +19,9 @@ use lru::LruCache;
 use probe_common::{Call, Header, Loss, LossCount};
 
 use crate::decode::{FunctionRecord, RingRecord, decode};
+use crate::event::Output;
 use crate::event::{CloseReason, Library, Lost, Plaintext, ProcessContext, Record, StopReason, Summary};
-use crate::output::Sink;
-use crate::probe::uprobe::Reading;
+use crate::plan::capture::Capture;
 
 mod emitter;
 mod exec;
@@ -63,7 +63,7 @@ pub struct Site {
     /// The public function by the low 12 bits of the return address (load addresses are whole pages).
     pub callers: Vec<(u16, &'static str)>,
     /// What is read of the function's calls; none for those that move bytes.
-    pub reading: Option<Arc<Reading>>,
+    pub reading: Option<Arc<Capture>>,
 }
 
 impl Site {
@@ -88,7 +88,7 @@ pub struct Setup<O> {
     /// When the kernel's times are.
     pub clock: Clock,
     /// Where the records go.
-    pub sink: Box<dyn Sink>,
+    pub sink: Box<dyn Output>,
     /// When the trace began.
     pub started: Timestamp,
     /// Calls, or records of executions, after which it is [complete](Pipeline::is_complete); none: never.

@@ -1,5 +1,7 @@
 //! `ctrace exec`: what is told of the programs that are executed. Tracepoints tell it: no file is looked into.
 
+use crate::plan::capture::Environment;
+
 /// What is told beside the programs that are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExecEvents {
@@ -11,31 +13,6 @@ pub enum ExecEvents {
     Exits,
     /// The processes that are forked.
     Forks,
-}
-
-/// Which variables of a program's environment are told: they may hold secrets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Environment {
-    /// None.
-    None,
-    /// Those of these names.
-    Named(Vec<Vec<u8>>),
-    /// All.
-    All,
-}
-
-impl Environment {
-    /// Whether a variable (`NAME=VALUE`, or whatever a program was given instead) is to be told.
-    pub fn takes(&self, variable: &[u8]) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => true,
-            Self::Named(names) => {
-                let name = variable.split(|byte| *byte == b'=').next().unwrap_or_default();
-                names.iter().any(|wanted| wanted == name)
-            }
-        }
-    }
 }
 
 /// What is told.

@@ -33,7 +33,7 @@ pub struct LibraryInfo {
     pub name: Option<String>,
     /// `OpenSSL`, …; without a version when only the symbols tell.
     pub implementation: Option<String>,
-    /// `3.0.19`; OpenSSL's is often in libcrypto only: see [`ssl::version::find`].
+    /// `3.0.19`; OpenSSL's is often in libcrypto only: see [`tls::version::find`].
     pub version: Option<String>,
     /// The library that it is linked against and that may know the version, such as `libcrypto.so.3`
     /// (a soname); none when the version is known, or nothing else can know it.

@@ -29,10 +29,10 @@ use std::path::{Path, PathBuf};
 
 use super::mountinfo::{self, Mount};
 use super::process::read_bounded;
-use crate::scope::Cgroup;
 pub use key_index::KeyIndex;
 use path::{Kind, PathComponent};
 pub(crate) use path::{is_id, is_id_prefix};
+use serde::Serialize;
 
 /// Levels of the hierarchy that the kernel's filter looks at.
 pub const CGROUP_LEVELS: u32 = 16;
@@ -40,6 +40,17 @@ pub const CGROUP_LEVELS: u32 = 16;
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFB;
 /// Bytes of cgroup.events that are read.
 const EVENTS: u64 = 4096;
+
+/// A cgroup of the v2 hierarchy, as the kernel's filter needs it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Cgroup {
+    /// Inode number of its directory.
+    pub id: u64,
+    /// Depth below the root of the hierarchy, whose level is 0.
+    pub level: u32,
+    /// Path in the hierarchy.
+    pub path: String,
+}
 
 /// A process's place in the hierarchies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

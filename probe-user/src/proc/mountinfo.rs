@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use crate::proc::Device;
+use super::Device;
 
 /// Bytes that are read; a host with a thousand containers has about 4 MiB.
 const FILE: u64 = 64 << 20;

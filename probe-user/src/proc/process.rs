@@ -15,7 +15,6 @@ use probe_common::NamespaceId;
 use procfs::FromRead;
 
 use super::cgroup::ProcCgroups;
-use crate::scope::Process;
 
 /// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
 pub(crate) const FILE: u64 = 64 * 1024;
@@ -25,6 +24,17 @@ const USUAL: u64 = 4096;
 const EXITING: u32 = 0x0000_0004;
 /// `PF_KTHREAD` of linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// A process at a moment. (pid, start time) is its identity; a pid alone is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessId {
+    /// Id in the PID namespace of ctrace (the host's).
+    pub pid: u32,
+    /// Clock ticks after boot (field 22 of /proc/PID/stat).
+    pub start_time: u64,
+    /// Name of its main thread, as the kernel has it (not UTF-8 always).
+    pub comm: String,
+}
 
 /// Where processes are read from: /proc, or a tree of fixtures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +68,7 @@ struct Stat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessEntry {
     /// The process; its container is not filled in.
-    pub process: Process,
+    pub process: ProcessId,
     /// Its parent.
     pub parent: u32,
     /// Its cgroups.
@@ -100,16 +110,16 @@ impl Proc {
     }
 
     /// A process that has not ended.
-    pub fn process(&self, pid: u32) -> Option<Process> {
+    pub fn process(&self, pid: u32) -> Option<ProcessId> {
         let stat = self.stat(pid).filter(|stat| !stat.is_dead)?;
-        Some(Process { pid, start_time: stat.start_time, comm: self.comm(pid)?, container: None })
+        Some(ProcessId { pid, start_time: stat.start_time, comm: self.comm(pid)? })
     }
 
     /// Everything that selecting needs to know of a process; none for one that has ended, and for threads
     /// of the kernel, which have no code of their own to probe.
     pub fn entry(&self, pid: u32) -> Option<ProcessEntry> {
         let stat = self.stat(pid).filter(|stat| !stat.is_dead && !stat.is_kernel_thread)?;
-        let process = Process { pid, start_time: stat.start_time, comm: self.comm(pid)?, container: None };
+        let process = ProcessId { pid, start_time: stat.start_time, comm: self.comm(pid)? };
         Some(ProcessEntry {
             process,
             parent: stat.parent,
@@ -125,8 +135,8 @@ impl Proc {
     }
 
     /// Whether this very process still runs.
-    pub fn is_alive(&self, process: &Process) -> bool {
-        self.stat(process.pid).is_some_and(|stat| !stat.is_dead && stat.start_time == process.start_time)
+    pub fn is_alive(&self, pid: u32, start_time: u64) -> bool {
+        self.stat(pid).is_some_and(|stat| !stat.is_dead && stat.start_time == start_time)
     }
 
     /// Its parent.

@@ -5,9 +5,9 @@
 //!
 //! A target's file may lie on a file system that the target itself serves (FUSE): any call here that
 //! touches such a file can then block for as long as the target likes. Nothing in this module can
-//! prevent that, so callers run [`inspect`], [`before_copy_up`], what is in [`ways`], [`ForeignFile::open_mapping`] and
+//! prevent that, so callers run [`inspect`], [`before_copy_up`], what is in [`access_paths`], [`ForeignFile::open_mapping`] and
 //! [`ForeignFile::open_in_root`] on a blocking thread and stop waiting for it after a time.
-//! [`executable_mappings`] and [`mountinfo`] read only what the kernel itself answers.
+//! [`executable_mappings`] and [`crate::proc::mountinfo`] read only what the kernel itself answers.
 
 pub mod access_paths;
 mod error;

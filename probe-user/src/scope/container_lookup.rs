@@ -19,7 +19,7 @@ const OFFERED: usize = 3;
 /// A container that the user may mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    /// What [`crate::target::ContainerIndex`] knows it by.
+    /// What [`crate::container::index::ContainerIndex`] knows it by.
     pub(super) key: String,
     id: String,
     pub(super) names: Vec<String>,

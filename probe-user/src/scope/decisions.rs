@@ -1,15 +1,16 @@
 //! The containers of a target: what is decided about each, and what the kernel's filter is told of it.
 //!
 //! Owns the decisions that were made, bounded, and the difference that a new one makes. It asks
-//! [`crate::target::rules`] what to decide, and never looks at a process.
+//! [`crate::scope::matcher`] what to decide, and never looks at a process.
 
 use std::collections::BTreeSet;
 
 use super::matcher::{ContainerDecision, Granularity};
 use super::tracker::cgroup;
-use super::{Cgroup, ScopeChange, Target};
+use super::{ScopeChange, Target};
 use crate::container::index::CgroupPlace;
 use crate::container::unexplained::Unexplained;
+use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{CGROUP_LEVELS, is_below};
 use crate::proc::process::ProcessEntry;
 

@@ -26,7 +26,10 @@ pub use error::{Kind, TargetError};
 pub use matcher::{ProcessAttrs, ProcessFilter};
 pub use tracker::ScopeDelta;
 
+use crate::container::runtime::RuntimeSocket;
 use crate::event::Container;
+use crate::proc::cgroup::Cgroup;
+use crate::proc::process::ProcessId;
 use decisions::TrackedContainer;
 use matcher::Matcher;
 
@@ -116,15 +119,6 @@ pub struct PodName {
     pub name: String,
 }
 
-/// Where a runtime listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuntimeSocket {
-    /// The runtime's name.
-    pub runtime: String,
-    /// Path of its socket, or a URL (`unix://`, `tcp://`).
-    pub address: String,
-}
-
 /// A change of the [`Scope`] while it is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScopeChange {
@@ -142,7 +136,7 @@ pub enum ScopeChange {
     LeaveProcess(u32),
 }
 
-/// A process at a moment. (pid, start time) is its identity; a pid alone is not.
+/// A process, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Process {
     /// Id in the PID namespace of ctrace (the host's).
@@ -156,15 +150,10 @@ pub struct Process {
     pub container: Option<Arc<Container>>,
 }
 
-/// A cgroup of the v2 hierarchy, as the kernel's filter needs it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Cgroup {
-    /// Inode number of its directory.
-    pub id: u64,
-    /// Depth below the root of the hierarchy, whose level is 0.
-    pub level: u32,
-    /// Path in the hierarchy.
-    pub path: String,
+impl From<ProcessId> for Process {
+    fn from(ProcessId { pid, start_time, comm }: ProcessId) -> Self {
+        Self { pid, start_time, comm, container: None }
+    }
 }
 
 /// What the kernel lets through: the union of its parts.

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use super::decisions::TrackedContainer;
 use super::matcher::{Granularity, ProcessAttrs};
-use super::{Cgroup, Process, ScopeChange, Target};
+use super::{Process, ScopeChange, Target};
 use crate::container::index::CgroupPlace;
 use crate::container::runtime::Listing;
 use crate::container::unexplained::Made;
+use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{ProcCgroups, is_below};
 use crate::proc::process::{Proc, ProcessEntry, descendants};
 
@@ -198,7 +199,9 @@ impl Target {
     /// property, always can.
     pub fn any_alive(&self) -> bool {
         let proc = self.containers.proc();
-        if self.rules.is_open_ended() || self.processes.iter().any(|process| proc.is_alive(process)) {
+        if self.rules.is_open_ended()
+            || self.processes.iter().any(|process| proc.is_alive(process.pid, process.start_time))
+        {
             return true;
         }
         let is_populated = |cgroup: &Cgroup| {
@@ -262,7 +265,7 @@ impl Target {
     }
 
     fn process(&self, entry: ProcessEntry) -> Process {
-        Process { container: self.containers.of_cgroups(&entry.cgroups), ..entry.process }
+        Process { container: self.containers.of_cgroups(&entry.cgroups), ..entry.process.into() }
     }
 
     /// Whether a process is chosen, by itself or by its container, and not kept out.
@@ -336,14 +339,14 @@ impl Target {
             return;
         }
         let proc = self.containers.proc();
-        self.processes.retain(|process| proc.is_alive(process));
+        self.processes.retain(|process| proc.is_alive(process.pid, process.start_time));
         self.followed
             .retain(|pid, start| proc.process(*pid).is_some_and(|process| process.start_time == *start));
         self.most = self.processes.len() * 2;
     }
 }
 
-/// A process, for the questions of [`crate::target::rules`].
+/// A process, for the questions of [`crate::scope::matcher`].
 struct Seen<'a> {
     proc: &'a Proc,
     entry: &'a ProcessEntry,

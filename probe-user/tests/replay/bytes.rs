@@ -7,8 +7,8 @@ use probe_common::{
 use zerocopy::{FromZeros, IntoBytes};
 
 /// What OpenSSL has sent with TLS 1.2, and the beginning of the answer.
-pub(super) const ASKED: &[u8] = include_bytes!("../../src/hello/data/tls12-c0.bin");
-pub(super) const ANSWERED: &[u8] = include_bytes!("../../src/hello/data/tls12-s0.bin");
+pub(super) const ASKED: &[u8] = include_bytes!("../../src/protocol/tls/hello/data/tls12-c0.bin");
+pub(super) const ANSWERED: &[u8] = include_bytes!("../../src/protocol/tls/hello/data/tls12-s0.bin");
 
 /// A record of the ring, aligned as there, with some room that is not used.
 #[derive(Clone)]

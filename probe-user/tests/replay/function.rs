@@ -6,16 +6,16 @@ use std::sync::Arc;
 use ctrace::clock::Clock;
 use ctrace::event::Library;
 use ctrace::event::StopReason;
-use ctrace::output::Output;
+use ctrace::output::RecordWriter;
 use ctrace::output::format;
 use ctrace::pipeline::Counter;
 use ctrace::pipeline::Pipeline;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
+use ctrace::plan::capture::Capture;
 use ctrace::probe::uprobe::Convention;
 use ctrace::probe::uprobe::Mode;
 use ctrace::probe::uprobe::Pattern;
-use ctrace::probe::uprobe::Reading;
 use ctrace::probe::uprobe::Stacks;
 use ctrace::probe::uprobe::Uprobe;
 use probe_common::{
@@ -36,7 +36,7 @@ fn site(function: &str, pattern: &str, convention: Convention) -> Site {
         max_probes: 1000,
     };
     let pattern = Pattern::parse(pattern).unwrap();
-    let reading = Reading::of_function(&uprobe, &pattern.arguments, pattern.returned, convention).unwrap();
+    let reading = Capture::of_function(&uprobe, &pattern.arguments, pattern.returned, convention).unwrap();
     let library = Library {
         name: "libapp.so.1".into(),
         path: "/usr/lib/libapp.so.1".into(),
@@ -151,7 +151,7 @@ fn recording() -> Vec<Raw> {
 
 fn output(name: &str) -> String {
     let shared = Shared::default();
-    let sink = (format(name).unwrap().open)(Output::new(Box::new(shared.clone())), plain());
+    let sink = (format(name).unwrap().open)(RecordWriter::new(Box::new(shared.clone())), plain());
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::default() };
     let started = clock.timestamp(0);
@@ -198,7 +198,7 @@ fn calls_of_functions_replay_to_the_same_json() {
 /// trace ended.
 fn reported_of_a_recursion(calls: u64, captured: usize) -> usize {
     let shared = Shared::default();
-    let sink = (format("json").unwrap().open)(Output::new(Box::new(shared.clone())), plain());
+    let sink = (format("json").unwrap().open)(RecordWriter::new(Box::new(shared.clone())), plain());
     let clock = Clock::new(BOOT);
     let pattern = ":f(str, str, str, str, str, str) -> int";
     let setup = Setup {

@@ -35,8 +35,20 @@ const CHECKS: [Check; 9] = [
     ("the tests of docs/tls.md's table are there", tls_table::check),
 ];
 
+/// What to check.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// Only print which room of `probe-user/src` imports which
+    #[arg(long)]
+    rooms: bool,
+}
+
 /// The command itself.
-pub(crate) fn run_all() -> Result<()> {
+pub(crate) fn run_with(options: Options) -> Result<()> {
+    if options.rooms { layers::print_graph() } else { run_all() }
+}
+
+fn run_all() -> Result<()> {
     let tally = check_all();
     println!("{} passed, {} failed", tally.passed, tally.failed);
     if tally.failed > 0 {

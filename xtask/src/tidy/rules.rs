@@ -278,12 +278,11 @@ mod tests {
         };
         let user = "probe-user/src/plan.rs";
         check(user, "use aya::Ebpf;", &["owner 2"]);
-        check("probe-user/src/session/load.rs", "use aya::Ebpf;", &[]);
+        check("probe-user/src/bpf/loader.rs", "use aya::Ebpf;", &[]);
         check(user, "use crate::procfs::A;\nlet b = my_procfs::b();", &[]);
         check(user, "let v = serde_json::json!(1);", &["owner 2"]);
         check(user, "#[cfg(test)]\nmod tests { use serde_json::json; }", &[]);
         check(user, "use object::read::elf;", &["owner 2"]);
-        check(user, "use crate::object::Object;\nfn f(o: &object::Object) {}", &[]);
         check("tests/src/a.rs", "use bollard::Docker;", &[]);
         check(user, "println!(\"a\");", &["stdout 2"]);
         check(user, "eprintln!(\"a\");", &[]);

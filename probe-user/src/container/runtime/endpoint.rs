@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
 use super::{Runtime, RuntimeError};
-use crate::scope::RuntimeSocket;
+use crate::container::runtime::RuntimeSocket;
 
 /// Users whose own sockets are looked for.
 const USERS: usize = 64;

@@ -39,8 +39,16 @@ pub use images::{Extent, ImageNames};
 pub use labels::{compose_project, compose_service};
 pub use poller::RuntimePoller;
 
-use crate::scope::RuntimeSocket;
 use endpoint::{Endpoint, Owner};
+
+/// Where a runtime listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeSocket {
+    /// The runtime's name.
+    pub runtime: String,
+    /// Path of its socket, or a URL (`unix://`, `tcp://`).
+    pub address: String,
+}
 
 /// What a runtime gets for all of its answers to one question: one that starts on a busy machine needs seconds.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::endpoint::{self, Endpoint};
 use super::{ALL, DetailLevel, Listing, PASSED_OVER, RuntimeReply, Unreachable, gather};
-use crate::scope::RuntimeSocket;
+use crate::container::runtime::RuntimeSocket;
 
 /// How long the others are waited for when one has answered: two runtimes tell of one container, which should have
 /// its name at once.

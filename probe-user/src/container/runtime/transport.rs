@@ -33,7 +33,7 @@ pub(super) struct Peer {
     /// Containers in which it runs itself, outermost first, as [`ProcCgroups::container_path`] has them: the
     /// containers that it tells of are below these.
     ///
-    /// [`ProcCgroups::container_path`]: crate::target::cgroup::Membership::container_path
+    /// [`ProcCgroups::container_path`]: crate::proc::cgroup::ProcCgroups::container_path
     pub(super) within: Option<Arc<str>>,
     /// Whether its pids are those of ctrace: it is a process of this machine in the same PID namespace.
     pub(super) shares_pids: bool,

@@ -31,7 +31,7 @@ pub(super) fn checks(tracefs: Tracefs) -> Vec<Check> {
     ]
 }
 
-/// What only one who may load programs can ask; after [`crate::session::prepare`].
+/// What only one who may load programs can ask; after [`crate::bpf::prepare`].
 pub(super) fn privileged_checks() -> Vec<Check> {
     let ring = match features::ring_buffer() {
         Some(true) => Check::ok("ring buffer", "the kernel has it"),

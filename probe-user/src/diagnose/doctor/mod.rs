@@ -13,13 +13,14 @@ use super::DiagnoseError;
 use super::ps::place;
 use super::subject::TargetArg;
 use crate::bpf::{Session, features};
+use crate::container::runtime::RuntimeSocket;
 use crate::discovery::Discovery;
 use crate::error_chain;
 use crate::event::Container;
 use crate::plan::{ObjectHooks, Plan};
 use crate::probe::{Probe, Ssl};
 use crate::proc::process::Proc;
-use crate::scope::{RuntimeSocket, Target};
+use crate::scope::Target;
 
 mod attach_steps;
 mod check;
@@ -134,7 +135,7 @@ impl Diagnosis {
             steps.extend(attached.as_ref().and_then(|attached| attached.step(process.pid, &plan)));
             let traceable = attached.as_ref().is_some_and(|attached| attached.serves(process.pid, &plan));
             // One that ended meanwhile is nobody's concern.
-            if traceable || proc.is_alive(process) {
+            if traceable || proc.is_alive(process.pid, process.start_time) {
                 let (pid, comm) = (process.pid, process.comm.clone());
                 self.processes.push(ProcessDiagnosis {
                     pid,

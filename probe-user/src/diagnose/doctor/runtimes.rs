@@ -1,9 +1,9 @@
 //! Which container runtimes answer. None of them is needed to trace: they tell names.
 
 use super::check::Check;
+use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{self, EndpointState, State};
 use crate::error_chain;
-use crate::scope::RuntimeSocket;
 
 const NAME: &str = "container runtimes";
 

@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use super::ContainerField;
 use super::subject::{TargetArg, first};
+use crate::container::runtime::RuntimeSocket;
 use crate::discovery::Discovery;
 use crate::plan::Skipped;
 use crate::probe::{Probe, Ssl};
 use crate::proc::namespaces::{CgroupPath, cgroups, ids};
 use crate::proc::process::Proc;
-use crate::scope::{Process, RuntimeSocket, Selector, Target, TargetError};
+use crate::scope::{Process, Selector, Target, TargetError};
 use crate::timeout::with_timeout;
 
 mod access;

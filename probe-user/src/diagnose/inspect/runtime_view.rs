@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::layers::Place;
+use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{self, ContainerInfo, Details, MountPoint};
 use crate::proc::cgroup::ProcCgroups;
 use crate::rootfs::access_paths::{self, SameFile};
-use crate::scope::RuntimeSocket;
 use crate::timeout::with_timeout;
 
 /// The runtime's word.

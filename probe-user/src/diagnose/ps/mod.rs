@@ -115,7 +115,8 @@ pub(super) async fn list(selector: &Selector, extent: Detail) -> Result<Listing,
     let proc = Proc::default();
     let mut listing = Listing::new(&plan, &target, extent, |pid| proc.executable(pid));
     // One that ended while it was looked at is nobody's concern.
-    let ended = |pid: u32| target.processes.iter().any(|one| one.pid == pid && !proc.is_alive(one));
+    let ended =
+        |pid: u32| target.processes.iter().any(|one| one.pid == pid && !proc.is_alive(pid, one.start_time));
     listing.unseen.retain(|unseen| !ended(unseen.process.pid));
     listing.processes.retain(|row| row.traceable || row.library.is_none() || !ended(row.process.pid));
     Ok(listing)

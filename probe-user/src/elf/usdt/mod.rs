@@ -152,7 +152,7 @@ impl Object {
             match table::addresses(&self.reader, table, &wanted) {
                 Ok(addresses) => found.extend(addresses),
                 Err(error) => {
-                    problems.push(format!("{} not used: {}", table.name(), error_chain::in_one_line(&error)))
+                    problems.push(format!("{} not used: {}", table.name(), error_chain::in_one_line(&error)));
                 }
             }
         }

@@ -8,7 +8,8 @@ use std::io;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
-use super::{Output, Sink};
+use super::RecordWriter;
+use crate::event::Output;
 use crate::event::{Record, Ssl};
 use crate::plan::Plan;
 
@@ -28,16 +29,16 @@ use uprobe::{FunctionLine, FunctionTotalLine};
 /// The sink.
 #[derive(Debug)]
 pub(super) struct Json {
-    output: Output,
+    output: RecordWriter,
 }
 
 impl Json {
-    pub(super) fn new(output: Output) -> Self {
+    pub(super) fn new(output: RecordWriter) -> Self {
         Self { output }
     }
 }
 
-impl Sink for Json {
+impl Output for Json {
     fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
         let buffer = self.output.buffer();
         let start = buffer.len();

@@ -123,13 +123,13 @@ mod tests {
 
     use super::*;
 
-    const ASKED: &[u8] = include_bytes!("../hello/data/tls12-c0.bin");
-    const ANSWERED: &[u8] = include_bytes!("../hello/data/tls12-s0.bin");
+    const ASKED: &[u8] = include_bytes!("../../protocol/tls/hello/data/tls12-c0.bin");
+    const ANSWERED: &[u8] = include_bytes!("../../protocol/tls/hello/data/tls12-s0.bin");
     const ASKED_AGAIN: [&[u8]; 4] = [
-        include_bytes!("../hello/data/retry-c0.bin"),
-        include_bytes!("../hello/data/retry-s0.bin"),
-        include_bytes!("../hello/data/retry-c1.bin"),
-        include_bytes!("../hello/data/retry-s1.bin"),
+        include_bytes!("../../protocol/tls/hello/data/retry-c0.bin"),
+        include_bytes!("../../protocol/tls/hello/data/retry-s0.bin"),
+        include_bytes!("../../protocol/tls/hello/data/retry-c1.bin"),
+        include_bytes!("../../protocol/tls/hello/data/retry-s1.bin"),
     ];
 
     fn part(flags: u32, offset: usize, bytes: &[u8], handshakes: &mut Handshakes) {

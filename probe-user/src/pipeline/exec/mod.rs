@@ -19,7 +19,7 @@ use crate::event::{
     Ancestor, ArgList, Exec, ExecContext, ExecFailed, ExecId, Exit, ExitStatus, Fork, Plaintext,
     ProcessContext, ProcessUsers, Record, Thread,
 };
-use crate::probe::exec::Environment;
+use crate::plan::capture::Environment;
 use crate::proc::process_snapshot::{CommandLine, ProcessSnapshot};
 use crate::scope::ProcessFilter;
 

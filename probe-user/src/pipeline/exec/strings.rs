@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use probe_common::{CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, ExecStringChunk};
 
 use crate::event::{ArgList, Plaintext};
-use crate::probe::exec::Environment;
+use crate::plan::capture::Environment;
 
 /// Parts that wait for their program.
 #[derive(Debug, Default)]

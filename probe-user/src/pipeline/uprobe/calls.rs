@@ -12,12 +12,13 @@ use probe_common::{Function, Header, SPEC_ENTER};
 
 use crate::clock::Clock;
 use crate::decode::{FunctionRecord, Stack};
+use crate::event::Output;
 use crate::event::{
     Argument, CallOutcome, Library, Plaintext, ProcessContext, Record, StackFrame, Thread, Truncation,
     UprobeCall, Value,
 };
-use crate::output::Sink;
-use crate::probe::uprobe::{Reading, Shown, Type};
+use crate::plan::capture::{Capture, CapturedValue};
+use crate::plan::value_type::Type;
 
 /// Calls that wait for their return, at the most: as many as the kernel follows.
 const WAITING: usize = probe_common::FUNCTION_FRAMES as usize;
@@ -31,7 +32,7 @@ const FRAME: usize = size_of::<StackFrame>();
 pub(in crate::pipeline) struct ProbedFunction {
     pub(in crate::pipeline) object: Arc<Library>,
     pub(in crate::pipeline) function: Arc<str>,
-    pub(in crate::pipeline) reading: Arc<Reading>,
+    pub(in crate::pipeline) reading: Arc<Capture>,
 }
 
 /// What tells a call from others.
@@ -111,7 +112,7 @@ pub(in crate::pipeline) struct Functions {
 /// Where calls are reported to.
 pub(in crate::pipeline) struct FunctionEmitter<'a> {
     pub(in crate::pipeline) clock: Clock,
-    pub(in crate::pipeline) sink: &'a mut dyn Sink,
+    pub(in crate::pipeline) sink: &'a mut dyn Output,
     /// No more calls than this.
     pub(in crate::pipeline) count: Option<u64>,
 }
@@ -279,7 +280,7 @@ impl Functions {
         }
         let Header { tid, comm, .. } = record.head.header;
         let mut captures = 0;
-        let read = |(index, shown): (usize, &Shown)| argument(&record, index, *shown, &mut captures);
+        let read = |(index, shown): (usize, &CapturedValue)| argument(&record, index, *shown, &mut captures);
         let entered = place.reading.spec.flags & SPEC_ENTER != 0;
         let arguments: Option<Vec<_>> =
             entered.then(|| place.reading.arguments.iter().enumerate().map(read).collect());
@@ -314,7 +315,7 @@ impl Functions {
 }
 
 /// The arguments that capture bytes.
-fn capturing(reading: &Reading) -> impl Iterator<Item = usize> {
+fn capturing(reading: &Capture) -> impl Iterator<Item = usize> {
     let shown = reading.arguments.iter().enumerate();
     shown.filter(|(_, shown)| captures_bytes(shown.kind)).map(|(index, _)| index)
 }
@@ -327,7 +328,7 @@ fn captures_bytes(kind: Type) -> bool {
 fn argument<'a>(
     record: &FunctionRecord<'a>,
     index: usize,
-    shown: Shown,
+    shown: CapturedValue,
     captures: &mut usize,
 ) -> Argument<'a> {
     let number = *captures;

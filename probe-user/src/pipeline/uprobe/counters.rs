@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use probe_common::{BUCKETS, CountKey, Histogram};
 
 use super::calls::ProbedFunction;
+use crate::event::Output;
 use crate::event::{Containment, Latency, Record, UprobeTotal};
-use crate::output::Sink;
 use crate::pipeline::{Pipeline, ProcessInfo, Site};
 
 /// What the kernel has counted of one function in one cgroup since the start.
@@ -105,7 +105,7 @@ impl CounterDeltas {
         now: Timestamp,
         started: Timestamp,
         place: impl Fn(u32) -> Option<ProbedFunction>,
-        sink: &mut dyn Sink,
+        sink: &mut dyn Output,
     ) -> io::Result<u64> {
         let since = self.since.replace(now).unwrap_or(started);
         let mut calls = 0;

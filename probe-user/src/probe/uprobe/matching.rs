@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Convention, Glob, ObjectName, Pattern, Place, Reading, Type, Uprobe, usdt};
+use super::{Convention, Glob, ObjectName, Pattern, Place, Uprobe, usdt};
 use crate::elf::{
     FileOffset, Function, GoAbi, Index, Kind, Language, Name, Object, ObjectError, Returns, VirtAddr,
 };
 use crate::error_chain;
+use crate::plan::capture::Capture;
+use crate::plan::value_type::Type;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{Found, LibraryInfo, NoHooks};
 
@@ -165,7 +167,7 @@ impl Matching<'_> {
             None => (ProbeProgram::Function, Vec::new()),
             Some(_) => self.ends(index, function)?,
         };
-        let reading = Reading::of_function(self.uprobe, &pattern.arguments, returned, convention)?;
+        let reading = Capture::of_function(self.uprobe, &pattern.arguments, returned, convention)?;
         Ok(new_hook(program, shown.to_owned(), place, ends, reading))
     }
 
@@ -195,7 +197,7 @@ impl Matching<'_> {
                 Err("no symbol tells that a function begins there: where it returns to cannot be known"
                     .to_owned())
             }
-            Ok(place) => Reading::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
+            Ok(place) => Capture::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
                 .map(|reading| new_hook(ProbeProgram::Function, shown.clone(), place, Vec::new(), reading)),
         };
         match hook {
@@ -228,7 +230,7 @@ pub(super) fn new_hook(
     shown: String,
     offset: FileOffset,
     ends: Vec<FileOffset>,
-    reading: Reading,
+    reading: Capture,
 ) -> Hook {
     Hook {
         program,

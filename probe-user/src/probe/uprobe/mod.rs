@@ -1,19 +1,18 @@
 //! Any function of any object, by name or address: which functions are meant, and what is read of their calls.
 //!
-//! Owns the patterns and the calling conventions. It never reads a file except through its [`crate::object::RefCounted`].
+//! Owns the patterns and the calling conventions. It never reads a file except through its [`crate::elf::Object`].
 
 mod glob;
 mod matching;
 mod pattern;
 mod reading;
-mod types;
 mod usdt;
 
+use crate::plan::value_type::Type;
 pub use glob::Glob;
 pub use matching::hooks;
 pub use pattern::{ObjectName, Pattern, PatternError, Place, UsdtPattern};
-pub use reading::{Convention, Given, Reading, Shown};
-pub use types::{Length, MAX_BYTES, Type};
+pub use reading::{Convention, Given};
 
 /// What is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]

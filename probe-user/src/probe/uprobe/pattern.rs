@@ -8,7 +8,7 @@ use std::fmt;
 use probe_common::FUNCTION_VALUES;
 
 use super::glob::Glob;
-use super::types::{Length, TYPES, Type};
+use crate::plan::value_type::{Length, TYPES, Type};
 
 /// Arguments that a pattern has at the most, skipped ones among them: the operands of a USDT note.
 const MAX_TYPES: usize = 12;

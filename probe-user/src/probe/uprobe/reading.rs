@@ -8,31 +8,12 @@ use probe_common::{
     SPEC_RETURN, SPEC_STACK, size_class,
 };
 
-use super::types::{Length, MAX_BYTES, Type};
 use super::{Mode, Stacks, Uprobe};
+use crate::plan::capture::{Capture, CapturedValue};
+use crate::plan::value_type::{Length, MAX_BYTES, Type};
 
 /// Bytes of a register.
 const WORD: u8 = 8;
-
-/// What is read of the calls of a function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// For the kernel.
-    pub spec: FunctionSpec,
-    /// The arguments that are read, in their order.
-    pub arguments: Vec<Shown>,
-    /// What is returned; none if returns are not wanted.
-    pub returned: Option<Shown>,
-}
-
-/// How a value is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Which argument, from 0.
-    pub index: usize,
-    /// Its type, with the number of its bytes.
-    pub kind: Type,
-}
 
 /// How a language passes arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +58,7 @@ pub struct Given {
     pub kind: Type,
 }
 
-impl Reading {
+impl Capture {
     /// For a function with these types of arguments.
     pub fn of_function(
         uprobe: &Uprobe,
@@ -106,7 +87,7 @@ impl Reading {
                 _ => Operand::default(),
             };
             let argument = argument(uprobe, *kind, sized(*first, *kind, convention), length);
-            reading.add(argument, Shown { index, kind: resolved(*kind, convention) })?;
+            reading.add(argument, CapturedValue { index, kind: resolved(*kind, convention) })?;
         }
         if let Some(kind) = returned {
             reading.set_returned(uprobe, kind, convention)?;
@@ -131,7 +112,7 @@ impl Reading {
                 _ => Operand::default(),
             };
             if reading.arguments.len() < FUNCTION_VALUES {
-                reading.add(argument(uprobe, kind, operand, length), Shown { index, kind })?;
+                reading.add(argument(uprobe, kind, operand, length), CapturedValue { index, kind })?;
             }
         }
         reading.make_room()?;
@@ -152,7 +133,7 @@ impl Reading {
         Self { spec, arguments: Vec::new(), returned: None }
     }
 
-    fn add(&mut self, mut argument: Argument, shown: Shown) -> Result<(), String> {
+    fn add(&mut self, mut argument: Argument, shown: CapturedValue) -> Result<(), String> {
         let before = self.spec.list.iter().filter(|argument| argument.capture != CAPTURE_NONE).count();
         argument.slot = u16::try_from(before).unwrap_or(u16::MAX);
         let place = self.spec.list.get_mut(self.arguments.len());
@@ -176,7 +157,7 @@ impl Reading {
         // What is not read is no fault.
         let value = if kind == Type::Skip { constant(0) } else { sized(first, kind, convention) };
         self.spec.returned = argument(uprobe, kind, value, length);
-        self.returned = Some(Shown { index: 0, kind: resolved(kind, convention) });
+        self.returned = Some(CapturedValue { index: 0, kind: resolved(kind, convention) });
         Ok(())
     }
 

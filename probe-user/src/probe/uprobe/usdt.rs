@@ -3,11 +3,13 @@
 use probe_common::{NO_REGISTER, Operand as Read, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER};
 
 use super::matching::{Matching, new_hook};
-use super::{Given, Reading, Type, UsdtPattern};
+use super::{Given, UsdtPattern};
 use crate::elf::usdt::{Argument, Operand, Register};
 use crate::elf::{Usdt, UsdtSite};
 use crate::error_chain;
 use crate::plan::ProbeProgram;
+use crate::plan::capture::Capture;
+use crate::plan::value_type::Type;
 
 /// Adds the probes that are meant; tells whether there are any.
 pub(super) fn add(matching: &mut Matching<'_>) -> bool {
@@ -58,7 +60,7 @@ fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, si
             Some(Given { operand: read, kind })
         })
         .collect();
-    match Reading::of_usdt(matching.uprobe, &given) {
+    match Capture::of_usdt(matching.uprobe, &given) {
         Ok(reading) => {
             let mut hook = new_hook(ProbeProgram::Function, shown, site.offset, Vec::new(), reading);
             hook.semaphore = site.semaphore;

@@ -49,10 +49,10 @@ fn a_tree_of_processes() {
     assert_eq!(proc.pid_namespace(30), proc.pid_namespace(31));
     assert_ne!(proc.pid_namespace(30), proc.pid_namespace(1));
     assert_eq!(children(&entries).get(&30), Some(&vec![31]));
-    assert!(proc.is_alive(&process));
-    assert!(!proc.is_alive(&Process { start_time: 131, ..process.clone() }), "the pid was used again");
+    assert!(proc.is_alive(process.pid, process.start_time));
+    assert!(!proc.is_alive(process.pid, 131), "the pid was used again");
     tree.remove(30);
-    assert!(!proc.is_alive(&process) && proc.process(30).is_none());
+    assert!(!proc.is_alive(process.pid, process.start_time) && proc.process(30).is_none());
 }
 
 #[test]

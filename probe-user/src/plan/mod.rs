@@ -1,15 +1,19 @@
 //! Hook and Plan: what would be attached where, as data.
 //!
-//! Pure and serialisable, in a deterministic order; `--dry-run` prints it. Only [`crate::session`] acts on it.
+//! Pure and serialisable, in a deterministic order; `--dry-run` prints it. Only [`crate::bpf`] acts on it.
+
+pub mod capture;
+pub mod value_type;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use capture::Capture;
+
 use crate::elf::FileOffset;
 use crate::event::Library;
-use crate::probe::uprobe::Reading;
 use crate::scope::Scope;
 
 /// A BPF program, by what it does.
@@ -109,7 +113,7 @@ pub struct Hook {
     pub call_sites: Vec<(u16, &'static str)>,
     /// What is read of a function's calls; none for [`ProbeProgram::Io`] and [`ProbeProgram::Open`].
     #[serde(skip)]
-    pub capture: Option<Arc<Reading>>,
+    pub capture: Option<Arc<Capture>>,
 }
 
 impl Hook {
