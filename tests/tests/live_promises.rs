@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Ctrace, LocalServer, Nobody, Server, Trace, program, require_bpf, require_live, text};
 use rustix::process::Signal;
 
-/// What README.md names.
+/// What docs/rights.md names.
 const NAMED: [&str; 3] = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
 /// Enough for programs alone, where tracefs is mounted.
 const OF_EXEC: [&str; 3] = ["CAP_BPF", "CAP_PERFMON", "CAP_DAC_READ_SEARCH"];

@@ -103,7 +103,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The exit status that README.md promises.
+    /// The exit status that docs/output.md promises.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Blind(_) => 4,

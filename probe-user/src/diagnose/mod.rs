@@ -99,7 +99,7 @@ pub enum DiagnoseError {
 }
 
 impl DiagnoseError {
-    /// The exit status that README.md promises.
+    /// The exit status that docs/output.md promises.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Target(error) => error.kind().exit_status(),

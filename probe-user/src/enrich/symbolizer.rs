@@ -135,7 +135,7 @@ impl Stacks {
                 return None;
             }
             let mapping = mapping.clone();
-            let read = match self.readers.read(PATIENCE, move || symboliser(pid, &mapping)) {
+            let read = match self.readers.read(PATIENCE, move || symbolizer(pid, &mapping)) {
                 Ok(read) => read,
                 // It may be had later.
                 Err(Unread::Busy) => return None,
@@ -158,7 +158,7 @@ fn find(mappings: &[Mapping], address: u64) -> Option<(&Mapping, u64)> {
     })
 }
 
-fn symboliser(pid: u32, mapping: &Mapping) -> Option<ObjectSymbolizer> {
+fn symbolizer(pid: u32, mapping: &Mapping) -> Option<ObjectSymbolizer> {
     let file = ForeignFile::open_mapping(pid, mapping).ok()?;
     let object = Object::parse(file.file().ok()?, file.size, &SymbolFilter::default()).ok()?;
     ObjectSymbolizer::new(object).ok()

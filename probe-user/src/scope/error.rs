@@ -16,7 +16,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The exit status that README.md promises.
+    /// The exit status that docs/output.md promises.
     pub fn exit_status(self) -> u8 {
         match self {
             Self::NotFound | Self::Ambiguous => 3,

@@ -102,35 +102,35 @@ mod tests {
             &["-shared"],
         );
         let path = directory.path().join("fixture");
-        let symboliser = ObjectSymbolizer::new(parse(&path, &SymbolFilter::default()).unwrap()).unwrap();
+        let symbolizer = ObjectSymbolizer::new(parse(&path, &SymbolFilter::default()).unwrap()).unwrap();
         let outer =
-            symboliser.index().select(symboliser.object(), 1, |name| name.is("outer")).unwrap().remove(0);
+            symbolizer.index().select(symbolizer.object(), 1, |name| name.is("outer")).unwrap().remove(0);
         for _ in 0..2 {
-            let found = symboliser.at(VirtAddr(outer.address.0 + 3)).unwrap();
+            let found = symbolizer.at(VirtAddr(outer.address.0 + 3)).unwrap();
             assert_eq!((&*found.function, found.offset), ("outer", 3));
         }
-        let offset = symboliser.object().file_offset(outer.address).unwrap();
-        assert_eq!(symboliser.at_offset(offset).unwrap().offset, 0);
-        assert_eq!(symboliser.at_offset(FileOffset(u64::MAX)), None);
-        assert_eq!(symboliser.at(VirtAddr(0)), None);
+        let offset = symbolizer.object().file_offset(outer.address).unwrap();
+        assert_eq!(symbolizer.at_offset(offset).unwrap().offset, 0);
+        assert_eq!(symbolizer.at_offset(FileOffset(u64::MAX)), None);
+        assert_eq!(symbolizer.at(VirtAddr(0)), None);
         // The file shrinks: what was read stays, what was not is unknown.
         OpenOptions::new().write(true).open(&path).unwrap().set_len(64).unwrap();
-        assert!(symboliser.at(outer.address).is_some());
-        let inner = symboliser.index().at(VirtAddr(outer.address.0 - 16)).unwrap().address;
-        assert_eq!(symboliser.at(inner), None);
+        assert!(symbolizer.at(outer.address).is_some());
+        let inner = symbolizer.index().at(VirtAddr(outer.address.0 - 16)).unwrap().address;
+        assert_eq!(symbolizer.at(inner), None);
     }
 
     #[test]
     fn own_functions_have_names() {
         let object = parse("/proc/self/exe".as_ref(), &SymbolFilter::default()).unwrap();
-        let symboliser = ObjectSymbolizer::new(object).unwrap();
-        let name = "ctrace::object::symbolise::tests::own_functions_have_names";
-        let mine = symboliser
+        let symbolizer = ObjectSymbolizer::new(object).unwrap();
+        let name = "ctrace::elf::symbols::symbolize::tests::own_functions_have_names";
+        let mine = symbolizer
             .index()
-            .select(symboliser.object(), 1, |found| found.raw().contains("own_functions") && found.is(name))
+            .select(symbolizer.object(), 1, |found| found.raw().contains("own_functions") && found.is(name))
             .unwrap()
             .remove(0);
-        assert_eq!(&*symboliser.at(VirtAddr(mine.address.0 + 5)).unwrap().function, name);
+        assert_eq!(&*symbolizer.at(VirtAddr(mine.address.0 + 5)).unwrap().function, name);
     }
 
     #[test]

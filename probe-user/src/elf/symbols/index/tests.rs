@@ -72,7 +72,7 @@ fn functions_of_rust() {
     assert!(object.is_program());
     let begun = Instant::now();
     let index = object.index().unwrap();
-    let mine = "ctrace::object::index_tests::functions_of_rust";
+    let mine = "ctrace::elf::symbols::index::tests::functions_of_rust";
     let found =
         index.select(&object, 10, |name| name.raw().contains("functions_of_rust") && name.is(mine)).unwrap();
     let [function] = found.as_slice() else { panic!("{found:?}") };
