@@ -130,7 +130,7 @@ pub const FLAG_TRANSMIT: u32 = 1 << 0;
 pub const FLAG_FROM_START: u32 = 1 << 1;
 /// [`Call::flags`]: the payload of this chunk could not be read from the process; `chunk` is 0 then.
 pub const FLAG_FAULT: u32 = 1 << 2;
-/// [`Call::flags`]: the end of the connection was told already ([`Closed`]).
+/// [`Call::flags`]: the end of the connection was told already ([`ConnectionClose`]).
 pub const FLAG_ENDED: u32 = 1 << 3;
 
 /// A cgroup of the v2 hierarchy was made or removed.
