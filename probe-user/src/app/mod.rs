@@ -33,7 +33,7 @@ mod status;
 mod stop;
 mod target_tracker;
 
-pub use child::helper::run_helper;
+pub use child::launcher::run_helper;
 use child::spawn::{CommandError, CommandProcess};
 use event_loop::{EventLoop, EventLoopError, InitialProcesses};
 pub use room::{Shortage, event_loop};

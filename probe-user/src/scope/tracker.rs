@@ -111,7 +111,7 @@ impl Target {
         {
             return true;
         }
-        proc.entry(pid).is_some_and(|entry| self.has_in_scope(&entry, self.is_followed(&entry)))
+        proc.entry(pid).is_some_and(|entry| self.has_in_scope(&entry, self.descent(&entry)))
     }
 
     /// Whether the runtimes should be asked, for [`Self::on_runtime_listing`]: something depends on the properties of a
@@ -218,7 +218,8 @@ impl Target {
         }
         let entries = self.containers.entries();
         let followed = descendants(self.living_followed(&entries), &entries);
-        entries.iter().any(|entry| self.is_chosen(entry, followed.contains(&entry.process.pid)))
+        let descent = |pid: &u32| if followed.contains(pid) { Descent::Selected } else { Descent::Other };
+        entries.iter().any(|entry| self.is_chosen(entry, descent(&entry.process.pid)))
     }
 
     /// Makes the processes those among `entries`, which are all, that are in scope.
@@ -269,7 +270,7 @@ impl Target {
     }
 
     /// Whether a process is chosen, by itself or by its container, and not kept out.
-    fn is_chosen(&self, entry: &ProcessEntry, is_followed: bool) -> bool {
+    fn is_chosen(&self, entry: &ProcessEntry, descent: Descent) -> bool {
         if self.is_unexplained(entry) {
             return false;
         }
@@ -280,7 +281,10 @@ impl Target {
             return false;
         }
         let in_namespace = || entry.namespace.is_some_and(|id| self.namespaces.contains(&id));
-        self.rules.everything || is_followed || around.iter().any(|member| member.is_in()) || in_namespace()
+        self.rules.everything
+            || descent == Descent::Selected
+            || around.iter().any(|member| member.is_in())
+            || in_namespace()
     }
 
     /// Whether it may be in a container that is excluded, as its cgroup is new.
@@ -289,12 +293,13 @@ impl Target {
     }
 
     fn is_in_scope(&self, entry: &ProcessEntry) -> bool {
-        self.has_in_scope(entry, self.followed.get(&entry.process.pid) == Some(&entry.process.start_time))
+        let is_known = self.followed.get(&entry.process.pid) == Some(&entry.process.start_time);
+        self.has_in_scope(entry, if is_known { Descent::Selected } else { Descent::Other })
     }
 
-    fn has_in_scope(&self, entry: &ProcessEntry, is_followed: bool) -> bool {
+    fn has_in_scope(&self, entry: &ProcessEntry, descent: Descent) -> bool {
         let looks = Seen { proc: self.containers.proc(), entry };
-        self.is_chosen(entry, is_followed)
+        self.is_chosen(entry, descent)
             && (self.rules.grain == Granularity::Whole || self.rules.matches_process(&looks))
     }
 
@@ -307,6 +312,10 @@ impl Target {
             || path.is_some_and(|path| {
                 self.scope.cgroups.iter().any(|cgroup| is_below(path, cgroup.path.as_bytes()))
             })
+    }
+
+    fn descent(&self, entry: &ProcessEntry) -> Descent {
+        if self.is_followed(entry) { Descent::Selected } else { Descent::Other }
     }
 
     /// Whether it or one that it descends from is followed, as the parents are now.
@@ -344,6 +353,13 @@ impl Target {
             .retain(|pid, start| proc.process(*pid).is_some_and(|process| process.start_time == *start));
         self.most = self.processes.len() * 2;
     }
+}
+
+/// Whether a process was selected by its pid, or descends from one that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Descent {
+    Selected,
+    Other,
 }
 
 /// A process, for the questions of [`crate::scope::matcher`].

@@ -242,7 +242,9 @@ fn signature(source: &Source) -> Vec<(usize, String)> {
                 break;
             }
         }
-        if parameters.contains(": bool,") || parameters.contains(": bool)") {
+        // A conversion from bool takes one.
+        let is_conversion = parameters.starts_with("fn from(");
+        if !is_conversion && (parameters.contains(": bool,") || parameters.contains(": bool)")) {
             found.push((line, "a bool parameter".to_owned()));
         }
         open = (depth > 0).then_some((begin, depth));
@@ -296,6 +298,7 @@ mod tests {
         check("docs/a.md", "All that is done; a todo list.", &[]);
         check(user, "fn f(a: u8, b: bool) {}", &["signature 2"]);
         check(user, "fn f(\n    a: u8,\n    b: bool,\n) {}", &["signature 4"]);
+        check(user, "fn from(yes: bool) -> Self {}", &[]);
         check(user, "fn f(a: u8) -> bool {}\nstruct A { b: bool }", &[]);
         check(user, "struct ProbeManager;", &["signature 2"]);
     }

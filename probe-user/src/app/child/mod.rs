@@ -1,4 +1,4 @@
 //! The command of `ctrace … -- COMMAND`: its process, and what runs in that before the command does.
 
-pub(super) mod helper;
+pub(super) mod launcher;
 pub(super) mod spawn;

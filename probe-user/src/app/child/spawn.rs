@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use thiserror::Error;
 use tokio::signal::unix::{self, SignalKind};
 
-use super::helper::{LAUNCHER_NAME, WATCHDOG_NAME};
+use super::launcher::{LAUNCHER_NAME, WATCHDOG_NAME};
 
 /// This program, whatever its file is called by now.
 const OURSELVES: &str = "/proc/self/exe";
