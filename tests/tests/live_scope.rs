@@ -213,7 +213,7 @@ fn one_process_by_its_pid_in_the_container() -> Result<()> {
 
     let inspected = Ctrace::run_to_end(&["inspect", "-o", "json", &format!("{name}:{inner}")])?;
     let answer: serde_json::Value = serde_json::from_slice(&inspected.stdout)?;
-    let found = answer.pointer("/init/pid").and_then(serde_json::Value::as_u64);
+    let found = answer.pointer("/init").and_then(serde_json::Value::as_u64);
     ensure!(found == Some(u64::from(*pid)), "{found:?} is not {pid}: {}", inspected.stderr);
     let wanted = format!("{name}:4000");
     let commands =
