@@ -81,7 +81,7 @@ fn a_container_and_the_first_process_of_the_machine() -> Result<()> {
         with(&["--container", "web", "--pid", "1"], "--pid web:1")?;
         with(&["--pid", "7", "--pid", "1", "--container", "docker://web"], "--pid docker://web:1")?;
         with(&["--image", "nginx", "--pid", "1"], "--pid CONTAINER:1")?;
-        with(&["--container", "we\u{1b}b", "--pid", "1"], "--pid we\\u{1b}b:1")?;
+        with(&["--container", "we\u{1b}b", "--pid", "1"], "--pid we\\x1bb:1")?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
 use crate::probe::Probe;
 use crate::scope::{Selector, Target};
 use crate::stderr::{say, tell_all_repeated};
+use crate::terminal::escaped;
 
 /// No cgroup has this id.
 const NO_CGROUP: u64 = 0;
@@ -111,7 +112,7 @@ pub(super) fn attached_later(
         say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
     }
     if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
-        let (library, took) = (object.library.name.escape_debug(), took.as_secs_f64() * 1000.0);
+        let (library, took) = (escaped(&object.library.name), took.as_secs_f64() * 1000.0);
         let what = match since {
             Since::Mapped(_) => "it was mapped",
             Since::Executed(_) => "its program began",
@@ -167,7 +168,7 @@ fn untraceable(plan: &Plan, target: &Target) -> Vec<String> {
 
 fn not_seen(skipped: &Skipped) -> String {
     let name = skipped.subject.rsplit('/').next().unwrap_or(&skipped.subject);
-    format!("{}: {}", name.escape_debug(), skipped.reason.escape_debug())
+    format!("{}: {}", escaped(name), escaped(&skipped.reason))
 }
 
 /// The container of a process, as it was when that was selected: it may have ended meanwhile.
@@ -183,7 +184,7 @@ fn place(target: &Target, pid: u32) -> String {
 /// `web`; `host` is said of what is there and in no container alone.
 fn container_name(container: &Containment) -> String {
     match container {
-        Containment::In(container) => container.shown().escape_debug().to_string(),
+        Containment::In(container) => escaped(&container.shown()),
         Containment::Host => "host".to_owned(),
         Containment::Unknown => "?".to_owned(),
     }
@@ -200,7 +201,7 @@ fn library(object: &ObjectHooks) -> String {
     };
     let plural = if functions.len() == 1 { "function" } else { "functions" };
     let line = format!("{}{version}: {} {plural}", library.name, functions.len());
-    line.escape_debug().to_string()
+    escaped(&line)
 }
 
 #[cfg(test)]

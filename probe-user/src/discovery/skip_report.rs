@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::plan::{Plan, Skipped};
 use crate::scope::Target;
+use crate::terminal::escaped;
 
 /// What a reader wants to know of the files that were not hooked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +36,11 @@ pub fn reasons(plan: &Plan, target: &Target, detail: SkipDetail) -> Vec<String> 
     let line = |(pids, (what, why)): (BTreeSet<Option<u32>>, (&str, &str))| {
         let name = |pid: &u32| {
             let comm = comms.get(pid).copied().unwrap_or_default();
-            format!("{}[{pid}]", comm.escape_debug())
+            format!("{}[{pid}]", escaped(comm))
         };
         let named: Vec<String> = pids.iter().flatten().take(NAMED).map(name).collect();
         let named = named.join(", ");
-        let (what, why) = (what.escape_debug(), why.escape_debug());
+        let (what, why) = (escaped(what), escaped(why));
         match pids.iter().flatten().count() {
             0 => format!("{what}: {why}"),
             1 => format!("{named}: {what}: {why}"),

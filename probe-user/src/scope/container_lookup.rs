@@ -11,6 +11,7 @@ use crate::container::index::key;
 use crate::container::runtime::{Listing, Source};
 use crate::container::state::ContainerState;
 use crate::proc::cgroup::is_id_prefix;
+use crate::terminal::escaped;
 
 /// How similar a name must be to be offered (Jaro-Winkler), and how many are.
 const SIMILAR: f64 = 0.8;
@@ -47,10 +48,10 @@ impl Candidate {
 
     /// As it can be given to `--container`, with what tells it from others for when that does not help.
     fn full_name(&self) -> String {
-        let name = self.name().escape_debug();
+        let name = escaped(self.name());
         let key = match self.cgroup() {
-            Some(path) => format!("cgroup {}", path.escape_debug()),
-            None => format!("id {}", self.id.get(..12).unwrap_or(&self.id).escape_debug()),
+            Some(path) => format!("cgroup {}", escaped(path)),
+            None => format!("id {}", escaped(self.id.get(..12).unwrap_or(&self.id))),
         };
         match self.runtimes.first() {
             Some(runtime) => format!("{runtime}://{name} ({key})"),

@@ -11,6 +11,7 @@ use super::container_lookup::Candidate;
 use super::error::TargetError;
 use super::resolve::World;
 use crate::proc::process::{ProcessEntry, descendants};
+use crate::terminal::escaped;
 
 /// Processes that a message names.
 const NAMED: usize = 5;
@@ -82,7 +83,7 @@ fn known(all: &[Inner<'_>]) -> String {
         all.iter().map(|inner| (inner.pid, inner.entry.process.comm.as_str())).collect();
     named.sort_unstable();
     let more = named.len().saturating_sub(NAMED);
-    let words = named.iter().take(NAMED).map(|(pid, comm)| format!("{pid} ({})", comm.escape_debug()));
+    let words = named.iter().take(NAMED).map(|(pid, comm)| format!("{pid} ({})", escaped(comm)));
     words.chain((more > 0).then(|| format!("{more} more"))).collect::<Vec<_>>().join(", ")
 }
 

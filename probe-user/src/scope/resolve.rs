@@ -18,6 +18,7 @@ use crate::container::runtime::{self, Listing};
 use crate::container::state::ContainerState;
 use crate::proc::cgroup::Hierarchy;
 use crate::proc::process::{Proc, ProcessEntry, descendants};
+use crate::terminal::escaped;
 
 impl Selector {
     /// Finds what is meant. Asks container runtimes, which takes up to five seconds when they hang.
@@ -251,7 +252,7 @@ impl Target {
             .members
             .iter()
             .filter(|(_, member)| member.is_held())
-            .map(|(id, _)| id.get(..12).unwrap_or(id).escape_debug().to_string())
+            .map(|(id, _)| escaped(id.get(..12).unwrap_or(id)))
             .collect();
         if !held.is_empty() {
             tracing::warn!(

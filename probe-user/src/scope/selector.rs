@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::{ContainerName, Criteria, InnerPid, PodName, Properties, Selector};
+use crate::terminal::escaped;
 
 impl fmt::Display for Selector {
     /// `container web, pid 12; only comm nginx; not image caddy`.
@@ -32,22 +33,22 @@ impl fmt::Display for Selector {
 impl Criteria {
     fn words(&self) -> Vec<String> {
         let names = self.names.iter().map(|name| format!("container {name}"));
-        let images = self.images.iter().map(|image| format!("image {}", image.escape_debug()));
+        let images = self.images.iter().map(|image| format!("image {}", escaped(image)));
         let labels = self.labels.iter().map(|(key, value)| match value {
-            Some(value) => format!("label {}={}", key.escape_debug(), value.escape_debug()),
-            None => format!("label {}", key.escape_debug()),
+            Some(value) => format!("label {}={}", escaped(key), escaped(value)),
+            None => format!("label {}", escaped(key)),
         });
-        let services = self.services.iter().map(|name| format!("compose service {}", name.escape_debug()));
+        let services = self.services.iter().map(|name| format!("compose service {}", escaped(name)));
         let pods = self.pods.iter().map(|pod| format!("pod {pod}"));
-        let namespaces = self.namespaces.iter().map(|name| format!("namespace {}", name.escape_debug()));
+        let namespaces = self.namespaces.iter().map(|name| format!("namespace {}", escaped(name)));
         names.chain(images).chain(labels).chain(services).chain(pods).chain(namespaces).collect()
     }
 }
 
 impl Properties {
     fn words(&self) -> Vec<String> {
-        let comms = self.comms.iter().map(|comm| format!("comm {}", comm.escape_debug()));
-        let executables = self.executables.iter().map(|path| format!("exe {}", path.escape_debug()));
+        let comms = self.comms.iter().map(|comm| format!("comm {}", escaped(comm)));
+        let executables = self.executables.iter().map(|path| format!("exe {}", escaped(path)));
         let uids = self.uids.iter().map(|uid| format!("uid {uid}"));
         comms.chain(executables).chain(uids).collect()
     }
@@ -57,8 +58,8 @@ impl fmt::Display for ContainerName {
     /// As the user wrote it, escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.runtime {
-            Some(runtime) => write!(f, "{}://{}", runtime.escape_debug(), self.name.escape_debug()),
-            None => write!(f, "{}", self.name.escape_debug()),
+            Some(runtime) => write!(f, "{}://{}", escaped(runtime), escaped(&self.name)),
+            None => write!(f, "{}", escaped(&self.name)),
         }
     }
 }
@@ -74,8 +75,8 @@ impl fmt::Display for PodName {
     /// As the user wrote it, escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.namespace {
-            Some(namespace) => write!(f, "{}/{}", namespace.escape_debug(), self.name.escape_debug()),
-            None => write!(f, "{}", self.name.escape_debug()),
+            Some(namespace) => write!(f, "{}/{}", escaped(namespace), escaped(&self.name)),
+            None => write!(f, "{}", escaped(&self.name)),
         }
     }
 }

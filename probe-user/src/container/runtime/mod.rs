@@ -39,6 +39,7 @@ pub use images::{Extent, ImageNames};
 pub use labels::{compose_project, compose_service};
 pub use poller::RuntimePoller;
 
+use crate::terminal::escaped;
 use endpoint::{Endpoint, Owner};
 
 /// Where a runtime listens.
@@ -133,7 +134,7 @@ impl Unreachable {
             let told = error.to_string();
             if !text.ends_with(&told) {
                 // Writing to a String cannot fail.
-                let _ = write!(text, ": {}", told.escape_debug());
+                let _ = write!(text, ": {}", escaped(&told));
             }
             cause = error.source();
         }
