@@ -2,10 +2,10 @@
 //!
 //! Owns the flags of the BPF compilation. Never installs anything: that is `cargo xtask setup`.
 //!
-//! A build script cannot tell `cargo check` from `cargo build`. Where the BPF toolchain is missing it therefore does
-//! not fail: it leaves an empty file, sets `cfg(bpf_missing)` and tells in `BPF_MISSING` what is not there; generating the
-//! binary's code then stops with that sentence.
-//! Checking, clippy, the documentation and the library's tests work without the BPF toolchain.
+//! A build script cannot tell `cargo check` from `cargo build`. Where the BPF toolchain is missing it
+//! therefore does not fail: it leaves an empty file, sets `cfg(bpf_missing)` and tells in `BPF_MISSING` what
+//! is not there; generating the binary's code then stops with that sentence. Checking, clippy, the
+//! documentation and the library's tests work without the BPF toolchain.
 
 use std::env::VarError;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use std::{env, fs, io};
 /// What separates flags in `CARGO_ENCODED_RUSTFLAGS`.
 const SEPARATOR: &str = "\x1f";
 
-/// Settings of the outer cargo that would change the inner one: its flags, clippy in the compiler's place, its target.
+/// Settings of the outer cargo that would change the inner one: its flags, clippy in the compiler's place,
+/// its target.
 const OUTER_SETTINGS: [&str; 8] = [
     "RUSTFLAGS",
     "CARGO_BUILD_RUSTFLAGS",
@@ -66,8 +67,8 @@ fn build() -> Result<(), String> {
         .map_err(|e| format!("cannot copy {} to {}: {e}", built.display(), program.display()))
 }
 
-/// The part of the BPF toolchain that is not there. Each part is also made an input of this script, so that it runs
-/// again once the part has come: cargo takes a file that does not exist for one that has changed.
+/// The part of the BPF toolchain that is not there. Each part is also made an input of this script, so that
+/// it runs again once the part has come: cargo takes a file that does not exist for one that has changed.
 fn missing_part() -> Result<Option<&'static str>, String> {
     let rustc = variable("RUSTC")?;
     let sysroot = Command::new(&rustc)
@@ -120,7 +121,8 @@ fn compile(crate_dir: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     if !output.status.success() {
         eprint!("{}", String::from_utf8_lossy(&output.stderr));
         return Err(format!(
-            "the BPF programs in probe-ebpf do not compile ({}): see cargo's output below, and run `cargo xtask setup` \
+            "the BPF programs in probe-ebpf do not compile ({}): see cargo's output below, and run `cargo \
+             xtask setup` \
              if it is about bpf-linker or core",
             output.status
         ));

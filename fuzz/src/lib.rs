@@ -1,9 +1,10 @@
 //! Whatever a file says, looking into it ends, takes little memory, and never panics: what is to be fuzzed.
 //!
-//! An input is a list of patches of a real program: most bytes of a program are of no interest, and a file of noise is
-//! refused at its first bytes. Patches are told from places where tables begin, and the functions that the locators find,
-//! so that short ones meet. Everything that a trace does with a file is done with it: all locators, the symbols, Go's
-//! tables, and the functions by name. It never says what is right: that nothing goes wrong is all that is asked.
+//! An input is a list of patches of a real program: most bytes of a program are of no interest, and a file of
+//! noise is refused at its first bytes. Patches are told from places where tables begin, and the functions
+//! that the locators find, so that short ones meet. Everything that a trace does with a file is done with it:
+//! all locators, the symbols, Go's tables, and the functions by name. It never says what is right: that
+//! nothing goes wrong is all that is asked.
 
 use std::env;
 use std::fs::{self, File};
@@ -67,8 +68,9 @@ impl Programs {
         Ok(Self { programs, probes: [ssl, every_function()?] })
     }
 
-    /// Patches one of them as `input` says, looks at it, and makes it whole again: the number of a program, and for each patch the
-    /// number of an anchor, how far behind that it is (two bytes), its length, and its bytes.
+    /// Patches one of them as `input` says, looks at it, and makes it whole again: the number of a program,
+    /// and for each patch the number of an anchor, how far behind that it is (two bytes), its length, and its
+    /// bytes.
     pub fn look(&self, input: &[u8]) -> Result<()> {
         let Some((choice, mut patches)) = input.split_first() else { return Ok(()) };
         let program = cyclic(&self.programs, *choice).context("there are no programs")?;

@@ -5,7 +5,8 @@ use crate::Direction;
 /// Bits above those of a [`CallShape`](crate::CallShape), whose direction is at the same place.
 const SHIFT: u32 = 16;
 const BITS: u32 = 0xff;
-/// Bits that a [`CallShape`](crate::CallShape) leaves below those, for the number of a [`BufferLayout::Message`].
+/// Bits that a [`CallShape`](crate::CallShape) leaves below those, for the number of a
+/// [`BufferLayout::Message`].
 const MARK_SHIFT: u32 = 13;
 const MARK: u32 = MAX_MARK as u32;
 /// The largest number of a [`BufferLayout::Message`].
@@ -14,13 +15,13 @@ pub const MAX_MARK: u8 = 7;
 /// How a function has its bytes. Its first argument is the handle, unless it is said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BufferLayout {
-    /// `(handle, pieces, ...)`: an array of addresses and lengths of 16 bytes each (`struct iovec`, `PRIOVec`). Returns how
-    /// many bytes it has moved, from the first piece on.
+    /// `(handle, pieces, ...)`: an array of addresses and lengths of 16 bytes each (`struct iovec`,
+    /// `PRIOVec`). Returns how many bytes it has moved, from the first piece on.
     IoVec,
     /// `(handle, pieces, count, skipped, ...)`: the same, but for so many bytes at the beginning.
     IoVecFrom,
-    /// `(handle, &chunks)`: rustls's `OutboundChunks`, which is `{0, address, length}` or `{pieces, count, begin, end}`. Returns
-    /// how many bytes it has taken.
+    /// `(handle, &chunks)`: rustls's `OutboundChunks`, which is `{0, address, length}` or `{pieces, count,
+    /// begin, end}`. Returns how many bytes it has taken.
     RustChunks,
     /// `(handle, address, length)` with nothing returned: it moves all, or throws.
     PtrLen,
@@ -28,14 +29,15 @@ pub enum BufferLayout {
     BeginEnd,
     /// `(handle, &payload)`: rustls's `Payload`, `{capacity or a mark, address, length}`.
     Payload,
-    /// `(.., .., &handle, &message)`: rustls's `Message`, which is data if its first word is [`message_mark`] of this number, at the most [`MAX_MARK`], and
-    /// has a `Payload` behind that word then.
+    /// `(.., .., &handle, &message)`: rustls's `Message`, which is data if its first word is [`message_mark`]
+    /// of this number, at the most [`MAX_MARK`], and has a `Payload` behind that word then.
     Message(u8),
     /// `(handle)`: returns the address of bytes, for a [`BufferLayout::AckBuffer`] after it.
     LendBuffer,
     /// `(handle, length)`: so many of the bytes that [`BufferLayout::LendBuffer`] gave were moved.
     AckBuffer,
-    /// `(handle, &packet)`: there is a packet then, if it returns more than 0; [`BufferLayout::PacketGet`] tells its bytes.
+    /// `(handle, &packet)`: there is a packet then, if it returns more than 0; [`BufferLayout::PacketGet`]
+    /// tells its bytes.
     PacketOut,
     /// `(packet, &{address, length of 4 bytes})`: they are there when it returns.
     PacketGet,
@@ -81,21 +83,22 @@ impl BufferLayout {
 
 /// Where a [`BufferLayout::Payload`] has its bytes, by its first two words.
 ///
-/// What does not own its bytes has a mark in place of the capacity, which the compiler chooses of the numbers that no capacity can be:
-/// `1 << 63` in Rust 1.95, `u64::MAX` in 1.100. What owns them has its capacity before the address, or behind it: the compiler
-/// decides, too. An address is the larger one.
+/// What does not own its bytes has a mark in place of the capacity, which the compiler chooses of the numbers
+/// that no capacity can be: `1 << 63` in Rust 1.95, `u64::MAX` in 1.100. What owns them has its capacity
+/// before the address, or behind it: the compiler decides, too. An address is the larger one.
 pub const fn payload_address(first: u64, second: u64) -> u64 {
     let is_borrowed = first >> 63 == 1;
     if is_borrowed || first < second { second } else { first }
 }
 
-/// The first word of a [`BufferLayout::Message`] of data: no capacity, which the word is in a message of another kind. Which number has
-/// data, the compiler decides.
+/// The first word of a [`BufferLayout::Message`] of data: no capacity, which the word is in a message of
+/// another kind. Which number has data, the compiler decides.
 pub const fn message_mark(number: u8) -> u64 {
     1 << 63 | number as u64
 }
 
-/// What bytes were lent for, or a packet was received: key of the map `LENT`, whose values are addresses of the process.
+/// What bytes were lent for, or a packet was received: key of the map `LENT`, whose values are addresses of
+/// the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct LentKey {

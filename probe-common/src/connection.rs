@@ -15,7 +15,8 @@ pub const SOCKETS: u32 = 65_536;
 /// [`ConnectionOpen::site`], [`ConnectionClose::site`]: no hook's.
 pub const NO_SITE: u32 = u32::MAX;
 
-/// A connection begins, or is seen for the first time. One that was prepared twice and not used in between is told twice.
+/// A connection begins, or is seen for the first time. One that was prepared twice and not used in between is
+/// told twice.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnectionOpen {
@@ -48,8 +49,8 @@ impl ConnectionOpen {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnectionClose {
-    /// Kind [`KIND_CONNECTION_CLOSE`]. With [`END_SOCKET_CLOSED`] the process and the time alone mean something: a socket goes when
-    /// nobody in particular runs.
+    /// Kind [`KIND_CONNECTION_CLOSE`]. With [`END_SOCKET_CLOSED`] the process and the time alone mean
+    /// something: a socket goes when nobody in particular runs.
     pub header: Header,
     /// [`crate::Call::connection`].
     pub connection: u64,
@@ -84,6 +85,7 @@ pub const END_SOCKET_CLOSED: u32 = 3;
 pub struct SocketConnection {
     /// It.
     pub key: ConnectionKey,
-    /// [`crate::Socket::socket`]: should the connection be on another one by now, the end of this one is not its.
+    /// [`crate::Socket::socket`]: should the connection be on another one by now, the end of this one is not
+    /// its.
     pub socket: u64,
 }

@@ -1,15 +1,17 @@
 //! Records of programs that are executed, of processes that fork and end: kinds 10 to 19.
 //!
-//! Owns their layout and limits. The strings of a program are as they are on its stack: arguments one after the
-//! other, each ended by NUL, the environment behind them.
+//! Owns their layout and limits. The strings of a program are as they are on its stack: arguments one after
+//! the other, each ended by NUL, the environment behind them.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Header;
 
-/// [`Header::kind`] of an [`ExecRecord`] followed by the last of its arguments' bytes: a program was executed.
+/// [`Header::kind`] of an [`ExecRecord`] followed by the last of its arguments' bytes: a program was
+/// executed.
 pub const KIND_EXEC_RECORD: u32 = 10;
-/// [`Header::kind`] of an [`ExecStringChunk`] followed by its bytes; the [`ExecRecord`] that it belongs to comes after it.
+/// [`Header::kind`] of an [`ExecStringChunk`] followed by its bytes; the [`ExecRecord`] that it belongs to
+/// comes after it.
 pub const KIND_EXEC_STRING_CHUNK: u32 = 11;
 /// [`Header::kind`] of an [`ExecFailure`]: a program could not be executed.
 pub const KIND_EXEC_FAILURE: u32 = 12;
@@ -18,8 +20,8 @@ pub const KIND_PROCESS_EXIT: u32 = 13;
 /// [`Header::kind`] of a [`ProcessFork`]: a process has made another.
 pub const KIND_PROCESS_FORK: u32 = 14;
 
-/// Bytes of arguments that are captured of one execution. The kernel allows one string of this length, and a quarter
-/// of the limit of the stack for all.
+/// Bytes of arguments that are captured of one execution. The kernel allows one string of this length, and a
+/// quarter of the limit of the stack for all.
 pub const ARGUMENT_BYTES: u32 = 128 * 1024;
 /// Bytes of environment that are captured of one execution.
 pub const ENVIRONMENT_BYTES: u32 = 128 * 1024;
@@ -29,7 +31,8 @@ pub const PATH_BYTES: usize = 256;
 pub const LONG_PATH_BYTES: usize = 4096;
 /// Bytes of arguments that have room in an [`ExecRecord`]'s record.
 pub const INLINE_BYTES: usize = 1024;
-/// Bytes of environment in one [`ExecStringChunk`]: a page, of the size that all have whose stacks are read so.
+/// Bytes of environment in one [`ExecStringChunk`]: a page, of the size that all have whose stacks are read
+/// so.
 pub const PAGE_BYTES: usize = 4096;
 /// Arguments of an [`ExecFailure`] that are captured.
 pub const ATTEMPT_ARGUMENTS: u32 = 128;
@@ -44,8 +47,8 @@ pub const ATTEMPT_BYTES: usize = 24 * 1024;
 pub struct Execution {
     /// When it was executed, in nanoseconds of `CLOCK_BOOTTIME`; 0: before it was watched.
     pub time: u64,
-    /// The process that executed it, in the initial PID namespace; without a time, one that ran it before it was
-    /// watched; 0: not known.
+    /// The process that executed it, in the initial PID namespace; without a time, one that ran it before it
+    /// was watched; 0: not known.
     pub pid: u32,
     /// Zero.
     pub reserved: u32,
@@ -152,7 +155,8 @@ pub const CHUNK_OF_ENVIRONMENT: u32 = 1;
 /// [`ExecStringChunk::part`]: of the path, ended by NUL.
 pub const CHUNK_OF_PATH: u32 = 2;
 
-/// A program could not be executed; [`ExecFailure::chunk`] bytes follow: the path, then arguments, each ended by NUL.
+/// A program could not be executed; [`ExecFailure::chunk`] bytes follow: the path, then arguments, each ended
+/// by NUL.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ExecFailure {

@@ -1,7 +1,7 @@
 //! Functions of `ctrace uprobe`: what to read of a call and where, and what was read.
 //!
-//! A [`FunctionSpec`] is written by userspace before anything is attached; the low half of a hook's cookie is its
-//! number. One description serves C's registers, Go's registers and the operands of USDT notes.
+//! A [`FunctionSpec`] is written by userspace before anything is attached; the low half of a hook's cookie is
+//! its number. One description serves C's registers, Go's registers and the operands of USDT notes.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -11,7 +11,8 @@ use crate::Header;
 pub const KIND_FUNCTION_ENTER: u32 = 20;
 /// [`Header::kind`] of a [`Function`]: a call has returned; its one value is what it returned.
 pub const KIND_FUNCTION_RETURN: u32 = 21;
-/// [`Header::kind`] of a [`FunctionStack`]: where the call came from whose [`KIND_FUNCTION_ENTER`] follows, with the same time.
+/// [`Header::kind`] of a [`FunctionStack`]: where the call came from whose [`KIND_FUNCTION_ENTER`] follows,
+/// with the same time.
 pub const KIND_FUNCTION_STACK: u32 = 22;
 
 /// Values that are read of one call at the most.
@@ -22,8 +23,8 @@ pub const FUNCTION_SPECS: u32 = 4096;
 pub const FUNCTION_FRAMES: u32 = 65_536;
 /// Keys of the maps that count calls: functions times cgroups.
 pub const FUNCTION_COUNTS: u32 = 16_384;
-/// Registers that an [`Operand`] can name: on x86-64 the sixteen general ones by their DWARF numbers, then the
-/// instruction pointer, which is the address of the probe.
+/// Registers that an [`Operand`] can name: on x86-64 the sixteen general ones by their DWARF numbers, then
+/// the instruction pointer, which is the address of the probe.
 pub const REGISTERS: usize = 17;
 /// Return addresses of one [`FunctionStack`] at the most: `kernel.perf_event_max_stack`'s usual value.
 pub const STACK_FRAMES: usize = 127;
@@ -33,7 +34,8 @@ pub const STACK_FRAMES: usize = 127;
 pub const SIZE_CLASSES: [(u32, u32); 10] =
     [(0, 0), (1, 264), (1, 1032), (1, 4104), (2, 264), (2, 1032), (2, 4104), (6, 264), (6, 1032), (6, 4104)];
 
-/// The smallest of the [`SIZE_CLASSES`] for so many values of so many bytes; none if there is no such large one.
+/// The smallest of the [`SIZE_CLASSES`] for so many values of so many bytes; none if there is no such large
+/// one.
 pub fn size_class(values: u32, bytes: u32) -> Option<u32> {
     let found = SIZE_CLASSES.iter().position(|room| room.0 >= values && room.1 >= bytes);
     found.and_then(|index| u32::try_from(index).ok())
@@ -134,8 +136,8 @@ const _: () = assert!(size_of::<FunctionSpec>() == 16 + 7 * 40);
 pub struct Function {
     /// Kind [`KIND_FUNCTION_ENTER`] or [`KIND_FUNCTION_RETURN`].
     pub header: Header,
-    /// Tells the calls of one thread apart: the stack pointer at the entry; in Go the distance from the end of the
-    /// stack, which stays when a stack is moved.
+    /// Tells the calls of one thread apart: the stack pointer at the entry; in Go the distance from the end
+    /// of the stack, which stays when a stack is moved.
     pub frame: u64,
     /// Go: the goroutine. Else 0.
     pub goroutine: u64,

@@ -7,8 +7,8 @@ use crate::{Header, RecordHeader};
 /// [`Header::kind`] of a [`Hello`].
 pub const KIND_HELLO: u32 = 8;
 
-/// Bytes of a hello that are told at the most, headers of records among them: one with keys of post-quantum algorithms and a
-/// ticket has some 2 KiB.
+/// Bytes of a hello that are told at the most, headers of records among them: one with keys of post-quantum
+/// algorithms and a ticket has some 2 KiB.
 pub const HELLO_BYTES: u32 = 4096;
 
 /// Bytes of a hello as they went through a socket; [`Hello::bytes`] bytes follow it.
@@ -25,8 +25,8 @@ pub struct Hello {
     pub bytes: u32,
     /// How much of the hello was told before; 0: it begins.
     pub offset: u32,
-    /// Length of the record whose header was received by a system call of its own, before a hello that begins; 0: the bytes
-    /// begin with the header.
+    /// Length of the record whose header was received by a system call of its own, before a hello that
+    /// begins; 0: the bytes begin with the header.
     pub record: u32,
 }
 
@@ -56,7 +56,8 @@ impl HelloStart {
     }
 }
 
-/// Bytes from the begin of a hello on that are worth telling: itself, and the headers of the records that it is cut into.
+/// Bytes from the begin of a hello on that are worth telling: itself, and the headers of the records that it
+/// is cut into.
 pub fn hello_bytes(length: u32, record: u32) -> u32 {
     /// Headers of so many records, should the hello need more than one.
     const HEADERS: u32 = 8 * 5;

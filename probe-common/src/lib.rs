@@ -167,7 +167,8 @@ pub enum Loss {
     ConnectionsFull = 4,
     /// The table of threads in scope was full: a new thread of a selected process is not followed.
     ScopeFull = 5,
-    /// An argument of a probed function, or what it points to, could not be read: the call is reported without it.
+    /// An argument of a probed function, or what it points to, could not be read: the call is reported
+    /// without it.
     ArgumentFault = 6,
     /// The table of counted functions was full: a call is not counted.
     CountsFull = 7,
@@ -279,8 +280,8 @@ pub const CGROUP_OUT: u8 = 2;
 
 /// Flag in a value of the map `THREADS`: the thread is in scope.
 pub const THREAD_IN: u8 = 1;
-/// Flag in a value of the map `THREADS`: ctrace has started the process; it is held when it maps code, whether it
-/// is in scope or not.
+/// Flag in a value of the map `THREADS`: ctrace has started the process; it is held when it maps code,
+/// whether it is in scope or not.
 pub const THREAD_HOLD: u8 = 2;
 /// Offset of a tracepoint's field that the kernel does not have.
 pub const NO_FIELD: u32 = u32::MAX;

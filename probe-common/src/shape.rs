@@ -118,7 +118,8 @@ impl CallShape {
     pub const ARGUMENTS: u8 = 6;
 
     /// Bits 0 to 2 the handle's argument, 3 to 5 the buffer's, 6 to 8 the length's, 9 whether the length is
-    /// behind an argument, 10 the direction, 11 and 12 which calls count. [`BufferLayout`](crate::BufferLayout) has bits 13 to 23, [`behind_pushes`] those from 24 on.
+    /// behind an argument, 10 the direction, 11 and 12 which calls count.
+    /// [`BufferLayout`](crate::BufferLayout) has bits 13 to 23, [`behind_pushes`] those from 24 on.
     pub const fn pack(self) -> u32 {
         let length = match self.length {
             Length::Returned => 0,

@@ -46,7 +46,8 @@ pub struct Socket {
 
 const _: () = assert!(size_of::<Socket>() == 88 + 2 * ADDRESS_BYTES);
 
-/// [`Socket::flags`]: not seen within a call of the connection, but after it: a TLS record of a fitting length.
+/// [`Socket::flags`]: not seen within a call of the connection, but after it: a TLS record of a fitting
+/// length.
 pub const SOCKET_GUESSED: u32 = 1 << 0;
 /// [`Socket::flags`]: the process is the client: it has sent the first message of the handshake.
 pub const SOCKET_CLIENT: u32 = 1 << 1;
@@ -60,7 +61,8 @@ pub const FAMILY_INET: u16 = 2;
 /// `AF_INET6`.
 pub const FAMILY_INET6: u16 = 10;
 
-/// Where fields of the kernel's sockets are, in bytes, as its BTF tells; the constant `SOCKET_FIELDS` of the programs.
+/// Where fields of the kernel's sockets are, in bytes, as its BTF tells; the constant `SOCKET_FIELDS` of the
+/// programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SocketFields {
@@ -96,8 +98,8 @@ pub struct SocketFields {
     pub unix_name: u32,
 }
 
-/// What a TLS record begins with: its type, its version, and the length of the rest (RFC 8446, section 5.1; DTLS 1.2 has
-/// its length elsewhere, RFC 6347, section 4.1, and is told by its version alone).
+/// What a TLS record begins with: its type, its version, and the length of the rest (RFC 8446, section 5.1;
+/// DTLS 1.2 has its length elsewhere, RFC 6347, section 4.1, and is told by its version alone).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader(pub [u8; 5]);
 
@@ -107,7 +109,8 @@ const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
 /// Plaintext of a record at the most.
 const RECORD_BYTES: u64 = 1 << 14;
-/// Bytes that encryption adds: a tag at the least; at the most an explicit IV, a MAC and padding of old cipher suites.
+/// Bytes that encryption adds: a tag at the least; at the most an explicit IV, a MAC and padding of old
+/// cipher suites.
 const ADDED_BYTES: (u64, u64) = (16, 96);
 
 impl RecordHeader {

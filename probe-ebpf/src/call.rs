@@ -291,8 +291,9 @@ pub fn open_first(ctx: &ProbeContext) -> Option<()> {
     begin(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
 }
 
-/// At the entry of a function that says of the connection in its first argument, more than once, that it begins: as long as
-/// it has received nothing it is the same one. rustls's servers may send before the client has answered.
+/// At the entry of a function that says of the connection in its first argument, more than once, that it
+/// begins: as long as it has received nothing it is the same one. rustls's servers may send before the client
+/// has answered.
 #[inline(always)]
 pub fn open_once(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -316,13 +317,15 @@ pub fn opened_behind_first(ctx: &RetProbeContext) -> Option<()> {
     begin(ctx, current, mem::user(frame.handle)?)
 }
 
-/// At the entry of a function that ends the connection in its first argument: the next with its handle is another.
+/// At the entry of a function that ends the connection in its first argument: the next with its handle is
+/// another.
 #[inline(always)]
 pub fn close_first(ctx: &ProbeContext) -> Option<()> {
     end(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
 }
 
-/// At the entry of a function that encrypts or decrypts: the calls that it is a part of are of TLS connections.
+/// At the entry of a function that encrypts or decrypts: the calls that it is a part of are of TLS
+/// connections.
 #[inline(always)]
 pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;

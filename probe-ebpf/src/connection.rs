@@ -1,7 +1,8 @@
-//! Connections as they begin and end: tells both, where that is wanted. Which connection a handle is decides [`crate::call`].
+//! Connections as they begin and end: tells both, where that is wanted. Which connection a handle is decides
+//! [`crate::call`].
 //!
-//! An end is told once. What still comes of a connection that ended with its socket is counted with it, until its handle begins
-//! another, or is seen on another socket.
+//! An end is told once. What still comes of a connection that ended with its socket is counted with it, until
+//! its handle begins another, or is seen on another socket.
 
 use aya_ebpf::{
     EbpfContext,
@@ -42,8 +43,8 @@ pub fn emit_open(key: &ConnectionKey, id: u64, flags: u32, site: u32) {
     }
 }
 
-/// A handle is to begin a connection, whatever it was until now. Whether that is the same one still: prepared in two steps, and
-/// not used in between.
+/// A handle is to begin a connection, whatever it was until now. Whether that is the same one still: prepared
+/// in two steps, and not used in between.
 #[inline(always)]
 pub fn reuse_or_close(key: &ConnectionKey, site: u32) -> bool {
     if !enabled() {
@@ -98,7 +99,8 @@ pub fn bind_socket(key: &ConnectionKey, sock: u64, socket: u64, protocol: u16) {
     }
 }
 
-/// The tracepoint `tcp_destroy_sock`: `(struct sock *)`, when nothing more can go through it. Its ports may be gone already.
+/// The tracepoint `tcp_destroy_sock`: `(struct sock *)`, when nothing more can go through it. Its ports may
+/// be gone already.
 #[inline(always)]
 pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
     let sock: u64 = ctx.arg(0);
@@ -123,8 +125,8 @@ pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
     Some(())
 }
 
-/// At the return of a function that does the handshake, at whose entry [`call::enter`] was: what went through a socket in
-/// between has told it.
+/// At the return of a function that does the handshake, at whose entry [`call::enter`] was: what went through
+/// a socket in between has told it.
 #[inline(always)]
 pub fn on_handshake_return(ctx: &RetProbeContext) -> Option<()> {
     call::entered(ctx, Current::any()).map(drop)

@@ -143,8 +143,8 @@ pub fn full_chunk(call: &Call, address: u64) {
     slot::<CHUNK_BYTES>(call, address);
 }
 
-/// Emits a chunk that is one of many small ones, as [`chunk`] does, with fewer sizes: the verifier looks at each of them in
-/// each round of a loop.
+/// Emits a chunk that is one of many small ones, as [`chunk`] does, with fewer sizes: the verifier looks at
+/// each of them in each round of a loop.
 #[inline(always)]
 pub fn piece(call: &Call, address: u64) {
     match call.chunk {
@@ -188,8 +188,8 @@ struct Room<const C: usize, const S: usize> {
     slots: [MaybeUninit<[u8; S]>; C],
 }
 
-/// Emits the record of a call that has begun or returned; `head` writes what is not about its values. None if there was
-/// no room in the ring.
+/// Emits the record of a call that has begun or returned; `head` writes what is not about its values. None if
+/// there was no room in the ring.
 #[inline(always)]
 pub fn function(
     values: &Values<'_>,
@@ -322,8 +322,9 @@ pub fn stack(write: impl FnOnce(&mut FunctionStack)) {
     submit(entry);
 }
 
-/// Room for what a connection's socket is, to be [submitted](submit); none if there is none. No call is missing then: the next
-/// one tells it. (A closure that writes it would be a function of its own, for whose stack older verifiers have no room.)
+/// Room for what a connection's socket is, to be [submitted](submit); none if there is none. No call is
+/// missing then: the next one tells it. (A closure that writes it would be a function of its own, for whose
+/// stack older verifiers have no room.)
 #[inline(always)]
 pub fn socket() -> Option<RingBufEntry<Socket>> {
     EVENTS.reserve::<Socket>(0)
@@ -336,7 +337,8 @@ struct HelloSlot<const N: usize> {
     bytes: MaybeUninit<[u8; N]>,
 }
 
-/// Emits a part of a hello: `bytes` bytes at `address`; `head` writes the rest. What cannot be is not known: no data is missing.
+/// Emits a part of a hello: `bytes` bytes at `address`; `head` writes the rest. What cannot be is not known:
+/// no data is missing.
 #[inline(always)]
 pub fn hello(bytes: u32, address: u64, head: impl FnOnce(&mut Hello)) {
     match bytes {

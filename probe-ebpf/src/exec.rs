@@ -1,7 +1,7 @@
 //! Programs that are executed, or cannot be, and who has forked whom.
 //!
-//! Everything is read after the kernel has put it on the new program's stack and before that runs: nobody can change
-//! it in between. Never reads the memory of a process that is not in scope.
+//! Everything is read after the kernel has put it on the new program's stack and before that runs: nobody can
+//! change it in between. Never reads the memory of a process that is not in scope.
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{
@@ -165,8 +165,8 @@ fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
     captured
 }
 
-/// Emits the environment, and what lies behind it, up to the end of the stack. It ends with a page, and the next is
-/// not there. Gives its bytes.
+/// Emits the environment, and what lies behind it, up to the end of the stack. It ends with a page, and the
+/// next is not there. Gives its bytes.
 #[inline(always)]
 fn pages(header: &Header, address: u64) -> u32 {
     const PAGE: u64 = PAGE_BYTES as u64;
@@ -265,7 +265,8 @@ fn attempt(path: u64, arguments: u64, flags: u32) -> Option<()> {
     Some(())
 }
 
-/// `sys_exit_execve` and `sys_exit_execveat`: a success has been told of, a failure has left everything as it was.
+/// `sys_exit_execve` and `sys_exit_execveat`: a success has been told of, a failure has left everything as it
+/// was.
 #[inline(always)]
 pub fn exit(ctx: &TracePointContext) -> Option<()> {
     let current = Current::any();

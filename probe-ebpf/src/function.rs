@@ -96,8 +96,8 @@ fn spec(cookie: u64) -> Option<&'static FunctionSpec> {
     SPECS.get_ptr(arguments(cookie)).map(mem::value)
 }
 
-/// What tells a call from others: its thread and its place on the stack. In Go its goroutine, which may go on on
-/// another thread, and the distance from the end of the stack, because stacks are moved when they grow.
+/// What tells a call from others: its thread and its place on the stack. In Go its goroutine, which may go on
+/// on another thread, and the distance from the end of the stack, because stacks are moved when they grow.
 #[inline(always)]
 fn key(
     current: Current,

@@ -13,13 +13,14 @@ use crate::{
     scope::Current,
 };
 
-/// Pieces of one call that are captured, NSPR's limit, and bytes of them; what is beyond is cut. Each of both costs the verifier
-/// a round of a loop, and older ones refuse a program that has too many.
+/// Pieces of one call that are captured, NSPR's limit, and bytes of them; what is beyond is cut. Each of both
+/// costs the verifier a round of a loop, and older ones refuse a program that has too many.
 const PIECES: u64 = 16;
 const GATHERED_BYTES: u32 = 256 * 1024;
 /// Bytes of an address and a length.
 const PIECE_BYTES: u64 = 16;
-/// [`Frame::length`] of bytes in one piece: [`Frame::buffer`] is their address, and not that of the list of pieces.
+/// [`Frame::length`] of bytes in one piece: [`Frame::buffer`] is their address, and not that of the list of
+/// pieces.
 const IN_ONE: u64 = u64::MAX;
 
 /// At entry: remembers where the pieces are.
@@ -38,8 +39,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     call::push_frame(frames, frame)
 }
 
-/// The address of the pieces and how many bytes of them are not meant. They are read now: at the return the arguments
-/// may have been used for something else.
+/// The address of the pieces and how many bytes of them are not meant. They are read now: at the return the
+/// arguments may have been used for something else.
 #[inline(always)]
 fn pieces(regs: &pt_regs, form: BufferLayout) -> Option<(u64, u64)> {
     match form {
@@ -56,8 +57,8 @@ fn pieces(regs: &pt_regs, form: BufferLayout) -> Option<(u64, u64)> {
     }
 }
 
-/// Whether the call is a part of one of the same connection and direction, which reports what it moves: s2n_send makes a list of
-/// one piece, and calls s2n_sendv_with_offset.
+/// Whether the call is a part of one of the same connection and direction, which reports what it moves:
+/// s2n_send makes a list of one piece, and calls s2n_sendv_with_offset.
 #[inline(always)]
 fn is_inside(frames: &Frames, frame: &Frame) -> bool {
     let direction = |frame: &Frame| CallShape::unpack(probe_common::arguments(frame.cookie)).direction;
@@ -76,7 +77,8 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     report(current, &frame, program, i64::from(regs.rax as i32), regs.rip)
 }
 
-/// At a `ret`: a return probe would be in the way of unwinding, which panics need, or cannot be where the hook is.
+/// At a `ret`: a return probe would be in the way of unwinding, which panics need, or cannot be where the
+/// hook is.
 #[inline(always)]
 pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let current = Current::any();
@@ -140,9 +142,9 @@ fn within_reach(frame: &Frame, wanted: u32) -> u64 {
     there.saturating_sub(frame.length).min(wanted.into())
 }
 
-/// What is still to be emitted. It is in a map, in the room for arguments that the thread needs at an entry only: the verifier
-/// forgets what it knows of a value there, so that it need not look at a round of the loop once for each way through the
-/// rounds before.
+/// What is still to be emitted. It is in a map, in the room for arguments that the thread needs at an entry
+/// only: the verifier forgets what it knows of a value there, so that it need not look at a round of the loop
+/// once for each way through the rounds before.
 #[derive(Clone, Copy)]
 struct State(*mut [u64; 8]);
 

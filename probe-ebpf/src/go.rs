@@ -1,5 +1,5 @@
-//! Go's functions that move bytes. They have their arguments in registers of their own, and what joins a return to its
-//! entry is the goroutine, which may go on on another thread and another stack.
+//! Go's functions that move bytes. They have their arguments in registers of their own, and what joins a
+//! return to its entry is the goroutine, which may go on on another thread and another stack.
 
 use aya_ebpf::programs::ProbeContext;
 
@@ -12,8 +12,8 @@ use crate::{
 use aya_ebpf::bindings::pt_regs;
 use probe_common::{Frame, GoCall, Loss};
 
-/// At the entry of `func (c *Conn) Read(b []byte) (n int, err error)` or `Write`: the receiver is in RAX, the address of
-/// the bytes in RBX (Go's internal ABI, from 1.17 on).
+/// At the entry of `func (c *Conn) Read(b []byte) (n int, err error)` or `Write`: the receiver is in RAX, the
+/// address of the bytes in RBX (Go's internal ABI, from 1.17 on).
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -87,12 +87,12 @@ fn key(current: Current, regs: &pt_regs) -> Option<GoCall> {
     Some(GoCall { goroutine, depth: depth(goroutine, regs.rsp)?, pid: current.pid().into() })
 }
 
-/// Bytes between a stack pointer and the end of a goroutine's stack: they stay the same when the stack is moved because it
-/// has to grow.
+/// Bytes between a stack pointer and the end of a goroutine's stack: they stay the same when the stack is
+/// moved because it has to grow.
 #[inline(always)]
 pub fn depth(goroutine: u64, stack: u64) -> Option<u64> {
-    // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each function, which
-    // compares the stack pointer with what follows them.
+    // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each
+    // function, which compares the stack pointer with what follows them.
     let end: u64 = mem::user(goroutine.wrapping_add(8))?;
     Some(end.wrapping_sub(stack))
 }

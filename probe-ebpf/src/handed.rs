@@ -1,7 +1,9 @@
-//! Bytes that a library hands to its program by a call from inside of another one, which alone knows the connection's handle.
+//! Bytes that a library hands to its program by a call from inside of another one, which alone knows the
+//! connection's handle.
 //!
-//! Nothing is to be seen of a return, where a probe would be in the way of C++'s exceptions. Which calls a thread is in the middle
-//! of, its stack tells: one whose return address is not above the stack pointer has ended.
+//! Nothing is to be seen of a return, where a probe would be in the way of C++'s exceptions. Which calls a
+//! thread is in the middle of, its stack tells: one whose return address is not above the stack pointer has
+//! ended.
 
 use aya_ebpf::programs::ProbeContext;
 use probe_common::{Frame, Loss};
@@ -30,7 +32,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         if other.stack <= entered.stack {
             other.stack = 0;
         }
-        // A free one, or else the outermost: should that not have ended, its bytes are counted as lost, and not taken for another's.
+        // A free one, or else the outermost: should that not have ended, its bytes are counted as lost, and
+        // not taken for another's.
         let rank = if other.stack == 0 { u64::MAX } else { other.stack };
         if rank > highest {
             (index, highest) = (at, rank);

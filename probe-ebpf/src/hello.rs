@@ -1,5 +1,5 @@
-//! What both ends of a TLS connection say first, in the clear, whatever library they have: hellos are taken where they go
-//! through a socket.
+//! What both ends of a TLS connection say first, in the clear, whatever library they have: hellos are taken
+//! where they go through a socket.
 
 use probe_common::{HELLO_SENT, HelloKey, HelloStart, HelloState, KIND_HELLO, RecordHeader, hello_bytes};
 

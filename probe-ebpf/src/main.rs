@@ -1,8 +1,9 @@
 //! ctrace's BPF programs: entry points only.
 //!
-//! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides,
-//! [`call`], [`gather`], [`whole`], [`lent`], [`handed`], [`go`], [`task`], [`exec`], [`function`], [`socket`], [`connection`], [`hello`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`] has all that is
-//! unsafe.
+//! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides, [`call`],
+//! [`gather`], [`whole`], [`lent`], [`handed`], [`go`], [`task`], [`exec`], [`function`], [`socket`],
+//! [`connection`], [`hello`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`]
+//! has all that is unsafe.
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "core's atomic types have no fetch_add for this target; BPF has")]

@@ -40,8 +40,9 @@ pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(SCOPE_CGROUPS, 
 #[map]
 pub static PID_NAMESPACES: Array<NamespaceId> = Array::with_max_entries(MAX_PID_NAMESPACES, 0);
 
-/// Threads in scope, by thread id; the values are flags, `THREAD_` of `probe-common`. Threads, not processes: the first thread of a process may end
-/// before the others, and a thread that executes a program takes over the process's id.
+/// Threads in scope, by thread id; the values are flags, `THREAD_` of `probe-common`. Threads, not processes:
+/// the first thread of a process may end before the others, and a thread that executes a program takes over
+/// the process's id.
 #[map]
 pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, BPF_F_NO_PREALLOC);
 
@@ -65,18 +66,19 @@ pub static STOP_ENABLED: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Calls that goroutines in scope are in the middle of: a server has one for each connection that waits for a request. Not one
-/// that makes room for others by itself, or calls would be missing that nobody counts; userspace takes out those of processes
-/// that have ended.
+/// Calls that goroutines in scope are in the middle of: a server has one for each connection that waits for a
+/// request. Not one that makes room for others by itself, or calls would be missing that nobody counts;
+/// userspace takes out those of processes that have ended.
 #[map]
 pub static GO_CALLS: HashMap<GoCall, Frame> = HashMap::with_max_entries(MAX_GO_CALLS, BPF_F_NO_PREALLOC);
 
-/// Addresses of bytes that a library has lent out until it is told how many of them were moved, and the connections of
-/// packets. What is never asked for makes room for others at last.
+/// Addresses of bytes that a library has lent out until it is told how many of them were moved, and the
+/// connections of packets. What is never asked for makes room for others at last.
 #[map]
 pub static LENT: LruHashMap<LentKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Calls of a thread that hand over bytes from inside: what a proxy needs for two connections in one another, and one more.
+/// Calls of a thread that hand over bytes from inside: what a proxy needs for two connections in one another,
+/// and one more.
 #[map]
 pub static CALLBACK_SCOPES: LruHashMap<u64, [Outer; 3]> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -109,7 +111,8 @@ pub struct Goroutine {
 #[map]
 pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionState> = LruHashMap::with_max_entries(65_536, 0);
 
-/// Which connections are on sockets of TCP, by the addresses of the sockets; only where the ends of connections are told.
+/// Which connections are on sockets of TCP, by the addresses of the sockets; only where the ends of
+/// connections are told.
 #[map]
 pub static SOCKETS: LruHashMap<u64, SocketConnection> = LruHashMap::with_max_entries(MAX_SOCKETS, 0);
 
@@ -134,8 +137,8 @@ pub static NEXT_PROGRAM: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static SPECS: Array<FunctionSpec> = Array::with_max_entries(FUNCTION_SPECS, 0);
 
-/// Calls of such functions that have not returned. Nothing tells that one was left by longjmp or with its thread,
-/// so the oldest makes room.
+/// Calls of such functions that have not returned. Nothing tells that one was left by longjmp or with its
+/// thread, so the oldest makes room.
 #[map]
 pub static FUNCTION_FRAMES: LruHashMap<FrameKey, FunctionFrame> = LruHashMap::with_max_entries(MAX_FRAMES, 0);
 
@@ -153,8 +156,9 @@ pub static LATENCIES: PerCpuHashMap<CountKey, Histogram> =
 #[map]
 pub static NO_LATENCY: Array<Histogram> = Array::with_max_entries(1, 0);
 
-/// Where processes come from and what they run, by their ids; only where executions are told. Of all processes: one that
-/// is not in scope may be the parent of one that is. A process that has no room is forgotten, and then /proc is asked.
+/// Where processes come from and what they run, by their ids; only where executions are told. Of all
+/// processes: one that is not in scope may be the parent of one that is. A process that has no room is
+/// forgotten, and then /proc is asked.
 #[map]
 pub static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entries(LINEAGES, 0);
 
@@ -290,7 +294,8 @@ pub static NEWTASK_PID: u32 = 0;
 #[unsafe(no_mangle)]
 pub static NEWTASK_FLAGS: u32 = 0;
 
-/// Offset of `exit_code` in this kernel's `task_struct`, as its BTF has it, or `NO_FIELD`; so the others below.
+/// Offset of `exit_code` in this kernel's `task_struct`, as its BTF has it, or `NO_FIELD`; so the others
+/// below.
 #[unsafe(no_mangle)]
 pub static TASK_EXIT_CODE: u32 = 0;
 

@@ -33,7 +33,8 @@ const SIGSTOP: u32 = 19;
 /// The value that userspace gave a constant before loading.
 #[inline(always)]
 pub fn constant<T: Copy>(of: &'static T) -> T {
-    // SAFETY: a reference is valid and aligned; volatile, because userspace writes it behind the compiler's back.
+    // SAFETY: a reference is valid and aligned; volatile, because userspace writes it behind the compiler's
+    // back.
     unsafe { ptr::read_volatile(of) }
 }
 
@@ -48,8 +49,9 @@ pub fn user<T: FromBytes>(address: u64) -> Option<T> {
 /// False if they cannot be read.
 #[inline(always)]
 pub fn copy_user<const N: usize>(to: &mut MaybeUninit<[u8; N]>, address: u64, length: u32) -> bool {
-    // The compiler may know that this holds and leave the check out; verifiers of older kernels do not know it then. Eight
-    // bytes wide: those of Linux 6.1 forget that four bytes that were kept on the stack have nothing above them.
+    // The compiler may know that this holds and leave the check out; verifiers of older kernels do not know
+    // it then. Eight bytes wide: those of Linux 6.1 forget that four bytes that were kept on the stack have
+    // nothing above them.
     let length = hint::black_box(u64::from(length));
     if length > N as u64 {
         return false;
@@ -65,8 +67,8 @@ pub fn registers(of: *mut pt_regs) -> &'static pt_regs {
     unsafe { &*of }
 }
 
-/// The same value, of which the compiler knows nothing any more: it leaves out a check of bounds that it can prove, and the
-/// verifier, which cannot, then misses it.
+/// The same value, of which the compiler knows nothing any more: it leaves out a check of bounds that it can
+/// prove, and the verifier, which cannot, then misses it.
 #[inline(always)]
 pub fn opaque(value: usize) -> usize {
     // SAFETY: a reference is valid and aligned.
@@ -80,8 +82,8 @@ pub fn clear<T: Default>(number: &mut T) {
     unsafe { ptr::write_volatile(number, T::default()) }
 }
 
-/// The registers by their DWARF numbers, and the instruction pointer: where an index may come from elsewhere, which the
-/// verifier does not allow into the context.
+/// The registers by their DWARF numbers, and the instruction pointer: where an index may come from elsewhere,
+/// which the verifier does not allow into the context.
 #[inline(always)]
 pub fn register_file(of: *mut pt_regs) -> [u64; REGISTERS] {
     let regs = registers(of);
@@ -91,7 +93,8 @@ pub fn register_file(of: *mut pt_regs) -> [u64; REGISTERS] {
     ]
 }
 
-/// The lower `size` bytes, at most eight, of a value at an address of the current process; none if it cannot be read.
+/// The lower `size` bytes, at most eight, of a value at an address of the current process; none if it cannot
+/// be read.
 #[inline(always)]
 pub fn user_sized(address: u64, size: u32) -> Option<u64> {
     let mut value = 0_u64;
@@ -103,8 +106,8 @@ pub fn user_sized(address: u64, size: u32) -> Option<u64> {
     (failed == 0).then_some(value)
 }
 
-/// Copies a text at `address` of the current process, with its NUL if `length` bytes are enough for it; no more
-/// than `to` has room for. Returns the bytes copied; none if they cannot be read.
+/// Copies a text at `address` of the current process, with its NUL if `length` bytes are enough for it; no
+/// more than `to` has room for. Returns the bytes copied; none if they cannot be read.
 #[inline(always)]
 pub fn copy_user_text<const N: usize>(
     to: &mut MaybeUninit<[u8; N]>,
@@ -116,11 +119,13 @@ pub fn copy_user_text<const N: usize>(
     }
     // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
     let copied = unsafe { read_user_text(to.as_mut_ptr().cast(), length, address as *const _) };
-    // Kernels before 6.16 do not count the NUL of an empty text (`strncpy_from_user_nofault` of mm/maccess.c).
+    // Kernels before 6.16 do not count the NUL of an empty text (`strncpy_from_user_nofault` of
+    // mm/maccess.c).
     (copied >= 0).then_some((copied as u32).max(1))
 }
 
-/// Writes the addresses that the current thread came from, innermost first, by its frame pointers; returns how many.
+/// Writes the addresses that the current thread came from, innermost first, by its frame pointers; returns
+/// how many.
 #[inline(always)]
 pub fn user_stack<const N: usize>(ctx: &impl EbpfContext, to: &mut [u64; N]) -> Option<u32> {
     const USER: u64 = BPF_F_USER_STACK as u64;
@@ -182,7 +187,8 @@ pub fn user_text<const N: usize, const LONGEST: usize>(
     if !(0..=LONGEST as i64).contains(&length) {
         return None;
     }
-    // An empty text: see `copy_user_text`. Not by a comparison, whose two ways the verifier would follow for each text.
+    // An empty text: see `copy_user_text`. Not by a comparison, whose two ways the verifier would follow for
+    // each text.
     let length = hint::black_box(length as u64);
     Some((length + (length.wrapping_sub(1) >> 63)) as usize)
 }
@@ -194,7 +200,8 @@ pub fn kernel<T: FromBytes>(address: u64) -> Option<T> {
     unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
 }
 
-/// Copies `length` bytes of the kernel's memory, no more than there is room for; false if they cannot be read.
+/// Copies `length` bytes of the kernel's memory, no more than there is room for; false if they cannot be
+/// read.
 #[inline(always)]
 pub fn copy_kernel<const N: usize>(to: &mut [u8; N], address: u64, length: u32) -> bool {
     // As in `copy_user`.
@@ -209,7 +216,8 @@ pub fn copy_kernel<const N: usize>(to: &mut [u8; N], address: u64, length: u32) 
 /// Where fields of sockets are, which userspace has set before loading.
 #[inline(always)]
 pub fn socket_fields(of: &'static SocketFields) -> &'static SocketFields {
-    // SAFETY: the address of a constant of the program; hidden from the compiler, which would put zeros in its place.
+    // SAFETY: the address of a constant of the program; hidden from the compiler, which would put zeros in
+    // its place.
     unsafe { &*hint::black_box(ptr::from_ref(of)) }
 }
 
@@ -235,7 +243,8 @@ pub fn system_call() -> Option<SystemCall> {
 }
 
 impl SystemCall {
-    /// Address of the first bytes that it moves, and how many may be there; none for one that this is not known of.
+    /// Address of the first bytes that it moves, and how many may be there; none for one that this is not
+    /// known of.
     #[inline(always)]
     pub fn buffer(&self) -> Option<(u64, u64)> {
         // Numbers of arch/x86/entry/syscalls/syscall_64.tbl.
@@ -332,14 +341,16 @@ pub fn own<T>(value: *mut T) -> &'static mut T {
 /// What a value of a map is now; others may write it.
 #[inline(always)]
 pub fn copied<T: Copy>(value: *const T) -> T {
-    // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has ended.
+    // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has
+    // ended.
     unsafe { ptr::read_volatile(value) }
 }
 
 /// Sets a value of a map that others may read or set at the same time.
 #[inline(always)]
 pub fn set<T: Copy>(value: *mut T, to: T) {
-    // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has ended.
+    // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has
+    // ended.
     unsafe { ptr::write_volatile(value, to) }
 }
 

@@ -1,7 +1,8 @@
-//! Which socket a connection is on: the one that TLS records go through inside of its calls, or right after them.
+//! Which socket a connection is on: the one that TLS records go through inside of its calls, or right after
+//! them.
 //!
-//! The addresses are read where the kernel uses them: a descriptor that is looked up later may be another socket's by
-//! then. What is not sure is marked ([`SOCKET_GUESSED`]), or not told.
+//! The addresses are read where the kernel uses them: a descriptor that is looked up later may be another
+//! socket's by then. What is not sure is marked ([`SOCKET_GUESSED`]), or not told.
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
@@ -37,14 +38,15 @@ pub enum Way {
     In,
 }
 
-/// The tracepoints `sock_send_length` and `sock_recv_length`: `(struct sock *, int moved, int flags)`, when it is done.
+/// The tracepoints `sock_send_length` and `sock_recv_length`: `(struct sock *, int moved, int flags)`, when
+/// it is done.
 #[inline(always)]
 pub fn done(ctx: &RawTracePointContext, way: Way) -> Option<()> {
     on_transfer(ctx.arg(0), way, ctx.arg(1), ctx.arg(2))
 }
 
-/// For kernels without them, before 6.3: `security_socket_sendmsg(struct socket *, struct msghdr *, int size)`, which every
-/// way of sending comes through.
+/// For kernels without them, before 6.3: `security_socket_sendmsg(struct socket *, struct msghdr *, int
+/// size)`, which every way of sending comes through.
 #[inline(always)]
 pub fn sends(ctx: &FEntryContext) -> Option<()> {
     on_transfer(sock(ctx.arg(0))?, Way::Out, ctx.arg(2), 0)
@@ -62,7 +64,8 @@ fn sock(socket: u64) -> Option<u64> {
     mem::kernel(socket + u64::from(mem::socket_fields(&SOCKET_FIELDS).sk))
 }
 
-/// Whose bytes are moved. No `Option`s: the compiler would keep on the stack what they do not hold, which verifiers refuse.
+/// Whose bytes are moved. No `Option`s: the compiler would keep on the stack what they do not hold, which
+/// verifiers refuse.
 struct Owner {
     /// With the handle 0: nobody's.
     key: ConnectionKey,
@@ -81,7 +84,8 @@ fn on_transfer(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
     }
     let current = Current::any();
     let frames = CALLS.get_ptr_mut(current.id).map(mem::own);
-    // Most threads of the machine are out of scope, and have never called anything: nothing is looked at for them.
+    // Most threads of the machine are out of scope, and have never called anything: nothing is looked at for
+    // them.
     if frames.is_none() {
         Current::in_scope()?;
     }

@@ -1,5 +1,5 @@
-//! The stack that a program begins with: where its strings are. Every layout here is part of the ABI between the
-//! kernel and programs (System V, processor supplements), not of the kernel alone.
+//! The stack that a program begins with: where its strings are. Every layout here is part of the ABI between
+//! the kernel and programs (System V, processor supplements), not of the kernel alone.
 
 use aya_ebpf::bindings::pt_regs;
 
@@ -12,7 +12,8 @@ const AT_NULL: u64 = 0;
 const AT_EXECFN: u64 = 31;
 /// Entries of the auxiliary vector that are looked at; kernels write about twenty.
 const AUXILIARIES: u32 = 40;
-/// Arguments of a program at the most: the kernel's own limit (`MAX_ARG_STRINGS`) and no larger than an `i32`.
+/// Arguments of a program at the most: the kernel's own limit (`MAX_ARG_STRINGS`) and no larger than an
+/// `i32`.
 const ARGUMENTS: u64 = 0x7fff_ffff;
 
 /// Where the strings are.

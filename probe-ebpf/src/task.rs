@@ -85,7 +85,8 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
             emit::bare(KIND_TASK_EXIT, current, Notice::Soon);
         }
         if mem::constant(&EXIT_GROUP_DEAD) != NO_FIELD {
-            // Without the field other threads may be stopped; what is left in the table costs a signal at most.
+            // Without the field other threads may be stopped; what is left in the table costs a signal at
+            // most.
             hold::ended(current);
         }
         PROGRAMS.remove(current.pid()).ok();
@@ -99,8 +100,9 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// Whether the process ends with this thread. Kernels before 6.16 do not tell; there it is the last that lives, and where BTF does
-/// not tell where that number is, the first thread stands for the process, although others may go on for a while.
+/// Whether the process ends with this thread. Kernels before 6.16 do not tell; there it is the last that
+/// lives, and where BTF does not tell where that number is, the first thread stands for the process, although
+/// others may go on for a while.
 #[inline(always)]
 fn is_last(ctx: &TracePointContext, current: Current) -> bool {
     match mem::constant(&EXIT_GROUP_DEAD) {
@@ -109,8 +111,8 @@ fn is_last(ctx: &TracePointContext, current: Current) -> bool {
     }
 }
 
-/// Whether the current thread's process has no living thread any more; two that end at the same time may both be told
-/// so.
+/// Whether the current thread's process has no living thread any more; two that end at the same time may both
+/// be told so.
 #[inline(always)]
 fn no_thread_lives() -> Option<bool> {
     let offset = mem::constant(&TASK_SIGNAL);

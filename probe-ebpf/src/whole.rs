@@ -1,5 +1,5 @@
-//! Functions at whose entry all is known: their bytes, and that all of them are moved. Nothing is to be seen of their return,
-//! where a probe would be in the way of C++'s exceptions and of Rust's panics.
+//! Functions at whose entry all is known: their bytes, and that all of them are moved. Nothing is to be seen
+//! of their return, where a probe would be in the way of C++'s exceptions and of Rust's panics.
 
 use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
 use probe_common::{BufferLayout, CallShape, Frame, LentKey};

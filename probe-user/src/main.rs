@@ -54,8 +54,8 @@ fn log_to_stderr(verbosity: Verbosity) {
         Verbosity::Verbose => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::DEBUG,
     };
-    // Not what libraries say: they log what runtimes answer, secrets of containers among it. What the BPF programs
-    // log bears the names of their modules.
+    // Not what libraries say: they log what runtimes answer, secrets of containers among it. What the BPF
+    // programs log bears the names of their modules.
     let ours = Targets::new().with_target("ctrace", level).with_target("probe_ebpf", level);
     tracing_subscriber::registry().with(stderr::Log::default()).with(ours).init();
 }

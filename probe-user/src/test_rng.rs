@@ -29,7 +29,8 @@ impl TestRng {
             .collect()
     }
 
-    /// So many copies of a file with damage in one to eight places, every other one where it does most: in the headers.
+    /// So many copies of a file with damage in one to eight places, every other one where it does most: in
+    /// the headers.
     pub(crate) fn mutations(&mut self, good: &[u8], copies: u32, mut look: impl FnMut(&[u8])) {
         for copy in 0..copies {
             let mut bytes = good.to_vec();
@@ -41,7 +42,8 @@ impl TestRng {
         }
     }
 
-    /// Overwrites 1 to 8 of `bytes` at `at` with what numbers of files are damaged by most: the ends of ranges.
+    /// Overwrites 1 to 8 of `bytes` at `at` with what numbers of files are damaged by most: the ends of
+    /// ranges.
     pub(crate) fn damage(&mut self, bytes: &mut [u8], at: usize) {
         let any = self.next().to_le_bytes()[2];
         let value = [0, 0xff, 0x7f, 0x80, any].get(self.below(5)).copied().unwrap_or(any);

@@ -18,7 +18,8 @@ pub(crate) fn timed_out_message() -> String {
 /// Why nothing is known of a file that could be opened.
 pub(crate) fn timed_out_reading_message(size: u64) -> String {
     format!(
-        "it was opened, but its {} KiB were not read and looked through within {} s: its file system is slow, or \
+        "it was opened, but its {} KiB were not read and looked through within {} s: its file system is \
+         slow, or \
          the machine busy",
         size.div_ceil(1024),
         TIMEOUT.as_secs()

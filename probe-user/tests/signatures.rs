@@ -1,4 +1,5 @@
-//! What is found by signature, against what symbols say, over whatever files this machine has: `cargo xtask signatures`.
+//! What is found by signature, against what symbols say, over whatever files this machine has: `cargo xtask
+//! signatures`.
 //!
 //! Asks for its files in the environment; without them it looks at the machine's TLS libraries alone.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]

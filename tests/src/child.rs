@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::signals;
 
-/// How long anything may take that ends by itself: a hang is a failure, slowness of the machine (an emulated one, or one that has
-/// other work) is not.
+/// How long anything may take that ends by itself: a hang is a failure, slowness of the machine (an emulated
+/// one, or one that has other work) is not.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Lines of a pipe, as they come.

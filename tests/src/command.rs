@@ -1,4 +1,5 @@
-//! `ctrace ssl … -- COMMAND` without any container: the command, its standard streams, and a server to talk to.
+//! `ctrace ssl … -- COMMAND` without any container: the command, its standard streams, and a server to talk
+//! to.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -165,8 +166,8 @@ impl Traced {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// The trace is whole: every byte that the programs of the command say they moved, and no other, from the first
-    /// call of each connection on.
+    /// The trace is whole: every byte that the programs of the command say they moved, and no other, from the
+    /// first call of each connection on.
     pub fn check(&self) -> Result<()> {
         self.trace.check_complete()?;
         let transfers = Transfer::all(&self.text())?;

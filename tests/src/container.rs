@@ -82,7 +82,8 @@ impl Container {
         Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
 
-    /// A path in it, as the host reaches it; through its init, so the container's own links are not followed out.
+    /// A path in it, as the host reaches it; through its init, so the container's own links are not followed
+    /// out.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.pid))
     }

@@ -1,7 +1,8 @@
 //! A suite of Debian's archive, such as `bookworm`: its package lists, and packages of it.
 //!
-//! Owns the use of apt, on a state directory of its own: of the machine it reads the address of the mirror and the archive's keys,
-//! and it changes nothing. apt checks the archive's signatures as ever. Never installs a package.
+//! Owns the use of apt, on a state directory of its own: of the machine it reads the address of the mirror
+//! and the archive's keys, and it changes nothing. apt checks the archive's signatures as ever. Never
+//! installs a package.
 
 use std::fs;
 use std::path::{Path, PathBuf};

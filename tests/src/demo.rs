@@ -1,4 +1,5 @@
-//! What `cargo xtask demo` shows: a TLS service that knows nothing of being watched, and a client that talks with it.
+//! What `cargo xtask demo` shows: a TLS service that knows nothing of being watched, and a client that talks
+//! with it.
 
 use std::process::Command;
 
@@ -30,8 +31,8 @@ enum Parts {
 }
 
 impl Demo {
-    /// A container `web` made FROM scratch (a server, the libraries it loads, no shell), and a second container
-    /// with the client.
+    /// A container `web` made FROM scratch (a server, the libraries it loads, no shell), and a second
+    /// container with the client.
     pub fn start() -> Result<Self> {
         Self::start_named(NAME)
     }

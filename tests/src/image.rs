@@ -1,4 +1,5 @@
-//! Images made from a [`Tree`], without a registry: `tar` piped into `docker import`, kept until the tree changes.
+//! Images made from a [`Tree`], without a registry: `tar` piped into `docker import`, kept until the tree
+//! changes.
 
 use std::fs::{self, File};
 use std::path::Path;

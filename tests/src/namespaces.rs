@@ -1,4 +1,5 @@
-//! A process in namespaces of its own over a [`Tree`]: what the demonstration uses where Docker cannot be had.
+//! A process in namespaces of its own over a [`Tree`]: what the demonstration uses where Docker cannot be
+//! had.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -23,7 +24,8 @@ pub struct Namespaced {
 }
 
 impl Namespaced {
-    /// Starts a command over a tree, which is written to a directory of its own, and waits for its first line.
+    /// Starts a command over a tree, which is written to a directory of its own, and waits for its first
+    /// line.
     pub fn start(tree: &Tree, command: &[&str]) -> Result<Self> {
         fs::create_dir_all(paths::cache())?;
         let root = tempfile::tempdir_in(paths::cache())?;

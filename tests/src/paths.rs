@@ -30,7 +30,8 @@ pub fn ctrace_binary() -> Result<PathBuf> {
     };
     if !binary.is_file() {
         bail!(
-            "no program to test at {}: build it with `cargo build --release --package ctrace`, or name one with \
+            "no program to test at {}: build it with `cargo build --release --package ctrace`, or name one \
+             with \
              CTRACE_BIN",
             binary.display()
         );

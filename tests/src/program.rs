@@ -1,4 +1,5 @@
-//! The target programs: small programs in C, C++, Go and Rust of `programs/`, compiled when their source is newer than the result.
+//! The target programs: small programs in C, C++, Go and Rust of `programs/`, compiled when their source is
+//! newer than the result.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -72,7 +73,8 @@ const OPENSSL_STRIPPED_PIE: &[&str] =
     &["-DLIBRARY=\"tls-openssl.h\"", "-s", "-static-pie", "-fPIE", "-lssl", "-lcrypto", "-pthread", "-ldl"];
 const OPENSSL_UNFRAMED: &[&str] =
     &["-DLIBRARY=\"tls-openssl.h\"", UNFRAMED, "-s", "-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
-/// Takes the frames for unwinding away, too: what some browsers and runtimes are built without. Only known here.
+/// Takes the frames for unwinding away, too: what some browsers and runtimes are built without. Only known
+/// here.
 const UNFRAMED: &str = "-DUNFRAMED";
 const MBEDTLS_STRIPPED: &[&str] =
     &["-DLIBRARY=\"tls-mbedtls.h\"", "-s", "-static", "-lmbedtls", "-lmbedx509", "-lmbedcrypto", "-lcrypto"];
@@ -311,7 +313,8 @@ fn cargo(manifest: &Path, flags: &[&str]) -> Command {
     if let [optimised, feature, ..] = flags {
         command.args(["--release", "--features", feature]);
         if *optimised == "fat" {
-            // No profile of its own: what build scripts compile (AWS-LC: a minute) would be compiled once more.
+            // No profile of its own: what build scripts compile (AWS-LC: a minute) would be compiled once
+            // more.
             command.args([
                 "--config",
                 "profile.release.lto=\"fat\"",

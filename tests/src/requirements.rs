@@ -29,7 +29,8 @@ pub fn require_bpf() -> Result<()> {
     }
     if !Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
         bail!(
-            "this kernel has no uprobes (/sys/bus/event_source/devices/uprobe): `cargo xtask setup` tells more"
+            "this kernel has no uprobes (/sys/bus/event_source/devices/uprobe): `cargo xtask setup` tells \
+             more"
         );
     }
     Ok(())

@@ -1,7 +1,8 @@
-//! The table of docs/tls.md: a row for each test that traces an implementation, made of what that trace and the file say.
+//! The table of docs/tls.md: a row for each test that traces an implementation, made of what that trace and
+//! the file say.
 //!
-//! Owns what a row has, and where rows are kept. The test fails when its row in the table is another one, but for the
-//! version, which the machine's packages decide; `cargo xtask tls-table` writes the table anew.
+//! Owns what a row has, and where rows are kept. The test fails when its row in the table is another one, but
+//! for the version, which the machine's packages decide; `cargo xtask tls-table` writes the table anew.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -113,8 +113,8 @@ impl Server {
         self.container.exec_background(&[&["/tls-client", "--port", self.port()], options].concat())
     }
 
-    /// Runs `/tls-client` in another container that shares the network of this one: what it does is out of scope
-    /// of a trace of this container.
+    /// Runs `/tls-client` in another container that shares the network of this one: what it does is out of
+    /// scope of a trace of this container.
     pub fn client_outside(&self, options: &[&str]) -> Result<Vec<Transfer>> {
         let network = format!("--network=container:{}", self.container.id());
         let label = format!("client-of-{}", self.container.name());

@@ -1,7 +1,8 @@
 //! Signals that the programs of the tests are to get, however the tests were started.
 //!
-//! A shell ignores SIGINT and SIGQUIT for what it starts in the background, `nohup` ignores SIGHUP, and what is ignored stays so
-//! in every program that is executed: Ctrl-C would end none of them, and a test would wait for ever.
+//! A shell ignores SIGINT and SIGQUIT for what it starts in the background, `nohup` ignores SIGHUP, and what
+//! is ignored stays so in every program that is executed: Ctrl-C would end none of them, and a test would
+//! wait for ever.
 
 use std::fs;
 use std::sync::atomic::AtomicBool;
@@ -11,11 +12,13 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use signal_hook::flag;
 
-/// Those with which tests end programs. The standard library itself takes care of SIGPIPE, and of those that are blocked.
+/// Those with which tests end programs. The standard library itself takes care of SIGPIPE, and of those that
+/// are blocked.
 const SIGNALS: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
-/// From now on programs are started with the defaults of these signals. This process goes on to ignore what it ignores: it only
-/// does so by a handler, which executing a program takes away, as it does not what is ignored.
+/// From now on programs are started with the defaults of these signals. This process goes on to ignore what
+/// it ignores: it only does so by a handler, which executing a program takes away, as it does not what is
+/// ignored.
 pub(crate) fn default_in_children() -> Result<()> {
     static ONCE: Once = Once::new();
     let mut result = Ok(());

@@ -1,4 +1,5 @@
-//! A root file system for an image: what is to be in it, and from where. Nothing is copied before it is written.
+//! A root file system for an image: what is to be in it, and from where. Nothing is copied before it is
+//! written.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -58,8 +59,8 @@ impl Tree {
         self
     }
 
-    /// Puts an executable or library at a place, and what it loads where the system has it, or beside it when that
-    /// is not a directory of the system.
+    /// Puts an executable or library at a place, and what it loads where the system has it, or beside it when
+    /// that is not a directory of the system.
     pub fn program(mut self, from: &Path, to: &str) -> Result<Self> {
         for library in libraries(from)? {
             let system = ["/lib", "/usr"].iter().any(|prefix| library.starts_with(prefix))
@@ -91,7 +92,8 @@ impl Tree {
         self.program(&interpreter, "/usr/bin/python3")
     }
 
-    /// A hash that changes when a file of the tree does (by size and time of change: content would take long).
+    /// A hash that changes when a file of the tree does (by size and time of change: content would take
+    /// long).
     pub fn fingerprint(&self) -> Result<String> {
         let mut hash = Sha256::new();
         for (place, source) in &self.entries {

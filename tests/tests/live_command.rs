@@ -1,4 +1,5 @@
-//! `ctrace ssl -- COMMAND`: nothing of it is missed, and it does not notice. Needs root and BPF, no containers.
+//! `ctrace ssl -- COMMAND`: nothing of it is missed, and it does not notice. Needs root and BPF, no
+//! containers.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -163,8 +164,10 @@ fn standard_streams_pass_untouched() -> Result<()> {
     let traced = Traced::run_with_stdin(&["cat"], &bytes)?;
     ensure!(traced.stdout == bytes, "{} of {} bytes came back", traced.stdout.len(), bytes.len());
     ensure!(status_of(&traced)? == 0, "{}", traced.trace.stderr);
-    // Nothing of ctrace's is open in the command, no signal is ignored or blocked, and it is not in a namespace of ctrace's.
-    let look = "ls /proc/self/fd; grep -E 'Sig(Blk|Ign)' /proc/self/status; readlink /proc/self/ns/mnt; echo err >&2";
+    // Nothing of ctrace's is open in the command, no signal is ignored or blocked, and it is not in a
+    // namespace of ctrace's.
+    let look = "ls /proc/self/fd; grep -E 'Sig(Blk|Ign)' /proc/self/status; readlink /proc/self/ns/mnt; echo \
+     err >&2";
     let plain = Command::new("sh").args(["-c", look]).output()?;
     let traced = Traced::run(&[], &["sh", "-c", look])?;
     ensure!(traced.text() == String::from_utf8_lossy(&plain.stdout), "{}", traced.text());
@@ -253,7 +256,8 @@ fn under_sudo_the_command_is_the_users() -> Result<()> {
     let copy = directory.path().join("client");
     fs::copy(program("tls-client")?, &copy)?;
     let text = format!(
-        "id -u; id -g; id -G; echo \"$HOME $USER $LOGNAME $SUDO_UID\"; grep CapEff /proc/self/status; exec '{}' --port {} --text hello",
+        "id -u; id -g; id -G; echo \"$HOME $USER $LOGNAME $SUDO_UID\"; grep CapEff /proc/self/status; exec \
+         '{}' --port {} --text hello",
         copy.display(),
         server.port()
     );
@@ -307,7 +311,8 @@ fn ctrl_c_is_the_commands() -> Result<()> {
     Ok(())
 }
 
-/// As by `cargo xtask test &` in a script: a shell ignores SIGINT for that, and no program gets it back by itself.
+/// As by `cargo xtask test &` in a script: a shell ignores SIGINT for that, and no program gets it back by
+/// itself.
 #[test]
 fn ctrl_c_is_the_commands_when_the_tests_run_in_the_background() -> Result<()> {
     require_bpf()?;

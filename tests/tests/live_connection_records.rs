@@ -1,4 +1,5 @@
-//! Records of connections that begin and end, compared with what the programs themselves say. Needs root, BPF and Docker.
+//! Records of connections that begin and end, compared with what the programs themselves say. Needs root, BPF
+//! and Docker.
 
 #![expect(clippy::indexing_slicing, reason = "what is not there is null")]
 
@@ -72,7 +73,8 @@ fn nanoseconds(time: &Value) -> Result<u64> {
     Ok(seconds * 1_000_000_000 + fraction.parse::<u64>()?)
 }
 
-/// Each connection has begun and ended once, with all of its calls in between, and moved what its calls moved.
+/// Each connection has begun and ended once, with all of its calls in between, and moved what its calls
+/// moved.
 fn check_each(all: &BTreeMap<u64, Told>) -> Result<()> {
     for (id, told) in all {
         let (Some(open), Some(close)) = (told.opens.first(), told.closes.first()) else {

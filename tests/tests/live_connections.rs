@@ -1,5 +1,5 @@
-//! Which socket each connection is on, which end of it the process is, and what the handshake has agreed on, compared with what
-//! the programs themselves say. Needs root, BPF and Docker.
+//! Which socket each connection is on, which end of it the process is, and what the handshake has agreed on,
+//! compared with what the programs themselves say. Needs root, BPF and Docker.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,7 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A key and its certificate, in PEM.
 fn certificate() -> Result<Vec<u8>> {
-    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=sockets.test -keyout - -out -";
+    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj \
+     /CN=sockets.test -keyout - -out -";
     let made = Command::new("openssl").args(arguments.split(' ')).output()?;
     ensure!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
     Ok(made.stdout)

@@ -1,7 +1,8 @@
-//! Every engine's containers are found, named and traced alike, also when the engine is ill. Needs root, BPF, Docker,
-//! Podman and containerd.
+//! Every engine's containers are found, named and traced alike, also when the engine is ill. Needs root, BPF,
+//! Docker, Podman and containerd.
 //!
-//! A test is written once, for any engine; [`on_each_engine`] runs it against each, which the test starts itself.
+//! A test is written once, for any engine; [`on_each_engine`] runs it against each, which the test starts
+//! itself.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -213,7 +214,8 @@ fn a_daemon_that_hangs(kind: Kind) -> Result<()> {
 
 fn no_daemon_from_the_start(kind: Kind) -> Result<()> {
     let engine = Engine::start(kind)?;
-    // containerd takes any name for an id; what cannot be told from a cgroup's name is not looked for without it.
+    // containerd takes any name for an id; what cannot be told from a cgroup's name is not looked for without
+    // it.
     let name = match kind {
         Kind::Containerd => format!("{:064x}", process::id()),
         _ => unique("no-daemon"),

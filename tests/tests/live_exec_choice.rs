@@ -1,5 +1,5 @@
-//! Of the programs that are executed, those that are asked for: by what they are, and not before a command is one. Needs
-//! root and BPF.
+//! Of the programs that are executed, those that are asked for: by what they are, and not before a command is
+//! one. Needs root and BPF.
 
 #![expect(clippy::indexing_slicing, reason = "a JSON value that is not there is null")]
 

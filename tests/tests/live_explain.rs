@@ -1,4 +1,5 @@
-//! `ctrace ps` and `inspect` say what is there: held against what Docker and the kernel say. Needs root and Docker.
+//! `ctrace ps` and `inspect` say what is there: held against what Docker and the kernel say. Needs root and
+//! Docker.
 #![expect(clippy::indexing_slicing, reason = "what a JSON value does not have is null")]
 
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! What starts, loads and ends after ctrace is traced from its first byte, and leaves nothing. Needs root, BPF and
-//! Docker.
+//! What starts, loads and ends after ctrace is traced from its first byte, and leaves nothing. Needs root,
+//! BPF and Docker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -199,7 +199,8 @@ fn fifty_processes_at_once() -> Result<()> {
     check(&ctrace.finish()?, &transfers)
 }
 
-/// What a process holds: open files, entries of its BPF maps by the map's name, and its resident memory in KiB.
+/// What a process holds: open files, entries of its BPF maps by the map's name, and its resident memory in
+/// KiB.
 #[derive(Debug)]
 struct Held {
     files: usize,
@@ -277,8 +278,8 @@ fn two_hundred_containers_come_and_go() -> Result<()> {
     check(&ctrace.finish()?, &transfers)
 }
 
-/// Waits until nothing is in scope, fewer files are open than with links, and their number stays: ctrace lets go of what nobody maps after
-/// some seconds, one link after the other.
+/// Waits until nothing is in scope, fewer files are open than with links, and their number stays: ctrace lets
+/// go of what nobody maps after some seconds, one link after the other.
 fn settle(ctrace: &Ctrace, with_links: usize) -> Result<Held> {
     let deadline = Instant::now() + Duration::from_mins(1);
     let mut held = Held::by(ctrace.id())?;

@@ -24,7 +24,8 @@ fn moved(to: &str) -> Result<Tree> {
     Ok(images::tls_tree()?.without(Path::new(&from)).file(Path::new(&from), to))
 }
 
-/// A trace of the container holds both sides of a connection in it; gives the library paths that records name.
+/// A trace of the container holds both sides of a connection in it; gives the library paths that records
+/// name.
 fn check_traced(server: &Server) -> Result<Vec<String>> {
     let ctrace = Ctrace::json(&["--container", server.container.name()])?;
     let client = server.client(MOVE)?;

@@ -1,5 +1,5 @@
-//! Each TLS library of the table: every byte of both directions, of connections whose handles are used again. Needs root,
-//! BPF and Docker.
+//! Each TLS library of the table: every byte of both directions, of connections whose handles are used again.
+//! Needs root, BPF and Docker.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

@@ -1,4 +1,5 @@
-//! Every byte of both directions, as the programs report it, is in the trace exactly once. Needs root, BPF and Docker.
+//! Every byte of both directions, as the programs report it, is in the trace exactly once. Needs root, BPF
+//! and Docker.
 
 use std::collections::BTreeSet;
 
@@ -135,7 +136,8 @@ fn ex_peeked_bytes_are_reported_once() -> Result<()> {
 
 #[test]
 fn connections_one_after_the_other() -> Result<()> {
-    // OpenSSL gives the same address to a handle as to the one freed before: these are still five connections.
+    // OpenSSL gives the same address to a handle as to the one freed before: these are still five
+    // connections.
     let client = &["--connections", "5", "--up", "10,20000", "--down", "30,0"];
     check(&Case { label: "serial", client, connections: 5, ..BASE })
 }

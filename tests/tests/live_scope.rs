@@ -23,7 +23,8 @@ fn both_sides(server: &Server) -> Result<Vec<Transfer>> {
     Ok([server.transfers(1)?, client].concat())
 }
 
-/// Marks libssl as changed from the host, through the container: overlayfs copies it to the container's own layer.
+/// Marks libssl as changed from the host, through the container: overlayfs copies it to the container's own
+/// layer.
 fn copy_up_libssl(container: &Container) -> Result<()> {
     let path = library(&program("tls-server")?, "libssl.so.3")?;
     let path = container.path(path.to_str().context("path of libssl")?);

@@ -40,7 +40,8 @@ enum Told {
     Gone(u64),
 }
 
-/// Steps that the verifier may take for a program: it refuses one that needs a million, and kernels differ threefold.
+/// Steps that the verifier may take for a program: it refuses one that needs a million, and kernels differ
+/// threefold.
 const STEPS: u32 = 250_000;
 
 /// A session without hooks.

@@ -1,5 +1,6 @@
-//! A stream as fast as the peers can move it, without loss. Alone in its file: cargo runs test files one after the
-//! other, and what starves ctrace of its processor is counted as loss, rightly. Needs root, BPF and Docker.
+//! A stream as fast as the peers can move it, without loss. Alone in its file: cargo runs test files one
+//! after the other, and what starves ctrace of its processor is counted as loss, rightly. Needs root, BPF and
+//! Docker.
 
 use anyhow::{Result, ensure};
 use ctrace_tests::{Ctrace, Server, require_live};

@@ -1,5 +1,6 @@
-//! Programs that others have built, as their users get them, against a server of ours: every byte of both directions, and
-//! the addresses of each connection. Needs root, BPF, Docker, and once the machine's package sources.
+//! Programs that others have built, as their users get them, against a server of ours: every byte of both
+//! directions, and the addresses of each connection. Needs root, BPF, Docker, and once the machine's package
+//! sources.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +24,8 @@ struct Case {
     release: Release,
     /// What the server speaks: see `third-party-server.py`.
     protocol: &'static str,
-    /// What is mapped before the program runs, so that it is attached to: the file that has the functions, and the one
-    /// that has the version.
+    /// What is mapped before the program runs, so that it is attached to: the file that has the functions,
+    /// and the one that has the version.
     files: &'static [&'static str],
     /// Variables of its environment; `PORT` is the server's in these and in the command.
     environment: &'static [&'static str],
@@ -319,8 +320,8 @@ fn grpcio() -> Result<()> {
     })
 }
 
-/// Its compiler has put prefixes before instructions that uprobes then cannot handle; AWS-LC, which it is linked to, does
-/// no TLS here.
+/// Its compiler has put prefixes before instructions that uprobes then cannot handle; AWS-LC, which it is
+/// linked to, does no TLS here.
 #[test]
 fn awscrt() -> Result<()> {
     check(&Case {

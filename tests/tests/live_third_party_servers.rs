@@ -1,6 +1,6 @@
-//! Servers that others have built, as their users get them. Both ends of each connection are traced at the same time: what one has
-//! sent the other has received, every byte once, and each names the other's address. Needs root, BPF, Docker, and once the
-//! machine's package sources.
+//! Servers that others have built, as their users get them. Both ends of each connection are traced at the
+//! same time: what one has sent the other has received, every byte once, and each names the other's address.
+//! Needs root, BPF, Docker, and once the machine's package sources.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,8 @@ impl Pair {
     }
 }
 
-/// Goroutines that wait for many connections, and move between threads: HTTP/1.1 on a connection each, then HTTP/2 on one.
+/// Goroutines that wait for many connections, and move between threads: HTTP/1.1 on a connection each, then
+/// HTTP/2 on one.
 #[test]
 fn caddy() -> Result<()> {
     let command =

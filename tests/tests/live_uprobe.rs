@@ -45,7 +45,8 @@ fn of_type(trace: &Trace, kind: &str) -> Result<Vec<Value>> {
     Ok(lines)
 }
 
-/// Function, values of arguments, and value of what was returned: null if it has not, true if it has without one.
+/// Function, values of arguments, and value of what was returned: null if it has not, true if it has without
+/// one.
 fn calls(trace: &Trace) -> Result<Vec<Value>> {
     let call = |record: Value| {
         let arguments = record.get("args").and_then(Value::as_array).cloned().unwrap_or_default();

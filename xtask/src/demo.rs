@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: the main job, seen at work.
 //!
-//! Owns what is run and shown; what is watched comes from the tests' package. Building is done as the user, only
-//! the show itself runs as root. Never leaves anything of it behind.
+//! Owns what is run and shown; what is watched comes from the tests' package. Building is done as the user,
+//! only the show itself runs as root. Never leaves anything of it behind.
 
 use std::io::{IsTerminal, stdout};
 use std::process::Stdio;
@@ -34,7 +34,8 @@ pub(crate) fn run() -> Result<()> {
     let root = RootAccess::detect();
     if root == RootAccess::None {
         bail!(
-            "ctrace loads BPF programs, which takes root, and there is neither root nor a sudo that works here"
+            "ctrace loads BPF programs, which takes root, and there is neither root nor a sudo that works \
+             here"
         );
     }
     println!("demo");
@@ -61,7 +62,8 @@ pub(crate) fn show(options: Show) -> Result<()> {
         Demo::start_in_namespaces()?
     } else {
         println!(
-            "  starting the container `web` (FROM scratch: a TLS server, its libraries, no shell), and a client"
+            "  starting the container `web` (FROM scratch: a TLS server, its libraries, no shell), and a \
+             client"
         );
         Demo::start()?
     };

@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: looks into damaged programs until something is wrong, or the time is over.
 //!
-//! Owns how the target in `fuzz/` is built and run, and which programs it damages. What it finds is left in a file, which
-//! it takes again as an argument.
+//! Owns how the target in `fuzz/` is built and run, and which programs it damages. What it finds is left in a
+//! file, which it takes again as an argument.
 
 use anyhow::{Context, Result, bail};
 use ctrace_tests::program;

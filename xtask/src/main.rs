@@ -39,7 +39,8 @@ enum Subcommands {
     Test(test::Options),
     /// Measure what tracing costs, beside bpftrace, and what ctrace can take; write docs/performance.md.
     Bench(bench::Options),
-    /// Compare what is found without symbols with what symbols say, over this machine's programs and libraries.
+    /// Compare what is found without symbols with what symbols say, over this machine's programs and
+    /// libraries.
     Signatures(signatures::Options),
     /// Look into damaged programs until something is wrong, or the time is over.
     Fuzz(fuzz::Options),

@@ -9,7 +9,8 @@ use std::{env, iter};
 
 use anyhow::{Context, Result, bail};
 
-/// A command whose `PATH` also has cargo's directory of installed programs: rustup's proxies add it, other cargos do not.
+/// A command whose `PATH` also has cargo's directory of installed programs: rustup's proxies add it, other
+/// cargos do not.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env("PATH", search_path());
@@ -21,7 +22,8 @@ pub(crate) fn cargo() -> Command {
     command(&env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
 }
 
-/// `PATH` with cargo's directory of installed programs and the system directories that an ordinary user's may lack.
+/// `PATH` with cargo's directory of installed programs and the system directories that an ordinary user's may
+/// lack.
 fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = iter::once(cargo_home().join("bin"))
@@ -133,8 +135,8 @@ impl RootAccess {
         }
     }
 
-    /// A command that runs as root with the environment of this process and some variables more. Without a way to
-    /// become root it runs as the user, and fails where it needs more.
+    /// A command that runs as root with the environment of this process and some variables more. Without a
+    /// way to become root it runs as the user, and fails where it needs more.
     pub(crate) fn command(self, program: &str, variables: &[(&str, &str)]) -> Command {
         match self {
             Self::Root | Self::None => {

@@ -1,4 +1,5 @@
-//! `cargo xtask signatures`: what is found without symbols, against what symbols say, over this machine's files.
+//! `cargo xtask signatures`: what is found without symbols, against what symbols say, over this machine's
+//! files.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! `cargo xtask tls-table`: the table of docs/tls.md, from what the live tests have seen.
 //!
-//! Owns the document's place for it, and that each row's test is there. What a row says is `ctrace_tests::Library`'s; a test
-//! whose row differs from the table fails by itself.
+//! Owns the document's place for it, and that each row's test is there. What a row says is
+//! `ctrace_tests::Library`'s; a test whose row differs from the table fails by itself.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,8 @@ use crate::{test, workspace};
 const DOCUMENT: &str = "docs/tls.md";
 const BEGIN: &str = "<!-- what the tests saw: cargo xtask tls-table -->\n";
 const END: &str = "<!-- end -->\n";
-const HEAD: &str = "| implementation | version | program | file | linkage | symbols | directions | addresses | test |\n\
+const HEAD: &str = "| implementation | version | program | file | linkage | symbols | directions | addresses \
+ | test |\n\
                     |---|---|---|---|---|---|---|---|---|\n";
 
 /// The suites whose tests have rows.

@@ -108,9 +108,10 @@ pub fn program(address: u64, fill: impl FnOnce(&mut ExecRecord)) {
     entry.submit(announced());
 }
 
-/// How a record in the ring is submitted that the reader should see at once: it is woken, unless it was woken for one
-/// that it has not come to yet, and reads on from there. A wakeup costs both sides more than the record. A reader that
-/// goes to sleep in just this moment finds the record when it looks again, some milliseconds later.
+/// How a record in the ring is submitted that the reader should see at once: it is woken, unless it was woken
+/// for one that it has not come to yet, and reads on from there. A wakeup costs both sides more than the
+/// record. A reader that goes to sleep in just this moment finds the record when it looks again, some
+/// milliseconds later.
 #[inline(always)]
 fn announced() -> u64 {
     let Some(place) = WAKEUP_POS.get_ptr_mut(0) else { return BPF_RB_FORCE_WAKEUP.into() };

@@ -1,8 +1,8 @@
-//! What processes map while they are traced is looked into as well, beside the stream: a file system that does
-//! not answer holds up nothing.
+//! What processes map while they are traced is looked into as well, beside the stream: a file system that
+//! does not answer holds up nothing.
 //!
-//! A library that others map already needs nothing: its probes fire for every process in scope. Owns the queue
-//! of what is to be looked at. It attaches nothing itself.
+//! A library that others map already needs nothing: its probes fire for every process in scope. Owns the
+//! queue of what is to be looked at. It attaches nothing itself.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

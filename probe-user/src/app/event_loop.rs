@@ -31,10 +31,11 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 const LOOKING: Duration = Duration::from_secs(1);
 /// How often connections of ended processes are forgotten, if any has ended.
 const FORGETTING: Duration = Duration::from_secs(5);
-/// How often it is noted in which containers calls were counted: what is known of a container is kept for a minute after its end.
+/// How often it is noted in which containers calls were counted: what is known of a container is kept for a
+/// minute after its end.
 const NOTING: Duration = Duration::from_secs(20);
-/// How long the ring is drained after the end at the most: what the target did until then is reported, and counted as
-/// lost beyond.
+/// How long the ring is drained after the end at the most: what the target did until then is reported, and
+/// counted as lost beyond.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
 
 /// The stream broke.
@@ -178,8 +179,8 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Tells what processes run that have come into scope. What they had executed in scope by then was in the ring, and is
-    /// told when that was drained; what they execute later is told by itself.
+    /// Tells what processes run that have come into scope. What they had executed in scope by then was in the
+    /// ring, and is told when that was drained; what they execute later is told by itself.
     fn entered(&mut self, drained: Drained) -> io::Result<Option<StopReason>> {
         let mut pids = Vec::new();
         if drained != Drained::Part {
@@ -194,7 +195,8 @@ impl<'a> EventLoop<'a> {
         self.existing(pids)
     }
 
-    /// Tells what processes run that was not told yet, where that is watched. Tells why to end, if there is a reason.
+    /// Tells what processes run that was not told yet, where that is watched. Tells why to end, if there is a
+    /// reason.
     fn existing(&mut self, pids: Vec<u32>) -> io::Result<Option<StopReason>> {
         if !self.pipeline.has_executions() {
             return Ok(None);

@@ -167,7 +167,8 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
 }
 
 async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -> Result<(), Failure> {
-    // The kernel tells all of a program that it can be chosen by: of those that are executed, none is chosen too late.
+    // The kernel tells all of a program that it can be chosen by: of those that are executed, none is chosen
+    // too late.
     let (scope, choice) = match trace.probe {
         Probe::Exec(_) => trace.selector.split(),
         Probe::Ssl(_) | Probe::Uprobe(_) => (trace.selector.clone(), ProcessFilter::default()),

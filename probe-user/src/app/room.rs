@@ -1,5 +1,5 @@
-//! What this process needs before it does anything: some open files, a thread, an event loop, a place from where it
-//! sees what it is to trace.
+//! What this process needs before it does anything: some open files, a thread, an event loop, a place from
+//! where it sees what it is to trace.
 //!
 //! Asked for first, because the event loop's own parts panic where they do not get them.
 
@@ -42,7 +42,8 @@ pub enum Shortage {
     Thread(#[source] io::Error),
     /// Something else.
     #[error(
-        "no event loop can be made; ctrace needs epoll, eventfd and signals: does a security profile forbid them?"
+        "no event loop can be made; ctrace needs epoll, eventfd and signals: does a security profile forbid \
+         them?"
     )]
     EventLoop(#[source] io::Error),
 }

@@ -22,11 +22,13 @@ const NO_CGROUP: u64 = 0;
 /// How often it is said how far something has come.
 const SAID: Duration = Duration::from_secs(1);
 
-/// Says that everything was asked for, as that need not be what was meant: a container's own first process is a 1, too.
+/// Says that everything was asked for, as that need not be what was meant: a container's own first process is
+/// a 1, too.
 pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal && selector.pids.contains(&1) && !selector.all {
         say(
-            &"process 1 is the first of this machine: with its descendants it is everything that runs here, as with \
+            &"process 1 is the first of this machine: with its descendants it is everything that runs here, \
+             as with \
               --all; a container's own first process is --pid CONTAINER:1",
         );
     }

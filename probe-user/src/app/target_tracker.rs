@@ -1,8 +1,9 @@
-//! What comes and goes while a trace runs: cgroups, programs and mappings decide what is in scope, and what is
-//! looked into.
+//! What comes and goes while a trace runs: cgroups, programs and mappings decide what is in scope, and what
+//! is looked into.
 //!
-//! Owns the order in which the kernel's word becomes a change of the scope: nothing here takes time, so that the
-//! ring is drained meanwhile. Files are looked into by [`DiscoveryHandle`], runtimes are asked on threads of their own.
+//! Owns the order in which the kernel's word becomes a change of the scope: nothing here takes time, so that
+//! the ring is drained meanwhile. Files are looked into by [`DiscoveryHandle`], runtimes are asked on threads
+//! of their own.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -23,8 +24,8 @@ use crate::scope::{ScopeChange, ScopeDelta, Target};
 /// How often everything is looked at once more at the most, because something was missed.
 const RESYNC_DELAY: Duration = Duration::from_secs(2);
 
-/// How often the processes that are in scope are looked at for what is excluded by name or user: neither is told when it
-/// changes.
+/// How often the processes that are in scope are looked at for what is excluded by name or user: neither is
+/// told when it changes.
 const JUDGED: Duration = Duration::from_secs(1);
 
 /// Something has happened beside the stream.
@@ -90,7 +91,8 @@ impl TargetTracker {
         let change = self.target.rescan();
         self.apply_scope_delta(change, session);
         let mut pids: BTreeSet<u32> = self.target.processes.iter().map(|process| process.pid).collect();
-        // /proc does not tell that an orphan descends from a process that was selected; the kernel's set does.
+        // /proc does not tell that an orphan descends from a process that was selected; the kernel's set
+        // does.
         let proc = Proc::default();
         let is_process = |id: &u32| proc.thread_group(*id) == Some(*id);
         pids.extend(session.followed().into_iter().filter(is_process));

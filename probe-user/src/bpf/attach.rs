@@ -14,8 +14,9 @@ use crate::plan::{Hook, ObjectHooks, ObjectId, ProbeProgram};
 impl Session {
     /// Attaches the hooks of an object; the links last until [`Session::detach`] or the end of the session.
     ///
-    /// Returns the hooks that could not be attached, by their index, with the reason. The first hook waits for
-    /// the kernel (8 ms, more on a busy machine); those right after it, of this object and of others, do not.
+    /// Returns the hooks that could not be attached, by their index, with the reason. The first hook waits
+    /// for the kernel (8 ms, more on a busy machine); those right after it, of this object and of others, do
+    /// not.
     pub fn attach(&mut self, object: &ObjectHooks) -> Vec<(usize, SessionError)> {
         self.attach_telling(object, |_| ())
     }
@@ -39,7 +40,8 @@ impl Session {
         failed
     }
 
-    /// Begins the wait of [`Session::attach`] for something that may have to be attached soon; from any thread.
+    /// Begins the wait of [`Session::attach`] for something that may have to be attached soon; from any
+    /// thread.
     pub fn ahead(&self) -> AttachWarmup {
         self.links.ahead()
     }
@@ -91,7 +93,8 @@ impl Session {
         Ok(())
     }
 
-    /// Detaches the hooks of an object: not at once, but when nothing is attached for a moment; it holds up nobody.
+    /// Detaches the hooks of an object: not at once, but when nothing is attached for a moment; it holds up
+    /// nobody.
     pub fn detach(&mut self, object: ObjectId) {
         self.links.remove(object);
     }

@@ -1,12 +1,13 @@
 //! The kernel's wait before a first probe, begun while nobody knows yet what is to be probed.
 //!
 //! To register a uprobe the kernel takes a lock for which all processors must have come by (`dup_mmap_sem` in
-//! kernel/events/uprobes.c): that takes some ticks for the first one, and nothing for those that come right after it.
-//! So when a file is looked into for the first time, a uprobe is registered on another thread that nobody can hit: on a
-//! file of our own that nobody maps. By the time that the file is parsed, much of the wait is over.
+//! kernel/events/uprobes.c): that takes some ticks for the first one, and nothing for those that come right
+//! after it. So when a file is looked into for the first time, a uprobe is registered on another thread that
+//! nobody can hit: on a file of our own that nobody maps. By the time that the file is parsed, much of the
+//! wait is over.
 //!
-//! Owns these idle probes. Each takes the kernel a tenth of a second to remove, during which nothing can be attached: so
-//! they are few, and removed when nothing was attached for seconds, or at the end.
+//! Owns these idle probes. Each takes the kernel a tenth of a second to remove, during which nothing can be
+//! attached: so they are few, and removed when nothing was attached for seconds, or at the end.
 
 use std::io;
 use std::os::fd::AsRawFd as _;

@@ -1,7 +1,7 @@
 //! Where fields of the kernel's structures are, as the kernel itself describes them (BTF).
 //!
-//! Owns the reading of that description (Documentation/bpf/btf.rst of the kernel). Nothing depends on it: what it does
-//! not tell is not known.
+//! Owns the reading of that description (Documentation/bpf/btf.rst of the kernel). Nothing depends on it:
+//! what it does not tell is not known.
 
 use std::path::Path;
 
@@ -131,7 +131,8 @@ fn kind(info: u32) -> u32 {
     info >> 24 & 0x1f
 }
 
-/// Bytes of a type behind its first twelve; none for a kind that is not known, behind which nothing can be found.
+/// Bytes of a type behind its first twelve; none for a kind that is not known, behind which nothing can be
+/// found.
 fn extra(info: u32) -> Option<usize> {
     let count = usize::try_from(info & 0xffff).ok()?;
     Some(match kind(info) {

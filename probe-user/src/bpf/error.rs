@@ -22,7 +22,8 @@ const MINIMUM_KERNEL: &str = "5.15";
 pub enum ScopeError {
     /// A cgroup too far down.
     #[error(
-        "cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes by \
+        "cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes \
+         by \
          --pid, or name the container that it is in"
     )]
     TooDeep {
@@ -101,7 +102,8 @@ pub enum SessionError {
     },
     /// The kernel refused a program.
     #[error(
-        "the kernel refused the BPF program {name}; please report it with the output of `ctrace -vv …` and `uname -a`"
+        "the kernel refused the BPF program {name}; please report it with the output of `ctrace -vv …` and \
+         `uname -a`"
     )]
     Program {
         /// Its name.
@@ -214,7 +216,8 @@ pub enum SessionError {
     },
     /// The ring cannot be polled.
     #[error(
-        "the ring buffer cannot be polled; if the limit of open files (ulimit -n) is not the reason, please report it"
+        "the ring buffer cannot be polled; if the limit of open files (ulimit -n) is not the reason, please \
+         report it"
     )]
     Poll(#[source] io::Error),
 }
@@ -323,7 +326,8 @@ fn next_of_mappings(why: &io::Error) -> &'static str {
         }
         Some(Errno::NOMEM) => "raise the limit of memory of its cgroup (memory.max) and start it again",
         Some(Errno::PERM) => {
-            "run ctrace as root or with CAP_PERFMON; if it has that, raise the limit of locked memory (ulimit -l)"
+            "run ctrace as root or with CAP_PERFMON; if it has that, raise the limit of locked memory \
+             (ulimit -l)"
         }
         _ => "run ctrace as root or with CAP_PERFMON, on a kernel with CONFIG_PERF_EVENTS=y",
     }

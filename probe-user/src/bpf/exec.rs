@@ -18,7 +18,8 @@ pub(super) type Tracepoint = (&'static str, (&'static str, &'static str));
 /// Who has forked whom.
 const FORKS: [Tracepoint; 1] = [("task_new", ("task", "task_newtask"))];
 
-/// Attempts that fail. Tracepoints of system calls cost every system call of the machine a little: only on request.
+/// Attempts that fail. Tracepoints of system calls cost every system call of the machine a little: only on
+/// request.
 const ATTEMPTS: [Tracepoint; 4] = [
     ("exec_exit", ("syscalls", "sys_exit_execve")),
     ("exec_exit", ("syscalls", "sys_exit_execveat")),
@@ -44,8 +45,9 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// Those that a probe needs; the others say that nothing is wanted. `group_dead` is the offset of that field of
-    /// `sched_process_exit`: where it is missing, every probe needs to know in another way that a process has ended.
+    /// Those that a probe needs; the others say that nothing is wanted. `group_dead` is the offset of that
+    /// field of `sched_process_exit`: where it is missing, every probe needs to know in another way that a
+    /// process has ended.
     pub(super) fn read(probe: &Probe, group_dead: u32) -> Result<Self, SessionError> {
         let Probe::Exec(exec) = probe else {
             let btf = if group_dead == NO_FIELD { Btf::read() } else { None };
@@ -107,7 +109,8 @@ fn structures(btf: Option<&Btf>) -> Vec<(&'static str, u32)> {
 }
 
 impl Session {
-    /// Where a process comes from and what it runs, as far as the kernel has seen it; zero for what it has not.
+    /// Where a process comes from and what it runs, as far as the kernel has seen it; zero for what it has
+    /// not.
     pub fn lineage(&mut self, pid: u32) -> Lineage {
         let lineages: Result<HashMap<&mut MapData, u32, PodCompat<Lineage>>, _> =
             pod::map(&mut self.ebpf, "LINEAGE");

@@ -1,9 +1,9 @@
 //! Links: what the programs are attached to, by object, and how they are removed.
 //!
-//! Removing a link takes the kernel about a tenth of a second, and for most of it nobody else can attach: it holds a
-//! lock while it waits for every processor. So links are removed on a thread of their own, one after the other, when
-//! nothing was attached for a moment; what is new matters more than what is over. At the end of the session they all
-//! go at the same time, which takes half as long.
+//! Removing a link takes the kernel about a tenth of a second, and for most of it nobody else can attach: it
+//! holds a lock while it waits for every processor. So links are removed on a thread of their own, one after
+//! the other, when nothing was attached for a moment; what is new matters more than what is over. At the end
+//! of the session they all go at the same time, which takes half as long.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -25,8 +25,8 @@ static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/
 pub(super) const CGROUP_PROGRAMS: [(&str, &str); 2] =
     [("cgroup_made", "cgroup_mkdir"), ("cgroup_gone", "cgroup_rmdir")];
 
-/// Programs that only some libraries or records need, and that take the verifier long: they are loaded when a hook needs them, or at
-/// once when everything is told.
+/// Programs that only some libraries or records need, and that take the verifier long: they are loaded when a
+/// hook needs them, or at once when everything is told.
 const LOADED_ON_DEMAND: [&str; 13] = [
     "handshake_return",
     "outer_enter",
@@ -76,8 +76,8 @@ impl Offsets {
     }
 }
 
-/// Loads maps and programs. `hold` is not zero if processes may be held; `socket_fields` are needed by the programs of
-/// [`sockets`](super::sockets), which are not loaded here.
+/// Loads maps and programs. `hold` is not zero if processes may be held; `socket_fields` are needed by the
+/// programs of [`sockets`](super::sockets), which are not loaded here.
 pub(super) fn load(
     options: &Options,
     scope: &Scope,

@@ -1,7 +1,8 @@
 //! Files that processes map executable, as they do: from the kernel's own records, for the whole machine.
 //!
 //! Owns one small perf ring per processor. It never looks into a file, and knows nothing of scope: the caller
-//! decides which mappings matter. Needs `CAP_PERFMON` or `CAP_SYS_ADMIN`, or `kernel.perf_event_paranoid` below 1.
+//! decides which mappings matter. Needs `CAP_PERFMON` or `CAP_SYS_ADMIN`, or `kernel.perf_event_paranoid`
+//! below 1.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,7 +20,8 @@ use tokio::io::unix::AsyncFd;
 use super::{SessionError, pod};
 use crate::decode::{ExecMmap, MmapEvent};
 
-/// Bytes of each ring. A record has about 150: this holds what 400 libraries of programs that start at once need.
+/// Bytes of each ring. A record has about 150: this holds what 400 libraries of programs that start at once
+/// need.
 const RING_BYTES: usize = 16 * 4096;
 
 /// Records that are taken of one ring at once at the most; the caller has other things to do.
@@ -37,8 +39,9 @@ const ONLINE: &str = "/sys/devices/system/cpu/online";
 /// Whether it is told which mappings are the first of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrackExec {
-    /// By [`MmapEvent::Executes`] before them. Only a ring that fills up wakes the reader: [`MmapEvents::take`](crate::bpf::MmapEvents::take) gives what
-    /// belongs to a program that was told of elsewhere.
+    /// By [`MmapEvent::Executes`] before them. Only a ring that fills up wakes the reader:
+    /// [`MmapEvents::take`](crate::bpf::MmapEvents::take) gives what belongs to a program that was told of
+    /// elsewhere.
     FromExecRecords,
     /// No.
     FromMmapEvents,

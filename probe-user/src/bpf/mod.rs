@@ -59,9 +59,9 @@ pub struct Options {
     pub max_bytes: u32,
     /// Whether the BPF programs log.
     pub log: Log,
-    /// The process of a command that ctrace has started, which is not in scope before it is the command. Where files
-    /// are looked into, it and what it forks, in scope or not, are stopped each time that they map code, until
-    /// [`Session::resume`].
+    /// The process of a command that ctrace has started, which is not in scope before it is the command.
+    /// Where files are looked into, it and what it forks, in scope or not, are stopped each time that they
+    /// map code, until [`Session::resume`].
     pub command: Option<u32>,
 }
 
@@ -147,7 +147,8 @@ pub fn prepare() -> Result<(), SessionError> {
 }
 
 impl Session {
-    /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF programs.
+    /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF
+    /// programs.
     pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
         // When nothing is attached to a program it need not wait.
         let held = options.command.filter(|_| options.probe.looks_into_files());
@@ -204,7 +205,8 @@ impl Session {
         match held {
             Some(pid) if holds => session.holding = Some(ProcessStopper::start(&mut session.ebpf, pid)?),
             Some(_) => tracing::warn!(
-                "this kernel cannot stop a process while it is looked into: the command's first calls may be missed"
+                "this kernel cannot stop a process while it is looked into: the command's first calls may be \
+                 missed"
             ),
             None => {}
         }
@@ -220,14 +222,16 @@ impl Session {
         holding.resume(pid, |parent| flags(parent) & THREAD_HOLD != 0);
     }
 
-    /// To be called now and then: lets processes go on that have stopped themselves with a child that was held.
+    /// To be called now and then: lets processes go on that have stopped themselves with a child that was
+    /// held.
     pub fn look_after_held(&mut self) {
         if let Some(holding) = &mut self.holding {
             holding.look_after();
         }
     }
 
-    /// The kernel's id of the table of stopped processes, for [`StoppedProcesses::of`]; none if none are stopped.
+    /// The kernel's id of the table of stopped processes, for [`StoppedProcesses::of`]; none if none are
+    /// stopped.
     pub fn stopped(&self) -> Option<u32> {
         self.holding.as_ref()?.table()
     }
@@ -335,7 +339,8 @@ impl Session {
         Ok(threads.keys().next().is_some())
     }
 
-    /// Threads that are in scope by [`Scope::pids`] or as descendants of one: first threads of processes among them.
+    /// Threads that are in scope by [`Scope::pids`] or as descendants of one: first threads of processes
+    /// among them.
     pub fn followed(&mut self) -> Vec<u32> {
         let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
             pod::map(&mut self.ebpf, "THREADS");
@@ -365,8 +370,8 @@ impl Session {
         }
     }
 
-    /// Forgets what goroutines of processes that have ended were in the middle of. Looks at each, so to be called only when their
-    /// table is full ([`Loss::ThreadsFull`]).
+    /// Forgets what goroutines of processes that have ended were in the middle of. Looks at each, so to be
+    /// called only when their table is full ([`Loss::ThreadsFull`]).
     pub fn forget_goroutines(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.go_calls.keys().filter_map(Result::ok).collect();
         let mut known = std::collections::HashMap::new();

@@ -1,4 +1,5 @@
-//! A perf event of a uprobe, as the kernel makes it of a file and an offset; without a BPF program nothing comes of it.
+//! A perf event of a uprobe, as the kernel makes it of a file and an offset; without a BPF program nothing
+//! comes of it.
 
 use std::ffi::CString;
 use std::fs;

@@ -165,7 +165,8 @@ impl ScopeFilter {
         Ok(())
     }
 
-    /// Puts all threads of the processes and, unless `leaves_at_exec` is set, of their descendants into the set.
+    /// Puts all threads of the processes and, unless `leaves_at_exec` is set, of their descendants into the
+    /// set.
     ///
     /// Threads that members of the set create are added by the kernel. A thread that was created before its
     /// creator was added is found by reading again, until there is nothing new.

@@ -1,7 +1,7 @@
 //! The programs that tell which sockets connections are on.
 //!
-//! They need the kernel's BTF for where the fields of its sockets are. Without it, connections are told without
-//! addresses: no data is missing.
+//! They need the kernel's BTF for where the fields of its sockets are. Without it, connections are told
+//! without addresses: no data is missing.
 
 use aya::programs::{FEntry, FExit, Program, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf};
@@ -72,7 +72,8 @@ pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
     }
 }
 
-/// Loads and attaches what tells that sockets are closed. Without it, connections end in other ways, and later.
+/// Loads and attaches what tells that sockets are closed. Without it, connections end in other ways, and
+/// later.
 pub(super) fn attach_ends(ebpf: &mut Ebpf, links: &mut Links) {
     let (name, tracepoint) = CLOSED;
     let attached = raw(ebpf, links, name, tracepoint);

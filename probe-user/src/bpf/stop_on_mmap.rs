@@ -1,7 +1,8 @@
 //! The processes of a command that ctrace has started: they stop when they map code, and go on from here.
 //!
-//! Owns the table of the processes that are stopped, and of their parents, which may stop themselves with them. Never continues
-//! one that is not in it, and never leaves one stopped: dropping a [`ProcessStopper`] lets all of them go.
+//! Owns the table of the processes that are stopped, and of their parents, which may stop themselves with
+//! them. Never continues one that is not in it, and never leaves one stopped: dropping a [`ProcessStopper`]
+//! lets all of them go.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +26,11 @@ pub(super) fn is_possible() -> bool {
     is_helper_supported(ProgramType::TracePoint, BpfHelper::BPF_FUNC_send_signal_thread).unwrap_or(false)
 }
 
-/// Set in a key of the table: this one was not stopped by us, but a child of it was. `su` and its like wait for a child that
-/// stops too, and stop themselves when it does: nobody else would let them go on.
+/// Set in a key of the table: this one was not stopped by us, but a child of it was. `su` and its like wait
+/// for a child that stops too, and stop themselves when it does: nobody else would let them go on.
 const PARENT: u32 = 1 << 31;
-/// How often a parent is looked at after its child went on: it need not have been told yet that the child had stopped.
+/// How often a parent is looked at after its child went on: it need not have been told yet that the child had
+/// stopped.
 const LOOKS: u8 = 20;
 
 /// Stopped processes, by id.
@@ -49,7 +51,8 @@ impl StoppedProcess {
         }
     }
 
-    /// Lets a parent go on that has stopped itself: one that executes a program in between may be stopped by us.
+    /// Lets a parent go on that has stopped itself: one that executes a program in between may be stopped by
+    /// us.
     fn resume_parent(&self, parent: u32) {
         if self.proc.is_stopped(parent) && self.table.get(&parent, 0).is_err() {
             send_cont(parent);
@@ -112,7 +115,8 @@ impl ProcessStopper {
         for (name, event) in PROGRAMS {
             if let Err(error) = attach(ebpf, name, event) {
                 tracing::warn!(
-                    "{error}; the first calls of a library that the command loads may be missed, not those of programs that it starts"
+                    "{error}; the first calls of a library that the command loads may be missed, not those \
+                     of programs that it starts"
                 );
                 break;
             }
@@ -125,7 +129,8 @@ impl ProcessStopper {
         self.table
     }
 
-    /// What a stopped process has mapped was looked at. `is_ours` tells of a process whether it can be held, too.
+    /// What a stopped process has mapped was looked at. `is_ours` tells of a process whether it can be held,
+    /// too.
     pub(super) fn resume(&mut self, pid: u32, is_ours: impl FnOnce(u32) -> bool) {
         if self.held.proc.parent(pid).is_some_and(is_ours)
             && let Some(parent) = self.held.note_parent(pid)

@@ -1,8 +1,9 @@
-//! Probes with a semaphore: a counter in the traced file that the kernel raises, in every process that maps it, while
-//! the probe is attached. The program looks at it before it comes to the probe.
+//! Probes with a semaphore: a counter in the traced file that the kernel raises, in every process that maps
+//! it, while the probe is attached. The program looks at it before it comes to the probe.
 //!
-//! Owns the two steps that aya takes in one without a semaphore: the perf event, and the link to a BPF program. It never
-//! writes into a process or a file: the kernel does, and takes it back when the event is closed.
+//! Owns the two steps that aya takes in one without a semaphore: the perf event, and the link to a BPF
+//! program. It never writes into a process or a file: the kernel does, and takes it back when the event is
+//! closed.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

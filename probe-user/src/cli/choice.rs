@@ -1,6 +1,7 @@
 //! The syntax of what to trace: containers, processes, labels, pods, users, sockets of runtimes.
 //!
-//! Owns the values of the options of [`super::target`]. What they mean on this machine is [`crate::target`]'s.
+//! Owns the values of the options of [`super::target`]. What they mean on this machine is
+//! [`crate::target`]'s.
 
 use crate::container::runtime;
 use crate::container::runtime::RuntimeSocket;

@@ -42,7 +42,8 @@ Each way to its files is tried: opened, never read from where that is not needed
 #[derive(Args, Debug)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub(super) struct InspectArgs {
-    /// A container (name, id, a unique prefix of either), a process's id, or that inside of a container (web:1)
+    /// A container (name, id, a unique prefix of either), a process's id, or that inside of a container
+    /// (web:1)
     #[arg(value_name = "CONTAINER|[CONTAINER:]PID", value_parser = subject)]
     subject: TargetArg,
     #[command(flatten)]
@@ -70,7 +71,8 @@ this container; 4 not on this machine, or not with these rights.";
 #[derive(Args, Debug)]
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// A container (name, id, a unique prefix of either), a process's id, or that inside of a container (web:1)
+    /// A container (name, id, a unique prefix of either), a process's id, or that inside of a container
+    /// (web:1)
     #[arg(value_name = "CONTAINER|[CONTAINER:]PID", value_parser = subject)]
     subject: Option<TargetArg>,
     /// Count for a time, such as 5s, how often each probe is hit

@@ -40,7 +40,8 @@ pub(super) struct ExecArgs {
     /// Tell when processes end: exit status or signal, and how long they ran
     #[arg(long, help_heading = "What to tell")]
     exits: bool,
-    /// Tell what could not be executed, and why not; every system call of the machine takes some nanoseconds longer
+    /// Tell what could not be executed, and why not; every system call of the machine takes some nanoseconds
+    /// longer
     #[arg(long, help_heading = "What to tell")]
     failed: bool,
     /// Tell when processes fork

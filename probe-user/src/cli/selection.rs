@@ -61,7 +61,8 @@ struct ChosenArgs {
     /// Containers of a Kubernetes namespace
     #[arg(long = "namespace", value_name = "NS", group = "target", value_parser = NonEmptyStringValueParser::new())]
     namespaces: Vec<String>,
-    /// A process and its descendants, of an init all of its PID namespace; web:1 is process 1 inside of container web
+    /// A process and its descendants, of an init all of its PID namespace; web:1 is process 1 inside of
+    /// container web
     #[arg(short, long = "pid", value_name = "[CONTAINER:]PID", group = "target", value_parser = pid)]
     pids: Vec<Pid>,
     /// Processes of this name, as the kernel has it: at most 15 bytes, the rest is ignored
@@ -76,7 +77,8 @@ struct ChosenArgs {
     /// Every process on the machine
     #[arg(short, long, group = "target")]
     all: bool,
-    /// A command to start, with everything that it starts, from its first call on; its standard output stays its own
+    /// A command to start, with everything that it starts, from its first call on; its standard output stays
+    /// its own
     #[arg(last = true, value_name = "COMMAND", group = "target")]
     command: Vec<OsString>,
 }
@@ -98,7 +100,8 @@ impl TargetArgs {
         }
         let name = containers.first().map_or_else(|| "CONTAINER".to_owned(), ToString::to_string);
         Some(format!(
-            "--pid 1 is the first process of this machine, and adds everything that runs here to the containers; the \
+            "--pid 1 is the first process of this machine, and adds everything that runs here to the \
+             containers; the \
              first process inside of a container is --pid {name}:1"
         ))
     }

@@ -15,7 +15,8 @@ Examples:
   ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
   ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
-  ctrace ssl --container web --connections=only    a log of connections: between whom, how long, how many bytes
+  ctrace ssl --container web --connections=only    a log of connections: between whom, how long, how many \
+  bytes
   ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
   ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
@@ -45,8 +46,8 @@ pub(super) struct SslArgs {
     /// Dump payloads in hexadecimal even if they are text
     #[arg(long, help_heading = "Output")]
     hex: bool,
-    /// Tell also when each connection begins and ends: between whom, which TLS, how long, how many bytes, how it ended;
-    /// `only`: without calls
+    /// Tell also when each connection begins and ends: between whom, which TLS, how long, how many bytes, how
+    /// it ended; `only`: without calls
     #[arg(long, help_heading = "Output", value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "also")]
     connections: Option<Connections>,
     /// Attach also where a TLS library without symbols only seems to be: what is shown may be something else
@@ -70,7 +71,8 @@ impl SslArgs {
         let payload = if hex { Payload::Hex } else { Payload::Auto };
         let trace = common.trace(Probe::Ssl(Ssl { least, connections }), payload, max_bytes);
         if connections == probe::ConnectionRecords::Only && trace.limit.is_some() {
-            let what = "--limit is a number of calls, which --connections=only does not show; --duration ends a trace, too";
+            let what = "--limit is a number of calls, which --connections=only does not show; --duration \
+             ends a trace, too";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }
         trace

@@ -24,8 +24,8 @@ pub(super) struct TraceArgs {
     output: OutputArgs,
     #[command(flatten)]
     limits: LimitArgs,
-    /// Go on although there is nothing to attach to yet: a program that is started, or a library that is loaded
-    /// later, is attached to then
+    /// Go on although there is nothing to attach to yet: a program that is started, or a library that is
+    /// loaded later, is attached to then
     #[arg(short, long)]
     wait: bool,
     /// Print what would be attached where, as JSON, and load nothing
@@ -42,8 +42,8 @@ struct OutputArgs {
     /// Colour the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
-    /// Write records to FILE instead of standard output (with a command: standard error): a file, which its owner
-    /// alone can read then, a FIFO, or /dev/fd/N
+    /// Write records to FILE instead of standard output (with a command: standard error): a file, which its
+    /// owner alone can read then, a FIFO, or /dev/fd/N
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -70,13 +70,15 @@ pub(super) struct RenamedArgs {
 }
 
 impl TraceArgs {
-    /// The trace of what `probe` watches; payload of calls, if it has any, as `payload` says, `max_bytes` of each.
+    /// The trace of what `probe` watches; payload of calls, if it has any, as `payload` says, `max_bytes` of
+    /// each.
     ///
     /// Ends with a usage error for what clap cannot tell.
     pub(super) fn trace(self, probe: Probe, payload: output::Payload, max_bytes: u32) -> Trace {
         let command: Vec<OsString> = self.target.command().to_vec();
         if self.dry_run && !command.is_empty() {
-            let what = "--dry-run cannot tell what a command will map before it has run; start the command yourself, and \
+            let what = "--dry-run cannot tell what a command will map before it has run; start the command \
+             yourself, and \
                         use --dry-run --pid";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }

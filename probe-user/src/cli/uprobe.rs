@@ -14,12 +14,14 @@ use crate::probe::Probe;
 use crate::probe::uprobe::{Mode, Pattern, Stacks, Uprobe, UsdtPattern};
 
 const PATTERNS: &str = "\
-A pattern is OBJECT:FUNCTION[+OFFSET][(TYPES)][ -> TYPE], or OBJECT:0xADDRESS (as in the file, before it is loaded).
-OBJECT is a soname, a file name, or a path in the container if it has a slash; without it, the executable. FUNCTION is
-a symbol as in the file or demangled, with or without its parameters. * and ? match in both. TYPES say what is read of
-the arguments: int, uint (of C: 32 bits), int8 to int64, uint8 to uint64, long, ulong, hex, ptr, str, bool, bytes(N),
-bytes(#n) (as many as the n-th argument says), bytes (a slice of Go), _ (not read). The type after -> is that of what is
-returned (_: only when). Of a name of C++ that ends with parentheses, the last pair is taken for types if it can be.";
+A pattern is OBJECT:FUNCTION[+OFFSET][(TYPES)][ -> TYPE], or OBJECT:0xADDRESS (as in the file,
+before it is loaded). OBJECT is a soname, a file name, or a path in the container if it has a slash;
+without it, the executable. FUNCTION is a symbol as in the file or demangled, with or without its
+parameters. * and ? match in both. TYPES say what is read of the arguments: int, uint (of C: 32
+bits), int8 to int64, uint8 to uint64, long, ulong, hex, ptr, str, bool, bytes(N), bytes(#n) (as
+many as the n-th argument says), bytes (a slice of Go), _ (not read). The type after -> is that of
+what is returned (_: only when). Of a name of C++ that ends with parentheses, the last pair is taken
+for types if it can be.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +38,8 @@ Standard output has records only. docs/events.md describes them; `ctrace schema`
 #[derive(Args, Debug)]
 #[command(
     after_help = format!("{PATTERNS}\n\n{}\n\n{EXAMPLES}", selection::MEANING),
-    override_usage = "ctrace uprobe [OPTIONS] <WHAT TO TRACE>... <FUNCTION>...\n       ctrace uprobe [OPTIONS] <FUNCTION>... -- <COMMAND>..."
+    override_usage = "ctrace uprobe [OPTIONS] <WHAT TO TRACE>... <FUNCTION>...\n       ctrace uprobe \
+     [OPTIONS] <FUNCTION>... -- <COMMAND>..."
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct UprobeArgs {

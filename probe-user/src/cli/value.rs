@@ -22,7 +22,9 @@ pub(super) fn format() -> impl TypedValueParser<Value = &'static Format> {
 
 /// What `--count` was called by, before it counted and nothing else.
 pub(super) fn renamed_count(_: &str) -> Result<std::convert::Infallible, String> {
-    Err("--limit N ends a trace after N records; --count is an option of `ctrace uprobe`, where it counts calls".to_owned())
+    Err("--limit N ends a trace after N records; --count is an option of `ctrace uprobe`, where it counts \
+     calls"
+        .to_owned())
 }
 
 /// A time such as `10s` or `1h30m`.

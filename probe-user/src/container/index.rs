@@ -69,7 +69,8 @@ impl ContainerIndex {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a container is of interest of which the runtimes have not told all, and it is time to ask (again).
+    /// Whether a container is of interest of which the runtimes have not told all, and it is time to ask
+    /// (again).
     pub fn has_unnamed(&self) -> bool {
         let now = Instant::now();
         let is_due = |fact: &ContainerState| {
@@ -128,8 +129,8 @@ impl ContainerIndex {
         self.known().by_key.get(key).cloned()
     }
 
-    /// The containers that a process is in, outermost first. A name that a container chose for a cgroup of its
-    /// own, and that is another container's id, is none of them.
+    /// The containers that a process is in, outermost first. A name that a container chose for a cgroup of
+    /// its own, and that is another container's id, is none of them.
     pub(crate) fn enclosing(&self, cgroups: &ProcCgroups) -> Vec<CgroupPlace> {
         let mut known = self.known();
         let mut places: Vec<CgroupPlace> = Vec::new();
@@ -172,8 +173,8 @@ impl ContainerIndex {
         }
     }
 
-    /// The container of a process that was in this cgroup of the v2 hierarchy (0: not known), as the kernel told: of
-    /// one that has gone, too. /proc is read only if the cgroup does not tell by itself.
+    /// The container of a process that was in this cgroup of the v2 hierarchy (0: not known), as the kernel
+    /// told: of one that has gone, too. /proc is read only if the cgroup does not tell by itself.
     pub fn of_process(&self, pid: u32, cgroup: u64) -> Containment {
         if let Some(settled) = self.known().settled(cgroup) {
             return settled;
@@ -343,8 +344,8 @@ impl IndexState {
     }
 }
 
-/// What a container is known by here: its id, with the containers that it is in; or the path of its cgroup, if its
-/// id alone does not tell it from others.
+/// What a container is known by here: its id, with the containers that it is in; or the path of its cgroup,
+/// if its id alone does not tell it from others.
 pub(crate) fn key(mark: &ContainerKey) -> String {
     match mark {
         ContainerKey::Path(path) => String::from_utf8_lossy(path).into_owned(),

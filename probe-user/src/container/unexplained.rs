@@ -1,7 +1,8 @@
 //! Cgroups of which nobody has told yet whether they are a container's.
 //!
-//! A container whose id is a name of the user's choice looks like any other cgroup until its runtime tells of it. Until
-//! the runtimes have been asked, a process in such a cgroup is neither in a container nor surely on the host.
+//! A container whose id is a name of the user's choice looks like any other cgroup until its runtime tells of
+//! it. Until the runtimes have been asked, a process in such a cgroup is neither in a container nor surely on
+//! the host.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

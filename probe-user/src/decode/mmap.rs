@@ -17,7 +17,8 @@ pub struct ExecMmap {
     pub offset: u64,
     /// Inode number, as the mapping's file has it.
     pub inode: u64,
-    /// Major and minor number of the device, as the mapping's file has it (on overlayfs, not that of the real file).
+    /// Major and minor number of the device, as the mapping's file has it (on overlayfs, not that of the real
+    /// file).
     pub device: (u32, u32),
     /// Path in the mount namespace of the process, of any bytes; ends with ` (deleted)` where the file is.
     pub path: PathBuf,

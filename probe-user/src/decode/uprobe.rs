@@ -25,8 +25,8 @@ enum Layout {
 }
 
 impl<'a> FunctionRecord<'a> {
-    /// Captured bytes of argument `index`, which is the one that captures of this `number`, from 0; none if the
-    /// record has no such bytes.
+    /// Captured bytes of argument `index`, which is the one that captures of this `number`, from 0; none if
+    /// the record has no such bytes.
     pub fn captured(&self, index: usize, number: usize) -> Option<Plaintext<'a>> {
         let length = usize::try_from(*self.head.lengths.get(index)?).ok()?;
         let begin = match self.layout {
@@ -47,8 +47,8 @@ impl<'a> FunctionRecord<'a> {
         self.head.cut >> index & 1 != 0
     }
 
-    /// The captured bytes one behind the other, to be kept: a slot may have far more room. `capturing` are the arguments that
-    /// capture, in their order.
+    /// The captured bytes one behind the other, to be kept: a slot may have far more room. `capturing` are
+    /// the arguments that capture, in their order.
     pub fn packed(&self, capturing: impl Iterator<Item = usize>) -> Box<[u8]> {
         let captured = capturing.enumerate().filter_map(|(number, index)| self.captured(index, number));
         captured.flat_map(|bytes| bytes.0.iter().copied()).collect()

@@ -39,8 +39,8 @@ fn named(text: &str) -> ContainerName {
     }
 }
 
-/// The process to look through: the given one, or the first of a container. That is the earliest of those whose
-/// parent is not among them (others were brought in later: docker exec).
+/// The process to look through: the given one, or the first of a container. That is the earliest of those
+/// whose parent is not among them (others were brought in later: docker exec).
 pub(super) fn first<'a>(selector: &Selector, processes: &'a [Process], proc: &Proc) -> Option<&'a Process> {
     if let Some(named) = processes.iter().find(|process| selector.pids.contains(&process.pid)) {
         return Some(named);

@@ -14,8 +14,8 @@ use crate::rootfs::{ForeignFile, RealInode};
 pub(super) enum FileVerdict {
     /// Hooked; also the file that it was copied up from.
     Hooked(Vec<ObjectId>),
-    /// Nothing that is watched is in it, or it is no ELF file at all, when the file was changed last (seconds,
-    /// nanoseconds).
+    /// Nothing that is watched is in it, or it is no ELF file at all, when the file was changed last
+    /// (seconds, nanoseconds).
     Foreign((i64, u32)),
     /// Perhaps something that is watched, but it cannot be used.
     Broken(String, (i64, u32)),
@@ -32,7 +32,8 @@ impl FileCache {
     pub(super) fn of(&self, inode: RealInode, file: &ForeignFile) -> Option<FileVerdict> {
         match self.lock().get(&inode)? {
             seen @ FileVerdict::Hooked(_) => Some(seen.clone()),
-            // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
+            // Without the stamp, a new file that has got the number of one that has gone would be taken for
+            // it.
             seen @ (FileVerdict::Foreign(then)
             | FileVerdict::Broken(_, then)
             | FileVerdict::Untraceable(_, then)) => (*then == file.changed()).then(|| seen.clone()),

@@ -1,7 +1,8 @@
 //! One file of a target: opened, identified and parsed, within a time limit.
 //!
-//! Owns the patience with file systems that do not answer. All that is done to a file is done on one other thread,
-//! in one go: each handover costs a wakeup, during which the target makes its first calls. It remembers nothing.
+//! Owns the patience with file systems that do not answer. All that is done to a file is done on one other
+//! thread, in one go: each handover costs a wakeup, during which the target makes its first calls. It
+//! remembers nothing.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

@@ -40,8 +40,8 @@ pub use versions::Versioned;
 /// has got the device number of one that has gone could be taken for it.
 const MAPPING_CACHE_TTL: Duration = Duration::from_secs(5);
 
-/// How long files of a device that did not answer are passed over. Longer, and a file system that was slow for a moment,
-/// or a mount that has got the number of one that has gone, would be passed over for no reason.
+/// How long files of a device that did not answer are passed over. Longer, and a file system that was slow
+/// for a moment, or a mount that has got the number of one that has gone, would be passed over for no reason.
 const TIMED_OUT_DEVICE_TTL: Duration = Duration::from_mins(1);
 
 /// How long numbers of hooks are not used again: links are removed, and records read, some time after.
@@ -156,7 +156,8 @@ impl Discovery {
             FileVerdict::Untraceable(why, _) => {
                 self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);
             }
-            // The range may be another one by now; or the process has ended, and what it forked maps the file still.
+            // The range may be another one by now; or the process has ended, and what it forked maps the file
+            // still.
             FileVerdict::Broken(..) => self.missed |= self.look(pid, Keep::Foreign).await.is_err(),
         }
         self.found()
@@ -185,8 +186,8 @@ impl Discovery {
         self.known.forget(&[id]);
     }
 
-    /// Whether a process has ended before a file that it had mapped was looked into, since this was asked last: others
-    /// may map that file.
+    /// Whether a process has ended before a file that it had mapped was looked into, since this was asked
+    /// last: others may map that file.
     pub fn take_missed(&mut self) -> bool {
         mem::take(&mut self.missed)
     }

@@ -1,7 +1,8 @@
 //! Whether the code that a process executes is the file's, where probes go.
 //!
-//! The kernel writes a breakpoint over what is in memory. Were that not what was decoded from the file (somebody has
-//! patched it, or the file lies about where it is loaded), the target would execute something else afterwards.
+//! The kernel writes a breakpoint over what is in memory. Were that not what was decoded from the file
+//! (somebody has patched it, or the file lies about where it is loaded), the target would execute something
+//! else afterwards.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -19,8 +20,8 @@ const BREAKPOINT: u8 = 0xcc;
 const WIDE_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 const CALL: u8 = 0xe8;
 
-/// Takes out the hooks where what is in memory differs from the file. What cannot be read is not judged: the kernel
-/// does not probe what is not mapped.
+/// Takes out the hooks where what is in memory differs from the file. What cannot be read is not judged: the
+/// kernel does not probe what is not mapped.
 pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, found: &mut Found) {
     let (Ok(file), Ok(memory)) = (file.file(), File::open(format!("/proc/{pid}/mem"))) else { return };
     let differs = |offset: FileOffset| {

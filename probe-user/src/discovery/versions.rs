@@ -29,8 +29,8 @@ pub struct Versioned {
 }
 
 impl Discovery {
-    /// Looks for the versions of the libraries that were found in a process. They stand in libraries that are mapped
-    /// after them, and nothing that is to be attached to waits for a version.
+    /// Looks for the versions of the libraries that were found in a process. They stand in libraries that are
+    /// mapped after them, and nothing that is to be attached to waits for a version.
     pub async fn versions(&mut self, pid: u32) -> Vec<Versioned> {
         if self.unversioned.iter().all(|waiting| waiting.pid != pid) {
             return Vec::new();

@@ -54,7 +54,8 @@ pub enum ObjectError {
     },
     /// The file was opened but cannot be read from: its descriptor could not be duplicated.
     #[error(
-        "the opened file could not be used: its descriptor could not be duplicated; raise the limit (ulimit -n)"
+        "the opened file could not be used: its descriptor could not be duplicated; raise the limit (ulimit \
+         -n)"
     )]
     Unusable(#[from] io::Error),
     /// The file could not be read.

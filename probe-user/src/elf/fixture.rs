@@ -12,7 +12,8 @@ use super::{Object, ObjectError, SymbolFilter};
 pub(crate) const OPENSSL: &str = r#"
 typedef unsigned long size_t;
 typedef struct ssl SSL;
-struct ssl { int (*read)(SSL *, void *, size_t, size_t *); int (*write)(SSL *, const void *, size_t, size_t *);
+struct ssl { int (*read)(SSL *, void *, size_t, size_t *); int (*write)(SSL *, const void *, size_t, size_t \
+*);
              int (*ready)(SSL *); long state, done; };
 const char version[] = "OpenSSL 3.4.5 1 Feb 2026";
 __attribute__((noinline)) static int read_internal(SSL *s, void *buf, size_t num, size_t *done) {
@@ -21,7 +22,8 @@ __attribute__((noinline)) static int read_internal(SSL *s, void *buf, size_t num
     if (r > 0) { s->state++; s->done += *done; }
     return r;
 }
-__attribute__((noinline)) static int write_internal(SSL *s, const void *buf, size_t num, size_t flags, size_t *done) {
+__attribute__((noinline)) static int write_internal(SSL *s, const void *buf, size_t num, size_t flags, \
+size_t *done) {
     if (!s->ready(s) || flags > num) return -1;
     int r = s->write(s, buf, num, done);
     if (r > 0) { s->state += flags; s->done += *done; }

@@ -1,5 +1,5 @@
-//! What is known of a program that is executed: the kernel's records of it and of its mappings tell most; what they do
-//! not is read from /proc, while it runs.
+//! What is known of a program that is executed: the kernel's records of it and of its mappings tell most;
+//! what they do not is read from /proc, while it runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Addresses of stacks → objects and functions, by what the processes map.
 //!
-//! Owns what is remembered of files: each is read once. A file that does not answer is not asked again, and holds up the
-//! stream for a moment once a process. What cannot be told stays an address.
+//! Owns what is remembered of files: each is read once. A file that does not answer is not asked again, and
+//! holds up the stream for a moment once a process. What cannot be told stays an address.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -25,8 +25,8 @@ const PROCESSES: usize = 1024;
 const FILES: usize = 512;
 /// Files that are being read at the same time, at the most: a reader that gets no answer stays for ever.
 const READERS: usize = 8;
-/// Mappings that are known may have changed. To read them again takes at most this part of the time: what a process runs
-/// need not be in a file, and would have them read at each call.
+/// Mappings that are known may have changed. To read them again takes at most this part of the time: what a
+/// process runs need not be in a file, and would have them read at each call.
 const REREADING: u32 = 20;
 
 /// A file by what mappings show of it.

@@ -68,7 +68,8 @@ pub struct ArgList<'a> {
     pub list: Vec<Plaintext<'a>>,
     /// How many the program was given; none when it is not known.
     pub count: Option<u64>,
-    /// Whether some are missing, or the last one is cut: by a limit, a loss, or because they could not be read.
+    /// Whether some are missing, or the last one is cut: by a limit, a loss, or because they could not be
+    /// read.
     pub truncated: bool,
 }
 

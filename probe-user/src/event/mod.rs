@@ -103,7 +103,8 @@ impl Container {
     /// Digits of its id that are shown when it has no name.
     const SHORT_ID: usize = 12;
 
-    /// What a person calls it: `web`; `prod/web-0/app` of Kubernetes, where a container's name says little alone.
+    /// What a person calls it: `web`; `prod/web-0/app` of Kubernetes, where a container's name says little
+    /// alone.
     pub fn shown(&self) -> String {
         let name = self.name.as_deref().unwrap_or_else(|| self.id.get(..Self::SHORT_ID).unwrap_or(&self.id));
         match self.pod.as_deref() {
@@ -168,7 +169,8 @@ pub struct Library {
     pub name: String,
     /// Path inside the root of the process in which it was found first.
     pub path: String,
-    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `NSS`, `s2n-tls`, `BearSSL`, `Botan`, `rustls`, `Go crypto/tls`; null when not known.
+    /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `NSS`, `s2n-tls`,
+    /// `BearSSL`, `Botan`, `rustls`, `Go crypto/tls`; null when not known.
     pub implementation: Option<String>,
     /// `3.0.17`; null when not known.
     pub version: Option<String>,

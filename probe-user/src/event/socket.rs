@@ -51,7 +51,8 @@ pub enum IpVersion {
 /// One end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Endpoint {
-    /// An IP address, or the path that a unix socket is bound to (with an `@` before it if it is of the abstract namespace).
+    /// An IP address, or the path that a unix socket is bound to (with an `@` before it if it is of the
+    /// abstract namespace).
     pub address: String,
     /// The port; null for a unix socket.
     pub port: Option<u16>,

@@ -127,7 +127,8 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// The buckets from the first to the last that is in use: from how many nanoseconds, below how many, calls.
+    /// The buckets from the first to the last that is in use: from how many nanoseconds, below how many,
+    /// calls.
     pub fn used(&self) -> Vec<(u64, u64, u64)> {
         let used = |calls: &u64| *calls != 0;
         let (Some(first), Some(last)) =

@@ -83,8 +83,8 @@ impl Text {
         }
     }
 
-    /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 10.0.0.2:443↔10.0.0.1:51234 SSL_write`;
-    /// where it is told first, with what the handshake says before the function.
+    /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 10.0.0.2:443↔10.0.0.1:51234
+    /// SSL_write`; where it is told first, with what the handshake says before the function.
     fn header(&mut self, ssl: &Ssl<'_>) -> fmt::Result {
         self.who(ssl.time, ssl.origin, &ssl.thread)?;
         let Self { styles: Styles { faint, transmit, receive, .. }, line, .. } = self;

@@ -1,8 +1,8 @@
 //! Records of the ring → public records in a sink.
 //!
-//! Owns the joining of chunks to calls and of returns to entries, the totals of the summary, and `--limit`. What it needs of the
-//! world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere. It never loses
-//! captured bytes, never reads a clock or /proc, and never drops a record without counting it.
+//! Owns the joining of chunks to calls and of returns to entries, the totals of the summary, and `--limit`.
+//! What it needs of the world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere.
+//! It never loses captured bytes, never reads a clock or /proc, and never drops a record without counting it.
 mod connection;
 mod uprobe;
 use std::collections::HashMap;
@@ -46,7 +46,8 @@ use uprobe::counters::CounterDeltas;
 /// pieces.
 const WAITING_BYTES: usize = 32 * 1024 * 1024;
 
-/// So many at the most, the oldest of which make room. It grows with what it has: [`LruCache::new`] takes all the memory at once.
+/// So many at the most, the oldest of which make room. It grows with what it has: [`LruCache::new`] takes all
+/// the memory at once.
 fn bounded<K: Eq + Hash, V>(most: NonZeroUsize) -> LruCache<K, V> {
     let mut cache = LruCache::unbounded();
     cache.resize(most);
@@ -361,7 +362,8 @@ impl<O: ProcessInfo> Pipeline<O> {
     fn undecodable(&mut self, why: &dyn fmt::Display) {
         if self.undecodable == 0 {
             tracing::warn!(
-                "a record of the kernel was not understood: {why}; this is a bug of ctrace; further ones are only counted"
+                "a record of the kernel was not understood: {why}; this is a bug of ctrace; further ones are \
+                 only counted"
             );
         }
         self.undecodable = self.undecodable.saturating_add(1);

@@ -13,8 +13,8 @@ use probe_common::{Call, Header};
 
 use crate::event::{Plaintext, ProcessContext};
 
-/// After so long with an empty ring the rest of a call does not come: it was lost. A processor of a virtual machine may stand still for
-/// some hundred milliseconds between two chunks.
+/// After so long with an empty ring the rest of a call does not come: it was lost. A processor of a virtual
+/// machine may stand still for some hundred milliseconds between two chunks.
 const PENDING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Buffers that are kept for the next call in chunks.
 const SPARE: usize = 4;

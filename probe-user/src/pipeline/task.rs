@@ -5,8 +5,8 @@ use crate::decode::Cgroup;
 /// Something happened to a process or a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskEvent {
-    /// A process executes another program; where the scope watches, any process of the machine. Not of a program that
-    /// was reported.
+    /// A process executes another program; where the scope watches, any process of the machine. Not of a
+    /// program that was reported.
     Executed {
         /// The process.
         pid: u32,

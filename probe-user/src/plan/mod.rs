@@ -42,7 +42,8 @@ pub enum ProbeProgram {
     Close,
     /// Entry and return of a function that does the handshake of the connection in its first argument.
     Handshake,
-    /// Entry of a function whose first argument is the handle of a connection that begins, unless it has begun already.
+    /// Entry of a function whose first argument is the handle of a connection that begins, unless it has
+    /// begun already.
     OpenIfNew,
     /// Entry of a function that encrypts or decrypts: the calls that it is a part of are of connections.
     MarkTls,
@@ -52,9 +53,11 @@ pub enum ProbeProgram {
     IoVecAtRets,
     /// Entry of a function that moves all of its bytes.
     IoAtEntry,
-    /// Entry of a function that hands bytes to its program from inside: its first argument is the connection's handle.
+    /// Entry of a function that hands bytes to its program from inside: its first argument is the
+    /// connection's handle.
     CallbackScope,
-    /// A call inside of such a function that hands over bytes: its third argument has their address, its fourth their number.
+    /// A call inside of such a function that hands over bytes: its third argument has their address, its
+    /// fourth their number.
     CallbackData,
     /// Entry and return of a function that lends bytes, or hands over a packet.
     BorrowBuffer,

@@ -60,7 +60,8 @@ const NAMED: &[(&str, Type)] = &[
 ];
 
 /// What to say about something that is no type.
-pub(crate) const TYPES: &str = "types are int, uint, hex, ptr, str, bytes(N), bytes(#n) (as many as argument n says), bool, and _ for one \
+pub(crate) const TYPES: &str = "types are int, uint, hex, ptr, str, bytes(N), bytes(#n) (as many as argument \
+ n says), bool, and _ for one \
      that is not read; int8 to int64 and uint8 to uint64 have so many bits, long and ulong 64";
 
 impl Type {

@@ -1,4 +1,5 @@
-//! `ctrace exec`: what is told of the programs that are executed. Tracepoints tell it: no file is looked into.
+//! `ctrace exec`: what is told of the programs that are executed. Tracepoints tell it: no file is looked
+//! into.
 
 use crate::plan::capture::Environment;
 

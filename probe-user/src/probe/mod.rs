@@ -1,7 +1,8 @@
 //! Probe kinds: what is watched, as hooks.
 //!
-//! Owns what is known of libraries and functions. Pure: objects in, [`crate::plan::Hook`]s out; it never opens a
-//! file, and never talks to the kernel. To add a kind: a variant of [`Probe`]; the compiler finds the rest.
+//! Owns what is known of libraries and functions. Pure: objects in, [`crate::plan::Hook`]s out; it never
+//! opens a file, and never talks to the kernel. To add a kind: a variant of [`Probe`]; the compiler finds the
+//! rest.
 
 use crate::elf::{Object, SymbolFilter};
 use crate::plan::Hook;

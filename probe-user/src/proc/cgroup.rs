@@ -1,20 +1,22 @@
 //! Cgroups: which container a process is in, and what the kernel's filter calls its cgroup.
 //!
-//! Owns the parsing of /proc/PID/cgroup, the shapes in which runtimes write a container's id there (`shape`), and
-//! the lookup of directories in the v2 hierarchy. It reads control groups and never changes one.
+//! Owns the parsing of /proc/PID/cgroup, the shapes in which runtimes write a container's id there (`shape`),
+//! and the lookup of directories in the v2 hierarchy. It reads control groups and never changes one.
 //!
 //! # Which container
 //!
 //! A process cannot choose where its container's cgroup is; it can make cgroups below that one, and call them
-//! what it likes, such as by the id of another container. So the **outermost** container of a path is the one that
-//! the host made, and the ids below it are that container's own words:
+//! what it likes, such as by the id of another container. So the **outermost** container of a path is the one
+//! that the host made, and the ids below it are that container's own words:
 //!
-//! - Without a runtime's help a process belongs to the outermost container, and what is nested in it (Docker in
-//!   Docker, the nodes of kind) is part of it.
-//! - A nested container is one of its own if a runtime tells of it that itself runs in the outer container: such a
-//!   runtime may speak of what is below its own cgroup, and of nothing else ([`ContainerKey::Id`], `within`).
-//! - What systemd leaves to a user (`user@1000.service`) is an outer place of the same kind: a user may make a cgroup
-//!   there with any name. Rootless containers are found in it, and none of them is a container of the system.
+//! - Without a runtime's help a process belongs to the outermost container, and what is nested in it (Docker
+//!   in Docker, the nodes of kind) is part of it.
+//! - A nested container is one of its own if a runtime tells of it that itself runs in the outer container:
+//!   such a runtime may speak of what is below its own cgroup, and of nothing else ([`ContainerKey::Id`],
+//!   `within`).
+//! - What systemd leaves to a user (`user@1000.service`) is an outer place of the same kind: a user may make
+//!   a cgroup there with any name. Rootless containers are found in it, and none of them is a container of
+//!   the system.
 //! - An id that somebody chose (`ctr run … web`) means nothing in itself: such a container is known by the
 //!   whole path of its cgroup ([`ContainerKey::Path`]), and what is below it is part of it.
 
@@ -138,8 +140,8 @@ impl ProcCgroups {
         }
     }
 
-    /// All containers and users that the process is in, outermost first: `ID/ID`, `user@1000.service/ID`. A process
-    /// can make up all but the first.
+    /// All containers and users that the process is in, outermost first: `ID/ID`, `user@1000.service/ID`. A
+    /// process can make up all but the first.
     pub fn container_path(&self) -> Option<String> {
         self.path_to(self.links.len())
     }

@@ -1,6 +1,7 @@
 //! Readers of /proc: processes, their cgroups, mappings, mounts and namespaces.
 //!
-//! Owns every file of /proc and its limits. Never follows a path into a target's files: that is [`crate::rootfs`].
+//! Owns every file of /proc and its limits. Never follows a path into a target's files: that is
+//! [`crate::rootfs`].
 
 use std::io;
 

@@ -30,7 +30,8 @@ pub struct Ids {
 pub struct CgroupPath {
     /// 2 for the unified hierarchy, else 1.
     pub version: u8,
-    /// The controllers of a hierarchy of version 1 (`cpu,cpuacct`, `name=systemd`); empty for the unified one.
+    /// The controllers of a hierarchy of version 1 (`cpu,cpuacct`, `name=systemd`); empty for the unified
+    /// one.
     pub controllers: String,
     /// The path in it, as ctrace's cgroup namespace sees it.
     pub path: String,

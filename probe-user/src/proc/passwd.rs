@@ -16,7 +16,8 @@ const PASSWD: &str = "/etc/passwd";
 pub enum UserError {
     /// The file has no such line.
     #[error(
-        "no user is called {name:?} in {path:?}; a user that only a directory service knows is given by number"
+        "no user is called {name:?} in {path:?}; a user that only a directory service knows is given by \
+         number"
     )]
     Unknown {
         /// As the user wrote it.

@@ -149,7 +149,8 @@ impl Proc {
         self.stat(pid).is_some_and(|stat| stat.is_stopped)
     }
 
-    /// Whether the kernel encrypts or decrypts TLS for someone in its network namespace; none where no kernel TLS is.
+    /// Whether the kernel encrypts or decrypts TLS for someone in its network namespace; none where no kernel
+    /// TLS is.
     pub fn has_kernel_tls(&self, pid: u32) -> bool {
         // `TlsCurrTxSw  1`: connections now, per direction, in software or on the network device.
         let is_current = |line: &[u8]| {

@@ -1,7 +1,8 @@
 //! What /proc tells of a program while a process runs it.
 //!
-//! Owns the question whether what was read is of that program still: a process may execute another one in between, and
-//! its id may be another process's. Reads no file for what is known without it: that would cost each exec.
+//! Owns the question whether what was read is of that program still: a process may execute another one in
+//! between, and its id may be another process's. Reads no file for what is known without it: that would cost
+//! each exec.
 
 use std::fs;
 use std::io;
@@ -136,7 +137,8 @@ fn stat(text: &[u8]) -> Option<procfs::process::Stat> {
     procfs::process::Stat::from_read(text).ok()
 }
 
-/// The name of a terminal by its number (`dev_t` in the kernel's old encoding, as /proc/PID/stat has it); none for 0.
+/// The name of a terminal by its number (`dev_t` in the kernel's old encoding, as /proc/PID/stat has it);
+/// none for 0.
 fn terminal(number: i32) -> Option<String> {
     let number = number.cast_unsigned();
     let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);

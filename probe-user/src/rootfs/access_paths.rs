@@ -224,7 +224,8 @@ fn compare(pid: u32, inside: &Path, host: &OwnedFd) -> io::Result<SameFile> {
     Ok(if found(&theirs)? == found(host)? { SameFile::Same } else { SameFile::Other })
 }
 
-/// The source of a mount. The kernel names a path without symbolic links; one that is there now was put there since.
+/// The source of a mount. The kernel names a path without symbolic links; one that is there now was put there
+/// since.
 fn is_source(pid: u32, mount: &Mount, host: &Path) -> io::Result<SameFile> {
     let host = open_beneath(open_directory(Path::new("/"))?.as_fd(), host, ResolveFlags::NO_SYMLINKS)?;
     compare(pid, &path(&mount.point), &host)

@@ -42,7 +42,8 @@ pub enum OpenError {
     },
     /// Reached by name, and it is not what the process mapped.
     #[error(
-        "{path:?} of process {pid} is not the file that is mapped any more; the mapped one can be opened with \
+        "{path:?} of process {pid} is not the file that is mapped any more; the mapped one can be opened \
+         with \
          CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE only"
     )]
     Changed {

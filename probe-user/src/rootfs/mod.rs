@@ -3,10 +3,10 @@
 //! Owns every open of a file that belongs to a target. It never follows a path out of the target's
 //! root, never opens anything but regular files, never falls back to a host path, never writes.
 //!
-//! A target's file may lie on a file system that the target itself serves (FUSE): any call here that
-//! touches such a file can then block for as long as the target likes. Nothing in this module can
-//! prevent that, so callers run [`inspect`], [`before_copy_up`], what is in [`access_paths`], [`ForeignFile::open_mapping`] and
-//! [`ForeignFile::open_in_root`] on a blocking thread and stop waiting for it after a time.
+//! A target's file may lie on a file system that the target itself serves (FUSE): any call here that touches
+//! such a file can then block for as long as the target likes. Nothing in this module can prevent that, so
+//! callers run [`inspect`], [`before_copy_up`], what is in [`access_paths`], [`ForeignFile::open_mapping`]
+//! and [`ForeignFile::open_in_root`] on a blocking thread and stop waiting for it after a time.
 //! [`executable_mappings`] and [`crate::proc::mountinfo`] read only what the kernel itself answers.
 
 pub mod access_paths;

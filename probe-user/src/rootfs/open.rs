@@ -254,7 +254,8 @@ mod tests {
         let program = directory.path().join("x (deleted)");
         std::fs::copy("/bin/sleep", &program).unwrap();
         let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
-        // `spawn` comes back when the kernel has closed files for the exec, a moment before it maps the program.
+        // `spawn` comes back when the kernel has closed files for the exec, a moment before it maps the
+        // program.
         let open = || {
             loop {
                 let mappings = executable_mappings(child.id()).unwrap();

@@ -59,7 +59,8 @@ impl Candidate {
         }
     }
 
-    /// The path of its cgroup, if its id does not tell it from others: containerd's namespaces may each have a `web`.
+    /// The path of its cgroup, if its id does not tell it from others: containerd's namespaces may each have
+    /// a `web`.
     fn cgroup(&self) -> Option<&str> {
         Some(self.key.as_str()).filter(|key| key.starts_with('/'))
     }
@@ -69,8 +70,8 @@ impl Candidate {
     }
 }
 
-/// Containers that runtimes list, and those of other runtimes, which stand in the cgroups of processes: `seen` are
-/// the containers that have processes.
+/// Containers that runtimes list, and those of other runtimes, which stand in the cgroups of processes:
+/// `seen` are the containers that have processes.
 pub(super) fn candidates(listing: &Listing, seen: &BTreeMap<String, ContainerState>) -> Vec<Candidate> {
     let listed = listing.containers.iter().map(|listed| {
         let key = key(&listed.mark());
@@ -101,8 +102,9 @@ pub(super) fn candidates(listing: &Listing, seen: &BTreeMap<String, ContainerSta
     listed.into_iter().chain(unlisted).collect()
 }
 
-/// An exact name, then an exact id or cgroup, then a unique prefix of either: one that begins an id here and a name there
-/// is ambiguous. Prefixes mean running containers first: one that has ended is never in the way of one that runs.
+/// An exact name, then an exact id or cgroup, then a unique prefix of either: one that begins an id here and
+/// a name there is ambiguous. Prefixes mean running containers first: one that has ended is never in the way
+/// of one that runs.
 pub(super) fn choose<'a>(
     wanted: &ContainerName,
     all: &'a [Candidate],

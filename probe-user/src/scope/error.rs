@@ -123,7 +123,8 @@ pub enum TargetError {
     },
     /// No such process in a container.
     #[error(
-        "container {container:?} has no process {pid}: as it counts them, it has {known}; the id that a process has on \
+        "container {container:?} has no process {pid}: as it counts them, it has {known}; the id that a \
+         process has on \
          the host is given without the container: --pid {pid}"
     )]
     NoInnerProcess {
@@ -136,7 +137,8 @@ pub enum TargetError {
     },
     /// Several such processes in a container.
     #[error(
-        "{} processes in PID namespaces inside of container {container:?} have the id {pid}: on the host they are {}; \
+        "{} processes in PID namespaces inside of container {container:?} have the id {pid}: on the host \
+         they are {}; \
          give one of these to --pid",
         .known.len(),
         .known.join(" and ")
@@ -206,7 +208,8 @@ fn hint(nearest: &[String], unanswered: &str) -> String {
     }
     if nearest.is_empty() {
         return format!(
-            "; no container is known by a name, and some runtimes did not answer ({unanswered}): start the one that \
+            "; no container is known by a name, and some runtimes did not answer ({unanswered}): start the \
+             one that \
              it is of, or say where that listens (--runtime-socket)"
         );
     }

@@ -1,6 +1,7 @@
 //! Names of images: `docker.io/library/nginx:1.25@sha256:…`, and what a shorter one means.
 //!
-//! Owns the comparison, part by part and never by substring. Pure; the names are chosen by whoever made the image.
+//! Owns the comparison, part by part and never by substring. Pure; the names are chosen by whoever made the
+//! image.
 
 /// The registry of a name without one.
 const DEFAULT_REGISTRY: &str = "docker.io";
@@ -21,7 +22,8 @@ struct ImageRef<'a> {
 /// Digits of an image's id that are enough to mean it: as many as `docker images` shows.
 const SHORT_ID: usize = 12;
 
-/// Whether the user's name means the image that has all of these names. A tag may be one's and a digest another's.
+/// Whether the user's name means the image that has all of these names. A tag may be one's and a digest
+/// another's.
 pub(super) fn is_any_meant(wanted: &str, names: &[&str]) -> bool {
     let is_any = |wanted: &str| names.iter().any(|shown| is_meant(wanted, shown));
     if is_any(wanted) {

@@ -1,6 +1,7 @@
 //! `--pid web:1`: which process of the host that is.
 //!
-//! Owns the meaning of a process's id inside of a container. Reads /proc, as far as selecting has not done that already.
+//! Owns the meaning of a process's id inside of a container. Reads /proc, as far as selecting has not done
+//! that already.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +25,8 @@ struct Inner<'a> {
 }
 
 impl World {
-    /// The process of a container that has this id in its own PID namespace. The container's own namespace goes before
-    /// those that its processes have made: each of these has a process 1 too.
+    /// The process of a container that has this id in its own PID namespace. The container's own namespace
+    /// goes before those that its processes have made: each of these has a process 1 too.
     pub(super) async fn inside(&self, wanted: &InnerPid, container: &Candidate) -> Result<u32, TargetError> {
         let entries = self.entries_of(container).await?;
         let proc = self.containers.proc();
@@ -50,7 +51,8 @@ impl World {
         }
     }
 
-    /// The processes of a container; of one that no cgroup shows, those of its first process's namespace or tree.
+    /// The processes of a container; of one that no cgroup shows, those of its first process's namespace or
+    /// tree.
     async fn entries_of(&self, container: &Candidate) -> Result<Vec<&ProcessEntry>, TargetError> {
         let is_in = |entry: &&ProcessEntry| {
             self.containers.enclosing(&entry.cgroups).iter().any(|place| place.key == container.key)

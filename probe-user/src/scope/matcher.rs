@@ -141,7 +141,8 @@ impl Matcher {
         !self.unwanted.is_empty()
     }
 
-    /// Whether what is asked for may always begin: it is not bound to containers or processes that were named.
+    /// Whether what is asked for may always begin: it is not bound to containers or processes that were
+    /// named.
     pub(super) fn is_open_ended(&self) -> bool {
         self.everything || self.wanted.criteria.has_properties()
     }

@@ -38,12 +38,12 @@ use matcher::Matcher;
 /// - Each list is a choice: one of its values is enough (or).
 /// - Of [`Criteria`], a container must have one value of each list that is not empty (and).
 /// - `pids` and `inner_pids` add processes with their descendants; what is chosen by either is traced.
-/// - `processes` narrows that to the processes that have one value of each of its lists. With neither containers
-///   nor pids it narrows the whole machine.
+/// - `processes` narrows that to the processes that have one value of each of its lists. With neither
+///   containers nor pids it narrows the whole machine.
 /// - `exclude` and `exclude_processes` take away: one value of any list is enough.
 ///
-/// A container that is named must be there and run: what is misspelt is told at once. Everything else need not
-/// match anything yet: containers and processes that come later are judged when they come.
+/// A container that is named must be there and run: what is misspelt is told at once. Everything else need
+/// not match anything yet: containers and processes that come later are judged when they come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     /// Everything on the machine but ctrace.

@@ -1,7 +1,7 @@
 //! Selector → Target: what the user's words mean on this machine now.
 //!
-//! Owns the translation of names to ids and of processes to trees. Reads the machine once, then computes; what
-//! containers and processes are in scope is decided in [`crate::scope::tracker`], now and later alike.
+//! Owns the translation of names to ids and of processes to trees. Reads the machine once, then computes;
+//! what containers and processes are in scope is decided in [`crate::scope::tracker`], now and later alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

@@ -1,10 +1,11 @@
 //! What is in scope as the machine changes: containers and processes that come, go and execute programs.
 //!
 //! Owns the one decision about each container and process, at the start and later alike. It reads /proc and
-//! directories of cgroups, and asks nobody: it says when the runtimes should be asked, and takes their answer.
+//! directories of cgroups, and asks nobody: it says when the runtimes should be asked, and takes their
+//! answer.
 //!
-//! A container whose properties are not known yet is in scope only when they are, and one that might have to be
-//! kept out is kept out until then: nothing is ever in scope that does not match.
+//! A container whose properties are not known yet is in scope only when they are, and one that might have to
+//! be kept out is kept out until then: nothing is ever in scope that does not match.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -22,8 +23,8 @@ use crate::proc::process::{Proc, ProcessEntry, descendants};
 
 /// How far up the tree of processes is looked.
 const ANCESTORS: usize = 64;
-/// How often the runtimes are asked again for what is excluded: a container may be renamed, and a tag be moved to its
-/// image, without a word of the kernel's.
+/// How often the runtimes are asked again for what is excluded: a container may be renamed, and a tag be
+/// moved to its image, without a word of the kernel's.
 const CHECKED: Duration = Duration::from_secs(10);
 /// Ended processes are dropped from the list when it has grown by this and to twice its length.
 const ENDED: usize = 256;
@@ -114,8 +115,9 @@ impl Target {
         proc.entry(pid).is_some_and(|entry| self.has_in_scope(&entry, self.descent(&entry)))
     }
 
-    /// Whether the runtimes should be asked, for [`Self::on_runtime_listing`]: something depends on the properties of a
-    /// container, or its name is not known. After an answer without it, it takes a while until this is so again.
+    /// Whether the runtimes should be asked, for [`Self::on_runtime_listing`]: something depends on the
+    /// properties of a container, or its name is not known. After an answer without it, it takes a while
+    /// until this is so again.
     pub fn needs_listing(&self) -> bool {
         let is_due = self.told.is_none_or(|told| told.elapsed() >= CHECKED);
         self.containers.has_unnamed()
@@ -145,8 +147,8 @@ impl Target {
         change
     }
 
-    /// Cgroups that were made before the runtimes were asked are containers that they know, or are none. Tells whether
-    /// something was kept out that is none.
+    /// Cgroups that were made before the runtimes were asked are containers that they know, or are none.
+    /// Tells whether something was kept out that is none.
     fn explain(&mut self, asked: Option<Instant>) -> (ScopeDelta, bool) {
         let (mut change, mut is_let_in) = (ScopeDelta::default(), false);
         let all = self
@@ -166,7 +168,8 @@ impl Target {
         (change, is_let_in)
     }
 
-    /// Looks at all processes. What was missed (before events were told, or because they were lost) is made up for.
+    /// Looks at all processes. What was missed (before events were told, or because they were lost) is made
+    /// up for.
     pub fn rescan(&mut self) -> ScopeDelta {
         self.look(self.containers.entries())
     }
@@ -176,8 +179,8 @@ impl Target {
         self.rules.takes_processes_away()
     }
 
-    /// Looks again at processes that are in scope: one that has become what is excluded without executing anything goes.
-    /// A server may fork its workers as root, which then change their user.
+    /// Looks again at processes that are in scope: one that has become what is excluded without executing
+    /// anything goes. A server may fork its workers as root, which then change their user.
     pub fn judge(&mut self, pids: &[u32]) -> ScopeDelta {
         let proc = self.containers.proc().clone();
         let is_out = |pid: &u32| {
@@ -189,14 +192,14 @@ impl Target {
         ScopeDelta { scope: out.into_iter().map(ScopeChange::LeaveProcess).collect(), processes: Vec::new() }
     }
 
-    /// Whether something that comes later may be in scope though nothing is now: a trace with nothing to attach
-    /// to should wait for it.
+    /// Whether something that comes later may be in scope though nothing is now: a trace with nothing to
+    /// attach to should wait for it.
     pub fn may_match_later(&self) -> bool {
         self.rules.waits()
     }
 
-    /// Whether anything of the target still runs or can still begin to run. What was not named, but chosen by a
-    /// property, always can.
+    /// Whether anything of the target still runs or can still begin to run. What was not named, but chosen by
+    /// a property, always can.
     pub fn any_alive(&self) -> bool {
         let proc = self.containers.proc();
         if self.rules.is_open_ended()

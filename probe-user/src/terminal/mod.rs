@@ -1,4 +1,5 @@
-//! What reaches a person's terminal: escaping of foreign bytes, tables, hex dumps, words as a shell needs them.
+//! What reaches a person's terminal: escaping of foreign bytes, tables, hex dumps, words as a shell needs
+//! them.
 //!
 //! No byte of a target moves the cursor or changes a colour: everything foreign goes through [`escape`].
 

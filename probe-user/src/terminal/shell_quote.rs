@@ -1,7 +1,8 @@
-//! Arguments as a POSIX shell would need them to be typed, on one line that a terminal shows and nothing more.
+//! Arguments as a POSIX shell would need them to be typed, on one line that a terminal shows and nothing
+//! more.
 //!
-//! What needs no quotes has none; what a terminal might act on is in `$'…'` with escape sequences (POSIX.1-2024,
-//! bash, ksh, zsh). Pasting a line gives the same bytes.
+//! What needs no quotes has none; what a terminal might act on is in `$'…'` with escape sequences
+//! (POSIX.1-2024, bash, ksh, zsh). Pasting a line gives the same bytes.
 
 use std::fmt::Write as _;
 

@@ -71,7 +71,8 @@ fn recording() -> Vec<Raw> {
     all.extend(hello(2, 0, ASKED, 4096));
     all.push(on(2, 52_000));
     all.push(closed(1234, 2, 30_500, (0, 0, 0), END_CLOSED));
-    // It began before the trace, and its library is known by the call alone; the kernel has seen more than has come.
+    // It began before the trace, and its library is known by the call alone; the kernel has seen more than
+    // has come.
     let earlier = ConnectionOpen { flags: 0, site: NO_SITE, ..opened(2000, 3, 40_000) };
     all.extend([raw(earlier), sent(2000, 3, 1, 0, b"a"), sent(2000, 3, 2, 1, b"bc")]);
     all.push(closed(2000, 3, 50_000, (7, 100, 9), END_HANDLE_REUSED));
@@ -98,8 +99,8 @@ fn recording() -> Vec<Raw> {
     all
 }
 
-/// What the kernel knows when processes have ended: more than has come of one, and another connection with the handle of the
-/// second.
+/// What the kernel knows when processes have ended: more than has come of one, and another connection with
+/// the handle of the second.
 fn counted(key: ConnectionKey) -> Option<ConnectionState> {
     let state =
         |id| ConnectionState { id, calls: 30, received: 20, transmitted: 10, ..ConnectionState::default() };

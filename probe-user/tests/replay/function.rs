@@ -194,8 +194,8 @@ fn calls_of_functions_replay_to_the_same_json() {
     lines.lines().for_each(|line| schema::check(&serde_json::from_str(line).unwrap()));
 }
 
-/// Calls of a recursion with six texts each, of which every one has room for 4104 bytes; tells how many were reported before the
-/// trace ended.
+/// Calls of a recursion with six texts each, of which every one has room for 4104 bytes; tells how many were
+/// reported before the trace ended.
 fn reported_of_a_recursion(calls: u64, captured: usize) -> usize {
     let shared = Shared::default();
     let sink = (format("json").unwrap().open)(RecordWriter::new(Box::new(shared.clone())), plain());

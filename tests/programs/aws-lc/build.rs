@@ -1,4 +1,5 @@
-//! Compiles AWS-LC's libssl, whose sources come with the crate of its libcrypto, and `tls-pair.c` on top of it.
+//! Compiles AWS-LC's libssl, whose sources come with the crate of its libcrypto, and `tls-pair.c` on top of
+//! it.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -33,8 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The directory of the package `aws-lc-sys`, by what cargo says of this one. Only for the platform that is compiled for: nobody
-/// has fetched what others would need.
+/// The directory of the package `aws-lc-sys`, by what cargo says of this one. Only for the platform that is
+/// compiled for: nobody has fetched what others would need.
 fn aws_lc() -> Result<PathBuf, Box<dyn Error>> {
     let target = env::var("TARGET")?;
     let options = ["metadata", "--locked", "--format-version", "1", "--filter-platform", &target];

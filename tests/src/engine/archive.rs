@@ -1,6 +1,8 @@
-//! An image as files: a layer, for engines that import a tar, and an OCI layout of it, for those that import images.
+//! An image as files: a layer, for engines that import a tar, and an OCI layout of it, for those that import
+//! images.
 //!
-//! Owns the making and keeping of both. Whoever has the image's name has its content: the tree's hash is in it.
+//! Owns the making and keeping of both. Whoever has the image's name has its content: the tree's hash is in
+//! it.
 
 use std::fs::{self, File};
 use std::io;

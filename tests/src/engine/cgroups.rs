@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-/// Removes a cgroup and those above it that are empty then, in every hierarchy. One in use cannot be removed, so that
-/// nothing of others is lost.
+/// Removes a cgroup and those above it that are empty then, in every hierarchy. One in use cannot be removed,
+/// so that nothing of others is lost.
 pub(super) fn remove(path: &str) {
     let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") else { return };
     let roots = hierarchies.flatten().map(|entry| entry.path()).filter(|root| root.is_dir());

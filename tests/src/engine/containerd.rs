@@ -85,7 +85,8 @@ impl Containerd {
     }
 }
 
-/// A configuration with everything in the room. The plugins left out need what is not there, or ask the network.
+/// A configuration with everything in the room. The plugins left out need what is not there, or ask the
+/// network.
 fn configuration(room: &Room, plugin: Plugin) -> Result<String> {
     let cri = match plugin {
         Plugin::None => String::new(),

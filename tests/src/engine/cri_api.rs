@@ -1,5 +1,5 @@
-//! The messages of the Container Runtime Interface (`runtime.v1`) that the tests send: the fields that they use, with
-//! the numbers of the interface's `api.proto`.
+//! The messages of the Container Runtime Interface (`runtime.v1`) that the tests send: the fields that they
+//! use, with the numbers of the interface's `api.proto`.
 
 use std::collections::HashMap;
 
@@ -56,7 +56,8 @@ pub(super) struct RunPodSandboxRequest {
     pub(super) config: Option<PodSandboxConfig>,
 }
 
-/// The answer to a request that made something, and the request about a pod or a container: an id in the first field.
+/// The answer to a request that made something, and the request about a pod or a container: an id in the
+/// first field.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Id {
     #[prost(string, tag = "1")]

@@ -28,8 +28,8 @@ impl Docker {
         let room = Room::new("docker")?;
         let host = socket(&room);
         let place = |option: &str, name: &str| format!("{option}={}", room.at(name));
-        // Its containerd dies with it. Where nobody reaps that, a daemon that is started again takes the zombie of
-        // the pid file for a living containerd, and waits for it.
+        // Its containerd dies with it. Where nobody reaps that, a daemon that is started again takes the
+        // zombie of the pid file for a living containerd, and waits for it.
         let line =
             format!("rm -f {}; exec unshare --net dockerd \"$@\"", room.at("exec/containerd/containerd.pid"));
         let command = ["sh", "-c", &line, "dockerd", "--live-restore", "--host", &host].map(str::to_owned);

@@ -1,9 +1,10 @@
 //! Container engines of the tests: Docker, Podman, containerd and a CRI, each driven as its users drive it.
 //!
-//! An [`Engine`] is started by the test and ends with it: its processes, mounts and files are in a [`room::Room`] of
-//! their own, which is swept when the value is dropped and, after a test that was killed, by the next one. Only
-//! Docker's usual engine is the machine's own; the harness takes nothing from it but the containers that it made.
-//! What differs between engines is behind [`Driver`]; a test is written once and run with each [`Kind`].
+//! An [`Engine`] is started by the test and ends with it: its processes, mounts and files are in a
+//! [`room::Room`] of their own, which is swept when the value is dropped and, after a test that was killed,
+//! by the next one. Only Docker's usual engine is the machine's own; the harness takes nothing from it but
+//! the containers that it made. What differs between engines is behind [`Driver`]; a test is written once and
+//! run with each [`Kind`].
 
 mod archive;
 mod cgroups;
@@ -289,8 +290,8 @@ impl Drop for EngineContainer {
     }
 }
 
-/// Runs a command to its end and gives its standard output; the error has its standard error. An engine that hangs is a
-/// failure, and not the end of all tests.
+/// Runs a command to its end and gives its standard output; the error has its standard error. An engine that
+/// hangs is a failure, and not the end of all tests.
 fn output_of(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
     let mut child = Child::start(command).context("`cargo xtask setup` installs the engines")?;

@@ -13,8 +13,8 @@ use super::daemon::Daemon;
 use super::room::Room;
 use super::{Archive, Driver, Request, Started, cgroups, output_of};
 
-/// Limits that a root without CAP_SYS_RESOURCE may set, an OCI runtime that works with every version of cgroups, logs
-/// and events that need no systemd, and locks that are not shared with the machine's Podman.
+/// Limits that a root without CAP_SYS_RESOURCE may set, an OCI runtime that works with every version of
+/// cgroups, logs and events that need no systemd, and locks that are not shared with the machine's Podman.
 const CONFIGURATION: &str = r#"
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=20000:20000"]
@@ -58,7 +58,8 @@ impl Podman {
     }
 }
 
-/// Whether the service answers a question about containers: the first one takes it long, since it opens its storage.
+/// Whether the service answers a question about containers: the first one takes it long, since it opens its
+/// storage.
 fn answers(socket: &Path) -> bool {
     const QUESTION: &[u8] = b"GET /v1.40/containers/json HTTP/1.0\r\nHost: podman\r\n\r\n";
     let ask = || -> Result<String> {

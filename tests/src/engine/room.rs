@@ -1,7 +1,8 @@
 //! A directory that holds everything of one engine, and what it takes to leave nothing of it.
 //!
-//! Owns the end of processes that belong to such a directory: those that name it on their command line (daemons,
-//! shims, monitors) and those whose root file system is in it (containers). Never touches another process.
+//! Owns the end of processes that belong to such a directory: those that name it on their command line
+//! (daemons, shims, monitors) and those whose root file system is in it (containers). Never touches another
+//! process.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

@@ -43,7 +43,8 @@ impl EngineServer {
         Transfer::all(&self.container.exec(&command)?)
     }
 
-    /// Runs the client on the host, in the network of the container: needs no engine, and is out of its scope.
+    /// Runs the client on the host, in the network of the container: needs no engine, and is out of its
+    /// scope.
     pub fn client_outside(&self, options: &[&str]) -> Result<Vec<Transfer>> {
         let mut client = Command::new("nsenter");
         client.arg(format!("--net=/proc/{}/ns/net", self.container.pid())).arg(program("tls-client")?);

@@ -1,4 +1,5 @@
-//! An authority and a server's certificate for `localhost`: made once on each machine, and trusted by the tests' containers alone.
+//! An authority and a server's certificate for `localhost`: made once on each machine, and trusted by the
+//! tests' containers alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! Packages of a release of Debian, with all that they depend on, unpacked into a directory.
 //!
-//! Owns how they are unpacked: nothing of a package is executed for that. Which version a package has is the release's.
+//! Owns how they are unpacked: nothing of a package is executed for that. Which version a package has is the
+//! release's.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,7 +1,9 @@
-//! Images of programs that others have built, as their users get them: packages of two releases of Debian, and wheels.
+//! Images of programs that others have built, as their users get them: packages of two releases of Debian,
+//! and wheels.
 //!
-//! Owns what is in these images, and where it is kept (`third-party/` in the cache of the tests, so that it is downloaded
-//! once). Where it comes from is what `apt-get` and `pip3` are set up with on the machine. Never installs anything on it.
+//! Owns what is in these images, and where it is kept (`third-party/` in the cache of the tests, so that it
+//! is downloaded once). Where it comes from is what `apt-get` and `pip3` are set up with on the machine.
+//! Never installs anything on it.
 
 mod certificate;
 mod debian;
@@ -75,8 +77,8 @@ impl Release {
     }
 }
 
-/// A directory of what was downloaded, under a name that changes with what is wanted: made by `download`, and there
-/// as a whole or not at all.
+/// A directory of what was downloaded, under a name that changes with what is wanted: made by `download`, and
+/// there as a whole or not at all.
 fn kept(name: &str, wanted: &str, download: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let version = format!("{:x}", Sha256::digest(wanted));
     let all = paths::cache().join("third-party");

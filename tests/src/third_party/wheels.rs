@@ -1,6 +1,7 @@
 //! Wheels of the Python package index, pinned by version and hash, unpacked into a directory.
 //!
-//! Owns the use of pip, which checks the hashes. Never installs a wheel on the machine, and never runs code of one.
+//! Owns the use of pip, which checks the hashes. Never installs a wheel on the machine, and never runs code
+//! of one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,5 @@
-//! How long it takes from the moment that a program in a container maps a TLS library until the library is hooked.
+//! How long it takes from the moment that a program in a container maps a TLS library until the library is
+//! hooked.
 //!
 //! Owns the runs; the time is ctrace's own, which `-v` tells.
 
@@ -54,7 +55,8 @@ pub(super) fn describe(all: Option<&Vec<f64>>, report: &mut Report) {
         return;
     };
     report.paragraph(
-        "From the mapping of libssl.so.3 by a program in a Docker container until it is hooked, as `-v` tells it, in ms.",
+        "From the mapping of libssl.so.3 by a program in a Docker container until it is hooked, as `-v` \
+         tells it, in ms.",
     );
     let least = all.iter().copied().fold(f64::INFINITY, f64::min);
     let most = all.iter().copied().fold(0.0, f64::max);

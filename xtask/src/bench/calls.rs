@@ -1,7 +1,7 @@
 //! What a call costs the thread that makes it: SSL_write, SSL_read with data, SSL_read without.
 //!
-//! Owns the rounds over the ways to trace, and the times to attach and to detach, which fall out of them. Uses no
-//! socket: what is measured is the library and the tracer, nothing of the network.
+//! Owns the rounds over the ways to trace, and the times to attach and to detach, which fall out of them.
+//! Uses no socket: what is measured is the library and the tracer, nothing of the network.
 
 use anyhow::Result;
 
@@ -109,7 +109,10 @@ impl Calls {
         let missed = ratios.filter(|(_, ratio)| !(0.0..=LIMIT).contains(ratio));
         missed
             .map(|(size, ratio)| {
-                format!("SSL_write of {size} bytes: ctrace adds {ratio:.2} of what bpftrace adds; at most {LIMIT} is wanted")
+                format!(
+                    "SSL_write of {size} bytes: ctrace adds {ratio:.2} of what bpftrace adds; at most \
+                 {LIMIT} is wanted"
+                )
             })
             .collect()
     }
@@ -118,7 +121,8 @@ impl Calls {
     pub(super) fn describe(&self, report: &mut Report) {
         report.paragraph("### A call");
         report.paragraph(
-            "CPU time of the calling thread, in µs a call. The three columns in the middle are what comes on top of the untraced call.",
+            "CPU time of the calling thread, in µs a call. The three columns in the middle are what comes on \
+             top of the untraced call.",
         );
         let mut rows = Vec::new();
         for (call, name) in CALLS.iter().enumerate() {

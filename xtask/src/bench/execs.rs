@@ -1,4 +1,5 @@
-//! What `ctrace exec` takes: programs a second that execute and end at once, on as many processors as there are.
+//! What `ctrace exec` takes: programs a second that execute and end at once, on as many processors as there
+//! are.
 //!
 //! Owns the storms, untraced and traced in turn.
 
@@ -65,7 +66,8 @@ impl Execs {
     pub(super) fn describe(&self, report: &mut Report) {
         report.paragraph("### Programs");
         report.paragraph(
-            "A process for each processor that starts a small static program again and again, which ends at once; `ctrace exec \
+            "A process for each processor that starts a small static program again and again, which ends at \
+             once; `ctrace exec \
              --exits --pid … -o json --output /dev/null`. CPU is ctrace's, in µs a program, as its own threads are charged.",
         );
         let of = |value: fn(&Sample) -> f64| median(self.0.iter().map(value));

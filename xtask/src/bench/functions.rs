@@ -101,7 +101,8 @@ impl Functions {
     pub(super) fn describe(&self, report: &mut Report) {
         report.paragraph("### Any function");
         report.paragraph(
-            "Time that `ctrace uprobe` and bpftrace add to a call of an empty function that begins with `push`, in µs.",
+            "Time that `ctrace uprobe` and bpftrace add to a call of an empty function that begins with \
+             `push`, in µs.",
         );
         let rows: Vec<[String; 4]> =
             QUESTIONS.iter().zip(&self.0).map(|(question, samples)| row(question.name, samples)).collect();

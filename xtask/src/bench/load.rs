@@ -139,7 +139,8 @@ impl Loads {
     pub(super) fn describe(&self, report: &mut Report) {
         report.paragraph("### A load");
         report.paragraph(
-            "One thread that calls SSL_write with text; `ctrace ssl --pid … -o json --output /dev/null` with its default ring. CPU \
+            "One thread that calls SSL_write with text; `ctrace ssl --pid … -o json --output /dev/null` with \
+             its default ring. CPU \
              is ctrace's, in cores; memory is its peak (VmHWM, with the ring); JSON is what it wrote.",
         );
         let rows: Vec<_> = self.rows.iter().map(|(name, load)| row(name, load)).collect();

@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: what tracing costs the traced program, and how much ctrace itself can take.
 //!
-//! Owns what is measured and in which order; `docs/performance.md` tells how to read it. Everything is measured in
-//! rounds that alternate between the ways to trace, so that a change of the machine's speed meets them all. It never
-//! judges the figures, except with `--check`, and never measures a build other than the release build.
+//! Owns what is measured and in which order; `docs/performance.md` tells how to read it. Everything is
+//! measured in rounds that alternate between the ways to trace, so that a change of the machine's speed meets
+//! them all. It never judges the figures, except with `--check`, and never measures a build other than the
+//! release build.
 
 mod attach;
 mod calls;
@@ -28,8 +29,8 @@ pub(crate) struct Options {
     /// Fewer and shorter rounds: about a minute and a half, instead of four.
     #[arg(long)]
     quick: bool,
-    /// Fail when ctrace adds more than half of what bpftrace adds to an SSL_write, loses records at 20 000 calls a
-    /// second, or takes more than 100 MiB of memory.
+    /// Fail when ctrace adds more than half of what bpftrace adds to an SSL_write, loses records at 20 000
+    /// calls a second, or takes more than 100 MiB of memory.
     #[arg(long)]
     check: bool,
     /// Measure this alone, and print it: nothing is written to docs/performance.md.

@@ -66,7 +66,8 @@ pub(super) fn describe(all: Option<&Vec<Requests>>, report: &mut Report) {
         return;
     };
     report.paragraph(&format!(
-        "CPU time of the nginx worker for each request: TLS 1.3, {CONNECTIONS} connections kept open, a body of {BODY} bytes, wrk on the same machine with a copy of the library of its own."
+        "CPU time of the nginx worker for each request: TLS 1.3, {CONNECTIONS} connections kept open, a body \
+         of {BODY} bytes, wrk on the same machine with a copy of the library of its own."
     ));
     let us = |requests: &Requests| median(requests.rounds.iter().map(|(us, _)| *us));
     let untraced = all.first().map_or(0.0, us);
@@ -155,8 +156,8 @@ impl Nginx {
 }
 
 impl Nginx {
-    /// Makes requests, and returns how many. wrk loads a copy of the library, so that it does not run into the
-    /// probes itself: most clients are on other machines.
+    /// Makes requests, and returns how many. wrk loads a copy of the library, so that it does not run into
+    /// the probes itself: most clients are on other machines.
     fn load(&self, wrk: &Path, seconds: u32) -> Result<f64> {
         let mut command = shell::command(&wrk.to_string_lossy());
         command.env("LD_LIBRARY_PATH", self.directory.path());

@@ -1,4 +1,5 @@
-//! Processes as they are measured: the target program that takes commands, and what /proc tells of any process.
+//! Processes as they are measured: the target program that takes commands, and what /proc tells of any
+//! process.
 //!
 //! Owns the dialogue with `bench-tls` and the reading of /proc. Never times anything itself.
 

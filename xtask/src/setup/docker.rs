@@ -1,6 +1,7 @@
 //! A Docker engine that answers.
 //!
-//! Owns installing and starting the machine's own engine. Never changes its configuration, and never stops it.
+//! Owns installing and starting the machine's own engine. Never changes its configuration, and never stops
+//! it.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -20,7 +21,8 @@ const START: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Docker;
 
-/// The version of the engine that answers this user, or root when this user can become root without being asked.
+/// The version of the engine that answers this user, or root when this user can become root without being
+/// asked.
 fn answers() -> Option<String> {
     let version = |root: RootAccess| {
         let mut command = root.command("docker", &[]);

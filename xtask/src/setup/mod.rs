@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: brings a machine to where ctrace builds and its tests run.
 //!
-//! Owns the list of steps and how they are reported. Each step looks first and does nothing when its part is there.
-//! Never replaces the user's Rust toolchain, never needs nightly, and uses root only for packages and Docker.
+//! Owns the list of steps and how they are reported. Each step looks first and does nothing when its part is
+//! there. Never replaces the user's Rust toolchain, never needs nightly, and uses root only for packages and
+//! Docker.
 
 mod docker;
 mod linker;

@@ -1,7 +1,7 @@
 //! Groups of the distribution's packages, and installing packages.
 //!
-//! Owns apt-get. Each group is recognised by the files that it is wanted for, whoever put them there. Never upgrades a
-//! package that is installed, and never changes the machine's package sources.
+//! Owns apt-get. Each group is recognised by the files that it is wanted for, whoever put them there. Never
+//! upgrades a package that is installed, and never changes the machine's package sources.
 
 use std::path::Path;
 
@@ -36,8 +36,9 @@ pub(super) const COMPILER: Group = Group {
     parts: &[part("gcc", "cc"), part("libc6-dev", "/usr/include/stdlib.h")],
 };
 
-/// What the end-to-end tests and the demo need: their programs are in C and in Python. AWS-LC, which a program in Rust brings
-/// along, needs the C compiler alone: its build script uses CMake only where it is told to.
+/// What the end-to-end tests and the demo need: their programs are in C and in Python. AWS-LC, which a
+/// program in Rust brings along, needs the C compiler alone: its build script uses CMake only where it is
+/// told to.
 pub(super) const TESTS: Group = Group {
     name: "programs for the tests",
     parts: &[

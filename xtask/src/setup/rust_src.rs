@@ -123,7 +123,8 @@ fn matching(madison: &str, release: &str) -> Option<String> {
     fitting.next().map(str::to_owned)
 }
 
-/// Unpacks the library's part of the package, by a rename at the end: an interrupted run leaves nothing half done.
+/// Unpacks the library's part of the package, by a rename at the end: an interrupted run leaves nothing half
+/// done.
 fn unpack(package: &Path, cache: &Path) -> Result<()> {
     let new = cache.with_extension("new");
     if new.exists() {

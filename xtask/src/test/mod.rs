@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every suite, fast ones first, and one line of numbers at the end.
 //!
-//! Owns which suites there are, which of them need root, which take long, and what it means when one cannot run. Never lets a
-//! suite that could have run pass by not running.
+//! Owns which suites there are, which of them need root, which take long, and what it means when one cannot
+//! run. Never lets a suite that could have run pass by not running.
 
 mod program;
 mod report;
@@ -33,12 +33,12 @@ pub(crate) struct Options {
     filter: Option<String>,
 }
 
-/// Live suites that only `--long`, or a filter, runs: without them everything takes no more than 35 minutes on two processors.
-/// None has to be among them so far.
+/// Live suites that only `--long`, or a filter, runs: without them everything takes no more than 35 minutes
+/// on two processors. None has to be among them so far.
 const LONG: &[&str] = &[];
 
-/// The kernel that is booted each time, and those that `--long` boots: the oldest that Debian supports and ctrace runs on, a long-term
-/// one with sessions (6.13 has them first), and the newest.
+/// The kernel that is booted each time, and those that `--long` boots: the oldest that Debian supports and
+/// ctrace runs on, a long-term one with sessions (6.13 has them first), and the newest.
 const KERNEL: &str = "6.1";
 const KERNELS: [&str; 3] = [KERNEL, "6.12", "7.3"];
 
@@ -95,7 +95,8 @@ fn names(programs: &[&Program]) -> String {
     programs.iter().map(|program| program.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The short form of `cargo xtask vm`. That a kernel cannot be fetched is no failure: the machine may be without a network.
+/// The short form of `cargo xtask vm`. That a kernel cannot be fetched is no failure: the machine may be
+/// without a network.
 fn run_kernels(options: &Options, undone: &[Undone], report: &mut Report) {
     let kernels = if options.long { &KERNELS[..] } else { &[KERNEL] };
     for version in kernels {
@@ -111,7 +112,8 @@ fn run_kernels(options: &Options, undone: &[Undone], report: &mut Report) {
     }
 }
 
-/// Why the live suites cannot run on this machine, if they cannot; an error if they could and something is amiss.
+/// Why the live suites cannot run on this machine, if they cannot; an error if they could and something is
+/// amiss.
 fn live_obstacle(options: &Options, undone: &[Undone]) -> Result<Option<String>> {
     if options.no_live {
         return Ok(Some("--no-live was given".to_owned()));

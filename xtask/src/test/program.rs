@@ -29,8 +29,8 @@ impl Program {
         self.package_dir.ends_with("tests") && !NOT_LIVE.contains(&self.name.as_str())
     }
 
-    /// Runs it, with some variables in its environment; its tests one at a time if it is a live suite, as they load BPF programs
-    /// and count what the whole machine does.
+    /// Runs it, with some variables in its environment; its tests one at a time if it is a live suite, as
+    /// they load BPF programs and count what the whole machine does.
     pub(super) fn run(
         &self,
         root: RootAccess,

@@ -1,7 +1,8 @@
-//! The layers of `probe-user/src`: a room imports from the rows above its own, never from a sibling or from below.
+//! The layers of `probe-user/src`: a room imports from the rows above its own, never from a sibling or from
+//! below.
 //!
-//! Owns the rows and the exceptions. A room is a folder or file directly below `probe-user/src`; `lib.rs` and `main.rs`
-//! are the two faces of the crate and belong to no row.
+//! Owns the rows and the exceptions. A room is a folder or file directly below `probe-user/src`; `lib.rs` and
+//! `main.rs` are the two faces of the crate and belong to no row.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,9 @@
 //! The design's rules that a program can check: a table, each row with its reason.
 //!
-//! Owns the table and the lists of exceptions. An exception is a line here, with its reason, and never a switch.
+//! Owns the table and the lists of exceptions. An exception is a line here, with its reason, and never a
+//! switch.
+
+use std::path::Path;
 
 use anyhow::{Result, bail};
 
@@ -16,7 +19,7 @@ struct Rule {
     find: fn(&Source) -> Vec<(usize, String)>,
 }
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     Rule { name: "owner", why: "one owner per dependency", find: owner },
     Rule { name: "stdout", why: "standard output carries records only", find: stdout },
     Rule { name: "unsafe", why: "unsafe is opened in named files only", find: unsafe_file },
@@ -24,6 +27,7 @@ const RULES: [Rule; 8] = [
     Rule { name: "allow", why: "expect with a reason tells when it is no longer needed", find: allow },
     Rule { name: "unfinished", why: "what is not done is not in the tree", find: unfinished },
     Rule { name: "module doc", why: "a module says what it owns and what it never does", find: module_doc },
+    Rule { name: "width", why: "rustfmt wraps code, but neither comments nor documents", find: width },
     Rule { name: "signature", why: "a bool or a doer's name says too little", find: signature },
 ];
 
@@ -72,6 +76,8 @@ const UNFINISHED: [&str; 5] = [
     concat!("to", "do!("),
     concat!("unimpl", "emented!("),
 ];
+/// As `max_width` in rustfmt.toml.
+const MAX_WIDTH: usize = 110;
 /// Names of things that do instead of being.
 const DOERS: [&str; 4] = ["Manager", "Helper", "Utils", "Util"];
 
@@ -213,6 +219,29 @@ fn module_doc(source: &Source) -> Vec<(usize, String)> {
     vec![(1, "does not begin with //!".to_owned())]
 }
 
+/// Comments, and paragraphs of documents, beyond what rustfmt allows code. Tables and blocks of code in
+/// documents stay as they are.
+fn width(source: &Source) -> Vec<(usize, String)> {
+    let is_document = Path::new(&source.path).extension().is_some_and(|extension| extension == "md");
+    let mut is_fenced = false;
+    let mut found = Vec::new();
+    for (index, line) in source.text.lines().enumerate() {
+        let start = line.trim_start();
+        is_fenced ^= is_document && start.starts_with("```");
+        let is_prose = if is_document {
+            let is_code = is_fenced || start.starts_with("```") || line.starts_with("    ");
+            !is_code && !start.starts_with('|')
+        } else {
+            source.is_rust() && start.starts_with("//")
+        };
+        let columns = line.chars().count();
+        if is_prose && columns > MAX_WIDTH && start.contains(' ') {
+            found.push((index + 1, format!("{columns} columns, at most {MAX_WIDTH}")));
+        }
+    }
+    found
+}
+
 fn signature(source: &Source) -> Vec<(usize, String)> {
     if !source.is_rust() {
         return Vec::new();
@@ -301,6 +330,11 @@ mod tests {
         check(user, "fn from(yes: bool) -> Self {}", &[]);
         check(user, "fn f(a: u8) -> bool {}\nstruct A { b: bool }", &[]);
         check(user, "struct ProbeManager;", &["signature 2"]);
+        let long = "word ".repeat(23);
+        check(user, &format!("// {long}"), &["width 2"]);
+        check(user, &format!("let a = \"{long}\";"), &[]);
+        check("docs/a.md", &long, &["width 2"]);
+        check("docs/a.md", &format!("| {long} |\n```\n{long}\n```\n    {long}"), &[]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The text files of the repository, and a reading of Rust that is just good enough for the rules.
 //!
-//! Owns which files count. Never parses: it blanks comments and string literals line by line, so that a rule does not
-//! find in them what it looks for in code.
+//! Owns which files count. Never parses: it blanks comments and string literals line by line, so that a rule
+//! does not find in them what it looks for in code.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,8 @@
-//! What runs inside a guest of `cargo xtask vm`: one session of each command that traces, and every BPF program, loaded.
+//! What runs inside a guest of `cargo xtask vm`: one session of each command that traces, and every BPF
+//! program, loaded.
 //!
-//! Owns the check of one kernel. Starts only what the host has built; needs neither Docker nor a network but lo.
+//! Owns the check of one kernel. Starts only what the host has built; needs neither Docker nor a network but
+//! lo.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,7 +30,8 @@ const LOADS: [&[&str]; 4] = [
     &["uprobe", "-vv", "libc.so.6:getpid", "--", "true"],
 ];
 
-/// Programs that stand for each other: those on functions are for kernels without these tracepoints (before Linux 6.3).
+/// Programs that stand for each other: those on functions are for kernels without these tracepoints (before
+/// Linux 6.3).
 const ON_TRACEPOINTS: [&str; 2] = ["socket_sent", "socket_received"];
 const ON_FUNCTIONS: [&str; 4] = ["inet6_received", "inet_received", "socket_sends", "unix_received"];
 

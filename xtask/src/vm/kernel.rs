@@ -1,7 +1,7 @@
 //! Kernels of Debian's archive, and the modules that a guest needs of them.
 //!
-//! Owns which package a version means, and where what is taken of it is kept: `kernels/` in the cache of all clones. A kernel
-//! that is there is not asked for again. Never installs a package.
+//! Owns which package a version means, and where what is taken of it is kept: `kernels/` in the cache of all
+//! clones. A kernel that is there is not asked for again. Never installs a package.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,8 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The newest kernel in the cache whose version starts so; if there is none, the newest that the archive has.
+    /// The newest kernel in the cache whose version starts so; if there is none, the newest that the archive
+    /// has.
     pub(crate) fn get(version: &str) -> Result<Self> {
         let cache = workspace::cache()?.join("kernels");
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
@@ -47,7 +48,8 @@ impl Kernel {
             return Ok(Self { name: (*name).to_owned(), directory: cache.join(name) });
         }
         println!("    kernel {version}: fetching it from Debian's archive");
-        // Beside its place, so that it is moved there as a whole; what an interrupted run has left is gone then.
+        // Beside its place, so that it is moved there as a whole; what an interrupted run has left is gone
+        // then.
         let partial = cache.join(".partial");
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
@@ -99,7 +101,8 @@ fn numbers(name: &str, version: &str) -> Option<Vec<u64>> {
 fn download(suite: &Suite, version: &str, work: &Path) -> Result<String> {
     let names = suite.ask(&["pkgnames", "linux-image-"])?;
     for name in newest_first(names.lines(), version) {
-        // Since Linux 6.19 a kernel has no files of its own, but packages of parts; some leave the archive before it does.
+        // Since Linux 6.19 a kernel has no files of its own, but packages of parts; some leave the archive
+        // before it does.
         let depends = suite.ask(&["depends", name])?;
         let parts: Vec<&str> = depends.lines().filter_map(part).collect();
         if parts.iter().any(|part| part.starts_with('<')) {

@@ -1,7 +1,7 @@
 //! A virtual machine that runs one command under a kernel, and ends.
 //!
-//! Owns QEMU and what the guest is given: the host's files, read-only, two processors, no network but lo. What it writes is gone
-//! with it. `init.sh` is its first process.
+//! Owns QEMU and what the guest is given: the host's files, read-only, two processors, no network but lo.
+//! What it writes is gone with it. `init.sh` is its first process.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -22,7 +22,8 @@ const INIT: &str = include_str!("init.sh");
 /// Directories of the guest's first root.
 const DIRECTORIES: [&str; 8] = ["bin", "modules", "lower", "rw", "new", "proc", "sys", "dev"];
 
-/// Errors only, unless the log is wanted; no module of the host's, no mitigations, which cost an emulated guest most of its speed.
+/// Errors only, unless the log is wanted; no module of the host's, no mitigations, which cost an emulated
+/// guest most of its speed.
 const PARAMETERS: &str = "console=ttyS0 panic=-1 mitigations=off nokaslr audit=0 apparmor=0 loglevel=";
 
 /// Whether the kernel's log is shown.
@@ -136,7 +137,8 @@ enum Accelerator {
 }
 
 impl Accelerator {
-    /// KVM where the hardware does it: as software below another hypervisor (PVM) it is slower than emulation.
+    /// KVM where the hardware does it: as software below another hypervisor (PVM) it is slower than
+    /// emulation.
     fn of_this_machine() -> Self {
         let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
         if kvm && !Path::new("/sys/module/kvm_pvm").exists() { Self::Kvm } else { Self::Emulation }

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: the programs under other kernels, each booted in QEMU.
 //!
-//! Owns the host's side: what is built before, one boot a kernel, the table. The guest's side is [`mod@guest`]. Never builds in a
-//! guest, which has no network and sees the host's files read-only.
+//! Owns the host's side: what is built before, one boot a kernel, the table. The guest's side is
+//! [`mod@guest`]. Never builds in a guest, which has no network and sees the host's files read-only.
 
 mod guest;
 mod kernel;
@@ -19,7 +19,8 @@ use machine::Machine;
 
 use crate::{build, setup, workspace};
 
-/// A hang is a failure, slowness is not: an emulated guest takes a minute of one processor's time, which may have other work.
+/// A hang is a failure, slowness is not: an emulated guest takes a minute of one processor's time, which may
+/// have other work.
 const TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Which kernels.

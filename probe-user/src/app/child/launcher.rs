@@ -1,7 +1,8 @@
 //! What ctrace does in processes that it starts itself: becoming the user's command, and watching over the
 //! processes that are stopped.
 //!
-//! Runs before anything else of the program does: no threads, no event loop, no log. Never reads standard input.
+//! Runs before anything else of the program does: no threads, no event loop, no log. Never reads standard
+//! input.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -77,7 +78,8 @@ fn launch(gate: StartBarrier, mut words: impl Iterator<Item = OsString>) -> u8 {
     if let Some(user) = Invoker::find() {
         if let Err(error) = user.become_it() {
             say(&format_args!(
-                "ctrace: the command cannot run as user {} who called sudo: {error}; to run it as root, unset SUDO_UID",
+                "ctrace: the command cannot run as user {} who called sudo: {error}; to run it as root, \
+                 unset SUDO_UID",
                 user.uid
             ));
             return NOT_EXECUTABLE;

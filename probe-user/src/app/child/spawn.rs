@@ -103,7 +103,8 @@ impl CommandProcess {
         match Watchdog::start(table) {
             Ok(warden) => self.warden = Some(warden),
             Err(error) => tracing::warn!(
-                "no process can be started that continues the command's processes if ctrace is killed while they are stopped: {error}"
+                "no process can be started that continues the command's processes if ctrace is killed while \
+                 they are stopped: {error}"
             ),
         }
     }

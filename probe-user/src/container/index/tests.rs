@@ -41,7 +41,8 @@ fn the_host_is_said_of_what_is_there_alone() {
     let containers = ContainerIndex::new(tree.proc(), Some(hierarchy), &listing(Vec::new()));
     let made = Made { path: b"/default/web".to_vec(), at: Instant::now() };
     containers.unexplained(|all| all.insert(cgroup, made));
-    // No runtime has told yet whether it is a container's; one that has ended before it was looked at may have been.
+    // No runtime has told yet whether it is a container's; one that has ended before it was looked at may
+    // have been.
     for (pid, expected) in [(30, Containment::Unknown), (31, Containment::Host), (99, Containment::Unknown)] {
         assert_eq!(containers.of_process(pid, 0), expected, "{pid}");
     }

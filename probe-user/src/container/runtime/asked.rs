@@ -1,7 +1,7 @@
 //! What an engine of Docker's kind tells of images, one question each, and how long that is believed.
 //!
-//! Owns the answers of a run, bounded. Its list of containers has an image's name only while that is still the image's:
-//! a tag that has moved is told by the image and by the container, each by itself.
+//! Owns the answers of a run, bounded. Its list of containers has an image's name only while that is still
+//! the image's: a tag that has moved is told by the image and by the container, each by itself.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -19,7 +19,8 @@ use super::images::{Extent, ImageNames, hexadecimal, is_id};
 
 /// How long the tags of an image are believed: one that moves is noticed when the engine is asked after that.
 const BELIEVED: Duration = Duration::from_secs(5);
-/// What all questions about images get of the time that an engine has for its answer: names of containers come first.
+/// What all questions about images get of the time that an engine has for its answer: names of containers
+/// come first.
 const TIME: Duration = Duration::from_secs(2);
 /// Questions that are under way at once.
 const AT_ONCE: usize = 8;
@@ -58,8 +59,8 @@ fn known(address: &str, question: &Question) -> Option<Vec<String>> {
     holds.then_some(told.names)
 }
 
-/// Completes the names of the images of containers; `images` has the id of each container's image, by the container's.
-/// What is not answered in time leaves an image whose names are not all known.
+/// Completes the names of the images of containers; `images` has the id of each container's image, by the
+/// container's. What is not answered in time leaves an image whose names are not all known.
 pub(super) async fn name_images(
     docker: &Docker,
     address: &str,
@@ -97,7 +98,8 @@ pub(super) async fn name_images(
     }
 }
 
-/// What the list shows, if it is a name: then the container was started with it, and it is still that image's.
+/// What the list shows, if it is a name: then the container was started with it, and it is still that
+/// image's.
 fn started(container: &ContainerInfo, image: &str) -> Option<String> {
     let shown = container.image.as_deref()?;
     let is_short_id = hexadecimal(image).starts_with(shown);

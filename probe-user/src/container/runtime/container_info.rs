@@ -26,7 +26,8 @@ pub struct ContainerInfo {
     pub state: String,
     /// Its labels.
     pub labels: Arc<BTreeMap<String, String>>,
-    /// The pod that it belongs to. What Podman says of its pods is there if Podman answers in its own protocol too.
+    /// The pod that it belongs to. What Podman says of its pods is there if Podman answers in its own
+    /// protocol too.
     pub pod: Option<Arc<event::Pod>>,
     /// What of this there may be more of.
     pub gaps: Gaps,

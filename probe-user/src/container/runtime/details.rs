@@ -1,6 +1,7 @@
 //! What a runtime says of one container: where its files come from, what is mounted.
 
-/// What runtimes say of one container. It is their word: `ctrace inspect` holds it against what the kernel shows.
+/// What runtimes say of one container. It is their word: `ctrace inspect` holds it against what the kernel
+/// shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// The runtimes that told.
@@ -57,8 +58,8 @@ pub struct MountPoint {
 }
 
 impl Details {
-    /// Adds what another runtime says of the same container; what is known already stays. Mounts are what the first
-    /// says: those below it also list what the first mounts for itself.
+    /// Adds what another runtime says of the same container; what is known already stays. Mounts are what the
+    /// first says: those below it also list what the first mounts for itself.
     pub(super) fn add(&mut self, other: Self) {
         self.runtimes.extend(other.runtimes);
         self.init = self.init.or(other.init);

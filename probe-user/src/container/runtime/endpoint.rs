@@ -45,7 +45,8 @@ pub(super) enum Owner {
 pub(super) enum Address {
     /// A Unix socket.
     Unix(PathBuf),
-    /// A Unix socket of another user: found in that user's directory, held so that it cannot become another file.
+    /// A Unix socket of another user: found in that user's directory, held so that it cannot become another
+    /// file.
     Held(PathBuf, Arc<Held>),
     /// `host:port`, without TLS.
     Tcp(String),
@@ -158,8 +159,8 @@ fn known(runtime: &Runtime) -> Vec<(Address, Owner)> {
     found
 }
 
-/// Sockets of rootless runtimes. Their users choose what is at the path: a link is not followed, and a file of
-/// somebody else is passed over.
+/// Sockets of rootless runtimes. Their users choose what is at the path: a link is not followed, and a file
+/// of somebody else is passed over.
 fn of_users(directory: &Path, below: &str) -> Vec<(Address, Owner)> {
     let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut users: Vec<u32> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();

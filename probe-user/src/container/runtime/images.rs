@@ -1,8 +1,9 @@
-//! What the image of a container is called: the name that the container was started with, and every tag, digest and
-//! id that its runtime knows for it now.
+//! What the image of a container is called: the name that the container was started with, and every tag,
+//! digest and id that its runtime knows for it now.
 //!
-//! Owns which of these is shown, and how many are kept. A tag may have moved to another image since the container
-//! was started: the name that it was started with is still the container's, and so are the image's other names.
+//! Owns which of these is shown, and how many are kept. A tag may have moved to another image since the
+//! container was started: the name that it was started with is still the container's, and so are the image's
+//! other names.
 
 use std::collections::BTreeSet;
 
@@ -58,8 +59,8 @@ impl ImageNames {
         self.add(other.names);
     }
 
-    /// What it is called in records: as the container was started, if that is a name; else by a tag, else by a digest,
-    /// and by its id when it has none of these.
+    /// What it is called in records: as the container was started, if that is a name; else by a tag, else by
+    /// a digest, and by its id when it has none of these.
     pub(super) fn shown(&self, started: Option<&str>) -> Option<String> {
         let names = || self.names.iter().map(String::as_str).filter(|name| !is_id(name));
         let started = started.filter(|name| !name.is_empty());

@@ -1,4 +1,5 @@
-//! One container, told of by several runtimes: Docker and the containerd below it, containerd and its CRI plugin.
+//! One container, told of by several runtimes: Docker and the containerd below it, containerd and its CRI
+//! plugin.
 //!
 //! Owns the rule of whom to believe. Pure.
 

@@ -4,8 +4,8 @@
 //! names: everything works by ids without one. It never starts, stops or changes a container.
 //!
 //! Whom to believe: a socket that another user of the machine may have made tells of containers that no other
-//! runtime knows, and never anything of one that another knows. A runtime that itself runs in a container (Docker in
-//! Docker, kind) tells of containers below that one's cgroup, and its pids mean nothing here.
+//! runtime knows, and never anything of one that another knows. A runtime that itself runs in a container
+//! (Docker in Docker, kind) tells of containers below that one's cgroup, and its pids mean nothing here.
 
 mod asked;
 mod container_info;
@@ -51,11 +51,12 @@ pub struct RuntimeSocket {
     pub address: String,
 }
 
-/// What a runtime gets for all of its answers to one question: one that starts on a busy machine needs seconds.
+/// What a runtime gets for all of its answers to one question: one that starts on a busy machine needs
+/// seconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long after it was asked a runtime that did not answer in time is not asked again while a trace runs. A daemon that is
-/// being started again is as silent, and has by then started the containers that it is to start: those that are chosen by
-/// what only it knows are not traced until it is asked.
+/// How long after it was asked a runtime that did not answer in time is not asked again while a trace runs. A
+/// daemon that is being started again is as silent, and has by then started the containers that it is to
+/// start: those that are chosen by what only it knows are not traced until it is asked.
 const PASSED_OVER: Duration = Duration::from_secs(8);
 /// Containers that are taken from one runtime.
 const CONTAINERS: usize = 100_000;
@@ -88,8 +89,8 @@ pub struct Runtime {
 enum DetailLevel {
     /// Everything.
     All,
-    /// What containers are, and not how they do: containerd asks each container's shim for that, which takes some
-    /// hundred milliseconds while others start.
+    /// What containers are, and not how they do: containerd asks each container's shim for that, which takes
+    /// some hundred milliseconds while others start.
     Facts,
 }
 
@@ -212,8 +213,8 @@ pub enum State {
 }
 
 /// Asks every runtime, all at once, which takes five seconds at most. One that is absent is passed over in
-/// silence, one in trouble with a warning. Those in `sockets` are asked there instead of at the places that are
-/// known; that one of them does not answer is an error.
+/// silence, one in trouble with a warning. Those in `sockets` are asked there instead of at the places that
+/// are known; that one of them does not answer is an error.
 pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
     let asked = Instant::now();
     let answers = ask_all(sockets).await?;

@@ -1,4 +1,5 @@
-//! The OCI runtime's configuration of a container (config.json), where a runtime gives it: its cgroup, its mounts.
+//! The OCI runtime's configuration of a container (config.json), where a runtime gives it: its cgroup, its
+//! mounts.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +41,8 @@ impl Spec {
         serde_json::from_slice(json.get(..json.len().min(LENGTH))?).ok()
     }
 
-    /// The path of its cgroup: as it stands there for the cgroupfs driver, made of `slice:prefix:name` for systemd's.
+    /// The path of its cgroup: as it stands there for the cgroupfs driver, made of `slice:prefix:name` for
+    /// systemd's.
     pub(super) fn cgroup(&self) -> Option<String> {
         let path = &self.linux.cgroups_path;
         if path.starts_with('/') {

@@ -1,9 +1,9 @@
 //! The runtimes, asked again and again while a trace runs.
 //!
-//! Owns who is asked when. A runtime that owes an answer holds up nobody: what the others tell is told at once, and
-//! they are asked again meanwhile. What each told last is told with every listing, so that it does not matter in
-//! which order they answer. They are asked on threads of their own: an answer may be long, and the ring fills while
-//! it is read.
+//! Owns who is asked when. A runtime that owes an answer holds up nobody: what the others tell is told at
+//! once, and they are asked again meanwhile. What each told last is told with every listing, so that it does
+//! not matter in which order they answer. They are asked on threads of their own: an answer may be long, and
+//! the ring fills while it is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::endpoint::{self, Endpoint};
 use super::{ALL, DetailLevel, Listing, PASSED_OVER, RuntimeReply, Unreachable, gather};
 use crate::container::runtime::RuntimeSocket;
 
-/// How long the others are waited for when one has answered: two runtimes tell of one container, which should have
-/// its name at once.
+/// How long the others are waited for when one has answered: two runtimes tell of one container, which should
+/// have its name at once.
 const TOGETHER: Duration = Duration::from_millis(50);
 /// How often runtimes are asked at the most.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -68,8 +68,8 @@ impl RuntimePoller {
         Self { sockets, replies: JoinSet::new(), states, next: Instant::now(), tell: None }
     }
 
-    /// Asks those that owe no answer, if it is time; to be called within tokio's runtime. One that did not answer in
-    /// time is passed over for a while.
+    /// Asks those that owe no answer, if it is time; to be called within tokio's runtime. One that did not
+    /// answer in time is passed over for a while.
     pub fn ask(&mut self) {
         let now = Instant::now();
         if now < self.next {
@@ -92,8 +92,8 @@ impl RuntimePoller {
         self.next = now + if self.is_pending() { LONGER_PAUSE } else { PAUSE };
     }
 
-    /// What the runtimes have told so far, when one of them has answered: with those that answer together with it.
-    /// Cancel safe.
+    /// What the runtimes have told so far, when one of them has answered: with those that answer together
+    /// with it. Cancel safe.
     pub async fn next(&mut self) -> Listing {
         loop {
             if self.tell.is_some_and(|latest| !self.is_pending() || Instant::now() >= latest) {

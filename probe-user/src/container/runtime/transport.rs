@@ -45,8 +45,9 @@ impl Peer {
         told.filter(|pid| self.shares_pids && *pid > 0).and_then(|pid| u32::try_from(pid).ok())
     }
 
-    /// What a user started makes its containers in the part of the hierarchy that systemd leaves to that user,
-    /// wherever it runs itself. A pid of 0 is that of a process in a PID namespace that is not ours to see.
+    /// What a user started makes its containers in the part of the hierarchy that systemd leaves to that
+    /// user, wherever it runs itself. A pid of 0 is that of a process in a PID namespace that is not ours to
+    /// see.
     fn of(pid: Option<i32>, user: u32) -> Self {
         let of_user = || (user != 0).then(|| Arc::from(format!("user@{user}.service")));
         let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0) else {

@@ -201,7 +201,8 @@ fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<StepResult>)]) -> Che
         (true, None) => Check::no(
             NAME,
             "no file exports SSL_read, SSL_write or their like, has symbols of them, or their signatures",
-            "if it begins to use TLS later, a trace that runs sees it; if a TLS library is linked into it, its symbols \
+            "if it begins to use TLS later, a trace that runs sees it; if a TLS library is linked into it, \
+             its symbols \
              were stripped, and it has no signature that ctrace knows: use a build with symbols",
         ),
     }

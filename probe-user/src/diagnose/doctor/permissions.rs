@@ -107,7 +107,8 @@ fn cgroups(found: Option<&Hierarchy>) -> Check {
     }
     Check::warn(
         "cgroup v2",
-        "not mounted, or ctrace is in a cgroup namespace: containers are told apart by PID namespaces and processes",
+        "not mounted, or ctrace is in a cgroup namespace: containers are told apart by PID namespaces and \
+         processes",
         "mount -t cgroup2 none /sys/fs/cgroup/unified; in a container: --cgroupns=host",
     )
 }

@@ -28,7 +28,8 @@ fn judge(endpoints: &[EndpointState]) -> Vec<Check> {
         checks.push(Check::warn(
             NAME,
             format!("none answers at {}", tried.join(", ")),
-            "containers can be selected by id; for names start the runtime, or say where it listens: --runtime-socket",
+            "containers can be selected by id; for names start the runtime, or say where it listens: \
+             --runtime-socket",
         ));
     }
     checks

@@ -1,7 +1,7 @@
 //! The best test: the programs are really loaded, and a probe is really set.
 //!
-//! Harmless: nothing is in scope, the probed function is one of ctrace itself that nobody calls, and all of it
-//! is gone again when the check is over.
+//! Harmless: nothing is in scope, the probed function is one of ctrace itself that nobody calls, and all of
+//! it is gone again when the check is over.
 
 use std::sync::Arc;
 

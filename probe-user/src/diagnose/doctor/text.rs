@@ -50,8 +50,10 @@ impl Watched {
         if self.functions.iter().any(|one| one.calls == 0) {
             text.push_str(INDENT);
             text.push_str(
-                "0 calls: either nothing was sent or received meanwhile (a call that waits for its peer is seen when \
-                 it returns), or it was done with another library: let it talk and watch again, then see what else \
+                "0 calls: either nothing was sent or received meanwhile (a call that waits for its peer is \
+                 seen when \
+                 it returns), or it was done with another library: let it talk and watch again, then see \
+                 what else \
                  it maps with `ctrace inspect`\n",
             );
         }

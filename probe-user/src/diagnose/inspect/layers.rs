@@ -43,7 +43,8 @@ pub(super) struct MountPoint {
     pub(super) root: String,
     /// Whether nothing can be written through it.
     pub(super) read_only: bool,
-    /// The same file or directory on the host; null when the host does not have it (memory, another machine's).
+    /// The same file or directory on the host; null when the host does not have it (memory, another
+    /// machine's).
     pub(super) source: Option<String>,
     /// Whether both are one file; null when that could not be told.
     pub(super) same: Option<SameFile>,

@@ -77,8 +77,8 @@ pub(super) async fn of(
     with_timeout(move || RuntimeView::new(details, pid)).await
 }
 
-/// containerd's namespaces may each have a container of this id: it is the one that the process is in. What is in no
-/// cgroup of its own is known by its id, if that has no second.
+/// containerd's namespaces may each have a container of this id: it is the one that the process is in. What
+/// is in no cgroup of its own is known by its id, if that has no second.
 fn choose<'a>(containers: &'a [ContainerInfo], id: &str, cgroups: &ProcCgroups) -> Option<&'a ContainerInfo> {
     let of_id: Vec<&ContainerInfo> = containers.iter().filter(|listed| listed.id == id).collect();
     match of_id.as_slice() {

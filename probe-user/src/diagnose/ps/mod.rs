@@ -30,7 +30,8 @@ pub enum Detail {
 /// The answer.
 #[derive(Debug, Serialize)]
 pub struct Listing {
-    /// One per process and library, by container, then pid; with [`Detail::Wide`] also one per container without.
+    /// One per process and library, by container, then pid; with [`Detail::Wide`] also one per container
+    /// without.
     pub processes: Vec<Row>,
     /// Processes that could not be looked into.
     pub unseen: Vec<Unseen>,

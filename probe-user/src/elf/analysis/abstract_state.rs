@@ -1,6 +1,7 @@
 //! What registers and the stack hold at a place of the code, as far as it comes from the arguments.
 //!
-//! Owns what one instruction makes of it, and what is left where two ways meet. Which way code takes is `flow`'s.
+//! Owns what one instruction makes of it, and what is left where two ways meet. Which way code takes is
+//! `flow`'s.
 
 use std::collections::BTreeMap;
 

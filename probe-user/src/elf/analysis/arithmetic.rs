@@ -1,7 +1,7 @@
 //! What instructions make of numbers that are known, and which way a branch goes then.
 //!
-//! Owns the arithmetic of the instructions by which compilers tell the variants of an enum apart. Of all others nothing is known
-//! afterwards, neither a result nor flags: it never guesses.
+//! Owns the arithmetic of the instructions by which compilers tell the variants of an enum apart. Of all
+//! others nothing is known afterwards, neither a result nor flags: it never guesses.
 
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, RflagsBits};
 
@@ -39,8 +39,8 @@ impl Flags {
     }
 }
 
-/// What is known after an instruction: of the whole register that it writes, and of the flags. Of its first two operands, and of the
-/// flags before it, this is known.
+/// What is known after an instruction: of the whole register that it writes, and of the flags. Of its first
+/// two operands, and of the flags before it, this is known.
 pub(in crate::elf) fn compute(
     instruction: &Instruction,
     [first, second]: [Option<u64>; 2],

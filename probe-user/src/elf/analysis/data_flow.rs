@@ -1,8 +1,10 @@
-//! What a function does with its arguments: what it reads and writes through them, and whom it hands them on to.
+//! What a function does with its arguments: what it reads and writes through them, and whom it hands them on
+//! to.
 //!
-//! Owns the reading of the code from the entry on, which is repeated until jumps back, too, have carried what is known to where they
-//! lead. What follows a call that never returns is not its continuation: newer compilers put nothing between the two. What code does
-//! that only a table or unwinding leads to is not told. It is one fact among several, never a proof of its own.
+//! Owns the reading of the code from the entry on, which is repeated until jumps back, too, have carried what
+//! is known to where they lead. What follows a call that never returns is not its continuation: newer
+//! compilers put nothing between the two. What code does that only a table or unwinding leads to is not told.
+//! It is one fact among several, never a proof of its own.
 
 use std::collections::BTreeMap;
 

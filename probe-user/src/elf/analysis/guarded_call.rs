@@ -1,7 +1,9 @@
-//! The call of a method that an error report stands beside: a function checks something, and then either reports an error, or calls.
+//! The call of a method that an error report stands beside: a function checks something, and then either
+//! reports an error, or calls.
 //!
-//! Owns the way from a text to such a call. What is in between must be decoded without a doubt, and only one call may fit; a method is
-//! known by its place in the table of its object, which is the first argument, not by a pattern of bytes.
+//! Owns the way from a text to such a call. What is in between must be decoded without a doubt, and only one
+//! call may fit; a method is known by its place in the table of its object, which is the first argument, not
+//! by a pattern of bytes.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +48,8 @@ pub enum NotGuarded {
 const GIVEN: [Register; 2] = [Register::RDX, Register::RCX];
 
 impl Object {
-    /// For each report of one of the errors, the call in place of it of the method that is so far in the table of its object.
+    /// For each report of one of the errors, the call in place of it of the method that is so far in the
+    /// table of its object.
     pub fn guarded_calls(&self, errors: &[Pattern], method: u64) -> Result<BTreeSet<VirtAddr>, NotGuarded> {
         let frames = self.frames()?;
         let mut calls = BTreeSet::new();
@@ -74,7 +77,8 @@ impl Object {
         Ok(calls)
     }
 
-    /// The code of a function up to where it refers to the text, and from where on it does so whatever happens.
+    /// The code of a function up to where it refers to the text, and from where on it does so whatever
+    /// happens.
     fn report(
         &self,
         frames: &FunctionTable<'_>,
@@ -98,8 +102,8 @@ impl Object {
         Ok(Some(Report { begin, end: reference, otherwise, checks }))
     }
 
-    /// The calls that a check may lead to which does not lead to the report: one in the same function, or of those `far` from it, where
-    /// compilers put what is unlikely.
+    /// The calls that a check may lead to which does not lead to the report: one in the same function, or of
+    /// those `far` from it, where compilers put what is unlikely.
     fn beside(
         &self,
         frames: &FunctionTable<'_>,
@@ -164,8 +168,8 @@ fn leaves(instruction: &Instruction) -> bool {
     )
 }
 
-/// The call, or the jump in place of one, that code leads to: of the method so far in the table of the object that is its first
-/// argument, with a third and a fourth argument.
+/// The call, or the jump in place of one, that code leads to: of the method so far in the table of the object
+/// that is its first argument, with a third and a fourth argument.
 fn call_of(code: &[u8], address: VirtAddr, method: u64) -> Option<VirtAddr> {
     let mut factory = InstructionInfoFactory::new();
     let (mut table, mut entry) = (None, None);
@@ -226,7 +230,8 @@ mod tests {
         struct callbacks { table *table; };
         typedef struct { void *table, *more[2]; callbacks *callbacks; void *state; } channel;
         __attribute__((cold, noreturn)) void fail(const char *text);
-        __attribute__((cold, noreturn, noinline)) void fail(const char *text) { for (;;) __asm__ volatile("" :: "r"(text)); }
+        __attribute__((cold, noreturn, noinline)) void fail(const char *text) { for (;;) __asm__ volatile("" \
+         :: "r"(text)); }
         void process(channel *c, long number, vector *record) {
             if (!c->state) fail("not before the handshake");
             c->callbacks->table->received(c->callbacks, number, record->begin, record->end - record->begin);
@@ -263,9 +268,30 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let plain = SOURCE.replace("OTHER", "");
         let cases = [
-            ("another method", plain.replace("table->received(", "table->emit(").replace("record->begin, record->end - record->begin", "0")),
-            ("nothing follows", plain.replace("c->callbacks->table->received(c->callbacks, number, record->begin, record->end - record->begin);", "c->state = record;")),
-            ("another error, too", SOURCE.replace("OTHER", "if (number < 0) fail(\"not before the handshake\"); c->state = record;")),
+            (
+                "another method",
+                plain.replace("table->received(", "table->emit(").replace(
+                    "record->begin, \
+             record->end - record->begin",
+                    "0",
+                ),
+            ),
+            (
+                "nothing follows",
+                plain.replace(
+                    "c->callbacks->table->received(c->callbacks, number, \
+             record->begin, record->end - record->begin);",
+                    "c->state = record;",
+                ),
+            ),
+            (
+                "another error, too",
+                SOURCE.replace(
+                    "OTHER",
+                    "if (number < 0) fail(\"not before the \
+             handshake\"); c->state = record;",
+                ),
+            ),
         ];
         for (name, source) in cases {
             let found = calls(&source, &["-fno-inline-functions", "-fno-inline-small-functions"]);

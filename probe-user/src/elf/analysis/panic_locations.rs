@@ -1,5 +1,5 @@
-//! Where Rust's panics are: each that may happen has a `core::panic::Location` in the data (path of the source file, its length,
-//! line, column), which stripping leaves.
+//! Where Rust's panics are: each that may happen has a `core::panic::Location` in the data (path of the
+//! source file, its length, line, column), which stripping leaves.
 //!
 //! Owns the search for these, and for what words of the data point to. It never says what a function does.
 

@@ -54,8 +54,8 @@ impl Object {
         Ok(Uses { address, size, calls: calls(&code, address), operands })
     }
 
-    /// Whether a function writes the register of its fifth argument before it first calls `callee`: whether it
-    /// gives it five arguments or more, if it has fewer itself.
+    /// Whether a function writes the register of its fifth argument before it first calls `callee`: whether
+    /// it gives it five arguments or more, if it has fewer itself.
     pub fn gives_five_arguments(&self, from: &Uses, callee: VirtAddr) -> Result<bool, ObjectError> {
         let code = self.code(from.address, from.size.min(MAX_BODY))?;
         let mut factory = InstructionInfoFactory::new();
@@ -68,8 +68,8 @@ impl Object {
         Ok(before.any(|instruction| writes(&mut factory, &instruction, &[Register::R8])))
     }
 
-    /// Whether a function looks at the register of its third argument before it writes it: a compiler that knows all
-    /// callers may have changed what is given to it.
+    /// Whether a function looks at the register of its third argument before it writes it: a compiler that
+    /// knows all callers may have changed what is given to it.
     pub fn takes_three_arguments(&self, function: &Uses) -> Result<bool, ObjectError> {
         let code = self.code(function.address, function.size.min(MAX_BODY))?;
         let mut factory = InstructionInfoFactory::new();

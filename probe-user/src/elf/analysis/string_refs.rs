@@ -1,5 +1,5 @@
-//! Texts in constant data, and the code that refers to them: one pass of the data for all texts, one pass of the code
-//! for all references. Memory and time are bounded whatever the file says.
+//! Texts in constant data, and the code that refers to them: one pass of the data for all texts, one pass of
+//! the code for all references. Memory and time are bounded whatever the file says.
 //!
 //! Owns the search alone. What it gives are hints: only decoding the function around one proves it.
 #[cfg(test)]
@@ -30,7 +30,8 @@ pub enum Pattern {
     Whole(&'static str),
     /// The end of a text: of a path, say.
     End(&'static str),
-    /// The same, of interest only beside another one: code is not searched for it, because too much refers to it.
+    /// The same, of interest only beside another one: code is not searched for it, because too much refers to
+    /// it.
     Beside(&'static str),
 }
 
@@ -170,7 +171,8 @@ impl Object {
         })
     }
 
-    /// Addresses of conditional jumps, as it seems, that lead from far to between two places, with both of these.
+    /// Addresses of conditional jumps, as it seems, that lead from far to between two places, with both of
+    /// these.
     pub(in crate::elf) fn branches_to(
         &self,
         first: VirtAddr,

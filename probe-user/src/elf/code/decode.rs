@@ -37,7 +37,8 @@ pub enum UnprobeableCode {
     Unhandled(u64),
     /// The kernel may put a call there.
     #[error(
-        "its instruction at +{0:#x} is a nop of five bytes, in place of which Linux 6.18 and newer put a call, which \
+        "its instruction at +{0:#x} is a nop of five bytes, in place of which Linux 6.18 and newer put a \
+         call, which \
          overwrites what the function has below its stack pointer (the red zone): choose another offset"
     )]
     RedZone(u64),

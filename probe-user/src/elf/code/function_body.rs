@@ -91,11 +91,13 @@ impl Body {
     }
 }
 
-/// The one nop that the kernel replaces by a call of its own (`is_nop5_insn` in arch/x86/kernel/uprobes.c). At the entry of a
-/// function nothing is below the stack pointer yet that the pushed return address could overwrite.
+/// The one nop that the kernel replaces by a call of its own (`is_nop5_insn` in arch/x86/kernel/uprobes.c).
+/// At the entry of a function nothing is below the stack pointer yet that the pushed return address could
+/// overwrite.
 const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 
-/// Whether a probe can be at this very instruction of `code`, which is at `offset` of a function, and not its entry.
+/// Whether a probe can be at this very instruction of `code`, which is at `offset` of a function, and not its
+/// entry.
 pub(in crate::elf) fn exact_site(
     code: &[u8],
     address: VirtAddr,

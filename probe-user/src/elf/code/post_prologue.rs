@@ -1,10 +1,11 @@
 //! Where a probe goes in a function that begins with what uprobes cannot handle, and saves registers by it.
 //!
 //! Some builds stretch instructions with prefixes that mean nothing, so that branches do not cross 32 bytes
-//! (`-mbranches-within-32B-boundaries`): `cs push %r12`. The kernel accepts a probe there, and it never fires.
+//! (`-mbranches-within-32B-boundaries`): `cs push %r12`. The kernel accepts a probe there, and it never
+//! fires.
 //!
-//! Owns the proof that arguments are still where they were, and how far the stack has moved. A return probe has no place behind
-//! that: where the function returns is another question ([`Object::returns`]).
+//! Owns the proof that arguments are still where they were, and how far the stack has moved. A return probe
+//! has no place behind that: where the function returns is another question ([`Object::returns`]).
 
 use iced_x86::{Code, FlowControl, InstructionInfoFactory, Register};
 use probe_common::MAX_PUSHED;

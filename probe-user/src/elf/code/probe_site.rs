@@ -63,7 +63,8 @@ pub enum SiteError {
     },
     /// Nothing tells where instructions begin.
     #[error(
-        "address {address:#x} is in no function that the file names: whether an instruction begins there cannot \
+        "address {address:#x} is in no function that the file names: whether an instruction begins there \
+         cannot \
          be told"
     )]
     NoFunction {
@@ -121,8 +122,9 @@ pub struct Returns {
 }
 
 impl Object {
-    /// The place of a probe at the entry of a function: in Go behind the check of the stack's size, which begins
-    /// the function again; otherwise moved past what the kernel does not handle, and fit for a return probe where [`Object::return_probe`] allows one.
+    /// The place of a probe at the entry of a function: in Go behind the check of the stack's size, which
+    /// begins the function again; otherwise moved past what the kernel does not handle, and fit for a return
+    /// probe where [`Object::return_probe`] allows one.
     pub fn site(&self, function: &Function) -> Result<(FileOffset, InstructionSite), SiteError> {
         if function.kind == Kind::Resolver {
             return Err(SiteError::Resolver);
@@ -136,7 +138,8 @@ impl Object {
         self.entry_site(function.address, function.size)
     }
 
-    /// The place of a probe inside a function: where an instruction begins, as its code tells from the entry on.
+    /// The place of a probe inside a function: where an instruction begins, as its code tells from the entry
+    /// on.
     pub fn site_at(
         &self,
         function: &Function,
@@ -165,8 +168,8 @@ impl Object {
         Ok((offset, site, found))
     }
 
-    /// The place of a probe at an address that no symbol names: as far as its own bytes tell, which may be the middle of an
-    /// instruction.
+    /// The place of a probe at an address that no symbol names: as far as its own bytes tell, which may be
+    /// the middle of an instruction.
     pub fn bare_site(&self, address: VirtAddr) -> Result<FileOffset, SiteError> {
         exact_site(&self.code(address, PROLOGUE)?, address, 0)?;
         Ok(self.place(address, 0)?)

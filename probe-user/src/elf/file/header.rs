@@ -10,8 +10,8 @@ use crate::elf::{ObjectError, VirtAddr};
 /// Program headers: Linux itself refuses more than 64 KiB of them (`load_elf_phdrs` in fs/binfmt_elf.c).
 const MAX_PROGRAM_HEADERS: u64 = 65536;
 
-/// The end of what a process of x86-64 can have (five levels of page tables: Documentation/arch/x86/x86_64/5level-paging.rst):
-/// sums of addresses stay far from where they would wrap.
+/// The end of what a process of x86-64 can have (five levels of page tables:
+/// Documentation/arch/x86/x86_64/5level-paging.rst): sums of addresses stay far from where they would wrap.
 const MAX_ADDRESS: u64 = 1 << 56;
 
 /// The ELF header, of a file that is for us.

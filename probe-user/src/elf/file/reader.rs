@@ -72,8 +72,8 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// Visits a range in chunks of about 1 MiB, each a multiple of `unit` bytes; the last `overlap` bytes
-    /// of a chunk come again at the beginning of the next one. The visitor gets the chunk's offset in the range.
+    /// Visits a range in chunks of about 1 MiB, each a multiple of `unit` bytes; the last `overlap` bytes of
+    /// a chunk come again at the beginning of the next one. The visitor gets the chunk's offset in the range.
     pub(in crate::elf) fn chunks<B>(
         &self,
         what: &'static str,

@@ -1,8 +1,8 @@
-//! Where functions begin and end in code without frames for unwinding: a function begins where calls lead to, behind the end of
-//! another one, and goes on as long as its own jumps do.
+//! Where functions begin and end in code without frames for unwinding: a function begins where calls lead to,
+//! behind the end of another one, and goes on as long as its own jumps do.
 //!
-//! Owns the list of where calls lead to, which is made when it is first needed. What only a table of jumps leads to is not taken
-//! for a part of a function: rather none than a wrong one.
+//! Owns the list of where calls lead to, which is made when it is first needed. What only a table of jumps
+//! leads to is not taken for a part of a function: rather none than a wrong one.
 
 use std::ops::ControlFlow;
 
@@ -192,7 +192,8 @@ fn is_padded(code: &[u8], at: u64) -> bool {
         || is_nop(before.last_chunk::<9>().map_or(before, <[u8; 9]>::as_slice))
 }
 
-/// Whether bytes end with one of the nops that compilers pad with: 0f 1f /0, with zeros as what they refer to.
+/// Whether bytes end with one of the nops that compilers pad with: 0f 1f /0, with zeros as what they refer
+/// to.
 fn is_nop(bytes: &[u8]) -> bool {
     let Some(at) = bytes.windows(2).rposition(|two| two == [0x0f, 0x1f]) else { return false };
     let rest = bytes.get(at + 2..).unwrap_or_default();

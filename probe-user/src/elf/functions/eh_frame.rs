@@ -1,8 +1,10 @@
-//! Where functions begin and end, by what unwinding needs: it is loaded with the program, so stripping keeps it.
+//! Where functions begin and end, by what unwinding needs: it is loaded with the program, so stripping keeps
+//! it.
 //!
-//! Owns the table that unwinding searches (`.eh_frame_hdr`), of which nothing is kept in memory, and the list of frames
-//! (`.eh_frame`), which is read where the linker made no table: in programs that are linked statically. How to unwind is
-//! of no interest here. Where most of the code has no frames (some browsers and JavaScript runtimes), `starts` knows more.
+//! Owns the table that unwinding searches (`.eh_frame_hdr`), of which nothing is kept in memory, and the list
+//! of frames (`.eh_frame`), which is read where the linker made no table: in programs that are linked
+//! statically. How to unwind is of no interest here. Where most of the code has no frames (some browsers and
+//! JavaScript runtimes), `starts` knows more.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -62,7 +64,8 @@ impl Object {
     fn unwind_table(&self) -> Result<Option<(u64, FileRange)>, ObjectError> {
         let Some((address, extent)) = self.segments.unwind else { return Ok(None) };
         let head = self.reader.bytes(WHAT, extent.head(12), 12)?;
-        // Version 1; the encodings of three values: any, `udata4`, `datarel | sdata4`. No linker writes others.
+        // Version 1; the encodings of three values: any, `udata4`, `datarel | sdata4`. No linker writes
+        // others.
         let (Some([1, _, 0x03, 0x3b]), Some(count)) = (head.first_chunk(), head.get(8..12)) else {
             return Ok(None);
         };
@@ -162,7 +165,8 @@ impl FunctionTable<'_> {
             .map(|size| FunctionBounds { address: VirtAddr(begin), size }))
     }
 
-    /// How far the frame of an entry goes. Not all code has a frame: without this, the function before would be taken for it.
+    /// How far the frame of an entry goes. Not all code has a frame: without this, the function before would
+    /// be taken for it.
     fn frame_size(
         &self,
         base: u64,
@@ -172,8 +176,8 @@ impl FunctionTable<'_> {
     ) -> Result<Option<u64>, ObjectError> {
         let frame = base.wrapping_add_signed(self.number(entries.tail(index * ENTRY + 4))?.into());
         let Some(extent) = self.object.segments.from(frame) else { return Ok(None) };
-        // Length, pointer to what frames share, first address, size; the address relative to itself (`pcrel | sdata4`), as all
-        // compilers write it: another encoding does not give the entry's address.
+        // Length, pointer to what frames share, first address, size; the address relative to itself (`pcrel |
+        // sdata4`), as all compilers write it: another encoding does not give the entry's address.
         let relative = self.number(extent.tail(8))?;
         let is_it = frame.wrapping_add(8).wrapping_add_signed(relative.into()) == begin;
         let size = self.number(extent.tail(12))?;

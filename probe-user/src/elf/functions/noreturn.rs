@@ -1,7 +1,7 @@
 //! Which functions never return to who calls them: those that panic, for one.
 //!
-//! Owns the proof, from all of a function's code: nothing in it returns, or jumps out to what may. Where it cannot be had, a function
-//! is taken for one that returns.
+//! Owns the proof, from all of a function's code: nothing in it returns, or jumps out to what may. Where it
+//! cannot be had, a function is taken for one that returns.
 
 use crate::elf::code::function_body::Body;
 use crate::elf::{FunctionTable, ObjectError, VirtAddr};

@@ -34,8 +34,8 @@ const MAX_SEGMENTS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GoAbi {
-    /// In registers, from Go 1.17 on: RAX, RBX, RCX, RDI, RSI, R8, R9, R10, R11 for integers and pointers, X0 to
-    /// X14 for floats; results in the same. A string is two of them, a slice three, an interface two.
+    /// In registers, from Go 1.17 on: RAX, RBX, RCX, RDI, RSI, R8, R9, R10, R11 for integers and pointers, X0
+    /// to X14 for floats; results in the same. A string is two of them, a slice three, an interface two.
     Registers,
     /// On the stack: before Go 1.17, and assembler functions that are marked so.
     Stack,
@@ -87,7 +87,8 @@ pub enum GoError {
     },
     /// Addresses are not in the file.
     #[error(
-        "a Go program of a version before 1.18 at no fixed address: its table of functions has addresses that \
+        "a Go program of a version before 1.18 at no fixed address: its table of functions has addresses \
+         that \
          only the loader knows"
     )]
     Relocated,

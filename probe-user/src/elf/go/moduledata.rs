@@ -27,8 +27,8 @@ const MAX_SEARCHED: u64 = 256 << 20;
 const MAX_PLACES: usize = 64;
 
 impl Object {
-    /// The address that offsets of the table are counted from: `first` and `end` are those of the first function
-    /// and behind the last one, `said` what the table says.
+    /// The address that offsets of the table are counted from: `first` and `end` are those of the first
+    /// function and behind the last one, `said` what the table says.
     pub(super) fn go_text(&self, table: u64, first: u64, end: u64, said: u64) -> Option<u64> {
         let is_code = |text: &u64| {
             let (first, last) = (text.checked_add(first), text.checked_add(end.saturating_sub(1)));

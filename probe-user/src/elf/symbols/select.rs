@@ -211,8 +211,8 @@ fn rank(entry: &Entry, name: &Name<'_>) -> (Reverse<Binding>, usize, usize) {
     (Reverse(entry.binding), underscores, name.raw().len())
 }
 
-/// Assembler may get its arguments either way: the linker marks the name of what gets them on the stack, which
-/// only `.symtab` has.
+/// Assembler may get its arguments either way: the linker marks the name of what gets them on the stack,
+/// which only `.symtab` has.
 fn go_abi(go: &Go, entries: &[Entry], names: &[FunctionName]) -> GoAbi {
     let is_assembler = entries.iter().any(|entry| entry.form == SymbolForm::Assembler);
     if names.iter().any(|name| name.raw.strip_suffix(".abi0").is_some()) {

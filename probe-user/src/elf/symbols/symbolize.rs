@@ -41,7 +41,8 @@ impl ObjectSymbolizer {
 
     /// The function that has a byte of the file inside; none if no table names one.
     ///
-    /// The return address of a call is what follows it, which can be another function: ask for the byte before.
+    /// The return address of a call is what follows it, which can be another function: ask for the byte
+    /// before.
     pub fn at_offset(&self, offset: FileOffset) -> Option<SymbolizedFrame> {
         self.at(self.object.address(offset)?)
     }

@@ -20,7 +20,8 @@ use crate::elf::{ObjectError, VirtAddr};
 
 /// Entries of a symbol table: 240 MB, several times that of the largest browsers with `.symtab`.
 pub(in crate::elf) const MAX_SYMBOLS: u64 = 10_000_000;
-/// Bytes of `.dynstr`: large C++ libraries have 6 MB, Haskell programs that export all of themselves 37 (pandoc).
+/// Bytes of `.dynstr`: large C++ libraries have 6 MB, Haskell programs that export all of themselves 37
+/// (pandoc).
 pub(in crate::elf) const MAX_DYNAMIC_STRINGS: u64 = 64 << 20;
 /// Bytes of `.strtab`: unstripped browsers have about 150 MB.
 pub(in crate::elf) const MAX_STRINGS: u64 = 256 << 20;
@@ -246,8 +247,8 @@ fn places<'w>(
     }
 }
 
-/// The whole name that has `place` inside, of a chunk that begins at `at`, and where it begins; none if it is not all in the chunk: then it is in the one before
-/// or after it.
+/// The whole name that has `place` inside, of a chunk that begins at `at`, and where it begins; none if it is
+/// not all in the chunk: then it is in the one before or after it.
 fn name_around(chunk: &[u8], at: u64, place: usize) -> Option<(usize, String)> {
     let window = place.saturating_sub(MAX_AROUND);
     let begin = match memrchr(0, chunk.get(window..place)?) {

@@ -49,8 +49,8 @@ pub struct UsdtSite {
     pub address: VirtAddr,
     /// The same in the file.
     pub offset: FileOffset,
-    /// Where in the file a counter is (16 bits) that must not be 0 for the probe to be reached. The kernel counts
-    /// it up while a uprobe with this reference counter is attached.
+    /// Where in the file a counter is (16 bits) that must not be 0 for the probe to be reached. The kernel
+    /// counts it up while a uprobe with this reference counter is attached.
     pub semaphore: Option<FileOffset>,
     /// Its arguments.
     pub arguments: Vec<Argument>,

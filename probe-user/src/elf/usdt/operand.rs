@@ -146,7 +146,8 @@ fn place(operand: &str, symbols: &impl Symbols) -> Option<Operand> {
     match (base, is_relative) {
         // `(%rip)` with a number is counted from the next instruction, which nobody knows.
         (Some(Register::Rip), false) => None,
-        // The address of a variable of a program that is not moved: from the probe it is as far as in the file.
+        // The address of a variable of a program that is not moved: from the probe it is as far as in the
+        // file.
         (None, true) => Some(Operand::Memory { base: Some(Register::Rip), index, displacement }),
         (Some(base), true) if base != Register::Rip => None,
         (base, _) => Some(Operand::Memory { base, index, displacement }),

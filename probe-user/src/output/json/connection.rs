@@ -10,8 +10,8 @@ use crate::event::{
     SslOpen, Traffic, Transport,
 };
 
-/// A TLS connection has begun, or was seen for the first time; with `--connections`. It is written with the first call, after a
-/// second without one, or with the end, so that addresses and handshake are known.
+/// A TLS connection has begun, or was seen for the first time; with `--connections`. It is written with the
+/// first call, after a second without one, or with the end, so that addresses and handshake are known.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct SslOpenLine<'a> {
     /// Version of the schema.
@@ -62,7 +62,8 @@ enum SslCloseType {
 struct ConnectionFields<'a> {
     /// The container of the process; null when it is in none, or that is not known.
     container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
+    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
+    /// known.
     #[serde(skip_serializing_if = "Option::is_none")]
     k8s: Option<K8s<'a>>,
     /// The process; `comm` is that of the thread that began the connection.
@@ -73,8 +74,8 @@ struct ConnectionFields<'a> {
     library: Option<&'a Library>,
     /// The OpenTelemetry namespace `network`.
     network: EndsPart<'a>,
-    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known to be of this
-    /// connection (yet).
+    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
+    /// to be of this connection (yet).
     tls: Option<TlsPart<'a>>,
 }
 

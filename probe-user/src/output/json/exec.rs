@@ -70,9 +70,11 @@ pub(super) struct ExitLine<'a> {
     actor: ActorPart<'a>,
     /// The process, as it was.
     process: EndedPart<'a>,
-    /// How long it ran its program, or was there if it has executed none, in nanoseconds; null when that is not known.
+    /// How long it ran its program, or was there if it has executed none, in nanoseconds; null when that is
+    /// not known.
     duration: Option<u64>,
-    /// Whether it has executed no program itself: its `exec_id` is that of the process that it was forked from.
+    /// Whether it has executed no program itself: its `exec_id` is that of the process that it was forked
+    /// from.
     forked: bool,
 }
 

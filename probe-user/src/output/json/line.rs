@@ -49,7 +49,8 @@ pub(super) struct SslLine<'a> {
     time: Time,
     /// The container of the process; null when it is in none, or that is not known.
     container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
+    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
+    /// known.
     #[serde(skip_serializing_if = "Option::is_none")]
     k8s: Option<K8s<'a>>,
     /// The process that called.
@@ -62,8 +63,8 @@ pub(super) struct SslLine<'a> {
     function: &'a str,
     /// The OpenTelemetry namespace `network`.
     network: NetworkPart<'a>,
-    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known to be of this
-    /// connection (yet).
+    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
+    /// to be of this connection (yet).
     tls: Option<TlsPart<'a>>,
     /// The connection; null when the kernel's table of connections was full.
     connection: Option<ConnectionPart>,

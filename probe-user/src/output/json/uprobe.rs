@@ -25,7 +25,8 @@ pub(super) struct FunctionLine<'a> {
     time: Time,
     /// The container of the process; null when it is in none, or that is not known.
     container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
+    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
+    /// known.
     #[serde(skip_serializing_if = "Option::is_none")]
     k8s: Option<K8s<'a>>,
     /// The process that called.
@@ -41,12 +42,13 @@ pub(super) struct FunctionLine<'a> {
     function: &'a str,
     /// The arguments that were asked for; null with `--ret-only`.
     args: Option<Vec<ArgumentPart<'a>>>,
-    /// What the call returned. Null: it has not returned, because it was left by longjmp or an exception, or its process
-    /// or the trace ended before; or see `return_unseen`. Not there when returns were not asked for.
+    /// What the call returned. Null: it has not returned, because it was left by longjmp or an exception, or
+    /// its process or the trace ended before; or see `return_unseen`. Not there when returns were not asked
+    /// for.
     #[serde(rename = "return", skip_serializing_if = "Option::is_none")]
     returned: Option<Option<ReturnPart<'a>>>,
-    /// True: whether it has returned is not known, because records were lost since it began, or it was one of too many that
-    /// had not returned. Else not there.
+    /// True: whether it has returned is not known, because records were lost since it began, or it was one of
+    /// too many that had not returned. Else not there.
     #[serde(skip_serializing_if = "is_false")]
     return_unseen: bool,
     /// Nanoseconds from the beginning of the call to its return; null and not there as `return`.
@@ -93,8 +95,8 @@ struct ReturnPart<'a> {
 struct ValuePart<'a> {
     /// Its type, as in a pattern; `int` and `uint` with the number of their bits.
     r#type: Cow<'a, str>,
-    /// A number, a boolean, a text, or `0x…` for `hex` and `ptr`; null: it is not UTF-8 (see `value_base64`), or it
-    /// could not be read (see `error`).
+    /// A number, a boolean, a text, or `0x…` for `hex` and `ptr`; null: it is not UTF-8 (see `value_base64`),
+    /// or it could not be read (see `error`).
     value: Plain<'a>,
     /// Text or bytes that are not UTF-8, in base64 (RFC 4648, section 4, padded).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,7 +167,8 @@ pub(super) struct FunctionTotalLine<'a> {
     since: Time,
     /// The container of the processes; null for those that are in none, or that are not known.
     container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
+    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
+    /// known.
     #[serde(skip_serializing_if = "Option::is_none")]
     k8s: Option<K8s<'a>>,
     /// The file that has the function.

@@ -13,7 +13,8 @@ impl Text {
         self.connection(connection, connection.tls.filter(|known| known.is_first))
     }
 
-    /// `15:04:05.123456 web tls-server[1234] close ← 31 B → 70000 B, 12 calls, 1.23 s, socket closed  #7 10.0.0.2:443↔10.0.0.1:51234 TLS 1.3 … libssl.so.3`
+    /// `15:04:05.123456 web tls-server[1234] close ← 31 B → 70000 B, 12 calls, 1.23 s, socket closed  #7
+    /// 10.0.0.2:443↔10.0.0.1:51234 TLS 1.3 … libssl.so.3`
     pub(super) fn close(&mut self, close: &SslClose<'_>) -> fmt::Result {
         let &SslClose { ref connection, duration, traffic, end } = close;
         let Traffic { calls, received, transmitted } = traffic;

@@ -3,8 +3,8 @@
 use super::escape;
 use crate::event::Tls;
 
-/// `TLS 1.2 TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 sni=example.org alpn=h2 `; protocols that are only offered have commas
-/// between them and a question mark.
+/// `TLS 1.2 TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 sni=example.org alpn=h2 `; protocols that are only
+/// offered have commas between them and a question mark.
 pub(super) fn facts(tls: &Tls, line: &mut String) {
     let Tls { protocol, cipher, server_name, offered, next_protocol } = tls;
     if let Some(protocol) = protocol {

@@ -1,7 +1,7 @@
 //! Hellos → what is known of the handshake on each socket.
 //!
-//! Owns which hello belongs to which handshake. It never tells what another handshake on the same socket has agreed on: a
-//! ClientHello begins one, and so does a ServerHello that nothing asked for.
+//! Owns which hello belongs to which handshake. It never tells what another handshake on the same socket has
+//! agreed on: a ClientHello begins one, and so does a ServerHello that nothing asked for.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;

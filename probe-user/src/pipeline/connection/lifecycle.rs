@@ -1,7 +1,8 @@
 //! Beginnings and ends of connections → records.
 //!
-//! Owns which connections are there, and when their beginnings are told: with the first call, so that what is known by then is
-//! told with them, or with the end, or after a while. It never tells an end twice, and nothing where the kernel tells nothing.
+//! Owns which connections are there, and when their beginnings are told: with the first call, so that what is
+//! known by then is told with them, or with the end, or after a while. It never tells an end twice, and
+//! nothing where the kernel tells nothing.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -141,7 +142,8 @@ impl ConnectionLifecycles {
         }
     }
 
-    /// The next connection that has waited long enough, at a time when the ring is empty; without one, any that waits.
+    /// The next connection that has waited long enough, at a time when the ring is empty; without one, any
+    /// that waits.
     fn next(&mut self, now: Option<Instant>) -> Option<u64> {
         let &(id, since) = self.waiting.front()?;
         let is_due = match (now, since) {
@@ -226,8 +228,8 @@ impl<O: ProcessInfo> Pipeline<O> {
         }
     }
 
-    /// Tells the ends of connections that ended with their processes, to be called after each drain of the ring; `counted` is
-    /// what the kernel has counted of a connection, if it knows that still.
+    /// Tells the ends of connections that ended with their processes, to be called after each drain of the
+    /// ring; `counted` is what the kernel has counted of a connection, if it knows that still.
     pub fn tell_ended(
         &mut self,
         counted: impl Fn(ConnectionKey) -> Option<ConnectionState>,

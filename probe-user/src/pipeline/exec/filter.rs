@@ -1,4 +1,5 @@
-//! Which programs are told of, of those that are in scope: what the kernel tells of a program says whether it is chosen.
+//! Which programs are told of, of those that are in scope: what the kernel tells of a program says whether it
+//! is chosen.
 //!
 //! Owns which were. What a process forks runs what it runs, until it executes something else.
 

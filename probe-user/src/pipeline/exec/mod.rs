@@ -157,16 +157,16 @@ impl Execs {
         report.executed(exec)
     }
 
-    /// A process is in scope when the trace begins, and what it runs is not to be told: it is decided whether what is
-    /// of it is.
+    /// A process is in scope when the trace begins, and what it runs is not to be told: it is decided whether
+    /// what is of it is.
     pub(super) fn seed_silently(&mut self, pid: u32, lineage: &Lineage, origins: &mut impl ProcessInfo) {
         if !self.chosen.is_all() {
             self.runs_already(pid, lineage, origins);
         }
     }
 
-    /// What a process runs, if it was not told and is chosen. `lineage` is what the kernel knows of it; a process that
-    /// only was forked since then runs what its parent does.
+    /// What a process runs, if it was not told and is chosen. `lineage` is what the kernel knows of it; a
+    /// process that only was forked since then runs what its parent does.
     fn runs_already(
         &mut self,
         pid: u32,
@@ -186,7 +186,8 @@ impl Execs {
         self.chosen.admit(id, &looks).then_some(RunningAtStart { id, origin, running, given })
     }
 
-    /// A process is in scope that was not before, or when the trace begins: what it runs is told, unless it was.
+    /// A process is in scope that was not before, or when the trace begins: what it runs is told, unless it
+    /// was.
     pub(super) fn emit_existing(
         &mut self,
         pid: u32,
@@ -284,8 +285,9 @@ impl Execs {
         }))
     }
 
-    /// Whether an end was told before. Of threads that end a process together, kernels before 6.16 do not say which is the
-    /// last, and each that finds no other alive tells. A later process of the same id began later.
+    /// Whether an end was told before. Of threads that end a process together, kernels before 6.16 do not say
+    /// which is the last, and each that finds no other alive tells. A later process of the same id began
+    /// later.
     fn is_again(&mut self, head: &ProcessExit) -> bool {
         let Header { pid, tid, time, .. } = head.header;
         let before = self.ended.get(&pid).copied();

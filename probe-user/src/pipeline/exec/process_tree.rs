@@ -75,7 +75,8 @@ impl ProcessTree {
         origins.started(pid).map(|time| ExecId { pid, time })
     }
 
-    /// Who has forked the process `of`: as the kernel saw it, or else as /proc tells it now, or told it before.
+    /// Who has forked the process `of`: as the kernel saw it, or else as /proc tells it now, or told it
+    /// before.
     pub(super) fn parent(
         &self,
         of: u32,

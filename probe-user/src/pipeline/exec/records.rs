@@ -32,8 +32,8 @@ impl<O: ProcessInfo> Pipeline<O> {
         }
     }
 
-    /// A process has come into scope, or is in it when the trace begins: what it runs is reported, if it was not.
-    /// `lineage` is what the kernel knows of it.
+    /// A process has come into scope, or is in it when the trace begins: what it runs is reported, if it was
+    /// not. `lineage` is what the kernel knows of it.
     pub fn existing(&mut self, pid: u32, lineage: &Lineage) -> io::Result<()> {
         if self.is_full() {
             return Ok(());
@@ -53,7 +53,8 @@ impl<O: ProcessInfo> Pipeline<O> {
         self.has_execs
     }
 
-    /// Whether these are the bytes of a record about a program, for which [`ProcessInfo::program`] will be asked.
+    /// Whether these are the bytes of a record about a program, for which [`ProcessInfo::program`] will be
+    /// asked.
     pub fn is_program(&self, bytes: &[u8]) -> bool {
         self.has_execs && matches!(decode(bytes), Ok(RingRecord::Program { .. }))
     }

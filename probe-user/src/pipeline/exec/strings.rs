@@ -34,7 +34,8 @@ impl Parts {
         all.map(|(_, bytes)| bytes.len()).sum()
     }
 
-    /// The bytes of the arguments, with the last of them: as many from the first on as are there without a gap.
+    /// The bytes of the arguments, with the last of them: as many from the first on as are there without a
+    /// gap.
     pub(super) fn arguments<'a>(&self, offset: u32, last: &'a [u8]) -> Cow<'a, [u8]> {
         if self.arguments.is_empty() && offset == 0 {
             return Cow::Borrowed(last);
@@ -90,8 +91,8 @@ pub(super) fn arguments(bytes: &[u8], count: Option<u64>, length: u64) -> ArgLis
     ArgList { list, count, truncated }
 }
 
-/// Those variables of an environment that are wanted. Behind it lie the path of the program and what fills the stack;
-/// without a path, its end was not seen.
+/// Those variables of an environment that are wanted. Behind it lie the path of the program and what fills
+/// the stack; without a path, its end was not seen.
 pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Environment) -> ArgList<'a> {
     let mut bytes = bytes;
     if let Some(path) = path {
@@ -104,8 +105,8 @@ pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Env
     ArgList { list, count: None, truncated: path.is_none() }
 }
 
-/// The interpreter that a script names: the kernel puts it, with at most one argument of the script's first line,
-/// before the path as it was given. `executable` is what runs, if that is known.
+/// The interpreter that a script names: the kernel puts it, with at most one argument of the script's first
+/// line, before the path as it was given. `executable` is what runs, if that is known.
 pub(super) fn interpreter<'a>(
     path: &[u8],
     arguments: &[Plaintext<'a>],

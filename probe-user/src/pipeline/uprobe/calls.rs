@@ -1,7 +1,8 @@
 //! Entries and returns of functions → calls.
 //!
-//! Owns the calls that have not returned. Entry and return are records of their own, joined by thread and place on the
-//! stack (in Go: goroutine), so that recursion, nesting and longjmp join right. It never holds more than its bound.
+//! Owns the calls that have not returned. Entry and return are records of their own, joined by thread and
+//! place on the stack (in Go: goroutine), so that recursion, nesting and longjmp join right. It never holds
+//! more than its bound.
 
 use std::collections::HashMap;
 use std::io;
@@ -99,7 +100,8 @@ pub(in crate::pipeline) struct Functions {
     began: u64,
     /// When records were lost last, as far as that was noticed.
     lost: Option<Timestamp>,
-    /// The stacks of calls whose record comes next, by thread, each with the time of its call: that record may be lost.
+    /// The stacks of calls whose record comes next, by thread, each with the time of its call: that record
+    /// may be lost.
     stacks: HashMap<(u32, u32), (u64, Vec<StackFrame>)>,
     /// Calls reported.
     pub(in crate::pipeline) calls: u64,

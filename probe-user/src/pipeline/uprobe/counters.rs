@@ -58,7 +58,8 @@ struct Row {
 }
 
 impl<O: ProcessInfo> Pipeline<O> {
-    /// Takes what the kernel has counted, each the sum since the start, while it is known in which containers.
+    /// Takes what the kernel has counted, each the sum since the start, while it is known in which
+    /// containers.
     pub fn note_counted(&mut self, counted: &[(CountKey, Counter)]) {
         let Self { totals, origins, .. } = self;
         totals.add(counted, |cgroup| origins.container(cgroup));

@@ -1,8 +1,10 @@
-//! Botan 3: what it receives is handed to the program by a virtual call, `tls_record_received` of its callbacks, from inside of
-//! `from_peer`. The functions that do so have no names outside of the library; they are found by the errors that they report instead.
-//! Which connection it is, `from_peer` says, whose first argument is the same as that of `to_peer`, which sends.
+//! Botan 3: what it receives is handed to the program by a virtual call, `tls_record_received` of its
+//! callbacks, from inside of `from_peer`. The functions that do so have no names outside of the library; they
+//! are found by the errors that they report instead. Which connection it is, `from_peer` says, whose first
+//! argument is the same as that of `to_peer`, which sends.
 //!
-//! Owns these errors and the method's place, and the row of the table of libraries, which has the rest; that of Botan 2 as well.
+//! Owns these errors and the method's place, and the row of the table of libraries, which has the rest; that
+//! of Botan 2 as well.
 
 use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
 
@@ -28,8 +30,8 @@ const ERRORS: &[Pattern] = &[
 
 /// As events name it.
 const RECEIVED: &str = "Botan::TLS::Callbacks::tls_record_received";
-/// Where `(callbacks, number of the record, address, length)` is in the table of virtual functions: behind two destructors and
-/// `tls_emit_data`, since Botan 2.
+/// Where `(callbacks, number of the record, address, length)` is in the table of virtual functions: behind
+/// two destructors and `tls_emit_data`, since Botan 2.
 const METHOD: u64 = 0x18;
 
 /// What needs no more than a row.
@@ -38,13 +40,15 @@ pub(super) const ROW: Library = Library {
     functions: &[
         // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
         with_layout("_ZN5Botan3TLS7Channel4sendEPKhm", Direction::Transmit, BufferLayout::PtrLen),
-        // process_application_data(unsigned long, Botan::secure_vector<unsigned char> const&), which calls the program back.
+        // process_application_data(unsigned long, Botan::secure_vector<unsigned char> const&), which calls
+        // the program back.
         with_layout(
             "_ZN5Botan3TLS7Channel24process_application_dataEmRKSt6vectorIhNS_16secure_allocatorIhEEE",
             Direction::Receive,
             BufferLayout::BeginEnd,
         ),
-        // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). What it receives: `add` has.
+        // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). What it receives:
+        // `add` has.
         with_layout(
             "_ZN5Botan3TLS6Client7to_peerESt4spanIKhLm18446744073709551615EE",
             Direction::Transmit,
@@ -56,8 +60,8 @@ pub(super) const ROW: Library = Library {
             BufferLayout::PtrLen,
         ),
     ],
-    // Botan 2: Channel(Callbacks&, Session_Manager&, RandomNumberGenerator&, Policy const&, bool, bool, unsigned long).
-    // Botan 3: Client and Server(std::shared_ptr<Callbacks> const&, ...).
+    // Botan 2: Channel(Callbacks&, Session_Manager&, RandomNumberGenerator&, Policy const&, bool, bool,
+    // unsigned long). Botan 3: Client and Server(std::shared_ptr<Callbacks> const&, ...).
     constructors: &[
         first(
             "_ZN5Botan3TLS7ChannelC2ERNS0_9CallbacksERNS0_15Session_ManagerERNS_21RandomNumberGeneratorERKNS0_6PolicyEbbm",

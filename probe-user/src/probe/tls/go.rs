@@ -1,7 +1,8 @@
-//! Go's crypto/tls, and packages that have its methods: by symbols, or by the table that Go's runtime has, which is in
-//! stripped programs too.
+//! Go's crypto/tls, and packages that have its methods: by symbols, or by the table that Go's runtime has,
+//! which is in stripped programs too.
 //!
-//! A return is seen at the `ret` instructions: the kernel's return probes change the stack, which Go moves and walks.
+//! A return is seen at the `ret` instructions: the kernel's return probes change the stack, which Go moves
+//! and walks.
 
 use probe_common::{CallShape, Calls, Direction, Length};
 

@@ -113,15 +113,16 @@ pub(super) struct Library {
     pub functions: &'static [Function],
     /// What makes a connection; each is optional.
     pub constructors: &'static [Open],
-    /// The same, of a library that is made of several, each of which is looked at for itself: they are enough to know it by.
+    /// The same, of a library that is made of several, each of which is looked at for itself: they are enough
+    /// to know it by.
     pub external_constructors: &'static [Open],
-    /// What ends the connection in its first argument; each is optional. Not needed where what makes one is told:
-    /// a handle that comes again is a new connection then.
+    /// What ends the connection in its first argument; each is optional. Not needed where what makes one is
+    /// told: a handle that comes again is a new connection then.
     pub destructors: &'static [&'static str],
     /// The same, hooked only where the ends of connections are told.
     pub optional_destructors: &'static [&'static str],
-    /// What does the handshake of the connection in its first argument; each is optional, and hooked only where connections are
-    /// told: one whose handshake fails has its socket by it.
+    /// What does the handshake of the connection in its first argument; each is optional, and hooked only
+    /// where connections are told: one whose handshake fails has its socket by it.
     pub handshakes: &'static [&'static str],
     /// How the name of the library begins that knows the version, if it is not this one.
     pub version_in: Option<&'static str>,
@@ -244,8 +245,8 @@ pub(super) const LIBRARIES: &[Library] = &[
             // (ssl, data, size, flags).
             function("wolfSSL_recv", Direction::Receive, Length::Returned),
             function("wolfSSL_send", Direction::Transmit, Length::Returned),
-            // What these call, by which they are found without symbols: (ssl, data, size, whether it only looks). No symbol
-            // has such a name.
+            // What these call, by which they are found without symbols: (ssl, data, size, whether it only
+            // looks). No symbol has such a name.
             function("ReceiveData of wolfSSL", Direction::Receive, Length::Returned)
                 .of(Calls::AllUnlessPeeking),
             function("SendData of wolfSSL", Direction::Transmit, Length::Returned),
@@ -258,8 +259,9 @@ pub(super) const LIBRARIES: &[Library] = &[
         version_in: None,
         internals: &[],
     },
-    // Its functions are NSPR's, for files and pipes as well: a descriptor is one of TLS when SSL_ImportFD has returned it, or when
-    // a call with it encrypts or decrypts (it was accepted, or imported before ctrace came).
+    // Its functions are NSPR's, for files and pipes as well: a descriptor is one of TLS when SSL_ImportFD has
+    // returned it, or when a call with it encrypts or decrypts (it was accepted, or imported before ctrace
+    // came).
     Library {
         name: "NSS",
         functions: &[

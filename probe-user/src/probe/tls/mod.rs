@@ -1,7 +1,7 @@
 //! TLS: which functions of an object carry plaintext, as hooks.
 //!
-//! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`, `rustls`, `renamed`).
-//! What has no symbols is found by `signature`, and then is as good as its row.
+//! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`, `rustls`,
+//! `renamed`). What has no symbols is found by `signature`, and then is as good as its row.
 //!
 //! Owns the table of libraries, the choice between public functions and a cheaper internal one, and
 //! what implementation and version an object is. It never reads a file except through its [`Object`].
@@ -37,9 +37,12 @@ use signature::{Search, SignatureMatch};
 pub use untraceable::Untraceable;
 
 /// What to do about a target that has nothing to attach to.
-pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run with --wait. TLS \
-     libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they export or have symbols \
-     of, and some by signatures (--guess: uncertain ones too); run with -v to see each file, or `ctrace doctor CONTAINER` to see where each process \
+pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run \
+ with --wait. TLS \
+     libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they export or have \
+     symbols \
+     of, and some by signatures (--guess: uncertain ones too); run with -v to see each file, or `ctrace \
+     doctor CONTAINER` to see where each process \
      ends and what to do.";
 
 /// A function that does the handshake: only its handle, the first argument, is looked at.
@@ -51,8 +54,10 @@ const HANDSHAKE: CallShape = CallShape {
     calls: Calls::All,
 };
 
-/// What it means that the kernel encrypts for a process: what is written through the library is seen all the same.
-pub const KERNEL_TLS: &str = "someone in the network namespace of this process has the kernel encrypt: files that are sent with \
+/// What it means that the kernel encrypts for a process: what is written through the library is seen all the
+/// same.
+pub const KERNEL_TLS: &str = "someone in the network namespace of this process has the kernel encrypt: files \
+ that are sent with \
      SSL_sendfile are not seen; switch it off to see them (nginx: `ssl_conf_command Options -KTLS`)";
 
 /// What is watched of TLS.
@@ -161,7 +166,8 @@ fn add_located(object: &Object, located: &SignatureMatch, watched: Ssl, found: &
             add_row(&named, row, connections, found);
         }
         _ => found.skipped.push(format!(
-            "{implementation} seems to be in it, without symbols, and where is not certain ({why}): --guess attaches \
+            "{implementation} seems to be in it, without symbols, and where is not certain ({why}): --guess \
+             attaches \
              all the same"
         )),
     }
@@ -196,7 +202,8 @@ fn add_row(object: &Object, row: &Library, connections: ConnectionRecords, found
         match shared_impl::find(object, row, internal) {
             Ok(function) => shared.push(function),
             Err(reason) => {
-                tracing::debug!(library = row.name, witness = internal.witness, %reason, "the public functions are hooked");
+                tracing::debug!(library = row.name, witness = internal.witness, %reason, "the public \
+                 functions are hooked");
             }
         }
     }

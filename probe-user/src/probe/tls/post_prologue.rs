@@ -1,7 +1,8 @@
-//! Hooks of functions that begin with instructions which uprobes cannot handle: behind these, and at the instructions that
-//! return, because a return probe has no place there.
+//! Hooks of functions that begin with instructions which uprobes cannot handle: behind these, and at the
+//! instructions that return, because a return probe has no place there.
 //!
-//! Owns which program does there what another one does at the entry. It never moves a hook whose arguments are not certain.
+//! Owns which program does there what another one does at the entry. It never moves a hook whose arguments
+//! are not certain.
 
 use probe_common::behind_pushes;
 

@@ -1,7 +1,8 @@
-//! rustls: two methods of its `CommonState`, by symbols, or where `signature` has found them. Which arguments the sending one
-//! has depends on the version, which the paths in its panic messages tell. Some builds have no `send_appdata_encrypt`: it is a part
-//! of `buffer_plaintext` then, which has the same arguments. Some have no `take_received_plaintext`: it is a part of its callers then,
-//! which `signature` finds, with symbols or without, because the compiler decides how they tell data from other messages.
+//! rustls: two methods of its `CommonState`, by symbols, or where `signature` has found them. Which arguments
+//! the sending one has depends on the version, which the paths in its panic messages tell. Some builds have
+//! no `send_appdata_encrypt`: it is a part of `buffer_plaintext` then, which has the same arguments. Some
+//! have no `take_received_plaintext`: it is a part of its callers then, which `signature` finds, with symbols
+//! or without, because the compiler decides how they tell data from other messages.
 //!
 //! A return is seen at the `ret` instructions: a return probe would be in the way of a panic.
 
@@ -105,7 +106,8 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
     Some(facts)
 }
 
-/// The instructions that return, also those of what it jumps to in the end: `send_some_plaintext` of 0.22 does.
+/// The instructions that return, also those of what it jumps to in the end: `send_some_plaintext` of 0.22
+/// does.
 fn ends_beyond(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
     let returns = object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
     let [next] = returns.jumps_to.as_slice() else { return all_ends(Ok(returns)) };
@@ -165,7 +167,8 @@ pub(super) fn add_located(
     match (located.certainty, least) {
         (Confidence::Low, Confidence::High) => {
             found.skipped.push(format!(
-                "{API} is in it, without symbols, and where is not certain ({}): --guess attaches to what was found",
+                "{API} is in it, without symbols, and where is not certain ({}): --guess attaches to what \
+                 was found",
                 located.why
             ));
             return facts(object, version);
@@ -201,8 +204,8 @@ fn add_functions(object: &Object, located: &SignatureMatch, found: &mut Found) {
     }
 }
 
-/// `rustls::common_state::CommonState::send_appdata_encrypt`; `conn` instead of `common_state` before 0.21. The newer mangling
-/// has the type in angle brackets.
+/// `rustls::common_state::CommonState::send_appdata_encrypt`; `conn` instead of `common_state` before 0.21.
+/// The newer mangling has the type in angle brackets.
 fn role(path: &str) -> Option<Role> {
     let (holder, method) = path.rsplit_once("::")?;
     let holder = holder.trim_start_matches('<').trim_end_matches('>');

@@ -236,7 +236,8 @@ fn the_machines_openssl() {
     assert!(version.version.is_some_and(|version| version.starts_with("3.")));
 }
 
-/// s2n-tls as awscrt has it: prefixes that mean nothing stretch what functions begin with, where the kernel never fires.
+/// s2n-tls as awscrt has it: prefixes that mean nothing stretch what functions begin with, where the kernel
+/// never fires.
 #[test]
 fn functions_that_begin_with_prefixes_are_hooked_behind_them() {
     let source = r#"

@@ -1,7 +1,8 @@
-//! TLS that is recognised and cannot be traced: its plaintext never is an argument of a function that can be found.
+//! TLS that is recognised and cannot be traced: its plaintext never is an argument of a function that can be
+//! found.
 //!
-//! Owns the marks of such implementations, and what their users can do instead. It says what is in a file, never
-//! whether it is used.
+//! Owns the marks of such implementations, and what their users can do instead. It says what is in a file,
+//! never whether it is used.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -32,7 +33,8 @@ const ALL: [Untraceable; 4] = [
         name: "Java TLS (JSSE), which the JVM compiles while it runs,",
         // OpenJDK 17: libjvm.so.
         marks: Marks::Function("JNI_CreateJavaVM"),
-        instead: "trace its peer or a proxy, start it with -Djavax.net.debug=ssl:record:plaintext, or let it use OpenSSL (netty-tcnative)",
+        instead: "trace its peer or a proxy, start it with -Djavax.net.debug=ssl:record:plaintext, or let it \
+         use OpenSSL (netty-tcnative)",
     },
     Untraceable {
         name: "Erlang TLS, which is in bytecode,",

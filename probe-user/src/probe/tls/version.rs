@@ -81,7 +81,8 @@ const MARKS: &[Mark] = &[
     Mark { api: "BearSSL", implementation: "BearSSL", text: NOWHERE, read: leading, symbols: &[] },
 ];
 
-/// By the version text in constant data, of any implementation. None when there is none, or it cannot be read.
+/// By the version text in constant data, of any implementation. None when there is none, or it cannot be
+/// read.
 pub fn find(object: &Object) -> Option<Version> {
     find_among(object, &MARKS.iter().collect::<Vec<_>>())
 }

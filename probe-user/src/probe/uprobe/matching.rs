@@ -111,7 +111,8 @@ impl Matching<'_> {
         let asked = name.text();
         if index.is_empty() {
             return format!(
-                "no function `{asked}`: the file has no symbols (it is stripped); OBJECT:0xADDRESS names a place in it"
+                "no function `{asked}`: the file has no symbols (it is stripped); OBJECT:0xADDRESS names a \
+                 place in it"
             );
         }
         let nearest = if name.is_pattern() { Vec::new() } else { index.nearest(self.object, asked, NEAREST) };
@@ -171,8 +172,8 @@ impl Matching<'_> {
         Ok(new_hook(program, shown.to_owned(), place, ends, reading))
     }
 
-    /// How the return of a function is seen. A return probe replaces the return address on the stack: Go's runtime and
-    /// what unwinds the stack for an exception or a panic find it there, and end the program.
+    /// How the return of a function is seen. A return probe replaces the return address on the stack: Go's
+    /// runtime and what unwinds the stack for an exception or a panic find it there, and end the program.
     fn ends(&self, index: &Index, function: &Function) -> Result<(ProbeProgram, Vec<FileOffset>), String> {
         if function.language == Language::C {
             self.object.return_probe(function).map_err(|error| error_chain::in_one_line(&error))?;
@@ -207,8 +208,9 @@ impl Matching<'_> {
     }
 }
 
-/// The instructions that return. A function that ends elsewhere too would be told as one that has not returned: in Go, methods
-/// that the compiler makes for embedded types only jump to the method that they stand for.
+/// The instructions that return. A function that ends elsewhere too would be told as one that has not
+/// returned: in Go, methods that the compiler makes for embedded types only jump to the method that they
+/// stand for.
 fn all_ends(returns: Returns) -> Result<Vec<FileOffset>, String> {
     if returns.tail_jumps > 0 || returns.sites.is_empty() {
         return Err(

@@ -1,6 +1,8 @@
-//! Any function of any object, by name or address: which functions are meant, and what is read of their calls.
+//! Any function of any object, by name or address: which functions are meant, and what is read of their
+//! calls.
 //!
-//! Owns the patterns and the calling conventions. It never reads a file except through its [`crate::elf::Object`].
+//! Owns the patterns and the calling conventions. It never reads a file except through its
+//! [`crate::elf::Object`].
 
 mod glob;
 mod matching;
@@ -54,8 +56,10 @@ pub enum Stacks {
 }
 
 /// What to do when there is nothing to attach to.
-pub const NEXT_STEP: &str = "A pattern is OBJECT:FUNCTION, such as 'libc.so.6:getaddrinfo'; OBJECT is a soname, a file name, or a path \
-     in the container, and is left out for the executable (':main'). `ctrace uprobe --list … 'OBJECT:*'` tells what is there; \
+pub const NEXT_STEP: &str = "A pattern is OBJECT:FUNCTION, such as 'libc.so.6:getaddrinfo'; OBJECT is a \
+ soname, a file name, or a path \
+     in the container, and is left out for the executable (':main'). `ctrace uprobe --list … 'OBJECT:*'` \
+     tells what is there; \
      -v names each file that was looked into. If the program is started, or the library loaded, later, run with --wait.";
 
 impl Uprobe {

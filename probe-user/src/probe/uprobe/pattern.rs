@@ -1,7 +1,8 @@
 //! What a user writes to name functions: text → [`Pattern`]. Pure.
 //!
-//! `OBJECT:SYMBOL[+OFFSET][(TYPES)][ -> TYPE]`, `:SYMBOL` for the executable, `OBJECT:0xADDRESS`. Names of C++ have
-//! parentheses themselves: the last pair is the types if it can be read as types, else a part of the name.
+//! `OBJECT:SYMBOL[+OFFSET][(TYPES)][ -> TYPE]`, `:SYMBOL` for the executable, `OBJECT:0xADDRESS`. Names of
+//! C++ have parentheses themselves: the last pair is the types if it can be read as types, else a part of the
+//! name.
 
 use std::fmt;
 

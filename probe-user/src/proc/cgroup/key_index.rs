@@ -48,8 +48,8 @@ impl<T> KeyIndex<T> {
         }
     }
 
-    /// The containers that hold a process with these cgroups, outermost first. Below the path of a container that is
-    /// known by it, ids are that container's own words.
+    /// The containers that hold a process with these cgroups, outermost first. Below the path of a container
+    /// that is known by it, ids are that container's own words.
     pub fn holders(&self, cgroups: &ProcCgroups) -> Vec<&T> {
         if !self.by_path.is_empty()
             && let Some(found) = cgroups.paths().find_map(|path| self.at_path(path))

@@ -70,8 +70,8 @@ fn is_user(component: &[u8]) -> bool {
     id.is_some_and(|id| !id.is_empty() && id.iter().all(u8::is_ascii_digit))
 }
 
-/// `machine-NAME.scope`, `systemd-nspawn@NAME.service`: what systemd-machined registers. Virtual machines are there
-/// too, and the process that watches a container (`supervisor`).
+/// `machine-NAME.scope`, `systemd-nspawn@NAME.service`: what systemd-machined registers. Virtual machines are
+/// there too, and the process that watches a container (`supervisor`).
 #[expect(clippy::option_option, reason = "a machine that is no container is not looked at further")]
 fn machine(component: &[u8], after: Option<&[u8]>) -> Option<Option<(String, Kind)>> {
     let scope = component.strip_prefix(b"machine-").and_then(|rest| rest.strip_suffix(b".scope"));

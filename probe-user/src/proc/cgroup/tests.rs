@@ -19,7 +19,8 @@ fn of(path: &str) -> ProcCgroups {
 type Row = (&'static str, Option<&'static str>, Option<&'static str>, &'static str);
 
 const ROWS: &[Row] = &[
-    // Docker: cgroupfs, systemd, a parent of the user's choice, rootless, below it a cgroup of the container's.
+    // Docker: cgroupfs, systemd, a parent of the user's choice, rootless, below it a cgroup of the
+    // container's.
     ("/docker/{A}", Some(A), None, "/docker/{A}"),
     ("/docker/{A}/nested/deep", Some(A), None, "/docker/{A}"),
     ("/system.slice/docker-{A}.scope", Some(A), None, "/system.slice/docker-{A}.scope"),
@@ -72,7 +73,8 @@ const ROWS: &[Row] = &[
     ("/system.slice/nerdctl-{A}.scope", Some(A), None, "/system.slice/nerdctl-{A}.scope"),
     ("/default/web", None, None, ""),
     ("/system.slice/containerd.service", None, None, ""),
-    // Kubernetes: containerd and CRI-O, both drivers, all classes of service; the kubelet's systemd name in v1.
+    // Kubernetes: containerd and CRI-O, both drivers, all classes of service; the kubelet's systemd name in
+    // v1.
     ("/kubepods/podf7a1/{A}", Some(A), None, "/kubepods/podf7a1/{A}"),
     ("/kubepods/besteffort/podf7a1/{A}", Some(A), None, "/kubepods/besteffort/podf7a1/{A}"),
     ("/kubepods/burstable/podf7a1", None, None, ""),

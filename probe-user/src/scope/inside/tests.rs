@@ -20,8 +20,8 @@ fn a_process_by_its_id_in_its_container() {
         assert_eq!(pids(&target), expected, "{name}:{pid}");
         assert!(!target.scope.all && target.scope.cgroups.is_empty());
     };
-    // The first process of its namespace is all of it, as with its id on the host; process 32, which is the first one
-    // of a namespace that it has made in the container, is not meant.
+    // The first process of its namespace is all of it, as with its id on the host; process 32, which is the
+    // first one of a namespace that it has made in the container, is not meant.
     check("web", 1, &[30, 31, 32, 40]);
     check("web", 7, &[31, 32]);
     check("web", 9, &[40]);

@@ -1,6 +1,7 @@
-//! A client and a server of rustls, on two threads that are connected by a pair of sockets. Waits until it reads a line, then
-//! `--connections` times: the client sends the `--up` sizes, each in calls of its own, the server then the `--down` sizes; both
-//! report what they moved. Calls take turns between one piece and several (`write_vectored`).
+//! A client and a server of rustls, on two threads that are connected by a pair of sockets. Waits until it
+//! reads a line, then `--connections` times: the client sends the `--up` sizes, each in calls of its own, the
+//! server then the `--down` sizes; both report what they moved. Calls take turns between one piece and
+//! several (`write_vectored`).
 //!
 //! There are no certificates: who signs signs nothing, and who verifies believes everything.
 

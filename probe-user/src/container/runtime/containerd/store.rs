@@ -1,7 +1,7 @@
 //! The images of a namespace of containerd: names, each of which leads to a digest.
 //!
-//! A container of containerd has the name of its image and no digest. What else its image is called is known as long as
-//! that name has not been moved since the container was made.
+//! A container of containerd has the name of its image and no digest. What else its image is called is known
+//! as long as that name has not been moved since the container was made.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -1,4 +1,5 @@
-//! Any runtime below kubelet: the Container Runtime Interface over gRPC (containerd's plugin, CRI-O, cri-dockerd).
+//! Any runtime below kubelet: the Container Runtime Interface over gRPC (containerd's plugin, CRI-O,
+//! cri-dockerd).
 
 mod messages;
 mod store;
@@ -178,8 +179,8 @@ fn describe(source: Source, id: String) -> Answer<Details> {
     })
 }
 
-/// The verbose part of a status, JSON under the key `info`: no standard, and the same in containerd and CRI-O as
-/// far as it is read.
+/// The verbose part of a status, JSON under the key `info`: no standard, and the same in containerd and CRI-O
+/// as far as it is read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Info {

@@ -25,8 +25,8 @@ impl Store {
         }))
     }
 
-    /// What the image of a container is called: what the container was asked for with is its own in any case. What it
-    /// was made from is one of `references`, or else an id that it was asked for with.
+    /// What the image of a container is called: what the container was asked for with is its own in any case.
+    /// What it was made from is one of `references`, or else an id that it was asked for with.
     pub(super) fn names(&self, started: &[String], references: &[String]) -> ImageNames {
         let known = |name: &String| !name.is_empty();
         let ids =

@@ -10,7 +10,8 @@ use super::*;
 use crate::container::runtime::DetailLevel;
 use crate::container::runtime::grpc::fixture::{NOT_FOUND, UNIMPLEMENTED, endpoint, run, serve};
 
-/// The verbose part of CRI-O's ContainerStatus (server/container_status.go: `sandboxID`, `pid`, `runtimeSpec`).
+/// The verbose part of CRI-O's ContainerStatus (server/container_status.go: `sandboxID`, `pid`,
+/// `runtimeSpec`).
 const CRIO: &str = r#"{"sandboxID":"5a","pid":4711,"runtimeSpec":{"ociVersion":"1.1.0","linux":
     {"cgroupsPath":"kubepods-pod1.slice:crio:0a"},"mounts":[{"destination":"/etc/hosts","type":"bind",
     "source":"/var/lib/kubelet/pods/1/etc-hosts","options":["rw","rbind"]}]},"privileged":false}"#;

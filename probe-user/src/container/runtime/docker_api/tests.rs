@@ -43,7 +43,8 @@ fn docker(line: &str) -> Option<&'static str> {
 
 const OLD: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// Containers of one image: started by a tag that has moved since, by another tag, by the id; one that was removed.
+/// Containers of one image: started by a tag that has moved since, by another tag, by the id; one that was
+/// removed.
 fn moved(line: &str) -> Option<&'static str> {
     Some(match line {
         "GET /version HTTP/1.1" => DOCKER_VERSION,

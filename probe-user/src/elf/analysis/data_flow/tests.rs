@@ -75,7 +75,8 @@ fn what_follows_a_call_that_never_returns_is_not_behind_it() {
 
 #[test]
 fn parts_of_what_an_argument_points_to_are_followed() {
-    // mov (%rdx),%rbp; lea 0x60(%rbp),%rdi; test %rdi,%rdi; mov 8(%rdi),%rsi; sub $-128,%rbp; mov %rbp,%rdx; call
+    // mov (%rdx),%rbp; lea 0x60(%rbp),%rdi; test %rdi,%rdi; mov 8(%rdi),%rsi; sub $-128,%rbp; mov %rbp,%rdx;
+    // call
     let code = [
         0x48, 0x8b, 0x2a, 0x48, 0x8d, 0x7d, 0x60, 0x48, 0x85, 0xff, 0x48, 0x8b, 0x77, 8, 0x48, 0x83, 0xed,
         0x80, 0x48, 0x89, 0xea, 0xe8, 0, 1, 0, 0,
@@ -90,7 +91,8 @@ fn parts_of_what_an_argument_points_to_are_followed() {
 #[test]
 fn ways_that_a_given_word_does_not_take_are_left_out() {
     const NICHE: u64 = 1 << 63;
-    // movabs $NICHE,%r13; mov (%rcx),%rsi; xor %r13,%rsi; cmp $5,%rsi; mov $1,%eax; cmovb %rsi,%rax; cmp $4,%rax; jne over
+    // movabs $NICHE,%r13; mov (%rcx),%rsi; xor %r13,%rsi; cmp $5,%rsi; mov $1,%eax; cmovb %rsi,%rax; cmp
+    // $4,%rax; jne over
     let by_number: &[u8] = &[
         0x49, 0xbd, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x48, 0x8b, 0x31, 0x4c, 0x31, 0xee, 0x48, 0x83, 0xfe, 5, 0xb8,
         1, 0, 0, 0, 0x48, 0x0f, 0x42, 0xc6, 0x48, 0x83, 0xf8, 4, 0x75, 4,

@@ -15,7 +15,8 @@ pub(super) struct ActorPart<'a> {
     pub(super) time: Time,
     /// The container of the process; null when it is in none, or that is not known.
     pub(super) container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is known.
+    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
+    /// known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) k8s: Option<K8s<'a>>,
     /// The thread.
@@ -31,8 +32,8 @@ pub(super) struct IdentityPart<'a> {
     pub(super) vpid: Option<u32>,
     /// Name (`comm`) of the thread; U+FFFD stands for what is not UTF-8.
     pub(super) comm: Cow<'a, str>,
-    /// What the process runs: the same in all records of one execution, and never another's, although process ids
-    /// are used again. Null when it is not known.
+    /// What the process runs: the same in all records of one execution, and never another's, although process
+    /// ids are used again. Null when it is not known.
     pub(super) exec_id: Option<String>,
     /// Its executable, for a script the interpreter's; null when the process was gone before it was known.
     pub(super) executable: Option<&'a Executable>,
@@ -83,8 +84,8 @@ pub(super) struct ProgramPart<'a> {
     /// The same in base64; only there if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) working_directory_base64: Option<String>,
-    /// Its terminal, such as `pts/0`; null when it has none, or was gone before it was known (`working_directory` is null
-    /// then too).
+    /// Its terminal, such as `pts/0`; null when it has none, or was gone before it was known
+    /// (`working_directory` is null then too).
     pub(super) tty: Option<&'a str>,
 }
 
@@ -136,11 +137,11 @@ pub(super) struct ExecPart<'a> {
     pub(super) path_base64: Option<String>,
     /// The interpreter that a script names in its first line; null for what is no script.
     pub(super) interpreter: Option<Cow<'a, str>>,
-    /// Whether arguments or variables are missing, or the last one is cut: by the limit, a loss, or because they could
-    /// not be read.
+    /// Whether arguments or variables are missing, or the last one is cut: by the limit, a loss, or because
+    /// they could not be read.
     pub(super) truncated: bool,
-    /// Whether the program ran already when it came into scope: everything is as /proc had it then, and `time` is when
-    /// its process began.
+    /// Whether the program ran already when it came into scope: everything is as /proc had it then, and
+    /// `time` is when its process began.
     pub(super) existing: bool,
 }
 

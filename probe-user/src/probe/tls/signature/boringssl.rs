@@ -1,7 +1,8 @@
 //! BoringSSL and AWS-LC without symbols: each error names the source file, the library and a reason
 //! (`OPENSSL_PUT_ERROR`), and which reasons a function has tells which one it is.
 //!
-//! SSL_read and SSL_peek have equal errors: of the two, the one that takes the bytes away writes to the connection.
+//! SSL_read and SSL_peek have equal errors: of the two, the one that takes the bytes away writes to the
+//! connection.
 
 use super::evidence::{Evidence, calls, has_all, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
@@ -58,7 +59,8 @@ impl Locator for BoringSsl {
         functions.extend(only(&with(evidence, &[NO_CONTEXT])).map(|new| ("SSL_new", symbol(new))));
         let is_sure = missing.is_empty();
         let why = if is_sure {
-            "SSL_write: alone has its four errors of ssl_lib.cc; SSL_read: calls the function with those of reading, \
+            "SSL_write: alone has its four errors of ssl_lib.cc; SSL_read: calls the function with those of \
+             reading, \
              and takes bytes away, which SSL_peek does not"
                 .to_owned()
         } else {
@@ -104,7 +106,8 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
             (false, true) => Ok(Ok((*second).clone())),
             _ => Ok(Err("SSL_read: cannot be told from SSL_peek")),
         },
-        // SSL_read hands its arguments on to SSL_peek, and then takes what it gave. AWS-LC's SSL_peek_ex only hands on.
+        // SSL_read hands its arguments on to SSL_peek, and then takes what it gave. AWS-LC's SSL_peek_ex only
+        // hands on.
         [peek] if !takes(peek)? => {
             let mut readers = Vec::new();
             for caller in evidence.callers(peek.address)? {

@@ -1,4 +1,5 @@
-//! GnuTLS without symbols: `gnutls_assert` gives the names of source file and function to its log (lib/errors.h).
+//! GnuTLS without symbols: `gnutls_assert` gives the names of source file and function to its log
+//! (lib/errors.h).
 
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
@@ -94,8 +95,8 @@ impl Locator for GnuTls {
     }
 }
 
-/// What else receives application data by the function that gnutls_record_recv does it by: gnutls_record_recv_seq, which
-/// asserts nothing itself.
+/// What else receives application data by the function that gnutls_record_recv does it by:
+/// gnutls_record_recv_seq, which asserts nothing itself.
 fn siblings(evidence: &Evidence<'_>, recv: &Uses) -> Result<Vec<Uses>, ObjectError> {
     let mut siblings: Vec<Uses> = Vec::new();
     for call in &recv.calls.direct {

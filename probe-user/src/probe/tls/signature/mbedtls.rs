@@ -1,5 +1,5 @@
-//! Mbed TLS without symbols: with its debugging messages built in (`MBEDTLS_DEBUG_C`, the default), a function says when it is
-//! entered and when it is left.
+//! Mbed TLS without symbols: with its debugging messages built in (`MBEDTLS_DEBUG_C`, the default), a
+//! function says when it is entered and when it is left.
 
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
@@ -41,8 +41,8 @@ const FUNCTIONS: [Function; 3] = [
     },
 ];
 
-/// What preparing a connection reports at the level of errors: that there is no memory for its buffers (as it is said from 2.26 on,
-/// and before), or for its handshake.
+/// What preparing a connection reports at the level of errors: that there is no memory for its buffers (as it
+/// is said from 2.26 on, and before), or for its handshake.
 const NO_BUFFER: [Pattern; 2] = [Whole("alloc(%zu bytes) failed"), Whole("alloc(%d bytes) failed")];
 const NO_HANDSHAKE: Pattern = Whole("alloc() of ssl sub-contexts failed");
 const RENEGOTIATES: Pattern = Whole("=> renegotiate");
@@ -118,9 +118,9 @@ fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses>
     function.files.into_iter().find_map(|file| only(&of(file)).filter(takes))
 }
 
-/// Where connections begin. Three functions prepare a handshake, by the one that reports that it has no memory for it: one makes the
-/// connection, one reports that it renegotiates, and what is left begins it anew. Both that begin one, or none: bytes of the next
-/// connection would be taken for the first one's.
+/// Where connections begin. Three functions prepare a handshake, by the one that reports that it has no
+/// memory for it: one makes the connection, one reports that it renegotiates, and what is left begins it
+/// anew. Both that begin one, or none: bytes of the next connection would be taken for the first one's.
 fn begins(evidence: &Evidence<'_>) -> Result<Vec<(&'static str, Symbol)>, ObjectError> {
     let prepares = evidence.with(&[NO_HANDSHAKE, BASE], &[ERRORS]);
     let Some(prepares) = only(&prepares) else { return Ok(Vec::new()) };

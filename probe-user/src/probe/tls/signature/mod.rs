@@ -1,9 +1,10 @@
-//! TLS without symbols: functions found by what no build leaves out, the texts and numbers of their error reports.
+//! TLS without symbols: functions found by what no build leaves out, the texts and numbers of their error
+//! reports.
 //!
-//! Owns what an answer is, and the order in which evidence is gathered; each implementation has a file of its own. A
-//! wrong answer would corrupt what the user is told, so an answer counts only when several facts that are independent
-//! of each other agree (a text, a number beside it, who calls whom), and only one function fits. Nothing is guessed from
-//! a pattern of bytes.
+//! Owns what an answer is, and the order in which evidence is gathered; each implementation has a file of its
+//! own. A wrong answer would corrupt what the user is told, so an answer counts only when several facts that
+//! are independent of each other agree (a text, a number beside it, who calls whom), and only one function
+//! fits. Nothing is guessed from a pattern of bytes.
 
 mod boringssl;
 mod evidence;
@@ -85,7 +86,8 @@ pub struct Search {
     pub failed: Vec<String>,
 }
 
-/// Searches an object for the implementations of the wanted rows of the table of libraries, and for other texts.
+/// Searches an object for the implementations of the wanted rows of the table of libraries, and for other
+/// texts.
 pub fn locate(
     object: &Object,
     is_wanted: impl Fn(&str) -> bool,

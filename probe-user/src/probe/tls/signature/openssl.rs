@@ -1,9 +1,9 @@
 //! OpenSSL without symbols. What it does when a call is wrong tells which function it is.
 //!
-//! From 3.0 an error is reported with the name of its function and of its source file (`ERR_set_debug`) and then with the
-//! numbers of library and reason (`ERR_set_error`): SSL_read complains of a bad length and calls the internal function
-//! that complains of a connection that is not set up. Before 3.0 the number of the function is beside them
-//! (`ERR_put_error`; include/openssl/sslerr.h).
+//! From 3.0 an error is reported with the name of its function and of its source file (`ERR_set_debug`) and
+//! then with the numbers of library and reason (`ERR_set_error`): SSL_read complains of a bad length and
+//! calls the internal function that complains of a connection that is not set up. Before 3.0 the number of
+//! the function is beside them (`ERR_put_error`; include/openssl/sslerr.h).
 
 use super::evidence::{Evidence, calls, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
@@ -149,7 +149,8 @@ fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, D
             Ok(Some(Side { public, internal: None, facts }))
         }
         [internal] if calls(public, internal.address) => {
-            let facts = "reports errors under its name with OpenSSL's numbers, and calls the internal function that does";
+            let facts = "reports errors under its name with OpenSSL's numbers, and calls the internal \
+             function that does";
             Ok(Some(Side { public, internal: Some(internal), facts }))
         }
         [_] => doubt("does not call the internal function that reports errors under its name"),

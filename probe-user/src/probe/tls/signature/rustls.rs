@@ -1,6 +1,7 @@
-//! rustls without symbols, from 0.23 on. Encrypting a record may panic, and the panic names `record_layer.rs`: the functions that
-//! do so are those that send. What receives is found by the layout that both share: a connection has its queue of what was
-//! received right beside its queue of what is to be sent, and one function alone puts what it is given into it.
+//! rustls without symbols, from 0.23 on. Encrypting a record may panic, and the panic names
+//! `record_layer.rs`: the functions that do so are those that send. What receives is found by the layout that
+//! both share: a connection has its queue of what was received right beside its queue of what is to be sent,
+//! and one function alone puts what it is given into it.
 
 mod handlers;
 
@@ -23,10 +24,12 @@ const CRATE: &str = "rustls";
 /// Functions that are read, of those that have one thing in common.
 const MAX_FUNCTIONS: usize = 256;
 
-/// Functions that what is to be encrypted passes, besides the one that does it: `send_single_fragment`, for one.
+/// Functions that what is to be encrypted passes, besides the one that does it: `send_single_fragment`, for
+/// one.
 const MAX_LEVELS: usize = 2;
 
-/// `MessageEncrypter::encrypt` in the table of a `dyn MessageEncrypter`, behind destructor, size and alignment.
+/// `MessageEncrypter::encrypt` in the table of a `dyn MessageEncrypter`, behind destructor, size and
+/// alignment.
 const ENCRYPT: u64 = 0x18;
 /// `ContentType::ApplicationData` and `ProtocolVersion::TLSv1_2` as rustls has them in memory.
 const APPLICATION_DATA: (u64, usize) = (3, 1);
@@ -71,7 +74,8 @@ pub(super) fn locate(object: &Object) -> Result<Vec<SignatureMatch>, ObjectError
     Ok(found)
 }
 
-/// The version of the crate that a path to one of its files is in: empty when the path does not tell, none of another crate.
+/// The version of the crate that a path to one of its files is in: empty when the path does not tell, none of
+/// another crate.
 fn crate_version(path: &str, file: &str) -> Option<String> {
     let directory = path.strip_suffix(file)?.rsplit(['/', '\\']).next()?;
     match directory.strip_prefix(CRATE)? {
@@ -111,7 +115,8 @@ impl Search<'_> {
                         None
                     }
                     _ => Some(
-                        "what receives: not exactly one function fills the queue beside the one of what is sent",
+                        "what receives: not exactly one function fills the queue beside the one of what is \
+                         sent",
                     ),
                 }
             }
@@ -123,8 +128,10 @@ impl Search<'_> {
         let why = missing.map_or_else(
             || {
                 format!(
-                    "what sends alone makes records of application data of the pieces that it is given, and encrypts them \
-                     with the connection's encrypter (record_layer.rs); what receives alone puts {received} into the \
+                    "what sends alone makes records of application data of the pieces that it is given, and \
+                     encrypts them \
+                     with the connection's encrypter (record_layer.rs); what receives alone puts {received} \
+                     into the \
                      queue beside the one that the sender fills"
                 )
             },
@@ -142,7 +149,8 @@ impl Search<'_> {
         }))
     }
 
-    /// The functions that encrypt with what one of their arguments owns, or hand that on to one that does; which argument.
+    /// The functions that encrypt with what one of their arguments owns, or hand that on to one that does;
+    /// which argument.
     fn encrypting(&self, places: &[VirtAddr]) -> Result<Vec<(Flow, u8)>, ObjectError> {
         let takers = self.flows(self.object.address_takers(places)?)?;
         let mut known: Vec<(Flow, u8)> =
@@ -220,7 +228,8 @@ impl Search<'_> {
             .collect()
     }
 
-    /// The one function that says that data may be sent, which the others ask, and then sends what has waited.
+    /// The one function that says that data may be sent, which the others ask, and then sends what has
+    /// waited.
     fn begins(&self, sender: &Flow, encrypting: &[(Flow, u8)]) -> Result<Option<Flow>, ObjectError> {
         let callers = self.callers(&[sender.address])?;
         let encrypting = || encrypting.iter().map(|(flow, _)| flow);
@@ -279,8 +288,8 @@ impl Search<'_> {
     }
 }
 
-/// Which argument owns something whose first method a function calls, if it does. A function that returns a structure has its
-/// place as the first argument.
+/// Which argument owns something whose first method a function calls, if it does. A function that returns a
+/// structure has its place as the first argument.
 fn encrypts(flow: &Flow) -> Option<u8> {
     flow.calls().find_map(|call| match (call.callee, call.second) {
         (Callee::Method(argument @ 0..=1, table, ENCRYPT), Some(Value::Loaded(owner, data)))
@@ -292,7 +301,8 @@ fn encrypts(flow: &Flow) -> Option<u8> {
     })
 }
 
-/// Whether a function makes records of application data of what its second argument says; the connection is its first.
+/// Whether a function makes records of application data of what its second argument says; the connection is
+/// its first.
 fn sends((flow, owner): &(Flow, u8)) -> bool {
     *owner == 0 && reads_exactly(flow, 1, &CHUNKS) && makes_records(flow)
 }

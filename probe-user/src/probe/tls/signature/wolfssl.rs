@@ -1,5 +1,6 @@
-//! wolfSSL without symbols, where it keeps a queue of errors (`WOLFSSL_HAVE_ERROR_QUEUE`, a part of its API like OpenSSL's): errors are
-//! reported with the names of function and source file. Otherwise it says nothing of itself, and is not found.
+//! wolfSSL without symbols, where it keeps a queue of errors (`WOLFSSL_HAVE_ERROR_QUEUE`, a part of its API
+//! like OpenSSL's): errors are reported with the names of function and source file. Otherwise it says nothing
+//! of itself, and is not found.
 //!
 //! What is found are not the public functions but those that all of them call.
 
@@ -75,7 +76,9 @@ impl Locator for WolfSsl {
             .collect();
         let is_sure = missing.is_empty();
         let why = if is_sure {
-            "they report errors under their names and that of their source file, and call those that they call in the source".to_owned()
+            "they report errors under their names and that of their source file, and call those that they \
+             call in the source"
+                .to_owned()
         } else {
             format!("{} does not report errors under its name, or several functions do", missing.join(", "))
         };

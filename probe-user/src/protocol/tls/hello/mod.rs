@@ -1,8 +1,8 @@
 //! ClientHello and ServerHello: bytes → what they say.
 //!
-//! Owns the reading of the two messages of the handshake that are in the clear (RFC 8446, section 4; RFC 5246, section 7.4),
-//! and of the records around them. It is given foreign bytes: what is cut, or not as it should be, is not known, and never
-//! an error; nothing is read but what is told.
+//! Owns the reading of the two messages of the handshake that are in the clear (RFC 8446, section 4; RFC
+//! 5246, section 7.4), and of the records around them. It is given foreign bytes: what is cut, or not as it
+//! should be, is not known, and never an error; nothing is read but what is told.
 
 use probe_common::{CLIENT_HELLO, HELLO_BYTES, RecordHeader, SERVER_HELLO};
 
@@ -42,7 +42,8 @@ pub struct ClientHello {
 /// What a server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerHello {
-    /// The version that it has chosen, such as 0x0303 for TLS 1.2; none if it was cut before that was certain.
+    /// The version that it has chosen, such as 0x0303 for TLS 1.2; none if it was cut before that was
+    /// certain.
     pub version: Option<u16>,
     /// Its cipher suite.
     pub cipher: u16,
@@ -117,7 +118,8 @@ impl HelloBuffer {
     }
 }
 
-/// The first message of the handshake in these records, or the beginning of it; and whether that is all of it.
+/// The first message of the handshake in these records, or the beginning of it; and whether that is all of
+/// it.
 fn message(records: &[u8]) -> (Vec<u8>, bool) {
     let mut cursor = Cursor(records);
     let mut message = Vec::new();

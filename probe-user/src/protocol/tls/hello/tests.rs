@@ -5,7 +5,8 @@
 use super::*;
 use crate::test_rng::TestRng;
 
-/// As OpenSSL 3.0 has sent them: handshakes of TLS 1.2, of 1.3, and of 1.3 in which the server wants another key.
+/// As OpenSSL 3.0 has sent them: handshakes of TLS 1.2, of 1.3, and of 1.3 in which the server wants another
+/// key.
 const TLS12: [&[u8]; 2] = [include_bytes!("data/tls12-c0.bin"), include_bytes!("data/tls12-s0.bin")];
 const TLS13: [&[u8]; 2] = [include_bytes!("data/tls13-c0.bin"), include_bytes!("data/tls13-s0.bin")];
 const AGAIN: [&[u8]; 4] = [

@@ -1,9 +1,10 @@
-//! What receives where the compiler has made `take_received_plaintext` part of its callers: `handle` of each `ExpectTraffic`, which
-//! gets every message, and puts those of data into the connection's queue.
+//! What receives where the compiler has made `take_received_plaintext` part of its callers: `handle` of each
+//! `ExpectTraffic`, which gets every message, and puts those of data into the connection's queue.
 //!
-//! Owns the proof that a function does: its code is read once for each number that the first word of a message may have, and it must
-//! reach the queue with exactly one of them. There must be as many such functions as the program has sides and versions of TLS: one
-//! that is not found would be silence. It never says who sends.
+//! Owns the proof that a function does: its code is read once for each number that the first word of a
+//! message may have, and it must reach the queue with exactly one of them. There must be as many such
+//! functions as the program has sides and versions of TLS: one that is not found would be silence. It never
+//! says who sends.
 
 use probe_common::{MAX_MARK, message_mark};
 
@@ -48,7 +49,8 @@ pub(super) struct Handlers {
 }
 
 impl Search<'_> {
-    /// The handlers that fill the queue beside those of what is sent, themselves: none if all do it by `receivers`.
+    /// The handlers that fill the queue beside those of what is sent, themselves: none if all do it by
+    /// `receivers`.
     pub(super) fn handlers(
         &self,
         queues: &[Queue],
@@ -69,7 +71,8 @@ impl Search<'_> {
         for flow in &flows {
             let Some(mark) = self.mark(flow.address, |flow| Ok(self.receives(flow, &fills, queues)))? else {
                 return Ok(Err(
-                    "what receives: a function fills the queue beside the one of what is sent, and with what is not clear",
+                    "what receives: a function fills the queue beside the one of what is sent, and with what \
+                     is not clear",
                 ));
             };
             marks.push(mark);
@@ -150,7 +153,8 @@ impl Search<'_> {
         fills.iter().copied().filter(move |fills| Some(fills.function) == callee)
     }
 
-    /// Whether a function fills the queue of what is received, of the connection that its `Context` points to.
+    /// Whether a function fills the queue of what is received, of the connection that its `Context` points
+    /// to.
     fn receives(&self, flow: &Flow, fills: &[Fills], queues: &[Queue]) -> bool {
         flow.calls().any(|call| {
             let offset = match call.first {
@@ -190,7 +194,8 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// Whether a handler takes the `Payload` of its message, and nothing else of it: itself, or by what it hands that on to.
+    /// Whether a handler takes the `Payload` of its message, and nothing else of it: itself, or by what it
+    /// hands that on to.
     fn takes(&self, flow: &Flow) -> Result<bool, ObjectError> {
         if flow.read_of(MESSAGE).any(|word| !DATA.contains(&word)) {
             return Ok(false);
@@ -227,7 +232,8 @@ impl Search<'_> {
         Ok(false)
     }
 
-    /// How many handlers a program has: each of its sides has one for each version of TLS. None if it cannot be told.
+    /// How many handlers a program has: each of its sides has one for each version of TLS. None if it cannot
+    /// be told.
     fn sides(&self, version: Option<&str>) -> Result<Option<usize>, ObjectError> {
         let has = |file: &str| -> Result<bool, ObjectError> {
             let Some((locations, _)) = self.object.locations(file)? else { return Ok(false) };
@@ -240,8 +246,9 @@ impl Search<'_> {
     }
 }
 
-/// What the first word of a message of data is, with [`message_mark`], by the code of all handlers, which symbols name: they take
-/// the `Payload` behind it, and give a part of the connection to what they call, with this word alone.
+/// What the first word of a message of data is, with [`message_mark`], by the code of all handlers, which
+/// symbols name: they take the `Payload` behind it, and give a part of the connection to what they call, with
+/// this word alone.
 pub(in crate::probe::tls) fn mark_of_data(
     object: &Object,
     handlers: &[VirtAddr],

@@ -1,4 +1,5 @@
-//! Handlers of rustls that receive: what is found in a program that is built like one with them, and what is not certain.
+//! Handlers of rustls that receive: what is found in a program that is built like one with them, and what is
+//! not certain.
 
 use crate::elf::SymbolFilter;
 use crate::elf::fixture::{compile, parse, parse_bytes};
