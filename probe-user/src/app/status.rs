@@ -217,7 +217,7 @@ mod tests {
     fn a_process_that_is_not_known_to_be_on_the_host_is_not_said_to_be() {
         let web = Container { name: Some("we\x1bb".to_owned()), ..Container::default() };
         for (container, expected) in [
-            (Containment::In(Arc::new(web)), "we\\u{1b}b"),
+            (Containment::In(Arc::new(web)), "we\\x1bb"),
             (Containment::Host, "host"),
             (Containment::Unknown, "?"),
         ] {

@@ -72,12 +72,12 @@ mod tests {
         let check = |plan: &Plan, expected: &[&str]| {
             assert_eq!(reasons(plan, &target, SkipDetail::Everything), expected);
         };
-        check(&plan, &["w\\u{1b}2[2]: /lib/x\\n: closed", "w\\u{1b}4[4]: /lib/x\\n: torn"]);
+        check(&plan, &["w\\x1b2[2]: /lib/x\\n: closed", "w\\x1b4[4]: /lib/x\\n: torn"]);
         plan.skipped.extend((2..=3).map(|pid| skipped(pid, "torn")));
-        let torn = "3 processes (w\\u{1b}2[2], w\\u{1b}3[3], w\\u{1b}4[4]): /lib/x\\n: torn";
-        check(&plan, &["w\\u{1b}2[2]: /lib/x\\n: closed", torn]);
+        let torn = "3 processes (w\\x1b2[2], w\\x1b3[3], w\\x1b4[4]): /lib/x\\n: torn";
+        check(&plan, &["w\\x1b2[2]: /lib/x\\n: closed", torn]);
         plan.skipped = (1..=300).map(|pid| skipped(pid, "torn")).collect();
-        check(&plan, &["300 processes (w\\u{1b}1[1], w\\u{1b}2[2], w\\u{1b}3[3], …): /lib/x\\n: torn"]);
+        check(&plan, &["300 processes (w\\x1b1[1], w\\x1b2[2], w\\x1b3[3], …): /lib/x\\n: torn"]);
         plan.skipped = vec![Skipped { pid: None, ..skipped(0, "torn") }];
         check(&plan, &["/lib/x\\n: torn"]);
     }

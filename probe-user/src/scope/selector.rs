@@ -116,7 +116,7 @@ mod tests {
         };
         assert_eq!(
             selector.to_string(),
-            "container web, container docker://\\u{1b}[2J, image nginx:1, label tier=a\\n, label x, \
+            "container web, container docker://\\x1b[2J, image nginx:1, label tier=a\\n, label x, \
              compose service api, pod prod/web-0, namespace prod, pid 12, pid docker://web:1, all processes; \
              only comm nginx, exe /x, uid 33; not image caddy, uid 0"
         );

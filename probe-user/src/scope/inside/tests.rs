@@ -69,5 +69,5 @@ fn what_is_not_there_is_said_with_what_is() {
         many.add(&Fake { pid, comm: b"\x1b[2J", cgroup: &cgroup, ..Fake::default() });
     }
     let error = resolve(&many, "web", 1).err().unwrap().to_string();
-    assert!(error.contains("30 (\\u{1b}[2J), 31") && error.contains("5 more"), "{error}");
+    assert!(error.contains("30 (\\x1b[2J), 31") && error.contains("5 more"), "{error}");
 }
