@@ -2,15 +2,19 @@
 
 use std::io::{self, Write};
 
-use crate::output::{self, Format};
+use crate::output::{self, Format, FormatKind};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::terminal;
 
 /// Writes a line per function; as JSON, the plan.
 pub(super) fn write(plan: &Plan, format: &Format, out: &mut dyn Write) -> io::Result<()> {
-    if format.name == "json" {
-        return output::write_plan(plan, out);
+    match format.kind {
+        FormatKind::Lines => output::write_plan(plan, out),
+        FormatKind::Text => write_text(plan, out),
     }
+}
+
+fn write_text(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     let mut rows: Vec<(&ObjectHooks, &Hook)> = Vec::new();
     for object in &plan.objects {
         rows.extend(

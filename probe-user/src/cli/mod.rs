@@ -11,7 +11,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::diagnose::{DiagnoseCommand, OutputFormat};
-use crate::output;
+use crate::output::{self, FormatKind};
 use crate::probe::Probe;
 use crate::scope::Selector;
 use crate::terminal;
@@ -83,7 +83,7 @@ pub enum OnNoMatch {
 impl Trace {
     /// Whether standard error has records for a program.
     pub fn shares_stderr(&self) -> bool {
-        !self.command.is_empty() && self.output.is_none() && self.format.name != "text"
+        !self.command.is_empty() && self.output.is_none() && self.format.kind != FormatKind::Text
     }
 }
 

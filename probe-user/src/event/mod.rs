@@ -363,7 +363,7 @@ impl Summary {
     }
 }
 
-/// Any record.
+/// Any record. The summary comes with [`Output::finish`] alone.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub enum Record<'a> {
@@ -391,6 +391,59 @@ pub enum Record<'a> {
     Summary(Summary),
 }
 
+impl Record<'_> {
+    /// Which kind it is.
+    pub fn kind(&self) -> RecordKind {
+        match self {
+            Self::Ssl(_) => RecordKind::Ssl,
+            Self::SslOpen(_) => RecordKind::SslOpen,
+            Self::SslClose(_) => RecordKind::SslClose,
+            Self::Function(_) => RecordKind::Uprobe,
+            Self::FunctionTotal(_) => RecordKind::UprobeTotal,
+            Self::Exec(_) => RecordKind::Exec,
+            Self::ExecFailed(_) => RecordKind::ExecFailed,
+            Self::Exit(_) => RecordKind::Exit,
+            Self::Fork(_) => RecordKind::Fork,
+            Self::Lost(_) => RecordKind::Lost,
+            Self::Summary(_) => RecordKind::Summary,
+        }
+    }
+}
+
+/// The kinds of records, by their public names (`type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the record of its name")]
+pub enum RecordKind {
+    Ssl,
+    SslOpen,
+    SslClose,
+    Uprobe,
+    UprobeTotal,
+    Exec,
+    ExecFailed,
+    Exit,
+    Fork,
+    Lost,
+    Summary,
+}
+
+impl RecordKind {
+    /// All kinds.
+    pub const ALL: &[Self] = &[
+        Self::Ssl,
+        Self::SslOpen,
+        Self::SslClose,
+        Self::Uprobe,
+        Self::UprobeTotal,
+        Self::Exec,
+        Self::ExecFailed,
+        Self::Exit,
+        Self::Fork,
+        Self::Lost,
+        Self::Summary,
+    ];
+}
+
 /// Where records go.
 pub trait Output: fmt::Debug + Send {
     /// Takes one record. A reader that has gone is [`io::ErrorKind::BrokenPipe`].
@@ -398,4 +451,8 @@ pub trait Output: fmt::Debug + Send {
 
     /// Hands on everything taken so far; to be called when the stream pauses.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// Writes the end: the summary, and whatever closes the format; then hands everything on. It is called once,
+    /// last, and for whatever reason the trace ends.
+    fn finish(&mut self, summary: &Summary) -> io::Result<()>;
 }

@@ -6,7 +6,7 @@
 
 use jiff::tz::TimeZone;
 
-use crate::event::Output;
+use crate::event::{Output, RecordKind};
 use crate::terminal::Colour;
 
 mod destination;
@@ -61,6 +61,15 @@ pub struct Options {
     pub zone: TimeZone,
 }
 
+/// Whom a format is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatKind {
+    /// A person: it may be among other lines of a terminal.
+    Text,
+    /// A program that reads lines: other lines among them would be taken for records.
+    Lines,
+}
+
 /// An output format.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
@@ -68,6 +77,10 @@ pub struct Format {
     pub name: &'static str,
     /// One line for `--help`.
     pub help: &'static str,
+    /// Whom it is for.
+    pub kind: FormatKind,
+    /// The records that it has a place for.
+    pub takes: &'static [RecordKind],
     /// Makes the sink.
     pub open: fn(RecordWriter, Options) -> Box<dyn Output>,
 }
@@ -77,11 +90,15 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "text",
         help: "a line per program, a header line per call and its payload, for a person",
+        kind: FormatKind::Text,
+        takes: RecordKind::ALL,
         open: |output, options| Box::new(text::Text::new(output, options)),
     },
     Format {
         name: "json",
         help: "JSON Lines, one record a line (ctrace schema)",
+        kind: FormatKind::Lines,
+        takes: RecordKind::ALL,
         open: |output, _| Box::new(json::Json::new(output)),
     },
 ];
@@ -98,6 +115,7 @@ mod tests {
     #[test]
     fn formats_are_named_once_and_explained() {
         for (index, row) in FORMATS.iter().enumerate() {
+            assert!(!row.takes.is_empty(), "{}", row.name);
             assert!(!row.help.is_empty() && !row.help.contains('\n'), "{}", row.name);
             let first = FORMATS.iter().position(|other| other.name == row.name);
             assert_eq!(first, Some(index), "{} is there twice", row.name);

@@ -186,6 +186,11 @@ impl Output for Text {
     fn flush(&mut self) -> io::Result<()> {
         self.output.flush()
     }
+
+    /// Text has no end of its own.
+    fn finish(&mut self, _: &Summary) -> io::Result<()> {
+        self.flush()
+    }
 }
 
 /// The summary for stderr: one line without its line end, beginning with `summary:`.

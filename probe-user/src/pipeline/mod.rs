@@ -338,12 +338,12 @@ impl<O: ProcessInfo> Pipeline<O> {
             lost: self.lost,
             undecodable: self.undecodable,
         };
+        // Whatever has become of the rest: what was begun is ended.
+        let finished = sink.finish(&summary);
         if end == StopReason::OutputClosed {
             return Ok(summary);
         }
-        let written =
-            rest.and_then(|()| sink.write(&Record::Summary(summary.clone()))).and_then(|()| sink.flush());
-        match written {
+        match rest.and(finished) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 summary.end = StopReason::OutputClosed;
                 Ok(summary)

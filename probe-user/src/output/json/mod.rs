@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::RecordWriter;
 use crate::event::Output;
-use crate::event::{Record, Ssl};
+use crate::event::{Record, Ssl, Summary};
 use crate::plan::Plan;
 
 mod connection;
@@ -66,6 +66,12 @@ impl Output for Json {
 
     fn flush(&mut self) -> io::Result<()> {
         self.output.flush()
+    }
+
+    /// The summary is the last line.
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        self.write(&Record::Summary(summary.clone()))?;
+        self.flush()
     }
 }
 
