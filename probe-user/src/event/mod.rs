@@ -452,7 +452,7 @@ pub trait Output: fmt::Debug + Send {
     /// Hands on everything taken so far; to be called when the stream pauses.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Writes the end: the summary, and whatever closes the format; then hands everything on. It is called once,
-    /// last, and for whatever reason the trace ends.
+    /// Writes the end: the summary, and whatever closes the format; then hands everything on. It is called
+    /// once, last, and for whatever reason the trace ends.
     fn finish(&mut self, summary: &Summary) -> io::Result<()>;
 }
