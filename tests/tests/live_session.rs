@@ -20,8 +20,7 @@ use ctrace::decode::ExecMmap;
 use ctrace::decode::MmapEvent;
 use ctrace::decode::RingRecord;
 use ctrace::decode::decode;
-use ctrace::probe::Probe;
-use ctrace::probe::Ssl;
+use ctrace::plan::program_set::{ConnectionRecords, ProgramSet};
 use ctrace::proc::cgroup::Cgroup;
 use ctrace::scope::Scope;
 use ctrace::scope::ScopeChange;
@@ -57,7 +56,7 @@ impl Watched {
         bpf::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options = Options {
-            probe: Probe::Ssl(Ssl::default()),
+            programs: ProgramSet::tls(ConnectionRecords::Off),
             ring_bytes: 1 << 20,
             max_bytes: 4096,
             log: Log::Off,

@@ -320,7 +320,7 @@ fn load(
         _ => bpf::Log::Off,
     };
     let options = bpf::Options {
-        probe: trace.probe.clone(),
+        programs: plan.programs.clone(),
         ring_bytes: trace.ring_bytes,
         max_bytes: trace.max_bytes,
         log,

@@ -7,9 +7,10 @@ use aya::programs::ProgramError;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 
 use super::links::Link;
+use super::programs::{self, AttachPoint, BpfProgram};
 use super::{AttachWarmup, Session, SessionError, loader, usdt_semaphore};
 use crate::elf::FileOffset;
-use crate::plan::{Hook, ObjectHooks, ObjectId, ProbeProgram};
+use crate::plan::{Hook, ObjectHooks, ObjectId};
 
 impl Session {
     /// Attaches the hooks of an object; the links last until [`Session::detach`] or the end of the session.
@@ -47,45 +48,25 @@ impl Session {
     }
 
     fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook, site: u32) -> Result<(), SessionError> {
-        // The return first: a call that is entered in between is then merely not reported.
-        let (leave, names): (&str, &[&str]) = match hook.program {
-            ProbeProgram::Io => ("", &["call_return", "call_enter"]),
-            ProbeProgram::IoAtRets => ("call_leave", &["call_enter"]),
-            ProbeProgram::Open => ("", &["open_return"]),
-            ProbeProgram::OpenAtRets => ("open_leave", &[]),
-            ProbeProgram::OpenFirst => ("", &["open_enter"]),
-            ProbeProgram::OpenOutArg => ("", &["open_behind_return", "call_enter"]),
-            ProbeProgram::OpenIfNew => ("", &["open_once_enter"]),
-            ProbeProgram::Close => ("", &["close_enter"]),
-            ProbeProgram::Handshake => ("", &["handshake_return", "call_enter"]),
-            ProbeProgram::MarkTls => ("", &["cipher_enter"]),
-            ProbeProgram::IoVec => ("", &["gather_return", "gather_enter"]),
-            ProbeProgram::IoVecAtRets => ("gather_leave", &["gather_enter"]),
-            ProbeProgram::IoAtEntry => ("", &["whole_enter"]),
-            ProbeProgram::CallbackScope => ("", &["outer_enter"]),
-            ProbeProgram::CallbackData => ("", &["handed_enter"]),
-            ProbeProgram::BorrowBuffer => ("", &["lent_return", "call_enter"]),
-            ProbeProgram::UnwrapPacket => ("", &["unpack_return", "call_enter"]),
-            ProbeProgram::GoIo => ("go_leave", &["go_enter"]),
-            ProbeProgram::GoOpen => ("", &["go_open"]),
-            ProbeProgram::GoClose => ("", &["go_close"]),
-            ProbeProgram::FunctionAndReturn => ("", &["function_return", "function_enter"]),
-            ProbeProgram::Function | ProbeProgram::FunctionAndRets => ("function_leave", &["function_enter"]),
-        };
         let arguments = match &hook.capture {
             Some(reading) => self.functions.number(&reading.spec)?,
             None => hook.cookie_args,
         };
         let cookie = probe_common::cookie(site, arguments);
         let mut links: Vec<Link> = Vec::new();
-        let ends = hook.ret_offsets.iter().map(|end| (leave, *end));
-        for (name, offset) in ends.chain(names.iter().map(|name| (*name, hook.offset))) {
-            match attach_uprobe(&mut self.ebpf, name, cookie, object, (hook, offset)) {
-                Ok(link) => links.push(link),
-                Err(error) => {
-                    // Half a hook sees nothing, and costs the target all the same.
-                    self.links.discard(links);
-                    return Err(error);
+        for program in programs::of_hook(hook.program) {
+            let offsets = match program.attach_point {
+                AttachPoint::RetInstructions(_) => hook.ret_offsets.as_slice(),
+                _ => std::slice::from_ref(&hook.offset),
+            };
+            for offset in offsets {
+                match attach_uprobe(&mut self.ebpf, program, cookie, object, (hook, *offset)) {
+                    Ok(link) => links.push(link),
+                    Err(error) => {
+                        // Half a hook sees nothing, and costs the target all the same.
+                        self.links.discard(links);
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -103,12 +84,12 @@ impl Session {
 /// Attaches a program to the place of a hook.
 fn attach_uprobe(
     ebpf: &mut Ebpf,
-    name: &str,
+    program: &BpfProgram,
     cookie: u64,
     object: &ObjectHooks,
     (hook, offset): (&Hook, FileOffset),
 ) -> Result<Link, SessionError> {
-    let program = loader::uprobe(ebpf, name)?;
+    let program = loader::uprobe(ebpf, program.name)?;
     let failed = |source| SessionError::attach(&object.library.path, &hook.function, offset, source);
     if let Some(counter) = hook.semaphore {
         let fd = program.fd().map_err(failed)?.as_fd();

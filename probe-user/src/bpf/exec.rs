@@ -1,42 +1,13 @@
-//! What the programs that tell of executions need to know of this kernel, and which of them are needed.
+//! What the programs that record executions need to know of this kernel.
 
 use aya::EbpfLoader;
 use aya::maps::{HashMap, MapData};
-use probe_common::{LINEAGES, Lineage, NO_FIELD, WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS};
+use probe_common::{LINEAGES, Lineage, NO_FIELD};
 
 use super::btf::Btf;
 use super::pod::{self, PodCompat};
 use super::tracepoint_format::TracepointFormat;
 use super::{Session, SessionError, error};
-use crate::plan::capture::Environment;
-use crate::probe::Probe;
-use crate::probe::exec::ExecEvents;
-
-/// A program, and the group and name of its tracepoint.
-pub(super) type Tracepoint = (&'static str, (&'static str, &'static str));
-
-/// Who has forked whom.
-const FORKS: [Tracepoint; 1] = [("task_new", ("task", "task_newtask"))];
-
-/// Attempts that fail. Tracepoints of system calls cost every system call of the machine a little: only on
-/// request.
-const ATTEMPTS: [Tracepoint; 4] = [
-    ("exec_exit", ("syscalls", "sys_exit_execve")),
-    ("exec_exit", ("syscalls", "sys_exit_execveat")),
-    ("exec_enter", ("syscalls", "sys_enter_execve")),
-    ("exec_at_enter", ("syscalls", "sys_enter_execveat")),
-];
-
-/// The tracepoints that a probe needs beside those that every session has.
-pub(super) fn tracepoints(probe: &Probe) -> Vec<Tracepoint> {
-    match probe {
-        Probe::Exec(exec) => {
-            let attempts = ATTEMPTS.into_iter().filter(|_| exec.includes(ExecEvents::Failed));
-            FORKS.into_iter().chain(attempts).collect()
-        }
-        Probe::Ssl(_) | Probe::Uprobe(_) => Vec::new(),
-    }
-}
 
 /// Constants of the programs.
 pub(super) struct Constants {
@@ -45,26 +16,19 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// Those that a probe needs; the others say that nothing is wanted. `group_dead` is the offset of that
-    /// field of `sched_process_exit`: where it is missing, every probe needs to know in another way that a
-    /// process has ended.
-    pub(super) fn read(probe: &Probe, group_dead: u32) -> Result<Self, SessionError> {
-        let Probe::Exec(exec) = probe else {
+    /// Those for records of executions (`WANT_` bits); without any, the others say that nothing is wanted.
+    /// `group_dead` is the offset of that field of `sched_process_exit`: where it is missing, every trace
+    /// needs to know in another way that a process has ended.
+    pub(super) fn read(wanted: u32, group_dead: u32) -> Result<Self, SessionError> {
+        if wanted == 0 {
             let btf = if group_dead == NO_FIELD { Btf::read() } else { None };
             let mut values = structures(btf.as_ref());
             values.push(("EXECS", 0));
             return Ok(Self { values, lineages: 1 });
-        };
+        }
         // The registers of a program that begins are had through a helper that needs it.
         if !Btf::is_there() {
             return Err(error::missing("BTF (/sys/kernel/btf/vmlinux)", "CONFIG_DEBUG_INFO_BTF=y"));
-        }
-        let mut wanted = WANT_PROGRAMS;
-        for (also, bit) in [(ExecEvents::Exits, WANT_ENDS), (ExecEvents::Forks, WANT_FORKS)] {
-            wanted |= if exec.includes(also) { bit } else { 0 };
-        }
-        if exec.environment != Environment::None {
-            wanted |= WANT_ENVIRONMENT;
         }
         let newtask = TracepointFormat::read("task", "task_newtask")?;
         let mut values = vec![
@@ -121,12 +85,11 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::Ssl;
 
     #[test]
-    fn every_probe_knows_the_end_of_a_process() {
+    fn every_trace_has_the_end_of_a_process() {
         let signal = |group_dead| {
-            let constants = Constants::read(&Probe::Ssl(Ssl::default()), group_dead).ok()?;
+            let constants = Constants::read(0, group_dead).ok()?;
             constants.values.into_iter().find(|(name, _)| *name == "TASK_SIGNAL").map(|(_, offset)| offset)
         };
         assert_eq!(signal(8), Some(NO_FIELD), "the tracepoint tells");

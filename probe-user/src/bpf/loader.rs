@@ -10,38 +10,18 @@ use probe_common::{
 
 use super::links::Links;
 use super::pod::PodCompat;
+use super::programs::{self, AttachPoint, BpfProgram, LoadTime, PROGRAMS};
 use super::tracepoint_format::TracepointFormat;
 use super::{Log, Options, SessionError, exec, pod};
-use crate::probe::Probe;
+use crate::plan::program_set::{ConnectionRecords, ProgramFamily};
 use crate::scope::Scope;
 
 /// The ring wakes its reader when its fill passes a multiple of its size divided by two to this power.
 /// An eighth leaves the reader time, and is rare enough to cost the target nothing (docs/performance.md).
 const WAKE_FRACTION_SHIFT: u32 = 3;
 
-static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf"));
-
-/// Programs on tracepoints of cgroups, which only a scope that [watches](Scope::watch) needs.
-pub(super) const CGROUP_PROGRAMS: [(&str, &str); 2] =
-    [("cgroup_made", "cgroup_mkdir"), ("cgroup_gone", "cgroup_rmdir")];
-
-/// Programs that only some libraries or records need, and that take the verifier long: they are loaded when a
-/// hook needs them, or at once when everything is told.
-const LOADED_ON_DEMAND: [&str; 13] = [
-    "handshake_return",
-    "outer_enter",
-    "handed_enter",
-    "call_leave",
-    "open_leave",
-    "open_once_enter",
-    "cipher_enter",
-    "gather_enter",
-    "gather_return",
-    "gather_leave",
-    "whole_enter",
-    "lent_return",
-    "unpack_return",
-];
+/// The compiled programs of `probe-ebpf`.
+pub(super) static OBJECT_FILE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf"));
 
 /// Where the fields of tracepoints are.
 #[derive(Default)]
@@ -76,27 +56,47 @@ impl Offsets {
     }
 }
 
-/// Loads maps and programs. `hold` is not zero if processes may be held; `socket_fields` are needed by the
-/// programs of [`sockets`](super::sockets), which are not loaded here.
+/// What the programs are told of the records of connections and of calls.
+struct ConnectionConstants {
+    records: u32,
+    suppress_calls: u32,
+    /// Payload bytes of each call.
+    max_bytes: u32,
+}
+
+impl ConnectionConstants {
+    fn of(options: &Options) -> Self {
+        let max_bytes = options.max_bytes.min(CALL_BYTES);
+        match options.programs.connections() {
+            ConnectionRecords::Off => Self { records: 0, suppress_calls: 0, max_bytes },
+            ConnectionRecords::On => Self { records: 1, suppress_calls: 0, max_bytes },
+            ConnectionRecords::Only => Self { records: 1, suppress_calls: 1, max_bytes: 0 },
+        }
+    }
+}
+
+/// Loads maps, and the programs of `families` but those that are loaded on demand. `hold` is not zero if
+/// processes may be held; `socket_fields` are needed by the programs of [`sockets`](super::sockets), which
+/// are not loaded here.
 pub(super) fn load(
     options: &Options,
     scope: &Scope,
+    families: &BTreeSet<ProgramFamily>,
     hold: u32,
     socket_fields: Option<SocketFields>,
 ) -> Result<Ebpf, SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
     let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
-    let max_bytes = if options.probe.has_call_records() { options.max_bytes.min(CALL_BYTES) } else { 0 };
+    let connections = ConnectionConstants::of(options);
     let offsets = Offsets::read(scope)?;
     let log_level = match options.log {
         Log::Off => 0_u8,
         Log::Debug => log::Level::Debug as u8,
     };
-    let connection_records = u32::from(options.probe.has_connection_records());
-    let calls_untold = u32::from(!options.probe.has_call_records());
     // All maps are made, those of other kinds as small as can be.
-    let of_functions = |size: u32| if matches!(options.probe, Probe::Uprobe(_)) { size } else { 1 };
-    let constants = exec::Constants::read(&options.probe, offsets.exit_group_dead)?;
+    let sized = |family, size: u32| if options.programs.has(family) { size } else { 1 };
+    let of_functions = |size| sized(ProgramFamily::Functions, size);
+    let constants = exec::Constants::read(options.programs.exec_records(), offsets.exit_group_dead)?;
     let socket_fields = socket_fields.map(PodCompat);
     let mut loader = EbpfLoader::new();
     loader
@@ -104,13 +104,13 @@ pub(super) fn load(
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
         .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
-        .map_max_entries("GO_CALLS", if matches!(options.probe, Probe::Ssl(_)) { GO_CALLS } else { 1 })
-        .map_max_entries("SOCKETS", if connection_records == 0 { 1 } else { SOCKETS })
+        .map_max_entries("GO_CALLS", sized(ProgramFamily::Tls, GO_CALLS))
+        .map_max_entries("SOCKETS", sized(ProgramFamily::SocketCloses, SOCKETS))
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)
         .override_global("COMMAND", &command, true)
-        .override_global("MAX_BYTES", &max_bytes, true)
+        .override_global("MAX_BYTES", &connections.max_bytes, true)
         .override_global("WAKE_SHIFT", &wake_shift, true)
         .override_global("FORK_CHILD_PID", &offsets.fork_child_pid, true)
         .override_global("EXEC_OLD_PID", &offsets.exec_old_pid, true)
@@ -120,45 +120,38 @@ pub(super) fn load(
         .override_global("CGROUP_ID", &offsets.cgroup_id, true)
         .override_global("CGROUP_PATH", &offsets.cgroup_path, true)
         .override_global("HOLD", &hold, true)
-        .override_global("CONNECTION_RECORDS", &connection_records, true)
-        .override_global("SUPPRESS_CALLS", &calls_untold, true)
+        .override_global("CONNECTION_RECORDS", &connections.records, true)
+        .override_global("SUPPRESS_CALLS", &connections.suppress_calls, true)
         .override_global(aya_log::LEVEL, &log_level, true);
     constants.set(&mut loader);
     if let Some(fields) = &socket_fields {
         loader.override_global("SOCKET_FIELDS", fields, true);
     }
-    let mut ebpf = loader.load(PROGRAMS).map_err(SessionError::load)?;
-    let uprobes: &[&str] = match options.probe {
-        Probe::Ssl(_) => &[
-            "call_enter",
-            "call_return",
-            "open_return",
-            "open_enter",
-            "open_behind_return",
-            "close_enter",
-            "go_enter",
-            "go_leave",
-            "go_open",
-            "go_close",
-        ],
-        Probe::Exec(_) => &[],
-        Probe::Uprobe(_) => &["function_enter", "function_return", "function_leave"],
-    };
-    let rare = LOADED_ON_DEMAND
-        .iter()
-        .filter(|_| matches!((&options.probe, options.log), (Probe::Ssl(_), Log::Debug)));
-    for &name in uprobes.iter().chain(rare) {
-        uprobe(&mut ebpf, name)?;
+    let mut ebpf = loader.load(OBJECT_FILE).map_err(SessionError::load)?;
+    for program in &PROGRAMS {
+        let at_once = options.log == Log::Debug && program.attach_point.is_in_files();
+        if families.contains(&program.family) && (program.load == LoadTime::AtStart || at_once) {
+            load_program(&mut ebpf, program)?;
+        }
     }
-    let cgroup = CGROUP_PROGRAMS.iter().filter(|_| scope.watch).map(|(name, _)| *name);
-    // One program may be for several tracepoints.
-    let own: BTreeSet<&str> = exec::tracepoints(&options.probe).into_iter().map(|(name, _)| name).collect();
-    for name in ["task_fork", "task_exec", "task_exit"].into_iter().chain(cgroup).chain(own) {
-        let program: &mut TracePoint = pod::program(&mut ebpf, name)?;
+    Ok(ebpf)
+}
+
+fn load_program(ebpf: &mut Ebpf, program: &BpfProgram) -> Result<(), SessionError> {
+    if program.attach_point.is_in_files() {
+        return uprobe(ebpf, program.name).map(|_| ());
+    }
+    tracepoint(ebpf, program.name).map(|_| ())
+}
+
+/// A program on tracepoints, which is loaded unless it was.
+pub(super) fn tracepoint<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut TracePoint, SessionError> {
+    let program: &mut TracePoint = pod::program(ebpf, name)?;
+    if program.fd().is_err() {
         program.load().map_err(|source| SessionError::program(name, source))?;
         log_verifier_stats(name, program.info());
     }
-    Ok(ebpf)
+    Ok(program)
 }
 
 /// A program on functions, which is loaded unless it was.
@@ -177,15 +170,19 @@ pub(super) fn log_verifier_stats(name: &str, info: Result<ProgramInfo, ProgramEr
     tracing::debug!("the kernel verified the BPF program {name} in {steps} steps");
 }
 
-/// Attaches a program to a tracepoint (group, event) as long as the session lasts.
-pub(super) fn attach_tracepoint(
+/// Attaches a family of programs to its tracepoints, as long as the session lasts.
+pub(super) fn attach_tracepoints(
     ebpf: &mut Ebpf,
     links: &mut Links,
-    name: &str,
-    (group, event): (&str, &str),
+    family: ProgramFamily,
 ) -> Result<(), SessionError> {
-    let program: &mut TracePoint = pod::program(ebpf, name)?;
-    let link = program.attach(group, event).and_then(|id| program.take_link(id));
-    links.keep_lasting(link.map_err(|source| SessionError::program(name, source))?);
+    for program in programs::of(family) {
+        let AttachPoint::Tracepoint { category, events } = program.attach_point else { continue };
+        for event in events {
+            let loaded = tracepoint(ebpf, program.name)?;
+            let link = loaded.attach(category, event).and_then(|id| loaded.take_link(id));
+            links.keep_lasting(link.map_err(|source| SessionError::program(program.name, source))?);
+        }
+    }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Dropping a [`Session`] leaves nothing in the kernel; neither does killing the process, because
 //! nothing is pinned. It never looks at a payload: bytes of the ring go to the caller as they are.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
 use crate::pipeline::Counter;
-use crate::probe::Probe;
+use crate::plan::program_set::{ProgramFamily, ProgramSet};
 use crate::scope::{Scope, ScopeChange};
 
 mod attach;
@@ -32,6 +33,7 @@ mod loader;
 mod mmap_events;
 mod perf_uprobe;
 mod pod;
+mod programs;
 mod scope_filter;
 mod sockets;
 mod stop_on_mmap;
@@ -51,8 +53,8 @@ pub use stop_on_mmap::StoppedProcesses;
 /// What [`Session::load`] needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What is watched: only what that needs is loaded.
-    pub probe: Probe,
+    /// What is loaded, beside what every session has.
+    pub programs: ProgramSet,
     /// Bytes of the ring buffer, a power of two of at least a page.
     pub ring_bytes: u32,
     /// Payload bytes to capture of each call.
@@ -91,8 +93,22 @@ const DRAIN_INTERVALS: (Duration, Duration) = (Duration::from_millis(2), Duratio
 /// Records that one [`Session::drain`] takes at the most, so that signals are seen under full load.
 const DRAIN_RECORDS: usize = 4096;
 
-/// The tracepoint of forks, which only a scope with processes needs.
-const FORK: (&str, &str) = ("sched", "sched_process_fork");
+/// What is attached to tracepoints when a session is loaded that needs it, in this order. Forks only while
+/// there are processes to follow.
+const ATTACHED_AT_START: [ProgramFamily; 5] = [
+    ProgramFamily::Cgroups,
+    ProgramFamily::Tasks,
+    ProgramFamily::Lineage,
+    ProgramFamily::ExecFailures,
+    ProgramFamily::Forks,
+];
+
+/// The programs that a trace needs, and those that its scope needs.
+fn families(options: &Options, scope: &Scope) -> BTreeSet<ProgramFamily> {
+    let of_scope = scope.watch.then_some(ProgramFamily::Cgroups);
+    let of_all = [ProgramFamily::Tasks, ProgramFamily::Forks];
+    options.programs.families().chain(of_all).chain(of_scope).collect()
+}
 
 /// The loaded programs and what they are attached to.
 pub struct Session {
@@ -151,10 +167,12 @@ impl Session {
     /// programs.
     pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
         // When nothing is attached to a program it need not wait.
-        let held = options.command.filter(|_| options.probe.looks_into_files());
+        let held = options.command.filter(|_| options.programs.probes_files());
         let holds = held.is_some() && stop_on_mmap::is_possible();
-        let socket_fields = matches!(options.probe, Probe::Ssl(_)).then(sockets::fields).flatten();
-        let mut ebpf = loader::load(options, scope, u32::from(holds), socket_fields)?;
+        let has_sockets = options.programs.has(ProgramFamily::Sockets);
+        let socket_fields = has_sockets.then(sockets::fields).flatten();
+        let families = families(options, scope);
+        let mut ebpf = loader::load(options, scope, &families, u32::from(holds), socket_fields)?;
         let ring = pod::poll(pod::take(&mut ebpf, "EVENTS")?)?;
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
@@ -165,24 +183,17 @@ impl Session {
             Log::Debug => EbpfLogger::init(&mut ebpf).ok(),
         };
         let mut links = Links::default();
-        // Before the scope is written: what happens in between is told.
-        let watched = loader::CGROUP_PROGRAMS.iter().filter(|_| scope.watch);
-        for (name, event) in watched {
-            loader::attach_tracepoint(&mut ebpf, &mut links, name, ("cgroup", event))?;
-        }
-        loader::attach_tracepoint(&mut ebpf, &mut links, "task_exec", ("sched", "sched_process_exec"))?;
-        loader::attach_tracepoint(&mut ebpf, &mut links, "task_exit", ("sched", "sched_process_exit"))?;
-        for (name, event) in exec::tracepoints(&options.probe) {
-            loader::attach_tracepoint(&mut ebpf, &mut links, name, event)?;
-        }
         let follows_forks = !scope.pids.is_empty() || holds;
-        if follows_forks {
-            loader::attach_tracepoint(&mut ebpf, &mut links, "task_fork", FORK)?;
+        // Before the scope is written: what happens in between is told.
+        for family in ATTACHED_AT_START.into_iter().filter(|family| families.contains(family)) {
+            if family != ProgramFamily::Forks || follows_forks {
+                loader::attach_tracepoints(&mut ebpf, &mut links, family)?;
+            }
         }
         if socket_fields.is_some() {
             sockets::attach(&mut ebpf, &mut links);
-            if options.probe.has_connection_records() {
-                sockets::attach_ends(&mut ebpf, &mut links);
+            if options.programs.has(ProgramFamily::SocketCloses) {
+                sockets::attach_closes(&mut ebpf, &mut links);
             }
         }
         let filter = ScopeFilter::write(&mut ebpf, scope)?;
@@ -203,7 +214,10 @@ impl Session {
             holding: None,
         };
         match held {
-            Some(pid) if holds => session.holding = Some(ProcessStopper::start(&mut session.ebpf, pid)?),
+            Some(pid) if holds => {
+                let stopper = ProcessStopper::start(&mut session.ebpf, &mut session.links, pid)?;
+                session.holding = Some(stopper);
+            }
             Some(_) => tracing::warn!(
                 "this kernel cannot stop a process while it is looked into: the command's first calls may be \
                  missed"
@@ -242,7 +256,7 @@ impl Session {
     /// counts it as [`Loss::ScopeFull`].
     pub fn change(&mut self, change: &ScopeChange) -> Result<(), SessionError> {
         if matches!(change, ScopeChange::EnterProcess(_)) && !self.follows_forks {
-            loader::attach_tracepoint(&mut self.ebpf, &mut self.links, "task_fork", FORK)?;
+            loader::attach_tracepoints(&mut self.ebpf, &mut self.links, ProgramFamily::Forks)?;
             self.follows_forks = true;
         }
         let changed = self.filter.change(&mut self.ebpf, change);

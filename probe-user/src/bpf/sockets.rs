@@ -8,23 +8,10 @@ use aya::{Btf, Ebpf};
 use probe_common::{NO_FIELD, SocketFields};
 
 use super::links::Links;
+use super::programs::{self, AttachPoint, BpfProgram};
 use super::{SessionError, btf, loader, pod};
 use crate::error_chain;
-
-/// Programs and their tracepoints, which kernels have since 6.3.
-const TRACEPOINTS: [(&str, &str); 2] =
-    [("socket_sent", "sock_send_length"), ("socket_received", "sock_recv_length")];
-
-/// The end of a socket of TCP.
-const CLOSED: (&str, &str) = ("socket_closed", "tcp_destroy_sock");
-
-/// Before that: where sending begins for all protocols, and where receiving ends for each.
-const SENDS: (&str, &str) = ("socket_sends", "security_socket_sendmsg");
-const RECEIVED: [(&str, &str); 3] = [
-    ("inet_received", "inet_recvmsg"),
-    ("inet6_received", "inet6_recvmsg"),
-    ("unix_received", "unix_stream_recvmsg"),
-];
+use crate::plan::program_set::ProgramFamily;
 
 /// Where this kernel has what is read of its sockets; none if it does not tell.
 pub(super) fn fields() -> Option<SocketFields> {
@@ -61,54 +48,70 @@ pub(super) fn fields() -> Option<SocketFields> {
     Some(fields)
 }
 
-/// Loads and attaches them, as long as the session lasts.
+/// Loads and attaches them, as long as the session lasts: to tracepoints, or to functions of a kernel that
+/// has no such tracepoints.
 pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
-    let mut tracepoints = TRACEPOINTS.into_iter();
-    let tracepoints = tracepoints.try_for_each(|(name, tracepoint)| raw(ebpf, links, name, tracepoint));
-    let Err(error) = tracepoints else { return };
+    let is_tracepoint = |program: &&BpfProgram| matches!(program.attach_point, AttachPoint::RawTracepoint(_));
+    let (tracepoints, functions): (Vec<_>, Vec<_>) =
+        programs::of(ProgramFamily::Sockets).partition(is_tracepoint);
+    let Err(error) = attach_all(ebpf, links, &tracepoints) else { return };
     tracing::debug!("this kernel has no tracepoints of sockets: {}", error_chain::in_one_line(&error));
-    if let Err(error) = attach_functions(ebpf, links) {
+    if let Err(error) = attach_all(ebpf, links, &functions) {
         tracing::debug!("addresses of connections are not known: {}", error_chain::in_one_line(&error));
     }
 }
 
-/// Loads and attaches what tells that sockets are closed. Without it, connections end in other ways, and
+/// Loads and attaches what records that sockets are closed. Without it, connections close in other ways, and
 /// later.
-pub(super) fn attach_ends(ebpf: &mut Ebpf, links: &mut Links) {
-    let (name, tracepoint) = CLOSED;
-    let attached = raw(ebpf, links, name, tracepoint);
-    if let Err(error) = attached {
+pub(super) fn attach_closes(ebpf: &mut Ebpf, links: &mut Links) {
+    let programs: Vec<_> = programs::of(ProgramFamily::SocketCloses).collect();
+    if let Err(error) = attach_all(ebpf, links, &programs) {
         tracing::warn!("that sockets are closed is not known: {}", error_chain::in_one_line(&error));
     }
 }
 
-fn raw(ebpf: &mut Ebpf, links: &mut Links, name: &'static str, tracepoint: &str) -> Result<(), SessionError> {
-    one(ebpf, links, name, |program: &mut RawTracePoint| {
-        program.load()?;
-        loader::log_verifier_stats(name, program.info());
-        let id = program.attach(tracepoint)?;
-        program.take_link(id)
-    })
+/// Until the first that this kernel refuses.
+fn attach_all(ebpf: &mut Ebpf, links: &mut Links, programs: &[&BpfProgram]) -> Result<(), SessionError> {
+    for program in programs {
+        let name = program.name;
+        match program.attach_point {
+            AttachPoint::RawTracepoint(tracepoint) => {
+                one(ebpf, links, name, |program: &mut RawTracePoint| {
+                    program.load()?;
+                    loader::log_verifier_stats(name, program.info());
+                    let id = program.attach(tracepoint)?;
+                    program.take_link(id)
+                })?;
+            }
+            AttachPoint::FunctionEntry(function) => {
+                let btf = kernel_types(name)?;
+                one(ebpf, links, name, |program: &mut FEntry| {
+                    program.load(function, &btf)?;
+                    loader::log_verifier_stats(name, program.info());
+                    let id = program.attach()?;
+                    program.take_link(id)
+                })?;
+            }
+            AttachPoint::FunctionExit(function) => {
+                let btf = kernel_types(name)?;
+                one(ebpf, links, name, |program: &mut FExit| {
+                    program.load(function, &btf)?;
+                    loader::log_verifier_stats(name, program.info());
+                    let id = program.attach()?;
+                    program.take_link(id)
+                })?;
+            }
+            AttachPoint::Uprobe(_)
+            | AttachPoint::Uretprobe(_)
+            | AttachPoint::RetInstructions(_)
+            | AttachPoint::Tracepoint { .. } => {}
+        }
+    }
+    Ok(())
 }
 
-/// Programs of [`attach`] for kernels without the tracepoints.
-fn attach_functions(ebpf: &mut Ebpf, links: &mut Links) -> Result<(), SessionError> {
-    let (name, function) = SENDS;
-    let btf = Btf::from_sys_fs().map_err(|source| SessionError::program(name, source.into()))?;
-    one(ebpf, links, name, |program: &mut FEntry| {
-        program.load(function, &btf)?;
-        loader::log_verifier_stats(name, program.info());
-        let id = program.attach()?;
-        program.take_link(id)
-    })?;
-    RECEIVED.into_iter().try_for_each(|(name, function)| {
-        one(ebpf, links, name, |program: &mut FExit| {
-            program.load(function, &btf)?;
-            loader::log_verifier_stats(name, program.info());
-            let id = program.attach()?;
-            program.take_link(id)
-        })
-    })
+fn kernel_types(program: &'static str) -> Result<Btf, SessionError> {
+    Btf::from_sys_fs().map_err(|source| SessionError::program(program, source.into()))
 }
 
 fn one<P, L: Send + 'static>(

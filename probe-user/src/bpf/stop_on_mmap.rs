@@ -8,19 +8,18 @@ use std::collections::BTreeMap;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData};
-use aya::programs::{ProgramType, TracePoint};
+use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use probe_common::THREAD_HOLD;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::links::Links;
 use super::{SessionError, loader, pod};
+use crate::plan::program_set::ProgramFamily;
 use crate::proc::process::Proc;
 
 /// The table of stopped processes.
 const HELD: &str = "STOPPED";
-/// Programs and their events in the group `syscalls`: the end first, so that none is begun without it.
-const PROGRAMS: [(&str, &str); 2] = [("mmap_exit", "sys_exit_mmap"), ("mmap_enter", "sys_enter_mmap")];
-
 /// Whether the kernel can stop a process from a BPF program (Linux 5.5).
 pub(super) fn is_possible() -> bool {
     is_helper_supported(ProgramType::TracePoint, BpfHelper::BPF_FUNC_send_signal_thread).unwrap_or(false)
@@ -98,7 +97,7 @@ pub(super) struct ProcessStopper {
 
 impl ProcessStopper {
     /// Holds the process and what it forks from now on.
-    pub(super) fn start(ebpf: &mut Ebpf, pid: u32) -> Result<Self, SessionError> {
+    pub(super) fn start(ebpf: &mut Ebpf, links: &mut Links, pid: u32) -> Result<Self, SessionError> {
         let held = ebpf.map_mut(HELD).and_then(|map| match map {
             Map::HashMap(data) => data.info().ok(),
             _ => None,
@@ -112,14 +111,11 @@ impl ProcessStopper {
         threads.insert(pid, flags, 0).map_err(|source| SessionError::map("THREADS", source))?;
         on.set(0, 1, 0).map_err(|source| SessionError::map("STOP_ENABLED", source))?;
         let holding = Self { on, held, table, parents: BTreeMap::new() };
-        for (name, event) in PROGRAMS {
-            if let Err(error) = attach(ebpf, name, event) {
-                tracing::warn!(
-                    "{error}; the first calls of a library that the command loads may be missed, not those \
-                     of programs that it starts"
-                );
-                break;
-            }
+        if let Err(error) = loader::attach_tracepoints(ebpf, links, ProgramFamily::MmapStops) {
+            tracing::warn!(
+                "{error}; the first calls of a library that the command loads may be missed, not those of \
+                 programs that it starts"
+            );
         }
         Ok(holding)
     }
@@ -166,14 +162,6 @@ impl Drop for ProcessStopper {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-fn attach(ebpf: &mut Ebpf, name: &'static str, event: &str) -> Result<(), SessionError> {
-    let refused = |source| SessionError::program(name, source);
-    let program: &mut TracePoint = pod::program(ebpf, name)?;
-    program.load().map_err(refused)?;
-    loader::log_verifier_stats(name, program.info());
-    program.attach("syscalls", event).map(|_| ()).map_err(refused)
 }
 
 /// The table of stopped processes of another ctrace, which may have been killed.

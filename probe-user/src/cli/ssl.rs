@@ -6,7 +6,8 @@ use clap::{Args, CommandFactory, ValueEnum};
 use super::trace::{RenamedArgs, TraceArgs};
 use super::{Cli, Trace, selection, value};
 use crate::output::Payload;
-use crate::probe::{self, Confidence, Probe, Ssl};
+use crate::plan::program_set::ConnectionRecords;
+use crate::probe::{Confidence, Probe, Ssl};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,13 +65,13 @@ impl SslArgs {
         let Self { common, renamed: _, hex, connections, guess, max_bytes } = self;
         let least = if guess { Confidence::Low } else { Confidence::High };
         let connections = match connections {
-            None => probe::ConnectionRecords::Off,
-            Some(Connections::Also) => probe::ConnectionRecords::On,
-            Some(Connections::Only) => probe::ConnectionRecords::Only,
+            None => ConnectionRecords::Off,
+            Some(Connections::Also) => ConnectionRecords::On,
+            Some(Connections::Only) => ConnectionRecords::Only,
         };
         let payload = if hex { Payload::Hex } else { Payload::Auto };
         let trace = common.trace(Probe::Ssl(Ssl { least, connections }), payload, max_bytes);
-        if connections == probe::ConnectionRecords::Only && trace.limit.is_some() {
+        if connections == ConnectionRecords::Only && trace.limit.is_some() {
             let what = "--limit is a number of calls, which --connections=only does not show; --duration \
              ends a trace, too";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();

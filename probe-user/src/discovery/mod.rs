@@ -130,6 +130,7 @@ impl Discovery {
         self.news.mark_reported(&skipped);
         Plan {
             scope: target.scope.clone(),
+            programs: self.probe.programs(),
             objects: mem::take(&mut self.objects),
             skipped,
             foreign: mem::take(&mut self.foreign),

@@ -3,6 +3,7 @@
 //! Pure and serialisable, in a deterministic order; `--dry-run` prints it. Only [`crate::bpf`] acts on it.
 
 pub mod capture;
+pub mod program_set;
 pub mod value_type;
 
 use std::ops::Range;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use capture::Capture;
+use program_set::ProgramSet;
 
 use crate::elf::FileOffset;
 use crate::event::Library;
@@ -198,6 +200,9 @@ pub struct ObjectHooks {
 pub struct Plan {
     /// The filter.
     pub scope: Scope,
+    /// The BPF programs beside those of the hooks, and what all are set to.
+    #[serde(skip)]
+    pub programs: ProgramSet,
     /// In the order in which the objects were found (by pid, then address).
     pub objects: Vec<ObjectHooks>,
     /// What should perhaps have been hooked, and was not.

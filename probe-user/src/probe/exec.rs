@@ -2,6 +2,7 @@
 //! into.
 
 use crate::plan::capture::Environment;
+use crate::plan::program_set::ExecDetail;
 
 /// What is told beside the programs that are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,18 @@ impl Exec {
     /// Whether this is told too.
     pub fn includes(&self, also: ExecEvents) -> bool {
         self.also.contains(&also)
+    }
+
+    /// What the kernel has to record beside the programs that are executed.
+    pub(super) fn details(&self) -> impl Iterator<Item = ExecDetail> {
+        let events = self.also.iter().filter_map(|event| match event {
+            ExecEvents::Existing => None,
+            ExecEvents::Failed => Some(ExecDetail::Failures),
+            ExecEvents::Exits => Some(ExecDetail::Exits),
+            ExecEvents::Forks => Some(ExecDetail::Forks),
+        });
+        let environment = (self.environment != Environment::None).then_some(ExecDetail::Environment);
+        events.chain(environment)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use crate::elf::{Object, SymbolFilter};
 use crate::plan::Hook;
+use crate::plan::program_set::ProgramSet;
 
 pub mod exec;
 pub mod tls;
@@ -13,7 +14,7 @@ pub mod uprobe;
 
 use std::path::Path;
 
-pub use tls::{Confidence, ConnectionRecords, Ssl};
+pub use tls::{Confidence, Ssl};
 use uprobe::Uprobe;
 
 /// What a tracing command watches.
@@ -84,14 +85,13 @@ impl Probe {
         }
     }
 
-    /// Whether each connection's beginning and end are told.
-    pub fn has_connection_records(&self) -> bool {
-        matches!(self, Self::Ssl(ssl) if ssl.connections.enabled())
-    }
-
-    /// Whether calls that move bytes are told one by one.
-    pub fn has_call_records(&self) -> bool {
-        !matches!(self, Self::Ssl(Ssl { connections: ConnectionRecords::Only, .. }))
+    /// The BPF programs that it needs, and what they are set to.
+    pub fn programs(&self) -> ProgramSet {
+        match self {
+            Self::Ssl(ssl) => ProgramSet::tls(ssl.connections),
+            Self::Uprobe(_) => ProgramSet::functions(),
+            Self::Exec(exec) => ProgramSet::executions(exec.details()),
+        }
     }
 
     /// The symbols that [`Probe::hooks`] looks at, for [`Object::parse`].

@@ -12,8 +12,8 @@ use crate::bpf::{self, Log, MmapEvents, Options, Session, SessionError, TrackExe
 use crate::elf::FileOffset;
 use crate::error_chain;
 use crate::event::Library;
+use crate::plan::program_set::{ConnectionRecords, ProgramSet};
 use crate::plan::{Hook, ObjectHooks, ObjectId, ProbeProgram};
-use crate::probe::{Probe, Ssl};
 use crate::rootfs::{self, access_paths};
 use crate::scope::Scope;
 
@@ -23,7 +23,7 @@ pub(super) const RING: u32 = 1 << 20;
 /// A session that copies no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
     let options = Options {
-        probe: Probe::Ssl(Ssl::default()),
+        programs: ProgramSet::tls(ConnectionRecords::Off),
         ring_bytes: RING,
         max_bytes: 0,
         log: Log::Off,

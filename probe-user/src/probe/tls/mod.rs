@@ -28,6 +28,7 @@ use crate::elf::{
     FileOffset, Function, Index, NoReturn, Object, ObjectError, Returns, Symbol, SymbolFilter, VirtAddr,
 };
 use crate::error_chain;
+use crate::plan::program_set::ConnectionRecords;
 use crate::plan::{Hook, ProbeProgram};
 
 use libraries::{LIBRARIES, Library};
@@ -65,27 +66,8 @@ pub const KERNEL_TLS: &str = "someone in the network namespace of this process h
 pub struct Ssl {
     /// Functions that are less certain than this are not.
     pub least: Confidence,
-    /// Whether connections are told by themselves.
+    /// The records of connections.
     pub connections: ConnectionRecords,
-}
-
-/// Whether connections are told by themselves, when they begin and when they end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ConnectionRecords {
-    /// They are not: only calls are told.
-    #[default]
-    Off,
-    /// They are, beside calls.
-    On,
-    /// They alone are: calls are only counted.
-    Only,
-}
-
-impl ConnectionRecords {
-    /// Whether they are told.
-    pub fn enabled(self) -> bool {
-        self != Self::Off
-    }
 }
 
 /// The symbols that [`hooks`] looks at, for [`Object::parse`].

@@ -2,9 +2,9 @@
 //! (`BORINGSSL_PREFIX`, as in aws-lc-sys and gRPC), or Mono's.
 
 use crate::elf::Object;
+use crate::plan::program_set::ConnectionRecords;
 use crate::probe::{Found, LibraryInfo};
 
-use super::ConnectionRecords;
 use super::libraries::{LIBRARIES, Library, OPENSSL};
 
 /// What their names contain.

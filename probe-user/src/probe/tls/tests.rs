@@ -7,9 +7,10 @@ use std::path::Path;
 
 use probe_common::{CallShape, Length, pushed_bytes};
 
-use super::{ConnectionRecords, Ssl, hooks, hooks_of, version, wanted};
+use super::{Ssl, hooks, hooks_of, version, wanted};
 use crate::elf::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
 use crate::elf::{FileOffset, SymbolFilter, VirtAddr};
+use crate::plan::program_set::ConnectionRecords;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{Found, NoHooks};
 

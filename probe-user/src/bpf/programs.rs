@@ -1,0 +1,160 @@
+//! The BPF programs of the object file, in one table: where each runs, what it belongs to, when it is loaded.
+//!
+//! Loading and attaching walk this table: no other file names a program. It loads and attaches nothing.
+
+use crate::plan::ProbeProgram::{
+    self, BorrowBuffer, CallbackData, CallbackScope, Close, Function, FunctionAndRets, FunctionAndReturn,
+    GoClose, GoIo, GoOpen, Handshake, Io, IoAtEntry, IoAtRets, IoVec, IoVecAtRets, MarkTls, Open, OpenAtRets,
+    OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
+};
+use crate::plan::program_set::ProgramFamily::{
+    self, Cgroups, ExecFailures, Forks, Functions, Lineage, MmapStops, SocketCloses, Sockets, Tasks, Tls,
+};
+
+/// A program of the object file.
+pub(super) struct BpfProgram {
+    /// Its name in the object file.
+    pub(super) name: &'static str,
+    pub(super) attach_point: AttachPoint,
+    pub(super) family: ProgramFamily,
+    pub(super) load: LoadTime,
+}
+
+/// Where a program runs.
+pub(super) enum AttachPoint {
+    /// At the place of these hooks.
+    Uprobe(&'static [ProbeProgram]),
+    /// Where a function returns to whose beginning is the place of these hooks.
+    Uretprobe(&'static [ProbeProgram]),
+    /// At each instruction that returns, in the function of these hooks.
+    RetInstructions(&'static [ProbeProgram]),
+    /// At tracepoints of a category.
+    Tracepoint { category: &'static str, events: &'static [&'static str] },
+    /// At a tracepoint, with its own arguments instead of a record.
+    RawTracepoint(&'static str),
+    /// Where a function of the kernel begins.
+    FunctionEntry(&'static str),
+    /// Where a function of the kernel returns.
+    FunctionExit(&'static str),
+}
+
+/// When a program is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoadTime {
+    /// With the session, if that needs its family.
+    AtStart,
+    /// When it is attached first: few traces need it, or it takes the verifier long, or not every kernel has
+    /// what it needs. At once when the BPF programs log, so that the verifier's steps for all are logged.
+    OnDemand,
+}
+
+use AttachPoint::{
+    FunctionEntry, FunctionExit, RawTracepoint, RetInstructions, Tracepoint, Uprobe, Uretprobe,
+};
+use LoadTime::{AtStart, OnDemand};
+
+const fn program(
+    name: &'static str,
+    family: ProgramFamily,
+    load: LoadTime,
+    attach_point: AttachPoint,
+) -> BpfProgram {
+    BpfProgram { name, attach_point, family, load }
+}
+
+const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> AttachPoint {
+    Tracepoint { category, events }
+}
+
+/// Programs of one family are attached in this order.
+pub(super) const PROGRAMS: [BpfProgram; 44] = [
+    // What an entry leaves behind is taken by these: they are attached before any entry.
+    program("call_leave", Tls, OnDemand, RetInstructions(&[IoAtRets])),
+    program("open_leave", Tls, OnDemand, RetInstructions(&[OpenAtRets])),
+    program("gather_leave", Tls, OnDemand, RetInstructions(&[IoVecAtRets])),
+    program("go_leave", Tls, AtStart, RetInstructions(&[GoIo])),
+    program("function_leave", Functions, AtStart, RetInstructions(&[Function, FunctionAndRets])),
+    program("call_return", Tls, AtStart, Uretprobe(&[Io])),
+    program("open_return", Tls, AtStart, Uretprobe(&[Open])),
+    program("open_behind_return", Tls, AtStart, Uretprobe(&[OpenOutArg])),
+    program("handshake_return", Tls, OnDemand, Uretprobe(&[Handshake])),
+    program("gather_return", Tls, OnDemand, Uretprobe(&[IoVec])),
+    program("lent_return", Tls, OnDemand, Uretprobe(&[BorrowBuffer])),
+    program("unpack_return", Tls, OnDemand, Uretprobe(&[UnwrapPacket])),
+    program("function_return", Functions, AtStart, Uretprobe(&[FunctionAndReturn])),
+    program(
+        "call_enter",
+        Tls,
+        AtStart,
+        Uprobe(&[Io, IoAtRets, OpenOutArg, Handshake, BorrowBuffer, UnwrapPacket]),
+    ),
+    program("gather_enter", Tls, OnDemand, Uprobe(&[IoVec, IoVecAtRets])),
+    program("whole_enter", Tls, OnDemand, Uprobe(&[IoAtEntry])),
+    program("outer_enter", Tls, OnDemand, Uprobe(&[CallbackScope])),
+    program("handed_enter", Tls, OnDemand, Uprobe(&[CallbackData])),
+    program("open_enter", Tls, AtStart, Uprobe(&[OpenFirst])),
+    program("open_once_enter", Tls, OnDemand, Uprobe(&[OpenIfNew])),
+    program("close_enter", Tls, AtStart, Uprobe(&[Close])),
+    program("cipher_enter", Tls, OnDemand, Uprobe(&[MarkTls])),
+    program("go_enter", Tls, AtStart, Uprobe(&[GoIo])),
+    program("go_open", Tls, AtStart, Uprobe(&[GoOpen])),
+    program("go_close", Tls, AtStart, Uprobe(&[GoClose])),
+    program("function_enter", Functions, AtStart, Uprobe(&[Function, FunctionAndReturn, FunctionAndRets])),
+    program("task_exec", Tasks, AtStart, tracepoint("sched", &["sched_process_exec"])),
+    program("task_exit", Tasks, AtStart, tracepoint("sched", &["sched_process_exit"])),
+    // Loaded always: processes may come into the scope at any time.
+    program("task_fork", Forks, AtStart, tracepoint("sched", &["sched_process_fork"])),
+    program("cgroup_made", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_mkdir"])),
+    program("cgroup_gone", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_rmdir"])),
+    // The end first, so that no system call is begun without it.
+    program("mmap_exit", MmapStops, OnDemand, tracepoint("syscalls", &["sys_exit_mmap"])),
+    program("mmap_enter", MmapStops, OnDemand, tracepoint("syscalls", &["sys_enter_mmap"])),
+    program("task_new", Lineage, AtStart, tracepoint("task", &["task_newtask"])),
+    // Tracepoints of system calls cost every system call of the machine a little: only on request.
+    program(
+        "exec_exit",
+        ExecFailures,
+        AtStart,
+        tracepoint("syscalls", &["sys_exit_execve", "sys_exit_execveat"]),
+    ),
+    program("exec_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execve"])),
+    program("exec_at_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execveat"])),
+    // Kernels have these two since 6.3.
+    program("socket_sent", Sockets, OnDemand, RawTracepoint("sock_send_length")),
+    program("socket_received", Sockets, OnDemand, RawTracepoint("sock_recv_length")),
+    // Before that: where sending begins for all protocols, and where receiving returns for each.
+    program("socket_sends", Sockets, OnDemand, FunctionEntry("security_socket_sendmsg")),
+    program("inet_received", Sockets, OnDemand, FunctionExit("inet_recvmsg")),
+    program("inet6_received", Sockets, OnDemand, FunctionExit("inet6_recvmsg")),
+    program("unix_received", Sockets, OnDemand, FunctionExit("unix_stream_recvmsg")),
+    program("socket_closed", SocketCloses, OnDemand, RawTracepoint("tcp_destroy_sock")),
+];
+
+/// The programs of a family.
+pub(super) fn of(family: ProgramFamily) -> impl Iterator<Item = &'static BpfProgram> {
+    PROGRAMS.iter().filter(move |program| program.family == family)
+}
+
+/// The programs of a hook, in the order in which they are attached: returns first, so that a call which is
+/// entered in between is merely not reported.
+pub(super) fn of_hook(hook: ProbeProgram) -> impl Iterator<Item = &'static BpfProgram> {
+    PROGRAMS.iter().filter(move |program| program.attach_point.hooks().contains(&hook))
+}
+
+impl AttachPoint {
+    /// The hooks that have the program.
+    fn hooks(&self) -> &'static [ProbeProgram] {
+        match self {
+            Uprobe(hooks) | Uretprobe(hooks) | RetInstructions(hooks) => hooks,
+            Tracepoint { .. } | RawTracepoint(_) | FunctionEntry(_) | FunctionExit(_) => &[],
+        }
+    }
+
+    /// Whether it runs at functions of files that processes map.
+    pub(super) fn is_in_files(&self) -> bool {
+        !self.hooks().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Which BPF programs a trace needs, and what they are set to: a part of the plan.
+//!
+//! Owns what the kernel's side must know of what is traced. The table of the programs themselves is in
+//! [`crate::bpf`].
+
+use std::collections::BTreeSet;
+
+use probe_common::{WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS};
+
+/// BPF programs that are loaded or attached together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProgramFamily {
+    /// Executions and ends of processes: every trace needs them.
+    Tasks,
+    /// Forks of threads in scope.
+    Forks,
+    /// Creation and removal of cgroups, for a scope that [watches](crate::scope::Scope::watch).
+    Cgroups,
+    /// Stops a process of a command that ctrace has started when it maps code.
+    MmapStops,
+    /// Calls on TLS connections.
+    Tls,
+    /// Sockets of TLS connections.
+    Sockets,
+    /// The closing of these sockets.
+    SocketCloses,
+    /// Calls of any function.
+    Functions,
+    /// Which process was forked by which.
+    Lineage,
+    /// Executions that fail.
+    ExecFailures,
+}
+
+/// Whether there are records of each connection's opening and closing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConnectionRecords {
+    /// There are none: only calls are recorded.
+    #[default]
+    Off,
+    /// There are, beside those of calls.
+    On,
+    /// There are, and calls are only counted.
+    Only,
+}
+
+impl ConnectionRecords {
+    /// Whether there are any.
+    pub fn enabled(self) -> bool {
+        self != Self::Off
+    }
+}
+
+/// What is recorded beside the programs that are executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExecDetail {
+    /// The variables of a program's environment.
+    Environment,
+    /// Executions that fail.
+    Failures,
+    /// The ends of processes.
+    Exits,
+    /// The processes that are forked.
+    Forks,
+}
+
+/// The programs and constants of one trace. The default is what every trace has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramSet {
+    families: BTreeSet<ProgramFamily>,
+    connections: ConnectionRecords,
+    exec_records: u32,
+}
+
+impl ProgramSet {
+    /// Calls on TLS connections.
+    pub fn tls(connections: ConnectionRecords) -> Self {
+        let mut families = BTreeSet::from([ProgramFamily::Tls, ProgramFamily::Sockets]);
+        if connections.enabled() {
+            families.insert(ProgramFamily::SocketCloses);
+        }
+        Self { families, connections, exec_records: 0 }
+    }
+
+    /// Calls of any function.
+    pub fn functions() -> Self {
+        Self { families: BTreeSet::from([ProgramFamily::Functions]), ..Self::default() }
+    }
+
+    /// Programs that are executed.
+    pub fn executions(details: impl IntoIterator<Item = ExecDetail>) -> Self {
+        let mut set = Self { families: BTreeSet::from([ProgramFamily::Lineage]), ..Self::default() };
+        set.exec_records = WANT_PROGRAMS;
+        for detail in details {
+            set.exec_records |= match detail {
+                ExecDetail::Environment => WANT_ENVIRONMENT,
+                ExecDetail::Exits => WANT_ENDS,
+                ExecDetail::Forks => WANT_FORKS,
+                ExecDetail::Failures => {
+                    set.families.insert(ProgramFamily::ExecFailures);
+                    0
+                }
+            };
+        }
+        set
+    }
+
+    /// Whether the trace needs these programs, whatever its scope.
+    pub fn has(&self, family: ProgramFamily) -> bool {
+        self.families.contains(&family)
+    }
+
+    /// The programs that the trace needs, whatever its scope.
+    pub fn families(&self) -> impl Iterator<Item = ProgramFamily> {
+        self.families.iter().copied()
+    }
+
+    /// Whether programs run at functions of files that processes map.
+    pub fn probes_files(&self) -> bool {
+        self.has(ProgramFamily::Tls) || self.has(ProgramFamily::Functions)
+    }
+
+    /// The records of connections.
+    pub fn connections(&self) -> ConnectionRecords {
+        self.connections
+    }
+
+    /// What is recorded of executions: `WANT_` bits of [`probe_common`]; 0: executions are not recorded.
+    pub fn exec_records(&self) -> u32 {
+        self.exec_records
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_records_need_the_closing_of_sockets() {
+        for (connections, closes) in
+            [(ConnectionRecords::Off, false), (ConnectionRecords::On, true), (ConnectionRecords::Only, true)]
+        {
+            let set = ProgramSet::tls(connections);
+            assert_eq!((set.has(ProgramFamily::SocketCloses), set.connections()), (closes, connections));
+            assert!(set.probes_files());
+            assert_eq!(set.exec_records(), 0);
+        }
+    }
+
+    #[test]
+    fn failures_alone_need_the_tracepoints_of_system_calls() {
+        let check = |details: &[ExecDetail], failures, records| {
+            let set = ProgramSet::executions(details.iter().copied());
+            assert_eq!((set.has(ProgramFamily::ExecFailures), set.exec_records()), (failures, records));
+            assert!(set.has(ProgramFamily::Lineage) && !set.probes_files());
+        };
+        check(&[], false, WANT_PROGRAMS);
+        check(&[ExecDetail::Failures], true, WANT_PROGRAMS);
+        let all = WANT_PROGRAMS | WANT_ENDS | WANT_FORKS | WANT_ENVIRONMENT;
+        check(&[ExecDetail::Exits, ExecDetail::Forks, ExecDetail::Environment], false, all);
+    }
+}
