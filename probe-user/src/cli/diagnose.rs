@@ -14,7 +14,7 @@ const PS_EXAMPLES: &str = "\
 Examples:
   ctrace ps                              who uses TLS on this machine, and whether ctrace would see it
   ctrace ps --wide                       with paths, functions, and containers that do not use TLS
-  ctrace ps --container web -o json | jq '.processes[] | select(.probeable | not) | .why'
+  ctrace ps --container web -o json | jq '.processes[] | select(.traceable | not) | .why'
 
 Works without root as far as /proc allows; who could not be looked into is said on standard error.";
 

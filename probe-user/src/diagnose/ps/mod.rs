@@ -127,7 +127,7 @@ impl Listing {
     /// A table for a person.
     pub(super) fn text(&self, extent: Detail, colour: Colour) -> String {
         let mut head =
-            vec!["RUNTIME", "CONTAINER", "IMAGE", "PID", "COMM", "LIBRARY", "VERSION", "LINKED", "PROBEABLE"];
+            vec!["RUNTIME", "CONTAINER", "IMAGE", "PID", "COMM", "LIBRARY", "VERSION", "LINKED", "TRACEABLE"];
         if extent == Detail::Wide {
             head.extend(["ID", "PATH", "EXECUTABLE", "FUNCTIONS"]);
         }
