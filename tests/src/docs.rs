@@ -18,6 +18,9 @@ use crate::paths::CRATE;
 pub const NOT_RUN: &[(&str, &str)] = &[
     ("cargo xtask demo", "it is a command of the repository, and shows the first block, which is run"),
     ("cargo xtask test", "it is what runs this"),
+    ("cargo xtask setup", "it is a command of the repository, which `cargo xtask test` begins with"),
+    ("cargo xtask build", "it is a command of the repository, which `cargo xtask test` begins with"),
+    ("sudo install target/release/ctrace", "it installs"),
     ("ctrace ssl -- curl https://host/", "there is no such host"),
     ("ctrace uprobe --container web --latency 'libpq.so.5:PQexec'", "the tests have no PostgreSQL client"),
     ("ctrace uprobe --container web --list 'libpq.so.5:PQ*'", "the tests have no PostgreSQL client"),

@@ -28,6 +28,8 @@ const DURATION: &str = "300ms";
 
 /// What differs from run to run.
 const MASKS: &[(&str, &str)] = &[
+    // Where hierarchies of cgroup v1 have the containers, that of a process is unknown once it has ended.
+    (r"\d{2}:\d{2}:\d{2}\.\d{6} [-?] ", "TIME - "),
     (r"\d{2}:\d{2}:\d{2}\.\d{6}", "TIME"),
     (r"(\w)\[\d+\]", "$1[PID]"),
     // A port that the kernel has chosen.
@@ -36,6 +38,10 @@ const MASKS: &[(&str, &str)] = &[
     (r"#\d+ ", "#N "),
     (r"\[[\d.]+ (ns|µs|ms|s)\]", "[DURATION]"),
     (r"\b\d+ calls?, \d+ bytes", "N calls, N bytes"),
+    // Columns of tables are as wide as what is in them.
+    (r" {2,}", "  "),
+    (r"demo-web:[0-9a-f]+", "demo-web:TAG"),
+    (r"\b\d+  tls-server", "PID  tls-server"),
     (r" in [\d.]+ m?s ", " in N s "),
 ];
 
@@ -46,7 +52,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     (
         "ctrace",
         "#!/bin/sh\n\
-         case \"$DURATION $* \" in ' '*|*' --list '*|*' --dry-run '*) exec \"$CTRACE\" \"$@\";; esac\n\
+         case \"$DURATION $* \" in ' '*|*' --limit '*|*' --list '*|*' --dry-run '*) exec \"$CTRACE\" \"$@\";; esac\n\
          case $1 in ssl|exec|uprobe) ;; *) exec \"$CTRACE\" \"$@\";; esac\n\
          command=$1; shift; exec \"$CTRACE\" \"$command\" --duration \"$DURATION\" \"$@\"\n",
     ),
