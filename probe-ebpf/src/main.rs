@@ -1,33 +1,21 @@
 //! ctrace's BPF programs: entry points only.
 //!
-//! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides, [`call`],
-//! [`gather`], [`whole`], [`lent`], [`handed`], [`go`], [`task`], [`exec`], [`function`], [`socket`],
-//! [`connection`], [`hello`], [`cgroup`] and [`hold`] do, [`emit`] is the only writer of the ring, [`mem`]
-//! has all that is unsafe.
+//! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides, [`io`],
+//! [`connection`], [`process`] and [`uprobe`] do, [`emit`] is the only writer of the ring, [`mem`] has all that
+//! is unsafe.
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "core's atomic types have no fetch_add for this target; BPF has")]
 #![feature(core_intrinsics)]
 
-mod call;
-mod cgroup;
 mod connection;
 mod emit;
-mod exec;
-mod function;
-mod gather;
-mod go;
-mod handed;
-mod hello;
-mod hold;
-mod lent;
+mod io;
 mod maps;
 mod mem;
+mod process;
 mod scope;
-mod socket;
-mod stack;
-mod task;
-mod whole;
+mod uprobe;
 
 use aya_ebpf::{
     macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
@@ -36,7 +24,12 @@ use aya_ebpf::{
     },
 };
 
-use socket::Way;
+use connection::{
+    lifecycle,
+    socket::{self, Way},
+};
+use io::{borrowed, call, callback, entry_only, go, iovec};
+use process::{cgroup, exec, stop_on_mmap, task};
 
 #[uprobe]
 fn call_enter(ctx: ProbeContext) -> u32 {
@@ -94,7 +87,7 @@ fn open_once_enter(ctx: ProbeContext) -> u32 {
 
 #[uretprobe]
 fn handshake_return(ctx: RetProbeContext) -> u32 {
-    connection::on_handshake_return(&ctx);
+    lifecycle::on_handshake_return(&ctx);
     0
 }
 
@@ -106,61 +99,61 @@ fn cipher_enter(ctx: ProbeContext) -> u32 {
 
 #[uprobe]
 fn gather_enter(ctx: ProbeContext) -> u32 {
-    gather::enter(&ctx);
+    iovec::enter(&ctx);
     0
 }
 
 #[uretprobe]
 fn gather_return(ctx: RetProbeContext) -> u32 {
-    gather::returned(&ctx);
+    iovec::returned(&ctx);
     0
 }
 
 #[uprobe]
 fn gather_leave(ctx: ProbeContext) -> u32 {
-    gather::leave(&ctx);
+    iovec::leave(&ctx);
     0
 }
 
 #[uprobe]
 fn whole_enter(ctx: ProbeContext) -> u32 {
-    whole::enter(&ctx);
+    entry_only::enter(&ctx);
     0
 }
 
 #[uprobe]
 fn outer_enter(ctx: ProbeContext) -> u32 {
-    handed::enter(&ctx);
+    callback::enter(&ctx);
     0
 }
 
 #[uprobe]
 fn handed_enter(ctx: ProbeContext) -> u32 {
-    handed::hand_over(&ctx);
+    callback::hand_over(&ctx);
     0
 }
 
 #[uretprobe]
 fn lent_return(ctx: RetProbeContext) -> u32 {
-    lent::returned(&ctx);
+    borrowed::returned(&ctx);
     0
 }
 
 #[uretprobe]
 fn unpack_return(ctx: RetProbeContext) -> u32 {
-    lent::unpacked(&ctx);
+    borrowed::unpacked(&ctx);
     0
 }
 
 #[uprobe]
 fn function_enter(ctx: ProbeContext) -> u32 {
-    function::enter(&ctx);
+    uprobe::enter(&ctx);
     0
 }
 
 #[uretprobe]
 fn function_return(ctx: RetProbeContext) -> u32 {
-    function::returned(&ctx);
+    uprobe::returned(&ctx);
     0
 }
 
@@ -172,7 +165,7 @@ fn go_enter(ctx: ProbeContext) -> u32 {
 
 #[uprobe]
 fn function_leave(ctx: ProbeContext) -> u32 {
-    function::leave(&ctx);
+    uprobe::leave(&ctx);
     0
 }
 
@@ -214,13 +207,13 @@ fn task_exit(ctx: TracePointContext) -> u32 {
 
 #[tracepoint]
 fn mmap_enter(ctx: TracePointContext) -> u32 {
-    hold::mmap_enter(&ctx);
+    stop_on_mmap::mmap_enter(&ctx);
     0
 }
 
 #[tracepoint]
 fn mmap_exit(ctx: TracePointContext) -> u32 {
-    hold::mmap_exit(&ctx);
+    stop_on_mmap::mmap_exit(&ctx);
     0
 }
 
@@ -274,7 +267,7 @@ fn socket_received(ctx: RawTracePointContext) -> u32 {
 
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 fn socket_closed(ctx: RawTracePointContext) -> u32 {
-    connection::socket_closed(&ctx);
+    lifecycle::socket_closed(&ctx);
     0
 }
 

@@ -3,9 +3,9 @@
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, THREAD_HOLD, WANT_PROGRAMS};
 
+use super::{exec, stop_on_mmap};
 use crate::{
     emit::{self, Notice},
-    exec, hold,
     maps::{
         ATTEMPTS, CALLS, EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, NEXT_PROGRAM, PROGRAMS, SIGNAL_LIVE,
         TASK_SIGNAL, THREADS,
@@ -64,7 +64,7 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
         emit::bare(KIND_TASK_EXEC, current, Notice::Soon);
     }
     if is_held {
-        hold::executed(current);
+        stop_on_mmap::executed(current);
     }
     Some(())
 }
@@ -87,7 +87,7 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
         if mem::constant(&EXIT_GROUP_DEAD) != NO_FIELD {
             // Without the field other threads may be stopped; what is left in the table costs a signal at
             // most.
-            hold::ended(current);
+            stop_on_mmap::ended(current);
         }
         PROGRAMS.remove(current.pid()).ok();
     }

@@ -6,8 +6,9 @@ use aya_ebpf::{
 };
 use probe_common::{BufferLayout, CHUNK_BYTES, Call, CallShape, Frame, Loss};
 
+use super::call;
 use crate::{
-    call, emit,
+    emit,
     maps::{CALLS, Frames},
     mem,
     scope::Current,

@@ -3,7 +3,8 @@
 use aya_ebpf::programs::RetProbeContext;
 use probe_common::{BufferLayout, CallShape, LentKey};
 
-use crate::{call, maps::LENT, mem, scope::Current};
+use super::call;
+use crate::{maps::LENT, mem, scope::Current};
 
 /// At the return of a function that lends bytes, or hands over a packet.
 #[inline(always)]

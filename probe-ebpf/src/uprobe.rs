@@ -14,7 +14,7 @@ use probe_common::{
 
 use crate::{
     emit::{self, Values},
-    go,
+    io::go,
     maps::{COUNTS, FUNCTION_FRAMES, LATENCIES, NO_LATENCY, SPECS},
     mem,
     scope::Current,

@@ -11,9 +11,13 @@ use probe_common::{
     SOCKET_SERVER, Socket,
 };
 
-use crate::{
-    call, connection, emit, go,
+use super::{
     hello::{self, BEGIN, Moved},
+    lifecycle,
+};
+use crate::{
+    emit,
+    io::{call, go},
     maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, SOCKET_FIELDS},
     mem::{self, SystemCall},
     scope::Current,
@@ -187,7 +191,7 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
         flags |= SOCKET_GUESSED;
     }
     let state = match CONNECTIONS.get_ptr_mut(owner.key).map(mem::own) {
-        Some(state) if !connection::is_stale(state, moved.socket) => state,
+        Some(state) if !lifecycle::is_stale(state, moved.socket) => state,
         known => {
             if known.is_some() {
                 CONNECTIONS.remove(owner.key).ok();
@@ -222,7 +226,7 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
     record.socket = moved.socket;
     record.flags = flags;
     describe(record, moved.sock);
-    connection::bind_socket(&owner.key, moved.sock, moved.socket, record.protocol);
+    lifecycle::bind_socket(&owner.key, moved.sock, moved.socket, record.protocol);
     emit::submit(entry);
     state.socket = moved.socket | sure | settled;
     Some(())

@@ -8,8 +8,9 @@
 use aya_ebpf::programs::ProbeContext;
 use probe_common::{Frame, Loss};
 
+use super::call;
 use crate::{
-    call, emit,
+    emit,
     maps::{CALLBACK_SCOPES, Outer},
     mem,
     scope::Current,

@@ -1,5 +1,5 @@
 //! Connections as they begin and end: tells both, where that is wanted. Which connection a handle is decides
-//! [`crate::call`].
+//! [`crate::io::call`].
 //!
 //! An end is told once. What still comes of a connection that ended with its socket is counted with it, until
 //! its handle begins another, or is seen on another socket.
@@ -14,7 +14,8 @@ use probe_common::{
 };
 
 use crate::{
-    call, emit,
+    emit,
+    io::call,
     maps::{CONNECTION_RECORDS, CONNECTIONS, SOCKETS},
     mem,
     scope::Current,
@@ -87,7 +88,7 @@ pub fn is_stale(state: &ConnectionState, socket: u64) -> bool {
 
 #[inline(always)]
 fn is_other(state: &ConnectionState, socket: u64) -> bool {
-    state.socket & !crate::socket::STAGES != socket
+    state.socket & !super::socket::STAGES != socket
 }
 
 /// A connection is on a socket, by its address and what tells it from others.

@@ -3,7 +3,8 @@
 
 use probe_common::{HELLO_SENT, HelloKey, HelloStart, HelloState, KIND_HELLO, RecordHeader, hello_bytes};
 
-use crate::{emit, maps::HELLOS, mem, scope::Current, socket::Way};
+use super::socket::Way;
+use crate::{emit, maps::HELLOS, mem, scope::Current};
 
 /// Bytes that tell whether a hello begins.
 pub const BEGIN: usize = HEADER as usize + size_of::<HelloStart>();

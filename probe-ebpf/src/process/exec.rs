@@ -14,6 +14,7 @@ use probe_common::{
     WANT_FORKS,
 };
 
+use super::exec_args::{self, Strings};
 use crate::{
     emit,
     maps::{
@@ -22,7 +23,6 @@ use crate::{
     },
     mem,
     scope::Current,
-    stack::{self, Strings},
 };
 
 /// `CLONE_THREAD` of linux/sched.h.
@@ -89,7 +89,7 @@ pub fn tell(ctx: &TracePointContext, current: Current) -> Option<()> {
         emit::path(&part, |bytes| mem::long_text(bytes, ctx, path));
     }
     let none = Strings { stack: 0, count: 0, arguments: 0, length: 0, environment: 0 };
-    let strings = stack::strings().unwrap_or_else(|| {
+    let strings = exec_args::strings().unwrap_or_else(|| {
         flags |= FLAG_UNREADABLE;
         none
     });
@@ -236,7 +236,7 @@ fn effective_uid() -> Option<u32> {
     mem::kernel(cred + u64::from(mem::constant(&CRED_EUID)))
 }
 
-/// The record of a system call's tracepoint: see `hold`.
+/// The record of a system call's tracepoint: see `stop_on_mmap`.
 const fn word(index: u32) -> u32 {
     16 + 8 * index
 }

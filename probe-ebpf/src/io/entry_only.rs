@@ -4,7 +4,8 @@
 use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
 use probe_common::{BufferLayout, CallShape, Frame, LentKey};
 
-use crate::{call, maps::LENT, mem, scope::Current};
+use super::call;
+use crate::{maps::LENT, mem, scope::Current};
 
 /// At entry: reports the bytes.
 #[inline(always)]

@@ -14,7 +14,8 @@ use probe_common::{
 };
 
 use crate::{
-    connection, emit,
+    connection::lifecycle,
+    emit,
     maps::{AMBIGUOUS, CALLS, CONNECTIONS, EMPTY_FRAMES, Frames, MAX_BYTES, NEXT_CONNECTION, PROGRAMS},
     mem,
     scope::Current,
@@ -266,7 +267,7 @@ fn assign_id(key: ConnectionKey, flags: u32, how: u64, site: u32) -> Option<u64>
     let id = mem::fetch_add(NEXT_CONNECTION.get_ptr_mut(0)?, 1) + 1;
     let state = ConnectionState { id, flags: flags.into(), ..NEW_CONNECTION };
     CONNECTIONS.insert(key, state, how).ok()?;
-    connection::emit_open(&key, id, flags, site);
+    lifecycle::emit_open(&key, id, flags, site);
     Some(id)
 }
 
@@ -348,8 +349,8 @@ pub fn ciphers(ctx: &ProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
     let key = key(current, handle)?;
-    let site = connection::site(ctx);
-    if connection::reuse_or_close(&key, site) {
+    let site = lifecycle::site(ctx);
+    if lifecycle::reuse_or_close(&key, site) {
         return Some(());
     }
     let Some(id) = assign_id(key, FLAG_FROM_START, 0, site) else {
@@ -364,7 +365,7 @@ pub fn begin(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()
 #[inline(always)]
 pub fn end(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
     let key = key(current, handle)?;
-    connection::emit_close(&key, connection::site(ctx));
+    lifecycle::emit_close(&key, lifecycle::site(ctx));
     CONNECTIONS.remove(key).ok();
     Some(())
 }

@@ -3,8 +3,9 @@
 
 use aya_ebpf::programs::ProbeContext;
 
+use super::call;
 use crate::{
-    call, emit,
+    emit,
     maps::{GO_CALLS, GO_CONNECTIONS, Goroutine},
     mem,
     scope::Current,

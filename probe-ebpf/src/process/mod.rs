@@ -1,0 +1,7 @@
+//! Processes, threads and cgroups as they come and go, and the programs that they execute.
+
+pub mod cgroup;
+pub mod exec;
+pub mod exec_args;
+pub mod stop_on_mmap;
+pub mod task;
