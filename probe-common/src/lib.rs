@@ -259,9 +259,19 @@ pub struct ConnectionState {
     pub transmitted: u64,
     /// [`FLAG_FROM_START`], [`FLAG_ENDED`].
     pub flags: u64,
-    /// What tells the [`Socket`] that was told last from others, 0 without.
+    /// What tells the [`Socket`] that was reported last from others, 0 without; its lowest bits are
+    /// [`SOCKET_REPORTED`] and [`SOCKET_STAGES`].
     pub socket: u64,
 }
+
+/// [`ConnectionState::socket`]: one was reported.
+pub const SOCKET_REPORTED: u64 = 1 << 0;
+/// [`ConnectionState::socket`]: it was seen inside of a call of the connection.
+pub const SOCKET_CONFIRMED: u64 = 1 << 1;
+/// [`ConnectionState::socket`]: its handshake is over.
+pub const SOCKET_ESTABLISHED: u64 = 1 << 2;
+/// The bits that say how a socket was seen, and not which one it is.
+pub const SOCKET_STAGES: u64 = SOCKET_CONFIRMED | SOCKET_ESTABLISHED;
 
 /// A namespace: value of the map `PID_NAMESPACES`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -1,7 +1,8 @@
 //! ctrace's BPF programs: entry points only.
 //!
-//! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] decides, [`io`],
-//! [`connection`], [`process`] and [`uprobe`] do, [`emit`] is the only writer of the ring, [`mem`] has all that
+//! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] is the filter;
+//! [`io`] has calls that move bytes, [`connection`] what they are of, [`process`] programs and processes,
+//! [`uprobe`] the functions that a user names. [`emit`] is the only writer of the ring, [`mem`] has all that
 //! is unsafe.
 #![no_std]
 #![no_main]
@@ -9,6 +10,8 @@
 #![feature(core_intrinsics)]
 
 mod connection;
+mod constants;
+mod current;
 mod emit;
 mod io;
 mod maps;
@@ -24,275 +27,118 @@ use aya_ebpf::{
     },
 };
 
-use connection::{
-    lifecycle,
-    socket::{self, Way},
-};
+use connection::{lifecycle, socket};
 use io::{borrowed, call, callback, entry_only, go, iovec};
-use process::{cgroup, exec, stop_on_mmap, task};
+use process::{cgroup, exec, exec_failure, stop_on_mmap, task};
 
-#[uprobe]
-fn call_enter(ctx: ProbeContext) -> u32 {
-    call::enter(&ctx);
-    0
+/// Defines programs of one kind: each has the name that it has in the object file, and a function that is
+/// given its context. What a program returns means nothing to the kernel.
+macro_rules! programs {
+    ($(#[$kind:meta] $context:ident { $($name:ident => $handler:path;)+ })+) => {
+        $($(
+            #[$kind]
+            fn $name(ctx: $context) -> u32 {
+                $handler(&ctx);
+                0
+            }
+        )+)+
+    };
 }
 
-#[uretprobe]
-fn call_return(ctx: RetProbeContext) -> u32 {
-    call::leave(&ctx);
-    0
+// Functions of TLS libraries.
+programs! {
+    #[uprobe]
+    ProbeContext {
+        call_enter => call::enter;
+        call_leave => call::on_ret;
+        open_enter => lifecycle::open_first;
+        open_once_enter => lifecycle::open_if_new;
+        open_leave => lifecycle::opened_at_ret;
+        close_enter => lifecycle::close_first;
+        cipher_enter => lifecycle::mark_tls;
+        gather_enter => iovec::enter;
+        gather_leave => iovec::leave;
+        whole_enter => entry_only::enter;
+        outer_enter => callback::enter;
+        handed_enter => callback::hand_over;
+        go_enter => go::enter;
+        go_leave => go::leave;
+        go_open => go::open;
+        go_close => go::close;
+    }
+    #[uretprobe]
+    RetProbeContext {
+        call_return => call::leave;
+        open_return => lifecycle::opened;
+        open_behind_return => lifecycle::opened_out_argument;
+        handshake_return => lifecycle::on_handshake_return;
+        gather_return => iovec::returned;
+        lent_return => borrowed::returned;
+        unpack_return => borrowed::unpacked;
+    }
 }
 
-#[uprobe]
-fn call_leave(ctx: ProbeContext) -> u32 {
-    call::on_ret(&ctx);
-    0
+// Functions of `ctrace uprobe`.
+programs! {
+    #[uprobe]
+    ProbeContext {
+        function_enter => uprobe::enter;
+        function_leave => uprobe::leave;
+    }
+    #[uretprobe]
+    RetProbeContext {
+        function_return => uprobe::returned;
+    }
 }
 
-#[uprobe]
-fn open_leave(ctx: ProbeContext) -> u32 {
-    call::opened_at_end(&ctx);
-    0
+// Processes, threads and cgroups.
+programs! {
+    #[tracepoint]
+    TracePointContext {
+        task_new => exec::forked;
+        task_fork => task::fork;
+        task_exec => task::exec;
+        task_exit => task::exit;
+        exec_enter => exec_failure::enter;
+        exec_at_enter => exec_failure::enter_at;
+        exec_exit => exec_failure::exit;
+        mmap_enter => stop_on_mmap::mmap_enter;
+        mmap_exit => stop_on_mmap::mmap_exit;
+        cgroup_made => cgroup::made;
+        cgroup_gone => cgroup::gone;
+    }
 }
 
-#[uretprobe]
-fn open_return(ctx: RetProbeContext) -> u32 {
-    call::opened(&ctx);
-    0
-}
-
-#[uprobe]
-fn open_enter(ctx: ProbeContext) -> u32 {
-    call::open_first(&ctx);
-    0
-}
-
-#[uretprobe]
-fn open_behind_return(ctx: RetProbeContext) -> u32 {
-    call::opened_behind_first(&ctx);
-    0
-}
-
-#[uprobe]
-fn close_enter(ctx: ProbeContext) -> u32 {
-    call::close_first(&ctx);
-    0
-}
-
-#[uprobe]
-fn open_once_enter(ctx: ProbeContext) -> u32 {
-    call::open_once(&ctx);
-    0
-}
-
-#[uretprobe]
-fn handshake_return(ctx: RetProbeContext) -> u32 {
-    lifecycle::on_handshake_return(&ctx);
-    0
-}
-
-#[uprobe]
-fn cipher_enter(ctx: ProbeContext) -> u32 {
-    call::ciphers(&ctx);
-    0
-}
-
-#[uprobe]
-fn gather_enter(ctx: ProbeContext) -> u32 {
-    iovec::enter(&ctx);
-    0
-}
-
-#[uretprobe]
-fn gather_return(ctx: RetProbeContext) -> u32 {
-    iovec::returned(&ctx);
-    0
-}
-
-#[uprobe]
-fn gather_leave(ctx: ProbeContext) -> u32 {
-    iovec::leave(&ctx);
-    0
-}
-
-#[uprobe]
-fn whole_enter(ctx: ProbeContext) -> u32 {
-    entry_only::enter(&ctx);
-    0
-}
-
-#[uprobe]
-fn outer_enter(ctx: ProbeContext) -> u32 {
-    callback::enter(&ctx);
-    0
-}
-
-#[uprobe]
-fn handed_enter(ctx: ProbeContext) -> u32 {
-    callback::hand_over(&ctx);
-    0
-}
-
-#[uretprobe]
-fn lent_return(ctx: RetProbeContext) -> u32 {
-    borrowed::returned(&ctx);
-    0
-}
-
-#[uretprobe]
-fn unpack_return(ctx: RetProbeContext) -> u32 {
-    borrowed::unpacked(&ctx);
-    0
-}
-
-#[uprobe]
-fn function_enter(ctx: ProbeContext) -> u32 {
-    uprobe::enter(&ctx);
-    0
-}
-
-#[uretprobe]
-fn function_return(ctx: RetProbeContext) -> u32 {
-    uprobe::returned(&ctx);
-    0
-}
-
-#[uprobe]
-fn go_enter(ctx: ProbeContext) -> u32 {
-    go::enter(&ctx);
-    0
-}
-
-#[uprobe]
-fn function_leave(ctx: ProbeContext) -> u32 {
-    uprobe::leave(&ctx);
-    0
-}
-
-#[uprobe]
-fn go_leave(ctx: ProbeContext) -> u32 {
-    go::leave(&ctx);
-    0
-}
-
-#[uprobe]
-fn go_open(ctx: ProbeContext) -> u32 {
-    go::open(&ctx);
-    0
-}
-
-#[uprobe]
-fn go_close(ctx: ProbeContext) -> u32 {
-    go::close(&ctx);
-    0
-}
-
-#[tracepoint]
-fn task_fork(ctx: TracePointContext) -> u32 {
-    task::fork(&ctx);
-    0
-}
-
-#[tracepoint]
-fn task_exec(ctx: TracePointContext) -> u32 {
-    task::exec(&ctx);
-    0
-}
-
-#[tracepoint]
-fn task_exit(ctx: TracePointContext) -> u32 {
-    task::exit(&ctx);
-    0
-}
-
-#[tracepoint]
-fn mmap_enter(ctx: TracePointContext) -> u32 {
-    stop_on_mmap::mmap_enter(&ctx);
-    0
-}
-
-#[tracepoint]
-fn mmap_exit(ctx: TracePointContext) -> u32 {
-    stop_on_mmap::mmap_exit(&ctx);
-    0
-}
-
-#[tracepoint]
-fn cgroup_made(ctx: TracePointContext) -> u32 {
-    cgroup::made(&ctx);
-    0
-}
-
-#[tracepoint]
-fn cgroup_gone(ctx: TracePointContext) -> u32 {
-    cgroup::gone(&ctx);
-    0
-}
-
-#[tracepoint]
-fn task_new(ctx: TracePointContext) -> u32 {
-    exec::forked(&ctx);
-    0
-}
-
-#[tracepoint]
-fn exec_enter(ctx: TracePointContext) -> u32 {
-    exec::enter(&ctx);
-    0
-}
-
-#[tracepoint]
-fn exec_at_enter(ctx: TracePointContext) -> u32 {
-    exec::enter_at(&ctx);
-    0
-}
-
-#[tracepoint]
-fn exec_exit(ctx: TracePointContext) -> u32 {
-    exec::exit(&ctx);
-    0
-}
-
-#[raw_tracepoint(tracepoint = "sock_send_length")]
-fn socket_sent(ctx: RawTracePointContext) -> u32 {
-    socket::done(&ctx, Way::Out);
-    0
-}
-
-#[raw_tracepoint(tracepoint = "sock_recv_length")]
-fn socket_received(ctx: RawTracePointContext) -> u32 {
-    socket::done(&ctx, Way::In);
-    0
-}
-
-#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
-fn socket_closed(ctx: RawTracePointContext) -> u32 {
-    lifecycle::socket_closed(&ctx);
-    0
-}
-
-#[fentry(function = "security_socket_sendmsg")]
-fn socket_sends(ctx: FEntryContext) -> u32 {
-    socket::sends(&ctx);
-    0
-}
-
-#[fexit(function = "inet_recvmsg")]
-fn inet_received(ctx: FExitContext) -> u32 {
-    socket::received(&ctx);
-    0
-}
-
-#[fexit(function = "inet6_recvmsg")]
-fn inet6_received(ctx: FExitContext) -> u32 {
-    socket::received(&ctx);
-    0
-}
-
-#[fexit(function = "unix_stream_recvmsg")]
-fn unix_received(ctx: FExitContext) -> u32 {
-    socket::received(&ctx);
-    0
+// Sockets; the kernels before 6.3 have no tracepoints of what is sent and received, but functions.
+programs! {
+    #[raw_tracepoint(tracepoint = "sock_send_length")]
+    RawTracePointContext {
+        socket_sent => socket::sent;
+    }
+    #[raw_tracepoint(tracepoint = "sock_recv_length")]
+    RawTracePointContext {
+        socket_received => socket::received;
+    }
+    #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+    RawTracePointContext {
+        socket_closed => lifecycle::socket_closed;
+    }
+    #[fentry(function = "security_socket_sendmsg")]
+    FEntryContext {
+        socket_sends => socket::on_sendmsg;
+    }
+    #[fexit(function = "inet_recvmsg")]
+    FExitContext {
+        inet_received => socket::on_recvmsg;
+    }
+    #[fexit(function = "inet6_recvmsg")]
+    FExitContext {
+        inet6_received => socket::on_recvmsg;
+    }
+    #[fexit(function = "unix_stream_recvmsg")]
+    FExitContext {
+        unix_received => socket::on_recvmsg;
+    }
 }
 
 #[cfg(not(test))]

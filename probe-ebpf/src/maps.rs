@@ -1,4 +1,4 @@
-//! The maps, and the constants that userspace sets before it loads the programs.
+//! The maps.
 //!
 //! Keys, values and sizes that both sides must know are defined in `probe-common`.
 
@@ -12,7 +12,7 @@ use probe_common::{
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
     FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, LINEAGES, LentKey,
     Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
-    SCOPE_THREADS, SOCKETS as MAX_SOCKETS, Scope, SocketConnection, SocketFields,
+    SCOPE_THREADS, SOCKETS as MAX_SOCKETS, Scope, SocketConnection,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -72,8 +72,8 @@ pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F
 #[map]
 pub static GO_CALLS: HashMap<GoCall, Frame> = HashMap::with_max_entries(MAX_GO_CALLS, BPF_F_NO_PREALLOC);
 
-/// Addresses of bytes that a library has lent out until it is told how many of them were moved, and the
-/// connections of packets. What is never asked for makes room for others at last.
+/// Addresses of bytes that a library has lent out until it is called with the number of them that were moved,
+/// and the connections of packets. What is never asked for makes room for others at last.
 #[map]
 pub static LENT: LruHashMap<LentKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -106,13 +106,13 @@ pub struct Goroutine {
     pub pid: u64,
 }
 
-/// Connections that are known. Nothing tells the end of one for certain (a handle is counted by
+/// Connections that are known. No event is certain to end one (a handle is counted by
 /// reference), so the one that was not used for longest makes room; should it go on, it is a new one.
 #[map]
 pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionState> = LruHashMap::with_max_entries(65_536, 0);
 
 /// Which connections are on sockets of TCP, by the addresses of the sockets; only where the ends of
-/// connections are told.
+/// connections are reported.
 #[map]
 pub static SOCKETS: LruHashMap<u64, SocketConnection> = LruHashMap::with_max_entries(MAX_SOCKETS, 0);
 
@@ -137,7 +137,7 @@ pub static NEXT_PROGRAM: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static SPECS: Array<FunctionSpec> = Array::with_max_entries(FUNCTION_SPECS, 0);
 
-/// Calls of such functions that have not returned. Nothing tells that one was left by longjmp or with its
+/// Calls of such functions that have not returned. No event says that one was left by longjmp or with its
 /// thread, so the oldest makes room.
 #[map]
 pub static FUNCTION_FRAMES: LruHashMap<FrameKey, FunctionFrame> = LruHashMap::with_max_entries(MAX_FRAMES, 0);
@@ -156,13 +156,13 @@ pub static LATENCIES: PerCpuHashMap<CountKey, Histogram> =
 #[map]
 pub static NO_LATENCY: Array<Histogram> = Array::with_max_entries(1, 0);
 
-/// Where processes come from and what they run, by their ids; only where executions are told. Of all
+/// Where processes come from and what they run, by their ids; only where executions are reported. Of all
 /// processes: one that is not in scope may be the parent of one that is. A process that has no room is
 /// forgotten, and then /proc is asked.
 #[map]
 pub static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entries(LINEAGES, 0);
 
-/// Threads in scope in the middle of an execve(2), by their ids; only where failures are told.
+/// Threads in scope in the middle of an execve(2), by their ids; only where failures are reported.
 #[map]
 pub static ATTEMPTS: HashMap<u32, Pointers> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
@@ -221,132 +221,3 @@ pub const AMBIGUOUS: u64 = u64::MAX;
 /// A thread that has not called anything: too large for the stack of a program. One value, of zeros.
 #[map]
 pub static EMPTY_FRAMES: Array<Frames> = Array::with_max_entries(1, 0);
-
-/// ctrace's own process, which is never traced.
-#[unsafe(no_mangle)]
-pub static OWN_PID: u32 = 0;
-
-/// The process of a command that ctrace starts, which is ctrace's own until it executes a program; 0: none.
-#[unsafe(no_mangle)]
-pub static COMMAND: u32 = 0;
-
-/// Payload bytes to capture of a call, at most `CALL_BYTES`.
-#[unsafe(no_mangle)]
-pub static MAX_BYTES: u32 = 0;
-
-/// Wake the reader each time the ring's fill passes a multiple of two to this power.
-#[unsafe(no_mangle)]
-pub static WAKE_SHIFT: u32 = 0;
-
-/// Not zero: each connection's beginning and end are told.
-#[unsafe(no_mangle)]
-pub static CONNECTION_RECORDS: u32 = 0;
-
-/// Not zero: calls are counted, and not told.
-#[unsafe(no_mangle)]
-pub static SUPPRESS_CALLS: u32 = 0;
-
-/// Offset of `child_pid` in the tracepoint `sched_process_fork` of this kernel.
-#[unsafe(no_mangle)]
-pub static FORK_CHILD_PID: u32 = 0;
-
-/// Offset of `old_pid` in the tracepoint `sched_process_exec` of this kernel.
-#[unsafe(no_mangle)]
-pub static EXEC_OLD_PID: u32 = 0;
-
-/// Not zero: processes may be held; the kernel has what that needs.
-#[unsafe(no_mangle)]
-pub static HOLD: u32 = 0;
-
-/// Offset of `group_dead` in the tracepoint `sched_process_exit` of this kernel, or `NO_FIELD`.
-#[unsafe(no_mangle)]
-pub static EXIT_GROUP_DEAD: u32 = 0;
-
-/// Offset of `root` in the tracepoints `cgroup_mkdir` and `cgroup_rmdir` of this kernel.
-#[unsafe(no_mangle)]
-pub static CGROUP_ROOT: u32 = 0;
-
-/// Offset of `level` there.
-#[unsafe(no_mangle)]
-pub static CGROUP_LEVEL: u32 = 0;
-
-/// Offset of `id` there.
-#[unsafe(no_mangle)]
-pub static CGROUP_ID: u32 = 0;
-
-/// Offset of `path` there.
-#[unsafe(no_mangle)]
-pub static CGROUP_PATH: u32 = 0;
-
-/// What is told of programs that are executed: `WANT_` bits; 0: nothing.
-#[unsafe(no_mangle)]
-pub static EXECS: u32 = 0;
-
-/// Offset of `filename` in the tracepoint `sched_process_exec` of this kernel.
-#[unsafe(no_mangle)]
-pub static EXEC_FILENAME: u32 = 0;
-
-/// Offset of `pid` in the tracepoint `task_newtask` of this kernel.
-#[unsafe(no_mangle)]
-pub static NEWTASK_PID: u32 = 0;
-
-/// Offset of `clone_flags` there.
-#[unsafe(no_mangle)]
-pub static NEWTASK_FLAGS: u32 = 0;
-
-/// Offset of `exit_code` in this kernel's `task_struct`, as its BTF has it, or `NO_FIELD`; so the others
-/// below.
-#[unsafe(no_mangle)]
-pub static TASK_EXIT_CODE: u32 = 0;
-
-/// Offset of `signal` in `task_struct`.
-#[unsafe(no_mangle)]
-pub static TASK_SIGNAL: u32 = 0;
-
-/// Offset of `live`, the number of living threads, in `signal_struct`.
-#[unsafe(no_mangle)]
-pub static SIGNAL_LIVE: u32 = 0;
-
-/// Offset of `thread_pid` in `task_struct`.
-#[unsafe(no_mangle)]
-pub static TASK_PID: u32 = 0;
-
-/// Offset of `level` in `pid`.
-#[unsafe(no_mangle)]
-pub static PID_LEVEL: u32 = 0;
-
-/// Offset of `numbers` in `pid`.
-#[unsafe(no_mangle)]
-pub static PID_NUMBERS: u32 = 0;
-
-/// Bytes of `upid`, of which `numbers` is an array; the id is what it begins with.
-#[unsafe(no_mangle)]
-pub static UPID_BYTES: u32 = 0;
-
-/// Offset of `cred` in `task_struct`.
-#[unsafe(no_mangle)]
-pub static TASK_CRED: u32 = 0;
-
-/// Offset of `euid` in `cred`.
-#[unsafe(no_mangle)]
-pub static CRED_EUID: u32 = 0;
-
-/// Where fields of sockets are.
-#[unsafe(no_mangle)]
-pub static SOCKET_FIELDS: SocketFields = SocketFields {
-    sk: 0,
-    family: 0,
-    local: 0,
-    peer: 0,
-    local6: 0,
-    peer6: 0,
-    local_port: 0,
-    peer_port: 0,
-    protocol: 0,
-    namespace: 0,
-    namespace_inode: 0,
-    unix_address: 0,
-    unix_peer: 0,
-    unix_length: 0,
-    unix_name: 0,
-};

@@ -141,6 +141,12 @@ pub fn cookie(ctx: &impl EbpfContext) -> u64 {
     unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
 }
 
+/// Offset of a word in the record of a system call's tracepoint on a 64-bit kernel: after 8 common bytes and
+/// the number of the call in 8 bytes come its six arguments, or its result, in 8 bytes each.
+pub const fn syscall_word(index: u32) -> u32 {
+    16 + 8 * index
+}
+
 /// A field of a tracepoint's record: an integer.
 #[inline(always)]
 pub fn field<T: FromBytes>(ctx: &TracePointContext, offset: u32) -> Option<T> {

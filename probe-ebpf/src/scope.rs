@@ -1,65 +1,21 @@
 //! The filter: whether the current thread is in scope. It runs before anything is copied.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-
 use crate::{
-    maps::{CGROUPS, COMMAND, COMMAND_STARTED, OWN_PID, PID_NAMESPACES, SCOPE, THREADS},
+    current::Current,
+    maps::{CGROUPS, PID_NAMESPACES, SCOPE, THREADS},
     mem,
 };
 use probe_common::{CGROUP_OUT, Scope, THREAD_IN};
 
-/// Levels of the cgroup hierarchy that are looked at: docker in docker in Kubernetes is at level 8.
+/// Levels of the cgroup hierarchy that are checked: docker in docker in Kubernetes is at level 8.
 const LEVELS: u32 = 16;
 
-/// The current thread.
-#[derive(Clone, Copy)]
-pub struct Current {
-    /// Process id (upper half) and thread id, as the kernel packs them: the key of the map `CALLS`.
-    pub id: u64,
-}
-
 impl Current {
-    /// The current thread, whether in scope or not.
-    #[inline(always)]
-    pub fn any() -> Self {
-        Self { id: bpf_get_current_pid_tgid() }
-    }
-
     /// The current thread if it is in scope.
     #[inline(always)]
     pub fn in_scope() -> Option<Self> {
         let current = Self::any();
         current.is_in_scope().then_some(current)
-    }
-
-    /// Process id.
-    #[inline(always)]
-    pub fn pid(self) -> u32 {
-        (self.id >> 32) as u32
-    }
-
-    /// Thread id.
-    #[inline(always)]
-    pub fn tid(self) -> u32 {
-        self.id as u32
-    }
-
-    /// Whether this is a thread of ctrace's own process, or of the one that will be its command.
-    #[inline(always)]
-    pub fn is_own(self) -> bool {
-        let pid = self.pid();
-        pid == mem::constant(&OWN_PID)
-            || pid == mem::constant(&COMMAND) && COMMAND_STARTED.get(0).is_some_and(|begun| *begun == 0)
-    }
-
-    /// The process executes a program: if it is the command's, that is the command.
-    #[inline(always)]
-    pub fn begins(self) {
-        if self.pid() == mem::constant(&COMMAND)
-            && let Some(begun) = COMMAND_STARTED.get_ptr_mut(0)
-        {
-            mem::set(begun, 1);
-        }
     }
 
     #[inline(always)]

@@ -13,15 +13,13 @@ use probe_common::{
 };
 
 use crate::{
+    current::{Current, goroutine_stack_depth},
     emit::{self, Values},
-    io::go,
+    io::frame::RETURN_ADDRESS_BYTES,
     maps::{COUNTS, FUNCTION_FRAMES, LATENCIES, NO_LATENCY, SPECS},
     mem,
-    scope::Current,
 };
 
-/// A `call` instruction pushes the return address: at the return probe it has been popped again.
-const RETURN_ADDRESS_BYTES: u64 = 8;
 /// DWARF numbers of registers.
 const RSP: usize = 7;
 const R14: usize = 14;
@@ -48,7 +46,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         let time = entered;
         let head = Head { current, kind: KIND_FUNCTION_ENTER, cookie, key: &key, spec, time, entered };
         let values = Values { list: &spec.list, count: spec.arguments, room: spec.room };
-        emit::function(&values, &registers, |function| head.write(function))?;
+        emit::function_call(&values, &registers, |function| head.write(function))?;
     }
     if spec.flags & SPEC_RETURN != 0
         && FUNCTION_FRAMES.insert(key, FunctionFrame { entered, cookie }, 0).is_err()
@@ -87,7 +85,7 @@ fn end(cookie: u64, registers: &Registers, stack: u64) -> Option<()> {
     let time = mem::now();
     let head = Head { current, kind: KIND_FUNCTION_RETURN, cookie, key: &key, spec, time, entered };
     let values = Values { list: core::slice::from_ref(&spec.returned), count: 1, room: spec.returned_room };
-    emit::function(&values, registers, |function| head.write(function))?;
+    emit::function_call(&values, registers, |function| head.write(function))?;
     Some(())
 }
 
@@ -96,7 +94,7 @@ fn spec(cookie: u64) -> Option<&'static FunctionSpec> {
     SPECS.get_ptr(arguments(cookie)).map(mem::value)
 }
 
-/// What tells a call from others: its thread and its place on the stack. In Go its goroutine, which may go on
+/// The key of a call: its thread and its place on the stack. In Go its goroutine, which may go on
 /// on another thread, and the distance from the end of the stack, because stacks are moved when they grow.
 #[inline(always)]
 fn key(
@@ -110,7 +108,7 @@ fn key(
         return Some(FrameKey { owner: current.id, frame: stack, pid: current.pid(), site: site(cookie) });
     }
     let goroutine = registers[R14];
-    let frame = go::depth(goroutine, stack)?;
+    let frame = goroutine_stack_depth(goroutine, stack)?;
     Some(FrameKey { owner: goroutine, frame, pid: current.pid(), site: site(cookie) })
 }
 
@@ -139,7 +137,7 @@ impl Head<'_> {
 /// Emits where the call came from that has `entered` then, which tells whose stack it is.
 #[inline(always)]
 fn stack(ctx: &ProbeContext, current: Current, stack: u64, entered: u64) {
-    emit::stack(|record: &mut FunctionStack| {
+    emit::function_stack(|record: &mut FunctionStack| {
         record.header = Header { time: entered, ..emit::header(KIND_FUNCTION_STACK, current) };
         record.caller = mem::user(stack).unwrap_or(0);
         record.reserved = 0;

@@ -1,104 +1,22 @@
-//! Connections as they begin and end: tells both, where that is wanted. Which connection a handle is decides
-//! [`crate::io::call`].
+//! The hooks at which connections open and close. Which connection a handle is, [`identity`] decides.
 //!
-//! An end is told once. What still comes of a connection that ended with its socket is counted with it, until
-//! its handle begins another, or is seen on another socket.
+//! A close is reported once. What still comes of a connection that closed with its socket is counted with it,
+//! until its handle opens another, or is seen on another socket.
 
-use aya_ebpf::{
-    EbpfContext,
-    programs::{RawTracePointContext, RetProbeContext},
-};
+use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
 use probe_common::{
-    ConnectionKey, ConnectionState, END_CLOSED, END_HANDLE_REUSED, END_SOCKET_CLOSED, FLAG_ENDED,
-    FLAG_FROM_START, Header, KIND_CONNECTION_CLOSE, NO_SITE, SocketConnection,
+    CallShape, ConnectionKey, ConnectionState, END_SOCKET_CLOSED, FLAG_ENDED, Header, KIND_CONNECTION_CLOSE,
+    NO_SITE, SocketConnection,
 };
 
+use super::identity;
 use crate::{
+    current::Current,
     emit,
-    io::call,
-    maps::{CONNECTION_RECORDS, CONNECTIONS, SOCKETS},
+    io::frame,
+    maps::{CALLS, CONNECTIONS, SOCKETS},
     mem,
-    scope::Current,
 };
-
-/// `IPPROTO_TCP`: of other sockets nothing tells the end.
-const TCP: u16 = 6;
-
-/// Whether beginnings and ends are told.
-#[inline(always)]
-pub fn enabled() -> bool {
-    mem::constant(&CONNECTION_RECORDS) != 0
-}
-
-/// The hook that was hit, for a record.
-#[inline(always)]
-pub fn site(ctx: &impl EbpfContext) -> u32 {
-    if enabled() { probe_common::site(mem::cookie(ctx)) } else { NO_SITE }
-}
-
-/// A connection has got its number.
-#[inline(always)]
-pub fn emit_open(key: &ConnectionKey, id: u64, flags: u32, site: u32) {
-    if enabled() {
-        emit::opened(key, id, flags, site);
-    }
-}
-
-/// A handle is to begin a connection, whatever it was until now. Whether that is the same one still: prepared
-/// in two steps, and not used in between.
-#[inline(always)]
-pub fn reuse_or_close(key: &ConnectionKey, site: u32) -> bool {
-    if !enabled() {
-        return false;
-    }
-    let Some(state) = CONNECTIONS.get_ptr_mut(key) else { return false };
-    let state = mem::own(state);
-    if state.calls == 0 && state.socket == 0 && state.flags == FLAG_FROM_START.into() {
-        emit::opened(key, state.id, FLAG_FROM_START, site);
-        return true;
-    }
-    if state.flags & u64::from(FLAG_ENDED) == 0 {
-        emit::closed(
-            emit::header(KIND_CONNECTION_CLOSE, Current::any()),
-            state,
-            (END_HANDLE_REUSED, NO_SITE),
-        );
-    }
-    false
-}
-
-/// A function of the library ends the connection with this handle, if it is one.
-#[inline(always)]
-pub fn emit_close(key: &ConnectionKey, site: u32) -> Option<()> {
-    if !enabled() {
-        return None;
-    }
-    let state = mem::own(CONNECTIONS.get_ptr_mut(key)?);
-    if state.flags & u64::from(FLAG_ENDED) == 0 {
-        emit::closed(emit::header(KIND_CONNECTION_CLOSE, Current::any()), state, (END_CLOSED, site));
-    }
-    Some(())
-}
-
-/// Whether a connection is over that is seen on a socket: it ended with another one.
-#[inline(always)]
-pub fn is_stale(state: &ConnectionState, socket: u64) -> bool {
-    enabled() && state.flags & u64::from(FLAG_ENDED) != 0 && is_other(state, socket)
-}
-
-#[inline(always)]
-fn is_other(state: &ConnectionState, socket: u64) -> bool {
-    state.socket & !super::socket::STAGES != socket
-}
-
-/// A connection is on a socket, by its address and what tells it from others.
-#[inline(always)]
-pub fn bind_socket(key: &ConnectionKey, sock: u64, socket: u64, protocol: u16) {
-    if enabled() && protocol == TCP {
-        // Without room its end is that of its handle or process.
-        SOCKETS.insert(sock, SocketConnection { key: *key, socket }, 0).ok();
-    }
-}
 
 /// The tracepoint `tcp_destroy_sock`: `(struct sock *)`, when nothing more can go through it. Its ports may
 /// be gone already.
@@ -108,7 +26,7 @@ pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
     let SocketConnection { key, socket } = mem::copied(SOCKETS.get_ptr(sock)?);
     SOCKETS.remove(sock).ok();
     let state = mem::own(CONNECTIONS.get_ptr_mut(key)?);
-    if state.flags & u64::from(FLAG_ENDED) != 0 || is_other(state, socket) {
+    if state.flags & u64::from(FLAG_ENDED) != 0 || identity::is_other(state, socket) {
         return None;
     }
     state.flags |= u64::from(FLAG_ENDED);
@@ -122,13 +40,84 @@ pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
         cgroup: 0,
         comm: [0; 16],
     };
-    emit::closed(header, state, (END_SOCKET_CLOSED, NO_SITE));
+    emit::connection_close(header, state, (END_SOCKET_CLOSED, NO_SITE));
     Some(())
 }
 
-/// At the return of a function that does the handshake, at whose entry [`call::enter`] was: what went through
-/// a socket in between has told it.
+/// At the return of a function that does the handshake, at whose entry [`crate::io::call::enter`] was: what
+/// went through a socket in between is the connection's.
 #[inline(always)]
 pub fn on_handshake_return(ctx: &RetProbeContext) -> Option<()> {
-    call::entered(ctx, Current::any()).map(drop)
+    frame::take_frame(ctx, Current::any()).map(drop)
+}
+
+/// At the return of a function that makes a connection's handle.
+#[inline(always)]
+pub fn opened(ctx: &RetProbeContext) -> Option<()> {
+    identity::open(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
+}
+
+/// The same at a `ret`, for a function that is not hooked where it begins.
+#[inline(always)]
+pub fn opened_at_ret(ctx: &ProbeContext) -> Option<()> {
+    identity::open(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
+}
+
+/// At the entry of a function that prepares the connection in its first argument.
+#[inline(always)]
+pub fn open_first(ctx: &ProbeContext) -> Option<()> {
+    identity::open(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
+}
+
+/// At the entry of a function that says of the connection in its first argument, more than once, that it
+/// begins: as long as it has received nothing it is the same one. rustls's servers may send before the client
+/// has answered.
+#[inline(always)]
+pub fn open_if_new(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let handle = mem::registers(ctx.regs).rdi;
+    match CONNECTIONS.get_ptr_mut(identity::key(current, handle)?) {
+        Some(state) if is_at_its_beginning(mem::own(state)) => None,
+        _ => identity::open(ctx, current, handle),
+    }
+}
+
+#[inline(always)]
+fn is_at_its_beginning(state: &ConnectionState) -> bool {
+    state.received == 0 && state.flags & u64::from(FLAG_ENDED) == 0
+}
+
+/// At the return of a function that puts a connection's handle where its first argument points to.
+#[inline(always)]
+pub fn opened_out_argument(ctx: &RetProbeContext) -> Option<()> {
+    let current = Current::any();
+    let (frame, _) = frame::take_frame(ctx, current)?;
+    identity::open(ctx, current, mem::user(frame.handle)?)
+}
+
+/// At the entry of a function that ends the connection in its first argument: the next with its handle is
+/// another.
+#[inline(always)]
+pub fn close_first(ctx: &ProbeContext) -> Option<()> {
+    identity::close(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
+}
+
+/// At the entry of a function that encrypts or decrypts: the calls that it is a part of are of TLS
+/// connections.
+#[inline(always)]
+pub fn mark_tls(ctx: &ProbeContext) -> Option<()> {
+    let current = Current::in_scope()?;
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    let stack = mem::registers(ctx.regs).rsp;
+    for frame in &frames.frames {
+        let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
+        if frame.stack > stack && !shape.calls.is_for_all() {
+            let key =
+                ConnectionKey { handle: frame.handle, pid: current.pid(), program: frames.program as u32 };
+            if CONNECTIONS.get_ptr(key).is_none() {
+                identity::ensure_connection(key, probe_common::site(frame.cookie));
+            }
+        }
+    }
+    Some(())
 }

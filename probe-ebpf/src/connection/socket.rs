@@ -2,64 +2,56 @@
 //! them.
 //!
 //! The addresses are read where the kernel uses them: a descriptor that is looked up later may be another
-//! socket's by then. What is not sure is marked ([`SOCKET_GUESSED`]), or not told.
+//! socket's by then. What is not certain is marked ([`SOCKET_GUESSED`]), or not reported.
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    ADDRESS_BYTES, CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, FAMILY_INET, FAMILY_INET6,
-    FAMILY_UNIX, KIND_SOCKET, NO_SITE, RecordHeader, SERVER_HELLO, SOCKET_CLIENT, SOCKET_GUESSED,
-    SOCKET_SERVER, Socket,
+    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, Direction, KIND_SOCKET, NO_SITE, RecordHeader,
+    SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED, SOCKET_GUESSED, SOCKET_SERVER,
+    SocketConnection,
 };
 
 use super::{
-    hello::{self, BEGIN, Moved},
-    lifecycle,
+    hello::{self, BEGIN, Transfer},
+    identity, socket_address,
 };
 use crate::{
+    constants::SOCKET_FIELDS,
+    current::Current,
     emit,
-    io::{call, go},
-    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, SOCKET_FIELDS},
+    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, SOCKETS},
     mem::{self, SystemCall},
-    scope::Current,
 };
 
-/// Bits of `ConnectionState::socket`: one was told; it was seen inside of a call; its handshake is over.
-const REPORTED: u64 = 1 << 0;
-const CONFIRMED: u64 = 1 << 1;
-const ESTABLISHED: u64 = 1 << 2;
-/// What of it tells how a socket was seen, and not which one it is.
-pub const STAGES: u64 = CONFIRMED | ESTABLISHED;
+/// `IPPROTO_TCP`: there is no event for the end of other sockets.
+const TCP: u16 = 6;
 
 /// A flag of recv(2): the same bytes come again.
 const MSG_PEEK: u64 = 2;
 
-/// Which way the bytes of a system call go.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// To the peer.
-    Out,
-    /// From it.
-    In,
+/// The tracepoint `sock_send_length`: `(struct sock *, int bytes, int flags)`, when it is done.
+#[inline(always)]
+pub fn sent(ctx: &RawTracePointContext) -> Option<()> {
+    on_transfer(ctx.arg(0), Direction::Transmit, ctx.arg(1), ctx.arg(2))
 }
 
-/// The tracepoints `sock_send_length` and `sock_recv_length`: `(struct sock *, int moved, int flags)`, when
-/// it is done.
+/// The tracepoint `sock_recv_length`, likewise.
 #[inline(always)]
-pub fn done(ctx: &RawTracePointContext, way: Way) -> Option<()> {
-    on_transfer(ctx.arg(0), way, ctx.arg(1), ctx.arg(2))
+pub fn received(ctx: &RawTracePointContext) -> Option<()> {
+    on_transfer(ctx.arg(0), Direction::Receive, ctx.arg(1), ctx.arg(2))
 }
 
 /// For kernels without them, before 6.3: `security_socket_sendmsg(struct socket *, struct msghdr *, int
 /// size)`, which every way of sending comes through.
 #[inline(always)]
-pub fn sends(ctx: &FEntryContext) -> Option<()> {
-    on_transfer(sock(ctx.arg(0))?, Way::Out, ctx.arg(2), 0)
+pub fn on_sendmsg(ctx: &FEntryContext) -> Option<()> {
+    on_transfer(sock(ctx.arg(0))?, Direction::Transmit, ctx.arg(2), 0)
 }
 
 /// The same: the end of a protocol's `int recvmsg(struct socket *, struct msghdr *, size_t, int flags)`.
 #[inline(always)]
-pub fn received(ctx: &FExitContext) -> Option<()> {
-    on_transfer(sock(ctx.arg(0))?, Way::In, ctx.arg(4), ctx.arg(3))
+pub fn on_recvmsg(ctx: &FExitContext) -> Option<()> {
+    on_transfer(sock(ctx.arg(0))?, Direction::Receive, ctx.arg(4), ctx.arg(3))
 }
 
 /// The `struct sock` of a `struct socket`.
@@ -80,7 +72,7 @@ struct Owner {
 const NOBODY: Owner = Owner { key: ConnectionKey { handle: 0, pid: 0, program: 0 }, unsent: 0 };
 
 #[inline(always)]
-fn on_transfer(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
+fn on_transfer(sock: u64, direction: Direction, bytes: u64, flags: u64) -> Option<()> {
     // An int: negative if it has failed.
     let bytes = bytes as i32;
     if bytes <= 0 || flags & MSG_PEEK != 0 {
@@ -88,51 +80,53 @@ fn on_transfer(sock: u64, way: Way, bytes: u64, flags: u64) -> Option<()> {
     }
     let current = Current::any();
     let frames = CALLS.get_ptr_mut(current.id).map(mem::own);
-    // Most threads of the machine are out of scope, and have never called anything: nothing is looked at for
+    // Most threads of the machine are out of scope, and have never called anything: nothing is read for
     // them.
     if frames.is_none() {
         Current::in_scope()?;
     }
     let system_call = mem::system_call()?;
-    let socket = identity(sock)?;
+    let socket = socket_address::identity(sock)?;
     let mut owner = match &frames {
-        Some(frames) => of_thread(frames, way, current, &system_call),
+        Some(frames) => of_thread(frames, direction, current, &system_call),
         None => NOBODY,
     };
-    if is_settled(&owner, socket) {
-        return count(frames, way);
+    if is_established(&owner, socket) {
+        return note_sent(frames, direction);
     }
     if frames.is_some() {
         Current::in_scope()?;
     } else {
         owner = of_goroutine(current, &system_call);
-        if is_settled(&owner, socket) {
+        if is_established(&owner, socket) {
             return None;
         }
     }
     let (address, there) = system_call.buffer()?;
     let begin: [u8; BEGIN] = mem::user(address)?;
-    let moved = Moved { sock, socket, way, bytes: bytes as u64, address, there, begin };
-    hello::moved(current, &moved);
+    let transfer = Transfer { sock, socket, direction, bytes: bytes as u64, address, there, begin };
+    hello::inspect(current, &transfer);
     if owner.key.handle == 0 {
         return None;
     }
-    tell(&moved, current, &owner)?;
-    count(frames, way)
+    report(&transfer, current, &owner)?;
+    note_sent(frames, direction)
 }
 
 /// The usual case: what is moved inside of a call, on the socket that it was before.
 #[inline(always)]
-fn is_settled(owner: &Owner, socket: u64) -> bool {
-    let is = |state: *mut ConnectionState| mem::own(state).socket == socket | CONFIRMED | ESTABLISHED;
+fn is_established(owner: &Owner, socket: u64) -> bool {
+    let is = |state: *mut ConnectionState| {
+        mem::own(state).socket == socket | SOCKET_CONFIRMED | SOCKET_ESTABLISHED
+    };
     owner.key.handle != 0 && owner.unsent == 0 && CONNECTIONS.get_ptr_mut(owner.key).is_some_and(is)
 }
 
 /// What a thread had to send is sent.
 #[inline(always)]
-fn count(frames: Option<&mut Frames>, way: Way) -> Option<()> {
+fn note_sent(frames: Option<&mut Frames>, direction: Direction) -> Option<()> {
     let frames = frames?;
-    if way == Way::Out {
+    if direction == Direction::Transmit {
         frames.sends += 1;
         (frames.unsent, frames.unsent_bytes) = (0, 0);
     }
@@ -142,7 +136,7 @@ fn count(frames: Option<&mut Frames>, way: Way) -> Option<()> {
 /// Whose bytes a goroutine moves.
 #[inline(always)]
 fn of_goroutine(current: Current, system_call: &SystemCall) -> Owner {
-    match GO_CONNECTIONS.get_ptr(go::goroutine(current, system_call.goroutine)) {
+    match GO_CONNECTIONS.get_ptr(current.goroutine(system_call.goroutine)) {
         Some(key) => Owner { key: mem::copied(key), unsent: 0 },
         None => NOBODY,
     }
@@ -150,7 +144,7 @@ fn of_goroutine(current: Current, system_call: &SystemCall) -> Owner {
 
 /// Whose bytes a thread moves that has called functions of TLS.
 #[inline(always)]
-fn of_thread(frames: &Frames, way: Way, current: Current, system_call: &SystemCall) -> Owner {
+fn of_thread(frames: &Frames, direction: Direction, current: Current, system_call: &SystemCall) -> Owner {
     let mut stack = u64::MAX;
     let mut handle = 0;
     let mut is_for_all = true;
@@ -165,7 +159,7 @@ fn of_thread(frames: &Frames, way: Way, current: Current, system_call: &SystemCa
     if handle == 0 {
         (handle, unsent) = (frames.unsent, frames.unsent_bytes);
     }
-    if handle == 0 || unsent != 0 && way == Way::In {
+    if handle == 0 || unsent != 0 && direction == Direction::Receive {
         return NOBODY;
     }
     let key = ConnectionKey { handle, pid: current.pid(), program: frames.program as u32 };
@@ -176,10 +170,10 @@ fn of_thread(frames: &Frames, way: Way, current: Current, system_call: &SystemCa
     Owner { key, unsent }
 }
 
-/// Tells a connection's socket, unless it was told; none if what is moved is not TLS.
+/// Reports a connection's socket, unless that was done; none if what is moved is not TLS.
 #[inline(always)]
-fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
-    let header = moved.header();
+fn report(transfer: &Transfer, current: Current, owner: &Owner) -> Option<()> {
+    let header = transfer.header();
     if !header.is_valid() {
         return None;
     }
@@ -191,31 +185,31 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
         flags |= SOCKET_GUESSED;
     }
     let state = match CONNECTIONS.get_ptr_mut(owner.key).map(mem::own) {
-        Some(state) if !lifecycle::is_stale(state, moved.socket) => state,
+        Some(state) if !identity::is_stale(state, transfer.socket) => state,
         known => {
             if known.is_some() {
                 CONNECTIONS.remove(owner.key).ok();
             }
-            call::ensure_connection(owner.key, NO_SITE);
+            identity::ensure_connection(owner.key, NO_SITE);
             mem::own(CONNECTIONS.get_ptr_mut(owner.key)?)
         }
     };
-    let sure = if owner.unsent == 0 { CONFIRMED } else { 0 };
+    let confirmed = if owner.unsent == 0 { SOCKET_CONFIRMED } else { 0 };
     // Both hellos have gone through by the first record of data.
-    let settled = if header.is_data() && owner.unsent == 0 { ESTABLISHED } else { 0 };
+    let established = if header.is_data() && owner.unsent == 0 { SOCKET_ESTABLISHED } else { 0 };
     // What is sure is never taken back for a guess.
-    if owner.unsent != 0 && state.socket & CONFIRMED != 0 {
+    if owner.unsent != 0 && state.socket & SOCKET_CONFIRMED != 0 {
         return Some(());
     }
-    if state.socket & !ESTABLISHED == moved.socket | sure {
-        state.socket |= settled;
+    if state.socket & !SOCKET_ESTABLISHED == transfer.socket | confirmed {
+        state.socket |= established;
         return Some(());
     }
     // Of a header that came alone, nothing behind it.
-    if header.is_handshake() && moved.bytes > size_of::<RecordHeader>() as u64 {
-        flags |= match (moved.begin[5], moved.way) {
-            (CLIENT_HELLO, Way::Out) | (SERVER_HELLO, Way::In) => SOCKET_CLIENT,
-            (SERVER_HELLO, Way::Out) | (CLIENT_HELLO, Way::In) => SOCKET_SERVER,
+    if header.is_handshake() && transfer.bytes > size_of::<RecordHeader>() as u64 {
+        flags |= match (transfer.begin[5], transfer.direction) {
+            (CLIENT_HELLO, Direction::Transmit) | (SERVER_HELLO, Direction::Receive) => SOCKET_CLIENT,
+            (SERVER_HELLO, Direction::Transmit) | (CLIENT_HELLO, Direction::Receive) => SOCKET_SERVER,
             _ => 0,
         };
     }
@@ -223,84 +217,20 @@ fn tell(moved: &Moved, current: Current, owner: &Owner) -> Option<()> {
     let record = mem::slot(&mut entry);
     record.header = emit::header(KIND_SOCKET, current);
     record.connection = state.id;
-    record.socket = moved.socket;
+    record.socket = transfer.socket;
     record.flags = flags;
-    describe(record, moved.sock);
-    lifecycle::bind_socket(&owner.key, moved.sock, moved.socket, record.protocol);
+    socket_address::describe(record, transfer.sock);
+    bind_socket(&owner.key, transfer.sock, transfer.socket, record.protocol);
     emit::submit(entry);
-    state.socket = moved.socket | sure | settled;
+    state.socket = transfer.socket | confirmed | established;
     Some(())
 }
 
-/// What tells a socket from one that is at the same address later: its peer and both ports.
+/// A connection is on a socket, by its address and its identity.
 #[inline(always)]
-fn identity(sock: u64) -> Option<u64> {
-    /// Odd: so that different numbers stay different.
-    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-    let fields = mem::socket_fields(&SOCKET_FIELDS);
-    let peer: u64 = mem::kernel(sock + u64::from(fields.peer))?;
-    let ports: u32 = mem::kernel(sock + u64::from(fields.peer_port))?;
-    // It has a peer still and no port of its own any more: what is read now was there when the peer reset it.
-    if ports != 0 && ports >> 16 == 0 {
-        return None;
+pub fn bind_socket(key: &ConnectionKey, sock: u64, socket: u64, protocol: u16) {
+    if identity::enabled() && protocol == TCP {
+        // Without room its end is that of its handle or process.
+        SOCKETS.insert(sock, SocketConnection { key: *key, socket }, 0).ok();
     }
-    let mixed = (sock ^ peer.rotate_left(32)).wrapping_mul(MIX).rotate_left(29) ^ u64::from(ports);
-    Some(mixed.wrapping_mul(MIX) & !STAGES | REPORTED)
-}
-
-/// Writes what a socket is.
-#[inline(always)]
-fn describe(record: &mut Socket, sock: u64) -> Option<()> {
-    let fields = mem::socket_fields(&SOCKET_FIELDS);
-    let at = |field: u32| sock + u64::from(field);
-    (record.local_port, record.peer_port, record.local_bytes, record.peer_bytes) = (0, 0, 0, 0);
-    (record.family, record.protocol) = (0, 0);
-    (record.namespace, record.reserved) = (0, 0);
-    record.family = mem::kernel(at(fields.family))?;
-    if fields.namespace_inode != 0 {
-        let namespace: u64 = mem::kernel(at(fields.namespace))?;
-        record.namespace = mem::kernel(namespace + u64::from(fields.namespace_inode))?;
-    }
-    if record.family == FAMILY_UNIX {
-        if fields.unix_name != 0 {
-            record.local_bytes = unix_name(&mut record.local, sock).unwrap_or(0);
-            let peer: u64 = mem::kernel(at(fields.unix_peer))?;
-            record.peer_bytes = unix_name(&mut record.peer, peer).unwrap_or(0);
-        }
-        return Some(());
-    }
-    let (bytes, local, peer) = match record.family {
-        FAMILY_INET => (4, fields.local, fields.peer),
-        FAMILY_INET6 => (16, fields.local6, fields.peer6),
-        _ => return None,
-    };
-    record.protocol = mem::kernel(at(fields.protocol))?;
-    record.local_port = mem::kernel(at(fields.local_port))?;
-    record.peer_port = u16::from_be(mem::kernel(at(fields.peer_port))?);
-    if mem::copy_kernel(&mut record.local, at(local), bytes) {
-        record.local_bytes = bytes as u16;
-    }
-    if mem::copy_kernel(&mut record.peer, at(peer), bytes) {
-        record.peer_bytes = bytes as u16;
-    }
-    Some(())
-}
-
-/// The path that a unix socket is bound to; gives its length.
-#[inline(always)]
-fn unix_name(to: &mut [u8; ADDRESS_BYTES], sock: u64) -> Option<u16> {
-    /// Bytes of the family, which a name begins with.
-    const FAMILY: u32 = 2;
-    let fields = mem::socket_fields(&SOCKET_FIELDS);
-    if sock == 0 {
-        return None;
-    }
-    let address: u64 = mem::kernel(sock + u64::from(fields.unix_address))?;
-    if address == 0 {
-        return None;
-    }
-    let length: u32 = mem::kernel(address + u64::from(fields.unix_length))?;
-    let length = length.checked_sub(FAMILY)?.min(ADDRESS_BYTES as u32);
-    let name = address + u64::from(fields.unix_name) + u64::from(FAMILY);
-    mem::copy_kernel(to, name, length).then_some(length as u16)
 }

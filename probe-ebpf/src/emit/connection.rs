@@ -1,16 +1,17 @@
 //! Records of connections that begin and end.
 
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 use probe_common::{
     ConnectionClose, ConnectionKey, ConnectionOpen, ConnectionState, FLAG_FROM_START, Header,
-    KIND_CONNECTION_OPEN, Loss,
+    KIND_CONNECTION_OPEN, Loss, Socket,
 };
 
 use super::{header, lost, submit};
-use crate::{maps::EVENTS, mem, scope::Current};
+use crate::{current::Current, maps::EVENTS, mem};
 
 /// Emits that a connection begins.
 #[inline(always)]
-pub fn opened(key: &ConnectionKey, connection: u64, flags: u32, site: u32) {
+pub fn connection_open(key: &ConnectionKey, connection: u64, flags: u32, site: u32) {
     let Some(mut entry) = EVENTS.reserve::<ConnectionOpen>(0) else { return lost(Loss::RingFull, 0) };
     let record = mem::slot(&mut entry);
     record.header = header(KIND_CONNECTION_OPEN, Current::any());
@@ -21,7 +22,7 @@ pub fn opened(key: &ConnectionKey, connection: u64, flags: u32, site: u32) {
 
 /// Emits that a connection has ended, in which way and at which hook.
 #[inline(always)]
-pub fn closed(header: Header, state: &ConnectionState, (end, site): (u32, u32)) {
+pub fn connection_close(header: Header, state: &ConnectionState, (end, site): (u32, u32)) {
     let Some(mut entry) = EVENTS.reserve::<ConnectionClose>(0) else { return lost(Loss::RingFull, 0) };
     let record = mem::slot(&mut entry);
     record.header = header;
@@ -30,4 +31,12 @@ pub fn closed(header: Header, state: &ConnectionState, (end, site): (u32, u32)) 
     (record.site, record.end, record.reserved) = (site, end, 0);
     record.flags = state.flags as u32 & FLAG_FROM_START;
     submit(entry);
+}
+
+/// Room for what a connection's socket is, to be [submitted](submit); none if there is none. No call is
+/// missing then: the next one reports it. (A closure that writes it would be a function of its own, for whose
+/// stack older verifiers have no room.)
+#[inline(always)]
+pub fn socket() -> Option<RingBufEntry<Socket>> {
+    EVENTS.reserve::<Socket>(0)
 }

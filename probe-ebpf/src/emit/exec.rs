@@ -2,16 +2,16 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::{BPF_RB_CONS_POS, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_PROD_POS};
+use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
 use probe_common::{
     CHUNK_BYTES, ExecRecord, ExecStringChunk, FLAG_UNREADABLE, INLINE_BYTES, LONG_PATH_BYTES, Loss,
     PAGE_BYTES,
 };
 use zerocopy::IntoBytes;
 
-use super::{lost, submit};
+use super::{lost, submit, wakeup_flags};
 use crate::{
-    maps::{AttemptRoom, EVENTS, WAKEUP_POS},
+    maps::{AttemptRoom, EVENTS},
     mem,
 };
 
@@ -31,7 +31,7 @@ struct ProgramSlot {
 
 /// Emits a part of a program's arguments that does not fit into its record.
 #[inline(always)]
-pub fn arguments(part: &ExecStringChunk, address: u64) {
+pub fn exec_arguments(part: &ExecStringChunk, address: u64) {
     match part.chunk {
         0..=2048 => part_slot::<2048>(part, address),
         2049..=4096 => part_slot::<4096>(part, address),
@@ -42,7 +42,7 @@ pub fn arguments(part: &ExecStringChunk, address: u64) {
 
 /// Emits a part of [`CHUNK_BYTES`].
 #[inline(always)]
-pub fn full_part(part: &ExecStringChunk, address: u64) {
+pub fn full_exec_arguments(part: &ExecStringChunk, address: u64) {
     part_slot::<CHUNK_BYTES>(part, address);
 }
 
@@ -63,7 +63,7 @@ fn part_slot<const N: usize>(part: &ExecStringChunk, address: u64) {
 
 /// Emits what is in one page of a program's environment; false if the page is not there: it is over.
 #[inline(always)]
-pub fn page(part: &ExecStringChunk, address: u64) -> bool {
+pub fn environment_page(part: &ExecStringChunk, address: u64) -> bool {
     let Some(mut entry) = EVENTS.reserve::<PartSlot<PAGE_BYTES>>(0) else {
         lost(Loss::RingFull, part.chunk.into());
         return true;
@@ -81,7 +81,10 @@ pub fn page(part: &ExecStringChunk, address: u64) -> bool {
 
 /// Emits a path; `write` writes it, ended by NUL, and says whether it could.
 #[inline(always)]
-pub fn path(part: &ExecStringChunk, write: impl FnOnce(&mut MaybeUninit<[u8; LONG_PATH_BYTES]>) -> bool) {
+pub fn exec_path(
+    part: &ExecStringChunk,
+    write: impl FnOnce(&mut MaybeUninit<[u8; LONG_PATH_BYTES]>) -> bool,
+) {
     let Some(mut entry) = EVENTS.reserve::<PartSlot<LONG_PATH_BYTES>>(0) else {
         return lost(Loss::RingFull, part.chunk.into());
     };
@@ -92,7 +95,7 @@ pub fn path(part: &ExecStringChunk, write: impl FnOnce(&mut MaybeUninit<[u8; LON
 
 /// Emits a program at once, with [`ExecRecord::chunk`] bytes at `address`; `fill` sets all of it.
 #[inline(always)]
-pub fn program(address: u64, fill: impl FnOnce(&mut ExecRecord)) {
+pub fn exec(address: u64, fill: impl FnOnce(&mut ExecRecord)) {
     let Some(mut entry) = EVENTS.reserve::<ProgramSlot>(0) else {
         return lost(Loss::RingFull, 0);
     };
@@ -104,35 +107,13 @@ pub fn program(address: u64, fill: impl FnOnce(&mut ExecRecord)) {
         slot.program.chunk = 0;
         lost(Loss::ReadFault, chunk.into());
     }
-    // What /proc tells of the process is to be read while it runs.
-    entry.submit(announced());
-}
-
-/// How a record in the ring is submitted that the reader should see at once: it is woken, unless it was woken
-/// for one that it has not come to yet, and reads on from there. A wakeup costs both sides more than the
-/// record. A reader that goes to sleep in just this moment finds the record when it looks again, some
-/// milliseconds later.
-#[inline(always)]
-fn announced() -> u64 {
-    let Some(place) = WAKEUP_POS.get_ptr_mut(0) else { return BPF_RB_FORCE_WAKEUP.into() };
-    if mem::copied(place) > EVENTS.query(BPF_RB_CONS_POS.into()) {
-        return BPF_RB_NO_WAKEUP.into();
-    }
-    mem::set(place, EVENTS.query(BPF_RB_PROD_POS.into()));
-    BPF_RB_FORCE_WAKEUP.into()
-}
-
-/// Emits a record of a constant size.
-#[inline(always)]
-pub fn record<T: Copy + 'static>(record: T) {
-    let Some(mut entry) = EVENTS.reserve::<T>(0) else { return lost(Loss::RingFull, 0) };
-    entry.write(record);
-    submit(entry);
+    // Userspace reads /proc for more about the process, while it runs.
+    entry.submit(wakeup_flags());
 }
 
 /// Emits a failed attempt with its `used` bytes.
 #[inline(always)]
-pub fn attempt(room: &AttemptRoom, used: usize) {
+pub fn exec_failure(room: &AttemptRoom, used: usize) {
     let Some(bytes) = room.as_bytes().get(..size_of_val(&room.attempt) + used) else { return };
     if EVENTS.output::<[u8]>(bytes, BPF_RB_FORCE_WAKEUP.into()).is_err() {
         lost(Loss::RingFull, used as u64);

@@ -1,16 +1,16 @@
-//! Libraries that lend out their own memory, and are told later, or by another function, what becomes of it.
+//! Libraries that lend out their own memory: a later call, or another function, says what becomes of it.
 
 use aya_ebpf::programs::RetProbeContext;
 use probe_common::{BufferLayout, CallShape, LentKey};
 
-use super::call;
-use crate::{maps::LENT, mem, scope::Current};
+use super::{call, frame};
+use crate::{current::Current, maps::LENT, mem};
 
 /// At the return of a function that lends bytes, or hands over a packet.
 #[inline(always)]
 pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
-    let (frame, _) = call::entered(ctx, current)?;
+    let (frame, _) = frame::take_frame(ctx, current)?;
     let returned = mem::registers(ctx.regs).rax;
     let arguments = probe_common::arguments(frame.cookie);
     let (key, value) = if BufferLayout::unpack(arguments) == Some(BufferLayout::PacketOut) {
@@ -29,7 +29,7 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
 #[inline(always)]
 pub fn unpacked(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
-    let (mut frame, program) = call::entered(ctx, current)?;
+    let (mut frame, program) = frame::take_frame(ctx, current)?;
     let key = LentKey::packet(frame.handle, current.pid());
     frame.handle = mem::copied(LENT.get_ptr(key)?);
     // Who removes it reports it: a packet may be asked for its bytes again.

@@ -2,18 +2,19 @@
 //! connection's handle.
 //!
 //! Nothing is to be seen of a return, where a probe would be in the way of C++'s exceptions. Which calls a
-//! thread is in the middle of, its stack tells: one whose return address is not above the stack pointer has
+//! thread is in the middle of, its stack says: one whose return address is not above the stack pointer has
 //! ended.
 
 use aya_ebpf::programs::ProbeContext;
 use probe_common::{Frame, Loss};
 
-use super::call;
+use super::{call, frame};
 use crate::{
+    connection::identity,
+    current::Current,
     emit,
     maps::{CALLBACK_SCOPES, Outer},
     mem,
-    scope::Current,
 };
 
 const NONE: Outer = Outer { stack: 0, handle: 0 };
@@ -23,7 +24,7 @@ const NONE: Outer = Outer { stack: 0, handle: 0 };
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
     let regs = mem::registers(ctx.regs);
-    let entered = Outer { stack: call::stack(regs, mem::cookie(ctx)), handle: regs.rdi };
+    let entered = Outer { stack: frame::return_address(regs, mem::cookie(ctx)), handle: regs.rdi };
     let Some(calls) = CALLBACK_SCOPES.get_ptr_mut(current.id) else {
         return CALLBACK_SCOPES.insert(current.id, [entered, NONE, NONE], 0).ok();
     };
@@ -58,7 +59,7 @@ pub fn hand_over(ctx: &ProbeContext) -> Option<()> {
         return None;
     };
     let frame = Frame { stack: 0, cookie: mem::cookie(ctx), handle, buffer, length: 0, sends: 0 };
-    call::report(current, &frame, call::program(current), length, 0);
+    call::report(current, &frame, identity::program(current), length, 0);
     Some(())
 }
 

@@ -4,8 +4,8 @@
 use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
 use probe_common::{BufferLayout, CallShape, Frame, LentKey};
 
-use super::call;
-use crate::{maps::LENT, mem, scope::Current};
+use super::{call, frame};
+use crate::{connection::identity, current::Current, maps::LENT, mem};
 
 /// At entry: reports the bytes.
 #[inline(always)]
@@ -23,11 +23,11 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     if length == 0 {
         return None;
     }
-    let sends = call::frames_of(current)?.sends;
+    let sends = frame::frames_of(current)?.sends;
     let frame = Frame { stack: 0, cookie, handle, buffer, length: 0, sends };
-    call::note_pending_send(current, &frame, length);
-    let caller = mem::user(call::stack(regs, cookie)).unwrap_or(0);
-    call::report(current, &frame, call::program(current), length, caller);
+    frame::note_pending_send(current, &frame, length);
+    let caller = mem::user(frame::return_address(regs, cookie)).unwrap_or(0);
+    call::report(current, &frame, identity::program(current), length, caller);
     Some(())
 }
 
@@ -49,7 +49,7 @@ fn bytes(current: Current, regs: &pt_regs, form: BufferLayout, cookie: u64) -> O
             let direction = CallShape::unpack(probe_common::arguments(cookie)).direction;
             let key = LentKey::bytes(regs.rdi, current.pid(), direction);
             let address = mem::copied(LENT.get_ptr(key)?);
-            // It may be told twice of what was lent once.
+            // What was lent once may be acknowledged in two calls.
             LENT.insert(key, address.wrapping_add(regs.rsi), 0).ok();
             Some((address, regs.rsi))
         }

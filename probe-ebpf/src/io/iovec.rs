@@ -6,12 +6,12 @@ use aya_ebpf::{
 };
 use probe_common::{BufferLayout, CHUNK_BYTES, Call, CallShape, Frame, Loss};
 
-use super::call;
+use super::{call, frame};
 use crate::{
+    current::Current,
     emit,
     maps::{CALLS, Frames},
     mem,
-    scope::Current,
 };
 
 /// Pieces of one call that are captured, NSPR's limit, and bytes of them; what is beyond is cut. Each of both
@@ -28,16 +28,16 @@ const IN_ONE: u64 = u64::MAX;
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
-    let frames = call::frames_of(current)?;
+    let frames = frame::frames_of(current)?;
     let regs = mem::registers(ctx.regs);
     let cookie = mem::cookie(ctx);
     let (buffer, length) = pieces(regs, BufferLayout::unpack(probe_common::arguments(cookie))?)?;
-    let stack = call::stack(regs, cookie);
+    let stack = frame::return_address(regs, cookie);
     let frame = Frame { stack, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
     if is_inside(frames, &frame) {
         return None;
     }
-    call::push_frame(frames, frame)
+    frame::push_frame(frames, frame)
 }
 
 /// The address of the pieces and how many bytes of them are not meant. They are read now: at the return the
@@ -72,7 +72,7 @@ fn is_inside(frames: &Frames, frame: &Frame) -> bool {
 #[inline(always)]
 pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
-    let (frame, program) = call::entered(ctx, current)?;
+    let (frame, program) = frame::take_frame(ctx, current)?;
     let regs = mem::registers(ctx.regs);
     // `int` in NSPR, `ssize_t` elsewhere: none moves 2 GiB.
     report(current, &frame, program, i64::from(regs.rax as i32), regs.rip)
@@ -84,7 +84,7 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
 pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let current = Current::any();
     let regs = mem::registers(ctx.regs);
-    let (frame, program) = call::entered_at(current, regs.rsp)?;
+    let (frame, program) = frame::take_frame_at(current, regs.rsp)?;
     let length = match BufferLayout::unpack(probe_common::arguments(frame.cookie)) {
         Some(BufferLayout::IoVec | BufferLayout::IoVecFrom) => i64::from(regs.rax as i32),
         _ => regs.rax as i64,
@@ -97,7 +97,7 @@ fn report(current: Current, frame: &Frame, program: u32, length: i64, caller: u6
     if length <= 0 {
         return None;
     }
-    call::note_pending_send(current, frame, length as u64);
+    frame::note_pending_send(current, frame, length as u64);
     let mut call = call::build_record(current, frame, program, length as u64, caller)?;
     if frame.length == IN_ONE {
         call::payload(call, frame.buffer);
@@ -123,7 +123,7 @@ fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
     Some((mem::user(at)?, length & 0xffff_ffff))
 }
 
-/// How many bytes are in the pieces that are looked at, `wanted` at the most.
+/// How many bytes are in the pieces that are read, `wanted` at the most.
 #[inline(always)]
 fn within_reach(frame: &Frame, wanted: u32) -> u64 {
     let end = frame.length.saturating_add(wanted.into());
@@ -209,7 +209,7 @@ fn emit_all(mut call: Call, list: u64, state: State) {
         call.offset = state.get(State::OFFSET) as u32;
         call.chunk = state.get(State::CHUNK) as u32;
         if call.chunk != 0 || call.captured == 0 {
-            emit::piece(&call, state.get(State::ADDRESS));
+            emit::small_call_chunk(&call, state.get(State::ADDRESS));
         }
         let chunk = state.get(State::CHUNK);
         let offset = state.get(State::OFFSET) + chunk;

@@ -4,5 +4,6 @@ pub mod borrowed;
 pub mod call;
 pub mod callback;
 pub mod entry_only;
+pub mod frame;
 pub mod go;
 pub mod iovec;

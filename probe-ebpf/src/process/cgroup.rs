@@ -4,8 +4,9 @@ use aya_ebpf::programs::TracePointContext;
 use probe_common::{KIND_CGROUP_GONE, KIND_CGROUP_MADE};
 
 use crate::{
+    constants::{CGROUP_ID, CGROUP_LEVEL, CGROUP_PATH, CGROUP_ROOT},
     emit,
-    maps::{CGROUP_ID, CGROUP_LEVEL, CGROUP_PATH, CGROUP_ROOT, CGROUPS},
+    maps::CGROUPS,
     mem,
 };
 
@@ -15,21 +16,21 @@ const UNIFIED: u32 = 0;
 /// `cgroup_mkdir`.
 #[inline(always)]
 pub fn made(ctx: &TracePointContext) -> Option<()> {
-    tell(ctx, KIND_CGROUP_MADE).map(drop)
+    emit_event(ctx, KIND_CGROUP_MADE).map(drop)
 }
 
 /// `cgroup_rmdir`: nothing runs in it any more. Its id leaves the filter here, so that nothing is left
 /// behind whether userspace hears of it or not.
 #[inline(always)]
 pub fn gone(ctx: &TracePointContext) -> Option<()> {
-    let id = tell(ctx, KIND_CGROUP_GONE)?;
+    let id = emit_event(ctx, KIND_CGROUP_GONE)?;
     CGROUPS.remove(id).ok();
     Some(())
 }
 
 /// Gives the cgroup's id.
 #[inline(always)]
-fn tell(ctx: &TracePointContext, kind: u32) -> Option<u64> {
+fn emit_event(ctx: &TracePointContext, kind: u32) -> Option<u64> {
     let root: u32 = mem::field(ctx, mem::constant(&CGROUP_ROOT))?;
     if root != UNIFIED {
         return None;

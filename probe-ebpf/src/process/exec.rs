@@ -5,36 +5,32 @@
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{
-    ARGUMENT_BYTES, ATTEMPT_ARGUMENT_BYTES, ATTEMPT_ARGUMENTS, ATTEMPT_CUT, ATTEMPT_DIRECTORY,
-    ATTEMPT_UNREADABLE, CHUNK_BYTES, CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH,
-    ENVIRONMENT_BYTES, ExecFailure, ExecRecord, ExecStringChunk, Execution, FLAG_EFFECTIVE,
-    FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Header, INLINE_BYTES,
-    KIND_EXEC_FAILURE, KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_PROCESS_EXIT, KIND_PROCESS_FORK,
-    Lineage, NO_FIELD, PAGE_BYTES, PATH_BYTES, Parent, ProcessExit, ProcessFork, WANT_ENDS, WANT_ENVIRONMENT,
-    WANT_FORKS,
+    ARGUMENT_BYTES, CHUNK_BYTES, CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, ENVIRONMENT_BYTES,
+    ExecRecord, ExecStringChunk, Execution, FLAG_EFFECTIVE, FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH,
+    FLAG_STATUS, FLAG_UNREADABLE, Header, INLINE_BYTES, KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK,
+    KIND_PROCESS_EXIT, KIND_PROCESS_FORK, Lineage, NO_FIELD, PAGE_BYTES, PATH_BYTES, Parent, ProcessExit,
+    ProcessFork, WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS,
 };
 
 use super::exec_args::{self, Strings};
 use crate::{
-    emit,
-    maps::{
-        ATTEMPT, ATTEMPTS, CRED_EUID, EXEC_FILENAME, EXECS, LINEAGE, NEWTASK_FLAGS, NEWTASK_PID, PID_LEVEL,
-        PID_NUMBERS, Pointers, TASK_CRED, TASK_EXIT_CODE, TASK_PID, UPID_BYTES,
+    constants::{
+        CRED_EUID, EXEC_FILENAME, EXECS, NEWTASK_FLAGS, NEWTASK_PID, PID_LEVEL, PID_NUMBERS, TASK_CRED,
+        TASK_EXIT_CODE, TASK_PID, UPID_BYTES,
     },
+    current::Current,
+    emit,
+    maps::{ATTEMPTS, LINEAGE},
     mem,
-    scope::Current,
 };
 
 /// `CLONE_THREAD` of linux/sched.h.
 const CLONE_THREAD: u64 = 0x0001_0000;
-/// `AT_FDCWD` of linux/fcntl.h.
-const CURRENT_DIRECTORY: i32 = -100;
-
-const NO_PARENT: Parent = Parent { execution: NO_EXECUTION, pid: 0, reserved: 0, comm: [0; 16] };
-const NO_EXECUTION: Execution = Execution { time: 0, pid: 0, reserved: 0 };
+pub const NO_PARENT: Parent = Parent { execution: NO_EXECUTION, pid: 0, reserved: 0, comm: [0; 16] };
+pub const NO_EXECUTION: Execution = Execution { time: 0, pid: 0, reserved: 0 };
 const NO_LINEAGE: Lineage = Lineage { parent: NO_PARENT, execution: NO_EXECUTION, since: 0 };
 
-/// Whether executions are told at all.
+/// Whether any of these records are wanted, `WANT_` bits.
 #[inline(always)]
 pub fn wanted(bits: u32) -> bool {
     mem::constant(&EXECS) & bits != 0
@@ -61,13 +57,13 @@ pub fn forked(ctx: &TracePointContext) -> Option<()> {
 }
 
 #[inline(always)]
-fn lineage(pid: u32) -> Option<&'static Lineage> {
+pub fn lineage(pid: u32) -> Option<&'static Lineage> {
     LINEAGE.get_ptr(pid).map(mem::value)
 }
 
 /// The process, in scope or not, executes a program, in what was thread `old` until now.
 #[inline(always)]
-pub fn executed(current: Current, old: u32) {
+pub fn record_lineage(current: Current, old: u32) {
     ATTEMPTS.remove(old).ok();
     let time = mem::now();
     let execution = Execution { time, pid: current.pid(), reserved: 0 };
@@ -75,9 +71,9 @@ pub fn executed(current: Current, old: u32) {
     LINEAGE.insert(current.pid(), Lineage { parent, execution, since: time }, 0).ok();
 }
 
-/// Tells of the program that [`executed`] was told of.
+/// Emits the record of the program that the process executes, after [`record_lineage`].
 #[inline(always)]
-pub fn tell(ctx: &TracePointContext, current: Current) -> Option<()> {
+pub fn emit_exec(ctx: &TracePointContext, current: Current) -> Option<()> {
     let own = lineage(current.pid())?;
     let header = Header { time: own.since, ..emit::header(KIND_EXEC_RECORD, current) };
     let place: u32 = mem::field(ctx, mem::constant(&EXEC_FILENAME))?;
@@ -86,7 +82,7 @@ pub fn tell(ctx: &TracePointContext, current: Current) -> Option<()> {
     if path_length as usize > PATH_BYTES {
         flags |= FLAG_LONG_PATH;
         let part = part(&header, CHUNK_OF_PATH, 0, path_length);
-        emit::path(&part, |bytes| mem::long_text(bytes, ctx, path));
+        emit::exec_path(&part, |bytes| mem::long_text(bytes, ctx, path));
     }
     let none = Strings { stack: 0, count: 0, arguments: 0, length: 0, environment: 0 };
     let strings = exec_args::strings().unwrap_or_else(|| {
@@ -109,7 +105,7 @@ pub fn tell(ctx: &TracePointContext, current: Current) -> Option<()> {
         flags |= FLAG_EFFECTIVE;
     }
     let inner_pid = inner_pid();
-    emit::program(strings.arguments + u64::from(offset), |program: &mut ExecRecord| {
+    emit::exec(strings.arguments + u64::from(offset), |program: &mut ExecRecord| {
         program.header = header;
         program.parent = own.parent;
         program.stack = strings.stack;
@@ -143,7 +139,7 @@ fn part(header: &Header, part: u32, offset: u32, chunk: u32) -> ExecStringChunk 
     }
 }
 
-/// Emits the arguments that have no room in the program's own record; tells how many bytes those are.
+/// Emits the arguments that have no room in the program's own record; returns how many bytes those are.
 #[inline(always)]
 fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
     const CHUNK: u32 = CHUNK_BYTES as u32;
@@ -153,7 +149,7 @@ fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
         if captured - part.offset < CHUNK {
             break;
         }
-        emit::full_part(&part, address + u64::from(part.offset));
+        emit::full_exec_arguments(&part, address + u64::from(part.offset));
         part.offset += CHUNK;
         round += 1;
     }
@@ -161,7 +157,7 @@ fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
     if part.chunk <= INLINE_BYTES as u32 {
         return part.offset;
     }
-    emit::arguments(&part, address + u64::from(part.offset));
+    emit::exec_arguments(&part, address + u64::from(part.offset));
     captured
 }
 
@@ -173,7 +169,7 @@ fn pages(header: &Header, address: u64) -> u32 {
     let mut part = part(header, CHUNK_OF_ENVIRONMENT, 0, (PAGE - address % PAGE) as u32);
     let mut round = 0;
     while round < ENVIRONMENT_BYTES / PAGE_BYTES as u32 {
-        if !emit::page(&part, address + u64::from(part.offset)) {
+        if !emit::environment_page(&part, address + u64::from(part.offset)) {
             return part.offset;
         }
         part.offset += part.chunk;
@@ -185,7 +181,7 @@ fn pages(header: &Header, address: u64) -> u32 {
 
 /// The process, which is in scope, ends with this thread.
 #[inline(always)]
-pub fn tell_end(current: Current) {
+pub fn emit_exit(current: Current) {
     if wanted(WANT_ENDS) {
         let status = match mem::constant(&TASK_EXIT_CODE) {
             NO_FIELD => None,
@@ -204,13 +200,13 @@ pub fn tell_end(current: Current) {
 
 /// The process, in scope or not, has ended: its id will be another's.
 #[inline(always)]
-pub fn ended(current: Current) {
+pub fn forget(current: Current) {
     LINEAGE.remove(current.pid()).ok();
 }
 
 /// The current process's id in its own PID namespace; 0 if it is not known.
 #[inline(always)]
-fn inner_pid() -> u32 {
+pub fn inner_pid() -> u32 {
     read_inner_pid().unwrap_or(0)
 }
 
@@ -227,112 +223,11 @@ fn read_inner_pid() -> Option<u32> {
 }
 
 #[inline(always)]
-fn effective_uid() -> Option<u32> {
+pub fn effective_uid() -> Option<u32> {
     let offset = mem::constant(&TASK_CRED);
     if offset == NO_FIELD {
         return None;
     }
     let cred: u64 = mem::kernel(mem::task() + u64::from(offset))?;
     mem::kernel(cred + u64::from(mem::constant(&CRED_EUID)))
-}
-
-/// The record of a system call's tracepoint: see `stop_on_mmap`.
-const fn word(index: u32) -> u32 {
-    16 + 8 * index
-}
-
-/// `sys_enter_execve`: path, arguments, environment.
-#[inline(always)]
-pub fn enter(ctx: &TracePointContext) -> Option<()> {
-    attempt(mem::field(ctx, word(0))?, mem::field(ctx, word(1))?, 0)
-}
-
-/// `sys_enter_execveat`: the same after a directory.
-#[inline(always)]
-pub fn enter_at(ctx: &TracePointContext) -> Option<()> {
-    let directory: i32 = mem::field(ctx, word(0))?;
-    let flags = if directory == CURRENT_DIRECTORY { 0 } else { ATTEMPT_DIRECTORY };
-    attempt(mem::field(ctx, word(1))?, mem::field(ctx, word(2))?, flags)
-}
-
-#[inline(always)]
-fn attempt(path: u64, arguments: u64, flags: u32) -> Option<()> {
-    let current = Current::in_scope()?;
-    // When there is no room, a failure is not told, and counted.
-    if ATTEMPTS.insert(current.tid(), Pointers { path, arguments, flags: flags.into() }, 0).is_err() {
-        emit::lost(probe_common::Loss::ThreadsFull, 0);
-    }
-    Some(())
-}
-
-/// `sys_exit_execve` and `sys_exit_execveat`: a success has been told of, a failure has left everything as it
-/// was.
-#[inline(always)]
-pub fn exit(ctx: &TracePointContext) -> Option<()> {
-    let current = Current::any();
-    let pointers = mem::copied(ATTEMPTS.get_ptr(current.tid())?);
-    ATTEMPTS.remove(current.tid()).ok();
-    let result: i64 = mem::field(ctx, word(0))?;
-    if result >= 0 {
-        return None;
-    }
-    let room = mem::own(ATTEMPT.get_ptr_mut(0)?);
-    let own = lineage(current.pid());
-    let (uid, gid) = mem::user_and_group();
-    let effective = effective_uid();
-    let mut flags = pointers.flags as u32;
-    if effective.is_some() {
-        flags |= FLAG_EFFECTIVE;
-    }
-    let (used, how) = strings(&mut room.bytes, &pointers);
-    room.attempt = ExecFailure {
-        header: emit::header(KIND_EXEC_FAILURE, current),
-        parent: own.map_or(NO_PARENT, |own| own.parent),
-        execution: own.map_or(NO_EXECUTION, |own| own.execution),
-        uid,
-        gid,
-        effective_uid: effective.unwrap_or(0),
-        inner_pid: inner_pid(),
-        error: -result as u32,
-        flags: flags | how,
-        chunk: used as u32,
-        reserved: 0,
-    };
-    emit::attempt(room, used);
-    Some(())
-}
-
-/// Copies path and arguments one behind the other; tells how many bytes, and what is wrong with them.
-#[inline(always)]
-fn strings<const N: usize>(to: &mut [u8; N], pointers: &Pointers) -> (usize, u32) {
-    const LONGEST: usize = ATTEMPT_ARGUMENT_BYTES;
-    let Some(mut used) = mem::user_text::<N, LONGEST>(to, 0, pointers.path) else {
-        to[0] = 0;
-        return (1, ATTEMPT_UNREADABLE);
-    };
-    let mut how = 0;
-    if pointers.arguments == 0 {
-        return (used, how);
-    }
-    let mut index = 0;
-    while index < ATTEMPT_ARGUMENTS {
-        let Some(address) = mem::user(pointers.arguments + 8 * u64::from(index)) else {
-            return (used, how | ATTEMPT_UNREADABLE);
-        };
-        if address == 0 {
-            return (used, how);
-        }
-        if used > N - LONGEST {
-            break;
-        }
-        let Some(length) = mem::user_text::<N, LONGEST>(to, used, address) else {
-            return (used, how | ATTEMPT_UNREADABLE);
-        };
-        if length == LONGEST {
-            how |= ATTEMPT_CUT;
-        }
-        used += length;
-        index += 1;
-    }
-    (used, how | ATTEMPT_CUT)
 }

@@ -10,7 +10,7 @@ const NARROW: u64 = 0x23;
 /// `AT_NULL` and `AT_EXECFN` of the auxiliary vector (uapi/linux/auxvec.h).
 const AT_NULL: u64 = 0;
 const AT_EXECFN: u64 = 31;
-/// Entries of the auxiliary vector that are looked at; kernels write about twenty.
+/// Entries of the auxiliary vector that are read; kernels write about twenty.
 const AUXILIARIES: u32 = 40;
 /// Arguments of a program at the most: the kernel's own limit (`MAX_ARG_STRINGS`) and no larger than an
 /// `i32`.

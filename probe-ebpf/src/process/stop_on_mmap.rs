@@ -1,5 +1,5 @@
 //! A process that ctrace itself has started stops when it has mapped a file executable, until userspace has
-//! looked at the file: so its first call is not missed.
+//! inspected the file: so its first call is not missed.
 //!
 //! Never stops a process that ctrace has not started, and none of which the record did not get into the ring.
 
@@ -7,25 +7,22 @@ use aya_ebpf::programs::TracePointContext;
 use probe_common::THREAD_HOLD;
 
 use crate::{
+    constants::HOLD,
+    current::Current,
     emit,
-    maps::{HOLD, MAPPING, STOP_ENABLED, STOPPED},
+    maps::{MAPPING, STOP_ENABLED, STOPPED},
     mem,
-    scope::{Current, flags_of},
+    scope::flags_of,
 };
 
 /// `PROT_EXEC` of mmap(2).
 const PROT_EXEC: u32 = 4;
-/// The record of a system call's tracepoint on a 64-bit kernel: 8 common bytes, the number of the call in 8
-/// bytes, then its six arguments, or its result, in 8 bytes each.
-const fn word(index: u32) -> u32 {
-    16 + 8 * index
-}
 /// The third argument of mmap(2).
-const PROT: u32 = word(2);
+const PROT: u32 = mem::syscall_word(2);
 /// The fifth argument of mmap(2).
-const FD: u32 = word(4);
+const FD: u32 = mem::syscall_word(4);
 /// The upper half of the result: all ones for an error, and for no address of a process.
-const RESULT_UPPER: u32 = word(0) + 4;
+const RESULT_UPPER: u32 = mem::syscall_word(0) + 4;
 
 /// `sys_enter_mmap`: notes that a file is being mapped executable.
 #[inline(always)]
@@ -79,6 +76,6 @@ fn is_held(thread: u32) -> bool {
 #[inline(always)]
 fn stop(current: Current) {
     if STOP_ENABLED.get(0).is_some_and(|on| *on != 0) {
-        emit::held(current);
+        emit::stopped(current);
     }
 }

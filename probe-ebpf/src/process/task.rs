@@ -1,17 +1,17 @@
-//! Threads and processes as they come and go: keeps the set of threads in scope or held, and tells userspace.
+//! Threads and processes as they come and go: keeps the set of threads in scope or held, and reports them.
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, THREAD_HOLD, WANT_PROGRAMS};
 
 use super::{exec, stop_on_mmap};
 use crate::{
+    connection::identity,
+    constants::{EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, SIGNAL_LIVE, TASK_SIGNAL},
+    current::Current,
     emit::{self, Notice},
-    maps::{
-        ATTEMPTS, CALLS, EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, NEXT_PROGRAM, PROGRAMS, SIGNAL_LIVE,
-        TASK_SIGNAL, THREADS,
-    },
+    maps::{ATTEMPTS, CALLS, PROGRAMS, THREADS},
     mem,
-    scope::{self, Current, flags_of},
+    scope::{self, flags_of},
 };
 
 /// `sched_process_fork`: a thread in the set makes another, in the same process or a new one.
@@ -28,7 +28,7 @@ pub fn fork(ctx: &TracePointContext) -> Option<()> {
 pub fn exec(ctx: &TracePointContext) -> Option<()> {
     let old: u32 = mem::field(ctx, mem::constant(&EXEC_OLD_PID))?;
     let current = Current::any();
-    current.begins();
+    current.mark_command_started();
     let filter = scope::filter()?;
     let flags = flags_of(old);
     if let Some(flags) = flags
@@ -42,10 +42,10 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     CALLS.remove(current.id & !u64::from(u32::MAX) | u64::from(old)).ok();
     let in_scope = Current::in_scope().is_some();
     if in_scope {
-        another_program(current);
+        identity::start_program(current);
     }
     if exec::wanted(WANT_PROGRAMS) {
-        exec::executed(current, old);
+        exec::record_lineage(current, old);
     }
     let is_held = flags.is_some_and(|flags| flags & THREAD_HOLD != 0);
     if filter.leaves_at_exec != 0 {
@@ -57,11 +57,11 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     }
     // Where programs are let in one by one, nobody knows yet whether this one is.
     if in_scope && exec::wanted(WANT_PROGRAMS) && filter.leaves_at_exec == 0 {
-        exec::tell(ctx, current);
+        exec::emit_exec(ctx, current);
     } else if filter.watch != 0 && !current.is_own() {
-        emit::bare(KIND_TASK_EXEC, current, Notice::Now);
+        emit::task(KIND_TASK_EXEC, current, Notice::Now);
     } else if in_scope {
-        emit::bare(KIND_TASK_EXEC, current, Notice::Soon);
+        emit::task(KIND_TASK_EXEC, current, Notice::Soon);
     }
     if is_held {
         stop_on_mmap::executed(current);
@@ -77,12 +77,12 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
         let in_scope = Current::in_scope().is_some();
         if exec::wanted(WANT_PROGRAMS) {
             if in_scope {
-                exec::tell_end(current);
+                exec::emit_exit(current);
             }
-            exec::ended(current);
+            exec::forget(current);
         }
         if in_scope {
-            emit::bare(KIND_TASK_EXIT, current, Notice::Soon);
+            emit::task(KIND_TASK_EXIT, current, Notice::Soon);
         }
         if mem::constant(&EXIT_GROUP_DEAD) != NO_FIELD {
             // Without the field other threads may be stopped; what is left in the table costs a signal at
@@ -100,8 +100,8 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// Whether the process ends with this thread. Kernels before 6.16 do not tell; there it is the last that
-/// lives, and where BTF does not tell where that number is, the first thread stands for the process, although
+/// Whether the process ends with this thread. Kernels before 6.16 do not say; there it is the last that
+/// lives, and where BTF does not say where that number is, the first thread stands for the process, although
 /// others may go on for a while.
 #[inline(always)]
 fn is_last(ctx: &TracePointContext, current: Current) -> bool {
@@ -129,13 +129,4 @@ fn follow(thread: u32, flags: u8) {
     if THREADS.insert(thread, flags, 0).is_err() {
         emit::lost(Loss::ScopeFull, 0);
     }
-}
-
-/// The process runs another program from here on: its connections are new ones, whatever their handles.
-/// Where the table has no room, a handle that the program before it had too goes on with its connection.
-#[inline(always)]
-fn another_program(current: Current) {
-    let Some(next) = NEXT_PROGRAM.get_ptr_mut(0) else { return };
-    let number = mem::fetch_add(next, 1) + 1;
-    PROGRAMS.insert(current.pid(), number as u32, 0).ok();
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of the checks and how they are reported. Never changes a file.
 
+mod bpf_layers;
 mod layers;
 mod rules;
 mod schema;
@@ -18,11 +19,12 @@ use crate::{shell, tls_table, workspace};
 /// One check: its name and what fails when it is not met.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("format of the user side", || run(cargo(Side::User, "fmt").args(["--all", "--check"]))),
     ("format of the BPF side", || run(cargo(Side::Bpf, "fmt").arg("--check"))),
     ("design rules", rules::check_tree),
     ("layers", layers::check_tree),
+    ("layers of the BPF side", bpf_layers::check_tree),
     ("clippy on the user side", || {
         run(cargo(Side::User, "clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"]))
     }),

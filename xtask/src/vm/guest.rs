@@ -78,8 +78,8 @@ fn every_program() -> Result<()> {
 
 /// The BPF program that a line of their source begins.
 fn bpf_program(line: &str) -> Option<&str> {
-    let (name, parameters) = line.strip_prefix("fn ")?.split_once('(')?;
-    parameters.starts_with("ctx: ").then_some(name)
+    let (name, handler) = line.strip_prefix("        ")?.split_once(" => ")?;
+    (handler.ends_with(';') && handler.contains("::")).then_some(name)
 }
 
 /// A server that is there before the trace.
@@ -153,9 +153,9 @@ mod tests {
 
     #[test]
     fn bpf_programs_are_found_in_their_source() {
-        assert_eq!(bpf_program("fn call_enter(ctx: ProbeContext) -> u32 {"), Some("call_enter"));
+        assert_eq!(bpf_program("        call_enter => call::enter;"), Some("call_enter"));
         assert_eq!(bpf_program("fn panic(_info: &core::panic::PanicInfo) -> ! {"), None);
-        assert_eq!(bpf_program("    call::enter(&ctx);"), None);
+        assert_eq!(bpf_program("                $handler(&ctx);"), None);
     }
 
     #[test]

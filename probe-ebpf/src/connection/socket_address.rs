@@ -1,0 +1,80 @@
+//! What a socket is: its addresses, and the identity by which it differs from a later one in its place.
+
+use probe_common::{
+    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, SOCKET_REPORTED, SOCKET_STAGES, Socket,
+};
+
+use crate::{constants::SOCKET_FIELDS, mem};
+
+/// The identity of a socket, of its peer and both ports: another socket at the same address has another one.
+#[inline(always)]
+pub fn identity(sock: u64) -> Option<u64> {
+    /// Odd: so that different numbers stay different.
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    let peer: u64 = mem::kernel(sock + u64::from(fields.peer))?;
+    let ports: u32 = mem::kernel(sock + u64::from(fields.peer_port))?;
+    // It has a peer still and no port of its own any more: what is read now was there when the peer reset it.
+    if ports != 0 && ports >> 16 == 0 {
+        return None;
+    }
+    let mixed = (sock ^ peer.rotate_left(32)).wrapping_mul(MIX).rotate_left(29) ^ u64::from(ports);
+    Some(mixed.wrapping_mul(MIX) & !SOCKET_STAGES | SOCKET_REPORTED)
+}
+
+/// Writes what a socket is.
+#[inline(always)]
+pub fn describe(record: &mut Socket, sock: u64) -> Option<()> {
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    let at = |field: u32| sock + u64::from(field);
+    (record.local_port, record.peer_port, record.local_bytes, record.peer_bytes) = (0, 0, 0, 0);
+    (record.family, record.protocol) = (0, 0);
+    (record.namespace, record.reserved) = (0, 0);
+    record.family = mem::kernel(at(fields.family))?;
+    if fields.namespace_inode != 0 {
+        let namespace: u64 = mem::kernel(at(fields.namespace))?;
+        record.namespace = mem::kernel(namespace + u64::from(fields.namespace_inode))?;
+    }
+    if record.family == FAMILY_UNIX {
+        if fields.unix_name != 0 {
+            record.local_bytes = unix_name(&mut record.local, sock).unwrap_or(0);
+            let peer: u64 = mem::kernel(at(fields.unix_peer))?;
+            record.peer_bytes = unix_name(&mut record.peer, peer).unwrap_or(0);
+        }
+        return Some(());
+    }
+    let (bytes, local, peer) = match record.family {
+        FAMILY_INET => (4, fields.local, fields.peer),
+        FAMILY_INET6 => (16, fields.local6, fields.peer6),
+        _ => return None,
+    };
+    record.protocol = mem::kernel(at(fields.protocol))?;
+    record.local_port = mem::kernel(at(fields.local_port))?;
+    record.peer_port = u16::from_be(mem::kernel(at(fields.peer_port))?);
+    if mem::copy_kernel(&mut record.local, at(local), bytes) {
+        record.local_bytes = bytes as u16;
+    }
+    if mem::copy_kernel(&mut record.peer, at(peer), bytes) {
+        record.peer_bytes = bytes as u16;
+    }
+    Some(())
+}
+
+/// The path that a unix socket is bound to; gives its length.
+#[inline(always)]
+fn unix_name(to: &mut [u8; ADDRESS_BYTES], sock: u64) -> Option<u16> {
+    /// Bytes of the family, which a name begins with.
+    const FAMILY: u32 = 2;
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    if sock == 0 {
+        return None;
+    }
+    let address: u64 = mem::kernel(sock + u64::from(fields.unix_address))?;
+    if address == 0 {
+        return None;
+    }
+    let length: u32 = mem::kernel(address + u64::from(fields.unix_length))?;
+    let length = length.checked_sub(FAMILY)?.min(ADDRESS_BYTES as u32);
+    let name = address + u64::from(fields.unix_name) + u64::from(FAMILY);
+    mem::copy_kernel(to, name, length).then_some(length as u16)
+}

@@ -1,0 +1,68 @@
+//! Records of calls: a call's bytes in chunks.
+
+use core::mem::MaybeUninit;
+
+use probe_common::{CHUNK_BYTES, Call, FLAG_FAULT, Loss};
+
+use super::{lost, submit};
+use crate::{constants::SUPPRESS_CALLS, maps::EVENTS, mem};
+
+/// A call's record with room for `N` bytes of payload.
+///
+/// The verifier wants a constant size: payloads go into the smallest of a few. A record has its own
+/// length in [`Call::chunk`]; the rest of the room is what was there before and is not read.
+#[repr(C)]
+struct Slot<const N: usize> {
+    call: Call,
+    payload: MaybeUninit<[u8; N]>,
+}
+
+/// Emits a chunk of a call: `call.chunk` bytes at `address`.
+#[inline(always)]
+pub fn call_chunk(call: &Call, address: u64) {
+    match call.chunk {
+        0 => slot::<0>(call, address),
+        1..=128 => slot::<128>(call, address),
+        129..=256 => slot::<256>(call, address),
+        257..=512 => slot::<512>(call, address),
+        513..=1024 => slot::<1024>(call, address),
+        1025..=2048 => slot::<2048>(call, address),
+        2049..=4096 => slot::<4096>(call, address),
+        4097..=8192 => slot::<8192>(call, address),
+        _ => slot::<CHUNK_BYTES>(call, address),
+    }
+}
+
+/// Emits a chunk of [`CHUNK_BYTES`].
+#[inline(always)]
+pub fn full_call_chunk(call: &Call, address: u64) {
+    slot::<CHUNK_BYTES>(call, address);
+}
+
+/// Emits a chunk that is one of many small ones, as [`call_chunk`] does, with fewer sizes: the verifier
+/// follows each of them in each round of a loop.
+#[inline(always)]
+pub fn small_call_chunk(call: &Call, address: u64) {
+    match call.chunk {
+        0..=1024 => slot::<1024>(call, address),
+        _ => slot::<CHUNK_BYTES>(call, address),
+    }
+}
+
+#[inline(always)]
+fn slot<const N: usize>(call: &Call, address: u64) {
+    if mem::constant(&SUPPRESS_CALLS) != 0 {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve::<Slot<N>>(0) else {
+        return lost(Loss::RingFull, call.chunk.into());
+    };
+    let slot = mem::slot(&mut entry);
+    slot.call = *call;
+    if call.chunk != 0 && !mem::copy_user(&mut slot.payload, address, call.chunk) {
+        slot.call.flags |= FLAG_FAULT;
+        slot.call.chunk = 0;
+        lost(Loss::ReadFault, call.chunk.into());
+    }
+    submit(entry);
+}

@@ -1,0 +1,109 @@
+//! Calls that threads are in the middle of: a frame is pushed at the entry and taken at the return.
+
+use aya_ebpf::{bindings::pt_regs, programs::RetProbeContext};
+use probe_common::{CallShape, Direction, Frame, Loss};
+
+use crate::{
+    connection::identity,
+    current::Current,
+    emit,
+    maps::{AMBIGUOUS, CALLS, EMPTY_FRAMES, Frames},
+    mem,
+};
+
+/// A `call` instruction pushes the return address: at the return probe it has been popped again.
+pub const RETURN_ADDRESS_BYTES: u64 = 8;
+
+/// Where the call's return address is. A hook may be behind what the function pushes first.
+#[inline(always)]
+pub fn return_address(regs: &pt_regs, cookie: u64) -> u64 {
+    regs.rsp.wrapping_add(probe_common::pushed_bytes(cookie))
+}
+
+/// The calls that the current thread is in the middle of.
+#[inline(always)]
+pub fn frames_of(current: Current) -> Option<&'static mut Frames> {
+    if let Some(frames) = CALLS.get_ptr_mut(current.id) {
+        return Some(mem::own(frames));
+    }
+    if CALLS.insert(current.id, mem::value(EMPTY_FRAMES.get_ptr(0)?), 0).is_err() {
+        emit::lost(Loss::ThreadsFull, 0);
+        return None;
+    }
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    frames.program = identity::program(current).into();
+    Some(frames)
+}
+
+/// Puts the frame where its return will find it; nowhere if the call is a part of another one.
+#[inline(always)]
+pub fn push_frame(frames: &mut Frames, frame: Frame) -> Option<()> {
+    let mut unused = None;
+    let mut inner = None;
+    for (index, other) in frames.frames.iter().enumerate() {
+        // A public function that is built on another: SSL_read_early_data calls SSL_read_ex, and
+        // LibreSSL's SSL_read_ex calls SSL_read. The outer one reports what both transfer.
+        if other.stack > frame.stack && other.handle == frame.handle && other.buffer == frame.buffer {
+            return None;
+        }
+        // A public function that jumps to another one, as gnutls_record_send does to gnutls_record_send2.
+        if other.stack == frame.stack
+            && other.handle == frame.handle
+            && other.buffer == frame.buffer
+            && probe_common::kind_of_call(other.cookie) == probe_common::kind_of_call(frame.cookie)
+        {
+            return None;
+        }
+        // The same place hit twice, or a call that was left by longjmp: its frame is free again.
+        if other.stack == 0 || other.stack == frame.stack {
+            unused = Some(index);
+        } else if other.stack < frame.stack {
+            inner = Some(index);
+        }
+    }
+    // A frame deeper than this one is no caller of it: left by longjmp, or on another stack.
+    let index = match (unused, inner) {
+        (Some(index), _) => index,
+        (None, inner) => {
+            emit::lost(Loss::Nesting, 0);
+            inner?
+        }
+    };
+    *frames.frames.get_mut(index)? = frame;
+    Some(())
+}
+
+/// The frame of the call that returns, which is taken out, and the number of the program that made it.
+#[inline(always)]
+pub fn take_frame(ctx: &RetProbeContext, current: Current) -> Option<(Frame, u32)> {
+    take_frame_at(current, mem::registers(ctx.regs).rsp.wrapping_sub(RETURN_ADDRESS_BYTES))
+}
+
+/// The same, of the call whose return address is at `stack`.
+#[inline(always)]
+pub fn take_frame_at(current: Current, stack: u64) -> Option<(Frame, u32)> {
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    let program = frames.program as u32;
+    let frame = frames.frames.iter_mut().find(|frame| frame.stack == stack)?;
+    frame.stack = 0;
+    Some((*frame, program))
+}
+
+/// Remembers a call that has sent data and no socket has got it yet: the caller passes it on.
+#[inline(always)]
+pub fn note_pending_send(current: Current, frame: &Frame, length: u64) -> Option<()> {
+    let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
+    if matches!(shape.direction, Direction::Receive) {
+        return None;
+    }
+    let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
+    if frames.sends != frame.sends {
+        return None;
+    }
+    if frames.unsent == 0 {
+        (frames.unsent, frames.unsent_bytes) = (frame.handle, length);
+    } else if frames.unsent != frame.handle {
+        frames.unsent_bytes = AMBIGUOUS;
+    }
+    Some(())
+}
