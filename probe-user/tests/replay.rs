@@ -32,11 +32,9 @@ use ctrace::output::TextStyle;
 use ctrace::output::Tree;
 use ctrace::output::format;
 use ctrace::output::text;
-use ctrace::pipeline::Pipeline;
 use ctrace::pipeline::ProcessInfo;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
-use ctrace::pipeline::TaskEvent;
 use ctrace::terminal::Colour;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -57,8 +55,11 @@ mod exec;
 mod function;
 #[path = "replay/schema.rs"]
 mod schema;
+#[path = "replay/traced.rs"]
+mod traced;
 
 use bytes::{ANSWERED, ASKED, Raw, call, chunks, header, hello, socket, whole};
+use traced::Traced;
 
 /// Start of `CLOCK_BOOTTIME`: 2026-01-02T03:04:00Z.
 const BOOT: i64 = 1_767_323_040_000_000_000;
@@ -149,18 +150,13 @@ impl Write for Shared {
     }
 }
 
-fn pipeline(
-    name: &str,
-    options: Options,
-    count: Option<u64>,
-) -> (Pipeline<Fixed>, Shared, Arc<Mutex<Vec<u32>>>) {
+fn pipeline(name: &str, options: Options, count: Option<u64>) -> (Traced, Shared, Arc<Mutex<Vec<u32>>>) {
     let (shared, forgotten) = (Shared::default(), Arc::default());
     let sink = (format(name).unwrap().open)(RecordWriter::new(Box::new(shared.clone())), options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
     let setup = Setup {
         sites: sites(),
-        origins,
         clock,
         sink,
         started: clock.timestamp(0),
@@ -168,7 +164,7 @@ fn pipeline(
         symbols: None,
         executions: None,
     };
-    (Pipeline::new(setup), shared, forgotten)
+    (Traced::new(setup, origins), shared, forgotten)
 }
 
 fn options(payload: Payload, colour: Colour) -> Options {
@@ -312,7 +308,7 @@ fn hex_and_colour_are_as_checked_in() {
 }
 
 #[test]
-fn what_happens_to_processes_and_cgroups_is_told_and_disturbs_no_call() {
+fn control_records_disturb_no_call() {
     let (mut pipeline, shared, forgotten) = pipeline("json", plain(), None);
     let data = b"0123456789abcdefghij";
     let mut parts = chunks(call(1, 20), data, 10);
@@ -339,15 +335,6 @@ fn what_happens_to_processes_and_cgroups_is_told_and_disturbs_no_call() {
         pipeline.bytes(raw.0.as_bytes()).unwrap();
     }
     pipeline.bytes(last.0.as_bytes()).unwrap();
-    let expected = [
-        TaskEvent::CgroupMade { id: 4711, level: 2, path: "/docker/c\u{fffd}e".into() },
-        TaskEvent::Executed { pid: 4242, time: 0 },
-        TaskEvent::Held { pid: 4243 },
-        TaskEvent::Ended { pid: 4242 },
-        TaskEvent::CgroupGone { id: 4711 },
-    ];
-    assert_eq!(pipeline.take_task_events(), expected);
-    assert_eq!(pipeline.take_task_events(), []);
     assert_eq!(*forgotten.lock().unwrap(), [4242, 4242]);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, StopReason::Interrupted).unwrap();
     assert_eq!((summary.calls, summary.bytes, summary.undecodable), (1, 20, 1));
@@ -402,16 +389,8 @@ fn a_closed_output_ends_without_error() {
     let sink = (format("json").unwrap().open)(RecordWriter::new(Box::new(writer)), plain());
     let origins = Fixed { forgotten: Arc::default() };
     let (clock, started) = (Clock::new(BOOT), Timestamp::UNIX_EPOCH);
-    let mut pipeline = Pipeline::new(Setup {
-        sites: sites(),
-        origins,
-        clock,
-        sink,
-        started,
-        count: None,
-        symbols: None,
-        executions: None,
-    });
+    let setup = Setup { sites: sites(), clock, sink, started, count: None, symbols: None, executions: None };
+    let mut pipeline = Traced::new(setup, origins);
     pipeline.bytes(whole(call(1, 3), b"abc").0.as_bytes()).unwrap();
     assert_eq!(pipeline.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     let summary = pipeline.finish(Timestamp::UNIX_EPOCH, StopReason::Interrupted).unwrap();

@@ -18,8 +18,8 @@ use ctrace::bpf::Session;
 use ctrace::bpf::TrackExec;
 use ctrace::decode::ExecMmap;
 use ctrace::decode::MmapEvent;
-use ctrace::decode::RingRecord;
 use ctrace::decode::decode;
+use ctrace::decode::{ControlRecord, RingRecord, TaskRecord};
 use ctrace::plan::program_set::{ConnectionRecords, ProgramSet};
 use ctrace::proc::cgroup::Cgroup;
 use ctrace::scope::Scope;
@@ -71,14 +71,14 @@ impl Watched {
         let told = &mut self.told;
         self.session.drain(|bytes| {
             told.extend(match decode(bytes) {
-                Ok(RingRecord::Exec(header)) => Some(Told::Executed(header.pid)),
-                Ok(RingRecord::Exit(header)) => Some(Told::Ended(header.pid)),
-                Ok(RingRecord::CgroupMade(cgroup)) => Some(Told::Made {
+                Ok(RingRecord::Task(TaskRecord::Exec(header))) => Some(Told::Executed(header.pid)),
+                Ok(RingRecord::Task(TaskRecord::Exit(header))) => Some(Told::Ended(header.pid)),
+                Ok(RingRecord::Control(ControlRecord::CgroupMade(cgroup))) => Some(Told::Made {
                     id: cgroup.id,
                     level: cgroup.level,
                     path: String::from_utf8_lossy(cgroup.path).into_owned(),
                 }),
-                Ok(RingRecord::CgroupGone(cgroup)) => Some(Told::Gone(cgroup.id)),
+                Ok(RingRecord::Control(ControlRecord::CgroupGone(cgroup))) => Some(Told::Gone(cgroup.id)),
                 _ => None,
             });
             ControlFlow::Continue(())

@@ -8,16 +8,18 @@ use jiff::Timestamp;
 use probe_common::{Lineage, Loss, LossCount};
 use thiserror::Error;
 
+use super::control::ControlEvent;
 use super::discovery_worker::{Response, Since};
 use super::status;
 use super::stop::StopSignals;
 use super::target_tracker::{TargetTracker, TrackerEvent};
 use crate::bpf::{Drained, Session, SessionError};
 use crate::cli::Verbosity;
+use crate::decode::{ControlRecord, DataRecord, RingRecord, decode};
 use crate::discovery::Versioned;
 use crate::enrich::ProcessInfoCache;
 use crate::event::{StopReason, Summary};
-use crate::pipeline::{Pipeline, TaskEvent};
+use crate::pipeline::{Pipeline, ProcessInfo as _};
 use crate::plan::ObjectHooks;
 use crate::proc::process::Proc;
 use crate::stderr;
@@ -67,10 +69,13 @@ impl Default for InitialProcesses {
 /// A trace that is under way.
 pub(super) struct EventLoop<'a> {
     session: &'a mut Session,
-    pipeline: Pipeline<ProcessInfoCache>,
+    pipeline: Pipeline,
+    info: ProcessInfoCache,
     watch: TargetTracker,
     verbosity: Verbosity,
     seeds: InitialProcesses,
+    /// What the kernel reported to who follows the target, in its order, since the last housekeeping.
+    control: Vec<ControlEvent>,
     /// Processes that have come into scope, with what the kernel knew of each then.
     entered: Vec<(u32, Lineage)>,
     proc: Proc,
@@ -94,7 +99,7 @@ impl<'a> EventLoop<'a> {
     /// A trace of what is attached.
     pub(super) fn new(
         session: &'a mut Session,
-        pipeline: Pipeline<ProcessInfoCache>,
+        (pipeline, info): (Pipeline, ProcessInfoCache),
         watch: TargetTracker,
         verbosity: Verbosity,
         (seeds, interval): (InitialProcesses, Option<Duration>),
@@ -103,9 +108,11 @@ impl<'a> EventLoop<'a> {
         Self {
             session,
             pipeline,
+            info,
             watch,
             verbosity,
             seeds,
+            control: Vec::new(),
             entered: Vec::new(),
             proc: Proc::default(),
             drained: now,
@@ -132,7 +139,7 @@ impl<'a> EventLoop<'a> {
             InitialProcesses::Known(pids) => {
                 for pid in pids {
                     let lineage = self.session.lineage(pid);
-                    self.pipeline.known(pid, &lineage);
+                    self.pipeline.known(pid, &lineage, &mut self.info);
                 }
             }
         }
@@ -157,7 +164,7 @@ impl<'a> EventLoop<'a> {
         match occurrence {
             TrackerEvent::Found(Response::Attach(pid, object, since)) => self.attach(pid, &object, since),
             TrackerEvent::Found(Response::Untraceable(pid, skipped)) => {
-                let origin = self.pipeline.origins_mut().look_up(pid);
+                let origin = self.info.look_up(pid);
                 status::untraceable_later(&origin, &skipped, self.verbosity);
             }
             TrackerEvent::Found(Response::Version(Versioned { sites, library })) => {
@@ -172,7 +179,7 @@ impl<'a> EventLoop<'a> {
                 }
             }
             TrackerEvent::Mapped(events) if self.pipeline.has_executions() => {
-                self.pipeline.origins_mut().mapped(&events);
+                self.info.mapped(&events);
             }
             TrackerEvent::Mapped(events) => self.watch.mapped(events, self.session),
             TrackerEvent::Listed(listing) => self.watch.listed(&listing, self.session),
@@ -203,7 +210,7 @@ impl<'a> EventLoop<'a> {
         }
         for pid in pids {
             let lineage = self.session.lineage(pid);
-            match self.pipeline.existing(pid, &lineage) {
+            match self.pipeline.existing(pid, &lineage, &mut self.info) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     return Ok(Some(StopReason::OutputClosed));
                 }
@@ -222,7 +229,7 @@ impl<'a> EventLoop<'a> {
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
         }
-        let origin = self.pipeline.origins_mut().look_up(pid);
+        let origin = self.info.look_up(pid);
         status::attached_later(&origin, object, took, self.verbosity);
     }
 
@@ -249,13 +256,33 @@ impl<'a> EventLoop<'a> {
 
     fn drain(&mut self) -> io::Result<Drained> {
         let mut result = Ok(());
-        let (pipeline, watch) = (&mut self.pipeline, &mut self.watch);
-        let drained = self.session.drain(|bytes| {
-            // A program was mapped before it is told of.
-            if pipeline.is_program(bytes) {
-                pipeline.origins_mut().mapped(&watch.take_mapped());
-            }
-            result = pipeline.bytes(bytes);
+        let Self { session, pipeline, info, watch, control, .. } = self;
+        let drained = session.drain(|bytes| {
+            let record = match decode(bytes) {
+                Ok(record) => record,
+                Err(error) => {
+                    pipeline.undecodable(&error);
+                    return ControlFlow::Continue(());
+                }
+            };
+            control.extend(ControlEvent::of(&record));
+            result = match record {
+                RingRecord::Control(ControlRecord::Held(header)) => {
+                    // While it stands still everything can be known of it: it may end before its calls are
+                    // read.
+                    info.origin(header);
+                    Ok(())
+                }
+                RingRecord::Control(_) => Ok(()),
+                RingRecord::Task(task) => pipeline.task(task, info),
+                RingRecord::Data(data) => {
+                    // A program was mapped before it is told of.
+                    if pipeline.has_executions() && matches!(data, DataRecord::Program { .. }) {
+                        info.mapped(&watch.take_mapped());
+                    }
+                    pipeline.data(data, info)
+                }
+            };
             if result.is_err() || pipeline.is_complete() {
                 ControlFlow::Break(())
             } else {
@@ -275,7 +302,7 @@ impl<'a> EventLoop<'a> {
             self.pipeline.idle(now)?;
             self.pipeline.flush()?;
         }
-        let events = self.pipeline.take_task_events();
+        let events = std::mem::take(&mut self.control);
         self.note_counts(now, &events)?;
         self.watch.on_control_events(events, self.session);
         self.watch.look_after(now, self.session);
@@ -324,9 +351,9 @@ impl<'a> EventLoop<'a> {
     }
 
     /// Notes what was counted before it is forgotten in which container, and makes room in the kernel.
-    fn note_counts(&mut self, now: Instant, events: &[TaskEvent]) -> Result<(), EventLoopError> {
-        let gone = |event: &TaskEvent| match event {
-            TaskEvent::CgroupGone { id } => Some(*id),
+    fn note_counts(&mut self, now: Instant, events: &[ControlEvent]) -> Result<(), EventLoopError> {
+        let gone = |event: &ControlEvent| match event {
+            ControlEvent::CgroupGone { id } => Some(*id),
             _ => None,
         };
         let mut gone = events.iter().filter_map(gone).peekable();
@@ -334,7 +361,7 @@ impl<'a> EventLoop<'a> {
             return Ok(());
         }
         self.noting = now;
-        self.pipeline.note_counted(&self.session.counted()?);
+        self.pipeline.note_counted(&self.session.counted()?, &mut self.info);
         for cgroup in gone {
             self.session.forget_counted(cgroup);
             self.pipeline.forget_counted(cgroup);
@@ -344,7 +371,7 @@ impl<'a> EventLoop<'a> {
 
     fn report_counts(&mut self) -> Result<(), EventLoopError> {
         let counted = self.session.counted()?;
-        Ok(self.pipeline.counted(Timestamp::now(), &counted)?)
+        Ok(self.pipeline.counted(Timestamp::now(), &counted, &mut self.info)?)
     }
 
     /// Tells whether there were any since the last time.
@@ -353,7 +380,7 @@ impl<'a> EventLoop<'a> {
         let any = lost != self.lost;
         if any {
             // The record that a process has ended may be among it, and its id be another process's by now.
-            self.pipeline.origins_mut().distrust();
+            self.info.distrust();
             let has_grown = |of: Loss| {
                 let events = |losses: &[(Loss, LossCount)]| {
                     losses.iter().find(|(loss, _)| *loss == of).map(|(_, count)| count.events)

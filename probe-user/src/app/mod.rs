@@ -24,6 +24,7 @@ use crate::proc::view::Blind;
 use crate::scope::{ProcessFilter, Selector, Target, TargetError};
 use crate::stderr::print_error;
 
+mod control;
 mod destination;
 mod discovery_worker;
 mod event_loop;
@@ -243,14 +244,14 @@ async fn run_trace(
     let command = endings.command.as_ref().map(CommandProcess::pid);
     let mut session = load(trace, &plan, verbosity, command)?;
     // While they live: one that ends as soon as it is traced is known all the same.
-    let facts =
+    let info =
         ProcessInfoCache::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
     attach(&mut session, &mut plan, &mut discovery)?;
     status::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
     endings.watch_reader(&destination);
     let output = RecordWriter::to(destination, endings.stop());
-    let pipeline = pipeline(trace, &plan, facts, (output, choice));
+    let pipeline = pipeline(trace, &plan, (output, choice));
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
     let seeds = seeds(trace, &target, command);
@@ -260,7 +261,7 @@ async fn run_trace(
         session.stopped().into_iter().for_each(|table| command.start_watchdog(table));
         command.release()?;
     }
-    let stream = EventLoop::new(&mut session, pipeline, watch, verbosity, (seeds, trace.interval));
+    let stream = EventLoop::new(&mut session, (pipeline, info), watch, verbosity, (seeds, trace.interval));
     let summary = stream.run(endings).await.map_err(|source| match source {
         EventLoopError::Write(source) => destination::write_failure(trace, source),
         EventLoopError::Session(error) => error.into(),
@@ -383,16 +384,10 @@ fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
-fn pipeline(
-    trace: &Trace,
-    plan: &Plan,
-    facts: ProcessInfoCache,
-    (output, choice): (RecordWriter, ProcessFilter),
-) -> Pipeline<ProcessInfoCache> {
+fn pipeline(trace: &Trace, plan: &Plan, (output, choice): (RecordWriter, ProcessFilter)) -> Pipeline {
     let options = output::Options { look: trace.look, zone: TimeZone::system() };
     Pipeline::new(Setup {
         sites: plan.objects.iter().flat_map(sites).collect(),
-        origins: facts,
         clock: Clock::now(),
         sink: (trace.format.open)(output, options),
         started: Timestamp::now(),

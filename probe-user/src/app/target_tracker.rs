@@ -8,13 +8,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use super::control::ControlEvent;
 use super::discovery_worker::{DiscoveryHandle, Request, Response, Since};
 use crate::bpf::{MmapEvents, Session, SessionError};
 use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{Listing, RuntimePoller};
 use crate::decode::ExecMmap;
 use crate::discovery::Discovery;
-use crate::pipeline::TaskEvent;
 use crate::probe::Probe;
 use crate::proc::Device;
 use crate::proc::maps::{Mapping, Range};
@@ -158,29 +158,29 @@ impl TargetTracker {
     }
 
     /// The kernel tells of processes and cgroups.
-    pub(super) fn on_control_events(&mut self, events: Vec<TaskEvent>, session: &mut Session) {
+    pub(super) fn on_control_events(&mut self, events: Vec<ControlEvent>, session: &mut Session) {
         for event in events {
             let change = match event {
-                TaskEvent::Executed { pid, time } => {
+                ControlEvent::Executed { pid, time } => {
                     let change = self.target.executed(pid);
                     if self.looks && (self.target.contains(pid) || session.follows(pid)) {
                         self.tell(Request::Process(pid, Some(Since::Executed(time))));
                     }
                     change
                 }
-                TaskEvent::Ended { pid } => {
+                ControlEvent::Ended { pid } => {
                     self.ended = true;
                     self.tell(Request::Ended(pid));
                     continue;
                 }
-                TaskEvent::Held { pid } => {
+                ControlEvent::Held { pid } => {
                     if self.follower.send(Request::Held(pid)).is_err() {
                         session.resume(pid);
                     }
                     continue;
                 }
-                TaskEvent::CgroupMade { id, path, .. } => self.target.cgroup_made(path.as_bytes(), id),
-                TaskEvent::CgroupGone { id } => self.target.cgroup_gone(id),
+                ControlEvent::CgroupMade { id, path } => self.target.cgroup_made(path.as_bytes(), id),
+                ControlEvent::CgroupGone { id } => self.target.cgroup_gone(id),
             };
             self.apply_scope_delta(change, session);
         }

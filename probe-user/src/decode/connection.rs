@@ -2,19 +2,19 @@
 
 use probe_common::{ConnectionClose, ConnectionOpen, END_SOCKET_CLOSED};
 
-use super::{DecodeError, RingRecord, prefix};
+use super::{DataRecord, DecodeError, prefix};
 
-pub(super) fn opened(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
-    prefix::<ConnectionOpen>(bytes).map(|(head, _)| RingRecord::Opened(head))
+pub(super) fn opened(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
+    prefix::<ConnectionOpen>(bytes).map(|(head, _)| DataRecord::Opened(head))
 }
 
-pub(super) fn closed(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+pub(super) fn closed(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (head, _) = prefix::<ConnectionClose>(bytes)?;
     if head.end == 0 || head.end > END_SOCKET_CLOSED {
         let (have, most) = (head.end.into(), END_SOCKET_CLOSED.into());
         return Err(DecodeError::Beyond { what: "the end of a connection", have, most });
     }
-    Ok(RingRecord::Closed(head))
+    Ok(DataRecord::Closed(head))
 }
 
 #[cfg(test)]
@@ -30,7 +30,7 @@ mod tests {
         let mut head = ConnectionClose::new_zeroed();
         let mut check = |end| {
             head.end = end;
-            closed(head.as_bytes()).map(|wire| matches!(wire, RingRecord::Closed(head) if head.end == end))
+            closed(head.as_bytes()).map(|wire| matches!(wire, DataRecord::Closed(head) if head.end == end))
         };
         for end in 1..=END_SOCKET_CLOSED {
             assert_eq!(check(end), Ok(true));

@@ -6,11 +6,11 @@ use probe_common::{
     FLAG_LONG_PATH, INLINE_BYTES, LONG_PATH_BYTES,
 };
 
-use super::{DecodeError, RingRecord, prefix};
+use super::{DataRecord, DecodeError, prefix};
 use crate::event::Plaintext;
 
 /// A program, with the last of its arguments' bytes.
-pub(super) fn program(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+pub(super) fn program(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (head, room) = prefix::<ExecRecord>(bytes)?;
     let &ExecRecord { captured, offset, chunk, length, flags, .. } = head;
     at_most("captured bytes of arguments", captured.into(), ARGUMENT_BYTES.into())?;
@@ -20,11 +20,11 @@ pub(super) fn program(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
     if flags & FLAG_LONG_PATH == 0 && memchr::memchr(0, &head.path).is_none() {
         return Err(DecodeError::PathWithoutEnd);
     }
-    Ok(RingRecord::Program { head, data: take(room, chunk)? })
+    Ok(DataRecord::Program { head, data: take(room, chunk)? })
 }
 
 /// A part of a program's strings.
-pub(super) fn part(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+pub(super) fn part(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (head, room) = prefix::<ExecStringChunk>(bytes)?;
     let &ExecStringChunk { part, offset, chunk, .. } = head;
     let most = match part {
@@ -35,14 +35,14 @@ pub(super) fn part(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
     };
     at_most("bytes of a string", u64::from(offset) + u64::from(chunk), most)?;
     at_most("bytes beside it", chunk.into(), CHUNK_BYTES as u64)?;
-    Ok(RingRecord::Part { head, data: take(room, chunk)? })
+    Ok(DataRecord::Part { head, data: take(room, chunk)? })
 }
 
 /// An execution that failed.
-pub(super) fn attempt(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+pub(super) fn attempt(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (head, room) = prefix::<ExecFailure>(bytes)?;
     at_most("bytes beside it", head.chunk.into(), (ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES) as u64)?;
-    Ok(RingRecord::Attempt { head, data: take(room, head.chunk)? })
+    Ok(DataRecord::Attempt { head, data: take(room, head.chunk)? })
 }
 
 fn at_most(what: &'static str, have: u64, most: u64) -> Result<(), DecodeError> {
@@ -62,7 +62,7 @@ mod tests {
     use zerocopy::{FromZeros, Immutable, IntoBytes};
 
     use super::*;
-    use crate::decode::decode;
+    use crate::decode::{RingRecord, decode};
 
     /// The bytes beside a record, or what is wrong with it.
     fn check(head: &(impl IntoBytes + Immutable), room: usize, expected: Result<usize, &str>) {
@@ -70,9 +70,11 @@ mod tests {
         let mut words = vec![0_u64; bytes.len().div_ceil(8)];
         words.as_mut_bytes()[..bytes.len()].copy_from_slice(&bytes);
         let got = decode(&words.as_bytes()[..bytes.len()]).map(|wire| match wire {
-            RingRecord::Program { data, .. }
-            | RingRecord::Part { data, .. }
-            | RingRecord::Attempt { data, .. } => data.0.len(),
+            RingRecord::Data(
+                DataRecord::Program { data, .. }
+                | DataRecord::Part { data, .. }
+                | DataRecord::Attempt { data, .. },
+            ) => data.0.len(),
             other => panic!("{other:?}"),
         });
         match (got, expected) {

@@ -4,12 +4,11 @@
 //! hold numbers only: payload bytes do not get into a log through them.
 
 use probe_common::{
-    ADDRESS_BYTES, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, ConnectionClose, ConnectionOpen, ExecFailure,
-    ExecRecord, ExecStringChunk, FLAG_FAULT, HELLO_BYTES, Header, Hello, KIND_CALL, KIND_CGROUP_GONE,
-    KIND_CGROUP_MADE, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE, KIND_EXEC_RECORD,
-    KIND_EXEC_STRING_CHUNK, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, KIND_HELLO,
-    KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SOCKET, KIND_STOPPED, KIND_TASK_EXEC, KIND_TASK_EXIT,
-    ProcessExit, ProcessFork, Socket,
+    ADDRESS_BYTES, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, HELLO_BYTES, Header, KIND_CALL,
+    KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE,
+    KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
+    KIND_HELLO, KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SOCKET, KIND_STOPPED, KIND_TASK_EXEC,
+    KIND_TASK_EXIT, ProcessExit, ProcessFork,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -20,88 +19,13 @@ use crate::event::Plaintext;
 mod connection;
 mod exec;
 mod mmap;
+mod record;
 mod socket;
 mod uprobe;
 
 pub use mmap::{ExecMmap, MmapEvent};
+pub use record::{Cgroup, ControlRecord, DataRecord, RingRecord, TaskRecord};
 pub use uprobe::{FunctionRecord, Stack};
-
-/// A record of the ring.
-#[derive(Clone, Copy, Debug)]
-pub enum RingRecord<'a> {
-    /// A chunk of what a call transferred.
-    Call {
-        /// Everything but the payload.
-        head: &'a Call,
-        /// [`Call::chunk`] bytes of payload.
-        data: Plaintext<'a>,
-    },
-    /// A function was called.
-    FunctionEnter(FunctionRecord<'a>),
-    /// A function has returned.
-    FunctionReturn(FunctionRecord<'a>),
-    /// Where the call came from that the thread tells of next.
-    FunctionStack(Stack<'a>),
-    /// A process has ended.
-    Exit(&'a Header),
-    /// A process executes another program; it need not be in scope.
-    Exec(&'a Header),
-    /// A cgroup of the v2 hierarchy was made.
-    CgroupMade(Cgroup<'a>),
-    /// A cgroup of the v2 hierarchy was removed.
-    CgroupGone(Cgroup<'a>),
-    /// A process is stopped until userspace has looked at what it has mapped.
-    Held(&'a Header),
-    /// A program was executed.
-    Program {
-        /// Everything but arguments.
-        head: &'a ExecRecord,
-        /// The last of its arguments' bytes; the others came as parts.
-        data: Plaintext<'a>,
-    },
-    /// A part of the strings of a program, which comes after it.
-    Part {
-        /// Which.
-        head: &'a ExecStringChunk,
-        /// Its bytes.
-        data: Plaintext<'a>,
-    },
-    /// A program could not be executed.
-    Attempt {
-        /// Everything but path and arguments.
-        head: &'a ExecFailure,
-        /// Those, each ended by NUL.
-        data: Plaintext<'a>,
-    },
-    /// A connection is on a socket.
-    Socket(&'a Socket),
-    /// A part of what one end of a TLS connection says first.
-    Hello {
-        /// Everything but the bytes.
-        head: &'a Hello,
-        /// [`Hello::bytes`] bytes.
-        data: &'a [u8],
-    },
-    /// A connection begins.
-    Opened(&'a ConnectionOpen),
-    /// A connection has ended.
-    Closed(&'a ConnectionClose),
-    /// A process has ended, with its status.
-    Ended(&'a ProcessExit),
-    /// A process has made another.
-    Forked(&'a ProcessFork),
-}
-
-/// What is told of a cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cgroup<'a> {
-    /// Inode number of its directory.
-    pub id: u64,
-    /// Depth below the root of the hierarchy, whose level is 0.
-    pub level: u32,
-    /// Path in the hierarchy: what its maker chose, up to [`probe_common::CGROUP_PATH`] bytes.
-    pub path: &'a [u8],
-}
 
 /// Why a record of the ring was refused. The BPF programs and this reader then disagree: a bug, or two
 /// versions of ctrace in one.
@@ -154,15 +78,15 @@ pub enum DecodeError {
     /// More of a hello than is told.
     #[error("{bytes} bytes of a hello at {offset} are more than {HELLO_BYTES}")]
     HelloTooLarge {
-        /// [`Hello::bytes`].
+        /// [`probe_common::Hello::bytes`].
         bytes: u32,
-        /// [`Hello::offset`].
+        /// [`probe_common::Hello::offset`].
         offset: u32,
     },
     /// A longer address than there is room for.
     #[error("an address of {bytes} bytes is longer than {ADDRESS_BYTES}")]
     AddressTooLong {
-        /// [`Socket::local_bytes`] or [`Socket::peer_bytes`].
+        /// [`probe_common::Socket::local_bytes`] or [`probe_common::Socket::peer_bytes`].
         bytes: u16,
     },
     /// More captured than transferred.
@@ -209,20 +133,26 @@ pub enum DecodeError {
 pub fn decode(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
     let (header, _) = prefix::<Header>(bytes)?;
     match header.kind {
+        KIND_TASK_EXIT => Ok(RingRecord::Task(TaskRecord::Exit(header))),
+        KIND_TASK_EXEC => Ok(RingRecord::Task(TaskRecord::Exec(header))),
+        KIND_STOPPED => Ok(RingRecord::Control(ControlRecord::Held(header))),
+        KIND_CGROUP_MADE => cgroup(bytes).map(ControlRecord::CgroupMade).map(RingRecord::Control),
+        KIND_CGROUP_GONE => cgroup(bytes).map(ControlRecord::CgroupGone).map(RingRecord::Control),
+        kind => data(kind, bytes).map(RingRecord::Data),
+    }
+}
+
+fn data(kind: u32, bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
+    match kind {
         KIND_CALL => call(bytes),
-        KIND_FUNCTION_ENTER => uprobe::call(bytes).map(RingRecord::FunctionEnter),
-        KIND_FUNCTION_RETURN => uprobe::call(bytes).map(RingRecord::FunctionReturn),
-        KIND_FUNCTION_STACK => uprobe::stack(bytes).map(RingRecord::FunctionStack),
-        KIND_TASK_EXIT => Ok(RingRecord::Exit(header)),
-        KIND_TASK_EXEC => Ok(RingRecord::Exec(header)),
-        KIND_STOPPED => Ok(RingRecord::Held(header)),
-        KIND_CGROUP_MADE => cgroup(bytes).map(RingRecord::CgroupMade),
-        KIND_CGROUP_GONE => cgroup(bytes).map(RingRecord::CgroupGone),
+        KIND_FUNCTION_ENTER => uprobe::call(bytes).map(DataRecord::FunctionEnter),
+        KIND_FUNCTION_RETURN => uprobe::call(bytes).map(DataRecord::FunctionReturn),
+        KIND_FUNCTION_STACK => uprobe::stack(bytes).map(DataRecord::FunctionStack),
         KIND_EXEC_RECORD => exec::program(bytes),
         KIND_EXEC_STRING_CHUNK => exec::part(bytes),
         KIND_EXEC_FAILURE => exec::attempt(bytes),
-        KIND_PROCESS_EXIT => prefix::<ProcessExit>(bytes).map(|(head, _)| RingRecord::Ended(head)),
-        KIND_PROCESS_FORK => prefix::<ProcessFork>(bytes).map(|(head, _)| RingRecord::Forked(head)),
+        KIND_PROCESS_EXIT => prefix::<ProcessExit>(bytes).map(|(head, _)| DataRecord::Ended(head)),
+        KIND_PROCESS_FORK => prefix::<ProcessFork>(bytes).map(|(head, _)| DataRecord::Forked(head)),
         KIND_SOCKET => socket::socket(bytes),
         KIND_HELLO => socket::hello(bytes),
         KIND_CONNECTION_OPEN => connection::opened(bytes),
@@ -231,7 +161,7 @@ pub fn decode(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
     }
 }
 
-fn call(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+fn call(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (head, room) = prefix::<Call>(bytes)?;
     let &Call { length, captured, offset, chunk, flags, .. } = head;
     if captured > CALL_BYTES {
@@ -250,7 +180,7 @@ fn call(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
         return Err(DecodeError::ChunkBeyondCall { offset, chunk, captured });
     }
     match room.get(..chunk as usize) {
-        Some(data) => Ok(RingRecord::Call { head, data: Plaintext(data) }),
+        Some(data) => Ok(DataRecord::Call { head, data: Plaintext(data) }),
         None => Err(DecodeError::ChunkBeyondRecord { chunk, room: room.len() }),
     }
 }
@@ -304,7 +234,7 @@ mod tests {
     fn check(head: &Call, room: usize, expected: Result<usize, DecodeError>) {
         let bytes = Aligned::new(&[head.as_bytes(), &vec![7; room]]);
         let got = decode(bytes.bytes()).map(|wire| match wire {
-            RingRecord::Call { data, .. } => data.0.len(),
+            RingRecord::Data(DataRecord::Call { data, .. }) => data.0.len(),
             other => panic!("{other:?}"),
         });
         assert_eq!(got, expected);
@@ -336,14 +266,17 @@ mod tests {
         let mut header = Header::new_zeroed();
         (header.kind, header.pid) = (KIND_TASK_EXIT, 7);
         let bytes = Aligned::new(&[header.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Exit(Header { pid: 7, .. }))));
+        assert!(matches!(
+            decode(bytes.bytes()),
+            Ok(RingRecord::Task(TaskRecord::Exit(Header { pid: 7, .. })))
+        ));
         assert_eq!(decode(&bytes.bytes()[..47]).unwrap_err(), DecodeError::Short { have: 47, need: 48 });
         header.kind = KIND_TASK_EXEC;
         let bytes = Aligned::new(&[header.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Exec(_))));
+        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Task(TaskRecord::Exec(_)))));
         header.kind = KIND_STOPPED;
         let bytes = Aligned::new(&[header.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Held(_))));
+        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::Held(_)))));
         header.kind = KIND_CALL;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Short { have: 48, need: 112 });
@@ -362,14 +295,18 @@ mod tests {
         event.path[..11].copy_from_slice(b"/a/b\n\xffc\0XYZ");
         let expected = Cgroup { id: 42, level: 3, path: b"/a/b\n\xffc" };
         let bytes = Aligned::new(&[event.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::CgroupMade(made)) if made == expected));
+        assert!(
+            matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::CgroupMade(made))) if made == expected)
+        );
         let short = decode(&bytes.bytes()[..568]).unwrap_err();
         assert_eq!(short, DecodeError::Short { have: 568, need: 576 });
         event.header.kind = KIND_CGROUP_GONE;
         event.path.fill(0);
         let bytes = Aligned::new(&[event.as_bytes()]);
         let expected = Cgroup { path: b"", ..expected };
-        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::CgroupGone(gone)) if gone == expected));
+        assert!(
+            matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::CgroupGone(gone))) if gone == expected)
+        );
         event.path.fill(b'/');
         let bytes = Aligned::new(&[event.as_bytes()]);
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::PathWithoutEnd);

@@ -2,24 +2,24 @@
 
 use probe_common::{ADDRESS_BYTES, HELLO_BYTES, Hello, Socket};
 
-use super::{DecodeError, RingRecord, prefix};
+use super::{DataRecord, DecodeError, prefix};
 
-pub(super) fn socket(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+pub(super) fn socket(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (socket, _) = prefix::<Socket>(bytes)?;
     let longest = socket.local_bytes.max(socket.peer_bytes);
     if usize::from(longest) > ADDRESS_BYTES {
         return Err(DecodeError::AddressTooLong { bytes: longest });
     }
-    Ok(RingRecord::Socket(socket))
+    Ok(DataRecord::Socket(socket))
 }
 
-pub(super) fn hello(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
+pub(super) fn hello(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (head, room) = prefix::<Hello>(bytes)?;
     if head.bytes > HELLO_BYTES || head.offset > HELLO_BYTES {
         return Err(DecodeError::HelloTooLarge { bytes: head.bytes, offset: head.offset });
     }
     match room.get(..head.bytes as usize) {
-        Some(data) => Ok(RingRecord::Hello { head, data }),
+        Some(data) => Ok(DataRecord::Hello { head, data }),
         None => Err(DecodeError::ChunkBeyondRecord { chunk: head.bytes, room: room.len() }),
     }
 }
@@ -43,7 +43,7 @@ mod tests {
                 .map(|chunk| chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)))
                 .collect();
             match hello(words.as_bytes()) {
-                Ok(RingRecord::Hello { data, .. }) => Ok(data.len()),
+                Ok(DataRecord::Hello { data, .. }) => Ok(data.len()),
                 Ok(other) => panic!("{other:?}"),
                 Err(error) => Err(error),
             }

@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use lru::LruCache;
-use probe_common::{Call, Header, Loss, LossCount};
+use probe_common::{Call, Header, Lineage, Loss, LossCount};
 
-use crate::decode::{FunctionRecord, RingRecord, decode};
+use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
 use crate::event::Output;
 use crate::event::{CloseReason, Library, Lost, Plaintext, ProcessContext, Record, StopReason, Summary};
 use crate::plan::capture::Capture;
@@ -27,7 +27,6 @@ mod emitter;
 mod exec;
 mod process_info;
 mod reassembly;
-mod task;
 
 pub use crate::clock::Clock;
 use connection::lifecycle::ConnectionLifecycles;
@@ -36,7 +35,6 @@ use exec::Execs;
 pub use exec::Executions;
 pub use process_info::{ProcessImage, ProcessInfo};
 use reassembly::CallAssembler;
-pub use task::TaskEvent;
 pub use uprobe::calls::Symbolizer;
 use uprobe::calls::{FunctionEmitter, Functions, ProbedFunction};
 pub use uprobe::counters::Counter;
@@ -81,11 +79,9 @@ impl Site {
 
 /// The outside of a pipeline.
 #[derive(Debug)]
-pub struct Setup<O> {
+pub struct Setup {
     /// What the hooks are, by their numbers.
     pub sites: HashMap<u32, Site>,
-    /// What is known of processes.
-    pub origins: O,
     /// When the kernel's times are.
     pub clock: Clock,
     /// Where the records go.
@@ -102,7 +98,7 @@ pub struct Setup<O> {
 
 /// The pipeline. Every error is one of its sink.
 #[derive(Debug)]
-pub struct Pipeline<O> {
+pub struct Pipeline {
     join: CallAssembler,
     functions: Functions,
     totals: CounterDeltas,
@@ -110,19 +106,17 @@ pub struct Pipeline<O> {
     execs: Execs,
     /// Whether executions are watched.
     has_execs: bool,
-    origins: O,
     report: Emitter,
     lifetimes: ConnectionLifecycles,
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
     lost: Vec<(Loss, LossCount)>,
-    tasks: Vec<TaskEvent>,
 }
 
-impl<O: ProcessInfo> Pipeline<O> {
+impl Pipeline {
     /// An empty pipeline.
-    pub fn new(Setup { sites, origins, clock, sink, started, count, symbols, executions }: Setup<O>) -> Self {
+    pub fn new(Setup { sites, clock, sink, started, count, symbols, executions }: Setup) -> Self {
         Self {
             join: CallAssembler::new(WAITING_BYTES),
             functions: Functions::default(),
@@ -130,14 +124,12 @@ impl<O: ProcessInfo> Pipeline<O> {
             symbols,
             has_execs: executions.is_some(),
             execs: Execs::new(executions),
-            origins,
             report: Emitter::new(sites, clock, sink),
             lifetimes: ConnectionLifecycles::new(),
             started,
             count,
             undecodable: 0,
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
-            tasks: Vec::new(),
         }
     }
 
@@ -155,71 +147,72 @@ impl<O: ProcessInfo> Pipeline<O> {
         }
     }
 
-    /// What is known of processes, to add to it.
-    pub fn origins_mut(&mut self) -> &mut O {
-        &mut self.origins
-    }
-
-    /// Takes the bytes of one record of the ring. One that cannot be decoded is counted.
-    pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match decode(bytes) {
-            Ok(wire) => self.wire(wire),
-            Err(error) => {
-                self.undecodable(&error);
-                Ok(())
-            }
-        }
-    }
-
-    /// Takes one record of the ring.
-    pub fn wire(&mut self, wire: RingRecord<'_>) -> io::Result<()> {
-        match wire {
-            RingRecord::Call { head, data } => self.call(head, data),
-            RingRecord::FunctionEnter(record) => self.function(record, Functions::enter),
-            RingRecord::FunctionReturn(record) => self.function(record, Functions::leave),
-            RingRecord::FunctionStack(stack) => {
+    /// Takes a record of the ring; `info` is what is known of processes.
+    pub fn data(&mut self, record: DataRecord<'_>, info: &mut dyn ProcessInfo) -> io::Result<()> {
+        match record {
+            DataRecord::Call { head, data } => self.call(head, data, info),
+            DataRecord::FunctionEnter(record) => self.function(record, Functions::enter, info),
+            DataRecord::FunctionReturn(record) => self.function(record, Functions::leave, info),
+            DataRecord::FunctionStack(stack) => {
                 self.functions.stack(stack, self.symbols.as_deref_mut());
                 Ok(())
             }
-            RingRecord::Exit(header) => {
-                self.tasks.push(TaskEvent::Ended { pid: header.pid });
-                self.execs.end(header.pid);
-                self.end_process(header, CloseReason::Exit)
+            DataRecord::Program { head, data } => {
+                // No other record says so: it is in scope already, and executions are all that is watched.
+                self.end_process(&head.header, CloseReason::Exec, info)?;
+                self.execution(|execs, report| execs.program(head, data, info, report))
             }
-            RingRecord::Exec(header) => {
-                self.tasks.push(TaskEvent::Executed { pid: header.pid, time: header.time });
-                self.end_process(header, CloseReason::Exec)
+            DataRecord::Part { head, data } => self.execution(|execs, _| {
+                execs.part(head, data);
+                Ok(())
+            }),
+            DataRecord::Attempt { head, data } => {
+                self.execution(|execs, report| execs.attempt(head, data, info, report))
             }
-            RingRecord::Program { .. }
-            | RingRecord::Part { .. }
-            | RingRecord::Attempt { .. }
-            | RingRecord::Ended(_)
-            | RingRecord::Forked(_) => self.execution(&wire),
-            RingRecord::Socket(socket) => {
-                self.report.connections.socket(socket, &mut self.origins);
+            DataRecord::Ended(head) => self.execution(|execs, report| execs.ended(head, info, report)),
+            DataRecord::Forked(head) => self.execution(|execs, report| execs.forked(head, info, report)),
+            DataRecord::Socket(socket) => {
+                self.report.connections.socket(socket, info);
                 Ok(())
             }
-            RingRecord::Hello { head, data } => {
+            DataRecord::Hello { head, data } => {
                 self.report.connections.hello(head, data);
                 Ok(())
             }
-            RingRecord::Opened(opened) => self.opened(opened),
-            RingRecord::Closed(closed) => self.closed(closed),
-            RingRecord::CgroupMade(cgroup) => {
-                self.tasks.push(TaskEvent::made(cgroup));
-                Ok(())
-            }
-            RingRecord::CgroupGone(cgroup) => {
-                self.tasks.push(TaskEvent::CgroupGone { id: cgroup.id });
-                Ok(())
-            }
-            RingRecord::Held(header) => {
-                // While it stands still everything can be known of it: it may end before its calls are read.
-                self.origins.origin(header);
-                self.tasks.push(TaskEvent::Held { pid: header.pid });
-                Ok(())
-            }
+            DataRecord::Opened(opened) => self.opened(opened, info),
+            DataRecord::Closed(closed) => self.closed(closed, info),
         }
+    }
+
+    /// A process has ended, or executes another program.
+    pub fn task(&mut self, record: TaskRecord<'_>, info: &mut dyn ProcessInfo) -> io::Result<()> {
+        match record {
+            TaskRecord::Exit(header) => {
+                self.execs.end(header.pid);
+                self.end_process(header, CloseReason::Exit, info)
+            }
+            TaskRecord::Exec(header) => self.end_process(header, CloseReason::Exec, info),
+        }
+    }
+
+    fn execution(&mut self, take: impl FnOnce(&mut Execs, &mut Emitter) -> io::Result<()>) -> io::Result<()> {
+        if self.is_full() { Ok(()) } else { take(&mut self.execs, &mut self.report) }
+    }
+
+    /// A process has come into scope, or is in it when the trace begins: what it runs is reported, if it was
+    /// not. `lineage` is what the kernel knows of it.
+    pub fn existing(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) -> io::Result<()> {
+        self.execution(|execs, report| execs.emit_existing(pid, lineage, info, report))
+    }
+
+    /// A process is in scope when the trace begins, and what it runs is not to be reported.
+    pub fn known(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) {
+        self.execs.seed_silently(pid, lineage, info);
+    }
+
+    /// Whether executions are watched.
+    pub fn has_executions(&self) -> bool {
+        self.has_execs
     }
 
     fn function(
@@ -232,18 +225,24 @@ impl<O: ProcessInfo> Pipeline<O> {
             &Arc<ProcessContext>,
             &mut FunctionEmitter<'_>,
         ) -> io::Result<()>,
+        info: &mut dyn ProcessInfo,
     ) -> io::Result<()> {
         let site = record.head.site;
         let Some(place) = self.report.sites.get(&site).and_then(Site::place) else {
             self.undecodable(&format_args!("no function has the number {site}"));
             return Ok(());
         };
-        let origin = self.origins.origin(&record.head.header);
+        let origin = info.origin(&record.head.header);
         let mut out = self.report.out(self.count);
         take(&mut self.functions, record, &place, &origin, &mut out)
     }
 
-    fn end_process(&mut self, header: &Header, end: CloseReason) -> io::Result<()> {
+    fn end_process(
+        &mut self,
+        header: &Header,
+        end: CloseReason,
+        info: &mut dyn ProcessInfo,
+    ) -> io::Result<()> {
         let pid = header.pid;
         self.execs.forget(pid);
         self.join.end_process(pid, &mut |piece| self.report.piece(&piece))?;
@@ -252,17 +251,11 @@ impl<O: ProcessInfo> Pipeline<O> {
         if let Some(symbols) = &mut self.symbols {
             symbols.forget(pid);
         }
-        self.origins.forget(pid);
+        info.forget(pid);
         Ok(())
     }
 
-    /// What happened to processes and cgroups since this was called last, in its order. To be called after
-    /// each drain of the ring, which bounds it.
-    pub fn take_task_events(&mut self) -> Vec<TaskEvent> {
-        std::mem::take(&mut self.tasks)
-    }
-
-    fn call(&mut self, call: &Call, data: Plaintext<'_>) -> io::Result<()> {
+    fn call(&mut self, call: &Call, data: Plaintext<'_>, info: &mut dyn ProcessInfo) -> io::Result<()> {
         let emit = &mut |piece: reassembly::Segment<'_>| self.report.piece(&piece);
         if self.join.is_continuation(call) {
             return self.join.append(call, data, emit);
@@ -277,7 +270,7 @@ impl<O: ProcessInfo> Pipeline<O> {
         }
         self.is_called(call)?;
         self.report.begin(call);
-        let origin = self.origins.origin(&call.header);
+        let origin = info.origin(&call.header);
         self.join.begin(call, data, origin, &mut |piece| self.report.piece(&piece))
     }
 
@@ -359,7 +352,8 @@ impl<O: ProcessInfo> Pipeline<O> {
         self.functions.end_all(&mut self.report.out(self.count))
     }
 
-    fn undecodable(&mut self, why: &dyn fmt::Display) {
+    /// Counts a record of the ring that could not be understood.
+    pub fn undecodable(&mut self, why: &dyn fmt::Display) {
         if self.undecodable == 0 {
             tracing::warn!(
                 "a record of the kernel was not understood: {why}; this is a bug of ctrace; further ones are \

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use ctrace::clock::Clock;
 use ctrace::event::StopReason;
-use ctrace::pipeline::Pipeline;
 use probe_common::{
     Call, ConnectionClose, ConnectionKey, ConnectionOpen, ConnectionState, END_CLOSED, END_HANDLE_REUSED,
     END_SOCKET_CLOSED, FAMILY_INET, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT, KIND_CONNECTION_CLOSE,
@@ -12,7 +11,9 @@ use probe_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{ANSWERED, ASKED, BOOT, Fixed, Raw, call, header, hello, pipeline, plain, schema, socket, whole};
+use super::{
+    ANSWERED, ASKED, BOOT, Raw, Traced, call, header, hello, pipeline, plain, schema, socket, whole,
+};
 
 const START: u64 = 5_000_000_000;
 
@@ -136,7 +137,7 @@ fn connections_replay_to_the_same_json() {
     lines.lines().for_each(|line| schema::check(&serde_json::from_str(line).unwrap()));
 }
 
-fn lines(pipeline: &mut Pipeline<Fixed>, shared: &super::Shared) -> usize {
+fn lines(pipeline: &mut Traced, shared: &super::Shared) -> usize {
     pipeline.flush().unwrap();
     String::from_utf8(shared.0.lock().unwrap().clone()).unwrap().lines().count()
 }

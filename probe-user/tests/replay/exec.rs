@@ -12,7 +12,6 @@ use ctrace::output::Tree;
 use ctrace::output::format;
 use ctrace::output::text;
 use ctrace::pipeline::Executions;
-use ctrace::pipeline::Pipeline;
 use ctrace::pipeline::ProcessImage;
 use ctrace::pipeline::ProcessInfo;
 use ctrace::pipeline::Setup;
@@ -29,7 +28,7 @@ use probe_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{BOOT, Clock, Fixed, Raw, Shared, golden, header, schema};
+use super::{BOOT, Clock, Fixed, Raw, Shared, Traced, golden, header, schema};
 
 /// /proc knows the process 1234 alone, and what ran before the trace.
 #[derive(Debug)]
@@ -211,9 +210,8 @@ fn replay(name: &str, environment: Environment, count: Option<u64>) -> (Vec<u8>,
     let origins = Known(Fixed { forgotten: Arc::new(Mutex::default()) });
     let started = clock.timestamp(0);
     let executions = Some(Executions { environment, choice: ProcessFilter::default() });
-    let setup =
-        Setup { sites: super::sites(), origins, clock, sink, started, count, executions, symbols: None };
-    let mut pipeline = Pipeline::new(setup);
+    let setup = Setup { sites: super::sites(), clock, sink, started, count, executions, symbols: None };
+    let mut pipeline = Traced::new(setup, origins);
     pipeline.existing(1234, &Lineage::default()).unwrap();
     // It is known now; another one runs what it was forked from.
     pipeline.existing(1234, &Lineage::default()).unwrap();

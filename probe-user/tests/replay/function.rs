@@ -9,7 +9,6 @@ use ctrace::event::StopReason;
 use ctrace::output::RecordWriter;
 use ctrace::output::format;
 use ctrace::pipeline::Counter;
-use ctrace::pipeline::Pipeline;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
 use ctrace::plan::capture::Capture;
@@ -24,7 +23,7 @@ use probe_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{BOOT, Fixed, Raw, Shared, header, plain, schema};
+use super::{BOOT, Fixed, Raw, Shared, Traced, header, plain, schema};
 
 fn site(function: &str, pattern: &str, convention: Convention) -> Site {
     let uprobe = Uprobe {
@@ -155,9 +154,8 @@ fn output(name: &str) -> String {
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::default() };
     let started = clock.timestamp(0);
-    let setup =
-        Setup { sites: sites(), origins, clock, sink, started, count: None, symbols: None, executions: None };
-    let mut pipeline = Pipeline::new(setup);
+    let setup = Setup { sites: sites(), clock, sink, started, count: None, symbols: None, executions: None };
+    let mut pipeline = Traced::new(setup, origins);
     for raw in recording() {
         pipeline.bytes(raw.0.as_bytes()).unwrap();
     }
@@ -203,7 +201,6 @@ fn reported_of_a_recursion(calls: u64, captured: usize) -> usize {
     let pattern = ":f(str, str, str, str, str, str) -> int";
     let setup = Setup {
         sites: [(0, site("f", pattern, Convention::C))].into(),
-        origins: Fixed { forgotten: Arc::default() },
         clock,
         sink,
         started: clock.timestamp(0),
@@ -211,7 +208,7 @@ fn reported_of_a_recursion(calls: u64, captured: usize) -> usize {
         symbols: None,
         executions: None,
     };
-    let mut pipeline = Pipeline::new(setup);
+    let mut pipeline = Traced::new(setup, Fixed { forgotten: Arc::default() });
     let slots = vec![b'x'; 6 * 4104];
     for call in 0..calls {
         let mut head = Function::new_zeroed();

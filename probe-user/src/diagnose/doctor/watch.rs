@@ -8,7 +8,7 @@ use probe_common::LossCount;
 use serde::Serialize;
 
 use crate::bpf::Session;
-use crate::decode::{RingRecord, decode};
+use crate::decode::{DataRecord, RingRecord, decode};
 use crate::plan::ObjectHooks;
 
 /// Pairs of process and place that are counted, at the most.
@@ -60,7 +60,7 @@ struct Counts {
 impl Counts {
     fn record(&mut self, bytes: &[u8]) {
         // Chunks after the first one belong to a call that is counted already.
-        let Ok(RingRecord::Call { head, .. }) = decode(bytes) else { return };
+        let Ok(RingRecord::Data(DataRecord::Call { head, .. })) = decode(bytes) else { return };
         let (pid, site) = (head.header.pid, head.site);
         let has_room = self.by_place.len() < COUNTED || self.by_place.contains_key(&(pid, site));
         if head.offset != 0 || !has_room {

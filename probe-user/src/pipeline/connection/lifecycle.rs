@@ -158,13 +158,17 @@ impl ConnectionLifecycles {
     }
 }
 
-impl<O: ProcessInfo> Pipeline<O> {
+impl Pipeline {
     /// A connection begins.
-    pub(in crate::pipeline) fn opened(&mut self, opened: &ConnectionOpen) -> io::Result<()> {
+    pub(in crate::pipeline) fn opened(
+        &mut self,
+        opened: &ConnectionOpen,
+        info: &mut dyn ProcessInfo,
+    ) -> io::Result<()> {
         if self.is_full() {
             return Ok(());
         }
-        let origin = self.origins.origin(&opened.header);
+        let origin = info.origin(&opened.header);
         let id = opened.connection;
         let is_new = self.lifetimes.live.peek(&id).is_none();
         let forgotten = self.lifetimes.begin(opened, origin);
@@ -183,7 +187,11 @@ impl<O: ProcessInfo> Pipeline<O> {
     }
 
     /// A connection has ended.
-    pub(in crate::pipeline) fn closed(&mut self, closed: &ConnectionClose) -> io::Result<()> {
+    pub(in crate::pipeline) fn closed(
+        &mut self,
+        closed: &ConnectionClose,
+        info: &mut dyn ProcessInfo,
+    ) -> io::Result<()> {
         let id = closed.connection;
         if self.is_full() || self.lifetimes.ended.contains(&id) {
             return Ok(());
@@ -194,7 +202,7 @@ impl<O: ProcessInfo> Pipeline<O> {
             // That it began was lost, or is forgotten, and whose socket it was nobody says.
             (None, END_SOCKET_CLOSED) => return Ok(()),
             (None, _) => {
-                let origin = self.origins.origin(&closed.header);
+                let origin = info.origin(&closed.header);
                 let key = ConnectionKey { handle: 0, pid: closed.header.pid, program: 0 };
                 let from_start = closed.flags & FLAG_FROM_START != 0;
                 let new = ConnectionLifecycle::new(id, key, &closed.header, origin);

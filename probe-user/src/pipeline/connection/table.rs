@@ -43,12 +43,12 @@ impl ConnectionTable {
     }
 
     /// A connection is on a socket.
-    pub(in crate::pipeline) fn socket(&mut self, wire: &WireSocket, origins: &mut impl ProcessInfo) {
+    pub(in crate::pipeline) fn socket(&mut self, wire: &WireSocket, info: &mut dyn ProcessInfo) {
         let mut socket = Socket::of(wire);
         let role = self.handshakes.get(wire.socket).and_then(|(_, role)| role);
         socket.role = socket.role.or(role);
         if socket.role.is_none() {
-            socket.role = origins.role(wire.header.pid, wire.namespace, &socket);
+            socket.role = info.role(wire.header.pid, wire.namespace, &socket);
         }
         let told = self.known.pop(&wire.connection).and_then(|entry| entry.told);
         self.known.put(wire.connection, Entry { socket, number: wire.socket, tls: None, told });

@@ -25,7 +25,6 @@ use crate::scope::ProcessFilter;
 
 mod filter;
 mod process_tree;
-mod records;
 mod strings;
 
 use filter::ExecFilter;
@@ -107,13 +106,13 @@ impl Execs {
         &mut self,
         head: &ExecRecord,
         data: Plaintext<'_>,
-        origins: &mut impl ProcessInfo,
+        info: &mut dyn ProcessInfo,
         report: &mut Emitter,
     ) -> io::Result<()> {
         let Header { pid, tid, time, .. } = head.header;
         let parts = self.take_parts(tid).filter(|parts| parts.time == time).unwrap_or_default();
         let has = |flag| head.flags & flag != 0;
-        let ProcessImage { origin, running } = origins.program(head);
+        let ProcessImage { origin, running } = info.program(head);
         let running = running.as_ref();
         let id = ExecId { pid, time };
         let uid = effective(head.flags, head.effective_uid, running);
@@ -134,7 +133,7 @@ impl Execs {
             strings::environment(&variables, end, &self.wanted)
         });
         let executable = origin.process.executable.as_ref().map(|executable| executable.path.as_str());
-        let parent = self.tree.parent(pid, &head.parent, running, origins);
+        let parent = self.tree.parent(pid, &head.parent, running, info);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let exec = Exec {
             actor: ExecContext {
@@ -159,9 +158,9 @@ impl Execs {
 
     /// A process is in scope when the trace begins, and what it runs is not to be told: it is decided whether
     /// what is of it is.
-    pub(super) fn seed_silently(&mut self, pid: u32, lineage: &Lineage, origins: &mut impl ProcessInfo) {
+    pub(super) fn seed_silently(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) {
         if !self.chosen.is_all() {
-            self.runs_already(pid, lineage, origins);
+            self.runs_already(pid, lineage, info);
         }
     }
 
@@ -171,13 +170,13 @@ impl Execs {
         &mut self,
         pid: u32,
         lineage: &Lineage,
-        origins: &mut impl ProcessInfo,
+        info: &mut dyn ProcessInfo,
     ) -> Option<RunningAtStart> {
         let execution = lineage.execution;
         if self.tree.knows(pid) || (execution.pid != 0 && execution.pid != pid) {
             return None;
         }
-        let (ProcessImage { origin, running }, given) = origins.existing(pid)?;
+        let (ProcessImage { origin, running }, given) = info.existing(pid)?;
         let running = running?;
         let time = if execution.time == 0 { running.started } else { execution.time };
         let id = ExecId { pid, time };
@@ -192,13 +191,13 @@ impl Execs {
         &mut self,
         pid: u32,
         lineage: &Lineage,
-        origins: &mut impl ProcessInfo,
+        info: &mut dyn ProcessInfo,
         report: &mut Emitter,
     ) -> io::Result<()> {
-        let Some(found) = self.runs_already(pid, lineage, origins) else { return Ok(()) };
+        let Some(found) = self.runs_already(pid, lineage, info) else { return Ok(()) };
         let RunningAtStart { id, origin, running, given } = found;
         let time = id.time;
-        let parent = self.tree.parent(pid, &lineage.parent, Some(&running), origins);
+        let parent = self.tree.parent(pid, &lineage.parent, Some(&running), info);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let list = strings::split(&given.arguments);
         let count = (!given.truncated).then_some(list.len() as u64);
@@ -231,19 +230,19 @@ impl Execs {
         &mut self,
         head: &ExecFailure,
         data: Plaintext<'_>,
-        origins: &mut impl ProcessInfo,
+        info: &mut dyn ProcessInfo,
         report: &mut Emitter,
     ) -> io::Result<()> {
-        let id = Self::id(head.header.pid, head.execution, origins);
+        let id = Self::id(head.header.pid, head.execution, info);
         if !self.chosen.has(id) {
             return Ok(());
         }
-        let origin = origins.origin(&head.header);
+        let origin = info.origin(&head.header);
         let mut list = strings::split(data.0);
         let path = if list.is_empty() { None } else { Some(list.remove(0).0) };
         let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
         let count = (!truncated).then_some(list.len() as u64);
-        let parent = self.tree.parent(head.header.pid, &head.parent, None, origins);
+        let parent = self.tree.parent(head.header.pid, &head.parent, None, info);
         let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
         let users = ProcessUsers {
             real: Some(head.uid),
@@ -260,16 +259,16 @@ impl Execs {
     pub(super) fn ended(
         &mut self,
         head: &ProcessExit,
-        origins: &mut impl ProcessInfo,
+        info: &mut dyn ProcessInfo,
         report: &mut Emitter,
     ) -> io::Result<()> {
         let Lineage { parent, execution, since } = head.lineage;
-        let id = Self::id(head.header.pid, execution, origins);
+        let id = Self::id(head.header.pid, execution, info);
         if self.is_again(head) || !self.chosen.has(id) {
             return Ok(());
         }
-        let origin = origins.origin(&head.header);
-        let parent = self.tree.parent(head.header.pid, &parent, None, origins);
+        let origin = info.origin(&head.header);
+        let parent = self.tree.parent(head.header.pid, &parent, None, info);
         // Without a time of its own: since it began, if that is what its identity has.
         let since = match (since, id) {
             (0, Some(id)) if id.pid == head.header.pid => Some(id.time),
@@ -305,21 +304,21 @@ impl Execs {
     pub(super) fn forked(
         &mut self,
         head: &ProcessFork,
-        origins: &mut impl ProcessInfo,
+        info: &mut dyn ProcessInfo,
         report: &mut Emitter,
     ) -> io::Result<()> {
-        let id = Self::id(head.header.pid, head.execution, origins);
+        let id = Self::id(head.header.pid, head.execution, info);
         if !self.chosen.has(id) {
             return Ok(());
         }
-        let origin = origins.origin(&head.header);
+        let origin = info.origin(&head.header);
         let actor = self.actor(&head.header, &origin, id, None, report);
         report.write(&Record::Fork(Fork { actor, child: head.child }))
     }
 
     /// The identity of what a process runs, if it is known.
-    fn id(pid: u32, execution: Execution, origins: &mut impl ProcessInfo) -> Option<ExecId> {
-        ProcessTree::id(execution, origins).or_else(|| ProcessTree::before(pid, origins))
+    fn id(pid: u32, execution: Execution, info: &mut dyn ProcessInfo) -> Option<ExecId> {
+        ProcessTree::id(execution, info).or_else(|| ProcessTree::before(pid, info))
     }
 
     /// A process has ended.

@@ -61,18 +61,18 @@ impl ProcessTree {
     }
 
     /// The identity of what the kernel says that a process runs.
-    pub(super) fn id(execution: Execution, origins: &mut impl ProcessInfo) -> Option<ExecId> {
+    pub(super) fn id(execution: Execution, info: &mut dyn ProcessInfo) -> Option<ExecId> {
         let Execution { pid, time, .. } = execution;
         match (pid, time) {
             (0, _) => None,
-            (pid, 0) => Self::before(pid, origins),
+            (pid, 0) => Self::before(pid, info),
             (pid, time) => Some(ExecId { pid, time }),
         }
     }
 
     /// The identity of what a process runs that was there before the trace.
-    pub(super) fn before(pid: u32, origins: &mut impl ProcessInfo) -> Option<ExecId> {
-        origins.started(pid).map(|time| ExecId { pid, time })
+    pub(super) fn before(pid: u32, info: &mut dyn ProcessInfo) -> Option<ExecId> {
+        info.started(pid).map(|time| ExecId { pid, time })
     }
 
     /// Who has forked the process `of`: as the kernel saw it, or else as /proc tells it now, or told it
@@ -82,19 +82,19 @@ impl ProcessTree {
         of: u32,
         parent: &Parent,
         running: Option<&ProcessSnapshot>,
-        origins: &mut impl ProcessInfo,
+        info: &mut dyn ProcessInfo,
     ) -> Option<Ancestor> {
         if parent.pid != 0 {
             let comm = parent.comm.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-            let id = Self::id(parent.execution, origins);
+            let id = Self::id(parent.execution, info);
             return Some(Ancestor { pid: parent.pid, comm: Some(comm), id });
         }
         let Some(pid) = running.map(|running| running.parent).filter(|pid| *pid != 0) else {
             return self.parents.get(&of).cloned();
         };
         let known = self.runs.get(&pid).copied();
-        let id = known.or_else(|| Self::before(pid, origins));
-        Some(Ancestor { pid, comm: origins.comm(pid), id })
+        let id = known.or_else(|| Self::before(pid, info));
+        Some(Ancestor { pid, comm: info.comm(pid), id })
     }
 }
 

@@ -57,17 +57,21 @@ struct Row {
     latency: Option<Latency>,
 }
 
-impl<O: ProcessInfo> Pipeline<O> {
+impl Pipeline {
     /// Takes what the kernel has counted, each the sum since the start, while it is known in which
     /// containers.
-    pub fn note_counted(&mut self, counted: &[(CountKey, Counter)]) {
-        let Self { totals, origins, .. } = self;
-        totals.add(counted, |cgroup| origins.container(cgroup));
+    pub fn note_counted(&mut self, counted: &[(CountKey, Counter)], info: &mut dyn ProcessInfo) {
+        self.totals.add(counted, |cgroup| info.container(cgroup));
     }
 
     /// The same, and reports what is new.
-    pub fn counted(&mut self, now: Timestamp, counted: &[(CountKey, Counter)]) -> io::Result<()> {
-        self.note_counted(counted);
+    pub fn counted(
+        &mut self,
+        now: Timestamp,
+        counted: &[(CountKey, Counter)],
+        info: &mut dyn ProcessInfo,
+    ) -> io::Result<()> {
+        self.note_counted(counted, info);
         let Self { totals, report, started, functions, .. } = self;
         let sites = &report.sites;
         let place = |site: u32| sites.get(&site).and_then(Site::place);
