@@ -27,6 +27,7 @@ mod emitter;
 mod exec;
 mod process_info;
 mod reassembly;
+pub mod stream;
 
 pub use crate::clock::Clock;
 use connection::lifecycle::ConnectionLifecycles;
