@@ -2,8 +2,12 @@
 
 use super::*;
 
+mod line;
+
+use line::LINE;
+
 /// What the product's table is for real protocols.
-pub(crate) const PROTOCOLS: &[&Protocol] = &[];
+pub(crate) const PROTOCOLS: &[&Protocol] = &[&LINE];
 
 /// Each table of protocols: the product's, and that of the tests.
 #[test]
