@@ -24,6 +24,7 @@ use crate::event::{CloseReason, Library, Lost, Plaintext, ProcessContext, Record
 use crate::plan::capture::Capture;
 
 mod emitter;
+pub mod exchange;
 mod exec;
 mod process_info;
 mod reassembly;
