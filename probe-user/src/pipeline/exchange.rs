@@ -1,9 +1,9 @@
 //! Messages → exchanges: requests with their responses.
 //!
-//! Owns the messages that wait for their counterparts; it alone pairs. Decoders give each message a key, and a
-//! pair is two messages with one key on one connection, whichever comes first: the records of two threads may
-//! be out of order. What never gets its counterpart is told as such, with the reason. Memory is bounded: the
-//! oldest message makes room, and is counted.
+//! Owns the messages that wait for their counterparts; it alone pairs. Decoders give each message a key, and
+//! a pair is two messages with one key on one connection, whichever comes first: the records of two threads
+//! may be out of order. What never gets its counterpart is told as such, with the reason. Memory is bounded:
+//! the oldest message makes room, and is counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -213,7 +213,7 @@ impl Exchanges {
         Some(pending)
     }
 
-    /// Tells a message that has waited in vain. A response without a request was not superseded or cut off: it
+    /// Tells a message that has waited in vain. A response without a request was not cut off by the end: it
     /// had none.
     fn unpaired<E>(&mut self, age: u64, reason: UnpairedReason, emit: &mut E) -> io::Result<()>
     where

@@ -2,8 +2,8 @@
 //!
 //! Owns the bytes that came too early. Threads of a program call in one order and their records come in
 //! another: what follows on bytes that are missing waits for them, until they come or a bound is reached, and
-//! then they are a gap. Bytes are never joined over a gap, never given twice, and offsets are foreign numbers:
-//! whatever they are, memory is bounded for each connection and in all.
+//! then they are a gap. Bytes are never joined over a gap, never given twice, and offsets are foreign
+//! numbers: whatever they are, memory is bounded for each connection and in all.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -48,7 +48,7 @@ pub enum GapCause {
     Truncated,
     /// They did not come: they were lost on the way, or are not in the recording.
     Lost,
-    /// They came, but the decoder could not make sense of them, and they were passed over up to the next call.
+    /// They came, but the decoder could not make sense of them: they were passed over up to the next call.
     Desync,
     /// They came, but the decoder waited for more of them than may wait.
     TooLong,

@@ -86,15 +86,15 @@ pub enum Detect {
 /// What a decoder did with bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Nothing: it needs more of this direction, or has to see the other one first. The same bytes come again,
-    /// with more.
+    /// Nothing: it needs more of this direction, or has to see the other one first. The same bytes come
+    /// again, with more.
     More,
     /// It took so many, and is asked again for the rest.
     Taken(usize),
     /// It could make no sense of so many, and is asked again for the rest: they count as not decoded.
     Skipped(usize),
-    /// It took so many; all that follows in both directions is of another protocol, or, if there is none here,
-    /// of one that is to be detected. The decoder is told of its [end](Decoder::end).
+    /// It took so many; all that follows in both directions is of another protocol, or, if there is none
+    /// here, of one that is to be detected. The decoder is told of its [end](Decoder::end).
     Upgrade {
         /// How many.
         taken: usize,

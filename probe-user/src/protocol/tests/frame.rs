@@ -1,8 +1,8 @@
 //! A protocol of the tests that does what real ones do.
 //!
 //! A frame is a kind, an id, a length in three digits, and so many bytes: `q7 005hello`. `q` asks, `a`
-//! answers the `q` of its id, in any order. `n` holds bytes of a conversation of lines within this one, of the
-//! number that is its id. `u` asks to speak lines from then on; `U` agrees. `e` stands alone.
+//! answers the `q` of its id, in any order. `n` holds bytes of a conversation of lines within this one, of
+//! the number that is its id. `u` asks to speak lines from then on; `U` agrees. `e` stands alone.
 
 use std::collections::BTreeMap;
 
