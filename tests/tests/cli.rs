@@ -120,6 +120,16 @@ fn usage_errors() -> Result<()> {
     check_usage(&["ssl", "--pid", "web:"], "CONTAINER:NUMBER")?;
     check_usage(&["ssl", "--pid", "docker://web"], "CONTAINER:NUMBER")?;
     check_usage(&["ssl", "--all", "-o", "xml"], "xml")?;
+    check_usage(&["ssl", "--all", "-o", "xml=a"], "possible values: text, json")?;
+    check_usage(&["ssl", "--all", "-o", "json="], "-o json=FILE")?;
+    check_usage(
+        &["ssl", "--all", "-o", "text", "-o", "json"],
+        "give all but one a path, such as -o json=FILE",
+    )?;
+    check_usage(&["ssl", "--all", "-o", "json=a", "-o", "text=a"], "two outputs go to a")?;
+    check_usage(&["exec", "-o", "json=-", "-o", "text", "--all"], "two outputs go to standard output")?;
+    check_usage(&["ssl", "--all", "-o", "json=a", "--output", "b"], "leave out --output")?;
+    check_usage(&["uprobe", "--all", ":f", "--list", "-o", "json=a"], "--list prints to standard output")?;
     check_usage(&["ssl", "--all", "--duration", "soon"], "soon")?;
     check_usage(&["ssl", "--all", "--limit", "0"], "0")?;
     check_usage(&["ssl", "--all", "--limit", "few"], "few")?;
@@ -166,6 +176,7 @@ fn the_users_own_words_are_escaped_in_messages() -> Result<()> {
         &["ssl", "--all", "--runtime-socket", HOSTILE],
         &["ssl", "--comm", "x", "--runtime-socket", "docker=/x\u{1b}[2J", "--dry-run"],
         &["ssl", "--all", "--format", HOSTILE],
+        &["ssl", "--all", "-o", "text=\u{1b}[2J", "-o", "json=\u{1b}[2J"],
         &["ssl", "--all", "--color", HOSTILE],
         &["ssl", "--all", "--limit", HOSTILE],
         &["ssl", "--all", "--duration", HOSTILE],

@@ -1,4 +1,4 @@
-//! What `--output` may name, how a trace ends that writes there, and what its failure is for the exit status.
+//! What `-o` and `--output` may name, several outputs at once, how a trace ends that writes there, and what its failure is for the exit status.
 //! Needs root and BPF, no containers.
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -277,6 +277,109 @@ fn a_failed_output_and_the_commands_status() -> Result<()> {
     wait_for(&mut child, "records cannot be written")?;
     child.signal(Signal::TERM)?;
     check_status(&end(child, END)?, 143, "")
+}
+
+/// `ctrace exec ARGUMENTS`, its own process group, with outputs as `-o` takes them.
+fn with_outputs(outputs: &[String], arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(ctrace_binary()?);
+    command
+        .arg("exec")
+        .args(outputs.iter().flat_map(|output| ["-o", output]))
+        .args(arguments)
+        .process_group(0);
+    Ok(command)
+}
+
+fn output(format: &str, path: &Path) -> String {
+    format!("{format}={}", path.display())
+}
+
+/// The pids of the records of one type.
+fn pids(records: &[u8], kind: &str) -> Result<Vec<u64>> {
+    let records = serde_json::Deserializer::from_slice(records).into_iter::<serde_json::Value>();
+    let records = records.collect::<std::result::Result<Vec<_>, _>>()?;
+    let of_kind = records.iter().filter(|record| record["type"] == kind);
+    Ok(of_kind.filter_map(|record| record["process"]["pid"].as_u64()).collect())
+}
+
+#[test]
+fn several_outputs_have_the_same_records() -> Result<()> {
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    let (lines, text) = (directory.path().join("lines"), directory.path().join("text"));
+    let outputs = ["text=-".to_owned(), output("json", &lines), output("text", &text)];
+    let arguments = ["--", "sh", "-c", "for i in 1 2 3 4 5; do /bin/true $i; done"];
+    let trace = end(Child::start(&mut with_outputs(&outputs, &arguments)?)?, PATIENCE)?;
+    check_status(&trace, 0, "summary: 6 programs")?;
+    ensure!(fs::read(&text)? == trace.stdout, "{:?}", fs::read_to_string(&text)?);
+    let records = fs::read(&lines)?;
+    let pids = pids(&records, "exec")?;
+    let shown = String::from_utf8_lossy(&trace.stdout);
+    ensure!(pids.len() == 6 && has_summary(&records) && shown.lines().count() == 6, "{pids:?}: {shown}");
+    for (line, pid) in shown.lines().zip(pids) {
+        ensure!(line.contains(&format!("[{pid}]")), "{pid} is not in {line}");
+    }
+    for path in [&lines, &text] {
+        ensure!(fs::metadata(path)?.mode() & 0o777 == 0o600, "{:?}", fs::metadata(path)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_other_outputs_go_on_when_one_has_gone() -> Result<()> {
+    require_bpf()?;
+    let (directory, path) = fifo()?;
+    let file = directory.path().join("file");
+    let outputs = [output("json", &path), output("json", &file)];
+    let mut child = Child::start(&mut with_outputs(&outputs, &["--all"])?)?;
+    wait_for(&mut child, "waiting for a reader")?;
+    let reader = File::open(&path)?;
+    wait_for(&mut child, "tracing")?;
+    drop(reader);
+    Command::new("true").status()?;
+    wait_for(&mut child, "nobody reads the records of")?;
+    let later = Command::new("true").spawn()?;
+    let pid = u64::from(later.id());
+    later.wait_with_output()?;
+    child.signal(Signal::TERM)?;
+    check_status(&end(child, END)?, 0, "interrupted")?;
+    let records = fs::read(&file)?;
+    ensure!(has_summary(&records) && pids(&records, "exec")?.contains(&pid), "{pid} is not in the file");
+    Ok(())
+}
+
+#[test]
+fn the_other_outputs_are_finished_when_one_fails() -> Result<()> {
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("file");
+    let outputs = [output("json", Path::new("/dev/full")), output("json", &file)];
+    let trace =
+        end(Child::start(&mut with_outputs(&outputs, &["--", "sh", "-c", "true; sleep 1"])?)?, PATIENCE)?;
+    check_status(&trace, 1, "records cannot be written to /dev/full: make room there")?;
+    let records = fs::read_to_string(&file)?;
+    ensure!(has_summary(records.as_bytes()), "{records}");
+    ensure!(records.contains("\"end\":\"output_failed\"") && records.contains("\"exec\""), "{records}");
+    Ok(())
+}
+
+#[test]
+fn no_output_is_emptied_when_another_is_refused() -> Result<()> {
+    require_bpf()?;
+    let (_own, ours) = file_of(0)?;
+    let (_other, theirs) = file_of(OTHER)?;
+    let outputs = [output("json", &ours), output("text", &theirs)];
+    let trace = end(Child::start(&mut with_outputs(&outputs, &["--", "echo", "began"])?)?, PATIENCE)?;
+    check_status(&trace, 1, "belongs to user 65534")?;
+    // The same file by another name.
+    let parent = ours.parent().context("no parent")?;
+    let name = parent.file_name().context("no name")?;
+    let again = output("text", &parent.join("..").join(name).join("records"));
+    let twice = [output("json", &ours), again];
+    let trace = end(Child::start(&mut with_outputs(&twice, &["--", "echo", "began"])?)?, PATIENCE)?;
+    check_status(&trace, 1, "is the same file")?;
+    ensure!(trace.stdout.is_empty() && fs::read(&ours)? == b"old", "{:?}", fs::read_to_string(&ours)?);
+    Ok(())
 }
 
 #[test]

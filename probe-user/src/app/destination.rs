@@ -1,36 +1,53 @@
-//! Where the records of a trace go: chosen, opened, and waited for when it is a FIFO that nobody reads yet.
+//! Where the records of a trace go: opened, and waited for when it is a FIFO that nobody reads yet.
 //!
 //! Owns what is said about that. Never writes a record.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tokio::time::sleep;
 
 use super::Failure;
 use super::stop::StopSignals;
 use crate::cli::Trace;
 use crate::event::StopReason;
-use crate::output::Destination;
+use crate::output::{
+    self, Destination, DestinationError, OutputPath, OutputSpec, RecordWriter, StopFlag, Tee, WriteError,
+};
 use crate::stderr::say;
-use crate::terminal::escaped_word;
 
 /// How often it is looked whether a FIFO has a reader; nothing tells of one.
 const LOOKING: Duration = Duration::from_millis(50);
 
-/// Opens what `--output` names, or a standard stream: standard output belongs to a command if there is one.
-/// Nothing when the trace is to end before a FIFO has a reader.
-pub(super) async fn open(trace: &Trace, endings: &mut StopSignals) -> Result<Option<Destination>, Failure> {
-    let Some(path) = &trace.output else {
-        let stream = if trace.command.is_empty() { Destination::stdout() } else { Destination::stderr() };
-        return stream.map(Some).map_err(|source| write_failure(trace, source));
-    };
-    if let Some(destination) = Destination::open(path)? {
+/// Opens what each output names. Nothing when the trace is to end before a FIFO has a reader.
+pub(super) async fn open(
+    trace: &Trace,
+    endings: &mut StopSignals,
+) -> Result<Option<Vec<Destination>>, Failure> {
+    let mut destinations: Vec<Destination> = Vec::new();
+    for OutputSpec { path, format, .. } in &trace.outputs {
+        let Some(destination) = open_one(path, trace.duration, endings).await? else { return Ok(None) };
+        destination.check_kind(format.kind)?;
+        let is_open = |other| destination.is_same_file(other).unwrap_or(false);
+        if destinations.iter().any(is_open) {
+            return Err(DestinationError::SameFile { path: path.to_string() }.into());
+        }
+        destinations.push(destination);
+    }
+    Ok(Some(destinations))
+}
+
+async fn open_one(
+    path: &OutputPath,
+    duration: Option<Duration>,
+    endings: &mut StopSignals,
+) -> Result<Option<Destination>, Failure> {
+    if let Some(destination) = path.open()? {
         return Ok(Some(destination));
     }
-    say(&format_args!("waiting for a reader of the FIFO {}", escaped_word(path.as_os_str())));
-    endings.after(trace.duration);
+    say(&format_args!("waiting for a reader of the FIFO {path}"));
+    endings.after(duration);
     let end = tokio::select! {
         biased;
         end = endings.recv() => end,
@@ -40,7 +57,7 @@ pub(super) async fn open(trace: &Trace, endings: &mut StopSignals) -> Result<Opt
         }
     };
     match end {
-        StopReason::Duration => Err(Failure::NoReader { path: escaped_word(path.as_os_str()) }),
+        StopReason::Duration => Err(Failure::NoReader { path: path.to_string() }),
         end => {
             interrupted(end);
             Ok(None)
@@ -48,13 +65,25 @@ pub(super) async fn open(trace: &Trace, endings: &mut StopSignals) -> Result<Opt
     }
 }
 
-async fn with_reader(path: &Path) -> Result<Destination, Failure> {
+async fn with_reader(path: &OutputPath) -> Result<Destination, Failure> {
     loop {
         sleep(LOOKING).await;
-        if let Some(destination) = Destination::open(path)? {
+        if let Some(destination) = path.open()? {
             return Ok(destination);
         }
     }
+}
+
+/// The outputs of a trace, over what was opened and claimed for each. Readers that do not read are waited for
+/// until `stop`.
+pub(super) fn tee(trace: &Trace, destinations: Vec<Destination>, stop: &StopFlag) -> Tee {
+    let mut tee = Tee::default();
+    for (OutputSpec { format, style, path }, destination) in trace.outputs.iter().zip(destinations) {
+        let options = output::Options { look: *style, zone: TimeZone::system() };
+        let writer = RecordWriter::to(destination, stop.clone());
+        tee.add(path, format.takes, (format.open)(writer, options));
+    }
+    tee
 }
 
 /// Says that nothing was traced.
@@ -66,11 +95,10 @@ pub(super) fn interrupted(end: StopReason) {
 }
 
 /// Records cannot be written.
-pub(super) fn write_failure(trace: &Trace, source: io::Error) -> Failure {
-    let to = match &trace.output {
-        Some(path) => escaped_word(path.as_os_str()),
-        None if trace.command.is_empty() => "standard output".to_owned(),
-        None => "standard error".to_owned(),
+pub(super) fn write_failure(error: io::Error) -> Failure {
+    let (to, source) = match error.downcast::<WriteError>() {
+        Ok(WriteError { to, source }) => (to, source),
+        Err(error) => ("an output".to_owned(), error),
     };
     let next = match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

@@ -127,13 +127,26 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Streams until the end, and reports it.
+    /// Streams until the end, and reports it. When an output fails, the others are finished first.
     pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<Summary, EventLoopError> {
+        match self.stream(endings).await {
+            Ok(end) => self.finish(end),
+            Err(EventLoopError::Write(error)) => {
+                // What fails from now on hides the first failure from nobody.
+                let _ = self.finish(StopReason::OutputFailed);
+                Err(error.into())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Streams until there is a reason to end.
+    async fn stream(&mut self, endings: &mut StopSignals) -> Result<StopReason, EventLoopError> {
         self.watch.resync(self.session);
         match std::mem::take(&mut self.seeds) {
             InitialProcesses::Told(pids) => {
                 if let Some(end) = self.existing(pids)? {
-                    return self.finish(end);
+                    return Ok(end);
                 }
             }
             InitialProcesses::Known(pids) => {
@@ -155,7 +168,7 @@ impl<'a> EventLoop<'a> {
                 () = self.session.wait() => self.poll_ring()?,
             };
             if let Some(end) = end {
-                return self.finish(end);
+                return Ok(end);
             }
         }
     }
@@ -398,9 +411,24 @@ impl<'a> EventLoop<'a> {
         Ok(any)
     }
 
-    fn finish(mut self, mut end: StopReason) -> Result<Summary, EventLoopError> {
+    /// Reports what is left, and the end to every output that is left.
+    fn finish(mut self, end: StopReason) -> Result<Summary, EventLoopError> {
         // Or a busy target could go on for as long as it is drained.
         self.session.close()?;
+        let (end, failure) = match self.drain_rest(end) {
+            Ok(end) => (end, None),
+            Err(EventLoopError::Write(error)) => (StopReason::OutputFailed, Some(error)),
+            Err(error) => return Err(error),
+        };
+        let finished = self.pipeline.finish(Timestamp::now(), end);
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(finished?),
+        }
+    }
+
+    /// Reports what has happened until now. Tells the reason to end that is left then.
+    fn drain_rest(&mut self, mut end: StopReason) -> Result<StopReason, EventLoopError> {
         let until = Instant::now() + LAST_DRAIN;
         while !matches!(end, StopReason::OutputClosed | StopReason::Count) && Instant::now() < until {
             match self.drain() {
@@ -422,6 +450,6 @@ impl<'a> EventLoop<'a> {
                 other => other?,
             }
         }
-        Ok(self.pipeline.finish(Timestamp::now(), end)?)
+        Ok(end)
     }
 }

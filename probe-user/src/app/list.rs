@@ -2,15 +2,15 @@
 
 use std::io::{self, Write};
 
-use crate::output::{self, Format, FormatKind};
+use crate::output::{self, FormatKind};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::terminal;
 
-/// Writes a line per function; as JSON, the plan.
-pub(super) fn write(plan: &Plan, format: &Format, out: &mut dyn Write) -> io::Result<()> {
-    match format.kind {
-        FormatKind::Lines => output::write_plan(plan, out),
+/// Writes a line per function for a person; for a program, the plan.
+pub(super) fn write(plan: &Plan, kind: FormatKind, out: &mut dyn Write) -> io::Result<()> {
+    match kind {
         FormatKind::Text => write_text(plan, out),
+        FormatKind::Lines | FormatKind::Binary => output::write_plan(plan, out),
     }
 }
 

@@ -5,7 +5,6 @@ mod child;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::bpf::{self, MmapEvents, Session, SessionError};
@@ -15,7 +14,7 @@ use crate::diagnose::{self, DiagnoseError};
 use crate::discovery::{self, Discovery, SkipDetail};
 use crate::enrich::{ProcessInfoCache, Stacks};
 use crate::error_chain;
-use crate::output::{self, Destination, RecordWriter};
+use crate::output::{self, Destination, Tee};
 use crate::pipeline::{Executions, Pipeline, Setup, Site};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::exec::ExecEvents;
@@ -75,7 +74,7 @@ pub enum Failure {
     /// What is to take the records does not.
     #[error(transparent)]
     Destination(#[from] output::DestinationError),
-    /// `--duration` has passed, and nobody has read the FIFO of `--output`.
+    /// `--duration` has passed, and nobody has read a FIFO that an output names.
     #[error("nothing was traced: nobody has opened the FIFO {path} for reading; start its reader first")]
     NoReader {
         /// Its name.
@@ -200,9 +199,11 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
     if trace.action == Action::PrintPlan {
         return print(|out| output::write_plan(&plan, out));
     }
-    if trace.action == Action::List && !plan.objects.is_empty() {
+    if let Action::List(kind) = trace.action
+        && !plan.objects.is_empty()
+    {
         status::skipped(&plan, &target);
-        return print(|out| list::write(&plan, trace.format, out));
+        return print(|out| list::write(&plan, kind, out));
     }
     let may_wait = endings.command.is_some() || trace.nothing == OnNoMatch::Wait || target.may_match_later();
     let has_any = may_wait || !plan.objects.is_empty() || !trace.probe.looks_into_files();
@@ -214,7 +215,8 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
 
 /// What a trace needs before anything is looked at.
 struct Ready {
-    destination: Destination,
+    /// Of each output.
+    destinations: Vec<Destination>,
     /// What is mapped in the meantime waits there.
     mappings: Option<MmapEvents>,
 }
@@ -223,13 +225,13 @@ struct Ready {
 async fn prepare(trace: &Trace, endings: &mut StopSignals) -> Result<Option<Ready>, Failure> {
     bpf::prepare()?;
     // First, as its reader may be long in coming.
-    let Some(destination) = destination::open(trace, endings).await? else { return Ok(None) };
+    let Some(destinations) = destination::open(trace, endings).await? else { return Ok(None) };
     let programs = match trace.probe {
         Probe::Exec(_) => bpf::TrackExec::FromExecRecords,
         Probe::Ssl(_) | Probe::Uprobe(_) => bpf::TrackExec::FromMmapEvents,
     };
     let mappings = MmapEvents::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
-    Ok(Some(Ready { destination, mappings }))
+    Ok(Some(Ready { destinations, mappings }))
 }
 
 /// Attaches to what was found, and streams until the end.
@@ -237,10 +239,10 @@ async fn run_trace(
     trace: &Trace,
     verbosity: Verbosity,
     endings: &mut StopSignals,
-    Ready { destination, mappings }: Ready,
+    Ready { destinations, mappings }: Ready,
     ((target, mut discovery, mut plan), choice): (Found, ProcessFilter),
 ) -> Result<(), Failure> {
-    destination.claim()?;
+    destinations.iter().try_for_each(Destination::claim)?;
     let command = endings.command.as_ref().map(CommandProcess::pid);
     let mut session = load(trace, &plan, verbosity, command)?;
     // While they live: one that ends as soon as it is traced is known all the same.
@@ -249,8 +251,8 @@ async fn run_trace(
     attach(&mut session, &mut plan, &mut discovery)?;
     status::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
-    endings.watch_reader(&destination);
-    let output = RecordWriter::to(destination, endings.stop());
+    endings.watch_readers(&destinations);
+    let output = destination::tee(trace, destinations, &endings.stop());
     let pipeline = pipeline(trace, &plan, (output, choice));
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
@@ -263,7 +265,7 @@ async fn run_trace(
     }
     let stream = EventLoop::new(&mut session, (pipeline, info), watch, verbosity, (seeds, trace.interval));
     let summary = stream.run(endings).await.map_err(|source| match source {
-        EventLoopError::Write(source) => destination::write_failure(trace, source),
+        EventLoopError::Write(source) => destination::write_failure(source),
         EventLoopError::Session(error) => error.into(),
     })?;
     status::ended(&summary, trace, verbosity);
@@ -384,12 +386,11 @@ fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
-fn pipeline(trace: &Trace, plan: &Plan, (output, choice): (RecordWriter, ProcessFilter)) -> Pipeline {
-    let options = output::Options { look: trace.look, zone: TimeZone::system() };
+fn pipeline(trace: &Trace, plan: &Plan, (output, choice): (Tee, ProcessFilter)) -> Pipeline {
     Pipeline::new(Setup {
         sites: plan.objects.iter().flat_map(sites).collect(),
         clock: Clock::now(),
-        sink: (trace.format.open)(output, options),
+        sink: Box::new(output),
         started: Timestamp::now(),
         count: trace.limit,
         symbols: match &trace.probe {

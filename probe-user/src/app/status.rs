@@ -9,7 +9,7 @@ use crate::cli::{Trace, Verbosity};
 use crate::discovery::{self, SkipDetail};
 use crate::error_chain;
 use crate::event::{Containment, ProcessContext, Summary};
-use crate::output::{FormatKind, text};
+use crate::output::{FormatKind, OutputPath, OutputSpec, text};
 use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
 use crate::probe::Probe;
 use crate::scope::{Selector, Target};
@@ -133,7 +133,10 @@ pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verb
 
 /// Says how it went, if records do not say it themselves, or say it in a file that nobody watches.
 pub(super) fn ended(summary: &Summary, trace: &Trace, verbosity: Verbosity) {
-    if verbosity > Verbosity::Quiet && (trace.format.kind == FormatKind::Text || trace.output.is_some()) {
+    let says_it = |output: &OutputSpec| {
+        output.format.kind == FormatKind::Lines && !matches!(output.path, OutputPath::Named(_))
+    };
+    if verbosity > Verbosity::Quiet && !trace.outputs.iter().any(says_it) {
         say(&text::summary_line(summary));
     }
 }

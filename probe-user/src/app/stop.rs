@@ -26,8 +26,8 @@ pub(super) struct StopSignals {
     terminate: unix::Signal,
     hangup: unix::Signal,
     deadline: Option<Instant>,
-    /// Where records go, if it is a pipe or a socket whose reader can go.
-    reader: Option<AsyncFd<OwnedFd>>,
+    /// Where records go, if each is a pipe or a socket whose reader can go; else none.
+    readers: Vec<AsyncFd<OwnedFd>>,
     /// A command that ctrace has started: its end is ours, and Ctrl-C is its.
     pub(super) command: Option<CommandProcess>,
     /// Set by any of the signals that end the trace, for code that cannot wait for them.
@@ -62,7 +62,7 @@ impl StopSignals {
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
             deadline: None,
-            reader: None,
+            readers: Vec::new(),
             command,
             signalled,
             interrupted,
@@ -74,9 +74,11 @@ impl StopSignals {
         self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
     }
 
-    /// Ends when nobody reads the records any more, even if none is written.
-    pub(super) fn watch_reader(&mut self, records: &impl AsFd) {
-        self.reader = watch(records.as_fd()).ok();
+    /// Ends when nobody reads any of the outputs any more, even if no record is written.
+    pub(super) fn watch_readers(&mut self, outputs: &[impl AsFd]) {
+        // One that cannot be watched does not go away: with it the trace goes on.
+        let watched: io::Result<_> = outputs.iter().map(|output| watch(output.as_fd())).collect();
+        self.readers = watched.unwrap_or_default();
     }
 
     /// The same reasons for a writer that waits for its reader.
@@ -94,7 +96,7 @@ impl StopSignals {
 
     /// The first reason. Cancel safe.
     pub(super) async fn recv(&mut self) -> StopReason {
-        let Self { interrupt, terminate, hangup, deadline, reader, command, .. } = self;
+        let Self { interrupt, terminate, hangup, deadline, readers, command, .. } = self;
         let is_commands = command.as_ref().is_some_and(CommandProcess::has_begun);
         let signal = tokio::select! {
             // The terminal sends it to the command too, which decides what it means, once it is there.
@@ -102,7 +104,7 @@ impl StopSignals {
             _ = terminate.recv() => Signal::TERM,
             _ = hangup.recv() => Signal::HUP,
             () = deadline_passed(*deadline) => return StopReason::Duration,
-            () = reader_closed(reader.as_ref()) => return StopReason::OutputClosed,
+            () = readers_closed(readers) => return StopReason::OutputClosed,
             () = ended(command.as_mut()) => return StopReason::TargetEnded,
         };
         if let Some(command) = command {
@@ -164,11 +166,15 @@ async fn deadline_passed(deadline: Option<Instant>) {
     }
 }
 
-/// The write end of a pipe without readers is in error (poll(2), POLLERR).
-async fn reader_closed(reader: Option<&AsyncFd<OwnedFd>>) {
-    match reader {
-        Some(reader) if reader.ready(Interest::ERROR).await.is_ok() => {}
-        _ => future::pending().await,
+/// The write end of a pipe without readers is in error (poll(2), POLLERR), and stays so.
+async fn readers_closed(readers: &[AsyncFd<OwnedFd>]) {
+    for reader in readers {
+        if reader.ready(Interest::ERROR).await.is_err() {
+            return future::pending().await;
+        }
+    }
+    if readers.is_empty() {
+        future::pending().await
     }
 }
 

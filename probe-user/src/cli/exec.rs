@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::trace::{RenamedArgs, TraceArgs};
 use super::{Trace, selection};
-use crate::output::{Payload, Tree};
+use crate::output::{TextStyle, Tree};
 use crate::plan::capture::Environment;
 use crate::probe::Probe;
 use crate::probe::exec::{Exec, ExecEvents};
@@ -67,9 +67,8 @@ impl ExecArgs {
         ];
         let also = also.into_iter().filter_map(|(wanted, also)| wanted.then_some(also)).collect();
         let probe = Probe::Exec(Exec { also, environment: environment(env) });
-        let mut trace = common.trace(probe, Payload::Auto, 0);
-        trace.look.tree = if tree { Tree::Indented } else { Tree::Flat };
-        trace
+        let tree = if tree { Tree::Indented } else { Tree::Flat };
+        common.trace(probe, TextStyle { tree, ..TextStyle::default() }, 0)
     }
 }
 

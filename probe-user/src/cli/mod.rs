@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -11,7 +10,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::diagnose::{DiagnoseCommand, OutputFormat};
-use crate::output::{self, FormatKind};
+use crate::output::{FormatKind, OutputPath, OutputSpec};
 use crate::probe::Probe;
 use crate::scope::Selector;
 use crate::terminal;
@@ -19,6 +18,7 @@ use crate::terminal;
 mod choice;
 mod diagnose;
 mod exec;
+mod output;
 mod selection;
 mod ssl;
 mod trace;
@@ -49,12 +49,8 @@ pub struct Trace {
     pub selector: Selector,
     /// A command to start, and to trace with all that it starts; empty if there is none.
     pub command: Vec<OsString>,
-    /// How records are written.
-    pub format: &'static output::Format,
-    /// How records look as text.
-    pub look: output::TextStyle,
-    /// Where they go: a file to be made; else standard output, or standard error if there is a command.
-    pub output: Option<PathBuf>,
+    /// How records are written, and where they go; each to another place.
+    pub outputs: Vec<OutputSpec>,
     /// End after so many calls.
     pub limit: Option<u64>,
     /// End after this time.
@@ -83,7 +79,9 @@ pub enum OnNoMatch {
 impl Trace {
     /// Whether standard error has records for a program.
     pub fn shares_stderr(&self) -> bool {
-        !self.command.is_empty() && self.output.is_none() && self.format.kind != FormatKind::Text
+        self.outputs
+            .iter()
+            .any(|output| output.path == OutputPath::Stderr && output.format.kind != FormatKind::Text)
     }
 }
 
@@ -94,8 +92,8 @@ pub enum Action {
     Run,
     /// Print the plan as JSON.
     PrintPlan,
-    /// Print what would be attached to.
-    List,
+    /// Print what would be attached to, for a person or a program.
+    List(FormatKind),
 }
 
 /// What goes to standard error.
@@ -254,7 +252,7 @@ mod tests {
 
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, parsed};
+    use super::{Cli, OutputPath, parsed};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -292,7 +290,10 @@ mod tests {
         };
         let trace = parse(&["ctrace", "ssl", "--hex", "--", "curl", "--all", "-o", "x", "--"]).unwrap();
         assert_eq!(trace.command, ["curl", "--all", "-o", "x", "--"]);
-        assert!(!trace.selector.all && trace.output.is_none());
+        assert!(
+            !trace.selector.all
+                && matches!(trace.outputs.as_slice(), [only] if only.path == OutputPath::Stderr)
+        );
         assert!(parse(&["ctrace", "ssl", "curl"]).is_err());
         assert!(parse(&["ctrace", "ssl", "--"]).is_err());
         assert!(parse(&["ctrace", "ssl", "--pid", "5", "--", "true"]).is_ok());

@@ -5,7 +5,7 @@ use clap::{Args, CommandFactory, ValueEnum};
 
 use super::trace::{RenamedArgs, TraceArgs};
 use super::{Cli, Trace, selection, value};
-use crate::output::Payload;
+use crate::output::{Payload, TextStyle};
 use crate::plan::program_set::ConnectionRecords;
 use crate::probe::{Confidence, Probe, Ssl};
 
@@ -21,7 +21,7 @@ Examples:
   ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
   ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
-  ctrace ssl --container web --duration 30s --output /tmp/web.jsonl -o json
+  ctrace ssl --container web -o text -o json=web.jsonl   text to look at, and JSON to keep, at once
 
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
@@ -70,7 +70,8 @@ impl SslArgs {
             Some(Connections::Only) => ConnectionRecords::Only,
         };
         let payload = if hex { Payload::Hex } else { Payload::Auto };
-        let trace = common.trace(Probe::Ssl(Ssl { least, connections }), payload, max_bytes);
+        let style = TextStyle { payload, ..TextStyle::default() };
+        let trace = common.trace(Probe::Ssl(Ssl { least, connections }), style, max_bytes);
         if connections == ConnectionRecords::Only && trace.limit.is_some() {
             let what = "--limit is a number of calls, which --connections=only does not show; --duration \
              ends a trace, too";

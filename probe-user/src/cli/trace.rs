@@ -1,19 +1,17 @@
 //! What every tracing command takes: whom, where records go, when it ends.
 
 use std::ffi::OsString;
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 
+use super::output::OutputArgs;
 use super::selection::TargetArgs;
-use super::value::{self, Color};
+use super::value;
 use super::{Action, Cli, OnNoMatch, Trace};
-use crate::output;
+use crate::output::{OutputPath, TextStyle};
 use crate::probe::Probe;
-use crate::terminal;
 
 /// The options of every tracing command.
 #[derive(Args, Debug)]
@@ -31,21 +29,6 @@ pub(super) struct TraceArgs {
     /// Print what would be attached where, as JSON, and load nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Output")]
-struct OutputArgs {
-    /// How records are written
-    #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text", value_parser = value::format())]
-    format: &'static output::Format,
-    /// Colour the text
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    color: Color,
-    /// Write records to FILE instead of standard output (with a command: standard error): a file, which its
-    /// owner alone can read then, a FIFO, or /dev/fd/N
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -70,11 +53,11 @@ pub(super) struct RenamedArgs {
 }
 
 impl TraceArgs {
-    /// The trace of what `probe` watches; payload of calls, if it has any, as `payload` says, `max_bytes` of
-    /// each.
+    /// The trace of what `probe` watches; text as `style` says, but for its colour; of payload `max_bytes` a
+    /// call.
     ///
     /// Ends with a usage error for what clap cannot tell.
-    pub(super) fn trace(self, probe: Probe, payload: output::Payload, max_bytes: u32) -> Trace {
+    pub(super) fn trace(self, probe: Probe, style: TextStyle, max_bytes: u32) -> Trace {
         let command: Vec<OsString> = self.target.command().to_vec();
         if self.dry_run && !command.is_empty() {
             let what = "--dry-run cannot tell what a command will map before it has run; start the command \
@@ -86,19 +69,16 @@ impl TraceArgs {
             Cli::command().error(ErrorKind::ArgumentConflict, why).exit();
         }
         let Self { target, output, limits, wait, dry_run } = self;
-        let colour = match output.color {
-            // A file is not looked at now.
-            Color::Auto if output.output.is_some() => terminal::Colour::Off,
-            when if command.is_empty() => when.for_stream(&io::stdout()),
-            when => when.for_stream(&io::stderr()),
-        };
+        // Standard output belongs to a command if there is one.
+        let standard = if command.is_empty() { OutputPath::Stdout } else { OutputPath::Stderr };
+        let outputs = output
+            .outputs(standard, style)
+            .unwrap_or_else(|why| Cli::command().error(ErrorKind::ArgumentConflict, why).exit());
         Trace {
             probe,
             selector: target.into(),
             command,
-            format: output.format,
-            look: output::TextStyle { colour, payload, tree: output::Tree::default() },
-            output: output.output,
+            outputs,
             limit: limits.limit,
             duration: limits.duration,
             interval: None,

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 
 use super::trace::TraceArgs;
 use super::{Action, Cli, Trace, selection, value};
-use crate::output::Payload;
+use crate::output::{OutputPath, OutputSpec, TextStyle};
 use crate::plan::value_type::MAX_BYTES;
 use crate::probe::Probe;
 use crate::probe::uprobe::{Mode, Pattern, Stacks, Uprobe, UsdtPattern};
@@ -100,8 +100,17 @@ impl UprobeArgs {
             max_bytes: self.max_bytes,
             max_probes: usize::try_from(self.max_probes).unwrap_or(usize::MAX),
         };
-        let trace = self.common.trace(Probe::Uprobe(uprobe), Payload::Auto, self.max_bytes);
-        let action = if self.list { Action::List } else { trace.action };
+        let trace = self.common.trace(Probe::Uprobe(uprobe), TextStyle::default(), self.max_bytes);
+        let action = match trace.outputs.as_slice() {
+            _ if !self.list => trace.action,
+            [OutputSpec { format, path: OutputPath::Stdout | OutputPath::Stderr, .. }] => {
+                Action::List(format.kind)
+            }
+            _ => {
+                let what = "--list prints to standard output, in one format; leave out every path";
+                Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
+            }
+        };
         Trace { interval: self.interval, action, ..trace }
     }
 }

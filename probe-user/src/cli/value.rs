@@ -4,21 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use probe_common::CALL_BYTES;
 
-use crate::output::{self, FORMATS, Format};
 use crate::terminal;
 
 /// The ring must hold some records of the largest size, or every large one is lost.
 const RING_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
-
-/// An output format by its name.
-pub(super) fn format() -> impl TypedValueParser<Value = &'static Format> {
-    let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.help));
-    PossibleValuesParser::from(names.collect::<Vec<_>>())
-        .try_map(|name| output::format(&name).ok_or("no format has this name"))
-}
 
 /// What `--count` was called by, before it counted and nothing else.
 pub(super) fn renamed_count(_: &str) -> Result<std::convert::Infallible, String> {

@@ -327,6 +327,8 @@ pub enum StopReason {
     Duration,
     /// Nobody reads the output any more.
     OutputClosed,
+    /// Another output could not be written.
+    OutputFailed,
 }
 
 /// The last record.

@@ -1,10 +1,11 @@
-//! Where records go, as an open file: a standard stream, or what `--output` names.
+//! Where records go, as an open file: a standard stream, or what `-o` and `--output` name.
 //!
 //! Owns what may be opened for records, which are secrets: of files that are there, only those of the people
 //! who trace. Never follows a link, and changes nothing about a file before [`Destination::claim`].
 
+use std::fmt;
 use std::fs::{self, File, Metadata, Permissions};
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -15,16 +16,17 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, geteuid, getpid, pidfd_getfd, pidfd_open};
 use thiserror::Error;
 
+use super::FormatKind;
 use crate::terminal::escaped_word;
 
 /// Whom a file is for: its owner.
 const PRIVATE: u32 = 0o600;
 
-/// What `--output` names does not take records.
+/// What `-o` or `--output` names does not take records.
 #[derive(Debug, Error)]
 pub enum DestinationError {
     /// The system does not open it.
-    #[error("cannot open {path} for the records; name a file that can be written, or leave out --output")]
+    #[error("cannot open {path} for the records; name another file with -o or --output")]
     Open {
         /// Its name.
         path: String,
@@ -35,7 +37,7 @@ pub enum DestinationError {
     /// Somebody else would have the records.
     #[error(
         "{path} belongs to user {owner}, who could read the records: nothing was written to it; name another \
-         file for --output, or remove this one"
+         file with -o or --output, or remove this one"
     )]
     Foreign {
         /// Its name.
@@ -44,7 +46,9 @@ pub enum DestinationError {
         owner: u32,
     },
     /// A symbolic link.
-    #[error("{path} is a link, and records do not follow links; give --output the name of what it leads to")]
+    #[error(
+        "{path} is a link, and records do not follow links; give -o or --output the name of what it leads to"
+    )]
     Link {
         /// Its name.
         path: String,
@@ -52,7 +56,7 @@ pub enum DestinationError {
     /// Hard links.
     #[error(
         "{path} is one of {names} names of a file (hard links), and the records would replace what the \
-         others name; name another file for --output, or remove this one"
+         others name; name another file with -o or --output, or remove this one"
     )]
     ManyNames {
         /// One of its names.
@@ -60,10 +64,19 @@ pub enum DestinationError {
         /// How many there are.
         names: u64,
     },
+    /// Two outputs, one file.
+    #[error("{path} is the same file as that of another output; give each a file of its own")]
+    SameFile {
+        /// One of its names.
+        path: String,
+    },
+    /// Nobody can read it there.
+    #[error("a terminal does not show this format; name a file: -o FORMAT=FILE, or --output FILE")]
+    Terminal,
     /// A descriptor that ctrace was not started with.
     #[error(
         "{path} is not open for writing where ctrace was started; open it there (in a shell: `3> FILE`), or \
-         name a file for --output"
+         name a file with -o or --output"
     )]
     Descriptor {
         /// Its name.
@@ -72,7 +85,7 @@ pub enum DestinationError {
     /// It stays readable to others, or keeps what was in it.
     #[error(
         "{path} cannot be emptied and made its owner's alone (mode 600), as records need; name another \
-         file for --output"
+         file with -o or --output"
     )]
     Claim {
         /// Its name.
@@ -81,6 +94,59 @@ pub enum DestinationError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Where an output goes, before that is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputPath {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, a FIFO, or a descriptor that ctrace was started with.
+    Named(PathBuf),
+}
+
+impl OutputPath {
+    /// Opens it. Nothing if it is a FIFO that nobody reads yet: it never waits.
+    pub fn open(&self) -> Result<Option<Destination>, DestinationError> {
+        let stream = match self {
+            Self::Stdout => io::stdout().as_fd().try_clone_to_owned(),
+            Self::Stderr => io::stderr().as_fd().try_clone_to_owned(),
+            Self::Named(path) => return Destination::open(path),
+        };
+        match stream {
+            Ok(stream) => Ok(Some(Destination { file: File::from(stream), name: None })),
+            Err(source) => Err(DestinationError::Open { path: self.to_string(), source }),
+        }
+    }
+
+    /// Whether both name the same, as far as names say it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let number = |path: &Self| match path {
+            Self::Stdout => Some(1),
+            Self::Stderr => Some(2),
+            Self::Named(path) => descriptor(path),
+        };
+        self == other || number(self).is_some_and(|of_self| number(other) == Some(of_self))
+    }
+}
+
+impl From<PathBuf> for OutputPath {
+    /// `-` is standard output.
+    fn from(path: PathBuf) -> Self {
+        if path == Path::new("-") { Self::Stdout } else { Self::Named(path) }
+    }
+}
+
+impl fmt::Display for OutputPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::Stderr => f.write_str("standard error"),
+            Self::Named(path) => f.write_str(&escaped_word(path.as_os_str())),
+        }
+    }
 }
 
 /// An open file that takes records.
@@ -92,16 +158,6 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Standard output.
-    pub fn stdout() -> io::Result<Self> {
-        Ok(Self { file: File::from(io::stdout().as_fd().try_clone_to_owned()?), name: None })
-    }
-
-    /// Standard error.
-    pub fn stderr() -> io::Result<Self> {
-        Ok(Self { file: File::from(io::stderr().as_fd().try_clone_to_owned()?), name: None })
-    }
-
     /// What a path names; a file is made if there is none. Nothing if it is a FIFO that nobody reads yet: it
     /// never waits.
     pub fn open(path: &Path) -> Result<Option<Self>, DestinationError> {
@@ -109,6 +165,23 @@ impl Destination {
             Some(number) => inherited(number, path).map(Some),
             None => Named { path, owners: &owners() }.open(),
         }
+    }
+
+    /// Whether it takes records of a format. Bytes that are no text do not go to a terminal.
+    pub fn check_kind(&self, kind: FormatKind) -> Result<(), DestinationError> {
+        if kind == FormatKind::Binary && self.file.is_terminal() {
+            return Err(DestinationError::Terminal);
+        }
+        Ok(())
+    }
+
+    /// Whether both are the same file, which one would overwrite of the other.
+    pub fn is_same_file(&self, other: &Self) -> io::Result<bool> {
+        if self.name.is_none() || other.name.is_none() {
+            return Ok(false);
+        }
+        let (one, other) = (self.file.metadata()?, other.file.metadata()?);
+        Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
     }
 
     /// Makes it ready for records: a file that was opened by its name is empty then, and its owner's alone.

@@ -13,12 +13,14 @@ mod destination;
 mod interruptible;
 mod json;
 mod signal_names;
+mod tee;
 pub mod text;
 mod writer;
 
-pub use destination::{Destination, DestinationError};
+pub use destination::{Destination, DestinationError, OutputPath};
 pub use interruptible::StopFlag;
 pub use json::{schema, write_json, write_plan};
+pub use tee::{Tee, WriteError};
 pub use writer::RecordWriter;
 
 /// How payload is shown in text.
@@ -68,6 +70,8 @@ pub enum FormatKind {
     Text,
     /// A program that reads lines: other lines among them would be taken for records.
     Lines,
+    /// A program that reads bytes, which no terminal is to get.
+    Binary,
 }
 
 /// An output format.
@@ -83,6 +87,17 @@ pub struct Format {
     pub takes: &'static [RecordKind],
     /// Makes the sink.
     pub open: fn(RecordWriter, Options) -> Box<dyn Output>,
+}
+
+/// What one output of a trace is.
+#[derive(Clone, Debug)]
+pub struct OutputSpec {
+    /// How records are written.
+    pub format: &'static Format,
+    /// How they look as text.
+    pub style: TextStyle,
+    /// Where they go.
+    pub path: OutputPath,
 }
 
 /// All formats; the first is the default.

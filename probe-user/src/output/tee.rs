@@ -1,0 +1,206 @@
+//! Several outputs of one trace: each record goes to every one of them that has a place for it.
+//!
+//! Owns what becomes of the others when one goes away, or fails. Never changes a record.
+
+use std::fmt;
+use std::io;
+
+use thiserror::Error;
+
+use crate::event::{Output, Record, RecordKind, Summary};
+
+/// An output could not be written. It is inside of the [`io::Error`] that the tee gives.
+#[derive(Debug, Error)]
+#[error("records cannot be written to {to}")]
+pub struct WriteError {
+    /// Where to.
+    pub to: String,
+    /// Why not.
+    #[source]
+    pub source: io::Error,
+}
+
+/// The outputs that are left.
+#[derive(Debug, Default)]
+pub struct Tee {
+    outputs: Vec<NamedOutput>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct NamedOutput {
+    /// Where it goes, for messages.
+    to: String,
+    takes: &'static [RecordKind],
+    output: Box<dyn Output>,
+}
+
+impl Tee {
+    /// Adds an output that goes to `to` and takes these kinds of records.
+    pub fn add(&mut self, to: &impl fmt::Display, takes: &'static [RecordKind], output: Box<dyn Output>) {
+        self.outputs.push(NamedOutput { to: to.to_string(), takes, output });
+    }
+
+    /// Does the same with every output. One that has gone or failed is left out from then on. That one has
+    /// gone is an error when it was the last; that one has failed always is, after the others have had their
+    /// turn.
+    fn each(&mut self, mut act: impl FnMut(&mut NamedOutput) -> io::Result<()>) -> io::Result<()> {
+        let (mut gone, mut failure) = (Vec::new(), None);
+        self.outputs.retain_mut(|output| match act(output) {
+            Ok(()) => true,
+            Err(error) => {
+                let to = std::mem::take(&mut output.to);
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    gone.push(to);
+                } else {
+                    let kind = error.kind();
+                    failure.get_or_insert_with(|| io::Error::new(kind, WriteError { to, source: error }));
+                }
+                false
+            }
+        });
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if self.outputs.is_empty() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        for to in gone {
+            tracing::warn!("nobody reads the records of {to} any more; the other outputs go on");
+        }
+        Ok(())
+    }
+}
+
+impl Output for Tee {
+    fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let kind = record.kind();
+        self.each(|output| if output.takes.contains(&kind) { output.output.write(record) } else { Ok(()) })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.each(|output| output.output.flush())
+    }
+
+    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+        self.each(|output| output.output.finish(summary))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use std::sync::{Arc, Mutex};
+
+    use jiff::Timestamp;
+    use probe_common::{Loss, LossCount};
+
+    use super::*;
+    use crate::event::{Lost, StopReason};
+
+    /// Notes what it is called with, and fails from some call on.
+    #[derive(Debug)]
+    struct Script {
+        calls: Arc<Mutex<Vec<&'static str>>>,
+        fails: Option<(usize, io::ErrorKind)>,
+    }
+
+    impl Script {
+        fn call(&self, name: &'static str) -> io::Result<()> {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(name);
+            match self.fails {
+                Some((after, kind)) if calls.len() > after => Err(kind.into()),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    impl Output for Script {
+        fn write(&mut self, _: &Record<'_>) -> io::Result<()> {
+            self.call("write")
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.call("flush")
+        }
+
+        fn finish(&mut self, _: &Summary) -> io::Result<()> {
+            self.call("finish")
+        }
+    }
+
+    type Calls = Arc<Mutex<Vec<&'static str>>>;
+
+    /// A tee of outputs that fail after so many calls, and what each is called with.
+    fn tee(outputs: &[(Option<(usize, io::ErrorKind)>, &'static [RecordKind])]) -> (Tee, Vec<Calls>) {
+        let (mut tee, mut all) = (Tee::default(), Vec::new());
+        for (number, &(fails, takes)) in outputs.iter().enumerate() {
+            let calls = Calls::default();
+            let output = Script { calls: Arc::clone(&calls), fails };
+            tee.add(&format_args!("output {number}"), takes, Box::new(output));
+            all.push(calls);
+        }
+        (tee, all)
+    }
+
+    fn lost() -> Record<'static> {
+        let count = LossCount { events: 1, bytes: 1 };
+        Record::Lost(Lost { time: Timestamp::UNIX_EPOCH, loss: Loss::RingFull, count })
+    }
+
+    fn summary() -> Summary {
+        Summary {
+            time: Timestamp::UNIX_EPOCH,
+            started: Timestamp::UNIX_EPOCH,
+            end: StopReason::Count,
+            calls: 0,
+            executions: None,
+            bytes: 0,
+            truncated: 0,
+            lost: Vec::new(),
+            undecodable: 0,
+        }
+    }
+
+    fn check(calls: &Calls, expected: &[&str]) {
+        assert_eq!(*calls.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn every_output_has_the_records_that_it_takes() {
+        let (mut tee, calls) = tee(&[(None, RecordKind::ALL), (None, &[RecordKind::Ssl])]);
+        tee.write(&lost()).unwrap();
+        tee.flush().unwrap();
+        tee.finish(&summary()).unwrap();
+        check(&calls[0], &["write", "flush", "finish"]);
+        check(&calls[1], &["flush", "finish"]);
+    }
+
+    #[test]
+    fn the_others_go_on_until_the_last_has_gone() {
+        let gone = |after| Some((after, io::ErrorKind::BrokenPipe));
+        let (mut tee, calls) = tee(&[(gone(0), RecordKind::ALL), (gone(2), RecordKind::ALL)]);
+        tee.write(&lost()).unwrap();
+        tee.write(&lost()).unwrap();
+        assert_eq!(tee.write(&lost()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(tee.finish(&summary()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        check(&calls[0], &["write"]);
+        check(&calls[1], &["write"; 3]);
+    }
+
+    #[test]
+    fn a_failed_output_is_named_and_the_others_are_finished() {
+        let full = Some((1, io::ErrorKind::StorageFull));
+        let (mut tee, calls) = tee(&[(full, RecordKind::ALL), (None, RecordKind::ALL)]);
+        tee.write(&lost()).unwrap();
+        let error = tee.write(&lost()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let error = error.downcast::<WriteError>().unwrap();
+        assert_eq!((error.to.as_str(), error.source.kind()), ("output 0", io::ErrorKind::StorageFull));
+        tee.finish(&summary()).unwrap();
+        check(&calls[0], &["write"; 2]);
+        check(&calls[1], &["write", "write", "finish"]);
+    }
+}
