@@ -1,5 +1,5 @@
-//! What `-o` and `--output` may name, several outputs at once, how a trace ends that writes there, and what its failure is for the exit status.
-//! Needs root and BPF, no containers.
+//! What `-o` and `--output` may name, several outputs at once, how a trace ends that writes there, and what its
+//! failure is for the exit status. Needs root and BPF, no containers.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};

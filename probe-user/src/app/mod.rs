@@ -130,7 +130,7 @@ const REASONS: usize = 40;
 pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     let Invocation { request, verbosity } = invocation;
     match request {
-        Request::Trace(trace) => return start(*trace, verbosity).await,
+        Request::Trace(trace) => return Box::pin(start(*trace, verbosity)).await,
         Request::Explain(question, form) => diagnose::run(&question, form).await?,
         Request::Schema => print(|out| writeln!(out, "{}", output::schema().trim_end()))?,
         Request::Completion(shell) => print(|out| cli::write_completion(shell, out))?,

@@ -174,7 +174,7 @@ async fn readers_closed(readers: &[AsyncFd<OwnedFd>]) {
         }
     }
     if readers.is_empty() {
-        future::pending().await
+        future::pending::<()>().await;
     }
 }
 

@@ -118,6 +118,8 @@ fn colour(when: Color, path: &OutputPath) -> Colour {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use clap::Parser;
 
     use super::*;

@@ -132,16 +132,19 @@ mod tests {
     }
 
     type Calls = Arc<Mutex<Vec<&'static str>>>;
+    /// After how many calls, and how; none: never.
+    type Failure = Option<(usize, io::ErrorKind)>;
 
-    /// A tee of outputs that fail after so many calls, and what each is called with.
-    fn tee(outputs: &[(Option<(usize, io::ErrorKind)>, &'static [RecordKind])]) -> (Tee, Vec<Calls>) {
-        let (mut tee, mut all) = (Tee::default(), Vec::new());
-        for (number, &(fails, takes)) in outputs.iter().enumerate() {
+    /// A tee of two outputs that fail after so many calls, and what each is called with.
+    fn tee(outputs: [(Failure, &'static [RecordKind]); 2]) -> (Tee, [Calls; 2]) {
+        let mut tee = Tee::default();
+        let all = outputs.map(|(fails, takes)| {
             let calls = Calls::default();
             let output = Script { calls: Arc::clone(&calls), fails };
+            let number = tee.outputs.len();
             tee.add(&format_args!("output {number}"), takes, Box::new(output));
-            all.push(calls);
-        }
+            calls
+        });
         (tee, all)
     }
 
@@ -170,37 +173,37 @@ mod tests {
 
     #[test]
     fn every_output_has_the_records_that_it_takes() {
-        let (mut tee, calls) = tee(&[(None, RecordKind::ALL), (None, &[RecordKind::Ssl])]);
+        let (mut tee, [first, second]) = tee([(None, RecordKind::ALL), (None, &[RecordKind::Ssl])]);
         tee.write(&lost()).unwrap();
         tee.flush().unwrap();
         tee.finish(&summary()).unwrap();
-        check(&calls[0], &["write", "flush", "finish"]);
-        check(&calls[1], &["flush", "finish"]);
+        check(&first, &["write", "flush", "finish"]);
+        check(&second, &["flush", "finish"]);
     }
 
     #[test]
     fn the_others_go_on_until_the_last_has_gone() {
         let gone = |after| Some((after, io::ErrorKind::BrokenPipe));
-        let (mut tee, calls) = tee(&[(gone(0), RecordKind::ALL), (gone(2), RecordKind::ALL)]);
+        let (mut tee, [first, second]) = tee([(gone(0), RecordKind::ALL), (gone(2), RecordKind::ALL)]);
         tee.write(&lost()).unwrap();
         tee.write(&lost()).unwrap();
         assert_eq!(tee.write(&lost()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(tee.finish(&summary()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        check(&calls[0], &["write"]);
-        check(&calls[1], &["write"; 3]);
+        check(&first, &["write"]);
+        check(&second, &["write"; 3]);
     }
 
     #[test]
     fn a_failed_output_is_named_and_the_others_are_finished() {
         let full = Some((1, io::ErrorKind::StorageFull));
-        let (mut tee, calls) = tee(&[(full, RecordKind::ALL), (None, RecordKind::ALL)]);
+        let (mut tee, [first, second]) = tee([(full, RecordKind::ALL), (None, RecordKind::ALL)]);
         tee.write(&lost()).unwrap();
         let error = tee.write(&lost()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         let error = error.downcast::<WriteError>().unwrap();
         assert_eq!((error.to.as_str(), error.source.kind()), ("output 0", io::ErrorKind::StorageFull));
         tee.finish(&summary()).unwrap();
-        check(&calls[0], &["write"; 2]);
-        check(&calls[1], &["write", "write", "finish"]);
+        check(&first, &["write"; 2]);
+        check(&second, &["write", "write", "finish"]);
     }
 }
