@@ -6,21 +6,30 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::REMEMBERED;
+use super::outcome::FileOutcome;
 use crate::plan::ObjectId;
 use crate::rootfs::{ForeignFile, RealInode};
 
 /// What a file turned out to be.
 #[derive(Clone, Debug)]
-pub(super) enum FileVerdict {
-    /// Hooked; also the file that it was copied up from.
-    Hooked(Vec<ObjectId>),
-    /// Nothing that is watched is in it, or it is no ELF file at all, when the file was changed last
-    /// (seconds, nanoseconds).
-    Foreign((i64, u32)),
-    /// Perhaps something that is watched, but it cannot be used.
-    Broken(String, (i64, u32)),
-    /// What cannot be traced, in words.
-    Untraceable(String, (i64, u32)),
+pub(super) struct FileVerdict {
+    pub(super) outcome: Arc<FileOutcome>,
+    /// The objects that are hooked, of the file and of the one that it was copied up from; of any other
+    /// outcome than [`FileOutcome::Watched`] there are none.
+    pub(super) objects: Vec<ObjectId>,
+    /// When the file was changed last (seconds, nanoseconds).
+    pub(super) changed: (i64, u32),
+}
+
+impl FileVerdict {
+    /// That a file is not hooked.
+    pub(super) fn unhooked(outcome: FileOutcome, changed: (i64, u32)) -> Self {
+        Self { outcome: Arc::new(outcome), objects: Vec::new(), changed }
+    }
+
+    pub(super) fn is_hooked(&self) -> bool {
+        !self.objects.is_empty()
+    }
 }
 
 /// All files that are known.
@@ -30,36 +39,29 @@ pub(super) struct FileCache(Arc<Mutex<HashMap<RealInode, FileVerdict>>>);
 impl FileCache {
     /// What an open file turned out to be.
     pub(super) fn of(&self, inode: RealInode, file: &ForeignFile) -> Option<FileVerdict> {
-        match self.lock().get(&inode)? {
-            seen @ FileVerdict::Hooked(_) => Some(seen.clone()),
-            // Without the stamp, a new file that has got the number of one that has gone would be taken for
-            // it.
-            seen @ (FileVerdict::Foreign(then)
-            | FileVerdict::Broken(_, then)
-            | FileVerdict::Untraceable(_, then)) => (*then == file.changed()).then(|| seen.clone()),
-        }
+        let files = self.lock();
+        let seen = files.get(&inode)?;
+        // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
+        (seen.is_hooked() || seen.changed == file.changed()).then(|| seen.clone())
     }
 
     /// The objects of a file that is hooked.
     pub(super) fn hooked(&self, inode: RealInode) -> Option<Vec<ObjectId>> {
-        match self.lock().get(&inode)? {
-            FileVerdict::Hooked(ids) => Some(ids.clone()),
-            FileVerdict::Foreign(_) | FileVerdict::Broken(..) | FileVerdict::Untraceable(..) => None,
-        }
+        self.lock().get(&inode).filter(|seen| seen.is_hooked()).map(|seen| seen.objects.clone())
     }
 
     /// Remembers. What is hooked is never forgotten to make room: it would be attached to twice.
     pub(super) fn insert(&self, inode: RealInode, seen: FileVerdict) {
         let mut files = self.lock();
         if files.len() >= REMEMBERED {
-            files.retain(|_, seen| matches!(seen, FileVerdict::Hooked(_)));
+            files.retain(|_, seen| seen.is_hooked());
         }
         files.insert(inode, seen);
     }
 
     /// Forgets the files of objects that are not hooked any more.
     pub(super) fn forget(&self, objects: &[ObjectId]) {
-        let is_of = |seen: &FileVerdict| matches!(seen, FileVerdict::Hooked(ids) if ids.iter().any(|id| objects.contains(id)));
+        let is_of = |seen: &FileVerdict| seen.objects.iter().any(|id| objects.contains(id));
         self.lock().retain(|_, seen| !is_of(seen));
     }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::UncachedFileCallback;
 use super::file_cache::{FileCache, FileVerdict};
+use super::outcome::{FileOutcome, MappingsError};
 use super::verify_code;
 use crate::elf::{Object, ObjectError};
 use crate::error_chain;
@@ -16,7 +17,7 @@ use crate::probe::tls::version;
 use crate::probe::{Found, NoHooks, Probe, Ssl};
 use crate::proc::maps::Mapping;
 use crate::rootfs::{self, ForeignFile, Mounts, OpenError, RealInode};
-use crate::timeout::{timed_out_message, timed_out_reading_message, with_timeout};
+use crate::timeout::{timed_out_reading_message, with_timeout};
 
 /// A file was looked for.
 pub(super) enum Inspection {
@@ -47,30 +48,25 @@ pub(super) struct CopyUpSource {
 pub(super) enum Verdict {
     /// It has what is watched.
     Watched(Box<Found>),
-    /// It has none, or is no ELF file at all.
-    Foreign(String),
-    /// It cannot be used, for this reason.
-    Broken(String),
-    /// It has what cannot be traced, in words.
-    Untraceable(String),
+    /// It has not, or cannot be used.
+    Unwatched(FileOutcome),
 }
 
 /// A file could not be looked into.
 pub(super) enum InspectError {
     /// Its file system did not let it be opened in time.
     OpenTimeout,
-    /// It could not be opened, for this reason.
-    Failed(String),
+    /// It could not be opened.
+    Failed(OpenError),
     /// It was opened, and what follows took too long.
     ReadTimeout(RealInode, FileVerdict),
 }
 
 /// The files that a process maps executable, or why that cannot be told.
-pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, String> {
+pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, MappingsError> {
     match with_timeout(move || rootfs::executable_mappings(pid)).await {
-        Some(Ok(mappings)) => Ok(mappings),
-        Some(Err(error)) => Err(error.why()),
-        None => Err(timed_out_message()),
+        Some(read) => read.map_err(MappingsError::Unreadable),
+        None => Err(MappingsError::TimedOut),
     }
 }
 
@@ -105,15 +101,15 @@ pub(super) async fn file(
         let original = match looked {
             // Both are needed: who mapped the file before it was copied up goes on executing the original.
             Verdict::Watched(_) => original(pid, &file, (&known, &mounts), &probe),
-            Verdict::Foreign(_) | Verdict::Broken(_) | Verdict::Untraceable(_) => None,
+            Verdict::Unwatched(_) => None,
         };
         Ok(Inspection::New(Box::new(InspectedFile { file: Arc::new(file), inode, looked, original })))
     });
     match (look.await, opened.get()) {
-        (Some(look), _) => look.map_err(|error: OpenError| InspectError::Failed(error.why())),
+        (Some(look), _) => look.map_err(InspectError::Failed),
         (None, Some((inode, changed, size))) => Err(InspectError::ReadTimeout(
             *inode,
-            FileVerdict::Broken(timed_out_reading_message(*size), *changed),
+            FileVerdict::unhooked(FileOutcome::Unparsed(timed_out_reading_message(*size)), *changed),
         )),
         (None, None) => Err(InspectError::OpenTimeout),
     }
@@ -132,15 +128,16 @@ fn original(
 
 /// Looks for what is watched.
 fn inspect(file: &ForeignFile, probe: &Probe) -> Verdict {
-    match parse(file, probe) {
+    let outcome = match parse(file, probe) {
         Ok(object) => match probe.hooks(&object, file.name()) {
-            Ok(found) => Verdict::Watched(Box::new(found)),
-            Err(nothing @ NoHooks::Untraceable(_)) => Verdict::Untraceable(nothing.to_string()),
-            Err(nothing) => Verdict::Foreign(nothing.to_string()),
+            Ok(found) => return Verdict::Watched(Box::new(found)),
+            Err(NoHooks::Untraceable(untraceable)) => FileOutcome::Untraceable(untraceable),
+            Err(nothing) => FileOutcome::NothingWatched(nothing.to_string()),
         },
-        Err(error) if error.is_foreign() => Verdict::Foreign(error_chain::in_one_line(&error)),
-        Err(error) => Verdict::Broken(error_chain::in_one_line(&error)),
-    }
+        Err(error) if error.is_foreign() => FileOutcome::NotElf(error_chain::in_one_line(&error)),
+        Err(error) => FileOutcome::Unparsed(error_chain::in_one_line(&error)),
+    };
+    Verdict::Unwatched(outcome)
 }
 
 /// Opens the file behind a mapping, to say what version it is of.

@@ -18,12 +18,12 @@ use crate::proc::maps::Mapping;
 use crate::proc::process::Proc;
 use crate::rootfs::{ForeignFile, Mounts, RealInode};
 use crate::scope::Target;
-use crate::timeout;
 
 mod file_cache;
 mod inspect_file;
 mod object_refs;
 mod once_per_process;
+mod outcome;
 mod skip_report;
 mod verify_code;
 mod versions;
@@ -32,6 +32,7 @@ use file_cache::{FileCache, FileVerdict};
 use inspect_file::{CopyUpSource, InspectError, InspectedFile, Inspection, Verdict};
 use object_refs::ObjectRefs;
 use once_per_process::ReportedOnce;
+pub use outcome::{FileOutcome, MappedFile, MappingsError, OpenFailure, ProcessOutcome, WatchedFile};
 pub use skip_report::{SkipDetail, reasons};
 use versions::Unversioned;
 pub use versions::Versioned;
@@ -113,29 +114,37 @@ impl Discovery {
 
     /// The plan for a target.
     pub async fn plan(&mut self, target: &Target) -> Plan {
+        self.plan_with_outcomes(target).await.0
+    }
+
+    /// The same, and what became of each file that a process of the target maps.
+    pub async fn plan_with_outcomes(&mut self, target: &Target) -> (Plan, Vec<ProcessOutcome>) {
+        let mut outcomes = Vec::with_capacity(target.processes.len());
         for process in &target.processes {
-            // It has ended: a reason is kept.
-            let _ = self.look(process.pid, Keep::Everything).await;
+            // It may have ended: a reason is kept.
+            let files = self.look(process.pid, Keep::Everything).await;
+            outcomes.push(ProcessOutcome { pid: process.pid, files });
             for Versioned { sites, library } in self.versions(process.pid).await {
                 if let Some(object) = self.objects.iter_mut().find(|object| object.sites == sites) {
                     object.library = library;
                 }
             }
         }
-        self.shown.retain(|_, (_, seen)| matches!(seen, FileVerdict::Foreign(_)));
+        self.shown.retain(|_, (_, seen)| seen.outcome.is_foreign());
         for object in &mut self.objects {
             object.pids = self.users.of(object.id);
         }
         let skipped = mem::take(&mut self.skipped);
         self.news.mark_reported(&skipped);
-        Plan {
+        let plan = Plan {
             scope: target.scope.clone(),
             programs: self.probe.programs(),
             objects: mem::take(&mut self.objects),
             skipped,
             foreign: mem::take(&mut self.foreign),
             over_limit: self.excess.take(),
-        }
+        };
+        (plan, outcomes)
     }
 
     /// Looks at everything that a process maps now: it has come into scope, or executes another program.
@@ -151,15 +160,19 @@ impl Discovery {
         if !self.probe.looks_into_files() {
             return Vec::new();
         }
-        match self.mapping(pid, mapping, Keep::Foreign).await {
-            FileVerdict::Hooked(ids) => self.users.maps(pid, &ids),
-            FileVerdict::Foreign(_) => {}
-            FileVerdict::Untraceable(why, _) => {
+        let seen = self.mapping(pid, mapping, Keep::Foreign).await;
+        if seen.is_hooked() {
+            self.users.maps(pid, &seen.objects);
+            return self.found();
+        }
+        match seen.outcome.refusal(&self.probe) {
+            None => {}
+            Some((SkipKind::Untraceable, why)) => {
                 self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);
             }
             // The range may be another one by now; or the process has ended, and what it forked maps the file
             // still.
-            FileVerdict::Broken(..) => self.missed |= self.look(pid, Keep::Foreign).await.is_err(),
+            Some(_) => self.missed |= self.look(pid, Keep::Foreign).await.is_err(),
         }
         self.found()
     }
@@ -219,30 +232,30 @@ impl Discovery {
         mem::take(&mut self.objects)
     }
 
-    async fn look(&mut self, pid: u32, keep: Keep) -> Result<(), Unreadable> {
+    async fn look(&mut self, pid: u32, keep: Keep) -> Result<Vec<MappedFile>, MappingsError> {
         if !self.probe.looks_into_files() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mappings = match inspect_file::mappings(pid).await {
             Ok(mappings) => mappings,
-            Err(why) => {
-                self.skip(SkipKind::Mappings, pid, "its mappings", why);
-                return Err(Unreadable);
+            Err(error) => {
+                self.skip(SkipKind::Mappings, pid, "its mappings", error.why());
+                return Err(error);
             }
         };
+        let mut files = Vec::with_capacity(mappings.len());
         let mut foreign = 0;
         let mut maps = BTreeSet::new();
-        for mapping in &mappings {
-            match self.mapping(pid, mapping, keep).await {
-                FileVerdict::Hooked(ids) => maps.extend(ids),
-                FileVerdict::Foreign(_) => foreign += 1,
-                FileVerdict::Broken(why, _) => {
-                    self.skip(SkipKind::File, pid, &mapping.path.to_string_lossy(), why);
-                }
-                FileVerdict::Untraceable(why, _) => {
-                    self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);
-                }
+        for mapping in mappings {
+            let FileVerdict { outcome, objects, .. } = self.mapping(pid, &mapping, keep).await;
+            foreign += usize::from(outcome.is_foreign());
+            if objects.is_empty()
+                && let Some((lack, why)) = outcome.refusal(&self.probe)
+            {
+                self.skip(lack, pid, &mapping.path.to_string_lossy(), why);
             }
+            maps.extend(objects);
+            files.push(MappedFile { path: mapping.path, outcome });
         }
         self.users.maps(pid, &maps.iter().copied().collect::<Vec<_>>());
         self.users.set_mapped(pid, &maps, Instant::now());
@@ -253,7 +266,7 @@ impl Discovery {
         } else if matches!(self.probe, Probe::Ssl(_)) && Proc::default().has_kernel_tls(pid) {
             self.skip(SkipKind::Untraceable, pid, "kernel TLS", tls::KERNEL_TLS.to_owned());
         }
-        Ok(())
+        Ok(files)
     }
 
     async fn mapping(&mut self, pid: u32, mapping: &Mapping, keep: Keep) -> FileVerdict {
@@ -265,20 +278,20 @@ impl Discovery {
             return seen.clone();
         }
         if self.silent.get(&mapping.device).is_some_and(|at| now.duration_since(*at) < TIMED_OUT_DEVICE_TTL) {
-            return FileVerdict::Broken(timeout::timed_out_message(), (0, 0));
+            return unopened(OpenFailure::TimedOut);
         }
         let known = (&self.known, &self.mounts);
         let seen = match inspect_file::file(pid, mapping, known, &self.probe, &self.strange).await {
             Ok(Inspection::Known(seen)) => seen,
             Ok(Inspection::New(new)) => self.add(pid, *new),
             // Not remembered: the process may have ended in between, and others may map the file.
-            Err(InspectError::Failed(why)) => return FileVerdict::Broken(why, (0, 0)),
+            Err(InspectError::Failed(error)) => return unopened(OpenFailure::Refused(error)),
             Err(InspectError::OpenTimeout) => {
                 // The wait was long: what it lets pass begins when it is over.
                 let now = Instant::now();
                 self.silent.retain(|_, at| now.duration_since(*at) < TIMED_OUT_DEVICE_TTL);
                 self.silent.insert(mapping.device, now);
-                return FileVerdict::Broken(timeout::timed_out_message(), (0, 0));
+                return unopened(OpenFailure::TimedOut);
             }
             Err(InspectError::ReadTimeout(inode, seen)) => {
                 self.known.insert(inode, seen.clone());
@@ -286,7 +299,7 @@ impl Discovery {
             }
         };
         // A hooked file that is copied up looks the same from outside, and is another one.
-        if keep == Keep::Everything || matches!(seen, FileVerdict::Foreign(_)) {
+        if keep == Keep::Everything || seen.outcome.is_foreign() {
             make_room(&mut self.shown);
             self.shown.insert(shown, (now, seen.clone()));
         }
@@ -299,8 +312,8 @@ impl Discovery {
         InspectedFile { file, inode, looked, original }: InspectedFile,
     ) -> FileVerdict {
         let mut seen = self.looked(pid, file, looked);
-        if let (FileVerdict::Hooked(ids), Some(original)) = (&mut seen, original) {
-            ids.extend(self.add_original(pid, original));
+        if let Some(original) = original.filter(|_| seen.is_hooked()) {
+            seen.objects.extend(self.add_original(pid, original));
         }
         self.known.insert(inode, seen.clone());
         seen
@@ -312,35 +325,33 @@ impl Discovery {
         CopyUpSource { file, inode, looked }: CopyUpSource,
     ) -> Vec<ObjectId> {
         let Some(looked) = looked else { return self.known.hooked(inode).unwrap_or_default() };
-        match self.looked(pid, file, looked) {
-            FileVerdict::Hooked(ids) => {
-                self.known.insert(inode, FileVerdict::Hooked(ids.clone()));
-                ids
-            }
-            FileVerdict::Foreign(_) | FileVerdict::Broken(..) | FileVerdict::Untraceable(..) => Vec::new(),
+        let seen = self.looked(pid, file, looked);
+        if !seen.is_hooked() {
+            return Vec::new();
         }
+        let ids = seen.objects.clone();
+        self.known.insert(inode, seen);
+        ids
     }
 
     fn looked(&mut self, pid: u32, file: Arc<ForeignFile>, looked: Verdict) -> FileVerdict {
-        let changed = file.changed();
-        match looked {
-            Verdict::Watched(found) => self.hook(pid, file, *found),
-            Verdict::Foreign(why) => {
-                let what = file_name(&file);
-                self.foreign.push(Skipped {
-                    lack: SkipKind::File,
-                    pid: Some(pid),
-                    subject: what,
-                    reason: why,
-                });
-                FileVerdict::Foreign(changed)
-            }
-            Verdict::Broken(why) => FileVerdict::Broken(why, changed),
-            Verdict::Untraceable(why) => FileVerdict::Untraceable(why, changed),
+        let outcome = match looked {
+            Verdict::Watched(found) => return self.hook(pid, file, *found),
+            Verdict::Unwatched(outcome) => outcome,
+        };
+        if let FileOutcome::NotElf(why) | FileOutcome::NothingWatched(why) = &outcome {
+            self.foreign.push(Skipped {
+                lack: SkipKind::File,
+                pid: Some(pid),
+                subject: file_name(&file),
+                reason: why.clone(),
+            });
         }
+        FileVerdict::unhooked(outcome, file.changed())
     }
 
     fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> FileVerdict {
+        let (outcome, changed) = (FileOutcome::Watched(WatchedFile::of(&found)), file.changed());
         let Found { library: facts, hooks, skipped, untraceable, evidence, excess } = found;
         self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
@@ -351,7 +362,7 @@ impl Discovery {
             self.skip(SkipKind::Untraceable, pid, &path, untraceable.to_string());
         }
         if hooks.is_empty() {
-            return FileVerdict::Broken(self.probe.nothing_usable().to_owned(), file.changed());
+            return FileVerdict::unhooked(outcome, changed);
         }
         let name = facts.name.unwrap_or_else(|| {
             file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
@@ -365,7 +376,7 @@ impl Discovery {
             self.unversioned.push(Unversioned { pid, object: id, version_in, library, sites });
         }
         self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
-        FileVerdict::Hooked(vec![id])
+        FileVerdict { outcome: Arc::new(outcome), objects: vec![id], changed }
     }
 
     /// Numbers for so many hooks.
@@ -386,8 +397,9 @@ impl Discovery {
     }
 }
 
-/// What a process maps cannot be read.
-struct Unreadable;
+fn unopened(failure: OpenFailure) -> FileVerdict {
+    FileVerdict::unhooked(FileOutcome::Unopened(failure), (0, 0))
+}
 
 /// What is remembered by what mappings show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,140 +1,70 @@
 //! From a process's mappings to its probes, step by step: where does it stop, and why?
 //!
-//! Walks the way that discovery walks, with the same functions, and keeps what each step said.
+//! Owns how the steps look. It looks into nothing itself: discovery says how far each file came, as it does
+//! for a trace.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use super::check::Check;
-use crate::elf::{Object, ObjectError};
+use crate::discovery::{FileOutcome, MappedFile, MappingsError, ProcessOutcome, WatchedFile};
 use crate::error_chain;
-use crate::probe::tls::{self, Untraceable};
-use crate::probe::{Found, NoHooks};
-use crate::proc::Device;
-use crate::proc::maps::{Mapping, MapsError};
-use crate::rootfs::{self, ForeignFile};
-use crate::timeout::{timed_out_message, with_timeout};
+use crate::proc::maps::MapsError;
 
 /// Files that are named in one answer, at the most.
 const NAMED: usize = 5;
 
-/// Looks into processes, and remembers the files.
-#[derive(Default)]
-pub(super) struct AttachSteps {
-    known: HashMap<(Device, u64, PathBuf), Arc<StepResult>>,
-}
-
-/// How far a file got.
-enum StepResult {
-    /// It could not be opened.
-    Closed(String),
-    /// It is no ELF file for this machine.
-    Foreign(String),
-    /// It is one, and broken.
-    Broken(String),
-    /// Nothing of TLS is in it.
-    Plain,
-    /// It has TLS that cannot be traced.
-    Untraceable(&'static Untraceable),
-    /// It has functions of TLS.
-    Tls(Found),
-}
-
-impl AttachSteps {
-    /// The steps of a process before probes are set.
-    pub(super) async fn steps(&mut self, pid: u32) -> Vec<Check> {
-        let read = with_timeout(move || rootfs::executable_mappings(pid)).await;
-        let mappings = match read {
-            Some(Ok(mappings)) => mappings,
-            Some(Err(error)) => return vec![unreadable(&error)],
-            None => {
-                return vec![Check::no("mappings", timed_out_message(), "look at the file systems it uses")];
-            }
-        };
-        if mappings.is_empty() {
-            let next = "if it is just starting, run doctor again; if it is ending, there is nothing to trace";
-            return vec![Check::no("mappings", "it maps no file", next)];
-        }
-        let mut files = Vec::with_capacity(mappings.len());
-        for mapping in &mappings {
-            files.push((mapping.path.as_path(), self.look(pid, mapping).await));
-        }
-        let mut steps = vec![Check::ok("mappings", count(mappings.len(), "file"))];
-        steps.extend(summary(&files));
-        steps
-    }
-
-    async fn look(&mut self, pid: u32, mapping: &Mapping) -> Arc<StepResult> {
-        let shown = (mapping.device, mapping.inode, mapping.path.clone());
-        if let Some(seen) = self.known.get(&shown) {
-            return Arc::clone(seen);
-        }
-        let wanted = mapping.clone();
-        let seen = with_timeout(move || match ForeignFile::open_mapping(pid, &wanted) {
-            Ok(file) => parse(&file),
-            Err(error) => StepResult::Closed(error_chain::in_one_line(&error)),
-        });
-        let seen = Arc::new(seen.await.unwrap_or_else(|| StepResult::Closed(timed_out_message())));
-        // What is closed here may be open through another process.
-        if !matches!(*seen, StepResult::Closed(_)) {
-            self.known.insert(shown, Arc::clone(&seen));
-        }
-        seen
-    }
-}
-
-fn parse(file: &ForeignFile) -> StepResult {
-    let handle = match file.file() {
-        Ok(handle) => handle,
-        Err(error) => return StepResult::Closed(error.to_string()),
+/// The steps of a process before probes are set.
+pub(super) fn steps(process: &ProcessOutcome) -> Vec<Check> {
+    let files = match &process.files {
+        Ok(files) => files,
+        Err(error) => return vec![unreadable(error)],
     };
-    match Object::parse(handle, file.size, &tls::wanted()) {
-        Ok(object) => match tls::hooks(&object) {
-            Ok(found) => StepResult::Tls(found),
-            Err(NoHooks::Untraceable(untraceable)) => StepResult::Untraceable(untraceable),
-            Err(_) => StepResult::Plain,
-        },
-        Err(error @ ObjectError::NotElf) => StepResult::Foreign(error_chain::in_one_line(&error)),
-        Err(error) if error.is_foreign() => StepResult::Foreign(error_chain::in_one_line(&error)),
-        Err(error) => StepResult::Broken(error_chain::in_one_line(&error)),
+    if files.is_empty() {
+        let next = "if it is just starting, run doctor again; if it is ending, there is nothing to trace";
+        return vec![Check::no("mappings", "it maps no file", next)];
     }
+    let mut steps = vec![Check::ok("mappings", count(files.len(), "file"))];
+    steps.extend(summary(files));
+    steps
 }
 
-fn unreadable(error: &MapsError) -> Check {
+fn unreadable(error: &MappingsError) -> Check {
     let next = match error {
-        MapsError::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+        MappingsError::Unreadable(MapsError::Read { source, .. })
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
             "run ctrace as root, or with CAP_SYS_PTRACE"
         }
-        MapsError::Read { .. } => "it has ended: run doctor again while it runs",
-        MapsError::TooMany { .. } => "report it: no ordinary process has as many",
+        MappingsError::Unreadable(MapsError::Read { .. }) => "it has ended: run doctor again while it runs",
+        MappingsError::Unreadable(MapsError::TooMany { .. }) => "report it: no ordinary process has as many",
+        MappingsError::TimedOut => "look at the file systems it uses",
     };
     Check::no("mappings", error_chain::in_one_line(error), next)
 }
 
 /// The steps after the mappings; they end with the first that nothing came through.
-fn summary(files: &[(&Path, Arc<StepResult>)]) -> Vec<Check> {
-    let closed = reasons(files, |seen| match seen {
-        StepResult::Closed(why) => Some(why),
+fn summary(files: &[MappedFile]) -> Vec<Check> {
+    let unopened = reasons(files, |outcome| match outcome {
+        FileOutcome::Unopened(failure) => Some(error_chain::in_one_line(failure)),
         _ => None,
     });
-    let unparsed = reasons(files, |seen| match seen {
-        StepResult::Broken(why) | StepResult::Foreign(why) => Some(why),
+    let unparsed = reasons(files, |outcome| match outcome {
+        FileOutcome::Unparsed(why) | FileOutcome::NotElf(why) => Some(why.clone()),
         _ => None,
     });
-    let open = files.len() - closed.0;
+    let open = files.len() - unopened.0;
     let parsed = open - unparsed.0;
-    let tls: Vec<(&Path, &Found)> = files
+    let tls: Vec<(&Path, &WatchedFile)> = files
         .iter()
-        .filter_map(|(path, seen)| match &**seen {
-            StepResult::Tls(hooks) => Some((*path, hooks)),
+        .filter_map(|file| match &*file.outcome {
+            FileOutcome::Watched(watched) => Some((file.path.as_path(), watched)),
             _ => None,
         })
         .collect();
     let mut steps = vec![step(
         "files opened",
         (open, files.len()),
-        &closed,
+        &unopened,
         "run ctrace as root; if it is, see the reasons: `ctrace inspect` tries each way to the files",
     )];
     if open > 0 {
@@ -151,12 +81,9 @@ fn summary(files: &[(&Path, Arc<StepResult>)]) -> Vec<Check> {
 }
 
 /// How many files stopped for a reason, and the first of them.
-fn reasons<'a>(
-    files: &'a [(&Path, Arc<StepResult>)],
-    why: fn(&StepResult) -> Option<&String>,
-) -> (usize, Vec<String>) {
-    let all: Vec<(&'a Path, &'a String)> =
-        files.iter().filter_map(|(path, seen)| Some((*path, why(seen)?))).collect();
+fn reasons(files: &[MappedFile], why: fn(&FileOutcome) -> Option<String>) -> (usize, Vec<String>) {
+    let all: Vec<(&Path, String)> =
+        files.iter().filter_map(|file| Some((file.path.as_path(), why(&file.outcome)?))).collect();
     let named = all.iter().take(NAMED).map(|(path, why)| format!("{}: {why}", path.display()));
     let more = all.len().saturating_sub(NAMED);
     let more = (more > 0).then(|| format!("and {more} more"));
@@ -177,14 +104,14 @@ fn step(
     }
 }
 
-fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<StepResult>)]) -> Check {
+fn functions(tls: &[(&Path, &WatchedFile)], files: &[MappedFile]) -> Check {
     const NAME: &str = "TLS functions";
-    let untraceable = files.iter().find_map(|(path, seen)| match &**seen {
-        StepResult::Untraceable(untraceable) => Some((path.display(), *untraceable)),
-        StepResult::Tls(found) => Some((path.display(), found.untraceable?)),
+    let untraceable = files.iter().find_map(|file| match &*file.outcome {
+        FileOutcome::Untraceable(untraceable) => Some((file.path.display(), *untraceable)),
+        FileOutcome::Watched(watched) => Some((file.path.display(), watched.untraceable?)),
         _ => None,
     });
-    let name = |(path, found): &(&Path, &Found)| match found.evidence.as_slice() {
+    let name = |(path, watched): &(&Path, &WatchedFile)| match watched.evidence.as_slice() {
         [] => path.display().to_string(),
         evidence => format!("{} ({})", path.display(), evidence.join("; ")),
     };
@@ -208,18 +135,11 @@ fn functions(tls: &[(&Path, &Found)], files: &[(&Path, Arc<StepResult>)]) -> Che
     }
 }
 
-fn sites(tls: &[(&Path, &Found)]) -> Check {
+fn sites(tls: &[(&Path, &WatchedFile)]) -> Check {
     const NAME: &str = "places for probes";
-    let mut internal = 0;
-    let mut public = 0;
-    for hook in tls.iter().flat_map(|(_, found)| &found.hooks) {
-        match hook.public_names.contains(&hook.function) {
-            true => public += 1,
-            false if !hook.public_names.is_empty() => internal += 1,
-            false => {}
-        }
-    }
-    let skipped: Vec<&String> = tls.iter().flat_map(|(_, found)| &found.skipped).collect();
+    let public: usize = tls.iter().map(|(_, watched)| watched.public).sum();
+    let internal: usize = tls.iter().map(|(_, watched)| watched.internal).sum();
+    let skipped: Vec<&String> = tls.iter().flat_map(|(_, watched)| &watched.skipped).collect();
     let found =
         format!("{public} public functions, {internal} internal ones that were proven to serve several");
     let because = skipped.iter().take(NAMED).map(|why| why.as_str()).collect::<Vec<_>>().join("; ");
@@ -242,56 +162,4 @@ fn count(count: usize, what: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-    use super::*;
-    use crate::diagnose::doctor::check::Status;
-
-    fn check(files: &[(&str, StepResult)], expected: &[(&str, Status)]) {
-        // Only what is compared is made anew: `StepResult` need not be cloned elsewhere.
-        let files: Vec<(&Path, Arc<StepResult>)> = files
-            .iter()
-            .map(|(path, seen)| {
-                let seen = match seen {
-                    StepResult::Closed(why) => StepResult::Closed(why.clone()),
-                    StepResult::Foreign(why) => StepResult::Foreign(why.clone()),
-                    StepResult::Broken(why) => StepResult::Broken(why.clone()),
-                    StepResult::Plain => StepResult::Plain,
-                    StepResult::Untraceable(what) => StepResult::Untraceable(what),
-                    StepResult::Tls(hooks) => StepResult::Tls(hooks.clone()),
-                };
-                (Path::new(*path), Arc::new(seen))
-            })
-            .collect();
-        let steps = summary(&files);
-        let found: Vec<_> = steps.iter().map(|step| (step.name, step.status)).collect();
-        assert_eq!(found, expected);
-        assert!(steps.iter().all(|step| (step.status == Status::Ok) == step.next.is_none()), "{steps:?}");
-    }
-
-    #[test]
-    fn it_ends_with_the_step_that_nothing_came_through() {
-        use Status::{No, Ok, Warn};
-        let closed = || StepResult::Closed("denied".into());
-        let (opened, parsed, functions) = ("files opened", "ELF parsed", "TLS functions");
-        check(&[("/a", closed())], &[(opened, No)]);
-        check(
-            &[("/a", closed()), ("/b", StepResult::Plain)],
-            &[(opened, Warn), (parsed, Ok), (functions, No)],
-        );
-        check(&[("/a", StepResult::Foreign("not ELF".into()))], &[(opened, Ok), (parsed, No)]);
-        let none = Found { skipped: vec!["SSL_read: why".into()], ..Found::default() };
-        let expected = [(opened, Ok), (parsed, Ok), (functions, Ok), ("places for probes", No)];
-        check(&[("/a", StepResult::Tls(none))], &expected);
-    }
-
-    #[test]
-    fn a_process_that_is_gone_is_told() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let steps = runtime.block_on(AttachSteps::default().steps(u32::MAX));
-        assert_eq!(steps.iter().map(|step| step.status).collect::<Vec<_>>(), [Status::No]);
-        let own = runtime.block_on(AttachSteps::default().steps(std::process::id()));
-        assert!(own.iter().any(|step| step.name == "ELF parsed" && step.status == Status::Ok), "{own:?}");
-    }
-}
+mod tests;

@@ -31,7 +31,6 @@ mod self_test;
 mod text;
 mod watch;
 
-use attach_steps::AttachSteps;
 pub use check::{Check, Status};
 use watch::Watched;
 
@@ -124,14 +123,15 @@ impl Diagnosis {
     ) -> Result<(), DiagnoseError> {
         let proc = Proc::default();
         let target = subject.selector(&proc, sockets).resolve().await?;
-        let plan = Discovery::new(Probe::Ssl(Ssl::default())).plan(&target).await;
+        let mut discovery = Discovery::new(Probe::Ssl(Ssl::default()));
+        let (plan, outcomes) = discovery.plan_with_outcomes(&target).await;
         let mut attached = None;
         if self.verdict == Verdict::Works && !plan.objects.is_empty() {
             attached = Some(Attached::to(&target, &plan));
         }
-        let mut walk = AttachSteps::default();
-        for process in &target.processes {
-            let mut steps = walk.steps(process.pid).await;
+        // There is one of each process, in their order.
+        for (process, outcome) in target.processes.iter().zip(&outcomes) {
+            let mut steps = attach_steps::steps(outcome);
             steps.extend(attached.as_ref().and_then(|attached| attached.step(process.pid, &plan)));
             let traceable = attached.as_ref().is_some_and(|attached| attached.serves(process.pid, &plan));
             // One that ended meanwhile is nobody's concern.
