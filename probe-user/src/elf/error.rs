@@ -1,78 +1,78 @@
-//! Why an object could not be used.
+//! Errors of reading an object.
 
 use std::io;
 
 /// Why a file could not be read as an object. Whoever opened the file adds its path.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// It does not begin with the magic of ELF.
+    /// The file does not begin with the ELF magic.
     #[error("not an ELF file")]
     NotElf,
-    /// ELF of 32 bits.
+    /// A 32-bit ELF file.
     #[error("a 32-bit ELF file: not supported yet, only 64-bit x86-64 is")]
     Class32,
-    /// ELF of big-endian byte order.
+    /// A big-endian ELF file.
     #[error("a big-endian ELF file: not supported, only x86-64 is")]
     BigEndian,
-    /// Another machine.
+    /// An ELF file for another machine.
     #[error("an ELF file for {}: not supported yet, only x86-64 is", machine_name(*.0))]
     Machine(u16),
-    /// Neither an executable nor a shared object: nothing that a process runs.
+    /// An object file or core dump: neither an executable nor a shared object, so no process runs it.
     #[error("an ELF file of type {0} (object file or core dump): it cannot be run, so nothing to probe")]
     NotLoadable(u16),
-    /// A part lies beyond the end of the file.
+    /// A part of the file lies beyond its end.
     #[error("truncated: {what} ends at byte {end} of a file of {size}")]
     Truncated {
-        /// Which part.
+        /// The part of the file.
         what: &'static str,
-        /// Where it should end.
+        /// The offset at which it should end.
         end: u64,
-        /// Size of the file.
+        /// The size of the file.
         size: u64,
     },
     /// The file contradicts itself.
     #[error("broken ELF file: {what}")]
     Broken {
-        /// In which way.
+        /// The contradiction.
         what: &'static str,
     },
-    /// Larger than ctrace reads.
+    /// A part is larger than ctrace is willing to read.
     #[error("{what} has {found} (bytes or entries), more than the {limit} that ctrace reads")]
     TooLarge {
-        /// Which part.
+        /// The part of the file.
         what: &'static str,
-        /// How much there is.
+        /// Its size, in bytes or entries.
         found: u64,
-        /// How much is read.
+        /// The most that ctrace reads.
         limit: u64,
     },
-    /// Not in an executable segment.
+    /// The address is not in an executable segment.
     #[error("address {address:#x} is not in an executable segment of the file")]
     NotCode {
-        /// The address.
+        /// The address that was asked for.
         address: u64,
     },
-    /// The file was opened but cannot be read from: its descriptor could not be duplicated.
+    /// The file was opened, but its descriptor could not be duplicated, so it cannot be read.
     #[error(
         "the opened file could not be used: its descriptor could not be duplicated; raise the limit (ulimit \
          -n)"
     )]
     Unusable(#[from] io::Error),
-    /// The file could not be read.
+    /// A read failed.
     #[error("reading {what} at byte {offset} failed")]
     Read {
-        /// Which part.
+        /// The part of the file.
         what: &'static str,
-        /// From where.
+        /// The offset of the read.
         offset: u64,
-        /// The cause.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
 }
 
 impl ObjectError {
-    /// Whether the file is well but not for ctrace (not ELF, another machine), as opposed to broken.
+    /// Whether the file is intact but not for ctrace (not ELF, another machine), as opposed to broken.
     pub const fn is_foreign(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! Small ELF files for tests, compiled from C by the linker driver that Rust needs anyway.
+//! Small ELF files for tests, compiled from C with the linker driver that Rust needs anyway.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::fs::{self, File};
@@ -7,8 +7,8 @@ use std::process::Command;
 
 use super::{Object, ObjectError, SymbolFilter};
 
-/// The layout of OpenSSL 3.3 and later: internal functions behind the public ones. Like the real ones they
-/// begin with a call, so that they save registers first.
+/// The layout of OpenSSL 3.3 and later: public functions call internal ones. Like the real ones they start
+/// with a call, so that they save registers first.
 pub(crate) const OPENSSL: &str = r#"
 typedef unsigned long size_t;
 typedef struct ssl SSL;
@@ -57,7 +57,7 @@ int SSL_write_ex(SSL *s, const void *buf, size_t num, size_t *done) {
 SSL *SSL_new(SSL *s) { s->state = 1; return s; }
 "#;
 
-/// Compiles `source`; the file is removed with the directory.
+/// Compiles `source`. The file is removed together with the returned directory.
 pub(crate) fn compile(source: &str, flags: &[&str]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("fixture.c"), source).unwrap();
@@ -71,14 +71,14 @@ pub(crate) fn compile(source: &str, flags: &[&str]) -> tempfile::TempDir {
     directory
 }
 
-/// Parses a file.
+/// Parses the file at `path`.
 pub(crate) fn parse(path: &Path, wanted: &SymbolFilter) -> Result<Object, ObjectError> {
     let file = File::open(path).unwrap();
     let size = file.metadata().unwrap().len();
     Object::parse(file, size, wanted)
 }
 
-/// Parses bytes.
+/// Parses `bytes` as a file.
 pub(crate) fn parse_bytes(bytes: &[u8], wanted: &SymbolFilter) -> Result<Object, ObjectError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bytes");
@@ -86,7 +86,7 @@ pub(crate) fn parse_bytes(bytes: &[u8], wanted: &SymbolFilter) -> Result<Object,
     parse(&path, wanted)
 }
 
-/// Takes the section headers away, as `sstrip` does.
+/// Removes the section headers, as `sstrip` does.
 pub(crate) fn without_sections(bytes: &mut [u8]) {
     bytes[0x28..0x30].fill(0); // e_shoff
     bytes[0x3c..0x40].fill(0); // e_shnum, e_shstrndx

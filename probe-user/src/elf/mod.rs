@@ -1,17 +1,18 @@
-//! Object: one real ELF file, parsed once.
+//! One real ELF file, parsed once.
 //!
-//! Owns reading ELF with limits, symbols, virtual address → file offset, and decoding instructions
-//! where a probe goes. It never trusts a byte of the file: every read is bounded, nothing panics, and
-//! nothing is mapped into memory (a file that shrinks would then kill ctrace with SIGBUS).
+//! This room reads ELF files within limits, resolves symbols, translates virtual addresses to file offsets,
+//! and decodes the instructions around a probe. It trusts no byte of the file: every read is bounded and
+//! nothing panics. It never maps the file into memory, because a file that shrinks while it is mapped would
+//! kill ctrace with SIGBUS.
 //!
 //! | folder | what is in it |
 //! |---|---|
-//! | `file` | the file's own structures; `reader` alone reads it |
-//! | [`symbols`] | functions by address and by name, versions, demangling, addresses back to names |
-//! | `functions` | where functions begin in a file without symbols |
-//! | [`code`] | decoding of instructions, and where a uprobe may sit |
-//! | `analysis` | what code refers to and does; what signatures are made of |
-//! | `go`, [`usdt`] | Go's tables, notes of USDT probes |
+//! | `file` | the structures of the file; only `file::reader` reads from it |
+//! | [`symbols`] | functions by address and by name, versions, demangling, symbolization |
+//! | `functions` | function bounds in a file without symbols |
+//! | [`code`] | instruction decoding, and the offsets where a uprobe may be placed |
+//! | `analysis` | what code refers to and computes: the building blocks of signatures |
+//! | `go`, [`usdt`] | Go's own tables; the notes that describe USDT probes |
 
 mod analysis;
 pub mod code;
@@ -61,18 +62,18 @@ use file::reader::{FileRange, Reader};
 use file::{dynamic, header, note, relocation, rodata, section};
 use symbols::table;
 
-/// An offset in a file, where the kernel puts a uprobe.
+/// The offset in a file at which the kernel places a uprobe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct FileOffset(pub u64);
 
-/// A virtual address as in the file's symbols and program headers (before relocation).
+/// A virtual address as symbols and program headers give it, before relocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct VirtAddr(pub u64);
 
-/// Bytes of code that [`Object::code`] gives at the most: more than any function that is looked into.
+/// Upper limit of what [`Object::code`] returns, in bytes. No function that we analyse is larger.
 const MAX_CODE: u64 = 64 * 1024;
 
-/// An ELF file for x86-64, executable or shared, with what was asked for of its symbols.
+/// An executable or shared ELF file for x86-64, with the symbols that the caller asked for.
 #[derive(Clone, Debug)]
 pub struct Object {
     reader: Arc<Reader>,
@@ -81,31 +82,32 @@ pub struct Object {
     needed: Vec<String>,
     entry: VirtAddr,
     is_program: bool,
-    /// Whether it is loaded at its own addresses (`ET_EXEC`).
+    /// Whether the file is loaded at the addresses it names (`ET_EXEC`).
     is_fixed: bool,
-    /// The symbol tables, the loader's first.
+    /// The symbol tables. The one that the loader uses comes first.
     tables: Vec<table::Table>,
-    /// The loader's relocations, without those of the PLT.
+    /// The loader's relocations, except those of the PLT.
     relocations: Option<FileRange>,
     build_id: Option<String>,
     symbols: BTreeMap<String, Vec<Symbol>>,
     /// Slots of the global offset table that the loader fills with a wanted function of this object.
     slots: BTreeMap<u64, String>,
-    /// Constant data, by the section headers; empty: not known, search all read-only segments.
+    /// Constant data, as the section headers locate it. If empty, all read-only segments are searched
+    /// instead.
     rodata: Vec<FileRange>,
-    /// The frames for unwinding: address and bytes.
+    /// `.eh_frame`: its address and where it is in the file.
     frame_section: Option<(u64, FileRange)>,
-    /// The notes of USDT probes, and where their base is.
+    /// The notes that describe USDT probes.
     probes: Vec<FileRange>,
     probes_base: Option<u64>,
     notes: Vec<String>,
 }
 
 impl Object {
-    /// Reads `file` of `size` bytes, by ranges; of its symbols only the `wanted` ones.
+    /// Parses `file`, which has `size` bytes, and keeps only the `wanted` symbols.
     ///
-    /// [`ObjectError::is_foreign`] tells a file that is not for us from one that is broken. What the
-    /// loader does not need (section headers, `.symtab`) may be broken: that is a note.
+    /// [`ObjectError::is_foreign`] distinguishes a file that is not for us from one that is broken. Damage in
+    /// parts that the loader does not need (section headers, `.symtab`) is not an error; it becomes a note.
     pub fn parse(file: File, size: u64, wanted: &SymbolFilter) -> Result<Self, ObjectError> {
         let reader = Reader::new(file, size);
         let header = header::Header::read(&reader)?;
@@ -164,18 +166,18 @@ impl Object {
         self.soname.as_deref()
     }
 
-    /// Whether it is a program and not a library: it is at a fixed address, says that it is an executable
-    /// (`DF_1_PIE`), or names an interpreter and no soname.
+    /// Whether this is a program rather than a library: it has a fixed address, is marked as an executable
+    /// (`DF_1_PIE`), or names an interpreter and has no soname.
     pub fn is_program(&self) -> bool {
         self.is_program
     }
 
-    /// Where a program is started.
+    /// The entry point of the program.
     pub fn entry(&self) -> VirtAddr {
         self.entry
     }
 
-    /// `DT_NEEDED`: the sonames of the libraries that it is linked against.
+    /// `DT_NEEDED`: the sonames of the libraries that this object is linked against.
     pub fn needed(&self) -> &[String] {
         &self.needed
     }
@@ -185,23 +187,23 @@ impl Object {
         self.build_id.as_deref()
     }
 
-    /// What could not be used of the file, with the reason.
+    /// The parts of the file that could not be used, each with the reason.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The wanted functions that are defined here. A name has several entries when several functions
-    /// have it (a file with two TLS libraries linked into it, say).
+    /// The wanted functions that this object defines. A name has several entries if several functions share
+    /// it, for example when two TLS libraries are linked into one file.
     pub fn symbols(&self) -> &BTreeMap<String, Vec<Symbol>> {
         &self.symbols
     }
 
-    /// The functions of this name, the dynamic symbol first.
+    /// All functions of this name; those of the dynamic symbol table come first.
     pub fn functions(&self, name: &str) -> &[Symbol] {
         self.symbols.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The function of this name when there is exactly one.
+    /// The function of this name, if there is exactly one.
     pub fn function(&self, name: &str) -> Option<Symbol> {
         match self.functions(name) {
             [symbol] => Some(*symbol),
@@ -209,7 +211,7 @@ impl Object {
         }
     }
 
-    /// The same object, with functions of these names as well.
+    /// A copy of this object in which `functions` are defined as well.
     #[must_use]
     pub fn with_functions(&self, functions: impl IntoIterator<Item = (String, Symbol)>) -> Self {
         let mut named = self.clone();
@@ -219,18 +221,18 @@ impl Object {
         named
     }
 
-    /// Where an address of executable code is in the file.
+    /// The file offset of an address in executable code.
     pub fn file_offset(&self, address: VirtAddr) -> Option<FileOffset> {
         let segment = self.segments.executable(address)?;
         segment.offset_of(address).map(FileOffset)
     }
 
-    /// The address of a byte of executable code.
+    /// The virtual address of a file offset in executable code.
     pub fn address(&self, offset: FileOffset) -> Option<VirtAddr> {
         self.segments.address_of(offset.0)
     }
 
-    /// Whether both addresses are executable code of one segment.
+    /// Whether both addresses are in the same executable segment.
     pub fn same_segment(&self, a: VirtAddr, b: VirtAddr) -> bool {
         match (self.segments.executable(a), self.segments.executable(b)) {
             (Some(a), Some(b)) => std::ptr::eq(a, b),
@@ -238,7 +240,7 @@ impl Object {
         }
     }
 
-    /// `length` bytes of code from `address` on, fewer at the end of the segment (64 KiB at the most).
+    /// Up to `length` bytes of code from `address` on: at most 64 KiB, and not beyond the end of the segment.
     pub fn code(&self, address: VirtAddr, length: u64) -> Result<Vec<u8>, ObjectError> {
         let segment = self.segments.executable(address).ok_or(ObjectError::NotCode { address: address.0 })?;
         let inside = address.0 - segment.address;
@@ -246,15 +248,14 @@ impl Object {
         self.reader.bytes("code", extent, MAX_CODE)
     }
 
-    /// The wanted function of this object that the loader puts into the slot of the global offset table
-    /// at `slot`, which a PLT stub jumps through.
+    /// The wanted function of this object that the loader puts into the GOT slot at `slot`, through which a
+    /// PLT stub jumps.
     pub fn slot(&self, slot: VirtAddr) -> Option<&str> {
         self.slots.get(&slot.0).map(String::as_str)
     }
 
-    /// Searches constant data for `needles`, in the order of their places; the text of a
-    /// [`Hit`] has `context` bytes at the most. The first answer of `accept` ends the search. Reads
-    /// 64 MiB at the most.
+    /// Searches constant data for `needles`, in file order, and stops as soon as `accept` returns something.
+    /// The text of a [`Hit`] has at most `context` bytes. Reads at most 64 MiB.
     pub fn find_rodata<T>(
         &self,
         needles: &[&[u8]],

@@ -1,4 +1,4 @@
-//! Whole files: what is found in good ones, and that bad ones are refused in time and without a panic.
+//! Whole files: checks what is found in good ones, and that bad ones are refused in time and without a panic.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::fs;
@@ -36,7 +36,7 @@ fn a_library_gives_its_symbols_and_names() {
 
 #[test]
 fn addresses_are_not_offsets() {
-    // Code at an address that differs from its place in the file.
+    // Places code at an address that differs from its file offset.
     let object = parse_bytes(&library(&["-Wl,-Ttext=0x200000"]), &wanted()).unwrap();
     let symbol = object.function("SSL_read").unwrap();
     let offset = object.file_offset(symbol.address).unwrap();
@@ -135,7 +135,7 @@ fn stale_section_headers_are_a_note() {
     assert_eq!(object.notes().len(), 1, "{:?}", object.notes());
 }
 
-/// Does all that is done with an object.
+/// Runs the TLS matching on an object, and thereby everything that reads it.
 fn exercise(object: &Object) {
     if let Ok(found) = crate::probe::tls::hooks(object) {
         assert!(found.hooks.iter().all(|hook| hook.offset < FileOffset(1 << 32)));
@@ -182,7 +182,7 @@ fn random_damage_never_panics_or_hangs() {
 
 #[test]
 fn a_huge_table_costs_no_memory_and_little_time() {
-    // A sparse file of 8 GiB whose section headers promise the largest tables that there may be.
+    // A sparse file of 8 GiB whose section headers announce the largest tables that are allowed.
     let mut bytes = library(&[]);
     let at = usize::try_from(u64::from_le_bytes(bytes[0x28..0x30].try_into().unwrap())).unwrap();
     for header in bytes[at..].chunks_exact_mut(64) {

@@ -1,7 +1,7 @@
-//! What registers and the stack hold at a place of the code, as far as it comes from the arguments.
+//! The values of registers and stack slots at a point in the code, as far as they derive from the arguments.
 //!
-//! Owns what one instruction makes of it, and what is left where two ways meet. Which way code takes is
-//! `flow`'s.
+//! Models the effect of one instruction, and the join of two states where paths meet. `data_flow` decides
+//! which paths the code takes.
 
 use std::collections::BTreeMap;
 
@@ -12,50 +12,50 @@ use iced_x86::{
 use super::arithmetic::{Flags, compute};
 use crate::elf::code::decode::ARGUMENTS;
 
-/// Values on the stack that are followed.
+/// Limit of the tracked stack slots.
 const MAX_SLOTS: usize = 64;
-/// Bytes that one instruction writes.
+/// Most bytes that one instruction writes.
 const MAX_WRITE: u64 = 64;
-/// General registers.
+/// Number of general registers.
 const REGISTERS: usize = 16;
 
-/// What is known of a value.
+/// What the analysis knows about a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// An argument, by number from 0 on, and so much more.
+    /// Argument number n (from 0) plus an offset.
     Argument(u8, i64),
-    /// The word that is so far behind an argument.
+    /// The word at an offset from an argument.
     Loaded(u8, i64),
-    /// So far behind the word that is so far behind an argument; it is 0 in none.
+    /// An offset, never 0, from the word at an offset from an argument.
     Inside(u8, i64, i64),
-    /// The word so far in the table that [`Value::Loaded`] is the address of.
+    /// The word at an offset in the table that [`Value::Loaded`] points to.
     Entry(u8, i64, u64),
-    /// The word at an address of the object: a slot of the global offset table, say.
+    /// The word at an address of the object, such as a slot of the global offset table.
     Slot(u64),
-    /// This number.
+    /// A constant.
     Number(u64),
 }
 
-/// A word that is taken for known: what code does if it is so.
+/// A word that the analysis assumes, to find out what the code does in that case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assumption {
-    /// The argument that it is behind.
+    /// The argument that points to the word.
     pub argument: u8,
-    /// How far.
+    /// The offset from the argument.
     pub offset: i64,
-    /// What it is.
+    /// The assumed value.
     pub word: u64,
 }
 
-/// What is known at a place of the code.
+/// What the analysis knows at a point in the code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::elf) struct AbstractState {
     registers: [Option<Value>; REGISTERS],
-    /// By register and distance.
+    /// Stack slots, by base register and displacement.
     stack: BTreeMap<(Register, i64), Value>,
-    /// Until it is written.
+    /// The assumption; it ends when the word may be overwritten.
     given: Option<Assumption>,
-    /// Only of numbers that come from what is given.
+    /// Processor flags, known only if they result from the assumption.
     flags: Option<Flags>,
 }
 
@@ -72,7 +72,7 @@ impl AbstractState {
         self.registers.get(whole).copied().flatten()
     }
 
-    /// The number in a register, of whatever size.
+    /// The constant in a register of any size, if it is one.
     pub(in crate::elf) fn number(&self, register: Register) -> Option<u64> {
         match self.get(register.full_register()) {
             Some(Value::Number(number)) => Some(number),
@@ -87,7 +87,7 @@ impl AbstractState {
         }
     }
 
-    /// Only what both know.
+    /// Keeps only what both states agree on.
     pub(in crate::elf) fn join(&mut self, other: &Self) {
         for (own, others) in self.registers.iter_mut().zip(&other.registers) {
             if own != others {
@@ -99,7 +99,7 @@ impl AbstractState {
         self.stack.retain(|place, value| other.stack.get(place) == Some(value));
     }
 
-    /// The place on the stack that an operand is.
+    /// The stack slot that a memory operand refers to, if it is on the stack.
     pub(in crate::elf) fn place(
         &self,
         base: Register,
@@ -121,12 +121,12 @@ impl AbstractState {
 }
 
 impl AbstractState {
-    /// Whether a conditional branch is taken.
+    /// Whether a conditional branch is taken, if the flags decide it.
     pub(in crate::elf) fn decides(&self, branch: &Instruction) -> Option<bool> {
         self.flags.and_then(|flags| flags.hold(branch.condition_code()))
     }
 
-    /// The number that an operand is.
+    /// The constant value of an operand, if it is known.
     fn operand(&self, instruction: &Instruction, operand: u32) -> Option<u64> {
         match instruction.op_kind(operand) {
             OpKind::Register => {
@@ -143,7 +143,7 @@ impl AbstractState {
         }
     }
 
-    /// The word that the operand in memory is, or begins.
+    /// The constant word at the address of the memory operand, if it is known.
     fn word(&self, instruction: &Instruction) -> Option<u64> {
         let (base, displacement) = (instruction.memory_base(), instruction.memory_displacement64());
         if instruction.memory_index() != Register::None {
@@ -160,7 +160,7 @@ impl AbstractState {
         self.given.filter(|given| (given.argument, given.offset) == place).map(|given| given.word)
     }
 
-    /// Something is written there: what is given is not so any more, if it may be that.
+    /// Memory is written: drops the assumption if it may be about that memory.
     fn overwrite(&mut self, base: Register, index: Register, displacement: u64) {
         if let (Some(given), Some(Value::Argument(argument, offset))) = (self.given, self.get(base)) {
             let distance = given.offset.wrapping_sub(offset.wrapping_add(displacement.cast_signed()));
@@ -170,20 +170,20 @@ impl AbstractState {
     }
 }
 
-/// The first bytes of a word.
+/// The lowest `bytes` bytes of a word.
 fn head(word: u64, bytes: usize) -> u64 {
     let bits = u32::try_from(bytes.saturating_mul(8)).unwrap_or(u32::MAX);
     1_u64.checked_shl(bits).map_or(word, |bit| word & bit.wrapping_sub(1))
 }
 
-/// What is known after an instruction.
+/// Updates the state for an instruction.
 pub(in crate::elf) fn change(
     factory: &mut InstructionInfoFactory,
     instruction: &Instruction,
     state: &mut AbstractState,
 ) {
     if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
-        // What a callee may change (System V AMD64 ABI, section 3.2.1).
+        // The registers that a callee may change (System V AMD64 ABI, section 3.2.1).
         let lost = [Register::RAX, Register::RCX, Register::RDX, Register::RSI, Register::RDI];
         let more = [Register::R8, Register::R9, Register::R10, Register::R11];
         lost.into_iter().chain(more).for_each(|register| state.set(register, None));
@@ -216,22 +216,22 @@ pub(in crate::elf) fn change(
             state.overwrite(memory.base(), memory.index(), memory.displacement());
         }
     }
-    // What only looks at a register makes nothing.
+    // Instructions that only read the register produce no value.
     if instruction.op0_kind() == OpKind::Register && made.is_some() {
         state.set(instruction.op0_register(), made);
     }
 }
 
-/// The value that an instruction makes in its first operand, if it is known.
+/// The value that an instruction writes to its first operand, if it can be derived.
 fn made(instruction: &Instruction, state: &AbstractState) -> Option<Value> {
     let more = |value, offset: u64| match value {
-        Some(Value::Argument(argument, known)) => {
-            Some(Value::Argument(argument, known.wrapping_add(offset.cast_signed())))
+        Some(Value::Argument(argument, distance)) => {
+            Some(Value::Argument(argument, distance.wrapping_add(offset.cast_signed())))
         }
         Some(Value::Number(number)) => Some(Value::Number(number.wrapping_add(offset))),
         Some(Value::Loaded(argument, loaded)) => Some(inside(argument, loaded, offset.cast_signed())),
-        Some(Value::Inside(argument, loaded, known)) => {
-            Some(inside(argument, loaded, known.wrapping_add(offset.cast_signed())))
+        Some(Value::Inside(argument, loaded, distance)) => {
+            Some(inside(argument, loaded, distance.wrapping_add(offset.cast_signed())))
         }
         _ => None,
     };

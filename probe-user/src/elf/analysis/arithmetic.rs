@@ -1,11 +1,11 @@
-//! What instructions make of numbers that are known, and which way a branch goes then.
+//! Computes results and flags of instructions with constant operands, and so the direction of branches.
 //!
-//! Owns the arithmetic of the instructions by which compilers tell the variants of an enum apart. Of all
-//! others nothing is known afterwards, neither a result nor flags: it never guesses.
+//! Covers the instructions that compilers use to distinguish the variants of an enum. After any other
+//! instruction neither result nor flags are known: nothing is guessed.
 
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, RflagsBits};
 
-/// The flags that conditions ask for, but the parity.
+/// The flags that conditions test, except for parity.
 #[expect(clippy::struct_excessive_bools, reason = "each is one of the processor's")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::elf) struct Flags {
@@ -16,7 +16,7 @@ pub(in crate::elf) struct Flags {
 }
 
 impl Flags {
-    /// Whether a condition holds.
+    /// Whether a condition holds. None for conditions on parity.
     pub(in crate::elf) fn hold(self, condition: ConditionCode) -> Option<bool> {
         let Self { carry, zero, sign, overflow } = self;
         Some(match condition {
@@ -39,8 +39,8 @@ impl Flags {
     }
 }
 
-/// What is known after an instruction: of the whole register that it writes, and of the flags. Of its first
-/// two operands, and of the flags before it, this is known.
+/// The whole register that an instruction writes and the flags after it, as far as they follow from its first
+/// two operands and the flags before it.
 pub(in crate::elf) fn compute(
     instruction: &Instruction,
     [first, second]: [Option<u64>; 2],
@@ -69,7 +69,7 @@ pub(in crate::elf) fn compute(
         Mnemonic::Xor => both().map(|(a, b)| width.logic(a ^ b)),
         Mnemonic::And | Mnemonic::Test => both().map(|(a, b)| width.logic(a & b)),
         Mnemonic::Or => both().map(|(a, b)| width.logic(a | b)),
-        // These leave the carry as it was.
+        // Inc and dec do not change the carry flag.
         Mnemonic::Inc => first.zip(flags).map(|(a, flags)| flags.carry_to(width.add(a, 1))),
         Mnemonic::Dec => first.zip(flags).map(|(a, flags)| flags.carry_to(width.subtract(a, 1))),
         _ if instruction.rflags_modified() == RflagsBits::NONE => return (None, flags),
@@ -83,7 +83,7 @@ fn is_conditional_move(instruction: &Instruction) -> bool {
     instruction.condition_code() != ConditionCode::None && instruction.op_count() == 2
 }
 
-/// `xor %eax,%eax`.
+/// Whether this is an instruction such as `xor %eax,%eax`.
 fn clears(instruction: &Instruction) -> bool {
     let is_register = |kind| kind == OpKind::Register;
     is_register(instruction.op0_kind())
@@ -91,7 +91,7 @@ fn clears(instruction: &Instruction) -> bool {
         && instruction.op0_register() == instruction.op1_register()
 }
 
-/// Bits of the first operand.
+/// The width of the first operand in bits.
 #[derive(Clone, Copy)]
 struct Width(u32);
 
@@ -104,7 +104,7 @@ impl Width {
         Self(u32::try_from(bytes).unwrap_or(0).saturating_mul(8))
     }
 
-    /// Whether a write leaves nothing of the register as it was.
+    /// Whether writing this width replaces the whole register.
     fn is_whole(self) -> bool {
         matches!(self.0, 32 | 64)
     }
@@ -131,7 +131,7 @@ impl Width {
         (value, self.flags(value, 0))
     }
 
-    /// Of a result without a carry; `overflow` has it where a value has its sign.
+    /// The flags of a result without carry. The sign bit of `overflow` is the overflow flag.
     fn flags(self, value: u64, overflow: u64) -> Flags {
         Flags { carry: false, zero: value == 0, sign: self.sign(value), overflow: self.sign(overflow) }
     }
@@ -149,7 +149,7 @@ mod tests {
 
     use super::{Flags, compute};
 
-    /// An instruction, what its operands are, and what it makes.
+    /// An instruction: name, code, operands, and the expected result.
     type Case = (&'static str, &'static [u8], [Option<u64>; 2], Option<u64>);
 
     const BEFORE: Flags = Flags { carry: true, zero: false, sign: false, overflow: false };

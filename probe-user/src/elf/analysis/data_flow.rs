@@ -1,10 +1,10 @@
-//! What a function does with its arguments: what it reads and writes through them, and whom it hands them on
-//! to.
+//! What a function does with its arguments: what it reads and writes through them, and which callees it
+//! passes them to.
 //!
-//! Owns the reading of the code from the entry on, which is repeated until jumps back, too, have carried what
-//! is known to where they lead. What follows a call that never returns is not its continuation: newer
-//! compilers put nothing between the two. What code does that only a table or unwinding leads to is not told.
-//! It is one fact among several, never a proof of its own.
+//! The code is walked from the entry on, repeatedly, until the states at jump targets no longer change. What
+//! follows a call that never returns is not treated as its continuation, because newer compilers put no
+//! padding in between. Code that is reachable only through a jump table or by unwinding is not covered. The
+//! result is evidence to combine with other evidence, not a proof by itself.
 
 use std::collections::BTreeMap;
 
@@ -16,88 +16,88 @@ use super::abstract_state::{AbstractState, Assumption, Value, change};
 use crate::elf::code::decode::{inside, instructions, target};
 use crate::elf::{FunctionBounds, FunctionTable, ObjectError, VirtAddr};
 
-/// Code of one function that is read.
+/// Limit of the code of one function that is analysed, in bytes.
 const MAX_BODY: u64 = 64 * 1024;
-/// Words that one instruction reads.
+/// Most words that one instruction reads.
 const MAX_WORDS: usize = 8;
-/// How often the code of a function is read: loops in loops take some rounds.
+/// Limit of the passes over the code of one function: nested loops need several.
 const MAX_ROUNDS: usize = 6;
 
-/// Whom a call leads to.
+/// The callee of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callee {
-    /// This function.
+    /// The function at this address.
     Function(VirtAddr),
-    /// The function whose address is there.
+    /// The function whose address is in this word.
     Slot(u64),
-    /// The function so far in the table whose address is so far behind an argument.
+    /// The method at an offset in the table that the word at an offset from an argument points to.
     Method(u8, i64, u64),
-    /// It cannot be told.
+    /// The callee cannot be determined.
     Unknown,
 }
 
-/// Something that a function does.
+/// An effect of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Reads memory so far behind an argument.
+    /// Reads memory at an offset from an argument.
     Reads(u8, i64),
-    /// Writes a number of `bytes` bytes so far behind an argument.
+    /// Writes the constant `number` of `bytes` bytes at an offset from an argument.
     Writes {
-        /// Which argument.
+        /// The number of the argument.
         argument: u8,
-        /// How far behind it.
+        /// The offset from it.
         offset: i64,
-        /// What.
+        /// The value.
         number: u64,
-        /// Its size.
+        /// The size of the value in bytes.
         bytes: usize,
     },
-    /// Writes memory behind the word that is so far behind an argument.
+    /// Writes memory that the word at an offset from an argument points to.
     Changes(u8, i64),
-    /// Writes a number to its stack, so far above the stack pointer.
+    /// Writes a constant to its stack, at an offset from the stack pointer.
     Keeps {
-        /// How far above.
+        /// The offset from the stack pointer.
         offset: i64,
-        /// What.
+        /// The value.
         number: u64,
-        /// Its size.
+        /// The size of the value in bytes.
         bytes: usize,
     },
-    /// Calls, or jumps out.
+    /// Calls a function, or jumps to another one.
     Calls(Call),
 }
 
-/// A call, or a jump out, and its first three arguments, as far as they are known.
+/// A call, or a jump out of the function, with its first three arguments as far as they are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Whom.
+    /// The callee.
     pub callee: Callee,
     /// The first argument.
     pub first: Option<Value>,
-    /// The second one.
+    /// The second argument.
     pub second: Option<Value>,
-    /// The third one.
+    /// The third argument.
     pub third: Option<Value>,
 }
 
-/// A function, and what it does with its arguments.
+/// A function with its effects.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    /// Its entry.
+    /// The address of its entry.
     pub address: VirtAddr,
-    /// Bytes of its code.
+    /// The size of its code in bytes.
     pub size: u64,
-    /// In the order of its code.
+    /// The effects, in code order.
     pub effects: Vec<Effect>,
 }
 
 impl Flow {
-    /// Whether it reads so far behind an argument.
+    /// Whether the function reads at this offset from an argument.
     pub fn reads(&self, argument: u8, offset: i64) -> bool {
-        self.read_of(argument).any(|known| known == offset)
+        self.read_of(argument).any(|read| read == offset)
     }
 
-    /// How far behind an argument it reads, each.
+    /// The offsets from an argument at which the function reads.
     pub fn read_of(&self, argument: u8) -> impl Iterator<Item = i64> {
         self.effects.iter().filter_map(move |effect| match effect {
             Effect::Reads(number, offset) if *number == argument => Some(*offset),
@@ -105,7 +105,7 @@ impl Flow {
         })
     }
 
-    /// Its calls with what they are given.
+    /// The calls of the function.
     pub fn calls(&self) -> impl Iterator<Item = Call> {
         self.effects.iter().filter_map(|effect| match effect {
             Effect::Calls(call) => Some(*call),
@@ -115,12 +115,12 @@ impl Flow {
 }
 
 impl FunctionTable<'_> {
-    /// Reads a function; code beyond 64 KiB is not looked at.
+    /// Analyses a function, up to 64 KiB of its code.
     pub fn flow(&self, function: FunctionBounds) -> Result<Flow, ObjectError> {
         self.read(function, None)
     }
 
-    /// The same, of what it does when it finds this word: ways that are not taken then are left out.
+    /// Analyses a function under an assumption: paths that are not taken then are left out.
     pub fn flow_given(&self, function: FunctionBounds, given: Assumption) -> Result<Flow, ObjectError> {
         self.read(function, Some(given))
     }
@@ -144,16 +144,16 @@ impl FunctionTable<'_> {
     }
 }
 
-/// `last` has the calls that never return, by address.
+/// Collects the effects of a function. `last` has the addresses of the calls that never return, sorted.
 fn read(code: &[u8], address: VirtAddr, last: &[u64], given: Option<Assumption>) -> Vec<Effect> {
-    // What is known where jumps lead to.
-    let mut known: BTreeMap<u64, AbstractState> = BTreeMap::new();
+    // The states at jump targets.
+    let mut targets: BTreeMap<u64, AbstractState> = BTreeMap::new();
     let mut effects = Vec::new();
     for _ in 0..MAX_ROUNDS {
-        let before = known.clone();
+        let before = targets.clone();
         effects.clear();
-        round(code, address, last, AbstractState::entry(given), &mut known, &mut effects);
-        if before == known {
+        round(code, address, last, AbstractState::entry(given), &mut targets, &mut effects);
+        if before == targets {
             break;
         }
     }
@@ -165,17 +165,17 @@ fn round(
     address: VirtAddr,
     last: &[u64],
     entry: AbstractState,
-    known: &mut BTreeMap<u64, AbstractState>,
+    targets: &mut BTreeMap<u64, AbstractState>,
     effects: &mut Vec<Effect>,
 ) {
     let mut factory = InstructionInfoFactory::new();
-    // None where nothing leads to.
+    // None where the code is not reachable.
     let mut current = Some(entry);
     for instruction in instructions(code, address) {
         if instruction.is_invalid() {
             break;
         }
-        match (&mut current, known.get(&instruction.ip())) {
+        match (&mut current, targets.get(&instruction.ip())) {
             (Some(state), Some(other)) => state.join(other),
             (None, Some(other)) => current = Some(other.clone()),
             (_, None) => {}
@@ -191,7 +191,7 @@ fn round(
             effects.push(call(&instruction, state));
         }
         if let Some(to) = leads_to.filter(|_| is_branch) {
-            known.entry(to.0).and_modify(|known| known.join(state)).or_insert_with(|| state.clone());
+            targets.entry(to.0).and_modify(|target| target.join(state)).or_insert_with(|| state.clone());
         }
         change(&mut factory, &instruction, state);
         if !branches && !matches!(flow, FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall)
@@ -214,7 +214,7 @@ fn accesses(
     for memory in factory.info(instruction).used_memory() {
         let is_read = matches!(memory.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite);
         match behind(memory, state) {
-            // Vectors are several words.
+            // A vector operand covers several words.
             Some((argument, offset)) if is_read => {
                 let words = memory.memory_size().size().div_ceil(8).clamp(1, MAX_WORDS);
                 let offsets = (0..).map(|word: i64| offset.wrapping_add(8 * word)).take(words);
@@ -238,7 +238,7 @@ fn accesses(
     }
 }
 
-/// How far behind which argument memory is.
+/// The argument and the offset from it that a memory access refers to.
 fn behind(memory: &UsedMemory, state: &AbstractState) -> Option<(u8, i64)> {
     match state.get(memory.base()) {
         Some(Value::Argument(argument, offset)) if memory.index() == Register::None => {
@@ -248,7 +248,7 @@ fn behind(memory: &UsedMemory, state: &AbstractState) -> Option<(u8, i64)> {
     }
 }
 
-/// The number that a `mov` writes to memory, and its size.
+/// The constant that a `mov` writes to memory, and its size.
 fn stored(instruction: &Instruction, state: &AbstractState) -> Option<(u64, usize)> {
     let number = || state.number(instruction.op1_register());
     let (number, bytes) = match instruction.code() {

@@ -1,9 +1,9 @@
-//! The call of a method that an error report stands beside: a function checks something, and then either
-//! reports an error, or calls.
+//! Finds the call of a method that is guarded by a check: the function checks a condition, and either reports
+//! an error or makes the call.
 //!
-//! Owns the way from a text to such a call. What is in between must be decoded without a doubt, and only one
-//! call may fit; a method is known by its place in the table of its object, which is the first argument, not
-//! by a pattern of bytes.
+//! Leads from the error's text to the call. The code in between must decode without ambiguity, and exactly
+//! one call must fit. The method is recognised by its index in the vtable of its object, which is the first
+//! argument, rather than by a byte pattern.
 
 use std::collections::BTreeSet;
 
@@ -13,30 +13,30 @@ use crate::elf::code::decode::{UnprobeableCode, instructions, target, writes};
 use crate::elf::code::function_body::exact_site;
 use crate::elf::{FunctionTable, Object, ObjectError, Pattern, StringRef, VirtAddr};
 
-/// Code of a function that is decoded.
+/// Limit of the code of a function that is decoded, in bytes.
 const MAX_BODY: u64 = 1 << 16;
-/// Places that refer to one of the errors, or that may lead to one such place: more are no library's.
+/// Limit of the references to one error text, and of the branches to its report: no library has more.
 const MAX_PLACES: usize = 64;
-/// Code between a check and the call.
+/// Limit of the code between a check and the call, in bytes.
 const MAX_WAY: u64 = 128;
 
-/// Why the call beside an error report is not known.
+/// Why no guarded call was found.
 #[derive(Debug, thiserror::Error)]
 pub enum NotGuarded {
-    /// Nothing, or too much fits.
-    #[error("{fits} calls fit in place of the error \"{text}\", which is reported at {at:#x}")]
+    /// No call fits, or more than one.
+    #[error("expected one call guarded by the check that reports \"{text}\" at {at:#x}, found {fits}")]
     Calls {
-        /// How many.
+        /// The number of calls that fit.
         fits: usize,
-        /// What the error says.
+        /// The text of the error.
         text: &'static str,
-        /// Where it is referred to.
+        /// Where the code refers to the text.
         at: u64,
     },
-    /// A file that is made to take long.
-    #[error("the error \"{0}\" is referred to from more than {MAX_PLACES} places, or led to")]
+    /// The file may have been made to cost much time.
+    #[error("more than {MAX_PLACES} places refer to the error \"{0}\", or branch to its report")]
     TooMany(&'static str),
-    /// No probe can go there.
+    /// The call cannot take a probe.
     #[error(transparent)]
     Site(#[from] UnprobeableCode),
     /// The file cannot be read there.
@@ -44,12 +44,12 @@ pub enum NotGuarded {
     Object(#[from] ObjectError),
 }
 
-/// Arguments that the call must have been given: the third and the fourth.
+/// The arguments that the code must set before the call: the third and the fourth.
 const GIVEN: [Register; 2] = [Register::RDX, Register::RCX];
 
 impl Object {
-    /// For each report of one of the errors, the call in place of it of the method that is so far in the
-    /// table of its object.
+    /// For each report of one of the errors: the guarded call of the method at offset `method` in the vtable
+    /// of its object.
     pub fn guarded_calls(&self, errors: &[Pattern], method: u64) -> Result<BTreeSet<VirtAddr>, NotGuarded> {
         let frames = self.frames()?;
         let mut calls = BTreeSet::new();
@@ -60,7 +60,7 @@ impl Object {
                 return Err(NotGuarded::TooMany(says));
             }
             for reference in references {
-                // Otherwise it only looks like a reference.
+                // Otherwise the bytes only look like a reference.
                 let Some(report) = self.report(&frames, text, reference)? else { continue };
                 let far = self.branches_to(report.begin, report.end)?;
                 if far.len() > MAX_PLACES {
@@ -77,8 +77,8 @@ impl Object {
         Ok(calls)
     }
 
-    /// The code of a function up to where it refers to the text, and from where on it does so whatever
-    /// happens.
+    /// The code that leads up to a reference to the text: from where the report is inevitable, to the
+    /// reference.
     fn report(
         &self,
         frames: &FunctionTable<'_>,
@@ -102,8 +102,8 @@ impl Object {
         Ok(Some(Report { begin, end: reference, otherwise, checks }))
     }
 
-    /// The calls that a check may lead to which does not lead to the report: one in the same function, or of
-    /// those `far` from it, where compilers put what is unlikely.
+    /// The calls that are made when a check does not lead to the report. The check is in the same function or
+    /// one of `far`, because compilers move unlikely code away.
     fn beside(
         &self,
         frames: &FunctionTable<'_>,
@@ -121,14 +121,14 @@ impl Object {
         }
         let mut calls = BTreeSet::new();
         for way in ways {
-            // What is not code leads to no call.
+            // An address outside of code leads to no call.
             let Ok(code) = self.code(way, MAX_WAY) else { continue };
             calls.extend(call_of(&code, way, method));
         }
         Ok(calls)
     }
 
-    /// The function that has an address inside.
+    /// The instructions of the function that contains an address.
     fn decoded(
         &self,
         frames: &FunctionTable<'_>,
@@ -146,9 +146,9 @@ impl Object {
 struct Report {
     begin: VirtAddr,
     end: VirtAddr,
-    /// Where checks in it lead to.
+    /// The targets of checks inside it.
     otherwise: BTreeSet<VirtAddr>,
-    /// Behind checks of the same function that lead to it.
+    /// The code after those checks of the same function that lead to it.
     checks: BTreeSet<VirtAddr>,
 }
 
@@ -160,7 +160,7 @@ fn is_check(instruction: &Instruction) -> bool {
     instruction.flow_control() == FlowControl::ConditionalBranch
 }
 
-/// Whether what follows it is not reached through it.
+/// Whether execution never continues at the next instruction.
 fn leaves(instruction: &Instruction) -> bool {
     !matches!(
         instruction.flow_control(),
@@ -168,8 +168,8 @@ fn leaves(instruction: &Instruction) -> bool {
     )
 }
 
-/// The call, or the jump in place of one, that code leads to: of the method so far in the table of the object
-/// that is its first argument, with a third and a fourth argument.
+/// The first call (or tail jump) from here on, if it calls the method at offset `method` in the vtable of the
+/// object that is its first argument, and sets a third and a fourth argument.
 fn call_of(code: &[u8], address: VirtAddr, method: u64) -> Option<VirtAddr> {
     let mut factory = InstructionInfoFactory::new();
     let (mut table, mut entry) = (None, None);
@@ -202,7 +202,7 @@ fn call_of(code: &[u8], address: VirtAddr, method: u64) -> Option<VirtAddr> {
     None
 }
 
-/// Whether an instruction is about the word so far behind a register.
+/// Whether the memory operand of an instruction is the word at `offset` from `base`.
 fn is_at(instruction: &Instruction, base: Register, offset: u64) -> bool {
     instruction.memory_base() == base
         && instruction.memory_index() == Register::None
@@ -221,7 +221,7 @@ mod tests {
 
     const ERROR: &[Pattern] = &[Pattern::Whole("not before the handshake")];
 
-    /// Like Botan 3: what hands data over is behind a check, whose failure is reported far away.
+    /// Like Botan 3: the call that passes data on is guarded by a check, whose failure is reported far away.
     const SOURCE: &str = r#"
         typedef struct { const unsigned char *begin, *end; } vector;
         typedef struct callbacks callbacks;
@@ -256,7 +256,7 @@ mod tests {
                 calls(&plain, &[flags, &["-fno-inline-functions", "-fno-inline-small-functions"]].concat());
             assert!(matches!(found, Ok(1)), "{flags:?}: {found:?}");
         }
-        // Inlined, it is there twice.
+        // If the function is inlined, its code exists twice.
         let found = calls(
             &plain.replace("void process", "inline __attribute__((always_inline)) void process"),
             &["-O2"],
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn calls_of_a_method() {
         const AT: VirtAddr = VirtAddr(0x1000);
-        // As in Botan 3.7 of Debian 13, of TLS 1.2 and of 1.3.
+        // The code of Botan 3.7 in Debian 13, for TLS 1.2 and for TLS 1.3.
         let jump = [
             0x48, 0x8b, 0x7f, 0x18, 0x48, 0x8b, 0x07, 0x4c, 0x8b, 0x40, 0x18, 0x48, 0x8b, 0x02, 0x48, 0x8b,
             0x52, 0x08, 0x48, 0x29, 0xc2, 0x48, 0x89, 0xd1, 0x48, 0x89, 0xc2, 0x41, 0xff, 0xe0,
@@ -316,10 +316,10 @@ mod tests {
         assert_eq!(call_of(&jump, AT, 0x18), Some(VirtAddr(0x101b)));
         assert_eq!(call_of(&call, AT, 0x18), Some(VirtAddr(0x1015)));
         assert_eq!(call_of(&call, AT, 0x10), None);
-        // The object is another one by then.
+        // The object is a different one by the time of the call.
         let changed = [&call[..10], &[0x48, 0x89, 0xdf], &call[10..]].concat();
         assert_eq!(call_of(&changed, AT, 0x18), None);
-        // A call in between changes all of it.
+        // A call in between may change all of these registers.
         let called = [&call[..10], &[0xe8, 0, 0, 0, 0], &call[10..]].concat();
         assert_eq!(call_of(&called, AT, 0x18), None);
     }

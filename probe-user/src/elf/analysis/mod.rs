@@ -1,6 +1,6 @@
-//! What code does, for files without symbols: a small abstract interpreter and what is found with it.
+//! Analyses code of files without symbols: a small abstract interpreter, and the searches that use it.
 //!
-//! Never guesses: what is not proven by the instructions is unknown.
+//! It never guesses: what the instructions do not prove is unknown.
 
 pub(super) mod abstract_state;
 pub(super) mod arithmetic;

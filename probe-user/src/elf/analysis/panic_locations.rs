@@ -1,7 +1,8 @@
-//! Where Rust's panics are: each that may happen has a `core::panic::Location` in the data (path of the
-//! source file, its length, line, column), which stripping leaves.
+//! Finds Rust's panic locations: every possible panic has a `core::panic::Location` in the data (path of the
+//! source file, its length, line and column), which stripping does not remove.
 //!
-//! Owns the search for these, and for what words of the data point to. It never says what a function does.
+//! Also resolves which words of the data point where. What the function around a location does is decided
+//! elsewhere.
 
 use std::ops::ControlFlow;
 
@@ -13,41 +14,42 @@ use object::pod;
 use crate::elf::file::reader::FileRange;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// Relocations: large programs have a million, each of which is held.
+/// Limit of the relocations, which are all held in memory: large programs have a million.
 const MAX_RELOCATIONS: u64 = 2_000_000;
-/// Bytes of constants and of data that are searched.
+/// Limit of the constants and of the data that are searched, in bytes.
 const MAX_BYTES: u64 = 512 << 20;
-/// Texts that end like the path.
+/// Limit of the texts that end with the path.
 const MAX_PATHS: usize = 64;
-/// Places of one path.
+/// Limit of the locations in one source file.
 const MAX_LOCATIONS: usize = 256;
-/// Bytes of a path.
+/// Longest path in bytes.
 const MAX_PATH: u64 = 512;
-/// Lines of a source file, and characters of a line.
+/// Limits of the line and column numbers that count as plausible.
 const MAX_LINE: u32 = 100_000;
 const MAX_COLUMN: u32 = 1000;
-/// Bytes of a `Location`: two words, two numbers of 32 bits.
+/// Size of a `Location`: two words and two 32-bit numbers.
 const SIZE: u64 = 24;
 
-/// A place in a source file that a panic would name.
+/// A panic location in a source file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
-    /// The path of the source file, as the compiler was given it.
+    /// The path of the source file, as it was given to the compiler.
     pub path: String,
-    /// Where the object has it.
+    /// The address of the `Location` in the object.
     pub address: VirtAddr,
 }
 
-/// The words of an object that are addresses of it.
+/// The words of an object that hold addresses in it.
 #[derive(Debug)]
 pub struct Pointers<'o> {
     object: &'o Object,
-    /// By place: what the loader puts there.
+    /// Words that the loader relocates: address and value, sorted.
     relocated: Vec<(u64, u64)>,
 }
 
 impl Object {
-    /// The places in source files whose path ends so, and those words that [`Pointers`] tells.
+    /// The panic locations in source files whose path ends with `end`, together with the object's
+    /// [`Pointers`].
     pub fn locations(&self, end: &str) -> Result<Option<(Vec<Location>, Pointers<'_>)>, ObjectError> {
         let ends = self.ends(end)?;
         if ends.is_empty() {
@@ -63,7 +65,7 @@ impl Object {
         Ok((!locations.is_empty()).then_some((locations, pointers)))
     }
 
-    /// Where texts end that end so.
+    /// The addresses at which texts that end with `end` end.
     fn ends(&self, end: &str) -> Result<Vec<u64>, ObjectError> {
         let finder = Finder::new(end);
         let mut ends = Vec::new();
@@ -83,7 +85,7 @@ impl Object {
         Ok(ends)
     }
 
-    /// Those words that [`Pointers`] tells.
+    /// The words of this object that hold addresses in it.
     pub fn pointers(&self) -> Result<Pointers<'_>, ObjectError> {
         const WHAT: &str = "relocations";
         const SIZE: usize = size_of::<Rela64<LE>>();
@@ -109,10 +111,10 @@ impl Object {
 }
 
 impl Pointers<'_> {
-    /// What the word at an address points to.
+    /// The address that the word at `place` holds.
     pub fn at(&self, place: u64) -> Result<Option<u64>, ObjectError> {
-        let known = self.relocated.partition_point(|(known, _)| *known < place);
-        if let Some((_, value)) = self.relocated.get(known).filter(|(known, _)| *known == place) {
+        let index = self.relocated.partition_point(|(other, _)| *other < place);
+        if let Some((_, value)) = self.relocated.get(index).filter(|(other, _)| *other == place) {
             return Ok(Some(*value));
         }
         let Some(extent) = self.object.segments.from(place) else { return Ok(None) };
@@ -120,12 +122,12 @@ impl Pointers<'_> {
         Ok(bytes.first_chunk().map(|word| u64::from_le_bytes(*word)))
     }
 
-    /// The words that point to one of some addresses.
+    /// The words that hold one of these addresses.
     pub fn to(&self, targets: &[u64]) -> Result<Vec<u64>, ObjectError> {
         self.places(|value| targets.contains(&value))
     }
 
-    /// The words that point to what may be the beginning of a path that ends at one of `ends`.
+    /// The words that may hold the start of a path that ends at one of `ends`.
     fn near(&self, ends: &[u64]) -> Result<Vec<u64>, ObjectError> {
         let (Some(low), Some(high)) = (ends.first().copied(), ends.last().copied()) else {
             return Ok(Vec::new());
@@ -140,7 +142,7 @@ impl Pointers<'_> {
     fn places(&self, is_wanted: impl Fn(u64) -> bool) -> Result<Vec<u64>, ObjectError> {
         let mut places: Vec<u64> =
             self.relocated.iter().filter(|(_, value)| is_wanted(*value)).map(|(place, _)| *place).collect();
-        // Without relocations, or with packed ones, the words are in the data.
+        // Without relocations, or with packed ones, the data itself holds the addresses.
         let mut left = MAX_BYTES;
         for segment in self.object.segments.data() {
             let begin = segment.address.next_multiple_of(8);
@@ -161,7 +163,7 @@ impl Pointers<'_> {
         Ok(places)
     }
 
-    /// The `Location` at an address, if it is one of a path that ends at one of `ends`.
+    /// The `Location` at an address, if its path ends at one of `ends`.
     fn location(&self, place: u64, ends: &[u64], end: &str) -> Result<Option<Location>, ObjectError> {
         let (Some(begin), Some(extent)) = (self.at(place)?, self.object.segments.from(place)) else {
             return Ok(None);

@@ -1,35 +1,35 @@
-//! What a function refers to: addresses that it takes and numbers that it loads, in the order of its code.
+//! What a function refers to: the addresses that it takes and the numbers that it loads, in code order.
 //!
-//! Owns the decoding for that. It never says what a number is for.
+//! What a number means is for the caller to decide.
 
 use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register};
 
 use crate::elf::code::decode::{Calls, calls, instructions, target, writes};
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// Code of one function that is looked into.
+/// Limit of the code of one function that is decoded, in bytes.
 const MAX_BODY: u64 = 64 * 1024;
 
-/// A function, and what it refers to.
+/// A function with what it refers to.
 #[derive(Clone, Debug)]
 pub struct Uses {
-    /// Its entry.
+    /// The address of its entry.
     pub address: VirtAddr,
-    /// Bytes of its code, with the padding after it.
+    /// The size of its code in bytes, including the padding after it.
     pub size: u64,
-    /// Its calls, and jumps out of it.
+    /// Its calls, and the jumps out of it.
     pub calls: Calls,
-    /// What instructions have in them, with the instruction's number in the function.
+    /// The operands of interest, each with the index of its instruction in the function.
     operands: Vec<(u32, u64)>,
 }
 
 impl Uses {
-    /// Whether an operand is such.
+    /// Whether any operand satisfies the predicate.
     pub fn any(&self, is_wanted: impl Fn(u64) -> bool) -> bool {
         self.operands.iter().any(|(_, operand)| is_wanted(*operand))
     }
 
-    /// For each operand that is such, all operands of the `around` instructions before it and after it.
+    /// For each operand that satisfies the predicate: all operands within `around` instructions of it.
     pub fn near(&self, around: u32, is_wanted: impl Fn(u64) -> bool) -> Vec<Vec<u64>> {
         let wanted = self.operands.iter().filter(|(_, operand)| is_wanted(*operand));
         let near = |at: u32| {
@@ -41,7 +41,7 @@ impl Uses {
 }
 
 impl Object {
-    /// What the function between two addresses refers to; code beyond 64 KiB is not looked at.
+    /// What a function refers to; reads up to 64 KiB of its code.
     pub fn uses(&self, address: VirtAddr, size: u64) -> Result<Uses, ObjectError> {
         let code = self.code(address, size.min(MAX_BODY))?;
         let mut operands = Vec::new();
@@ -54,8 +54,8 @@ impl Object {
         Ok(Uses { address, size, calls: calls(&code, address), operands })
     }
 
-    /// Whether a function writes the register of its fifth argument before it first calls `callee`: whether
-    /// it gives it five arguments or more, if it has fewer itself.
+    /// Whether a function writes the register of the fifth argument before it first calls `callee`. If it has
+    /// fewer parameters itself, that means that it passes at least five.
     pub fn gives_five_arguments(&self, from: &Uses, callee: VirtAddr) -> Result<bool, ObjectError> {
         let code = self.code(from.address, from.size.min(MAX_BODY))?;
         let mut factory = InstructionInfoFactory::new();
@@ -68,8 +68,8 @@ impl Object {
         Ok(before.any(|instruction| writes(&mut factory, &instruction, &[Register::R8])))
     }
 
-    /// Whether a function looks at the register of its third argument before it writes it: a compiler that
-    /// knows all callers may have changed what is given to it.
+    /// Whether a function reads the register of its third argument before it writes it. The calls alone do
+    /// not show this: a compiler that knows all callers may have removed an argument.
     pub fn takes_three_arguments(&self, function: &Uses) -> Result<bool, ObjectError> {
         let code = self.code(function.address, function.size.min(MAX_BODY))?;
         let mut factory = InstructionInfoFactory::new();
@@ -81,7 +81,7 @@ impl Object {
                 first = Some(access);
                 break;
             }
-            // What a callee does with it is unknown, and after it the register is lost.
+            // A callee may or may not use the register, and its value is lost after the call.
             if instruction.is_invalid() || instruction.flow_control() == FlowControl::Call {
                 break;
             }
@@ -92,7 +92,7 @@ impl Object {
         ))
     }
 
-    /// Whether a function writes to memory other than the stack.
+    /// Whether a function writes to memory other than its stack.
     pub fn writes_memory(&self, function: &Uses) -> Result<bool, ObjectError> {
         let code = self.code(function.address, function.size.min(MAX_BODY))?;
         let mut factory = InstructionInfoFactory::new();

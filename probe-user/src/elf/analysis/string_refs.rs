@@ -1,7 +1,7 @@
-//! Texts in constant data, and the code that refers to them: one pass of the data for all texts, one pass of
-//! the code for all references. Memory and time are bounded whatever the file says.
+//! Finds strings in constant data and the code that refers to them: one pass over the data for all strings,
+//! one pass over the code for all references. Memory and time are bounded whatever the file contains.
 //!
-//! Owns the search alone. What it gives are hints: only decoding the function around one proves it.
+//! References are hints: only decoding the function around one proves it.
 #[cfg(test)]
 mod tests;
 use std::ops::ControlFlow;
@@ -12,49 +12,49 @@ use memchr::memchr_iter;
 use crate::elf::file::reader::FileRange;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// Bytes of constants that are searched, and of code: the largest browsers have 200 MB of code.
+/// Limit of the constants, and of the code, that are searched: the largest browsers have 200 MB of code.
 const MAX_BYTES: u64 = 512 << 20;
-/// Texts that are kept: each that is searched for is there once or twice.
+/// Limit of the strings that are returned: each pattern usually matches once or twice.
 const MAX_TEXTS: usize = 256;
-/// References that are kept: a name of a source file has some hundred.
+/// Limit of the references that are returned: the name of a source file has a few hundred.
 const MAX_REFERENCES: usize = 8192;
-/// Bytes of a text before what is searched for: paths of source files.
+/// Most bytes of a string before the pattern, as in paths of source files.
 const MAX_LEAD: usize = 512;
-/// Bytes of an instruction, at the most.
+/// Size of the longest instruction in bytes.
 const MAX_INSTRUCTION: u64 = 15;
 
-/// What is searched for in constants.
+/// A pattern to search for in constant data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pattern {
-    /// A whole text.
+    /// A whole string.
     Whole(&'static str),
-    /// The end of a text: of a path, say.
+    /// The end of a string, for example of a path.
     End(&'static str),
-    /// The same, of interest only beside another one: code is not searched for it, because too much refers to
-    /// it.
+    /// The end of a string that matters only next to another match. The code is not searched for references
+    /// to it, because there are too many.
     Beside(&'static str),
 }
 
-/// A text that was found.
+/// A string that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StringRef {
-    /// What was searched for.
+    /// The pattern that matched.
     pub needle: Pattern,
-    /// Where the text begins.
+    /// The start of the string.
     pub begin: VirtAddr,
-    /// Where the needle begins in it: linkers let a text begin in the middle of another one.
+    /// The start of the match in it. Linkers merge strings, so code may refer to the middle of one.
     pub needle_at: VirtAddr,
 }
 
 impl StringRef {
-    /// Whether an address is the text's, or that of an end of it with the whole needle.
+    /// Whether an address is in the string at or before the match, so that what is there contains the match.
     pub fn is_at(&self, address: u64) -> bool {
         (self.begin.0..=self.needle_at.0).contains(&address)
     }
 }
 
 impl Pattern {
-    /// The needle.
+    /// The text of the pattern.
     pub fn text(self) -> &'static str {
         match self {
             Self::Whole(text) | Self::End(text) | Self::Beside(text) => text,
@@ -63,7 +63,7 @@ impl Pattern {
 }
 
 impl Object {
-    /// Searches constant data for texts that end with a NUL.
+    /// Searches constant data for NUL-terminated strings that match one of the patterns.
     pub fn find_texts(&self, needles: &[Pattern]) -> Result<Vec<StringRef>, ObjectError> {
         let patterns = needles.iter().map(|needle| [needle.text().as_bytes(), &[0]].concat());
         let Some(searcher) = searcher(patterns) else { return Ok(Vec::new()) };
@@ -87,8 +87,9 @@ impl Object {
                         begin: VirtAddr(needle_at.saturating_sub(lead)),
                         needle_at: VirtAddr(needle_at),
                     };
-                    // Chunks overlap; the second look at a text may see less of what is before it.
-                    if texts.iter().all(|known| known.needle_at != text.needle_at) {
+                    // Chunks overlap. The second match of the same string may miss a part before it, so keep
+                    // the first.
+                    if texts.iter().all(|other| other.needle_at != text.needle_at) {
                         texts.push(text);
                     }
                     if texts.len() >= MAX_TEXTS {
@@ -104,7 +105,7 @@ impl Object {
         Ok(texts)
     }
 
-    /// Addresses in instructions that may refer to one of the texts.
+    /// The addresses of instructions that seem to refer to one of the strings.
     pub fn references(&self, texts: &[StringRef]) -> Result<Vec<VirtAddr>, ObjectError> {
         let is_searched = |text: &&StringRef| !matches!(text.needle, Pattern::Beside(_));
         let texts: Vec<StringRef> = texts.iter().filter(is_searched).copied().collect();
@@ -115,7 +116,7 @@ impl Object {
         };
         let is_text =
             |address: u64| (low..=high).contains(&address) && texts.iter().any(|text| text.is_at(address));
-        // A program at a fixed address has the addresses themselves in its instructions.
+        // A program at a fixed address contains the absolute addresses in its instructions.
         let fixed: Vec<[u8; 4]> = if self.is_fixed {
             let both = texts.iter().flat_map(|text| [text.begin.0, text.needle_at.0]);
             both.filter_map(|address| Some(u32::try_from(address).ok()?.to_le_bytes())).collect()
@@ -130,7 +131,7 @@ impl Object {
         })
     }
 
-    /// Addresses in instructions that may take one of the addresses.
+    /// The addresses of instructions that seem to take one of these addresses.
     pub fn address_takers(&self, targets: &[VirtAddr]) -> Result<Vec<VirtAddr>, ObjectError> {
         let (Some(low), Some(high)) = (targets.iter().min(), targets.iter().max()) else {
             return Ok(Vec::new());
@@ -146,12 +147,12 @@ impl Object {
         })
     }
 
-    /// Addresses of `call` and `jmp` instructions, as it seems, that lead to `target`.
+    /// The addresses of what seem to be `call` and `jmp` instructions to `target`.
     pub fn callers(&self, target: VirtAddr) -> Result<Vec<VirtAddr>, ObjectError> {
         self.callers_of(&[target], &[])
     }
 
-    /// The same of several functions, and through words that have their addresses.
+    /// The same for several functions, including calls through words that hold their addresses.
     pub fn callers_of(&self, targets: &[VirtAddr], slots: &[u64]) -> Result<Vec<VirtAddr>, ObjectError> {
         self.scan_code(|address, chunk, found| {
             let calls = memchr::memchr2_iter(0xe8, 0xe9, chunk).filter_map(|at| {
@@ -162,7 +163,7 @@ impl Object {
             if slots.is_empty() {
                 return;
             }
-            // `call`, `jmp` (ff /2, ff /4) and `mov` (8b) of a word that is relative to the instruction.
+            // `call` and `jmp` (ff /2, ff /4) and `mov` (8b) with a RIP-relative memory operand.
             found.extend(memchr::memchr2_iter(0xff, 0x8b, chunk).filter_map(|at| {
                 let is_relative = chunk.get(at + 1).is_some_and(|modrm| modrm & 0xc7 == 0x05);
                 let next = address + at as u64 + 6;
@@ -171,8 +172,7 @@ impl Object {
         })
     }
 
-    /// Addresses of conditional jumps, as it seems, that lead from far to between two places, with both of
-    /// these.
+    /// The addresses of what seem to be conditional near jumps (rel32) to a place from `first` to `last`.
     pub(in crate::elf) fn branches_to(
         &self,
         first: VirtAddr,
@@ -188,7 +188,7 @@ impl Object {
         })
     }
 
-    /// Visits all code; gives the addresses that `visit` adds, in order.
+    /// Visits all code, and returns the sorted addresses that `visit` adds.
     fn scan_code(
         &self,
         mut visit: impl FnMut(u64, &[u8], &mut Vec<u64>),
@@ -211,20 +211,20 @@ impl Object {
         Ok(found.into_iter().map(VirtAddr).collect())
     }
 
-    /// Where constants are.
+    /// Where constant data is in the file.
     pub(in crate::elf) fn constants(&self) -> Vec<FileRange> {
         if self.rodata.is_empty() { self.segments.read_only() } else { self.rodata.clone() }
     }
 }
 
-/// None for no patterns.
+/// A searcher for the patterns; none if there are no patterns.
 fn searcher<P: AsRef<[u8]>>(patterns: impl IntoIterator<Item = P>) -> Option<AhoCorasick> {
     let mut patterns = patterns.into_iter().peekable();
     patterns.peek()?;
     AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(patterns).ok()
 }
 
-/// Bytes of the text before the needle, if it may be before it.
+/// How many bytes of the string precede the match. None if nothing may precede it.
 fn lead(needle: Pattern, before: &[u8]) -> Option<u64> {
     let lead =
         before.iter().rev().take(MAX_LEAD).position(|byte| *byte == 0).unwrap_or(before.len().min(MAX_LEAD));
@@ -234,7 +234,7 @@ fn lead(needle: Pattern, before: &[u8]) -> Option<u64> {
     }
 }
 
-/// Adds the `lea` instructions (REX.W 8D /r with mod 00, r/m 101) that give a wanted address.
+/// Adds the RIP-relative `lea` instructions (REX.W 8D /r with mod 00, r/m 101) of a wanted address.
 fn relative(chunk: &[u8], address: u64, is_wanted: impl Fn(u64) -> bool, found: &mut Vec<u64>) {
     for at in memchr_iter(0x8d, chunk) {
         let Some(rex) = at.checked_sub(1) else { continue };
@@ -249,7 +249,7 @@ fn relative(chunk: &[u8], address: u64, is_wanted: impl Fn(u64) -> bool, found: 
     }
 }
 
-/// The address that a displacement of 32 bits at `at` leads to.
+/// The address that the 32-bit displacement at `at` leads to from `next`.
 fn displaced(chunk: &[u8], at: usize, next: u64) -> Option<u64> {
     let bytes = chunk.get(at..)?.first_chunk()?;
     Some(next.wrapping_add_signed(i32::from_le_bytes(*bytes).into()))

@@ -1,7 +1,7 @@
-//! Instructions: where a probe goes, and where a function's calls lead.
+//! Decodes x86-64 instructions: where a probe may be placed, and where a function's calls lead.
 //!
-//! Owns every decision that looks at machine code (x86-64). It decodes only, from the entry of a
-//! function on; it never guesses: what is not proven by the instructions is refused with a reason.
+//! All decisions about machine code are made in this room. Decoding starts at the entry of a function and
+//! never guesses: what the instructions do not prove is refused with a reason.
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind,
@@ -10,45 +10,47 @@ use iced_x86::{
 
 use crate::elf::VirtAddr;
 
-/// Registers of the first six arguments (System V AMD64 ABI, section 3.2.3).
+/// The registers of the first six arguments (System V AMD64 ABI, section 3.2.3).
 pub(in crate::elf) const ARGUMENTS: [Register; 6] =
     [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
 
-/// Where a probe goes in a function.
+/// The instruction on which a probe is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstructionSite {
-    /// Bytes after the entry.
+    /// Its distance from the entry in bytes.
     pub offset: u64,
-    /// Whether the kernel emulates the instruction. Otherwise each hit costs a single step more.
+    /// Whether the kernel emulates the instruction. If not, each hit costs a single step on top.
     pub emulated: bool,
 }
 
-/// Why no probe can go into a function.
+/// Why a function's code cannot take a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnprobeableCode {
-    /// The bytes are no instruction.
+    /// The bytes are not an instruction.
     #[error("its code at +{0:#x} is not a valid instruction")]
     Invalid(u64),
-    /// The kernel never fires there, and behind it the arguments are not certain any more.
-    #[error("its instruction at +{0:#x} has a prefix that uprobes cannot handle, and must not be skipped")]
+    /// The kernel would never fire there, and after this instruction the arguments may be gone.
+    #[error(
+        "its instruction at +{0:#x} has a prefix that uprobes cannot handle, and behind it the arguments may be \
+         lost"
+    )]
     Prefix(u64),
-    /// The kernel never fires there.
+    /// The kernel would never fire there.
     #[error("its instruction at +{0:#x} has a prefix that uprobes cannot handle: choose another offset")]
     Unhandled(u64),
-    /// The kernel may put a call there.
+    /// The kernel may replace the instruction with a call.
     #[error(
-        "its instruction at +{0:#x} is a nop of five bytes, in place of which Linux 6.18 and newer put a \
-         call, which \
-         overwrites what the function has below its stack pointer (the red zone): choose another offset"
+        "its instruction at +{0:#x} is a five-byte nop: Linux 6.18 and newer replace it with a call, which \
+         would overwrite what the function has below its stack pointer (the red zone); choose another offset"
     )]
     RedZone(u64),
 }
 
-/// Where a uprobe goes that also serves a uretprobe: the arguments are in their registers and the
-/// return address is on the top of the stack, as at the entry.
+/// Finds the instruction for a uprobe that also serves a uretprobe: the arguments are in their registers and
+/// the return address is on top of the stack, as at the entry.
 ///
-/// The kernel accepts a probe on an instruction with a CS, DS, ES, SS or LOCK prefix, and never fires
-/// (`is_prefix_bad` in arch/x86/kernel/uprobes.c): such ones are passed if they do no harm.
+/// The kernel accepts a probe on an instruction with a CS, DS, ES, SS or LOCK prefix, but it never fires
+/// (`is_prefix_bad` in arch/x86/kernel/uprobes.c). Such instructions are skipped if that is harmless.
 pub fn probe_site(code: &[u8], address: VirtAddr) -> Result<InstructionSite, UnprobeableCode> {
     let mut factory = InstructionInfoFactory::new();
     let mut endbr = None;
@@ -66,7 +68,7 @@ pub fn probe_site(code: &[u8], address: VirtAddr) -> Result<InstructionSite, Unp
             return Ok(site);
         }
         if instruction.code() == Code::Endbr64 {
-            // It must be single-stepped, and what follows is often a push, which is emulated.
+            // An endbr64 would be single-stepped, and is often followed by a push, which the kernel emulates.
             endbr = Some(InstructionSite { offset, emulated: false });
         } else if !prefixed {
             return Ok(InstructionSite { offset, emulated: false });
@@ -80,8 +82,8 @@ pub fn probe_site(code: &[u8], address: VirtAddr) -> Result<InstructionSite, Unp
     endbr.ok_or(UnprobeableCode::Invalid(code.len() as u64))
 }
 
-/// The function that `code` hands its own arguments on to: before the first call (or jump out of the
-/// function) no argument register is written and nothing branches.
+/// The function to which `code` forwards its own arguments: before the first call (or jump out of the
+/// function) it neither branches nor writes an argument register.
 pub fn forwarder(code: &[u8], address: VirtAddr) -> Option<VirtAddr> {
     let mut factory = InstructionInfoFactory::new();
     for instruction in instructions(code, address) {
@@ -102,29 +104,29 @@ pub fn forwarder(code: &[u8], address: VirtAddr) -> Option<VirtAddr> {
     None
 }
 
-/// A call, or a jump out of the function in place of one.
+/// A call, or a tail jump to another function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallSite {
-    /// What follows it: where the callee returns to, unless it is a jump.
+    /// The address of the next instruction. The callee returns there, unless this is a jump.
     pub return_address: VirtAddr,
-    /// The callee.
+    /// The address of the callee.
     pub target: VirtAddr,
-    /// Whether it is a jump: the callee returns to the caller of this function.
+    /// Whether this is a jump: the callee then returns to the caller of this function.
     pub tail: bool,
 }
 
-/// Where a function goes to.
+/// The calls of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// Calls and jumps out of it with a target that is known, in the order of the code.
+    /// Calls and jumps out of the function with a constant target, in code order.
     pub direct: Vec<CallSite>,
-    /// Calls and jumps to where a register or memory says.
+    /// How many calls and jumps go through a register or memory.
     pub indirect: usize,
     /// Whether all of the code could be decoded.
     pub complete: bool,
 }
 
-/// The calls of a function; `code` is its whole body.
+/// The calls of a function. `code` is its whole body.
 pub fn calls(code: &[u8], address: VirtAddr) -> Calls {
     let mut calls = Calls { complete: true, ..Calls::default() };
     for instruction in instructions(code, address) {
@@ -153,7 +155,7 @@ pub fn calls(code: &[u8], address: VirtAddr) -> Calls {
     calls
 }
 
-/// For a stub of the PLT: the slot of the global offset table that it jumps through.
+/// The GOT slot that a PLT stub jumps through. None if the code is not such a stub.
 pub fn plt_slot(code: &[u8], address: VirtAddr) -> Option<VirtAddr> {
     let first = instructions(code, address).find(|instruction| instruction.code() != Code::Endbr64)?;
     let through_memory = first.flow_control() == FlowControl::IndirectBranch
@@ -162,7 +164,7 @@ pub fn plt_slot(code: &[u8], address: VirtAddr) -> Option<VirtAddr> {
     through_memory.then(|| VirtAddr(first.ip_rel_memory_address()))
 }
 
-/// All instructions; the last one may be invalid.
+/// All instructions. The last one may be invalid.
 pub(in crate::elf) fn instructions(code: &[u8], address: VirtAddr) -> impl Iterator<Item = Instruction> {
     let mut decoder = Decoder::with_ip(64, code, address.0, DecoderOptions::NONE);
     std::iter::from_fn(move || decoder.can_decode().then(|| decoder.decode()))
@@ -181,7 +183,7 @@ pub(in crate::elf) fn inside(code: &[u8], address: VirtAddr, target: VirtAddr) -
     target.0.wrapping_sub(address.0) < code.len() as u64
 }
 
-/// Whether one of the registers, or a part of it, is or may be written.
+/// Whether the instruction writes, or may write, one of the registers or a part of it.
 pub(in crate::elf) fn writes(
     factory: &mut InstructionInfoFactory,
     instruction: &Instruction,
@@ -193,7 +195,7 @@ pub(in crate::elf) fn writes(
     })
 }
 
-/// The legacy prefixes of an instruction. The kernel counts them even where they have no effect.
+/// The legacy prefixes of an instruction, including those without effect: the kernel's checks count them too.
 fn prefixes(bytes: &[u8]) -> &[u8] {
     let is_prefix = |byte: &u8| {
         matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3)
@@ -206,24 +208,24 @@ pub(in crate::elf) fn has_bad_prefix(bytes: &[u8]) -> bool {
     prefixes(bytes).iter().any(|byte| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0xf0))
 }
 
-/// Whether the kernel emulates the instruction instead of single-stepping it: `push_setup_xol_ops` and
-/// `branch_setup_xol_ops` in arch/x86/kernel/uprobes.c.
+/// Whether the kernel emulates the instruction instead of single-stepping it (`push_setup_xol_ops` and
+/// `branch_setup_xol_ops` in arch/x86/kernel/uprobes.c).
 pub(in crate::elf) fn is_emulated(bytes: &[u8], instruction: &Instruction) -> bool {
     let wide = prefixes(bytes).contains(&0x66);
     match bytes {
-        // push of a register, with no prefix but REX.B; nop.
+        // A push of a register with no prefix other than REX.B, or a nop.
         [0x50..=0x57 | 0x90] | [0x41, 0x50..=0x57] | [0x66, 0x90] => true,
         _ => match instruction.flow_control() {
             FlowControl::Call | FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
                 !wide && target(instruction).is_some() && !is_loop(bytes)
             }
-            // The nops of several bytes that compilers pad with.
+            // The multi-byte nops that compilers use as padding.
             _ => matches!(instruction.code(), Code::Nop_rm32 | Code::Nop_rm16),
         },
     }
 }
 
-/// `loop`, `loope`, `loopne`, `jrcxz`: conditional branches that are not emulated.
+/// `loop`, `loope`, `loopne` and `jrcxz`: conditional branches that the kernel does not emulate.
 fn is_loop(bytes: &[u8]) -> bool {
     bytes.get(prefixes(bytes).len()).is_some_and(|opcode| matches!(opcode, 0xe0..=0xe3))
 }
@@ -236,7 +238,7 @@ mod tests {
 
     const AT: VirtAddr = VirtAddr(0x1000);
 
-    /// `call` (0xe8) or `jmp` (0xe9) as the instruction at `offset` of a function at 0x1000.
+    /// Encodes `call` (0xe8) or `jmp` (0xe9) as the instruction at `offset` of a function at 0x1000.
     fn near(opcode: u8, offset: u64, target: u64) -> Vec<u8> {
         let relative = target.wrapping_sub(AT.0 + offset + 5).to_le_bytes();
         [&[opcode], &relative[..4]].concat()

@@ -1,8 +1,8 @@
-//! The whole code of a function: where its instructions begin, and where it is left.
+//! The whole code of a function: where its instructions start, and where it is left.
 //!
-//! Owns decoding from the entry to the end, and the doubt about it: code that contradicts itself (a jump
-//! into the middle of an instruction, bytes that are none) is refused, because a probe there would destroy
-//! an instruction of the target.
+//! Decodes from the entry to the end, and refuses code that contradicts itself (a jump into the middle of an
+//! instruction, bytes that are not an instruction): a probe there could destroy an instruction of the traced
+//! program.
 
 use iced_x86::{Code, FlowControl};
 
@@ -11,38 +11,38 @@ use super::decode::{
 };
 use crate::elf::VirtAddr;
 
-/// A function, decoded.
+/// The decoded code of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::elf) struct Body {
-    /// Where its instructions begin, after the entry.
+    /// The offsets of its instructions from the entry.
     starts: Vec<u32>,
-    /// Where its `ret` instructions begin.
+    /// The offsets of its `ret` instructions.
     pub returns: Vec<u32>,
-    /// Where jumps out of it lead to.
+    /// The targets of jumps out of the function.
     pub exits: Vec<VirtAddr>,
-    /// Jumps to where a register or memory says: through a table, or out of it.
+    /// How many jumps go through a register or memory: by a jump table, or out of the function.
     pub indirect_jumps: usize,
 }
 
-/// Why a function's code was not understood.
+/// Why the code of a function could not be decoded reliably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AmbiguousCode {
-    /// There is no code.
+    /// The function has no code.
     #[error("it has no code")]
     Empty,
-    /// The bytes are no instruction.
+    /// The bytes are not an instruction.
     #[error("its code at +{0:#x} is not a valid instruction")]
     Invalid(u64),
-    /// Decoding went wrong, or data are in the code.
+    /// Decoding went out of step, or the code contains data.
     #[error("a jump in its code leads to +{0:#x}, the middle of an instruction")]
     Overlap(u64),
-    /// A return to another segment, as only kernels have.
-    #[error("it returns at +{0:#x} by an instruction that is not handled")]
+    /// A return to another code segment, as only kernels use.
+    #[error("it returns at +{0:#x} with a far return, which ctrace does not handle")]
     FarReturn(u64),
 }
 
 impl Body {
-    /// Decodes `code`, the whole body.
+    /// Decodes `code`, the whole body of the function at `address`.
     pub(in crate::elf) fn decode(code: &[u8], address: VirtAddr) -> Result<Self, AmbiguousCode> {
         let mut body = Self::default();
         let mut targets = Vec::new();
@@ -63,7 +63,7 @@ impl Body {
                     match target(&instruction) {
                         Some(to) if inside(code, address, to) => targets.push(to.0.wrapping_sub(address.0)),
                         Some(to) => body.exits.push(to),
-                        // Such as `jmp` with a 16-bit offset, which no compiler makes.
+                        // For example a `jmp` with a 16-bit offset, which no compiler generates.
                         None => body.indirect_jumps += 1,
                     }
                 }
@@ -79,25 +79,25 @@ impl Body {
         }
     }
 
-    /// Whether an instruction begins there.
+    /// Whether an instruction starts at this offset.
     pub(in crate::elf) fn begins_at(&self, offset: u64) -> bool {
         u32::try_from(offset).is_ok_and(|offset| self.starts.binary_search(&offset).is_ok())
     }
 
-    /// The instruction that has `offset` inside.
+    /// The start of the instruction that contains `offset`.
     pub(in crate::elf) fn before(&self, offset: u64) -> u64 {
         let after = self.starts.partition_point(|start| u64::from(*start) <= offset);
         after.checked_sub(1).and_then(|last| self.starts.get(last)).map_or(0, |start| u64::from(*start))
     }
 }
 
-/// The one nop that the kernel replaces by a call of its own (`is_nop5_insn` in arch/x86/kernel/uprobes.c).
-/// At the entry of a function nothing is below the stack pointer yet that the pushed return address could
-/// overwrite.
+/// The one nop that the kernel replaces with a call of its own (`is_nop5_insn` in arch/x86/kernel/uprobes.c).
+/// At the entry of a function this is harmless: the function has nothing below the stack pointer yet that the
+/// pushed return address could overwrite.
 const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 
-/// Whether a probe can be at this very instruction of `code`, which is at `offset` of a function, and not its
-/// entry.
+/// Checks that a probe can be placed on exactly this instruction. `code` starts with it, at `offset` of a
+/// function, which is not its entry.
 pub(in crate::elf) fn exact_site(
     code: &[u8],
     address: VirtAddr,

@@ -1,6 +1,6 @@
-//! Instructions: decoding, and the places where a uprobe may sit.
+//! Decodes instructions and chooses where a uprobe may be placed.
 //!
-//! Never gives a place in the middle of an instruction, or one that another jump may land behind.
+//! Where the code of the function can be decoded, a place in the middle of an instruction is refused.
 
 pub mod decode;
 pub(super) mod function_body;

@@ -1,11 +1,12 @@
-//! Where a probe goes in a function that begins with what uprobes cannot handle, and saves registers by it.
+//! Places a probe in a function that starts with instructions that uprobes cannot handle.
 //!
-//! Some builds stretch instructions with prefixes that mean nothing, so that branches do not cross 32 bytes
-//! (`-mbranches-within-32B-boundaries`): `cs push %r12`. The kernel accepts a probe there, and it never
-//! fires.
+//! Some builds pad instructions with meaningless prefixes so that branches do not cross a 32-byte boundary
+//! (`-mbranches-within-32B-boundaries`), as in `cs push %r12`. The kernel accepts a probe there, but it never
+//! fires. The probe is placed after such instructions instead.
 //!
-//! Owns the proof that arguments are still where they were, and how far the stack has moved. A return probe
-//! has no place behind that: where the function returns is another question ([`Object::returns`]).
+//! This file proves that the arguments are still in their registers there, and computes how far the stack
+//! pointer has moved. A uretprobe cannot be used behind the prologue; see [`Object::returns`] for return
+//! sites.
 
 use iced_x86::{Code, FlowControl, InstructionInfoFactory, Register};
 use probe_common::MAX_PUSHED;
@@ -14,34 +15,35 @@ use super::decode::{ARGUMENTS, InstructionSite, UnprobeableCode, instructions, t
 use super::function_body::{AmbiguousCode, Body, exact_site};
 use crate::elf::{FileOffset, Object, ObjectError, VirtAddr};
 
-/// A place behind the beginning of a function, where its arguments are in their registers.
+/// A place after the first instructions of a function at which its arguments are still in their registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PostPrologueSite {
-    /// Where.
+    /// The offset in the file.
     pub offset: FileOffset,
-    /// Words between the top of the stack and the return address.
+    /// How many words are between the top of the stack and the return address.
     pub pushed: u8,
 }
 
-/// Why there is none.
+/// Why a function has no such place.
 #[derive(Debug, thiserror::Error)]
 pub enum NoPostPrologueSite {
-    /// Its first instructions do more.
+    /// Its first instructions do more than save registers.
     #[error(transparent)]
     Site(#[from] UnprobeableCode),
-    /// Its code is not understood.
+    /// Its code cannot be decoded reliably.
     #[error(transparent)]
     Unclear(#[from] AmbiguousCode),
-    /// The same call would pass there twice.
+    /// A loop would pass the place twice in one call.
     #[error("its code jumps back to +{0:#x}, where the probe would be")]
     Again(u64),
-    /// The file does not allow it.
+    /// The file cannot be read there.
     #[error(transparent)]
     Object(#[from] ObjectError),
 }
 
 impl Object {
-    /// The first place in a function that a probe fires at, if up to there nothing but registers was pushed.
+    /// The first place in a function at which a probe fires, if the code before it does nothing but push
+    /// registers.
     pub fn late_entry(&self, address: VirtAddr, size: u64) -> Result<PostPrologueSite, NoPostPrologueSite> {
         let code = self.body(address, size)?;
         let (InstructionSite { offset, .. }, pushed) = late_site(&code, address)?;
@@ -51,7 +53,7 @@ impl Object {
     }
 }
 
-/// The same in `code`, the whole body.
+/// The same for `code`, the whole body.
 fn late_site(code: &[u8], address: VirtAddr) -> Result<(InstructionSite, u8), NoPostPrologueSite> {
     Body::decode(code, address)?;
     let (site, pushed) = first_site(code, address)?;
@@ -97,12 +99,12 @@ mod tests {
 
     const AT: VirtAddr = VirtAddr(0x1000);
 
-    /// Where the probe goes, and how many words were pushed.
+    /// The offset of the probe, and how many words were pushed before it.
     type Expected = Option<(u64, u8)>;
 
     #[test]
     fn behind_what_is_pushed() {
-        // As s2n_recv of the AWS runtime for Python begins.
+        // The first instructions of s2n_recv in the AWS runtime for Python.
         let s2n_recv = [
             0x2e, 0x2e, 0x2e, 0x2e, 0x41, 0x54, // cs cs cs cs push %r12
             0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x53, // cs cs cs cs cs push %rbx

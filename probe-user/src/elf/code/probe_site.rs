@@ -1,7 +1,7 @@
-//! Where probes go: at the entry of a function, inside it, at an address, and where it returns.
+//! Where probes can be placed: at the entry of a function, inside it, at an address, and at its return sites.
 //!
-//! Owns the reasons why one cannot. What is refused here would not fire, would fire for something else, or
-//! would destroy the target.
+//! A place is refused, with the reason, if a probe there would not fire, would fire for something else, or
+//! would break the traced program.
 
 use super::decode::{InstructionSite, UnprobeableCode, probe_site};
 use super::function_body::{AmbiguousCode, Body, exact_site};
@@ -10,121 +10,120 @@ use crate::elf::symbols::index::Index;
 use crate::elf::symbols::select::{Function, Kind};
 use crate::elf::{FileOffset, Found, Language, Object, ObjectError, VirtAddr};
 
-/// Bytes of a function that are decoded: interpreters' main loops have some 100 KiB.
+/// Largest function that is decoded, in bytes: main loops of interpreters have about 100 KiB.
 const MAX_BODY: u64 = 4 << 20;
-/// Bytes that hold any instruction, and the longest prologue that is passed.
+/// Enough bytes for any instruction, and for the longest prologue that is skipped.
 const PROLOGUE: u64 = 64;
 
-/// Return instructions of one function: each takes a probe.
+/// Limit of the return instructions of one function: each takes a probe.
 const MAX_RETURNS: usize = 4096;
-/// Jumps out of a function that are looked at: whether they lead to a part of it.
+/// How many jumps out of a function are checked for leading to another part of it.
 const MAX_EXITS: usize = 256;
-/// Parts of one function: compilers make one beside the main one.
+/// Limit of the parts of one function: compilers split off one.
 const MAX_PARTS: usize = 4;
 
-/// Why no probe goes there.
+/// Why a probe cannot be placed.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
-    /// Its first instructions do not allow it.
+    /// The first instructions of the function do not allow it.
     #[error(transparent)]
     Site(#[from] UnprobeableCode),
-    /// The file does not.
+    /// The file cannot be read there.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// An IFUNC.
+    /// The function is an IFUNC resolver.
     #[error(
         "it only chooses the function when the program is loaded (an IFUNC), and is not the function itself; \
          name one of the functions that it chooses from"
     )]
     Resolver,
-    /// Behind the end.
-    #[error("+{offset:#x} is behind its end: it has {size:#x} bytes")]
+    /// The offset is beyond the end of the function.
+    #[error("+{offset:#x} is beyond its end: it has {size:#x} bytes")]
     Beyond {
-        /// The offset.
+        /// The requested offset.
         offset: u64,
-        /// Its size.
+        /// The size of the function.
         size: u64,
     },
-    /// Not where an instruction begins.
+    /// The offset is not the start of an instruction.
     #[error("+{offset:#x} is in the middle of the instruction at +{begin:#x}")]
     NotBoundary {
-        /// The offset.
+        /// The requested offset.
         offset: u64,
-        /// Where the instruction begins.
+        /// The start of the instruction that contains it.
         begin: u64,
     },
-    /// The code contradicts itself.
+    /// The code contradicts itself, so instruction boundaries are uncertain.
     #[error("whether an instruction begins at +{offset:#x} is not certain: {reason}")]
     Unclear {
-        /// The offset.
+        /// The requested offset.
         offset: u64,
-        /// In which way.
+        /// The contradiction.
         reason: AmbiguousCode,
     },
-    /// Nothing tells where instructions begin.
+    /// No function contains the address, so instruction boundaries are unknown.
     #[error(
-        "address {address:#x} is in no function that the file names: whether an instruction begins there \
-         cannot \
-         be told"
+        "address {address:#x} is in no function that the file names, so it is unknown whether an \
+         instruction begins there"
     )]
     NoFunction {
-        /// The address.
+        /// The requested address.
         address: u64,
     },
 }
 
-/// Why the return of a function cannot be seen, or not in this way.
+/// Why the return of a function cannot be probed, or not with a uretprobe.
 #[derive(Debug, thiserror::Error)]
 pub enum NoReturn {
-    /// Go moves stacks.
+    /// A Go function: Go moves stacks.
     #[error(
         "a Go function: a return probe would crash it, because Go moves stacks; probe its return instructions"
     )]
     Go,
-    /// A part of a function.
+    /// A part of a function, not a function of its own.
     #[error("it is a part of a function that is jumped to, and has no return address of its own")]
     Fragment,
-    /// An IFUNC.
+    /// The function is an IFUNC resolver.
     #[error("it only chooses the function when the program is loaded (an IFUNC)")]
     Resolver,
-    /// Nobody calls it.
+    /// The function is the entry point of a program: nothing calls it.
     #[error("it is not called but started by the kernel: it has no return address")]
     Start,
-    /// It looks at, or keeps, its return address.
+    /// The function inspects or stores its return address.
     #[error("it {0}: a return probe would crash the program")]
     Special(&'static str),
-    /// Its code is not understood.
-    #[error("its return instructions are not known: {0}")]
+    /// Its code cannot be decoded reliably.
+    #[error("its return instructions cannot be determined: {0}")]
     Unclear(#[from] AmbiguousCode),
-    /// It never returns, as far as its code tells.
+    /// Its code never returns, as far as it could be decoded.
     #[error("its code has no return instruction")]
     Never,
-    /// A return instruction that cannot be probed.
+    /// One of its return instructions cannot take a probe.
     #[error(transparent)]
     Site(#[from] UnprobeableCode),
-    /// The file does not allow it.
+    /// The file cannot be read there.
     #[error(transparent)]
     Object(#[from] ObjectError),
 }
 
-/// Where a function returns.
+/// The return sites of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Returns {
-    /// Its `ret` instructions; the return value is in its registers, and the return address on the top of
-    /// the stack.
+    /// Its `ret` instructions. There the return value is in its registers, and the return address is on top
+    /// of the stack.
     pub sites: Vec<(VirtAddr, FileOffset)>,
-    /// Jumps out of it: what it jumps to returns in its place, at no site of the list.
+    /// How many jumps leave it: what they lead to returns in its place, at none of the sites.
     pub tail_jumps: usize,
-    /// Where these lead to.
+    /// The targets of these jumps.
     pub jumps_to: Vec<VirtAddr>,
-    /// Jumps to where a register or memory says: through a table inside, or out of it.
+    /// How many jumps go through a register or memory: by a jump table, or out of the function.
     pub indirect_jumps: usize,
 }
 
 impl Object {
-    /// The place of a probe at the entry of a function: in Go behind the check of the stack's size, which
-    /// begins the function again; otherwise moved past what the kernel does not handle, and fit for a return
-    /// probe where [`Object::return_probe`] allows one.
+    /// Where to place a probe at the entry of a function. In Go this is after the stack check, which restarts
+    /// the function. Otherwise it is the first instruction that the kernel handles; it also serves a
+    /// uretprobe where [`Object::return_probe`] allows one.
     pub fn site(&self, function: &Function) -> Result<(FileOffset, InstructionSite), SiteError> {
         if function.kind == Kind::Resolver {
             return Err(SiteError::Resolver);
@@ -138,8 +137,8 @@ impl Object {
         self.entry_site(function.address, function.size)
     }
 
-    /// The place of a probe inside a function: where an instruction begins, as its code tells from the entry
-    /// on.
+    /// Where to place a probe inside a function. The offset must be the start of an instruction when the code
+    /// is decoded from the entry on.
     pub fn site_at(
         &self,
         function: &Function,
@@ -152,7 +151,7 @@ impl Object {
         }
     }
 
-    /// The place of a probe at an address, and the function that has it inside.
+    /// Where to place a probe at an address, and the function that contains it.
     pub fn site_at_address(
         &self,
         index: &Index,
@@ -168,18 +167,18 @@ impl Object {
         Ok((offset, site, found))
     }
 
-    /// The place of a probe at an address that no symbol names: as far as its own bytes tell, which may be
-    /// the middle of an instruction.
+    /// Where to place a probe at an address that no symbol covers. Only the bytes there are checked, so it
+    /// may still be the middle of an instruction.
     pub fn bare_site(&self, address: VirtAddr) -> Result<FileOffset, SiteError> {
         exact_site(&self.code(address, PROLOGUE)?, address, 0)?;
         Ok(self.place(address, 0)?)
     }
 
-    /// Whether a return probe (the kernel's uretprobe) can be at the entry of a function. It replaces the
-    /// return address on the stack, which must be there, and which nothing else may look at.
+    /// Whether a uretprobe can be placed at the entry of a function. It replaces the return address on the
+    /// stack, so there must be one, and nothing else may read it.
     ///
-    /// C++ exceptions and Rust panics that leave the function through it cannot be unwound and end the
-    /// program: [`Object::returns`] has no such danger.
+    /// A C++ exception or Rust panic that leaves the function cannot be unwound through it and ends the
+    /// program. Probes at [`Object::returns`] do not have this danger.
     pub fn return_probe(&self, function: &Function) -> Result<(), NoReturn> {
         match function.kind {
             Kind::Resolver => return Err(NoReturn::Resolver),
@@ -196,7 +195,7 @@ impl Object {
         special.map_or(Ok(()), |why| Err(NoReturn::Special(why)))
     }
 
-    /// The return instructions of a function, by its whole code and that of its cold parts.
+    /// The return instructions of a function, from its whole code and that of its cold parts.
     pub fn returns(&self, index: &Index, function: &Function) -> Result<Returns, NoReturn> {
         match function.kind {
             Kind::Resolver => return Err(NoReturn::Resolver),
@@ -206,7 +205,7 @@ impl Object {
         self.returns_of((function.address, function.size), |exit| self.fragment(index, exit))
     }
 
-    /// The same of a function that no symbol names, whose code is in one part.
+    /// The same for a function that no symbol names and that has only one part.
     pub fn returns_without_symbols(&self, address: VirtAddr, size: u64) -> Result<Returns, NoReturn> {
         self.returns_of((address, size), |_| None)
     }
@@ -258,14 +257,14 @@ impl Object {
         Ok(returns)
     }
 
-    /// The part of a function that has `address` inside.
+    /// The function part (such as `.cold`) that contains `address`.
     fn fragment(&self, index: &Index, address: VirtAddr) -> Option<(VirtAddr, u64)> {
         let found = index.at(address)?;
         let function = index.function_at(self, found.address)?;
         (function.kind == Kind::Fragment).then_some((found.address, found.size))
     }
 
-    /// The place of a probe at the entry of a function that no symbol names.
+    /// Where to place a probe at the entry of a function that no symbol names.
     pub fn entry_site(
         &self,
         address: VirtAddr,
@@ -308,7 +307,7 @@ impl Object {
     }
 }
 
-/// What a function does with its return address, by its name.
+/// What a function does with its return address, judging by its name, that rules out a uretprobe.
 fn special(name: &str) -> Option<&'static str> {
     let plain = name.trim_start_matches('_');
     match plain {

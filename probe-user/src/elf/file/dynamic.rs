@@ -1,5 +1,5 @@
-//! The loader's table (`PT_DYNAMIC`): it is there in every file that is linked dynamically, also when
-//! the section headers were stripped.
+//! The loader's table (`PT_DYNAMIC`). Every dynamically linked file has it, even when its section headers
+//! were stripped.
 
 use std::ops::ControlFlow;
 
@@ -12,25 +12,25 @@ use super::reader::{FileRange, Reader};
 use crate::elf::ObjectError;
 use crate::elf::symbols::table::{MAX_SYMBOLS, Table};
 
-/// Bytes of the table: 4096 entries; large programs have some tens, mostly `DT_NEEDED`.
+/// Size limit of the table in bytes: 4096 entries. Large programs have a few dozen, mostly `DT_NEEDED`.
 const MAX_DYNAMIC: u64 = 64 * 1024;
-/// Bytes of a soname: `PATH_MAX`, because the loader makes a path of it.
+/// Length limit of a soname: `PATH_MAX`, because the loader makes a path of it.
 const MAX_NAME: u64 = 4096;
 
 /// `DF_1_PIE` (elf.h).
 const DF_1_PIE: u64 = 0x0800_0000;
 
-/// What is used of it.
+/// The entries of the table that ctrace uses.
 #[derive(Debug, Default)]
 pub(in crate::elf) struct Dynamic {
     pub soname: Option<String>,
     pub needed: Vec<String>,
-    /// Whether it says that it is an executable, though it is linked like a library (`DF_1_PIE`).
+    /// Whether the file is an executable although it is linked like a library (`DF_1_PIE`).
     pub is_pie: bool,
     pub symbols: Option<Table>,
-    /// The relocations of the PLT.
+    /// The relocations of the PLT (`DT_JMPREL`).
     pub plt: Option<FileRange>,
-    /// The other relocations.
+    /// The other relocations (`DT_RELA`).
     pub relocations: Option<FileRange>,
 }
 
@@ -51,7 +51,7 @@ struct Entries {
 }
 
 impl Dynamic {
-    /// Empty for a static executable.
+    /// Reads the table. A static executable has none; the result is then empty.
     pub(in crate::elf) fn read(reader: &Reader, segments: &Segments) -> Result<Self, ObjectError> {
         let Some(extent) = segments.dynamic.filter(|extent| extent.length > 0) else {
             return Ok(Self::default());
@@ -131,13 +131,13 @@ impl Entries {
         self.rela.and_then(|address| segments.from(address)).map(|rest| rest.head(self.rela_size))
     }
 
-    /// Number of dynamic symbols: nothing says it directly, the hash tables imply it. None when there
-    /// is no hash table, so that nothing can be looked up here at all.
+    /// The number of dynamic symbols. No entry gives it directly; the hash tables imply it. Without a hash
+    /// table there is no number, and the loader could not look anything up either.
     fn count(&self, reader: &Reader, segments: &Segments) -> Result<Option<u64>, ObjectError> {
         if let Some(rest) = self.gnu_hash.and_then(|address| segments.from(address)) {
             return gnu_count(reader, rest).map(Some);
         }
-        // nbucket, nchain: there is one chain entry per symbol.
+        // The table begins with nbucket and nchain; it has one chain entry per symbol.
         let Some(rest) = self.hash.and_then(|address| segments.from(address)) else {
             return Ok(None);
         };
@@ -146,7 +146,7 @@ impl Entries {
     }
 }
 
-/// Walks the table of DT_GNU_HASH: the highest symbol of a bucket, then its chain to the end.
+/// Counts the symbols of a `DT_GNU_HASH` table: takes the highest bucket and follows its chain to the end.
 fn gnu_count(reader: &Reader, table: FileRange) -> Result<u64, ObjectError> {
     const WHAT: &str = "the GNU hash table";
     let head = reader.bytes(WHAT, table.head(16), 16)?;
@@ -188,7 +188,7 @@ fn word(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |word| u64::from(u32::from_le_bytes(*word)))
 }
 
-/// The text to the first NUL; none when it has no end or is empty.
+/// The text up to the first NUL; none if it has no NUL or is empty.
 fn string(reader: &Reader, extent: FileRange) -> Result<Option<String>, ObjectError> {
     let bytes = reader.bytes("a name of the dynamic table", extent, MAX_NAME)?;
     let end = memchr::memchr(0, &bytes).filter(|&end| end > 0);

@@ -1,4 +1,4 @@
-//! The ELF header and the program headers: what the kernel and the loader go by.
+//! The ELF header and the program headers, which the kernel and the loader use.
 
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64};
@@ -7,14 +7,16 @@ use object::pod;
 use super::reader::{FileRange, Reader};
 use crate::elf::{ObjectError, VirtAddr};
 
-/// Program headers: Linux itself refuses more than 64 KiB of them (`load_elf_phdrs` in fs/binfmt_elf.c).
+/// Size limit of the program headers: Linux refuses more than 64 KiB too (`load_elf_phdrs` in
+/// fs/binfmt_elf.c).
 const MAX_PROGRAM_HEADERS: u64 = 65536;
 
-/// The end of what a process of x86-64 can have (five levels of page tables:
-/// Documentation/arch/x86/x86_64/5level-paging.rst): sums of addresses stay far from where they would wrap.
+/// The end of the user address space of x86-64 with five-level page tables
+/// (Documentation/arch/x86/x86_64/5level-paging.rst). Refusing addresses beyond it keeps sums of addresses
+/// far from overflow.
 const MAX_ADDRESS: u64 = 1 << 56;
 
-/// The ELF header, of a file that is for us.
+/// The ELF header of a file that ctrace can use.
 pub(in crate::elf) struct Header(FileHeader64<LE>);
 
 impl Header {
@@ -48,46 +50,47 @@ impl Header {
         }
     }
 
-    /// Offset, entry size and number of the section headers (0: see the first one).
+    /// The offset, entry size and number of the section headers. A number of 0 means that the first header
+    /// holds it.
     pub(in crate::elf) fn sections(&self) -> (u64, u16, u16) {
         (self.0.e_shoff.get(LE), self.0.e_shentsize.get(LE), self.0.e_shnum.get(LE))
     }
 
-    /// Where the kernel or the loader starts the program (`e_entry`).
+    /// The address at which the kernel or the loader starts the program (`e_entry`).
     pub(in crate::elf) fn entry(&self) -> VirtAddr {
         VirtAddr(self.0.e_entry.get(LE))
     }
 
-    /// Whether it is an executable at a fixed address (`ET_EXEC`).
+    /// Whether the file is an executable at a fixed address (`ET_EXEC`).
     pub(in crate::elf) fn is_fixed(&self) -> bool {
         self.0.e_type.get(LE) == elf::ET_EXEC
     }
 
-    /// Number of the section that has the names.
+    /// The index of the section that holds the section names.
     pub(in crate::elf) fn section_names(&self) -> u16 {
         self.0.e_shstrndx.get(LE)
     }
 }
 
-/// A `PT_LOAD`.
+/// A `PT_LOAD` segment.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::elf) struct Segment {
-    /// First address.
+    /// The virtual address of its first byte.
     pub address: u64,
-    /// Its bytes in the file.
+    /// Where its bytes are in the file.
     pub extent: FileRange,
     flags: u32,
 }
 
 impl Segment {
-    /// Where an address is in the file.
+    /// The file offset of an address in this segment.
     pub(in crate::elf) fn offset_of(&self, address: VirtAddr) -> Option<u64> {
         let inside = address.0.checked_sub(self.address)?;
         (inside < self.extent.length).then(|| self.extent.offset + inside)
     }
 }
 
-/// The program headers that matter here.
+/// The program headers that ctrace uses.
 #[derive(Clone, Debug)]
 pub(in crate::elf) struct Segments {
     loads: Vec<Segment>,
@@ -95,7 +98,7 @@ pub(in crate::elf) struct Segments {
     pub dynamic: Option<FileRange>,
     /// `PT_NOTE`s.
     pub notes: Vec<FileRange>,
-    /// `PT_GNU_EH_FRAME`: its address and bytes.
+    /// `PT_GNU_EH_FRAME`: its address and where it is in the file.
     pub unwind: Option<(u64, FileRange)>,
     /// Whether there is a `PT_INTERP`.
     pub has_interpreter: bool,
@@ -148,12 +151,12 @@ impl Segments {
         Ok(())
     }
 
-    /// The executable segment with an address.
+    /// The executable segment that contains an address.
     pub(in crate::elf) fn executable(&self, address: VirtAddr) -> Option<&Segment> {
         self.loads.iter().find(|load| load.flags & elf::PF_X != 0 && load.offset_of(address).is_some())
     }
 
-    /// The address of a byte of the file that is loaded as code.
+    /// The virtual address of a file offset in an executable segment.
     pub(in crate::elf) fn address_of(&self, offset: u64) -> Option<VirtAddr> {
         self.executables().find_map(|load| {
             let inside = offset.checked_sub(load.extent.offset)?;
@@ -161,7 +164,7 @@ impl Segments {
         })
     }
 
-    /// The address of a byte of the file that is loaded.
+    /// The virtual address of a file offset in any loaded segment.
     pub(in crate::elf) fn loaded_at(&self, offset: u64) -> Option<u64> {
         self.loads.iter().find_map(|load| {
             let inside = offset.checked_sub(load.extent.offset)?;
@@ -169,24 +172,24 @@ impl Segments {
         })
     }
 
-    /// The segments of code.
+    /// The executable segments.
     pub(in crate::elf) fn executables(&self) -> impl Iterator<Item = &Segment> {
         self.loads.iter().filter(|load| load.flags & elf::PF_X != 0)
     }
 
-    /// All segments, those without code first.
+    /// All segments; those that are not executable come first.
     pub(in crate::elf) fn data_first(&self) -> Vec<&Segment> {
         let mut loads: Vec<_> = self.loads.iter().collect();
         loads.sort_by_key(|load| load.flags & elf::PF_X);
         loads
     }
 
-    /// The segments without code.
+    /// The segments that are not executable.
     pub(in crate::elf) fn data(&self) -> impl Iterator<Item = &Segment> {
         self.loads.iter().filter(|load| load.flags & elf::PF_X == 0)
     }
 
-    /// From the file's byte of an address to the end of its segment.
+    /// The part of the file from `address` to the end of its segment.
     pub(in crate::elf) fn from(&self, address: u64) -> Option<FileRange> {
         let address = VirtAddr(address);
         self.loads.iter().find(|load| load.offset_of(address).is_some()).map(|load| {
@@ -195,8 +198,8 @@ impl Segments {
         })
     }
 
-    /// Segments that are not written to: those without code first, because constants are there
-    /// unless an old linker put both into one.
+    /// The segments that are not writable. Those that are not executable come first: constants are there
+    /// unless an old linker put code and constants into one segment.
     pub(in crate::elf) fn read_only(&self) -> Vec<FileRange> {
         let mut loads: Vec<_> = self.loads.iter().filter(|load| load.flags & elf::PF_W == 0).collect();
         loads.sort_by_key(|load| load.flags & elf::PF_X);

@@ -5,15 +5,15 @@ use std::fmt::Write as _;
 use super::header::Segments;
 use super::reader::Reader;
 
-/// Bytes of notes that are looked at: build id, ABI and property notes are below 200.
+/// Size limit of a note segment in bytes: build id, ABI and property notes have less than 200.
 const MAX_NOTES: u64 = 64 * 1024;
-/// Bytes of a build id: SHA-1 has 20, `--build-id=0x…` may have more.
+/// Size limit of a build id in bytes: SHA-1 has 20, `--build-id=0x…` may have more.
 const MAX_BUILD_ID: usize = 64;
 
 /// `NT_GNU_BUILD_ID` (elf.h).
 const BUILD_ID: u32 = 3;
 
-/// In hexadecimal. Notes that cannot be read count as none: nothing depends on them.
+/// The build id in hexadecimal. Unreadable notes are treated as missing, because nothing depends on them.
 pub(in crate::elf) fn build_id(reader: &Reader, segments: &Segments) -> Option<String> {
     segments.notes.iter().take(16).find_map(|extent| {
         let bytes = reader.bytes("a note", extent.head(MAX_NOTES), MAX_NOTES).ok()?;

@@ -1,4 +1,4 @@
-//! The only reader of the file: ranges, checked against its size, into memory of bounded size.
+//! The only code that reads the file: ranges are checked against its size and read into bounded memory.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -6,32 +6,32 @@ use std::os::unix::fs::FileExt;
 
 use crate::elf::ObjectError;
 
-/// Bytes that are held at once while a table is scanned.
+/// Bytes that are in memory at once while a table is scanned.
 const CHUNK: u64 = 1 << 20;
 
-/// A range of the file; not checked yet.
+/// A range of the file, not yet checked against its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::elf) struct FileRange {
-    /// First byte.
+    /// The offset of its first byte.
     pub offset: u64,
-    /// Bytes.
+    /// Its size in bytes.
     pub length: u64,
 }
 
 impl FileRange {
-    /// Without its first `count` bytes.
+    /// The range without its first `count` bytes.
     pub(in crate::elf) const fn tail(self, count: u64) -> Self {
         let count = if count < self.length { count } else { self.length };
         Self { offset: self.offset.saturating_add(count), length: self.length - count }
     }
 
-    /// The first `count` bytes of it.
+    /// At most the first `count` bytes of the range.
     pub(in crate::elf) const fn head(self, count: u64) -> Self {
         Self { offset: self.offset, length: if count < self.length { count } else { self.length } }
     }
 }
 
-/// A file by ranges.
+/// A file that is read in ranges.
 #[derive(Debug)]
 pub(in crate::elf) struct Reader {
     file: File,
@@ -47,7 +47,7 @@ impl Reader {
         self.size
     }
 
-    /// An error unless the range is inside the file.
+    /// Fails unless the range is inside the file.
     pub(in crate::elf) fn check(&self, what: &'static str, extent: FileRange) -> Result<(), ObjectError> {
         let end = extent.offset.saturating_add(extent.length);
         if end > self.size {
@@ -56,7 +56,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The bytes of a range of at most `limit` bytes.
+    /// The bytes of a range, which may have at most `limit` bytes.
     pub(in crate::elf) fn bytes(
         &self,
         what: &'static str,
@@ -72,8 +72,9 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// Visits a range in chunks of about 1 MiB, each a multiple of `unit` bytes; the last `overlap` bytes of
-    /// a chunk come again at the beginning of the next one. The visitor gets the chunk's offset in the range.
+    /// Visits a range in chunks of about 1 MiB, each a multiple of `unit` bytes. The last `overlap` bytes of
+    /// a chunk are repeated at the start of the next one. The visitor gets the offset of the chunk within the
+    /// range.
     pub(in crate::elf) fn chunks<B>(
         &self,
         what: &'static str,
@@ -102,7 +103,7 @@ impl Reader {
     }
 }
 
-/// Lengths here are limited far below what an address space holds.
+/// Converts a length that its caller has limited to far less than the address space.
 fn saturating_usize(length: u64) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! The PLT's relocations: which slot of the global offset table leads to which wanted function.
+//! The PLT's relocations: they say which slot of the global offset table leads to which wanted function.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -10,10 +10,10 @@ use object::pod;
 use super::reader::{FileRange, Reader};
 use crate::elf::ObjectError;
 
-/// Entries: one per imported function.
+/// Limit of the entries: there is one per imported function.
 const MAX_RELOCATIONS: u64 = 4_000_000;
 
-/// The slots of the symbols with the given numbers.
+/// The GOT slots of the symbols with the given indices.
 pub(in crate::elf) fn jump_slots(
     reader: &Reader,
     table: FileRange,
@@ -29,7 +29,7 @@ pub(in crate::elf) fn jump_slots(
     if count > MAX_RELOCATIONS {
         return Err(ObjectError::TooLarge { what: WHAT, found: count, limit: MAX_RELOCATIONS });
     }
-    // A hostile file may name one symbol in each relocation: as many slots as symbols suffice.
+    // A hostile file may name one symbol in every relocation, so stop after as many slots as symbols.
     let enough = symbols.len();
     reader.chunks(WHAT, table.head(count * SIZE), (SIZE, 0), |_, chunk| {
         let (list, _) = pod::slice_from_bytes::<Rela64<LE>>(chunk, chunk.len() / size_of::<Rela64<LE>>())

@@ -1,4 +1,4 @@
-//! Search in constant data, such as for a version string.
+//! Searches constant data, for example for a version string.
 
 use std::ops::ControlFlow;
 
@@ -7,17 +7,17 @@ use memchr::memmem::Finder;
 use super::reader::{FileRange, Reader};
 use crate::elf::ObjectError;
 
-/// Bytes that are read of one object: programs with a TLS library in them have up to 50 MB.
+/// Bytes read of one object: programs that contain a TLS library have up to 50 MB of constants.
 const MAX_RODATA: u64 = 64 << 20;
 
-/// A place of a needle.
+/// A match of a needle.
 #[derive(Clone, Copy, Debug)]
 pub struct Hit<'a> {
-    /// Number of the needle.
+    /// The index of the needle.
     pub needle: usize,
-    /// The byte before it; none at the beginning of the data.
+    /// The byte before the match; none at the start of the data.
     pub before: Option<u8>,
-    /// From the needle to the next NUL.
+    /// The text from the match to the next NUL.
     pub text: &'a [u8],
 }
 
@@ -33,7 +33,7 @@ pub(in crate::elf) fn find<T>(
     for extent in extents {
         let extent = extent.head(left);
         left -= extent.length;
-        // The overlap repeats what a hit at the end of a chunk needs; a hit may then be seen twice.
+        // The overlap completes a match at the end of a chunk. Such a match may be reported twice.
         let result = reader.chunks("constant data", extent, (1, context as u64), |_, chunk| {
             for (needle, finder) in finders.iter().enumerate() {
                 for place in finder.find_iter(chunk) {

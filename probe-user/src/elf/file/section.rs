@@ -1,4 +1,4 @@
-//! The section headers: only tools need them, so they may be missing, stale or broken.
+//! The section headers. Only tools need them, so they may be missing, stale or broken.
 
 use object::LittleEndian as LE;
 use object::elf::{self, SectionHeader64};
@@ -9,10 +9,10 @@ use super::reader::{FileRange, Reader};
 use crate::elf::ObjectError;
 use crate::elf::symbols::table::Table;
 
-/// Sections of a linked file: some tens; the field in the header cannot say more than this either.
+/// Limit of the sections: a linked file has a few dozen, and the 16-bit field of the header allows no more.
 const MAX_SECTIONS: u64 = 65536;
 
-/// The sections that are used.
+/// The sections that ctrace uses.
 #[derive(Debug, Default)]
 pub(in crate::elf) struct Sections {
     /// `.dynsym`.
@@ -21,11 +21,11 @@ pub(in crate::elf) struct Sections {
     pub symbols: Option<Table>,
     /// `.rodata`.
     pub rodata: Vec<FileRange>,
-    /// `.eh_frame`: address and bytes.
+    /// `.eh_frame`: its address and where it is in the file.
     pub frames: Option<(u64, FileRange)>,
-    /// `.note.stapsdt`: probes that the program has itself.
+    /// `.note.stapsdt`: the USDT probes of the program.
     pub probes: Vec<FileRange>,
-    /// Where `.stapsdt.base` is, which their addresses are relative to.
+    /// The address of `.stapsdt.base`, to which the addresses of USDT probes are relative.
     pub probes_base: Option<u64>,
 }
 

@@ -1,8 +1,8 @@
-//! Where functions begin and end in code without frames for unwinding: a function begins where calls lead to,
-//! behind the end of another one, and goes on as long as its own jumps do.
+//! Function bounds in code without unwind tables. A function starts at the target of a call, directly after
+//! the end of another function, and extends as far as its own jumps reach.
 //!
-//! Owns the list of where calls lead to, which is made when it is first needed. What only a table of jumps
-//! leads to is not taken for a part of a function: rather none than a wrong one.
+//! The list of call targets is built when it is first needed. Code that is reachable only through a jump
+//! table is not counted as part of a function: no answer is better than a wrong one.
 
 use std::ops::ControlFlow;
 
@@ -13,22 +13,22 @@ use crate::elf::code::decode::{instructions, target};
 use crate::elf::file::header::Segment;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// Targets of calls that are kept, of four bytes each: 200 MB of code have some two million.
+/// Limit of the call targets in memory, four bytes each: 200 MB of code have about two million.
 const MAX_STARTS: usize = 8_000_000;
-/// Targets before they are sorted and the same ones are dropped.
+/// New targets after which the list is sorted and deduplicated.
 const BATCH: usize = 4_000_000;
-/// Code of one function that is read.
+/// Limit of the code that is read of one function, in bytes.
 const MAX_BODY: u64 = 64 * 1024;
-/// Targets before an address that are tried.
+/// How many call targets before an address are tried as its function's start.
 const TRIES: usize = 8;
-/// Bytes that hold the last instruction before a function, and what pads it.
+/// Enough bytes for the padding before a function and the last instruction before that.
 const BEFORE: u64 = 16;
-/// Where compilers let functions begin.
+/// Compilers align the start of a function to this.
 const ALIGNMENT: u64 = 16;
-/// Bytes of code for each function that has a frame, in code that has all of its frames: an average.
+/// Average bytes of code per unwind entry in code that is fully covered by unwind entries.
 const DENSE: u64 = 2048;
 
-/// Where calls lead to, in one segment: distances from its beginning.
+/// The call targets of one segment, as distances from its start.
 #[derive(Debug)]
 pub(in crate::elf) struct Starts {
     segment: Segment,
@@ -36,7 +36,7 @@ pub(in crate::elf) struct Starts {
 }
 
 impl Object {
-    /// Whether so many frames are too few for the code of the object.
+    /// Whether this number of unwind entries is too small for the amount of code in the object.
     pub(in crate::elf) fn is_sparse(&self, frames: u64) -> bool {
         let code: u64 = self.segments.executables().map(|segment| segment.extent.length).sum();
         frames.saturating_mul(DENSE) < code
@@ -68,7 +68,7 @@ impl Object {
         Ok(found)
     }
 
-    /// The function that has `address` inside, by its code.
+    /// The bounds of the function that contains `address`, from an analysis of the code.
     pub(in crate::elf) fn by_code(
         &self,
         starts: &[Starts],
@@ -90,14 +90,14 @@ impl Object {
                 if address.0 - begin < size {
                     return Ok(Some(FunctionBounds { address: VirtAddr(begin), size }));
                 }
-                // What is before it ends before it.
+                // The code before this start ends before it, so no earlier start can reach `address`.
                 break;
             }
         }
         Ok(None)
     }
 
-    /// As much of a function as is before the next one that is called.
+    /// Cuts a function off where the next call target starts.
     fn before_the_next(&self, starts: &Starts, begin: u64, size: u64) -> Result<u64, ObjectError> {
         let after = starts.targets.partition_point(|target| u64::from(*target) <= begin);
         let next = starts.targets.get(after..).unwrap_or_default().iter().map(|target| u64::from(*target));
@@ -109,7 +109,8 @@ impl Object {
         Ok(size)
     }
 
-    /// Whether the code before a place cannot go on there: padding, or an instruction that ends a function.
+    /// Whether execution cannot continue across this place: padding or a function-ending instruction precedes
+    /// it.
     fn follows_an_end(&self, segment: &Segment, distance: u64) -> Result<bool, ObjectError> {
         let length = distance.min(BEFORE);
         let bytes = self.reader.bytes("code", segment.extent.tail(distance - length).head(length), BEFORE)?;
@@ -124,11 +125,12 @@ impl Object {
         })
     }
 
-    /// Bytes from an entry to where no jump of its own goes beyond; 0 when its code is none.
+    /// The size of the function at `entry`: up to the first end that none of its jumps passes. 0 if it is not
+    /// code.
     fn extent_of(&self, entry: VirtAddr) -> Result<u64, ObjectError> {
         let code = self.code(entry, MAX_BODY)?;
         let mut reach = entry.0;
-        // The end of the last call, if nothing but padding is behind it yet.
+        // The end of the last call, as long as only padding follows it.
         let mut called = None;
         for instruction in instructions(&code, entry) {
             if instruction.is_invalid() {
@@ -139,7 +141,7 @@ impl Object {
                 Code::Nopw | Code::Nopd | Code::Nopq | Code::Nop_rm16 | Code::Nop_rm32 | Code::Int3
             );
             match called {
-                // What was called does not return.
+                // Padding up to an aligned start follows the call: the callee does not return.
                 Some(end)
                     if !is_padding
                         && instruction.ip() > end
@@ -162,7 +164,7 @@ impl Object {
                 }
                 FlowControl::UnconditionalBranch => {
                     let to = near(&instruction, entry);
-                    // It may be a call of another function, in place of one's own return.
+                    // A jump to a padded start may be a tail call of another function.
                     if !is_padded(&code, to - entry.0) {
                         reach = reach.max(to);
                     }
@@ -179,21 +181,21 @@ impl Object {
     }
 }
 
-/// Where a jump leads to, if it may be in the same function.
+/// The target of a jump, if it may be in the same function.
 fn near(instruction: &iced_x86::Instruction, entry: VirtAddr) -> u64 {
     let to = target(instruction).filter(|to| to.0.wrapping_sub(entry.0) < MAX_BODY);
     to.map_or(entry.0, |to| to.0)
 }
 
-/// Whether padding is before a place.
+/// Whether padding precedes this place.
 fn is_padded(code: &[u8], at: u64) -> bool {
     let before = usize::try_from(at).ok().and_then(|at| code.get(..at)).unwrap_or_default();
     matches!(before, [.., 0xcc | 0x90])
         || is_nop(before.last_chunk::<9>().map_or(before, <[u8; 9]>::as_slice))
 }
 
-/// Whether bytes end with one of the nops that compilers pad with: 0f 1f /0, with zeros as what they refer
-/// to.
+/// Whether bytes end with one of the nops that compilers use as padding: `0f 1f /0` with an all-zero
+/// displacement.
 fn is_nop(bytes: &[u8]) -> bool {
     let Some(at) = bytes.windows(2).rposition(|two| two == [0x0f, 0x1f]) else { return false };
     let rest = bytes.get(at + 2..).unwrap_or_default();

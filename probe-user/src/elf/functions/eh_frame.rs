@@ -1,10 +1,10 @@
-//! Where functions begin and end, by what unwinding needs: it is loaded with the program, so stripping keeps
-//! it.
+//! Function bounds from the unwind tables. These are loaded with the program, so stripping does not remove
+//! them.
 //!
-//! Owns the table that unwinding searches (`.eh_frame_hdr`), of which nothing is kept in memory, and the list
-//! of frames (`.eh_frame`), which is read where the linker made no table: in programs that are linked
-//! statically. How to unwind is of no interest here. Where most of the code has no frames (some browsers and
-//! JavaScript runtimes), `starts` knows more.
+//! Searches the unwinder's binary search table (`.eh_frame_hdr`) in the file, without keeping it in memory.
+//! Statically linked programs may have no such table; their list of frames (`.eh_frame`) is read instead. The
+//! unwind instructions themselves are not needed. Where most of the code has no frames (some browsers and
+//! JavaScript runtimes), `call_targets` finds more.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -15,44 +15,44 @@ use super::call_targets::Starts;
 use crate::elf::file::reader::FileRange;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// Entries of the table: the largest browsers have a million.
+/// Limit of the entries of the table: the largest browsers have a million.
 const MAX_FUNCTIONS: u64 = 8_000_000;
-/// Bytes of the list of frames: programs with 50 MB of code have 8 MB.
+/// Size limit of the list of frames in bytes: programs with 50 MB of code have 8 MB.
 const MAX_FRAMES: u64 = 48 << 20;
-/// Bytes of an entry of the table: where a function begins and where its frame is, relative to the table.
+/// Size of a table entry: the function's start and its frame, both relative to the table.
 const ENTRY: u64 = 8;
 const WHAT: &str = "the table for unwinding";
 
-/// A function.
+/// The bounds of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FunctionBounds {
-    /// Its entry.
+    /// The address of its entry.
     pub address: VirtAddr,
-    /// Bytes of its code; there may be padding in them.
+    /// The size of its code in bytes, which may include padding.
     pub size: u64,
 }
 
-/// The functions of an object by address, as far as unwinding knows them.
+/// Functions of an object by address, as far as the unwind tables and call targets cover them.
 #[derive(Debug)]
 pub struct FunctionTable<'o> {
     object: &'o Object,
     source: Source,
-    /// Where calls lead to; empty where frames are dense.
+    /// The call targets; empty if the unwind tables are dense.
     starts: OnceCell<Vec<Starts>>,
-    /// Whether functions never return, as far as somebody has asked.
+    /// Cached answers of [`FunctionTable::never_returns`].
     pub(in crate::elf) ends: RefCell<BTreeMap<VirtAddr, bool>>,
 }
 
 #[derive(Debug)]
 enum Source {
-    /// The table: its address and entries.
+    /// `.eh_frame_hdr`: its address and where its entries are in the file.
     Table(u64, FileRange),
-    /// By address.
+    /// The frames of `.eh_frame`, sorted by address.
     List(Vec<FunctionBounds>),
 }
 
 impl Object {
-    /// What unwinding knows of functions; nothing, in an object that cannot be unwound.
+    /// The functions that the unwind tables of this object describe; none if it cannot be unwound.
     pub fn frames(&self) -> Result<FunctionTable<'_>, ObjectError> {
         let source = match self.unwind_table()? {
             Some((address, entries)) => Source::Table(address, entries),
@@ -64,7 +64,7 @@ impl Object {
     fn unwind_table(&self) -> Result<Option<(u64, FileRange)>, ObjectError> {
         let Some((address, extent)) = self.segments.unwind else { return Ok(None) };
         let head = self.reader.bytes(WHAT, extent.head(12), 12)?;
-        // Version 1; the encodings of three values: any, `udata4`, `datarel | sdata4`. No linker writes
+        // Version 1, and the encodings of three values: any, `udata4`, `datarel | sdata4`. No linker writes
         // others.
         let (Some([1, _, 0x03, 0x3b]), Some(count)) = (head.first_chunk(), head.get(8..12)) else {
             return Ok(None);
@@ -77,7 +77,7 @@ impl Object {
         Ok((entries.length == count * ENTRY).then_some((address, entries)))
     }
 
-    /// Frames that are broken end the list: what is before them is as good as ever.
+    /// The frames of `.eh_frame`. A broken frame ends the list; the frames before it are still valid.
     fn list(&self) -> Result<Vec<FunctionBounds>, ObjectError> {
         let Some((address, extent)) = self.frame_section else { return Ok(Vec::new()) };
         let bytes = self.reader.bytes("the frames for unwinding", extent, MAX_FRAMES)?;
@@ -102,7 +102,7 @@ impl FunctionTable<'_> {
         self.object
     }
 
-    /// The function that has `address` inside; none when it is not known.
+    /// The function that contains `address`, if it can be determined.
     pub fn at(&self, address: VirtAddr) -> Result<Option<FunctionBounds>, ObjectError> {
         match self.framed(address)? {
             Some(found) => Ok(Some(found)),
@@ -117,13 +117,14 @@ impl FunctionTable<'_> {
                 Source::List(list) => list.len() as u64,
             };
             let starts = if self.object.is_sparse(frames) { self.object.starts()? } else { Vec::new() };
-            // Nobody else has set it.
+            // The cell was empty a moment ago and this type is not shared between threads, so this cannot
+            // fail.
             let _ = self.starts.set(starts);
         }
         Ok(self.starts.get().map_or(&[], Vec::as_slice))
     }
 
-    /// The function by its frame.
+    /// The function at `address`, from the unwind tables only.
     fn framed(&self, address: VirtAddr) -> Result<Option<FunctionBounds>, ObjectError> {
         let Some(segment) = self.object.segments.executable(address) else { return Ok(None) };
         let end = segment.address.saturating_add(segment.extent.length);
@@ -134,7 +135,7 @@ impl FunctionTable<'_> {
                 after.checked_sub(1).and_then(|last| list.get(last)).copied()
             }
         };
-        // Both are a stranger's: neither order nor size is proven.
+        // Both tables come from a foreign file, so neither their order nor the sizes can be trusted.
         let fits = |found: &FunctionBounds| {
             let inside = address.0.checked_sub(found.address.0).is_some_and(|inside| inside < found.size);
             inside && found.address.0 >= segment.address && found.size <= end - found.address.0
@@ -165,8 +166,8 @@ impl FunctionTable<'_> {
             .map(|size| FunctionBounds { address: VirtAddr(begin), size }))
     }
 
-    /// How far the frame of an entry goes. Not all code has a frame: without this, the function before would
-    /// be taken for it.
+    /// The size that the frame of an entry covers. Not all code has a frame: without this check, such code
+    /// would be attributed to the function before it.
     fn frame_size(
         &self,
         base: u64,
@@ -176,8 +177,9 @@ impl FunctionTable<'_> {
     ) -> Result<Option<u64>, ObjectError> {
         let frame = base.wrapping_add_signed(self.number(entries.tail(index * ENTRY + 4))?.into());
         let Some(extent) = self.object.segments.from(frame) else { return Ok(None) };
-        // Length, pointer to what frames share, first address, size; the address relative to itself (`pcrel |
-        // sdata4`), as all compilers write it: another encoding does not give the entry's address.
+        // A frame holds its length, a pointer to the shared part, the first address and the size. All
+        // compilers encode the address relative to itself (`pcrel | sdata4`); with any other encoding it does
+        // not match the entry.
         let relative = self.number(extent.tail(8))?;
         let is_it = frame.wrapping_add(8).wrapping_add_signed(relative.into()) == begin;
         let size = self.number(extent.tail(12))?;
@@ -188,7 +190,7 @@ impl FunctionTable<'_> {
         Ok(base.wrapping_add_signed(self.number(entries.tail(index * ENTRY))?.into()))
     }
 
-    /// The number at the beginning of a range.
+    /// The number at the start of a range.
     fn number(&self, extent: FileRange) -> Result<i32, ObjectError> {
         let bytes = self.object.reader.bytes(WHAT, extent.head(4), 4)?;
         Ok(bytes.first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes)))

@@ -1,4 +1,4 @@
-//! Where functions begin and end, from tables for unwinding and from the code itself.
+//! Function bounds, from the unwind tables and from the code itself.
 
 pub(super) mod call_targets;
 pub(super) mod eh_frame;

@@ -1,32 +1,32 @@
-//! Which functions never return to who calls them: those that panic, for one.
+//! Finds functions that never return to their caller, such as those that panic.
 //!
-//! Owns the proof, from all of a function's code: nothing in it returns, or jumps out to what may. Where it
-//! cannot be had, a function is taken for one that returns.
+//! The proof covers all of a function's code: nothing in it returns, or jumps to code that may return.
+//! Without a proof, the function is assumed to return.
 
 use crate::elf::code::function_body::Body;
 use crate::elf::{FunctionTable, ObjectError, VirtAddr};
 
-/// Bytes of a function that is read: those that panic are small.
+/// Size limit of such a function in bytes: those that panic are small.
 const MAX_BODY: u64 = 4096;
-/// Functions that hand on to one another, by jumps.
+/// How many tail jumps from one function to the next are followed.
 const MAX_JUMPS: usize = 4;
-/// Answers that are kept.
-const MAX_KNOWN: usize = 16_384;
+/// Limit of the cached answers.
+const MAX_CACHED: usize = 16_384;
 
 impl FunctionTable<'_> {
-    /// Whether the function that begins at an address is known never to return.
+    /// Whether the function at this address provably never returns.
     pub fn never_returns(&self, function: VirtAddr) -> Result<bool, ObjectError> {
         self.ends(function, MAX_JUMPS)
     }
 
     fn ends(&self, function: VirtAddr, jumps: usize) -> Result<bool, ObjectError> {
-        if let Some(known) = self.ends.borrow().get(&function) {
-            return Ok(*known);
+        if let Some(cached) = self.ends.borrow().get(&function) {
+            return Ok(*cached);
         }
         let ends = self.find_ends(function, jumps)?;
-        let mut known = self.ends.borrow_mut();
-        if known.len() < MAX_KNOWN {
-            known.insert(function, ends);
+        let mut cached = self.ends.borrow_mut();
+        if cached.len() < MAX_CACHED {
+            cached.insert(function, ends);
         }
         Ok(ends)
     }
@@ -59,7 +59,7 @@ mod tests {
     use crate::elf::VirtAddr;
     use crate::elf::fixture::{compile, parse};
 
-    /// Each function, and whether it never returns.
+    /// Each function, with whether it never returns.
     const FUNCTIONS: [(&str, bool); 8] = [
         ("loops", true),
         ("calls_loops", true),
@@ -93,7 +93,7 @@ mod tests {
         for (name, never) in FUNCTIONS {
             let address = object.function(name).unwrap().address;
             assert_eq!(frames.never_returns(address).unwrap(), never, "{name}");
-            // From its middle on it is no function.
+            // An address in the middle of a function is not a function.
             assert!(!frames.never_returns(VirtAddr(address.0 + 1)).unwrap(), "{name}");
         }
         assert!(!frames.never_returns(VirtAddr(0)).unwrap());

@@ -1,7 +1,7 @@
-//! The entry of a Go function: behind the check whether the stack is large enough.
+//! The entry site of a Go function: after the check whether the stack is large enough.
 //!
-//! When it is not, the runtime makes a larger one and begins the function again, so that a probe at the first
-//! instruction would fire twice for one call.
+//! If the stack is too small, the runtime allocates a larger one and restarts the function. A probe on the
+//! first instruction would then fire twice for one call.
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Register};
 
@@ -10,7 +10,7 @@ use crate::elf::code::decode::{
     InstructionSite, bytes_of, has_bad_prefix, inside, instructions, is_emulated, target, writes,
 };
 
-/// The registers that the check may not write: those of integer arguments, the goroutine, and the stack.
+/// Registers that the check must not write: those of integer arguments, the goroutine, and the stack pointer.
 const KEPT: [Register; 12] = [
     Register::RAX,
     Register::RBX,
@@ -26,11 +26,11 @@ const KEPT: [Register; 12] = [
     Register::RDX,
 ];
 
-/// Instructions of the check: a comparison, before it for large frames the address to compare, and the jump.
+/// Longest check, in instructions: the comparison, for large frames the address to compare, and the jump.
 const MAX_CHECK: usize = 8;
 
-/// Where a probe goes in a Go function that begins with the check; none if it does not, or the instruction
-/// behind it cannot be probed. `code` is the whole function.
+/// Where to place a probe in a Go function that starts with the check. None if it does not, or if the
+/// instruction after the check cannot take a probe. `code` is the whole function.
 pub(in crate::elf) fn after_stack_check(code: &[u8], address: VirtAddr) -> Option<InstructionSite> {
     let mut factory = InstructionInfoFactory::new();
     let mut decoded = instructions(code, address);
@@ -53,7 +53,7 @@ pub(in crate::elf) fn after_stack_check(code: &[u8], address: VirtAddr) -> Optio
     })
 }
 
-/// Before Go 1.17, whose arguments are on the stack, the goroutine is read into RCX.
+/// Before Go 1.17, where RCX does not carry an argument, the check loads the goroutine into it.
 fn loads_goroutine(instruction: &Instruction) -> bool {
     instruction.op0_register() == Register::RCX && instruction.segment_prefix() == Register::FS
 }
@@ -66,7 +66,7 @@ fn is_comparison(instruction: &Instruction) -> bool {
         })
 }
 
-/// Whether the code at `grow` calls something and then jumps to the entry.
+/// Whether the code at `grow` calls something and then jumps back to the entry.
 fn begins_again(code: &[u8], address: VirtAddr, grow: VirtAddr) -> bool {
     let begin = usize::try_from(grow.0.wrapping_sub(address.0)).unwrap_or(usize::MAX);
     let rest = code.get(begin..).unwrap_or_default();
@@ -90,14 +90,14 @@ mod tests {
 
     #[test]
     fn the_check_is_passed() {
-        // cmp 0x10(%r14),%rsp; jbe 0x0b; push %rbp; …; ret; call; jmp 0
+        // The code: cmp 0x10(%r14),%rsp; jbe 0x0b; push %rbp; …; ret; call; jmp 0
         let good =
             [0x49, 0x3b, 0x66, 0x10, 0x76, 0x05, 0x55, 0x90, 0x90, 0x5d, 0xc3, 0xe8, 0, 1, 0, 0, 0xeb, 0xee];
         assert_eq!(
             after_stack_check(&good, VirtAddr(0)),
             Some(InstructionSite { offset: 6, emulated: true })
         );
-        // The same before Go 1.17: mov %fs:-8,%rcx; cmp 0x10(%rcx),%rsp.
+        // The same check before Go 1.17: mov %fs:-8,%rcx; cmp 0x10(%rcx),%rsp.
         let old = [
             &[0x64, 0x48, 0x8b, 0x0c, 0x25, 0xf8, 0xff, 0xff, 0xff, 0x48, 0x3b, 0x61, 0x10, 0x76, 0x05][..],
             &good[6..16],
@@ -107,7 +107,7 @@ mod tests {
             after_stack_check(&old.concat(), VirtAddr(0)),
             Some(InstructionSite { offset: 15, emulated: true })
         );
-        // It jumps elsewhere.
+        // The last jump does not lead back to the entry.
         let mut other = good;
         other[17] = 0xef;
         assert_eq!(after_stack_check(&other, VirtAddr(0)), None);

@@ -1,7 +1,7 @@
-//! Go: what its runtime knows of itself, which is in every binary, stripped or not.
+//! Go: the tables of its runtime, which every Go binary contains, stripped or not.
 //!
-//! Owns finding the tables by their contents (no section name is needed), the version, and by which rules
-//! functions get their arguments. It never runs Go's tools.
+//! Finds the tables by their contents, without section names, and determines the Go version and the calling
+//! convention. It never runs Go's own tools.
 
 mod entry;
 mod moduledata;
@@ -21,48 +21,49 @@ use super::{Object, ObjectError};
 pub(super) use entry::after_stack_check;
 pub use version::GoVersion;
 
-/// Bytes that are searched for the tables: the data of the largest Go programs have about 200 MB.
+/// Limit of the bytes that are searched for the tables: the largest Go programs have about 200 MB of data.
 const MAX_SEARCHED: u64 = 512 << 20;
-/// Places that look like a table and are tried.
+/// Limit of the places that look like a table and are tried.
 const MAX_CANDIDATES: usize = 64;
-/// Tables that begin well and are looked into: a program has one.
+/// Limit of the tables with a valid header that are read: a program has one.
 const MAX_TABLES: usize = 4;
-/// Segments that are searched.
+/// Limit of the segments that are searched.
 const MAX_SEGMENTS: usize = 64;
 
-/// How functions of Go get their arguments.
+/// The calling convention of a Go function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GoAbi {
-    /// In registers, from Go 1.17 on: RAX, RBX, RCX, RDI, RSI, R8, R9, R10, R11 for integers and pointers, X0
-    /// to X14 for floats; results in the same. A string is two of them, a slice three, an interface two.
+    /// Arguments in registers, from Go 1.17 on: RAX, RBX, RCX, RDI, RSI, R8, R9, R10, R11 for integers and
+    /// pointers, X0 to X14 for floats; results use the same registers. A string takes two, a slice three, an
+    /// interface two.
     Registers,
-    /// On the stack: before Go 1.17, and assembler functions that are marked so.
+    /// Arguments on the stack: before Go 1.17, and for assembler functions that are marked so.
     Stack,
-    /// One of the two: an assembler function, or a version between 1.16 and 1.17 that does not say its name.
+    /// Either of the two: an assembler function, or Go 1.16 or 1.17 without a version string.
     Unknown,
 }
 
-/// What is known of an object with Go in it.
+/// Go's tables in an object.
 #[derive(Clone, Debug)]
 pub struct Go {
     version: Option<GoVersion>,
-    /// The oldest version that writes such tables.
+    /// The oldest Go version that writes tables in this layout.
     layout: pclntab::Layout,
     pub(super) table: pclntab::Table,
 }
 
 impl Go {
-    /// As the linker wrote it into the object.
+    /// The version, as the linker wrote it into the object.
     pub fn version(&self) -> Option<&GoVersion> {
         self.version.as_ref()
     }
 
-    /// How its functions get their arguments, unless they are written in assembler.
+    /// The calling convention of its functions, except for those written in assembler.
     pub fn abi(&self) -> GoAbi {
         match self.layout {
             pclntab::Layout::V12 => GoAbi::Stack,
-            // Go 1.16 and 1.17 write the same table.
+            // The tables of Go 1.16 and 1.17 are the same, so the version decides.
             pclntab::Layout::V116 => match self.version.as_ref().and_then(|version| version.minor) {
                 None => GoAbi::Unknown,
                 Some(..17) => GoAbi::Stack,
@@ -73,31 +74,30 @@ impl Go {
     }
 }
 
-/// Why the functions of an object with Go in it are not known.
+/// Why the functions of a Go program could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum GoError {
-    /// The file could not be read, or has more than ctrace reads.
+    /// The file could not be read, or a part of it is larger than ctrace reads.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// There is something like it only.
+    /// The object has Go's build information, but no valid table.
     #[error("it looks like a Go program{of}, but its table of functions (pclntab) is missing or damaged")]
     Damaged {
-        /// ` of go1.24`, when that is known.
+        /// The text ` of go1.24`, or empty if the version is unknown.
         of: String,
     },
-    /// Addresses are not in the file.
+    /// The table holds addresses that are valid only after relocation.
     #[error(
-        "a Go program of a version before 1.18 at no fixed address: its table of functions has addresses \
-         that \
-         only the loader knows"
+        "a position-independent Go program built before Go 1.18: its table of functions holds addresses that \
+         only the loader fills in"
     )]
     Relocated,
-    /// The address of the code is not known.
-    #[error("where the code of this Go program begins could not be told (no moduledata found)")]
+    /// The address of the code could not be found.
+    #[error("the start of the code of this Go program is unknown: no moduledata found")]
     NoText,
 }
 
-/// Places in the file that may be what is looked for.
+/// What the search of the file found.
 #[derive(Debug, Default)]
 struct Candidates {
     tables: Vec<pclntab::Head>,
@@ -105,7 +105,7 @@ struct Candidates {
 }
 
 impl Object {
-    /// The Go in this object; none if there is none.
+    /// Finds Go's tables in this object. None if it contains no Go.
     pub fn go(&self) -> Result<Option<Go>, GoError> {
         let found = self.go_candidates()?;
         let of =
@@ -127,7 +127,7 @@ impl Object {
         }
     }
 
-    /// One pass over what is loaded: data first, because code seldom has tables in it.
+    /// Searches the loaded segments once, data first, because code rarely contains tables.
     fn go_candidates(&self) -> Result<Candidates, ObjectError> {
         let table = Finder::new(pclntab::MAGIC_END);
         let build_info = Finder::new(version::MAGIC);
@@ -154,7 +154,7 @@ impl Object {
                     What::BuildInfo => found.version = found.version.or_else(|| self.go_version(rest)),
                 }
             }
-            // The tables that the linker writes come before anything that a program may embed.
+            // The linker places its own tables before anything that a program may embed.
             if !found.tables.is_empty() && found.version.is_some() {
                 break;
             }
@@ -163,7 +163,7 @@ impl Object {
         Ok(found)
     }
 
-    /// Eight bytes of the file as a number; none outside of the extent.
+    /// The eight bytes at this place as a number. None outside of the range.
     fn word(&self, extent: FileRange, at: u64) -> Option<u64> {
         let bytes = self.reader.bytes("a word", extent.tail(at).head(8), 8).ok()?;
         bytes.first_chunk().map(|word| u64::from_le_bytes(*word))

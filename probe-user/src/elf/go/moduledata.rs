@@ -1,7 +1,7 @@
-//! Where the code of a Go program begins, by the structure that its runtime starts from (moduledata).
+//! Finds the start of a Go program's code through moduledata, the structure that Go's runtime starts from.
 //!
-//! From Go 1.26 on the table of functions does not say it, and before it says where `.text` begins, which is
-//! not the same in programs with C in them.
+//! From Go 1.26 on the pclntab does not contain that address. Before, it contains the start of `.text`, which
+//! is a different address in programs that contain C.
 
 use std::ops::ControlFlow;
 
@@ -13,22 +13,22 @@ use object::pod;
 use crate::elf::file::reader::FileRange;
 use crate::elf::{Object, VirtAddr};
 
-/// Words of `runtime.moduledata` from Go 1.16 to 1.26: the table of functions, then names and lists as six
-/// slices, two more words around them, and these three.
+/// Offsets of three words of `runtime.moduledata`, from Go 1.16 to 1.26. Before them are the pclntab pointer,
+/// names and lists as six slices, and two more words.
 const MIN_PC: u64 = 20 * 8;
 const MAX_PC: u64 = 21 * 8;
 const TEXT: u64 = 22 * 8;
 
-/// Relocations of one program: large ones have a million.
+/// Limit of the relocations: large programs have a million.
 const MAX_RELOCATIONS: u64 = 20_000_000;
-/// Bytes of data that are searched for the structure.
+/// Limit of the data that is searched for the structure, in bytes.
 const MAX_SEARCHED: u64 = 256 << 20;
-/// Places that have the table's address and are looked at.
+/// Limit of the places with the address of the pclntab that are tried.
 const MAX_PLACES: usize = 64;
 
 impl Object {
-    /// The address that offsets of the table are counted from: `first` and `end` are those of the first
-    /// function and behind the last one, `said` what the table says.
+    /// The address to which offsets in the pclntab are relative. `first` is the offset of the first function,
+    /// `end` the end of the last one, and `said` the address that the pclntab itself contains.
     pub(super) fn go_text(&self, table: u64, first: u64, end: u64, said: u64) -> Option<u64> {
         let is_code = |text: &u64| {
             let (first, last) = (text.checked_add(first), text.checked_add(end.saturating_sub(1)));
@@ -46,7 +46,7 @@ impl Object {
         text.or_else(|| Some(said).filter(|said| *said != 0).filter(is_code))
     }
 
-    /// What may be the structure where the table's address is in the file.
+    /// Candidates for the structure in files whose data contain the pclntab's address.
     fn modules_in_place(&self, table: u64) -> impl Iterator<Item = (u64, u64, u64)> {
         let needle = table.to_le_bytes();
         let finder = Finder::new(&needle);
@@ -55,7 +55,7 @@ impl Object {
         for load in self.segments.data_first().into_iter().take(super::MAX_SEGMENTS) {
             let extent = load.extent.head(left);
             left -= extent.length;
-            // What cannot be read has no structure.
+            // A segment that cannot be read cannot contain the structure.
             let _ = self.reader.chunks("data of the program", extent, (8, 8), |at, chunk| {
                 let hits = finder.find_iter(chunk).map(|place| at + place as u64);
                 places.extend(hits.map(|place| load.extent.tail(place)).take(MAX_PLACES));
@@ -67,7 +67,7 @@ impl Object {
         })
     }
 
-    /// The same where the loader writes the addresses.
+    /// Candidates for the structure in files whose addresses are filled in by relocations.
     fn modules_by_relocation(&self, table: u64) -> Vec<(u64, u64, u64)> {
         let mut places = Vec::new();
         self.relative(|place, value| {
@@ -95,12 +95,12 @@ impl Object {
         places.into_iter().filter_map(complete).collect()
     }
 
-    /// Visits the relocations that are the object's base plus a number: where, and the number.
+    /// Visits the relative relocations (base plus addend): place and addend.
     fn relative(&self, mut visit: impl FnMut(u64, u64)) {
         const SIZE: usize = size_of::<Rela64<LE>>();
         let Some(table) = self.relocations else { return };
         let table = table.head((table.length.min(MAX_RELOCATIONS * SIZE as u64) / SIZE as u64) * SIZE as u64);
-        // What cannot be read has no structure.
+        // A table that cannot be read cannot lead to the structure.
         let _ = self.reader.chunks("relocations", table, (SIZE as u64, 0), |_, chunk| {
             let (list, _) =
                 pod::slice_from_bytes::<Rela64<LE>>(chunk, chunk.len() / SIZE).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Go's table of functions (pclntab): the name and the entry of each.
+//! Go's function table (pclntab): the name and the entry of each function.
 //!
-//! Owns the layouts of Go 1.2, 1.16, 1.18 and 1.20 (debug/gosym/pclntab.go has them all). Each number of it
-//! is checked against the file before it is used.
+//! Reads the layouts of Go 1.2, 1.16, 1.18 and 1.20 (debug/gosym/pclntab.go in Go's sources has them all).
+//! Every number in it is checked against the file before it is used.
 
 use std::ops::ControlFlow;
 
@@ -9,18 +9,18 @@ use super::{Go, GoError};
 use crate::elf::file::reader::FileRange;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// What follows the first byte of all magics: three more bytes, two zeros, the quantum of x86-64's
-/// instructions, and the size of a pointer.
+/// What follows the first byte of all magics: three more bytes, two zeros, the instruction quantum of x86-64,
+/// and the size of a pointer.
 pub(super) const MAGIC_END: &[u8] = b"\xff\xff\xff\x00\x00\x01\x08";
 
-/// Functions of one program: the largest have about half a million.
+/// Limit of the functions: the largest programs have about half a million.
 const MAX_FUNCTIONS: u64 = 2_000_000;
-/// Bytes of the fixed part of a function's record that are looked at.
+/// How much of the fixed part of a function's record is read, in bytes.
 const RECORD: u64 = 44;
-/// In the flags of a function's record: it is written in assembler (`abi.FuncFlagAsm`).
+/// Flag of a function's record: written in assembler (`abi.FuncFlagAsm`).
 const ASSEMBLER: u8 = 4;
 
-/// The versions of the table. A name is that of the first Go that wrote it.
+/// The layouts of the table, each named after the first Go version that wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     V12,
@@ -40,17 +40,17 @@ impl Layout {
         }
     }
 
-    /// Bytes of an entry of the list of functions; the first half is the function's entry.
+    /// Size of an entry of the function list; its first half is the address of the function.
     const fn entry_size(self) -> u64 {
         if self.has_offsets() { 8 } else { 16 }
     }
 
-    /// Whether entries are offsets in the code, not addresses.
+    /// Whether entries are offsets from the start of the code rather than addresses.
     const fn has_offsets(self) -> bool {
         matches!(self, Self::V118 | Self::V120)
     }
 
-    /// Where the flags are in a function's record.
+    /// The offset of the flags in a function's record.
     const fn flags(self) -> Option<usize> {
         match self {
             Self::V12 | Self::V116 => None,
@@ -60,21 +60,21 @@ impl Layout {
     }
 }
 
-/// The beginning of a table, checked.
+/// The validated header of a table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub layout: Layout,
-    /// Where it is loaded.
+    /// The address that it is loaded at.
     pub address: u64,
     count: u64,
-    /// What it says that its code begins at; 0 when it says nothing (Go 1.26).
+    /// The start of the code according to the header; 0 if it does not say (Go 1.26).
     pub text: u64,
     names: FileRange,
-    /// The list of functions, with their records behind it: records are counted from its beginning.
+    /// The function list and the records after it, which are addressed relative to the start of the list.
     list: FileRange,
 }
 
-/// The functions of a program.
+/// The function table of a program.
 #[derive(Clone, Debug)]
 pub(in crate::elf) struct Table {
     head: Head,
@@ -82,19 +82,19 @@ pub(in crate::elf) struct Table {
     end: u64,
 }
 
-/// A function of the table.
+/// A function in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::elf) struct Listed {
     pub address: u64,
-    /// Up to the next function: padding is in it.
+    /// The distance to the next function, so it includes padding.
     pub size: u32,
-    /// Offset in the names.
+    /// The offset of the name in the name table.
     pub name: u32,
     pub is_assembler: bool,
 }
 
 impl Object {
-    /// What begins like a table, with `rest` from there to the end of the segment.
+    /// Parses the header of a table. `rest` reaches from there to the end of the segment.
     pub(super) fn go_head(&self, rest: FileRange, address: u64) -> Option<Head> {
         let bytes = self.reader.bytes("the header of pclntab", rest.head(72), 72).ok()?;
         let layout = Layout::new(*bytes.first()?)?;
@@ -113,7 +113,7 @@ impl Object {
         (needed <= list.length).then_some(Head { layout, address, count, text, names, list })
     }
 
-    /// The table behind a beginning; none if it is not one.
+    /// The table that follows a header. None if it is not a table after all.
     pub(super) fn go_table(&self, head: &Head) -> Result<Option<Table>, GoError> {
         let size = head.layout.entry_size();
         let field = |at| self.word(head.list, at).map(|word| head.entry(word));
@@ -127,7 +127,7 @@ impl Object {
         let text = if head.layout.has_offsets() {
             self.go_text(head.address, first, end, head.text)
         } else {
-            // Not an address of this object: the loader would write it.
+            // Not an address in this object: a relocation would supply it.
             relocated = self.segments.executable(VirtAddr(first)).is_none();
             Some(0).filter(|_| !relocated)
         };
@@ -139,19 +139,19 @@ impl Object {
 }
 
 impl Head {
-    /// The address or offset in a word of the list.
+    /// The address or offset in the first word of a list entry.
     fn entry(&self, word: u64) -> u64 {
         if self.layout.has_offsets() { word & u64::from(u32::MAX) } else { word }
     }
 }
 
 impl Go {
-    /// Where the names are.
+    /// Where the names are in the file.
     pub(in crate::elf) fn names(&self) -> FileRange {
         self.table.head.names
     }
 
-    /// All functions, in the order of the table, which is that of their addresses.
+    /// All functions, sorted by address, as in the table.
     pub(in crate::elf) fn functions(&self, object: &Object) -> Result<Vec<Listed>, ObjectError> {
         let Table { head, text, end } = &self.table;
         let layout = head.layout;
@@ -179,7 +179,7 @@ impl Go {
             })
             .collect();
         functions.sort_unstable_by_key(|(record, _)| *record);
-        // In Go 1.2's layout records are counted from the beginning of the table.
+        // The layout of Go 1.2 counts records from the start of the table.
         let base = if layout == Layout::V12 { 16 } else { 0 };
         self.records(object, &mut functions, base)?;
         let mut functions: Vec<_> = functions
@@ -191,7 +191,7 @@ impl Go {
         Ok(functions)
     }
 
-    /// Reads the records of functions that are in the order of their records.
+    /// Reads the records of `functions`, which are sorted by record.
     fn records(
         &self,
         object: &Object,
@@ -227,7 +227,7 @@ impl Go {
     }
 }
 
-/// A number of four or eight bytes.
+/// A little-endian number of four or eight bytes.
 fn number(bytes: &[u8]) -> u64 {
     match bytes.first_chunk() {
         Some(bytes) => u64::from_le_bytes(*bytes),

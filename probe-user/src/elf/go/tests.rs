@@ -1,4 +1,4 @@
-//! Programs of Go, built by the distribution's Go.
+//! Go programs, built by the distribution's Go.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ fn one(object: &Object, index: &Index, asked: &str) -> Function {
     found.remove(0)
 }
 
-/// Go's functions by name, where the table and `.symtab` must agree.
+/// Go's functions by name, which the pclntab and `.symtab` must agree on.
 fn functions(object: &Object, index: &Index) -> BTreeMap<VirtAddr, Vec<String>> {
     let all = index.select(object, 100_000, |_| true).unwrap();
     let go = all.into_iter().filter(|function| function.language == Language::Go);
@@ -113,7 +113,7 @@ fn a_stripped_program_has_the_functions_of_the_whole_one() {
                 "{names:?} {:?}",
                 expected[address]
             );
-            // .symtab, which the whole program has, says nothing else: at most the name in another form.
+            // The whole program also has .symtab, which must agree; the name may have another form there.
             assert!(expected[address].len() <= names.len() + 1, "{names:?} {:?}", expected[address]);
         }
         let version = stripped_index.go().unwrap().version().unwrap();
@@ -150,7 +150,7 @@ fn programs_with_c_in_them() {
     }
     let c = whole_index.select(&whole, 10, |name| name.raw().ends_with("_Cfunc_twice")).unwrap();
     assert!(c.iter().any(|function| function.language == Language::C && function.go_abi.is_none()), "{c:?}");
-    // A library for C programs.
+    // A C library written in Go.
     let (library, index) = open(&build(WITH_C, &["-buildmode=c-shared", "-ldflags=-s -w"]));
     assert!(!library.is_program());
     one(&library, &index, "main.Twice");
@@ -195,7 +195,7 @@ fn damaged_tables_cost_little() {
     for round in 0..60 {
         let mut bytes = good.clone();
         for _ in 0..=noise.below(6) {
-            // In the header, in the list of functions, or anywhere.
+            // Damage in the header, in the function list, or anywhere.
             let at = match round % 3 {
                 0 => needle + noise.below(72),
                 1 => needle + noise.below(200_000),

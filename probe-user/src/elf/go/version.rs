@@ -1,24 +1,24 @@
-//! The version of Go that an object was built with.
+//! The Go version that an object was built with.
 
 use serde::Serialize;
 
 use crate::elf::file::reader::FileRange;
 use crate::elf::{Object, VirtAddr};
 
-/// What build information begins with (debug/buildinfo).
+/// The magic of Go's build information (debug/buildinfo).
 pub(super) const MAGIC: &[u8] = b"\xff Go buildinf:";
 
-/// Bytes of a version's text: `devel go1.27-0123456789 Tue Jan …` is the longest kind.
+/// Longest version in bytes: `devel go1.27-0123456789 Tue Jan …` is the longest kind.
 const MAX_VERSION: u64 = 256;
-/// Bytes of the header, behind which the text is from Go 1.18 on.
+/// Size of the header, after which the version follows from Go 1.18 on.
 const HEADER: u64 = 32;
 
-/// A version of Go.
+/// A Go version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GoVersion {
-    /// `go1.24.3`.
+    /// The full version, such as `go1.24.3`.
     pub text: String,
-    /// 24; none if the text does not say.
+    /// The minor version, such as 24. None if the text does not have one.
     pub minor: Option<u32>,
 }
 
@@ -35,18 +35,18 @@ impl GoVersion {
 }
 
 impl Object {
-    /// From build information, whose bytes begin at `rest`.
+    /// Reads the version from the build information that starts at `rest`.
     pub(super) fn go_version(&self, rest: FileRange) -> Option<GoVersion> {
         let bytes =
             self.reader.bytes("build information", rest.head(HEADER + 2 + MAX_VERSION), u64::MAX).ok()?;
-        // Size of a pointer, then flags: 2 = the text is here, 1 = big-endian.
+        // The size of a pointer, then flags: 2 = the version follows inline, 1 = big-endian.
         match bytes.get(14..16)? {
             [_, flags] if flags & 2 != 0 => {
                 let rest = bytes.get(usize::try_from(HEADER).ok()?..)?;
                 let (length, rest) = varint(rest)?;
                 GoVersion::new(rest.get(..length)?)
             }
-            // Before Go 1.18: the address of runtime.buildVersion, a string: its address and its length.
+            // Before Go 1.18: a pointer to runtime.buildVersion, a string, which is an address and a length.
             [8, 0] => {
                 let place = u64::from_le_bytes(*bytes.get(16..)?.first_chunk()?);
                 let string = self.segments.from(place)?;
@@ -59,7 +59,7 @@ impl Object {
     }
 }
 
-/// A number of one or two bytes (encoding/binary's varint), and what follows it.
+/// A varint of one or two bytes (as in encoding/binary), and what follows it.
 fn varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
     match bytes {
         [low @ 0..=0x7f, rest @ ..] => Some((usize::from(*low), rest)),

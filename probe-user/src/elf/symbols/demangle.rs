@@ -1,7 +1,7 @@
-//! Names as a person writes them: C++ (Itanium ABI) and Rust (legacy and v0) names are demangled.
+//! Demangles C++ (Itanium ABI) and Rust (legacy and v0) names.
 //!
-//! Owns the limits for it. A name comes from a foreign file: whatever it says, demangling takes bounded
-//! time, stack and memory, or the name stays as it is.
+//! A name comes from a foreign file. Whatever it contains, demangling takes bounded time, stack and memory; a
+//! name beyond the limits stays as it is.
 
 use std::fmt::{self, Write as _};
 use std::panic;
@@ -9,44 +9,44 @@ use std::panic;
 use cpp_demangle::{DemangleOptions, ParseOptions, Symbol};
 use serde::Serialize;
 
-/// Bytes of a mangled name that is demangled: longer ones are shown as they are.
+/// Longest mangled name that is demangled, in bytes. Longer ones are shown as they are.
 const MAX_MANGLED: usize = 8 * 1024;
-/// Bytes of a demangled name: back references can make it exponentially longer than the mangled one.
+/// Longest demangled name in bytes: back references can make it exponentially longer than the mangled one.
 const MAX_DEMANGLED: usize = 64 * 1024;
-/// Depth of nested C++ names while parsing and while printing.
+/// Depth limit of nested C++ names, for parsing and for printing.
 const MAX_DEPTH: u32 = 96;
 
-/// What a function was written in, as its name or the file's tables tell.
+/// The language of a function, as its name or the file's tables reveal it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Language {
-    /// C, assembler, or anything that does not mangle names.
+    /// C, assembler, or any language that does not mangle names.
     C,
-    /// C++ or another language with the names of its ABI.
+    /// C++, or another language that uses its name mangling.
     Cpp,
     /// Rust.
     Rust,
-    /// Go: listed in its pclntab.
+    /// Go: the function is listed in the pclntab.
     Go,
 }
 
 /// A demangled name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demangled {
-    /// C++ or Rust.
+    /// The language of the name: C++ or Rust.
     pub language: Language,
-    /// As it is shown: C++ with the types of its parameters, Rust without the hash.
+    /// The name to show: C++ with parameter types, Rust without the hash.
     pub text: String,
-    /// Without parameters; the same as `text` for Rust.
+    /// The name without parameters; equal to `text` for Rust.
     pub path: String,
 }
 
-/// Demangles a name; none if it is not mangled, or beyond the limits.
+/// Demangles a name. None if it is not mangled, or beyond the limits.
 pub fn demangle(raw: &str) -> Option<Demangled> {
     if raw.len() > MAX_MANGLED || !(raw.starts_with("_Z") || raw.starts_with("_R")) {
         return None;
     }
-    // The two crates do not panic on any name that is known; one that did would end the session.
+    // No name is known to make the two crates panic. A panic here would end the session, so catch it.
     panic::catch_unwind(|| rust(raw).or_else(|| cpp(raw))).ok().flatten()
 }
 
@@ -60,14 +60,14 @@ fn rust(raw: &str) -> Option<Demangled> {
     Some(Demangled { language: Language::Rust, path: text.0.clone(), text: text.0 })
 }
 
-/// Whether a name of the legacy scheme, which is C++'s for nested names, ends with Rust's hash.
+/// Whether a name of the legacy scheme, which looks like a nested C++ name, ends with Rust's hash.
 fn has_rust_hash(raw: &str) -> bool {
     let is_hash = |name: &str| {
         let hash = name.len().checked_sub(19).and_then(|at| name.get(at..));
         hash.and_then(|hash| hash.strip_prefix("17h"))
             .is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
     };
-    // Dots are in names of methods of traits as well as before what LLVM appends.
+    // Dots occur in the names of trait methods as well as in front of a suffix that LLVM appended.
     let ends = raw.match_indices('E').map(|(end, _)| raw.split_at(end));
     ends.filter(|(_, rest)| *rest == "E" || rest.starts_with("E.")).any(|(name, _)| is_hash(name))
 }
@@ -81,7 +81,7 @@ fn cpp(raw: &str) -> Option<Demangled> {
         Some(text.0)
     };
     let text = print(DemangleOptions::new().no_return_type())?;
-    // A part or copy of a function (`.cold`, `.part.0`) is not what its plain name means.
+    // A part or copy of a function (`.cold`, `.part.0`) must not be matched by the function's plain name.
     let path = if raw.contains('.') {
         text.clone()
     } else {
@@ -90,7 +90,7 @@ fn cpp(raw: &str) -> Option<Demangled> {
     Some(Demangled { language: Language::Cpp, text, path })
 }
 
-/// Text up to a limit; what would go beyond it is an error, which ends the printing.
+/// Collects text up to a limit. Writing beyond it fails, which ends the printing.
 #[derive(Default)]
 struct Limited(String);
 
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_hostile_name_costs_little() {
         let begun = Instant::now();
-        // Each template argument is twice the one before it.
+        // Each template argument is twice as long as the one before it.
         let digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
         let each = |one: fn(char) -> String| digits.chars().map(one).collect::<String>();
         let doubling = format!("_Z1fI1aIiiE{}Evv", each(|digit| format!("1bIS{digit}_S{digit}_E")));

@@ -1,7 +1,7 @@
 //! All functions of an object by address, without their names in memory.
 //!
-//! Owns which entries of the symbol tables count as functions, and how far a function goes. Names stay in
-//! the file: [`super::names`] reads those that are asked for.
+//! Decides which symbols count as functions, and where a function ends. Names stay in the file;
+//! [`super::names`] reads them on demand.
 #[cfg(test)]
 mod tests;
 use std::ops::ControlFlow;
@@ -19,79 +19,79 @@ use crate::elf::go::{Go, GoError};
 use crate::elf::{Object, ObjectError, VirtAddr};
 use crate::error_chain;
 
-/// Functions of one object: 24 bytes each; the largest browsers with `.symtab` have about two million.
+/// Limit of the functions of one object, 24 bytes each: the largest browsers with `.symtab` have two million.
 const MAX_FUNCTIONS: usize = 4_000_000;
-/// Entries that are looked at, from an address back, for the function that has it inside.
+/// How many entries before an address are checked for the function that contains it.
 const MAX_BACK: usize = 64;
-/// Segments of code that are looked at: linkers make one or two.
+/// Limit of the executable segments that are used: linkers make one or two.
 const MAX_SEGMENTS: usize = 64;
 
-/// Who sees a function. The widest is the last one.
+/// The visibility of a function, from the narrowest to the widest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Binding {
-    /// Its own source file.
+    /// Visible in its own source file only.
     Local,
-    /// Every object, unless another one defines it too.
+    /// Visible to every object, unless another object defines it too.
     Weak,
-    /// Every object, unless it is hidden.
+    /// Visible to every object, unless it is hidden.
     Global,
 }
 
-/// A name of a function: where both are.
+/// One name of one function: its address, and the offset of the name in the file.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::elf) struct Entry {
     pub address: u64,
-    /// 0 when the file does not say.
+    /// Size of the function in bytes; 0 when the file does not give it.
     size: u32,
-    /// Offset in the strings of its source.
+    /// Offset of the name in the strings of its source.
     pub name: u32,
-    /// Number of its source.
+    /// Index of its source in [`Index::sources`].
     pub source: u8,
     pub binding: Binding,
     pub form: SymbolForm,
 }
 
-/// What the table says of a function beside its place.
+/// What the table says about a function apart from its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::elf) enum SymbolForm {
-    /// Nothing.
+    /// Nothing special.
     Plain,
-    /// It is the resolver of an IFUNC.
+    /// The resolver of an IFUNC.
     Resolver,
-    /// It is written in Go's assembler.
+    /// A function written in Go's assembler.
     Assembler,
 }
 
-/// A function at an address.
+/// The function that contains an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Its entry.
+    /// The address of its entry.
     pub address: VirtAddr,
-    /// Bytes of its code, see [`Found::is_sized`].
+    /// The size of its code in bytes; see [`Found::is_sized`].
     pub size: u64,
-    /// Whether the file says the size; otherwise it goes up to the next function.
+    /// Whether the file gives the size. Otherwise the function is assumed to reach up to the next one.
     pub is_sized: bool,
-    /// The address that was asked for, less the entry.
+    /// The distance of the requested address from the entry.
     pub offset: u64,
 }
 
-/// All functions of an object.
+/// All functions of an object, by address.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// By address.
+    /// Sorted by address.
     pub(in crate::elf) entries: Vec<Entry>,
     pub(in crate::elf) sources: Vec<Strings>,
     notes: Vec<String>,
     go: Option<Go>,
-    /// First address and end of the segments of code.
+    /// The start and the end of each executable segment.
     segments: Vec<(u64, u64)>,
 }
 
 impl Object {
-    /// The functions that the object's tables name.
+    /// Builds the index of all functions that the object's tables name.
     ///
-    /// A table that cannot be read is a note of the index.
+    /// A table that cannot be read becomes a note of the index.
     pub fn index(&self) -> Result<Index, ObjectError> {
         let segments = self.segments.executables().take(MAX_SEGMENTS);
         let segments = segments.map(|load| (load.address, load.address + load.extent.length)).collect();
@@ -114,31 +114,31 @@ impl Object {
 }
 
 impl Index {
-    /// Names of functions; one function may have several.
+    /// The number of names. One function may have several.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no function is named.
+    /// Whether the tables name no function.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// What could not be read, with the reason.
+    /// The tables that could not be read, each with the reason.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The Go in the object.
+    /// Go's function table, if the object has one.
     pub fn go(&self) -> Option<&Go> {
         self.go.as_ref()
     }
 
-    /// The function that has `address` inside.
+    /// The function that contains `address`.
     pub fn at(&self, address: VirtAddr) -> Option<Found> {
         let after = self.entries.partition_point(|entry| entry.address <= address.0);
         let before = self.entries.get(..after)?;
-        // An alias or a longer function around it may come first.
+        // The closest entry may be an alias or a short function inside a longer one, so look further back.
         before.iter().rev().take(MAX_BACK).find_map(|entry| {
             let (size, is_sized) = self.size(VirtAddr(entry.address));
             let offset = address.0 - entry.address;
@@ -146,7 +146,7 @@ impl Index {
         })
     }
 
-    /// Entries of one address.
+    /// All entries at one address.
     pub(in crate::elf) fn entries_at(&self, address: VirtAddr) -> &[Entry] {
         let begin = self.entries.partition_point(|entry| entry.address < address.0);
         let rest = self.entries.get(begin..).unwrap_or_default();
@@ -154,17 +154,17 @@ impl Index {
         rest.get(..count).unwrap_or_default()
     }
 
-    /// Bytes of the function that begins at an address, and whether the file says so.
+    /// The size of the function at an address, and whether the file gives it.
     pub(in crate::elf) fn size(&self, address: VirtAddr) -> (u64, bool) {
         let here = self.entries_at(address);
         let end = self.segments.iter().find(|(begin, end)| (*begin..*end).contains(&address.0));
         let space = end.map_or(0, |(_, end)| end - address.0);
-        // The first names suffice: thousands of aliases are a hostile file's.
+        // The first names suffice: only a hostile file has thousands of aliases.
         let largest = |is_go: bool| {
             let of = here.iter().take(MAX_BACK).filter(|entry| self.is_go(entry) == is_go);
             of.map(|entry| entry.size).max().filter(|size| *size > 0)
         };
-        // Go's table has padding in its sizes.
+        // Sizes from Go's table include padding, so prefer those of the symbol tables.
         if let Some(size) = largest(false).or_else(|| largest(true)) {
             return (u64::from(size).min(space), true);
         }
@@ -173,7 +173,7 @@ impl Index {
         (next.map_or(space, |next| next.min(space)), false)
     }
 
-    /// Whether an entry is of Go's table.
+    /// Whether an entry comes from Go's table.
     pub(in crate::elf) fn is_go(&self, entry: &Entry) -> bool {
         self.sources.get(usize::from(entry.source)).is_some_and(|strings| strings.origin == Origin::Go)
     }
@@ -259,7 +259,7 @@ fn too_many() -> ObjectError {
     ObjectError::TooLarge { what: "the list of functions", found: limit + 1, limit }
 }
 
-/// What a symbol is; none for what is no function, or none of this object.
+/// The form of a symbol. None if it is not a function, or not defined in this object.
 fn form(symbol: &Sym64<LE>) -> Option<SymbolForm> {
     if symbol.st_shndx.get(LE) == elf::SHN_UNDEF {
         return None;

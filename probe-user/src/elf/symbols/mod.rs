@@ -1,4 +1,4 @@
-//! Names of functions: tables of symbols, versions, demangling, and addresses back to names.
+//! Function names: symbol tables, versions, demangling, and symbolization of addresses.
 
 pub mod demangle;
 pub(super) mod index;

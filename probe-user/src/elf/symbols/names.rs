@@ -1,7 +1,7 @@
-//! The names of functions, read where they are asked for.
+//! The names of functions, read on demand.
 //!
-//! Owns the way from an entry of the index to its text. Names are visited in the order of the file, in one
-//! pass over the strings: tables of 256 MB cost no memory.
+//! Turns an entry of the index into its name. Bulk visits follow the order of the file, in one pass over the
+//! strings, so a string table of 256 MB is never held in memory.
 
 use std::cell::OnceCell;
 use std::ops::ControlFlow;
@@ -11,34 +11,34 @@ use super::index::{Entry, Index};
 use crate::elf::ObjectError;
 use crate::elf::file::reader::{FileRange, Reader};
 
-/// Bytes of one name: C++ and Rust mangle to some KiB at the most.
+/// Longest name in bytes: mangled C++ and Rust names have a few KiB at most.
 pub(in crate::elf) const MAX_NAME: u64 = 64 * 1024;
 const MAX_NAME_BYTES: usize = 64 * 1024;
-/// Bytes of all names that are visited: names of a file are as long as its strings, unless it is hostile
-/// and lets each symbol's name begin one byte after another one's.
+/// Limit of all names that one visit reads. Usually they are as long as the string table; a hostile file
+/// could let the name of each symbol start one byte after the previous one.
 const MAX_VISITED: u64 = 1 << 30;
-/// Bytes that are read for one name at first.
+/// How many bytes the first attempt to read a name fetches.
 const FIRST: u64 = 256;
 
-/// A table of names.
+/// A string table.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::elf) struct Strings {
     pub extent: FileRange,
     pub origin: Origin,
 }
 
-/// What a table of names belongs to.
+/// The table that a string table belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::elf) enum Origin {
     /// `.dynsym`.
     Dynamic,
-    /// `.symtab`, where `@VERSION` may follow a name.
+    /// `.symtab`, in which `@VERSION` may follow a name.
     Static,
     /// Go's pclntab.
     Go,
 }
 
-/// A name of a function.
+/// The name of a function.
 #[derive(Debug)]
 pub struct Name<'a> {
     raw: &'a str,
@@ -59,28 +59,28 @@ impl<'a> Name<'a> {
         Some(Self { raw, version, origin, demangled: OnceCell::new() })
     }
 
-    /// As in the file, without the symbol's version.
+    /// The name as in the file, without the symbol's version.
     pub fn raw(&self) -> &'a str {
         self.raw
     }
 
-    /// The version behind it, such as `GLIBC_2.2.5`; only `.symtab` has them in the name.
+    /// The symbol version, such as `GLIBC_2.2.5`. Only `.symtab` has it in the name.
     pub fn version(&self) -> Option<&'a str> {
         self.version
     }
 
-    /// Demangled when it is first asked for, which costs some microseconds: look at [`Self::raw`] first.
+    /// The demangled name, computed on first use. That costs some microseconds, so check [`Self::raw`] first.
     pub fn demangled(&self) -> Option<&Demangled> {
         let demangled = || if self.origin == Origin::Go { None } else { demangle(self.raw) };
         self.demangled.get_or_init(demangled).as_ref()
     }
 
-    /// As a person writes it.
+    /// The name as a person writes it.
     pub fn shown(&self) -> &str {
         self.demangled().map_or(self.raw, |name| &name.text)
     }
 
-    /// What the function was written in, by its name.
+    /// The language of the function, judging by its name.
     pub fn language(&self) -> Language {
         match self.demangled() {
             _ if self.origin == Origin::Go => Language::Go,
@@ -89,14 +89,14 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Whether it is the name that was asked for: raw, demangled, or demangled without parameters.
+    /// Whether this is the name `asked`: raw, demangled, or demangled without parameters.
     pub fn is(&self, asked: &str) -> bool {
         self.raw == asked || self.demangled().is_some_and(|name| name.text == asked || name.path == asked)
     }
 }
 
 impl Index {
-    /// Visits the names of all entries; entries of one place in the strings come together.
+    /// Visits the names of all entries. Entries that share one string are passed together.
     pub(in crate::elf) fn visit(
         &self,
         reader: &Reader,
@@ -150,7 +150,7 @@ impl Index {
         self.entries.get(usize::try_from(number).ok()?)
     }
 
-    /// Reads one name, and gives it to `use_`; none if it cannot be read or is no text.
+    /// Reads one name and passes it to `use_`. None if it cannot be read or is not UTF-8.
     pub(in crate::elf) fn with_name<T>(
         &self,
         reader: &Reader,
@@ -176,11 +176,11 @@ impl Index {
 }
 
 enum Text<'a> {
-    /// To its end.
+    /// The complete name.
     Whole(&'a [u8]),
-    /// The end is not in the chunk.
+    /// The chunk ends before the name does.
     Cut,
-    /// Longer than any name.
+    /// The name is longer than any real one.
     TooLong,
 }
 

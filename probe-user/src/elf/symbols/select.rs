@@ -1,7 +1,7 @@
-//! The functions that somebody asks for by name.
+//! Selects functions by name.
 //!
-//! Owns merging the names of one function, and what kind of thing it is. It knows no pattern: whether a
-//! name is meant is for the caller's predicate to say.
+//! Merges the names of one function and determines its kind. Patterns are not known here: the caller passes a
+//! predicate that decides whether a name matches.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -15,57 +15,57 @@ use super::names::Name;
 use crate::elf::go::{Go, GoAbi};
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// Names of one function that are read.
+/// How many names of one function are read.
 const MAX_ALIASES: usize = 32;
-/// Names that are looked at for those like one that was not found.
+/// How many names are compared to suggest one that is similar to a name that was not found.
 const MAX_COMPARED: usize = 300_000;
-/// Pairs of letters that are compared for it: below a second.
+/// How many pairs of characters that comparison may look at: takes less than a second.
 const MAX_PAIRS: usize = 100_000_000;
-/// Letters of a name that is compared.
+/// Longest name that is compared, in bytes.
 const MAX_COMPARED_LENGTH: usize = 160;
 
-/// What a symbol of a function leads to.
+/// What the symbol of a function refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A function: it is called, and its return address is on the stack at its entry.
+    /// A function: it is called, so its return address is on the stack at its entry.
     Body,
-    /// Code that the loader runs once to choose the function (an IFUNC): it is not the function itself.
+    /// An IFUNC resolver: the loader runs it once to choose the function. It is not the function itself.
     Resolver,
-    /// The part of a function that is seldom run (`.cold`): it is jumped to, so that there is no return
-    /// address at its first instruction.
+    /// The rarely executed part of a function (`.cold`). It is jumped to, so no return address is on top of
+    /// the stack at its first instruction.
     Fragment,
 }
 
 /// A name of a function.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FunctionName {
-    /// As in the file.
+    /// The name as in the file.
     pub raw: String,
-    /// As a person writes it, if that is something else.
+    /// The demangled name, if it differs.
     pub demangled: Option<String>,
-    /// The symbol's version, if its table says it.
+    /// The symbol's version, if the table has it.
     pub version: Option<String>,
 }
 
-/// A function.
+/// A function with its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
-    /// Its entry.
+    /// The address of its entry.
     pub address: VirtAddr,
-    /// Bytes of its code.
+    /// The size of its code in bytes.
     pub size: u64,
-    /// Whether the file says the size; otherwise it goes up to the next function.
+    /// Whether the file gives the size. Otherwise the function is assumed to reach up to the next one.
     pub is_sized: bool,
-    /// The widest of its names.
+    /// The widest visibility of its names.
     pub binding: Binding,
     /// What is at the address.
     pub kind: Kind,
-    /// What it was written in, as far as it can be told.
+    /// The language, as far as names and tables reveal it.
     pub language: Language,
-    /// How it gets its arguments; none if it is not Go.
+    /// Its calling convention, if it is a Go function.
     pub go_abi: Option<GoAbi>,
-    /// All of its names: those that were asked for first, then the best known ones.
+    /// All of its names: those that were asked for, then the others, the most public ones first.
     pub names: Vec<FunctionName>,
 }
 
@@ -92,8 +92,8 @@ impl FunctionName {
 }
 
 impl Index {
-    /// The functions one of whose names `matches`, by address. The predicate sees each name once; more than
-    /// `limit` functions are an error.
+    /// The functions with at least one name that `matches`, by address. The predicate sees each name once.
+    /// More than `limit` functions are an error.
     pub fn select(
         &self,
         object: &Object,
@@ -125,13 +125,13 @@ impl Index {
         Ok(asked.into_iter().map(|(address, names)| self.function(object, address, names)).collect())
     }
 
-    /// The function whose entry is at `address`, with its names; none if no table names it.
+    /// The function with its entry at `address`, with its names. None if no table names it.
     pub fn function_at(&self, object: &Object, address: VirtAddr) -> Option<Function> {
         let found = !self.entries_at(address).is_empty();
         found.then(|| self.function(object, address, BTreeSet::new()))
     }
 
-    /// Names that somebody may have meant, the most alike first.
+    /// Names similar to `asked`, the most similar first.
     pub fn nearest(&self, object: &Object, asked: &str, count: usize) -> Vec<String> {
         if asked.len() > MAX_COMPARED_LENGTH {
             return Vec::new();
@@ -139,7 +139,7 @@ impl Index {
         let mut best = BinaryHeap::new();
         let (mut left, mut pairs) = (MAX_COMPARED, MAX_PAIRS);
         let asked = asked.to_lowercase();
-        // A name that cannot be read is none that could be offered.
+        // A name that cannot be read could not be suggested either, so errors do not matter here.
         let _ = self.visit(&object.reader, |name, _| {
             let text = name.demangled().map_or(name.raw(), |name| &name.path);
             if text.len().abs_diff(asked.len()) <= asked.len() / 2 + 2 && text.len() <= MAX_COMPARED_LENGTH {
@@ -172,8 +172,8 @@ impl Index {
             let read = |name: &Name<'_>| (name.language(), rank(entry, name), FunctionName::new(name));
             let Some((language, rank, name)) = self.with_name(&object.reader, entry, read) else { continue };
             languages.push(language);
-            let same = |known: &FunctionName| known.raw == name.raw;
-            if !others.iter().any(|(_, known)| same(known)) && !asked.iter().any(same) {
+            let same = |other: &FunctionName| other.raw == name.raw;
+            if !others.iter().any(|(_, other)| same(other)) && !asked.iter().any(same) {
                 others.push((rank, name));
             }
         }
@@ -188,7 +188,7 @@ impl Index {
         } else {
             Kind::Body
         };
-        // Go's table is sure; a mangled name is surer than a plain one.
+        // Go's table is certain; a mangled name is more certain than a plain one.
         let language = languages.into_iter().max().unwrap_or(Language::C);
         let is_go = language == Language::Go;
         Function {
@@ -204,15 +204,15 @@ impl Index {
     }
 }
 
-/// Public names first, then those that a person would rather write.
+/// Sorts public names first, then those that a person would rather write.
 fn rank(entry: &Entry, name: &Name<'_>) -> (Reverse<Binding>, usize, usize) {
     let underscores = name.raw().len() - name.raw().trim_start_matches('_').len();
     let underscores = if name.demangled().is_some() { 0 } else { underscores };
     (Reverse(entry.binding), underscores, name.raw().len())
 }
 
-/// Assembler may get its arguments either way: the linker marks the name of what gets them on the stack,
-/// which only `.symtab` has.
+/// The calling convention of a Go function. Assembler functions use either: for those with arguments on the
+/// stack, the linker appends a suffix to the name, but only in `.symtab`.
 fn go_abi(go: &Go, entries: &[Entry], names: &[FunctionName]) -> GoAbi {
     let is_assembler = entries.iter().any(|entry| entry.form == SymbolForm::Assembler);
     if names.iter().any(|name| name.raw.strip_suffix(".abi0").is_some()) {
@@ -224,7 +224,7 @@ fn go_abi(go: &Go, entries: &[Entry], names: &[FunctionName]) -> GoAbi {
     }
 }
 
-/// GCC's and LLVM's name for the cold part of a function.
+/// Whether this is the name that GCC and LLVM give to the cold part of a function.
 fn is_fragment(raw: &str) -> bool {
     raw.split('.').skip(1).any(|part| part == "cold")
 }

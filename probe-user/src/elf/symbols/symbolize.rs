@@ -1,7 +1,7 @@
-//! Names for addresses of a user's stack.
+//! Function names for addresses of a user-space stack.
 //!
-//! Owns one object's functions and the names that were asked for. It never maps a file into memory, because a
-//! file of a container that shrinks would then end ctrace; well-kept symbolizer crates do, so it is its own.
+//! Holds the functions of one object and the names that were resolved so far. Unlike the usual symbolizer
+//! crates, it never maps a file into memory: a container's file that shrinks would then kill ctrace.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,21 +10,21 @@ use std::sync::Arc;
 use super::index::Index;
 use crate::elf::{FileOffset, Object, ObjectError, VirtAddr};
 
-/// Names that are remembered.
+/// How many names are cached.
 const MAX_NAMES: usize = 16 * 1024;
-/// Bytes of a name that is shown: of longer ones, which templates make, the beginning.
+/// Longest name that is shown, in bytes. Longer ones, which templates produce, are cut.
 const MAX_SHOWN: usize = 1024;
 
-/// An address by name.
+/// An address as a function name and an offset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SymbolizedFrame {
-    /// The function, demangled.
+    /// The demangled name of the function.
     pub function: Arc<str>,
-    /// Bytes after its entry.
+    /// The distance from its entry in bytes.
     pub offset: u64,
 }
 
-/// The functions of one file.
+/// Symbolizes the addresses of one file.
 #[derive(Debug)]
 pub struct ObjectSymbolizer {
     object: Object,
@@ -33,37 +33,37 @@ pub struct ObjectSymbolizer {
 }
 
 impl ObjectSymbolizer {
-    /// Reads the tables of a file. Names are read when they are asked for: the file stays open.
+    /// Reads the tables of a file. It stays open, because names are read on demand.
     pub fn new(object: Object) -> Result<Self, ObjectError> {
         let index = object.index()?;
         Ok(Self { object, index, names: RefCell::default() })
     }
 
-    /// The function that has a byte of the file inside; none if no table names one.
+    /// The function that contains a byte of the file. None if no table names one.
     ///
-    /// The return address of a call is what follows it, which can be another function: ask for the byte
-    /// before.
+    /// For a return address, pass the byte before it: the return address follows the call, and may already
+    /// belong to another function.
     pub fn at_offset(&self, offset: FileOffset) -> Option<SymbolizedFrame> {
         self.at(self.object.address(offset)?)
     }
 
-    /// The function that has an address of the file (before relocation) inside.
+    /// The function that contains an address of the file (before relocation).
     pub fn at(&self, address: VirtAddr) -> Option<SymbolizedFrame> {
         let found = self.index.at(address)?;
-        let known = self.names.borrow().get(&found.address).cloned();
-        let function = match known {
-            Some(known) => known,
+        let cached = self.names.borrow().get(&found.address).cloned();
+        let function = match cached {
+            Some(name) => name,
             None => self.read(found.address),
         };
         Some(SymbolizedFrame { function: function?, offset: found.offset })
     }
 
-    /// The functions.
+    /// All functions of the file.
     pub fn index(&self) -> &Index {
         &self.index
     }
 
-    /// The file.
+    /// The file itself.
     pub fn object(&self) -> &Object {
         &self.object
     }
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(symbolizer.at_offset(offset).unwrap().offset, 0);
         assert_eq!(symbolizer.at_offset(FileOffset(u64::MAX)), None);
         assert_eq!(symbolizer.at(VirtAddr(0)), None);
-        // The file shrinks: what was read stays, what was not is unknown.
+        // The file shrinks: cached names stay, others are unknown.
         OpenOptions::new().write(true).open(&path).unwrap().set_len(64).unwrap();
         assert!(symbolizer.at(outer.address).is_some());
         let inner = symbolizer.index().at(VirtAddr(outer.address.0 - 16)).unwrap().address;

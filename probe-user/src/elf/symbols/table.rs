@@ -1,7 +1,7 @@
-//! Symbol tables, filtered while they are scanned: tables of 100 MB cost one pass and no memory.
+//! Symbol tables, filtered while they are scanned: a table of 100 MB costs one pass and no memory.
 //!
-//! First the string table is searched for the wanted names: what remains is a small set of offsets.
-//! Then a symbol is wanted if its name's offset is in the set; no other name is ever looked at.
+//! The string table is searched for the wanted names first, which leaves a small set of offsets. A symbol is
+//! then wanted if the offset of its name is in that set; no other name is read.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,24 +18,24 @@ use crate::elf::file::header::Segments;
 use crate::elf::file::reader::{FileRange, Reader};
 use crate::elf::{ObjectError, VirtAddr};
 
-/// Entries of a symbol table: 240 MB, several times that of the largest browsers with `.symtab`.
+/// Limit of the symbols: 240 MB, several times as much as the largest browsers with `.symtab` have.
 pub(in crate::elf) const MAX_SYMBOLS: u64 = 10_000_000;
-/// Bytes of `.dynstr`: large C++ libraries have 6 MB, Haskell programs that export all of themselves 37
+/// Size limit of `.dynstr`: large C++ libraries have 6 MB, Haskell programs that export everything 37 MB
 /// (pandoc).
 pub(in crate::elf) const MAX_DYNAMIC_STRINGS: u64 = 64 << 20;
-/// Bytes of `.strtab`: unstripped browsers have about 150 MB.
+/// Size limit of `.strtab`: unstripped browsers have about 150 MB.
 pub(in crate::elf) const MAX_STRINGS: u64 = 256 << 20;
-/// Bytes of one name: C++ and Rust mangle to some KiB at the most.
+/// Longest name in bytes: mangled C++ and Rust names have a few KiB at most.
 const MAX_NAME: usize = 64 * 1024;
-/// Places of wanted names in one string table: linkers merge equal strings, so one each is usual.
+/// Limit of matches in one string table: linkers merge equal strings, so there is usually one per name.
 const MAX_PLACES: usize = 4096;
-/// Functions of one name: several only where libraries with equal names are linked into one file.
+/// Limit of functions that share a name, as when similar libraries are linked into one file.
 const MAX_SAME_NAME: usize = 16;
 
-/// Bytes of a name that is wanted for what it contains, on each side of that.
+/// For a name that is wanted because of a part of it: how many bytes it may have on each side of that part.
 const MAX_AROUND: usize = 512;
 
-/// The names of the functions to look for.
+/// The names of the functions to find.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SymbolFilter {
     names: BTreeSet<String>,
@@ -43,7 +43,7 @@ pub struct SymbolFilter {
 }
 
 impl SymbolFilter {
-    /// And all functions whose names contain one of these, which are not empty.
+    /// Adds all functions whose names contain one of these parts. Empty parts are ignored.
     #[must_use]
     pub fn or_containing<S: Into<String>>(mut self, parts: impl IntoIterator<Item = S>) -> Self {
         let parts = parts.into_iter().map(Into::into);
@@ -53,7 +53,7 @@ impl SymbolFilter {
 }
 
 impl<S: Into<String>> FromIterator<S> for SymbolFilter {
-    /// Of these names; empty ones and those beyond 64 KiB, which no function has, are left out.
+    /// Matches these names. Empty ones and those beyond 64 KiB, which no function has, are left out.
     fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
         let names = names.into_iter().map(Into::into);
         let names = names.filter(|name: &String| !name.is_empty() && name.len() < MAX_NAME).collect();
@@ -61,12 +61,12 @@ impl<S: Into<String>> FromIterator<S> for SymbolFilter {
     }
 }
 
-/// A function.
+/// A function as the symbol table describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol {
-    /// Its entry.
+    /// The address of its entry.
     pub address: VirtAddr,
-    /// Bytes of its code; 0 when the file does not say.
+    /// The size of its code in bytes; 0 when the file does not give it.
     pub size: u64,
 }
 
@@ -75,7 +75,7 @@ pub struct Symbol {
 pub(in crate::elf) struct Table {
     pub symbols: FileRange,
     pub strings: FileRange,
-    /// The loader's table, `.dynsym`.
+    /// Whether this is the loader's table, `.dynsym`.
     pub dynamic: bool,
 }
 
@@ -85,16 +85,16 @@ impl Table {
     }
 }
 
-/// What was found in all tables.
+/// The wanted symbols of all tables.
 #[derive(Debug, Default)]
 pub(in crate::elf) struct Found {
     symbols: BTreeMap<String, Vec<(Binding, Symbol)>>,
-    /// The numbers of the symbols in the loader's table, which relocations refer to.
+    /// The indices of the symbols in the loader's table, by which relocations refer to them.
     pub indices: HashMap<u32, String>,
 }
 
 impl Found {
-    /// Global ones only, where there are some: a local function of the same name is a namesake.
+    /// Drops local functions that share their name with a global one.
     pub(in crate::elf) fn into_symbols(self) -> BTreeMap<String, Vec<Symbol>> {
         let pick = |list: Vec<(Binding, Symbol)>| {
             let widest = list.iter().map(|(binding, _)| *binding).max();
@@ -108,9 +108,9 @@ impl Found {
 
     fn add(&mut self, name: &str, binding: Binding, symbol: Symbol) {
         let list = self.symbols.entry(name.to_owned()).or_default();
-        let known = list.iter_mut().find(|(_, known)| known.address == symbol.address);
-        if let Some((known, _)) = known {
-            *known = binding.max(*known);
+        let same = list.iter_mut().find(|(_, other)| other.address == symbol.address);
+        if let Some((widest, _)) = same {
+            *widest = binding.max(*widest);
         } else if list.len() < MAX_SAME_NAME {
             list.push((binding, symbol));
         }
@@ -159,7 +159,7 @@ pub(in crate::elf) fn scan(
     Ok(())
 }
 
-/// The addresses of names of data or code, in one table; a name that several have is left out.
+/// The addresses of named data or code in one table. A name with several addresses is left out.
 pub(in crate::elf) fn addresses(
     reader: &Reader,
     table: &Table,
@@ -175,8 +175,8 @@ pub(in crate::elf) fn addresses(
         for entry in list.iter().filter(|entry| is_place(entry)) {
             let Some(name) = places.get(&u64::from(entry.st_name.get(LE))) else { continue };
             let address = VirtAddr(entry.st_value.get(LE));
-            let known = found.entry(name.as_ref()).or_insert(Some(address));
-            *known = known.filter(|known| *known == address);
+            let unique = found.entry(name.as_ref()).or_insert(Some(address));
+            *unique = unique.filter(|unique| *unique == address);
         }
         ControlFlow::<()>::Continue(())
     })?;
@@ -191,8 +191,8 @@ fn is_place(entry: &Sym64<LE>) -> bool {
         && matches!(entry.st_type(), elf::STT_OBJECT | elf::STT_NOTYPE | elf::STT_FUNC)
 }
 
-/// Where wanted names are in the string table of a symbol table. Linkers merge strings by their ends,
-/// so a name may begin in the middle of another one; a version (`@…`) may follow it.
+/// The offsets of the wanted names in the string table. Linkers merge strings with a common end, so a name
+/// may start in the middle of another one; a version (`@…`) may follow it.
 fn places<'w>(
     reader: &Reader,
     table: &Table,
@@ -247,8 +247,8 @@ fn places<'w>(
     }
 }
 
-/// The whole name that has `place` inside, of a chunk that begins at `at`, and where it begins; none if it is
-/// not all in the chunk: then it is in the one before or after it.
+/// The whole name around `place`, and where it starts, in a chunk that starts at `at`. None if the chunk does
+/// not contain all of it: then the chunk before or after does.
 fn name_around(chunk: &[u8], at: u64, place: usize) -> Option<(usize, String)> {
     let window = place.saturating_sub(MAX_AROUND);
     let begin = match memrchr(0, chunk.get(window..place)?) {

@@ -1,7 +1,7 @@
-//! USDT: probes that a program's authors put into it (`sys/sdt.h`), by its notes.
+//! USDT: probes that the authors of a program placed in it (`sys/sdt.h`), as its ELF notes describe them.
 //!
-//! Owns reading the notes (`.note.stapsdt`), and moving their addresses where the file was moved after it was
-//! linked. Whether somebody listens (the semaphore) is the kernel's to count.
+//! Reads the notes (`.note.stapsdt`) and corrects their addresses if the file was changed after linking. The
+//! kernel maintains the semaphores that count attached probes.
 
 mod operand;
 #[cfg(test)]
@@ -16,58 +16,58 @@ use crate::error_chain;
 
 pub use operand::{Argument, Operand, Register};
 
-/// Bytes of the notes of one object: Python's and Java's have some tens of KiB.
+/// Size limit of the notes of one object: Python and Java have a few dozen KiB.
 const MAX_NOTES: u64 = 8 << 20;
-/// Notes of one object.
+/// Limit of the notes of one object.
 const MAX_SITES: usize = 20_000;
-/// Arguments of one probe: `sys/sdt.h` has macros up to 12.
+/// Limit of the arguments of one probe: `sys/sdt.h` has macros for up to 12.
 const MAX_ARGUMENTS: usize = 16;
-/// Bytes of a provider or a name.
+/// Longest provider or probe name, in bytes.
 const MAX_NAME: usize = 256;
-/// Bytes of the arguments' text.
+/// Longest description of the arguments, in bytes.
 const MAX_TEXT: usize = 4096;
 /// `NT_STAPSDT`.
 const STAPSDT: u32 = 3;
-/// Bytes of the longest instruction.
+/// Size of the longest instruction in bytes.
 const INSTRUCTION: u64 = 15;
 
-/// A probe of the program's own.
+/// A USDT probe of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usdt {
-    /// Who provides it, such as `python` or `libc`.
+    /// The provider, such as `python` or `libc`.
     pub provider: String,
-    /// Its name.
+    /// The name of the probe.
     pub name: String,
-    /// Where it is: one place for each time that the compiler copied it.
+    /// Its sites: one for each copy of the code that the compiler made.
     pub sites: Vec<UsdtSite>,
 }
 
-/// A place of a probe.
+/// A site of a USDT probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsdtSite {
-    /// Its address: a `nop` that does nothing.
+    /// The address of the `nop` that marks the site.
     pub address: VirtAddr,
-    /// The same in the file.
+    /// The same as an offset in the file.
     pub offset: FileOffset,
-    /// Where in the file a counter is (16 bits) that must not be 0 for the probe to be reached. The kernel
-    /// counts it up while a uprobe with this reference counter is attached.
+    /// The file offset of the semaphore, a 16-bit counter: the program reaches the probe only while it is not
+    /// 0. The kernel increments it while a uprobe with this `ref_ctr_offset` is attached.
     pub semaphore: Option<FileOffset>,
-    /// Its arguments.
+    /// The arguments of the probe.
     pub arguments: Vec<Argument>,
-    /// The arguments' text, as in the file.
+    /// The description of the arguments, as in the file.
     pub text: String,
 }
 
-/// The probes of an object.
+/// The USDT probes of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsdtProbes {
-    /// By provider and name.
+    /// The probes, sorted by provider and name.
     pub probes: Vec<Usdt>,
-    /// What could not be used, with the reason.
+    /// What could not be used, each with the reason.
     pub notes: Vec<String>,
 }
 
-/// A note, as in the file.
+/// One note, as in the file.
 struct Note {
     provider: String,
     name: String,
@@ -77,7 +77,7 @@ struct Note {
 }
 
 impl Object {
-    /// The probes that the program has itself.
+    /// The USDT probes of this object.
     pub fn usdt(&self) -> Result<UsdtProbes, ObjectError> {
         let mut notes = Vec::new();
         for extent in self.probes.iter().take(4) {
@@ -135,7 +135,7 @@ impl Object {
         Ok(UsdtSite { address, offset, semaphore, arguments, text: note.text.clone() })
     }
 
-    /// The addresses of the variables that operands name.
+    /// The addresses of the variables that operands refer to by name.
     fn operand_symbols(&self, notes: &[Note], problems: &mut Vec<String>) -> BTreeMap<String, VirtAddr> {
         let names: std::collections::BTreeSet<&str> = notes
             .iter()
@@ -171,7 +171,7 @@ impl operand::Symbols for Distances<'_> {
     }
 }
 
-/// Reads notes up to the first one that is cut.
+/// Reads notes up to the first truncated one.
 fn parse(mut bytes: &[u8], base: Option<u64>, notes: &mut Vec<Note>) {
     while let Some((note, rest)) = next(bytes) {
         bytes = rest;
@@ -182,7 +182,7 @@ fn parse(mut bytes: &[u8], base: Option<u64>, notes: &mut Vec<Note>) {
     }
 }
 
-/// The description of a note of ours, and what follows the note.
+/// The description of a stapsdt note (none for other notes), and what follows the note.
 fn next(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let (head, rest) = bytes.split_at_checked(12)?;
     let field = |n: usize| head.get(n..).and_then(<[u8]>::first_chunk).map(|word| u32::from_le_bytes(*word));
@@ -208,7 +208,7 @@ fn read(description: &[u8], base: Option<u64>) -> Option<Note> {
     if provider.is_empty() || name.is_empty() {
         return None;
     }
-    // prelink and its like move code, and do not know of the notes.
+    // prelink and similar tools move code without updating the notes. The stored base reveals by how much.
     let moved = base.map_or(0, |base| base.wrapping_sub(said));
     let semaphore = if semaphore == 0 { 0 } else { semaphore.wrapping_add(moved) };
     Some(Note { provider, name, text, address: address.wrapping_add(moved), semaphore })

@@ -1,14 +1,14 @@
-//! The arguments of a USDT probe: where the program has each, in the assembler's words.
+//! The arguments of a USDT probe: where the program keeps each, in assembler syntax.
 //!
-//! Owns that little language (`-4@%edi 8@-16(%rbp) 4@$5 8@table(,%rax,8)`). What is not understood is kept as
-//! its text, and never guessed.
+//! Parses that small language (`-4@%edi 8@-16(%rbp) 4@$5 8@table(,%rax,8)`). An operand that is not
+//! understood is kept as text; its meaning is never guessed.
 
 use serde::Serialize;
 
-/// Bytes of one operand: a mangled name may be in it.
+/// Longest operand in bytes: it may contain a mangled name.
 const MAX_OPERAND: usize = 1024;
 
-/// A register of the calling thread, all of its 64 bits.
+/// A 64-bit register of the calling thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "they are the processor's names")]
@@ -29,7 +29,7 @@ pub enum Register {
     R13,
     R14,
     R15,
-    /// The address of the probe itself at run time.
+    /// The address of the probe itself, at run time.
     Rip,
 }
 
@@ -37,41 +37,42 @@ pub enum Register {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operand {
-    /// It is this number.
+    /// The argument is this number.
     Constant(i64),
-    /// In a register; the lowest bytes of it.
+    /// The lowest bytes of a register.
     Register(Register),
-    /// In memory, at the sum of these.
+    /// In memory, at the sum of these parts.
     Memory {
-        /// A register.
+        /// The base register.
         base: Option<Register>,
-        /// A register and what it is multiplied by: 1, 2, 4 or 8.
+        /// The index register and its scale: 1, 2, 4 or 8.
         index: Option<(Register, u8)>,
-        /// A number. With [`Register::Rip`] as the base it leads from the probe to the variable.
+        /// The constant part. With [`Register::Rip`] as the base it is the distance from the probe to the
+        /// variable.
         displacement: i64,
     },
-    /// Something that is not handled: its text.
+    /// An operand that ctrace does not support, as text.
     Unsupported(String),
 }
 
-/// An argument of a probe.
+/// An argument of a USDT probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Argument {
-    /// Bytes: 1, 2, 4 or 8.
+    /// Its size in bytes: 1, 2, 4 or 8.
     pub size: u8,
     /// Whether it is a signed number.
     pub signed: bool,
-    /// Where it is.
+    /// Where the program keeps it.
     pub operand: Operand,
 }
 
-/// The symbols that operands refer to.
+/// Resolves the symbols that operands refer to.
 pub(super) trait Symbols {
-    /// What leads from the probe to a symbol; none if it is not known.
+    /// The distance from the probe to the symbol. None if the symbol is unknown.
     fn distance(&self, name: &str) -> Option<i64>;
 }
 
-/// Splits the text of a note into operands; blanks inside of parentheses belong to one.
+/// Splits the text of a note into operands. Blanks inside of parentheses do not separate.
 pub(super) fn split(text: &str) -> Vec<&str> {
     let mut depth = 0_usize;
     let ends = |letter: char| {
@@ -85,7 +86,7 @@ pub(super) fn split(text: &str) -> Vec<&str> {
     text.split(ends).filter(|part| !part.is_empty()).collect()
 }
 
-/// The names of symbols in an operand, to look up before [`argument`].
+/// The name of the symbol in an operand, to be resolved before [`argument`] is called.
 pub(super) fn symbol(text: &str) -> Option<&str> {
     let operand = text.split_once('@').map_or(text, |(_, operand)| operand);
     let outside = operand.split_once('(').map_or(operand, |(outside, _)| outside);
@@ -93,9 +94,9 @@ pub(super) fn symbol(text: &str) -> Option<&str> {
     name.filter(|_| !operand.starts_with(['$', '%']))
 }
 
-/// One argument.
+/// Parses one argument.
 pub(super) fn argument(text: &str, symbols: &impl Symbols) -> Argument {
-    // What a probe of the first version has no size for is a whole register.
+    // Version 1 of the notes has no sizes: the argument is a whole register.
     let (size, operand) = text.split_once('@').unwrap_or(("8", text));
     let (signed, digits) = size.strip_prefix('-').map_or((false, size), |digits| (true, digits));
     let unsupported = || Operand::Unsupported(text.chars().take(MAX_OPERAND).collect());
@@ -104,7 +105,7 @@ pub(super) fn argument(text: &str, symbols: &impl Symbols) -> Argument {
         "2" => Some(2),
         "4" => Some(4),
         "8" => Some(8),
-        // `8f`: a floating-point number, in a register that the kernel does not hand out.
+        // `8f` is a floating-point number, in a register that BPF programs cannot read.
         _ => None,
     };
     let found = width.filter(|_| text.len() <= MAX_OPERAND).and_then(|_| place(operand, symbols));
@@ -139,14 +140,14 @@ fn place(operand: &str, symbols: &impl Symbols) -> Option<Operand> {
     }
     let (base, index) = match inside {
         Some(inside) => registers(inside)?,
-        // The address itself; a number alone is none.
+        // The address of a symbol. A number alone is not an operand in memory.
         None if is_relative => (None, None),
         None => return None,
     };
     match (base, is_relative) {
-        // `(%rip)` with a number is counted from the next instruction, which nobody knows.
+        // A number with `(%rip)` is relative to the next instruction, whose address is unknown here.
         (Some(Register::Rip), false) => None,
-        // The address of a variable of a program that is not moved: from the probe it is as far as in the
+        // The address of a variable in a program at a fixed address: its distance from the probe is as in the
         // file.
         (None, true) => Some(Operand::Memory { base: Some(Register::Rip), index, displacement }),
         (Some(base), true) if base != Register::Rip => None,
@@ -156,7 +157,7 @@ fn place(operand: &str, symbols: &impl Symbols) -> Option<Operand> {
 
 type Registers = (Option<Register>, Option<(Register, u8)>);
 
-/// What is between the parentheses: `base`, `base,index` or `base,index,scale`.
+/// Parses the part in parentheses: `base`, `base,index` or `base,index,scale`.
 fn registers(inside: &str) -> Option<Registers> {
     let mut parts = inside.split(',').map(str::trim);
     let base = match parts.next()? {
@@ -176,15 +177,15 @@ fn registers(inside: &str) -> Option<Registers> {
             Some((register(name)?, scale))
         }
     };
-    let known = parts.next().is_none() && (base.is_some() || index.is_some());
-    // Addresses are computed from whole registers.
+    let complete = parts.next().is_none() && (base.is_some() || index.is_some());
+    // Addresses are computed from full 64-bit registers.
     let whole = inside.split(',').map(str::trim).filter(|part| part.starts_with('%')).all(|name| {
         name == "%rip" || WHOLE.iter().any(|(names, _)| names.first() == Some(&name.trim_start_matches('%')))
     });
-    (known && whole).then_some((base, index))
+    (complete && whole).then_some((base, index))
 }
 
-/// The sum before the parentheses, with whether each term is subtracted; none if it is no sum.
+/// The terms before the parentheses, each with whether it is subtracted. None if this is not a sum.
 fn terms(outside: &str) -> Option<Vec<(bool, &str)>> {
     let mut terms = Vec::new();
     let mut rest = outside.trim();
@@ -211,7 +212,7 @@ fn is_symbol(term: &str) -> bool {
         && term.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
 }
 
-/// A number as the assembler writes it: -5, 0x1f. Above the largest signed one, its bits.
+/// A number in assembler syntax: -5, 0x1f. Values above `i64::MAX` keep their bits.
 fn number(text: &str) -> Option<i64> {
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
     let value = match digits.strip_prefix("0x") {
@@ -222,7 +223,7 @@ fn number(text: &str) -> Option<i64> {
     if negative { 0_i64.checked_sub_unsigned(value) } else { Some(value.cast_signed()) }
 }
 
-/// The names of a register: of 64, 32, 16 and 8 bits.
+/// The names of each register, for 64, 32, 16 and 8 bits.
 const WHOLE: [([&str; 4], Register); 16] = [
     (["rax", "eax", "ax", "al"], Register::Rax),
     (["rbx", "ebx", "bx", "bl"], Register::Rbx),
@@ -242,7 +243,7 @@ const WHOLE: [([&str; 4], Register); 16] = [
     (["r15", "r15d", "r15w", "r15b"], Register::R15),
 ];
 
-/// `%edi`; `%ah` and its like, which are not the lowest byte, are none.
+/// Parses a register such as `%edi`. `%ah` and the like are refused, as they are not the lowest byte.
 fn register(name: &str) -> Option<Register> {
     let name = name.strip_prefix('%')?;
     if name == "rip" {

@@ -1,4 +1,4 @@
-//! Probes of a program that the system's header and compiler made.
+//! USDT probes of a program compiled with the system's header and compiler.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::fs;
@@ -75,7 +75,7 @@ fn moved_programs_have_moved_probes() {
     let directory = compile(PROGRAM, &[]);
     let mut bytes = fs::read(directory.path().join("fixture")).unwrap();
     let before = probes(&parse_bytes(&bytes, &SymbolFilter::default()).unwrap());
-    // As if the note had been written when everything was 4096 bytes lower.
+    // As if everything had been 4096 bytes lower when the note was written.
     let mut at = 0;
     while let Some(place) = memchr::memmem::find(&bytes[at..], b"stapsdt\0") {
         let description = at + place + 8;

@@ -1,4 +1,4 @@
-//! What code of a few instructions does with its arguments.
+//! Effects of short instruction sequences on arguments.
 
 use super::{Assumption, Call, Callee, Effect, Value, VirtAddr, read};
 
@@ -69,7 +69,7 @@ fn what_follows_a_call_that_never_returns_is_not_behind_it() {
     let panics = Effect::Calls(call(Callee::Function(VirtAddr(0x1109))));
     assert_eq!(read(&code, AT, &[], None), [panics]);
     assert_eq!(read(&code, AT, &[AT.0 + 4], None), [panics, Effect::Reads(1, 0)]);
-    // Nothing leads there.
+    // Nothing leads there, so the code is not reachable.
     assert_eq!(read(&code[4..], VirtAddr(AT.0 + 4), &[AT.0 + 4], None), [panics]);
 }
 
@@ -87,7 +87,7 @@ fn parts_of_what_an_argument_points_to_are_followed() {
     check("the part of a connection", &code, &[Effect::Reads(2, 0), calls]);
 }
 
-/// As compilers tell variants of an enum apart whose number is in a niche.
+/// Code as compilers generate it to distinguish enum variants whose tag is in a niche.
 #[test]
 fn ways_that_a_given_word_does_not_take_are_left_out() {
     const NICHE: u64 = 1 << 63;
@@ -114,7 +114,7 @@ fn ways_that_a_given_word_does_not_take_are_left_out() {
             assert_eq!(with(Some(other)), [over], "{other:#x}");
         }
     }
-    // movq $0,(%rcx) before it, and it is not known any more.
+    // A movq $0,(%rcx) in front overwrites the assumed word, so it is no longer known.
     let code = [&[0x48, 0xc7, 1, 0, 0, 0, 0], in_memory, &[0x48, 0x8b, 0x42, 8, 0x48, 0x8b, 7]].concat();
     let given = Assumption { argument: 3, offset: 0, word: 0 };
     assert!(read(&code, AT, &[], Some(given)).contains(&data));

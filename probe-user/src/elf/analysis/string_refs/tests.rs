@@ -1,4 +1,4 @@
-//! Constants of objects, and what refers to them.
+//! Strings in objects, and the code that refers to them.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use crate::elf::Pattern::{End, Whole};
@@ -21,7 +21,7 @@ fn object(flags: &[&str]) -> Object {
     parse(&directory.path().join("fixture"), &wanted).unwrap()
 }
 
-/// The functions that refer to one of the texts.
+/// The functions that refer to one of the strings.
 fn holders(object: &Object, texts: &[StringRef]) -> Vec<VirtAddr> {
     let frames = object.frames().unwrap();
     let found = object.references(texts).unwrap();

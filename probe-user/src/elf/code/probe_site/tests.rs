@@ -1,4 +1,4 @@
-//! Functions compiled small, and those of the machine.
+//! Small compiled functions, and functions of the libraries on this machine.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::path::Path;

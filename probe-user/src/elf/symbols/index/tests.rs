@@ -1,4 +1,4 @@
-//! The index of functions over real files and damaged ones.
+//! The function index of real files and of damaged ones.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::path::Path;
@@ -36,7 +36,7 @@ fn functions_of_libc() {
         ("getaddrinfo", Kind::Body, Language::C)
     );
     assert!(function.size > 100 && function.is_sized && function.binding == Binding::Global);
-    // Its names are merged: __libc_malloc, malloc.
+    // The names of this function are merged: __libc_malloc, malloc.
     let malloc = &named(&object, &index, "__libc_malloc")[0];
     assert!(malloc.names.iter().any(|name| name.raw == "malloc"), "{malloc:?}");
     assert_eq!(malloc.shown(), "__libc_malloc", "what was asked for comes first");
@@ -66,7 +66,7 @@ fn functions_of_cpp() {
 
 #[test]
 fn functions_of_rust() {
-    // This test itself.
+    // The function of this test itself.
     let path = std::env::current_exe().unwrap();
     let object = parse(&path, &SymbolFilter::default()).unwrap();
     assert!(object.is_program());
