@@ -147,7 +147,7 @@ fn too_many_and_none_are_errors_that_say_so() -> Result<()> {
     let many = run(&["--max-probes", "499", ":many_*"])?;
     ensure!(many.code() == Some(2) && many.stderr.contains("--max-probes"), "{}", many.stderr);
     let none = run(&[":factoriel"])?;
-    ensure!(none.code() == Some(3) && none.stderr.contains("there is factorial"), "{}", none.stderr);
+    ensure!(none.code() == Some(3) && none.stderr.contains("similar names: factorial"), "{}", none.stderr);
     let wrong = run(&[":factorial(integer)"])?;
     ensure!(wrong.code() == Some(2) && wrong.stderr.contains("at character 12"), "{}", wrong.stderr);
     let middle = run(&[":factorial+1"])?;
@@ -234,7 +234,7 @@ fn ctrace_before_it_is_the_command_is_not_looked_at() -> Result<()> {
     let options = ["uprobe", "-v", "-o", "json", "--output", output, ":add", "--", functions, "add"];
     let trace = Ctrace::run_to_end(&options)?;
     ensure!(trace.status.success(), "{}", trace.stderr);
-    ensure!(!trace.stderr.contains("no pattern names it"), "{}", trace.stderr);
+    ensure!(!trace.stderr.contains("no pattern matches it"), "{}", trace.stderr);
     let records = std::fs::read_to_string(output)?;
     ensure!(records.lines().filter(|line| line.contains(r#""type":"uprobe""#)).count() == 1, "{records}");
     Ok(())

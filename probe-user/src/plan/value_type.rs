@@ -1,43 +1,43 @@
-//! Types of arguments, as they stand in a pattern: `int`, `str`, `bytes(#3)`.
+//! Types of arguments as a pattern contains them: `int`, `str`, `bytes(#3)`.
 
 use std::fmt;
 
-/// Bytes that one argument captures at the most.
+/// Limit of the bytes that are captured of one argument.
 pub const MAX_BYTES: u32 = 4096;
 
 /// How a value is read and shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// A signed number of so many bytes; 0: what the language calls `int`.
+    /// A signed integer of this size in bytes. 0 means the size of the language's `int`.
     Int(u8),
-    /// The same without a sign.
+    /// An unsigned integer, likewise.
     Uint(u8),
     /// Eight bytes in hexadecimal.
     Hex,
     /// An address.
     Ptr,
-    /// A text: in C its address, ended by NUL; in Go a string.
+    /// A string: in C a pointer to text that ends with a NUL, in Go a `string`.
     Str,
-    /// The address of bytes.
+    /// A pointer to bytes.
     Bytes(Length),
-    /// One byte: 0 is false.
+    /// One byte; 0 is false.
     Bool,
-    /// Not read.
+    /// An argument that is not read.
     Skip,
 }
 
-/// How many bytes there are.
+/// The length of `bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// So many.
+    /// This many bytes.
     Fixed(u32),
-    /// As many as the argument of this number (from 0) says.
+    /// As many bytes as the argument with this index (from 0) says.
     Argument(usize),
-    /// As many as a Go slice says.
+    /// As many bytes as a Go slice has.
     Own,
 }
 
-/// The types that need no parentheses.
+/// The types without parentheses.
 const NAMED: &[(&str, Type)] = &[
     ("int", Type::Int(0)),
     ("int8", Type::Int(1)),
@@ -59,29 +59,29 @@ const NAMED: &[(&str, Type)] = &[
     ("_", Type::Skip),
 ];
 
-/// What to say about something that is no type.
+/// The types, for error messages.
 pub(crate) const TYPES: &str = "types are int, uint, hex, ptr, str, bytes(N), bytes(#n) (as many as argument \
- n says), bool, and _ for one \
-     that is not read; int8 to int64 and uint8 to uint64 have so many bits, long and ulong 64";
+     n says), bool, and _ for one that is not read; int8 to int64 and uint8 to uint64 have as many bits as \
+     they say, long and ulong have 64";
 
 impl Type {
-    /// Reads one type; the error says what is wrong with it.
+    /// Parses one type. The error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some((_, kind)) = NAMED.iter().find(|(name, _)| *name == text) {
             return Ok(*kind);
         }
         let inside = text.strip_prefix("bytes(").and_then(|rest| rest.strip_suffix(')'));
         let Some(inside) = inside.map(str::trim) else {
-            return Err(format!("`{text}` is no type; {TYPES}"));
+            return Err(format!("`{text}` is not a type; {TYPES}"));
         };
         match inside.strip_prefix('#') {
             Some(number) => match number.parse::<usize>() {
                 Ok(number @ 1..) => Ok(Self::Bytes(Length::Argument(number - 1))),
-                _ => Err(format!("`{text}`: bytes(#1) has as many bytes as the first argument says")),
+                _ => Err(format!("`{text}`: write bytes(#1) for as many bytes as the first argument says")),
             },
             None => match inside.parse::<u32>() {
                 Ok(number @ 1..=MAX_BYTES) => Ok(Self::Bytes(Length::Fixed(number))),
-                _ => Err(format!("`{text}`: a number from 1 to {MAX_BYTES} goes between the parentheses")),
+                _ => Err(format!("`{text}`: write bytes(N) with N from 1 to {MAX_BYTES}")),
             },
         }
     }

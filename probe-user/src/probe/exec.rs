@@ -1,38 +1,37 @@
-//! `ctrace exec`: what is told of the programs that are executed. Tracepoints tell it: no file is looked
-//! into.
+//! `ctrace exec`: which process events to report. They come from tracepoints, so no file is inspected.
 
 use crate::plan::capture::Environment;
 use crate::plan::program_set::ExecDetail;
 
-/// What is told beside the programs that are executed.
+/// What to report besides programs that are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExecEvents {
-    /// The programs that run already when the trace begins.
+    /// Programs that were already running when the trace began.
     Existing,
-    /// Attempts to execute that fail.
+    /// Attempts to execute a program that failed.
     Failed,
-    /// The ends of processes.
+    /// Exits of processes.
     Exits,
-    /// The processes that are forked.
+    /// Forks of processes.
     Forks,
 }
 
-/// What is told.
+/// What `ctrace exec` reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
-    /// Beside the programs.
+    /// The events to report besides executions.
     pub also: Vec<ExecEvents>,
-    /// Of their environments.
+    /// Which environment variables to report.
     pub environment: Environment,
 }
 
 impl Exec {
-    /// Whether this is told too.
+    /// Whether these events are reported.
     pub fn includes(&self, also: ExecEvents) -> bool {
         self.also.contains(&also)
     }
 
-    /// What the kernel has to record beside the programs that are executed.
+    /// What the kernel has to record besides executions.
     pub(super) fn details(&self) -> impl Iterator<Item = ExecDetail> {
         let events = self.also.iter().filter_map(|event| match event {
             ExecEvents::Existing => None,

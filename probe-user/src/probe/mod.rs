@@ -1,8 +1,8 @@
-//! Probe kinds: what is watched, as hooks.
+//! Probe kinds: what to trace, as hooks.
 //!
-//! Owns what is known of libraries and functions. Pure: objects in, [`crate::plan::Hook`]s out; it never
-//! opens a file, and never talks to the kernel. To add a kind: a variant of [`Probe`]; the compiler finds the
-//! rest.
+//! Holds the knowledge of libraries and functions. Pure: takes objects, returns [`crate::plan::Hook`]s; it
+//! never opens a file or talks to the kernel. To add a kind, add a variant of [`Probe`]; the compiler finds
+//! the rest.
 
 use crate::elf::{Object, SymbolFilter};
 use crate::plan::Hook;
@@ -17,67 +17,67 @@ use std::path::Path;
 pub use tls::{Confidence, Ssl};
 use uprobe::Uprobe;
 
-/// What a tracing command watches.
+/// What a tracing command observes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Plaintext of TLS connections.
     Ssl(Ssl),
-    /// Calls of functions.
+    /// Calls of any functions.
     Uprobe(Uprobe),
     /// Programs that are executed.
     Exec(exec::Exec),
 }
 
-/// What is known of the library in an object.
+/// The TLS library in an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LibraryInfo {
     /// Its soname.
     pub name: Option<String>,
-    /// `OpenSSL`, …; without a version when only the symbols tell.
+    /// The implementation, such as `OpenSSL`. Symbols alone reveal it without a version.
     pub implementation: Option<String>,
-    /// `3.0.19`; OpenSSL's is often in libcrypto only: see [`tls::version::find`].
+    /// The version, such as `3.0.19`. OpenSSL often keeps it in libcrypto only: see [`tls::version::find`].
     pub version: Option<String>,
-    /// The library that it is linked against and that may know the version, such as `libcrypto.so.3`
-    /// (a soname); none when the version is known, or nothing else can know it.
+    /// The soname of the linked library that may contain the version, such as `libcrypto.so.3`. None if the
+    /// version was found, or if no other library can contain it.
     pub version_in: Option<String>,
 }
 
-/// What to hook in an object.
+/// The hooks of an object, and what could not be hooked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The library.
+    /// The library in the object.
     pub library: LibraryInfo,
-    /// In the order of their offsets.
+    /// The hooks, sorted by offset.
     pub hooks: Vec<Hook>,
-    /// Functions that cannot be hooked, with the reason.
+    /// Functions that cannot be hooked, each with the reason.
     pub skipped: Vec<String>,
-    /// TLS beside the hooks that cannot be traced.
+    /// TLS in the object, besides the hooks, that cannot be traced.
     pub untraceable: Option<&'static tls::Untraceable>,
-    /// How functions were found that the object does not name.
+    /// How functions without symbols were found.
     pub evidence: Vec<String>,
-    /// More is asked for than may be hooked, in words.
+    /// If more hooks are requested than allowed: the message for the user.
     pub excess: Option<String>,
 }
 
-/// The object has nothing that is watched.
+/// Why an object has no hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoHooks {
-    /// No TLS.
+    /// It contains no TLS library that ctrace recognises.
     #[error("no function of a known TLS library is in it (by .dynsym, .symtab and signatures)")]
     Ssl,
-    /// TLS that cannot be traced.
+    /// It contains TLS that cannot be traced.
     #[error("{0}")]
     Untraceable(&'static tls::Untraceable),
-    /// No function.
-    #[error("no pattern names it")]
+    /// No pattern matches it.
+    #[error("no pattern matches it")]
     Uprobe,
-    /// Tracepoints tell all.
-    #[error("nothing in files is watched")]
+    /// Tracepoints deliver everything, so files need no hooks.
+    #[error("`ctrace exec` uses tracepoints and attaches to no file")]
     Exec,
 }
 
 impl Probe {
-    /// Whether files that processes map are looked into: otherwise tracepoints tell all.
+    /// Whether mapped files must be inspected for hooks. Otherwise tracepoints deliver everything.
     pub fn looks_into_files(&self) -> bool {
         match self {
             Self::Ssl(_) | Self::Uprobe(_) => true,
@@ -85,7 +85,7 @@ impl Probe {
         }
     }
 
-    /// The BPF programs that it needs, and what they are set to.
+    /// The BPF programs that the probe needs, with their settings.
     pub fn programs(&self) -> ProgramSet {
         match self {
             Self::Ssl(ssl) => ProgramSet::tls(ssl.connections),
@@ -94,7 +94,7 @@ impl Probe {
         }
     }
 
-    /// The symbols that [`Probe::hooks`] looks at, for [`Object::parse`].
+    /// The symbols that [`Probe::hooks`] needs, for [`Object::parse`].
     pub fn wanted(&self) -> SymbolFilter {
         match self {
             Self::Ssl(_) => tls::wanted(),
@@ -102,7 +102,7 @@ impl Probe {
         }
     }
 
-    /// The hooks of an object that was parsed with [`Probe::wanted`]; `path` is where its container has it.
+    /// The hooks of an object that was parsed with [`Probe::wanted`]. `path` is its path in the container.
     pub fn hooks(&self, object: &Object, path: &Path) -> Result<Found, NoHooks> {
         match self {
             Self::Ssl(wanted) => tls::hooks_of(object, *wanted),
@@ -111,32 +111,32 @@ impl Probe {
         }
     }
 
-    /// What it means that no file of a process has a hook.
+    /// What to tell the user when no mapped file of a process has hooks.
     pub fn nothing_found(&self) -> &'static str {
         match self {
             Self::Ssl(_) => {
                 "no function such as SSL_read is exported, has a symbol, or was found by signature there"
             }
-            Self::Uprobe(_) => "none of them is what a pattern names",
-            Self::Exec(_) => "nothing in files is watched",
+            Self::Uprobe(_) => "no pattern matches any of them",
+            Self::Exec(_) => "`ctrace exec` uses tracepoints and attaches to no file",
         }
     }
 
-    /// What it means that an object has what is watched, and no hook.
+    /// What to tell the user when an object matches but none of its functions can be hooked.
     pub fn nothing_usable(&self) -> &'static str {
         match self {
             Self::Ssl(_) => "it has TLS functions, but none of them can be probed",
-            Self::Uprobe(_) => "nothing is probed in it",
-            Self::Exec(_) => "nothing in files is watched",
+            Self::Uprobe(_) => "a pattern matches it, but none of its functions can be probed",
+            Self::Exec(_) => "`ctrace exec` uses tracepoints and attaches to no file",
         }
     }
 
-    /// What to do when there is nothing to attach to.
+    /// The next step for the user when there is nothing to attach to.
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Ssl(_) => tls::NEXT_STEP,
             Self::Uprobe(_) => uprobe::NEXT_STEP,
-            Self::Exec(_) => "tracepoints tell all: nothing needs to be attached to",
+            Self::Exec(_) => "tracepoints deliver all events, so there is nothing to attach to",
         }
     }
 }

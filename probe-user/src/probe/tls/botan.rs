@@ -1,10 +1,10 @@
-//! Botan 3: what it receives is handed to the program by a virtual call, `tls_record_received` of its
-//! callbacks, from inside of `from_peer`. The functions that do so have no names outside of the library; they
-//! are found by the errors that they report instead. Which connection it is, `from_peer` says, whose first
-//! argument is the same as that of `to_peer`, which sends.
+//! Botan 3 passes received data to the program by a virtual call, `tls_record_received` of the callbacks
+//! object, made inside of `from_peer`. The functions that make this call have no exported names, so they are
+//! found by the errors that they report instead of calling. `from_peer` identifies the connection: its first
+//! argument is the same object as that of `to_peer`, which sends.
 //!
-//! Owns these errors and the method's place, and the row of the table of libraries, which has the rest; that
-//! of Botan 2 as well.
+//! This file has these errors, the index of the virtual method, and the row of the library table for the rest
+//! of Botan 3 and for Botan 2.
 
 use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
 
@@ -22,33 +22,33 @@ pub(super) const FROM_PEER: [&str; 2] = [
     "_ZN5Botan3TLS6Server9from_peerESt4spanIKhLm18446744073709551615EE",
 ];
 
-/// What is reported instead of handing data over, in TLS 1.2 and in 1.3.
+/// The errors that are reported instead of passing data on, in TLS 1.2 and in TLS 1.3.
 const ERRORS: &[Pattern] = &[
     Pattern::Whole("Application data before handshake done"),
     Pattern::Whole("decrypted application traffic had a sequence number"),
 ];
 
-/// As events name it.
+/// The function name in events.
 const RECEIVED: &str = "Botan::TLS::Callbacks::tls_record_received";
-/// Where `(callbacks, number of the record, address, length)` is in the table of virtual functions: behind
-/// two destructors and `tls_emit_data`, since Botan 2.
+/// The offset of `(callbacks, record number, address, length)` in the vtable: after two destructors and
+/// `tls_emit_data`, since Botan 2.
 const METHOD: u64 = 0x18;
 
-/// What needs no more than a row.
+/// The part of Botan that needs no code of its own.
 pub(super) const ROW: Library = Library {
     name: "Botan",
     functions: &[
         // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
         with_layout("_ZN5Botan3TLS7Channel4sendEPKhm", Direction::Transmit, BufferLayout::PtrLen),
         // process_application_data(unsigned long, Botan::secure_vector<unsigned char> const&), which calls
-        // the program back.
+        // the program's callback.
         with_layout(
             "_ZN5Botan3TLS7Channel24process_application_dataEmRKSt6vectorIhNS_16secure_allocatorIhEEE",
             Direction::Receive,
             BufferLayout::BeginEnd,
         ),
-        // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). What it receives:
-        // `add` has.
+        // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). `add` hooks what
+        // Botan 3 receives.
         with_layout(
             "_ZN5Botan3TLS6Client7to_peerESt4spanIKhLm18446744073709551615EE",
             Direction::Transmit,
@@ -86,14 +86,14 @@ pub(super) const ROW: Library = Library {
     internals: &[],
 };
 
-/// Adds the hooks of what is received.
+/// Adds the hooks for data that Botan 3 receives.
 pub(super) fn add(object: &Object, found: &mut Found) {
     if FROM_PEER.iter().all(|name| object.functions(name).is_empty()) {
         return;
     }
     let calls = match object.guarded_calls(ERRORS, METHOD) {
         Ok(calls) if !calls.is_empty() => calls,
-        Ok(_) => return found.skipped.push(unseen("it does not report the errors that it is known by")),
+        Ok(_) => return found.skipped.push(unseen("the errors by which it is recognised are not in it")),
         Err(reason) => return found.skipped.push(unseen(&error_chain::in_one_line(&reason))),
     };
     let shape = CallShape {
@@ -107,7 +107,7 @@ pub(super) fn add(object: &Object, found: &mut Found) {
         found.hooks.push(Hook::new(ProbeProgram::CallbackData, RECEIVED.to_owned(), offset, shape.pack()));
     }
     found.evidence.push(
-        "where Botan 3 hands over what it has received was found by the errors that it reports instead of it"
+        "the calls by which Botan 3 passes on received data were found by the errors that it reports instead"
             .to_owned(),
     );
     for name in FROM_PEER {
@@ -116,5 +116,5 @@ pub(super) fn add(object: &Object, found: &mut Found) {
 }
 
 fn unseen(why: &str) -> String {
-    format!("{RECEIVED}: what Botan 3 receives is not seen: {why}")
+    format!("{RECEIVED}: data that Botan 3 receives is not traced: {why}")
 }

@@ -1,8 +1,7 @@
-//! Go's crypto/tls, and packages that have its methods: by symbols, or by the table that Go's runtime has,
-//! which is in stripped programs too.
+//! Go's crypto/tls and packages with the same methods, found by symbols or by the function table of Go's
+//! runtime, which stripped programs contain too.
 //!
-//! A return is seen at the `ret` instructions: the kernel's return probes change the stack, which Go moves
-//! and walks.
+//! Returns are traced at the `ret` instructions: a uretprobe changes the stack, which Go moves and walks.
 
 use probe_common::{CallShape, Calls, Direction, Length};
 
@@ -12,13 +11,13 @@ use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{Found, LibraryInfo};
 
-/// Functions that have one of the names, at the most: several packages in one program may.
+/// Limit of the matching functions: several packages in one program may have them.
 const MAX_FUNCTIONS: usize = 64;
 
-/// What each library of Go's exports, whatever its author does (`-buildmode=c-shared`; runtime/cgo).
+/// A symbol that every C library written in Go exports (`-buildmode=c-shared`; runtime/cgo).
 pub(super) const FOR_C: &str = "crosscall2";
 
-/// What a method does.
+/// What a method does to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Moves(Direction),
@@ -26,9 +25,10 @@ enum Role {
     Ends,
 }
 
-/// Adds the hooks of a Go program that has TLS in it. Gives what is known of it; none if it is none.
+/// Adds the hooks of a Go program that contains TLS. None if the object is not one.
 pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
-    // A library that others link against is Go's only if C can call it: spares a search of all of its data.
+    // A shared library contains Go only if C can call it. Checking that first avoids a search of all of its
+    // data.
     if object.soname().is_some() && object.functions(FOR_C).is_empty() {
         return None;
     }
@@ -65,13 +65,14 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
     })
 }
 
-/// `crypto/tls.(*Conn).Read`; `github.com/refraction-networking/utls.(*UConn).Write`.
+/// The role of a method such as `crypto/tls.(*Conn).Read` or
+/// `github.com/refraction-networking/utls.(*UConn).Write`.
 fn role(name: &str) -> Option<Role> {
     let (package, method) = name.split_once(".(*")?;
     let (receiver, method) = method.split_once(").")?;
     let package = package.rsplit('/').next().filter(|name| name.contains("tls"))?;
     match (receiver, method) {
-        // What UConn has of Conn alone is a wrapper, which calls the other.
+        // UConn inherits Read from Conn: UConn.Read is a generated wrapper that calls Conn.Read.
         ("Conn", "Read") => Some(Role::Moves(Direction::Receive)),
         ("Conn" | "UConn", "Write") => Some(Role::Moves(Direction::Transmit)),
         ("Conn", "clientHandshake" | "serverHandshake") if !package.is_empty() => Some(Role::Begins),
@@ -88,7 +89,8 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
     let Some(role) = role_of(function) else { return Ok(()) };
     if function.go_abi != Some(GoAbi::Registers) {
         return Err(
-            "its arguments are on the stack (Go 1.16 or older): not supported; build it with a newer Go"
+            "its arguments are on the stack (Go 1.16 or older), which is not supported: build it with a newer \
+             Go"
                 .into(),
         );
     }

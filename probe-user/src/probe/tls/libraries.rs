@@ -4,27 +4,27 @@ use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
 
 use crate::plan::ProbeProgram;
 
-/// A function that moves plaintext.
+/// A function that sends or receives plaintext.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Function {
     /// Its symbol.
     pub name: &'static str,
-    /// The argument with the connection.
+    /// The index of the argument that is the connection handle.
     pub handle: u8,
-    /// The argument with the bytes.
+    /// The index of the argument that is the buffer.
     pub buffer: u8,
-    /// Where the number of bytes is.
+    /// Where the number of bytes is found.
     pub length: Length,
-    /// Which way they go.
+    /// Whether the function sends or receives.
     pub direction: Direction,
-    /// Which calls are of TLS connections.
+    /// Which of its calls belong to TLS connections.
     pub calls: Calls,
-    /// Where the bytes are, if buffer and length do not say it.
+    /// The layout of the data, if it is not simply a buffer with a length.
     pub form: Option<BufferLayout>,
 }
 
 impl Function {
-    /// For the kernel.
+    /// Everything the BPF program must know, packed into its cookie.
     pub(super) const fn arguments(&self) -> u32 {
         let &Self { name: _, handle, buffer, length, direction, calls, form } = self;
         let shape = CallShape { handle, buffer, length, direction, calls };
@@ -34,7 +34,7 @@ impl Function {
         }
     }
 
-    /// What runs there.
+    /// The BPF program for this function.
     pub(super) const fn program(&self) -> ProbeProgram {
         match self.form {
             None => ProbeProgram::Io,
@@ -58,33 +58,34 @@ impl Function {
     }
 }
 
-/// An internal function that several public ones may share: one cheaper hook in place of theirs, where
-/// the machine code proves it (see [`super::internal`]).
+/// An internal function that several public ones may share. Hooking it instead of them is cheaper, where the
+/// machine code proves that they use it (see [`super::shared_impl`]).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Internal {
     /// Its name in the library's source.
     pub name: &'static str,
-    /// Public functions that hand on exactly their own arguments; the first that is there is followed.
+    /// Public functions that pass exactly their own arguments on to it. The first one in the object is
+    /// followed.
     pub forwarders: &'static [&'static str],
-    /// The public function that must call the same internal one.
+    /// The public function that must also call it, to confirm the match.
     pub witness: &'static str,
 }
 
-/// Where a function that makes a connection has its handle.
+/// Where a constructor has the handle of the new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handle {
-    /// It returns it.
+    /// It returns the handle.
     Returned,
-    /// In its first argument.
+    /// Its first argument is the handle.
     First,
-    /// Where its first argument points to, once it has returned.
+    /// Its first argument points to where it stores the handle before it returns.
     BehindFirst,
-    /// It is that of the call that it is a part of: the function encrypts or decrypts.
+    /// The handle of the enclosing I/O call. The function encrypts or decrypts on behalf of that call.
     OfOuterCall,
 }
 
 impl Handle {
-    /// What runs there.
+    /// The BPF program for this kind of constructor.
     pub(super) const fn program(self) -> ProbeProgram {
         match self {
             Self::Returned => ProbeProgram::Open,
@@ -95,38 +96,38 @@ impl Handle {
     }
 }
 
-/// A function that makes a connection.
+/// A function that creates a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Open {
     /// Its symbol.
     pub name: &'static str,
-    /// Where the connection is.
+    /// Where it has the handle.
     pub handle: Handle,
 }
 
-/// A library.
+/// A TLS library.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Library {
-    /// The API; of one that has a single implementation, that one's name.
+    /// The name of the API, or of its only implementation.
     pub name: &'static str,
-    /// What moves bytes; each is optional.
+    /// Functions that send or receive; each is optional.
     pub functions: &'static [Function],
-    /// What makes a connection; each is optional.
+    /// Functions that create a connection; each is optional.
     pub constructors: &'static [Open],
-    /// The same, of a library that is made of several, each of which is looked at for itself: they are enough
-    /// to know it by.
+    /// The same, for an implementation that is split into several shared libraries, each inspected by itself:
+    /// one of these functions is enough to recognise it.
     pub external_constructors: &'static [Open],
-    /// What ends the connection in its first argument; each is optional. Not needed where what makes one is
-    /// told: a handle that comes again is a new connection then.
+    /// Functions that close the connection in their first argument; each is optional. Not needed where
+    /// constructors are hooked: a reused handle then implies a new connection.
     pub destructors: &'static [&'static str],
-    /// The same, hooked only where the ends of connections are told.
+    /// The same, but hooked only if connection records are on.
     pub optional_destructors: &'static [&'static str],
-    /// What does the handshake of the connection in its first argument; each is optional, and hooked only
-    /// where connections are told: one whose handshake fails has its socket by it.
+    /// Functions that do the handshake of the connection in their first argument; each is optional. Hooked
+    /// only if connection records are on: they associate the socket with a connection whose handshake fails.
     pub handshakes: &'static [&'static str],
-    /// How the name of the library begins that knows the version, if it is not this one.
+    /// The start of the soname of the library that contains the version, if it is not this one.
     pub version_in: Option<&'static str>,
-    /// Shared internal functions.
+    /// Internal functions that public ones share.
     pub internals: &'static [Internal],
 }
 
@@ -152,14 +153,14 @@ const fn of_outer_call(name: &'static str) -> Open {
     Open { name, handle: Handle::OfOuterCall }
 }
 
-/// Name of the row of OpenSSL and what has its API.
+/// The name of the row for OpenSSL and everything with its API.
 pub(super) const OPENSSL: &str = "OpenSSL API";
 
-/// All rows.
+/// All supported TLS libraries.
 ///
-/// A public function that calls another one (`SSL_read_ex` → `SSL_read` in LibreSSL) is hooked as well:
-/// the kernel reports only the outer of two nested calls with the same handle and buffer. `SSL_peek` is
-/// not here: the same bytes come again with the read.
+/// A public function that calls another one (`SSL_read_ex` calls `SSL_read` in LibreSSL) is hooked as well:
+/// of two nested calls with the same handle and buffer, the kernel reports only the outer one. `SSL_peek` is
+/// not hooked, because the same bytes come again with the read.
 pub(super) const LIBRARIES: &[Library] = &[
     // OpenSSL 1.0 to 3.x, LibreSSL, BoringSSL, AWS-LC.
     Library {
@@ -200,10 +201,10 @@ pub(super) const LIBRARIES: &[Library] = &[
             function("gnutls_record_send2", Direction::Transmit, Length::Returned),
             function("gnutls_record_send_early_data", Direction::Transmit, Length::Returned),
             function("gnutls_record_recv", Direction::Receive, Length::Returned),
-            // (session, data, size, *number of the record).
+            // (session, data, size, *record number).
             function("gnutls_record_recv_seq", Direction::Receive, Length::Returned),
             function("gnutls_record_recv_early_data", Direction::Receive, Length::Returned),
-            // (session, *packet), from 3.3.5; then (packet, *datum, *number of the record).
+            // (session, *packet), from 3.3.5; then (packet, *datum, *record number).
             with_layout("gnutls_record_recv_packet", Direction::Receive, BufferLayout::PacketOut),
             with_layout("gnutls_packet_get", Direction::Receive, BufferLayout::PacketGet),
         ],
@@ -227,7 +228,7 @@ pub(super) const LIBRARIES: &[Library] = &[
         constructors: &[
             first("mbedtls_ssl_setup"),
             first("mbedtls_ssl_session_reset"),
-            // What it calls, by which it is found without symbols.
+            // The function that both call, and by which they are found without symbols.
             first("mbedtls_ssl_session_reset_int"),
         ],
         external_constructors: &[],
@@ -245,8 +246,8 @@ pub(super) const LIBRARIES: &[Library] = &[
             // (ssl, data, size, flags).
             function("wolfSSL_recv", Direction::Receive, Length::Returned),
             function("wolfSSL_send", Direction::Transmit, Length::Returned),
-            // What these call, by which they are found without symbols: (ssl, data, size, whether it only
-            // looks). No symbol has such a name.
+            // The functions that these call, and by which they are found without symbols: (ssl, data, size,
+            // whether it only peeks). No symbol has such a name.
             function("ReceiveData of wolfSSL", Direction::Receive, Length::Returned)
                 .of(Calls::AllUnlessPeeking),
             function("SendData of wolfSSL", Direction::Transmit, Length::Returned),
@@ -259,9 +260,9 @@ pub(super) const LIBRARIES: &[Library] = &[
         version_in: None,
         internals: &[],
     },
-    // Its functions are NSPR's, for files and pipes as well: a descriptor is one of TLS when SSL_ImportFD has
-    // returned it, or when a call with it encrypts or decrypts (it was accepted, or imported before ctrace
-    // came).
+    // NSS uses the functions of NSPR, which serve files and pipes as well. A descriptor is a TLS connection
+    // if SSL_ImportFD returned it, or if a call with it encrypts or decrypts. The latter recognises those
+    // that were accepted, or imported before ctrace started.
     Library {
         name: "NSS",
         functions: &[
@@ -291,7 +292,8 @@ pub(super) const LIBRARIES: &[Library] = &[
     Library {
         name: "s2n-tls",
         functions: &[
-            // (connection, data, size, *blocked); the sending ones end in s2n_sendv_with_offset.
+            // (connection, data, size, *blocked). All sending functions call s2n_sendv_with_offset in the
+            // end.
             function("s2n_recv", Direction::Receive, Length::Returned),
             function("s2n_send", Direction::Transmit, Length::Returned),
             with_layout("s2n_sendv", Direction::Transmit, BufferLayout::IoVec),
@@ -305,7 +307,7 @@ pub(super) const LIBRARIES: &[Library] = &[
         version_in: None,
         internals: &[],
     },
-    // What br_sslio_read and br_sslio_write are built on, and event loops.
+    // br_sslio_read, br_sslio_write and event loops are built on these functions.
     Library {
         name: "BearSSL",
         functions: &[
@@ -314,7 +316,7 @@ pub(super) const LIBRARIES: &[Library] = &[
             with_layout("br_ssl_engine_sendapp_buf", Direction::Transmit, BufferLayout::LendBuffer),
             with_layout("br_ssl_engine_sendapp_ack", Direction::Transmit, BufferLayout::AckBuffer),
         ],
-        // Their contexts begin with the engine.
+        // The contexts that these functions take begin with the engine.
         constructors: &[first("br_ssl_client_reset"), first("br_ssl_server_reset")],
         external_constructors: &[],
         destructors: &[],

@@ -1,10 +1,10 @@
-//! TLS: which functions of an object carry plaintext, as hooks.
+//! TLS: finds the functions of an object that carry plaintext, as hooks.
 //!
-//! Libraries with a C ABI are rows of a table; what has other rules has a file of its own (`go`, `rustls`,
-//! `renamed`). What has no symbols is found by `signature`, and then is as good as its row.
+//! Libraries with a C ABI are rows of a table. Those with other rules have files of their own (`go`,
+//! `rustls`, `prefixed`). `signature` finds functions without symbols; these then use the same row.
 //!
-//! Owns the table of libraries, the choice between public functions and a cheaper internal one, and
-//! what implementation and version an object is. It never reads a file except through its [`Object`].
+//! Decides between public functions and a cheaper internal one, and determines implementation and version. It
+//! reads files only through their [`Object`].
 
 mod botan;
 mod go;
@@ -37,16 +37,13 @@ pub use signature::Confidence;
 use signature::{Search, SignatureMatch};
 pub use untraceable::Untraceable;
 
-/// What to do about a target that has nothing to attach to.
+/// The next step for the user when there is nothing to attach to.
 pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run \
- with --wait. TLS \
-     libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they export or have \
-     symbols \
-     of, and some by signatures (--guess: uncertain ones too); run with -v to see each file, or `ctrace \
-     doctor CONTAINER` to see where each process \
-     ends and what to do.";
+     with --wait. TLS libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they \
+     export or have symbols of, and some by signatures (--guess: uncertain ones too); run with -v to see \
+     each file, or `ctrace doctor CONTAINER` to see where each process ends and what to do.";
 
-/// A function that does the handshake: only its handle, the first argument, is looked at.
+/// The shape of a handshake function, of which only the handle, its first argument, is used.
 const HANDSHAKE: CallShape = CallShape {
     handle: 0,
     buffer: 0,
@@ -55,22 +52,21 @@ const HANDSHAKE: CallShape = CallShape {
     calls: Calls::All,
 };
 
-/// What it means that the kernel encrypts for a process: what is written through the library is seen all the
-/// same.
-pub const KERNEL_TLS: &str = "someone in the network namespace of this process has the kernel encrypt: files \
- that are sent with \
-     SSL_sendfile are not seen; switch it off to see them (nginx: `ssl_conf_command Options -KTLS`)";
+/// A warning for processes whose kernel encrypts for them. Writes through the library are still traced.
+pub const KERNEL_TLS: &str = "someone in the network namespace of this process uses kernel TLS: files that \
+     are sent with SSL_sendfile are not traced; switch kernel TLS off to see them (nginx: `ssl_conf_command \
+     Options -KTLS`)";
 
-/// What is watched of TLS.
+/// What `ctrace ssl` traces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ssl {
-    /// Functions that are less certain than this are not.
+    /// Functions that are less certain than this are not hooked.
     pub least: Confidence,
-    /// The records of connections.
+    /// Whether to emit connection records.
     pub connections: ConnectionRecords,
 }
 
-/// The symbols that [`hooks`] looks at, for [`Object::parse`].
+/// The symbols that [`hooks`] needs, for [`Object::parse`].
 pub fn wanted() -> SymbolFilter {
     let functions = LIBRARIES.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
     let opens = LIBRARIES
@@ -84,12 +80,12 @@ pub fn wanted() -> SymbolFilter {
     wanted.or_containing(rustls::PARTS.iter().chain(prefixed::PARTS).copied())
 }
 
-/// The hooks of an object that was parsed with [`wanted`], those that are certain.
+/// The hooks, of high confidence, of an object that was parsed with [`wanted`].
 pub fn hooks(object: &Object) -> Result<Found, NoHooks> {
     hooks_of(object, Ssl::default())
 }
 
-/// The same, of what is watched.
+/// The same, with options.
 pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, NoHooks> {
     let defines = |row: &&Library| {
         let functions = row.functions.iter().map(|function| function.name);
@@ -104,7 +100,7 @@ pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, NoHooks> {
     botan::add(object, &mut found);
     let copies = prefixed::add(object, watched.connections, &mut found);
     let crates = rustls::add(object, &mut found);
-    // What an object names is believed.
+    // What an object names with symbols needs no signature.
     let is_named = |api: &str| {
         rows.iter().any(|row| row.name == api)
             || copies.is_some() && api == libraries::OPENSSL
@@ -119,7 +115,7 @@ pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, NoHooks> {
     let others = [copies, crates, go::add(object, &mut found), signed];
     let others = others.into_iter().flatten().next();
     found.hooks.sort_by_key(|hook| hook.offset);
-    // Where several are linked into one file, the first stands for it.
+    // If several libraries are linked into one file, the first one names it.
     found.library = match (rows.first(), others) {
         (Some(row), _) => facts(object, row),
         (None, Some(other)) => other,
@@ -129,7 +125,7 @@ pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, NoHooks> {
     Ok(found)
 }
 
-/// Adds the hooks of what was found by signature, if it is certain enough.
+/// Adds the hooks of functions that were found by signature, if the confidence suffices.
 fn add_located(object: &Object, located: &SignatureMatch, watched: Ssl, found: &mut Found) -> LibraryInfo {
     let Ssl { least, connections } = watched;
     let SignatureMatch { api, implementation, version: _, functions, mark: _, why, certainty } = located;
@@ -148,14 +144,13 @@ fn add_located(object: &Object, located: &SignatureMatch, watched: Ssl, found: &
             add_row(&named, row, connections, found);
         }
         _ => found.skipped.push(format!(
-            "{implementation} seems to be in it, without symbols, and where is not certain ({why}): --guess \
-             attaches \
-             all the same"
+            "{implementation} seems to be in it, without symbols, but its functions could not be located \
+             with certainty ({why}): --guess attaches all the same"
         )),
     }
-    let known = row.and_then(|row| version::find_of(object, row));
+    let version = row.and_then(|row| version::find_of(object, row));
     let (implementation, version) =
-        known.map_or((*implementation, None), |known| (known.implementation, known.version));
+        version.map_or((*implementation, None), |found| (found.implementation, found.version));
     LibraryInfo {
         name: object.soname().map(str::to_owned),
         implementation: Some(implementation.to_owned()),
@@ -206,7 +201,7 @@ fn add_row(object: &Object, row: &Library, connections: ConnectionRecords, found
     }
 }
 
-/// Adds what only records of connections need; functions have the names that `named` gives them.
+/// Adds hooks that only connection records need. `named` maps a function to its name in this object.
 fn add_records(object: &Object, row: &Library, named: impl Fn(&str) -> String, found: &mut Found) {
     for name in row.handshakes {
         add_public(object, &named(name), ProbeProgram::Handshake, HANDSHAKE.pack(), found);
@@ -225,9 +220,9 @@ fn shared_hook(shared: &SharedImplementation) -> Hook {
     }
 }
 
-/// Hooks all functions of one name.
+/// Hooks all functions of this name.
 fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32, found: &mut Found) {
-    // Without the types of its parameters.
+    // The name without parameter types.
     let shown = demangle(name).map_or_else(|| name.to_owned(), |name| name.path);
     for symbol in object.functions(name) {
         let hook = match place(object, *symbol) {
@@ -238,9 +233,9 @@ fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32
             Err(reason) => Err(error_chain::in_one_line(&reason)),
         };
         match hook {
-            // Two names of one function: the linker folded equal code.
-            Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {
-                found.skipped.push(format!("{name}: the same code as another function"));
+            // Two names of one function: the linker folded identical code.
+            Ok(hook) if found.hooks.iter().any(|other| other.offset == hook.offset) => {
+                found.skipped.push(format!("{name}: has the same code as another hooked function"));
             }
             Ok(hook) => found.hooks.push(hook),
             Err(reason) => found.skipped.push(format!("{name}: {reason}")),
@@ -248,7 +243,8 @@ fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32
     }
 }
 
-/// The instructions that return, all of them: a call that ended elsewhere would be taken for the next one.
+/// All return instructions of a function. If a call could leave it elsewhere, it would be joined with the
+/// next call.
 fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
     all_ends(object.returns(index, function))
 }
@@ -256,17 +252,20 @@ fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileO
 fn all_ends(returns: Result<Returns, NoReturn>) -> Result<Vec<FileOffset>, String> {
     let returns = returns.map_err(|error| error_chain::in_one_line(&error))?;
     if returns.tail_jumps > 0 || returns.sites.is_empty() {
-        return Err("it returns by a jump to another function: what it moved could not be told".into());
+        return Err(
+            "it returns by a jump to another function, so the number of bytes that it moved cannot be read"
+                .into(),
+        );
     }
     Ok(returns.sites.into_iter().map(|(_, offset)| offset).collect())
 }
 
-/// Why one function is not hooked.
+/// Why a function is not hooked.
 #[derive(Debug, thiserror::Error)]
 enum NoProbeSite {
     #[error(transparent)]
     Site(#[from] decode::UnprobeableCode),
-    #[error("its symbol leads into the middle of the function at {0:#x}, as the table for unwinding has it")]
+    #[error("its symbol points into the middle of the function at {0:#x}, according to the unwind table")]
     Inside(u64),
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -278,8 +277,8 @@ fn place(object: &Object, symbol: Symbol) -> Result<FileOffset, NoProbeSite> {
     {
         return Err(NoProbeSite::Inside(around.address.0));
     }
-    let known = if symbol.size == 0 { PROLOGUE } else { symbol.size.min(PROLOGUE) };
-    let code = object.code(symbol.address, known)?;
+    let length = if symbol.size == 0 { PROLOGUE } else { symbol.size.min(PROLOGUE) };
+    let code = object.code(symbol.address, length)?;
     let site = decode::probe_site(&code, symbol.address)?;
     let address = VirtAddr(symbol.address.0 + site.offset);
     object.file_offset(address).ok_or_else(|| ObjectError::NotCode { address: address.0 }.into())

@@ -1,8 +1,7 @@
-//! Hooks of functions that begin with instructions which uprobes cannot handle: behind these, and at the
-//! instructions that return, because a return probe has no place there.
+//! Hooks of functions that start with instructions that uprobes cannot handle: one probe after these, and one
+//! on each return instruction, because a uretprobe can only be placed at the entry.
 //!
-//! Owns which program does there what another one does at the entry. It never moves a hook whose arguments
-//! are not certain.
+//! Maps each BPF program to the one that works there. A hook is moved only if the arguments are certain.
 
 use probe_common::behind_pushes;
 
@@ -12,7 +11,7 @@ use crate::plan::{Hook, ProbeProgram};
 
 use super::all_ends;
 
-/// The hook of a function; the reason if there is none.
+/// The hook of a function, or the reason why there is none.
 pub(super) fn hook(
     object: &Object,
     symbol: Symbol,

@@ -1,5 +1,5 @@
 //! Copies of OpenSSL's API under other names: built with a prefix so that several fit into one program
-//! (`BORINGSSL_PREFIX`, as in aws-lc-sys and gRPC), or Mono's.
+//! (`BORINGSSL_PREFIX`, as in aws-lc-sys and gRPC), or renamed as in Mono.
 
 use crate::elf::Object;
 use crate::plan::program_set::ConnectionRecords;
@@ -7,20 +7,20 @@ use crate::probe::{Found, LibraryInfo};
 
 use super::libraries::{LIBRARIES, Library, OPENSSL};
 
-/// What their names contain.
+/// Parts of such names.
 pub(super) const PARTS: &[&str] =
     &["_SSL_read", "_SSL_write", "_SSL_new", "_SSL_free", "_SSL_do_handshake", MONO];
 
-/// Mono's, which are around functions that have no symbol.
+/// The prefix of Mono's functions, which wrap functions without symbols.
 const MONO: &str = "mono_btls_ssl_";
 
-/// Names of functions that have other arguments, and call OpenSSL's: of Python's cffi, of Java's.
+/// Parts of the names of wrappers with other arguments that call OpenSSL's functions (Python's cffi, Java).
 const WRAPPERS: &[&str] = &["_cffi_", "Java_", "NativeCrypto_"];
 
-/// Adds the hooks of copies. Gives what is known of them; none if there is none.
+/// Adds the hooks of all copies. None if there are none.
 pub(super) fn add(object: &Object, connections: ConnectionRecords, found: &mut Found) -> Option<LibraryInfo> {
     let has = |name: &str| !object.functions(name).is_empty();
-    // What is around the functions themselves would tell their bytes again.
+    // A wrapper around functions that are traced anyway would report their bytes twice.
     let is_around = has("SSL_read") || object.needed().iter().any(|name| name.starts_with("libssl"));
     if is_around {
         return None;
@@ -55,7 +55,7 @@ fn add_copy(object: &Object, row: &Library, prefix: &str, found: &mut Found) {
     }
 }
 
-/// The prefix of a copy's reading function.
+/// The prefix of a function, if it is the SSL_read of a copy.
 fn prefix(name: &str) -> Option<String> {
     if name == renamed(MONO, "SSL_read") {
         return Some(MONO.to_owned());

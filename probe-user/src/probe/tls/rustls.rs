@@ -1,10 +1,11 @@
-//! rustls: two methods of its `CommonState`, by symbols, or where `signature` has found them. Which arguments
-//! the sending one has depends on the version, which the paths in its panic messages tell. Some builds have
-//! no `send_appdata_encrypt`: it is a part of `buffer_plaintext` then, which has the same arguments. Some
-//! have no `take_received_plaintext`: it is a part of its callers then, which `signature` finds, with symbols
-//! or without, because the compiler decides how they tell data from other messages.
+//! rustls: two methods of its `CommonState`, found by symbols or by `signature`.
 //!
-//! A return is seen at the `ret` instructions: a return probe would be in the way of a panic.
+//! The arguments of the sending method depend on the version, which the source paths in panic messages
+//! contain. In some builds `send_appdata_encrypt` is inlined into `buffer_plaintext`, which has the same
+//! arguments. In some, `take_received_plaintext` is inlined into its callers. `signature` finds these, with
+//! symbols or without, because the compiler decides how they distinguish data from other messages.
+//!
+//! Returns are traced at the `ret` instructions, because a uretprobe would break panics.
 
 use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
 
@@ -16,10 +17,10 @@ use crate::probe::{Found, LibraryInfo};
 use super::signature::{self, SignatureMatch};
 use super::{Confidence, all_ends, ends, version};
 
-/// As events name it.
+/// The name of the API in events.
 pub(super) const API: &str = "rustls";
 
-/// What the mangled names contain, in both manglings.
+/// Parts of the mangled names, in both mangling schemes.
 pub(super) const PARTS: &[&str] = &[
     "11CommonState20send_a",
     "11CommonState16buffer",
@@ -32,34 +33,34 @@ pub(super) const PARTS: &[&str] = &[
 /// Methods of `CommonState`.
 pub(super) const SENDS: &str = "send_appdata_encrypt";
 pub(super) const BUFFERS: &str = "buffer_plaintext";
-/// As that one is called before 0.23.
+/// The name of `buffer_plaintext` before 0.23.
 const WRITES: &str = "send_some_plaintext";
 pub(super) const RECEIVES: &str = "take_received_plaintext";
 pub(super) const BEGINS: &str = "start_outgoing_traffic";
-/// A method of each `ExpectTraffic`, and how all of them are called.
+/// A method of each `ExpectTraffic`, and the name that all of them get in events.
 pub(super) const HANDLES: &str = "handle";
 const HANDLER: &str = "rustls::ExpectTraffic::handle";
 
-/// Functions that have one of the names, at the most: several versions may be in one program.
+/// Limit of the matching functions: a program may contain several versions.
 const MAX_FUNCTIONS: usize = 64;
-/// The first version that sends `OutboundChunks`; the ones before send one slice.
+/// The first version that sends `OutboundChunks`. Older ones send one slice.
 const WITH_CHUNKS: (u32, u32) = (0, 23);
-/// Bytes of a path that are looked at.
+/// How much of a path is read, in bytes.
 const CONTEXT: usize = 48;
 
 /// What a method does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Sends,
-    /// Calls the one that sends, or has it inside.
+    /// Calls the sending method, or has it inlined.
     Buffers,
     Receives,
-    /// Receives, among others, messages of data.
+    /// Handles all messages; among them, it receives data.
     Handles,
     Begins,
 }
 
-/// Adds the hooks of a program that has rustls in it. Gives what is known of it; none if there is none.
+/// Adds the hooks of a program that contains rustls. None if it does not.
 pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
     if !object.symbols().keys().any(|name| PARTS.iter().any(|part| name.contains(part))) {
         return None;
@@ -85,7 +86,7 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
         _ => false,
     };
     for (function, role) in named().filter(|(_, role)| !is_part(*role)) {
-        // One name in both manglings.
+        // The same name for both mangling schemes.
         let name = match role {
             Role::Handles => HANDLER.to_owned(),
             _ => function.shown().replace(['<', '>'], ""),
@@ -94,8 +95,8 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
             object.site(function).map(|(offset, _)| offset).map_err(|error| error_chain::in_one_line(&error));
         let ends = || ends_beyond(object, &index, function);
         match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (version.as_deref(), mark))) {
-            // Equal code that the linker has folded.
-            Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {}
+            // Identical code that the linker folded.
+            Ok(hook) if found.hooks.iter().any(|other| other.offset == hook.offset) => {}
             Ok(hook) => found.hooks.push(hook),
             Err(reason) => found.skipped.push(format!("{name}: {reason}")),
         }
@@ -106,8 +107,8 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
     Some(facts)
 }
 
-/// The instructions that return, also those of what it jumps to in the end: `send_some_plaintext` of 0.22
-/// does.
+/// The return instructions of a function, and those of the function to which it tail-jumps:
+/// `send_some_plaintext` of 0.22 does.
 fn ends_beyond(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
     let returns = object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
     let [next] = returns.jumps_to.as_slice() else { return all_ends(Ok(returns)) };
@@ -119,7 +120,7 @@ fn ends_beyond(object: &Object, index: &Index, function: &Function) -> Result<Ve
     Ok(sites)
 }
 
-/// What says that a message is data, by the code of the handlers that symbols name.
+/// The first word of a data message, which the code of the named handlers reveals.
 fn mark<'f>(
     object: &Object,
     named: impl Iterator<Item = (&'f Function, Role)>,
@@ -132,12 +133,14 @@ fn mark<'f>(
         .inspect_err(|error| found.skipped.push(format!("{HANDLER}: {}", error_chain::in_one_line(error))))
         .ok()?;
     if mark.is_none() && !handlers.is_empty() {
-        found.skipped.push(format!("{HANDLER}: its code does not tell data from other messages as is known"));
+        found.skipped.push(format!(
+            "{HANDLER}: how its code distinguishes data from other messages is not recognised"
+        ));
     }
     mark
 }
 
-/// Adds the hooks of what receives, where no symbol names it.
+/// Adds the hooks for received data if no symbol names its function.
 fn add_handlers(object: &Object, found: &mut Found) {
     let search = signature::locate(object, |api| api == API, std::iter::empty());
     found.skipped.extend(search.failed);
@@ -145,7 +148,10 @@ fn add_handlers(object: &Object, found: &mut Found) {
         match located.certainty {
             Confidence::High => add_functions(object, located, found),
             Confidence::Low => {
-                found.skipped.push(format!("{API}: {RECEIVES} is not there by name ({})", located.why));
+                found.skipped.push(format!(
+                    "{API}: no symbol for {RECEIVES}, and its callers are not certain ({})",
+                    located.why
+                ));
             }
         }
     }
@@ -156,7 +162,7 @@ fn facts(object: &Object, version: Option<String>) -> LibraryInfo {
     LibraryInfo { name, implementation: Some(API.to_owned()), version, version_in: None }
 }
 
-/// Adds the hooks of what was found by signature, if it is certain enough.
+/// Adds the hooks of functions that were found by signature, if the confidence suffices.
 pub(super) fn add_located(
     object: &Object,
     located: &SignatureMatch,
@@ -167,8 +173,8 @@ pub(super) fn add_located(
     match (located.certainty, least) {
         (Confidence::Low, Confidence::High) => {
             found.skipped.push(format!(
-                "{API} is in it, without symbols, and where is not certain ({}): --guess attaches to what \
-                 was found",
+                "{API} is in it, without symbols, but its functions could not be located with certainty \
+                 ({}): --guess attaches to what was found",
                 located.why
             ));
             return facts(object, version);
@@ -196,23 +202,23 @@ fn add_functions(object: &Object, located: &SignatureMatch, found: &mut Found) {
         let entry = entry.map(|(offset, _)| offset).map_err(|error| error_chain::in_one_line(&error));
         let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
         match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (version, located.mark))) {
-            // A name that was left alone.
-            Ok(hook) if found.hooks.iter().any(|known| known.offset == hook.offset) => {}
+            // A function that symbols named and that was hooked already.
+            Ok(hook) if found.hooks.iter().any(|other| other.offset == hook.offset) => {}
             Ok(hook) => found.hooks.push(hook),
             Err(reason) => found.skipped.push(format!("{name}: {reason}")),
         }
     }
 }
 
-/// `rustls::common_state::CommonState::send_appdata_encrypt`; `conn` instead of `common_state` before 0.21.
-/// The newer mangling has the type in angle brackets.
+/// The role of a function such as `rustls::common_state::CommonState::send_appdata_encrypt` (`conn` instead
+/// of `common_state` before 0.21). The newer mangling puts the type in angle brackets.
 fn role(path: &str) -> Option<Role> {
     let (holder, method) = path.rsplit_once("::")?;
     let holder = holder.trim_start_matches('<').trim_end_matches('>');
     if !holder.starts_with("rustls::") {
         return None;
     }
-    // Of the newer ones, `<rustls::client::tls13::ExpectTraffic as rustls::common_state::State<…>>`.
+    // The newer mangling: `<rustls::client::tls13::ExpectTraffic as rustls::common_state::State<…>>`.
     if method == HANDLES {
         let (of, as_what) = holder.split_once(" as ").unwrap_or((holder, "rustls::common_state::State"));
         let is_handler =
@@ -244,15 +250,15 @@ fn hook(
     };
     let (program, arguments, ends) = match role {
         Role::Sends | Role::Buffers => {
-            let form =
-                sending(version).ok_or("which version it is, and so where its bytes are, is not known")?;
+            let form = sending(version)
+                .ok_or("the version of rustls, which decides where the data is, is not known")?;
             (ProbeProgram::IoVecAtRets, arguments(Direction::Transmit, form), ends()?)
         }
         Role::Receives => {
             (ProbeProgram::IoAtEntry, arguments(Direction::Receive, BufferLayout::Payload), Vec::new())
         }
         Role::Handles => {
-            let mark = mark.ok_or("what a message of data is, is not known")?;
+            let mark = mark.ok_or("how to recognise a data message is not known")?;
             (ProbeProgram::IoAtEntry, arguments(Direction::Receive, BufferLayout::Message(mark)), Vec::new())
         }
         Role::Begins => (ProbeProgram::OpenIfNew, 0, Vec::new()),
@@ -260,14 +266,15 @@ fn hook(
     Ok(Hook { ret_offsets: ends, ..Hook::new(program, name, entry, arguments) })
 }
 
-/// What `send_appdata_encrypt` of a version is given.
+/// The layout of the data that `send_appdata_encrypt` of a version gets.
 fn sending(version: Option<&str>) -> Option<BufferLayout> {
     let mut numbers = version?.split('.').map_while(|number| number.parse().ok());
     let version: (u32, u32) = (numbers.next()?, numbers.next()?);
     Some(if version >= WITH_CHUNKS { BufferLayout::RustChunks } else { BufferLayout::PtrLen })
 }
 
-/// `.../rustls-0.23.46/src/common_state.rs`: its place in cargo's registry, or in a vendored one.
+/// The version, from a path such as `.../rustls-0.23.46/src/common_state.rs` in cargo's registry or a
+/// vendored one.
 fn version(object: &Object) -> Option<String> {
     let found = object.find_rodata(&[b"rustls-"], CONTEXT, |hit| {
         let (version, rest) = version::number(hit.text.strip_prefix(b"rustls-")?)?;
@@ -275,7 +282,9 @@ fn version(object: &Object) -> Option<String> {
             && hit.before.is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'-'))
         .then_some(version)
     });
-    found.inspect_err(|reason| tracing::debug!(%reason, "the version was not looked for to the end")).ok()?
+    found
+        .inspect_err(|reason| tracing::debug!(%reason, "the search for the version was not finished"))
+        .ok()?
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The internal function behind several public ones, found in their machine code.
+//! Finds the internal function that several public ones share, from their machine code.
 //!
-//! OpenSSL from 1.1.1 on: `SSL_read` and `SSL_read_ex` both call `ssl_read_internal`, which has no
-//! symbol. A probe on the public functions' first instruction is single-stepped in most builds, ten
-//! times as slow as one on the `push` that the internal one begins with. It never guesses: a step that
-//! the instructions do not prove means that the public functions are hooked.
+//! From OpenSSL 1.1.1 on, `SSL_read` and `SSL_read_ex` both call `ssl_read_internal`, which has no symbol.
+//! The first instruction of the public functions is single-stepped in most builds, which makes a probe ten
+//! times as slow as one on the `push` at the start of the internal function. Nothing is guessed: if the
+//! instructions do not prove a step, the public functions are hooked.
 
 use std::collections::BTreeSet;
 
@@ -12,34 +12,34 @@ use crate::elf::{FileOffset, Object, ObjectError, VirtAddr};
 
 use super::libraries::{Function, Internal, Library};
 
-/// Bytes of a public function that are looked at: they have up to 500.
+/// Limit of the code of a public function that is read: they have up to 500 bytes.
 const MAX_BODY: u64 = 4096;
-/// Bytes at a function's entry that decide where the probe goes.
+/// How much code from the entry on is enough to place a probe.
 pub(super) const PROLOGUE: u64 = 64;
 
-/// An internal function.
+/// An internal function that public ones share.
 #[derive(Debug)]
 pub(super) struct SharedImplementation {
     /// Its name in the library's source.
     pub name: &'static str,
-    /// Where the probe goes.
+    /// The file offset for the probe.
     pub offset: FileOffset,
-    /// The public function whose arguments it has.
+    /// The public function with the same arguments.
     pub forwarder: Function,
-    /// Public functions that need no hook of their own: all of their bytes pass here.
+    /// Public functions that need no hook of their own, because all of their bytes pass here.
     pub serves: BTreeSet<&'static str>,
-    /// Public function by the low 12 bits of the return address of its call.
+    /// The public function for the low 12 bits of each return address.
     pub callers: Vec<(u16, &'static str)>,
 }
 
-/// Why the public functions are hooked.
+/// Why the public functions are hooked instead.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unproven {
-    #[error("no function that hands on its arguments, or several of one name")]
+    #[error("no public function passes on its arguments, or several have the same name")]
     NoForwarder,
-    #[error("{0} does more than to hand on its arguments to one function")]
+    #[error("{0} does more than pass its arguments on to one function")]
     NotForwarding(&'static str),
-    #[error("{0} hands on its arguments to another public function, or out of the object")]
+    #[error("{0} passes its arguments on to another public function, or out of the object")]
     NotInternal(&'static str),
     #[error("a probe in the internal function would be no cheaper")]
     NotCheaper,
@@ -47,7 +47,7 @@ pub(super) enum Unproven {
     NoWitness(&'static str),
     #[error("{0} jumps to the internal function")]
     TailCall(&'static str),
-    #[error("{0} and {1} cannot be told apart by their return addresses")]
+    #[error("{0} and {1} have the same low bits in their return addresses")]
     SameCaller(&'static str, &'static str),
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -89,7 +89,7 @@ pub(super) fn find(
     Ok(SharedImplementation { name: internal.name, offset, forwarder: *forwarder, serves, callers })
 }
 
-/// A function's address and code; none unless there is exactly one of a known size.
+/// A function's address and code. None unless there is exactly one such function, of known size.
 fn body(object: &Object, name: &str) -> Result<Option<(VirtAddr, Vec<u8>)>, ObjectError> {
     match object.function(name) {
         Some(symbol) if (1..=MAX_BODY).contains(&symbol.size) => {
@@ -99,14 +99,14 @@ fn body(object: &Object, name: &str) -> Result<Option<(VirtAddr, Vec<u8>)>, Obje
     }
 }
 
-/// The callee when the function calls nothing else: then no other function can move its bytes.
+/// The callee, if the function calls nothing else: then nothing else can move its bytes.
 fn only_target(body: &[u8], address: VirtAddr) -> Option<VirtAddr> {
     let target = decode::forwarder(body, address)?;
     let calls = decode::calls(body, address);
     (calls.complete && calls.indirect == 0 && calls.direct.len() == 1).then_some(target)
 }
 
-/// Where the probe goes in the internal function, if it is one and is cheap to probe.
+/// Where to place the probe in the internal function, if it is one and a probe there is cheap.
 fn site(
     object: &Object,
     name: &'static str,
@@ -125,8 +125,8 @@ fn site(
     site.and_then(|site| object.file_offset(VirtAddr(target.0 + site.offset))).ok_or(Unproven::NotCheaper)
 }
 
-/// Who calls the internal function, by return address. Load addresses are whole pages of at least 4 KiB,
-/// so that the low 12 bits are those of the file.
+/// The callers of the internal function, by return address. Load addresses are multiples of at least 4 KiB,
+/// so the low 12 bits are the same as in the file.
 fn callers(members: &[Member], target: VirtAddr) -> Result<Vec<(u16, &'static str)>, Unproven> {
     let mut callers: Vec<(u16, &'static str)> = Vec::new();
     for member in members {
@@ -135,7 +135,7 @@ fn callers(members: &[Member], target: VirtAddr) -> Result<Vec<(u16, &'static st
                 return Err(Unproven::TailCall(member.name));
             }
             let low = (call.return_address.0 & 0xfff) as u16;
-            match callers.iter().find(|(known, _)| *known == low) {
+            match callers.iter().find(|(other, _)| *other == low) {
                 Some((_, name)) if *name != member.name => {
                     return Err(Unproven::SameCaller(name, member.name));
                 }
@@ -148,8 +148,8 @@ fn callers(members: &[Member], target: VirtAddr) -> Result<Vec<(u16, &'static st
     Ok(callers)
 }
 
-/// The callers, and the public functions that call one of these, directly or through the PLT: in this
-/// API a function that calls another one of its direction has it move the bytes.
+/// The callers, and the public functions that call one of these, directly or through the PLT. In this API, a
+/// function that calls another one of its direction leaves it to move the bytes.
 fn serves(object: &Object, members: &[Member], callers: &[(u16, &'static str)]) -> BTreeSet<&'static str> {
     let mut serves: BTreeSet<_> = callers.iter().map(|(_, name)| *name).collect();
     loop {
@@ -168,7 +168,7 @@ fn serves(object: &Object, members: &[Member], callers: &[(u16, &'static str)]) 
     }
 }
 
-/// The public function at an address, or behind the PLT stub there.
+/// The public function at an address, or the one that the PLT stub there jumps to.
 fn public_name(object: &Object, target: VirtAddr) -> Option<String> {
     let direct = object
         .symbols()

@@ -1,4 +1,5 @@
-//! Layouts of TLS libraries, compiled small, and the machine's own OpenSSL where there is one.
+//! The function layouts of TLS libraries, as small compiled fixtures, and this machine's OpenSSL if it has
+//! one.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use crate::plan::program_set::ConnectionRecords;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{Found, NoHooks};
 
-/// LibreSSL: the functions with sizes check them and call the ones without.
+/// LibreSSL: the `_ex` functions check the size and call the plain ones.
 const LIBRESSL: &str = r#"
 typedef unsigned long size_t;
 typedef struct ssl { int (*io)(struct ssl *, void *, int); int state; } SSL;
@@ -31,7 +32,7 @@ int SSL_read_ex(SSL *s, void *buf, size_t num, size_t *done) {
 int SSL_write(SSL *s, void *buf, int num) { if (num < 0 || !s->io) return -1; s->state = 2; return s->io(s, buf, num); }
 "#;
 
-/// BoringSSL: only the two functions.
+/// BoringSSL: only the two plain functions.
 const BORINGSSL: &str = r#"
 int state;
 const char version[] = "BoringSSL";
@@ -50,7 +51,7 @@ fn hook<'f>(found: &'f Found, function: &str) -> &'f Hook {
     found.hooks.iter().find(|hook| hook.function == function).unwrap()
 }
 
-/// Where the internal functions are, by `.symtab`.
+/// The offsets of the internal functions, from `.symtab`.
 fn internals(path: &Path) -> BTreeMap<String, FileOffset> {
     let names = ["read_internal", "write_internal"];
     let object = parse(path, &names.into_iter().collect()).unwrap();
@@ -62,7 +63,7 @@ fn check_internal(found: &Found, truth: &BTreeMap<String, FileOffset>) {
     assert_eq!(names(found), ["SSL_new", "ssl_read_internal", "ssl_write_internal"]);
     let (read, write) = (hook(found, "ssl_read_internal"), hook(found, "ssl_write_internal"));
     for (hook, name) in [(read, "read_internal"), (write, "write_internal")] {
-        // At the entry, or behind endbr64.
+        // The probe is at the entry, or after its endbr64.
         let behind = hook.offset.0 - truth.get(name).unwrap().0;
         assert!(behind == 0 || behind == 4, "{name} +{behind}");
         assert_eq!((hook.program, hook.call_sites.len()), (ProbeProgram::Io, 2));
@@ -213,14 +214,14 @@ fn the_machines_openssl() {
     let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/lib"];
     let path = directories.iter().map(|directory| Path::new(directory).join("libssl.so.3"));
     let Some(path) = path.into_iter().find(|path| path.exists()) else {
-        return; // Its layouts are covered by the fixtures.
+        return; // OpenSSL's layouts are covered by the fixtures.
     };
     let object = parse(&path, &wanted()).unwrap();
     let found = hooks(&object).unwrap();
     assert_eq!(object.soname(), Some("libssl.so.3"));
     assert!(found.skipped.is_empty(), "{:?}", found.skipped);
     for name in ["SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex", "SSL_new"] {
-        // Hooked itself, or through what it calls.
+        // The function is hooked itself, or through what it calls.
         let address = object.function(name).unwrap().address;
         assert!(object.file_offset(address).is_some() && address != VirtAddr(0), "{name}");
     }
@@ -237,8 +238,7 @@ fn the_machines_openssl() {
     assert!(version.version.is_some_and(|version| version.starts_with("3.")));
 }
 
-/// s2n-tls as awscrt has it: prefixes that mean nothing stretch what functions begin with, where the kernel
-/// never fires.
+/// s2n-tls as in awscrt: meaningless prefixes pad the first instructions, on which a uprobe never fires.
 #[test]
 fn functions_that_begin_with_prefixes_are_hooked_behind_them() {
     let source = r#"
@@ -273,12 +273,12 @@ fn functions_that_begin_with_prefixes_are_hooked_behind_them() {
             assert_eq!(code.get(usize::try_from(end.0 - entry(name)).unwrap()), Some(&0xc3), "{name}");
         }
     }
-    // Where it returns is not known.
+    // s2n_send has no hook, because its return sites cannot be determined.
     assert_eq!(found.hooks.len(), cases.len(), "{found:?}");
     assert!(found.skipped.iter().any(|reason| reason.starts_with("s2n_send: ")), "{found:?}");
 }
 
-/// Botan 3 hands what it has received to its program, from functions without names.
+/// Botan 3 passes received data to the program from functions without names.
 #[test]
 fn botan_3_is_hooked_where_it_hands_over() {
     let source = r#"
@@ -314,13 +314,13 @@ fn botan_3_is_hooked_where_it_hands_over() {
     }
     assert_eq!((programs.len(), all.skipped.len()), (3, 0), "{all:?}");
     assert_eq!(all.library.implementation.as_deref(), Some("Botan"));
-    // What cannot be found is said.
+    // If the receiving functions are not found, the user is told.
     let sends = found("Something else");
     assert_eq!(names(&sends), ["Botan::TLS::Client::to_peer"]);
-    assert!(sends.skipped.iter().any(|reason| reason.contains("receives is not seen")), "{sends:?}");
+    assert!(sends.skipped.iter().any(|reason| reason.contains("receives is not traced")), "{sends:?}");
 }
 
-/// What begins, shakes hands and ends, beside what moves bytes.
+/// Functions that open, handshake and close, besides those that move bytes.
 const WITH_ENDS: &str = r"
 static int state;
 int SSL_read(void *s, void *buf, int num) { return state += num; }
@@ -341,7 +341,7 @@ fn ends_are_hooked_on_request() {
     assert_eq!(hook(&found, "SSL_free").program, ProbeProgram::Close);
     assert_eq!(hook(&found, "SSL_do_handshake").program, ProbeProgram::Handshake);
     assert!(hook(&found, "SSL_do_handshake").public_names.is_empty());
-    // A copy under another name has the same.
+    // A copy under another name gets the same hooks.
     let renamed = WITH_ENDS.replace("SSL_", "copy_SSL_");
     let directory = compile(&renamed, &["-shared"]);
     let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();

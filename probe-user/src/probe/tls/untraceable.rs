@@ -1,33 +1,33 @@
-//! TLS that is recognised and cannot be traced: its plaintext never is an argument of a function that can be
-//! found.
+//! TLS implementations that are recognised but cannot be traced, because plaintext is never an argument of a
+//! function that could be found.
 //!
-//! Owns the marks of such implementations, and what their users can do instead. It says what is in a file,
-//! never whether it is used.
+//! Lists how to recognise them and what their users can do instead. It can tell that one is in a file, but
+//! not whether it is used.
 
 use std::fmt::{self, Display, Formatter};
 
 use crate::elf::{Object, Pattern};
 
-/// An implementation that ctrace knows by name only.
+/// An implementation that ctrace recognises but cannot trace.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Untraceable {
-    /// What it is.
+    /// Its name, for messages.
     pub name: &'static str,
     marks: Marks,
-    /// What to do instead.
+    /// What the user can do instead.
     pub instead: &'static str,
 }
 
-/// What is in each file of an implementation, and in no other.
+/// Marks that are in every file of an implementation, and in no other.
 #[derive(Debug, PartialEq, Eq)]
 enum Marks {
-    /// A function that the file names.
+    /// A function that has a symbol in the file.
     Function(&'static str),
-    /// Constant texts, all of them.
+    /// Strings in constant data, all of which must be there.
     Texts(&'static [Pattern]),
 }
 
-/// The TLS of languages that have their own: each mark was seen in a program of theirs.
+/// TLS implementations of other languages. Each mark was found in a real program.
 const ALL: [Untraceable; 4] = [
     Untraceable {
         name: "Java TLS (JSSE), which the JVM compiles while it runs,",
@@ -44,13 +44,13 @@ const ALL: [Untraceable; 4] = [
     },
     Untraceable {
         name: "Haskell TLS (the package tls)",
-        // pandoc 2.17, stripped: names of modules, which the types refer to.
+        // pandoc 2.17, stripped: names of modules, which its types refer to.
         marks: Marks::Texts(&[Pattern::Beside("Network.TLS.Core"), Pattern::Beside("Network.TLS.Types")]),
         instead: "trace its peer or a proxy",
     },
     Untraceable {
         name: "Zig TLS (std.crypto.tls)",
-        // Zig 0.13, stripped, in all four modes: names of errors.
+        // Zig 0.13, stripped, in all four build modes: names of errors.
         marks: Marks::Texts(&[
             Pattern::Beside("TlsRecordOverflow"),
             Pattern::Beside("TlsAlertUnknownPskIdentity"),
@@ -65,7 +65,7 @@ impl Display for Untraceable {
     }
 }
 
-/// The functions that [`find`] looks at.
+/// The symbols that [`find`] needs.
 pub(super) fn functions() -> impl Iterator<Item = &'static str> {
     ALL.iter().filter_map(|one| match one.marks {
         Marks::Function(name) => Some(name),
@@ -73,7 +73,7 @@ pub(super) fn functions() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// The texts that [`find`] is to be told of.
+/// The strings to search for before [`find`].
 pub(super) fn needles() -> impl Iterator<Item = Pattern> {
     let texts = ALL.iter().map(|one| match one.marks {
         Marks::Function(_) => &[],
@@ -82,7 +82,7 @@ pub(super) fn needles() -> impl Iterator<Item = Pattern> {
     texts.flatten().copied()
 }
 
-/// What an object has, of which these texts are there.
+/// The implementation in an object, given which of the strings were found in it.
 pub(super) fn find(object: &Object, texts: &[Pattern]) -> Option<&'static Untraceable> {
     ALL.iter().find(|one| match one.marks {
         Marks::Function(name) => !object.functions(name).is_empty(),

@@ -1,33 +1,33 @@
-//! Which implementation, and which version, by the strings and symbols of an object.
+//! Determines implementation and version of a TLS library from strings and symbols.
 //!
-//! OpenSSL keeps its version in libcrypto, in most builds in libssl too; a caller may ask both.
+//! OpenSSL keeps its version in libcrypto, and in most builds in libssl too; a caller may ask both.
 
 use super::Library;
 use crate::elf::{Object, Symbol};
 
-/// Bytes of a version text that are looked at: `OpenSSL 1.1.1 (compatible; AWS-LC FIPS 2.0.0)` has 46.
+/// Longest version text that is read, in bytes: `OpenSSL 1.1.1 (compatible; AWS-LC FIPS 2.0.0)` has 46.
 const CONTEXT: usize = 96;
 
-/// What the strings of an object say.
+/// Implementation and version, as the strings of an object state them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// `OpenSSL`, `LibreSSL`, `BoringSSL`, `AWS-LC`, `GnuTLS`, `Mbed TLS`, `wolfSSL`, `NSS` or `Botan`.
     pub implementation: &'static str,
-    /// `3.0.19`; BoringSSL has none.
+    /// The version, such as `3.0.19`. BoringSSL has none.
     pub version: Option<String>,
 }
 
-/// A version text.
+/// What a version text contains.
 #[derive(Debug, PartialEq, Eq)]
 enum Text {
     Version(String),
     NameOnly,
 }
 
-/// An implementation: how its version text begins, and a function that no other one exports.
-/// In the order of trust: a fork names what it was forked from as well, so a fork's text counts more.
+/// How to recognise an implementation: the start of its version text, and functions that no other one
+/// exports. In order of precedence: a fork contains the text of its origin as well, so the fork comes first.
 struct Mark {
-    /// Name of the row of the API.
+    /// The name of the row of the API.
     api: &'static str,
     implementation: &'static str,
     text: &'static str,
@@ -35,10 +35,10 @@ struct Mark {
     symbols: &'static [&'static str],
 }
 
-/// A text that no file has, but this one: it cannot be empty.
+/// A text that is in no file but this one, for implementations without a version text. It must not be empty.
 const NOWHERE: &str = "ctrace: no version text: ";
 
-/// The row of which there are several implementations.
+/// The API with several implementations.
 const OPENSSL: &str = "OpenSSL API";
 
 const MARKS: &[Mark] = &[
@@ -70,24 +70,24 @@ const MARKS: &[Mark] = &[
         read: boringssl,
         symbols: &["SSL_CTX_set_grease_enabled"],
     },
-    // What it logs when it starts: `Enabled GnuTLS 3.7.9 logging...`.
+    // GnuTLS logs at startup: `Enabled GnuTLS 3.7.9 logging...`.
     Mark { api: "GnuTLS", implementation: "GnuTLS", text: "Enabled GnuTLS ", read: leading, symbols: &[] },
     Mark { api: "Mbed TLS", implementation: "Mbed TLS", text: "bed TLS ", read: leading, symbols: &[] },
     Mark { api: "wolfSSL", implementation: "wolfSSL", text: "wolfSSL ", read: leading, symbols: &[] },
     Mark { api: "NSS", implementation: "NSS", text: "Version: NSS ", read: nss, symbols: &[] },
     Mark { api: "Botan", implementation: "Botan", text: "Botan ", read: leading, symbols: &[] },
-    // They do not have it in their code.
+    // These contain no version text.
     Mark { api: "s2n-tls", implementation: "s2n-tls", text: NOWHERE, read: leading, symbols: &[] },
     Mark { api: "BearSSL", implementation: "BearSSL", text: NOWHERE, read: leading, symbols: &[] },
 ];
 
-/// By the version text in constant data, of any implementation. None when there is none, or it cannot be
+/// Finds the version text of any implementation in constant data. None if there is none, or if it cannot be
 /// read.
 pub fn find(object: &Object) -> Option<Version> {
     find_among(object, &MARKS.iter().collect::<Vec<_>>())
 }
 
-/// The same, of the implementations of one API.
+/// The same, for the implementations of one API.
 pub(super) fn find_of(object: &Object, row: &Library) -> Option<Version> {
     find_among(object, &MARKS.iter().filter(|mark| mark.api == row.name).collect::<Vec<_>>())
 }
@@ -98,16 +98,16 @@ fn find_among(object: &Object, marks: &[&Mark]) -> Option<Version> {
     let result = object.find_rodata(&needles, CONTEXT, |hit| {
         let mark = marks.get(hit.needle)?;
         let rest = hit.text.get(mark.text.len()..)?;
-        if best.as_ref().is_none_or(|(known, _)| hit.needle < *known)
+        if best.as_ref().is_none_or(|(index, _)| hit.needle < *index)
             && let Some(text) = (mark.read)(rest, hit.before)
         {
             best = Some((hit.needle, text));
         }
-        // A search to the end: the texts may come in any order.
+        // Search to the end, because the texts may come in any order.
         None::<()>
     });
     if let Err(reason) = result {
-        tracing::debug!(%reason, "the version was not looked for to the end");
+        tracing::debug!(%reason, "the search for the version was not finished");
     }
     let (index, text) = best?;
     let version = match text {
@@ -117,23 +117,23 @@ fn find_among(object: &Object, marks: &[&Mark]) -> Option<Version> {
     marks.get(index).map(|mark| Version { implementation: mark.implementation, version })
 }
 
-/// By the functions that only one implementation exports, or because there is only one.
+/// The implementation, by functions that no other one exports, or because the API has only one.
 pub(super) fn guess(object: &Object, row: &Library) -> Option<&'static str> {
     let defines = |name: &&str| !<[Symbol]>::is_empty(object.functions(name));
     let mut marks = MARKS.iter().filter(|mark| mark.api == row.name);
-    let known = marks.clone().find(|mark| mark.symbols.iter().any(defines));
+    let marked = marks.clone().find(|mark| mark.symbols.iter().any(defines));
     let only = || marks.next().filter(|_| marks.next().is_none());
-    known.or_else(only).map(|mark| mark.implementation)
+    marked.or_else(only).map(|mark| mark.implementation)
 }
 
-/// The symbols that [`guess`] looks at.
+/// The symbols that [`guess`] needs.
 pub(super) fn marks() -> impl Iterator<Item = &'static str> {
     MARKS.iter().flat_map(|mark| mark.symbols.iter().copied()).filter(|name| {
         !super::LIBRARIES.iter().any(|row| row.functions.iter().any(|function| function.name == *name))
     })
 }
 
-/// `1.2.3` and what directly follows it (`1.0.2u-fips`, `3.0.13+quic`), and the rest.
+/// A version such as `1.2.3` with its suffix (`1.0.2u-fips`, `3.0.13+quic`), and the rest of the text.
 pub(super) fn number(text: &[u8]) -> Option<(String, &[u8])> {
     let end = text
         .iter()
@@ -146,7 +146,7 @@ pub(super) fn number(text: &[u8]) -> Option<(String, &[u8])> {
     numeric.then(|| (String::from_utf8_lossy(number).into_owned(), rest))
 }
 
-/// `3.0.19 27 Jan 2026`: without a date it is somebody else's sentence about OpenSSL.
+/// OpenSSL's text: `3.0.19 27 Jan 2026`. Without a date it is another program's message about OpenSSL.
 fn openssl(text: &[u8], _: Option<u8>) -> Option<Text> {
     let (version, rest) = number(text)?;
     let mut words = rest.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
@@ -158,32 +158,32 @@ fn openssl(text: &[u8], _: Option<u8>) -> Option<Text> {
     (dated && (all(year, u8::is_ascii_digit) || year == b"xxxx")).then_some(Text::Version(version))
 }
 
-/// `3.8.2` and no more.
+/// LibreSSL's text: `3.8.2` and nothing else.
 fn libressl(text: &[u8], _: Option<u8>) -> Option<Text> {
     let (version, rest) = number(text)?;
     rest.is_empty().then_some(Text::Version(version))
 }
 
-/// The whole text, or in `OpenSSL 1.1.1 (compatible; BoringSSL)`.
+/// BoringSSL's text: the whole string, or as in `OpenSSL 1.1.1 (compatible; BoringSSL)`.
 fn boringssl(text: &[u8], before: Option<u8>) -> Option<Text> {
     let whole = text.is_empty() && before.is_none_or(|byte| byte == 0);
     let compatible = text == b")" && before == Some(b' ');
     (whole || compatible).then_some(Text::NameOnly)
 }
 
-/// `1.2.3` and anything: no other text begins so.
+/// A version, followed by anything: no other text starts with such a name.
 fn leading(text: &[u8], _: Option<u8>) -> Option<Text> {
     number(text).map(|(version, _)| Text::Version(version))
 }
 
-/// `3.87.1`; a new branch begins with `3.88`.
+/// NSS's text: `3.87.1`, or `3.88` for a new branch.
 fn nss(text: &[u8], _: Option<u8>) -> Option<Text> {
     let end = text.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'.')).unwrap_or(text.len());
     let version = text.get(..end).filter(|version| version.contains(&b'.'))?;
     Some(Text::Version(String::from_utf8_lossy(version).into_owned()))
 }
 
-/// `1.2.3`, `FIPS 2.0.0`, and either in `OpenSSL 1.1.1 (compatible; AWS-LC 1.2.3)`.
+/// AWS-LC's text: `1.2.3`, `FIPS 2.0.0`, or either in `OpenSSL 1.1.1 (compatible; AWS-LC 1.2.3)`.
 fn aws_lc(text: &[u8], _: Option<u8>) -> Option<Text> {
     let (version, rest) = number(text.strip_prefix(b"FIPS ").unwrap_or(text))?;
     (rest.is_empty() || rest == b")").then_some(Text::Version(version))

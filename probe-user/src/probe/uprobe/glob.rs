@@ -2,30 +2,31 @@
 
 use std::fmt;
 
-/// A name, or a pattern of names.
+/// A name, or a pattern that matches names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob(String);
 
 impl Glob {
-    /// Takes any text.
+    /// Accepts any text.
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    /// The text.
+    /// The pattern as it was written.
     pub fn text(&self) -> &str {
         &self.0
     }
 
-    /// Whether more than one name can match.
+    /// Whether it contains wildcards, so that it can match more than one name.
     pub fn is_pattern(&self) -> bool {
         self.0.contains(['*', '?'])
     }
 
-    /// Whether a name matches as a whole.
+    /// Whether it matches the whole name.
     pub fn matches(&self, name: &str) -> bool {
         let (mut pattern, mut rest) = (self.0.as_str(), name);
-        // Where to go on when what follows the last `*` did not fit: it then takes one character more.
+        // Where to continue if the part after the last `*` does not match: the `*` then takes one more
+        // character.
         let mut again: Option<(&str, &str)> = None;
         loop {
             let mut tail = pattern.chars();

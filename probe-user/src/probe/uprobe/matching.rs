@@ -1,4 +1,4 @@
-//! Patterns and an object → hooks.
+//! Turns the patterns of `ctrace uprobe` and one object into hooks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,14 +14,14 @@ use crate::plan::value_type::Type;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{Found, LibraryInfo, NoHooks};
 
-/// Return instructions of one function that are probed.
+/// Limit of the return instructions that are probed in one function.
 const MAX_ENDS: usize = 128;
-/// Reasons that are told of one object.
+/// How many reasons are reported per object.
 const REASONS: usize = 20;
-/// Names that are offered in place of one that is not there.
+/// How many similar names are suggested for one that was not found.
 const NEAREST: usize = 5;
 
-/// The hooks of an object at `path` of its container.
+/// The hooks of an object that is at `path` in its container.
 pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, NoHooks> {
     let meant: Vec<&Pattern> =
         uprobe.patterns.iter().filter(|pattern| is_meant(&pattern.object, object, path)).collect();
@@ -56,17 +56,17 @@ fn is_meant(name: &ObjectName, object: &Object, path: &Path) -> bool {
         return path.to_str().is_some_and(|path| name.matches(path));
     }
     let file = path.file_name().and_then(|file| file.to_str());
-    object.soname().into_iter().chain(file).any(|known| name.matches(known))
+    object.soname().into_iter().chain(file).any(|own| name.matches(own))
 }
 
-/// What was found so far in an object.
+/// The hooks found so far in an object.
 pub(super) struct Matching<'a> {
     pub(super) uprobe: &'a Uprobe,
     pub(super) object: &'a Object,
-    /// By their offsets: a function that two patterns name is hooked once, as the first one says.
+    /// Hooks by offset. A function that matches two patterns is hooked once, as the first one requests.
     pub(super) hooks: BTreeMap<u64, Hook>,
     pub(super) skipped: Vec<String>,
-    /// Too many functions match.
+    /// Set when a pattern matches too many functions.
     excess: Option<String>,
 }
 
@@ -86,7 +86,8 @@ impl Matching<'_> {
                 });
                 match selected {
                     Ok(functions) => {
-                        // A pattern that names a function names its parts as well.
+                        // A wildcard that matches a function matches the names of its cold parts as well;
+                        // those are not meant.
                         let is_whole =
                             |function: &&Function| !name.is_pattern() || function.kind != Kind::Fragment;
                         for function in functions.iter().filter(is_whole) {
@@ -111,15 +112,15 @@ impl Matching<'_> {
         let asked = name.text();
         if index.is_empty() {
             return format!(
-                "no function `{asked}`: the file has no symbols (it is stripped); OBJECT:0xADDRESS names a \
-                 place in it"
+                "no function `{asked}`: the file has no symbols (it is stripped); write OBJECT:0xADDRESS to \
+                 probe an address in it"
             );
         }
         let nearest = if name.is_pattern() { Vec::new() } else { index.nearest(self.object, asked, NEAREST) };
         if nearest.is_empty() {
             return format!("no function `{asked}`");
         }
-        format!("no function `{asked}`; there is {}", nearest.join(", "))
+        format!("no function `{asked}`; similar names: {}", nearest.join(", "))
     }
 
     fn function(&mut self, index: &Index, pattern: &Pattern, function: &Function, offset: u64) {
@@ -147,11 +148,9 @@ impl Matching<'_> {
             None => Convention::C,
             Some(GoAbi::Stack | GoAbi::Unknown) => {
                 if !pattern.arguments.is_empty() || returned.is_some() {
-                    return Err(
-                        "it gets its arguments on the stack (Go before 1.17, or assembler): only that it is \
-                                called can be seen"
-                            .to_owned(),
-                    );
+                    return Err("it gets its arguments on the stack (Go before 1.17, or assembler), where \
+                                ctrace cannot read them: leave out the types and ->"
+                        .to_owned());
                 }
                 Convention::C
             }
@@ -162,7 +161,8 @@ impl Matching<'_> {
         let (place, _) =
             self.object.site_at(function, offset).map_err(|error| error_chain::in_one_line(&error))?;
         if returned.is_some() && offset != 0 {
-            return Err("where a function returns to is known only at its beginning".to_owned());
+            return Err("a return can only be traced from the entry of a function: leave out +OFFSET or ->"
+                .to_owned());
         }
         let (program, ends) = match returned {
             None => (ProbeProgram::Function, Vec::new()),
@@ -172,8 +172,9 @@ impl Matching<'_> {
         Ok(new_hook(program, shown.to_owned(), place, ends, reading))
     }
 
-    /// How the return of a function is seen. A return probe replaces the return address on the stack: Go's
-    /// runtime and what unwinds the stack for an exception or a panic find it there, and end the program.
+    /// How to trace the return of a function. A uretprobe replaces the return address on the stack. Go's
+    /// runtime, exceptions and panics walk the stack, find the replaced address, and end the program;
+    /// functions that may do so get probes on their return instructions instead.
     fn ends(&self, index: &Index, function: &Function) -> Result<(ProbeProgram, Vec<FileOffset>), String> {
         if function.language == Language::C {
             self.object.return_probe(function).map_err(|error| error_chain::in_one_line(&error))?;
@@ -191,11 +192,12 @@ impl Matching<'_> {
             return self.function(index, pattern, &function, found.offset);
         }
         let shown = format!("{:#x}", address.0);
-        // Without symbols nothing tells where functions begin.
+        // Without symbols nothing shows where functions start.
         let hook = match self.object.bare_site(address) {
             Err(why) => Err(error_chain::in_one_line(&why)),
             Ok(_) if self.uprobe.returned(pattern).is_some() => {
-                Err("no symbol tells that a function begins there: where it returns to cannot be known"
+                Err("no symbol shows that a function starts there, so its return cannot be traced: leave \
+                     out ->"
                     .to_owned())
             }
             Ok(place) => Capture::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
@@ -208,14 +210,14 @@ impl Matching<'_> {
     }
 }
 
-/// The instructions that return. A function that ends elsewhere too would be told as one that has not
-/// returned: in Go, methods that the compiler makes for embedded types only jump to the method that they
-/// stand for.
+/// The return instructions of a function. A function that also leaves by a jump is refused, because such
+/// calls would be reported as never returned: in Go, for example, the methods that the compiler generates for
+/// embedded types only jump to the method that they stand for.
 fn all_ends(returns: Returns) -> Result<Vec<FileOffset>, String> {
     if returns.tail_jumps > 0 || returns.sites.is_empty() {
         return Err(
-            "it ends with a jump to another function, which returns in its place, and a return probe would \
-                    break exceptions, panics and Go's stacks: leave out ->, or name that function"
+            "it ends with a jump to another function, which returns in its place, and a uretprobe would \
+             break exceptions, panics and Go's stacks: leave out ->, or name that function"
                 .to_owned(),
         );
     }

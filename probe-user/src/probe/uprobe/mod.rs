@@ -1,8 +1,6 @@
-//! Any function of any object, by name or address: which functions are meant, and what is read of their
-//! calls.
+//! `ctrace uprobe`: calls of any function in any object, by name or address.
 //!
-//! Owns the patterns and the calling conventions. It never reads a file except through its
-//! [`crate::elf::Object`].
+//! Holds the patterns and the calling conventions. It reads files only through their [`crate::elf::Object`].
 
 mod glob;
 mod matching;
@@ -16,54 +14,53 @@ pub use matching::hooks;
 pub use pattern::{ObjectName, Pattern, PatternError, Place, UsdtPattern};
 pub use reading::{Convention, Given};
 
-/// What is watched.
+/// What `ctrace uprobe` traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uprobe {
-    /// Functions.
+    /// The functions to trace.
     pub patterns: Vec<Pattern>,
-    /// USDT probes.
+    /// The USDT probes to trace.
     pub usdt: Vec<UsdtPattern>,
-    /// What is told of calls.
+    /// What to report about calls.
     pub mode: Mode,
-    /// Whether it is told where calls come from.
+    /// Whether to report the call stack.
     pub stacks: Stacks,
-    /// Bytes that are captured of a text, or of bytes whose number an argument says.
+    /// Limit of the bytes that are captured of a string, or of a buffer whose length is in an argument.
     pub max_bytes: u32,
-    /// Functions that are probed at the most.
+    /// Limit of the functions that are probed.
     pub max_probes: usize,
 }
 
-/// What is told of calls.
+/// What to report about calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Each, with its arguments.
+    /// Every call, with its arguments.
     Calls,
-    /// Each, when it has returned, without its arguments.
+    /// Every call when it returns, without its arguments.
     ReturnsOnly,
-    /// How many there are.
+    /// The number of calls.
     Count,
-    /// How long they take.
+    /// The duration of calls.
     Latency,
 }
 
-/// Whether it is told where calls come from.
+/// Whether to report the call stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stacks {
-    /// It is not.
+    /// No stack.
     Left,
-    /// It is.
+    /// The call stack of every call.
     Captured,
 }
 
-/// What to do when there is nothing to attach to.
+/// The next step for the user when there is nothing to attach to.
 pub const NEXT_STEP: &str = "A pattern is OBJECT:FUNCTION, such as 'libc.so.6:getaddrinfo'; OBJECT is a \
- soname, a file name, or a path \
-     in the container, and is left out for the executable (':main'). `ctrace uprobe --list … 'OBJECT:*'` \
-     tells what is there; \
-     -v names each file that was looked into. If the program is started, or the library loaded, later, run with --wait.";
+     soname, a file name, or a path in the container, and is left out for the executable (':main'). `ctrace \
+     uprobe --list … 'OBJECT:*'` lists the functions; -v names each file that was inspected. If the program \
+     is started, or the library loaded, later, run with --wait.";
 
 impl Uprobe {
-    /// Whether returns are joined to entries for a pattern, and with what type.
+    /// Whether a pattern needs the return of calls, and the type of the returned value.
     fn returned(&self, pattern: &Pattern) -> Option<Type> {
         match self.mode {
             Mode::Count => None,

@@ -1,8 +1,8 @@
-//! What a user writes to name functions: text → [`Pattern`]. Pure.
+//! Parses the text with which a user names functions into a [`Pattern`]. Pure.
 //!
-//! `OBJECT:SYMBOL[+OFFSET][(TYPES)][ -> TYPE]`, `:SYMBOL` for the executable, `OBJECT:0xADDRESS`. Names of
-//! C++ have parentheses themselves: the last pair is the types if it can be read as types, else a part of the
-//! name.
+//! The forms are `OBJECT:SYMBOL[+OFFSET][(TYPES)][ -> TYPE]`, `:SYMBOL` for the executable, and
+//! `OBJECT:0xADDRESS`. C++ names contain parentheses themselves: the last pair is taken as types if it parses
+//! as types, and as a part of the name otherwise.
 
 use std::fmt;
 
@@ -11,66 +11,66 @@ use probe_common::FUNCTION_VALUES;
 use super::glob::Glob;
 use crate::plan::value_type::{Length, TYPES, Type};
 
-/// Arguments that a pattern has at the most, skipped ones among them: the operands of a USDT note.
+/// Limit of the arguments in a pattern, including skipped ones: as many as a USDT note may have.
 const MAX_TYPES: usize = 12;
 
-/// Which functions, and what to read of their calls.
+/// Which functions to trace, and what to read of their calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// As it was written.
+    /// The pattern as it was written.
     pub text: String,
-    /// In which objects.
+    /// The objects that contain the functions.
     pub object: ObjectName,
-    /// Where in them.
+    /// The functions, or the address, in these objects.
     pub place: Place,
-    /// Types of its arguments; none were given: empty.
+    /// The types of the arguments; empty if none were given.
     pub arguments: Vec<Type>,
-    /// Type of what it returns, if its return is wanted.
+    /// The type of the returned value, if returns are to be traced.
     pub returned: Option<Type>,
 }
 
-/// Which objects.
+/// The objects that a pattern refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectName {
-    /// Executables.
+    /// The executables of the processes.
     Executable,
-    /// By soname or file name, or by path if it has a slash.
+    /// Files by soname or file name, or by path if the name contains a slash.
     Named(Glob),
 }
 
-/// Where in an object.
+/// The place in an object that a pattern refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Functions with this name, so many bytes after their entry.
+    /// Functions with this name, at an offset in bytes from their entry.
     Symbol(Glob, u64),
-    /// An address as in the file.
+    /// A virtual address, as the file has it.
     Address(u64),
 }
 
-/// USDT probes: which, and how to show their arguments.
+/// Which USDT probes to trace, and how to show their arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsdtPattern {
-    /// As it was written.
+    /// The pattern as it was written.
     pub text: String,
-    /// Who provides it.
+    /// The provider of the probe.
     pub provider: Glob,
-    /// Its name.
+    /// The name of the probe.
     pub name: Glob,
-    /// Types of its arguments; none were given: as the note says.
+    /// The types of the arguments. If empty, those of the note are used.
     pub arguments: Vec<Type>,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a valid pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at character {}: {what}", .at + 1)]
 pub struct PatternError {
-    /// Index of the character.
+    /// The index of the character at which it is wrong.
     pub at: usize,
     /// What is wrong there.
     pub what: String,
 }
 
-/// A part of what was written, and where it begins.
+/// A part of the text, and the index at which it starts.
 #[derive(Clone, Copy)]
 struct Part<'a> {
     text: &'a str,
@@ -88,7 +88,7 @@ impl<'a> Part<'a> {
         Self { text: without.trim_end(), at: self.at + before.chars().count() }
     }
 
-    /// Before and after a byte of it, each trimmed; `length` bytes are left out.
+    /// Splits at a byte, leaving out `length` bytes there. Both parts are trimmed.
     fn split(self, at: usize, length: usize) -> (Self, Self) {
         let (before, rest) = self.text.split_at_checked(at).unwrap_or((self.text, ""));
         let after = rest.get(length..).unwrap_or_default();
@@ -103,7 +103,7 @@ impl<'a> Part<'a> {
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let whole = Part::new(text);
         let (object, rest) = object(whole)?;
@@ -111,16 +111,15 @@ impl Pattern {
         let (name, arguments) = arguments(rest)?;
         let place = place(name)?;
         if returned.is_some() && matches!(place, Place::Symbol(_, 1..)) {
-            return Err(name.error(
-                "where a function returns to is known only at its beginning: leave out +OFFSET or ->",
-            ));
+            return Err(name
+                .error("a return can only be traced from the entry of a function: leave out +OFFSET or ->"));
         }
         Ok(Self { text: whole.text.to_owned(), object, place, arguments, returned })
     }
 }
 
 impl UsdtPattern {
-    /// Reads `PROVIDER:NAME[(TYPES)]`.
+    /// Parses `PROVIDER:NAME[(TYPES)]`.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let whole = Part::new(text);
         let Some(colon) = whole.text.find(':') else {
@@ -156,7 +155,7 @@ fn object(whole: Part<'_>) -> Result<(ObjectName, Part<'_>), PatternError> {
     Ok((ObjectName::Named(Glob::new(name.text)), rest))
 }
 
-/// Takes `-> TYPE` from the end.
+/// Splits `-> TYPE` off the end.
 fn returned(rest: Part<'_>) -> Result<(Part<'_>, Option<Type>), PatternError> {
     let Some(arrow) = rest.text.rfind("->") else { return Ok((rest, None)) };
     let (before, after) = rest.split(arrow, 2);
@@ -165,14 +164,14 @@ fn returned(rest: Part<'_>) -> Result<(Part<'_>, Option<Type>), PatternError> {
     }
     match Type::parse(after.text) {
         Ok(Type::Bytes(Length::Argument(_) | Length::Own)) => {
-            Err(after.error("how many bytes? What is returned can only be bytes(N)"))
+            Err(after.error("how many bytes? A returned value can only be bytes(N)"))
         }
         Ok(kind) => Ok((before, Some(kind))),
         Err(what) => Err(after.error(what)),
     }
 }
 
-/// Takes `(TYPES)` from the end.
+/// Splits `(TYPES)` off the end.
 fn arguments(rest: Part<'_>) -> Result<(Part<'_>, Vec<Type>), PatternError> {
     let Some(open) = last_group(rest.text) else { return Ok((rest, Vec::new())) };
     let (name, group) = rest.split(open, 1);
@@ -187,7 +186,7 @@ fn arguments(rest: Part<'_>) -> Result<(Part<'_>, Vec<Type>), PatternError> {
     }
 }
 
-/// Where the parenthesis opens that closes at the end.
+/// The index of the parenthesis that is closed at the end of the text.
 fn last_group(text: &str) -> Option<usize> {
     if !text.ends_with(')') {
         return None;
@@ -208,7 +207,7 @@ fn last_group(text: &str) -> Option<usize> {
     None
 }
 
-/// Whether what is no list of types may be the parameters in a name of C++.
+/// Whether text that is not a list of types may be the parameters of a C++ name.
 fn is_of_cpp(name: &str, inside: &str) -> bool {
     name.contains("::") || inside.split(',').any(|part| part.trim().contains(['*', '&', '<', ' ', ':']))
 }
@@ -229,14 +228,14 @@ fn types(inside: Part<'_>) -> Result<Vec<Type>, PatternError> {
     }
     if types.iter().filter(|(_, kind)| *kind != Type::Skip).count() > FUNCTION_VALUES {
         return Err(inside.error(format!(
-            "more than {FUNCTION_VALUES} arguments are to be read; _ is for one that is not"
+            "more than {FUNCTION_VALUES} arguments cannot be read: write _ for those that you do not need"
         )));
     }
     for (part, kind) in &types {
         if let Type::Bytes(Length::Argument(number)) = kind
             && !matches!(types.get(*number), Some((_, Type::Int(_) | Type::Uint(_) | Type::Hex | Type::Skip)))
         {
-            return Err(part.error(format!("argument {} is not there, or is no number", number + 1)));
+            return Err(part.error(format!("argument {} does not exist, or is not a number", number + 1)));
         }
     }
     Ok(types.into_iter().map(|(_, kind)| kind).collect())
@@ -249,20 +248,20 @@ fn place(name: Part<'_>) -> Result<Place, PatternError> {
     if name.text.starts_with("0x") {
         return number(name.text)
             .map(Place::Address)
-            .ok_or_else(|| name.error(format!("`{}` is no address", name.text)));
+            .ok_or_else(|| name.error(format!("`{}` is not an address: write it as 0x1234", name.text)));
     }
     if let Some(plus) = name.text.rfind('+') {
         let (symbol, offset) = name.split(plus, 1);
         if let Some(offset) = number(offset.text).filter(|_| !symbol.text.is_empty()) {
             return Ok(Place::Symbol(Glob::new(symbol.text), offset));
         }
-        // `operator+` is a name.
+        // `operator+` is a name, not an offset.
         if !name.text.contains("operator") {
-            return Err(offset.error(format!("`{}` is no offset: 0x1f or 31", offset.text)));
+            return Err(offset.error(format!("`{}` is not an offset: write it as 0x1f or 31", offset.text)));
         }
     }
     if let Some(at) = name.text.find("->").filter(|_| !name.text.contains("operator")) {
-        return Err(name.split(at, 0).1.error(format!("one type follows ->; {TYPES}")));
+        return Err(name.split(at, 0).1.error(format!("exactly one type must follow ->; {TYPES}")));
     }
     Ok(Place::Symbol(Glob::new(name.text), 0))
 }
@@ -338,18 +337,18 @@ mod tests {
             ("", 1, "which object?"),
             ("ns::f", 1, "which object?"),
             (":", 2, "which function?"),
-            (":f(string)", 4, "`string` is no type"),
-            (":größe(str, strin)", 13, "`strin` is no type"),
+            (":f(string)", 4, "`string` is not a type"),
+            (":größe(str, strin)", 13, "`strin` is not a type"),
             (":f(int, bytes)", 0, ""),
             (":f(bytes(#2))", 4, "argument 2"),
             (":f(bytes(#2), str)", 4, "argument 2"),
-            (":f(int,)", 8, "`` is no type"),
-            (":f(int) -> thing", 12, "`thing` is no type"),
+            (":f(int,)", 8, "`` is not a type"),
+            (":f(int) -> thing", 12, "`thing` is not a type"),
             (":f(int) -> bytes(#1)", 12, "how many bytes?"),
             (":f(int,int,int,int,int,int,int)", 4, "more than 6"),
-            (":f+1 -> int", 2, "where a function returns"),
-            (":f+x", 4, "`x` is no offset"),
-            (":0xzz", 2, "is no address"),
+            (":f+1 -> int", 2, "a return can only"),
+            (":f+x", 4, "`x` is not an offset"),
+            (":0xzz", 2, "is not an address"),
         ] {
             match Pattern::parse(text) {
                 Err(error) => {

@@ -1,6 +1,6 @@
-//! Types → what the kernel reads of a call, and how userspace shows it.
+//! Turns argument types into what the kernel reads of a call, and how it is shown.
 //!
-//! Owns the calling conventions: where C and Go pass arguments in registers.
+//! Knows the calling conventions: in which registers C and Go pass arguments.
 
 use probe_common::{
     Argument, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES, FunctionSpec, NO_REGISTER,
@@ -12,19 +12,19 @@ use super::{Mode, Stacks, Uprobe};
 use crate::plan::capture::{Capture, CapturedValue};
 use crate::plan::value_type::{Length, MAX_BYTES, Type};
 
-/// Bytes of a register.
+/// Size of a register in bytes.
 const WORD: u8 = 8;
 
-/// How a language passes arguments.
+/// A calling convention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Convention {
-    /// C, and what is called like it.
+    /// C, and languages that use its convention.
     C,
-    /// Go from 1.17 on.
+    /// Go, from 1.17 on.
     Go,
 }
 
-/// Registers by their DWARF numbers.
+/// Argument registers by their DWARF numbers.
 #[cfg(not(target_arch = "aarch64"))]
 mod registers {
     /// System V AMD64 ABI, section 3.2.3.
@@ -32,12 +32,12 @@ mod registers {
     /// "Go internal ABI specification", amd64: rax, rbx, rcx, rdi, rsi, r8 to r11.
     pub(super) const GO: &[u8] = &[0, 3, 2, 5, 4, 8, 9, 10, 11];
     pub(super) const STACK: u8 = 7;
-    /// Behind the return address.
+    /// The first stack argument follows the return address.
     pub(super) const FIRST_ON_STACK: i64 = 8;
     pub(super) const RETURNED: u8 = 0;
 }
 
-/// Registers by their DWARF numbers.
+/// Argument registers by their DWARF numbers.
 #[cfg(target_arch = "aarch64")]
 mod registers {
     /// AAPCS64, section 6.8.2.
@@ -49,17 +49,17 @@ mod registers {
     pub(super) const RETURNED: u8 = 0;
 }
 
-/// An operand of a USDT note, and its type.
+/// An argument of a USDT probe, with its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Given {
-    /// Where it is.
+    /// Where the value is.
     pub operand: Operand,
     /// How to show it.
     pub kind: Type,
 }
 
 impl Capture {
-    /// For a function with these types of arguments.
+    /// The capture for a function with these argument types.
     pub fn of_function(
         uprobe: &Uprobe,
         types: &[Type],
@@ -82,7 +82,7 @@ impl Capture {
             let Some(first) = words.first().filter(|_| *kind != Type::Skip) else { continue };
             let length = match kind {
                 Type::Bytes(of) => length(*of, words.get(1).copied())?,
-                // A string of Go has no NUL.
+                // A Go string does not end with a NUL; its length is in the next word.
                 Type::Str if convention == Convention::Go => words.get(1).copied().unwrap_or_default(),
                 _ => Operand::default(),
             };
@@ -96,7 +96,7 @@ impl Capture {
         Ok(reading)
     }
 
-    /// For a USDT probe; arguments that cannot be read have none.
+    /// The capture for a USDT probe. Arguments that cannot be read are None and left out.
     pub fn of_usdt(uprobe: &Uprobe, given: &[Option<Given>]) -> Result<Self, String> {
         let mut reading = Self::empty(uprobe, Convention::C, None);
         for (index, one) in given.iter().enumerate() {
@@ -106,7 +106,7 @@ impl Capture {
                 Type::Bytes(Length::Fixed(number)) => constant(number),
                 Type::Bytes(Length::Argument(number)) => {
                     let of = given.get(number).copied().flatten().map(|given| given.operand);
-                    of.ok_or("its length is no argument that can be read")?
+                    of.ok_or("the length of `bytes` must be an argument that can be read")?
                 }
                 Type::Bytes(Length::Own) => return Err("`bytes` without a length is for Go".to_owned()),
                 _ => Operand::default(),
@@ -137,7 +137,11 @@ impl Capture {
         let before = self.spec.list.iter().filter(|argument| argument.capture != CAPTURE_NONE).count();
         argument.slot = u16::try_from(before).unwrap_or(u16::MAX);
         let place = self.spec.list.get_mut(self.arguments.len());
-        *place.ok_or_else(|| format!("more than {FUNCTION_VALUES} arguments cannot be read"))? = argument;
+        *place.ok_or_else(|| {
+            format!(
+                "more than {FUNCTION_VALUES} arguments cannot be read: write _ for those that you do not need"
+            )
+        })? = argument;
         self.arguments.push(shown);
         Ok(())
     }
@@ -150,11 +154,11 @@ impl Capture {
         };
         let length = match kind {
             Type::Bytes(Length::Fixed(number)) => constant(number),
-            Type::Bytes(_) => return Err("what is returned can only be bytes(N)".to_owned()),
+            Type::Bytes(_) => return Err("a returned value can only be bytes(N)".to_owned()),
             Type::Str => second().unwrap_or_default(),
             _ => Operand::default(),
         };
-        // What is not read is no fault.
+        // A value that is skipped must not be able to fault.
         let value = if kind == Type::Skip { constant(0) } else { sized(first, kind, convention) };
         self.spec.returned = argument(uprobe, kind, value, length);
         self.returned = Some(CapturedValue { index: 0, kind: resolved(kind, convention) });
@@ -166,8 +170,12 @@ impl Capture {
             let capturing = || list.iter().filter(|argument| argument.capture != CAPTURE_NONE);
             let values = u32::try_from(capturing().count()).unwrap_or(u32::MAX);
             let bytes = capturing().map(|argument| argument.limit).max().unwrap_or(0);
-            size_class(values, bytes)
-                .ok_or_else(|| format!("{values} arguments of {bytes} bytes are too many"))
+            size_class(values, bytes).ok_or_else(|| {
+                format!(
+                    "{values} arguments of up to {bytes} bytes do not fit into one record: read fewer of \
+                     them, or lower --max-bytes"
+                )
+            })
         };
         self.spec.arguments = u32::try_from(self.arguments.len()).unwrap_or(u32::MAX);
         self.spec.room = room(&self.spec.list)?;
@@ -176,7 +184,7 @@ impl Capture {
     }
 }
 
-/// The words that each argument is in.
+/// The words in which each argument is passed.
 fn words(types: &[Type], convention: Convention) -> Result<Vec<Vec<Operand>>, String> {
     let mut next = 0;
     let mut word = || {
@@ -205,7 +213,7 @@ fn words(types: &[Type], convention: Convention) -> Result<Vec<Vec<Operand>>, St
 
 fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Argument {
     let (capture, limit) = match kind {
-        // With one byte more, which tells whether there was more, and the NUL.
+        // Two bytes more: one reveals that the string was cut, the other is for the NUL.
         Type::Str if length == Operand::default() => (CAPTURE_STRING, uprobe.max_bytes.min(MAX_BYTES) + 2),
         Type::Str | Type::Bytes(Length::Own | Length::Argument(_)) => {
             (CAPTURE_BYTES, uprobe.max_bytes.min(MAX_BYTES))
@@ -216,7 +224,7 @@ fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Arg
     Argument { value, length, capture, slot: 0, limit }
 }
 
-/// The operand as wide as its type.
+/// The operand with the width of its type.
 fn sized(operand: Operand, kind: Type, convention: Convention) -> Operand {
     let (size, signed) = match resolved(kind, convention) {
         Type::Int(size) => (size, 1),
@@ -227,7 +235,7 @@ fn sized(operand: Operand, kind: Type, convention: Convention) -> Operand {
     Operand { size, signed, ..operand }
 }
 
-/// With the width that the language gives `int`.
+/// The type, with the width that the language gives to `int`.
 fn resolved(kind: Type, convention: Convention) -> Type {
     let usual = match convention {
         Convention::C => 4,

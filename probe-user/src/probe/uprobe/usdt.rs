@@ -1,4 +1,4 @@
-//! USDT probes → hooks.
+//! Turns USDT probes into hooks.
 
 use probe_common::{NO_REGISTER, Operand as Read, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER};
 
@@ -11,7 +11,7 @@ use crate::plan::ProbeProgram;
 use crate::plan::capture::Capture;
 use crate::plan::value_type::Type;
 
-/// Adds the probes that are meant; tells whether there are any.
+/// Adds the probes that match a pattern. Returns whether there are any.
 pub(super) fn add(matching: &mut Matching<'_>) -> bool {
     let probes = match matching.object.usdt() {
         Ok(probes) => probes,
@@ -40,7 +40,7 @@ pub(super) fn add(matching: &mut Matching<'_>) -> bool {
 fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, site: &UsdtSite) {
     let shown = format!("{}:{}", probe.provider, probe.name);
     let types = pattern.arguments.iter().copied().map(Some).chain(std::iter::repeat(None));
-    // Without types all of them, as the note has them.
+    // If no types are given, all arguments are read, with the types of the note.
     let count = if pattern.arguments.is_empty() { site.arguments.len() } else { pattern.arguments.len() };
     let given: Vec<Option<Given>> = (0..count)
         .zip(types)
@@ -70,7 +70,7 @@ fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, si
     }
 }
 
-/// Where the kernel finds an argument; nowhere if that is not understood.
+/// Where the kernel finds an argument. The default, which reads nothing, if that is unsupported.
 fn read(argument: &Argument) -> Read {
     let usual = Read {
         size: argument.size,
@@ -96,7 +96,7 @@ fn read(argument: &Argument) -> Read {
     }
 }
 
-/// The DWARF number (System V AMD64 ABI, figure 3.36).
+/// The DWARF number of a register (System V AMD64 ABI, figure 3.36).
 fn number(register: Register) -> u8 {
     match register {
         Register::Rax => 0,

@@ -1,8 +1,8 @@
-//! BoringSSL and AWS-LC without symbols: each error names the source file, the library and a reason
-//! (`OPENSSL_PUT_ERROR`), and which reasons a function has tells which one it is.
+//! BoringSSL and AWS-LC without symbols. Each error report names the source file, the library and a reason
+//! (`OPENSSL_PUT_ERROR`), and the set of reasons in a function identifies it.
 //!
-//! SSL_read and SSL_peek have equal errors: of the two, the one that takes the bytes away writes to the
-//! connection.
+//! SSL_read and SSL_peek report the same errors. SSL_read is the one that consumes the bytes, so it writes to
+//! the connection.
 
 use super::evidence::{Evidence, calls, has_all, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
@@ -13,7 +13,7 @@ const FILE: Pattern = End("ssl/ssl_lib.cc");
 
 /// `ERR_LIB_SSL`.
 const LIBRARY: u64 = 16;
-/// `SSL_R_SHOULD_NOT_HAVE_BEEN_CALLED`: with QUIC.
+/// `SSL_R_SHOULD_NOT_HAVE_BEEN_CALLED`, reported with QUIC.
 const NOT_CALLED: u64 = 66;
 /// `SSL_R_BAD_LENGTH`.
 const BAD_LENGTH: u64 = 111;
@@ -24,7 +24,7 @@ const HANDSHAKE: u64 = 215;
 /// `SSL_R_UNINITIALIZED`.
 const UNINITIALIZED: u64 = 226;
 
-/// BoringSSL since it is written in C++ (2017), and AWS-LC.
+/// BoringSSL since its move to C++ (2017), and AWS-LC.
 pub(super) struct BoringSsl;
 
 impl Locator for BoringSsl {
@@ -46,11 +46,11 @@ impl Locator for BoringSsl {
         let mut missing = Vec::new();
         match only(&write) {
             Some(write) if !evidence.takes_length(write) => {
-                missing.push("SSL_write: its arguments are not those of the source");
+                missing.push("SSL_write: its arguments are not those of SSL_write in the source");
             }
             Some(write) => functions.push(("SSL_write", symbol(write))),
             None if write.is_empty() && inner.is_empty() => return Ok(Answer::NotMine),
-            None => missing.push("SSL_write: not exactly one function has its four errors"),
+            None => missing.push("SSL_write: expected one function that reports its four errors"),
         }
         match reader(evidence, &inner)? {
             Ok(read) => functions.push(("SSL_read", symbol(&read))),
@@ -59,9 +59,8 @@ impl Locator for BoringSsl {
         functions.extend(only(&with(evidence, &[NO_CONTEXT])).map(|new| ("SSL_new", symbol(new))));
         let is_sure = missing.is_empty();
         let why = if is_sure {
-            "SSL_write: alone has its four errors of ssl_lib.cc; SSL_read: calls the function with those of \
-             reading, \
-             and takes bytes away, which SSL_peek does not"
+            "SSL_write: the only function that reports its four errors of ssl_lib.cc; SSL_read: calls the \
+             function that reports the errors of reading, and consumes bytes, which SSL_peek does not"
                 .to_owned()
         } else {
             missing.join("; ")
@@ -89,10 +88,10 @@ fn reports(evidence: &Evidence<'_>, function: &Uses, reason: u64) -> bool {
     evidence.places(function, &[FILE]).any(|near| has_all(&near, &[LIBRARY, reason]))
 }
 
-/// SSL_read, or why it is not certain which one it is.
+/// SSL_read, or the reason why it is not certain.
 fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'static str>, ObjectError> {
     let Some(inner) = only(inner) else {
-        return Ok(Err("SSL_read: not exactly one function has the errors of reading"));
+        return Ok(Err("SSL_read: expected one function that reports the errors of reading"));
     };
     let mut candidates = with(evidence, &[NOT_CALLED]);
     candidates.retain(|function| {
@@ -100,14 +99,14 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
     });
     let takes = |function: &Uses| evidence.object.writes_memory(function);
     match candidates.as_slice() {
-        // Each has the code that they share in it.
+        // Both have the code that they share inlined.
         [first, second] => match (takes(first)?, takes(second)?) {
             (true, false) => Ok(Ok((*first).clone())),
             (false, true) => Ok(Ok((*second).clone())),
-            _ => Ok(Err("SSL_read: cannot be told from SSL_peek")),
+            _ => Ok(Err("SSL_read: cannot be distinguished from SSL_peek")),
         },
-        // SSL_read hands its arguments on to SSL_peek, and then takes what it gave. AWS-LC's SSL_peek_ex only
-        // hands on.
+        // SSL_read passes its arguments on to SSL_peek, and then consumes the bytes that it returned.
+        // AWS-LC's SSL_peek_ex only passes them on.
         [peek] if !takes(peek)? => {
             let mut readers = Vec::new();
             for caller in evidence.callers(peek.address)? {
@@ -124,9 +123,11 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
             }
             match <[Uses; 1]>::try_from(readers) {
                 Ok([reader]) => Ok(Ok(reader)),
-                Err(_) => Ok(Err("SSL_read: not exactly one function takes what SSL_peek gives")),
+                Err(_) => Ok(Err("SSL_read: expected one function that consumes what SSL_peek returns")),
             }
         }
-        _ => Ok(Err("SSL_read: neither one nor two functions call that with the errors of reading")),
+        _ => Ok(Err(
+            "SSL_read: expected one or two callers of the function that reports the errors of reading",
+        )),
     }
 }

@@ -1,4 +1,4 @@
-//! What is gathered of an object for all locators at once: which functions refer to which texts.
+//! The evidence that all locators share, gathered once per object: which functions refer to which strings.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use crate::elf::{
     Flow, FunctionBounds, FunctionTable, Object, ObjectError, Pattern, StringRef, Symbol, Uses, VirtAddr,
 };
 
-/// Functions that are decoded: a source file of OpenSSL has some 300.
+/// Limit of the functions that are decoded: a source file of OpenSSL has about 300.
 const MAX_FUNCTIONS: usize = 2048;
-/// Instructions before and after a text that belong to the same call.
+/// How many instructions before and after a reference to a string belong to the same call.
 const AROUND: u32 = 12;
-/// Callers of one function that are looked at.
+/// Limit of the callers of one function that are checked.
 const MAX_CALLERS: usize = 64;
 
-/// Functions that refer to one of the texts.
+/// The functions that refer to one of the strings.
 pub(super) struct Evidence<'o> {
     pub object: &'o Object,
     frames: FunctionTable<'o>,
@@ -23,7 +23,7 @@ pub(super) struct Evidence<'o> {
 }
 
 impl<'o> Evidence<'o> {
-    /// None when none of the texts is referred to.
+    /// Gathers the evidence. None if no function refers to any of the strings.
     pub(super) fn gather(object: &'o Object, texts: Vec<StringRef>) -> Result<Option<Self>, ObjectError> {
         if texts.is_empty() {
             return Ok(None);
@@ -45,13 +45,13 @@ impl<'o> Evidence<'o> {
         Ok((!functions.is_empty()).then_some(Self { object, frames, texts, functions }))
     }
 
-    /// The functions that refer to all of the texts, at one place together with all of the numbers.
+    /// The functions that refer to all of these strings at one place, together with all of these numbers.
     pub(super) fn with(&self, needles: &[Pattern], numbers: &[u64]) -> Vec<&Uses> {
         let fits = |function: &&Uses| self.places(function, needles).any(|near| has_all(&near, numbers));
         self.functions.iter().filter(fits).collect()
     }
 
-    /// The operands near each place where a function refers to all of the texts.
+    /// The operands near each place at which a function refers to all of the strings.
     pub(super) fn places(&self, function: &Uses, needles: &[Pattern]) -> impl Iterator<Item = Vec<u64>> {
         let first = needles.first().copied();
         let near = function.near(AROUND, |operand| first.is_some_and(|needle| self.is(needle, operand)));
@@ -59,12 +59,12 @@ impl<'o> Evidence<'o> {
             .filter(|near| needles.iter().all(|needle| near.iter().any(|operand| self.is(*needle, *operand))))
     }
 
-    /// Whether an operand is the address of the text.
+    /// Whether an operand is the address of this string.
     fn is(&self, needle: Pattern, operand: u64) -> bool {
         self.texts.iter().any(|text| text.needle == needle && text.is_at(operand))
     }
 
-    /// Functions that call this one, or jump to it.
+    /// The functions that call this one or jump to it.
     pub(super) fn callers(&self, callee: VirtAddr) -> Result<Vec<Uses>, ObjectError> {
         let mut extents = BTreeMap::new();
         for call in self.object.callers(callee)?.into_iter().take(MAX_CALLERS) {
@@ -77,23 +77,23 @@ impl<'o> Evidence<'o> {
         uses.filter(calls).collect()
     }
 
-    /// What a function does with its arguments.
+    /// The effects of a function on its arguments.
     pub(super) fn flow(&self, function: &Uses) -> Result<Flow, ObjectError> {
         self.frames.flow(FunctionBounds { address: function.address, size: function.size })
     }
 
-    /// Whether a function takes a length as its third argument, as it does in the source.
+    /// Whether a function has a length as its third argument, as in the source code.
     pub(super) fn takes_length(&self, function: &Uses) -> bool {
         self.object.takes_three_arguments(function).is_ok_and(|takes| takes)
     }
 
-    /// Whether a function first calls another one, with its own arguments.
+    /// Whether the first call of a function is to `callee`, with the function's own arguments.
     pub(super) fn begins_with(&self, function: &Uses, callee: VirtAddr) -> Result<bool, ObjectError> {
         let body = self.object.code(function.address, function.size)?;
         Ok(decode::forwarder(&body, function.address) == Some(callee))
     }
 
-    /// Whether it calls nothing else.
+    /// Whether, in addition, it calls nothing else.
     pub(super) fn forwards(&self, function: &Uses, callee: VirtAddr) -> Result<bool, ObjectError> {
         let only = function.calls.direct.len() == 1 && function.calls.indirect == 0;
         Ok(only && self.begins_with(function, callee)?)
@@ -104,7 +104,7 @@ pub(super) fn has_all(operands: &[u64], numbers: &[u64]) -> bool {
     numbers.iter().all(|number| operands.contains(number))
 }
 
-/// Whether a function calls another one and comes back.
+/// Whether a function calls another one directly.
 pub(super) fn calls(from: &Uses, callee: VirtAddr) -> bool {
     from.calls.direct.iter().any(|call| call.target == callee)
 }
@@ -113,7 +113,7 @@ pub(super) fn symbol(function: &Uses) -> Symbol {
     Symbol { address: function.address, size: function.size }
 }
 
-/// The only one.
+/// The only function in the list, if there is exactly one.
 pub(super) fn only<'u>(functions: &[&'u Uses]) -> Option<&'u Uses> {
     match functions {
         [function] => Some(function),

@@ -1,4 +1,4 @@
-//! GnuTLS without symbols: `gnutls_assert` gives the names of source file and function to its log
+//! GnuTLS without symbols: `gnutls_assert` passes the names of source file and function to the log
 //! (lib/errors.h).
 
 use super::evidence::{Evidence, only, symbol};
@@ -6,17 +6,19 @@ use super::{Answer, Confidence, Locator, SignatureMatch};
 use crate::elf::Pattern::{Beside, Whole};
 use crate::elf::{ObjectError, Pattern, Uses};
 
-/// What an assertion says.
+/// The log message of an assertion.
 const ASSERT: Pattern = Beside("ASSERT: %s[%s]:%d\n");
-/// The level of the log that it is written at.
+/// The log level of that message.
 const LEVEL: u64 = 3;
 
-/// `GNUTLS_APPLICATION_DATA`: what kind of records the function that receives is told to give.
+/// `GNUTLS_APPLICATION_DATA`: the record type that gnutls_record_recv passes to the internal receive
+/// function.
 const DATA: u64 = 23;
-/// Functions that the log, of all that gnutls_record_recv calls, is called by at the least.
+/// A callee with at least this many other callers is the log function rather than the internal receive
+/// function.
 const MANY: usize = 16;
 
-/// Functions with their source file.
+/// The functions to find, with their source file.
 const FUNCTIONS: [(&str, Pattern); 7] = [
     ("gnutls_record_send2", Beside("record.c")),
     ("gnutls_record_send_early_data", Beside("record.c")),
@@ -27,7 +29,7 @@ const FUNCTIONS: [(&str, Pattern); 7] = [
     ("gnutls_init", Beside("state.c")),
 ];
 
-/// What moves bytes: without them there is no answer.
+/// The functions that move bytes. If neither is found, the object does not contain GnuTLS.
 const NEEDED: [&str; 2] = ["gnutls_record_send2", "gnutls_record_recv"];
 
 /// GnuTLS from 3.6.3 on.
@@ -66,7 +68,7 @@ impl Locator for GnuTls {
             functions.push(("gnutls_record_recv_seq", symbol(sibling)));
         }
         let mut missing: Vec<&str> =
-            NEEDED.into_iter().filter(|name| functions.iter().all(|(known, _)| known != name)).collect();
+            NEEDED.into_iter().filter(|name| functions.iter().all(|(found, _)| found != name)).collect();
         if missing.len() == NEEDED.len() {
             return Ok(Answer::NotMine);
         }
@@ -75,10 +77,11 @@ impl Locator for GnuTls {
         }
         let is_sure = missing.is_empty();
         let why = if is_sure {
-            "they log failed assertions under their names and that of their source file".to_owned()
+            "its functions log failed assertions with their own names and that of their source file"
+                .to_owned()
         } else {
             format!(
-                "{} does not log failed assertions under its name, or several functions do",
+                "{}: no function logs failed assertions under this name, or several do",
                 missing.join(", ")
             )
         };
@@ -95,7 +98,7 @@ impl Locator for GnuTls {
     }
 }
 
-/// What else receives application data by the function that gnutls_record_recv does it by:
+/// The functions that receive application data through the same internal function as gnutls_record_recv:
 /// gnutls_record_recv_seq, which asserts nothing itself.
 fn siblings(evidence: &Evidence<'_>, recv: &Uses) -> Result<Vec<Uses>, ObjectError> {
     let mut siblings: Vec<Uses> = Vec::new();
@@ -106,10 +109,11 @@ fn siblings(evidence: &Evidence<'_>, recv: &Uses) -> Result<Vec<Uses>, ObjectErr
             continue;
         }
         for other in others {
-            // It hands on what it is given, and does no more: closing and handshaking receive too.
+            // It passes on its arguments and does nothing else; closing and handshaking receive too, but do
+            // more.
             let hands_on = other.calls.direct.len() == 1 && other.calls.indirect == 0;
             let receives = other.any(|operand| operand == DATA) && evidence.takes_length(&other) && hands_on;
-            if receives && siblings.iter().all(|known| known.address != other.address) {
+            if receives && siblings.iter().all(|sibling| sibling.address != other.address) {
                 siblings.push(other);
             }
         }

@@ -1,23 +1,23 @@
-//! Mbed TLS without symbols: with its debugging messages built in (`MBEDTLS_DEBUG_C`, the default), a
-//! function says when it is entered and when it is left.
+//! Mbed TLS without symbols: with debugging messages built in (`MBEDTLS_DEBUG_C`, the default), a function
+//! logs when it is entered and left.
 
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
 use crate::elf::Pattern::{Beside, Whole};
 use crate::elf::{ObjectError, Pattern, Symbol, Uses};
 
-/// A function, and what it says.
+/// A function, with its messages.
 struct Function {
     name: &'static str,
     enters: Pattern,
     leaves: Pattern,
-    /// Its source file; it was another one before 2.19.
+    /// Its source file, which was a different one before 2.19.
     files: [Pattern; 2],
 }
 
 const MESSAGES: Pattern = Beside("ssl_msg.c");
 const BASE: Pattern = Beside("ssl_tls.c");
-/// The level of the messages.
+/// The level of these messages.
 const LEVEL: u64 = 2;
 
 const FUNCTIONS: [Function; 3] = [
@@ -41,14 +41,14 @@ const FUNCTIONS: [Function; 3] = [
     },
 ];
 
-/// What preparing a connection reports at the level of errors: that there is no memory for its buffers (as it
-/// is said from 2.26 on, and before), or for its handshake.
+/// The errors that are logged while a connection is set up: no memory for its buffers (the text from 2.26 on,
+/// and the one before), or for its handshake.
 const NO_BUFFER: [Pattern; 2] = [Whole("alloc(%zu bytes) failed"), Whole("alloc(%d bytes) failed")];
 const NO_HANDSHAKE: Pattern = Whole("alloc() of ssl sub-contexts failed");
 const RENEGOTIATES: Pattern = Whole("=> renegotiate");
 const ERRORS: u64 = 1;
 
-/// What moves bytes: without them there is no answer.
+/// The functions that move bytes. If neither is found, the object does not contain Mbed TLS.
 const NEEDED: [&str; 2] = ["mbedtls_ssl_read", "mbedtls_ssl_write"];
 
 /// Mbed TLS 2 and 3.
@@ -82,17 +82,16 @@ impl Locator for MbedTls {
             functions.extend(find(evidence, function).map(|found| (function.name, symbol(found))));
         }
         let missing: Vec<&str> =
-            NEEDED.into_iter().filter(|name| functions.iter().all(|(known, _)| known != name)).collect();
+            NEEDED.into_iter().filter(|name| functions.iter().all(|(found, _)| found != name)).collect();
         if missing.len() == NEEDED.len() {
             return Ok(Answer::NotMine);
         }
         functions.extend(begins(evidence)?);
         let is_sure = missing.is_empty();
         let why = if is_sure {
-            "they write debugging messages when they are entered and left, with the name of their source file"
-                .to_owned()
+            "its functions log when they are entered and left, with the name of their source file".to_owned()
         } else {
-            format!("{} does not write the messages of its name, or several functions do", missing.join(", "))
+            format!("{}: no function logs its messages, or several do", missing.join(", "))
         };
         let located = SignatureMatch {
             api: self.api(),
@@ -107,7 +106,7 @@ impl Locator for MbedTls {
     }
 }
 
-/// The one function that says both, and gives its source file with the first.
+/// The only function that logs both messages, the first one together with its source file.
 fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses> {
     let of = |file: Pattern| {
         let mut enters = evidence.with(&[function.enters, file], &[LEVEL]);
@@ -118,9 +117,10 @@ fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses>
     function.files.into_iter().find_map(|file| only(&of(file)).filter(takes))
 }
 
-/// Where connections begin. Three functions prepare a handshake, by the one that reports that it has no
-/// memory for it: one makes the connection, one reports that it renegotiates, and what is left begins it
-/// anew. Both that begin one, or none: bytes of the next connection would be taken for the first one's.
+/// The functions that open a connection. Three functions call the one that reports a lack of memory for the
+/// handshake: one sets up the connection, one logs that it renegotiates, and the remaining one resets the
+/// connection for reuse. Returns the first and the last, or none: with only one of them hooked, bytes of the
+/// next connection would be attributed to the first.
 fn begins(evidence: &Evidence<'_>) -> Result<Vec<(&'static str, Symbol)>, ObjectError> {
     let prepares = evidence.with(&[NO_HANDSHAKE, BASE], &[ERRORS]);
     let Some(prepares) = only(&prepares) else { return Ok(Vec::new()) };

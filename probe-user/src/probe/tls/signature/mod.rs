@@ -1,10 +1,10 @@
-//! TLS without symbols: functions found by what no build leaves out, the texts and numbers of their error
-//! reports.
+//! TLS without symbols: functions are recognised by what every build contains, the strings and numbers of
+//! their error reports.
 //!
-//! Owns what an answer is, and the order in which evidence is gathered; each implementation has a file of its
-//! own. A wrong answer would corrupt what the user is told, so an answer counts only when several facts that
-//! are independent of each other agree (a text, a number beside it, who calls whom), and only one function
-//! fits. Nothing is guessed from a pattern of bytes.
+//! Defines what an answer is, and the order in which evidence is gathered; each implementation has a file of
+//! its own. A wrong answer would make ctrace report wrong data. So an answer counts only if several
+//! independent facts agree (a string, a number next to it, the call graph) and exactly one function fits.
+//! Byte patterns are never used.
 
 mod boringssl;
 mod evidence;
@@ -22,72 +22,72 @@ use crate::error_chain;
 use evidence::Evidence;
 pub(super) use rustls::mark_of_data;
 
-/// How an implementation is found. Stateless: evidence in, answer out.
+/// Finds one implementation. Stateless: takes evidence, returns an answer.
 trait Locator: Sync {
-    /// The row of the table of libraries that it is of.
+    /// The name of its row in the library table.
     fn api(&self) -> &'static str;
 
-    /// What to search constants for.
+    /// The strings to search for in constant data.
     fn needles(&self) -> &'static [Pattern];
 
-    /// Where its functions are.
+    /// Finds its functions.
     fn locate(&self, evidence: &Evidence<'_>) -> Result<Answer, ObjectError>;
 }
 
-/// All implementations that can be found.
+/// All implementations that can be found by a `Locator`; rustls has its own search.
 const LOCATORS: &[&dyn Locator] =
     &[&openssl::OpenSsl, &boringssl::BoringSsl, &gnutls::GnuTls, &mbedtls::MbedTls, &wolfssl::WolfSsl];
 
-/// What a locator says of an object.
+/// The answer of a locator about one object.
 enum Answer {
-    /// Nothing of it is there.
+    /// The object does not contain the implementation.
     NotMine,
-    /// Here.
+    /// The object contains it, and these are its functions.
     Located(SignatureMatch),
 }
 
-/// Functions of an implementation.
+/// The functions of an implementation that were found by signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignatureMatch {
-    /// The row of the table of libraries.
+    /// The name of its row in the library table.
     pub api: &'static str,
-    /// As events name it.
+    /// The name of the implementation in events.
     pub implementation: &'static str,
-    /// Where the same texts that functions are found by tell it.
+    /// The version, if the strings that identify the functions reveal it.
     pub version: Option<String>,
-    /// By the names of the row.
+    /// The functions, under their names in the row.
     pub functions: Vec<(&'static str, Symbol)>,
-    /// Of rustls's handlers: what number says that a message is data.
+    /// For rustls handlers: the mark in the first word of a data message.
     pub mark: Option<u8>,
-    /// How they were found; of an unsure answer, what is missing.
+    /// How the functions were found, or what is missing for high confidence.
     pub why: String,
-    /// Whether all that is asked for was found.
+    /// Whether everything that was searched for was found.
     pub certainty: Confidence,
 }
 
-/// Whether functions may be attached to without the user's word.
+/// Whether functions may be hooked without the user's consent (`--guess`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Confidence {
-    /// Several independent facts say so.
+    /// Several independent facts agree.
     #[default]
     High,
-    /// Something is missing.
+    /// A part of the evidence is missing.
     Low,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// Implementations.
+    /// The implementations that were found.
     pub located: Vec<SignatureMatch>,
-    /// What of the texts that were searched for besides is there.
+    /// Those of the additional strings that were found.
     pub texts: Vec<Pattern>,
-    /// Why it did not get everywhere.
+    /// Why parts of the search failed.
     pub failed: Vec<String>,
 }
 
-/// Searches an object for the implementations of the wanted rows of the table of libraries, and for other
-/// texts.
+/// Searches an object for those implementations that `is_wanted` accepts by row name, and for additional
+/// strings.
 pub fn locate(
     object: &Object,
     is_wanted: impl Fn(&str) -> bool,
@@ -99,7 +99,7 @@ pub fn locate(
     if let Err(error) = search.run(object, &locators, &others.collect::<Vec<_>>()) {
         search.failed.push(failure(&error));
     }
-    // Its texts do not end with a NUL, and there may be several versions.
+    // The strings of rustls do not end with a NUL, and an object may contain several versions of it.
     if is_wanted(super::rustls::API) {
         match rustls::locate(object) {
             Ok(located) => search.located.extend(located),
@@ -134,5 +134,5 @@ impl Search {
 }
 
 fn failure(error: &ObjectError) -> String {
-    format!("search for signatures: {}", error_chain::in_one_line(error))
+    format!("the search for signatures failed: {}", error_chain::in_one_line(error))
 }

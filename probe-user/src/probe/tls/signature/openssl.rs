@@ -1,9 +1,9 @@
-//! OpenSSL without symbols. What it does when a call is wrong tells which function it is.
+//! OpenSSL without symbols: the errors that a function reports identify it.
 //!
-//! From 3.0 an error is reported with the name of its function and of its source file (`ERR_set_debug`) and
-//! then with the numbers of library and reason (`ERR_set_error`): SSL_read complains of a bad length and
-//! calls the internal function that complains of a connection that is not set up. Before 3.0 the number of
-//! the function is beside them (`ERR_put_error`; include/openssl/sslerr.h).
+//! From 3.0 on, an error is reported with the names of function and source file (`ERR_set_debug`) and the
+//! numbers of library and reason (`ERR_set_error`). SSL_read reports a bad length, and calls the internal
+//! function that reports a connection that is not set up. Before 3.0, the number of the function comes with
+//! them (`ERR_put_error`; include/openssl/sslerr.h).
 
 use super::evidence::{Evidence, calls, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
@@ -23,20 +23,20 @@ const NO_CONTEXT: u64 = 195;
 /// `SSL_F_SSL_NEW`.
 const NEW: u64 = 186;
 
-/// Said of a way that nothing is known of.
+/// Ends the message about a direction of which no trace was found.
 const ABSENT: &str = " is not there";
 
-/// A way that bytes go.
+/// One direction of the data.
 struct Way {
     public: &'static str,
     internal: &'static str,
-    /// `SSL_F_SSL_READ`, …: of the public function.
+    /// `SSL_F_SSL_READ` and the like: the number of the public function.
     number: u64,
-    /// `SSL_F_SSL_READ_INTERNAL`, …; only 1.1.1 has it.
+    /// `SSL_F_SSL_READ_INTERNAL` and the like; only 1.1.1 has it.
     internal_number: u64,
-    /// The public function with the arguments of the internal one.
+    /// The public function with the same arguments as the internal one.
     forwarder: &'static str,
-    /// The same, where the internal one has five.
+    /// The same, if the internal function has five arguments.
     forwarder_of_five: Option<&'static str>,
 }
 
@@ -59,7 +59,7 @@ const WAYS: [Way; 2] = [
     },
 ];
 
-/// What is known of one way.
+/// The functions that were found for one direction.
 struct Side<'u> {
     public: &'u Uses,
     internal: Option<&'u Uses>,
@@ -92,7 +92,7 @@ impl Locator for OpenSsl {
         for way in &WAYS {
             match side(evidence, way) {
                 Ok(Some(side)) if !evidence.takes_length(side.public) => {
-                    missing.push(format!("{}: its arguments are not those of the source", way.public));
+                    missing.push(format!("{}: its arguments are not those of the source code", way.public));
                 }
                 Ok(Some(side)) => {
                     functions.push((way.public, symbol(side.public)));
@@ -128,7 +128,7 @@ impl Locator for OpenSsl {
     }
 }
 
-/// What speaks against a way that is there, and the function that it may be all the same.
+/// The reason to doubt a match, and the function that it may be nevertheless.
 struct Doubt(&'static str, Option<Symbol>);
 
 fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, Doubt> {
@@ -138,11 +138,11 @@ fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, D
         return numbered(evidence, way);
     }
     let Some(public) = only(&named) else {
-        return Err(Doubt("not exactly one function reports a bad length under its name", None));
+        return Err(Doubt("expected one function that reports a bad length under its name", None));
     };
     let doubt = |why| Err(Doubt(why, Some(symbol(public))));
     match internal.as_slice() {
-        // The internal one is part of it.
+        // The internal function is inlined into the public one.
         [internal] if internal.address == public.address => {
             let facts =
                 "reports errors under its own and its internal function's name, with OpenSSL's numbers";
@@ -155,7 +155,7 @@ fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, D
         }
         [_] => doubt("does not call the internal function that reports errors under its name"),
         [] => doubt("no internal function reports errors under its name"),
-        // The compiler has made it part of each function that calls it: node is built so.
+        // The internal function is inlined into each of its callers, as in builds of node.
         several if several.iter().any(|internal| internal.address == public.address) => {
             let facts =
                 "alone reports errors under its own and its internal function's name, with OpenSSL's numbers";
@@ -165,7 +165,7 @@ fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, D
     }
 }
 
-/// Before 3.0.
+/// Finds the functions of a direction in OpenSSL before 3.0.
 fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, Doubt> {
     let of_length = evidence.with(&[FILE], &[LIBRARY, way.number, BAD_LENGTH]);
     let of_state = evidence.with(&[FILE], &[LIBRARY, way.number, UNINITIALIZED]);
@@ -173,13 +173,13 @@ fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>
     let doubt = |why, public: &Uses| Err(Doubt(why, Some(symbol(public))));
     match (of_length.as_slice(), of_state.as_slice(), internal.as_slice()) {
         ([], [], []) => Ok(None),
-        // 1.1.1
+        // OpenSSL 1.1.1.
         ([public], [], [internal]) if calls(public, internal.address) => {
             let facts =
                 "reports errors of ssl_lib.c under its number, and calls the internal function that does";
             Ok(Some(Side { public, internal: Some(internal), facts }))
         }
-        // 1.0.2, 1.1.0
+        // OpenSSL 1.0.2 and 1.1.0.
         ([], [public], []) => {
             let facts = "alone reports an uninitialized connection in ssl_lib.c under its number";
             Ok(Some(Side { public, internal: None, facts }))
@@ -187,11 +187,11 @@ fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>
         ([public], ..) | ([], [public], _) => {
             doubt("the functions that report its errors do not fit", public)
         }
-        _ => Err(Doubt("not exactly one function reports errors under its number", None)),
+        _ => Err(Doubt("expected one function that reports errors under its number", None)),
     }
 }
 
-/// The function that hands on its arguments to the internal one: what Python and Rust call.
+/// The function that passes its arguments on to the internal one. Python and Rust call it.
 fn forwarder(
     evidence: &Evidence<'_>,
     way: &Way,
@@ -204,7 +204,7 @@ fn forwarder(
             forwarders.push(symbol(&caller));
         }
     }
-    // The public function has three parameters: a fifth argument is the internal one's.
+    // The public function has three parameters, so a fifth argument belongs to the internal one.
     let has_five = evidence.object.gives_five_arguments(side.public, internal.address)?;
     let name = match (has_five, way.forwarder_of_five) {
         (false, _) => way.forwarder,

@@ -1,7 +1,9 @@
-//! rustls without symbols, from 0.23 on. Encrypting a record may panic, and the panic names
-//! `record_layer.rs`: the functions that do so are those that send. What receives is found by the layout that
-//! both share: a connection has its queue of what was received right beside its queue of what is to be sent,
-//! and one function alone puts what it is given into it.
+//! rustls without symbols, from 0.23 on.
+//!
+//! Encrypting a record may panic, and the panic location names `record_layer.rs`: this leads to the sending
+//! functions. The receiving function is found by the data layout that both share: a connection has its queue
+//! of received data directly next to its queue of data to send, and only one function puts its argument into
+//! the former.
 
 mod handlers;
 
@@ -17,44 +19,43 @@ use crate::probe::tls::version;
 use handlers::is_beside;
 pub(in crate::probe::tls) use handlers::mark_of_data;
 
-/// The source file, in whatever directory the crate was.
+/// The source file, in any directory of the crate.
 const FILE: &str = "/src/record_layer.rs";
 const CRATE: &str = "rustls";
 
-/// Functions that are read, of those that have one thing in common.
+/// Limit of the functions that are analysed for one question.
 const MAX_FUNCTIONS: usize = 256;
 
-/// Functions that what is to be encrypted passes, besides the one that does it: `send_single_fragment`, for
-/// one.
+/// How many callers, such as `send_single_fragment`, may be between the function that encrypts and the one
+/// that sends.
 const MAX_LEVELS: usize = 2;
 
-/// `MessageEncrypter::encrypt` in the table of a `dyn MessageEncrypter`, behind destructor, size and
-/// alignment.
+/// The offset of `MessageEncrypter::encrypt` in the vtable, after destructor, size and alignment.
 const ENCRYPT: u64 = 0x18;
-/// `ContentType::ApplicationData` and `ProtocolVersion::TLSv1_2` as rustls has them in memory.
+/// `ContentType::ApplicationData` and `ProtocolVersion::TLSv1_2` as in memory: value and size.
 const APPLICATION_DATA: (u64, usize) = (3, 1);
 const VERSION: (u64, usize) = (4, 2);
-/// Words of an `OutboundChunks`, of a `Payload`, and of a `VecDeque`.
+/// The offsets of the words of an `OutboundChunks`, a `Payload`, and a `VecDeque`.
 const CHUNKS: [i64; 4] = [0, 8, 16, 24];
 const PAYLOAD: [i64; 3] = [0, 8, 16];
 const DEQUE: [i64; 4] = [0, 8, 16, 24];
-/// Bytes of a `ChunkVecBuffer`; it has one field more since 0.23.19.
+/// The size of a `ChunkVecBuffer`, which has one more field since 0.23.19.
 const BUFFER: [u64; 2] = [0x30, 0x38];
 
-/// The connection, as the first argument.
+/// The connection as the first argument.
 const CONNECTION: Option<Value> = Some(Value::Argument(0, 0));
 
-/// What is known of the object.
+/// The object that is searched.
 struct Search<'o> {
     object: &'o Object,
     frames: FunctionTable<'o>,
     pointers: Pointers<'o>,
 }
 
-/// A function that makes a queue longer, and which queue of the connection.
+/// A function that grows a queue, and the offset of the queue in the connection.
 type Queue = (VirtAddr, i64);
 
-/// One answer for each version of rustls that is in the object.
+/// Finds the functions of each version of rustls in the object.
 pub(super) fn locate(object: &Object) -> Result<Vec<SignatureMatch>, ObjectError> {
     let Some((locations, pointers)) = object.locations(FILE)? else { return Ok(Vec::new()) };
     let mut versions: BTreeMap<String, Vec<VirtAddr>> = BTreeMap::new();
@@ -74,8 +75,7 @@ pub(super) fn locate(object: &Object) -> Result<Vec<SignatureMatch>, ObjectError
     Ok(found)
 }
 
-/// The version of the crate that a path to one of its files is in: empty when the path does not tell, none of
-/// another crate.
+/// The version of the crate whose file this path names. Empty if the path has none; None for another crate.
 fn crate_version(path: &str, file: &str) -> Option<String> {
     let directory = path.strip_suffix(file)?.rsplit(['/', '\\']).next()?;
     match directory.strip_prefix(CRATE)? {
@@ -115,24 +115,24 @@ impl Search<'_> {
                         None
                     }
                     _ => Some(
-                        "what receives: not exactly one function fills the queue beside the one of what is \
-                         sent",
+                        "receiving functions: expected one function that fills the queue next to the one for \
+                         sent data",
                     ),
                 }
             }
             _ => Some(
-                "what sends: not exactly one function makes records of application data of what it is given",
+                "sending function: expected one function that makes application data records from its \
+                 argument",
             ),
         };
-        let received = if mark.is_some() { "the data of messages" } else { "what it is given" };
+        let received = if mark.is_some() { "the data of messages" } else { "what they are given" };
         let why = missing.map_or_else(
             || {
                 format!(
-                    "what sends alone makes records of application data of the pieces that it is given, and \
-                     encrypts them \
-                     with the connection's encrypter (record_layer.rs); what receives alone puts {received} \
-                     into the \
-                     queue beside the one that the sender fills"
+                    "the sending function is the only one that makes application data records from the \
+                     chunks that it is given and encrypts them with the connection's encrypter \
+                     (record_layer.rs); the receiving functions are the only ones that put {received} into the \
+                     queue next to the one that the sender fills"
                 )
             },
             str::to_owned,
@@ -149,55 +149,60 @@ impl Search<'_> {
         }))
     }
 
-    /// The functions that encrypt with what one of their arguments owns, or hand that on to one that does;
-    /// which argument.
+    /// The functions that encrypt with an encrypter that one of their arguments owns, or pass that argument
+    /// on to such a function; each with the index of the argument.
     fn encrypting(&self, places: &[VirtAddr]) -> Result<Vec<(Flow, u8)>, ObjectError> {
         let takers = self.flows(self.object.address_takers(places)?)?;
-        let mut known: Vec<(Flow, u8)> =
+        let mut encrypting: Vec<(Flow, u8)> =
             takers.into_iter().filter_map(|flow| encrypts(&flow).map(|owner| (flow, owner))).collect();
-        let mut next: Vec<VirtAddr> = known.iter().map(|(flow, _)| flow.address).collect();
+        let mut next: Vec<VirtAddr> = encrypting.iter().map(|(flow, _)| flow.address).collect();
         for _ in 0..MAX_LEVELS {
-            if known.iter().any(sends) {
+            if encrypting.iter().any(sends) {
                 break;
             }
             let mut around = self.callers(&next)?;
-            around.retain(|flow| !known.iter().any(|(other, _)| other.address == flow.address));
+            around.retain(|flow| !encrypting.iter().any(|(other, _)| other.address == flow.address));
             let around = around.into_iter().filter_map(|flow| {
-                let owner = flow.calls().find_map(|call| self.hands_on(call, &known))?;
+                let owner = flow.calls().find_map(|call| self.hands_on(call, &encrypting))?;
                 Some((flow, owner))
             });
             let around: Vec<(Flow, u8)> = around.collect();
             next = around.iter().map(|(flow, _)| flow.address).collect();
-            known.extend(around);
+            encrypting.extend(around);
         }
-        Ok(known)
+        Ok(encrypting)
     }
 
-    /// Which argument a call hands on to a function that encrypts with what it owns, or a part of which.
-    fn hands_on(&self, Call { callee, first, second, third: _ }: Call, known: &[(Flow, u8)]) -> Option<u8> {
+    /// The index of the argument that a call passes on to an encrypting function as the owner of the
+    /// encrypter.
+    fn hands_on(
+        &self,
+        Call { callee, first, second, third: _ }: Call,
+        encrypting: &[(Flow, u8)],
+    ) -> Option<u8> {
         let callee = self.leads_to(callee)?;
-        let (_, owner) = known.iter().find(|(flow, _)| flow.address == callee)?;
+        let (_, owner) = encrypting.iter().find(|(flow, _)| flow.address == callee)?;
         match if *owner == 0 { first } else { second } {
             Some(Value::Argument(argument, offset)) if argument <= 1 && offset >= 0 => Some(argument),
             _ => None,
         }
     }
 
-    /// The functions that call what makes one of the queues longer.
+    /// The functions that call one that grows one of the queues.
     fn around(&self, queues: &[Queue]) -> Result<Vec<Flow>, ObjectError> {
         let mut growers: Vec<VirtAddr> = queues.iter().map(|(grower, _)| *grower).collect();
         growers.dedup();
         self.callers(&growers)
     }
 
-    /// The functions that fill the queue of what was received with what they are given.
+    /// The functions that put their argument into the queue of received data.
     fn receivers(&self, queues: &[Queue], around: &[Flow]) -> Vec<Flow> {
         let fills = |flow: &Flow| self.own_queues(flow).iter().any(|queue| is_beside(queues, *queue));
         let receivers = around.iter().filter(|flow| reads_exactly(flow, 1, &PAYLOAD) && fills(flow));
         receivers.cloned().collect()
     }
 
-    /// The queues that a sender fills: itself, or by what it hands the connection on to.
+    /// The queues that a sender fills, directly or in functions to which it passes the connection.
     fn queues(&self, sender: &Flow) -> Result<Vec<Queue>, ObjectError> {
         let mut queues = self.own_queues(sender);
         let mut looked = vec![sender.address];
@@ -217,7 +222,7 @@ impl Search<'_> {
         Ok(queues)
     }
 
-    /// The queues of the connection, its first argument, that a function itself puts something into.
+    /// The queues of the connection, its first argument, that a function fills directly.
     fn own_queues(&self, flow: &Flow) -> Vec<Queue> {
         let calls = flow.calls().filter_map(|call| match call.first {
             Some(Value::Argument(0, offset)) if offset > 0 => Some((self.leads_to(call.callee)?, offset)),
@@ -228,8 +233,8 @@ impl Search<'_> {
             .collect()
     }
 
-    /// The one function that says that data may be sent, which the others ask, and then sends what has
-    /// waited.
+    /// The function that allows data to be sent: it sets a flag that the others read, and then sends the data
+    /// that has waited. None unless there is exactly one.
     fn begins(&self, sender: &Flow, encrypting: &[(Flow, u8)]) -> Result<Option<Flow>, ObjectError> {
         let callers = self.callers(&[sender.address])?;
         let encrypting = || encrypting.iter().map(|(flow, _)| flow);
@@ -267,7 +272,7 @@ impl Search<'_> {
         Ok(flows)
     }
 
-    /// The functions that have these addresses inside, read.
+    /// The analysed functions that contain these addresses.
     fn flows(&self, addresses: Vec<VirtAddr>) -> Result<Vec<Flow>, ObjectError> {
         let mut extents: Vec<FunctionBounds> = Vec::new();
         for address in addresses {
@@ -288,8 +293,8 @@ impl Search<'_> {
     }
 }
 
-/// Which argument owns something whose first method a function calls, if it does. A function that returns a
-/// structure has its place as the first argument.
+/// The index of the argument that owns an object whose first method the function calls, if it calls one. The
+/// index may be 1, because a function that returns a structure gets its address as the first argument.
 fn encrypts(flow: &Flow) -> Option<u8> {
     flow.calls().find_map(|call| match (call.callee, call.second) {
         (Callee::Method(argument @ 0..=1, table, ENCRYPT), Some(Value::Loaded(owner, data)))
@@ -301,13 +306,12 @@ fn encrypts(flow: &Flow) -> Option<u8> {
     })
 }
 
-/// Whether a function makes records of application data of what its second argument says; the connection is
-/// its first.
+/// Whether a function makes application data records from its second argument; its first is the connection.
 fn sends((flow, owner): &(Flow, u8)) -> bool {
     *owner == 0 && reads_exactly(flow, 1, &CHUNKS) && makes_records(flow)
 }
 
-/// Whether a function makes records of application data: type and version stand side by side.
+/// Whether a function makes application data records: it stores type and version next to each other.
 fn makes_records(flow: &Flow) -> bool {
     let kept = |wanted: (u64, usize)| {
         flow.effects.iter().filter_map(move |effect| match effect {
@@ -318,7 +322,7 @@ fn makes_records(flow: &Flow) -> bool {
     kept(APPLICATION_DATA).any(|kind| kept(VERSION).any(|version| matches!(version.abs_diff(kind), 2 | 4)))
 }
 
-/// Whether a function reads these words of what an argument points to, and nothing else.
+/// Whether a function reads exactly these words of what an argument points to.
 fn reads_exactly(flow: &Flow, argument: u8, words: &[i64]) -> bool {
     words.iter().all(|word| flow.reads(argument, *word))
         && flow.read_of(argument).all(|word| words.contains(&word))

@@ -1,4 +1,4 @@
-//! Locators: what they find in programs of ours, and that junk does not harm them.
+//! Locators: what they find in our own programs, and that damaged files do no harm.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use crate::elf::{Object, SymbolFilter, VirtAddr};
 use crate::probe::tls::{Ssl, hooks, hooks_of, wanted};
 use crate::test_rng::TestRng;
 
-/// The functions and errors of OpenSSL 3.3, as far as the locator looks.
+/// The functions and errors of OpenSSL 3.3, as far as the locator depends on them.
 const OPENSSL: &str = r#"
 typedef unsigned long size_t;
 typedef struct ssl SSL;
@@ -69,7 +69,7 @@ const LINKAGE: [&[&str]; 5] = [
     &["-nostdlib", "-static-pie", "-fPIE", "-fcf-protection=full", "-Wl,-e,start"],
 ];
 
-/// A fixture with its symbols, and the bytes of the same without.
+/// A fixture with its symbols, and the bytes of the same file without.
 fn fixture(source: &str, flags: &[&str]) -> (Object, Vec<u8>) {
     let directory = compile(source, flags);
     let path = directory.path().join("fixture");
@@ -99,7 +99,7 @@ fn addresses(located: &SignatureMatch) -> BTreeMap<&'static str, VirtAddr> {
 fn stripped_functions_are_where_the_symbols_were_however_it_is_linked() {
     for flags in LINKAGE {
         let (truth, mut bytes) = fixture(OPENSSL, flags);
-        // Programs that are not linked statically need no section headers at all.
+        // Dynamically linked programs are recognised without any section headers.
         if !flags.contains(&"-static") {
             without_sections(&mut bytes);
         }
@@ -110,7 +110,7 @@ fn stripped_functions_are_where_the_symbols_were_however_it_is_linked() {
             assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
         }
         assert_eq!(located.functions.len(), 5, "{flags:?}: {located:?}");
-        // The internal functions of five and four arguments are proven as with symbols.
+        // The internal functions of five and four arguments are proven as in a file with symbols.
         let found = hooks(&object).unwrap();
         let names: Vec<_> = found.hooks.iter().map(|hook| hook.function.as_str()).collect();
         assert!(names.contains(&"ssl_read_internal") && names.contains(&"ssl_write_internal"), "{names:?}");
@@ -119,7 +119,7 @@ fn stripped_functions_are_where_the_symbols_were_however_it_is_linked() {
     }
 }
 
-/// As Bun, Deno and Chromium are built.
+/// The layout of the builds in Bun, Deno and Chromium.
 #[test]
 fn functions_without_frames_are_found_by_who_calls_them() {
     for linkage in [LINKAGE[1], LINKAGE[2], LINKAGE[4]] {
@@ -145,7 +145,7 @@ fn internal_functions_that_are_part_of_each_caller() {
         let located = only(&stripped(&bytes));
         assert_eq!(located.certainty, Confidence::High, "{flags:?}: {}", located.why);
         let found = addresses(&located);
-        // Which of the others is which is not known.
+        // Which of the other functions is which cannot be determined.
         assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["SSL_new", "SSL_read", "SSL_write"]);
         for (name, address) in found {
             assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
@@ -193,7 +193,7 @@ fn what_does_not_fit_is_not_attached_to() {
     }
 }
 
-/// The functions and messages of Mbed TLS, as far as the locator looks.
+/// The functions and messages of Mbed TLS, as far as the locator depends on them.
 const MBEDTLS: &str = r#"
 typedef unsigned long size_t;
 typedef struct { void *config, *in, *out, *handshake; int state, major; } SSL;
@@ -281,7 +281,7 @@ fn where_connections_of_mbed_tls_begin() {
     }
 }
 
-/// The functions and errors of wolfSSL, as far as the locator looks.
+/// The functions and errors of wolfSSL, as far as the locator depends on them.
 const WOLFSSL: &str = r#"
 typedef struct { int state, (*io)(void *, int); } SSL;
 #define AWAY __attribute__((noipa))

@@ -1,8 +1,8 @@
-//! wolfSSL without symbols, where it keeps a queue of errors (`WOLFSSL_HAVE_ERROR_QUEUE`, a part of its API
-//! like OpenSSL's): errors are reported with the names of function and source file. Otherwise it says nothing
-//! of itself, and is not found.
+//! wolfSSL without symbols, in builds with an error queue (`WOLFSSL_HAVE_ERROR_QUEUE`, part of its
+//! OpenSSL-compatible API), which report errors with the names of function and source file. Other builds
+//! contain no such strings and are not found.
 //!
-//! What is found are not the public functions but those that all of them call.
+//! What is found are internal functions that all public ones call.
 
 use super::evidence::{Evidence, calls, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
@@ -11,7 +11,7 @@ use crate::elf::{ObjectError, Pattern, Symbol, Uses};
 
 const FILE: Pattern = Beside("internal.c");
 
-/// A function, the name that it reports errors under, and those of which it calls one.
+/// A function, the name under which it reports errors, and the functions of which it calls at least one.
 struct Function {
     name: &'static str,
     reports: Pattern,
@@ -21,12 +21,12 @@ struct Function {
 const RECEIVES: Function = Function {
     name: "ReceiveData of wolfSSL",
     reports: Whole("ReceiveData"),
-    // Without the end before 5.2.
+    // Called ProcessReply before 5.2.
     calls: &[Whole("ProcessReplyEx"), Whole("ProcessReply")],
 };
 const SENDS: Function =
     Function { name: "SendData of wolfSSL", reports: Whole("SendData"), calls: &[Whole("BuildMessage")] };
-/// Called for each new connection, and for no other.
+/// Called for each new connection, and only then.
 const BEGINS: Function = Function {
     name: "SetSSL_CTX of wolfSSL",
     reports: Whole("SetSSL_CTX"),
@@ -76,11 +76,11 @@ impl Locator for WolfSsl {
             .collect();
         let is_sure = missing.is_empty();
         let why = if is_sure {
-            "they report errors under their names and that of their source file, and call those that they \
-             call in the source"
+            "its functions report errors under their names and that of their source file, and call the same \
+             functions as in the source code"
                 .to_owned()
         } else {
-            format!("{} does not report errors under its name, or several functions do", missing.join(", "))
+            format!("{}: no function reports errors under this name, or several do", missing.join(", "))
         };
         let functions: Vec<(&'static str, Symbol)> =
             located.into_iter().map(|(function, found)| (function.name, symbol(found))).collect();
@@ -96,7 +96,7 @@ impl Locator for WolfSsl {
     }
 }
 
-/// The one function that reports under the name, if it calls one of the others.
+/// The only function that reports errors under this name, if it calls one of the others.
 fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses> {
     let found = evidence.with(&[function.reports, FILE], &[]);
     let callees: Vec<&Uses> =

@@ -1,39 +1,41 @@
-//! What receives where the compiler has made `take_received_plaintext` part of its callers: `handle` of each
-//! `ExpectTraffic`, which gets every message, and puts those of data into the connection's queue.
+//! The receiving functions when the compiler has inlined `take_received_plaintext` into its callers: `handle`
+//! of each `ExpectTraffic`, which gets every message, and puts the data of data messages into the
+//! connection's queue.
 //!
-//! Owns the proof that a function does: its code is read once for each number that the first word of a
-//! message may have, and it must reach the queue with exactly one of them. There must be as many such
-//! functions as the program has sides and versions of TLS: one that is not found would be silence. It never
-//! says who sends.
+//! To prove that a function is one of these, its code is analysed once for each value that the first word of
+//! a message may have, and it must reach the queue with exactly one of them. There must be as many such
+//! functions as the program has sides and versions of TLS, because data of a missing one would be lost
+//! without notice.
 
 use probe_common::{MAX_MARK, message_mark};
 
 use super::{BUFFER, MAX_FUNCTIONS, PAYLOAD, Queue, Search, crate_version, reads_exactly};
 use crate::elf::{Assumption, Call, Flow, Object, ObjectError, Value, VirtAddr};
 
-/// Arguments of `handle`: behind the state that it returns, what it is and the `Context`.
+/// Indices of the arguments of `handle`: before them are the returned state and the handler itself.
 const CONTEXT: u8 = 2;
 const MESSAGE: u8 = 3;
-/// Words of a `Message` of data: its mark, and a `Payload`.
+/// The offsets of the words of a data `Message`: its mark, and a `Payload`.
 const DATA: [i64; 4] = [0, 8, 16, 24];
-/// `ChunkVecBuffer::append`, at the most, between a handler and what makes its queue longer.
+/// How many functions, such as `ChunkVecBuffer::append`, may be between a handler and the one that grows its
+/// queue.
 const MAX_LEVELS: usize = 2;
-/// Bytes of a `ChunkVecBuffer`, behind whose beginning its queue is.
+/// Size of a `ChunkVecBuffer`; its queue is somewhere inside.
 const BUFFER_BYTES: i64 = 0x38;
-/// Functions that are looked at as handlers; a connection's two sides in two versions of TLS make four.
+/// Limit of the candidate handlers: two sides of a connection in two versions of TLS make four.
 const MAX_HANDLERS: usize = 8;
-/// Bytes of one, which is read many times.
+/// Size limit of a handler, which is analysed many times.
 const MAX_HANDLER: u64 = 16 * 1024;
-/// First words of messages that have no mark: capacities, and numbers that none has.
+/// First words of messages without a mark: capacities, and values that no message has.
 const OTHERS: [u64; 9] =
     [0, 1, 24, 4096, 1 << 62, message_mark(MAX_MARK + 1), message_mark(32), u64::MAX - 1, u64::MAX];
 
-/// Source files whose panics are in all programs that have a side, or TLS 1.2.
+/// Source files with panics that every program with a client, a server or TLS 1.2 contains.
 const CLIENT: &str = "/src/client/hs.rs";
 const SERVER: &str = "/src/server/hs.rs";
 const TLS12: &str = "/src/tls12/mod.rs";
 
-/// A function, the queue that it fills, as far behind its first argument, and what makes that one longer.
+/// A function, the offset from its first argument of the queue that it fills, and the function that grows it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Fills {
     function: VirtAddr,
@@ -41,16 +43,16 @@ struct Fills {
     grower: VirtAddr,
 }
 
-/// The functions that receive.
+/// The receiving functions.
 pub(super) struct Handlers {
     pub functions: Vec<Flow>,
-    /// What the first word of a message of data is, with [`message_mark`].
+    /// The first word of a data message, as a [`message_mark`].
     pub mark: u8,
 }
 
 impl Search<'_> {
-    /// The handlers that fill the queue beside those of what is sent, themselves: none if all do it by
-    /// `receivers`.
+    /// The handlers that themselves fill the queue next to those for sent data. None if all handlers leave
+    /// that to `receivers`.
     pub(super) fn handlers(
         &self,
         queues: &[Queue],
@@ -64,22 +66,22 @@ impl Search<'_> {
         }
         if flows.len() > MAX_HANDLERS {
             return Ok(Err(
-                "what receives: too many functions fill the queue beside the one of what is sent",
+                "receiving functions: too many functions fill the queue next to the one for sent data",
             ));
         }
         let mut marks = Vec::new();
         for flow in &flows {
             let Some(mark) = self.mark(flow.address, |flow| Ok(self.receives(flow, &fills, queues)))? else {
                 return Ok(Err(
-                    "what receives: a function fills the queue beside the one of what is sent, and with what \
-                     is not clear",
+                    "receiving functions: a function fills the queue next to the one for sent data, but not \
+                     clearly with the data of messages",
                 ));
             };
             marks.push(mark);
         }
         marks.dedup();
         let [mark] = marks.as_slice() else {
-            return Ok(Err("what receives: what a message of data is differs"));
+            return Ok(Err("receiving functions: its functions recognise data messages in different ways"));
         };
         let addresses: Vec<VirtAddr> = receivers.iter().map(|flow| flow.address).collect();
         let is_other = |flow: &&Flow| {
@@ -92,13 +94,14 @@ impl Search<'_> {
         let others = self.callers(&addresses)?.iter().filter(is_other).count();
         if self.sides(version)? != Some(flows.len().saturating_add(others)) {
             return Ok(Err(
-                "what receives: not as many functions as the program has sides and versions of TLS",
+                "receiving functions: the number of functions does not match the sides and versions of \
+                 TLS in the program",
             ));
         }
         Ok(Ok(Some(Handlers { functions: flows, mark: *mark })))
     }
 
-    /// What fills queues, and the functions that do so of what their `Context` points to.
+    /// The functions that fill queues, and those that fill a queue of what their `Context` points to.
     fn fillers(
         &self,
         queues: &[Queue],
@@ -113,25 +116,25 @@ impl Search<'_> {
         }
         let mut handlers: Vec<Flow> = Vec::new();
         for _ in 0..=MAX_LEVELS {
-            let known = fills.len();
+            let before = fills.len();
             for flow in around {
                 let room = MAX_FUNCTIONS.saturating_sub(fills.len());
                 let more = self.parts(&flow, &fills).filter(|more| !fills.contains(more));
                 let more: Vec<Fills> = more.take(room).collect();
                 fills.extend(more);
-                let is_known = handlers.iter().any(|known| known.address == flow.address);
+                let is_known = handlers.iter().any(|handler| handler.address == flow.address);
                 if !is_known && self.receives(&flow, &fills, queues) {
                     handlers.push(flow);
                 }
             }
-            let new: Vec<VirtAddr> = fills.iter().skip(known).map(|fills| fills.function).collect();
+            let new: Vec<VirtAddr> = fills.iter().skip(before).map(|fills| fills.function).collect();
             around = self.callers(&new)?;
         }
         handlers.sort_by_key(|flow| flow.address);
         Ok((fills, handlers))
     }
 
-    /// What a function fills of the buffer that it is given.
+    /// The queues that a function fills in the buffer that is its first argument.
     fn parts<'f>(&'f self, flow: &'f Flow, fills: &'f [Fills]) -> impl Iterator<Item = Fills> + use<'f> {
         let calls = flow.calls().filter_map(|call| match call.first {
             Some(Value::Argument(0, offset)) if (0..BUFFER_BYTES).contains(&offset) => Some((call, offset)),
@@ -147,14 +150,13 @@ impl Search<'_> {
         })
     }
 
-    /// What the function that is called fills.
+    /// The queues that the called function fills.
     fn filled<'f>(&self, call: Call, fills: &'f [Fills]) -> impl Iterator<Item = Fills> + use<'f> {
         let callee = self.leads_to(call.callee);
         fills.iter().copied().filter(move |fills| Some(fills.function) == callee)
     }
 
-    /// Whether a function fills the queue of what is received, of the connection that its `Context` points
-    /// to.
+    /// Whether a function fills the queue of received data of the connection that its `Context` points to.
     fn receives(&self, flow: &Flow, fills: &[Fills], queues: &[Queue]) -> bool {
         flow.calls().any(|call| {
             let offset = match call.first {
@@ -167,7 +169,7 @@ impl Search<'_> {
         })
     }
 
-    /// The number that the first word of a message of data has for a handler, by whether it receives with it.
+    /// The mark with which a handler receives data, if it does so with exactly one.
     fn mark(
         &self,
         handler: VirtAddr,
@@ -194,13 +196,13 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// Whether a handler takes the `Payload` of its message, and nothing else of it: itself, or by what it
-    /// hands that on to.
+    /// Whether a handler uses the `Payload` of its message and nothing else of it, directly or in a function
+    /// to which it passes the payload.
     fn takes(&self, flow: &Flow) -> Result<bool, ObjectError> {
         if flow.read_of(MESSAGE).any(|word| !DATA.contains(&word)) {
             return Ok(false);
         }
-        // What it copies must be so long as the last word says.
+        // The length of a copy must be what the last word says.
         let is_wrong = |call: Call| match (call.second, call.third) {
             (Some(Value::Loaded(MESSAGE, address)), Some(Value::Loaded(MESSAGE, length))) => {
                 !matches!((address, length), (8 | 16, 24))
@@ -232,8 +234,8 @@ impl Search<'_> {
         Ok(false)
     }
 
-    /// How many handlers a program has: each of its sides has one for each version of TLS. None if it cannot
-    /// be told.
+    /// How many handlers the program has: each of its sides has one for each version of TLS. None if that
+    /// cannot be determined.
     fn sides(&self, version: Option<&str>) -> Result<Option<usize>, ObjectError> {
         let has = |file: &str| -> Result<bool, ObjectError> {
             let Some((locations, _)) = self.object.locations(file)? else { return Ok(false) };
@@ -246,9 +248,8 @@ impl Search<'_> {
     }
 }
 
-/// What the first word of a message of data is, with [`message_mark`], by the code of all handlers, which
-/// symbols name: they take the `Payload` behind it, and give a part of the connection to what they call, with
-/// this word alone.
+/// The mark of data messages, from the code of all handlers, which symbols name. With this mark alone, a
+/// handler uses the `Payload` after it and passes a part of the connection to what it calls.
 pub(in crate::probe::tls) fn mark_of_data(
     object: &Object,
     handlers: &[VirtAddr],
@@ -267,7 +268,7 @@ pub(in crate::probe::tls) fn mark_of_data(
     }
 }
 
-/// Whether a queue is right beside one of what is sent.
+/// Whether a queue is directly next to one for sent data.
 pub(super) fn is_beside(queues: &[Queue], (grower, offset): Queue) -> bool {
     queues.iter().any(|(other, sent)| *other == grower && BUFFER.contains(&sent.abs_diff(offset)))
 }

@@ -1,4 +1,5 @@
-//! rustls without symbols: what is found in a program that is built like it, and that junk does not harm.
+//! rustls without symbols: what is found in a program that is built like it, and that damaged files do no
+//! harm.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use super::{FILE, SignatureMatch, crate_version, locate};
@@ -7,7 +8,7 @@ use crate::elf::{Object, SymbolFilter};
 use crate::probe::tls::{Confidence, Ssl, hooks, hooks_of, wanted};
 use crate::test_rng::TestRng;
 
-/// The functions and the layout of rustls 0.23, as far as they are looked at.
+/// The functions and the layout of rustls 0.23, as far as the search depends on them.
 pub(super) const RUSTLS: &str = r#"
 typedef unsigned long size_t;
 struct location { const char *file; size_t length; unsigned line, column; };
@@ -82,7 +83,7 @@ void start(struct connection *c, struct chunks *p, struct message *m, struct buf
 }
 "#;
 
-/// Something else that fills the same queue.
+/// Another function that fills the same queue.
 const SECOND: &str =
     "AWAY void another(struct connection *c, size_t *p) { size_t m[3] = { p[0], p[1], p[2] };
     if (m[2] > 5) PUSH(&c->received.chunks, m); }";
@@ -96,7 +97,7 @@ pub(super) const LINKAGE: [&[&str]; 4] = [
 pub(super) const USUAL: [&str; 4] = ["-DVERSION=4", "-DBETWEEN=", "-DOTHERS=", "-DMORE="];
 const FUNCTIONS: [&str; 3] = ["send_appdata_encrypt", "start_outgoing_traffic", "take_received_plaintext"];
 
-/// The bytes without symbols.
+/// The bytes of the program without symbols.
 pub(super) fn stripped(source: &str, flags: &[&str]) -> Vec<u8> {
     let directory = compile(source, &[&["-fno-tree-vectorize", "-s"], flags].concat());
     std::fs::read(directory.path().join("fixture")).unwrap()

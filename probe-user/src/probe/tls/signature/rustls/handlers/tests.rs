@@ -1,5 +1,5 @@
-//! Handlers of rustls that receive: what is found in a program that is built like one with them, and what is
-//! not certain.
+//! rustls handlers that receive data: what is found in a program that is built like one with them, and what
+//! stays uncertain.
 
 use crate::elf::SymbolFilter;
 use crate::elf::fixture::{compile, parse, parse_bytes};
@@ -8,7 +8,7 @@ use crate::probe::tls::signature::rustls::tests::{LINKAGE, RUSTLS, USUAL, only, 
 use crate::probe::tls::{Confidence, hooks, wanted};
 use crate::test_rng::TestRng;
 
-/// Two handlers, of which one has all inside and one calls for it.
+/// Two handlers: one has everything inlined, the other calls a function for it.
 const HANDLERS: &str = r#"
 struct context { struct connection *common; void *data, *sendable; };
 struct incoming { size_t mark, payload[3]; unsigned short version; };
@@ -76,7 +76,7 @@ const HANDLE: &str = "    struct result out;
 const TAKES: &str = "    take_received_plaintext(c, payload);\n";
 const TAKE: &str = "AWAY void take_received_plaintext(";
 
-/// A program in which `take_received_plaintext` is a part of its callers.
+/// A program in which `take_received_plaintext` is inlined into its callers.
 fn source() -> String {
     let source = RUSTLS.replace(TAKES, HANDLE).replace("MORE\n", HANDLERS);
     source.replace(TAKE, "static inline __attribute__((always_inline)) void take_received_plaintext(")
@@ -114,13 +114,13 @@ fn handlers_are_found_where_they_receive_themselves() {
 
 #[test]
 fn the_function_that_receives_wins_over_those_that_call_it() {
-    // One side of a program calls it, and the compiler has put it into the handlers of the other one.
+    // One side of the program calls it; it is inlined into the handlers of the other side.
     let server = HANDLERS.replace("/src/client/hs.rs\";", "/src/client/hs.rs\";\n#define THIRD 1");
     let apart = RUSTLS.replace(TAKES, HANDLE).replace("MORE\n", &server);
     let flags = [&USUAL[..], &[DATA, LENGTH, CONDITION], LINKAGE[0]].concat();
     let three = only(&parse_bytes(&stripped(&apart, &flags), &wanted()).unwrap());
     assert_eq!(three.certainty, Confidence::Low, "one side of two versions has two: {three:?}");
-    // As many as there are: a second side, of TLS 1.3 alone.
+    // The number of functions fits: a second side, with TLS 1.3 only.
     let sides = apart.replace("/src/tls12/mod.rs", "/src/server/hs.rs");
     let without_third = sides.replace("#define THIRD 1", "");
     for (source, certainty) in [(&sides, Confidence::Low), (&without_third, Confidence::High)] {
@@ -135,7 +135,7 @@ fn the_function_that_receives_wins_over_those_that_call_it() {
     let located = only(&parse_bytes(&stripped(&all, &flags), &wanted()).unwrap());
     let mut names: Vec<&str> = located.functions.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
-    // TLS 1.3 has it inside, TLS 1.2 calls it.
+    // The handler of TLS 1.3 has it inlined, that of TLS 1.2 calls it.
     assert_eq!((located.certainty, located.mark), (Confidence::High, Some(4)), "{located:?}");
     assert_eq!(
         names,
@@ -195,7 +195,7 @@ fn what_receives_is_found_beside_symbols_that_do_not_name_it() {
     assert_eq!(names, [handler, handler, of_state[0].as_str(), of_state[1].as_str()], "{found:?}");
 }
 
-/// As before 0.23, whose handlers have symbols, and where nothing is found without.
+/// rustls before 0.23, where handlers are found by symbols only.
 #[test]
 fn handlers_that_symbols_name_need_a_mark_alone() {
     let mut source = source().replace("rustls-0.23.46", "rustls-0.22.4");
