@@ -1,7 +1,8 @@
-//! The ways from the host to a target's files, each tried: for a person who wants to know which of them work.
+//! The paths by which a container's files may be reached from the host. Each is tried, for a user who wants
+//! to know which of them work.
 //!
-//! Owns no way of its own: a file is opened as tracing opens it, a layer or the source of a bind mount as a
-//! directory or file of the host that is named by the kernel, without its being read.
+//! A file is opened in the same way as for tracing. A layer, or the source of a bind mount, is opened as a
+//! directory or file of the host that the kernel named, but not read.
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,53 +21,53 @@ use crate::proc::Device;
 use crate::proc::maps::Mapping;
 use crate::proc::mountinfo::{self, Mount};
 
-/// What was found at the end of a way.
+/// The file or directory that a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FoundPath {
-    /// Device of the file system, as it is seen there.
+    /// The device of the file system, as seen through this path.
     pub device: Device,
-    /// Inode number, as it is seen there.
+    /// The inode number, as seen through this path.
     pub inode: u64,
 }
 
-/// The overlay that a process's root directory lies on.
+/// The overlay that contains the root directory of a process.
 #[derive(Debug)]
 pub struct Overlay {
-    /// Where the host has it mounted; none where it has not (then only /proc leads to it).
+    /// Where the overlay is mounted on the host. None if it is not, so that only /proc leads to it.
     pub merged: Option<(PathBuf, io::Result<FoundPath>)>,
-    /// The directory that takes what is written.
+    /// The upper directory, which receives all writes.
     pub upper: Option<Layer>,
-    /// What the kernel works with beside it.
+    /// The kernel's work directory.
     pub work: Option<Layer>,
-    /// The directories below, topmost first.
+    /// The lower directories, topmost first.
     pub lower: Vec<Layer>,
 }
 
-/// A directory that an overlay is made of.
+/// A directory that an overlay is composed of.
 #[derive(Debug)]
 pub struct Layer {
-    /// As the one who mounted it named it: relative, perhaps.
+    /// The path as it was given to mount(2), which may be relative.
     pub named: PathBuf,
-    /// The directory of the host that it was looked for at, and what was found.
+    /// The directories of the host that were tried, each with the result.
     pub at: Vec<(PathBuf, io::Result<FoundPath>)>,
 }
 
-/// A file system that is mounted in a process's root.
+/// A file system that is mounted below the root of a process.
 #[derive(Debug)]
 pub struct Inner {
     /// The mount, as the process sees it.
     pub mount: Mount,
-    /// Where the host has the same directory or file, and whether it is that one indeed.
+    /// Where the host has the same directory or file, and whether it is in fact the same.
     pub source: Option<(PathBuf, io::Result<SameFile>)>,
 }
 
-/// Whether two ways lead to one file.
+/// Whether two paths lead to the same file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SameFile {
-    /// They do.
+    /// Both lead to the same file.
     Same,
-    /// They do not: something else is mounted over one of them, or took its name.
+    /// They lead to different files: something is mounted over one of them, or replaced it.
     Other,
 }
 
@@ -94,7 +95,7 @@ pub fn map_file(pid: u32, mapping: &Mapping) -> Result<ForeignFile, OpenError> {
     result.unwrap_or_else(|| Err(OpenError::Open { pid, path: mapping.path.clone(), source }))
 }
 
-/// Which real file an opened one is; see [`RealInode`].
+/// The identity of an opened file; see [`RealInode`].
 pub fn real_inode(pid: u32, file: &ForeignFile) -> RealInode {
     RealInode::of(pid, file, &Mounts::default())
 }
@@ -105,10 +106,10 @@ fn through(pid: u32, link: &str, name: &Path) -> Result<ForeignFile, OpenError> 
     ForeignFile::from_handle(pid, name, handle.map_err(fail)?.as_fd())
 }
 
-/// The overlay of a process's root directory, if it is on one.
+/// The overlay that contains the root directory of a process, if there is one.
 pub fn overlay(pid: u32) -> io::Result<Option<Overlay>> {
     let theirs = mountinfo::of(pid)?;
-    // What is mounted last hides what was mounted there before.
+    // A later mount hides an earlier one at the same place.
     let Some(mount) = theirs.iter().rfind(|mount| mount.point == b"/").filter(|mount| mount.is_overlay())
     else {
         return Ok(None);
@@ -139,7 +140,7 @@ impl Layer {
             let is_there = found.is_ok();
             at.push((candidate, found));
             if is_there {
-                // Those before it were other guesses of what the name is relative to.
+                // The paths tried before were wrong guesses of what the name is relative to.
                 at.drain(..at.len() - 1);
                 break;
             }
@@ -148,7 +149,7 @@ impl Layer {
     }
 }
 
-/// What is mounted in a process's root beside the root itself, without what the kernel makes up.
+/// The mounts below the root of a process, except for the kernel's own file systems.
 pub fn inner(pid: u32) -> io::Result<Vec<Inner>> {
     let own = mountinfo::own()?;
     let theirs = mountinfo::of(pid)?;
@@ -165,7 +166,7 @@ pub fn inner(pid: u32) -> io::Result<Vec<Inner>> {
         .collect())
 }
 
-/// File systems that hold no files of anybody, and what runtimes put over parts of them.
+/// Whether a mount is a file system that stores no files, or one that a runtime uses to mask parts of these.
 fn is_kernels(mount: &Mount) -> bool {
     const KINDS: [&[u8]; 12] = [
         b"proc",
@@ -192,8 +193,7 @@ fn is_in_memory(mount: &Mount) -> bool {
     matches!(mount.file_system.as_slice(), b"tmpfs" | b"devtmpfs")
 }
 
-/// Where the host has what is mounted there: through the mount of the same file system that shows the most of
-/// the way to it.
+/// Where the host has the source of a mount, through the mount of the same file system that is closest to it.
 fn host_path(mount: &Mount, own: &[Mount]) -> Option<PathBuf> {
     let shows = |other: &&Mount| other.device == mount.device && below(&other.root, &mount.root).is_some();
     let best = own.iter().filter(shows).max_by_key(|other| other.root.len())?;
@@ -201,7 +201,7 @@ fn host_path(mount: &Mount, own: &[Mount]) -> Option<PathBuf> {
     Some(path(&best.point).join(path(rest)))
 }
 
-/// The rest of `path` below `directory`, without a slash at its beginning.
+/// The rest of `path` below `directory`, without a leading slash.
 fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     let rest = path.strip_prefix(directory.strip_suffix(b"/").unwrap_or(directory))?;
     match rest {
@@ -211,9 +211,11 @@ fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// Whether a path in a process's root and one of the host lead to one file; neither is opened for reading.
+/// Whether a path in a process's root and a path of the host lead to the same file. Neither is opened for
+/// reading.
 ///
-/// Symbolic links on the host are followed: it must be the host's own path, not one that a container tells.
+/// Symbolic links on the host are followed, so it must be the host's own path, not one taken from a
+/// container.
 pub fn is_same(pid: u32, inside: &Path, host: &Path) -> io::Result<SameFile> {
     let host = rustix::fs::open(host, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     compare(pid, inside, &host)
@@ -224,8 +226,8 @@ fn compare(pid: u32, inside: &Path, host: &OwnedFd) -> io::Result<SameFile> {
     Ok(if found(&theirs)? == found(host)? { SameFile::Same } else { SameFile::Other })
 }
 
-/// The source of a mount. The kernel names a path without symbolic links; one that is there now was put there
-/// since.
+/// Whether a path of the host is the source of a mount. The kernel gives that path without symbolic links, so
+/// one that is there now has been put there since.
 fn is_source(pid: u32, mount: &Mount, host: &Path) -> io::Result<SameFile> {
     let host = open_beneath(open_directory(Path::new("/"))?.as_fd(), host, ResolveFlags::NO_SYMLINKS)?;
     compare(pid, &path(&mount.point), &host)
@@ -238,7 +240,7 @@ pub fn directory(path: &Path) -> io::Result<FoundPath> {
 
 fn found(handle: &OwnedFd) -> io::Result<FoundPath> {
     let attributes = Attributes::of(handle.as_fd())?;
-    debug_assert!(attributes.kind != FileType::Unknown, "statx tells the type");
+    debug_assert!(attributes.kind != FileType::Unknown, "statx reports the type");
     Ok(FoundPath { device: attributes.device, inode: attributes.inode })
 }
 

@@ -1,4 +1,4 @@
-//! Why a file of a target could not be opened, in words.
+//! Errors of opening a file of a traced process.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,55 +7,54 @@ use rustix::fs::FileType;
 
 use crate::proc::without_right;
 
-/// A file of a target could not be opened.
+/// Why a file of a traced process could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Process gone, or not ours.
+    /// The process has exited, or its root may not be accessed.
     #[error("could not open the root directory of process {pid} (/proc/{pid}/root){}", without_right(source))]
     Root {
         /// The process.
         pid: u32,
-        /// Why not.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// No such file, or not ours.
+    /// The file does not exist, or may not be accessed.
     #[error("could not open {path:?} of process {pid}")]
     Open {
         /// The process.
         pid: u32,
-        /// Inside the process's root.
+        /// The path inside the root of the process.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// A FIFO, device, directory, … is never opened.
+    /// The file is a FIFO, device, directory or the like, which ctrace never opens.
     #[error("{path:?} of process {pid} is not a regular file ({kind:?}): not opened")]
     NotRegular {
         /// The process.
         pid: u32,
-        /// Inside the process's root.
+        /// The path inside the root of the process.
         path: PathBuf,
-        /// What it is.
+        /// The type of the file.
         kind: FileType,
     },
-    /// Reached by name, and it is not what the process mapped.
+    /// The path no longer leads to the file that the process mapped.
     #[error(
-        "{path:?} of process {pid} is not the file that is mapped any more; the mapped one can be opened \
-         with \
-         CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE only"
+        "{path:?} of process {pid} is no longer the file that is mapped; opening the mapped one requires \
+         CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE"
     )]
     Changed {
         /// The process.
         pid: u32,
-        /// Inside the process's root.
+        /// The path inside the root of the process.
         path: PathBuf,
     },
 }
 
 impl OpenError {
-    /// Why not, without the names of file and process, which are told beside it.
+    /// The reason alone, for messages that already name the file and the process.
     pub fn why(&self) -> String {
         match self {
             Self::Root { source, .. } => {
@@ -63,8 +62,8 @@ impl OpenError {
             }
             Self::Open { source, .. } => format!("could not be opened: {source}"),
             Self::NotRegular { kind, .. } => format!("not a regular file ({kind:?}): not opened"),
-            Self::Changed { .. } => "not the file that is mapped any more; that one can be opened with \
-                CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE only"
+            Self::Changed { .. } => "no longer the file that is mapped; opening the mapped one requires \
+                CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE"
                 .to_owned(),
         }
     }

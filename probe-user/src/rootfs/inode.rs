@@ -1,9 +1,9 @@
-//! Which real inode a file of a target is: the key by which a probe is attached once.
+//! The real inode of a file: the key under which a probe is attached exactly once.
 //!
-//! A uprobe sits on the inode of the file system that stores the file. On overlayfs the numbers that a
-//! target sees are not that inode's: containers of one image show different devices for one real file,
-//! and a file that was copied up keeps the number of the file that it was copied from. So for overlayfs
-//! the layers are searched. Owns that search; it opens no file for reading and compares attributes only.
+//! A uprobe is attached to the inode in the file system that stores the file. The numbers that a container
+//! sees on overlayfs are different: containers of one image show different devices for the same real file,
+//! and a copied-up file keeps the inode number of its original. So on overlayfs the layers are searched. The
+//! search compares attributes only and opens no file for reading.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,10 +21,10 @@ use crate::proc::mountinfo::Mount;
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
 const OVERLAY: i64 = 0x794c_7630;
-/// On a file of an upper layer: only its attributes are there, its bytes are in a layer below.
+/// The attributes that mark a file of an upper layer as metadata only: its data is in a lower layer.
 const METACOPY: [&std::ffi::CStr; 2] = [c"trusted.overlay.metacopy", c"user.overlay.metacopy"];
 
-/// The identity of the file behind all the names, mounts and overlays that lead to it.
+/// The identity of a file, whatever names, mounts and overlays lead to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RealInode {
     device: Device,
@@ -35,15 +35,15 @@ pub struct RealInode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Found {
-    /// In the file system that stores it.
+    /// In the file system that stores the file.
     Stored,
-    /// On an overlay whose layer could not be told: unique among the files of that overlay alone, so the
-    /// same real file may have another key through another overlay.
+    /// On an overlay, in an unknown layer. The key is unique within that overlay only, so the same real file
+    /// may have another key through another overlay.
     Overlay,
 }
 
 impl RealInode {
-    /// Never fails: what cannot be told is a key of its own kind.
+    /// Never fails: a file whose layer is not found gets a key of the kind `Overlay`.
     pub(super) fn of(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Self {
         let seen = file.attributes();
         let found = |found| Self { device: seen.device, inode: seen.inode, found };
@@ -56,8 +56,8 @@ impl RealInode {
         }
     }
 
-    /// Whether the file was found in the file system that stores it. If not, the key is unique only
-    /// within one overlay.
+    /// Whether the file was found in the file system that stores it. If not, the key is unique within one
+    /// overlay only.
     pub fn is_certain(&self) -> bool {
         self.found == Found::Stored
     }
@@ -74,19 +74,19 @@ impl fmt::Display for RealInode {
     }
 }
 
-/// An overlay, and a file's path in it.
+/// An overlay, and the path of a file in it.
 struct Place {
     overlay: Mount,
     path: PathBuf,
 }
 
-/// The file from which this one was copied up, if it is on an overlay and was.
+/// The original from which this file was copied up, if it was.
 ///
-/// A process that mapped it before goes on executing the original, yet everything that /proc shows of the
-/// mapping is the copy's (since kernel 6.8; before it, the original's). A probe is needed on both; only one
-/// of them is executed by any one process.
+/// A process that mapped the file before the copy-up goes on executing the original, although /proc shows the
+/// copy for the mapping (since kernel 6.8; before, it shows the original). So both need a probe; any one
+/// process executes only one of them.
 ///
-/// May block without limit on a hostile file system: see the module's description.
+/// May block without limit on a hostile file system: see the description of the module.
 pub fn before_copy_up(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<(ForeignFile, RealInode)> {
     if !is_on_overlay(file) {
         return None;
@@ -94,7 +94,7 @@ pub fn before_copy_up(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<(
     let (path, layers) = layers(pid, file, mounts)?;
     let seen = file.attributes();
     let copy = search(seen, &path, layers.iter());
-    // An overlay shows a copy with the number of its original, if all layers are on one file system.
+    // An overlay shows a copy under the inode number of its original if all layers are on one file system.
     let is_original =
         |found: &Attributes| found.inode == seen.inode && copy.is_none_or(|copy| copy.inode != found.inode);
     let handle = layers
@@ -117,12 +117,12 @@ fn stored(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<Attributes> {
         let (path, layers) = layers(pid, file, mounts)?;
         search(file.attributes(), &path, layers.iter())
     };
-    // A container may have started since the tables were read; or a mount has got the id of one that has
-    // gone.
+    // The mount tables may be outdated: a container may have started since they were read, or the mount id
+    // may have been reused.
     find().or_else(|| if mounts.renew(file.attributes().mount) { find() } else { None })
 }
 
-/// The file's path in its overlay, and for each layer, topmost first, where it may be.
+/// The path of the file in its overlay, and for each layer, topmost first, the directories where it may be.
 fn layers(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<(PathBuf, Vec<Vec<PathBuf>>)> {
     let own = mounts.own();
     let place = place(file, &mounts.of(pid), &own)?;
@@ -131,14 +131,14 @@ fn layers(pid: u32, file: &ForeignFile, mounts: &Mounts) -> Option<(PathBuf, Vec
     Some((place.path, layers.iter().map(|layer| layer_paths(layer, &bases)).collect()))
 }
 
-/// Finds the mount by its id: device numbers do not tell, because the files of an overlay whose layers lie
-/// on different file systems have other ones than the overlay itself.
+/// Finds the overlay by mount id. Device numbers are not enough, because an overlay with layers on different
+/// file systems shows files under other device numbers than its own.
 fn place(file: &ForeignFile, theirs: &[Mount], own: &[Mount]) -> Option<Place> {
     let name = file.name().as_os_str().as_bytes();
     let attributes = file.attributes();
     let by_id = theirs.iter().chain(own).find(|mount| mount.is_overlay() && mount.id == attributes.mount);
-    // A process in a chroot does not see the mount that its root lies on, nor anybody one that was
-    // detached; another mount of that overlay serves as well, because it has the same layers.
+    // A process in a chroot does not see the mount of its own root, and nobody sees a detached mount. Any
+    // other mount of the same overlay serves as well, because it has the same layers.
     let by_device =
         || own.iter().chain(theirs).find(|mount| mount.is_overlay() && mount.device == attributes.device);
     let overlay = by_id.or_else(by_device)?;
@@ -147,9 +147,9 @@ fn place(file: &ForeignFile, theirs: &[Mount], own: &[Mount]) -> Option<Place> {
     Some(Place { overlay: overlay.clone(), path })
 }
 
-/// Directories to which an overlay's relative layer names may be relative: a runtime with many layers
-/// changes into its own directory before it mounts (Docker: /var/lib/docker/overlay2, where it mounts at
-/// ID/merged).
+/// The directories to which an overlay's relative layer paths may be relative. A runtime with many layers
+/// changes to its own directory before it mounts: Docker to /var/lib/docker/overlay2, for a mount at
+/// ID/merged.
 pub(super) fn bases(own: &[Mount], overlay: Device) -> Vec<PathBuf> {
     own.iter()
         .filter(|mount| mount.is_overlay() && mount.device == overlay)
@@ -166,9 +166,9 @@ pub(super) fn layer_paths(layer: &[u8], bases: &[PathBuf]) -> Vec<PathBuf> {
     bases.iter().map(|base| base.join(layer)).collect()
 }
 
-/// The first file of that path, from the top layer down, whose size and times are the overlay file's: an
-/// overlay passes them through from the real file, and no two versions of a file have one change time. So
-/// neither a file that hides another, nor a whiteout above an unlinked one, leads to the wrong one.
+/// The first file with this path, from the top layer down, with the size and times of the overlay file. An
+/// overlay passes these through from the real file, and no two versions of a file have the same change time.
+/// So neither a file that hides another one, nor a whiteout above an unlinked one, leads to the wrong file.
 fn search<'a>(
     seen: &Attributes,
     path: &Path,
@@ -189,7 +189,7 @@ fn search<'a>(
     None
 }
 
-/// A file of a layer, and whether its bytes are in another one.
+/// A file of a layer, and whether its data is in another layer.
 fn look(layer: &Path, path: &Path) -> Option<(Attributes, bool)> {
     let file = open_in_layer(layer, path)?;
     let attributes = Attributes::of(file.as_fd()).ok()?;
@@ -199,7 +199,8 @@ fn look(layer: &Path, path: &Path) -> Option<(Attributes, bool)> {
     Some((attributes, is_metacopy))
 }
 
-/// Layers are seen from ctrace's own mount namespace; an overlay sees them without what is mounted below.
+/// Opens a file of a layer in ctrace's own mount namespace. Mounts below the layer are not crossed, because
+/// an overlay does not see them either.
 fn open_in_layer(layer: &Path, path: &Path) -> Option<OwnedFd> {
     let layer = open_directory(layer).ok()?;
     open_beneath(layer.as_fd(), path, ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV).ok()
@@ -246,7 +247,7 @@ mod tests {
         let tree = Tree::new();
         let lower = tree.file("b/lib/x", "one");
         assert_eq!(find(&tree, &lower, &["a", "b", "c"]), Some(lower.inode));
-        // Another version above it, as after a copy-up that this process has not seen.
+        // A newer version is above it, as after a copy-up that this process did not notice.
         tree.file("a/lib/x", "longer");
         assert_eq!(find(&tree, &lower, &["a", "b"]), Some(lower.inode));
     }

@@ -1,13 +1,13 @@
-//! A container's files from the host: mappings, safe opening, and which real inode a file is.
+//! A container's files, accessed from the host: mappings, safe opening, and the real inode of a file.
 //!
-//! Owns every open of a file that belongs to a target. It never follows a path out of the target's
-//! root, never opens anything but regular files, never falls back to a host path, never writes.
+//! Every file that belongs to a traced process is opened here. A path never leads out of the process's root,
+//! only regular files are opened, nothing is written, and there is no fallback to the same path on the host.
 //!
-//! A target's file may lie on a file system that the target itself serves (FUSE): any call here that touches
-//! such a file can then block for as long as the target likes. Nothing in this module can prevent that, so
-//! callers run [`inspect`], [`before_copy_up`], what is in [`access_paths`], [`ForeignFile::open_mapping`]
-//! and [`ForeignFile::open_in_root`] on a blocking thread and stop waiting for it after a time.
-//! [`executable_mappings`] and [`crate::proc::mountinfo`] read only what the kernel itself answers.
+//! A traced process may itself serve the file system that contains its files (FUSE). A call here that touches
+//! such a file may then block for as long as that process likes, which nothing here can prevent. So callers
+//! run [`inspect`], [`before_copy_up`], the functions of [`access_paths`], [`ForeignFile::open_mapping`] and
+//! [`ForeignFile::open_in_root`] on a blocking thread, and stop waiting after a time limit.
+//! [`executable_mappings`] and [`crate::proc::mountinfo`] read only data that the kernel itself provides.
 
 pub mod access_paths;
 mod error;
@@ -21,9 +21,9 @@ pub use inode::{RealInode, before_copy_up};
 pub use mounts::Mounts;
 pub use open::ForeignFile;
 
-/// Opens the file behind a mapping and finds out which real inode it is.
+/// Opens the file behind a mapping and determines its real inode.
 ///
-/// May block without limit on a hostile file system: see the module's description.
+/// May block without limit on a hostile file system: see the description of the module.
 pub fn inspect(pid: u32, mapping: &Mapping, mounts: &Mounts) -> Result<(ForeignFile, RealInode), OpenError> {
     let file = ForeignFile::open_mapping(pid, mapping)?;
     let inode = RealInode::of(pid, &file, mounts);

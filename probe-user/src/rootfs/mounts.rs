@@ -1,7 +1,7 @@
-//! The mount tables of ctrace and of others, each read once while many files are looked at.
+//! A cache for mount tables, so that each is read once while many files are inspected.
 //!
-//! A host with hundreds of containers has a table of a megabyte, which is needed for each file on an overlay.
-//! Owns how long a table is believed: a moment, and no longer than what is looked for is found in it.
+//! A host with hundreds of containers has a mount table of a megabyte, which is needed for every file on an
+//! overlay. A table is cached for a moment, or until a mount is not found in it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,27 +11,27 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::proc::mountinfo::{self, Mount};
 
-/// How long a table is believed.
+/// How long a table is cached.
 const MOMENT: Duration = Duration::from_secs(1);
 
 /// A mount table.
 pub(super) type Table = Arc<Vec<Mount>>;
 
-/// Mount tables. Clones share them.
+/// Cached mount tables. Clones share one cache.
 #[derive(Clone, Debug, Default)]
 pub struct Mounts(Arc<Mutex<Tables>>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    /// When the first of them was read.
+    /// When the first of the tables was read.
     since: Option<Instant>,
     own: Option<Table>,
     others: HashMap<Seat, Table>,
-    /// Mounts that were not found although the tables had been read anew.
+    /// Mounts that were not found even after the tables were read again.
     missed: HashSet<u64>,
 }
 
-/// What decides what a process's table shows: where it sits in which mount namespace.
+/// What determines the contents of a process's mount table: its mount namespace and its root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Seat {
     namespace: (u32, u32, u64),
@@ -43,7 +43,7 @@ impl Seat {
     fn of(pid: u32) -> Option<Self> {
         let look = |name: &str| {
             let mask = StatxFlags::INO | StatxFlags::MNT_ID;
-            // Of a root that somebody serves himself the kernel tells what it has.
+            // For a FUSE root: use the attributes that the kernel has, instead of asking the server.
             let flags = AtFlags::STATX_DONT_SYNC;
             rustix::fs::statx(CWD, format!("/proc/{pid}/{name}"), flags, mask).ok()
         };
@@ -57,14 +57,14 @@ impl Seat {
 }
 
 impl Mounts {
-    /// What ctrace sees; empty where that cannot be read.
+    /// The mounts that ctrace sees. Empty if they cannot be read.
     pub(super) fn own(&self) -> Table {
         let mut tables = self.lock();
         let Tables { own, .. } = tables.of_now();
         Arc::clone(own.get_or_insert_with(|| Arc::new(mountinfo::own().unwrap_or_default())))
     }
 
-    /// What a process sees; empty where that cannot be read.
+    /// The mounts that a process sees. Empty if they cannot be read.
     pub(super) fn of(&self, pid: u32) -> Table {
         let read = || Arc::new(mountinfo::of(pid).unwrap_or_default());
         let Some(seat) = Seat::of(pid) else { return read() };
@@ -72,8 +72,8 @@ impl Mounts {
         Arc::clone(tables.of_now().others.entry(seat).or_insert_with(read))
     }
 
-    /// To be called when a file's mount led nowhere: it may be younger than the tables. Whether it is worth
-    /// looking again, once for each mount.
+    /// Discards the tables if a file's mount was not found in them, because it may be newer. Returns whether
+    /// a new search is worthwhile, which it is once per mount.
     pub(super) fn renew(&self, mount: u64) -> bool {
         let mut tables = self.lock();
         if !tables.missed.insert(mount) {
@@ -85,13 +85,13 @@ impl Mounts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
-        // Nothing panics while it holds the lock; and all that it waits for meanwhile is the kernel itself.
+        // Nothing panics while it holds the lock, and the only thing it waits for is the kernel.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tables {
-    /// The same without what is too old.
+    /// The tables, emptied first if they are too old.
     fn of_now(&mut self) -> &mut Self {
         if self.since.is_some_and(|since| since.elapsed() >= MOMENT) {
             *self = Self::default();

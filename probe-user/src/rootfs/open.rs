@@ -1,7 +1,7 @@
-//! Safe opening of files that belong to somebody else.
+//! Safe opening of files that belong to other processes.
 //!
-//! Owns the sequence O_PATH → is it a regular file → reopen for reading. It never hands a path of a
-//! target to the kernel outside the target's root, and never reads a byte of the file.
+//! The order is always the same: open with O_PATH, check that it is a regular file, reopen for reading. A
+//! path of a process is resolved inside its root only. Nothing here reads the contents of a file.
 
 use std::fs::File;
 use std::io;
@@ -15,46 +15,47 @@ use super::OpenError;
 use crate::proc::Device;
 use crate::proc::maps::Mapping;
 
-/// Attempts of an open that races with renames inside the target (`EAGAIN` of openat2).
+/// How often an open is retried that races with renames in the container (`EAGAIN` of openat2).
 const ATTEMPTS: u32 = 16;
 
-/// A regular file of a target, opened safely; it stays usable after the target has gone.
+/// A regular file of a traced process, opened safely. It stays usable after the process has exited.
 #[derive(Debug)]
 pub struct ForeignFile {
-    /// Opened read-only.
+    /// The file, opened read-only.
     fd: OwnedFd,
-    /// Bytes, when it was opened.
+    /// The size in bytes at the time of opening.
     pub size: u64,
     attributes: Attributes,
     name: PathBuf,
     is_deleted: bool,
 }
 
-/// What identifies a file, as one `statx` gave it.
+/// The attributes that identify a file, from one `statx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attributes {
     pub(super) device: Device,
     pub(super) inode: u64,
     pub(super) size: u64,
     pub(super) links: u32,
-    /// Seconds, nanoseconds.
+    /// Seconds and nanoseconds.
     pub(super) modified: (i64, u32),
-    /// Seconds, nanoseconds. No call can set it, so no copy of a file has its original's.
+    /// Seconds and nanoseconds. No call can set the change time, so no copy of a file has that of its
+    /// original.
     pub(super) changed: (i64, u32),
-    /// Id of the mount that it was reached through (mountinfo's first field).
+    /// The id of the mount through which the file was reached (first field of mountinfo).
     pub(super) mount: u64,
     pub(super) kind: FileType,
 }
 
 impl ForeignFile {
-    /// Opens the file behind a mapping, whether or not it still has a name.
+    /// Opens the file behind a mapping, even if it has no name any more.
     ///
-    /// Goes through /proc/PID/map_files, which needs `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`; without
-    /// them by name inside the process's root, for a file that still is the mapped one.
+    /// Uses /proc/PID/map_files, which requires `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`. Without these,
+    /// the file is opened by its name in the process's root, if the name still leads to the mapped file.
     pub fn open_mapping(pid: u32, mapping: &Mapping) -> Result<Self, OpenError> {
         let fail = |source: Errno| OpenError::Open { pid, path: mapping.path.clone(), source: source.into() };
         let mut error = Errno::NOENT;
-        // A range may have been unmapped since; any other of the same file will do.
+        // A range may have been unmapped since; any other range of the same file will do.
         for range in mapping.ranges.iter().take(8) {
             let link = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start, range.end);
             match rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
@@ -70,8 +71,8 @@ impl ForeignFile {
         Err(fail(error))
     }
 
-    /// Tells the kernel's mark for a deleted file from a name that ends like it. The number of links would
-    /// not: a file that an overlay hides since it was deleted still has one in its layer.
+    /// Distinguishes the kernel's mark for a deleted file from a name that really ends with it. The link
+    /// count cannot: a file that was deleted on an overlay still has a link in its layer.
     fn settle_name(&mut self, pid: u32, mapping: &Mapping) {
         let unmarked = mapping.unmarked_path();
         if unmarked != mapping.path && !self.is_at(pid, &mapping.path) {
@@ -104,7 +105,7 @@ impl ForeignFile {
         Self::from_handle(pid, path, handle.as_fd())
     }
 
-    /// Reopens an O_PATH descriptor for reading, if it is a regular file: nothing else is ever opened.
+    /// Reopens an O_PATH descriptor for reading, if it is a regular file. Nothing else is ever opened.
     pub(super) fn from_handle(pid: u32, path: &Path, handle: BorrowedFd<'_>) -> Result<Self, OpenError> {
         let fail = |source: Errno| OpenError::Open { pid, path: path.to_owned(), source: source.into() };
         let attributes = Attributes::of(handle).map_err(fail)?;
@@ -121,37 +122,37 @@ impl ForeignFile {
         })
     }
 
-    /// A path that leads to this very file in this process, for the kernel to attach to.
+    /// A path that leads to exactly this file in this process, which the kernel can attach to.
     pub fn path(&self) -> PathBuf {
         descriptor_path(self.fd.as_fd())
     }
 
-    /// A handle for reading, with a position of its own.
+    /// A handle for reading, with its own position.
     pub fn file(&self) -> io::Result<File> {
         Ok(File::from(reopen(self.fd.as_fd())?))
     }
 
-    /// Path inside the target, as the target sees it: a name to show, never one to open.
+    /// The path as the process sees it. It is for display and must not be opened.
     pub fn name(&self) -> &Path {
         &self.name
     }
 
-    /// Device of the file as the target sees it; on overlayfs not that of the real file.
+    /// The device as the process sees it; on overlayfs this is not the device of the real file.
     pub fn device(&self) -> Device {
         self.attributes.device
     }
 
-    /// Inode number as the target sees it; see [`super::RealInode`].
+    /// The inode number as the process sees it; see [`super::RealInode`].
     pub fn inode(&self) -> u64 {
         self.attributes.inode
     }
 
-    /// Whether the name is one that it had: it was unlinked since it was mapped.
+    /// Whether the file was unlinked after it was mapped, so that its name is a former one.
     pub fn is_deleted(&self) -> bool {
         self.is_deleted
     }
 
-    /// When the file was changed last, when it was opened: seconds and nanoseconds that no call can set.
+    /// The change time at the time of opening: seconds and nanoseconds that no call can set.
     pub fn changed(&self) -> (i64, u32) {
         self.attributes.changed
     }
@@ -181,7 +182,8 @@ impl Attributes {
         })
     }
 
-    /// Whether both describe one version of one file; names and numbers may differ, as they do on overlayfs.
+    /// Whether both describe the same version of one file. Device and inode number may differ, as on
+    /// overlayfs.
     pub(super) fn same_content_history(&self, other: &Self) -> bool {
         self.kind == other.kind
             && self.size == other.size
@@ -190,7 +192,7 @@ impl Attributes {
     }
 }
 
-/// Opens a path below `root`, as O_PATH. Neither `..` nor a symbolic link leads out of it.
+/// Opens a path below `root` with O_PATH. Neither `..` nor a symbolic link leads out of it.
 pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path, more: ResolveFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -208,7 +210,7 @@ pub(super) fn open_root(pid: u32) -> Result<OwnedFd, Errno> {
     open_directory(Path::new(&format!("/proc/{pid}/root")))
 }
 
-/// Opens a directory of ctrace's own mount namespace, as O_PATH.
+/// Opens a directory of ctrace's own mount namespace with O_PATH.
 pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
@@ -217,7 +219,7 @@ pub(super) fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-/// O_NONBLOCK: a lease that somebody holds on the file makes the open fail, not wait.
+/// Reopens a descriptor. With O_NONBLOCK, a lease on the file makes the open fail instead of wait.
 fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     rustix::fs::open(descriptor_path(fd), flags, Mode::empty())
@@ -254,8 +256,7 @@ mod tests {
         let program = directory.path().join("x (deleted)");
         std::fs::copy("/bin/sleep", &program).unwrap();
         let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
-        // `spawn` comes back when the kernel has closed files for the exec, a moment before it maps the
-        // program.
+        // `spawn` returns when the kernel has closed files for the exec, a moment before it maps the program.
         let open = || {
             loop {
                 let mappings = executable_mappings(child.id()).unwrap();
@@ -267,7 +268,7 @@ mod tests {
         let named = open().unwrap();
         std::fs::remove_file(&program).unwrap();
         let unlinked = open();
-        // What has the plain name now is another file.
+        // The plain name now leads to another file.
         std::fs::write(&program, "other").unwrap();
         let replaced = open();
         child.kill().unwrap();
@@ -276,7 +277,7 @@ mod tests {
         for found in [unlinked, replaced] {
             match found {
                 Ok(file) => assert_eq!((file.name(), file.is_deleted()), (program.as_path(), true)),
-                // Without the capabilities for map_files a file without a name is out of reach.
+                // Without the capabilities for map_files, a file without a name cannot be opened.
                 Err(error) => assert!(!rustix::process::geteuid().is_root(), "{error}"),
             }
         }
@@ -292,7 +293,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
-        // An ordinary open of it would wait for a writer for ever.
+        // An ordinary open would wait for a writer forever.
         let error = ForeignFile::open_in_root(pid, &fifo).unwrap_err();
         assert!(matches!(error, OpenError::NotRegular { kind: FileType::Fifo, .. }), "{error}");
     }
