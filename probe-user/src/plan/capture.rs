@@ -1,42 +1,42 @@
-//! What is read of a call or a program, as data: a part of the plan.
+//! What is captured of a call or an executed program, as data: a part of the plan.
 
 use probe_common::FunctionSpec;
 
 use super::value_type::Type;
 
-/// What is read of the calls of a function.
+/// What is captured of the calls of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capture {
-    /// For the kernel.
+    /// The same for the BPF program.
     pub spec: FunctionSpec,
-    /// The arguments that are read, in their order.
+    /// The captured arguments, in order.
     pub arguments: Vec<CapturedValue>,
-    /// What is returned; none if returns are not wanted.
+    /// The returned value. None if returns are not traced.
     pub returned: Option<CapturedValue>,
 }
 
-/// How a value is shown.
+/// How to show a captured value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapturedValue {
-    /// Which argument, from 0.
+    /// The index of the argument, from 0.
     pub index: usize,
-    /// Its type, with the number of its bytes.
+    /// Its type, including the size.
     pub kind: Type,
 }
 
-/// Which variables of a program's environment are told: they may hold secrets.
+/// Which environment variables of a program are reported. They may contain secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Environment {
-    /// None.
+    /// No variables.
     None,
-    /// Those of these names.
+    /// The variables with these names.
     Named(Vec<Vec<u8>>),
-    /// All.
+    /// All variables.
     All,
 }
 
 impl Environment {
-    /// Whether a variable (`NAME=VALUE`, or whatever a program was given instead) is to be told.
+    /// Whether a variable is reported. It is usually `NAME=VALUE`, but a program may be given anything.
     pub fn takes(&self, variable: &[u8]) -> bool {
         match self {
             Self::None => false,

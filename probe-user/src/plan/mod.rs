@@ -18,63 +18,64 @@ use crate::elf::FileOffset;
 use crate::event::Library;
 use crate::scope::Scope;
 
-/// A BPF program, by what it does.
+/// A BPF program, named after what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeProgram {
-    /// Entry and return of a function that moves bytes.
+    /// Entry and return of a function that sends or receives.
     Io,
-    /// Entry of a function that moves bytes, behind what it pushes, and its ends.
+    /// Entry of such a function, after the registers that it pushes, and its return instructions.
     IoAtRets,
-    /// Return of a function that returns a new connection's handle.
+    /// Return of a function that returns the handle of a new connection.
     Open,
-    /// Ends of a function that returns a new connection's handle.
+    /// Return instructions of a function that returns the handle of a new connection.
     OpenAtRets,
-    /// A function, where it begins, or a place in it.
+    /// Entry of any function, or a place inside it.
     Function,
-    /// A function, where it begins and where it returns to.
+    /// Entry of any function, and its return through a uretprobe.
     FunctionAndReturn,
-    /// A function, where it begins and at each of its instructions that return.
+    /// Entry of any function, and each of its return instructions.
     FunctionAndRets,
-    /// Entry of a function whose first argument is the handle of a connection that begins.
+    /// Entry of a function whose first argument is the handle of a new connection.
     OpenFirst,
-    /// Entry and return of a function that puts a new connection's handle where its first argument points to.
+    /// Entry and return of a function that stores the handle of a new connection where its first argument
+    /// points.
     OpenOutArg,
-    /// Entry of a function whose first argument is the handle of a connection that ends.
+    /// Entry of a function that closes the connection in its first argument.
     Close,
     /// Entry and return of a function that does the handshake of the connection in its first argument.
     Handshake,
-    /// Entry of a function whose first argument is the handle of a connection that begins, unless it has
-    /// begun already.
+    /// Entry of a function whose first argument is the handle of a connection, which is new unless it is
+    /// already open.
     OpenIfNew,
-    /// Entry of a function that encrypts or decrypts: the calls that it is a part of are of connections.
+    /// Entry of a function that encrypts or decrypts, which shows that the enclosing calls belong to TLS
+    /// connections.
     MarkTls,
-    /// Entry and return of a function that moves several pieces of memory.
+    /// Entry and return of a function that sends or receives several buffers.
     IoVec,
-    /// Entry of a function that moves several pieces of memory, and its ends.
+    /// Entry of a function that sends or receives several buffers, and its return instructions.
     IoVecAtRets,
-    /// Entry of a function that moves all of its bytes.
+    /// Entry of a function that always moves all of its bytes, so that its return does not matter.
     IoAtEntry,
-    /// Entry of a function that hands bytes to its program from inside: its first argument is the
-    /// connection's handle.
+    /// Entry of a function that calls back into the program with data. Its first argument is the connection
+    /// handle.
     CallbackScope,
-    /// A call inside of such a function that hands over bytes: its third argument has their address, its
-    /// fourth their number.
+    /// The callback in such a function: its third argument is the address of the data, its fourth the length.
     CallbackData,
-    /// Entry and return of a function that lends bytes, or hands over a packet.
+    /// Entry and return of a function that lends a buffer, or returns a packet.
     BorrowBuffer,
-    /// Entry and return of a function that says where the bytes of a packet are.
+    /// Entry and return of a function that says where the data of a packet is.
     UnwrapPacket,
-    /// Entry of a method of Go that moves bytes, and its ends.
+    /// Entry of a Go method that sends or receives, and its return instructions.
     GoIo,
-    /// Entry of a method of Go that begins a connection.
+    /// Entry of a Go method that opens a connection.
     GoOpen,
-    /// Entry of a method of Go that ends a connection.
+    /// Entry of a Go method that closes a connection.
     GoClose,
 }
 
 impl ProbeProgram {
-    /// Whether its records tell of bytes.
+    /// Whether its records carry data.
     pub fn moves_bytes(self) -> bool {
         matches!(
             self,
@@ -93,36 +94,36 @@ impl ProbeProgram {
 /// A BPF program and a place in an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hook {
-    /// What runs there.
+    /// The BPF program to run there.
     pub program: ProbeProgram,
-    /// The function's name: a symbol, or the name in the library's source of an internal one.
+    /// The name of the function: a symbol, or for an internal function its name in the library's source.
     pub function: String,
-    /// The public functions whose bytes pass here; empty for what makes or ends a connection.
+    /// The public functions whose bytes pass here. Empty for constructors and destructors.
     #[serde(rename = "serves")]
     pub public_names: Vec<String>,
-    /// Where, in the object's file.
+    /// The offset in the object's file.
     pub offset: FileOffset,
-    /// Where it returns, for a program that looks at these instructions.
+    /// The offsets of its return instructions, for programs that probe these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(rename = "ends")]
     pub ret_offsets: Vec<FileOffset>,
-    /// A counter in the file that the kernel raises while the hook is attached: the program looks at it.
+    /// The file offset of a USDT semaphore, which the kernel increments while the hook is attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub semaphore: Option<FileOffset>,
-    /// How to read its arguments, for the kernel: the lower half of its [cookie](probe_common::cookie).
+    /// How the BPF program reads the arguments: the lower half of the [cookie](probe_common::cookie).
     #[serde(skip)]
     pub cookie_args: u32,
-    /// For an internal function: the public function per call site, by the low 12 bits of the return
-    /// address (load addresses are whole pages). A call from elsewhere bears the name in `function`.
+    /// For an internal function: the public function at each call site, by the low 12 bits of the return
+    /// address (load addresses are whole pages). A call from elsewhere gets the name in `function`.
     #[serde(skip)]
     pub call_sites: Vec<(u16, &'static str)>,
-    /// What is read of a function's calls; none for [`ProbeProgram::Io`] and [`ProbeProgram::Open`].
+    /// What is captured of the calls. None for TLS hooks, which have a fixed set of records.
     #[serde(skip)]
     pub capture: Option<Arc<Capture>>,
 }
 
 impl Hook {
-    /// A hook of a public function, with nothing that only some have.
+    /// A hook of a public function, without the parts that only some hooks have.
     pub fn new(program: ProbeProgram, function: String, offset: FileOffset, cookie_args: u32) -> Self {
         Self {
             program,
@@ -138,36 +139,36 @@ impl Hook {
     }
 }
 
-/// What is not attached to.
+/// The kind of thing that was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipKind {
-    /// What a process maps could not be read.
+    /// The mappings of a process could not be read.
     Mappings,
     /// A file, or a part of it.
     File,
-    /// The TLS in a file: ctrace knows it, and cannot trace it.
+    /// TLS in a file that ctrace recognises but cannot trace.
     Untraceable,
-    /// A process as a whole: nothing in it is watched.
+    /// A whole process: it maps nothing that could be traced.
     Process,
 }
 
-/// Something that was looked at and not attached to.
+/// Something that was inspected but not hooked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
-    /// What kind of thing it is.
+    /// The kind of thing.
     #[serde(skip)]
     pub lack: SkipKind,
-    /// In which process; none when it is not about one.
+    /// The process. None if it does not concern a process.
     pub pid: Option<u32>,
-    /// What: a path inside the process's root, or a step.
+    /// The subject: a path inside the root of the process, or a step.
     #[serde(rename = "what")]
     pub subject: String,
-    /// Why not.
+    /// The reason.
     #[serde(rename = "why")]
     pub reason: String,
 }
 
-/// An object that is attached to, or will be: unique in one run.
+/// An object with hooks, attached or planned. The id is unique within one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ObjectId(pub u32);
@@ -175,47 +176,47 @@ pub struct ObjectId(pub u32);
 /// The hooks of one object.
 #[derive(Debug, Serialize)]
 pub struct ObjectHooks {
-    /// Which object it is.
+    /// The id of the object.
     #[serde(skip)]
     pub id: ObjectId,
-    /// The library, as events name it.
+    /// The library, as in events.
     pub library: Arc<Library>,
-    /// The file; hooks are attached through it.
+    /// The opened file, through which hooks are attached.
     #[serde(skip)]
     pub file: Arc<crate::rootfs::ForeignFile>,
-    /// Processes that map it.
+    /// The processes that map it.
     pub pids: Vec<u32>,
-    /// How functions were found that the file does not name.
+    /// How functions without symbols were found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
-    /// Numbers of its hooks, in their order: the upper half of their cookies.
+    /// The ids of its hooks, in order: the upper half of their cookies.
     #[serde(skip)]
     pub sites: Range<u32>,
-    /// In the order of their offsets.
+    /// The hooks, sorted by offset.
     pub hooks: Vec<Hook>,
 }
 
-/// Everything that will be done in the kernel.
+/// Everything that would be done in the kernel.
 #[derive(Debug, Default, Serialize)]
 pub struct Plan {
-    /// The filter.
+    /// The kernel's filter.
     pub scope: Scope,
-    /// The BPF programs beside those of the hooks, and what all are set to.
+    /// The BPF programs needed besides those of the hooks, and the settings of all.
     #[serde(skip)]
     pub programs: ProgramSet,
-    /// In the order in which the objects were found (by pid, then address).
+    /// In the order in which the objects were found: by pid, then by address.
     pub objects: Vec<ObjectHooks>,
-    /// What should perhaps have been hooked, and was not.
+    /// What should perhaps have been hooked but was not.
     pub skipped: Vec<Skipped>,
-    /// More is asked for than may be hooked, in words.
+    /// If more hooks are requested than allowed: the message for the user.
     #[serde(skip)]
     pub over_limit: Option<String>,
-    /// Files without anything to hook, each once, in the process in which it was seen first.
+    /// Files without anything to hook: each once, in the process in which it was found first.
     pub foreign: Vec<Skipped>,
 }
 
 impl Plan {
-    /// Keeps no reason about a process.
+    /// Drops all reasons that concern a process.
     pub fn forget(&mut self, pid: u32) {
         let is_of_another = |skipped: &Skipped| skipped.pid != Some(pid);
         self.skipped.retain(is_of_another);

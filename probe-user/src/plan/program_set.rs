@@ -1,7 +1,6 @@
-//! Which BPF programs a trace needs, and what they are set to: a part of the plan.
+//! The BPF programs that a trace needs, and their settings: a part of the plan.
 //!
-//! Owns what the kernel's side must know of what is traced. The table of the programs themselves is in
-//! [`crate::bpf`].
+//! Only the needs of a trace are here; the table of the programs themselves is in [`crate::bpf`].
 
 use std::collections::BTreeSet;
 
@@ -10,61 +9,61 @@ use probe_common::{WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS};
 /// BPF programs that are loaded or attached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProgramFamily {
-    /// Executions and ends of processes: every trace needs them.
+    /// Executions and exits of processes, which every trace needs.
     Tasks,
     /// Forks of threads in scope.
     Forks,
-    /// Creation and removal of cgroups, for a scope that [watches](crate::scope::Scope::watch).
+    /// Creation and removal of cgroups, for a scope with [`watch`](crate::scope::Scope::watch).
     Cgroups,
-    /// Stops a process of a command that ctrace has started when it maps code.
+    /// Stops a process of a command that ctrace started when it maps code, so that it can be hooked first.
     MmapStops,
     /// Calls on TLS connections.
     Tls,
     /// Sockets of TLS connections.
     Sockets,
-    /// The closing of these sockets.
+    /// Closing of these sockets.
     SocketCloses,
     /// Calls of any function.
     Functions,
-    /// Which process was forked by which.
+    /// Parents of forked processes.
     Lineage,
-    /// Executions that fail.
+    /// Failed executions.
     ExecFailures,
 }
 
-/// Whether there are records of each connection's opening and closing.
+/// Whether the opening and closing of connections is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConnectionRecords {
-    /// There are none: only calls are recorded.
+    /// Only calls are recorded.
     #[default]
     Off,
-    /// There are, beside those of calls.
+    /// Connections are recorded as well as calls.
     On,
-    /// There are, and calls are only counted.
+    /// Connections are recorded, and calls are only counted.
     Only,
 }
 
 impl ConnectionRecords {
-    /// Whether there are any.
+    /// Whether connections are recorded.
     pub fn enabled(self) -> bool {
         self != Self::Off
     }
 }
 
-/// What is recorded beside the programs that are executed.
+/// What to record besides executions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExecDetail {
-    /// The variables of a program's environment.
+    /// The environment variables of programs.
     Environment,
-    /// Executions that fail.
+    /// Failed executions.
     Failures,
-    /// The ends of processes.
+    /// Exits of processes.
     Exits,
-    /// The processes that are forked.
+    /// Forks of processes.
     Forks,
 }
 
-/// The programs and constants of one trace. The default is what every trace has.
+/// The BPF programs and settings of one trace. The default is what every trace has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramSet {
     families: BTreeSet<ProgramFamily>,
@@ -73,7 +72,7 @@ pub struct ProgramSet {
 }
 
 impl ProgramSet {
-    /// Calls on TLS connections.
+    /// The set for calls on TLS connections.
     pub fn tls(connections: ConnectionRecords) -> Self {
         let mut families = BTreeSet::from([ProgramFamily::Tls, ProgramFamily::Sockets]);
         if connections.enabled() {
@@ -82,12 +81,12 @@ impl ProgramSet {
         Self { families, connections, exec_records: 0 }
     }
 
-    /// Calls of any function.
+    /// The set for calls of any function.
     pub fn functions() -> Self {
         Self { families: BTreeSet::from([ProgramFamily::Functions]), ..Self::default() }
     }
 
-    /// Programs that are executed.
+    /// The set for executed programs.
     pub fn executions(details: impl IntoIterator<Item = ExecDetail>) -> Self {
         let mut set = Self { families: BTreeSet::from([ProgramFamily::Lineage]), ..Self::default() };
         set.exec_records = WANT_PROGRAMS;
@@ -105,27 +104,27 @@ impl ProgramSet {
         set
     }
 
-    /// Whether the trace needs these programs, whatever its scope.
+    /// Whether the trace needs these programs, regardless of its scope.
     pub fn has(&self, family: ProgramFamily) -> bool {
         self.families.contains(&family)
     }
 
-    /// The programs that the trace needs, whatever its scope.
+    /// The programs that the trace needs, regardless of its scope.
     pub fn families(&self) -> impl Iterator<Item = ProgramFamily> {
         self.families.iter().copied()
     }
 
-    /// Whether programs run at functions of files that processes map.
+    /// Whether hooks in mapped files are needed.
     pub fn probes_files(&self) -> bool {
         self.has(ProgramFamily::Tls) || self.has(ProgramFamily::Functions)
     }
 
-    /// The records of connections.
+    /// Whether connections are recorded.
     pub fn connections(&self) -> ConnectionRecords {
         self.connections
     }
 
-    /// What is recorded of executions: `WANT_` bits of [`probe_common`]; 0: executions are not recorded.
+    /// What is recorded of executions: `WANT_` bits of [`probe_common`], or 0 if executions are not recorded.
     pub fn exec_records(&self) -> u32 {
         self.exec_records
     }
