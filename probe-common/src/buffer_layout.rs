@@ -1,50 +1,49 @@
-//! Where the bytes of a call are when "handle, buffer, length" does not say it.
+//! The layout of a call's data when it is not simply "handle, buffer, length".
 
 use crate::Direction;
 
-/// Bits above those of a [`CallShape`](crate::CallShape), whose direction is at the same place.
+/// The bits above those of a [`CallShape`](crate::CallShape); both use the same bit for the direction.
 const SHIFT: u32 = 16;
 const BITS: u32 = 0xff;
-/// Bits that a [`CallShape`](crate::CallShape) leaves below those, for the number of a
-/// [`BufferLayout::Message`].
+/// The bits between the two, for the mark of a [`BufferLayout::Message`].
 const MARK_SHIFT: u32 = 13;
 const MARK: u32 = MAX_MARK as u32;
-/// The largest number of a [`BufferLayout::Message`].
+/// The largest mark of a [`BufferLayout::Message`].
 pub const MAX_MARK: u8 = 7;
 
-/// How a function has its bytes. Its first argument is the handle, unless it is said otherwise.
+/// How a function passes its data. The first argument is the handle unless stated otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BufferLayout {
-    /// `(handle, pieces, ...)`: an array of addresses and lengths of 16 bytes each (`struct iovec`,
-    /// `PRIOVec`). Returns how many bytes it has moved, from the first piece on.
+    /// `(handle, pieces, ...)`: an array of address and length pairs of 16 bytes each (`struct iovec`,
+    /// `PRIOVec`). Returns the number of bytes moved, counted from the first piece.
     IoVec,
-    /// `(handle, pieces, count, skipped, ...)`: the same, but for so many bytes at the beginning.
+    /// `(handle, pieces, count, skipped, ...)`: the same, without this many bytes at the start.
     IoVecFrom,
-    /// `(handle, &chunks)`: rustls's `OutboundChunks`, which is `{0, address, length}` or `{pieces, count,
-    /// begin, end}`. Returns how many bytes it has taken.
+    /// `(handle, &chunks)`: the `OutboundChunks` of rustls, which is `{0, address, length}` or `{pieces,
+    /// count, begin, end}`. Returns the number of bytes taken.
     RustChunks,
-    /// `(handle, address, length)` with nothing returned: it moves all, or throws.
+    /// `(handle, address, length)` without a returned value: it moves all bytes, or throws.
     PtrLen,
     /// `(handle, number, &range)`: a C++ vector, `{begin, end}`.
     BeginEnd,
-    /// `(handle, &payload)`: rustls's `Payload`, `{capacity or a mark, address, length}`.
+    /// `(handle, &payload)`: the `Payload` of rustls, `{capacity or a mark, address, length}`.
     Payload,
-    /// `(.., .., &handle, &message)`: rustls's `Message`, which is data if its first word is [`message_mark`]
-    /// of this number, at the most [`MAX_MARK`], and has a `Payload` behind that word then.
+    /// `(.., .., &handle, &message)`: the `Message` of rustls. It is data if its first word is
+    /// [`message_mark`] of this number, which is at most [`MAX_MARK`]; a `Payload` then follows that word.
     Message(u8),
-    /// `(handle)`: returns the address of bytes, for a [`BufferLayout::AckBuffer`] after it.
+    /// `(handle)`: returns the address of a buffer, which a later [`BufferLayout::AckBuffer`] refers to.
     LendBuffer,
-    /// `(handle, length)`: so many of the bytes that [`BufferLayout::LendBuffer`] gave were moved.
+    /// `(handle, length)`: this many bytes of the buffer from [`BufferLayout::LendBuffer`] were moved.
     AckBuffer,
-    /// `(handle, &packet)`: there is a packet then, if it returns more than 0; [`BufferLayout::PacketGet`]
-    /// tells its bytes.
+    /// `(handle, &packet)`: stores a packet if it returns more than 0; [`BufferLayout::PacketGet`] gives its
+    /// data.
     PacketOut,
-    /// `(packet, &{address, length of 4 bytes})`: they are there when it returns.
+    /// `(packet, &{address, length of 4 bytes})`: both are stored when it returns.
     PacketGet,
 }
 
 impl BufferLayout {
-    /// The bits in the lower half of a cookie.
+    /// Packs the layout into bits of the lower half of a cookie.
     pub const fn pack(self) -> u32 {
         let (number, mark) = match self {
             Self::IoVec => (1, 0),
@@ -62,7 +61,7 @@ impl BufferLayout {
         number << SHIFT | (mark as u32 & MARK) << MARK_SHIFT
     }
 
-    /// The form that [`BufferLayout::pack`] made bits of.
+    /// The layout that [`BufferLayout::pack`] packed, if there is one.
     pub const fn unpack(arguments: u32) -> Option<Self> {
         match arguments >> SHIFT & BITS {
             1 => Some(Self::IoVec),
@@ -81,42 +80,43 @@ impl BufferLayout {
     }
 }
 
-/// Where a [`BufferLayout::Payload`] has its bytes, by its first two words.
+/// The address in a [`BufferLayout::Payload`], given its first two words.
 ///
-/// What does not own its bytes has a mark in place of the capacity, which the compiler chooses of the numbers
-/// that no capacity can be: `1 << 63` in Rust 1.95, `u64::MAX` in 1.100. What owns them has its capacity
-/// before the address, or behind it: the compiler decides, too. An address is the larger one.
+/// A payload that does not own its bytes has a mark in place of the capacity: a number that no capacity can
+/// have, which the compiler chooses (`1 << 63` in Rust 1.95, `u64::MAX` in 1.100). A payload that owns its
+/// bytes has capacity and address in an order that the compiler chooses too. The address is the larger of the
+/// two.
 pub const fn payload_address(first: u64, second: u64) -> u64 {
     let is_borrowed = first >> 63 == 1;
     if is_borrowed || first < second { second } else { first }
 }
 
-/// The first word of a [`BufferLayout::Message`] of data: no capacity, which the word is in a message of
-/// another kind. Which number has data, the compiler decides.
+/// The first word of a [`BufferLayout::Message`] of data. In other messages this word is a capacity, which
+/// never has this form. The compiler chooses the number for data.
 pub const fn message_mark(number: u8) -> u64 {
     1 << 63 | number as u64
 }
 
-/// What bytes were lent for, or a packet was received: key of the map `LENT`, whose values are addresses of
-/// the process.
+/// Key of the map `LENT`: a lent buffer or a received packet. The values are addresses in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct LentKey {
     /// The handle of the connection, or the packet.
     pub handle: u64,
-    /// The process.
+    /// The process id.
     pub pid: u32,
-    /// 0: bytes to receive, 1: bytes to send, 2: a packet, whose value is its connection's handle.
+    /// 0: buffer to receive into, 1: buffer to send from, 2: a packet, with the handle of its connection as
+    /// value.
     pub purpose: u32,
 }
 
 impl LentKey {
-    /// Of bytes that will go this way.
+    /// The key of a lent buffer for this direction.
     pub const fn bytes(handle: u64, pid: u32, direction: Direction) -> Self {
         Self { handle, pid, purpose: matches!(direction, Direction::Transmit) as u32 }
     }
 
-    /// Of a packet.
+    /// The key of a packet.
     pub const fn packet(handle: u64, pid: u32) -> Self {
         Self { handle, pid, purpose: 2 }
     }

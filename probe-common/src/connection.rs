@@ -1,4 +1,4 @@
-//! Connections as they begin and end: records of them, where they are wanted.
+//! Records of the opening and closing of connections, if these are requested.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -9,26 +9,26 @@ pub const KIND_CONNECTION_OPEN: u32 = 18;
 /// [`Header::kind`] of a [`ConnectionClose`].
 pub const KIND_CONNECTION_CLOSE: u32 = 19;
 
-/// Entries of the map `SOCKETS`: as many connections as are known.
+/// Entries of the map `SOCKETS`: as many as there are tracked connections.
 pub const SOCKETS: u32 = 65_536;
 
-/// [`ConnectionOpen::site`], [`ConnectionClose::site`]: no hook's.
+/// [`ConnectionOpen::site`] and [`ConnectionClose::site`] of a record that no hook caused.
 pub const NO_SITE: u32 = u32::MAX;
 
-/// A connection begins, or is seen for the first time. One that was prepared twice and not used in between is
-/// told twice.
+/// A connection was opened, or was seen for the first time. One that was set up twice without use in between
+/// is reported twice.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnectionOpen {
     /// Kind [`KIND_CONNECTION_OPEN`].
     pub header: Header,
-    /// [`crate::Call::connection`].
+    /// The id of the connection; see [`crate::Call::connection`].
     pub connection: u64,
-    /// [`ConnectionKey::handle`]; the process is the header's.
+    /// The handle of the connection; see [`ConnectionKey::handle`]. The process is that of the header.
     pub handle: u64,
-    /// [`ConnectionKey::program`].
+    /// See [`ConnectionKey::program`].
     pub program: u32,
-    /// The hook that was hit: it has the library; or [`NO_SITE`].
+    /// The hook that was hit, which identifies the library, or [`NO_SITE`].
     pub site: u32,
     /// [`crate::FLAG_FROM_START`] or 0.
     pub flags: u32,
@@ -39,22 +39,22 @@ pub struct ConnectionOpen {
 const _: () = assert!(size_of::<ConnectionOpen>() == 80);
 
 impl ConnectionOpen {
-    /// Where the kernel counts what goes over it.
+    /// The key of the connection's counters in the kernel.
     pub fn key(&self) -> ConnectionKey {
         ConnectionKey { handle: self.handle, pid: self.header.pid, program: self.program }
     }
 }
 
-/// A connection has ended.
+/// A connection was closed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnectionClose {
-    /// Kind [`KIND_CONNECTION_CLOSE`]. With [`END_SOCKET_CLOSED`] the process and the time alone mean
-    /// something: a socket goes when nobody in particular runs.
+    /// Kind [`KIND_CONNECTION_CLOSE`]. With [`END_SOCKET_CLOSED`], only process and time are meaningful,
+    /// because any thread may be running when a socket is released.
     pub header: Header,
-    /// [`crate::Call::connection`].
+    /// The id of the connection; see [`crate::Call::connection`].
     pub connection: u64,
-    /// [`crate::ConnectionState::calls`]; so those below.
+    /// Number of calls; see [`crate::ConnectionState::calls`], also for the fields below.
     pub calls: u64,
     /// Bytes received.
     pub received: u64,
@@ -64,7 +64,7 @@ pub struct ConnectionClose {
     pub site: u32,
     /// [`crate::FLAG_FROM_START`] or 0.
     pub flags: u32,
-    /// How: an `END_`.
+    /// How it was closed: an `END_` constant.
     pub end: u32,
     /// Zero.
     pub reserved: u32,
@@ -72,20 +72,20 @@ pub struct ConnectionClose {
 
 const _: () = assert!(size_of::<ConnectionClose>() == 96);
 
-/// [`ConnectionClose::end`]: a function of the library has ended it.
+/// [`ConnectionClose::end`]: a function of the library closed it.
 pub const END_CLOSED: u32 = 1;
-/// [`ConnectionClose::end`]: its handle is another connection's.
+/// [`ConnectionClose::end`]: its handle now belongs to another connection.
 pub const END_HANDLE_REUSED: u32 = 2;
 /// [`ConnectionClose::end`]: its socket was closed.
 pub const END_SOCKET_CLOSED: u32 = 3;
 
-/// Value of the map `SOCKETS`, by the address of a socket: the connection that is on it.
+/// Value of the map `SOCKETS`, by the address of a socket: the connection that uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SocketConnection {
-    /// It.
+    /// The connection.
     pub key: ConnectionKey,
-    /// [`crate::Socket::socket`]: should the connection be on another one by now, the end of this one is not
-    /// its.
+    /// The socket; see [`crate::Socket::socket`]. If the connection has moved to another socket since,
+    /// closing this one does not close the connection.
     pub socket: u64,
 }

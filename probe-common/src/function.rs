@@ -1,47 +1,46 @@
 //! Functions of `ctrace uprobe`: what to read of a call and where, and what was read.
 //!
-//! A [`FunctionSpec`] is written by userspace before anything is attached; the low half of a hook's cookie is
-//! its number. One description serves C's registers, Go's registers and the operands of USDT notes.
+//! Userspace writes a [`FunctionSpec`] before anything is attached; the lower half of a hook's cookie is its
+//! index. The same description serves C's registers, Go's registers and the operands of USDT notes.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Header;
 
-/// [`Header::kind`] of a [`Function`]: a call has begun. Captured bytes follow.
+/// [`Header::kind`] of a [`Function`]: a function was entered. Captured bytes follow.
 pub const KIND_FUNCTION_ENTER: u32 = 20;
-/// [`Header::kind`] of a [`Function`]: a call has returned; its one value is what it returned.
+/// [`Header::kind`] of a [`Function`]: a function returned. Its only value is the returned one.
 pub const KIND_FUNCTION_RETURN: u32 = 21;
-/// [`Header::kind`] of a [`FunctionStack`]: where the call came from whose [`KIND_FUNCTION_ENTER`] follows,
-/// with the same time.
+/// [`Header::kind`] of a [`FunctionStack`]: the call stack of the [`KIND_FUNCTION_ENTER`] that follows with
+/// the same time.
 pub const KIND_FUNCTION_STACK: u32 = 22;
 
-/// Values that are read of one call at the most.
+/// Limit of the values that are read of one call.
 pub const FUNCTION_VALUES: usize = 6;
 /// Entries of the map `SPECS`.
 pub const FUNCTION_SPECS: u32 = 4096;
-/// Calls between entry and return that are followed at the same time.
+/// Limit of the calls between entry and return that are tracked at the same time.
 pub const FUNCTION_FRAMES: u32 = 65_536;
-/// Keys of the maps that count calls: functions times cgroups.
+/// Entries of the maps that count calls, which is functions times cgroups.
 pub const FUNCTION_COUNTS: u32 = 16_384;
-/// Registers that an [`Operand`] can name: on x86-64 the sixteen general ones by their DWARF numbers, then
-/// the instruction pointer, which is the address of the probe.
+/// The registers that an [`Operand`] can refer to: on x86-64 the sixteen general ones by their DWARF numbers,
+/// then the instruction pointer, which is the address of the probe.
 pub const REGISTERS: usize = 17;
-/// Return addresses of one [`FunctionStack`] at the most: `kernel.perf_event_max_stack`'s usual value.
+/// Limit of the return addresses in one [`FunctionStack`]: the default of `kernel.perf_event_max_stack`.
 pub const STACK_FRAMES: usize = 127;
 
-/// Room for captured bytes of one call: how many values, and bytes of each, with two more for a text; index
-/// [`FunctionSpec::room`].
+/// The sizes of the space for captured bytes of one call: number of values, and bytes of each, including two
+/// more for a string. [`FunctionSpec::room`] is an index into it.
 pub const SIZE_CLASSES: [(u32, u32); 10] =
     [(0, 0), (1, 264), (1, 1032), (1, 4104), (2, 264), (2, 1032), (2, 4104), (6, 264), (6, 1032), (6, 4104)];
 
-/// The smallest of the [`SIZE_CLASSES`] for so many values of so many bytes; none if there is no such large
-/// one.
+/// The smallest of the [`SIZE_CLASSES`] for this many values of this many bytes. None if all are too small.
 pub fn size_class(values: u32, bytes: u32) -> Option<u32> {
     let found = SIZE_CLASSES.iter().position(|room| room.0 >= values && room.1 >= bytes);
     found.and_then(|index| u32::try_from(index).ok())
 }
 
-/// [`Operand::source`]: there is none.
+/// [`Operand::source`]: there is no value.
 pub const SOURCE_NONE: u8 = 0;
 /// [`Operand::source`]: [`Operand::offset`] is the value.
 pub const SOURCE_CONSTANT: u8 = 1;
@@ -49,125 +48,126 @@ pub const SOURCE_CONSTANT: u8 = 1;
 pub const SOURCE_REGISTER: u8 = 2;
 /// [`Operand::source`]: memory at `register + (index << scale) + offset`.
 pub const SOURCE_MEMORY: u8 = 3;
-/// [`Operand::index`]: there is none.
+/// [`Operand::register`] and [`Operand::index`]: no register.
 pub const NO_REGISTER: u8 = u8::MAX;
 
 /// Where a value is when a probe is hit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Operand {
-    /// `SOURCE_`.
+    /// A `SOURCE_` constant.
     pub source: u8,
-    /// DWARF number of a register.
+    /// The DWARF number of the register, or [`NO_REGISTER`].
     pub register: u8,
-    /// DWARF number of a register that is added, or [`NO_REGISTER`].
+    /// The DWARF number of the register that is added, or [`NO_REGISTER`].
     pub index: u8,
-    /// Bits that the index is shifted by, up to 3.
+    /// By how many bits the index is shifted, up to 3.
     pub scale: u8,
-    /// Bytes of the value: 1, 2, 4 or 8.
+    /// The size of the value in bytes: 1, 2, 4 or 8.
     pub size: u8,
-    /// Not zero: the value is sign-extended.
+    /// Not zero if the value is sign-extended.
     pub signed: u8,
     /// Zero.
     pub reserved: u16,
-    /// See `SOURCE_`.
+    /// The constant, or the offset of the address; see the `SOURCE_` constants.
     pub offset: i64,
 }
 
-/// [`Argument::capture`]: the value alone.
+/// [`Argument::capture`]: only the value itself.
 pub const CAPTURE_NONE: u16 = 0;
-/// [`Argument::capture`]: the value is the address of a text that is ended by NUL.
+/// [`Argument::capture`]: the value points to text that ends with a NUL.
 pub const CAPTURE_STRING: u16 = 1;
-/// [`Argument::capture`]: the value is the address of [`Argument::length`] bytes.
+/// [`Argument::capture`]: the value points to [`Argument::length`] bytes.
 pub const CAPTURE_BYTES: u16 = 2;
 
 /// One value of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Argument {
-    /// Where it is.
+    /// Where the value is.
     pub value: Operand,
-    /// Where its length is, for [`CAPTURE_BYTES`].
+    /// Where the length is, for [`CAPTURE_BYTES`].
     pub length: Operand,
-    /// `CAPTURE_`.
+    /// A `CAPTURE_` constant.
     pub capture: u16,
-    /// The slot that is captured into: how many arguments before this one capture.
+    /// The slot for the captured bytes: the number of capturing arguments before this one.
     pub slot: u16,
-    /// Bytes that are captured at the most; of a text that are ended by NUL, two more.
+    /// Limit of the captured bytes; for text that ends with a NUL, this includes two more.
     pub limit: u32,
 }
 
-/// [`FunctionSpec::flags`]: a call gives a record when it begins.
+/// [`FunctionSpec::flags`]: emit a record at the entry.
 pub const SPEC_ENTER: u32 = 1 << 0;
-/// [`FunctionSpec::flags`]: returns are joined to entries.
+/// [`FunctionSpec::flags`]: join returns to entries.
 pub const SPEC_RETURN: u32 = 1 << 1;
-/// [`FunctionSpec::flags`]: calls are only counted.
+/// [`FunctionSpec::flags`]: only count calls.
 pub const SPEC_COUNT: u32 = 1 << 2;
-/// [`FunctionSpec::flags`]: times from entry to return are only counted.
+/// [`FunctionSpec::flags`]: only count durations.
 pub const SPEC_LATENCY: u32 = 1 << 3;
-/// [`FunctionSpec::flags`]: where the call came from is told.
+/// [`FunctionSpec::flags`]: emit the call stack.
 pub const SPEC_STACK: u32 = 1 << 4;
-/// [`FunctionSpec::flags`]: a function of Go, whose stack may be moved while it runs.
+/// [`FunctionSpec::flags`]: a Go function, whose stack may move while it runs.
 pub const SPEC_GO: u32 = 1 << 5;
 
 /// Value of the map `SPECS`: what to do when a function is called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FunctionSpec {
-    /// `SPEC_`.
+    /// `SPEC_` bits.
     pub flags: u32,
-    /// Valid entries of `list`.
+    /// How many entries of `list` are valid.
     pub arguments: u32,
-    /// Index into [`SIZE_CLASSES`]: what the captures of `list` need.
+    /// The size class for the captures of `list`: an index into [`SIZE_CLASSES`].
     pub room: u32,
-    /// The same for `returned`.
+    /// The size class for the capture of `returned`.
     pub returned_room: u32,
     /// The arguments.
     pub list: [Argument; FUNCTION_VALUES],
-    /// What is returned.
+    /// The returned value.
     pub returned: Argument,
 }
 
 const _: () = assert!(size_of::<FunctionSpec>() == 16 + 7 * 40);
 
-/// A call has begun or returned. `ROOMS[room]` slots of captured bytes follow; see [`Argument::slot`].
+/// A function was entered or returned. `SIZE_CLASSES[room]` slots of captured bytes follow; see
+/// [`Argument::slot`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Function {
     /// Kind [`KIND_FUNCTION_ENTER`] or [`KIND_FUNCTION_RETURN`].
     pub header: Header,
-    /// Tells the calls of one thread apart: the stack pointer at the entry; in Go the distance from the end
-    /// of the stack, which stays when a stack is moved.
+    /// Distinguishes the calls of one thread: the stack pointer at the entry. In Go, its distance from the
+    /// end of the stack, which does not change when the stack moves.
     pub frame: u64,
-    /// Go: the goroutine. Else 0.
+    /// In Go, the goroutine; otherwise 0.
     pub goroutine: u64,
-    /// Nanoseconds of `CLOCK_BOOTTIME` when the call began.
+    /// The time of the entry, in nanoseconds of `CLOCK_BOOTTIME`.
     pub entered: u64,
     /// The hook that was hit: the upper half of its cookie.
     pub site: u32,
-    /// Bit n: argument n, or what it points to, could not be read.
+    /// Bit n is set if argument n, or what it points to, could not be read.
     pub faults: u32,
-    /// Bit n: not all bytes of argument n were captured.
+    /// Bit n is set if argument n was captured only in part.
     pub cut: u32,
-    /// Index into [`SIZE_CLASSES`].
+    /// An index into [`SIZE_CLASSES`].
     pub room: u32,
-    /// The values. For a return, the first is what was returned.
+    /// The values. At a return, the first is the returned one.
     pub values: [u64; FUNCTION_VALUES],
-    /// Bytes captured of each.
+    /// How many bytes were captured of each argument.
     pub lengths: [u32; FUNCTION_VALUES],
 }
 
 const _: () = assert!(size_of::<Function>() == 48 + 24 + 16 + 48 + 24);
 
-/// Where a call came from.
+/// The call stack of a call.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FunctionStack {
     /// Kind [`KIND_FUNCTION_STACK`].
     pub header: Header,
-    /// What the function returns to, 0 if it could not be read: walking frame pointers misses it at an entry.
+    /// The return address, or 0 if it could not be read. At an entry, walking frame pointers misses it.
     pub caller: u64,
-    /// Valid entries of `frames`.
+    /// How many entries of `frames` are valid.
     pub count: u32,
     /// Zero.
     pub reserved: u32,
@@ -185,9 +185,9 @@ pub struct FrameKey {
     pub owner: u64,
     /// [`Function::frame`].
     pub frame: u64,
-    /// Process id.
+    /// The process id.
     pub pid: u32,
-    /// The hook: a function that jumps to another one has the same place on the stack.
+    /// The hook, because a function and the one that it tail-jumps to have the same stack position.
     pub site: u32,
 }
 
@@ -207,7 +207,7 @@ pub struct FunctionFrame {
 )]
 #[repr(C)]
 pub struct CountKey {
-    /// Id of the cgroup (v2) of the thread that called.
+    /// The id of the calling thread's cgroup (v2).
     pub cgroup: u64,
     /// The hook.
     pub site: u32,
@@ -215,16 +215,16 @@ pub struct CountKey {
     pub reserved: u32,
 }
 
-/// Buckets of a [`Histogram`]: the last one is for everything longer (more than 39 hours).
+/// The number of buckets in a [`Histogram`]. The last one is for all longer durations (more than 39 hours).
 pub const BUCKETS: usize = 48;
 
-/// Per-CPU value of the map `LATENCIES`: how long calls took.
+/// Per-CPU value of the map `LATENCIES`: durations of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Histogram {
-    /// Sum of the times in nanoseconds.
+    /// The sum of the durations in nanoseconds.
     pub total: u64,
-    /// Bucket n: calls that took less than 2 to the power of n nanoseconds, and not less than half of it.
+    /// Bucket n counts durations of less than 2^n nanoseconds, but at least half of that.
     pub buckets: [u64; BUCKETS],
 }
 
@@ -234,7 +234,7 @@ impl Default for Histogram {
     }
 }
 
-/// The bucket for a time in nanoseconds.
+/// The bucket of a duration in nanoseconds.
 pub const fn bucket(nanoseconds: u64) -> usize {
     let bits = (u64::BITS - nanoseconds.leading_zeros()) as usize;
     if bits < BUCKETS { bits } else { BUCKETS - 1 }

@@ -1,4 +1,4 @@
-//! What the two ends of a TLS connection say first, in the clear: ClientHello and ServerHello.
+//! The first messages of a TLS connection, which are in the clear: ClientHello and ServerHello.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -7,45 +7,45 @@ use crate::{Header, RecordHeader};
 /// [`Header::kind`] of a [`Hello`].
 pub const KIND_HELLO: u32 = 8;
 
-/// Bytes of a hello that are told at the most, headers of records among them: one with keys of post-quantum
-/// algorithms and a ticket has some 2 KiB.
+/// Limit of the bytes of a hello that are emitted, including record headers. A hello with post-quantum keys
+/// and a ticket has about 2 KiB.
 pub const HELLO_BYTES: u32 = 4096;
 
-/// Bytes of a hello as they went through a socket; [`Hello::bytes`] bytes follow it.
+/// Bytes of a hello as they passed through a socket. [`Hello::bytes`] bytes follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Hello {
     /// Kind [`KIND_HELLO`].
     pub header: Header,
-    /// [`crate::Socket::socket`].
+    /// The socket; see [`crate::Socket::socket`].
     pub socket: u64,
     /// `HELLO_` bits.
     pub flags: u32,
-    /// What follows.
+    /// How many bytes follow.
     pub bytes: u32,
-    /// How much of the hello was told before; 0: it begins.
+    /// How many bytes of the hello were emitted before; 0 at its start.
     pub offset: u32,
-    /// Length of the record whose header was received by a system call of its own, before a hello that
-    /// begins; 0: the bytes begin with the header.
+    /// The length of the TLS record, if its header was received by a separate system call before the hello
+    /// starts. 0: the bytes start with the header.
     pub record: u32,
 }
 
 const _: () = assert!(size_of::<Hello>() == 72);
 
-/// [`Hello::flags`]: the process has sent it; without it, it has received it.
+/// [`Hello::flags`]: the process sent it. Without this flag, it received it.
 pub const HELLO_SENT: u32 = 1 << 0;
 
-/// Type of the message with which a client begins the handshake (RFC 8446, section 4).
+/// Type of the message with which a client starts the handshake (RFC 8446, section 4).
 pub const CLIENT_HELLO: u8 = 1;
-/// Type of the message with which a server answers.
+/// Type of the server's answer to it.
 pub const SERVER_HELLO: u8 = 2;
 
-/// What a message of the handshake begins with: its type, its length, and, if it is a hello, a version.
+/// The start of a handshake message: its type, its length and, in a hello, a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HelloStart(pub [u8; 6]);
 
 impl HelloStart {
-    /// Bytes of the whole hello; none if this is none. Encrypted bytes look like one once in a billion.
+    /// The length of the whole hello. None if it is not one; encrypted bytes look like one once in a billion.
     pub fn length(self) -> Option<u32> {
         /// Version, random number and three more fields.
         const LEAST: u16 = 38;
@@ -56,30 +56,30 @@ impl HelloStart {
     }
 }
 
-/// Bytes from the begin of a hello on that are worth telling: itself, and the headers of the records that it
-/// is cut into.
+/// How many bytes from the start of a hello on to emit: the hello, and the headers of the records that it is
+/// split into.
 pub fn hello_bytes(length: u32, record: u32) -> u32 {
-    /// Headers of so many records, should the hello need more than one.
+    /// The headers of several records, in case the hello is split.
     const HEADERS: u32 = 8 * 5;
     const _: () = assert!(size_of::<RecordHeader>() == 5);
     let all = if length > record { length + HEADERS } else { length };
     if all > HELLO_BYTES { HELLO_BYTES } else { all }
 }
 
-/// Key of the map `HELLOS`: the address of a socket, and the way in its lowest bit.
+/// Key of the map `HELLOS`: the address of a socket, with the direction in its lowest bit.
 pub type HelloKey = u64;
 
-/// Value of the map `HELLOS`: a hello that has not gone through its socket as a whole.
+/// Value of the map `HELLOS`: a hello that has passed through its socket only in part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HelloState {
-    /// [`crate::Socket::socket`].
+    /// The socket; see [`crate::Socket::socket`].
     pub socket: u64,
-    /// Bytes that have gone through.
+    /// How many bytes have passed.
     pub seen: u32,
-    /// Bytes that are wanted; 0: only the header of a record was there.
+    /// How many bytes to emit; 0 if only the header of a record has passed.
     pub wanted: u32,
-    /// Length of that record.
+    /// The length of that record.
     pub record: u32,
     /// Zero.
     pub reserved: u32,

@@ -1,11 +1,11 @@
 //! Every byte that crosses between the BPF programs and userspace, and nothing else.
 //!
-//! Owns the wire records of the ring buffer, the attach cookie ([`cookie`], [`CallShape`]), the keys and
-//! values of the shared maps, and the limits both sides must agree on. It never reads memory, makes
-//! system calls or allocates.
+//! Defines the records of the ring buffer, the attach cookie ([`cookie`], [`CallShape`]), the keys and values
+//! of the shared maps, and the limits that both sides must agree on. It never reads memory, makes system
+//! calls or allocates.
 //!
-//! Wire types hold integers and byte arrays only. zerocopy's derives prove that they have no padding,
-//! and the assertions beside them fix their sizes: a change of layout does not compile by accident.
+//! Wire types hold integers and byte arrays only. The derives of zerocopy prove that they have no padding,
+//! and the assertions next to them fix their sizes, so that a layout cannot change by accident.
 #![no_std]
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -41,82 +41,82 @@ pub use socket::{
     SOCKET_GUESSED, SOCKET_SERVER, Socket, SocketFields,
 };
 
-/// Payload bytes of one [`Call`] record at the most. One TLS record holds at most 16 KiB of plaintext
-/// (RFC 8446, section 5.1), so that most calls need one chunk.
+/// Limit of the payload bytes in one [`Call`] record. A TLS record holds at most 16 KiB of plaintext (RFC
+/// 8446, section 5.1), so most calls need one chunk.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Payload bytes of one call at the most; what is beyond is counted as truncated.
+/// Limit of the captured payload bytes of one call; the rest is counted as truncated.
 pub const CALL_BYTES: u32 = 1024 * 1024;
 
-/// [`Header::kind`] of a [`Call`] followed by its payload.
+/// [`Header::kind`] of a [`Call`], followed by its payload.
 pub const KIND_CALL: u32 = 1;
-/// [`Header::kind`] of a bare [`Header`]: the process (thread group) has ended.
+/// [`Header::kind`] of a bare [`Header`]: the process (thread group) exited.
 pub const KIND_TASK_EXIT: u32 = 2;
-/// [`Header::kind`] of a bare [`Header`]: the process executes another program. With [`Scope::watch`] also
+/// [`Header::kind`] of a bare [`Header`]: the process executed another program. With [`Scope::watch`], also
 /// for processes that are not in scope.
 pub const KIND_TASK_EXEC: u32 = 3;
-/// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was made.
+/// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was created.
 pub const KIND_CGROUP_MADE: u32 = 4;
 /// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was removed.
 pub const KIND_CGROUP_GONE: u32 = 5;
-/// [`Header::kind`] of a bare [`Header`]: the process has mapped a file executable and is stopped, until
-/// userspace has looked at the file (only processes that ctrace itself has started).
+/// [`Header::kind`] of a bare [`Header`]: the process has mapped an executable file and is stopped until
+/// userspace has inspected the file. Only for processes that ctrace itself started.
 pub const KIND_STOPPED: u32 = 6;
 
-/// Bytes of a cgroup's path that are told, with the NUL after it. A longer one is cut.
+/// Size of a cgroup's path, including its NUL. A longer path is cut.
 pub const CGROUP_PATH: usize = 512;
 
-/// What every record of the ring buffer begins with.
+/// The start of every record in the ring buffer.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
-    /// One of the `KIND_` constants. A reader counts a kind that it does not know and goes on.
+    /// One of the `KIND_` constants. A reader skips and counts kinds that it does not support.
     pub kind: u32,
-    /// Process (thread group) id in the initial PID namespace.
+    /// The process (thread group) id in the initial PID namespace.
     pub pid: u32,
-    /// Thread id in the initial PID namespace.
+    /// The thread id in the initial PID namespace.
     pub tid: u32,
     /// Zero.
     pub reserved: u32,
-    /// Nanoseconds of `CLOCK_BOOTTIME` when the record was made.
+    /// The time of the record, in nanoseconds of `CLOCK_BOOTTIME`.
     pub time: u64,
-    /// Id of the thread's cgroup in the v2 hierarchy: the inode number of its directory.
+    /// The id of the thread's cgroup in the v2 hierarchy: the inode number of its directory.
     pub cgroup: u64,
-    /// Name of the thread, padded with NUL (`TASK_COMM_LEN`).
+    /// The name of the thread, padded with NUL (`TASK_COMM_LEN`).
     pub comm: [u8; 16],
 }
 
 const _: () = assert!(size_of::<Header>() == 48);
 
-/// A chunk of what one call transferred; [`Call::chunk`] payload bytes follow it.
+/// A chunk of the data that one call moved. [`Call::chunk`] payload bytes follow.
 ///
-/// The record in the ring may be longer than header and payload: its room is one of a few fixed sizes.
+/// The record in the ring may be longer than header and payload, because the reserved sizes are fixed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Call {
     /// Kind [`KIND_CALL`].
     pub header: Header,
-    /// Number of the connection, unique in one session, from 1. 0: not known, because the table of
-    /// connections was full; then [`Call::number`] and [`Call::stream_offset`] mean nothing.
+    /// The id of the connection, unique in one session, from 1. 0 if unknown because the table of connections
+    /// was full; [`Call::number`] and [`Call::stream_offset`] are then meaningless.
     pub connection: u64,
-    /// Number of the call on its connection, both directions counted together, from 1.
+    /// The number of the call on its connection, counting both directions, from 1.
     pub number: u64,
-    /// Bytes that the connection transferred in this direction before this call, since it was opened
-    /// or, without [`FLAG_FROM_START`], since it was first seen.
+    /// How many bytes the connection moved in this direction before this call, since it was opened or,
+    /// without [`FLAG_FROM_START`], since it was first seen.
     pub stream_offset: u64,
-    /// Bytes that the call transferred.
+    /// How many bytes the call moved.
     pub length: u64,
-    /// Where the probed function returns to (a virtual address of the process), 0 if not known.
+    /// The return address of the probed function (a virtual address of the process), or 0 if unknown.
     pub caller: u64,
     /// The hook that was hit: [`site`] of its cookie.
     pub site: u32,
     /// `FLAG_` bits.
     pub flags: u32,
-    /// Bytes of the call that are captured, in all of its chunks.
+    /// How many bytes of the call were captured, in all of its chunks.
     pub captured: u32,
-    /// Offset of this chunk in the call.
+    /// The offset of this chunk in the call.
     pub offset: u32,
-    /// Payload bytes in this chunk.
+    /// The number of payload bytes in this chunk.
     pub chunk: u32,
     /// Zero.
     pub reserved: u32,
@@ -124,44 +124,44 @@ pub struct Call {
 
 const _: () = assert!(size_of::<Call>() == 112);
 
-/// [`Call::flags`]: the call sent data; without it, it received.
+/// [`Call::flags`]: the call sent data. Without this flag, it received.
 pub const FLAG_TRANSMIT: u32 = 1 << 0;
-/// [`Call::flags`]: the connection was seen from its creation on.
+/// [`Call::flags`]: the connection was traced from its creation on.
 pub const FLAG_FROM_START: u32 = 1 << 1;
-/// [`Call::flags`]: the payload of this chunk could not be read from the process; `chunk` is 0 then.
+/// [`Call::flags`]: the payload of this chunk could not be read from the process; `chunk` is then 0.
 pub const FLAG_FAULT: u32 = 1 << 2;
-/// [`Call::flags`]: the end of the connection was told already ([`ConnectionClose`]).
+/// [`Call::flags`]: a [`ConnectionClose`] was already emitted for the connection.
 pub const FLAG_ENDED: u32 = 1 << 3;
 
-/// A cgroup of the v2 hierarchy was made or removed.
+/// A cgroup of the v2 hierarchy was created or removed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CgroupEvent {
-    /// Kind [`KIND_CGROUP_MADE`] or [`KIND_CGROUP_GONE`]; the process is who did it.
+    /// Kind [`KIND_CGROUP_MADE`] or [`KIND_CGROUP_GONE`]; the process is the one that did it.
     pub header: Header,
-    /// Its id: the inode number of its directory.
+    /// The id of the cgroup: the inode number of its directory.
     pub id: u64,
-    /// Its depth below the root of the hierarchy, whose level is 0.
+    /// The depth of the cgroup below the root of the hierarchy, which has level 0.
     pub level: u32,
     /// Zero.
     pub reserved: u32,
-    /// Its path in the hierarchy, ended by NUL.
+    /// The path of the cgroup in the hierarchy, ending with a NUL.
     pub path: [u8; CGROUP_PATH],
 }
 
 const _: () = assert!(size_of::<CgroupEvent>() == 64 + CGROUP_PATH);
 
-/// A way of losing something: index into the per-CPU map `LOST`.
+/// A cause of loss: index into the per-CPU map `LOST`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Loss {
-    /// The ring buffer had no room for a chunk.
+    /// The ring buffer had no space for a chunk.
     RingFull = 0,
     /// The payload could not be read from the process (page not resident, or unmapped).
     ReadFault = 1,
     /// The table of threads was full: the call is not reported.
     ThreadsFull = 2,
-    /// More calls were nested on one thread than are followed: an outer one is not reported.
+    /// Calls were nested more deeply on one thread than is tracked: an outer one is not reported.
     Nesting = 3,
     /// The table of connections was full: the call is reported without connection and offset.
     ConnectionsFull = 4,
@@ -175,7 +175,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// All of them, in the order of their indices.
+    /// All causes, in the order of their indices.
     pub const ALL: [Self; 8] = [
         Self::RingFull,
         Self::ReadFault,
@@ -188,46 +188,48 @@ impl Loss {
     ];
 }
 
-/// Value of the map `LOST`: what was lost in one way.
+/// Value of the map `LOST`: the amount lost for one cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct LossCount {
-    /// Records or calls.
+    /// The number of records or calls.
     pub events: u64,
-    /// Payload bytes.
+    /// The number of payload bytes.
     pub bytes: u64,
 }
 
 /// Entries of the map `GO_CALLS`.
 pub const GO_CALLS: u32 = 262_144;
 
-/// Key of the map `GO_CALLS`: a call of a goroutine.
+/// Key of the map `GO_CALLS`: a call in a goroutine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct GoCall {
-    /// Its goroutine.
+    /// The goroutine.
     pub goroutine: u64,
-    /// Bytes between the end of its stack and the stack pointer at its entry.
+    /// The distance from the end of its stack to the stack pointer at the entry, in bytes.
     pub depth: u64,
-    /// Its process.
+    /// The process id.
     pub pid: u64,
 }
 
-/// Value of the map `GO_CALLS`, and of others within the kernel: a call between its entry and its return.
+/// Value of the map `GO_CALLS` and of maps internal to the kernel side: a call between its entry and its
+/// return.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Frame {
-    /// Stack pointer at entry: what joins return to entry, however calls nest or unwind. 0: unused.
+    /// The stack pointer at the entry, which joins the return to the entry, however calls nest or unwind. 0:
+    /// unused.
     pub stack: u64,
-    /// Attach cookie.
+    /// The attach cookie.
     pub cookie: u64,
     /// The connection's handle.
     pub handle: u64,
-    /// Address of the bytes.
+    /// The address of the buffer.
     pub buffer: u64,
-    /// Address of the transferred length, if the shape has one.
+    /// The address of the number of moved bytes, if the shape has one.
     pub length: u64,
-    /// What its thread had sent at entry.
+    /// The number of bytes that the thread had sent at the entry.
     pub sends: u64,
 }
 
@@ -235,91 +237,92 @@ pub struct Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnectionKey {
-    /// The library's handle (`SSL *`), a virtual address of the process.
+    /// The library's handle of the connection (`SSL *`), a virtual address of the process.
     pub handle: u64,
-    /// Process id in the initial PID namespace.
+    /// The process id in the initial PID namespace.
     pub pid: u32,
-    /// Number of the program that the process has executed since it is in scope, 0 without: a program
-    /// does not go on with the connections of the one before it, nor of an ended process with its id.
+    /// How many programs the process has executed since it came into scope. A program does not continue the
+    /// connections of the previous program, or of an exited process with the same id.
     pub program: u32,
 }
 
-/// Value of the map `CONNECTIONS`. The kernel side alone writes it; fields change atomically, because
-/// one thread may read while another writes the same connection.
+/// Value of the map `CONNECTIONS`. Only the kernel side writes it. Fields change atomically, because one
+/// thread may read while another writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ConnectionState {
     /// [`Call::connection`].
     pub id: u64,
-    /// Calls so far, in both directions.
+    /// The number of calls so far, in both directions.
     pub calls: u64,
-    /// Bytes received so far.
+    /// The number of bytes received so far.
     pub received: u64,
-    /// Bytes sent so far.
+    /// The number of bytes sent so far.
     pub transmitted: u64,
     /// [`FLAG_FROM_START`], [`FLAG_ENDED`].
     pub flags: u64,
-    /// What tells the [`Socket`] that was reported last from others, 0 without; its lowest bits are
+    /// Identifies the [`Socket`] that was reported last; 0 if none was. The lowest bits are
     /// [`SOCKET_REPORTED`] and [`SOCKET_STAGES`].
     pub socket: u64,
 }
 
-/// [`ConnectionState::socket`]: one was reported.
+/// [`ConnectionState::socket`]: the socket was reported.
 pub const SOCKET_REPORTED: u64 = 1 << 0;
-/// [`ConnectionState::socket`]: it was seen inside of a call of the connection.
+/// [`ConnectionState::socket`]: the socket was seen inside of a call of the connection.
 pub const SOCKET_CONFIRMED: u64 = 1 << 1;
-/// [`ConnectionState::socket`]: its handshake is over.
+/// [`ConnectionState::socket`]: the handshake on the socket is complete.
 pub const SOCKET_ESTABLISHED: u64 = 1 << 2;
-/// The bits that say how a socket was seen, and not which one it is.
+/// The bits that record evidence for a socket, not its identity.
 pub const SOCKET_STAGES: u64 = SOCKET_CONFIRMED | SOCKET_ESTABLISHED;
 
-/// A namespace: value of the map `PID_NAMESPACES`.
+/// Value of the map `PID_NAMESPACES`: a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NamespaceId {
-    /// Device of the namespace file system in the kernel's own encoding (major << 20 | minor).
+    /// The device of the namespace file system in the kernel's own encoding (major << 20 | minor).
     pub device: u64,
-    /// Inode number of the namespace file.
+    /// The inode number of the namespace file.
     pub inode: u64,
 }
 
-/// Value of the map `CGROUPS`: the cgroup, with all below it, is in scope.
+/// Value of the map `CGROUPS`: the cgroup and everything below it are in scope.
 pub const CGROUP_IN: u8 = 1;
-/// Value of the map `CGROUPS`: the cgroup, with all below it, is not in scope, whatever else says it is.
+/// Value of the map `CGROUPS`: the cgroup and everything below it are out of scope, whatever else includes
+/// them.
 pub const CGROUP_OUT: u8 = 2;
 
 /// Flag in a value of the map `THREADS`: the thread is in scope.
 pub const THREAD_IN: u8 = 1;
-/// Flag in a value of the map `THREADS`: ctrace has started the process; it is held when it maps code,
-/// whether it is in scope or not.
+/// Flag in a value of the map `THREADS`: ctrace started the process, which is stopped when it maps code,
+/// whether or not it is in scope.
 pub const THREAD_HOLD: u8 = 2;
-/// Offset of a tracepoint's field that the kernel does not have.
+/// Offset of a tracepoint field that the kernel does not have.
 pub const NO_FIELD: u32 = u32::MAX;
 
-/// Cgroups that a scope may hold, those that it keeps out among them.
+/// Limit of the cgroups in a scope, including excluded ones.
 pub const SCOPE_CGROUPS: u32 = 4096;
 
-/// Threads that a scope may hold.
+/// Limit of the threads in a scope.
 pub const SCOPE_THREADS: u32 = 65_536;
 
-/// PID namespaces that a scope may hold.
+/// Limit of the PID namespaces in a scope.
 pub const PID_NAMESPACES: u32 = 8;
 
-/// The one value of the map `SCOPE`: which of the filters are in use.
+/// The only value of the map `SCOPE`: which filters are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Scope {
-    /// Not zero: everything is in scope but what a cgroup keeps out.
+    /// Not zero: everything is in scope except for excluded cgroups.
     pub all: u32,
-    /// Bit n: the map `CGROUPS` holds cgroups of level n (the root of the hierarchy is level 0).
+    /// Bit n is set if the map `CGROUPS` contains cgroups of level n (the root of the hierarchy is level 0).
     pub cgroup_levels: u32,
-    /// Valid entries of the map `PID_NAMESPACES`.
+    /// How many entries of the map `PID_NAMESPACES` are valid.
     pub pid_namespaces: u32,
     /// Not zero: the map `THREADS` is in use.
     pub threads: u32,
-    /// Not zero: every exec on the machine is told, and every cgroup that comes or goes.
+    /// Not zero: every exec on the machine is reported, and every cgroup that is created or removed.
     pub watch: u32,
-    /// Not zero: a process that executes another program leaves the map `THREADS`; userspace decides
-    /// whether it comes back.
+    /// Not zero: a process that executes another program leaves the map `THREADS`; userspace decides whether
+    /// it is added again.
     pub leaves_at_exec: u32,
 }

@@ -1,32 +1,33 @@
-//! The attach cookie, and what it says of a "move bytes" function: where its handle, buffer and length are.
+//! The attach cookie, and the shape of a function that moves bytes: where its handle, buffer and length are.
 
-/// The cookie of a hook: its number in the upper half, how to read its arguments in the lower one.
+/// The cookie of a hook: its site in the upper half, how to read its arguments in the lower half.
 pub const fn cookie(site: u32, arguments: u32) -> u64 {
     (site as u64) << 32 | arguments as u64
 }
 
-/// Words that a function may have pushed before its hook.
+/// Limit of the words that a function may have pushed before its hook.
 pub const MAX_PUSHED: u8 = 7;
 const PUSHED_SHIFT: u32 = 24;
 const PUSHED: u32 = (MAX_PUSHED as u32) << PUSHED_SHIFT;
 const WORD_BYTES: u64 = 8;
 
-/// The same arguments, at a hook behind so many words that the function has pushed.
+/// Adds to `arguments` the number of words that the function has pushed before the hook.
 pub const fn behind_pushes(arguments: u32, words: u8) -> u32 {
     arguments & !PUSHED | (words as u32) << PUSHED_SHIFT & PUSHED
 }
 
-/// Bytes between the top of the stack at the hook with this cookie, and the return address of its function.
+/// The distance from the top of the stack at the hook with this cookie to the return address of its function.
 pub const fn pushed_bytes(cookie: u64) -> u64 {
     ((arguments(cookie) & PUSHED) >> PUSHED_SHIFT) as u64 * WORD_BYTES
 }
 
-/// What a call of the function is, wherever in it its hook is.
+/// The part of a cookie's arguments that describes the call, independent of the hook's position in the
+/// function.
 pub const fn kind_of_call(cookie: u64) -> u32 {
     arguments(cookie) & !PUSHED
 }
 
-/// The number of the hook with this cookie.
+/// The site of the hook with this cookie.
 pub const fn site(cookie: u64) -> u32 {
     (cookie >> 32) as u32
 }
@@ -37,21 +38,21 @@ pub const fn arguments(cookie: u64) -> u32 {
     cookie as u32
 }
 
-/// Which way the bytes of a call go, seen from the traced process.
+/// The direction of the data of a call, as seen from the traced process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// The call received: its buffer holds what came from the peer.
+    /// The call receives: its buffer holds data from the peer.
     Receive,
-    /// The call sent: its buffer holds what goes to the peer.
+    /// The call sends: its buffer holds data for the peer.
     Transmit,
 }
 
-/// Where the number of transferred bytes is when the function has returned.
+/// Where the number of moved bytes is when the function has returned.
 ///
-/// In both cases a return value that is not positive (as a C `int`) means that nothing was transferred.
+/// In both cases, a returned value that is not positive (as a C `int`) means that nothing was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Length {
-    /// The return value itself (a C `int`).
+    /// The returned value itself (a C `int`).
     Returned,
     /// A `size_t` at the address in argument `n`.
     OutArgument(u8),
@@ -60,27 +61,29 @@ pub enum Length {
 /// A flag of NSPR's PR_Recv (prio.h).
 const PR_MSG_PEEK: u64 = 2;
 
-/// Which calls of a function are of TLS connections.
+/// Which calls of a function belong to TLS connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Calls {
-    /// All.
+    /// All calls.
     #[default]
     All,
-    /// Those whose handle is known to be a connection: others are files and pipes.
+    /// Calls whose handle is a tracked connection. Others are for files and pipes.
     OfTls,
-    /// The same, and its fourth argument has flags, of which 2 means that it only looks (`PR_MSG_PEEK`).
+    /// The same, except that the fourth argument has flags, of which `PR_MSG_PEEK` (2) means that the call
+    /// only peeks.
     OfTlsUnlessPeeking,
-    /// All, unless their fourth argument is true (an `int`): they only look then.
+    /// All calls, except for those whose fourth argument is true (an `int`), which only peek.
     AllUnlessPeeking,
 }
 
 impl Calls {
-    /// Whether every handle is a connection.
+    /// Whether every handle is a TLS connection.
     pub const fn is_for_all(self) -> bool {
         matches!(self, Self::All | Self::AllUnlessPeeking)
     }
 
-    /// Whether a call with this fourth argument only looks: the same bytes come again with the next one.
+    /// Whether a call with this fourth argument only peeks, so that the next call returns the same bytes
+    /// again.
     #[expect(clippy::cast_possible_truncation, reason = "an `int` has the lower half of its register")]
     pub const fn only_looks(self, fourth: u64) -> bool {
         match self {
@@ -91,20 +94,20 @@ impl Calls {
     }
 }
 
-/// The shape of one hooked function, packed into the lower half of its cookie.
+/// The shape of a hooked function, packed into the lower half of its cookie.
 ///
 /// Argument numbers count from 0 and are below [`CallShape::ARGUMENTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallShape {
-    /// Argument that identifies the connection.
+    /// The number of the argument that identifies the connection.
     pub handle: u8,
-    /// Argument that points to the bytes.
+    /// The number of the argument that points to the buffer.
     pub buffer: u8,
-    /// Where the length is.
+    /// Where the number of moved bytes is.
     pub length: Length,
-    /// Which way the bytes go.
+    /// The direction of the data.
     pub direction: Direction,
-    /// Which calls count.
+    /// Which calls belong to TLS connections.
     pub calls: Calls,
 }
 
@@ -114,12 +117,12 @@ const OF_TLS: u32 = 1 << 11;
 const UNLESS_PEEKING: u32 = 1 << 12;
 
 impl CallShape {
-    /// Arguments that are passed in registers and saved at entry (SysV AMD64: six).
+    /// How many arguments are passed in registers and saved at the entry (System V AMD64: six).
     pub const ARGUMENTS: u8 = 6;
 
-    /// Bits 0 to 2 the handle's argument, 3 to 5 the buffer's, 6 to 8 the length's, 9 whether the length is
-    /// behind an argument, 10 the direction, 11 and 12 which calls count.
-    /// [`BufferLayout`](crate::BufferLayout) has bits 13 to 23, [`behind_pushes`] those from 24 on.
+    /// Packs the shape: bits 0 to 2 are the argument of the handle, 3 to 5 that of the buffer, 6 to 8 that of
+    /// the length; 9 is set if the length is behind an argument; 10 is the direction; 11 and 12 are `calls`.
+    /// [`BufferLayout`](crate::BufferLayout) uses bits 13 to 23, [`behind_pushes`] those from 24 on.
     pub const fn pack(self) -> u32 {
         let length = match self.length {
             Length::Returned => 0,
@@ -138,7 +141,7 @@ impl CallShape {
         (self.handle & 7) as u32 | ((self.buffer & 7) as u32) << 3 | length | direction | calls
     }
 
-    /// The shape that [`CallShape::pack`] made `arguments` of.
+    /// The shape that [`CallShape::pack`] packed into `arguments`.
     pub const fn unpack(arguments: u32) -> Self {
         Self {
             handle: (arguments & 7) as u8,

@@ -1,4 +1,4 @@
-//! Which socket a connection is on.
+//! The socket of a connection.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -7,34 +7,34 @@ use crate::Header;
 /// [`Header::kind`] of a [`Socket`].
 pub const KIND_SOCKET: u32 = 7;
 
-/// Bytes of an address: those of the path in a `sockaddr_un`, the longest of those that are told.
+/// Size of an address: the path in a `sockaddr_un` is the longest of the supported ones.
 pub const ADDRESS_BYTES: usize = 108;
 
-/// A connection is on this socket from here on.
+/// A connection uses this socket from now on.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Socket {
     /// Kind [`KIND_SOCKET`].
     pub header: Header,
-    /// [`crate::Call::connection`].
+    /// The id of the connection; see [`crate::Call::connection`].
     pub connection: u64,
-    /// What tells the socket from others, those that are at the same address later among them.
+    /// Identifies the socket, even if a later one has the same address in memory.
     pub socket: u64,
     /// `SOCKET_` bits.
     pub flags: u32,
-    /// `AF_`, as in Linux' `sys/socket.h`.
+    /// The address family: an `AF_` constant of Linux' `sys/socket.h`.
     pub family: u16,
-    /// `IPPROTO_`, 0 for unix sockets.
+    /// The protocol: an `IPPROTO_` constant, or 0 for unix sockets.
     pub protocol: u16,
-    /// Ports; 0 for unix sockets.
+    /// The port of this end; 0 for unix sockets.
     pub local_port: u16,
-    /// See [`Socket::local_port`].
+    /// The port of the other end; 0 for unix sockets.
     pub peer_port: u16,
-    /// Valid bytes of `local`: 4, 16, or those of a path; 0: it has no name.
+    /// How many bytes of `local` are valid: 4, 16, or the length of a path; 0 if it has no name.
     pub local_bytes: u16,
-    /// The same of `peer`.
+    /// How many bytes of `peer` are valid.
     pub peer_bytes: u16,
-    /// Its network namespace: inode number; 0: not known.
+    /// The inode number of its network namespace; 0 if unknown.
     pub namespace: u32,
     /// Zero.
     pub reserved: u32,
@@ -46,12 +46,12 @@ pub struct Socket {
 
 const _: () = assert!(size_of::<Socket>() == 88 + 2 * ADDRESS_BYTES);
 
-/// [`Socket::flags`]: not seen within a call of the connection, but after it: a TLS record of a fitting
-/// length.
+/// [`Socket::flags`]: the socket was not seen within a call of the connection but after it, by a TLS record
+/// of matching length.
 pub const SOCKET_GUESSED: u32 = 1 << 0;
-/// [`Socket::flags`]: the process is the client: it has sent the first message of the handshake.
+/// [`Socket::flags`]: the process is the client: it sent the first handshake message.
 pub const SOCKET_CLIENT: u32 = 1 << 1;
-/// [`Socket::flags`]: the process is the server: it has answered it.
+/// [`Socket::flags`]: the process is the server: it answered the first handshake message.
 pub const SOCKET_SERVER: u32 = 1 << 2;
 
 /// `AF_UNIX`.
@@ -61,60 +61,61 @@ pub const FAMILY_INET: u16 = 2;
 /// `AF_INET6`.
 pub const FAMILY_INET6: u16 = 10;
 
-/// Where fields of the kernel's sockets are, in bytes, as its BTF tells; the constant `SOCKET_FIELDS` of the
-/// programs.
+/// The offsets of fields in the kernel's socket structures, in bytes, from its BTF: the constant
+/// `SOCKET_FIELDS` of the BPF programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SocketFields {
     /// `sk` in `socket`.
     pub sk: u32,
-    /// `skc_family` in `sock_common`, with which each `sock` begins; so those below.
+    /// `skc_family` in `sock_common`, which every `sock` starts with; likewise the fields below.
     pub family: u32,
-    /// `skc_rcv_saddr`
+    /// `skc_rcv_saddr`.
     pub local: u32,
-    /// `skc_daddr`
+    /// `skc_daddr`.
     pub peer: u32,
-    /// `skc_v6_rcv_saddr`
+    /// `skc_v6_rcv_saddr`.
     pub local6: u32,
-    /// `skc_v6_daddr`
+    /// `skc_v6_daddr`.
     pub peer6: u32,
-    /// `skc_num`, in the machine's byte order
+    /// `skc_num`, in the byte order of the machine.
     pub local_port: u32,
-    /// `skc_dport`, in the network's byte order; the other port follows it
+    /// `skc_dport`, in network byte order; the other port follows it.
     pub peer_port: u32,
     /// `sk_protocol` in `sock`.
     pub protocol: u32,
-    /// `skc_net`: address of a `net`; this and the one below are 0 if that is not known.
+    /// `skc_net`: the address of a `net`. This and the next field are 0 if unknown.
     pub namespace: u32,
     /// `ns.inum` in `net`.
     pub namespace_inode: u32,
-    /// `addr` in `unix_sock`; this and those below are 0 without unix sockets.
+    /// `addr` in `unix_sock`. This and the fields below are 0 if the kernel has no unix sockets.
     pub unix_address: u32,
     /// `peer` in `unix_sock`.
     pub unix_peer: u32,
-    /// `len` in `unix_address`: bytes of the name, with the family it begins with.
+    /// `len` in `unix_address`: the length of the name, including the family at its start.
     pub unix_length: u32,
     /// `name` in `unix_address`.
     pub unix_name: u32,
 }
 
-/// What a TLS record begins with: its type, its version, and the length of the rest (RFC 8446, section 5.1;
-/// DTLS 1.2 has its length elsewhere, RFC 6347, section 4.1, and is told by its version alone).
+/// The header of a TLS record: its type, its version, and the length of the rest (RFC 8446, section 5.1).
+/// DTLS 1.2 has the length elsewhere (RFC 6347, section 4.1), so a DTLS header is recognised by type and
+/// version alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader(pub [u8; 5]);
 
-/// Type of a record of the handshake.
+/// Type of a handshake record.
 const HANDSHAKE: u8 = 22;
-/// Type of a record of data.
+/// Type of an application data record.
 const DATA: u8 = 23;
-/// Plaintext of a record at the most.
+/// Limit of the plaintext in a record.
 const RECORD_BYTES: u64 = 1 << 14;
-/// Bytes that encryption adds: a tag at the least; at the most an explicit IV, a MAC and padding of old
+/// How many bytes encryption adds: at least a tag; at most an explicit IV, a MAC and the padding of old
 /// cipher suites.
 const ADDED_BYTES: (u64, u64) = (16, 96);
 
 impl RecordHeader {
-    /// Whether this is what it seems to be.
+    /// Whether this is a plausible record header.
     pub fn is_valid(self) -> bool {
         let [kind, major, minor, high, _] = self.0;
         let over_stream = major == 3 && minor <= 4 && high <= 0x48;
@@ -122,28 +123,29 @@ impl RecordHeader {
         matches!(kind, 20..=25) && (over_stream || over_datagrams)
     }
 
-    /// Whether the record is a part of the handshake.
+    /// Whether the record is a handshake record.
     pub fn is_handshake(self) -> bool {
         self.0[0] == HANDSHAKE
     }
 
-    /// Whether the record is of data, or of what looks like it: with TLS 1.3, everything that is encrypted.
+    /// Whether the record is application data, as far as its header shows: in TLS 1.3 all encrypted records
+    /// look so.
     pub fn is_data(self) -> bool {
         self.0[0] == DATA
     }
 
-    /// Whether the record is one of DTLS.
+    /// Whether the record is a DTLS record.
     pub fn is_of_datagrams(self) -> bool {
         self.0[1] == 0xfe
     }
 
-    /// Bytes of the rest of the record.
+    /// The length of the rest of the record.
     pub fn length(self) -> u32 {
         let [.., high, low] = self.0;
         u32::from(u16::from_be_bytes([high, low]))
     }
 
-    /// Whether this can be the first record of so many bytes of plaintext.
+    /// Whether this can be the first record for this many bytes of plaintext.
     pub fn carries(self, plaintext: u64) -> bool {
         let [kind, major, _, high, low] = self.0;
         let length = u64::from(u16::from_be_bytes([high, low]));
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_record_fits_its_plaintext() {
-        // TLS 1.3 adds a type and a tag; with 20 KiB the first record is full.
+        // TLS 1.3 adds a type and a tag; of 20 KiB, the first record takes as much as it can hold.
         let record = |length: u16| RecordHeader([23, 3, 3, length.to_be_bytes()[0], length.to_be_bytes()[1]]);
         assert!(record(117).carries(100) && record(16_384 + 17).carries(20_480));
         assert!(!record(100).carries(100) && !record(300).carries(100) && !record(117).carries(200));
