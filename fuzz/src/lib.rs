@@ -1,10 +1,11 @@
-//! Whatever a file says, looking into it ends, takes little memory, and never panics: what is to be fuzzed.
+//! Fuzzing of file inspection: whatever a file contains, inspecting it must end, take little memory, and
+//! never panic.
 //!
-//! An input is a list of patches of a real program: most bytes of a program are of no interest, and a file of
-//! noise is refused at its first bytes. Patches are told from places where tables begin, and the functions
-//! that the locators find, so that short ones meet. Everything that a trace does with a file is done with it:
-//! all locators, the symbols, Go's tables, and the functions by name. It never says what is right: that
-//! nothing goes wrong is all that is asked.
+//! An input is a list of patches to a real program, because most bytes of a program do not matter, and random
+//! bytes are refused at the first check. Patch offsets are relative to the starts of tables and of the
+//! functions that the locators find, so that short inputs reach them. Everything that a trace does with a
+//! file is done: all locators, the symbols, Go's tables, and functions by name. The results are not checked;
+//! it is enough that nothing goes wrong.
 
 use std::env;
 use std::fs::{self, File};
@@ -23,18 +24,18 @@ use ctrace::probe::uprobe::Pattern;
 use ctrace::probe::uprobe::Stacks;
 use ctrace::probe::uprobe::Uprobe;
 
-/// Programs to patch, as `PATH` has directories; `cargo xtask fuzz` says which.
+/// The programs to patch, separated as in `PATH`; `cargo xtask fuzz` sets it.
 const VARIABLE: &str = "CTRACE_FUZZ_PROGRAMS";
-/// Where their copies are: in memory.
+/// The directory of the copies, in memory.
 const COPIES: &str = "/dev/shm";
-/// Bytes that one patch changes at the most.
+/// Limit of the bytes that one patch changes.
 const PATCH: u8 = 16;
-/// Where tables are named in the header of an ELF file: of segments, and of sections.
+/// The offsets of the tables' own offsets in the ELF header: program headers and section headers.
 const TABLES: [u64; 2] = [0x20, 0x28];
-/// Bytes of a section's header, where its file offset is in it, and how many are looked at.
+/// Size of a section header, offset of the file offset in it, and how many section headers are used.
 const SECTION: (u64, u64, u64) = (64, 24, 64);
 
-/// Programs to patch.
+/// The programs to patch, and the probes to run on them.
 #[derive(Debug)]
 pub struct Programs {
     programs: Vec<Program>,
@@ -45,19 +46,19 @@ pub struct Programs {
 struct Program {
     bytes: Vec<u8>,
     copy: File,
-    /// File offsets where something begins.
+    /// File offsets at which tables or functions start.
     anchors: Vec<u64>,
 }
 
 impl Programs {
-    /// Those that a variable of the environment names. An error if one cannot be read.
+    /// Opens the programs that the environment variable lists. Fails if one cannot be read.
     pub fn from_environment() -> Result<Self> {
         let paths =
             env::var_os(VARIABLE).with_context(|| format!("{VARIABLE} names no programs to patch"))?;
         Self::open(&env::split_paths(&paths).collect::<Vec<_>>())
     }
 
-    /// Those of files. An error if one cannot be read.
+    /// Opens the programs in these files. Fails if one cannot be read.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         ensure!(!paths.is_empty(), "there are no programs to patch");
         let ssl = Probe::Ssl(Ssl { least: Confidence::Low, ..Ssl::default() });
@@ -68,9 +69,9 @@ impl Programs {
         Ok(Self { programs, probes: [ssl, every_function()?] })
     }
 
-    /// Patches one of them as `input` says, looks at it, and makes it whole again: the number of a program,
-    /// and for each patch the number of an anchor, how far behind that it is (two bytes), its length, and its
-    /// bytes.
+    /// Patches one of the programs as `input` says, inspects it, and restores it. The input is the index of a
+    /// program, and for each patch the index of an anchor, the distance from it (two bytes), the length, and
+    /// the bytes.
     pub fn look(&self, input: &[u8]) -> Result<()> {
         let Some((choice, mut patches)) = input.split_first() else { return Ok(()) };
         let program = cyclic(&self.programs, *choice).context("there are no programs")?;
@@ -86,7 +87,7 @@ impl Programs {
             patches = rest;
         }
         for probe in &self.probes {
-            // That something is wrong with it is an answer, too.
+            // An error is a valid result, too.
             let _ = program.look(probe);
         }
         for (at, original) in changed {
@@ -118,7 +119,7 @@ impl Program {
         Ok(program)
     }
 
-    /// What a trace does with a file.
+    /// Does what a trace does with a file.
     fn look(&self, probe: &Probe) -> Option<Found> {
         let copy = self.copy.try_clone().ok()?;
         let object = Object::parse(copy, self.bytes.len() as u64, &probe.wanted()).ok()?;
@@ -134,7 +135,7 @@ impl Program {
     }
 }
 
-/// One of some things, by any number.
+/// An item, by an index that wraps around.
 fn cyclic<T>(things: &[T], number: u8) -> Option<&T> {
     things.get(usize::from(number).checked_rem(things.len())?)
 }
@@ -163,7 +164,7 @@ mod tests {
             let mut content = vec![0; program.bytes.len()];
             program.copy.read_exact_at(&mut content, 0).map(|()| content)
         };
-        // Its first bytes say that it is a program.
+        // The first bytes identify it as a program.
         program.copy.write_all_at(b"none", 0)?;
         assert!(program.look(&every_function()?).is_none());
         program.copy.write_all_at(program.original(0, 4).context("it is not empty")?, 0)?;

@@ -1,4 +1,4 @@
-//! The program that libFuzzer's `main` runs: [`ctrace_fuzz::Programs`] with each of its inputs.
+//! The fuzz target that libFuzzer's `main` runs: passes each input to [`ctrace_fuzz::Programs`].
 #![no_main]
 #![expect(unsafe_code, reason = "libFuzzer calls a function that C can name")]
 
