@@ -1,10 +1,10 @@
 //! Executions as text: a line each.
 
 use std::fmt::{self, Write as _};
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::uprobe::duration as duration_text;
 use super::{Styles, container, time};
 use crate::event::{ArgList, Exec, ExecContext, ExecFailed, Exit, ExitStatus, Fork};
 use crate::output::{Tree, signal_names};
@@ -78,7 +78,11 @@ impl Lines<'_> {
             }
         }
         if let Some(duration) = exit.duration {
-            write!(self.line, " {faint}after {}{faint:#}", Short(duration))?;
+            write!(
+                self.line,
+                " {faint}after {}{faint:#}",
+                duration_text(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+            )?;
         }
         self.line.push('\n');
         Ok(())
@@ -123,15 +127,5 @@ impl Lines<'_> {
             write!(self.line, "{warning:#}")?;
         }
         Ok(())
-    }
-}
-
-/// A time in the unit that suits it.
-struct Short(Duration);
-
-impl fmt::Display for Short {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs_f64();
-        if seconds < 1.0 { write!(f, "{:.1} ms", seconds * 1000.0) } else { write!(f, "{seconds:.1} s") }
     }
 }
