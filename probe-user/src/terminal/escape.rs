@@ -63,7 +63,14 @@ pub(crate) fn is_readable(payload: &[u8]) -> bool {
 
 /// Whether a terminal shows a character and does nothing else.
 pub(crate) fn is_harmless(character: char) -> bool {
-    !character.is_control() && !is_format(character)
+    !acts_on_terminal(character) && !is_format(character)
+}
+
+/// Whether a terminal obeys a character: a control (C0, DEL, C1), or one that changes the direction of text.
+/// The other format characters are merely invisible.
+pub(crate) fn acts_on_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn is_plain(character: char) -> bool {
@@ -79,7 +86,7 @@ fn push(character: char, out: &mut String) {
         '\r' => out.push_str("\\r"),
         '\n' => out.push_str("\\n"),
         '\0'..='\x1f' | '\x7f' => raw(&[u8::try_from(character).unwrap_or_default()], out),
-        _ if character.is_control() || is_format(character) => {
+        _ if !is_harmless(character) => {
             // Writing to a String cannot fail.
             let _ = write!(out, "\\u{{{:04x}}}", u32::from(character));
         }
@@ -162,6 +169,7 @@ mod tests {
             name(foreign, &mut as_name);
             payload(foreign, &mut as_payload);
             assert!(as_name.chars().all(|c| !c.is_control() && !is_format(c)), "{character:?}");
+            assert!(!acts_on_terminal(character) || !is_harmless(character), "{character:?}");
             let harmless = |c: char| matches!(c, '\n' | '\t') || !c.is_control() && !is_format(c);
             assert!(as_payload.chars().all(harmless), "{character:?}");
         }

@@ -5,6 +5,12 @@
 
 use std::io::Write;
 
+use crate::terminal::escape::acts_on_terminal;
+
+/// What the UTF-8 of those characters begins with: DEL, the C1 controls, and what changes the direction of text.
+/// JSON itself escapes the C0 controls.
+const FIRST_BYTES: [u8; 3] = [0x7f, 0xc2, 0xe2];
+
 /// Escapes them in what was appended to `line` from `start` on.
 pub(super) fn escape(line: &mut Vec<u8>, start: usize) {
     let Some(first) = line.get(start..).and_then(find) else { return };
@@ -28,29 +34,36 @@ pub(super) fn escape(line: &mut Vec<u8>, start: usize) {
 /// Where the next one is. Their first bytes are rare, so that most of a line is passed over at the speed of
 /// memory.
 fn find(bytes: &[u8]) -> Option<usize> {
-    memchr::memchr3_iter(0x7f, 0xc2, 0xe2, bytes)
+    let [del, control, direction] = FIRST_BYTES;
+    memchr::memchr3_iter(del, control, direction, bytes)
         .find(|at| bytes.get(*at..).is_some_and(|special| decode(special).is_some()))
 }
 
-/// DEL, the C1 control characters (U+009B begins an escape sequence), and the characters that change the
-/// direction of text (U+200E, U+200F, U+202A to U+202E, U+2066 to U+2069).
+/// The character that `bytes` begin with, one of [`FIRST_BYTES`], if a terminal acts on it, and what follows.
 fn decode(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    match bytes {
-        [0x7f, after @ ..] => Some((0x7f, after)),
-        [0xc2, low @ 0x80..=0x9f, after @ ..] => Some((u32::from(*low), after)),
-        [0xe2, 0x80, low @ (0x8e | 0x8f | 0xaa..=0xae), after @ ..] => {
-            Some((0x2000 | u32::from(low & 0x3f), after))
-        }
-        [0xe2, 0x81, low @ 0xa6..=0xa9, after @ ..] => Some((0x2040 | u32::from(low & 0x3f), after)),
-        _ => None,
-    }
+    let length = match bytes.first()? {
+        0x7f => 1,
+        0xc2 => 2,
+        _ => 3,
+    };
+    let (character, after) = bytes.split_at_checked(length)?;
+    let character = std::str::from_utf8(character).ok()?.chars().next()?;
+    acts_on_terminal(character).then_some((u32::from(character), after))
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-    use super::escape;
+    use super::*;
+
+    #[test]
+    fn every_character_that_a_terminal_acts_on_begins_with_one_of_three_bytes() {
+        for character in (' '..=char::MAX).filter(|character| acts_on_terminal(*character)) {
+            let first = character.encode_utf8(&mut [0; 4]).as_bytes().first().copied();
+            assert!(first.is_some_and(|first| FIRST_BYTES.contains(&first)), "{character:?}");
+        }
+    }
 
     #[test]
     fn only_what_acts_on_a_terminal_is_escaped_and_comes_back() {
