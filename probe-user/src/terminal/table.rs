@@ -1,6 +1,7 @@
 //! Columns for a person: widths by what is in them, every cell escaped.
 
 use anstyle::{AnsiColor, Style};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{Colour, escaped};
 
@@ -103,7 +104,7 @@ impl Table {
         for cells in lines() {
             widths.resize(widths.len().max(cells.len()), 0);
             for (width, cell) in widths.iter_mut().zip(cells) {
-                *width = (*width).max(cell.text.chars().count());
+                *width = (*width).max(cell.text.width());
             }
         }
         lines().map(|cells| line(cells, &widths, indent, colour)).collect()
@@ -118,7 +119,7 @@ fn line(cells: &[Cell], widths: &[usize], indent: &str, colour: Colour) -> Strin
         }
         text.push_str(&cell.tone.paint(&cell.text, colour));
         if index + 1 < cells.len() {
-            text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.text.chars().count())));
+            text.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.text.width())));
         }
     }
     text.push('\n');
@@ -136,6 +137,14 @@ mod tests {
         table.row(vec![Cell::new("\u{1b}[2J"), Cell::maybe(None)]);
         let expected = "  NAME     PID\n  größe    1\n  \\x1b[2J  -\n";
         assert_eq!(table.render("  ", Colour::Off), expected);
+        let mut wide = Table::new(&["NAME", "PID"]);
+        wide.row(vec![Cell::new("日本"), Cell::new("1")]);
+        wide.row(vec![Cell::new("e\u{301}t"), Cell::new("2")]);
+        assert_eq!(
+            wide.render("", Colour::Off),
+            "NAME  PID\n日本  1\ne\u{301}t    2\n",
+            "columns, not letters"
+        );
         let coloured = table.render("", Colour::On);
         assert!(coloured.starts_with("\u{1b}[1mNAME\u{1b}[0m     "), "{coloured:?}");
     }

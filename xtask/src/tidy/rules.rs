@@ -41,7 +41,7 @@ const OWNERS: [(&str, &[&str]); 24] = [
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("bollard", &["container/runtime"]),
-    ("nix", &["app/child"]),
+    ("nix", &["app/child", "output/signal_names"]),
     ("http", &["container/runtime"]),
     ("hyper", &["container/runtime"]),
     ("hyper_util", &["container/runtime"]),
