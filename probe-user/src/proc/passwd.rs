@@ -1,8 +1,11 @@
-//! Names of users → ids, from the host's /etc/passwd.
+//! The users of the host, from its /etc/passwd.
 //!
-//! Owns the reading of that file. It asks no directory service: what only LDAP knows is given as a number.
+//! Owns the reading of that file. It asks no directory service, which a static build cannot: a user that only
+//! LDAP has is given as a number.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use super::process::read_bounded;
@@ -38,6 +41,44 @@ pub enum UserError {
     },
 }
 
+/// A user of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The login name.
+    pub name: OsString,
+    /// Its id.
+    pub uid: u32,
+    /// The id of its first group.
+    pub gid: u32,
+    /// Its home directory.
+    pub home: OsString,
+    /// Its shell; empty for /bin/sh.
+    pub shell: OsString,
+}
+
+/// The user with an id; none if the file has no such line or cannot be read.
+pub fn user(uid: u32) -> Option<User> {
+    user_in(uid, Path::new(PASSWD))
+}
+
+fn user_in(uid: u32, path: &Path) -> Option<User> {
+    let text = read_bounded(path, FILE).ok()?;
+    text.split(|byte| *byte == b'\n').filter_map(parse).find(|user| user.uid == uid)
+}
+
+/// A line: name, password, uid, gid, comment, home, shell (passwd(5)).
+fn parse(line: &[u8]) -> Option<User> {
+    let mut fields = line.split(|byte| *byte == b':');
+    let text = |field: &[u8]| OsString::from_vec(field.to_vec());
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
+    let name = fields.next().filter(|name| !name.is_empty())?;
+    let uid = number(fields.nth(1)?)?;
+    let gid = number(fields.next()?)?;
+    let home = text(fields.nth(1).unwrap_or_default());
+    let shell = text(fields.next().unwrap_or_default());
+    Some(User { name: text(name), uid, gid, home, shell })
+}
+
 /// The id of a user of this host.
 pub fn uid(name: &str) -> Result<u32, UserError> {
     uid_in(name, Path::new(PASSWD))
@@ -49,13 +90,11 @@ fn uid_in(name: &str, path: &Path) -> Result<u32, UserError> {
         path: path.to_owned(),
         source,
     })?;
-    let of_line = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b':');
-        let is_it = !name.is_empty() && fields.next() == Some(name.as_bytes());
-        std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok().filter(|_| is_it)
-    };
-    let found = text.split(|byte| *byte == b'\n').find_map(of_line);
-    found.ok_or_else(|| UserError::Unknown { name: name.to_owned(), path: path.to_owned() })
+    let mut users = text.split(|byte| *byte == b'\n').filter_map(parse);
+    let found = users.find(|user| user.name == name);
+    found
+        .map(|user| user.uid)
+        .ok_or_else(|| UserError::Unknown { name: name.to_owned(), path: path.to_owned() })
 }
 
 #[cfg(test)]
@@ -85,6 +124,9 @@ mod tests {
         ] {
             assert_eq!(uid_in(name, &path).ok(), expected, "{name:?}");
         }
+        let user = user_in(33, &path).unwrap();
+        assert_eq!((user.name.to_str(), user.gid, user.home.to_str()), (Some("www-data"), 33, Some("/")));
+        assert_eq!((user.shell.to_str(), user_in(5, &path)), (Some("/bin/no"), None));
         let error = uid_in("\x1b[2J", &path).unwrap_err().to_string();
         assert!(error.contains("\\u{1b}") && !error.contains('\x1b'), "{error}");
     }

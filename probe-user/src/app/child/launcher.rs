@@ -7,21 +7,26 @@
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::Duration;
 
-use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, initgroups, setgid, setgroups, setuid};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
 
 use crate::bpf::StoppedProcesses;
+use crate::proc::passwd::{self, User};
 use crate::stderr::say;
 
 /// Name (`argv[0]`) of a process that will be a command.
 pub(in crate::app) const LAUNCHER_NAME: &str = "ctrace-launch";
 /// Name (`argv[0]`) of a process that continues what is stopped when ctrace is killed.
 pub(in crate::app) const WATCHDOG_NAME: &str = "ctrace-warden";
+
+/// What an empty shell in passwd(5) stands for.
+const DEFAULT_SHELL: &str = "/bin/sh";
 
 /// Exit statuses of shells.
 const NOT_EXECUTABLE: u8 = 126;
@@ -122,18 +127,17 @@ impl Invoker {
         if !Uid::effective().is_root() {
             return None;
         }
-        let uid = Uid::from_raw(number("SUDO_UID").filter(|uid| *uid != 0)?);
-        let user = User::from_uid(uid).ok().flatten();
-        Some(Self { uid, gid: number("SUDO_GID").map(Gid::from_raw), user })
+        let uid = number("SUDO_UID").filter(|uid| *uid != 0)?;
+        let user = passwd::user(uid);
+        Some(Self { uid: Uid::from_raw(uid), gid: number("SUDO_GID").map(Gid::from_raw), user })
     }
 
     /// Gives up root for good: groups first, because a user may not set them.
     fn become_it(&self) -> io::Result<()> {
-        let gid = self.gid.or_else(|| Some(self.user.as_ref()?.gid));
-        let gid =
-            gid.ok_or_else(|| io::Error::other("neither SUDO_GID nor the user database tells its group"))?;
+        let gid = self.gid.or_else(|| Some(Gid::from_raw(self.user.as_ref()?.gid)));
+        let gid = gid.ok_or_else(|| io::Error::other("neither SUDO_GID nor /etc/passwd has its group"))?;
         match &self.user {
-            Some(user) => initgroups(&CString::new(user.name.as_str())?, gid)?,
+            Some(user) => initgroups(&CString::new(user.name.as_bytes())?, gid)?,
             None => setgroups(&[gid])?,
         }
         setgid(gid)?;
@@ -145,10 +149,10 @@ impl Invoker {
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         let Some(user) = &self.user else { return Vec::new() };
         vec![
-            ("HOME", user.dir.clone().into()),
-            ("SHELL", user.shell.clone().into()),
-            ("USER", user.name.clone().into()),
-            ("LOGNAME", user.name.clone().into()),
+            ("HOME", user.home.clone()),
+            ("SHELL", if user.shell.is_empty() { DEFAULT_SHELL.into() } else { user.shell.clone() }),
+            ("USER", user.name.clone()),
+            ("LOGNAME", user.name.clone()),
         ]
     }
 }
