@@ -3,6 +3,15 @@
 use jiff::Timestamp;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+/// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`): the time of the kernel's records.
+pub fn boot_time() -> u64 {
+    nanoseconds(clock_gettime(ClockId::Boottime)).unsigned_abs()
+}
+
+fn nanoseconds(time: Timespec) -> i64 {
+    time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec)
+}
+
 /// The distance between `CLOCK_BOOTTIME` and `CLOCK_REALTIME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
@@ -18,7 +27,6 @@ impl Clock {
     /// As both clocks are now. A later step of the wall clock does not change it: times of one trace
     /// never go back.
     pub fn now() -> Self {
-        let nanoseconds = |time: Timespec| time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec);
         let boot = clock_gettime(ClockId::Boottime);
         Self { offset: nanoseconds(clock_gettime(ClockId::Realtime)).wrapping_sub(nanoseconds(boot)) }
     }
@@ -33,8 +41,6 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     #[test]
@@ -42,9 +48,7 @@ mod tests {
         let clock = Clock::new(1_767_322_800_000_000_000);
         assert_eq!(clock.timestamp(1).to_string(), "2026-01-02T03:00:00.000000001Z");
         assert!(clock.timestamp(u64::MAX) < Timestamp::MAX);
-        let boot = clock_gettime(ClockId::Boottime);
-        let boot = u64::try_from(boot.tv_sec * 1_000_000_000 + boot.tv_nsec).unwrap();
-        let error = Clock::now().timestamp(boot).duration_since(Timestamp::now());
+        let error = Clock::now().timestamp(boot_time()).duration_since(Timestamp::now());
         assert!(error.abs().as_secs() < 10, "{error:?}");
     }
 }

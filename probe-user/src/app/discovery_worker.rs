@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::clock;
 use crate::discovery::{Discovery, Versioned};
 use crate::plan::{ObjectHooks, ObjectId, Skipped};
 use crate::proc::maps::Mapping;
@@ -52,9 +53,7 @@ impl Since {
     /// How long ago that was.
     pub(super) fn elapsed(self) -> Duration {
         let (Self::Mapped(then) | Self::Executed(then)) = self;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
-        now.saturating_sub(Duration::from_nanos(then))
+        Duration::from_nanos(clock::boot_time().saturating_sub(then))
     }
 }
 

@@ -4,8 +4,11 @@
 //! ended: their events may still be on the way. Never decides which containers are traced.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use lru::LruCache;
 
 use super::runtime::{ContainerInfo, Listing, Source};
 use super::state::{ContainerState, unnamed};
@@ -17,6 +20,8 @@ use crate::proc::process::{Proc, ProcessEntry};
 
 /// Containers and cgroups that are remembered. Who may make cgroups could otherwise fill memory.
 const REMEMBERED: usize = 1 << 16;
+/// Cgroups of which the answer is kept, at the most.
+const SETTLED: NonZeroUsize = NonZeroUsize::new(REMEMBERED).unwrap();
 /// How long what has gone is remembered.
 const KEPT: Duration = Duration::from_mins(1);
 
@@ -28,18 +33,31 @@ pub struct ContainerIndex {
     proc: Proc,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct IndexState {
     by_key: HashMap<Arc<str>, ContainerState>,
     by_cgroup: HashMap<u64, SeenProcess>,
     /// What the path of a v2 cgroup tells of every process in it, by what was learned until now.
-    settled: HashMap<u64, Option<Arc<str>>>,
+    settled: LruCache<u64, Option<Arc<str>>>,
     /// Keys of those that a runtime told of.
     marks: KeyIndex<Arc<str>>,
     /// Cgroups that may be a container's.
     unexplained: Unexplained,
     /// Counts what was learned.
     version: u64,
+}
+
+impl Default for IndexState {
+    fn default() -> Self {
+        Self {
+            by_key: HashMap::default(),
+            by_cgroup: HashMap::default(),
+            settled: LruCache::sparse(SETTLED),
+            marks: KeyIndex::default(),
+            unexplained: Unexplained::default(),
+            version: 0,
+        }
+    }
 }
 
 /// A container that a process is in.
@@ -213,7 +231,7 @@ impl ContainerIndex {
     pub(crate) fn cgroup_gone(&self, cgroup: u64) {
         let now = Instant::now();
         let mut known = self.known();
-        known.settled.remove(&cgroup);
+        known.settled.pop(&cgroup);
         known.unexplained.remove(cgroup);
         let Some(seen) = known.by_cgroup.get_mut(&cgroup) else { return };
         seen.gone = Some(now);
@@ -307,15 +325,12 @@ impl IndexState {
 
     /// The path of a cgroup tells the container of all in it, or that they are in none.
     fn settle(&mut self, cgroup: u64, key: Option<&str>) {
-        if self.settled.len() >= REMEMBERED {
-            self.settled.clear();
-        }
-        self.settled.insert(cgroup, key.map(Into::into));
+        self.settled.put(cgroup, key.map(Into::into));
     }
 
     /// What [`Self::settle`] was told.
     fn settled(&self, cgroup: u64) -> Option<Containment> {
-        match self.settled.get(&cgroup)? {
+        match self.settled.peek(&cgroup)? {
             Some(key) => Some(Containment::In(Arc::clone(&self.by_key.get(key)?.container))),
             None => Some(Containment::Host),
         }

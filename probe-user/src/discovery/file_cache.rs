@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use lru::LruCache;
+
 use super::REMEMBERED;
 use super::outcome::FileOutcome;
 use crate::plan::ObjectId;
@@ -34,38 +36,55 @@ impl FileVerdict {
 
 /// All files that are known.
 #[derive(Clone, Default)]
-pub(super) struct FileCache(Arc<Mutex<HashMap<RealInode, FileVerdict>>>);
+pub(super) struct FileCache(Arc<Mutex<Files>>);
+
+struct Files {
+    /// Never evicted: such a file would be attached to twice.
+    hooked: HashMap<RealInode, FileVerdict>,
+    /// Every other verdict, of which the oldest makes room.
+    others: LruCache<RealInode, FileVerdict>,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { hooked: HashMap::new(), others: LruCache::sparse(REMEMBERED) }
+    }
+}
 
 impl FileCache {
     /// What an open file turned out to be.
     pub(super) fn of(&self, inode: RealInode, file: &ForeignFile) -> Option<FileVerdict> {
-        let files = self.lock();
-        let seen = files.get(&inode)?;
+        let mut files = self.lock();
+        if let Some(seen) = files.hooked.get(&inode) {
+            return Some(seen.clone());
+        }
         // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
-        (seen.is_hooked() || seen.changed == file.changed()).then(|| seen.clone())
+        files.others.get(&inode).filter(|seen| seen.changed == file.changed()).cloned()
     }
 
     /// The objects of a file that is hooked.
     pub(super) fn hooked(&self, inode: RealInode) -> Option<Vec<ObjectId>> {
-        self.lock().get(&inode).filter(|seen| seen.is_hooked()).map(|seen| seen.objects.clone())
+        self.lock().hooked.get(&inode).map(|seen| seen.objects.clone())
     }
 
-    /// Remembers. What is hooked is never forgotten to make room: it would be attached to twice.
+    /// Remembers what a file turned out to be, in place of what it was before.
     pub(super) fn insert(&self, inode: RealInode, seen: FileVerdict) {
         let mut files = self.lock();
-        if files.len() >= REMEMBERED {
-            files.retain(|_, seen| seen.is_hooked());
+        if seen.is_hooked() {
+            files.others.pop(&inode);
+            files.hooked.insert(inode, seen);
+        } else {
+            files.hooked.remove(&inode);
+            files.others.put(inode, seen);
         }
-        files.insert(inode, seen);
     }
 
     /// Forgets the files of objects that are not hooked any more.
     pub(super) fn forget(&self, objects: &[ObjectId]) {
-        let is_of = |seen: &FileVerdict| seen.objects.iter().any(|id| objects.contains(id));
-        self.lock().retain(|_, seen| !is_of(seen));
+        self.lock().hooked.retain(|_, seen| !seen.objects.iter().any(|id| objects.contains(id)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RealInode, FileVerdict>> {
+    fn lock(&self) -> MutexGuard<'_, Files> {
         // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,10 +5,13 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use lru::LruCache;
 
 use crate::event::Library;
 use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped};
@@ -49,14 +52,14 @@ const TIMED_OUT_DEVICE_TTL: Duration = Duration::from_mins(1);
 const SITE_REUSE_DELAY: Duration = Duration::from_mins(10);
 
 /// Files that are remembered. Who may map files could otherwise fill memory.
-const REMEMBERED: usize = 1 << 16;
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
 /// Looks into processes, and remembers: no real file is parsed twice.
 pub struct Discovery {
     probe: Probe,
     /// Files without interest, by what their mappings show; a file may be shown in several ways. While a plan
     /// is made, all files: it is of one moment.
-    shown: HashMap<(Device, u64, PathBuf), (Instant, FileVerdict)>,
+    shown: LruCache<(Device, u64, PathBuf), (Instant, FileVerdict)>,
     known: FileCache,
     mounts: Mounts,
     users: ObjectRefs,
@@ -70,7 +73,7 @@ pub struct Discovery {
     /// Devices that did not answer, and when: waiting for each of their files could take for ever.
     silent: HashMap<Device, Instant>,
     /// Versions, by the real file of the libcrypto and when it was changed last.
-    libcrypto: HashMap<(RealInode, (i64, u32)), Option<String>>,
+    libcrypto: LruCache<(RealInode, (i64, u32)), Option<String>>,
     /// Libraries whose version stands in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
     /// TLS that cannot be traced.
@@ -88,7 +91,7 @@ impl Discovery {
     pub fn new(probe: Probe) -> Self {
         Self {
             probe,
-            shown: HashMap::new(),
+            shown: LruCache::sparse(REMEMBERED),
             known: FileCache::default(),
             mounts: Mounts::default(),
             users: ObjectRefs::default(),
@@ -99,7 +102,7 @@ impl Discovery {
             foreign: Vec::new(),
             excess: None,
             silent: HashMap::new(),
-            libcrypto: HashMap::new(),
+            libcrypto: LruCache::sparse(REMEMBERED),
             unversioned: Vec::new(),
             news: ReportedOnce::default(),
             missed: false,
@@ -300,8 +303,7 @@ impl Discovery {
         };
         // A hooked file that is copied up looks the same from outside, and is another one.
         if keep == Keep::Everything || seen.outcome.is_foreign() {
-            make_room(&mut self.shown);
-            self.shown.insert(shown, (now, seen.clone()));
+            self.shown.put(shown, (now, seen.clone()));
         }
         seen
     }
@@ -408,12 +410,6 @@ enum Keep {
     Everything,
     /// Files without interest.
     Foreign,
-}
-
-fn make_room<K, V>(map: &mut HashMap<K, V>) {
-    if map.len() >= REMEMBERED {
-        map.clear();
-    }
 }
 
 fn file_name(file: &ForeignFile) -> String {

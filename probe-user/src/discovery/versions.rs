@@ -4,7 +4,7 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Discovery, inspect_file, make_room};
+use super::{Discovery, inspect_file};
 use crate::event::Library;
 use crate::plan::ObjectId;
 use crate::proc::maps::Mapping;
@@ -61,8 +61,7 @@ impl Discovery {
             return known.clone();
         }
         let version = inspect_file::version_in(file).await;
-        make_room(&mut self.libcrypto);
-        self.libcrypto.insert(file_as_it_is, version.clone());
+        self.libcrypto.put(file_as_it_is, version.clone());
         version
     }
 }

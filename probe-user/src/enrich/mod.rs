@@ -3,8 +3,10 @@
 //! A fact that cannot be had (the process is gone, no runtime answers) is absent; it never costs data.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use lru::LruCache;
 use probe_common::{ExecRecord, Header};
 
 use crate::container::index::ContainerIndex;
@@ -22,7 +24,7 @@ use roles::Listeners;
 pub use symbolizer::Stacks;
 
 /// Origins of ended processes that are kept, for records that arrive late.
-const ENDED: usize = 4096;
+const ENDED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// No cgroup has this id.
 const NO_CGROUP: u64 = 0;
@@ -38,7 +40,7 @@ pub struct ProcessInfoCache {
     listeners: Listeners,
     living: HashMap<u32, Arc<ProcessContext>>,
     /// Processes that have ended or that execute another program: right only if /proc knows no better.
-    stale: HashMap<u32, Arc<ProcessContext>>,
+    stale: LruCache<u32, Arc<ProcessContext>>,
     /// [`ContainerIndex::version`] of what `living` was read from.
     version: u64,
 }
@@ -48,8 +50,8 @@ impl ProcessInfoCache {
     pub fn new(containers: ContainerIndex, pids: impl IntoIterator<Item = u32>) -> Self {
         let version = containers.version();
         let programs = Programs::new();
-        let listeners = Listeners::default();
-        let (living, stale) = (HashMap::new(), HashMap::new());
+        let listeners = Listeners::new();
+        let (living, stale) = (HashMap::new(), LruCache::sparse(ENDED));
         let mut facts = Self { containers, programs, listeners, living, stale, version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
@@ -83,10 +85,7 @@ impl ProcessInfoCache {
 
     fn retire(&mut self, pid: u32) {
         if let Some(origin) = self.living.remove(&pid) {
-            if self.stale.len() >= ENDED {
-                self.stale.clear();
-            }
-            self.stale.insert(pid, origin);
+            self.stale.put(pid, origin);
         }
     }
 

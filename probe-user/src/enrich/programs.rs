@@ -1,11 +1,13 @@
 //! What is known of a program that is executed: the kernel's records of it and of its mappings tell most;
 //! what they do not is read from /proc, while it runs.
 
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use lru::LruCache;
 use probe_common::{ExecRecord, FLAG_EFFECTIVE};
 
+use crate::clock;
 use crate::container::index::ContainerIndex;
 use crate::decode::MmapEvent;
 use crate::event::{Containment, Executable, Process, ProcessContext};
@@ -13,7 +15,7 @@ use crate::pipeline::ProcessImage;
 use crate::proc::process_snapshot::{self, CommandLine, MissingFields};
 
 /// Processes of which something is remembered, at the most.
-const REMEMBERED: usize = 16_384;
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
 /// Facts of programs.
 #[derive(Debug)]
@@ -21,9 +23,9 @@ pub(super) struct Programs {
     /// When the trace began, in nanoseconds after boot.
     begin: u64,
     /// When processes began that were there before the trace.
-    started: HashMap<u32, u64>,
+    started: LruCache<u32, u64>,
     /// By process: programs that it has executed and that were not told of yet.
-    images: HashMap<u32, Vec<Image>>,
+    images: LruCache<u32, Vec<Image>>,
 }
 
 /// When a program was executed, and the file that was mapped first then: none until that is told.
@@ -31,9 +33,8 @@ type Image = (u64, Option<Vec<u8>>);
 
 impl Programs {
     pub(super) fn new() -> Self {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let begin = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
-        Self { begin, started: HashMap::new(), images: HashMap::new() }
+        let (started, images) = (LruCache::sparse(REMEMBERED), LruCache::sparse(REMEMBERED));
+        Self { begin: clock::boot_time(), started, images }
     }
 
     /// When a process began that was there before the trace.
@@ -46,9 +47,7 @@ impl Programs {
         if started > self.begin {
             return None;
         }
-        if self.started.len() < REMEMBERED {
-            self.started.insert(pid, started);
-        }
+        self.started.put(pid, started);
         Some(started)
     }
 
@@ -56,10 +55,7 @@ impl Programs {
     pub(super) fn mapped(&mut self, mapping: &MmapEvent) {
         match mapping {
             MmapEvent::Executes { pid, time } => {
-                if self.images.len() >= REMEMBERED {
-                    self.images.clear();
-                }
-                self.images.entry(*pid).or_default().push((*time, None));
+                self.images.get_or_insert_mut(*pid, Vec::new).push((*time, None));
             }
             MmapEvent::Mapped(mapped) => {
                 let last = self.images.get_mut(&mapped.pid).and_then(|images| images.last_mut());
@@ -78,7 +74,7 @@ impl Programs {
         let later = images.iter().position(|(executed, _)| *executed > time).unwrap_or(images.len());
         let image = images.drain(..later).next_back();
         if images.is_empty() {
-            self.images.remove(&pid);
+            self.images.pop(&pid);
         }
         image?.1
     }

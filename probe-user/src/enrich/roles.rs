@@ -1,16 +1,19 @@
 //! Which end of a connection a process is: whoever accepted it has the port of a listening socket.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use lru::LruCache;
 
 use crate::event::{Endpoint, Role, Socket, Transport};
 use crate::proc::process::read_bounded;
 
 /// Network namespaces that are remembered.
-const NAMESPACES: usize = 256;
+const NAMESPACES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// How long what is known of one may be used to say that nobody listens.
 const FRESH: Duration = Duration::from_secs(1);
 /// Bytes of the kernel's list of sockets that are read; those that listen come first, 150 bytes each.
@@ -21,10 +24,10 @@ const EPHEMERAL: u16 = 32_768;
 const LISTENING: &[u8] = b"0A";
 
 /// The listening ports of network namespaces.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Listeners {
     /// By their inode numbers.
-    namespaces: HashMap<u32, Known>,
+    namespaces: LruCache<u32, Known>,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,10 @@ struct Known {
 }
 
 impl Listeners {
+    pub(super) fn new() -> Self {
+        Self { namespaces: LruCache::sparse(NAMESPACES) }
+    }
+
     /// Which end of a TCP connection a process is; none if nothing tells for certain.
     pub(super) fn role(&mut self, pid: u32, namespace: u32, socket: &Socket) -> Option<Role> {
         let (Some(local), Some(peer)) = (&socket.local, &socket.peer) else { return None };
@@ -69,11 +76,8 @@ impl Listeners {
             // A kernel without IPv6 has no list of it.
             ports.extend(listening(&read_bounded(&proc.join(list), LIST).unwrap_or_default()));
         }
-        if self.namespaces.len() >= NAMESPACES {
-            self.namespaces.clear();
-        }
-        self.namespaces.insert(namespace, Known { ports, read: Instant::now() });
-        self.namespaces.get(&namespace).map(|known| &known.ports)
+        self.namespaces.put(namespace, Known { ports, read: Instant::now() });
+        self.namespaces.peek(&namespace).map(|known| &known.ports)
     }
 }
 

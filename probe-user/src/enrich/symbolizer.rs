@@ -3,12 +3,13 @@
 //! Owns what is remembered of files: each is read once. A file that does not answer is not asked again, and
 //! holds up the stream for a moment once a process. What cannot be told stays an address.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
+
+use lru::LruCache;
 
 use crate::elf::{FileOffset, Object, ObjectSymbolizer, SymbolFilter};
 use crate::event::StackFrame;
@@ -16,15 +17,14 @@ use crate::pipeline::Symbolizer;
 use crate::proc::Device;
 use crate::proc::maps::Mapping;
 use crate::rootfs::{self, ForeignFile};
+use crate::timeout::{BlockingReaders, ReadError};
 
 /// How long a file may take to be opened and read.
-const PATIENCE: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Processes whose mappings are remembered.
-const PROCESSES: usize = 1024;
+const PROCESSES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// Files that are remembered.
-const FILES: usize = 512;
-/// Files that are being read at the same time, at the most: a reader that gets no answer stays for ever.
-const READERS: usize = 8;
+const FILES: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// Mappings that are known may have changed. To read them again takes at most this part of the time: what a
 /// process runs need not be in a file, and would have them read at each call.
 const REREADING: u32 = 20;
@@ -33,72 +33,32 @@ const REREADING: u32 = 20;
 type FileKey = (Device, u64, PathBuf);
 
 /// What is known of files and mappings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stacks {
-    mappings: HashMap<u32, Arc<[Mapping]>>,
+    mappings: LruCache<u32, Arc<[Mapping]>>,
     /// When mappings that are known may be read again.
     rereading: Option<Instant>,
     /// None: nothing can be told of it.
-    files: HashMap<FileKey, Option<ObjectSymbolizer>>,
+    files: LruCache<FileKey, Option<ObjectSymbolizer>>,
     /// Processes of which a file did not answer: no more of theirs are read.
     silent: HashSet<u32>,
-    readers: Readers,
-}
-
-/// Who reads files. Each holds a clone while it does.
-#[derive(Debug, Default)]
-struct Readers(Arc<()>);
-
-/// Why a reader has told nothing.
-#[derive(Debug, PartialEq, Eq)]
-enum Unread {
-    /// There was no time, or no room for another one.
-    Busy,
-    /// It did not answer in time.
-    Silent,
-}
-
-impl Readers {
-    /// What `read` gives, on a thread that is left behind if it takes too long.
-    fn read<T: Send + 'static>(
-        &self,
-        patience: Duration,
-        read: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Unread> {
-        if Arc::strong_count(&self.0) > READERS {
-            return Err(Unread::Busy);
-        }
-        let (done, result) = mpsc::channel();
-        let reading = Arc::clone(&self.0);
-        let work = move || {
-            let result = read();
-            drop(reading);
-            // Nobody waits any more when it cannot be sent.
-            drop(done.send(result));
-        };
-        let reader = thread::Builder::new().name("symbols".to_owned());
-        reader.spawn(work).map_err(|_| Unread::Busy)?;
-        result.recv_timeout(patience).map_err(|_| Unread::Silent)
-    }
+    readers: BlockingReaders,
 }
 
 impl Symbolizer for Stacks {
     fn resolve(&mut self, pid: u32, addresses: &[u64]) -> Vec<StackFrame> {
-        if self.mappings.len() >= PROCESSES {
-            self.mappings.clear();
-        }
         let known = |mappings: &[Mapping]| addresses.iter().all(|address| find(mappings, *address).is_some());
         let mut mappings = self.mappings.get(&pid).cloned().unwrap_or_default();
         // What has ended by now is known if it was seen before.
         let begin = Instant::now();
-        let is_new = !self.mappings.contains_key(&pid);
+        let is_new = !self.mappings.contains(&pid);
         let may_read = is_new || self.rereading.is_none_or(|after| begin >= after);
         if !known(&mappings)
             && may_read
             && let Ok(read) = rootfs::executable_mappings(pid)
         {
             mappings = read.into();
-            self.mappings.insert(pid, Arc::clone(&mappings));
+            self.mappings.put(pid, Arc::clone(&mappings));
             self.rereading = Some(Instant::now() + begin.elapsed() * REREADING);
         }
         // What follows a call can be another function: of return addresses the byte before tells.
@@ -108,8 +68,20 @@ impl Symbolizer for Stacks {
     }
 
     fn forget(&mut self, pid: u32) {
-        self.mappings.remove(&pid);
+        self.mappings.pop(&pid);
         self.silent.remove(&pid);
+    }
+}
+
+impl Default for Stacks {
+    fn default() -> Self {
+        Self {
+            mappings: LruCache::sparse(PROCESSES),
+            rereading: None,
+            files: LruCache::sparse(FILES),
+            silent: HashSet::new(),
+            readers: BlockingReaders::default(),
+        }
     }
 }
 
@@ -126,25 +98,22 @@ impl Stacks {
     }
 
     fn file(&mut self, pid: u32, mapping: &Mapping) -> Option<&ObjectSymbolizer> {
-        if self.files.len() >= FILES {
-            self.files.clear();
-        }
         let key = (mapping.device, mapping.inode, mapping.path.clone());
-        if !self.files.contains_key(&key) {
+        if !self.files.contains(&key) {
             if self.silent.contains(&pid) {
                 return None;
             }
             let mapping = mapping.clone();
-            let read = match self.readers.read(PATIENCE, move || symbolizer(pid, &mapping)) {
+            let read = match self.readers.read(READ_TIMEOUT, move || symbolizer(pid, &mapping)) {
                 Ok(read) => read,
                 // It may be had later.
-                Err(Unread::Busy) => return None,
-                Err(Unread::Silent) => {
+                Err(ReadError::Busy) => return None,
+                Err(ReadError::TimedOut) => {
                     self.silent.insert(pid);
                     None
                 }
             };
-            self.files.insert(key.clone(), read);
+            self.files.put(key.clone(), read);
         }
         self.files.get(&key)?.as_ref()
     }
@@ -178,24 +147,6 @@ mod tests {
         let (name, offset) = own.function.clone().unwrap();
         assert!(name.contains("our_own_functions_have_names"), "{name}");
         assert_eq!((offset, none.function.is_none(), none.object.is_none()), (0, true, true));
-    }
-
-    #[test]
-    fn readers_that_get_no_answer_are_few() {
-        let readers = Readers::default();
-        let (answer, wait) = mpsc::channel::<()>();
-        let wait = Arc::new(std::sync::Mutex::new(wait));
-        for _ in 0..READERS {
-            let wait = Arc::clone(&wait);
-            let read = readers.read(Duration::ZERO, move || wait.lock().map(|wait| wait.recv()).is_ok());
-            assert_eq!(read, Err(Unread::Silent));
-        }
-        assert_eq!(readers.read(Duration::MAX, || ()), Err(Unread::Busy));
-        drop(answer);
-        while Arc::strong_count(&readers.0) > 1 {
-            thread::yield_now();
-        }
-        assert_eq!(readers.read(Duration::MAX, || 7), Ok(7));
     }
 
     #[test]

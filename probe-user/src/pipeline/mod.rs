@@ -7,15 +7,12 @@ mod connection;
 mod uprobe;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
 use std::io;
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use lru::LruCache;
 use probe_common::{Call, Header, Lineage, Loss, LossCount};
 
 use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
@@ -45,14 +42,6 @@ use uprobe::counters::CounterDeltas;
 /// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
 /// pieces.
 const WAITING_BYTES: usize = 32 * 1024 * 1024;
-
-/// So many at the most, the oldest of which make room. It grows with what it has: [`LruCache::new`] takes all
-/// the memory at once.
-fn bounded<K: Eq + Hash, V>(most: NonZeroUsize) -> LruCache<K, V> {
-    let mut cache = LruCache::unbounded();
-    cache.resize(most);
-    cache
-}
 
 /// What a hook is, by its number: [`Call::site`].
 #[derive(Clone, Debug)]

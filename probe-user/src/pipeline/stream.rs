@@ -13,7 +13,6 @@ use std::num::NonZeroUsize;
 use jiff::Timestamp;
 use lru::LruCache;
 
-use super::bounded;
 use crate::event::{Direction, Plaintext, Traffic};
 use crate::protocol::{CallMark, Chunk, Gap, GapCause};
 
@@ -345,7 +344,7 @@ impl Streams {
     pub fn new(limits: StreamLimits) -> Self {
         Self {
             limits,
-            connections: bounded(limits.connections),
+            connections: LruCache::sparse(limits.connections),
             waiting: BTreeMap::new(),
             began: 0,
             bytes: 0,

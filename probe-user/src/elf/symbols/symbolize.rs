@@ -4,14 +4,16 @@
 //! crates, it never maps a file into memory: a container's file that shrinks would then kill ctrace.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+
+use lru::LruCache;
 
 use super::index::Index;
 use crate::elf::{FileOffset, Object, ObjectError, VirtAddr};
 
 /// How many names are cached.
-const MAX_NAMES: usize = 16 * 1024;
+const MAX_NAMES: NonZeroUsize = NonZeroUsize::new(16 * 1024).unwrap();
 /// Longest name that is shown, in bytes. Longer ones, which templates produce, are cut.
 const MAX_SHOWN: usize = 1024;
 
@@ -29,14 +31,14 @@ pub struct SymbolizedFrame {
 pub struct ObjectSymbolizer {
     object: Object,
     index: Index,
-    names: RefCell<HashMap<VirtAddr, Option<Arc<str>>>>,
+    names: RefCell<LruCache<VirtAddr, Option<Arc<str>>>>,
 }
 
 impl ObjectSymbolizer {
     /// Reads the tables of a file. It stays open, because names are read on demand.
     pub fn new(object: Object) -> Result<Self, ObjectError> {
         let index = object.index()?;
-        Ok(Self { object, index, names: RefCell::default() })
+        Ok(Self { object, index, names: RefCell::new(LruCache::sparse(MAX_NAMES)) })
     }
 
     /// The function that contains a byte of the file. None if no table names one.
@@ -50,7 +52,7 @@ impl ObjectSymbolizer {
     /// The function that contains an address of the file (before relocation).
     pub fn at(&self, address: VirtAddr) -> Option<SymbolizedFrame> {
         let found = self.index.at(address)?;
-        let cached = self.names.borrow().get(&found.address).cloned();
+        let cached = self.names.borrow_mut().get(&found.address).cloned();
         let function = match cached {
             Some(name) => name,
             None => self.read(found.address),
@@ -72,11 +74,7 @@ impl ObjectSymbolizer {
         let function = self.index.function_at(&self.object, entry);
         let name = function.as_ref().map(|function| cut(function.shown())).filter(|name| !name.is_empty());
         let name: Option<Arc<str>> = name.map(Arc::from);
-        let mut names = self.names.borrow_mut();
-        if names.len() >= MAX_NAMES {
-            names.clear();
-        }
-        names.insert(entry, name.clone());
+        self.names.borrow_mut().put(entry, name.clone());
         name
     }
 }

@@ -11,7 +11,6 @@ use lru::LruCache;
 use probe_common::{HELLO_SENT, Hello as Wire};
 
 use crate::event::{Direction, Protocol, Role, Tls};
-use crate::pipeline::bounded;
 use crate::protocol::tls::hello::{self, HandshakeParse, Hello, HelloBuffer};
 
 /// Sockets whose handshakes are known at the most.
@@ -45,7 +44,7 @@ enum Stage {
 
 impl Handshakes {
     pub(in crate::pipeline) fn new() -> Self {
-        Self(bounded(SOCKETS))
+        Self(LruCache::sparse(SOCKETS))
     }
 
     /// Takes a part of a hello.

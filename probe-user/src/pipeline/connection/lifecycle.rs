@@ -18,7 +18,7 @@ use probe_common::{
 
 use crate::event::{CloseReason, ProcessContext, Record, SslClose, SslOpen, Thread, Traffic};
 use crate::pipeline::emitter::Emitter;
-use crate::pipeline::{Pipeline, ProcessInfo, bounded};
+use crate::pipeline::{Pipeline, ProcessInfo};
 
 /// Connections that are known at the most: as many as the kernel's table has.
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
@@ -74,10 +74,10 @@ impl ConnectionLifecycle {
 impl ConnectionLifecycles {
     pub(in crate::pipeline) fn new() -> Self {
         Self {
-            live: bounded(CONNECTIONS),
+            live: LruCache::sparse(CONNECTIONS),
             processes: HashMap::new(),
             waiting: VecDeque::new(),
-            ended: bounded(CONNECTIONS),
+            ended: LruCache::sparse(CONNECTIONS),
             pending_close: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use probe_common::{Hello, Socket as WireSocket};
 
 use super::handshake::Handshakes;
 use crate::event::{Socket, Tls, TlsInfo};
-use crate::pipeline::{ProcessInfo, bounded};
+use crate::pipeline::ProcessInfo;
 
 /// Connections that are known at the most: as many as the kernel's table has.
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
@@ -34,7 +34,7 @@ struct Entry {
 
 impl ConnectionTable {
     pub(in crate::pipeline) fn new() -> Self {
-        Self { known: bounded(CONNECTIONS), handshakes: Handshakes::new() }
+        Self { known: LruCache::sparse(CONNECTIONS), handshakes: Handshakes::new() }
     }
 
     /// Takes a part of a hello.

@@ -2,11 +2,12 @@
 //!
 //! Owns what is known of the programs that were reported. Never reads /proc: [`ProcessInfo`] does.
 
-use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lru::LruCache;
 use probe_common::{
     ATTEMPT_CUT, ATTEMPT_UNREADABLE, ExecFailure, ExecRecord, ExecStringChunk, Execution, FLAG_EFFECTIVE,
     FLAG_ENVIRONMENT_CUT, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Header, Lineage, ProcessExit,
@@ -32,12 +33,12 @@ use process_tree::ProcessTree;
 use strings::Parts;
 
 /// Threads whose parts wait, at the most: each waits for the next record of its thread.
-const WAITING: usize = 4096;
+const WAITING: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Bytes of the parts that wait, at the most.
 const WAITING_BYTES: usize = 32 << 20;
 
 /// Ends of processes that are remembered, at the most.
-const ENDED: usize = 16_384;
+const ENDED: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
 /// What is reported of executions.
 #[derive(Clone, Debug)]
@@ -61,11 +62,11 @@ struct RunningAtStart {
 pub(super) struct Execs {
     wanted: Environment,
     chosen: ExecFilter,
-    parts: HashMap<u32, Parts>,
+    parts: LruCache<u32, Parts>,
     /// Bytes of all of `parts`.
     kept: usize,
     /// By process: the thread that it ended with, and when.
-    ended: HashMap<u32, (u32, u64)>,
+    ended: LruCache<u32, (u32, u64)>,
     tree: ProcessTree,
 }
 
@@ -75,28 +76,33 @@ impl Execs {
             Some(Executions { environment, choice }) => (environment, choice),
             None => (Environment::None, ProcessFilter::default()),
         };
-        let (parts, ended, tree) = (HashMap::new(), HashMap::new(), ProcessTree::default());
+        let (parts, ended, tree) =
+            (LruCache::sparse(WAITING), LruCache::sparse(ENDED), ProcessTree::default());
         Self { wanted, chosen: ExecFilter::new(choice), parts, kept: 0, ended, tree }
     }
 
     /// A part of the strings of the program whose record comes next of this thread.
     pub(super) fn part(&mut self, part: &ExecStringChunk, data: Plaintext<'_>) {
         let Header { tid, time, .. } = part.header;
-        if self.parts.get(&tid).is_some_and(|parts| parts.time != time) {
+        if self.parts.peek(&tid).is_some_and(|parts| parts.time != time) {
             self.take_parts(tid);
         }
-        if self.parts.len() >= WAITING || self.kept > WAITING_BYTES {
-            // Their programs were lost, which was counted.
-            self.parts.clear();
-            self.kept = 0;
+        // The records of the oldest programs were lost, which was counted.
+        let is_full = |of: &Self| {
+            of.kept > WAITING_BYTES || of.parts.len() >= WAITING.get() && !of.parts.contains(&tid)
+        };
+        while is_full(self)
+            && let Some((_, oldest)) = self.parts.pop_lru()
+        {
+            self.kept -= oldest.bytes();
         }
         self.kept += data.0.len();
-        let parts = self.parts.entry(tid).or_insert_with(|| Parts { time, ..Parts::default() });
+        let parts = self.parts.get_or_insert_mut(tid, || Parts { time, ..Parts::default() });
         parts.add(part, data);
     }
 
     fn take_parts(&mut self, tid: u32) -> Option<Parts> {
-        let parts = self.parts.remove(&tid)?;
+        let parts = self.parts.pop(&tid)?;
         self.kept -= parts.bytes();
         Some(parts)
     }
@@ -293,10 +299,7 @@ impl Execs {
         if before.is_some_and(|(thread, ended)| thread != tid && head.lineage.since <= ended) {
             return true;
         }
-        if self.ended.len() >= ENDED {
-            self.ended.clear();
-        }
-        self.ended.insert(pid, (tid, time));
+        self.ended.put(pid, (tid, time));
         false
     }
 
@@ -387,9 +390,14 @@ mod tests {
         assert_eq!((execs.parts.len(), execs.kept), (1, 500));
         add(&mut execs, 11, 3, 200);
         assert_eq!((execs.parts.len(), execs.kept), (1, 200));
-        for tid in 0..u32::try_from(WAITING).unwrap_or(u32::MAX) {
+        for tid in 0..u32::try_from(WAITING.get()).unwrap_or(u32::MAX) {
             add(&mut execs, tid, 4, 16 * 1024);
             assert!(execs.kept <= WAITING_BYTES + 16 * 1024, "{}", execs.kept);
         }
+        // The oldest made room, and nothing else did.
+        assert!(execs.kept > WAITING_BYTES - 16 * 1024, "{}", execs.kept);
+        assert!(execs.parts.contains(&(u32::try_from(WAITING.get()).unwrap_or(0) - 1)));
+        let sum: usize = execs.parts.iter().map(|(_, parts)| parts.bytes()).sum();
+        assert_eq!(sum, execs.kept);
     }
 }
