@@ -7,7 +7,7 @@ use std::io::Write;
 
 use crate::terminal::escape::acts_on_terminal;
 
-/// What the UTF-8 of those characters begins with: DEL, the C1 controls, and what changes the direction of text.
+/// What the UTF-8 of those characters begins with: DEL, C1 controls, and what changes the direction of text.
 /// JSON itself escapes the C0 controls.
 const FIRST_BYTES: [u8; 3] = [0x7f, 0xc2, 0xe2];
 
