@@ -1,4 +1,5 @@
-//! What commands other than traces answer, and the checks that every test makes of it.
+//! Runs the commands that answer a question (`ps`, `inspect`, `doctor`, …), and checks what every answer must
+//! hold.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -14,12 +15,12 @@ pub fn answer(arguments: &[&str]) -> Result<Trace> {
     Ok(trace)
 }
 
-/// Standard output, for a person.
+/// Standard output as text.
 pub fn text(trace: &Trace) -> String {
     String::from_utf8_lossy(&trace.stdout).into_owned()
 }
 
-/// Standard output, for a program.
+/// Standard output as JSON.
 pub fn json(trace: &Trace) -> Result<Value> {
     serde_json::from_slice(&trace.stdout).with_context(|| format!("no JSON: {}", text(trace)))
 }
@@ -29,12 +30,12 @@ pub fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
     value.get(name).and_then(Value::as_array).with_context(|| format!("{name} is no list in {value}"))
 }
 
-/// The same as nobody, who may not read other users' processes.
+/// Runs `ctrace` as the user nobody, who may not read other users' processes.
 pub fn run_as_nobody(arguments: &[&str]) -> Result<Trace> {
     Nobody::new()?.run(arguments)
 }
 
-/// No byte that acts on a terminal.
+/// Checks that the output has no byte that acts on a terminal.
 pub fn check_harmless(trace: &Trace) -> Result<()> {
     let control = |c: char| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c);
     ensure!(!text(trace).contains(control), "{:?}", text(trace));

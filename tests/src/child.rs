@@ -1,4 +1,4 @@
-//! A process of the harness: never waiting for its reader, and killed when dropped.
+//! A process of the harness. Its output never waits for us to read it, and it is killed when dropped.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read, Seek as _};
@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::signals;
 
-/// How long anything may take that ends by itself: a hang is a failure, slowness of the machine (an emulated
-/// one, or one that has other work) is not.
+/// How long anything that ends by itself may take. A hang is a failure; a slow machine (emulated, or with
+/// other work) is not.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Lines of a pipe, as they come.
+/// Lines of a pipe, as they arrive.
 #[derive(Debug)]
 pub struct Lines {
     receiver: Receiver<String>,
@@ -41,7 +41,7 @@ impl Lines {
         Self { receiver, seen: Vec::new() }
     }
 
-    /// The next line for which `wanted` holds; the error tells what came instead.
+    /// Waits for the next line for which `wanted` holds. The error lists the lines that came instead.
     pub fn wait(
         &mut self,
         what: &str,
@@ -84,7 +84,7 @@ impl Lines {
 pub struct Child {
     process: std::process::Child,
     what: String,
-    /// A file without a name: a pipe would measure how fast its reader is.
+    /// A file without a name. With a pipe we would measure how fast its reader is.
     stdout: Option<File>,
     /// Its standard error.
     pub stderr: Option<Lines>,
@@ -122,7 +122,7 @@ impl Child {
         Ok(Self { process, what, stdout: None, stderr })
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -137,22 +137,22 @@ impl Child {
         self.process.stdout.take()
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.context("no process id")?, signal)
             .with_context(|| format!("cannot signal {}", self.what))
     }
 
-    /// Ends it, if it runs.
+    /// Kills the process if it still runs.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill().with_context(|| format!("cannot kill {}", self.what))
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + timeout;
-        // The standard library has no wait with a timeout; the step is small beside what is waited for.
+        // The standard library has no wait with a timeout. The step is short compared with what we wait for.
         while Instant::now() < deadline {
             if let Some(status) = self.process.try_wait()? {
                 return Ok(status);
@@ -162,7 +162,7 @@ impl Child {
         bail!("{} did not end within {timeout:?}", self.what)
     }
 
-    /// All that it wrote, once it has ended.
+    /// Everything that the process wrote, once it has ended.
     pub fn output(&mut self) -> Result<(Vec<u8>, Vec<String>)> {
         let mut stdout = Vec::new();
         if let Some(mut file) = self.stdout.take() {
@@ -175,7 +175,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Fails only when it has ended, which is what is wanted.
+        // This fails only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,5 +1,5 @@
-//! `ctrace ssl … -- COMMAND` without any container: the command, its standard streams, and a server to talk
-//! to.
+//! `ctrace ssl … -- COMMAND` without containers: the command, its standard streams, and a server for it to
+//! talk to.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -17,7 +17,7 @@ use crate::program::program;
 use crate::trace::Trace;
 use crate::transfer::Transfer;
 
-/// A TLS server on the loopback interface, outside of containers, and out of scope.
+/// A TLS server on the loopback interface, outside containers and out of scope.
 #[derive(Debug)]
 pub struct LocalServer {
     lines: Lines,
@@ -26,7 +26,7 @@ pub struct LocalServer {
 }
 
 impl LocalServer {
-    /// Starts one that ends after some connections.
+    /// Starts a server that ends after `connections` connections.
     pub fn start(connections: usize) -> Result<Self> {
         let mut command = Command::new(program("tls-server")?);
         command.args(["--connections", &connections.to_string()]);
@@ -47,14 +47,14 @@ impl LocalServer {
         self.child.id()
     }
 
-    /// What it says that it moved, once it has served all connections.
+    /// What the server reports to have moved, once it has served all connections.
     pub fn transfers(mut self) -> Result<Vec<Transfer>> {
         self.child.wait(PATIENCE)?;
         Transfer::all(&self.lines.rest().join("\n"))
     }
 }
 
-/// A `ctrace` with a command, running. It has a process group of its own, as in an interactive shell.
+/// A running `ctrace` with a command. It has its own process group, as in an interactive shell.
 #[derive(Debug)]
 pub struct Tracing {
     child: Child,
@@ -62,7 +62,7 @@ pub struct Tracing {
     directory: TempDir,
 }
 
-/// A `ctrace` with a command that has ended.
+/// The output of a `ctrace` with a command, after both ended.
 #[derive(Debug)]
 pub struct Traced {
     /// What the command wrote to standard output.
@@ -77,7 +77,7 @@ impl Tracing {
         Self::start_with(options, command, stdin, &[])
     }
 
-    /// The same with variables in its environment.
+    /// The same as [`Self::start`], with these variables in the environment.
     pub fn start_with(
         options: &[&str],
         command: &[&str],
@@ -103,13 +103,13 @@ impl Tracing {
         &mut self.child
     }
 
-    /// What Ctrl-C does: everything in the foreground is interrupted.
+    /// Sends SIGINT to the foreground process group, as Ctrl-C does.
     pub fn press_ctrl_c(&self) -> Result<()> {
         let group = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("no process group")?;
         Ok(kill_process_group(group, Signal::INT)?)
     }
 
-    /// Waits until the command has written this.
+    /// Waits until the command has written `text`.
     pub fn wait_for(&mut self, text: &str) -> Result<()> {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
@@ -128,7 +128,7 @@ impl Tracing {
 
     /// What the command has written so far.
     pub fn stdout(&mut self) -> Result<Vec<u8>> {
-        // Its offset is the writer's too: a file of its own for reading.
+        // The descriptor shares its offset with the writer, so reading needs its own open file.
         let mut reader =
             File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.stdout)))?;
         let mut bytes = Vec::new();
@@ -137,7 +137,7 @@ impl Tracing {
         Ok(bytes)
     }
 
-    /// Waits for the end.
+    /// Waits until ctrace ends.
     pub fn wait(mut self) -> Result<Traced> {
         let status = self.child.wait(PATIENCE)?;
         let stdout = self.stdout()?;
@@ -153,7 +153,7 @@ impl Traced {
         Tracing::start(options, command, Stdio::null())?.wait()
     }
 
-    /// The same with these bytes to read.
+    /// The same as [`Self::run`], with these bytes as standard input.
     pub fn run_with_stdin(command: &[&str], stdin: &[u8]) -> Result<Self> {
         let mut file = tempfile::tempfile()?;
         file.write_all(stdin)?;
@@ -166,8 +166,8 @@ impl Traced {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// The trace is whole: every byte that the programs of the command say they moved, and no other, from the
-    /// first call of each connection on.
+    /// Checks that the trace is complete: it has every byte that the programs of the command report, and no
+    /// other, from the first call of each connection on.
     pub fn check(&self) -> Result<()> {
         self.trace.check_complete()?;
         let transfers = Transfer::all(&self.text())?;

@@ -1,4 +1,4 @@
-//! Containers of the tests: started with a name of their own, removed when dropped.
+//! Containers of the tests. Each has its own name, and is removed when dropped.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts a command in a container named `ctrace-test-PID-LABEL`, without a network but its own loopback.
+    /// Starts a command in a container named `ctrace-test-PID-LABEL`, with no network but its own loopback.
     pub fn start(image: &Image, label: &str, options: &[&str], command: &[&str]) -> Result<Self> {
         Self::start_named(image, &format!("ctrace-test-{}-{label}", process::id()), options, command)
     }
@@ -43,10 +43,10 @@ impl Container {
         arguments.push(image.tag());
         arguments.extend_from_slice(command);
         let id = docker(&arguments)?.trim().to_owned();
-        // From here on the drop removes it, also when what follows fails.
+        // From here on dropping the value removes the container, even if the code below fails.
         let mut container = Self { name: name.to_owned(), id, pid: 0 };
         let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &container.id])?;
-        container.pid = pid.trim().parse().context("docker does not tell the container's process")?;
+        container.pid = pid.trim().parse().context("docker does not report the container's process")?;
         if container.pid == 0 {
             let logs = container.logs().unwrap_or_default();
             bail!("the container {name} ended at once: {logs}");
@@ -54,10 +54,10 @@ impl Container {
         Ok(container)
     }
 
-    /// One that the caller has started; it is removed as the others are.
+    /// Takes over a container that the caller has started; it is removed like the others.
     pub fn running(name: &str) -> Result<Self> {
-        let told = docker(&["inspect", "--format", "{{.Id}} {{.State.Pid}}", name])?;
-        let (id, pid) = told.trim().split_once(' ').context("docker does not tell the container")?;
+        let fields = docker(&["inspect", "--format", "{{.Id}} {{.State.Pid}}", name])?;
+        let (id, pid) = fields.trim().split_once(' ').context("docker does not report the container")?;
         Ok(Self { name: name.to_owned(), id: id.to_owned(), pid: pid.parse()? })
     }
 
@@ -76,29 +76,29 @@ impl Container {
         self.pid
     }
 
-    /// What its init wrote.
+    /// Everything that its init has written.
     pub fn logs(&self) -> Result<String> {
         let output = Command::new("docker").args(["logs", &self.id]).output()?;
         Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
 
-    /// A path in it, as the host reaches it; through its init, so the container's own links are not followed
-    /// out.
+    /// A path inside the container, as the host reaches it. It goes through the root of its init, so absolute
+    /// links of the container do not lead out.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.pid))
     }
 
-    /// Runs a command in it and gives its standard output.
+    /// Runs a command inside the container and returns its standard output.
     pub fn exec(&self, command: &[&str]) -> Result<String> {
         docker(&[&["exec", &self.id], command].concat())
     }
 
-    /// Starts a command in it that runs until it ends by itself or the value is dropped.
+    /// Starts a command inside the container. It runs until it ends by itself or the value is dropped.
     pub fn exec_background(&self, command: &[&str]) -> Result<Child> {
         Child::start(Command::new("docker").args(["exec", &self.id]).args(command))
     }
 
-    /// The processes in it, as the host sees them, that have this comm.
+    /// The host's process ids of the container's processes with this comm.
     pub fn processes(&self, comm: &str) -> Result<Vec<u32>> {
         let listed = docker(&["top", &self.id, "-o", "pid"])?;
         let pids = listed.lines().filter_map(|line| line.trim().parse::<u32>().ok());
@@ -111,7 +111,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // Nothing to do about a failure here; the next run does not stumble over the name.
+        // We can do nothing about a failure here, and the next run uses another name.
         let _ = docker(&["rm", "--force", "--volumes", &self.id]);
     }
 }

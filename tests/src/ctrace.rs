@@ -1,4 +1,4 @@
-//! The program under test, running.
+//! A running `ctrace`, the program under test.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::child::{Child, PATIENCE};
 use crate::paths::ctrace_binary;
 use crate::trace::Trace;
 
-/// A `ctrace` that has attached to what it was told to.
+/// A `ctrace` that has attached.
 #[derive(Debug)]
 pub struct Ctrace {
     child: Child,
 }
 
 impl Ctrace {
-    /// Starts it and waits until it says that it traces.
+    /// Starts `ctrace` and waits until it reports that it traces.
     pub fn start(arguments: &[&str]) -> Result<Self> {
         let mut command = command(arguments)?;
         Self::attached(Child::start(&mut command)?, arguments)
@@ -28,25 +28,25 @@ impl Ctrace {
         Self::start(&[&["ssl", "-o", "json"], selection].concat())
     }
 
-    /// The same with variables in its environment.
+    /// The same as [`Self::json`], with these variables in the environment.
     pub fn json_with(selection: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let arguments = [&["ssl", "-o", "json"], selection].concat();
         let mut command = command(&arguments)?;
         Self::attached(Child::start(command.envs(environment.iter().copied()))?, &arguments)
     }
 
-    /// `ctrace` with a standard output that the caller holds, for what happens when that is closed.
+    /// Starts `ctrace` with a standard output that the caller owns, to test what happens when that is closed.
     pub fn start_with_stdout(arguments: &[&str], stdout: impl Into<Stdio>) -> Result<Self> {
         let mut command = command(arguments)?;
         Self::attached(Child::start_with_stdout(&mut command, stdout)?, arguments)
     }
 
-    /// Runs it to its end, for the cases that end by themselves.
+    /// Runs `ctrace` until it ends by itself.
     pub fn run_to_end(arguments: &[&str]) -> Result<Trace> {
         Self::run_to_end_with(arguments, &[])
     }
 
-    /// The same with variables in its environment.
+    /// The same as [`Self::run_to_end`], with these variables in the environment.
     pub fn run_to_end_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Trace> {
         let mut command = command(arguments)?;
         let child = Child::start(command.envs(environment.iter().copied()))?;
@@ -63,13 +63,13 @@ impl Ctrace {
         &mut self.child
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Ends the trace with SIGINT, as Ctrl-C does.
     pub fn finish(self) -> Result<Trace> {
         self.child.signal(Signal::INT)?;
         self.wait(PATIENCE)
     }
 
-    /// Waits for its end without asking for it.
+    /// Waits until `ctrace` ends by itself.
     pub fn wait(mut self, timeout: Duration) -> Result<Trace> {
         let status = self.child.wait(timeout)?;
         let (stdout, stderr) = self.child.output()?;

@@ -1,8 +1,8 @@
-//! A suite of Debian's archive, such as `bookworm`: its package lists, and packages of it.
+//! A suite of Debian's archive, such as `bookworm`: its package lists and its packages.
 //!
-//! Owns the use of apt, on a state directory of its own: of the machine it reads the address of the mirror
-//! and the archive's keys, and it changes nothing. apt checks the archive's signatures as ever. Never
-//! installs a package.
+//! Owns the use of apt, with its own state directory. From the machine it only reads the address of the
+//! mirror and the archive's keys; it changes nothing and never installs a package. apt verifies the archive's
+//! signatures as usual.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
-/// What Debian's package lists are signed with.
+/// The keys that sign Debian's package lists.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The package lists of a suite, fetched when it is opened and gone when it is dropped.
+/// The package lists of a suite, fetched when it is opened and removed when it is dropped.
 #[derive(Debug)]
 pub struct Suite {
     state: TempDir,
-    /// Where its packages come from, and its name.
+    /// The mirror and the name of the suite.
     what: String,
 }
 
 impl Suite {
-    /// Fetches the lists of a suite of the machine's own mirror.
+    /// Fetches the lists of a suite from the machine's own mirror.
     pub fn open(name: &str) -> Result<Self> {
         ensure!(Path::new(KEYRING).is_file(), "{KEYRING} is not there: install debian-archive-keyring");
         let mirror = mirror(name)?;
@@ -31,7 +31,7 @@ impl Suite {
         for part in ["lists/partial", "archives/partial", "etc/apt.conf.d", "etc/preferences.d"] {
             fs::create_dir_all(state.path().join(part))?;
         }
-        // Nothing is installed, so that what a package depends on is fetched with it.
+        // An empty status file: apt then counts nothing as installed, and downloads all dependencies.
         fs::write(state.path().join("status"), "")?;
         let source = format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {name} main\n");
         fs::write(state.path().join("etc/sources.list"), source)?;
@@ -40,7 +40,7 @@ impl Suite {
         Ok(suite)
     }
 
-    /// What the first of some suites gives; the error tells why each did not.
+    /// The first result that one of the suites gives. The error says why each suite gave none.
     pub fn first<T>(names: &[&str], mut take: impl FnMut(&Self) -> Result<T>) -> Result<T> {
         let mut tried = Vec::new();
         for name in names {
@@ -52,12 +52,13 @@ impl Suite {
         bail!("in no suite of Debian: {}", tried.join("; "))
     }
 
-    /// What `apt-cache` says.
+    /// The output of `apt-cache`.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
         read(self.apt("apt-cache").args(arguments))
     }
 
-    /// Fetches packages, each as it is called or as `NAME=VERSION`, into a directory; gives their files.
+    /// Downloads packages into a directory and returns their files. A package is named `NAME` or
+    /// `NAME=VERSION`.
     pub fn download(&self, packages: &[&str], directory: &Path) -> Result<Vec<PathBuf>> {
         fs::create_dir_all(directory)?;
         read(self.apt("apt-get").arg("download").args(packages).current_dir(directory))
@@ -65,7 +66,7 @@ impl Suite {
         package_files(directory)
     }
 
-    /// Fetches packages with all that they depend on, into a directory.
+    /// Downloads packages into a directory, with everything that they depend on.
     pub fn download_with_dependencies(&self, packages: &[&str], directory: &Path) -> Result<()> {
         let partial = directory.join("partial");
         fs::create_dir_all(&partial)?;
@@ -89,7 +90,7 @@ impl Suite {
             "-oAPT::Architecture=amd64".to_owned(),
             "-oAcquire::Languages=none".to_owned(),
             "-oAPT::Sandbox::User=".to_owned(),
-            // The lock is the machine's, of which nothing is touched.
+            // The lock belongs to the machine's apt, which we do not touch.
             "-oDebug::NoLocking=1".to_owned(),
         ]);
         command
@@ -104,7 +105,7 @@ pub fn package_files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths.into_iter().filter(is_package).collect())
 }
 
-/// The machine's own mirror of the archive that a suite is in.
+/// The machine's own mirror of the archive that has a suite.
 fn mirror(suite: &str) -> Result<String> {
     let sites = read(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
     let archive = if suite.ends_with("-security") { "/debian-security" } else { "/debian" };
@@ -117,7 +118,7 @@ fn mirror(suite: &str) -> Result<String> {
     })
 }
 
-/// The address among those of all package sources that is of an archive.
+/// The first address in the package sources that belongs to an archive.
 fn site<'a>(sites: &'a str, archive: &str) -> Option<&'a str> {
     sites.lines().map(|site| site.trim_end_matches('/')).find(|site| site.ends_with(archive))
 }

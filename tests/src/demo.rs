@@ -1,5 +1,5 @@
-//! What `cargo xtask demo` shows: a TLS service that knows nothing of being watched, and a client that talks
-//! with it.
+//! What `cargo xtask demo` shows: a TLS service that is not aware of being traced, and a client that talks to
+//! it.
 
 use std::process::Command;
 
@@ -17,13 +17,13 @@ const LABEL: &str = "ctrace-demo";
 /// Milliseconds between requests: slow enough to be read.
 const INTERVAL: &str = "300";
 
-/// The running service; everything of it is gone when it is dropped.
+/// The running service. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Demo {
     parts: Parts,
 }
 
-/// Dropped in the order of the fields: the client leaves before the server.
+/// Fields are dropped in order: the client ends before the server.
 #[derive(Debug)]
 enum Parts {
     Containers { _client: Container, server: Server },
@@ -31,13 +31,13 @@ enum Parts {
 }
 
 impl Demo {
-    /// A container `web` made FROM scratch (a server, the libraries it loads, no shell), and a second
+    /// Starts a container `web` made FROM scratch (a server and its libraries, no shell), and a second
     /// container with the client.
     pub fn start() -> Result<Self> {
         Self::start_named(NAME)
     }
 
-    /// The same with a name of the caller's in place of `web`.
+    /// The same as [`Self::start`], with another name than `web`.
     pub fn start_named(name: &str) -> Result<Self> {
         let client_name = format!("{name}-client");
         make_room(name)?;
@@ -53,7 +53,7 @@ impl Demo {
         Ok(Self { parts: Parts::Containers { _client: client, server } })
     }
 
-    /// The same server in PID and mount namespaces of its own, for a machine without Docker.
+    /// Starts the same server in its own PID and mount namespaces, for a machine without Docker.
     pub fn start_in_namespaces() -> Result<Self> {
         let server = Namespaced::start(&images::server_tree()?, &["/tls-server"])?;
         let port = server.first_line().strip_prefix("listening ").context("the server does not listen")?;
@@ -62,7 +62,7 @@ impl Demo {
         Ok(Self { parts: Parts::Namespaces { _client: client, server } })
     }
 
-    /// How `ctrace ssl` is told to watch it.
+    /// The selector for `ctrace ssl`.
     pub fn selector(&self) -> [String; 2] {
         match &self.parts {
             Parts::Containers { server, .. } => ["--container".into(), server.container.name().into()],
@@ -79,7 +79,8 @@ impl Demo {
     }
 }
 
-/// A container of an interrupted demonstration is removed; one that is somebody's is left alone.
+/// Removes a container that an interrupted demonstration left behind. One that belongs to somebody else is
+/// not touched.
 fn make_room(name: &str) -> Result<()> {
     if docker(&["container", "inspect", name]).is_err() {
         return Ok(());

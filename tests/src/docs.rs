@@ -1,7 +1,7 @@
-//! What README.md and docs/*.md show: their blocks of code, and the commands that their text names.
+//! The code blocks of README.md and docs/*.md, and the commands that their text names.
 //!
-//! Read from the Markdown itself, wherever a block stands, so that what is shown cannot drift from what the
-//! program does. Runs nothing of it, but for a shell that tells how it would split a line into words.
+//! They are read from the Markdown itself, so that the documents cannot drift from what the program does.
+//! Nothing is executed here, except for a shell that shows how it splits a line into words.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,8 +13,7 @@ use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 use crate::paths::CRATE;
 
-/// What cannot be run, by the beginning of its line (or of its block's first line), with the reason. It is
-/// parsed all the same.
+/// Command lines (or blocks) that cannot be run, by how they begin, with the reason. They are still parsed.
 pub const NOT_RUN: &[(&str, &str)] = &[
     ("cargo xtask demo", "it is a command of the repository, and shows the first block, which is run"),
     ("cargo xtask test", "it is what runs this"),
@@ -28,7 +27,7 @@ pub const NOT_RUN: &[(&str, &str)] = &[
     ("mappings -> files opened -> ELF parsed", "it is a figure"),
 ];
 
-/// Words of the documents that stand for something, and an example of it. None: they stand for further words.
+/// Placeholders in the documents, each with an example. `None` stands for any further words.
 const PLACEHOLDERS: &[(&str, Option<&str>)] = &[
     ("…", None),
     ("ARGS…", None),
@@ -42,25 +41,25 @@ const PLACEHOLDERS: &[(&str, Option<&str>)] = &[
 pub struct Block {
     /// The file and the line in it.
     pub place: String,
-    /// What it is.
+    /// The code.
     pub text: String,
 }
 
-/// A command line of a transcript, and what is shown of its output.
+/// A command line of a transcript, and the output that the document shows for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
-    /// After `$ `.
+    /// The text after `$ `.
     pub command: String,
     /// The lines up to the next command.
     pub output: Vec<String>,
 }
 
-/// What a block shows.
+/// The kind of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
     /// A session at a terminal.
     Transcript(Vec<Exchange>),
-    /// Command lines, each without the words that explain it.
+    /// Command lines, without the explanations that follow them.
     Lines(Vec<String>),
     /// A shell script.
     Script,
@@ -69,12 +68,12 @@ pub enum Shown {
 }
 
 impl Block {
-    /// What it shows.
+    /// The kind of the block.
     pub fn shown(&self) -> Shown {
         let first = self.text.lines().next().unwrap_or_default();
         match first.split_whitespace().next() {
             Some("$") => Shown::Transcript(exchanges(&self.text)),
-            // What a prompt is before, and what it is not, are two blocks.
+            // A block that mixes lines with a prompt and lines without one is neither.
             Some("ctrace" | "sudo" | "cargo") if !self.text.contains("\n$ ") => {
                 let lines = self.text.lines().filter(|line| !line.trim().is_empty());
                 Shown::Lines(lines.map(without_explanation).collect())
@@ -84,7 +83,7 @@ impl Block {
         }
     }
 
-    /// Its command lines.
+    /// The command lines in the block.
     pub fn commands(&self) -> Vec<String> {
         match self.shown() {
             Shown::Transcript(exchanges) => exchanges.into_iter().map(|exchange| exchange.command).collect(),
@@ -107,13 +106,13 @@ fn exchanges(text: &str) -> Vec<Exchange> {
     exchanges
 }
 
-/// Two spaces or more, or a comment, part a command from what is said of it.
+/// An explanation is separated from its command by two or more spaces, or by `#`.
 fn without_explanation(line: &str) -> String {
     let line = line.split_once("  ").map_or(line, |(command, _)| command);
     line.split_once(" # ").map_or(line, |(command, _)| command).trim().to_owned()
 }
 
-/// Why a line or block is not run, if the table says so.
+/// The reason from [`NOT_RUN`] why a line or block is not run.
 pub fn excuse(text: &str) -> Option<&'static str> {
     NOT_RUN.iter().find(|(beginning, _)| text.starts_with(beginning)).map(|(_, reason)| *reason)
 }
@@ -128,7 +127,8 @@ pub fn blocks() -> Result<Vec<Block>> {
     Ok(blocks)
 }
 
-/// What README.md and docs/*.md name as code in their text and begins with `ctrace `, each with its place.
+/// Everything in the text of README.md and docs/*.md that is marked as code and begins with `ctrace `, with
+/// its place.
 pub fn named_commands() -> Result<Vec<(String, String)>> {
     let mut commands = Vec::new();
     for (name, text) in documents()? {
@@ -172,7 +172,7 @@ fn place(name: &str, text: &str, offset: usize) -> String {
     format!("{name}:{}", before.matches('\n').count() + 1)
 }
 
-/// Names and texts.
+/// The documents by name, with their text.
 fn documents() -> Result<Vec<(String, String)>> {
     let root = Path::new(CRATE).parent().context("the tests are in no repository")?;
     let mut paths = vec![root.join("README.md")];
@@ -189,37 +189,38 @@ fn documents() -> Result<Vec<(String, String)>> {
     paths.iter().map(read).collect()
 }
 
-/// The arguments of each `ctrace` that a shell starts for a script, without starting anything else.
+/// Runs a script in a shell whose `ctrace` only records its arguments, and returns the arguments of each
+/// call. No other program is found.
 pub fn invocations(script: &str) -> Result<Vec<Vec<String>>> {
-    const TELL: &str =
-        "#!/bin/sh\nfor word; do printf '%s\\037' \"$word\"; done >>\"$TOLD\"\nprintf '\\036' >>\"$TOLD\"\n";
+    const RECORD: &str = "#!/bin/sh\nfor word; do printf '%s\\037' \"$word\"; done >>\"$CALLS\"\nprintf '\\036' >>\"$CALLS\"\n";
     let directory = tempfile::tempdir()?;
     let put = |name: &str, text: &str| -> Result<()> {
         let path = directory.path().join(name);
         fs::write(&path, text)?;
         Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
     };
-    put("ctrace", TELL)?;
+    put("ctrace", RECORD)?;
     put("sudo", "#!/bin/sh\nexec \"$@\"\n")?;
-    let told = directory.path().join("told");
+    let recorded = directory.path().join("recorded");
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", script]).current_dir(directory.path());
-    let output = shell.env("PATH", directory.path()).env("TOLD", &told).output().context("cannot run sh")?;
+    let output =
+        shell.env("PATH", directory.path()).env("CALLS", &recorded).output().context("cannot run sh")?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(!error.contains("yntax error"), "no shell takes {script:?}: {error}");
-    let told = fs::read_to_string(&told).unwrap_or_default();
+    let recorded = fs::read_to_string(&recorded).unwrap_or_default();
     let words = |one: &str| one.split_terminator('\u{1f}').map(str::to_owned).collect();
-    Ok(told.split_terminator('\u{1e}').map(words).collect())
+    Ok(recorded.split_terminator('\u{1e}').map(words).collect())
 }
 
-/// Words with examples in place of what stands for something.
+/// Replaces the placeholders among the words by their examples.
 pub fn filled(words: &[String]) -> Vec<String> {
     let mut filled: Vec<String> = Vec::new();
     for word in words {
         match PLACEHOLDERS.iter().find(|(placeholder, _)| word == placeholder) {
             None => filled.push(word.clone()),
             Some((_, Some(example))) => filled.push((*example).to_owned()),
-            // `ctrace … -o json` is of any command that traces; `--pid …` of any process.
+            // `ctrace … -o json` may be any command that traces, `--pid …` any process.
             Some((_, None)) if filled.is_empty() => filled.push("ssl".to_owned()),
             Some((_, None)) if filled.last().is_some_and(|last| last == "--pid") => {
                 filled.push("1".to_owned());
@@ -256,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_shell_tells_the_words() -> Result<()> {
-        let told = invocations("sudo ctrace ssl -- a 'b  c' \"\"; ctrace ps | ctrace schema; nothing")?;
-        assert!(told.contains(&["ssl", "--", "a", "b  c", ""].map(str::to_owned).to_vec()), "{told:?}");
-        assert_eq!(told.len(), 3, "{told:?}");
+        let calls = invocations("sudo ctrace ssl -- a 'b  c' \"\"; ctrace ps | ctrace schema; nothing")?;
+        assert!(calls.contains(&["ssl", "--", "a", "b  c", ""].map(str::to_owned).to_vec()), "{calls:?}");
+        assert_eq!(calls.len(), 3, "{calls:?}");
         assert!(invocations("ctrace 'a").is_err());
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Images made from a [`Tree`], without a registry: `tar` piped into `docker import`, kept until the tree
+//! Images built from a [`Tree`], without a registry: `tar` piped into `docker import`, cached until the tree
 //! changes.
 
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use crate::program::{program, script};
 use crate::tree::Tree;
 use crate::{paths, requirements};
 
-/// On every image of the tests: `docker image prune --all --filter label=ctrace-test` removes them.
+/// A label on every image of the tests: `docker image prune --all --filter label=ctrace-test` removes them.
 const LABEL: &str = "ctrace-test=yes";
 
 /// An image that Docker has.
@@ -27,17 +27,18 @@ impl Image {
         Self::build_from(name, &tree.fingerprint()?, |root| tree.write(root))
     }
 
-    /// The same of whatever `write` puts below a directory.
+    /// Builds an image of the files that `write` creates in a directory.
     pub(crate) fn build_from(
         name: &str,
         fingerprint: &str,
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
         requirements::require_docker()?;
-        // The fingerprint is in the name: another checkout's tests may run on this daemon at the same time.
+        // The fingerprint is in the name, because tests of another checkout may use this daemon at the same
+        // time.
         let version = fingerprint.get(..16).unwrap_or_default();
         let image = Self { tag: format!("ctrace-test/{name}:{version}") };
-        // Tests run in parallel, and every one of them begins here.
+        // Tests run in parallel and all begin here; with the lock only one of them builds the image.
         fs::create_dir_all(paths::cache())?;
         let lock = File::create(paths::cache().join(format!("image-{name}.lock")))?;
         lock.lock().context("cannot lock the building of an image")?;
@@ -88,7 +89,7 @@ pub mod images {
         Tree::new().program(&program("tls-server")?, "/tls-server")
     }
 
-    /// The same, a client, a program that does nothing and one that maps what it is told to.
+    /// The same tree with a client, a program that does nothing, and one that maps given files.
     pub fn tls_tree() -> Result<Tree> {
         server_tree()?
             .program(&program("tls-client")?, "/tls-client")?
@@ -128,7 +129,7 @@ pub mod images {
         Image::build("functions", &tree)
     }
 
-    /// The same, and programs that have OpenSSL inside.
+    /// The same programs, and programs that include OpenSSL.
     pub fn vendored() -> Result<Image> {
         let tree = tls_tree()?
             .program(&program("tls-server-static")?, "/tls-server-static")?
@@ -137,7 +138,7 @@ pub mod images {
         Image::build("vendored", &tree)
     }
 
-    /// A client and a server of each TLS library that is not OpenSSL's, and one that does nothing.
+    /// A client and a server for each TLS library other than OpenSSL, and a program that does nothing.
     pub fn libraries() -> Result<Image> {
         let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
         for name in [
@@ -162,7 +163,7 @@ pub mod images {
         ] {
             tree = tree.program(&program(name)?, &format!("/{name}"))?;
         }
-        // NSS loads its cryptography while it runs, from beside itself, and checks it.
+        // NSS loads its cryptography at run time from its own directory, and verifies it.
         let nss = crate::program::library(&program("tls-nss")?, "libnss3.so")?;
         for name in ["libsoftokn3", "libfreeblpriv3"] {
             let library = nss.with_file_name(format!("{name}.so"));
@@ -172,7 +173,7 @@ pub mod images {
         Image::build("libraries", &tree)
     }
 
-    /// A program with rustls, which takes minutes to build, on ring or AWS-LC, and optimised in two ways.
+    /// Programs with rustls, on ring and on AWS-LC, optimised in two ways. Building them takes minutes.
     pub fn rustls() -> Result<Image> {
         let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
         for name in ["tls-rustls", "tls-rustls-release", "tls-rustls-aws-lc", "tls-rustls-aws-lc-release"] {
@@ -183,7 +184,7 @@ pub mod images {
         Image::build("rustls", &tree)
     }
 
-    /// A program with AWS-LC's libssl inside, with symbols and without, which takes minutes to build.
+    /// Programs that include AWS-LC's libssl, with symbols and without. Building them takes minutes.
     pub fn aws_lc() -> Result<Image> {
         let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
         for name in ["tls-aws-lc", "tls-aws-lc-stripped"] {

@@ -1,9 +1,9 @@
 //! The harness of the end-to-end tests: target programs, images, containers and a running `ctrace`.
 //!
-//! A live test reads like this: build an [`Image`], start a [`Server`] in a [`Container`] of it, start
-//! [`Ctrace`] on that, let a client move bytes, end the trace, and compare what the programs say they moved
-//! ([`Transfer`]) with what the [`Trace`] says was moved. The demonstration and the measurements of `cargo
-//! xtask` use the same parts.
+//! A live test builds an [`Image`], starts a [`Server`] in a [`Container`] of it, starts [`Ctrace`] on that,
+//! lets a client move bytes, ends the trace, and compares what the programs report to have moved
+//! ([`Transfer`]) with what the [`Trace`] has. The demonstration and the measurements of `cargo xtask` use
+//! the same parts.
 //!
 //! The harness owns what it starts: containers and processes end when their value is dropped. It never
 //! weakens a comparison, never skips, and never touches a container that it did not start.

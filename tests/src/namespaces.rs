@@ -1,5 +1,5 @@
-//! A process in namespaces of its own over a [`Tree`]: what the demonstration uses where Docker cannot be
-//! had.
+//! A process in its own namespaces with a [`Tree`] as root: what the demonstration uses on a machine without
+//! Docker.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -12,10 +12,10 @@ use crate::child::{Child, Lines};
 use crate::paths;
 use crate::tree::Tree;
 
-/// The init of a PID namespace, in a mount namespace and root directory of its own.
+/// The init of a PID namespace, with its own mount namespace and root directory.
 #[derive(Debug)]
 pub struct Namespaced {
-    /// `unshare`, which takes its child with it. Fields are dropped in order: the directory goes last.
+    /// `unshare`, which kills its child when it ends. Fields are dropped in order: the directory goes last.
     _unshare: Child,
     _stdout: Lines,
     first_line: String,
@@ -24,13 +24,12 @@ pub struct Namespaced {
 }
 
 impl Namespaced {
-    /// Starts a command over a tree, which is written to a directory of its own, and waits for its first
-    /// line.
+    /// Starts a command with a tree as its root, in a new directory, and waits for its first line.
     pub fn start(tree: &Tree, command: &[&str]) -> Result<Self> {
         fs::create_dir_all(paths::cache())?;
         let root = tempfile::tempdir_in(paths::cache())?;
         tree.write(root.path())?;
-        // The mount of /proc is in the new mount namespace: it goes when the last process of that does.
+        // /proc is mounted in the new mount namespace, so it is unmounted when the last process in that ends.
         let script = "mount -t proc proc \"$0/proc\" && exec chroot \"$0\" \"$@\"";
         let mut unshare = Child::start_with_stdout(
             Command::new("unshare")
@@ -66,7 +65,7 @@ impl Namespaced {
     }
 }
 
-/// The child of a process that has one thread and one child.
+/// The only child of a process that has one thread.
 fn only_child(parent: u32) -> Result<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let children = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;

@@ -1,4 +1,4 @@
-//! `ctrace` as an ordinary user runs it, with no capabilities or with some of them.
+//! `ctrace` as an ordinary user runs it, without capabilities or with some of them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,17 +13,17 @@ use crate::child::Child;
 use crate::paths::ctrace_binary;
 use crate::trace::Trace;
 
-/// How long a run may take: a hang is a failure, slowness of the machine is not.
+/// How long a run may take. A hang is a failure; a slow machine is not.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A copy of `ctrace` that the user nobody runs, as root's tests start it.
+/// A copy of `ctrace` that the tests, as root, run as the user nobody.
 #[derive(Debug)]
 pub struct Nobody {
     directory: TempDir,
 }
 
 impl Nobody {
-    /// The copy, without capabilities. Below /tmp, because everybody may go there.
+    /// Creates the copy without capabilities. It is below /tmp, which everybody may enter.
     pub fn new() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("ctrace-nobody").tempdir_in("/tmp")?;
         let nobody = Self { directory };
@@ -32,7 +32,7 @@ impl Nobody {
         Ok(nobody)
     }
 
-    /// Gives the file these capabilities, and no others.
+    /// Gives the file exactly these capabilities.
     pub fn grant(&self, capabilities: &[&str]) -> Result<()> {
         let text = format!("{}=ep", capabilities.join(",").to_lowercase());
         let setcap = Command::new("/usr/sbin/setcap").arg(&text).arg(self.program()).output();
@@ -41,7 +41,7 @@ impl Nobody {
         Ok(())
     }
 
-    /// Another program, where nobody can execute it: its path there.
+    /// Copies another program to where nobody can execute it, and returns its path there.
     pub fn put(&self, program: &Path) -> Result<String> {
         let name = program.file_name().context("a program has a name")?;
         let path = self.directory.path().join(name);
@@ -49,7 +49,7 @@ impl Nobody {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    /// The copy, as nobody.
+    /// A command that runs the copy as nobody.
     pub fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(self.program());
@@ -57,7 +57,7 @@ impl Nobody {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs the copy to its end.
     pub fn run(&self, arguments: &[&str]) -> Result<Trace> {
         let mut child = Child::start(self.command().args(arguments))?;
         let status = child.wait(PATIENCE)?;

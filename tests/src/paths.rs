@@ -1,4 +1,4 @@
-//! Where things are: the workspace, what is built, the program under test. Looks, never makes.
+//! Where things are: the workspace, the build results, the program under test. Never creates anything.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) fn cache() -> PathBuf {
     target_directory().join("ctrace-tests")
 }
 
-/// The `ctrace` under test, which is to be started: `CTRACE_BIN`, or the release build.
+/// The `ctrace` under test: `CTRACE_BIN`, or the release build.
 pub fn ctrace_binary() -> Result<PathBuf> {
     signals::default_in_children()?;
     let binary = match env::var_os("CTRACE_BIN") {

@@ -1,4 +1,4 @@
-//! The target programs: small programs in C, C++, Go and Rust of `programs/`, compiled when their source is
+//! The target programs: small programs in C, C++, Go and Rust from `programs/`, compiled when their source is
 //! newer than the result.
 
 use std::fs::{self, File};
@@ -10,25 +10,25 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{paths, signals};
 
-/// How one artefact is made: the row is all that a new program needs.
+/// How an artefact is built. A new program needs only such a row.
 struct Recipe {
     name: &'static str,
-    /// File in `programs/`; none for a library made of archives alone.
+    /// The file in `programs/`; `None` for a library that is made of archives alone.
     source: Option<&'static str>,
-    /// Artefacts that must be there first.
+    /// Artefacts that must be built first.
     needs: &'static [&'static str],
-    /// After the source on the compiler's command line, in the directory of the artefacts.
+    /// Arguments after the source on the compiler's command line; it runs in the directory of the artefacts.
     flags: &'static [&'static str],
 }
 
 const SHARED: &[&str] = &["-lssl", "-lcrypto", "-pthread"];
-/// Loaded by a running program.
+/// A library that a running program loads.
 const PLUGIN: &[&str] = &["-shared", "-fPIC", "-lssl", "-lcrypto", "-pthread"];
-/// OpenSSL inside the executable, with its symbols: what a statically linked program looks like.
+/// OpenSSL inside the executable, with its symbols, as in statically linked programs.
 const STATIC: &[&str] = &["-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
-/// Finds `libbundle.so` beside itself.
+/// Finds `libbundle.so` in its own directory.
 const BUNDLED: &[&str] = &["-L.", "-lbundle", "-pthread", "-Wl,-rpath,$ORIGIN"];
-/// OpenSSL inside a library of another name: what a vendored copy looks like.
+/// OpenSSL inside a library of another name, as in vendored copies.
 const BUNDLE: &[&str] = &[
     "-shared",
     "-Wl,--whole-archive",
@@ -40,7 +40,7 @@ const BUNDLE: &[&str] = &[
 ];
 
 const GNUTLS: &[&str] = &["-DLIBRARY=\"tls-gnutls.h\"", "-lgnutls", "-lcrypto"];
-/// What it needs itself, too, where there is an archive of it.
+/// With the libraries that GnuTLS itself needs, where there is an archive of them.
 const GNUTLS_STRIPPED: &[&str] = &[
     "-DLIBRARY=\"tls-gnutls.h\"",
     "-s",
@@ -66,15 +66,15 @@ const MBEDTLS_STATIC: &[&str] = &[
 ];
 const WOLFSSL: &[&str] = &["-DLIBRARY=\"tls-wolfssl.h\"", "-lwolfssl", "-lcrypto"];
 
-/// Libraries inside of executables without symbols: signatures alone find them.
+/// Libraries inside executables without symbols: only signatures find them.
 const OPENSSL_STRIPPED: &[&str] =
     &["-DLIBRARY=\"tls-openssl.h\"", "-s", "-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
 const OPENSSL_STRIPPED_PIE: &[&str] =
     &["-DLIBRARY=\"tls-openssl.h\"", "-s", "-static-pie", "-fPIE", "-lssl", "-lcrypto", "-pthread", "-ldl"];
 const OPENSSL_UNFRAMED: &[&str] =
     &["-DLIBRARY=\"tls-openssl.h\"", UNFRAMED, "-s", "-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
-/// Takes the frames for unwinding away, too: what some browsers and runtimes are built without. Only known
-/// here.
+/// Removes the frames for unwinding, too, as in builds of some browsers and runtimes. Only this harness
+/// interprets the flag.
 const UNFRAMED: &str = "-DUNFRAMED";
 const MBEDTLS_STRIPPED: &[&str] =
     &["-DLIBRARY=\"tls-mbedtls.h\"", "-s", "-static", "-lmbedtls", "-lmbedx509", "-lmbedcrypto", "-lcrypto"];
@@ -89,11 +89,11 @@ const NSS: &[&str] = &[
     "-lnspr4",
     "-lcrypto",
 ];
-/// As it is used: nobody links against its shared object.
+/// Linked statically, as it is used in practice.
 const BEARSSL: &[&str] = &["-DLIBRARY=\"tls-bearssl.h\"", "-l:libbearssl.a", "-lcrypto"];
 const BOTAN: &[&str] = &["-D_GNU_SOURCE", "-std=gnu++20", "-I/usr/include/botan-2", "-lbotan-2", "-lcrypto"];
 
-/// How it is optimised (as `release`, or at link time as well), and what it is built on.
+/// The optimisation (`release`, or `fat` for link-time optimisation as well) and the cryptography library.
 const RUSTLS: &[&str] = &["fat", "ring"];
 const RUSTLS_RELEASE: &[&str] = &["release", "ring"];
 const RUSTLS_AWS_LC: &[&str] = &["fat", "aws-lc"];
@@ -105,17 +105,17 @@ const RUSTLS_AWS_LC_STRIPPED: &[&str] = &["fat", "aws-lc", STRIPPED];
 const RUSTLS_AWS_LC_RELEASE_STRIPPED: &[&str] = &["release", "aws-lc", STRIPPED];
 const STRIPPED: &str = "stripped";
 
-/// AWS-LC's libssl inside of a program.
+/// A program that includes AWS-LC's libssl.
 const AWS_LC_MANIFEST: &str = "aws-lc/Cargo.toml";
 const AWS_LC: &[&str] = &["release", ""];
 const AWS_LC_STRIPPED: &[&str] = &["release", "", STRIPPED];
 
-/// Without symbols and debugging information: what images of Go programs have.
+/// Without symbols and debugging information, as in most images of Go programs.
 const GO_STRIPPED: &[&str] = &["-ldflags=-s -w"];
 const GO_PIE: &[&str] = &["-buildmode=pie", "-ldflags=-s -w"];
-/// With C in it, so that the system's linker links it.
+/// With C code, so that the system's linker links it.
 const GO_CGO: &[&str] = &["-ldflags=-s -w", concat!(env!("CARGO_MANIFEST_DIR"), "/programs/tls-cgo.go")];
-/// A library for C, with a soname, as distributions want one.
+/// A library for C, with a soname, as distributions require.
 const GO_SHARED: &[&str] = &[
     "-buildmode=c-shared",
     "-ldflags=-s -w -extldflags=-Wl,-soname=libtlsgo.so",
@@ -197,7 +197,7 @@ const RECIPES: &[Recipe] = &[
     },
 ];
 
-/// A program that cargo builds is called like its directory.
+/// Cargo names the program after its directory.
 fn cargo_name(manifest: &Path) -> String {
     let directory = manifest.parent().and_then(Path::file_name).unwrap_or_default();
     format!("tls-{}", directory.to_string_lossy())
@@ -207,7 +207,7 @@ const fn rustls(name: &'static str, flags: &'static [&'static str]) -> Recipe {
     Recipe { name, source: Some("rustls/Cargo.toml"), needs: &[], flags }
 }
 
-/// The path of a built program, which is compiled first if need be.
+/// The path of a target program, which is compiled first if necessary.
 pub fn program(name: &str) -> Result<PathBuf> {
     signals::default_in_children()?;
     let directory = paths::cache().join("programs");
@@ -222,7 +222,7 @@ pub fn script(name: &str) -> PathBuf {
     Path::new(paths::CRATE).join("programs").join(name)
 }
 
-/// The file of a shared library that a program of the system would load, by its soname.
+/// The file of the shared library with this soname that a program would load.
 pub fn library(program: &Path, soname: &str) -> Result<PathBuf> {
     crate::tree::libraries(program)?
         .into_iter()
@@ -243,7 +243,7 @@ fn make(name: &str, directory: &Path) -> Result<PathBuf> {
     if is_current(&output, source.as_deref())? {
         return Ok(output);
     }
-    // Never half a file under the final name, even when the compiler is interrupted.
+    // A rename at the end: even an interrupted compiler leaves no partial file under the final name.
     let partial = directory.join(format!("{name}.partial"));
     let language = source.as_ref().and_then(|source| source.extension()).and_then(|name| name.to_str());
     let mut compiler = match (&source, language) {
@@ -288,7 +288,7 @@ fn cc(source: Option<&Path>, output: &Path, flags: &[&str]) -> Command {
 fn go(source: &Path, output: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new("go");
     command.args(["build", "-o"]).arg(output).args(flags).arg(source);
-    // One cache with the tests of the file formats; no modules, so that nothing is fetched.
+    // Shares a cache with the tests of the file formats. Modules are off, so that nothing is downloaded.
     command.env("GOCACHE", paths::target_directory().join("go-cache")).env("GOFLAGS", "-mod=mod");
     command
 }
@@ -305,7 +305,7 @@ fn rust(source: &Path, output: &Path, flags: &[&str]) -> Command {
     command
 }
 
-/// A program with dependencies, which are not the tests'.
+/// Builds a program with dependencies that are not those of the tests.
 fn cargo(manifest: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(manifest);
@@ -313,8 +313,8 @@ fn cargo(manifest: &Path, flags: &[&str]) -> Command {
     if let [optimised, feature, ..] = flags {
         command.args(["--release", "--features", feature]);
         if *optimised == "fat" {
-            // No profile of its own: what build scripts compile (AWS-LC: a minute) would be compiled once
-            // more.
+            // The profile is overridden on the command line, because with a profile of its own everything
+            // that build scripts compile (AWS-LC takes a minute) would be compiled again.
             command.args([
                 "--config",
                 "profile.release.lto=\"fat\"",

@@ -1,4 +1,5 @@
-//! What a live test needs of the machine. A need that is not met is an error with its remedy, never a skip.
+//! What a live test needs from the machine. A missing requirement is an error that says how to meet it, never
+//! a skip.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

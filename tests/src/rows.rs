@@ -1,8 +1,9 @@
-//! The table of docs/tls.md: a row for each test that traces an implementation, made of what that trace and
-//! the file say.
+//! The table of docs/tls.md: each test that traces an implementation makes a row of it, from the trace and
+//! the traced file.
 //!
-//! Owns what a row has, and where rows are kept. The test fails when its row in the table is another one, but
-//! for the version, which the machine's packages decide; `cargo xtask tls-table` writes the table anew.
+//! Owns what a row has, and where rows are stored. The test fails if its row differs from the table in
+//! anything but the version, which depends on the machine's packages; `cargo xtask tls-table` rewrites the
+//! table.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,29 +17,29 @@ use crate::paths;
 use crate::streams::Direction;
 use crate::trace::Trace;
 
-/// Set while the table is written anew: rows are then not compared.
+/// Set while the table is rewritten: rows are not compared then.
 pub const ROWS_VARIABLE: &str = "CTRACE_TLS_TABLE";
 
-/// What is known after a test.
+/// The result of a test, from which its row is made.
 #[derive(Debug)]
 pub struct Row<'a> {
     /// `suite::test`.
     pub test: &'a str,
-    /// What was traced, for a reader.
+    /// The traced program, described for a reader.
     pub program: &'a str,
-    /// All of it is in the row.
+    /// The trace that the row describes as a whole.
     pub trace: &'a Trace,
     /// The root directory of the traced program, as the host reaches it.
     pub root: &'a Path,
 }
 
-/// Where each row is kept until the table is made of them.
+/// The directory in which rows are stored until the table is made of them.
 pub fn rows_directory() -> PathBuf {
     paths::cache().join("tls-rows")
 }
 
 impl Row<'_> {
-    /// Keeps the row, and compares it with the table.
+    /// Stores the row, and compares it with the table.
     pub fn check(&self) -> Result<()> {
         let cells = self.cells().with_context(|| format!("the row of {}", self.test))?;
         let line = format!("| {} |", cells.join(" | "));
@@ -58,7 +59,7 @@ impl Row<'_> {
         Ok(())
     }
 
-    /// The last is the test, the second the version.
+    /// The last cell is the test, the second one the version.
     fn cells(&self) -> Result<[String; 9]> {
         let lines = self.trace.lines()?;
         let calls: Vec<&Value> = lines.iter().filter(|line| line["type"] == "ssl").collect();
@@ -76,8 +77,8 @@ impl Row<'_> {
         let (linkage, symbols) = linkage(&file, &functions)?;
         let names: BTreeSet<String> = of_all("/library/name").iter().map(|name| unversioned(name)).collect();
         Ok([
-            joined("/library/implementation", "not told"),
-            joined("/library/version", "not told"),
+            joined("/library/implementation", "unknown"),
+            joined("/library/version", "unknown"),
             self.program.to_owned(),
             format!("`{}`", names.into_iter().collect::<Vec<_>>().join("`, `")),
             linkage.to_owned(),
@@ -99,18 +100,18 @@ impl Row<'_> {
     }
 }
 
-/// Whether the addresses of connections were told.
+/// Whether the addresses of connections were seen or guessed.
 fn socket(certainties: &BTreeSet<String>) -> &'static str {
     let has = |name: &str| certainties.contains(name);
     match (has("seen"), has("guessed")) {
         (true, false) => "seen",
         (false, true) => "guessed",
         (true, true) => "seen, guessed",
-        (false, false) => "not known",
+        (false, false) => "unknown",
     }
 }
 
-/// What kind of file it is, and which of its functions have names there.
+/// The kind of the file, and which of its functions have names in it.
 fn linkage(file: &Path, functions: &BTreeSet<String>) -> Result<(&'static str, String)> {
     let read = |what: &[&str]| -> Result<String> {
         let output = Command::new("readelf").args(["--wide", "--demangle"]).args(what).arg(file).output()?;
@@ -128,7 +129,7 @@ fn linkage(file: &Path, functions: &BTreeSet<String>) -> Result<(&'static str, S
         (false, false) => "shared object",
     };
     let exported = read(&["--dyn-syms"])?;
-    // Of a path, or of several names in one record, the last.
+    // The last part of a path, or of several names in one record.
     let last = |function: &str| function.rsplit([',', ':', ' ', '.']).next().unwrap_or_default().to_owned();
     let names: BTreeSet<&str> = exported.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let is_exported = functions.iter().all(|function| names.contains(last(function).as_str()));
@@ -140,7 +141,7 @@ fn linkage(file: &Path, functions: &BTreeSet<String>) -> Result<(&'static str, S
     Ok((linkage, symbols.to_owned()))
 }
 
-/// A soname without the number of its interface, which differs between distributions.
+/// A soname without its version, which differs between distributions.
 fn unversioned(name: &str) -> String {
     name.find(".so.").and_then(|at| name.get(..at + 3)).unwrap_or(name).to_owned()
 }
@@ -164,7 +165,7 @@ mod tests {
             assert_eq!(unversioned(name), expected);
         }
         let row = |version, socket| format!("| OpenSSL | {version} | curl | {socket} | `a::b` |");
-        assert_eq!(without_version(&row("3.0.1", "seen")), without_version(&row("not told", "seen")));
+        assert_eq!(without_version(&row("3.0.1", "seen")), without_version(&row("unknown", "seen")));
         assert_ne!(without_version(&row("3.0.1", "seen")), without_version(&row("3.0.1", "guessed")));
     }
 

@@ -1,4 +1,4 @@
-//! A TLS server in a container, and the clients that talk with it.
+//! A TLS server in a container, and its clients.
 
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use crate::transfer::Transfer;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A TLS server of ours that listens: the init of a container, or another process in it.
+/// A TLS server that is listening: the init of a container, or another process in it.
 #[derive(Debug)]
 pub struct Server {
     /// The container.
@@ -21,7 +21,7 @@ pub struct Server {
     process: ServerProcess,
 }
 
-/// The output of a server, as it comes.
+/// The output of a server, as it arrives.
 #[derive(Debug)]
 pub struct ServerProcess {
     lines: Mutex<Lines>,
@@ -31,7 +31,7 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts a server in a container that runs something else.
+    /// Starts a server in a container whose init is another program.
     pub fn exec(container: &Container, command: &[&str]) -> Result<Self> {
         Self::of(Command::new("docker").args(["exec", container.id()]).args(command))
     }
@@ -45,17 +45,17 @@ impl ServerProcess {
         Ok(Self { lines: Mutex::new(lines), port, _docker: docker })
     }
 
-    /// Its port on the loopback of the container.
+    /// The server's port on the container's loopback.
     pub fn port(&self) -> &str {
         &self.port
     }
 
-    /// The first `count` connections, waiting until the server has ended them.
+    /// The first `count` connections, once the server has ended them.
     pub fn transfers(&self, count: usize) -> Result<Vec<Transfer>> {
         Transfer::all(&self.reports(count)?.join("\n"))
     }
 
-    /// The reports themselves, for a server that tells more than [`Transfer`] holds.
+    /// The reports as text, for a server that reports more than [`Transfer`] holds.
     pub fn reports(&self, count: usize) -> Result<Vec<String>> {
         let mut lines = self.lines.lock().map_err(|_| anyhow!("another reader panicked"))?;
         let reports = |lines: &Lines| -> Vec<String> {
@@ -85,36 +85,36 @@ impl Server {
         Self::exec_in(Container::start(image, label, &[], &["/idle"])?)
     }
 
-    /// Starts `/tls-server` in a container that is there.
+    /// Starts `/tls-server` in an existing container.
     pub fn exec_in(container: Container) -> Result<Self> {
         let process = ServerProcess::exec(&container, &["/tls-server"])?;
         Ok(Self { container, process })
     }
 
-    /// Waits until the init of a container listens.
+    /// Waits until the init of a container is listening.
     pub fn of(container: Container) -> Result<Self> {
         let process = ServerProcess::of(Command::new("docker").args(["logs", "--follow", container.id()]))?;
         Ok(Self { container, process })
     }
 
-    /// Its port on the loopback of the container.
+    /// The server's port on the container's loopback.
     pub fn port(&self) -> &str {
         self.process.port()
     }
 
-    /// Runs `/tls-client` with the given options in the same container, to its end.
+    /// Runs `/tls-client` with the given options in the same container to its end.
     pub fn client(&self, options: &[&str]) -> Result<Vec<Transfer>> {
         let arguments = [&["/tls-client", "--port", self.port()], options].concat();
         Transfer::all(&self.container.exec(&arguments)?)
     }
 
-    /// Starts `/tls-client` without waiting for its end.
+    /// Starts `/tls-client` in the same container.
     pub fn client_background(&self, options: &[&str]) -> Result<Child> {
         self.container.exec_background(&[&["/tls-client", "--port", self.port()], options].concat())
     }
 
-    /// Runs `/tls-client` in another container that shares the network of this one: what it does is out of
-    /// scope of a trace of this container.
+    /// Runs `/tls-client` in another container that shares this one's network. It is out of scope of a trace
+    /// of this container.
     pub fn client_outside(&self, options: &[&str]) -> Result<Vec<Transfer>> {
         let network = format!("--network=container:{}", self.container.id());
         let label = format!("client-of-{}", self.container.name());
@@ -122,12 +122,12 @@ impl Server {
         Transfer::all(&container.exec(&[&["/tls-client", "--port", self.port()], options].concat())?)
     }
 
-    /// The first `count` connections, waiting until the server has ended them.
+    /// The first `count` connections, once the server has ended them.
     pub fn transfers(&self, count: usize) -> Result<Vec<Transfer>> {
         self.process.transfers(count)
     }
 
-    /// The reports themselves, for a server that tells more than [`Transfer`] holds.
+    /// The reports as text, for a server that reports more than [`Transfer`] holds.
     pub fn reports(&self, count: usize) -> Result<Vec<String>> {
         self.process.reports(count)
     }

@@ -1,7 +1,7 @@
-//! Signals that the programs of the tests are to get, however the tests were started.
+//! Makes sure that programs of the tests receive signals, however the tests were started.
 //!
-//! A shell ignores SIGINT and SIGQUIT for what it starts in the background, `nohup` ignores SIGHUP, and what
-//! is ignored stays so in every program that is executed: Ctrl-C would end none of them, and a test would
+//! A shell ignores SIGINT and SIGQUIT for what it starts in the background, and `nohup` ignores SIGHUP. Every
+//! program that is executed inherits an ignored signal, so Ctrl-C would end none of them, and a test would
 //! wait for ever.
 
 use std::fs;
@@ -12,13 +12,13 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use signal_hook::flag;
 
-/// Those with which tests end programs. The standard library itself takes care of SIGPIPE, and of those that
-/// are blocked.
+/// The signals with which tests end programs. The standard library itself resets SIGPIPE, and blocked
+/// signals.
 const SIGNALS: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 
-/// From now on programs are started with the defaults of these signals. This process goes on to ignore what
-/// it ignores: it only does so by a handler, which executing a program takes away, as it does not what is
-/// ignored.
+/// From now on programs are started with the default actions of these signals. This process still ignores
+/// what it ignored, but by means of a handler: executing a program resets a handler, and does not reset an
+/// ignored signal.
 pub(crate) fn default_in_children() -> Result<()> {
     static ONCE: Once = Once::new();
     let mut result = Ok(());
@@ -36,7 +36,7 @@ fn handle_ignored() -> Result<()> {
     Ok(())
 }
 
-/// The signals that a process with this /proc/PID/status ignores.
+/// The set of ignored signals in a /proc/PID/status.
 fn ignored(status: &str) -> Result<u64> {
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("no SigIgn")?;
     u64::from_str_radix(set.trim(), 16).context("SigIgn is no set of signals")

@@ -1,4 +1,4 @@
-//! The bytes of each connection and direction, put together again from records by their offsets.
+//! The byte streams of each connection and direction, reassembled from records by their offsets.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::trace::Record;
 use crate::transfer::{Tally, Transfer};
 
-/// Which way bytes went, seen from the process.
+/// The direction of bytes, from the view of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -24,18 +24,18 @@ pub enum Direction {
 pub struct Stream {
     /// The host's process id.
     pub pid: u32,
-    /// Whether all records say that the connection was seen from its first byte.
+    /// Whether all records report that the connection was seen from its first byte.
     pub from_start: bool,
     pieces: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Stream {
-    /// The bytes that are there, in order.
+    /// The captured bytes, in order.
     pub fn bytes(&self) -> Vec<u8> {
         self.pieces.values().flatten().copied().collect()
     }
 
-    /// What a target program would report of them.
+    /// The count and hash of the bytes, as a target program would report them.
     pub fn tally(&self) -> Tally {
         let mut hash = Sha256::new();
         self.pieces.values().for_each(|piece| hash.update(piece));
@@ -43,7 +43,7 @@ impl Stream {
         Tally { bytes, sha256: format!("{:x}", hash.finalize()) }
     }
 
-    /// Ranges that are missing between the first byte of the connection and the last that is there.
+    /// Ranges that are missing between the first byte of the connection and the last captured one.
     pub fn gaps(&self) -> Vec<(u64, u64)> {
         let mut gaps = Vec::new();
         let mut expected = 0;
@@ -78,7 +78,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Puts records together. Bytes that are reported twice are an error.
+    /// Reassembles records. Bytes that are reported twice are an error.
     pub fn of(records: &[Record]) -> Result<Self> {
         let mut streams = Self::default();
         for record in records {
@@ -112,12 +112,12 @@ impl Streams {
         Ok(streams)
     }
 
-    /// How many there are.
+    /// The number of streams.
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no streams.
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
@@ -127,12 +127,13 @@ impl Streams {
         self.by_key.iter().map(|((_, direction), stream)| (*direction, stream))
     }
 
-    /// The bytes of all streams of a direction, one after the other by connection.
+    /// The bytes of all streams of a direction, concatenated in the order of connections.
     pub fn bytes(&self, direction: Direction) -> Vec<u8> {
         self.iter().filter(|(found, _)| *found == direction).flat_map(|(_, stream)| stream.bytes()).collect()
     }
 
-    /// Each direction of each transfer is exactly one stream, whole, and there is no other stream.
+    /// Checks that each direction of each transfer is exactly one complete stream, and that there is no other
+    /// stream.
     pub fn check(&self, transfers: &[Transfer]) -> Result<()> {
         let mut found: Vec<(Direction, Tally)> = Vec::new();
         for (direction, stream) in self.iter() {

@@ -1,4 +1,4 @@
-//! What a `ctrace` that has ended wrote, and the checks that every test makes of it.
+//! The output of a `ctrace` that has ended, and the checks that every test makes of it.
 
 use std::process::ExitStatus;
 
@@ -15,14 +15,14 @@ pub struct Trace {
     pub stdout: Vec<u8>,
     /// Everything on standard error.
     pub stderr: String,
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
 }
 
-/// A record of type `ssl`: the fields that the tests look at.
+/// A record of type `ssl`, with the fields that the tests use.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Record {
-    /// Null outside of containers.
+    /// Null outside containers.
     pub container: Option<ContainerField>,
     /// The process of the call.
     pub process: ProcessField,
@@ -32,7 +32,7 @@ pub struct Record {
     pub function: String,
     /// The direction.
     pub network: NetworkField,
-    /// Null when connections could not be told apart.
+    /// Null if the kernel's table of connections was full.
     pub connection: Option<ConnectionField>,
     /// The call.
     pub call: CallField,
@@ -45,7 +45,7 @@ pub struct Record {
 pub struct ContainerField {
     /// 64 digits.
     pub id: String,
-    /// As Docker has it.
+    /// The name that Docker reports.
     pub name: Option<String>,
 }
 
@@ -54,7 +54,7 @@ pub struct ContainerField {
 pub struct ProcessField {
     /// As the host sees it.
     pub pid: u32,
-    /// As it sees itself.
+    /// The process id inside the container.
     pub vpid: Option<u32>,
     /// Its name.
     pub comm: String,
@@ -72,7 +72,7 @@ pub struct LibraryField {
 /// `network` of a record.
 #[derive(Debug, Clone, Deserialize)]
 pub struct NetworkField {
-    /// Which way.
+    /// The direction of the call.
     pub io: IoField,
 }
 
@@ -90,27 +90,27 @@ pub struct ConnectionField {
     pub id: u64,
     /// Whether the connection was seen from its first byte.
     pub from_start: bool,
-    /// Of the first byte of the data, in the stream of this direction.
+    /// Position of the data's first byte in the stream of this direction.
     pub offset: u64,
 }
 
 /// `call` of a record.
 #[derive(Debug, Clone, Deserialize)]
 pub struct CallField {
-    /// In the connection.
+    /// The number of the call on the connection.
     pub number: Option<u64>,
     /// Bytes that the call moved.
     pub length: u64,
-    /// Bytes of them that are in records.
+    /// How many of these bytes are in records.
     pub captured: u64,
-    /// Of the data, in the call.
+    /// Position of the data's first byte in the call.
     pub offset: u64,
-    /// Whether some were left out.
+    /// Whether the call was cut.
     pub truncated: bool,
 }
 
 impl Record {
-    /// The payload; empty when none was asked for.
+    /// The payload; empty if payload was not requested.
     pub fn payload(&self) -> Result<Vec<u8>> {
         match (&self.data, &self.data_base64) {
             (Some(text), None) => Ok(text.clone().into_bytes()),
@@ -129,7 +129,7 @@ impl Record {
 }
 
 impl Trace {
-    /// The exit status as a number; none after a signal.
+    /// The exit status as a number; none if a signal ended ctrace.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
@@ -140,7 +140,7 @@ impl Trace {
         lines.map(|line| serde_json::from_slice(line).with_context(|| format!("{:?}", bstr(line)))).collect()
     }
 
-    /// The records of calls.
+    /// The records of type `ssl`.
     pub fn records(&self) -> Result<Vec<Record>> {
         let lines = self.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let of_calls = lines.filter(|line| type_of(line).is_ok_and(|kind| kind == "ssl"));
@@ -155,20 +155,20 @@ impl Trace {
         serde_json::from_slice(last).context("the summary")
     }
 
-    /// A number of the summary, by its path.
+    /// A number in the summary, by its JSON pointer.
     pub fn counted(&self, pointer: &str) -> Result<u64> {
         let summary = self.summary()?;
         let number = summary.pointer(pointer).and_then(Value::as_u64);
         number.with_context(|| format!("the summary has no {pointer}: {summary}"))
     }
 
-    /// Rebuilds the streams of the records that are wanted.
+    /// Reassembles the streams of the records for which `wanted` holds.
     pub fn streams(&self, wanted: impl Fn(&Record) -> bool) -> Result<Streams> {
         let records: Vec<Record> = self.records()?.into_iter().filter(|record| wanted(record)).collect();
         Streams::of(&records).with_context(|| format!("standard error of ctrace:\n{}", self.stderr))
     }
 
-    /// It ended well, and says that nothing is missing; its sums are those of its records.
+    /// Checks that the trace succeeded and reports no loss, and that its sums are those of its records.
     pub fn check_complete(&self) -> Result<()> {
         ensure!(self.status.success(), "ctrace ended with {}; standard error:\n{}", self.status, self.stderr);
         let summary = self.summary()?;
@@ -188,7 +188,7 @@ impl Trace {
     }
 }
 
-/// Only the type: most lines of a big trace hold a megabyte of payload.
+/// Parses only the type, because most lines of a large trace hold a megabyte of payload.
 fn type_of(line: &[u8]) -> Result<String> {
     #[derive(Deserialize)]
     struct Typed {
@@ -201,7 +201,7 @@ fn type_of(line: &[u8]) -> Result<String> {
     Ok(typed.r#type)
 }
 
-/// The beginning of a line for a message.
+/// The beginning of a line, for an error message.
 fn bstr(line: &[u8]) -> String {
     String::from_utf8_lossy(line.get(..400).unwrap_or(line)).into_owned()
 }

@@ -1,9 +1,9 @@
-//! What a target program says that it moved.
+//! What a target program reports to have moved.
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-/// Bytes of one direction.
+/// The bytes of one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Tally {
     /// How many.
@@ -12,18 +12,18 @@ pub struct Tally {
     pub sha256: String,
 }
 
-/// One connection, as one of its sides saw it.
+/// One connection, as one of its ends reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Transfer {
     /// `server` or `client`.
     pub side: String,
     /// The process id that the program itself sees.
     pub vpid: u32,
-    /// From 1, in the order of the program; 0 is the first of a pair that resumes a session.
+    /// Counted by the program, from 1; 0 is the first of a pair that resumes a session.
     pub connection: u32,
-    /// What came in.
+    /// The bytes received.
     pub received: Tally,
-    /// What went out.
+    /// The bytes sent.
     pub sent: Tally,
 }
 
@@ -37,7 +37,7 @@ impl Transfer {
         serde_json::from_str(line).with_context(|| format!("not a report of a test program: {line}"))
     }
 
-    /// Bytes of both directions.
+    /// The number of bytes in both directions.
     pub fn bytes(&self) -> u64 {
         self.received.bytes + self.sent.bytes
     }

@@ -1,4 +1,4 @@
-//! A root file system for an image: what is to be in it, and from where. Nothing is copied before it is
+//! A root file system for an image: its entries, and where each comes from. Nothing is copied until it is
 //! written.
 
 use std::collections::BTreeMap;
@@ -15,13 +15,13 @@ use sha2::{Digest as _, Sha256};
 #[derive(Debug, Clone)]
 enum Source {
     File(PathBuf),
-    /// A directory with all that is below it, less what `EXCLUDED` names.
+    /// A directory with everything below it, except what `EXCLUDED` names.
     Directory(PathBuf),
     Symlink(PathBuf),
     Empty,
 }
 
-/// Parts of Python's library that no test needs and that make half of its size.
+/// Parts of Python's library that no test needs and that are half of its size.
 const EXCLUDED: &[&str] =
     &["test", "idlelib", "tkinter", "lib2to3", "ensurepip", "__pycache__", "dist-packages"];
 
@@ -45,22 +45,22 @@ impl Tree {
         self
     }
 
-    /// Puts a symbolic link at a place; `target` is written as it is.
+    /// Puts a symbolic link at a place; `target` is written unchanged.
     #[must_use]
     pub fn symlink(mut self, target: &str, to: &str) -> Self {
         self.entries.insert(to.into(), Source::Symlink(target.into()));
         self
     }
 
-    /// Leaves out an entry, so that another can take its place.
+    /// Removes an entry, so that another can take its place.
     #[must_use]
     pub fn without(mut self, path: &Path) -> Self {
         self.entries.remove(path);
         self
     }
 
-    /// Puts an executable or library at a place, and what it loads where the system has it, or beside it when
-    /// that is not a directory of the system.
+    /// Puts an executable or library at a place, with the libraries that it loads. These go to the same path
+    /// as on the system, or next to the program if that is not a directory of the system.
     pub fn program(mut self, from: &Path, to: &str) -> Result<Self> {
         for library in libraries(from)? {
             let system = ["/lib", "/usr"].iter().any(|prefix| library.starts_with(prefix))
@@ -74,7 +74,7 @@ impl Tree {
         Ok(self.file(from, to))
     }
 
-    /// Puts the system's Python there, with its standard library, where it expects it.
+    /// Adds the system's Python with its standard library, at the paths where Python expects them.
     pub fn python(mut self) -> Result<Self> {
         const ASK: &str = "import sysconfig, _ssl, glob, os; lib = sysconfig.get_path('stdlib'); \
                            print(lib); print(*glob.glob(lib + '/lib-dynload/*.so'), sep='\\n')";
@@ -92,8 +92,8 @@ impl Tree {
         self.program(&interpreter, "/usr/bin/python3")
     }
 
-    /// A hash that changes when a file of the tree does (by size and time of change: content would take
-    /// long).
+    /// A hash that changes when a file of the tree changes. It uses size and modification time, because
+    /// hashing the content would take long.
     pub fn fingerprint(&self) -> Result<String> {
         let mut hash = Sha256::new();
         for (place, source) in &self.entries {
@@ -107,7 +107,7 @@ impl Tree {
         Ok(format!("{:x}", hash.finalize()))
     }
 
-    /// Writes the tree below a directory that is there.
+    /// Writes the tree to an existing directory.
     pub fn write(&self, root: &Path) -> Result<()> {
         for (place, source) in &self.entries {
             let to = root.join(place.strip_prefix("/").unwrap_or(place));
@@ -125,14 +125,14 @@ impl Tree {
     }
 }
 
-/// What the loader of the system would load with a program: empty for a static one.
+/// The libraries that the system's loader would load for a program; none for a static program.
 pub(crate) fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("cannot run `ldd`")?;
     let text = String::from_utf8_lossy(&output.stdout);
     if text.contains("not found") {
         bail!("{} cannot be loaded:\n{text}", program.display());
     }
-    // Either "name => /path (address)" or, for the loader, "/path (address)".
+    // Either "name => /path (address)" or, for the loader itself, "/path (address)".
     let path_of = |line: &str| {
         let path = line.split_once("=>").map_or(line, |(_, path)| path).split_whitespace().next()?;
         path.starts_with('/').then(|| PathBuf::from(path))
@@ -153,7 +153,7 @@ fn copy_directory(from: &Path, to: &Path) -> Result<()> {
         if EXCLUDED.iter().any(|excluded| name == *excluded) {
             continue;
         }
-        // Follows symbolic links: a module may be one that leads out of the directory.
+        // Follows symbolic links, because a module may be a link that leads out of the directory.
         match entry.path().metadata() {
             Ok(metadata) if metadata.is_dir() => copy_directory(&entry.path(), &to.join(&name))?,
             Ok(_) => copy(&entry.path(), &to.join(&name))?,

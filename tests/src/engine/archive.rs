@@ -1,8 +1,7 @@
-//! An image as files: a layer, for engines that import a tar, and an OCI layout of it, for those that import
-//! images.
+//! An image as files: a layer for engines that import a tar, and an OCI layout for those that import images.
 //!
-//! Owns the making and keeping of both. Whoever has the image's name has its content: the tree's hash is in
-//! it.
+//! Owns how both are built and cached. The name contains the hash of the tree, so equal names mean equal
+//! content.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,7 +21,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// An image that every engine can take in.
+/// An image that every engine can import.
 #[derive(Debug, Clone)]
 pub struct Archive {
     name: String,
@@ -31,7 +30,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// The image of a tree, made unless it is kept already.
+    /// The image of a tree, built unless it is cached.
     pub fn build(name: &str, tree: &Tree) -> Result<Self> {
         let fingerprint = tree.fingerprint()?;
         let version = fingerprint.get(..16).unwrap_or_default();
@@ -54,12 +53,12 @@ impl Archive {
         Self::build("tls", &images::tls_tree()?)
     }
 
-    /// Its name without a registry: `ctrace-test/NAME:VERSION`.
+    /// The name without a registry: `ctrace-test/NAME:VERSION`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its name for engines that know no image without a registry.
+    /// The name for engines that require a registry.
     pub fn full_name(&self) -> String {
         format!("localhost/{}", self.name)
     }
@@ -69,7 +68,7 @@ impl Archive {
         &self.layer
     }
 
-    /// The tar of its OCI layout, which is named as [`Self::full_name`] has it.
+    /// The tar of its OCI layout, tagged with [`Self::full_name`].
     pub(super) fn oci(&self) -> &Path {
         &self.oci
     }
@@ -84,7 +83,7 @@ impl Archive {
         self.write_layout(&layer, &layout)?;
         let oci = work.path().join("oci.tar");
         tar(&layout, &oci)?;
-        // Under the names that are looked for only when they are whole; the second one last.
+        // By renames at the end, so that a file that exists is complete. `build` checks for the last one.
         fs::rename(layer, &self.layer)?;
         fs::rename(oci, &self.oci)?;
         Ok(())
@@ -96,7 +95,7 @@ impl Archive {
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
-            // For the sandbox of a pod, which nobody gives a command.
+            // The command of a pod's sandbox: kubelet gives it none.
             "config": { "Cmd": ["/idle"] },
             "rootfs": { "type": "layers", "diff_ids": [layer.get("digest")] },
         });
@@ -117,7 +116,7 @@ impl Archive {
     }
 }
 
-/// This machine's architecture in the words of Go, which images use.
+/// This machine's architecture by its name in Go, which images use.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -126,7 +125,7 @@ fn architecture() -> &'static str {
     }
 }
 
-/// Removes what was kept of former versions.
+/// Removes cached files of former versions.
 fn forget(directory: &Path, prefix: &str) -> Result<()> {
     for entry in fs::read_dir(directory)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(prefix) {
@@ -143,7 +142,7 @@ fn tar(directory: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts a blob into a layout and gives its descriptor.
+/// Puts a blob into a layout and returns its descriptor.
 fn put_file(layout: &Path, file: &Path, media_type: &str) -> Result<Value> {
     let mut hash = Sha256::new();
     let size = io::copy(&mut File::open(file)?, &mut hash)?;

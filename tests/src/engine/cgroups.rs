@@ -1,14 +1,14 @@
-//! The cgroups that engines make above those of their containers, and leave.
+//! Cgroups that engines create above those of their containers, and leave behind.
 
 use std::fs;
 use std::path::Path;
 
-/// Removes a cgroup and those above it that are empty then, in every hierarchy. One in use cannot be removed,
-/// so that nothing of others is lost.
+/// Removes a cgroup, and each parent that is empty afterwards, in every hierarchy. The kernel refuses to
+/// remove one that is in use, so nothing of others is lost.
 pub(super) fn remove(path: &str) {
     let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") else { return };
     let roots = hierarchies.flatten().map(|entry| entry.path()).filter(|root| root.is_dir());
-    // In a machine of version 2 alone the mount is itself the hierarchy.
+    // With cgroup v2 alone the mount itself is the hierarchy.
     for root in roots.chain([Path::new("/sys/fs/cgroup").to_owned()]) {
         let relative = Path::new(path.trim_start_matches('/'));
         for cgroup in relative.ancestors().filter(|cgroup| !cgroup.as_os_str().is_empty()) {

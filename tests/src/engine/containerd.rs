@@ -1,4 +1,4 @@
-//! containerd with a root, a state and a socket of its own, driven by `ctr`.
+//! A containerd with its own root, state and socket, driven by `ctr`.
 
 use std::fs;
 use std::process::Command;
@@ -9,10 +9,10 @@ use super::daemon::Daemon;
 use super::room::Room;
 use super::{Archive, Driver, Request, Started, cgroups, output_of};
 
-/// Where `ctr` puts containers unless it is told.
+/// The namespace that `ctr` uses by default.
 const NAMESPACE: &str = "default";
 
-/// What is served beside containerd's own API.
+/// What containerd serves besides its own API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plugin {
     /// Nothing.
@@ -21,7 +21,7 @@ pub(super) enum Plugin {
     Cri,
 }
 
-/// The driver. The daemon is before the room, so that it ends first.
+/// The driver. Fields are dropped in order: the daemon ends before its room is removed.
 #[derive(Debug)]
 pub(super) struct Containerd {
     daemon: Daemon,
@@ -29,7 +29,7 @@ pub(super) struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it.
+    /// Starts containerd.
     pub(super) fn start(plugin: Plugin) -> Result<Self> {
         let room = Room::new("containerd")?;
         let file = room.at("config.toml");
@@ -49,12 +49,12 @@ impl Containerd {
         self.room.at("containerd.sock")
     }
 
-    /// A path among its files.
+    /// A path inside its room.
     pub(super) fn at(&self, name: &str) -> String {
         self.room.at(name)
     }
 
-    /// Takes an image into a namespace.
+    /// Imports an image into a namespace.
     pub(super) fn import(&self, namespace: &str, archive: &Archive) -> Result<String> {
         let name = archive.full_name();
         let known = output_of(self.ctr(namespace).args(["image", "list", "--quiet"]))?;
@@ -85,8 +85,8 @@ impl Containerd {
     }
 }
 
-/// A configuration with everything in the room. The plugins left out need what is not there, or ask the
-/// network.
+/// A configuration with all paths inside the room. The disabled plugins need something that is not there, or
+/// use the network.
 fn configuration(room: &Room, plugin: Plugin) -> Result<String> {
     let cri = match plugin {
         Plugin::None => String::new(),
@@ -155,7 +155,7 @@ impl Driver for Containerd {
     }
 
     fn exec(&self, id: &str, command: &[&str]) -> Result<String> {
-        // An exec has an id too; clients of one container run one after the other, or have ids of their own.
+        // An exec needs an id, too. Clients of one container run one after the other, or have their own ids.
         let unique = tempfile::Builder::new().prefix("exec-").tempfile_in(self.room.path())?;
         let name = unique.path().file_name().unwrap_or_default().to_owned();
         output_of(self.ctr(NAMESPACE).args(["task", "exec", "--exec-id"]).arg(name).arg(id).args(command))

@@ -1,4 +1,4 @@
-//! Pods through the Container Runtime Interface, as kubelet makes them: containerd's CRI plugin over gRPC.
+//! Pods through the Container Runtime Interface, as kubelet creates them: containerd's CRI plugin over gRPC.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,7 +23,7 @@ use super::cri_api::{
 use super::daemon::{Daemon, wait_until};
 use super::{Archive, Driver, Pod, Request, Started, cgroups};
 
-/// containerd's namespace for what the CRI plugin runs.
+/// The containerd namespace in which the CRI plugin runs containers.
 const NAMESPACE: &str = "k8s.io";
 const TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -35,7 +35,7 @@ pub(super) struct Cri {
 }
 
 impl Cri {
-    /// Starts it; the image of pods' sandboxes is there.
+    /// Starts containerd and imports the image of the pods' sandboxes.
     pub(super) fn start() -> Result<Self> {
         let containerd = Containerd::start(Plugin::Cri)?;
         containerd.import(NAMESPACE, &Archive::tls()?)?;
@@ -43,7 +43,7 @@ impl Cri {
         Ok(Self { runtime, containerd })
     }
 
-    /// One call. The plugin answers later than the daemon that it is in, and says so.
+    /// Makes one call. The plugin is ready later than its daemon and says so; then we try again.
     fn call<Q, A>(&self, method: &str, request: &Q) -> Result<A>
     where
         Q: Message + Clone + 'static,
@@ -56,7 +56,7 @@ impl Cri {
         answer.with_context(|| format!("the CRI call {method}"))
     }
 
-    /// The connection is new each time: the daemon may have been killed since the last.
+    /// Connects anew each time, because the daemon may have been killed since the last call.
     fn try_call<Q, A>(&self, method: &str, request: Q) -> Result<A>
     where
         Q: Message + 'static,
@@ -92,7 +92,7 @@ impl Cri {
         let info: Value = serde_json::from_str(info)?;
         let pid = info.get("pid").and_then(Value::as_u64).context("ContainerStatus tells no process")?;
         let pod = Pod { name: pod.name, namespace: pod.namespace, sandbox: sandbox.id.clone() };
-        // Where `logs` looks for it by the container's id.
+        // `logs` searches by the container's id.
         symlink(self.log(request.name), self.log(&created.id))?;
         Ok(Started { id: created.id, pid: u32::try_from(pid)?, pod: Some(pod) })
     }
@@ -113,7 +113,8 @@ fn log_name(name: &str) -> String {
     format!("{name}.log")
 }
 
-/// A pod of the class that kubelet calls best effort, on the machine's network: another needs a CNI plugin.
+/// A pod of the class that kubelet calls best effort. It uses the machine's network, because another network
+/// needs a CNI plugin.
 fn pod(name: &str, directory: String) -> PodSandboxConfig {
     let digest = format!("{:x}", Sha256::digest(name));
     let part = |from: usize, to: usize| digest.get(from..to).unwrap_or_default();
@@ -150,7 +151,7 @@ fn container(request: &Request<'_>, pod: &PodSandboxMetadata) -> ContainerConfig
     }
 }
 
-/// What kubelet puts on every pod and container.
+/// The labels that kubelet sets on every pod and container.
 fn kubernetes_labels(pod: &PodSandboxMetadata) -> HashMap<String, String> {
     let labels = [("name", &pod.name), ("namespace", &pod.namespace), ("uid", &pod.uid)];
     labels.map(|(key, value)| (format!("io.kubernetes.pod.{key}"), value.clone())).into()

@@ -1,11 +1,11 @@
-//! The messages of the Container Runtime Interface (`runtime.v1`) that the tests send: the fields that they
-//! use, with the numbers of the interface's `api.proto`.
+//! The messages of the Container Runtime Interface (`runtime.v1`) that the tests send, with only the fields
+//! that they use. Field numbers are those of the interface's `api.proto`.
 
 use std::collections::HashMap;
 
 use prost::Message;
 
-/// The mode of a namespace that is the machine's own.
+/// `NamespaceMode.NODE`: the namespace of the machine.
 pub(super) const NODE: i32 = 2;
 
 #[derive(Clone, PartialEq, Message)]
@@ -56,15 +56,15 @@ pub(super) struct RunPodSandboxRequest {
     pub(super) config: Option<PodSandboxConfig>,
 }
 
-/// The answer to a request that made something, and the request about a pod or a container: an id in the
-/// first field.
+/// The response to a creation, and the request about a pod or a container: both have an id in the first
+/// field.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Id {
     #[prost(string, tag = "1")]
     pub(super) id: String,
 }
 
-/// An answer that says no more than that it was done.
+/// A response without content.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Done {}
 
@@ -128,7 +128,7 @@ pub(super) struct ContainerStatusRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ContainerStatusResponse {
-    /// Of a verbose answer: under `info` a JSON text with the process id.
+    /// Only in a verbose response. Under `info` it has a JSON text with the process id.
     #[prost(map = "string, string", tag = "2")]
     pub(super) info: HashMap<String, String>,
 }

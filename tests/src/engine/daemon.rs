@@ -1,6 +1,6 @@
-//! The daemon of an engine: started, killed, made to hang.
+//! The daemon of an engine: it can be started, killed and made to hang.
 //!
-//! Owns one process at a time and the question whether it answers. Never waits without a limit.
+//! Owns one process at a time, and the check whether it answers. Never waits without a limit.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,10 +14,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Small beside what is waited for.
+/// Short compared with what we wait for.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Asks until there is an answer, at most for so long.
+/// Calls `ask` until it returns a value, at most for `limit`.
 pub fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begin = Instant::now();
     loop {
@@ -31,9 +31,9 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Resul
     }
 }
 
-/// How to start a daemon and to see that it answers.
+/// How to start a daemon, and how to check that it answers.
 pub(super) struct Daemon {
-    /// Program and arguments.
+    /// The program and its arguments.
     command: Vec<String>,
     log: String,
     /// Succeeds when the daemon answers.
@@ -48,7 +48,7 @@ impl fmt::Debug for Daemon {
 }
 
 impl Daemon {
-    /// Describes one and starts it.
+    /// Describes a daemon and starts it.
     pub(super) fn new(
         command: Vec<String>,
         log: String,
@@ -59,7 +59,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Starts it, again after a kill, and waits until it answers.
+    /// Starts the daemon (also after a kill), and waits until it answers.
     pub(super) fn start(&self) -> Result<()> {
         let (program, arguments) = self.command.split_first().context("a daemon without a program")?;
         let log = File::options().create(true).append(true).open(&self.log)?;
@@ -81,19 +81,19 @@ impl Daemon {
         answer.with_context(|| format!("{program}; the end of its log:\n{}", self.tail()))
     }
 
-    /// Kills it, as a crash does.
+    /// Kills the daemon, as a crash would.
     pub(super) fn kill(&self) -> Result<()> {
         let child = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         end(Some(child.context("the daemon does not run")?));
         Ok(())
     }
 
-    /// Stops it: its socket accepts, and nothing answers.
+    /// Stops the daemon with SIGSTOP: its socket accepts connections, and nothing answers.
     pub(super) fn hang(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Continues a stopped daemon.
     pub(super) fn resume(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }
@@ -119,7 +119,7 @@ impl Drop for Daemon {
 
 fn end(child: Option<std::process::Child>) {
     if let Some(mut child) = child {
-        // Fails only when it has ended, which is what is wanted.
+        // This fails only if the daemon has already ended.
         let _ = child.kill();
         let _ = child.wait();
     }

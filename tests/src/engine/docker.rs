@@ -1,4 +1,4 @@
-//! Docker: the machine's engine, or one of the test's own.
+//! Docker: the machine's engine, or one that the test starts.
 
 use std::process::Command;
 
@@ -8,28 +8,29 @@ use super::daemon::Daemon;
 use super::room::Room;
 use super::{Archive, Driver, Request, Started, output_of};
 
-/// On everything of the tests that Docker keeps.
+/// A label on everything that the tests create in Docker.
 const LABEL: &str = "ctrace-test";
 
-/// The driver. The daemon is before the room, so that it ends first.
+/// The driver. Fields are dropped in order: the daemon ends before its room is removed.
 #[derive(Debug)]
 pub(super) struct Docker {
     own: Option<(Daemon, Room)>,
 }
 
 impl Docker {
-    /// The engine that `docker` finds.
+    /// The engine that `docker` connects to by default.
     pub(super) fn of_machine() -> Self {
         Self { own: None }
     }
 
-    /// An engine beside the machine's. In a network of its own: two would fight for one bridge.
+    /// Starts a second engine. It has its own network namespace, because two engines would compete for one
+    /// bridge.
     pub(super) fn start() -> Result<Self> {
         let room = Room::new("docker")?;
         let host = socket(&room);
         let place = |option: &str, name: &str| format!("{option}={}", room.at(name));
-        // Its containerd dies with it. Where nobody reaps that, a daemon that is started again takes the
-        // zombie of the pid file for a living containerd, and waits for it.
+        // Its containerd dies with it. If nobody reaps that process, a restarted daemon finds the zombie's
+        // pid in the pid file, takes it for a running containerd, and waits for it.
         let line =
             format!("rm -f {}; exec unshare --net dockerd \"$@\"", room.at("exec/containerd/containerd.pid"));
         let command = ["sh", "-c", &line, "dockerd", "--live-restore", "--host", &host].map(str::to_owned);

@@ -1,10 +1,10 @@
 //! Container engines of the tests: Docker, Podman, containerd and a CRI, each driven as its users drive it.
 //!
-//! An [`Engine`] is started by the test and ends with it: its processes, mounts and files are in a
-//! [`room::Room`] of their own, which is swept when the value is dropped and, after a test that was killed,
-//! by the next one. Only Docker's usual engine is the machine's own; the harness takes nothing from it but
-//! the containers that it made. What differs between engines is behind [`Driver`]; a test is written once and
-//! run with each [`Kind`].
+//! The test starts an [`Engine`], which ends with the test. Its processes, mounts and files are in its own
+//! [`room::Room`], which is swept when the value is dropped, or by the next test if this one was killed. Only
+//! Docker's default engine belongs to the machine; the harness removes nothing from it but the containers
+//! that it created. What differs between engines is behind [`Driver`]: a test is written once and run with
+//! each [`Kind`].
 
 mod archive;
 mod cgroups;
@@ -38,12 +38,12 @@ pub use server::EngineServer;
 /// How long an engine may take for one request.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The engines that are there.
+/// The supported engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The machine's Docker engine.
     Docker,
-    /// A Docker engine of the test's own, whose network is not the machine's.
+    /// A Docker engine that the test starts, in its own network namespace.
     PrivateDocker,
     /// Podman, with its API service.
     Podman,
@@ -53,7 +53,7 @@ pub enum Kind {
     Cri,
 }
 
-/// What is to run.
+/// The container to start.
 #[derive(Debug, Clone, Copy)]
 struct Request<'a> {
     image: &'a str,
@@ -62,7 +62,7 @@ struct Request<'a> {
     command: &'a [&'a str],
 }
 
-/// What an engine says of a container that it started.
+/// What an engine reports about a container that it started.
 #[derive(Debug, Clone, Default)]
 struct Started {
     id: String,
@@ -81,39 +81,39 @@ pub struct Pod {
     pub sandbox: String,
 }
 
-/// What an engine has to be able to do.
+/// The operations that an engine must support.
 trait Driver: fmt::Debug + Send + Sync {
     /// The runtime's name in ctrace's options.
     fn runtime(&self) -> &'static str;
 
-    /// The runtime's name in records: what is behind an interface that several speak.
+    /// The runtime's name in records. It differs if several products share one interface.
     fn product(&self) -> &'static str {
         self.runtime()
     }
 
-    /// The URL of its socket, unless it is where everybody looks.
+    /// The URL of its socket, unless it is the default one.
     fn socket(&self) -> Option<String>;
 
-    /// Its daemon, unless it is the machine's.
+    /// Its daemon; none for the machine's engine.
     fn daemon(&self) -> Option<&Daemon>;
 
-    /// Takes an image in, unless it has it, and gives its name.
+    /// Imports an image, unless the engine has it, and returns its name.
     fn load(&self, archive: &Archive) -> Result<String>;
 
-    /// Starts a container without a network but loopback.
+    /// Starts a container with no network but loopback.
     fn run(&self, request: &Request<'_>) -> Result<Started>;
 
-    /// Runs a command in a container to its end and gives its standard output.
+    /// Runs a command in a container to its end and returns its standard output.
     fn exec(&self, id: &str, command: &[&str]) -> Result<String>;
 
-    /// What the init of a container wrote so far.
+    /// Everything that the init of a container has written so far.
     fn logs(&self, id: &str) -> Result<String>;
 
-    /// Ends a container and forgets it.
+    /// Ends and removes a container.
     fn remove(&self, container: &Started) -> Result<()>;
 }
 
-/// An engine that answers.
+/// A running engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
     kind: Kind,
@@ -135,14 +135,14 @@ impl Engine {
         Ok(Self { kind, driver })
     }
 
-    /// Podman, with its service at a place where rootless users have it.
+    /// Podman, with its service at a path where rootless users have it.
     pub fn start_podman_at(socket: &Path) -> Result<Self> {
         require_live()?;
         room::sweep_abandoned();
         Ok(Self { kind: Kind::Podman, driver: Arc::new(podman::Podman::start(Some(socket))?) })
     }
 
-    /// Which it is.
+    /// The kind of the engine.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -163,12 +163,12 @@ impl Engine {
         socket.map(|socket| vec!["--runtime-socket".to_owned(), socket]).unwrap_or_default()
     }
 
-    /// Takes an image in, unless it has it, and gives the name by which it shows it.
+    /// Imports an image, unless the engine has it, and returns the name under which the engine lists it.
     pub fn load(&self, archive: &Archive) -> Result<String> {
         self.driver.load(archive)
     }
 
-    /// Starts a container of an image that was loaded, without a network but loopback.
+    /// Starts a container of a loaded image, with no network but loopback.
     pub fn run(
         &self,
         image: &str,
@@ -189,22 +189,22 @@ impl Engine {
         })
     }
 
-    /// Kills its daemon, as a crash does; containers go on.
+    /// Kills the daemon, as a crash would. Its containers continue.
     pub fn kill(&self) -> Result<()> {
         self.daemon()?.kill()
     }
 
-    /// Makes its daemon hang: it accepts and says nothing.
+    /// Makes the daemon hang: it accepts connections and does not answer.
     pub fn hang(&self) -> Result<()> {
         self.daemon()?.hang()
     }
 
-    /// Ends the hanging.
+    /// Continues a daemon that hangs.
     pub fn resume(&self) -> Result<()> {
         self.daemon()?.resume()
     }
 
-    /// Starts its daemon again after [`Self::kill`], and waits until it answers.
+    /// Starts the daemon again after [`Self::kill`], and waits until it answers.
     pub fn restart(&self) -> Result<()> {
         self.daemon()?.start()
     }
@@ -241,12 +241,12 @@ impl EngineContainer {
         self.started.pid
     }
 
-    /// The name of its runtime, as records have it.
+    /// The name of its runtime in records.
     pub fn runtime(&self) -> &'static str {
         self.runtime
     }
 
-    /// Its image, as the engine shows it.
+    /// Its image, as the engine lists it.
     pub fn image(&self) -> &str {
         &self.image
     }
@@ -266,7 +266,7 @@ impl EngineContainer {
         self.driver.exec(self.id(), command)
     }
 
-    /// What its init wrote so far.
+    /// Everything that its init has written so far.
     pub fn logs(&self) -> Result<String> {
         self.driver.logs(self.id())
     }
@@ -281,17 +281,17 @@ impl EngineContainer {
 
 impl Drop for EngineContainer {
     fn drop(&mut self) {
-        // A daemon that hangs would keep this waiting.
+        // A hanging daemon would block the removal.
         if let Some(daemon) = self.driver.daemon() {
             let _ = daemon.resume();
         }
-        // What is left when the engine does not answer, its room's sweep ends.
+        // If the engine does not answer, sweeping its room removes what is left.
         let _ = self.driver.remove(&self.started);
     }
 }
 
-/// Runs a command to its end and gives its standard output; the error has its standard error. An engine that
-/// hangs is a failure, and not the end of all tests.
+/// Runs a command to its end and returns its standard output; the error includes its standard error. A
+/// hanging engine makes this call fail, so that it does not block all tests.
 fn output_of(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
     let mut child = Child::start(command).context("`cargo xtask setup` installs the engines")?;

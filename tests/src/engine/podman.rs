@@ -1,4 +1,4 @@
-//! Podman with a storage of its own, and its API service.
+//! Podman with its own storage, and its API service.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -26,7 +26,7 @@ events_logger = "file"
 lock_type = "file"
 "#;
 
-/// The driver. The service is before the room, so that it ends first.
+/// The driver. Fields are dropped in order: the service ends before its room is removed.
 #[derive(Debug)]
 pub(super) struct Podman {
     service: Daemon,
@@ -35,13 +35,13 @@ pub(super) struct Podman {
 }
 
 impl Podman {
-    /// Starts the service, at a socket in the room or at the one that is given.
+    /// Starts the service, at the given socket or at one in the room.
     pub(super) fn start(socket: Option<&Path>) -> Result<Self> {
         let room = Room::new("podman")?;
         fs::write(room.path().join("containers.conf"), CONFIGURATION)?;
         let socket = socket.map_or_else(|| room.path().join("podman.sock"), Path::to_owned);
         let url = format!("unix://{}", socket.display());
-        // The daemon is a command line, and Podman takes its configuration from the environment.
+        // Podman reads its configuration from the environment, but a daemon here is only a command line.
         let command = ["env".to_owned(), format!("CONTAINERS_CONF={}", room.at("containers.conf"))];
         let service = ["system", "service", "--time=0", &url].map(str::to_owned);
         let command = [&command[..], &["podman".to_owned()], &options(&room)[..], &service[..]].concat();
@@ -58,8 +58,8 @@ impl Podman {
     }
 }
 
-/// Whether the service answers a question about containers: the first one takes it long, since it opens its
-/// storage.
+/// Whether the service answers a question about containers. The first answer takes long, because the service
+/// opens its storage for it.
 fn answers(socket: &Path) -> bool {
     const QUESTION: &[u8] = b"GET /v1.40/containers/json HTTP/1.0\r\nHost: podman\r\n\r\n";
     let ask = || -> Result<String> {
@@ -73,7 +73,7 @@ fn answers(socket: &Path) -> bool {
     ask().is_ok_and(|answer| answer.contains(" 200 "))
 }
 
-/// Where everything is.
+/// The options that place everything in the room.
 fn options(room: &Room) -> [String; 4] {
     [
         format!("--root={}", room.at("root")),

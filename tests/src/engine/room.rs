@@ -1,6 +1,6 @@
-//! A directory that holds everything of one engine, and what it takes to leave nothing of it.
+//! A directory that holds everything of one engine, and how it is removed completely.
 //!
-//! Owns the end of processes that belong to such a directory: those that name it on their command line
+//! Owns the killing of processes that belong to such a directory: those that name it on their command line
 //! (daemons, shims, monitors) and those whose root file system is in it (containers). Never touches another
 //! process.
 
@@ -16,32 +16,32 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::daemon::wait_until;
 
-/// Before the process id of the test that made it.
+/// Comes before the process id of the test in the directory's name.
 const PREFIX: &str = "ctrace-engine-";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The directory; swept when dropped.
+/// The directory. It is swept when dropped.
 #[derive(Debug)]
 pub(super) struct Room {
     path: PathBuf,
 }
 
 impl Room {
-    /// A new one. Its path is short, because paths of sockets are short.
+    /// Creates a room. Its path is short, because the path of a socket must be.
     pub(super) fn new(engine: &str) -> Result<Self> {
         let prefix = format!("{PREFIX}{}-{engine}-", process::id());
         let directory = tempfile::Builder::new().prefix(&prefix).tempdir();
         let directory = directory.context("no directory for a container engine")?;
-        // Mounts in it have to go first, so that this is not left to the library.
+        // Mounts in it must be removed first, so the library must not delete the directory.
         Ok(Self { path: directory.keep() })
     }
 
-    /// Where it is.
+    /// The path of the room.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A path in it, as text for configurations and command lines.
+    /// A path inside the room, as text for configurations and command lines.
     pub(super) fn at(&self, name: &str) -> String {
         self.path.join(name).to_string_lossy().into_owned()
     }
@@ -53,7 +53,7 @@ impl Drop for Room {
     }
 }
 
-/// Sweeps the rooms of tests that ended without their drops.
+/// Sweeps the rooms of tests that ended without dropping them.
 pub(super) fn sweep_abandoned() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
@@ -67,9 +67,9 @@ pub(super) fn sweep_abandoned() {
     }
 }
 
-/// Ends its processes, then its mounts, then itself.
+/// Ends the processes of a room, then removes its mounts and the directory.
 fn sweep(room: &Path) {
-    // Again and again: a monitor that sees its container end starts a process to clean up.
+    // Repeats, because a monitor that sees its container end starts a process to clean up.
     let ended = wait_until("the end of an engine's processes", PATIENCE, || {
         let living = processes(room);
         for pid in &living {
@@ -83,13 +83,13 @@ fn sweep(room: &Path) {
     for point in mounts(room).iter().rev() {
         let _ = unmount(point, UnmountFlags::DETACH);
     }
-    // Never through a mount that is still there.
+    // Never deletes through a mount that is still there.
     if mounts(room).is_empty() {
         let _ = fs::remove_dir_all(room);
     }
 }
 
-/// The mount points below a directory, in the order of mounting.
+/// The mount points below a directory, in the order in which they were mounted.
 fn mounts(room: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn an_abandoned_room_is_swept_and_a_living_one_is_not() {
         let room = Room::new("living").unwrap();
-        // Above every process id that Linux gives.
+        // Larger than any process id of Linux.
         let abandoned = std::env::temp_dir().join(format!("{PREFIX}4194305-gone-x"));
         fs::create_dir_all(abandoned.join("below")).unwrap();
         sweep_abandoned();

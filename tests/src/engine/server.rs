@@ -12,7 +12,7 @@ use crate::transfer::Transfer;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server that listens.
+/// A server that is listening.
 #[derive(Debug)]
 pub struct EngineServer {
     /// Its container.
@@ -26,7 +26,7 @@ impl EngineServer {
         Self::start_in(engine, &engine.load(&Archive::tls()?)?, name, labels)
     }
 
-    /// The same in a container of another image that was loaded and has it.
+    /// Starts the server in a container of another loaded image that has it.
     pub fn start_in(engine: &Engine, image: &str, name: &str, labels: &[(&str, &str)]) -> Result<Self> {
         let container = engine.run(image, name, labels, &["/tls-server"])?;
         let port = wait_until("listening server", PATIENCE, || {
@@ -37,21 +37,20 @@ impl EngineServer {
         Ok(Self { container, port })
     }
 
-    /// Runs `/tls-client` in the container, to its end.
+    /// Runs `/tls-client` in the container to its end.
     pub fn client(&self, options: &[&str]) -> Result<Vec<Transfer>> {
         let command = [&["/tls-client", "--port", &self.port], options].concat();
         Transfer::all(&self.container.exec(&command)?)
     }
 
-    /// Runs the client on the host, in the network of the container: needs no engine, and is out of its
-    /// scope.
+    /// Runs the client on the host, in the network of the container. It needs no engine, and is out of scope.
     pub fn client_outside(&self, options: &[&str]) -> Result<Vec<Transfer>> {
         let mut client = Command::new("nsenter");
         client.arg(format!("--net=/proc/{}/ns/net", self.container.pid())).arg(program("tls-client")?);
         Transfer::all(&output_of(client.args(["--port", &self.port]).args(options))?)
     }
 
-    /// The first `count` connections, waiting until the server has ended them.
+    /// The first `count` connections, once the server has ended them.
     pub fn transfers(&self, count: usize) -> Result<Vec<Transfer>> {
         let reports = wait_until("reports of the server", PATIENCE, || {
             let reports = Transfer::all(&self.container.logs()?)?;

@@ -1,5 +1,5 @@
-//! An authority and a server's certificate for `localhost`: made once on each machine, and trusted by the
-//! tests' containers alone.
+//! A certificate authority and a server certificate for `localhost`. They are created once on each machine,
+//! and only the tests' containers trust them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,14 +30,14 @@ const SERVER: [&str; 9] = [
     "-out=server.pem",
 ];
 
-/// Files for both ends.
+/// The certificate files for both ends.
 #[derive(Debug)]
 pub struct Certificate {
     directory: PathBuf,
 }
 
 impl Certificate {
-    /// Made unless it is there.
+    /// Returns the files, which are created if they do not exist.
     pub fn get() -> Result<Self> {
         let recipe = format!("{KEY:?} {AUTHORITY:?} {SERVER:?}");
         let directory = kept("certificate", &recipe, |directory| {
@@ -49,7 +49,7 @@ impl Certificate {
         Ok(Self { directory: directory.context("cannot make a certificate")? })
     }
 
-    /// What clients are to trust.
+    /// The authority that clients must trust.
     pub fn authority(&self) -> PathBuf {
         self.directory.join("authority.pem")
     }
@@ -61,7 +61,7 @@ impl Certificate {
 }
 
 fn make(directory: &Path, options: &[&str]) -> Result<()> {
-    // openssl wants an option's value in an argument of its own.
+    // openssl requires an option's value as a separate argument.
     let options = options.iter().flat_map(|option| option.splitn(2, '='));
     run(Command::new("openssl").args(KEY).args(options).current_dir(directory))
 }

@@ -1,7 +1,7 @@
-//! Packages of a release of Debian, with all that they depend on, unpacked into a directory.
+//! Packages of a Debian release with everything that they depend on, unpacked into a directory.
 //!
-//! Owns how they are unpacked: nothing of a package is executed for that. Which version a package has is the
-//! release's.
+//! Owns how they are unpacked; no code of a package is executed for that. The version of a package is the
+//! release's current one.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,27 +10,27 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{kept, run, tell};
+use super::{announce, kept, run};
 use crate::debian::{Suite, package_files};
 
-/// Parts of packages that no program reads here.
+/// Parts of packages that no test needs.
 const LEFT_OUT: [&str; 4] = ["./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/share/info"];
 
 /// Directories that are links into `usr` since Debian 12.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// A directory with the packages of a suite and all that they depend on, downloaded unless it is there.
+/// A directory with the packages of a suite and everything that they depend on, downloaded unless it exists.
 pub(super) fn packages(suite: &str, names: &[&str]) -> Result<PathBuf> {
     kept(&format!("debian-{suite}"), &format!("{names:?}"), |directory| {
-        tell(&format!("downloading {} of Debian {suite}, once", names.join(", ")));
+        announce(&format!("downloading {} of Debian {suite}, once", names.join(", ")));
         Suite::open(suite)?.download_with_dependencies(names, directory)
     })
 }
 
-/// Follows the links of the directories that are merged.
+/// Follows the links of the merged directories.
 const SCRIPT: &str = "set -e; package=$1; shift; dpkg-deb --fsys-tarfile \"$package\" | tar -x --keep-directory-symlink \"$@\"";
 
-/// Unpacks the packages of a directory, as they would lie in a system.
+/// Unpacks the packages of a directory to where they would be installed.
 pub(super) fn unpack(packages: &Path, root: &Path) -> Result<()> {
     for name in MERGED {
         fs::create_dir_all(root.join("usr").join(name))?;

@@ -1,9 +1,9 @@
-//! Images of programs that others have built, as their users get them: packages of two releases of Debian,
-//! and wheels.
+//! Images of programs that others have built, as their users get them: packages of two Debian releases, and
+//! wheels.
 //!
-//! Owns what is in these images, and where it is kept (`third-party/` in the cache of the tests, so that it
-//! is downloaded once). Where it comes from is what `apt-get` and `pip3` are set up with on the machine.
-//! Never installs anything on it.
+//! Owns what is in these images, and where downloads are kept (`third-party/` in the cache of the tests, so
+//! that they are downloaded once). The sources are those that `apt-get` and `pip3` are configured with on the
+//! machine. Never installs anything on it.
 
 mod certificate;
 mod debian;
@@ -31,7 +31,7 @@ pub struct Release {
     wheels: Wheels,
 }
 
-/// Whether an image has the wheels, which are for its release's Python.
+/// Whether an image has the wheels, which need its release's Python.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wheels {
     Added,
@@ -53,7 +53,7 @@ pub const TRIXIE: Release = Release {
 };
 
 impl Release {
-    /// Its image, with `/idle` and `/mapper`.
+    /// The image of the release, with `/idle` and `/mapper`.
     pub fn image(&self) -> Result<Image> {
         let mut recipe = format!("{self:?}");
         for file in [wheels::list(), script("idle.c"), script("mapper.c")] {
@@ -77,8 +77,8 @@ impl Release {
     }
 }
 
-/// A directory of what was downloaded, under a name that changes with what is wanted: made by `download`, and
-/// there as a whole or not at all.
+/// A directory of downloaded files, whose name changes with what is requested. `download` creates it; it
+/// exists completely or not at all.
 fn kept(name: &str, wanted: &str, download: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let version = format!("{:x}", Sha256::digest(wanted));
     let all = paths::cache().join("third-party");
@@ -99,13 +99,14 @@ fn kept(name: &str, wanted: &str, download: impl FnOnce(&Path) -> Result<()>) ->
     Ok(directory)
 }
 
-/// Tells what takes long. Past the test harness, which keeps what a test prints until it has failed.
-fn tell(what: &str) {
-    // Nothing depends on it.
+/// Prints what takes long, directly to standard error: the test harness holds back a test's own output until
+/// the test has failed.
+fn announce(what: &str) {
+    // Nothing depends on this message.
     let _ = writeln!(std::io::stderr(), "    {what}");
 }
 
-/// Runs a command that is expected to succeed; the error has what it said.
+/// Runs a command that must succeed. The error includes its output.
 fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
