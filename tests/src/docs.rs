@@ -192,7 +192,9 @@ fn documents() -> Result<Vec<(String, String)>> {
 /// Runs a script in a shell whose `ctrace` only records its arguments, and returns the arguments of each
 /// call. No other program is found.
 pub fn invocations(script: &str) -> Result<Vec<Vec<String>>> {
-    const RECORD: &str = "#!/bin/sh\nfor word; do printf '%s\\037' \"$word\"; done >>\"$CALLS\"\nprintf '\\036' >>\"$CALLS\"\n";
+    const RECORD: &str = "#!/bin/sh\n\
+        for word; do printf '%s\\037' \"$word\"; done >>\"$CALLS\"\n\
+        printf '\\036' >>\"$CALLS\"\n";
     let directory = tempfile::tempdir()?;
     let put = |name: &str, text: &str| -> Result<()> {
         let path = directory.path().join(name);

@@ -1,4 +1,4 @@
-//! The command line without tracing anything: help, usage errors, what is printed for other programs.
+//! The command line without tracing: help, usage errors, and output for other programs.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ fn text(trace: &Trace) -> String {
     String::from_utf8_lossy(&trace.stdout).into_owned()
 }
 
-/// A usage error: status 2, nothing on standard output, and a message that has this in it.
+/// Checks for a usage error: status 2, nothing on standard output, and a message that contains `part`.
 fn check_usage(arguments: &[&str], part: &str) -> Result<()> {
     let trace = run(arguments)?;
     ensure!(trace.code() == Some(2), "{arguments:?}: {:?}: {}", trace.code(), trace.stderr);
@@ -72,7 +72,7 @@ fn help_of_everything() -> Result<()> {
     Ok(())
 }
 
-/// It would be the whole machine, where the container's first process is meant.
+/// `--pid 1` would select the whole machine, although the container's first process is meant.
 #[test]
 fn a_container_and_the_first_process_of_the_machine() -> Result<()> {
     let function = "libc.so.6:write";
@@ -149,7 +149,7 @@ fn usage_errors() -> Result<()> {
     check_usage(&["completion", "nosuchshell"], "nosuchshell")
 }
 
-/// What no terminal should be sent, as a script may have it from anywhere.
+/// Text that must not reach a terminal. A script may pass on such text from anywhere.
 const HOSTILE: &str = "x\u{1b}[31m\u{1b}]0;t\u{7}\r\n\u{9b}2J\u{202e}y";
 
 #[test]
@@ -244,7 +244,7 @@ fn an_ordinary_user_is_told_what_is_missing() -> Result<()> {
         let trace = run(&["ssl", "--all"])?;
         return check_not_permitted(&trace);
     }
-    // As root there is an ordinary user to be had: nobody.
+    // As root we can switch to an ordinary user: nobody.
     let binary = ctrace_binary()?;
     let directory = tempfile::Builder::new().prefix("ctrace-cli").tempdir_in("/tmp")?;
     let copy = directory.path().join("ctrace");

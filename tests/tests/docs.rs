@@ -1,17 +1,17 @@
-//! Every command line of README.md and docs/*.md is one that ctrace takes. Needs no root: nothing is traced.
+//! ctrace accepts every command line of README.md and docs/*.md. Needs no root, because nothing is traced.
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::docs::{self, Shown};
 use ctrace_tests::{Ctrace, Nobody, Trace};
 
-/// Exit status of a command line that is not understood.
+/// The exit status of a usage error.
 const USAGE: Option<i32> = Some(2);
 
-/// Takes words as the command line does, and gets no further than the first right that it lacks.
+/// Runs ctrace as somebody without the rights to trace, so that it parses the words and then fails.
 enum Parser {
-    /// Root's words are tried as nobody's, so that nothing is traced.
+    /// The tests run as root, and run ctrace as nobody, so that nothing is traced.
     Nobody(Nobody),
-    /// A user's own.
+    /// The tests run as an ordinary user, and so does ctrace.
     Own,
 }
 
@@ -27,8 +27,8 @@ impl Parser {
         }
     }
 
-    /// Fails if the words are a usage error, also with each of these after them: what a command is named by
-    /// in the text need not be whole.
+    /// Fails if the words are a usage error with each of these endings: the text may name a command without
+    /// its mandatory arguments.
     fn check(&self, words: &[String], endings: &[&[&str]]) -> Result<()> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut first = None;

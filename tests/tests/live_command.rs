@@ -1,5 +1,5 @@
-//! `ctrace ssl -- COMMAND`: nothing of it is missed, and it does not notice. Needs root and BPF, no
-//! containers.
+//! `ctrace ssl -- COMMAND` misses nothing of the command, and the command does not notice it. Needs root and
+//! BPF, no containers.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -10,17 +10,17 @@ use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{LocalServer, Traced, Tracing, ctrace_binary, program, require_bpf, script};
 use rustix::process::Signal;
 
-/// Several records and chunks, both ways.
+/// Several records and chunks in both directions.
 const UP: &str = "1,20000,5";
 const DOWN: &str = "100000,1,16384";
 
-/// A client of ours as words of a command.
+/// A target program as a command line.
 fn client(name: &str, server: &LocalServer) -> Result<Vec<String>> {
     let path = program(name)?.to_str().context("path of the client")?.to_owned();
     Ok([&path, "--port", server.port(), "--up", UP, "--down", DOWN].map(str::to_owned).to_vec())
 }
 
-/// CPython's, which loads libssl in the middle of its run.
+/// CPython, which loads libssl in the middle of its run.
 fn python(server: &LocalServer) -> Result<Vec<String>> {
     let path = script("tls-client.py").to_str().context("path of the script")?.to_owned();
     Ok(["/usr/bin/python3", "-I", &path, server.port(), UP, DOWN].map(str::to_owned).to_vec())
@@ -30,7 +30,7 @@ fn words(command: &[String]) -> Vec<&str> {
     command.iter().map(String::as_str).collect()
 }
 
-/// A word for a shell.
+/// The command as one line for a shell.
 fn quoted(command: &[String]) -> String {
     command.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
 }
@@ -50,7 +50,7 @@ fn the_first_call_of_a_program() -> Result<()> {
         for record in traced.trace.records()? {
             ensure!(record.process.comm == name.get(..15).unwrap_or(name), "{record:?}");
         }
-        // It has ended by the time that its records are read.
+        // The process has already ended when its records are read.
         for line in traced.trace.lines()?.iter().filter(|line| line["type"] == "ssl") {
             let path = line.pointer("/process/executable/path").and_then(serde_json::Value::as_str);
             ensure!(path.is_some_and(|path| path.ends_with(name)), "{line}");
@@ -102,7 +102,7 @@ fn a_command_and_a_process() -> Result<()> {
     let traced = Traced::run(&["--pid", &server.id().to_string()], &words(&command))?;
     traced.trace.check_complete()?;
     let client = ctrace_tests::Transfer::all(&traced.text())?;
-    // The server may go on for a moment after the client's end, which is the end of the trace.
+    // The server may still run for a moment after the client's end, which ends the trace.
     let pids: std::collections::BTreeSet<u32> =
         traced.trace.records()?.iter().map(|record| record.process.pid).collect();
     ensure!(pids.len() == 2, "records of {pids:?}");
@@ -113,7 +113,8 @@ fn a_command_and_a_process() -> Result<()> {
 fn programs_of_a_command_by_a_property() -> Result<()> {
     require_bpf()?;
     let server = LocalServer::start(3)?;
-    // Neither the shell nor CPython is in scope, what they start is held and judged all the same.
+    // Neither the shell nor CPython is selected; the programs that they start are stopped and matched all the
+    // same.
     let (wanted, other, exec) =
         (client("tls-client", &server)?, python(&server)?, client("tls-client-static", &server)?);
     let text = format!(
@@ -164,8 +165,8 @@ fn standard_streams_pass_untouched() -> Result<()> {
     let traced = Traced::run_with_stdin(&["cat"], &bytes)?;
     ensure!(traced.stdout == bytes, "{} of {} bytes came back", traced.stdout.len(), bytes.len());
     ensure!(status_of(&traced)? == 0, "{}", traced.trace.stderr);
-    // Nothing of ctrace's is open in the command, no signal is ignored or blocked, and it is not in a
-    // namespace of ctrace's.
+    // No descriptor of ctrace is open in the command, no signal is ignored or blocked, and the command is not
+    // in a namespace of ctrace.
     let look = "ls /proc/self/fd; grep -E 'Sig(Blk|Ign)' /proc/self/status; readlink /proc/self/ns/mnt; echo \
      err >&2";
     let plain = Command::new("sh").args(["-c", look]).output()?;
@@ -217,7 +218,7 @@ fn colours_follow_standard_error() -> Result<()> {
             server.port(),
             file.display()
         );
-        // Runs it on a terminal of its own.
+        // Runs it on its own terminal.
         let terminal =
             Command::new("script").args(["-qec", &line, "/dev/null"]).env_remove("NO_COLOR").output()?;
         let records = if coloured { terminal.stdout } else { fs::read(&file)? };
@@ -228,7 +229,7 @@ fn colours_follow_standard_error() -> Result<()> {
     Ok(())
 }
 
-/// A user with groups beside the own one, if this machine has any.
+/// A user with supplementary groups, if this machine has one.
 fn some_user() -> Result<String> {
     let groups = fs::read_to_string("/etc/group")?;
     let mut member = groups.lines().filter_map(|line| line.rsplit(':').next()?.split(',').next());
@@ -250,7 +251,7 @@ fn under_sudo_the_command_is_the_users() -> Result<()> {
     let passwd = output_of("getent", &["passwd", &user])?;
     let home = passwd.split(':').nth(5).context("no home")?;
     let server = LocalServer::start(1)?;
-    // Where the user can execute it, wherever the target directory is.
+    // A directory where the user can execute it, wherever the target directory is.
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let copy = directory.path().join("client");
@@ -294,7 +295,7 @@ fn ctrl_c_is_the_commands() -> Result<()> {
     require_bpf()?;
     let server = LocalServer::start(1)?;
     let client = quoted(&client("tls-client", &server)?);
-    // It is traced until it ends, however it answers.
+    // It is traced until it ends, whatever it does with the signal.
     let text =
         format!("trap '{}; exit 9' INT; echo ready; while :; do sleep 0.1; done", client.replace('\'', ""));
     let mut tracing = Tracing::start(&[], &["sh", "-c", &text], Stdio::null())?;
@@ -311,8 +312,8 @@ fn ctrl_c_is_the_commands() -> Result<()> {
     Ok(())
 }
 
-/// As by `cargo xtask test &` in a script: a shell ignores SIGINT for that, and no program gets it back by
-/// itself.
+/// As with `cargo xtask test &` in a script: the shell ignores SIGINT for it, and a program that inherits an
+/// ignored signal does not restore it.
 #[test]
 fn ctrl_c_is_the_commands_when_the_tests_run_in_the_background() -> Result<()> {
     require_bpf()?;
@@ -352,7 +353,7 @@ fn sigterm_is_passed_on() -> Result<()> {
     Ok(())
 }
 
-/// Processes in a state of /proc/PID/stat whose parent or grandparent is a process, and it itself.
+/// The stopped processes (by /proc/PID/stat) whose parent or grandparent is `root`, and `root` itself.
 fn stopped_below(root: u32) -> Vec<u32> {
     let stat = |pid: u32| -> Option<(char, u32)> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -379,7 +380,7 @@ fn stopped_below(root: u32) -> Vec<u32> {
 #[test]
 fn sigkill_leaves_nobody_stopped() -> Result<()> {
     require_bpf()?;
-    // The command itself is held, or a process that it has started.
+    // Either the command itself is stopped, or a process that it has started.
     for prefix in ["exec ", "echo $$; : && ( ", "( ( "] {
         let server = LocalServer::start(1)?;
         let suffix = ")".repeat(prefix.matches('(').count());
@@ -392,7 +393,7 @@ fn sigkill_leaves_nobody_stopped() -> Result<()> {
         let stdout = String::from_utf8_lossy(&tracing.stdout()?).into_owned();
         let pid: u32 = stdout.trim_start_matches("pid ").lines().next().context("no pid")?.trim().parse()?;
         let stdin = tracing.child().take_stdin().context("no standard input")?;
-        // One that cannot answer, so that the process stays held.
+        // ctrace cannot answer while it is stopped, so the process stays stopped.
         tracing.child().signal(Signal::STOP)?;
         std::io::Write::write_all(&mut &stdin, b"go\n")?;
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -402,7 +403,7 @@ fn sigkill_leaves_nobody_stopped() -> Result<()> {
         }
         tracing.child().signal(Signal::KILL)?;
         tracing.child().wait(Duration::from_secs(10))?;
-        // Its report is the last that the client does.
+        // The report is the last thing that the client writes.
         tracing.wait_for("\"side\"").with_context(|| format!("{prefix}: held: {:?}", stopped_below(pid)))?;
         ensure!(server.transfers()?.len() == 1);
     }

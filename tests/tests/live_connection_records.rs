@@ -1,5 +1,5 @@
-//! Records of connections that begin and end, compared with what the programs themselves say. Needs root, BPF
-//! and Docker.
+//! Records of connections that open and close, compared with what the programs themselves report. Needs root,
+//! BPF and Docker.
 
 #![expect(clippy::indexing_slicing, reason = "what is not there is null")]
 
@@ -15,18 +15,18 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECTIONS: usize = 3;
-/// A log of connections.
+/// Only a log of connections.
 const LOG: &[&str] = &["--connections", "--max-bytes", "0"];
 
-/// What was told of one connection, in the order of the lines.
+/// The records of one connection, in the order of the lines.
 #[derive(Default)]
-struct Told {
+struct ConnectionLog {
     opens: Vec<Value>,
     calls: Vec<Value>,
     closes: Vec<Value>,
 }
 
-impl Told {
+impl ConnectionLog {
     fn number(&self, pointer: &str) -> u64 {
         self.closes
             .first()
@@ -44,27 +44,27 @@ impl Told {
     }
 }
 
-fn told(trace: &Trace) -> Result<BTreeMap<u64, Told>> {
-    let mut all: BTreeMap<u64, Told> = BTreeMap::new();
+fn logs(trace: &Trace) -> Result<BTreeMap<u64, ConnectionLog>> {
+    let mut all: BTreeMap<u64, ConnectionLog> = BTreeMap::new();
     for line in trace.lines()? {
         let Some(id) = line.pointer("/connection/id").and_then(Value::as_u64) else { continue };
-        let told = all.entry(id).or_default();
+        let log = all.entry(id).or_default();
         let list = match line["type"].as_str() {
             Some("ssl_open") => {
-                ensure!(told.calls.is_empty() && told.closes.is_empty(), "its beginning comes late: {line}");
-                &mut told.opens
+                ensure!(log.calls.is_empty() && log.closes.is_empty(), "its open record comes late: {line}");
+                &mut log.opens
             }
-            Some("ssl") => &mut told.calls,
-            Some("ssl_close") => &mut told.closes,
+            Some("ssl") => &mut log.calls,
+            Some("ssl_close") => &mut log.closes,
             other => anyhow::bail!("{other:?} has a connection: {line}"),
         };
-        ensure!(list.is_empty() || line["type"] == "ssl", "{line}: told twice");
+        ensure!(list.is_empty() || line["type"] == "ssl", "{line}: recorded twice");
         list.push(line);
     }
     Ok(all)
 }
 
-/// Nanoseconds of a time on the same day.
+/// The nanoseconds of a time since midnight.
 fn nanoseconds(time: &Value) -> Result<u64> {
     let time = time.as_str().and_then(|time| time.get(11..29)).context("no time")?;
     let (clock, fraction) = time.split_once('.').context("no fraction")?;
@@ -73,26 +73,30 @@ fn nanoseconds(time: &Value) -> Result<u64> {
     Ok(seconds * 1_000_000_000 + fraction.parse::<u64>()?)
 }
 
-/// Each connection has begun and ended once, with all of its calls in between, and moved what its calls
-/// moved.
-fn check_each(all: &BTreeMap<u64, Told>) -> Result<()> {
-    for (id, told) in all {
-        let (Some(open), Some(close)) = (told.opens.first(), told.closes.first()) else {
-            anyhow::bail!("connection {id} has {} beginnings, {} ends", told.opens.len(), told.closes.len());
+/// Checks that each connection opens and closes once, with all of its calls in between, and that its close
+/// record counts what its calls moved.
+fn check_each(all: &BTreeMap<u64, ConnectionLog>) -> Result<()> {
+    for (id, log) in all {
+        let (Some(open), Some(close)) = (log.opens.first(), log.closes.first()) else {
+            anyhow::bail!(
+                "connection {id} has {} open and {} close records",
+                log.opens.len(),
+                log.closes.len()
+            );
         };
         let sum = |way: &str| -> u64 {
-            let calls = told.calls.iter().filter(|call| call["network"]["io"]["direction"] == way);
+            let calls = log.calls.iter().filter(|call| call["network"]["io"]["direction"] == way);
             calls.filter_map(|call| call["call"]["length"].as_u64()).sum()
         };
-        ensure!(told.number("/connection/calls") == told.calls.len() as u64, "{close}");
-        ensure!(told.number("/connection/received") == sum("receive"), "{close}");
-        ensure!(told.number("/connection/transmitted") == sum("transmit"), "{close}");
+        ensure!(log.number("/connection/calls") == log.calls.len() as u64, "{close}");
+        ensure!(log.number("/connection/received") == sum("receive"), "{close}");
+        ensure!(log.number("/connection/transmitted") == sum("transmit"), "{close}");
         for field in ["container", "process", "thread", "library"] {
             ensure!(open[field] == close[field], "{field}: {open} {close}");
         }
         ensure!(open["connection"]["from_start"] == close["connection"]["from_start"], "{open} {close}");
         let (begin, end) = (nanoseconds(&open["time"])?, nanoseconds(&close["time"])?);
-        for call in &told.calls {
+        for call in &log.calls {
             ensure!((begin..=end).contains(&nanoseconds(&call["time"])?), "{open} {call} {close}");
             ensure!(call["library"] == close["library"], "{call} {close}");
         }
@@ -102,14 +106,14 @@ fn check_each(all: &BTreeMap<u64, Told>) -> Result<()> {
     Ok(())
 }
 
-/// They are those that the programs tell of.
-fn check_transfers(all: &BTreeMap<u64, Told>, transfers: &[Transfer]) -> Result<()> {
-    let role = |told: &Told| {
-        told.closes.first().and_then(|close| close["connection"]["role"].as_str().map(str::to_owned))
+/// Checks that the connections are those that the programs report.
+fn check_transfers(all: &BTreeMap<u64, ConnectionLog>, transfers: &[Transfer]) -> Result<()> {
+    let role = |log: &ConnectionLog| {
+        log.closes.first().and_then(|close| close["connection"]["role"].as_str().map(str::to_owned))
     };
     let mut left: Vec<(Option<String>, u64, u64)> = all
         .values()
-        .map(|told| (role(told), told.number("/connection/received"), told.number("/connection/transmitted")))
+        .map(|log| (role(log), log.number("/connection/received"), log.number("/connection/transmitted")))
         .collect();
     for Transfer { side, received, sent, .. } in transfers {
         let is_it = |(role, bytes_in, bytes_out): &(Option<String>, u64, u64)| {
@@ -124,12 +128,13 @@ fn check_transfers(all: &BTreeMap<u64, Told>, transfers: &[Transfer]) -> Result<
     Ok(())
 }
 
-/// Both ends are told, and each names the other one.
-fn check_peers(all: &BTreeMap<u64, Told>) -> Result<()> {
-    let network = |told: &Told, end: &str| told.closes.first().map(|close| close["network"][end].clone());
-    for told in all.values() {
-        let (local, peer) = (network(told, "local"), network(told, "peer"));
-        ensure!(local.as_ref().is_some_and(|local| local["port"].is_u64()), "{}", told.open());
+/// Checks that both ends of each connection are recorded, and that each names the other.
+fn check_peers(all: &BTreeMap<u64, ConnectionLog>) -> Result<()> {
+    let network =
+        |log: &ConnectionLog, end: &str| log.closes.first().map(|close| close["network"][end].clone());
+    for log in all.values() {
+        let (local, peer) = (network(log, "local"), network(log, "peer"));
+        ensure!(local.as_ref().is_some_and(|local| local["port"].is_u64()), "{}", log.open());
         let others = all.values().filter(|other| {
             (network(other, "peer"), network(other, "local")) == (local.clone(), peer.clone())
         });
@@ -148,15 +153,15 @@ fn openssl() -> Result<()> {
     let mut transfers = server.client(&plan)?;
     transfers.extend(server.transfers(CONNECTIONS)?);
     let trace = ctrace.finish()?;
-    let all = told(&trace)?;
+    let all = logs(&trace)?;
     ensure!(all.len() == 2 * CONNECTIONS, "{} connections: {}", all.len(), trace.stderr);
     check_each(&all)?;
     check_transfers(&all, &transfers)?;
     check_peers(&all)?;
-    for told in all.values() {
-        let close = told.closes.first().context("no end")?;
-        ensure!(told.end() == "closed" && close["connection"]["from_start"] == true, "{close}");
-        for line in [told.open(), close] {
+    for log in all.values() {
+        let close = log.closes.first().context("no end")?;
+        ensure!(log.end() == "closed" && close["connection"]["from_start"] == true, "{close}");
+        for line in [log.open(), close] {
             ensure!(line["tls"]["protocol"]["version"] == "1.3", "{line}");
             ensure!(
                 line["connection"]["socket"] == "seen" && line["network"]["transport"] == "tcp",
@@ -170,7 +175,7 @@ fn openssl() -> Result<()> {
     Ok(())
 }
 
-/// Connections of a client and a server of a library, and what they say of them.
+/// Traces connections of a client and a server of a library, and returns their own reports with the trace.
 fn run_library(name: &str, options: &[&str]) -> Result<(Trace, Vec<Transfer>)> {
     let mut child = Command::new(program(name)?)
         .args(["--up", "5,700", "--down", "9,3000", "--connections", &CONNECTIONS.to_string()])
@@ -188,16 +193,17 @@ fn run_library(name: &str, options: &[&str]) -> Result<(Trace, Vec<Transfer>)> {
     Ok((trace, transfers))
 }
 
-/// Each is told once, and ends in one of these ways; with a version, they are on sockets of TCP.
+/// Checks that each connection is recorded once and closes in one of these ways. If a version is given, the
+/// connections use TCP sockets.
 fn check_library(name: &str, version: Option<&str>, ends: &[&str]) -> Result<()> {
     let (trace, transfers) = run_library(name, LOG)?;
-    let all = told(&trace)?;
+    let all = logs(&trace)?;
     ensure!(all.len() == transfers.len(), "{} connections: {}", all.len(), trace.stderr);
     check_each(&all)?;
     check_transfers(&all, &transfers)?;
-    for told in all.values() {
-        let close = told.closes.first().context("no end")?;
-        ensure!(ends.contains(&told.end()) && close["connection"]["from_start"] == true, "{close}");
+    for log in all.values() {
+        let close = log.closes.first().context("no end")?;
+        ensure!(ends.contains(&log.end()) && close["connection"]["from_start"] == true, "{close}");
         if let Some(version) = version {
             ensure!(close["tls"]["protocol"]["version"] == version, "{close}");
         }
@@ -205,19 +211,19 @@ fn check_library(name: &str, version: Option<&str>, ends: &[&str]) -> Result<()>
     if version.is_some() { check_peers(&all) } else { Ok(()) }
 }
 
-/// The counts are the kernel's then, at the end of a process too.
+/// With `--connections=only` the counts come from the kernel, also when a process ends.
 #[test]
 fn connections_alone() -> Result<()> {
     require_bpf()?;
     for (name, ends) in [("tls-gnutls", &["closed"][..]), ("tls-rustls", &["handle_reused", "exit"])] {
         let (trace, transfers) = run_library(name, &["--connections=only"])?;
-        let all = told(&trace)?;
-        for told in all.values() {
-            let counts = (told.opens.len(), told.calls.len(), told.closes.len());
-            ensure!(counts == (1, 0, 1) && ends.contains(&told.end()), "{name}: {counts:?} {}", told.end());
-            ensure!(told.number("/connection/calls") >= 4, "{name}: {:?}", told.closes);
+        let all = logs(&trace)?;
+        for log in all.values() {
+            let counts = (log.opens.len(), log.calls.len(), log.closes.len());
+            ensure!(counts == (1, 0, 1) && ends.contains(&log.end()), "{name}: {counts:?} {}", log.end());
+            ensure!(log.number("/connection/calls") >= 4, "{name}: {:?}", log.closes);
         }
-        ensure!(all.values().any(|told| ends.last() == Some(&told.end())), "{name}");
+        ensure!(all.values().any(|log| ends.last() == Some(&log.end())), "{name}");
         check_transfers(&all, &transfers).with_context(|| name.to_owned())?;
         ensure!(trace.counted("/calls")? == 0 && trace.counted("/lost/events")? == 0, "{}", trace.stderr);
     }
@@ -244,7 +250,7 @@ fn go() -> Result<()> {
     Ok(())
 }
 
-/// No function of theirs is seen to end a connection, or after its socket has gone.
+/// No function of these libraries is seen to close a connection, or only after its socket was closed.
 #[test]
 fn sockets_that_end_connections() -> Result<()> {
     require_bpf()?;
@@ -255,7 +261,7 @@ fn sockets_that_end_connections() -> Result<()> {
     Ok(())
 }
 
-/// rustls has no function for it, and its sockets are not TCP's here.
+/// rustls has no such function, and its sockets here are not TCP sockets.
 #[test]
 fn handles_that_are_used_again() -> Result<()> {
     require_bpf()?;
@@ -282,13 +288,13 @@ fn a_handshake_that_fails() -> Result<()> {
     let port = server.port().parse::<u64>()?;
     server.transfers()?;
     let trace = ctrace.wait(PATIENCE)?;
-    let all = told(&trace)?;
+    let all = logs(&trace)?;
     ensure!(all.len() == 1, "{} connections: {}", all.len(), trace.stderr);
     check_each(&all)?;
-    for told in all.values() {
-        let close = told.closes.first().context("no end")?;
-        ensure!(told.end() == "closed" && told.calls.is_empty(), "{close}");
-        for line in [told.open(), close] {
+    for log in all.values() {
+        let close = log.closes.first().context("no end")?;
+        ensure!(log.end() == "closed" && log.calls.is_empty(), "{close}");
+        for line in [log.open(), close] {
             ensure!(
                 line["network"]["local"]["port"] == port && line["network"]["peer"]["port"].is_u64(),
                 "{line}"
@@ -301,7 +307,7 @@ fn a_handshake_that_fails() -> Result<()> {
     Ok(())
 }
 
-/// Both were connected before the trace; one is killed, and the other one notices.
+/// Both processes were connected before the trace. One is killed, and the other notices.
 #[test]
 fn a_process_that_is_killed_with_an_open_connection() -> Result<()> {
     require_bpf()?;
@@ -310,7 +316,7 @@ fn a_process_that_is_killed_with_an_open_connection() -> Result<()> {
         .args(["--port", server.port(), "--http", "20"])
         .stdout(Stdio::null())
         .spawn()?;
-    // Until it talks.
+    // Waits until it talks.
     thread::sleep(Duration::from_millis(500));
     let (server_id, client_id) = (server.id().to_string(), client.id().to_string());
     let ctrace = Ctrace::json(&[LOG, &["--pid", &server_id, "--pid", &client_id]].concat())?;
@@ -319,16 +325,16 @@ fn a_process_that_is_killed_with_an_open_connection() -> Result<()> {
     client.wait()?;
     server.transfers()?;
     let trace = ctrace.wait(PATIENCE)?;
-    let all = told(&trace)?;
+    let all = logs(&trace)?;
     ensure!(all.len() == 2, "{} connections: {}", all.len(), trace.stderr);
     check_each(&all)?;
     check_peers(&all)?;
-    for told in all.values() {
-        let close = told.closes.first().context("no end")?;
+    for log in all.values() {
+        let close = log.closes.first().context("no end")?;
         ensure!(close["connection"]["from_start"] == false && close["duration"].is_null(), "{close}");
         let is_client = close["process"]["pid"].as_u64() == Some(client.id().into());
-        ensure!(told.end() == if is_client { "exit" } else { "closed" }, "{close}");
-        ensure!(!told.calls.is_empty(), "{close}");
+        ensure!(log.end() == if is_client { "exit" } else { "closed" }, "{close}");
+        ensure!(!log.calls.is_empty(), "{close}");
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Which socket each connection is on, which end of it the process is, and what the handshake has agreed on,
-//! compared with what the programs themselves say. Needs root, BPF and Docker.
+//! The socket of each connection, which end of it the process is, and the result of the handshake, compared
+//! with what the programs themselves report. Needs root, BPF and Docker.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A key and its certificate, in PEM.
+/// A private key and its certificate, in PEM.
 fn certificate() -> Result<Vec<u8>> {
     let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj \
      /CN=sockets.test -keyout - -out -";
@@ -21,7 +21,7 @@ fn certificate() -> Result<Vec<u8>> {
     Ok(made.stdout)
 }
 
-/// Names of cipher suites at IANA by those of OpenSSL.
+/// The IANA names of cipher suites, by their names in OpenSSL.
 type Names = BTreeMap<String, String>;
 
 fn standard_names() -> Result<Names> {
@@ -34,7 +34,7 @@ fn standard_names() -> Result<Names> {
     Ok(names)
 }
 
-/// What a record says of a handshake, against what the program says that it has agreed on.
+/// Compares the handshake in a record with what the program reports to have agreed on.
 fn check_tls(tls: &Value, connection: &Value, names: &Names) -> Result<()> {
     let version = connection["version"]
         .as_str()
@@ -51,7 +51,8 @@ fn check_tls(tls: &Value, connection: &Value, names: &Names) -> Result<()> {
     Ok(())
 }
 
-/// Every record of a program of `images::libraries`, against what both of its ends say of their handshakes.
+/// Compares every record of a program of `images::libraries` with the handshakes that both of its ends
+/// report.
 fn check_library(program: &str, options: &[&str], version: &str) -> Result<()> {
     require_live()?;
     let name = format!("{program}-{version}");
@@ -136,7 +137,7 @@ fn sockets_of_all_kinds() -> Result<()> {
     Ok(())
 }
 
-/// All calls of a connection, which carry its name.
+/// Checks all calls of a connection, whose payload carries its name.
 fn check(trace: &Trace, name: &str, connection: &Value, names: &Names) -> Result<()> {
     let is_memory = name.ends_with("memory");
     let is_unix = connection["client"].is_null();
@@ -153,7 +154,7 @@ fn check(trace: &Trace, name: &str, connection: &Value, names: &Names) -> Result
         let (network, certainty) = (&line["network"], field("/connection/socket"));
         let is_client = (field("/network/io/direction") == "transmit") == (way == " up");
         if is_memory && number == "0" && (way == " up" || !is_client) {
-            // Neither end has sent bytes through a socket that could tell yet.
+            // Until now neither end has sent bytes through a socket from which ctrace could learn it.
             ensure!(certainty.is_null() && network["peer"].is_null() && line["tls"].is_null(), "{line}");
             continue;
         }

@@ -1,9 +1,8 @@
-//! What README.md and docs/*.md show is what happens: transcripts, command lines, recipes. Needs root, BPF,
+//! README.md and docs/*.md show what really happens: transcripts, command lines, recipes. Needs root, BPF,
 //! Docker.
 //!
-//! Names and process ids of the documents are replaced by those of containers of the tests; what differs from
-//! run to run (times, ids, ports, versions) is masked on both sides. A line `…` stands for any number of
-//! lines.
+//! Names and process ids in the documents are replaced by those of test containers. What differs from run to
+//! run (times, ids, ports, versions) is masked on both sides. A line `…` stands for any number of lines.
 
 use std::fs;
 use std::io::Write as _;
@@ -20,34 +19,34 @@ use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-/// How long anything may take: a hang is a failure, slowness of the machine is not, and `--all` looks into
-/// each of its programs.
+/// How long anything may take. A hang is a failure, a slow machine is not; and `--all` inspects every program
+/// of the machine.
 const PATIENCE: Duration = Duration::from_mins(3);
-/// How long a trace lasts that is not shown to be interrupted.
+/// How long a trace lasts whose document does not show a Ctrl-C.
 const DURATION: &str = "300ms";
 
 /// What differs from run to run.
 const MASKS: &[(&str, &str)] = &[
-    // Where hierarchies of cgroup v1 have the containers, that of a process is unknown once it has ended.
+    // With cgroup v1, the container of a process is unknown once the process has ended.
     (r"\d{2}:\d{2}:\d{2}\.\d{6} [-?] ", "TIME - "),
     (r"\d{2}:\d{2}:\d{2}\.\d{6}", "TIME"),
     (r"(\w)\[\d+\]", "$1[PID]"),
-    // A port that the kernel has chosen.
+    // A port that the kernel chose.
     (r":\d{5}\b", ":PORT"),
     (r"OpenSSL \d+\.\d+\.\d+\w*", "OpenSSL VERSION"),
     (r"#\d+ ", "#N "),
     (r"\[[\d.]+ (ns|µs|ms|s)\]", "[DURATION]"),
     (r"\b\d+ calls?, \d+ bytes", "N calls, N bytes"),
-    // Columns of tables are as wide as what is in them.
+    // Columns of tables are as wide as their content.
     (r" {2,}", "  "),
     (r"demo-web:[0-9a-f]+", "demo-web:TAG"),
     (r"\b\d+  tls-server", "PID  tls-server"),
     (r" in [\d.]+ m?s ", " in N s "),
 ];
 
-/// A shell finds these before anything else.
+/// Programs that a shell finds before all others.
 const PROGRAMS: &[(&str, &str)] = &[
-    // The tests run as root, as the reader does with it.
+    // The tests already run as root.
     ("sudo", "#!/bin/sh\nexec \"$@\"\n"),
     (
         "ctrace",
@@ -58,11 +57,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
 ];
 
-/// What looks up a name again and again.
+/// A program that resolves a name again and again.
 const APP: &str = "import socket, time\n\
                    while True:\n    socket.getaddrinfo('example.org', 443)\n    time.sleep(0.2)\n";
 
-/// The containers that the documents speak of, and a directory to work in.
+/// The containers that the documents name, and a directory to work in.
 struct Scene {
     directory: TempDir,
     demo: Demo,
@@ -101,16 +100,17 @@ impl Scene {
         self.directory.path().join("work")
     }
 
-    /// A line of a document, of these containers.
+    /// A line of a document, with the names and process ids of these containers.
     fn real(&self, line: &str) -> Result<String> {
-        // A pattern of functions of Go is for a program in Go.
+        // A pattern of Go functions needs a Go program.
         let pid = if line.contains(":main.") { self.go.pid() } else { self.demo.pid() };
         let line = Regex::new(r"\bweb\b")?.replace_all(line, self.web()).into_owned();
         let line = Regex::new(r"\bapp\b")?.replace_all(&line, self.app.name()).into_owned();
         Ok(line.replace("2543", &pid.to_string()))
     }
 
-    /// What was written, with the names of the documents, and without what differs from run to run.
+    /// A line of output, with the names that the documents use, and with everything masked that differs from
+    /// run to run.
     fn masked(&self, line: &str) -> Result<String> {
         let mut line = line.replace(&self.web(), "web").replace(self.app.name(), "app");
         for (pattern, mask) in MASKS {
@@ -123,11 +123,11 @@ impl Scene {
         lines.iter().map(|line| self.masked(line)).collect()
     }
 
-    /// Starts a shell with a line in a process group of its own, as at a terminal: both outputs are one.
+    /// Starts a shell with a line in its own process group, as at a terminal: both outputs are one.
     fn shell(&self, line: &str, duration: &str) -> Result<(Child, Lines)> {
         let (reader, writer) = std::io::pipe()?;
         let mut shell = Command::new("/bin/sh");
-        // Standard error is the shell's own, so that the harness's copy of it stays empty.
+        // The shell redirects its own standard error, so the harness's copy of it stays empty.
         shell.arg("-c").arg(format!("exec 2>&1\n{line}")).process_group(0).current_dir(self.work());
         let path = std::env::var("PATH").unwrap_or_default();
         shell.env("PATH", format!("{}:{path}", self.directory.path().display()));
@@ -137,14 +137,14 @@ impl Scene {
         Ok((child, Lines::of(reader)))
     }
 
-    /// Runs a line to its end.
+    /// Runs a line until it ends.
     fn run(&self, line: &str) -> Result<(process::ExitStatus, Vec<String>)> {
         let (mut child, lines) = self.shell(&self.real(line)?, DURATION)?;
         let status = child.wait(PATIENCE).with_context(|| line.to_owned())?;
         Ok((status, lines.rest()))
     }
 
-    /// Plays a command of a transcript, and compares.
+    /// Runs a command of a transcript, and compares its output.
     fn play(&self, exchange: &Exchange) -> Result<()> {
         let line = self.real(&exchange.command)?;
         let mut shown = exchange.output.clone();
@@ -174,7 +174,7 @@ impl Scene {
     }
 }
 
-/// Whether lines are those that are shown.
+/// Whether the lines match those that the document shows.
 fn fits(shown: &[String], lines: &[String]) -> bool {
     match (shown, lines) {
         ([], lines) => lines.is_empty(),
@@ -219,9 +219,9 @@ fn each_command_line_does_what_it_is_for() -> Result<()> {
     Ok(())
 }
 
-/// What the recipes are for: connections with data and one without, and programs with their ends.
+/// Makes traces for the recipes: connections with data and one without, and programs that end.
 fn traces(directory: &Path) -> Result<()> {
-    // It serves one after the other.
+    // The server serves one connection after the other.
     let server = Server::start("docs-recipes", &[])?;
     let ctrace = Ctrace::json(&["--connections", "--container", server.container.name()])?;
     for _ in 0..8 {
@@ -235,7 +235,7 @@ fn traces(directory: &Path) -> Result<()> {
     let no_tls = ["/usr/bin/python3", "-I", "-c", &talk];
     let client = Container::start(&images::python()?, "docs-client", &[&network], &["/idle"])?;
     client.exec(&no_tls)?;
-    // Until the server has seen the end of it.
+    // Once this is served, the server has seen the end of the connection before it.
     server.client(&["--text", "the last"])?;
     let trace = ctrace.finish()?;
     ensure!(trace.status.success(), "{}", trace.stderr);
@@ -251,7 +251,7 @@ fn traces(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The number of a connection that received something.
+/// The id of a connection that received something.
 fn connection_that_received(trace: &Path) -> Result<u64> {
     for line in fs::read_to_string(trace)?.lines() {
         let record: serde_json::Value = serde_json::from_str(line)?;
@@ -272,7 +272,7 @@ fn each_recipe_finds_something_in_a_trace() -> Result<()> {
     for block in docs::blocks()?.into_iter().filter(|block| block.shown() == Shown::Script) {
         let of = if block.text.contains("\"exec\"") { "exec.jsonl" } else { "ssl.jsonl" };
         fs::copy(directory.path().join(of), directory.path().join("trace.jsonl"))?;
-        // Which numbers connections get, and which of them have data, is not the same in every trace.
+        // The ids of connections, and which of them have data, differ between traces.
         let script = block.text.replace("connection.id == 7", &format!("connection.id == {received}"));
         let output = Command::new("/bin/sh").args(["-c", &script]).current_dir(directory.path()).output()?;
         let error = String::from_utf8_lossy(&output.stderr);

@@ -51,7 +51,7 @@ fn doctor_says_no_of_a_container_without_tls_and_what_to_do() -> Result<()> {
     Ok(())
 }
 
-/// Calls that were counted in the container while it was watched.
+/// The number of calls that `--watch` counted in the container.
 fn watched(container: &Container) -> Result<u64> {
     let found = json(&answer(&["doctor", container.name(), "--watch", "2s", "-o", "json"])?)?;
     let functions = list(&found["watch"], "functions")?;

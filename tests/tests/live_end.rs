@@ -1,4 +1,4 @@
-//! How a trace ends, and what it leaves behind: nothing. Needs root, BPF and Docker.
+//! How a trace ends, and that it leaves nothing behind. Needs root, BPF and Docker.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Requests for as long as the client lives.
+/// Sends requests for as long as the client lives.
 const TALK: &[&str] = &["--http", "20"];
 
 fn check_end(trace: &Trace, end: &str) -> Result<()> {
@@ -43,7 +43,7 @@ fn a_second_ctrl_c_leaves_at_once() -> Result<()> {
     let arguments = ["ssl", "-o", "json", "--container", server.container.name()];
     let (_reader, writer) = std::io::pipe()?;
     let mut ctrace = Ctrace::start_with_stdout(&arguments, writer.try_clone()?)?;
-    // The end waits for the reader of a pipe that is full, for two seconds.
+    // At its end ctrace waits up to two seconds for the reader of a full pipe.
     let deadline = Instant::now() + PATIENCE;
     while poll(&mut [PollFd::new(&writer, PollFlags::OUT)], Some(&Timespec::default()))? > 0 {
         ensure!(Instant::now() < deadline, "{} bytes came", rustix::io::ioctl_fionread(&writer)?);
@@ -52,7 +52,7 @@ fn a_second_ctrl_c_leaves_at_once() -> Result<()> {
     ctrace.child().signal(Signal::INT)?;
     thread::sleep(Duration::from_millis(500));
     ctrace.child().signal(Signal::INT)?;
-    // The kernel takes its time to remove the probes.
+    // The kernel takes some time to remove the probes.
     let trace = ctrace.wait(Duration::from_secs(5))?;
     ensure!(trace.code() == Some(130), "{:?}: {}", trace.status, trace.stderr);
     Ok(())
@@ -136,7 +136,7 @@ fn a_descendant_outlives_its_parent() -> Result<()> {
     let ctrace = Ctrace::json(&["--pid", &shell.id().to_string()])?;
     drop(shell.stdin.take());
     shell.wait()?;
-    // Longer than ctrace takes to see that the process is gone.
+    // Longer than ctrace takes to notice that the process has ended.
     thread::sleep(Duration::from_secs(2));
     let talk = Command::new(client).args(["--port", &port, "--up", "1000", "--down", "1000"]).output()?;
     ensure!(talk.status.success(), "{}", String::from_utf8_lossy(&talk.stderr));
@@ -274,7 +274,7 @@ fn a_dry_run_loads_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The BPF objects of a process, by what /proc tells of its descriptors.
+/// The BPF objects of a process, according to its descriptors in /proc.
 fn bpf_objects_of(pid: u32) -> Result<BTreeSet<String>> {
     let mut objects = BTreeSet::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
@@ -305,7 +305,7 @@ fn sigkill_leaves_nothing_behind() -> Result<()> {
     ctrace.child().signal(Signal::KILL)?;
     let trace = ctrace.wait(PATIENCE)?;
     ensure!(trace.code().is_none(), "{:?}", trace.status);
-    // The kernel frees programs after a grace period.
+    // The kernel frees programs only after a grace period.
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let left: Vec<_> = bpf_objects_of_the_kernel()?.intersection(&objects).cloned().collect();
@@ -316,7 +316,7 @@ fn sigkill_leaves_nothing_behind() -> Result<()> {
         thread::sleep(Duration::from_millis(100));
     }
     ensure!(tracefs() == before, "uprobe_events changed");
-    // The target goes on, and can be traced again.
+    // The target still runs, and can be traced again.
     let ctrace = Ctrace::json(&["--container", server.container.name()])?;
     let client = server.client(&["--up", "100000", "--down", "100000"])?;
     let transfers = [server.transfers(1)?, client].concat();
@@ -331,6 +331,6 @@ fn a_parent_that_stops_with_its_child_goes_on() -> Result<()> {
     let server = LocalServer::start(1)?;
     let client = program("tls-client")?;
     let text = format!("{} --port {} --up 1 --down 1", client.display(), server.port());
-    // It waits for a child that stops, too, and then stops itself.
+    // It waits for a child that stops, and then stops itself, too.
     Traced::run(&[], &["su", "root", "-s", "/bin/sh", "-c", &text])?.check()
 }

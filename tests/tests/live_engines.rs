@@ -1,8 +1,8 @@
-//! Every engine's containers are found, named and traced alike, also when the engine is ill. Needs root, BPF,
-//! Docker, Podman and containerd.
+//! ctrace finds, names and traces the containers of every engine alike, also when the engine fails. Needs
+//! root, BPF, Docker, Podman and containerd.
 //!
-//! A test is written once, for any engine; [`on_each_engine`] runs it against each, which the test starts
-//! itself.
+//! Each test is written once, for any engine. [`on_each_engine`] runs it with each, which the test itself
+//! starts.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -17,10 +17,10 @@ use ctrace_tests::{
 };
 use serde_json::Value;
 
-/// What clients move in these tests: more than one record and chunk, both ways.
+/// The sizes that clients move in these tests: more than one record and chunk, in both directions.
 const MOVE: &[&str] = &["--up", "5,20000", "--down", "100000,1"];
 
-/// Each test with each of the engines of its line.
+/// Runs each test with each engine of its line.
 macro_rules! on_each_engine {
     ($($test:ident: $($engine:ident = $kind:ident),+;)+) => { $(mod $test { $(
         #[test]
@@ -39,12 +39,12 @@ on_each_engine! {
     a_killed_engine_leaves_nothing: docker = PrivateDocker, podman = Podman, containerd = Containerd, cri = Cri;
 }
 
-/// A name that no other test has.
+/// A name that no other test uses.
 fn unique(label: &str) -> String {
     format!("ctrace-test-{}-{label}", process::id())
 }
 
-/// `ctrace ssl -o json` that asks this engine.
+/// `ctrace ssl -o json` with the options for this engine.
 fn trace(engine: &Engine, selection: &[&str]) -> Result<Ctrace> {
     let arguments = engine.ctrace_arguments();
     let arguments: Vec<&str> =
@@ -52,13 +52,13 @@ fn trace(engine: &Engine, selection: &[&str]) -> Result<Ctrace> {
     Ctrace::json(&arguments)
 }
 
-/// The trace is complete, and holds these transfers and nothing else.
+/// Checks that the trace is complete, and has exactly these transfers.
 fn check(trace: &Trace, transfers: &[Transfer]) -> Result<()> {
     trace.check_complete()?;
     trace.streams(|_| true)?.check(transfers)
 }
 
-/// What the server moved, as its client tells it: for when the server's own report cannot be had.
+/// The server's transfers, derived from its client's, for when the server cannot report.
 fn mirrored(transfers: &[Transfer]) -> Vec<Transfer> {
     let mirror = |transfer: &Transfer| Transfer {
         side: "server".to_owned(),
@@ -69,7 +69,7 @@ fn mirrored(transfers: &[Transfer]) -> Vec<Transfer> {
     transfers.iter().map(mirror).collect()
 }
 
-/// Both sides of a client in the container, whose connection is the server's `number`th.
+/// The transfers of a client in the container and of the server, whose connection it was the `number`th of.
 fn both_sides(server: &EngineServer, number: usize) -> Result<Vec<Transfer>> {
     let client = server.client(MOVE)?;
     let ours = server.transfers(number)?.pop();
@@ -85,7 +85,7 @@ fn records(trace: &Trace) -> Result<Vec<Value>> {
     Ok(records)
 }
 
-/// Each record says which container it is of, in all that its engine knows.
+/// Checks that each record names its container, with everything that the engine knows about it.
 fn check_names(trace: &Trace, container: &EngineContainer) -> Result<()> {
     let mut expected = vec![
         ("/container/id", container.id()),
@@ -107,7 +107,7 @@ fn check_names(trace: &Trace, container: &EngineContainer) -> Result<()> {
     Ok(())
 }
 
-/// A name or id cut so that it is still the only one: ids of containerd are names.
+/// A prefix of the container's name or id that is still unique. With containerd, ids are names.
 fn prefix(container: &EngineContainer) -> Result<&str> {
     let length = if container.id() == container.name() { container.id().len() - 1 } else { 12 };
     container.id().get(..length).context("id")
@@ -119,7 +119,7 @@ fn selected_by_each_property(kind: Kind) -> Result<()> {
     let labels =
         |role| [("ctrace.run", run.as_str()), ("ctrace.role", role), ("com.docker.compose.service", role)];
     let server = EngineServer::start(&engine, &unique("wanted"), &labels("wanted"))?;
-    // The same libraries, in another image.
+    // The same libraries in another image.
     let tree = images::tls_tree()?.file(&program("idle")?, "/another");
     let image = engine.load(&Archive::build("another", &tree)?)?;
     let other = EngineServer::start_in(&engine, &image, &unique("another"), &labels("another"))?;
@@ -136,7 +136,7 @@ fn selected_by_each_property(kind: Kind) -> Result<()> {
         vec!["--image", wanted.image(), "--label", &either],
         vec!["--image", &without_tag, "--label", &either],
         vec!["--label", &either, "--exclude-container", other.container.name()],
-        // Only an image all of whose names are known is not kept out.
+        // An image is only certain not to be excluded if all of its names are known.
         vec!["--label", &either, "--exclude-image", other.container.image()],
     ];
     let pod = wanted.pod().map(|pod| (format!("{}/{}", pod.namespace, pod.name), &pod.name, &pod.namespace));
@@ -181,7 +181,8 @@ fn matching_containers_that_start_later(kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// Names cost a daemon, data do not: what was known stays, before and after it is started again.
+/// Killing the daemon costs names and no data. Names that ctrace already knew stay, before and after the
+/// daemon is started again.
 fn a_daemon_that_dies(kind: Kind) -> Result<()> {
     let engine = Engine::start(kind)?;
     let server = EngineServer::start(&engine, &unique("dies"), &[])?;
@@ -203,7 +204,7 @@ fn a_daemon_that_hangs(kind: Kind) -> Result<()> {
     let ctrace = trace(&engine, &["--container", server.container.name()])?;
     engine.hang()?;
     let mut clients = server.client_outside(MOVE)?;
-    // A process that ctrace has not seen: nothing about it can be asked.
+    // A process that ctrace has not seen yet, and whose container nobody can be asked about.
     clients.extend(server.client_outside(MOVE)?);
     let trace = ctrace.finish();
     engine.resume()?;
@@ -214,8 +215,8 @@ fn a_daemon_that_hangs(kind: Kind) -> Result<()> {
 
 fn no_daemon_from_the_start(kind: Kind) -> Result<()> {
     let engine = Engine::start(kind)?;
-    // containerd takes any name for an id; what cannot be told from a cgroup's name is not looked for without
-    // it.
+    // containerd accepts any name as an id. Without containerd, only names that look like an id in a cgroup's
+    // name can be found.
     let name = match kind {
         Kind::Containerd => format!("{:064x}", process::id()),
         _ => unique("no-daemon"),
@@ -233,7 +234,7 @@ fn no_daemon_from_the_start(kind: Kind) -> Result<()> {
         ensure!(record.pointer("/container/name").is_some_and(Value::is_null), "{record}");
     }
 
-    // Who names a socket means it.
+    // A socket that the user named must answer.
     let option = engine.ctrace_arguments();
     let arguments = ["ssl", "--container", id].into_iter().chain(option.iter().map(String::as_str));
     let trace = Ctrace::run_to_end(&arguments.collect::<Vec<_>>())?;
@@ -244,7 +245,7 @@ fn no_daemon_from_the_start(kind: Kind) -> Result<()> {
     engine.restart()
 }
 
-/// The tests' own engines, when a test fails at the worst moment: no daemon can be asked to clean up.
+/// A test may be killed at the worst moment; then no daemon can be asked to clean up.
 fn a_killed_engine_leaves_nothing(kind: Kind) -> Result<()> {
     let engine = Engine::start(kind)?;
     let server = EngineServer::start(&engine, &unique("left"), &[])?;
@@ -258,7 +259,7 @@ fn a_killed_engine_leaves_nothing(kind: Kind) -> Result<()> {
     engine.kill()?;
     drop((server, engine));
     ensure!(!mounts()?.contains(place), "mounts are left: {}", mounts()?);
-    // Killed, and reaped by whoever does that on this machine.
+    // The process is killed, and reaped by whoever does that on this machine.
     wait_until("end of the container", Duration::from_secs(10), || {
         let is_left = fs::read_to_string(&init).is_ok_and(|cgroup| cgroup.contains(&id));
         Ok((!is_left).then_some(()))
@@ -302,13 +303,13 @@ fn as_text(arguments: &[String]) -> Vec<&str> {
     arguments.iter().map(String::as_str).collect()
 }
 
-/// A directory such as those that a login makes, and the user's parts of it; removed when dropped.
+/// A runtime directory as a login creates it, and the user's files in it; removed when dropped.
 struct RuntimeDirectory {
     made: Vec<PathBuf>,
 }
 
 impl RuntimeDirectory {
-    /// A user id that no machine has given.
+    /// A user id that no machine has assigned.
     const USER: u32 = 61_234;
 
     fn make() -> Result<Self> {
@@ -327,7 +328,7 @@ impl RuntimeDirectory {
         PathBuf::from(format!("/run/user/{}/podman/podman.sock", Self::USER))
     }
 
-    /// Gives it to the user, as rootless Podman has it.
+    /// Gives the socket to the user, as with rootless Podman.
     fn give(&self) -> Result<()> {
         let own = self.made.iter().filter(|path| path.as_path() != Path::new("/run/user"));
         for path in own.chain([&Self::socket()]) {
@@ -352,7 +353,7 @@ fn a_rootless_users_socket_is_found() -> Result<()> {
     let engine = Engine::start_podman_at(&RuntimeDirectory::socket())?;
     directory.give()?;
     let server = EngineServer::start(&engine, &unique("rootless"), &[])?;
-    // No option: it is looked for where rootless Podman listens.
+    // No option is needed: ctrace searches where rootless Podman listens.
     let ctrace = Ctrace::json(&["--container", server.container.name()])?;
     let client = server.client(MOVE)?;
     let trace = ctrace.finish()?;

@@ -1,12 +1,12 @@
-//! What is excluded is not traced, whatever it is called. Needs root, BPF and Docker.
+//! What is excluded is not traced, whatever its name becomes. Needs root, BPF and Docker.
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Container, Ctrace, Record, Server, docker, images, require_live};
 
-/// What clients move in these tests: more than one record and chunk, both ways.
+/// The sizes that clients move in these tests: more than one record and chunk, in both directions.
 const MOVE: &[&str] = &["--up", "5,20000", "--down", "100000,1"];
 
-/// A server whose image's tag is another image's by now.
+/// A server whose image has lost its tag to another image.
 fn start_and_move_the_tag(label: &str) -> Result<(Server, String)> {
     let tag = format!("ctrace-test/{label}:{}", std::process::id());
     let (old, new) = (images::tls()?, images::vendored()?);
@@ -37,7 +37,7 @@ fn an_image_whose_tag_has_moved_to_another() -> Result<()> {
     let id = docker(&["inspect", "--format", "{{.Image}}", name])?.trim().to_owned();
     let current = images::tls()?.tag().to_owned();
     let mut count = 0;
-    // By the name that it was started with, by another tag of its image, by the image's id.
+    // The image by the name that the container was started with, by another tag, and by its id.
     for wanted in [&tag, &without_tag, &id, &current] {
         let ctrace = Ctrace::json(&["--image", wanted, "--exclude-label", "ctrace-none"])?;
         let client = server.client(MOVE)?;
@@ -56,7 +56,7 @@ fn an_image_whose_tag_has_moved_to_another() -> Result<()> {
                 ensure!(shown == Some(&tag), "the image is called {shown:?}");
             }
         }
-        // The same kept out.
+        // The same names as exclusions.
         let ctrace = Ctrace::json(&["--all", "--wait", "--exclude-image", wanted])?;
         server.client(MOVE)?;
         count += 1;
@@ -78,7 +78,7 @@ fn a_container_that_is_renamed_stays_excluded() -> Result<()> {
     ensure!(server.container.name() == name, "{}", server.container.name());
     server.client(MOVE)?;
     docker(&["rename", &name, &format!("{name}-now")])?;
-    // What is executed in it, and whatever makes the runtimes be asked, could let it in.
+    // Executing something in it, and everything that makes ctrace query the runtimes, might let it in.
     server.client(MOVE)?;
     let later = Server::start("renamed-later", &[])?;
     server.client(MOVE)?;

@@ -1,4 +1,4 @@
-//! Every program that is executed is told, as it was executed. Needs root, BPF and Docker.
+//! Every program that is executed is recorded, as it was executed. Needs root, BPF and Docker.
 
 #![expect(clippy::indexing_slicing, reason = "a JSON value that is not there is null")]
 
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Container, Ctrace, Image, Trace, Tree, program, require_live};
 use serde_json::Value;
 
-/// The user and group that nothing belongs to.
+/// The user and group `nobody`.
 const NOBODY: u32 = 65_534;
 
 fn image() -> Result<Image> {
@@ -20,7 +20,7 @@ fn image() -> Result<Image> {
     Image::build("exec", &tree)
 }
 
-/// A container that does nothing, and `ctrace exec -o json` of it.
+/// A container whose init does nothing, traced by `ctrace exec -o json`.
 fn traced(label: &str, options: &[&str]) -> Result<(Container, Ctrace)> {
     require_live()?;
     let container = Container::start(&image()?, label, &[], &["/idle"])?;
@@ -35,7 +35,7 @@ fn records(trace: &Trace, kind: &str) -> Result<Vec<Value>> {
     Ok(trace.lines()?.into_iter().filter(|record| record["type"] == kind).collect())
 }
 
-/// The one execution whose first argument is this.
+/// The only execution whose first argument is `first`.
 fn exec(trace: &Trace, first: &str) -> Result<Value> {
     let mut found = records(trace, "exec")?;
     found.retain(|record| record["process"]["command_args"][0] == first);
@@ -74,9 +74,9 @@ fn arguments_of_any_bytes_and_where_they_come_from() -> Result<()> {
     let parent = exec(&trace, "/exec-one")?;
     ensure!(odd["process"]["parent"]["exec_id"] == parent["process"]["exec_id"], "{odd:#}\n{parent:#}");
     ensure!(odd["process"]["parent_pid"] == parent["process"]["pid"], "{odd:#}");
-    // `docker exec`: forked outside of the container, by a process that has a name.
+    // With `docker exec` the process is forked outside the container, by a process that has a name.
     ensure!(parent["process"]["parent"]["comm"].is_string(), "{parent:#}");
-    // Environments are secret.
+    // Environments are secret, and not recorded without `--env`.
     ensure!(!trace.stdout.windows(6).any(|bytes| bytes == b"s3cr3t" || bytes == b"SECRET"));
     Ok(())
 }
@@ -215,7 +215,7 @@ fn threads_chains_and_ends() -> Result<()> {
     ensure!(thread.len() == 1 && thread.iter().all(|it| it["thread"]["id"] == it["process"]["pid"]));
     let chain: Vec<_> = programs.iter().filter(|it| it["process"]["command_args"][0] == "chain").collect();
     ensure!(chain.len() == 20, "{}", chain.len());
-    // One process, one parent, and an identity for each program.
+    // All programs run in one process with one parent, and each has its own `exec_id`.
     for field in ["pid", "parent"] {
         let first = chain.first().map(|it| &it["process"][field]);
         ensure!(chain.iter().all(|it| Some(&it["process"][field]) == first), "{field}: {chain:#?}");

@@ -1,5 +1,5 @@
-//! Of the programs that are executed, those that are asked for: by what they are, and not before a command is
-//! one. Needs root and BPF.
+//! Only the requested programs are recorded: filtered by their properties, and not before a command starts.
+//! Needs root and BPF.
 
 #![expect(clippy::indexing_slicing, reason = "a JSON value that is not there is null")]
 
@@ -14,12 +14,12 @@ use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Ctrace, Trace, program, require_live};
 use serde_json::Value;
 
-/// The user and group that nothing belongs to.
+/// The user and group `nobody`.
 const NOBODY: u32 = 65_534;
-/// Programs that are executed, one after the other; each ends at once.
+/// How many programs are executed, one after the other; each ends at once.
 const STORM: usize = 200;
 
-/// A copy of the program that executes itself, for everybody to execute.
+/// A copy, executable by everybody, of the program that executes itself.
 fn copy(directory: &Path, name: &str) -> Result<PathBuf> {
     let path = directory.join(name);
     fs::copy(program("exec-one")?, &path)?;
@@ -64,14 +64,14 @@ fn programs_of_a_millisecond_are_chosen_and_none_is_missed() -> Result<()> {
             );
             ensure!(process["user"]["id"] == NOBODY && process["comm"] == "short-lived", "{program:#}");
         }
-        // And the one that executes the others.
+        // Plus the program that executes the others.
         ensure!(programs.len() == STORM + 1, "{choice:?}: {} of {STORM} + 1", programs.len());
         let ids = |records: &[Value]| -> BTreeSet<String> {
             records.iter().map(|record| record["process"]["exec_id"].to_string()).collect()
         };
         let mut ends = records(&trace, "exit")?;
         if choice[0].starts_with("--exclude") {
-            // This process is chosen too, with what it forks.
+            // The filter also matches this process and the processes that it forks.
             ends.retain(|end| end["forked"] == false);
         }
         ensure!(ids(&ends) == ids(&programs), "{choice:?}: {} ends", ends.len());
@@ -92,7 +92,7 @@ fn what_ctrace_does_before_its_command_begins_is_not_told() -> Result<()> {
         let records: Result<Vec<Value>, _> = lines.lines().map(serde_json::from_str).collect();
         Ok((trace, records?))
     };
-    // The directories of PATH are tried in turn: there is no such program in the first.
+    // The shell tries the directories of PATH in turn; the first one does not have this program.
     let (trace, records) = traced(&["sh", "-c", ":"])?;
     let kinds: Vec<_> = records.iter().map(|record| &record["type"]).collect();
     ensure!(kinds == ["exec", "exit", "summary"], "{records:#?}\n{}", trace.stderr);

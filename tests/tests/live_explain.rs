@@ -1,5 +1,5 @@
-//! `ctrace ps` and `inspect` say what is there: held against what Docker and the kernel say. Needs root and
-//! Docker.
+//! `ctrace ps` and `inspect` report what is there, compared with what Docker and the kernel report. Needs
+//! root and Docker.
 #![expect(clippy::indexing_slicing, reason = "what a JSON value does not have is null")]
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use ctrace_tests::{
 };
 use serde_json::Value;
 
-/// The version that the system's libcrypto has in it.
+/// The version in the system's libcrypto.
 fn openssl_version() -> Result<String> {
     let bytes = fs::read(library(&program("tls-server")?, "libcrypto.so.3")?)?;
     let text = String::from_utf8_lossy(&bytes);
@@ -25,7 +25,7 @@ fn openssl_version() -> Result<String> {
     Ok(versions.next().context("libcrypto has no version")?.to_owned())
 }
 
-/// Starts the program with the marks of a TLS that ctrace knows by name only.
+/// Starts the program that carries the marks of a TLS implementation that ctrace can only name.
 fn start_untraceable() -> Result<Child> {
     let mut command = Command::new(program("untraceable")?);
     let mut child = Child::start_with_stdout(&mut command, Stdio::piped())?;
@@ -46,10 +46,10 @@ fn tls_that_cannot_be_traced_is_named() -> Result<()> {
     ensure!(NAMED.ends_with(why), "{why}");
     let explained = text(&Ctrace::run_to_end(&["doctor", &pid])?);
     ensure!(explained.contains("Zig TLS (std.crypto.tls) is not seen"), "{explained}");
-    // Its file is named with the whole path there.
+    // The error names its file with the full path.
     let refused = Ctrace::run_to_end(&["ssl", "--pid", &pid])?;
     ensure!(!refused.status.success() && refused.stderr.contains(NAMED), "{}", refused.stderr);
-    // What is there at the start, and what comes later.
+    // First a process that runs at the start, then one that starts later.
     let ctrace = Ctrace::json(&["--comm", "untraceable", "--wait"])?;
     let _late = start_untraceable()?;
     std::thread::sleep(Duration::from_secs(1));
@@ -81,7 +81,7 @@ fn ps_lists_a_server_with_its_library() -> Result<()> {
         row["traceable"] == true && functions.contains("SSL_read") && functions.contains("SSL_write_ex"),
         "{row}"
     );
-    // The same for a person.
+    // The same as a table.
     let table = text(&answer(&["ps", "--container", name])?);
     let lines: Vec<&str> = table.lines().collect();
     let [head, line] = lines.as_slice() else { anyhow::bail!("not one row:\n{table}") };
@@ -142,7 +142,7 @@ fn a_dry_run_as_nobody_says_what_it_could_not_see() -> Result<()> {
     let is_ours = |skipped: &&Value| skipped["pid"] == server.container.pid();
     let skipped = list(&plan, "skipped")?.iter().find(is_ours).context("the server is not skipped")?;
     ensure!(skipped["why"].as_str().is_some_and(|why| why.contains("Permission denied")), "{skipped}");
-    // The same as root has it as an object.
+    // Compares it with the object in root's plan.
     let plan = json(&answer(&["ssl", "--container", server.container.name(), "--dry-run"])?)?;
     let maps = |object: &Value| {
         object["pids"].as_array().is_some_and(|pids| pids.contains(&server.container.pid().into()))
@@ -151,20 +151,20 @@ fn a_dry_run_as_nobody_says_what_it_could_not_see() -> Result<()> {
     Ok(())
 }
 
-/// What Docker says of a container, by a template of `docker inspect`.
+/// A field that Docker reports about a container, by a template of `docker inspect`.
 fn told(container: &Container, template: &str) -> Result<Value> {
     let format = format!("{{{{json {template}}}}}");
     Ok(serde_json::from_str(&docker(&["inspect", "--format", &format, container.id()])?)?)
 }
 
-/// Every namespace as `readlink` shows it, and whether it is the host's.
+/// Checks that every namespace is as `readlink` shows it, and whether it is the host's.
 fn check_namespaces(found: &Value, pid: u32) -> Result<()> {
     for namespace in list(found, "namespaces")? {
         let kind = namespace["kind"].as_str().context("kind")?;
         let link = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/{kind}"));
         let shown = format!("{kind}:[{}]", namespace["id"]);
         ensure!(link(pid)?.to_string_lossy() == shown, "{shown}, not {}", link(pid)?.display());
-        // The tests run in the host's own; those of the first process are not everywhere to be seen.
+        // The tests run in the host's namespaces. Those of process 1 cannot be read everywhere.
         let hosts = link(std::process::id())?;
         ensure!(namespace["host"] == (link(pid)? == hosts), "{namespace}");
     }
@@ -251,7 +251,7 @@ fn inspect_agrees_with_docker() -> Result<()> {
     check_object(&found)
 }
 
-/// Build id and offsets as `readelf` has them.
+/// Checks build id and offsets against `readelf`.
 fn check_object(found: &Value) -> Result<()> {
     let file = library(&program("tls-server")?, "libssl.so.3")?;
     let readelf = |option: &str| -> Result<String> {
@@ -288,7 +288,7 @@ fn inspect_tells_shared_namespaces() -> Result<()> {
     ensure!(list(namespace("mnt")?, "containers")?.is_empty(), "{}", namespace("mnt")?);
     let [process] = list(&found, "processes")?.as_slice() else { anyhow::bail!("{}", found["processes"]) };
     ensure!(process["pid"] == other.pid() && process["inner_pids"] == serde_json::json!([]), "{process}");
-    // By its pid the same process, for a person.
+    // The same process by its pid, as text.
     let shown = text(&answer(&["inspect", &server.container.pid().to_string()])?);
     for part in [server.container.name(), other.name(), "map_files", "SSL_write", "libssl.so.3", "upper"] {
         ensure!(shown.contains(part), "{part} is not in:\n{shown}");

@@ -1,4 +1,4 @@
-//! `ctrace ps`, `inspect` and `doctor` of processes that are hard to look into. Needs root, BPF and Docker.
+//! `ctrace ps`, `inspect` and `doctor` with processes that are hard to inspect. Needs root, BPF and Docker.
 #![expect(clippy::indexing_slicing, reason = "what a JSON value does not have is null")]
 
 use std::fs;
@@ -11,7 +11,7 @@ use ctrace_tests::{
 };
 use serde_json::Value;
 
-/// The target program that is hard to look into, in a container of its own that is ready.
+/// Starts the target program that is hard to inspect in its own container, and waits until it is ready.
 fn churn(label: &str, options: &[&str]) -> Result<Container> {
     let tree = images::tls_tree()?.program(&program("churn")?, "/churn")?;
     let image = Image::build("churn", &tree)?;

@@ -1,5 +1,5 @@
-//! What starts, loads and ends after ctrace is traced from its first byte, and leaves nothing. Needs root,
-//! BPF and Docker.
+//! Whatever starts, loads or ends after ctrace has started is traced from its first byte, and leaves nothing
+//! behind. Needs root, BPF and Docker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,24 +12,24 @@ use ctrace_tests::{
     Container, Ctrace, Image, Record, Server, Trace, Transfer, docker, images, program, require_live,
 };
 
-/// How long a program waits between loading its library and its first call, in milliseconds: as one does that
-/// looks up a host and connects. What the time from mapping to attach really is, `ctrace -v` tells.
+/// How long a program waits between loading its library and its first call, in milliseconds: about as long as
+/// resolving a host and connecting takes. `ctrace -v` prints the real time from mapping to attaching.
 const AFTER: &str = "200";
 
-/// Runs a container to its end, without a network, and gives what its program reports.
+/// Runs a container without a network until it ends, and returns what its program reports.
 fn run(image: &Image, options: &[&str], command: &[&str]) -> Result<Vec<Transfer>> {
     let arguments = [&["run", "--rm", "--network=none"], options, &[image.tag()], command].concat();
     Transfer::all(&docker(&arguments)?)
 }
 
-/// The trace is complete, and holds these transfers and nothing else.
+/// Checks that the trace is complete, and has exactly these transfers.
 fn check(trace: &Trace, transfers: &[Transfer]) -> Result<()> {
     trace.check_complete()?;
     let result = trace.streams(|_| true)?.check(transfers);
     result.with_context(|| format!("standard error of ctrace:\n{}", trace.stderr))
 }
 
-/// A label that only containers of one test have, as `docker run` and `ctrace` want it.
+/// A label that only this test's containers have, in the forms for `docker run` and `ctrace`.
 fn label(name: &str) -> (String, String) {
     let label = format!("ctrace-follow={name}-{}", process::id());
     (format!("--label={label}"), label)
@@ -51,7 +51,7 @@ fn a_library_loaded_three_seconds_after_the_start() -> Result<()> {
     ensure!(transfers.len() == 2, "{transfers:?}");
     let trace = ctrace.finish()?;
     check(&trace, &transfers)?;
-    // -v tells how long it took.
+    // -v prints how long it took.
     ensure!(trace.stderr.contains(" ms after it was mapped"), "{}", trace.stderr);
     Ok(())
 }
@@ -62,7 +62,7 @@ fn nothing_to_attach_to_yet_is_an_error_unless_it_may_wait() -> Result<()> {
     let container = Container::start(&images::late()?, "no-wait", &[], &["/idle"])?;
     let trace = Ctrace::run_to_end(&["ssl", "--container", container.name()])?;
     ensure!(trace.code() == Some(3), "{:?}: {}", trace.code(), trace.stderr);
-    ensure!(trace.stderr.contains("--wait"), "the way out is not told: {}", trace.stderr);
+    ensure!(trace.stderr.contains("--wait"), "the way out is not named: {}", trace.stderr);
     Ok(())
 }
 
@@ -87,7 +87,7 @@ fn an_image_whose_containers_start_later() -> Result<()> {
     require_live()?;
     let image = images::late()?;
     let ctrace = Ctrace::json(&["--image", image.tag()])?;
-    // It lives for some 300 ms.
+    // The program lives for some 300 ms.
     let transfers = run(&image, &[], &["/app/tls-late", "--after", AFTER, "--stay", "100"])?;
     check(&ctrace.finish()?, &transfers)
 }
@@ -121,7 +121,8 @@ fn a_server_that_starts_later_and_forks_for_each_connection() -> Result<()> {
     check(&ctrace.finish()?, &transfers)
 }
 
-/// Becomes a daemon so long after it has loaded its library, and speaks TLS so much later, in milliseconds.
+/// Runs a program that loads its library, becomes a daemon `hold` milliseconds later, and speaks TLS `after`
+/// milliseconds after that.
 fn daemon(name: &str, hold: &str, after: &str) -> Result<()> {
     require_live()?;
     let container = Container::start(&images::late()?, name, &[], &["/idle"])?;
@@ -140,14 +141,14 @@ fn daemon(name: &str, hold: &str, after: &str) -> Result<()> {
     check(&ctrace.finish()?, &transfers)
 }
 
-/// Who loaded the library has gone, and nobody tells that it is mapped still, for longer than it stays hooked
-/// without anybody.
+/// The process that loaded the library has ended, and no event reports that the library is still mapped, for
+/// longer than an unused library stays hooked.
 #[test]
 fn a_daemon_that_is_silent_for_a_while() -> Result<()> {
     daemon("daemon", "1000", "15000")
 }
 
-/// Who loaded the library has gone before it could be looked into.
+/// The process that loaded the library ends before ctrace can inspect it.
 #[test]
 fn a_daemon_that_forks_at_once() -> Result<()> {
     daemon("daemon-at-once", "0", "5000")
@@ -156,7 +157,7 @@ fn a_daemon_that_forks_at_once() -> Result<()> {
 #[test]
 fn connections_of_two_programs_in_one_process_are_two() -> Result<()> {
     require_live()?;
-    // The default profile keeps a process from having the same addresses again.
+    // The default seccomp profile forbids the call that gives a process the same addresses again.
     let container =
         Container::start(&images::late()?, "again", &["--security-opt=seccomp=unconfined"], &["/idle"])?;
     let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
@@ -181,7 +182,7 @@ fn fifty_processes_at_once() -> Result<()> {
     let image = images::late()?;
     let container = Container::start(&image, "fifty", &[], &["/idle"])?;
     let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
-    // Entering a container takes its time: they wait, to be at it at once.
+    // Entering a container takes time, so they all wait, and then start at once.
     let programs: Vec<_> = (0..50)
         .map(|_| {
             Command::new("docker")
@@ -199,8 +200,8 @@ fn fifty_processes_at_once() -> Result<()> {
     check(&ctrace.finish()?, &transfers)
 }
 
-/// What a process holds: open files, entries of its BPF maps by the map's name, and its resident memory in
-/// KiB.
+/// The resources of a process: its open files, the entries of its BPF maps by map name, and its resident
+/// memory in KiB.
 #[derive(Debug)]
 struct Held {
     files: usize,
@@ -231,7 +232,7 @@ impl Held {
         Ok(Self { files, entries, resident })
     }
 
-    /// Whether nothing is in scope, nor in the middle of a call.
+    /// Whether the maps have nothing in scope and no call in progress.
     fn is_empty(&self) -> Result<bool> {
         ["CGROUPS", "THREADS", "CALLS"].into_iter().try_fold(true, |empty, map| {
             let count = self.entries.get(map).with_context(|| format!("no map {map}: {self:?}"))?;
@@ -249,7 +250,7 @@ fn two_hundred_containers_come_and_go() -> Result<()> {
     let (option, selected) = label("churn");
     let ctrace = Ctrace::json(&["--label", &selected])?;
     let one = || run(&image, &[&option], &["/app/tls-late", "--after", AFTER]);
-    // One first: what is made once stays.
+    // One run first, because what it creates once stays.
     let mut transfers = one()?;
     let with_links = Held::by(ctrace.id())?;
     let without_links = settle(&ctrace, with_links.files)?;
@@ -268,7 +269,7 @@ fn two_hundred_containers_come_and_go() -> Result<()> {
     }
     ensure!(transfers.len() == 2 * (1 + THREADS * EACH), "{} reports", transfers.len());
     let after = settle(&ctrace, with_links.files)?;
-    // A connection to a runtime may be open just then; a leak would be of two hundred.
+    // A connection to a runtime may be open at this moment. A leak would be two hundred files.
     ensure!(after.files <= without_links.files + 8, "files: {after:?}, before {without_links:?}");
     ensure!(after.is_empty()?, "map entries: {after:?}, before {without_links:?}");
     ensure!(
@@ -278,8 +279,8 @@ fn two_hundred_containers_come_and_go() -> Result<()> {
     check(&ctrace.finish()?, &transfers)
 }
 
-/// Waits until nothing is in scope, fewer files are open than with links, and their number stays: ctrace lets
-/// go of what nobody maps after some seconds, one link after the other.
+/// Waits until nothing is in scope, fewer files are open than with links, and their number is stable. ctrace
+/// detaches from unmapped files after some seconds, one link after the other.
 fn settle(ctrace: &Ctrace, with_links: usize) -> Result<Held> {
     let deadline = Instant::now() + Duration::from_mins(1);
     let mut held = Held::by(ctrace.id())?;

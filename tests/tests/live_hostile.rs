@@ -1,4 +1,4 @@
-//! Containers that would mislead, hang or deface ctrace. Needs root, BPF and Docker.
+//! Containers that try to mislead, block or deface ctrace. Needs root, BPF and Docker.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -18,14 +18,14 @@ fn libssl() -> Result<String> {
     Ok(path.to_str().context("path of libssl")?.to_owned())
 }
 
-/// The shared tree with libssl at another place.
+/// The shared tree with libssl at another path.
 fn moved(to: &str) -> Result<Tree> {
     let from = libssl()?;
     Ok(images::tls_tree()?.without(Path::new(&from)).file(Path::new(&from), to))
 }
 
-/// A trace of the container holds both sides of a connection in it; gives the library paths that records
-/// name.
+/// Checks that a trace of the container has both sides of a connection in it, and returns the library paths
+/// in the records.
 fn check_traced(server: &Server) -> Result<Vec<String>> {
     let ctrace = Ctrace::json(&["--container", server.container.name()])?;
     let client = server.client(MOVE)?;
@@ -71,7 +71,7 @@ fn a_library_behind_a_link_that_climbs_out_of_the_root() -> Result<()> {
     Ok(())
 }
 
-/// After the server has mapped libssl, the path leads to something else: the mapping is what counts.
+/// After the server has mapped libssl, the path leads to something else. Only the mapping counts.
 fn check_replaced(label: &str, replace: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     require_live()?;
     let server = Server::start(label, &[])?;
@@ -108,11 +108,11 @@ fn a_path_that_became_a_directory() -> Result<()> {
     check_replaced("directory", |path| Ok(fs::create_dir(path)?))
 }
 
-/// Files that look like libraries to the kernel's list of mappings only.
+/// Files that look like libraries only in the kernel's list of mappings.
 const BAD: &[&str] =
     &["/tmp/text/libssl.so.3", "/tmp/cut/libssl.so.3", "/tmp/huge/libssl.so.3", "/tmp/gone/libssl.so.3"];
 
-/// A process in the container that maps them all.
+/// Starts a process in the container that maps them all.
 fn map_bad_files(container: &Container) -> Result<Child> {
     for path in BAD {
         fs::create_dir_all(container.path(path).parent().context("parent")?)?;
@@ -123,7 +123,7 @@ fn map_bad_files(container: &Container) -> Result<Child> {
     for path in [&cut, &huge, &gone] {
         fs::copy(library(&program("tls-server")?, "libssl.so.3")?, path)?;
     }
-    // A sparse file: its size is a lie that costs nothing.
+    // A sparse file, which claims a size without using any space.
     File::options().write(true).open(&huge)?.set_len(1 << 40)?;
     let command = [&["exec", container.id(), "/mapper"], BAD].concat();
     let mut mapper = Child::start_with_stdout(

@@ -1,5 +1,5 @@
-//! Each TLS library of the table: every byte of both directions, of connections whose handles are used again.
-//! Needs root, BPF and Docker.
+//! Each TLS library of the table: every byte of both directions, on connections that reuse handles. Needs
+//! root, BPF and Docker.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -9,28 +9,28 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Container, Ctrace, Image, Lines, Row, Trace, Transfer, images, require_live};
 
-/// Around where TLS records end, and beyond.
+/// Sizes around the end of TLS records, and larger ones.
 const UP: &str = "1,16383,16384,16385,70000,3,5";
 const DOWN: &str = "100000,1,2,40000";
 const CONNECTIONS: usize = 3;
 
-/// A program of `tls-pair.c`, and what records must say of its library.
+/// A program of `tls-pair.c`, and what its records must say about the library.
 struct Case {
-    /// The function below.
+    /// The name of its test function.
     test: &'static str,
     program: &'static str,
-    /// As in the table.
+    /// Its name in the table of docs/tls.md.
     implementation: &'static str,
-    /// All functions that records may and must name.
+    /// The functions that records must name; no others may occur.
     functions: &'static [&'static str],
-    /// Whether its version can be told.
+    /// Whether the library's version can be found.
     version: Version,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
-    Told,
-    /// The linker left out what nobody calls.
+    Found,
+    /// The linker removed it, because nothing refers to it.
     LeftOut,
 }
 
@@ -45,14 +45,14 @@ fn check_in(image: &Image, case: &Case) -> Result<()> {
     check_trace(&ran, case)
 }
 
-/// What a program moved, and what was seen of it.
+/// What a program reported to have moved, and its trace.
 struct Ran {
     trace: Trace,
     transfers: Vec<Transfer>,
     container: Container,
 }
 
-/// Traces a program of an image from when it is ready.
+/// Traces a program of an image, once it is ready.
 fn run(image: &Image, name: &str, options: &[&str]) -> Result<Ran> {
     let container = Container::start(image, name, &[], &["/idle"])?;
     let program = format!("/{name}");
@@ -93,7 +93,7 @@ fn check_trace(Ran { trace, transfers, container }: &Ran, case: &Case) -> Result
         ensure!(library["implementation"] == case.implementation, "{library}");
         let version = library["version"].as_str();
         let is_right = match case.version {
-            Version::Told => version.is_some_and(|version| version.split('.').count() == 3),
+            Version::Found => version.is_some_and(|version| version.split('.').count() == 3),
             Version::LeftOut => version.is_none(),
         };
         ensure!(is_right, "{library}");
@@ -104,7 +104,7 @@ fn check_trace(Ran { trace, transfers, container }: &Ran, case: &Case) -> Result
 
 #[test]
 fn gnutls() -> Result<()> {
-    // gnutls_record_send jumps to gnutls_record_send2: one call, of which the outer name is told.
+    // gnutls_record_send jumps to gnutls_record_send2. That is one call, and the outer name is recorded.
     let functions = &[
         "gnutls_packet_get",
         "gnutls_record_recv",
@@ -117,7 +117,7 @@ fn gnutls() -> Result<()> {
         program: "tls-gnutls",
         implementation: "GnuTLS",
         functions,
-        version: Version::Told,
+        version: Version::Found,
     })
 }
 
@@ -125,7 +125,7 @@ const MBEDTLS: &[&str] = &["mbedtls_ssl_read", "mbedtls_ssl_write"];
 
 #[test]
 fn mbed_tls() -> Result<()> {
-    let version = Version::Told;
+    let version = Version::Found;
     check(&Case {
         test: "mbed_tls",
         program: "tls-mbedtls",
@@ -155,7 +155,7 @@ fn wolfssl() -> Result<()> {
         program: "tls-wolfssl",
         implementation: "wolfSSL",
         functions,
-        version: Version::Told,
+        version: Version::Found,
     })
 }
 
@@ -200,7 +200,7 @@ fn openssl_static_and_stripped_of_its_frames_too() -> Result<()> {
 #[test]
 fn aws_lc_static() -> Result<()> {
     require_live()?;
-    let version = Version::Told;
+    let version = Version::Found;
     let case = Case {
         test: "aws_lc_static",
         program: "tls-aws-lc",
@@ -211,11 +211,11 @@ fn aws_lc_static() -> Result<()> {
     check_in(&images::aws_lc()?, &case)
 }
 
-/// What has the names of the others calls the two that are found.
+/// The functions with the other names call the two that are found.
 #[test]
 fn aws_lc_static_and_stripped() -> Result<()> {
     require_live()?;
-    let (version, functions) = (Version::Told, &["SSL_read", "SSL_write"]);
+    let (version, functions) = (Version::Found, &["SSL_read", "SSL_write"]);
     let case = Case {
         test: "aws_lc_static_and_stripped",
         program: "tls-aws-lc-stripped",
@@ -243,17 +243,17 @@ fn gnutls_static_and_stripped() -> Result<()> {
     let functions =
         &["gnutls_packet_get", "gnutls_record_recv", "gnutls_record_recv_seq", "gnutls_record_send2"];
     let (test, program) = ("gnutls_static_and_stripped", "tls-gnutls-stripped");
-    check(&Case { test, program, implementation: "GnuTLS", functions, version: Version::Told })
+    check(&Case { test, program, implementation: "GnuTLS", functions, version: Version::Found })
 }
 
 #[test]
 fn wolfssl_static_and_stripped() -> Result<()> {
-    let (functions, version) = (&["ReceiveData of wolfSSL", "SendData of wolfSSL"], Version::Told);
+    let (functions, version) = (&["ReceiveData of wolfSSL", "SendData of wolfSSL"], Version::Found);
     let (test, program) = ("wolfssl_static_and_stripped", "tls-wolfssl-stripped");
     check(&Case { test, program, implementation: "wolfSSL", functions, version })
 }
 
-/// Its version is not in the library that has the functions.
+/// The library that has the functions does not contain the version.
 const NSS: Case = Case {
     test: "nss",
     program: "tls-nss",
@@ -273,7 +273,7 @@ fn descriptors_of_nss_that_were_there_before() -> Result<()> {
     let Ran { trace, mut transfers, container: _ } =
         run(&images::libraries()?, NSS.program, &["--late", "1"])?;
     trace.check_complete()?;
-    // The server was reading already, in a call that cannot be seen.
+    // The server was already inside a read, which cannot be seen.
     transfers.retain(|transfer| transfer.side == "client");
     let vpid = transfers.first().context("no client")?.vpid;
     let streams = trace.streams(|record| record.process.vpid == Some(vpid))?;
@@ -302,7 +302,7 @@ fn botan() -> Result<()> {
         program: "tls-botan",
         implementation: "Botan",
         functions,
-        version: Version::Told,
+        version: Version::Found,
     })
 }
 
@@ -313,17 +313,17 @@ const RUSTLS: &[&str] = &[
 
 fn check_rustls(test: &'static str, program: &'static str) -> Result<()> {
     require_live()?;
-    let case = Case { test, program, implementation: "rustls", functions: RUSTLS, version: Version::Told };
+    let case = Case { test, program, implementation: "rustls", functions: RUSTLS, version: Version::Found };
     let connections = CONNECTIONS.to_string();
     let ran = run(&images::rustls()?, case.program, &["--connections", &connections])?;
     check_trace(&ran, &case)?;
-    // 16383 bytes were written in three pieces, which come in one record.
+    // 16383 bytes were written from three buffers, which make one record.
     let joined = ran.trace.records()?.iter().filter(|record| record.call.length == 16383).count();
     ensure!(joined >= CONNECTIONS, "{joined} records of pieces that were written together");
     Ok(())
 }
 
-/// With link-time optimisation of everything, which leaves the fewest functions.
+/// Link-time optimisation of everything leaves the fewest functions.
 #[test]
 fn rustls() -> Result<()> {
     check_rustls("rustls", "tls-rustls")
@@ -370,7 +370,7 @@ fn rustls_on_aws_lc_stripped_with_the_usual_optimisation() -> Result<()> {
 const GO: &[&str] = &["crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"];
 
 fn check_go(test: &'static str, program: &'static str) -> Result<()> {
-    check(&Case { test, program, implementation: "Go crypto/tls", functions: GO, version: Version::Told })
+    check(&Case { test, program, implementation: "Go crypto/tls", functions: GO, version: Version::Found })
 }
 
 #[test]
@@ -393,7 +393,7 @@ fn go_with_c_in_it() -> Result<()> {
     check_go("go_with_c_in_it", "tls-go-cgo")
 }
 
-/// A library of Go's in a program in C.
+/// A Go library in a C program.
 #[test]
 fn go_in_a_shared_library() -> Result<()> {
     check_go("go_in_a_shared_library", "tls-go-shared")

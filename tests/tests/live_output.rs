@@ -1,5 +1,5 @@
-//! What `-o` and `--output` may name, several outputs at once, how a trace ends that writes there, and what its
-//! failure is for the exit status. Needs root and BPF, no containers.
+//! What `-o` and `--output` accept, several outputs at once, how a trace with them ends, and how their failures
+//! affect the exit status. Needs root and BPF, no containers.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -16,23 +16,23 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a trace may take to end when it is to: a reader that does not read is waited for 2 seconds.
+/// How long a trace may take to end; it waits 2 seconds for a reader that does not read.
 const END: Duration = Duration::from_secs(8);
-/// Somebody else: `nobody`.
+/// Another user: `nobody`.
 const OTHER: u32 = 65534;
-/// Starts many programs.
+/// A script that starts many programs.
 const BUSY: &str = "for i in $(seq 300); do /bin/true; done";
-/// The same in a command that goes on, and says when.
+/// The same in a command that keeps running, and reports when it is done.
 const BUSY_COMMAND: &str = "for i in $(seq 300); do /bin/true; done; echo ready >&2; sleep 60";
 
-/// `ctrace exec -o json --output PATH ARGUMENTS`, which is its own process group.
+/// `ctrace exec -o json --output PATH ARGUMENTS`, in its own process group.
 fn ctrace(output: &Path, arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(ctrace_binary()?);
     command.args(["exec", "-o", "json", "--output"]).arg(output).args(arguments).process_group(0);
     Ok(command)
 }
 
-/// Waits for its end.
+/// Waits until it ends.
 fn end(mut child: Child, timeout: Duration) -> Result<Trace> {
     let status = child.wait(timeout)?;
     let (stdout, stderr) = child.output()?;
@@ -54,13 +54,13 @@ fn wait_for(child: &mut Child, said: &str) -> Result<()> {
     stderr.wait(said, PATIENCE, |line| line.contains(said)).map(drop)
 }
 
-/// As the terminal does: the whole process group.
+/// Sends SIGINT to the whole process group, as the terminal does.
 fn press_ctrl_c(child: &Child) -> Result<()> {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("no process group")?;
     Ok(kill_process_group(group, Signal::INT)?)
 }
 
-/// A FIFO in a directory of its own.
+/// A FIFO in its own directory.
 fn fifo() -> Result<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("fifo");
@@ -68,7 +68,7 @@ fn fifo() -> Result<(TempDir, PathBuf)> {
     Ok((directory, path))
 }
 
-/// A file of somebody else, in a directory where everybody can make files.
+/// A file that belongs to another user, in a directory where everybody can create files.
 fn file_of(owner: u32) -> Result<(TempDir, PathBuf)> {
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), Permissions::from_mode(0o1777))?;
@@ -108,7 +108,7 @@ fn a_file_of_somebody_else_is_left_as_it_is() -> Result<()> {
     ensure!(trace.stdout.is_empty(), "the command has begun");
     let metadata = fs::metadata(&path)?;
     ensure!(fs::read(&path)? == b"old" && metadata.mode() & 0o777 == 0o644, "{metadata:?}");
-    // Whoever called sudo has it.
+    // The file belongs to the user who called sudo.
     let mut command = ctrace(&path, &["--", "true"])?;
     let trace = end(Child::start(command.env("SUDO_UID", OTHER.to_string()))?, PATIENCE)?;
     check_status(&trace, 0, "")?;
@@ -232,7 +232,7 @@ fn names_of_open_files() -> Result<()> {
     let file = directory.path().join("file");
     let quoted = |path: &Path| format!("'{}'", path.display());
     let (ctrace, file_word) = (quoted(&ctrace_binary()?), quoted(&file));
-    // What was in the file stays: the shell has opened it, and says where it is written.
+    // The content of the file stays, because the shell opened it and decides where to write.
     for (name, redirection, mixed) in [
         ("/dev/stdout", ">>", "echoed"),
         ("/proc/self/fd/1", ">>", "echoed"),
@@ -272,7 +272,7 @@ fn a_failed_output_and_the_commands_status() -> Result<()> {
         check_status(&trace, expected, "records cannot be written to /dev/full: make room there")
             .with_context(|| format!("{command:?}"))?;
     }
-    // Told when it happens, however long the command goes on.
+    // The failure is reported when it happens, however long the command still runs.
     let mut child = Child::start(&mut ctrace(full, &["--", "sleep", "60"])?)?;
     wait_for(&mut child, "records cannot be written")?;
     child.signal(Signal::TERM)?;

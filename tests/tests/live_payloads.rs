@@ -1,5 +1,5 @@
-//! Every byte of both directions, as the programs report it, is in the trace exactly once. Needs root, BPF
-//! and Docker.
+//! The trace has every byte of both directions exactly once, compared with what the programs report. Needs
+//! root, BPF and Docker.
 
 use std::collections::BTreeSet;
 
@@ -7,24 +7,24 @@ use anyhow::{Result, ensure};
 use ctrace_tests::{Ctrace, Image, Row, Server, Trace, Transfer, images, library, program, require_live};
 use serde_json::Value;
 
-/// The sizes around which buffers, TLS records and chunks end.
+/// Sizes around the ends of buffers, TLS records and chunks.
 const SIZES: &str = "0,1,8191,8192,8193,16384,100000,1000000";
 const BOTH: &[&str] = &["--up", SIZES, "--down", SIZES];
 
-/// A server in a container, traced; then a client.
+/// A traced server in a container, and then a client.
 struct Case {
     label: &'static str,
     image: fn() -> Result<Image>,
     /// Options of `docker run`.
     docker: &'static [&'static str],
     server: &'static [&'static str],
-    /// Without its `--port`.
+    /// The client's options, without `--port`.
     client: &'static [&'static str],
     place: Place,
     connections: usize,
-    /// All functions that records may and must name.
+    /// The functions that records must name; no others may occur.
     functions: &'static [&'static str],
-    /// What stands in the table of docs/tls.md for it: test and program.
+    /// Test and program in the table of docs/tls.md, if the case has a row.
     row: Option<(&'static str, &'static str)>,
 }
 
@@ -71,7 +71,7 @@ fn check_row(test: &str, program: &str, trace: &Trace, server: &Server) -> Resul
     Row { test: &test, program, trace, root: &server.container.path("/") }.check()
 }
 
-/// The trace holds these transfers and nothing else, from the beginning of each connection on.
+/// Checks that the trace has exactly these transfers, from the start of each connection.
 fn check_trace(trace: &Trace, transfers: &[Transfer], functions: &[&str]) -> Result<()> {
     trace.check_complete()?;
     let streams = trace.streams(|_| true)?;
@@ -136,8 +136,7 @@ fn ex_peeked_bytes_are_reported_once() -> Result<()> {
 
 #[test]
 fn connections_one_after_the_other() -> Result<()> {
-    // OpenSSL gives the same address to a handle as to the one freed before: these are still five
-    // connections.
+    // OpenSSL gives a handle the address of the one freed before. These are still five connections.
     let client = &["--connections", "5", "--up", "10,20000", "--down", "30,0"];
     check(&Case { label: "serial", client, connections: 5, ..BASE })
 }
@@ -161,7 +160,7 @@ fn early_data() -> Result<()> {
         server: &["/tls-server", "--early"],
         client: &["--early", "sent before the handshake", "--up", "5", "--down", "7"],
         connections: 2,
-        // OpenSSL's early data calls are made of its _ex calls: those move the bytes.
+        // OpenSSL's early data calls use its _ex calls, which move the bytes.
         functions: &["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"],
         ..BASE
     })
@@ -198,7 +197,7 @@ fn a_library_that_a_wheel_renamed() -> Result<()> {
         let tree = images::tls_tree()?.without(&file).file(&file, "/wheel.libs/libssl-3a1b2c.so.3");
         Image::build("renamed", &tree)
     }
-    // The loader takes it for libssl.so.3 by its soname.
+    // The loader takes it for libssl.so.3 because of its soname.
     let docker = &["--env", "LD_PRELOAD=/wheel.libs/libssl-3a1b2c.so.3"];
     let row = Some(("a_library_that_a_wheel_renamed", "tls-server, tls-client"));
     check(&Case { label: "renamed", image, docker, row, ..BASE })
@@ -244,7 +243,7 @@ fn beyond_a_mebibyte_a_call_is_cut() -> Result<()> {
     let cut: Vec<_> = records.iter().filter(|record| record.call.truncated).collect();
     ensure!(cut.len() == 1 && trace.counted("/truncated")? == 1, "{} records are truncated", cut.len());
     ensure!(cut.iter().all(|record| record.call.length == 1_048_577 && record.call.captured == 1_048_576));
-    // What follows is at its place in the stream all the same.
+    // The bytes after the loss are still at the right offsets of the stream.
     let streams = trace.streams(|record| record.function == "SSL_write")?;
     let gaps: Vec<_> = streams.iter().flat_map(|(_, stream)| stream.gaps()).collect();
     ensure!(gaps.len() == 1 && gaps.iter().all(|(from, to)| to - from == 1), "gaps: {gaps:?}");
@@ -270,7 +269,7 @@ fn what_a_tiny_ring_loses_is_counted() -> Result<()> {
         trace.summary()?
     );
     ensure!(trace.counted("/lost/reasons/ring_full/bytes")? == lost, "{}", trace.summary()?);
-    // The losses in the stream of records are those of the summary.
+    // The sum of all `lost` records is the loss in the summary.
     let lines = trace.lines()?;
     let of_records = lines.iter().filter(|line| line.get("type") == Some(&Value::from("lost")));
     let told: u64 = of_records.filter_map(|line| line.get("bytes")?.as_u64()).sum();

@@ -1,5 +1,5 @@
-//! ctrace where nothing can be seen, or where there is too little of something: it says what is missing and
-//! what to do, and never that nothing happened. Needs root and BPF; one test needs Docker.
+//! ctrace where it can see nothing, or where a resource is scarce. It must say what is missing and what to
+//! do, and never claim that nothing happened. Needs root and BPF; one test needs Docker.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -29,7 +29,7 @@ fn run_copy(binary: &Path, through: &[&str], arguments: &[&str]) -> Result<Trace
     Ok(Trace { stdout, stderr: stderr.join("\n"), status })
 }
 
-/// It ends with this status, and says this; nothing panics.
+/// Checks the exit status and the messages, and that nothing panicked.
 fn check(trace: &Trace, status: i32, parts: &[&str]) -> Result<()> {
     ensure!(trace.code() == Some(status), "{:?}: {}", trace.status, trace.stderr);
     for part in parts {
@@ -39,7 +39,7 @@ fn check(trace: &Trace, status: i32, parts: &[&str]) -> Result<()> {
     check_harmless(trace)
 }
 
-/// In a mount namespace of its own, after these commands.
+/// Arguments that run ctrace in a new mount namespace, after these commands.
 fn after(script: &str) -> [String; 5] {
     ["unshare", "-m", "sh", "-c", &format!("{script} && exec \"$0\" \"$@\"")].map(str::to_owned)
 }
@@ -49,7 +49,7 @@ fn run_after(script: &str, arguments: &[&str]) -> Result<Trace> {
     run(&through.each_ref().map(String::as_str), arguments)
 }
 
-/// Of a process that is not there: nothing is looked into.
+/// Traces of a process that does not exist, so nothing is inspected.
 const TRACES: [&[&str]; 4] = [
     &["ssl", "--comm", "ctrace-nobody", "--duration", "1s"],
     &["exec", "--comm", "ctrace-nobody", "--duration", "1s"],
@@ -60,7 +60,7 @@ const TRACES: [&[&str]; 4] = [
 #[test]
 fn in_a_pid_namespace_of_its_own_nothing_can_be_traced_and_it_is_said() -> Result<()> {
     require_bpf()?;
-    // With a /proc of its own, as in a privileged container; and with the host's.
+    // Once with its own /proc, as in a privileged container, and once with the host's.
     for through in [&["unshare", "-p", "-f", "--mount-proc"][..], &["unshare", "-p", "-f"]] {
         for arguments in TRACES {
             let trace = run(through, arguments)?;
@@ -76,7 +76,7 @@ fn in_a_pid_namespace_of_its_own_nothing_can_be_traced_and_it_is_said() -> Resul
     }
     let through = ["unshare", "-p", "-f", "--mount-proc"];
     check(&run(&through, &["ps"])?, 0, &["--pid=host"])?;
-    // A shell is its first process.
+    // The first process of the namespace is a shell.
     let of_shell = [&through[..], &["sh", "-c", "\"$0\" \"$@\"; exit $?"]].concat();
     check(&run(&of_shell, &["inspect", "1"])?, 0, &["--pid=host"])?;
     let plan = run(&through, &["ssl", "--comm", "ctrace-nobody", "--dry-run"])?;
@@ -103,7 +103,7 @@ fn other_namespaces_than_that_of_pids_do_not_matter() -> Result<()> {
     let through = ["unshare", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--mount-proc"];
     let trace = run(&through, TRACES[0])?;
     check(&trace, 0, &["summary"])?;
-    // Root sees what /proc hides from others.
+    // Root sees the processes that /proc hides from others.
     let trace = run_after("mount -t proc -o hidepid=invisible proc /proc", TRACES[0])?;
     check(&trace, 0, &["summary"])
 }
@@ -114,7 +114,7 @@ fn without_a_proc_of_its_own_nothing_can_be_seen_and_it_is_said() -> Result<()> 
     for arguments in TRACES.iter().chain(&[&["ps"][..], &["ssl", "--comm", "ctrace-nobody", "--dry-run"]]) {
         check(&run_after("mount -t tmpfs none /proc", arguments)?, 4, &["mount -t proc proc /proc"])?;
     }
-    // That of a namespace in which ctrace is not.
+    // The /proc of a PID namespace that ctrace is not in.
     let directory = tempfile::tempdir()?;
     let path = directory.path().to_str().context("path")?;
     let mounted = format!(
@@ -176,14 +176,14 @@ fn too_few_open_files_are_said_with_what_to_do() -> Result<()> {
         let option = format!("--nofile={limit}:{limit}");
         for arguments in TRACES {
             let trace = run(&["prlimit", &option], arguments)?;
-            // The least of probes needs few.
+            // The smallest trace needs only a few descriptors.
             if trace.code() != Some(0) || limit < 30 {
                 check(&trace, 1, &["ulimit -n"]).with_context(|| format!("{limit} {arguments:?}"))?;
             }
             ensure!(!trace.stderr.contains("report it"), "{limit}: {}", trace.stderr);
         }
     }
-    // What may be raised is.
+    // ctrace raises the soft limit to the hard one.
     check(&run(&["prlimit", "--nofile=64:4096"], TRACES[0])?, 0, &["summary"])
 }
 
@@ -191,7 +191,7 @@ fn too_few_open_files_are_said_with_what_to_do() -> Result<()> {
 fn too_little_memory_for_the_ring_is_said_with_what_to_do() -> Result<()> {
     require_bpf()?;
     let large = [TRACES[0], &["--ring-size", "1G"]].concat();
-    // As a limit of its address space, which is the same on every machine.
+    // As a limit of the address space, which works the same on every machine.
     check(&run(&["prlimit", "--as=800000000"], &large)?, 1, &["--ring-size 4M", "no memory"])
 }
 
@@ -202,12 +202,12 @@ fn too_few_processes_are_said_with_what_to_do() -> Result<()> {
     let copy = directory.path().join("ctrace");
     fs::copy(ctrace_binary()?, &copy)?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-    // A user who has this process alone.
+    // A user who may have this one process only.
     let through = ["prlimit", "--nproc=1:1", "setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
     check(&run_copy(&copy, &through, &["ps"])?, 1, &["no thread can be started", "pids.max"])
 }
 
-/// Processes that last as long as the value.
+/// Processes that live as long as the value.
 struct Sleepers(Vec<Child>);
 
 impl Sleepers {
@@ -218,7 +218,7 @@ impl Sleepers {
             Child::start(&mut command)
         };
         let children = (0..count).map(sleeper).collect::<Result<_>>()?;
-        // They have executed, and loaded what they load.
+        // By now they have executed, and loaded their libraries.
         std::thread::sleep(Duration::from_secs(2));
         Ok(Self(children))
     }
@@ -266,8 +266,8 @@ fn mount_tables_are_read_once_and_not_for_each_file() -> Result<()> {
     let files = trace.stderr.matches("looked into").count();
     let tables = trace.stderr.matches("read a mount table").count();
     ensure!(files >= 4, "{files} files: {}", trace.stderr);
-    // For the hierarchy of cgroups; ctrace's own and the container's, and both again if that takes longer
-    // than a moment.
+    // One is for the hierarchy of cgroups, one for ctrace itself, one for the container; the last two repeat
+    // if that takes longer than a moment.
     ensure!((1..=5).contains(&tables) && tables < 2 * files, "{tables} for {files} files: {}", trace.stderr);
     Ok(())
 }

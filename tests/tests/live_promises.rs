@@ -1,5 +1,5 @@
-//! Which rights are enough for an ordinary user, and what is there after a trace: what the documents say, and
-//! nothing else. Needs root, BPF and Docker.
+//! The rights that an ordinary user needs, and what remains after a trace: exactly what the documents say.
+//! Needs root, BPF and Docker.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,11 +12,11 @@ use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Ctrace, LocalServer, Nobody, Server, Trace, program, require_bpf, require_live, text};
 use rustix::process::Signal;
 
-/// What docs/rights.md names.
+/// The capabilities that docs/rights.md names.
 const NAMED: [&str; 3] = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
-/// Enough for programs alone, where tracefs is mounted.
+/// The capabilities that `exec` needs where tracefs is mounted.
 const OF_EXEC: [&str; 3] = ["CAP_BPF", "CAP_PERFMON", "CAP_DAC_READ_SEARCH"];
-/// The exit status of what is not permitted, or of nothing to attach to.
+/// The exit statuses for what is not permitted, or for nothing to attach to.
 const REFUSED: [Option<i32>; 2] = [Some(4), Some(3)];
 
 fn without(capabilities: &[&'static str], one: &str) -> Vec<&'static str> {
@@ -28,7 +28,7 @@ fn check_ended(trace: &Trace, what: &str, expected: i32) -> Result<()> {
     Ok(())
 }
 
-/// It does not work, and the message names the capability that is missing and no other as missing.
+/// Checks that it fails, and that the message names only the missing capability as missing.
 fn check_refused(trace: &Trace, missing: &str) -> Result<()> {
     ensure!(REFUSED.contains(&trace.code()), "without {missing}: {:?}: {}", trace.code(), trace.stderr);
     ensure!(trace.stderr.contains(missing), "{missing} is not named: {}", trace.stderr);
@@ -43,7 +43,7 @@ fn check_refused(trace: &Trace, missing: &str) -> Result<()> {
 fn the_named_capabilities_are_enough_and_each_is_needed_for_a_container() -> Result<()> {
     require_live()?;
     let server = Server::start("named-capabilities", &[])?;
-    // nobody may not ask Docker for names.
+    // nobody may not ask Docker for names, so this is an id.
     let container = server.container.id();
     let commands: [&[&str]; 2] = [
         &["ssl", "--container", container, "--duration", "300ms"],
@@ -76,7 +76,7 @@ fn the_named_capabilities_are_enough_for_a_command_of_ones_own() -> Result<()> {
     let client = program("tls-client")?;
     let copied = nobody.put(&client)?;
     let client = [&*copied, "--port", server.port(), "--up", "100", "--down", "100"];
-    // Its processes are the user's.
+    // The processes belong to the user.
     nobody.grant(&without(&NAMED, "CAP_SYS_PTRACE"))?;
     let trace = nobody.run(&[&["ssl", "--"], &client[..]].concat())?;
     check_ended(&trace, "ssl -- CMD", 0)?;
@@ -99,7 +99,7 @@ fn the_named_capabilities_are_enough_for_a_command_of_ones_own() -> Result<()> {
 fn programs_are_told_without_the_right_to_set_probes() -> Result<()> {
     require_bpf()?;
     let nobody = Nobody::new()?;
-    // Where nobody has mounted tracefs, ctrace needs the right to mount it for itself.
+    // Where tracefs is not mounted, ctrace needs the right to mount it for itself.
     let mounted = fs::exists("/sys/kernel/tracing/events")?;
     let rights = if mounted { &OF_EXEC } else { &NAMED };
     nobody.grant(rights)?;
@@ -143,8 +143,8 @@ fn what_is_explained_needs_fewer_rights() -> Result<()> {
     Ok(())
 }
 
-/// The mappings of a process that no file is behind and that are no heap, stack, or the kernel's for
-/// everybody.
+/// The mappings of a process without a file, except for heap, stack and those that the kernel gives every
+/// process.
 fn odd_mappings(pid: u32) -> Result<BTreeSet<String>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let names = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
@@ -152,7 +152,7 @@ fn odd_mappings(pid: u32) -> Result<BTreeSet<String>> {
     Ok(names.filter(|name| name.starts_with('[') && !usual.contains(name)).map(str::to_owned).collect())
 }
 
-/// Whether the code of a process is that of its files, byte for byte: a probe is another byte.
+/// Whether the code of a process equals that of its files, byte for byte. A probe replaces a byte.
 fn has_its_files_code(pid: u32) -> Result<bool> {
     let memory = File::open(format!("/proc/{pid}/mem"))?;
     for line in fs::read_to_string(format!("/proc/{pid}/maps"))?.lines() {
@@ -164,7 +164,7 @@ fn has_its_files_code(pid: u32) -> Result<bool> {
         let number = |text: &str| u64::from_str_radix(text, 16);
         let (start, end) = range.split_once('-').context("no range")?;
         let file = File::open(format!("/proc/{pid}/root{path}"))?;
-        // The last page of a mapping may reach beyond the file's end.
+        // The last page of a mapping may extend beyond the end of the file.
         let room = file.metadata()?.len().saturating_sub(number(offset)?);
         let length = usize::try_from(room.min(number(end)? - number(start)?))?;
         let (mut mapped, mut stored) = (vec![0; length], vec![0; length]);
@@ -177,7 +177,7 @@ fn has_its_files_code(pid: u32) -> Result<bool> {
     Ok(true)
 }
 
-/// What the kernel has of BPF: kinds and ids.
+/// All BPF objects of the kernel, by kind and id.
 fn bpf_objects() -> Result<BTreeSet<String>> {
     let output = Command::new(program("bpf-ids")?).output()?;
     Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
@@ -196,7 +196,7 @@ fn bpf_objects_of(pid: u32) -> Result<BTreeSet<String>> {
     Ok(objects)
 }
 
-/// The state of a process: `T` is stopped.
+/// The state of a process; `T` means stopped.
 fn state(pid: u32) -> Result<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("State:")).context("no state")?;
@@ -220,7 +220,7 @@ fn what_is_left_behind_is_the_kernels_page_alone() -> Result<()> {
         server.client_outside(&["--up", "1000", "--down", "1000"])?;
         ctrace.child().signal(end)?;
         ctrace.wait(Duration::from_secs(30))?;
-        // The kernel takes off probes and frees programs after a grace period.
+        // The kernel removes probes and frees programs only after a grace period.
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let objects: Vec<String> = bpf_objects()?.intersection(&ours).cloned().collect();
@@ -232,7 +232,7 @@ fn what_is_left_behind_is_the_kernels_page_alone() -> Result<()> {
         }
         ensure!(entries() == before, "{end:?}: entries of tracefs are left");
         ensure!(!state(pid)?.starts_with('T'), "{end:?}: the process is stopped");
-        // The documents say so: until it executes another program or ends.
+        // The documents say that the page stays until the process executes another program or ends.
         let page: BTreeSet<String> = ["[uprobes]".to_owned()].into();
         ensure!(odd_mappings(pid)? == page, "{end:?}: {:?}", odd_mappings(pid)?);
     }

@@ -1,4 +1,4 @@
-//! What is selected is traced, once, and nothing else is. Needs root, BPF and Docker.
+//! What is selected is traced exactly once, and nothing else is traced. Needs root, BPF and Docker.
 
 use std::fs::{self, File};
 use std::time::SystemTime;
@@ -8,10 +8,10 @@ use ctrace_tests::{
     Container, Ctrace, Demo, Server, ServerProcess, Trace, Transfer, images, library, program, require_live,
 };
 
-/// What clients move in these tests: more than one record and chunk, both ways.
+/// The sizes that clients move in these tests: more than one record and chunk, in both directions.
 const MOVE: &[&str] = &["--up", "5,20000", "--down", "100000,1"];
 
-/// The trace is complete, and holds these transfers and nothing else.
+/// Checks that the trace is complete, and has exactly these transfers.
 fn check(trace: &Trace, transfers: &[Transfer]) -> Result<()> {
     trace.check_complete()?;
     trace.streams(|_| true)?.check(transfers)
@@ -23,7 +23,7 @@ fn both_sides(server: &Server) -> Result<Vec<Transfer>> {
     Ok([server.transfers(1)?, client].concat())
 }
 
-/// Marks libssl as changed from the host, through the container: overlayfs copies it to the container's own
+/// Touches libssl from the host, through the container: overlayfs then copies it to the container's upper
 /// layer.
 fn copy_up_libssl(container: &Container) -> Result<()> {
     let path = library(&program("tls-server")?, "libssl.so.3")?;
@@ -133,7 +133,7 @@ fn a_process_that_starts_after_ctrace_with_another_library() -> Result<()> {
     require_live()?;
     let server = Server::start_in(&images::vendored()?, "later-other", &[], &["/tls-server"])?;
     let ctrace = Ctrace::json(&["--container", server.container.name()])?;
-    // Its OpenSSL is in its executable, which no process mapped before; it waits before it uses it.
+    // OpenSSL is in its executable, which no process mapped before. It waits before its first call.
     let command = ["/tls-client-static", "--delay", "3000", "--port", server.port()];
     let client = Transfer::all(&server.container.exec(&[&command, MOVE].concat())?)?;
     let transfers = [server.transfers(1)?, client].concat();
@@ -204,7 +204,7 @@ fn one_process_by_its_pid_in_the_container() -> Result<()> {
         let last = server.transfers(number)?.pop();
         check(&ctrace.finish()?, &last.into_iter().collect::<Vec<_>>()).context(selection)?;
     }
-    // The first process of the container is all of it, as by its id on the host; nothing else is.
+    // Process 1 of the container selects all of the container, as its pid on the host does, and nothing else.
     let outside = Server::start("inner-pid-outside", &[])?;
     let ctrace = Ctrace::json(&["--pid", &format!("{name}:1")])?;
     outside.client(MOVE)?;
@@ -259,7 +259,7 @@ fn everything() -> Result<()> {
     let ctrace = Ctrace::json(&["--all"])?;
     let transfers = [both_sides(&a)?, both_sides(&b)?].concat();
     let trace = ctrace.finish()?;
-    // Other tests run beside this one.
+    // Other tests run at the same time.
     let ours = [a.container.id(), b.container.id()];
     let streams = trace.streams(|record| {
         record.container.as_ref().is_some_and(|container| ours.contains(&container.id.as_str()))
@@ -323,7 +323,7 @@ fn an_ambiguous_prefix_tells_the_candidates() -> Result<()> {
     require_live()?;
     let image = images::tls()?;
     let mut containers: Vec<Container> = Vec::new();
-    // Ids begin with one of sixteen digits: seventeen containers at the most.
+    // Ids begin with one of sixteen digits, so two of seventeen containers share one.
     let (first, second) = loop {
         let label = format!("ambiguous-{}", containers.len());
         let container = Container::start(&image, &label, &[], &["/idle"])?;
@@ -355,7 +355,7 @@ fn a_process_that_is_not_there() -> Result<()> {
 fn a_container_without_tls_is_explained() -> Result<()> {
     require_live()?;
     let container = Container::start(&images::tls()?, "without-tls", &[], &["/idle"])?;
-    // Per process: which one, and what was looked at; each file with -v.
+    // The error lists each process and what was inspected; with -v each file.
     let process = format!("idle[{}]", container.pid());
     for (arguments, part) in [(["ssl"].as_slice(), "SSL_read"), (&["ssl", "-v"], "/idle")] {
         let trace = Ctrace::run_to_end(&[arguments, &["--container", container.name()]].concat())?;

@@ -1,4 +1,5 @@
-//! What a session tells of processes, cgroups and mappings, and how its scope changes. Needs root and BPF.
+//! What a session reports about processes, cgroups and mappings, and how its scope changes. Needs root and
+//! BPF.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -27,27 +28,27 @@ use ctrace::scope::ScopeChange;
 use ctrace_tests::{Ctrace, require_bpf};
 use tokio::runtime::{Builder, Runtime};
 
-/// How long something may take that takes milliseconds.
+/// The longest wait for something that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the session has told.
+/// A record that the session delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+enum Observed {
     Executed(u32),
     Ended(u32),
     Made { id: u64, level: u32, path: String },
     Gone(u64),
 }
 
-/// Steps that the verifier may take for a program: it refuses one that needs a million, and kernels differ
-/// threefold.
+/// How many steps the verifier may take for a program. It refuses one that needs a million, and kernels
+/// differ by a factor of three.
 const STEPS: u32 = 250_000;
 
 /// A session without hooks.
 struct Watched {
     session: Session,
     runtime: Runtime,
-    told: Vec<Told>,
+    observed: Vec<Observed>,
 }
 
 impl Watched {
@@ -63,40 +64,40 @@ impl Watched {
             command: None,
         };
         let session = runtime.block_on(async { Session::load(&options, scope) })?;
-        Ok(Self { session, runtime, told: Vec::new() })
+        Ok(Self { session, runtime, observed: Vec::new() })
     }
 
-    /// Takes what is there now.
-    fn drain(&mut self) -> &[Told] {
-        let told = &mut self.told;
+    /// Reads the records that are in the ring now.
+    fn drain(&mut self) -> &[Observed] {
+        let observed = &mut self.observed;
         self.session.drain(|bytes| {
-            told.extend(match decode(bytes) {
-                Ok(RingRecord::Task(TaskRecord::Exec(header))) => Some(Told::Executed(header.pid)),
-                Ok(RingRecord::Task(TaskRecord::Exit(header))) => Some(Told::Ended(header.pid)),
-                Ok(RingRecord::Control(ControlRecord::CgroupMade(cgroup))) => Some(Told::Made {
+            observed.extend(match decode(bytes) {
+                Ok(RingRecord::Task(TaskRecord::Exec(header))) => Some(Observed::Executed(header.pid)),
+                Ok(RingRecord::Task(TaskRecord::Exit(header))) => Some(Observed::Ended(header.pid)),
+                Ok(RingRecord::Control(ControlRecord::CgroupMade(cgroup))) => Some(Observed::Made {
                     id: cgroup.id,
                     level: cgroup.level,
                     path: String::from_utf8_lossy(cgroup.path).into_owned(),
                 }),
-                Ok(RingRecord::Control(ControlRecord::CgroupGone(cgroup))) => Some(Told::Gone(cgroup.id)),
+                Ok(RingRecord::Control(ControlRecord::CgroupGone(cgroup))) => Some(Observed::Gone(cgroup.id)),
                 _ => None,
             });
             ControlFlow::Continue(())
         });
-        &self.told
+        &self.observed
     }
 
-    /// Waits until this has been told.
-    fn wait(&mut self, expected: &Told) -> Result<()> {
+    /// Waits until this record was delivered.
+    fn wait(&mut self, expected: &Observed) -> Result<()> {
         let end = Instant::now() + PATIENCE;
         while !self.drain().contains(expected) {
-            ensure!(Instant::now() < end, "{expected:?} is not told: {:?}", self.told);
+            ensure!(Instant::now() < end, "{expected:?} is not reported: {:?}", self.observed);
             self.runtime.block_on(self.session.wait());
         }
         Ok(())
     }
 
-    fn has_told(&mut self, what: &Told) -> bool {
+    fn has_observed(&mut self, what: &Observed) -> bool {
         self.drain().contains(what)
     }
 
@@ -105,7 +106,7 @@ impl Watched {
     }
 }
 
-/// A cgroup of the v2 hierarchy, removed when dropped.
+/// A cgroup of the v2 hierarchy, which is removed when dropped.
 struct Group {
     directory: PathBuf,
     cgroup: Cgroup,
@@ -134,14 +135,14 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let end = Instant::now() + PATIENCE;
-        // A process that has ended leaves its cgroup a little later.
+        // A process leaves its cgroup shortly after it has ended.
         while fs::remove_dir(&self.directory).is_err() && Instant::now() < end && self.directory.exists() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// A shell that does what it is told, line by line.
+/// A shell that runs lines one by one.
 struct Shell {
     child: Child,
     input: ChildStdin,
@@ -164,7 +165,7 @@ impl Shell {
         self.child.id()
     }
 
-    /// Runs a line that prints one line, which it gives.
+    /// Runs a line that prints one line, and returns that.
     fn run(&mut self, line: &str) -> Result<String> {
         writeln!(self.input, "{line}")?;
         let mut answer = String::new();
@@ -172,12 +173,12 @@ impl Shell {
         Ok(answer.trim().to_owned())
     }
 
-    /// Makes a process that executes another program, and gives its id when it has ended.
+    /// Starts a process that executes another program, and returns its id once it has ended.
     fn execute(&mut self) -> Result<u32> {
         Ok(self.run("/bin/true & wait; echo $!")?.parse()?)
     }
 
-    /// Makes a process that executes nothing, and gives its id when it has ended.
+    /// Starts a process that executes nothing, and returns its id once it has ended.
     fn fork(&mut self) -> Result<u32> {
         Ok(self.run("( : ) & wait; echo $!")?.parse()?)
     }
@@ -195,21 +196,24 @@ fn cgroups_and_execs_are_told_when_the_scope_watches() -> Result<()> {
     let mut watched = Watched::start(&Scope { watch: true, ..Scope::default() })?;
     let group = Group::make("watch")?;
     let Cgroup { id, level, path } = group.cgroup.clone();
-    watched.wait(&Told::Made { id, level, path })?;
+    watched.wait(&Observed::Made { id, level, path })?;
     let mut shell = Shell::start()?;
-    watched.wait(&Told::Executed(shell.pid()))?;
+    watched.wait(&Observed::Executed(shell.pid()))?;
     let outside = shell.execute()?;
-    watched.wait(&Told::Executed(outside))?;
+    watched.wait(&Observed::Executed(outside))?;
 
     watched.change(&ScopeChange::EnterCgroup(group.cgroup.clone()))?;
     group.take_in(shell.pid())?;
     let inside = shell.execute()?;
-    watched.wait(&Told::Executed(inside))?;
-    watched.wait(&Told::Ended(inside))?;
-    ensure!(!watched.has_told(&Told::Ended(outside)), "the end of a process that was not in scope is told");
+    watched.wait(&Observed::Executed(inside))?;
+    watched.wait(&Observed::Ended(inside))?;
+    ensure!(
+        !watched.has_observed(&Observed::Ended(outside)),
+        "the end of a process that was not in scope is reported"
+    );
     drop(shell);
     drop(group);
-    watched.wait(&Told::Gone(id))?;
+    watched.wait(&Observed::Gone(id))?;
     watched.change(&ScopeChange::ForgetCgroup(id))
 }
 
@@ -221,21 +225,25 @@ fn without_watching_only_what_is_in_scope_is_told() -> Result<()> {
     let before = shell.execute()?;
     watched.change(&ScopeChange::EnterProcess(shell.pid()))?;
     let followed = shell.execute()?;
-    watched.wait(&Told::Executed(followed))?;
-    watched.wait(&Told::Ended(followed))?;
+    watched.wait(&Observed::Executed(followed))?;
+    watched.wait(&Observed::Ended(followed))?;
 
     group.take_in(shell.pid())?;
     watched.change(&ScopeChange::ExcludeCgroup(group.cgroup.clone()))?;
-    // What is kept out stays out.
+    // An excluded cgroup stays excluded.
     watched.change(&ScopeChange::EnterCgroup(group.cgroup.clone()))?;
     let excluded = shell.execute()?;
     watched.change(&ScopeChange::ForgetCgroup(group.cgroup.id))?;
     let again = shell.execute()?;
-    watched.wait(&Told::Ended(again))?;
+    watched.wait(&Observed::Ended(again))?;
     for pid in [before, excluded, shell.pid()] {
-        ensure!(!watched.has_told(&Told::Executed(pid)), "{pid} is told: {:?}", watched.told);
+        ensure!(!watched.has_observed(&Observed::Executed(pid)), "{pid} is reported: {:?}", watched.observed);
     }
-    ensure!(!watched.told.iter().any(|told| matches!(told, Told::Made { .. })), "{:?}", watched.told);
+    ensure!(
+        !watched.observed.iter().any(|one| matches!(one, Observed::Made { .. })),
+        "{:?}",
+        watched.observed
+    );
     Ok(())
 }
 
@@ -247,9 +255,9 @@ fn everything_but_a_cgroup() -> Result<()> {
     let scope = Scope { all: true, excluded: vec![group.cgroup.clone()], ..Scope::default() };
     let mut watched = Watched::start(&scope)?;
     let excluded = kept_out.execute()?;
-    let told = other.execute()?;
-    watched.wait(&Told::Executed(told))?;
-    ensure!(!watched.has_told(&Told::Executed(excluded)), "{:?}", watched.told);
+    let included = other.execute()?;
+    watched.wait(&Observed::Executed(included))?;
+    ensure!(!watched.has_observed(&Observed::Executed(excluded)), "{:?}", watched.observed);
     Ok(())
 }
 
@@ -259,21 +267,21 @@ fn a_process_leaves_at_exec_and_comes_back() -> Result<()> {
     let scope = Scope { watch: true, leaves_at_exec: true, pids: vec![shell.pid()], ..Scope::default() };
     let mut watched = Watched::start(&scope)?;
     let forked = shell.fork()?;
-    watched.wait(&Told::Ended(forked))?;
+    watched.wait(&Observed::Ended(forked))?;
 
     ensure!(shell.run("exec /bin/sh -c 'echo new; exec /bin/sh'")? == "new");
     let left = shell.fork()?;
-    watched.wait(&Told::Executed(shell.pid()))?;
+    watched.wait(&Observed::Executed(shell.pid()))?;
     watched.change(&ScopeChange::EnterProcess(shell.pid()))?;
     let back = shell.fork()?;
-    watched.wait(&Told::Ended(back))?;
-    ensure!(!watched.has_told(&Told::Ended(left)), "{left} is told: {:?}", watched.told);
+    watched.wait(&Observed::Ended(back))?;
+    ensure!(!watched.has_observed(&Observed::Ended(left)), "{left} is reported: {:?}", watched.observed);
     Ok(())
 }
 
 #[test]
 fn a_process_ends_with_its_last_thread() -> Result<()> {
-    // The first thread ends when it is told to; another goes on until it is told to end.
+    // Both threads end on command, the first one earlier.
     const PROGRAM: &str = "import ctypes, os, sys, threading\n\
         def go_on():\n    print('alone', flush=True); sys.stdin.readline(); os._exit(0)\n\
         print('ready', flush=True); sys.stdin.readline()\n\
@@ -292,16 +300,16 @@ fn a_process_ends_with_its_last_thread() -> Result<()> {
     writeln!(input, "go on")?;
     ensure!(lines.next().context("no line")?? == "alone");
     let fields = fs::read_to_string("/sys/kernel/tracing/events/sched/sched_process_exit/format")?;
-    let tells_of_last = fields.contains("group_dead");
-    // Long enough for the first thread to have ended.
+    let marks_last = fields.contains("group_dead");
+    // By now the first thread has ended.
     std::thread::sleep(Duration::from_millis(300));
-    let early = watched.has_told(&Told::Ended(process.id()));
+    let early = watched.has_observed(&Observed::Ended(process.id()));
     writeln!(input, "end")?;
     process.wait()?;
-    watched.wait(&Told::Ended(process.id()))?;
-    ensure!(!early || !tells_of_last, "told before its last thread has ended");
-    let times = watched.told.iter().filter(|told| **told == Told::Ended(process.id())).count();
-    ensure!(times == 1, "told {times} times");
+    watched.wait(&Observed::Ended(process.id()))?;
+    ensure!(!early || !marks_last, "reported before its last thread has ended");
+    let times = watched.observed.iter().filter(|one| **one == Observed::Ended(process.id())).count();
+    ensure!(times == 1, "reported {times} times");
     Ok(())
 }
 
@@ -317,7 +325,7 @@ fn mappings_of_others_are_told() -> Result<()> {
         loop {
             for mapping in mappings.next().await {
                 if let MmapEvent::Mapped(mapped) = mapping {
-                    ensure!(mapped.pid != std::process::id(), "our own mapping is told: {mapped:?}");
+                    ensure!(mapped.pid != std::process::id(), "our own mapping is reported: {mapped:?}");
                     if mapped.pid == pid && mapped.path.file_name() == Some(OsStr::new("libc.so.6")) {
                         return Ok(mapped);
                     }
@@ -326,7 +334,7 @@ fn mappings_of_others_are_told() -> Result<()> {
         }
     };
     let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, find).await });
-    let Ok(found) = found else { bail!("the C library of a program is not told") };
+    let Ok(found) = found else { bail!("the C library of a program is not reported") };
     let ExecMmap { address, length, inode, path, time, .. } = found?;
     let file = fs::metadata(&path).with_context(|| path.display().to_string())?;
     ensure!(inode == file.ino(), "inode {inode} of {}, which has {}", path.display(), file.ino());

@@ -1,6 +1,6 @@
-//! A stream as fast as the peers can move it, without loss. Alone in its file: cargo runs test files one
-//! after the other, and what starves ctrace of its processor is counted as loss, rightly. Needs root, BPF and
-//! Docker.
+//! A stream without loss, as fast as the peers can move it. It is alone in its file, because cargo runs test
+//! files one after the other: anything that takes the processor from ctrace would rightly be counted as loss.
+//! Needs root, BPF and Docker.
 
 use anyhow::{Result, ensure};
 use ctrace_tests::{Ctrace, Server, require_live};

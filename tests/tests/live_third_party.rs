@@ -12,22 +12,22 @@ use serde_json::Value;
 
 const REQUEST: &[u8] = b"ctrace-request-a7c31e";
 const RESPONSE: &[u8] = b"ctrace-response-5d1f0c";
-/// Where the machines' certificates are on Debian.
+/// Debian's file of trusted certificates.
 const AUTHORITY: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// A program that asks our server something.
+/// A program that sends requests to our server.
 struct Case {
-    /// The function below.
+    /// The name of its test function.
     test: &'static str,
-    /// For the reader of docs/tls.md.
+    /// The program, as docs/tls.md describes it.
     program: &'static str,
     release: Release,
-    /// What the server speaks: see `third-party-server.py`.
+    /// The protocol of the server: see `third-party-server.py`.
     protocol: &'static str,
-    /// What is mapped before the program runs, so that it is attached to: the file that has the functions,
-    /// and the one that has the version.
+    /// Files that are mapped before the program runs, so that ctrace attaches to them: the one with the
+    /// functions, and the one with the version.
     files: &'static [&'static str],
-    /// Variables of its environment; `PORT` is the server's in these and in the command.
+    /// Environment variables. `PORT` in these and in the command stands for the server's port.
     environment: &'static [&'static str],
     command: &'static [&'static str],
     implementation: &'static str,
@@ -35,23 +35,24 @@ struct Case {
     start: Start,
 }
 
-/// How the addresses of a connection are known.
+/// How ctrace knows the addresses of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Socket {
     Seen,
-    /// From some call on.
+    /// Guessed, from some call on.
     Guessed,
 }
 
-/// Whether the first byte of a connection is known to be that.
+/// Whether the first byte of a connection is recognised as the first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Start {
     Seen,
-    /// The program moves its connections after the handshake, and rustls knows them by their addresses.
+    /// The program moves its connections after the handshake, and rustls connections are identified by their
+    /// address.
     Moved,
 }
 
-/// What the server says of a connection.
+/// What the server reports about a connection.
 #[derive(Debug, Deserialize)]
 struct Served {
     #[serde(flatten)]
@@ -60,7 +61,7 @@ struct Served {
     client: Value,
 }
 
-/// A server, and a container beside it in which nothing runs yet.
+/// A server, and a container next to it in which nothing runs yet.
 struct Scene {
     server: Server,
     container: Container,
@@ -109,7 +110,7 @@ fn check(case: &Case) -> Result<()> {
     Row { test: &test, program: case.program, trace: &trace, root: &container.path("/") }.check()
 }
 
-/// The trace has each byte that the server says was moved, once, and the markers are where they belong.
+/// Checks that the trace has each byte that the server reports, once, with the markers in the right places.
 fn check_payload(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
     trace.check_complete()?;
     let streams = trace.streams(|_| true)?;
@@ -132,7 +133,7 @@ fn check_payload(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// Each record has the implementation, and the addresses that the server has.
+/// Checks that each record names the implementation and the addresses that the server reports.
 fn check_records(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
     let mut known: BTreeMap<u64, usize> = BTreeMap::new();
     for line in trace.lines()?.iter().filter(|line| line["type"] == "ssl") {
@@ -228,7 +229,7 @@ fn wget_of_trixie() -> Result<()> {
     check(&Case { test: "wget_of_trixie", program: "wget of Debian 13", release: TRIXIE, ..GNUTLS })
 }
 
-/// Rust, with the system's OpenSSL.
+/// Rust with the system's OpenSSL.
 #[test]
 fn xh() -> Result<()> {
     let command = &[
@@ -274,7 +275,7 @@ fn node() -> Result<()> {
     })
 }
 
-/// A library that the wheel brings, renamed.
+/// A library that comes with the wheel under another name.
 #[test]
 fn psycopg2() -> Result<()> {
     check(&Case {
@@ -320,8 +321,8 @@ fn grpcio() -> Result<()> {
     })
 }
 
-/// Its compiler has put prefixes before instructions that uprobes then cannot handle; AWS-LC, which it is
-/// linked to, does no TLS here.
+/// Its compiler put prefixes before instructions, which uprobes cannot handle. It is also linked to AWS-LC,
+/// which does no TLS here.
 #[test]
 fn awscrt() -> Result<()> {
     check(&Case {
@@ -334,7 +335,7 @@ fn awscrt() -> Result<()> {
     })
 }
 
-/// Several pieces in one call.
+/// Several buffers in one call.
 #[test]
 fn s2n_in_awscrt() -> Result<()> {
     check(&Case {
@@ -361,7 +362,7 @@ fn botan_3() -> Result<()> {
     check(&Case { test: "botan_3", program: "botan of Debian 13", command, ..BOTAN })
 }
 
-/// It has other functions for that.
+/// Botan receives TLS 1.2 in other functions.
 #[test]
 fn botan_3_with_tls_1_2() -> Result<()> {
     let command = &["/usr/bin/python3", "/programs/third-party-client.py", "botan12", "PORT", AUTHORITY];

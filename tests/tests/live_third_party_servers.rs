@@ -1,5 +1,5 @@
 //! Servers that others have built, as their users get them. Both ends of each connection are traced at the
-//! same time: what one has sent the other has received, every byte once, and each names the other's address.
+//! same time: each end receives what the other sent, every byte once, and each names the other's address.
 //! Needs root, BPF, Docker, and once the machine's package sources.
 
 use std::collections::BTreeSet;
@@ -14,17 +14,17 @@ const RESPONSE: &[u8] = b"ctrace-response-5d1f0c";
 const AUTHORITY: &str = "/etc/ssl/certs/ca-certificates.crt";
 const LIBSSL: [&str; 2] =
     ["/usr/lib/x86_64-linux-gnu/libssl.so.3", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"];
-/// As third-party-caddy.conf has it.
+/// The address in third-party-caddy.conf.
 const SERVER: &str = "https://localhost:8443/";
 const CURL: [&str; 3] = ["/usr/bin/curl", "-sS", "--fail"];
-/// Until it does.
+/// curl's options for waiting until the server listens.
 const LISTENING: [&str; 5] = ["--retry", "20", "--retry-connrefused", "--retry-delay", "1"];
-/// Requests at the same time.
+/// The number of parallel requests.
 const REQUESTS: usize = 6;
 
 const OPENSSL: &str = "OpenSSL";
 
-/// A server, and a container beside it in which nothing runs yet.
+/// A server, and a container next to it in which nothing runs yet.
 struct Pair {
     server: Container,
     client: Container,
@@ -33,10 +33,10 @@ struct Pair {
 /// What the server's records must say.
 struct Expected {
     implementation: &'static str,
-    /// How its sockets are known.
+    /// How ctrace knows its sockets.
     socket: &'static str,
     connections: usize,
-    /// Streams that both ends have moved to their end.
+    /// The number of streams that both ends complete.
     whole: usize,
 }
 
@@ -61,8 +61,8 @@ impl Pair {
     }
 }
 
-/// Goroutines that wait for many connections, and move between threads: HTTP/1.1 on a connection each, then
-/// HTTP/2 on one.
+/// Goroutines that wait for many connections, and move between threads: first HTTP/1.1 with a connection
+/// each, then HTTP/2 on one.
 #[test]
 fn caddy() -> Result<()> {
     let command =
@@ -76,7 +76,7 @@ fn caddy() -> Result<()> {
         let urls = [SERVER, "--output", "/dev/null"].repeat(REQUESTS);
         pair.client.exec(&[&CURL, together.as_slice(), &body, &urls].concat())?;
     }
-    // It ends when it has read all that there is.
+    // The server ends when it has read everything.
     docker(&["stop", pair.server.id()])?;
     let trace = ctrace.finish()?;
     let (connections, whole) = (REQUESTS + 1, 2 * REQUESTS);
@@ -84,7 +84,7 @@ fn caddy() -> Result<()> {
     let of_server = check(&trace, &expected)?;
     let markers = [(Direction::Receive, REQUEST), (Direction::Transmit, RESPONSE)];
     check_markers(&of_server, markers, 2 * REQUESTS)?;
-    // The same image: the server's own container has ended.
+    // The container of the server has ended; the client's has the same image.
     let (test, root) = ("live_third_party_servers::caddy", pair.client.path("/"));
     Row { test, program: "caddy of Debian 13", trace: &of_server, root: &root }.check()
 }
@@ -107,14 +107,14 @@ fn botan_3() -> Result<()> {
     Row { test, program: "botan of Debian 13, as a server", trace: &of_server, root: &root }.check()
 }
 
-/// All of the trace; gives the server's part of it.
+/// Checks the whole trace, and returns the server's part of it.
 fn check(trace: &Trace, expected: &Expected) -> Result<Trace> {
     trace.check_complete()?;
     let (ours, mut theirs) = (streams(trace, expected.implementation)?, streams(trace, OPENSSL)?);
     ensure!(ours.len() == 2 * expected.connections, "{} streams of the server", ours.len());
     let mut whole = 0;
     for (direction, bytes) in &ours {
-        // Who ends a connection does not read what the other sends meanwhile.
+        // An end that closes a connection does not read what the other end is still sending.
         let is_other_end = |(other, theirs): &(Direction, Vec<u8>)| match direction {
             Direction::Transmit => *other == Direction::Receive && bytes.starts_with(theirs),
             Direction::Receive => *other == Direction::Transmit && theirs.starts_with(bytes),
@@ -138,7 +138,7 @@ fn check_markers(trace: &Trace, markers: [(Direction, &[u8]); 2], least: usize) 
     Ok(())
 }
 
-/// Each stream of an implementation, which has no gap.
+/// Each stream of an implementation; a gap is an error.
 fn streams(trace: &Trace, implementation: &str) -> Result<Vec<(Direction, Vec<u8>)>> {
     let streams = only(trace, implementation)?.streams(|_| true)?;
     for (direction, stream) in streams.iter() {
@@ -147,7 +147,7 @@ fn streams(trace: &Trace, implementation: &str) -> Result<Vec<(Direction, Vec<u8
     Ok(streams.iter().map(|(direction, stream)| (direction, stream.bytes())).collect())
 }
 
-/// Both ends name the same pairs of addresses, and each its own role.
+/// Checks that both ends name the same pairs of addresses, and each its own role.
 fn check_ends(trace: &Trace, expected: &Expected) -> Result<()> {
     let lines = trace.lines()?;
     let ends = |implementation: &str, socket: &str, [role, first, second]: [&str; 3]| {
@@ -169,7 +169,7 @@ fn check_ends(trace: &Trace, expected: &Expected) -> Result<()> {
     Ok(())
 }
 
-/// The records of an implementation alone.
+/// Only the records of an implementation.
 fn only(trace: &Trace, implementation: &str) -> Result<Trace> {
     let is_its = |line: &&[u8]| serde_json::from_slice(line).is_ok_and(|line| is_of(&line, implementation));
     let lines: Vec<&[u8]> = trace.stdout.split(|byte| *byte == b'\n').filter(is_its).collect();

@@ -9,10 +9,10 @@ use ctrace_tests::{Container, Ctrace, Trace, images, program, require_live};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// How long five hundred probes may take to be removed.
+/// How long the kernel may take to remove five hundred probes.
 const DETACHING: Duration = Duration::from_mins(2);
 
-/// A container whose first process is a program that waits, so that its file is mapped and attached to.
+/// A container whose init is a waiting program, so that its file is mapped and attached to.
 fn container(name: &str) -> Result<Container> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     require_live()?;
@@ -28,7 +28,7 @@ fn trace(name: &str, options: &[&str], scenarios: &[&str]) -> Result<Trace> {
     for scenario in scenarios {
         container.exec(&[&format!("/{name}"), scenario])?;
     }
-    // Each probe takes the kernel up to a tenth of a second to remove.
+    // The kernel takes up to a tenth of a second to remove a probe.
     ctrace.child().signal(Signal::INT)?;
     let trace = ctrace.wait(DETACHING)?;
     ensure!(trace.status.success(), "{}", trace.stderr);
@@ -45,8 +45,8 @@ fn of_type(trace: &Trace, kind: &str) -> Result<Vec<Value>> {
     Ok(lines)
 }
 
-/// Function, values of arguments, and value of what was returned: null if it has not, true if it has without
-/// one.
+/// Function, argument values and return value of each call. Null: it has not returned; true: it has returned
+/// without a value.
 fn calls(trace: &Trace) -> Result<Vec<Value>> {
     let call = |record: Value| {
         let arguments = record.get("args").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -102,7 +102,8 @@ fn arguments_and_returns_of_c() -> Result<()> {
 fn calls_that_do_not_return() -> Result<()> {
     let trace = trace("functions", &[":jumper(int) -> int", ":stays(int) -> int"], &["longjmp", "never"])?;
     let jumper = |n: i64| json!(["jumper", [n], null]);
-    // The second round has the same places on the stack: the calls of the first are told then.
+    // The second round uses the same places on the stack, which reveals that the calls of the first were
+    // left.
     let rounds = [jumper(2), jumper(1), jumper(0), jumper(2), jumper(1), jumper(0)];
     check(&trace, &[rounds.as_slice(), &[json!(["stays", [7], null])]].concat())
 }
@@ -199,7 +200,7 @@ fn calls_are_counted_and_measured() -> Result<()> {
     let buckets = total.pointer("/latency/buckets").and_then(Value::as_array).context("no buckets")?;
     let sum: u64 = buckets.iter().filter_map(|bucket| bucket.get("count")?.as_u64()).sum();
     ensure!(sum == 5 && total.get("count") == Some(&json!(5)), "{total}");
-    ensure!(of_type(&measured, "uprobe")?.is_empty(), "calls are told one by one");
+    ensure!(of_type(&measured, "uprobe")?.is_empty(), "calls are recorded one by one");
     Ok(())
 }
 
@@ -212,7 +213,7 @@ fn counts_come_at_each_interval() -> Result<()> {
     for _ in 0..2 {
         container.exec(&["/functions", "recursion"])?;
     }
-    // Nobody ends it but what an interval tells.
+    // Nothing ends the trace but `--limit`, which counts the calls that each interval reports.
     let trace = ctrace.wait(DETACHING)?;
     ensure!(trace.summary()?.get("end") == Some(&json!("count")), "{:?}", trace.summary());
     let totals = of_type(&trace, "uprobe_total")?;
@@ -269,7 +270,7 @@ fn cpp_by_its_demangled_names_and_through_exceptions() -> Result<()> {
     let trace = trace("functions-cpp", &patterns, &["run"])?;
     let mut records = calls(&trace)?;
     for record in &mut records {
-        // The address of the object.
+        // The address of the object is left out.
         if let Some(arguments) =
             record.get_mut(1).and_then(Value::as_array_mut).filter(|list| list.len() == 2)
         {
@@ -278,7 +279,7 @@ fn cpp_by_its_demangled_names_and_through_exceptions() -> Result<()> {
     }
     let int = |n: i64, returned: Value| json!(["shop::Cart::add(int)", [n], returned]);
     let text = json!(["shop::Cart::add(char const*)", ["tea"], 9]);
-    // The call that is left by an exception is told when its place on the stack is used again.
+    // The call that an exception left is recorded when its place on the stack is used again.
     let expected = [int(2, json!(2)), int(3, Value::Null), int(4, json!(6)), text];
     ensure!(records == expected, "{records:#?}\n{}", trace.stderr);
     Ok(())
