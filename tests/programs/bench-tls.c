@@ -1,10 +1,10 @@
-/* The target of the measurements: a TLS connection with itself, in memory, driven by lines on standard input. Each
- * command is answered by one line:
- *   call SIZE BATCHES        -> "WRITE READ EMPTY": ns of CPU time per SSL_write, SSL_read that finds SIZE bytes, and
- *                               SSL_read that finds none
- *   load SIZE RATE MS        -> "CALLS NS": SSL_write alone, RATE times a second (0: as fast as it can)
- * Batches of calls are timed, never single ones, and are paced so that a tracer can keep up: one that loses data does
- * less work, and would look cheap. */
+/* The target of the measurements: a TLS connection with itself, in memory, driven by lines on standard
+ * input. Each command prints one line:
+ *   call SIZE BATCHES   -> "WRITE READ EMPTY": ns of CPU time per SSL_write, per SSL_read that finds SIZE
+ *                          bytes, and per SSL_read that finds none
+ *   load SIZE RATE MS   -> "CALLS NS": SSL_write alone, RATE times a second (0: as fast as possible)
+ * Only batches of calls are timed, and they are paced so that a tracer can keep up: a tracer that loses data
+ * does less work, and would look cheap. */
 #include "tls.h"
 
 enum { BATCH = 32, SIZE_MAX_CALL = 16384, BYTES_PER_SECOND = 40000000, CALLS_PER_SECOND = 25000 };
@@ -17,7 +17,7 @@ static uint64_t now(clockid_t clock) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* Text, as most of what people look at is. */
+/* Text, like most payloads that people inspect. */
 static void payload_fill(void) {
     static const char LINE[] = "{\"order\":42,\"item\":\"coffee\",\"state\":\"shipped\",\"note\":\"thank you\"}\n";
     for (size_t at = 0; at < sizeof payload; at++) payload[at] = (unsigned char)LINE[at % (sizeof LINE - 1)];
@@ -42,7 +42,8 @@ static void connect_pair(SSL **client, SSL **server) {
     fail("no handshake");
 }
 
-/* Busy, not asleep: what is measured next finds the caches and the clock of the processor as they are under load. */
+/* Waits busily instead of sleeping: caches and clock frequency then are as under load when the next measurement
+ * begins. */
 static void spin_until(uint64_t time) {
     while (now(CLOCK_MONOTONIC) < time) {
     }
@@ -78,7 +79,7 @@ static void call(SSL *client, SSL *server, int size, long batches) {
 static void load(SSL *ssl, int size, double rate, double ms) {
     uint64_t calls = 0, begin = now(CLOCK_MONOTONIC), end = begin + (uint64_t)(ms * 1e6), time = begin;
     while (time < end) {
-        /* A millisecond's share at a time, at the latest. */
+        /* At most a millisecond's share of the calls at a time. */
         uint64_t due = rate > 0 ? (uint64_t)((double)(time - begin) * rate / 1e9) : UINT64_MAX;
         for (int i = 0; i < BATCH && calls < due; i++, calls++)
             if (SSL_write(ssl, payload, size) != size) fail("SSL_write");
@@ -93,7 +94,7 @@ int main(void) {
     payload_fill();
     connect_pair(&client, &server);
     connect_pair(&source, &sink);
-    /* What the loaded connection sends goes nowhere. */
+    /* The output of the loaded connection is dropped. */
     SSL_set0_wbio(source, BIO_new(BIO_s_null()));
     printf("ready\n");
     fflush(stdout);

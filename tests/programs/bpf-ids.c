@@ -1,5 +1,5 @@
-/* Prints the ids of all BPF programs, maps and links that the kernel has: "program 12", one a line. With ids of maps as
- * arguments: how many entries each of them has that is a hash table: "NAME 3". */
+/* Prints the ids of all BPF programs, maps and links in the kernel, one per line: "program 12". With ids of
+ * maps as arguments, it prints how many entries each of these hash tables has: "NAME 3". */
 #include <linux/bpf.h>
 #include <stdio.h>
 #include <stdlib.h>

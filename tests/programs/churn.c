@@ -1,5 +1,5 @@
-/* A process that is hard to look into: it maps its own file --maps times with holes between, has the name --name, and
- * with --forks makes children that live for a moment, one after another, for ever. It maps libssl as any server does. */
+/* A process that is hard to inspect: it maps its own file --maps times with holes between, has the name
+ * --name, and with --forks keeps forking children that live for a moment. It maps libssl like any server. */
 #include <getopt.h>
 #include <fcntl.h>
 #include <openssl/ssl.h>
@@ -17,7 +17,7 @@ static void fail(const char *what) {
     exit(1);
 }
 
-/* Each in a page of its own with nothing before and after it, so that the kernel cannot make one mapping of them. */
+/* Each is a page with a hole before and after it, so that the kernel cannot merge them into one mapping. */
 static void map_with_holes(size_t count) {
     int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     if (fd < 0) fail("/proc/self/exe");

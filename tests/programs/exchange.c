@@ -1,5 +1,5 @@
-/* A library, to be loaded while a program runs: `exchange` speaks TLS with itself over a pair of sockets, and prints
- * what both sides moved. */
+/* A library that a running program loads: `exchange` speaks TLS with itself over a pair of sockets, and
+ * prints what both sides moved. */
 #include "tls.h"
 #include <pthread.h>
 
@@ -13,7 +13,7 @@ static void *serve(void *argument) {
     if (!peer_repeat(peer, SSL_accept)) fail("no handshake");
     if (!peer_read_exactly(peer, sizeof QUESTION)) fail("no question");
     if (peer_write(peer, answer, sizeof answer) != sizeof answer) fail("no answer");
-    /* Until the client has left. */
+    /* Reads until the client has closed. */
     peer_read_exactly(peer, SIZE_MAX);
     return NULL;
 }

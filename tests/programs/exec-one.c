@@ -1,11 +1,11 @@
-// Executes programs in the ways that a tracer could miss, as its first argument says; and is the program that is
-// executed: without a known first argument it ends at once.
+// Executes programs in ways that a tracer might miss; the first argument says which. It is also the program
+// that is executed: without one of these arguments it ends at once.
 //
 //   storm N         forks N processes, each of which executes this program with its number
 //   thread          executes from a thread that is not the first
-//   bytes           executes with arguments that a shell would not let through
+//   bytes           executes with arguments that a shell would not pass on
 //   many N LENGTH   executes with N arguments of LENGTH bytes
-//   fail PATH       tries to execute PATH, and goes on
+//   fail PATH       tries to execute PATH, and continues
 //   empty           executes without an environment
 //   exit N          ends with the status N
 //   signal N        ends by the signal N

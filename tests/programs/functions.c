@@ -1,4 +1,4 @@
-// Functions to be probed: each scenario is named on the command line. `idle` waits, so that the file stays mapped.
+// Functions to probe. The command line names the scenarios; `idle` waits, so that the file stays mapped.
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -9,7 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-// Not inlined, not specialised for its callers, and not taken for one without effects.
+// Keeps the compiler from inlining a function, from specialising it for its callers, and from dropping calls
+// without effects.
 #define FUNCTION __attribute__((noinline, noclone, used))
 #define KEEP __asm__ volatile("" ::: "memory")
 
@@ -78,7 +79,7 @@ FUNCTION void call_many(void) {
     HUNDRED(0) HUNDRED(1) HUNDRED(2) HUNDRED(3) HUNDRED(4)
 }
 
-// A page of a file that nobody has looked at.
+// A page of a file that nobody has read yet.
 static const char *untouched(const char *path) {
     int file = open(path, O_RDONLY);
     const char *page = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, file, 0);
@@ -106,7 +107,7 @@ int main(int argc, char **argv) {
         factorial(5);
     if (!strcmp(what, "nested")) {
         outer("nested");
-        // Addresses are looked up in what the process maps, as long as it is there.
+        // ctrace resolves addresses with the mappings of the process, as long as it lives.
         usleep(300000);
     }
     if (!strcmp(what, "longjmp"))

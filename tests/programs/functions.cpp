@@ -1,4 +1,4 @@
-// Functions of C++ to be probed: overloads, templates, and exceptions that leave them.
+// C++ functions to probe: overloads, templates, and functions that are left by exceptions.
 #include <cstring>
 #include <stdexcept>
 #include <unistd.h>

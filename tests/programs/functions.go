@@ -1,4 +1,4 @@
-// Functions of Go to be probed: strings, slices, methods, and a stack that grows while they run.
+// Go functions to probe: strings, slices, methods, and a stack that grows while they run.
 package main
 
 import (

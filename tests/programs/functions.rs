@@ -1,4 +1,4 @@
-//! Functions of Rust to be probed, and panics that leave them.
+//! Rust functions to probe, and panics that leave them.
 
 use std::hint::black_box;
 

@@ -1,10 +1,10 @@
-/* Does nothing for ever: PID 1 of a container whose work others do. */
+/* Does nothing for ever: process 1 of a container in which other processes do the work. */
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
 int main(void) {
-    signal(SIGCHLD, SIG_IGN); /* what is left to PID 1 is not kept as a zombie */
+    signal(SIGCHLD, SIG_IGN); /* orphans of the container do not stay as zombies */
     puts("idle");
     fflush(stdout);
     for (;;) pause();

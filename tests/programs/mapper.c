@@ -1,4 +1,4 @@
-/* Maps each file that it is given as a library would be, though they are none, and stays. */
+/* Maps each given file like a library, although it is none, and waits. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>

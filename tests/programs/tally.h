@@ -1,5 +1,5 @@
-/* What every target program of the tests shares, whichever TLS library it uses: bytes to move, and the report of what was
- * moved, counted and hashed on both ways (by libcrypto, which moves nothing). */
+/* Shared by the target programs of the tests, whichever TLS library they use: bytes to move, and the report
+ * of what was moved, counted and hashed in both directions (by libcrypto, which moves nothing). */
 #ifndef TALLY_H
 #define TALLY_H
 

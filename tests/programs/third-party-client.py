@@ -1,4 +1,4 @@
-"""Requests of Python programs, and of its libraries: what, port and certificate are arguments."""
+"""Sends requests with a Python library. Arguments: which one, the port, and the certificate."""
 import sys
 from functools import partial
 
@@ -65,7 +65,7 @@ def s2n(port, certificate):
     import ctypes
     import socket
 
-    # Which begins the library, too.
+    # This initialises the library, too.
     import awscrt.io
     import _awscrt
 
@@ -99,7 +99,7 @@ def s2n(port, certificate):
         body = BODY.encode()
         sent = move("s2n_sendv", *pieces(head[:20], head[20:], body[:1000]))
         assert sent == len(head) + 1000, sent
-        # The first 500 bytes of these were sent.
+        # Only the first 500 bytes of these were sent.
         sent = move("s2n_sendv_with_offset", *pieces(body[500:900], body[900:20000], body[20000:20001]), ctypes.c_ssize_t(500))
         assert sent == 20001 - 1000, sent
         assert move("s2n_send", body[20001:], ctypes.c_ssize_t(len(body) - 20001)) == len(body) - 20001
@@ -123,7 +123,7 @@ def botan(version, port, certificate):
     while len(said.rpartition(b"\r\n\r\n")[2]) < 70000 and (piece := client.stdout.read1()):
         said += piece
     client.stdin.close()
-    # It may say more as it ends.
+    # It may print more when it ends.
     said += client.stdout.read()
     assert client.wait(20) == 0
     return said.rpartition(b"\r\n\r\n")[2]

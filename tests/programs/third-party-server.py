@@ -1,7 +1,7 @@
-"""A TLS server for programs that are not ours: HTTP, PostgreSQL or gRPC inside of TLS.
+"""A TLS server for programs that are not ours: HTTP, PostgreSQL or gRPC inside TLS.
 
-Told the protocol, and the file of a certificate with its key. Answers every request with a marker and a long body, and reports
-of each connection that moved something what was moved, and between which addresses.
+Arguments: the protocol, and a file with a certificate and its key. It answers every request with a marker and
+a long body. For each connection that moved data it reports the data and both addresses.
 """
 import hashlib
 import http.server
@@ -59,7 +59,7 @@ class Http(http.server.BaseHTTPRequestHandler):
             self.rfile.readline()
         else:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        # An index of Python packages, as pip and uv read it.
+        # An index of Python packages, as pip and uv expect it.
         name = self.path.strip("/").split("/")[-1]
         if self.path.startswith("/simple/"):
             link = f'<a href="/{name.replace("-", "_")}-1.0-py3-none-any.whl" data-dist-info-metadata="true">1.0</a>'

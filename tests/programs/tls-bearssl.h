@@ -1,5 +1,5 @@
-/* BearSSL. The server's key is made before there are two processes, so that the client knows it; what it sends for a certificate
- * is not looked at. */
+/* BearSSL. The server's key is made before the process forks, so that the client knows it. The certificate
+ * that the server sends is ignored. */
 #include <bearssl.h>
 
 struct peer {
@@ -65,7 +65,7 @@ static long peer_receive(struct peer *peer, void *data, size_t room) {
     return br_sslio_read(&peer->io, data, room);
 }
 
-/* Without a word: who closes second would find nobody to answer. */
+/* Closes without a message: the side that closes second would find no peer to answer. */
 static void peer_close(struct peer *peer) {
     (void)peer;
 }

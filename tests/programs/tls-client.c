@@ -1,5 +1,6 @@
-/* A TLS client of tls-server: sends the sizes of --up and receives those of --down in turn (one SSL_write a size), or
- * the bytes of --text, or HTTP requests for as long as it lives (--http MS). Prints what it moved at the end. */
+/* A TLS client of tls-server. It sends the sizes of --up and receives those of --down in turn (one SSL_write
+ * per size), or sends the bytes of --text, or HTTP requests for as long as it lives (--http MS). It prints
+ * what it moved at the end. */
 #include "tls.h"
 #include <getopt.h>
 #include <sys/prctl.h>
@@ -34,7 +35,8 @@ static size_t unescape(char *text) {
     return (size_t)(to - text);
 }
 
-/* Leaves as a peer should: closing with unread session tickets would reset the connection under the last data. */
+/* Closes as a peer should: closing with unread session tickets would reset the connection before the last data
+ * arrived. */
 static void leave(struct peer *peer) {
     SSL_shutdown(peer->ssl);
     peer_read_exactly(peer, SIZE_MAX);
@@ -91,7 +93,7 @@ static SSL_SESSION *session_of_first(SSL_CTX *context, const struct options *opt
     peer.ssl = SSL_new(context);
     SSL_set_fd(peer.ssl, peer.fd);
     if (!peer_repeat(&peer, SSL_connect)) fail("cannot connect for a session");
-    /* The ticket comes after the handshake: one byte of data makes the client read it. */
+    /* The ticket comes after the handshake; a byte of data makes the client read it. */
     static const char header[] = "PLAN up=- down=1\n";
     peer_write(&peer, header, sizeof header - 1);
     if (!peer_read_exactly(&peer, 1)) fail("cannot read for a session");

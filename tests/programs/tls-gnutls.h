@@ -1,5 +1,5 @@
-/* GnuTLS: anonymous key exchange, so that no certificate is needed. Its
- * functions for one purpose take turns. Tells what the handshake has agreed on. */
+/* GnuTLS: anonymous key exchange, so that no certificate is needed. Functions for the same purpose are
+ * called in turn. Reports what the handshake has agreed on. */
 #include <gnutls/gnutls.h>
 
 struct peer {
@@ -56,7 +56,7 @@ static long peer_send(struct peer *peer, const void *data, size_t length) {
     return gnutls_record_send2(peer->session, data, length, 0, 0);
 }
 
-/* A packet is all of a record: what is left of one that was begun must be read in another way. */
+/* A packet is a whole record: the rest of a partly read record must be read in another way. */
 static long receive_packet(struct peer *peer, void *data, size_t room) {
     gnutls_packet_t packet;
     gnutls_datum_t bytes, again;

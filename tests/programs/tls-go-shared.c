@@ -1,4 +1,5 @@
-/* What tls-pair.go does, in a library that Go made (tls-shared.go), which sees the arguments of this program. */
+/* The same as tls-pair.go, in a library that Go built (tls-shared.go), which sees the arguments of this
+ * program. */
 void TlsPair(void);
 
 int main(void) {

@@ -1,7 +1,9 @@
-/* A program that is not linked with a TLS library and loads one later: waits --before MS, loads exchange.so from its own
- * directory, waits --after MS (as programs do that look up a host first), has it speak TLS, and stays --stay MS.
- * With --detach FILE it becomes a daemon --hold MS after it has loaded the library: the process that did is gone then, and
- * FILE gets the report. With --again it executes itself once more in the end, at the same addresses. */
+/* A program that is not linked with a TLS library, and loads one later. It waits --before MS, loads
+ * exchange.so from its own directory, waits --after MS (like a program that first resolves a host), lets it
+ * speak TLS, and stays --stay MS.
+ * With --detach FILE it becomes a daemon --hold MS after it has loaded the library: the process that loaded
+ * it has ended then, and FILE gets the report. With --again it finally executes itself once more, at the
+ * same addresses. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -31,7 +33,7 @@ static void detach(const char *file) {
     dup2(null, 2);
 }
 
-/* Lets programs that are executed from now on, and this one, have the same addresses each time. */
+/* Turns off the randomisation of addresses for this program and those that it executes from now on. */
 static int fix_addresses(char **arguments) {
     int now = personality(0xffffffff);
     if (now & ADDR_NO_RANDOMIZE) return 0;

@@ -1,4 +1,5 @@
-/* NSS: each server signs its own certificate, and the client takes any. NSPR's functions take turns. */
+/* NSS: each server signs its own certificate, and the client accepts any. NSPR's functions are called in
+ * turn. */
 #include <cert.h>
 #include <cryptohi.h>
 #include <keyhi.h>
@@ -15,7 +16,7 @@ struct peer {
     unsigned calls;
 };
 
-/* NSS must be started in each process: it does not outlive fork(2). */
+/* NSS must be initialised in each process: it does not survive fork(2). */
 static void library_start(void) {}
 
 static CERTCertificate *make_certificate(SECKEYPrivateKey **private_key) {
@@ -67,7 +68,7 @@ static int peer_handshake(struct peer *peer) {
     return 0;
 }
 
-/* Of the pieces the second is empty, and the others have different lengths. */
+/* The second buffer is empty, and the others have different lengths. */
 static long send_pieces(struct peer *peer, char *data, int length) {
     int first = length / 3;
     PRIOVec pieces[3] = {{data, first}, {NULL, 0}, {data + first, length - first}};
@@ -82,7 +83,7 @@ static long peer_send(struct peer *peer, const void *data, size_t length) {
     }
 }
 
-/* A file, and what is only looked at, are not to be told. */
+/* Calls on a file, and peeks, must not be reported. */
 static long peer_receive(struct peer *peer, void *data, size_t room) {
     if (peer->calls++ % 2 == 0) {
         PRFileDesc *file = PR_Open("/proc/self/exe", PR_RDONLY, 0);

@@ -1,8 +1,9 @@
-/* A client and a server of one TLS library, in two processes that are connected over 127.0.0.1. Which library is
- * said when this is compiled: LIBRARY is its header here. Waits until it reads a line, then --connections times: the client
- * sends the --up sizes, each in calls of its own, the server then the --down sizes; both report what they moved. With --late 1
- * it waits only when the first connection is open.
- * Each library is used as its own examples use it: handles come from its usual functions, and are freed. */
+/* A client and a server of one TLS library, in two processes that are connected over 127.0.0.1. LIBRARY, the
+ * header of the library here, is chosen at compile time.
+ * It waits until it reads a line. Then, --connections times, the client sends the --up sizes, each in its
+ * own calls, and the server the --down sizes; both report what they moved. With --late 1 it waits after the
+ * first connection has been opened instead.
+ * Each library is used as in its own examples: its usual functions create and free the handles. */
 #include "tally.h"
 #include <errno.h>
 #include <getopt.h>
@@ -13,7 +14,7 @@
 
 enum side { CLIENT, SERVER };
 
-/* What a library offers, under one name each. */
+/* The interface that each library's header implements. */
 struct peer;
 static void library_start(void);
 static void peer_open(struct peer *peer);
@@ -81,7 +82,7 @@ static void connection(enum side side, int fd, unsigned number, const struct siz
     report(&received, &sent, side == CLIENT ? "client" : "server", number);
 }
 
-/* A connection of two sockets: NSS takes no other than TCP's. */
+/* Two connected TCP sockets, because NSS accepts no others. */
 static void connect_pair(int pair[2]) {
     struct sockaddr_in address = {};
     socklen_t size = sizeof address;
@@ -112,7 +113,7 @@ int main(int count, char **arguments) {
         default: return 2;
         }
     }
-    /* Who closes first need not read what the other one says last. */
+    /* The side that closes first need not read the last data of the other. */
     signal(SIGPIPE, SIG_IGN);
     library_start();
     if (!late) wait_for_line();

@@ -1,6 +1,7 @@
-// A client and a server of Go's crypto/tls, connected over 127.0.0.1. Waits until it reads a line, then
-// -connections times: the client sends the -up sizes, each in calls of its own, the server then the -down sizes; both report
-// what they moved, and what their handshake has agreed on. Their stacks are made to grow, so that they are moved.
+// A client and a server of Go's crypto/tls, connected over 127.0.0.1. It waits until it reads a line. Then,
+// -connections times, the client sends the -up sizes, each in its own calls, and the server the -down sizes.
+// Both report what they moved, and what their handshake has agreed on. Their stacks are made to grow, so that
+// Go moves them.
 package main
 
 import (
@@ -48,7 +49,7 @@ func check(err error) {
 	}
 }
 
-// sizes reads "1,16384,70000".
+// sizes parses "1,16384,70000".
 func sizes(text string) []int {
 	var list []int
 	for _, word := range strings.Split(text, ",") {
@@ -76,7 +77,7 @@ func certificate() tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// deep makes the stack grow, so that it is moved, before it writes.
+// deep makes the stack grow, so that Go moves it, and then writes.
 func deep(depth int, write func()) {
 	var room [512]byte
 	if depth > 0 {
@@ -132,7 +133,7 @@ func report(side string, number int, received, sent *tally) {
 		side, os.Getpid(), number, received, sent)
 }
 
-// agreed tells what the handshake has agreed on.
+// agreed describes what the handshake has agreed on.
 func agreed(side string, state tls.ConnectionState) {
 	output.Lock()
 	defer output.Unlock()

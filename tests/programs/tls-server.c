@@ -1,8 +1,7 @@
-/* A TLS server on 127.0.0.1 that does what the first line of a connection says:
+/* A TLS server on 127.0.0.1. The first line of a connection says what it does:
  *   "PLAN up=SIZES down=SIZES"  step by step: reads up[i] bytes, then sends down[i] bytes with one SSL_write
- *   "GET ..."                   answers as an HTTP server does, until the client leaves
- * With --fork a child that never executes anything serves each
- * connection, with --threads a thread does. */
+ *   "GET ..."                   answers as an HTTP server does, until the client closes
+ * With --fork each connection is served by a child that never executes anything, with --threads by a thread. */
 #include "tls.h"
 #include <getopt.h>
 #include <pthread.h>
@@ -65,7 +64,7 @@ static void serve_plan(struct peer *peer, const char *line, size_t surplus) {
     }
     free(up.size);
     free(down.size);
-    /* The client leaves first: its close_notify is the end of what was received. */
+    /* The client closes first: its close_notify ends the received data. */
     peer_read_exactly(peer, SIZE_MAX);
 }
 

@@ -1,7 +1,7 @@
-"""Connections of CPython's ssl module over sockets of all kinds, both ends in this process, each on a thread of its own.
-Standard input: a key and a certificate in PEM up to a line with a dot, then, once "ready" is printed, a line to begin. Those
-whose names begin with "early" have shaken hands by then. Prints what each end is bound to, and what the handshake has agreed on,
-in JSON, a line a connection."""
+"""Connections of CPython's ssl module over all kinds of sockets. Both ends are in this process, each on its
+own thread. Standard input: a key and a certificate in PEM up to a line with a dot; then, once "ready" is
+printed, a line to begin. Connections whose names begin with "early" have done their handshake by then. For
+each connection it prints a line of JSON: the addresses of both ends, and what the handshake has agreed on."""
 
 import json
 import os

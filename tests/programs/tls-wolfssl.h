@@ -1,5 +1,5 @@
-/* wolfSSL: a key that both sides know, so that no certificate is needed. Its headers and OpenSSL's, which are needed for the
- * hashes, exclude one another: what is used of it is declared here. */
+/* wolfSSL: a key that both sides know, so that no certificate is needed. Its headers conflict with
+ * OpenSSL's, which the hashes need; so the functions used are declared here. */
 typedef struct WOLFSSL_CTX WOLFSSL_CTX;
 typedef struct WOLFSSL WOLFSSL;
 typedef struct WOLFSSL_METHOD WOLFSSL_METHOD;

@@ -1,6 +1,7 @@
-/* What the TLS programs of the tests share: one connection whose bytes are counted and hashed on both ways, and the
- * ways to move them (the plain and the _ex calls, blocking and not). Each program prints what it moved as one line of
- * JSON; the harness compares that with what ctrace saw. Not a model of good TLS: certificates are not verified. */
+/* Shared by the TLS programs of the tests: one connection whose bytes are counted and hashed in both
+ * directions, and the ways to move them (the plain and the _ex calls, blocking and not). Each program prints
+ * what it moved as one line of JSON, which the harness compares with what ctrace saw. Not an example of good
+ * TLS: certificates are not verified. */
 #ifndef TLS_H
 #define TLS_H
 
@@ -32,7 +33,7 @@ struct peer {
     SSL *ssl;
     int fd;
     enum api api;
-    int peek; /* look with SSL_peek before each read: the bytes must be reported once */
+    int peek; /* call SSL_peek before each read: the bytes must be reported once */
     struct tally received, sent;
 };
 
@@ -46,7 +47,7 @@ static inline void peer_report(struct peer *peer, const char *side, unsigned con
     report(&peer->received, &peer->sent, side, connection);
 }
 
-/* Whether the call is to be made again, once the socket is ready; 0 when the connection is over. */
+/* Whether to repeat the call once the socket is ready; 0 when the connection is closed. */
 static inline int peer_again(struct peer *peer, int result) {
     int error = SSL_get_error(peer->ssl, result);
     if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) return 0;
@@ -54,7 +55,7 @@ static inline int peer_again(struct peer *peer, int result) {
     return poll(&ready, 1, 60000) == 1;
 }
 
-/* One SSL_write of all that is given, repeated as OpenSSL asks for; less than `length` when the peer has gone. */
+/* One SSL_write of everything, repeated as OpenSSL requires; less than `length` if the peer has closed. */
 static inline size_t peer_write(struct peer *peer, const void *data, size_t length) {
     size_t done = 0;
     for (;;) {
@@ -68,7 +69,7 @@ static inline size_t peer_write(struct peer *peer, const void *data, size_t leng
         }
         tally_add(&peer->sent, (const char *)data + done, written);
         done += written;
-        /* A write of nothing is an error or a success by version and call: made, and not looked at. */
+        /* Whether an empty write succeeds depends on version and call: its result is ignored. */
         if (done >= length) return done;
         if (written == 0 && !peer_again(peer, result)) return done;
     }

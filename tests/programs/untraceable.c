@@ -1,4 +1,4 @@
-/* Has the texts by which TLS of another language is recognised, and none of its code. */
+/* Contains the texts by which TLS of another language is recognised, and none of its code. */
 #include <stdio.h>
 #include <unistd.h>
 

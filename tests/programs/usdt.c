@@ -1,4 +1,4 @@
-// Probes of the program's own; the second is reached only while somebody listens.
+// USDT probes in the program; the second is reached only while a tracer is attached.
 #define _SDT_HAS_SEMAPHORES 1
 #include <string.h>
 #include <sys/sdt.h>
