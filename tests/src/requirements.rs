@@ -30,7 +30,7 @@ pub fn require_bpf() -> Result<()> {
     }
     if !Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
         bail!(
-            "this kernel has no uprobes (/sys/bus/event_source/devices/uprobe): `cargo xtask setup` tells \
+            "this kernel has no uprobes (/sys/bus/event_source/devices/uprobe): `cargo xtask setup` says \
              more"
         );
     }

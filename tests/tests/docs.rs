@@ -79,8 +79,8 @@ fn each_command_that_the_text_names_is_one() -> Result<()> {
 #[test]
 fn each_block_is_of_a_kind_that_is_run_or_has_a_reason() -> Result<()> {
     for block in docs::blocks()? {
-        let known = block.shown() != Shown::Other || docs::excuse(&block.text).is_some();
-        ensure!(known, "{}: what is this? {}", block.place, block.text);
+        let is_covered = block.shown() != Shown::Other || docs::excuse(&block.text).is_some();
+        ensure!(is_covered, "{}: what is this? {}", block.place, block.text);
     }
     Ok(())
 }

@@ -197,7 +197,7 @@ fn a_limit_of_bytes() -> Result<()> {
             ensure!(kept > 0 || !record.has_payload(), "--max-bytes 0 has a payload");
         }
         let length: u64 = records.iter().map(|record| record.call.length).sum();
-        ensure!(length == moved, "--max-bytes {limit}: {length} of {moved} bytes are told");
+        ensure!(length == moved, "--max-bytes {limit}: {length} of {moved} bytes are recorded");
         ensure!(trace.counted("/lost/events")? == 0, "{}", trace.summary()?);
     }
     Ok(())

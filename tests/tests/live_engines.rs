@@ -173,7 +173,7 @@ fn matching_containers_that_start_later(kind: Kind) -> Result<()> {
     check(&trace, &transfers)?;
     for record in records(&trace)? {
         let id = record.pointer("/container/id").and_then(Value::as_str);
-        let named = [&first.container, &second.container].into_iter().find(|known| Some(known.id()) == id);
+        let named = [&first.container, &second.container].into_iter().find(|one| Some(one.id()) == id);
         let named = named.with_context(|| format!("another container: {record}"))?;
         let name = record.pointer("/container/name").and_then(Value::as_str);
         ensure!(name == Some(named.name()), "{id:?} is called {name:?}");

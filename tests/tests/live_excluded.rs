@@ -62,8 +62,8 @@ fn an_image_whose_tag_has_moved_to_another() -> Result<()> {
         count += 1;
         server.transfers(count)?;
         let trace = ctrace.finish()?;
-        let told = trace.records()?.iter().filter(|record| of_server(record)).count();
-        ensure!(told == 0, "{told} records although {wanted} is excluded: {}", trace.stderr);
+        let recorded = trace.records()?.iter().filter(|record| of_server(record)).count();
+        ensure!(recorded == 0, "{recorded} records although {wanted} is excluded: {}", trace.stderr);
     }
     docker(&["rmi", &tag]).map(drop)
 }
@@ -87,8 +87,8 @@ fn a_container_that_is_renamed_stays_excluded() -> Result<()> {
     let of = |record: &Record, server: &Server| {
         record.container.as_ref().is_some_and(|container| container.id == server.container.id())
     };
-    let told = trace.records()?.iter().filter(|record| of(record, &server)).count();
-    ensure!(told == 0, "{told} records of what is excluded: {}", trace.stderr);
+    let recorded = trace.records()?.iter().filter(|record| of(record, &server)).count();
+    ensure!(recorded == 0, "{recorded} records of what is excluded: {}", trace.stderr);
     let others = trace.records()?.iter().filter(|record| of(record, &seen) || of(record, &later)).count();
     ensure!(others >= clients.len(), "{others} records of the others: {}", trace.stderr);
     Ok(())

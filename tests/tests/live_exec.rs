@@ -136,7 +136,7 @@ fn a_script_and_its_interpreter() -> Result<()> {
     let trace = ctrace.finish()?;
     let mut found = records(&trace, "exec")?;
     found.retain(|record| record["exec"]["path"] == "/script");
-    let record = found.first().context("the script is not told")?;
+    let record = found.first().context("the script is not recorded")?;
     ensure!(record["process"]["command_args"] == serde_json::json!(["/exec-one", "exit", "/script", "a b"]));
     ensure!(
         record["exec"]["interpreter"] == "/exec-one" && record["process"]["comm"] == "script",

@@ -152,7 +152,7 @@ fn a_dry_run_as_nobody_says_what_it_could_not_see() -> Result<()> {
 }
 
 /// A field that Docker reports about a container, by a template of `docker inspect`.
-fn told(container: &Container, template: &str) -> Result<Value> {
+fn docker_field(container: &Container, template: &str) -> Result<Value> {
     let format = format!("{{{{json {template}}}}}");
     Ok(serde_json::from_str(&docker(&["inspect", "--format", &format, container.id()])?)?)
 }
@@ -187,14 +187,14 @@ fn inspect_agrees_with_docker() -> Result<()> {
     let server = Server::of(container)?;
     let container = &server.container;
     let found = json(&answer(&["inspect", container.name(), "-o", "json"])?)?;
-    ensure!(found["init"] == told(container, ".State.Pid")?, "{}", found["init"]);
+    ensure!(found["init"] == docker_field(container, ".State.Pid")?, "{}", found["init"]);
     ensure!(found["container"]["id"] == container.id(), "{}", found["container"]);
     for way in list(&found, "access")? {
         ensure!(way["works"] == true, "{way}");
     }
     ensure!(list(&found, "access")?.len() == 4, "{}", found["access"]);
 
-    let data = told(container, ".GraphDriver.Data")?;
+    let data = docker_field(container, ".GraphDriver.Data")?;
     let overlay = &found["overlay"];
     for (ours, theirs) in [("merged", "MergedDir"), ("upper", "UpperDir"), ("work", "WorkDir")] {
         ensure!(overlay[ours]["path"] == data[theirs] && overlay[ours]["works"] == true, "{overlay} {data}");
@@ -207,14 +207,15 @@ fn inspect_agrees_with_docker() -> Result<()> {
 
     let runtime = &found["runtime"];
     ensure!(
-        runtime["init"] == container.pid() && runtime["driver"] == told(container, ".GraphDriver.Name")?,
+        runtime["init"] == container.pid()
+            && runtime["driver"] == docker_field(container, ".GraphDriver.Name")?,
         "{runtime}"
     );
     for (ours, theirs) in [("merged", "MergedDir"), ("upper", "UpperDir"), ("work", "WorkDir")] {
         let place = &runtime["overlay"][ours];
         ensure!(place["path"] == data[theirs] && place["works"] == true, "{place} {data}");
     }
-    let mounts = told(container, ".Mounts")?;
+    let mounts = docker_field(container, ".Mounts")?;
     let mounts = mounts.as_array().context("mounts")?;
     ensure!(mounts.len() == 2, "{mounts:?}");
     for mount in mounts {

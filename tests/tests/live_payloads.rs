@@ -272,7 +272,7 @@ fn what_a_tiny_ring_loses_is_counted() -> Result<()> {
     // The sum of all `lost` records is the loss in the summary.
     let lines = trace.lines()?;
     let of_records = lines.iter().filter(|line| line.get("type") == Some(&Value::from("lost")));
-    let told: u64 = of_records.filter_map(|line| line.get("bytes")?.as_u64()).sum();
-    ensure!(told == lost, "lost records tell of {told} bytes, the summary of {lost}");
+    let sum: u64 = of_records.filter_map(|line| line.get("bytes")?.as_u64()).sum();
+    ensure!(sum == lost, "lost records have {sum} bytes, the summary {lost}");
     Ok(())
 }

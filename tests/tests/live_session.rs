@@ -361,7 +361,7 @@ fn programs_are_far_from_what_verifiers_refuse() -> Result<()> {
             })
             .map(|(program, steps)| Ok((program, steps.parse()?)))
             .collect::<Result<_>>()?;
-        ensure!(steps.len() >= 5, "{command:?} tells of {} programs: {}", steps.len(), trace.stderr);
+        ensure!(steps.len() >= 5, "{command:?} logs {} programs: {}", steps.len(), trace.stderr);
         let far = steps.iter().all(|(_, steps)| (1..STEPS).contains(steps));
         ensure!(far, "{command:?} is near the verifier's limit: {steps:?}");
     }

@@ -135,25 +135,26 @@ fn check_payload(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
 
 /// Checks that each record names the implementation and the addresses that the server reports.
 fn check_records(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
-    let mut known: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut with_address: BTreeMap<u64, usize> = BTreeMap::new();
     for line in trace.lines()?.iter().filter(|line| line["type"] == "ssl") {
         let (library, connection) = (&line["library"], &line["connection"]);
         ensure!(library["implementation"] == case.implementation, "{library}");
-        let known = known.entry(connection["id"].as_u64().context("no connection")?).or_default();
+        let count = with_address.entry(connection["id"].as_u64().context("no connection")?).or_default();
         let (network, certainty) = (&line["network"], connection["socket"].as_str());
         if certainty.is_none() {
             ensure!(case.socket == Socket::Guessed && network["peer"].is_null(), "no socket: {network}");
             continue;
         }
-        *known += 1;
+        *count += 1;
         let expected = if case.socket == Socket::Seen { "seen" } else { "guessed" };
         ensure!(certainty == Some(expected), "{connection}");
-        let is_told = |served: &Served| network["local"] == served.client && network["peer"] == served.server;
-        ensure!(served.iter().any(is_told), "{network} is none of {served:?}");
+        let is_reported =
+            |served: &Served| network["local"] == served.client && network["peer"] == served.server;
+        ensure!(served.iter().any(is_reported), "{network} is none of {served:?}");
         ensure!(network["transport"] == "tcp" && connection["role"] == "client", "{network} {connection}");
     }
-    ensure!(known.len() == served.len(), "connections {known:?}, not {served:?}");
-    ensure!(known.values().all(|known| *known > 0), "a connection's addresses were never told");
+    ensure!(with_address.len() == served.len(), "connections {with_address:?}, not {served:?}");
+    ensure!(with_address.values().all(|count| *count > 0), "a connection's addresses were never recorded");
     Ok(())
 }
 

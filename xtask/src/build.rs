@@ -9,12 +9,12 @@ use crate::{shell, workspace};
 /// How to build.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// Optimise, as the demo and the live tests want it.
+    /// Optimise, as the demo and the live tests require
     #[arg(long)]
     release: bool,
 }
 
-/// The command itself.
+/// Runs the command.
 pub(crate) fn run(options: Options) -> Result<()> {
     if options.release {
         return release();

@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: the main job, seen at work.
+//! `cargo xtask demo`: ctrace doing its main job.
 //!
-//! Owns what is run and shown; what is watched comes from the tests' package. Building is done as the user,
-//! only the show itself runs as root. Never leaves anything of it behind.
+//! Owns what is run and shown; the traced programs come from the tests' package. Building is done as the
+//! user, only the demonstration itself runs as root. Never leaves anything behind.
 
 use std::io::{IsTerminal, stdout};
 use std::process::Stdio;
@@ -12,15 +12,15 @@ use ctrace_tests::{Demo, program};
 use crate::shell::{self, RootAccess};
 use crate::{build, setup, workspace};
 
-/// What is watched.
+/// What is traced.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Show {
-    /// A process in namespaces of its own instead of a container.
+    /// Use a process in its own namespaces instead of a container
     #[arg(long)]
     namespaces: bool,
 }
 
-/// The command itself.
+/// Runs the command.
 pub(crate) fn run() -> Result<()> {
     let undone = setup::prepare(setup::Options::default())?;
     let (docker, other): (Vec<_>, Vec<_>) = undone.iter().partition(|step| step.name == setup::DOCKER);

@@ -1,14 +1,14 @@
-//! `cargo xtask fuzz`: looks into damaged programs until something is wrong, or the time is over.
+//! `cargo xtask fuzz`: inspects damaged programs until it finds a bug or the time is over.
 //!
-//! Owns how the target in `fuzz/` is built and run, and which programs it damages. What it finds is left in a
-//! file, which it takes again as an argument.
+//! Owns how the target in `fuzz/` is built and run, and which programs it damages. A finding is written to a
+//! file, which the command accepts as an argument.
 
 use anyhow::{Context, Result, bail};
 use ctrace_tests::program;
 
 use crate::{shell, workspace};
 
-/// Each has something else to be found.
+/// Programs to damage; each contains something different to find.
 const PROGRAMS: [&str; 10] = [
     "functions",
     "functions-go-stripped",
@@ -22,17 +22,17 @@ const PROGRAMS: [&str; 10] = [
     "tls-wolfssl-stripped",
 ];
 
-/// For how long, or what.
+/// How long to fuzz, or which input to try.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Seconds
+    /// How many seconds to fuzz
     #[arg(long, default_value_t = 60)]
     time: u32,
-    /// An input that was left by an earlier run, to be tried alone
+    /// Try only this input, which an earlier run has written
     input: Option<std::path::PathBuf>,
 }
 
-/// The command itself.
+/// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let target = workspace::target()?.join("fuzz");
     let mut cargo = shell::cargo();
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "fuzz",
         "--target-dir",
     ]);
-    // Apart, as what is compiled is not what cargo thinks it is.
+    // In its own target directory, because cargo is not aware of the flags.
     cargo.arg(&target).current_dir(workspace::root());
     shell::run(cargo.env("RUSTC_WRAPPER", workspace::root().join("fuzz/rustc-counting")))?;
 
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
     let mut fuzzer = shell::command(&target.join("fuzz/ctrace-fuzz").to_string_lossy());
     fuzzer.env("CTRACE_FUZZ_PROGRAMS", std::env::join_paths(programs)?);
-    // A program of 5 MB is looked into in 10 to 50 ms; what takes seconds, or 600 MB, is a finding.
+    // Inspecting a program of 5 MB takes 10 to 50 ms. Seconds, or 600 MB, are a bug.
     fuzzer.args(["-timeout=20", "-rss_limit_mb=600", "-max_len=512", "-len_control=0"]);
     fuzzer.arg(format!("-artifact_prefix={}/", target.display()));
     match &options.input {

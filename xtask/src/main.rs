@@ -29,26 +29,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Subcommands {
-    /// Bring this machine to where ctrace builds and its tests run; say each step, skip what is there.
+    /// Prepare this machine to build ctrace and run its tests; announce each step, skip what is there
     Setup(setup::Options),
-    /// Build ctrace and its BPF programs.
+    /// Build ctrace and its BPF programs
     Build(build::Options),
-    /// Set up, build, and show the decrypted traffic of a real container for some seconds.
+    /// Set up, build, and show the decrypted traffic of a real container for some seconds
     Demo,
-    /// Set up, then run every suite that this machine can run; the last line is the numbers.
+    /// Set up, then run every suite that this machine can run; the last line has the totals
     Test(test::Options),
-    /// Measure what tracing costs, beside bpftrace, and what ctrace can take; write docs/performance.md.
+    /// Measure what tracing costs, next to bpftrace, and what ctrace can take; write docs/performance.md
     Bench(bench::Options),
-    /// Compare what is found without symbols with what symbols say, over this machine's programs and
-    /// libraries.
+    /// Compare the functions found without symbols with those that symbols name, over this machine's programs
+    /// and libraries
     Signatures(signatures::Options),
-    /// Look into damaged programs until something is wrong, or the time is over.
+    /// Inspect damaged programs until a bug is found or the time is over
     Fuzz(fuzz::Options),
-    /// Write the table of docs/tls.md anew, from what the live tests see now.
+    /// Rewrite the table of docs/tls.md from the results of the live tests
     TlsTable(tls_table::Options),
-    /// Check format, lints, documentation and the design's rules.
+    /// Check format, lints, documentation and the design's rules
     Tidy(tidy::Options),
-    /// Load every BPF program, and trace with each command, under other kernels, each booted in QEMU.
+    /// Boot other kernels in QEMU; on each, load every BPF program and trace with each command
     Vm(vm::Options),
     /// The part of the demo that runs as root.
     #[command(hide = true)]

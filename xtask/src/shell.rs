@@ -1,6 +1,6 @@
 //! Running other programs: what is shown, what is captured, what runs as root.
 //!
-//! Owns the environment that children get. Never decides what to run.
+//! Owns the environment of child processes. Never decides what to run.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::{env, iter};
 
 use anyhow::{Context, Result, bail};
 
-/// A command whose `PATH` also has cargo's directory of installed programs: rustup's proxies add it, other
+/// A command whose `PATH` includes cargo's directory of installed programs. rustup's proxies add it, other
 /// cargos do not.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -17,7 +17,7 @@ pub(crate) fn command(program: &str) -> Command {
     command
 }
 
-/// The cargo that runs this program.
+/// The cargo that started this program.
 pub(crate) fn cargo() -> Command {
     command(&env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
 }
@@ -38,12 +38,12 @@ pub(crate) fn cargo_home() -> PathBuf {
     env::var_os("CARGO_HOME").map_or_else(|| home().join(".cargo"), PathBuf::from)
 }
 
-/// Where a program is, if it is in `PATH`.
+/// The path of a program, if it is in `PATH`.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&search_path()).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-/// Shows a command, runs it with its output on the terminal, and fails when it does.
+/// Prints a command, runs it with its output on the terminal, and fails if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     println!("    $ {}", shown(command));
     let status = command.status().with_context(|| format!("cannot run `{}`", shown(command)))?;
@@ -53,7 +53,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Shows a command and runs it with its output in a file, of which the end is shown when it fails.
+/// Prints a command and runs it with its output in a file; if it fails, the end of that file is shown.
 pub(crate) fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
     println!("    $ {}", shown(command));
     let output = output(command.stdin(Stdio::null()))?;
@@ -68,7 +68,7 @@ pub(crate) fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a command prints; an error with its standard error when it fails.
+/// The standard output of a command. If it fails, the error includes its standard error.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
     let output = output(command.stdin(Stdio::null()))?;
     if !output.status.success() {
@@ -87,7 +87,7 @@ fn output(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("cannot run `{}`", shown(command)))
 }
 
-/// A command as one would type it.
+/// A command as a person would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let variables = command.get_envs().filter(|(name, _)| *name != "PATH").filter_map(|(name, value)| {
         Some(format!("{}={}", name.to_string_lossy(), quoted(&value?.to_string_lossy())))
@@ -99,7 +99,7 @@ pub(crate) fn shown(command: &Command) -> String {
     variables.chain(iter::once(program)).chain(args).collect::<Vec<_>>().join(" ")
 }
 
-/// A word as a shell reads it.
+/// A word, quoted for a shell.
 pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%$".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -112,16 +112,16 @@ pub(crate) fn quoted(word: &str) -> String {
 /// How this user becomes root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RootAccess {
-    /// Is root.
+    /// The user is root.
     Root,
-    /// By `sudo`, which asks for a password when it wants one.
+    /// With `sudo`, which may ask for a password.
     Sudo,
-    /// Not at all: no sudo, or it would have to ask and there is no terminal.
+    /// Not at all: there is no sudo, or it would ask for a password and there is no terminal.
     None,
 }
 
 impl RootAccess {
-    /// Finds out, without asking the user anything.
+    /// Detects it without asking the user anything.
     pub(crate) fn detect() -> Self {
         if rustix::process::geteuid().is_root() {
             Self::Root
@@ -135,8 +135,8 @@ impl RootAccess {
         }
     }
 
-    /// A command that runs as root with the environment of this process and some variables more. Without a
-    /// way to become root it runs as the user, and fails where it needs more.
+    /// A command that runs as root with the environment of this process and some more variables. If the user
+    /// cannot become root it runs as the user, and fails where it needs more.
     pub(crate) fn command(self, program: &str, variables: &[(&str, &str)]) -> Command {
         match self {
             Self::Root | Self::None => {

@@ -1,5 +1,5 @@
-//! `cargo xtask signatures`: what is found without symbols, against what symbols say, over this machine's
-//! files.
+//! `cargo xtask signatures`: compares the functions found without symbols with those that symbols name, over
+//! this machine's files.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ use crate::{shell, workspace};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Files and directories to look at
+    /// Files and directories to inspect
     #[arg(default_values = ["/usr/bin", "/usr/sbin", "/usr/lib"])]
     paths: Vec<PathBuf>,
 }
 
-/// Fails when an answer that is called certain is not what the symbols of the same file say.
+/// Runs the command. It fails if an answer with high confidence differs from the symbols of the same file.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let paths = std::env::join_paths(&options.paths)?;
     let mut cargo = shell::cargo();

@@ -1,7 +1,7 @@
-//! `cargo xtask tls-table`: the table of docs/tls.md, from what the live tests have seen.
+//! `cargo xtask tls-table`: writes the table of docs/tls.md from the results of the live tests.
 //!
-//! Owns the document's place for it, and that each row's test is there. What a row says is
-//! `ctrace_tests::Library`'s; a test whose row differs from the table fails by itself.
+//! Owns the table's place in the document, and the check that each row's test exists. `ctrace_tests::Library`
+//! decides what a row says; a test whose row differs from the table fails by itself.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,17 +18,17 @@ const HEAD: &str = "| implementation | version | program | file | linkage | symb
  | test |\n\
                     |---|---|---|---|---|---|---|---|---|\n";
 
-/// The suites whose tests have rows.
+/// The suites whose tests make rows.
 const SUITES: [&str; 4] = ["live_libraries", "live_payloads", "live_third_party", "live_third_party_servers"];
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// Run no test: take the rows that the last runs have left
+    /// Run no test: use the rows that the last runs have left
     #[arg(long)]
     kept: bool,
 }
 
-/// The command itself.
+/// Runs the command.
 pub(crate) fn run(options: Options) -> Result<()> {
     let directory = rows_directory();
     if !options.kept {
@@ -50,7 +50,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Fails when a row is of a test that is not there.
+/// Fails if a row belongs to a test that does not exist.
 pub(crate) fn check() -> Result<()> {
     let document = fs::read_to_string(path())?;
     let (_, table, _) = parts(&document)?;
@@ -74,7 +74,7 @@ fn path() -> PathBuf {
     workspace::root().join(DOCUMENT)
 }
 
-/// What is before the table, the table, and what is after it.
+/// The text before the table, the table, and the text after it.
 fn parts(document: &str) -> Result<(&str, &str, &str)> {
     let parts = document.split_once(BEGIN).and_then(|(before, rest)| {
         let (table, after) = rest.split_once(END)?;
@@ -83,7 +83,7 @@ fn parts(document: &str) -> Result<(&str, &str, &str)> {
     parts.with_context(|| format!("{DOCUMENT} has no place for the table, between {BEGIN:?} and {END:?}"))
 }
 
-/// Suite and name in a row's last cell.
+/// The suite and test name in a row's last cell.
 fn test_of(row: &str) -> Option<(&str, &str)> {
     row.strip_suffix("` |")?.rsplit_once('`')?.1.split_once("::")
 }

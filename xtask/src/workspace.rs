@@ -1,4 +1,4 @@
-//! Where the project's files are.
+//! The paths of the project's files.
 //!
 //! Owns the paths. Never creates anything but the directory for logs.
 
@@ -27,7 +27,7 @@ pub(crate) fn scratch() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// A directory that outlives the target directory: what is downloaded once for all clones.
+/// A directory that survives the target directory, for what is downloaded once for all clones.
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)

@@ -88,9 +88,9 @@ impl Cri {
             "ContainerStatus",
             &ContainerStatusRequest { container_id: created.id.clone(), verbose: true },
         )?;
-        let info = status.info.get("info").context("ContainerStatus tells no info")?;
+        let info = status.info.get("info").context("ContainerStatus has no info")?;
         let info: Value = serde_json::from_str(info)?;
-        let pid = info.get("pid").and_then(Value::as_u64).context("ContainerStatus tells no process")?;
+        let pid = info.get("pid").and_then(Value::as_u64).context("ContainerStatus has no process")?;
         let pod = Pod { name: pod.name, namespace: pod.namespace, sandbox: sandbox.id.clone() };
         // `logs` searches by the container's id.
         symlink(self.log(request.name), self.log(&created.id))?;

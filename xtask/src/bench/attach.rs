@@ -1,7 +1,7 @@
 //! How long it takes from the moment that a program in a container maps a TLS library until the library is
 //! hooked.
 //!
-//! Owns the runs; the time is ctrace's own, which `-v` tells.
+//! Owns the runs; ctrace itself measures the time and prints it with `-v`.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::Extent;
 use super::report::Report;
 use super::statistics::median;
 
-/// What stands before and after the milliseconds in ctrace's line.
+/// The text before and after the milliseconds in ctrace's message.
 const LINE: (&str, &str) = ("attached to libssl.so.3 ", " ms after it was mapped");
 /// The program makes four calls, well after its library is hooked.
 const PROGRAM: [&str; 5] = ["/app/tls-late", "--before", "300", "--after", "300"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Milliseconds, run by run; none when Docker is not there.
+/// Milliseconds, run by run; `None` without Docker.
 pub(super) fn measure(extent: Extent) -> Result<Option<Vec<f64>>> {
     if let Err(error) = require_docker() {
         eprintln!("bench: the time to attach is not measured: {error:#}");
@@ -32,14 +32,14 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<f64>>> {
     (1..=extent.attaches).map(run).collect::<Result<_>>().map(Some)
 }
 
-/// A trace of its own each time: what is hooked already costs nothing.
+/// Starts a new trace for each run, because a library that is already hooked costs nothing.
 fn once(container: &Container) -> Result<f64> {
     let options =
         ["ssl", "-v", "--wait", "--container", container.name(), "--limit", "4", "--max-bytes", "0"];
     let ctrace = Ctrace::start(&options)?;
     container.exec(&PROGRAM)?;
     let stderr = ctrace.wait(PATIENCE)?.stderr;
-    milliseconds(&stderr).with_context(|| format!("ctrace does not tell the time, but:\n{stderr}"))
+    milliseconds(&stderr).with_context(|| format!("ctrace does not report the time, but:\n{stderr}"))
 }
 
 fn milliseconds(stderr: &str) -> Option<f64> {
@@ -56,7 +56,7 @@ pub(super) fn describe(all: Option<&Vec<f64>>, report: &mut Report) {
     };
     report.paragraph(
         "From the mapping of libssl.so.3 by a program in a Docker container until it is hooked, as `-v` \
-         tells it, in ms.",
+         reports it, in ms.",
     );
     let least = all.iter().copied().fold(f64::INFINITY, f64::min);
     let most = all.iter().copied().fold(0.0, f64::max);

@@ -1,7 +1,7 @@
 //! What a call costs the thread that makes it: SSL_write, SSL_read with data, SSL_read without.
 //!
-//! Owns the rounds over the ways to trace, and the times to attach and to detach, which fall out of them.
-//! Uses no socket: what is measured is the library and the tracer, nothing of the network.
+//! Owns the rounds over the ways to trace, and the times to attach and to detach, which the rounds yield as
+//! well. Uses no socket, so that only the library and the tracer are measured, and not the network.
 
 use anyhow::Result;
 
@@ -54,7 +54,7 @@ pub(super) fn measure(extent: Extent) -> Result<Calls> {
 fn sample(way: Way, pids: Pids, target: &mut Target, extent: Extent) -> Result<Sample> {
     let tracer = Tracer::start(way, pids)?;
     let attach_ms = tracer.attach.as_secs_f64() * 1e3;
-    // The first calls after an attach meet cold caches.
+    // The first calls after attaching find cold caches.
     target.ask::<3>("call 1024 4")?;
     let mut ns = [[0.0; CALLS.len()]; SIZES.len()];
     for (ns, size) in ns.iter_mut().zip(SIZES) {
@@ -73,7 +73,7 @@ impl Calls {
         self.rounds.iter().flatten().any(|sample| sample.way == Way::Bpftrace)
     }
 
-    /// The samples of a way with the untraced ones of the same round.
+    /// The samples of a way, each with the untraced one of the same round.
     fn pairs(&self, way: Way) -> impl Iterator<Item = (&Sample, &Sample)> {
         let of = move |samples: &'_ [Sample], way| samples.iter().position(|sample| sample.way == way);
         self.rounds.iter().filter_map(move |samples| {
@@ -100,7 +100,7 @@ impl Calls {
         SIZES.iter().enumerate().map(|(index, size)| (*size, ratio(index))).collect()
     }
 
-    /// Limits that are not kept.
+    /// The limits that are missed.
     pub(super) fn failures(&self) -> Vec<String> {
         if !self.has_bpftrace() {
             return vec!["bpftrace is not installed: nothing to compare with".to_owned()];
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_is_added_is_compared_within_a_round() {
-        // The machine was ten times as slow in the second round.
+        // In the second round the machine was ten times as slow.
         let round = |factor: f64| {
             vec![
                 sample(Way::Untraced, 100.0 * factor),

@@ -1,5 +1,4 @@
-//! What `ctrace exec` takes: programs a second that execute and end at once, on as many processors as there
-//! are.
+//! How much `ctrace exec` can take: programs per second that execute and end at once, on all processors.
 //!
 //! Owns the storms, untraced and traced in turn.
 
@@ -18,10 +17,10 @@ use super::tracer::lost;
 
 /// One round.
 struct Sample {
-    /// Programs a second.
+    /// Programs per second.
     untraced: f64,
     traced: f64,
-    /// CPU time of ctrace, in nanoseconds a program.
+    /// CPU time of ctrace, in nanoseconds per program.
     cpu: f64,
     lost: Option<String>,
 }
@@ -46,7 +45,7 @@ pub(super) fn measure(extent: Extent) -> Result<Execs> {
     Ok(Execs(samples))
 }
 
-/// Executes so many programs, and tells how many a second.
+/// Executes this many programs, and returns how many there were per second.
 fn storm(execs: u32) -> Result<f64> {
     let processors = thread::available_parallelism()?.get();
     let each = execs / u32::try_from(processors)?;

@@ -1,6 +1,6 @@
 //! What a probe costs the function that it is on: an empty one, called in a loop.
 //!
-//! Owns the rounds over what is asked of a call, each beside what bpftrace needs for the same.
+//! Owns the rounds over what is recorded of a call, each next to what bpftrace needs for the same.
 
 use std::process::Command;
 
@@ -15,12 +15,12 @@ use super::tracer::bpftrace_program;
 /// Calls in a run: few enough that no record is lost.
 const CALLS: &str = "20000";
 
-/// What is asked of each call.
+/// What is recorded of each call.
 struct Question {
     name: &'static str,
     /// Arguments of `ctrace uprobe`.
     ctrace: &'static [&'static str],
-    /// A program of bpftrace; FILE stands for the traced file.
+    /// A bpftrace program; FILE stands for the traced file.
     bpftrace: &'static str,
 }
 
@@ -49,7 +49,7 @@ const QUESTIONS: [Question; 4] = [
     },
 ];
 
-/// Nanoseconds a call in one round.
+/// Nanoseconds per call in one round.
 struct Sample {
     untraced: f64,
     ctrace: f64,
@@ -86,7 +86,7 @@ fn sample(question: &Question) -> Result<Sample> {
     Ok(Sample { untraced, ctrace, bpftrace: bpftrace.transpose()? })
 }
 
-/// What the program says of itself: one number on its standard output.
+/// Runs a program that prints its own measurement: one number on standard output.
 fn nanoseconds(command: &mut Command) -> Result<f64> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);

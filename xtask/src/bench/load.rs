@@ -1,6 +1,6 @@
-//! What ctrace takes without losing anything: calls a second, bytes a second, CPU and memory.
+//! The load that ctrace takes without losing anything: calls per second, bytes per second, CPU and memory.
 //!
-//! Owns the loads. Each load meets a ctrace of its own, so that peaks and counters belong to it.
+//! Owns the loads. Each load has a new ctrace, so that peaks and counters belong to it.
 
 use std::thread;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::process::{self, Target};
 use super::report::Report;
 use super::tracer::{Pids, Tracer, Way};
 
-/// Calls a second of 1 KiB that must not lose anything.
+/// Calls of 1 KiB per second that must be traced without loss.
 const PACED_RATE: f64 = 20_000.0;
-/// The most memory that ctrace may take.
+/// The most memory that ctrace may use.
 const MEMORY_MIB: f64 = 100.0;
-/// Halvings of the interval that the capacity lies in.
+/// How often the interval that contains the capacity is halved.
 const STEPS: u32 = 6;
-/// More of its time than this, and a thread is what limits.
+/// A thread that is busy for more than this share of its time is the limit.
 const BUSY: f64 = 0.9;
 
 /// One load.
@@ -27,7 +27,7 @@ struct Load {
     size: u32,
     calls: f64,
     seconds: f64,
-    /// CPU seconds of ctrace a second; none when nothing traced.
+    /// CPU seconds of ctrace per second; `None` when nothing traced.
     cpu: f64,
     peak_mib: f64,
     json_bytes: f64,
@@ -51,7 +51,7 @@ pub(super) struct Loads {
     paced: Load,
 }
 
-/// Measures everything about loads.
+/// Measures everything that concerns loads.
 pub(super) fn measure(extent: Extent) -> Result<Loads> {
     let mut target = Target::start()?;
     let mut rows = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn measure(extent: Extent) -> Result<Loads> {
     Ok(Loads { rows, paced })
 }
 
-/// The highest rate without loss, by halving what lies between one without and one with.
+/// The highest rate without loss, by bisection between a rate without and one with loss.
 fn capacity(target: &mut Target, full: Load, extent: Extent) -> Result<Load> {
     if full.lost.is_none() {
         return Ok(full);
@@ -82,7 +82,7 @@ fn capacity(target: &mut Target, full: Load, extent: Extent) -> Result<Load> {
         eprintln!("bench: load, {} bytes, {rate:.0} calls a second ({step} of {STEPS})", full.size);
         let mut load = run(target, Way::Ctrace, full.size, rate, extent)?;
         if load.lost.is_some() {
-            // Something else may have run on the machine: what is lost twice is lost.
+            // Something else may have run on the machine, so only a rate that loses twice counts as lossy.
             load = run(target, Way::Ctrace, full.size, rate, extent)?;
         }
         if load.lost.is_some() {
@@ -102,7 +102,7 @@ fn run(target: &mut Target, way: Way, size: u32, rate: f64, extent: Extent) -> R
     let before = cpu()?;
     let [calls, ns] = target.ask(&format!("load {size} {rate} {}", extent.load_ms))?;
     let cpu = (cpu()? - before) / ns;
-    // What is still in the ring belongs to the load.
+    // Records that are still in the ring belong to the load.
     thread::sleep(Duration::from_millis(200));
     let (peak_mib, json_bytes) = match tracer.id() {
         Some(pid) => (process::peak_memory_mib(pid)?, process::written_bytes(pid)?),
@@ -117,7 +117,7 @@ impl Loads {
         self.rows.iter().map(|(_, load)| load.peak_mib).fold(0.0, f64::max)
     }
 
-    /// Limits that are not kept.
+    /// The limits that are missed.
     pub(super) fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         if let Some(lost) = &self.paced.lost {
@@ -163,7 +163,7 @@ impl Loads {
 fn row(name: &str, load: &Load) -> [String; 8] {
     let traced = load.peak_mib > 0.0;
     let if_traced = |text: String| if traced { text } else { "-".to_owned() };
-    // "12 records, 3 bytes: ring buffer full (…)": the number is enough here.
+    // "12 records, 3 bytes: ring buffer full (…)": the number alone is enough here.
     let lost = load.lost.as_deref().map_or("nothing", |lost| lost.split([',', ':']).next().unwrap_or(lost));
     let limit = match (&load.lost, load.cpu > BUSY) {
         _ if !traced => "the program",

@@ -1,4 +1,4 @@
-//! What the figures were measured on: machine, kernel, versions, date. Reads, never measures.
+//! The machine, kernel, versions and date of the measurements. Reads them, and never measures.
 
 use std::{fs, thread};
 
@@ -27,7 +27,7 @@ pub(super) fn describe(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What a program says of itself, on whichever output.
+/// The first line that a program prints about itself, on either output.
 fn first_line(name: &str, args: &[&str]) -> String {
     let output = shell::command(name).args(args).output();
     let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();

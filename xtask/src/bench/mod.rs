@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: what tracing costs the traced program, and how much ctrace itself can take.
 //!
-//! Owns what is measured and in which order; `docs/performance.md` tells how to read it. Everything is
-//! measured in rounds that alternate between the ways to trace, so that a change of the machine's speed meets
-//! them all. It never judges the figures, except with `--check`, and never measures a build other than the
-//! release build.
+//! Owns what is measured and in which order; `docs/performance.md` explains how to read it. All measurements
+//! alternate between the ways to trace, round by round, so that a change of the machine's speed affects them
+//! all. It never rates the figures, except with `--check`, and never measures a build other than the release
+//! build.
 
 mod attach;
 mod calls;
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// calls a second, or takes more than 100 MiB of memory.
     #[arg(long)]
     check: bool,
-    /// Measure this alone, and print it: nothing is written to docs/performance.md.
+    /// Measure only this, and print it: docs/performance.md stays as it is.
     #[arg(long, value_enum, conflicts_with = "check")]
     only: Option<Part>,
 }
@@ -49,20 +49,20 @@ enum Part {
     Exec,
 }
 
-/// How long the measurements are.
+/// How long the measurements take.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
-    /// Of each way to trace; odd, so that a median is one of the values.
+    /// Rounds of each way to trace. An odd number, so that the median is one of the values.
     rounds: usize,
-    /// Batches of 32 calls, of each kind and size, in a round.
+    /// Batches of 32 calls, for each kind and size, in a round.
     batches: u32,
-    /// Of a load, in milliseconds.
+    /// The length of a load, in milliseconds.
     load_ms: u32,
-    /// Of requests to nginx in a round, in seconds.
+    /// How long nginx gets requests in a round, in seconds.
     request_seconds: u32,
-    /// Libraries that are loaded after ctrace has started.
+    /// How many libraries are loaded after ctrace has started.
     attaches: usize,
-    /// Programs that are executed in a round.
+    /// How many programs are executed in a round.
     execs: u32,
 }
 
@@ -71,10 +71,10 @@ const FULL: Extent =
 const QUICK: Extent =
     Extent { rounds: 3, batches: 60, load_ms: 1000, request_seconds: 1, attaches: 5, execs: 3000 };
 
-/// The command itself: prepares as the user, measures as root.
+/// Runs the command: prepares as the user, measures as root.
 pub(crate) fn run(options: Options) -> Result<()> {
     let undone = setup::prepare(setup::Options { bench: true, ..setup::Options::default() })?;
-    // Without Docker, bpftrace or nginx the other measurements are as good.
+    // The other measurements work without Docker, bpftrace or nginx.
     for step in &undone {
         println!("  without {}: {}", step.name, step.why);
     }

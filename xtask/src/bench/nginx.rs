@@ -1,6 +1,6 @@
 //! What tracing costs a real server: CPU time of an nginx worker for each request that wrk makes over TLS.
 //!
-//! Owns an nginx of its own, in a directory that goes with it. Never touches one that the machine runs.
+//! Owns its own nginx, in a directory that is removed afterwards. Never touches an nginx of the machine.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -27,7 +27,7 @@ const CONNECTIONS: u32 = 16;
 const BODY: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A way to trace, with microseconds of CPU time a request and requests a second, round by round.
+/// A way to trace, with microseconds of CPU time per request and requests per second, round by round.
 #[derive(Clone, Debug)]
 pub(super) struct Requests {
     way: Way,
@@ -35,7 +35,7 @@ pub(super) struct Requests {
     lost: bool,
 }
 
-/// Measures all ways in turn, round by round; none when nginx or wrk is not installed.
+/// Measures all ways in turn, round by round; `None` if nginx or wrk is not installed.
 pub(super) fn measure(extent: Extent) -> Result<Option<Vec<Requests>>> {
     let (Some(nginx), Some(wrk)) = (shell::find("nginx"), shell::find("wrk")) else { return Ok(None) };
     let nginx = Nginx::start(&nginx)?;
@@ -123,7 +123,7 @@ impl Nginx {
         let libssl = library(&program(PROGRAM)?, "libssl.so.3")?;
         fs::copy(&libssl, file("libssl.so.3"))
             .with_context(|| format!("cannot copy {}", libssl.display()))?;
-        // Free now; nobody else is likely to take it in between.
+        // The port is free now, and it is unlikely that another program takes it in between.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         fs::write(file("nginx.conf"), configuration(port)).context("cannot write nginx.conf")?;
         let mut command = shell::command(&nginx.to_string_lossy());
@@ -156,7 +156,7 @@ impl Nginx {
 }
 
 impl Nginx {
-    /// Makes requests, and returns how many. wrk loads a copy of the library, so that it does not run into
+    /// Makes requests, and returns how many. wrk loads its own copy of the library, so that it does not hit
     /// the probes itself: most clients are on other machines.
     fn load(&self, wrk: &Path, seconds: u32) -> Result<f64> {
         let mut command = shell::command(&wrk.to_string_lossy());
@@ -169,7 +169,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Its master takes the worker along only when it is asked to end.
+        // The master ends its worker only when it is asked to end.
         let _ = self.child.signal(Signal::TERM);
         let _ = self.child.wait(PATIENCE);
     }
@@ -195,7 +195,7 @@ http {{
     )
 }
 
-/// The number in wrk's line `  12345 requests in 2.00s, 15.11MB read`; none when some were not answered well.
+/// The number in wrk's line `  12345 requests in 2.00s, 15.11MB read`; `None` if some requests failed.
 fn requests(text: &str) -> Option<f64> {
     let failed = text.contains("Non-2xx") || text.contains("Socket errors");
     let line = text.lines().find(|line| line.contains(" requests in "))?;

@@ -1,7 +1,6 @@
-//! Processes as they are measured: the target program that takes commands, and what /proc tells of any
-//! process.
+//! The measured processes: the target program that takes commands, and what /proc says about any process.
 //!
-//! Owns the dialogue with `bench-tls` and the reading of /proc. Never times anything itself.
+//! Owns the dialogue with `bench-tls` and the reading of /proc. Never measures time itself.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -22,7 +21,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Starts it, and waits until it has made its connections.
+    /// Starts it, and waits until it has opened its connections.
     pub(super) fn start() -> Result<Self> {
         let mut command = Command::new(program(PROGRAM)?);
         let mut process = command
@@ -43,7 +42,7 @@ impl Target {
         self.process.id()
     }
 
-    /// Has it do something, and returns the numbers of its answer.
+    /// Sends a command, and returns the numbers of the answer.
     pub(super) fn ask<const N: usize>(&mut self, command: &str) -> Result<[f64; N]> {
         writeln!(self.commands, "{command}").with_context(|| format!("{PROGRAM} has ended"))?;
         let answer = self.answer()?;
@@ -65,19 +64,19 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // Fails only when it has ended, which is what is wanted.
+        // This fails only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// CPU time that all threads of a process have used that it has now, in nanoseconds.
+/// CPU time of the current threads of a process, in nanoseconds.
 pub(super) fn cpu_ns(pid: u32) -> Result<f64> {
     let directory = format!("/proc/{pid}/task");
     let mut sum = 0.0;
     for entry in fs::read_dir(&directory).with_context(|| format!("cannot list {directory}"))? {
         let file = entry?.path().join("schedstat");
-        // A thread that has ended since it was listed.
+        // The thread has ended since it was listed.
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let first = text.split(' ').next().and_then(|word| word.parse::<f64>().ok());
         sum += first.with_context(|| format!("no number at the beginning of {}", file.display()))?;
@@ -85,17 +84,17 @@ pub(super) fn cpu_ns(pid: u32) -> Result<f64> {
     Ok(sum)
 }
 
-/// The most memory that a process has had at once, in MiB.
+/// The peak memory of a process, in MiB.
 pub(super) fn peak_memory_mib(pid: u32) -> Result<f64> {
     Ok(field(&format!("/proc/{pid}/status"), "VmHWM:")? / 1024.0)
 }
 
-/// Bytes that a process has written, to wherever.
+/// How many bytes a process has written, to any file.
 pub(super) fn written_bytes(pid: u32) -> Result<f64> {
     field(&format!("/proc/{pid}/io"), "wchar:")
 }
 
-/// The number after a word at the beginning of a line.
+/// The number that follows a word at the beginning of a line.
 fn field(file: &str, name: &str) -> Result<f64> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -110,7 +109,7 @@ mod tests {
     #[test]
     fn proc_tells_of_this_process() {
         let own = std::process::id();
-        // The kernel counts in ticks: none may have passed yet, but time spent here brings one.
+        // The kernel counts in ticks, so the value may still be 0; using the CPU here makes a tick pass.
         while cpu_ns(own).is_ok_and(|ns| ns == 0.0) {}
         assert!(cpu_ns(own).is_ok_and(|ns| ns > 0.0));
         assert!(peak_memory_mib(own).is_ok_and(|mib| mib > 0.1));

@@ -1,6 +1,6 @@
 //! The report: Markdown that the command writes into `docs/performance.md`, between two marks.
 //!
-//! Owns the marks and the form. What is outside of the marks is written by people and never touched.
+//! Owns the marks and the form. The text outside the marks is written by people and never touched.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,7 +26,7 @@ impl Report {
         self.text.push_str("\n\n");
     }
 
-    /// Adds a table; the first column is of words, the others are of numbers.
+    /// Adds a table. Its first column has words, the others have numbers.
     pub(super) fn table<const N: usize>(&mut self, header: [&str; N], rows: &[[String; N]]) {
         let mut line = |cells: &[String]| {
             // Writing to a String cannot fail.
@@ -44,12 +44,12 @@ impl Report {
         self.text.push('\n');
     }
 
-    /// What was added.
+    /// The sections so far.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Puts it into the document, in the place of what an earlier run wrote.
+    /// Writes the report into the document, in place of an earlier one.
     pub(super) fn write(&self) -> Result<PathBuf> {
         let file = workspace::root().join("docs/performance.md");
         let old = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -1,6 +1,6 @@
-//! Medians. Nothing else is made of the numbers: a mean would carry every disturbance of the machine.
+//! Medians, and no other statistics: a mean would include every disturbance of the machine.
 
-/// The middle value; of an even number of values the upper of the two; 0 of none.
+/// The median; the upper of the two middle values if their number is even; 0 if there are none.
 pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

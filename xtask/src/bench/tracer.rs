@@ -1,4 +1,4 @@
-//! The ways to trace a process that are compared, started and ended.
+//! The ways to trace a process that are compared, and how each is started and stopped.
 //!
 //! Owns when a tracer counts as attached. Never measures what the tracer does to its target.
 
@@ -17,19 +17,20 @@ use crate::shell;
 
 /// How long bpftrace may take to compile and attach.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long it may take to end.
+/// How long bpftrace may take to end.
 const BPFTRACE_ENDS: Duration = Duration::from_secs(5);
 /// The probes of `bench-tls.bt`: entry and return of four functions.
 const BPFTRACE_PROBES: usize = 8;
 
-/// A way to trace, or not to.
+/// A way to trace, or not to trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// Nothing is attached.
     Untraced,
     /// ctrace traces the process.
     Ctrace,
-    /// ctrace traces another process that maps the same library: its probes are hit and nothing is selected.
+    /// ctrace traces another process that maps the same library: the probes are hit, and the filter rejects
+    /// the call.
     Elsewhere,
     /// bpftrace captures the same functions.
     Bpftrace,
@@ -46,7 +47,7 @@ pub(super) struct Pids {
 #[derive(Debug)]
 pub(super) struct Tracer {
     running: Running,
-    /// How long it took from its start.
+    /// How long it took to attach, counted from the start.
     pub(super) attach: Duration,
 }
 
@@ -60,14 +61,14 @@ enum Running {
 /// How a tracer ended.
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
-    /// How long it took; none when it did not end by itself.
+    /// How long it took to detach; `None` if the tracer did not end by itself.
     pub(super) detach: Option<Duration>,
-    /// What it said that it lost; bpftrace does not say.
+    /// The loss that it reported; bpftrace reports none.
     pub(super) lost: Option<String>,
 }
 
 impl Tracer {
-    /// Attaches, and returns when everything is attached.
+    /// Starts a tracer, and returns when everything is attached.
     pub(super) fn start(way: Way, pids: Pids) -> Result<Self> {
         let begin = Instant::now();
         let running = match way {
@@ -88,7 +89,7 @@ impl Tracer {
         }
     }
 
-    /// Detaches as Ctrl-C does.
+    /// Detaches, as Ctrl-C does.
     pub(super) fn finish(self) -> Result<Ended> {
         let begin = Instant::now();
         let (ended, lost) = match self.running {
@@ -96,7 +97,7 @@ impl Tracer {
             Running::Ctrace(ctrace) => (true, lost(&ctrace.finish()?.stderr)?),
             Running::Bpftrace { mut child, .. } => {
                 child.signal(Signal::INT)?;
-                // bpftrace 0.17 sometimes misses the signal: it is killed then, as it is dropped.
+                // bpftrace 0.17 sometimes misses the signal; then dropping it kills it.
                 (child.wait(BPFTRACE_ENDS).is_ok(), None)
             }
         };
@@ -108,7 +109,7 @@ fn ctrace(pid: u32) -> Result<Ctrace> {
     Ctrace::start(&["ssl", "--pid", &pid.to_string(), "-o", "json", "--output", "/dev/null"])
 }
 
-/// What the summary on standard error says of losses.
+/// The loss that the summary on standard error reports.
 pub(super) fn lost(stderr: &str) -> Result<Option<String>> {
     let summary = stderr.lines().find(|line| line.starts_with("summary:"));
     let summary = summary.with_context(|| format!("ctrace wrote no summary, but:\n{stderr}"))?;
@@ -116,10 +117,10 @@ pub(super) fn lost(stderr: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let lost = summary.split_once("; lost ").map(|(_, lost)| lost.to_owned());
-    Ok(Some(lost.with_context(|| format!("the summary does not tell what was lost: {summary}"))?))
+    Ok(Some(lost.with_context(|| format!("the summary does not report what was lost: {summary}"))?))
 }
 
-/// Where bpftrace is, if it is installed.
+/// The path of bpftrace, if it is installed.
 pub(super) fn bpftrace_program() -> Option<PathBuf> {
     shell::find("bpftrace")
 }
@@ -129,7 +130,8 @@ fn bpftrace(pid: u32) -> Result<Running> {
     let libssl = library(&program(PROGRAM)?, "libssl.so.3")?;
     let script = bpftrace_script(&libssl)?;
     let mut command = shell::command(&file.to_string_lossy());
-    // As much of a payload as it can take: 200 bytes, by what fits the stack of a BPF program.
+    // bpftrace can capture at most 200 bytes of a payload, because they must fit on the stack of a BPF
+    // program.
     command.env("BPFTRACE_STRLEN", "200").args(["-o", "/dev/null"]).arg(script.path()).arg(pid.to_string());
     let child = Child::start_with_stdout(&mut command, Stdio::null())?;
     wait_for_probes(&child)?;
@@ -145,7 +147,8 @@ fn bpftrace_script(libssl: &Path) -> Result<NamedTempFile> {
     Ok(file)
 }
 
-/// bpftrace says that it attaches, but not when it has: it has as many perf events as probes and CPUs then.
+/// Waits until bpftrace has attached. It reports when it begins, but not when it is done: then it has as many
+/// perf events as there are probes times CPUs.
 fn wait_for_probes(child: &Child) -> Result<()> {
     let wanted = BPFTRACE_PROBES + thread::available_parallelism()?.get();
     let deadline = Instant::now() + PATIENCE;
@@ -155,7 +158,7 @@ fn wait_for_probes(child: &Child) -> Result<()> {
         }
         thread::sleep(Duration::from_millis(10));
     }
-    // The last perf event is there before its program is attached to it.
+    // The last perf event exists before its program is attached to it.
     thread::sleep(Duration::from_millis(100));
     Ok(())
 }

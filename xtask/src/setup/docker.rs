@@ -1,4 +1,4 @@
-//! A Docker engine that answers.
+//! A running Docker engine.
 //!
 //! Owns installing and starting the machine's own engine. Never changes its configuration, and never stops
 //! it.
@@ -17,12 +17,11 @@ use crate::workspace;
 /// How long a starting engine may take.
 const START: Duration = Duration::from_mins(1);
 
-/// The step.
+/// The step that provides a Docker engine.
 #[derive(Debug)]
 pub(super) struct Docker;
 
-/// The version of the engine that answers this user, or root when this user can become root without being
-/// asked.
+/// The version of the engine, asked as this user, or as root if this user can become root without a password.
 fn answers() -> Option<String> {
     let version = |root: RootAccess| {
         let mut command = root.command("docker", &[]);
@@ -61,7 +60,7 @@ impl Step for Docker {
     }
 }
 
-/// The engine with its client, and what it makes its bridge with.
+/// The engine with its client, and the program that it needs to create its bridge.
 const PACKAGES: [&str; 2] = ["docker.io", "iptables"];
 
 fn start(root: RootAccess) -> Result<()> {
@@ -69,7 +68,7 @@ fn start(root: RootAccess) -> Result<()> {
     if Path::new("/run/systemd/system").is_dir() {
         shell::run(root.command("systemctl", &[]).args(["start", "docker"]))?;
     } else {
-        // In a session of its own: it has to outlive this program and not get the terminal's Ctrl-C.
+        // In its own session: it must outlive this program, and not receive the terminal's Ctrl-C.
         let line = format!("exec dockerd >{} 2>&1", log.display());
         let mut dockerd = root.command("setsid", &[]);
         dockerd
@@ -80,7 +79,7 @@ fn start(root: RootAccess) -> Result<()> {
         shell::run(&mut dockerd)?;
     }
     let begin = Instant::now();
-    // The engine tells nobody when it is ready, so it is asked.
+    // The engine does not announce when it is ready, so we poll it.
     while answers().is_none() {
         if begin.elapsed() > START {
             bail!(

@@ -12,18 +12,18 @@ use crate::shell;
 /// The version that is installed when there is none.
 const BPF_LINKER: &str = "0.13.0";
 
-/// The headers and libraries of LLVM, needed only to build the linker.
+/// The step that installs the headers and libraries of LLVM, which are needed only to build the linker.
 #[derive(Debug)]
 pub(super) struct Llvm;
 
-/// The linker.
+/// The step that installs the linker.
 #[derive(Debug)]
 pub(super) struct BpfLinker;
 
 /// A field of `rustc -vV`.
 pub(super) fn rustc_field(name: &str) -> Result<String> {
     let text = shell::read(shell::command("rustc").arg("-vV"))?;
-    field(&text, name).with_context(|| format!("`rustc -vV` does not tell its {name}"))
+    field(&text, name).with_context(|| format!("`rustc -vV` does not print its {name}"))
 }
 
 fn field(text: &str, name: &str) -> Option<String> {
@@ -74,7 +74,8 @@ impl Step for Llvm {
     }
 }
 
-/// Whether a linker's file names another LLVM than this one. A static one names none, and is trusted.
+/// Whether a linker's file names another LLVM than this one. A statically linked one names none, and is
+/// trusted.
 fn wrong_llvm(file: &[u8], major: u32) -> bool {
     let names = |name: &str| file.windows(name.len()).any(|window| window == name.as_bytes());
     let linked = names("libLLVM.so.") || names("libLLVM-");
@@ -93,7 +94,7 @@ impl Step for BpfLinker {
             Some(file) => {
                 let bytes =
                     std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-                // It also has to start: the library that it is linked to may have gone.
+                // It must also start: the library that it is linked to may have been removed.
                 match shell::read(shell::command("bpf-linker").arg("--version")) {
                     Ok(_) if wrong_llvm(&bytes, major) => {
                         format!("{} is not for LLVM {major}", file.display())
@@ -116,9 +117,9 @@ impl Step for BpfLinker {
         let mut cargo = shell::cargo();
         let path = std::env::var("PATH").unwrap_or_default();
         println!("    compiling bpf-linker {BPF_LINKER}: one to two minutes");
-        // In cargo's own directory, not in ours: this is a program of its own, with a lock file of its own.
+        // In cargo's own directory: bpf-linker is a separate program with its own lock file.
         cargo.env("PATH", format!("{llvm}:{path}")).env_remove("CARGO_TARGET_DIR");
-        // It waits for LLVM nearly all the time, so its own code need not be optimised to the last.
+        // The linker spends nearly all its time in LLVM, so its own code needs little optimisation.
         cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
         shell::run(cargo.args(install_args(major)).current_dir("/"))
     }
@@ -136,7 +137,7 @@ fn install_args(llvm: u32) -> Vec<String> {
         "--features",
         &feature,
     ];
-    // An older one, or one for another LLVM, is replaced.
+    // An older linker, or one for another LLVM, is replaced.
     args.into_iter().chain(["--force"]).map(str::to_owned).collect()
 }
 

@@ -1,8 +1,8 @@
-//! `cargo xtask setup`: brings a machine to where ctrace builds and its tests run.
+//! `cargo xtask setup`: prepares a machine to build ctrace and run its tests.
 //!
-//! Owns the list of steps and how they are reported. Each step looks first and does nothing when its part is
-//! there. Never replaces the user's Rust toolchain, never needs nightly, and uses root only for packages and
-//! Docker.
+//! Owns the list of steps and how they are reported. Each step first checks whether its part is there, and
+//! then does nothing. Never replaces the user's Rust toolchain, never needs nightly, and uses root only for
+//! packages and Docker.
 
 mod docker;
 mod linker;
@@ -19,65 +19,65 @@ use crate::shell::RootAccess;
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option, or what a command needs")]
 pub(crate) struct Options {
-    /// Also what `cargo xtask bench` measures with: nginx, wrk, bpftrace.
+    /// Also install what `cargo xtask bench` uses: nginx, wrk, bpftrace
     #[arg(long)]
     pub(crate) bench: bool,
-    /// Also what `cargo xtask vm` boots kernels with: QEMU and its tools.
+    /// Also install what `cargo xtask vm` uses: QEMU and its tools
     #[arg(long)]
     pub(crate) vm: bool,
     /// Also what only the tests need: the container engines that the live suites start, and compilers.
     #[arg(skip = true)]
     pub(crate) engines: bool,
-    /// Only tell what is missing; change nothing and exit with status 1 if something is.
+    /// Only list what is missing; change nothing, and exit with status 1 if something is missing
     #[arg(long)]
     pub(crate) check: bool,
 }
 
-/// A part of what is needed.
+/// A part of the setup.
 pub(crate) trait Step {
-    /// What it is, in a few words.
+    /// The name of the part, in a few words.
     fn name(&self) -> String;
-    /// Looks whether it is there, without changing anything.
+    /// Checks whether the part is there, without changing anything.
     fn state(&self) -> Result<State>;
-    /// Brings it.
+    /// Installs the part.
     fn install(&self, machine: Machine) -> Result<()>;
 }
 
 /// Whether a part is there.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It is, at this place or in this version.
+    /// The part is there, at this place or in this version.
     There(String),
-    /// It is not.
+    /// The part is missing.
     Missing(Missing),
 }
 
-/// What is missing, and how a person brings it.
+/// What is missing, and how a person can install it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     /// The missing files or packages.
     pub(crate) what: String,
-    /// Commands to type where this program cannot.
+    /// Commands to type if this program cannot install it.
     pub(crate) by_hand: Vec<String>,
-    /// Whose work it is.
+    /// What installing it takes.
     pub(crate) needs: Needs,
 }
 
-/// What bringing a part takes.
+/// What installing a part takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// Nothing but the user's own directories.
+    /// Only the user's own directories.
     User,
-    /// apt-get, as root.
+    /// apt-get, run as root.
     Packages,
 }
 
-/// What this machine lets us do.
+/// What this program may do on the machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     /// How to become root.
     pub(crate) root: RootAccess,
-    /// Whether packages come from apt-get.
+    /// Whether packages can be installed with apt-get.
     pub(crate) apt: bool,
 }
 
@@ -86,7 +86,7 @@ impl Machine {
         Self { root: RootAccess::detect(), apt: crate::shell::find("apt-get").is_some() }
     }
 
-    /// Why this machine cannot do what a part takes.
+    /// Why this machine cannot provide what a part takes.
     fn obstacle(self, needs: Needs) -> Option<&'static str> {
         match needs {
             Needs::Packages if !self.apt => Some("this machine has no apt-get"),
@@ -106,7 +106,7 @@ pub(crate) struct Undone {
     by_hand: Vec<String>,
 }
 
-/// The name of the Docker step: the demo can do without it.
+/// The name of the Docker step. The demo works without it.
 pub(crate) const DOCKER: &str = "Docker engine";
 /// The name of the step for the other engines.
 pub(crate) const ENGINES: &str = "container engines for the tests";
@@ -114,7 +114,7 @@ pub(crate) const ENGINES: &str = "container engines for the tests";
 pub(crate) const VM: &str = "programs for other kernels";
 /// The steps that only the live suites need.
 pub(crate) const LIVE: [&str; 2] = [DOCKER, ENGINES];
-/// The steps without which most suites run all the same.
+/// The steps without which most suites still run.
 pub(crate) const OPTIONAL: [&str; 3] = [DOCKER, ENGINES, VM];
 
 fn steps(options: Options) -> Vec<Box<dyn Step>> {
@@ -127,7 +127,7 @@ fn steps(options: Options) -> Vec<Box<dyn Step>> {
         Box::new(docker::Docker),
     ];
     if options.engines {
-        // After Docker, whose packages bring most of it.
+        // After Docker, because its packages include most of these.
         steps.push(Box::new(packages::ENGINES));
         steps.push(Box::new(packages::LANGUAGES));
     }
@@ -140,7 +140,7 @@ fn steps(options: Options) -> Vec<Box<dyn Step>> {
     steps
 }
 
-/// Does every step that is not done yet, and returns those that could not be done.
+/// Does every step that is not done yet, and returns those that failed.
 pub(crate) fn prepare(options: Options) -> Result<Vec<Undone>> {
     let machine = Machine::detect();
     println!("setup");
@@ -155,7 +155,7 @@ pub(crate) fn prepare(options: Options) -> Result<Vec<Undone>> {
             State::Missing(missing) => missing,
         };
         println!("  {name}: missing: {}", missing.what);
-        let obstacle = if options.check { Some("only looked") } else { machine.obstacle(missing.needs) };
+        let obstacle = if options.check { Some("only checked") } else { machine.obstacle(missing.needs) };
         let why = match obstacle {
             Some(obstacle) => obstacle.to_owned(),
             None => match install(step.as_ref(), machine) {
@@ -179,7 +179,7 @@ fn install(step: &dyn Step, machine: Machine) -> Result<()> {
     Ok(())
 }
 
-/// The command itself: any step that could not be done is an error that tells what to type.
+/// Runs the command. A step that could not be done is an error that says what to type.
 pub(crate) fn run(options: Options) -> Result<()> {
     require(&prepare(options)?)
 }

@@ -1,7 +1,7 @@
-//! Groups of the distribution's packages, and installing packages.
+//! Groups of the distribution's packages, and their installation.
 //!
-//! Owns apt-get. Each group is recognised by the files that it is wanted for, whoever put them there. Never
-//! upgrades a package that is installed, and never changes the machine's package sources.
+//! Owns apt-get. A group counts as installed if the files that it is needed for exist, whoever installed
+//! them. Never upgrades an installed package, and never changes the machine's package sources.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub(super) struct Group {
 #[derive(Debug)]
 struct Part {
     package: &'static str,
-    /// A path when it begins with a slash, else a program in `PATH`.
+    /// A path if it begins with a slash, or else a program in `PATH`.
     proof: &'static str,
 }
 
@@ -30,15 +30,14 @@ const fn part(package: &'static str, proof: &'static str) -> Part {
     Part { package, proof }
 }
 
-/// What cargo itself needs.
+/// The packages that cargo itself needs.
 pub(super) const COMPILER: Group = Group {
     name: "C compiler and linker",
     parts: &[part("gcc", "cc"), part("libc6-dev", "/usr/include/stdlib.h")],
 };
 
-/// What the end-to-end tests and the demo need: their programs are in C and in Python. AWS-LC, which a
-/// program in Rust brings along, needs the C compiler alone: its build script uses CMake only where it is
-/// told to.
+/// The packages for the end-to-end tests and the demo, whose programs are in C and Python. AWS-LC, a
+/// dependency of a Rust program, needs only the C compiler: its build script uses CMake only on request.
 pub(super) const TESTS: Group = Group {
     name: "programs for the tests",
     parts: &[
@@ -59,13 +58,13 @@ pub(super) const TESTS: Group = Group {
     ],
 };
 
-/// What the tests of other languages need, and of probes that programs have themselves (USDT).
+/// The packages for tests in other languages, and for probes that programs define themselves (USDT).
 pub(super) const LANGUAGES: Group = Group {
     name: "compilers for the tests",
     parts: &[part("golang-go", "go"), part("systemtap-sdt-dev", "/usr/include/x86_64-linux-gnu/sys/sdt.h")],
 };
 
-/// Engines beside Docker that the end-to-end tests start themselves: no service of theirs has to run.
+/// Engines besides Docker, which the end-to-end tests start themselves: none needs a running service.
 pub(super) const ENGINES: Group = Group {
     name: super::ENGINES,
     parts: &[
@@ -76,13 +75,13 @@ pub(super) const ENGINES: Group = Group {
     ],
 };
 
-/// What the measurements need.
+/// The packages for the measurements.
 pub(super) const BENCH: Group = Group {
     name: "programs for the measurements",
     parts: &[part("nginx", "nginx"), part("bpftrace", "bpftrace"), part("wrk", "wrk")],
 };
 
-/// What booting other kernels needs.
+/// The packages for booting other kernels.
 pub(super) const VM: Group = Group {
     name: super::VM,
     parts: &[
@@ -98,7 +97,7 @@ impl Group {
     fn missing(&self) -> Vec<&'static str> {
         let missing = self.parts.iter().filter(|part| !is_there(part.proof)).map(|part| part.package);
         let mut missing: Vec<_> = missing.collect();
-        // A package with two proofs.
+        // A package may have two proofs.
         missing.dedup();
         missing
     }
@@ -132,12 +131,13 @@ impl Step for Group {
     }
 }
 
-/// What a person types to install packages.
+/// The command that installs packages.
 pub(super) fn by_hand(packages: &[&str]) -> String {
     format!("sudo apt-get install --no-install-recommends {}", packages.join(" "))
 }
 
-/// Installs packages. The package lists are fetched only when they do not lead to the packages.
+/// Installs packages. The package lists are updated only if the packages cannot be found with the current
+/// ones.
 pub(super) fn install(root: RootAccess, packages: &[&str]) -> Result<()> {
     let log = workspace::scratch()?.join("apt.log");
     if shell::run_logged(&mut apt_install(root, packages), &log).is_ok() {
@@ -145,7 +145,7 @@ pub(super) fn install(root: RootAccess, packages: &[&str]) -> Result<()> {
     }
     println!("    not with the package lists that are here: fetching them");
     let mut update = root.command("apt-get", &[]);
-    // A source that cannot be reached, which need not be the one that matters, is no reason to stop.
+    // An unreachable source is no reason to stop, because it need not be the one that has the packages.
     if let Err(error) = shell::run_logged(update.args(["-q", "update"]), &log) {
         println!("    {error:#}");
     }

@@ -16,7 +16,7 @@ use crate::{shell, workspace};
 /// Suites of Debian that have had a rustc package newer than the stable release, the smallest list first.
 const SUITES: [&str; 4] = ["trixie-backports", "trixie", "forky", "sid"];
 
-/// The step.
+/// The step that provides the sources.
 #[derive(Debug)]
 pub(super) struct RustSource;
 
@@ -67,7 +67,7 @@ fn from_rustup(library: &Path) -> Result<()> {
     rustup.env("RUST_BACKTRACE", "0").args(["component", "add", "rust-src", "--toolchain", &toolchain]);
     println!("    $ {}", shell::shown(&rustup));
     if let Err(error) = shell::read(&mut rustup) {
-        // It may die with a backtrace, which tells the user nothing.
+        // cargo may fail with a backtrace, which does not help the user.
         let text = format!("{error:#}");
         bail!("{}", text.lines().next().unwrap_or_default().to_owned());
     }
@@ -85,7 +85,7 @@ fn toolchain(library: &Path) -> Option<String> {
 }
 
 fn from_debian(library: &Path, release: &str) -> Result<()> {
-    // The toolchain links to it.
+    // The toolchain gets a link to this directory.
     let cache = workspace::cache()?.join(format!("rust-src-{release}"));
     let unpacked = cache.join(format!("usr/src/rustc-{release}/library"));
     if !unpacked.is_dir() {
@@ -97,7 +97,7 @@ fn from_debian(library: &Path, release: &str) -> Result<()> {
     let parent = library.parent().context("the sysroot is the root directory")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     if library.is_symlink() {
-        // A link to a cache that was deleted since.
+        // The link points to a cache that has been deleted.
         fs::remove_file(library).with_context(|| format!("cannot replace {}", library.display()))?;
     }
     println!("    $ ln -s {} {}", unpacked.display(), library.display());
@@ -114,7 +114,7 @@ fn download(work: &Path, release: &str) -> Result<PathBuf> {
     })
 }
 
-/// The version of `apt-cache madison`'s lines that packages this release.
+/// The version in the output of `apt-cache madison` that packages this release.
 fn matching(madison: &str, release: &str) -> Option<String> {
     let versions = madison.lines().filter_map(|line| line.split('|').nth(1));
     let mut fitting = versions
@@ -123,8 +123,8 @@ fn matching(madison: &str, release: &str) -> Option<String> {
     fitting.next().map(str::to_owned)
 }
 
-/// Unpacks the library's part of the package, by a rename at the end: an interrupted run leaves nothing half
-/// done.
+/// Unpacks the library's part of the package, with a rename at the end: an interrupted run leaves nothing
+/// incomplete.
 fn unpack(package: &Path, cache: &Path) -> Result<()> {
     let new = cache.with_extension("new");
     if new.exists() {

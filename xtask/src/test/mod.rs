@@ -1,6 +1,6 @@
-//! `cargo xtask test`: every suite, fast ones first, and one line of numbers at the end.
+//! `cargo xtask test`: every suite, fast ones first, and one line of totals at the end.
 //!
-//! Owns which suites there are, which of them need root, which take long, and what it means when one cannot
+//! Owns which suites there are, which of them need root, which take long, and what it means if one cannot
 //! run. Never lets a suite that could have run pass by not running.
 
 mod program;
@@ -23,31 +23,31 @@ use crate::{build, tidy, vm, workspace};
 /// Which suites.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct Options {
-    /// Leave out what needs root: the live suites.
+    /// Leave out what needs root: the live suites
     #[arg(long)]
     no_live: bool,
-    /// Also what takes long: see CONTRIBUTING.md.
+    /// Also run what takes long: see CONTRIBUTING.md
     #[arg(long)]
     long: bool,
-    /// Only tests whose name contains this, in all suites.
+    /// Only run tests whose name contains this, in all suites
     filter: Option<String>,
 }
 
-/// Live suites that only `--long`, or a filter, runs: without them everything takes no more than 35 minutes
-/// on two processors. None has to be among them so far.
+/// Live suites that only `--long`, or a filter, runs: without them everything takes at most 35 minutes on two
+/// processors. So far no suite has to be among them.
 const LONG: &[&str] = &[];
 
-/// The kernel that is booted each time, and those that `--long` boots: the oldest that Debian supports and
-/// ctrace runs on, a long-term one with sessions (6.13 has them first), and the newest.
+/// The kernel that every run boots. With `--long` there are three: the oldest that Debian supports and ctrace
+/// runs on, a long-term one, and the newest.
 const KERNEL: &str = "6.1";
 const KERNELS: [&str; 3] = [KERNEL, "6.12", "7.3"];
 
-/// The command itself. Failed tests are an exit status and no error: the line of numbers comes last.
+/// Runs the command. Failed tests are an exit status and not an error, because the totals come last.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut report = Report::default();
     let wanted = setup::Options { engines: true, vm: true, ..setup::Options::default() };
     let undone = report.time("setup", || setup::prepare(wanted))?;
-    // Without a compiler or a BPF toolchain nothing is worth starting; without container engines a lot is.
+    // Without a compiler or a BPF toolchain nothing can run; without container engines much can.
     setup::require(undone.iter().filter(|step| !setup::OPTIONAL.contains(&&*step.name)))?;
 
     if options.filter.is_none() {
@@ -80,7 +80,7 @@ fn run_live(live: &[Program], options: &Options, undone: &[Undone], report: &mut
             }
             give_back(root)?;
         }
-        // Root and BPF are here, so that not running is a failure of each suite.
+        // Root and BPF are available, so each suite that does not run counts as failed.
         Err(error) => chosen.iter().for_each(|program| {
             report.run(&program.name, || bail!("it did not run: {error:#}"));
         }),
@@ -95,8 +95,8 @@ fn names(programs: &[&Program]) -> String {
     programs.iter().map(|program| program.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The short form of `cargo xtask vm`. That a kernel cannot be fetched is no failure: the machine may be
-/// without a network.
+/// The short form of `cargo xtask vm`. A kernel that cannot be fetched is no failure: the machine may have no
+/// network.
 fn run_kernels(options: &Options, undone: &[Undone], report: &mut Report) {
     let kernels = if options.long { &KERNELS[..] } else { &[KERNEL] };
     for version in kernels {
@@ -112,8 +112,8 @@ fn run_kernels(options: &Options, undone: &[Undone], report: &mut Report) {
     }
 }
 
-/// Why the live suites cannot run on this machine, if they cannot; an error if they could and something is
-/// amiss.
+/// Why the live suites cannot run on this machine, if they cannot. It is an error if they could, and
+/// something else is wrong.
 fn live_obstacle(options: &Options, undone: &[Undone]) -> Result<Option<String>> {
     if options.no_live {
         return Ok(Some("--no-live was given".to_owned()));
@@ -148,7 +148,7 @@ fn may_trace(status: &str) -> bool {
         .is_some_and(|mask| mask & CAP_SYS_ADMIN != 0)
 }
 
-/// What root has compiled belongs to the user again, or the user's next build could not replace it.
+/// Gives files that root has built back to the user, whose next build could not replace them otherwise.
 fn give_back(root: RootAccess) -> Result<()> {
     let cache = workspace::target()?.join("ctrace-tests");
     if root == RootAccess::Sudo && cache.exists() {
@@ -158,7 +158,7 @@ fn give_back(root: RootAccess) -> Result<()> {
     Ok(())
 }
 
-/// Runs some live suites as root, with a variable in their environment; fails when a test does.
+/// Runs some live suites as root, with a variable in their environment. Fails if a test fails.
 pub(crate) fn run_named(suites: &[&str], variable: (&str, &str)) -> Result<()> {
     let root = RootAccess::detect();
     if root == RootAccess::None {

@@ -1,6 +1,6 @@
-//! Test programs: which there are, and running one.
+//! Test programs: which there are, and how one is run.
 //!
-//! Owns how cargo builds them and what they are told. Never decides which of them run.
+//! Owns how cargo builds them and their arguments. Never decides which of them run.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::tally::Tally;
 use crate::shell::{self, RootAccess};
 use crate::workspace;
 
-/// Test programs of the end-to-end package that need no root; every other one is a live suite.
+/// Test programs of the end-to-end package that need no root. Every other one is a live suite.
 const NOT_LIVE: [&str; 3] = ["ctrace_tests", "cli", "docs"];
 
 /// A built test program.
@@ -29,8 +29,8 @@ impl Program {
         self.package_dir.ends_with("tests") && !NOT_LIVE.contains(&self.name.as_str())
     }
 
-    /// Runs it, with some variables in its environment; its tests one at a time if it is a live suite, as
-    /// they load BPF programs and count what the whole machine does.
+    /// Runs the program with some environment variables. A live suite runs one test at a time, because its
+    /// tests load BPF programs and count what the whole machine does.
     pub(super) fn run(
         &self,
         root: RootAccess,
@@ -66,7 +66,7 @@ pub(super) fn programs() -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// The test program that a message of cargo tells of, if it does.
+/// The test program that a message of cargo names, if any.
 fn program(message: &str) -> Option<Program> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let is_test = message.pointer("/profile/test")?.as_bool()?;
@@ -79,7 +79,7 @@ fn program(message: &str) -> Option<Program> {
     })
 }
 
-/// Runs a test program, passes its output on line by line, and counts.
+/// Runs a test program, passes its output on line by line, and counts its tests.
 fn count(command: &mut Command) -> Result<Tally> {
     let mut child = command
         .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! What a run of the suites says at its end: how long each took, what did not run and why, and the numbers.
+//! The report at the end of a run: how long each suite took, what did not run and why, and the totals.
 //!
 //! Owns the clock and the sum. Never decides what runs.
 
@@ -14,11 +14,11 @@ use super::tally::Tally;
 struct Row {
     name: String,
     took: Duration,
-    /// None when nothing was tested.
+    /// `None` if nothing was tested.
     tally: Option<Tally>,
 }
 
-/// What has run so far.
+/// The parts that have run so far.
 #[derive(Debug)]
 pub(super) struct Report {
     begin: Instant,
@@ -33,7 +33,7 @@ impl Default for Report {
 }
 
 impl Report {
-    /// Does what has to be done before something can be tested.
+    /// Runs and times a preparation.
     pub(super) fn time<T>(&mut self, name: &str, what: impl FnOnce() -> Result<T>) -> Result<T> {
         let begin = Instant::now();
         let result = what();
@@ -41,7 +41,7 @@ impl Report {
         result
     }
 
-    /// Runs a suite. One that cannot run to its end has failed.
+    /// Runs a suite. A suite that cannot run to its end counts as failed.
     pub(super) fn run(&mut self, name: &str, suite: impl FnOnce() -> Result<Tally>) {
         let begin = Instant::now();
         let tally = suite().unwrap_or_else(|error| {
@@ -53,12 +53,12 @@ impl Report {
         self.rows.push(Row { name: name.to_owned(), took, tally: Some(tally) });
     }
 
-    /// Notes what did not run.
+    /// Notes suites that did not run.
     pub(super) fn not_run(&mut self, names: &str, reason: &str) {
         self.not_run.push(format!("NOT RUN: {names}: {reason}"));
     }
 
-    /// Says all of it; the last line is the numbers.
+    /// Prints the report; the last line has the totals.
     pub(super) fn end(self) -> ExitCode {
         let tally: Tally = self.rows.iter().filter_map(|row| row.tally).sum();
         println!("\n{}", self.table());

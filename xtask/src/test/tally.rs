@@ -1,11 +1,11 @@
-//! Counting tests by what the test programs print.
+//! Counts tests from the output of test programs.
 //!
-//! Owns the reading of libtest's result lines. Never judges a suite: that is [`crate::test`].
+//! Owns the parsing of libtest's result lines. Never rates a suite: that is [`crate::test`].
 
 use std::iter::Sum;
 use std::ops::AddAssign;
 
-/// Numbers of tests.
+/// Counts of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u32,
@@ -14,7 +14,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// One thing that was checked outside of libtest.
+    /// The count of one check outside of libtest.
     pub(crate) fn one<T>(result: &anyhow::Result<T>) -> Self {
         match result {
             Ok(_) => Self { passed: 1, ..Self::default() },
@@ -22,7 +22,7 @@ impl Tally {
         }
     }
 
-    /// The numbers of a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
+    /// The counts in a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
     pub(crate) fn of_line(line: &str) -> Option<Self> {
         let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
         let mut tally = Self::default();

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::sources::{Source, read_tree};
 use crate::workspace;
 
-/// The modules, the ground floor first.
+/// The modules, lowest layer first.
 const ROWS: [&[&str]; 10] = [
     &["mem", "maps", "constants"],
     &["current"],
@@ -50,7 +50,7 @@ fn findings_in(source: &Source) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The row and the name of the module that a path is in: its longest beginning that has a row.
+/// The row and the name of the module that a path belongs to, by its longest prefix that has a row.
 fn position(path: &str) -> Option<(usize, &'static str)> {
     let is_in =
         |module: &str| path.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -59,7 +59,8 @@ fn position(path: &str) -> Option<(usize, &'static str)> {
     all.filter(|(_, module)| is_in(module)).max_by_key(|(_, module)| module.len())
 }
 
-/// What a file's `use` declarations name in the crate, as paths from its root with `/` between the segments.
+/// The modules of the crate that a file's `use` declarations name, as paths from its root with `/` between
+/// the segments.
 fn imports(source: &Source, file: &str) -> BTreeSet<String> {
     let code: Vec<String> = source.code().map(|(_, line)| line.trim().to_owned()).collect();
     let code = code.join(" ");
@@ -72,7 +73,7 @@ fn imports(source: &Source, file: &str) -> BTreeSet<String> {
         expand("", tree.trim(), &mut found);
     }
     let parent = file.rsplit_once('/').map_or("", |(parent, _)| parent);
-    // `emit/mod` is the module `emit`, and its `super` the root.
+    // `emit/mod` is the module `emit`, so its `super` is the root.
     let parent = if file.ends_with("/mod") { "" } else { parent };
     let from_root = |path: &String| {
         if let Some(rest) = path.strip_prefix("crate/") {
@@ -84,7 +85,7 @@ fn imports(source: &Source, file: &str) -> BTreeSet<String> {
     found.iter().filter_map(from_root).collect()
 }
 
-/// Writes out a tree of imports: `a::{b, c::d}` is `a/b` and `a/c/d`.
+/// Expands a tree of imports: `a::{b, c::d}` is `a/b` and `a/c/d`.
 fn expand(prefix: &str, tree: &str, found: &mut BTreeSet<String>) {
     match tree.split_once('{') {
         Some((path, rest)) => {
@@ -101,7 +102,7 @@ fn expand(prefix: &str, tree: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The parts between the commas that are in no braces.
+/// Splits at the commas outside of braces.
 fn at_commas(list: &str) -> Vec<&str> {
     let mut depth = 0_usize;
     list.split(|c: char| {

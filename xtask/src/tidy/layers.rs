@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::sources::{Source, read_tree};
 use crate::workspace;
 
-/// The rooms, the ground floor first.
+/// The rooms, lowest layer first.
 const ROWS: [&[&str]; 10] = [
     &["stderr", "timeout", "clock", "error_chain", "terminal", "test_rng"],
     &["event", "elf", "proc"],
@@ -25,9 +25,9 @@ const ROWS: [&[&str]; 10] = [
     &["app"],
 ];
 
-/// A file that imports what its row does not allow, and why it may.
+/// A file that imports what its row does not allow, with the reason.
 struct Exception {
-    /// Below `probe-user/src`.
+    /// Path below `probe-user/src`.
     file: &'static str,
     room: &'static str,
     reason: &'static str,
@@ -39,7 +39,7 @@ const EXCEPTIONS: [Exception; 1] = [Exception {
     reason: "every line on standard error is escaped, and there is one place for escaping",
 }];
 
-/// One import of another room.
+/// An import of another room.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Import {
     file: String,
@@ -57,7 +57,7 @@ pub(super) fn check_tree() -> Result<()> {
     bail!("{} findings\n    {}", findings.len(), findings.join("\n    "))
 }
 
-/// Prints the graph of the rooms, the ground floor first: each with the rooms that it imports.
+/// Prints which rooms each room imports, lowest layer first.
 pub(super) fn print_graph() -> Result<()> {
     let mut graph: BTreeMap<(usize, String), BTreeSet<String>> = BTreeMap::new();
     for source in &read_tree(&workspace::root())? {
@@ -107,7 +107,7 @@ fn room(path: &str) -> Option<&str> {
     (room != "lib" && room != "main").then_some(room)
 }
 
-/// What a file names of other rooms. Its unit tests may name anything.
+/// The other rooms that a file names. Its unit tests may name any.
 fn imports_of(source: &Source) -> Vec<Import> {
     let Some(from) = room(&source.path) else { return Vec::new() };
     if is_test(&source.path) {
@@ -122,7 +122,7 @@ fn imports_of(source: &Source) -> Vec<Import> {
             let name = |text: &str| -> String {
                 text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
             };
-            // `use crate::{a, b}` names rooms one by one.
+            // `use crate::{a, b}` names several rooms.
             let names: Vec<String> = match rest.strip_prefix('{') {
                 Some(list) => list.trim_end_matches(['}', ';']).split(',').map(name).collect(),
                 None => vec![name(rest)],

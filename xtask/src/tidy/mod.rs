@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: everything about the code that a program can check without running it.
+//! `cargo xtask tidy`: all checks of the code that do not run it.
 //!
 //! Owns the order of the checks and how they are reported. Never changes a file.
 
@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 use crate::test::Tally;
 use crate::{shell, tls_table, workspace};
 
-/// One check: its name and what fails when it is not met.
+/// A check: its name, and a function that fails if the rule is broken.
 type Check = (&'static str, fn() -> Result<()>);
 
 const CHECKS: [Check; 10] = [
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     rooms: bool,
 }
 
-/// The command itself.
+/// Runs the command.
 pub(crate) fn run_with(options: Options) -> Result<()> {
     if options.rooms { layers::print_graph() } else { run_all() }
 }
@@ -59,7 +59,7 @@ fn run_all() -> Result<()> {
     Ok(())
 }
 
-/// Runs every check; one that fails does not stop the others.
+/// Runs every check; a failed one does not stop the others.
 pub(crate) fn check_all() -> Tally {
     println!("\ntidy");
     let mut tally = Tally::default();
@@ -82,7 +82,7 @@ enum Side {
     Bpf,
 }
 
-/// Cargo in one of the two workspaces.
+/// A cargo command in one of the two workspaces.
 fn cargo(side: Side, subcommand: &str) -> Command {
     let mut cargo = shell::cargo();
     cargo.arg(subcommand).current_dir(match side {
@@ -92,7 +92,7 @@ fn cargo(side: Side, subcommand: &str) -> Command {
     cargo
 }
 
-/// With the settings of probe-user/build.rs, in the directory where that has compiled core.
+/// Clippy with the settings of probe-user/build.rs, in the directory where that has compiled core.
 fn bpf_clippy() -> Result<Command> {
     let mut cargo = cargo(Side::Bpf, "clippy");
     cargo

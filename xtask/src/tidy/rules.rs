@@ -10,12 +10,12 @@ use anyhow::{Result, bail};
 use super::sources::{Source, products, read_tree};
 use crate::workspace;
 
-/// A rule over one file.
+/// A rule about one file.
 struct Rule {
     name: &'static str,
-    /// Said with each finding.
+    /// The reason, printed with each finding.
     why: &'static str,
-    /// Line numbers, from 1, with what is wrong there.
+    /// Returns line numbers, from 1, with what is wrong there.
     find: fn(&Source) -> Vec<(usize, String)>,
 }
 
@@ -24,14 +24,14 @@ const RULES: [Rule; 9] = [
     Rule { name: "stdout", why: "standard output carries records only", find: stdout },
     Rule { name: "unsafe", why: "unsafe is opened in named files only", find: unsafe_file },
     Rule { name: "safety", why: "no unsafe without a sentence that proves it", find: safety },
-    Rule { name: "allow", why: "expect with a reason tells when it is no longer needed", find: allow },
+    Rule { name: "allow", why: "expect with a reason warns when it is no longer needed", find: allow },
     Rule { name: "unfinished", why: "what is not done is not in the tree", find: unfinished },
     Rule { name: "module doc", why: "a module says what it owns and what it never does", find: module_doc },
     Rule { name: "width", why: "rustfmt wraps code, but neither comments nor documents", find: width },
     Rule { name: "signature", why: "a bool or a doer's name says too little", find: signature },
 ];
 
-/// Crates that only one part of ctrace may name: the crate, its owners below `probe-user/src/`.
+/// Crates that only one part of ctrace may name: each crate with its owners below `probe-user/src/`.
 const OWNERS: [(&str, &[&str]); 24] = [
     ("aya", &["bpf"]),
     ("aya_log", &["bpf"]),
@@ -68,7 +68,7 @@ const UNSAFE: [&str; 5] = [
     "probe-user/src/bpf/pod.rs",
 ];
 
-/// Words for what is left undone.
+/// Words that mark unfinished work.
 const UNFINISHED: [&str; 5] = [
     concat!("TO", "DO"),
     concat!("FIX", "ME"),
@@ -76,9 +76,9 @@ const UNFINISHED: [&str; 5] = [
     concat!("to", "do!("),
     concat!("unimpl", "emented!("),
 ];
-/// As `max_width` in rustfmt.toml.
+/// Equals `max_width` in rustfmt.toml.
 const MAX_WIDTH: usize = 110;
-/// Names of things that do instead of being.
+/// Names for things that do something instead of being something.
 const DOERS: [&str; 4] = ["Manager", "Helper", "Utils", "Util"];
 
 /// Checks the whole tree.
@@ -116,12 +116,12 @@ fn owner(source: &Source) -> Vec<(usize, String)> {
     found
 }
 
-/// Whether a path is an owner's file, or in its directory: `bpf.rs`, `bpf/mod.rs`.
+/// Whether a path is an owner's file or in its directory: `bpf.rs`, `bpf/mod.rs`.
 fn is_below(path: &str, owner: &str) -> bool {
     path.strip_prefix(owner).is_some_and(|rest| rest.is_empty() || rest == ".rs" || rest.starts_with('/'))
 }
 
-/// Whether code has `krate::` as the start of a path, or an attribute or import of it.
+/// Whether code begins a path with `krate::`, or has an attribute or import of the crate.
 fn names_crate(code: &str, krate: &str) -> bool {
     let path = format!("{krate}::");
     code.match_indices(&path).any(|(at, _)| {
@@ -147,7 +147,7 @@ fn stdout(source: &Source) -> Vec<(usize, String)> {
     lines.map(|(line, _)| (line, "prints to standard output".to_owned())).collect()
 }
 
-/// Whether code opens something unsafe; `#[unsafe(…)]` and `unsafe_code` do not.
+/// Whether code opens something unsafe. `#[unsafe(…)]` and `unsafe_code` do not count.
 fn opens_unsafe(code: &str) -> bool {
     ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "unsafe trait"]
         .iter()
@@ -183,7 +183,7 @@ fn safety(source: &Source) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// A line such as `let x =`, which rustfmt leaves between the comment and the block.
+/// A line such as `let x =`, which rustfmt may leave between the comment and the block.
 fn is_statements_begin(text: &str) -> bool {
     text.trim_end().ends_with('=')
 }
@@ -198,7 +198,7 @@ fn allow(source: &Source) -> Vec<(usize, String)> {
 
 fn unfinished(source: &Source) -> Vec<(usize, String)> {
     let word = |text: &str| UNFINISHED.iter().find(|word| names_word(text, word)).copied();
-    // The words of this table are strings, so that they would be found in this very file.
+    // The words of this table are string literals, and would be found in this very file.
     let lines = source.text.lines().enumerate().filter(|_| !source.path.ends_with("tidy/rules.rs"));
     lines.filter_map(|(index, text)| Some((index + 1, format!("says {}", word(text)?)))).collect()
 }
@@ -219,8 +219,8 @@ fn module_doc(source: &Source) -> Vec<(usize, String)> {
     vec![(1, "does not begin with //!".to_owned())]
 }
 
-/// Comments, and paragraphs of documents, beyond what rustfmt allows code. Tables and blocks of code in
-/// documents stay as they are.
+/// Comments, and paragraphs of documents, that are wider than rustfmt allows code. Tables and code blocks in
+/// documents are left out.
 fn width(source: &Source) -> Vec<(usize, String)> {
     let is_document = Path::new(&source.path).extension().is_some_and(|extension| extension == "md");
     let mut is_fenced = false;
@@ -247,7 +247,7 @@ fn signature(source: &Source) -> Vec<(usize, String)> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    // From `fn` to the parenthesis that closes the parameters, which may be lines later.
+    // From `fn` to the parenthesis that closes the parameters, which may be lines below.
     let mut open: Option<(usize, i32)> = None;
     for (line, code) in source.code_without_tests() {
         if let Some(word) = DOERS.iter().find(|doer| defines(&code, doer)) {
@@ -271,7 +271,7 @@ fn signature(source: &Source) -> Vec<(usize, String)> {
                 break;
             }
         }
-        // A conversion from bool takes one.
+        // A conversion from bool must take one.
         let is_conversion = parameters.starts_with("fn from(");
         if !is_conversion && (parameters.contains(": bool,") || parameters.contains(": bool)")) {
             found.push((line, "a bool parameter".to_owned()));
@@ -281,7 +281,7 @@ fn signature(source: &Source) -> Vec<(usize, String)> {
     found
 }
 
-/// Whether code defines a type or a module whose name ends so.
+/// Whether code defines a type or module whose name ends with `doer`.
 fn defines(code: &str, doer: &str) -> bool {
     let mut words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
     let defined = words.any(|word| matches!(word, "struct" | "enum" | "trait" | "mod"));

@@ -1,6 +1,6 @@
-//! That the documentation of the records names every field of their JSON Schema.
+//! Checks that the documentation of the records names every field of their JSON Schema.
 //!
-//! Owns that comparison. The schema comes from `ctrace schema`, so that no list of fields is kept here.
+//! Owns that comparison. The schema comes from `ctrace schema`, so there is no second list of fields here.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{shell, workspace};
 
-/// Where the fields are described.
+/// The document that describes the fields.
 const DOCUMENT: &str = "docs/events.md";
 
 pub(super) fn check() -> Result<()> {
@@ -27,7 +27,7 @@ pub(super) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Fields of a schema that a document does not name in code, alone or in a dotted path.
+/// Fields of a schema that a document does not name as code, alone or in a dotted path.
 fn undescribed(schema: &Value, document: &str) -> BTreeSet<String> {
     let mut fields = BTreeSet::new();
     collect(schema, &mut fields);

@@ -1,7 +1,7 @@
-//! The text files of the repository, and a reading of Rust that is just good enough for the rules.
+//! The text files of the repository, and just enough parsing of Rust for the rules.
 //!
-//! Owns which files count. Never parses: it blanks comments and string literals line by line, so that a rule
-//! does not find in them what it looks for in code.
+//! Owns which files count. It does not really parse: it blanks comments and string literals line by line, so
+//! that rules about code do not match them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,16 +12,16 @@ use anyhow::{Context, Result};
 /// A text file.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// Relative to the workspace, with `/`.
+    /// Relative to the workspace, with `/` as separator.
     pub(super) path: String,
     pub(super) text: String,
 }
 
-/// Directories that are not the project's own text.
+/// Directories that do not contain the project's own text.
 const SKIPPED: [&str; 2] = ["target", ".git"];
-/// Recorded bytes, for tests: the end of their names, and how many there may be.
+/// Recorded bytes for tests: the ending of their file names, and the largest size in bytes.
 const RECORDED: (&str, usize) = (".bin", 4096);
-/// Ends of the names of files that are read.
+/// Endings of the files that are read.
 const READ: [&str; 9] = [".rs", ".md", ".toml", ".c", ".h", ".py", ".sh", ".bt", ".ci/run"];
 
 impl Source {
@@ -34,18 +34,19 @@ impl Source {
         Path::new(&self.path).extension().is_some_and(|extension| extension == "rs")
     }
 
-    /// Lines of Rust code with their numbers from 1, without comments and contents of string literals.
+    /// Lines of Rust code with their numbers from 1, without comments and without the contents of string
+    /// literals.
     pub(super) fn code(&self) -> impl Iterator<Item = (usize, String)> {
         self.text.lines().enumerate().map(|(index, line)| (index + 1, blanked(line)))
     }
 
-    /// The same up to the module of unit tests, which comes last.
+    /// The same up to the module of unit tests, which is always the last.
     pub(super) fn code_without_tests(&self) -> impl Iterator<Item = (usize, String)> {
         self.code().take_while(|(_, line)| line.trim() != "#[cfg(test)]")
     }
 }
 
-/// Reads every text file of the workspace, in the order of their paths.
+/// Reads every text file of the workspace, sorted by path.
 pub(super) fn read_tree(root: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for (path, file) in files(root)? {
@@ -57,7 +58,7 @@ pub(super) fn read_tree(root: &Path) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// Files that are no text and no recorded bytes: what a build has left, as a rule.
+/// Files that are neither text nor recorded bytes: usually the products of a build.
 pub(super) fn products(root: &Path) -> Result<Vec<String>> {
     let mut products = Vec::new();
     for (path, file) in files(root)? {
@@ -71,7 +72,7 @@ pub(super) fn products(root: &Path) -> Result<Vec<String>> {
     Ok(products)
 }
 
-/// The files of the workspace by their paths in it.
+/// The files of the workspace by their relative paths.
 fn files(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut files = BTreeMap::new();
     list(root, root, &mut files)?;
@@ -99,7 +100,7 @@ fn blanked(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut chars = line.chars().peekable();
     let mut in_string = false;
-    // `r#"…"#`: quotation marks inside it are no ends, and backslashes mean nothing.
+    // `r#"…"#`: quotation marks inside do not end it, and backslashes have no meaning.
     let mut is_raw = false;
     while let Some(c) = chars.next() {
         match c {

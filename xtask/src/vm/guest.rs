@@ -1,8 +1,8 @@
-//! What runs inside a guest of `cargo xtask vm`: one session of each command that traces, and every BPF
-//! program, loaded.
+//! What runs inside a guest of `cargo xtask vm`: one session of each command that traces, and the loading of
+//! every BPF program.
 //!
-//! Owns the check of one kernel. Starts only what the host has built; needs neither Docker nor a network but
-//! lo.
+//! Owns the check of one kernel. Starts only what the host has built; needs neither Docker nor a network
+//! other than lo.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,27 +15,29 @@ use serde_json::{Value, json};
 
 use crate::workspace;
 
-/// The test programs that the host has to build before.
+/// The test programs that the host must build first.
 pub(super) const PROGRAMS: [&str; 4] = ["tls-server", "tls-client", "functions", "exec-one"];
 
-/// Sizes of the calls: both directions, less and more than a TLS record, and more than one chunk of the ring.
+/// Sizes of the calls, for both directions: less and more than a TLS record, and more than one chunk of the
+/// ring.
 const SIZES: [&str; 4] = ["--up", "1,8192,100000", "--down", "8191,16384,1000000"];
 
-/// Commands that need all BPF programs between them: -vv loads what is rarely needed, too, and tells of each.
+/// Commands that together need all BPF programs. -vv also loads those that are rarely needed, and logs each
+/// one.
 const LOADS: [&[&str]; 4] = [
     &["ssl", "-vv", "--connections", "--", "true"],
-    // Waits for containers, so that it is told of all cgroups.
+    // Waits for containers, and therefore needs the records of all cgroups.
     &["exec", "-vv", "--image", "none", "--duration", "1s"],
     &["exec", "-vv", "--failed", "--exits", "--forks", "--", "true"],
     &["uprobe", "-vv", "libc.so.6:getpid", "--", "true"],
 ];
 
-/// Programs that stand for each other: those on functions are for kernels without these tracepoints (before
-/// Linux 6.3).
+/// Programs that replace each other: those on kernel functions are for kernels without these tracepoints
+/// (before Linux 6.3).
 const ON_TRACEPOINTS: [&str; 2] = ["socket_sent", "socket_received"];
 const ON_FUNCTIONS: [&str; 4] = ["inet6_received", "inet_received", "socket_sends", "unix_received"];
 
-/// A check, and what it shows.
+/// A check, with its name.
 type Check = (&'static str, fn() -> Result<()>);
 
 const CHECKS: [Check; 5] = [
@@ -46,7 +48,7 @@ const CHECKS: [Check; 5] = [
     ("uprobe: a call's argument and result", calls),
 ];
 
-/// The command itself.
+/// Runs the command.
 pub(crate) fn run() -> Result<()> {
     let release =
         fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's version")?;
@@ -66,8 +68,8 @@ fn every_program() -> Result<()> {
     for arguments in LOADS {
         let trace = Ctrace::run_to_end(arguments)?;
         ensure!(trace.status.success(), "{arguments:?} ended with {}: {}", trace.status, trace.stderr);
-        let told = trace.stderr.lines().filter_map(|line| line.split_once("verified the BPF program "));
-        loaded.extend(told.filter_map(|(_, rest)| Some(rest.split_once(' ')?.0.to_owned())));
+        let verified = trace.stderr.lines().filter_map(|line| line.split_once("verified the BPF program "));
+        loaded.extend(verified.filter_map(|(_, rest)| Some(rest.split_once(' ')?.0.to_owned())));
     }
     let is_missing = |name: &str| !loaded.contains(name);
     let missing: Vec<&str> = all.into_iter().filter(|name| is_missing(name)).collect();
@@ -76,13 +78,13 @@ fn every_program() -> Result<()> {
     Ok(())
 }
 
-/// The BPF program that a line of their source begins.
+/// The BPF program that a line of ctrace's log names.
 fn bpf_program(line: &str) -> Option<&str> {
     let (name, handler) = line.strip_prefix("        ")?.split_once(" => ")?;
     (handler.ends_with(';') && handler.contains("::")).then_some(name)
 }
 
-/// A server that is there before the trace.
+/// A server that runs before the trace begins.
 fn process() -> Result<()> {
     let server = LocalServer::start(1)?;
     let pid = server.id();
@@ -110,7 +112,7 @@ fn command() -> Result<()> {
     Traced::run(&[], &command)?.check()
 }
 
-/// Kernels differ in how they tell of a text without a byte, here as an argument of a failed execve(2).
+/// Kernels differ in how they record a text without a byte, here as an argument of a failed execve(2).
 fn executions() -> Result<()> {
     let records = recorded(&["exec", "--failed", "--exits"], "exec-one", &["fail", "/no such"])?;
     let arguments: Vec<&Value> =
@@ -124,7 +126,7 @@ fn executions() -> Result<()> {
     Ok(())
 }
 
-/// Again without a byte, as an argument of a function.
+/// A text without a byte again, here as an argument of a function.
 fn calls() -> Result<()> {
     let records = recorded(&["uprobe", ":ignores(str) -> int"], "functions", &["nothing"])?;
     let call = |pointer: &str| records.iter().find_map(|record| record.pointer(pointer));
@@ -133,7 +135,7 @@ fn calls() -> Result<()> {
     Ok(())
 }
 
-/// What a trace of a command writes.
+/// The output of a trace of a command.
 fn recorded(options: &[&str], name: &str, scenario: &[&str]) -> Result<Vec<Value>> {
     let directory = tempfile::tempdir()?;
     let output = directory.path().join("records");

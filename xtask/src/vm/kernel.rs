@@ -1,7 +1,7 @@
-//! Kernels of Debian's archive, and the modules that a guest needs of them.
+//! Kernels of Debian's archive, and the modules of them that a guest needs.
 //!
-//! Owns which package a version means, and where what is taken of it is kept: `kernels/` in the cache of all
-//! clones. A kernel that is there is not asked for again. Never installs a package.
+//! Owns which package a version means, and where its files are cached: `kernels/` in the cache of all clones.
+//! A cached kernel is not fetched again. Never installs a package.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use ctrace_tests::debian::{Suite, package_files};
 
 use crate::{shell, workspace};
 
-/// Suites with kernels, those with short lists first.
+/// Suites that have kernels, those with short package lists first.
 const SUITES: [&str; 7] = [
     "bookworm-security",
     "trixie-security",
@@ -23,20 +23,20 @@ const SUITES: [&str; 7] = [
     "bullseye",
 ];
 
-/// With what a guest sees files of the host, and talks with it. What they depend on comes with them.
+/// The modules with which a guest sees the host's files, and communicates with it. Their dependencies are
+/// added.
 const MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"];
 
 /// A kernel that can be booted.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    /// Of the package.
+    /// The name of the package.
     pub(super) name: String,
     directory: PathBuf,
 }
 
 impl Kernel {
-    /// The newest kernel in the cache whose version starts so; if there is none, the newest that the archive
-    /// has.
+    /// The newest cached kernel whose version begins like this, or else the newest in the archive.
     pub(crate) fn get(version: &str) -> Result<Self> {
         let cache = workspace::cache()?.join("kernels");
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
@@ -48,8 +48,8 @@ impl Kernel {
             return Ok(Self { name: (*name).to_owned(), directory: cache.join(name) });
         }
         println!("    kernel {version}: fetching it from Debian's archive");
-        // Beside its place, so that it is moved there as a whole; what an interrupted run has left is gone
-        // then.
+        // Next to its final place, so that a rename moves it as a whole. This also removes what an
+        // interrupted run has left.
         let partial = cache.join(".partial");
         if partial.exists() {
             fs::remove_dir_all(&partial)?;
@@ -64,18 +64,18 @@ impl Kernel {
         Ok(Self { name, directory })
     }
 
-    /// What a boot loader loads.
+    /// The file that a boot loader loads.
     pub(super) fn image(&self) -> PathBuf {
         self.directory.join("vmlinuz")
     }
 
-    /// Modules, named so that their order is the one in which they can be loaded.
+    /// The modules, named so that they can be loaded in the order of their names.
     pub(super) fn modules(&self) -> PathBuf {
         self.directory.join("modules")
     }
 }
 
-/// Of the packages' names those of plain kernels whose version starts so.
+/// The package names of plain kernels whose version begins like this, newest first.
 fn newest_first<'a>(names: impl Iterator<Item = &'a str>, version: &str) -> Vec<&'a str> {
     let mut found: Vec<(Vec<u64>, &str)> =
         names.filter_map(|name| Some((numbers(name, version)?, name))).collect();
@@ -83,7 +83,7 @@ fn newest_first<'a>(names: impl Iterator<Item = &'a str>, version: &str) -> Vec<
     found.into_iter().rev().map(|(_, name)| name).collect()
 }
 
-/// The numbers of a version by which packages compare: none if it is of another version, or no plain kernel.
+/// The numbers by which packages of a version are compared; `None` for another version, or no plain kernel.
 fn numbers(name: &str, version: &str) -> Option<Vec<u64>> {
     let full = name.strip_prefix("linux-image-")?.strip_suffix("-amd64")?;
     let rest = full.strip_prefix(version)?;
@@ -97,12 +97,12 @@ fn numbers(name: &str, version: &str) -> Option<Vec<u64>> {
         .collect()
 }
 
-/// Fetches and unpacks the newest package of a suite that is whole.
+/// Downloads and unpacks a suite's newest package that is complete.
 fn download(suite: &Suite, version: &str, work: &Path) -> Result<String> {
     let names = suite.ask(&["pkgnames", "linux-image-"])?;
     for name in newest_first(names.lines(), version) {
-        // Since Linux 6.19 a kernel has no files of its own, but packages of parts; some leave the archive
-        // before it does.
+        // Since Linux 6.19 the package of a kernel has no files, and depends on packages for its parts. Some
+        // of these leave the archive before it does.
         let depends = suite.ask(&["depends", name])?;
         let parts: Vec<&str> = depends.lines().filter_map(part).collect();
         if parts.iter().any(|part| part.starts_with('<')) {
@@ -119,7 +119,8 @@ fn download(suite: &Suite, version: &str, work: &Path) -> Result<String> {
     bail!("it has none")
 }
 
-/// The part of a kernel that a line of `apt-cache depends` names; in angle brackets when no package is it.
+/// The part of a kernel that a line of `apt-cache depends` names. It is in angle brackets if no such package
+/// exists.
 fn part(line: &str) -> Option<&str> {
     let name = line.trim().strip_prefix("Depends: ")?;
     let rest = name.trim_start_matches('<').strip_prefix("linux-")?;
@@ -129,10 +130,10 @@ fn part(line: &str) -> Option<&str> {
     is_part.then_some(name)
 }
 
-/// Takes the image and the modules out of unpacked packages.
+/// Copies the image and the modules out of unpacked packages.
 fn take(files: &Path, new: &Path) -> Result<()> {
     fs::create_dir_all(new.join("modules"))?;
-    // Newer packages have everything below usr, where `modprobe` does not look.
+    // Newer packages have everything below usr, where `modprobe` does not search.
     if !files.join("lib").exists() {
         fs::rename(files.join("usr/lib"), files.join("lib")).context("no directory lib")?;
     }
@@ -159,7 +160,7 @@ fn take(files: &Path, new: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A module as it is loaded; Debian compresses them since Linux 6.6.
+/// Unpacks a module; Debian compresses them since Linux 6.6.
 fn unpack_module(from: &Path, to: &Path) -> Result<()> {
     let program = match from.extension().and_then(|extension| extension.to_str()) {
         Some("xz") => "xz",

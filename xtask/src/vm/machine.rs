@@ -1,7 +1,7 @@
 //! A virtual machine that runs one command under a kernel, and ends.
 //!
-//! Owns QEMU and what the guest is given: the host's files, read-only, two processors, no network but lo.
-//! What it writes is gone with it. `init.sh` is its first process.
+//! Owns QEMU and the guest's environment: the host's files, read-only, two processors, no network but lo.
+//! What the guest writes is lost with it. `init.sh` is its first process.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -19,23 +19,23 @@ use crate::shell;
 
 const INIT: &str = include_str!("init.sh");
 
-/// Directories of the guest's first root.
+/// The directories of the guest's initial root.
 const DIRECTORIES: [&str; 8] = ["bin", "modules", "lower", "rw", "new", "proc", "sys", "dev"];
 
-/// Errors only, unless the log is wanted; no module of the host's, no mitigations, which cost an emulated
-/// guest most of its speed.
+/// Only errors, unless the log is wanted; none of the host's modules; no mitigations, which take most of an
+/// emulated guest's speed.
 const PARAMETERS: &str = "console=ttyS0 panic=-1 mitigations=off nokaslr audit=0 apparmor=0 loglevel=";
 
 /// Whether the kernel's log is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Log {
-    /// All of it.
+    /// All of the log.
     Shown,
-    /// Its end, when the guest has died.
+    /// Only its end, if the guest has crashed.
     Kept,
 }
 
-/// A machine that is off.
+/// A machine that is not running.
 #[derive(Debug)]
 pub(super) struct Machine<'a> {
     kernel: &'a Kernel,
@@ -44,23 +44,23 @@ pub(super) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// One with a directory of its own for its files.
+    /// Creates a machine with its own directory for files.
     pub(super) fn new(kernel: &'a Kernel, log: Log) -> Result<Self> {
         let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
         Ok(Self { kernel, log, directory })
     }
 
-    /// Runs a command as root, with its output on the terminal, and fails when it does.
+    /// Runs a command as root with its output on the terminal, and fails if it fails.
     pub(super) fn run(&self, command: &[&str], timeout: Duration) -> Result<()> {
         self.make_initramfs(command)?;
         let mut guest = Child::start_with_stdout(&mut self.qemu(), Stdio::piped())?;
         let mut output = guest.take_stdout().context("QEMU has no output")?;
         let shown = std::thread::spawn(move || io::copy(&mut output, &mut io::stdout()));
         let ended = guest.wait(timeout);
-        // Its output ends with it.
+        // This ends its output.
         guest.kill()?;
         let (_, stderr) = guest.output()?;
-        // A closed terminal is no reason to call a kernel bad.
+        // A closed terminal does not make a kernel fail the check.
         let _ = shown.join();
         let status = fs::read_to_string(self.file("status")).unwrap_or_default();
         if self.log == Log::Shown || status.is_empty() {
@@ -137,7 +137,7 @@ enum Accelerator {
 }
 
 impl Accelerator {
-    /// KVM where the hardware does it: as software below another hypervisor (PVM) it is slower than
+    /// KVM if the hardware supports it. KVM in software below another hypervisor (PVM) is slower than
     /// emulation.
     fn of_this_machine() -> Self {
         let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
@@ -147,7 +147,7 @@ impl Accelerator {
     fn options(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // One thread: with more, a kernel that changes its own code can go wrong.
+            // One thread only: with more, a kernel that patches its own code can fail.
             Self::Emulation => ["-accel", "tcg,thread=single,tb-size=512", "-cpu", "max"],
         }
     }

@@ -1,6 +1,6 @@
-//! `cargo xtask vm`: the programs under other kernels, each booted in QEMU.
+//! `cargo xtask vm`: checks the BPF programs under other kernels, each booted in QEMU.
 //!
-//! Owns the host's side: what is built before, one boot a kernel, the table. The guest's side is
+//! Owns the host's side: what is built first, one boot per kernel, the table. The guest's side is
 //! [`mod@guest`]. Never builds in a guest, which has no network and sees the host's files read-only.
 
 mod guest;
@@ -19,8 +19,8 @@ use machine::Machine;
 
 use crate::{build, setup, workspace};
 
-/// A hang is a failure, slowness is not: an emulated guest takes a minute of one processor's time, which may
-/// have other work.
+/// A hang is a failure, slowness is not: an emulated guest needs a minute of one processor, which may have
+/// other work.
 const TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Which kernels.
@@ -29,16 +29,16 @@ pub(crate) struct Options {
     /// Versions, such as 6.1 or 6.12: the newest kernel of Debian's archive whose version starts so.
     #[arg(required = true, value_name = "VERSION")]
     kernels: Vec<String>,
-    /// Show the kernel's log.
+    /// Show the kernel's log
     #[arg(long)]
     verbose: bool,
 }
 
-/// The command itself.
+/// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let undone = setup::prepare(setup::Options { vm: true, ..Default::default() })?;
     setup::require(undone.iter().filter(|step| step.name != setup::DOCKER))?;
-    // Any other program can be named, as for the live suites.
+    // Another program can be chosen, as for the live suites.
     if std::env::var_os("CTRACE_BIN").is_none() {
         build::release()?;
     }
@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs the check of [`mod@guest`] under a kernel, with what is built.
+/// Runs the check of [`mod@guest`] under a kernel, with the programs that are built.
 pub(crate) fn check(kernel: &Kernel, log: Log) -> Result<()> {
     println!("\n{}", kernel.name);
     for name in guest::PROGRAMS {
