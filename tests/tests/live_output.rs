@@ -1,5 +1,5 @@
-//! What `-o` and `--output` accept, several outputs at once, how a trace with them ends, and how their failures
-//! affect the exit status. Needs root and BPF, no containers.
+//! What `-o` and `--output` accept, several outputs at once, how a trace with them ends, and how their
+//! failures affect the exit status. Needs root and BPF, no containers.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
