@@ -10,6 +10,7 @@ mod socket;
 mod tls;
 mod uprobe;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use connection::{CloseReason, SslClose, SslOpen, Traffic};
 pub use containment::Containment;
@@ -32,7 +33,7 @@ pub use uprobe::{Argument, CallOutcome, Latency, StackFrame, Truncation, UprobeC
 pub const SCHEMA: u32 = 1;
 
 /// A container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Container {
     /// Full id, 64 hexadecimal digits with most runtimes.
     pub id: String,
@@ -62,7 +63,7 @@ pub struct Pod {
 }
 
 /// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
-#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct K8s<'a> {
     /// Its pod.
     pod: K8sPod<'a>,
@@ -72,20 +73,20 @@ pub struct K8s<'a> {
 }
 
 /// A pod.
-#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct K8sPod<'a> {
     /// Its name.
-    name: &'a str,
+    name: Cow<'a, str>,
     /// Its unique id; not there when it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    uid: Option<&'a str>,
+    uid: Option<Cow<'a, str>>,
 }
 
 /// A Kubernetes namespace.
-#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct K8sNamespace<'a> {
     /// Its name.
-    name: &'a str,
+    name: Cow<'a, str>,
 }
 
 impl<'a> K8s<'a> {
@@ -93,8 +94,8 @@ impl<'a> K8s<'a> {
     pub fn of(container: Option<&'a Container>) -> Option<Self> {
         let Pod { name, namespace, uid } = container?.pod.as_deref()?;
         Some(Self {
-            pod: K8sPod { name, uid: uid.as_deref() },
-            namespace: namespace.as_deref().map(|name| K8sNamespace { name }),
+            pod: K8sPod { name: name.into(), uid: uid.as_deref().map(Cow::Borrowed) },
+            namespace: namespace.as_deref().map(|name| K8sNamespace { name: name.into() }),
         })
     }
 }
@@ -115,14 +116,14 @@ impl Container {
 }
 
 /// A container runtime.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Runtime {
     /// `docker`, …
     pub name: String,
 }
 
 /// A container image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Image {
     /// Name as the runtime shows it, with its tag.
     pub name: String,
@@ -140,7 +141,7 @@ pub struct Process {
 }
 
 /// The executable of a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Executable {
     /// Path inside the process's root.
     pub path: String,
@@ -163,7 +164,7 @@ impl Thread {
 }
 
 /// The file that holds the probed functions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Library {
     /// `libssl.so.3`: its soname, or else its file name.
     pub name: String,
@@ -177,7 +178,7 @@ pub struct Library {
 }
 
 /// Which way the bytes of a call go, seen from the traced process (`network.io.direction`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// To the peer.
@@ -413,7 +414,8 @@ impl Record<'_> {
 }
 
 /// The kinds of records, by their public names (`type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each is the record of its name")]
 pub enum RecordKind {
     Ssl,

@@ -7,7 +7,7 @@ use probe_common::{
     FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket as Wire,
 };
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The socket of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Socket {
 }
 
 /// What carries the bytes (`network.transport`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// TCP, MPTCP.
@@ -39,7 +39,7 @@ pub enum Transport {
 }
 
 /// The version of IP (`network.type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IpVersion {
     /// 4
@@ -49,7 +49,7 @@ pub enum IpVersion {
 }
 
 /// One end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
     /// An IP address, or the path that a unix socket is bound to (with an `@` before it if it is of the
     /// abstract namespace).
@@ -59,7 +59,7 @@ pub struct Endpoint {
 }
 
 /// Which end of a connection a process is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// It has connected.
@@ -80,7 +80,7 @@ impl Role {
 }
 
 /// How a socket is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SocketEvidence {
     /// TLS records went through it inside of a call on the connection.

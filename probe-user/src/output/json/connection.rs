@@ -1,25 +1,21 @@
 //! The lines of connections that begin and end.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::line::{ProcessPart, ThreadPart, Time};
+use super::line::{LineBody, Place, ProcessPart, ThreadPart};
 use super::tls::TlsPart;
 use crate::event::{
-    CloseReason, Container, Endpoint, IpVersion, K8s, Library, Role, SCHEMA, SocketEvidence, SslClose,
-    SslOpen, Traffic, Transport,
+    CloseReason, Endpoint, IpVersion, Library, RecordKind, Role, SocketEvidence, SslClose, SslOpen, Traffic,
+    Transport,
 };
 
 /// A TLS connection has begun, or was seen for the first time; with `--connections`. It is written with the
 /// first call, after a second without one, or with the end, so that addresses and handshake are known.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct SslOpenLine<'a> {
-    /// Version of the schema.
-    #[schemars(extend("const" = SCHEMA))]
-    schema: u32,
-    r#type: SslOpenType,
-    /// When it began, or was seen first, in UTC.
-    time: Time,
+pub(super) struct SslOpenBody<'a> {
     #[serde(flatten)]
     facts: ConnectionFields<'a>,
     /// The connection.
@@ -28,13 +24,7 @@ pub(super) struct SslOpenLine<'a> {
 
 /// A TLS connection has ended; with `--connections`. What the trace outlives only has an end.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct SslCloseLine<'a> {
-    /// Version of the schema.
-    #[schemars(extend("const" = SCHEMA))]
-    schema: u32,
-    r#type: SslCloseType,
-    /// When it ended, in UTC; when that was known, if it was known later (`end`).
-    time: Time,
+pub(super) struct SslCloseBody<'a> {
     #[serde(flatten)]
     facts: ConnectionFields<'a>,
     /// The connection.
@@ -45,33 +35,17 @@ pub(super) struct SslCloseLine<'a> {
     end: CloseReason,
 }
 
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum SslOpenType {
-    SslOpen,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum SslCloseType {
-    SslClose,
-}
-
 /// What both have.
 #[derive(Serialize, JsonSchema)]
 struct ConnectionFields<'a> {
-    /// The container of the process; null when it is in none, or that is not known.
-    container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
-    /// known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    k8s: Option<K8s<'a>>,
+    #[serde(flatten)]
+    place: Place<'a>,
     /// The process; `comm` is that of the thread that began the connection.
     process: ProcessPart<'a>,
     /// The thread that began the connection, or was seen with it first.
     thread: ThreadPart,
     /// The file that holds the library's functions; null when it is not known (yet).
-    library: Option<&'a Library>,
+    library: Option<Cow<'a, Library>>,
     /// The OpenTelemetry namespace `network`.
     network: EndsPart<'a>,
     /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
@@ -87,9 +61,9 @@ struct EndsPart<'a> {
     /// `ipv4` or `ipv6`; null for unix sockets, and when it is not known.
     r#type: Option<IpVersion>,
     /// The process's own end; null when it is not known, or has no name.
-    local: Option<&'a Endpoint>,
+    local: Option<Cow<'a, Endpoint>>,
     /// The other end, as the process sees it; null when it is not known, or has no name.
-    peer: Option<&'a Endpoint>,
+    peer: Option<Cow<'a, Endpoint>>,
 }
 
 /// A connection that begins.
@@ -118,20 +92,29 @@ struct ClosePart {
     transmitted: u64,
 }
 
+impl LineBody for SslOpenBody<'_> {
+    const KIND: RecordKind = RecordKind::SslOpen;
+    const TIME: &'static str = "When it began, or was seen first, in UTC.";
+}
+
+impl LineBody for SslCloseBody<'_> {
+    const KIND: RecordKind = RecordKind::SslClose;
+    const TIME: &'static str = "When it ended, in UTC; when that was known, if it was known later (`end`).";
+}
+
 impl<'a> ConnectionFields<'a> {
     fn new(connection: &'a SslOpen<'a>) -> Self {
         let &SslOpen { origin, ref thread, library, socket, tls, .. } = connection;
         Self {
-            container: origin.container.container(),
-            k8s: K8s::of(origin.container.container()),
+            place: Place::new(&origin.container),
             process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
-            library,
+            library: library.map(Cow::Borrowed),
             network: EndsPart {
                 transport: socket.and_then(|socket| socket.transport),
                 r#type: socket.and_then(|socket| socket.ip),
-                local: socket.and_then(|socket| socket.local.as_ref()),
-                peer: socket.and_then(|socket| socket.peer.as_ref()),
+                local: socket.and_then(|socket| socket.local.as_ref()).map(Cow::Borrowed),
+                peer: socket.and_then(|socket| socket.peer.as_ref()).map(Cow::Borrowed),
             },
             tls: tls.map(|known| TlsPart::new(known.tls)),
         }
@@ -149,26 +132,17 @@ impl OpenPart {
     }
 }
 
-impl<'a> SslOpenLine<'a> {
+impl<'a> SslOpenBody<'a> {
     pub(super) fn new(connection: &'a SslOpen<'a>) -> Self {
-        Self {
-            schema: SCHEMA,
-            r#type: SslOpenType::SslOpen,
-            time: Time(connection.time),
-            facts: ConnectionFields::new(connection),
-            connection: OpenPart::new(connection),
-        }
+        Self { facts: ConnectionFields::new(connection), connection: OpenPart::new(connection) }
     }
 }
 
-impl<'a> SslCloseLine<'a> {
+impl<'a> SslCloseBody<'a> {
     pub(super) fn new(close: &'a SslClose<'a>) -> Self {
         let &SslClose { ref connection, duration, traffic, end } = close;
         let Traffic { calls, received, transmitted } = traffic;
         Self {
-            schema: SCHEMA,
-            r#type: SslCloseType::SslClose,
-            time: Time(connection.time),
             facts: ConnectionFields::new(connection),
             connection: ClosePart { connection: OpenPart::new(connection), calls, received, transmitted },
             duration,

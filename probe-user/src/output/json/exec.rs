@@ -2,10 +2,13 @@
 //!
 //! Bytes that are not UTF-8: the text has U+FFFD in their place, and beside it is the same in base64, whole.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::event::{ArgList, Exec, ExecFailed, Exit, ExitStatus, Fork, SCHEMA};
+use super::line::LineBody;
+use crate::event::{ArgList, Exec, ExecFailed, Exit, ExitStatus, Fork, RecordKind};
 use crate::output::signal_names;
 
 mod parts;
@@ -15,13 +18,12 @@ use parts::{
     IdentityPart, ProgramPart, SignalPart, base64, base64s, text, texts,
 };
 
+/// What `time` is the time of, for the schema.
+const WHEN: &str = "When it happened, in UTC.";
+
 /// A program that was executed, or that ran already when it came into scope.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct ExecLine<'a> {
-    /// Version of the schema.
-    #[schemars(extend("const" = SCHEMA))]
-    schema: u32,
-    r#type: ExecType,
+pub(super) struct ExecBody<'a> {
     #[serde(flatten)]
     actor: ActorPart<'a>,
     /// The process, as it is after the exec.
@@ -30,19 +32,9 @@ pub(super) struct ExecLine<'a> {
     exec: ExecPart<'a>,
 }
 
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum ExecType {
-    Exec,
-}
-
 /// A program that could not be executed.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct ExecFailedLine<'a> {
-    /// Version of the schema.
-    #[schemars(extend("const" = SCHEMA))]
-    schema: u32,
-    r#type: ExecFailedType,
+pub(super) struct ExecFailedBody<'a> {
     #[serde(flatten)]
     actor: ActorPart<'a>,
     /// The process, which goes on with what it ran before.
@@ -53,19 +45,9 @@ pub(super) struct ExecFailedLine<'a> {
     error: ErrorPart,
 }
 
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum ExecFailedType {
-    ExecFailed,
-}
-
 /// A process that has ended.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct ExitLine<'a> {
-    /// Version of the schema.
-    #[schemars(extend("const" = SCHEMA))]
-    schema: u32,
-    r#type: ExitType,
+pub(super) struct ExitBody<'a> {
     #[serde(flatten)]
     actor: ActorPart<'a>,
     /// The process, as it was.
@@ -78,19 +60,9 @@ pub(super) struct ExitLine<'a> {
     forked: bool,
 }
 
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum ExitType {
-    Exit,
-}
-
 /// A process has made another.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct ForkLine<'a> {
-    /// Version of the schema.
-    #[schemars(extend("const" = SCHEMA))]
-    schema: u32,
-    r#type: ForkType,
+pub(super) struct ForkBody<'a> {
     #[serde(flatten)]
     actor: ActorPart<'a>,
     /// The process that forks.
@@ -99,19 +71,31 @@ pub(super) struct ForkLine<'a> {
     child: ChildPart,
 }
 
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum ForkType {
-    Fork,
+impl LineBody for ExecBody<'_> {
+    const KIND: RecordKind = RecordKind::Exec;
+    const TIME: &'static str = WHEN;
 }
 
-impl<'a> ExecLine<'a> {
+impl LineBody for ExecFailedBody<'_> {
+    const KIND: RecordKind = RecordKind::ExecFailed;
+    const TIME: &'static str = WHEN;
+}
+
+impl LineBody for ExitBody<'_> {
+    const KIND: RecordKind = RecordKind::Exit;
+    const TIME: &'static str = WHEN;
+}
+
+impl LineBody for ForkBody<'_> {
+    const KIND: RecordKind = RecordKind::Fork;
+    const TIME: &'static str = WHEN;
+}
+
+impl<'a> ExecBody<'a> {
     pub(super) fn new(exec: &'a Exec<'a>) -> Self {
         let variables = exec.environment.as_ref().map(|environment| environment.list.as_slice());
         let is_cut = |strings: &ArgList<'_>| strings.truncated;
         Self {
-            schema: SCHEMA,
-            r#type: ExecType::Exec,
             actor: ActorPart::new(&exec.actor),
             process: ProgramPart {
                 caller: CallerPart::new(&exec.actor, exec.users),
@@ -122,7 +106,7 @@ impl<'a> ExecLine<'a> {
                 environment_base64: variables.and_then(base64s),
                 working_directory: exec.directory.map(text),
                 working_directory_base64: exec.directory.and_then(base64),
-                tty: exec.tty,
+                tty: exec.tty.map(Cow::Borrowed),
             },
             exec: ExecPart {
                 path: exec.path.map(text),
@@ -135,11 +119,9 @@ impl<'a> ExecLine<'a> {
     }
 }
 
-impl<'a> ExecFailedLine<'a> {
+impl<'a> ExecFailedBody<'a> {
     pub(super) fn new(failed: &'a ExecFailed<'a>) -> Self {
         Self {
-            schema: SCHEMA,
-            r#type: ExecFailedType::ExecFailed,
             actor: ActorPart::new(&failed.actor),
             process: CallerPart::new(&failed.actor, failed.users),
             exec: AttemptPart {
@@ -154,7 +136,7 @@ impl<'a> ExecFailedLine<'a> {
     }
 }
 
-impl<'a> ExitLine<'a> {
+impl<'a> ExitBody<'a> {
     pub(super) fn new(exit: &'a Exit<'a>) -> Self {
         let ending = exit.ending.map(|ending| match ending {
             ExitStatus::Code(code) => EndingPart { code: Some(code), signal: None },
@@ -164,8 +146,6 @@ impl<'a> ExitLine<'a> {
             },
         });
         Self {
-            schema: SCHEMA,
-            r#type: ExitType::Exit,
             actor: ActorPart::new(&exit.actor),
             process: EndedPart {
                 identity: IdentityPart::new(&exit.actor),
@@ -178,11 +158,9 @@ impl<'a> ExitLine<'a> {
     }
 }
 
-impl<'a> ForkLine<'a> {
+impl<'a> ForkBody<'a> {
     pub(super) fn new(fork: &'a Fork<'a>) -> Self {
         Self {
-            schema: SCHEMA,
-            r#type: ForkType::Fork,
             actor: ActorPart::new(&fork.actor),
             process: IdentityPart::new(&fork.actor),
             child: ChildPart { pid: fork.child },

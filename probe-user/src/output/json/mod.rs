@@ -1,10 +1,12 @@
 //! JSON Lines: one object a line, described by [`schema`] and docs/events.md.
 //!
-//! Owns how a line is put together; its shape is in `line`, and payload is appended by hand, for speed.
+//! Owns how a line is put together: `line` has the envelope of every line, a file per family what the types
+//! add to it, and payload is appended by hand, for speed.
 //! It escapes what JSON demands and what would act on a terminal; a consumer gets all of it back as it was.
 
 use std::io;
 
+use jiff::Timestamp;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
@@ -16,15 +18,19 @@ use crate::plan::Plan;
 mod connection;
 mod exec;
 mod line;
+mod loss;
 mod payload_string;
+mod ssl;
 mod terminal_safe;
 mod tls;
 mod uprobe;
 
-use connection::{SslCloseLine, SslOpenLine};
-use exec::{ExecFailedLine, ExecLine, ExitLine, ForkLine};
-use line::{Line, LostLine, SslLine, SummaryLine};
-use uprobe::{FunctionLine, FunctionTotalLine};
+use connection::{SslCloseBody, SslOpenBody};
+use exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
+use line::{AnyLine, Line, LineBody};
+use loss::{LostBody, SummaryBody};
+use ssl::SslBody;
+use uprobe::{UprobeBody, UprobeTotalBody};
 
 /// The sink.
 #[derive(Debug)]
@@ -44,20 +50,16 @@ impl Output for Json {
         let start = buffer.len();
         match record {
             Record::Ssl(ssl) => write_ssl(ssl, buffer)?,
-            Record::SslOpen(connection) => {
-                serde_json::to_writer(&mut *buffer, &SslOpenLine::new(connection))?;
-            }
-            Record::SslClose(close) => serde_json::to_writer(&mut *buffer, &SslCloseLine::new(close))?,
-            Record::Function(call) => serde_json::to_writer(&mut *buffer, &FunctionLine::new(call))?,
-            Record::FunctionTotal(total) => {
-                serde_json::to_writer(&mut *buffer, &FunctionTotalLine::new(total))?;
-            }
-            Record::Exec(exec) => serde_json::to_writer(&mut *buffer, &ExecLine::new(exec))?,
-            Record::ExecFailed(failed) => serde_json::to_writer(&mut *buffer, &ExecFailedLine::new(failed))?,
-            Record::Exit(exit) => serde_json::to_writer(&mut *buffer, &ExitLine::new(exit))?,
-            Record::Fork(fork) => serde_json::to_writer(&mut *buffer, &ForkLine::new(fork))?,
-            Record::Lost(lost) => serde_json::to_writer(&mut *buffer, &LostLine::new(lost))?,
-            Record::Summary(summary) => serde_json::to_writer(&mut *buffer, &SummaryLine::new(summary))?,
+            Record::SslOpen(open) => write_line(open.time, SslOpenBody::new(open), buffer)?,
+            Record::SslClose(close) => write_line(close.connection.time, SslCloseBody::new(close), buffer)?,
+            Record::Function(call) => write_line(call.time, UprobeBody::new(call), buffer)?,
+            Record::FunctionTotal(total) => write_line(total.time, UprobeTotalBody::new(total), buffer)?,
+            Record::Exec(exec) => write_line(exec.actor.time, ExecBody::new(exec), buffer)?,
+            Record::ExecFailed(failed) => write_line(failed.actor.time, ExecFailedBody::new(failed), buffer)?,
+            Record::Exit(exit) => write_line(exit.actor.time, ExitBody::new(exit), buffer)?,
+            Record::Fork(fork) => write_line(fork.actor.time, ForkBody::new(fork), buffer)?,
+            Record::Lost(lost) => write_line(lost.time, LostBody::new(lost), buffer)?,
+            Record::Summary(summary) => write_line(summary.time, SummaryBody::new(summary), buffer)?,
         }
         terminal_safe::escape(buffer, start);
         buffer.push(b'\n');
@@ -75,10 +77,15 @@ impl Output for Json {
     }
 }
 
+/// Appends a line without its end.
+fn write_line<B: LineBody + Serialize>(time: Timestamp, body: B, buffer: &mut Vec<u8>) -> io::Result<()> {
+    Ok(serde_json::to_writer(buffer, &Line::new(time, body))?)
+}
+
 /// Appends the line of a call without its end. serde_json would look at each byte of the payload alone,
 /// so that the payload is appended here, as the last member of the object.
 fn write_ssl(ssl: &Ssl<'_>, buffer: &mut Vec<u8>) -> io::Result<()> {
-    serde_json::to_writer(&mut *buffer, &SslLine::new(ssl))?;
+    write_line(ssl.time, SslBody::new(ssl), buffer)?;
     match simdutf8::basic::from_utf8(ssl.data.0) {
         Ok("") => return Ok(()),
         Ok(text) => {
@@ -107,7 +114,7 @@ fn open_member(name: &[u8], buffer: &mut Vec<u8>) {
 /// The JSON Schema (draft 2020-12) of a line.
 pub fn schema() -> String {
     let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
-    let mut schema = generator.into_root_schema_for::<Line<'_>>();
+    let mut schema = generator.into_root_schema_for::<AnyLine<'_>>();
     schema.insert("title".into(), "ctrace record".into());
     // A schema is a serde_json::Value, whose alternate Display is pretty JSON and cannot fail.
     format!("{:#}", schema.to_value())

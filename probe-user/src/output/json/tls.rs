@@ -1,44 +1,46 @@
 //! The OpenTelemetry namespace `tls`.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Protocol, Tls};
 
 /// What the handshake says. What is null is not known, or was not said.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct TlsPart<'a> {
     /// The version that the server has chosen.
     protocol: Option<ProtocolPart>,
     /// The cipher suite, by its name at IANA; as `0x1234` if it has none.
-    cipher: Option<&'a str>,
+    cipher: Option<Cow<'a, str>>,
     /// What the client says.
     client: ClientPart<'a>,
     /// The protocol above that the server has chosen (ALPN). Not to be seen with TLS 1.3.
-    next_protocol: Option<&'a str>,
+    next_protocol: Option<Cow<'a, str>>,
 }
 
 /// A version of TLS.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct ProtocolPart {
     /// `tls`; `ssl` up to 3.0.
-    name: &'static str,
+    name: Cow<'static, str>,
     /// Such as `1.3`.
-    version: &'static str,
+    version: Cow<'static, str>,
 }
 
 /// What the client of a connection says.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct ClientPart<'a> {
     /// The name of the server that it wants (SNI).
-    server_name: Option<&'a str>,
+    server_name: Option<Cow<'a, str>>,
     /// The protocols above that it offers (ALPN), the one that it likes best first.
-    supported_protocols: Option<&'a [String]>,
+    supported_protocols: Option<Cow<'a, [String]>>,
 }
 
 impl From<Protocol> for ProtocolPart {
     fn from(protocol: Protocol) -> Self {
-        Self { name: protocol.name(), version: protocol.version() }
+        Self { name: protocol.name().into(), version: protocol.version().into() }
     }
 }
 
@@ -47,12 +49,12 @@ impl<'a> TlsPart<'a> {
         let Tls { protocol, cipher, server_name, offered, next_protocol } = tls;
         Self {
             protocol: protocol.map(ProtocolPart::from),
-            cipher: cipher.as_deref(),
+            cipher: cipher.as_deref().map(Cow::Borrowed),
             client: ClientPart {
-                server_name: server_name.as_deref(),
-                supported_protocols: offered.as_deref(),
+                server_name: server_name.as_deref().map(Cow::Borrowed),
+                supported_protocols: offered.as_deref().map(Cow::Borrowed),
             },
-            next_protocol: next_protocol.as_deref(),
+            next_protocol: next_protocol.as_deref().map(Cow::Borrowed),
         }
     }
 }

@@ -7,28 +7,18 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::line::{ProcessPart, ThreadPart, Time};
+use super::line::{LineBody, Place, ProcessPart, ThreadPart, Time};
 use crate::event::{
-    Argument, CallOutcome, Container, K8s, Library, Plaintext, SCHEMA, StackFrame, Truncation, UprobeCall,
-    UprobeTotal, Value,
+    Argument, CallOutcome, Library, Plaintext, RecordKind, StackFrame, Truncation, UprobeCall, UprobeTotal,
+    Value,
 };
 
 /// A call of a function that `ctrace uprobe` was told of.
 #[derive(Serialize, JsonSchema)]
 #[expect(clippy::option_option, reason = "not asked for, null, or there")]
-pub(super) struct FunctionLine<'a> {
-    /// Version of the schema.
-    #[schemars(extend("const" = SCHEMA))]
-    schema: u32,
-    r#type: FunctionType,
-    /// When the call began, in UTC. A call whose return was asked for is written when it has returned.
-    time: Time,
-    /// The container of the process; null when it is in none, or that is not known.
-    container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
-    /// known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    k8s: Option<K8s<'a>>,
+pub(super) struct UprobeBody<'a> {
+    #[serde(flatten)]
+    place: Place<'a>,
     /// The process that called.
     process: ProcessPart<'a>,
     /// The thread that called.
@@ -39,7 +29,7 @@ pub(super) struct FunctionLine<'a> {
     /// The file that has the function.
     object: ObjectPart<'a>,
     /// The function, demangled.
-    function: &'a str,
+    function: Cow<'a, str>,
     /// The arguments that were asked for; null with `--ret-only`.
     args: Option<Vec<ArgumentPart<'a>>>,
     /// What the call returned. Null: it has not returned, because it was left by longjmp or an exception, or
@@ -59,19 +49,13 @@ pub(super) struct FunctionLine<'a> {
     stack: Option<Vec<FramePart<'a>>>,
 }
 
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum FunctionType {
-    Uprobe,
-}
-
 /// A file.
 #[derive(Serialize, JsonSchema)]
 struct ObjectPart<'a> {
     /// Its soname, or else its file name.
-    name: &'a str,
+    name: Cow<'a, str>,
     /// Path inside the root of the process in which it was found first.
-    path: &'a str,
+    path: Cow<'a, str>,
 }
 
 /// An argument.
@@ -139,9 +123,9 @@ struct FramePart<'a> {
     #[schemars(with = "String")]
     address: Hex,
     /// The file that is mapped there; null when it is not known.
-    object: Option<&'a str>,
+    object: Option<Cow<'a, str>>,
     /// The function, demangled; null when it is not known.
-    function: Option<&'a str>,
+    function: Option<Cow<'a, str>>,
     /// Bytes after the beginning of the function; null when that is not known.
     offset: Option<u64>,
 }
@@ -156,36 +140,20 @@ impl Serialize for Hex {
 
 /// How often a function was called in a container, or how long its calls took.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct FunctionTotalLine<'a> {
-    /// Version of the schema.
-    #[schemars(extend("const" = SCHEMA))]
-    schema: u32,
-    r#type: FunctionTotalType,
-    /// When this was counted, in UTC.
-    time: Time,
+pub(super) struct UprobeTotalBody<'a> {
     /// Since when: the beginning of the trace, or the last such records (`--interval`).
     since: Time,
-    /// The container of the processes; null for those that are in none, or that are not known.
-    container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
-    /// known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    k8s: Option<K8s<'a>>,
+    #[serde(flatten)]
+    place: Place<'a>,
     /// The file that has the function.
     object: ObjectPart<'a>,
     /// The function, demangled.
-    function: &'a str,
+    function: Cow<'a, str>,
     /// Calls; with `--latency`, those that have returned.
     count: u64,
     /// How long the calls took; not there without `--latency`.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency: Option<LatencyPart>,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum FunctionTotalType {
-    UprobeTotal,
 }
 
 /// How long calls took.
@@ -208,9 +176,20 @@ struct BucketPart {
     count: u64,
 }
 
+impl LineBody for UprobeBody<'_> {
+    const KIND: RecordKind = RecordKind::Uprobe;
+    const TIME: &'static str =
+        "When the call began, in UTC. A call whose return was asked for is written when it has returned.";
+}
+
+impl LineBody for UprobeTotalBody<'_> {
+    const KIND: RecordKind = RecordKind::UprobeTotal;
+    const TIME: &'static str = "When this was counted, in UTC.";
+}
+
 impl<'a> ObjectPart<'a> {
     fn new(object: &'a Library) -> Self {
-        Self { name: &object.name, path: &object.path }
+        Self { name: object.name.as_str().into(), path: object.path.as_str().into() }
     }
 }
 
@@ -245,16 +224,15 @@ impl<'a> FramePart<'a> {
     fn new(frame: &'a StackFrame) -> Self {
         Self {
             address: Hex(frame.address),
-            object: frame.object.as_deref(),
-            function: frame.function.as_ref().map(|(name, _)| &**name),
+            object: frame.object.as_deref().map(Cow::Borrowed),
+            function: frame.function.as_ref().map(|(name, _)| Cow::Borrowed(&**name)),
             offset: frame.function.as_ref().map(|(_, offset)| *offset),
         }
     }
 }
 
-impl<'a> FunctionLine<'a> {
+impl<'a> UprobeBody<'a> {
     pub(super) fn new(call: &'a UprobeCall<'a>) -> Self {
-        let container = call.origin.container.container();
         let (returned, duration) = match &call.end {
             CallOutcome::NotRequested => (None, None),
             CallOutcome::NeverReturned | CallOutcome::ReturnMissed => (Some(None), Some(None)),
@@ -268,16 +246,12 @@ impl<'a> FunctionLine<'a> {
             value: ValuePart::new(argument),
         };
         Self {
-            schema: SCHEMA,
-            r#type: FunctionType::Uprobe,
-            time: Time(call.time),
-            container,
-            k8s: K8s::of(container),
+            place: Place::new(&call.origin.container),
             process: ProcessPart::new(call.origin, &call.thread),
             thread: ThreadPart { id: call.thread.id },
             goroutine: call.goroutine.map(|goroutine| format!("{goroutine:#x}")),
             object: ObjectPart::new(call.object),
-            function: call.function,
+            function: call.function.into(),
             args: call.arguments.as_ref().map(|arguments| arguments.iter().map(part).collect()),
             returned,
             return_unseen: matches!(call.end, CallOutcome::ReturnMissed),
@@ -287,9 +261,8 @@ impl<'a> FunctionLine<'a> {
     }
 }
 
-impl<'a> FunctionTotalLine<'a> {
+impl<'a> UprobeTotalBody<'a> {
     pub(super) fn new(total: &'a UprobeTotal<'a>) -> Self {
-        let container = total.container.container();
         let latency = total.latency.as_ref().map(|latency| LatencyPart {
             total: latency.total,
             buckets: latency
@@ -299,14 +272,10 @@ impl<'a> FunctionTotalLine<'a> {
                 .collect(),
         });
         Self {
-            schema: SCHEMA,
-            r#type: FunctionTotalType::UprobeTotal,
-            time: Time(total.time),
             since: Time(total.since),
-            container,
-            k8s: K8s::of(container),
+            place: Place::new(&total.container),
             object: ObjectPart::new(total.object),
-            function: total.function,
+            function: total.function.into(),
             count: total.count,
             latency,
         }

@@ -5,22 +5,16 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::event::{Ancestor, Container, ExecContext, Executable, K8s, Plaintext, ProcessUsers};
-use crate::output::json::line::{ThreadPart, Time};
+use crate::event::{Ancestor, ExecContext, Executable, Plaintext, ProcessUsers};
+use crate::output::json::line::{Place, ThreadPart};
 
-/// When, and where.
+/// Where.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ActorPart<'a> {
-    /// When it happened, in UTC.
-    pub(super) time: Time,
-    /// The container of the process; null when it is in none, or that is not known.
-    pub(super) container: Option<&'a Container>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
-    /// known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) k8s: Option<K8s<'a>>,
+    #[serde(flatten)]
+    place: Place<'a>,
     /// The thread.
-    pub(super) thread: ThreadPart,
+    thread: ThreadPart,
 }
 
 /// Which process.
@@ -36,7 +30,7 @@ pub(super) struct IdentityPart<'a> {
     /// ids are used again. Null when it is not known.
     pub(super) exec_id: Option<String>,
     /// Its executable, for a script the interpreter's; null when the process was gone before it was known.
-    pub(super) executable: Option<&'a Executable>,
+    pub(super) executable: Option<Cow<'a, Executable>>,
 }
 
 /// A process with where it comes from.
@@ -86,7 +80,7 @@ pub(super) struct ProgramPart<'a> {
     pub(super) working_directory_base64: Option<String>,
     /// Its terminal, such as `pts/0`; null when it has none, or was gone before it was known
     /// (`working_directory` is null then too).
-    pub(super) tty: Option<&'a str>,
+    pub(super) tty: Option<Cow<'a, str>>,
 }
 
 /// Where a process comes from.
@@ -218,13 +212,7 @@ pub(super) fn base64s(list: &[Plaintext<'_>]) -> Option<Vec<String>> {
 
 impl<'a> ActorPart<'a> {
     pub(super) fn new(actor: &ExecContext<'a>) -> Self {
-        let container = actor.origin.container.container();
-        Self {
-            time: Time(actor.time),
-            container,
-            k8s: K8s::of(container),
-            thread: ThreadPart { id: actor.thread.id },
-        }
+        Self { place: Place::new(&actor.origin.container), thread: ThreadPart { id: actor.thread.id } }
     }
 }
 
@@ -236,7 +224,7 @@ impl<'a> IdentityPart<'a> {
             vpid: process.vpid,
             comm: text(actor.thread.name()),
             exec_id: actor.id.map(|id| id.to_string()),
-            executable: process.executable.as_ref(),
+            executable: process.executable.as_ref().map(Cow::Borrowed),
         }
     }
 }
