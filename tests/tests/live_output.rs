@@ -299,7 +299,7 @@ fn pids(records: &[u8], kind: &str) -> Result<Vec<u64>> {
     let records = serde_json::Deserializer::from_slice(records).into_iter::<serde_json::Value>();
     let records = records.collect::<std::result::Result<Vec<_>, _>>()?;
     let of_kind = records.iter().filter(|record| record["type"] == kind);
-    Ok(of_kind.filter_map(|record| record["process"]["pid"].as_u64()).collect())
+    Ok(of_kind.filter_map(|record| record.pointer("/process/pid")?.as_u64()).collect())
 }
 
 #[test]
