@@ -271,6 +271,6 @@ fn a_plan_of_a_command_is_refused() -> Result<()> {
     let output = Command::new(ctrace_binary()?).args(["ssl", "--dry-run", "--", "true"]).output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(2), "{:?}", output.status);
-    ensure!(stderr.contains("before it has run") && output.stdout.is_empty(), "{stderr}");
+    ensure!(stderr.contains("before it runs") && output.stdout.is_empty(), "{stderr}");
     Ok(())
 }

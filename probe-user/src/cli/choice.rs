@@ -1,7 +1,7 @@
-//! The syntax of what to trace: containers, processes, labels, pods, users, sockets of runtimes.
+//! Parses the values of selection options: containers, processes, labels, pods, users, runtime sockets.
 //!
-//! Owns the values of the options of [`super::target`]. What they mean on this machine is
-//! [`crate::target`]'s.
+//! The options themselves are in [`super::selection`]; what the values match on this machine is decided in
+//! [`crate::scope`].
 
 use crate::container::runtime;
 use crate::container::runtime::RuntimeSocket;
@@ -11,7 +11,7 @@ use crate::scope::{ContainerName, InnerPid, PodName};
 /// The largest pid of Linux (`PID_MAX_LIMIT` of linux/threads.h).
 const PID_MAX: u32 = 4_194_304;
 
-/// `2543`, `web:1`.
+/// A process: `2543` on the host, `web:1` inside of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pid {
     OfHost(u32),
@@ -25,7 +25,7 @@ pub(super) fn container(text: &str) -> Result<ContainerName, String> {
         None => (None, text),
     };
     if name.is_empty() {
-        return Err("a name, an id or the beginning of either is needed".to_owned());
+        return Err("a container is a name, an id, or a unique prefix of either".to_owned());
     }
     Ok(ContainerName { runtime, name: name.to_owned() })
 }
@@ -49,14 +49,14 @@ pub(super) fn pid(text: &str) -> Result<Pid, String> {
 }
 
 fn known_runtime(name: &str) -> Result<&'static str, String> {
-    let found = runtime::ALL.iter().map(|runtime| runtime.name).find(|known| *known == name);
+    let found = runtime::ALL.iter().map(|runtime| runtime.name).find(|own| *own == name);
     found.ok_or_else(|| {
-        let known: Vec<&str> = runtime::ALL.iter().map(|runtime| runtime.name).collect();
-        format!("no runtime is called {name:?}; there are {}", known.join(", "))
+        let names: Vec<&str> = runtime::ALL.iter().map(|runtime| runtime.name).collect();
+        format!("no runtime is called {name:?}; the runtimes are {}", names.join(", "))
     })
 }
 
-/// `tier`, `tier=web`. A value may be empty, and hold more `=`.
+/// `tier`, `tier=web`. The value may be empty, and may contain `=`.
 pub(super) fn label(text: &str) -> Result<(String, Option<String>), String> {
     let (key, value) = match text.split_once('=') {
         Some((key, value)) => (key, Some(value.to_owned())),
@@ -80,10 +80,12 @@ pub(super) fn pod(text: &str) -> Result<PodName, String> {
     Ok(PodName { namespace, name: name.to_owned() })
 }
 
-/// `/usr/sbin/nginx`, `nginx`. A path that is relative to nothing in particular would match nothing.
+/// `/usr/sbin/nginx`, `nginx`. A relative path is refused, because it would never match.
 pub(super) fn executable(text: &str) -> Result<String, String> {
     if text.is_empty() || text.ends_with('/') || (text.contains('/') && !text.starts_with('/')) {
-        return Err("an executable is its whole path, from / on, or its file name alone".to_owned());
+        return Err(
+            "an executable is given by its whole path, starting with /, or by its file name alone".to_owned()
+        );
     }
     Ok(text.to_owned())
 }
@@ -104,7 +106,7 @@ pub(super) fn runtime_socket(text: &str) -> Result<RuntimeSocket, String> {
     let (runtime, address) = text.split_once('=').unwrap_or((text, ""));
     let runtime = known_runtime(runtime)?.to_owned();
     if address.is_empty() {
-        return Err(format!("where {runtime} listens is needed: {runtime}=/path/of/its.sock"));
+        return Err(format!("the address of {runtime} is missing: write {runtime}=/path/of/its.sock"));
     }
     Ok(RuntimeSocket { runtime, address: address.to_owned() })
 }
@@ -125,9 +127,9 @@ mod tests {
     fn containers() {
         check(container, "web", r#"ContainerName { runtime: None, name: "web" }"#);
         check(container, "docker://web", r#"runtime: Some("docker"), name: "web""#);
-        check(container, "", "a name, an id");
-        check(container, "docker://", "a name, an id");
-        check(container, "dokcer://web", "no runtime is called \"dokcer\"; there are docker");
+        check(container, "", "a container is a name, an id");
+        check(container, "docker://", "a container is a name, an id");
+        check(container, "dokcer://web", "no runtime is called \"dokcer\"; the runtimes are docker");
         check(container, "\x1b[2J://x", "no runtime is called \"\\u{1b}[2J\"");
     }
 
@@ -147,7 +149,7 @@ mod tests {
         {
             check(pid, wrong, "a process is a number from 1 to 4194304, or CONTAINER:NUMBER");
         }
-        check(pid, ":1", "a name, an id");
+        check(pid, ":1", "a container is a name, an id");
         check(pid, "dokcer://web:1", "no runtime is called \"dokcer\"");
     }
 

@@ -12,16 +12,16 @@ use crate::diagnose::{DiagnoseCommand, OutputFormat, TargetArg};
 
 const PS_EXAMPLES: &str = "\
 Examples:
-  ctrace ps                              who uses TLS on this machine, and whether ctrace would see it
+  ctrace ps                              which processes use TLS, and whether ctrace could trace them
   ctrace ps --wide                       with paths, functions, and containers that do not use TLS
   ctrace ps --container web -o json | jq '.processes[] | select(.traceable | not) | .why'
 
-Works without root as far as /proc allows; who could not be looked into is said on standard error.";
+Works without root as far as /proc allows; standard error names the processes that could not be inspected.";
 
 #[derive(Args, Debug)]
 #[command(after_help = PS_EXAMPLES)]
 pub(super) struct PsArgs {
-    /// Show more of each, and containers that do not use TLS
+    /// Show more details, and containers that do not use TLS
     #[arg(short, long)]
     wide: bool,
     #[command(flatten)]
@@ -37,13 +37,13 @@ Examples:
   ctrace inspect web:1                   the same, by its id inside of a container
   ctrace inspect web -o json | jq '.access[] | select(.works | not)'
 
-Each way to its files is tried: opened, never read from where that is not needed, never written.";
+Each path to its files is tried: files are opened, read only where necessary, and never written.";
 
 #[derive(Args, Debug)]
 #[command(after_help = INSPECT_EXAMPLES)]
 pub(super) struct InspectArgs {
-    /// A container (name, id, a unique prefix of either), a process's id, or that inside of a container
-    /// (web:1)
+    /// A container (name, id, or a unique prefix of either), a process id, or a process id inside of a
+    /// container (web:1)
     #[arg(value_name = "CONTAINER|[CONTAINER:]PID", value_parser = subject)]
     subject: TargetArg,
     #[command(flatten)]
@@ -61,21 +61,21 @@ impl InspectArgs {
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
-  ctrace doctor                          would tracing work on this machine, with these rights?
-  ctrace doctor web                      and of this container? Where does each of its processes end, and why?
-  ctrace doctor web --watch 5s           and which probes are hit? (Beside another ctrace, too.)
+  ctrace doctor                          would tracing work on this machine, with these permissions?
+  ctrace doctor web                      for each process of a container: would it work, or why not?
+  ctrace doctor web --watch 5s           which probes are hit? (Works beside another ctrace.)
 
-It loads the BPF programs, sets probes and takes them off again. Exit status: 0 tracing would work; 3 not of
-this container; 4 not on this machine, or not with these rights.";
+It loads the BPF programs, attaches probes and detaches them again. Exit status: 0 tracing would
+work; 3 not for this container; 4 not on this machine, or not with these permissions.";
 
 #[derive(Args, Debug)]
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// A container (name, id, a unique prefix of either), a process's id, or that inside of a container
-    /// (web:1)
+    /// A container (name, id, or a unique prefix of either), a process id, or a process id inside of a
+    /// container (web:1)
     #[arg(value_name = "CONTAINER|[CONTAINER:]PID", value_parser = subject)]
     subject: Option<TargetArg>,
-    /// Count for a time, such as 5s, how often each probe is hit
+    /// For this time, such as 5s, count how often each probe is hit
     #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "subject")]
     watch: Option<Duration>,
     #[command(flatten)]
@@ -94,7 +94,7 @@ impl DoctorArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 struct AnswerArgs {
-    /// How the answer is written
+    /// The format of the answer
     #[arg(short = 'o', long = "format", value_name = "FORMAT", default_value = "text")]
     format: AnswerFormat,
     /// Colour the text
@@ -104,13 +104,13 @@ struct AnswerArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum AnswerFormat {
-    /// For a person
+    /// For people
     Text,
     /// One JSON object
     Json,
 }
 
-/// A container as other commands take it, or digits.
+/// Accepts a container as other commands do, or a process id.
 fn subject(text: &str) -> Result<TargetArg, String> {
     container(text).map(|_| TargetArg(text.to_owned()))
 }

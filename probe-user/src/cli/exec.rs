@@ -16,12 +16,12 @@ const EXAMPLES: &str = "\
 Examples:
   ctrace exec --container web                      the programs that container web executes, `docker exec` too
   ctrace exec --pid 2543 --tree --existing         a process and its descendants, those that run already first
-  ctrace exec --all --exits --failed -o json       everything on the machine, with its end, and what failed
+  ctrace exec --all --exits --failed -o json       everything on the machine, with exits, and what failed
   ctrace exec --container web --env PATH,HOME      with these variables of their environment
   ctrace exec -- make                              what a command executes
   ctrace exec --image ci -o json | jq -r '.process.command_args // empty | @sh'
 
-Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
+Standard output contains records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 #[derive(Args, Debug)]
 #[command(
@@ -34,21 +34,21 @@ pub(super) struct ExecArgs {
     common: TraceArgs,
     #[command(flatten)]
     renamed: RenamedArgs,
-    /// Tell what runs already as well, parents first
-    #[arg(long, help_heading = "What to tell")]
+    /// Report programs that are already running as well, parents first
+    #[arg(long, help_heading = "What to report")]
     existing: bool,
-    /// Tell when processes end: exit status or signal, and how long they ran
-    #[arg(long, help_heading = "What to tell")]
+    /// Report exits of processes: exit status or signal, and how long they ran
+    #[arg(long, help_heading = "What to report")]
     exits: bool,
-    /// Tell what could not be executed, and why not; every system call of the machine takes some nanoseconds
-    /// longer
-    #[arg(long, help_heading = "What to tell")]
+    /// Report failed executions and the reason; this slows every system call of the machine by some
+    /// nanoseconds
+    #[arg(long, help_heading = "What to report")]
     failed: bool,
-    /// Tell when processes fork
-    #[arg(long, help_heading = "What to tell")]
+    /// Report forks of processes
+    #[arg(long, help_heading = "What to report")]
     forks: bool,
-    /// Tell these variables of the environment of each program, or `all`: they may hold secrets
-    #[arg(long, help_heading = "What to tell", value_name = "NAME,…|all", value_delimiter = ',')]
+    /// Report these environment variables of each program, or `all` of them: they may contain secrets
+    #[arg(long, help_heading = "What to report", value_name = "NAME,…|all", value_delimiter = ',')]
     env: Vec<OsString>,
     /// Indent each program below the one that started it (text)
     #[arg(long, help_heading = "Output")]
@@ -56,7 +56,7 @@ pub(super) struct ExecArgs {
 }
 
 impl ExecArgs {
-    /// What they mean.
+    /// The trace that these options describe.
     pub(super) fn trace(self) -> Trace {
         let Self { common, renamed: _, existing, exits, failed, forks, env, tree } = self;
         let also = [

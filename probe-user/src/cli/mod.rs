@@ -1,4 +1,4 @@
-//! The command line: syntax in, meaning out. clap is known only here.
+//! The command line: turns the user's words into a [`Request`]. Only this room uses clap.
 
 use std::ffi::OsString;
 use std::io;
@@ -25,7 +25,7 @@ mod trace;
 mod uprobe;
 mod value;
 
-/// What the user wants done.
+/// What the user asks for.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Trace.
@@ -34,32 +34,32 @@ pub enum Request {
     Explain(DiagnoseCommand, OutputFormat),
     /// Print the JSON Schema of the records.
     Schema,
-    /// Print a shell's completion script.
+    /// Print the completion script of a shell.
     Completion(Shell),
     /// Print the manual page.
     Manual,
 }
 
-/// A trace: what of, how much, to where.
+/// The settings of a trace.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// What is watched.
+    /// What to trace.
     pub probe: Probe,
-    /// What of.
+    /// The containers and processes to trace.
     pub selector: Selector,
-    /// A command to start, and to trace with all that it starts; empty if there is none.
+    /// A command to start and trace with all its descendants; empty if there is none.
     pub command: Vec<OsString>,
-    /// How records are written, and where they go; each to another place.
+    /// The outputs: the format and destination of each. No two have the same destination.
     pub outputs: Vec<OutputSpec>,
-    /// End after so many calls.
+    /// Stop after this number of records (of ssl: calls).
     pub limit: Option<u64>,
-    /// End after this time.
+    /// Stop after this time.
     pub duration: Option<Duration>,
-    /// Tell what was counted each time that this has passed.
+    /// How often to print counters.
     pub interval: Option<Duration>,
-    /// Payload bytes to capture of each call.
+    /// Payload bytes to capture per call.
     pub max_bytes: u32,
-    /// Bytes of the ring buffer.
+    /// The size of the ring buffer in bytes.
     pub ring_bytes: u32,
     /// Whether it is an error that there is nothing to attach to.
     pub nothing: OnNoMatch,
@@ -70,14 +70,14 @@ pub struct Trace {
 /// What to do when there is nothing to attach to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnNoMatch {
-    /// Tell why, and end, unless the selection is one that takes what starts later.
+    /// Print the reason and stop, unless the selection includes containers or processes that start later.
     Error,
-    /// Wait for it.
+    /// Wait until there is something.
     Wait,
 }
 
 impl Trace {
-    /// Whether standard error has records for a program.
+    /// Whether standard error carries records that another program reads.
     pub fn shares_stderr(&self) -> bool {
         self.outputs
             .iter()
@@ -85,27 +85,27 @@ impl Trace {
     }
 }
 
-/// Whether to act.
+/// Whether to trace, or only to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Attach and stream.
+    /// Attach and print records.
     Run,
     /// Print the plan as JSON.
     PrintPlan,
-    /// Print what would be attached to, for a person or a program.
+    /// Print the functions that would be probed, for a person or a program.
     List(FormatKind),
 }
 
-/// What goes to standard error.
+/// What is written to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// Errors only.
     Quiet,
-    /// What is attached, warnings, the summary.
+    /// Warnings, what is attached, and the summary.
     Normal,
-    /// What is done and skipped.
+    /// Also what is done and what is skipped.
     Verbose,
-    /// Everything, the BPF programs' own log too.
+    /// Everything, including the log of the BPF programs.
     Debug,
 }
 
@@ -114,7 +114,7 @@ pub enum Verbosity {
 pub struct Invocation {
     /// What to do.
     pub request: Request,
-    /// What to say meanwhile.
+    /// What to write to standard error meanwhile.
     pub verbosity: Verbosity,
 }
 
@@ -129,18 +129,19 @@ const STYLES: Styles = Styles::styled()
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say more on standard error (-vv: everything, with the BPF programs' log)
+    /// Print more to standard error (-vv: everything, including the log of the BPF programs)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// Say nothing on standard error but errors, and that tracing has begun
+    /// Print only errors to standard error, and that tracing has started
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done (also after Ctrl-C, a closed pipe, or the end of the target); 1 failure; 2 usage;
-3 nothing matched, or nothing to attach to; 4 not permitted, or the kernel cannot. With a command: the
-command's own, 128 + its signal, 126 when it cannot be executed, 127 when it is not there.";
+Exit status: 0 success (also after Ctrl-C, a closed pipe, or the end of the traced processes);
+1 failure; 2 usage error; 3 nothing matched, or nothing to attach to; 4 not permitted, or not
+supported by the kernel. With a command: its own status, 128 + its signal, 126 if it cannot be
+executed, 127 if it is not found.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -150,24 +151,24 @@ enum Command {
     Uprobe(Box<uprobe::UprobeArgs>),
     /// Show the programs that are executed
     Exec(Box<exec::ExecArgs>),
-    /// List the processes that use TLS, and whether ctrace would see what they say
+    /// List the processes that use TLS, and whether ctrace can trace them
     Ps(Box<diagnose::PsArgs>),
-    /// Show a container or process from all sides: its files, layers, mounts, namespaces, processes, TLS
+    /// Show all about a container or process: its files, layers, mounts, namespaces, processes, TLS
     Inspect(diagnose::InspectArgs),
-    /// Check whether tracing would work, on this machine and of a container, and say why not
+    /// Check whether tracing works on this machine and for a container, and explain why not
     Doctor(diagnose::DoctorArgs),
     /// Print the JSON Schema of the records that `-o json` writes
     Schema,
     /// Print a completion script: `ctrace completion bash > /etc/bash_completion.d/ctrace`
     Completion {
-        /// Whose
+        /// The shell
         shell: Shell,
     },
     /// Print the manual page: `ctrace man | man -l -`
     Man,
 }
 
-/// Parses the process's arguments. Prints help, version or a usage error itself and exits (0 or 2).
+/// Parses the arguments of this process. On --help, --version or a usage error, prints and exits (0 or 2).
 pub fn parse() -> Invocation {
     let cli = parsed(&std::env::args_os().collect::<Vec<_>>()).unwrap_or_else(|error| error.exit());
     let verbosity = match (cli.quiet, cli.verbose) {
@@ -188,15 +189,15 @@ pub fn parse() -> Invocation {
         Command::Man => Request::Manual,
     };
     let verbosity = match &request {
-        // Standard error has records for a program: nothing else is to be among them, unless it is asked for.
+        // Standard error carries records for another program, so nothing else is written there unless
+        // requested.
         Request::Trace(trace) if trace.shares_stderr() => verbosity_among_records(verbosity),
         _ => verbosity,
     };
     Invocation { request, verbosity }
 }
 
-/// Parses words. The message of an error shows them; whatever they are, it acts on no terminal but by its own
-/// styles.
+/// Parses words. An error message quotes them, so whatever they contain must not control the terminal.
 fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
     let error = match Cli::try_parse_from(words) {
         Err(error) if error.use_stderr() => error,
@@ -206,11 +207,12 @@ fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
     if words.iter().zip(&harmless).all(|(word, harmless)| word == harmless.as_str()) {
         return Err(error);
     }
-    // Escaped words are wrong in the same way: clap tells of these, and styles what is its own.
+    // Escaped words are wrong in the same way, so clap's message about them is the same, in its own styles.
     match Cli::try_parse_from(harmless) {
         Err(escaped) if escaped.kind() == error.kind() => Err(escaped),
-        // Only what is no text is: what it is stays untold.
-        _ => Err(Cli::command().error(error.kind(), "a word of the command line is no text (UTF-8)")),
+        // Only the words that are not UTF-8 are wrong, and escaped ones are not: report that without quoting
+        // them.
+        _ => Err(Cli::command().error(error.kind(), "an argument is not valid UTF-8")),
     }
 }
 
@@ -222,15 +224,15 @@ fn verbosity_among_records(asked: Verbosity) -> Verbosity {
     if asked == Verbosity::Normal { Verbosity::Quiet } else { asked }
 }
 
-/// Writes the completion script of `shell`.
+/// Writes the completion script for `shell`.
 pub fn write_completion(shell: Shell, out: &mut dyn io::Write) -> io::Result<()> {
-    // Into memory first: clap_complete panics when a pipe is closed.
+    // Generate it in memory first: clap_complete panics when a pipe is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "ctrace", &mut script);
     out.write_all(&script)
 }
 
-/// Writes the manual page of ctrace, with its commands.
+/// Writes the manual page of ctrace, including its commands.
 pub fn write_manual(out: &mut dyn io::Write) -> io::Result<()> {
     let mut command = Cli::command();
     command.build();
@@ -269,13 +271,13 @@ mod tests {
             assert!(plain.contains(expected), "{hostile:?}: {plain}");
             let controls = plain.chars().filter(|c| c.is_control() && *c != '\n');
             assert_eq!(controls.count(), 0, "{plain:?}");
-            // Its own styles are those that it takes away itself.
+            // The only escape sequences are clap's own styles.
             assert!(!styled.contains("\u{1b}[2J") && !styled.contains('\u{7}'), "{styled:?}");
         };
         check(b"--\x1b[2Jx", "--\\x1b[2Jx");
         check(b"\x1b]0;x\x07", "\\x1b]0;x\\x07");
         check(b"--duration=\x1b[2J", "\\x1b[2J");
-        check(b"--count=\x9b", "a word of the command line is no text");
+        check(b"--count=\x9b", "an argument is not valid UTF-8");
         check(b"--count=a\nb", "a\\nb");
         check("--count=\u{9b}2J".as_bytes(), "\\u{009b}2J");
         check(b"--nonsense", "--nonsense");

@@ -1,4 +1,4 @@
-//! `-o` and `--output`: which formats, and where each goes.
+//! `-o` and `--output`: the formats of the output, and the destination of each.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,26 +16,27 @@ use crate::terminal::Colour;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputArgs {
-    /// How records are written, and where to (`-`: standard output); repeat it for several outputs at once
+    /// The format of records, and the file for them (`-`: standard output); repeatable, for several outputs
+    /// at once
     #[arg(short = 'o', long = "format", value_name = "FORMAT[=PATH]", default_value = "text", value_parser = FormatAndPathParser)]
     formats: Vec<FormatAndPath>,
     /// Colour the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
-    /// The PATH of the -o that has none, instead of standard output (with a command: standard error): a file,
-    /// which its owner alone can read then, a FIFO, or /dev/fd/N
+    /// The PATH for the -o that has none, instead of standard output (with a command: standard error): a
+    /// file, which only its owner may read, a FIFO, or /dev/fd/N
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
 }
 
-/// `json=calls.jsonl`
+/// A value of `-o`, such as `json=calls.jsonl`.
 #[derive(Clone, Debug)]
 struct FormatAndPath {
     format: &'static Format,
     path: Option<PathBuf>,
 }
 
-/// Knows the formats by name, for help and completion.
+/// Parses a value of `-o`; also lists the formats, for help and completion.
 #[derive(Clone, Debug)]
 struct FormatAndPathParser;
 
@@ -72,14 +73,13 @@ fn possible_values() -> impl Iterator<Item = PossibleValue> {
 }
 
 impl OutputArgs {
-    /// The outputs, of which one may go where a trace's records go by themselves: to `standard`. Or what is
-    /// wrong with them.
+    /// The outputs. At most one has no path of its own; it goes to `standard`. The error says what is wrong.
     pub(super) fn outputs(self, standard: OutputPath, style: TextStyle) -> Result<Vec<OutputSpec>, String> {
         let Self { formats, color, output } = self;
         let unnamed: Vec<_> = formats.iter().filter(|wanted| wanted.path.is_none()).collect();
         match (unnamed.as_slice(), &output) {
             ([], Some(_)) => {
-                return Err("--output names the file of the -o that has none, and every -o has one; leave \
+                return Err("--output names the file for the -o that has none, but every -o has one: leave \
                             out --output, or add an -o"
                     .to_owned());
             }
@@ -107,7 +107,7 @@ impl OutputArgs {
     }
 }
 
-/// What a path names is not looked at now.
+/// Whether to colour an output. A named file is not opened yet, so `auto` does not colour it.
 fn colour(when: Color, path: &OutputPath) -> Colour {
     match (path, when) {
         (OutputPath::Named(_), Color::Auto) => Colour::Off,

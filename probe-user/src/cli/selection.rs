@@ -1,6 +1,7 @@
-//! What to trace, as options: the same for every command that traces.
+//! The options that select what to trace: the same for every tracing command.
 //!
-//! Owns the options, and the syntax of their values. What they mean on this machine is [`crate::target`]'s.
+//! Their values are parsed in [`super::choice`]; what they match on this machine is decided in
+//! [`crate::scope`].
 
 use std::ffi::OsString;
 
@@ -12,21 +13,21 @@ use super::choice::{Pid, container, executable, label, pid, pod, runtime_socket,
 use crate::container::runtime::RuntimeSocket;
 use crate::scope::{ContainerName, Criteria, PodName, Properties, Selector};
 
-/// The machine's first process, from which every other descends.
+/// The first process of the machine, from which all others descend.
 const FIRST: Pid = Pid::OfHost(1);
 
-/// The group of options of which one is needed.
+/// The group of options of which at least one is required.
 const GROUP: &str = "target";
 
 pub(super) const MEANING: &str = "\
 What is traced:
-  The same option again widens:    --image nginx --image caddy      either
-  Another of containers narrows:   --image nginx --namespace prod   both at once
+  The same option again widens:    --image nginx --image caddy      either image
+  Other container options narrow:  --image nginx --namespace prod   both must match
   --pid adds processes:            --container web --pid 2543       the container, and the process
-  --comm, --exe, --uid narrow:     --container web --comm nginx     of the container only nginx;
-                                   --comm curl                      of the whole machine only curl
-  --exclude-* takes away:          --all --exclude-container db     any match is enough
-  Containers and processes that start later and match are traced as well.";
+  --comm, --exe, --uid narrow:     --container web --comm nginx     only nginx in the container;
+                                   --comm curl                      only curl on the whole machine
+  --exclude-* takes away:          --all --exclude-container db     one match is enough
+  Containers and processes that match and start later are traced as well.";
 
 #[derive(Args, Debug)]
 #[group(skip)]
@@ -43,16 +44,17 @@ pub(super) struct TargetArgs {
 #[command(next_help_heading = "What to trace (all repeatable)")]
 #[group(required = true, multiple = true, id = "target")]
 struct ChosenArgs {
-    /// A container: its name, its id, or a unique prefix of either; docker://NAME if two runtimes have one
+    /// A container: its name, its id, or a unique prefix of either; docker://NAME if two runtimes have the
+    /// name
     #[arg(short, long = "container", value_name = "NAME|ID", group = "target", value_parser = container)]
     containers: Vec<ContainerName>,
-    /// Containers of an image: as its runtime shows it, without tag or registry too
+    /// Containers of an image: its name as the runtime shows it, or without tag or registry
     #[arg(long = "image", value_name = "IMAGE", group = "target", value_parser = NonEmptyStringValueParser::new())]
     images: Vec<String>,
     /// Containers with a label
     #[arg(long = "label", value_name = "KEY[=VALUE]", group = "target", value_parser = label)]
     labels: Vec<(String, Option<String>)>,
-    /// Containers of a service of Docker Compose or Podman Compose
+    /// Containers of a Docker Compose or Podman Compose service
     #[arg(long = "compose-service", value_name = "NAME", group = "target", value_parser = NonEmptyStringValueParser::new())]
     services: Vec<String>,
     /// Containers of a pod
@@ -61,30 +63,30 @@ struct ChosenArgs {
     /// Containers of a Kubernetes namespace
     #[arg(long = "namespace", value_name = "NS", group = "target", value_parser = NonEmptyStringValueParser::new())]
     namespaces: Vec<String>,
-    /// A process and its descendants, of an init all of its PID namespace; web:1 is process 1 inside of
+    /// A process and its descendants; for an init, its whole PID namespace; web:1 is process 1 inside of
     /// container web
     #[arg(short, long = "pid", value_name = "[CONTAINER:]PID", group = "target", value_parser = pid)]
     pids: Vec<Pid>,
-    /// Processes of this name, as the kernel has it: at most 15 bytes, the rest is ignored
+    /// Processes with this name (comm): the kernel keeps 15 bytes, so the rest is ignored
     #[arg(long = "comm", value_name = "NAME", group = "target", value_parser = NonEmptyStringValueParser::new())]
     comms: Vec<String>,
     /// Processes with this executable: its path as they see it, or its file name
     #[arg(long = "exe", value_name = "PATH|NAME", group = "target", value_parser = executable)]
     executables: Vec<String>,
-    /// Processes of a user of the host: the effective id, or a name of /etc/passwd
+    /// Processes of a user of the host: the effective user id, or a name in /etc/passwd
     #[arg(long = "uid", value_name = "UID|USER", group = "target", value_parser = user)]
     uids: Vec<u32>,
     /// Every process on the machine
     #[arg(short, long, group = "target")]
     all: bool,
-    /// A command to start, with everything that it starts, from its first call on; its standard output stays
-    /// its own
+    /// A command to start, and to trace with all its descendants from its first call on; its standard output
+    /// is left alone
     #[arg(last = true, value_name = "COMMAND", group = "target")]
     command: Vec<OsString>,
 }
 
 impl TargetArgs {
-    /// Why what is asked for cannot be meant, where clap cannot tell.
+    /// Why the options contradict each other in a way that clap cannot detect.
     pub(super) fn conflict(&self) -> Option<String> {
         let ChosenArgs { containers, images, labels, services, pods, namespaces, pids, .. } = &self.chosen;
         let of_containers = [
@@ -101,8 +103,7 @@ impl TargetArgs {
         let name = containers.first().map_or_else(|| "CONTAINER".to_owned(), ToString::to_string);
         Some(format!(
             "--pid 1 is the first process of this machine, and adds everything that runs here to the \
-             containers; the \
-             first process inside of a container is --pid {name}:1"
+             containers; the first process inside of a container is --pid {name}:1"
         ))
     }
 
@@ -117,7 +118,7 @@ impl TargetArgs {
 #[group(skip)]
 #[expect(
     clippy::struct_field_names,
-    reason = "a field's name is its argument's id, and must not be another's"
+    reason = "a field's name is the id of its argument, which must be unique"
 )]
 struct ExcludedArgs {
     /// Not this container
@@ -149,7 +150,7 @@ struct ExcludedArgs {
     exclude_uids: Vec<u32>,
 }
 
-/// The same where nothing need be chosen: then it is everything.
+/// The same for commands that need no selection: without one, they cover everything.
 #[derive(Debug)]
 pub(super) struct AnyTargetArgs(TargetArgs);
 
@@ -163,7 +164,7 @@ impl Args for AnyTargetArgs {
     }
 }
 
-/// What looks, and does not trace, starts nothing.
+/// Removes the command: commands that do not trace start nothing.
 fn without_command(command: Command) -> Command {
     command.mut_group(GROUP, |group| group.required(false)).mut_arg("command", |argument| argument.hide(true))
 }
@@ -177,7 +178,7 @@ impl FromArgMatches for AnyTargetArgs {
         if args.command().is_empty() {
             return Ok(Self(args));
         }
-        let why = "a command is started by what traces it only: ctrace ssl -- COMMAND\n";
+        let why = "only tracing commands can start a command: ctrace ssl -- COMMAND\n";
         Err(clap::Error::raw(ErrorKind::UnknownArgument, why))
     }
 
@@ -199,7 +200,7 @@ impl From<AnyTargetArgs> for Selector {
 #[command(next_help_heading = "Container runtimes")]
 #[group(skip)]
 pub(super) struct RuntimeArgs {
-    /// Ask a runtime here instead of where it usually listens (repeatable): docker=/run/user/1000/docker.sock
+    /// Ask a runtime at this address instead of its usual one (repeatable): docker=/run/user/1000/docker.sock
     #[arg(long = "runtime-socket", value_name = "RUNTIME=ADDRESS", value_parser = runtime_socket)]
     pub(super) runtime_sockets: Vec<RuntimeSocket>,
 }

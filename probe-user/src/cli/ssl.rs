@@ -13,24 +13,23 @@ const EXAMPLES: &str = "\
 Examples:
   ctrace ssl --container web                       what container web sends and receives over TLS
   ctrace ssl --pid 2543 --hex                      a process and its descendants, as a hex dump
-  ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, those to come too
-  ctrace ssl --compose-service api --comm python3  of a service's containers the processes called python3
+  ctrace ssl --image nginx --namespace prod        every nginx of a Kubernetes namespace, future ones too
+  ctrace ssl --compose-service api --comm python3  only the python3 processes of a service's containers
   ctrace ssl --all --max-bytes 0 -o json           every call on the machine, without payload
-  ctrace ssl --container web --connections=only    a log of connections: between whom, how long, how many \
-  bytes
+  ctrace ssl --container web --connections=only    a log of connections: peers, duration, number of bytes
   ctrace ssl --all --exclude-label tier=db         every container and process but those
   ctrace ssl --container web -o json | jq -r 'select(.type == \"ssl\") | .data // empty'
-  ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on; ends with it
-  ctrace ssl --container web -o text -o json=web.jsonl   text to look at, and JSON to keep, at once
+  ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on, until it exits
+  ctrace ssl --container web -o text -o json=web.jsonl   text to read, and JSON to keep, at once
 
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 /// Records of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Connections {
-    /// Beside those of calls
+    /// In addition to calls
     Also,
-    /// Alone
+    /// Without calls
     Only,
 }
 
@@ -47,14 +46,14 @@ pub(super) struct SslArgs {
     /// Dump payloads in hexadecimal even if they are text
     #[arg(long, help_heading = "Output")]
     hex: bool,
-    /// Tell also when each connection begins and ends: between whom, which TLS, how long, how many bytes, how
-    /// it ended; `only`: without calls
+    /// Also report the opening and closing of each connection: peers, TLS parameters, duration, number of
+    /// bytes, how it was closed; `only`: without calls
     #[arg(long, help_heading = "Output", value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "also")]
     connections: Option<Connections>,
-    /// Attach also where a TLS library without symbols only seems to be: what is shown may be something else
+    /// Also attach where a TLS library without symbols is only suspected: what is shown may be wrong
     #[arg(long, help_heading = "What to attach to")]
     guess: bool,
-    /// Capture N bytes of each call at the most, up to 1M; 0: none, only the record [default: 1M]
+    /// Capture at most N bytes of each call, up to 1M; 0: none, only the record [default: 1M]
     #[arg(long, help_heading = "Limits", value_name = "N", value_parser = value::max_bytes, default_value = "1M", hide_default_value = true)]
     max_bytes: u32,
 }

@@ -1,4 +1,4 @@
-//! What every tracing command takes: whom, where records go, when it ends.
+//! The options of every tracing command: what to trace, where records go, when to stop.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub(super) struct TraceArgs {
     output: OutputArgs,
     #[command(flatten)]
     limits: LimitArgs,
-    /// Go on although there is nothing to attach to yet: a program that is started, or a library that is
-    /// loaded later, is attached to then
+    /// Wait if there is nothing to attach to yet, and attach to a program that is started or a library that
+    /// is loaded later
     #[arg(short, long)]
     wait: bool,
     /// Print what would be attached where, as JSON, and load nothing
@@ -34,18 +34,18 @@ pub(super) struct TraceArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// End after N records (of ssl: calls)
+    /// Stop after N records (of ssl: calls)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// End after a time, such as 10s, 5m, 1h30m
+    /// Stop after a time, such as 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     duration: Option<Duration>,
-    /// Room for records between the kernel and ctrace, rounded up to a power of two, from 64K to 1G
+    /// Size of the ring buffer between the kernel and ctrace, rounded up to a power of two, from 64K to 1G
     #[arg(long, value_name = "SIZE", value_parser = value::ring_bytes, default_value = "32M")]
     ring_size: u32,
 }
 
-/// A word that these commands had for `--limit`, which counts elsewhere.
+/// `--count`, which used to be the name of `--limit` on these commands and counts calls on another one.
 #[derive(Args, Debug)]
 pub(super) struct RenamedArgs {
     #[arg(long, hide = true, value_name = "N", num_args = 0..=1, default_missing_value = "", value_parser = value::renamed_count)]
@@ -60,9 +60,8 @@ impl TraceArgs {
     pub(super) fn trace(self, probe: Probe, style: TextStyle, max_bytes: u32) -> Trace {
         let command: Vec<OsString> = self.target.command().to_vec();
         if self.dry_run && !command.is_empty() {
-            let what = "--dry-run cannot tell what a command will map before it has run; start the command \
-             yourself, and \
-                        use --dry-run --pid";
+            let what = "--dry-run cannot know what a command maps before it runs: start the command yourself, \
+                        and use --dry-run --pid";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }
         if let Some(why) = self.target.conflict() {

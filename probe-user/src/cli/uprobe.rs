@@ -14,26 +14,26 @@ use crate::probe::Probe;
 use crate::probe::uprobe::{Mode, Pattern, Stacks, Uprobe, UsdtPattern};
 
 const PATTERNS: &str = "\
-A pattern is OBJECT:FUNCTION[+OFFSET][(TYPES)][ -> TYPE], or OBJECT:0xADDRESS (as in the file,
-before it is loaded). OBJECT is a soname, a file name, or a path in the container if it has a slash;
-without it, the executable. FUNCTION is a symbol as in the file or demangled, with or without its
-parameters. * and ? match in both. TYPES say what is read of the arguments: int, uint (of C: 32
-bits), int8 to int64, uint8 to uint64, long, ulong, hex, ptr, str, bool, bytes(N), bytes(#n) (as
-many as the n-th argument says), bytes (a slice of Go), _ (not read). The type after -> is that of
-what is returned (_: only when). Of a name of C++ that ends with parentheses, the last pair is taken
-for types if it can be.";
+A pattern is OBJECT:FUNCTION[+OFFSET][(TYPES)][ -> TYPE], or OBJECT:0xADDRESS (an address as in the
+file, before relocation). OBJECT is a soname, a file name, or a path in the container if it contains a
+slash; without it, the executable is meant. FUNCTION is a symbol as in the file or demangled, with or
+without its parameters. * and ? match in both. TYPES are the types of the arguments to read: int, uint
+(32 bits in C), int8 to int64, uint8 to uint64, long, ulong, hex, ptr, str, bool, bytes(N), bytes(#n)
+(as many as the n-th argument says), bytes (a Go slice), _ (not read). The type after -> is that of the
+returned value (_: report only that it returned). If a C++ name ends with parentheses, they are taken
+as TYPES if they parse as such.";
 
 const EXAMPLES: &str = "\
 Examples:
   ctrace uprobe --container web 'libc.so.6:getaddrinfo(str) -> int'
   ctrace uprobe --pid 2543 ':main.handle*'                    functions of the executable
-  ctrace uprobe --container web --list 'libpq.so.5:PQ*'       what there is, and where
-  ctrace uprobe --container db --count 'libc.so.6:*lloc'      how often, by function and container
+  ctrace uprobe --container web --list 'libpq.so.5:PQ*'       which functions match, and where they are
+  ctrace uprobe --container db --count 'libc.so.6:*lloc'      number of calls by function and container
   ctrace uprobe --container web --latency --interval 10s 'libpq.so.5:PQexec'
   ctrace uprobe --pid 2543 'libc.so.6:write(int, bytes(#3), ulong) -> long' -o json
   ctrace uprobe --container py --usdt 'python:function__entry(str, str, int)'
 
-Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
+Standard output contains records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 #[derive(Args, Debug)]
 #[command(
@@ -46,41 +46,42 @@ pub(super) struct UprobeArgs {
     /// Functions: OBJECT:FUNCTION(TYPES) -> TYPE
     #[arg(value_name = "FUNCTION", value_parser = Pattern::parse, required_unless_present = "usdt")]
     functions: Vec<Pattern>,
-    /// USDT probes that programs have compiled in; the types of their arguments as for functions
+    /// USDT probes that programs have compiled in; types of arguments as for functions
     #[arg(long, value_name = "PROVIDER:NAME[(TYPES)]", value_parser = UsdtPattern::parse)]
     usdt: Vec<UsdtPattern>,
     #[command(flatten)]
     common: TraceArgs,
-    /// Print which functions match, and where they are; attach nothing
+    /// Print the functions that match, and where they are; attach nothing
     #[arg(long, conflicts_with_all = ["count", "latency", "dry_run"])]
     list: bool,
-    /// Count calls by function and container, in the kernel; print the numbers at the end
+    /// Count calls by function and container, in the kernel; print the counts at the end
     #[arg(long, conflicts_with_all = ["latency", "ret_only", "stack"])]
     count: bool,
-    /// Measure from entry to return, in the kernel; print a histogram per function and container at the end
+    /// Measure the time from entry to return, in the kernel; print a histogram per function and container at
+    /// the end
     #[arg(long, conflicts_with_all = ["ret_only", "stack", "usdt"])]
     latency: bool,
-    /// With --count or --latency: print also each time that this has passed, what came since
+    /// With --count or --latency: also print what was counted in each interval of this time
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     interval: Option<Duration>,
-    /// Show only returns: what and when, without the arguments
+    /// Report calls only when they return, without their arguments
     #[arg(long, conflicts_with_all = ["stack", "usdt"])]
     ret_only: bool,
-    /// Show where calls come from, by frame pointers
+    /// Show the call stack, found by frame pointers
     #[arg(long)]
     stack: bool,
-    /// Capture N bytes of each text, and of bytes whose number an argument says, up to 4096
+    /// Capture at most N bytes of a string, or of bytes whose length is in an argument, up to 4096
     #[arg(long, help_heading = "Limits", value_name = "N", default_value = "256",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BYTES)))]
     max_bytes: u32,
-    /// Probe N functions at the most
+    /// Probe at most N functions
     #[arg(long, help_heading = "Limits", value_name = "N", default_value = "1000",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_probes: u32,
 }
 
 impl UprobeArgs {
-    /// What they mean.
+    /// The trace that these options describe.
     pub(super) fn trace(self) -> Trace {
         let mode = match (self.count, self.latency, self.ret_only) {
             (true, _, _) => Mode::Count,
@@ -89,7 +90,7 @@ impl UprobeArgs {
             _ => Mode::Calls,
         };
         if self.interval.is_some() && !matches!(mode, Mode::Count | Mode::Latency) {
-            let what = "--interval is for --count and --latency: everything else is told at once";
+            let what = "--interval needs --count or --latency: everything else is reported immediately";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }
         let uprobe = Uprobe {

@@ -1,4 +1,4 @@
-//! Values of options: text → number, with the unit and the limits in the error.
+//! Parses the values of options. Error messages contain the unit and the limits.
 
 use std::io;
 use std::time::Duration;
@@ -8,17 +8,17 @@ use probe_common::CALL_BYTES;
 
 use crate::terminal;
 
-/// The ring must hold some records of the largest size, or every large one is lost.
+/// The ring must hold several records of the largest size, or every large one would be lost.
 const RING_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
-/// What `--count` was called by, before it counted and nothing else.
+/// Rejects `--count` on the commands where it was the former name of `--limit`.
 pub(super) fn renamed_count(_: &str) -> Result<std::convert::Infallible, String> {
     Err("--limit N ends a trace after N records; --count is an option of `ctrace uprobe`, where it counts \
      calls"
         .to_owned())
 }
 
-/// A time such as `10s` or `1h30m`.
+/// Parses a time such as `10s` or `1h30m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wanted = || "a time is a number with a unit, such as 500ms, 10s, 5m or 1h30m".to_owned();
     let span: jiff::SignedDuration = text.parse().map_err(|_| wanted())?;
@@ -28,7 +28,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Bytes of a call.
+/// Parses the bytes to capture of a call.
 pub(super) fn max_bytes(text: &str) -> Result<u32, String> {
     match u32::try_from(bytes(text)?) {
         Ok(bytes) if bytes <= CALL_BYTES => Ok(bytes),
@@ -36,18 +36,18 @@ pub(super) fn max_bytes(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Bytes of the ring buffer.
+/// Parses the size of the ring buffer, and rounds it up to a power of two.
 pub(super) fn ring_bytes(text: &str) -> Result<u32, String> {
     let bytes = bytes(text)?;
     if !RING_BYTES.contains(&bytes) {
-        return Err("the ring has from 64K to 1G".to_owned());
+        return Err("the size of the ring must be from 64K to 1G".to_owned());
     }
     u32::try_from(bytes.next_power_of_two()).map_err(|error| error.to_string())
 }
 
-/// `64K` means 64 KiB: sizes of memory are powers of two.
+/// Parses a size. `64K` means 64 KiB: sizes of memory are powers of two.
 fn bytes(text: &str) -> Result<u64, String> {
-    let wanted = || "a size is a number of bytes, with K or M for KiB or MiB if you like".to_owned();
+    let wanted = || "a size is a number of bytes, or a number with K, M or G for KiB, MiB or GiB".to_owned();
     let number_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(number_end);
     let shift = match unit {
@@ -61,10 +61,10 @@ fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(wanted)
 }
 
-/// When text is coloured.
+/// When to colour text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
-    /// If what has the records is a terminal and NO_COLOR is not set
+    /// If the output is a terminal and NO_COLOR is not set
     Auto,
     /// Always
     Always,
@@ -73,7 +73,7 @@ pub(super) enum Color {
 }
 
 impl Color {
-    /// Whether text on one of our standard streams is coloured.
+    /// Whether to colour text on one of the standard streams.
     pub(super) fn for_stream(self, stream: &impl io::IsTerminal) -> terminal::Colour {
         let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         match self {
