@@ -7,6 +7,9 @@
 //! file is done: all locators, the symbols, Go's tables, and functions by name. The results are not checked;
 //! it is enough that nothing goes wrong.
 
+pub mod recordings;
+pub mod streams;
+
 use std::env;
 use std::fs::{self, File};
 use std::io::Write;

@@ -25,6 +25,7 @@ pub mod plan;
 pub mod probe;
 pub mod proc;
 pub mod protocol;
+pub mod recording;
 pub mod rootfs;
 pub mod scope;
 pub mod stderr;

@@ -53,6 +53,8 @@ mod connection;
 mod exec;
 #[path = "replay/function.rs"]
 mod function;
+#[path = "replay/recording.rs"]
+mod recording;
 #[path = "replay/schema.rs"]
 mod schema;
 #[path = "replay/traced.rs"]

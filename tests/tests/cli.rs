@@ -1,6 +1,8 @@
 //! The command line without tracing: help, usage errors, and output for other programs.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Ctrace, Trace, check_harmless, ctrace_binary};
@@ -151,6 +153,82 @@ fn usage_errors() -> Result<()> {
 
 /// Text that must not reach a terminal. A script may pass on such text from anywhere.
 const HOSTILE: &str = "x\u{1b}[31m\u{1b}]0;t\u{7}\r\n\u{9b}2J\u{202e}y";
+
+/// What `ctrace ssl --read - ARGUMENTS` makes of lines.
+fn read(lines: &[u8], arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(ctrace_binary()?);
+    command.args(["ssl", "--read", "-"]).args(arguments);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.uid(65534).gid(65534).spawn()?;
+    let mut stdin = child.stdin.take().context("it is piped")?;
+    let lines = lines.to_vec();
+    // A reader that has seen enough closes the pipe.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&lines)));
+    let output = child.wait_with_output()?;
+    writer.join().ok().context("the writer panicked")?;
+    Ok(output)
+}
+
+fn recording(name: &str) -> Result<Vec<u8>> {
+    let path = format!("{}/../probe-user/tests/data/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).with_context(|| path)
+}
+
+/// By anybody: neither root nor BPF is needed.
+#[test]
+fn a_recording_is_read_back() -> Result<()> {
+    let json = recording("records.jsonl")?;
+    let output = read(&json, &["-o", "json"])?;
+    ensure!(output.status.code() == Some(0), "{output:?}");
+    ensure!(output.stdout == json, "{}", String::from_utf8_lossy(&output.stdout));
+
+    let output = read(&json, &["--limit", "2", "-o", "json"])?;
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    ensure!(output.status.code() == Some(0) && lines.count() == 3, "two calls and a summary: {output:?}");
+
+    // Two bad lines among others, a type that is not shown, and no summary.
+    let calls = json.split_inclusive(|byte| *byte == b'\n').take(3);
+    let mut mixed: Vec<u8> = calls.collect::<Vec<_>>().concat();
+    mixed.extend_from_slice(b"secret\n{\"schema\":1,\"type\":\"exec\"}\n\x1b[2J\n");
+    let output = read(&mixed, &["-o", "json"])?;
+    let (shown, said) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    ensure!(output.status.code() == Some(0) && shown.lines().count() == 4, "{shown}: {said}");
+    ensure!(shown.contains(r#""end":"recording_ended","calls":3,"#), "{shown}");
+    for part in ["line 4 of standard input is no record", "so were 1 more", "1 records of other types"] {
+        ensure!(said.contains(part), "{part} is not in: {said}");
+    }
+    let control = |c: char| c.is_control() && c != '\n';
+    ensure!(!said.contains("secret") && !said.contains(control), "{said:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_no_recording_is_refused() -> Result<()> {
+    let output = read(b"no record\n", &[])?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    ensure!(String::from_utf8_lossy(&output.stderr).contains("standard input is no recording: line 1"));
+    let output = read(b"", &[])?;
+    ensure!(output.status.code() == Some(0), "nothing was recorded: {output:?}");
+
+    let missing = run(&["ssl", "--read", "/nonexistent/calls.jsonl"])?;
+    ensure!(missing.code() == Some(1) && missing.stderr.contains("/nonexistent/calls.jsonl"), "{missing:?}");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("calls.jsonl");
+    std::fs::write(&path, recording("records.jsonl")?)?;
+    let path = path.to_string_lossy();
+    let own = run(&["ssl", "--read", &path, "-o", "json", "--output", &path])?;
+    ensure!(own.code() == Some(1) && own.stderr.contains("is read"), "{own:?}");
+    ensure!(std::fs::read(&*path)? == recording("records.jsonl")?, "it is as it was");
+    for option in
+        ["--container=a", "--all", "--wait", "--dry-run", "--max-bytes=5", "--ring-size=1M", "--guess"]
+    {
+        check_usage(&["ssl", "--read", "a", option], "cannot be used with")?;
+    }
+    check_usage(&["ssl", "--read", "a", "--connections"], "cannot be used with")?;
+    check_usage(&["ssl", "--read", "a", "--exclude-pod", "b"], "cannot be used with")?;
+    check_usage(&["ssl", "--read", "a", "--", "true"], "cannot be used with")?;
+    check_usage(&["exec", "--read", "a"], "--read")
+}
 
 #[test]
 fn the_users_own_words_are_escaped_in_messages() -> Result<()> {

@@ -1,5 +1,5 @@
-//! What `-o` and `--output` accept, several outputs at once, how a trace with them ends, and how their
-//! failures affect the exit status. Needs root and BPF, no containers.
+//! What `-o` and `--output` accept, several outputs at once, how a trace with them ends, how their failures
+//! affect the exit status, and what its recording shows. Needs root and BPF, no containers.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Child, Trace, ctrace_binary, require_bpf};
+use ctrace_tests::{Child, LocalServer, Trace, ctrace_binary, program, require_bpf};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -322,6 +322,34 @@ fn several_outputs_have_the_same_records() -> Result<()> {
     for path in [&lines, &text] {
         ensure!(fs::metadata(path)?.mode() & 0o777 == 0o600, "{:?}", fs::metadata(path)?);
     }
+    Ok(())
+}
+
+/// What a trace shows as text is what its recording shows, later and without it.
+#[test]
+fn the_text_of_a_recording_is_that_of_the_trace() -> Result<()> {
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    let (lines, text) = (directory.path().join("lines"), directory.path().join("text"));
+    let server = LocalServer::start(1)?;
+    let mut command = Command::new(ctrace_binary()?);
+    command.args(["ssl", "--connections", "-o", &output("json", &lines), "-o", &output("text", &text), "--"]);
+    command.arg(program("tls-client")?).args(["--port", server.port(), "--up", "1,20000,5"]);
+    command.args(["--down", "100000,1,16384"]).process_group(0);
+    check_status(&end(Child::start(&mut command)?, PATIENCE)?, 0, "summary: ")?;
+    let (lines_then, text_then) = (fs::read(&lines)?, fs::read_to_string(&text)?);
+    for part in [" open ", " → 20000 B", " ← ", " close ", "TLS 1."] {
+        ensure!(text_then.contains(part), "{part} is not in {text_then}");
+    }
+    let read = |format: &str| -> Result<Vec<u8>> {
+        let mut command = Command::new(ctrace_binary()?);
+        let output = command.args(["ssl", "-o", format, "--read"]).arg(&lines).output()?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(output.stdout)
+    };
+    let text_now = String::from_utf8(read("text")?)?;
+    ensure!(text_now == text_then, "then:\n{text_then}\nnow:\n{text_now}");
+    ensure!(read("json")? == lines_then, "JSON is as it was");
     Ok(())
 }
 

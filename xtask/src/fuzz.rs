@@ -22,13 +22,37 @@ const PROGRAMS: [&str; 10] = [
     "tls-wolfssl-stripped",
 ];
 
+/// What is fuzzed.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// Damaged programs, with everything that reads files
+    Programs,
+    /// Pieces of calls, by which streams are made
+    Streams,
+    /// Lines of recordings
+    Recordings,
+}
+
+impl Target {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Programs => "ctrace-fuzz",
+            Self::Streams => "ctrace-fuzz-streams",
+            Self::Recordings => "ctrace-fuzz-recordings",
+        }
+    }
+}
+
 /// How long to fuzz, or which input to try.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Options {
     /// How many seconds to fuzz
     #[arg(long, default_value_t = 60)]
     time: u32,
-    /// Try only this input, which an earlier run has written
+    /// What is fuzzed
+    #[arg(long, value_enum, default_value = "programs")]
+    target: Target,
+    /// An input that was left by an earlier run, to be tried alone
     input: Option<std::path::PathBuf>,
 }
 
@@ -50,18 +74,34 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     cargo.arg(&target).current_dir(workspace::root());
     shell::run(cargo.env("RUSTC_WRAPPER", workspace::root().join("fuzz/rustc-counting")))?;
 
-    let programs = PROGRAMS.iter().map(|name| program(name)).collect::<Result<Vec<_>>>()?;
-    let corpus = target.join("corpus");
-    std::fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
-    let mut fuzzer = shell::command(&target.join("fuzz/ctrace-fuzz").to_string_lossy());
-    fuzzer.env("CTRACE_FUZZ_PROGRAMS", std::env::join_paths(programs)?);
-    // Inspecting a program of 5 MB takes 10 to 50 ms. Seconds, or 600 MB, are a bug.
-    fuzzer.args(["-timeout=20", "-rss_limit_mb=600", "-max_len=512", "-len_control=0"]);
-    fuzzer.arg(format!("-artifact_prefix={}/", target.display()));
-    match &options.input {
-        Some(input) => fuzzer.arg(input),
-        None => fuzzer.arg(format!("-max_total_time={}", options.time)).arg(corpus),
+    let corpus = match options.target {
+        Target::Programs => target.join("corpus"),
+        other => target.join(format!("corpus-{}", other.program())),
     };
+    std::fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
+    let path = target.join("fuzz").join(options.target.program());
+    let mut fuzzer = shell::command(&path.to_string_lossy());
+    let longest = match options.target {
+        Target::Programs => {
+            let programs = PROGRAMS.iter().map(|name| program(name)).collect::<Result<Vec<_>>>()?;
+            fuzzer.env("CTRACE_FUZZ_PROGRAMS", std::env::join_paths(programs)?);
+            "-max_len=512"
+        }
+        Target::Streams => "-max_len=1024",
+        Target::Recordings => "-max_len=8192",
+    };
+    // A program of 5 MB is looked into in 10 to 50 ms; what takes seconds, or 600 MB, is a finding.
+    fuzzer.args(["-timeout=20", "-rss_limit_mb=600", longest, "-len_control=0"]);
+    fuzzer.arg(format!("-artifact_prefix={}/", target.display()));
+    if let Some(input) = &options.input {
+        fuzzer.arg(input);
+    } else {
+        fuzzer.arg(format!("-max_total_time={}", options.time)).arg(corpus);
+        if options.target == Target::Recordings {
+            // Noise is no JSON: real lines are what is damaged.
+            fuzzer.arg(workspace::root().join("probe-user/tests/data"));
+        }
+    }
     println!("    $ {}", shell::shown(&fuzzer));
     let status = fuzzer.status().context("cannot run the fuzzer")?;
     if !status.success() {

@@ -10,7 +10,6 @@ use tokio::time::sleep;
 
 use super::Failure;
 use super::stop::StopSignals;
-use crate::cli::Trace;
 use crate::event::StopReason;
 use crate::output::{
     self, Destination, DestinationError, OutputPath, OutputSpec, RecordWriter, StopFlag, Tee, WriteError,
@@ -22,12 +21,13 @@ const LOOKING: Duration = Duration::from_millis(50);
 
 /// Opens what each output names. Nothing when the trace is to end before a FIFO has a reader.
 pub(super) async fn open(
-    trace: &Trace,
+    outputs: &[OutputSpec],
+    duration: Option<Duration>,
     endings: &mut StopSignals,
 ) -> Result<Option<Vec<Destination>>, Failure> {
     let mut destinations: Vec<Destination> = Vec::new();
-    for OutputSpec { path, format, .. } in &trace.outputs {
-        let Some(destination) = open_one(path, trace.duration, endings).await? else { return Ok(None) };
+    for OutputSpec { path, format, .. } in outputs {
+        let Some(destination) = open_one(path, duration, endings).await? else { return Ok(None) };
         destination.check_kind(format.kind)?;
         let is_open = |other| destination.is_same_file(other).unwrap_or(false);
         if destinations.iter().any(is_open) {
@@ -76,9 +76,9 @@ async fn with_reader(path: &OutputPath) -> Result<Destination, Failure> {
 
 /// The outputs of a trace, over what was opened and claimed for each. Readers that do not read are waited for
 /// until `stop`.
-pub(super) fn tee(trace: &Trace, destinations: Vec<Destination>, stop: &StopFlag) -> Tee {
+pub(super) fn tee(outputs: &[OutputSpec], destinations: Vec<Destination>, stop: &StopFlag) -> Tee {
     let mut tee = Tee::default();
-    for (OutputSpec { format, style, path }, destination) in trace.outputs.iter().zip(destinations) {
+    for (OutputSpec { format, style, path }, destination) in outputs.iter().zip(destinations) {
         let options = output::Options { look: *style, zone: TimeZone::system() };
         let writer = RecordWriter::to(destination, stop.clone());
         tee.add(path, format.takes, (format.open)(writer, options));

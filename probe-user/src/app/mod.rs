@@ -28,6 +28,7 @@ mod destination;
 mod discovery_worker;
 mod event_loop;
 mod list;
+mod playback;
 mod room;
 mod status;
 mod stop;
@@ -94,6 +95,34 @@ pub enum Failure {
     /// What is printed, and no trace, cannot be.
     #[error("standard output cannot be written to; redirect it to where there is room")]
     Print(#[source] io::Error),
+    /// A recording cannot be read.
+    #[error("the recording {path} cannot be read")]
+    Recording {
+        /// Its name.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard input is a terminal.
+    #[error("standard input is a terminal; pipe a recording into it, or name a file with --read")]
+    RecordingTerminal,
+    /// A recording would be emptied to take its own records.
+    #[error("{path} is read, and cannot be written at the same time; name another file for the output")]
+    RecordingOverwritten {
+        /// Its name.
+        path: String,
+    },
+    /// Nothing of a file is a record.
+    #[error("{path} is no recording: line {line}: {why}; `ctrace ssl -o json` writes one")]
+    NoRecording {
+        /// Its name.
+        path: String,
+        /// The first line that is no record.
+        line: u64,
+        /// Why not.
+        why: String,
+    },
     /// An explanation.
     #[error(transparent)]
     Explain(#[from] DiagnoseError),
@@ -118,6 +147,10 @@ impl Failure {
             | Self::NoReader { .. }
             | Self::Write { .. }
             | Self::Print(_)
+            | Self::Recording { .. }
+            | Self::RecordingTerminal
+            | Self::RecordingOverwritten { .. }
+            | Self::NoRecording { .. }
             | Self::Signals(_) => 1,
         }
     }
@@ -131,6 +164,7 @@ pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     let Invocation { request, verbosity } = invocation;
     match request {
         Request::Trace(trace) => return Box::pin(start(*trace, verbosity)).await,
+        Request::Read(playback) => Box::pin(playback::run(&playback, verbosity)).await?,
         Request::Explain(question, form) => diagnose::run(&question, form).await?,
         Request::Schema => print(|out| writeln!(out, "{}", output::schema().trim_end()))?,
         Request::Completion(shell) => print(|out| cli::write_completion(shell, out))?,
@@ -225,7 +259,9 @@ struct Ready {
 async fn prepare(trace: &Trace, endings: &mut StopSignals) -> Result<Option<Ready>, Failure> {
     bpf::prepare()?;
     // First, as its reader may be long in coming.
-    let Some(destinations) = destination::open(trace, endings).await? else { return Ok(None) };
+    let Some(destinations) = destination::open(&trace.outputs, trace.duration, endings).await? else {
+        return Ok(None);
+    };
     let programs = match trace.probe {
         Probe::Exec(_) => bpf::TrackExec::FromExecRecords,
         Probe::Ssl(_) | Probe::Uprobe(_) => bpf::TrackExec::FromMmapEvents,
@@ -252,7 +288,7 @@ async fn run_trace(
     status::attached(&plan, &target, trace, verbosity);
     endings.after(trace.duration);
     endings.watch_readers(&destinations);
-    let output = destination::tee(trace, destinations, &endings.stop());
+    let output = destination::tee(&trace.outputs, destinations, &endings.stop());
     let pipeline = pipeline(trace, &plan, (output, choice));
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
@@ -268,7 +304,7 @@ async fn run_trace(
         EventLoopError::Write(source) => destination::write_failure(source),
         EventLoopError::Session(error) => error.into(),
     })?;
-    status::ended(&summary, trace, verbosity);
+    status::ended(&summary, &trace.outputs, verbosity);
     Ok(())
 }
 

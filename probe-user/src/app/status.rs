@@ -132,11 +132,11 @@ pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verb
 }
 
 /// Says how it went, if records do not say it themselves, or say it in a file that nobody watches.
-pub(super) fn ended(summary: &Summary, trace: &Trace, verbosity: Verbosity) {
+pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
     let says_it = |output: &OutputSpec| {
         output.format.kind == FormatKind::Lines && !matches!(output.path, OutputPath::Named(_))
     };
-    if verbosity > Verbosity::Quiet && !trace.outputs.iter().any(says_it) {
+    if verbosity > Verbosity::Quiet && !outputs.iter().any(says_it) {
         say(&text::summary_line(summary));
     }
 }

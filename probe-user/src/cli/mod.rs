@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -30,6 +31,8 @@ mod value;
 pub enum Request {
     /// Trace.
     Trace(Box<Trace>),
+    /// Show a recording.
+    Read(Box<Playback>),
     /// Explain what is there, and why something is not.
     Explain(DiagnoseCommand, OutputFormat),
     /// Print the JSON Schema of the records.
@@ -65,6 +68,26 @@ pub struct Trace {
     pub nothing: OnNoMatch,
     /// Whether to act, or to print what would be done.
     pub action: Action,
+}
+
+/// A recording: which, how much of it, to where.
+#[derive(Clone, Debug)]
+pub struct Playback {
+    /// Its file; `-` is standard input.
+    pub path: PathBuf,
+    /// How records are written, and where they go; each to another place.
+    pub outputs: Vec<OutputSpec>,
+    /// End after so many calls.
+    pub limit: Option<u64>,
+    /// End after this time.
+    pub duration: Option<Duration>,
+}
+
+impl Playback {
+    /// Whether it is standard input.
+    pub fn reads_stdin(&self) -> bool {
+        self.path == Path::new("-")
+    }
 }
 
 /// What to do when there is nothing to attach to.
@@ -178,7 +201,7 @@ pub fn parse() -> Invocation {
         (false, _) => Verbosity::Debug,
     };
     let request = match cli.command {
-        Command::Ssl(args) => Request::Trace(Box::new(args.trace())),
+        Command::Ssl(args) => args.request(),
         Command::Uprobe(args) => Request::Trace(Box::new(args.trace())),
         Command::Exec(args) => Request::Trace(Box::new(args.trace())),
         Command::Ps(args) => explain(args.question()),
@@ -254,7 +277,7 @@ mod tests {
 
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, OutputPath, parsed};
+    use super::{Cli, OutputPath, Request, parsed};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -286,7 +309,10 @@ mod tests {
     #[test]
     fn a_command_comes_after_two_dashes_alone() {
         let parse = |words: &[&str]| match Cli::try_parse_from(words).map(|cli| cli.command) {
-            Ok(super::Command::Ssl(args)) => Ok(args.trace()),
+            Ok(super::Command::Ssl(args)) => match args.request() {
+                Request::Trace(trace) => Ok(trace),
+                other => panic!("{other:?}"),
+            },
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.kind()),
         };

@@ -1,10 +1,12 @@
 //! `ctrace ssl`.
 
+use std::path::PathBuf;
+
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, ValueEnum};
 
 use super::trace::{RenamedArgs, TraceArgs};
-use super::{Cli, Trace, selection, value};
+use super::{Cli, Playback, Request, Trace, selection, value};
 use crate::output::{Payload, TextStyle};
 use crate::plan::program_set::ConnectionRecords;
 use crate::probe::{Confidence, Probe, Ssl};
@@ -24,6 +26,39 @@ Examples:
 
 Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
+/// What needs processes to be traced: their selection, and how they are attached to.
+const LIVE: [&str; 29] = [
+    "containers",
+    "images",
+    "labels",
+    "services",
+    "pods",
+    "namespaces",
+    "pids",
+    "comms",
+    "executables",
+    "uids",
+    "all",
+    "command",
+    "exclude_containers",
+    "exclude_images",
+    "exclude_labels",
+    "exclude_services",
+    "exclude_pods",
+    "exclude_namespaces",
+    "exclude_comms",
+    "exclude_executables",
+    "exclude_uids",
+    "runtime_sockets",
+    "wait",
+    "dry_run",
+    "ring_size",
+    "connections",
+    "guess",
+    "max_bytes",
+    "count",
+];
+
 /// Records of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Connections {
@@ -36,11 +71,15 @@ enum Connections {
 #[derive(Args, Debug)]
 #[command(
     after_help = format!("{}\n\n{EXAMPLES}", selection::MEANING),
-    override_usage = "ctrace ssl [OPTIONS] <WHAT TO TRACE>...\n       ctrace ssl [OPTIONS] -- <COMMAND>..."
+    override_usage = "ctrace ssl [OPTIONS] <WHAT TO TRACE>...\n       ctrace ssl [OPTIONS] -- <COMMAND>...\n       ctrace ssl [OPTIONS] --read <FILE>"
 )]
 pub(super) struct SslArgs {
     #[command(flatten)]
     common: TraceArgs,
+    /// Show a recording that `ctrace ssl -o json` has written (`-`: standard input) instead of tracing: it
+    /// needs no root, and no kernel
+    #[arg(long, value_name = "FILE", help_heading = "Recordings", group = "target", conflicts_with_all = LIVE)]
+    read: Option<PathBuf>,
     #[command(flatten)]
     renamed: RenamedArgs,
     /// Dump payloads in hexadecimal even if they are text
@@ -60,8 +99,20 @@ pub(super) struct SslArgs {
 
 impl SslArgs {
     /// What they mean.
-    pub(super) fn trace(self) -> Trace {
-        let Self { common, renamed: _, hex, connections, guess, max_bytes } = self;
+    pub(super) fn request(mut self) -> Request {
+        match self.read.take() {
+            Some(path) => Request::Read(Box::new(self.playback(path))),
+            None => Request::Trace(Box::new(self.trace())),
+        }
+    }
+
+    fn playback(self, path: PathBuf) -> Playback {
+        let payload = if self.hex { Payload::Hex } else { Payload::Auto };
+        self.common.playback(path, TextStyle { payload, ..TextStyle::default() })
+    }
+
+    fn trace(self) -> Trace {
+        let Self { common, read: _, renamed: _, hex, connections, guess, max_bytes } = self;
         let least = if guess { Confidence::Low } else { Confidence::High };
         let connections = match connections {
             None => ConnectionRecords::Off,

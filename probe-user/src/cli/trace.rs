@@ -1,6 +1,7 @@
 //! The options of every tracing command: what to trace, where records go, when to stop.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -9,7 +10,7 @@ use clap::{Args, CommandFactory};
 use super::output::OutputArgs;
 use super::selection::TargetArgs;
 use super::value;
-use super::{Action, Cli, OnNoMatch, Trace};
+use super::{Action, Cli, OnNoMatch, Playback, Trace};
 use crate::output::{OutputPath, TextStyle};
 use crate::probe::Probe;
 
@@ -53,6 +54,17 @@ pub(super) struct RenamedArgs {
 }
 
 impl TraceArgs {
+    /// The recording of this name, shown instead of a trace; text as `style` says, but for its colour.
+    ///
+    /// Ends with a usage error for what clap cannot tell.
+    pub(super) fn playback(self, path: PathBuf, style: TextStyle) -> Playback {
+        let Self { output, limits: LimitArgs { limit, duration, .. }, .. } = self;
+        let outputs = output
+            .outputs(OutputPath::Stdout, style)
+            .unwrap_or_else(|why| Cli::command().error(ErrorKind::ArgumentConflict, why).exit());
+        Playback { path, outputs, limit, duration }
+    }
+
     /// The trace of what `probe` watches; text as `style` says, but for its colour; of payload `max_bytes` a
     /// call.
     ///

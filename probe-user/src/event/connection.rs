@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Library, ProcessContext, Socket, Thread, TlsInfo};
 
@@ -64,7 +64,7 @@ impl Traffic {
 }
 
 /// How a connection has ended, or how that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseReason {
     /// The program has ended it by a function of the library, such as `SSL_free`.

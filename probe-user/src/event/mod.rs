@@ -26,7 +26,7 @@ pub use exec::{
     Ancestor, ArgList, Exec, ExecContext, ExecFailed, ExecId, Exit, ExitStatus, Fork, ProcessUsers,
 };
 pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
-pub use tls::{Protocol, Tls};
+pub use tls::{Tls, TlsVersion};
 pub use uprobe::{Argument, CallOutcome, Latency, StackFrame, Truncation, UprobeCall, UprobeTotal, Value};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
@@ -260,7 +260,9 @@ pub struct Connection {
 }
 
 /// How something was lost, as records name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The ring buffer between kernel and ctrace had no room.
@@ -303,6 +305,21 @@ impl From<Loss> for Reason {
     }
 }
 
+impl From<Reason> for Loss {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::RingFull => Self::RingFull,
+            Reason::ReadFault => Self::ReadFault,
+            Reason::ThreadsFull => Self::ThreadsFull,
+            Reason::Nesting => Self::Nesting,
+            Reason::ConnectionsFull => Self::ConnectionsFull,
+            Reason::ScopeFull => Self::ScopeFull,
+            Reason::ArgumentFault => Self::ArgumentFault,
+            Reason::CountsFull => Self::CountsFull,
+        }
+    }
+}
+
 /// Something was lost since the last such record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {
@@ -315,7 +332,7 @@ pub struct Lost {
 }
 
 /// Why a trace ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// Ctrl-C or SIGTERM.
@@ -328,6 +345,8 @@ pub enum StopReason {
     Duration,
     /// Nobody reads the output any more.
     OutputClosed,
+    /// What was shown is a recording without a summary: who wrote it was cut off, or it was cut.
+    RecordingEnded,
     /// Another output could not be written.
     OutputFailed,
 }

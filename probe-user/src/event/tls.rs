@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 /// What is known of a connection's handshake.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tls {
     /// The version that the server has chosen.
-    pub protocol: Option<Protocol>,
+    pub protocol: Option<TlsVersion>,
     /// The cipher suite, by the name that IANA gave it; as `0x1234` if it has none.
     pub cipher: Option<Cow<'static, str>>,
     /// The name of the server that the client wants (SNI).
@@ -18,8 +18,8 @@ pub struct Tls {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsVersion {
     /// SSL 3.0
     Ssl3,
     /// TLS 1.0
@@ -32,7 +32,7 @@ pub enum Protocol {
     Tls13,
 }
 
-impl Protocol {
+impl TlsVersion {
     /// What has this number in hellos.
     pub fn of(number: u16) -> Option<Self> {
         match number {
@@ -43,6 +43,12 @@ impl Protocol {
             0x0304 => Some(Self::Tls13),
             _ => None,
         }
+    }
+
+    /// What [`name`](Self::name) and [`version`](Self::version) say so.
+    pub fn named(name: &str, version: &str) -> Option<Self> {
+        let all = [Self::Ssl3, Self::Tls10, Self::Tls11, Self::Tls12, Self::Tls13];
+        all.into_iter().find(|known| known.name() == name && known.version() == version)
     }
 
     /// `tls.protocol.name`

@@ -184,6 +184,12 @@ impl Destination {
         Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
     }
 
+    /// Whether it is this file.
+    pub fn is_file_of(&self, metadata: &Metadata) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        Ok(own.is_file() && (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()))
+    }
+
     /// Makes it ready for records: a file that was opened by its name is empty then, and its owner's alone.
     pub fn claim(&self) -> Result<(), DestinationError> {
         let Some(name) = &self.name else { return Ok(()) };

@@ -203,6 +203,7 @@ pub fn summary_line(summary: &Summary) -> String {
         StopReason::Count => "the count was reached",
         StopReason::Duration => "the time was over",
         StopReason::OutputClosed => "the output was closed",
+        StopReason::RecordingEnded => "the recording ended without a summary",
         StopReason::OutputFailed => "an output could not be written",
     };
     let mut line = match executions {

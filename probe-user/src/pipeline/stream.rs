@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use jiff::Timestamp;
 use lru::LruCache;
 
-use crate::event::{Direction, Plaintext, Traffic};
+use crate::event::{Direction, Plaintext, Ssl, Traffic};
 use crate::protocol::{CallMark, Chunk, Gap, GapCause};
 
 /// What a held piece takes beside its bytes, about.
@@ -40,6 +40,24 @@ pub struct Piece<'a> {
     pub offset: u64,
     /// The bytes.
     pub data: Plaintext<'a>,
+}
+
+impl<'a> Piece<'a> {
+    /// The piece of a record of a call; none if it is of no connection that is known.
+    pub fn of(ssl: &Ssl<'a>) -> Option<Self> {
+        let connection = ssl.connection?;
+        Some(Self {
+            connection: connection.id,
+            direction: ssl.direction,
+            stream_offset: connection.stream_offset,
+            call: connection.call,
+            time: ssl.time,
+            length: ssl.length,
+            captured: ssl.captured.into(),
+            offset: ssl.offset.into(),
+            data: ssl.data,
+        })
+    }
 }
 
 /// What a stream says next.

@@ -15,7 +15,7 @@ use crate::workspace;
 const ROWS: [&[&str]; 10] = [
     &["stderr", "timeout", "clock", "error_chain", "terminal", "test_rng"],
     &["event", "elf", "proc"],
-    &["rootfs", "container", "decode", "protocol"],
+    &["rootfs", "container", "decode", "protocol", "recording"],
     &["scope"],
     &["plan"],
     &["probe", "pipeline", "output"],

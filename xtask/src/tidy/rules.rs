@@ -32,7 +32,7 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: each crate with its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 24] = [
+const OWNERS: [(&str, &[&str]); 25] = [
     ("aya", &["bpf"]),
     ("aya_log", &["bpf"]),
     ("perf_event", &["bpf"]),
@@ -56,7 +56,8 @@ const OWNERS: [(&str, &[&str]); 24] = [
     ("cpp_demangle", &["elf"]),
     ("rustc_demangle", &["elf"]),
     ("tls_parser", &["protocol/tls"]),
-    ("serde_json", &["output", "container/runtime"]),
+    ("serde_ignored", &["recording"]),
+    ("serde_json", &["output", "recording", "container/runtime"]),
 ];
 
 /// Files that may hold unsafe code.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Protocol, Tls};
+use crate::event::{Tls, TlsVersion};
 
 /// What the handshake says. What is null is not known, or was not said.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -38,8 +38,8 @@ struct ClientPart<'a> {
     supported_protocols: Option<Cow<'a, [String]>>,
 }
 
-impl From<Protocol> for ProtocolPart {
-    fn from(protocol: Protocol) -> Self {
+impl From<TlsVersion> for ProtocolPart {
+    fn from(protocol: TlsVersion) -> Self {
         Self { name: protocol.name().into(), version: protocol.version().into() }
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn facts(tls: &Tls, line: &mut String) {
         }
     }
     if let Some(cipher) = cipher {
-        line.push_str(cipher);
+        escape::name(cipher.as_bytes(), line);
         line.push(' ');
     }
     if let Some(name) = server_name {

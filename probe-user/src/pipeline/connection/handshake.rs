@@ -10,7 +10,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use probe_common::{HELLO_SENT, Hello as Wire};
 
-use crate::event::{Direction, Protocol, Role, Tls};
+use crate::event::{Direction, Role, Tls, TlsVersion};
 use crate::protocol::tls::hello::{self, HandshakeParse, Hello, HelloBuffer};
 
 /// Sockets whose handshakes are known at the most.
@@ -100,7 +100,7 @@ impl Handshake {
                 let asked = if self.stage == Stage::Asked { Tls::clone(&self.tls) } else { Tls::default() };
                 let cipher = server.cipher;
                 self.tls = Arc::new(Tls {
-                    protocol: server.version.and_then(Protocol::of),
+                    protocol: server.version.and_then(TlsVersion::of),
                     cipher: Some(match hello::cipher_name(cipher) {
                         Some(name) => Cow::Borrowed(name),
                         None => Cow::Owned(format!("{cipher:#06x}")),
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!((tls.protocol, tls.cipher, tls.next_protocol), (None, None, None));
         part(0, 0, ANSWERED, &mut handshakes);
         let (tls, role) = known(&mut handshakes);
-        assert_eq!((tls.protocol, role), (Some(Protocol::Tls12), Some(Role::Client)));
+        assert_eq!((tls.protocol, role), (Some(TlsVersion::Tls12), Some(Role::Client)));
         assert_eq!(tls.cipher.as_deref(), Some("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"));
         assert_eq!(
             (tls.server_name.as_deref(), tls.next_protocol.as_deref()),
@@ -170,7 +170,7 @@ mod tests {
             part(flags, 0, hello, &mut handshakes);
         }
         let (tls, role) = known(&mut handshakes);
-        assert_eq!((tls.protocol, role), (Some(Protocol::Tls13), Some(Role::Server)));
+        assert_eq!((tls.protocol, role), (Some(TlsVersion::Tls13), Some(Role::Server)));
         assert_eq!(tls.server_name.as_deref(), Some("hello.test"));
         assert!(tls.offered.is_some() && tls.next_protocol.is_none());
     }
@@ -183,7 +183,7 @@ mod tests {
         // The next offer on the socket was lost.
         part(0, 0, ASKED_AGAIN[3], &mut handshakes);
         let (tls, _) = known(&mut handshakes);
-        assert_eq!((tls.protocol, tls.server_name, tls.next_protocol), (Some(Protocol::Tls13), None, None));
+        assert_eq!((tls.protocol, tls.server_name, tls.next_protocol), (Some(TlsVersion::Tls13), None, None));
         // The next answer is still to come.
         part(HELLO_SENT, 0, ASKED, &mut handshakes);
         let (tls, _) = known(&mut handshakes);

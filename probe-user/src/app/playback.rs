@@ -1,0 +1,304 @@
+//! `--read`: a recording instead of a trace. No root, no kernel: records are read, and go to the outputs.
+//!
+//! Owns the order of things and the end. The recording is read on a thread of its own, as standard input may
+//! wait for ever: what ends a trace ends this, too. It never writes to the recording.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::thread;
+
+use jiff::Timestamp;
+use lru::LruCache;
+use probe_common::{Loss, LossCount};
+use tokio::sync::mpsc;
+
+use super::stop::StopSignals;
+use super::{Failure, destination, status};
+use crate::cli::{Playback, Verbosity};
+use crate::event::{Output, StopReason, Summary};
+use crate::output::Destination;
+use crate::recording::{ReadCounts, RecordedCall, RecordedRecord, RecordingReader};
+use crate::stderr::say;
+use crate::terminal::escaped_word;
+
+/// Records that are handed over at once, and bytes of payload.
+const BATCH: (usize, usize) = (256, 256 * 1024);
+/// Batches that wait to be written.
+const WAITING: usize = 2;
+/// Threads of which the last call is remembered, so that calls in several records count once.
+const THREADS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+/// What comes of reading.
+enum Read {
+    Records(Vec<RecordedRecord>),
+    End(ReadCounts),
+    Failed(io::Error),
+}
+
+/// Shows a recording until it ends, or one of the reasons that end a trace comes.
+pub(super) async fn run(playback: &Playback, verbosity: Verbosity) -> Result<(), Failure> {
+    let failed = |source| Failure::Recording { path: shown(&playback.path), source };
+    let mut endings = StopSignals::new(None).map_err(Failure::Signals)?;
+    let stdin = playback.reads_stdin().then(|| io::stdin().as_fd().try_clone_to_owned()).transpose();
+    let stdin = stdin.map_err(failed)?.map(File::from);
+    if stdin.as_ref().is_some_and(io::IsTerminal::is_terminal) {
+        return Err(Failure::RecordingTerminal);
+    }
+    let opened = destination::open(&playback.outputs, playback.duration, &mut endings).await?;
+    let Some(destinations) = opened else { return Ok(()) };
+    // Before anything is emptied.
+    let metadata =
+        stdin.as_ref().map_or_else(|| fs::metadata(&playback.path), File::metadata).map_err(failed)?;
+    if destinations.iter().any(|destination| destination.is_file_of(&metadata).unwrap_or(false)) {
+        return Err(Failure::RecordingOverwritten { path: shown(&playback.path) });
+    }
+    destinations.iter().try_for_each(Destination::claim)?;
+    endings.after(playback.duration);
+    endings.watch_readers(&destinations);
+    let output = destination::tee(&playback.outputs, destinations, &endings.stop());
+    let mut player = Player::new(Box::new(output), playback.limit);
+    let outcome = play(&mut player, read(playback, stdin), &mut endings).await;
+    let (end, counts) = match outcome {
+        Ok(ended) => ended,
+        Err(error) => {
+            // Outputs that are there still are whole; what failed is told, and not that another one did, too.
+            let _ = player.finish(error.reason());
+            return Err(match error {
+                PlayError::Read(source) => failed(source),
+                PlayError::Write(source) => destination::write_failure(source),
+            });
+        }
+    };
+    if let Some(counts) = &counts {
+        tell(counts, &shown(&playback.path), verbosity)?;
+    }
+    let summary = player.finish(end).map_err(destination::write_failure)?;
+    status::ended(&summary, &playback.outputs, verbosity);
+    Ok(())
+}
+
+fn shown(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { escaped_word(path.as_os_str()) }
+}
+
+enum PlayError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+impl PlayError {
+    fn reason(&self) -> StopReason {
+        match self {
+            Self::Read(_) => StopReason::RecordingEnded,
+            Self::Write(_) => StopReason::OutputFailed,
+        }
+    }
+}
+
+/// Writes records until the end; what was read is known if the recording has ended.
+async fn play(
+    player: &mut Player,
+    mut reads: mpsc::Receiver<Read>,
+    endings: &mut StopSignals,
+) -> Result<(StopReason, Option<ReadCounts>), PlayError> {
+    loop {
+        let read = tokio::select! {
+            biased;
+            end = endings.recv() => return Ok((end, None)),
+            read = reads.recv() => read,
+        };
+        let records = match read {
+            Some(Read::Records(records)) => records,
+            Some(Read::End(counts)) => return Ok((StopReason::RecordingEnded, Some(counts))),
+            Some(Read::Failed(source)) => return Err(PlayError::Read(source)),
+            // The thread says how it ends before it does.
+            None => return Ok((StopReason::RecordingEnded, None)),
+        };
+        match player.records(&records) {
+            Ok(false) => {}
+            Ok(true) => return Ok((StopReason::Count, None)),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok((StopReason::OutputClosed, None));
+            }
+            Err(source) => return Err(PlayError::Write(source)),
+        }
+    }
+}
+
+/// Starts to read.
+fn read(playback: &Playback, stdin: Option<File>) -> mpsc::Receiver<Read> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let path = playback.path.clone();
+    let failures = sender.clone();
+    let body = move || {
+        let end = match stdin.map_or_else(|| File::open(&path), Ok).and_then(|file| read_all(file, &sender)) {
+            Ok(counts) => Read::End(counts),
+            Err(error) => Read::Failed(error),
+        };
+        // Nobody takes it when the end came from elsewhere.
+        let _ = sender.blocking_send(end);
+    };
+    // It is not waited for: it may wait for standard input when all else has ended.
+    if let Err(error) = thread::Builder::new().name("recording".to_owned()).spawn(body) {
+        let _ = failures.try_send(Read::Failed(error));
+    }
+    receiver
+}
+
+fn read_all(file: File, sender: &mpsc::Sender<Read>) -> io::Result<ReadCounts> {
+    let mut reader = RecordingReader::new(BufReader::with_capacity(BATCH.1, file));
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while let Some(record) = reader.next_record()? {
+        if let RecordedRecord::Call(call) = &record {
+            bytes += call.payload_length();
+        }
+        batch.push(record);
+        if batch.len() >= BATCH.0 || bytes >= BATCH.1 || reader.may_wait() {
+            bytes = 0;
+            if sender.blocking_send(Read::Records(std::mem::take(&mut batch))).is_err() {
+                return Ok(reader.counts().clone());
+            }
+        }
+    }
+    if !batch.is_empty() {
+        let _ = sender.blocking_send(Read::Records(batch));
+    }
+    Ok(reader.counts().clone())
+}
+
+/// Says what was left out. A file without any record is none.
+fn tell(counts: &ReadCounts, path: &str, verbosity: Verbosity) -> Result<(), Failure> {
+    let ReadCounts { records, bad, first_bad, others, unknown_fields, .. } = counts;
+    if let Some((line, why)) = first_bad {
+        if *records == 0 && *others == 0 {
+            return Err(Failure::NoRecording { path: path.to_owned(), line: *line, why: why.clone() });
+        }
+        let more = match bad - 1 {
+            0 => String::new(),
+            more => format!("; so were {more} more"),
+        };
+        tracing::warn!("line {line} of {path} is no record and was left out: {why}{more}");
+    }
+    if verbosity > Verbosity::Quiet && *others > 0 {
+        say(&format_args!("left out of {path}: {others} records of other types or another version"));
+    }
+    if verbosity > Verbosity::Quiet && *unknown_fields > 0 {
+        say(&format_args!("left out of {path}: {unknown_fields} fields that this version does not have"));
+    }
+    Ok(())
+}
+
+/// Records → outputs, and the sums for the summary.
+struct Player {
+    output: Box<dyn Output>,
+    limit: Option<u64>,
+    /// The last call of each thread.
+    last_calls: LruCache<u32, (Timestamp, Option<(u64, u64)>)>,
+    /// The recording's own summary, if it is its only one and its last record.
+    summary: Option<Summary>,
+    summaries: u64,
+    began: Option<Timestamp>,
+    ended: Option<Timestamp>,
+    calls: u64,
+    bytes: u64,
+    truncated: u64,
+    lost: Vec<(Loss, LossCount)>,
+}
+
+impl Player {
+    fn new(output: Box<dyn Output>, limit: Option<u64>) -> Self {
+        let mut last_calls = LruCache::unbounded();
+        last_calls.resize(THREADS);
+        Self {
+            output,
+            limit,
+            last_calls,
+            summary: None,
+            summaries: 0,
+            began: None,
+            ended: None,
+            calls: 0,
+            bytes: 0,
+            truncated: 0,
+            lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
+        }
+    }
+
+    /// Writes records; gives whether so many calls as asked for are written.
+    fn records(&mut self, records: &[RecordedRecord]) -> io::Result<bool> {
+        for record in records {
+            self.began.get_or_insert(record.time());
+            self.ended = self.ended.max(Some(record.time()));
+            self.summary = None;
+            let mut is_complete = false;
+            match record {
+                RecordedRecord::Summary(summary) => {
+                    self.summaries += 1;
+                    self.summary = Some((**summary).clone());
+                    continue;
+                }
+                RecordedRecord::Call(call) => match self.count(call) {
+                    Some(is_last) => is_complete = is_last,
+                    None => return self.output.flush().map(|()| true),
+                },
+                RecordedRecord::Lost(lost) => {
+                    for (_, sum) in self.lost.iter_mut().filter(|(loss, _)| *loss == lost.loss) {
+                        sum.events = sum.events.saturating_add(lost.count.events);
+                        sum.bytes = sum.bytes.saturating_add(lost.count.bytes);
+                    }
+                }
+                RecordedRecord::Connection(_) => {}
+            }
+            self.output.write(&record.record())?;
+            if is_complete {
+                return self.output.flush().map(|()| true);
+            }
+        }
+        self.output.flush().map(|()| false)
+    }
+
+    /// Counts a call, or a part of one. None if it is one too many, else whether it is the last one's end.
+    fn count(&mut self, call: &RecordedCall) -> Option<bool> {
+        let is_full = self.limit.is_some_and(|limit| self.calls >= limit);
+        if self.last_calls.put(call.thread_id(), call.identity()) != Some(call.identity()) {
+            if is_full {
+                return None;
+            }
+            self.calls += 1;
+            self.truncated += u64::from(u64::from(call.captured) < call.length);
+        }
+        self.bytes = self.bytes.saturating_add(call.payload_length() as u64);
+        Some(call.is_end() && self.limit.is_some_and(|limit| self.calls >= limit))
+    }
+
+    /// Ends the outputs with the recording's own summary if all of it was shown, or else with one of what
+    /// was.
+    fn finish(mut self, end: StopReason) -> io::Result<Summary> {
+        let own = self.summary.take().filter(|_| end == StopReason::RecordingEnded && self.summaries == 1);
+        let time = self.ended.unwrap_or_default();
+        let mut summary = own.unwrap_or(Summary {
+            time,
+            started: self.began.unwrap_or(time),
+            end,
+            calls: self.calls,
+            executions: None,
+            bytes: self.bytes,
+            truncated: self.truncated,
+            lost: self.lost,
+            undecodable: 0,
+        });
+        if end == StopReason::OutputClosed {
+            return Ok(summary);
+        }
+        match self.output.finish(&summary) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                summary.end = StopReason::OutputClosed;
+                Ok(summary)
+            }
+            other => other.map(|()| summary),
+        }
+    }
+}
