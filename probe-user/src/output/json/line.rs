@@ -35,17 +35,24 @@ pub(super) enum AnyLine<'a> {
     Summary(Line<SummaryBody>),
 }
 
-// The envelope. It has no doc comment: the description of a line is its body's.
-#[derive(Serialize, Deserialize, JsonSchema)]
+// It has no doc comment: the description of a line is its body's.
+#[derive(Deserialize, JsonSchema)]
 #[schemars(rename = "{B}", transform = describe_time::<B>)]
 pub(super) struct Line<B: LineBody> {
+    #[serde(flatten)]
+    envelope: Envelope<B>,
+    #[serde(flatten)]
+    body: B,
+}
+
+// What every line begins with. It has no doc comment for the same reason.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Envelope<B: LineBody> {
     /// Version of the schema.
     #[schemars(extend("const" = SCHEMA))]
     schema: u32,
     r#type: Tag<B>,
     time: Time,
-    #[serde(flatten)]
-    body: B,
 }
 
 /// What one type of record has beyond the envelope.
@@ -58,7 +65,24 @@ pub(super) trait LineBody {
 
 impl<B: LineBody> Line<B> {
     pub(super) fn new(time: Timestamp, body: B) -> Self {
-        Self { schema: SCHEMA, r#type: Tag(PhantomData), time: Time(time), body }
+        Self { envelope: Envelope { schema: SCHEMA, r#type: Tag(PhantomData), time: Time(time) }, body }
+    }
+}
+
+impl<B: LineBody + Serialize> Line<B> {
+    /// Appends the line without its end. Envelope and body are written as two objects that are joined here:
+    /// serde could flatten one into the other, but a call took up to a tenth longer to write that way.
+    pub(super) fn write(&self, buffer: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(&mut *buffer, &self.envelope)?;
+        buffer.pop();
+        let joint = buffer.len();
+        serde_json::to_writer(&mut *buffer, &self.body)?;
+        match buffer.get_mut(joint..) {
+            Some([b'{', b'}']) => drop(buffer.remove(joint)),
+            Some([brace, ..]) => *brace = b',',
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -175,5 +199,32 @@ impl<'a> ProcessPart<'a> {
             comm: String::from_utf8_lossy(thread.name()),
             executable: executable.as_ref().map(Cow::Borrowed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Body {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<u8>,
+    }
+
+    impl LineBody for Body {
+        const KIND: RecordKind = RecordKind::Lost;
+        const TIME: &'static str = "";
+    }
+
+    #[test]
+    fn a_body_follows_the_envelope_in_the_same_object() -> serde_json::Result<()> {
+        let envelope = r#"{"schema":1,"type":"lost","time":"1970-01-01T00:00:00.000000000Z""#;
+        for (reason, expected) in [(Some(7), r#","reason":7}"#), (None, "}")] {
+            let mut written = b"before ".to_vec();
+            Line::new(Timestamp::UNIX_EPOCH, Body { reason }).write(&mut written)?;
+            assert_eq!(String::from_utf8_lossy(&written), format!("before {envelope}{expected}"));
+        }
+        Ok(())
     }
 }

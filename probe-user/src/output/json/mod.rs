@@ -79,7 +79,7 @@ impl Output for Json {
 
 /// Appends a line without its end.
 fn write_line<B: LineBody + Serialize>(time: Timestamp, body: B, buffer: &mut Vec<u8>) -> io::Result<()> {
-    Ok(serde_json::to_writer(buffer, &Line::new(time, body))?)
+    Ok(Line::new(time, body).write(buffer)?)
 }
 
 /// Appends the line of a call without its end. serde_json would look at each byte of the payload alone,

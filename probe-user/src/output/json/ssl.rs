@@ -157,7 +157,8 @@ mod tests {
         assert!(calls.len() > 10 && !others.is_empty());
         for text in calls {
             let line: Line<SslBody<'_>> = serde_json::from_str(text).unwrap();
-            let mut written = serde_json::to_vec(&line).unwrap();
+            let mut written = Vec::new();
+            line.write(&mut written).unwrap();
             terminal_safe::escape(&mut written, 0);
             assert_eq!(String::from_utf8(written).unwrap(), text);
         }
