@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use ctrace::elf::Object;
 use ctrace::probe::Confidence;
-use ctrace::probe::Found;
 use ctrace::probe::Probe;
-use ctrace::probe::Ssl;
+use ctrace::probe::ProbeMatch;
+use ctrace::probe::SslProbe;
 use ctrace::probe::uprobe::Mode;
 use ctrace::probe::uprobe::Pattern;
 use ctrace::probe::uprobe::Stacks;
@@ -40,7 +40,7 @@ const SECTION: (u64, u64, u64) = (64, 24, 64);
 
 /// The programs to patch, and the probes to run on them.
 #[derive(Debug)]
-pub struct Programs {
+pub struct ProgramCorpus {
     programs: Vec<Program>,
     probes: [Probe; 2],
 }
@@ -53,7 +53,7 @@ struct Program {
     anchors: Vec<u64>,
 }
 
-impl Programs {
+impl ProgramCorpus {
     /// Opens the programs that the environment variable lists. Fails if one cannot be read.
     pub fn from_environment() -> Result<Self> {
         let paths =
@@ -64,7 +64,7 @@ impl Programs {
     /// Opens the programs in these files. Fails if one cannot be read.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         ensure!(!paths.is_empty(), "there are no programs to patch");
-        let ssl = Probe::Ssl(Ssl { least: Confidence::Low, ..Ssl::default() });
+        let ssl = Probe::Ssl(SslProbe { least: Confidence::Low, ..SslProbe::default() });
         let open = |path: &PathBuf| {
             Program::open(path, &ssl).with_context(|| format!("cannot patch {}", path.display()))
         };
@@ -123,7 +123,7 @@ impl Program {
     }
 
     /// Does what a trace does with a file.
-    fn look(&self, probe: &Probe) -> Option<Found> {
+    fn look(&self, probe: &Probe) -> Option<ProbeMatch> {
         let copy = self.copy.try_clone().ok()?;
         let object = Object::parse(copy, self.bytes.len() as u64, &probe.wanted()).ok()?;
         probe.hooks(&object, Path::new("/program")).ok()
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_patched_program_is_looked_at_and_whole_again() -> Result<()> {
-        let programs = Programs::open(&["/bin/sh".into()])?;
+        let programs = ProgramCorpus::open(&["/bin/sh".into()])?;
         let program = programs.programs.first().context("one was opened")?;
         assert!(program.anchors.contains(&0) && program.anchors.len() > 10, "{:?}", program.anchors);
         let content = || {

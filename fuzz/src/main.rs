@@ -5,10 +5,10 @@
 use std::sync::LazyLock;
 
 use anyhow::Result;
-use ctrace_fuzz::Programs;
+use ctrace_fuzz::ProgramCorpus;
 use libfuzzer_sys::fuzz_target;
 
-static PROGRAMS: LazyLock<Result<Programs>> = LazyLock::new(Programs::from_environment);
+static PROGRAMS: LazyLock<Result<ProgramCorpus>> = LazyLock::new(ProgramCorpus::from_environment);
 
 fuzz_target!(|input: &[u8]| {
     let error = match &*PROGRAMS {

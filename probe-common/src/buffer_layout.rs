@@ -1,6 +1,6 @@
 //! The layout of a call's data when it is not simply "handle, buffer, length".
 
-use crate::Direction;
+use crate::IoDirection;
 
 /// The bits above those of a [`CallShape`](crate::CallShape); both use the same bit for the direction.
 const SHIFT: u32 = 16;
@@ -112,8 +112,8 @@ pub struct LentKey {
 
 impl LentKey {
     /// The key of a lent buffer for this direction.
-    pub const fn bytes(handle: u64, pid: u32, direction: Direction) -> Self {
-        Self { handle, pid, purpose: matches!(direction, Direction::Transmit) as u32 }
+    pub const fn bytes(handle: u64, pid: u32, direction: IoDirection) -> Self {
+        Self { handle, pid, purpose: matches!(direction, IoDirection::Transmit) as u32 }
     }
 
     /// The key of a packet.
@@ -125,7 +125,7 @@ impl LentKey {
 #[cfg(test)]
 mod tests {
     use super::{BufferLayout, MAX_MARK, message_mark, payload_address};
-    use crate::{CallShape, Calls, Direction, Length};
+    use crate::{CallShape, Calls, IoDirection, LengthSource};
 
     #[test]
     fn a_form_and_a_shape_share_a_cookie() {
@@ -147,8 +147,8 @@ mod tests {
             let shape = CallShape {
                 handle: 0,
                 buffer: 1,
-                length: Length::Returned,
-                direction: Direction::Transmit,
+                length: LengthSource::Returned,
+                direction: IoDirection::Transmit,
                 calls: Calls::OfTlsUnlessPeeking,
             };
             let both = shape.pack() | form.pack();

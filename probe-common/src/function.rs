@@ -83,7 +83,7 @@ pub const CAPTURE_BYTES: u16 = 2;
 /// One value of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Argument {
+pub struct ArgumentSpec {
     /// Where the value is.
     pub value: Operand,
     /// Where the length is, for [`CAPTURE_BYTES`].
@@ -122,9 +122,9 @@ pub struct FunctionSpec {
     /// The size class for the capture of `returned`.
     pub returned_room: u32,
     /// The arguments.
-    pub list: [Argument; FUNCTION_VALUES],
+    pub list: [ArgumentSpec; FUNCTION_VALUES],
     /// The returned value.
-    pub returned: Argument,
+    pub returned: ArgumentSpec,
 }
 
 const _: () = assert!(size_of::<FunctionSpec>() == 16 + 7 * 40);
@@ -133,7 +133,7 @@ const _: () = assert!(size_of::<FunctionSpec>() == 16 + 7 * 40);
 /// [`Argument::slot`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Function {
+pub struct FunctionEvent {
     /// Kind [`KIND_FUNCTION_ENTER`] or [`KIND_FUNCTION_RETURN`].
     pub header: Header,
     /// Distinguishes the calls of one thread: the stack pointer at the entry. In Go, its distance from the
@@ -157,7 +157,7 @@ pub struct Function {
     pub lengths: [u32; FUNCTION_VALUES],
 }
 
-const _: () = assert!(size_of::<Function>() == 48 + 24 + 16 + 48 + 24);
+const _: () = assert!(size_of::<FunctionEvent>() == 48 + 24 + 16 + 48 + 24);
 
 /// The call stack of a call.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

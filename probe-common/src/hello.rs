@@ -14,7 +14,7 @@ pub const HELLO_BYTES: u32 = 4096;
 /// Bytes of a hello as they passed through a socket. [`Hello::bytes`] bytes follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Hello {
+pub struct HelloChunk {
     /// Kind [`KIND_HELLO`].
     pub header: Header,
     /// The socket; see [`crate::Socket::socket`].
@@ -30,7 +30,7 @@ pub struct Hello {
     pub record: u32,
 }
 
-const _: () = assert!(size_of::<Hello>() == 72);
+const _: () = assert!(size_of::<HelloChunk>() == 72);
 
 /// [`Hello::flags`]: the process sent it. Without this flag, it received it.
 pub const HELLO_SENT: u32 = 1 << 0;

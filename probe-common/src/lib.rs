@@ -22,23 +22,23 @@ pub use buffer_layout::{BufferLayout, LentKey, MAX_MARK, message_mark, payload_a
 pub use connection::*;
 pub use exec::*;
 pub use function::{
-    Argument, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
-    FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, Function, FunctionFrame, FunctionSpec,
+    ArgumentSpec, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
+    FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, FunctionEvent, FunctionFrame, FunctionSpec,
     FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, NO_REGISTER,
     Operand, REGISTERS, SIZE_CLASSES, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_NONE, SOURCE_REGISTER,
     SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, STACK_FRAMES, bucket, size_class,
 };
 pub use hello::{
-    CLIENT_HELLO, HELLO_BYTES, HELLO_SENT, Hello, HelloKey, HelloStart, HelloState, KIND_HELLO, SERVER_HELLO,
-    hello_bytes,
+    CLIENT_HELLO, HELLO_BYTES, HELLO_SENT, HelloChunk, HelloKey, HelloStart, HelloState, KIND_HELLO,
+    SERVER_HELLO, hello_bytes,
 };
 pub use shape::{
-    CallShape, Calls, Direction, Length, MAX_PUSHED, arguments, behind_pushes, cookie, kind_of_call,
+    CallShape, Calls, IoDirection, LengthSource, MAX_PUSHED, arguments, behind_pushes, cookie, kind_of_call,
     pushed_bytes, site,
 };
 pub use socket::{
     ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLIENT,
-    SOCKET_GUESSED, SOCKET_SERVER, Socket, SocketFields,
+    SOCKET_GUESSED, SOCKET_SERVER, SocketFields, SocketRecord,
 };
 
 /// Limit of the payload bytes in one [`Call`] record. A TLS record holds at most 16 KiB of plaintext (RFC
@@ -311,7 +311,7 @@ pub const PID_NAMESPACES: u32 = 8;
 /// The only value of the map `SCOPE`: which filters are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Scope {
+pub struct KernelScope {
     /// Not zero: everything is in scope except for excluded cgroups.
     pub all: u32,
     /// Bit n is set if the map `CGROUPS` contains cgroups of level n (the root of the hierarchy is level 0).

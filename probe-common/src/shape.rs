@@ -40,7 +40,7 @@ pub const fn arguments(cookie: u64) -> u32 {
 
 /// The direction of the data of a call, as seen from the traced process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
+pub enum IoDirection {
     /// The call receives: its buffer holds data from the peer.
     Receive,
     /// The call sends: its buffer holds data for the peer.
@@ -51,7 +51,7 @@ pub enum Direction {
 ///
 /// In both cases, a returned value that is not positive (as a C `int`) means that nothing was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Length {
+pub enum LengthSource {
     /// The returned value itself (a C `int`).
     Returned,
     /// A `size_t` at the address in argument `n`.
@@ -104,9 +104,9 @@ pub struct CallShape {
     /// The number of the argument that points to the buffer.
     pub buffer: u8,
     /// Where the number of moved bytes is.
-    pub length: Length,
+    pub length: LengthSource,
     /// The direction of the data.
-    pub direction: Direction,
+    pub direction: IoDirection,
     /// Which calls belong to TLS connections.
     pub calls: Calls,
 }
@@ -125,12 +125,12 @@ impl CallShape {
     /// [`BufferLayout`](crate::BufferLayout) uses bits 13 to 23, [`behind_pushes`] those from 24 on.
     pub const fn pack(self) -> u32 {
         let length = match self.length {
-            Length::Returned => 0,
-            Length::OutArgument(n) => OUT_ARGUMENT | ((n & 7) as u32) << 6,
+            LengthSource::Returned => 0,
+            LengthSource::OutArgument(n) => OUT_ARGUMENT | ((n & 7) as u32) << 6,
         };
         let direction = match self.direction {
-            Direction::Receive => 0,
-            Direction::Transmit => TRANSMIT,
+            IoDirection::Receive => 0,
+            IoDirection::Transmit => TRANSMIT,
         };
         let calls = match self.calls {
             Calls::All => 0,
@@ -147,11 +147,11 @@ impl CallShape {
             handle: (arguments & 7) as u8,
             buffer: (arguments >> 3 & 7) as u8,
             length: if arguments & OUT_ARGUMENT == 0 {
-                Length::Returned
+                LengthSource::Returned
             } else {
-                Length::OutArgument((arguments >> 6 & 7) as u8)
+                LengthSource::OutArgument((arguments >> 6 & 7) as u8)
             },
-            direction: if arguments & TRANSMIT == 0 { Direction::Receive } else { Direction::Transmit },
+            direction: if arguments & TRANSMIT == 0 { IoDirection::Receive } else { IoDirection::Transmit },
             calls: match (arguments & OF_TLS, arguments & UNLESS_PEEKING) {
                 (0, 0) => Calls::All,
                 (0, _) => Calls::AllUnlessPeeking,
@@ -165,8 +165,8 @@ impl CallShape {
 #[cfg(test)]
 mod tests {
     use super::{
-        CallShape, Calls, Direction, Length, MAX_PUSHED, arguments, behind_pushes, cookie, kind_of_call,
-        pushed_bytes, site,
+        CallShape, Calls, IoDirection, LengthSource, MAX_PUSHED, arguments, behind_pushes, cookie,
+        kind_of_call, pushed_bytes, site,
     };
     use crate::BufferLayout;
 
@@ -175,8 +175,10 @@ mod tests {
         let all = [Calls::All, Calls::OfTls, Calls::OfTlsUnlessPeeking, Calls::AllUnlessPeeking];
         for handle in 0..CallShape::ARGUMENTS {
             for buffer in 0..CallShape::ARGUMENTS {
-                for length in [Length::Returned, Length::OutArgument(3), Length::OutArgument(5)] {
-                    for direction in [Direction::Receive, Direction::Transmit] {
+                for length in
+                    [LengthSource::Returned, LengthSource::OutArgument(3), LengthSource::OutArgument(5)]
+                {
+                    for direction in [IoDirection::Receive, IoDirection::Transmit] {
                         for calls in all {
                             let shape = CallShape { handle, buffer, length, direction, calls };
                             assert_eq!(CallShape::unpack(shape.pack()), shape);
@@ -202,8 +204,8 @@ mod tests {
         let shape = CallShape {
             handle: 0,
             buffer: 1,
-            length: Length::OutArgument(3),
-            direction: Direction::Transmit,
+            length: LengthSource::OutArgument(3),
+            direction: IoDirection::Transmit,
             calls: Calls::OfTlsUnlessPeeking,
         };
         let both = shape.pack() | BufferLayout::PacketGet.pack();
@@ -221,8 +223,8 @@ mod tests {
         let shape = CallShape {
             handle: 0,
             buffer: 1,
-            length: Length::Returned,
-            direction: Direction::Transmit,
+            length: LengthSource::Returned,
+            direction: IoDirection::Transmit,
             calls: Calls::All,
         };
         assert_eq!(cookie(7, shape.pack()), 7 << 32 | 1 << 10 | 1 << 3);

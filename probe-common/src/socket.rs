@@ -13,7 +13,7 @@ pub const ADDRESS_BYTES: usize = 108;
 /// A connection uses this socket from now on.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Socket {
+pub struct SocketRecord {
     /// Kind [`KIND_SOCKET`].
     pub header: Header,
     /// The id of the connection; see [`crate::Call::connection`].
@@ -44,7 +44,7 @@ pub struct Socket {
     pub peer: [u8; ADDRESS_BYTES],
 }
 
-const _: () = assert!(size_of::<Socket>() == 88 + 2 * ADDRESS_BYTES);
+const _: () = assert!(size_of::<SocketRecord>() == 88 + 2 * ADDRESS_BYTES);
 
 /// [`Socket::flags`]: the socket was not seen within a call of the connection but after it, by a TLS record
 /// of matching length.

@@ -10,9 +10,9 @@ use aya_ebpf::{
 use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, ConnectionKey, ConnectionState, CountKey, ExecFailure,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
-    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, LINEAGES, LentKey,
-    Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
-    SCOPE_THREADS, SOCKETS as MAX_SOCKETS, Scope, SocketConnection,
+    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, KernelScope, LINEAGES,
+    LentKey, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
+    SCOPE_THREADS, SOCKETS as MAX_SOCKETS, SocketConnection,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -30,7 +30,7 @@ pub static LOST: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(Loss::AL
 
 /// Which filters are in use; one value.
 #[map]
-pub static SCOPE: Array<Scope> = Array::with_max_entries(1, 0);
+pub static SCOPE: Array<KernelScope> = Array::with_max_entries(1, 0);
 
 /// Cgroups that are in scope or kept out of it, by id: `CGROUP_IN`, `CGROUP_OUT`.
 #[map]
@@ -164,7 +164,7 @@ pub static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entries(LINE
 
 /// Threads in scope in the middle of an execve(2), by their ids; only where failures are reported.
 #[map]
-pub static ATTEMPTS: HashMap<u32, Pointers> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+pub static ATTEMPTS: HashMap<u32, ExecPointers> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// Where an [`ExecFailure`] is put together: its length is known only then.
 #[map]
@@ -173,7 +173,7 @@ pub static ATTEMPT: PerCpuArray<AttemptRoom> = PerCpuArray::with_max_entries(1, 
 /// The arguments of an execve(2) that is under way.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Pointers {
+pub struct ExecPointers {
     /// Address of the path.
     pub path: u64,
     /// Address of the addresses of the arguments.

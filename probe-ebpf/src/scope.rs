@@ -5,7 +5,7 @@ use crate::{
     maps::{CGROUPS, PID_NAMESPACES, SCOPE, THREADS},
     mem,
 };
-use probe_common::{CGROUP_OUT, Scope, THREAD_IN};
+use probe_common::{CGROUP_OUT, KernelScope, THREAD_IN};
 
 /// Levels of the cgroup hierarchy that are checked: docker in docker in Kubernetes is at level 8.
 const LEVELS: u32 = 16;
@@ -51,7 +51,7 @@ pub fn flags_of(thread: u32) -> Option<u8> {
 
 /// Which of the filters are in use.
 #[inline(always)]
-pub fn filter() -> Option<&'static Scope> {
+pub fn filter() -> Option<&'static KernelScope> {
     SCOPE.get(0)
 }
 

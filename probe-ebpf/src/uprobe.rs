@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use probe_common::{
-    CountKey, FrameKey, Function, FunctionFrame, FunctionSpec, FunctionStack, Header, Histogram,
+    CountKey, FrameKey, FunctionEvent, FunctionFrame, FunctionSpec, FunctionStack, Header, Histogram,
     KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER,
     SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
 };
@@ -125,7 +125,7 @@ struct Head<'a> {
 
 impl Head<'_> {
     #[inline(always)]
-    fn write(&self, function: &mut Function) {
+    fn write(&self, function: &mut FunctionEvent) {
         function.header = Header { time: self.time, ..emit::header(self.kind, self.current) };
         function.frame = self.key.frame;
         function.goroutine = if self.spec.flags & SPEC_GO == 0 { 0 } else { self.key.owner };

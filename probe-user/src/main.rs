@@ -57,5 +57,5 @@ fn log_to_stderr(verbosity: Verbosity) {
     // Not what libraries say: they log what runtimes answer, secrets of containers among it. What the BPF
     // programs log bears the names of their modules.
     let ours = Targets::new().with_target("ctrace", level).with_target("probe_ebpf", level);
-    tracing_subscriber::registry().with(stderr::Log::default()).with(ours).init();
+    tracing_subscriber::registry().with(stderr::StderrLog::default()).with(ours).init();
 }

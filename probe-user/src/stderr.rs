@@ -131,17 +131,17 @@ impl Line {
 
 /// Has what is logged said here: ` WARN message`.
 #[derive(Debug)]
-pub struct Log {
+pub struct StderrLog {
     is_coloured: bool,
 }
 
-impl Default for Log {
+impl Default for StderrLog {
     fn default() -> Self {
         Self { is_coloured: io::stderr().is_terminal() }
     }
 }
 
-impl Log {
+impl StderrLog {
     fn line(&self, level: Level, said: &str) -> String {
         let colour = match level {
             Level::ERROR => AnsiColor::Red,
@@ -158,7 +158,7 @@ impl Log {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Log {
+impl<S: Subscriber> Layer<S> for StderrLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut said = Said::default();
         event.record(&mut said);
@@ -251,9 +251,9 @@ mod tests {
 
     #[test]
     fn what_is_logged_acts_on_no_terminal() {
-        let plain = Log { is_coloured: false };
+        let plain = StderrLog { is_coloured: false };
         assert_eq!(plain.line(Level::WARN, "a\u{1b}[2J\nb\r"), " WARN a\\x1b[2J\nb\\r");
-        let coloured = Log { is_coloured: true };
+        let coloured = StderrLog { is_coloured: true };
         let line = coloured.line(Level::ERROR, "\u{1b}[2J");
         assert!(line.starts_with('\u{1b}') && line.ends_with(" \\x1b[2J"), "{line:?}");
     }

@@ -18,12 +18,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Lines of a pipe, as they arrive.
 #[derive(Debug)]
-pub struct Lines {
+pub struct OutputLines {
     receiver: Receiver<String>,
     seen: Vec<String>,
 }
 
-impl Lines {
+impl OutputLines {
     /// Reads a pipe on a thread of its own.
     pub fn of(pipe: impl Read + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel();
@@ -87,7 +87,7 @@ pub struct Child {
     /// A file without a name. With a pipe we would measure how fast its reader is.
     stdout: Option<File>,
     /// Its standard error.
-    pub stderr: Option<Lines>,
+    pub stderr: Option<OutputLines>,
 }
 
 impl Child {
@@ -118,7 +118,7 @@ impl Child {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot run {what}"))?;
-        let stderr = process.stderr.take().map(Lines::of);
+        let stderr = process.stderr.take().map(OutputLines::of);
         Ok(Self { process, what, stdout: None, stderr })
     }
 
@@ -169,7 +169,7 @@ impl Child {
             file.rewind()?;
             file.read_to_end(&mut stdout)?;
         }
-        Ok((stdout, self.stderr.take().map(Lines::rest).unwrap_or_default()))
+        Ok((stdout, self.stderr.take().map(OutputLines::rest).unwrap_or_default()))
     }
 }
 

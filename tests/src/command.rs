@@ -11,16 +11,16 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-use crate::child::{Child, Lines, PATIENCE};
+use crate::child::{Child, OutputLines, PATIENCE};
 use crate::paths::ctrace_binary;
 use crate::program::program;
-use crate::trace::Trace;
+use crate::trace::RunningTrace;
 use crate::transfer::Transfer;
 
 /// A TLS server on the loopback interface, outside containers and out of scope.
 #[derive(Debug)]
 pub struct LocalServer {
-    lines: Lines,
+    lines: OutputLines,
     port: String,
     child: Child,
 }
@@ -31,7 +31,7 @@ impl LocalServer {
         let mut command = Command::new(program("tls-server")?);
         command.args(["--connections", &connections.to_string()]);
         let mut child = Child::start_with_stdout(&mut command, Stdio::piped())?;
-        let mut lines = Lines::of(child.take_stdout().context("the server has no output")?);
+        let mut lines = OutputLines::of(child.take_stdout().context("the server has no output")?);
         let line = lines.wait("line with the port", PATIENCE, |line| line.starts_with("listening "))?;
         let port = line.strip_prefix("listening ").context("no port")?.to_owned();
         Ok(Self { lines, port, child })
@@ -64,11 +64,11 @@ pub struct Tracing {
 
 /// The output of a `ctrace` with a command, after both ended.
 #[derive(Debug)]
-pub struct Traced {
+pub struct TracedCommand {
     /// What the command wrote to standard output.
     pub stdout: Vec<u8>,
     /// The records, standard error of both, and the exit status.
-    pub trace: Trace,
+    pub trace: RunningTrace,
 }
 
 impl Tracing {
@@ -138,16 +138,19 @@ impl Tracing {
     }
 
     /// Waits until ctrace ends.
-    pub fn wait(mut self) -> Result<Traced> {
+    pub fn wait(mut self) -> Result<TracedCommand> {
         let status = self.child.wait(PATIENCE)?;
         let stdout = self.stdout()?;
         let (_, stderr) = self.child.output()?;
         let records = fs::read(self.directory.path().join("records")).unwrap_or_default();
-        Ok(Traced { stdout, trace: Trace { stdout: records, stderr: stderr.join("\n"), status } })
+        Ok(TracedCommand {
+            stdout,
+            trace: RunningTrace { stdout: records, stderr: stderr.join("\n"), status },
+        })
     }
 }
 
-impl Traced {
+impl TracedCommand {
     /// Runs a command to its end.
     pub fn run(options: &[&str], command: &[&str]) -> Result<Self> {
         Tracing::start(options, command, Stdio::null())?.wait()

@@ -7,7 +7,7 @@ use std::process::{self, Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::child::Child;
-use crate::image::Image;
+use crate::image::TestImage;
 
 /// Runs `docker` and gives its standard output.
 pub fn docker(arguments: &[&str]) -> Result<String> {
@@ -21,20 +21,20 @@ pub fn docker(arguments: &[&str]) -> Result<String> {
 
 /// A running container.
 #[derive(Debug)]
-pub struct Container {
+pub struct TestContainer {
     name: String,
     id: String,
     pid: u32,
 }
 
-impl Container {
+impl TestContainer {
     /// Starts a command in a container named `ctrace-test-PID-LABEL`, with no network but its own loopback.
-    pub fn start(image: &Image, label: &str, options: &[&str], command: &[&str]) -> Result<Self> {
+    pub fn start(image: &TestImage, label: &str, options: &[&str], command: &[&str]) -> Result<Self> {
         Self::start_named(image, &format!("ctrace-test-{}-{label}", process::id()), options, command)
     }
 
     /// The same with a name chosen by the caller.
-    pub fn start_named(image: &Image, name: &str, options: &[&str], command: &[&str]) -> Result<Self> {
+    pub fn start_named(image: &TestImage, name: &str, options: &[&str], command: &[&str]) -> Result<Self> {
         let mut arguments = vec!["run", "--detach", "--name", name, "--label", "ctrace-test"];
         if !options.iter().any(|option| option.starts_with("--network")) {
             arguments.push("--network=none");
@@ -109,7 +109,7 @@ impl Container {
     }
 }
 
-impl Drop for Container {
+impl Drop for TestContainer {
     fn drop(&mut self) {
         // We can do nothing about a failure here, and the next run uses another name.
         let _ = docker(&["rm", "--force", "--volumes", &self.id]);

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::child::{Child, PATIENCE};
 use crate::paths::ctrace_binary;
-use crate::trace::Trace;
+use crate::trace::RunningTrace;
 
 /// A `ctrace` that has attached.
 #[derive(Debug)]
@@ -42,12 +42,12 @@ impl Ctrace {
     }
 
     /// Runs `ctrace` until it ends by itself.
-    pub fn run_to_end(arguments: &[&str]) -> Result<Trace> {
+    pub fn run_to_end(arguments: &[&str]) -> Result<RunningTrace> {
         Self::run_to_end_with(arguments, &[])
     }
 
     /// The same as [`Self::run_to_end`], with these variables in the environment.
-    pub fn run_to_end_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Trace> {
+    pub fn run_to_end_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<RunningTrace> {
         let mut command = command(arguments)?;
         let child = Child::start(command.envs(environment.iter().copied()))?;
         Self { child }.wait(PATIENCE)
@@ -64,16 +64,16 @@ impl Ctrace {
     }
 
     /// Ends the trace with SIGINT, as Ctrl-C does.
-    pub fn finish(self) -> Result<Trace> {
+    pub fn finish(self) -> Result<RunningTrace> {
         self.child.signal(Signal::INT)?;
         self.wait(PATIENCE)
     }
 
     /// Waits until `ctrace` ends by itself.
-    pub fn wait(mut self, timeout: Duration) -> Result<Trace> {
+    pub fn wait(mut self, timeout: Duration) -> Result<RunningTrace> {
         let status = self.child.wait(timeout)?;
         let (stdout, stderr) = self.child.output()?;
-        Ok(Trace { stdout, stderr: stderr.join("\n"), status })
+        Ok(RunningTrace { stdout, stderr: stderr.join("\n"), status })
     }
 
     fn attached(mut child: Child, arguments: &[&str]) -> Result<Self> {

@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::child::Child;
-use crate::container::{Container, docker};
-use crate::image::{Image, images};
+use crate::container::{TestContainer, docker};
+use crate::image::{TestImage, images};
 use crate::namespaces::Namespaced;
 use crate::program::program;
 use crate::server::Server;
@@ -26,7 +26,7 @@ pub struct Demo {
 /// Fields are dropped in order: the client ends before the server.
 #[derive(Debug)]
 enum Parts {
-    Containers { _client: Container, server: Server },
+    Containers { _client: TestContainer, server: Server },
     Namespaces { _client: Child, server: Namespaced },
 }
 
@@ -42,14 +42,14 @@ impl Demo {
         let client_name = format!("{name}-client");
         make_room(name)?;
         make_room(&client_name)?;
-        let server_image = Image::build("demo-web", &images::server_tree()?)?;
+        let server_image = TestImage::build("demo-web", &images::server_tree()?)?;
         let options = ["--label", LABEL];
         let server = ["/tls-server", "--port", "443"];
-        let server = Server::of(Container::start_named(&server_image, name, &options, &server)?)?;
+        let server = Server::of(TestContainer::start_named(&server_image, name, &options, &server)?)?;
         let network = format!("--network=container:{name}");
         let options = [options.as_slice(), &[&network]].concat();
         let client = ["/tls-client", "--port", server.port(), "--http", INTERVAL];
-        let client = Container::start_named(&images::tls()?, &client_name, &options, &client)?;
+        let client = TestContainer::start_named(&images::tls()?, &client_name, &options, &client)?;
         Ok(Self { parts: Parts::Containers { _client: client, server } })
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::container::docker;
 use crate::program::{program, script};
-use crate::tree::Tree;
+use crate::tree::ImageTree;
 use crate::{paths, requirements};
 
 /// A label on every image of the tests: `docker image prune --all --filter label=ctrace-test` removes them.
@@ -17,13 +17,13 @@ const LABEL: &str = "ctrace-test=yes";
 
 /// An image that Docker has.
 #[derive(Debug, Clone)]
-pub struct Image {
+pub struct TestImage {
     tag: String,
 }
 
-impl Image {
+impl TestImage {
     /// The image `ctrace-test/NAME:FINGERPRINT` of a tree, built unless Docker has it already.
-    pub fn build(name: &str, tree: &Tree) -> Result<Self> {
+    pub fn build(name: &str, tree: &ImageTree) -> Result<Self> {
         Self::build_from(name, &tree.fingerprint()?, |root| tree.write(root))
     }
 
@@ -82,15 +82,15 @@ impl Image {
 
 /// The images that several tests share.
 pub mod images {
-    use super::{Image, Result, Tree, program, script};
+    use super::{ImageTree, Result, TestImage, program, script};
 
     /// The tree of the demonstration: a server and the libraries that it loads; no shell.
-    pub fn server_tree() -> Result<Tree> {
-        Tree::new().program(&program("tls-server")?, "/tls-server")
+    pub fn server_tree() -> Result<ImageTree> {
+        ImageTree::new().program(&program("tls-server")?, "/tls-server")
     }
 
     /// The same tree with a client, a program that does nothing, and one that maps given files.
-    pub fn tls_tree() -> Result<Tree> {
+    pub fn tls_tree() -> Result<ImageTree> {
         server_tree()?
             .program(&program("tls-client")?, "/tls-client")?
             .program(&program("idle")?, "/idle")?
@@ -98,21 +98,21 @@ pub mod images {
     }
 
     /// A program that loads OpenSSL while it runs, and one that does nothing.
-    pub fn late() -> Result<Image> {
-        let tree = Tree::new()
+    pub fn late() -> Result<TestImage> {
+        let tree = ImageTree::new()
             .program(&program("tls-late")?, "/app/tls-late")?
             .program(&program("exchange.so")?, "/app/exchange.so")?
             .program(&program("idle")?, "/idle")?;
-        Image::build("late", &tree)
+        TestImage::build("late", &tree)
     }
 
     /// Programs that load the system's OpenSSL.
-    pub fn tls() -> Result<Image> {
-        Image::build("tls", &tls_tree()?)
+    pub fn tls() -> Result<TestImage> {
+        TestImage::build("tls", &tls_tree()?)
     }
 
     /// Programs with functions to probe, in several languages.
-    pub fn functions() -> Result<Image> {
+    pub fn functions() -> Result<TestImage> {
         let names = [
             "functions",
             "functions-stripped",
@@ -122,25 +122,25 @@ pub mod images {
             "functions-go-stripped",
             "usdt",
         ];
-        let mut tree = Tree::new();
+        let mut tree = ImageTree::new();
         for name in names {
             tree = tree.program(&program(name)?, &format!("/{name}"))?;
         }
-        Image::build("functions", &tree)
+        TestImage::build("functions", &tree)
     }
 
     /// The same programs, and programs that include OpenSSL.
-    pub fn vendored() -> Result<Image> {
+    pub fn vendored() -> Result<TestImage> {
         let tree = tls_tree()?
             .program(&program("tls-server-static")?, "/tls-server-static")?
             .program(&program("tls-client-static")?, "/tls-client-static")?
             .program(&program("tls-server-bundled")?, "/app/tls-server-bundled")?;
-        Image::build("vendored", &tree)
+        TestImage::build("vendored", &tree)
     }
 
     /// A client and a server for each TLS library other than OpenSSL, and a program that does nothing.
-    pub fn libraries() -> Result<Image> {
-        let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
+    pub fn libraries() -> Result<TestImage> {
+        let mut tree = ImageTree::new().program(&program("idle")?, "/idle")?;
         for name in [
             "tls-gnutls",
             "tls-gnutls-stripped",
@@ -170,35 +170,35 @@ pub mod images {
             let check = library.with_extension("chk");
             tree = tree.program(&library, &library.to_string_lossy())?.file(&check, &check.to_string_lossy());
         }
-        Image::build("libraries", &tree)
+        TestImage::build("libraries", &tree)
     }
 
     /// Programs with rustls, on ring and on AWS-LC, optimised in two ways. Building them takes minutes.
-    pub fn rustls() -> Result<Image> {
-        let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
+    pub fn rustls() -> Result<TestImage> {
+        let mut tree = ImageTree::new().program(&program("idle")?, "/idle")?;
         for name in ["tls-rustls", "tls-rustls-release", "tls-rustls-aws-lc", "tls-rustls-aws-lc-release"] {
             for name in [name.to_owned(), format!("{name}-stripped")] {
                 tree = tree.program(&program(&name)?, &format!("/{name}"))?;
             }
         }
-        Image::build("rustls", &tree)
+        TestImage::build("rustls", &tree)
     }
 
     /// Programs that include AWS-LC's libssl, with symbols and without. Building them takes minutes.
-    pub fn aws_lc() -> Result<Image> {
-        let mut tree = Tree::new().program(&program("idle")?, "/idle")?;
+    pub fn aws_lc() -> Result<TestImage> {
+        let mut tree = ImageTree::new().program(&program("idle")?, "/idle")?;
         for name in ["tls-aws-lc", "tls-aws-lc-stripped"] {
             tree = tree.program(&program(name)?, &format!("/{name}"))?;
         }
-        Image::build("aws-lc", &tree)
+        TestImage::build("aws-lc", &tree)
     }
 
     /// The same as [`tls`], and the system's Python.
-    pub fn python() -> Result<Image> {
+    pub fn python() -> Result<TestImage> {
         let mut tree = tls_tree()?.python()?;
         for name in ["tls-client.py", "tls-sockets.py"] {
             tree = tree.file(&script(name), &format!("/{name}"));
         }
-        Image::build("python", &tree)
+        TestImage::build("python", &tree)
     }
 }

@@ -8,16 +8,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::child::{Child, Lines};
+use crate::child::{Child, OutputLines};
 use crate::paths;
-use crate::tree::Tree;
+use crate::tree::ImageTree;
 
 /// The init of a PID namespace, with its own mount namespace and root directory.
 #[derive(Debug)]
 pub struct Namespaced {
     /// `unshare`, which kills its child when it ends. Fields are dropped in order: the directory goes last.
     _unshare: Child,
-    _stdout: Lines,
+    _stdout: OutputLines,
     first_line: String,
     pid: u32,
     _root: TempDir,
@@ -25,7 +25,7 @@ pub struct Namespaced {
 
 impl Namespaced {
     /// Starts a command with a tree as its root, in a new directory, and waits for its first line.
-    pub fn start(tree: &Tree, command: &[&str]) -> Result<Self> {
+    pub fn start(tree: &ImageTree, command: &[&str]) -> Result<Self> {
         fs::create_dir_all(paths::cache())?;
         let root = tempfile::tempdir_in(paths::cache())?;
         tree.write(root.path())?;
@@ -39,7 +39,7 @@ impl Namespaced {
                 .args(command),
             Stdio::piped(),
         )?;
-        let mut stdout = Lines::of(unshare.take_stdout().context("unshare has no output")?);
+        let mut stdout = OutputLines::of(unshare.take_stdout().context("unshare has no output")?);
         let first_line = match stdout.wait("output of the command", Duration::from_secs(20), |_| true) {
             Ok(line) => line,
             Err(error) => {

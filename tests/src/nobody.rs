@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::child::Child;
 use crate::paths::ctrace_binary;
-use crate::trace::Trace;
+use crate::trace::RunningTrace;
 
 /// How long a run may take. A hang is a failure; a slow machine is not.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -58,11 +58,11 @@ impl Nobody {
     }
 
     /// Runs the copy to its end.
-    pub fn run(&self, arguments: &[&str]) -> Result<Trace> {
+    pub fn run(&self, arguments: &[&str]) -> Result<RunningTrace> {
         let mut child = Child::start(self.command().args(arguments))?;
         let status = child.wait(PATIENCE)?;
         let (stdout, stderr) = child.output()?;
-        Ok(Trace { stdout, stderr: stderr.join("\n"), status })
+        Ok(RunningTrace { stdout, stderr: stderr.join("\n"), status })
     }
 
     fn program(&self) -> PathBuf {

@@ -15,20 +15,20 @@ use serde_json::Value;
 
 use crate::paths;
 use crate::streams::Direction;
-use crate::trace::Trace;
+use crate::trace::RunningTrace;
 
 /// Set while the table is rewritten: rows are not compared then.
 pub const ROWS_VARIABLE: &str = "CTRACE_TLS_TABLE";
 
 /// The result of a test, from which its row is made.
 #[derive(Debug)]
-pub struct Row<'a> {
+pub struct TestRow<'a> {
     /// `suite::test`.
     pub test: &'a str,
     /// The traced program, described for a reader.
     pub program: &'a str,
     /// The trace that the row describes as a whole.
-    pub trace: &'a Trace,
+    pub trace: &'a RunningTrace,
     /// The root directory of the traced program, as the host reaches it.
     pub root: &'a Path,
 }
@@ -38,7 +38,7 @@ pub fn rows_directory() -> PathBuf {
     paths::cache().join("tls-rows")
 }
 
-impl Row<'_> {
+impl TestRow<'_> {
     /// Stores the row, and compares it with the table.
     pub fn check(&self) -> Result<()> {
         let cells = self.cells().with_context(|| format!("the row of {}", self.test))?;

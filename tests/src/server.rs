@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::child::{Child, Lines};
-use crate::container::Container;
-use crate::image::{Image, images};
+use crate::child::{Child, OutputLines};
+use crate::container::TestContainer;
+use crate::image::{TestImage, images};
 use crate::transfer::Transfer;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,14 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Server {
     /// The container.
-    pub container: Container,
+    pub container: TestContainer,
     process: ServerProcess,
 }
 
 /// The output of a server, as it arrives.
 #[derive(Debug)]
 pub struct ServerProcess {
-    lines: Mutex<Lines>,
+    lines: Mutex<OutputLines>,
     port: String,
     /// `docker logs` or `docker exec`.
     _docker: Child,
@@ -32,13 +32,13 @@ pub struct ServerProcess {
 
 impl ServerProcess {
     /// Starts a server in a container whose init is another program.
-    pub fn exec(container: &Container, command: &[&str]) -> Result<Self> {
+    pub fn exec(container: &TestContainer, command: &[&str]) -> Result<Self> {
         Self::of(Command::new("docker").args(["exec", container.id()]).args(command))
     }
 
     fn of(docker: &mut Command) -> Result<Self> {
         let mut docker = Child::start_with_stdout(docker, Stdio::piped())?;
-        let mut lines = Lines::of(docker.take_stdout().context("docker has no output")?);
+        let mut lines = OutputLines::of(docker.take_stdout().context("docker has no output")?);
         let what = "line \"listening PORT\"";
         let line = lines.wait(what, PATIENCE, |line| line.starts_with("listening "))?;
         let port = line.strip_prefix("listening ").context("no port")?.to_owned();
@@ -58,7 +58,7 @@ impl ServerProcess {
     /// The reports as text, for a server that reports more than [`Transfer`] holds.
     pub fn reports(&self, count: usize) -> Result<Vec<String>> {
         let mut lines = self.lines.lock().map_err(|_| anyhow!("another reader panicked"))?;
-        let reports = |lines: &Lines| -> Vec<String> {
+        let reports = |lines: &OutputLines| -> Vec<String> {
             lines.seen().iter().filter(|line| line.starts_with('{')).cloned().collect()
         };
         let what = format!("{count} reports of the server");
@@ -76,23 +76,23 @@ impl Server {
     }
 
     /// Starts a server by its command line, in a container of any image.
-    pub fn start_in(image: &Image, label: &str, docker: &[&str], command: &[&str]) -> Result<Self> {
-        Self::of(Container::start(image, label, docker, command)?)
+    pub fn start_in(image: &TestImage, label: &str, docker: &[&str], command: &[&str]) -> Result<Self> {
+        Self::of(TestContainer::start(image, label, docker, command)?)
     }
 
     /// Starts a container whose init does nothing, and `/tls-server` in it.
-    pub fn start_under_idle(image: &Image, label: &str) -> Result<Self> {
-        Self::exec_in(Container::start(image, label, &[], &["/idle"])?)
+    pub fn start_under_idle(image: &TestImage, label: &str) -> Result<Self> {
+        Self::exec_in(TestContainer::start(image, label, &[], &["/idle"])?)
     }
 
     /// Starts `/tls-server` in an existing container.
-    pub fn exec_in(container: Container) -> Result<Self> {
+    pub fn exec_in(container: TestContainer) -> Result<Self> {
         let process = ServerProcess::exec(&container, &["/tls-server"])?;
         Ok(Self { container, process })
     }
 
     /// Waits until the init of a container is listening.
-    pub fn of(container: Container) -> Result<Self> {
+    pub fn of(container: TestContainer) -> Result<Self> {
         let process = ServerProcess::of(Command::new("docker").args(["logs", "--follow", container.id()]))?;
         Ok(Self { container, process })
     }
@@ -118,7 +118,7 @@ impl Server {
     pub fn client_outside(&self, options: &[&str]) -> Result<Vec<Transfer>> {
         let network = format!("--network=container:{}", self.container.id());
         let label = format!("client-of-{}", self.container.name());
-        let container = Container::start(&images::tls()?, &label, &[&network], &["/idle"])?;
+        let container = TestContainer::start(&images::tls()?, &label, &[&network], &["/idle"])?;
         Transfer::all(&container.exec(&[&["/tls-client", "--port", self.port()], options].concat())?)
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::trace::Record;
+use crate::trace::JsonRecord;
 use crate::transfer::{Tally, Transfer};
 
 /// The direction of bytes, from the view of the process.
@@ -79,7 +79,7 @@ pub struct Streams {
 
 impl Streams {
     /// Reassembles records. Bytes that are reported twice are an error.
-    pub fn of(records: &[Record]) -> Result<Self> {
+    pub fn of(records: &[JsonRecord]) -> Result<Self> {
         let mut streams = Self::default();
         for record in records {
             let direction = record.network.io.direction;

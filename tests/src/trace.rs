@@ -10,7 +10,7 @@ use crate::streams::Streams;
 
 /// The output of a run.
 #[derive(Debug)]
-pub struct Trace {
+pub struct RunningTrace {
     /// Everything on standard output.
     pub stdout: Vec<u8>,
     /// Everything on standard error.
@@ -21,9 +21,9 @@ pub struct Trace {
 
 /// A record of type `ssl`, with the fields that the tests use.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Record {
+pub struct JsonRecord {
     /// Null outside containers.
-    pub container: Option<ContainerField>,
+    pub container: Option<RecordedContainer>,
     /// The process of the call.
     pub process: ProcessField,
     /// The library that was called.
@@ -42,7 +42,7 @@ pub struct Record {
 
 /// `container` of a record.
 #[derive(Debug, Clone, Deserialize)]
-pub struct ContainerField {
+pub struct RecordedContainer {
     /// 64 digits.
     pub id: String,
     /// The name that Docker reports.
@@ -109,7 +109,7 @@ pub struct CallField {
     pub truncated: bool,
 }
 
-impl Record {
+impl JsonRecord {
     /// The payload; empty if payload was not requested.
     pub fn payload(&self) -> Result<Vec<u8>> {
         match (&self.data, &self.data_base64) {
@@ -128,7 +128,7 @@ impl Record {
     }
 }
 
-impl Trace {
+impl RunningTrace {
     /// The exit status as a number; none if a signal ended ctrace.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
@@ -141,7 +141,7 @@ impl Trace {
     }
 
     /// The records of type `ssl`.
-    pub fn records(&self) -> Result<Vec<Record>> {
+    pub fn records(&self) -> Result<Vec<JsonRecord>> {
         let lines = self.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let of_calls = lines.filter(|line| type_of(line).is_ok_and(|kind| kind == "ssl"));
         of_calls.map(|line| serde_json::from_slice(line).with_context(|| bstr(line))).collect()
@@ -163,8 +163,8 @@ impl Trace {
     }
 
     /// Reassembles the streams of the records for which `wanted` holds.
-    pub fn streams(&self, wanted: impl Fn(&Record) -> bool) -> Result<Streams> {
-        let records: Vec<Record> = self.records()?.into_iter().filter(|record| wanted(record)).collect();
+    pub fn streams(&self, wanted: impl Fn(&JsonRecord) -> bool) -> Result<Streams> {
+        let records: Vec<JsonRecord> = self.records()?.into_iter().filter(|record| wanted(record)).collect();
         Streams::of(&records).with_context(|| format!("standard error of ctrace:\n{}", self.stderr))
     }
 

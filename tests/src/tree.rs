@@ -27,11 +27,11 @@ const EXCLUDED: &[&str] =
 
 /// The files of an image, by their path in it.
 #[derive(Debug, Clone, Default)]
-pub struct Tree {
+pub struct ImageTree {
     entries: BTreeMap<PathBuf, Source>,
 }
 
-impl Tree {
+impl ImageTree {
     /// A tree with the empty directories that programs expect.
     pub fn new() -> Self {
         let directories = ["/proc", "/tmp", "/dev", "/sys"];

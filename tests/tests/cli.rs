@@ -5,13 +5,13 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Ctrace, Trace, check_harmless, ctrace_binary};
+use ctrace_tests::{Ctrace, RunningTrace, check_harmless, ctrace_binary};
 
-fn run(arguments: &[&str]) -> Result<Trace> {
+fn run(arguments: &[&str]) -> Result<RunningTrace> {
     Ctrace::run_to_end(arguments)
 }
 
-fn text(trace: &Trace) -> String {
+fn text(trace: &RunningTrace) -> String {
     String::from_utf8_lossy(&trace.stdout).into_owned()
 }
 
@@ -334,10 +334,10 @@ fn an_ordinary_user_is_told_what_is_missing() -> Result<()> {
         .args(["ssl", "--all"])
         .output()?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    check_not_permitted(&Trace { stdout: output.stdout, stderr, status: output.status })
+    check_not_permitted(&RunningTrace { stdout: output.stdout, stderr, status: output.status })
 }
 
-fn check_not_permitted(trace: &Trace) -> Result<()> {
+fn check_not_permitted(trace: &RunningTrace) -> Result<()> {
     ensure!(trace.code() == Some(4), "{:?}: {}", trace.code(), trace.stderr);
     ensure!(trace.stderr.contains("root") || trace.stderr.contains("CAP_"), "{}", trace.stderr);
     ensure!(trace.stdout.is_empty(), "{}", text(trace));

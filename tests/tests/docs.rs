@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::docs::{self, Shown};
-use ctrace_tests::{Ctrace, Nobody, Trace};
+use ctrace_tests::{Ctrace, Nobody, RunningTrace};
 
 /// The exit status of a usage error.
 const USAGE: Option<i32> = Some(2);
@@ -20,7 +20,7 @@ impl Parser {
         if rustix::process::geteuid().is_root() { Ok(Self::Nobody(Nobody::new()?)) } else { Ok(Self::Own) }
     }
 
-    fn run(&self, words: &[&str]) -> Result<Trace> {
+    fn run(&self, words: &[&str]) -> Result<RunningTrace> {
         match self {
             Self::Nobody(nobody) => nobody.run(words),
             Self::Own => Ctrace::run_to_end(words),

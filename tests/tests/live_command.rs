@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{LocalServer, Traced, Tracing, ctrace_binary, program, require_bpf, script};
+use ctrace_tests::{LocalServer, TracedCommand, Tracing, ctrace_binary, program, require_bpf, script};
 use rustix::process::Signal;
 
 /// Several records and chunks in both directions.
@@ -35,7 +35,7 @@ fn quoted(command: &[String]) -> String {
     command.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
 }
 
-fn status_of(traced: &Traced) -> Result<i32> {
+fn status_of(traced: &TracedCommand) -> Result<i32> {
     traced.trace.code().with_context(|| format!("{:?}: {}", traced.trace.status, traced.trace.stderr))
 }
 
@@ -44,7 +44,7 @@ fn the_first_call_of_a_program() -> Result<()> {
     require_bpf()?;
     for name in ["tls-client", "tls-client-static"] {
         let server = LocalServer::start(1)?;
-        let traced = Traced::run(&[], &words(&client(name, &server)?))?;
+        let traced = TracedCommand::run(&[], &words(&client(name, &server)?))?;
         traced.check().with_context(|| name.to_owned())?;
         ensure!(server.transfers()?.len() == 1);
         for record in traced.trace.records()? {
@@ -63,7 +63,7 @@ fn the_first_call_of_a_program() -> Result<()> {
 fn a_library_that_is_loaded_late() -> Result<()> {
     require_bpf()?;
     let server = LocalServer::start(1)?;
-    Traced::run(&[], &words(&python(&server)?))?.check()
+    TracedCommand::run(&[], &words(&python(&server)?))?.check()
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_shell_that_runs_programs() -> Result<()> {
     let (first, second, third) =
         (client("tls-client", &server)?, python(&server)?, client("tls-client-static", &server)?);
     let text = format!("{}; {} | cat; exec {}", quoted(&first), quoted(&second), quoted(&third));
-    let traced = Traced::run(&[], &["sh", "-c", &text])?;
+    let traced = TracedCommand::run(&[], &["sh", "-c", &text])?;
     traced.check()?;
     ensure!(traced.text().lines().filter(|line| line.starts_with('{')).count() == 3, "{}", traced.text());
     Ok(())
@@ -88,7 +88,7 @@ fn many_programs_at_once() -> Result<()> {
         quoted(&client("tls-client", &server)?),
         quoted(&python(&server)?)
     );
-    let traced = Traced::run(&[], &["sh", "-c", &text])?;
+    let traced = TracedCommand::run(&[], &["sh", "-c", &text])?;
     traced.check()?;
     ensure!(traced.text().lines().filter(|line| line.starts_with('{')).count() == 12, "{}", traced.text());
     Ok(())
@@ -99,7 +99,7 @@ fn a_command_and_a_process() -> Result<()> {
     require_bpf()?;
     let server = LocalServer::start(1)?;
     let command = client("tls-client", &server)?;
-    let traced = Traced::run(&["--pid", &server.id().to_string()], &words(&command))?;
+    let traced = TracedCommand::run(&["--pid", &server.id().to_string()], &words(&command))?;
     traced.trace.check_complete()?;
     let client = ctrace_tests::Transfer::all(&traced.text())?;
     // The server may still run for a moment after the client's end, which ends the trace.
@@ -123,7 +123,7 @@ fn programs_of_a_command_by_a_property() -> Result<()> {
         quoted(&wanted),
         quoted(&exec)
     );
-    let traced = Traced::run(&["--comm", "tls-client"], &["sh", "-c", &text])?;
+    let traced = TracedCommand::run(&["--comm", "tls-client"], &["sh", "-c", &text])?;
     traced.check()?;
     ensure!(traced.trace.records()?.iter().all(|record| record.process.comm == "tls-client"));
     Ok(())
@@ -144,7 +144,7 @@ fn the_status_is_the_commands() -> Result<()> {
         (&[unusable], 126, "cannot be executed"),
         (&["/"], 126, "cannot be executed"),
     ] {
-        let traced = Traced::run(&[], command)?;
+        let traced = TracedCommand::run(&[], command)?;
         ensure!(status_of(&traced)? == expected, "{command:?}: {}", traced.trace.stderr);
         ensure!(traced.trace.stderr.contains(said), "{command:?}: {}", traced.trace.stderr);
         ensure!(traced.stdout.is_empty(), "{command:?}: {}", traced.text());
@@ -162,7 +162,7 @@ fn standard_streams_pass_untouched() -> Result<()> {
             seed.to_be_bytes()[0]
         })
         .collect();
-    let traced = Traced::run_with_stdin(&["cat"], &bytes)?;
+    let traced = TracedCommand::run_with_stdin(&["cat"], &bytes)?;
     ensure!(traced.stdout == bytes, "{} of {} bytes came back", traced.stdout.len(), bytes.len());
     ensure!(status_of(&traced)? == 0, "{}", traced.trace.stderr);
     // No descriptor of ctrace is open in the command, no signal is ignored or blocked, and the command is not
@@ -170,7 +170,7 @@ fn standard_streams_pass_untouched() -> Result<()> {
     let look = "ls /proc/self/fd; grep -E 'Sig(Blk|Ign)' /proc/self/status; readlink /proc/self/ns/mnt; echo \
      err >&2";
     let plain = Command::new("sh").args(["-c", look]).output()?;
-    let traced = Traced::run(&[], &["sh", "-c", look])?;
+    let traced = TracedCommand::run(&[], &["sh", "-c", look])?;
     ensure!(traced.text() == String::from_utf8_lossy(&plain.stdout), "{}", traced.text());
     ensure!(traced.trace.stderr.lines().any(|line| line == "err"), "{}", traced.trace.stderr);
     Ok(())
@@ -281,7 +281,7 @@ fn an_end_before_the_commands() -> Result<()> {
         ("--limit", "2", "count", 3, text.as_str()),
         ("--duration", "300ms", "duration", 4, "sleep 2; echo more; exit 4"),
     ] {
-        let traced = Traced::run(&[option, value], &["sh", "-c", text])?;
+        let traced = TracedCommand::run(&[option, value], &["sh", "-c", text])?;
         ensure!(status_of(&traced)? == status, "{option}: {}", traced.trace.stderr);
         let summary = traced.trace.summary()?;
         ensure!(summary.get("end").and_then(serde_json::Value::as_str) == Some(end), "{summary}");

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Ctrace, Lines, LocalServer, Server, Trace, Transfer, program, require_bpf, require_live};
+use ctrace_tests::{
+    Ctrace, LocalServer, OutputLines, RunningTrace, Server, Transfer, program, require_bpf, require_live,
+};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,7 +46,7 @@ impl ConnectionLog {
     }
 }
 
-fn logs(trace: &Trace) -> Result<BTreeMap<u64, ConnectionLog>> {
+fn logs(trace: &RunningTrace) -> Result<BTreeMap<u64, ConnectionLog>> {
     let mut all: BTreeMap<u64, ConnectionLog> = BTreeMap::new();
     for line in trace.lines()? {
         let Some(id) = line.pointer("/connection/id").and_then(Value::as_u64) else { continue };
@@ -176,13 +178,13 @@ fn openssl() -> Result<()> {
 }
 
 /// Traces connections of a client and a server of a library, and returns their own reports with the trace.
-fn run_library(name: &str, options: &[&str]) -> Result<(Trace, Vec<Transfer>)> {
+fn run_library(name: &str, options: &[&str]) -> Result<(RunningTrace, Vec<Transfer>)> {
     let mut child = Command::new(program(name)?)
         .args(["--up", "5,700", "--down", "9,3000", "--connections", &CONNECTIONS.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut lines = Lines::of(child.stdout.take().context("no standard output")?);
+    let mut lines = OutputLines::of(child.stdout.take().context("no standard output")?);
     lines.wait("line that it is ready", PATIENCE, |line| line == "ready")?;
     let ctrace = Ctrace::json(&[options, &["--pid", &child.id().to_string()]].concat())?;
     child.stdin.take().context("no standard input")?.write_all(b"\n")?;

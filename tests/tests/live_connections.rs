@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Container, Ctrace, Lines, Trace, images, require_live};
+use ctrace_tests::{Ctrace, OutputLines, RunningTrace, TestContainer, images, require_live};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,7 +56,7 @@ fn check_tls(tls: &Value, connection: &Value, names: &Names) -> Result<()> {
 fn check_library(program: &str, options: &[&str], version: &str) -> Result<()> {
     require_live()?;
     let name = format!("{program}-{version}");
-    let container = Container::start(&images::libraries()?, &name, &[], &["/idle"])?;
+    let container = TestContainer::start(&images::libraries()?, &name, &[], &["/idle"])?;
     let mut child = Command::new("docker")
         .args(["exec", "-i", container.id(), &format!("/{program}"), "--up", "5,700", "--down", "9,3000"])
         .args(["--connections", "3"])
@@ -64,7 +64,7 @@ fn check_library(program: &str, options: &[&str], version: &str) -> Result<()> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut lines = Lines::of(child.stdout.take().context("no standard output")?);
+    let mut lines = OutputLines::of(child.stdout.take().context("no standard output")?);
     lines.wait("line that it is ready", PATIENCE, |line| line == "ready")?;
     let ctrace = Ctrace::json(&["--container", container.name()])?;
     child.stdin.take().context("no standard input")?.write_all(b"\n")?;
@@ -109,7 +109,7 @@ fn handshakes_of_gnutls() -> Result<()> {
 fn sockets_of_all_kinds() -> Result<()> {
     require_live()?;
     let options = ["--sysctl", "net.ipv6.conf.all.disable_ipv6=0"];
-    let container = Container::start(&images::python()?, "sockets", &options, &["/idle"])?;
+    let container = TestContainer::start(&images::python()?, "sockets", &options, &["/idle"])?;
     let mut child = Command::new("docker")
         .args(["exec", "-i", container.id(), "/usr/bin/python3", "-I", "/tls-sockets.py"])
         .stdin(Stdio::piped())
@@ -117,7 +117,7 @@ fn sockets_of_all_kinds() -> Result<()> {
         .spawn()?;
     let mut stdin = child.stdin.take().context("no standard input")?;
     stdin.write_all(&[&certificate()?[..], b".\n"].concat())?;
-    let mut lines = Lines::of(child.stdout.take().context("no standard output")?);
+    let mut lines = OutputLines::of(child.stdout.take().context("no standard output")?);
     lines.wait("line that it is ready", PATIENCE, |line| line == "ready")?;
     let ctrace = Ctrace::json(&["--container", container.name()])?;
     stdin.write_all(b"\n")?;
@@ -138,7 +138,7 @@ fn sockets_of_all_kinds() -> Result<()> {
 }
 
 /// Checks all calls of a connection, whose payload carries its name.
-fn check(trace: &Trace, name: &str, connection: &Value, names: &Names) -> Result<()> {
+fn check(trace: &RunningTrace, name: &str, connection: &Value, names: &Names) -> Result<()> {
     let is_memory = name.ends_with("memory");
     let is_unix = connection["client"].is_null();
     let mut calls = 0;

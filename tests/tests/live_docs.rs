@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ctrace_tests::docs::{self, Exchange, Shown};
-use ctrace_tests::{Child, Container, Ctrace, Demo, Lines, Server, ctrace_binary, images, require_live};
+use ctrace_tests::{
+    Child, Ctrace, Demo, OutputLines, Server, TestContainer, ctrace_binary, images, require_live,
+};
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
@@ -65,8 +67,8 @@ const APP: &str = "import socket, time\n\
 struct Scene {
     directory: TempDir,
     demo: Demo,
-    app: Container,
-    go: Container,
+    app: TestContainer,
+    go: TestContainer,
 }
 
 impl Scene {
@@ -85,9 +87,9 @@ impl Scene {
         let demo = Demo::start_named(&format!("ctrace-test-{}-docs-web", process::id()))?;
         let host = ["--add-host=example.org:192.0.2.1"];
         let app = ["/usr/bin/python3", "-I", "-c", APP];
-        let app = Container::start(&images::python()?, "docs-app", &host, &app)?;
+        let app = TestContainer::start(&images::python()?, "docs-app", &host, &app)?;
         let go = ["/functions-go", "idle"];
-        let go = Container::start(&images::functions()?, "docs-go", &[], &go)?;
+        let go = TestContainer::start(&images::functions()?, "docs-go", &[], &go)?;
         Ok(Self { directory, demo, app, go })
     }
 
@@ -124,7 +126,7 @@ impl Scene {
     }
 
     /// Starts a shell with a line in its own process group, as at a terminal: both outputs are one.
-    fn shell(&self, line: &str, duration: &str) -> Result<(Child, Lines)> {
+    fn shell(&self, line: &str, duration: &str) -> Result<(Child, OutputLines)> {
         let (reader, writer) = std::io::pipe()?;
         let mut shell = Command::new("/bin/sh");
         // The shell redirects its own standard error, so the harness's copy of it stays empty.
@@ -134,7 +136,7 @@ impl Scene {
         shell.env("CTRACE", ctrace_binary()?.canonicalize()?).env("DURATION", duration);
         let child = Child::start_with_stdout(&mut shell, writer)?;
         drop(shell);
-        Ok((child, Lines::of(reader)))
+        Ok((child, OutputLines::of(reader)))
     }
 
     /// Runs a line until it ends.
@@ -233,7 +235,7 @@ fn traces(directory: &Path) -> Result<()> {
         server.port()
     );
     let no_tls = ["/usr/bin/python3", "-I", "-c", &talk];
-    let client = Container::start(&images::python()?, "docs-client", &[&network], &["/idle"])?;
+    let client = TestContainer::start(&images::python()?, "docs-client", &[&network], &["/idle"])?;
     client.exec(&no_tls)?;
     // Once this is served, the server has seen the end of the connection before it.
     server.client(&["--text", "the last"])?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Container, Ctrace, Server, answer, images, json, list, require_live, run_as_nobody, text,
+    Ctrace, Server, TestContainer, answer, images, json, list, require_live, run_as_nobody, text,
 };
 
 #[test]
@@ -31,7 +31,7 @@ fn doctor_says_yes_here_and_of_a_server() -> Result<()> {
 #[test]
 fn doctor_says_no_of_a_container_without_tls_and_what_to_do() -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::tls()?, "doctor-idle", &[], &["/idle"])?;
+    let container = TestContainer::start(&images::tls()?, "doctor-idle", &[], &["/idle"])?;
     let trace = Ctrace::run_to_end(&["doctor", container.name(), "-o", "json"])?;
     ensure!(trace.code() == Some(3), "{:?}: {}", trace.code(), trace.stderr);
     let found = json(&trace)?;
@@ -52,7 +52,7 @@ fn doctor_says_no_of_a_container_without_tls_and_what_to_do() -> Result<()> {
 }
 
 /// The number of calls that `--watch` counted in the container.
-fn watched(container: &Container) -> Result<u64> {
+fn watched(container: &TestContainer) -> Result<u64> {
     let found = json(&answer(&["doctor", container.name(), "--watch", "2s", "-o", "json"])?)?;
     let functions = list(&found["watch"], "functions")?;
     ensure!(functions.iter().any(|one| one["pid"] == container.pid()), "{found}");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Ctrace, LocalServer, Server, Trace, Traced, Transfer, program, require_bpf, require_live,
+    Ctrace, LocalServer, RunningTrace, Server, TracedCommand, Transfer, program, require_bpf, require_live,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Sends requests for as long as the client lives.
 const TALK: &[&str] = &["--http", "20"];
 
-fn check_end(trace: &Trace, end: &str) -> Result<()> {
+fn check_end(trace: &RunningTrace, end: &str) -> Result<()> {
     ensure!(trace.code() == Some(0), "{:?}: {}", trace.code(), trace.stderr);
     let summary = trace.summary()?;
     ensure!(summary.get("end").and_then(serde_json::Value::as_str) == Some(end), "{summary}");
@@ -332,5 +332,5 @@ fn a_parent_that_stops_with_its_child_goes_on() -> Result<()> {
     let client = program("tls-client")?;
     let text = format!("{} --port {} --up 1 --down 1", client.display(), server.port());
     // It waits for a child that stops, and then stops itself, too.
-    Traced::run(&[], &["su", "root", "-s", "/bin/sh", "-c", &text])?.check()
+    TracedCommand::run(&[], &["su", "root", "-s", "/bin/sh", "-c", &text])?.check()
 }

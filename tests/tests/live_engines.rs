@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Archive, Ctrace, Engine, EngineContainer, EngineServer, Kind, Trace, Transfer, images, program,
-    wait_until,
+    Archive, Ctrace, Engine, EngineContainer, EngineKind, EngineServer, RunningTrace, Transfer, images,
+    program, wait_until,
 };
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ macro_rules! on_each_engine {
     ($($test:ident: $($engine:ident = $kind:ident),+;)+) => { $(mod $test { $(
         #[test]
         fn $engine() -> anyhow::Result<()> {
-            super::$test(ctrace_tests::Kind::$kind)
+            super::$test(ctrace_tests::EngineKind::$kind)
         }
     )+ })+ };
 }
@@ -53,7 +53,7 @@ fn trace(engine: &Engine, selection: &[&str]) -> Result<Ctrace> {
 }
 
 /// Checks that the trace is complete, and has exactly these transfers.
-fn check(trace: &Trace, transfers: &[Transfer]) -> Result<()> {
+fn check(trace: &RunningTrace, transfers: &[Transfer]) -> Result<()> {
     trace.check_complete()?;
     trace.streams(|_| true)?.check(transfers)
 }
@@ -77,7 +77,7 @@ fn both_sides(server: &EngineServer, number: usize) -> Result<Vec<Transfer>> {
 }
 
 /// The records of calls.
-fn records(trace: &Trace) -> Result<Vec<Value>> {
+fn records(trace: &RunningTrace) -> Result<Vec<Value>> {
     let lines = trace.lines()?.into_iter();
     let records: Vec<Value> =
         lines.filter(|line| line.get("type").is_some_and(|kind| kind == "ssl")).collect();
@@ -86,7 +86,7 @@ fn records(trace: &Trace) -> Result<Vec<Value>> {
 }
 
 /// Checks that each record names its container, with everything that the engine knows about it.
-fn check_names(trace: &Trace, container: &EngineContainer) -> Result<()> {
+fn check_names(trace: &RunningTrace, container: &EngineContainer) -> Result<()> {
     let mut expected = vec![
         ("/container/id", container.id()),
         ("/container/name", container.name()),
@@ -113,7 +113,7 @@ fn prefix(container: &EngineContainer) -> Result<&str> {
     container.id().get(..length).context("id")
 }
 
-fn selected_by_each_property(kind: Kind) -> Result<()> {
+fn selected_by_each_property(kind: EngineKind) -> Result<()> {
     let engine = Engine::start(kind)?;
     let run = process::id().to_string();
     let labels =
@@ -159,7 +159,7 @@ fn selected_by_each_property(kind: Kind) -> Result<()> {
     Ok(())
 }
 
-fn matching_containers_that_start_later(kind: Kind) -> Result<()> {
+fn matching_containers_that_start_later(kind: EngineKind) -> Result<()> {
     let engine = Engine::start(kind)?;
     let value = unique("later");
     let labels = [("ctrace.later", value.as_str())];
@@ -183,7 +183,7 @@ fn matching_containers_that_start_later(kind: Kind) -> Result<()> {
 
 /// Killing the daemon costs names and no data. Names that ctrace already knew stay, before and after the
 /// daemon is started again.
-fn a_daemon_that_dies(kind: Kind) -> Result<()> {
+fn a_daemon_that_dies(kind: EngineKind) -> Result<()> {
     let engine = Engine::start(kind)?;
     let server = EngineServer::start(&engine, &unique("dies"), &[])?;
     let ctrace = trace(&engine, &["--container", server.container.name()])?;
@@ -198,7 +198,7 @@ fn a_daemon_that_dies(kind: Kind) -> Result<()> {
     check_names(&trace, &server.container)
 }
 
-fn a_daemon_that_hangs(kind: Kind) -> Result<()> {
+fn a_daemon_that_hangs(kind: EngineKind) -> Result<()> {
     let engine = Engine::start(kind)?;
     let server = EngineServer::start(&engine, &unique("hangs"), &[])?;
     let ctrace = trace(&engine, &["--container", server.container.name()])?;
@@ -213,12 +213,12 @@ fn a_daemon_that_hangs(kind: Kind) -> Result<()> {
     check_names(&trace, &server.container)
 }
 
-fn no_daemon_from_the_start(kind: Kind) -> Result<()> {
+fn no_daemon_from_the_start(kind: EngineKind) -> Result<()> {
     let engine = Engine::start(kind)?;
     // containerd accepts any name as an id. Without containerd, only names that look like an id in a cgroup's
     // name can be found.
     let name = match kind {
-        Kind::Containerd => format!("{:064x}", process::id()),
+        EngineKind::Containerd => format!("{:064x}", process::id()),
         _ => unique("no-daemon"),
     };
     let server = EngineServer::start(&engine, &name, &[])?;
@@ -246,7 +246,7 @@ fn no_daemon_from_the_start(kind: Kind) -> Result<()> {
 }
 
 /// A test may be killed at the worst moment; then no daemon can be asked to clean up.
-fn a_killed_engine_leaves_nothing(kind: Kind) -> Result<()> {
+fn a_killed_engine_leaves_nothing(kind: EngineKind) -> Result<()> {
     let engine = Engine::start(kind)?;
     let server = EngineServer::start(&engine, &unique("left"), &[])?;
     let socket = engine.socket().context("no socket")?;
@@ -275,7 +275,7 @@ fn a_killed_engine_leaves_nothing(kind: Kind) -> Result<()> {
 
 #[test]
 fn one_name_in_two_engines() -> Result<()> {
-    let (docker, podman) = (Engine::start(Kind::Docker)?, Engine::start(Kind::Podman)?);
+    let (docker, podman) = (Engine::start(EngineKind::Docker)?, Engine::start(EngineKind::Podman)?);
     let name = unique("twice");
     let in_docker = EngineServer::start(&docker, &name, &[])?;
     let in_podman = EngineServer::start(&podman, &name, &[])?;

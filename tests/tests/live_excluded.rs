@@ -1,7 +1,7 @@
 //! What is excluded is not traced, whatever its name becomes. Needs root, BPF and Docker.
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Container, Ctrace, Record, Server, docker, images, require_live};
+use ctrace_tests::{Ctrace, JsonRecord, Server, TestContainer, docker, images, require_live};
 
 /// The sizes that clients move in these tests: more than one record and chunk, in both directions.
 const MOVE: &[&str] = &["--up", "5,20000", "--down", "100000,1"];
@@ -24,7 +24,7 @@ fn start_and_move_the_tag(label: &str) -> Result<(Server, String)> {
     ]);
     let moved = docker(&["tag", new.tag(), &tag]);
     ran.and(moved)?;
-    Ok((Server::of(Container::running(&name)?)?, tag))
+    Ok((Server::of(TestContainer::running(&name)?)?, tag))
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn an_image_whose_tag_has_moved_to_another() -> Result<()> {
         let last = server.transfers(count)?.pop();
         let trace = ctrace.finish()?;
         trace.check_complete()?;
-        let of_server = |record: &Record| {
+        let of_server = |record: &JsonRecord| {
             record.container.as_ref().is_some_and(|container| container.id == server.container.id())
         };
         trace.streams(of_server)?.check(&last.into_iter().chain(client).collect::<Vec<_>>())?;
@@ -84,7 +84,7 @@ fn a_container_that_is_renamed_stays_excluded() -> Result<()> {
     server.client(MOVE)?;
     let clients = [seen.client(MOVE)?, later.client(MOVE)?].concat();
     let trace = ctrace.finish()?;
-    let of = |record: &Record, server: &Server| {
+    let of = |record: &JsonRecord, server: &Server| {
         record.container.as_ref().is_some_and(|container| container.id == server.container.id())
     };
     let recorded = trace.records()?.iter().filter(|record| of(record, &server)).count();

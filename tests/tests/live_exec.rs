@@ -8,35 +8,35 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Container, Ctrace, Image, Trace, Tree, program, require_live};
+use ctrace_tests::{Ctrace, ImageTree, RunningTrace, TestContainer, TestImage, program, require_live};
 use serde_json::Value;
 
 /// The user and group `nobody`.
 const NOBODY: u32 = 65_534;
 
-fn image() -> Result<Image> {
+fn image() -> Result<TestImage> {
     let tree =
-        Tree::new().program(&program("exec-one")?, "/exec-one")?.program(&program("idle")?, "/idle")?;
-    Image::build("exec", &tree)
+        ImageTree::new().program(&program("exec-one")?, "/exec-one")?.program(&program("idle")?, "/idle")?;
+    TestImage::build("exec", &tree)
 }
 
 /// A container whose init does nothing, traced by `ctrace exec -o json`.
-fn traced(label: &str, options: &[&str]) -> Result<(Container, Ctrace)> {
+fn traced(label: &str, options: &[&str]) -> Result<(TestContainer, Ctrace)> {
     require_live()?;
-    let container = Container::start(&image()?, label, &[], &["/idle"])?;
+    let container = TestContainer::start(&image()?, label, &[], &["/idle"])?;
     let selection = ["exec", "-o", "json", "--container", container.name()];
     let ctrace = Ctrace::start(&[&selection, options].concat())?;
     Ok((container, ctrace))
 }
 
 /// The records of a type.
-fn records(trace: &Trace, kind: &str) -> Result<Vec<Value>> {
+fn records(trace: &RunningTrace, kind: &str) -> Result<Vec<Value>> {
     ensure!(trace.status.success(), "{}: {}", trace.status, trace.stderr);
     Ok(trace.lines()?.into_iter().filter(|record| record["type"] == kind).collect())
 }
 
 /// The only execution whose first argument is `first`.
-fn exec(trace: &Trace, first: &str) -> Result<Value> {
+fn exec(trace: &RunningTrace, first: &str) -> Result<Value> {
     let mut found = records(trace, "exec")?;
     found.retain(|record| record["process"]["command_args"][0] == first);
     ensure!(found.len() == 1, "{} programs begin with {first:?}: {found:#?}", found.len());
@@ -246,7 +246,7 @@ fn the_entrypoint_of_a_container_that_starts_later() -> Result<()> {
     require_live()?;
     let image = image()?;
     let ctrace = Ctrace::start(&["exec", "-o", "json", "--image", image.tag()])?;
-    let container = Container::start(&image, "exec-later", &[], &["/idle", "entry point"])?;
+    let container = TestContainer::start(&image, "exec-later", &[], &["/idle", "entry point"])?;
     container.exec(&["/exec-one", "after"])?;
     let trace = ctrace.finish()?;
     let of_it = |record: &&Value| record["container"]["id"] == container.id();
@@ -265,7 +265,7 @@ fn the_entrypoint_of_a_container_that_starts_later() -> Result<()> {
 #[test]
 fn the_namespace_of_an_init_and_what_runs_already() -> Result<()> {
     require_live()?;
-    let container = Container::start(&image()?, "exec-init", &[], &["/idle"])?;
+    let container = TestContainer::start(&image()?, "exec-init", &[], &["/idle"])?;
     let pid = container.pid().to_string();
     let ctrace = Ctrace::start(&["exec", "-o", "json", "--existing", "--exits", "--pid", &pid])?;
     container.exec(&["/exec-one", "inside"])?;
@@ -329,7 +329,7 @@ fn a_command_is_the_first_record_and_counts() -> Result<()> {
 #[test]
 fn text_is_a_line_each_that_a_shell_would_take() -> Result<()> {
     require_live()?;
-    let container = Container::start(&image()?, "exec-text", &[], &["/idle"])?;
+    let container = TestContainer::start(&image()?, "exec-text", &[], &["/idle"])?;
     let ctrace = Ctrace::start(&["exec", "--tree", "--exits", "--container", container.name()])?;
     container.exec(&["/exec-one", "bytes"])?;
     let trace = ctrace.finish()?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Ctrace, Trace, program, require_live};
+use ctrace_tests::{Ctrace, RunningTrace, program, require_live};
 use serde_json::Value;
 
 /// The user and group `nobody`.
@@ -27,7 +27,7 @@ fn copy(directory: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn records(trace: &Trace, kind: &str) -> Result<Vec<Value>> {
+fn records(trace: &RunningTrace, kind: &str) -> Result<Vec<Value>> {
     Ok(trace.lines()?.into_iter().filter(|record| record["type"] == kind).collect())
 }
 
@@ -85,7 +85,7 @@ fn what_ctrace_does_before_its_command_begins_is_not_told() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let output = directory.path().join("out");
     let output = output.to_str().context("path")?;
-    let traced = |command: &[&str]| -> Result<(Trace, Vec<Value>)> {
+    let traced = |command: &[&str]| -> Result<(RunningTrace, Vec<Value>)> {
         let options = ["exec", "--failed", "--exits", "--forks", "-o", "json", "--output", output, "--"];
         let trace = Ctrace::run_to_end(&[&options, command].concat())?;
         let lines = fs::read_to_string(output)?;

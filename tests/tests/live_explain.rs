@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Child, Container, Ctrace, Lines, Server, answer, docker, images, json, library, list, program,
+    Child, Ctrace, OutputLines, Server, TestContainer, answer, docker, images, json, library, list, program,
     require_live, run_as_nobody, text,
 };
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn openssl_version() -> Result<String> {
 fn start_untraceable() -> Result<Child> {
     let mut command = Command::new(program("untraceable")?);
     let mut child = Child::start_with_stdout(&mut command, Stdio::piped())?;
-    let mut lines = Lines::of(child.take_stdout().context("no output")?);
+    let mut lines = OutputLines::of(child.take_stdout().context("no output")?);
     lines.wait("line that it is ready", Duration::from_secs(10), |line| line == "ready")?;
     Ok(child)
 }
@@ -98,7 +98,7 @@ fn ps_lists_a_server_with_its_library() -> Result<()> {
 fn ps_tells_a_linked_in_library_and_a_container_without() -> Result<()> {
     require_live()?;
     let server = Server::start_in(&images::vendored()?, "ps-static", &[], &["/tls-server-static"])?;
-    let idle = Container::start(&images::tls()?, "ps-idle", &[], &["/idle"])?;
+    let idle = TestContainer::start(&images::tls()?, "ps-idle", &[], &["/idle"])?;
     let both = ["--container", server.container.name(), "--container", idle.name()];
     let found = json(&answer(&[&["ps", "--wide", "-o", "json"], both.as_slice()].concat())?)?;
     let rows = list(&found, "processes")?;
@@ -152,7 +152,7 @@ fn a_dry_run_as_nobody_says_what_it_could_not_see() -> Result<()> {
 }
 
 /// A field that Docker reports about a container, by a template of `docker inspect`.
-fn docker_field(container: &Container, template: &str) -> Result<Value> {
+fn docker_field(container: &TestContainer, template: &str) -> Result<Value> {
     let format = format!("{{{{json {template}}}}}");
     Ok(serde_json::from_str(&docker(&["inspect", "--format", &format, container.id()])?)?)
 }
@@ -183,7 +183,8 @@ fn inspect_agrees_with_docker() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let bind = format!("{}:/bound:ro", directory.path().display());
     let image = images::tls()?;
-    let container = Container::start(&image, "inspect", &["-v", &bind, "-v", "/volume"], &["/tls-server"])?;
+    let container =
+        TestContainer::start(&image, "inspect", &["-v", &bind, "-v", "/volume"], &["/tls-server"])?;
     let server = Server::of(container)?;
     let container = &server.container;
     let found = json(&answer(&["inspect", container.name(), "-o", "json"])?)?;
@@ -277,7 +278,8 @@ fn inspect_tells_shared_namespaces() -> Result<()> {
     require_live()?;
     let server = Server::start("inspect-net", &[])?;
     let network = format!("--network=container:{}", server.container.id());
-    let other = Container::start(&images::tls()?, "inspect-shared", &[&network, "--pid=host"], &["/idle"])?;
+    let other =
+        TestContainer::start(&images::tls()?, "inspect-shared", &[&network, "--pid=host"], &["/idle"])?;
     let found = json(&answer(&["inspect", other.name(), "-o", "json"])?)?;
     check_namespaces(&found, other.pid())?;
     let namespace = |kind: &str| -> Result<&Value> {

@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Child, Container, Image, Lines, answer, check_harmless, images, json, list, program, require_live, text,
+    Child, OutputLines, TestContainer, TestImage, answer, check_harmless, images, json, list, program,
+    require_live, text,
 };
 use serde_json::Value;
 
 /// Starts the target program that is hard to inspect in its own container, and waits until it is ready.
-fn churn(label: &str, options: &[&str]) -> Result<Container> {
+fn churn(label: &str, options: &[&str]) -> Result<TestContainer> {
     let tree = images::tls_tree()?.program(&program("churn")?, "/churn")?;
-    let image = Image::build("churn", &tree)?;
-    let container = Container::start(&image, label, &[], &[&["/churn"], options].concat())?;
+    let image = TestImage::build("churn", &tree)?;
+    let container = TestContainer::start(&image, label, &[], &[&["/churn"], options].concat())?;
     let mut logs = Command::new("docker");
     let mut logs = Child::start_with_stdout(logs.args(["logs", "-f", container.id()]), Stdio::piped())?;
-    let mut lines = Lines::of(logs.take_stdout().context("no output")?);
+    let mut lines = OutputLines::of(logs.take_stdout().context("no output")?);
     lines.wait("line \"ready\"", Duration::from_secs(20), |line| line == "ready")?;
     Ok(container)
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Container, Ctrace, Image, Record, Server, Trace, Transfer, docker, images, program, require_live,
+    Ctrace, JsonRecord, RunningTrace, Server, TestContainer, TestImage, Transfer, docker, images, program,
+    require_live,
 };
 
 /// How long a program waits between loading its library and its first call, in milliseconds: about as long as
@@ -17,13 +18,13 @@ use ctrace_tests::{
 const AFTER: &str = "200";
 
 /// Runs a container without a network until it ends, and returns what its program reports.
-fn run(image: &Image, options: &[&str], command: &[&str]) -> Result<Vec<Transfer>> {
+fn run(image: &TestImage, options: &[&str], command: &[&str]) -> Result<Vec<Transfer>> {
     let arguments = [&["run", "--rm", "--network=none"], options, &[image.tag()], command].concat();
     Transfer::all(&docker(&arguments)?)
 }
 
 /// Checks that the trace is complete, and has exactly these transfers.
-fn check(trace: &Trace, transfers: &[Transfer]) -> Result<()> {
+fn check(trace: &RunningTrace, transfers: &[Transfer]) -> Result<()> {
     trace.check_complete()?;
     let result = trace.streams(|_| true)?.check(transfers);
     result.with_context(|| format!("standard error of ctrace:\n{}", trace.stderr))
@@ -35,14 +36,14 @@ fn label(name: &str) -> (String, String) {
     (format!("--label={label}"), label)
 }
 
-fn names(records: &[Record]) -> Vec<Option<String>> {
+fn names(records: &[JsonRecord]) -> Vec<Option<String>> {
     records.iter().map(|record| record.container.as_ref().and_then(|found| found.name.clone())).collect()
 }
 
 #[test]
 fn a_library_loaded_three_seconds_after_the_start() -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::late()?, "dlopen", &[], &["/idle"])?;
+    let container = TestContainer::start(&images::late()?, "dlopen", &[], &["/idle"])?;
     let late = ["exec", container.id(), "/app/tls-late", "--before", "3000", "--after", AFTER];
     let program = Command::new("docker").args(late).stdout(Stdio::piped()).spawn()?;
     let ctrace = Ctrace::json(&["-v", "--wait", "--container", container.name()])?;
@@ -59,7 +60,7 @@ fn a_library_loaded_three_seconds_after_the_start() -> Result<()> {
 #[test]
 fn nothing_to_attach_to_yet_is_an_error_unless_it_may_wait() -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::late()?, "no-wait", &[], &["/idle"])?;
+    let container = TestContainer::start(&images::late()?, "no-wait", &[], &["/idle"])?;
     let trace = Ctrace::run_to_end(&["ssl", "--container", container.name()])?;
     ensure!(trace.code() == Some(3), "{:?}: {}", trace.code(), trace.stderr);
     ensure!(trace.stderr.contains("--wait"), "the way out is not named: {}", trace.stderr);
@@ -98,7 +99,7 @@ fn a_container_that_is_restarted() -> Result<()> {
     let image = images::late()?;
     let (option, selected) = label("restarted");
     let command = ["/app/tls-late", "--after", AFTER];
-    let container = Container::start(&image, "restarted", &[&option], &command)?;
+    let container = TestContainer::start(&image, "restarted", &[&option], &command)?;
     docker(&["wait", container.id()])?;
     let ctrace = Ctrace::json(&["--label", &selected])?;
     docker(&["start", container.id()])?;
@@ -125,7 +126,7 @@ fn a_server_that_starts_later_and_forks_for_each_connection() -> Result<()> {
 /// milliseconds after that.
 fn daemon(name: &str, hold: &str, after: &str) -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::late()?, name, &[], &["/idle"])?;
+    let container = TestContainer::start(&images::late()?, name, &[], &["/idle"])?;
     let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
     container.exec(&["/app/tls-late", "--hold", hold, "--detach", "/report", "--after", after])?;
     let report = container.path("/report");
@@ -159,7 +160,7 @@ fn connections_of_two_programs_in_one_process_are_two() -> Result<()> {
     require_live()?;
     // The default seccomp profile forbids the call that gives a process the same addresses again.
     let container =
-        Container::start(&images::late()?, "again", &["--security-opt=seccomp=unconfined"], &["/idle"])?;
+        TestContainer::start(&images::late()?, "again", &["--security-opt=seccomp=unconfined"], &["/idle"])?;
     let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
     let output = container.exec(&["/app/tls-late", "--after", AFTER, "--again"])?;
     let transfers = Transfer::all(&output)?;
@@ -180,7 +181,7 @@ fn connections_of_two_programs_in_one_process_are_two() -> Result<()> {
 fn fifty_processes_at_once() -> Result<()> {
     require_live()?;
     let image = images::late()?;
-    let container = Container::start(&image, "fifty", &[], &["/idle"])?;
+    let container = TestContainer::start(&image, "fifty", &[], &["/idle"])?;
     let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
     // Entering a container takes time, so they all wait, and then start at once.
     let programs: Vec<_> = (0..50)

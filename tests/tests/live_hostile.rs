@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Child, Container, Ctrace, Image, Lines, Server, Tree, images, library, program, require_live,
+    Child, Ctrace, ImageTree, OutputLines, Server, TestContainer, TestImage, images, library, program,
+    require_live,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -19,7 +20,7 @@ fn libssl() -> Result<String> {
 }
 
 /// The shared tree with libssl at another path.
-fn moved(to: &str) -> Result<Tree> {
+fn moved(to: &str) -> Result<ImageTree> {
     let from = libssl()?;
     Ok(images::tls_tree()?.without(Path::new(&from)).file(Path::new(&from), to))
 }
@@ -39,7 +40,7 @@ fn check_traced(server: &Server) -> Result<Vec<String>> {
 #[test]
 fn a_path_with_a_space_and_a_newline() -> Result<()> {
     require_live()?;
-    let image = Image::build("odd-path", &moved("/odd dir\nof libs/libssl.so.3")?)?;
+    let image = TestImage::build("odd-path", &moved("/odd dir\nof libs/libssl.so.3")?)?;
     let docker = ["--env", "LD_LIBRARY_PATH=/odd dir\nof libs"];
     let server = Server::start_in(&image, "odd-path", &docker, &["/tls-server"])?;
     let paths = check_traced(&server)?;
@@ -50,7 +51,7 @@ fn a_path_with_a_space_and_a_newline() -> Result<()> {
 #[test]
 fn a_path_with_an_escape_sequence_does_not_reach_the_terminal() -> Result<()> {
     require_live()?;
-    let image = Image::build("escape-path", &moved("/lib\u{1b}[31m/libssl.so.3")?)?;
+    let image = TestImage::build("escape-path", &moved("/lib\u{1b}[31m/libssl.so.3")?)?;
     let docker = ["--env", "LD_LIBRARY_PATH=/lib\u{1b}[31m"];
     let server = Server::start_in(&image, "escape-path", &docker, &["/tls-server"])?;
     let ctrace = Ctrace::start(&["ssl", "-vv", "--container", server.container.name()])?;
@@ -65,7 +66,7 @@ fn a_library_behind_a_link_that_climbs_out_of_the_root() -> Result<()> {
     require_live()?;
     let path = libssl()?;
     let tree = moved("/opt/real/libssl.so.3")?.symlink("../../../../../../../../opt/real/libssl.so.3", &path);
-    let server = Server::start_in(&Image::build("climbing", &tree)?, "climbing", &[], &["/tls-server"])?;
+    let server = Server::start_in(&TestImage::build("climbing", &tree)?, "climbing", &[], &["/tls-server"])?;
     let paths = check_traced(&server)?;
     ensure!(paths.iter().all(|path| path == "/opt/real/libssl.so.3"), "{:?}", paths.first());
     Ok(())
@@ -113,7 +114,7 @@ const BAD: &[&str] =
     &["/tmp/text/libssl.so.3", "/tmp/cut/libssl.so.3", "/tmp/huge/libssl.so.3", "/tmp/gone/libssl.so.3"];
 
 /// Starts a process in the container that maps them all.
-fn map_bad_files(container: &Container) -> Result<Child> {
+fn map_bad_files(container: &TestContainer) -> Result<Child> {
     for path in BAD {
         fs::create_dir_all(container.path(path).parent().context("parent")?)?;
     }
@@ -130,7 +131,7 @@ fn map_bad_files(container: &Container) -> Result<Child> {
         std::process::Command::new("docker").args(command),
         std::process::Stdio::piped(),
     )?;
-    let mut lines = Lines::of(mapper.take_stdout().context("no output")?);
+    let mut lines = OutputLines::of(mapper.take_stdout().context("no output")?);
     lines.wait("line \"mapped\"", std::time::Duration::from_secs(20), |line| line == "mapped")?;
     File::options().write(true).open(&cut)?.set_len(5000)?;
     fs::remove_file(&gone)?;
@@ -141,7 +142,7 @@ fn map_bad_files(container: &Container) -> Result<Child> {
 #[test]
 fn mapped_files_that_are_no_libraries_are_named() -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::tls()?, "bad-files", &[], &["/idle"])?;
+    let container = TestContainer::start(&images::tls()?, "bad-files", &[], &["/idle"])?;
     let _mapper = map_bad_files(&container)?;
     let trace = Ctrace::run_to_end(&[
         "ssl",
@@ -199,7 +200,7 @@ fn json_keeps_escape_sequences_as_they_are() -> Result<()> {
     let records = trace.records()?;
     ensure!(records.iter().any(|record| record.process.comm == "x\u{1b}[2J\ny"), "no such comm");
     let expected = b"a\x1b[31mb\x00\xff";
-    let found = records.iter().map(ctrace_tests::Record::payload).collect::<Result<Vec<_>>>()?;
+    let found = records.iter().map(ctrace_tests::JsonRecord::payload).collect::<Result<Vec<_>>>()?;
     ensure!(found.iter().any(|payload| payload == expected), "no such payload");
     Ok(())
 }

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Container, Ctrace, Image, Lines, Row, Trace, Transfer, images, require_live};
+use ctrace_tests::{
+    Ctrace, OutputLines, RunningTrace, TestContainer, TestImage, TestRow, Transfer, images, require_live,
+};
 
 /// Sizes around the end of TLS records, and larger ones.
 const UP: &str = "1,16383,16384,16385,70000,3,5";
@@ -39,7 +41,7 @@ fn check(case: &Case) -> Result<()> {
     check_in(&images::libraries()?, case)
 }
 
-fn check_in(image: &Image, case: &Case) -> Result<()> {
+fn check_in(image: &TestImage, case: &Case) -> Result<()> {
     let connections = CONNECTIONS.to_string();
     let ran = run(image, case.program, &["--connections", &connections])?;
     check_trace(&ran, case)
@@ -47,14 +49,14 @@ fn check_in(image: &Image, case: &Case) -> Result<()> {
 
 /// What a program reported to have moved, and its trace.
 struct Ran {
-    trace: Trace,
+    trace: RunningTrace,
     transfers: Vec<Transfer>,
-    container: Container,
+    container: TestContainer,
 }
 
 /// Traces a program of an image, once it is ready.
-fn run(image: &Image, name: &str, options: &[&str]) -> Result<Ran> {
-    let container = Container::start(image, name, &[], &["/idle"])?;
+fn run(image: &TestImage, name: &str, options: &[&str]) -> Result<Ran> {
+    let container = TestContainer::start(image, name, &[], &["/idle"])?;
     let program = format!("/{name}");
     let mut child = Command::new("docker")
         .args(["exec", "-i", container.id(), &program])
@@ -63,7 +65,7 @@ fn run(image: &Image, name: &str, options: &[&str]) -> Result<Ran> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut lines = Lines::of(child.stdout.take().context("no standard output")?);
+    let mut lines = OutputLines::of(child.stdout.take().context("no standard output")?);
     lines.wait("line that it is ready", Duration::from_secs(20), |line| line == "ready")?;
     let ctrace = Ctrace::json(&["--container", container.name()])?;
     child.stdin.take().context("no standard input")?.write_all(b"\n")?;
@@ -99,7 +101,7 @@ fn check_trace(Ran { trace, transfers, container }: &Ran, case: &Case) -> Result
         ensure!(is_right, "{library}");
     }
     let test = format!("live_libraries::{}", case.test);
-    Row { test: &test, program: case.program, trace, root: &container.path("/") }.check()
+    TestRow { test: &test, program: case.program, trace, root: &container.path("/") }.check()
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Child, LocalServer, Trace, ctrace_binary, program, require_bpf};
+use ctrace_tests::{Child, LocalServer, RunningTrace, ctrace_binary, program, require_bpf};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -33,17 +33,17 @@ fn ctrace(output: &Path, arguments: &[&str]) -> Result<Command> {
 }
 
 /// Waits until it ends.
-fn end(mut child: Child, timeout: Duration) -> Result<Trace> {
+fn end(mut child: Child, timeout: Duration) -> Result<RunningTrace> {
     let status = child.wait(timeout)?;
     let (stdout, stderr) = child.output()?;
-    Ok(Trace { stdout, stderr: stderr.join("\n"), status })
+    Ok(RunningTrace { stdout, stderr: stderr.join("\n"), status })
 }
 
-fn run(output: &Path, arguments: &[&str]) -> Result<Trace> {
+fn run(output: &Path, arguments: &[&str]) -> Result<RunningTrace> {
     end(Child::start(&mut ctrace(output, arguments)?)?, PATIENCE)
 }
 
-fn check_status(trace: &Trace, expected: i32, said: &str) -> Result<()> {
+fn check_status(trace: &RunningTrace, expected: i32, said: &str) -> Result<()> {
     ensure!(trace.code() == Some(expected), "{:?} is not {expected}: {}", trace.status, trace.stderr);
     ensure!(trace.stderr.contains(said), "{said:?} is not in: {}", trace.stderr);
     Ok(())

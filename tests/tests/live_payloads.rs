@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use ctrace_tests::{Ctrace, Image, Row, Server, Trace, Transfer, images, library, program, require_live};
+use ctrace_tests::{
+    Ctrace, RunningTrace, Server, TestImage, TestRow, Transfer, images, library, program, require_live,
+};
 use serde_json::Value;
 
 /// Sizes around the ends of buffers, TLS records and chunks.
@@ -14,7 +16,7 @@ const BOTH: &[&str] = &["--up", SIZES, "--down", SIZES];
 /// A traced server in a container, and then a client.
 struct Case {
     label: &'static str,
-    image: fn() -> Result<Image>,
+    image: fn() -> Result<TestImage>,
     /// Options of `docker run`.
     docker: &'static [&'static str],
     server: &'static [&'static str],
@@ -66,13 +68,13 @@ fn check(case: &Case) -> Result<()> {
     case.row.map_or(Ok(()), |(test, program)| check_row(test, program, &trace, &server))
 }
 
-fn check_row(test: &str, program: &str, trace: &Trace, server: &Server) -> Result<()> {
+fn check_row(test: &str, program: &str, trace: &RunningTrace, server: &Server) -> Result<()> {
     let test = format!("live_payloads::{test}");
-    Row { test: &test, program, trace, root: &server.container.path("/") }.check()
+    TestRow { test: &test, program, trace, root: &server.container.path("/") }.check()
 }
 
 /// Checks that the trace has exactly these transfers, from the start of each connection.
-fn check_trace(trace: &Trace, transfers: &[Transfer], functions: &[&str]) -> Result<()> {
+fn check_trace(trace: &RunningTrace, transfers: &[Transfer], functions: &[&str]) -> Result<()> {
     trace.check_complete()?;
     let streams = trace.streams(|_| true)?;
     streams.check(transfers)?;
@@ -192,10 +194,10 @@ fn openssl_in_another_library() -> Result<()> {
 
 #[test]
 fn a_library_that_a_wheel_renamed() -> Result<()> {
-    fn image() -> Result<Image> {
+    fn image() -> Result<TestImage> {
         let file = library(&program("tls-server")?, "libssl.so.3")?;
         let tree = images::tls_tree()?.without(&file).file(&file, "/wheel.libs/libssl-3a1b2c.so.3");
-        Image::build("renamed", &tree)
+        TestImage::build("renamed", &tree)
     }
     // The loader takes it for libssl.so.3 because of its soname.
     let docker = &["--env", "LD_PRELOAD=/wheel.libs/libssl-3a1b2c.so.3"];

@@ -9,28 +9,28 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Child, Server, Trace, check_harmless, ctrace_binary, json, library, list, program, require_bpf,
+    Child, RunningTrace, Server, check_harmless, ctrace_binary, json, library, list, program, require_bpf,
     require_live,
 };
 
 /// Runs ctrace through programs that change what it sees.
-fn run(through: &[&str], arguments: &[&str]) -> Result<Trace> {
+fn run(through: &[&str], arguments: &[&str]) -> Result<RunningTrace> {
     let binary = ctrace_binary()?;
     run_copy(&binary, through, arguments)
 }
 
-fn run_copy(binary: &Path, through: &[&str], arguments: &[&str]) -> Result<Trace> {
+fn run_copy(binary: &Path, through: &[&str], arguments: &[&str]) -> Result<RunningTrace> {
     let (first, rest) = through.split_first().context("through what?")?;
     let mut command = Command::new(first);
     command.args(rest).arg(binary).args(arguments);
     let mut child = Child::start(&mut command)?;
     let status = child.wait(Duration::from_secs(40))?;
     let (stdout, stderr) = child.output()?;
-    Ok(Trace { stdout, stderr: stderr.join("\n"), status })
+    Ok(RunningTrace { stdout, stderr: stderr.join("\n"), status })
 }
 
 /// Checks the exit status and the messages, and that nothing panicked.
-fn check(trace: &Trace, status: i32, parts: &[&str]) -> Result<()> {
+fn check(trace: &RunningTrace, status: i32, parts: &[&str]) -> Result<()> {
     ensure!(trace.code() == Some(status), "{:?}: {}", trace.status, trace.stderr);
     for part in parts {
         ensure!(trace.stderr.contains(part), "{part} is not in: {}", trace.stderr);
@@ -44,7 +44,7 @@ fn after(script: &str) -> [String; 5] {
     ["unshare", "-m", "sh", "-c", &format!("{script} && exec \"$0\" \"$@\"")].map(str::to_owned)
 }
 
-fn run_after(script: &str, arguments: &[&str]) -> Result<Trace> {
+fn run_after(script: &str, arguments: &[&str]) -> Result<RunningTrace> {
     let through = after(script);
     run(&through.each_ref().map(String::as_str), arguments)
 }

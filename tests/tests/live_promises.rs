@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Ctrace, LocalServer, Nobody, Server, Trace, program, require_bpf, require_live, text};
+use ctrace_tests::{
+    Ctrace, LocalServer, Nobody, RunningTrace, Server, program, require_bpf, require_live, text,
+};
 use rustix::process::Signal;
 
 /// The capabilities that docs/rights.md names.
@@ -23,13 +25,13 @@ fn without(capabilities: &[&'static str], one: &str) -> Vec<&'static str> {
     capabilities.iter().copied().filter(|capability| *capability != one).collect()
 }
 
-fn check_ended(trace: &Trace, what: &str, expected: i32) -> Result<()> {
+fn check_ended(trace: &RunningTrace, what: &str, expected: i32) -> Result<()> {
     ensure!(trace.code() == Some(expected), "{what}: {:?}: {}", trace.code(), trace.stderr);
     Ok(())
 }
 
 /// Checks that it fails, and that the message names only the missing capability as missing.
-fn check_refused(trace: &Trace, missing: &str) -> Result<()> {
+fn check_refused(trace: &RunningTrace, missing: &str) -> Result<()> {
     ensure!(REFUSED.contains(&trace.code()), "without {missing}: {:?}: {}", trace.code(), trace.stderr);
     ensure!(trace.stderr.contains(missing), "{missing} is not named: {}", trace.stderr);
     for other in NAMED.iter().chain(&OF_EXEC).filter(|other| **other != missing) {

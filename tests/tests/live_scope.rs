@@ -5,14 +5,15 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Container, Ctrace, Demo, Server, ServerProcess, Trace, Transfer, images, library, program, require_live,
+    Ctrace, Demo, RunningTrace, Server, ServerProcess, TestContainer, Transfer, images, library, program,
+    require_live,
 };
 
 /// The sizes that clients move in these tests: more than one record and chunk, in both directions.
 const MOVE: &[&str] = &["--up", "5,20000", "--down", "100000,1"];
 
 /// Checks that the trace is complete, and has exactly these transfers.
-fn check(trace: &Trace, transfers: &[Transfer]) -> Result<()> {
+fn check(trace: &RunningTrace, transfers: &[Transfer]) -> Result<()> {
     trace.check_complete()?;
     trace.streams(|_| true)?.check(transfers)
 }
@@ -25,7 +26,7 @@ fn both_sides(server: &Server) -> Result<Vec<Transfer>> {
 
 /// Touches libssl from the host, through the container: overlayfs then copies it to the container's upper
 /// layer.
-fn copy_up_libssl(container: &Container) -> Result<()> {
+fn copy_up_libssl(container: &TestContainer) -> Result<()> {
     let path = library(&program("tls-server")?, "libssl.so.3")?;
     let path = container.path(path.to_str().context("path of libssl")?);
     let file = File::options().append(true).open(&path).with_context(|| path.display().to_string())?;
@@ -77,7 +78,7 @@ fn a_library_copied_up_in_one_of_two_containers() -> Result<()> {
     require_live()?;
     let image = images::tls()?;
     let lower = Server::start("lower", &[])?;
-    let upper = Container::start(&image, "upper", &[], &["/idle"])?;
+    let upper = TestContainer::start(&image, "upper", &[], &["/idle"])?;
     copy_up_libssl(&upper)?;
     let upper = Server::exec_in(upper)?;
     let selection = ["--container", lower.container.name(), "--container", upper.container.name()];
@@ -167,7 +168,7 @@ fn one_process_by_pid() -> Result<()> {
 #[test]
 fn descendants_of_a_pid() -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::tls()?, "descendants", &[], &["/idle"])?;
+    let container = TestContainer::start(&images::tls()?, "descendants", &[], &["/idle"])?;
     let server = ServerProcess::exec(&container, &["/tls-server", "--fork"])?;
     let pids = container.processes("tls-server")?;
     let pid = pids.first().context("the server is not listed")?.to_string();
@@ -287,7 +288,7 @@ fn a_container_by_its_id_without_a_daemon() -> Result<()> {
         let client = server.client(MOVE)?;
         let trace = ctrace.finish()?;
         trace.check_complete()?;
-        let of_client = |record: &ctrace_tests::Record| record.process.comm == "tls-client";
+        let of_client = |record: &ctrace_tests::JsonRecord| record.process.comm == "tls-client";
         trace.streams(of_client)?.check(&client)?;
         let ids: Vec<_> = trace.records()?.into_iter().filter_map(|record| record.container).collect();
         ensure!(!ids.is_empty() && ids.iter().all(|container| container.id == server.container.id()));
@@ -322,11 +323,11 @@ fn an_unknown_name_tells_the_nearest() -> Result<()> {
 fn an_ambiguous_prefix_tells_the_candidates() -> Result<()> {
     require_live()?;
     let image = images::tls()?;
-    let mut containers: Vec<Container> = Vec::new();
+    let mut containers: Vec<TestContainer> = Vec::new();
     // Ids begin with one of sixteen digits, so two of seventeen containers share one.
     let (first, second) = loop {
         let label = format!("ambiguous-{}", containers.len());
-        let container = Container::start(&image, &label, &[], &["/idle"])?;
+        let container = TestContainer::start(&image, &label, &[], &["/idle"])?;
         let digit = container.id().get(..1).context("id")?.to_owned();
         if let Some(at) = containers.iter().position(|other| other.id().starts_with(&digit)) {
             break (containers.swap_remove(at), container);
@@ -354,7 +355,7 @@ fn a_process_that_is_not_there() -> Result<()> {
 #[test]
 fn a_container_without_tls_is_explained() -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::tls()?, "without-tls", &[], &["/idle"])?;
+    let container = TestContainer::start(&images::tls()?, "without-tls", &[], &["/idle"])?;
     // The error lists each process and what was inspected; with -v each file.
     let process = format!("idle[{}]", container.pid());
     for (arguments, part) in [(["ssl"].as_slice(), "SSL_read"), (&["ssl", "-v"], "/idle")] {
@@ -369,7 +370,7 @@ fn a_container_without_tls_is_explained() -> Result<()> {
 #[test]
 fn a_container_that_has_ended() -> Result<()> {
     require_live()?;
-    let container = Container::start(&images::tls()?, "ended", &[], &["/idle"])?;
+    let container = TestContainer::start(&images::tls()?, "ended", &[], &["/idle"])?;
     ctrace_tests::docker(&["kill", container.id()])?;
     let trace = Ctrace::run_to_end(&["ssl", "--container", container.name()])?;
     ensure!(trace.code() == Some(3), "{:?}: {}", trace.code(), trace.stderr);

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use ctrace::bpf;
-use ctrace::bpf::Log;
+use ctrace::bpf::BpfLog;
 use ctrace::bpf::MmapEvents;
-use ctrace::bpf::Options;
 use ctrace::bpf::Session;
+use ctrace::bpf::SessionOptions;
 use ctrace::bpf::TrackExec;
 use ctrace::decode::ExecMmap;
 use ctrace::decode::MmapEvent;
@@ -56,11 +56,11 @@ impl Watched {
         require_bpf()?;
         bpf::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let options = Options {
+        let options = SessionOptions {
             programs: ProgramSet::tls(ConnectionRecords::Off),
             ring_bytes: 1 << 20,
             max_bytes: 4096,
-            log: Log::Off,
+            log: BpfLog::Off,
             command: None,
         };
         let session = runtime.block_on(async { Session::load(&options, scope) })?;

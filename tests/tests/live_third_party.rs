@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::third_party::{BOOKWORM, Certificate, Release, TRIXIE};
-use ctrace_tests::{Container, Ctrace, Direction, Row, Server, Trace, Transfer, require_live, script};
+use ctrace_tests::{
+    Ctrace, Direction, RunningTrace, Server, TestContainer, TestRow, Transfer, require_live, script,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -64,7 +66,7 @@ struct Served {
 /// A server, and a container next to it in which nothing runs yet.
 struct Scene {
     server: Server,
-    container: Container,
+    container: TestContainer,
 }
 
 impl Scene {
@@ -85,7 +87,7 @@ impl Scene {
         options.extend(variables.iter().map(|variable| format!("--env={variable}")));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let command = [&["/mapper"], case.files].concat();
-        let container = Container::start(&case.release.image()?, case.test, &options, &command)?;
+        let container = TestContainer::start(&case.release.image()?, case.test, &options, &command)?;
         Ok(Self { server, container })
     }
 }
@@ -107,11 +109,11 @@ fn check(case: &Case) -> Result<()> {
     check_payload(&trace, &served, case)?;
     check_records(&trace, &served, case)?;
     let test = format!("live_third_party::{}", case.test);
-    Row { test: &test, program: case.program, trace: &trace, root: &container.path("/") }.check()
+    TestRow { test: &test, program: case.program, trace: &trace, root: &container.path("/") }.check()
 }
 
 /// Checks that the trace has each byte that the server reports, once, with the markers in the right places.
-fn check_payload(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
+fn check_payload(trace: &RunningTrace, served: &[Served], case: &Case) -> Result<()> {
     trace.check_complete()?;
     let streams = trace.streams(|_| true)?;
     let of_client = |served: &Served| Transfer {
@@ -134,7 +136,7 @@ fn check_payload(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
 }
 
 /// Checks that each record names the implementation and the addresses that the server reports.
-fn check_records(trace: &Trace, served: &[Served], case: &Case) -> Result<()> {
+fn check_records(trace: &RunningTrace, served: &[Served], case: &Case) -> Result<()> {
     let mut with_address: BTreeMap<u64, usize> = BTreeMap::new();
     for line in trace.lines()?.iter().filter(|line| line["type"] == "ssl") {
         let (library, connection) = (&line["library"], &line["connection"]);

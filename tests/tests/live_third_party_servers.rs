@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::third_party::{Certificate, TRIXIE};
-use ctrace_tests::{Container, Ctrace, Direction, Row, Trace, docker, require_live, script};
+use ctrace_tests::{Ctrace, Direction, RunningTrace, TestContainer, TestRow, docker, require_live, script};
 use serde_json::Value;
 
 const REQUEST: &[u8] = b"ctrace-request-a7c31e";
@@ -26,8 +26,8 @@ const OPENSSL: &str = "OpenSSL";
 
 /// A server, and a container next to it in which nothing runs yet.
 struct Pair {
-    server: Container,
-    client: Container,
+    server: TestContainer,
+    client: TestContainer,
 }
 
 /// What the server's records must say.
@@ -47,12 +47,12 @@ impl Pair {
         let image = TRIXIE.image()?;
         let programs = format!("--volume={}:/programs:ro", script("").display());
         let pem = format!("--volume={}:/server.pem:ro", certificate.server().display());
-        let server = Container::start(&image, label, &[&programs, &pem, "--env=HOME=/root"], command)?;
+        let server = TestContainer::start(&image, label, &[&programs, &pem, "--env=HOME=/root"], command)?;
         let authority = format!("--volume={}:{AUTHORITY}:ro", certificate.authority().display());
         let network = format!("--network=container:{}", server.id());
         let command = [&["/mapper"], LIBSSL.as_slice()].concat();
         let options = [programs.as_str(), &authority, &network];
-        let client = Container::start(&image, &format!("{label}-client"), &options, &command)?;
+        let client = TestContainer::start(&image, &format!("{label}-client"), &options, &command)?;
         Ok(Self { server, client })
     }
 
@@ -86,7 +86,7 @@ fn caddy() -> Result<()> {
     check_markers(&of_server, markers, 2 * REQUESTS)?;
     // The container of the server has ended; the client's has the same image.
     let (test, root) = ("live_third_party_servers::caddy", pair.client.path("/"));
-    Row { test, program: "caddy of Debian 13", trace: &of_server, root: &root }.check()
+    TestRow { test, program: "caddy of Debian 13", trace: &of_server, root: &root }.check()
 }
 
 /// Connections of TLS 1.2 and of 1.3, one after the other.
@@ -104,11 +104,11 @@ fn botan_3() -> Result<()> {
     let of_server = check(&trace, &expected)?;
     check_markers(&of_server, [(Direction::Receive, REQUEST), (Direction::Transmit, RESPONSE)], 4)?;
     let (test, root) = ("live_third_party_servers::botan_3", pair.server.path("/"));
-    Row { test, program: "botan of Debian 13, as a server", trace: &of_server, root: &root }.check()
+    TestRow { test, program: "botan of Debian 13, as a server", trace: &of_server, root: &root }.check()
 }
 
 /// Checks the whole trace, and returns the server's part of it.
-fn check(trace: &Trace, expected: &Expected) -> Result<Trace> {
+fn check(trace: &RunningTrace, expected: &Expected) -> Result<RunningTrace> {
     trace.check_complete()?;
     let (ours, mut theirs) = (streams(trace, expected.implementation)?, streams(trace, OPENSSL)?);
     ensure!(ours.len() == 2 * expected.connections, "{} streams of the server", ours.len());
@@ -129,7 +129,7 @@ fn check(trace: &Trace, expected: &Expected) -> Result<Trace> {
     only(trace, expected.implementation)
 }
 
-fn check_markers(trace: &Trace, markers: [(Direction, &[u8]); 2], least: usize) -> Result<()> {
+fn check_markers(trace: &RunningTrace, markers: [(Direction, &[u8]); 2], least: usize) -> Result<()> {
     for (direction, marker) in markers {
         let bytes = trace.streams(|_| true)?.bytes(direction);
         let found = bytes.windows(marker.len()).filter(|window| *window == marker).count();
@@ -139,7 +139,7 @@ fn check_markers(trace: &Trace, markers: [(Direction, &[u8]); 2], least: usize) 
 }
 
 /// Each stream of an implementation; a gap is an error.
-fn streams(trace: &Trace, implementation: &str) -> Result<Vec<(Direction, Vec<u8>)>> {
+fn streams(trace: &RunningTrace, implementation: &str) -> Result<Vec<(Direction, Vec<u8>)>> {
     let streams = only(trace, implementation)?.streams(|_| true)?;
     for (direction, stream) in streams.iter() {
         ensure!(stream.gaps().is_empty() && stream.from_start, "{implementation}, {direction:?}: incomplete");
@@ -148,7 +148,7 @@ fn streams(trace: &Trace, implementation: &str) -> Result<Vec<(Direction, Vec<u8
 }
 
 /// Checks that both ends name the same pairs of addresses, and each its own role.
-fn check_ends(trace: &Trace, expected: &Expected) -> Result<()> {
+fn check_ends(trace: &RunningTrace, expected: &Expected) -> Result<()> {
     let lines = trace.lines()?;
     let ends = |implementation: &str, socket: &str, [role, first, second]: [&str; 3]| {
         let mut ends = BTreeSet::new();
@@ -170,11 +170,11 @@ fn check_ends(trace: &Trace, expected: &Expected) -> Result<()> {
 }
 
 /// Only the records of an implementation.
-fn only(trace: &Trace, implementation: &str) -> Result<Trace> {
+fn only(trace: &RunningTrace, implementation: &str) -> Result<RunningTrace> {
     let is_its = |line: &&[u8]| serde_json::from_slice(line).is_ok_and(|line| is_of(&line, implementation));
     let lines: Vec<&[u8]> = trace.stdout.split(|byte| *byte == b'\n').filter(is_its).collect();
     ensure!(!lines.is_empty(), "no records of {implementation}; standard error:\n{}", trace.stderr);
-    Ok(Trace { stdout: lines.join(&b'\n'), stderr: trace.stderr.clone(), status: trace.status })
+    Ok(RunningTrace { stdout: lines.join(&b'\n'), stderr: trace.stderr.clone(), status: trace.status })
 }
 
 fn is_of(line: &Value, implementation: &str) -> bool {

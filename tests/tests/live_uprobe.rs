@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Container, Ctrace, Trace, images, program, require_live};
+use ctrace_tests::{Ctrace, RunningTrace, TestContainer, images, program, require_live};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 const DETACHING: Duration = Duration::from_mins(2);
 
 /// A container whose init is a waiting program, so that its file is mapped and attached to.
-fn container(name: &str) -> Result<Container> {
+fn container(name: &str) -> Result<TestContainer> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     require_live()?;
     let label = format!("uprobe-{name}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    Container::start(&images::functions()?, &label, &[], &[&format!("/{name}"), "idle"])
+    TestContainer::start(&images::functions()?, &label, &[], &[&format!("/{name}"), "idle"])
 }
 
 /// Traces a container while scenarios of a program run in it.
-fn trace(name: &str, options: &[&str], scenarios: &[&str]) -> Result<Trace> {
+fn trace(name: &str, options: &[&str], scenarios: &[&str]) -> Result<RunningTrace> {
     let container = container(name)?;
     let arguments = [&["uprobe", "-o", "json", "--container", container.name()], options].concat();
     let mut ctrace = Ctrace::start(&arguments)?;
@@ -39,7 +39,7 @@ fn trace(name: &str, options: &[&str], scenarios: &[&str]) -> Result<Trace> {
     Ok(trace)
 }
 
-fn of_type(trace: &Trace, kind: &str) -> Result<Vec<Value>> {
+fn of_type(trace: &RunningTrace, kind: &str) -> Result<Vec<Value>> {
     let mut lines = trace.lines()?;
     lines.retain(|line| line.get("type").and_then(Value::as_str) == Some(kind));
     Ok(lines)
@@ -47,7 +47,7 @@ fn of_type(trace: &Trace, kind: &str) -> Result<Vec<Value>> {
 
 /// Function, argument values and return value of each call. Null: it has not returned; true: it has returned
 /// without a value.
-fn calls(trace: &Trace) -> Result<Vec<Value>> {
+fn calls(trace: &RunningTrace) -> Result<Vec<Value>> {
     let call = |record: Value| {
         let arguments = record.get("args").and_then(Value::as_array).cloned().unwrap_or_default();
         let values = arguments.iter().map(|argument| argument.get("value").cloned().unwrap_or_default());
@@ -62,7 +62,7 @@ fn calls(trace: &Trace) -> Result<Vec<Value>> {
     Ok(of_type(trace, "uprobe")?.into_iter().map(call).collect())
 }
 
-fn check(trace: &Trace, expected: &[Value]) -> Result<()> {
+fn check(trace: &RunningTrace, expected: &[Value]) -> Result<()> {
     let got = calls(trace)?;
     ensure!(got == expected, "got {got:#?}\nexpected {expected:#?}\n{}", trace.stderr);
     ensure!(trace.counted("/lost/events")? == 0 && trace.counted("/undecodable")? == 0, "something was lost");

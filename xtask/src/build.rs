@@ -8,14 +8,14 @@ use crate::{shell, workspace};
 
 /// How to build.
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub(crate) struct Options {
+pub(crate) struct BuildOptions {
     /// Optimise, as the demo and the live tests require
     #[arg(long)]
     release: bool,
 }
 
 /// Runs the command.
-pub(crate) fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: BuildOptions) -> Result<()> {
     if options.release {
         return release();
     }

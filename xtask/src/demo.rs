@@ -22,7 +22,7 @@ pub(crate) struct Show {
 
 /// Runs the command.
 pub(crate) fn run() -> Result<()> {
-    let undone = setup::prepare(setup::Options::default())?;
+    let undone = setup::prepare(setup::SetupOptions::default())?;
     let (docker, other): (Vec<_>, Vec<_>) = undone.iter().partition(|step| step.name == setup::DOCKER);
     setup::require(other)?;
     println!("build");

@@ -45,7 +45,7 @@ impl Target {
 
 /// How long to fuzz, or which input to try.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct FuzzOptions {
     /// How many seconds to fuzz
     #[arg(long, default_value_t = 60)]
     time: u32,
@@ -57,7 +57,7 @@ pub(crate) struct Options {
 }
 
 /// Runs the command.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &FuzzOptions) -> Result<()> {
     let target = workspace::target()?.join("fuzz");
     let mut cargo = shell::cargo();
     cargo.args([

@@ -30,32 +30,32 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Subcommands {
     /// Prepare this machine to build ctrace and run its tests; announce each step, skip what is there
-    Setup(setup::Options),
+    Setup(setup::SetupOptions),
     /// Build ctrace and its BPF programs
-    Build(build::Options),
+    Build(build::BuildOptions),
     /// Set up, build, and show the decrypted traffic of a real container for some seconds
     Demo,
     /// Set up, then run every suite that this machine can run; the last line has the totals
-    Test(test::Options),
+    Test(test::TestOptions),
     /// Measure what tracing costs, next to bpftrace, and what ctrace can take; write docs/performance.md
-    Bench(bench::Options),
+    Bench(bench::BenchOptions),
     /// Compare the functions found without symbols with those that symbols name, over this machine's programs
     /// and libraries
-    Signatures(signatures::Options),
+    Signatures(signatures::SignaturesOptions),
     /// Inspect damaged programs until a bug is found or the time is over
-    Fuzz(fuzz::Options),
+    Fuzz(fuzz::FuzzOptions),
     /// Rewrite the table of docs/tls.md from the results of the live tests
-    TlsTable(tls_table::Options),
+    TlsTable(tls_table::TlsTableOptions),
     /// Check format, lints, documentation and the design's rules
-    Tidy(tidy::Options),
+    Tidy(tidy::TidyOptions),
     /// Boot other kernels in QEMU; on each, load every BPF program and trace with each command
-    Vm(vm::Options),
+    Vm(vm::VmOptions),
     /// The part of the demo that runs as root.
     #[command(hide = true)]
     DemoShow(demo::Show),
     /// The part of the measurements that runs as root.
     #[command(hide = true)]
-    BenchMeasure(bench::Options),
+    BenchMeasure(bench::BenchOptions),
     /// The part of `vm` that runs in a guest.
     #[command(hide = true)]
     VmGuest,

@@ -22,14 +22,14 @@ const HEAD: &str = "| implementation | version | program | file | linkage | symb
 const SUITES: [&str; 4] = ["live_libraries", "live_payloads", "live_third_party", "live_third_party_servers"];
 
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub(crate) struct Options {
+pub(crate) struct TlsTableOptions {
     /// Run no test: use the rows that the last runs have left
     #[arg(long)]
     kept: bool,
 }
 
 /// Runs the command.
-pub(crate) fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: TlsTableOptions) -> Result<()> {
     let directory = rows_directory();
     if !options.kept {
         if directory.is_dir() {

@@ -2,7 +2,7 @@
 //! where they go through a socket.
 
 use probe_common::{
-    Direction, HELLO_SENT, HelloKey, HelloStart, HelloState, KIND_HELLO, RecordHeader, hello_bytes,
+    HELLO_SENT, HelloKey, HelloStart, HelloState, IoDirection, KIND_HELLO, RecordHeader, hello_bytes,
 };
 
 use crate::{current::Current, emit, maps::HELLOS, mem};
@@ -14,13 +14,13 @@ pub const BEGIN: usize = HEADER as usize + size_of::<HelloStart>();
 const HEADER: u32 = size_of::<RecordHeader>() as u32;
 
 /// Bytes that a system call has moved.
-pub struct Transfer {
+pub struct SocketTransfer {
     /// Address of the socket.
     pub sock: u64,
     /// [`super::socket_address::identity`].
     pub socket: u64,
     /// Which direction they went.
-    pub direction: Direction,
+    pub direction: IoDirection,
     /// How many.
     pub bytes: u64,
     /// Where the first of them are.
@@ -31,7 +31,7 @@ pub struct Transfer {
     pub begin: [u8; BEGIN],
 }
 
-impl Transfer {
+impl SocketTransfer {
     /// They begin with a record's header.
     #[inline(always)]
     pub fn header(&self) -> RecordHeader {
@@ -41,13 +41,13 @@ impl Transfer {
 
     #[inline(always)]
     fn key(&self) -> HelloKey {
-        self.sock | u64::from(self.direction == Direction::Transmit)
+        self.sock | u64::from(self.direction == IoDirection::Transmit)
     }
 }
 
 /// Reports what is a part of a hello, of a thread in scope.
 #[inline(always)]
-pub fn inspect(current: Current, transfer: &Transfer) -> Option<()> {
+pub fn inspect(current: Current, transfer: &SocketTransfer) -> Option<()> {
     let known = HELLOS.get_ptr_mut(transfer.key()).map(mem::own);
     let (record, header) = match known {
         Some(state) if state.socket == transfer.socket => {
@@ -74,7 +74,7 @@ pub fn inspect(current: Current, transfer: &Transfer) -> Option<()> {
 
 /// A hello begins, if it is one, after a record's header of so many bytes.
 #[inline(always)]
-fn begin(current: Current, transfer: &Transfer, record: u32, header: u32) -> Option<()> {
+fn begin(current: Current, transfer: &SocketTransfer, record: u32, header: u32) -> Option<()> {
     if transfer.there < u64::from(header) + size_of::<HelloStart>() as u64 {
         return None;
     }
@@ -92,7 +92,7 @@ fn begin(current: Current, transfer: &Transfer, record: u32, header: u32) -> Opt
 
 /// More of one.
 #[inline(always)]
-fn resume(current: Current, transfer: &Transfer, state: &mut HelloState) -> Option<()> {
+fn resume(current: Current, transfer: &SocketTransfer, state: &mut HelloState) -> Option<()> {
     let (seen, wanted) = (state.seen, state.wanted);
     let now = u64::from(seen) + transfer.bytes;
     if now < wanted.into() {
@@ -106,19 +106,19 @@ fn resume(current: Current, transfer: &Transfer, state: &mut HelloState) -> Opti
 
 /// The rest is to come.
 #[inline(always)]
-fn remember(transfer: &Transfer, seen: u32, wanted: u32, record: u32) -> Option<()> {
+fn remember(transfer: &SocketTransfer, seen: u32, wanted: u32, record: u32) -> Option<()> {
     let state = HelloState { socket: transfer.socket, seen, wanted, record, reserved: 0 };
     HELLOS.insert(transfer.key(), state, 0).ok()
 }
 
 #[inline(always)]
-fn emit_part(current: Current, transfer: &Transfer, offset: u32, wanted: u32, record: u32) {
+fn emit_part(current: Current, transfer: &SocketTransfer, offset: u32, wanted: u32, record: u32) {
     let there = if transfer.there < transfer.bytes { transfer.there } else { transfer.bytes };
     let bytes = if there < wanted.into() { there as u32 } else { wanted };
     emit::hello(bytes, transfer.address, |hello| {
         hello.header = emit::header(KIND_HELLO, current);
         hello.socket = transfer.socket;
-        hello.flags = if transfer.direction == Direction::Transmit { HELLO_SENT } else { 0 };
+        hello.flags = if transfer.direction == IoDirection::Transmit { HELLO_SENT } else { 0 };
         hello.offset = offset;
         hello.record = record;
     });

@@ -6,13 +6,13 @@
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, Direction, KIND_SOCKET, NO_SITE, RecordHeader,
+    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, IoDirection, KIND_SOCKET, NO_SITE, RecordHeader,
     SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED, SOCKET_GUESSED, SOCKET_SERVER,
     SocketConnection,
 };
 
 use super::{
-    hello::{self, BEGIN, Transfer},
+    hello::{self, BEGIN, SocketTransfer},
     identity, socket_address,
 };
 use crate::{
@@ -32,26 +32,26 @@ const MSG_PEEK: u64 = 2;
 /// The tracepoint `sock_send_length`: `(struct sock *, int bytes, int flags)`, when it is done.
 #[inline(always)]
 pub fn sent(ctx: &RawTracePointContext) -> Option<()> {
-    on_transfer(ctx.arg(0), Direction::Transmit, ctx.arg(1), ctx.arg(2))
+    on_transfer(ctx.arg(0), IoDirection::Transmit, ctx.arg(1), ctx.arg(2))
 }
 
 /// The tracepoint `sock_recv_length`, likewise.
 #[inline(always)]
 pub fn received(ctx: &RawTracePointContext) -> Option<()> {
-    on_transfer(ctx.arg(0), Direction::Receive, ctx.arg(1), ctx.arg(2))
+    on_transfer(ctx.arg(0), IoDirection::Receive, ctx.arg(1), ctx.arg(2))
 }
 
 /// For kernels without them, before 6.3: `security_socket_sendmsg(struct socket *, struct msghdr *, int
 /// size)`, which every way of sending comes through.
 #[inline(always)]
 pub fn on_sendmsg(ctx: &FEntryContext) -> Option<()> {
-    on_transfer(sock(ctx.arg(0))?, Direction::Transmit, ctx.arg(2), 0)
+    on_transfer(sock(ctx.arg(0))?, IoDirection::Transmit, ctx.arg(2), 0)
 }
 
 /// The same: the end of a protocol's `int recvmsg(struct socket *, struct msghdr *, size_t, int flags)`.
 #[inline(always)]
 pub fn on_recvmsg(ctx: &FExitContext) -> Option<()> {
-    on_transfer(sock(ctx.arg(0))?, Direction::Receive, ctx.arg(4), ctx.arg(3))
+    on_transfer(sock(ctx.arg(0))?, IoDirection::Receive, ctx.arg(4), ctx.arg(3))
 }
 
 /// The `struct sock` of a `struct socket`.
@@ -72,7 +72,7 @@ struct Owner {
 const NOBODY: Owner = Owner { key: ConnectionKey { handle: 0, pid: 0, program: 0 }, unsent: 0 };
 
 #[inline(always)]
-fn on_transfer(sock: u64, direction: Direction, bytes: u64, flags: u64) -> Option<()> {
+fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Option<()> {
     // An int: negative if it has failed.
     let bytes = bytes as i32;
     if bytes <= 0 || flags & MSG_PEEK != 0 {
@@ -104,7 +104,7 @@ fn on_transfer(sock: u64, direction: Direction, bytes: u64, flags: u64) -> Optio
     }
     let (address, there) = system_call.buffer()?;
     let begin: [u8; BEGIN] = mem::user(address)?;
-    let transfer = Transfer { sock, socket, direction, bytes: bytes as u64, address, there, begin };
+    let transfer = SocketTransfer { sock, socket, direction, bytes: bytes as u64, address, there, begin };
     hello::inspect(current, &transfer);
     if owner.key.handle == 0 {
         return None;
@@ -124,9 +124,9 @@ fn is_established(owner: &Owner, socket: u64) -> bool {
 
 /// What a thread had to send is sent.
 #[inline(always)]
-fn note_sent(frames: Option<&mut Frames>, direction: Direction) -> Option<()> {
+fn note_sent(frames: Option<&mut Frames>, direction: IoDirection) -> Option<()> {
     let frames = frames?;
-    if direction == Direction::Transmit {
+    if direction == IoDirection::Transmit {
         frames.sends += 1;
         (frames.unsent, frames.unsent_bytes) = (0, 0);
     }
@@ -144,7 +144,7 @@ fn of_goroutine(current: Current, system_call: &SystemCall) -> Owner {
 
 /// Whose bytes a thread moves that has called functions of TLS.
 #[inline(always)]
-fn of_thread(frames: &Frames, direction: Direction, current: Current, system_call: &SystemCall) -> Owner {
+fn of_thread(frames: &Frames, direction: IoDirection, current: Current, system_call: &SystemCall) -> Owner {
     let mut stack = u64::MAX;
     let mut handle = 0;
     let mut is_for_all = true;
@@ -159,7 +159,7 @@ fn of_thread(frames: &Frames, direction: Direction, current: Current, system_cal
     if handle == 0 {
         (handle, unsent) = (frames.unsent, frames.unsent_bytes);
     }
-    if handle == 0 || unsent != 0 && direction == Direction::Receive {
+    if handle == 0 || unsent != 0 && direction == IoDirection::Receive {
         return NOBODY;
     }
     let key = ConnectionKey { handle, pid: current.pid(), program: frames.program as u32 };
@@ -172,7 +172,7 @@ fn of_thread(frames: &Frames, direction: Direction, current: Current, system_cal
 
 /// Reports a connection's socket, unless that was done; none if what is moved is not TLS.
 #[inline(always)]
-fn report(transfer: &Transfer, current: Current, owner: &Owner) -> Option<()> {
+fn report(transfer: &SocketTransfer, current: Current, owner: &Owner) -> Option<()> {
     let header = transfer.header();
     if !header.is_valid() {
         return None;
@@ -208,8 +208,8 @@ fn report(transfer: &Transfer, current: Current, owner: &Owner) -> Option<()> {
     // Of a header that came alone, nothing behind it.
     if header.is_handshake() && transfer.bytes > size_of::<RecordHeader>() as u64 {
         flags |= match (transfer.begin[5], transfer.direction) {
-            (CLIENT_HELLO, Direction::Transmit) | (SERVER_HELLO, Direction::Receive) => SOCKET_CLIENT,
-            (SERVER_HELLO, Direction::Transmit) | (CLIENT_HELLO, Direction::Receive) => SOCKET_SERVER,
+            (CLIENT_HELLO, IoDirection::Transmit) | (SERVER_HELLO, IoDirection::Receive) => SOCKET_CLIENT,
+            (SERVER_HELLO, IoDirection::Transmit) | (CLIENT_HELLO, IoDirection::Receive) => SOCKET_SERVER,
             _ => 0,
         };
     }

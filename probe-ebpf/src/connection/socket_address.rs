@@ -1,7 +1,7 @@
 //! What a socket is: its addresses, and the identity by which it differs from a later one in its place.
 
 use probe_common::{
-    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, SOCKET_REPORTED, SOCKET_STAGES, Socket,
+    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, SOCKET_REPORTED, SOCKET_STAGES, SocketRecord,
 };
 
 use crate::{constants::SOCKET_FIELDS, mem};
@@ -24,7 +24,7 @@ pub fn identity(sock: u64) -> Option<u64> {
 
 /// Writes what a socket is.
 #[inline(always)]
-pub fn describe(record: &mut Socket, sock: u64) -> Option<()> {
+pub fn describe(record: &mut SocketRecord, sock: u64) -> Option<()> {
     let fields = mem::socket_fields(&SOCKET_FIELDS);
     let at = |field: u32| sock + u64::from(field);
     (record.local_port, record.peer_port, record.local_bytes, record.peer_bytes) = (0, 0, 0, 0);

@@ -3,7 +3,7 @@
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use probe_common::{
     ConnectionClose, ConnectionKey, ConnectionOpen, ConnectionState, FLAG_FROM_START, Header,
-    KIND_CONNECTION_OPEN, Loss, Socket,
+    KIND_CONNECTION_OPEN, Loss, SocketRecord,
 };
 
 use super::{header, lost, submit};
@@ -37,6 +37,6 @@ pub fn connection_close(header: Header, state: &ConnectionState, (end, site): (u
 /// missing then: the next one reports it. (A closure that writes it would be a function of its own, for whose
 /// stack older verifiers have no room.)
 #[inline(always)]
-pub fn socket() -> Option<RingBufEntry<Socket>> {
-    EVENTS.reserve::<Socket>(0)
+pub fn socket() -> Option<RingBufEntry<SocketRecord>> {
+    EVENTS.reserve::<SocketRecord>(0)
 }

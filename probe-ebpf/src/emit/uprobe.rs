@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use probe_common::{
-    Argument, CAPTURE_BYTES, CAPTURE_STRING, FUNCTION_VALUES, Function, FunctionStack, Loss, Operand,
-    REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER,
+    ArgumentSpec, CAPTURE_BYTES, CAPTURE_STRING, FUNCTION_VALUES, FunctionEvent, FunctionStack, Loss,
+    Operand, REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER,
 };
 
 use super::{lost, submit};
@@ -13,7 +13,7 @@ use crate::{maps::EVENTS, mem};
 /// The values of a function's call that are to be read.
 pub struct Values<'a> {
     /// What to read.
-    pub list: &'a [Argument],
+    pub list: &'a [ArgumentSpec],
     /// Valid entries of it.
     pub count: u32,
     /// Index into `ROOMS`.
@@ -23,7 +23,7 @@ pub struct Values<'a> {
 /// A function's record with room for the bytes of `C` values.
 #[repr(C)]
 struct Room<const C: usize, const S: usize> {
-    function: Function,
+    function: FunctionEvent,
     slots: [MaybeUninit<[u8; S]>; C],
 }
 
@@ -33,7 +33,7 @@ struct Room<const C: usize, const S: usize> {
 pub fn function_call(
     values: &Values<'_>,
     registers: &[u64; REGISTERS],
-    head: impl FnOnce(&mut Function),
+    head: impl FnOnce(&mut FunctionEvent),
 ) -> Option<()> {
     // The rooms of `ROOMS`.
     match values.room {
@@ -54,7 +54,7 @@ pub fn function_call(
 fn room<const C: usize, const S: usize>(
     values: &Values<'_>,
     registers: &[u64; REGISTERS],
-    head: impl FnOnce(&mut Function),
+    head: impl FnOnce(&mut FunctionEvent),
 ) -> Option<()> {
     let Some(mut entry) = EVENTS.reserve::<Room<C, S>>(0) else {
         lost(Loss::RingFull, 0);
@@ -79,7 +79,7 @@ fn room<const C: usize, const S: usize>(
 /// Reads one value, and what it points to into the next slot.
 #[inline(always)]
 fn read<const C: usize, const S: usize>(
-    argument: &Argument,
+    argument: &ArgumentSpec,
     index: usize,
     room: &mut Room<C, S>,
     registers: &[u64; REGISTERS],

@@ -4,8 +4,8 @@
 
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use probe_common::{
-    CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, Direction, FLAG_TRANSMIT, Frame, KIND_CALL,
-    Length, Loss,
+    CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, FLAG_TRANSMIT, Frame, IoDirection, KIND_CALL,
+    LengthSource, Loss,
 };
 
 use super::frame;
@@ -34,8 +34,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         handle: frames.arguments[usize::from(shape.handle & 7)],
         buffer: frames.arguments[usize::from(shape.buffer & 7)],
         length: match shape.length {
-            Length::Returned => 0,
-            Length::OutArgument(n) => frames.arguments[usize::from(n & 7)],
+            LengthSource::Returned => 0,
+            LengthSource::OutArgument(n) => frames.arguments[usize::from(n & 7)],
         },
         sends: frames.sends,
     };
@@ -109,8 +109,8 @@ pub fn build_record(current: Current, frame: &Frame, program: u32, length: u64, 
         caller,
         site: probe_common::site(frame.cookie),
         flags: match shape.direction {
-            Direction::Receive => 0,
-            Direction::Transmit => FLAG_TRANSMIT,
+            IoDirection::Receive => 0,
+            IoDirection::Transmit => FLAG_TRANSMIT,
         },
         captured: if length > max.into() { max } else { length as u32 },
         offset: 0,
@@ -131,8 +131,8 @@ pub fn build_record(current: Current, frame: &Frame, program: u32, length: u64, 
         call.flags |= state.flags as u32;
         call.number = mem::fetch_add(&raw mut state.calls, 1) + 1;
         let stream = match shape.direction {
-            Direction::Receive => &raw mut state.received,
-            Direction::Transmit => &raw mut state.transmitted,
+            IoDirection::Receive => &raw mut state.received,
+            IoDirection::Transmit => &raw mut state.transmitted,
         };
         call.stream_offset = mem::fetch_add(stream, length);
     }

@@ -1,7 +1,7 @@
 //! Calls that threads are in the middle of: a frame is pushed at the entry and taken at the return.
 
 use aya_ebpf::{bindings::pt_regs, programs::RetProbeContext};
-use probe_common::{CallShape, Direction, Frame, Loss};
+use probe_common::{CallShape, Frame, IoDirection, Loss};
 
 use crate::{
     connection::identity,
@@ -93,7 +93,7 @@ pub fn take_frame_at(current: Current, stack: u64) -> Option<(Frame, u32)> {
 #[inline(always)]
 pub fn note_pending_send(current: Current, frame: &Frame, length: u64) -> Option<()> {
     let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
-    if matches!(shape.direction, Direction::Receive) {
+    if matches!(shape.direction, IoDirection::Receive) {
         return None;
     }
     let frames = mem::own(CALLS.get_ptr_mut(current.id)?);

@@ -12,7 +12,7 @@ use probe_common::{
     ProcessFork, WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS,
 };
 
-use super::exec_args::{self, Strings};
+use super::exec_args::{self, ExecStrings};
 use crate::{
     constants::{
         CRED_EUID, EXEC_FILENAME, EXECS, NEWTASK_FLAGS, NEWTASK_PID, PID_LEVEL, PID_NUMBERS, TASK_CRED,
@@ -84,7 +84,7 @@ pub fn emit_exec(ctx: &TracePointContext, current: Current) -> Option<()> {
         let part = part(&header, CHUNK_OF_PATH, 0, path_length);
         emit::exec_path(&part, |bytes| mem::long_text(bytes, ctx, path));
     }
-    let none = Strings { stack: 0, count: 0, arguments: 0, length: 0, environment: 0 };
+    let none = ExecStrings { stack: 0, count: 0, arguments: 0, length: 0, environment: 0 };
     let strings = exec_args::strings().unwrap_or_else(|| {
         flags |= FLAG_UNREADABLE;
         none

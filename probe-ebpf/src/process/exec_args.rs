@@ -18,7 +18,7 @@ const ARGUMENTS: u64 = 0x7fff_ffff;
 
 /// Where the strings are.
 #[derive(Clone, Copy)]
-pub struct Strings {
+pub struct ExecStrings {
     /// The stack pointer.
     pub stack: u64,
     /// How many arguments there are.
@@ -33,7 +33,7 @@ pub struct Strings {
 
 /// Those of the program that the current thread is about to begin; none if they cannot be read.
 #[inline(always)]
-pub fn strings() -> Option<Strings> {
+pub fn strings() -> Option<ExecStrings> {
     let registers = mem::user_registers();
     let stack: u64 = mem::kernel(registers + core::mem::offset_of!(pt_regs, rsp) as u64)?;
     let segment: u64 = mem::kernel(registers + core::mem::offset_of!(pt_regs, cs) as u64)?;
@@ -45,13 +45,13 @@ pub fn strings() -> Option<Strings> {
     }
     let environment = words.get(count + 2)?;
     if count == 0 {
-        return Some(Strings { stack, count, arguments: 0, length: 0, environment });
+        return Some(ExecStrings { stack, count, arguments: 0, length: 0, environment });
     }
     let arguments = words.get(1)?;
     // The strings lie one behind the other: arguments, environment, the path.
     let end = if environment == 0 { words.path(count + 3)? } else { environment };
     let length = end.checked_sub(arguments)?;
-    Some(Strings { stack, count, arguments, length, environment })
+    Some(ExecStrings { stack, count, arguments, length, environment })
 }
 
 /// Words of the stack.

@@ -10,7 +10,7 @@ use super::exec;
 use crate::{
     current::Current,
     emit,
-    maps::{ATTEMPT, ATTEMPTS, Pointers},
+    maps::{ATTEMPT, ATTEMPTS, ExecPointers},
     mem,
 };
 
@@ -35,7 +35,7 @@ pub fn enter_at(ctx: &TracePointContext) -> Option<()> {
 fn attempt(path: u64, arguments: u64, flags: u32) -> Option<()> {
     let current = Current::in_scope()?;
     // When there is no room, a failure is not reported, but counted.
-    if ATTEMPTS.insert(current.tid(), Pointers { path, arguments, flags: flags.into() }, 0).is_err() {
+    if ATTEMPTS.insert(current.tid(), ExecPointers { path, arguments, flags: flags.into() }, 0).is_err() {
         emit::lost(Loss::ThreadsFull, 0);
     }
     Some(())
@@ -80,7 +80,7 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
 
 /// Copies path and arguments one behind the other; returns how many bytes, and what is wrong with them.
 #[inline(always)]
-fn strings<const N: usize>(to: &mut [u8; N], pointers: &Pointers) -> (usize, u32) {
+fn strings<const N: usize>(to: &mut [u8; N], pointers: &ExecPointers) -> (usize, u32) {
     const LONGEST: usize = ATTEMPT_ARGUMENT_BYTES;
     let Some(mut used) = mem::user_text::<N, LONGEST>(to, 0, pointers.path) else {
         to[0] = 0;

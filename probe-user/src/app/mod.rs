@@ -12,7 +12,7 @@ use crate::cli::{self, Action, Invocation, OnNoMatch, Request, Trace, Verbosity}
 use crate::clock::Clock;
 use crate::diagnose::{self, DiagnoseError};
 use crate::discovery::{self, Discovery, SkipDetail};
-use crate::enrich::{ProcessInfoCache, Stacks};
+use crate::enrich::{ProcessInfoCache, StackSymbolizer};
 use crate::error_chain;
 use crate::output::{self, Destination, Tee};
 use crate::pipeline::{Executions, Pipeline, Setup, Site};
@@ -355,10 +355,10 @@ fn load(
     command: Option<u32>,
 ) -> Result<Session, SessionError> {
     let log = match verbosity {
-        Verbosity::Debug => bpf::Log::Debug,
-        _ => bpf::Log::Off,
+        Verbosity::Debug => bpf::BpfLog::Debug,
+        _ => bpf::BpfLog::Off,
     };
-    let options = bpf::Options {
+    let options = bpf::SessionOptions {
         programs: plan.programs.clone(),
         ring_bytes: trace.ring_bytes,
         max_bytes: trace.max_bytes,
@@ -431,7 +431,7 @@ fn pipeline(trace: &Trace, plan: &Plan, (output, choice): (Tee, ProcessFilter)) 
         count: trace.limit,
         symbols: match &trace.probe {
             Probe::Uprobe(uprobe) if uprobe.stacks == uprobe::Stacks::Captured => {
-                Some(Box::new(Stacks::default()))
+                Some(Box::new(StackSymbolizer::default()))
             }
             _ => None,
         },

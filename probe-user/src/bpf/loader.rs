@@ -12,7 +12,7 @@ use super::links::Links;
 use super::pod::PodCompat;
 use super::programs::{self, AttachPoint, BpfProgram, LoadTime, PROGRAMS};
 use super::tracepoint_format::TracepointFormat;
-use super::{Log, Options, SessionError, exec, pod};
+use super::{BpfLog, SessionError, SessionOptions, exec, pod};
 use crate::plan::program_set::{ConnectionRecords, ProgramFamily};
 use crate::scope::Scope;
 
@@ -65,7 +65,7 @@ struct ConnectionConstants {
 }
 
 impl ConnectionConstants {
-    fn of(options: &Options) -> Self {
+    fn of(options: &SessionOptions) -> Self {
         let max_bytes = options.max_bytes.min(CALL_BYTES);
         match options.programs.connections() {
             ConnectionRecords::Off => Self { records: 0, suppress_calls: 0, max_bytes },
@@ -79,7 +79,7 @@ impl ConnectionConstants {
 /// processes may be held; `socket_fields` are needed by the programs of [`sockets`](super::sockets), which
 /// are not loaded here.
 pub(super) fn load(
-    options: &Options,
+    options: &SessionOptions,
     scope: &Scope,
     families: &BTreeSet<ProgramFamily>,
     hold: u32,
@@ -90,8 +90,8 @@ pub(super) fn load(
     let connections = ConnectionConstants::of(options);
     let offsets = Offsets::read(scope)?;
     let log_level = match options.log {
-        Log::Off => 0_u8,
-        Log::Debug => log::Level::Debug as u8,
+        BpfLog::Off => 0_u8,
+        BpfLog::Debug => log::Level::Debug as u8,
     };
     // All maps are made, those of other kinds as small as can be.
     let sized = |family, size: u32| if options.programs.has(family) { size } else { 1 };
@@ -129,7 +129,7 @@ pub(super) fn load(
     }
     let mut ebpf = loader.load(OBJECT_FILE).map_err(SessionError::load)?;
     for program in &PROGRAMS {
-        let at_once = options.log == Log::Debug && program.attach_point.is_in_files();
+        let at_once = options.log == BpfLog::Debug && program.attach_point.is_in_files();
         if families.contains(&program.family) && (program.load == LoadTime::AtStart || at_once) {
             load_program(&mut ebpf, program)?;
         }

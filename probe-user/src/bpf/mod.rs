@@ -52,7 +52,7 @@ pub use stop_on_mmap::StoppedProcesses;
 
 /// What [`Session::load`] needs to know.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct SessionOptions {
     /// What is loaded, beside what every session has.
     pub programs: ProgramSet,
     /// Bytes of the ring buffer, a power of two of at least a page.
@@ -60,7 +60,7 @@ pub struct Options {
     /// Payload bytes to capture of each call.
     pub max_bytes: u32,
     /// Whether the BPF programs log.
-    pub log: Log,
+    pub log: BpfLog,
     /// The process of a command that ctrace has started, which is not in scope before it is the command.
     /// Where files are looked into, it and what it forks, in scope or not, are stopped each time that they
     /// map code, until [`Session::resume`].
@@ -69,7 +69,7 @@ pub struct Options {
 
 /// Whether the BPF programs log what they do; it costs the target time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Log {
+pub enum BpfLog {
     /// They do not.
     Off,
     /// They do, to the log at level debug.
@@ -104,7 +104,7 @@ const ATTACHED_AT_START: [ProgramFamily; 5] = [
 ];
 
 /// The programs that a trace needs, and those that its scope needs.
-fn families(options: &Options, scope: &Scope) -> BTreeSet<ProgramFamily> {
+fn families(options: &SessionOptions, scope: &Scope) -> BTreeSet<ProgramFamily> {
     let of_scope = scope.watch.then_some(ProgramFamily::Cgroups);
     let of_all = [ProgramFamily::Tasks, ProgramFamily::Forks];
     options.programs.families().chain(of_all).chain(of_scope).collect()
@@ -165,7 +165,7 @@ pub fn prepare() -> Result<(), SessionError> {
 impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF
     /// programs.
-    pub fn load(options: &Options, scope: &Scope) -> Result<Self, SessionError> {
+    pub fn load(options: &SessionOptions, scope: &Scope) -> Result<Self, SessionError> {
         // When nothing is attached to a program it need not wait.
         let held = options.command.filter(|_| options.programs.probes_files());
         let holds = held.is_some() && stop_on_mmap::is_possible();
@@ -179,8 +179,8 @@ impl Session {
         let go_calls = pod::take(&mut ebpf, "GO_CALLS")?;
         let functions = FunctionMaps::take(&mut ebpf)?;
         let logger = match options.log {
-            Log::Off => None,
-            Log::Debug => EbpfLogger::init(&mut ebpf).ok(),
+            BpfLog::Off => None,
+            BpfLog::Debug => EbpfLogger::init(&mut ebpf).ok(),
         };
         let mut links = Links::default();
         let follows_forks = !scope.pids.is_empty() || holds;

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap as Table, MapData};
 use probe_common::{
-    CGROUP_IN, CGROUP_OUT, NamespaceId, PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, Scope as Switches,
-    THREAD_HOLD, THREAD_IN,
+    CGROUP_IN, CGROUP_OUT, KernelScope as Switches, NamespaceId, PID_NAMESPACES, SCOPE_CGROUPS,
+    SCOPE_THREADS, THREAD_HOLD, THREAD_IN,
 };
 
 use super::error::{is_absent, is_full};

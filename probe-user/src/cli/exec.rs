@@ -10,7 +10,7 @@ use super::{Trace, selection};
 use crate::output::{TextStyle, Tree};
 use crate::plan::capture::Environment;
 use crate::probe::Probe;
-use crate::probe::exec::{Exec, ExecEvents};
+use crate::probe::exec::{ExecEvents, ExecProbe};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,7 +66,7 @@ impl ExecArgs {
             (forks, ExecEvents::Forks),
         ];
         let also = also.into_iter().filter_map(|(wanted, also)| wanted.then_some(also)).collect();
-        let probe = Probe::Exec(Exec { also, environment: environment(env) });
+        let probe = Probe::Exec(ExecProbe { also, environment: environment(env) });
         let tree = if tree { Tree::Indented } else { Tree::Flat };
         common.trace(probe, TextStyle { tree, ..TextStyle::default() }, 0)
     }

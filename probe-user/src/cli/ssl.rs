@@ -9,7 +9,7 @@ use super::trace::{RenamedArgs, TraceArgs};
 use super::{Cli, Playback, Request, Trace, selection, value};
 use crate::output::{Payload, TextStyle};
 use crate::plan::program_set::ConnectionRecords;
-use crate::probe::{Confidence, Probe, Ssl};
+use crate::probe::{Confidence, Probe, SslProbe};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -121,7 +121,7 @@ impl SslArgs {
         };
         let payload = if hex { Payload::Hex } else { Payload::Auto };
         let style = TextStyle { payload, ..TextStyle::default() };
-        let trace = common.trace(Probe::Ssl(Ssl { least, connections }), style, max_bytes);
+        let trace = common.trace(Probe::Ssl(SslProbe { least, connections }), style, max_bytes);
         if connections == ConnectionRecords::Only && trace.limit.is_some() {
             let what = "--limit is a number of calls, which --connections=only does not show; --duration \
              ends a trace, too";

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::runtime::{ContainerInfo, Listing, Source};
+use super::runtime::{ContainerInfo, InfoSource, Listing};
 use super::state::{ContainerState, unnamed};
 use super::unexplained::Unexplained;
 use crate::event::{Container, Containment, Executable, Process, ProcessContext, Runtime};
@@ -287,7 +287,7 @@ impl IndexState {
     fn learn(&mut self, key: &str, listed: &ContainerInfo) {
         let container = listed.to_container();
         let mut runtimes = vec![listed.runtime];
-        runtimes.extend(listed.sources.iter().map(Source::runtime));
+        runtimes.extend(listed.sources.iter().map(InfoSource::runtime));
         let Some(fact) = self.get_or_insert(key) else { return };
         fact.runtimes = runtimes;
         let is_same = *fact.container == container

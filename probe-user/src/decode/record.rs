@@ -1,8 +1,8 @@
 //! The records of the ring, by who needs them.
 
 use probe_common::{
-    Call, ConnectionClose, ConnectionOpen, ExecFailure, ExecRecord, ExecStringChunk, Header, Hello,
-    ProcessExit, ProcessFork, Socket,
+    Call, ConnectionClose, ConnectionOpen, ExecFailure, ExecRecord, ExecStringChunk, Header, HelloChunk,
+    ProcessExit, ProcessFork, SocketRecord,
 };
 
 use super::{FunctionRecord, Stack};
@@ -77,11 +77,11 @@ pub enum DataRecord<'a> {
         data: Plaintext<'a>,
     },
     /// A connection is on a socket.
-    Socket(&'a Socket),
+    Socket(&'a SocketRecord),
     /// A part of what one end of a TLS connection says first.
     Hello {
         /// Everything but the bytes.
-        head: &'a Hello,
+        head: &'a HelloChunk,
         /// [`Hello::bytes`] bytes.
         data: &'a [u8],
     },

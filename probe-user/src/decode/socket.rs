@@ -1,11 +1,11 @@
 //! Records about sockets and what goes through them first.
 
-use probe_common::{ADDRESS_BYTES, HELLO_BYTES, Hello, Socket};
+use probe_common::{ADDRESS_BYTES, HELLO_BYTES, HelloChunk, SocketRecord};
 
 use super::{DataRecord, DecodeError, prefix};
 
 pub(super) fn socket(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
-    let (socket, _) = prefix::<Socket>(bytes)?;
+    let (socket, _) = prefix::<SocketRecord>(bytes)?;
     let longest = socket.local_bytes.max(socket.peer_bytes);
     if usize::from(longest) > ADDRESS_BYTES {
         return Err(DecodeError::AddressTooLong { bytes: longest });
@@ -14,7 +14,7 @@ pub(super) fn socket(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
 }
 
 pub(super) fn hello(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
-    let (head, room) = prefix::<Hello>(bytes)?;
+    let (head, room) = prefix::<HelloChunk>(bytes)?;
     if head.bytes > HELLO_BYTES || head.offset > HELLO_BYTES {
         return Err(DecodeError::HelloTooLarge { bytes: head.bytes, offset: head.offset });
     }
@@ -35,7 +35,7 @@ mod tests {
     #[test]
     fn hellos_are_checked() {
         let check = |offset, bytes, room: usize| {
-            let mut head = Hello::new_zeroed();
+            let mut head = HelloChunk::new_zeroed();
             (head.offset, head.bytes) = (offset, bytes);
             let words: Vec<u64> = [head.as_bytes(), &vec![7; room]]
                 .concat()
@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(check(0, 4097, 8000), Err(DecodeError::HelloTooLarge { bytes: 4097, offset: 0 }));
         assert_eq!(check(9000, 1, 8), Err(DecodeError::HelloTooLarge { bytes: 1, offset: 9000 }));
         assert_eq!(check(0, 9, 8), Err(DecodeError::ChunkBeyondRecord { chunk: 9, room: 8 }));
-        let short = Hello::new_zeroed();
+        let short = HelloChunk::new_zeroed();
         assert!(hello(short.as_bytes().get(..40).unwrap()).is_err());
     }
 }

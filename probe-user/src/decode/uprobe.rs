@@ -1,6 +1,6 @@
 //! Records of `ctrace uprobe`: calls of functions.
 
-use probe_common::{Function, FunctionStack, SIZE_CLASSES};
+use probe_common::{FunctionEvent, FunctionStack, SIZE_CLASSES};
 
 use super::{DecodeError, prefix};
 use crate::event::Plaintext;
@@ -9,7 +9,7 @@ use crate::event::Plaintext;
 #[derive(Clone, Copy, Debug)]
 pub struct FunctionRecord<'a> {
     /// Everything but the captured bytes.
-    pub head: &'a Function,
+    pub head: &'a FunctionEvent,
     /// The captured bytes.
     bytes: Plaintext<'a>,
     layout: Layout,
@@ -55,7 +55,7 @@ impl<'a> FunctionRecord<'a> {
     }
 
     /// The record of which [`FunctionRecord::packed`] was kept.
-    pub fn kept(head: &'a Function, packed: &'a [u8]) -> Self {
+    pub fn kept(head: &'a FunctionEvent, packed: &'a [u8]) -> Self {
         Self { head, bytes: Plaintext(packed), layout: Layout::Packed }
     }
 }
@@ -70,7 +70,7 @@ pub struct Stack<'a> {
 }
 
 pub(super) fn call(bytes: &[u8]) -> Result<FunctionRecord<'_>, DecodeError> {
-    let (head, rest) = prefix::<Function>(bytes)?;
+    let (head, rest) = prefix::<FunctionEvent>(bytes)?;
     let room = head.room;
     let known = usize::try_from(room).ok().and_then(|room| SIZE_CLASSES.get(room));
     let Some((values, slot)) = known.copied() else {
@@ -81,7 +81,10 @@ pub(super) fn call(bytes: &[u8]) -> Result<FunctionRecord<'_>, DecodeError> {
     }
     let (values, slot) = (values as usize, slot as usize);
     let Some(captured) = rest.get(..values * slot) else {
-        return Err(DecodeError::Short { have: bytes.len(), need: size_of::<Function>() + values * slot });
+        return Err(DecodeError::Short {
+            have: bytes.len(),
+            need: size_of::<FunctionEvent>() + values * slot,
+        });
     };
     Ok(FunctionRecord { head, bytes: Plaintext(captured), layout: Layout::Slots(slot) })
 }

@@ -14,7 +14,7 @@ use super::verify_code;
 use crate::elf::{Object, ObjectError};
 use crate::error_chain;
 use crate::probe::tls::version;
-use crate::probe::{Found, NoHooks, Probe, Ssl};
+use crate::probe::{NoHooks, Probe, ProbeMatch, SslProbe};
 use crate::proc::maps::Mapping;
 use crate::rootfs::{self, ForeignFile, Mounts, OpenError, RealInode};
 use crate::timeout::{timed_out_reading_message, with_timeout};
@@ -47,7 +47,7 @@ pub(super) struct CopyUpSource {
 /// A file was looked into.
 pub(super) enum Verdict {
     /// It has what is watched.
-    Watched(Box<Found>),
+    Watched(Box<ProbeMatch>),
     /// It has not, or cannot be used.
     Unwatched(FileOutcome),
 }
@@ -148,7 +148,7 @@ pub(super) async fn open(pid: u32, mapping: &Mapping, mounts: &Mounts) -> Option
 
 /// The version that a file says it is of.
 pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
-    with_timeout(move || version::find(&parse(&file, &Probe::Ssl(Ssl::default())).ok()?)?.version)
+    with_timeout(move || version::find(&parse(&file, &Probe::Ssl(SslProbe::default())).ok()?)?.version)
         .await
         .flatten()
 }

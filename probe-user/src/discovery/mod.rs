@@ -15,7 +15,7 @@ use lru::LruCache;
 
 use crate::event::Library;
 use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped};
-use crate::probe::{Found, Probe, tls};
+use crate::probe::{Probe, ProbeMatch, tls};
 use crate::proc::Device;
 use crate::proc::maps::Mapping;
 use crate::proc::process::Proc;
@@ -352,9 +352,9 @@ impl Discovery {
         FileVerdict::unhooked(outcome, file.changed())
     }
 
-    fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: Found) -> FileVerdict {
+    fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: ProbeMatch) -> FileVerdict {
         let (outcome, changed) = (FileOutcome::Watched(WatchedFile::of(&found)), file.changed());
-        let Found { library: facts, hooks, skipped, untraceable, evidence, excess } = found;
+        let ProbeMatch { library: facts, hooks, skipped, untraceable, evidence, excess } = found;
         self.excess = self.excess.take().or(excess);
         let path = file_name(&file);
         for why in skipped {

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::plan::SkipKind;
 use crate::probe::tls::Untraceable;
-use crate::probe::{Found, Probe};
+use crate::probe::{Probe, ProbeMatch};
 use crate::proc::maps::MapsError;
 use crate::rootfs::OpenError;
 use crate::timeout::timed_out_message;
@@ -127,7 +127,7 @@ impl FileOutcome {
 
 impl WatchedFile {
     /// What was found in a file, after everything that speaks against a hook.
-    pub(super) fn of(found: &Found) -> Self {
+    pub(super) fn of(found: &ProbeMatch) -> Self {
         let serving = found.hooks.iter().filter(|hook| !hook.public_names.is_empty());
         let (public, internal): (Vec<_>, Vec<_>) =
             serving.partition(|hook| hook.public_names.contains(&hook.function));

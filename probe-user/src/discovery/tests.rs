@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
-use crate::probe::Ssl;
+use crate::probe::SslProbe;
 use crate::rootfs;
 
 #[test]
@@ -11,7 +11,7 @@ fn a_file_that_cannot_be_opened_in_one_process_is_opened_in_the_next() {
     let own = std::process::id();
     let mappings = rootfs::executable_mappings(own).unwrap();
     let first = mappings.first().unwrap();
-    let mut discovery = Discovery::new(Probe::Ssl(Ssl::default()));
+    let mut discovery = Discovery::new(Probe::Ssl(SslProbe::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let gone = discovery.mapping(u32::MAX, first, Keep::Everything).await;
@@ -26,7 +26,7 @@ fn a_device_that_did_not_answer_is_asked_again_after_a_while() {
     let own = std::process::id();
     let mappings = rootfs::executable_mappings(own).unwrap();
     let first = mappings.first().unwrap();
-    let mut discovery = Discovery::new(Probe::Ssl(Ssl::default()));
+    let mut discovery = Discovery::new(Probe::Ssl(SslProbe::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         discovery.silent.insert(first.device, Instant::now());
@@ -40,7 +40,7 @@ fn a_device_that_did_not_answer_is_asked_again_after_a_while() {
 
 #[test]
 fn numbers_of_hooks_are_used_again() {
-    let mut discovery = Discovery::new(Probe::Ssl(Ssl::default()));
+    let mut discovery = Discovery::new(Probe::Ssl(SslProbe::default()));
     let (first, second) = (discovery.number(3), discovery.number(2));
     assert_eq!((first.clone(), second), (0..3, 3..5));
     discovery.free.push_back((Instant::now(), first.clone()));

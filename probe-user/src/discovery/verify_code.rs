@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use crate::elf::FileOffset;
-use crate::probe::Found;
+use crate::probe::ProbeMatch;
 use crate::proc::maps::Mapping;
 use crate::rootfs::ForeignFile;
 
@@ -22,7 +22,7 @@ const CALL: u8 = 0xe8;
 
 /// Takes out the hooks where what is in memory differs from the file. What cannot be read is not judged: the
 /// kernel does not probe what is not mapped.
-pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, found: &mut Found) {
+pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, found: &mut ProbeMatch) {
     let (Ok(file), Ok(memory)) = (file.file(), File::open(format!("/proc/{pid}/mem"))) else { return };
     let differs = |offset: FileOffset| {
         let pair = (read(&file, offset.0), address(mapping, offset).and_then(|at| read(&memory, at)));
@@ -121,13 +121,13 @@ mod tests {
             capture: None,
         };
         let first = mapping.ranges.first().unwrap().offset;
-        let mut found = Found { hooks: vec![hook(first + 64), hook(u64::MAX)], ..Found::default() };
+        let mut found = ProbeMatch { hooks: vec![hook(first + 64), hook(u64::MAX)], ..ProbeMatch::default() };
         retain_unpatched(own, &mapping, &file, &mut found);
         assert_eq!((found.hooks.len(), found.skipped.len()), (2, 0), "{:?}", found.skipped);
         // As if the file were loaded at another place than it is.
         let mut moved = mapping;
         moved.ranges.iter_mut().for_each(|range| range.offset += 4096);
-        let mut found = Found { hooks: vec![hook(first + 4096 + 64)], ..Found::default() };
+        let mut found = ProbeMatch { hooks: vec![hook(first + 4096 + 64)], ..ProbeMatch::default() };
         retain_unpatched(own, &moved, &file, &mut found);
         assert_eq!((found.hooks.len(), found.skipped.len()), (0, 1));
     }

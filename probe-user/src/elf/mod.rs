@@ -36,12 +36,12 @@ mod go;
 mod tests;
 pub mod usdt;
 
-pub use analysis::abstract_state::{Assumption, Value};
-pub use analysis::data_flow::{Call, Callee, Effect, Flow};
+pub use analysis::abstract_state::{AbstractValue, Assumption};
+pub use analysis::data_flow::{CallArguments, Callee, Effect, Flow};
 pub use analysis::guarded_call::NotGuarded;
 pub use analysis::panic_locations::{Location, Pointers};
 pub use analysis::references::Uses;
-pub use analysis::string_refs::{Pattern, StringRef};
+pub use analysis::string_refs::{StringPattern, StringRef};
 pub use code::function_body::AmbiguousCode;
 pub use code::post_prologue::{NoPostPrologueSite, PostPrologueSite};
 pub use code::probe_site::{NoReturn, Returns, SiteError};
@@ -50,9 +50,9 @@ pub use file::rodata::Hit;
 pub use functions::eh_frame::{FunctionBounds, FunctionTable};
 pub use go::{Go, GoAbi, GoError, GoVersion};
 pub use symbols::demangle::Language;
-pub use symbols::index::{Binding, Found, Index};
+pub use symbols::index::{Binding, Index, LocatedFunction};
 pub use symbols::names::Name;
-pub use symbols::select::{Function, FunctionName, Kind};
+pub use symbols::select::{ElfFunction, FunctionKind, FunctionName};
 pub use symbols::symbolize::{ObjectSymbolizer, SymbolizedFrame};
 pub use symbols::table::{Symbol, SymbolFilter};
 pub use usdt::{Usdt, UsdtProbes, UsdtSite};
@@ -85,7 +85,7 @@ pub struct Object {
     /// Whether the file is loaded at the addresses it names (`ET_EXEC`).
     is_fixed: bool,
     /// The symbol tables. The one that the loader uses comes first.
-    tables: Vec<table::Table>,
+    tables: Vec<table::SymbolTable>,
     /// The loader's relocations, except those of the PLT.
     relocations: Option<FileRange>,
     build_id: Option<String>,
@@ -110,7 +110,7 @@ impl Object {
     /// parts that the loader does not need (section headers, `.symtab`) is not an error; it becomes a note.
     pub fn parse(file: File, size: u64, wanted: &SymbolFilter) -> Result<Self, ObjectError> {
         let reader = Reader::new(file, size);
-        let header = header::Header::read(&reader)?;
+        let header = header::ElfHeader::read(&reader)?;
         let segments = Segments::read(&reader, &header)?;
         let dynamic = dynamic::Dynamic::read(&reader, &segments)?;
         let mut notes = Vec::new();
@@ -119,7 +119,7 @@ impl Object {
             section::Sections::default()
         });
 
-        let mut found = table::Found::default();
+        let mut found = table::FoundSymbols::default();
         if let Some(table) = dynamic.symbols {
             table::scan(&reader, &segments, &table, wanted, &mut found)?;
         }

@@ -21,7 +21,7 @@ mod symbolizer;
 
 use programs::Programs;
 use roles::Listeners;
-pub use symbolizer::Stacks;
+pub use symbolizer::StackSymbolizer;
 
 /// Origins of ended processes that are kept, for records that arrive late.
 const ENDED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();

@@ -34,7 +34,7 @@ type FileKey = (Device, u64, PathBuf);
 
 /// What is known of files and mappings.
 #[derive(Debug)]
-pub struct Stacks {
+pub struct StackSymbolizer {
     mappings: LruCache<u32, Arc<[Mapping]>>,
     /// When mappings that are known may be read again.
     rereading: Option<Instant>,
@@ -45,7 +45,7 @@ pub struct Stacks {
     readers: BlockingReaders,
 }
 
-impl Symbolizer for Stacks {
+impl Symbolizer for StackSymbolizer {
     fn resolve(&mut self, pid: u32, addresses: &[u64]) -> Vec<StackFrame> {
         let known = |mappings: &[Mapping]| addresses.iter().all(|address| find(mappings, *address).is_some());
         let mut mappings = self.mappings.get(&pid).cloned().unwrap_or_default();
@@ -73,7 +73,7 @@ impl Symbolizer for Stacks {
     }
 }
 
-impl Default for Stacks {
+impl Default for StackSymbolizer {
     fn default() -> Self {
         Self {
             mappings: LruCache::sparse(PROCESSES),
@@ -85,7 +85,7 @@ impl Default for Stacks {
     }
 }
 
-impl Stacks {
+impl StackSymbolizer {
     /// Named by what is `back` bytes before the address.
     fn frame(&mut self, pid: u32, mappings: &[Mapping], address: u64, back: u64) -> StackFrame {
         let Some((mapping, offset)) = find(mappings, address.saturating_sub(back)) else {
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn our_own_functions_have_names() {
         let address = our_own_functions_have_names as fn() as usize as u64;
-        let frames = Stacks::default().resolve(std::process::id(), &[address, 8]);
+        let frames = StackSymbolizer::default().resolve(std::process::id(), &[address, 8]);
         let [own, none] = frames.as_slice() else { panic!("{frames:?}") };
         let (name, offset) = own.function.clone().unwrap();
         assert!(name.contains("our_own_functions_have_names"), "{name}");
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn mappings_are_not_read_at_each_call() {
-        let mut stacks = Stacks::default();
+        let mut stacks = StackSymbolizer::default();
         let pid = std::process::id();
         stacks.resolve(pid, &[8]);
         let first = Arc::clone(stacks.mappings.get(&pid).unwrap());

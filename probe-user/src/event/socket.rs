@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use probe_common::{
-    FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER, Socket as Wire,
+    FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, SOCKET_CLIENT, SOCKET_GUESSED, SOCKET_SERVER,
+    SocketRecord as Wire,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -18,14 +18,14 @@ pub enum ExecEvents {
 
 /// What `ctrace exec` reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exec {
+pub struct ExecProbe {
     /// The events to report besides executions.
     pub also: Vec<ExecEvents>,
     /// Which environment variables to report.
     pub environment: Environment,
 }
 
-impl Exec {
+impl ExecProbe {
     /// Whether these events are reported.
     pub fn includes(&self, also: ExecEvents) -> bool {
         self.also.contains(&also)

@@ -14,18 +14,18 @@ pub mod uprobe;
 
 use std::path::Path;
 
-pub use tls::{Confidence, Ssl};
+pub use tls::{Confidence, SslProbe};
 use uprobe::Uprobe;
 
 /// What a tracing command observes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Plaintext of TLS connections.
-    Ssl(Ssl),
+    Ssl(SslProbe),
     /// Calls of any functions.
     Uprobe(Uprobe),
     /// Programs that are executed.
-    Exec(exec::Exec),
+    Exec(exec::ExecProbe),
 }
 
 /// The TLS library in an object.
@@ -44,7 +44,7 @@ pub struct LibraryInfo {
 
 /// The hooks of an object, and what could not be hooked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ProbeMatch {
     /// The library in the object.
     pub library: LibraryInfo,
     /// The hooks, sorted by offset.
@@ -103,7 +103,7 @@ impl Probe {
     }
 
     /// The hooks of an object that was parsed with [`Probe::wanted`]. `path` is its path in the container.
-    pub fn hooks(&self, object: &Object, path: &Path) -> Result<Found, NoHooks> {
+    pub fn hooks(&self, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {
         match self {
             Self::Ssl(wanted) => tls::hooks_of(object, *wanted),
             Self::Uprobe(uprobe) => uprobe::hooks(uprobe, object, path),

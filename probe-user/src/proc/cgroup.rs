@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use super::mountinfo::{self, Mount};
 use super::process::read_bounded;
 pub use key_index::KeyIndex;
-use path::{Kind, PathComponent};
+use path::{PathComponent, PathKind};
 pub(crate) use path::{is_id, is_id_prefix};
 use serde::Serialize;
 
@@ -116,7 +116,7 @@ impl ProcCgroups {
         for (index, path) in self.paths().enumerate() {
             let links = path::components(path);
             let is_unified = index == 0 && self.unified.is_some();
-            if links.iter().any(|link| link.kind != Kind::User) {
+            if links.iter().any(|link| link.kind != PathKind::User) {
                 found = (links, is_unified);
                 break;
             }
@@ -135,8 +135,8 @@ impl ProcCgroups {
     /// Its runtime, where the path alone tells: `lxc`, `systemd-nspawn`. The id is then the name, too.
     pub fn runtime(&self) -> Option<&'static str> {
         match self.outermost()?.kind {
-            Kind::Container(runtime) => runtime,
-            Kind::User => None,
+            PathKind::Container(runtime) => runtime,
+            PathKind::User => None,
         }
     }
 
@@ -182,12 +182,12 @@ impl ProcCgroups {
     }
 
     fn outermost(&self) -> Option<&PathComponent> {
-        self.links.iter().find(|link| link.kind != Kind::User)
+        self.links.iter().find(|link| link.kind != PathKind::User)
     }
 
     fn link(&self, mark: &ContainerKey) -> Option<&PathComponent> {
         let ContainerKey::Id { within, id } = mark else { return None };
-        let mut found = self.links.iter().enumerate().filter(|(_, link)| link.kind != Kind::User);
+        let mut found = self.links.iter().enumerate().filter(|(_, link)| link.kind != PathKind::User);
         let is_it =
             |(index, link): &(usize, &PathComponent)| link.id == *id && self.path_to(*index) == *within;
         found.find(is_it).map(|(_, link)| link)

@@ -32,7 +32,7 @@ pub struct FoundPath {
 
 /// The overlay that contains the root directory of a process.
 #[derive(Debug)]
-pub struct Overlay {
+pub struct OverlayPaths {
     /// Where the overlay is mounted on the host. None if it is not, so that only /proc leads to it.
     pub merged: Option<(PathBuf, io::Result<FoundPath>)>,
     /// The upper directory, which receives all writes.
@@ -107,7 +107,7 @@ fn through(pid: u32, link: &str, name: &Path) -> Result<ForeignFile, OpenError> 
 }
 
 /// The overlay that contains the root directory of a process, if there is one.
-pub fn overlay(pid: u32) -> io::Result<Option<Overlay>> {
+pub fn overlay(pid: u32) -> io::Result<Option<OverlayPaths>> {
     let theirs = mountinfo::of(pid)?;
     // A later mount hides an earlier one at the same place.
     let Some(mount) = theirs.iter().rfind(|mount| mount.point == b"/").filter(|mount| mount.is_overlay())
@@ -120,7 +120,7 @@ pub fn overlay(pid: u32) -> io::Result<Option<Overlay>> {
     let upper = mount.option(b"upperdir");
     let lower = mount.layers().directories.into_iter().skip(usize::from(upper.is_some()));
     let merged = own.iter().find(|other| other.device == mount.device && other.is_overlay());
-    Ok(Some(Overlay {
+    Ok(Some(OverlayPaths {
         merged: merged.map(|mount| {
             let path = path(&mount.point);
             let found = directory(&path);

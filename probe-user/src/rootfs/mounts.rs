@@ -15,7 +15,7 @@ use crate::proc::mountinfo::{self, Mount};
 const MOMENT: Duration = Duration::from_secs(1);
 
 /// A mount table.
-pub(super) type Table = Arc<Vec<Mount>>;
+pub(super) type MountTable = Arc<Vec<Mount>>;
 
 /// Cached mount tables. Clones share one cache.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +25,8 @@ pub struct Mounts(Arc<Mutex<Tables>>);
 struct Tables {
     /// When the first of the tables was read.
     since: Option<Instant>,
-    own: Option<Table>,
-    others: HashMap<Seat, Table>,
+    own: Option<MountTable>,
+    others: HashMap<Seat, MountTable>,
     /// Mounts that were not found even after the tables were read again.
     missed: HashSet<u64>,
 }
@@ -58,14 +58,14 @@ impl Seat {
 
 impl Mounts {
     /// The mounts that ctrace sees. Empty if they cannot be read.
-    pub(super) fn own(&self) -> Table {
+    pub(super) fn own(&self) -> MountTable {
         let mut tables = self.lock();
         let Tables { own, .. } = tables.of_now();
         Arc::clone(own.get_or_insert_with(|| Arc::new(mountinfo::own().unwrap_or_default())))
     }
 
     /// The mounts that a process sees. Empty if they cannot be read.
-    pub(super) fn of(&self, pid: u32) -> Table {
+    pub(super) fn of(&self, pid: u32) -> MountTable {
         let read = || Arc::new(mountinfo::of(pid).unwrap_or_default());
         let Some(seat) = Seat::of(pid) else { return read() };
         let mut tables = self.lock();

@@ -8,7 +8,7 @@ use std::iter;
 use super::ContainerName;
 use super::error::TargetError;
 use crate::container::index::key;
-use crate::container::runtime::{Listing, Source};
+use crate::container::runtime::{InfoSource, Listing};
 use crate::container::state::ContainerState;
 use crate::proc::cgroup::is_id_prefix;
 use crate::terminal::escaped;
@@ -75,7 +75,7 @@ impl Candidate {
 pub(super) fn candidates(listing: &Listing, seen: &BTreeMap<String, ContainerState>) -> Vec<Candidate> {
     let listed = listing.containers.iter().map(|listed| {
         let key = key(&listed.mark());
-        let sources = listed.sources.iter().map(Source::runtime);
+        let sources = listed.sources.iter().map(InfoSource::runtime);
         Candidate {
             id: listed.id.clone(),
             names: listed.names.clone(),

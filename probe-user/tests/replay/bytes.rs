@@ -1,8 +1,8 @@
 //! Records of the ring, made by hand.
 
 use probe_common::{
-    Call, FAMILY_UNIX, FLAG_FROM_START, FLAG_TRANSMIT, Header, Hello, KIND_CALL, KIND_HELLO, KIND_SOCKET,
-    Socket,
+    Call, FAMILY_UNIX, FLAG_FROM_START, FLAG_TRANSMIT, Header, HelloChunk, KIND_CALL, KIND_HELLO,
+    KIND_SOCKET, SocketRecord,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -67,7 +67,7 @@ pub(super) fn socket(
     local: (&[u8], u16),
     peer: (&[u8], u16),
 ) -> Raw {
-    let mut socket = Socket::new_zeroed();
+    let mut socket = SocketRecord::new_zeroed();
     socket.header = header(KIND_SOCKET, 1234, b"tls-server");
     (socket.connection, socket.socket, socket.flags, socket.family) =
         (connection, connection << 1, flags, family);
@@ -83,7 +83,7 @@ pub(super) fn socket(
 /// A hello on the socket of a connection, in parts as they were moved.
 pub(super) fn hello(connection: u64, flags: u32, bytes: &[u8], size: usize) -> Vec<Raw> {
     let part = |(part, offset): (&[u8], usize)| {
-        let mut hello = Hello::new_zeroed();
+        let mut hello = HelloChunk::new_zeroed();
         hello.header = header(KIND_HELLO, 1234, b"tls-server");
         (hello.socket, hello.flags) = (connection << 1, flags);
         (hello.bytes, hello.offset) = (u32::try_from(part.len()).unwrap(), u32::try_from(offset).unwrap());

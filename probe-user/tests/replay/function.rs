@@ -18,7 +18,7 @@ use ctrace::probe::uprobe::Pattern;
 use ctrace::probe::uprobe::Stacks;
 use ctrace::probe::uprobe::Uprobe;
 use probe_common::{
-    BUCKETS, CountKey, Function, FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN,
+    BUCKETS, CountKey, FunctionEvent, FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN,
     KIND_FUNCTION_STACK, KIND_TASK_EXIT, Loss, LossCount, SIZE_CLASSES,
 };
 use zerocopy::{FromZeros, IntoBytes};
@@ -63,7 +63,7 @@ fn record(
     values: &[u64],
     captured: &[(usize, &[u8])],
 ) -> Raw {
-    let mut head = Function::new_zeroed();
+    let mut head = FunctionEvent::new_zeroed();
     head.header = header(kind, 1234, b"app");
     head.header.time = 5_000_000_000 + time;
     (head.frame, head.site, head.entered) = (frame, site, head.header.time);
@@ -83,7 +83,7 @@ fn record(
     Raw::new(&[head.as_bytes(), &slots])
 }
 
-fn changed(mut raw: Raw, change: impl FnOnce(&mut Function)) -> Raw {
+fn changed(mut raw: Raw, change: impl FnOnce(&mut FunctionEvent)) -> Raw {
     let (head, _) = zerocopy::FromBytes::mut_from_prefix(raw.0.as_mut_bytes()).unwrap();
     change(head);
     raw
@@ -211,7 +211,7 @@ fn reported_of_a_recursion(calls: u64, captured: usize) -> usize {
     let mut pipeline = Traced::new(setup, Fixed { forgotten: Arc::default() });
     let slots = vec![b'x'; 6 * 4104];
     for call in 0..calls {
-        let mut head = Function::new_zeroed();
+        let mut head = FunctionEvent::new_zeroed();
         head.header = header(KIND_FUNCTION_ENTER, 1234, b"app");
         (head.frame, head.entered, head.room) = (0x10_0000 - call, head.header.time, 9);
         head.lengths = [u32::try_from(captured).unwrap(); 6];

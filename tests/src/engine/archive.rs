@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::output_of;
 use crate::image::images;
 use crate::paths;
-use crate::tree::Tree;
+use crate::tree::ImageTree;
 
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -31,7 +31,7 @@ pub struct Archive {
 
 impl Archive {
     /// The image of a tree, built unless it is cached.
-    pub fn build(name: &str, tree: &Tree) -> Result<Self> {
+    pub fn build(name: &str, tree: &ImageTree) -> Result<Self> {
         let fingerprint = tree.fingerprint()?;
         let version = fingerprint.get(..16).unwrap_or_default();
         let directory = paths::cache().join("archives");
@@ -73,7 +73,7 @@ impl Archive {
         &self.oci
     }
 
-    fn make(&self, tree: &Tree, directory: &Path) -> Result<()> {
+    fn make(&self, tree: &ImageTree, directory: &Path) -> Result<()> {
         let work = tempfile::tempdir_in(directory)?;
         let (root, layout) = (work.path().join("root"), work.path().join("oci"));
         fs::create_dir_all(&root)?;

@@ -21,7 +21,7 @@ use super::cri_api::{
     PodSandboxConfig, PodSandboxMetadata, RunPodSandboxRequest,
 };
 use super::daemon::{Daemon, wait_until};
-use super::{Archive, Driver, Pod, Request, Started, cgroups};
+use super::{Archive, Driver, Request, Started, TestPod, cgroups};
 
 /// The containerd namespace in which the CRI plugin runs containers.
 const NAMESPACE: &str = "k8s.io";
@@ -91,7 +91,7 @@ impl Cri {
         let info = status.info.get("info").context("ContainerStatus has no info")?;
         let info: Value = serde_json::from_str(info)?;
         let pid = info.get("pid").and_then(Value::as_u64).context("ContainerStatus has no process")?;
-        let pod = Pod { name: pod.name, namespace: pod.namespace, sandbox: sandbox.id.clone() };
+        let pod = TestPod { name: pod.name, namespace: pod.namespace, sandbox: sandbox.id.clone() };
         // `logs` searches by the container's id.
         symlink(self.log(request.name), self.log(&created.id))?;
         Ok(Started { id: created.id, pid: u32::try_from(pid)?, pod: Some(pod) })

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The supported engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum EngineKind {
     /// The machine's Docker engine.
     Docker,
     /// A Docker engine that the test starts, in its own network namespace.
@@ -67,12 +67,12 @@ struct Request<'a> {
 struct Started {
     id: String,
     pid: u32,
-    pod: Option<Pod>,
+    pod: Option<TestPod>,
 }
 
 /// The pod of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pod {
+pub struct TestPod {
     /// Its name.
     pub name: String,
     /// Its Kubernetes namespace.
@@ -116,21 +116,21 @@ trait Driver: fmt::Debug + Send + Sync {
 /// A running engine.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    kind: Kind,
+    kind: EngineKind,
     driver: Arc<dyn Driver>,
 }
 
 impl Engine {
     /// Starts an engine and waits until it answers.
-    pub fn start(kind: Kind) -> Result<Self> {
+    pub fn start(kind: EngineKind) -> Result<Self> {
         require_live()?;
         room::sweep_abandoned();
         let driver: Arc<dyn Driver> = match kind {
-            Kind::Docker => Arc::new(docker::Docker::of_machine()),
-            Kind::PrivateDocker => Arc::new(docker::Docker::start()?),
-            Kind::Podman => Arc::new(podman::Podman::start(None)?),
-            Kind::Containerd => Arc::new(containerd::Containerd::start(containerd::Plugin::None)?),
-            Kind::Cri => Arc::new(cri::Cri::start()?),
+            EngineKind::Docker => Arc::new(docker::Docker::of_machine()),
+            EngineKind::PrivateDocker => Arc::new(docker::Docker::start()?),
+            EngineKind::Podman => Arc::new(podman::Podman::start(None)?),
+            EngineKind::Containerd => Arc::new(containerd::Containerd::start(containerd::Plugin::None)?),
+            EngineKind::Cri => Arc::new(cri::Cri::start()?),
         };
         Ok(Self { kind, driver })
     }
@@ -139,11 +139,11 @@ impl Engine {
     pub fn start_podman_at(socket: &Path) -> Result<Self> {
         require_live()?;
         room::sweep_abandoned();
-        Ok(Self { kind: Kind::Podman, driver: Arc::new(podman::Podman::start(Some(socket))?) })
+        Ok(Self { kind: EngineKind::Podman, driver: Arc::new(podman::Podman::start(Some(socket))?) })
     }
 
     /// The kind of the engine.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> EngineKind {
         self.kind
     }
 
@@ -257,7 +257,7 @@ impl EngineContainer {
     }
 
     /// Its pod, if the engine has pods.
-    pub fn pod(&self) -> Option<&Pod> {
+    pub fn pod(&self) -> Option<&TestPod> {
         self.started.pod.as_ref()
     }
 

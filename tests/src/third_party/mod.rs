@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use certificate::Certificate;
 
-use crate::image::Image;
+use crate::image::TestImage;
 use crate::paths;
 use crate::program::{program, script};
 
@@ -54,13 +54,13 @@ pub const TRIXIE: Release = Release {
 
 impl Release {
     /// The image of the release, with `/idle` and `/mapper`.
-    pub fn image(&self) -> Result<Image> {
+    pub fn image(&self) -> Result<TestImage> {
         let mut recipe = format!("{self:?}");
         for file in [wheels::list(), script("idle.c"), script("mapper.c")] {
             recipe.push_str(&fs::read_to_string(file)?);
         }
         let fingerprint = format!("{:x}", Sha256::digest(recipe));
-        Image::build_from(&format!("third-party-{}", self.suite), &fingerprint, |root| self.write(root))
+        TestImage::build_from(&format!("third-party-{}", self.suite), &fingerprint, |root| self.write(root))
     }
 
     fn write(&self, root: &Path) -> Result<()> {

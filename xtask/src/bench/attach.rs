@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ctrace_tests::{Container, Ctrace, images, require_docker};
+use ctrace_tests::{Ctrace, TestContainer, images, require_docker};
 
 use super::Extent;
-use super::report::Report;
+use super::report::BenchReport;
 use super::statistics::median;
 
 /// The text before and after the milliseconds in ctrace's message.
@@ -24,7 +24,7 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<f64>>> {
         eprintln!("bench: the time to attach is not measured: {error:#}");
         return Ok(None);
     }
-    let container = Container::start(&images::late()?, "bench-attach", &[], &["/idle"])?;
+    let container = TestContainer::start(&images::late()?, "bench-attach", &[], &["/idle"])?;
     let run = |run| {
         eprintln!("bench: attach, run {run} of {}", extent.attaches);
         once(&container)
@@ -33,7 +33,7 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<f64>>> {
 }
 
 /// Starts a new trace for each run, because a library that is already hooked costs nothing.
-fn once(container: &Container) -> Result<f64> {
+fn once(container: &TestContainer) -> Result<f64> {
     let options =
         ["ssl", "-v", "--wait", "--container", container.name(), "--limit", "4", "--max-bytes", "0"];
     let ctrace = Ctrace::start(&options)?;
@@ -48,7 +48,7 @@ fn milliseconds(stderr: &str) -> Option<f64> {
 }
 
 /// Adds the table.
-pub(super) fn describe(all: Option<&Vec<f64>>, report: &mut Report) {
+pub(super) fn describe(all: Option<&Vec<f64>>, report: &mut BenchReport) {
     report.paragraph("### A library that is loaded later");
     let Some(all) = all else {
         report.paragraph("Not measured: Docker is not there.");

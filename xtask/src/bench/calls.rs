@@ -6,8 +6,8 @@
 use anyhow::Result;
 
 use super::Extent;
-use super::process::Target;
-use super::report::Report;
+use super::process::BenchTarget;
+use super::report::BenchReport;
 use super::statistics::median;
 use super::tracer::{Pids, Tracer, Way, bpftrace_program};
 
@@ -30,14 +30,14 @@ struct Sample {
 
 /// What was measured.
 #[derive(Clone, Debug)]
-pub(super) struct Calls {
+pub(super) struct CallBench {
     rounds: Vec<Vec<Sample>>,
 }
 
 /// Measures all ways in turn, round by round.
-pub(super) fn measure(extent: Extent) -> Result<Calls> {
-    let mut target = Target::start()?;
-    let idle = Target::start()?;
+pub(super) fn measure(extent: Extent) -> Result<CallBench> {
+    let mut target = BenchTarget::start()?;
+    let idle = BenchTarget::start()?;
     let pids = Pids { measured: target.id(), idle: idle.id() };
     let ways = [Way::Untraced, Way::Ctrace, Way::Elsewhere].into_iter();
     let ways: Vec<Way> = ways.chain(bpftrace_program().map(|_| Way::Bpftrace)).collect();
@@ -48,10 +48,10 @@ pub(super) fn measure(extent: Extent) -> Result<Calls> {
             ways.iter().map(|way| sample(*way, pids, &mut target, extent)).collect();
         rounds.push(samples?);
     }
-    Ok(Calls { rounds })
+    Ok(CallBench { rounds })
 }
 
-fn sample(way: Way, pids: Pids, target: &mut Target, extent: Extent) -> Result<Sample> {
+fn sample(way: Way, pids: Pids, target: &mut BenchTarget, extent: Extent) -> Result<Sample> {
     let tracer = Tracer::start(way, pids)?;
     let attach_ms = tracer.attach.as_secs_f64() * 1e3;
     // The first calls after attaching find cold caches.
@@ -68,7 +68,7 @@ fn sample(way: Way, pids: Pids, target: &mut Target, extent: Extent) -> Result<S
     Ok(Sample { way, ns, attach_ms, detach_ms, lost: ended.lost.is_some() })
 }
 
-impl Calls {
+impl CallBench {
     fn has_bpftrace(&self) -> bool {
         self.rounds.iter().flatten().any(|sample| sample.way == Way::Bpftrace)
     }
@@ -118,7 +118,7 @@ impl Calls {
     }
 
     /// Adds the tables.
-    pub(super) fn describe(&self, report: &mut Report) {
+    pub(super) fn describe(&self, report: &mut BenchReport) {
         report.paragraph("### A call");
         report.paragraph(
             "CPU time of the calling thread, in µs a call. The three columns in the middle are what comes on \
@@ -199,12 +199,12 @@ mod tests {
                 sample(Way::Bpftrace, 500.0 * factor),
             ]
         };
-        let calls = Calls { rounds: vec![round(1.0), round(10.0), round(1.0)] };
+        let calls = CallBench { rounds: vec![round(1.0), round(10.0), round(1.0)] };
         assert!((calls.added(Way::Ctrace, |sample| cell(sample, 0, 0)) - 100.0).abs() < 1e-9);
         assert_eq!(calls.failures(), Vec::<String>::new());
         let slow =
             vec![sample(Way::Untraced, 100.0), sample(Way::Ctrace, 400.0), sample(Way::Bpftrace, 500.0)];
-        let calls = Calls { rounds: vec![slow] };
+        let calls = CallBench { rounds: vec![slow] };
         assert_eq!(calls.failures().len(), 3);
     }
 }

@@ -11,7 +11,7 @@ use ctrace_tests::{Ctrace, program};
 
 use super::Extent;
 use super::process;
-use super::report::Report;
+use super::report::BenchReport;
 use super::statistics::median;
 use super::tracer::lost;
 
@@ -26,10 +26,10 @@ struct Sample {
 }
 
 /// What was measured.
-pub(super) struct Execs(Vec<Sample>);
+pub(super) struct ExecBench(Vec<Sample>);
 
 /// Measures round by round.
-pub(super) fn measure(extent: Extent) -> Result<Execs> {
+pub(super) fn measure(extent: Extent) -> Result<ExecBench> {
     let mut samples = Vec::new();
     for round in 1..=extent.rounds {
         eprintln!("bench: execs, round {round} of {}", extent.rounds);
@@ -42,7 +42,7 @@ pub(super) fn measure(extent: Extent) -> Result<Execs> {
         let cpu = (process::cpu_ns(ctrace.id())? - before) / f64::from(extent.execs);
         samples.push(Sample { untraced, traced, cpu, lost: lost(&ctrace.finish()?.stderr)? });
     }
-    Ok(Execs(samples))
+    Ok(ExecBench(samples))
 }
 
 /// Executes this many programs, and returns how many there were per second.
@@ -60,9 +60,9 @@ fn storm(execs: u32) -> Result<f64> {
     Ok(f64::from(execs) / begin.elapsed().as_secs_f64())
 }
 
-impl Execs {
+impl ExecBench {
     /// Adds the table.
-    pub(super) fn describe(&self, report: &mut Report) {
+    pub(super) fn describe(&self, report: &mut BenchReport) {
         report.paragraph("### Programs");
         report.paragraph(
             "A process for each processor that starts a small static program again and again, which ends at \

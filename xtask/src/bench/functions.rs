@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use ctrace_tests::{ctrace_binary, program};
 
 use super::Extent;
-use super::report::Report;
+use super::report::BenchReport;
 use super::statistics::median;
 use super::tracer::bpftrace_program;
 
@@ -57,10 +57,10 @@ struct Sample {
 }
 
 /// What was measured: the rounds of each question.
-pub(super) struct Functions(Vec<Vec<Sample>>);
+pub(super) struct FunctionBench(Vec<Vec<Sample>>);
 
 /// Measures each question in turn, round by round.
-pub(super) fn measure(extent: Extent) -> Result<Functions> {
+pub(super) fn measure(extent: Extent) -> Result<FunctionBench> {
     let mut all: Vec<Vec<Sample>> = QUESTIONS.iter().map(|_| Vec::new()).collect();
     for round in 1..=extent.rounds {
         eprintln!("bench: functions, round {round} of {}", extent.rounds);
@@ -68,7 +68,7 @@ pub(super) fn measure(extent: Extent) -> Result<Functions> {
             samples.push(sample(question)?);
         }
     }
-    Ok(Functions(all))
+    Ok(FunctionBench(all))
 }
 
 fn sample(question: &Question) -> Result<Sample> {
@@ -96,9 +96,9 @@ fn nanoseconds(command: &mut Command) -> Result<f64> {
     number.with_context(|| format!("{command:?} gave no number, but {stdout:?}; {stderr}"))
 }
 
-impl Functions {
+impl FunctionBench {
     /// Adds the table.
-    pub(super) fn describe(&self, report: &mut Report) {
+    pub(super) fn describe(&self, report: &mut BenchReport) {
         report.paragraph("### Any function");
         report.paragraph(
             "Time that `ctrace uprobe` and bpftrace add to a call of an empty function that begins with \

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::Extent;
-use super::process::{self, Target};
-use super::report::Report;
+use super::process::{self, BenchTarget};
+use super::report::BenchReport;
 use super::tracer::{Pids, Tracer, Way};
 
 /// Calls of 1 KiB per second that must be traced without loss.
@@ -53,7 +53,7 @@ pub(super) struct Loads {
 
 /// Measures everything that concerns loads.
 pub(super) fn measure(extent: Extent) -> Result<Loads> {
-    let mut target = Target::start()?;
+    let mut target = BenchTarget::start()?;
     let mut rows = Vec::new();
     eprintln!("bench: load, {PACED_RATE} calls a second");
     let paced = run(&mut target, Way::Ctrace, 1024, PACED_RATE, extent)?;
@@ -71,7 +71,7 @@ pub(super) fn measure(extent: Extent) -> Result<Loads> {
 }
 
 /// The highest rate without loss, by bisection between a rate without and one with loss.
-fn capacity(target: &mut Target, full: Load, extent: Extent) -> Result<Load> {
+fn capacity(target: &mut BenchTarget, full: Load, extent: Extent) -> Result<Load> {
     if full.lost.is_none() {
         return Ok(full);
     }
@@ -95,7 +95,7 @@ fn capacity(target: &mut Target, full: Load, extent: Extent) -> Result<Load> {
     best.context("ctrace lost records at every rate that was tried")
 }
 
-fn run(target: &mut Target, way: Way, size: u32, rate: f64, extent: Extent) -> Result<Load> {
+fn run(target: &mut BenchTarget, way: Way, size: u32, rate: f64, extent: Extent) -> Result<Load> {
     let pids = Pids { measured: target.id(), idle: target.id() };
     let tracer = Tracer::start(way, pids)?;
     let cpu = || tracer.id().map_or(Ok(0.0), process::cpu_ns);
@@ -136,7 +136,7 @@ impl Loads {
     }
 
     /// Adds the table.
-    pub(super) fn describe(&self, report: &mut Report) {
+    pub(super) fn describe(&self, report: &mut BenchReport) {
         report.paragraph("### A load");
         report.paragraph(
             "One thread that calls SSL_write with text; `ctrace ssl --pid … -o json --output /dev/null` with \

@@ -6,11 +6,11 @@ use anyhow::Result;
 use ctrace_tests::{ctrace_binary, library, program};
 
 use super::process::PROGRAM;
-use super::report::Report;
+use super::report::BenchReport;
 use crate::shell;
 
 /// Adds the list.
-pub(super) fn describe(report: &mut Report) -> Result<()> {
+pub(super) fn describe(report: &mut BenchReport) -> Result<()> {
     let date = first_line("date", &["-u", "+%Y-%m-%d %H:%M UTC"]);
     let ctrace = first_line(&ctrace_binary()?.to_string_lossy(), &["--version"]);
     let libssl = library(&program(PROGRAM)?, "libssl.so.3")?;

@@ -25,7 +25,7 @@ use crate::{build, setup};
 
 /// How much to measure.
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub(crate) struct Options {
+pub(crate) struct BenchOptions {
     /// Fewer and shorter rounds: about a minute and a half, instead of four.
     #[arg(long)]
     quick: bool,
@@ -72,8 +72,8 @@ const QUICK: Extent =
     Extent { rounds: 3, batches: 60, load_ms: 1000, request_seconds: 1, attaches: 5, execs: 3000 };
 
 /// Runs the command: prepares as the user, measures as root.
-pub(crate) fn run(options: Options) -> Result<()> {
-    let undone = setup::prepare(setup::Options { bench: true, ..setup::Options::default() })?;
+pub(crate) fn run(options: BenchOptions) -> Result<()> {
+    let undone = setup::prepare(setup::SetupOptions { bench: true, ..setup::SetupOptions::default() })?;
     // The other measurements work without Docker, bpftrace or nginx.
     for step in &undone {
         println!("  without {}: {}", step.name, step.why);
@@ -103,11 +103,11 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 /// The part that runs as root.
-pub(crate) fn measure(options: Options) -> Result<()> {
+pub(crate) fn measure(options: BenchOptions) -> Result<()> {
     let extent = if options.quick { QUICK } else { FULL };
     eprintln!("bench: {} rounds; another load on this machine makes the figures worthless", extent.rounds);
     if let Some(part) = options.only {
-        let mut report = report::Report::default();
+        let mut report = report::BenchReport::default();
         match part {
             Part::Attach => attach::describe(attach::measure(extent)?.as_ref(), &mut report),
             Part::Functions => functions::measure(extent)?.describe(&mut report),
@@ -123,7 +123,7 @@ pub(crate) fn measure(options: Options) -> Result<()> {
     let requests = nginx::measure(extent)?;
     let load = load::measure(extent)?;
 
-    let mut report = report::Report::default();
+    let mut report = report::BenchReport::default();
     machine::describe(&mut report)?;
     calls.describe(&mut report);
     functions.describe(&mut report);

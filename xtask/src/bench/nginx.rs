@@ -15,8 +15,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::Extent;
-use super::process::{self, PROGRAM, Target};
-use super::report::Report;
+use super::process::{self, BenchTarget, PROGRAM};
+use super::report::BenchReport;
 use super::statistics::median;
 use super::tracer::{Pids, Tracer, Way, bpftrace_program};
 use crate::shell;
@@ -39,7 +39,7 @@ pub(super) struct Requests {
 pub(super) fn measure(extent: Extent) -> Result<Option<Vec<Requests>>> {
     let (Some(nginx), Some(wrk)) = (shell::find("nginx"), shell::find("wrk")) else { return Ok(None) };
     let nginx = Nginx::start(&nginx)?;
-    let idle = Target::start()?;
+    let idle = BenchTarget::start()?;
     let pids = Pids { measured: nginx.worker()?, idle: idle.id() };
     let ways = [Way::Untraced, Way::Ctrace, Way::Elsewhere].into_iter();
     let ways = ways.chain(bpftrace_program().map(|_| Way::Bpftrace));
@@ -59,7 +59,7 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<Requests>>> {
 }
 
 /// Adds the table.
-pub(super) fn describe(all: Option<&Vec<Requests>>, report: &mut Report) {
+pub(super) fn describe(all: Option<&Vec<Requests>>, report: &mut BenchReport) {
     report.paragraph("### A server");
     let Some(all) = all else {
         report.paragraph("Not measured: nginx or wrk is not installed.");
@@ -138,7 +138,7 @@ impl Nginx {
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             if Instant::now() > deadline {
-                let said = self.child.stderr.take().map(ctrace_tests::Lines::rest).unwrap_or_default();
+                let said = self.child.stderr.take().map(ctrace_tests::OutputLines::rest).unwrap_or_default();
                 bail!("nginx does not listen; it said:\n{}", said.join("\n"));
             }
             thread::sleep(Duration::from_millis(20));

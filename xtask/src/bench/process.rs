@@ -14,13 +14,13 @@ pub(super) const PROGRAM: &str = "bench-tls";
 
 /// A running target program; it ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct BenchTarget {
     process: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-impl Target {
+impl BenchTarget {
     /// Starts it, and waits until it has opened its connections.
     pub(super) fn start() -> Result<Self> {
         let mut command = Command::new(program(PROGRAM)?);
@@ -62,7 +62,7 @@ impl Target {
     }
 }
 
-impl Drop for Target {
+impl Drop for BenchTarget {
     fn drop(&mut self) {
         // This fails only if the process has already ended.
         let _ = self.process.kill();

@@ -15,11 +15,11 @@ const END: &str = "<!-- End of what is written by `cargo xtask bench`. -->";
 
 /// Sections of Markdown.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct BenchReport {
     text: String,
 }
 
-impl Report {
+impl BenchReport {
     /// Adds a paragraph.
     pub(super) fn paragraph(&mut self, text: &str) {
         self.text.push_str(text);
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_table_has_a_rule_below_its_header() {
-        let mut report = Report::default();
+        let mut report = BenchReport::default();
         report.table(["a", "b"], &[["1".to_owned(), "2".to_owned()]]);
         assert_eq!(report.text(), "| a | b |\n| --- | ---: |\n| 1 | 2 |\n\n");
     }

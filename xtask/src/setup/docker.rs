@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{DOCKER, Machine, Missing, Needs, State, Step, packages};
+use super::{DOCKER, Host, Missing, Needs, State, Step, packages};
 use crate::shell::{self, RootAccess};
 use crate::workspace;
 
@@ -19,7 +19,7 @@ const START: Duration = Duration::from_mins(1);
 
 /// The step that provides a Docker engine.
 #[derive(Debug)]
-pub(super) struct Docker;
+pub(super) struct DockerSetup;
 
 /// The version of the engine, asked as this user, or as root if this user can become root without a password.
 fn answers() -> Option<String> {
@@ -33,7 +33,7 @@ fn answers() -> Option<String> {
     version(RootAccess::Root).or_else(|| if quiet_sudo() { version(RootAccess::Sudo) } else { None })
 }
 
-impl Step for Docker {
+impl Step for DockerSetup {
     fn name(&self) -> String {
         DOCKER.to_owned()
     }
@@ -49,7 +49,7 @@ impl Step for Docker {
         }))
     }
 
-    fn install(&self, machine: Machine) -> Result<()> {
+    fn install(&self, machine: Host) -> Result<()> {
         if shell::find("dockerd").is_none() || shell::find("docker").is_none() {
             packages::install(machine.root, &PACKAGES)?;
         }

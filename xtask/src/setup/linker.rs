@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Machine, Missing, Needs, State, Step, packages};
+use super::{Host, Missing, Needs, State, Step, packages};
 use crate::shell;
 
 /// The version that is installed when there is none.
@@ -68,7 +68,7 @@ impl Step for Llvm {
         }))
     }
 
-    fn install(&self, machine: Machine) -> Result<()> {
+    fn install(&self, machine: Host) -> Result<()> {
         let packages = llvm_packages(llvm_major()?);
         packages::install(machine.root, &packages.each_ref().map(String::as_str))
     }
@@ -108,7 +108,7 @@ impl Step for BpfLinker {
         Ok(State::Missing(Missing { what, by_hand: vec![by_hand], needs: Needs::User }))
     }
 
-    fn install(&self, _: Machine) -> Result<()> {
+    fn install(&self, _: Host) -> Result<()> {
         let major = llvm_major()?;
         let llvm = format!("/usr/lib/llvm-{major}/bin");
         if !Path::new(&llvm).is_dir() {

@@ -18,7 +18,7 @@ use crate::shell::RootAccess;
 /// What to set up.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option, or what a command needs")]
-pub(crate) struct Options {
+pub(crate) struct SetupOptions {
     /// Also install what `cargo xtask bench` uses: nginx, wrk, bpftrace
     #[arg(long)]
     pub(crate) bench: bool,
@@ -40,7 +40,7 @@ pub(crate) trait Step {
     /// Checks whether the part is there, without changing anything.
     fn state(&self) -> Result<State>;
     /// Installs the part.
-    fn install(&self, machine: Machine) -> Result<()>;
+    fn install(&self, machine: Host) -> Result<()>;
 }
 
 /// Whether a part is there.
@@ -74,14 +74,14 @@ pub(crate) enum Needs {
 
 /// What this program may do on the machine.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Machine {
+pub(crate) struct Host {
     /// How to become root.
     pub(crate) root: RootAccess,
     /// Whether packages can be installed with apt-get.
     pub(crate) apt: bool,
 }
 
-impl Machine {
+impl Host {
     fn detect() -> Self {
         Self { root: RootAccess::detect(), apt: crate::shell::find("apt-get").is_some() }
     }
@@ -117,14 +117,14 @@ pub(crate) const LIVE: [&str; 2] = [DOCKER, ENGINES];
 /// The steps without which most suites still run.
 pub(crate) const OPTIONAL: [&str; 3] = [DOCKER, ENGINES, VM];
 
-fn steps(options: Options) -> Vec<Box<dyn Step>> {
+fn steps(options: SetupOptions) -> Vec<Box<dyn Step>> {
     let mut steps: Vec<Box<dyn Step>> = vec![
         Box::new(packages::COMPILER),
         Box::new(rust_src::RustSource),
         Box::new(linker::Llvm),
         Box::new(linker::BpfLinker),
         Box::new(packages::TESTS),
-        Box::new(docker::Docker),
+        Box::new(docker::DockerSetup),
     ];
     if options.engines {
         // After Docker, because its packages include most of these.
@@ -141,8 +141,8 @@ fn steps(options: Options) -> Vec<Box<dyn Step>> {
 }
 
 /// Does every step that is not done yet, and returns those that failed.
-pub(crate) fn prepare(options: Options) -> Result<Vec<Undone>> {
-    let machine = Machine::detect();
+pub(crate) fn prepare(options: SetupOptions) -> Result<Vec<Undone>> {
+    let machine = Host::detect();
     println!("setup");
     let mut undone = Vec::new();
     for step in steps(options) {
@@ -169,7 +169,7 @@ pub(crate) fn prepare(options: Options) -> Result<Vec<Undone>> {
     Ok(undone)
 }
 
-fn install(step: &dyn Step, machine: Machine) -> Result<()> {
+fn install(step: &dyn Step, machine: Host) -> Result<()> {
     let begin = Instant::now();
     step.install(machine)?;
     match step.state()? {
@@ -180,7 +180,7 @@ fn install(step: &dyn Step, machine: Machine) -> Result<()> {
 }
 
 /// Runs the command. A step that could not be done is an error that says what to type.
-pub(crate) fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: SetupOptions) -> Result<()> {
     require(&prepare(options)?)
 }
 
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn packages_need_apt_and_root() {
         let check = |apt, root, needs, possible: bool| {
-            assert_eq!(Machine { root, apt }.obstacle(needs).is_none(), possible, "{root:?} {needs:?}");
+            assert_eq!(Host { root, apt }.obstacle(needs).is_none(), possible, "{root:?} {needs:?}");
         };
         check(true, RootAccess::Root, Needs::Packages, true);
         check(true, RootAccess::Sudo, Needs::Packages, true);
@@ -230,10 +230,11 @@ mod tests {
 
     #[test]
     fn steps_have_different_names() {
-        let mut names: Vec<String> = steps(Options { bench: true, vm: true, engines: true, check: false })
-            .iter()
-            .map(|step| step.name())
-            .collect();
+        let mut names: Vec<String> =
+            steps(SetupOptions { bench: true, vm: true, engines: true, check: false })
+                .iter()
+                .map(|step| step.name())
+                .collect();
         let count = names.len();
         names.sort();
         names.dedup();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Machine, Missing, Needs, State, Step};
+use super::{Host, Missing, Needs, State, Step};
 use crate::shell::{self, RootAccess};
 use crate::workspace;
 
@@ -126,7 +126,7 @@ impl Step for Group {
         }))
     }
 
-    fn install(&self, machine: Machine) -> Result<()> {
+    fn install(&self, machine: Host) -> Result<()> {
         install(machine.root, &self.missing())
     }
 }

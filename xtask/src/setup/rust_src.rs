@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use ctrace_tests::debian::Suite;
 
 use super::linker::rustc_field;
-use super::{Machine, Missing, Needs, State, Step};
+use super::{Host, Missing, Needs, State, Step};
 use crate::{shell, workspace};
 
 /// Suites of Debian that have had a rustc package newer than the stable release, the smallest list first.
@@ -48,7 +48,7 @@ impl Step for RustSource {
         }))
     }
 
-    fn install(&self, _: Machine) -> Result<()> {
+    fn install(&self, _: Host) -> Result<()> {
         let library = library()?;
         let release = rustc_field("release")?;
         let Err(rustup) = from_rustup(&library) else { return Ok(()) };

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 
 use program::{Program, programs};
 use report::Report;
-pub(crate) use tally::Tally;
+pub(crate) use tally::TestCounts;
 
 use crate::setup::{self, Undone};
 use crate::shell::{self, RootAccess};
@@ -22,7 +22,7 @@ use crate::{build, tidy, vm, workspace};
 
 /// Which suites.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub(crate) struct Options {
+pub(crate) struct TestOptions {
     /// Leave out what needs root: the live suites
     #[arg(long)]
     no_live: bool,
@@ -43,9 +43,9 @@ const KERNEL: &str = "6.1";
 const KERNELS: [&str; 3] = [KERNEL, "6.12", "7.3"];
 
 /// Runs the command. Failed tests are an exit status and not an error, because the totals come last.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+pub(crate) fn run(options: &TestOptions) -> Result<ExitCode> {
     let mut report = Report::default();
-    let wanted = setup::Options { engines: true, vm: true, ..setup::Options::default() };
+    let wanted = setup::SetupOptions { engines: true, vm: true, ..setup::SetupOptions::default() };
     let undone = report.time("setup", || setup::prepare(wanted))?;
     // Without a compiler or a BPF toolchain nothing can run; without container engines much can.
     setup::require(undone.iter().filter(|step| !setup::OPTIONAL.contains(&&*step.name)))?;
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(report.end())
 }
 
-fn run_live(live: &[Program], options: &Options, undone: &[Undone], report: &mut Report) -> Result<()> {
+fn run_live(live: &[Program], options: &TestOptions, undone: &[Undone], report: &mut Report) -> Result<()> {
     let left_out = |program: &&Program| {
         !options.long && options.filter.is_none() && LONG.contains(&program.name.as_str())
     };
@@ -97,7 +97,7 @@ fn names(programs: &[&Program]) -> String {
 
 /// The short form of `cargo xtask vm`. A kernel that cannot be fetched is no failure: the machine may have no
 /// network.
-fn run_kernels(options: &Options, undone: &[Undone], report: &mut Report) {
+fn run_kernels(options: &TestOptions, undone: &[Undone], report: &mut Report) {
     let kernels = if options.long { &KERNELS[..] } else { &[KERNEL] };
     for version in kernels {
         let name = format!("Linux {version}");
@@ -106,7 +106,9 @@ fn run_kernels(options: &Options, undone: &[Undone], report: &mut Report) {
             continue;
         }
         match report.time(&format!("{name}, fetched"), || vm::Kernel::get(version)) {
-            Ok(kernel) => report.run(&name, || Ok(Tally::one(&Ok(vm::check(&kernel, vm::Log::Kept)?)))),
+            Ok(kernel) => {
+                report.run(&name, || Ok(TestCounts::one(&Ok(vm::check(&kernel, vm::ConsoleLog::Kept)?))));
+            }
             Err(error) => report.not_run(&name, &format!("{error:#}")),
         }
     }
@@ -114,7 +116,7 @@ fn run_kernels(options: &Options, undone: &[Undone], report: &mut Report) {
 
 /// Why the live suites cannot run on this machine, if they cannot. It is an error if they could, and
 /// something else is wrong.
-fn live_obstacle(options: &Options, undone: &[Undone]) -> Result<Option<String>> {
+fn live_obstacle(options: &TestOptions, undone: &[Undone]) -> Result<Option<String>> {
     if options.no_live {
         return Ok(Some("--no-live was given".to_owned()));
     }

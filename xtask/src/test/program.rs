@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::tally::Tally;
+use super::tally::TestCounts;
 use crate::shell::{self, RootAccess};
 use crate::workspace;
 
@@ -36,7 +36,7 @@ impl Program {
         root: RootAccess,
         filter: Option<&str>,
         environment: &[(&str, &str)],
-    ) -> Result<Tally> {
+    ) -> Result<TestCounts> {
         let target = workspace::target()?;
         let ctrace = workspace::ctrace()?;
         let variables =
@@ -80,7 +80,7 @@ fn program(message: &str) -> Option<Program> {
 }
 
 /// Runs a test program, passes its output on line by line, and counts its tests.
-fn count(command: &mut Command) -> Result<Tally> {
+fn count(command: &mut Command) -> Result<TestCounts> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -91,7 +91,7 @@ fn count(command: &mut Command) -> Result<Tally> {
         let line = line.context("cannot read the test program's output")?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
-        tally = Tally::of_line(&line).or(tally);
+        tally = TestCounts::of_line(&line).or(tally);
     }
     let status = child.wait().context("cannot wait for the test program")?;
     let mut tally = tally.with_context(|| format!("it died without a result: {status}"))?;
@@ -140,12 +140,12 @@ mod tests {
         let line = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured'";
         assert_eq!(
             count(Command::new("sh").args(["-c", line])).ok(),
-            Some(Tally { passed: 2, failed: 0, ignored: 0 })
+            Some(TestCounts { passed: 2, failed: 0, ignored: 0 })
         );
         let exit = format!("{line}; exit 1");
         assert_eq!(
             count(Command::new("sh").args(["-c", &exit])).ok(),
-            Some(Tally { passed: 2, failed: 1, ignored: 0 })
+            Some(TestCounts { passed: 2, failed: 1, ignored: 0 })
         );
     }
 }

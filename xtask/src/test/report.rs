@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::tally::Tally;
+use super::tally::TestCounts;
 
 /// A part of the run.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ struct Row {
     name: String,
     took: Duration,
     /// `None` if nothing was tested.
-    tally: Option<Tally>,
+    tally: Option<TestCounts>,
 }
 
 /// The parts that have run so far.
@@ -42,11 +42,11 @@ impl Report {
     }
 
     /// Runs a suite. A suite that cannot run to its end counts as failed.
-    pub(super) fn run(&mut self, name: &str, suite: impl FnOnce() -> Result<Tally>) {
+    pub(super) fn run(&mut self, name: &str, suite: impl FnOnce() -> Result<TestCounts>) {
         let begin = Instant::now();
         let tally = suite().unwrap_or_else(|error| {
             println!("error: {name}: {error:#}");
-            Tally { failed: 1, ..Tally::default() }
+            TestCounts { failed: 1, ..TestCounts::default() }
         });
         let took = begin.elapsed();
         println!("suite {name}: {:.1} s", took.as_secs_f64());
@@ -60,7 +60,7 @@ impl Report {
 
     /// Prints the report; the last line has the totals.
     pub(super) fn end(self) -> ExitCode {
-        let tally: Tally = self.rows.iter().filter_map(|row| row.tally).sum();
+        let tally: TestCounts = self.rows.iter().filter_map(|row| row.tally).sum();
         println!("\n{}", self.table());
         self.not_run.iter().for_each(|line| println!("{line}"));
         if tally.ignored > 0 {
@@ -74,7 +74,7 @@ impl Report {
     fn table(&self) -> String {
         let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
         let line = |row: &Row| {
-            let numbers = row.tally.map(|Tally { passed, failed, .. }| match failed {
+            let numbers = row.tally.map(|TestCounts { passed, failed, .. }| match failed {
                 0 => format!("  {passed:>6} passed"),
                 _ => format!("  {passed:>6} passed, {failed} FAILED"),
             });
@@ -97,8 +97,8 @@ mod tests {
         };
         let rows = vec![
             row("setup", 1_000, None),
-            row("live_exec", 61_500, Some(Tally { passed: 12, failed: 0, ignored: 0 })),
-            row("cli", 50, Some(Tally { passed: 1, failed: 2, ignored: 0 })),
+            row("live_exec", 61_500, Some(TestCounts { passed: 12, failed: 0, ignored: 0 })),
+            row("cli", 50, Some(TestCounts { passed: 1, failed: 2, ignored: 0 })),
         ];
         let report = Report { rows, ..Report::default() };
         let expected = "setup         1.0 s\n\
@@ -111,7 +111,7 @@ mod tests {
     fn a_suite_that_does_not_run_to_its_end_has_failed() {
         let mut report = Report::default();
         report.run("live", || anyhow::bail!("died"));
-        report.run("cli", || Ok(Tally { passed: 1, failed: 0, ignored: 0 }));
+        report.run("cli", || Ok(TestCounts { passed: 1, failed: 0, ignored: 0 }));
         assert_eq!(report.end(), ExitCode::FAILURE);
     }
 }

@@ -7,13 +7,13 @@ use std::ops::AddAssign;
 
 /// Counts of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct TestCounts {
     pub(crate) passed: u32,
     pub(crate) failed: u32,
     pub(crate) ignored: u32,
 }
 
-impl Tally {
+impl TestCounts {
     /// The count of one check outside of libtest.
     pub(crate) fn one<T>(result: &anyhow::Result<T>) -> Self {
         match result {
@@ -39,7 +39,7 @@ impl Tally {
     }
 }
 
-impl AddAssign for Tally {
+impl AddAssign for TestCounts {
     fn add_assign(&mut self, other: Self) {
         let Self { passed, failed, ignored } = other;
         self.passed += passed;
@@ -48,7 +48,7 @@ impl AddAssign for Tally {
     }
 }
 
-impl Sum for Tally {
+impl Sum for TestCounts {
     fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
         tallies.fold(Self::default(), |mut sum, tally| {
             sum += tally;
@@ -64,8 +64,8 @@ mod tests {
     #[test]
     fn result_lines_are_counted_and_others_are_not() {
         let check = |line: &str, expected: Option<(u32, u32, u32)>| {
-            let expected = expected.map(|(passed, failed, ignored)| Tally { passed, failed, ignored });
-            assert_eq!(Tally::of_line(line), expected, "{line}");
+            let expected = expected.map(|(passed, failed, ignored)| TestCounts { passed, failed, ignored });
+            assert_eq!(TestCounts::of_line(line), expected, "{line}");
         };
         let rest = "0 measured; 2 filtered out; finished in 0.00s";
         check(&format!("test result: ok. 3 passed; 0 failed; 1 ignored; {rest}"), Some((3, 0, 1)));

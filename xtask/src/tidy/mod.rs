@@ -4,6 +4,7 @@
 
 mod bpf_layers;
 mod layers;
+mod one_name;
 mod rules;
 mod schema;
 mod sources;
@@ -13,18 +14,19 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::test::Tally;
+use crate::test::TestCounts;
 use crate::{shell, tls_table, workspace};
 
 /// A check: its name, and a function that fails if the rule is broken.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 11] = [
     ("format of the user side", || run(cargo(Side::User, "fmt").args(["--all", "--check"]))),
     ("format of the BPF side", || run(cargo(Side::Bpf, "fmt").arg("--check"))),
     ("design rules", rules::check_tree),
     ("layers", layers::check_tree),
     ("layers of the BPF side", bpf_layers::check_tree),
+    ("one name for each type", one_name::check_tree),
     ("clippy on the user side", || {
         run(cargo(Side::User, "clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"]))
     }),
@@ -39,14 +41,14 @@ const CHECKS: [Check; 10] = [
 
 /// What to check.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
-pub(crate) struct Options {
+pub(crate) struct TidyOptions {
     /// Only print which room of `probe-user/src` imports which
     #[arg(long)]
     rooms: bool,
 }
 
 /// Runs the command.
-pub(crate) fn run_with(options: Options) -> Result<()> {
+pub(crate) fn run_with(options: TidyOptions) -> Result<()> {
     if options.rooms { layers::print_graph() } else { run_all() }
 }
 
@@ -60,9 +62,9 @@ fn run_all() -> Result<()> {
 }
 
 /// Runs every check; a failed one does not stop the others.
-pub(crate) fn check_all() -> Tally {
+pub(crate) fn check_all() -> TestCounts {
     println!("\ntidy");
-    let mut tally = Tally::default();
+    let mut tally = TestCounts::default();
     for (name, check) in CHECKS {
         let begin = Instant::now();
         let result = check();
@@ -71,7 +73,7 @@ pub(crate) fn check_all() -> Tally {
             Ok(()) => println!("  {name}: ok, {seconds:.1} s"),
             Err(error) => println!("  {name}: FAILED: {error:#}"),
         }
-        tally += Tally::one(&result);
+        tally += TestCounts::one(&result);
     }
     tally
 }

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use ctrace_tests::{Ctrace, LocalServer, Traced, Transfer, program};
+use ctrace_tests::{Ctrace, LocalServer, TracedCommand, Transfer, program};
 use serde_json::{Value, json};
 
 use crate::workspace;
@@ -109,7 +109,7 @@ fn command() -> Result<()> {
     let client = program("tls-client")?;
     let client = client.to_str().context("the path of a program is no text")?;
     let command = [&[client, "--port", server.port()], SIZES.as_slice()].concat();
-    Traced::run(&[], &command)?.check()
+    TracedCommand::run(&[], &command)?.check()
 }
 
 /// Kernels differ in how they record a text without a byte, here as an argument of a failed execve(2).

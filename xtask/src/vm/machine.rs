@@ -28,7 +28,7 @@ const PARAMETERS: &str = "console=ttyS0 panic=-1 mitigations=off nokaslr audit=0
 
 /// Whether the kernel's log is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Log {
+pub(crate) enum ConsoleLog {
     /// All of the log.
     Shown,
     /// Only its end, if the guest has crashed.
@@ -37,15 +37,15 @@ pub(crate) enum Log {
 
 /// A machine that is not running.
 #[derive(Debug)]
-pub(super) struct Machine<'a> {
+pub(super) struct VirtualMachine<'a> {
     kernel: &'a Kernel,
-    log: Log,
+    log: ConsoleLog,
     directory: TempDir,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> VirtualMachine<'a> {
     /// Creates a machine with its own directory for files.
-    pub(super) fn new(kernel: &'a Kernel, log: Log) -> Result<Self> {
+    pub(super) fn new(kernel: &'a Kernel, log: ConsoleLog) -> Result<Self> {
         let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
         Ok(Self { kernel, log, directory })
     }
@@ -63,7 +63,7 @@ impl<'a> Machine<'a> {
         // A closed terminal does not make a kernel fail the check.
         let _ = shown.join();
         let status = fs::read_to_string(self.file("status")).unwrap_or_default();
-        if self.log == Log::Shown || status.is_empty() {
+        if self.log == ConsoleLog::Shown || status.is_empty() {
             self.show_log();
         }
         match (status.trim(), ended) {
@@ -81,7 +81,7 @@ impl<'a> Machine<'a> {
     fn show_log(&self) {
         let log = fs::read(self.file("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log).into_owned();
-        let wanted = if self.log == Log::Shown { usize::MAX } else { 30 };
+        let wanted = if self.log == ConsoleLog::Shown { usize::MAX } else { 30 };
         let skipped = log.lines().count().saturating_sub(wanted);
         println!("the kernel's log:");
         log.lines().skip(skipped).for_each(|line| println!("    {}", line.trim_end()));
@@ -110,7 +110,7 @@ impl<'a> Machine<'a> {
 
     fn qemu(&self) -> Command {
         let accelerator = Accelerator::of_this_machine();
-        let level = if self.log == Log::Shown { 7 } else { 4 };
+        let level = if self.log == ConsoleLog::Shown { 7 } else { 4 };
         let mut qemu = shell::command("qemu-system-x86_64");
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"]);
         qemu.args(accelerator.options()).args(["-smp", "2", "-m", "2G"]);

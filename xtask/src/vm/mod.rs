@@ -14,8 +14,8 @@ use ctrace_tests::{ctrace_binary, program};
 
 pub(crate) use guest::run as guest;
 pub(crate) use kernel::Kernel;
-pub(crate) use machine::Log;
-use machine::Machine;
+pub(crate) use machine::ConsoleLog;
+use machine::VirtualMachine;
 
 use crate::{build, setup, workspace};
 
@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Which kernels.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct VmOptions {
     /// Versions, such as 6.1 or 6.12: the newest kernel of Debian's archive whose version starts so.
     #[arg(required = true, value_name = "VERSION")]
     kernels: Vec<String>,
@@ -35,14 +35,14 @@ pub(crate) struct Options {
 }
 
 /// Runs the command.
-pub(crate) fn run(options: &Options) -> Result<()> {
-    let undone = setup::prepare(setup::Options { vm: true, ..Default::default() })?;
+pub(crate) fn run(options: &VmOptions) -> Result<()> {
+    let undone = setup::prepare(setup::SetupOptions { vm: true, ..Default::default() })?;
     setup::require(undone.iter().filter(|step| step.name != setup::DOCKER))?;
     // Another program can be chosen, as for the live suites.
     if std::env::var_os("CTRACE_BIN").is_none() {
         build::release()?;
     }
-    let log = if options.verbose { Log::Shown } else { Log::Kept };
+    let log = if options.verbose { ConsoleLog::Shown } else { ConsoleLog::Kept };
     let mut rows = Vec::new();
     for version in &options.kernels {
         let begin = Instant::now();
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Runs the check of [`mod@guest`] under a kernel, with the programs that are built.
-pub(crate) fn check(kernel: &Kernel, log: Log) -> Result<()> {
+pub(crate) fn check(kernel: &Kernel, log: ConsoleLog) -> Result<()> {
     println!("\n{}", kernel.name);
     for name in guest::PROGRAMS {
         program(name)?;
@@ -71,5 +71,5 @@ pub(crate) fn check(kernel: &Kernel, log: Log) -> Result<()> {
     let target = format!("CARGO_TARGET_DIR={}", workspace::target()?.display());
     let ctrace = format!("CTRACE_BIN={}", ctrace_binary()?.display());
     let command = ["/usr/bin/env", &target, &ctrace, &own.to_string_lossy(), "vm-guest"];
-    Machine::new(kernel, log)?.run(&command, TIMEOUT)
+    VirtualMachine::new(kernel, log)?.run(&command, TIMEOUT)
 }

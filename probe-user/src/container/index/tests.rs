@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::container::unexplained::Made;
-use crate::proc::process::fixture::{Fake, Tree};
+use crate::proc::process::fixture::{Fake, ProcTree};
 
 fn listed(letter: char, name: &str) -> ContainerInfo {
     ContainerInfo {
@@ -31,7 +31,7 @@ fn inside(origin: &ProcessContext) -> Arc<Container> {
 
 #[test]
 fn the_host_is_said_of_what_is_there_alone() {
-    let (tree, hierarchy) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (tree, hierarchy) = (ProcTree::new(), tempfile::tempdir().unwrap());
     let directory = hierarchy.path().join("default/web");
     std::fs::create_dir_all(&directory).unwrap();
     let cgroup = std::os::unix::fs::MetadataExt::ino(&directory.metadata().unwrap());
@@ -57,7 +57,7 @@ fn the_host_is_said_of_what_is_there_alone() {
 #[test]
 fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
     let id = "a".repeat(64);
-    let tree = Tree::new();
+    let tree = ProcTree::new();
     let cgroup = format!("/docker/{id}");
     tree.add(&Fake { pid: 30, nspid: "9", cgroup: &cgroup, ..Fake::default() });
     tree.add(&Fake { pid: 31, ..Fake::default() });
@@ -80,7 +80,7 @@ fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
 #[test]
 fn a_cgroup_tells_the_container_of_all_in_it_until_more_is_learned() {
     let id = "a".repeat(64);
-    let (tree, hierarchy) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (tree, hierarchy) = (ProcTree::new(), tempfile::tempdir().unwrap());
     let root = hierarchy.path();
     let directory = root.join("docker").join(&id);
     std::fs::create_dir_all(&directory).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::endpoint::Endpoint;
+use super::endpoint::RuntimeEndpoint;
 use super::images::ImageNames;
 use crate::event;
 use crate::proc::cgroup::{ContainerKey, ProcCgroups};
@@ -40,7 +40,7 @@ pub struct ContainerInfo {
     /// Its cgroup's path from the root of the hierarchy, if its id alone does not tell it from others.
     pub cgroup: Option<Arc<str>>,
     /// Who told of it.
-    pub sources: Vec<Source>,
+    pub sources: Vec<InfoSource>,
 }
 
 /// What is not all known of a container: its runtime could not be asked for it, or told more than is kept.
@@ -61,13 +61,13 @@ impl Gaps {
 
 /// Who told of a container: for more questions about it.
 #[derive(Clone)]
-pub struct Source {
-    pub(super) endpoint: Arc<Endpoint>,
+pub struct InfoSource {
+    pub(super) endpoint: Arc<RuntimeEndpoint>,
     /// containerd's namespace.
     pub(super) namespace: Option<Arc<str>>,
 }
 
-impl Source {
+impl InfoSource {
     /// Name of the runtime.
     pub fn runtime(&self) -> &'static str {
         self.endpoint.runtime.name
@@ -84,16 +84,16 @@ impl Source {
     }
 }
 
-impl PartialEq for Source {
+impl PartialEq for InfoSource {
     fn eq(&self, other: &Self) -> bool {
         let of = |source: &Self| (source.runtime(), source.address(), source.namespace.clone());
         of(self) == of(other)
     }
 }
 
-impl Eq for Source {}
+impl Eq for InfoSource {}
 
-impl fmt::Debug for Source {
+impl fmt::Debug for InfoSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={:?}", self.runtime(), self.address())?;
         self.namespace.as_ref().map_or(Ok(()), |namespace| write!(f, " ({namespace:?})"))

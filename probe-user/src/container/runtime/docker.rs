@@ -1,9 +1,9 @@
 //! Docker.
 
-use super::{Runtime, docker_api};
+use super::{RuntimeClient, docker_api};
 
 /// Rootless Docker listens below its user's runtime directory.
-pub(super) const RUNTIME: Runtime = Runtime {
+pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     name: "docker",
     protocol: docker_api::PROTOCOL,
     sockets: &["/var/run/docker.sock"],

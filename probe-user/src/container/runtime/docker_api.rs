@@ -18,11 +18,11 @@ use hyper::body::{Body, Incoming};
 use serde::Deserialize;
 
 use super::details::{Details, MountPoint, Overlay, layers};
-use super::endpoint::Endpoint;
+use super::endpoint::RuntimeEndpoint;
 use super::labels;
-use super::transport::{self, Peer, Tasks};
+use super::transport::{self, BackgroundTasks, Peer};
 use super::{
-    Answer, CONTAINERS, ContainerInfo, DetailLevel, Gaps, RuntimeReply, Source, TIMEOUT, asked, images,
+    Answer, CONTAINERS, ContainerInfo, DetailLevel, Gaps, InfoSource, RuntimeReply, TIMEOUT, asked, images,
 };
 use crate::event;
 
@@ -34,11 +34,11 @@ const LIBPOD: &str = "/v4.0.0/libpod/containers/json?all=true";
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-pub(super) fn ask(endpoint: Arc<Endpoint>, _: DetailLevel) -> Answer<RuntimeReply> {
+pub(super) fn ask(endpoint: Arc<RuntimeEndpoint>, _: DetailLevel) -> Answer<RuntimeReply> {
     Box::pin(async move { transport::within(&endpoint, told(&endpoint)).await })
 }
 
-pub(super) fn describe(source: Source, id: String) -> Answer<Details> {
+pub(super) fn describe(source: InfoSource, id: String) -> Answer<Details> {
     Box::pin(async move {
         let endpoint = &source.endpoint;
         let answer = async {
@@ -51,12 +51,12 @@ pub(super) fn describe(source: Source, id: String) -> Answer<Details> {
     })
 }
 
-async fn told(endpoint: &Arc<Endpoint>) -> Result<RuntimeReply, Cause> {
+async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
     let engine = Engine::new(endpoint)?;
     let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
     let (Identity { runtime, version }, containers) =
         tokio::try_join!(identity(&engine), engine.docker.list_containers(Some(options))).map_err(cause)?;
-    let source = Source { endpoint: Arc::clone(endpoint), namespace: None };
+    let source = InfoSource { endpoint: Arc::clone(endpoint), namespace: None };
     let within = engine.peer().within;
     let of_image = |summary: &ContainerSummary| {
         let image = summary.image_id.clone().filter(|image| images::is_id(image))?;
@@ -111,16 +111,16 @@ async fn identity(engine: &Engine) -> Result<Identity, Error> {
 /// One engine, for one question.
 struct Engine {
     docker: Docker,
-    endpoint: Arc<Endpoint>,
-    tasks: Tasks,
+    endpoint: Arc<RuntimeEndpoint>,
+    tasks: BackgroundTasks,
     peer: Arc<OnceLock<Peer>>,
 }
 
 impl Engine {
     /// A connection for each request. bollard asks without a version in the path, so that a daemon answers in
     /// its own, whatever its age; what is read here has been in all of them.
-    fn new(endpoint: &Arc<Endpoint>) -> Result<Self, Error> {
-        let (endpoint, tasks, peer) = (Arc::clone(endpoint), Tasks::default(), Arc::default());
+    fn new(endpoint: &Arc<RuntimeEndpoint>) -> Result<Self, Error> {
+        let (endpoint, tasks, peer) = (Arc::clone(endpoint), BackgroundTasks::default(), Arc::default());
         let transport = {
             let (endpoint, tasks, peer) = (Arc::clone(&endpoint), tasks.clone(), Arc::clone(&peer));
             move |request: BollardRequest| {

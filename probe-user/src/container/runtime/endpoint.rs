@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 
-use super::{Runtime, RuntimeError};
+use super::{RuntimeClient, RuntimeError};
 use crate::container::runtime::RuntimeSocket;
 
 /// Users whose own sockets are looked for.
@@ -22,9 +22,9 @@ const USER_DIRECTORIES: &str = "/run/user";
 
 /// A place where a runtime may listen.
 #[derive(Clone, Debug)]
-pub(super) struct Endpoint {
+pub(super) struct RuntimeEndpoint {
     /// Who is expected there.
-    pub(super) runtime: &'static Runtime,
+    pub(super) runtime: &'static RuntimeClient,
     pub(super) address: Address,
     pub(super) owner: Owner,
 }
@@ -111,16 +111,16 @@ impl Address {
 
 /// Every place to ask, each once: those of `wanted` instead of the known ones of their runtimes.
 pub(super) fn endpoints(
-    runtimes: &'static [Runtime],
+    runtimes: &'static [RuntimeClient],
     wanted: &[RuntimeSocket],
-) -> Result<Vec<Endpoint>, RuntimeError> {
+) -> Result<Vec<RuntimeEndpoint>, RuntimeError> {
     for socket in wanted {
         if !runtimes.iter().any(|runtime| runtime.name == socket.runtime) {
             let known = runtimes.iter().map(|runtime| runtime.name).collect::<Vec<_>>().join(", ");
             return Err(RuntimeError::Unknown { runtime: socket.runtime.clone(), known });
         }
     }
-    let mut found: Vec<Endpoint> = Vec::new();
+    let mut found: Vec<RuntimeEndpoint> = Vec::new();
     let mut seen = Vec::new();
     for runtime in runtimes {
         let named: Vec<&RuntimeSocket> =
@@ -135,7 +135,7 @@ pub(super) fn endpoints(
             let identity = (runtime.protocol, address.identity());
             if !seen.contains(&identity) {
                 seen.push(identity);
-                found.push(Endpoint { runtime, address, owner });
+                found.push(RuntimeEndpoint { runtime, address, owner });
             }
         }
     }
@@ -143,7 +143,7 @@ pub(super) fn endpoints(
 }
 
 /// The environment's address instead of the usual ones, and those of the users.
-fn known(runtime: &Runtime) -> Vec<(Address, Owner)> {
+fn known(runtime: &RuntimeClient) -> Vec<(Address, Owner)> {
     let variable = runtime.variable.and_then(|name| std::env::var(name).ok());
     let mut found: Vec<(Address, Owner)> = match variable.filter(|value| !value.is_empty()) {
         // An empty variable means the default, as it does for the runtimes' own clients.

@@ -14,8 +14,8 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use super::endpoint::Endpoint;
-use super::transport::{self, Peer, Tasks};
+use super::endpoint::RuntimeEndpoint;
+use super::transport::{self, BackgroundTasks, Peer};
 
 pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -28,12 +28,12 @@ const NAMESPACE: &str = "containerd-namespace";
 pub(super) struct Client {
     pub(super) peer: Peer,
     grpc: Grpc<Sender>,
-    _tasks: Tasks,
+    _tasks: BackgroundTasks,
 }
 
 impl Client {
-    pub(super) async fn connect(endpoint: &Endpoint) -> Result<Self, Cause> {
-        let tasks = Tasks::default();
+    pub(super) async fn connect(endpoint: &RuntimeEndpoint) -> Result<Self, Cause> {
+        let tasks = BackgroundTasks::default();
         let wire = transport::connect(endpoint, &tasks).await?;
         let peer = wire.peer.clone();
         let sender = Sender(wire.http2().await?);

@@ -33,14 +33,14 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-pub use container_info::{ContainerInfo, Gaps, Source};
+pub use container_info::{ContainerInfo, Gaps, InfoSource};
 pub use details::{Details, MountPoint, Overlay, Snapshot};
 pub use images::{Extent, ImageNames};
 pub use labels::{compose_project, compose_service};
 pub use poller::RuntimePoller;
 
 use crate::terminal::escaped;
-use endpoint::{Endpoint, Owner};
+use endpoint::{Owner, RuntimeEndpoint};
 
 /// Where a runtime listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +63,11 @@ const CONTAINERS: usize = 100_000;
 
 /// Every runtime that is asked: a new one is a file and a line here. What an earlier one says of a container
 /// goes before what a later one says of the same.
-pub const ALL: &[Runtime] = &[docker::RUNTIME, podman::RUNTIME, cri::RUNTIME, containerd::RUNTIME];
+pub const ALL: &[RuntimeClient] = &[docker::RUNTIME, podman::RUNTIME, cri::RUNTIME, containerd::RUNTIME];
 
 /// A way to ask one kind of runtime.
 #[derive(Debug)]
-pub struct Runtime {
+pub struct RuntimeClient {
     /// As `--runtime-socket` and events name it.
     pub name: &'static str,
     /// What is spoken at its sockets: two runtimes of one protocol are not both asked at one socket.
@@ -79,9 +79,9 @@ pub struct Runtime {
     /// The environment variable that says where it listens.
     variable: Option<&'static str>,
     /// Who it is, and all of its containers, also those that do not run.
-    ask: fn(Arc<Endpoint>, DetailLevel) -> Answer<RuntimeReply>,
+    ask: fn(Arc<RuntimeEndpoint>, DetailLevel) -> Answer<RuntimeReply>,
     /// One container.
-    describe: fn(Source, String) -> Answer<Details>,
+    describe: fn(InfoSource, String) -> Answer<Details>,
 }
 
 /// How much is asked.
@@ -189,12 +189,12 @@ pub struct EndpointState {
     /// Its address, a URL.
     pub address: String,
     /// What came of it.
-    pub state: State,
+    pub state: RuntimeState,
 }
 
 /// What came of asking a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum RuntimeState {
     /// Nobody listens.
     Absent,
     /// It answered.
@@ -263,18 +263,19 @@ fn gather(answers: Answered, asked: Option<Instant>) -> Listing {
 
 /// Every place where a runtime is looked for, and what came of asking there: nothing is an error.
 pub async fn endpoints(sockets: &[RuntimeSocket]) -> Result<Vec<EndpointState>, RuntimeError> {
-    let state = |(endpoint, answer): (Arc<Endpoint>, Result<RuntimeReply, Unreachable>)| EndpointState {
-        runtime: endpoint.runtime.name,
-        address: endpoint.address.to_string(),
-        state: match answer {
-            Ok(RuntimeReply { runtime, version, containers }) => {
-                State::Answered { runtime, version, containers: containers.len() }
-            }
-            Err(Unreachable::Absent(_) | Unreachable::Unserved(_)) => State::Absent,
-            Err(Unreachable::Silent(_)) => State::Silent,
-            Err(error @ Unreachable::Failed { .. }) => State::Failed(error.chain()),
-        },
-    };
+    let state =
+        |(endpoint, answer): (Arc<RuntimeEndpoint>, Result<RuntimeReply, Unreachable>)| EndpointState {
+            runtime: endpoint.runtime.name,
+            address: endpoint.address.to_string(),
+            state: match answer {
+                Ok(RuntimeReply { runtime, version, containers }) => {
+                    RuntimeState::Answered { runtime, version, containers: containers.len() }
+                }
+                Err(Unreachable::Absent(_) | Unreachable::Unserved(_)) => RuntimeState::Absent,
+                Err(Unreachable::Silent(_)) => RuntimeState::Silent,
+                Err(error @ Unreachable::Failed { .. }) => RuntimeState::Failed(error.chain()),
+            },
+        };
     Ok(ask_all(sockets).await?.into_iter().map(state).collect())
 }
 
@@ -302,7 +303,7 @@ pub async fn describe(container: &ContainerInfo) -> Option<Details> {
     found
 }
 
-type Answered = Vec<(Arc<Endpoint>, Result<RuntimeReply, Unreachable>)>;
+type Answered = Vec<(Arc<RuntimeEndpoint>, Result<RuntimeReply, Unreachable>)>;
 
 /// Asks at all addresses.
 async fn ask_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
@@ -323,7 +324,7 @@ async fn ask_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-fn unreachable(endpoint: &Endpoint, error: &Unreachable) -> RuntimeError {
+fn unreachable(endpoint: &RuntimeEndpoint, error: &Unreachable) -> RuntimeError {
     RuntimeError::Unreachable {
         runtime: endpoint.runtime.name,
         address: endpoint.address.to_string(),

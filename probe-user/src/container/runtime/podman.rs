@@ -1,9 +1,9 @@
 //! Podman, whose service answers the Docker Engine API; `podman.socket` starts it.
 
-use super::{Runtime, docker_api};
+use super::{RuntimeClient, docker_api};
 
 /// Rootless Podman listens below its user's runtime directory.
-pub(super) const RUNTIME: Runtime = Runtime {
+pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     name: docker_api::PODMAN,
     protocol: docker_api::PROTOCOL,
     sockets: &["/run/podman/podman.sock"],

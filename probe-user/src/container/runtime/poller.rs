@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::endpoint::{self, Endpoint};
+use super::endpoint::{self, RuntimeEndpoint};
 use super::{ALL, DetailLevel, Listing, PASSED_OVER, RuntimeReply, Unreachable, gather};
 use crate::container::runtime::RuntimeSocket;
 
@@ -33,7 +33,7 @@ struct Reply {
     key: Key,
     /// When it was asked.
     asked: Instant,
-    endpoint: Arc<Endpoint>,
+    endpoint: Arc<RuntimeEndpoint>,
     answer: Result<RuntimeReply, Unreachable>,
 }
 
@@ -45,7 +45,7 @@ struct PollState {
     /// When it was asked what it answered last.
     asked: Option<Instant>,
     /// What it told last, if it has told anything.
-    told: Option<(Arc<Endpoint>, RuntimeReply)>,
+    told: Option<(Arc<RuntimeEndpoint>, RuntimeReply)>,
     /// When it was asked what it did not answer in time.
     silent: Option<Instant>,
 }
@@ -164,7 +164,7 @@ impl RuntimePoller {
 }
 
 /// Asks one runtime, and waits for its answer.
-fn ask(endpoint: &Arc<Endpoint>) -> Result<RuntimeReply, Unreachable> {
+fn ask(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Unreachable> {
     let failed = |source: std::io::Error| Unreachable::Failed {
         address: endpoint.address.to_string(),
         source: source.into(),

@@ -33,8 +33,8 @@ fn those_that_hang_are_given_up_together() {
         let found = endpoints(&sockets).await.unwrap();
         let elapsed = started.elapsed();
         assert!(elapsed < TIMEOUT + Duration::from_secs(1), "{elapsed:?}");
-        assert_eq!(found.iter().filter(|one| one.state == State::Silent).count(), 7, "{found:?}");
-        assert_eq!(found.iter().filter(|one| one.state == State::Absent).count(), 1, "{found:?}");
+        assert_eq!(found.iter().filter(|one| one.state == RuntimeState::Silent).count(), 7, "{found:?}");
+        assert_eq!(found.iter().filter(|one| one.state == RuntimeState::Absent).count(), 1, "{found:?}");
     });
 }
 
@@ -137,7 +137,7 @@ fn what_a_silent_one_has_told_is_nobody_elses() {
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn listed(id: &str, name: &str, runtime: &'static str) -> ContainerInfo {
-    let source = Source { endpoint: endpoint(runtime, std::path::Path::new("/x")), namespace: None };
+    let source = InfoSource { endpoint: endpoint(runtime, std::path::Path::new("/x")), namespace: None };
     let labels = Arc::new([(runtime.to_owned(), name.to_owned())].into());
     ContainerInfo {
         id: id.into(),

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
-use super::endpoint::{Address, Endpoint, Owner};
+use super::endpoint::{Address, Owner, RuntimeEndpoint};
 use super::{TIMEOUT, Unreachable, grpc};
 use crate::proc::process::Proc;
 
@@ -65,9 +65,9 @@ impl Peer {
 /// What runs for the connections of one question. They end with it, whatever the runtime still owes: one that
 /// hangs would else keep a descriptor for each time that it was asked.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tasks(Arc<Mutex<JoinSet<()>>>);
+pub(super) struct BackgroundTasks(Arc<Mutex<JoinSet<()>>>);
 
-impl Tasks {
+impl BackgroundTasks {
     fn spawner(&self) -> Spawner {
         Spawner(Arc::downgrade(&self.0))
     }
@@ -89,14 +89,17 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Spawner {
 }
 
 /// A connection.
-pub(super) struct Transport {
+pub(super) struct RuntimeTransport {
     pub(super) peer: Peer,
     stream: Bounded,
     spawner: Spawner,
 }
 
 /// Connects.
-pub(super) async fn connect(endpoint: &Endpoint, tasks: &Tasks) -> io::Result<Transport> {
+pub(super) async fn connect(
+    endpoint: &RuntimeEndpoint,
+    tasks: &BackgroundTasks,
+) -> io::Result<RuntimeTransport> {
     let (peer, stream): (Peer, Box<dyn Stream>) = match (&endpoint.address, endpoint.address.path()) {
         (_, Some(path)) => {
             let stream = UnixStream::connect(path).await?;
@@ -110,7 +113,7 @@ pub(super) async fn connect(endpoint: &Endpoint, tasks: &Tasks) -> io::Result<Tr
         }
     };
     let limit = limit(&endpoint.owner);
-    Ok(Transport { peer, stream: Bounded { stream, limit, left: limit }, spawner: tasks.spawner() })
+    Ok(RuntimeTransport { peer, stream: Bounded { stream, limit, left: limit }, spawner: tasks.spawner() })
 }
 
 fn limit(owner: &Owner) -> usize {
@@ -120,7 +123,7 @@ fn limit(owner: &Owner) -> usize {
     }
 }
 
-impl Transport {
+impl RuntimeTransport {
     /// Begins HTTP/1.
     pub(super) async fn http1<B>(self) -> Result<http1::SendRequest<B>, hyper::Error>
     where
@@ -145,7 +148,7 @@ impl Transport {
 
 /// Gives a runtime [`TIMEOUT`] for all that is asked of it, and an error its meaning.
 pub(super) async fn within<T, E: Into<Cause>>(
-    endpoint: &Endpoint,
+    endpoint: &RuntimeEndpoint,
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Unreachable> {
     let address = || endpoint.address.to_string();

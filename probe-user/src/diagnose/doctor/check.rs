@@ -7,7 +7,7 @@ use crate::terminal::table::{Cell, Tone};
 /// The answer in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum CheckStatus {
     /// As it should be.
     Ok,
     /// Something will be missing, or could be better.
@@ -23,7 +23,7 @@ pub struct Check {
     #[serde(rename = "check")]
     pub name: &'static str,
     /// The answer.
-    pub status: Status,
+    pub status: CheckStatus,
     /// What was found.
     pub found: String,
     /// What to do; there is something for every answer but ok.
@@ -32,23 +32,23 @@ pub struct Check {
 
 impl Check {
     pub(super) fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, status: Status::Ok, found: found.into(), next: None }
+        Self { name, status: CheckStatus::Ok, found: found.into(), next: None }
     }
 
     pub(super) fn warn(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { name, status: Status::Warn, found: found.into(), next: Some(next.into()) }
+        Self { name, status: CheckStatus::Warn, found: found.into(), next: Some(next.into()) }
     }
 
     pub(super) fn no(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { name, status: Status::No, found: found.into(), next: Some(next.into()) }
+        Self { name, status: CheckStatus::No, found: found.into(), next: Some(next.into()) }
     }
 
     /// Columns of a table: check, status, what was found, what to do.
     pub(super) fn cells(&self) -> Vec<Cell> {
         let status = match self.status {
-            Status::Ok => Cell::new("ok").toned(Tone::Good),
-            Status::Warn => Cell::new("warn").toned(Tone::Doubtful),
-            Status::No => Cell::new("no").toned(Tone::Bad),
+            CheckStatus::Ok => Cell::new("ok").toned(Tone::Good),
+            CheckStatus::Warn => Cell::new("warn").toned(Tone::Doubtful),
+            CheckStatus::No => Cell::new("no").toned(Tone::Bad),
         };
         let mut found = self.found.clone();
         if let Some(next) = &self.next {

@@ -167,40 +167,40 @@ fn memlock(release: &str) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::doctor::check::Status;
+    use crate::diagnose::doctor::check::CheckStatus;
 
     #[test]
     fn versions() {
         for (release, expected) in [
-            ("6.18.44-fc", Status::Ok),
-            ("5.15.0-91-generic", Status::Ok),
-            ("5.14.0-362.el9.x86_64", Status::No),
-            ("4.19", Status::No),
-            ("strange", Status::Warn),
-            ("", Status::Warn),
+            ("6.18.44-fc", CheckStatus::Ok),
+            ("5.15.0-91-generic", CheckStatus::Ok),
+            ("5.14.0-362.el9.x86_64", CheckStatus::No),
+            ("4.19", CheckStatus::No),
+            ("strange", CheckStatus::Warn),
+            ("", CheckStatus::Warn),
         ] {
             let check = version(release);
             assert_eq!(check.status, expected, "{release}");
-            assert_eq!(check.next.is_none(), expected == Status::Ok, "{release}");
+            assert_eq!(check.next.is_none(), expected == CheckStatus::Ok, "{release}");
         }
     }
 
     #[test]
     fn a_kernel_without_btf_has_no_exec() {
         let there = btf(Path::new("/proc/self/exe"));
-        assert_eq!((there.status, there.next), (Status::Ok, None));
+        assert_eq!((there.status, there.next), (CheckStatus::Ok, None));
         let absent = btf(Path::new("/proc/self/no such file"));
-        assert_eq!(absent.status, Status::Warn);
+        assert_eq!(absent.status, CheckStatus::Warn);
         assert!(absent.next.is_some_and(|next| next.contains("CONFIG_DEBUG_INFO_BTF")));
     }
 
     #[test]
     fn lockdown_modes() {
         let check = |text, expected| assert_eq!(lockdown(text).status, expected, "{text:?}");
-        check(None, Status::Ok);
-        check(Some("[none] integrity confidentiality\n"), Status::Ok);
-        check(Some("none [integrity] confidentiality\n"), Status::Ok);
-        check(Some("none integrity [confidentiality]\n"), Status::No);
-        check(Some("nonsense"), Status::Ok);
+        check(None, CheckStatus::Ok);
+        check(Some("[none] integrity confidentiality\n"), CheckStatus::Ok);
+        check(Some("none [integrity] confidentiality\n"), CheckStatus::Ok);
+        check(Some("none integrity [confidentiality]\n"), CheckStatus::No);
+        check(Some("nonsense"), CheckStatus::Ok);
     }
 }

@@ -18,7 +18,7 @@ use crate::discovery::Discovery;
 use crate::error_chain;
 use crate::event::Container;
 use crate::plan::{ObjectHooks, Plan};
-use crate::probe::{Probe, Ssl};
+use crate::probe::{Probe, SslProbe};
 use crate::proc::process::Proc;
 use crate::scope::Target;
 
@@ -31,7 +31,7 @@ mod self_test;
 mod text;
 mod watch;
 
-pub use check::{Check, Status};
+pub use check::{Check, CheckStatus};
 use watch::Watched;
 
 /// The answer.
@@ -98,7 +98,7 @@ impl Diagnosis {
             }
         }
         machine.extend(runtimes::checks(sockets).await);
-        let usable = machine.iter().all(|check| check.status != Status::No);
+        let usable = machine.iter().all(|check| check.status != CheckStatus::No);
         let verdict = if usable { Verdict::Works } else { Verdict::Machine };
         let mut diagnosis = Self {
             traceable: usable,
@@ -123,7 +123,7 @@ impl Diagnosis {
     ) -> Result<(), DiagnoseError> {
         let proc = Proc::default();
         let target = subject.selector(&proc, sockets).resolve().await?;
-        let mut discovery = Discovery::new(Probe::Ssl(Ssl::default()));
+        let mut discovery = Discovery::new(Probe::Ssl(SslProbe::default()));
         let (plan, outcomes) = discovery.plan_with_outcomes(&target).await;
         let mut attached = None;
         if self.verdict == Verdict::Works && !plan.objects.is_empty() {
@@ -159,8 +159,12 @@ impl Diagnosis {
 
     /// What the exit status says, in words.
     pub(super) fn verdict(&self) -> Result<(), DiagnoseError> {
-        let bad: Vec<&str> =
-            self.machine.iter().filter(|check| check.status == Status::No).map(|check| check.name).collect();
+        let bad: Vec<&str> = self
+            .machine
+            .iter()
+            .filter(|check| check.status == CheckStatus::No)
+            .map(|check| check.name)
+            .collect();
         match self.verdict {
             Verdict::Works => Ok(()),
             Verdict::Machine => Err(DiagnoseError::Machine { checks: bad.join(", ") }),

@@ -116,20 +116,20 @@ fn cgroups(found: Option<&Hierarchy>) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::doctor::check::Status;
+    use crate::diagnose::doctor::check::CheckStatus;
 
     #[test]
     fn rights_are_judged_one_by_one() {
         let none = CapabilitySet::empty();
         let all = CapabilitySet::all();
         for check in [programs(all), uprobes(all), tracefs(all), others(all), files(all)] {
-            assert_eq!((check.status, check.next), (Status::Ok, None), "{}", check.name);
+            assert_eq!((check.status, check.next), (CheckStatus::Ok, None), "{}", check.name);
         }
-        assert_eq!(programs(none).status, Status::No);
+        assert_eq!(programs(none).status, CheckStatus::No);
         assert!(programs(CapabilitySet::BPF).found.starts_with("CAP_PERFMON missing"));
-        assert_eq!(programs(CapabilitySet::BPF | CapabilitySet::PERFMON).status, Status::Ok);
-        assert_eq!(others(none).status, Status::Warn);
-        assert_eq!(tracefs(CapabilitySet::SYS_ADMIN).status, Status::Warn);
+        assert_eq!(programs(CapabilitySet::BPF | CapabilitySet::PERFMON).status, CheckStatus::Ok);
+        assert_eq!(others(none).status, CheckStatus::Warn);
+        assert_eq!(tracefs(CapabilitySet::SYS_ADMIN).status, CheckStatus::Warn);
         assert!(files(none).found.contains("CAP_DAC_READ_SEARCH"));
         assert!(files(CapabilitySet::DAC_READ_SEARCH).found.contains("CAP_CHECKPOINT_RESTORE"));
         assert!(files(CapabilitySet::SYS_ADMIN).found.contains("CAP_DAC_READ_SEARCH"));
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn other_namespaces_than_the_hosts_do_not_do() {
-        assert_eq!(seen("PID namespace", Ok(())).status, Status::Ok);
-        assert_eq!(seen("PID namespace", Err(Blind::PidNamespace(4_026_532_182))).status, Status::No);
+        assert_eq!(seen("PID namespace", Ok(())).status, CheckStatus::Ok);
+        assert_eq!(seen("PID namespace", Err(Blind::PidNamespace(4_026_532_182))).status, CheckStatus::No);
         assert!(cgroups(None).next.is_some());
     }
 }

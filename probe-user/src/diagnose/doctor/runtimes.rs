@@ -2,7 +2,7 @@
 
 use super::check::Check;
 use crate::container::runtime::RuntimeSocket;
-use crate::container::runtime::{self, EndpointState, State};
+use crate::container::runtime::{self, EndpointState, RuntimeState};
 use crate::error_chain;
 
 const NAME: &str = "container runtimes";
@@ -22,7 +22,7 @@ pub(super) async fn checks(sockets: &[RuntimeSocket]) -> Vec<Check> {
 
 fn judge(endpoints: &[EndpointState]) -> Vec<Check> {
     let mut checks: Vec<Check> = endpoints.iter().filter_map(check).collect();
-    let answered = endpoints.iter().any(|endpoint| matches!(endpoint.state, State::Answered { .. }));
+    let answered = endpoints.iter().any(|endpoint| matches!(endpoint.state, RuntimeState::Answered { .. }));
     if !answered {
         let tried: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
         checks.push(Check::warn(
@@ -37,16 +37,16 @@ fn judge(endpoints: &[EndpointState]) -> Vec<Check> {
 
 fn check(EndpointState { runtime, address, state }: &EndpointState) -> Option<Check> {
     match state {
-        State::Absent => None,
-        State::Answered { runtime, version, containers } => {
+        RuntimeState::Absent => None,
+        RuntimeState::Answered { runtime, version, containers } => {
             Some(Check::ok(NAME, format!("{runtime} {version} at {address}: {containers} containers")))
         }
-        State::Silent => Some(Check::warn(
+        RuntimeState::Silent => Some(Check::warn(
             NAME,
             format!("{runtime} at {address} accepts and does not answer"),
             "names of its containers are missing: look whether it hangs",
         )),
-        State::Failed(why) => Some(Check::warn(
+        RuntimeState::Failed(why) => Some(Check::warn(
             NAME,
             format!("{runtime} at {address}: {why}"),
             "names of its containers are missing: look whether you may talk to it, or run ctrace as root",
@@ -57,20 +57,21 @@ fn check(EndpointState { runtime, address, state }: &EndpointState) -> Option<Ch
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::doctor::check::Status;
+    use crate::diagnose::doctor::check::CheckStatus;
 
     #[test]
     fn absent_runtimes_are_silence_unless_all_are() {
         let endpoint = |state| EndpointState { runtime: "docker", address: "unix:///x".to_owned(), state };
-        let answered = || State::Answered { runtime: "docker", version: "20".to_owned(), containers: 2 };
-        let check = |states: Vec<State>, expected: &[Status]| {
+        let answered =
+            || RuntimeState::Answered { runtime: "docker", version: "20".to_owned(), containers: 2 };
+        let check = |states: Vec<RuntimeState>, expected: &[CheckStatus]| {
             let endpoints: Vec<_> = states.into_iter().map(endpoint).collect();
             let found: Vec<_> = judge(&endpoints).iter().map(|check| check.status).collect();
             assert_eq!(found, expected, "{endpoints:?}");
         };
-        check(vec![State::Absent, answered()], &[Status::Ok]);
-        check(vec![State::Absent, State::Absent], &[Status::Warn]);
-        check(vec![State::Silent, answered()], &[Status::Warn, Status::Ok]);
-        check(vec![State::Failed("denied".to_owned())], &[Status::Warn, Status::Warn]);
+        check(vec![RuntimeState::Absent, answered()], &[CheckStatus::Ok]);
+        check(vec![RuntimeState::Absent, RuntimeState::Absent], &[CheckStatus::Warn]);
+        check(vec![RuntimeState::Silent, answered()], &[CheckStatus::Warn, CheckStatus::Ok]);
+        check(vec![RuntimeState::Failed("denied".to_owned())], &[CheckStatus::Warn, CheckStatus::Warn]);
     }
 }

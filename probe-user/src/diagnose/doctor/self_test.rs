@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use probe_common::{CallShape, Calls, Direction, Length};
+use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
 use super::check::Check;
-use crate::bpf::{self, Log, MmapEvents, Options, Session, SessionError, TrackExec};
+use crate::bpf::{self, BpfLog, MmapEvents, Session, SessionError, SessionOptions, TrackExec};
 use crate::elf::FileOffset;
 use crate::error_chain;
 use crate::event::Library;
@@ -22,11 +22,11 @@ pub(super) const RING: u32 = 1 << 20;
 
 /// A session that copies no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
-    let options = Options {
+    let options = SessionOptions {
         programs: ProgramSet::tls(ConnectionRecords::Off),
         ring_bytes: RING,
         max_bytes: 0,
-        log: Log::Off,
+        log: BpfLog::Off,
         command: None,
     };
     Session::load(&options, scope)
@@ -102,7 +102,7 @@ fn own_function() -> Result<ObjectHooks, String> {
     let range = ranges.find(|range| (range.start..range.end).contains(&address));
     let range = range.ok_or("the code of ctrace is in none of its mappings")?;
     let file = access_paths::executable(own).map_err(|error| error_chain::in_one_line(&error))?;
-    let (length, direction) = (Length::Returned, Direction::Transmit);
+    let (length, direction) = (LengthSource::Returned, IoDirection::Transmit);
     let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
     let hook = Hook {
         program: ProbeProgram::Io,

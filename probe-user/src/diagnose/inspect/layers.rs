@@ -12,18 +12,18 @@ use crate::rootfs::access_paths::{self, FoundPath, Layer, SameFile};
 #[derive(Debug, Serialize)]
 pub(super) struct OverlayRoot {
     /// Where the host has it mounted; null where it has not: then only /proc leads to it.
-    pub(super) merged: Option<Place>,
+    pub(super) merged: Option<LayerPath>,
     /// What takes what is written; null for a read-only one.
-    pub(super) upper: Option<Place>,
+    pub(super) upper: Option<LayerPath>,
     /// What the kernel works with beside it.
-    pub(super) work: Option<Place>,
+    pub(super) work: Option<LayerPath>,
     /// The layers below, topmost first.
-    pub(super) lower: Vec<Place>,
+    pub(super) lower: Vec<LayerPath>,
 }
 
 /// A directory of the host.
 #[derive(Debug, Serialize)]
-pub(super) struct Place {
+pub(super) struct LayerPath {
     /// Its path on the host, as it was tried.
     pub(super) path: String,
     /// Whether it was opened there.
@@ -34,7 +34,7 @@ pub(super) struct Place {
 
 /// Something that is mounted in the root.
 #[derive(Debug, Serialize)]
-pub(super) struct MountPoint {
+pub(super) struct MountedPath {
     /// Where, as the process sees it.
     pub(super) destination: String,
     /// Its file system.
@@ -52,7 +52,7 @@ pub(super) struct MountPoint {
     pub(super) why: Option<String>,
 }
 
-impl Place {
+impl LayerPath {
     fn new((path, found): (PathBuf, io::Result<FoundPath>)) -> Self {
         let why = found.err().map(|error| error.to_string());
         Self { path: shown(&path), works: why.is_none(), why }
@@ -78,15 +78,15 @@ impl Place {
 pub(super) fn overlay(pid: u32) -> Option<OverlayRoot> {
     let overlay = access_paths::overlay(pid).ok()??;
     Some(OverlayRoot {
-        merged: overlay.merged.map(Place::new),
-        upper: overlay.upper.map(Place::of),
-        work: overlay.work.map(Place::of),
-        lower: overlay.lower.into_iter().map(Place::of).collect(),
+        merged: overlay.merged.map(LayerPath::new),
+        upper: overlay.upper.map(LayerPath::of),
+        work: overlay.work.map(LayerPath::of),
+        lower: overlay.lower.into_iter().map(LayerPath::of).collect(),
     })
 }
 
 /// What is mounted in it; empty also when that cannot be told.
-pub(super) fn mounts(pid: u32) -> Vec<MountPoint> {
+pub(super) fn mounts(pid: u32) -> Vec<MountedPath> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let point = |inner: access_paths::Inner| {
         let (source, result) =
@@ -96,7 +96,7 @@ pub(super) fn mounts(pid: u32) -> Vec<MountPoint> {
             Some(Err(error)) => (None, Some(error.to_string())),
             None => (None, None),
         };
-        MountPoint {
+        MountedPath {
             destination: text(&inner.mount.point),
             file_system: text(&inner.mount.file_system),
             root: text(&inner.mount.root),

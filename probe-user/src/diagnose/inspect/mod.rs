@@ -10,7 +10,7 @@ use super::subject::{TargetArg, first};
 use crate::container::runtime::RuntimeSocket;
 use crate::discovery::Discovery;
 use crate::plan::Skipped;
-use crate::probe::{Probe, Ssl};
+use crate::probe::{Probe, SslProbe};
 use crate::proc::namespaces::{CgroupPath, cgroups, ids};
 use crate::proc::process::Proc;
 use crate::scope::{Process, Selector, Target, TargetError};
@@ -24,7 +24,7 @@ mod runtime_view;
 mod text;
 
 use access::AccessPath;
-use layers::{MountPoint, OverlayRoot};
+use layers::{MountedPath, OverlayRoot};
 use namespaces::Namespace;
 use objects::ObjectFacts;
 use runtime_view::RuntimeView;
@@ -42,7 +42,7 @@ pub struct Inspection {
     /// What its root directory is made of, if that is an overlay.
     overlay: Option<OverlayRoot>,
     /// What is mounted in it from outside.
-    mounts: Vec<MountPoint>,
+    mounts: Vec<MountedPath>,
     /// What its runtime says of the same; null when none answers.
     runtime: Option<RuntimeView>,
     /// Its namespaces.
@@ -80,7 +80,7 @@ impl Inspection {
         let everything = Selector { all: true, runtime_sockets: sockets.to_vec(), ..Selector::default() };
         let (target, all) = tokio::join!(selector.resolve(), everything.resolve());
         let (target, all) = (target?, all.unwrap_or_default());
-        let plan = Discovery::new(Probe::Ssl(Ssl::default())).plan(&target).await;
+        let plan = Discovery::new(Probe::Ssl(SslProbe::default())).plan(&target).await;
         let init = first(&selector, &target.processes, &proc);
         let pid = init.map(|process| process.pid);
         let container = init.and_then(|process| process.container.clone());

@@ -28,7 +28,7 @@ pub(super) struct ObjectFacts {
     /// Whether it was unlinked since it was mapped.
     pub(super) deleted: bool,
     /// Its functions that ctrace knows.
-    pub(super) symbols: Vec<Function>,
+    pub(super) symbols: Vec<ObjectFunction>,
     /// Where probes would go.
     pub(super) hooks: Vec<Hook>,
     /// Why its symbols are not known.
@@ -37,7 +37,7 @@ pub(super) struct ObjectFacts {
 
 /// A function in a file.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Function {
+pub(super) struct ObjectFunction {
     /// Its symbol.
     pub(super) name: String,
     /// Virtual address, as in the file's symbols.
@@ -85,14 +85,14 @@ async fn of(object: &ObjectHooks) -> ObjectFacts {
 #[derive(Default)]
 struct Parsed {
     build_id: Option<String>,
-    symbols: Vec<Function>,
+    symbols: Vec<ObjectFunction>,
 }
 
 fn read(file: &ForeignFile) -> Result<Parsed, String> {
     let handle = file.file().map_err(|error| error.to_string())?;
     let object =
         Object::parse(handle, file.size, &tls::wanted()).map_err(|error| error_chain::in_one_line(&error))?;
-    let function = |name: &String, symbol: &Symbol| Function {
+    let function = |name: &String, symbol: &Symbol| ObjectFunction {
         name: name.clone(),
         address: symbol.address.0,
         offset: object.file_offset(symbol.address).map(|offset| offset.0),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::layers::Place;
+use super::layers::LayerPath;
 use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{self, ContainerInfo, Details, MountPoint};
 use crate::proc::cgroup::ProcCgroups;
@@ -23,7 +23,7 @@ pub(super) struct RuntimeView {
     /// The directories of its overlay, each opened on the host.
     pub(super) overlay: Option<RuntimeOverlay>,
     /// Its snapshot, of a container of containerd.
-    pub(super) snapshot: Option<Snapshot>,
+    pub(super) snapshot: Option<SnapshotView>,
     /// Its bind mounts and volumes.
     pub(super) mounts: Vec<RuntimeMount>,
 }
@@ -31,15 +31,15 @@ pub(super) struct RuntimeView {
 /// The directories of an overlay.
 #[derive(Debug, Serialize)]
 pub(super) struct RuntimeOverlay {
-    pub(super) merged: Option<Place>,
-    pub(super) upper: Option<Place>,
-    pub(super) work: Option<Place>,
-    pub(super) lower: Vec<Place>,
+    pub(super) merged: Option<LayerPath>,
+    pub(super) upper: Option<LayerPath>,
+    pub(super) work: Option<LayerPath>,
+    pub(super) lower: Vec<LayerPath>,
 }
 
 /// A snapshot of containerd.
 #[derive(Debug, Serialize)]
-pub(super) struct Snapshot {
+pub(super) struct SnapshotView {
     /// `overlayfs`, …
     pub(super) snapshotter: String,
     pub(super) key: String,
@@ -90,14 +90,14 @@ fn choose<'a>(containers: &'a [ContainerInfo], id: &str, cgroups: &ProcCgroups) 
 impl RuntimeView {
     /// May wait for the file systems of the host.
     fn new(details: Details, pid: u32) -> Self {
-        let place = |path: String| Place::at(PathBuf::from(path));
+        let place = |path: String| LayerPath::at(PathBuf::from(path));
         let overlay = details.overlay.map(|overlay| RuntimeOverlay {
             merged: overlay.merged.map(place),
             upper: overlay.upper.map(place),
             work: overlay.work.map(place),
             lower: overlay.lower.into_iter().map(place).collect(),
         });
-        let snapshot = details.snapshot.map(|snapshot| Snapshot {
+        let snapshot = details.snapshot.map(|snapshot| SnapshotView {
             snapshotter: snapshot.snapshotter,
             key: snapshot.key,
             namespace: snapshot.namespace,

@@ -1,7 +1,7 @@
 //! An inspection for a person.
 
 use super::access::AccessPath;
-use super::layers::Place;
+use super::layers::LayerPath;
 use super::{Inspection, namespaces::Namespace};
 use crate::diagnose::ps::{place, version};
 use crate::rootfs::access_paths::SameFile;
@@ -65,7 +65,7 @@ impl Inspection {
     fn overlay(&self) -> Table {
         let mut table = Table::new(&["PART", "ON THE HOST", "REACHED", "WHY NOT"]);
         let Some(overlay) = &self.overlay else { return table };
-        let mut row = |part: &str, place: &Place| {
+        let mut row = |part: &str, place: &LayerPath| {
             let why = Cell::maybe(place.why.as_deref());
             table.row(vec![Cell::new(part), Cell::new(&place.path), place.cell(), why]);
         };
@@ -233,7 +233,7 @@ impl AccessPath {
     }
 }
 
-impl Place {
+impl LayerPath {
     fn cell(&self) -> Cell {
         if self.works { yes() } else { no() }
     }

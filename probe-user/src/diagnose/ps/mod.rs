@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::ContainerField;
 use crate::discovery::Discovery;
 use crate::event::{Container, Executable, Library};
-use crate::probe::{Probe, Ssl};
+use crate::probe::{Probe, SslProbe};
 use crate::proc::process::Proc;
 use crate::scope::{Selector, TargetError};
 use crate::terminal::Colour;
@@ -29,17 +29,17 @@ pub enum Detail {
 
 /// The answer.
 #[derive(Debug, Serialize)]
-pub struct Listing {
+pub struct ProcessListing {
     /// One per process and library, by container, then pid; with [`Detail::Wide`] also one per container
     /// without.
-    pub processes: Vec<Row>,
+    pub processes: Vec<LibraryRow>,
     /// Processes that could not be looked into.
     pub unseen: Vec<Unseen>,
 }
 
 /// A process and a TLS library that it maps.
 #[derive(Debug, Serialize)]
-pub struct Row {
+pub struct LibraryRow {
     /// Its container; null on the host.
     #[serde(flatten)]
     pub container: ContainerField,
@@ -52,7 +52,7 @@ pub struct Row {
     /// Whether a trace would see what it does.
     pub traceable: bool,
     /// The functions that would be seen, by name.
-    pub functions: Vec<Function>,
+    pub functions: Vec<TracedFunction>,
     /// Why it is not traceable, or what of it is not.
     pub why: Vec<String>,
 }
@@ -80,19 +80,19 @@ pub enum Linked {
 
 /// A function that would be seen.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Function {
+pub struct TracedFunction {
     /// Its public name.
     pub name: String,
     /// The function that is probed for it.
     pub probed: String,
     /// Whether that is the public function itself, or an internal one that it calls.
-    pub place: Place,
+    pub place: ProbePlace,
 }
 
 /// Where the probe of a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum ProbePlace {
     /// On the function.
     Public,
     /// On what several of them call.
@@ -110,11 +110,11 @@ pub struct Unseen {
 }
 
 /// Looks at the machine.
-pub(super) async fn list(selector: &Selector, extent: Detail) -> Result<Listing, TargetError> {
+pub(super) async fn list(selector: &Selector, extent: Detail) -> Result<ProcessListing, TargetError> {
     let target = selector.resolve().await?;
-    let plan = Discovery::new(Probe::Ssl(Ssl::default())).plan(&target).await;
+    let plan = Discovery::new(Probe::Ssl(SslProbe::default())).plan(&target).await;
     let proc = Proc::default();
-    let mut listing = Listing::new(&plan, &target, extent, |pid| proc.executable(pid));
+    let mut listing = ProcessListing::new(&plan, &target, extent, |pid| proc.executable(pid));
     // One that ended while it was looked at is nobody's concern.
     let ended =
         |pid: u32| target.processes.iter().any(|one| one.pid == pid && !proc.is_alive(pid, one.start_time));
@@ -123,7 +123,7 @@ pub(super) async fn list(selector: &Selector, extent: Detail) -> Result<Listing,
     Ok(listing)
 }
 
-impl Listing {
+impl ProcessListing {
     /// A table for a person.
     pub(super) fn text(&self, extent: Detail, colour: Colour) -> String {
         let mut head =
@@ -171,7 +171,7 @@ pub(super) fn place(container: Option<&Container>) -> String {
     container.map_or_else(|| "host".to_owned(), Container::shown)
 }
 
-impl Row {
+impl LibraryRow {
     fn cells(&self, extent: Detail) -> Vec<Cell> {
         let container = self.container.as_deref();
         let library = self.library.as_ref();
@@ -208,12 +208,12 @@ impl Row {
             let tone = if self.library.is_some() { Tone::Bad } else { Tone::Faint };
             return Cell::new(&if self.library.is_some() { format!("no: {why}") } else { why }).toned(tone);
         }
-        let places: BTreeSet<Place> = self.functions.iter().map(|function| function.place).collect();
+        let places: BTreeSet<ProbePlace> = self.functions.iter().map(|function| function.place).collect();
         let places: Vec<&str> = places
             .iter()
             .map(|place| match place {
-                Place::Public => "public",
-                Place::Internal => "internal",
+                ProbePlace::Public => "public",
+                ProbePlace::Internal => "internal",
             })
             .collect();
         let plural = if self.functions.len() == 1 { "function" } else { "functions" };

@@ -6,13 +6,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Detail, Function, Identity, Linked, Listing, Place, Row, Unseen, place};
+use super::{
+    Detail, Identity, LibraryRow, Linked, ProbePlace, ProcessListing, TracedFunction, Unseen, place,
+};
 use crate::diagnose::ContainerField;
 use crate::event::{Container, Executable, Library};
 use crate::plan::{Hook, ObjectHooks, Plan, SkipKind, Skipped};
 use crate::scope::{Process, Target};
 
-impl Listing {
+impl ProcessListing {
     pub(super) fn new(
         plan: &Plan,
         target: &Target,
@@ -23,7 +25,8 @@ impl Listing {
             processes: target.processes.iter().map(|process| (process.pid, process)).collect(),
             executable: |pid| executable(pid),
         };
-        let mut rows: Vec<Row> = plan.objects.iter().flat_map(|object| maker.hooked(object, plan)).collect();
+        let mut rows: Vec<LibraryRow> =
+            plan.objects.iter().flat_map(|object| maker.hooked(object, plan)).collect();
         let mut unseen = Vec::new();
         for skipped in &plan.skipped {
             match skipped.lack {
@@ -41,8 +44,8 @@ impl Listing {
             let more = maker.without_tls(&rows, &unseen, target);
             rows.extend(more);
         }
-        let name = |row: &Row| row.container.as_deref().map(|one| place(Some(one)));
-        let library = |row: &Row| row.library.as_ref().map(|library| library.path.clone());
+        let name = |row: &LibraryRow| row.container.as_deref().map(|one| place(Some(one)));
+        let library = |row: &LibraryRow| row.library.as_ref().map(|library| library.path.clone());
         // The host comes last.
         rows.sort_by_cached_key(|row| (row.container.is_none(), name(row), row.process.pid, library(row)));
         Self { processes: rows, unseen }
@@ -68,13 +71,13 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
     }
 
     /// A row for each process that maps the object.
-    fn hooked(&self, object: &ObjectHooks, plan: &Plan) -> Vec<Row> {
+    fn hooked(&self, object: &ObjectHooks, plan: &Plan) -> Vec<LibraryRow> {
         let library = &object.library;
         let (functions, why) = (functions(&object.hooks), notes(object, plan));
-        let mut rows: Vec<Row> = object
+        let mut rows: Vec<LibraryRow> = object
             .pids
             .iter()
-            .map(|pid| Row {
+            .map(|pid| LibraryRow {
                 container: ContainerField(self.container(*pid)),
                 process: self.identity(*pid),
                 library: Some(Library::clone(library)),
@@ -86,7 +89,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
             .collect();
         // The same file has other names in other containers: one process that executes it tells for all.
         let is_executed =
-            |row: &Row| row.process.executable.as_ref().is_some_and(|exe| exe.path == library.path);
+            |row: &LibraryRow| row.process.executable.as_ref().is_some_and(|exe| exe.path == library.path);
         let linked = if rows.iter().any(is_executed) { Linked::Executable } else { Linked::Shared };
         for row in &mut rows {
             row.linked = Some(linked);
@@ -95,12 +98,12 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
     }
 
     /// A file that may be a TLS library and cannot be used.
-    fn broken(&self, skipped: &Skipped) -> Option<Row> {
+    fn broken(&self, skipped: &Skipped) -> Option<LibraryRow> {
         let pid = skipped.pid?;
         let process = self.identity(pid);
         let name = Path::new(&skipped.subject).file_name().map(|name| name.to_string_lossy().into_owned());
         let is_executed = process.executable.as_ref().is_some_and(|exe| exe.path == skipped.subject);
-        Some(Row {
+        Some(LibraryRow {
             container: ContainerField(self.container(pid)),
             process,
             library: Some(Library {
@@ -121,7 +124,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
     }
 
     /// The first process of each container in which nothing was found.
-    fn without_tls(&self, rows: &[Row], unseen: &[Unseen], target: &Target) -> Vec<Row> {
+    fn without_tls(&self, rows: &[LibraryRow], unseen: &[Unseen], target: &Target) -> Vec<LibraryRow> {
         let ids = rows.iter().filter_map(|row| row.container.as_ref().map(|one| one.id.clone()));
         let mut known: BTreeSet<String> = ids.collect();
         let blind: BTreeSet<u32> = unseen.iter().map(|unseen| unseen.process.pid).collect();
@@ -131,7 +134,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
             if blind.contains(&process.pid) || !known.insert(container.id.clone()) {
                 continue;
             }
-            more.push(Row {
+            more.push(LibraryRow {
                 container: ContainerField(Some(Arc::clone(container))),
                 process: self.identity(process.pid),
                 library: None,
@@ -157,13 +160,17 @@ fn notes(object: &ObjectHooks, plan: &Plan) -> Vec<String> {
     object.evidence.iter().map(String::as_str).chain(notes).map(str::to_owned).collect()
 }
 
-fn functions(hooks: &[Hook]) -> Vec<Function> {
+fn functions(hooks: &[Hook]) -> Vec<TracedFunction> {
     let moving = hooks.iter().filter(|hook| hook.program.moves_bytes());
     let named = moving.flat_map(|hook| {
-        hook.public_names.iter().map(|name| Function {
+        hook.public_names.iter().map(|name| TracedFunction {
             name: name.clone(),
             probed: hook.function.clone(),
-            place: if hook.public_names.contains(&hook.function) { Place::Public } else { Place::Internal },
+            place: if hook.public_names.contains(&hook.function) {
+                ProbePlace::Public
+            } else {
+                ProbePlace::Internal
+            },
         })
     });
     named.collect::<BTreeSet<_>>().into_iter().collect()
@@ -177,7 +184,7 @@ mod tests {
     use crate::discovery::Discovery;
     use crate::elf::FileOffset;
     use crate::plan::{ObjectId, ProbeProgram};
-    use crate::probe::{Probe, Ssl};
+    use crate::probe::{Probe, SslProbe};
     use crate::rootfs::access_paths;
     use crate::terminal::Colour;
 
@@ -224,7 +231,7 @@ mod tests {
         Skipped { lack, pid: Some(pid), subject: what.to_owned(), reason: why.to_owned() }
     }
 
-    fn listing(extent: Detail) -> Listing {
+    fn listing(extent: Detail) -> ProcessListing {
         let processes = vec![
             process(1, None),
             process(2, Some("bb")),
@@ -250,7 +257,7 @@ mod tests {
             ],
             ..Plan::default()
         };
-        Listing::new(&plan, &target, extent, |pid| (pid == 1).then(|| PathBuf::from("/app")))
+        ProcessListing::new(&plan, &target, extent, |pid| (pid == 1).then(|| PathBuf::from("/app")))
     }
 
     #[test]
@@ -262,7 +269,7 @@ mod tests {
         assert_eq!(rows, [(3, false, shared), (3, true, shared), (2, true, shared), (1, true, executable)]);
         let hooked = usual.processes.iter().find(|row| row.process.pid == 2).unwrap();
         assert_eq!(hooked.why, ["SSL_peek: why"]);
-        assert!(hooked.functions.iter().all(|function| function.place == Place::Internal));
+        assert!(hooked.functions.iter().all(|function| function.place == ProbePlace::Internal));
         assert_eq!(usual.unseen.iter().map(|unseen| unseen.process.pid).collect::<Vec<_>>(), [5]);
         let wide = listing(Detail::Wide);
         let none = wide.processes.iter().find(|row| row.process.pid == 4).unwrap();
@@ -287,7 +294,7 @@ mod tests {
         let own = std::process::id();
         let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let plan = runtime.block_on(Discovery::new(Probe::Ssl(Ssl::default())).plan(&target));
+        let plan = runtime.block_on(Discovery::new(Probe::Ssl(SslProbe::default())).plan(&target));
         let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, skipped.lack)).collect();
         assert_eq!(steps, [(Some(own), SkipKind::Process), (Some(u32::MAX), SkipKind::Mappings)]);
     }

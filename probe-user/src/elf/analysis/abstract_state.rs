@@ -21,7 +21,7 @@ const REGISTERS: usize = 16;
 
 /// What the analysis knows about a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum AbstractValue {
     /// Argument number n (from 0) plus an offset.
     Argument(u8, i64),
     /// The word at an offset from an argument.
@@ -50,9 +50,9 @@ pub struct Assumption {
 /// What the analysis knows at a point in the code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::elf) struct AbstractState {
-    registers: [Option<Value>; REGISTERS],
+    registers: [Option<AbstractValue>; REGISTERS],
     /// Stack slots, by base register and displacement.
-    stack: BTreeMap<(Register, i64), Value>,
+    stack: BTreeMap<(Register, i64), AbstractValue>,
     /// The assumption; it ends when the word may be overwritten.
     given: Option<Assumption>,
     /// Processor flags, known only if they result from the assumption.
@@ -63,11 +63,12 @@ impl AbstractState {
     pub(in crate::elf) fn entry(given: Option<Assumption>) -> Self {
         let mut state = Self { given, ..Self::default() };
         let arguments = (0..).zip(ARGUMENTS);
-        arguments.for_each(|(number, register)| state.set(register, Some(Value::Argument(number, 0))));
+        arguments
+            .for_each(|(number, register)| state.set(register, Some(AbstractValue::Argument(number, 0))));
         state
     }
 
-    pub(in crate::elf) fn get(&self, register: Register) -> Option<Value> {
+    pub(in crate::elf) fn get(&self, register: Register) -> Option<AbstractValue> {
         let whole = register.is_gpr64().then(|| register.number())?;
         self.registers.get(whole).copied().flatten()
     }
@@ -75,12 +76,12 @@ impl AbstractState {
     /// The constant in a register of any size, if it is one.
     pub(in crate::elf) fn number(&self, register: Register) -> Option<u64> {
         match self.get(register.full_register()) {
-            Some(Value::Number(number)) => Some(number),
+            Some(AbstractValue::Number(number)) => Some(number),
             _ => None,
         }
     }
 
-    fn set(&mut self, register: Register, value: Option<Value>) {
+    fn set(&mut self, register: Register, value: Option<AbstractValue>) {
         let register = register.full_register();
         if let Some(place) = self.registers.get_mut(register.number()).filter(|_| register.is_gpr64()) {
             *place = value;
@@ -110,7 +111,7 @@ impl AbstractState {
         (is_stack && index == Register::None).then_some((base, displacement.cast_signed()))
     }
 
-    fn keep(&mut self, place: (Register, i64), value: Option<Value>) {
+    fn keep(&mut self, place: (Register, i64), value: Option<AbstractValue>) {
         match value {
             Some(value) if self.stack.len() < MAX_SLOTS => {
                 self.stack.insert(place, value);
@@ -151,18 +152,18 @@ impl AbstractState {
         }
         if let Some(place) = self.place(base, Register::None, displacement) {
             return match self.stack.get(&place) {
-                Some(Value::Number(number)) => Some(*number),
+                Some(AbstractValue::Number(number)) => Some(*number),
                 _ => None,
             };
         }
-        let Value::Argument(argument, offset) = self.get(base)? else { return None };
+        let AbstractValue::Argument(argument, offset) = self.get(base)? else { return None };
         let place = (argument, offset.wrapping_add(displacement.cast_signed()));
         self.given.filter(|given| (given.argument, given.offset) == place).map(|given| given.word)
     }
 
     /// Memory is written: drops the assumption if it may be about that memory.
     fn overwrite(&mut self, base: Register, index: Register, displacement: u64) {
-        if let (Some(given), Some(Value::Argument(argument, offset))) = (self.given, self.get(base)) {
+        if let (Some(given), Some(AbstractValue::Argument(argument, offset))) = (self.given, self.get(base)) {
             let distance = given.offset.wrapping_sub(offset.wrapping_add(displacement.cast_signed()));
             let is_apart = index == Register::None && distance.unsigned_abs() >= MAX_WRITE;
             self.given = self.given.filter(|_| argument != given.argument || is_apart);
@@ -197,7 +198,7 @@ pub(in crate::elf) fn change(
         }
         None => (None, None),
     };
-    let made = number.map(Value::Number).or_else(|| made(instruction, state));
+    let made = number.map(AbstractValue::Number).or_else(|| made(instruction, state));
     state.flags = flags;
     let used = factory.info(instruction);
     for register in used.used_registers() {
@@ -223,14 +224,14 @@ pub(in crate::elf) fn change(
 }
 
 /// The value that an instruction writes to its first operand, if it can be derived.
-fn made(instruction: &Instruction, state: &AbstractState) -> Option<Value> {
+fn made(instruction: &Instruction, state: &AbstractState) -> Option<AbstractValue> {
     let more = |value, offset: u64| match value {
-        Some(Value::Argument(argument, distance)) => {
-            Some(Value::Argument(argument, distance.wrapping_add(offset.cast_signed())))
+        Some(AbstractValue::Argument(argument, distance)) => {
+            Some(AbstractValue::Argument(argument, distance.wrapping_add(offset.cast_signed())))
         }
-        Some(Value::Number(number)) => Some(Value::Number(number.wrapping_add(offset))),
-        Some(Value::Loaded(argument, loaded)) => Some(inside(argument, loaded, offset.cast_signed())),
-        Some(Value::Inside(argument, loaded, distance)) => {
+        Some(AbstractValue::Number(number)) => Some(AbstractValue::Number(number.wrapping_add(offset))),
+        Some(AbstractValue::Loaded(argument, loaded)) => Some(inside(argument, loaded, offset.cast_signed())),
+        Some(AbstractValue::Inside(argument, loaded, distance)) => {
             Some(inside(argument, loaded, distance.wrapping_add(offset.cast_signed())))
         }
         _ => None,
@@ -239,24 +240,28 @@ fn made(instruction: &Instruction, state: &AbstractState) -> Option<Value> {
     match instruction.code() {
         Code::Mov_r64_rm64 if instruction.op1_kind() == OpKind::Memory => {
             if instruction.is_ip_rel_memory_operand() {
-                return Some(Value::Slot(instruction.ip_rel_memory_address()));
+                return Some(AbstractValue::Slot(instruction.ip_rel_memory_address()));
             }
             let displacement = instruction.memory_displacement64();
             if let Some(place) = state.place(base, index, displacement) {
                 return state.stack.get(&place).copied();
             }
             match state.get(base).filter(|_| index == Register::None) {
-                Some(Value::Argument(argument, offset)) => {
-                    Some(Value::Loaded(argument, offset.wrapping_add(displacement.cast_signed())))
+                Some(AbstractValue::Argument(argument, offset)) => {
+                    Some(AbstractValue::Loaded(argument, offset.wrapping_add(displacement.cast_signed())))
                 }
-                Some(Value::Loaded(argument, offset)) => Some(Value::Entry(argument, offset, displacement)),
-                Some(Value::Inside(argument, offset, more)) => {
-                    Some(Value::Entry(argument, offset, displacement.wrapping_add(more.cast_unsigned())))
+                Some(AbstractValue::Loaded(argument, offset)) => {
+                    Some(AbstractValue::Entry(argument, offset, displacement))
                 }
+                Some(AbstractValue::Inside(argument, offset, more)) => Some(AbstractValue::Entry(
+                    argument,
+                    offset,
+                    displacement.wrapping_add(more.cast_unsigned()),
+                )),
                 _ => None,
             }
         }
-        Code::Mov_r32_imm32 | Code::Mov_r64_imm64 => Some(Value::Number(instruction.immediate(1))),
+        Code::Mov_r32_imm32 | Code::Mov_r64_imm64 => Some(AbstractValue::Number(instruction.immediate(1))),
         Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => state.get(instruction.op1_register()),
         Code::Lea_r64_m if index == Register::None => {
             more(state.get(base), instruction.memory_displacement64())
@@ -273,6 +278,10 @@ fn made(instruction: &Instruction, state: &AbstractState) -> Option<Value> {
     }
 }
 
-fn inside(argument: u8, loaded: i64, more: i64) -> Value {
-    if more == 0 { Value::Loaded(argument, loaded) } else { Value::Inside(argument, loaded, more) }
+fn inside(argument: u8, loaded: i64, more: i64) -> AbstractValue {
+    if more == 0 {
+        AbstractValue::Loaded(argument, loaded)
+    } else {
+        AbstractValue::Inside(argument, loaded, more)
+    }
 }

@@ -12,7 +12,7 @@ use iced_x86::{
     Code, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register, UsedMemory,
 };
 
-use super::abstract_state::{AbstractState, Assumption, Value, change};
+use super::abstract_state::{AbstractState, AbstractValue, Assumption, change};
 use crate::elf::code::decode::{inside, instructions, target};
 use crate::elf::{FunctionBounds, FunctionTable, ObjectError, VirtAddr};
 
@@ -64,20 +64,20 @@ pub enum Effect {
         bytes: usize,
     },
     /// Calls a function, or jumps to another one.
-    Calls(Call),
+    Calls(CallArguments),
 }
 
 /// A call, or a jump out of the function, with its first three arguments as far as they are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct CallArguments {
     /// The callee.
     pub callee: Callee,
     /// The first argument.
-    pub first: Option<Value>,
+    pub first: Option<AbstractValue>,
     /// The second argument.
-    pub second: Option<Value>,
+    pub second: Option<AbstractValue>,
     /// The third argument.
-    pub third: Option<Value>,
+    pub third: Option<AbstractValue>,
 }
 
 /// A function with its effects.
@@ -106,7 +106,7 @@ impl Flow {
     }
 
     /// The calls of the function.
-    pub fn calls(&self) -> impl Iterator<Item = Call> {
+    pub fn calls(&self) -> impl Iterator<Item = CallArguments> {
         self.effects.iter().filter_map(|effect| match effect {
             Effect::Calls(call) => Some(*call),
             _ => None,
@@ -226,7 +226,9 @@ fn accesses(
                 }
             }
             None => {
-                if let (Some(Value::Loaded(argument, offset)), false) = (state.get(memory.base()), is_read) {
+                if let (Some(AbstractValue::Loaded(argument, offset)), false) =
+                    (state.get(memory.base()), is_read)
+                {
                     effects.push(Effect::Changes(argument, offset));
                 }
                 let place = state.place(memory.base(), memory.index(), memory.displacement());
@@ -241,7 +243,7 @@ fn accesses(
 /// The argument and the offset from it that a memory access refers to.
 fn behind(memory: &UsedMemory, state: &AbstractState) -> Option<(u8, i64)> {
     match state.get(memory.base()) {
-        Some(Value::Argument(argument, offset)) if memory.index() == Register::None => {
+        Some(AbstractValue::Argument(argument, offset)) if memory.index() == Register::None => {
             Some((argument, offset.wrapping_add(memory.displacement().cast_signed())))
         }
         _ => None,
@@ -272,21 +274,21 @@ fn call(instruction: &Instruction, state: &AbstractState) -> Effect {
         None if instruction.op0_kind() == OpKind::Memory => {
             let table = state.get(instruction.memory_base());
             match table.filter(|_| instruction.memory_index() == Register::None) {
-                Some(Value::Loaded(argument, offset)) => {
+                Some(AbstractValue::Loaded(argument, offset)) => {
                     Callee::Method(argument, offset, instruction.memory_displacement64())
                 }
                 _ => Callee::Unknown,
             }
         }
         None => match state.get(instruction.op0_register()) {
-            Some(Value::Slot(slot)) => Callee::Slot(slot),
-            Some(Value::Entry(argument, offset, method)) => Callee::Method(argument, offset, method),
+            Some(AbstractValue::Slot(slot)) => Callee::Slot(slot),
+            Some(AbstractValue::Entry(argument, offset, method)) => Callee::Method(argument, offset, method),
             _ => Callee::Unknown,
         },
     };
     let [first, second, third] =
         [Register::RDI, Register::RSI, Register::RDX].map(|register| state.get(register));
-    Effect::Calls(Call { callee, first, second, third })
+    Effect::Calls(CallArguments { callee, first, second, third })
 }
 
 #[cfg(test)]

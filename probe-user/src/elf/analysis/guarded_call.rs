@@ -11,7 +11,7 @@ use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, OpKind, R
 
 use crate::elf::code::decode::{UnprobeableCode, instructions, target, writes};
 use crate::elf::code::function_body::exact_site;
-use crate::elf::{FunctionTable, Object, ObjectError, Pattern, StringRef, VirtAddr};
+use crate::elf::{FunctionTable, Object, ObjectError, StringPattern, StringRef, VirtAddr};
 
 /// Limit of the code of a function that is decoded, in bytes.
 const MAX_BODY: u64 = 1 << 16;
@@ -50,7 +50,11 @@ const GIVEN: [Register; 2] = [Register::RDX, Register::RCX];
 impl Object {
     /// For each report of one of the errors: the guarded call of the method at offset `method` in the vtable
     /// of its object.
-    pub fn guarded_calls(&self, errors: &[Pattern], method: u64) -> Result<BTreeSet<VirtAddr>, NotGuarded> {
+    pub fn guarded_calls(
+        &self,
+        errors: &[StringPattern],
+        method: u64,
+    ) -> Result<BTreeSet<VirtAddr>, NotGuarded> {
         let frames = self.frames()?;
         let mut calls = BTreeSet::new();
         for text in self.find_texts(errors)? {
@@ -214,12 +218,12 @@ fn is_at(instruction: &Instruction, base: Register, offset: u64) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-    use super::{NotGuarded, Pattern, VirtAddr, call_of};
+    use super::{NotGuarded, StringPattern, VirtAddr, call_of};
     use crate::elf::SymbolFilter;
     use crate::elf::fixture::{compile, parse, parse_bytes};
     use crate::test_rng::TestRng;
 
-    const ERROR: &[Pattern] = &[Pattern::Whole("not before the handshake")];
+    const ERROR: &[StringPattern] = &[StringPattern::Whole("not before the handshake")];
 
     /// Like Botan 3: the call that passes data on is guarded by a check, whose failure is reported far away.
     const SOURCE: &str = r#"

@@ -4,7 +4,7 @@
 
 use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register};
 
-use crate::elf::code::decode::{Calls, calls, instructions, target, writes};
+use crate::elf::code::decode::{CallTargets, calls, instructions, target, writes};
 use crate::elf::{Object, ObjectError, VirtAddr};
 
 /// Limit of the code of one function that is decoded, in bytes.
@@ -18,7 +18,7 @@ pub struct Uses {
     /// The size of its code in bytes, including the padding after it.
     pub size: u64,
     /// Its calls, and the jumps out of it.
-    pub calls: Calls,
+    pub calls: CallTargets,
     /// The operands of interest, each with the index of its instruction in the function.
     operands: Vec<(u32, u64)>,
 }

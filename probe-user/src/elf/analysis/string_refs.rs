@@ -25,7 +25,7 @@ const MAX_INSTRUCTION: u64 = 15;
 
 /// A pattern to search for in constant data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pattern {
+pub enum StringPattern {
     /// A whole string.
     Whole(&'static str),
     /// The end of a string, for example of a path.
@@ -39,7 +39,7 @@ pub enum Pattern {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StringRef {
     /// The pattern that matched.
-    pub needle: Pattern,
+    pub needle: StringPattern,
     /// The start of the string.
     pub begin: VirtAddr,
     /// The start of the match in it. Linkers merge strings, so code may refer to the middle of one.
@@ -53,7 +53,7 @@ impl StringRef {
     }
 }
 
-impl Pattern {
+impl StringPattern {
     /// The text of the pattern.
     pub fn text(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl Pattern {
 
 impl Object {
     /// Searches constant data for NUL-terminated strings that match one of the patterns.
-    pub fn find_texts(&self, needles: &[Pattern]) -> Result<Vec<StringRef>, ObjectError> {
+    pub fn find_texts(&self, needles: &[StringPattern]) -> Result<Vec<StringRef>, ObjectError> {
         let patterns = needles.iter().map(|needle| [needle.text().as_bytes(), &[0]].concat());
         let Some(searcher) = searcher(patterns) else { return Ok(Vec::new()) };
         let longest = needles.iter().map(|needle| needle.text().len()).max().unwrap_or(0);
@@ -107,7 +107,7 @@ impl Object {
 
     /// The addresses of instructions that seem to refer to one of the strings.
     pub fn references(&self, texts: &[StringRef]) -> Result<Vec<VirtAddr>, ObjectError> {
-        let is_searched = |text: &&StringRef| !matches!(text.needle, Pattern::Beside(_));
+        let is_searched = |text: &&StringRef| !matches!(text.needle, StringPattern::Beside(_));
         let texts: Vec<StringRef> = texts.iter().filter(is_searched).copied().collect();
         let (Some(low), Some(high)) =
             (texts.iter().map(|text| text.begin.0).min(), texts.iter().map(|text| text.needle_at.0).max())
@@ -225,12 +225,12 @@ fn searcher<P: AsRef<[u8]>>(patterns: impl IntoIterator<Item = P>) -> Option<Aho
 }
 
 /// How many bytes of the string precede the match. None if nothing may precede it.
-fn lead(needle: Pattern, before: &[u8]) -> Option<u64> {
+fn lead(needle: StringPattern, before: &[u8]) -> Option<u64> {
     let lead =
         before.iter().rev().take(MAX_LEAD).position(|byte| *byte == 0).unwrap_or(before.len().min(MAX_LEAD));
     match needle {
-        Pattern::Whole(_) => (lead == 0).then_some(0),
-        Pattern::End(_) | Pattern::Beside(_) => Some(lead as u64),
+        StringPattern::Whole(_) => (lead == 0).then_some(0),
+        StringPattern::End(_) | StringPattern::Beside(_) => Some(lead as u64),
     }
 }
 

@@ -117,7 +117,7 @@ pub struct CallSite {
 
 /// The calls of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Calls {
+pub struct CallTargets {
     /// Calls and jumps out of the function with a constant target, in code order.
     pub direct: Vec<CallSite>,
     /// How many calls and jumps go through a register or memory.
@@ -127,8 +127,8 @@ pub struct Calls {
 }
 
 /// The calls of a function. `code` is its whole body.
-pub fn calls(code: &[u8], address: VirtAddr) -> Calls {
-    let mut calls = Calls { complete: true, ..Calls::default() };
+pub fn calls(code: &[u8], address: VirtAddr) -> CallTargets {
+    let mut calls = CallTargets { complete: true, ..CallTargets::default() };
     for instruction in instructions(code, address) {
         if instruction.is_invalid() {
             calls.complete = false;

@@ -7,8 +7,8 @@ use super::decode::{InstructionSite, UnprobeableCode, probe_site};
 use super::function_body::{AmbiguousCode, Body, exact_site};
 use crate::elf::go::after_stack_check;
 use crate::elf::symbols::index::Index;
-use crate::elf::symbols::select::{Function, Kind};
-use crate::elf::{FileOffset, Found, Language, Object, ObjectError, VirtAddr};
+use crate::elf::symbols::select::{ElfFunction, FunctionKind};
+use crate::elf::{FileOffset, Language, LocatedFunction, Object, ObjectError, VirtAddr};
 
 /// Largest function that is decoded, in bytes: main loops of interpreters have about 100 KiB.
 const MAX_BODY: u64 = 4 << 20;
@@ -124,8 +124,8 @@ impl Object {
     /// Where to place a probe at the entry of a function. In Go this is after the stack check, which restarts
     /// the function. Otherwise it is the first instruction that the kernel handles; it also serves a
     /// uretprobe where [`Object::return_probe`] allows one.
-    pub fn site(&self, function: &Function) -> Result<(FileOffset, InstructionSite), SiteError> {
-        if function.kind == Kind::Resolver {
+    pub fn site(&self, function: &ElfFunction) -> Result<(FileOffset, InstructionSite), SiteError> {
+        if function.kind == FunctionKind::Resolver {
             return Err(SiteError::Resolver);
         }
         if function.language == Language::Go {
@@ -141,7 +141,7 @@ impl Object {
     /// is decoded from the entry on.
     pub fn site_at(
         &self,
-        function: &Function,
+        function: &ElfFunction,
         offset: u64,
     ) -> Result<(FileOffset, InstructionSite), SiteError> {
         if offset == 0 {
@@ -156,7 +156,7 @@ impl Object {
         &self,
         index: &Index,
         address: VirtAddr,
-    ) -> Result<(FileOffset, InstructionSite, Found), SiteError> {
+    ) -> Result<(FileOffset, InstructionSite, LocatedFunction), SiteError> {
         self.file_offset(address).ok_or(ObjectError::NotCode { address: address.0 })?;
         let found = index.at(address).ok_or(SiteError::NoFunction { address: address.0 })?;
         let (offset, site) = if found.offset == 0 {
@@ -179,11 +179,11 @@ impl Object {
     ///
     /// A C++ exception or Rust panic that leaves the function cannot be unwound through it and ends the
     /// program. Probes at [`Object::returns`] do not have this danger.
-    pub fn return_probe(&self, function: &Function) -> Result<(), NoReturn> {
+    pub fn return_probe(&self, function: &ElfFunction) -> Result<(), NoReturn> {
         match function.kind {
-            Kind::Resolver => return Err(NoReturn::Resolver),
-            Kind::Fragment => return Err(NoReturn::Fragment),
-            Kind::Body => {}
+            FunctionKind::Resolver => return Err(NoReturn::Resolver),
+            FunctionKind::Fragment => return Err(NoReturn::Fragment),
+            FunctionKind::Body => {}
         }
         if function.language == Language::Go {
             return Err(NoReturn::Go);
@@ -196,11 +196,11 @@ impl Object {
     }
 
     /// The return instructions of a function, from its whole code and that of its cold parts.
-    pub fn returns(&self, index: &Index, function: &Function) -> Result<Returns, NoReturn> {
+    pub fn returns(&self, index: &Index, function: &ElfFunction) -> Result<Returns, NoReturn> {
         match function.kind {
-            Kind::Resolver => return Err(NoReturn::Resolver),
-            Kind::Fragment => return Err(NoReturn::Fragment),
-            Kind::Body => {}
+            FunctionKind::Resolver => return Err(NoReturn::Resolver),
+            FunctionKind::Fragment => return Err(NoReturn::Fragment),
+            FunctionKind::Body => {}
         }
         self.returns_of((function.address, function.size), |exit| self.fragment(index, exit))
     }
@@ -261,7 +261,7 @@ impl Object {
     fn fragment(&self, index: &Index, address: VirtAddr) -> Option<(VirtAddr, u64)> {
         let found = index.at(address)?;
         let function = index.function_at(self, found.address)?;
-        (function.kind == Kind::Fragment).then_some((found.address, found.size))
+        (function.kind == FunctionKind::Fragment).then_some((found.address, found.size))
     }
 
     /// Where to place a probe at the entry of a function that no symbol names.

@@ -10,7 +10,7 @@ use object::pod;
 use super::header::Segments;
 use super::reader::{FileRange, Reader};
 use crate::elf::ObjectError;
-use crate::elf::symbols::table::{MAX_SYMBOLS, Table};
+use crate::elf::symbols::table::{MAX_SYMBOLS, SymbolTable};
 
 /// Size limit of the table in bytes: 4096 entries. Large programs have a few dozen, mostly `DT_NEEDED`.
 const MAX_DYNAMIC: u64 = 64 * 1024;
@@ -27,7 +27,7 @@ pub(in crate::elf) struct Dynamic {
     pub needed: Vec<String>,
     /// Whether the file is an executable although it is linked like a library (`DF_1_PIE`).
     pub is_pie: bool,
-    pub symbols: Option<Table>,
+    pub symbols: Option<SymbolTable>,
     /// The relocations of the PLT (`DT_JMPREL`).
     pub plt: Option<FileRange>,
     /// The other relocations (`DT_RELA`).
@@ -68,7 +68,7 @@ impl Dynamic {
         };
         let name = |offset: &u64| string(reader, strings.tail(*offset).head(MAX_NAME));
         let symbols = match entries.symbols.and_then(|address| segments.from(address)) {
-            Some(rest) => entries.count(reader, segments)?.map(|count| Table {
+            Some(rest) => entries.count(reader, segments)?.map(|count| SymbolTable {
                 symbols: rest.head(count.saturating_mul(size_of::<Sym64<LE>>() as u64)),
                 strings,
                 dynamic: true,

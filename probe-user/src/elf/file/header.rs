@@ -17,9 +17,9 @@ const MAX_PROGRAM_HEADERS: u64 = 65536;
 const MAX_ADDRESS: u64 = 1 << 56;
 
 /// The ELF header of a file that ctrace can use.
-pub(in crate::elf) struct Header(FileHeader64<LE>);
+pub(in crate::elf) struct ElfHeader(FileHeader64<LE>);
 
-impl Header {
+impl ElfHeader {
     pub(in crate::elf) fn read(reader: &Reader) -> Result<Self, ObjectError> {
         let begin =
             reader.bytes("the ELF header", FileRange { offset: 0, length: reader.size().min(64) }, 64)?;
@@ -74,7 +74,7 @@ impl Header {
 
 /// A `PT_LOAD` segment.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::elf) struct Segment {
+pub(in crate::elf) struct LoadSegment {
     /// The virtual address of its first byte.
     pub address: u64,
     /// Where its bytes are in the file.
@@ -82,7 +82,7 @@ pub(in crate::elf) struct Segment {
     flags: u32,
 }
 
-impl Segment {
+impl LoadSegment {
     /// The file offset of an address in this segment.
     pub(in crate::elf) fn offset_of(&self, address: VirtAddr) -> Option<u64> {
         let inside = address.0.checked_sub(self.address)?;
@@ -93,7 +93,7 @@ impl Segment {
 /// The program headers that ctrace uses.
 #[derive(Clone, Debug)]
 pub(in crate::elf) struct Segments {
-    loads: Vec<Segment>,
+    loads: Vec<LoadSegment>,
     /// `PT_DYNAMIC`.
     pub dynamic: Option<FileRange>,
     /// `PT_NOTE`s.
@@ -105,7 +105,7 @@ pub(in crate::elf) struct Segments {
 }
 
 impl Segments {
-    pub(in crate::elf) fn read(reader: &Reader, header: &Header) -> Result<Self, ObjectError> {
+    pub(in crate::elf) fn read(reader: &Reader, header: &ElfHeader) -> Result<Self, ObjectError> {
         const WHAT: &str = "the program headers";
         if usize::from(header.0.e_phentsize.get(LE)) != size_of::<ProgramHeader64<LE>>() {
             return Err(ObjectError::Broken { what: "program headers of unknown size" });
@@ -140,7 +140,7 @@ impl Segments {
                 if address.checked_add(extent.length).is_none_or(|end| end > MAX_ADDRESS) {
                     return Err(ObjectError::Broken { what: "a segment lies where no process has memory" });
                 }
-                self.loads.push(Segment { address, extent, flags: header.p_flags.get(LE) });
+                self.loads.push(LoadSegment { address, extent, flags: header.p_flags.get(LE) });
             }
             elf::PT_DYNAMIC => self.dynamic = Some(extent),
             elf::PT_NOTE => self.notes.push(extent),
@@ -152,7 +152,7 @@ impl Segments {
     }
 
     /// The executable segment that contains an address.
-    pub(in crate::elf) fn executable(&self, address: VirtAddr) -> Option<&Segment> {
+    pub(in crate::elf) fn executable(&self, address: VirtAddr) -> Option<&LoadSegment> {
         self.loads.iter().find(|load| load.flags & elf::PF_X != 0 && load.offset_of(address).is_some())
     }
 
@@ -173,19 +173,19 @@ impl Segments {
     }
 
     /// The executable segments.
-    pub(in crate::elf) fn executables(&self) -> impl Iterator<Item = &Segment> {
+    pub(in crate::elf) fn executables(&self) -> impl Iterator<Item = &LoadSegment> {
         self.loads.iter().filter(|load| load.flags & elf::PF_X != 0)
     }
 
     /// All segments; those that are not executable come first.
-    pub(in crate::elf) fn data_first(&self) -> Vec<&Segment> {
+    pub(in crate::elf) fn data_first(&self) -> Vec<&LoadSegment> {
         let mut loads: Vec<_> = self.loads.iter().collect();
         loads.sort_by_key(|load| load.flags & elf::PF_X);
         loads
     }
 
     /// The segments that are not executable.
-    pub(in crate::elf) fn data(&self) -> impl Iterator<Item = &Segment> {
+    pub(in crate::elf) fn data(&self) -> impl Iterator<Item = &LoadSegment> {
         self.loads.iter().filter(|load| load.flags & elf::PF_X == 0)
     }
 

@@ -4,10 +4,10 @@ use object::LittleEndian as LE;
 use object::elf::{self, SectionHeader64};
 use object::pod;
 
-use super::header::Header;
+use super::header::ElfHeader;
 use super::reader::{FileRange, Reader};
 use crate::elf::ObjectError;
-use crate::elf::symbols::table::Table;
+use crate::elf::symbols::table::SymbolTable;
 
 /// Limit of the sections: a linked file has a few dozen, and the 16-bit field of the header allows no more.
 const MAX_SECTIONS: u64 = 65536;
@@ -16,9 +16,9 @@ const MAX_SECTIONS: u64 = 65536;
 #[derive(Debug, Default)]
 pub(in crate::elf) struct Sections {
     /// `.dynsym`.
-    pub dynamic_symbols: Option<Table>,
+    pub dynamic_symbols: Option<SymbolTable>,
     /// `.symtab`.
-    pub symbols: Option<Table>,
+    pub symbols: Option<SymbolTable>,
     /// `.rodata`.
     pub rodata: Vec<FileRange>,
     /// `.eh_frame`: its address and where it is in the file.
@@ -30,7 +30,7 @@ pub(in crate::elf) struct Sections {
 }
 
 impl Sections {
-    pub(in crate::elf) fn read(reader: &Reader, header: &Header) -> Result<Self, ObjectError> {
+    pub(in crate::elf) fn read(reader: &Reader, header: &ElfHeader) -> Result<Self, ObjectError> {
         const WHAT: &str = "the section headers";
         const SIZE: u64 = size_of::<SectionHeader64<LE>>() as u64;
         let (offset, entry_size, count) = header.sections();
@@ -49,7 +49,7 @@ impl Sections {
         for section in list {
             let table = || {
                 let strings = list.get(usize::try_from(section.sh_link.get(LE)).ok()?)?;
-                (strings.sh_type.get(LE) == elf::SHT_STRTAB).then_some(Table {
+                (strings.sh_type.get(LE) == elf::SHT_STRTAB).then_some(SymbolTable {
                     symbols: extent(section),
                     strings: extent(strings),
                     dynamic: section.sh_type.get(LE) == elf::SHT_DYNSYM,

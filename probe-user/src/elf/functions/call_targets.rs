@@ -10,7 +10,7 @@ use iced_x86::{Code, FlowControl};
 
 use super::eh_frame::FunctionBounds;
 use crate::elf::code::decode::{instructions, target};
-use crate::elf::file::header::Segment;
+use crate::elf::file::header::LoadSegment;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
 /// Limit of the call targets in memory, four bytes each: 200 MB of code have about two million.
@@ -31,7 +31,7 @@ const DENSE: u64 = 2048;
 /// The call targets of one segment, as distances from its start.
 #[derive(Debug)]
 pub(in crate::elf) struct Starts {
-    segment: Segment,
+    segment: LoadSegment,
     targets: Vec<u32>,
 }
 
@@ -111,7 +111,7 @@ impl Object {
 
     /// Whether execution cannot continue across this place: padding or a function-ending instruction precedes
     /// it.
-    fn follows_an_end(&self, segment: &Segment, distance: u64) -> Result<bool, ObjectError> {
+    fn follows_an_end(&self, segment: &LoadSegment, distance: u64) -> Result<bool, ObjectError> {
         let length = distance.min(BEFORE);
         let bytes = self.reader.bytes("code", segment.extent.tail(distance - length).head(length), BEFORE)?;
         Ok(match bytes.as_slice() {

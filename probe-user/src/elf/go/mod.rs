@@ -50,7 +50,7 @@ pub struct Go {
     version: Option<GoVersion>,
     /// The oldest Go version that writes tables in this layout.
     layout: pclntab::Layout,
-    pub(super) table: pclntab::Table,
+    pub(super) table: pclntab::PclnTable,
 }
 
 impl Go {

@@ -76,7 +76,7 @@ pub(super) struct Head {
 
 /// The function table of a program.
 #[derive(Clone, Debug)]
-pub(in crate::elf) struct Table {
+pub(in crate::elf) struct PclnTable {
     head: Head,
     text: u64,
     end: u64,
@@ -114,7 +114,7 @@ impl Object {
     }
 
     /// The table that follows a header. None if it is not a table after all.
-    pub(super) fn go_table(&self, head: &Head) -> Result<Option<Table>, GoError> {
+    pub(super) fn go_table(&self, head: &Head) -> Result<Option<PclnTable>, GoError> {
         let size = head.layout.entry_size();
         let field = |at| self.word(head.list, at).map(|word| head.entry(word));
         let (Some(first), Some(end)) = (field(0), field(head.count * size)) else {
@@ -134,7 +134,7 @@ impl Object {
         let Some(text) = text else {
             return Err(if relocated { GoError::Relocated } else { GoError::NoText });
         };
-        Ok(Some(Table { head: *head, text, end: text.saturating_add(end) }))
+        Ok(Some(PclnTable { head: *head, text, end: text.saturating_add(end) }))
     }
 }
 
@@ -153,7 +153,7 @@ impl Go {
 
     /// All functions, sorted by address, as in the table.
     pub(in crate::elf) fn functions(&self, object: &Object) -> Result<Vec<Listed>, ObjectError> {
-        let Table { head, text, end } = &self.table;
+        let PclnTable { head, text, end } = &self.table;
         let layout = head.layout;
         let size = layout.entry_size();
         let half = usize::try_from(size / 2).unwrap_or(4);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::GoAbi;
 use crate::elf::fixture::{parse, parse_bytes};
-use crate::elf::{Function, Index, Language, NoReturn, Object, SymbolFilter, VirtAddr};
+use crate::elf::{ElfFunction, Index, Language, NoReturn, Object, SymbolFilter, VirtAddr};
 use crate::test_rng::TestRng;
 
 const PROGRAM: &str = r"
@@ -79,7 +79,7 @@ fn open(bytes: &[u8]) -> (Object, Index) {
     (object, index)
 }
 
-fn one(object: &Object, index: &Index, asked: &str) -> Function {
+fn one(object: &Object, index: &Index, asked: &str) -> ElfFunction {
     let mut found = index.select(object, 10, |name| name.raw() == asked).unwrap();
     assert_eq!(found.len(), 1, "{asked}: {found:?}");
     found.remove(0)
@@ -167,7 +167,7 @@ fn most_functions_of_the_runtime_are_understood() {
             object.site(function).is_err()
                 || matches!(object.returns(&index, function), Err(NoReturn::Unclear(_)))
         })
-        .map(Function::shown)
+        .map(ElfFunction::shown)
         .collect();
     assert!(refused.len() * 100 < all.len(), "{refused:?} of {}", all.len());
     let grows =

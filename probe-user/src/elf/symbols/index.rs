@@ -12,7 +12,7 @@ use object::pod;
 use serde::Serialize;
 
 use super::names::{Origin, Strings};
-use super::table::{MAX_DYNAMIC_STRINGS, MAX_STRINGS, MAX_SYMBOLS, Table};
+use super::table::{MAX_DYNAMIC_STRINGS, MAX_STRINGS, MAX_SYMBOLS, SymbolTable};
 use crate::elf::file::header::Segments;
 use crate::elf::file::reader::Reader;
 use crate::elf::go::{Go, GoError};
@@ -65,7 +65,7 @@ pub(in crate::elf) enum SymbolForm {
 
 /// The function that contains an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct LocatedFunction {
     /// The address of its entry.
     pub address: VirtAddr,
     /// The size of its code in bytes; see [`Found::is_sized`].
@@ -135,14 +135,19 @@ impl Index {
     }
 
     /// The function that contains `address`.
-    pub fn at(&self, address: VirtAddr) -> Option<Found> {
+    pub fn at(&self, address: VirtAddr) -> Option<LocatedFunction> {
         let after = self.entries.partition_point(|entry| entry.address <= address.0);
         let before = self.entries.get(..after)?;
         // The closest entry may be an alias or a short function inside a longer one, so look further back.
         before.iter().rev().take(MAX_BACK).find_map(|entry| {
             let (size, is_sized) = self.size(VirtAddr(entry.address));
             let offset = address.0 - entry.address;
-            (offset < size).then_some(Found { address: VirtAddr(entry.address), size, is_sized, offset })
+            (offset < size).then_some(LocatedFunction {
+                address: VirtAddr(entry.address),
+                size,
+                is_sized,
+                offset,
+            })
         })
     }
 
@@ -198,7 +203,12 @@ impl Index {
         Ok(())
     }
 
-    fn add_table(&mut self, reader: &Reader, segments: &Segments, table: &Table) -> Result<(), ObjectError> {
+    fn add_table(
+        &mut self,
+        reader: &Reader,
+        segments: &Segments,
+        table: &SymbolTable,
+    ) -> Result<(), ObjectError> {
         const SIZE: usize = size_of::<Sym64<LE>>();
         let limit = if table.dynamic { MAX_DYNAMIC_STRINGS } else { MAX_STRINGS };
         let (count, strings) = (table.symbols.length / SIZE as u64, table.strings.length);

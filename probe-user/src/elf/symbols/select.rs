@@ -27,7 +27,7 @@ const MAX_COMPARED_LENGTH: usize = 160;
 /// What the symbol of a function refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum FunctionKind {
     /// A function: it is called, so its return address is on the stack at its entry.
     Body,
     /// An IFUNC resolver: the loader runs it once to choose the function. It is not the function itself.
@@ -50,7 +50,7 @@ pub struct FunctionName {
 
 /// A function with its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Function {
+pub struct ElfFunction {
     /// The address of its entry.
     pub address: VirtAddr,
     /// The size of its code in bytes.
@@ -60,7 +60,7 @@ pub struct Function {
     /// The widest visibility of its names.
     pub binding: Binding,
     /// What is at the address.
-    pub kind: Kind,
+    pub kind: FunctionKind,
     /// The language, as far as names and tables reveal it.
     pub language: Language,
     /// Its calling convention, if it is a Go function.
@@ -69,7 +69,7 @@ pub struct Function {
     pub names: Vec<FunctionName>,
 }
 
-impl Function {
+impl ElfFunction {
     /// The name to show.
     pub fn shown(&self) -> &str {
         self.names.first().map_or("", FunctionName::shown)
@@ -99,7 +99,7 @@ impl Index {
         object: &Object,
         limit: usize,
         mut matches: impl FnMut(&Name<'_>) -> bool,
-    ) -> Result<Vec<Function>, ObjectError> {
+    ) -> Result<Vec<ElfFunction>, ObjectError> {
         let mut asked: BTreeMap<VirtAddr, BTreeSet<FunctionName>> = BTreeMap::new();
         let mut overflow = false;
         self.visit(&object.reader, |name, here| {
@@ -126,7 +126,7 @@ impl Index {
     }
 
     /// The function with its entry at `address`, with its names. None if no table names it.
-    pub fn function_at(&self, object: &Object, address: VirtAddr) -> Option<Function> {
+    pub fn function_at(&self, object: &Object, address: VirtAddr) -> Option<ElfFunction> {
         let found = !self.entries_at(address).is_empty();
         found.then(|| self.function(object, address, BTreeSet::new()))
     }
@@ -164,7 +164,7 @@ impl Index {
         names
     }
 
-    fn function(&self, object: &Object, address: VirtAddr, asked: BTreeSet<FunctionName>) -> Function {
+    fn function(&self, object: &Object, address: VirtAddr, asked: BTreeSet<FunctionName>) -> ElfFunction {
         let entries = self.entries_at(address);
         let mut others: Vec<(_, FunctionName)> = Vec::new();
         let mut languages = Vec::new();
@@ -182,16 +182,16 @@ impl Index {
         let names: Vec<_> = asked.into_iter().chain(others.into_iter().map(|(_, name)| name)).collect();
         let (size, is_sized) = self.size(address);
         let kind = if entries.iter().any(|entry| entry.form == SymbolForm::Resolver) {
-            Kind::Resolver
+            FunctionKind::Resolver
         } else if !names.is_empty() && names.iter().all(|name| is_fragment(&name.raw)) {
-            Kind::Fragment
+            FunctionKind::Fragment
         } else {
-            Kind::Body
+            FunctionKind::Body
         };
         // Go's table is certain; a mangled name is more certain than a plain one.
         let language = languages.into_iter().max().unwrap_or(Language::C);
         let is_go = language == Language::Go;
-        Function {
+        ElfFunction {
             address,
             go_abi: self.go().filter(|_| is_go).map(|go| go_abi(go, entries, &names)),
             size,

@@ -72,14 +72,14 @@ pub struct Symbol {
 
 /// A symbol table with its strings.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::elf) struct Table {
+pub(in crate::elf) struct SymbolTable {
     pub symbols: FileRange,
     pub strings: FileRange,
     /// Whether this is the loader's table, `.dynsym`.
     pub dynamic: bool,
 }
 
-impl Table {
+impl SymbolTable {
     pub(in crate::elf) const fn name(&self) -> &'static str {
         if self.dynamic { ".dynsym" } else { ".symtab" }
     }
@@ -87,13 +87,13 @@ impl Table {
 
 /// The wanted symbols of all tables.
 #[derive(Debug, Default)]
-pub(in crate::elf) struct Found {
+pub(in crate::elf) struct FoundSymbols {
     symbols: BTreeMap<String, Vec<(Binding, Symbol)>>,
     /// The indices of the symbols in the loader's table, by which relocations refer to them.
     pub indices: HashMap<u32, String>,
 }
 
-impl Found {
+impl FoundSymbols {
     /// Drops local functions that share their name with a global one.
     pub(in crate::elf) fn into_symbols(self) -> BTreeMap<String, Vec<Symbol>> {
         let pick = |list: Vec<(Binding, Symbol)>| {
@@ -121,9 +121,9 @@ impl Found {
 pub(in crate::elf) fn scan(
     reader: &Reader,
     segments: &Segments,
-    table: &Table,
+    table: &SymbolTable,
     wanted: &SymbolFilter,
-    found: &mut Found,
+    found: &mut FoundSymbols,
 ) -> Result<(), ObjectError> {
     const SIZE: usize = size_of::<Sym64<LE>>();
     let count = table.symbols.length / SIZE as u64;
@@ -162,7 +162,7 @@ pub(in crate::elf) fn scan(
 /// The addresses of named data or code in one table. A name with several addresses is left out.
 pub(in crate::elf) fn addresses(
     reader: &Reader,
-    table: &Table,
+    table: &SymbolTable,
     wanted: &SymbolFilter,
 ) -> Result<BTreeMap<String, VirtAddr>, ObjectError> {
     const SIZE: usize = size_of::<Sym64<LE>>();
@@ -195,7 +195,7 @@ fn is_place(entry: &Sym64<LE>) -> bool {
 /// may start in the middle of another one; a version (`@…`) may follow it.
 fn places<'w>(
     reader: &Reader,
-    table: &Table,
+    table: &SymbolTable,
     wanted: &'w SymbolFilter,
 ) -> Result<HashMap<u64, Cow<'w, str>>, ObjectError> {
     let (what, limit, ends): (_, _, &[u8]) = if table.dynamic {

@@ -14,7 +14,7 @@ use super::symbols::table;
 use super::{FileOffset, Object, ObjectError, SymbolFilter, VirtAddr};
 use crate::error_chain;
 
-pub use operand::{Argument, Operand, Register};
+pub use operand::{Register, UsdtArgument, UsdtOperand};
 
 /// Size limit of the notes of one object: Python and Java have a few dozen KiB.
 const MAX_NOTES: u64 = 8 << 20;
@@ -53,7 +53,7 @@ pub struct UsdtSite {
     /// 0. The kernel increments it while a uprobe with this `ref_ctr_offset` is attached.
     pub semaphore: Option<FileOffset>,
     /// The arguments of the probe.
-    pub arguments: Vec<Argument>,
+    pub arguments: Vec<UsdtArgument>,
     /// The description of the arguments, as in the file.
     pub text: String,
 }

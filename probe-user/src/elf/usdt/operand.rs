@@ -36,7 +36,7 @@ pub enum Register {
 /// Where an argument is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Operand {
+pub enum UsdtOperand {
     /// The argument is this number.
     Constant(i64),
     /// The lowest bytes of a register.
@@ -57,13 +57,13 @@ pub enum Operand {
 
 /// An argument of a USDT probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Argument {
+pub struct UsdtArgument {
     /// Its size in bytes: 1, 2, 4 or 8.
     pub size: u8,
     /// Whether it is a signed number.
     pub signed: bool,
     /// Where the program keeps it.
-    pub operand: Operand,
+    pub operand: UsdtOperand,
 }
 
 /// Resolves the symbols that operands refer to.
@@ -95,11 +95,11 @@ pub(super) fn symbol(text: &str) -> Option<&str> {
 }
 
 /// Parses one argument.
-pub(super) fn argument(text: &str, symbols: &impl Symbols) -> Argument {
+pub(super) fn argument(text: &str, symbols: &impl Symbols) -> UsdtArgument {
     // Version 1 of the notes has no sizes: the argument is a whole register.
     let (size, operand) = text.split_once('@').unwrap_or(("8", text));
     let (signed, digits) = size.strip_prefix('-').map_or((false, size), |digits| (true, digits));
-    let unsupported = || Operand::Unsupported(text.chars().take(MAX_OPERAND).collect());
+    let unsupported = || UsdtOperand::Unsupported(text.chars().take(MAX_OPERAND).collect());
     let width = match digits {
         "1" => Some(1),
         "2" => Some(2),
@@ -109,15 +109,15 @@ pub(super) fn argument(text: &str, symbols: &impl Symbols) -> Argument {
         _ => None,
     };
     let found = width.filter(|_| text.len() <= MAX_OPERAND).and_then(|_| place(operand, symbols));
-    Argument { size: width.unwrap_or(8), signed, operand: found.unwrap_or_else(unsupported) }
+    UsdtArgument { size: width.unwrap_or(8), signed, operand: found.unwrap_or_else(unsupported) }
 }
 
-fn place(operand: &str, symbols: &impl Symbols) -> Option<Operand> {
+fn place(operand: &str, symbols: &impl Symbols) -> Option<UsdtOperand> {
     if let Some(constant) = operand.strip_prefix('$') {
-        return number(constant).map(Operand::Constant);
+        return number(constant).map(UsdtOperand::Constant);
     }
     if operand.starts_with('%') {
-        return register(operand).map(Operand::Register);
+        return register(operand).map(UsdtOperand::Register);
     }
     let (outside, inside) = match operand.split_once('(') {
         Some((outside, rest)) => (outside, Some(rest.strip_suffix(')')?)),
@@ -149,9 +149,9 @@ fn place(operand: &str, symbols: &impl Symbols) -> Option<Operand> {
         (Some(Register::Rip), false) => None,
         // The address of a variable in a program at a fixed address: its distance from the probe is as in the
         // file.
-        (None, true) => Some(Operand::Memory { base: Some(Register::Rip), index, displacement }),
+        (None, true) => Some(UsdtOperand::Memory { base: Some(Register::Rip), index, displacement }),
         (Some(base), true) if base != Register::Rip => None,
-        (base, _) => Some(Operand::Memory { base, index, displacement }),
+        (base, _) => Some(UsdtOperand::Memory { base, index, displacement }),
     }
 }
 
@@ -254,7 +254,7 @@ fn register(name: &str) -> Option<Register> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Argument, Operand, Register, Symbols, argument, split, symbol};
+    use super::{Register, Symbols, UsdtArgument, UsdtOperand, argument, split, symbol};
     use crate::test_rng::TestRng;
 
     struct Known;
@@ -265,23 +265,23 @@ mod tests {
         }
     }
 
-    fn memory(base: Option<Register>, index: Option<(Register, u8)>, displacement: i64) -> Operand {
-        Operand::Memory { base, index, displacement }
+    fn memory(base: Option<Register>, index: Option<(Register, u8)>, displacement: i64) -> UsdtOperand {
+        UsdtOperand::Memory { base, index, displacement }
     }
 
     #[test]
     fn operands() {
         use Register::{R8, Rax, Rbp, Rdi, Rip, Rsp};
-        let unsupported = |text: &str| Operand::Unsupported(text.to_owned());
+        let unsupported = |text: &str| UsdtOperand::Unsupported(text.to_owned());
         let cases = [
-            ("-4@%edi", 4, true, Operand::Register(Rdi)),
-            ("8@%r8", 8, false, Operand::Register(R8)),
-            ("1@%al", 1, false, Operand::Register(Rax)),
-            ("-2@%r8w", 2, true, Operand::Register(R8)),
+            ("-4@%edi", 4, true, UsdtOperand::Register(Rdi)),
+            ("8@%r8", 8, false, UsdtOperand::Register(R8)),
+            ("1@%al", 1, false, UsdtOperand::Register(Rax)),
+            ("-2@%r8w", 2, true, UsdtOperand::Register(R8)),
             ("1@%ah", 1, false, unsupported("1@%ah")),
-            ("4@$5", 4, false, Operand::Constant(5)),
-            ("-8@$-1", 8, true, Operand::Constant(-1)),
-            ("8@$0xffffffffffffffff", 8, false, Operand::Constant(-1)),
+            ("4@$5", 4, false, UsdtOperand::Constant(5)),
+            ("-8@$-1", 8, true, UsdtOperand::Constant(-1)),
+            ("8@$0xffffffffffffffff", 8, false, UsdtOperand::Constant(-1)),
             ("8@-16(%rbp)", 8, false, memory(Some(Rbp), None, -16)),
             ("8@(%rsp)", 8, false, memory(Some(Rsp), None, 0)),
             ("8@16+8(%rsp)", 8, false, memory(Some(Rsp), None, 24)),
@@ -301,12 +301,12 @@ mod tests {
             ("3@%rax", 8, false, unsupported("3@%rax")),
             ("8@16", 8, false, unsupported("8@16")),
             ("8@(%eax)", 8, false, unsupported("8@(%eax)")),
-            ("%rax", 8, false, Operand::Register(Rax)),
+            ("%rax", 8, false, UsdtOperand::Register(Rax)),
             ("8@", 8, false, unsupported("8@")),
             ("8@()", 8, false, unsupported("8@()")),
         ];
         for (text, size, signed, operand) in cases {
-            assert_eq!(argument(text, &Known), Argument { size, signed, operand }, "{text}");
+            assert_eq!(argument(text, &Known), UsdtArgument { size, signed, operand }, "{text}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{Operand, Register, UsdtProbes};
+use super::{Register, UsdtOperand, UsdtProbes};
 use crate::elf::fixture::{compile, parse, parse_bytes};
 use crate::elf::{Object, SymbolFilter, VirtAddr};
 use crate::test_rng::TestRng;
@@ -53,15 +53,16 @@ fn probes_of_a_program() {
         assert!(done.semaphore.is_some() && done.semaphore != found[1].sites[0].semaphore);
         let sizes: Vec<_> = done.arguments.iter().map(|argument| (argument.size, argument.signed)).collect();
         assert_eq!(sizes, [(2, true), (4, true), (4, true), (8, true)]);
-        assert_eq!(done.arguments[1].operand, Operand::Constant(5));
+        assert_eq!(done.arguments[1].operand, UsdtOperand::Constant(5));
         for probe in &found {
-            let supported = |operand: &Operand| !matches!(operand, Operand::Unsupported(_));
+            let supported = |operand: &UsdtOperand| !matches!(operand, UsdtOperand::Unsupported(_));
             assert!(
                 probe.sites[0].arguments.iter().all(|argument| supported(&argument.operand)),
                 "{probe:?}"
             );
         }
-        if let Operand::Memory { base: Some(Register::Rip), displacement, .. } = done.arguments[2].operand {
+        if let UsdtOperand::Memory { base: Some(Register::Rip), displacement, .. } = done.arguments[2].operand
+        {
             let counter = object.segments.from(done.address.0.wrapping_add_signed(displacement)).unwrap();
             assert_eq!(at(counter.offset), 7, "the variable");
         } else {
@@ -108,7 +109,7 @@ fn probes_of_the_system() {
         assert_eq!(site.semaphore.is_some(), provider == "python");
         let arguments = found.probes.iter().flat_map(|probe| &probe.sites).flat_map(|site| &site.arguments);
         let unsupported: Vec<_> =
-            arguments.filter(|argument| matches!(argument.operand, Operand::Unsupported(_))).collect();
+            arguments.filter(|argument| matches!(argument.operand, UsdtOperand::Unsupported(_))).collect();
         assert!(unsupported.is_empty(), "{unsupported:?}");
     }
     let object = parse("/usr/lib/x86_64-linux-gnu/libc.so.6".as_ref(), &SymbolFilter::default()).unwrap();

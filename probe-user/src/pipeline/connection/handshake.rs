@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
-use probe_common::{HELLO_SENT, Hello as Wire};
+use probe_common::{HELLO_SENT, HelloChunk as Wire};
 
 use crate::event::{Direction, Role, Tls, TlsVersion};
 use crate::protocol::tls::hello::{self, HandshakeParse, Hello, HelloBuffer};

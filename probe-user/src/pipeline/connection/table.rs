@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
-use probe_common::{Hello, Socket as WireSocket};
+use probe_common::{HelloChunk, SocketRecord as WireSocket};
 
 use super::handshake::Handshakes;
 use crate::event::{Socket, Tls, TlsInfo};
@@ -38,7 +38,7 @@ impl ConnectionTable {
     }
 
     /// Takes a part of a hello.
-    pub(in crate::pipeline) fn hello(&mut self, wire: &Hello, data: &[u8]) {
+    pub(in crate::pipeline) fn hello(&mut self, wire: &HelloChunk, data: &[u8]) {
         self.handshakes.hello(wire, data);
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use probe_common::{Function, Header, SPEC_ENTER};
+use probe_common::{FunctionEvent, Header, SPEC_ENTER};
 
 use crate::clock::Clock;
 use crate::decode::{FunctionRecord, Stack};
@@ -47,7 +47,7 @@ struct Key {
 }
 
 impl Key {
-    fn of(head: &Function) -> Self {
+    fn of(head: &FunctionEvent) -> Self {
         let Header { pid, tid, .. } = head.header;
         let owner = if head.goroutine == 0 { tid.into() } else { head.goroutine };
         Self { pid, owner, frame: head.frame, site: head.site }
@@ -59,7 +59,7 @@ impl Key {
 struct PendingReturn {
     place: ProbedFunction,
     origin: Arc<ProcessContext>,
-    head: Function,
+    head: FunctionEvent,
     captured: CapturedBytes,
     stack: Option<Vec<StackFrame>>,
     /// Larger for calls that began later.

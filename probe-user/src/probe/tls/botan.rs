@@ -6,15 +6,15 @@
 //! This file has these errors, the index of the virtual method, and the row of the library table for the rest
 //! of Botan 3 and for Botan 2.
 
-use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
+use probe_common::{BufferLayout, CallShape, Calls, IoDirection, LengthSource};
 
-use crate::elf::{Object, Pattern};
+use crate::elf::{Object, StringPattern};
 use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::Found;
+use crate::probe::ProbeMatch;
 
 use super::add_public;
-use super::libraries::{Library, first, with_layout};
+use super::libraries::{TlsLibrary, first, with_layout};
 
 /// Botan::TLS::{Client,Server}::from_peer(std::span<unsigned char const>).
 pub(super) const FROM_PEER: [&str; 2] = [
@@ -23,9 +23,9 @@ pub(super) const FROM_PEER: [&str; 2] = [
 ];
 
 /// The errors that are reported instead of passing data on, in TLS 1.2 and in TLS 1.3.
-const ERRORS: &[Pattern] = &[
-    Pattern::Whole("Application data before handshake done"),
-    Pattern::Whole("decrypted application traffic had a sequence number"),
+const ERRORS: &[StringPattern] = &[
+    StringPattern::Whole("Application data before handshake done"),
+    StringPattern::Whole("decrypted application traffic had a sequence number"),
 ];
 
 /// The function name in events.
@@ -35,28 +35,28 @@ const RECEIVED: &str = "Botan::TLS::Callbacks::tls_record_received";
 const METHOD: u64 = 0x18;
 
 /// The part of Botan that needs no code of its own.
-pub(super) const ROW: Library = Library {
+pub(super) const ROW: TlsLibrary = TlsLibrary {
     name: "Botan",
     functions: &[
         // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
-        with_layout("_ZN5Botan3TLS7Channel4sendEPKhm", Direction::Transmit, BufferLayout::PtrLen),
+        with_layout("_ZN5Botan3TLS7Channel4sendEPKhm", IoDirection::Transmit, BufferLayout::PtrLen),
         // process_application_data(unsigned long, Botan::secure_vector<unsigned char> const&), which calls
         // the program's callback.
         with_layout(
             "_ZN5Botan3TLS7Channel24process_application_dataEmRKSt6vectorIhNS_16secure_allocatorIhEEE",
-            Direction::Receive,
+            IoDirection::Receive,
             BufferLayout::BeginEnd,
         ),
         // Botan 3: Botan::TLS::{Client,Server}::to_peer(std::span<unsigned char const>). `add` hooks what
         // Botan 3 receives.
         with_layout(
             "_ZN5Botan3TLS6Client7to_peerESt4spanIKhLm18446744073709551615EE",
-            Direction::Transmit,
+            IoDirection::Transmit,
             BufferLayout::PtrLen,
         ),
         with_layout(
             "_ZN5Botan3TLS6Server7to_peerESt4spanIKhLm18446744073709551615EE",
-            Direction::Transmit,
+            IoDirection::Transmit,
             BufferLayout::PtrLen,
         ),
     ],
@@ -87,7 +87,7 @@ pub(super) const ROW: Library = Library {
 };
 
 /// Adds the hooks for data that Botan 3 receives.
-pub(super) fn add(object: &Object, found: &mut Found) {
+pub(super) fn add(object: &Object, found: &mut ProbeMatch) {
     if FROM_PEER.iter().all(|name| object.functions(name).is_empty()) {
         return;
     }
@@ -99,8 +99,8 @@ pub(super) fn add(object: &Object, found: &mut Found) {
     let shape = CallShape {
         handle: 0,
         buffer: 2,
-        length: Length::Returned,
-        direction: Direction::Receive,
+        length: LengthSource::Returned,
+        direction: IoDirection::Receive,
         calls: Calls::All,
     };
     for offset in calls.into_iter().filter_map(|call| object.file_offset(call)) {

@@ -3,13 +3,13 @@
 //!
 //! Returns are traced at the `ret` instructions: a uretprobe changes the stack, which Go moves and walks.
 
-use probe_common::{CallShape, Calls, Direction, Length};
+use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
 use super::ends;
-use crate::elf::{Function, GoAbi, Index, Object};
+use crate::elf::{ElfFunction, GoAbi, Index, Object};
 use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::{Found, LibraryInfo};
+use crate::probe::{LibraryInfo, ProbeMatch};
 
 /// Limit of the matching functions: several packages in one program may have them.
 const MAX_FUNCTIONS: usize = 64;
@@ -20,13 +20,13 @@ pub(super) const FOR_C: &str = "crosscall2";
 /// What a method does to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    Moves(Direction),
+    Moves(IoDirection),
     Begins,
     Ends,
 }
 
 /// Adds the hooks of a Go program that contains TLS. None if the object is not one.
-pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
+pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo> {
     // A shared library contains Go only if C can call it. Checking that first avoids a search of all of its
     // data.
     if object.soname().is_some() && object.functions(FOR_C).is_empty() {
@@ -73,19 +73,24 @@ fn role(name: &str) -> Option<Role> {
     let package = package.rsplit('/').next().filter(|name| name.contains("tls"))?;
     match (receiver, method) {
         // UConn inherits Read from Conn: UConn.Read is a generated wrapper that calls Conn.Read.
-        ("Conn", "Read") => Some(Role::Moves(Direction::Receive)),
-        ("Conn" | "UConn", "Write") => Some(Role::Moves(Direction::Transmit)),
+        ("Conn", "Read") => Some(Role::Moves(IoDirection::Receive)),
+        ("Conn" | "UConn", "Write") => Some(Role::Moves(IoDirection::Transmit)),
         ("Conn", "clientHandshake" | "serverHandshake") if !package.is_empty() => Some(Role::Begins),
         ("Conn", "Close") => Some(Role::Ends),
         _ => None,
     }
 }
 
-fn role_of(function: &Function) -> Option<Role> {
+fn role_of(function: &ElfFunction) -> Option<Role> {
     function.names.iter().find_map(|name| role(&name.raw))
 }
 
-fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) -> Result<(), String> {
+fn hook(
+    object: &Object,
+    index: &Index,
+    function: &ElfFunction,
+    found: &mut ProbeMatch,
+) -> Result<(), String> {
     let Some(role) = role_of(function) else { return Ok(()) };
     if function.go_abi != Some(GoAbi::Registers) {
         return Err(
@@ -97,7 +102,7 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
     let (offset, _) = object.site(function).map_err(|error| error_chain::in_one_line(&error))?;
     let (program, arguments) = match role {
         Role::Moves(direction) => {
-            let length = Length::Returned;
+            let length = LengthSource::Returned;
             let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
             (ProbeProgram::GoIo, shape.pack())
         }
@@ -115,11 +120,11 @@ fn hook(object: &Object, index: &Index, function: &Function, found: &mut Found) 
 
 #[cfg(test)]
 mod tests {
-    use super::{Direction, Role, role};
+    use super::{IoDirection, Role, role};
 
     #[test]
     fn methods_by_name() {
-        let (receives, transmits) = (Role::Moves(Direction::Receive), Role::Moves(Direction::Transmit));
+        let (receives, transmits) = (Role::Moves(IoDirection::Receive), Role::Moves(IoDirection::Transmit));
         for (name, expected) in [
             ("crypto/tls.(*Conn).Read", Some(receives)),
             ("crypto/tls.(*Conn).Write", Some(transmits)),

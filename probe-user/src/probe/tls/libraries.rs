@@ -1,12 +1,12 @@
 //! The TLS libraries with a C ABI: one row each. To add one, add a row.
 
-use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
+use probe_common::{BufferLayout, CallShape, Calls, IoDirection, LengthSource};
 
 use crate::plan::ProbeProgram;
 
 /// A function that sends or receives plaintext.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Function {
+pub(super) struct LibraryFunction {
     /// Its symbol.
     pub name: &'static str,
     /// The index of the argument that is the connection handle.
@@ -14,16 +14,16 @@ pub(super) struct Function {
     /// The index of the argument that is the buffer.
     pub buffer: u8,
     /// Where the number of bytes is found.
-    pub length: Length,
+    pub length: LengthSource,
     /// Whether the function sends or receives.
-    pub direction: Direction,
+    pub direction: IoDirection,
     /// Which of its calls belong to TLS connections.
     pub calls: Calls,
     /// The layout of the data, if it is not simply a buffer with a length.
     pub form: Option<BufferLayout>,
 }
 
-impl Function {
+impl LibraryFunction {
     /// Everything the BPF program must know, packed into its cookie.
     pub(super) const fn arguments(&self) -> u32 {
         let &Self { name: _, handle, buffer, length, direction, calls, form } = self;
@@ -107,11 +107,11 @@ pub(super) struct Open {
 
 /// A TLS library.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Library {
+pub(super) struct TlsLibrary {
     /// The name of the API, or of its only implementation.
     pub name: &'static str,
     /// Functions that send or receive; each is optional.
-    pub functions: &'static [Function],
+    pub functions: &'static [LibraryFunction],
     /// Functions that create a connection; each is optional.
     pub constructors: &'static [Open],
     /// The same, for an implementation that is split into several shared libraries, each inspected by itself:
@@ -131,12 +131,16 @@ pub(super) struct Library {
     pub internals: &'static [Internal],
 }
 
-const fn function(name: &'static str, direction: Direction, length: Length) -> Function {
-    Function { name, handle: 0, buffer: 1, length, direction, calls: Calls::All, form: None }
+const fn function(name: &'static str, direction: IoDirection, length: LengthSource) -> LibraryFunction {
+    LibraryFunction { name, handle: 0, buffer: 1, length, direction, calls: Calls::All, form: None }
 }
 
-pub(super) const fn with_layout(name: &'static str, direction: Direction, form: BufferLayout) -> Function {
-    let mut function = function(name, direction, Length::Returned);
+pub(super) const fn with_layout(
+    name: &'static str,
+    direction: IoDirection,
+    form: BufferLayout,
+) -> LibraryFunction {
+    let mut function = function(name, direction, LengthSource::Returned);
     function.form = Some(form);
     function
 }
@@ -161,20 +165,20 @@ pub(super) const OPENSSL: &str = "OpenSSL API";
 /// A public function that calls another one (`SSL_read_ex` calls `SSL_read` in LibreSSL) is hooked as well:
 /// of two nested calls with the same handle and buffer, the kernel reports only the outer one. `SSL_peek` is
 /// not hooked, because the same bytes come again with the read.
-pub(super) const LIBRARIES: &[Library] = &[
+pub(super) const LIBRARIES: &[TlsLibrary] = &[
     // OpenSSL 1.0 to 3.x, LibreSSL, BoringSSL, AWS-LC.
-    Library {
+    TlsLibrary {
         name: OPENSSL,
         functions: &[
-            function("SSL_read", Direction::Receive, Length::Returned),
-            function("SSL_write", Direction::Transmit, Length::Returned),
+            function("SSL_read", IoDirection::Receive, LengthSource::Returned),
+            function("SSL_write", IoDirection::Transmit, LengthSource::Returned),
             // (ssl, buf, num, *done), from OpenSSL 1.1.1.
-            function("SSL_read_ex", Direction::Receive, Length::OutArgument(3)),
-            function("SSL_write_ex", Direction::Transmit, Length::OutArgument(3)),
+            function("SSL_read_ex", IoDirection::Receive, LengthSource::OutArgument(3)),
+            function("SSL_write_ex", IoDirection::Transmit, LengthSource::OutArgument(3)),
             // (ssl, buf, num, flags, *done), from OpenSSL 3.3.
-            function("SSL_write_ex2", Direction::Transmit, Length::OutArgument(4)),
-            function("SSL_read_early_data", Direction::Receive, Length::OutArgument(3)),
-            function("SSL_write_early_data", Direction::Transmit, Length::OutArgument(3)),
+            function("SSL_write_ex2", IoDirection::Transmit, LengthSource::OutArgument(4)),
+            function("SSL_read_early_data", IoDirection::Receive, LengthSource::OutArgument(3)),
+            function("SSL_write_early_data", IoDirection::Transmit, LengthSource::OutArgument(3)),
         ],
         constructors: &[returned("SSL_new")],
         external_constructors: &[],
@@ -193,20 +197,20 @@ pub(super) const LIBRARIES: &[Library] = &[
             },
         ],
     },
-    Library {
+    TlsLibrary {
         name: "GnuTLS",
         functions: &[
-            function("gnutls_record_send", Direction::Transmit, Length::Returned),
+            function("gnutls_record_send", IoDirection::Transmit, LengthSource::Returned),
             // (session, data, size, padding, flags), from 3.6.3.
-            function("gnutls_record_send2", Direction::Transmit, Length::Returned),
-            function("gnutls_record_send_early_data", Direction::Transmit, Length::Returned),
-            function("gnutls_record_recv", Direction::Receive, Length::Returned),
+            function("gnutls_record_send2", IoDirection::Transmit, LengthSource::Returned),
+            function("gnutls_record_send_early_data", IoDirection::Transmit, LengthSource::Returned),
+            function("gnutls_record_recv", IoDirection::Receive, LengthSource::Returned),
             // (session, data, size, *record number).
-            function("gnutls_record_recv_seq", Direction::Receive, Length::Returned),
-            function("gnutls_record_recv_early_data", Direction::Receive, Length::Returned),
+            function("gnutls_record_recv_seq", IoDirection::Receive, LengthSource::Returned),
+            function("gnutls_record_recv_early_data", IoDirection::Receive, LengthSource::Returned),
             // (session, *packet), from 3.3.5; then (packet, *datum, *record number).
-            with_layout("gnutls_record_recv_packet", Direction::Receive, BufferLayout::PacketOut),
-            with_layout("gnutls_packet_get", Direction::Receive, BufferLayout::PacketGet),
+            with_layout("gnutls_record_recv_packet", IoDirection::Receive, BufferLayout::PacketOut),
+            with_layout("gnutls_packet_get", IoDirection::Receive, BufferLayout::PacketGet),
         ],
         constructors: &[Open { name: "gnutls_init", handle: Handle::BehindFirst }],
         external_constructors: &[],
@@ -216,14 +220,14 @@ pub(super) const LIBRARIES: &[Library] = &[
         version_in: None,
         internals: &[],
     },
-    Library {
+    TlsLibrary {
         name: "Mbed TLS",
         functions: &[
-            function("mbedtls_ssl_read", Direction::Receive, Length::Returned),
-            function("mbedtls_ssl_write", Direction::Transmit, Length::Returned),
+            function("mbedtls_ssl_read", IoDirection::Receive, LengthSource::Returned),
+            function("mbedtls_ssl_write", IoDirection::Transmit, LengthSource::Returned),
             // From 3.6.
-            function("mbedtls_ssl_read_early_data", Direction::Receive, Length::Returned),
-            function("mbedtls_ssl_write_early_data", Direction::Transmit, Length::Returned),
+            function("mbedtls_ssl_read_early_data", IoDirection::Receive, LengthSource::Returned),
+            function("mbedtls_ssl_write_early_data", IoDirection::Transmit, LengthSource::Returned),
         ],
         constructors: &[
             first("mbedtls_ssl_setup"),
@@ -238,19 +242,19 @@ pub(super) const LIBRARIES: &[Library] = &[
         version_in: Some("libmbedcrypto"),
         internals: &[],
     },
-    Library {
+    TlsLibrary {
         name: "wolfSSL",
         functions: &[
-            function("wolfSSL_read", Direction::Receive, Length::Returned),
-            function("wolfSSL_write", Direction::Transmit, Length::Returned),
+            function("wolfSSL_read", IoDirection::Receive, LengthSource::Returned),
+            function("wolfSSL_write", IoDirection::Transmit, LengthSource::Returned),
             // (ssl, data, size, flags).
-            function("wolfSSL_recv", Direction::Receive, Length::Returned),
-            function("wolfSSL_send", Direction::Transmit, Length::Returned),
+            function("wolfSSL_recv", IoDirection::Receive, LengthSource::Returned),
+            function("wolfSSL_send", IoDirection::Transmit, LengthSource::Returned),
             // The functions that these call, and by which they are found without symbols: (ssl, data, size,
             // whether it only peeks). No symbol has such a name.
-            function("ReceiveData of wolfSSL", Direction::Receive, Length::Returned)
+            function("ReceiveData of wolfSSL", IoDirection::Receive, LengthSource::Returned)
                 .of(Calls::AllUnlessPeeking),
-            function("SendData of wolfSSL", Direction::Transmit, Length::Returned),
+            function("SendData of wolfSSL", IoDirection::Transmit, LengthSource::Returned),
         ],
         constructors: &[returned("wolfSSL_new"), first("SetSSL_CTX of wolfSSL")],
         external_constructors: &[],
@@ -263,16 +267,16 @@ pub(super) const LIBRARIES: &[Library] = &[
     // NSS uses the functions of NSPR, which serve files and pipes as well. A descriptor is a TLS connection
     // if SSL_ImportFD returned it, or if a call with it encrypts or decrypts. The latter recognises those
     // that were accepted, or imported before ctrace started.
-    Library {
+    TlsLibrary {
         name: "NSS",
         functions: &[
-            function("PR_Read", Direction::Receive, Length::Returned).of(Calls::OfTls),
-            function("PR_Write", Direction::Transmit, Length::Returned).of(Calls::OfTls),
+            function("PR_Read", IoDirection::Receive, LengthSource::Returned).of(Calls::OfTls),
+            function("PR_Write", IoDirection::Transmit, LengthSource::Returned).of(Calls::OfTls),
             // (descriptor, data, size, flags, timeout).
-            function("PR_Recv", Direction::Receive, Length::Returned).of(Calls::OfTlsUnlessPeeking),
-            function("PR_Send", Direction::Transmit, Length::Returned).of(Calls::OfTls),
+            function("PR_Recv", IoDirection::Receive, LengthSource::Returned).of(Calls::OfTlsUnlessPeeking),
+            function("PR_Send", IoDirection::Transmit, LengthSource::Returned).of(Calls::OfTls),
             // (descriptor, pieces, count, timeout).
-            with_layout("PR_Writev", Direction::Transmit, BufferLayout::IoVec).of(Calls::OfTls),
+            with_layout("PR_Writev", IoDirection::Transmit, BufferLayout::IoVec).of(Calls::OfTls),
         ],
         constructors: &[],
         external_constructors: &[
@@ -289,15 +293,15 @@ pub(super) const LIBRARIES: &[Library] = &[
         version_in: None,
         internals: &[],
     },
-    Library {
+    TlsLibrary {
         name: "s2n-tls",
         functions: &[
             // (connection, data, size, *blocked). All sending functions call s2n_sendv_with_offset in the
             // end.
-            function("s2n_recv", Direction::Receive, Length::Returned),
-            function("s2n_send", Direction::Transmit, Length::Returned),
-            with_layout("s2n_sendv", Direction::Transmit, BufferLayout::IoVec),
-            with_layout("s2n_sendv_with_offset", Direction::Transmit, BufferLayout::IoVecFrom),
+            function("s2n_recv", IoDirection::Receive, LengthSource::Returned),
+            function("s2n_send", IoDirection::Transmit, LengthSource::Returned),
+            with_layout("s2n_sendv", IoDirection::Transmit, BufferLayout::IoVec),
+            with_layout("s2n_sendv_with_offset", IoDirection::Transmit, BufferLayout::IoVecFrom),
         ],
         constructors: &[returned("s2n_connection_new"), first("s2n_connection_wipe")],
         external_constructors: &[],
@@ -308,13 +312,13 @@ pub(super) const LIBRARIES: &[Library] = &[
         internals: &[],
     },
     // br_sslio_read, br_sslio_write and event loops are built on these functions.
-    Library {
+    TlsLibrary {
         name: "BearSSL",
         functions: &[
-            with_layout("br_ssl_engine_recvapp_buf", Direction::Receive, BufferLayout::LendBuffer),
-            with_layout("br_ssl_engine_recvapp_ack", Direction::Receive, BufferLayout::AckBuffer),
-            with_layout("br_ssl_engine_sendapp_buf", Direction::Transmit, BufferLayout::LendBuffer),
-            with_layout("br_ssl_engine_sendapp_ack", Direction::Transmit, BufferLayout::AckBuffer),
+            with_layout("br_ssl_engine_recvapp_buf", IoDirection::Receive, BufferLayout::LendBuffer),
+            with_layout("br_ssl_engine_recvapp_ack", IoDirection::Receive, BufferLayout::AckBuffer),
+            with_layout("br_ssl_engine_sendapp_buf", IoDirection::Transmit, BufferLayout::LendBuffer),
+            with_layout("br_ssl_engine_sendapp_ack", IoDirection::Transmit, BufferLayout::AckBuffer),
         ],
         // The contexts that these functions take begin with the engine.
         constructors: &[first("br_ssl_client_reset"), first("br_ssl_server_reset")],

@@ -19,19 +19,19 @@ mod tests;
 mod untraceable;
 pub mod version;
 
-use probe_common::{CallShape, Calls, Direction, Length};
+use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
-use super::{Found, LibraryInfo, NoHooks};
+use super::{LibraryInfo, NoHooks, ProbeMatch};
 use crate::elf::code::decode;
 use crate::elf::symbols::demangle::demangle;
 use crate::elf::{
-    FileOffset, Function, Index, NoReturn, Object, ObjectError, Returns, Symbol, SymbolFilter, VirtAddr,
+    ElfFunction, FileOffset, Index, NoReturn, Object, ObjectError, Returns, Symbol, SymbolFilter, VirtAddr,
 };
 use crate::error_chain;
 use crate::plan::program_set::ConnectionRecords;
 use crate::plan::{Hook, ProbeProgram};
 
-use libraries::{LIBRARIES, Library};
+use libraries::{LIBRARIES, TlsLibrary};
 use shared_impl::{PROLOGUE, SharedImplementation};
 pub use signature::Confidence;
 use signature::{Search, SignatureMatch};
@@ -47,8 +47,8 @@ pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or it
 const HANDSHAKE: CallShape = CallShape {
     handle: 0,
     buffer: 0,
-    length: Length::Returned,
-    direction: Direction::Receive,
+    length: LengthSource::Returned,
+    direction: IoDirection::Receive,
     calls: Calls::All,
 };
 
@@ -59,7 +59,7 @@ pub const KERNEL_TLS: &str = "someone in the network namespace of this process u
 
 /// What `ctrace ssl` traces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ssl {
+pub struct SslProbe {
     /// Functions that are less certain than this are not hooked.
     pub least: Confidence,
     /// Whether to emit connection records.
@@ -81,19 +81,19 @@ pub fn wanted() -> SymbolFilter {
 }
 
 /// The hooks, of high confidence, of an object that was parsed with [`wanted`].
-pub fn hooks(object: &Object) -> Result<Found, NoHooks> {
-    hooks_of(object, Ssl::default())
+pub fn hooks(object: &Object) -> Result<ProbeMatch, NoHooks> {
+    hooks_of(object, SslProbe::default())
 }
 
 /// The same, with options.
-pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, NoHooks> {
-    let defines = |row: &&Library| {
+pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHooks> {
+    let defines = |row: &&TlsLibrary| {
         let functions = row.functions.iter().map(|function| function.name);
         let mut names = functions.chain(row.external_constructors.iter().map(|open| open.name));
         names.any(|name| !object.functions(name).is_empty())
     };
-    let rows: Vec<&Library> = LIBRARIES.iter().filter(defines).collect();
-    let mut found = Found::default();
+    let rows: Vec<&TlsLibrary> = LIBRARIES.iter().filter(defines).collect();
+    let mut found = ProbeMatch::default();
     for row in &rows {
         add_row(object, row, watched.connections, &mut found);
     }
@@ -126,8 +126,13 @@ pub fn hooks_of(object: &Object, watched: Ssl) -> Result<Found, NoHooks> {
 }
 
 /// Adds the hooks of functions that were found by signature, if the confidence suffices.
-fn add_located(object: &Object, located: &SignatureMatch, watched: Ssl, found: &mut Found) -> LibraryInfo {
-    let Ssl { least, connections } = watched;
+fn add_located(
+    object: &Object,
+    located: &SignatureMatch,
+    watched: SslProbe,
+    found: &mut ProbeMatch,
+) -> LibraryInfo {
+    let SslProbe { least, connections } = watched;
     let SignatureMatch { api, implementation, version: _, functions, mark: _, why, certainty } = located;
     if *api == rustls::API {
         return rustls::add_located(object, located, least, found);
@@ -159,7 +164,7 @@ fn add_located(object: &Object, located: &SignatureMatch, watched: Ssl, found: &
     }
 }
 
-fn facts(object: &Object, row: &Library) -> LibraryInfo {
+fn facts(object: &Object, row: &TlsLibrary) -> LibraryInfo {
     let (implementation, version) = version::find_of(object, row).map_or_else(
         || (version::guess(object, row), None),
         |version::Version { implementation, version }| (Some(implementation), version),
@@ -173,7 +178,7 @@ fn facts(object: &Object, row: &Library) -> LibraryInfo {
     }
 }
 
-fn add_row(object: &Object, row: &Library, connections: ConnectionRecords, found: &mut Found) {
+fn add_row(object: &Object, row: &TlsLibrary, connections: ConnectionRecords, found: &mut ProbeMatch) {
     let mut shared = Vec::new();
     for internal in row.internals {
         match shared_impl::find(object, row, internal) {
@@ -202,7 +207,7 @@ fn add_row(object: &Object, row: &Library, connections: ConnectionRecords, found
 }
 
 /// Adds hooks that only connection records need. `named` maps a function to its name in this object.
-fn add_records(object: &Object, row: &Library, named: impl Fn(&str) -> String, found: &mut Found) {
+fn add_records(object: &Object, row: &TlsLibrary, named: impl Fn(&str) -> String, found: &mut ProbeMatch) {
     for name in row.handshakes {
         add_public(object, &named(name), ProbeProgram::Handshake, HANDSHAKE.pack(), found);
     }
@@ -221,7 +226,7 @@ fn shared_hook(shared: &SharedImplementation) -> Hook {
 }
 
 /// Hooks all functions of this name.
-fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32, found: &mut Found) {
+fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32, found: &mut ProbeMatch) {
     // The name without parameter types.
     let shown = demangle(name).map_or_else(|| name.to_owned(), |name| name.path);
     for symbol in object.functions(name) {
@@ -245,7 +250,7 @@ fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32
 
 /// All return instructions of a function. If a call could leave it elsewhere, it would be joined with the
 /// next call.
-fn ends(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
+fn ends(object: &Object, index: &Index, function: &ElfFunction) -> Result<Vec<FileOffset>, String> {
     all_ends(object.returns(index, function))
 }
 

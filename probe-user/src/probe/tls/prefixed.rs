@@ -3,9 +3,9 @@
 
 use crate::elf::Object;
 use crate::plan::program_set::ConnectionRecords;
-use crate::probe::{Found, LibraryInfo};
+use crate::probe::{LibraryInfo, ProbeMatch};
 
-use super::libraries::{LIBRARIES, Library, OPENSSL};
+use super::libraries::{LIBRARIES, OPENSSL, TlsLibrary};
 
 /// Parts of such names.
 pub(super) const PARTS: &[&str] =
@@ -18,7 +18,11 @@ const MONO: &str = "mono_btls_ssl_";
 const WRAPPERS: &[&str] = &["_cffi_", "Java_", "NativeCrypto_"];
 
 /// Adds the hooks of all copies. None if there are none.
-pub(super) fn add(object: &Object, connections: ConnectionRecords, found: &mut Found) -> Option<LibraryInfo> {
+pub(super) fn add(
+    object: &Object,
+    connections: ConnectionRecords,
+    found: &mut ProbeMatch,
+) -> Option<LibraryInfo> {
     let has = |name: &str| !object.functions(name).is_empty();
     // A wrapper around functions that are traced anyway would report their bytes twice.
     let is_around = has("SSL_read") || object.needed().iter().any(|name| name.starts_with("libssl"));
@@ -40,7 +44,7 @@ pub(super) fn add(object: &Object, connections: ConnectionRecords, found: &mut F
     (!prefixes.is_empty()).then(|| super::facts(object, row))
 }
 
-fn add_copy(object: &Object, row: &Library, prefix: &str, found: &mut Found) {
+fn add_copy(object: &Object, row: &TlsLibrary, prefix: &str, found: &mut ProbeMatch) {
     for function in row.functions {
         super::add_public(
             object,

@@ -7,12 +7,12 @@
 //!
 //! Returns are traced at the `ret` instructions, because a uretprobe would break panics.
 
-use probe_common::{BufferLayout, CallShape, Calls, Direction, Length};
+use probe_common::{BufferLayout, CallShape, Calls, IoDirection, LengthSource};
 
-use crate::elf::{FileOffset, Function, Index, Object, VirtAddr};
+use crate::elf::{ElfFunction, FileOffset, Index, Object, VirtAddr};
 use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::{Found, LibraryInfo};
+use crate::probe::{LibraryInfo, ProbeMatch};
 
 use super::signature::{self, SignatureMatch};
 use super::{Confidence, all_ends, ends, version};
@@ -61,7 +61,7 @@ enum Role {
 }
 
 /// Adds the hooks of a program that contains rustls. None if it does not.
-pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
+pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo> {
     if !object.symbols().keys().any(|name| PARTS.iter().any(|part| name.contains(part))) {
         return None;
     }
@@ -109,7 +109,7 @@ pub(super) fn add(object: &Object, found: &mut Found) -> Option<LibraryInfo> {
 
 /// The return instructions of a function, and those of the function to which it tail-jumps:
 /// `send_some_plaintext` of 0.22 does.
-fn ends_beyond(object: &Object, index: &Index, function: &Function) -> Result<Vec<FileOffset>, String> {
+fn ends_beyond(object: &Object, index: &Index, function: &ElfFunction) -> Result<Vec<FileOffset>, String> {
     let returns = object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
     let [next] = returns.jumps_to.as_slice() else { return all_ends(Ok(returns)) };
     let Some(next) = index.function_at(object, *next).filter(|found| found.address == *next) else {
@@ -123,8 +123,8 @@ fn ends_beyond(object: &Object, index: &Index, function: &Function) -> Result<Ve
 /// The first word of a data message, which the code of the named handlers reveals.
 fn mark<'f>(
     object: &Object,
-    named: impl Iterator<Item = (&'f Function, Role)>,
-    found: &mut Found,
+    named: impl Iterator<Item = (&'f ElfFunction, Role)>,
+    found: &mut ProbeMatch,
 ) -> Option<u8> {
     let handlers = named.filter(|(_, role)| *role == Role::Handles);
     let handlers: Vec<VirtAddr> = handlers.map(|(function, _)| function.address).collect();
@@ -141,7 +141,7 @@ fn mark<'f>(
 }
 
 /// Adds the hooks for received data if no symbol names its function.
-fn add_handlers(object: &Object, found: &mut Found) {
+fn add_handlers(object: &Object, found: &mut ProbeMatch) {
     let search = signature::locate(object, |api| api == API, std::iter::empty());
     found.skipped.extend(search.failed);
     for located in &search.located {
@@ -167,7 +167,7 @@ pub(super) fn add_located(
     object: &Object,
     located: &SignatureMatch,
     least: Confidence,
-    found: &mut Found,
+    found: &mut ProbeMatch,
 ) -> LibraryInfo {
     let version = located.version.clone();
     match (located.certainty, least) {
@@ -190,7 +190,7 @@ pub(super) fn add_located(
     facts(object, version)
 }
 
-fn add_functions(object: &Object, located: &SignatureMatch, found: &mut Found) {
+fn add_functions(object: &Object, located: &SignatureMatch, found: &mut ProbeMatch) {
     let version = located.version.as_deref();
     for (name, symbol) in &located.functions {
         let name = match *name {
@@ -245,21 +245,25 @@ fn hook(
     (version, mark): (Option<&str>, Option<u8>),
 ) -> Result<Hook, String> {
     let arguments = |direction, form: BufferLayout| {
-        let length = Length::Returned;
+        let length = LengthSource::Returned;
         CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All }.pack() | form.pack()
     };
     let (program, arguments, ends) = match role {
         Role::Sends | Role::Buffers => {
             let form = sending(version)
                 .ok_or("the version of rustls, which decides where the data is, is not known")?;
-            (ProbeProgram::IoVecAtRets, arguments(Direction::Transmit, form), ends()?)
+            (ProbeProgram::IoVecAtRets, arguments(IoDirection::Transmit, form), ends()?)
         }
         Role::Receives => {
-            (ProbeProgram::IoAtEntry, arguments(Direction::Receive, BufferLayout::Payload), Vec::new())
+            (ProbeProgram::IoAtEntry, arguments(IoDirection::Receive, BufferLayout::Payload), Vec::new())
         }
         Role::Handles => {
             let mark = mark.ok_or("how to recognise a data message is not known")?;
-            (ProbeProgram::IoAtEntry, arguments(Direction::Receive, BufferLayout::Message(mark)), Vec::new())
+            (
+                ProbeProgram::IoAtEntry,
+                arguments(IoDirection::Receive, BufferLayout::Message(mark)),
+                Vec::new(),
+            )
         }
         Role::Begins => (ProbeProgram::OpenIfNew, 0, Vec::new()),
     };

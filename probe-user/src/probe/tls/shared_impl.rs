@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::elf::code::decode;
 use crate::elf::{FileOffset, Object, ObjectError, VirtAddr};
 
-use super::libraries::{Function, Internal, Library};
+use super::libraries::{Internal, LibraryFunction, TlsLibrary};
 
 /// Limit of the code of a public function that is read: they have up to 500 bytes.
 const MAX_BODY: u64 = 4096;
@@ -25,7 +25,7 @@ pub(super) struct SharedImplementation {
     /// The file offset for the probe.
     pub offset: FileOffset,
     /// The public function with the same arguments.
-    pub forwarder: Function,
+    pub forwarder: LibraryFunction,
     /// Public functions that need no hook of their own, because all of their bytes pass here.
     pub serves: BTreeSet<&'static str>,
     /// The public function for the low 12 bits of each return address.
@@ -56,13 +56,13 @@ pub(super) enum Unproven {
 /// A public function with its calls.
 struct Member {
     name: &'static str,
-    calls: decode::Calls,
+    calls: decode::CallTargets,
 }
 
 /// Follows a forwarder to the function that it shares with the others of its direction.
 pub(super) fn find(
     object: &Object,
-    row: &Library,
+    row: &TlsLibrary,
     internal: &Internal,
 ) -> Result<SharedImplementation, Unproven> {
     let forwarder = internal

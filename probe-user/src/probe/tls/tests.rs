@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use probe_common::{CallShape, Length, pushed_bytes};
+use probe_common::{CallShape, LengthSource, pushed_bytes};
 
-use super::{Ssl, hooks, hooks_of, version, wanted};
+use super::{SslProbe, hooks, hooks_of, version, wanted};
 use crate::elf::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
 use crate::elf::{FileOffset, SymbolFilter, VirtAddr};
 use crate::plan::program_set::ConnectionRecords;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::{Found, NoHooks};
+use crate::probe::{NoHooks, ProbeMatch};
 
 /// LibreSSL: the `_ex` functions check the size and call the plain ones.
 const LIBRESSL: &str = r#"
@@ -41,13 +41,13 @@ int SSL_write(void *s, void *buf, int num) { return state -= num; }
 void SSL_CTX_set_grease_enabled(void *s, int on) { state = on; }
 "#;
 
-fn names(found: &Found) -> Vec<&str> {
+fn names(found: &ProbeMatch) -> Vec<&str> {
     let mut names: Vec<_> = found.hooks.iter().map(|hook| hook.function.as_str()).collect();
     names.sort_unstable();
     names
 }
 
-fn hook<'f>(found: &'f Found, function: &str) -> &'f Hook {
+fn hook<'f>(found: &'f ProbeMatch, function: &str) -> &'f Hook {
     found.hooks.iter().find(|hook| hook.function == function).unwrap()
 }
 
@@ -59,7 +59,7 @@ fn internals(path: &Path) -> BTreeMap<String, FileOffset> {
     names.into_iter().map(|name| (name.to_owned(), offset(name))).collect()
 }
 
-fn check_internal(found: &Found, truth: &BTreeMap<String, FileOffset>) {
+fn check_internal(found: &ProbeMatch, truth: &BTreeMap<String, FileOffset>) {
     assert_eq!(names(found), ["SSL_new", "ssl_read_internal", "ssl_write_internal"]);
     let (read, write) = (hook(found, "ssl_read_internal"), hook(found, "ssl_write_internal"));
     for (hook, name) in [(read, "read_internal"), (write, "write_internal")] {
@@ -68,8 +68,8 @@ fn check_internal(found: &Found, truth: &BTreeMap<String, FileOffset>) {
         assert!(behind == 0 || behind == 4, "{name} +{behind}");
         assert_eq!((hook.program, hook.call_sites.len()), (ProbeProgram::Io, 2));
     }
-    assert_eq!(CallShape::unpack(read.cookie_args).length, Length::OutArgument(3));
-    assert_eq!(CallShape::unpack(write.cookie_args).length, Length::OutArgument(4));
+    assert_eq!(CallShape::unpack(read.cookie_args).length, LengthSource::OutArgument(3));
+    assert_eq!(CallShape::unpack(write.cookie_args).length, LengthSource::OutArgument(4));
     assert_eq!(hook(found, "SSL_new").program, ProbeProgram::Open);
     assert_eq!(found.library.implementation.as_deref(), Some("OpenSSL"));
     assert_eq!(found.library.version.as_deref(), Some("3.4.5"));
@@ -335,7 +335,7 @@ fn ends_are_hooked_on_request() {
     let directory = compile(WITH_ENDS, &["-shared"]);
     let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
     assert_eq!(names(&hooks(&object).unwrap()), ["SSL_new", "SSL_read", "SSL_write"]);
-    let told = Ssl { connections: ConnectionRecords::On, ..Ssl::default() };
+    let told = SslProbe { connections: ConnectionRecords::On, ..SslProbe::default() };
     let found = hooks_of(&object, told).unwrap();
     assert_eq!(names(&found), ["SSL_do_handshake", "SSL_free", "SSL_new", "SSL_read", "SSL_write"]);
     assert_eq!(hook(&found, "SSL_free").program, ProbeProgram::Close);

@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::elf::{Object, Pattern};
+use crate::elf::{Object, StringPattern};
 
 /// An implementation that ctrace recognises but cannot trace.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ enum Marks {
     /// A function that has a symbol in the file.
     Function(&'static str),
     /// Strings in constant data, all of which must be there.
-    Texts(&'static [Pattern]),
+    Texts(&'static [StringPattern]),
 }
 
 /// TLS implementations of other languages. Each mark was found in a real program.
@@ -45,15 +45,18 @@ const ALL: [Untraceable; 4] = [
     Untraceable {
         name: "Haskell TLS (the package tls)",
         // pandoc 2.17, stripped: names of modules, which its types refer to.
-        marks: Marks::Texts(&[Pattern::Beside("Network.TLS.Core"), Pattern::Beside("Network.TLS.Types")]),
+        marks: Marks::Texts(&[
+            StringPattern::Beside("Network.TLS.Core"),
+            StringPattern::Beside("Network.TLS.Types"),
+        ]),
         instead: "trace its peer or a proxy",
     },
     Untraceable {
         name: "Zig TLS (std.crypto.tls)",
         // Zig 0.13, stripped, in all four build modes: names of errors.
         marks: Marks::Texts(&[
-            Pattern::Beside("TlsRecordOverflow"),
-            Pattern::Beside("TlsAlertUnknownPskIdentity"),
+            StringPattern::Beside("TlsRecordOverflow"),
+            StringPattern::Beside("TlsAlertUnknownPskIdentity"),
         ]),
         instead: "trace its peer or a proxy",
     },
@@ -74,7 +77,7 @@ pub(super) fn functions() -> impl Iterator<Item = &'static str> {
 }
 
 /// The strings to search for before [`find`].
-pub(super) fn needles() -> impl Iterator<Item = Pattern> {
+pub(super) fn needles() -> impl Iterator<Item = StringPattern> {
     let texts = ALL.iter().map(|one| match one.marks {
         Marks::Function(_) => &[],
         Marks::Texts(needles) => needles,
@@ -83,7 +86,7 @@ pub(super) fn needles() -> impl Iterator<Item = Pattern> {
 }
 
 /// The implementation in an object, given which of the strings were found in it.
-pub(super) fn find(object: &Object, texts: &[Pattern]) -> Option<&'static Untraceable> {
+pub(super) fn find(object: &Object, texts: &[StringPattern]) -> Option<&'static Untraceable> {
     ALL.iter().find(|one| match one.marks {
         Marks::Function(name) => !object.functions(name).is_empty(),
         Marks::Texts(needles) => needles.iter().all(|needle| texts.contains(needle)),
@@ -107,7 +110,7 @@ mod tests {
         let own = std::fs::File::open("/proc/self/exe").and_then(|file| Ok((file.metadata()?.len(), file)));
         let object = own.map(|(size, file)| Object::parse(file, size, &crate::probe::tls::wanted()));
         let Ok(Ok(object)) = object else { panic!("the test's own program cannot be read") };
-        let all: Vec<Pattern> = needles().collect();
+        let all: Vec<StringPattern> = needles().collect();
         assert_eq!(find(&object, &[]), None);
         assert_eq!(find(&object, all.get(..1).unwrap_or_default()), None);
         assert_eq!(find(&object, all.get(..2).unwrap_or_default()), ALL.get(2));

@@ -2,7 +2,7 @@
 //!
 //! OpenSSL keeps its version in libcrypto, and in most builds in libssl too; a caller may ask both.
 
-use super::Library;
+use super::TlsLibrary;
 use crate::elf::{Object, Symbol};
 
 /// Longest version text that is read, in bytes: `OpenSSL 1.1.1 (compatible; AWS-LC FIPS 2.0.0)` has 46.
@@ -88,7 +88,7 @@ pub fn find(object: &Object) -> Option<Version> {
 }
 
 /// The same, for the implementations of one API.
-pub(super) fn find_of(object: &Object, row: &Library) -> Option<Version> {
+pub(super) fn find_of(object: &Object, row: &TlsLibrary) -> Option<Version> {
     find_among(object, &MARKS.iter().filter(|mark| mark.api == row.name).collect::<Vec<_>>())
 }
 
@@ -118,7 +118,7 @@ fn find_among(object: &Object, marks: &[&Mark]) -> Option<Version> {
 }
 
 /// The implementation, by functions that no other one exports, or because the API has only one.
-pub(super) fn guess(object: &Object, row: &Library) -> Option<&'static str> {
+pub(super) fn guess(object: &Object, row: &TlsLibrary) -> Option<&'static str> {
     let defines = |name: &&str| !<[Symbol]>::is_empty(object.functions(name));
     let mut marks = MARKS.iter().filter(|mark| mark.api == row.name);
     let marked = marks.clone().find(|mark| mark.symbols.iter().any(defines));

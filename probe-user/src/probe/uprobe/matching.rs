@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Convention, Glob, ObjectName, Pattern, Place, Uprobe, usdt};
+use super::{Convention, Glob, ObjectName, Pattern, PatternPlace, Uprobe, usdt};
 use crate::elf::{
-    FileOffset, Function, GoAbi, Index, Kind, Language, Name, Object, ObjectError, Returns, VirtAddr,
+    ElfFunction, FileOffset, FunctionKind, GoAbi, Index, Language, Name, Object, ObjectError, Returns,
+    VirtAddr,
 };
 use crate::error_chain;
 use crate::plan::capture::Capture;
 use crate::plan::value_type::Type;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::{Found, LibraryInfo, NoHooks};
+use crate::probe::{LibraryInfo, NoHooks, ProbeMatch};
 
 /// Limit of the return instructions that are probed in one function.
 const MAX_ENDS: usize = 128;
@@ -22,7 +23,7 @@ const REASONS: usize = 20;
 const NEAREST: usize = 5;
 
 /// The hooks of an object that is at `path` in its container.
-pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, NoHooks> {
+pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {
     let meant: Vec<&Pattern> =
         uprobe.patterns.iter().filter(|pattern| is_meant(&pattern.object, object, path)).collect();
     let mut matching = Matching { uprobe, object, hooks: BTreeMap::new(), skipped: Vec::new(), excess: None };
@@ -47,7 +48,7 @@ pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<Found, NoH
         skipped.push(format!("… and {more} more"));
     }
     let library = LibraryInfo { name: object.soname().map(str::to_owned), ..LibraryInfo::default() };
-    Ok(Found { library, hooks: hooks.into_values().collect(), skipped, excess, ..Found::default() })
+    Ok(ProbeMatch { library, hooks: hooks.into_values().collect(), skipped, excess, ..ProbeMatch::default() })
 }
 
 fn is_meant(name: &ObjectName, object: &Object, path: &Path) -> bool {
@@ -74,7 +75,7 @@ impl Matching<'_> {
     fn pattern(&mut self, pattern: &Pattern, index: &Index) {
         let before = (self.hooks.len(), self.skipped.len());
         match &pattern.place {
-            Place::Symbol(name, offset) => {
+            PatternPlace::Symbol(name, offset) => {
                 let selected = index.select(self.object, self.uprobe.max_probes, |found: &Name<'_>| {
                     if !name.is_pattern() {
                         return found.is(name.text());
@@ -88,8 +89,9 @@ impl Matching<'_> {
                     Ok(functions) => {
                         // A wildcard that matches a function matches the names of its cold parts as well;
                         // those are not meant.
-                        let is_whole =
-                            |function: &&Function| !name.is_pattern() || function.kind != Kind::Fragment;
+                        let is_whole = |function: &&ElfFunction| {
+                            !name.is_pattern() || function.kind != FunctionKind::Fragment
+                        };
                         for function in functions.iter().filter(is_whole) {
                             self.function(index, pattern, function, *offset);
                         }
@@ -104,7 +106,7 @@ impl Matching<'_> {
                     self.skipped.push(self.not_there(index, name));
                 }
             }
-            Place::Address(address) => self.address(pattern, VirtAddr(*address), index),
+            PatternPlace::Address(address) => self.address(pattern, VirtAddr(*address), index),
         }
     }
 
@@ -123,7 +125,7 @@ impl Matching<'_> {
         format!("no function `{asked}`; similar names: {}", nearest.join(", "))
     }
 
-    fn function(&mut self, index: &Index, pattern: &Pattern, function: &Function, offset: u64) {
+    fn function(&mut self, index: &Index, pattern: &Pattern, function: &ElfFunction, offset: u64) {
         let shown = match offset {
             0 => function.shown().to_owned(),
             _ => format!("{}+{offset:#x}", function.shown()),
@@ -138,7 +140,7 @@ impl Matching<'_> {
         &self,
         index: &Index,
         pattern: &Pattern,
-        function: &Function,
+        function: &ElfFunction,
         offset: u64,
         shown: &str,
     ) -> Result<Hook, String> {
@@ -155,7 +157,7 @@ impl Matching<'_> {
                 Convention::C
             }
         };
-        if function.kind == Kind::Fragment {
+        if function.kind == FunctionKind::Fragment {
             return Err("it is a part of a function (.cold), which is jumped to and not called".to_owned());
         }
         let (place, _) =
@@ -175,7 +177,7 @@ impl Matching<'_> {
     /// How to trace the return of a function. A uretprobe replaces the return address on the stack. Go's
     /// runtime, exceptions and panics walk the stack, find the replaced address, and end the program;
     /// functions that may do so get probes on their return instructions instead.
-    fn ends(&self, index: &Index, function: &Function) -> Result<(ProbeProgram, Vec<FileOffset>), String> {
+    fn ends(&self, index: &Index, function: &ElfFunction) -> Result<(ProbeProgram, Vec<FileOffset>), String> {
         if function.language == Language::C {
             self.object.return_probe(function).map_err(|error| error_chain::in_one_line(&error))?;
             return Ok((ProbeProgram::FunctionAndReturn, Vec::new()));

@@ -11,7 +11,7 @@ mod usdt;
 use crate::plan::value_type::Type;
 pub use glob::Glob;
 pub use matching::hooks;
-pub use pattern::{ObjectName, Pattern, PatternError, Place, UsdtPattern};
+pub use pattern::{ObjectName, Pattern, PatternError, PatternPlace, UsdtPattern};
 pub use reading::{Convention, Given};
 
 /// What `ctrace uprobe` traces.

@@ -22,7 +22,7 @@ pub struct Pattern {
     /// The objects that contain the functions.
     pub object: ObjectName,
     /// The functions, or the address, in these objects.
-    pub place: Place,
+    pub place: PatternPlace,
     /// The types of the arguments; empty if none were given.
     pub arguments: Vec<Type>,
     /// The type of the returned value, if returns are to be traced.
@@ -40,7 +40,7 @@ pub enum ObjectName {
 
 /// The place in an object that a pattern refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum PatternPlace {
     /// Functions with this name, at an offset in bytes from their entry.
     Symbol(Glob, u64),
     /// A virtual address, as the file has it.
@@ -110,7 +110,7 @@ impl Pattern {
         let (rest, returned) = returned(rest)?;
         let (name, arguments) = arguments(rest)?;
         let place = place(name)?;
-        if returned.is_some() && matches!(place, Place::Symbol(_, 1..)) {
+        if returned.is_some() && matches!(place, PatternPlace::Symbol(_, 1..)) {
             return Err(name
                 .error("a return can only be traced from the entry of a function: leave out +OFFSET or ->"));
         }
@@ -241,19 +241,19 @@ fn types(inside: Part<'_>) -> Result<Vec<Type>, PatternError> {
     Ok(types.into_iter().map(|(_, kind)| kind).collect())
 }
 
-fn place(name: Part<'_>) -> Result<Place, PatternError> {
+fn place(name: Part<'_>) -> Result<PatternPlace, PatternError> {
     if name.text.is_empty() {
         return Err(name.error("which function? A name, a name with * and ?, or an address such as 0x1234"));
     }
     if name.text.starts_with("0x") {
         return number(name.text)
-            .map(Place::Address)
+            .map(PatternPlace::Address)
             .ok_or_else(|| name.error(format!("`{}` is not an address: write it as 0x1234", name.text)));
     }
     if let Some(plus) = name.text.rfind('+') {
         let (symbol, offset) = name.split(plus, 1);
         if let Some(offset) = number(offset.text).filter(|_| !symbol.text.is_empty()) {
-            return Ok(Place::Symbol(Glob::new(symbol.text), offset));
+            return Ok(PatternPlace::Symbol(Glob::new(symbol.text), offset));
         }
         // `operator+` is a name, not an offset.
         if !name.text.contains("operator") {
@@ -263,7 +263,7 @@ fn place(name: Part<'_>) -> Result<Place, PatternError> {
     if let Some(at) = name.text.find("->").filter(|_| !name.text.contains("operator")) {
         return Err(name.split(at, 0).1.error(format!("exactly one type must follow ->; {TYPES}")));
     }
-    Ok(Place::Symbol(Glob::new(name.text), 0))
+    Ok(PatternPlace::Symbol(Glob::new(name.text), 0))
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -290,9 +290,9 @@ mod tests {
 
     fn shown(pattern: &Pattern) -> String {
         let place = match &pattern.place {
-            Place::Symbol(name, 0) => name.to_string(),
-            Place::Symbol(name, offset) => format!("{name} + {offset}"),
-            Place::Address(address) => format!("{address:#x}"),
+            PatternPlace::Symbol(name, 0) => name.to_string(),
+            PatternPlace::Symbol(name, offset) => format!("{name} + {offset}"),
+            PatternPlace::Address(address) => format!("{address:#x}"),
         };
         let arguments: Vec<String> = pattern.arguments.iter().map(ToString::to_string).collect();
         let returned = pattern.returned.map_or(String::new(), |kind| format!(" -> {kind}"));

@@ -3,7 +3,7 @@
 //! Knows the calling conventions: in which registers C and Go pass arguments.
 
 use probe_common::{
-    Argument, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES, FunctionSpec, NO_REGISTER,
+    ArgumentSpec, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES, FunctionSpec, NO_REGISTER,
     Operand, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY,
     SPEC_RETURN, SPEC_STACK, size_class,
 };
@@ -133,7 +133,7 @@ impl Capture {
         Self { spec, arguments: Vec::new(), returned: None }
     }
 
-    fn add(&mut self, mut argument: Argument, shown: CapturedValue) -> Result<(), String> {
+    fn add(&mut self, mut argument: ArgumentSpec, shown: CapturedValue) -> Result<(), String> {
         let before = self.spec.list.iter().filter(|argument| argument.capture != CAPTURE_NONE).count();
         argument.slot = u16::try_from(before).unwrap_or(u16::MAX);
         let place = self.spec.list.get_mut(self.arguments.len());
@@ -166,7 +166,7 @@ impl Capture {
     }
 
     fn make_room(&mut self) -> Result<(), String> {
-        let room = |list: &[Argument]| {
+        let room = |list: &[ArgumentSpec]| {
             let capturing = || list.iter().filter(|argument| argument.capture != CAPTURE_NONE);
             let values = u32::try_from(capturing().count()).unwrap_or(u32::MAX);
             let bytes = capturing().map(|argument| argument.limit).max().unwrap_or(0);
@@ -211,7 +211,7 @@ fn words(types: &[Type], convention: Convention) -> Result<Vec<Vec<Operand>>, St
     types.iter().map(|kind| (0..count(kind)).map(|_| word()).collect()).collect()
 }
 
-fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Argument {
+fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> ArgumentSpec {
     let (capture, limit) = match kind {
         // Two bytes more: one reveals that the string was cut, the other is for the NUL.
         Type::Str if length == Operand::default() => (CAPTURE_STRING, uprobe.max_bytes.min(MAX_BYTES) + 2),
@@ -221,7 +221,7 @@ fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Arg
         Type::Bytes(Length::Fixed(number)) => (CAPTURE_BYTES, number.min(MAX_BYTES)),
         _ => (CAPTURE_NONE, 0),
     };
-    Argument { value, length, capture, slot: 0, limit }
+    ArgumentSpec { value, length, capture, slot: 0, limit }
 }
 
 /// The operand with the width of its type.

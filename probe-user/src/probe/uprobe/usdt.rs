@@ -4,7 +4,7 @@ use probe_common::{NO_REGISTER, Operand as Read, SOURCE_CONSTANT, SOURCE_MEMORY,
 
 use super::matching::{Matching, new_hook};
 use super::{Given, UsdtPattern};
-use crate::elf::usdt::{Argument, Operand, Register};
+use crate::elf::usdt::{Register, UsdtArgument, UsdtOperand};
 use crate::elf::{Usdt, UsdtSite};
 use crate::error_chain;
 use crate::plan::ProbeProgram;
@@ -71,7 +71,7 @@ fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, si
 }
 
 /// Where the kernel finds an argument. The default, which reads nothing, if that is unsupported.
-fn read(argument: &Argument) -> Read {
+fn read(argument: &UsdtArgument) -> Read {
     let usual = Read {
         size: argument.size,
         signed: u8::from(argument.signed),
@@ -80,9 +80,11 @@ fn read(argument: &Argument) -> Read {
         ..Read::default()
     };
     match &argument.operand {
-        Operand::Constant(value) => Read { source: SOURCE_CONSTANT, offset: *value, ..usual },
-        Operand::Register(register) => Read { source: SOURCE_REGISTER, register: number(*register), ..usual },
-        Operand::Memory { base, index, displacement } => Read {
+        UsdtOperand::Constant(value) => Read { source: SOURCE_CONSTANT, offset: *value, ..usual },
+        UsdtOperand::Register(register) => {
+            Read { source: SOURCE_REGISTER, register: number(*register), ..usual }
+        }
+        UsdtOperand::Memory { base, index, displacement } => Read {
             source: SOURCE_MEMORY,
             register: base.map_or(NO_REGISTER, number),
             index: index.map_or(NO_REGISTER, |(register, _)| number(register)),
@@ -92,7 +94,7 @@ fn read(argument: &Argument) -> Read {
             offset: *displacement,
             ..usual
         },
-        Operand::Unsupported(_) => Read::default(),
+        UsdtOperand::Unsupported(_) => Read::default(),
     }
 }
 

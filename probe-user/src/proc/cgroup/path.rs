@@ -10,14 +10,14 @@ const ID: usize = 64;
 pub(super) struct PathComponent {
     /// Id of the container; `user@UID.service` for a user.
     pub(super) id: String,
-    pub(super) kind: Kind,
+    pub(super) kind: PathKind,
     /// Where the component ends in the path.
     pub(super) end: usize,
 }
 
 /// What a component stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum PathKind {
     /// A container; its runtime, if the shape is that of one alone.
     Container(Option<&'static str>),
     /// What systemd leaves to a user, who may make any cgroup below it.
@@ -41,14 +41,14 @@ pub(super) fn components(path: &[u8]) -> Vec<PathComponent> {
     found
 }
 
-fn link(component: &[u8], before: Option<&[u8]>, after: Option<&[u8]>) -> Option<(String, Kind)> {
+fn link(component: &[u8], before: Option<&[u8]>, after: Option<&[u8]>) -> Option<(String, PathKind)> {
     let container = |id: &[u8], runtime| {
         let id = std::str::from_utf8(id).ok().filter(|id| !id.is_empty())?;
-        Some((id.to_owned(), Kind::Container(runtime)))
+        Some((id.to_owned(), PathKind::Container(runtime)))
     };
     let before = before.unwrap_or_default();
     if is_user(component) {
-        return Some((String::from_utf8_lossy(component).into_owned(), Kind::User));
+        return Some((String::from_utf8_lossy(component).into_owned(), PathKind::User));
     }
     if let Some(name) = component.strip_prefix(b"lxc.payload.") {
         return container(name, Some("lxc"));
@@ -73,12 +73,12 @@ fn is_user(component: &[u8]) -> bool {
 /// `machine-NAME.scope`, `systemd-nspawn@NAME.service`: what systemd-machined registers. Virtual machines are
 /// there too, and the process that watches a container (`supervisor`).
 #[expect(clippy::option_option, reason = "a machine that is no container is not looked at further")]
-fn machine(component: &[u8], after: Option<&[u8]>) -> Option<Option<(String, Kind)>> {
+fn machine(component: &[u8], after: Option<&[u8]>) -> Option<Option<(String, PathKind)>> {
     let scope = component.strip_prefix(b"machine-").and_then(|rest| rest.strip_suffix(b".scope"));
     let service = component.strip_prefix(b"systemd-nspawn@").and_then(|rest| rest.strip_suffix(b".service"));
     let name = unescape(scope.or(service)?);
     let is_supervisor = after == Some(b"supervisor") || (service.is_some() && after.is_none());
-    let of = |name: &str, runtime| Some((name.to_owned(), Kind::Container(Some(runtime))));
+    let of = |name: &str, runtime| Some((name.to_owned(), PathKind::Container(Some(runtime))));
     Some(match name.as_deref() {
         None | Some("") => None,
         Some(_) if is_supervisor => None,

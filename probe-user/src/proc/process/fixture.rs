@@ -9,7 +9,7 @@ pub(crate) const REST: &str = " 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 
 /// The pid of ctrace in a [`Tree`].
 pub(crate) const OWN: u32 = 900;
 
-pub(crate) struct Tree {
+pub(crate) struct ProcTree {
     directory: tempfile::TempDir,
 }
 
@@ -45,7 +45,7 @@ impl Default for Fake<'_> {
     }
 }
 
-impl Tree {
+impl ProcTree {
     pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }

@@ -1,7 +1,7 @@
 //! What processes are, by fixtures and by this one.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use super::fixture::{Fake, REST, Tree};
+use super::fixture::{Fake, ProcTree, REST};
 use super::*;
 use crate::test_rng::TestRng;
 
@@ -30,7 +30,7 @@ fn stat_of_any_name() {
 
 #[test]
 fn a_tree_of_processes() {
-    let tree = Tree::new();
+    let tree = ProcTree::new();
     tree.add(&Fake { pid: 1, parent: 0, comm: b"init", ..Fake::default() });
     tree.add(&Fake { pid: 30, parent: 1, comm: b"\xff)\n ", nspid: "1", namespace: "c", ..Fake::default() });
     tree.add(&Fake { pid: 31, parent: 30, nspid: "5", namespace: "c", ..Fake::default() });
@@ -63,7 +63,7 @@ fn an_executable_loses_its_mark_once() {
         ("/x (deleted) (deleted)", "/x (deleted)"),
         ("/x(deleted)", "/x(deleted)"),
     ] {
-        let tree = Tree::new();
+        let tree = ProcTree::new();
         tree.add(&Fake { pid: 5, ..Fake::default() });
         assert_eq!(tree.proc().executable(5), None);
         std::os::unix::fs::symlink(link, tree.path().join("5/exe")).unwrap();
@@ -104,7 +104,7 @@ fn a_thread_that_ends_is_not_living() {
 
 #[test]
 fn the_effective_user_is_the_second() {
-    let tree = Tree::new();
+    let tree = ProcTree::new();
     tree.add(&Fake { pid: 5, uid: 33, ..Fake::default() });
     assert_eq!((tree.proc().effective_uid(5), tree.proc().effective_uid(6)), (Some(33), None));
     for (line, expected) in [("Uid:\t1", None), ("Uid:\tx\ty", None), ("Uid:  1   2", Some(2)), ("", None)] {
@@ -125,7 +125,7 @@ fn junk_does_not_panic() {
 #[test]
 fn kernel_tls_is_what_is_current() {
     let check = |text: &str, expected: bool| {
-        let tree = Tree::new();
+        let tree = ProcTree::new();
         tree.add(&Fake { pid: 5, ..Fake::default() });
         fs::create_dir(tree.path().join("5/net")).unwrap();
         fs::write(tree.path().join("5/net/tls_stat"), text).unwrap();
@@ -135,5 +135,5 @@ fn kernel_tls_is_what_is_current() {
     check("TlsCurrTxSw                     \t0\nTlsTxSw                         \t7\n", false);
     check("TlsCurrRxDevice\t2\n", true);
     check("TlsCurr\nTlsCurrTxSw\t-1\n", false);
-    assert!(!Tree::new().proc().has_kernel_tls(5));
+    assert!(!ProcTree::new().proc().has_kernel_tls(5));
 }

@@ -1,12 +1,12 @@
 //! Processes by their ids inside of containers, over trees of fixtures.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use crate::proc::process::fixture::{Fake, Tree};
+use crate::proc::process::fixture::{Fake, ProcTree};
 use crate::scope::error::Kind;
 use crate::scope::resolve::tests::{container, id, list, listed, pids, resolve_with, tree};
 use crate::scope::{InnerPid, Selector, Target, TargetError};
 
-fn resolve(tree: &Tree, name: &str, pid: u32) -> Result<Target, TargetError> {
+fn resolve(tree: &ProcTree, name: &str, pid: u32) -> Result<Target, TargetError> {
     let name = container(name).containers.names.remove(0);
     let selector = Selector { inner_pids: vec![InnerPid { container: name, pid }], ..Selector::default() };
     resolve_with(tree, None, list(vec![listed('a', "web"), listed('d', "elsewhere")]), &selector)
@@ -63,7 +63,7 @@ fn what_is_not_there_is_said_with_what_is() {
     check("web", 30, Kind::NotFound, "container \"web\" has no process 30");
     check("wbe", 1, Kind::NotFound, "no container is called \"wbe\"");
     check("elsewhere", 1, Kind::NotFound, "container \"elsewhere\" runs, but none of its processes");
-    let many = Tree::new();
+    let many = ProcTree::new();
     let cgroup = format!("/docker/{}", id('a'));
     for pid in 30..40 {
         many.add(&Fake { pid, comm: b"\x1b[2J", cgroup: &cgroup, ..Fake::default() });

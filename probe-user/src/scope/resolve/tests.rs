@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::container::runtime::ContainerInfo;
-use crate::proc::process::fixture::{Fake, OWN, Tree};
+use crate::proc::process::fixture::{Fake, OWN, ProcTree};
 use crate::scope::error::Kind;
 use crate::scope::{ContainerName, Criteria};
 
@@ -39,8 +39,8 @@ fn listing() -> Listing {
 }
 
 /// A host with a container a (init 30, a nested namespace, an exec'd 40), an unlisted container b.
-pub(in crate::scope) fn tree() -> Tree {
-    let tree = Tree::new();
+pub(in crate::scope) fn tree() -> ProcTree {
+    let tree = ProcTree::new();
     let a = format!("/docker/{}", id('a'));
     let nested = format!("{a}/nested");
     let b = format!("/docker/{}", id('b'));
@@ -60,12 +60,12 @@ pub(in crate::scope) fn tree() -> Tree {
     tree
 }
 
-fn resolve(tree: &Tree, selector: &Selector) -> Result<Target, TargetError> {
+fn resolve(tree: &ProcTree, selector: &Selector) -> Result<Target, TargetError> {
     resolve_with(tree, None, listing(), selector)
 }
 
 pub(in crate::scope) fn resolve_with(
-    tree: &Tree,
+    tree: &ProcTree,
     hierarchy: Option<Hierarchy>,
     listing: Listing,
     selector: &Selector,
@@ -239,7 +239,7 @@ fn a_container_without_cgroup_v2_lives_as_long_as_a_process_in_it() {
 
 #[test]
 fn a_circle_of_parents_ends() {
-    let tree = Tree::new();
+    let tree = ProcTree::new();
     tree.add(&Fake { pid: 5, parent: 6, ..Fake::default() });
     tree.add(&Fake { pid: 6, parent: 5, ..Fake::default() });
     assert_eq!(pids(&resolve(&tree, &process(5)).unwrap()), [5, 6]);

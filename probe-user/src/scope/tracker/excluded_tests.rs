@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use super::tests::{Machine, all_but_image, at, comm, docker, nothing, of_image};
+use super::tests::{FakeMachine, all_but_image, at, comm, docker, nothing, of_image};
 use super::*;
 use crate::container::runtime::{ContainerInfo, Extent, ImageNames};
 use crate::proc::process::fixture::Fake;
@@ -22,7 +22,7 @@ fn told(containers: Vec<ContainerInfo>) -> Listing {
 
 #[test]
 fn an_image_whose_names_could_not_be_asked_is_kept_out_until_they_are() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let cgroup = machine.run('a', 30, "x");
     let of = |extent| {
         let image_names = ImageNames { names: ["x:1".to_owned()].into(), extent };
@@ -43,7 +43,7 @@ fn an_image_whose_names_could_not_be_asked_is_kept_out_until_they_are() {
 
 #[test]
 fn what_is_excluded_by_its_name_stays_out_when_it_is_renamed() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let mut target = machine.target(list(vec![]), &all_but("web"));
     let [web, db] = ['a', 'b'].map(|letter| machine.run(letter, u32::from(letter), "x"));
     for letter in ['a', 'b'] {
@@ -66,7 +66,7 @@ fn what_is_excluded_by_its_name_stays_out_when_it_is_renamed() {
 
 #[test]
 fn a_new_cgroup_is_kept_out_until_it_is_known_whose_it_is() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let mut target = machine.target(list(vec![]), &all_but_image("pg"));
     let paths = ["/default/db", "/default/web", "/system.slice/x.service"];
     let made = paths.map(|path| machine.make(path));
@@ -100,7 +100,7 @@ fn a_new_cgroup_is_kept_out_until_it_is_known_whose_it_is() {
 
 #[test]
 fn what_is_excluded_too_far_down_is_out_with_what_it_is_in() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let parent = "/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o";
     let path = format!("{parent}{}", docker('a'));
     machine.make(&path);
@@ -113,7 +113,7 @@ fn what_is_excluded_too_far_down_is_out_with_what_it_is_in() {
 
 #[test]
 fn a_process_that_becomes_what_is_excluded_goes() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     machine.host(50, 1, "nginx");
     machine.host(51, 1, "nginx");
     let never = Properties { uids: vec![33], comms: vec!["secret".to_owned()], ..Properties::default() };

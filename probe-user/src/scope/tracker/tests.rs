@@ -7,19 +7,19 @@ use std::os::unix::fs::MetadataExt;
 use super::*;
 use crate::container::runtime::ContainerInfo;
 use crate::proc::cgroup::Hierarchy;
-use crate::proc::process::fixture::{Fake, Tree};
+use crate::proc::process::fixture::{Fake, ProcTree};
 use crate::scope::resolve::tests::{container, id, list, listed, pids, process, resolve_with};
 use crate::scope::{ContainerName, Criteria, Properties, Selector, TargetError};
 
 /// A machine with cgroup v2: processes, and directories of cgroups.
-pub(super) struct Machine {
-    pub(super) tree: Tree,
+pub(super) struct FakeMachine {
+    pub(super) tree: ProcTree,
     pub(super) cgroups: tempfile::TempDir,
 }
 
-impl Machine {
+impl FakeMachine {
     pub(super) fn new() -> Self {
-        let new = Self { tree: Tree::new(), cgroups: tempfile::tempdir().unwrap() };
+        let new = Self { tree: ProcTree::new(), cgroups: tempfile::tempdir().unwrap() };
         new.tree.add(&Fake { pid: 1, parent: 0, ..Fake::default() });
         new
     }
@@ -91,7 +91,7 @@ pub(super) fn nothing() -> ScopeDelta {
 
 #[test]
 fn a_container_of_an_image_is_in_scope_as_soon_as_that_is_known() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let mut target = machine.target(list(vec![]), &image("nginx"));
     assert!(target.may_match_later() && target.any_alive() && target.scope.watch);
     assert_eq!((target.scope.cgroups.len(), target.needs_listing()), (0, false));
@@ -122,7 +122,7 @@ fn a_container_of_an_image_is_in_scope_as_soon_as_that_is_known() {
 
 #[test]
 fn a_cgroup_below_a_containers_changes_nothing() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let cgroup = machine.run('a', 30, "nginx");
     let listing = list(vec![of_image('a', "web", "nginx")]);
     let mut target = machine.target(listing, &image("nginx"));
@@ -145,7 +145,7 @@ fn a_cgroup_below_a_containers_changes_nothing() {
 
 #[test]
 fn what_might_be_excluded_is_kept_out_until_that_is_known() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let db = machine.run('a', 30, "pg");
     let unknown = machine.run('b', 40, "x");
     let listing =
@@ -169,7 +169,7 @@ fn what_might_be_excluded_is_kept_out_until_that_is_known() {
 
 #[test]
 fn a_name_is_followed_when_the_container_is_started_or_made_again() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let first = machine.run('a', 30, "x");
     let mut target = machine.target(list(vec![listed('a', "web")]), &container("web"));
     assert_eq!(target.scope.cgroups, [at('a', first)]);
@@ -196,7 +196,7 @@ fn a_name_is_followed_when_the_container_is_started_or_made_again() {
 
 #[test]
 fn processes_by_name_are_judged_at_every_exec() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     machine.host(50, 1, "curl");
     machine.host(51, 50, "sh");
     machine.host(52, 1, "sh");
@@ -227,7 +227,7 @@ fn processes_by_name_are_judged_at_every_exec() {
 
 #[test]
 fn processes_of_a_container_by_name() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     machine.run('a', 30, "nginx");
     machine.run('b', 40, "nginx");
     machine.host(50, 1, "nginx");
@@ -247,7 +247,7 @@ fn processes_of_a_container_by_name() {
 
 #[test]
 fn a_tree_of_processes_narrowed_and_with_an_excluded_container_in_it() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     machine.host(70, 1, "make");
     machine.host(71, 70, "curl");
     let selector = Selector { processes: comm("curl"), ..process(70) };
@@ -273,7 +273,7 @@ fn a_tree_of_processes_narrowed_and_with_an_excluded_container_in_it() {
 
 #[test]
 fn without_cgroup_v2_an_exec_tells_of_a_new_container() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let mut target = resolve_with(&machine.tree, None, list(vec![]), &image("nginx")).unwrap();
     machine.run('a', 30, "runc");
     assert_eq!(target.executed(30), nothing());
@@ -290,7 +290,7 @@ fn without_cgroup_v2_an_exec_tells_of_a_new_container() {
 
 #[test]
 fn what_is_named_and_excluded_leaves_nothing() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     machine.run('a', 30, "x");
     let listing = || list(vec![of_image('a', "web", "nginx")]);
     let exclude = image("nginx").containers;
@@ -316,7 +316,7 @@ fn what_is_named_and_excluded_leaves_nothing() {
 
 #[test]
 fn many_containers_come_and_go_and_nothing_is_left() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     let mut target = machine.target(list(vec![]), &image("nginx"));
     for number in 1000..2000_u64 {
         let path = format!("/docker/{number:064x}");

@@ -7,18 +7,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::Endpoint;
+use super::endpoint::RuntimeEndpoint;
 use super::grpc::{Cause, Client};
 use super::oci_spec::Spec;
 use super::{
-    Answer, CONTAINERS, ContainerInfo, DetailLevel, Details, Gaps, Overlay, Runtime, RuntimeReply, Snapshot,
-    Source, labels, merge, transport,
+    Answer, CONTAINERS, ContainerInfo, DetailLevel, Details, Gaps, InfoSource, Overlay, RuntimeClient,
+    RuntimeReply, Snapshot, labels, merge, transport,
 };
 use messages::{
     Container, ContainerId, Containers, Empty, Images, Mounts, Namespaces, OneContainer, OneTask,
     SnapshotKey, Task, Tasks, Version,
 };
-use store::Store;
+use store::ContainerdStore;
 
 const NAME: &str = "containerd";
 /// Namespaces that are asked.
@@ -33,7 +33,7 @@ const NERDCTL: &str = "nerdctl/name";
 const SANDBOX: (&str, &str) = ("io.cri-containerd.kind", "sandbox");
 
 /// Alone, below k3s and RKE2, MicroK8s, k0s, and below Docker.
-pub(super) const RUNTIME: Runtime = Runtime {
+pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     name: NAME,
     protocol: NAME,
     sockets: &[
@@ -51,7 +51,7 @@ pub(super) const RUNTIME: Runtime = Runtime {
     describe,
 };
 
-async fn told(endpoint: &Arc<Endpoint>, depth: DetailLevel) -> Result<RuntimeReply, Cause> {
+async fn told(endpoint: &Arc<RuntimeEndpoint>, depth: DetailLevel) -> Result<RuntimeReply, Cause> {
     let client = Client::connect(endpoint).await?;
     let version: Version =
         client.call("/containerd.services.version.v1.Version/Version", None, Empty {}).await?;
@@ -67,7 +67,7 @@ async fn told(endpoint: &Arc<Endpoint>, depth: DetailLevel) -> Result<RuntimeRep
 
 async fn of_namespace(
     client: &Client,
-    endpoint: &Arc<Endpoint>,
+    endpoint: &Arc<RuntimeEndpoint>,
     namespace: &str,
     depth: DetailLevel,
 ) -> Result<Vec<ContainerInfo>, Cause> {
@@ -80,7 +80,7 @@ async fn of_namespace(
     };
     let (all, tasks, images) = tokio::join!(all, tasks, images(client, namespace));
     let all: Containers = all?;
-    let images = Store::new(images);
+    let images = ContainerdStore::new(images);
     let is_told = tasks.is_some();
     let tasks: HashMap<String, Task> = tasks
         .into_iter()
@@ -95,7 +95,7 @@ async fn of_namespace(
             None if is_told => "stopped",
             None => "unknown",
         };
-        let source = Source { endpoint: Arc::clone(endpoint), namespace: Some(Arc::clone(&namespace)) };
+        let source = InfoSource { endpoint: Arc::clone(endpoint), namespace: Some(Arc::clone(&namespace)) };
         ContainerInfo {
             is_running: matches!(state, "running" | "paused" | "pausing"),
             state: state.to_owned(),
@@ -139,7 +139,12 @@ async fn tasks(client: &Client, namespace: &str) -> Option<Tasks> {
     }
 }
 
-fn listed(container: Container, namespace: &str, within: Option<Arc<str>>, images: &Store) -> ContainerInfo {
+fn listed(
+    container: Container,
+    namespace: &str,
+    within: Option<Arc<str>>,
+    images: &ContainerdStore,
+) -> ContainerInfo {
     let Container { id, labels, image, spec, created, .. } = container;
     let count = labels.len();
     let labels = labels::bounded(labels);
@@ -197,11 +202,11 @@ impl Task {
     }
 }
 
-fn describe(source: Source, id: String) -> Answer<Details> {
+fn describe(source: InfoSource, id: String) -> Answer<Details> {
     Box::pin(async move { transport::within(&source.endpoint, details(&source, id)).await })
 }
 
-async fn details(source: &Source, id: String) -> Result<Details, Cause> {
+async fn details(source: &InfoSource, id: String) -> Result<Details, Cause> {
     let client = Client::connect(&source.endpoint).await?;
     let namespace = source.namespace();
     let one: OneContainer = client

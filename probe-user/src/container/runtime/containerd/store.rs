@@ -12,7 +12,7 @@ use crate::container::runtime::images::{Extent, ImageNames};
 const IMAGES: usize = 100_000;
 
 /// What the names lead to; none when containerd did not tell.
-pub(super) struct Store(Option<Names>);
+pub(super) struct ContainerdStore(Option<Names>);
 
 #[derive(Default)]
 struct Names {
@@ -21,7 +21,7 @@ struct Names {
     by_digest: HashMap<String, BTreeSet<String>>,
 }
 
-impl Store {
+impl ContainerdStore {
     pub(super) fn new(images: Option<Images>) -> Self {
         Self(images.map(|told| {
             let mut all = Names::default();
@@ -79,7 +79,7 @@ mod tests {
         Timestamp { seconds, nanoseconds: 0 }
     }
 
-    fn store() -> Store {
+    fn store() -> ContainerdStore {
         let image = |name: &str, digest: &str, updated| Image {
             name: name.to_owned(),
             target: Some(Descriptor { digest: digest.to_owned() }),
@@ -91,12 +91,12 @@ mod tests {
             image("moved:1", "sha256:bb", 50),
             Image { name: "odd".to_owned(), ..Image::default() },
         ];
-        Store::new(Some(Images { images }))
+        ContainerdStore::new(Some(Images { images }))
     }
 
     #[test]
     fn a_name_that_has_moved_since_tells_nothing() {
-        let check = |store: &Store, image: &str, created, names: &[&str], extent| {
+        let check = |store: &ContainerdStore, image: &str, created, names: &[&str], extent| {
             let found = store.names(image, None, created);
             let found: (Vec<&str>, _) = (found.names.iter().map(String::as_str).collect(), found.extent);
             assert_eq!(found, (names.to_vec(), extent), "{image}");
@@ -109,7 +109,7 @@ mod tests {
         check(&store(), "removed:1", Some(at(60)), &["removed:1"], Extent::Part);
         check(&store(), "odd", Some(at(60)), &["odd"], Extent::Part);
         check(&store(), "", Some(at(60)), &[], Extent::NoImage);
-        check(&Store::new(None), "app:1", Some(at(60)), &["app:1"], Extent::Part);
+        check(&ContainerdStore::new(None), "app:1", Some(at(60)), &["app:1"], Extent::Part);
         let started = store().names("sha256:aa", Some("app:3".to_owned()), Some(at(60)));
         assert!(started.names.contains("app:3"), "as kubelet asked for it");
     }

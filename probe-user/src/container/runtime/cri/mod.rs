@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::endpoint::Endpoint;
+use super::endpoint::RuntimeEndpoint;
 use super::grpc::{Cause, Client};
 use super::images::{Extent, ImageNames, is_id};
 use super::oci_spec::Spec;
 use super::transport::Peer;
 use super::{
-    Answer, CONTAINERS, ContainerInfo, Details, Gaps, MountPoint, Runtime, RuntimeReply, Snapshot, Source,
-    labels, transport,
+    Answer, CONTAINERS, ContainerInfo, Details, Gaps, InfoSource, MountPoint, RuntimeClient, RuntimeReply,
+    Snapshot, labels, transport,
 };
 use crate::event::Pod;
 use messages::{Container, Containers, Empty, Sandbox, Sandboxes, Status, StatusOf, StoredImages, Version};
-use store::Store;
+use store::CriStore;
 
 const NAME: &str = "cri";
 /// containerd keeps its plugin's containers in this namespace.
@@ -29,7 +29,7 @@ const NAMESPACE: &str = "k8s.io";
 /// What the list of images gets: names of containers come first.
 const IMAGES: Duration = Duration::from_secs(1);
 
-pub(super) const RUNTIME: Runtime = Runtime {
+pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     name: NAME,
     protocol: NAME,
     sockets: &[
@@ -46,7 +46,7 @@ pub(super) const RUNTIME: Runtime = Runtime {
     describe,
 };
 
-async fn told(endpoint: &Arc<Endpoint>) -> Result<RuntimeReply, Cause> {
+async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
     let client = Client::connect(endpoint).await?;
     let version: Version = client.call("/runtime.v1.RuntimeService/Version", None, Empty {}).await?;
     let containers = client.call("/runtime.v1.RuntimeService/ListContainers", None, Empty {});
@@ -54,9 +54,9 @@ async fn told(endpoint: &Arc<Endpoint>) -> Result<RuntimeReply, Cause> {
     let both = async { tokio::try_join!(containers, sandboxes) };
     let (both, images) = tokio::join!(both, images(&client));
     let (containers, sandboxes): (Containers, Sandboxes) = both?;
-    let images = Store::new(images);
+    let images = CriStore::new(images);
     let runtime = name(&version.runtime_name);
-    let source = Source { endpoint: Arc::clone(endpoint), namespace: None };
+    let source = InfoSource { endpoint: Arc::clone(endpoint), namespace: None };
     let common = ContainerInfo {
         runtime,
         within: client.peer.within.clone(),
@@ -103,7 +103,7 @@ fn name(told: &str) -> &'static str {
 fn listed(
     container: Container,
     pod: Option<Arc<Pod>>,
-    images: &Store,
+    images: &CriStore,
     common: ContainerInfo,
 ) -> ContainerInfo {
     let state = match container.state {
@@ -160,7 +160,7 @@ fn pod(sandbox: &Sandbox) -> Option<Arc<Pod>> {
     Some(Arc::new(Pod { name: told.name, namespace: known(told.namespace), uid: known(told.uid) }))
 }
 
-fn describe(source: Source, id: String) -> Answer<Details> {
+fn describe(source: InfoSource, id: String) -> Answer<Details> {
     Box::pin(async move {
         let answer = async {
             let client = Client::connect(&source.endpoint).await?;

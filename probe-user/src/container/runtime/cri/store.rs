@@ -9,9 +9,9 @@ use crate::container::runtime::images::{Extent, ImageNames, hexadecimal, is_id};
 const IMAGES: usize = 100_000;
 
 /// None when the runtime did not tell.
-pub(super) struct Store(Option<HashMap<String, StoredImage>>);
+pub(super) struct CriStore(Option<HashMap<String, StoredImage>>);
 
-impl Store {
+impl CriStore {
     pub(super) fn new(images: Option<StoredImages>) -> Self {
         Self(images.map(|told| {
             let mut all = HashMap::new();
@@ -59,7 +59,7 @@ mod tests {
             StoredImage { id: "aa".into(), tags: strings(&["app:2"]), digests: strings(&["app@sha256:dd"]) },
             StoredImage { id: "sha256:bb".into(), ..StoredImage::default() },
         ];
-        let store = Store::new(Some(StoredImages { images }));
+        let store = CriStore::new(Some(StoredImages { images }));
         let check = |started: &[&str], references: &[&str], has: &str, extent| {
             let found = store.names(&strings(started), &strings(references));
             assert!(found.extent == extent && found.names.contains(has), "{started:?}: {found:?}");
@@ -71,6 +71,6 @@ mod tests {
         // A tag may lead to another image by now: it does not say which one the container was made from.
         check(&["app:2", ""], &["", ""], "app:2", Extent::Part);
         check(&["app:1", ""], &["", "sha256:cc"], "app:1", Extent::Part);
-        assert_eq!(Store::new(None).names(&[], &strings(&["sha256:aa"])).extent, Extent::Part);
+        assert_eq!(CriStore::new(None).names(&[], &strings(&["sha256:aa"])).extent, Extent::Part);
     }
 }

@@ -134,9 +134,9 @@ fn serve(path: &Path, answers: Answers) {
     });
 }
 
-fn at(address: &str) -> Arc<Endpoint> {
+fn at(address: &str) -> Arc<RuntimeEndpoint> {
     let runtime = endpoint(DOCKER, Path::new("")).runtime;
-    Arc::new(Endpoint { runtime, address: Address::parse(address), owner: Owner::System })
+    Arc::new(RuntimeEndpoint { runtime, address: Address::parse(address), owner: Owner::System })
 }
 
 #[test]

@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use tokio::net::UnixListener;
 
 use crate::container::runtime::ALL;
-use crate::container::runtime::endpoint::{Address, Endpoint, Owner};
+use crate::container::runtime::endpoint::{Address, Owner, RuntimeEndpoint};
 
 /// A status of gRPC.
 pub(crate) const NOT_FOUND: u32 = 5;
@@ -22,9 +22,9 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// The socket of a runtime of [`ALL`].
-pub(crate) fn endpoint(runtime: &str, path: &Path) -> Arc<Endpoint> {
+pub(crate) fn endpoint(runtime: &str, path: &Path) -> Arc<RuntimeEndpoint> {
     let runtime = ALL.iter().find(|one| one.name == runtime).unwrap();
-    Arc::new(Endpoint { runtime, address: Address::Unix(path.to_owned()), owner: Owner::System })
+    Arc::new(RuntimeEndpoint { runtime, address: Address::Unix(path.to_owned()), owner: Owner::System })
 }
 
 /// Serves until the test ends.

@@ -7,25 +7,25 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use super::*;
-use crate::diagnose::doctor::check::Status;
+use crate::diagnose::doctor::check::CheckStatus;
 use crate::discovery::{Discovery, OpenFailure};
 use crate::elf::fixture::{OPENSSL, compile};
 use crate::plan::Plan;
-use crate::probe::{Probe, Ssl};
+use crate::probe::{Probe, SslProbe};
 use crate::scope::{Process, Target};
 
-fn check(outcomes: Vec<FileOutcome>, expected: &[(&str, Status)]) {
+fn check(outcomes: Vec<FileOutcome>, expected: &[(&str, CheckStatus)]) {
     let file = |outcome| MappedFile { path: "/lib/x".into(), outcome: Arc::new(outcome) };
     let files: Vec<MappedFile> = outcomes.into_iter().map(file).collect();
     let steps = summary(&files);
     let found: Vec<_> = steps.iter().map(|step| (step.name, step.status)).collect();
     assert_eq!(found, expected);
-    assert!(steps.iter().all(|step| (step.status == Status::Ok) == step.next.is_none()), "{steps:?}");
+    assert!(steps.iter().all(|step| (step.status == CheckStatus::Ok) == step.next.is_none()), "{steps:?}");
 }
 
 #[test]
 fn it_ends_with_the_step_that_nothing_came_through() {
-    use Status::{No, Ok, Warn};
+    use CheckStatus::{No, Ok, Warn};
     let unopened = || FileOutcome::Unopened(OpenFailure::TimedOut);
     let (opened, parsed, functions) = ("files opened", "ELF parsed", "TLS functions");
     check(vec![unopened()], &[(opened, No)]);
@@ -44,7 +44,7 @@ fn discover(pid: u32) -> (Plan, Vec<Check>) {
     let process = Process { pid, start_time: 1, comm: "x".into(), container: None };
     let mut target = Target::default();
     target.processes = vec![process];
-    let mut discovery = Discovery::new(Probe::Ssl(Ssl::default()));
+    let mut discovery = Discovery::new(Probe::Ssl(SslProbe::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (plan, outcomes) = runtime.block_on(discovery.plan_with_outcomes(&target));
     assert_eq!(outcomes.iter().map(|outcome| outcome.pid).collect::<Vec<_>>(), [pid]);
@@ -54,9 +54,9 @@ fn discover(pid: u32) -> (Plan, Vec<Check>) {
 #[test]
 fn a_process_that_is_gone_is_an_answer() {
     let (_, gone) = discover(u32::MAX);
-    assert_eq!(gone.iter().map(|step| step.status).collect::<Vec<_>>(), [Status::No]);
+    assert_eq!(gone.iter().map(|step| step.status).collect::<Vec<_>>(), [CheckStatus::No]);
     let (_, own) = discover(std::process::id());
-    assert!(own.iter().any(|step| step.name == "ELF parsed" && step.status == Status::Ok), "{own:?}");
+    assert!(own.iter().any(|step| step.name == "ELF parsed" && step.status == CheckStatus::Ok), "{own:?}");
 }
 
 /// A program that writes over the first bytes of `patched` functions of its own, says so, and waits.
@@ -109,17 +109,17 @@ fn steps_say_of_patched_code_what_a_trace_says() {
         (plan, places.unwrap())
     };
     let (plan, (status, found)) = places(&Patched::start(""));
-    assert_eq!((plan.objects.len(), status), (1, Status::Ok), "{found} {:?}", plan.skipped);
+    assert_eq!((plan.objects.len(), status), (1, CheckStatus::Ok), "{found} {:?}", plan.skipped);
 
     let all = "patch(read_internal); patch(write_internal); patch(SSL_new); patch(SSL_peek); patch(SSL_read); \
         patch(SSL_read_ex); patch(SSL_write); patch(SSL_write_ex); patch(SSL_write_ex2);";
     let (plan, (status, found)) = places(&Patched::start(all));
-    assert_eq!((plan.objects.len(), status), (0, Status::No), "{found}");
+    assert_eq!((plan.objects.len(), status), (0, CheckStatus::No), "{found}");
     let why =
         plan.skipped.iter().find(|skipped| skipped.reason.contains("something has patched it")).unwrap();
     assert!(found.contains(&why.reason), "{found}: {}", why.reason);
 
     let (plan, (status, found)) = places(&Patched::start("patch(read_internal);"));
-    assert_eq!((plan.objects.len(), status), (1, Status::Warn), "{found}");
+    assert_eq!((plan.objects.len(), status), (1, CheckStatus::Warn), "{found}");
     assert!(found.contains("something has patched it"), "{found}");
 }

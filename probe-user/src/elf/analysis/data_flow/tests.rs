@@ -1,6 +1,6 @@
 //! Effects of short instruction sequences on arguments.
 
-use super::{Assumption, Call, Callee, Effect, Value, VirtAddr, read};
+use super::{AbstractValue, Assumption, CallArguments, Callee, Effect, VirtAddr, read};
 
 const AT: VirtAddr = VirtAddr(0x1000);
 
@@ -10,8 +10,8 @@ fn check(name: &str, code: &[u8], expected: &[Effect]) {
 
 #[test]
 fn arguments_are_followed() {
-    let [first, second, third] = [0, 1, 2].map(|number| Some(Value::Argument(number, 0)));
-    let calls = |callee, first, second, third| Effect::Calls(Call { callee, first, second, third });
+    let [first, second, third] = [0, 1, 2].map(|number| Some(AbstractValue::Argument(number, 0)));
+    let calls = |callee, first, second, third| Effect::Calls(CallArguments { callee, first, second, third });
     check("mov 8(%rsi),%rax", &[0x48, 0x8b, 0x46, 8], &[Effect::Reads(1, 8)]);
     check("add $8,%rsi; mov (%rsi),%rax", &[0x48, 0x83, 0xc6, 8, 0x48, 0x8b, 6], &[Effect::Reads(1, 8)]);
     check(
@@ -38,7 +38,7 @@ fn arguments_are_followed() {
         &[
             Effect::Reads(0, 24),
             Effect::Reads(0, 16),
-            calls(method, first, Some(Value::Loaded(0, 16)), third),
+            calls(method, first, Some(AbstractValue::Loaded(0, 16)), third),
             calls(Callee::Slot(0x1011), None, None, None),
         ],
     );
@@ -81,9 +81,10 @@ fn parts_of_what_an_argument_points_to_are_followed() {
         0x48, 0x8b, 0x2a, 0x48, 0x8d, 0x7d, 0x60, 0x48, 0x85, 0xff, 0x48, 0x8b, 0x77, 8, 0x48, 0x83, 0xed,
         0x80, 0x48, 0x89, 0xea, 0xe8, 0, 1, 0, 0,
     ];
-    let (first, second) = (Some(Value::Inside(2, 0, 0x60)), Some(Value::Entry(2, 0, 0x68)));
+    let (first, second) = (Some(AbstractValue::Inside(2, 0, 0x60)), Some(AbstractValue::Entry(2, 0, 0x68)));
     let callee = Callee::Function(VirtAddr(0x111a));
-    let calls = Effect::Calls(Call { callee, first, second, third: Some(Value::Inside(2, 0, 128)) });
+    let calls =
+        Effect::Calls(CallArguments { callee, first, second, third: Some(AbstractValue::Inside(2, 0, 128)) });
     check("the part of a connection", &code, &[Effect::Reads(2, 0), calls]);
 }
 
@@ -120,7 +121,7 @@ fn ways_that_a_given_word_does_not_take_are_left_out() {
     assert!(read(&code, AT, &[], Some(given)).contains(&data));
 }
 
-fn call(callee: Callee) -> Call {
-    let [first, second, third] = [0, 1, 2].map(|number| Some(Value::Argument(number, 0)));
-    Call { callee, first, second, third }
+fn call(callee: Callee) -> CallArguments {
+    let [first, second, third] = [0, 1, 2].map(|number| Some(AbstractValue::Argument(number, 0)));
+    CallArguments { callee, first, second, third }
 }

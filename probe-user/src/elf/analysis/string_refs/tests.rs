@@ -1,7 +1,7 @@
 //! Strings in objects, and the code that refers to them.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
-use crate::elf::Pattern::{End, Whole};
+use crate::elf::StringPattern::{End, Whole};
 use crate::elf::fixture::{compile, parse};
 use crate::elf::{Object, StringRef, SymbolFilter, VirtAddr};
 

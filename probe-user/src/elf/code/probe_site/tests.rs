@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{AmbiguousCode, NoReturn, SiteError, UnprobeableCode, special};
 use crate::elf::fixture::{compile, parse};
-use crate::elf::{Function, Index, Kind, Object, ObjectError, SymbolFilter, VirtAddr};
+use crate::elf::{ElfFunction, FunctionKind, Index, Object, ObjectError, SymbolFilter, VirtAddr};
 
-fn one(object: &Object, index: &Index, asked: &str) -> Function {
+fn one(object: &Object, index: &Index, asked: &str) -> ElfFunction {
     index.select(object, 10, |name| name.is(asked)).unwrap().remove(0)
 }
 
@@ -108,7 +108,7 @@ fn what_must_not_be_probed() {
     let refused = |name| object.return_probe(&one(&object, &index, name)).is_err();
     assert!(refused("__sigsetjmp") && refused("getcontext") && !refused("getaddrinfo"));
     let resolver = index.select(&object, 10, |name| name.is("memcpy")).unwrap();
-    let resolver = resolver.iter().find(|function| function.kind == Kind::Resolver).unwrap();
+    let resolver = resolver.iter().find(|function| function.kind == FunctionKind::Resolver).unwrap();
     assert!(matches!(object.site(resolver), Err(SiteError::Resolver)));
     assert!(special("_Unwind_Resume").is_some() && special("main").is_none());
 }
@@ -118,7 +118,7 @@ fn most_functions_of_libc_are_understood() {
     let object = parse(Path::new("/usr/lib/x86_64-linux-gnu/libc.so.6"), &SymbolFilter::default()).unwrap();
     let index = object.index().unwrap();
     let functions = index.select(&object, 100_000, |_| true).unwrap();
-    let bodies: Vec<_> = functions.iter().filter(|function| function.kind == Kind::Body).collect();
+    let bodies: Vec<_> = functions.iter().filter(|function| function.kind == FunctionKind::Body).collect();
     let refused = bodies.iter().filter(|function| object.site(function).is_err()).count();
     assert!(refused < 5, "{refused} of {}", bodies.len());
     let count = |wanted: fn(&NoReturn) -> bool| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::elf::fixture::{compile, parse, parse_bytes};
 use crate::elf::{
-    Binding, Function, Index, Kind, Language, Name, Object, ObjectError, SymbolFilter, VirtAddr,
+    Binding, ElfFunction, FunctionKind, Index, Language, Name, Object, ObjectError, SymbolFilter, VirtAddr,
 };
 use crate::test_rng::TestRng;
 
@@ -20,7 +20,7 @@ fn open(path: &str) -> (Object, Index) {
     (object, index)
 }
 
-fn named(object: &Object, index: &Index, asked: &str) -> Vec<Function> {
+fn named(object: &Object, index: &Index, asked: &str) -> Vec<ElfFunction> {
     index.select(object, 100, |name: &Name<'_>| name.is(asked)).unwrap()
 }
 
@@ -33,7 +33,7 @@ fn functions_of_libc() {
     let [function] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!(
         (function.shown(), function.kind, function.language),
-        ("getaddrinfo", Kind::Body, Language::C)
+        ("getaddrinfo", FunctionKind::Body, Language::C)
     );
     assert!(function.size > 100 && function.is_sized && function.binding == Binding::Global);
     // The names of this function are merged: __libc_malloc, malloc.
@@ -41,7 +41,10 @@ fn functions_of_libc() {
     assert!(malloc.names.iter().any(|name| name.raw == "malloc"), "{malloc:?}");
     assert_eq!(malloc.shown(), "__libc_malloc", "what was asked for comes first");
     assert_eq!(index.function_at(&object, malloc.address).unwrap().shown(), "malloc");
-    assert_eq!(named(&object, &index, "memcpy").iter().map(|found| found.kind).max(), Some(Kind::Resolver));
+    assert_eq!(
+        named(&object, &index, "memcpy").iter().map(|found| found.kind).max(),
+        Some(FunctionKind::Resolver)
+    );
     let inside = index.at(VirtAddr(function.address.0 + 17)).unwrap();
     assert_eq!((inside.address, inside.offset), (function.address, 17));
     assert_eq!(index.at(VirtAddr(0)), None);
@@ -114,7 +117,7 @@ fn sizes_and_parts() {
     assert_eq!((one("bare").size, one("bare").is_sized), (2, false));
     assert_eq!((one("next").size, one("next").is_sized), (1, true));
     assert_eq!(one("next").binding, Binding::Local);
-    assert_eq!(one("part.cold").kind, Kind::Fragment);
+    assert_eq!(one("part.cold").kind, FunctionKind::Fragment);
     assert_eq!(index.at(VirtAddr(one("next").address.0)).unwrap().address, one("next").address);
 }
 

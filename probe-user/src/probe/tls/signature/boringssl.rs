@@ -6,10 +6,10 @@
 
 use super::evidence::{Evidence, calls, has_all, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
-use crate::elf::Pattern::End;
-use crate::elf::{Call, Callee, Effect, ObjectError, Pattern, Uses, Value};
+use crate::elf::StringPattern::End;
+use crate::elf::{AbstractValue, CallArguments, Callee, Effect, ObjectError, StringPattern, Uses};
 
-const FILE: Pattern = End("ssl/ssl_lib.cc");
+const FILE: StringPattern = End("ssl/ssl_lib.cc");
 
 /// `ERR_LIB_SSL`.
 const LIBRARY: u64 = 16;
@@ -32,7 +32,7 @@ impl Locator for BoringSsl {
         "OpenSSL API"
     }
 
-    fn needles(&self) -> &'static [Pattern] {
+    fn needles(&self) -> &'static [StringPattern] {
         &[FILE]
     }
 
@@ -111,10 +111,10 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
             let mut readers = Vec::new();
             for caller in evidence.callers(peek.address)? {
                 let flow = evidence.flow(&caller)?;
-                let hands_on = |call: Call| {
+                let hands_on = |call: CallArguments| {
                     call.callee == Callee::Function(peek.address)
-                        && call.first == Some(Value::Argument(0, 0))
-                        && call.second == Some(Value::Argument(1, 0))
+                        && call.first == Some(AbstractValue::Argument(0, 0))
+                        && call.second == Some(AbstractValue::Argument(1, 0))
                 };
                 let changes = flow.effects.iter().any(|effect| matches!(effect, Effect::Changes(0, _)));
                 if changes && flow.calls().any(hands_on) {

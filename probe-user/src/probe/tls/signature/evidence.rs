@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::elf::code::decode;
 use crate::elf::{
-    Flow, FunctionBounds, FunctionTable, Object, ObjectError, Pattern, StringRef, Symbol, Uses, VirtAddr,
+    Flow, FunctionBounds, FunctionTable, Object, ObjectError, StringPattern, StringRef, Symbol, Uses,
+    VirtAddr,
 };
 
 /// Limit of the functions that are decoded: a source file of OpenSSL has about 300.
@@ -46,13 +47,17 @@ impl<'o> Evidence<'o> {
     }
 
     /// The functions that refer to all of these strings at one place, together with all of these numbers.
-    pub(super) fn with(&self, needles: &[Pattern], numbers: &[u64]) -> Vec<&Uses> {
+    pub(super) fn with(&self, needles: &[StringPattern], numbers: &[u64]) -> Vec<&Uses> {
         let fits = |function: &&Uses| self.places(function, needles).any(|near| has_all(&near, numbers));
         self.functions.iter().filter(fits).collect()
     }
 
     /// The operands near each place at which a function refers to all of the strings.
-    pub(super) fn places(&self, function: &Uses, needles: &[Pattern]) -> impl Iterator<Item = Vec<u64>> {
+    pub(super) fn places(
+        &self,
+        function: &Uses,
+        needles: &[StringPattern],
+    ) -> impl Iterator<Item = Vec<u64>> {
         let first = needles.first().copied();
         let near = function.near(AROUND, |operand| first.is_some_and(|needle| self.is(needle, operand)));
         near.into_iter()
@@ -60,7 +65,7 @@ impl<'o> Evidence<'o> {
     }
 
     /// Whether an operand is the address of this string.
-    fn is(&self, needle: Pattern, operand: u64) -> bool {
+    fn is(&self, needle: StringPattern, operand: u64) -> bool {
         self.texts.iter().any(|text| text.needle == needle && text.is_at(operand))
     }
 

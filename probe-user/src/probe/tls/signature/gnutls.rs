@@ -3,11 +3,11 @@
 
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
-use crate::elf::Pattern::{Beside, Whole};
-use crate::elf::{ObjectError, Pattern, Uses};
+use crate::elf::StringPattern::{Beside, Whole};
+use crate::elf::{ObjectError, StringPattern, Uses};
 
 /// The log message of an assertion.
-const ASSERT: Pattern = Beside("ASSERT: %s[%s]:%d\n");
+const ASSERT: StringPattern = Beside("ASSERT: %s[%s]:%d\n");
 /// The log level of that message.
 const LEVEL: u64 = 3;
 
@@ -19,7 +19,7 @@ const DATA: u64 = 23;
 const MANY: usize = 16;
 
 /// The functions to find, with their source file.
-const FUNCTIONS: [(&str, Pattern); 7] = [
+const FUNCTIONS: [(&str, StringPattern); 7] = [
     ("gnutls_record_send2", Beside("record.c")),
     ("gnutls_record_send_early_data", Beside("record.c")),
     ("gnutls_record_recv", Beside("record.c")),
@@ -40,7 +40,7 @@ impl Locator for GnuTls {
         "GnuTLS"
     }
 
-    fn needles(&self) -> &'static [Pattern] {
+    fn needles(&self) -> &'static [StringPattern] {
         &[
             ASSERT,
             Beside("record.c"),

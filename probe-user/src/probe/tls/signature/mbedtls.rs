@@ -3,20 +3,20 @@
 
 use super::evidence::{Evidence, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
-use crate::elf::Pattern::{Beside, Whole};
-use crate::elf::{ObjectError, Pattern, Symbol, Uses};
+use crate::elf::StringPattern::{Beside, Whole};
+use crate::elf::{ObjectError, StringPattern, Symbol, Uses};
 
 /// A function, with its messages.
 struct Function {
     name: &'static str,
-    enters: Pattern,
-    leaves: Pattern,
+    enters: StringPattern,
+    leaves: StringPattern,
     /// Its source file, which was a different one before 2.19.
-    files: [Pattern; 2],
+    files: [StringPattern; 2],
 }
 
-const MESSAGES: Pattern = Beside("ssl_msg.c");
-const BASE: Pattern = Beside("ssl_tls.c");
+const MESSAGES: StringPattern = Beside("ssl_msg.c");
+const BASE: StringPattern = Beside("ssl_tls.c");
 /// The level of these messages.
 const LEVEL: u64 = 2;
 
@@ -43,9 +43,9 @@ const FUNCTIONS: [Function; 3] = [
 
 /// The errors that are logged while a connection is set up: no memory for its buffers (the text from 2.26 on,
 /// and the one before), or for its handshake.
-const NO_BUFFER: [Pattern; 2] = [Whole("alloc(%zu bytes) failed"), Whole("alloc(%d bytes) failed")];
-const NO_HANDSHAKE: Pattern = Whole("alloc() of ssl sub-contexts failed");
-const RENEGOTIATES: Pattern = Whole("=> renegotiate");
+const NO_BUFFER: [StringPattern; 2] = [Whole("alloc(%zu bytes) failed"), Whole("alloc(%d bytes) failed")];
+const NO_HANDSHAKE: StringPattern = Whole("alloc() of ssl sub-contexts failed");
+const RENEGOTIATES: StringPattern = Whole("=> renegotiate");
 const ERRORS: u64 = 1;
 
 /// The functions that move bytes. If neither is found, the object does not contain Mbed TLS.
@@ -59,7 +59,7 @@ impl Locator for MbedTls {
         "Mbed TLS"
     }
 
-    fn needles(&self) -> &'static [Pattern] {
+    fn needles(&self) -> &'static [StringPattern] {
         &[
             MESSAGES,
             BASE,
@@ -108,7 +108,7 @@ impl Locator for MbedTls {
 
 /// The only function that logs both messages, the first one together with its source file.
 fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses> {
-    let of = |file: Pattern| {
+    let of = |file: StringPattern| {
         let mut enters = evidence.with(&[function.enters, file], &[LEVEL]);
         enters.retain(|found| evidence.places(found, &[function.leaves]).next().is_some());
         enters
@@ -124,7 +124,8 @@ fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses>
 fn begins(evidence: &Evidence<'_>) -> Result<Vec<(&'static str, Symbol)>, ObjectError> {
     let prepares = evidence.with(&[NO_HANDSHAKE, BASE], &[ERRORS]);
     let Some(prepares) = only(&prepares) else { return Ok(Vec::new()) };
-    let says = |function: &Uses, text: Pattern| evidence.places(function, &[text, BASE]).next().is_some();
+    let says =
+        |function: &Uses, text: StringPattern| evidence.places(function, &[text, BASE]).next().is_some();
     let (mut makes, mut resets) = (Vec::new(), Vec::new());
     for caller in evidence.callers(prepares.address)? {
         if NO_BUFFER.into_iter().any(|text| says(&caller, text)) {

@@ -16,7 +16,7 @@ mod rustls;
 mod tests;
 mod wolfssl;
 
-use crate::elf::{Object, ObjectError, Pattern, StringRef, Symbol};
+use crate::elf::{Object, ObjectError, StringPattern, StringRef, Symbol};
 use crate::error_chain;
 
 use evidence::Evidence;
@@ -28,7 +28,7 @@ trait Locator: Sync {
     fn api(&self) -> &'static str;
 
     /// The strings to search for in constant data.
-    fn needles(&self) -> &'static [Pattern];
+    fn needles(&self) -> &'static [StringPattern];
 
     /// Finds its functions.
     fn locate(&self, evidence: &Evidence<'_>) -> Result<Answer, ObjectError>;
@@ -81,7 +81,7 @@ pub struct Search {
     /// The implementations that were found.
     pub located: Vec<SignatureMatch>,
     /// Those of the additional strings that were found.
-    pub texts: Vec<Pattern>,
+    pub texts: Vec<StringPattern>,
     /// Why parts of the search failed.
     pub failed: Vec<String>,
 }
@@ -91,7 +91,7 @@ pub struct Search {
 pub fn locate(
     object: &Object,
     is_wanted: impl Fn(&str) -> bool,
-    others: impl Iterator<Item = Pattern>,
+    others: impl Iterator<Item = StringPattern>,
 ) -> Search {
     let locators: Vec<&dyn Locator> =
         LOCATORS.iter().copied().filter(|locator| is_wanted(locator.api())).collect();
@@ -114,10 +114,10 @@ impl Search {
         &mut self,
         object: &Object,
         locators: &[&dyn Locator],
-        others: &[Pattern],
+        others: &[StringPattern],
     ) -> Result<(), ObjectError> {
         let of_locators = locators.iter().flat_map(|locator| locator.needles().iter());
-        let needles: Vec<Pattern> = of_locators.chain(others).copied().collect();
+        let needles: Vec<StringPattern> = of_locators.chain(others).copied().collect();
         let (others, texts): (Vec<StringRef>, Vec<StringRef>) =
             object.find_texts(&needles)?.into_iter().partition(|text| others.contains(&text.needle));
         self.texts = others.iter().map(|text| text.needle).collect();

@@ -7,10 +7,10 @@
 
 use super::evidence::{Evidence, calls, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
-use crate::elf::Pattern::{End, Whole};
-use crate::elf::{ObjectError, Pattern, Symbol, Uses};
+use crate::elf::StringPattern::{End, Whole};
+use crate::elf::{ObjectError, StringPattern, Symbol, Uses};
 
-const FILE: Pattern = End("ssl/ssl_lib.c");
+const FILE: StringPattern = End("ssl/ssl_lib.c");
 
 /// `ERR_LIB_SSL`.
 const LIBRARY: u64 = 20;
@@ -74,7 +74,7 @@ impl Locator for OpenSsl {
         "OpenSSL API"
     }
 
-    fn needles(&self) -> &'static [Pattern] {
+    fn needles(&self) -> &'static [StringPattern] {
         &[
             FILE,
             Whole("SSL_read"),

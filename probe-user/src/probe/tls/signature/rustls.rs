@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use super::{Answer, Confidence, SignatureMatch};
 use crate::elf::{
-    Call, Callee, Effect, Flow, FunctionBounds, FunctionTable, Object, ObjectError, Pointers, Symbol, Value,
-    VirtAddr,
+    AbstractValue, CallArguments, Callee, Effect, Flow, FunctionBounds, FunctionTable, Object, ObjectError,
+    Pointers, Symbol, VirtAddr,
 };
 use crate::probe::tls::rustls::{API, BEGINS, BUFFERS, HANDLES, RECEIVES, SENDS};
 use crate::probe::tls::version;
@@ -43,7 +43,7 @@ const DEQUE: [i64; 4] = [0, 8, 16, 24];
 const BUFFER: [u64; 2] = [0x30, 0x38];
 
 /// The connection as the first argument.
-const CONNECTION: Option<Value> = Some(Value::Argument(0, 0));
+const CONNECTION: Option<AbstractValue> = Some(AbstractValue::Argument(0, 0));
 
 /// The object that is searched.
 struct Search<'o> {
@@ -177,13 +177,13 @@ impl Search<'_> {
     /// encrypter.
     fn hands_on(
         &self,
-        Call { callee, first, second, third: _ }: Call,
+        CallArguments { callee, first, second, third: _ }: CallArguments,
         encrypting: &[(Flow, u8)],
     ) -> Option<u8> {
         let callee = self.leads_to(callee)?;
         let (_, owner) = encrypting.iter().find(|(flow, _)| flow.address == callee)?;
         match if *owner == 0 { first } else { second } {
-            Some(Value::Argument(argument, offset)) if argument <= 1 && offset >= 0 => Some(argument),
+            Some(AbstractValue::Argument(argument, offset)) if argument <= 1 && offset >= 0 => Some(argument),
             _ => None,
         }
     }
@@ -225,7 +225,9 @@ impl Search<'_> {
     /// The queues of the connection, its first argument, that a function fills directly.
     fn own_queues(&self, flow: &Flow) -> Vec<Queue> {
         let calls = flow.calls().filter_map(|call| match call.first {
-            Some(Value::Argument(0, offset)) if offset > 0 => Some((self.leads_to(call.callee)?, offset)),
+            Some(AbstractValue::Argument(0, offset)) if offset > 0 => {
+                Some((self.leads_to(call.callee)?, offset))
+            }
             _ => None,
         });
         calls
@@ -297,7 +299,7 @@ impl Search<'_> {
 /// index may be 1, because a function that returns a structure gets its address as the first argument.
 fn encrypts(flow: &Flow) -> Option<u8> {
     flow.calls().find_map(|call| match (call.callee, call.second) {
-        (Callee::Method(argument @ 0..=1, table, ENCRYPT), Some(Value::Loaded(owner, data)))
+        (Callee::Method(argument @ 0..=1, table, ENCRYPT), Some(AbstractValue::Loaded(owner, data)))
             if owner == argument && data.checked_add(8) == Some(table) =>
         {
             Some(owner)

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Confidence, SignatureMatch, locate};
 use crate::elf::fixture::{compile, parse, parse_bytes, without_sections};
 use crate::elf::{Object, SymbolFilter, VirtAddr};
-use crate::probe::tls::{Ssl, hooks, hooks_of, wanted};
+use crate::probe::tls::{SslProbe, hooks, hooks_of, wanted};
 use crate::test_rng::TestRng;
 
 /// The functions and errors of OpenSSL 3.3, as far as the locator depends on them.
@@ -188,7 +188,7 @@ fn what_does_not_fit_is_not_attached_to() {
         let Ok(found) = hooks(&object) else { continue };
         assert!(found.hooks.is_empty(), "{what}: {found:?}");
         assert!(found.skipped[0].contains("--guess"), "{what}: {found:?}");
-        let guessed = hooks_of(&object, Ssl { least: Confidence::Low, ..Ssl::default() }).unwrap();
+        let guessed = hooks_of(&object, SslProbe { least: Confidence::Low, ..SslProbe::default() }).unwrap();
         assert!(guessed.evidence[0].contains("guessed"), "{what}: {guessed:?}");
     }
 }

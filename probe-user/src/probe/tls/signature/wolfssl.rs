@@ -6,16 +6,16 @@
 
 use super::evidence::{Evidence, calls, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
-use crate::elf::Pattern::{Beside, Whole};
-use crate::elf::{ObjectError, Pattern, Symbol, Uses};
+use crate::elf::StringPattern::{Beside, Whole};
+use crate::elf::{ObjectError, StringPattern, Symbol, Uses};
 
-const FILE: Pattern = Beside("internal.c");
+const FILE: StringPattern = Beside("internal.c");
 
 /// A function, the name under which it reports errors, and the functions of which it calls at least one.
 struct Function {
     name: &'static str,
-    reports: Pattern,
-    calls: &'static [Pattern],
+    reports: StringPattern,
+    calls: &'static [StringPattern],
 }
 
 const RECEIVES: Function = Function {
@@ -41,7 +41,7 @@ impl Locator for WolfSsl {
         "wolfSSL"
     }
 
-    fn needles(&self) -> &'static [Pattern] {
+    fn needles(&self) -> &'static [StringPattern] {
         &[
             FILE,
             RECEIVES.reports,

@@ -10,7 +10,7 @@
 use probe_common::{MAX_MARK, message_mark};
 
 use super::{BUFFER, MAX_FUNCTIONS, PAYLOAD, Queue, Search, crate_version, reads_exactly};
-use crate::elf::{Assumption, Call, Flow, Object, ObjectError, Value, VirtAddr};
+use crate::elf::{AbstractValue, Assumption, CallArguments, Flow, Object, ObjectError, VirtAddr};
 
 /// Indices of the arguments of `handle`: before them are the returned state and the handler itself.
 const CONTEXT: u8 = 2;
@@ -85,8 +85,8 @@ impl Search<'_> {
         };
         let addresses: Vec<VirtAddr> = receivers.iter().map(|flow| flow.address).collect();
         let is_other = |flow: &&Flow| {
-            let hands_on = |call: Call| {
-                call.first == Some(Value::Loaded(CONTEXT, 0))
+            let hands_on = |call: CallArguments| {
+                call.first == Some(AbstractValue::Loaded(CONTEXT, 0))
                     && self.leads_to(call.callee).is_some_and(|callee| addresses.contains(&callee))
             };
             flow.calls().any(hands_on)
@@ -137,7 +137,9 @@ impl Search<'_> {
     /// The queues that a function fills in the buffer that is its first argument.
     fn parts<'f>(&'f self, flow: &'f Flow, fills: &'f [Fills]) -> impl Iterator<Item = Fills> + use<'f> {
         let calls = flow.calls().filter_map(|call| match call.first {
-            Some(Value::Argument(0, offset)) if (0..BUFFER_BYTES).contains(&offset) => Some((call, offset)),
+            Some(AbstractValue::Argument(0, offset)) if (0..BUFFER_BYTES).contains(&offset) => {
+                Some((call, offset))
+            }
             _ => None,
         });
         calls.flat_map(move |(call, offset)| {
@@ -151,7 +153,7 @@ impl Search<'_> {
     }
 
     /// The queues that the called function fills.
-    fn filled<'f>(&self, call: Call, fills: &'f [Fills]) -> impl Iterator<Item = Fills> + use<'f> {
+    fn filled<'f>(&self, call: CallArguments, fills: &'f [Fills]) -> impl Iterator<Item = Fills> + use<'f> {
         let callee = self.leads_to(call.callee);
         fills.iter().copied().filter(move |fills| Some(fills.function) == callee)
     }
@@ -160,8 +162,8 @@ impl Search<'_> {
     fn receives(&self, flow: &Flow, fills: &[Fills], queues: &[Queue]) -> bool {
         flow.calls().any(|call| {
             let offset = match call.first {
-                Some(Value::Loaded(CONTEXT, 0)) => 0,
-                Some(Value::Inside(CONTEXT, 0, offset)) => offset,
+                Some(AbstractValue::Loaded(CONTEXT, 0)) => 0,
+                Some(AbstractValue::Inside(CONTEXT, 0, offset)) => offset,
                 _ => return false,
             };
             self.filled(call, fills)
@@ -203,8 +205,8 @@ impl Search<'_> {
             return Ok(false);
         }
         // The length of a copy must be what the last word says.
-        let is_wrong = |call: Call| match (call.second, call.third) {
-            (Some(Value::Loaded(MESSAGE, address)), Some(Value::Loaded(MESSAGE, length))) => {
+        let is_wrong = |call: CallArguments| match (call.second, call.third) {
+            (Some(AbstractValue::Loaded(MESSAGE, address)), Some(AbstractValue::Loaded(MESSAGE, length))) => {
                 !matches!((address, length), (8 | 16, 24))
             }
             _ => false,
@@ -216,7 +218,7 @@ impl Search<'_> {
             return Ok(true);
         }
         for call in flow.calls() {
-            let payload = Some(Value::Argument(MESSAGE, 8));
+            let payload = Some(AbstractValue::Argument(MESSAGE, 8));
             let argument = u8::from(call.first != payload);
             let callee = if payload == call.first || payload == call.second {
                 self.leads_to(call.callee)
@@ -255,7 +257,7 @@ pub(in crate::probe::tls) fn mark_of_data(
     handlers: &[VirtAddr],
 ) -> Result<Option<u8>, ObjectError> {
     let search = Search { object, frames: object.frames()?, pointers: object.pointers()? };
-    let has_part = |call: Call| matches!(call.first, Some(Value::Inside(CONTEXT, 0, offset)) if offset > 0);
+    let has_part = |call: CallArguments| matches!(call.first, Some(AbstractValue::Inside(CONTEXT, 0, offset)) if offset > 0);
     let receives = |flow: &Flow| Ok(flow.calls().any(has_part) && search.takes(flow)?);
     let mut marks = Vec::new();
     for handler in handlers.iter().take(MAX_HANDLERS) {

@@ -5,7 +5,7 @@
 use super::{FILE, SignatureMatch, crate_version, locate};
 use crate::elf::fixture::{compile, parse, parse_bytes, without_sections};
 use crate::elf::{Object, SymbolFilter};
-use crate::probe::tls::{Confidence, Ssl, hooks, hooks_of, wanted};
+use crate::probe::tls::{Confidence, SslProbe, hooks, hooks_of, wanted};
 use crate::test_rng::TestRng;
 
 /// The functions and the layout of rustls 0.23, as far as the search depends on them.
@@ -153,7 +153,7 @@ fn what_does_not_fit_is_not_attached_to() {
         assert_eq!(only(&object).certainty, Confidence::Low, "{what}");
         let found = hooks(&object).unwrap();
         assert!(found.hooks.is_empty() && found.skipped[0].contains("--guess"), "{what}: {found:?}");
-        let guessed = hooks_of(&object, Ssl { least: Confidence::Low, ..Ssl::default() }).unwrap();
+        let guessed = hooks_of(&object, SslProbe { least: Confidence::Low, ..SslProbe::default() }).unwrap();
         assert!(guessed.evidence[0].contains("guessed"), "{what}: {guessed:?}");
     }
     let others = RUSTLS.replace("/rustls-0.23.46/", "/another-0.23.46/");
