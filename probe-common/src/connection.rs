@@ -85,7 +85,7 @@ pub const END_SOCKET_CLOSED: u32 = 3;
 pub struct SocketConnection {
     /// The connection.
     pub key: ConnectionKey,
-    /// The socket; see [`crate::Socket::socket`]. If the connection has moved to another socket since,
+    /// The socket; see [`crate::SocketRecord::socket`]. If the connection has moved to another socket since,
     /// closing this one does not close the connection.
     pub socket: u64,
 }

@@ -7,9 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Header;
 
-/// [`Header::kind`] of a [`Function`]: a function was entered. Captured bytes follow.
+/// [`Header::kind`] of a [`FunctionEvent`]: a function was entered. Captured bytes follow.
 pub const KIND_FUNCTION_ENTER: u32 = 20;
-/// [`Header::kind`] of a [`Function`]: a function returned. Its only value is the returned one.
+/// [`Header::kind`] of a [`FunctionEvent`]: a function returned. Its only value is the returned one.
 pub const KIND_FUNCTION_RETURN: u32 = 21;
 /// [`Header::kind`] of a [`FunctionStack`]: the call stack of the [`KIND_FUNCTION_ENTER`] that follows with
 /// the same time.
@@ -73,11 +73,11 @@ pub struct Operand {
     pub offset: i64,
 }
 
-/// [`Argument::capture`]: only the value itself.
+/// [`ArgumentSpec::capture`]: only the value itself.
 pub const CAPTURE_NONE: u16 = 0;
-/// [`Argument::capture`]: the value points to text that ends with a NUL.
+/// [`ArgumentSpec::capture`]: the value points to text that ends with a NUL.
 pub const CAPTURE_STRING: u16 = 1;
-/// [`Argument::capture`]: the value points to [`Argument::length`] bytes.
+/// [`ArgumentSpec::capture`]: the value points to [`ArgumentSpec::length`] bytes.
 pub const CAPTURE_BYTES: u16 = 2;
 
 /// One value of a call.
@@ -130,7 +130,7 @@ pub struct FunctionSpec {
 const _: () = assert!(size_of::<FunctionSpec>() == 16 + 7 * 40);
 
 /// A function was entered or returned. `SIZE_CLASSES[room]` slots of captured bytes follow; see
-/// [`Argument::slot`].
+/// [`ArgumentSpec::slot`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FunctionEvent {
@@ -183,7 +183,7 @@ const _: () = assert!(size_of::<FunctionStack>() == 64 + 8 * STACK_FRAMES);
 pub struct FrameKey {
     /// The thread, or in Go the goroutine.
     pub owner: u64,
-    /// [`Function::frame`].
+    /// [`FunctionEvent::frame`].
     pub frame: u64,
     /// The process id.
     pub pid: u32,
@@ -195,7 +195,7 @@ pub struct FrameKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FunctionFrame {
-    /// [`Function::entered`].
+    /// [`FunctionEvent::entered`].
     pub entered: u64,
     /// The cookie of the hook at the entry.
     pub cookie: u64,

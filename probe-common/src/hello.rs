@@ -4,20 +4,20 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Header, RecordHeader};
 
-/// [`Header::kind`] of a [`Hello`].
+/// [`Header::kind`] of a [`HelloChunk`].
 pub const KIND_HELLO: u32 = 8;
 
 /// Limit of the bytes of a hello that are emitted, including record headers. A hello with post-quantum keys
 /// and a ticket has about 2 KiB.
 pub const HELLO_BYTES: u32 = 4096;
 
-/// Bytes of a hello as they passed through a socket. [`Hello::bytes`] bytes follow.
+/// Bytes of a hello as they passed through a socket. [`HelloChunk::bytes`] bytes follow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HelloChunk {
     /// Kind [`KIND_HELLO`].
     pub header: Header,
-    /// The socket; see [`crate::Socket::socket`].
+    /// The socket; see [`crate::SocketRecord::socket`].
     pub socket: u64,
     /// `HELLO_` bits.
     pub flags: u32,
@@ -32,7 +32,7 @@ pub struct HelloChunk {
 
 const _: () = assert!(size_of::<HelloChunk>() == 72);
 
-/// [`Hello::flags`]: the process sent it. Without this flag, it received it.
+/// [`HelloChunk::flags`]: the process sent it. Without this flag, it received it.
 pub const HELLO_SENT: u32 = 1 << 0;
 
 /// Type of the message with which a client starts the handshake (RFC 8446, section 4).
@@ -73,7 +73,7 @@ pub type HelloKey = u64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HelloState {
-    /// The socket; see [`crate::Socket::socket`].
+    /// The socket; see [`crate::SocketRecord::socket`].
     pub socket: u64,
     /// How many bytes have passed.
     pub seen: u32,

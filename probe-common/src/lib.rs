@@ -52,8 +52,8 @@ pub const CALL_BYTES: u32 = 1024 * 1024;
 pub const KIND_CALL: u32 = 1;
 /// [`Header::kind`] of a bare [`Header`]: the process (thread group) exited.
 pub const KIND_TASK_EXIT: u32 = 2;
-/// [`Header::kind`] of a bare [`Header`]: the process executed another program. With [`Scope::watch`], also
-/// for processes that are not in scope.
+/// [`Header::kind`] of a bare [`Header`]: the process executed another program. With [`KernelScope::watch`],
+/// also for processes that are not in scope.
 pub const KIND_TASK_EXEC: u32 = 3;
 /// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was created.
 pub const KIND_CGROUP_MADE: u32 = 4;
@@ -261,7 +261,7 @@ pub struct ConnectionState {
     pub transmitted: u64,
     /// [`FLAG_FROM_START`], [`FLAG_ENDED`].
     pub flags: u64,
-    /// Identifies the [`Socket`] that was reported last; 0 if none was. The lowest bits are
+    /// Identifies the [`SocketRecord`] that was reported last; 0 if none was. The lowest bits are
     /// [`SOCKET_REPORTED`] and [`SOCKET_STAGES`].
     pub socket: u64,
 }

@@ -4,7 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Header;
 
-/// [`Header::kind`] of a [`Socket`].
+/// [`Header::kind`] of a [`SocketRecord`].
 pub const KIND_SOCKET: u32 = 7;
 
 /// Size of an address: the path in a `sockaddr_un` is the longest of the supported ones.
@@ -46,12 +46,12 @@ pub struct SocketRecord {
 
 const _: () = assert!(size_of::<SocketRecord>() == 88 + 2 * ADDRESS_BYTES);
 
-/// [`Socket::flags`]: the socket was not seen within a call of the connection but after it, by a TLS record
-/// of matching length.
+/// [`SocketRecord::flags`]: the socket was not seen within a call of the connection but after it, by a TLS
+/// record of matching length.
 pub const SOCKET_GUESSED: u32 = 1 << 0;
-/// [`Socket::flags`]: the process is the client: it sent the first handshake message.
+/// [`SocketRecord::flags`]: the process is the client: it sent the first handshake message.
 pub const SOCKET_CLIENT: u32 = 1 << 1;
-/// [`Socket::flags`]: the process is the server: it answered the first handshake message.
+/// [`SocketRecord::flags`]: the process is the server: it answered the first handshake message.
 pub const SOCKET_SERVER: u32 = 1 << 2;
 
 /// `AF_UNIX`.

@@ -1,9 +1,9 @@
 //! The harness of the end-to-end tests: target programs, images, containers and a running `ctrace`.
 //!
-//! A live test builds an [`Image`], starts a [`Server`] in a [`Container`] of it, starts [`Ctrace`] on that,
-//! lets a client move bytes, ends the trace, and compares what the programs report to have moved
-//! ([`Transfer`]) with what the [`Trace`] has. The demonstration and the measurements of `cargo xtask` use
-//! the same parts.
+//! A live test builds an [`TestImage`], starts a [`Server`] in a [`TestContainer`] of it, starts [`Ctrace`]
+//! on that, lets a client move bytes, ends the trace, and compares what the programs report to have moved
+//! ([`Transfer`]) with what the [`RunningTrace`] has. The demonstration and the measurements of `cargo xtask`
+//! use the same parts.
 //!
 //! The harness owns what it starts: containers and processes end when their value is dropped. It never
 //! weakens a comparison, never skips, and never touches a container that it did not start.

@@ -78,15 +78,15 @@ pub enum DecodeError {
     /// More of a hello than is told.
     #[error("{bytes} bytes of a hello at {offset} are more than {HELLO_BYTES}")]
     HelloTooLarge {
-        /// [`probe_common::Hello::bytes`].
+        /// [`probe_common::HelloChunk::bytes`].
         bytes: u32,
-        /// [`probe_common::Hello::offset`].
+        /// [`probe_common::HelloChunk::offset`].
         offset: u32,
     },
     /// A longer address than there is room for.
     #[error("an address of {bytes} bytes is longer than {ADDRESS_BYTES}")]
     AddressTooLong {
-        /// [`probe_common::Socket::local_bytes`] or [`probe_common::Socket::peer_bytes`].
+        /// [`probe_common::SocketRecord::local_bytes`] or [`probe_common::SocketRecord::peer_bytes`].
         bytes: u16,
     },
     /// More captured than transferred.
@@ -113,9 +113,9 @@ pub enum DecodeError {
     /// Captured bytes of an argument that are not in the record.
     #[error("{length} bytes of an argument are not in a ring record of room {room}")]
     ArgumentBeyondRoom {
-        /// [`probe_common::Function::lengths`].
+        /// [`probe_common::FunctionEvent::lengths`].
         length: u32,
-        /// [`probe_common::Function::room`].
+        /// [`probe_common::FunctionEvent::room`].
         room: u32,
     },
     /// More return addresses than there is room for.

@@ -82,7 +82,7 @@ pub enum DataRecord<'a> {
     Hello {
         /// Everything but the bytes.
         head: &'a HelloChunk,
-        /// [`Hello::bytes`] bytes.
+        /// [`HelloChunk::bytes`] bytes.
         data: &'a [u8],
     },
     /// A connection begins.

@@ -33,7 +33,6 @@ const EXCEPTIONS: &[Exception] = &[
         reason: "of a file, and of a container: both are the word of their room",
     },
     Exception { name: "Process", reason: "a noun of the design, and an object of the schema" },
-    Exception { name: "Protocol", reason: "a word of the schema, and a noun of the design" },
     Exception { name: "Request", reason: "of the command line, and to the worker of discovery" },
     Exception { name: "Step", reason: "of a protocol's decoder, and of `cargo xtask setup`" },
     Exception { name: "Streams", reason: "the tests read records without the library" },

@@ -28,7 +28,7 @@ pub enum AbstractValue {
     Loaded(u8, i64),
     /// An offset, never 0, from the word at an offset from an argument.
     Inside(u8, i64, i64),
-    /// The word at an offset in the table that [`Value::Loaded`] points to.
+    /// The word at an offset in the table that [`AbstractValue::Loaded`] points to.
     Entry(u8, i64, u64),
     /// The word at an address of the object, such as a slot of the global offset table.
     Slot(u64),

@@ -68,7 +68,7 @@ pub(in crate::elf) enum SymbolForm {
 pub struct LocatedFunction {
     /// The address of its entry.
     pub address: VirtAddr,
-    /// The size of its code in bytes; see [`Found::is_sized`].
+    /// The size of its code in bytes; see [`LocatedFunction::is_sized`].
     pub size: u64,
     /// Whether the file gives the size. Otherwise the function is assumed to reach up to the next one.
     pub is_sized: bool,
