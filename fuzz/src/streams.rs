@@ -48,7 +48,7 @@ pub fn run(input: &[u8]) -> Result<()> {
             length: u64::from(length).rotate_left(u32::from(who >> 4) * 4),
             captured: captured.into(),
             offset: offset.into(),
-            data: Plaintext(data),
+            data: Plaintext::of(data),
         };
         streams.piece(&piece, &mut emit)?;
         ensure!(streams.waiting_bytes() <= limits.bytes, "{streams:?}");

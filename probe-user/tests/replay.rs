@@ -53,6 +53,8 @@ mod connection;
 mod exec;
 #[path = "replay/function.rs"]
 mod function;
+#[path = "replay/kept.rs"]
+mod kept;
 #[path = "replay/recording.rs"]
 mod recording;
 #[path = "replay/schema.rs"]
@@ -139,7 +141,7 @@ fn sites() -> HashMap<u32, Site> {
     (0..).zip(sites).collect()
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Shared {
@@ -154,7 +156,7 @@ impl Write for Shared {
 
 fn pipeline(name: &str, options: Options, count: Option<u64>) -> (Traced, Shared, Arc<Mutex<Vec<u32>>>) {
     let (shared, forgotten) = (Shared::default(), Arc::default());
-    let sink = (format(name).unwrap().open)(RecordWriter::new(Box::new(shared.clone())), options);
+    let sink = kept::output(name, &shared, options);
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::clone(&forgotten) };
     let setup = Setup {

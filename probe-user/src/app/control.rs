@@ -77,7 +77,7 @@ mod tests {
                 RingRecord::Control(ControlRecord::CgroupGone(cgroup)),
                 Some(ControlEvent::CgroupGone { id: 4711 }),
             ),
-            (RingRecord::Data(DataRecord::Call { head: &call, data: Plaintext(b"") }), None),
+            (RingRecord::Data(DataRecord::Call { head: &call, data: Plaintext::of(b"") }), None),
         ] {
             assert_eq!(ControlEvent::of(&record), expected);
         }

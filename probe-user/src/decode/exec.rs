@@ -51,7 +51,7 @@ fn at_most(what: &'static str, have: u64, most: u64) -> Result<(), DecodeError> 
 
 fn take(room: &[u8], chunk: u32) -> Result<Plaintext<'_>, DecodeError> {
     let beyond = DecodeError::ChunkBeyondRecord { chunk, room: room.len() };
-    room.get(..chunk as usize).map(Plaintext).ok_or(beyond)
+    room.get(..chunk as usize).map(Plaintext::of).ok_or(beyond)
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ fn call(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
         return Err(DecodeError::ChunkBeyondCall { offset, chunk, captured });
     }
     match room.get(..chunk as usize) {
-        Some(data) => Ok(DataRecord::Call { head, data: Plaintext(data) }),
+        Some(data) => Ok(DataRecord::Call { head, data: Plaintext::of(data) }),
         None => Err(DecodeError::ChunkBeyondRecord { chunk, room: room.len() }),
     }
 }

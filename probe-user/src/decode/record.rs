@@ -9,7 +9,7 @@ use super::{FunctionRecord, Stack};
 use crate::event::Plaintext;
 
 /// A record of the ring.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum RingRecord<'a> {
     /// For who follows what is selected: it becomes no public record.
     Control(ControlRecord<'a>),
@@ -40,7 +40,7 @@ pub enum TaskRecord<'a> {
 }
 
 /// What public records are made from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum DataRecord<'a> {
     /// A chunk of what a call transferred.
     Call {

@@ -6,7 +6,7 @@ use super::{DecodeError, prefix};
 use crate::event::Plaintext;
 
 /// A call that has begun or returned.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FunctionRecord<'a> {
     /// Everything but the captured bytes.
     pub head: &'a FunctionEvent,
@@ -34,7 +34,7 @@ impl<'a> FunctionRecord<'a> {
             Layout::Slots(slot) => number.checked_mul(slot)?,
             Layout::Packed => self.head.lengths.get(..index)?.iter().map(|length| *length as usize).sum(),
         };
-        self.bytes.0.get(begin..begin.checked_add(length)?).map(Plaintext)
+        self.bytes.part(begin..begin.checked_add(length)?)
     }
 
     /// Whether argument `index` could not be read.
@@ -51,12 +51,14 @@ impl<'a> FunctionRecord<'a> {
     /// the arguments that capture, in their order.
     pub fn packed(&self, capturing: impl Iterator<Item = usize>) -> Box<[u8]> {
         let captured = capturing.enumerate().filter_map(|(number, index)| self.captured(index, number));
-        captured.flat_map(|bytes| bytes.0.iter().copied()).collect()
+        let mut packed = Vec::new();
+        captured.for_each(|bytes| packed.extend_from_slice(&bytes.0));
+        packed.into()
     }
 
     /// The record of which [`FunctionRecord::packed`] was kept.
     pub fn kept(head: &'a FunctionEvent, packed: &'a [u8]) -> Self {
-        Self { head, bytes: Plaintext(packed), layout: Layout::Packed }
+        Self { head, bytes: Plaintext::of(packed), layout: Layout::Packed }
     }
 }
 
@@ -86,7 +88,7 @@ pub(super) fn call(bytes: &[u8]) -> Result<FunctionRecord<'_>, DecodeError> {
             need: size_of::<FunctionEvent>() + values * slot,
         });
     };
-    Ok(FunctionRecord { head, bytes: Plaintext(captured), layout: Layout::Slots(slot) })
+    Ok(FunctionRecord { head, bytes: Plaintext::of(captured), layout: Layout::Slots(slot) })
 }
 
 pub(super) fn stack(bytes: &[u8]) -> Result<Stack<'_>, DecodeError> {

@@ -1,5 +1,7 @@
 //! A connection that begins, or ends.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,17 +14,17 @@ pub struct SslOpen<'a> {
     /// When.
     pub time: Timestamp,
     /// Process and container.
-    pub origin: &'a ProcessContext,
+    pub origin: Cow<'a, ProcessContext>,
     /// The thread that began it.
     pub thread: Thread,
     /// The library; none when nothing of it was called yet that tells.
-    pub library: Option<&'a Library>,
+    pub library: Option<Cow<'a, Library>>,
     /// Number of the connection, unique in one run, from 1.
     pub id: u64,
     /// Whether it was seen from its creation on.
     pub from_start: bool,
     /// What it is on; none when that is not known.
-    pub socket: Option<&'a Socket>,
+    pub socket: Option<Cow<'a, Socket>>,
     /// What its ends have agreed on; none when nothing of that is known.
     pub tls: Option<TlsInfo<'a>>,
 }

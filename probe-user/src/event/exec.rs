@@ -1,5 +1,6 @@
 //! The records of `ctrace exec`: programs, failed attempts, ends of processes, forks.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -34,18 +35,18 @@ pub struct Ancestor {
 }
 
 /// Whose record it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ExecContext<'a> {
     /// When it happened.
     pub time: Timestamp,
     /// Process and container.
-    pub origin: &'a ProcessContext,
+    pub origin: Cow<'a, ProcessContext>,
     /// The thread.
     pub thread: Thread,
     /// What the process runs.
     pub id: Option<ExecId>,
     /// Who has forked it.
-    pub parent: Option<&'a Ancestor>,
+    pub parent: Option<Cow<'a, Ancestor>>,
     /// How many of the programs that it comes from are known.
     pub depth: u32,
 }
@@ -81,17 +82,17 @@ pub struct Exec<'a> {
     /// Its users.
     pub users: ProcessUsers,
     /// The path as it was given; none when the program ran already.
-    pub path: Option<&'a [u8]>,
+    pub path: Option<Cow<'a, [u8]>>,
     /// The interpreter of a script, as the script names it.
-    pub interpreter: Option<&'a [u8]>,
+    pub interpreter: Option<Cow<'a, [u8]>>,
     /// Its arguments.
     pub arguments: ArgList<'a>,
     /// Variables of its environment that were asked for; none if none were.
     pub environment: Option<ArgList<'a>>,
     /// Its working directory, inside its root.
-    pub directory: Option<&'a [u8]>,
+    pub directory: Option<Cow<'a, [u8]>>,
     /// Its terminal, such as `pts/0`.
-    pub tty: Option<&'a str>,
+    pub tty: Option<Cow<'a, str>>,
     /// Whether it ran already when it came into scope: everything is as /proc told it then.
     pub existing: bool,
 }
@@ -104,7 +105,7 @@ pub struct ExecFailed<'a> {
     /// Its users.
     pub users: ProcessUsers,
     /// The path as it was given; none when it could not be read.
-    pub path: Option<&'a [u8]>,
+    pub path: Option<Cow<'a, [u8]>>,
     /// The arguments.
     pub arguments: ArgList<'a>,
     /// Why not: a number of errno(3).

@@ -6,6 +6,7 @@
 mod connection;
 mod containment;
 mod exec;
+mod owned;
 mod socket;
 mod tls;
 mod uprobe;
@@ -14,6 +15,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -188,8 +190,23 @@ pub enum Direction {
 }
 
 /// Bytes of somebody else's traffic. Its `Debug` prints only their number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Plaintext<'a>(pub &'a [u8]);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Plaintext<'a>(pub Cow<'a, [u8]>);
+
+impl<'a> Plaintext<'a> {
+    /// Bytes that lie elsewhere.
+    pub const fn of(bytes: &'a [u8]) -> Self {
+        Self(Cow::Borrowed(bytes))
+    }
+
+    /// Some of them; none when they are fewer. What is borrowed is not copied.
+    pub fn part(&self, range: Range<usize>) -> Option<Self> {
+        match &self.0 {
+            Cow::Borrowed(bytes) => bytes.get(range).map(Self::of),
+            Cow::Owned(bytes) => bytes.get(range).map(|bytes| Self(Cow::Owned(bytes.to_vec()))),
+        }
+    }
+}
 
 impl fmt::Debug for Plaintext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,19 +229,19 @@ pub struct Ssl<'a> {
     /// When the call returned.
     pub time: Timestamp,
     /// Process and container.
-    pub origin: &'a ProcessContext,
+    pub origin: Cow<'a, ProcessContext>,
     /// The calling thread.
     pub thread: Thread,
     /// The library.
-    pub library: &'a Library,
+    pub library: Cow<'a, Library>,
     /// The function, such as `SSL_write`.
-    pub function: &'a str,
+    pub function: Cow<'a, str>,
     /// The direction.
     pub direction: Direction,
     /// The connection; none when the kernel's table of connections was full.
     pub connection: Option<Connection>,
     /// What it is on; none when that is not known (yet).
-    pub socket: Option<&'a Socket>,
+    pub socket: Option<Cow<'a, Socket>>,
     /// What its ends have agreed on; none when nothing of that is known (yet).
     pub tls: Option<TlsInfo<'a>>,
     /// Bytes that the call transferred.
@@ -238,10 +255,10 @@ pub struct Ssl<'a> {
 }
 
 /// What is known of a connection's handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsInfo<'a> {
     /// It.
-    pub tls: &'a Tls,
+    pub tls: Cow<'a, Tls>,
     /// Whether no record of the connection before this one had it.
     pub is_first: bool,
 }
@@ -387,7 +404,6 @@ impl Summary {
 
 /// Any record. The summary comes with [`Output::finish`] alone.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
 pub enum Record<'a> {
     /// A call.
     Ssl(Ssl<'a>),
@@ -396,9 +412,9 @@ pub enum Record<'a> {
     /// A connection has ended.
     SslClose(SslClose<'a>),
     /// A call of a function.
-    Function(UprobeCall<'a>),
+    Uprobe(UprobeCall<'a>),
     /// Calls of a function, counted.
-    FunctionTotal(UprobeTotal<'a>),
+    UprobeTotal(UprobeTotal<'a>),
     /// A program was executed.
     Exec(Exec<'a>),
     /// A program could not be executed.
@@ -420,8 +436,8 @@ impl Record<'_> {
             Self::Ssl(_) => RecordKind::Ssl,
             Self::SslOpen(_) => RecordKind::SslOpen,
             Self::SslClose(_) => RecordKind::SslClose,
-            Self::Function(_) => RecordKind::Uprobe,
-            Self::FunctionTotal(_) => RecordKind::UprobeTotal,
+            Self::Uprobe(_) => RecordKind::Uprobe,
+            Self::UprobeTotal(_) => RecordKind::UprobeTotal,
             Self::Exec(_) => RecordKind::Exec,
             Self::ExecFailed(_) => RecordKind::ExecFailed,
             Self::Exit(_) => RecordKind::Exit,

@@ -1,5 +1,6 @@
 //! Records of `ctrace uprobe`: calls of functions, and how many and how long they were.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,15 +14,15 @@ pub struct UprobeCall<'a> {
     /// When it began.
     pub time: Timestamp,
     /// Process and container.
-    pub origin: &'a ProcessContext,
+    pub origin: Cow<'a, ProcessContext>,
     /// The thread, as the call began.
     pub thread: Thread,
     /// The goroutine, by the address of what Go's runtime knows of it; none outside of Go.
     pub goroutine: Option<u64>,
     /// The object that has the function.
-    pub object: &'a Library,
+    pub object: Cow<'a, Library>,
     /// The function.
-    pub function: &'a str,
+    pub function: Cow<'a, str>,
     /// What it was called with, as far as that was asked for; none if the beginning was not seen.
     pub arguments: Option<Vec<Argument<'a>>>,
     /// Its end, if that was asked for.
@@ -60,7 +61,7 @@ pub struct Argument<'a> {
 }
 
 /// What a value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A number.
     Signed(i64),
@@ -108,9 +109,9 @@ pub struct UprobeTotal<'a> {
     /// The container.
     pub container: Containment,
     /// The object that has the function.
-    pub object: &'a Library,
+    pub object: Cow<'a, Library>,
     /// The function.
-    pub function: &'a str,
+    pub function: Cow<'a, str>,
     /// Calls; with `latency`, those that returned.
     pub count: u64,
     /// How long they took, if that was asked for.

@@ -71,7 +71,7 @@ impl Text {
     fn ssl(&mut self, ssl: &Ssl<'_>) {
         // Writing to a String cannot fail.
         let _ = self.header(ssl);
-        let data = ssl.data.0;
+        let data = &*ssl.data.0;
         match self.payload {
             Payload::Auto if escape::is_readable(data) => {
                 escape::payload(data, &mut self.line);
@@ -86,7 +86,7 @@ impl Text {
     /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 10.0.0.2:443↔10.0.0.1:51234
     /// SSL_write`; where it is told first, with what the handshake says before the function.
     fn header(&mut self, ssl: &Ssl<'_>) -> fmt::Result {
-        self.who(ssl.time, ssl.origin, &ssl.thread)?;
+        self.who(ssl.time, &ssl.origin, &ssl.thread)?;
         let Self { styles: Styles { faint, transmit, receive, .. }, line, .. } = self;
         let (arrow, style) = match ssl.direction {
             Direction::Transmit => ('→', transmit),
@@ -104,11 +104,11 @@ impl Text {
         if let Some(connection) = ssl.connection {
             write!(line, "#{} ", connection.id)?;
         }
-        if let Some(socket) = ssl.socket {
+        if let Some(socket) = &ssl.socket {
             self::socket(socket, line);
             line.push(' ');
         }
-        if let Some(TlsInfo { tls, is_first: true }) = ssl.tls {
+        if let Some(TlsInfo { tls, is_first: true }) = &ssl.tls {
             tls::facts(tls, line);
         }
         escape::name(ssl.function.as_bytes(), line);
@@ -127,7 +127,7 @@ impl Text {
 
     /// `15:04:05.123456 web app[1234] getaddrinfo("example.org") = 0 [1.20 ms]`
     fn function(&mut self, call: &UprobeCall<'_>) -> fmt::Result {
-        self.who(call.time, call.origin, &call.thread)?;
+        self.who(call.time, &call.origin, &call.thread)?;
         self.line.push(' ');
         uprobe::call(call, &mut self.line)?;
         self.line.push('\n');
@@ -170,8 +170,8 @@ impl Output for Text {
             // Writing to a String cannot fail.
             Record::SslOpen(connection) => drop(self.open(connection)),
             Record::SslClose(close) => drop(self.close(close)),
-            Record::Function(call) => drop(self.function(call)),
-            Record::FunctionTotal(total) => drop(self.function_total(total)),
+            Record::Uprobe(call) => drop(self.function(call)),
+            Record::UprobeTotal(total) => drop(self.function_total(total)),
             Record::Lost(lost) => self.lost(lost),
             Record::Exec(exec) => drop(self.lines().exec(exec)),
             Record::ExecFailed(failed) => drop(self.lines().failed(failed)),

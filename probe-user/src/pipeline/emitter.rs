@@ -1,5 +1,6 @@
 //! Pieces of calls → records in the sink, and the totals.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 
@@ -94,18 +95,18 @@ impl Emitter {
         let (socket, tls) = self.connections.describe(call.connection);
         let record = Record::Ssl(Ssl {
             time,
-            origin,
+            origin: Cow::Borrowed(origin),
             thread: Thread { id: call.header.tid, comm: call.header.comm },
-            library: &site.library,
-            function: site.function(call.caller),
+            library: Cow::Borrowed(&site.library),
+            function: Cow::Borrowed(site.function(call.caller)),
             direction: if has(FLAG_TRANSMIT) { Direction::Transmit } else { Direction::Receive },
             connection,
-            socket,
+            socket: socket.map(Cow::Borrowed),
             tls,
             length: call.length,
             captured: call.captured,
             offset,
-            data: Plaintext(data),
+            data: Plaintext::of(data),
         });
         self.sink.write(&record)?;
         self.bytes = self.bytes.saturating_add(data.len() as u64);

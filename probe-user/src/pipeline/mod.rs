@@ -142,8 +142,8 @@ impl Pipeline {
     pub fn data(&mut self, record: DataRecord<'_>, info: &mut dyn ProcessInfo) -> io::Result<()> {
         match record {
             DataRecord::Call { head, data } => self.call(head, data, info),
-            DataRecord::FunctionEnter(record) => self.function(record, Functions::enter, info),
-            DataRecord::FunctionReturn(record) => self.function(record, Functions::leave, info),
+            DataRecord::FunctionEnter(record) => self.function(&record, Functions::enter, info),
+            DataRecord::FunctionReturn(record) => self.function(&record, Functions::leave, info),
             DataRecord::FunctionStack(stack) => {
                 self.functions.stack(stack, self.symbols.as_deref_mut());
                 Ok(())
@@ -151,14 +151,14 @@ impl Pipeline {
             DataRecord::Program { head, data } => {
                 // No other record says so: it is in scope already, and executions are all that is watched.
                 self.end_process(&head.header, CloseReason::Exec, info)?;
-                self.execution(|execs, report| execs.program(head, data, info, report))
+                self.execution(|execs, report| execs.program(head, &data, info, report))
             }
             DataRecord::Part { head, data } => self.execution(|execs, _| {
-                execs.part(head, data);
+                execs.part(head, &data);
                 Ok(())
             }),
             DataRecord::Attempt { head, data } => {
-                self.execution(|execs, report| execs.attempt(head, data, info, report))
+                self.execution(|execs, report| execs.attempt(head, &data, info, report))
             }
             DataRecord::Ended(head) => self.execution(|execs, report| execs.ended(head, info, report)),
             DataRecord::Forked(head) => self.execution(|execs, report| execs.forked(head, info, report)),
@@ -208,10 +208,10 @@ impl Pipeline {
 
     fn function(
         &mut self,
-        record: FunctionRecord<'_>,
+        record: &FunctionRecord<'_>,
         take: fn(
             &mut Functions,
-            FunctionRecord<'_>,
+            &FunctionRecord<'_>,
             &ProbedFunction,
             &Arc<ProcessContext>,
             &mut FunctionEmitter<'_>,

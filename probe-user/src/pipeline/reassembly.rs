@@ -58,7 +58,7 @@ struct Buffer(Vec<u8>);
 
 impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Plaintext(&self.0).fmt(f)
+        Plaintext::of(&self.0).fmt(f)
     }
 }
 
@@ -138,11 +138,11 @@ impl CallAssembler {
         E: FnMut(Segment<'_>) -> io::Result<()>,
     {
         if is_last(chunk) {
-            return emit(Segment { call: chunk, origin: &origin, offset: chunk.offset, data });
+            return emit(Segment { call: chunk, origin: &origin, offset: chunk.offset, data: &data });
         }
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.0.reserve(chunk.captured.saturating_sub(chunk.offset) as usize);
-        buffer.0.extend_from_slice(data);
+        buffer.0.extend_from_slice(&data);
         self.began += 1;
         self.bytes += data.len();
         let waiting = PendingCall {
@@ -174,7 +174,7 @@ impl CallAssembler {
             self.bytes -= waiting.report(emit)?;
             waiting.offset = chunk.offset;
         }
-        waiting.data.0.extend_from_slice(data);
+        waiting.data.0.extend_from_slice(&data);
         self.bytes += data.len();
         if is_last(chunk) { self.end_thread(&chunk.header, emit) } else { self.keep_bound(emit) }
     }

@@ -20,7 +20,7 @@ use crate::protocol::{CallMark, Chunk, Gap, GapCause};
 const OVERHEAD: usize = 128;
 
 /// Contiguous captured bytes of a call, with the place of the call on its connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Piece<'a> {
     /// Number of the connection.
     pub connection: u64,
@@ -44,7 +44,7 @@ pub struct Piece<'a> {
 
 impl<'a> Piece<'a> {
     /// The piece of a record of a call; none if it is of no connection that is known.
-    pub fn of(ssl: &Ssl<'a>) -> Option<Self> {
+    pub fn of(ssl: &'a Ssl<'_>) -> Option<Self> {
         let connection = ssl.connection?;
         Some(Self {
             connection: connection.id,
@@ -55,7 +55,7 @@ impl<'a> Piece<'a> {
             length: ssl.length,
             captured: ssl.captured.into(),
             offset: ssl.offset.into(),
-            data: ssl.data,
+            data: Plaintext::of(&ssl.data.0),
         })
     }
 }
@@ -153,7 +153,7 @@ struct HeldPiece {
 
 impl fmt::Debug for HeldPiece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let data = self.data.as_deref().map(Plaintext);
+        let data = self.data.as_deref().map(Plaintext::of);
         let mut shown = f.debug_struct("HeldPiece");
         shown.field("end", &self.end).field("data", &data).field("mark", &self.mark).finish()
     }
@@ -221,7 +221,7 @@ impl DirectionStream {
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
     {
         let PieceExtent { start, end, cut } = extent;
-        let &Piece { stream_offset, call, time, offset, data: Plaintext(data), .. } = piece;
+        let &Piece { stream_offset, call, time, offset, data: Plaintext(ref data), .. } = piece;
         // The pieces of a call come in order: what is missing before this one within the call was lost.
         if stream_offset <= self.next {
             self.advance(start, out)?;

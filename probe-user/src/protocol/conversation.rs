@@ -57,7 +57,7 @@ struct Unread {
 
 impl fmt::Debug for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let data = Plaintext(&self.data);
+        let data = Plaintext::of(&self.data);
         f.debug_struct("Unread").field("data", &data).field("offset", &self.offset).finish_non_exhaustive()
     }
 }

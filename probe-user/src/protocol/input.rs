@@ -94,7 +94,7 @@ impl fmt::Debug for Chunk<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { offset, data, mark } = self;
         let mut shown = f.debug_struct("Chunk");
-        shown.field("offset", offset).field("data", &Plaintext(data)).field("mark", mark).finish()
+        shown.field("offset", offset).field("data", &Plaintext::of(data)).field("mark", mark).finish()
     }
 }
 
@@ -102,6 +102,6 @@ impl fmt::Debug for Input<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { data, offset, marks } = self;
         let mut shown = f.debug_struct("Input");
-        shown.field("data", &Plaintext(data)).field("offset", offset).field("marks", marks).finish()
+        shown.field("data", &Plaintext::of(data)).field("offset", offset).field("marks", marks).finish()
     }
 }

@@ -144,7 +144,7 @@ impl Message {
 
     /// The bytes of its body that are kept, from its first one on.
     pub fn body(&self) -> Plaintext<'_> {
-        Plaintext(&self.body)
+        Plaintext::of(&self.body)
     }
 
     /// Takes bytes of its body that follow on those before; `limit` of all are kept.

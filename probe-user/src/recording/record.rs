@@ -1,5 +1,6 @@
 //! Records that were read: the public records with all that they refer to.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -75,7 +76,7 @@ pub(super) struct RecordedTls {
 
 impl RecordedTls {
     fn info(&self) -> TlsInfo<'_> {
-        TlsInfo { tls: &self.tls, is_first: self.is_first }
+        TlsInfo { tls: Cow::Borrowed(&self.tls), is_first: self.is_first }
     }
 }
 
@@ -106,18 +107,18 @@ impl RecordedCall {
     pub fn ssl(&self) -> Ssl<'_> {
         Ssl {
             time: self.time,
-            origin: &self.origin,
+            origin: Cow::Borrowed(&self.origin),
             thread: self.thread,
-            library: &self.library,
-            function: &self.function,
+            library: Cow::Borrowed(&self.library),
+            function: Cow::Borrowed(&self.function),
             direction: self.direction,
             connection: self.connection,
-            socket: self.socket.as_ref(),
+            socket: self.socket.as_ref().map(Cow::Borrowed),
             tls: self.tls.as_ref().map(RecordedTls::info),
             length: self.length,
             captured: self.captured,
             offset: self.offset,
-            data: Plaintext(&self.data),
+            data: Plaintext::of(&self.data),
         }
     }
 
@@ -146,12 +147,12 @@ impl RecordedConnection {
     fn record(&self) -> Record<'_> {
         let connection = SslOpen {
             time: self.time,
-            origin: &self.origin,
+            origin: Cow::Borrowed(&self.origin),
             thread: self.thread,
-            library: self.library.as_ref(),
+            library: self.library.as_ref().map(Cow::Borrowed),
             id: self.id,
             from_start: self.from_start,
-            socket: self.socket.as_ref(),
+            socket: self.socket.as_ref().map(Cow::Borrowed),
             tls: self.tls.as_ref().map(RecordedTls::info),
         };
         match self.end {

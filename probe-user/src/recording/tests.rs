@@ -33,7 +33,7 @@ fn a_call_has_all_that_its_line_says() {
     let [RecordedRecord::Call(call)] = records.as_slice() else { panic!("{records:?}") };
     let ssl = call.ssl();
     let connection = ssl.connection.unwrap();
-    assert_eq!((ssl.data.0, ssl.offset, ssl.captured, ssl.length), (&b"abc"[..], 2, 5, 9));
+    assert_eq!((&*ssl.data.0, ssl.offset, ssl.captured, ssl.length), (&b"abc"[..], 2, 5, 9));
     assert_eq!((connection.id, connection.call, connection.stream_offset), (7, 3, 10));
     assert_eq!(ssl.socket.unwrap().peer.as_ref().unwrap().to_string(), "192.0.2.9:443");
     assert_eq!(ssl.thread.name(), b"curl");

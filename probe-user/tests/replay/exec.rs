@@ -6,10 +6,8 @@ use ctrace::event::Containment;
 use ctrace::event::ProcessContext;
 use ctrace::event::StopReason;
 use ctrace::output::Options;
-use ctrace::output::RecordWriter;
 use ctrace::output::TextStyle;
 use ctrace::output::Tree;
-use ctrace::output::format;
 use ctrace::output::text;
 use ctrace::pipeline::Executions;
 use ctrace::pipeline::ProcessImage;
@@ -28,7 +26,7 @@ use probe_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{BOOT, Clock, Fixed, Raw, Shared, Traced, golden, header, schema};
+use super::{BOOT, Clock, Fixed, Raw, Shared, Traced, golden, header, kept, schema};
 
 /// /proc knows the process 1234 alone, and what ran before the trace.
 #[derive(Debug)]
@@ -205,7 +203,7 @@ fn replay(name: &str, environment: Environment, count: Option<u64>) -> (Vec<u8>,
     let shared = Shared::default();
     let look = TextStyle { tree: Tree::Indented, ..TextStyle::default() };
     let options = Options { look, zone: TimeZone::UTC };
-    let sink = (format(name).unwrap().open)(RecordWriter::new(Box::new(shared.clone())), options);
+    let sink = kept::output(name, &shared, options);
     let clock = Clock::new(BOOT);
     let origins = Known(Fixed { forgotten: Arc::new(Mutex::default()) });
     let started = clock.timestamp(0);

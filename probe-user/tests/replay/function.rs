@@ -6,8 +6,6 @@ use std::sync::Arc;
 use ctrace::clock::Clock;
 use ctrace::event::Library;
 use ctrace::event::StopReason;
-use ctrace::output::RecordWriter;
-use ctrace::output::format;
 use ctrace::pipeline::Counter;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
@@ -23,7 +21,7 @@ use probe_common::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{BOOT, Fixed, Raw, Shared, Traced, header, plain, schema};
+use super::{BOOT, Fixed, Raw, Shared, Traced, header, kept, plain, schema};
 
 fn site(function: &str, pattern: &str, convention: Convention) -> Site {
     let uprobe = Uprobe {
@@ -150,7 +148,7 @@ fn recording() -> Vec<Raw> {
 
 fn output(name: &str) -> String {
     let shared = Shared::default();
-    let sink = (format(name).unwrap().open)(RecordWriter::new(Box::new(shared.clone())), plain());
+    let sink = kept::output(name, &shared, plain());
     let clock = Clock::new(BOOT);
     let origins = Fixed { forgotten: Arc::default() };
     let started = clock.timestamp(0);
@@ -196,7 +194,7 @@ fn calls_of_functions_replay_to_the_same_json() {
 /// reported before the trace ended.
 fn reported_of_a_recursion(calls: u64, captured: usize) -> usize {
     let shared = Shared::default();
-    let sink = (format("json").unwrap().open)(RecordWriter::new(Box::new(shared.clone())), plain());
+    let sink = kept::output("json", &shared, plain());
     let clock = Clock::new(BOOT);
     let pattern = ":f(str, str, str, str, str, str) -> int";
     let setup = Setup {

@@ -3,12 +3,12 @@
 use std::io::BufReader;
 
 use ctrace::event::Record;
-use ctrace::output::{Options, RecordWriter, format};
+use ctrace::output::Options;
 use ctrace::pipeline::stream::{Piece, StreamLimits, StreamPart, Streams};
 use ctrace::protocol::{Gap, GapCause};
 use ctrace::recording::{RecordedRecord, RecordingReader};
 
-use super::{Shared, plain};
+use super::{Shared, kept, plain};
 
 fn data(name: &str) -> String {
     std::fs::read_to_string(format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -28,7 +28,7 @@ fn records(json: &str) -> Vec<RecordedRecord> {
 
 fn written(name: &str, json: &str, options: Options) -> String {
     let shared = Shared::default();
-    let mut output = (format(name).unwrap().open)(RecordWriter::new(Box::new(shared.clone())), options);
+    let mut output = kept::output(name, &shared, options);
     for record in records(json) {
         match record {
             RecordedRecord::Summary(summary) => output.finish(&summary).unwrap(),

@@ -104,25 +104,27 @@ impl LineBody for SslCloseBody<'_> {
 
 impl<'a> ConnectionFields<'a> {
     fn new(connection: &'a SslOpen<'a>) -> Self {
-        let &SslOpen { origin, ref thread, library, socket, tls, .. } = connection;
+        let SslOpen { origin, thread, library, tls, .. } = connection;
+        let socket = connection.socket.as_deref();
         Self {
             place: Place::new(&origin.container),
             process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
-            library: library.map(Cow::Borrowed),
+            library: library.as_deref().map(Cow::Borrowed),
             network: EndsPart {
                 transport: socket.and_then(|socket| socket.transport),
                 r#type: socket.and_then(|socket| socket.ip),
                 local: socket.and_then(|socket| socket.local.as_ref()).map(Cow::Borrowed),
                 peer: socket.and_then(|socket| socket.peer.as_ref()).map(Cow::Borrowed),
             },
-            tls: tls.map(|known| TlsPart::new(known.tls)),
+            tls: tls.as_ref().map(|known| TlsPart::new(&known.tls)),
         }
     }
 }
 
 impl OpenPart {
-    fn new(&SslOpen { id, from_start, socket, .. }: &SslOpen<'_>) -> Self {
+    fn new(&SslOpen { id, from_start, ref socket, .. }: &SslOpen<'_>) -> Self {
+        let socket = socket.as_deref();
         Self {
             id,
             from_start,

@@ -52,8 +52,8 @@ impl Output for Json {
             Record::Ssl(ssl) => write_ssl(ssl, buffer)?,
             Record::SslOpen(open) => write_line(open.time, SslOpenBody::new(open), buffer)?,
             Record::SslClose(close) => write_line(close.connection.time, SslCloseBody::new(close), buffer)?,
-            Record::Function(call) => write_line(call.time, UprobeBody::new(call), buffer)?,
-            Record::FunctionTotal(total) => write_line(total.time, UprobeTotalBody::new(total), buffer)?,
+            Record::Uprobe(call) => write_line(call.time, UprobeBody::new(call), buffer)?,
+            Record::UprobeTotal(total) => write_line(total.time, UprobeTotalBody::new(total), buffer)?,
             Record::Exec(exec) => write_line(exec.actor.time, ExecBody::new(exec), buffer)?,
             Record::ExecFailed(failed) => write_line(failed.actor.time, ExecFailedBody::new(failed), buffer)?,
             Record::Exit(exit) => write_line(exit.actor.time, ExitBody::new(exit), buffer)?,
@@ -86,7 +86,7 @@ fn write_line<B: LineBody + Serialize>(time: Timestamp, body: B, buffer: &mut Ve
 /// so that the payload is appended here, as the last member of the object.
 fn write_ssl(ssl: &Ssl<'_>, buffer: &mut Vec<u8>) -> io::Result<()> {
     write_line(ssl.time, SslBody::new(ssl), buffer)?;
-    match simdutf8::basic::from_utf8(ssl.data.0) {
+    match simdutf8::basic::from_utf8(&ssl.data.0) {
         Ok("") => return Ok(()),
         Ok(text) => {
             open_member(b"data", buffer);
@@ -95,7 +95,7 @@ fn write_ssl(ssl: &Ssl<'_>, buffer: &mut Vec<u8>) -> io::Result<()> {
         Err(_) => {
             open_member(b"data_base64", buffer);
             buffer.push(b'"');
-            base64_simd::STANDARD.encode_append(ssl.data.0, buffer);
+            base64_simd::STANDARD.encode_append(&ssl.data.0, buffer);
             buffer.push(b'"');
         }
     }

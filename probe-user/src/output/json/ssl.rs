@@ -105,14 +105,15 @@ impl LineBody for SslBody<'_> {
 
 impl<'a> SslBody<'a> {
     pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
-        let &Ssl { origin, ref thread, library, function, direction, .. } = ssl;
-        let &Ssl { connection, socket, tls: _, length, captured, offset, data: _, .. } = ssl;
+        let &Ssl { ref origin, ref thread, ref library, ref function, direction, .. } = ssl;
+        let &Ssl { connection, tls: _, length, captured, offset, data: _, .. } = ssl;
+        let socket = ssl.socket.as_deref();
         Self {
             place: Place::new(&origin.container),
             process: ProcessPart::new(origin, thread),
             thread: ThreadPart { id: thread.id },
             library: Cow::Borrowed(library),
-            function: function.into(),
+            function: Cow::Borrowed(function),
             network: NetworkPart {
                 transport: socket.and_then(|socket| socket.transport),
                 r#type: socket.and_then(|socket| socket.ip),
@@ -120,7 +121,7 @@ impl<'a> SslBody<'a> {
                 peer: socket.and_then(|socket| socket.peer.as_ref()).map(Cow::Borrowed),
                 io: IoPart { direction },
             },
-            tls: ssl.tls.map(|known| TlsPart::new(known.tls)),
+            tls: ssl.tls.as_ref().map(|known| TlsPart::new(&known.tls)),
             connection: connection.map(|connection| ConnectionPart {
                 id: connection.id,
                 from_start: connection.from_start,

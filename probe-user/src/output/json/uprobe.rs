@@ -194,7 +194,7 @@ impl<'a> ObjectPart<'a> {
 }
 
 impl<'a> ValuePart<'a> {
-    fn new(argument: &Argument<'a>) -> Self {
+    fn new(argument: &'a Argument<'_>) -> Self {
         let mut part = Self {
             r#type: argument.kind.clone().into(),
             value: Plain::Null,
@@ -202,13 +202,13 @@ impl<'a> ValuePart<'a> {
             truncated: false,
             error: None,
         };
-        match argument.value {
-            Value::Signed(value) => part.value = Plain::Number(value.into()),
-            Value::Unsigned(value) => part.value = Plain::Number(value.into()),
+        match &argument.value {
+            Value::Signed(value) => part.value = Plain::Number((*value).into()),
+            Value::Unsigned(value) => part.value = Plain::Number((*value).into()),
             Value::Hex(value) => part.value = Plain::Text(format!("{value:#x}").into()),
-            Value::Bool(value) => part.value = Plain::Bool(value),
+            Value::Bool(value) => part.value = Plain::Bool(*value),
             Value::Text(Plaintext(data), extent) | Value::Bytes(Plaintext(data), extent) => {
-                part.truncated = extent == Truncation::Cut;
+                part.truncated = *extent == Truncation::Cut;
                 match simdutf8::basic::from_utf8(data) {
                     Ok(text) => part.value = Plain::Text(text.into()),
                     Err(_) => part.value_base64 = Some(base64_simd::STANDARD.encode_to_string(data)),
@@ -241,17 +241,17 @@ impl<'a> UprobeBody<'a> {
                 (Some(Some(part)), Some(Some(*duration)))
             }
         };
-        let part = |argument: &Argument<'a>| ArgumentPart {
+        let part = |argument: &'a Argument<'_>| ArgumentPart {
             index: argument.index + 1,
             value: ValuePart::new(argument),
         };
         Self {
             place: Place::new(&call.origin.container),
-            process: ProcessPart::new(call.origin, &call.thread),
+            process: ProcessPart::new(&call.origin, &call.thread),
             thread: ThreadPart { id: call.thread.id },
             goroutine: call.goroutine.map(|goroutine| format!("{goroutine:#x}")),
-            object: ObjectPart::new(call.object),
-            function: call.function.into(),
+            object: ObjectPart::new(&call.object),
+            function: Cow::Borrowed(&call.function),
             args: call.arguments.as_ref().map(|arguments| arguments.iter().map(part).collect()),
             returned,
             return_unseen: matches!(call.end, CallOutcome::ReturnMissed),
@@ -274,8 +274,8 @@ impl<'a> UprobeTotalBody<'a> {
         Self {
             since: Time(total.since),
             place: Place::new(&total.container),
-            object: ObjectPart::new(total.object),
-            function: total.function.into(),
+            object: ObjectPart::new(&total.object),
+            function: Cow::Borrowed(&total.function),
             count: total.count,
             latency,
         }

@@ -8,9 +8,9 @@ use crate::event::{CloseReason, SslClose, SslOpen, TlsInfo, Traffic};
 impl Text {
     /// `15:04:05.123456 web tls-server[1234] open  #7 10.0.0.2:443↔10.0.0.1:51234 TLS 1.3 … libssl.so.3`
     pub(super) fn open(&mut self, connection: &SslOpen<'_>) -> fmt::Result {
-        self.who(connection.time, connection.origin, &connection.thread)?;
+        self.who(connection.time, &connection.origin, &connection.thread)?;
         self.line.push_str(if connection.from_start { " open" } else { " open (it began before)" });
-        self.connection(connection, connection.tls.filter(|known| known.is_first))
+        self.connection(connection, connection.tls.as_ref().filter(|known| known.is_first))
     }
 
     /// `15:04:05.123456 web tls-server[1234] close ← 31 B → 70000 B, 12 calls, 1.23 s, socket closed  #7
@@ -18,7 +18,7 @@ impl Text {
     pub(super) fn close(&mut self, close: &SslClose<'_>) -> fmt::Result {
         let &SslClose { ref connection, duration, traffic, end } = close;
         let Traffic { calls, received, transmitted } = traffic;
-        self.who(connection.time, connection.origin, &connection.thread)?;
+        self.who(connection.time, &connection.origin, &connection.thread)?;
         write!(self.line, " close ← {received} B → {transmitted} B, {}", plural(calls, "call"))?;
         if let Some(duration) = duration {
             write!(self.line, ", {}", uprobe::duration(duration))?;
@@ -31,14 +31,14 @@ impl Text {
             CloseReason::Exec => ", another program",
         });
         // Told again: the line is to say all by itself.
-        self.connection(connection, connection.tls)
+        self.connection(connection, connection.tls.as_ref())
     }
 
     /// What follows: number, both ends, handshake, library.
-    fn connection(&mut self, connection: &SslOpen<'_>, known: Option<TlsInfo<'_>>) -> fmt::Result {
+    fn connection(&mut self, connection: &SslOpen<'_>, known: Option<&TlsInfo<'_>>) -> fmt::Result {
         let faint = self.styles.faint;
         write!(self.line, "  {faint}#{}", connection.id)?;
-        if let Some(socket) = connection.socket {
+        if let Some(socket) = &connection.socket {
             self.line.push(' ');
             super::socket(socket, &mut self.line);
         }
@@ -46,7 +46,7 @@ impl Text {
         if let Some(TlsInfo { tls, .. }) = known {
             tls::facts(tls, &mut self.line);
         }
-        if let Some(library) = connection.library {
+        if let Some(library) = &connection.library {
             escape::name(library.name.as_bytes(), &mut self.line);
         }
         self.line.truncate(self.line.trim_end().len());

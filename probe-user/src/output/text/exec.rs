@@ -31,9 +31,10 @@ impl Lines<'_> {
         }
         self.arguments(&exec.arguments)?;
         let executable = exec.actor.origin.process.executable.as_ref().map(|file| file.path.as_bytes());
-        let first = exec.arguments.list.first().map(|argument| argument.0);
+        let first = exec.arguments.list.first().map(|argument| &*argument.0);
         // What the first argument says already is not said again.
-        let files = [executable.filter(|path| Some(*path) != first && Some(*path) != exec.path), exec.path];
+        let given = exec.path.as_deref();
+        let files = [executable.filter(|path| Some(*path) != first && Some(*path) != given), given];
         let files = files.into_iter().flatten().filter(|path| Some(*path) != first);
         for path in files {
             write!(self.line, "  {faint}")?;
@@ -42,7 +43,7 @@ impl Lines<'_> {
         }
         for variable in exec.environment.iter().flat_map(|environment| &environment.list) {
             write!(self.line, "\n    {faint}")?;
-            shell_quote::argument(variable.0, self.line);
+            shell_quote::argument(&variable.0, self.line);
             write!(self.line, "{faint:#}")?;
         }
         self.line.push('\n');
@@ -54,7 +55,7 @@ impl Lines<'_> {
         self.begin(&failed.actor, failed.actor.depth.saturating_add(1))?;
         let Styles { warning, .. } = self.styles;
         write!(self.line, "{warning}{}{warning:#} ", signal_names::error(failed.error))?;
-        match failed.path {
+        match &failed.path {
             Some(path) => shell_quote::argument(path, self.line),
             None => self.line.push('?'),
         }
@@ -116,7 +117,7 @@ impl Lines<'_> {
             if index > 0 {
                 self.line.push(' ');
             }
-            shell_quote::argument(argument.0, self.line);
+            shell_quote::argument(&argument.0, self.line);
         }
         if arguments.truncated {
             let Styles { warning, .. } = self.styles;

@@ -99,7 +99,7 @@ pub(super) fn duration(nanoseconds: u64) -> String {
 }
 
 fn value(argument: &Argument<'_>, line: &mut String) -> fmt::Result {
-    match argument.value {
+    match &argument.value {
         Value::Signed(value) => write!(line, "{value}"),
         Value::Unsigned(value) => write!(line, "{value}"),
         Value::Hex(value) => write!(line, "{value:#x}"),
@@ -108,7 +108,7 @@ fn value(argument: &Argument<'_>, line: &mut String) -> fmt::Result {
             line.push('"');
             quoted(data, line);
             line.push('"');
-            cut(extent, line);
+            cut(*extent, line);
             Ok(())
         }
         Value::Bytes(Plaintext(data), extent) => {
@@ -118,11 +118,11 @@ fn value(argument: &Argument<'_>, line: &mut String) -> fmt::Result {
                 line.push('"');
             } else {
                 line.push_str("0x");
-                for byte in data {
+                for byte in &**data {
                     write!(line, "{byte:02x}")?;
                 }
             }
-            cut(extent, line);
+            cut(*extent, line);
             Ok(())
         }
         Value::Unreadable => {

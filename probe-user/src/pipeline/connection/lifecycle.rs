@@ -4,6 +4,7 @@
 //! known by then is told with them, or with the end, or after a while. It never tells an end twice, and
 //! nothing where the kernel tells nothing.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::num::NonZeroUsize;
@@ -303,8 +304,9 @@ impl Emitter {
     ) -> io::Result<()> {
         let &ConnectionLifecycle { id, ref origin, thread, from_start, site, .. } = lifetime;
         let time = self.time(time);
-        let library = self.sites.get(&site).map(|site| &*site.library);
+        let library = self.sites.get(&site).map(|site| Cow::Borrowed(&*site.library));
         let (socket, tls) = self.connections.describe(id);
+        let (origin, socket) = (Cow::Borrowed(&**origin), socket.map(Cow::Borrowed));
         let connection = SslOpen { time, origin, thread, library, id, from_start, socket, tls };
         self.sink.write(&record(connection))
     }

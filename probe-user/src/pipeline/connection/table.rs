@@ -1,5 +1,6 @@
 //! What is known of connections: their sockets, and the handshakes on those.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -75,6 +76,9 @@ impl ConnectionTable {
         if is_new {
             entry.told.clone_from(&entry.tls);
         }
-        (Some(&entry.socket), entry.tls.as_deref().map(|tls| TlsInfo { tls, is_first: is_new }))
+        (
+            Some(&entry.socket),
+            entry.tls.as_deref().map(|tls| TlsInfo { tls: Cow::Borrowed(tls), is_first: is_new }),
+        )
     }
 }

@@ -154,7 +154,7 @@ fn exchanges_of(calls: &[(Direction, u64, &[u8])], lost: &[usize]) -> Vec<String
     for (index, &(direction, stream_offset, data)) in calls.iter().enumerate() {
         let (time, length) = (Timestamp::from_second(1).unwrap(), data.len() as u64);
         let call = index as u64;
-        let (offset, data) = (0, Plaintext(data));
+        let (offset, data) = (0, Plaintext::of(data));
         let (connection, captured) = (1, length);
         let piece =
             Piece { connection, direction, stream_offset, call, time, length, captured, offset, data };

@@ -2,6 +2,7 @@
 //!
 //! Owns what is known of the programs that were reported. Never reads /proc: [`ProcessInfo`] does.
 
+use std::borrow::Cow;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -82,7 +83,7 @@ impl Execs {
     }
 
     /// A part of the strings of the program whose record comes next of this thread.
-    pub(super) fn part(&mut self, part: &ExecStringChunk, data: Plaintext<'_>) {
+    pub(super) fn part(&mut self, part: &ExecStringChunk, data: &Plaintext<'_>) {
         let Header { tid, time, .. } = part.header;
         if self.parts.peek(&tid).is_some_and(|parts| parts.time != time) {
             self.take_parts(tid);
@@ -111,7 +112,7 @@ impl Execs {
     pub(super) fn program(
         &mut self,
         head: &ExecRecord,
-        data: Plaintext<'_>,
+        data: &Plaintext<'_>,
         info: &mut dyn ProcessInfo,
         report: &mut Emitter,
     ) -> io::Result<()> {
@@ -129,7 +130,7 @@ impl Execs {
         }
         let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
         let path = long.as_deref().or_else(|| strings::first(&head.path));
-        let bytes = parts.arguments(head.offset, data.0);
+        let bytes = parts.arguments(head.offset, &data.0);
         let arguments =
             strings::arguments(&bytes, (!has(FLAG_UNREADABLE)).then_some(head.count), head.length);
         let variables = parts.environment();
@@ -144,19 +145,19 @@ impl Execs {
         let exec = Exec {
             actor: ExecContext {
                 time: report.time(time),
-                origin: &origin,
+                origin: Cow::Borrowed(&origin),
                 thread: Thread { id: tid, comm: head.header.comm },
                 id: Some(id),
-                parent: parent.as_ref(),
+                parent: parent.as_ref().map(Cow::Borrowed),
                 depth,
             },
             users: ProcessUsers { real: Some(head.uid), effective: uid, group: Some(head.gid) },
             interpreter: path.and_then(|path| strings::interpreter(path, &arguments.list, executable)),
-            path,
+            path: path.map(Cow::Borrowed),
             arguments,
             environment,
-            directory: running.and_then(|running| running.directory.as_deref()),
-            tty: running.and_then(|running| running.tty.as_deref()),
+            directory: running.and_then(|running| running.directory.as_deref()).map(Cow::Borrowed),
+            tty: running.and_then(|running| running.tty.as_deref()).map(Cow::Borrowed),
             existing: false,
         };
         report.executed(exec)
@@ -214,10 +215,10 @@ impl Execs {
         report.executed(Exec {
             actor: ExecContext {
                 time: report.time(time),
-                origin: &origin,
+                origin: Cow::Borrowed(&origin),
                 thread: Thread { id: pid, comm: comm(&running.comm) },
                 id: Some(id),
-                parent: parent.as_ref(),
+                parent: parent.as_ref().map(Cow::Borrowed),
                 depth,
             },
             users: ProcessUsers { real, effective, group },
@@ -225,8 +226,8 @@ impl Execs {
             interpreter: None,
             arguments,
             environment,
-            directory: running.directory.as_deref(),
-            tty: running.tty.as_deref(),
+            directory: running.directory.as_deref().map(Cow::Borrowed),
+            tty: running.tty.as_deref().map(Cow::Borrowed),
             existing: true,
         })
     }
@@ -235,7 +236,7 @@ impl Execs {
     pub(super) fn attempt(
         &mut self,
         head: &ExecFailure,
-        data: Plaintext<'_>,
+        data: &Plaintext<'_>,
         info: &mut dyn ProcessInfo,
         report: &mut Emitter,
     ) -> io::Result<()> {
@@ -244,7 +245,7 @@ impl Execs {
             return Ok(());
         }
         let origin = info.origin(&head.header);
-        let mut list = strings::split(data.0);
+        let mut list = strings::split(&data.0);
         let path = if list.is_empty() { None } else { Some(list.remove(0).0) };
         let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
         let count = (!truncated).then_some(list.len() as u64);
@@ -347,10 +348,10 @@ impl Execs {
     ) -> ExecContext<'a> {
         ExecContext {
             time: report.time(header.time),
-            origin,
+            origin: Cow::Borrowed(origin),
             thread: Thread { id: header.tid, comm: header.comm },
             id,
-            parent,
+            parent: parent.map(Cow::Borrowed),
             depth: self.tree.depth(id),
         }
     }
@@ -378,7 +379,7 @@ mod tests {
     fn add(execs: &mut Execs, tid: u32, time: u64, bytes: usize) {
         let mut part = ExecStringChunk { part: CHUNK_OF_ARGUMENTS, ..ExecStringChunk::new_zeroed() };
         (part.header.pid, part.header.tid, part.header.time) = (tid, tid, time);
-        execs.part(&part, Plaintext(&vec![0; bytes]));
+        execs.part(&part, &Plaintext::of(&vec![0; bytes]));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn add(&mut self, part: &ExecStringChunk, data: Plaintext<'_>) {
+    pub(super) fn add(&mut self, part: &ExecStringChunk, data: &Plaintext<'_>) {
         let parts = match part.part {
             CHUNK_OF_ARGUMENTS => &mut self.arguments,
             CHUNK_OF_ENVIRONMENT => &mut self.environment,
@@ -80,7 +80,7 @@ pub(super) fn split(bytes: &[u8]) -> Vec<Plaintext<'_>> {
         return Vec::new();
     }
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    bytes.split(|byte| *byte == 0).map(Plaintext).collect()
+    bytes.split(|byte| *byte == 0).map(Plaintext::of).collect()
 }
 
 /// The arguments of a program: `count` of them (none if they could not be read), of `length` bytes.
@@ -101,7 +101,7 @@ pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Env
         }
         bytes = bytes.strip_suffix(path).unwrap_or(bytes);
     }
-    let list = split(bytes).into_iter().filter(|variable| wanted.takes(variable.0)).collect();
+    let list = split(bytes).into_iter().filter(|variable| wanted.takes(&variable.0)).collect();
     ArgList { list, count: None, truncated: path.is_none() }
 }
 
@@ -111,15 +111,15 @@ pub(super) fn interpreter<'a>(
     path: &[u8],
     arguments: &[Plaintext<'a>],
     executable: Option<&str>,
-) -> Option<&'a [u8]> {
+) -> Option<Cow<'a, [u8]>> {
     let [interpreter, rest @ ..] = arguments else { return None };
     let name = |path: &'_ [u8]| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
-    let is_path = |argument: &&Plaintext<'_>| argument.0 == path;
+    let is_path = |argument: &&Plaintext<'_>| *argument.0 == *path;
     let is_script = interpreter.0.starts_with(b"/")
-        && interpreter.0 != path
+        && *interpreter.0 != *path
         && rest.iter().take(2).any(|argument| is_path(&argument))
         && executable.is_none_or(|executable| name(executable.as_bytes()) != name(path));
-    is_script.then_some(interpreter.0)
+    is_script.then(|| interpreter.0.clone())
 }
 
 #[cfg(test)]
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn check(found: &[Plaintext<'_>], expected: &[&[u8]]) {
-        let found: Vec<&[u8]> = found.iter().map(|string| string.0).collect();
+        let found: Vec<&[u8]> = found.iter().map(|string| &*string.0).collect();
         assert_eq!(found, expected);
     }
 
@@ -167,9 +167,10 @@ mod tests {
             ("/bin/cat", &["/x/cat", "/bin/cat"], Some("/usr/bin/cat"), None),
             ("/bin/x", &[], None, None),
         ] {
-            let list: Vec<Plaintext<'_>> = arguments.iter().map(|text| Plaintext(text.as_bytes())).collect();
+            let list: Vec<Plaintext<'_>> =
+                arguments.iter().map(|text| Plaintext::of(text.as_bytes())).collect();
             let found = interpreter(path.as_bytes(), &list, executable);
-            assert_eq!(found, expected.map(str::as_bytes), "{path} {arguments:?}");
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{path} {arguments:?}");
         }
     }
 
@@ -177,8 +178,8 @@ mod tests {
     fn parts_are_joined_up_to_a_gap() {
         let part = |offset| ExecStringChunk { offset, ..zerocopy::FromZeros::new_zeroed() };
         let mut parts = Parts::default();
-        parts.add(&part(0), Plaintext(b"ab"));
-        parts.add(&part(2), Plaintext(b"cd"));
+        parts.add(&part(0), &Plaintext::of(b"ab"));
+        parts.add(&part(2), &Plaintext::of(b"cd"));
         assert_eq!(parts.arguments(4, b"ef"), b"abcdef".as_slice());
         assert_eq!(parts.arguments(9, b"ef"), b"abcd".as_slice());
         assert_eq!(Parts::default().arguments(0, b"ef"), b"ef".as_slice());

@@ -63,10 +63,10 @@ fn run(bound: usize, steps: &[Step]) -> Vec<(u64, u32, u32)> {
                 let head = call(tid, number, captured, offset, chunk);
                 let data = payload(number, offset, chunk);
                 if join.is_continuation(&head) {
-                    join.append(&head, Plaintext(&data), emit).unwrap();
+                    join.append(&head, Plaintext::of(&data), emit).unwrap();
                 } else {
                     join.end_thread(&head.header, emit).unwrap();
-                    join.begin(&head, Plaintext(&data), origin(), emit).unwrap();
+                    join.begin(&head, Plaintext::of(&data), origin(), emit).unwrap();
                 }
             }
             Exit(pid) => join.end_process(pid, emit).unwrap(),
@@ -135,7 +135,7 @@ fn calls_without_connection_are_told_apart_by_time() {
         (call.header.time, call.connection) = (time, 0);
         call
     };
-    join.begin(&at(1, 0), Plaintext(&[0; 10]), origin(), emit).unwrap();
+    join.begin(&at(1, 0), Plaintext::of(&[0; 10]), origin(), emit).unwrap();
     assert!(join.is_continuation(&at(1, 10)));
     assert!(!join.is_continuation(&at(2, 10)));
 }

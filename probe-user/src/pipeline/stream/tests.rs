@@ -76,7 +76,7 @@ fn take(streams: &mut Streams, log: &mut Log, connection: u64, part: Part) {
         length,
         captured,
         offset,
-        data: Plaintext(&data),
+        data: Plaintext::of(&data),
     };
     streams.piece(&piece, &mut log.emit()).unwrap();
     let held = streams.connections.iter().map(|(_, streams)| streams.bytes()).sum::<usize>();
@@ -333,7 +333,7 @@ fn hostile_numbers_do_no_harm() {
             let connection = number(6) % 6;
             let direction = DIRECTIONS[usize::try_from(number(2) % 2).unwrap()];
             let time = Timestamp::UNIX_EPOCH;
-            let data = Plaintext(&data);
+            let data = Plaintext::of(&data);
             let call = number(5);
             let piece =
                 Piece { connection, direction, stream_offset, call, time, length, captured, offset, data };

@@ -4,6 +4,7 @@
 //! place on the stack (in Go: goroutine), so that recursion, nesting and longjmp join right. It never holds
 //! more than its bound.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ struct CapturedBytes(Box<[u8]>);
 
 impl std::fmt::Debug for CapturedBytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Plaintext(&self.0).fmt(f)
+        Plaintext::of(&self.0).fmt(f)
     }
 }
 
@@ -150,7 +151,7 @@ impl Functions {
     /// A call has begun.
     pub(in crate::pipeline) fn enter(
         &mut self,
-        record: FunctionRecord<'_>,
+        record: &FunctionRecord<'_>,
         place: &ProbedFunction,
         origin: &Arc<ProcessContext>,
         out: &mut FunctionEmitter<'_>,
@@ -182,14 +183,14 @@ impl Functions {
     /// A call has returned.
     pub(in crate::pipeline) fn leave(
         &mut self,
-        record: FunctionRecord<'_>,
+        record: &FunctionRecord<'_>,
         place: &ProbedFunction,
         origin: &Arc<ProcessContext>,
         out: &mut FunctionEmitter<'_>,
     ) -> io::Result<()> {
         let value = place.reading.returned.filter(|shown| shown.kind != Type::Skip);
         let mut captures = 0;
-        let value = value.map(|shown| argument(&record, 0, shown, &mut captures));
+        let value = value.map(|shown| argument(record, 0, shown, &mut captures));
         let duration = record.head.header.time.saturating_sub(record.head.entered);
         let end = CallOutcome::Returned { value, duration };
         if place.reading.spec.flags & SPEC_ENTER == 0 {
@@ -203,7 +204,7 @@ impl Functions {
         let Some(waiting) = self.waiting.remove(&key) else { return Ok(()) };
         self.kept -= waiting.bytes();
         let began = FunctionRecord::kept(&waiting.head, &waiting.captured.0);
-        self.report(began, &waiting.place, &waiting.origin, waiting.stack.as_deref(), end, out)
+        self.report(&began, &waiting.place, &waiting.origin, waiting.stack.as_deref(), end, out)
     }
 
     /// A process has ended, or is another program now: its calls do not return.
@@ -265,12 +266,12 @@ impl Functions {
         out: &mut FunctionEmitter<'_>,
     ) -> io::Result<()> {
         let record = FunctionRecord::kept(&call.head, &call.captured.0);
-        self.report(record, &call.place, &call.origin, call.stack.as_deref(), end, out)
+        self.report(&record, &call.place, &call.origin, call.stack.as_deref(), end, out)
     }
 
     fn report(
         &mut self,
-        record: FunctionRecord<'_>,
+        record: &FunctionRecord<'_>,
         place: &ProbedFunction,
         origin: &ProcessContext,
         stack: Option<&[StackFrame]>,
@@ -282,7 +283,7 @@ impl Functions {
         }
         let Header { tid, comm, .. } = record.head.header;
         let mut captures = 0;
-        let read = |(index, shown): (usize, &CapturedValue)| argument(&record, index, *shown, &mut captures);
+        let read = |(index, shown): (usize, &CapturedValue)| argument(record, index, *shown, &mut captures);
         let entered = place.reading.spec.flags & SPEC_ENTER != 0;
         let arguments: Option<Vec<_>> =
             entered.then(|| place.reading.arguments.iter().enumerate().map(read).collect());
@@ -294,25 +295,25 @@ impl Functions {
         let mut cut = false;
         for argument in arguments.iter().flatten().chain(returned) {
             if let Value::Text(Plaintext(data), extent) | Value::Bytes(Plaintext(data), extent) =
-                argument.value
+                &argument.value
             {
                 self.bytes = self.bytes.saturating_add(data.len() as u64);
-                cut |= extent == Truncation::Cut;
+                cut |= *extent == Truncation::Cut;
             }
         }
         self.truncated += u64::from(cut);
         let call = UprobeCall {
             time: out.clock.timestamp(record.head.entered),
-            origin,
+            origin: Cow::Borrowed(origin),
             thread: Thread { id: tid, comm },
             goroutine: Some(record.head.goroutine).filter(|goroutine| *goroutine != 0),
-            object: &place.object,
-            function: &place.function,
+            object: Cow::Borrowed(&place.object),
+            function: Cow::Borrowed(&place.function),
             arguments,
             end,
             stack: stack.map(<[StackFrame]>::to_vec),
         };
-        out.sink.write(&Record::Function(call))
+        out.sink.write(&Record::Uprobe(call))
     }
 }
 

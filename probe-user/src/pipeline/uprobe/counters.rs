@@ -1,5 +1,6 @@
 //! The kernel's counters of calls → records: what has come since the last time, by function and container.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
@@ -117,9 +118,9 @@ impl CounterDeltas {
         for ((site, _), Row { container, count, latency }) in std::mem::take(&mut self.rows) {
             let Some(place) = place(site) else { continue };
             calls += count;
-            let (object, function) = (&*place.object, &*place.function);
+            let (object, function) = (Cow::Borrowed(&*place.object), Cow::Borrowed(&*place.function));
             let total = UprobeTotal { time: now, since, container, object, function, count, latency };
-            sink.write(&Record::FunctionTotal(total))?;
+            sink.write(&Record::UprobeTotal(total))?;
         }
         Ok(calls)
     }

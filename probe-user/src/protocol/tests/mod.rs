@@ -50,7 +50,7 @@ fn shown(message: &Message) -> String {
     };
     let text = match message.fields.first() {
         Some((_, FieldValue::Text(text))) if message.protocol == "line" => text.clone(),
-        _ => String::from_utf8_lossy(message.body().0).into_owned(),
+        _ => String::from_utf8_lossy(&message.body().0).into_owned(),
     };
     let Partial { missing, lacks_start, lacks_end } = message.partial;
     let marks = [(missing > 0, format!(" -{missing}")), (lacks_start, " ^".into()), (lacks_end, " $".into())];

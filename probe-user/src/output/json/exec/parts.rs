@@ -201,23 +201,23 @@ pub(super) fn base64(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).is_err().then(|| base64_simd::STANDARD.encode_to_string(bytes))
 }
 
-pub(super) fn texts<'a>(list: &[Plaintext<'a>]) -> Vec<Cow<'a, str>> {
-    list.iter().map(|string| text(string.0)).collect()
+pub(super) fn texts<'a>(list: &'a [Plaintext<'_>]) -> Vec<Cow<'a, str>> {
+    list.iter().map(|string| text(&string.0)).collect()
 }
 
 pub(super) fn base64s(list: &[Plaintext<'_>]) -> Option<Vec<String>> {
-    let is_needed = list.iter().any(|string| std::str::from_utf8(string.0).is_err());
-    is_needed.then(|| list.iter().map(|string| base64_simd::STANDARD.encode_to_string(string.0)).collect())
+    let is_needed = list.iter().any(|string| std::str::from_utf8(&string.0).is_err());
+    is_needed.then(|| list.iter().map(|string| base64_simd::STANDARD.encode_to_string(&string.0)).collect())
 }
 
 impl<'a> ActorPart<'a> {
-    pub(super) fn new(actor: &ExecContext<'a>) -> Self {
+    pub(super) fn new(actor: &'a ExecContext<'_>) -> Self {
         Self { place: Place::new(&actor.origin.container), thread: ThreadPart { id: actor.thread.id } }
     }
 }
 
 impl<'a> IdentityPart<'a> {
-    pub(super) fn new(actor: &'a ExecContext<'a>) -> Self {
+    pub(super) fn new(actor: &'a ExecContext<'_>) -> Self {
         let process = &actor.origin.process;
         Self {
             pid: process.pid,
@@ -248,7 +248,7 @@ impl<'a> CallerPart<'a> {
         let ProcessUsers { real, effective, group } = users;
         Self {
             identity: IdentityPart::new(actor),
-            descent: DescentPart::new(actor.parent),
+            descent: DescentPart::new(actor.parent.as_deref()),
             users: UsersPart { user: id(effective), real_user: id(real), real_group: id(group) },
         }
     }
