@@ -1,7 +1,7 @@
-//! Which container a process belongs to, for processes known at the start and for those that come later.
+//! Maps processes to containers: those that run at the start, and those that appear later.
 //!
-//! Owns the facts about containers for the length of a run, for a while also those of containers that have
-//! ended: their events may still be on the way. Never decides which containers are traced.
+//! Owns the facts about containers during a run. A container that has ended is kept for a while, because its
+//! events may still be on the way. Which containers are traced is decided elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -18,14 +18,15 @@ use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{ContainerKey, Hierarchy, KeyIndex, ProcCgroups};
 use crate::proc::process::{Proc, ProcessEntry};
 
-/// Containers and cgroups that are remembered. Who may make cgroups could otherwise fill memory.
+/// Limit of the containers and cgroups that are kept. Without it, anybody who may create cgroups could fill
+/// the memory.
 const REMEMBERED: usize = 1 << 16;
-/// Cgroups of which the answer is kept, at the most.
+/// Limit of the cgroups whose container is cached.
 const SETTLED: NonZeroUsize = NonZeroUsize::new(REMEMBERED).unwrap();
-/// How long what has gone is remembered.
+/// How long a container or cgroup is kept after it has ended.
 const KEPT: Duration = Duration::from_mins(1);
 
-/// Containers by id, and by the cgroups in which their processes were seen. Clones share what they know.
+/// Containers by id, and by the cgroups in which their processes were seen. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerIndex {
     known: Arc<Mutex<IndexState>>,
@@ -37,13 +38,14 @@ pub struct ContainerIndex {
 struct IndexState {
     by_key: HashMap<Arc<str>, ContainerState>,
     by_cgroup: HashMap<u64, SeenProcess>,
-    /// What the path of a v2 cgroup tells of every process in it, by what was learned until now.
+    /// The container of every process in a v2 cgroup, where the path of the cgroup decides it. None stands
+    /// for the host. Cleared when a runtime reports something new.
     settled: LruCache<u64, Option<Arc<str>>>,
-    /// Keys of those that a runtime told of.
+    /// Keys of the containers that a runtime reported.
     marks: KeyIndex<Arc<str>>,
     /// Cgroups that may be a container's.
     unexplained: Unexplained,
-    /// Counts what was learned.
+    /// Incremented when a runtime's report of a container is new or has changed.
     version: u64,
 }
 
@@ -60,12 +62,13 @@ impl Default for IndexState {
     }
 }
 
-/// A container that a process is in.
+/// A container that a process is in, and its cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CgroupPlace {
-    /// What it is known by.
+    /// The key of the container in the index.
     pub(crate) key: String,
-    /// Path of its own cgroup in the v2 hierarchy, below which its processes may have made others.
+    /// The path of the container's own cgroup in the v2 hierarchy. Its processes may have created others
+    /// below.
     pub(crate) root: Option<Vec<u8>>,
 }
 
@@ -87,8 +90,8 @@ impl ContainerIndex {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a container is of interest of which the runtimes have not told all, and it is time to ask
-    /// (again).
+    /// Whether some container that somebody asked about is not fully reported by the runtimes, and it is time
+    /// to ask them (again).
     pub fn has_unnamed(&self) -> bool {
         let now = Instant::now();
         let is_due = |fact: &ContainerState| {
@@ -97,12 +100,13 @@ impl ContainerIndex {
         self.known().by_key.values().any(is_due)
     }
 
-    /// Changes whenever something is learned about a container that was known already.
+    /// Changes whenever a runtime reports something new about a container.
     pub fn version(&self) -> u64 {
         self.known().version
     }
 
-    /// Takes what the runtimes tell. What they do not tell any more is forgotten after a while.
+    /// Records what the runtimes report. A container that its runtime no longer reports is removed after a
+    /// while.
     pub(crate) fn update(&self, listing: &Listing) {
         let now = Instant::now();
         let mut known = self.known();
@@ -130,7 +134,7 @@ impl ContainerIndex {
         known.forget(now);
     }
 
-    /// The container with this key; without a runtime's help nothing but its id is known.
+    /// The container with this key. Only its id is set until a runtime reports it.
     pub(crate) fn get(&self, key: &str) -> Arc<Container> {
         let mut known = self.known();
         match known.get_or_insert(key) {
@@ -142,13 +146,12 @@ impl ContainerIndex {
         }
     }
 
-    /// What is known of a container.
     pub(crate) fn fact(&self, key: &str) -> Option<ContainerState> {
         self.known().by_key.get(key).cloned()
     }
 
-    /// The containers that a process is in, outermost first. A name that a container chose for a cgroup of
-    /// its own, and that is another container's id, is none of them.
+    /// The containers that a process is in, outermost first. A container may name a cgroup of its own like
+    /// another container's id; such a cgroup does not count.
     pub(crate) fn enclosing(&self, cgroups: &ProcCgroups) -> Vec<CgroupPlace> {
         let mut known = self.known();
         let mut places: Vec<CgroupPlace> = Vec::new();
@@ -170,11 +173,11 @@ impl ContainerIndex {
         places
     }
 
-    /// The container of a process in these cgroups. Remembers the v2 cgroup, for events that arrive when the
-    /// process has gone.
+    /// The container of a process in these cgroups. Records the v2 cgroup as the container's, for events that
+    /// arrive after the process has exited.
     pub(crate) fn of_cgroups(&self, cgroups: &ProcCgroups) -> Option<Arc<Container>> {
         let place = self.enclosing(cgroups).pop();
-        // Where there are other hierarchies too, processes in one v2 cgroup may differ by those.
+        // With v1 hierarchies too, processes in one v2 cgroup may be in different containers.
         let is_host = || cgroups.legacy.is_empty() && !self.known().unexplained.holds(cgroups);
         let is_settled = place.as_ref().map_or_else(is_host, |place| place.root.is_some());
         if place.is_none() && !is_settled {
@@ -191,8 +194,8 @@ impl ContainerIndex {
         }
     }
 
-    /// The container of a process that was in this cgroup of the v2 hierarchy (0: not known), as the kernel
-    /// told: of one that has gone, too. /proc is read only if the cgroup does not tell by itself.
+    /// The container of a process, also of one that has exited. `cgroup` is its cgroup in the v2 hierarchy as
+    /// the kernel reported it (0: unknown). /proc is read only if that cgroup is not in the cache.
     pub fn of_process(&self, pid: u32, cgroup: u64) -> Containment {
         if let Some(settled) = self.known().settled(cgroup) {
             return settled;
@@ -208,7 +211,7 @@ impl ContainerIndex {
         }
     }
 
-    /// A container has processes in this cgroup, or will have.
+    /// Records that a container has, or will have, processes in this cgroup.
     pub(crate) fn seen_in(&self, key: &str, cgroup: u64) -> Option<Arc<Container>> {
         let mut known = self.known();
         let room = known.by_cgroup.len() < REMEMBERED;
@@ -222,12 +225,12 @@ impl ContainerIndex {
         Some(container)
     }
 
-    /// Cgroups that may be a container's.
+    /// Runs `look` on the cgroups that may be a container's.
     pub(crate) fn unexplained<T>(&self, look: impl FnOnce(&mut Unexplained) -> T) -> T {
         look(&mut self.known().unexplained)
     }
 
-    /// A cgroup has gone. Its container is remembered for a while.
+    /// Records that a cgroup was removed. Its container is kept for a while.
     pub(crate) fn cgroup_gone(&self, cgroup: u64) {
         let now = Instant::now();
         let mut known = self.known();
@@ -244,7 +247,6 @@ impl ContainerIndex {
         known.forget(now);
     }
 
-    /// A cgroup of the v2 hierarchy, if there is one.
     pub(crate) fn cgroup(&self, path: &[u8]) -> Option<Cgroup> {
         self.hierarchy.as_ref()?.cgroup(path)
     }
@@ -257,13 +259,13 @@ impl ContainerIndex {
         &self.proc
     }
 
-    /// All processes now; none when /proc cannot be read.
+    /// All processes that run now. Empty if /proc cannot be read.
     pub(crate) fn entries(&self) -> Vec<ProcessEntry> {
         self.proc.entries().unwrap_or_default()
     }
 
-    /// What events say of a process. `cgroup` is the id that the kernel gave with the event (0: none): for a
-    /// process that has gone it still tells the container.
+    /// The context of a process for its events. `cgroup` is the id that the kernel reported with the event
+    /// (0: none); it leads to the container even if the process has exited.
     pub fn origin(&mut self, pid: u32, cgroup: u64) -> ProcessContext {
         let container = self.of_process(pid, cgroup);
         let executable = self.proc.executable(pid);
@@ -273,7 +275,7 @@ impl ContainerIndex {
 }
 
 impl IndexState {
-    /// The fact of a container, which is made if there is room.
+    /// The state of a container, which is created unless the index is full.
     fn get_or_insert(&mut self, key: &str) -> Option<&mut ContainerState> {
         if !self.by_key.contains_key(key) {
             if self.by_key.len() >= REMEMBERED {
@@ -308,7 +310,7 @@ impl IndexState {
         self.version += 1;
     }
 
-    /// The path of a container's cgroup has all that is to be known of it.
+    /// Records a container about which the path of its cgroup says everything.
     fn told_by_path(&mut self, key: &str, id: &str, runtime: &'static str) {
         let Some(fact) = self.get_or_insert(key).filter(|fact| !fact.is_listed) else { return };
         let runtime_name = Runtime { name: runtime.to_owned() };
@@ -323,12 +325,12 @@ impl IndexState {
         fact.is_listed = true;
     }
 
-    /// The path of a cgroup tells the container of all in it, or that they are in none.
+    /// Caches the container of every process in a cgroup, or that they are on the host.
     fn settle(&mut self, cgroup: u64, key: Option<&str>) {
         self.settled.put(cgroup, key.map(Into::into));
     }
 
-    /// What [`Self::settle`] was told.
+    /// The answer that [`Self::settle`] cached.
     fn settled(&self, cgroup: u64) -> Option<Containment> {
         match self.settled.peek(&cgroup)? {
             Some(key) => Some(Containment::In(Arc::clone(&self.by_key.get(key)?.container))),
@@ -341,7 +343,7 @@ impl IndexState {
         self.by_key.get(&seen.container).map(|fact| Arc::clone(&fact.container))
     }
 
-    /// Containers that have a cgroup.
+    /// The containers that have a cgroup at present. A container appears once for each of them.
     fn live(&self) -> impl Iterator<Item = &Arc<str>> {
         self.by_cgroup.values().filter(|seen| seen.gone.is_none()).map(|seen| &seen.container)
     }
@@ -359,8 +361,8 @@ impl IndexState {
     }
 }
 
-/// What a container is known by here: its id, with the containers that it is in; or the path of its cgroup,
-/// if its id alone does not tell it from others.
+/// The key of a container: its id, after the ids of the containers around it; or the path of its cgroup, if
+/// its id alone is ambiguous.
 pub(crate) fn key(mark: &ContainerKey) -> String {
     match mark {
         ContainerKey::Path(path) => String::from_utf8_lossy(path).into_owned(),
@@ -369,11 +371,12 @@ pub(crate) fn key(mark: &ContainerKey) -> String {
     }
 }
 
-/// Key and id of the container that is outside of all others, whether or not a runtime tells of it.
+/// The key and id of the outermost container, as the path of the cgroup shows them, whether or not a runtime
+/// reports it.
 fn outermost(cgroups: &ProcCgroups) -> Option<(String, &str)> {
     let id = cgroups.container()?;
     let path = cgroups.container_path()?;
-    // Before it are users alone; after it what it made itself.
+    // The parts before the id are users; those after it were created by the container itself.
     let mut around: Vec<&str> = path.split('/').take_while(|part| *part != id).collect();
     around.push(id);
     Some((around.join("/"), id))

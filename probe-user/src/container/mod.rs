@@ -1,4 +1,4 @@
-//! Containers: what the runtimes say of them, and which cgroup is whose.
+//! Containers: what the runtimes report about them, and which cgroup belongs to which.
 //!
 //! Never starts, stops or changes a container. Which of them are traced is decided in [`crate::scope`].
 pub mod index;

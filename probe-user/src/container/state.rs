@@ -1,6 +1,6 @@
-//! What is known of one container, and when to ask for more.
+//! The facts about one container, and when to ask the runtimes for more.
 //!
-//! Owns the pauses between questions. It neither asks nor decides anything.
+//! Owns the delays between questions. It does not ask the runtimes itself.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,32 +9,33 @@ use super::runtime::{Extent, Gaps, ImageNames};
 use crate::event::Container;
 use crate::proc::cgroup::ContainerKey;
 
-/// How long the runtimes are not asked again for a container that they did not know: twice as long each time.
+/// The first and the longest delay before the runtimes are asked again about a container that they did not
+/// report. It doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// What is known of one container.
+/// The facts about one container.
 #[derive(Clone, Debug)]
 pub(crate) struct ContainerState {
     pub(crate) container: Arc<Container>,
     /// All of its names.
     pub(crate) names: Vec<String>,
-    /// Whether a runtime has told of it; otherwise nothing but its id is known.
+    /// Whether a runtime, or the path of its cgroup, has described the container. If not, only its id is set.
     pub(crate) is_listed: bool,
-    /// What its image is called.
+    /// The names of its image.
     pub(crate) images: ImageNames,
-    /// What else is not all known of it.
+    /// Which other facts may be incomplete.
     pub(crate) gaps: Gaps,
-    /// The runtimes that told of it.
+    /// The runtimes that reported it.
     pub(crate) runtimes: Vec<&'static str>,
-    /// How its processes are recognised, if a runtime told.
+    /// How its processes are recognised, if a runtime reported it.
     pub(crate) mark: Option<ContainerKey>,
-    /// Since when somebody wants to know more of it.
+    /// Since when somebody wants to know more about it.
     pub(crate) sought: Option<Instant>,
-    /// When to ask for it next, and how long to wait then.
+    /// When to ask about it next, and the delay after that.
     pub(crate) next: Instant,
     pub(crate) pause: Duration,
-    /// Since when it has gone.
+    /// Since when it has been gone.
     pub(crate) gone: Option<Instant>,
 }
 
@@ -55,18 +56,19 @@ impl ContainerState {
         }
     }
 
-    /// Whether everything is known that it may be chosen by.
+    /// Whether everything by which it may be selected has been reported.
     pub(crate) fn is_told(&self) -> bool {
         self.is_listed && self.images.extent != Extent::Part && !self.gaps.pod
     }
 
-    /// The runtimes were asked, and it is not known still.
+    /// Postpones the next question, because the runtimes were asked and the facts are still incomplete.
     pub(crate) fn wait(&mut self, now: Instant) {
         self.next = now + self.pause;
         self.pause = LONGEST_PAUSE.min(self.pause * 2);
     }
 
-    /// It runs, perhaps again: what could not be told of one that had ended can be told now.
+    /// Records that the container runs, perhaps again. If it had ended, the runtimes may now report more
+    /// about it, so they are asked at once.
     pub(crate) fn come_back(&mut self) {
         if self.gone.take().is_some() {
             self.next = Instant::now();
@@ -75,7 +77,7 @@ impl ContainerState {
     }
 }
 
-/// A container of which nothing but its key is known.
+/// A container of which only the key is available.
 pub(crate) fn unnamed(key: &str) -> Container {
     let id = key.rsplit('/').next().unwrap_or(key).to_owned();
     Container { id, ..Container::default() }

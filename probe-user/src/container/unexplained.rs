@@ -1,27 +1,27 @@
-//! Cgroups of which nobody has told yet whether they are a container's.
+//! Cgroups that may be a container's, because no runtime has claimed them yet.
 //!
-//! A container whose id is a name of the user's choice looks like any other cgroup until its runtime tells of
-//! it. Until the runtimes have been asked, a process in such a cgroup is neither in a container nor surely on
-//! the host.
+//! A container whose id is a name of the user's choice looks like any other cgroup until its runtime reports
+//! it. Until the runtimes have been asked, a process in such a cgroup counts neither as in a container nor as
+//! on the host.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::proc::cgroup::{ProcCgroups, is_below};
 
-/// Cgroups that wait at the most; the oldest makes room.
+/// Limit of the cgroups that wait. The oldest one makes room for a new one.
 const ROOM: usize = 1024;
 
-/// Cgroups by their ids.
+/// The waiting cgroups, by id.
 #[derive(Debug, Default)]
 pub(crate) struct Unexplained(BTreeMap<u64, Made>);
 
-/// A cgroup that was made.
+/// A cgroup that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Made {
-    /// Path in the v2 hierarchy.
+    /// The path in the v2 hierarchy.
     pub(crate) path: Vec<u8>,
-    /// When that was told.
+    /// When its creation was reported.
     pub(crate) at: Instant,
 }
 
@@ -47,7 +47,7 @@ impl Unexplained {
         self.0.iter()
     }
 
-    /// Whether a process with these cgroups is in one of them, or below one.
+    /// Whether a process with these cgroups is in one of the waiting ones, or below one.
     pub(crate) fn holds(&self, cgroups: &ProcCgroups) -> bool {
         let path = cgroups.unified.as_deref();
         path.is_some_and(|path| self.0.values().any(|made| is_below(path, &made.path)))

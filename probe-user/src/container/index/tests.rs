@@ -1,4 +1,4 @@
-//! Facts about containers, over trees of fixtures.
+//! Facts about containers, with fixtures instead of /proc.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use super::*;
@@ -21,7 +21,7 @@ fn listing(containers: Vec<ContainerInfo>) -> Listing {
     Listing { containers, answered: vec!["docker"], ..Listing::default() }
 }
 
-/// The container of a process that is in one.
+/// The container of a process, which must be in one.
 fn inside(origin: &ProcessContext) -> Arc<Container> {
     match &origin.container {
         Containment::In(container) => Arc::clone(container),
@@ -41,8 +41,8 @@ fn the_host_is_said_of_what_is_there_alone() {
     let containers = ContainerIndex::new(tree.proc(), Some(hierarchy), &listing(Vec::new()));
     let made = Made { path: b"/default/web".to_vec(), at: Instant::now() };
     containers.unexplained(|all| all.insert(cgroup, made));
-    // No runtime has told yet whether it is a container's; one that has ended before it was looked at may
-    // have been.
+    // No runtime has said yet whether the cgroup is a container's, and a process that exited before it was
+    // inspected may have been in it.
     for (pid, expected) in [(30, Containment::Unknown), (31, Containment::Host), (99, Containment::Unknown)] {
         assert_eq!(containers.of_process(pid, 0), expected, "{pid}");
     }
@@ -95,7 +95,7 @@ fn a_cgroup_tells_the_container_of_all_in_it_until_more_is_learned() {
     };
     assert_eq!(of(30, of_container).as_deref(), Some("web"));
     assert_eq!(of(31, of_host), None);
-    // Now nothing is read: a process has been elsewhere since, or has gone.
+    // Now nothing is read: a process may have changed its cgroup since, or have exited.
     assert_eq!(of(31, of_container).as_deref(), Some("web"));
     assert_eq!(of(30, of_host), None);
     assert_eq!(of(99, of_container).as_deref(), Some("web"));
@@ -131,14 +131,14 @@ fn what_has_gone_is_kept_for_a_while_and_no_longer() {
     assert_eq!(containers.fact(&id).unwrap().gone, None, "it has another cgroup");
     containers.cgroup_gone(6);
     containers.cgroup_gone(7);
-    // The runtime has removed it; late events have its name all the same.
+    // The runtime has removed the container, but late events still get its name.
     containers.update(&listing(vec![]));
     assert_eq!(inside(&containers.origin(99, 5)).name.as_deref(), Some("web"));
     let later = Instant::now() + KEPT;
     containers.known().forget(later);
     assert!(containers.fact(&id).is_none());
     assert_eq!(containers.origin(99, 5).container, Containment::Unknown);
-    // One that starts again is there again.
+    // A container that starts again is no longer gone.
     containers.seen_in(&id, 8);
     assert_eq!(containers.fact(&id).unwrap().gone, None);
 }
@@ -173,7 +173,8 @@ fn a_container_cannot_take_anothers_id() {
     assert_eq!(of(&format!("/docker/{b}/docker-{x}.scope")), Some(b.clone()), "nobody knows x");
     assert_eq!(of(&format!("/docker/{a}/docker-{a}.scope")), Some(a.clone()));
     assert_eq!(of("/system.slice"), None);
-    // A runtime that itself runs in b tells of x; of a it tells that it is within b, which is another a.
+    // A runtime that itself runs in b reports x. It also reports an a, which is within b, and is not the same
+    // a.
     let within = Some(b.as_str().into());
     let inner = |letter| ContainerInfo { within: within.clone(), ..listed(letter, "inner") };
     containers.update(&listing(vec![inner('c'), inner('a')]));

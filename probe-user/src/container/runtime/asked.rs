@@ -1,7 +1,8 @@
-//! What an engine of Docker's kind tells of images, one question each, and how long that is believed.
+//! Asks an engine of Docker's kind for the names of images, one request each, and caches the answers.
 //!
-//! Owns the answers of a run, bounded. Its list of containers has an image's name only while that is still
-//! the image's: a tag that has moved is told by the image and by the container, each by itself.
+//! Owns the cache, which is bounded. The engine's list of containers has the name of an image only while the
+//! name belongs to that image. If the tag has moved, the names come from the image and the container
+//! themselves.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -17,33 +18,32 @@ use tokio::task::JoinSet;
 use super::ContainerInfo;
 use super::images::{Extent, ImageNames, hexadecimal, is_id};
 
-/// How long the tags of an image are believed: one that moves is noticed when the engine is asked after that.
+/// How long the tags of an image are cached. A tag that moved is noticed at the next question after that.
 const BELIEVED: Duration = Duration::from_secs(5);
-/// What all questions about images get of the time that an engine has for its answer: names of containers
-/// come first.
+/// The part of an engine's time limit that all questions about images may use: the names of containers are
+/// more important.
 const TIME: Duration = Duration::from_secs(2);
-/// Questions that are under way at once.
+/// Limit of concurrent questions.
 const AT_ONCE: usize = 8;
-/// Answers that are kept.
+/// Limit of cached answers.
 const KEPT: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// A question about images.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Question {
-    /// What is the image with this id called?
+    /// The names of the image with this id.
     Names(String),
-    /// What was the container with this id started with? That never changes.
+    /// The image name that was used to start the container with this id. It never changes.
     Started(String),
 }
 
-/// What was answered, and when.
+/// An answer, and when it came.
 #[derive(Clone, Debug)]
 struct Told {
     at: Instant,
     names: Vec<String>,
 }
 
-/// By the address of the engine.
+/// By the address of the engine and the question.
 type Answers = LruCache<(String, Question), Told>;
 
 fn answers() -> MutexGuard<'static, Answers> {
@@ -51,7 +51,7 @@ fn answers() -> MutexGuard<'static, Answers> {
     ANSWERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is remembered, unless it may be another by now.
+/// The cached answer, unless it is outdated.
 fn known(address: &str, question: &Question) -> Option<Vec<String>> {
     let key = (address.to_owned(), question.clone());
     let told = answers().get(&key).cloned()?;
@@ -59,8 +59,8 @@ fn known(address: &str, question: &Question) -> Option<Vec<String>> {
     holds.then_some(told.names)
 }
 
-/// Completes the names of the images of containers; `images` has the id of each container's image, by the
-/// container's. What is not answered in time leaves an image whose names are not all known.
+/// Fills in the image names of the containers. `images` maps the ids of containers to the ids of their
+/// images. If an answer does not come in time, the names of that image count as incomplete.
 pub(super) async fn name_images(
     docker: &Docker,
     address: &str,
@@ -98,15 +98,15 @@ pub(super) async fn name_images(
     }
 }
 
-/// What the list shows, if it is a name: then the container was started with it, and it is still that
-/// image's.
+/// The image name in the list, if it is not an id: then it was used to start the container, and still belongs
+/// to this image.
 fn started(container: &ContainerInfo, image: &str) -> Option<String> {
     let shown = container.image.as_deref()?;
     let is_short_id = hexadecimal(image).starts_with(shown);
     (!is_id(shown) && !is_short_id).then(|| shown.to_owned())
 }
 
-/// Of those that have ended nothing is traced, and there may be many of them.
+/// Whether a container has ended. Such containers are not traced, and there may be many of them.
 fn has_ended(container: &ContainerInfo) -> bool {
     matches!(container.state.as_str(), "exited" | "dead")
 }
@@ -121,7 +121,7 @@ async fn ask(docker: &Docker, address: &str, questions: BTreeSet<Question>) {
             let docker = docker.clone();
             asked.spawn(async move { (answer(&docker, &question).await, question) });
         }
-        // It fails only if a task panicked, which is a bug that has been reported by then.
+        // This fails only if a task panicked. That is a bug, which the panic has reported already.
         let Some(answered) = asked.join_next().await else { return };
         match answered {
             Ok((Ok(names), question)) => {
@@ -137,7 +137,7 @@ async fn answer(docker: &Docker, question: &Question) -> Result<Vec<String>, Err
     match question {
         Question::Names(image) => match docker.inspect_image(image).await {
             Ok(found) => Ok([found.repo_tags, found.repo_digests].into_iter().flatten().flatten().collect()),
-            // It was removed under the container: nothing is called by its name any more.
+            // The image was removed while the container still uses it: it has no names any more.
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(Vec::new()),
             Err(error) => Err(error),
         },

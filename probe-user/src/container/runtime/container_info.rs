@@ -12,73 +12,74 @@ use crate::proc::cgroup::{ContainerKey, ProcCgroups};
 /// A container as its runtime describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerInfo {
-    /// Full id: 64 hexadecimal digits with most runtimes, any name with containerd's own client.
+    /// The full id: 64 hexadecimal digits with most runtimes, any name with containerd's own client.
     pub id: String,
     /// Its names, the usual one first.
     pub names: Vec<String>,
-    /// Image that it was made from: the name that it was started with, or another that its runtime knows.
+    /// The image that it was created from: the name that was used to start it, or another name that its
+    /// runtime has for it.
     pub image: Option<String>,
-    /// Everything that the image is called.
+    /// All names of the image.
     pub image_names: ImageNames,
     /// Whether it has processes.
     pub is_running: bool,
-    /// `exited`, `created`, …, in the runtime's words.
+    /// `exited`, `created`, …, as the runtime calls it.
     pub state: String,
     /// Its labels.
     pub labels: Arc<BTreeMap<String, String>>,
-    /// The pod that it belongs to. What Podman says of its pods is there if Podman answers in its own
-    /// protocol too.
+    /// The pod that it belongs to. A pod of Podman is set only if Podman's own protocol answers too.
     pub pod: Option<Arc<event::Pod>>,
-    /// What of this there may be more of.
+    /// Which of these facts may be incomplete.
     pub gaps: Gaps,
-    /// Name of its runtime.
+    /// The name of its runtime.
     pub runtime: &'static str,
-    /// Its first process, if the list has it and its runtime's pids are ours; [`super::init`] asks.
+    /// Its first process, if the list contains it and the runtime's pids are in our namespace.
+    /// [`super::init`] asks for it.
     pub pid: Option<u32>,
-    /// The containers that its runtime runs in itself, as [`ProcCgroups::container_path`] has them.
+    /// The containers in which its runtime itself runs, in the form of [`ProcCgroups::container_path`].
     pub within: Option<Arc<str>>,
-    /// Its cgroup's path from the root of the hierarchy, if its id alone does not tell it from others.
+    /// The path of its cgroup from the root of the hierarchy, if its id alone is ambiguous.
     pub cgroup: Option<Arc<str>>,
-    /// Who told of it.
+    /// The endpoints that reported it.
     pub sources: Vec<InfoSource>,
 }
 
-/// What is not all known of a container: its runtime could not be asked for it, or told more than is kept.
+/// What may be incomplete about a container: its runtime could not be asked, or reported more than is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gaps {
-    /// It has labels that are not kept.
+    /// Some of its labels were not kept.
     pub labels: bool,
-    /// It may be in a pod.
+    /// It may be in a pod that was not reported.
     pub pod: bool,
 }
 
 impl Gaps {
-    /// Of labels of which so many are kept.
+    /// The gaps of a container that has `told` labels, of which these were kept.
     pub(super) fn of_labels(told: usize, kept: &BTreeMap<String, String>) -> Self {
         Self { labels: kept.len() < told, pod: false }
     }
 }
 
-/// Who told of a container: for more questions about it.
+/// An endpoint that reported a container, for further questions about it.
 #[derive(Clone)]
 pub struct InfoSource {
     pub(super) endpoint: Arc<RuntimeEndpoint>,
-    /// containerd's namespace.
+    /// The namespace of containerd.
     pub(super) namespace: Option<Arc<str>>,
 }
 
 impl InfoSource {
-    /// Name of the runtime.
+    /// The name of the runtime.
     pub fn runtime(&self) -> &'static str {
         self.endpoint.runtime.name
     }
 
-    /// Where it listens.
+    /// The address of its socket.
     pub fn address(&self) -> String {
         self.endpoint.address.to_string()
     }
 
-    /// containerd's namespace, of a container of containerd.
+    /// The namespace of containerd, if it is a container of containerd.
     pub fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()
     }
@@ -101,7 +102,7 @@ impl fmt::Debug for InfoSource {
 }
 
 impl ContainerInfo {
-    /// As events have it.
+    /// The container as events contain it.
     pub fn to_container(&self) -> event::Container {
         event::Container {
             id: self.id.clone(),

@@ -1,31 +1,31 @@
-//! What a runtime says of one container: where its files come from, what is mounted.
+//! What a runtime reports about one container: where its files come from, and its mounts.
 
-/// What runtimes say of one container. It is their word: `ctrace inspect` holds it against what the kernel
-/// shows.
+/// What runtimes report about one container. It need not be true: `ctrace inspect` compares it with what the
+/// kernel shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
-    /// The runtimes that told.
+    /// The runtimes that reported it.
     pub runtimes: Vec<&'static str>,
-    /// Its first process, if it runs and the runtime's pids are those of ctrace.
+    /// Its first process, if it runs and the runtime shares ctrace's PID namespace.
     pub init: Option<u32>,
-    /// What makes its root file system: `overlay2`, `overlay`, `btrfs`, `overlayfs`, …
+    /// The driver of its root file system: `overlay2`, `overlay`, `btrfs`, `overlayfs`, …
     pub driver: Option<String>,
-    /// Its overlay's directories. Docker does not tell them with containerd's image store.
+    /// The directories of its overlay. Docker does not report them with containerd's image store.
     pub overlay: Option<Overlay>,
-    /// Its snapshot, of a container of containerd.
+    /// Its snapshot, if it is a container of containerd.
     pub snapshot: Option<Snapshot>,
-    /// What is mounted in it from the host or from volumes.
+    /// The mounts from the host or from volumes.
     pub mounts: Vec<MountPoint>,
 }
 
-/// The directories of an overlay, paths on the host.
+/// The directories of an overlay, as paths on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overlay {
-    /// Lower layers, uppermost first.
+    /// The lower layers, topmost first.
     pub lower: Vec<String>,
-    /// Where changes go; none for a read-only one.
+    /// The directory that receives changes. None for a read-only overlay.
     pub upper: Option<String>,
-    /// Its work directory.
+    /// The kernel's work directory.
     pub work: Option<String>,
     /// Where it is mounted on the host.
     pub merged: Option<String>,
@@ -34,32 +34,32 @@ pub struct Overlay {
 /// A snapshot of containerd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// `overlayfs`, …
+    /// The name of the snapshotter: `overlayfs`, …
     pub snapshotter: String,
-    /// Its key there.
+    /// The key of the snapshot in it.
     pub key: String,
-    /// containerd's namespace.
+    /// The namespace of containerd.
     pub namespace: String,
 }
 
-/// Something that is mounted in a container.
+/// A mount in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
     /// `bind`, `volume`, `tmpfs`, …
     pub kind: String,
-    /// The volume's name, of a volume.
+    /// The name of the volume, if it is one.
     pub name: Option<String>,
-    /// Path on the host; empty when it has none (tmpfs).
+    /// The path on the host. Empty if there is none (tmpfs).
     pub source: String,
-    /// Path in the container.
+    /// The path in the container.
     pub destination: String,
     /// Whether the container may write to it.
     pub is_writable: bool,
 }
 
 impl Details {
-    /// Adds what another runtime says of the same container; what is known already stays. Mounts are what the
-    /// first says: those below it also list what the first mounts for itself.
+    /// Adds what another runtime reports about the same container, without replacing anything. The mounts of
+    /// the first runtime stay: a runtime below it also lists what the first one mounts for itself.
     pub(super) fn add(&mut self, other: Self) {
         self.runtimes.extend(other.runtimes);
         self.init = self.init.or(other.init);
@@ -70,7 +70,7 @@ impl Details {
 }
 
 impl Overlay {
-    /// From the options of an overlay mount.
+    /// Parses the options of an overlay mount.
     pub(super) fn of_options<'a>(options: impl Iterator<Item = &'a str>) -> Self {
         let mut found = Self::default();
         for option in options {
@@ -85,7 +85,7 @@ impl Overlay {
     }
 }
 
-/// Paths that a colon separates.
+/// Splits paths at colons.
 pub(super) fn layers(paths: &str) -> Vec<String> {
     paths.split(':').filter(|path| !path.is_empty()).map(str::to_owned).collect()
 }

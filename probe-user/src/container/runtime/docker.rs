@@ -1,4 +1,4 @@
-//! Docker.
+//! The client for Docker.
 
 use super::{RuntimeClient, docker_api};
 

@@ -29,7 +29,7 @@ use crate::event;
 pub(super) const PROTOCOL: &str = "engine";
 pub(super) const PODMAN: &str = "podman";
 const DOCKER: &str = "docker";
-/// Podman's own list of containers, which names pods and pids.
+/// Podman's own list of containers, which includes pods and pids.
 const LIBPOD: &str = "/v4.0.0/libpod/containers/json?all=true";
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -87,14 +87,15 @@ async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
     Ok(RuntimeReply { runtime, version, containers })
 }
 
-/// What answers at an address.
+/// The engine that answers at an address.
 #[derive(Clone, Debug)]
 struct Identity {
     runtime: &'static str,
     version: String,
 }
 
-/// Asked once in a run: Docker executes programs to answer, which takes half a second when it is busy.
+/// The identity is cached for the run: Docker executes programs to find it, which takes half a second on a
+/// busy machine.
 async fn identity(engine: &Engine) -> Result<Identity, Error> {
     static KNOWN: Mutex<BTreeMap<String, Identity>> = Mutex::new(BTreeMap::new());
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +109,7 @@ async fn identity(engine: &Engine) -> Result<Identity, Error> {
     Ok(identity)
 }
 
-/// One engine, for one question.
+/// A connection to an engine, for one question.
 struct Engine {
     docker: Docker,
     endpoint: Arc<RuntimeEndpoint>,
@@ -117,8 +118,8 @@ struct Engine {
 }
 
 impl Engine {
-    /// A connection for each request. bollard asks without a version in the path, so that a daemon answers in
-    /// its own, whatever its age; what is read here has been in all of them.
+    /// Opens a connection for each request. bollard sends requests without a version in the path, so a daemon
+    /// of any age answers in its own version. The fields that are read here exist in all versions.
     fn new(endpoint: &Arc<RuntimeEndpoint>) -> Result<Self, Error> {
         let (endpoint, tasks, peer) = (Arc::clone(endpoint), BackgroundTasks::default(), Arc::default());
         let transport = {
@@ -158,7 +159,7 @@ impl Engine {
     }
 }
 
-/// What is below bollard's error, where that says more.
+/// The cause of bollard's error, where it says more than the error itself.
 fn cause(error: Error) -> Cause {
     match error {
         Error::IOError { err } => err.into(),
@@ -167,7 +168,7 @@ fn cause(error: Error) -> Cause {
     }
 }
 
-/// A server, other than a proxy, is given a path.
+/// Makes the target of a request a path: only a proxy expects a whole URL.
 fn relative(mut request: BollardRequest) -> Result<BollardRequest, Error> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse::<Uri>().map_err(http::Error::from)?;
@@ -175,7 +176,7 @@ fn relative(mut request: BollardRequest) -> Result<BollardRequest, Error> {
     Ok(request)
 }
 
-/// Its length is bounded by the connection's.
+/// Reads a whole body. The connection limits its length.
 async fn whole(body: Incoming) -> Result<Vec<u8>, hyper::Error> {
     let mut body = pin!(body);
     let mut bytes = Vec::new();
@@ -187,7 +188,7 @@ async fn whole(body: Incoming) -> Result<Vec<u8>, hyper::Error> {
     Ok(bytes)
 }
 
-/// Podman's service calls itself that among the components of its version.
+/// The name of the runtime. Podman's service lists Podman among the components of its version.
 fn name(version: &SystemVersion) -> &'static str {
     let components = version.components.iter().flatten();
     let mut names = components.map(|component| component.name.to_ascii_lowercase());
@@ -201,7 +202,7 @@ fn listed(summary: ContainerSummary, runtime: &'static str) -> Option<ContainerI
             *name = stripped.to_owned();
         }
     }
-    // A legacy link adds names of the form `other/alias`: the container's own one comes first.
+    // A legacy link adds names of the form `other/alias`; the container's own name must come first.
     names.sort_by_key(|name| name.contains('/'));
     let state = summary.state.unwrap_or(State::EMPTY);
     let told = summary.labels.unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Where runtimes listen.
+//! The addresses where runtimes listen.
 //!
-//! Owns the addresses: those that distributions use, those of the environment, those that the user named. It
-//! looks for sockets and never connects to one ([`super::wire`] does).
+//! Owns the addresses: those that distributions use, those from the environment, and those that the user
+//! named. It searches for sockets and never connects to one ([`super::transport`] does).
 
 use std::fmt;
 use std::fs;
@@ -15,46 +15,45 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use super::{RuntimeClient, RuntimeError};
 use crate::container::runtime::RuntimeSocket;
 
-/// Users whose own sockets are looked for.
+/// Limit of the users whose own sockets are searched for.
 const USERS: usize = 64;
-/// Directory of the users' runtime directories (XDG_RUNTIME_DIR of systemd-logind).
+/// The parent of the users' runtime directories (XDG_RUNTIME_DIR of systemd-logind).
 const USER_DIRECTORIES: &str = "/run/user";
 
 /// A place where a runtime may listen.
 #[derive(Clone, Debug)]
 pub(super) struct RuntimeEndpoint {
-    /// Who is expected there.
+    /// The runtime that is expected there.
     pub(super) runtime: &'static RuntimeClient,
     pub(super) address: Address,
     pub(super) owner: Owner,
 }
 
-/// On whose word it is a runtime's socket.
+/// Who vouches for a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A place that only root can have made, or that the environment names.
+    /// Only root can have created it, or the environment names it.
     System,
-    /// The user of ctrace: that nobody is there is an error.
+    /// The user of ctrace named it; if nothing listens there, that is an error.
     Named,
-    /// Another user of the machine, who decides what is told there.
+    /// Another user of the machine, who controls what it reports.
     User(u32),
 }
 
-/// An address of a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     /// A Unix socket.
     Unix(PathBuf),
-    /// A Unix socket of another user: found in that user's directory, held so that it cannot become another
-    /// file.
+    /// A Unix socket of another user, found in that user's directory. It is kept open so that it cannot be
+    /// replaced by another file.
     Held(PathBuf, Arc<Held>),
     /// `host:port`, without TLS.
     Tcp(String),
-    /// What cannot be used: `ssh://…`.
+    /// An address that cannot be used: `ssh://…`.
     Other(String),
 }
 
-/// A file that was opened without following any link.
+/// A file that was opened without following a link.
 #[derive(Debug)]
 pub(super) struct Held(OwnedFd);
 
@@ -77,7 +76,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// A path or a URL.
+    /// Parses a path or a URL.
     pub(super) fn parse(text: &str) -> Self {
         if let Some(path) = text.strip_prefix("unix://") {
             return Self::Unix(path.into());
@@ -88,7 +87,7 @@ impl Address {
         if text.contains("://") { Self::Other(text.to_owned()) } else { Self::Unix(text.into()) }
     }
 
-    /// What to connect to.
+    /// The path to connect to, for a Unix socket.
     pub(super) fn path(&self) -> Option<PathBuf> {
         match self {
             Self::Unix(path) => Some(path.clone()),
@@ -97,19 +96,19 @@ impl Address {
         }
     }
 
-    /// Whether something is there, whoever may talk to it.
+    /// Whether a socket is there, even if ctrace may not connect to it. TCP addresses always count.
     fn exists(&self) -> bool {
         self.path().is_none_or(|path| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket()))
     }
 
-    /// The same for two paths of one socket.
+    /// An identity that is the same for two paths of one socket.
     fn identity(&self) -> String {
         let file = self.path().and_then(|path| fs::metadata(path).ok());
         file.map_or_else(|| self.to_string(), |file| format!("{}:{}", file.dev(), file.ino()))
     }
 }
 
-/// Every place to ask, each once: those of `wanted` instead of the known ones of their runtimes.
+/// All places to ask, each once. Those in `wanted` replace the usual ones of their runtimes.
 pub(super) fn endpoints(
     runtimes: &'static [RuntimeClient],
     wanted: &[RuntimeSocket],
@@ -142,7 +141,8 @@ pub(super) fn endpoints(
     Ok(found)
 }
 
-/// The environment's address instead of the usual ones, and those of the users.
+/// The usual places of a runtime: the address in the environment, or else the system's paths, and the sockets
+/// of users.
 fn known(runtime: &RuntimeClient) -> Vec<(Address, Owner)> {
     let variable = runtime.variable.and_then(|name| std::env::var(name).ok());
     let mut found: Vec<(Address, Owner)> = match variable.filter(|value| !value.is_empty()) {
@@ -150,7 +150,7 @@ fn known(runtime: &RuntimeClient) -> Vec<(Address, Owner)> {
         Some(address) => vec![(Address::parse(&address), Owner::System)],
         None => runtime.sockets.iter().map(|path| (Address::parse(path), Owner::System)).collect(),
     };
-    // The first is named when nobody is there; of the others, only those that exist are of interest.
+    // The first one is kept even if it does not exist, so that the messages can name it.
     let mut is_first = true;
     found.retain(|(address, _)| std::mem::take(&mut is_first) || address.exists());
     if let Some(below) = runtime.user_socket {
@@ -159,8 +159,8 @@ fn known(runtime: &RuntimeClient) -> Vec<(Address, Owner)> {
     found
 }
 
-/// Sockets of rootless runtimes. Their users choose what is at the path: a link is not followed, and a file
-/// of somebody else is passed over.
+/// Sockets of rootless runtimes. Users control what is at these paths, so links are not followed, and a file
+/// that belongs to somebody else is ignored.
 fn of_users(directory: &Path, below: &str) -> Vec<(Address, Owner)> {
     let names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut users: Vec<u32> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();
@@ -219,7 +219,7 @@ mod tests {
         let found = endpoints(ALL, &wanted).unwrap();
         let told: Vec<(&str, String)> =
             found.iter().map(|one| (one.runtime.name, one.address.to_string())).collect();
-        // Docker and Podman speak one protocol: one of the two is asked. The others speak theirs.
+        // Docker and Podman have the same protocol, so only one of them is asked. The others have their own.
         assert_eq!(
             told,
             [
@@ -248,7 +248,7 @@ mod tests {
         assert!(address.exists());
         std::os::unix::fs::symlink(user.join("podman/podman.sock"), user.join("docker.sock")).unwrap();
         assert_eq!(of_users(directory.path(), "docker.sock"), []);
-        // The directory of one user, with the file of another in it.
+        // A user's directory that contains a file of another user.
         let other = directory.path().join((own + 1).to_string());
         fs::create_dir(&other).unwrap();
         let _other = UnixListener::bind(other.join("docker.sock")).unwrap();

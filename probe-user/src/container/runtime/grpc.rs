@@ -1,4 +1,4 @@
-//! Calls by gRPC, as containerd and CRI runtimes answer them. The only user of tonic.
+//! gRPC calls to containerd and CRI runtimes. The only user of tonic.
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -19,9 +19,9 @@ use super::transport::{self, BackgroundTasks, Peer};
 
 pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
-/// Bytes of one message; a connection has as many for all.
+/// Limit of the bytes of one message. A connection has the same limit for all of its messages.
 const MESSAGE: usize = 64 * 1024 * 1024;
-/// Which of containerd's namespaces a call is about.
+/// The header that selects a namespace of containerd.
 const NAMESPACE: &str = "containerd-namespace";
 
 /// A connection to one runtime, for one question.
@@ -65,12 +65,12 @@ impl Client {
     }
 }
 
-/// Whether an error says that nobody serves the method.
+/// Whether an error means that the method is not served.
 pub(super) fn is_unserved(error: &(dyn StdError + 'static)) -> bool {
     error.downcast_ref::<Status>().is_some_and(|status| status.code() == Code::Unimplemented)
 }
 
-/// hyper's sender as tonic wants it.
+/// Adapts hyper's sender to tonic.
 #[derive(Clone)]
 struct Sender(SendRequest<Body>);
 

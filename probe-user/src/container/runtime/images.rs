@@ -1,42 +1,42 @@
-//! What the image of a container is called: the name that the container was started with, and every tag,
-//! digest and id that its runtime knows for it now.
+//! The names of a container's image: the name that was used to start the container, and every tag, digest and
+//! id that its runtime has for the image now.
 //!
 //! Owns which of these is shown, and how many are kept. A tag may have moved to another image since the
-//! container was started: the name that it was started with is still the container's, and so are the image's
-//! other names.
+//! container was started. The name that was used to start it still counts, and so do the other names of its
+//! image.
 
 use std::collections::BTreeSet;
 
-/// Names of one image that are kept. With more of them, not all are known.
+/// Limit of the names of one image. If there are more, the list counts as incomplete.
 const NAMES: usize = 256;
-/// Bytes of a name that is kept: longer than any registry takes (255 of a repository, 128 of a tag).
+/// Limit of the bytes of a name: more than any registry accepts (255 for a repository, 128 for a tag).
 const LENGTH: usize = 1024;
-/// Hexadecimal digits of a SHA-256.
+/// The number of hexadecimal digits in a SHA-256.
 const DIGITS: usize = 64;
 
 /// Names of the image of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageNames {
-    /// In no particular order; the id is among them.
+    /// The names, in no particular order. The id is among them.
     pub names: BTreeSet<String>,
-    /// Whether there may be others.
+    /// Whether there may be other names.
     pub extent: Extent,
 }
 
-/// How much is known of the names of an image.
+/// How complete the names of an image are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Extent {
-    /// There is no image, as far as this runtime knows.
+    /// There is no image, as far as this runtime can say.
     #[default]
     NoImage,
-    /// Its runtime could not be asked, or cannot tell: there may be others.
+    /// Its runtime could not be asked, or cannot say: there may be other names.
     Part,
-    /// Those are all.
+    /// The names are complete.
     All,
 }
 
 impl ImageNames {
-    /// With these names; empty ones are none.
+    /// The given names, without empty ones.
     pub(super) fn new(names: impl IntoIterator<Item = String>, extent: Extent) -> Self {
         let mut new = Self { names: BTreeSet::new(), extent };
         new.add(names);
@@ -53,14 +53,15 @@ impl ImageNames {
         }
     }
 
-    /// Adds what another runtime knows: each tells all of its own, so that one that could be asked is enough.
+    /// Adds the names that another runtime has. Each runtime lists all of its own names, so the list is
+    /// complete if one runtime could be asked.
     pub(super) fn merge(&mut self, other: Self) {
         self.extent = self.extent.max(other.extent);
         self.add(other.names);
     }
 
-    /// What it is called in records: as the container was started, if that is a name; else by a tag, else by
-    /// a digest, and by its id when it has none of these.
+    /// The name for records: the name that was used to start the container, unless it is an id; else a tag,
+    /// else a digest, else the id.
     pub(super) fn shown(&self, started: Option<&str>) -> Option<String> {
         let names = || self.names.iter().map(String::as_str).filter(|name| !is_id(name));
         let started = started.filter(|name| !name.is_empty());
@@ -73,20 +74,20 @@ impl ImageNames {
             .map(str::to_owned)
     }
 
-    /// Whether a name is this image's id or the beginning of it, as who starts a container may write it.
+    /// Whether a name is this image's id or the start of it. A container may be started by such a name.
     fn is_own_id(&self, name: &str) -> bool {
         let begins = |id: &&String| is_id(id) && hexadecimal(id).starts_with(hexadecimal(name));
         is_id(name) || (is_hexadecimal(name) && self.names.iter().any(|id| begins(&id)))
     }
 }
 
-/// Whether it is an image's id, with or without the name of its algorithm.
+/// Whether a name is an image's id, with or without the name of the hash algorithm.
 pub(super) fn is_id(name: &str) -> bool {
     let digits = hexadecimal(name);
     name.starts_with("sha256:") || (digits.len() == DIGITS && is_hexadecimal(digits))
 }
 
-/// The digits of an id, for comparison: CRI-O writes ids without their algorithm.
+/// The digits of an id, for comparison: CRI-O writes ids without the name of the hash algorithm.
 pub(super) fn hexadecimal(id: &str) -> &str {
     id.strip_prefix("sha256:").unwrap_or(id)
 }
@@ -120,7 +121,7 @@ mod tests {
         check(DIGEST, &[&digest], &digest);
         check(&id, &[], &id);
         check("0123456789ab", &[], "0123456789ab");
-        // Letters that digits may be, and no digits of this id.
+        // These letters could be hexadecimal digits, but are not a prefix of this id.
         check("cafe", &["app:2"], "cafe");
         assert_eq!(names(&[]).shown(None), None);
         assert_eq!(names(&["a:1"]).shown(Some("")).as_deref(), Some("a:1"));

@@ -1,4 +1,4 @@
-//! What the labels of containers tell: pods, services of compose files.
+//! Labels of containers that identify pods and services of compose files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use crate::event;
 
 type Labels = BTreeMap<String, String>;
 
-/// Bytes of one label that are kept; runtimes allow 4096 (containerd) or any number.
+/// Limit of the bytes of one label. Runtimes allow 4096 (containerd) or any number.
 const LENGTH: usize = 64 * 1024;
-/// Labels of one container that are kept.
+/// Limit of the labels of one container.
 const COUNT: usize = 1024;
 
-/// The service of a compose file that a container is of (Docker Compose, Podman Compose).
+/// The service of a compose file that a container belongs to (Docker Compose, Podman Compose).
 pub fn compose_service(labels: &Labels) -> Option<&str> {
     first(labels, &["com.docker.compose.service", "io.podman.compose.service"])
 }
 
-/// The project of a compose file that a container is of.
+/// The project of a compose file that a container belongs to.
 pub fn compose_project(labels: &Labels) -> Option<&str> {
     first(labels, &["com.docker.compose.project", "io.podman.compose.project"])
 }
 
-/// The pod that a container's labels tell of: kubelet has every CRI runtime set these.
+/// The pod that a container's labels name. The kubelet makes every CRI runtime set these labels.
 pub(super) fn pod(labels: &Labels) -> Option<Arc<event::Pod>> {
     let label = |key: &str| first(labels, &[key]).map(str::to_owned);
     Some(Arc::new(event::Pod {
@@ -37,7 +37,7 @@ pub(super) fn name_in_pod(labels: &Labels) -> Option<&str> {
     first(labels, &["io.kubernetes.container.name"])
 }
 
-/// As many as are kept.
+/// The labels within the limits.
 pub(super) fn bounded(labels: impl IntoIterator<Item = (String, String)>) -> Labels {
     labels.into_iter().filter(|(key, value)| key.len() + value.len() <= LENGTH).take(COUNT).collect()
 }

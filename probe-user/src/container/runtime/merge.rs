@@ -1,7 +1,7 @@
-//! One container, told of by several runtimes: Docker and the containerd below it, containerd and its CRI
-//! plugin.
+//! Merges the reports of several runtimes about one container: Docker and the containerd below it, containerd
+//! and its CRI plugin.
 //!
-//! Owns the rule of whom to believe. Pure.
+//! Owns the rule of which report takes precedence. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use super::endpoint::Owner;
 use super::{ContainerInfo, RuntimeReply, images};
 use crate::proc::cgroup::{ContainerKey, is_id};
 
-/// The containers of all, each once, in the order of who told first.
+/// The containers of all replies, each once, in the order in which they were first reported.
 pub(super) fn merge(answered: Vec<(Owner, RuntimeReply)>) -> Vec<ContainerInfo> {
     let mut all: Vec<ContainerInfo> = Vec::new();
     let mut known: HashMap<ContainerKey, usize> = HashMap::new();
-    // What a user of the machine says comes last, and only of containers that nobody else knows.
+    // The runtimes of single users come last, and only for containers that no other runtime reports.
     let (system, users): (Vec<_>, Vec<_>) =
         answered.into_iter().partition(|(owner, _)| !matches!(owner, Owner::User(_)));
     for (owner, told) in system.into_iter().chain(users) {
@@ -33,13 +33,13 @@ pub(super) fn merge(answered: Vec<(Owner, RuntimeReply)>) -> Vec<ContainerInfo> 
     all
 }
 
-/// Adds what `other` knows and `known` does not.
+/// Adds to `known` what only `other` has.
 fn add(known: &mut ContainerInfo, other: ContainerInfo) {
-    // containerd's name for it is its id or a label; another runtime's is what people call it.
+    // containerd uses the id or a label as the name; another runtime has the name that people use.
     if known.names.is_empty() {
         known.names = other.names;
     }
-    // kubelet asks for an image by its digest; containerd knows what it is called.
+    // The kubelet asks for an image by its digest; containerd has its name.
     if known.image.as_deref().is_none_or(images::is_id) && other.image.is_some() {
         known.image = other.image;
     }
@@ -60,8 +60,7 @@ fn add(known: &mut ContainerInfo, other: ContainerInfo) {
     known.sources.extend(other.sources);
 }
 
-/// The cgroup that tells a container from others whose runtime gives them the same id: none for an id that
-/// nobody gives twice.
+/// The cgroup of a container whose id another container may have too. None for an id that is unique.
 pub(super) fn own_cgroup(id: &str, path: impl FnOnce() -> String) -> Option<Arc<str>> {
     (!is_id(id)).then(|| path().into())
 }

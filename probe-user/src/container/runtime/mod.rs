@@ -1,11 +1,12 @@
-//! Container runtimes: what containers are called, which are there.
+//! Container runtimes: which containers there are, and what they are called.
 //!
-//! Owns the questions that are put to them, and the time that they get to answer. A runtime only gives
-//! names: everything works by ids without one. It never starts, stops or changes a container.
+//! Owns the questions that are put to runtimes, and the time that they have for an answer. A runtime only
+//! contributes names: without one, everything works by ids. Runtimes are never asked to start, stop or change
+//! a container.
 //!
-//! Whom to believe: a socket that another user of the machine may have made tells of containers that no other
-//! runtime knows, and never anything of one that another knows. A runtime that itself runs in a container
-//! (Docker in Docker, kind) tells of containers below that one's cgroup, and its pids mean nothing here.
+//! Precedence: a socket that another user of the machine may have created contributes only containers that no
+//! other runtime reports. A runtime that itself runs in a container (Docker in Docker, kind) reports
+//! containers below that container's cgroup, and its pids mean nothing here.
 
 mod asked;
 mod container_info;
@@ -42,82 +43,83 @@ pub use poller::RuntimePoller;
 use crate::terminal::escaped;
 use endpoint::{Owner, RuntimeEndpoint};
 
-/// Where a runtime listens.
+/// The address of a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeSocket {
     /// The runtime's name.
     pub runtime: String,
-    /// Path of its socket, or a URL (`unix://`, `tcp://`).
+    /// The path of its socket, or a URL (`unix://`, `tcp://`).
     pub address: String,
 }
 
-/// What a runtime gets for all of its answers to one question: one that starts on a busy machine needs
-/// seconds.
+/// How long a runtime may take for all of its answers to one question. One that is starting on a busy machine
+/// needs seconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long after it was asked a runtime that did not answer in time is not asked again while a trace runs. A
-/// daemon that is being started again is as silent, and has by then started the containers that it is to
-/// start: those that are chosen by what only it knows are not traced until it is asked.
+/// How long a runtime is left out, counted from the question that it did not answer in time, while a trace
+/// runs. A daemon that is being restarted does not answer either, and may start containers meanwhile. Those
+/// that are selected by something that only this daemon knows are not traced until it is asked again.
 const PASSED_OVER: Duration = Duration::from_secs(8);
-/// Containers that are taken from one runtime.
+/// Limit of the containers that are taken from one runtime.
 const CONTAINERS: usize = 100_000;
 
-/// Every runtime that is asked: a new one is a file and a line here. What an earlier one says of a container
-/// goes before what a later one says of the same.
+/// Every runtime that is asked. A new one needs a file and a line here. If two report the same container, the
+/// one that comes first here takes precedence.
 pub const ALL: &[RuntimeClient] = &[docker::RUNTIME, podman::RUNTIME, cri::RUNTIME, containerd::RUNTIME];
 
-/// A way to ask one kind of runtime.
+/// The client for one kind of runtime.
 #[derive(Debug)]
 pub struct RuntimeClient {
-    /// As `--runtime-socket` and events name it.
+    /// The name for `--runtime-socket` and events.
     pub name: &'static str,
-    /// What is spoken at its sockets: two runtimes of one protocol are not both asked at one socket.
+    /// The protocol of its sockets. Of two runtimes with one protocol, only one is asked at a socket that
+    /// they share.
     protocol: &'static str,
-    /// Paths at which it listens.
+    /// The paths of its usual sockets.
     sockets: &'static [&'static str],
-    /// Where it listens when a user has started it, below that user's runtime directory.
+    /// The path of its socket when a user has started it, below that user's runtime directory.
     user_socket: Option<&'static str>,
-    /// The environment variable that says where it listens.
+    /// The environment variable that may contain its address.
     variable: Option<&'static str>,
-    /// Who it is, and all of its containers, also those that do not run.
+    /// Asks for the runtime's identity and all of its containers, including those that do not run.
     ask: fn(Arc<RuntimeEndpoint>, DetailLevel) -> Answer<RuntimeReply>,
-    /// One container.
+    /// Asks for the details of one container.
     describe: fn(InfoSource, String) -> Answer<Details>,
 }
 
-/// How much is asked.
+/// How much to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DetailLevel {
     /// Everything.
     All,
-    /// What containers are, and not how they do: containerd asks each container's shim for that, which takes
-    /// some hundred milliseconds while others start.
+    /// Facts about containers, without their state. containerd asks each container's shim for the state,
+    /// which takes some hundred milliseconds while others start.
     Facts,
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Unreachable>> + Send>>;
 
-/// What a runtime says of itself.
+/// The answer of a runtime.
 #[derive(Clone, Debug)]
 struct RuntimeReply {
-    /// Its own name: what answers where Docker is expected may be Podman.
+    /// The name of the runtime that answered: a socket where Docker is expected may be Podman's.
     runtime: &'static str,
     version: String,
     containers: Vec<ContainerInfo>,
 }
 
-/// A runtime did not answer.
+/// Why a runtime did not answer.
 #[derive(Debug, thiserror::Error)]
 enum Unreachable {
-    /// Nobody listens there: it is simply not in use.
+    /// Nothing listens there: the runtime is simply not in use.
     #[error("nothing listens at {0:?}")]
     Absent(String),
-    /// Somebody listens and accepts, and says nothing.
+    /// The connection is accepted, but no answer comes.
     #[error("no answer from {0:?} in {TIMEOUT:?}")]
     Silent(String),
-    /// Somebody else listens there, or does not serve it: containerd without its CRI plugin.
+    /// Something else listens there, or the service is not enabled: containerd without its CRI plugin.
     #[error("what listens at {0:?} does not serve this")]
     Unserved(String),
-    /// An answer that is none.
+    /// The answer could not be used.
     #[error("could not list containers at {address:?}")]
     Failed {
         address: String,
@@ -127,7 +129,7 @@ enum Unreachable {
 }
 
 impl Unreachable {
-    /// Its causes too: the last is the one that helps.
+    /// The error with its causes, of which the last is usually the most helpful.
     fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
@@ -143,27 +145,27 @@ impl Unreachable {
     }
 }
 
-/// A runtime that the user named cannot be asked.
+/// Why a runtime that the user named cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// Not in [`ALL`].
+    /// The runtime is not in [`ALL`].
     #[error("ctrace knows no runtime {runtime:?}: --runtime-socket takes RUNTIME=PATH with one of {known}")]
     Unknown {
         /// As the user wrote it.
         runtime: String,
-        /// Those that there are.
+        /// The names of the runtimes in [`ALL`].
         known: String,
     },
-    /// It does not answer.
+    /// The runtime does not answer.
     #[error("asked {runtime} at {address:?}, as --runtime-socket says: {why}; {advice}")]
     Unreachable {
-        /// Its name.
+        /// The name of the runtime.
         runtime: &'static str,
-        /// Where.
+        /// The address of its socket.
         address: String,
-        /// Why not, escaped.
+        /// The reason, escaped.
         why: String,
-        /// What to do.
+        /// Advice for the user.
         advice: &'static str,
     },
 }
@@ -171,50 +173,51 @@ pub enum RuntimeError {
 /// The containers of all runtimes that answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// In the order of [`ALL`], then as the runtime has them; each once, whoever tells of it.
+    /// The containers in the order of [`ALL`], then in that of the runtime. A container that several runtimes
+    /// report appears once.
     pub containers: Vec<ContainerInfo>,
-    /// Names of the runtimes that answered.
+    /// The names of the runtimes that answered.
     pub answered: Vec<&'static str>,
-    /// Why the others did not, for a message: one text for each runtime.
+    /// Why the other runtimes did not answer, for a message: one text for each.
     pub unanswered: Vec<Arc<str>>,
-    /// When they were asked: what came after need not be in the answers. None if that cannot be told.
+    /// When the question was sent: the answers need not include anything later. None if that is not clear.
     pub asked: Option<Instant>,
 }
 
-/// A place where a runtime may listen, and what came of asking there.
+/// A place where a runtime may listen, and the result of asking there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointState {
     /// The runtime that is expected there.
     pub runtime: &'static str,
     /// Its address, a URL.
     pub address: String,
-    /// What came of it.
+    /// The result.
     pub state: RuntimeState,
 }
 
-/// What came of asking a runtime.
+/// The result of asking a runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuntimeState {
-    /// Nobody listens.
+    /// Nothing listens there.
     Absent,
-    /// It answered.
+    /// The runtime answered.
     Answered {
-        /// The runtime that is there.
+        /// The runtime that answered.
         runtime: &'static str,
-        /// Its version, in its own words.
+        /// Its version, as it reports it.
         version: String,
-        /// How many containers it has, also those that do not run.
+        /// The number of its containers, including those that do not run.
         containers: usize,
     },
-    /// It accepts and does not answer in time.
+    /// It accepts connections but does not answer in time.
     Silent,
-    /// It cannot be asked: why, escaped.
+    /// It cannot be asked. Contains the reason, escaped.
     Failed(String),
 }
 
-/// Asks every runtime, all at once, which takes five seconds at most. One that is absent is passed over in
-/// silence, one in trouble with a warning. Those in `sockets` are asked there instead of at the places that
-/// are known; that one of them does not answer is an error.
+/// Asks all runtimes at the same time, for at most five seconds. A runtime that is absent or not served is
+/// ignored; any other failure is a warning. The `sockets` replace the usual places of their runtimes; if one
+/// of them does not answer, that is an error.
 pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
     let asked = Instant::now();
     let answers = ask_all(sockets).await?;
@@ -261,7 +264,8 @@ fn gather(answers: Answered, asked: Option<Instant>) -> Listing {
     }
 }
 
-/// Every place where a runtime is looked for, and what came of asking there: nothing is an error.
+/// The result of asking at every place where a runtime may listen. That one of them does not answer is not an
+/// error.
 pub async fn endpoints(sockets: &[RuntimeSocket]) -> Result<Vec<EndpointState>, RuntimeError> {
     let state =
         |(endpoint, answer): (Arc<RuntimeEndpoint>, Result<RuntimeReply, Unreachable>)| EndpointState {
@@ -279,7 +283,7 @@ pub async fn endpoints(sockets: &[RuntimeSocket]) -> Result<Vec<EndpointState>, 
     Ok(ask_all(sockets).await?.into_iter().map(state).collect())
 }
 
-/// The first process of a container, as its runtime says.
+/// The first process of a container, according to its runtime.
 pub async fn init(container: &ContainerInfo) -> Option<u32> {
     match container.pid {
         Some(pid) => Some(pid),
@@ -287,7 +291,7 @@ pub async fn init(container: &ContainerInfo) -> Option<u32> {
     }
 }
 
-/// What its runtimes say of one container; none when none of them answers.
+/// The details of a container, according to its runtimes. None if none of them answers.
 pub async fn describe(container: &ContainerInfo) -> Option<Details> {
     let mut found: Option<Details> = None;
     for source in &container.sources {
@@ -305,7 +309,7 @@ pub async fn describe(container: &ContainerInfo) -> Option<Details> {
 
 type Answered = Vec<(Arc<RuntimeEndpoint>, Result<RuntimeReply, Unreachable>)>;
 
-/// Asks at all addresses.
+/// Asks at all addresses at the same time.
 async fn ask_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
     let mut asked = JoinSet::new();
     for (index, endpoint) in endpoint::endpoints(ALL, sockets)?.into_iter().enumerate() {
@@ -317,7 +321,7 @@ async fn ask_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
     }
     let mut answers = Vec::new();
     while let Some(answer) = asked.join_next().await {
-        // It fails only if a task panicked, which is a bug that has been reported by then.
+        // This fails only if a task panicked. That is a bug, which the panic has reported already.
         answers.extend(answer);
     }
     answers.sort_by_key(|(index, _)| *index);
@@ -339,7 +343,7 @@ fn unreachable(endpoint: &RuntimeEndpoint, error: &Unreachable) -> RuntimeError 
     }
 }
 
-/// A warning once in a run: the same question is asked again while a trace runs.
+/// Warns about each runtime only once, because runtimes are asked again and again while a trace runs.
 fn report(name: &'static str, error: &Unreachable) {
     static WARNED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     if let Unreachable::Absent(_) | Unreachable::Unserved(_) = error {

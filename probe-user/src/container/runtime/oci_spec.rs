@@ -1,5 +1,5 @@
-//! The OCI runtime's configuration of a container (config.json), where a runtime gives it: its cgroup, its
-//! mounts.
+//! The OCI runtime's configuration of a container (config.json), where a runtime returns it: the cgroup and
+//! the mounts.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use serde::Deserialize;
 
 use super::details::MountPoint;
 
-/// Bytes of a configuration that are looked into.
+/// Limit of the bytes of a configuration that are parsed.
 const LENGTH: usize = 4 * 1024 * 1024;
-/// Mounts of one container.
+/// Limit of the mounts of one container.
 const MOUNTS: usize = 4096;
 
-/// The parts that are read.
+/// The fields that are used.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Spec {
@@ -41,7 +41,7 @@ impl Spec {
         serde_json::from_slice(json.get(..json.len().min(LENGTH))?).ok()
     }
 
-    /// The path of its cgroup: as it stands there for the cgroupfs driver, made of `slice:prefix:name` for
+    /// The path of its cgroup: verbatim for the cgroupfs driver, derived from `slice:prefix:name` for
     /// systemd's.
     pub(super) fn cgroup(&self) -> Option<String> {
         let path = &self.linux.cgroups_path;
@@ -58,13 +58,14 @@ impl Spec {
         Some(format!("{}/{scope}", expand(slice)))
     }
 
-    /// The image as kubelet was asked for it, which containerd's plugin notes in the annotations.
+    /// The image name that the kubelet asked for, which containerd's plugin keeps in the annotations.
     pub(super) fn image(&self) -> Option<&str> {
         let name = self.annotations.get("io.kubernetes.cri.image-name").map(String::as_str);
         name.filter(|name| !name.is_empty())
     }
 
-    /// What is mounted from the host. The kernel's own file systems (proc, sysfs, …) are in every container.
+    /// The mounts from the host. The kernel's own file systems (proc, sysfs, …) are in every container, and
+    /// are left out.
     pub(super) fn into_mounts(self) -> Vec<MountPoint> {
         let from_host = |mount: &Mount| {
             mount.r#type == "bind" || mount.options.iter().any(|option| option == "bind" || option == "rbind")
@@ -82,7 +83,7 @@ impl Spec {
     }
 }
 
-/// systemd puts the slice `a-b.slice` below `a.slice`.
+/// The path of a slice: systemd puts the slice `a-b.slice` below `a.slice`.
 fn expand(slice: &str) -> String {
     let name = slice.strip_suffix(".slice").unwrap_or(slice);
     let dashes = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);

@@ -1,4 +1,4 @@
-//! Podman, whose service answers the Docker Engine API; `podman.socket` starts it.
+//! The client for Podman, whose service answers the Docker Engine API; `podman.socket` starts it.
 
 use super::{RuntimeClient, docker_api};
 

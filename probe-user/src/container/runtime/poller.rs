@@ -1,9 +1,9 @@
-//! The runtimes, asked again and again while a trace runs.
+//! Asks the runtimes again and again while a trace runs.
 //!
-//! Owns who is asked when. A runtime that owes an answer holds up nobody: what the others tell is told at
-//! once, and they are asked again meanwhile. What each told last is told with every listing, so that it does
-//! not matter in which order they answer. They are asked on threads of their own: an answer may be long, and
-//! the ring fills while it is read.
+//! Owns when each of them is asked. A runtime that is slow to answer delays nobody: the answers of the others
+//! are passed on at once, and they are asked again meanwhile. Every listing contains the last answer of each
+//! runtime, so the order of the answers does not matter. The runtimes are asked on threads of their own,
+//! because an answer may be long, and the ring fills up while it is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,65 +17,64 @@ use super::endpoint::{self, RuntimeEndpoint};
 use super::{ALL, DetailLevel, Listing, PASSED_OVER, RuntimeReply, Unreachable, gather};
 use crate::container::runtime::RuntimeSocket;
 
-/// How long the others are waited for when one has answered: two runtimes tell of one container, which should
-/// have its name at once.
+/// How long to wait for the others after one has answered. Two runtimes may report the same container, which
+/// should have its name at once.
 const TOGETHER: Duration = Duration::from_millis(50);
-/// How often runtimes are asked at the most.
+/// The shortest time between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The same while one owes its answer.
+/// The same while an answer is outstanding.
 const LONGER_PAUSE: Duration = Duration::from_millis(100);
 
-/// Protocol and address: one runtime.
+/// Protocol and address, which identify a runtime.
 type Key = (&'static str, String);
 
-/// One runtime's answer.
 struct Reply {
     key: Key,
-    /// When it was asked.
+    /// When the question was sent.
     asked: Instant,
     endpoint: Arc<RuntimeEndpoint>,
     answer: Result<RuntimeReply, Unreachable>,
 }
 
-/// What is known of one runtime.
+/// The state of one runtime.
 #[derive(Default)]
 struct PollState {
-    /// Whether it owes an answer.
+    /// Whether an answer is outstanding.
     owes: bool,
-    /// When it was asked what it answered last.
+    /// When the question was sent that it answered last.
     asked: Option<Instant>,
-    /// What it told last, if it has told anything.
+    /// Its last answer, if there was one.
     told: Option<(Arc<RuntimeEndpoint>, RuntimeReply)>,
-    /// When it was asked what it did not answer in time.
+    /// When the question was sent that it did not answer in time.
     silent: Option<Instant>,
 }
 
-/// Asks the runtimes.
+/// Asks the runtimes on threads of its own.
 pub struct RuntimePoller {
     sockets: Vec<RuntimeSocket>,
     replies: JoinSet<Reply>,
     states: BTreeMap<Key, PollState>,
     /// When to ask again at the earliest.
     next: Instant,
-    /// When to tell what was answered at the latest; none if there is nothing to tell.
+    /// When to return the answers at the latest. None if there are no new answers.
     tell: Option<Instant>,
 }
 
 impl RuntimePoller {
-    /// Has asked nobody yet. `sockets` are those that the user named.
+    /// A poller that has not asked anybody yet. `sockets` are those that the user named.
     pub fn new(sockets: Vec<RuntimeSocket>) -> Self {
         let states = BTreeMap::new();
         Self { sockets, replies: JoinSet::new(), states, next: Instant::now(), tell: None }
     }
 
-    /// Asks those that owe no answer, if it is time; to be called within tokio's runtime. One that did not
-    /// answer in time is passed over for a while.
+    /// Asks every runtime without an outstanding question, if it is time. Must be called within tokio's
+    /// runtime. A runtime that did not answer in time is left out for a while.
     pub fn ask(&mut self) {
         let now = Instant::now();
         if now < self.next {
             return;
         }
-        // What worked at the start is not an error now: whose address is not understood tells nothing.
+        // The addresses were valid at the start, so an error here is not reported.
         for endpoint in endpoint::endpoints(ALL, &self.sockets).unwrap_or_default() {
             let key = (endpoint.runtime.protocol, endpoint.address.to_string());
             let state = self.states.entry(key.clone()).or_default();
@@ -92,8 +91,8 @@ impl RuntimePoller {
         self.next = now + if self.is_pending() { LONGER_PAUSE } else { PAUSE };
     }
 
-    /// What the runtimes have told so far, when one of them has answered: with those that answer together
-    /// with it. Cancel safe.
+    /// The last answers of all runtimes, as soon as one of them has answered and those that answer together
+    /// with it have done so too. Cancel safe.
     pub async fn next(&mut self) -> Listing {
         loop {
             if self.tell.is_some_and(|latest| !self.is_pending() || Instant::now() >= latest) {
@@ -103,7 +102,7 @@ impl RuntimePoller {
             let Self { replies, tell, .. } = self;
             tokio::select! {
                 biased;
-                // It fails only if a thread panicked, which is a bug that has been reported by then.
+                // This fails only if a thread panicked. That is a bug, which the panic has reported already.
                 Some(reply) = replies.join_next() => if let Ok(reply) = reply { self.take(reply) },
                 () = at(*tell) => (),
                 else => std::future::pending().await,
@@ -123,7 +122,7 @@ impl RuntimePoller {
                 *state =
                     PollState { asked: Some(asked), told: Some((endpoint, told)), ..PollState::default() };
             }
-            // What it told before it fell silent holds still: nobody else may tell of its containers.
+            // Its last answer stays valid: no other runtime may know of its containers.
             Err(error @ Unreachable::Silent(_)) => {
                 state.silent = Some(asked);
                 super::report(endpoint.runtime.name, &error);
@@ -136,7 +135,7 @@ impl RuntimePoller {
         self.tell.get_or_insert_with(|| Instant::now() + TOGETHER);
     }
 
-    /// Nobody has answered in time.
+    /// Pretends that no runtime answered in time.
     #[cfg(test)]
     pub(super) fn silence(&mut self) {
         let asked = Instant::now();
@@ -157,7 +156,7 @@ impl RuntimePoller {
         let answers =
             told.into_iter().map(|(endpoint, told)| (Arc::clone(endpoint), Ok(told.clone()))).collect();
         let counts = |state: &&PollState| state.silent.is_none();
-        // None while one owes its first answer: what came before need not be in what the others told.
+        // None while a first answer is outstanding: the other answers need not include what came before them.
         let asked = self.states.values().filter(counts).map(|state| state.asked).min().flatten();
         gather(answers, asked.map(Instant::into_std))
     }

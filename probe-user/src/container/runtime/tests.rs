@@ -1,4 +1,4 @@
-//! All runtimes together: who is asked, how long it takes, who is believed.
+//! All runtimes together: which are asked, how long that takes, and which takes precedence.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::time::Instant;
@@ -52,9 +52,9 @@ fn one_that_the_user_named_must_answer() {
     });
 }
 
-/// containerd, with one namespace and one container of that name in it.
+/// A containerd with one namespace and one container of that name in it.
 fn one_container(method: &str, namespace: &str, _: &[u8]) -> Result<Vec<u8>, u32> {
-    // Field 1 of each of the answers, with field 1 of what it is a list of.
+    // Field 1 of each answer is a list, whose items have the name in field 1.
     let list = |name: &str| {
         let name = [&[0x0a, u8::try_from(name.len()).unwrap()], name.as_bytes()].concat();
         [&[0x0a, u8::try_from(name.len()).unwrap()], name.as_slice()].concat()
@@ -83,7 +83,7 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
         ]);
         let begin = Instant::now();
         again.ask();
-        // It accepts, which is all that it does.
+        // It accepts connections, but never answers.
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::clone(&accepted);
         tokio::spawn(async move {
@@ -92,7 +92,7 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
             }
         });
         let mut listings = 0;
-        // Those who wait for a container that starts now would ask again and again.
+        // A caller that waits for a starting container asks again and again.
         while begin.elapsed() < TIMEOUT / 2 {
             again.ask();
             let Ok(listing) = tokio::time::timeout(Duration::from_millis(10), again.next()).await else {
@@ -105,7 +105,7 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
             }
         }
         assert!(listings >= 3, "{listings} in {:?}", begin.elapsed());
-        // It is given up in the end, and not asked again; until then it was asked once.
+        // The runtime is given up after the time limit, and not asked again. Until then it was asked once.
         while again.next().await.asked.is_none() {
             again.ask();
         }
@@ -172,7 +172,7 @@ fn a_container_that_two_tell_of_is_one() {
 fn a_user_says_nothing_of_what_others_know() {
     let users = vec![listed(ID, "mine", "podman"), listed(&ID.replace('0', "a"), "own", "podman")];
     let system = vec![listed(ID, "web", "docker")];
-    // Whoever answered first.
+    // The order of the answers does not matter.
     let found = merge::merge(vec![told(Owner::User(1000), users), told(Owner::System, system)]);
     let names: Vec<_> = found.iter().flat_map(|one| &one.names).collect();
     assert_eq!(names, ["web", "own"]);

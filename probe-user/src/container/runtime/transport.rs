@@ -1,6 +1,6 @@
-//! Connections to runtimes: bounded in bytes, and with the facts about who is at the other end.
+//! Connections to runtimes: limited in bytes, and with the facts about the peer.
 //!
-//! Owns connecting and the HTTP below the protocols. It never looks into an answer.
+//! Owns connecting, and the HTTP below the protocols. It never inspects an answer.
 
 use std::error::Error as StdError;
 use std::io;
@@ -22,32 +22,32 @@ use crate::proc::process::Proc;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// Bytes that are read of one connection: some ten thousand containers with all their labels.
+/// Limit of the bytes that are read from one connection: some ten thousand containers with all their labels.
 const LIMIT: usize = 64 * 1024 * 1024;
-/// The same where another user of the machine decides what comes: some hundred containers.
+/// The same for a socket that another user of the machine controls: some hundred containers.
 const LIMIT_OF_USERS: usize = 4 * 1024 * 1024;
 
-/// Who is at the other end.
+/// The process at the other end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Peer {
-    /// Containers in which it runs itself, outermost first, as [`ProcCgroups::container_path`] has them: the
-    /// containers that it tells of are below these.
+    /// The containers in which the runtime itself runs, outermost first, in the form of
+    /// [`ProcCgroups::container_path`]. The containers that it reports are below these.
     ///
     /// [`ProcCgroups::container_path`]: crate::proc::cgroup::ProcCgroups::container_path
     pub(super) within: Option<Arc<str>>,
-    /// Whether its pids are those of ctrace: it is a process of this machine in the same PID namespace.
+    /// Whether its pids mean the same as in ctrace: it runs on this machine, in the same PID namespace.
     pub(super) shares_pids: bool,
 }
 
 impl Peer {
-    /// A pid that it told, where that means something here.
+    /// A pid that the runtime reported, if it means something here.
     pub(super) fn pid(&self, told: Option<i64>) -> Option<u32> {
         told.filter(|pid| self.shares_pids && *pid > 0).and_then(|pid| u32::try_from(pid).ok())
     }
 
-    /// What a user started makes its containers in the part of the hierarchy that systemd leaves to that
-    /// user, wherever it runs itself. A pid of 0 is that of a process in a PID namespace that is not ours to
-    /// see.
+    /// A runtime that a user has started creates its containers in the part of the hierarchy that systemd
+    /// leaves to that user, wherever the runtime itself runs. The kernel reports pid 0 for a process in a PID
+    /// namespace that ctrace cannot see.
     fn of(pid: Option<i32>, user: u32) -> Self {
         let of_user = || (user != 0).then(|| Arc::from(format!("user@{user}.service")));
         let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0) else {
@@ -62,8 +62,8 @@ impl Peer {
     }
 }
 
-/// What runs for the connections of one question. They end with it, whatever the runtime still owes: one that
-/// hangs would else keep a descriptor for each time that it was asked.
+/// The background tasks of the connections of one question. They are cancelled with it, even if the runtime
+/// has not answered: otherwise a runtime that hangs would cost one descriptor for each question.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BackgroundTasks(Arc<Mutex<JoinSet<()>>>);
 
@@ -73,7 +73,7 @@ impl BackgroundTasks {
     }
 }
 
-/// Starts tasks as long as their [`Tasks`] are there.
+/// Starts tasks as long as their [`BackgroundTasks`] exist.
 #[derive(Clone)]
 struct Spawner(Weak<Mutex<JoinSet<()>>>);
 
@@ -88,14 +88,13 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Spawner {
     }
 }
 
-/// A connection.
+/// An open connection to a runtime.
 pub(super) struct RuntimeTransport {
     pub(super) peer: Peer,
     stream: Bounded,
     spawner: Spawner,
 }
 
-/// Connects.
 pub(super) async fn connect(
     endpoint: &RuntimeEndpoint,
     tasks: &BackgroundTasks,
@@ -124,7 +123,7 @@ fn limit(owner: &Owner) -> usize {
 }
 
 impl RuntimeTransport {
-    /// Begins HTTP/1.
+    /// Starts HTTP/1.
     pub(super) async fn http1<B>(self) -> Result<http1::SendRequest<B>, hyper::Error>
     where
         B: Body<Data: Send, Error: Into<Cause>> + Send + 'static,
@@ -134,7 +133,7 @@ impl RuntimeTransport {
         Ok(sender)
     }
 
-    /// Begins HTTP/2 with prior knowledge, as gRPC does.
+    /// Starts HTTP/2 with prior knowledge, as gRPC does.
     pub(super) async fn http2<B>(self) -> Result<http2::SendRequest<B>, hyper::Error>
     where
         B: Body<Data: Send, Error: Into<Cause>> + Send + Unpin + 'static,
@@ -146,7 +145,7 @@ impl RuntimeTransport {
     }
 }
 
-/// Gives a runtime [`TIMEOUT`] for all that is asked of it, and an error its meaning.
+/// Limits all questions to a runtime to [`TIMEOUT`], and classifies their errors.
 pub(super) async fn within<T, E: Into<Cause>>(
     endpoint: &RuntimeEndpoint,
     answer: impl Future<Output = Result<T, E>>,
@@ -164,7 +163,7 @@ pub(super) async fn within<T, E: Into<Cause>>(
                 Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                     Unreachable::Absent(address())
                 }
-                // Its backlog is full: it has stopped accepting.
+                // The backlog is full, because the runtime has stopped accepting connections.
                 Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Unreachable::Silent(address()),
                 _ => Unreachable::Failed { address: address(), source },
             })
@@ -172,7 +171,7 @@ pub(super) async fn within<T, E: Into<Cause>>(
     }
 }
 
-/// The kind of the input or output error at the bottom of an error.
+/// The kind of the I/O error at the bottom of an error.
 fn kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -188,7 +187,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// A stream that fails when more comes than one answer may have.
+/// A stream that fails when an answer exceeds the limit.
 struct Bounded {
     stream: Box<dyn Stream>,
     limit: usize,
@@ -205,7 +204,7 @@ impl AsyncRead for Bounded {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let count = buffer.filled().len().saturating_sub(before);
         let Some(left) = self.left.checked_sub(count) else {
-            // Who reads gets an error or bytes, never both.
+            // A read may return an error or bytes, but not both.
             buffer.set_filled(before);
             let text = format!("the answer is longer than {} MiB", self.limit >> 20);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
@@ -257,7 +256,7 @@ mod tests {
         };
         assert_eq!(read(100), Ok(100));
         assert_eq!(read(99), Err(io::ErrorKind::InvalidData));
-        // Another user of the machine gets less of ctrace's memory.
+        // A runtime of another user may use less of ctrace's memory.
         assert!(limit(&Owner::User(1000)) < limit(&Owner::System));
     }
 

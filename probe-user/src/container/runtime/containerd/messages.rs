@@ -1,5 +1,5 @@
-//! The part of containerd's API (`containerd.services.*.v1`) that is asked for: fields with their published
-//! numbers. Others are skipped.
+//! The part of containerd's API (`containerd.services.*.v1`) that is used: fields with their published
+//! numbers. Other fields are skipped.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ pub(super) struct Images {
     pub(super) images: Vec<Image>,
 }
 
-/// A name, and what it leads to now.
+/// An image: a name, and the digest that it leads to now.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Image {
     #[prost(string, tag = "1")]
@@ -88,7 +88,7 @@ pub(super) struct Descriptor {
     pub(super) digest: String,
 }
 
-/// `google.protobuf.Any`; a container's spec is JSON (the OCI runtime's config.json).
+/// `google.protobuf.Any`. A container's spec is JSON (the OCI runtime's config.json).
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Any {
     #[prost(bytes = "vec", tag = "2")]
@@ -120,7 +120,7 @@ pub(super) struct OneTask {
 pub(super) struct Task {
     #[prost(string, tag = "1")]
     pub(super) container: String,
-    /// `List` has the container's id here.
+    /// The container's id in the answer to `List`.
     #[prost(string, tag = "2")]
     pub(super) id: String,
     #[prost(uint32, tag = "3")]

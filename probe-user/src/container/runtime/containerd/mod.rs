@@ -21,18 +21,18 @@ use messages::{
 use store::ContainerdStore;
 
 const NAME: &str = "containerd";
-/// Namespaces that are asked.
+/// Limit of the namespaces that are asked.
 const NAMESPACES: usize = 64;
-/// What the list of tasks gets: a shim that hangs would else cost the names too.
+/// Time limit for the list of tasks. Without it, a shim that hangs would cost the names too.
 const TASKS: Duration = Duration::from_secs(1);
-/// What the list of images gets.
+/// Time limit for the list of images.
 const IMAGES: Duration = Duration::from_secs(1);
-/// Where nerdctl keeps the name of a container.
+/// The label in which nerdctl keeps the name of a container.
 const NERDCTL: &str = "nerdctl/name";
-/// The service writes this label on a pod's sandbox.
+/// The label that the CRI plugin sets on a pod's sandbox.
 const SANDBOX: (&str, &str) = ("io.cri-containerd.kind", "sandbox");
 
-/// Alone, below k3s and RKE2, MicroK8s, k0s, and below Docker.
+/// containerd alone, and as part of k3s and RKE2, MicroK8s, k0s, and Docker.
 pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     name: NAME,
     protocol: NAME,
@@ -107,7 +107,7 @@ async fn of_namespace(
     Ok(all.containers.into_iter().filter(|container| !container.id.is_empty()).map(listed).collect())
 }
 
-/// None when it takes too long.
+/// The images of a namespace. None if they cannot be listed in time.
 async fn images(client: &Client, namespace: &str) -> Option<Images> {
     let images = client.call("/containerd.services.images.v1.Images/List", Some(namespace), Empty {});
     match tokio::time::timeout(IMAGES, images).await {
@@ -123,7 +123,7 @@ async fn images(client: &Client, namespace: &str) -> Option<Images> {
     }
 }
 
-/// None when it takes too long.
+/// The tasks of a namespace. None if they cannot be listed in time.
 async fn tasks(client: &Client, namespace: &str) -> Option<Tasks> {
     let tasks = client.call("/containerd.services.tasks.v1.Tasks/List", Some(namespace), Empty {});
     match tokio::time::timeout(TASKS, tasks).await {
@@ -152,7 +152,7 @@ fn listed(
     let started = spec.as_ref().and_then(Spec::image).map(str::to_owned);
     let image_names = images.names(&image, started.clone(), created);
     let cgroup = match within {
-        // Below another container's cgroup, at a place that only that container knows.
+        // The cgroup is below another container's, at a path that only that container can say.
         Some(_) => None,
         None => merge::own_cgroup(&id, || {
             let path = spec.and_then(|spec| spec.cgroup());
@@ -174,7 +174,7 @@ fn listed(
     }
 }
 
-/// What nerdctl or kubelet calls it; an id that somebody chose is a name itself.
+/// The name that nerdctl or the kubelet gave the container. An id that somebody chose is a name itself.
 fn name(id: &str, labels: &BTreeMap<String, String>) -> Option<String> {
     let (kind, sandbox) = SANDBOX;
     if labels.get(kind).is_some_and(|value| value == sandbox) {
@@ -184,7 +184,7 @@ fn name(id: &str, labels: &BTreeMap<String, String>) -> Option<String> {
     told.map(str::to_owned).or_else(|| (!crate::proc::cgroup::is_id(id)).then(|| id.to_owned()))
 }
 
-/// `containerd.v1.types.Status` in words.
+/// Names of the values of `containerd.v1.types.Status`.
 fn state(status: i32) -> &'static str {
     match status {
         1 => "created",
@@ -214,7 +214,7 @@ async fn details(source: &InfoSource, id: String) -> Result<Details, Cause> {
         .await?;
     let container = one.container.unwrap_or_default();
     let task = client.call("/containerd.services.tasks.v1.Tasks/Get", namespace, ContainerId { id });
-    // One without a task does not run.
+    // A container without a task does not run.
     let task: Option<OneTask> = tokio::time::timeout(TASKS, task).await.ok().and_then(Result::ok);
     let pid = task.and_then(|task| task.process).map(|task| i64::from(task.pid));
     let (snapshotter, key) = (container.snapshotter, container.snapshot_key);
@@ -237,7 +237,7 @@ async fn details(source: &InfoSource, id: String) -> Result<Details, Cause> {
     })
 }
 
-/// The root file system, if it is an overlay. One layer without an upper directory is a bind mount.
+/// The root file system, if it is an overlay. A single layer without an upper directory is a bind mount.
 fn overlay(mounts: Mounts) -> Option<Overlay> {
     let mount = mounts.mounts.into_iter().find(|mount| mount.kind == "overlay")?;
     Some(Overlay::of_options(mount.options.iter().map(String::as_str)))

@@ -1,22 +1,22 @@
 //! The images of a namespace of containerd: names, each of which leads to a digest.
 //!
-//! A container of containerd has the name of its image and no digest. What else its image is called is known
-//! as long as that name has not been moved since the container was made.
+//! A container of containerd has the name of its image, but no digest. The other names of its image can be
+//! found only if that name has not been moved since the container was created.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::messages::{Images, Timestamp};
 use crate::container::runtime::images::{Extent, ImageNames};
 
-/// Images that are looked at.
+/// Limit of the images that are read.
 const IMAGES: usize = 100_000;
 
-/// What the names lead to; none when containerd did not tell.
+/// The names and digests of the images. None if containerd did not list them.
 pub(super) struct ContainerdStore(Option<Names>);
 
 #[derive(Default)]
 struct Names {
-    /// By name: the digest, and when the name was moved last.
+    /// By name: the digest, and when the name was last moved.
     by_name: HashMap<String, (String, Option<Timestamp>)>,
     by_digest: HashMap<String, BTreeSet<String>>,
 }
@@ -34,7 +34,7 @@ impl ContainerdStore {
         }))
     }
 
-    /// What the image of a container is called that was made at a time, of an image with this name.
+    /// The image names of a container that was created at this time from an image with this name.
     pub(super) fn names(
         &self,
         image: &str,
@@ -43,7 +43,8 @@ impl ContainerdStore {
     ) -> ImageNames {
         let own = started.into_iter().chain([image.to_owned()]);
         if image.is_empty() {
-            // Docker keeps what it knows of images to itself; a container may have been made of a directory.
+            // Docker manages images itself, outside of containerd; and a container may have been created from
+            // a directory.
             return ImageNames::new(own, Extent::NoImage);
         }
         let found = self.0.as_ref().and_then(|all| Some((all, all.by_name.get(image)?)));
@@ -61,7 +62,7 @@ impl ContainerdStore {
     }
 }
 
-/// A name without its tag; none if it has a digest, or is one.
+/// The name without its tag. None if it contains a digest, or is one.
 fn repository(name: &str) -> Option<&str> {
     if name.contains('@') || name.starts_with("sha256:") {
         return None;

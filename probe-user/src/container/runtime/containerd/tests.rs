@@ -1,4 +1,4 @@
-//! A containerd that answers by gRPC as version 1.6 and 1.7 do.
+//! A containerd that answers over gRPC as versions 1.6 and 1.7 do.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use prost::Message;
@@ -127,7 +127,7 @@ fn containers_of_all_namespaces_are_listed_and_described() {
         assert_eq!((names.as_slice(), web.image_names.extent), (&expected[..], Extent::All));
         assert_eq!((odd.image_names.extent, app.image_names.extent), (Extent::NoImage, Extent::Part));
         assert_eq!(app.image.as_deref(), Some("reg.example/app:3"), "as kubelet asked for it");
-        // The server is this very process, whose pids are ours.
+        // The server is this process, so its pids are ours.
         assert_eq!((web.pid, web.state.as_str()), (Some(77), "running"));
         if web.within.is_none() {
             assert_eq!(web.mark(), ContainerKey::Path(b"/default/web".to_vec()));
@@ -166,7 +166,7 @@ fn who_serves_something_else_is_no_containerd() {
     });
 }
 
-/// Bytes with the numbers of the published `containers.proto`.
+/// Messages with the field numbers of the published `containers.proto`.
 #[test]
 fn fields_have_the_published_numbers() {
     let bytes = b"\x0a\x01x\x12\x06\x0a\x01k\x12\x01v\x1a\x01i\x22\x03\x0a\x01r\x2a\x05\x0a\x01t\x12\x00\x32\x01s\x3a\x01y\x42\x02\x08\x01";
@@ -180,13 +180,13 @@ fn fields_have_the_published_numbers() {
         snapshot_key: "y".into(),
         created: Some(Timestamp { seconds: 1, nanoseconds: 0 }),
     };
-    // `images.proto`, with labels (2) and created_at (7), which are not read.
+    // As in `images.proto`, with labels (2) and created_at (7), which are not read.
     let bytes = b"\x0a\x01n\x12\x00\x1a\x07\x0a\x01m\x12\x02sd\x3a\x02\x08\x01\x42\x02\x08\x02";
     let image = Image::decode(bytes.as_slice()).unwrap();
     assert_eq!((image.name.as_str(), image.target.unwrap().digest.as_str()), ("n", "sd"));
     assert_eq!(image.updated.unwrap().seconds, 2);
     assert_eq!(found, expected);
-    // `containerd.v1.types.Process`, with its exit status (9).
+    // As in `containerd.v1.types.Process`, with its exit status (9), which is not read.
     let task = Task::decode(b"\x12\x03web\x18\x4d\x20\x02\x48\x07".as_slice()).unwrap();
     assert_eq!((task.container_id(), task.pid, task.status), ("web", 77, 2));
 }

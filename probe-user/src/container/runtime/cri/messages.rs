@@ -1,5 +1,5 @@
-//! The part of the Container Runtime Interface (`runtime.v1`) that is asked for: fields with their published
-//! numbers. Others are skipped.
+//! The part of the Container Runtime Interface (`runtime.v1`) that is used: fields with their published
+//! numbers. Other fields are skipped.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub(super) struct Container {
     pub(super) metadata: Option<Metadata>,
     #[prost(message, optional, tag = "4")]
     pub(super) image: Option<Image>,
-    /// An id or a digest of the image that it was made from.
+    /// An id or a digest of the image that the container was created from.
     #[prost(string, tag = "5")]
     pub(super) image_ref: String,
     /// `ContainerState`.
@@ -38,7 +38,7 @@ pub(super) struct Container {
     pub(super) state: i32,
     #[prost(btree_map = "string, string", tag = "8")]
     pub(super) labels: BTreeMap<String, String>,
-    /// The same since Kubernetes 1.29, always an id.
+    /// Like `image_ref`, but always an id. Since Kubernetes 1.29.
     #[prost(string, tag = "10")]
     pub(super) image_id: String,
 }

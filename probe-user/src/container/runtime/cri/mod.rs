@@ -1,4 +1,4 @@
-//! Any runtime below kubelet: the Container Runtime Interface over gRPC (containerd's plugin, CRI-O,
+//! Any runtime below the kubelet: the Container Runtime Interface over gRPC (containerd's plugin, CRI-O,
 //! cri-dockerd).
 
 mod messages;
@@ -24,9 +24,9 @@ use messages::{Container, Containers, Empty, Sandbox, Sandboxes, Status, StatusO
 use store::CriStore;
 
 const NAME: &str = "cri";
-/// containerd keeps its plugin's containers in this namespace.
+/// The namespace in which containerd keeps its plugin's containers.
 const NAMESPACE: &str = "k8s.io";
-/// What the list of images gets: names of containers come first.
+/// Time limit for the list of images: names of containers are more important.
 const IMAGES: Duration = Duration::from_secs(1);
 
 pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
@@ -74,7 +74,7 @@ async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
     Ok(RuntimeReply { runtime, version: version.runtime_version, containers })
 }
 
-/// None when it takes too long, or is not served here.
+/// The images of the runtime. None if they cannot be listed in time, or are not served here.
 async fn images(client: &Client) -> Option<StoredImages> {
     let images = client.call("/runtime.v1.ImageService/ListImages", None, Empty {});
     match tokio::time::timeout(IMAGES, images).await {
@@ -90,7 +90,7 @@ async fn images(client: &Client) -> Option<StoredImages> {
     }
 }
 
-/// The runtime behind the interface, as people know it.
+/// The common name of the runtime behind the interface.
 fn name(told: &str) -> &'static str {
     match told {
         "containerd" => "containerd",
@@ -137,13 +137,13 @@ fn listed(
     }
 }
 
-/// The process that holds a pod's namespaces is in a container without a name.
+/// The nameless container with the process that holds a pod's namespaces.
 fn of_sandbox(sandbox: &Sandbox, common: ContainerInfo) -> ContainerInfo {
     let is_running = sandbox.state == 0;
     let labels = labels::bounded(sandbox.labels.clone());
     ContainerInfo {
         id: sandbox.id.clone(),
-        // It has one, which the interface does not tell.
+        // It has an image, but the interface does not report it.
         image_names: ImageNames::new(None, Extent::Part),
         is_running,
         state: if is_running { "running" } else { "exited" }.to_owned(),
@@ -167,7 +167,7 @@ fn describe(source: InfoSource, id: String) -> Answer<Details> {
             let question = StatusOf { id: id.clone(), verbose: true };
             let status = client.call("/runtime.v1.RuntimeService/ContainerStatus", None, question.clone());
             let status: Status = match status.await {
-                // A pod's own container is not one of its containers.
+                // A pod's own container does not count as one of its containers.
                 Err(error) if error.code() == tonic::Code::NotFound => {
                     client.call("/runtime.v1.RuntimeService/PodSandboxStatus", None, question).await?
                 }
@@ -179,8 +179,8 @@ fn describe(source: InfoSource, id: String) -> Answer<Details> {
     })
 }
 
-/// The verbose part of a status, JSON under the key `info`: no standard, and the same in containerd and CRI-O
-/// as far as it is read.
+/// The verbose part of a status, JSON under the key `info`. It is not standardised, but the fields that are
+/// read here are the same in containerd and CRI-O.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Info {
@@ -202,7 +202,7 @@ fn details(status: Status, peer: &Peer) -> Details {
         destination: mount.container_path,
         is_writable: !mount.readonly,
     });
-    // The configuration also has what the runtime itself mounts: /etc/hosts, /dev/shm.
+    // The configuration also contains what the runtime itself mounts: /etc/hosts, /dev/shm.
     let all = runtime_spec.map(Spec::into_mounts).unwrap_or_default();
     Details {
         runtimes: vec![NAME],

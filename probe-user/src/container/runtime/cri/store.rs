@@ -1,14 +1,14 @@
-//! The images that a CRI runtime has, by their ids and digests.
+//! The images of a CRI runtime, by their ids and digests.
 
 use std::collections::HashMap;
 
 use super::messages::{StoredImage, StoredImages};
 use crate::container::runtime::images::{Extent, ImageNames, hexadecimal, is_id};
 
-/// Images that are looked at.
+/// Limit of the images that are read.
 const IMAGES: usize = 100_000;
 
-/// None when the runtime did not tell.
+/// The images by id and digest. None if the runtime did not list them.
 pub(super) struct CriStore(Option<HashMap<String, StoredImage>>);
 
 impl CriStore {
@@ -25,8 +25,8 @@ impl CriStore {
         }))
     }
 
-    /// What the image of a container is called: what the container was asked for with is its own in any case.
-    /// What it was made from is one of `references`, or else an id that it was asked for with.
+    /// The names of a container's image. They always include the names in `started`, by which the container
+    /// was requested. Its image is found by one of `references`, or else by an id in `started`.
     pub(super) fn names(&self, started: &[String], references: &[String]) -> ImageNames {
         let known = |name: &String| !name.is_empty();
         let ids =
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn an_image_by_its_id_and_by_its_digest() {
-        // CRI-O writes ids without their algorithm.
+        // CRI-O writes ids without the name of the hash algorithm.
         let images = vec![
             StoredImage { id: "aa".into(), tags: strings(&["app:2"]), digests: strings(&["app@sha256:dd"]) },
             StoredImage { id: "sha256:bb".into(), ..StoredImage::default() },
@@ -68,7 +68,8 @@ mod tests {
         check(&["app:1", ""], &["", "reg.example/app@sha256:dd"], "app:2", Extent::All);
         check(&["app:1", ""], &["", "aa"], "app:1", Extent::All);
         check(&["", "sha256:bb"], &["", ""], "sha256:bb", Extent::All);
-        // A tag may lead to another image by now: it does not say which one the container was made from.
+        // A tag may lead to another image by now, so it does not show from which image the container was
+        // created.
         check(&["app:2", ""], &["", ""], "app:2", Extent::Part);
         check(&["app:1", ""], &["", "sha256:cc"], "app:1", Extent::Part);
         assert_eq!(CriStore::new(None).names(&[], &strings(&["sha256:aa"])).extent, Extent::Part);

@@ -15,7 +15,7 @@ use crate::container::runtime::grpc::fixture::{NOT_FOUND, UNIMPLEMENTED, endpoin
 const CRIO: &str = r#"{"sandboxID":"5a","pid":4711,"runtimeSpec":{"ociVersion":"1.1.0","linux":
     {"cgroupsPath":"kubepods-pod1.slice:crio:0a"},"mounts":[{"destination":"/etc/hosts","type":"bind",
     "source":"/var/lib/kubelet/pods/1/etc-hosts","options":["rw","rbind"]}]},"privileged":false}"#;
-/// The same of containerd's plugin (`crictl inspect`).
+/// The verbose part of the status from containerd's plugin (`crictl inspect`).
 const CONTAINERD: &str = r#"{"sandboxID":"5a","pid":4712,"removing":false,"snapshotKey":"0a","snapshotter":"overlayfs",
     "runtimeType":"io.containerd.runc.v2","runtimeOptions":null,"config":{"metadata":{"name":"app"}}}"#;
 
@@ -115,7 +115,7 @@ fn what_containerd_says_of_a_container() {
     assert_eq!((snapshot.key.as_str(), snapshot.namespace.as_str()), ("0a", "k8s.io"));
     let mount = found.mounts.first().unwrap();
     assert_eq!((mount.source.as_str(), mount.is_writable), ("/srv", false));
-    // In another PID namespace, or with an answer that is none.
+    // No pid is taken from another PID namespace, or from an invalid answer.
     assert_eq!(details(status(CONTAINERD), &Peer::default()).init, None);
     for json in ["", "{", "[]", r#"{"pid":"x"}"#, r#"{"pid":-1}"#] {
         assert_eq!(details(status(json), &Peer { within: None, shares_pids: true }).init, None, "{json}");
@@ -133,7 +133,7 @@ fn a_containerd_without_the_plugin_is_passed_over() {
     });
 }
 
-/// Bytes with the numbers of the published `api.proto`, and a field (created_at 7) that is not read.
+/// Messages with the field numbers of the published `api.proto`, and a field (created_at 7) that is not read.
 #[test]
 fn fields_have_the_published_numbers() {
     let bytes = b"\x0a\x01c\x12\x01s\x1a\x05\x0a\x01n\x10\x02\x22\x09\x0a\x02im\x92\x01\x02us\x2a\x01r\x30\x01\x38\x05\x42\x06\x0a\x01k\x12\x01v";

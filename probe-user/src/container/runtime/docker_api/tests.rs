@@ -43,8 +43,8 @@ fn docker(line: &str) -> Option<&'static str> {
 
 const OLD: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// Containers of one image: started by a tag that has moved since, by another tag, by the id; one that was
-/// removed.
+/// Containers of one image, which were started by a tag that has moved since, by another tag, and by the id.
+/// One container whose image cannot be read, and one that has ended.
 fn moved(line: &str) -> Option<&'static str> {
     Some(match line {
         "GET /version HTTP/1.1" => DOCKER_VERSION,
@@ -64,7 +64,7 @@ fn moved(line: &str) -> Option<&'static str> {
         line if line.starts_with("GET /images/sha256:0123") => {
             r#"{"RepoTags":["other:2","x/newer:3"],"RepoDigests":["other@sha256:dd"]}"#
         }
-        // An answer that is none.
+        // This is not valid JSON.
         line if line.starts_with("GET /images/sha256:ffff") => "{",
         line if line.starts_with("GET /containers/a1/json") => r#"{"Config":{"Image":"moved:1"}}"#,
         line if line.starts_with("GET /containers/a3/json") => r#"{"Config":{"Image":"0123456789ab"}}"#,
@@ -152,7 +152,7 @@ fn docker_is_understood() {
         assert_eq!((web.image.as_deref(), web.is_running), (Some("img:1"), true));
         assert_eq!(labels::compose_service(&web.labels), Some("front"));
         assert_eq!((old.is_running, old.state.as_str()), (false, "exited"));
-        // The server is this very process, whose pids are ours.
+        // The server is this process, so its pids are ours.
         assert_eq!(crate::container::runtime::init(web).await, Some(77));
         let found = crate::container::runtime::describe(web).await.unwrap();
         let overlay = found.overlay.unwrap();

@@ -1,4 +1,4 @@
-//! A gRPC server on a Unix socket, for tests: HTTP/2 by h2, frames by hand.
+//! A gRPC server on a Unix socket, for tests: HTTP/2 by h2, gRPC frames by hand.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// The socket of a runtime of [`ALL`].
+/// The endpoint of a runtime of [`ALL`] at this path.
 pub(crate) fn endpoint(runtime: &str, path: &Path) -> Arc<RuntimeEndpoint> {
     let runtime = ALL.iter().find(|one| one.name == runtime).unwrap();
     Arc::new(RuntimeEndpoint { runtime, address: Address::Unix(path.to_owned()), owner: Owner::System })
