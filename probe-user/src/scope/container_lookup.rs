@@ -1,6 +1,6 @@
-//! What `--container X` means: the choice among the containers that are known.
+//! The meaning of `--container X`: finds the container among the candidates.
 //!
-//! Owns the order of preference. Pure: it looks at nothing but its arguments.
+//! Owns the order of preference. Pure: it uses nothing but its arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
@@ -13,26 +13,26 @@ use crate::container::state::ContainerState;
 use crate::proc::cgroup::is_id_prefix;
 use crate::terminal::escaped;
 
-/// How similar a name must be to be offered (Jaro-Winkler), and how many are.
+/// The similarity that a name needs to be suggested (Jaro-Winkler), and the limit of suggestions.
 const SIMILAR: f64 = 0.8;
 const OFFERED: usize = 3;
 
 /// A container that the user may mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    /// What [`crate::container::index::ContainerIndex`] knows it by.
+    /// The key of the container in [`crate::container::index::ContainerIndex`].
     pub(super) key: String,
     id: String,
     pub(super) names: Vec<String>,
     image: Option<String>,
     pub(super) is_running: bool,
     state: String,
-    /// Who tells of it, the one to be named first.
+    /// The runtimes that report it, the one for messages first.
     runtimes: Vec<&'static str>,
 }
 
 impl Candidate {
-    /// For messages: its name, or else its id.
+    /// The name for messages, or else the id.
     pub(super) fn name(&self) -> &str {
         self.names.first().unwrap_or(&self.id)
     }
@@ -46,7 +46,7 @@ impl Candidate {
         }
     }
 
-    /// As it can be given to `--container`, with what tells it from others for when that does not help.
+    /// The name as it can be given to `--container`, and the id or cgroup in case the name is not unique.
     fn full_name(&self) -> String {
         let name = escaped(self.name());
         let key = match self.cgroup() {
@@ -59,8 +59,8 @@ impl Candidate {
         }
     }
 
-    /// The path of its cgroup, if its id does not tell it from others: containerd's namespaces may each have
-    /// a `web`.
+    /// The path of its cgroup, if its id alone is ambiguous: each of containerd's namespaces may have a
+    /// `web`.
     fn cgroup(&self) -> Option<&str> {
         Some(self.key.as_str()).filter(|key| key.starts_with('/'))
     }
@@ -70,8 +70,8 @@ impl Candidate {
     }
 }
 
-/// Containers that runtimes list, and those of other runtimes, which stand in the cgroups of processes:
-/// `seen` are the containers that have processes.
+/// The containers that runtimes list, and others that were found only in the cgroups of processes. `seen` are
+/// all containers that have processes.
 pub(super) fn candidates(listing: &Listing, seen: &BTreeMap<String, ContainerState>) -> Vec<Candidate> {
     let listed = listing.containers.iter().map(|listed| {
         let key = key(&listed.mark());
@@ -102,9 +102,9 @@ pub(super) fn candidates(listing: &Listing, seen: &BTreeMap<String, ContainerSta
     listed.into_iter().chain(unlisted).collect()
 }
 
-/// An exact name, then an exact id or cgroup, then a unique prefix of either: one that begins an id here and
-/// a name there is ambiguous. Prefixes mean running containers first: one that has ended is never in the way
-/// of one that runs.
+/// An exact name, then an exact id or cgroup, then a unique prefix of either. A word that is a prefix of one
+/// container's id and of another one's name is ambiguous. Prefixes match running containers first, so one
+/// that has ended never makes a prefix ambiguous.
 pub(super) fn choose<'a>(
     wanted: &ContainerName,
     all: &'a [Candidate],
@@ -162,7 +162,7 @@ fn unknown(wanted: &ContainerName, all: &[&Candidate], listing: &Listing) -> Tar
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     let similar: Vec<&str> =
         scored.iter().filter(|(score, _)| *score >= SIMILAR).map(|(_, name)| *name).collect();
-    // With nothing similar, what runs is still of more use than nothing.
+    // If nothing is similar, names of running containers still help.
     let running = all.iter().filter(|one| one.is_running).filter_map(|one| one.names.first());
     let nearest: Vec<&str> = if similar.is_empty() { running.map(String::as_str).collect() } else { similar };
     let nearest = nearest.into_iter().take(OFFERED).map(str::to_owned).collect();
@@ -217,7 +217,7 @@ mod tests {
         );
         check("ab", "ab");
         check("aba", "web");
-        // Two by their ids, one by its name.
+        // Two match by their ids, one by its name.
         check("a", "\"a\" is the beginning of 3 containers");
         check(&"ac".repeat(32), "web-2");
         check("d", "database");
@@ -301,7 +301,7 @@ mod tests {
         check("podman://bo", "af");
         check("ab", "ab");
         check("docker://ac", "no container is called \"ac\"");
-        // One that runs before one that does not.
+        // A running container takes precedence over one that does not run.
         check("old", "ad");
         check("docker://old", "container \"old\" is not running");
         check(

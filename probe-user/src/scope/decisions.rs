@@ -1,7 +1,7 @@
-//! The containers of a target: what is decided about each, and what the kernel's filter is told of it.
+//! The containers of a target: the decision about each, and the resulting changes of the kernel's filter.
 //!
-//! Owns the decisions that were made, bounded, and the difference that a new one makes. It asks
-//! [`crate::scope::matcher`] what to decide, and never looks at a process.
+//! Owns the decisions, bounded, and the changes that a new decision causes. [`crate::scope::matcher`] makes
+//! the decisions. Single processes are not checked here.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +14,13 @@ use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{CGROUP_LEVELS, is_below};
 use crate::proc::process::ProcessEntry;
 
-/// Containers that matter or may, at the most. The map of the kernel's filter has less room.
+/// Limit of the tracked containers. The map of the kernel's filter is smaller.
 const MEMBERS: usize = 1 << 14;
-/// A container that matters, or may.
+/// A container that is, or may be, selected or excluded.
 #[derive(Clone, Debug)]
 pub(crate) struct TrackedContainer {
     standing: ContainerDecision,
-    /// Its own cgroups, below which its processes may have made others. None where cgroup v2 is not in use.
+    /// Its own cgroups, below which its processes may have created others. Empty without cgroup v2.
     pub(super) cgroups: Vec<Cgroup>,
 }
 
@@ -29,7 +29,7 @@ impl TrackedContainer {
         self.standing == ContainerDecision::Include
     }
 
-    /// Kept out only until more is known of it.
+    /// Whether it is kept out only until the facts are complete.
     pub(super) fn is_held(&self) -> bool {
         self.standing == ContainerDecision::ExcludeUntilKnown
     }
@@ -44,7 +44,8 @@ impl TrackedContainer {
 }
 
 impl Target {
-    /// Decides about the containers that a process is in. `seen` are those that were decided about.
+    /// Decides about the containers that a process is in, except for those in `seen`, and adds them to
+    /// `seen`.
     pub(super) fn decide_around(&mut self, entry: &ProcessEntry, seen: &mut BTreeSet<CgroupPlace>) {
         if !self.rules.matches_by_container() {
             return;
@@ -58,9 +59,9 @@ impl Target {
         }
     }
 
-    /// Decides about a container, as far as the facts go.
+    /// Decides about a container, with the facts that there are.
     pub(super) fn decide(&mut self, id: &str, cgroup: Option<Cgroup>) {
-        // What is excluded stays out as long as it runs, whatever it is called meanwhile.
+        // An excluded container stays out as long as it runs, even if it is renamed.
         let is_out = self.members.get(id).is_some_and(|member| member.standing == ContainerDecision::Exclude);
         let standing = if is_out {
             ContainerDecision::Exclude
@@ -75,20 +76,21 @@ impl Target {
             tracing::warn!("more than {MEMBERS} containers: {id:?} is not looked at");
             return;
         }
-        // From here on its name is of interest.
+        // This makes the index ask for its name.
         self.containers.get(id);
         let member =
             self.members.entry(id.to_owned()).or_insert(TrackedContainer { standing, cgroups: Vec::new() });
         member.standing = standing;
         if let Some(cgroup) = cgroup.filter(|cgroup| !member.cgroups.contains(cgroup)) {
-            // A container that was started again has another cgroup of the same name.
+            // A container that was started again has another cgroup with the same path.
             member.cgroups.retain(|other| other.path != cgroup.path);
             member.cgroups.push(cgroup);
         }
     }
 
-    /// Makes the scope's cgroups what the decisions say. What is kept out comes first: a container in a
-    /// container must not be in scope for a moment. What was kept out is forgotten before it comes in.
+    /// Updates the scope's cgroups according to the decisions. Exclusions come first, so that a container
+    /// inside of a container is never in scope for a moment. A cgroup that is no longer excluded is removed
+    /// before it is added.
     pub(super) fn scope_delta(&mut self) -> Vec<ScopeChange> {
         let of = |is_it: fn(&TrackedContainer) -> bool| {
             self.members.values().filter(move |member| is_it(member)).flat_map(|member| &member.cgroups)
@@ -128,7 +130,8 @@ impl Target {
         changes
     }
 
-    /// A cgroup that the kernel's filter can keep out: one that is too far down is out with what it is in.
+    /// A cgroup that the kernel's filter can exclude. One that is too deep is excluded together with the
+    /// ancestor at the deepest level.
     fn within_reach(&self, cgroup: Cgroup) -> Option<Cgroup> {
         if cgroup.level < CGROUP_LEVELS {
             return Some(cgroup);
@@ -143,7 +146,7 @@ impl Target {
         member.is_some_and(|member| member.cgroups.iter().any(|cgroup| cgroup.path.as_bytes() == path))
     }
 
-    /// Forgets containers that have gone though nobody told of it.
+    /// Drops containers that have ended although their end was not reported.
     pub(super) fn drop_gone(&mut self, seen: &BTreeSet<CgroupPlace>) {
         let containers = &self.containers;
         let ids: BTreeSet<&str> = seen.iter().map(|place| place.key.as_str()).collect();

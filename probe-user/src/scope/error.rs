@@ -1,15 +1,16 @@
-//! Why a selection came to nothing. Names in it are foreign: they are always shown escaped (`{:?}`).
+//! Errors of resolving a selection. Names in the messages are untrusted: they are always shown escaped
+//! (`{:?}`).
 
 use std::io;
 
-/// What kind of failure it is; the exit status follows from it.
+/// The kind of failure, which decides the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing that runs matches.
     NotFound,
     /// More than one thing matches.
     Ambiguous,
-    /// It may match, and ctrace may not look.
+    /// There may be a match, but ctrace lacks the permission to see it.
     NotPermitted,
     /// Something else went wrong.
     Failed,
@@ -26,23 +27,23 @@ impl Kind {
     }
 }
 
-/// A selection came to nothing.
+/// Why a selection could not be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// A selector without any part.
     #[error("nothing is selected: name a container (--container), a process (--pid), or everything (--all)")]
     NothingSelected,
-    /// No container of that name or id.
+    /// No container has this name or id.
     #[error("no container is called {wanted:?}, nor does an id begin with it{}", hint(.nearest, .unanswered))]
     UnknownContainer {
         /// As the user wrote it.
         wanted: String,
         /// The most similar names, best first.
         nearest: Vec<String>,
-        /// Who did not answer, and why not.
+        /// Which runtimes did not answer, and why.
         unanswered: String,
     },
-    /// No container of that id, and no runtime that could tell names.
+    /// No container has this id, and no runtime answered that could report names.
     #[error(
         "no running container has an id that begins with {wanted:?}; names are not known because no \
          container runtime answered ({unanswered}): start it, say where it listens (--runtime-socket), or give an id"
@@ -50,23 +51,23 @@ pub enum TargetError {
     NoRuntime {
         /// As the user wrote it.
         wanted: String,
-        /// Who did not answer, and why not.
+        /// Which runtimes did not answer, and why.
         unanswered: String,
     },
-    /// The runtime that was said does not answer.
+    /// The runtime that the user named did not answer.
     #[error(
         "container {wanted:?} cannot be looked up: {runtime} did not answer ({unanswered}); start it, or say \
          where it listens: --runtime-socket {runtime}=ADDRESS"
     )]
     SilentRuntime {
-        /// The runtime, one of those that ctrace knows.
+        /// The runtime, one of those that ctrace supports.
         runtime: String,
         /// As the user wrote it.
         wanted: String,
-        /// Who did not answer, and why not.
+        /// Which runtimes did not answer, and why.
         unanswered: String,
     },
-    /// The name of several.
+    /// Several containers have this name.
     #[error(
         "{} containers are called {name:?}: {}; say which, by runtime, id or cgroup",
         .candidates.len(),
@@ -78,13 +79,13 @@ pub enum TargetError {
         /// What to write instead, escaped.
         candidates: Vec<String>,
     },
-    /// All that was chosen is taken away again.
+    /// Everything that was selected is excluded.
     #[error("{selector} leaves nothing: what is chosen is all excluded; take one of the two away")]
     AllExcluded {
-        /// In the user's words, escaped.
+        /// The selection in the user's words, escaped.
         selector: String,
     },
-    /// A prefix of several.
+    /// Several containers have an id or a name with this prefix.
     #[error(
         "{wanted:?} is the beginning of {} containers: {}; write more of it",
         .candidates.len(),
@@ -93,18 +94,18 @@ pub enum TargetError {
     AmbiguousContainer {
         /// As the user wrote it.
         wanted: String,
-        /// Name, short id and image of each, escaped.
+        /// The name, short id and image of each, escaped.
         candidates: Vec<String>,
     },
-    /// There, and without processes.
+    /// The container exists but has no processes.
     #[error("container {name:?} is not running (it is {state:?}): start it first")]
     NotRunning {
         /// Its name or id.
         name: String,
-        /// In its runtime's words.
+        /// The state, as its runtime calls it.
         state: String,
     },
-    /// It runs, as its runtime says; yet not here.
+    /// The container runs according to its runtime, but none of its processes can be seen.
     #[error(
         "container {name:?} runs, but none of its processes can be seen from here: ctrace must run on the \
          same machine, in the host's PID namespace"
@@ -113,7 +114,7 @@ pub enum TargetError {
         /// Its name or id.
         name: String,
     },
-    /// No such process.
+    /// There is no such process.
     #[error(
         "there is no process {pid}: it has ended, or runs where ctrace cannot see it (another PID namespace)"
     )]
@@ -121,7 +122,7 @@ pub enum TargetError {
         /// As the user gave it.
         pid: u32,
     },
-    /// No such process in a container.
+    /// There is no such process in the container.
     #[error(
         "container {container:?} has no process {pid}: as it counts them, it has {known}; the id that a \
          process has on \
@@ -132,10 +133,10 @@ pub enum TargetError {
         container: String,
         /// As the user gave it.
         pid: u32,
-        /// Some that there are, escaped.
+        /// Some processes of the container, escaped.
         known: String,
     },
-    /// Several such processes in a container.
+    /// Several processes of the container have this id in their PID namespaces.
     #[error(
         "{} processes in PID namespaces inside of container {container:?} have the id {pid}: on the host \
          they are {}; \
@@ -151,36 +152,36 @@ pub enum TargetError {
         /// Their ids on the host.
         known: Vec<String>,
     },
-    /// The id of a thread that is not a process's first.
+    /// The id belongs to a thread that is not the first one of its process.
     #[error("{thread} is a thread of process {pid}: a single thread cannot be traced, give --pid {pid}")]
     Thread {
         /// As the user gave it.
         thread: u32,
-        /// Its process.
+        /// The process of the thread.
         pid: u32,
     },
-    /// A thread of the kernel.
+    /// The process is a kernel thread, or has ended.
     #[error("process {pid} is a thread of the kernel or has ended: it has no code to trace")]
     NoCode {
         /// As the user gave it.
         pid: u32,
     },
-    /// ctrace itself.
+    /// The process is ctrace itself.
     #[error("process {pid} is ctrace itself, which is never traced: give the id of another")]
     Itself {
-        /// Its pid.
+        /// The pid of ctrace.
         pid: u32,
     },
     /// A runtime that the user named cannot be asked.
     #[error(transparent)]
     Runtime(#[from] crate::container::runtime::RuntimeError),
-    /// No list of processes.
+    /// The processes could not be listed.
     #[error("the processes of this machine could not be listed in /proc: it must be mounted, and readable")]
     Proc(#[source] io::Error),
 }
 
 impl TargetError {
-    /// Its kind.
+    /// The kind of the failure.
     pub fn kind(&self) -> Kind {
         match self {
             Self::UnknownContainer { .. }

@@ -1,16 +1,16 @@
-//! Names of images: `docker.io/library/nginx:1.25@sha256:…`, and what a shorter one means.
+//! Names of images: `docker.io/library/nginx:1.25@sha256:…`, and what a shorter name means.
 //!
-//! Owns the comparison, part by part and never by substring. Pure; the names are chosen by whoever made the
-//! image.
+//! Owns the comparison, part by part and never by substring. Pure. Image names are untrusted: whoever created
+//! the image has chosen them.
 
 /// The registry of a name without one.
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// Where that registry keeps what has no other owner: `nginx` is `library/nginx` there.
+/// The owner of that registry's images without another owner: `nginx` is `library/nginx` there.
 const DEFAULT_OWNER: &str = "library/";
 /// The tag of a name with neither tag nor digest.
 const DEFAULT_TAG: &str = "latest";
 
-/// The parts of a name.
+/// The parts of an image name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ImageRef<'a> {
     registry: Option<&'a str>,
@@ -19,11 +19,11 @@ struct ImageRef<'a> {
     digest: Option<&'a str>,
 }
 
-/// Digits of an image's id that are enough to mean it: as many as `docker images` shows.
+/// The number of digits at which a prefix of an image id is accepted: as many as `docker images` shows.
 const SHORT_ID: usize = 12;
 
-/// Whether the user's name means the image that has all of these names. A tag may be one's and a digest
-/// another's.
+/// Whether the user's name matches the image with these names. Its tag may match one of them and its digest
+/// another one.
 pub(super) fn is_any_meant(wanted: &str, names: &[&str]) -> bool {
     let is_any = |wanted: &str| names.iter().any(|shown| is_meant(wanted, shown));
     if is_any(wanted) {
@@ -35,7 +35,7 @@ pub(super) fn is_any_meant(wanted: &str, names: &[&str]) -> bool {
     tagged.is_some_and(is_any) && bare.is_some_and(|bare| is_any(&format!("{bare}@{digest}")))
 }
 
-/// Whether a word is an image's id, or enough of its beginning.
+/// Whether a word is an image's id, or a prefix of it that is long enough.
 fn is_short_id(wanted: &str, shown: &str) -> bool {
     let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
     digits.len() >= SHORT_ID
@@ -43,8 +43,8 @@ fn is_short_id(wanted: &str, shown: &str) -> bool {
         && shown.strip_prefix("sha256:").is_some_and(|shown| shown.starts_with(digits))
 }
 
-/// Whether the user's name means the image that a runtime shows under another: equal, or equal in every part
-/// that the user gave.
+/// Whether the user's name matches this name of an image: they are equal, or equal in every part that the
+/// user gave.
 pub(super) fn is_meant(wanted: &str, shown: &str) -> bool {
     if wanted == shown || is_short_id(wanted, shown) {
         return true;
@@ -68,7 +68,7 @@ fn parse(name: &str) -> ImageRef<'_> {
         None => (name, None),
     };
     let (registry, rest) = match name.split_once('/') {
-        // As Docker tells a host from an owner.
+        // Docker tells a registry from an owner in the same way.
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
         _ => (None, name),
     };

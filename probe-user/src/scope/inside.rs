@@ -1,7 +1,7 @@
-//! `--pid web:1`: which process of the host that is.
+//! `--pid web:1`: finds the process on the host.
 //!
-//! Owns the meaning of a process's id inside of a container. Reads /proc, as far as selecting has not done
-//! that already.
+//! Owns the meaning of a process id inside of a container. Reads /proc where the snapshot of the machine does
+//! not say enough.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,9 @@ use super::resolve::World;
 use crate::proc::process::{ProcessEntry, descendants};
 use crate::terminal::escaped;
 
-/// Processes that a message names.
+/// Limit of the processes in a message.
 const NAMED: usize = 5;
 
-/// A process of a container.
 struct Inner<'a> {
     entry: &'a ProcessEntry,
     /// Its id in its own PID namespace.
@@ -26,7 +25,8 @@ struct Inner<'a> {
 
 impl World {
     /// The process of a container that has this id in its own PID namespace. The container's own namespace
-    /// goes before those that its processes have made: each of these has a process 1 too.
+    /// takes precedence over those that its processes have created, because each of these has a process 1
+    /// too.
     pub(super) async fn inside(&self, wanted: &InnerPid, container: &Candidate) -> Result<u32, TargetError> {
         let entries = self.entries_of(container).await?;
         let proc = self.containers.proc();
@@ -51,7 +51,7 @@ impl World {
         }
     }
 
-    /// The processes of a container; of one that no cgroup shows, those of its first process's namespace or
+    /// The processes of a container. If no cgroup shows it, those in its first process's PID namespace or
     /// tree.
     async fn entries_of(&self, container: &Candidate) -> Result<Vec<&ProcessEntry>, TargetError> {
         let is_in = |entry: &&ProcessEntry| {
@@ -72,14 +72,15 @@ impl World {
     }
 }
 
-/// The PID namespace of a container's first process: the earliest of those whose parent is not among them.
+/// The PID namespace of a container's first process: the earliest process whose parent is not in the
+/// container.
 fn own_namespace(entries: &[&ProcessEntry]) -> Option<NamespaceId> {
     let pids: BTreeSet<u32> = entries.iter().map(|entry| entry.process.pid).collect();
     let from_outside = entries.iter().filter(|entry| !pids.contains(&entry.parent));
     from_outside.min_by_key(|entry| (entry.process.start_time, entry.process.pid))?.namespace
 }
 
-/// Some processes that there are, for a message: `1 (nginx), 29 (nginx)`.
+/// Some of the processes, for a message: `1 (nginx), 29 (nginx)`.
 fn known(all: &[Inner<'_>]) -> String {
     let mut named: Vec<(u32, &str)> =
         all.iter().map(|inner| (inner.pid, inner.entry.process.comm.as_str())).collect();

@@ -1,6 +1,6 @@
 //! What the user asked for, as questions about one container or one process.
 //!
-//! Owns the logic of widening, narrowing and taking away. Pure: it looks at facts and never at the machine.
+//! Owns the logic of selecting, narrowing and excluding. Pure: it uses only the facts that it is given.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,16 +10,16 @@ use super::{ContainerName, Criteria, PodName, Properties, Selector, image_ref};
 use crate::container::runtime::Extent;
 use crate::container::state::ContainerState;
 
-/// The labels in which Docker Compose and Podman Compose tell the service.
+/// The labels in which Docker Compose and Podman Compose keep the service.
 const SERVICE_LABELS: [&str; 2] = ["com.docker.compose.service", "io.podman.compose.service"];
-/// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` without the NUL).
+/// The bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` without the NUL).
 const COMM: usize = 15;
 
-/// An answer. The least of several answers is "all of them", the greatest is "any of them".
+/// An answer. Of several answers, the minimum means "all of them" and the maximum "any of them".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Match {
     No,
-    /// The facts that it depends on are not known.
+    /// The facts that it depends on have not been reported.
     Unknown,
     Yes,
 }
@@ -30,34 +30,34 @@ impl From<bool> for Match {
     }
 }
 
-/// What the user asked for says of a container.
+/// What the selector decides about a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContainerDecision {
-    /// It is in scope.
+    /// The container is in scope.
     Include,
-    /// It is kept out.
+    /// The container is excluded.
     Exclude,
-    /// It may have to be kept out, and is until that is known.
+    /// The container may be excluded. It is kept out of the scope until the facts are complete.
     ExcludeUntilKnown,
-    /// It may be wanted; that is not known yet.
+    /// The container may be selected. It enters the scope only when the facts are complete.
     IncludeWhenKnown,
-    /// It is not spoken of.
+    /// The selector does not mention the container.
     Unrelated,
 }
 
-/// A selector whose names have been looked up.
+/// A selector whose names have been resolved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Matcher {
-    /// Every process is chosen, unless something narrows or takes away.
+    /// Every process is selected, unless it is filtered or excluded.
     pub(super) everything: bool,
     wanted: ResolvedCriteria,
     unwanted: ResolvedCriteria,
     choice: ProcessFilter,
-    /// Processes are let in one by one.
+    /// Whether processes enter the scope one by one.
     pub(super) grain: Granularity,
 }
 
-/// Which processes of those that are in scope otherwise.
+/// Filters the processes that are otherwise in scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFilter {
     only: Properties,
@@ -65,19 +65,20 @@ pub struct ProcessFilter {
 }
 
 impl ProcessFilter {
-    /// Whether it leaves everything as it is.
+    /// Whether it matches every process.
     pub fn is_empty(&self) -> bool {
         self.only.is_empty() && self.never.is_empty()
     }
 
-    /// Whether a process is one of them.
+    /// Whether a process matches.
     pub fn matches(&self, looks: &dyn ProcessAttrs) -> bool {
         self.only.all(looks) && self.never.any(looks) == Match::No
     }
 }
 
 impl Selector {
-    /// What is in scope whatever a process is like, and which of that: for who judges each program by itself.
+    /// Splits off the filter of processes, for callers that filter each program themselves. The first part
+    /// selects a process whatever its own properties are.
     pub fn split(&self) -> (Self, ProcessFilter) {
         let choice = ProcessFilter { only: self.processes.clone(), never: self.exclude_processes.clone() };
         let scope = Self {
@@ -89,33 +90,34 @@ impl Selector {
         (scope, choice)
     }
 
-    /// Whether processes are named.
+    /// Whether processes are selected by pid.
     pub fn has_pids(&self) -> bool {
         !self.pids.is_empty() || !self.inner_pids.is_empty()
     }
 
-    /// Whether processes are chosen from the whole machine.
+    /// Whether processes are filtered from the whole machine.
     fn is_everything(&self) -> bool {
         !self.has_pids() && self.containers.is_empty() && !self.processes.is_empty()
     }
 }
 
-/// What the kernel's filter is told.
+/// The granularity of the kernel's filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Granularity {
-    /// Whole containers and trees of processes, or everything.
+    /// Whole containers and process trees, or everything.
     #[default]
     Whole,
-    /// Single processes, judged anew at every exec.
+    /// Single processes, matched again at every exec.
     Process,
 }
 
-/// Criteria whose names have been looked up.
+/// Criteria whose names have been resolved.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ResolvedCriteria {
-    /// What the names meant.
+    /// The keys of the containers that the names matched.
     pub(super) ids: BTreeSet<String>,
-    /// Of the names only those that are whole names: another container may have one later.
+    /// The criteria, without names that were only a part of a container's name: another container may have a
+    /// whole name later.
     pub(super) criteria: Criteria,
 }
 
@@ -126,38 +128,38 @@ impl Matcher {
         Self { everything: scope.all, wanted, unwanted, choice, grain }
     }
 
-    /// Ids of the containers that were named.
+    /// The keys of the containers that were named.
     pub(super) fn named(&self) -> impl Iterator<Item = &String> {
         self.wanted.ids.iter()
     }
 
-    /// Whether it matters in which container a process is.
+    /// Whether the container of a process matters.
     pub(super) fn matches_by_container(&self) -> bool {
         (!self.everything && !self.wanted.is_empty()) || self.has_exclusions()
     }
 
-    /// Whether there are containers that are kept out.
+    /// Whether any containers are excluded.
     pub(super) fn has_exclusions(&self) -> bool {
         !self.unwanted.is_empty()
     }
 
-    /// Whether what is asked for may always begin: it is not bound to containers or processes that were
-    /// named.
+    /// Whether a match may start at any time: the selection is not limited to containers or processes that
+    /// were named.
     pub(super) fn is_open_ended(&self) -> bool {
         self.everything || self.wanted.criteria.has_properties()
     }
 
-    /// Whether something that comes later may match, though nothing does now.
+    /// Whether something may match later, even if nothing does now.
     pub(super) fn waits(&self) -> bool {
         self.is_open_ended() || !self.choice.only.is_empty()
     }
 
-    /// Whether what comes later must be told by the kernel.
+    /// Whether the kernel must report new processes and containers.
     pub(super) fn watches(&self) -> bool {
         self.everything || self.matches_by_container() || self.grain == Granularity::Process
     }
 
-    /// What is to be done with a container.
+    /// The decision about a container.
     pub(super) fn standing(&self, id: &str, fact: Option<&ContainerState>) -> ContainerDecision {
         let unwanted = self.unwanted.any(id, fact);
         let wanted = if self.everything { Match::Yes } else { self.wanted.all(id, fact) };
@@ -170,17 +172,17 @@ impl Matcher {
         }
     }
 
-    /// Whether there are processes that are kept out by their own properties.
+    /// Whether any processes are excluded by their own properties.
     pub(super) fn takes_processes_away(&self) -> bool {
         !self.choice.never.is_empty()
     }
 
-    /// Whether a process is, or may be, one of them.
+    /// Whether a process is, or may be, excluded.
     pub(super) fn takes_process_away(&self, looks: &dyn ProcessAttrs) -> bool {
         self.choice.never.any(looks) != Match::No
     }
 
-    /// Whether a process may be in scope, as far as its own properties go.
+    /// Whether a process matches by its own properties.
     pub(super) fn matches_process(&self, looks: &dyn ProcessAttrs) -> bool {
         self.choice.matches(looks)
     }
@@ -191,12 +193,12 @@ impl ResolvedCriteria {
         self.ids.is_empty() && self.criteria.is_empty()
     }
 
-    /// One of each list that is not empty.
+    /// The container must match one value of each list that is not empty.
     fn all(&self, id: &str, fact: Option<&ContainerState>) -> Match {
         self.lists(id, fact).min().unwrap_or(Match::No)
     }
 
-    /// One of any list.
+    /// The container must match one value of any list.
     fn any(&self, id: &str, fact: Option<&ContainerState>) -> Match {
         self.lists(id, fact).max().unwrap_or(Match::No)
     }
@@ -204,7 +206,7 @@ impl ResolvedCriteria {
     /// The answer of each list that is not empty.
     fn lists(&self, id: &str, fact: Option<&ContainerState>) -> impl Iterator<Item = Match> {
         let Criteria { names, images, labels, services, pods, namespaces } = &self.criteria;
-        // An id needs no facts.
+        // An id can be matched without facts.
         let is_id =
             self.ids.contains(id) || names.iter().any(|name| name.runtime.is_none() && name.name == id);
         let of_names = match answer(names, fact, is_named) {
@@ -236,7 +238,7 @@ impl ResolvedCriteria {
     }
 }
 
-/// None for a list that asks nothing.
+/// The answer of one list. None if the list is empty.
 fn answer<T>(
     list: &[T],
     fact: Option<&ContainerState>,
@@ -251,7 +253,7 @@ fn answer<T>(
     })
 }
 
-/// That nothing fits is known only of what has been told whole.
+/// Turns No into Unknown if the facts are incomplete: a missing one might have matched.
 fn if_all_told(
     answer: Option<Match>,
     fact: Option<&ContainerState>,
@@ -263,14 +265,14 @@ fn if_all_told(
     }
 }
 
-/// By any name of its image.
+/// Whether any name of the container's image matches.
 fn is_of_image(wanted: &str, fact: &ContainerState) -> bool {
     let shown = fact.container.image.iter().map(|image| image.name.as_str());
     let names: Vec<&str> = fact.images.names.iter().map(String::as_str).chain(shown).collect();
     image_ref::is_any_meant(wanted, &names)
 }
 
-/// By its exact name: what the beginning of a name meant was looked up at the start.
+/// Matches whole names only: prefixes were resolved at the start.
 fn is_named(wanted: &ContainerName, fact: &ContainerState) -> bool {
     let runtime = fact.container.runtime.as_ref().map(|runtime| runtime.name.as_str());
     wanted.runtime.as_deref().is_none_or(|wanted| Some(wanted) == runtime)
@@ -287,7 +289,7 @@ fn has_label(labels: &BTreeMap<String, String>, key: &str, value: Option<&str>) 
 }
 
 impl Criteria {
-    /// Whether nothing is asked.
+    /// Whether there are no criteria.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && !self.has_properties()
     }
@@ -302,7 +304,7 @@ impl Criteria {
     }
 }
 
-/// A process, as far as it is asked about; what cannot be read is none.
+/// The properties of a process that are matched. None if one cannot be read.
 pub trait ProcessAttrs {
     /// The name of its main thread.
     fn comm(&self) -> &str;
@@ -313,17 +315,18 @@ pub trait ProcessAttrs {
 }
 
 impl Properties {
-    /// Whether nothing is asked.
+    /// Whether there are no properties.
     pub fn is_empty(&self) -> bool {
         self.comms.is_empty() && self.executables.is_empty() && self.uids.is_empty()
     }
 
-    /// One of each list that is not empty; what is not known does not match.
+    /// The process must match one value of each list that is not empty. A property that cannot be read does
+    /// not match.
     fn all(&self, looks: &dyn ProcessAttrs) -> bool {
         self.lists(looks).min().is_none_or(|answer| answer == Match::Yes)
     }
 
-    /// One of any list.
+    /// The process must match one value of any list.
     fn any(&self, looks: &dyn ProcessAttrs) -> Match {
         self.lists(looks).max().unwrap_or(Match::No)
     }
@@ -343,7 +346,7 @@ impl Properties {
     }
 }
 
-/// As the kernel cuts a name, and as ctrace reads what it cut.
+/// Truncates a name as the kernel does, and decodes it as ctrace decodes the kernel's.
 fn cut(comm: &str) -> Cow<'_, str> {
     String::from_utf8_lossy(comm.as_bytes().get(..COMM).unwrap_or(comm.as_bytes()))
 }

@@ -1,7 +1,8 @@
-//! Selector → Process: which processes the user means, and what is known of them.
+//! Selector → Process: which processes the user means, and what is known about them.
 //!
-//! Owns the reading of /proc about processes, of cgroups, and of container runtimes. It never opens a
-//! file of a target ([`crate::rootfs`] does) and never signals, stops or changes one.
+//! Resolves the selection with the facts of [`crate::proc`] and [`crate::container`], and keeps it up to date
+//! while processes and containers come and go. Never opens a file of a target ([`crate::rootfs`] does), and
+//! never signals, stops or changes one.
 
 mod container_lookup;
 mod decisions;
@@ -33,34 +34,34 @@ use crate::proc::process::ProcessId;
 use decisions::TrackedContainer;
 use matcher::Matcher;
 
-/// What the user asked for, parsed once.
+/// The user's selection, parsed once.
 ///
-/// - Each list is a choice: one of its values is enough (or).
-/// - Of [`Criteria`], a container must have one value of each list that is not empty (and).
-/// - `pids` and `inner_pids` add processes with their descendants; what is chosen by either is traced.
-/// - `processes` narrows that to the processes that have one value of each of its lists. With neither
+/// - In each list, one matching value is enough (or).
+/// - For [`Criteria`], a container must match one value of each list that is not empty (and).
+/// - `pids` and `inner_pids` add processes with their descendants, to those that the containers select.
+/// - `processes` narrows that to the processes that match one value of each of its lists. With neither
 ///   containers nor pids it narrows the whole machine.
-/// - `exclude` and `exclude_processes` take away: one value of any list is enough.
+/// - `exclude` and `exclude_processes` take away: one matching value of any list is enough.
 ///
-/// A container that is named must be there and run: what is misspelt is told at once. Everything else need
-/// not match anything yet: containers and processes that come later are judged when they come.
+/// A container that is named must exist and run, so that a misspelt name is reported at once. Everything else
+/// need not match anything yet: containers and processes that appear later are matched then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// Everything on the machine but ctrace.
+    /// Everything on the machine except ctrace.
     pub all: bool,
-    /// Which containers.
+    /// The selected containers.
     pub containers: Criteria,
-    /// Processes with their descendants.
+    /// The selected processes, with their descendants.
     pub pids: Vec<u32>,
-    /// The same by their ids inside of containers.
+    /// Selected processes by their ids inside of containers, with their descendants.
     pub inner_pids: Vec<InnerPid>,
-    /// Which processes of those.
+    /// Filters the selected processes.
     pub processes: Properties,
-    /// Which containers never.
+    /// The excluded containers.
     pub exclude: Criteria,
-    /// Which processes never.
+    /// The excluded processes.
     pub exclude_processes: Properties,
-    /// The sockets to ask instead of those that are known: `RUNTIME=PATH`.
+    /// Sockets that replace the usual ones of their runtimes: `RUNTIME=PATH`.
     pub runtime_sockets: Vec<RuntimeSocket>,
 }
 
@@ -69,9 +70,9 @@ pub struct Selector {
 pub struct Criteria {
     /// Names, ids or unique prefixes of either.
     pub names: Vec<ContainerName>,
-    /// Images: as the runtime shows them, without tag or registry too.
+    /// Images, by a name that the runtime shows; tag and registry may be left out.
     pub images: Vec<String>,
-    /// Labels: a key, and its value if that matters.
+    /// Labels: a key, and the value unless any value matches.
     pub labels: Vec<(String, Option<String>)>,
     /// Services of Docker Compose or Podman Compose.
     pub services: Vec<String>,
@@ -81,7 +82,8 @@ pub struct Criteria {
     pub namespaces: Vec<String>,
 }
 
-/// Properties of processes, as they are when a process is first seen and whenever it executes a program.
+/// Properties of processes. They are matched when a process is first seen, and whenever it executes a
+/// program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
     /// Names, as the kernel has them (`comm`).
@@ -92,7 +94,7 @@ pub struct Properties {
     pub uids: Vec<u32>,
 }
 
-/// `web`, `docker://web`.
+/// A container: `web`, `docker://web`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerName {
     /// The runtime's name, if the user gave it.
@@ -110,7 +112,7 @@ pub struct InnerPid {
     pub pid: u32,
 }
 
-/// `web-0`, `prod/web-0`.
+/// A pod: `web-0`, `prod/web-0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodName {
     /// The Kubernetes namespace, if the user gave it.
@@ -122,28 +124,28 @@ pub struct PodName {
 /// A change of the [`Scope`] while it is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScopeChange {
-    /// A cgroup, with all below it, comes in.
+    /// Adds a cgroup with everything below it.
     EnterCgroup(Cgroup),
-    /// A cgroup, with all below it, is kept out whatever else says it is in.
+    /// Excludes a cgroup with everything below it, which takes precedence over everything else.
     ExcludeCgroup(Cgroup),
-    /// A cgroup is gone (by id).
+    /// Removes a cgroup, given by id, from the filter.
     ForgetCgroup(u64),
-    /// A PID namespace comes in.
+    /// Adds a PID namespace.
     EnterNamespace(NamespaceId),
-    /// A process comes in, with all of its threads and what they fork.
+    /// Adds a process, with all of its threads and what they fork.
     EnterProcess(u32),
-    /// A process goes, with all of its threads: it executes what is not selected.
+    /// Removes a process with all of its threads, because it no longer matches.
     LeaveProcess(u32),
 }
 
-/// A process, and whose it is.
+/// A process and its container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Process {
-    /// Id in the PID namespace of ctrace (the host's).
+    /// The id in the PID namespace of ctrace (the host's).
     pub pid: u32,
     /// Clock ticks after boot (field 22 of /proc/PID/stat).
     pub start_time: u64,
-    /// Name of its main thread, as the kernel has it (not UTF-8 always).
+    /// The name of its main thread, as the kernel has it. Bytes that are not UTF-8 are replaced.
     pub comm: String,
     /// Its container, if it has one.
     #[serde(skip)]
@@ -156,24 +158,25 @@ impl From<ProcessId> for Process {
     }
 }
 
-/// What the kernel lets through: the union of its parts.
+/// What the kernel's filter lets through: the union of its parts, without `excluded`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Scope {
-    /// Everything but ctrace.
+    /// Everything except ctrace.
     pub all: bool,
-    /// Cgroups with all below them.
+    /// Cgroups with everything below them.
     pub cgroups: Vec<Cgroup>,
     /// PID namespaces (not the ones nested in them).
     #[serde(serialize_with = "serialize_namespaces")]
     pub pid_namespaces: Vec<NamespaceId>,
-    /// Processes, with all that they fork from now on. The descendants that they have already are listed too,
-    /// unless [`Self::leaves_at_exec`]: then only those that match are.
+    /// Processes, with everything that they fork from now on. Their existing descendants are listed too,
+    /// unless [`Self::leaves_at_exec`] is set: then only those that match are.
     pub pids: Vec<u32>,
-    /// Cgroups that are not in scope with all below them, whatever the other parts say.
+    /// Cgroups that are out of scope with everything below them, whatever the other parts say.
     pub excluded: Vec<Cgroup>,
-    /// Every exec, and every cgroup that comes or goes, is told: they may come into scope.
+    /// Whether the kernel reports every exec, and every cgroup that is created or removed, because they may
+    /// come into scope.
     pub watch: bool,
-    /// A process of `pids` that executes another program is out of scope until it is let in again.
+    /// Whether a process of `pids` that executes another program leaves the scope until it is added again.
     pub leaves_at_exec: bool,
 }
 
@@ -181,25 +184,25 @@ fn serialize_namespaces<S: serde::Serializer>(ids: &[NamespaceId], serializer: S
     serializer.collect_seq(ids.iter().map(|id| id.inode))
 }
 
-/// What a [`Selector`] means now.
+/// What a [`Selector`] means now, kept up to date while a trace runs.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
-    /// For the kernel.
+    /// The scope for the kernel's filter.
     pub scope: Scope,
-    /// The processes in scope now, in the order of their pids; never ctrace itself.
+    /// The processes in scope now, in the order in which they were found. Never ctrace itself.
     pub processes: Vec<Process>,
-    /// For the containers of processes, also of those to come.
+    /// The containers of processes, also of those that appear later.
     pub containers: ContainerIndex,
-    /// Pid → start time of the processes that are in scope whatever their cgroup, with their descendants.
+    /// Pid → start time of the processes that are in scope whatever their cgroup is, with their descendants.
     pub(crate) followed: HashMap<u32, u64>,
-    /// What the user asked for.
+    /// The matcher of the user's selection.
     rules: Matcher,
-    /// The containers that matter, or may, by their ids.
+    /// The containers that are, or may be, selected or excluded, by their keys.
     members: BTreeMap<String, TrackedContainer>,
-    /// PID namespaces that are chosen with all in them.
+    /// PID namespaces that are selected with everything in them.
     namespaces: Vec<NamespaceId>,
-    /// How long the list of processes may be before ended ones are looked for.
+    /// The length of the list of processes from which ended ones are removed.
     most: usize,
-    /// When the runtimes told last what containers are; none before that.
+    /// When the runtimes last listed their containers. None before that.
     told: Option<Instant>,
 }

@@ -1,7 +1,8 @@
-//! Selector → Target: what the user's words mean on this machine now.
+//! Selector → Target: what the user's selection means on this machine now.
 //!
-//! Owns the translation of names to ids and of processes to trees. Reads the machine once, then computes;
-//! what containers and processes are in scope is decided in [`crate::scope::tracker`], now and later alike.
+//! Owns the resolution of names to ids and of processes to trees. Reads the machine once, then computes.
+//! Which containers and processes are in scope is decided in [`crate::scope::tracker`], at the start and
+//! later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -21,7 +22,7 @@ use crate::proc::process::{Proc, ProcessEntry, descendants};
 use crate::terminal::escaped;
 
 impl Selector {
-    /// Finds what is meant. Asks container runtimes, which takes up to five seconds when they hang.
+    /// Resolves the selection. Asks container runtimes, which takes up to five seconds if they hang.
     pub async fn resolve(&self) -> Result<Target, TargetError> {
         let listing = runtime::list(&self.runtime_sockets).await?;
         let world = World::read(Proc::default(), Hierarchy::find(), listing)?;
@@ -37,7 +38,7 @@ impl Selector {
         let unwanted = self.exclude.look_up_excluded(&all, &world.listing)?;
         let mut rules = Matcher::new(self, wanted, unwanted);
         if world.containers.hierarchy().is_none() && rules.has_exclusions() {
-            // The kernel keeps out by cgroup alone.
+            // The kernel's filter can exclude only cgroups of the v2 hierarchy.
             rules.grain = Granularity::Process;
         }
         let mut target = world.target(rules);
@@ -68,7 +69,7 @@ impl Selector {
 }
 
 impl Criteria {
-    /// What the names mean. Each must be a container that runs.
+    /// Resolves the names. Each must belong to a running container.
     fn look_up<'a>(
         &self,
         all: &'a [Candidate],
@@ -84,7 +85,7 @@ impl Criteria {
         Ok((wanted, chosen))
     }
 
-    /// The same for what is excluded: it need not be there yet, but what is written must mean one container.
+    /// Resolves the excluded names. They need not exist yet, but must not be ambiguous.
     fn look_up_excluded(
         &self,
         all: &[Candidate],
@@ -105,7 +106,8 @@ impl Criteria {
 }
 
 impl ResolvedCriteria {
-    /// A name has been found. Unless it is the container's whole name, it means this one alone.
+    /// Records the container that a name resolved to. A name that is only a part of the container's name
+    /// matches this container alone.
     fn take(&mut self, name: &ContainerName, found: &Candidate) {
         self.ids.insert(found.key.clone());
         if !found.names.contains(&name.name) {
@@ -114,12 +116,12 @@ impl ResolvedCriteria {
     }
 }
 
-/// The machine at a moment.
+/// A snapshot of the machine.
 pub(super) struct World {
     listing: Listing,
     pub(super) entries: Vec<ProcessEntry>,
     pub(super) containers: ContainerIndex,
-    /// ctrace's PID namespace, which is never a scope: it is the host's.
+    /// ctrace's PID namespace, which is never used as a scope: it is the host's.
     own_namespace: Option<NamespaceId>,
 }
 
@@ -131,7 +133,7 @@ impl World {
         Ok(Self { listing, entries, containers, own_namespace })
     }
 
-    /// The containers that have processes, with what is known of them.
+    /// The containers that have processes, with the facts about them.
     fn seen(&self) -> BTreeMap<String, ContainerState> {
         let places = self.entries.iter().flat_map(|entry| self.containers.enclosing(&entry.cgroups));
         let fact = |place: CgroupPlace| {
@@ -157,8 +159,9 @@ impl World {
         Target { scope, rules, containers: self.containers.clone(), told, ..Target::default() }
     }
 
-    /// A container whose id no cgroup shows (made without cgroups, or below names of the user's choice): by
-    /// PID namespace, if it is not the one that everything shares, else as a process with its descendants.
+    /// Adds a container whose id appears in no cgroup (it was created without cgroups, or below names of the
+    /// user's choice): by its PID namespace, unless it shares ctrace's, or else as a process with its
+    /// descendants.
     async fn add_by_init(&self, container: &Candidate, target: &mut Target) -> Result<(), TargetError> {
         let entry = self.init(container).await?;
         match self.nested_namespace(entry) {
@@ -168,7 +171,7 @@ impl World {
         Ok(())
     }
 
-    /// The first process of a container, as its runtime tells.
+    /// The first process of a container, according to its runtime.
     pub(super) async fn init(&self, container: &Candidate) -> Result<&ProcessEntry, TargetError> {
         let unseen = || TargetError::Unseen { name: container.name().to_owned() };
         let listed = self.listing.containers.iter().find(|listed| key(&listed.mark()) == container.key);
@@ -176,13 +179,13 @@ impl World {
         pid.and_then(|pid| self.entry(pid)).ok_or_else(unseen)
     }
 
-    /// The PID namespace of a process, unless it is the one that everything shares.
+    /// The PID namespace of a process, unless it is ctrace's own.
     pub(super) fn nested_namespace(&self, entry: &ProcessEntry) -> Option<NamespaceId> {
         entry.namespace.filter(|namespace| self.own_namespace.is_some_and(|own| own != *namespace))
     }
 
-    /// A process with its descendants; with everything in its PID namespace, and in those nested in it, if
-    /// it is that namespace's init.
+    /// Adds a process with its descendants. If it is the init of its PID namespace, everything in that
+    /// namespace and in those nested in it is added too.
     fn add_process(&self, pid: u32, target: &mut Target) -> Result<(), TargetError> {
         let proc = self.containers.proc();
         if pid == proc.own() {
@@ -198,8 +201,8 @@ impl World {
         let mut roots = vec![pid];
         if let Some(namespace) = entry.namespace.filter(|_| proc.is_namespace_init(pid)) {
             push_new(&mut target.namespaces, namespace);
-            // Those that entered it from outside (docker exec) are not the init's descendants. A nested
-            // namespace's init is a descendant of whoever made it.
+            // Processes that entered it from outside (docker exec) are not descendants of the init. The init
+            // of a nested namespace is a descendant of the process that created that namespace.
             let inside = self.entries.iter().filter(|entry| entry.namespace == Some(namespace));
             roots.extend(inside.map(|entry| entry.process.pid));
         }
@@ -219,7 +222,8 @@ impl World {
 }
 
 impl Target {
-    /// The first look: what would be a change later is the scope to begin with.
+    /// Scans the processes for the first time. What would be reported as a change later becomes the initial
+    /// scope.
     fn start(&mut self, entries: Vec<ProcessEntry>) {
         let mut pids = BTreeSet::new();
         if self.rules.grain == Granularity::Whole {
@@ -240,13 +244,13 @@ impl Target {
         self.rules.standing(key, self.containers.fact(key).as_ref()) == ContainerDecision::Exclude
     }
 
-    /// Whether every container that was named is excluded, so that nothing can come either.
+    /// Whether every container that was named is excluded, so that nothing can match later either.
     fn leaves_nothing(&self) -> bool {
         let is_out = |id: &String| self.is_unwanted(id);
         !self.rules.is_open_ended() && self.rules.named().all(is_out) && self.rules.named().next().is_some()
     }
 
-    /// Says which containers are kept out for want of knowledge.
+    /// Warns about the containers that are kept out because the facts about them are incomplete.
     fn tell_held(&self) {
         let held: Vec<String> = self
             .members

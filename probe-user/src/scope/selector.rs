@@ -1,6 +1,6 @@
-//! A selector in the user's words, for messages.
+//! The display of a selector, for messages.
 //!
-//! Owns the wording. Names are foreign (they may come from a script): they are escaped.
+//! Owns the wording. Names are untrusted (they may come from a script), so they are escaped.
 
 use std::fmt;
 

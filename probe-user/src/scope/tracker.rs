@@ -1,11 +1,11 @@
-//! What is in scope as the machine changes: containers and processes that come, go and execute programs.
+//! Keeps the scope up to date while containers and processes appear, end and execute programs.
 //!
-//! Owns the one decision about each container and process, at the start and later alike. It reads /proc and
-//! directories of cgroups, and asks nobody: it says when the runtimes should be asked, and takes their
-//! answer.
+//! Owns the one decision about each container and process, at the start and later. It reads /proc and
+//! directories of cgroups. It does not ask the runtimes, but says when they should be asked, and takes their
+//! answers.
 //!
-//! A container whose properties are not known yet is in scope only when they are, and one that might have to
-//! be kept out is kept out until then: nothing is ever in scope that does not match.
+//! A container with incomplete facts enters the scope only when they are complete. One that may have to be
+//! excluded is kept out until then. So nothing is ever in scope that does not match.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -21,25 +21,25 @@ use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{ProcCgroups, is_below};
 use crate::proc::process::{Proc, ProcessEntry, descendants};
 
-/// How far up the tree of processes is looked.
+/// Limit of the ancestors that are checked.
 const ANCESTORS: usize = 64;
-/// How often the runtimes are asked again for what is excluded: a container may be renamed, and a tag be
-/// moved to its image, without a word of the kernel's.
+/// How often the runtimes are asked again because of exclusions: a container may be renamed, or a tag be
+/// moved to its image, and the kernel reports neither.
 const CHECKED: Duration = Duration::from_secs(10);
-/// Ended processes are dropped from the list when it has grown by this and to twice its length.
+/// Ended processes are dropped from the list when it has grown to twice its length and by this number.
 const ENDED: usize = 256;
 
-/// What an event means for the scope.
+/// The effect of an event on the scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScopeDelta {
-    /// What the kernel must be told, in this order.
+    /// The changes for the kernel's filter, in this order.
     pub scope: Vec<ScopeChange>,
-    /// Processes that are in scope now and were not before: they are to be looked into.
+    /// Processes that have come into scope, and must be inspected.
     pub processes: Vec<Process>,
 }
 
 impl Target {
-    /// A cgroup of the v2 hierarchy was made: it may be a container's, and then nothing runs in it yet.
+    /// Handles the creation of a cgroup in the v2 hierarchy. If it is a container's, nothing runs in it yet.
     pub fn cgroup_made(&mut self, path: &[u8], id: u64) -> ScopeDelta {
         let place = self.containers.enclosing(&ProcCgroups::of_path(path)).pop();
         let Some(CgroupPlace { key: container, root }) = place else {
@@ -50,7 +50,8 @@ impl Target {
         if self.rules.matches_by_container() {
             let cgroup = match root.as_deref() {
                 Some(root) if root == path => Some(cgroup(path, id)),
-                // Below a container's: that one is known, unless the event that told of it was lost.
+                // It is below a container's cgroup, which was decided about already unless its event was
+                // lost.
                 Some(root) if !self.has_cgroup(&container, root) => self.containers.cgroup(root),
                 _ => None,
             };
@@ -62,7 +63,7 @@ impl Target {
         ScopeDelta { scope: self.scope_delta(), processes: Vec::new() }
     }
 
-    /// A cgroup of the v2 hierarchy was removed.
+    /// Handles the removal of a cgroup in the v2 hierarchy.
     pub fn cgroup_gone(&mut self, id: u64) -> ScopeDelta {
         self.containers.cgroup_gone(id);
         self.members.retain(|_, member| {
@@ -73,7 +74,7 @@ impl Target {
         ScopeDelta { scope: self.scope_delta(), processes: Vec::new() }
     }
 
-    /// A process, in scope or not, executes another program.
+    /// Handles the execution of another program by a process, in scope or not.
     pub fn executed(&mut self, pid: u32) -> ScopeDelta {
         let mut change = ScopeDelta::default();
         let proc = self.containers.proc().clone();
@@ -91,9 +92,10 @@ impl Target {
                 let process = self.process(entry);
                 self.processes.push(process);
             }
-            // The kernel let go of it when it executed the program.
+            // It is new to the scope, or the kernel's filter removed it when it executed the program.
             (true, _) => self.enter(entry, &mut change),
-            // It may have been let in for what it executed before, just after it executed this.
+            // It may have been added for the program that it executed before, just after it executed this
+            // one.
             (false, Granularity::Process) if was_in => change.scope.push(ScopeChange::LeaveProcess(pid)),
             (false, _) => {}
         }
@@ -101,7 +103,8 @@ impl Target {
         change
     }
 
-    /// Whether this process, told of by the kernel, is in scope: what it maps is to be looked into.
+    /// Whether a process that the kernel reported is in scope, so that the files that it maps must be
+    /// inspected.
     pub fn contains(&self, pid: u32) -> bool {
         let proc = self.containers.proc();
         if pid == proc.own() {
@@ -115,9 +118,9 @@ impl Target {
         proc.entry(pid).is_some_and(|entry| self.has_in_scope(&entry, self.descent(&entry)))
     }
 
-    /// Whether the runtimes should be asked, for [`Self::on_runtime_listing`]: something depends on the
-    /// properties of a container, or its name is not known. After an answer without it, it takes a while
-    /// until this is so again.
+    /// Whether the runtimes should be asked, for [`Self::on_runtime_listing`]: the facts or the name of a
+    /// container are missing, or exclusions have to be checked again. If an answer does not bring the facts,
+    /// the next question is delayed.
     pub fn needs_listing(&self) -> bool {
         let is_due = self.told.is_none_or(|told| told.elapsed() >= CHECKED);
         self.containers.has_unnamed()
@@ -125,7 +128,7 @@ impl Target {
             || (self.rules.has_exclusions() && is_due)
     }
 
-    /// The runtimes were asked. A runtime that did not answer leaves everything as it was.
+    /// Takes the answers of the runtimes. If a runtime did not answer, nothing changes for its containers.
     pub fn on_runtime_listing(&mut self, listing: &Listing) -> ScopeDelta {
         let before = self.containers.version();
         self.containers.update(listing);
@@ -147,8 +150,8 @@ impl Target {
         change
     }
 
-    /// Cgroups that were made before the runtimes were asked are containers that they know, or are none.
-    /// Tells whether something was kept out that is none.
+    /// Settles the cgroups that were created before the runtimes were asked: each belongs to a container that
+    /// they report now, or to none. Also returns whether one was kept out that belongs to none.
     fn explain(&mut self, asked: Option<Instant>) -> (ScopeDelta, bool) {
         let (mut change, mut is_let_in) = (ScopeDelta::default(), false);
         let all = self
@@ -168,19 +171,19 @@ impl Target {
         (change, is_let_in)
     }
 
-    /// Looks at all processes. What was missed (before events were told, or because they were lost) is made
-    /// up for.
+    /// Scans all processes, to make up for what was missed: before events were reported, or because events
+    /// were lost.
     pub fn rescan(&mut self) -> ScopeDelta {
         self.look(self.containers.entries())
     }
 
-    /// Whether processes that are in scope have to be looked at again, for [`Self::judge`].
+    /// Whether processes in scope have to be checked again, with [`Self::judge`].
     pub fn judges(&self) -> bool {
         self.rules.takes_processes_away()
     }
 
-    /// Looks again at processes that are in scope: one that has become what is excluded without executing
-    /// anything goes. A server may fork its workers as root, which then change their user.
+    /// Checks processes in scope again, and removes those that are now excluded although they did not execute
+    /// anything. A server may fork its workers as root, and these change their user afterwards.
     pub fn judge(&mut self, pids: &[u32]) -> ScopeDelta {
         let proc = self.containers.proc().clone();
         let is_out = |pid: &u32| {
@@ -192,14 +195,14 @@ impl Target {
         ScopeDelta { scope: out.into_iter().map(ScopeChange::LeaveProcess).collect(), processes: Vec::new() }
     }
 
-    /// Whether something that comes later may be in scope though nothing is now: a trace with nothing to
+    /// Whether something may come into scope later although nothing is now. If so, a trace with nothing to
     /// attach to should wait for it.
     pub fn may_match_later(&self) -> bool {
         self.rules.waits()
     }
 
-    /// Whether anything of the target still runs or can still begin to run. What was not named, but chosen by
-    /// a property, always can.
+    /// Whether anything of the target still runs or can still start. For a selection by properties that is
+    /// always so.
     pub fn any_alive(&self) -> bool {
         let proc = self.containers.proc();
         if self.rules.is_open_ended()
@@ -225,7 +228,7 @@ impl Target {
         entries.iter().any(|entry| self.is_chosen(entry, descent(&entry.process.pid)))
     }
 
-    /// Makes the processes those among `entries`, which are all, that are in scope.
+    /// Scans the processes, of which `entries` has all, and makes the list of processes those in scope.
     pub(super) fn look(&mut self, entries: Vec<ProcessEntry>) -> ScopeDelta {
         let mut seen = BTreeSet::new();
         for entry in &entries {
@@ -272,7 +275,7 @@ impl Target {
         Process { container: self.containers.of_cgroups(&entry.cgroups), ..entry.process.into() }
     }
 
-    /// Whether a process is chosen, by itself or by its container, and not kept out.
+    /// Whether a process is selected, by itself or by its container, and not excluded.
     fn is_chosen(&self, entry: &ProcessEntry, descent: Descent) -> bool {
         if self.is_unexplained(entry) {
             return false;
@@ -290,7 +293,7 @@ impl Target {
             || in_namespace()
     }
 
-    /// Whether it may be in a container that is excluded, as its cgroup is new.
+    /// Whether it may be in an excluded container, because its cgroup is new.
     fn is_unexplained(&self, entry: &ProcessEntry) -> bool {
         self.rules.has_exclusions() && self.containers.unexplained(|all| all.holds(&entry.cgroups))
     }
@@ -306,7 +309,7 @@ impl Target {
             && (self.rules.grain == Granularity::Whole || self.rules.matches_process(&looks))
     }
 
-    /// Whether the kernel lets it through by what it was told before.
+    /// Whether the kernel's filter lets it through already.
     fn is_covered(&self, entry: &ProcessEntry) -> bool {
         let path = entry.cgroups.unified.as_deref();
         self.scope.all
@@ -321,7 +324,7 @@ impl Target {
         if self.is_followed(entry) { Descent::Selected } else { Descent::Other }
     }
 
-    /// Whether it or one that it descends from is followed, as the parents are now.
+    /// Whether the process or one of its present ancestors is followed.
     fn is_followed(&self, entry: &ProcessEntry) -> bool {
         let proc = self.containers.proc();
         let mut next = (entry.process.pid, entry.process.start_time, entry.parent);
@@ -338,14 +341,14 @@ impl Target {
         false
     }
 
-    /// Processes that are followed and still the ones that had their pid.
+    /// The followed processes that still run; a reused pid does not count.
     fn living_followed(&self, entries: &[ProcessEntry]) -> Vec<u32> {
         let lives =
             |entry: &&ProcessEntry| self.followed.get(&entry.process.pid) == Some(&entry.process.start_time);
         entries.iter().filter(lives).map(|entry| entry.process.pid).collect()
     }
 
-    /// Keeps the list of processes from growing for ever.
+    /// Drops ended processes from time to time, so that the list does not grow without limit.
     fn drop_ended(&mut self) {
         if self.processes.len() < self.most + ENDED {
             return;
@@ -365,7 +368,7 @@ enum Descent {
     Other,
 }
 
-/// A process, for the questions of [`crate::scope::matcher`].
+/// A process as [`crate::scope::matcher`] sees it.
 struct Seen<'a> {
     proc: &'a Proc,
     entry: &'a ProcessEntry,

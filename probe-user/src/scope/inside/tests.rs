@@ -1,4 +1,4 @@
-//! Processes by their ids inside of containers, over trees of fixtures.
+//! Processes by their ids inside of containers, with fixtures instead of /proc.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use crate::proc::process::fixture::{Fake, ProcTree};
@@ -20,14 +20,14 @@ fn a_process_by_its_id_in_its_container() {
         assert_eq!(pids(&target), expected, "{name}:{pid}");
         assert!(!target.scope.all && target.scope.cgroups.is_empty());
     };
-    // The first process of its namespace is all of it, as with its id on the host; process 32, which is the
-    // first one of a namespace that it has made in the container, is not meant.
+    // The first process of a namespace stands for the whole namespace, as with its id on the host. Process 32
+    // does not match: it is the first one of a namespace that was created inside of the container.
     check("web", 1, &[30, 31, 32, 40]);
     check("web", 7, &[31, 32]);
     check("web", 9, &[40]);
     check("aaaa", 7, &[31, 32]);
     check("bbbb", 1, &[50]);
-    // Of a container in the host's namespace the ids are the host's.
+    // For a container in the host's PID namespace, the ids are the host's.
     let cgroup = format!("/docker/{}", id('e'));
     tree.add(&Fake { pid: 80, cgroup: &cgroup, ..Fake::default() });
     check("eeee", 80, &[80]);
@@ -59,7 +59,7 @@ fn what_is_not_there_is_said_with_what_is() {
     };
     let known = "container \"web\" has no process 6: as it counts them, it has 1 (x), 1 (x), 7 (x), 9 (x)";
     check("web", 6, Kind::NotFound, known);
-    // An id of the host is none of its.
+    // The container has no process with this id of the host.
     check("web", 30, Kind::NotFound, "container \"web\" has no process 30");
     check("wbe", 1, Kind::NotFound, "no container is called \"wbe\"");
     check("elsewhere", 1, Kind::NotFound, "container \"elsewhere\" runs, but none of its processes");

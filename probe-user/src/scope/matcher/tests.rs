@@ -1,4 +1,4 @@
-//! Widening, narrowing, taking away; what is not known.
+//! Selecting, narrowing and excluding, with complete and incomplete facts.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
@@ -100,7 +100,7 @@ fn each_property_by_itself() {
 
 #[test]
 fn an_image_is_known_by_every_name_and_out_until_all_are_known() {
-    // Started as moved:1, which is another image's tag by now.
+    // The container was started as moved:1, which is a tag of another image by now.
     let names = ["moved:1", "other:2", "reg.example/other@sha256:dd", "sha256:0123456789abcdef"];
     let fact = |extent| {
         let images = ImageNames { names: strings(&names).into_iter().collect(), extent };
@@ -123,7 +123,7 @@ fn an_image_is_known_by_every_name_and_out_until_all_are_known() {
         check(name, Extent::All, ContainerDecision::Unrelated, ContainerDecision::Include);
         check(name, Extent::Part, ContainerDecision::IncludeWhenKnown, ContainerDecision::ExcludeUntilKnown);
     }
-    // What is asked of something else does not depend on images.
+    // Other criteria do not depend on images.
     let label = Criteria { labels: vec![("tier".to_owned(), None)], ..Criteria::default() };
     let without = Selector { all: true, exclude: label, ..Selector::default() };
     assert_eq!(rules(&without).standing("x", Some(&fact(Extent::Part))), ContainerDecision::Exclude);
@@ -166,7 +166,7 @@ fn one_of_each_list_is_needed_and_any_is_enough_to_exclude() {
     assert_eq!(standing(&without(both("httpd", "prod"))), ContainerDecision::Exclude);
     assert_eq!(standing(&without(both("nginx", "test"))), ContainerDecision::Exclude);
     assert_eq!(standing(&without(both("httpd", "test"))), ContainerDecision::Include);
-    // An id is enough to answer when nothing else is known.
+    // An id can be matched without any other facts.
     let ids: BTreeSet<String> = ["x".to_owned()].into();
     let wanted = || ResolvedCriteria { ids: ids.clone(), criteria: Criteria::default() };
     let rules = Matcher::new(&of(Criteria::default()), wanted(), ResolvedCriteria::default());
@@ -225,7 +225,7 @@ fn processes_by_their_properties() {
     let narrow = Properties { comms: strings(&["nginx"]), uids: vec![0], ..none() };
     let only = rules(&Selector { processes: narrow, ..Selector::default() });
     assert!(!only.matches_process(&nginx) && !only.matches_process(&long));
-    // What cannot be read might be what is never traced.
+    // A process with an unreadable property might be excluded, so it does not match.
     let never = Properties { uids: vec![0], ..none() };
     let never = rules(&Selector { all: true, exclude_processes: never, ..Selector::default() });
     assert!(never.matches_process(&nginx) && !never.matches_process(&unreadable));

@@ -1,4 +1,4 @@
-//! Selection over trees of fixtures, and over this very process.
+//! Selection with fixtures instead of /proc, and of this process itself.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
@@ -38,7 +38,8 @@ fn listing() -> Listing {
     list(vec![listed('a', "web"), dead, listed('d', "elsewhere")])
 }
 
-/// A host with a container a (init 30, a nested namespace, an exec'd 40), an unlisted container b.
+/// A host with a container a (init 30, a nested namespace, a process 40 from `docker exec`) and a container b
+/// that no runtime lists.
 pub(in crate::scope) fn tree() -> ProcTree {
     let tree = ProcTree::new();
     let a = format!("/docker/{}", id('a'));
@@ -182,7 +183,7 @@ fn new_processes_are_found_and_ended_ones_forgotten() {
     let new = target.rescan();
     assert_eq!(new.scope, [], "the kernel has followed the fork itself");
     assert_eq!(new.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [72]);
-    // Its parents end; it now belongs to init, and is still followed.
+    // Its parents exit. It now belongs to init, and is still followed.
     tree.remove(70);
     tree.remove(71);
     tree.remove(72);

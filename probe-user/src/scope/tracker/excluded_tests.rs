@@ -1,4 +1,4 @@
-//! What is excluded is out, over trees of fixtures: until more is known, and whatever it becomes.
+//! What is excluded stays out, while facts are missing and when they change. With fixtures instead of /proc.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::fs;
@@ -15,7 +15,7 @@ fn all_but(name: &str) -> Selector {
     Selector { all: true, exclude: container(name).containers, ..Selector::default() }
 }
 
-/// What the runtimes tell who are asked now.
+/// The answer of runtimes that are asked now.
 fn told(containers: Vec<ContainerInfo>) -> Listing {
     Listing { asked: Some(Instant::now()), ..list(containers) }
 }
@@ -35,7 +35,7 @@ fn an_image_whose_names_could_not_be_asked_is_kept_out_until_they_are() {
     assert!(!target.needs_listing(), "and not at once");
     let change = target.on_runtime_listing(&told(vec![of(Extent::All)]));
     assert_eq!((change.scope, change.processes.len()), (vec![ScopeChange::ForgetCgroup(cgroup)], 1));
-    // Its tag is given to an image that is excluded, or one of these to it.
+    // Its tag is moved to an image that is excluded, or it gets a tag that is excluded.
     let image_names = ImageNames { names: ["x:1".to_owned(), "pg:9".to_owned()].into(), extent: Extent::All };
     let change = target.on_runtime_listing(&told(vec![ContainerInfo { image_names, ..of(Extent::All) }]));
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('a', cgroup))]);
@@ -56,7 +56,7 @@ fn what_is_excluded_by_its_name_stays_out_when_it_is_renamed() {
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('b', db))]);
     assert_eq!(target.executed(97), nothing());
     assert!(!target.contains(97) && !target.contains(98) && target.contains(1));
-    // The kernel tells of no rename: the runtimes are asked now and then.
+    // The kernel does not report a rename, so the runtimes are asked from time to time.
     assert!(!target.needs_listing());
     target.told = Instant::now().checked_sub(CHECKED);
     assert!(target.needs_listing());
@@ -78,7 +78,7 @@ fn a_new_cgroup_is_kept_out_until_it_is_known_whose_it_is() {
         assert_eq!(target.executed(pid), nothing());
         assert!(!target.contains(pid) && target.needs_listing());
     }
-    // Nobody has answered yet who was asked after they were made.
+    // No answer yet to a question that was sent after the cgroups were created.
     assert_eq!(target.on_runtime_listing(&list(vec![])), nothing());
     let one = |name: &str, image: &str| ContainerInfo {
         id: name.to_owned(),
@@ -93,7 +93,7 @@ fn a_new_cgroup_is_kept_out_until_it_is_known_whose_it_is() {
     assert_eq!(found, let_in);
     assert_eq!(change.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [31, 32]);
     assert_eq!(target.scope.excluded, [cgroup(0)]);
-    // Where nothing is excluded, nothing waits.
+    // Without exclusions, nothing waits.
     let mut target = machine.target(list(vec![]), &Selector { all: true, ..Selector::default() });
     assert_eq!(target.cgroup_made(b"/default/x", 5), nothing());
 }
@@ -120,13 +120,14 @@ fn a_process_that_becomes_what_is_excluded_goes() {
     let selector = Selector { exclude_processes: never, all: true, ..Selector::default() };
     let mut target = machine.target(list(vec![]), &selector);
     assert!(target.judges());
-    // A worker that was forked, which nobody tells, and then changed its user; one that changed its name.
+    // A worker that was forked, which is not reported, and then changed its user; and a process that changed
+    // its name.
     machine.tree.add(&Fake { pid: 52, parent: 50, comm: b"nginx", uid: 33, ..Fake::default() });
     machine.exec(51, "secret");
     let change = target.judge(&[50, 51, 52, 99]);
     assert_eq!(change.scope, [ScopeChange::LeaveProcess(51), ScopeChange::LeaveProcess(52)]);
     assert!(target.contains(50) && !target.contains(51) && !target.contains(52));
-    // What is chosen is judged at an exec, as it was.
+    // Selected processes are only matched at an exec.
     let only = Selector { processes: comm("nginx"), ..Selector::default() };
     assert!(!machine.target(list(vec![]), &only).judges());
 }

@@ -1,4 +1,4 @@
-//! What comes and goes, over trees of fixtures.
+//! Processes and containers that come and go, with fixtures instead of /proc.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
@@ -24,7 +24,7 @@ impl FakeMachine {
         new
     }
 
-    /// Makes a cgroup; its id.
+    /// Creates a cgroup, and returns its id.
     pub(super) fn make(&self, path: &str) -> u64 {
         let directory = self.cgroups.path().join(path.trim_start_matches('/'));
         fs::create_dir_all(&directory).unwrap();
@@ -36,7 +36,7 @@ impl FakeMachine {
         fs::remove_dir_all(self.cgroups.path().join(path.trim_start_matches('/'))).unwrap();
     }
 
-    /// A container that runs one process.
+    /// Creates a container that runs one process.
     pub(super) fn run(&self, letter: char, pid: u32, comm: &str) -> u64 {
         let cgroup = docker(letter);
         self.tree.add(&Fake { pid, comm: comm.as_bytes(), cgroup: &cgroup, ..Fake::default() });
@@ -101,7 +101,7 @@ fn a_container_of_an_image_is_in_scope_as_soon_as_that_is_known() {
     machine.run('a', 30, "nginx");
     assert_eq!(target.executed(30), nothing(), "its image is not known");
     assert!(!target.contains(30));
-    // No runtime answers: it stays undecided, and is not asked for again at once.
+    // No runtime answers: the container stays undecided, and the next question is delayed.
     assert_eq!(target.on_runtime_listing(&Listing::default()), nothing());
     assert!(!target.needs_listing());
     let change =
@@ -111,7 +111,7 @@ fn a_container_of_an_image_is_in_scope_as_soon_as_that_is_known() {
     let container = change.processes.first().unwrap().container.clone().unwrap();
     assert_eq!(container.name.as_deref(), Some("web"));
     assert!(target.contains(30) && !target.contains(1));
-    // One that is known already is in scope before its first process is there.
+    // A container that was listed already is in scope before its first process runs.
     let other = machine.make(&docker('b'));
     assert_eq!(target.cgroup_made(docker('b').as_bytes(), other), nothing());
     assert!(!target.needs_listing(), "it is another image");
@@ -133,7 +133,7 @@ fn a_cgroup_below_a_containers_changes_nothing() {
     assert_eq!(target.cgroup_made(b"", 7), nothing());
     assert_eq!(target.cgroup_made(&[0xff; 300], 8), nothing());
     assert_eq!(target.cgroup_gone(5), nothing());
-    // Another container that calls a cgroup of its own by this one's id.
+    // Another container that names a cgroup of its own by this one's id.
     let forged = format!("{}/docker-{}.scope", docker('b'), id('a'));
     machine.make(&forged);
     assert_eq!(target.cgroup_made(forged.as_bytes(), 9), nothing());
@@ -174,7 +174,7 @@ fn a_name_is_followed_when_the_container_is_started_or_made_again() {
     let mut target = machine.target(list(vec![listed('a', "web")]), &container("web"));
     assert_eq!(target.scope.cgroups, [at('a', first)]);
     assert!(!target.may_match_later() && target.any_alive());
-    // Started again: the same id, another cgroup.
+    // The container is started again: the same id, another cgroup.
     machine.tree.remove(30);
     machine.remove(&docker('a'));
     assert!(!target.any_alive());
@@ -185,7 +185,8 @@ fn a_name_is_followed_when_the_container_is_started_or_made_again() {
     assert_eq!(change.scope, [ScopeChange::EnterCgroup(at('a', second))]);
     assert_eq!(target.executed(31).processes.len(), 1);
     assert!(target.any_alive());
-    // Made again: the same name, another id. Another name is none of it.
+    // The container is created again: the same name, another id. A container with another name does not
+    // match.
     let third = machine.make(&docker('b'));
     assert_eq!(target.cgroup_made(docker('b').as_bytes(), third), nothing());
     let other = machine.make(&docker('c'));
@@ -213,12 +214,12 @@ fn processes_by_name_are_judged_at_every_exec() {
     let change = target.executed(52);
     assert_eq!((change.scope, change.processes.len()), (vec![ScopeChange::EnterProcess(52)], 1));
     assert!(target.contains(52) && !target.contains(51));
-    // It was let in, and may have executed something else just before that was done.
+    // It was added to the scope, but may have executed something else just before that took effect.
     machine.exec(52, "sh");
     assert_eq!(target.executed(52).scope, [ScopeChange::LeaveProcess(52)]);
     assert_eq!(target.executed(52), nothing());
     assert_eq!(target.executed(4_000_000), nothing());
-    // Again the same: the kernel has let go of it.
+    // The same again: the kernel's filter has removed it.
     assert_eq!(target.executed(50).scope, [ScopeChange::EnterProcess(50)]);
     machine.exec(51, "curl");
     assert_eq!(target.rescan().scope, [ScopeChange::EnterProcess(51)]);
@@ -259,14 +260,14 @@ fn a_tree_of_processes_narrowed_and_with_an_excluded_container_in_it() {
     assert_eq!(target.executed(72).scope, [ScopeChange::EnterProcess(72)]);
     machine.host(80, 1, "curl");
     assert_eq!(target.executed(80), nothing(), "it is of another tree");
-    // A container that the tree has started.
+    // A container that a process of the tree has started.
     let inside = machine.run('a', 73, "pg");
     machine.tree.remove(73);
     machine.tree.add(&Fake { pid: 73, parent: 70, comm: b"pg", cgroup: &docker('a'), ..Fake::default() });
     let selector = Selector { exclude: image("pg").containers, ..process(70) };
     let target = machine.target(list(vec![of_image('a', "db", "pg")]), &selector);
     assert_eq!((target.scope.excluded.as_slice(), pids(&target)), (&[at('a', inside)][..], vec![70, 71, 72]));
-    // Without cgroup v2 the kernel cannot keep it out: processes are let in one by one.
+    // Without cgroup v2 the kernel's filter cannot exclude it, so processes are added one by one.
     let target = resolve_with(&machine.tree, None, list(vec![of_image('a', "db", "pg")]), &selector).unwrap();
     assert!(target.scope.leaves_at_exec && target.scope.pids == [70, 71, 72], "{:?}", target.scope);
 }
@@ -301,7 +302,7 @@ fn what_is_named_and_excluded_leaves_nothing() {
         error.to_string(),
         "container web; not image nginx leaves nothing: what is chosen is all excluded; take one of the two away"
     );
-    // A name that nobody has yet is not an error here: it may be one of a container to come.
+    // An excluded name that no container has yet is not an error: a container with that name may start later.
     let names = vec![ContainerName { runtime: None, name: "later".to_owned() }];
     let exclude = Criteria { names, ..Criteria::default() };
     let selector = Selector { exclude, all: true, ..Selector::default() };
