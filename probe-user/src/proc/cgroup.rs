@@ -1,24 +1,24 @@
-//! Cgroups: which container a process is in, and what the kernel's filter calls its cgroup.
+//! Cgroups: which container a process is in, and the id of its cgroup for the kernel's filter.
 //!
-//! Owns the parsing of /proc/PID/cgroup, the shapes in which runtimes write a container's id there (`shape`),
-//! and the lookup of directories in the v2 hierarchy. It reads control groups and never changes one.
+//! Owns the parsing of /proc/PID/cgroup, the forms in which runtimes write a container's id there (`path`),
+//! and the lookup of directories in the v2 hierarchy. It reads cgroups and never changes one.
 //!
 //! # Which container
 //!
-//! A process cannot choose where its container's cgroup is; it can make cgroups below that one, and call them
-//! what it likes, such as by the id of another container. So the **outermost** container of a path is the one
-//! that the host made, and the ids below it are that container's own words:
+//! A process cannot choose where its container's cgroup is. It can create cgroups below that one, and name
+//! them as it likes, for example by the id of another container. So the **outermost** container of a path is
+//! the one that the host created; ids below it are only claims of that container:
 //!
 //! - Without a runtime's help a process belongs to the outermost container, and what is nested in it (Docker
 //!   in Docker, the nodes of kind) is part of it.
-//! - A nested container is one of its own if a runtime tells of it that itself runs in the outer container:
-//!   such a runtime may speak of what is below its own cgroup, and of nothing else ([`ContainerKey::Id`],
-//!   `within`).
-//! - What systemd leaves to a user (`user@1000.service`) is an outer place of the same kind: a user may make
-//!   a cgroup there with any name. Rootless containers are found in it, and none of them is a container of
-//!   the system.
-//! - An id that somebody chose (`ctr run … web`) means nothing in itself: such a container is known by the
-//!   whole path of its cgroup ([`ContainerKey::Path`]), and what is below it is part of it.
+//! - A nested container counts by itself if it is reported by a runtime that itself runs in the outer
+//!   container. Such a runtime is trusted for what is below its own cgroup, and for nothing else
+//!   ([`ContainerKey::Id`], `within`).
+//! - The part that systemd leaves to a user (`user@1000.service`) is treated like an outer container: a user
+//!   may create a cgroup there with any name. Rootless containers are found in it, and none of them is
+//!   mistaken for a container of the system.
+//! - An id that somebody chose (`ctr run … web`) is not unique. Such a container is identified by the whole
+//!   path of its cgroup ([`ContainerKey::Path`]), and everything below it is part of it.
 
 mod key_index;
 mod path;
@@ -36,32 +36,33 @@ use path::{PathComponent, PathKind};
 pub(crate) use path::{is_id, is_id_prefix};
 use serde::Serialize;
 
-/// Levels of the hierarchy that the kernel's filter looks at.
+/// The levels of the hierarchy that the kernel's filter checks.
 pub const CGROUP_LEVELS: u32 = 16;
-/// Inode number of the initial cgroup namespace (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
+/// The inode number of the initial cgroup namespace (`PROC_CGROUP_INIT_INO` of linux/proc_ns.h).
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFB;
-/// Bytes of cgroup.events that are read.
+/// Limit of the bytes of cgroup.events that are read.
 const EVENTS: u64 = 4096;
 
 /// A cgroup of the v2 hierarchy, as the kernel's filter needs it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Cgroup {
-    /// Inode number of its directory.
+    /// The inode number of its directory.
     pub id: u64,
-    /// Depth below the root of the hierarchy, whose level is 0.
+    /// The depth below the root of the hierarchy, which is at level 0.
     pub level: u32,
-    /// Path in the hierarchy.
+    /// The path in the hierarchy.
     pub path: String,
 }
 
-/// A process's place in the hierarchies.
+/// The cgroups of a process in all hierarchies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcCgroups {
-    /// Path in the v2 hierarchy, if there is one.
+    /// The path in the v2 hierarchy, if there is one.
     pub unified: Option<Vec<u8>>,
-    /// Paths in the v1 hierarchies.
+    /// The paths in the v1 hierarchies.
     pub legacy: Vec<Vec<u8>>,
-    /// What the path tells that tells most, outermost first.
+    /// The containers and users in one of the paths, outermost first: in the first path with a container, or
+    /// else in the first one with a user.
     links: Vec<PathComponent>,
     /// Whether that is the v2 path.
     links_are_unified: bool,
@@ -70,9 +71,9 @@ pub struct ProcCgroups {
 /// How the processes of a container are recognised.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ContainerKey {
-    /// By an id in the shapes of the runtimes.
+    /// By an id in one of the forms that runtimes use.
     Id {
-        /// The containers and users that it is in, as [`ProcCgroups::container_path`] has them.
+        /// The containers and users around it, in the form of [`ProcCgroups::container_path`].
         within: Option<String>,
         /// The id.
         id: String,
@@ -82,8 +83,9 @@ pub enum ContainerKey {
 }
 
 impl ProcCgroups {
-    /// Parses /proc/PID/cgroup: `number:controllers:path` a line, where the v2 hierarchy is number 0 and has
-    /// no controllers. A path cannot hold a newline (the kernel refuses to make one).
+    /// Parses /proc/PID/cgroup, where each line is `number:controllers:path`. The v2 hierarchy has number 0
+    /// and no controllers. A path cannot contain a newline, because the kernel refuses to create such a
+    /// cgroup.
     pub fn parse(text: &[u8]) -> Self {
         let mut found = Self::default();
         for line in text.split(|byte| *byte == b'\n') {
@@ -103,14 +105,14 @@ impl ProcCgroups {
         found
     }
 
-    /// The place of a process in a cgroup of the v2 hierarchy.
+    /// The cgroups of a process in this cgroup of the v2 hierarchy.
     pub fn of_path(path: &[u8]) -> Self {
         let mut found = Self { unified: Some(path.to_vec()), ..Self::default() };
         found.read_links();
         found
     }
 
-    /// The v2 path first: it is what the kernel's filter goes by.
+    /// Prefers the v2 path, because the kernel's filter uses that.
     fn read_links(&mut self) {
         let mut found = (Vec::new(), false);
         for (index, path) in self.paths().enumerate() {
@@ -127,12 +129,12 @@ impl ProcCgroups {
         (self.links, self.links_are_unified) = found;
     }
 
-    /// Id of the container that the process is in: the outermost, which is the one that the host made.
+    /// The id of the process's container: the outermost one, which is the one that the host created.
     pub fn container(&self) -> Option<&str> {
         Some(self.outermost()?.id.as_str())
     }
 
-    /// Its runtime, where the path alone tells: `lxc`, `systemd-nspawn`. The id is then the name, too.
+    /// The runtime, if the path alone shows it: `lxc`, `systemd-nspawn`. The id is then the name, too.
     pub fn runtime(&self) -> Option<&'static str> {
         match self.outermost()?.kind {
             PathKind::Container(runtime) => runtime,
@@ -141,13 +143,13 @@ impl ProcCgroups {
     }
 
     /// All containers and users that the process is in, outermost first: `ID/ID`, `user@1000.service/ID`. A
-    /// process can make up all but the first.
+    /// process can forge all but the first.
     pub fn container_path(&self) -> Option<String> {
         self.path_to(self.links.len())
     }
 
-    /// Whether the process is in the container with this id, or in one that is nested in it. One that a
-    /// runtime lists is asked for by its [mark](Self::has).
+    /// Whether the process is in the container with this id, or in one that is nested in it. For a container
+    /// that a runtime lists, use its [mark](Self::has).
     pub fn is_in(&self, id: &str) -> bool {
         self.container() == Some(id)
     }
@@ -160,7 +162,7 @@ impl ProcCgroups {
         }
     }
 
-    /// Path in the v2 hierarchy of the container's cgroup itself, below which its processes may have made
+    /// The path in the v2 hierarchy of the container's own cgroup, below which its processes may have created
     /// others.
     pub fn unified_root_of(&self, id: &str) -> Option<&[u8]> {
         self.unified_until(self.outermost().filter(|link| link.id == id)?)
@@ -193,7 +195,7 @@ impl ProcCgroups {
         found.find(is_it).map(|(_, link)| link)
     }
 
-    /// What is around the link of this index.
+    /// The containers and users around the link with this index.
     fn path_to(&self, index: usize) -> Option<String> {
         let around: Vec<&str> = self.links.iter().take(index).map(|link| link.id.as_str()).collect();
         (!around.is_empty()).then(|| around.join("/"))
@@ -204,21 +206,21 @@ impl ProcCgroups {
     }
 }
 
-/// Whether `path` is `ancestor` or lies below it.
+/// Whether `path` is `ancestor` or is below it.
 pub(crate) fn is_below(path: &[u8], ancestor: &[u8]) -> bool {
     let ancestor = ancestor.strip_suffix(b"/").unwrap_or(ancestor);
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// The cgroup v2 hierarchy as it is mounted here.
+/// The cgroup v2 hierarchy, where it is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
     mount: PathBuf,
 }
 
 impl Hierarchy {
-    /// None where cgroup v2 is not mounted, or where ctrace runs in a cgroup namespace of its own, so that
-    /// it cannot know how deep in the kernel's hierarchy a cgroup is.
+    /// None if cgroup v2 is not mounted, or if ctrace runs in a cgroup namespace of its own: then it cannot
+    /// tell how deep in the kernel's hierarchy a cgroup is.
     pub fn find() -> Option<Self> {
         let namespace = fs::metadata("/proc/self/ns/cgroup").ok()?.ino();
         if namespace != INITIAL_NAMESPACE {
@@ -228,14 +230,14 @@ impl Hierarchy {
         Self::among(&mountinfo::own().ok()?)
     }
 
-    /// A directory that looks like one.
+    /// A directory that stands for the hierarchy.
     #[cfg(test)]
     pub(crate) fn at(mount: &Path) -> Self {
         Self { mount: mount.to_owned() }
     }
 
     fn among(mounts: &[Mount]) -> Option<Self> {
-        // The whole hierarchy, not a part of it that was bind-mounted somewhere.
+        // Only a mount of the whole hierarchy counts, not a bind mount of a part of it.
         let mount = mounts.iter().find(|mount| mount.file_system == b"cgroup2" && mount.root == b"/")?;
         Some(Self { mount: PathBuf::from(OsStr::from_bytes(&mount.point)) })
     }
@@ -244,7 +246,7 @@ impl Hierarchy {
     pub fn cgroup(&self, path: &[u8]) -> Option<Cgroup> {
         let components: Vec<&[u8]> =
             path.split(|byte| *byte == b'/').filter(|component| !component.is_empty()).collect();
-        // A path that leads out of the namespace of whoever reads it begins with `/..`.
+        // A path that leads out of the cgroup namespace of the reader starts with `/..`.
         if components.iter().any(|component| *component == b".." || *component == b".") {
             return None;
         }
@@ -256,8 +258,8 @@ impl Hierarchy {
         })
     }
 
-    /// Whether a process that has not ended is in the cgroup or below it; none when the cgroup is gone, or is
-    /// another one by now.
+    /// Whether a process that has not exited is in the cgroup or below it. None if the cgroup is gone, or
+    /// another one has its path now.
     pub fn is_populated(&self, cgroup: &Cgroup) -> Option<bool> {
         let directory = self.directory(cgroup.path.as_bytes());
         if fs::metadata(&directory).ok()?.ino() != cgroup.id {

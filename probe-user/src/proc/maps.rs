@@ -1,6 +1,6 @@
-//! /proc/PID/maps: which files a process executes code from.
+//! /proc/PID/maps: the files from which a process executes code.
 //!
-//! Owns the parsing of that file's lines. It opens none of the files that are named there.
+//! Owns the parsing of that file's lines. It does not open the files that are listed there.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -13,72 +13,73 @@ use serde::Serialize;
 
 use super::without_right;
 
-/// Longest line that is read; a kernel path of `PATH_MAX` with every byte escaped fits.
+/// Limit of the length of a line: enough for a path of `PATH_MAX` in which the kernel escapes every byte.
 const LINE: usize = 4096 + 4 * 4096;
-/// Lines that are read. The kernel's default limit (`vm.max_map_count`) is 65530; some raise it to this.
+/// Limit of the lines that are read. The kernel's default limit of mappings (`vm.max_map_count`) is 65530;
+/// some systems raise it to this.
 const LINES: usize = 1 << 22;
-/// Executable ranges that are kept.
+/// Limit of the executable ranges that are kept.
 const RANGES: usize = 1 << 17;
-/// What the kernel appends to the path of a file that has no name any more, and what a file may be
-/// called just as well.
+/// The kernel appends this to the path of a file that no longer has a name. A file's own name may end in it
+/// too.
 const DELETED: &[u8] = b" (deleted)";
 
 /// A device number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Device {
-    /// Major number.
+    /// The major number.
     pub major: u32,
-    /// Minor number.
+    /// The minor number.
     pub minor: u32,
 }
 
-/// One executable piece of a mapped file.
+/// An executable range of a mapped file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// First address.
+    /// The first address.
     pub start: u64,
-    /// First address after it.
+    /// The address after the last one.
     pub end: u64,
-    /// Offset in the file of the byte at `start`.
+    /// The offset in the file of the byte at `start`.
     pub offset: u64,
 }
 
-/// A file that a process maps executable.
+/// A file that a process maps as executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// Its executable pieces, by address; never empty.
+    /// Its executable ranges, in the order of their addresses. Never empty.
     pub ranges: Vec<Range>,
-    /// Device as the kernel shows it in this file: on overlayfs it depends on the kernel's version.
+    /// The device as the kernel shows it here. On overlayfs it depends on the version of the kernel.
     pub device: Device,
-    /// Inode number as the kernel shows it in this file.
+    /// The inode number as the kernel shows it here.
     pub inode: u64,
-    /// Path as the kernel shows it, so perhaps with ` (deleted)` at its end.
+    /// The path as the kernel shows it, which may end in ` (deleted)`.
     pub path: PathBuf,
 }
 
 impl Mapping {
-    /// The path without the mark for a deleted file.
+    /// The path without the mark of a deleted file.
     ///
-    /// Whether ` (deleted)` is such a mark or part of a name, only the opened file can tell.
+    /// Only the opened file can show whether ` (deleted)` is such a mark or a part of its name.
     pub fn unmarked_path(&self) -> &Path {
         let bytes = self.path.as_os_str().as_bytes();
         Path::new(OsStr::from_bytes(bytes.strip_suffix(DELETED).unwrap_or(bytes)))
     }
 }
 
-/// The mappings of a process could not be read.
+/// Why the mappings of a process could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MapsError {
-    /// Gone, or not ours to read.
+    /// The process has exited, or ctrace lacks the permission.
     #[error("could not read the mappings of process {pid} (/proc/{pid}/maps){}", without_right(source))]
     Read {
         /// The process.
         pid: u32,
-        /// Why not.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// More than any honest process has.
+    /// There are more ranges than any normal process has.
     #[error("process {pid} has more than {limit} mappings: not looked at any further")]
     TooMany {
         /// The process.
@@ -89,7 +90,7 @@ pub enum MapsError {
 }
 
 impl MapsError {
-    /// Why not, without the process, which is told beside it.
+    /// The reason alone, for messages that already name the process.
     pub fn why(&self) -> String {
         match self {
             Self::Read { source, .. } => format!("they could not be read{}: {source}", without_right(source)),
@@ -98,21 +99,21 @@ impl MapsError {
     }
 }
 
-/// The files that a process maps executable, in the order of their addresses.
+/// The files that a process maps as executable, in the order of their addresses.
 ///
-/// One entry per file; memory that is no file's (anonymous, vdso, …) is left out.
+/// There is one entry per file. Memory without a file (anonymous, vdso, …) is left out.
 pub fn executable_mappings(pid: u32) -> Result<Vec<Mapping>, MapsError> {
     let read = |source| MapsError::Read { pid, source };
     let file = File::open(format!("/proc/{pid}/maps")).map_err(read)?;
     match collect(BufReader::with_capacity(64 * 1024, file)) {
         Ok(Some(mappings)) => Ok(mappings),
         Ok(None) => Err(MapsError::TooMany { pid, limit: RANGES }),
-        // A process that exits in between reads as ESRCH.
+        // If the process exits meanwhile, the read fails with ESRCH.
         Err(source) => Err(read(source)),
     }
 }
 
-/// None: over a limit.
+/// None if a limit was exceeded.
 fn collect(mut input: impl BufRead) -> io::Result<Option<Vec<Mapping>>> {
     let mut found = Collected::default();
     let mut line = Vec::with_capacity(512);
@@ -138,13 +139,14 @@ fn collect(mut input: impl BufRead) -> io::Result<Option<Vec<Mapping>>> {
 #[derive(Default)]
 struct Collected {
     mappings: Vec<Mapping>,
-    /// The path belongs to the key because layers of one overlay may show one device with equal inodes.
+    /// The path is part of the key, because layers of one overlay may show the same device with equal inode
+    /// numbers.
     known: HashMap<(Device, u64, Vec<u8>), usize>,
     ranges: usize,
 }
 
 impl Collected {
-    /// Whether there was room.
+    /// Returns false if the limit was exceeded.
     fn add(&mut self, range: Range, device: Device, inode: u64, path: Vec<u8>) -> bool {
         self.ranges += 1;
         let next = self.mappings.len();
@@ -162,7 +164,7 @@ impl Collected {
     }
 }
 
-/// `start-end perms offset major:minor inode   path`, if it is executable and of a file.
+/// Parses `start-end perms offset major:minor inode   path`. None unless it is executable and has a file.
 fn parse_line(line: &[u8]) -> Option<(Range, Device, u64, Vec<u8>)> {
     let (addresses, rest) = field(line)?;
     let (permissions, rest) = field(rest)?;
@@ -190,7 +192,7 @@ fn parse_line(line: &[u8]) -> Option<(Range, Device, u64, Vec<u8>)> {
     Some((range, device, inode, unescape_newlines(path)))
 }
 
-/// The bytes up to a space, and those after it.
+/// Splits off the bytes before a space.
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let space = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
     let (field, rest) = line.split_at(space);
@@ -199,12 +201,12 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn hex(digits: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(digits).ok()?;
-    // `from_str_radix` would take a sign.
+    // `from_str_radix` alone would accept a sign.
     digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
-/// A newline is the one byte that the kernel escapes here (`fs/proc/task_mmu.c`), and it does not escape
-/// the backslash: a name that holds the four characters `\012` itself is taken for a newline.
+/// The kernel escapes only newlines here (`fs/proc/task_mmu.c`), not the backslash. So a name that itself
+/// contains the four characters `\012` is decoded as a newline.
 fn unescape_newlines(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;

@@ -16,7 +16,8 @@ pub mod view;
 
 pub use maps::Device;
 
-/// The next step where a right is missing: a process of another user is open to those alone who may trace it.
+/// The advice if a permission is missing: /proc opens a process of another user only to those who may trace
+/// it.
 pub(crate) fn without_right(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => ": run ctrace as root, or with CAP_SYS_PTRACE",

@@ -1,4 +1,4 @@
-//! /proc/PID/mountinfo: where file systems are mounted, and what overlays are made of.
+//! /proc/PID/mountinfo: where file systems are mounted, and which directories overlays consist of.
 //!
 //! Owns the parsing of that file and of overlayfs's options. It reads nothing else and resolves no path.
 
@@ -7,45 +7,45 @@ use std::io::{self, Read};
 
 use super::Device;
 
-/// Bytes that are read; a host with a thousand containers has about 4 MiB.
+/// Limit of the bytes that are read. A host with a thousand containers has about 4 MiB.
 const FILE: u64 = 64 << 20;
-/// Mounts that are kept (the kernel's `fs.mount-max` is 100 000 per namespace).
+/// Limit of the mounts that are kept (the kernel's `fs.mount-max` is 100 000 per namespace).
 const MOUNTS: usize = 1 << 17;
-/// Layers of an overlay that are kept (the kernel allows 500).
+/// Limit of the layers of an overlay that are kept (the kernel allows 500).
 const LAYERS: usize = 1024;
 
 /// A mount. Names are bytes: they need not be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Unique id while the mount exists.
+    /// The id, which is unique while the mount exists.
     pub id: u64,
-    /// Device of the file system.
+    /// The device of the file system.
     pub device: Device,
-    /// Which directory of the file system is mounted.
+    /// The directory of the file system that is mounted.
     pub root: Vec<u8>,
-    /// Where, relative to the process's root.
+    /// The mount point, relative to the process's root.
     pub point: Vec<u8>,
-    /// `overlay`, `cgroup2`, …
+    /// The type of the file system: `overlay`, `cgroup2`, …
     pub file_system: Vec<u8>,
     /// Whether nothing can be written through it.
     pub is_read_only: bool,
-    /// The file system's own options, still escaped: a comma in a value is octal.
+    /// The file system's own options, still escaped, so that a comma in a value stays octal.
     options: Vec<u8>,
 }
 
-/// The directories that an overlay is made of, as the one who mounted it named them.
+/// The directories of an overlay, as they were given to mount(2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layers {
-    /// Topmost first; the writable one, if there is one, is the first.
+    /// The directories, topmost first. If there is a writable one, it is the first.
     pub directories: Vec<Vec<u8>>,
 }
 
-/// Mounts that a process sees, at most 131 072 of them.
+/// The mounts that a process sees, at most 131 072 of them.
 pub fn of(pid: u32) -> io::Result<Vec<Mount>> {
     read(&format!("/proc/{pid}/mountinfo"))
 }
 
-/// Mounts that ctrace sees.
+/// The mounts that ctrace sees.
 pub fn own() -> io::Result<Vec<Mount>> {
     read("/proc/self/mountinfo")
 }
@@ -58,7 +58,7 @@ fn read(path: &str) -> io::Result<Vec<Mount>> {
     Ok(mounts)
 }
 
-/// Lines that are not understood are left out.
+/// Lines that cannot be parsed are left out.
 pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n').filter_map(parse_line).take(MOUNTS).collect()
 }
@@ -78,7 +78,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let is_read_only = fields.next()?.split(|byte| *byte == b',').any(|option| option == b"ro");
     fields.find(|field| *field == b"-")?;
     let file_system = unescape(fields.next()?);
-    // A source may be empty, never absent.
+    // The source may be empty, but is always there.
     let _source = fields.next()?;
     let options = fields.next().unwrap_or_default().to_vec();
     Some(Mount { id, device, root, point, file_system, is_read_only, options })
@@ -88,7 +88,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Undoes the kernel's `\ooo` (three octal digits); anything else stays as it is.
+/// Decodes the kernel's `\ooo` (three octal digits). Anything else stays as it is.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -110,7 +110,7 @@ impl Mount {
         self.file_system == b"overlay"
     }
 
-    /// Path inside the mounted file system of a path that lies below the mount point.
+    /// Converts a path below the mount point to a path inside the mounted file system.
     pub fn inside(&self, path: &[u8]) -> Option<Vec<u8>> {
         let below = match self.point.as_slice() {
             b"/" => path,
@@ -131,8 +131,8 @@ impl Mount {
         options.find_map(value).filter(|value| !value.is_empty())
     }
 
-    /// The layers of an overlay. `lowerdir=` holds several, separated by colons that a backslash protects;
-    /// `lowerdir+=` (kernel 6.8) and `upperdir=` hold one each.
+    /// The layers of an overlay. `lowerdir=` contains several, separated by colons (a colon in a path is
+    /// escaped by a backslash). `lowerdir+=` (kernel 6.8) and `upperdir=` contain one each.
     pub fn layers(&self) -> Layers {
         let mut upper = Vec::new();
         let mut lower = Vec::new();

@@ -1,6 +1,6 @@
-//! What /proc tells of one process beyond what selecting needs: namespaces, ids, users, cgroups.
+//! What /proc shows of a process beyond what selecting needs: namespaces, ids, users, cgroups.
 //!
-//! For a person to read; nothing is decided by it. What is not there, or not ours to see, is none.
+//! For people to read; no decision depends on it. What is missing, or hidden from ctrace, is None.
 
 use std::fs;
 use std::io;
@@ -13,47 +13,46 @@ use super::process::{FILE, number, read_bounded, status_field};
 /// The kinds of namespaces, as /proc/PID/ns names them.
 pub const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
-/// Lines of /proc/PID/cgroup that are kept; there are about 15 hierarchies.
+/// Limit of the lines of /proc/PID/cgroup that are kept. There are about 15 hierarchies.
 const HIERARCHIES: usize = 64;
 
-/// Ids of a process: of its user, and of itself in each PID namespace.
+/// The ids of a process in its PID namespaces, and that of its user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
-    /// In ctrace's PID namespace first, in its own last.
+    /// The ids in all PID namespaces, from ctrace's to its own.
     pub pids: Vec<u32>,
-    /// Effective user id, as ctrace's user namespace sees it.
+    /// The effective user id, as ctrace's user namespace sees it.
     pub uid: Option<u32>,
 }
 
-/// A process's place in one hierarchy of cgroups.
+/// The cgroup of a process in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CgroupPath {
     /// 2 for the unified hierarchy, else 1.
     pub version: u8,
-    /// The controllers of a hierarchy of version 1 (`cpu,cpuacct`, `name=systemd`); empty for the unified
-    /// one.
+    /// The controllers of a v1 hierarchy (`cpu,cpuacct`, `name=systemd`). Empty for the unified one.
     pub controllers: String,
     /// The path in it, as ctrace's cgroup namespace sees it.
     pub path: String,
 }
 
-/// Inode number of a namespace of a process: what `readlink /proc/PID/ns/KIND` shows.
+/// The inode number of a namespace of a process, as `readlink /proc/PID/ns/KIND` shows it.
 pub fn namespace(pid: u32, kind: &str) -> io::Result<u64> {
     fs::metadata(format!("/proc/{pid}/ns/{kind}")).map(|found| found.ino())
 }
 
-/// Its ids.
+/// The ids of a process.
 pub fn ids(pid: u32) -> Ids {
     let status = read_bounded(format!("/proc/{pid}/status").as_ref(), FILE).unwrap_or_default();
     let numbers = |name: &[u8]| -> Vec<u32> {
         let field = status_field(&status, name).unwrap_or_default();
         field.split(u8::is_ascii_whitespace).filter_map(number).collect()
     };
-    // Real, effective, saved, file system.
+    // The fields are the real, effective, saved and file system ids.
     Ids { pids: numbers(b"NSpid:"), uid: numbers(b"Uid:").get(1).copied() }
 }
 
-/// Its cgroups, the unified hierarchy first.
+/// The cgroups of a process, that of the unified hierarchy first.
 pub fn cgroups(pid: u32) -> Vec<CgroupPath> {
     let text = read_bounded(format!("/proc/{pid}/cgroup").as_ref(), FILE).unwrap_or_default();
     parse_cgroups(&text)

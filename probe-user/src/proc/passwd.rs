@@ -1,7 +1,7 @@
 //! The users of the host, from its /etc/passwd.
 //!
-//! Owns the reading of that file. It asks no directory service, which a static build cannot: a user that only
-//! LDAP has is given as a number.
+//! Owns the reading of that file. It does not ask directory services, which a static build cannot do: a user
+//! that only LDAP has must be given as a number.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 use super::process::read_bounded;
 
-/// Bytes of the file that are read.
+/// Limit of the bytes that are read.
 const FILE: u64 = 4 * 1024 * 1024;
 const PASSWD: &str = "/etc/passwd";
 
-/// A name is nobody's.
+/// Why a user was not found by name.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// The file has no such line.
+    /// The file has no line for this name.
     #[error(
         "no user is called {name:?} in {path:?}; a user that only a directory service knows is given by \
          number"
@@ -25,17 +25,17 @@ pub enum UserError {
     Unknown {
         /// As the user wrote it.
         name: String,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// The file cannot be read.
+    /// The file could not be read.
     #[error("user {name:?} could not be looked up in {path:?}; give the number")]
     Unreadable {
         /// As the user wrote it.
         name: String,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
@@ -46,17 +46,17 @@ pub enum UserError {
 pub struct User {
     /// The login name.
     pub name: OsString,
-    /// Its id.
+    /// The user id.
     pub uid: u32,
-    /// The id of its first group.
+    /// The id of the first group.
     pub gid: u32,
-    /// Its home directory.
+    /// The home directory.
     pub home: OsString,
-    /// Its shell; empty for /bin/sh.
+    /// The shell. Empty means /bin/sh.
     pub shell: OsString,
 }
 
-/// The user with an id; none if the file has no such line or cannot be read.
+/// The user with this id. None if the file has no such line or cannot be read.
 pub fn user(uid: u32) -> Option<User> {
     user_in(uid, Path::new(PASSWD))
 }
@@ -66,7 +66,7 @@ fn user_in(uid: u32, path: &Path) -> Option<User> {
     text.split(|byte| *byte == b'\n').filter_map(parse).find(|user| user.uid == uid)
 }
 
-/// A line: name, password, uid, gid, comment, home, shell (passwd(5)).
+/// Parses a line: name, password, uid, gid, comment, home, shell (passwd(5)).
 fn parse(line: &[u8]) -> Option<User> {
     let mut fields = line.split(|byte| *byte == b':');
     let text = |field: &[u8]| OsString::from_vec(field.to_vec());
@@ -79,7 +79,7 @@ fn parse(line: &[u8]) -> Option<User> {
     Some(User { name: text(name), uid, gid, home, shell })
 }
 
-/// The id of a user of this host.
+/// The id of the user with this name.
 pub fn uid(name: &str) -> Result<u32, UserError> {
     uid_in(name, Path::new(PASSWD))
 }

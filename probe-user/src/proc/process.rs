@@ -1,7 +1,7 @@
-//! /proc about processes: who is there, what they are called, whose children they are.
+//! /proc about processes: which there are, their names and parents.
 //!
-//! Owns the reading of these files, as bytes and with limits: names in them are chosen by the processes.
-//! A process may vanish between two reads, so nothing here is an error: what is not there is none.
+//! Owns the reading of these files, as bytes and with limits, because processes choose the names in them. A
+//! process may exit between two reads, so missing data is None, and not an error.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -16,27 +16,27 @@ use procfs::FromRead;
 
 use super::cgroup::ProcCgroups;
 
-/// Bytes of one file of /proc that are read. `status` has about 1500, `cgroup` less than 16 KiB.
+/// Limit of the bytes that are read of a file of /proc. `status` has about 1500, `cgroup` less than 16 KiB.
 pub(crate) const FILE: u64 = 64 * 1024;
-/// Bytes that most files of /proc about a process have at the most.
+/// The size that is enough for most files of /proc about a process.
 const USUAL: u64 = 4096;
-/// `PF_EXITING` of linux/sched.h: set before the kernel tells of the end (`sched_process_exit`).
+/// `PF_EXITING` of linux/sched.h. The kernel sets it before it reports the exit (`sched_process_exit`).
 const EXITING: u32 = 0x0000_0004;
 /// `PF_KTHREAD` of linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
-/// A process at a moment. (pid, start time) is its identity; a pid alone is not.
+/// A process, identified by pid and start time. A pid alone may be reused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessId {
-    /// Id in the PID namespace of ctrace (the host's).
+    /// The id in the PID namespace of ctrace (the host's).
     pub pid: u32,
     /// Clock ticks after boot (field 22 of /proc/PID/stat).
     pub start_time: u64,
-    /// Name of its main thread, as the kernel has it (not UTF-8 always).
+    /// The name of its main thread, as the kernel has it. Bytes that are not UTF-8 are replaced.
     pub comm: String,
 }
 
-/// Where processes are read from: /proc, or a tree of fixtures.
+/// The directory from which processes are read: /proc, or a fixture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proc {
     root: PathBuf,
@@ -49,36 +49,36 @@ impl Default for Proc {
     }
 }
 
-/// What /proc/PID/stat tells.
+/// The fields of /proc/PID/stat that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "the kernel's own flags, each by itself")]
 struct Stat {
     parent: u32,
     start_time: u64,
     is_kernel_thread: bool,
-    /// This thread ends: its end is being told, or has been.
+    /// This thread is exiting: the kernel is reporting its exit, or has done so.
     is_exiting: bool,
-    /// All of its threads have ended; it waits to be reaped.
+    /// All of its threads have exited, and it waits to be reaped.
     is_dead: bool,
     /// A signal has stopped it.
     is_stopped: bool,
 }
 
-/// A process with its place in the tree of processes and in the hierarchies of cgroups.
+/// A process with its place in the process tree and in the hierarchies of cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessEntry {
-    /// The process; its container is not filled in.
+    /// The identity and name of the process.
     pub process: ProcessId,
-    /// Its parent.
+    /// The pid of its parent.
     pub parent: u32,
     /// Its cgroups.
     pub cgroups: ProcCgroups,
-    /// Its PID namespace; none when that is not ours to see.
+    /// Its PID namespace. None if ctrace may not see it.
     pub namespace: Option<NamespaceId>,
 }
 
 impl Proc {
-    /// A tree that looks like /proc, and the pid that ctrace has in it.
+    /// Reads from a directory that looks like /proc, in which ctrace has this pid.
     pub fn new(root: impl Into<PathBuf>, own: u32) -> Self {
         Self { root: root.into(), own }
     }
@@ -88,17 +88,17 @@ impl Proc {
         self.own
     }
 
-    /// All processes, ascending.
+    /// The pids of all processes, ascending.
     pub fn pids(&self) -> io::Result<Vec<u32>> {
         numbers(&self.root)
     }
 
-    /// All threads of a process, ascending; empty when it is gone.
+    /// The ids of all threads of a process, ascending. Empty if it has exited.
     pub fn threads(&self, pid: u32) -> Vec<u32> {
         numbers(&self.path(pid, "task")).unwrap_or_default()
     }
 
-    /// Those threads whose end the kernel will tell yet.
+    /// The threads whose exit the kernel has not reported yet.
     pub fn living_threads(&self, pid: u32) -> Vec<u32> {
         let mut threads = self.threads(pid);
         threads.retain(|tid| {
@@ -109,14 +109,14 @@ impl Proc {
         threads
     }
 
-    /// A process that has not ended.
+    /// A process that has not exited.
     pub fn process(&self, pid: u32) -> Option<ProcessId> {
         let stat = self.stat(pid).filter(|stat| !stat.is_dead)?;
         Some(ProcessId { pid, start_time: stat.start_time, comm: self.comm(pid)? })
     }
 
-    /// Everything that selecting needs to know of a process; none for one that has ended, and for threads
-    /// of the kernel, which have no code of their own to probe.
+    /// The facts about a process that a selection needs. None for a process that has exited, and for kernel
+    /// threads, which have no code of their own to probe.
     pub fn entry(&self, pid: u32) -> Option<ProcessEntry> {
         let stat = self.stat(pid).filter(|stat| !stat.is_dead && !stat.is_kernel_thread)?;
         let process = ProcessId { pid, start_time: stat.start_time, comm: self.comm(pid)? };
@@ -128,18 +128,18 @@ impl Proc {
         })
     }
 
-    /// All of them but ctrace itself, which is never a target; ascending by pid.
+    /// The facts about all processes, ascending by pid. Leaves out ctrace itself, which is never a target.
     pub fn entries(&self) -> io::Result<Vec<ProcessEntry>> {
         let others = self.pids()?.into_iter().filter(|pid| *pid != self.own);
         Ok(others.filter_map(|pid| self.entry(pid)).collect())
     }
 
-    /// Whether this very process still runs.
+    /// Whether the process with this pid and start time still runs.
     pub fn is_alive(&self, pid: u32, start_time: u64) -> bool {
         self.stat(pid).is_some_and(|stat| !stat.is_dead && stat.start_time == start_time)
     }
 
-    /// Its parent.
+    /// The pid of its parent.
     pub fn parent(&self, pid: u32) -> Option<u32> {
         Some(self.stat(pid)?.parent)
     }
@@ -149,10 +149,11 @@ impl Proc {
         self.stat(pid).is_some_and(|stat| stat.is_stopped)
     }
 
-    /// Whether the kernel encrypts or decrypts TLS for someone in its network namespace; none where no kernel
-    /// TLS is.
+    /// Whether the kernel encrypts or decrypts TLS for any process in its network namespace. False if the
+    /// kernel has no TLS.
     pub fn has_kernel_tls(&self, pid: u32) -> bool {
-        // `TlsCurrTxSw  1`: connections now, per direction, in software or on the network device.
+        // A line such as `TlsCurrTxSw  1` counts the present connections, per direction, in software or on
+        // the network device.
         let is_current = |line: &[u8]| {
             let count =
                 line.strip_prefix(b"TlsCurr").and_then(|rest| rest.rsplit(u8::is_ascii_whitespace).next());
@@ -172,17 +173,17 @@ impl Proc {
         matches!(self.namespace_pids(pid).as_slice(), [_, .., 1])
     }
 
-    /// The process of a thread; its own id for a process.
+    /// The process of a thread. For a process, that is its own id.
     pub fn thread_group(&self, id: u32) -> Option<u32> {
         let status = self.read(id, "status")?;
         number(status_field(&status, b"Tgid:")?.trim_ascii())
     }
 
-    /// The user with whose rights it acts (its effective id), as ctrace's user namespace counts.
+    /// The effective user id, as ctrace's user namespace sees it.
     pub fn effective_uid(&self, pid: u32) -> Option<u32> {
         let status = self.read(pid, "status")?;
         let ids = status_field(&status, b"Uid:")?;
-        // Real, effective, saved, file system.
+        // The fields are the real, effective, saved and file system ids.
         number(ids.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty()).nth(1)?)
     }
 
@@ -194,23 +195,23 @@ impl Proc {
         Some(NamespaceId { device: u64::from(major) << 20 | u64::from(minor), inode: found.ino() })
     }
 
-    /// Its cgroups; empty when it is gone.
+    /// Its cgroups. Empty if it has exited.
     pub fn cgroups(&self, pid: u32) -> ProcCgroups {
         ProcCgroups::parse(&self.read(pid, "cgroup").unwrap_or_default())
     }
 
-    /// Path of its executable, inside the mount namespace in which it lies.
+    /// The path of its executable, inside the mount namespace of the executable.
     ///
-    /// The kernel marks a deleted one with ` (deleted)`, which is taken off. A name that ends in these
-    /// characters itself loses them: telling the two apart would mean to look into a file system that the
-    /// target may serve itself, and to wait for it.
+    /// The kernel marks a deleted executable with ` (deleted)`, which is removed here. A name that itself
+    /// ends in these characters loses them too: to distinguish the two, ctrace would have to open a file in a
+    /// file system that the target may serve itself, and might have to wait for it.
     pub fn executable(&self, pid: u32) -> Option<PathBuf> {
         let path = fs::read_link(self.path(pid, "exe")).ok()?;
         let bytes = path.as_os_str().as_bytes();
         Some(PathBuf::from(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes))))
     }
 
-    /// The name of its main thread. Its bytes are the process's choice; what is not UTF-8 is replaced.
+    /// The name of its main thread. The process chooses the bytes; those that are not UTF-8 are replaced.
     fn comm(&self, pid: u32) -> Option<String> {
         let bytes = self.read(pid, "comm")?;
         Some(String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).into_owned())
@@ -220,7 +221,7 @@ impl Proc {
         parse_stat(&self.read(pid, "stat")?)
     }
 
-    /// Its ids, in ctrace's PID namespace first, in its own last.
+    /// Its ids in all PID namespaces, from ctrace's to its own.
     fn namespace_pids(&self, pid: u32) -> Vec<u32> {
         let status = self.read(pid, "status").unwrap_or_default();
         let ids = status_field(&status, b"NSpid:").unwrap_or_default();
@@ -247,12 +248,12 @@ pub fn children(entries: &[ProcessEntry]) -> HashMap<u32, Vec<u32>> {
     children
 }
 
-/// The roots and everything below them, as the parents are now.
+/// The roots and all of their present descendants.
 pub fn descendants(roots: Vec<u32>, entries: &[ProcessEntry]) -> BTreeSet<u32> {
     let children = children(entries);
     let mut found = BTreeSet::new();
     let mut next = roots;
-    // `found` ends this even if the parents, read one after another, form a circle.
+    // Parents are read one after another, so they may form a circle. `found` ends the loop even then.
     while let Some(pid) = next.pop() {
         if found.insert(pid) {
             next.extend(children.get(&pid).into_iter().flatten());
@@ -261,15 +262,16 @@ pub fn descendants(roots: Vec<u32>, entries: &[ProcessEntry]) -> BTreeSet<u32> {
     found
 }
 
-/// Reads at most `limit` bytes of a file, however long it says that it is.
+/// Reads at most `limit` bytes of a file, whatever size it claims.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    // Most files of /proc fit, and are read at once: without room there would be a small first read.
+    // Most files of /proc fit into this and are read at once. Without capacity there would be a small first
+    // read.
     let mut bytes = Vec::with_capacity(usize::try_from(limit.min(USUAL)).unwrap_or_default());
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Names in a directory that are numbers.
+/// The names in a directory that are numbers, ascending.
 fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
     let names = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.file_name()));
     let mut numbers: Vec<u32> = names.filter_map(|name| number(name.as_bytes())).collect();
@@ -277,20 +279,20 @@ fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Digits alone: neither a sign nor a space.
+/// Parses digits only: neither a sign nor a space.
 pub(crate) fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
 }
 
-/// The kernel escapes newlines in `Name:`, so no process can forge a line.
+/// A field of /proc/PID/status. The kernel escapes newlines in `Name:`, so no process can forge a line.
 pub(crate) fn status_field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))
 }
 
-/// The name in it is the process's choice of bytes, which procfs replaces where they are not UTF-8.
+/// Parses /proc/PID/stat. It contains the process's name, in which procfs replaces bytes that are not UTF-8.
 fn parse_stat(text: &[u8]) -> Option<Stat> {
-    // procfs indexes without looking; a line that no kernel writes must not reach it.
+    // procfs indexes without checks, so it must not get a line that no kernel writes.
     let open = text.iter().position(|byte| *byte == b'(')?;
     let close = text.iter().rposition(|byte| *byte == b')').filter(|close| *close > open)?;
     let (pid, numbers) = (text.get(..open)?.strip_suffix(b" ")?, text.get(close + 1..)?.strip_prefix(b" ")?);
@@ -299,7 +301,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         return None;
     }
     let stat = procfs::process::Stat::from_read(text).ok()?;
-    // The main thread may have ended while others go on: the process is then a zombie with threads.
+    // The main thread may have exited while others still run. The process is then a zombie with threads.
     let is_dead = matches!(stat.state, 'X' | 'x') || (stat.state == 'Z' && stat.num_threads <= 1);
     Some(Stat {
         parent: u32::try_from(stat.ppid).ok()?,

@@ -1,8 +1,8 @@
-//! What /proc tells of a program while a process runs it.
+//! What /proc shows of a program while a process runs it.
 //!
-//! Owns the question whether what was read is of that program still: a process may execute another one in
-//! between, and its id may be another process's. Reads no file for what is known without it: that would cost
-//! each exec.
+//! Owns the check that what was read still belongs to that program: the process may have executed another one
+//! meanwhile, or its pid may have been reused. Files are not read for facts that are available without them,
+//! because that would slow down each exec.
 
 use std::fs;
 use std::io;
@@ -13,59 +13,61 @@ use procfs::FromRead;
 
 use super::process::{FILE, number, read_bounded, status_field};
 
-/// Bytes of the arguments or the environment of a program that ran already.
+/// Limit of the bytes of the arguments or the environment of a program that was already running.
 const STRINGS: u64 = 128 * 1024;
 
 /// `PF_EXITING` of linux/sched.h.
 const EXITING: u32 = 0x0000_0004;
 
-/// A program that runs.
+/// A running program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessSnapshot {
-    /// When its process began, in nanoseconds after boot.
+    /// When its process started, in nanoseconds after boot.
     pub started: u64,
-    /// The process's parent now.
+    /// The present parent of the process.
     pub parent: u32,
-    /// Name of its first thread; only with [`MissingFields::names`].
+    /// The name of its main thread. Only with [`MissingFields::names`].
     pub comm: Vec<u8>,
-    /// Id in its own PID namespace; only with [`MissingFields::names`].
+    /// The id in its own PID namespace. Only with [`MissingFields::names`].
     pub vpid: Option<u32>,
-    /// The executable, inside the mount namespace in which it lies; only with [`MissingFields::executable`].
+    /// The path of the executable, inside the executable's mount namespace. Only with
+    /// [`MissingFields::executable`].
     pub executable: Option<Vec<u8>>,
     /// The working directory, inside the process's root.
     pub directory: Option<Vec<u8>>,
     /// The terminal, such as `pts/0`.
     pub tty: Option<String>,
-    /// Real, effective user id, real group id; only with [`MissingFields::names`].
+    /// The real and effective user id, and the real group id. Only with [`MissingFields::names`].
     pub users: (Option<u32>, Option<u32>, Option<u32>),
 }
 
-/// What nobody has told of a program yet, beside what /proc alone tells.
+/// What the kernel's records do not contain about a program, besides what only /proc has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingFields {
     /// Its executable.
     pub executable: bool,
-    /// Its name, id and users.
+    /// Its name, its id in its own PID namespace, and its users.
     pub names: bool,
 }
 
 impl MissingFields {
-    /// Nothing is known.
+    /// Nothing has been recorded.
     pub const ALL: Self = Self { executable: true, names: true };
 }
 
-/// Strings of a program, each ended by NUL.
+/// The strings of a program, each with a NUL at its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
-    /// Its arguments, as the program has them now.
+    /// The arguments, as the program has them now.
     pub arguments: Vec<u8>,
-    /// Whether there are more.
+    /// Whether the arguments were truncated.
     pub truncated: bool,
-    /// Its environment, as it has it now.
+    /// The environment, as the program has it now.
     pub environment: Vec<u8>,
 }
 
-/// What runs in a process now. With the stack pointer that a program began with: none if that one is over.
+/// The program that a process runs now. `stack` is the stack pointer with which a program started: the result
+/// is None if the process no longer runs that program.
 pub fn running(pid: u32, stack: Option<u64>, unknown: MissingFields) -> Option<ProcessSnapshot> {
     let read = |name: &str| read_bounded(format!("/proc/{pid}/{name}").as_ref(), FILE).ok();
     let link = |name: &str| {
@@ -74,7 +76,7 @@ pub fn running(pid: u32, stack: Option<u64>, unknown: MissingFields) -> Option<P
     };
     let directory: io::Result<Vec<u8>> = link("cwd");
     if directory.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        // It has gone: nothing else is there.
+        // The process has exited, so the other files do not exist either.
         return None;
     }
     let executable = unknown.executable.then(|| link("exe").ok()).flatten();
@@ -85,10 +87,11 @@ pub fn running(pid: u32, stack: Option<u64>, unknown: MissingFields) -> Option<P
         field.split(u8::is_ascii_whitespace).filter_map(number).collect()
     };
     let (uids, gids) = (ids(b"Uid:"), ids(b"Gid:"));
-    // Last: when it is the same program's still, all before was.
+    // This must be the last read: if the program is still the same, all earlier reads belong to it.
     let stat = stat(&read("stat")?)?;
-    // The stack of a program begins where the kernel has put its strings: a random place for each execution.
-    // One that ends has neither strings nor files any more, and its end is being told.
+    // The stack of a program starts where the kernel has put its strings, at a random place for each
+    // execution. An exiting process has neither strings nor files any more, and the kernel reports its exit
+    // anyway.
     if stack.is_some_and(|stack| stack != stat.startstack) || stat.flags & EXITING != 0 {
         return None;
     }
@@ -105,7 +108,7 @@ pub fn running(pid: u32, stack: Option<u64>, unknown: MissingFields) -> Option<P
     })
 }
 
-/// The strings of the program that a process runs now.
+/// The arguments and environment of the program that a process runs now.
 pub fn given(pid: u32) -> CommandLine {
     let read = |name: &str| {
         let mut bytes = read_bounded(format!("/proc/{pid}/{name}").as_ref(), STRINGS + 1).unwrap_or_default();
@@ -117,7 +120,7 @@ pub fn given(pid: u32) -> CommandLine {
     CommandLine { arguments, truncated, environment }
 }
 
-/// The bytes of a path as the kernel told it, without its mark.
+/// The bytes of a path that the kernel reported, without the mark of a deleted file.
 pub fn path_bytes(path: &Path) -> Vec<u8> {
     without_mark(path.as_os_str().as_bytes().to_vec())
 }
@@ -126,7 +129,7 @@ fn without_mark(path: Vec<u8>) -> Vec<u8> {
     path.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(path)
 }
 
-/// As in `proc`: procfs must not see a line that no kernel writes.
+/// Parses /proc/PID/stat. As in `process`, procfs must not get a line that no kernel writes.
 fn stat(text: &[u8]) -> Option<procfs::process::Stat> {
     let close = text.iter().rposition(|byte| *byte == b')')?;
     text.iter().position(|byte| *byte == b'(').filter(|open| *open < close)?;
@@ -137,14 +140,14 @@ fn stat(text: &[u8]) -> Option<procfs::process::Stat> {
     procfs::process::Stat::from_read(text).ok()
 }
 
-/// The name of a terminal by its number (`dev_t` in the kernel's old encoding, as /proc/PID/stat has it);
-/// none for 0.
+/// The name of a terminal by its number (`dev_t` in the kernel's old encoding, as in /proc/PID/stat). None
+/// for 0.
 fn terminal(number: i32) -> Option<String> {
     let number = number.cast_unsigned();
     let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
     Some(match (major, minor) {
         (0, _) => return None,
-        // Documentation/admin-guide/devices.txt of the kernel.
+        // See Documentation/admin-guide/devices.txt of the kernel.
         (136..=143, _) => format!("pts/{}", (major - 136) * 256 + minor),
         (4, 0..=63) => format!("tty{minor}"),
         (4, _) => format!("ttyS{}", minor - 64),

@@ -1,31 +1,32 @@
-//! From where ctrace looks: whether the processes that it sees are those that the kernel tells of.
+//! Checks that the processes in ctrace's /proc are the ones that the kernel reports.
 //!
-//! The kernel's programs tell process ids as the first PID namespace counts them. Seen through another /proc,
-//! these are other processes, or none: a trace would be empty, and look as if nothing had happened.
+//! The BPF programs report process ids as the first PID namespace counts them. In another /proc, these belong
+//! to other processes, or to none: a trace would be empty, and look as if nothing had happened.
 
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-/// Inode numbers of the first namespaces (`PROC_PID_INIT_INO`, `PROC_USER_INIT_INO` of linux/proc_ns.h).
+/// Inode numbers of the first PID and user namespace (`PROC_PID_INIT_INO`, `PROC_USER_INIT_INO` of
+/// linux/proc_ns.h).
 const FIRST_PIDS: u64 = 0xEFFF_FFFC;
 const FIRST_USERS: u64 = 0xEFFF_FFFD;
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROCFS: i64 = 0x9fa0;
 
-/// Why ctrace cannot see what it would trace.
+/// Why ctrace cannot see the processes that it would trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blind {
-    /// Nothing at /proc, or something else.
+    /// /proc is not a procfs, or is missing.
     NoProc,
-    /// A PID namespace that is not the first, by its number.
+    /// ctrace runs in a PID namespace that is not the first one. Contains its inode number.
     PidNamespace(u64),
     /// /proc belongs to another PID namespace than ctrace.
     OthersProc,
-    /// /proc shows a user its own processes only.
+    /// /proc shows users only their own processes.
     Hidden,
-    /// A user namespace that is not the first, by its number.
+    /// ctrace runs in a user namespace that is not the first one. Contains its inode number.
     UserNamespace(u64),
 }
 
@@ -38,7 +39,7 @@ impl fmt::Display for Blind {
 }
 
 impl Blind {
-    /// What is in the way.
+    /// The obstacle, for messages.
     pub fn found(self) -> String {
         match self {
             Self::NoProc => {
@@ -61,7 +62,7 @@ impl Blind {
         }
     }
 
-    /// What to do about it.
+    /// The advice for the user.
     pub fn next(self) -> &'static str {
         match self {
             Self::NoProc => "mount it: mount -t proc proc /proc",
@@ -77,13 +78,13 @@ impl Blind {
     }
 }
 
-/// What is seen from here.
+/// What ctrace can see.
 struct View {
     has_procfs: bool,
-    /// Our pid, and what /proc takes us for.
+    /// ctrace's pid, and its pid according to /proc.
     own: (u32, Option<u32>),
     namespace: Option<u64>,
-    /// Whether the first process of the machine, which is another user's, is seen.
+    /// Whether the first process of the machine is visible, which belongs to another user.
     shows_others: bool,
 }
 
@@ -112,12 +113,13 @@ impl View {
     }
 }
 
-/// Whether the processes in /proc are those that the kernel's programs tell of.
+/// Checks that the processes in /proc are the ones that the BPF programs report.
 pub fn processes() -> Result<(), Blind> {
     View::look().judge()
 }
 
-/// Whether ctrace's capabilities are those of the machine. Not to be told where there is no /proc.
+/// Checks that ctrace's capabilities apply to the whole machine. Without /proc this cannot be checked, and
+/// counts as fine.
 pub fn rights() -> Result<(), Blind> {
     match namespace("user") {
         Some(id) if id != FIRST_USERS => Err(Blind::UserNamespace(id)),
@@ -141,10 +143,10 @@ mod tests {
         let other = 4_026_532_182;
         assert_eq!(seen(true, Some(7), Some(FIRST_PIDS), true), Ok(()));
         assert_eq!(seen(false, None, None, false), Err(Blind::NoProc));
-        // With a /proc of its own, and with the host's.
+        // ctrace in a PID namespace, with a /proc of its own, and with the host's.
         assert_eq!(seen(true, Some(7), Some(other), true), Err(Blind::PidNamespace(other)));
         assert_eq!(seen(true, Some(4711), Some(other), true), Err(Blind::PidNamespace(other)));
-        // The host's ctrace, with the /proc of a container.
+        // ctrace on the host, with the /proc of a container.
         assert_eq!(seen(true, None, None, true), Err(Blind::OthersProc));
         assert_eq!(seen(true, Some(7), Some(FIRST_PIDS), false), Err(Blind::Hidden));
     }

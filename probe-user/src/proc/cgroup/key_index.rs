@@ -1,10 +1,10 @@
-//! Containers by the marks of their processes.
+//! Finds containers by the cgroups of their processes.
 
 use std::collections::HashMap;
 
 use super::{ContainerKey, ProcCgroups};
 
-/// What is known of containers, to be found by the cgroups of a process.
+/// Values of containers, which can be found by the cgroups of a process.
 #[derive(Clone, Debug)]
 pub struct KeyIndex<T> {
     by_id: HashMap<String, T>,
@@ -28,7 +28,7 @@ impl<T> FromIterator<(ContainerKey, T)> for KeyIndex<T> {
 }
 
 impl<T> KeyIndex<T> {
-    /// Adds a container, or replaces what is known of it.
+    /// Adds a container, or replaces its value.
     pub fn insert(&mut self, mark: ContainerKey, value: T) {
         match mark {
             ContainerKey::Path(path) => self.by_path.insert(path, value),
@@ -39,7 +39,7 @@ impl<T> KeyIndex<T> {
         };
     }
 
-    /// What is known of the container with this mark.
+    /// The value of the container with this mark.
     pub fn get(&self, mark: &ContainerKey) -> Option<&T> {
         match mark {
             ContainerKey::Path(path) => self.by_path.get(path),
@@ -48,8 +48,8 @@ impl<T> KeyIndex<T> {
         }
     }
 
-    /// The containers that hold a process with these cgroups, outermost first. Below the path of a container
-    /// that is known by it, ids are that container's own words.
+    /// The containers around a process with these cgroups, outermost first. Below a container that is
+    /// identified by its path, ids do not count, because that container chose them itself.
     pub fn holders(&self, cgroups: &ProcCgroups) -> Vec<&T> {
         if !self.by_path.is_empty()
             && let Some(found) = cgroups.paths().find_map(|path| self.at_path(path))
@@ -60,27 +60,27 @@ impl<T> KeyIndex<T> {
         paths.filter_map(|path| self.by_id.get(&path)).collect()
     }
 
-    /// The innermost of them.
+    /// The innermost container around a process with these cgroups.
     pub fn find(&self, cgroups: &ProcCgroups) -> Option<&T> {
         self.holders(cgroups).pop()
     }
 
-    /// How many there are.
+    /// The number of containers.
     pub fn len(&self) -> usize {
         self.by_id.len() + self.by_path.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no containers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All of them.
+    /// The values of all containers.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.by_id.values().chain(self.by_path.values())
     }
 
-    /// The outermost of a path's ancestors that is known.
+    /// The outermost ancestor of a path that is a container, or the path itself.
     fn at_path(&self, path: &[u8]) -> Option<&T> {
         let slashes = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
         let mut ends = slashes.map(|(at, _)| at).chain([path.len()]);

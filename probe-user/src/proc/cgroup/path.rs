@@ -1,30 +1,29 @@
-//! The shapes in which runtimes write containers into the paths of cgroups.
+//! The forms in which runtimes write containers into the paths of cgroups.
 //!
 //! Owns the recognition of components. Pure.
 
-/// Length of a container id in hexadecimal digits.
+/// The length of a container id in hexadecimal digits.
 const ID: usize = 64;
 
-/// A component of a path that means something.
+/// A component of a path that stands for a container or user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PathComponent {
-    /// Id of the container; `user@UID.service` for a user.
+    /// The id of the container, or `user@UID.service` for a user.
     pub(super) id: String,
     pub(super) kind: PathKind,
-    /// Where the component ends in the path.
+    /// The end of the component in the path.
     pub(super) end: usize,
 }
 
-/// What a component stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PathKind {
-    /// A container; its runtime, if the shape is that of one alone.
+    /// A container, with its runtime if only one runtime uses this form.
     Container(Option<&'static str>),
-    /// What systemd leaves to a user, who may make any cgroup below it.
+    /// The part that systemd leaves to a user, who may create any cgroup below it.
     User,
 }
 
-/// What the path tells, outermost first.
+/// The containers and users in a path, outermost first.
 pub(super) fn components(path: &[u8]) -> Vec<PathComponent> {
     let components: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
     let mut end = 0;
@@ -59,19 +58,20 @@ fn link(component: &[u8], before: Option<&[u8]>, after: Option<&[u8]>) -> Option
     if let Some(machine) = machine(component, after) {
         return machine;
     }
-    // Podman's pods: with the cgroupfs driver they have bare ids, their containers `libpod-ID`.
+    // Podman's pods have bare ids with the cgroupfs driver; their containers are `libpod-ID`.
     let is_pod = before == b"libpod_parent" && component.len() == ID;
     container(id(component).filter(|_| !is_pod)?, None)
 }
 
-/// `user@1000.service`.
+/// Recognises `user@1000.service`.
 fn is_user(component: &[u8]) -> bool {
     let id = component.strip_prefix(b"user@").and_then(|rest| rest.strip_suffix(b".service"));
     id.is_some_and(|id| !id.is_empty() && id.iter().all(u8::is_ascii_digit))
 }
 
-/// `machine-NAME.scope`, `systemd-nspawn@NAME.service`: what systemd-machined registers. Virtual machines are
-/// there too, and the process that watches a container (`supervisor`).
+/// Recognises what systemd-machined registers: `machine-NAME.scope`, `systemd-nspawn@NAME.service`. Virtual
+/// machines have this form too, and so has the process that supervises a container (`supervisor`); neither is
+/// a container.
 #[expect(clippy::option_option, reason = "a machine that is no container is not looked at further")]
 fn machine(component: &[u8], after: Option<&[u8]>) -> Option<Option<(String, PathKind)>> {
     let scope = component.strip_prefix(b"machine-").and_then(|rest| rest.strip_suffix(b".scope"));
@@ -83,7 +83,7 @@ fn machine(component: &[u8], after: Option<&[u8]>) -> Option<Option<(String, Pat
         None | Some("") => None,
         Some(_) if is_supervisor => None,
         Some(name) if name.starts_with("qemu-") => None,
-        // libvirt's: `lxc-PID-NAME`.
+        // The form that libvirt uses: `lxc-PID-NAME`.
         Some(name) => match name.strip_prefix("lxc-").and_then(|rest| rest.split_once('-')) {
             Some((pid, name)) if pid.bytes().all(|byte| byte.is_ascii_digit()) => of(name, "lxc"),
             _ => of(name, "systemd-nspawn"),
@@ -91,7 +91,7 @@ fn machine(component: &[u8], after: Option<&[u8]>) -> Option<Option<(String, Pat
     })
 }
 
-/// systemd writes what cannot stand in a unit's name as `\xHH`.
+/// Decodes `\xHH`, by which systemd replaces characters that a unit's name cannot contain.
 fn unescape(name: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name;
@@ -107,9 +107,9 @@ fn unescape(name: &[u8]) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// `ID`, `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`, `SLICE:cri-containerd:ID`, …: what
-/// stands before an id ends in a dash or a colon. A runtime's monitor process (conmon) runs on the host,
-/// beside the container, and is none of its processes.
+/// Recognises `ID`, `docker-ID.scope`, `libpod-ID.scope`, `cri-containerd-ID.scope`,
+/// `SLICE:cri-containerd:ID`, …: the prefix of an id ends in a dash or a colon. A runtime's monitor process
+/// (conmon) runs on the host, beside the container, and is not one of its processes.
 fn id(component: &[u8]) -> Option<&[u8]> {
     let name = component.strip_suffix(b".scope").unwrap_or(component);
     let (prefix, id) = name.split_at_checked(name.len().checked_sub(ID)?)?;
@@ -122,12 +122,12 @@ fn is_digit(byte: u8) -> bool {
     byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
 }
 
-/// Whether a text is an id that a runtime made, which no other container has.
+/// Whether a text is an id that a runtime generated, and is therefore unique.
 pub(crate) fn is_id(text: &str) -> bool {
     text.len() == ID && text.bytes().all(is_digit)
 }
 
-/// Whether a text can be the beginning of such an id.
+/// Whether a text may be the prefix of such an id.
 pub(crate) fn is_id_prefix(text: &str) -> bool {
     !text.is_empty() && text.len() <= ID && text.bytes().all(is_digit)
 }

@@ -1,4 +1,4 @@
-//! Paths of real machines, and paths that hostile processes make.
+//! Paths from real machines, and paths that hostile processes may create.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
@@ -15,12 +15,13 @@ fn of(path: &str) -> ProcCgroups {
     ProcCgroups::parse(format!("0::{}\n", fill(path)).as_bytes())
 }
 
-/// Path; id of the container; its runtime if the path tells; path of the container's own cgroup.
+/// The path; the id of the container; its runtime if the path shows it; the path of the container's own
+/// cgroup.
 type Row = (&'static str, Option<&'static str>, Option<&'static str>, &'static str);
 
 const ROWS: &[Row] = &[
-    // Docker: cgroupfs, systemd, a parent of the user's choice, rootless, below it a cgroup of the
-    // container's.
+    // Docker: cgroupfs, systemd, a parent of the user's choice, rootless, and a cgroup that the container
+    // created.
     ("/docker/{A}", Some(A), None, "/docker/{A}"),
     ("/docker/{A}/nested/deep", Some(A), None, "/docker/{A}"),
     ("/system.slice/docker-{A}.scope", Some(A), None, "/system.slice/docker-{A}.scope"),
@@ -164,7 +165,7 @@ const ROWS: &[Row] = &[
     ("/lxc/101/ns/init.scope", Some("101"), Some("lxc"), "/lxc/101"),
     ("/lxc.payload.web/docker/{A}", Some("web"), Some("lxc"), "/lxc.payload.web"),
     ("/lxc.payload.", None, None, ""),
-    // No container.
+    // These are not containers.
     ("/", None, None, ""),
     ("", None, None, ""),
     ("/init.scope", None, None, ""),
@@ -182,7 +183,7 @@ const ROWS: &[Row] = &[
     ("/docker/x{A}", None, None, ""),
     ("/docker/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", None, None, ""),
     ("/docker/{A}.slice", None, None, ""),
-    // As a process in a cgroup namespace would see the host's, and ctrace in one.
+    // As a process in a cgroup namespace sees the host's paths, and ctrace in one.
     ("/../../{A}", Some(A), None, "/../../{A}"),
 ];
 
@@ -220,20 +221,20 @@ fn nobody_poses_as_another_container() {
     .collect();
     for (path, expected, root) in [
         ("/docker/{A}", "a", "/docker/{A}"),
-        // A made a cgroup by the name of B below its own.
+        // A created a cgroup below its own with the name of B.
         ("/docker/{A}/{B}", "a", "/docker/{A}"),
         ("/docker/{A}/docker/{B}", "a", "/docker/{A}"),
         ("/docker/{A}/docker-{B}.scope/default/web", "a", "/docker/{A}"),
-        // A runtime in B tells of an A in it; nobody in A tells of anything.
+        // A runtime in B reports an A in it. No runtime in A reports anything.
         ("/docker/{B}/docker/{A}", "a in b", "/docker/{B}/docker/{A}"),
         ("/docker/{B}/docker/{A}/{B}", "a in b", "/docker/{B}/docker/{A}"),
-        // A user of the machine, who has a container with an id that a system's has too.
+        // A user of the machine has a container with the same id as one of the system.
         (
             "/user.slice/user@1000.service/docker-{B}.scope",
             "b of a user",
             "/user.slice/user@1000.service/docker-{B}.scope",
         ),
-        // A container that is known by its path, and what it made below.
+        // A container that is identified by its path, and a cgroup that it created below.
         ("/default/web", "web", "/default/web"),
         ("/default/web/docker/{B}", "web", "/default/web"),
     ] {
@@ -279,10 +280,10 @@ fn v1_v2_and_both() {
     let legacy = ProcCgroups::parse(format!("2:pids:/docker/{A}\n1:cpu:/\n").as_bytes());
     assert_eq!((legacy.unified.as_ref(), legacy.container()), (None, Some(A)));
     assert_eq!(legacy.unified_root_of(A), None);
-    // The id stands in a v1 hierarchy only, although v2 is there.
+    // The id is only in a v1 hierarchy, although v2 is mounted.
     let split = ProcCgroups::parse(format!("2:pids:/docker/{A}\n0::/\n").as_bytes());
     assert_eq!((split.container(), split.unified_root_of(A)), (Some(A), None));
-    // A path that tells a user alone is not what tells most.
+    // A path with a container takes precedence over one with only a user.
     let user = format!("2:pids:/docker/{A}\n0::/user.slice/user@1000.service/x\n");
     assert_eq!(ProcCgroups::parse(user.as_bytes()).container_path().as_deref(), Some(A));
     assert_eq!(ProcCgroups::parse(b"nonsense\n0:\n\n"), ProcCgroups::default());

@@ -3,17 +3,17 @@
 
 use super::*;
 
-/// What follows the start time in a stat file: thirty more fields.
+/// The thirty fields after the start time in a stat file.
 pub(crate) const REST: &str = " 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
 
-/// The pid of ctrace in a [`Tree`].
+/// The pid of ctrace in a [`ProcTree`].
 pub(crate) const OWN: u32 = 900;
 
 pub(crate) struct ProcTree {
     directory: tempfile::TempDir,
 }
 
-/// A process of a [`Tree`].
+/// A process of a [`ProcTree`].
 pub(crate) struct Fake<'a> {
     pub(crate) pid: u32,
     pub(crate) parent: u32,
@@ -21,11 +21,11 @@ pub(crate) struct Fake<'a> {
     pub(crate) nspid: &'a str,
     pub(crate) cgroup: &'a str,
     pub(crate) state: &'a str,
-    /// Processes with one name here share a namespace.
+    /// Processes with the same name here share a PID namespace.
     pub(crate) namespace: &'a str,
-    /// Its effective user.
+    /// The effective user id.
     pub(crate) uid: u32,
-    /// Where its `exe` leads to, if anywhere.
+    /// The target of its `exe` link. Empty for none.
     pub(crate) executable: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! What processes are, by fixtures and by this one.
+//! Facts about processes, from fixtures and from this process.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::fixture::{Fake, ProcTree, REST};
@@ -90,7 +90,7 @@ fn this_process() {
 #[test]
 fn a_thread_that_ends_is_not_living() {
     let mut child = std::process::Command::new("true").spawn().unwrap();
-    // Ended and not waited for: its thread is listed still.
+    // It has exited but is not reaped, so its thread is still listed.
     rustix::process::waitid(
         rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child)),
         rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
