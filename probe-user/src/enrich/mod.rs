@@ -1,6 +1,7 @@
-//! What is known of the processes whose calls are seen: added to events, never deciding over them.
+//! Facts about the processes that make calls. They are added to events, and never decide about them.
 //!
-//! A fact that cannot be had (the process is gone, no runtime answers) is absent; it never costs data.
+//! A fact that is not available (the process has exited, no runtime answers) is left out; it never costs
+//! data.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -23,30 +24,31 @@ use programs::Programs;
 use roles::Listeners;
 pub use symbolizer::StackSymbolizer;
 
-/// Origins of ended processes that are kept, for records that arrive late.
+/// Limit of the exited processes whose facts are kept, for records that arrive late.
 const ENDED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// No cgroup has this id.
+/// An id that no cgroup has.
 const NO_CGROUP: u64 = 0;
 
-/// No process has this id: what is known then comes from the cgroup.
+/// An id that no process has, so that only the cgroup counts.
 const NO_PROCESS: u32 = u32::MAX;
 
-/// Facts about processes, read once each while they live.
+/// Facts about processes, read once for each and cached while it runs.
 #[derive(Debug)]
 pub struct ProcessInfoCache {
     containers: ContainerIndex,
     programs: Programs,
     listeners: Listeners,
     living: HashMap<u32, Arc<ProcessContext>>,
-    /// Processes that have ended or that execute another program: right only if /proc knows no better.
+    /// Facts about processes that have exited or that execute another program. They are used only if /proc
+    /// has nothing better.
     stale: LruCache<u32, Arc<ProcessContext>>,
-    /// [`ContainerIndex::version`] of what `living` was read from.
+    /// The [`ContainerIndex::version`] from which `living` was read.
     version: u64,
 }
 
 impl ProcessInfoCache {
-    /// Reads the facts of the processes that are there now.
+    /// Reads the facts about these processes, which run now.
     pub fn new(containers: ContainerIndex, pids: impl IntoIterator<Item = u32>) -> Self {
         let version = containers.version();
         let programs = Programs::new();
@@ -55,7 +57,8 @@ impl ProcessInfoCache {
         let mut facts = Self { containers, programs, listeners, living, stale, version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
-            // Of one that has gone already its records may tell more.
+            // If the process has already exited, leave it out: its own records may carry more than /proc does
+            // now.
             if origin.process.vpid.is_some() {
                 facts.living.insert(pid, Arc::new(origin));
             }
@@ -63,20 +66,20 @@ impl ProcessInfoCache {
         facts
     }
 
-    /// What is known of a process that is there.
+    /// The facts about a running process, read now.
     pub fn look_up(&mut self, pid: u32) -> ProcessContext {
         self.containers.origin(pid, NO_CGROUP)
     }
 
-    /// The kernel tells of mappings, in the order of their times: for [`ProcessInfo::program`].
+    /// Records mappings that the kernel reported, in the order of their times, for [`ProcessInfo::program`].
     pub fn mapped(&mut self, mappings: &[MmapEvent]) {
         for mapping in mappings {
             self.programs.mapped(mapping);
         }
     }
 
-    /// To be called when records were lost: what was not seen may have changed anything. Every process is
-    /// read again at its next call.
+    /// Must be called when records were lost, because any process may have changed. Each process is read
+    /// again at its next call.
     pub fn distrust(&mut self) {
         for pid in self.living.keys().copied().collect::<Vec<_>>() {
             self.retire(pid);
@@ -93,7 +96,7 @@ impl ProcessInfoCache {
         let origin = self.containers.origin(header.pid, header.cgroup);
         let has_gone = origin.process.vpid.is_none();
         let Some(stale) = self.stale.get(&header.pid).filter(|_| has_gone) else { return Arc::new(origin) };
-        // The cgroup tells the container of one that has gone, with the name that it has by now.
+        // For a process that has exited, the cgroup still leads to the container, with its present name.
         let container = match origin.container {
             Containment::Unknown => stale.container.clone(),
             known => known,

@@ -1,5 +1,5 @@
-//! What is known of a program that is executed: the kernel's records of it and of its mappings tell most;
-//! what they do not is read from /proc, while it runs.
+//! Facts about executed programs. The kernel's records of the program and its mappings contain most of them;
+//! the rest is read from /proc while the program runs.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::event::{Containment, Executable, Process, ProcessContext};
 use crate::pipeline::ProcessImage;
 use crate::proc::process_snapshot::{self, CommandLine, MissingFields};
 
-/// Processes of which something is remembered, at the most.
+/// Limit of the processes whose facts are kept.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
-/// Facts of programs.
+/// Facts about programs.
 #[derive(Debug)]
 pub(super) struct Programs {
-    /// When the trace began, in nanoseconds after boot.
+    /// When the trace started, in nanoseconds after boot.
     begin: u64,
-    /// When processes began that were there before the trace.
+    /// When processes started that were running before the trace.
     started: LruCache<u32, u64>,
-    /// By process: programs that it has executed and that were not told of yet.
+    /// By process: the programs that it executed and whose records have not been handled yet.
     images: LruCache<u32, Vec<Image>>,
 }
 
-/// When a program was executed, and the file that was mapped first then: none until that is told.
+/// When a program was executed, and the file that was mapped first then. None until that mapping is reported.
 type Image = (u64, Option<Vec<u8>>);
 
 impl Programs {
@@ -37,7 +37,7 @@ impl Programs {
         Self { begin: clock::boot_time(), started, images }
     }
 
-    /// When a process began that was there before the trace.
+    /// When a process started that was running before the trace. None for later ones.
     pub(super) fn started(&mut self, pid: u32) -> Option<u64> {
         if let Some(started) = self.started.get(&pid) {
             return Some(*started);
@@ -51,7 +51,8 @@ impl Programs {
         Some(started)
     }
 
-    /// The kernel tells of programs and mappings: what a program maps first is its executable.
+    /// Records executions and mappings that the kernel reported. The first file that a program maps is its
+    /// executable.
     pub(super) fn mapped(&mut self, mapping: &MmapEvent) {
         match mapping {
             MmapEvent::Executes { pid, time } => {
@@ -63,12 +64,12 @@ impl Programs {
                     *image = Some(process_snapshot::path_bytes(&mapped.path));
                 }
             }
-            // Whatever comes first now need not have been the first.
+            // Mappings may be missing, so the next one need not be a program's first.
             MmapEvent::Lost(_) => self.images.clear(),
         }
     }
 
-    /// The executable of what a process executed at a time, if its mapping was told.
+    /// The executable of the program that was executed at this time, if its mapping was reported.
     fn image(&mut self, pid: u32, time: u64) -> Option<Vec<u8>> {
         let images = self.images.get_mut(&pid)?;
         let later = images.iter().position(|(executed, _)| *executed > time).unwrap_or(images.len());
@@ -79,7 +80,7 @@ impl Programs {
         image?.1
     }
 
-    /// The program of a record. Its stack tells whether what /proc has is it.
+    /// The program of a record. Its stack pointer shows whether /proc still describes the same program.
     pub(super) fn program(&mut self, containers: &ContainerIndex, program: &ExecRecord) -> ProcessImage {
         let &ExecRecord { header, stack, inner_pid, flags, .. } = program;
         let image = self.image(header.pid, header.time);
@@ -93,7 +94,7 @@ impl Programs {
         ProcessImage { origin: Arc::new(origin(header.pid, vpid, path, container)), running }
     }
 
-    /// The program that a process runs now.
+    /// The program that a process runs now, with its arguments and environment.
     pub(super) fn existing(containers: &ContainerIndex, pid: u32) -> Option<(ProcessImage, CommandLine)> {
         let given = process_snapshot::given(pid);
         let running = process_snapshot::running(pid, None, MissingFields::ALL)?;

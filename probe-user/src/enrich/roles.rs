@@ -1,4 +1,5 @@
-//! Which end of a connection a process is: whoever accepted it has the port of a listening socket.
+//! Whether a process is the client or the server of a connection: the server's port is that of a listening
+//! socket.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -12,21 +13,22 @@ use lru::LruCache;
 use crate::event::{Endpoint, Role, Socket, Transport};
 use crate::proc::process::read_bounded;
 
-/// Network namespaces that are remembered.
+/// Limit of the network namespaces that are cached.
 const NAMESPACES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-/// How long what is known of one may be used to say that nobody listens.
+/// How long a cached list may be used to conclude that nobody listens on a port.
 const FRESH: Duration = Duration::from_secs(1);
-/// Bytes of the kernel's list of sockets that are read; those that listen come first, 150 bytes each.
+/// Limit of the bytes that are read of the kernel's list of sockets. Listening ones come first, 150 bytes
+/// each.
 const LIST: u64 = 256 << 10;
-/// Ports from here on are chosen by the kernel for clients (`net.ipv4.ip_local_port_range`).
+/// The first of the ports that the kernel chooses for clients (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: u16 = 32_768;
-/// State of a socket that listens (`TCP_LISTEN` in `net/tcp_states.h`).
+/// The state of a listening socket (`TCP_LISTEN` in `net/tcp_states.h`).
 const LISTENING: &[u8] = b"0A";
 
 /// The listening ports of network namespaces.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    /// By their inode numbers.
+    /// By the inode number of the namespace.
     namespaces: LruCache<u32, Known>,
 }
 
@@ -41,7 +43,7 @@ impl Listeners {
         Self { namespaces: LruCache::sparse(NAMESPACES) }
     }
 
-    /// Which end of a TCP connection a process is; none if nothing tells for certain.
+    /// Whether a process is the client or the server of a TCP connection. None if that is not certain.
     pub(super) fn role(&mut self, pid: u32, namespace: u32, socket: &Socket) -> Option<Role> {
         let (Some(local), Some(peer)) = (&socket.local, &socket.peer) else { return None };
         let (Some(local_port), Some(peer_port)) = (local.port, peer.port) else { return None };
@@ -58,14 +60,15 @@ impl Listeners {
         if listens(ports) {
             return Some(Role::Server);
         }
-        // The socket that listened may be closed by now: the ports must agree.
+        // That nobody listens on the local port is not enough, because the listening socket may have been
+        // closed by now. So the ports must also look like a client's.
         let peer_listens = is_own(local, peer) && ports.contains(&peer_port);
         let is_client = local_port >= EPHEMERAL && (peer_port < EPHEMERAL || peer_listens);
         is_client.then_some(Role::Client)
     }
 
     fn read(&mut self, namespace: u32, pid: u32) -> Option<&HashSet<u16>> {
-        // The process may have gone, or be in another namespace by now.
+        // The process may have exited, or have changed its namespace.
         let places = [format!("/proc/{pid}"), "/proc/self".to_owned()].map(PathBuf::from);
         let is_in = |proc: &PathBuf| {
             proc.join("ns/net").metadata().is_ok_and(|inode| inode.ino() == u64::from(namespace))
@@ -73,7 +76,7 @@ impl Listeners {
         let proc = places.iter().find(|proc| is_in(proc))?;
         let mut ports = HashSet::new();
         for list in ["net/tcp", "net/tcp6"] {
-            // A kernel without IPv6 has no list of it.
+            // A kernel without IPv6 does not have the second list.
             ports.extend(listening(&read_bounded(&proc.join(list), LIST).unwrap_or_default()));
         }
         self.namespaces.put(namespace, Known { ports, read: Instant::now() });
@@ -81,13 +84,13 @@ impl Listeners {
     }
 }
 
-/// Whether the other end is in the same network namespace.
+/// Whether the peer is in the same network namespace.
 fn is_own(local: &Endpoint, peer: &Endpoint) -> bool {
     let is_loopback = || peer.address.parse().is_ok_and(|address: IpAddr| address.is_loopback());
     local.address == peer.address || is_loopback()
 }
 
-/// The ports of the listening sockets at the beginning of a list (`/proc/net/tcp` in proc_net_tcp(5)).
+/// The ports of the listening sockets at the start of a list (`/proc/net/tcp` in proc_net_tcp(5)).
 fn listening(list: &[u8]) -> impl Iterator<Item = u16> {
     let lines = list.split(|byte| *byte == b'\n').skip(1);
     lines.map_while(|line| {

@@ -1,7 +1,7 @@
-//! Addresses of stacks → objects and functions, by what the processes map.
+//! Resolves addresses of stacks to objects and functions, through the mappings of processes.
 //!
-//! Owns what is remembered of files: each is read once. A file that does not answer is not asked again, and
-//! holds up the stream for a moment once a process. What cannot be told stays an address.
+//! Owns the cache of files: each is read once. A file that does not answer is not read again, and delays the
+//! stream for a moment once per process. What cannot be resolved stays an address.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -21,26 +21,26 @@ use crate::timeout::{BlockingReaders, ReadError};
 
 /// How long a file may take to be opened and read.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// Processes whose mappings are remembered.
+/// Limit of the processes whose mappings are cached.
 const PROCESSES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// Files that are remembered.
+/// Limit of the files that are cached.
 const FILES: NonZeroUsize = NonZeroUsize::new(512).unwrap();
-/// Mappings that are known may have changed. To read them again takes at most this part of the time: what a
-/// process runs need not be in a file, and would have them read at each call.
+/// Mappings are read again if an address is in none of them. This is done so rarely that it takes at most one
+/// part in this many of the time: code that is in no file would otherwise make ctrace read them at each call.
 const REREADING: u32 = 20;
 
-/// A file by what mappings show of it.
+/// A file as mappings show it.
 type FileKey = (Device, u64, PathBuf);
 
-/// What is known of files and mappings.
+/// Resolves stacks, with a cache of mappings and files.
 #[derive(Debug)]
 pub struct StackSymbolizer {
     mappings: LruCache<u32, Arc<[Mapping]>>,
-    /// When mappings that are known may be read again.
+    /// When cached mappings may be read again.
     rereading: Option<Instant>,
-    /// None: nothing can be told of it.
+    /// By file. None if it could not be read.
     files: LruCache<FileKey, Option<ObjectSymbolizer>>,
-    /// Processes of which a file did not answer: no more of theirs are read.
+    /// Processes with a file that did not answer. No other files of theirs are read.
     silent: HashSet<u32>,
     readers: BlockingReaders,
 }
@@ -49,7 +49,7 @@ impl Symbolizer for StackSymbolizer {
     fn resolve(&mut self, pid: u32, addresses: &[u64]) -> Vec<StackFrame> {
         let known = |mappings: &[Mapping]| addresses.iter().all(|address| find(mappings, *address).is_some());
         let mut mappings = self.mappings.get(&pid).cloned().unwrap_or_default();
-        // What has ended by now is known if it was seen before.
+        // For a process that has exited, only the cache remains.
         let begin = Instant::now();
         let is_new = !self.mappings.contains(&pid);
         let may_read = is_new || self.rereading.is_none_or(|after| begin >= after);
@@ -61,7 +61,8 @@ impl Symbolizer for StackSymbolizer {
             self.mappings.put(pid, Arc::clone(&mappings));
             self.rereading = Some(Instant::now() + begin.elapsed() * REREADING);
         }
-        // What follows a call can be another function: of return addresses the byte before tells.
+        // A call may be the last instruction of a function, so a return address may already belong to the
+        // next one. The byte before it is in the calling function.
         let frame =
             |(index, address): (usize, &u64)| self.frame(pid, &mappings, *address, u64::from(index > 0));
         addresses.iter().enumerate().map(frame).collect()
@@ -86,7 +87,7 @@ impl Default for StackSymbolizer {
 }
 
 impl StackSymbolizer {
-    /// Named by what is `back` bytes before the address.
+    /// The frame of an address, whose function is that of the byte `back` bytes before it.
     fn frame(&mut self, pid: u32, mappings: &[Mapping], address: u64, back: u64) -> StackFrame {
         let Some((mapping, offset)) = find(mappings, address.saturating_sub(back)) else {
             return StackFrame { address, object: None, function: None };
@@ -106,7 +107,7 @@ impl StackSymbolizer {
             let mapping = mapping.clone();
             let read = match self.readers.read(READ_TIMEOUT, move || symbolizer(pid, &mapping)) {
                 Ok(read) => read,
-                // It may be had later.
+                // The file may be read later.
                 Err(ReadError::Busy) => return None,
                 Err(ReadError::TimedOut) => {
                     self.silent.insert(pid);
@@ -119,7 +120,7 @@ impl StackSymbolizer {
     }
 }
 
-/// The mapping that has an address inside, and where that is in its file.
+/// The mapping that contains an address, and its offset in the file.
 fn find(mappings: &[Mapping], address: u64) -> Option<(&Mapping, u64)> {
     mappings.iter().find_map(|mapping| {
         let range = mapping.ranges.iter().find(|range| (range.start..range.end).contains(&address))?;
@@ -155,7 +156,7 @@ mod tests {
         let pid = std::process::id();
         stacks.resolve(pid, &[8]);
         let first = Arc::clone(stacks.mappings.get(&pid).unwrap());
-        // As if it had taken long.
+        // As if reading had taken long.
         stacks.rereading = Some(Instant::now() + Duration::from_hours(1));
         stacks.resolve(pid, &[8]);
         assert!(Arc::ptr_eq(&first, stacks.mappings.get(&pid).unwrap()), "they are read again");
