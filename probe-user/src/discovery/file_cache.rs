@@ -1,6 +1,6 @@
-//! What files turned out to be, by the real file: no real file is parsed twice.
+//! Caches the outcome of each real file, so that none is parsed twice.
 //!
-//! Shared with the threads that look into files: whether one is known shows only when it is open.
+//! Shared with the threads that inspect files, because a file's key is available only after it was opened.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,19 +12,19 @@ use super::outcome::FileOutcome;
 use crate::plan::ObjectId;
 use crate::rootfs::{ForeignFile, RealInode};
 
-/// What a file turned out to be.
+/// The cached outcome of a file.
 #[derive(Clone, Debug)]
 pub(super) struct FileVerdict {
     pub(super) outcome: Arc<FileOutcome>,
-    /// The objects that are hooked, of the file and of the one that it was copied up from; of any other
-    /// outcome than [`FileOutcome::Watched`] there are none.
+    /// The hooked objects: that of the file, and that of the one from which it was copied up. Empty for any
+    /// outcome other than [`FileOutcome::Watched`].
     pub(super) objects: Vec<ObjectId>,
-    /// When the file was changed last (seconds, nanoseconds).
+    /// When the file was last changed (seconds, nanoseconds).
     pub(super) changed: (i64, u32),
 }
 
 impl FileVerdict {
-    /// That a file is not hooked.
+    /// The verdict on a file that is not hooked.
     pub(super) fn unhooked(outcome: FileOutcome, changed: (i64, u32)) -> Self {
         Self { outcome: Arc::new(outcome), objects: Vec::new(), changed }
     }
@@ -34,14 +34,14 @@ impl FileVerdict {
     }
 }
 
-/// All files that are known.
+/// All cached files.
 #[derive(Clone, Default)]
 pub(super) struct FileCache(Arc<Mutex<Files>>);
 
 struct Files {
-    /// Never evicted: such a file would be attached to twice.
+    /// These are never evicted: otherwise such a file would be attached to twice.
     hooked: HashMap<RealInode, FileVerdict>,
-    /// Every other verdict, of which the oldest makes room.
+    /// All other verdicts. The oldest one makes room for a new one.
     others: LruCache<RealInode, FileVerdict>,
 }
 
@@ -52,22 +52,22 @@ impl Default for Files {
 }
 
 impl FileCache {
-    /// What an open file turned out to be.
+    /// The verdict on an open file.
     pub(super) fn of(&self, inode: RealInode, file: &ForeignFile) -> Option<FileVerdict> {
         let mut files = self.lock();
         if let Some(seen) = files.hooked.get(&inode) {
             return Some(seen.clone());
         }
-        // Without the stamp, a new file that has got the number of one that has gone would be taken for it.
+        // Without the change time, a new file that reuses an inode number would be mistaken for the old one.
         files.others.get(&inode).filter(|seen| seen.changed == file.changed()).cloned()
     }
 
-    /// The objects of a file that is hooked.
+    /// The objects of a hooked file.
     pub(super) fn hooked(&self, inode: RealInode) -> Option<Vec<ObjectId>> {
         self.lock().hooked.get(&inode).map(|seen| seen.objects.clone())
     }
 
-    /// Remembers what a file turned out to be, in place of what it was before.
+    /// Stores the verdict on a file in place of an earlier one.
     pub(super) fn insert(&self, inode: RealInode, seen: FileVerdict) {
         let mut files = self.lock();
         if seen.is_hooked() {
@@ -79,7 +79,7 @@ impl FileCache {
         }
     }
 
-    /// Forgets the files of objects that are not hooked any more.
+    /// Drops the files of objects that are no longer hooked.
     pub(super) fn forget(&self, objects: &[ObjectId]) {
         self.lock().hooked.retain(|_, seen| !seen.objects.iter().any(|id| objects.contains(id)));
     }

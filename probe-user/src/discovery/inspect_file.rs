@@ -1,8 +1,8 @@
-//! One file of a target: opened, identified and parsed, within a time limit.
+//! Opens, identifies and parses one file of a target, within a time limit.
 //!
-//! Owns the patience with file systems that do not answer. All that is done to a file is done on one other
-//! thread, in one go: each handover costs a wakeup, during which the target makes its first calls. It
-//! remembers nothing.
+//! Owns the handling of file systems that do not answer. Everything is done on one other thread, without a
+//! handover in between: each handover costs a wakeup, during which the target makes its first calls. It
+//! caches nothing itself.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -19,20 +19,20 @@ use crate::proc::maps::Mapping;
 use crate::rootfs::{self, ForeignFile, Mounts, OpenError, RealInode};
 use crate::timeout::{timed_out_reading_message, with_timeout};
 
-/// A file was looked for.
+/// The result of inspecting a file.
 pub(super) enum Inspection {
-    /// It is known.
+    /// The file is in the cache.
     Known(FileVerdict),
-    /// It was looked into.
+    /// The file was opened and parsed.
     New(Box<InspectedFile>),
 }
 
-/// A file that was not known.
+/// A file that was not in the cache.
 pub(super) struct InspectedFile {
     pub(super) file: Arc<ForeignFile>,
     pub(super) inode: RealInode,
     pub(super) looked: Verdict,
-    /// The file that it was copied up from, if it was.
+    /// The file from which it was copied up, if there is one.
     pub(super) original: Option<CopyUpSource>,
 }
 
@@ -40,29 +40,29 @@ pub(super) struct InspectedFile {
 pub(super) struct CopyUpSource {
     pub(super) file: Arc<ForeignFile>,
     pub(super) inode: RealInode,
-    /// None: it is hooked.
+    /// None if it is hooked already.
     pub(super) looked: Option<Verdict>,
 }
 
-/// A file was looked into.
+/// What was found in a file.
 pub(super) enum Verdict {
-    /// It has what is watched.
+    /// It has functions to hook.
     Watched(Box<ProbeMatch>),
-    /// It has not, or cannot be used.
+    /// It has none, or cannot be used.
     Unwatched(FileOutcome),
 }
 
-/// A file could not be looked into.
+/// Why a file could not be inspected.
 pub(super) enum InspectError {
-    /// Its file system did not let it be opened in time.
+    /// The file system did not open it in time.
     OpenTimeout,
     /// It could not be opened.
     Failed(OpenError),
-    /// It was opened, and what follows took too long.
+    /// It was opened, but reading it took too long.
     ReadTimeout(RealInode, FileVerdict),
 }
 
-/// The files that a process maps executable, or why that cannot be told.
+/// The files that a process maps as executable.
 pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, MappingsError> {
     match with_timeout(move || rootfs::executable_mappings(pid)).await {
         Some(read) => read.map_err(MappingsError::Unreadable),
@@ -70,7 +70,7 @@ pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, MappingsError> {
     }
 }
 
-/// Looks into the file behind a mapping, unless it is known.
+/// Inspects the file behind a mapping, unless it is in the cache.
 pub(super) async fn file(
     pid: u32,
     mapping: &Mapping,
@@ -80,7 +80,7 @@ pub(super) async fn file(
 ) -> Result<Inspection, InspectError> {
     let (mapping, known, mounts) = (mapping.clone(), known.clone(), mounts.clone());
     let (probe, strange) = (probe.clone(), Arc::clone(strange));
-    // How far it came, should it not come back.
+    // Records how far the thread came, in case it does not return in time.
     let opened = Arc::new(OnceLock::new());
     let mark = Arc::clone(&opened);
     let look = with_timeout(move || {
@@ -90,7 +90,7 @@ pub(super) async fn file(
             return Ok(Inspection::Known(seen));
         }
         strange();
-        // Nobody else sets it.
+        // Nothing else sets it.
         let _ = mark.set((inode, file.changed(), file.size));
         let open = begin.elapsed();
         let mut looked = inspect(&file, &probe);
@@ -99,7 +99,8 @@ pub(super) async fn file(
         }
         tracing::debug!(pid, file = ?file.name(), ?open, all = ?begin.elapsed(), "looked into");
         let original = match looked {
-            // Both are needed: who mapped the file before it was copied up goes on executing the original.
+            // Both are needed, because a process that mapped the file before the copy-up goes on executing
+            // the original.
             Verdict::Watched(_) => original(pid, &file, (&known, &mounts), &probe),
             Verdict::Unwatched(_) => None,
         };
@@ -126,7 +127,7 @@ fn original(
     Some(CopyUpSource { file: Arc::new(file), inode, looked })
 }
 
-/// Looks for what is watched.
+/// Searches a file for functions to hook.
 fn inspect(file: &ForeignFile, probe: &Probe) -> Verdict {
     let outcome = match parse(file, probe) {
         Ok(object) => match probe.hooks(&object, file.name()) {
@@ -140,13 +141,13 @@ fn inspect(file: &ForeignFile, probe: &Probe) -> Verdict {
     Verdict::Unwatched(outcome)
 }
 
-/// Opens the file behind a mapping, to say what version it is of.
+/// Opens the file behind a mapping, in order to read its version.
 pub(super) async fn open(pid: u32, mapping: &Mapping, mounts: &Mounts) -> Option<(ForeignFile, RealInode)> {
     let (mapping, mounts) = (mapping.clone(), mounts.clone());
     with_timeout(move || rootfs::inspect(pid, &mapping, &mounts).ok()).await.flatten()
 }
 
-/// The version that a file says it is of.
+/// The version that a file contains.
 pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
     with_timeout(move || version::find(&parse(&file, &Probe::Ssl(SslProbe::default())).ok()?)?.version)
         .await

@@ -1,7 +1,7 @@
-//! Process → Object → Hook: looks into every file that the target maps executable, once per real inode.
+//! Process → Object → Hook: inspects every file that the target maps as executable, once per real inode.
 //!
-//! Owns what is known of files, and which processes map what is hooked. Reads only. What was looked at and
-//! not hooked is kept with its reason: it is the answer to "why is nothing there?".
+//! Owns the cache of files, and which processes map the hooked ones. Reads only. What was inspected but not
+//! hooked is kept with its reason, to answer "why is nothing there?".
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
@@ -40,54 +40,55 @@ pub use skip_report::{SkipDetail, reasons};
 use versions::Unversioned;
 pub use versions::Versioned;
 
-/// How long what a mapping shows is taken for the file that was behind it last time. Longer, and a mount that
-/// has got the device number of one that has gone could be taken for it.
+/// How long a mapping is trusted to show the same file as before. If this were longer, a mount that reuses
+/// the device number of one that is gone could be mistaken for it.
 const MAPPING_CACHE_TTL: Duration = Duration::from_secs(5);
 
-/// How long files of a device that did not answer are passed over. Longer, and a file system that was slow
-/// for a moment, or a mount that has got the number of one that has gone, would be passed over for no reason.
+/// How long files of a device that did not answer are skipped. If this were longer, a file system that was
+/// slow for a moment, or a mount that reuses the device number of one that is gone, would be skipped for no
+/// reason.
 const TIMED_OUT_DEVICE_TTL: Duration = Duration::from_mins(1);
 
-/// How long numbers of hooks are not used again: links are removed, and records read, some time after.
+/// How long ids of hooks are not reused, because links are removed, and records read, some time later.
 const SITE_REUSE_DELAY: Duration = Duration::from_mins(10);
 
-/// Files that are remembered. Who may map files could otherwise fill memory.
+/// Limit of the files that are cached. Without it, anybody who may map files could fill the memory.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
-/// Looks into processes, and remembers: no real file is parsed twice.
+/// Inspects processes, with a cache: no real file is parsed twice.
 pub struct Discovery {
     probe: Probe,
-    /// Files without interest, by what their mappings show; a file may be shown in several ways. While a plan
-    /// is made, all files: it is of one moment.
+    /// Files without anything to hook, by what their mappings show; a file may be shown in several ways.
+    /// While a plan is made, all files are in it, because a plan describes one moment.
     shown: LruCache<(Device, u64, PathBuf), (Instant, FileVerdict)>,
     known: FileCache,
     mounts: Mounts,
     users: ObjectRefs,
-    /// Numbers of hooks: those that are free again and since when, and the first that was never used.
+    /// Ids of hooks: those that are free again and since when, and the first one that was never used.
     free: VecDeque<(Instant, Range<u32>)>,
     next: u32,
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
     foreign: Vec<Skipped>,
     excess: Option<String>,
-    /// Devices that did not answer, and when: waiting for each of their files could take for ever.
+    /// Devices that did not answer, and when. Waiting for each of their files could take for ever.
     silent: HashMap<Device, Instant>,
-    /// Versions, by the real file of the libcrypto and when it was changed last.
+    /// Versions, by the real file of the libcrypto and when it was last changed.
     libcrypto: LruCache<(RealInode, (i64, u32)), Option<String>>,
-    /// Libraries whose version stands in a file that the process has not mapped yet.
+    /// Libraries whose version is in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
-    /// TLS that cannot be traced.
+    /// Untraceable TLS, to be reported once.
     news: ReportedOnce,
-    /// Whether a file was not looked into because the process that had mapped it has ended.
+    /// Whether a file was not inspected because the process that had mapped it has exited.
     missed: bool,
     strange: UncachedFileCallback,
 }
 
-/// To be told of a file that was never looked into, before it is.
+/// Called before a file is inspected that is not in the cache.
 type UncachedFileCallback = Arc<dyn Fn() + Send + Sync>;
 
 impl Discovery {
-    /// Knows nothing yet.
+    /// Starts with an empty cache.
     pub fn new(probe: Probe) -> Self {
         Self {
             probe,
@@ -110,7 +111,7 @@ impl Discovery {
         }
     }
 
-    /// Has `strange` told, on any thread, of each file that was never looked into, before it is.
+    /// Makes inspecting threads call `strange` before they inspect a file that is not in the cache.
     pub fn on_uncached_file(&mut self, strange: impl Fn() + Send + Sync + 'static) {
         self.strange = Arc::new(strange);
     }
@@ -120,11 +121,11 @@ impl Discovery {
         self.plan_with_outcomes(target).await.0
     }
 
-    /// The same, and what became of each file that a process of the target maps.
+    /// The same, with the outcome of each file that a process of the target maps.
     pub async fn plan_with_outcomes(&mut self, target: &Target) -> (Plan, Vec<ProcessOutcome>) {
         let mut outcomes = Vec::with_capacity(target.processes.len());
         for process in &target.processes {
-            // It may have ended: a reason is kept.
+            // If the process has exited, the reason is kept in `skipped`.
             let files = self.look(process.pid, Keep::Everything).await;
             outcomes.push(ProcessOutcome { pid: process.pid, files });
             for Versioned { sites, library } in self.versions(process.pid).await {
@@ -150,15 +151,15 @@ impl Discovery {
         (plan, outcomes)
     }
 
-    /// Looks at everything that a process maps now: it has come into scope, or executes another program.
-    /// Returns the objects that are to be attached to.
+    /// Inspects everything that a process maps now, because it has come into scope or executes another
+    /// program. Returns the objects to attach to.
     pub async fn process(&mut self, pid: u32) -> Vec<ObjectHooks> {
-        // Nothing is to be done about one that has ended.
+        // Nothing needs to be done if it has exited.
         let _ = self.look(pid, Keep::Foreign).await;
         self.found()
     }
 
-    /// Looks at one file that a process has mapped. Returns the objects that are to be attached to.
+    /// Inspects one file that a process has mapped. Returns the objects to attach to.
     pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
         if !self.probe.looks_into_files() {
             return Vec::new();
@@ -173,21 +174,21 @@ impl Discovery {
             Some((SkipKind::Untraceable, why)) => {
                 self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);
             }
-            // The range may be another one by now; or the process has ended, and what it forked maps the file
-            // still.
+            // The range may belong to another file by now. Or the process has exited, while a process that it
+            // forked still maps the file.
             Some(_) => self.missed |= self.look(pid, Keep::Foreign).await.is_err(),
         }
         self.found()
     }
 
-    /// A process has ended.
+    /// Handles the exit of a process.
     pub fn ended(&mut self, pid: u32) {
         self.unversioned.retain(|waiting| waiting.pid != pid);
         self.news.ended(pid);
         self.users.set_mapped(pid, &BTreeSet::new(), Instant::now());
     }
 
-    /// What a process told of its end may have been lost: forgets those that are not alive.
+    /// Drops the processes that no longer run, because records of their exits may have been lost.
     pub fn forget_dead(&mut self, is_alive: impl Fn(u32) -> bool) {
         for pid in self.users.processes() {
             if !is_alive(pid) {
@@ -196,31 +197,31 @@ impl Discovery {
         }
     }
 
-    /// An object could not be attached to: it is tried again when a process that maps it changes.
+    /// Drops an object that could not be attached to. It is tried again when a process that maps it changes.
     pub fn failed(&mut self, id: ObjectId) {
         self.unversioned.retain(|waiting| waiting.object != id);
         self.users.remove(id);
         self.known.forget(&[id]);
     }
 
-    /// Whether a process has ended before a file that it had mapped was looked into, since this was asked
-    /// last: others may map that file.
+    /// Whether, since the last call, a process has exited before a file that it had mapped was inspected.
+    /// Other processes may map that file.
     pub fn take_missed(&mut self) -> bool {
         mem::take(&mut self.missed)
     }
 
-    /// TLS that cannot be traced, of processes that were looked at since this was asked last.
+    /// Untraceable TLS in the processes that were inspected since the last call.
     pub fn take_untraceable(&mut self) -> Vec<Skipped> {
         self.news.take()
     }
 
-    /// When [`Discovery::take_unused`] will have something to tell.
+    /// When [`Discovery::take_unused`] will next return something.
     pub fn due(&self) -> Option<Instant> {
         self.users.due()
     }
 
-    /// The objects that nobody maps any more: they are to be detached from. The numbers of their hooks are
-    /// used again, so nothing that was seen before may come after.
+    /// The objects that no process maps any more, which must be detached from. The ids of their hooks will be
+    /// reused, so all of their earlier records must have been handled by then.
     pub fn take_unused(&mut self) -> Vec<ObjectId> {
         let (ids, sites): (Vec<_>, Vec<_>) = self.users.take_unused(Instant::now()).into_iter().unzip();
         self.free.extend(sites.into_iter().map(|sites| (Instant::now(), sites)));
@@ -287,10 +288,11 @@ impl Discovery {
         let seen = match inspect_file::file(pid, mapping, known, &self.probe, &self.strange).await {
             Ok(Inspection::Known(seen)) => seen,
             Ok(Inspection::New(new)) => self.add(pid, *new),
-            // Not remembered: the process may have ended in between, and others may map the file.
+            // This is not cached: the process may have exited meanwhile, and other processes may map the
+            // file.
             Err(InspectError::Failed(error)) => return unopened(OpenFailure::Refused(error)),
             Err(InspectError::OpenTimeout) => {
-                // The wait was long: what it lets pass begins when it is over.
+                // The wait took long, and the device is skipped from its end on.
                 let now = Instant::now();
                 self.silent.retain(|_, at| now.duration_since(*at) < TIMED_OUT_DEVICE_TTL);
                 self.silent.insert(mapping.device, now);
@@ -301,7 +303,7 @@ impl Discovery {
                 seen
             }
         };
-        // A hooked file that is copied up looks the same from outside, and is another one.
+        // A hooked file that is copied up looks the same from outside, but is another file.
         if keep == Keep::Everything || seen.outcome.is_foreign() {
             self.shown.put(shown, (now, seen.clone()));
         }
@@ -381,7 +383,7 @@ impl Discovery {
         FileVerdict { outcome: Arc::new(outcome), objects: vec![id], changed }
     }
 
-    /// Numbers for so many hooks.
+    /// Ids for this many hooks.
     fn number(&mut self, count: u32) -> Range<u32> {
         let can_be = |(since, free): &(Instant, Range<u32>)| {
             since.elapsed() >= SITE_REUSE_DELAY && free.len() == count as usize
@@ -403,12 +405,12 @@ fn unopened(failure: OpenFailure) -> FileVerdict {
     FileVerdict::unhooked(FileOutcome::Unopened(failure), (0, 0))
 }
 
-/// What is remembered by what mappings show.
+/// What is cached by what mappings show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keep {
-    /// All, until the plan is made.
+    /// All files, until the plan is made.
     Everything,
-    /// Files without interest.
+    /// Files without anything to hook.
     Foreign,
 }
 

@@ -1,6 +1,7 @@
-//! Which processes map which hooked object: an object that nobody maps any more is let go after a while.
+//! Which processes map which hooked object. An object that no process maps any more is released after a
+//! while.
 //!
-//! Pure: times are handed in.
+//! Pure: times are passed in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 use crate::plan::ObjectId;
 use crate::rootfs::ForeignFile;
 
-/// How long an object stays hooked when its last process has gone. A program that is started again and again
-/// would otherwise be attached to, and detached from, each time.
+/// How long an object stays hooked after its last process has exited. Otherwise a program that is started
+/// again and again would be attached to, and detached from, each time.
 const DETACH_AFTER: Duration = Duration::from_secs(10);
 
-/// Hooked objects.
+/// The hooked objects, with the processes that map them.
 #[derive(Debug, Default)]
 pub(super) struct ObjectRefs {
     objects: BTreeMap<ObjectId, RefCounted>,
@@ -24,16 +25,16 @@ pub(super) struct ObjectRefs {
 #[derive(Debug)]
 struct RefCounted {
     processes: BTreeSet<u32>,
-    /// Since when nobody maps it.
+    /// Since when no process maps it.
     idle: Option<Instant>,
-    /// Numbers of its hooks.
+    /// The ids of its hooks.
     sites: Range<u32>,
-    /// Kept open: as long as it is, no other file gets its inode number.
+    /// Kept open so that its inode number is not reused for another file.
     _file: Arc<ForeignFile>,
 }
 
 impl ObjectRefs {
-    /// Adds an object that a process maps. Its id was never used before.
+    /// Adds an object that a process maps. Its id has never been used before.
     pub(super) fn add(&mut self, file: Arc<ForeignFile>, sites: Range<u32>, pid: u32) -> ObjectId {
         self.last += 1;
         let id = ObjectId(self.last);
@@ -42,12 +43,11 @@ impl ObjectRefs {
         id
     }
 
-    /// The processes that map an object.
     pub(super) fn of(&self, id: ObjectId) -> Vec<u32> {
         self.objects.get(&id).map(|object| object.processes.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// A process maps these objects too.
+    /// Records that a process maps these objects, besides others.
     pub(super) fn maps(&mut self, pid: u32, ids: &[ObjectId]) {
         for id in ids {
             if let Some(object) = self.objects.get_mut(id) {
@@ -57,7 +57,7 @@ impl ObjectRefs {
         }
     }
 
-    /// A process maps these objects and no others; with none, it has ended.
+    /// Records that a process maps no objects but these. If there are none, it has exited.
     pub(super) fn set_mapped(&mut self, pid: u32, ids: &BTreeSet<ObjectId>, now: Instant) {
         for (id, object) in &mut self.objects {
             if !ids.contains(id) && object.processes.remove(&pid) && object.processes.is_empty() {
@@ -66,17 +66,17 @@ impl ObjectRefs {
         }
     }
 
-    /// Processes that map anything.
+    /// The processes that map any object.
     pub(super) fn processes(&self) -> BTreeSet<u32> {
         self.objects.values().flat_map(|object| object.processes.iter().copied()).collect()
     }
 
-    /// When the next object can be let go.
+    /// When the next object can be released.
     pub(super) fn due(&self) -> Option<Instant> {
         self.objects.values().filter_map(|object| object.idle).min().map(|idle| idle + DETACH_AFTER)
     }
 
-    /// Takes out the objects that nobody has mapped for a while.
+    /// Removes and returns the objects that no process has mapped for a while, with the ids of their hooks.
     pub(super) fn take_unused(&mut self, now: Instant) -> Vec<(ObjectId, Range<u32>)> {
         let is_over =
             |object: &RefCounted| object.idle.is_some_and(|idle| now.duration_since(idle) >= DETACH_AFTER);
@@ -86,7 +86,7 @@ impl ObjectRefs {
             .collect()
     }
 
-    /// Takes an object out that could not be attached to.
+    /// Removes an object to which no probe could be attached.
     pub(super) fn remove(&mut self, id: ObjectId) {
         self.objects.remove(&id);
     }

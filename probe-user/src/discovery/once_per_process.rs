@@ -1,11 +1,11 @@
-//! TLS that cannot be traced, told once for each process and file.
+//! Reports untraceable TLS once for each process and file.
 
 use std::collections::BTreeSet;
 use std::mem;
 
 use crate::plan::{SkipKind, Skipped};
 
-/// What is to be told, and what was.
+/// What is waiting to be reported, and what was reported.
 #[derive(Debug, Default)]
 pub(super) struct ReportedOnce {
     told: BTreeSet<(u32, String)>,
@@ -13,14 +13,15 @@ pub(super) struct ReportedOnce {
 }
 
 impl ReportedOnce {
-    /// What was told of at the start of a trace.
+    /// Marks what was reported at the start of a trace.
     pub(super) fn mark_reported(&mut self, skipped: &[Skipped]) {
         for known in skipped {
             let _ = self.is_new(known);
         }
     }
 
-    /// What was skipped: the rest of it nobody needs to be told while a trace runs.
+    /// Adds what was skipped. Only untraceable TLS is kept; nothing else needs to be reported while a trace
+    /// runs.
     pub(super) fn add(&mut self, skipped: Vec<Skipped>) {
         for skipped in skipped {
             if self.is_new(&skipped) {
@@ -29,12 +30,12 @@ impl ReportedOnce {
         }
     }
 
-    /// What was added since this was asked last.
+    /// Takes what was added since the last call.
     pub(super) fn take(&mut self) -> Vec<Skipped> {
         mem::take(&mut self.waiting)
     }
 
-    /// A process has ended: its id will be another's.
+    /// Forgets a process that has exited, because its id may be reused.
     pub(super) fn ended(&mut self, pid: u32) {
         self.told.retain(|(told, _)| *told != pid);
     }

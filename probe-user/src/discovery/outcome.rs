@@ -1,7 +1,7 @@
 //! How far each file of a process came on the way to its hooks, and why no further.
 //!
-//! Owns the words for the outcomes, which `ctrace doctor` shows and the plan's reasons are made of. It looks
-//! into nothing itself.
+//! Owns the outcomes, which `ctrace doctor` shows and from which the plan's reasons are made. It does not
+//! inspect anything itself.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::proc::maps::MapsError;
 use crate::rootfs::OpenError;
 use crate::timeout::timed_out_message;
 
-/// What became of the files that a process maps executable.
+/// The outcomes of the files that a process maps as executable.
 #[derive(Debug)]
 pub struct ProcessOutcome {
     /// The process.
     pub pid: u32,
-    /// In the order of their addresses.
+    /// The files, in the order of their addresses.
     pub files: Result<Vec<MappedFile>, MappingsError>,
 }
 
-/// A file that a process maps executable.
+/// A file that a process maps as executable.
 #[derive(Clone, Debug)]
 pub struct MappedFile {
-    /// As the process's mappings show it.
+    /// The path as the process's mappings show it.
     pub path: PathBuf,
     /// How far it came.
     pub outcome: Arc<FileOutcome>,
@@ -38,37 +38,37 @@ pub struct MappedFile {
 pub enum FileOutcome {
     /// It could not be opened.
     Unopened(OpenFailure),
-    /// It is no ELF file for this machine.
+    /// It is not an ELF file for this machine.
     NotElf(String),
-    /// It is one, and could not be read or is broken.
+    /// It is one, but could not be read or is broken.
     Unparsed(String),
-    /// Nothing that is watched is in it.
+    /// It has no functions to hook.
     NothingWatched(String),
-    /// It has TLS that cannot be traced.
+    /// It contains TLS that cannot be traced.
     Untraceable(&'static Untraceable),
-    /// It has functions that are watched.
+    /// It has functions to hook, though perhaps none that can be hooked.
     Watched(WatchedFile),
 }
 
-/// A file with functions that are watched.
+/// A file with functions to hook.
 #[derive(Clone, Debug, Default)]
 pub struct WatchedFile {
-    /// Public functions that are hooked.
+    /// The number of public functions that are hooked.
     pub public: usize,
-    /// Internal functions that are hooked in their place.
+    /// The number of internal functions that are hooked in place of public ones.
     pub internal: usize,
-    /// Functions that cannot be hooked, with the reason.
+    /// The functions that cannot be hooked, with the reason.
     pub skipped: Vec<String>,
-    /// TLS beside them that cannot be traced.
+    /// Other TLS in it that cannot be traced.
     pub untraceable: Option<&'static Untraceable>,
-    /// How functions were found that the file does not name.
+    /// How functions were found that have no symbols in the file.
     pub evidence: Vec<String>,
 }
 
 /// Why a file could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenFailure {
-    /// The kernel refused, or what is there is not to be opened.
+    /// The kernel refused, or the path leads to something that ctrace never opens.
     #[error(transparent)]
     Refused(OpenError),
     /// The file system did not answer.
@@ -76,10 +76,10 @@ pub enum OpenFailure {
     TimedOut,
 }
 
-/// Why it cannot be said what a process maps.
+/// Why the mappings of a process are not available.
 #[derive(Debug, Error)]
 pub enum MappingsError {
-    /// They cannot be read.
+    /// They could not be read.
     #[error(transparent)]
     Unreadable(MapsError),
     /// The kernel did not answer.
@@ -88,7 +88,7 @@ pub enum MappingsError {
 }
 
 impl MappingsError {
-    /// The reason, without the process, which is named beside it.
+    /// The reason alone, for messages that already name the process.
     pub(super) fn why(&self) -> String {
         match self {
             Self::Unreadable(error) => error.why(),
@@ -98,7 +98,7 @@ impl MappingsError {
 }
 
 impl OpenFailure {
-    /// The reason, without file and process, which are named beside it.
+    /// The reason alone, for messages that already name the file and the process.
     fn why(&self) -> String {
         match self {
             Self::Refused(error) => error.why(),
@@ -108,7 +108,7 @@ impl OpenFailure {
 }
 
 impl FileOutcome {
-    /// Whether the file is of no interest, and not because of a fault.
+    /// Whether there is nothing to hook in the file, and not because of an error.
     pub(super) fn is_foreign(&self) -> bool {
         matches!(self, Self::NotElf(_) | Self::NothingWatched(_))
     }
@@ -126,7 +126,7 @@ impl FileOutcome {
 }
 
 impl WatchedFile {
-    /// What was found in a file, after everything that speaks against a hook.
+    /// Summarises what was found in a file, after hooks that cannot be used were removed.
     pub(super) fn of(found: &ProbeMatch) -> Self {
         let serving = found.hooks.iter().filter(|hook| !hook.public_names.is_empty());
         let (public, internal): (Vec<_>, Vec<_>) =

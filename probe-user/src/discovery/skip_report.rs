@@ -1,4 +1,4 @@
-//! What was looked at and not hooked, as lines for a person.
+//! Lists what was inspected but not hooked, as lines for people.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,19 +6,19 @@ use crate::plan::{Plan, Skipped};
 use crate::scope::Target;
 use crate::terminal::escaped;
 
-/// What a reader wants to know of the files that were not hooked.
+/// Which of the files that were not hooked are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipDetail {
-    /// What should perhaps have been.
+    /// Those that should perhaps have been hooked.
     Skipped,
-    /// Each file.
+    /// All files.
     Everything,
 }
 
-/// Processes that are named where a reason is that of many.
+/// Limit of the processes that are named for one reason.
 const NAMED: usize = 3;
 
-/// What was not hooked and why, as lines; those of one reason are one line.
+/// What was not hooked and why. Each reason is one line, for all of its processes.
 pub fn reasons(plan: &Plan, target: &Target, detail: SkipDetail) -> Vec<String> {
     let foreign: &[Skipped] = match detail {
         SkipDetail::Skipped => &[],
@@ -31,7 +31,7 @@ pub fn reasons(plan: &Plan, target: &Target, detail: SkipDetail) -> Vec<String> 
         by_reason.entry((what, why)).or_default().insert(*pid);
     }
     let mut lines: Vec<_> = by_reason.into_iter().map(|(reason, pids)| (pids, reason)).collect();
-    // In the order of their first processes.
+    // Sorted by the first process.
     lines.sort();
     let line = |(pids, (what, why)): (BTreeSet<Option<u32>>, (&str, &str))| {
         let name = |pid: &u32| {

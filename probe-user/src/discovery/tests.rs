@@ -1,4 +1,4 @@
-//! What is known of files, and for how long.
+//! What is cached of files, and for how long.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,8 +1,8 @@
-//! Whether the code that a process executes is the file's, where probes go.
+//! Checks that the code in a process's memory is that of the file, where probes go.
 //!
-//! The kernel writes a breakpoint over what is in memory. Were that not what was decoded from the file
-//! (somebody has patched it, or the file lies about where it is loaded), the target would execute something
-//! else afterwards.
+//! The kernel writes a breakpoint over the code in memory. If that differed from what was decoded from the
+//! file (somebody has patched it, or the file lies about its load address), the target would then execute
+//! something else.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -12,15 +12,15 @@ use crate::probe::ProbeMatch;
 use crate::proc::maps::Mapping;
 use crate::rootfs::ForeignFile;
 
-/// Bytes that are compared: the probed instruction and what is around it.
+/// The bytes that are compared: the probed instruction and those after it.
 const COMPARED: usize = 16;
-/// The breakpoint of other tracers' probes, and of ours.
+/// A breakpoint, of another tracer's probes or of ours.
 const BREAKPOINT: u8 = 0xcc;
-/// A nop which the kernel makes a call of when it is probed (from 6.18 on).
+/// A nop that the kernel turns into a call when it is probed (since 6.18).
 const WIDE_NOP: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 const CALL: u8 = 0xe8;
 
-/// Takes out the hooks where what is in memory differs from the file. What cannot be read is not judged: the
+/// Removes the hooks where memory differs from the file. What cannot be read counts as equal, because the
 /// kernel does not probe what is not mapped.
 pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, found: &mut ProbeMatch) {
     let (Ok(file), Ok(memory)) = (file.file(), File::open(format!("/proc/{pid}/mem"))) else { return };
@@ -43,7 +43,7 @@ pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, 
     });
 }
 
-/// Where the process has a byte of the file.
+/// The address of a byte of the file in the process.
 fn address(mapping: &Mapping, FileOffset(offset): FileOffset) -> Option<u64> {
     mapping.ranges.iter().find_map(|range| {
         let inside = offset.checked_sub(range.offset)?;
@@ -58,7 +58,7 @@ fn read(file: &File, at: u64) -> Option<[u8; COMPARED]> {
     Some(bytes)
 }
 
-/// Whether code in memory is the file's, but for probes in it.
+/// Whether the code in memory is the file's, apart from probes.
 fn is_same(mut file: &[u8], mut memory: &[u8]) -> bool {
     while let (Some((of_file, rest)), Some((of_memory, others))) = (file.split_first(), memory.split_first())
     {
@@ -124,7 +124,7 @@ mod tests {
         let mut found = ProbeMatch { hooks: vec![hook(first + 64), hook(u64::MAX)], ..ProbeMatch::default() };
         retain_unpatched(own, &mapping, &file, &mut found);
         assert_eq!((found.hooks.len(), found.skipped.len()), (2, 0), "{:?}", found.skipped);
-        // As if the file were loaded at another place than it is.
+        // As if the file were loaded at another address.
         let mut moved = mapping;
         moved.ranges.iter_mut().for_each(|range| range.offset += 4096);
         let mut found = ProbeMatch { hooks: vec![hook(first + 4096 + 64)], ..ProbeMatch::default() };

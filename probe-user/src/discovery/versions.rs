@@ -1,4 +1,5 @@
-//! Versions of libraries that do not say their own: libssl of OpenSSL 3 has it in the libcrypto beside it.
+//! Versions of libraries that do not contain their own: for libssl of OpenSSL 3, it is in the libcrypto
+//! beside it.
 
 use std::mem;
 use std::ops::Range;
@@ -9,28 +10,28 @@ use crate::event::Library;
 use crate::plan::ObjectId;
 use crate::proc::maps::Mapping;
 
-/// A library whose version is not known yet.
+/// A library whose version has not been found yet.
 pub(super) struct Unversioned {
     pub(super) pid: u32,
     pub(super) object: ObjectId,
-    /// Name of the file in which it stands.
+    /// The name of the file that contains the version.
     pub(super) version_in: String,
     pub(super) library: Arc<Library>,
     pub(super) sites: Range<u32>,
 }
 
-/// A library as it turned out to be after it was attached to.
+/// A library whose version was found after it was attached to.
 #[derive(Debug)]
 pub struct Versioned {
-    /// Numbers of its hooks.
+    /// The ids of its hooks.
     pub sites: Range<u32>,
     /// The library, with its version.
     pub library: Arc<Library>,
 }
 
 impl Discovery {
-    /// Looks for the versions of the libraries that were found in a process. They stand in libraries that are
-    /// mapped after them, and nothing that is to be attached to waits for a version.
+    /// Searches for the versions of the libraries that were found in a process. The files that contain them
+    /// are mapped after the libraries, and attaching does not wait for a version.
     pub async fn versions(&mut self, pid: u32) -> Vec<Versioned> {
         if self.unversioned.iter().all(|waiting| waiting.pid != pid) {
             return Vec::new();
@@ -51,7 +52,7 @@ impl Discovery {
         found
     }
 
-    /// libssl of OpenSSL 3 does not say its version; the libcrypto that the process maps beside it does.
+    /// The version in the libcrypto that the process maps beside libssl.
     async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
         let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
         let mapping = all.iter().find(is_it)?;
