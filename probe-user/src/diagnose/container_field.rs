@@ -1,4 +1,4 @@
-//! The container of an answer, with the pod that it is in beside it, as in records.
+//! The container of an answer and the pod that it is in, as in records.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use serde::{Serialize, Serializer};
 
 use crate::event::{Container, K8s};
 
-/// A container; none on the host. To be flattened: its fields are `container` and, if it is in a pod, `k8s`.
+/// A container, or None for the host. It must be flattened: its fields are `container` and, if it is in a
+/// pod, `k8s`.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerField(pub Option<Arc<Container>>);
 

@@ -1,7 +1,7 @@
 //! The answer to "why is nothing there?": `ctrace ps`, `ctrace inspect` and `ctrace doctor`.
 //!
-//! Owns what is asked of the other parts, in which order, and how the answers look. It changes nothing: only
-//! `doctor` touches the kernel, through [`crate::bpf`], and says so.
+//! Owns the questions to the other parts, their order, and the display of the answers. Nothing is changed:
+//! only `doctor` touches the kernel, through [`crate::bpf`], and says so.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -28,50 +28,50 @@ use inspect::Inspection;
 use ps::Detail;
 pub use subject::TargetArg;
 
-/// What the user wants explained.
+/// What the user wants to see.
 #[derive(Clone, Debug)]
 pub enum DiagnoseCommand {
-    /// Who uses TLS.
+    /// Lists the processes that use TLS.
     Ps {
-        /// Among which processes.
+        /// The processes to inspect.
         selector: Box<Selector>,
-        /// How much of it.
+        /// How much to list.
         extent: Detail,
     },
-    /// A container or process from all sides.
+    /// Shows a container or process from all sides.
     Inspect {
-        /// Which.
+        /// The container or process.
         subject: TargetArg,
-        /// Where to ask runtimes instead of where they usually listen.
+        /// Sockets that replace the usual ones of their runtimes.
         sockets: Vec<RuntimeSocket>,
     },
-    /// Whether tracing would work.
+    /// Checks whether tracing would work.
     Doctor {
-        /// Of what; the machine in any case.
+        /// The container or process to check, besides the machine.
         subject: Option<TargetArg>,
-        /// Count hits for so long.
+        /// How long to count hits of probes.
         watch: Option<Duration>,
-        /// Where to ask runtimes instead of where they usually listen.
+        /// Sockets that replace the usual ones of their runtimes.
         sockets: Vec<RuntimeSocket>,
     },
 }
 
-/// How the answer looks.
+/// The format of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
-    /// For a person.
+    /// Text for people.
     Text(Colour),
     /// One JSON object.
     Json,
 }
 
-/// There is no answer, or it is no.
+/// Why there is no answer, or that the answer is no.
 #[derive(Debug, Error)]
 pub enum DiagnoseError {
-    /// No process can be seen.
+    /// ctrace cannot see any process.
     #[error(transparent)]
     Blind(#[from] Blind),
-    /// The target.
+    /// The target could not be resolved.
     #[error(transparent)]
     Target(#[from] TargetError),
     /// Tracing would not work on this machine.
@@ -79,21 +79,21 @@ pub enum DiagnoseError {
         "tracing would not work here; what is in the way, and what to do about it, is said above: {checks}"
     )]
     Machine {
-        /// The checks that say no.
+        /// The names of the checks that failed.
         checks: String,
     },
-    /// Nothing can be attached to.
+    /// There is nothing to attach to.
     #[error(
         "tracing {subject:?} would show nothing: none of its processes ({processes}) can be probed; see \
              above where each of them ends, and what to do about it"
     )]
     Nothing {
-        /// What was asked about.
+        /// The container or process, as the user named it.
         subject: String,
-        /// How many there are.
+        /// The number of its processes.
         processes: usize,
     },
-    /// Nobody takes the answer.
+    /// The answer could not be written.
     #[error("the answer cannot be written to standard output; is there room where it goes to?")]
     Write(#[source] io::Error),
 }
@@ -110,7 +110,7 @@ impl DiagnoseError {
     }
 }
 
-/// Answers on standard output; what could not be found out is said on standard error.
+/// Writes the answer to standard output, and what could not be found out to standard error.
 pub async fn run(question: &DiagnoseCommand, form: OutputFormat) -> Result<(), DiagnoseError> {
     match question {
         DiagnoseCommand::Ps { selector, extent } => {
@@ -135,8 +135,7 @@ pub async fn run(question: &DiagnoseCommand, form: OutputFormat) -> Result<(), D
     }
 }
 
-/// What a person should know of the place that the answer is from; an error where nothing can be seen from
-/// it.
+/// Remarks about what ctrace can see from where it runs. An error if it can see nothing.
 fn from_here() -> Result<Vec<String>, Blind> {
     match view::processes() {
         Ok(()) => Ok(Vec::new()),
@@ -151,7 +150,7 @@ fn note(lines: &[String]) {
     }
 }
 
-/// A reader that has gone has seen enough.
+/// Writes the answer. A closed pipe is fine: its reader has seen enough.
 fn write<T: Serialize>(
     answer: &T,
     form: OutputFormat,

@@ -1,16 +1,17 @@
-//! What the user points at with one word: a container, or a process.
+//! What the user names with one word: a container or a process.
 
 use crate::container::runtime::RuntimeSocket;
 use crate::proc::process::Proc;
 use crate::scope::{ContainerName, Criteria, InnerPid, Process, Selector};
 
-/// A container or a process.
+/// The name of a container or process, as the user wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetArg(pub String);
 
 impl TargetArg {
-    /// Digits alone are a process, if there is one with that id; else it is a container, whose name or id may
-    /// be made of digits as well. `docker://web` is the container web of that runtime, `web:1` its process 1.
+    /// A number is a process, if there is one with that id. Otherwise it is a container, whose name or id may
+    /// also consist of digits. `docker://web` is the container `web` of that runtime, and `web:1` is its
+    /// process 1.
     pub(super) fn selector(&self, proc: &Proc, sockets: &[RuntimeSocket]) -> Selector {
         let empty = Selector { runtime_sockets: sockets.to_vec(), ..Selector::default() };
         let Self(text) = self;
@@ -20,7 +21,7 @@ impl TargetArg {
         {
             return Selector { pids: vec![pid], ..empty };
         }
-        // No name of a container has a colon but before the slashes.
+        // A container's name contains no colon, except in the `://` after a runtime.
         let is_pid = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         if let Some((name, digits)) = text.rsplit_once(':').filter(|(_, digits)| is_pid(digits))
             && let Ok(pid) = digits.parse()
@@ -31,7 +32,7 @@ impl TargetArg {
     }
 }
 
-/// `web`, `docker://web`.
+/// Parses `web` or `docker://web`.
 fn named(text: &str) -> ContainerName {
     match text.split_once("://") {
         Some((runtime, name)) => ContainerName { runtime: Some(runtime.to_owned()), name: name.to_owned() },
@@ -39,8 +40,8 @@ fn named(text: &str) -> ContainerName {
     }
 }
 
-/// The process to look through: the given one, or the first of a container. That is the earliest of those
-/// whose parent is not among them (others were brought in later: docker exec).
+/// The process to inspect: the one that was named, or the first one of a container. That is the earliest
+/// process whose parent is not in the container (there may be others, which entered it later: docker exec).
 pub(super) fn first<'a>(selector: &Selector, processes: &'a [Process], proc: &Proc) -> Option<&'a Process> {
     if let Some(named) = processes.iter().find(|process| selector.pids.contains(&process.pid)) {
         return Some(named);

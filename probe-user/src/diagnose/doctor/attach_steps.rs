@@ -1,7 +1,7 @@
-//! From a process's mappings to its probes, step by step: where does it stop, and why?
+//! The steps from a process's mappings to its probes: which one fails, and why?
 //!
-//! Owns how the steps look. It looks into nothing itself: discovery says how far each file came, as it does
-//! for a trace.
+//! Owns the display of the steps. It does not inspect anything itself: discovery reports how far each file
+//! came, as it does for a trace.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::discovery::{FileOutcome, MappedFile, MappingsError, ProcessOutcome, W
 use crate::error_chain;
 use crate::proc::maps::MapsError;
 
-/// Files that are named in one answer, at the most.
+/// Limit of the files that are named in one answer.
 const NAMED: usize = 5;
 
-/// The steps of a process before probes are set.
+/// The steps of a process before probes are attached.
 pub(super) fn steps(process: &ProcessOutcome) -> Vec<Check> {
     let files = match &process.files {
         Ok(files) => files,
@@ -42,7 +42,7 @@ fn unreadable(error: &MappingsError) -> Check {
     Check::no("mappings", error_chain::in_one_line(error), next)
 }
 
-/// The steps after the mappings; they end with the first that nothing came through.
+/// The steps after the mappings, up to the first one that no file passed.
 fn summary(files: &[MappedFile]) -> Vec<Check> {
     let unopened = reasons(files, |outcome| match outcome {
         FileOutcome::Unopened(failure) => Some(error_chain::in_one_line(failure)),
@@ -80,7 +80,7 @@ fn summary(files: &[MappedFile]) -> Vec<Check> {
     steps
 }
 
-/// How many files stopped for a reason, and the first of them.
+/// How many files stopped for a reason, and the reasons of the first of them.
 fn reasons(files: &[MappedFile], why: fn(&FileOutcome) -> Option<String>) -> (usize, Vec<String>) {
     let all: Vec<(&Path, String)> =
         files.iter().filter_map(|file| Some((file.path.as_path(), why(&file.outcome)?))).collect();

@@ -1,32 +1,32 @@
-//! A question with its answer, and what to do about it.
+//! A check, with its result and what to do about it.
 
 use serde::Serialize;
 
 use crate::terminal::table::{Cell, Tone};
 
-/// The answer in a word.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// As it should be.
+    /// All is well.
     Ok,
     /// Something will be missing, or could be better.
     Warn,
-    /// It cannot work.
+    /// Tracing cannot work.
     No,
 }
 
-/// What was looked at and found.
+/// A check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at.
+    /// What was checked.
     #[serde(rename = "check")]
     pub name: &'static str,
-    /// The answer.
+    /// The result.
     pub status: CheckStatus,
     /// What was found.
     pub found: String,
-    /// What to do; there is something for every answer but ok.
+    /// What to do. Set unless the status is ok.
     pub next: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl Check {
         Self { name, status: CheckStatus::No, found: found.into(), next: Some(next.into()) }
     }
 
-    /// Columns of a table: check, status, what was found, what to do.
+    /// The columns of a table: the check, its status, and what was found with what to do.
     pub(super) fn cells(&self) -> Vec<Cell> {
         let status = match self.status {
             CheckStatus::Ok => Cell::new("ok").toned(Tone::Good),

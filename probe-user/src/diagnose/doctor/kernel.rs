@@ -1,4 +1,4 @@
-//! What the kernel has, and what it forbids to everybody.
+//! Checks of what the kernel supports, and of what it forbids to everybody.
 
 use std::fs;
 use std::path::Path;
@@ -6,17 +6,18 @@ use std::path::Path;
 use super::check::Check;
 use crate::bpf::features::{self, Tracefs};
 
-/// The oldest kernel that ctrace works on (attach cookies), and the first without a limit on locked memory.
+/// The oldest kernel that ctrace supports (attach cookies), and the first one without a limit on locked
+/// memory.
 const OLDEST: (u32, u32) = (5, 15);
 const NO_MEMLOCK: (u32, u32) = (5, 11);
 
-/// Where the kernel describes its own structures.
+/// The kernel's description of its own structures.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Where the kernel tells what it forbids even to root.
+/// What the kernel forbids even to root.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// What can be told without any right.
+/// The checks that need no permission.
 pub(super) fn checks(tracefs: Tracefs) -> Vec<Check> {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
@@ -31,7 +32,7 @@ pub(super) fn checks(tracefs: Tracefs) -> Vec<Check> {
     ]
 }
 
-/// What only one who may load programs can ask; after [`crate::bpf::prepare`].
+/// The checks that need the permission to load programs. Must be called after [`crate::bpf::prepare`].
 pub(super) fn privileged_checks() -> Vec<Check> {
     let ring = match features::ring_buffer() {
         Some(true) => Check::ok("ring buffer", "the kernel has it"),
@@ -83,7 +84,7 @@ fn version(release: &str) -> Check {
     }
 }
 
-/// `6.1.0-18-amd64` → (6, 1)
+/// Parses `6.1.0-18-amd64` to (6, 1).
 fn number(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -121,7 +122,7 @@ fn tracefs(found: Tracefs) -> Check {
     }
 }
 
-/// A warning at the most: everything but `ctrace exec` goes without, more or less.
+/// This is at most a warning: only `ctrace exec` needs it, and the rest works with small losses.
 fn btf(file: &Path) -> Check {
     if file.exists() {
         return Check::ok("BTF", "the kernel has it: ctrace exec can run");
@@ -136,7 +137,7 @@ fn btf(file: &Path) -> Check {
     )
 }
 
-/// `none [integrity] confidentiality`: the one in force is in brackets.
+/// Parses `none [integrity] confidentiality`: the current mode is in brackets.
 fn lockdown(text: Option<&str>) -> Check {
     let in_force = text.and_then(|text| text.split_once('[')?.1.split_once(']'));
     match in_force.map(|(mode, _)| mode) {

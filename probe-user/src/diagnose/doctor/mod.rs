@@ -1,7 +1,7 @@
-//! `ctrace doctor`: would tracing work, here and of this container, and if not, why not?
+//! `ctrace doctor`: would tracing work on this machine and for this container, and if not, why not?
 //!
-//! Owns the order of the checks and the verdict. It loads the BPF programs and sets probes to know that it
-//! works, and takes them away again; it writes nothing and changes no process.
+//! Owns the order of the checks and the verdict. To be sure, it really loads the BPF programs and attaches
+//! probes, and removes them again. It writes no files and changes no process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,49 +34,49 @@ mod watch;
 pub use check::{Check, CheckStatus};
 use watch::Watched;
 
-/// The answer.
+/// The results of all checks.
 #[derive(Debug, Serialize)]
 pub struct Diagnosis {
     /// Whether tracing would work.
     traceable: bool,
-    /// Of the machine and of ctrace's rights.
+    /// The checks of the machine and of ctrace's permissions.
     machine: Vec<Check>,
-    /// What was asked about, if anything was.
+    /// The container or process that was checked, if one was named.
     subject: Option<String>,
-    /// Each process of it.
+    /// The checks of each of its processes.
     processes: Vec<ProcessDiagnosis>,
-    /// What was counted, if that was asked for.
+    /// The hits that were counted, if that was requested.
     watch: Option<Watched>,
-    /// Why tracing would not work.
+    /// The outcome of the checks.
     #[serde(skip)]
     verdict: Verdict,
 }
 
-/// The outcome; the exit status follows from it.
+/// The outcome, which decides the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Tracing would work.
     Works,
-    /// Not on this machine, or not with these rights.
+    /// Tracing would not work on this machine, or not with these permissions.
     Machine,
-    /// Nothing of the container can be attached to.
+    /// There is nothing in the container to attach to.
     Nothing,
 }
 
-/// A process.
+/// The checks of a process.
 #[derive(Debug, Serialize)]
 struct ProcessDiagnosis {
     pid: u32,
     comm: String,
     container: Option<Arc<Container>>,
-    /// Whether a trace would see what it does.
+    /// Whether a trace would see its TLS calls.
     traceable: bool,
-    /// From its mappings to its probes; the last one is where it ends.
+    /// The steps from its mappings to its probes. They end with the first one that failed.
     steps: Vec<Check>,
 }
 
 impl Diagnosis {
-    /// Looks at the machine, then at the subject; counts hits for a time if that is asked for.
+    /// Checks the machine, then the subject, and counts hits for a time if that was requested.
     pub(super) async fn of(
         subject: Option<&TargetArg>,
         watch: Option<Duration>,
@@ -85,7 +85,7 @@ impl Diagnosis {
         let tracefs = features::tracefs();
         let mut machine = kernel::checks(tracefs);
         let rights = permissions::checks();
-        // Before anything starts a thread: it may have to change the mount namespace.
+        // This must be done before any thread is started, because it may have to change the mount namespace.
         match self_test::prepared() {
             None => {
                 machine.extend(kernel::privileged_checks());
@@ -129,12 +129,12 @@ impl Diagnosis {
         if self.verdict == Verdict::Works && !plan.objects.is_empty() {
             attached = Some(Attached::to(&target, &plan));
         }
-        // There is one of each process, in their order.
+        // The outcomes are in the order of the processes, one for each.
         for (process, outcome) in target.processes.iter().zip(&outcomes) {
             let mut steps = attach_steps::steps(outcome);
             steps.extend(attached.as_ref().and_then(|attached| attached.step(process.pid, &plan)));
             let traceable = attached.as_ref().is_some_and(|attached| attached.serves(process.pid, &plan));
-            // One that ended meanwhile is nobody's concern.
+            // Leave out a process that exited meanwhile.
             if traceable || proc.is_alive(process.pid, process.start_time) {
                 let (pid, comm) = (process.pid, process.comm.clone());
                 self.processes.push(ProcessDiagnosis {
@@ -157,7 +157,7 @@ impl Diagnosis {
         Ok(())
     }
 
-    /// What the exit status says, in words.
+    /// The error that belongs to the exit status.
     pub(super) fn verdict(&self) -> Result<(), DiagnoseError> {
         let bad: Vec<&str> = self
             .machine
@@ -176,10 +176,10 @@ impl Diagnosis {
     }
 }
 
-/// A session on the probes of the subject.
+/// A session with the probes of the subject.
 struct Attached {
     session: Result<Session, String>,
-    /// Hooks of an object that could not be attached to, by the object's place in the plan.
+    /// The errors of the hooks that could not be attached, by the object's index in the plan.
     failed: BTreeMap<usize, Vec<String>>,
 }
 
@@ -202,7 +202,7 @@ impl Attached {
         maps.map(|(index, object)| (object, self.failed.get(&index).map_or(&[][..], Vec::as_slice))).collect()
     }
 
-    /// Whether any probe serves the process.
+    /// Whether any probe covers the process.
     fn serves(&self, pid: u32, plan: &Plan) -> bool {
         let any = self.objects(pid, plan).iter().any(|(object, failed)| failed.len() < object.hooks.len());
         self.session.is_ok() && any
@@ -232,7 +232,7 @@ impl Attached {
 }
 
 impl ProcessDiagnosis {
-    /// `web tls-server[12]`
+    /// The title: `web tls-server[12]`.
     fn title(&self) -> String {
         format!("{} {}[{}]", place(self.container.as_deref()), self.comm, self.pid)
     }

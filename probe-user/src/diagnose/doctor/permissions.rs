@@ -1,4 +1,4 @@
-//! What ctrace itself may do, and where it stands: capabilities, namespaces, cgroups.
+//! Checks of ctrace's own permissions and surroundings: capabilities, namespaces, cgroups.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::check::Check;
 use crate::proc::cgroup::Hierarchy;
 use crate::proc::view::{self, Blind};
 
-/// Everything about ctrace's own place.
+/// All checks of this file.
 pub(super) fn checks() -> Vec<Check> {
     let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     vec![
@@ -32,7 +32,7 @@ fn programs(own: CapabilitySet) -> Check {
         .filter(|(right, _)| !own.contains(*right))
         .map(|(_, name)| name)
         .collect();
-    // Only of interest to those without the rights.
+    // These settings matter only without the capabilities.
     let setting =
         |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     let bpf = setting("/proc/sys/kernel/unprivileged_bpf_disabled");
@@ -55,7 +55,8 @@ fn uprobes(own: CapabilitySet) -> Check {
     Check::warn("right to set probes", found, next)
 }
 
-/// A warning at the most: somebody may have mounted it for others to read, which is seen when it is read.
+/// This is at most a warning: tracefs may have been mounted so that others can read it, which shows when it
+/// is read.
 fn tracefs(own: CapabilitySet) -> Check {
     if own.intersects(CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE) {
         return Check::ok("right to read tracefs", "CAP_DAC_READ_SEARCH");
@@ -73,8 +74,8 @@ fn others(own: CapabilitySet) -> Check {
     Check::warn("right to look into processes", found, "run ctrace as root, or with CAP_SYS_PTRACE")
 }
 
-/// /proc/PID/map_files needs one of the first two, and the directory is its owner's alone; opening by name is
-/// the way without, if the name can be read.
+/// /proc/PID/map_files needs one of the first two capabilities, and only its owner may enter the directory.
+/// Without them a file can only be opened by its name, if that can be read.
 fn files(own: CapabilitySet) -> Check {
     const NAME: &str = "right to open their files";
     let links = own.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::CHECKPOINT_RESTORE);

@@ -1,4 +1,4 @@
-//! Which container runtimes answer. None of them is needed to trace: they tell names.
+//! Checks which container runtimes answer. None of them is needed for tracing: they only contribute names.
 
 use super::check::Check;
 use crate::container::runtime::RuntimeSocket;
@@ -7,11 +7,11 @@ use crate::error_chain;
 
 const NAME: &str = "container runtimes";
 
-/// Asks each of them, everywhere.
+/// Asks each runtime at each of its addresses.
 pub(super) async fn checks(sockets: &[RuntimeSocket]) -> Vec<Check> {
     match runtime::endpoints(sockets).await {
         Ok(endpoints) => judge(&endpoints),
-        // One that the user named.
+        // A runtime that the user named does not answer.
         Err(error) => vec![Check::no(
             NAME,
             error_chain::in_one_line(&error),

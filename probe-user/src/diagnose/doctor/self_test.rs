@@ -1,7 +1,7 @@
-//! The best test: the programs are really loaded, and a probe is really set.
+//! Tests that the programs can be loaded and a probe attached, by doing so.
 //!
-//! Harmless: nothing is in scope, the probed function is one of ctrace itself that nobody calls, and all of
-//! it is gone again when the check is over.
+//! This is harmless: nothing is in scope, the probed function is one of ctrace itself that is never called,
+//! and everything is removed again after the check.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::plan::{Hook, ObjectHooks, ObjectId, ProbeProgram};
 use crate::rootfs::{self, access_paths};
 use crate::scope::Scope;
 
-/// Bytes of the ring for a session that carries little.
+/// The size of the ring in bytes, for a session with few records.
 pub(super) const RING: u32 = 1 << 20;
 
-/// A session that copies no payload.
+/// A session that captures no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
     let options = SessionOptions {
         programs: ProgramSet::tls(ConnectionRecords::Off),
@@ -32,7 +32,7 @@ pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
     Session::load(&options, scope)
 }
 
-/// Tries it.
+/// Loads the programs, and attaches a probe to ctrace itself.
 pub(super) fn checks() -> Vec<Check> {
     const LOAD: &str = "loading the programs";
     const ATTACH: &str = "setting a probe";
@@ -57,7 +57,7 @@ pub(super) fn checks() -> Vec<Check> {
     vec![loaded, attached, mapping_events()]
 }
 
-/// Whether the kernel tells of libraries that are mapped while a trace runs.
+/// Checks whether the kernel reports libraries that are mapped while a trace runs.
 fn mapping_events() -> Check {
     const NAME: &str = "mapping events";
     match MmapEvents::open(TrackExec::FromMmapEvents) {
@@ -70,7 +70,7 @@ fn mapping_events() -> Check {
     }
 }
 
-/// What to do about it.
+/// The advice for the user.
 pub(super) fn next(error: &SessionError) -> &'static str {
     match error {
         SessionError::NotPermitted { .. } => {
@@ -82,7 +82,8 @@ pub(super) fn next(error: &SessionError) -> &'static str {
     }
 }
 
-/// Whether everything that a session needs is there; to be called before other threads are started.
+/// Prepares the process for a session, and returns what is missing. Must be called before other threads are
+/// started.
 pub(super) fn prepared() -> Option<Check> {
     let error = bpf::prepare().err()?;
     Some(Check::no("everything at hand", error_chain::in_one_line(&error), next(&error)))

@@ -1,4 +1,4 @@
-//! A diagnosis for a person.
+//! The display of a diagnosis, for people.
 
 use super::{Diagnosis, Watched};
 use crate::terminal::table::{Cell, Table, Tone};
@@ -7,7 +7,7 @@ use crate::terminal::{Colour, escaped};
 const INDENT: &str = "  ";
 
 impl Diagnosis {
-    /// Tables; what is not well says after an arrow what to do.
+    /// Tables of the checks. After an arrow, a check that is not ok says what to do.
     pub(in crate::diagnose) fn text(&self, colour: Colour) -> String {
         let mut text = section("machine", colour);
         let mut table = Table::new(&["CHECK", "STATUS", "FOUND -> WHAT TO DO"]);

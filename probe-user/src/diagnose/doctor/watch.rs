@@ -1,4 +1,4 @@
-//! Which probes are hit, and how often: what the kernel tells during some seconds, counted by process.
+//! Counts the hits of probes during some seconds, by process and function.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -11,23 +11,23 @@ use crate::bpf::Session;
 use crate::decode::{DataRecord, RingRecord, decode};
 use crate::plan::ObjectHooks;
 
-/// Pairs of process and place that are counted, at the most.
+/// Limit of the pairs of process and hook that are counted.
 const COUNTED: usize = 1 << 16;
 
-/// What was counted.
+/// The counted hits.
 #[derive(Debug, Serialize)]
 pub(super) struct Watched {
-    /// How long.
+    /// How long they were counted.
     pub(super) seconds: f64,
-    /// Calls of all of them.
+    /// The calls of all functions.
     pub(super) hits: u64,
-    /// One per process and probed function, by pid.
+    /// The hits of each process and probed function, by pid.
     pub(super) functions: Vec<Hits>,
-    /// Calls that could not be told, because the kernel had no room for them.
+    /// The calls that were lost because the ring was full.
     pub(super) lost: u64,
 }
 
-/// The calls of one process at one place.
+/// The hits of one process at one hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Hits {
     pub(super) pid: u32,
@@ -37,10 +37,10 @@ pub(super) struct Hits {
     pub(super) function: String,
     /// The public functions that it serves.
     pub(super) serves: Vec<String>,
-    /// Calls that moved bytes.
+    /// The calls that moved bytes.
     #[serde(rename = "hits")]
     pub(super) calls: u64,
-    /// The bytes.
+    /// The number of bytes.
     pub(super) bytes: u64,
 }
 
@@ -50,7 +50,7 @@ struct Count {
     bytes: u64,
 }
 
-/// Counts by process and place.
+/// Counts by process and hook.
 #[derive(Debug, Default)]
 struct Counts {
     by_place: BTreeMap<(u32, u32), Count>,
@@ -59,7 +59,7 @@ struct Counts {
 
 impl Counts {
     fn record(&mut self, bytes: &[u8]) {
-        // Chunks after the first one belong to a call that is counted already.
+        // Chunks after the first one belong to a call that has been counted already.
         let Ok(RingRecord::Data(DataRecord::Call { head, .. })) = decode(bytes) else { return };
         let (pid, site) = (head.header.pid, head.site);
         let has_room = self.by_place.len() < COUNTED || self.by_place.contains_key(&(pid, site));
@@ -75,7 +75,7 @@ impl Counts {
         });
     }
 
-    /// For each place: the processes that map it, and those that came since.
+    /// The hits of each hook, in the processes that mapped it at the start and in those that appeared since.
     fn hits(&self, objects: &[ObjectHooks], comm: impl Fn(u32) -> Option<String>) -> Vec<Hits> {
         let mut all = Vec::new();
         for object in objects {
@@ -102,7 +102,7 @@ impl Counts {
     }
 }
 
-/// Counts for a time what the probes of `objects`, which are attached, tell.
+/// Counts the hits of the probes of `objects`, which are attached, for a time.
 pub(super) async fn watch(
     session: &mut Session,
     objects: &[ObjectHooks],
@@ -112,7 +112,7 @@ pub(super) async fn watch(
     let started = Instant::now();
     let mut counts = Counts::default();
     while let Some(rest) = duration.checked_sub(started.elapsed()) {
-        // Either there is something, or the time is up: both are looked at in the next round.
+        // There are records, or the time is up. The loop checks both.
         let _ = tokio::time::timeout(rest, session.wait()).await;
         drain(session, &mut counts);
     }

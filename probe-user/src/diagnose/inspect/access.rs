@@ -1,4 +1,4 @@
-//! How a process's files are reached: each way tried for real.
+//! The ways to a process's files. Each one is really tried.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use crate::proc::process::Proc;
 use crate::rootfs::{self, ForeignFile, access_paths};
 use crate::timeout::{timed_out_message, with_timeout};
 
-/// A way, and what came of it.
+/// A way to a file, and the result of trying it.
 #[derive(Debug, Serialize)]
 pub(super) struct AccessPath {
-    /// What it is called.
+    /// The name of the way.
     #[serde(rename = "way")]
     pub(super) name: &'static str,
     /// The path that was opened.
     pub(super) path: String,
-    /// Whether it leads there.
+    /// Whether the path leads to the file.
     pub(super) works: bool,
-    /// What was found, or why not.
+    /// What was found, or why it failed.
     pub(super) found: String,
 }
 
@@ -30,13 +30,13 @@ impl AccessPath {
         Self { name, path, works, found: result.unwrap_or_else(|why| why) }
     }
 
-    /// Whether the rights are missing.
+    /// Whether a permission is missing.
     pub(super) fn is_denied(&self) -> bool {
         !self.works && (self.found.contains("denied") || self.found.contains("not permitted"))
     }
 }
 
-/// Tries every way to the files of a process.
+/// Tries all ways to the files of a process.
 pub(super) async fn try_all(pid: u32, proc: &Proc) -> Vec<AccessPath> {
     let directory = with_timeout(move || match access_paths::root(pid) {
         Ok(found) => Ok(format!(
@@ -68,7 +68,7 @@ fn told<E: std::error::Error>(opened: &Result<ForeignFile, E>) -> Result<String,
     }
 }
 
-/// Every executable mapping through its link.
+/// Opens every executable mapping through its link.
 fn map_files(pid: u32) -> Result<String, String> {
     let mappings = rootfs::executable_mappings(pid).map_err(|error| error_chain::in_one_line(&error))?;
     let mut failed = None;
@@ -86,7 +86,7 @@ fn map_files(pid: u32) -> Result<String, String> {
     }
 }
 
-/// A path as it is shown.
+/// A path as text.
 pub(super) fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

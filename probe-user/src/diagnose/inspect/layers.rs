@@ -1,4 +1,4 @@
-//! What a root directory is made of, and what is mounted in it: each place looked for on the host.
+//! The layers of a root directory and the mounts in it. Each of them is searched for on the host.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,47 +8,47 @@ use serde::Serialize;
 use super::access::shown;
 use crate::rootfs::access_paths::{self, FoundPath, Layer, SameFile};
 
-/// An overlay.
+/// The overlay of a root directory.
 #[derive(Debug, Serialize)]
 pub(super) struct OverlayRoot {
-    /// Where the host has it mounted; null where it has not: then only /proc leads to it.
+    /// The mount point on the host; null if there is none, so that only /proc leads to the overlay.
     pub(super) merged: Option<LayerPath>,
-    /// What takes what is written; null for a read-only one.
+    /// The directory that receives all writes; null for a read-only overlay.
     pub(super) upper: Option<LayerPath>,
-    /// What the kernel works with beside it.
+    /// The kernel's work directory.
     pub(super) work: Option<LayerPath>,
-    /// The layers below, topmost first.
+    /// The lower layers, topmost first.
     pub(super) lower: Vec<LayerPath>,
 }
 
 /// A directory of the host.
 #[derive(Debug, Serialize)]
 pub(super) struct LayerPath {
-    /// Its path on the host, as it was tried.
+    /// The path on the host that was tried.
     pub(super) path: String,
-    /// Whether it was opened there.
+    /// Whether the path could be opened.
     pub(super) works: bool,
-    /// Why not.
+    /// The reason if not.
     pub(super) why: Option<String>,
 }
 
-/// Something that is mounted in the root.
+/// A mount in a root directory.
 #[derive(Debug, Serialize)]
 pub(super) struct MountedPath {
-    /// Where, as the process sees it.
+    /// The mount point, as the process sees it.
     pub(super) destination: String,
-    /// Its file system.
+    /// The type of the file system.
     pub(super) file_system: String,
-    /// Which part of it.
+    /// The part of the file system that is mounted.
     pub(super) root: String,
     /// Whether nothing can be written through it.
     pub(super) read_only: bool,
-    /// The same file or directory on the host; null when the host does not have it (memory, another
-    /// machine's).
+    /// The same file or directory on the host; null if the host does not have it (it is in memory, or on
+    /// another machine).
     pub(super) source: Option<String>,
-    /// Whether both are one file; null when that could not be told.
+    /// Whether both are the same file; null if that could not be determined.
     pub(super) same: Option<SameFile>,
-    /// Why it could not be told.
+    /// Why that could not be determined.
     pub(super) why: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl LayerPath {
         Self { path: shown(&path), works: why.is_none(), why }
     }
 
-    /// Opens it.
+    /// Opens the directory, and records the result.
     pub(super) fn at(path: PathBuf) -> Self {
         let found = access_paths::directory(&path);
         Self::new((path, found))
@@ -74,7 +74,7 @@ impl LayerPath {
     }
 }
 
-/// The overlay under the root; none also when it cannot be told.
+/// The overlay of the root directory. None also if it cannot be determined.
 pub(super) fn overlay(pid: u32) -> Option<OverlayRoot> {
     let overlay = access_paths::overlay(pid).ok()??;
     Some(OverlayRoot {
@@ -85,7 +85,7 @@ pub(super) fn overlay(pid: u32) -> Option<OverlayRoot> {
     })
 }
 
-/// What is mounted in it; empty also when that cannot be told.
+/// The mounts in the root directory. Empty also if they cannot be determined.
 pub(super) fn mounts(pid: u32) -> Vec<MountedPath> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let point = |inner: access_paths::Inner| {

@@ -1,7 +1,7 @@
-//! `ctrace inspect`: one container or process from all sides.
+//! `ctrace inspect`: shows one container or process from all sides.
 //!
-//! Owns the questions and their order; each file below has the answers to some. Everything is read or opened,
-//! nothing changed; no file of the target is opened but through [`crate::rootfs`].
+//! Owns the questions and their order; each file below answers some of them. Everything is only read or
+//! opened, nothing is changed. Files of the target are opened only through [`crate::rootfs`].
 
 use serde::Serialize;
 
@@ -29,51 +29,51 @@ use namespaces::Namespace;
 use objects::ObjectFacts;
 use runtime_view::RuntimeView;
 
-/// The answer.
+/// All that was found.
 #[derive(Debug, Serialize)]
 pub struct Inspection {
-    /// The container; null for a process in none.
+    /// The container; null for a process outside of containers.
     #[serde(flatten)]
     container: ContainerField,
-    /// The process that was looked through: the container's first, or the one that was given.
+    /// The process that was inspected: the first one of the container, or the one that was named.
     init: Option<u32>,
-    /// How its files are reached from the host.
+    /// The ways to its files from the host.
     access: Vec<AccessPath>,
-    /// What its root directory is made of, if that is an overlay.
+    /// The overlay of its root directory, if it is one.
     overlay: Option<OverlayRoot>,
-    /// What is mounted in it from outside.
+    /// The mounts in its root directory that come from outside.
     mounts: Vec<MountedPath>,
-    /// What its runtime says of the same; null when none answers.
+    /// What its runtimes report about it; null if none answers.
     runtime: Option<RuntimeView>,
     /// Its namespaces.
     namespaces: Vec<Namespace>,
-    /// Its place in the hierarchies of cgroups.
+    /// Its cgroups in all hierarchies.
     cgroups: Vec<CgroupPath>,
-    /// Its processes.
+    /// The processes of the container.
     processes: Vec<Member>,
     /// The TLS libraries in them.
     objects: Vec<ObjectFacts>,
-    /// What else was looked at, and why it would not be traced.
+    /// What else was inspected, and why it would not be traced.
     skipped: Vec<Skipped>,
 }
 
-/// A process of it.
+/// A process of the container.
 #[derive(Debug, Serialize)]
 struct Member {
-    /// On the host.
+    /// The id on the host.
     pid: u32,
-    /// In the PID namespaces below the host's, its own last.
+    /// The ids in the PID namespaces below the host's, down to its own.
     inner_pids: Vec<u32>,
-    /// Its name.
+    /// The name of its main thread.
     comm: String,
-    /// Path of its executable, in its root; null when that is not ours to see.
+    /// The path of its executable, in its root; null if ctrace may not see it.
     executable: Option<String>,
-    /// Effective user id on the host.
+    /// The effective user id on the host.
     uid: Option<u32>,
 }
 
 impl Inspection {
-    /// Looks at it.
+    /// Inspects a container or process.
     pub(super) async fn of(subject: &TargetArg, sockets: &[RuntimeSocket]) -> Result<Self, TargetError> {
         let proc = Proc::default();
         let selector = subject.selector(&proc, sockets);
@@ -110,7 +110,7 @@ impl Inspection {
         Ok(inspection)
     }
 
-    /// What a person should know beside it.
+    /// Remarks for people, besides the tables.
     pub(super) fn remarks(&self) -> Vec<String> {
         let denied = self.access.iter().any(AccessPath::is_denied);
         let more =

@@ -1,4 +1,4 @@
-//! The namespaces of a process, and who else is in them.
+//! The namespaces of a process, and what else is in them.
 
 use std::collections::BTreeMap;
 
@@ -8,36 +8,37 @@ use crate::diagnose::ps::place;
 use crate::proc::namespaces::{NAMESPACES, namespace};
 use crate::scope::Target;
 
-/// Processes of the host that are named as sharing a namespace, at the most.
+/// Limit of the host's processes that are listed in a namespace.
 const NAMED: usize = 16;
 
-/// A namespace.
+/// A namespace of the inspected process.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Namespace {
-    /// `mnt`, `pid`, …
+    /// The kind: `mnt`, `pid`, …
     pub(super) kind: &'static str,
-    /// Its number, as `readlink /proc/PID/ns/KIND` shows it; null when it is not ours to see.
+    /// The inode number, as `readlink /proc/PID/ns/KIND` shows it; null if ctrace may not see it.
     pub(super) id: Option<u64>,
     /// Whether it is the host's.
     pub(super) host: bool,
-    /// Other containers in it (unless it is the host's).
+    /// The other containers in it. Empty if it is the host's.
     pub(super) containers: Vec<Sharer>,
-    /// Processes in it that are in no container (unless it is the host's), 16 at the most.
+    /// The processes in it that are outside of containers, at most 16. Empty if it is the host's.
     pub(super) processes: Vec<u32>,
 }
 
-/// Another container.
+/// Another container in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Sharer {
-    /// Its id.
+    /// The id of the container.
     pub(super) id: String,
-    /// What it is called.
+    /// The name of the container.
     pub(super) name: String,
 }
 
-/// The namespaces of a process of `target`; `all` are the machine's processes.
+/// The namespaces of a process of `target`. `all` contains all processes of the machine.
 pub(super) fn of(pid: u32, target: &Target, all: &Target) -> Vec<Namespace> {
-    // Without the right to see that of the first process, ctrace's own is the host's, where it belongs.
+    // Without the permission to see the namespaces of the first process, ctrace's own count as the host's:
+    // that is where it should run.
     let hosts = |kind| namespace(1, kind).or_else(|_| namespace(std::process::id(), kind)).ok();
     let one = |kind| {
         let id = namespace(pid, kind).ok();

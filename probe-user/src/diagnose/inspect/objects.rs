@@ -12,43 +12,42 @@ use crate::probe::tls;
 use crate::rootfs::{ForeignFile, access_paths};
 use crate::timeout::{timed_out_message, with_timeout};
 
-/// A file with functions of TLS.
+/// A file with TLS functions.
 #[derive(Debug, Serialize)]
 pub(super) struct ObjectFacts {
-    /// The library.
     pub(super) library: Arc<Library>,
-    /// Processes that map it.
+    /// The processes that map the file.
     pub(super) pids: Vec<u32>,
-    /// GNU build id.
+    /// The GNU build id.
     pub(super) build_id: Option<String>,
-    /// The real file: device and inode of the file system that stores it.
+    /// The real file: the device and inode number in the file system that stores it.
     pub(super) inode: String,
-    /// Bytes.
+    /// The size in bytes.
     pub(super) size: u64,
-    /// Whether it was unlinked since it was mapped.
+    /// Whether it was unlinked after it was mapped.
     pub(super) deleted: bool,
-    /// Its functions that ctrace knows.
+    /// The functions in it that ctrace searches for.
     pub(super) symbols: Vec<ObjectFunction>,
     /// Where probes would go.
     pub(super) hooks: Vec<Hook>,
-    /// Why its symbols are not known.
+    /// Why the symbols could not be read.
     pub(super) why: Option<String>,
 }
 
 /// A function in a file.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct ObjectFunction {
-    /// Its symbol.
+    /// The name of its symbol.
     pub(super) name: String,
-    /// Virtual address, as in the file's symbols.
+    /// The virtual address, as in the file's symbols.
     pub(super) address: u64,
-    /// Offset in the file.
+    /// The offset in the file.
     pub(super) offset: Option<u64>,
-    /// Bytes of its code; 0 when the file does not say.
+    /// The size of its code in bytes; 0 if the file does not say.
     pub(super) size: u64,
 }
 
-/// Reads the files of a plan once more, for what a trace does not need.
+/// Reads the files of a plan again, for facts that a trace does not need.
 pub(super) async fn facts(plan: &Plan) -> Vec<ObjectFacts> {
     let mut all = Vec::new();
     for object in &plan.objects {

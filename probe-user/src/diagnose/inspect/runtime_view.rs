@@ -1,4 +1,4 @@
-//! What its runtime says of a container, held against what is there.
+//! What runtimes report about a container, compared with what is really there.
 
 use std::path::{Path, PathBuf};
 
@@ -11,18 +11,18 @@ use crate::proc::cgroup::ProcCgroups;
 use crate::rootfs::access_paths::{self, SameFile};
 use crate::timeout::with_timeout;
 
-/// The runtime's word.
+/// What the runtimes report about a container.
 #[derive(Debug, Serialize)]
 pub(super) struct RuntimeView {
-    /// Who told.
+    /// The runtimes that reported it.
     pub(super) runtimes: Vec<&'static str>,
     /// The container's first process.
     pub(super) init: Option<u32>,
-    /// What makes its root file system (Docker: the graph driver).
+    /// The driver of its root file system (Docker: the graph driver).
     pub(super) driver: Option<String>,
-    /// The directories of its overlay, each opened on the host.
+    /// The directories of its overlay. Each was opened on the host.
     pub(super) overlay: Option<RuntimeOverlay>,
-    /// Its snapshot, of a container of containerd.
+    /// Its snapshot, if it is a container of containerd.
     pub(super) snapshot: Option<SnapshotView>,
     /// Its bind mounts and volumes.
     pub(super) mounts: Vec<RuntimeMount>,
@@ -40,32 +40,32 @@ pub(super) struct RuntimeOverlay {
 /// A snapshot of containerd.
 #[derive(Debug, Serialize)]
 pub(super) struct SnapshotView {
-    /// `overlayfs`, …
+    /// The name of the snapshotter: `overlayfs`, …
     pub(super) snapshotter: String,
     pub(super) key: String,
-    /// containerd's namespace.
+    /// The namespace of containerd.
     pub(super) namespace: String,
 }
 
 /// A bind mount or volume.
 #[derive(Debug, Serialize)]
 pub(super) struct RuntimeMount {
-    /// `bind`, `volume`, …
+    /// The kind: `bind`, `volume`, …
     pub(super) kind: String,
-    /// The volume's.
+    /// The name of the volume, if it is one.
     pub(super) name: Option<String>,
-    /// On the host; empty when it has no place there.
+    /// The path on the host; empty if there is none.
     pub(super) source: String,
-    /// In the container.
+    /// The path in the container.
     pub(super) destination: String,
     pub(super) writable: bool,
-    /// Whether both are one file; null when that could not be told.
+    /// Whether both paths lead to the same file; null if that could not be determined.
     pub(super) same: Option<SameFile>,
-    /// Why it could not be told.
+    /// Why that could not be determined.
     pub(super) why: Option<String>,
 }
 
-/// Asks for the container with this id; `pid` is a process of it, in these cgroups.
+/// Asks the runtimes about the container with this id. `pid` is a process of it, in these cgroups.
 pub(super) async fn of(
     id: &str,
     (pid, cgroups): (u32, &ProcCgroups),
@@ -77,8 +77,8 @@ pub(super) async fn of(
     with_timeout(move || RuntimeView::new(details, pid)).await
 }
 
-/// containerd's namespaces may each have a container of this id: it is the one that the process is in. What
-/// is in no cgroup of its own is known by its id, if that has no second.
+/// Each of containerd's namespaces may have a container with this id, so the one that contains the process is
+/// chosen. A container that has no cgroup of its own can be found only by its id, if that is unique.
 fn choose<'a>(containers: &'a [ContainerInfo], id: &str, cgroups: &ProcCgroups) -> Option<&'a ContainerInfo> {
     let of_id: Vec<&ContainerInfo> = containers.iter().filter(|listed| listed.id == id).collect();
     match of_id.as_slice() {
@@ -88,7 +88,7 @@ fn choose<'a>(containers: &'a [ContainerInfo], id: &str, cgroups: &ProcCgroups) 
 }
 
 impl RuntimeView {
-    /// May wait for the file systems of the host.
+    /// May block on file systems of the host.
     fn new(details: Details, pid: u32) -> Self {
         let place = |path: String| LayerPath::at(PathBuf::from(path));
         let overlay = details.overlay.map(|overlay| RuntimeOverlay {

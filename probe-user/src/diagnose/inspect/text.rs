@@ -1,4 +1,4 @@
-//! An inspection for a person.
+//! The display of an inspection, for people.
 
 use super::access::AccessPath;
 use super::layers::LayerPath;
@@ -11,7 +11,7 @@ use crate::terminal::table::{Cell, Table, Tone};
 const INDENT: &str = "  ";
 
 impl Inspection {
-    /// Sections with tables.
+    /// A table for each section that is not empty.
     pub(in crate::diagnose) fn text(&self, colour: Colour) -> String {
         let sections = [
             (self.title(), self.identity()),

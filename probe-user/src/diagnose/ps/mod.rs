@@ -1,6 +1,6 @@
 //! `ctrace ps`: which processes use TLS, and whether they can be traced.
 //!
-//! Owns the rows, made from the plan that a trace of the same processes would act on, and how they look.
+//! Owns the rows, which are made from the plan of a trace of the same processes, and their display.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,67 +21,67 @@ mod rows;
 /// How much is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// What uses TLS.
+    /// The processes that use TLS.
     Usual,
-    /// More about it, and containers that do not use TLS.
+    /// More columns, and containers that do not use TLS.
     Wide,
 }
 
-/// The answer.
+/// The list of processes.
 #[derive(Debug, Serialize)]
 pub struct ProcessListing {
-    /// One per process and library, by container, then pid; with [`Detail::Wide`] also one per container
-    /// without.
+    /// One row per process and library, by container, then pid. With [`Detail::Wide`] also one per container
+    /// without a library.
     pub processes: Vec<LibraryRow>,
-    /// Processes that could not be looked into.
+    /// The processes that could not be inspected.
     pub unseen: Vec<Unseen>,
 }
 
 /// A process and a TLS library that it maps.
 #[derive(Debug, Serialize)]
 pub struct LibraryRow {
-    /// Its container; null on the host.
+    /// The container; null on the host.
     #[serde(flatten)]
     pub container: ContainerField,
     /// The process.
     pub process: Identity,
-    /// The library; null when the container has none.
+    /// The library; null if the container has none.
     pub library: Option<Library>,
-    /// Where its code is.
+    /// How the library is linked.
     pub linked: Option<Linked>,
-    /// Whether a trace would see what it does.
+    /// Whether a trace would see its calls.
     pub traceable: bool,
-    /// The functions that would be seen, by name.
+    /// The functions that a trace would see, by name.
     pub functions: Vec<TracedFunction>,
-    /// Why it is not traceable, or what of it is not.
+    /// Why it is not traceable, or which part of it is not.
     pub why: Vec<String>,
 }
 
-/// Which process.
+/// The identity of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Identity {
-    /// On the host.
+    /// The id on the host.
     pub pid: u32,
-    /// Its name.
+    /// The name of its main thread.
     pub comm: String,
-    /// Its executable; null when that is not ours to see.
+    /// Its executable; null if ctrace may not see it.
     pub executable: Option<Executable>,
 }
 
-/// How a library's code comes into a process.
+/// How the code of a library gets into a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Linked {
-    /// As a shared object.
+    /// It is a shared object.
     Shared,
     /// It is part of the executable.
     Executable,
 }
 
-/// A function that would be seen.
+/// A function that a trace would see.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct TracedFunction {
-    /// Its public name.
+    /// The public name.
     pub name: String,
     /// The function that is probed for it.
     pub probed: String,
@@ -89,33 +89,33 @@ pub struct TracedFunction {
     pub place: ProbePlace,
 }
 
-/// Where the probe of a function is.
+/// The function on which a probe is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbePlace {
-    /// On the function.
+    /// The public function.
     Public,
-    /// On what several of them call.
+    /// An internal function that several public ones call.
     Internal,
 }
 
-/// A process that could not be looked into.
+/// A process that could not be inspected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unseen {
-    /// Which.
+    /// The process.
     #[serde(flatten)]
     pub process: Identity,
-    /// Why not.
+    /// The reason.
     pub why: String,
 }
 
-/// Looks at the machine.
+/// Lists the processes that the selector matches.
 pub(super) async fn list(selector: &Selector, extent: Detail) -> Result<ProcessListing, TargetError> {
     let target = selector.resolve().await?;
     let plan = Discovery::new(Probe::Ssl(SslProbe::default())).plan(&target).await;
     let proc = Proc::default();
     let mut listing = ProcessListing::new(&plan, &target, extent, |pid| proc.executable(pid));
-    // One that ended while it was looked at is nobody's concern.
+    // Leave out a process that exited meanwhile.
     let ended =
         |pid: u32| target.processes.iter().any(|one| one.pid == pid && !proc.is_alive(pid, one.start_time));
     listing.unseen.retain(|unseen| !ended(unseen.process.pid));
@@ -124,7 +124,7 @@ pub(super) async fn list(selector: &Selector, extent: Detail) -> Result<ProcessL
 }
 
 impl ProcessListing {
-    /// A table for a person.
+    /// A table for people.
     pub(super) fn text(&self, extent: Detail, colour: Colour) -> String {
         let mut head =
             vec!["RUNTIME", "CONTAINER", "IMAGE", "PID", "COMM", "LIBRARY", "VERSION", "LINKED", "TRACEABLE"];
@@ -138,7 +138,7 @@ impl ProcessListing {
         table.render("", colour)
     }
 
-    /// What a person should know beside the table.
+    /// Remarks for people, besides the table.
     pub(super) fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         if self.processes.is_empty() {
@@ -146,7 +146,7 @@ impl ProcessListing {
         }
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for unseen in &self.unseen {
-            // The last cause; what comes before it names the process.
+            // Only the last cause: those before it name the process.
             let cause = unseen.why.rsplit(": ").next().unwrap_or(&unseen.why);
             *reasons.entry(cause).or_default() += 1;
         }
@@ -166,7 +166,7 @@ impl ProcessListing {
     }
 }
 
-/// What a container is called.
+/// The name of a container, or `host`.
 pub(super) fn place(container: Option<&Container>) -> String {
     container.map_or_else(|| "host".to_owned(), Container::shown)
 }
@@ -201,7 +201,7 @@ impl LibraryRow {
         cells
     }
 
-    /// `6 functions, internal`, `no: …`
+    /// The last column: `6 functions, internal`, `no: …`.
     fn verdict(&self) -> Cell {
         if !self.traceable {
             let why = self.why.join("; ");
@@ -221,13 +221,13 @@ impl LibraryRow {
     }
 }
 
-/// `OpenSSL 3.0.17`
+/// The name and version of a library: `OpenSSL 3.0.17`.
 pub(super) fn version(library: &Library) -> String {
     let parts = [library.implementation.as_deref(), library.version.as_deref()];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether ctrace has the right to read what processes of others map.
+/// Whether ctrace has the capability to read the mappings of other users' processes.
 fn may_look_into_others() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
 }

@@ -1,6 +1,6 @@
 //! Plan → rows.
 //!
-//! Pure: what else there is to know of a process is handed in.
+//! Pure: all other facts about processes are passed in.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ impl ProcessListing {
         for skipped in &plan.skipped {
             match skipped.lack {
                 SkipKind::Mappings => unseen.extend(maker.unseen(skipped)),
-                // What is said of a library that is hooked all the same stands in its rows.
+                // If the library is hooked nevertheless, its rows contain this.
                 SkipKind::File | SkipKind::Untraceable
                     if !plan.objects.iter().any(|object| concerns(skipped, object)) =>
                 {
@@ -52,7 +52,6 @@ impl ProcessListing {
     }
 }
 
-/// Makes rows.
 struct Maker<'a, F> {
     processes: HashMap<u32, &'a Process>,
     executable: F,
@@ -87,7 +86,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
                 why: why.clone(),
             })
             .collect();
-        // The same file has other names in other containers: one process that executes it tells for all.
+        // The same file has other names in other containers, so one process that executes it decides for all.
         let is_executed =
             |row: &LibraryRow| row.process.executable.as_ref().is_some_and(|exe| exe.path == library.path);
         let linked = if rows.iter().any(is_executed) { Linked::Executable } else { Linked::Shared };
@@ -97,7 +96,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
         rows
     }
 
-    /// A file that may be a TLS library and cannot be used.
+    /// The row of a file that may be a TLS library but cannot be used.
     fn broken(&self, skipped: &Skipped) -> Option<LibraryRow> {
         let pid = skipped.pid?;
         let process = self.identity(pid);
@@ -123,7 +122,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
         Some(Unseen { process: self.identity(skipped.pid?), why: skipped.reason.clone() })
     }
 
-    /// The first process of each container in which nothing was found.
+    /// A row for each container in which nothing was found, with its first process.
     fn without_tls(&self, rows: &[LibraryRow], unseen: &[Unseen], target: &Target) -> Vec<LibraryRow> {
         let ids = rows.iter().filter_map(|row| row.container.as_ref().map(|one| one.id.clone()));
         let mut known: BTreeSet<String> = ids.collect();
@@ -148,12 +147,12 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
     }
 }
 
-/// Whether what was skipped is a part of a library that is hooked.
+/// Whether a skipped item is a part of a hooked library.
 fn concerns(skipped: &Skipped, object: &ObjectHooks) -> bool {
     skipped.subject == object.library.path && skipped.pid.is_some_and(|pid| object.pids.contains(&pid))
 }
 
-/// How its functions were found, if it has no symbols, and what cannot be probed of it.
+/// How the library's functions were found, if it has no symbols, and which of them cannot be probed.
 fn notes(object: &ObjectHooks, plan: &Plan) -> Vec<String> {
     let notes = plan.skipped.iter().filter(|skipped| concerns(skipped, object));
     let notes: BTreeSet<&str> = notes.map(|skipped| skipped.reason.as_str()).collect();
@@ -290,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_discovery_says_is_understood() {
-        // A process that is not there, and this one, which has no TLS in it.
+        // A process that does not exist, and this one, which has no TLS.
         let own = std::process::id();
         let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

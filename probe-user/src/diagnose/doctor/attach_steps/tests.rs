@@ -1,4 +1,4 @@
-//! Where the steps end, and that they say what a trace would do.
+//! The steps end at the right place, and agree with what a trace would do.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -39,7 +39,7 @@ fn it_ends_with_the_step_that_nothing_came_through() {
     check(vec![FileOutcome::Watched(none)], &expected);
 }
 
-/// What discovery says of one process.
+/// The plan for one process, and its steps.
 fn discover(pid: u32) -> (Plan, Vec<Check>) {
     let process = Process { pid, start_time: 1, comm: "x".into(), container: None };
     let mut target = Target::default();
@@ -59,7 +59,7 @@ fn a_process_that_is_gone_is_an_answer() {
     assert!(own.iter().any(|step| step.name == "ELF parsed" && step.status == CheckStatus::Ok), "{own:?}");
 }
 
-/// A program that writes over the first bytes of `patched` functions of its own, says so, and waits.
+/// A program that overwrites the first bytes of `patched` functions of its own, reports that, and waits.
 struct Patched {
     process: Child,
     _directory: tempfile::TempDir,
