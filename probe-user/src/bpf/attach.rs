@@ -1,4 +1,4 @@
-//! Hook → links: which BPF programs go where.
+//! Hook → links: attaches the BPF programs of a hook.
 
 use std::os::fd::AsFd as _;
 
@@ -13,16 +13,16 @@ use crate::elf::FileOffset;
 use crate::plan::{Hook, ObjectHooks, ObjectId};
 
 impl Session {
-    /// Attaches the hooks of an object; the links last until [`Session::detach`] or the end of the session.
+    /// Attaches the hooks of an object. The links last until [`Session::detach`] or the end of the session.
     ///
     /// Returns the hooks that could not be attached, by their index, with the reason. The first hook waits
-    /// for the kernel (8 ms, more on a busy machine); those right after it, of this object and of others, do
-    /// not.
+    /// for the kernel (8 ms, more on a busy machine). Hooks that are attached right after it, for this object
+    /// and for others, do not wait.
     pub fn attach(&mut self, object: &ObjectHooks) -> Vec<(usize, SessionError)> {
         self.attach_telling(object, |_| ())
     }
 
-    /// The same; `progress` is told the index of each hook that was tried.
+    /// Like [`Session::attach`], but also calls `progress` with the index of each hook that was tried.
     pub fn attach_telling(
         &mut self,
         object: &ObjectHooks,
@@ -41,8 +41,8 @@ impl Session {
         failed
     }
 
-    /// Begins the wait of [`Session::attach`] for something that may have to be attached soon; from any
-    /// thread.
+    /// Starts the wait of [`Session::attach`] early, for something that may have to be attached soon. The
+    /// result can be used from any thread.
     pub fn ahead(&self) -> AttachWarmup {
         self.links.ahead()
     }
@@ -63,7 +63,8 @@ impl Session {
                 match attach_uprobe(&mut self.ebpf, program, cookie, object, (hook, *offset)) {
                     Ok(link) => links.push(link),
                     Err(error) => {
-                        // Half a hook sees nothing, and costs the target all the same.
+                        // A hook without all of its programs reports nothing, but still slows the target
+                        // down.
                         self.links.discard(links);
                         return Err(error);
                     }
@@ -74,14 +75,13 @@ impl Session {
         Ok(())
     }
 
-    /// Detaches the hooks of an object: not at once, but when nothing is attached for a moment; it holds up
-    /// nobody.
+    /// Detaches the hooks of an object. This happens later, when nothing has been attached for a moment, and
+    /// does not block the caller.
     pub fn detach(&mut self, object: ObjectId) {
         self.links.remove(object);
     }
 }
 
-/// Attaches a program to the place of a hook.
 fn attach_uprobe(
     ebpf: &mut Ebpf,
     program: &BpfProgram,

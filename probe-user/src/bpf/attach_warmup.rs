@@ -1,13 +1,14 @@
-//! The kernel's wait before a first probe, begun while nobody knows yet what is to be probed.
+//! Warms up uprobe registration while it is not yet decided what to probe.
 //!
-//! To register a uprobe the kernel takes a lock for which all processors must have come by (`dup_mmap_sem` in
-//! kernel/events/uprobes.c): that takes some ticks for the first one, and nothing for those that come right
-//! after it. So when a file is looked into for the first time, a uprobe is registered on another thread that
-//! nobody can hit: on a file of our own that nobody maps. By the time that the file is parsed, much of the
-//! wait is over.
+//! To register a uprobe, the kernel takes a lock that waits for every processor (`dup_mmap_sem` in
+//! kernel/events/uprobes.c). This takes some ticks for the first registration, and nothing for those right
+//! after it. So when a file is about to be inspected for the first time, a uprobe is registered on another
+//! thread, in a file of our own that nobody maps, so that nobody can hit it. By the time the file is parsed,
+//! much of the wait is over.
 //!
-//! Owns these idle probes. Each takes the kernel a tenth of a second to remove, during which nothing can be
-//! attached: so they are few, and removed when nothing was attached for seconds, or at the end.
+//! Owns these idle probes. The kernel needs a tenth of a second to remove one, during which nothing can be
+//! attached. So there are few of them, and they are removed when nothing has been attached for seconds, or at
+//! the end.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -21,19 +22,20 @@ use super::links::Link;
 use super::perf_uprobe;
 use crate::elf::FileOffset;
 
-/// Idle probes at the most: whoever changes programs all the time must not fill the kernel with them.
+/// The most idle probes at a time. A machine whose programs change constantly must not fill the kernel with
+/// them.
 const MOST: usize = 8;
 
-/// How long after a registration the next one does not wait: about as long as the first one waits.
+/// How long after a registration the next one does not have to wait: about as long as the first one waits.
 const WARM_FOR: Duration = Duration::from_millis(10);
 
-/// How long nothing must have been attached before an idle probe is removed.
+/// An idle probe is removed when nothing has been attached for this long.
 const QUIET_PERIOD: Duration = Duration::from_secs(5);
 
-/// The size of our own file: a page.
+/// The size of our own file: one page.
 const FILE_BYTES: u64 = 4096;
 
-/// Begins the wait; clones begin the same one.
+/// Starts the wait. Clones share it.
 #[derive(Clone)]
 pub struct AttachWarmup(Arc<WarmupShared>);
 
@@ -45,13 +47,12 @@ struct WarmupShared {
 
 #[derive(Default)]
 struct State {
-    /// A probe is to be registered, or is being registered.
+    /// A probe is about to be registered, or is being registered.
     begun: bool,
-    /// When something was registered last.
+    /// When something was last registered.
     registered: Option<Instant>,
     probes: Vec<Link>,
     thread: Option<JoinHandle<()>>,
-    /// Whether the session has ended.
     ended: bool,
 }
 
@@ -66,7 +67,7 @@ impl AttachWarmup {
         Self(Arc::new(WarmupShared { register, state: Mutex::default(), changed: Condvar::new() }))
     }
 
-    /// Something may have to be attached soon. Returns at once.
+    /// Starts the wait, because something may have to be attached soon. Returns at once.
     pub fn prime(&self) {
         let mut state = self.0.lock();
         let is_warm = state.registered.is_some_and(|at| at.elapsed() < WARM_FOR);
@@ -75,19 +76,19 @@ impl AttachWarmup {
         }
         if state.thread.is_none() {
             let shared = Arc::clone(&self.0);
-            // Without a thread the first probe waits as long as it has to.
+            // If there is no thread, the first probe waits as long as it has to.
             state.thread = thread::Builder::new().name("ahead".to_owned()).spawn(move || shared.work()).ok();
         }
         state.begun = state.thread.is_some();
         self.0.changed.notify_one();
     }
 
-    /// To be called when something is about to be attached, and when it is.
+    /// To be called right before and right after something is attached.
     pub(super) fn attaching(&self) {
         self.0.lock().registered = Some(Instant::now());
     }
 
-    /// Begins nothing any more, and gives what is to be removed.
+    /// Starts no further registration, and returns the idle probes, which the caller removes.
     pub(super) fn end(&self) -> Vec<Link> {
         let mut state = self.0.lock();
         state.ended = true;
@@ -95,7 +96,7 @@ impl AttachWarmup {
         drop(state);
         self.0.changed.notify_one();
         if let Some(thread) = thread {
-            // Its panic would have been reported where it happened.
+            // A panic of the thread was reported where it happened.
             let _ = thread.join();
         }
         std::mem::take(&mut self.0.lock().probes)
@@ -104,11 +105,11 @@ impl AttachWarmup {
 
 impl WarmupShared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock, and nothing is half done in between.
+        // Nothing panics while it holds the lock, and no change of the state is left half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers and removes until the session ends.
+    /// Registers and removes idle probes until the session ends.
     fn work(&self) {
         let mut state = self.lock();
         while !state.ended {
@@ -147,7 +148,7 @@ impl WarmupShared {
 fn idle_probe() -> io::Result<Link> {
     let file = rustix::fs::memfd_create("ctrace", MemfdFlags::CLOEXEC)?;
     rustix::fs::ftruncate(&file, FILE_BYTES)?;
-    // The kernel keeps the file as long as the probe.
+    // The kernel keeps the file for as long as the probe exists.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(Box::new(perf_uprobe::uprobe(path.as_ref(), FileOffset(0), 0)?))
 }
@@ -159,14 +160,14 @@ mod tests {
     use super::*;
 
     impl AttachWarmup {
-        /// Waits until what was begun is registered.
+        /// Waits until the requested registration is done.
         fn settle(&self) {
             while self.0.lock().begun {
                 thread::yield_now();
             }
         }
 
-        /// The same, and lets that be so long ago.
+        /// Like [`settle`](Self::settle), and then pretends that this was some time ago.
         fn settle_since(&self, ago: Duration) {
             self.settle();
             self.0.lock().registered = Instant::now().checked_sub(ago);
@@ -183,7 +184,7 @@ mod tests {
         let ahead = AttachWarmup::new(|| Ok(Box::new(())));
         for expected in (1..=MOST).chain([MOST; 3]) {
             ahead.prime();
-            // While it is being registered, and just after it was, however slow this machine is.
+            // During the registration and right after it, however slow this machine is.
             ahead.prime();
             ahead.settle();
             ahead.0.lock().registered = Some(Instant::now() + QUIET_PERIOD);
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn probes_go_when_it_is_quiet() {
-        /// Counts its removal.
+        /// Counts its removals.
         struct WarmupProbe;
         static REMOVED: AtomicUsize = AtomicUsize::new(0);
         impl Drop for WarmupProbe {

@@ -1,7 +1,7 @@
-//! Where fields of the kernel's structures are, as the kernel itself describes them (BTF).
+//! Offsets of fields of the kernel's structures, from the kernel's own description of them (BTF).
 //!
-//! Owns the reading of that description (Documentation/bpf/btf.rst of the kernel). Nothing depends on it:
-//! what it does not tell is not known.
+//! Owns the parser for that format (Documentation/bpf/btf.rst of the kernel). Every use is optional: what is
+//! not described is simply not reported.
 
 use std::path::Path;
 
@@ -11,25 +11,23 @@ use crate::proc::process::read_bounded;
 
 /// The description of the running kernel.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-/// Bytes of it that are read; kernels have about 6 MiB.
+/// At most this much of the file is read. Kernels have about 6 MiB.
 const FILE: u64 = 64 << 20;
-/// Structures without a name that are looked into, one in the other.
+/// How deep unnamed structures are searched, one within the other.
 const DEPTH: u32 = 4;
 
-/// What a description begins with, in the machine's byte order.
+/// The magic number at the start, in the machine's byte order.
 const MAGIC: u16 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 
-/// A description.
 pub(super) struct Btf {
     bytes: Vec<u8>,
     strings: usize,
-    /// Where types begin, from type 1 on.
+    /// The offset of each type, starting with type 1.
     types: Vec<usize>,
 }
 
-/// A structure or union.
 #[derive(Clone, Copy)]
 struct Structure {
     size: u32,
@@ -39,12 +37,11 @@ struct Structure {
 }
 
 impl Btf {
-    /// Whether the kernel describes itself.
     pub(super) fn is_there() -> bool {
         Path::new(VMLINUX).exists()
     }
 
-    /// The running kernel's; none if it has none that can be read.
+    /// Parses the description of the running kernel. None if there is none that can be read.
     pub(super) fn read() -> Option<Self> {
         Self::parse(read_bounded(Path::new(VMLINUX), FILE).ok()?)
     }
@@ -67,14 +64,14 @@ impl Btf {
         Some(Self { bytes, strings, types })
     }
 
-    /// Offset of a field of a structure in bytes, or [`NO_FIELD`].
+    /// The offset of a structure's field in bytes, or [`NO_FIELD`].
     pub(super) fn offset(&self, structure: &str, field: &str) -> u32 {
         self.structure(structure)
             .and_then(|structure| self.field(structure, field.as_bytes(), DEPTH))
             .unwrap_or(NO_FIELD)
     }
 
-    /// Bytes of a structure.
+    /// The size of a structure in bytes.
     pub(super) fn size(&self, structure: &str) -> Option<u32> {
         Some(self.structure(structure)?.size)
     }
@@ -117,7 +114,7 @@ impl Btf {
         })
     }
 
-    /// Whether the string at an offset is this name.
+    /// Whether the string at an offset equals this name.
     fn is_named(&self, offset: u32, name: &[u8]) -> bool {
         let string = usize::try_from(offset)
             .ok()
@@ -131,8 +128,8 @@ fn kind(info: u32) -> u32 {
     info >> 24 & 0x1f
 }
 
-/// Bytes of a type behind its first twelve; none for a kind that is not known, behind which nothing can be
-/// found.
+/// The size of a type beyond its first twelve bytes. None for an unknown kind: the types behind it cannot be
+/// found then.
 fn extra(info: u32) -> Option<usize> {
     let count = usize::try_from(info & 0xffff).ok()?;
     Some(match kind(info) {
@@ -170,7 +167,7 @@ mod tests {
             1 << 24,
             4,
             32, //
-            // 2: a pointer to it
+            // 2: a pointer to 1
             0,
             2 << 24,
             1, //
@@ -184,7 +181,7 @@ mod tests {
             5,
             1,
             32, //
-            // 4: the outer one
+            // 4: the outer structure
             1,
             4 << 24 | 2,
             12,

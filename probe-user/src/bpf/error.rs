@@ -1,4 +1,4 @@
-//! What can go wrong between us and the kernel, and what to do about it.
+//! Errors of loading, attaching and reading, and what the user can do about them.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,28 +14,28 @@ use super::features;
 use super::lacking::{Lacking, Needed};
 use crate::elf::FileOffset;
 
-/// The oldest kernel that has attach cookies for uprobes.
+/// The oldest kernel that supports attach cookies for uprobes.
 const MINIMUM_KERNEL: &str = "5.15";
 
 /// A scope that the kernel's filter cannot express.
 #[derive(Debug, Error)]
 pub enum ScopeError {
-    /// A cgroup too far down.
+    /// A cgroup too deep in the hierarchy.
     #[error(
         "cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes \
          by \
          --pid, or name the container that it is in"
     )]
     TooDeep {
-        /// Its path.
+        /// The path of the cgroup.
         path: String,
-        /// Its level.
+        /// The level of the cgroup.
         level: u32,
     },
     /// More PID namespaces than the filter has room for.
     #[error("{count} PID namespaces are selected; the filter has room for 8: select fewer, or --all")]
     TooManyNamespaces {
-        /// How many.
+        /// How many were selected.
         count: usize,
     },
     /// More cgroups than the filter has room for.
@@ -43,9 +43,9 @@ pub enum ScopeError {
         "cgroup {path:?} is one too many: the filter has room for {limit}; select or exclude fewer containers"
     )]
     TooManyCgroups {
-        /// The one that has no room.
+        /// The path of the cgroup for which there is no room.
         path: String,
-        /// How many have.
+        /// How many cgroups the filter holds.
         limit: u32,
     },
     /// More threads than the filter has room for.
@@ -56,7 +56,7 @@ pub enum ScopeError {
     TooManyThreads {
         /// The process.
         pid: u32,
-        /// How many threads have room.
+        /// How many threads the filter holds.
         limit: u32,
     },
     /// The processes cannot be listed.
@@ -65,7 +65,7 @@ pub enum ScopeError {
 }
 
 impl ScopeError {
-    /// Whether the filter has no room for more.
+    /// Whether the error means that the filter has no more room.
     pub(super) fn is_full(&self) -> bool {
         matches!(
             self,
@@ -77,14 +77,14 @@ impl ScopeError {
 /// Loading, attaching or reading failed.
 #[derive(Debug, Error)]
 pub enum SessionError {
-    /// The rights are missing.
+    /// A capability is missing.
     #[error("{what} is not permitted: {lacking}")]
     NotPermitted {
         /// What was tried.
         what: String,
-        /// What is missing for it.
+        /// The missing capabilities.
         lacking: Lacking,
-        /// The kernel's answer.
+        /// The kernel's error.
         #[source]
         source: Source,
     },
@@ -93,9 +93,9 @@ pub enum SessionError {
         "this kernel ({release}) has no {what}: ctrace needs Linux {MINIMUM_KERNEL} or newer with {config}"
     )]
     Kernel {
-        /// What.
+        /// The missing feature.
         what: &'static str,
-        /// Which option of the kernel's configuration has it.
+        /// The option of the kernel's configuration that provides it.
         config: &'static str,
         /// The running kernel.
         release: String,
@@ -106,46 +106,46 @@ pub enum SessionError {
          `uname -a`"
     )]
     Program {
-        /// Its name.
+        /// The name of the program.
         name: String,
-        /// Why.
+        /// The kernel's error.
         #[source]
         source: Box<ProgramError>,
     },
     /// The object could not be loaded.
     #[error("the BPF programs could not be loaded; `ctrace doctor` tries one by one what they need")]
     Load(#[source] Box<EbpfError>),
-    /// There are more kinds of calls than the kernel's table has room for.
+    /// There are more different capture specs than the kernel's table holds.
     #[error("more than {limit} different sets of arguments are to be read: name fewer functions")]
     Specs {
-        /// How many have room.
+        /// How many specs the table holds.
         limit: u32,
     },
     /// A map is missing in the object: program and loader do not belong together.
     #[error("the BPF object has no {name}: this build of ctrace is broken, build it again")]
     Missing {
-        /// Its name.
+        /// The name of the map.
         name: &'static str,
     },
     /// A map operation failed.
     #[error("the BPF map {name} could not be used; please report it with the output of `ctrace doctor`")]
     Map {
-        /// Its name.
+        /// The name of the map.
         name: &'static str,
-        /// Why.
+        /// The error of the operation.
         #[source]
         source: MapError,
     },
     /// A probe could not be attached.
     #[error("{function} at file offset {offset:#x} of {path:?} could not be probed")]
     Attach {
-        /// The object's path inside its root.
+        /// The path of the object inside its root.
         path: String,
         /// The function.
         function: String,
-        /// Where.
+        /// The offset in the file.
         offset: u64,
-        /// Why.
+        /// The kernel's error.
         #[source]
         source: Box<ProgramError>,
     },
@@ -155,7 +155,7 @@ pub enum SessionError {
          or give the container the host's (docker run -v /sys:/sys:ro)"
     )]
     Sysfs,
-    /// As many files are open as may be.
+    /// The limit of open files is reached.
     #[error(
         "{what}: too many open files: each program, map and probe is one, and {limit} may be open; raise \
          the limit before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; \
@@ -164,13 +164,13 @@ pub enum SessionError {
     Files {
         /// What was tried.
         what: String,
-        /// How many may be open.
+        /// How many files may be open.
         limit: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: Source,
     },
-    /// No memory.
+    /// There is not enough memory.
     #[error(
         "{what}: no memory: take a smaller ring (--ring-size 4M), or raise the limit of memory of ctrace's \
          cgroup (memory.max; docker run --memory), or of its address space (ulimit -v)"
@@ -178,31 +178,31 @@ pub enum SessionError {
     Memory {
         /// What was tried.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: Source,
     },
     /// tracefs cannot be read.
     #[error("tracefs cannot be read: run `mount -t tracefs tracefs /sys/kernel/tracing` as root")]
     Tracefs {
-        /// Why.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// A tracepoint does not have the field that it has on every kernel that we know.
+    /// A tracepoint lacks a field that it has on every supported kernel.
     #[error(
         "{path:?} describes no field {field}: this kernel is not supported yet, please report its `uname -a`"
     )]
     Tracepoint {
-        /// The description.
+        /// The path of the tracepoint's description.
         path: PathBuf,
-        /// The field.
+        /// The name of the missing field.
         field: String,
     },
-    /// The scope cannot be expressed.
+    /// The kernel's filter cannot express the scope.
     #[error(transparent)]
     Scope(#[from] ScopeError),
-    /// The kernel does not tell of mappings.
+    /// The kernel does not report mappings.
     #[error(
         "the kernel does not tell which files processes map from now on ({what}: {why}): a library that is \
          loaded later is not noticed; {}",
@@ -211,7 +211,7 @@ pub enum SessionError {
     Mappings {
         /// What was tried.
         what: &'static str,
-        /// Why not.
+        /// The error.
         why: io::Error,
     },
     /// The ring cannot be polled.
@@ -225,13 +225,13 @@ pub enum SessionError {
 impl SessionError {
     /// Whether the cause is a missing right or a missing feature of the kernel.
     pub fn is_kernel_or_rights(&self) -> bool {
-        // A kernel that is too old, or built without something, refuses in many ways.
+        // A kernel that is too old, or built without a feature, can refuse in many ways.
         let refused = matches!(self, Self::Load(_) | Self::Program { .. } | Self::Tracepoint { .. });
         let absent = matches!(self, Self::Kernel { .. } | Self::Sysfs | Self::Tracefs { .. });
         refused || absent || matches!(self, Self::NotPermitted { .. })
     }
 
-    /// Whether there is too little of something: what comes next would fail in the same way.
+    /// Whether a resource is exhausted, so that the next attempt would fail in the same way.
     pub fn is_shortage(&self) -> bool {
         matches!(self, Self::Files { .. } | Self::Memory { .. })
     }
@@ -245,7 +245,7 @@ impl SessionError {
 
     pub(super) fn program(name: &str, source: ProgramError) -> Self {
         let what = format!("the BPF program {name}");
-        // The verifier says EACCES of a program that it refuses.
+        // The verifier also returns EACCES when it refuses a program.
         let is_refused = matches!(source, ProgramError::LoadError { .. }) && !is_errno(&source, Errno::PERM);
         if is_denied(&source) && !is_refused {
             return Self::denied(&what, &Lacking::PROGRAMS, source);
@@ -293,7 +293,7 @@ impl SessionError {
         }
     }
 
-    /// Too little of something, whatever was tried; else the source.
+    /// Converts an error that means an exhausted resource. Any other error is returned as it is.
     fn short<E: std::error::Error + Send + Sync + 'static>(what: &str, source: E) -> Result<Self, E> {
         match Self::lack(&source) {
             Some(lack) => Ok(lack(what.to_owned(), Box::new(source))),
@@ -301,7 +301,7 @@ impl SessionError {
         }
     }
 
-    /// What there is too little of, if that is the reason.
+    /// The constructor for the exhausted resource, if that is the cause.
     fn lack(source: &(dyn std::error::Error + 'static)) -> Option<fn(String, Source) -> Self> {
         if is_errno(source, Errno::MFILE) || is_errno(source, Errno::NFILE) {
             return Some(|what, source| Self::Files { what, limit: open_files(), source });
@@ -310,15 +310,14 @@ impl SessionError {
     }
 }
 
-/// What the kernel said.
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// How many files may be open, in words.
+/// The limit of open files, in words.
 fn open_files() -> String {
     getrlimit(Resource::Nofile).current.map_or_else(|| "no more".to_owned(), |limit| limit.to_string())
 }
 
-/// What to do when the kernel does not tell of mappings.
+/// The next step for a user whose kernel does not report mappings.
 fn next_of_mappings(why: &io::Error) -> &'static str {
     match why.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE | Errno::NFILE) => {
@@ -333,22 +332,21 @@ fn next_of_mappings(why: &io::Error) -> &'static str {
     }
 }
 
-/// Whether the kernel said EPERM, or EACCES as it does of perf events and files.
+/// Whether the kernel returned EPERM, or EACCES, which it does for perf events and files.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     is_errno(error, Errno::PERM) || is_errno(error, Errno::ACCESS)
 }
 
-/// Whether the kernel said that a map has no room.
 pub(super) fn is_full(error: &MapError) -> bool {
     is_errno(error, Errno::TOOBIG)
 }
 
-/// Whether the kernel said that a map has no such key.
+/// Whether the map has no such key.
 pub(super) fn is_absent(error: &MapError) -> bool {
     is_errno(error, Errno::NOENT)
 }
 
-/// Whether the kernel said so, however deep in the chain of causes.
+/// Whether this error number is anywhere in the chain of causes.
 fn is_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -362,7 +360,8 @@ fn is_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
     false
 }
 
-/// Whether we may do what every session does; better said at once than after all the rest.
+/// Whether we have the capabilities that every session needs. It is better to report this first than after
+/// everything else.
 pub(super) fn check_rights() -> Result<(), SessionError> {
     let lacking = Lacking::of(&Lacking::PROGRAMS);
     if lacking.is_empty() {
@@ -372,7 +371,6 @@ pub(super) fn check_rights() -> Result<(), SessionError> {
     Err(SessionError::NotPermitted { what: "loading BPF programs".to_owned(), lacking, source })
 }
 
-/// The kernel lacks something.
 pub(super) fn missing(what: &'static str, config: &'static str) -> SessionError {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     SessionError::Kernel { what, config, release }

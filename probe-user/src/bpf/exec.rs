@@ -1,4 +1,4 @@
-//! What the programs that record executions need to know of this kernel.
+//! Constants that the programs for exec records need from this kernel.
 
 use aya::EbpfLoader;
 use aya::maps::{HashMap, MapData};
@@ -9,16 +9,15 @@ use super::pod::{self, PodCompat};
 use super::tracepoint_format::TracepointFormat;
 use super::{Session, SessionError, error};
 
-/// Constants of the programs.
 pub(super) struct Constants {
     values: Vec<(&'static str, u32)>,
     lineages: u32,
 }
 
 impl Constants {
-    /// Those for records of executions (`WANT_` bits); without any, the others say that nothing is wanted.
-    /// `group_dead` is the offset of that field of `sched_process_exit`: where it is missing, every trace
-    /// needs to know in another way that a process has ended.
+    /// The constants for the exec records in `wanted` (`WANT_` bits). If it is zero, they switch these
+    /// records off. `group_dead` is the offset of that field of `sched_process_exit`. On a kernel without
+    /// that field, every trace reads the end of a process from the task structure instead.
     pub(super) fn read(wanted: u32, group_dead: u32) -> Result<Self, SessionError> {
         if wanted == 0 {
             let btf = if group_dead == NO_FIELD { Btf::read() } else { None };
@@ -26,7 +25,7 @@ impl Constants {
             values.push(("EXECS", 0));
             return Ok(Self { values, lineages: 1 });
         }
-        // The registers of a program that begins are had through a helper that needs it.
+        // The programs read the task's registers with a helper that requires BTF.
         if !Btf::is_there() {
             return Err(error::missing("BTF (/sys/kernel/btf/vmlinux)", "CONFIG_DEBUG_INFO_BTF=y"));
         }
@@ -41,7 +40,6 @@ impl Constants {
         Ok(Self { values, lineages: LINEAGES })
     }
 
-    /// Sets them.
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
         loader.map_max_entries("LINEAGE", self.lineages);
         for (name, value) in &self.values {
@@ -50,7 +48,7 @@ impl Constants {
     }
 }
 
-/// Where this kernel has what no tracepoint tells; each group is whole, or not there.
+/// Offsets of what no tracepoint reports. Each group is either complete or set to [`NO_FIELD`] as a whole.
 fn structures(btf: Option<&Btf>) -> Vec<(&'static str, u32)> {
     let offset = |structure, field| btf.map_or(NO_FIELD, |btf| btf.offset(structure, field));
     let groups: [&[(&str, u32)]; 4] = [
@@ -73,8 +71,8 @@ fn structures(btf: Option<&Btf>) -> Vec<(&'static str, u32)> {
 }
 
 impl Session {
-    /// Where a process comes from and what it runs, as far as the kernel has seen it; zero for what it has
-    /// not.
+    /// The ancestry of a process and the program that it runs, as far as the BPF programs have recorded
+    /// them. A field that was not recorded is zero.
     pub fn lineage(&mut self, pid: u32) -> Lineage {
         let lineages: Result<HashMap<&mut MapData, u32, PodCompat<Lineage>>, _> =
             pod::map(&mut self.ebpf, "LINEAGE");

@@ -1,4 +1,5 @@
-//! What of the kernel a session needs, asked one by one: for a person who wants to know what is missing.
+//! Which features of the kernel are present, one function per feature, so that a user can see what is
+//! missing.
 
 use std::path::Path;
 
@@ -6,13 +7,13 @@ use aya::maps::MapType;
 
 use super::tracepoint_format::TRACEFS;
 
-/// Whether the kernel has a ring buffer for BPF programs (5.8); none when that could not be asked.
+/// Whether the kernel has a ring buffer for BPF programs (5.8). None if this could not be determined.
 pub fn ring_buffer() -> Option<bool> {
     aya::sys::is_map_supported(MapType::RingBuf).ok()
 }
 
-/// Whether a probe can be told what it is attached to (5.15). Without the right to load programs the answer
-/// is no.
+/// Whether a value can be attached to each probe, so that the program knows where it runs (5.15). Without the
+/// right to load programs, the answer is false.
 pub fn attach_cookies() -> bool {
     aya::features().bpf_cookie()
 }
@@ -25,26 +26,26 @@ pub fn has_btf() -> bool {
 /// `SYSFS_MAGIC` of linux/magic.h.
 const SYSFS: i64 = 0x6265_6572;
 
-/// Whether sysfs is mounted, where the kernel tells what it has.
+/// Whether sysfs is mounted, which shows the features of the kernel.
 pub fn has_sysfs() -> bool {
     #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
     rustix::fs::statfs("/sys").is_ok_and(|found| found.f_type as i64 == SYSFS)
 }
 
-/// Where the descriptions of tracepoints are to be had.
+/// Whether the descriptions of tracepoints are available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracefs {
-    /// It is mounted where everybody looks for it.
+    /// tracefs is mounted at its usual place.
     Mounted,
-    /// It is not, but the kernel has it: ctrace mounts it for itself alone.
+    /// tracefs is not mounted, but the kernel has it, so ctrace mounts it in its own mount namespace.
     Mountable,
-    /// The kernel does not have it.
+    /// The kernel has no tracefs.
     Absent,
 }
 
-/// Where the descriptions of tracepoints are; to be asked before [`super::prepare`] changes it.
+/// Whether tracefs is available. To be called before [`super::prepare`], which may mount it.
 pub fn tracefs() -> Tracefs {
-    // One that may not be looked into is there.
+    // If it may not be read, it is mounted.
     if !matches!(Path::new(TRACEFS).join("events").try_exists(), Ok(false)) {
         return Tracefs::Mounted;
     }
@@ -52,7 +53,7 @@ pub fn tracefs() -> Tracefs {
     if known.lines().any(|line| line.ends_with("\ttracefs")) { Tracefs::Mountable } else { Tracefs::Absent }
 }
 
-/// Whether a tracepoint is there; after [`super::prepare`].
+/// Whether the kernel has a tracepoint. To be called after [`super::prepare`].
 pub fn has_tracepoint(group: &str, name: &str) -> bool {
     Path::new(TRACEFS).join("events").join(group).join(name).exists()
 }

@@ -1,4 +1,4 @@
-//! The maps of functions that are probed: what is read of their calls, and what was counted.
+//! The maps for probed functions: the capture specs of their calls, and the counters.
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuHashMap};
@@ -8,12 +8,11 @@ use super::SessionError;
 use super::pod::{self, PodCompat};
 use crate::pipeline::Counter;
 
-/// The maps, in userspace's hands.
 pub(super) struct FunctionMaps {
     specs: Array<MapData, PodCompat<FunctionSpec>>,
     counts: PerCpuHashMap<MapData, PodCompat<CountKey>, u64>,
     latencies: PerCpuHashMap<MapData, PodCompat<CountKey>, PodCompat<Histogram>>,
-    /// What was written, by its number.
+    /// The specs that were written, by index.
     written: Vec<FunctionSpec>,
 }
 
@@ -27,7 +26,7 @@ impl FunctionMaps {
         })
     }
 
-    /// The number of what is read of a call; functions of which the same is read share one.
+    /// The index of the spec in `SPECS`. Functions with identical specs share one.
     pub(super) fn number(&mut self, spec: &FunctionSpec) -> Result<u32, SessionError> {
         let known = self.written.iter().position(|written| written == spec);
         let number = u32::try_from(known.unwrap_or(self.written.len())).unwrap_or(u32::MAX);
@@ -43,7 +42,7 @@ impl FunctionMaps {
         Ok(number)
     }
 
-    /// What was counted since the start.
+    /// All counters, as counted since the start.
     pub(super) fn counted(&self) -> Result<Vec<(CountKey, Counter)>, SessionError> {
         let mut all = Vec::new();
         for pair in &self.counts {
@@ -64,12 +63,12 @@ impl FunctionMaps {
         Ok(all)
     }
 
-    /// Forgets what was counted in a cgroup: no process is in it any more.
+    /// Removes the counters of a cgroup that no process is in any more.
     pub(super) fn forget(&mut self, cgroup: u64) {
         let of = |key: &PodCompat<CountKey>| key.0.cgroup == cgroup;
         let counts: Vec<_> = self.counts.keys().filter_map(Result::ok).filter(of).collect();
         let latencies: Vec<_> = self.latencies.keys().filter_map(Result::ok).filter(of).collect();
-        // Gone already is as good.
+        // If an entry is already gone, that is fine.
         for key in counts {
             let _ = self.counts.remove(&key);
         }

@@ -1,18 +1,18 @@
-//! Capabilities that a session needs: which of them this process does not have, and how to get them.
+//! The capabilities that a session needs: which of them this process lacks, and how to get them.
 
 use std::fmt;
 
 use rustix::thread::CapabilitySet;
 
-/// Capabilities that something needs, and this process does not have.
+/// The needed capabilities that this process lacks.
 #[derive(Debug)]
 pub struct Lacking(Vec<&'static str>);
 
-/// A capability, one that has it in it, and its name.
+/// A capability, a larger one that includes it, and the name for messages.
 pub(super) type Needed = (CapabilitySet, CapabilitySet, &'static str);
 
 impl Lacking {
-    /// To load a program, and to attach it to a tracepoint.
+    /// To load a program and attach it to a tracepoint.
     pub(super) const PROGRAMS: [Needed; 2] = [
         (CapabilitySet::BPF, CapabilitySet::SYS_ADMIN, "CAP_BPF"),
         (CapabilitySet::PERFMON, CapabilitySet::SYS_ADMIN, "CAP_PERFMON"),
@@ -20,17 +20,16 @@ impl Lacking {
     /// Since Linux 6.1.146, 6.12.39 and 6.16; before, CAP_PERFMON was enough.
     pub(super) const UPROBES: [Needed; 1] =
         [(CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN")];
-    /// The directory is root's alone, unless somebody has mounted it otherwise.
+    /// Only root may enter tracefs, unless it was mounted with other permissions.
     pub(super) const TRACEFS: [Needed; 1] =
         [(CapabilitySet::DAC_READ_SEARCH, CapabilitySet::DAC_OVERRIDE, "CAP_DAC_READ_SEARCH")];
 
-    /// Those of these that this process does not have in its effective set.
+    /// Which of `needed` this process does not have in its effective set.
     pub(super) fn of(needed: &[Needed]) -> Self {
         let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
         Self::in_set(own, needed)
     }
 
-    /// Whether nothing is missing.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -39,7 +38,7 @@ impl Lacking {
         let lacking = needed.iter().filter(|(capability, larger, _)| !own.intersects(*capability | *larger));
         let mut names: Vec<&str> = lacking.map(|(_, _, name)| *name).collect();
         if names.len() == Self::PROGRAMS.len() {
-            // The one that a session needs sooner or later stands for both.
+            // A session needs CAP_SYS_ADMIN sooner or later, so it is named instead of the two.
             names = vec!["CAP_SYS_ADMIN (for `ctrace exec` alone: CAP_BPF and CAP_PERFMON)"];
         }
         Self(names)

@@ -1,9 +1,9 @@
 //! Links: what the programs are attached to, by object, and how they are removed.
 //!
-//! Removing a link takes the kernel about a tenth of a second, and for most of it nobody else can attach: it
-//! holds a lock while it waits for every processor. So links are removed on a thread of their own, one after
-//! the other, when nothing was attached for a moment; what is new matters more than what is over. At the end
-//! of the session they all go at the same time, which takes half as long.
+//! The kernel needs about a tenth of a second to remove a link. For most of that time it holds a lock while
+//! it waits for every processor, so that nobody else can attach. So links are removed on a separate thread,
+//! one after the other, when nothing has been attached for a moment: new objects are more urgent than old
+//! ones. At the end of the session all links are removed at the same time, which takes half as long.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,34 +13,33 @@ use std::time::{Duration, Instant};
 use super::attach_warmup::AttachWarmup;
 use crate::plan::ObjectId;
 
-/// A link; dropping it detaches.
+/// A link. Dropping it detaches the program.
 pub(super) type Link = Box<dyn Send>;
 
-/// Links that are removed at the same time at the end, each on a thread of its own.
+/// How many links are removed at the same time at the end, each on its own thread.
 const AT_ONCE: usize = 32;
 
-/// How long nothing must have been attached before a link is removed: the programs of a container, and the
-/// libraries of a program, come within so long of one another.
+/// A link is removed when nothing has been attached for this long. The programs of a container, and the
+/// libraries of a program, are attached within this time of each other.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// After so long one is removed although there was no quiet, so that they do not pile up for ever.
+/// After this time a link is removed even without such a pause, so that they do not accumulate forever.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// When so many wait they are removed without a pause.
+/// If this many links wait, they are removed without a pause.
 const BACKLOG: usize = 64;
 
-/// All links of a session.
 #[derive(Default)]
 pub(super) struct Links {
     objects: HashMap<ObjectId, Vec<Link>>,
-    /// Those that last as long as the session.
+    /// Links that last as long as the session.
     lasting: Vec<Link>,
     ahead: AttachWarmup,
     discarded: Arc<Discarded>,
     remover: Option<JoinHandle<()>>,
 }
 
-/// What both threads see.
+/// The state that both threads share.
 #[derive(Default)]
 struct Discarded {
     queue: Mutex<Queue>,
@@ -50,48 +49,47 @@ struct Discarded {
 #[derive(Default)]
 struct Queue {
     links: VecDeque<Link>,
-    /// When something was attached last.
+    /// When something was last attached.
     attached: Option<Instant>,
-    /// Whether the session has ended.
     ended: bool,
 }
 
 impl Links {
-    /// To be called when something is about to be attached, and when it is.
+    /// To be called right before and right after something is attached.
     pub(super) fn attaching(&self) {
         self.ahead.attaching();
         self.discarded.lock().attached = Some(Instant::now());
     }
 
-    /// For whoever knows that something may have to be attached soon.
+    /// For a caller that may have to attach something soon.
     pub(super) fn ahead(&self) -> AttachWarmup {
         self.ahead.clone()
     }
 
-    /// Keeps links as long as their object.
+    /// Keeps links until their object is removed.
     pub(super) fn keep(&mut self, object: ObjectId, links: Vec<Link>) {
         self.objects.entry(object).or_default().extend(links);
     }
 
-    /// Keeps a link as long as the session.
+    /// Keeps a link until the session ends.
     pub(super) fn keep_lasting(&mut self, link: impl Send + 'static) {
         self.lasting.push(Box::new(link));
     }
 
-    /// Removes the links of an object, soon.
+    /// Removes the links of an object, not necessarily at once.
     pub(super) fn remove(&mut self, object: ObjectId) {
         if let Some(links) = self.objects.remove(&object) {
             self.discard(links);
         }
     }
 
-    /// Removes links, soon.
+    /// Removes links, not necessarily at once.
     pub(super) fn discard(&mut self, links: Vec<Link>) {
         self.discarded.lock().links.extend(links);
         self.discarded.changed.notify_one();
         if self.remover.is_none() {
             let discarded = Arc::clone(&self.discarded);
-            // Without a thread they wait for the next time, or for the end.
+            // If there is no thread, the links wait for the next attempt, or for the end.
             self.remover =
                 thread::Builder::new().name("detach".to_owned()).spawn(move || discarded.work()).ok();
         }
@@ -100,7 +98,7 @@ impl Links {
 
 impl Discarded {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing panics while it holds the lock, and nothing is half done in between.
+        // Nothing panics while it holds the lock, and no change of the queue is left half done.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -134,13 +132,13 @@ impl Discarded {
     }
 }
 
-/// Removes links at the same time, and waits for it.
+/// Removes links at the same time, and waits until all are removed.
 fn remove(mut links: Vec<Link>) {
     while !links.is_empty() {
         let some = links.split_off(links.len().saturating_sub(AT_ONCE));
         thread::scope(|scope| {
             for link in some {
-                // Without a thread the link is dropped here, with what the thread would have run.
+                // If no thread can be started, the link is dropped here, along with the closure that owns it.
                 let _ = thread::Builder::new().spawn_scoped(scope, move || drop(link));
             }
         });
@@ -148,7 +146,7 @@ fn remove(mut links: Vec<Link>) {
 }
 
 impl Drop for Links {
-    /// Waits until nothing is attached any more.
+    /// Waits until everything is detached.
     fn drop(&mut self) {
         let mut links = self.ahead.end();
         links.append(&mut self.lasting);
@@ -161,7 +159,7 @@ impl Drop for Links {
         self.discarded.changed.notify_one();
         remove(links);
         if let Some(remover) = self.remover.take() {
-            // Its panic would have been reported where it happened.
+            // A panic of the thread was reported where it happened.
             let _ = remover.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The BPF object: its constants, set for this kernel and this trace, and its programs.
+//! Loads the BPF object: sets its constants for this kernel and this trace, and loads its programs.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ const WAKE_FRACTION_SHIFT: u32 = 3;
 /// The compiled programs of `probe-ebpf`.
 pub(super) static OBJECT_FILE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf"));
 
-/// Where the fields of tracepoints are.
+/// The offsets of fields in the records of tracepoints.
 #[derive(Default)]
 struct Offsets {
     fork_child_pid: u32,
@@ -45,7 +45,7 @@ impl Offsets {
             ..Self::default()
         };
         if scope.watch {
-            // Both events have the same record.
+            // cgroup_mkdir and cgroup_rmdir have the same record.
             let cgroup = TracepointFormat::read("cgroup", "cgroup_mkdir")?;
             offsets.cgroup_root = cgroup.offset("root")?;
             offsets.cgroup_level = cgroup.offset("level")?;
@@ -56,11 +56,11 @@ impl Offsets {
     }
 }
 
-/// What the programs are told of the records of connections and of calls.
+/// The constants that say which records of connections and calls the programs emit.
 struct ConnectionConstants {
     records: u32,
     suppress_calls: u32,
-    /// Payload bytes of each call.
+    /// The payload bytes to capture per call.
     max_bytes: u32,
 }
 
@@ -75,9 +75,9 @@ impl ConnectionConstants {
     }
 }
 
-/// Loads maps, and the programs of `families` but those that are loaded on demand. `hold` is not zero if
-/// processes may be held; `socket_fields` are needed by the programs of [`sockets`](super::sockets), which
-/// are not loaded here.
+/// Creates the maps, and loads the programs of `families` except those that are loaded on demand. `hold` is
+/// nonzero if processes may be stopped. `socket_fields` are for the programs of [`sockets`](super::sockets),
+/// which are loaded later.
 pub(super) fn load(
     options: &SessionOptions,
     scope: &Scope,
@@ -93,7 +93,7 @@ pub(super) fn load(
         BpfLog::Off => 0_u8,
         BpfLog::Debug => log::Level::Debug as u8,
     };
-    // All maps are made, those of other kinds as small as can be.
+    // All maps are created. Those that this trace does not use are made as small as possible.
     let sized = |family, size: u32| if options.programs.has(family) { size } else { 1 };
     let of_functions = |size| sized(ProgramFamily::Functions, size);
     let constants = exec::Constants::read(options.programs.exec_records(), offsets.exit_group_dead)?;
@@ -144,7 +144,7 @@ fn load_program(ebpf: &mut Ebpf, program: &BpfProgram) -> Result<(), SessionErro
     tracepoint(ebpf, program.name).map(|_| ())
 }
 
-/// A program on tracepoints, which is loaded unless it was.
+/// A program for tracepoints, loaded on first use.
 pub(super) fn tracepoint<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut TracePoint, SessionError> {
     let program: &mut TracePoint = pod::program(ebpf, name)?;
     if program.fd().is_err() {
@@ -154,7 +154,7 @@ pub(super) fn tracepoint<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut T
     Ok(program)
 }
 
-/// A program on functions, which is loaded unless it was.
+/// A program for functions, loaded on first use.
 pub(super) fn uprobe<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, SessionError> {
     let program: &mut UProbe = pod::program(ebpf, name)?;
     if program.fd().is_err() {
@@ -164,13 +164,13 @@ pub(super) fn uprobe<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProb
     Ok(program)
 }
 
-/// Tells the steps that the verifier took: it refuses a program that needs more than a million.
+/// Logs how many steps the verifier took. It refuses a program that needs more than a million.
 pub(super) fn log_verifier_stats(name: &str, info: Result<ProgramInfo, ProgramError>) {
     let steps = info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
     tracing::debug!("the kernel verified the BPF program {name} in {steps} steps");
 }
 
-/// Attaches a family of programs to its tracepoints, as long as the session lasts.
+/// Attaches a family of programs to its tracepoints, for as long as the session lasts.
 pub(super) fn attach_tracepoints(
     ebpf: &mut Ebpf,
     links: &mut Links,

@@ -1,8 +1,8 @@
-//! Files that processes map executable, as they do: from the kernel's own records, for the whole machine.
+//! Reports the files that processes map as executable, from the kernel's perf records, for the whole machine.
 //!
-//! Owns one small perf ring per processor. It never looks into a file, and knows nothing of scope: the caller
-//! decides which mappings matter. Needs `CAP_PERFMON` or `CAP_SYS_ADMIN`, or `kernel.perf_event_paranoid`
-//! below 1.
+//! Owns one small perf ring per processor. Files are not read and the scope is not considered here: the
+//! caller decides which mappings matter. Needs `CAP_PERFMON` or `CAP_SYS_ADMIN`, or
+//! `kernel.perf_event_paranoid` below 1.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,43 +20,43 @@ use tokio::io::unix::AsyncFd;
 use super::{SessionError, pod};
 use crate::decode::{ExecMmap, MmapEvent};
 
-/// Bytes of each ring. A record has about 150: this holds what 400 libraries of programs that start at once
-/// need.
+/// The size of each ring in bytes. A record has about 150 bytes, so this holds the records of programs with
+/// 400 libraries in total that start at once.
 const RING_BYTES: usize = 16 * 4096;
 
-/// Records that are taken of one ring at once at the most; the caller has other things to do.
+/// The most records that are read from one ring in a row, because the caller has other work to do.
 const AT_ONCE: usize = 1024;
 
 /// `PROT_EXEC`.
 const EXECUTABLE: u32 = 4;
 
-/// A name was changed by an exec (`PERF_RECORD_MISC_COMM_EXEC` of linux/perf_event.h).
+/// The exec set a new name (`PERF_RECORD_MISC_COMM_EXEC` of linux/perf_event.h).
 const COMM_EXEC: u16 = 1 << 13;
 
-/// Which processors there are, such as `0-3,6`.
+/// The list of online processors, such as `0-3,6`.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
-/// Whether it is told which mappings are the first of a program.
+/// How to recognize which mappings are the first of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrackExec {
-    /// By [`MmapEvent::Executes`] before them. Only a ring that fills up wakes the reader:
-    /// [`MmapEvents::take`](crate::bpf::MmapEvents::take) gives what belongs to a program that was told of
-    /// elsewhere.
+    /// An exec is reported as [`MmapEvent::Executes`] before its mappings. The reader is woken only when a
+    /// quarter of a ring is filled: [`MmapEvents::take`](crate::bpf::MmapEvents::take) returns the mappings
+    /// of a program whose exec record was read elsewhere.
     FromExecRecords,
-    /// No.
+    /// Execs are not reported, and each mapping wakes the reader.
     FromMmapEvents,
 }
 
-/// The executable mappings that are made from now on. Processors that come online later are not seen.
+/// The executable mappings that are made from now on. Processors that come online later are not covered.
 pub struct MmapEvents {
     rings: Vec<AsyncFd<Sampler>>,
     own_pid: u32,
-    /// Whether a ring may have more than was taken.
+    /// Whether a ring may have more records than were read.
     more: bool,
 }
 
 impl MmapEvents {
-    /// Asks for the records; to be called within tokio's runtime.
+    /// Requests the records. To be called within tokio's runtime.
     pub fn open(programs: TrackExec) -> Result<Self, SessionError> {
         let online =
             fs::read_to_string(ONLINE).map_err(|why| SessionError::Mappings { what: ONLINE, why })?;
@@ -64,7 +64,7 @@ impl MmapEvents {
         for cpu in processors(&online) {
             match ring(cpu, programs) {
                 Ok(ring) => rings.push(pod::poll_records(ring)?),
-                // It went offline.
+                // The processor went offline meanwhile.
                 Err((_, why)) if why.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {}
                 Err((what, why)) => return Err(SessionError::Mappings { what, why }),
             }
@@ -76,7 +76,7 @@ impl MmapEvents {
         Ok(Self { rings, own_pid: std::process::id(), more: false })
     }
 
-    /// Waits until there are some, and gives them in the order of their times. Cancel safe.
+    /// Waits for events, and returns them in the order of their times. Cancel safe.
     pub async fn next(&mut self) -> Vec<MmapEvent> {
         poll_fn(|context| self.poll(context)).await
     }
@@ -84,7 +84,7 @@ impl MmapEvents {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Vec<MmapEvent>> {
         loop {
             let mut ready = std::mem::take(&mut self.more);
-            // All of them: each has to know whom to wake.
+            // All rings are polled, because each has to register its waker.
             for ring in &mut self.rings {
                 if let Poll::Ready(guard) = ring.poll_read_ready(context) {
                     ready = true;
@@ -103,14 +103,14 @@ impl MmapEvents {
         }
     }
 
-    /// Gives those that are there.
+    /// Returns the events that are available, without waiting.
     pub fn take(&mut self) -> Vec<MmapEvent> {
         let mut found = Vec::new();
         for ring in &mut self.rings {
             let mut records = 0;
             while let Some(record) = ring.get_mut().next_record() {
                 let bytes = record.to_contiguous();
-                // What every record ends with is its time: nothing else is asked for.
+                // Every record ends with its time, because no other sample field is requested.
                 let time = bytes.last_chunk().map_or(0, |time| u64::from_ne_bytes(*time));
                 if record.misc() & COMM_EXEC != 0
                     && let Ok(Record::Comm(comm)) = record.parse_record()
@@ -134,16 +134,16 @@ impl MmapEvents {
     }
 }
 
-/// The ring of a processor, or what of it cannot be had and why.
+/// Opens the ring of a processor. The error names the step that failed.
 fn ring(cpu: usize, programs: TrackExec) -> Result<Sampler, (&'static str, io::Error)> {
     let programs = programs == TrackExec::FromExecRecords;
     let counter = Builder::new(Software::DUMMY)
         .any_pid()
         .one_cpu(cpu)
-        // The first alone makes kernels emit any; the second adds device and inode.
+        // The first alone makes the kernel emit records, and the second adds device and inode.
         .mmap(true)
         .mmap2(true)
-        // Changes of names: those that an exec makes are marked.
+        // Records of name changes: those that an exec makes are marked.
         .comm(programs)
         .comm_exec(programs)
         .sample_id_all(true)
@@ -156,12 +156,12 @@ fn ring(cpu: usize, programs: TrackExec) -> Result<Sampler, (&'static str, io::E
     counter.sampled(RING_BYTES).map_err(|why| ("a ring of its records", why))
 }
 
-/// What a record tells of interest: none if it is not about a file, or about ourselves.
+/// Converts a record. None if it is not about a file, or is about ctrace itself.
 fn mapping(record: &Record<'_>, time: u64, own_pid: u32) -> Option<MmapEvent> {
     match record {
         Record::Lost(lost) => Some(MmapEvent::Lost(lost.lost)),
         Record::Mmap2(mmap) if mmap.prot & EXECUTABLE != 0 && mmap.pid != own_pid => {
-            // What is no file (`//anon`, `[vdso]`) has none.
+            // A mapping that is not of a file (`//anon`, `[vdso]`) has no inode.
             let inode = mmap.ino().filter(|inode| *inode != 0)?;
             Some(MmapEvent::Mapped(ExecMmap {
                 pid: mmap.pid,
@@ -179,9 +179,9 @@ fn mapping(record: &Record<'_>, time: u64, own_pid: u32) -> Option<MmapEvent> {
     }
 }
 
-/// The numbers of a list such as `0-3,6`; what is not understood is left out.
+/// Parses a list such as `0-3,6`. Parts that cannot be parsed are skipped.
 fn processors(list: &str) -> Vec<usize> {
-    /// More processors than Linux can have.
+    /// More processors than Linux supports.
     const MOST: usize = 8192;
     let range = |part: &str| {
         let (from, to) = part.split_once('-').unwrap_or((part, part));

@@ -1,7 +1,7 @@
 //! Plan → Session: the programs, their links, the ring buffer. The only importer of aya.
 //!
-//! Dropping a [`Session`] leaves nothing in the kernel; neither does killing the process, because
-//! nothing is pinned. It never looks at a payload: bytes of the ring go to the caller as they are.
+//! Dropping a [`Session`] leaves nothing in the kernel, and neither does killing the process, because nothing
+//! is pinned. Payloads are not interpreted here: the bytes of the ring are passed to the caller as they are.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -50,51 +50,51 @@ use scope_filter::ScopeFilter;
 use stop_on_mmap::ProcessStopper;
 pub use stop_on_mmap::StoppedProcesses;
 
-/// What [`Session::load`] needs to know.
+/// The options of [`Session::load`].
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// What is loaded, beside what every session has.
+    /// The programs to load in addition to those that every session has.
     pub programs: ProgramSet,
-    /// Bytes of the ring buffer, a power of two of at least a page.
+    /// The size of the ring buffer in bytes, a power of two of at least a page.
     pub ring_bytes: u32,
     /// Payload bytes to capture of each call.
     pub max_bytes: u32,
     /// Whether the BPF programs log.
     pub log: BpfLog,
-    /// The process of a command that ctrace has started, which is not in scope before it is the command.
-    /// Where files are looked into, it and what it forks, in scope or not, are stopped each time that they
-    /// map code, until [`Session::resume`].
+    /// The process of a command that ctrace has started. It is not in scope until it executes the command. If
+    /// the trace inspects files, this process and those that it forks, whether in scope or not, are stopped
+    /// each time they map code, until [`Session::resume`].
     pub command: Option<u32>,
 }
 
-/// Whether the BPF programs log what they do; it costs the target time.
+/// Whether the BPF programs log what they do, which slows the target down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BpfLog {
-    /// They do not.
+    /// They do not log.
     Off,
-    /// They do, to the log at level debug.
+    /// They log to ctrace's log at level debug.
     Debug,
 }
 
-/// How much of the ring was taken.
+/// How much of the ring was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// There was nothing.
+    /// The ring was empty.
     Nothing,
-    /// All that was there.
+    /// Everything that was in the ring.
     All,
-    /// As much as is taken at once; there may be more.
+    /// As much as is read at once. There may be more.
     Part,
 }
 
-/// How long [`Session::wait`] waits at the least and at the most for data that nobody woke us for.
+/// The shortest and the longest time that [`Session::wait`] waits for data without being woken.
 const DRAIN_INTERVALS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 
-/// Records that one [`Session::drain`] takes at the most, so that signals are seen under full load.
+/// The most records that one [`Session::drain`] reads, so that signals are handled even under full load.
 const DRAIN_RECORDS: usize = 4096;
 
-/// What is attached to tracepoints when a session is loaded that needs it, in this order. Forks only while
-/// there are processes to follow.
+/// The families that are attached to tracepoints when a session that needs them is loaded, in this order.
+/// Forks are attached only if there are processes to follow.
 const ATTACHED_AT_START: [ProgramFamily; 5] = [
     ProgramFamily::Cgroups,
     ProgramFamily::Tasks,
@@ -103,7 +103,7 @@ const ATTACHED_AT_START: [ProgramFamily; 5] = [
     ProgramFamily::Forks,
 ];
 
-/// The programs that a trace needs, and those that its scope needs.
+/// The families of programs that the trace or its scope needs.
 fn families(options: &SessionOptions, scope: &Scope) -> BTreeSet<ProgramFamily> {
     let of_scope = scope.watch.then_some(ProgramFamily::Cgroups);
     let of_all = [ProgramFamily::Tasks, ProgramFamily::Forks];
@@ -121,36 +121,36 @@ pub struct Session {
     interval: Duration,
     filter: ScopeFilter,
     follows_forks: bool,
-    /// Changes of the scope that had no room in the filter.
+    /// Changes of the scope for which the filter had no room.
     without_room: u64,
-    /// Records that nobody had time for.
+    /// Records that were discarded because there was no time left for them.
     discarded: u64,
-    // Links and programs go when nothing reads their maps any more.
+    // Links and programs are dropped after everything that reads their maps.
     links: Links,
     ebpf: Ebpf,
-    // Last: when nothing is attached any more, nobody is stopped any more.
+    // Last: once nothing is attached, no further process is stopped.
     holding: Option<ProcessStopper>,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // First: to detach takes time.
+        // First, because detaching takes time.
         if let Some(holding) = &mut self.holding {
             holding.end();
         }
     }
 }
 
-/// Says what is missing for a session, if that can be told without doing anything.
+/// Checks what can be checked without changing anything, and reports what a session lacks.
 pub fn check() -> Result<(), SessionError> {
     error::check_rights()?;
     error::check_kernel()
 }
 
-/// Makes sure that a session can be had, and says what is missing otherwise.
+/// Prepares this process for a session, and reports what a session lacks.
 ///
-/// To be called first of all, before other threads are started: where nobody has mounted tracefs, it is
-/// mounted in a mount namespace of our own, which threads that exist already would not see.
+/// To be called before other threads are started: if tracefs is not mounted, it is mounted in a mount
+/// namespace of our own, which existing threads would not see.
 pub fn prepare() -> Result<(), SessionError> {
     check()?;
     // Each link and each object holds a file open; the usual soft limit is 1024.
@@ -166,7 +166,7 @@ impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF
     /// programs.
     pub fn load(options: &SessionOptions, scope: &Scope) -> Result<Self, SessionError> {
-        // When nothing is attached to a program it need not wait.
+        // If the trace attaches nothing to files, no program has to wait.
         let held = options.command.filter(|_| options.programs.probes_files());
         let holds = held.is_some() && stop_on_mmap::is_possible();
         let has_sockets = options.programs.has(ProgramFamily::Sockets);
@@ -184,7 +184,7 @@ impl Session {
         };
         let mut links = Links::default();
         let follows_forks = !scope.pids.is_empty() || holds;
-        // Before the scope is written: what happens in between is told.
+        // Before the scope is written, so that changes in between are reported.
         for family in ATTACHED_AT_START.into_iter().filter(|family| families.contains(family)) {
             if family != ProgramFamily::Forks || follows_forks {
                 loader::attach_tracepoints(&mut ebpf, &mut links, family)?;
@@ -227,7 +227,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Lets a process go on that was stopped because it had mapped code.
+    /// Continues a process that was stopped because it had mapped code.
     pub fn resume(&mut self, pid: u32) {
         let Some(holding) = &mut self.holding else { return };
         let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
@@ -236,24 +236,23 @@ impl Session {
         holding.resume(pid, |parent| flags(parent) & THREAD_HOLD != 0);
     }
 
-    /// To be called now and then: lets processes go on that have stopped themselves with a child that was
-    /// held.
+    /// Continues processes that stopped themselves along with a stopped child. To be called regularly.
     pub fn look_after_held(&mut self) {
         if let Some(holding) = &mut self.holding {
             holding.look_after();
         }
     }
 
-    /// The kernel's id of the table of stopped processes, for [`StoppedProcesses::of`]; none if none are
-    /// stopped.
+    /// The kernel's id of the table of stopped processes, for [`StoppedProcesses::of`]. None if this session
+    /// stops no processes.
     pub fn stopped(&self) -> Option<u32> {
         self.holding.as_ref()?.table()
     }
 
-    /// Changes what is in scope, from the next call of a function on.
+    /// Changes what is in scope, starting with the next call of a function.
     ///
-    /// A filter that is full is an error that names its limit; everything else goes on, and [`Session::lost`]
-    /// counts it as [`Loss::ScopeFull`].
+    /// If the filter is full, the error names its limit. Everything else goes on, and [`Session::lost`]
+    /// counts the change as [`Loss::ScopeFull`].
     pub fn change(&mut self, change: &ScopeChange) -> Result<(), SessionError> {
         if matches!(change, ScopeChange::EnterProcess(_)) && !self.follows_forks {
             loader::attach_tracepoints(&mut self.ebpf, &mut self.links, ProgramFamily::Forks)?;
@@ -267,8 +266,8 @@ impl Session {
 
     /// Waits until there may be something to drain: the ring has passed a mark, or some time has passed.
     ///
-    /// Time, because traced threads do not wake us for each record (that costs them more than all the
-    /// rest); the interval grows while nothing comes. Cancel safe.
+    /// It polls, because traced threads do not wake us for each record, which would cost them more than
+    /// everything else. The interval grows while nothing arrives. Cancel safe.
     pub async fn wait(&mut self) {
         tokio::select! {
             guard = self.ring.readable() => if let Ok(mut guard) = guard { guard.clear_ready() },
@@ -276,7 +275,7 @@ impl Session {
         }
     }
 
-    /// Hands the records that are there to `visit`, oldest first, until it breaks.
+    /// Passes the available records to `visit`, oldest first, until it breaks.
     pub fn drain(&mut self, mut visit: impl FnMut(&[u8]) -> ControlFlow<()>) -> Drained {
         let ring = self.ring.get_mut();
         let mut records = 0;
@@ -301,12 +300,12 @@ impl Session {
         drained
     }
 
-    /// Ends what is told: nothing is in scope from here on. What was told before can still be drained.
+    /// Empties the scope, so that no more records are emitted. Those emitted before can still be drained.
     pub fn close(&mut self) -> Result<(), SessionError> {
         self.filter.close(&mut self.ebpf)
     }
 
-    /// Takes what is in the ring and counts it as lost: there was no time for it.
+    /// Discards the records in the ring and counts them as lost, because there is no time left to read them.
     pub fn discard(&mut self) {
         let mut count = 0;
         while self.drain(|_| {
@@ -317,7 +316,7 @@ impl Session {
         self.discarded += count;
     }
 
-    /// What was lost so far, in each way.
+    /// What was lost so far, by reason.
     pub fn lost(&self) -> Result<Vec<(Loss, LossCount)>, SessionError> {
         let sum = |loss: Loss| -> Result<LossCount, SessionError> {
             let per_cpu =
@@ -335,26 +334,26 @@ impl Session {
         Loss::ALL.into_iter().map(|loss| Ok((loss, sum(loss)?))).collect()
     }
 
-    /// What was counted of calls of functions, since the start.
+    /// The counters of function calls since the start.
     pub fn counted(&self) -> Result<Vec<(CountKey, Counter)>, SessionError> {
         self.functions.counted()
     }
 
-    /// Forgets what was counted in a cgroup that has gone, so that there is room for others.
+    /// Removes the counters of a cgroup that no longer exists, to make room for others.
     pub fn forget_counted(&mut self, cgroup: u64) {
         self.functions.forget(cgroup);
     }
 
     /// Whether a thread still runs that is in scope by [`Scope::pids`] or as a descendant of one.
     ///
-    /// The kernel's set knows descendants whose parents have ended, which /proc does not tell.
+    /// The kernel's set includes descendants whose parents have ended, which /proc cannot connect to them.
     pub fn follows_threads(&mut self) -> Result<bool, SessionError> {
         let threads: aya::maps::HashMap<&mut MapData, u32, u8> = pod::map(&mut self.ebpf, "THREADS")?;
         Ok(threads.keys().next().is_some())
     }
 
-    /// Threads that are in scope by [`Scope::pids`] or as descendants of one: first threads of processes
-    /// among them.
+    /// The threads that are in scope by [`Scope::pids`] or as descendants of one, including the main threads
+    /// of processes.
     pub fn followed(&mut self) -> Vec<u32> {
         let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
             pod::map(&mut self.ebpf, "THREADS");
@@ -368,31 +367,31 @@ impl Session {
         threads.is_ok_and(|threads| threads.get(&thread, 0).is_ok_and(|flags| flags & THREAD_IN != 0))
     }
 
-    /// What was counted of a connection so far, while it is known.
+    /// The counters of a connection so far, as long as the kernel's table has it.
     pub fn connection(&self, key: ConnectionKey) -> Option<ConnectionState> {
         self.connections.get(&PodCompat(key), 0).ok().map(|state| state.0)
     }
 
-    /// Forgets the connections of processes that have ended, so that their table does not fill up.
+    /// Removes the connections of processes that have ended, so that the table does not fill up.
     pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();
         for key in keys {
             if has_ended(key.0.pid) {
-                // Gone already is as good.
+                // If the entry is already gone, that is fine.
                 let _ = self.connections.remove(&key);
             }
         }
     }
 
-    /// Forgets what goroutines of processes that have ended were in the middle of. Looks at each, so to be
-    /// called only when their table is full ([`Loss::ThreadsFull`]).
+    /// Removes the open calls of goroutines whose processes have ended. This visits every entry, so it is to
+    /// be called only when the table is full ([`Loss::ThreadsFull`]).
     pub fn forget_goroutines(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.go_calls.keys().filter_map(Result::ok).collect();
         let mut known = std::collections::HashMap::new();
         for key in keys {
             let pid = u32::try_from(key.0.pid).unwrap_or(0);
             if *known.entry(pid).or_insert_with(|| has_ended(pid)) {
-                // Gone already is as good.
+                // If the entry is already gone, that is fine.
                 let _ = self.go_calls.remove(&key);
             }
         }

@@ -1,5 +1,5 @@
-//! A perf event of a uprobe, as the kernel makes it of a file and an offset; without a BPF program nothing
-//! comes of it.
+//! A perf event for a uprobe, created from a file and an offset. It has no effect until a BPF program is
+//! linked to it.
 
 use std::ffi::CString;
 use std::fs;
@@ -12,14 +12,14 @@ use perf_event::{Builder, Counter};
 
 use crate::elf::FileOffset;
 
-/// Where the kernel tells the number of its uprobe events.
+/// The file with the perf event type of uprobes, which the kernel assigns at boot.
 const KIND: &str = "/sys/bus/event_source/devices/uprobe/type";
 
 /// Registers a uprobe, for all processes; closing the event removes it.
 pub(super) fn uprobe(path: &Path, offset: FileOffset, configuration: u64) -> io::Result<Counter> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let kind = fs::read_to_string(KIND)?.trim().parse().map_err(io::Error::other)?;
-    // perf_event knows no uprobes: all that matters of another event is replaced.
+    // perf_event has no builder for uprobes, so the relevant attributes of another event are replaced.
     let mut builder = Builder::new(Software::DUMMY);
     builder.any_pid().one_cpu(0);
     let attributes = builder.attrs_mut();

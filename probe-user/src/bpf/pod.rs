@@ -1,4 +1,4 @@
-//! aya's view of the types in `probe-common`.
+//! Adapters that make the types of `probe-common` usable with aya.
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
 use aya::programs::{Program, ProgramError};
@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::SessionError;
 
-/// A type of `probe-common` as key or value of a map.
+/// Lets a type of `probe-common` be the key or value of a map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub(super) struct PodCompat<T>(pub(super) T);
@@ -28,7 +28,7 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
     M::try_from(map).map_err(|source| SessionError::map(name, source))
 }
 
-/// A map that stays in the loaded object.
+/// Borrows a map that stays in the loaded object.
 pub(super) fn map<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
@@ -37,7 +37,7 @@ pub(super) fn map<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
     M::try_from(map).map_err(|source| SessionError::map(name, source))
 }
 
-/// A program of the loaded object.
+/// Borrows a program of the loaded object.
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, SessionError>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
@@ -47,7 +47,7 @@ where
     program.try_into().map_err(|source| SessionError::program(name, source))
 }
 
-/// A ring of perf records with its file descriptor in tokio's reactor.
+/// Registers a ring of perf records with tokio's reactor.
 pub(super) fn poll_records(ring: Sampler) -> Result<AsyncFd<Sampler>, SessionError> {
     #[expect(unsafe_code, reason = "tokio cannot see that a Sampler keeps its file descriptor")]
     // SAFETY: the ring owns its counter's file descriptor, never replaces it, and closes it when dropped.
@@ -55,7 +55,7 @@ pub(super) fn poll_records(ring: Sampler) -> Result<AsyncFd<Sampler>, SessionErr
     ring.map_err(|source| SessionError::poll(source.into()))
 }
 
-/// The ring with its file descriptor in tokio's reactor.
+/// Registers the ring buffer with tokio's reactor.
 pub(super) fn poll(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, SessionError> {
     #[expect(unsafe_code, reason = "tokio cannot see that a RingBuf keeps its file descriptor")]
     // SAFETY: the ring owns its map's file descriptor, never replaces it, and closes it when dropped.

@@ -1,6 +1,7 @@
-//! The BPF programs of the object file, in one table: where each runs, what it belongs to, when it is loaded.
+//! The BPF programs of the object file in one table: where each runs, its family, and when it is loaded.
 //!
-//! Loading and attaching walk this table: no other file names a program. It loads and attaches nothing.
+//! Loading and attaching iterate over this table, so no other file names a program. Nothing is loaded or
+//! attached here.
 
 use crate::plan::ProbeProgram::{
     self, BorrowBuffer, CallbackData, CallbackScope, Close, Function, FunctionAndRets, FunctionAndReturn,
@@ -11,9 +12,8 @@ use crate::plan::program_set::ProgramFamily::{
     self, Cgroups, ExecFailures, Forks, Functions, Lineage, MmapStops, SocketCloses, Sockets, Tasks, Tls,
 };
 
-/// A program of the object file.
 pub(super) struct BpfProgram {
-    /// Its name in the object file.
+    /// The name in the object file.
     pub(super) name: &'static str,
     pub(super) attach_point: AttachPoint,
     pub(super) family: ProgramFamily,
@@ -22,29 +22,30 @@ pub(super) struct BpfProgram {
 
 /// Where a program runs.
 pub(super) enum AttachPoint {
-    /// At the place of these hooks.
+    /// At the offset of these hooks.
     Uprobe(&'static [ProbeProgram]),
-    /// Where a function returns to whose beginning is the place of these hooks.
+    /// Where a function returns to, if these hooks are at its entry.
     Uretprobe(&'static [ProbeProgram]),
-    /// At each instruction that returns, in the function of these hooks.
+    /// At each return instruction of the hooked function.
     RetInstructions(&'static [ProbeProgram]),
     /// At tracepoints of a category.
     Tracepoint { category: &'static str, events: &'static [&'static str] },
-    /// At a tracepoint, with its own arguments instead of a record.
+    /// At a tracepoint, with the arguments of the tracepoint itself instead of a formatted record.
     RawTracepoint(&'static str),
-    /// Where a function of the kernel begins.
+    /// At the entry of a kernel function.
     FunctionEntry(&'static str),
-    /// Where a function of the kernel returns.
+    /// At the return of a kernel function.
     FunctionExit(&'static str),
 }
 
 /// When a program is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoadTime {
-    /// With the session, if that needs its family.
+    /// When the session is loaded, if the session needs the family.
     AtStart,
-    /// When it is attached first: few traces need it, or it takes the verifier long, or not every kernel has
-    /// what it needs. At once when the BPF programs log, so that the verifier's steps for all are logged.
+    /// When it is first attached. This is for programs that few traces need, that the verifier takes long
+    /// for, or that do not load on every kernel. With logging enabled, they too are loaded at start, so that
+    /// the verifier's steps are logged for all programs.
     OnDemand,
 }
 
@@ -68,7 +69,7 @@ const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> 
 
 /// Programs of one family are attached in this order.
 pub(super) const PROGRAMS: [BpfProgram; 44] = [
-    // What an entry leaves behind is taken by these: they are attached before any entry.
+    // These consume what an entry program leaves behind, so they are attached before any entry.
     program("call_leave", Tls, OnDemand, RetInstructions(&[IoAtRets])),
     program("open_leave", Tls, OnDemand, RetInstructions(&[OpenAtRets])),
     program("gather_leave", Tls, OnDemand, RetInstructions(&[IoVecAtRets])),
@@ -102,15 +103,16 @@ pub(super) const PROGRAMS: [BpfProgram; 44] = [
     program("function_enter", Functions, AtStart, Uprobe(&[Function, FunctionAndReturn, FunctionAndRets])),
     program("task_exec", Tasks, AtStart, tracepoint("sched", &["sched_process_exec"])),
     program("task_exit", Tasks, AtStart, tracepoint("sched", &["sched_process_exit"])),
-    // Loaded always: processes may come into the scope at any time.
+    // Always loaded, because processes may enter the scope at any time.
     program("task_fork", Forks, AtStart, tracepoint("sched", &["sched_process_fork"])),
     program("cgroup_made", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_mkdir"])),
     program("cgroup_gone", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_rmdir"])),
-    // The end first, so that no system call is begun without it.
+    // The exit first, so that no system call is entered without it.
     program("mmap_exit", MmapStops, OnDemand, tracepoint("syscalls", &["sys_exit_mmap"])),
     program("mmap_enter", MmapStops, OnDemand, tracepoint("syscalls", &["sys_enter_mmap"])),
     program("task_new", Lineage, AtStart, tracepoint("task", &["task_newtask"])),
-    // Tracepoints of system calls cost every system call of the machine a little: only on request.
+    // Tracepoints of system calls cost every system call of the machine a little, so they are attached only
+    // on request.
     program(
         "exec_exit",
         ExecFailures,
@@ -119,10 +121,10 @@ pub(super) const PROGRAMS: [BpfProgram; 44] = [
     ),
     program("exec_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execve"])),
     program("exec_at_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execveat"])),
-    // Kernels have these two since 6.3.
+    // These two tracepoints exist since Linux 6.3.
     program("socket_sent", Sockets, OnDemand, RawTracepoint("sock_send_length")),
     program("socket_received", Sockets, OnDemand, RawTracepoint("sock_recv_length")),
-    // Before that: where sending begins for all protocols, and where receiving returns for each.
+    // For older kernels: where sending begins for all protocols, and where receiving returns for each.
     program("socket_sends", Sockets, OnDemand, FunctionEntry("security_socket_sendmsg")),
     program("inet_received", Sockets, OnDemand, FunctionExit("inet_recvmsg")),
     program("inet6_received", Sockets, OnDemand, FunctionExit("inet6_recvmsg")),
@@ -142,7 +144,6 @@ pub(super) fn of_hook(hook: ProbeProgram) -> impl Iterator<Item = &'static BpfPr
 }
 
 impl AttachPoint {
-    /// The hooks that have the program.
     fn hooks(&self) -> &'static [ProbeProgram] {
         match self {
             Uprobe(hooks) | Uretprobe(hooks) | RetInstructions(hooks) => hooks,
@@ -150,7 +151,6 @@ impl AttachPoint {
         }
     }
 
-    /// Whether it runs at functions of files that processes map.
     pub(super) fn is_in_files(&self) -> bool {
         !self.hooks().is_empty()
     }

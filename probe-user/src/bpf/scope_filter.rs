@@ -1,4 +1,4 @@
-//! Scope → the maps that the filter in the kernel looks at, also while it is in use.
+//! Scope → the maps that the filter in the kernel reads. They can be changed while the filter is in use.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -18,11 +18,10 @@ use crate::proc::process::Proc;
 use crate::proc::process::descendants;
 use crate::scope::{Scope, ScopeChange};
 
-/// What the filter holds now.
 pub(super) struct ScopeFilter {
     proc: Proc,
     switches: Switches,
-    /// By id: the level, and `CGROUP_IN` or `CGROUP_OUT`.
+    /// The level, and `CGROUP_IN` or `CGROUP_OUT`, by cgroup id.
     cgroups: HashMap<u64, (u32, u8)>,
     namespaces: Vec<NamespaceId>,
 }
@@ -38,7 +37,7 @@ impl ScopeFilter {
         };
         let mut filter =
             Self { proc: Proc::default(), switches, cgroups: HashMap::new(), namespaces: Vec::new() };
-        // What is kept out first: nothing of it is ever in scope.
+        // Excluded cgroups first, so that nothing in them is ever in scope.
         for cgroup in &scope.excluded {
             filter.put(ebpf, cgroup, CGROUP_OUT)?;
         }
@@ -80,7 +79,7 @@ impl ScopeFilter {
         switches.set(0, PodCompat(self.switches), 0).map_err(|source| SessionError::map("SCOPE", source))
     }
 
-    /// A cgroup that is kept out stays so until it is gone.
+    /// A cgroup that is excluded stays excluded until it is removed.
     fn put(&mut self, ebpf: &mut Ebpf, cgroup: &Cgroup, mark: u8) -> Result<(), SessionError> {
         let Cgroup { id, level, ref path } = *cgroup;
         if level >= CGROUP_LEVELS {
@@ -108,7 +107,7 @@ impl ScopeFilter {
             return Ok(());
         }
         let mut cgroups: Table<&mut MapData, u64, u8> = pod::map(ebpf, "CGROUPS")?;
-        // The kernel has usually removed it when the cgroup went.
+        // The kernel has usually removed the entry together with the cgroup.
         match cgroups.remove(&id) {
             Err(error) if !is_absent(&error) => return Err(SessionError::map("CGROUPS", error)),
             _ => {}
@@ -117,7 +116,7 @@ impl ScopeFilter {
         Ok(())
     }
 
-    /// Bit n: there is a cgroup of level n.
+    /// Bit n is set if there is a cgroup of level n.
     fn levels(&self) -> u32 {
         self.cgroups.values().fold(0, |levels, (level, _)| levels | 1 << level)
     }
@@ -143,7 +142,7 @@ impl ScopeFilter {
         Ok(())
     }
 
-    /// Nothing tells the end of a namespace: one is dead when no process is in it.
+    /// The end of a namespace is not reported. It has ended when no process is in it.
     fn drop_dead_namespaces(&mut self) -> Result<(), SessionError> {
         let entries = self.proc.entries().map_err(ScopeError::Processes)?;
         let living: BTreeSet<(u64, u64)> =
@@ -152,11 +151,11 @@ impl ScopeFilter {
         Ok(())
     }
 
-    /// Takes all threads of a process out of the set.
+    /// Removes all threads of a process from the set.
     fn leave_process(&self, ebpf: &mut Ebpf, pid: u32) -> Result<(), SessionError> {
         let mut threads: Table<&mut MapData, u32, u8> = pod::map(ebpf, "THREADS")?;
         for tid in self.proc.threads(pid) {
-            // One that is not there is as good: an exec has taken it out, or its end.
+            // The thread may be missing from the set already, because of an exec or because it has ended.
             let _ = match threads.get(&tid, 0) {
                 Ok(flags) if flags & THREAD_HOLD != 0 => threads.insert(tid, THREAD_HOLD, 0),
                 _ => threads.remove(&tid),
@@ -165,11 +164,11 @@ impl ScopeFilter {
         Ok(())
     }
 
-    /// Puts all threads of the processes and, unless `leaves_at_exec` is set, of their descendants into the
-    /// set.
+    /// Adds all threads of the processes to the set, with those of their descendants unless `leaves_at_exec`
+    /// is set.
     ///
-    /// Threads that members of the set create are added by the kernel. A thread that was created before its
-    /// creator was added is found by reading again, until there is nothing new.
+    /// The kernel adds threads that members of the set create. A thread that was created before its creator
+    /// was added is found by reading again, until there is nothing new.
     fn enter_processes(&mut self, ebpf: &mut Ebpf, pids: &[u32]) -> Result<(), SessionError> {
         self.switches.threads = 1;
         let mut threads: Table<&mut MapData, u32, u8> = pod::map(ebpf, "THREADS")?;
@@ -177,7 +176,8 @@ impl ScopeFilter {
         loop {
             let before = known.len();
             let mut seen = BTreeSet::new();
-            // Where programs are let in one by one, what a process has started is not let in with it.
+            // If programs are admitted one by one, the processes that a program has started are not admitted
+            // along with it.
             let members = match self.switches.leaves_at_exec {
                 0 => descendants(pids.to_vec(), &self.proc.entries().map_err(ScopeError::Processes)?),
                 _ => pids.iter().copied().collect(),
@@ -196,7 +196,8 @@ impl ScopeFilter {
                     }
                 }
             }
-            // One whose end was told before it was added is not removed by it: its id may be another's soon.
+            // If the end of a thread was reported before the thread was added, the report did not remove it.
+            // It is removed here, because its id may soon be reused.
             for ended in known.difference(&seen) {
                 let _ = threads.remove(ended);
             }

@@ -1,7 +1,7 @@
-//! The programs that tell which sockets connections are on.
+//! The programs that find out which socket a connection uses.
 //!
-//! They need the kernel's BTF for where the fields of its sockets are. Without it, connections are told
-//! without addresses: no data is missing.
+//! They need the kernel's BTF for the offsets of socket fields. Without it, connections are reported without
+//! addresses, but no data is missing.
 
 use aya::programs::{FEntry, FExit, Program, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf};
@@ -13,7 +13,7 @@ use super::{SessionError, btf, loader, pod};
 use crate::error_chain;
 use crate::plan::program_set::ProgramFamily;
 
-/// Where this kernel has what is read of its sockets; none if it does not tell.
+/// The offsets of the socket fields that are read on this kernel. None if it has no BTF that describes them.
 pub(super) fn fields() -> Option<SocketFields> {
     let btf = btf::Btf::read()?;
     let offset = |structure: &str, field: &str| {
@@ -48,8 +48,8 @@ pub(super) fn fields() -> Option<SocketFields> {
     Some(fields)
 }
 
-/// Loads and attaches them, as long as the session lasts: to tracepoints, or to functions of a kernel that
-/// has no such tracepoints.
+/// Loads and attaches the programs for as long as the session lasts: to tracepoints, or to functions on a
+/// kernel that lacks these tracepoints.
 pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
     let is_tracepoint = |program: &&BpfProgram| matches!(program.attach_point, AttachPoint::RawTracepoint(_));
     let (tracepoints, functions): (Vec<_>, Vec<_>) =
@@ -61,8 +61,8 @@ pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
     }
 }
 
-/// Loads and attaches what records that sockets are closed. Without it, connections close in other ways, and
-/// later.
+/// Loads and attaches the program that reports closed sockets. Without it, the close of a connection is
+/// recognized in other ways, and later.
 pub(super) fn attach_closes(ebpf: &mut Ebpf, links: &mut Links) {
     let programs: Vec<_> = programs::of(ProgramFamily::SocketCloses).collect();
     if let Err(error) = attach_all(ebpf, links, &programs) {
@@ -70,7 +70,7 @@ pub(super) fn attach_closes(ebpf: &mut Ebpf, links: &mut Links) {
     }
 }
 
-/// Until the first that this kernel refuses.
+/// Attaches the programs in order, up to the first that this kernel refuses.
 fn attach_all(ebpf: &mut Ebpf, links: &mut Links, programs: &[&BpfProgram]) -> Result<(), SessionError> {
     for program in programs {
         let name = program.name;

@@ -1,8 +1,8 @@
-//! The processes of a command that ctrace has started: they stop when they map code, and go on from here.
+//! The processes of a command that ctrace started: each is stopped when it maps code, and resumed from here.
 //!
-//! Owns the table of the processes that are stopped, and of their parents, which may stop themselves with
-//! them. Never continues one that is not in it, and never leaves one stopped: dropping a [`ProcessStopper`]
-//! lets all of them go.
+//! Owns the table of stopped processes and of their parents, which may stop themselves too. A process that is
+//! not in the table is never continued, and none is left stopped: dropping a [`ProcessStopper`] resumes all
+//! of them.
 
 use std::collections::BTreeMap;
 
@@ -18,21 +18,20 @@ use super::{SessionError, loader, pod};
 use crate::plan::program_set::ProgramFamily;
 use crate::proc::process::Proc;
 
-/// The table of stopped processes.
+/// The name of the table of stopped processes.
 const HELD: &str = "STOPPED";
 /// Whether the kernel can stop a process from a BPF program (Linux 5.5).
 pub(super) fn is_possible() -> bool {
     is_helper_supported(ProgramType::TracePoint, BpfHelper::BPF_FUNC_send_signal_thread).unwrap_or(false)
 }
 
-/// Set in a key of the table: this one was not stopped by us, but a child of it was. `su` and its like wait
-/// for a child that stops too, and stop themselves when it does: nobody else would let them go on.
+/// Set in a key of the table: we did not stop this process, but a child of it. `su` and similar programs wait
+/// for a child, and stop themselves when it stops. Then nobody else would continue them.
 const PARENT: u32 = 1 << 31;
-/// How often a parent is looked at after its child went on: it need not have been told yet that the child had
-/// stopped.
+/// How often a parent is checked after its child was resumed. The parent may learn only later that the child
+/// had stopped.
 const LOOKS: u8 = 20;
 
-/// Stopped processes, by id.
 struct StoppedProcess {
     table: HashMap<MapData, u32, u8>,
     proc: Proc,
@@ -43,25 +42,25 @@ impl StoppedProcess {
         Self { table, proc: Proc::default() }
     }
 
-    /// Lets a process go on; nothing if it is not stopped by us.
+    /// Continues a process. Does nothing if we did not stop it.
     fn resume(&mut self, pid: u32) {
         if self.table.remove(&pid).is_ok() {
             send_cont(pid);
         }
     }
 
-    /// Lets a parent go on that has stopped itself: one that executes a program in between may be stopped by
-    /// us.
+    /// Continues a parent that has stopped itself. If the parent is in the table because it has executed a
+    /// program in between, then we have stopped it, and it stays stopped.
     fn resume_parent(&self, parent: u32) {
         if self.proc.is_stopped(parent) && self.table.get(&parent, 0).is_err() {
             send_cont(parent);
         }
     }
 
-    /// The parent of a process that is stopped, noted in the table.
+    /// The parent of a stopped process, which is also recorded in the table.
     fn note_parent(&mut self, pid: u32) -> Option<u32> {
         let parent = self.proc.parent(pid).filter(|parent| *parent > 1)?;
-        // Without room it is known here alone.
+        // If the table is full, only this process keeps track of the parent.
         let _ = self.table.insert(parent | PARENT, 1, 0);
         Some(parent)
     }
@@ -72,7 +71,7 @@ impl StoppedProcess {
             self.note_parent(*pid);
             self.resume(*pid);
         }
-        // Those of children that went on just now are looked at when this is called again.
+        // A parent whose child was continued just now is checked when this is called again.
         for key in keys.iter().filter(|key| **key & PARENT != 0) {
             self.resume_parent(key & !PARENT);
         }
@@ -81,22 +80,22 @@ impl StoppedProcess {
 
 fn send_cont(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have been killed meanwhile.
+        // The process may have been killed meanwhile.
         let _ = kill_process(pid, Signal::CONT);
     }
 }
 
-/// Processes are being held.
+/// Stops the processes of a command while this exists.
 pub(super) struct ProcessStopper {
     on: Array<MapData, u32>,
     held: StoppedProcess,
     table: Option<u32>,
-    /// Parents of processes that were stopped, and how often they are looked at yet.
+    /// Parents of processes that were stopped, and how many more times each is checked.
     parents: BTreeMap<u32, u8>,
 }
 
 impl ProcessStopper {
-    /// Holds the process and what it forks from now on.
+    /// From now on, stops the process and those that it forks whenever they map code.
     pub(super) fn start(ebpf: &mut Ebpf, links: &mut Links, pid: u32) -> Result<Self, SessionError> {
         let held = ebpf.map_mut(HELD).and_then(|map| match map {
             Map::HashMap(data) => data.info().ok(),
@@ -106,7 +105,7 @@ impl ProcessStopper {
         let held = StoppedProcess::new(pod::take(ebpf, HELD)?);
         let mut on: Array<MapData, u32> = pod::take(ebpf, "STOP_ENABLED")?;
         let mut threads: HashMap<&mut MapData, u32, u8> = pod::map(ebpf, "THREADS")?;
-        // Whether it is in scope has been decided before.
+        // The bit for the scope is kept as it is: it has been decided before.
         let flags = threads.get(&pid, 0).unwrap_or(0) | THREAD_HOLD;
         threads.insert(pid, flags, 0).map_err(|source| SessionError::map("THREADS", source))?;
         on.set(0, 1, 0).map_err(|source| SessionError::map("STOP_ENABLED", source))?;
@@ -125,8 +124,8 @@ impl ProcessStopper {
         self.table
     }
 
-    /// What a stopped process has mapped was looked at. `is_ours` tells of a process whether it can be held,
-    /// too.
+    /// Continues a process after the files that it mapped were inspected. `is_ours` returns whether a process
+    /// can be stopped by us as well.
     pub(super) fn resume(&mut self, pid: u32, is_ours: impl FnOnce(u32) -> bool) {
         if self.held.proc.parent(pid).is_some_and(is_ours)
             && let Some(parent) = self.held.note_parent(pid)
@@ -136,7 +135,7 @@ impl ProcessStopper {
         self.held.resume(pid);
     }
 
-    /// To be called now and then: lets parents go on that have stopped with a child.
+    /// Continues parents that stopped themselves along with a child. To be called regularly.
     pub(super) fn look_after(&mut self) {
         let Self { held, parents, .. } = self;
         parents.retain(|parent, looks| {
@@ -150,9 +149,9 @@ impl ProcessStopper {
         });
     }
 
-    /// No process is stopped from now on, and those that are go on.
+    /// Stops no more processes, and continues those that are stopped.
     pub(super) fn end(&mut self) {
-        // Should it fail, the programs are detached soon, and dropping lets all go again.
+        // If this fails, the programs are detached soon, and dropping continues all processes again.
         let _ = self.on.set(0, 0, 0);
         self.held.resume_all();
     }
@@ -168,14 +167,15 @@ impl Drop for ProcessStopper {
 pub struct StoppedProcesses(StoppedProcess);
 
 impl StoppedProcesses {
-    /// By the table's id, while the other lives.
+    /// Opens the table by its id, while the other ctrace is alive.
     pub fn of(table: u32) -> Result<Self, SessionError> {
         let map = |source| SessionError::map(HELD, source);
         let data = MapData::from_id(table).map_err(map)?;
         Ok(Self(StoppedProcess::new(HashMap::try_from(Map::HashMap(data)).map_err(map)?)))
     }
 
-    /// Lets all of them go on. To be called more than once: parents of theirs stop themselves a little later.
+    /// Continues all of them. To be called more than once, because their parents stop themselves a little
+    /// later.
     pub fn resume_all(&mut self) {
         self.0.resume_all();
     }

@@ -1,4 +1,4 @@
-//! Where the kernel describes its tracepoints. Read only: nothing is ever written there.
+//! Reads the kernel's descriptions of its tracepoints. Nothing is ever written there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Makes tracefs visible to this process.
 ///
-/// Where nobody has mounted it (a minimal machine without systemd), it is mounted in a mount namespace
-/// of our own, which ends with us: the machine's mounts stay as they are. Must be called before other
-/// threads are started: see [`super::prepare`].
+/// If it is not mounted (as on a minimal machine without systemd), it is mounted in a mount namespace of our
+/// own, which ends with this process, so that the machine's mounts stay as they are. Must be called before
+/// other threads are started: see [`super::prepare`].
 pub(super) fn ensure_mounted() -> Result<(), SessionError> {
-    // A directory that we may not look into is there: to mount it once more would not help.
+    // A directory that we may not read is mounted already, so mounting it again would not help.
     let events = Path::new(TRACEFS).join("events");
     if events.try_exists().map_err(SessionError::tracefs)? {
         return Ok(());
@@ -27,28 +27,27 @@ pub(super) fn ensure_mounted() -> Result<(), SessionError> {
     #[expect(unsafe_code, reason = "rustix marks unshare as unsafe for flags that this is not")]
     // SAFETY: only CLONE_FILES can break I/O safety; a mount namespace of our own concerns nobody else.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.map_err(failed)?;
-    // Mounts that others make stay visible to us, ours to nobody.
+    // Mounts that others make later stay visible to us. Ours are visible to nobody else.
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(failed)?;
     match rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None) {
-        // No mounting helps where the kernel does not have it.
+        // The kernel does not have tracefs.
         Err(Errno::NODEV) => {
             return Err(error::missing("tracefs", "CONFIG_FTRACE=y and CONFIG_EVENT_TRACING=y"));
         }
         mounted => mounted.map_err(failed)?,
     }
-    // Mounted is not yet readable.
+    // A mounted tracefs may still not be readable.
     events.try_exists().map(drop).map_err(SessionError::tracefs)
 }
 
-/// What the kernel says of a tracepoint's record: it differs between kernels.
+/// The kernel's description of a tracepoint's record, which differs between kernels.
 pub(super) struct TracepointFormat {
     path: PathBuf,
     text: String,
 }
 
 impl TracepointFormat {
-    /// Reads the description of an event of a group.
     pub(super) fn read(group: &str, event: &str) -> Result<Self, SessionError> {
         let path = Path::new(TRACEFS).join("events").join(group).join(event).join("format");
         let text = fs::read_to_string(&path).map_err(SessionError::tracefs)?;
@@ -61,7 +60,7 @@ impl TracepointFormat {
             .ok_or_else(|| SessionError::Tracepoint { path: self.path.clone(), field: field.to_owned() })
     }
 
-    /// The offset of a field that some kernels have.
+    /// The offset of a field that only some kernels have, or [`NO_FIELD`].
     pub(super) fn offset_if_any(&self, field: &str) -> u32 {
         parse_offset(&self.text, field).unwrap_or(NO_FIELD)
     }

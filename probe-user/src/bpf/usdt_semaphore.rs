@@ -1,9 +1,10 @@
-//! Probes with a semaphore: a counter in the traced file that the kernel raises, in every process that maps
-//! it, while the probe is attached. The program looks at it before it comes to the probe.
+//! Probes with a semaphore: a counter in the traced file that the kernel increments in every process that
+//! maps the file, as long as the probe is attached. The program checks the counter before it reaches the
+//! probe.
 //!
-//! Owns the two steps that aya takes in one without a semaphore: the perf event, and the link to a BPF
-//! program. It never writes into a process or a file: the kernel does, and takes it back when the event is
-//! closed.
+//! aya creates the perf event and links it to a BPF program in one step, without a semaphore. Here the two
+//! steps are separate. Nothing here writes to a process or a file: the kernel does, and reverts it when the
+//! event is closed.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -14,7 +15,7 @@ use perf_event::Counter;
 use super::perf_uprobe;
 use crate::elf::FileOffset;
 
-/// Where the offset of the semaphore is in the event's configuration, above the bit of return probes
+/// The position of the semaphore's offset in the event's configuration, above the bit for return probes
 /// (`PERF_UPROBE_REF_CTR_OFFSET_SHIFT` in kernel/events/core.c).
 const SEMAPHORE_SHIFT: u32 = 32;
 /// `BPF_LINK_CREATE` of bpf(2).
@@ -22,9 +23,9 @@ const LINK_CREATE: libc::c_long = 28;
 /// `BPF_PERF_EVENT`, an attach type.
 const PERF_EVENT: u32 = 41;
 
-/// A probe that is attached; dropping it detaches.
+/// An attached probe. Dropping it detaches it.
 pub(super) struct Attached {
-    // The link goes before what it links to.
+    // The link is dropped before the event that it links to.
     _link: OwnedFd,
     _event: Counter,
 }
@@ -39,7 +40,7 @@ struct LinkCreate {
     cookie: u64,
 }
 
-/// Attaches a program to a place in a file.
+/// Attaches a program at an offset of a file.
 pub(super) fn attach(
     program: BorrowedFd<'_>,
     path: &Path,
@@ -74,6 +75,6 @@ fn create(link: &LinkCreate) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     #[expect(unsafe_code, reason = "the kernel gives a number")]
-    // SAFETY: the kernel has just opened it for us, and nobody else knows it.
+    // SAFETY: the kernel has just opened the descriptor for us, and nobody else uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

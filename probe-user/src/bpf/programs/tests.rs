@@ -1,4 +1,4 @@
-//! The table against the compiled object file and the hooks of the plan.
+//! Checks the table against the compiled object file and against the hooks of the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use aya_obj::{Object, ProgramSection};
 use super::*;
 use crate::bpf::loader::OBJECT_FILE;
 
-/// Where aya, which reads the object file, has a program of the table run.
+/// The section that aya, which reads the object file, assigns to a program of the table.
 fn section(attach_point: &AttachPoint) -> ProgramSection {
     let sleepable = false;
     match attach_point {
