@@ -1,40 +1,41 @@
-//! What the kernel reports of processes and cgroups, for who follows what is selected.
+//! The kernel's reports about processes and cgroups, for the tracking of what is selected.
 //!
-//! Owns the copies of control records that last until the ring was drained: only then is the session free for
-//! what follows from them. Nothing of a payload gets here.
+//! Owns copies of control records, which are kept until the ring is drained, because only then is the session
+//! free to act on them. No payload gets here.
 
 use crate::decode::{Cgroup, ControlRecord, RingRecord, TaskRecord};
 
-/// Something happened to a process or a cgroup.
+/// An event of a process or a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ControlEvent {
-    /// A process executes another program; where the scope watches, any process of the machine. Not one of
-    /// which there is a public record.
+    /// A process executes another program. If the scope watches cgroups, this is any process on the machine.
+    /// Not sent for executions that have a public record.
     Executed {
         pid: u32,
-        /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+        /// The time in nanoseconds of `CLOCK_BOOTTIME`.
         time: u64,
     },
     /// A process in scope has ended.
     Ended { pid: u32 },
-    /// A cgroup of the v2 hierarchy was made.
+    /// A cgroup of the v2 hierarchy was created.
     CgroupMade {
-        /// Inode number of its directory.
+        /// The inode number of its directory.
         id: u64,
-        /// In the hierarchy. Bytes that are not UTF-8 are replaced: no runtime makes such names.
+        /// The path in the hierarchy. Bytes that are not UTF-8 are replaced, because no runtime creates such
+        /// names.
         path: String,
     },
     /// A cgroup of the v2 hierarchy was removed.
     CgroupGone {
-        /// Inode number of its directory.
+        /// The inode number of its directory.
         id: u64,
     },
-    /// A process is stopped until what it has mapped was looked at.
+    /// A process is stopped until the files that it mapped are inspected.
     Held { pid: u32 },
 }
 
 impl ControlEvent {
-    /// What a record says to who follows what is selected; none if it is for the pipeline alone.
+    /// The event of a record. None if the record is for the pipeline alone.
     pub(super) fn of(record: &RingRecord<'_>) -> Option<Self> {
         Some(match record {
             RingRecord::Data(_) => return None,

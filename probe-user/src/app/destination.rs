@@ -1,6 +1,6 @@
-//! Where the records of a trace go: opened, and waited for when it is a FIFO that nobody reads yet.
+//! Where the records of a trace go: opens each destination, and waits while it is a FIFO without a reader.
 //!
-//! Owns what is said about that. Never writes a record.
+//! Owns the messages about that. Never writes a record.
 
 use std::io;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::output::{
 };
 use crate::stderr::say;
 
-/// How often it is looked whether a FIFO has a reader; nothing tells of one.
+/// How often a FIFO is checked for a reader. There is no event for it.
 const LOOKING: Duration = Duration::from_millis(50);
 
-/// Opens what each output names. Nothing when the trace is to end before a FIFO has a reader.
+/// Opens the destination of each output. None if the trace ends before a FIFO has a reader.
 pub(super) async fn open(
     outputs: &[OutputSpec],
     duration: Option<Duration>,
@@ -74,8 +74,8 @@ async fn with_reader(path: &OutputPath) -> Result<Destination, Failure> {
     }
 }
 
-/// The outputs of a trace, over what was opened and claimed for each. Readers that do not read are waited for
-/// until `stop`.
+/// Combines the outputs of a trace with the destinations that were opened and claimed for them. Readers that
+/// do not read are waited for until `stop`.
 pub(super) fn tee(outputs: &[OutputSpec], destinations: Vec<Destination>, stop: &StopFlag) -> Tee {
     let mut tee = Tee::default();
     for (OutputSpec { format, style, path }, destination) in outputs.iter().zip(destinations) {
@@ -86,15 +86,15 @@ pub(super) fn tee(outputs: &[OutputSpec], destinations: Vec<Destination>, stop: 
     tee
 }
 
-/// Says that nothing was traced.
+/// Prints that nothing was traced.
 pub(super) fn interrupted(end: StopReason) {
-    // A command that cannot begin has said why.
+    // A command that cannot begin has reported the reason itself.
     if end != StopReason::TargetEnded {
         say(&"interrupted before anything was attached");
     }
 }
 
-/// Records cannot be written.
+/// Converts the error of a write, with the destination and the next step.
 pub(super) fn write_failure(error: io::Error) -> Failure {
     let (to, source) = match error.downcast::<WriteError>() {
         Ok(WriteError { to, source }) => (to, source),

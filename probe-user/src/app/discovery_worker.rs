@@ -1,8 +1,8 @@
-//! What processes map while they are traced is looked into as well, beside the stream: a file system that
-//! does not answer holds up nothing.
+//! Inspects what processes map while they are traced, beside the event loop, so that a file system that does
+//! not respond blocks nothing else.
 //!
-//! A library that others map already needs nothing: its probes fire for every process in scope. Owns the
-//! queue of what is to be looked at. It attaches nothing itself.
+//! A library that other processes map already needs no work: its probes fire for every process in scope. Owns
+//! the queue of what to inspect. Attaches nothing itself.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,67 +16,69 @@ use crate::plan::{ObjectHooks, ObjectId, Skipped};
 use crate::proc::maps::Mapping;
 use crate::proc::process::Proc;
 
-/// What waits for its turn at the most. When there is more, everything is looked at once more in the end.
+/// The most requests that are queued. If there are more, everything is inspected once more later.
 const QUEUE: usize = 4096;
 
-/// How often a process is looked for that has told of its end and still has threads: the first thread of a
-/// process may end before the others.
+/// How often a process is checked whose end was reported but which still has threads: the main thread may end
+/// before the others.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Something has happened to a process of the target, or to what is attached.
+/// An event of a process of the target, or of an attached object.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// It has come into scope, or executes another program: then since when.
+    /// The process has entered the scope, or executes another program. The time is given for the latter.
     Process(u32, Option<Since>),
-    /// It has mapped a file executable and waits for [`Response::All`].
+    /// The process has mapped a file as executable, and is stopped until [`Response::All`].
     Held(u32),
-    /// It has mapped a file executable.
+    /// The process has mapped a file as executable.
     Mapped(u32, Mapping, Since),
-    /// Its first thread has ended.
+    /// The main thread of the process has ended.
     Ended(u32),
-    /// Everything else may have happened: these are all there are.
+    /// Anything may have been missed: these are all processes in scope.
     All(Vec<u32>),
     /// An object could not be attached to.
     Failed(ObjectId),
 }
 
-/// What led to an object, and when the kernel told of it, in nanoseconds of `CLOCK_BOOTTIME`.
+/// What led to an object, with the kernel's time in nanoseconds of `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Since {
     /// A mapping.
     Mapped(u64),
-    /// The execution of a program.
+    /// An exec.
     Executed(u64),
 }
 
 impl Since {
-    /// How long ago that was.
+    /// The time that has passed since.
     pub(super) fn elapsed(self) -> Duration {
         let (Self::Mapped(then) | Self::Executed(then)) = self;
         Duration::from_nanos(clock::boot_time().saturating_sub(then))
     }
 }
 
-/// What there is to do.
+/// What the event loop has to do.
 #[derive(Debug)]
 pub(super) enum Response {
-    /// Attach to an object that a process maps; what told of it, if the kernel did.
+    /// Attach to an object that a process maps. Includes what led to it, if the kernel reported that.
     Attach(u32, ObjectHooks, Option<Since>),
-    /// A process has TLS that cannot be traced.
+    /// Report that a process has TLS that cannot be traced.
     Untraceable(u32, Skipped),
-    /// Name a library with its version from now on.
+    /// From now on, report a library with its version.
     Version(Versioned),
-    /// All objects of a process that waits were told of.
+    /// Resume a stopped process: all of its objects were sent.
     All(u32),
-    /// Nobody is known to map an object any more. Forks are not told: send [`Request::All`] to be sure.
+    /// No process seems to map some object any more. Forks are not reported, so send [`Request::All`] to be
+    /// sure.
     Doubt,
-    /// A process has ended before what it had mapped was looked into: what it forked may map it still.
+    /// A process has ended before what it had mapped was inspected. Processes that it forked may still map
+    /// it.
     Missed,
-    /// Detach from objects that nobody maps any more.
+    /// Detach from objects that no process maps any more.
     Detach(Vec<ObjectId>),
 }
 
-/// The end of the queue that the stream holds.
+/// The event loop's end of the queue.
 pub(super) struct DiscoveryHandle {
     news: mpsc::Sender<Request>,
     found: mpsc::Receiver<Response>,
@@ -84,7 +86,7 @@ pub(super) struct DiscoveryHandle {
 }
 
 impl DiscoveryHandle {
-    /// Goes on from what is known already.
+    /// Starts the worker with what discovery has cached so far.
     pub(super) fn start(discovery: Discovery) -> Self {
         let (news, received) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
@@ -94,7 +96,7 @@ impl DiscoveryHandle {
         Self { news, found, overflown: false }
     }
 
-    /// Tells. What finds no room is given back.
+    /// Sends a request. If the queue is full, the request is returned.
     pub(super) fn send(&mut self, news: Request) -> Result<(), Request> {
         self.news.try_send(news).map_err(|error| {
             self.overflown = true;
@@ -102,17 +104,17 @@ impl DiscoveryHandle {
         })
     }
 
-    /// Whether news were dropped and there is room again: time to tell of [`Request::All`].
+    /// Whether requests were dropped and there is room again, so that it is time to send [`Request::All`].
     pub(super) fn take_overflow(&mut self) -> bool {
         self.overflown && self.news.capacity() > QUEUE / 2 && std::mem::take(&mut self.overflown)
     }
 
-    /// Something was missed elsewhere.
+    /// Requests a full inspection because an event was missed elsewhere.
     pub(super) fn request_rescan(&mut self) {
         self.overflown = true;
     }
 
-    /// What there is to do next. Cancel safe.
+    /// The next response. Cancel safe.
     pub(super) async fn next(&mut self) -> Response {
         match self.found.recv().await {
             Some(found) => found,
@@ -121,19 +123,19 @@ impl DiscoveryHandle {
     }
 }
 
-/// The other end.
+/// The worker's end of the queue.
 struct DiscoveryWorker {
     discovery: Discovery,
-    /// Processes whose first thread has ended, and others have not.
+    /// Processes whose main thread has ended while other threads still run.
     leaving: BTreeSet<u32>,
     look_again: Option<Instant>,
-    /// Whether everything is being looked at before objects are let go.
+    /// Whether all processes are being inspected again before objects are released.
     doubts: bool,
     results: mpsc::Sender<Response>,
 }
 
 impl DiscoveryWorker {
-    /// Until the stream has gone.
+    /// Runs until the event loop has ended.
     async fn run(mut self, mut received: mpsc::Receiver<Request>) {
         loop {
             let due = self.discovery.due().filter(|_| !self.doubts).map(Instant::from_std);
@@ -245,7 +247,7 @@ impl DiscoveryWorker {
     }
 }
 
-/// The stream has gone.
+/// The event loop has ended.
 struct Disconnected;
 
 async fn at(instant: Option<Instant>) {

@@ -1,4 +1,4 @@
-//! The loop: ring → pipeline, until there is a reason to end.
+//! The event loop: ring → pipeline, until there is a reason to end.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -24,39 +24,40 @@ use crate::plan::ObjectHooks;
 use crate::proc::process::Proc;
 use crate::stderr;
 
-/// How long the ring waits at the most while there is something else to do.
+/// The ring is drained at least this often, even while there is other work.
 const DRAINING: Duration = Duration::from_millis(5);
-/// How often losses are read and the target is looked after, while there is something to do.
+/// The interval for reading losses and checking the target.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
-/// How often the target is looked for although nobody has told of an end: a process tells of it before it
-/// has left /proc, long before when it has much memory or other threads, and what it tells can be lost.
+/// How often the target is checked even if no end was reported. The end of a process is reported before the
+/// process has left /proc, and long before if it has much memory or many threads. The report can also be
+/// lost.
 const LOOKING: Duration = Duration::from_secs(1);
-/// How often connections of ended processes are forgotten, if any has ended.
+/// How often the connections of ended processes are removed, if any process has ended.
 const FORGETTING: Duration = Duration::from_secs(5);
-/// How often it is noted in which containers calls were counted: what is known of a container is kept for a
-/// minute after its end.
+/// How often the containers of counted calls are recorded. The container of a cgroup remains cached for only
+/// a minute after it ends.
 const NOTING: Duration = Duration::from_secs(20);
-/// How long the ring is drained after the end at the most: what the target did until then is reported, and
-/// counted as lost beyond.
+/// The longest time that the ring is drained after the end. What the target did before the end is reported.
+/// What cannot be read in this time is counted as lost.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
 
-/// The stream broke.
+/// The event loop failed.
 #[derive(Debug, Error)]
 pub(super) enum EventLoopError {
     /// Records cannot be written.
     #[error(transparent)]
     Write(#[from] io::Error),
-    /// The kernel's side cannot be read.
+    /// The kernel's data cannot be read.
     #[error(transparent)]
     Session(#[from] SessionError),
 }
 
-/// The processes that run programs already when a trace of those begins, parents before their children.
+/// The processes that already run a program when an exec trace begins, parents before their children.
 #[derive(Debug)]
 pub(super) enum InitialProcesses {
-    /// Their programs are told first.
+    /// Their programs are reported first.
     Told(Vec<u32>),
-    /// They are not.
+    /// Their programs are not reported.
     Known(Vec<u32>),
 }
 
@@ -66,7 +67,7 @@ impl Default for InitialProcesses {
     }
 }
 
-/// A trace that is under way.
+/// A running trace.
 pub(super) struct EventLoop<'a> {
     session: &'a mut Session,
     pipeline: Pipeline,
@@ -74,29 +75,28 @@ pub(super) struct EventLoop<'a> {
     watch: TargetTracker,
     verbosity: Verbosity,
     seeds: InitialProcesses,
-    /// What the kernel reported to who follows the target, in its order, since the last housekeeping.
+    /// The control events since the last housekeeping, in the kernel's order.
     control: Vec<ControlEvent>,
-    /// Processes that have come into scope, with what the kernel knew of each then.
+    /// Processes that have entered the scope, with the lineage that the kernel had for each at that time.
     entered: Vec<(u32, Lineage)>,
     proc: Proc,
-    /// When the ring was drained last.
+    /// When the ring was last drained.
     drained: Instant,
     housekeeping: Instant,
     looking: Instant,
     forgetting: Instant,
     noting: Instant,
-    /// How often what was counted is told, and when next; none: at the end.
+    /// The interval at which counters are reported, and the time of the next report. None: only at the end.
     interval: Option<(Duration, Instant)>,
-    /// What was lost so far.
+    /// The losses that were reported so far.
     lost: Vec<(Loss, LossCount)>,
-    /// Whether a process of the target has ended since connections were forgotten.
+    /// Whether a process of the target has ended since connections were last removed.
     ended: bool,
-    /// Whether calls had no room since those of ended processes were forgotten.
+    /// Whether the table of open calls was full since the calls of ended processes were last removed.
     full: bool,
 }
 
 impl<'a> EventLoop<'a> {
-    /// A trace of what is attached.
     pub(super) fn new(
         session: &'a mut Session,
         (pipeline, info): (Pipeline, ProcessInfoCache),
@@ -127,12 +127,12 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Streams until the end, and reports it. When an output fails, the others are finished first.
+    /// Streams until the end, and reports the summary. If an output fails, the others are finished first.
     pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<Summary, EventLoopError> {
         match self.stream(endings).await {
             Ok(end) => self.finish(end),
             Err(EventLoopError::Write(error)) => {
-                // What fails from now on hides the first failure from nobody.
+                // The first failure is returned, so later ones are ignored.
                 let _ = self.finish(StopReason::OutputFailed);
                 Err(error.into())
             }
@@ -162,7 +162,7 @@ impl<'a> EventLoop<'a> {
                 end = endings.recv() => Some(end),
                 occurrence = self.watch.next() => {
                     self.occurrence(occurrence);
-                    // However much there is to follow, the ring is drained.
+                    // The ring is drained no matter how many tracker events there are.
                     if self.drained.elapsed() >= DRAINING { self.poll_ring()? } else { None }
                 }
                 () = self.session.wait() => self.poll_ring()?,
@@ -199,8 +199,9 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Tells what processes run that have come into scope. What they had executed in scope by then was in the
-    /// ring, and is told when that was drained; what they execute later is told by itself.
+    /// After a full drain, emits `existing` records for processes that have entered the scope, so that exec
+    /// records that were in the ring come first. A process that has executed something since is skipped,
+    /// because it has an exec record of its own.
     fn entered(&mut self, drained: Drained) -> io::Result<Option<StopReason>> {
         let mut pids = Vec::new();
         if drained != Drained::Part {
@@ -215,8 +216,8 @@ impl<'a> EventLoop<'a> {
         self.existing(pids)
     }
 
-    /// Tells what processes run that was not told yet, where that is watched. Tells why to end, if there is a
-    /// reason.
+    /// Emits `existing` records for these processes, if executions are traced. Returns the reason to end, if
+    /// there is one.
     fn existing(&mut self, pids: Vec<u32>) -> io::Result<Option<StopReason>> {
         if !self.pipeline.has_executions() {
             return Ok(None);
@@ -234,7 +235,7 @@ impl<'a> EventLoop<'a> {
     }
 
     fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
-        // The sites first: the first record may come before attach returns.
+        // The sites first, because the first record may arrive before `attach` returns.
         self.pipeline.set_sites(super::sites(object));
         let failed = self.session.attach(object);
         let took = since.map(|since| (since, since.elapsed()));
@@ -246,7 +247,7 @@ impl<'a> EventLoop<'a> {
         status::attached_later(&origin, object, took, self.verbosity);
     }
 
-    /// Takes what is in the ring. Tells why to end, if there is a reason.
+    /// Drains the ring. Returns the reason to end, if there is one.
     fn poll_ring(&mut self) -> Result<Option<StopReason>, EventLoopError> {
         self.drained = Instant::now();
         let drained = match self.drain() {
@@ -281,15 +282,15 @@ impl<'a> EventLoop<'a> {
             control.extend(ControlEvent::of(&record));
             result = match record {
                 RingRecord::Control(ControlRecord::Held(header)) => {
-                    // While it stands still everything can be known of it: it may end before its calls are
-                    // read.
+                    // While the process is stopped, everything about it can be read. It may have ended before
+                    // its calls are read.
                     info.origin(header);
                     Ok(())
                 }
                 RingRecord::Control(_) => Ok(()),
                 RingRecord::Task(task) => pipeline.task(task, info),
                 RingRecord::Data(data) => {
-                    // A program was mapped before it is told of.
+                    // The mappings of a program precede its exec record.
                     if pipeline.has_executions() && matches!(data, DataRecord::Program { .. }) {
                         info.mapped(&watch.take_mapped());
                     }
@@ -308,7 +309,8 @@ impl<'a> EventLoop<'a> {
         Ok(drained)
     }
 
-    /// What is not about single records: pauses, losses, the end of the target.
+    /// Does the work that is not tied to single records: flushes, losses, timers, and whether the target has
+    /// ended.
     fn housekeeping(&mut self, drained: Drained) -> Result<Option<StopReason>, EventLoopError> {
         let now = Instant::now();
         if drained != Drained::Part {
@@ -339,12 +341,12 @@ impl<'a> EventLoop<'a> {
         stderr::tell_repeated();
         self.session.look_after_held();
         let lost = self.report_losses()?;
-        // What was lost may have told of an end.
+        // A lost record may have been about the end of a process.
         let gone = self.watch.take_ended() || lost;
         self.ended |= gone;
         if gone || now.duration_since(self.looking) >= LOOKING {
             self.looking = now;
-            // The kernel's set first: to look through /proc takes long.
+            // The kernel's set first, because scanning /proc takes long.
             if !self.session.follows_threads()? && !self.watch.target().any_alive() {
                 return Ok(Some(StopReason::TargetEnded));
             }
@@ -363,7 +365,8 @@ impl<'a> EventLoop<'a> {
         Ok(None)
     }
 
-    /// Notes what was counted before it is forgotten in which container, and makes room in the kernel.
+    /// Records the containers of the counters before these can no longer be determined, and frees the
+    /// kernel's entries of removed cgroups.
     fn note_counts(&mut self, now: Instant, events: &[ControlEvent]) -> Result<(), EventLoopError> {
         let gone = |event: &ControlEvent| match event {
             ControlEvent::CgroupGone { id } => Some(*id),
@@ -387,12 +390,12 @@ impl<'a> EventLoop<'a> {
         Ok(self.pipeline.counted(Timestamp::now(), &counted, &mut self.info)?)
     }
 
-    /// Tells whether there were any since the last time.
+    /// Reports new losses. Returns whether there were any.
     fn report_losses(&mut self) -> Result<bool, EventLoopError> {
         let lost = self.session.lost()?;
         let any = lost != self.lost;
         if any {
-            // The record that a process has ended may be among it, and its id be another process's by now.
+            // The lost records may include the end of a process, whose id may have been reused since.
             self.info.distrust();
             let has_grown = |of: Loss| {
                 let events = |losses: &[(Loss, LossCount)]| {
@@ -400,7 +403,7 @@ impl<'a> EventLoop<'a> {
                 };
                 events(&lost) != events(&self.lost)
             };
-            // Other losses are calls': nothing that is followed was among them.
+            // Other kinds of loss affect only calls, not control events.
             if has_grown(Loss::RingFull) {
                 self.watch.request_resync();
             }
@@ -411,9 +414,9 @@ impl<'a> EventLoop<'a> {
         Ok(any)
     }
 
-    /// Reports what is left, and the end to every output that is left.
+    /// Reports everything that is left, and finishes every output that still works.
     fn finish(mut self, end: StopReason) -> Result<Summary, EventLoopError> {
-        // Or a busy target could go on for as long as it is drained.
+        // Otherwise a busy target could keep the drain going forever.
         self.session.close()?;
         let (end, failure) = match self.drain_rest(end) {
             Ok(end) => (end, None),
@@ -427,7 +430,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Reports what has happened until now. Tells the reason to end that is left then.
+    /// Reports what has happened until now. Returns the final reason to end.
     fn drain_rest(&mut self, mut end: StopReason) -> Result<StopReason, EventLoopError> {
         let until = Instant::now() + LAST_DRAIN;
         while !matches!(end, StopReason::OutputClosed | StopReason::Count) && Instant::now() < until {

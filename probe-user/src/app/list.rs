@@ -6,7 +6,7 @@ use crate::output::{self, FormatKind};
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::terminal;
 
-/// Writes a line per function for a person; for a program, the plan.
+/// Writes one line per function as text, or the plan as JSON lines.
 pub(super) fn write(plan: &Plan, kind: FormatKind, out: &mut dyn Write) -> io::Result<()> {
     match kind {
         FormatKind::Text => write_text(plan, out),

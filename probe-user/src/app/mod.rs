@@ -1,6 +1,6 @@
 //! Wires the nouns: selector → processes → plan → session → pipeline → sink.
 //!
-//! Owns the order of things and the end of a trace; what each step does is elsewhere.
+//! Owns the order of the steps and the end of a trace. What each step does is in other modules.
 mod child;
 use std::io::{self, Write};
 
@@ -41,92 +41,92 @@ pub use room::{Shortage, event_loop};
 use stop::StopSignals;
 use target_tracker::TargetTracker;
 
-/// Why ctrace could not do what was asked.
+/// Why ctrace could not do what was requested.
 #[derive(Debug, Error)]
 pub enum Failure {
-    /// What would be traced cannot be seen from here.
+    /// The processes to trace are not visible from this namespace.
     #[error(transparent)]
     Blind(#[from] Blind),
-    /// The target.
+    /// The selection could not be resolved.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The target has nothing that could be traced.
+    /// The selected processes have nothing that could be traced.
     #[error("nothing to attach to in {target}:\n{reasons}\n{next}")]
     NothingToAttach {
         /// What was selected.
         target: String,
-        /// A line per process and file.
+        /// One line per process and file.
         reasons: String,
-        /// What to do.
+        /// The next step for the user.
         next: &'static str,
     },
-    /// More is asked for than may be attached to.
+    /// More functions match than may be attached to.
     #[error("{what}; name fewer, or allow more with --max-probes")]
     TooMany {
-        /// What.
+        /// What there is too much of.
         what: String,
     },
-    /// The command.
+    /// The command could not be started or waited for.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// The kernel.
+    /// The kernel refused something.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// What is to take the records does not.
+    /// A destination of the records cannot be used.
     #[error(transparent)]
     Destination(#[from] output::DestinationError),
-    /// `--duration` has passed, and nobody has read a FIFO that an output names.
+    /// `--duration` has passed, but nobody has opened the FIFO of an output for reading.
     #[error("nothing was traced: nobody has opened the FIFO {path} for reading; start its reader first")]
     NoReader {
-        /// Its name.
+        /// The path of the FIFO.
         path: String,
     },
     /// Records cannot be written.
     #[error("records cannot be written to {to}: {next}")]
     Write {
-        /// Where to.
+        /// The destination.
         to: String,
-        /// What to do.
+        /// The next step for the user.
         next: &'static str,
-        /// Why not.
+        /// The error of the write.
         #[source]
         source: io::Error,
     },
-    /// What is printed, and no trace, cannot be.
+    /// Standard output cannot be written to, when something other than a trace is printed.
     #[error("standard output cannot be written to; redirect it to where there is room")]
     Print(#[source] io::Error),
     /// A recording cannot be read.
     #[error("the recording {path} cannot be read")]
     Recording {
-        /// Its name.
+        /// The path of the recording.
         path: String,
-        /// Why not.
+        /// The error of the read.
         #[source]
         source: io::Error,
     },
-    /// Standard input is a terminal.
+    /// The recording is to be read from standard input, which is a terminal.
     #[error("standard input is a terminal; pipe a recording into it, or name a file with --read")]
     RecordingTerminal,
-    /// A recording would be emptied to take its own records.
+    /// An output would overwrite the recording that is read.
     #[error("{path} is read, and cannot be written at the same time; name another file for the output")]
     RecordingOverwritten {
-        /// Its name.
+        /// The path of the recording.
         path: String,
     },
-    /// Nothing of a file is a record.
+    /// The file contains no records.
     #[error("{path} is no recording: line {line}: {why}; `ctrace ssl -o json` writes one")]
     NoRecording {
-        /// Its name.
+        /// The path of the file.
         path: String,
-        /// The first line that is no record.
+        /// The first line that is not a record.
         line: u64,
-        /// Why not.
+        /// What is wrong with that line.
         why: String,
     },
-    /// An explanation.
+    /// A diagnosis failed.
     #[error(transparent)]
     Explain(#[from] DiagnoseError),
-    /// Signals cannot be handled.
+    /// The signals that end a trace cannot be handled.
     #[error("the signals that end a trace cannot be listened for; raise the limit of open files (ulimit -n)")]
     Signals(#[source] io::Error),
 }
@@ -156,10 +156,10 @@ impl Failure {
     }
 }
 
-/// Lines about what was not hooked that are shown without -v.
+/// The most lines about files without hooks that are shown without -v.
 const REASONS: usize = 40;
 
-/// Does what the command line asks for. Gives the exit status: 0, or that of a command that was traced.
+/// Runs what the command line requests. Returns the exit status: 0, or that of the traced command.
 pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     let Invocation { request, verbosity } = invocation;
     match request {
@@ -173,7 +173,7 @@ pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Prints to standard output; a reader that has gone has seen enough.
+/// Prints to standard output. It is not an error if the reader has closed its end: it has seen enough.
 fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match write(&mut out).and_then(|()| out.flush()) {
@@ -182,27 +182,29 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
     }
 }
 
-/// Starts the command if there is one, traces, and waits for the command's end whatever became of the trace.
+/// Starts the command, if there is one, traces, and waits for the end of the command even if the trace
+/// failed.
 async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
     room::can_see(trace.action)?;
     if trace.action == Action::Run {
         bpf::check()?;
     }
-    // Before anything else: neither handled signals nor a mount namespace of our own are for the command.
+    // Before anything else, because the command must inherit neither our signal handling nor a mount
+    // namespace of our own.
     let command = (!trace.command.is_empty()).then(|| CommandProcess::start(&trace.command)).transpose()?;
     trace.selector.pids.extend(command.as_ref().map(CommandProcess::pid));
     let mut endings = StopSignals::new(command).map_err(Failure::Signals)?;
     let traced = self::trace(&trace, verbosity, &mut endings).await;
     let Some(command) = endings.command.take() else { return traced.map(|()| 0) };
-    // Said before the command is waited for, which may go on for hours.
+    // Printed before the wait for the command, which may run for hours.
     let failure = traced.err().inspect(|failure| print_error(failure));
     let end = endings.end_of(command).await?;
     Ok(end.exit_status(failure.as_ref().map(Failure::exit_status)))
 }
 
 async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -> Result<(), Failure> {
-    // The kernel tells all of a program that it can be chosen by: of those that are executed, none is chosen
-    // too late.
+    // Exec records carry every attribute that programs are filtered on. So these criteria can wait for the
+    // record, and no program slips past before the filter has seen it.
     let (scope, choice) = match trace.probe {
         Probe::Exec(_) => trace.selector.split(),
         Probe::Ssl(_) | Probe::Uprobe(_) => (trace.selector.clone(), ProcessFilter::default()),
@@ -224,7 +226,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
     };
     status::first_process(&trace.selector, verbosity);
     if let Some(launch) = &endings.command {
-        // What runs in it now is a part of ctrace.
+        // Until the command starts, its process runs ctrace's own code.
         plan.forget(launch.pid());
     }
     if let Some(what) = plan.over_limit.take().or_else(|| too_many(trace, &plan)) {
@@ -247,18 +249,18 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
     run_trace(trace, verbosity, endings, ready, ((target, discovery, plan), choice)).await
 }
 
-/// What a trace needs before anything is looked at.
+/// What a trace prepares before it searches for processes and files.
 struct Ready {
-    /// Of each output.
+    /// One per output.
     destinations: Vec<Destination>,
-    /// What is mapped in the meantime waits there.
+    /// Mappings that are made in the meantime are queued here.
     mappings: Option<MmapEvents>,
 }
 
-/// Nothing if the trace is to end before a FIFO has a reader.
+/// Prepares a trace. None if the trace ends before a FIFO has a reader.
 async fn prepare(trace: &Trace, endings: &mut StopSignals) -> Result<Option<Ready>, Failure> {
     bpf::prepare()?;
-    // First, as its reader may be long in coming.
+    // First, because it may take long until there is a reader.
     let Some(destinations) = destination::open(&trace.outputs, trace.duration, endings).await? else {
         return Ok(None);
     };
@@ -281,7 +283,8 @@ async fn run_trace(
     destinations.iter().try_for_each(Destination::claim)?;
     let command = endings.command.as_ref().map(CommandProcess::pid);
     let mut session = load(trace, &plan, verbosity, command)?;
-    // While they live: one that ends as soon as it is traced is known all the same.
+    // Collected while the processes are alive, so that one that ends as soon as it is traced can still be
+    // described.
     let info =
         ProcessInfoCache::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
     attach(&mut session, &mut plan, &mut discovery)?;
@@ -308,10 +311,10 @@ async fn run_trace(
     Ok(())
 }
 
-/// What was found on the machine.
+/// The result of the search on this machine.
 type Found = (Target, Discovery, Plan);
 
-/// Looks at the machine. Takes seconds when a container runtime or a file system does not answer.
+/// Searches for processes and files. Takes seconds if a container runtime or a file system does not respond.
 async fn find(selector: &Selector, probe: &Probe) -> Result<Found, TargetError> {
     let target = selector.resolve().await?;
     let mut discovery = Discovery::new(probe.clone());
@@ -319,7 +322,8 @@ async fn find(selector: &Selector, probe: &Probe) -> Result<Found, TargetError> 
     Ok((target, discovery, plan))
 }
 
-/// Whose programs run already. Not the command's: its program is not there yet.
+/// The processes that already run a program. Without the process of the command, which has not executed it
+/// yet.
 fn seeds(trace: &Trace, target: &Target, command: Option<u32>) -> InitialProcesses {
     let Probe::Exec(exec) = &trace.probe else { return InitialProcesses::default() };
     let mut processes: Vec<_> =
@@ -368,7 +372,7 @@ fn load(
     Session::load(&options, &plan.scope)
 }
 
-/// More functions than may be probed, in words.
+/// The message if more functions match than may be probed.
 fn too_many(trace: &Trace, plan: &Plan) -> Option<String> {
     let Probe::Uprobe(uprobe) = &trace.probe else { return None };
     let functions = functions(plan);
@@ -376,13 +380,13 @@ fn too_many(trace: &Trace, plan: &Plan) -> Option<String> {
         .then(|| format!("{functions} functions match, more than {}", uprobe.max_probes))
 }
 
-/// Functions that are probed.
+/// The number of functions that are probed.
 fn functions(plan: &Plan) -> usize {
     plan.objects.iter().flat_map(|object| &object.hooks).filter(|hook| !hook.public_names.is_empty()).count()
 }
 
-/// Attaches everything; some failures are warnings, nothing but failures is an error. So is a limit that can
-/// be raised.
+/// Attaches everything. Some failures are only warned about. It is an error if nothing could be attached, or
+/// if a limit was reached that the user can raise.
 fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
@@ -399,7 +403,8 @@ fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> 
             }
             tracing::warn!("{}", error_chain::in_one_line(&error));
             first.get_or_insert(error);
-            // Its place is kept, because the hooks after it have their numbers; it serves nothing.
+            // The hook keeps its place, because the numbers of the hooks after it depend on it. It serves no
+            // function.
             if let Some(hook) = object.hooks.get_mut(index) {
                 hook.public_names.clear();
             }
@@ -411,7 +416,7 @@ fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> 
     }
 }
 
-/// What the pipeline needs to know of the hooks of an object, by their numbers.
+/// What the pipeline needs for each hook of an object, by site.
 fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
     let site = |hook: &Hook| Site {
         library: object.library.clone(),

@@ -1,7 +1,9 @@
-//! `--read`: a recording instead of a trace. No root, no kernel: records are read, and go to the outputs.
+//! `--read`: plays back a recording instead of tracing. Needs neither root nor a kernel: records are read
+//! from it and written to the outputs.
 //!
-//! Owns the order of things and the end. The recording is read on a thread of its own, as standard input may
-//! wait for ever: what ends a trace ends this, too. It never writes to the recording.
+//! Owns the order of the steps and the end. The recording is read on a separate thread, because a read from
+//! standard input may block forever; what ends a trace ends a playback too. The recording is never written
+//! to.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -24,21 +26,21 @@ use crate::recording::{ReadCounts, RecordedCall, RecordedRecord, RecordingReader
 use crate::stderr::say;
 use crate::terminal::escaped_word;
 
-/// Records that are handed over at once, and bytes of payload.
+/// The most records in a batch, and the most bytes of payload.
 const BATCH: (usize, usize) = (256, 256 * 1024);
-/// Batches that wait to be written.
+/// The most batches that wait to be written.
 const WAITING: usize = 2;
-/// Threads of which the last call is remembered, so that calls in several records count once.
+/// The most threads whose last call is remembered, so that a call in several records is counted once.
 const THREADS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
-/// What comes of reading.
+/// What the reading thread sends.
 enum Read {
     Records(Vec<RecordedRecord>),
     End(ReadCounts),
     Failed(io::Error),
 }
 
-/// Shows a recording until it ends, or one of the reasons that end a trace comes.
+/// Plays back a recording until it ends, or until there is one of the reasons that end a trace.
 pub(super) async fn run(playback: &Playback, verbosity: Verbosity) -> Result<(), Failure> {
     let failed = |source| Failure::Recording { path: shown(&playback.path), source };
     let mut endings = StopSignals::new(None).map_err(Failure::Signals)?;
@@ -49,7 +51,7 @@ pub(super) async fn run(playback: &Playback, verbosity: Verbosity) -> Result<(),
     }
     let opened = destination::open(&playback.outputs, playback.duration, &mut endings).await?;
     let Some(destinations) = opened else { return Ok(()) };
-    // Before anything is emptied.
+    // Before any file is truncated.
     let metadata =
         stdin.as_ref().map_or_else(|| fs::metadata(&playback.path), File::metadata).map_err(failed)?;
     if destinations.iter().any(|destination| destination.is_file_of(&metadata).unwrap_or(false)) {
@@ -64,7 +66,8 @@ pub(super) async fn run(playback: &Playback, verbosity: Verbosity) -> Result<(),
     let (end, counts) = match outcome {
         Ok(ended) => ended,
         Err(error) => {
-            // Outputs that are there still are whole; what failed is told, and not that another one did, too.
+            // The outputs that still work are completed. The error is reported, but not a second one of
+            // another output.
             let _ = player.finish(error.reason());
             return Err(match error {
                 PlayError::Read(source) => failed(source),
@@ -98,7 +101,7 @@ impl PlayError {
     }
 }
 
-/// Writes records until the end; what was read is known if the recording has ended.
+/// Writes records until the end. Returns what was counted if the recording was read to its end.
 async fn play(
     player: &mut Player,
     mut reads: mpsc::Receiver<Read>,
@@ -114,7 +117,7 @@ async fn play(
             Some(Read::Records(records)) => records,
             Some(Read::End(counts)) => return Ok((StopReason::RecordingEnded, Some(counts))),
             Some(Read::Failed(source)) => return Err(PlayError::Read(source)),
-            // The thread says how it ends before it does.
+            // The thread sends its result before it ends.
             None => return Ok((StopReason::RecordingEnded, None)),
         };
         match player.records(&records) {
@@ -128,7 +131,7 @@ async fn play(
     }
 }
 
-/// Starts to read.
+/// Starts the thread that reads.
 fn read(playback: &Playback, stdin: Option<File>) -> mpsc::Receiver<Read> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let path = playback.path.clone();
@@ -138,10 +141,11 @@ fn read(playback: &Playback, stdin: Option<File>) -> mpsc::Receiver<Read> {
             Ok(counts) => Read::End(counts),
             Err(error) => Read::Failed(error),
         };
-        // Nobody takes it when the end came from elsewhere.
+        // If playback has ended for another reason, nobody receives this.
         let _ = sender.blocking_send(end);
     };
-    // It is not waited for: it may wait for standard input when all else has ended.
+    // The thread is not joined, because it may still be waiting for standard input when everything else has
+    // ended.
     if let Err(error) = thread::Builder::new().name("recording".to_owned()).spawn(body) {
         let _ = failures.try_send(Read::Failed(error));
     }
@@ -169,7 +173,7 @@ fn read_all(file: File, sender: &mpsc::Sender<Read>) -> io::Result<ReadCounts> {
     Ok(reader.counts().clone())
 }
 
-/// Says what was left out. A file without any record is none.
+/// Prints what was left out. A file without any record is not a recording.
 fn tell(counts: &ReadCounts, path: &str, verbosity: Verbosity) -> Result<(), Failure> {
     let ReadCounts { records, bad, first_bad, others, unknown_fields, .. } = counts;
     if let Some((line, why)) = first_bad {
@@ -191,13 +195,13 @@ fn tell(counts: &ReadCounts, path: &str, verbosity: Verbosity) -> Result<(), Fai
     Ok(())
 }
 
-/// Records → outputs, and the sums for the summary.
+/// Writes records to the outputs, and counts for the summary.
 struct Player {
     output: Box<dyn Output>,
     limit: Option<u64>,
     /// The last call of each thread.
     last_calls: LruCache<u32, (Timestamp, Option<(u64, u64)>)>,
-    /// The recording's own summary, if it is its only one and its last record.
+    /// The recording's own summary, if there is exactly one and it is the last record.
     summary: Option<Summary>,
     summaries: u64,
     began: Option<Timestamp>,
@@ -227,7 +231,7 @@ impl Player {
         }
     }
 
-    /// Writes records; gives whether so many calls as asked for are written.
+    /// Writes records. Returns whether the requested number of calls has been written.
     fn records(&mut self, records: &[RecordedRecord]) -> io::Result<bool> {
         for record in records {
             self.began.get_or_insert(record.time());
@@ -260,7 +264,8 @@ impl Player {
         self.output.flush().map(|()| false)
     }
 
-    /// Counts a call, or a part of one. None if it is one too many, else whether it is the last one's end.
+    /// Counts a call, or a part of one. None if it is beyond the limit. Otherwise, whether it completes the
+    /// last call within the limit.
     fn count(&mut self, call: &RecordedCall) -> Option<bool> {
         let is_full = self.limit.is_some_and(|limit| self.calls >= limit);
         if self.last_calls.put(call.thread_id(), call.identity()) != Some(call.identity()) {
@@ -274,8 +279,8 @@ impl Player {
         Some(call.is_end() && self.limit.is_some_and(|limit| self.calls >= limit))
     }
 
-    /// Ends the outputs with the recording's own summary if all of it was shown, or else with one of what
-    /// was.
+    /// Finishes the outputs with the recording's own summary if all of it was shown, otherwise with a summary
+    /// of what was shown.
     fn finish(mut self, end: StopReason) -> io::Result<Summary> {
         let own = self.summary.take().filter(|_| end == StopReason::RecordingEnded && self.summaries == 1);
         let time = self.ended.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a person reads on standard error while records go to standard output.
+//! Messages for a person on standard error, while records go to standard output.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,11 +19,11 @@ use crate::terminal::escaped;
 /// No cgroup has this id.
 const NO_CGROUP: u64 = 0;
 
-/// How often it is said how far something has come.
+/// The interval of progress messages.
 const SAID: Duration = Duration::from_secs(1);
 
-/// Says that everything was asked for, as that need not be what was meant: a container's own first process is
-/// a 1, too.
+/// Warns that `--pid 1` selects everything, which may not be intended: a container's own first process is
+/// also called 1.
 pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal && selector.pids.contains(&1) && !selector.all {
         say(
@@ -34,7 +34,7 @@ pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
     }
 }
 
-/// Says what is attached, one line per container and library, and that tracing has begun.
+/// Prints what is attached, one line per container and library, and that tracing has begun.
 pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
         if plan.objects.is_empty() && trace.probe.looks_into_files() && trace.command.is_empty() {
@@ -55,7 +55,7 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
         }
     }
     tell_all_repeated();
-    // Also with --quiet: whoever started us waits for this line.
+    // Also with --quiet, because a program that started us may wait for this line.
     if trace.command.is_empty() {
         say(&"tracing; Ctrl-C stops");
     } else if !trace.shares_stderr() {
@@ -63,14 +63,14 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
     }
 }
 
-/// Says what was looked at and is not listed.
+/// Prints what was inspected and is not listed.
 pub(super) fn skipped(plan: &Plan, target: &Target) {
     for skipped in discovery::reasons(plan, target, SkipDetail::Skipped) {
         say(&format_args!("skipped: {skipped}"));
     }
 }
 
-/// How far attaching has come, when it takes long enough to be asked.
+/// The progress of attaching, printed if it takes long.
 pub(super) struct Progress {
     all: usize,
     done: usize,
@@ -78,12 +78,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of so many hooks.
     pub(super) fn of(all: usize) -> Self {
         Self { all, done: 0, said: Instant::now() }
     }
 
-    /// One more was tried.
+    /// Counts a hook that was tried.
     pub(super) fn step(&mut self) {
         self.done += 1;
         if self.said.elapsed() >= SAID && self.done < self.all {
@@ -93,7 +92,8 @@ impl Progress {
     }
 }
 
-/// Warns of hooks that could not be attached to. What one lacks for want of room, the others lack as well.
+/// Warns about hooks that could not be attached to. If a resource is exhausted, only that is reported,
+/// because the other hooks fail for the same reason.
 pub(super) fn failed(failed: &[(usize, SessionError)]) {
     let shortage = failed.iter().find(|(_, error)| error.is_shortage());
     for (_, error) in shortage.map_or(failed, std::slice::from_ref) {
@@ -101,8 +101,8 @@ pub(super) fn failed(failed: &[(usize, SessionError)]) {
     }
 }
 
-/// Says that a process has brought an object that was not known at the start. The container's name may not be
-/// known yet, or never.
+/// Prints that a process has brought an object that was not attached to at the start. The name of its
+/// container may not be known yet, or never.
 pub(super) fn attached_later(
     origin: &ProcessContext,
     object: &ObjectHooks,
@@ -123,7 +123,7 @@ pub(super) fn attached_later(
     }
 }
 
-/// Says that a process has brought TLS that cannot be traced.
+/// Prints that a process has brought TLS that cannot be traced.
 pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
         let place = container_name(&origin.container);
@@ -131,7 +131,7 @@ pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verb
     }
 }
 
-/// Says how it went, if records do not say it themselves, or say it in a file that nobody watches.
+/// Prints the summary, unless it is among records that the user sees. Records in a file do not count.
 pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
     let says_it = |output: &OutputSpec| {
         output.format.kind == FormatKind::Lines && !matches!(output.path, OutputPath::Named(_))
@@ -141,7 +141,7 @@ pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbos
     }
 }
 
-/// `web: 3 processes, libssl.so.3 (OpenSSL 3.0.17): 6 functions`; of many copies of a library one line.
+/// Such as `web: 3 processes, libssl.so.3 (OpenSSL 3.0.17): 6 functions`. Copies of one library share a line.
 fn lines(plan: &Plan, target: &Target) -> Vec<String> {
     let mut processes: BTreeMap<(String, String), BTreeSet<u32>> = BTreeMap::new();
     for object in &plan.objects {
@@ -157,7 +157,7 @@ fn lines(plan: &Plan, target: &Target) -> Vec<String> {
     processes.into_iter().map(line).collect()
 }
 
-/// `db: 1 process, libjvm.so: Java's own TLS …`
+/// Such as `db: 1 process, libjvm.so: Java's own TLS …`.
 fn untraceable(plan: &Plan, target: &Target) -> Vec<String> {
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     for skipped in plan.skipped.iter().filter(|skipped| skipped.lack == SkipKind::Untraceable) {
@@ -176,7 +176,7 @@ fn not_seen(skipped: &Skipped) -> String {
     format!("{}: {}", escaped(name), escaped(&skipped.reason))
 }
 
-/// The container of a process, as it was when that was selected: it may have ended meanwhile.
+/// The container of a process as it was when it was selected, since it may have ended meanwhile.
 fn place(target: &Target, pid: u32) -> String {
     let process = target.processes.iter().find(|process| process.pid == pid);
     let container = match process.and_then(|process| process.container.clone()) {
@@ -186,7 +186,7 @@ fn place(target: &Target, pid: u32) -> String {
     container_name(&container)
 }
 
-/// `web`; `host` is said of what is there and in no container alone.
+/// Such as `web`. `host` is used only for what exists and is in no container.
 fn container_name(container: &Containment) -> String {
     match container {
         Containment::In(container) => escaped(&container.shown()),
@@ -226,7 +226,7 @@ mod tests {
         ] {
             assert_eq!(container_name(&container), expected);
         }
-        // Nobody knows what a process was in that has gone.
+        // The container of a process that has ended is not known.
         assert_eq!(place(&Target::default(), u32::MAX), "?");
     }
 }

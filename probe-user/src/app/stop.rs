@@ -17,30 +17,31 @@ use super::child::spawn::{self, CommandError, CommandProcess};
 use crate::event::StopReason;
 use crate::output::StopFlag;
 
-/// Exit status after a second Ctrl-C: 128 + SIGINT, as shells have it.
+/// The exit status after a second Ctrl-C: 128 + SIGINT, as shells use it.
 const INTERRUPTED_TWICE: i32 = 130;
 
-/// Waits for the first of them.
+/// Waits for the first reason to stop.
 pub(super) struct StopSignals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
     hangup: unix::Signal,
     deadline: Option<Instant>,
-    /// Where records go, if each is a pipe or a socket whose reader can go; else none.
+    /// The destinations of the records, if each is a pipe or a socket whose reader can close it. Otherwise
+    /// empty.
     readers: Vec<AsyncFd<OwnedFd>>,
-    /// A command that ctrace has started: its end is ours, and Ctrl-C is its.
+    /// The command that ctrace has started. Its end ends the trace, and Ctrl-C is meant for it.
     pub(super) command: Option<CommandProcess>,
-    /// Set by any of the signals that end the trace, for code that cannot wait for them.
+    /// Set by any signal that ends the trace, for code that cannot wait for signals.
     signalled: Arc<AtomicBool>,
     /// Set by Ctrl-C.
     interrupted: Arc<AtomicBool>,
 }
 
 impl StopSignals {
-    /// Starts to listen for signals. A second Ctrl-C ends the process at once, whatever it is doing.
+    /// Starts handling signals. A second Ctrl-C ends the process at once, whatever it is doing.
     pub(super) fn new(command: Option<CommandProcess>) -> io::Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
-        // In this order: the first signal finds the flag unset and sets it, the second finds it set.
+        // The order matters: the first signal finds the flag unset and sets it, the second finds it set.
         signal_hook::flag::register_conditional_shutdown(
             signal_hook::consts::SIGINT,
             INTERRUPTED_TWICE,
@@ -50,12 +51,13 @@ impl StopSignals {
         let signalled = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
         {
-            // Ctrl-C is the command's, which may go on.
+            // Ctrl-C is meant for the command, which may go on.
             if signal != signal_hook::consts::SIGINT || command.is_none() {
                 signal_hook::flag::register(signal, Arc::clone(&signalled))?;
             }
         }
-        // A file that reaches the limit of its size fails the write then, and does not end the process.
+        // When a file reaches its size limit, the write fails with an error, and the signal does not end the
+        // process.
         signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -69,37 +71,37 @@ impl StopSignals {
         })
     }
 
-    /// Ends after a time from now.
+    /// Ends the trace after this time, counted from now.
     pub(super) fn after(&mut self, duration: Option<Duration>) {
         self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
     }
 
-    /// Ends when nobody reads any of the outputs any more, even if no record is written.
+    /// Ends the trace when all readers of the outputs have closed them, even if no record is written.
     pub(super) fn watch_readers(&mut self, outputs: &[impl AsFd]) {
-        // One that cannot be watched does not go away: with it the trace goes on.
+        // An output that cannot be watched is never closed by a reader, so the trace goes on for it.
         let watched: io::Result<_> = outputs.iter().map(|output| watch(output.as_fd())).collect();
         self.readers = watched.unwrap_or_default();
     }
 
-    /// The same reasons for a writer that waits for its reader.
+    /// The same reasons, as a flag for a writer that waits for its reader.
     pub(super) fn stop(&self) -> StopFlag {
         let deadline = self.deadline.map(Instant::into_std);
         let (signalled, interrupted) = (Arc::clone(&self.signalled), Arc::clone(&self.interrupted));
         let command = self.command.as_ref().map(CommandProcess::pid);
         StopFlag::when(move || {
             let passed = deadline.is_some_and(|deadline| time::Instant::now() >= deadline);
-            // Ctrl-C is the command's, and ours if it has ended by it.
+            // Ctrl-C is meant for the command. It is meant for us too if the command has ended.
             let left = || interrupted.load(Ordering::Relaxed) && command.is_some_and(spawn::has_ended);
             passed || signalled.load(Ordering::Relaxed) || left()
         })
     }
 
-    /// The first reason. Cancel safe.
+    /// Waits for the first reason. Cancel safe.
     pub(super) async fn recv(&mut self) -> StopReason {
         let Self { interrupt, terminate, hangup, deadline, readers, command, .. } = self;
         let is_commands = command.as_ref().is_some_and(CommandProcess::has_begun);
         let signal = tokio::select! {
-            // The terminal sends it to the command too, which decides what it means, once it is there.
+            // The terminal sends Ctrl-C to the command as well. Once the command runs, it decides what to do.
             _ = interrupt.recv(), if !is_commands => return StopReason::Interrupted,
             _ = terminate.recv() => Signal::TERM,
             _ = hangup.recv() => Signal::HUP,
@@ -113,7 +115,7 @@ impl StopSignals {
         StopReason::Interrupted
     }
 
-    /// Waits for the end of a command. One that has not been let go does not begin.
+    /// Waits for the end of a command. If it was not released, it does not begin.
     pub(super) async fn end_of(&mut self, mut command: CommandProcess) -> Result<CommandEnd, CommandError> {
         if let Some(status) = command.ended_early() {
             return Ok(CommandEnd::Ended(spawn::exit_status(status)));
@@ -131,18 +133,18 @@ impl StopSignals {
     }
 }
 
-/// How a command came to its exit status.
+/// How a command got its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandEnd {
-    /// It has ended, or could not begin and has said why.
+    /// The command has ended, or could not begin and has reported the reason.
     Ended(u8),
-    /// It was not to begin.
+    /// The command was never started.
     NotBegun(u8),
 }
 
 impl CommandEnd {
-    /// The exit status of ctrace, which is the command's. One that would tell of no failure does not hide the
-    /// trace's.
+    /// The exit status of ctrace, which is that of the command. If the command's status means success, it
+    /// does not hide a failure of the trace.
     pub(super) fn exit_status(self, failure: Option<u8>) -> u8 {
         match (self, failure) {
             (Self::Ended(0) | Self::NotBegun(_), Some(failure)) => failure,
@@ -153,7 +155,7 @@ impl CommandEnd {
 
 async fn ended(command: Option<&mut CommandProcess>) {
     match command {
-        // That it cannot be waited for is said when it is waited for at the end.
+        // If the wait fails, that is reported by the wait at the end.
         Some(command) => drop(command.ended().await),
         None => future::pending().await,
     }
@@ -166,7 +168,7 @@ async fn deadline_passed(deadline: Option<Instant>) {
     }
 }
 
-/// The write end of a pipe without readers is in error (poll(2), POLLERR), and stays so.
+/// Once a pipe has no reader, its write end is in the error state (poll(2), POLLERR) and stays so.
 async fn readers_closed(readers: &[AsyncFd<OwnedFd>]) {
     for reader in readers {
         if reader.ready(Interest::ERROR).await.is_err() {
@@ -178,7 +180,8 @@ async fn readers_closed(readers: &[AsyncFd<OwnedFd>]) {
     }
 }
 
-/// A regular file cannot be watched, and its reader cannot go: epoll says EPERM.
+/// Watches for the end of a reader. Fails with EPERM for a regular file, which epoll cannot watch and which
+/// has no reader that could close it.
 fn watch(records: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
     let duplicate = records.try_clone_to_owned()?;
     #[expect(unsafe_code, reason = "tokio cannot see that an OwnedFd keeps its file descriptor")]

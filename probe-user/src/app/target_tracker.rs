@@ -1,9 +1,9 @@
-//! What comes and goes while a trace runs: cgroups, programs and mappings decide what is in scope, and what
-//! is looked into.
+//! Tracks the selection while a trace runs: cgroups, programs and mappings decide what is in scope and which
+//! files are inspected.
 //!
-//! Owns the order in which the kernel's word becomes a change of the scope: nothing here takes time, so that
-//! the ring is drained meanwhile. Files are looked into by [`DiscoveryHandle`], runtimes are asked on threads
-//! of their own.
+//! Owns the order in which the kernel's events become changes of the scope. Nothing here takes long, so that
+//! the ring is drained meanwhile: files are inspected by [`DiscoveryHandle`], and runtimes are queried on
+//! separate threads.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -21,45 +21,45 @@ use crate::proc::maps::{Mapping, Range};
 use crate::proc::process::Proc;
 use crate::scope::{ScopeChange, ScopeDelta, Target};
 
-/// How often everything is looked at once more at the most, because something was missed.
+/// The shortest interval between full scans after something was missed.
 const RESYNC_DELAY: Duration = Duration::from_secs(2);
 
-/// How often the processes that are in scope are looked at for what is excluded by name or user: neither is
-/// told when it changes.
+/// How often the processes in scope are matched against exclusions by name or user again, because a change of
+/// either is not reported.
 const JUDGED: Duration = Duration::from_secs(1);
 
-/// Something has happened beside the stream.
+/// Something has happened outside the ring.
 #[derive(Debug)]
 pub(super) enum TrackerEvent {
-    /// There is something to attach to, or to detach from.
+    /// There is something to attach to or to detach from.
     Found(Response),
     /// Files were mapped.
     Mapped(Vec<crate::decode::MmapEvent>),
-    /// Runtimes have answered.
+    /// Runtimes have replied.
     Listed(Listing),
 }
 
-/// What is selected, as it changes.
+/// The selection, as it changes.
 pub(super) struct TargetTracker {
     target: Target,
     follower: DiscoveryHandle,
-    /// Whether what processes map is looked into.
+    /// Whether the files that processes map are inspected.
     looks: bool,
-    /// Processes that have come into scope since these were taken last.
+    /// Processes that have entered the scope since [`Self::take_entered`] was last called.
     entered: Vec<u32>,
     mappings: Option<MmapEvents>,
     runtimes: RuntimePoller,
     catch_up_after: Instant,
-    /// Whether a process of the target has ended since this was taken last.
+    /// Whether a process of the target has ended since [`Self::take_ended`] was last called.
     ended: bool,
-    /// When those in scope are looked at again that may have become what is excluded.
+    /// When the processes in scope are next matched against the exclusions.
     judge_after: Instant,
-    /// Why something cannot be kept out.
+    /// Why something cannot be excluded.
     failure: Option<SessionError>,
 }
 
 impl TargetTracker {
-    /// Goes on from what was found.
+    /// Continues from what was found at the start.
     pub(super) fn new(
         probe: &Probe,
         target: Target,
@@ -81,18 +81,16 @@ impl TargetTracker {
         }
     }
 
-    /// What is selected.
     pub(super) fn target(&self) -> &Target {
         &self.target
     }
 
-    /// Looks for what began before the kernel told of it.
+    /// Searches for what began before the kernel reported it.
     pub(super) fn resync(&mut self, session: &mut Session) {
         let change = self.target.rescan();
         self.apply_scope_delta(change, session);
         let mut pids: BTreeSet<u32> = self.target.processes.iter().map(|process| process.pid).collect();
-        // /proc does not tell that an orphan descends from a process that was selected; the kernel's set
-        // does.
+        // /proc does not show that an orphan descends from a selected process. The kernel's set does.
         let proc = Proc::default();
         let is_process = |id: &u32| proc.thread_group(*id) == Some(*id);
         pids.extend(session.followed().into_iter().filter(is_process));
@@ -100,27 +98,27 @@ impl TargetTracker {
         self.tell(Request::All(pids));
     }
 
-    /// Why what is excluded cannot be kept out: then nothing may be traced any more.
+    /// Why something cannot be excluded. If there is an error, nothing may be traced any longer.
     pub(super) fn take_failure(&mut self) -> Option<SessionError> {
         self.failure.take()
     }
 
-    /// Whether a process of the target has ended since this was asked last.
+    /// Whether a process of the target has ended since the last call.
     pub(super) fn take_ended(&mut self) -> bool {
         std::mem::take(&mut self.ended)
     }
 
-    /// Processes that have come into scope since this was asked last.
+    /// The processes that have entered the scope since the last call.
     pub(super) fn take_entered(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.entered)
     }
 
-    /// What is told of mappings by now.
+    /// The mapping events that are available by now.
     pub(super) fn take_mapped(&mut self) -> Vec<crate::decode::MmapEvent> {
         self.mappings.as_mut().map(MmapEvents::take).unwrap_or_default()
     }
 
-    /// The next occurrence. Cancel safe.
+    /// Waits for the next event. Cancel safe.
     pub(super) async fn next(&mut self) -> TrackerEvent {
         let Self { follower, mappings, runtimes, .. } = self;
         tokio::select! {
@@ -131,9 +129,9 @@ impl TargetTracker {
         }
     }
 
-    /// Files were mapped: those that processes in scope have mapped are looked into.
+    /// Sends the files that processes in scope have mapped to be inspected.
     pub(super) fn mapped(&mut self, events: Vec<crate::decode::MmapEvent>, session: &mut Session) {
-        // One process maps several files at once.
+        // One process often maps several files in a row.
         let mut known = HashMap::new();
         for event in events {
             match event {
@@ -151,13 +149,13 @@ impl TargetTracker {
         }
     }
 
-    /// The runtimes have answered: containers that were not known have names and labels now.
+    /// Applies a listing of the runtimes, after which more containers have names and labels.
     pub(super) fn listed(&mut self, listing: &Listing, session: &mut Session) {
         let change = self.target.on_runtime_listing(listing);
         self.apply_scope_delta(change, session);
     }
 
-    /// The kernel tells of processes and cgroups.
+    /// Applies the kernel's reports about processes and cgroups.
     pub(super) fn on_control_events(&mut self, events: Vec<ControlEvent>, session: &mut Session) {
         for event in events {
             let change = match event {
@@ -186,7 +184,7 @@ impl TargetTracker {
         }
     }
 
-    /// Does what waits for its time: asks the runtimes, and makes up for what was missed.
+    /// Does what is due: queries the runtimes, and repeats what was missed.
     pub(super) fn look_after(&mut self, now: Instant, session: &mut Session) {
         if self.target.needs_listing() {
             self.runtimes.ask();
@@ -205,12 +203,12 @@ impl TargetTracker {
         }
     }
 
-    /// Records were lost: anything may have happened.
+    /// Requests a full scan, because records were lost and anything may have been missed.
     pub(super) fn request_resync(&mut self) {
         self.follower.request_rescan();
     }
 
-    /// An object could not be attached to.
+    /// Records that an object could not be attached to.
     pub(super) fn failed(&mut self, id: crate::plan::ObjectId) {
         self.tell(Request::Failed(id));
     }
@@ -229,7 +227,7 @@ impl TargetTracker {
         }
     }
 
-    /// When there is no room, everything is looked at later.
+    /// Sends a request. If there is no room, everything is inspected later.
     fn tell(&mut self, news: Request) {
         if self.looks {
             drop(self.follower.send(news));
@@ -241,7 +239,7 @@ fn warn(error: &SessionError) {
     tracing::warn!("something that has started since is not traced: {error}");
 }
 
-/// The mapping as /proc/PID/maps shows it.
+/// The mapping in the form in which /proc/PID/maps shows it.
 fn parts(mapped: ExecMmap) -> (u32, Mapping, Since) {
     let ExecMmap { pid, address, length, offset, inode, device, path, time, tid: _ } = mapped;
     let range = Range { start: address, end: address.saturating_add(length), offset };

@@ -1,8 +1,8 @@
-//! What ctrace does in processes that it starts itself: becoming the user's command, and watching over the
-//! processes that are stopped.
+//! What ctrace does in the helper processes that it starts from its own executable: becoming the user's
+//! command, and watching over the stopped processes.
 //!
-//! Runs before anything else of the program does: no threads, no event loop, no log. Never reads standard
-//! input.
+//! Runs before anything else in the program: there are no threads, no event loop and no log. Never reads
+//! standard input.
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -20,25 +20,25 @@ use crate::bpf::StoppedProcesses;
 use crate::proc::passwd::{self, User};
 use crate::stderr::say;
 
-/// Name (`argv[0]`) of a process that will be a command.
+/// The name (`argv[0]`) of a process that will become the command.
 pub(in crate::app) const LAUNCHER_NAME: &str = "ctrace-launch";
-/// Name (`argv[0]`) of a process that continues what is stopped when ctrace is killed.
+/// The name (`argv[0]`) of a process that continues the stopped processes if ctrace is killed.
 pub(in crate::app) const WATCHDOG_NAME: &str = "ctrace-warden";
 
-/// What an empty shell in passwd(5) stands for.
+/// The shell that is meant if passwd(5) has an empty one.
 const DEFAULT_SHELL: &str = "/bin/sh";
 
-/// Exit statuses of shells.
+/// The exit statuses that shells use.
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
-/// Of a command that never began: 128 + SIGINT, as Ctrl-C is the usual reason.
+/// For a command that was never started: 128 + SIGINT, as Ctrl-C is the usual reason.
 const NOT_BEGUN: u8 = 130;
 
-/// How long after the end of ctrace its programs may still be attached.
+/// When processes are continued after the end of ctrace. Its programs may stay attached for this long.
 const AFTERMATH: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(1)];
 
-/// Plays the part that the process was started for; none if a user has started it.
+/// Runs as the helper that the process was started as. None if a user has started it.
 pub fn run_helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let name = arguments.next()?;
     if name != LAUNCHER_NAME && name != WATCHDOG_NAME {
@@ -50,20 +50,21 @@ pub fn run_helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitC
     Some(ExitCode::from(status))
 }
 
-/// The pipe whose other end ctrace holds.
+/// The read end of a pipe whose write end ctrace holds.
 struct StartBarrier(File);
 
 impl StartBarrier {
-    /// Not inherited but opened in ctrace's place: so the command does not inherit it either.
+    /// Opens the pipe through ctrace's file descriptor instead of inheriting it, so that the command does not
+    /// inherit it either.
     fn open(name: &str) -> Option<Self> {
         let parent = getppid()?;
         let descriptor: u32 = name.parse().ok()?;
         let file = File::open(format!("/proc/{parent}/fd/{descriptor}")).ok()?;
-        // It may have ended, and its id be another's.
+        // The parent may have ended, and its id may have been reused.
         (getppid() == Some(parent)).then_some(Self(file))
     }
 
-    /// Waits for what ctrace says; false when it has ended.
+    /// Waits for the signal from ctrace. Returns false if ctrace has ended.
     fn wait(mut self) -> bool {
         loop {
             match self.0.read(&mut [0]) {
@@ -75,7 +76,7 @@ impl StartBarrier {
     }
 }
 
-/// Becomes the command, when ctrace says so.
+/// Becomes the command when ctrace signals it to.
 fn launch(gate: StartBarrier, mut words: impl Iterator<Item = OsString>) -> u8 {
     let Some(program) = words.next() else { return NOT_FOUND };
     let mut command = Command::new(&program);
@@ -91,12 +92,12 @@ fn launch(gate: StartBarrier, mut words: impl Iterator<Item = OsString>) -> u8 {
         }
         command.envs(user.environment());
     }
-    // After the change of user, which would reset it: if ctrace is killed, nothing stays stopped.
+    // After the change of user, which would reset it. If ctrace is killed, the command does not stay stopped.
     let _ = set_parent_process_death_signal(Some(Signal::CONT));
     if !gate.wait() {
         return NOT_BEGUN;
     }
-    // Also gives SIGPIPE its default action back, which this program ignores.
+    // `exec` also resets SIGPIPE to its default action, which this program ignores.
     let error = command.exec();
     let program = program.to_string_lossy();
     if error.kind() == io::ErrorKind::NotFound {
@@ -113,7 +114,7 @@ fn launch(gate: StartBarrier, mut words: impl Iterator<Item = OsString>) -> u8 {
     NOT_EXECUTABLE
 }
 
-/// Who called sudo.
+/// The user who called sudo.
 struct Invoker {
     uid: Uid,
     gid: Option<Gid>,
@@ -121,7 +122,7 @@ struct Invoker {
 }
 
 impl Invoker {
-    /// None when ctrace was not started through sudo, or by root.
+    /// None if ctrace was not started through sudo, or if root called sudo.
     fn find() -> Option<Self> {
         let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
         if !Uid::effective().is_root() {
@@ -132,7 +133,7 @@ impl Invoker {
         Some(Self { uid: Uid::from_raw(uid), gid: number("SUDO_GID").map(Gid::from_raw), user })
     }
 
-    /// Gives up root for good: groups first, because a user may not set them.
+    /// Drops root for good. Groups first, because only root may set them.
     fn become_it(&self) -> io::Result<()> {
         let gid = self.gid.or_else(|| Some(Gid::from_raw(self.user.as_ref()?.gid)));
         let gid = gid.ok_or_else(|| io::Error::other("neither SUDO_GID nor /etc/passwd has its group"))?;
@@ -145,7 +146,7 @@ impl Invoker {
         Ok(())
     }
 
-    /// What sudo had set for root.
+    /// The variables that sudo had set for root.
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         let Some(user) = &self.user else { return Vec::new() };
         vec![
@@ -157,9 +158,9 @@ impl Invoker {
     }
 }
 
-/// Continues what is stopped when ctrace has ended.
+/// Continues the stopped processes when ctrace has been killed.
 fn watch(gate: StartBarrier, table: Option<OsString>) -> u8 {
-    // Ctrl-C is for the command, and whoever kills ctrace's process group does not mean this.
+    // Ctrl-C is meant for the command, and a signal to ctrace's process group is not meant for this helper.
     let _ = setsid();
     let table = table.and_then(|table| table.to_str()?.parse().ok());
     let Some(mut stopped) = table.and_then(|table| StoppedProcesses::of(table).ok()) else {

@@ -1,6 +1,7 @@
-//! The command of `ctrace … -- CMD`: started stopped, let go when everything is attached, waited for.
+//! The command of `ctrace … -- CMD`: started but held back, released when everything is attached, and waited
+//! for.
 //!
-//! Owns the command's process from start to exit status. What runs in it before the command does is
+//! Owns the command's process from start to exit status. The code that runs in it before the command is in
 //! [`crate::app::child`]. Never touches the command's standard streams.
 
 use std::ffi::OsString;
@@ -15,34 +16,34 @@ use tokio::signal::unix::{self, SignalKind};
 
 use super::launcher::{LAUNCHER_NAME, WATCHDOG_NAME};
 
-/// This program, whatever its file is called by now.
+/// This program, even if its file was renamed or replaced.
 const OURSELVES: &str = "/proc/self/exe";
 
 /// The command cannot be started or waited for.
 #[derive(Debug, Error)]
 pub enum CommandError {
-    /// No process for it.
+    /// No process could be started for the command.
     #[error("no process can be started for the command {command:?}")]
     Start {
-        /// Its first word.
+        /// The first word of the command.
         command: String,
         /// Why not.
         #[source]
         source: io::Error,
     },
-    /// Its process does not hear us.
+    /// The process cannot be signalled to begin.
     #[error("the process {pid} of the command cannot be told to begin")]
     LetGo {
-        /// Its id.
+        /// The id of the process.
         pid: u32,
         /// Why not.
         #[source]
         source: io::Error,
     },
-    /// Its end cannot be waited for.
+    /// The end of the process cannot be waited for.
     #[error("the end of the command (process {pid}) cannot be waited for")]
     Wait {
-        /// Its id.
+        /// The id of the process.
         pid: u32,
         /// Why not.
         #[source]
@@ -50,9 +51,9 @@ pub enum CommandError {
     },
 }
 
-/// What a process of ours waits for: a byte, or that we have ended.
+/// What a helper process waits for: a byte from us, or our end.
 struct StartBarrier {
-    /// Open until the other side has opened it by /proc/PID/fd.
+    /// Kept open until the other side has opened it through /proc/PID/fd.
     reader: PipeReader,
     writer: PipeWriter,
 }
@@ -63,7 +64,7 @@ impl StartBarrier {
         Ok(Self { reader, writer })
     }
 
-    /// How the other side finds it.
+    /// The descriptor's number, by which the helper finds it.
     fn name(&self) -> String {
         self.reader.as_raw_fd().to_string()
     }
@@ -72,15 +73,15 @@ impl StartBarrier {
 /// A command that was started.
 pub(in crate::app) struct CommandProcess {
     child: Child,
-    /// There until the command is let go.
+    /// Present until the command is released.
     gate: Option<StartBarrier>,
     warden: Option<Watchdog>,
     changes: Option<unix::Signal>,
 }
 
 impl CommandProcess {
-    /// Starts a process that will be the command. To be called before signals are handled and before
-    /// anything of this process changes that the command should not inherit.
+    /// Starts a process that will become the command. To be called before signals are handled, and before
+    /// anything in this process changes that the command should not inherit.
     pub(in crate::app) fn start(command: &[OsString]) -> Result<Self, CommandError> {
         let first = command.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
         let failed = |source| CommandError::Start { command: first, source };
@@ -93,12 +94,12 @@ impl CommandProcess {
         Ok(Self { child, gate: Some(gate), warden: None, changes: None })
     }
 
-    /// Its process, now and when it is the command.
+    /// The id of the process, which it keeps as the command.
     pub(in crate::app) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Has processes continued that are stopped when this process is killed, by the table of those.
+    /// Starts a helper that continues the processes in the table if this process is killed.
     pub(in crate::app) fn start_watchdog(&mut self, table: u32) {
         match Watchdog::start(table) {
             Ok(warden) => self.warden = Some(warden),
@@ -109,22 +110,22 @@ impl CommandProcess {
         }
     }
 
-    /// The command begins.
+    /// Lets the command begin.
     pub(in crate::app) fn release(&mut self) -> Result<(), CommandError> {
         let Some(mut gate) = self.gate.take() else { return Ok(()) };
         match gate.writer.write_all(b"\n") {
-            // It has ended already, and its status says why.
+            // The process has already ended. Its status shows why.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result.map_err(|source| CommandError::LetGo { pid: self.pid(), source }),
         }
     }
 
-    /// Whether it was let go.
+    /// Whether the command was released.
     pub(in crate::app) fn has_begun(&self) -> bool {
         self.gate.is_none()
     }
 
-    /// Waits for its end. Cancel safe.
+    /// Waits for the end of the command. Cancel safe.
     pub(in crate::app) async fn ended(&mut self) -> Result<ExitStatus, CommandError> {
         let pid = self.pid();
         let failed = |source| CommandError::Wait { pid, source };
@@ -141,21 +142,21 @@ impl CommandProcess {
         }
     }
 
-    /// Its exit status, if it has ended although nobody has let it go: it has said why.
+    /// The exit status if the process ended without being released. It has reported the reason itself.
     pub(in crate::app) fn ended_early(&mut self) -> Option<ExitStatus> {
         self.gate.as_ref()?;
         self.child.try_wait().ok().flatten()
     }
 
-    /// A command that was not let go does not begin, and its process ends.
+    /// Gives up a command that was not released: it does not begin, and its process ends.
     pub(in crate::app) fn abandon(&mut self) {
         self.gate.take();
     }
 
-    /// Passes a signal on.
+    /// Forwards a signal.
     pub(in crate::app) fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            // Until it is waited for, its id is nobody else's.
+            // The id cannot be reused before the process is waited for.
             let _ = kill_process(pid, signal);
         }
     }
@@ -163,27 +164,27 @@ impl CommandProcess {
 
 impl Drop for CommandProcess {
     fn drop(&mut self) {
-        // Not let go: it ends when it sees our end of the pipe closed.
+        // Not released: the process ends when it sees that our end of the pipe is closed.
         if self.gate.take().is_some() {
             let _ = self.child.wait();
         }
     }
 }
 
-/// Whether a child of this process has ended, waited for or not.
+/// Whether a child of this process has ended, even if it was not waited for.
 pub(in crate::app) fn has_ended(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     pid.is_none_or(|pid| !matches!(waitid(WaitId::Pid(pid), only_look), Ok(None)))
 }
 
-/// The exit status that a shell would have for a command that ended so.
+/// The exit status that a shell would report for this end.
 pub(in crate::app) fn exit_status(status: ExitStatus) -> u8 {
     let number = status.code().or_else(|| Some(128 + status.signal()?));
     number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
 }
 
-/// A process that outlives this one for a moment.
+/// A helper process that outlives this one for a moment.
 struct Watchdog {
     child: Child,
     gate: Option<StartBarrier>,
@@ -201,7 +202,8 @@ impl Watchdog {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // A byte: whoever is stopped is continued by us. The end of the pipe without it: we were killed.
+        // A byte means that we continue the stopped processes ourselves. The end of the pipe without it means
+        // that we were killed.
         if let Some(mut gate) = self.gate.take() {
             let _ = gate.writer.write_all(b"\n");
         }
