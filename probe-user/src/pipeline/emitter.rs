@@ -1,4 +1,4 @@
-//! Pieces of calls → records in the sink, and the totals.
+//! Segments of calls → records in the sink, and the totals.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,24 +15,23 @@ use crate::clock::Clock;
 use crate::event::Output;
 use crate::event::{ArgList, Connection, Direction, Exec, Plaintext, Record, Ssl, Thread};
 
-/// The end of the pipeline.
+/// The end of the pipeline, which all of its records pass.
 #[derive(Debug)]
 pub(super) struct Emitter {
-    /// By their numbers.
+    /// The hooks by site.
     pub(super) sites: HashMap<u32, Site>,
-    /// What is known of connections.
     pub(super) connections: ConnectionTable,
     clock: Clock,
     pub(super) sink: Box<dyn Output>,
-    /// Calls begun; each of them gives at least one record.
+    /// The calls begun. Each gives at least one record.
     pub(super) calls: u64,
-    /// Programs reported.
+    /// The programs reported.
     pub(super) executions: u64,
-    /// Records of executions, attempts, ends and forks.
+    /// The records of executions, failed executions, exits and forks.
     pub(super) records: u64,
-    /// Payload bytes reported.
+    /// The payload bytes reported.
     pub(super) bytes: u64,
-    /// Of calls and programs, those that a limit cut.
+    /// The calls and programs that a limit truncated.
     pub(super) truncated: u64,
 }
 
@@ -42,12 +41,12 @@ impl Emitter {
         Self { sites, connections, clock, sink, calls: 0, executions: 0, records: 0, bytes: 0, truncated: 0 }
     }
 
-    /// The wall-clock time of the kernel's.
+    /// Converts a time of the kernel's boot clock to wall-clock time.
     pub(super) fn time(&self, boottime: u64) -> Timestamp {
         self.clock.timestamp(boottime)
     }
 
-    /// Reports a program.
+    /// Emits the record of a program.
     pub(super) fn executed(&mut self, exec: Exec<'_>) -> io::Result<()> {
         self.executions += 1;
         let cut = |strings: Option<&ArgList<'_>>| strings.is_some_and(|strings| strings.truncated);
@@ -55,23 +54,22 @@ impl Emitter {
         self.write(&Record::Exec(exec))
     }
 
-    /// Reports what is no call.
+    /// Emits a record that is not of a call.
     pub(super) fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
         self.records += 1;
         self.sink.write(record)
     }
 
-    /// The end for calls of functions.
+    /// An emitter for calls of functions.
     pub(super) fn out(&mut self, count: Option<u64>) -> FunctionEmitter<'_> {
         FunctionEmitter { clock: self.clock, sink: &mut *self.sink, count }
     }
 
-    /// The hook of a call.
     pub(super) fn site(&self, call: &Call) -> Option<&Site> {
         self.sites.get(&call.site)
     }
 
-    /// Counts a call; its pieces follow.
+    /// Counts a call. Its segments follow.
     pub(super) fn begin(&mut self, call: &Call) {
         self.calls += 1;
         if u64::from(call.captured) < call.length {
@@ -79,7 +77,7 @@ impl Emitter {
         }
     }
 
-    /// Reports a piece of a call that was begun.
+    /// Emits a segment of a call that was begun.
     pub(super) fn piece(&mut self, &Segment { call, origin, offset, data }: &Segment<'_>) -> io::Result<()> {
         let time = self.clock.timestamp(call.header.time);
         let Some(site) = self.sites.get(&call.site) else {

@@ -1,9 +1,9 @@
 //! Messages → exchanges: requests with their responses.
 //!
-//! Owns the messages that wait for their counterparts; it alone pairs. Decoders give each message a key, and
-//! a pair is two messages with one key on one connection, whichever comes first: the records of two threads
-//! may be out of order. What never gets its counterpart is told as such, with the reason. Memory is bounded:
-//! the oldest message makes room, and is counted.
+//! Owns the messages that wait for their counterparts. All pairing happens here. Decoders give each message a
+//! key, and two messages with the same key on one connection are a pair, whichever comes first: the records
+//! of two threads may be out of order. A message that never gets its counterpart is emitted alone, with the
+//! reason. Memory is bounded: the oldest message is evicted and counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -13,14 +13,14 @@ use jiff::Timestamp;
 
 use crate::protocol::{ExchangeKey, Message, MessageKind};
 
-/// How much may wait.
+/// How much may be pending.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeLimits {
-    /// Messages of one connection.
+    /// The most messages of one connection.
     pub connection_messages: usize,
-    /// Messages in all.
+    /// The most messages in total.
     pub messages: usize,
-    /// Bytes in all, about.
+    /// The most bytes in total, approximately.
     pub bytes: usize,
 }
 
@@ -31,21 +31,21 @@ impl Default for ExchangeLimits {
     }
 }
 
-/// A message that is told, with its counterpart if it has one.
+/// A message that is emitted, with its counterpart if it has one.
 #[derive(Clone, Debug)]
 pub enum Exchange {
     /// A request and its response.
     Complete {
-        /// What was asked.
+        /// The request.
         request: Box<Message>,
-        /// What was answered.
+        /// The response.
         response: Box<Message>,
     },
     /// A request or a response alone.
     Unpaired {
-        /// It.
+        /// The message.
         message: Box<Message>,
-        /// Why it is alone.
+        /// Why the message is alone.
         reason: UnpairedReason,
     },
     /// A message that needs no counterpart.
@@ -55,40 +55,40 @@ pub enum Exchange {
 /// Why a message is alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnpairedReason {
-    /// The connection has ended.
+    /// The connection was closed.
     Closed,
     /// The trace has ended.
     TraceEnded,
-    /// Another one with its key came.
+    /// A later message had the same key.
     Superseded,
-    /// There was no room to wait any longer.
+    /// The message was evicted to make room.
     Evicted,
-    /// It is a response, and what it answers did not come.
+    /// The message is a response, and its request was not seen.
     NoRequest,
-    /// Bytes are missing, and leave open what its counterpart is.
+    /// Bytes are missing, so that the counterpart cannot be determined.
     Unknown,
 }
 
 impl Exchange {
-    /// From the first byte of the request to the last one of the response, as the calls returned that moved
-    /// them.
+    /// The time from the first byte of the request to the last byte of the response, measured at the return
+    /// of the calls that transferred them.
     pub fn duration(&self) -> Option<Duration> {
         self.since_request(|response| response.last)
     }
 
-    /// From the first byte of the request to the first one of the response.
+    /// The time from the first byte of the request to the first byte of the response.
     pub fn first_byte(&self) -> Option<Duration> {
         self.since_request(|response| response.first)
     }
 
-    /// Records may be out of order, and so may the times of calls: then it is 0.
+    /// Records may be out of order, and thus the times of calls. The result is 0 then.
     fn since_request(&self, time: fn(&Message) -> Timestamp) -> Option<Duration> {
         let Self::Complete { request, response } = self else { return None };
         Some(Duration::try_from(time(response).duration_since(request.first)).unwrap_or_default())
     }
 }
 
-/// A message that waits.
+/// A message that waits for its counterpart.
 #[derive(Debug)]
 struct PendingMessage {
     connection: u64,
@@ -96,42 +96,42 @@ struct PendingMessage {
     message: Box<Message>,
 }
 
-/// The exchanges of all connections that are not complete.
+/// The incomplete exchanges of all connections.
 #[derive(Debug)]
 pub struct Exchanges {
     limits: ExchangeLimits,
-    /// By age.
+    /// The pending messages by age.
     pending: BTreeMap<u64, PendingMessage>,
-    /// The same by connection and key.
+    /// The ages by connection and key.
     ages: HashMap<u64, HashMap<ExchangeKey, u64>>,
-    /// Messages that have ever waited.
+    /// The number of messages that have ever been pending.
     began: u64,
     bytes: usize,
     evicted: u64,
 }
 
 impl Exchanges {
-    /// None yet.
+    /// Creates an empty table.
     pub fn new(limits: ExchangeLimits) -> Self {
         Self { limits, pending: BTreeMap::new(), ages: HashMap::new(), began: 0, bytes: 0, evicted: 0 }
     }
 
-    /// Messages that made room before their counterparts came.
+    /// The number of messages that were evicted before their counterparts came.
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// Messages that wait.
+    /// The number of pending messages.
     pub fn len(&self) -> usize {
         self.pending.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether no message is pending.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Takes a message of a connection.
+    /// Adds a message of a connection.
     pub fn message<E>(&mut self, connection: u64, message: Message, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Exchange) -> io::Result<()>,
@@ -160,7 +160,7 @@ impl Exchanges {
         self.keep_bounds(connection, emit)
     }
 
-    /// A connection has ended: tells what waits of it, in the order in which it came.
+    /// Ends a connection that was closed: emits its pending messages in the order in which they came.
     pub fn end<E>(&mut self, connection: u64, reason: UnpairedReason, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Exchange) -> io::Result<()>,
@@ -171,8 +171,8 @@ impl Exchanges {
         ages.into_iter().try_for_each(|age| self.unpaired(age, reason, emit))
     }
 
-    /// Tells responses that came before a time: their requests come no more. To be called now and then, with
-    /// a time that lies back by more than records can be late.
+    /// Emits responses from before a time, because their requests will not come any more. To be called
+    /// regularly, with a time that is further in the past than records can be late.
     pub fn settle<E>(&mut self, before: Timestamp, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Exchange) -> io::Result<()>,
@@ -183,7 +183,7 @@ impl Exchanges {
         late.into_iter().try_for_each(|age| self.unpaired(age, UnpairedReason::NoRequest, emit))
     }
 
-    /// The trace has ended: tells all that waits, in the order in which it came.
+    /// Ends the trace: emits all pending messages in the order in which they came.
     pub fn end_all<E>(&mut self, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Exchange) -> io::Result<()>,
@@ -213,8 +213,8 @@ impl Exchanges {
         Some(pending)
     }
 
-    /// Tells a message that has waited in vain. A response without a request was not cut off by the end: it
-    /// had none.
+    /// Emits a message whose counterpart did not come. For a response that is left at the end, the reason is
+    /// that it has no request, because the end cannot have cut that off.
     fn unpaired<E>(&mut self, age: u64, reason: UnpairedReason, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Exchange) -> io::Result<()>,
@@ -228,7 +228,7 @@ impl Exchanges {
         emit(connection, Exchange::Unpaired { message, reason })
     }
 
-    /// While too much waits, the oldest makes room: of the connection, then of all.
+    /// While too much is pending, evicts the oldest message: first of the connection, then of all.
     fn keep_bounds<E>(&mut self, connection: u64, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Exchange) -> io::Result<()>,

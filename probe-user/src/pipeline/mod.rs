@@ -1,8 +1,9 @@
 //! Records of the ring → public records in a sink.
 //!
 //! Owns the joining of chunks to calls and of returns to entries, the totals of the summary, and `--limit`.
-//! What it needs of the world is handed in ([`Setup`]), so that recorded bytes give the same output anywhere.
-//! It never loses captured bytes, never reads a clock or /proc, and never drops a record without counting it.
+//! Everything from outside is passed in ([`Setup`]), so that recorded bytes give the same output anywhere.
+//! Captured bytes are never lost, clocks and /proc are never read, and no record is dropped without being
+//! counted.
 mod connection;
 mod uprobe;
 use std::collections::HashMap;
@@ -39,20 +40,20 @@ use uprobe::calls::{FunctionEmitter, Functions, ProbedFunction};
 pub use uprobe::counters::Counter;
 use uprobe::counters::CounterDeltas;
 
-/// Payload that waits for the rest of its calls, at the most. Beyond it the oldest call is reported in
+/// The most payload bytes that wait for the rest of their calls. Beyond this, the oldest call is reported in
 /// pieces.
 const WAITING_BYTES: usize = 32 * 1024 * 1024;
 
-/// What a hook is, by its number: [`Call::site`].
+/// A hook, found by its number in [`Call::site`].
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The library that it is in.
+    /// The library that contains it.
     pub library: Arc<Library>,
-    /// The function, if `callers` does not know better.
+    /// The function, unless `callers` has a better name.
     pub function: String,
     /// The public function by the low 12 bits of the return address (load addresses are whole pages).
     pub callers: Vec<(u16, &'static str)>,
-    /// What is read of the function's calls; none for those that move bytes.
+    /// What to read of the function's calls. None for functions that transfer bytes.
     pub reading: Option<Arc<Capture>>,
 }
 
@@ -68,26 +69,27 @@ impl Site {
     }
 }
 
-/// The outside of a pipeline.
+/// What a pipeline is given from outside.
 #[derive(Debug)]
 pub struct Setup {
-    /// What the hooks are, by their numbers.
+    /// The hooks by site.
     pub sites: HashMap<u32, Site>,
-    /// When the kernel's times are.
+    /// Converts the kernel's times.
     pub clock: Clock,
-    /// Where the records go.
+    /// The sink for the records.
     pub sink: Box<dyn Output>,
     /// When the trace began.
     pub started: Timestamp,
-    /// Calls, or records of executions, after which it is [complete](Pipeline::is_complete); none: never.
+    /// The number of calls, or of records of executions, after which it is [complete](Pipeline::is_complete).
+    /// None: never.
     pub count: Option<u64>,
-    /// What turns the addresses of stacks into names; none: they stay addresses.
+    /// Resolves the addresses of stacks to names. None: they are reported as addresses.
     pub symbols: Option<Box<dyn Symbolizer + Send>>,
-    /// Of executions; none when they are not watched.
+    /// What to report about executions. None if they are not traced.
     pub executions: Option<Executions>,
 }
 
-/// The pipeline. Every error is one of its sink.
+/// The pipeline. Every error that it returns comes from its sink.
 #[derive(Debug)]
 pub struct Pipeline {
     join: CallAssembler,
@@ -95,7 +97,7 @@ pub struct Pipeline {
     totals: CounterDeltas,
     symbols: Option<Box<dyn Symbolizer + Send>>,
     execs: Execs,
-    /// Whether executions are watched.
+    /// Whether executions are traced.
     has_execs: bool,
     report: Emitter,
     lifetimes: ConnectionLifecycles,
@@ -106,7 +108,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// An empty pipeline.
+    /// Creates an empty pipeline.
     pub fn new(Setup { sites, clock, sink, started, count, symbols, executions }: Setup) -> Self {
         Self {
             join: CallAssembler::new(WAITING_BYTES),
@@ -124,12 +126,12 @@ impl Pipeline {
         }
     }
 
-    /// Tells what hooks are that are attached later, by their numbers.
+    /// Adds the hooks of an object that is attached later, by site.
     pub fn set_sites(&mut self, sites: impl IntoIterator<Item = (u32, Site)>) {
         self.report.sites.extend(sites);
     }
 
-    /// Tells better what the library of these hooks is.
+    /// Replaces the library info of these hooks, for example once the version is known.
     pub fn set_library(&mut self, sites: Range<u32>, library: &Arc<Library>) {
         for site in sites {
             if let Some(site) = self.report.sites.get_mut(&site) {
@@ -138,7 +140,7 @@ impl Pipeline {
         }
     }
 
-    /// Takes a record of the ring; `info` is what is known of processes.
+    /// Handles a data record of the ring. `info` provides what is known about processes.
     pub fn data(&mut self, record: DataRecord<'_>, info: &mut dyn ProcessInfo) -> io::Result<()> {
         match record {
             DataRecord::Call { head, data } => self.call(head, data, info),
@@ -149,7 +151,8 @@ impl Pipeline {
                 Ok(())
             }
             DataRecord::Program { head, data } => {
-                // No other record says so: it is in scope already, and executions are all that is watched.
+                // No other record says so, because the process is in scope already and only executions are
+                // traced.
                 self.end_process(&head.header, CloseReason::Exec, info)?;
                 self.execution(|execs, report| execs.program(head, &data, info, report))
             }
@@ -175,7 +178,7 @@ impl Pipeline {
         }
     }
 
-    /// A process has ended, or executes another program.
+    /// Handles the record of a process that has ended or executes another program.
     pub fn task(&mut self, record: TaskRecord<'_>, info: &mut dyn ProcessInfo) -> io::Result<()> {
         match record {
             TaskRecord::Exit(header) => {
@@ -190,18 +193,19 @@ impl Pipeline {
         if self.is_full() { Ok(()) } else { take(&mut self.execs, &mut self.report) }
     }
 
-    /// A process has come into scope, or is in it when the trace begins: what it runs is reported, if it was
-    /// not. `lineage` is what the kernel knows of it.
+    /// Emits the program of a process that has entered the scope, or that is in scope when the trace begins,
+    /// unless it was reported already. `lineage` is what the BPF programs have recorded about the
+    /// process.
     pub fn existing(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) -> io::Result<()> {
         self.execution(|execs, report| execs.emit_existing(pid, lineage, info, report))
     }
 
-    /// A process is in scope when the trace begins, and what it runs is not to be reported.
+    /// Records the program of a process that is in scope when the trace begins, without reporting it.
     pub fn known(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) {
         self.execs.seed_silently(pid, lineage, info);
     }
 
-    /// Whether executions are watched.
+    /// Whether executions are traced.
     pub fn has_executions(&self) -> bool {
         self.has_execs
     }
@@ -265,13 +269,13 @@ impl Pipeline {
         self.join.begin(call, data, origin, &mut |piece| self.report.piece(&piece))
     }
 
-    /// To be called when the ring is empty, now and then: reports calls whose rest does not come.
+    /// To be called regularly when the ring is empty: reports calls whose rest does not arrive.
     pub fn idle(&mut self, now: Instant) -> io::Result<()> {
         self.join.idle(now, &mut |piece| self.report.piece(&piece))?;
         self.idle_connections(now)
     }
 
-    /// Takes the kernel's counters of losses, each the sum since the start, and reports what is new.
+    /// Takes the kernel's counters of losses, each a sum since the start, and reports what is new.
     pub fn lost(&mut self, now: Timestamp, sums: &[(Loss, LossCount)]) -> io::Result<()> {
         for &(loss, sum) in sums {
             let Some((_, seen)) = self.lost.iter_mut().find(|(known, _)| *known == loss) else { continue };
@@ -290,24 +294,24 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether `count` calls are reported, with all of their pieces.
+    /// Whether `count` calls were reported with all of their segments.
     pub fn is_complete(&self) -> bool {
         self.is_full() && self.join.is_empty()
     }
 
-    /// Whether no more is to be reported.
+    /// Whether no more calls are to be begun.
     fn is_full(&self) -> bool {
         self.count
             .is_some_and(|count| self.report.calls + self.functions.calls + self.report.records >= count)
     }
 
-    /// Hands on what the sink holds back; to be called when the stream pauses.
+    /// Flushes the sink. To be called when the stream pauses.
     pub fn flush(&mut self) -> io::Result<()> {
         self.report.sink.flush()
     }
 
-    /// Reports what still waits, and the summary, which it gives back too. A reader that has gone in
-    /// the meantime is the end, not an error.
+    /// Reports what is still pending, and the summary, which is also returned. If the reader has closed its
+    /// end meanwhile, that is the end of the output and not an error.
     pub fn finish(mut self, now: Timestamp, end: StopReason) -> io::Result<Summary> {
         let rest = if end == StopReason::OutputClosed { Ok(()) } else { self.end_all() };
         let Emitter { calls, executions, bytes, truncated, ref mut sink, .. } = self.report;
@@ -322,7 +326,7 @@ impl Pipeline {
             lost: self.lost,
             undecodable: self.undecodable,
         };
-        // Whatever has become of the rest: what was begun is ended.
+        // Even if the rest could not be written, an output that was begun is finished.
         let finished = sink.finish(&summary);
         if end == StopReason::OutputClosed {
             return Ok(summary);
@@ -343,7 +347,7 @@ impl Pipeline {
         self.functions.end_all(&mut self.report.out(self.count))
     }
 
-    /// Counts a record of the ring that could not be understood.
+    /// Counts a record of the ring that could not be decoded.
     pub fn undecodable(&mut self, why: &dyn fmt::Display) {
         if self.undecodable == 0 {
             tracing::warn!(

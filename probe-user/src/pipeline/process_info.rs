@@ -1,4 +1,4 @@
-//! What a pipeline asks of the world about processes.
+//! What a pipeline asks its environment about processes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,12 +8,13 @@ use probe_common::{ExecRecord, Header};
 use crate::event::{Containment, ProcessContext, Role, Socket};
 use crate::proc::process_snapshot::{CommandLine, ProcessSnapshot};
 
-/// What is known of processes.
+/// Information about processes.
 pub trait ProcessInfo: fmt::Debug {
-    /// The process of a record, and its container; called once a call, while the process may be alive.
+    /// The process of a record, and its container. Called once per call, while the process may still be
+    /// alive.
     fn origin(&mut self, header: &Header) -> Arc<ProcessContext>;
 
-    /// The process has ended, or is another program now.
+    /// Discards what is cached of a process that has ended or runs another program.
     fn forget(&mut self, pid: u32);
 
     /// The container of a cgroup of the v2 hierarchy.
@@ -22,41 +23,41 @@ pub trait ProcessInfo: fmt::Debug {
         Containment::Unknown
     }
 
-    /// The program of a record.
+    /// The program of an exec record.
     fn program(&mut self, program: &ExecRecord) -> ProcessImage {
         ProcessImage { origin: self.origin(&program.header), running: None }
     }
 
-    /// What a process runs now, if it is there.
+    /// The program that a process runs now, if it exists.
     fn existing(&mut self, pid: u32) -> Option<(ProcessImage, CommandLine)> {
         let _ = pid;
         None
     }
 
-    /// When a process began, in nanoseconds after boot, that was there before the trace.
+    /// The start of a process that was running before the trace, in nanoseconds since boot.
     fn started(&mut self, pid: u32) -> Option<u64> {
         let _ = pid;
         None
     }
 
-    /// Which end of a socket, in this network namespace, a process is.
+    /// The role of a process at a socket in this network namespace.
     fn role(&mut self, pid: u32, namespace: u32, socket: &Socket) -> Option<Role> {
         let _ = (pid, namespace, socket);
         None
     }
 
-    /// The name of a process that is there.
+    /// The name of a process, if it exists.
     fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
         let _ = pid;
         None
     }
 }
 
-/// What is known of a program.
+/// Information about a program.
 #[derive(Debug)]
 pub struct ProcessImage {
-    /// Process and container.
+    /// The process and its container.
     pub origin: Arc<ProcessContext>,
-    /// What /proc tells; none if it runs no more.
+    /// What /proc shows. None if the program runs no more.
     pub running: Option<ProcessSnapshot>,
 }

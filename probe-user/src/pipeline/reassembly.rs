@@ -1,8 +1,8 @@
 //! Chunks → calls.
 //!
-//! Owns the calls that wait for their rest. The chunks of a call come back to back from one thread,
-//! mixed with those of other threads, and some may be missing. Contiguous chunks become one piece; a
-//! call without a gap is one piece. It never holds more than its bound, and never loses a byte.
+//! Owns the calls that wait for their rest. The chunks of a call come back to back from one thread, mixed
+//! with those of other threads, and some may be missing. Contiguous chunks become one segment, so a call
+//! without a gap is one segment. Memory never exceeds the bound, and no byte is lost.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,23 +13,24 @@ use probe_common::{Call, Header};
 
 use crate::event::{Plaintext, ProcessContext};
 
-/// After so long with an empty ring the rest of a call does not come: it was lost. A processor of a virtual
-/// machine may stand still for some hundred milliseconds between two chunks.
+/// If the ring has been empty for this long, the rest of a call was lost. A processor of a virtual machine
+/// may stand still for several hundred milliseconds between two chunks.
 const PENDING_TIMEOUT: Duration = Duration::from_secs(2);
-/// Buffers that are kept for the next call in chunks.
+/// The most buffers that are kept for reuse.
 const SPARE: usize = 4;
 
 /// Contiguous bytes of a call.
 pub(super) struct Segment<'a> {
-    /// The call, from the first of its chunks that came.
+    /// The call, as in the first chunk that arrived.
     pub(super) call: &'a Call,
     pub(super) origin: &'a ProcessContext,
-    /// Offset of `data` in the call.
+    /// The offset of `data` in the call.
     pub(super) offset: u32,
     pub(super) data: &'a [u8],
 }
 
-/// Thread ids in the initial namespace; the process id makes the end of a process cheap to find.
+/// Process and thread id in the initial namespace. With the process id, all threads of an ended process are
+/// easy to find.
 type ThreadKey = (u32, u32);
 
 fn thread(header: &Header) -> ThreadKey {
@@ -41,18 +42,18 @@ fn thread(header: &Header) -> ThreadKey {
 struct PendingCall {
     call: Call,
     origin: Arc<ProcessContext>,
-    /// Offset of `data` in the call.
+    /// The offset of `data` in the call.
     offset: u32,
     data: Buffer,
-    /// Whether a piece of it was reported already.
+    /// Whether a segment of it was reported already.
     reported: bool,
-    /// When the ring was first seen empty since its last chunk.
+    /// When the ring was first seen empty since the call's last chunk.
     idle_since: Option<Instant>,
-    /// Larger for calls that began later.
+    /// Larger for calls that were begun later.
     age: u64,
 }
 
-/// Payload; its `Debug` prints only its length.
+/// Payload. Its `Debug` prints only the length.
 #[derive(Default)]
 struct Buffer(Vec<u8>);
 
@@ -63,12 +64,12 @@ impl std::fmt::Debug for Buffer {
 }
 
 impl PendingCall {
-    /// Offset in the call of the next byte that is expected.
+    /// The offset in the call of the next expected byte.
     fn next(&self) -> u64 {
         u64::from(self.offset) + self.data.0.len() as u64
     }
 
-    /// Reports what is there and makes room; gives the number of bytes.
+    /// Emits the bytes so far, and empties the buffer. Returns the number of bytes.
     fn report<E>(&mut self, emit: &mut E) -> io::Result<usize>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
@@ -79,22 +80,22 @@ impl PendingCall {
             emit(Segment { call, origin, offset: *offset, data })?;
             self.reported = true;
         }
-        // At most CALL_BYTES, checked by `decode`.
+        // At most CALL_BYTES, which `decode` checks.
         self.offset = u32::try_from(self.next()).unwrap_or(u32::MAX);
         self.data.0.clear();
         Ok(length)
     }
 }
 
-/// The calls that wait, at most one a thread.
+/// The pending calls, at most one per thread.
 #[derive(Debug)]
 pub(super) struct CallAssembler {
     waiting: HashMap<ThreadKey, PendingCall>,
-    /// Bytes of all of them.
+    /// The payload bytes of all pending calls.
     bytes: usize,
-    /// What `bytes` may be.
+    /// The limit of `bytes`.
     bound: usize,
-    /// Calls that have ever waited.
+    /// The number of calls that have ever been pending.
     began: u64,
     spare: Vec<Buffer>,
 }
@@ -104,19 +105,20 @@ impl CallAssembler {
         Self { waiting: HashMap::new(), bytes: 0, bound, began: 0, spare: Vec::new() }
     }
 
-    /// Whether nothing waits.
+    /// Whether no call is pending.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether a chunk belongs to the call that its thread waits with.
+    /// Whether a chunk continues the pending call of its thread.
     pub(super) fn is_continuation(&self, chunk: &Call) -> bool {
         if self.waiting.is_empty() {
             return false; // the usual case, without hashing
         }
         let Some(waiting) = self.waiting.get(&thread(&chunk.header)) else { return false };
         let call = &waiting.call;
-        // The time of the return is in all chunks of a call, and tells calls without connection apart.
+        // All chunks of a call have the time of its return, which also distinguishes calls without a
+        // connection.
         let identity = |call: &Call| (call.header.time, call.connection, call.number, call.site);
         let extent = |call: &Call| (call.stream_offset, call.length, call.captured);
         u64::from(chunk.offset) >= waiting.next()
@@ -125,8 +127,8 @@ impl CallAssembler {
             && extent(call) == extent(chunk)
     }
 
-    /// Takes the first chunk that came of a call, when [`continues`](Self::is_continuation) said no and the
-    /// thread's call before it was [ended](Self::end_thread).
+    /// Takes the first chunk that arrived of a call, if [`continues`](Self::is_continuation) returned false
+    /// and the thread's previous call was [ended](Self::end_thread).
     pub(super) fn begin<E>(
         &mut self,
         chunk: &Call,
@@ -158,7 +160,7 @@ impl CallAssembler {
         self.keep_bound(emit)
     }
 
-    /// Takes a chunk of which [`continues`](Self::is_continuation) said yes.
+    /// Takes a chunk for which [`continues`](Self::is_continuation) returned true.
     pub(super) fn append<E>(
         &mut self,
         chunk: &Call,
@@ -179,7 +181,7 @@ impl CallAssembler {
         if is_last(chunk) { self.end_thread(&chunk.header, emit) } else { self.keep_bound(emit) }
     }
 
-    /// The thread's call is over, whatever is missing of it.
+    /// Ends the pending call of the thread, even if a part of it is missing.
     pub(super) fn end_thread<E>(&mut self, header: &Header, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
@@ -193,7 +195,7 @@ impl CallAssembler {
         }
     }
 
-    /// The process has no calls any more.
+    /// Ends all pending calls of a process.
     pub(super) fn end_process<E>(&mut self, pid: u32, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
@@ -201,12 +203,12 @@ impl CallAssembler {
         self.end_where(|&(owner, _), _| owner == pid, emit)
     }
 
-    /// The ring is empty at this moment.
+    /// To be called when the ring is empty: ends calls whose rest was lost.
     pub(super) fn idle<E>(&mut self, now: Instant, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
     {
-        // Not the time of the chunk: it may have been in the ring for long.
+        // The time of the chunk is not used, because the chunk may have been in the ring for a long time.
         self.end_where(
             |_, waiting| {
                 now.saturating_duration_since(*waiting.idle_since.get_or_insert(now)) > PENDING_TIMEOUT
@@ -223,7 +225,7 @@ impl CallAssembler {
         self.end_where(|_, _| true, emit)
     }
 
-    /// Ends calls in the order in which they began.
+    /// Ends calls in the order in which they were begun.
     fn end_where<E>(
         &mut self,
         mut over: impl FnMut(&ThreadKey, &mut PendingCall) -> bool,
@@ -244,7 +246,7 @@ impl CallAssembler {
     {
         self.bytes -= waiting.report(emit)?;
         if !waiting.reported {
-            // No byte of it could be read; that it was made is still worth a record.
+            // None of its bytes could be read, but the call itself is still worth a record.
             let PendingCall { call, origin, .. } = &waiting;
             emit(Segment { call, origin, offset: 0, data: &[] })?;
         }
@@ -254,7 +256,7 @@ impl CallAssembler {
         Ok(())
     }
 
-    /// Reports the oldest calls in pieces while too much waits.
+    /// While too much is pending, reports the oldest calls in segments.
     fn keep_bound<E>(&mut self, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
@@ -270,7 +272,7 @@ impl CallAssembler {
 }
 
 fn is_last(chunk: &Call) -> bool {
-    // Both are at most CALL_BYTES, checked by `decode`.
+    // Both are at most CALL_BYTES, which `decode` checks.
     chunk.offset.saturating_add(chunk.chunk) == chunk.captured
 }
 

@@ -1,9 +1,9 @@
 //! Calls → the bytes of each direction of a connection, in order.
 //!
-//! Owns the bytes that came too early. Threads of a program call in one order and their records come in
-//! another: what follows on bytes that are missing waits for them, until they come or a bound is reached, and
-//! then they are a gap. Bytes are never joined over a gap, never given twice, and offsets are foreign
-//! numbers: whatever they are, memory is bounded for each connection and in all.
+//! Owns the bytes that came too early. The threads of a program make calls in one order, but their records
+//! arrive in another. Bytes that follow missing ones wait for these, until they come or a bound is reached;
+//! then what is missing becomes a gap. Bytes are never joined over a gap and never emitted twice. Offsets
+//! come from traced processes, so whatever their values are, memory is bounded per connection and in total.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,34 +16,34 @@ use lru::LruCache;
 use crate::event::{Direction, Plaintext, Ssl, Traffic};
 use crate::protocol::{CallMark, Chunk, Gap, GapCause};
 
-/// What a held piece takes beside its bytes, about.
+/// The approximate size of a held piece without its bytes.
 const OVERHEAD: usize = 128;
 
-/// Contiguous captured bytes of a call, with the place of the call on its connection.
+/// Contiguous captured bytes of a call, with the position of the call on its connection.
 #[derive(Clone, Debug)]
 pub struct Piece<'a> {
-    /// Number of the connection.
+    /// The id of the connection.
     pub connection: u64,
-    /// Which way the bytes went.
+    /// The direction of the bytes.
     pub direction: Direction,
-    /// Offset in the stream of this direction of the first byte of the call.
+    /// The offset of the first byte of the call in the stream of this direction.
     pub stream_offset: u64,
-    /// Number of the call on the connection.
+    /// The number of the call on the connection.
     pub call: u64,
-    /// When it returned.
+    /// When the call returned.
     pub time: Timestamp,
-    /// Bytes that the call moved.
+    /// The number of bytes that the call transferred.
     pub length: u64,
-    /// How many of them were captured, from the first one on.
+    /// How many of them were captured, counted from the first.
     pub captured: u64,
-    /// Offset of `data` in the call.
+    /// The offset of `data` in the call.
     pub offset: u64,
     /// The bytes.
     pub data: Plaintext<'a>,
 }
 
 impl<'a> Piece<'a> {
-    /// The piece of a record of a call; none if it is of no connection that is known.
+    /// The piece of a call's record. None if its connection could not be determined.
     pub fn of(ssl: &'a Ssl<'_>) -> Option<Self> {
         let connection = ssl.connection?;
         Some(Self {
@@ -60,10 +60,10 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// What a stream says next.
+/// The next part of a stream.
 #[derive(Clone, Copy, Debug)]
 pub enum StreamPart<'a> {
-    /// Bytes that follow on what was given before.
+    /// The bytes that follow those emitted before.
     Chunk(Chunk<'a>),
     /// Bytes that are missing.
     Gap(Gap),
@@ -72,13 +72,13 @@ pub enum StreamPart<'a> {
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamLimits {
-    /// Connections of which the offsets are remembered; the least recently used makes room.
+    /// The most connections whose offsets are remembered. The least recently used one is evicted.
     pub connections: NonZeroUsize,
-    /// Bytes that wait in one direction of a connection.
+    /// The most bytes that wait in one direction of a connection.
     pub direction_bytes: usize,
-    /// Pieces that wait in one direction of a connection.
+    /// The most pieces that wait in one direction of a connection.
     pub direction_pieces: usize,
-    /// Bytes that wait in all.
+    /// The most bytes that wait in total.
     pub bytes: usize,
 }
 
@@ -94,18 +94,18 @@ impl Default for StreamLimits {
     }
 }
 
-/// What went wrong, in numbers.
+/// Counters of irregularities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamCounts {
     /// Bytes that are missing, in gaps of any cause.
     pub missing: u64,
-    /// Bytes that came again, and were left out.
+    /// Bytes that came more than once. The repetitions were dropped.
     pub repeated: u64,
-    /// Pieces whose numbers contradict each other, and were left out.
+    /// Pieces with contradictory numbers, which were dropped.
     pub malformed: u64,
-    /// Gaps that were made because too much waited in all.
+    /// Gaps that were made because too much was waiting in total.
     pub released: u64,
-    /// Connections that were forgotten because there are too many.
+    /// Connections that were evicted because there were too many.
     pub evicted: u64,
 }
 
@@ -114,11 +114,11 @@ pub struct StreamCounts {
 pub struct Streams {
     limits: StreamLimits,
     connections: LruCache<u64, ConnectionStreams>,
-    /// Connections of which something waits, by when it began to.
+    /// The connections with waiting pieces, in the order in which they began to wait.
     waiting: BTreeMap<u64, u64>,
-    /// Connections that have ever begun to wait.
+    /// The number of times that a connection has begun to wait.
     began: u64,
-    /// Bytes that wait in all, with what holding them takes.
+    /// The waiting bytes in total, including the overhead of holding them.
     bytes: usize,
     counts: StreamCounts,
 }
@@ -127,26 +127,26 @@ pub struct Streams {
 #[derive(Debug, Default)]
 struct ConnectionStreams {
     directions: [DirectionStream; 2],
-    /// Its key in [`Streams::waiting`].
+    /// The connection's key in [`Streams::waiting`].
     waiting: Option<u64>,
 }
 
 /// One direction.
 #[derive(Debug, Default)]
 struct DirectionStream {
-    /// Offset of the next byte to be given.
+    /// The offset of the next byte to emit.
     next: u64,
-    /// What came too early, by its offset.
+    /// The pieces that came too early, by their offset.
     held: BTreeMap<u64, HeldPiece>,
-    /// Of all that is held, with what holding it takes.
+    /// The size of all held pieces, including the overhead.
     bytes: usize,
 }
 
-/// What came too early.
+/// A piece that came too early.
 struct HeldPiece {
-    /// Offset of the byte behind it.
+    /// The offset of the first byte after it.
     end: u64,
-    /// The bytes; none of the tail that a limit cut off a call.
+    /// The bytes. None for the tail of a call that a limit cut off.
     data: Option<Vec<u8>>,
     mark: CallMark,
 }
@@ -165,13 +165,13 @@ impl HeldPiece {
     }
 }
 
-/// A piece whose numbers agree: where its parts are in the stream.
+/// The position in the stream of a piece whose numbers are consistent.
 #[derive(Clone, Copy)]
 struct PieceExtent {
-    /// Of the bytes.
+    /// The captured bytes.
     start: u64,
     end: u64,
-    /// Of what a limit cut off the call, which ends where the call does.
+    /// The part that a limit cut off the call, up to the end of the call.
     cut: (u64, u64),
 }
 
@@ -185,7 +185,7 @@ impl PieceExtent {
     }
 }
 
-/// Where the parts of one direction go.
+/// Emits the parts of one direction.
 struct DirectionEmitter<'a, E> {
     emit: &'a mut E,
     connection: u64,
@@ -210,7 +210,7 @@ impl<E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>> DirectionEmitte
 }
 
 impl DirectionStream {
-    /// Takes a piece: gives it at once if it is what comes next, else holds it.
+    /// Takes a piece: emits it at once if it comes next, otherwise holds it.
     fn piece<E>(
         &mut self,
         piece: &Piece<'_>,
@@ -222,7 +222,7 @@ impl DirectionStream {
     {
         let PieceExtent { start, end, cut } = extent;
         let &Piece { stream_offset, call, time, offset, data: Plaintext(ref data), .. } = piece;
-        // The pieces of a call come in order: what is missing before this one within the call was lost.
+        // The pieces of a call arrive in order, so what is missing before this one within the call was lost.
         if stream_offset <= self.next {
             self.advance(start, out)?;
         }
@@ -243,7 +243,7 @@ impl DirectionStream {
         self.drain(out)
     }
 
-    /// Gives bytes, or the gap that a limit made, without what was given before.
+    /// Emits bytes, or the gap that a limit made, without what was emitted before.
     fn give<E>(
         &mut self,
         start: u64,
@@ -279,7 +279,7 @@ impl DirectionStream {
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
     {
         let mut left_out = held;
-        // Of two that begin at one place the longer one has all the bytes; bytes win over a gap.
+        // Of two pieces with the same start, the longer one has all the bytes. Bytes win over a gap.
         let is_better = |new: &HeldPiece, old: &HeldPiece| match (&new.data, &old.data) {
             (Some(_), None) => true,
             (None, Some(_)) => false,
@@ -297,7 +297,7 @@ impl DirectionStream {
         }
     }
 
-    /// Gives what is held and is next.
+    /// Emits held pieces as long as they come next.
     fn drain<E>(&mut self, out: &mut DirectionEmitter<'_, E>) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
@@ -312,7 +312,7 @@ impl DirectionStream {
         Ok(())
     }
 
-    /// Gives all that is held before `offset`; what is missing up to there is a gap.
+    /// Emits everything that is held before `offset`. What is missing up to there is a gap.
     fn advance<E>(&mut self, offset: u64, out: &mut DirectionEmitter<'_, E>) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
@@ -329,7 +329,7 @@ impl DirectionStream {
         Ok(())
     }
 
-    /// Stops waiting for what is missing before the first piece that is held.
+    /// Stops waiting for what is missing before the first held piece.
     fn skip_hole<E>(&mut self, out: &mut DirectionEmitter<'_, E>) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
@@ -358,7 +358,7 @@ impl ConnectionStreams {
 }
 
 impl Streams {
-    /// No connections yet.
+    /// Creates the state without any connections.
     pub fn new(limits: StreamLimits) -> Self {
         Self {
             limits,
@@ -370,18 +370,18 @@ impl Streams {
         }
     }
 
-    /// Bytes that wait in all, with what holding them takes.
+    /// The waiting bytes in total, including the overhead of holding them.
     pub fn waiting_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What went wrong so far.
+    /// The irregularities so far.
     pub fn counts(&self) -> StreamCounts {
         self.counts
     }
 
-    /// Takes a piece, in the order in which records came. A connection of which nothing was taken yet begins
-    /// at offset 0.
+    /// Takes a piece. Pieces are passed in the order in which their records came. A new connection begins at
+    /// offset 0.
     pub fn piece<E>(&mut self, piece: &Piece<'_>, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
@@ -403,8 +403,8 @@ impl Streams {
         result.and_then(|()| self.keep_bound(emit))
     }
 
-    /// A connection has ended: gives what waits of it, and forgets it. What the kernel counted in all says
-    /// what is missing at its end.
+    /// Ends a connection that was closed: emits what waits and forgets the connection. The kernel's counters
+    /// show what is missing at its end.
     pub fn end<E>(&mut self, connection: u64, counted: Option<Traffic>, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
@@ -428,8 +428,8 @@ impl Streams {
         Ok(())
     }
 
-    /// Nothing that is missing comes any more: gives all that waits. To be called when no record came for a
-    /// while.
+    /// To be called when no record came for a while: emits everything that waits, because what is missing
+    /// will not come any more.
     pub fn settle<E>(&mut self, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
@@ -440,7 +440,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Nothing more comes: ends all connections, the one that was used least recently first.
+    /// Ends all connections, the least recently used one first.
     pub fn end_all<E>(&mut self, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
@@ -461,7 +461,7 @@ impl Streams {
             .try_for_each(|direction| self.with(connection, direction, emit, DirectionStream::skip_hole))
     }
 
-    /// Changes one direction of a connection, and keeps count of what waits.
+    /// Changes one direction of a connection, and updates the counters of what waits.
     fn with<E>(
         &mut self,
         connection: u64,
@@ -493,8 +493,7 @@ impl Streams {
         result
     }
 
-    /// Makes room for a connection: what waits of the least recently used one is given before that is
-    /// forgotten.
+    /// Makes room for a connection: emits what waits for the least recently used one, and forgets that.
     fn make_room<E>(&mut self, connection: u64, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,
@@ -511,7 +510,7 @@ impl Streams {
         }
     }
 
-    /// Stops waiting for what is missing of the connection that has waited for longest, while too much waits.
+    /// While too much waits, stops waiting for what is missing of the connection that has waited longest.
     fn keep_bound<E>(&mut self, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Direction, StreamPart<'_>) -> io::Result<()>,

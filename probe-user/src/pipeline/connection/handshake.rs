@@ -1,7 +1,7 @@
-//! Hellos → what is known of the handshake on each socket.
+//! Hello messages → the TLS details of each socket.
 //!
-//! Owns which hello belongs to which handshake. It never tells what another handshake on the same socket has
-//! agreed on: a ClientHello begins one, and so does a ServerHello that nothing asked for.
+//! Owns which hello belongs to which handshake. Details of one handshake never leak into another on the same
+//! socket: a ClientHello starts a new handshake, and so does a ServerHello that answers none.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -13,17 +13,17 @@ use probe_common::{HELLO_SENT, HelloChunk as Wire};
 use crate::event::{Direction, Role, Tls, TlsVersion};
 use crate::protocol::tls::hello::{self, HandshakeParse, Hello, HelloBuffer};
 
-/// Sockets whose handshakes are known at the most.
+/// The most sockets whose handshakes are remembered.
 const SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
 /// The handshakes, by [`probe_common::Socket::socket`].
 #[derive(Debug)]
 pub(in crate::pipeline) struct Handshakes(LruCache<u64, Handshake>);
 
-/// The last handshake on a socket.
+/// The latest handshake on a socket.
 #[derive(Debug, Default)]
 struct Handshake {
-    /// What comes to the process, and what it sends.
+    /// The parts of hellos that the process has received, and below those that it has sent.
     received: HelloBuffer,
     sent: HelloBuffer,
     tls: Arc<Tls>,
@@ -33,12 +33,12 @@ struct Handshake {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
-    /// No hello was seen.
+    /// No hello has been seen.
     #[default]
     Before,
-    /// The client's.
+    /// The client's hello has been seen.
     Asked,
-    /// The server's.
+    /// The server's hello has been seen.
     Answered,
 }
 
@@ -47,7 +47,7 @@ impl Handshakes {
         Self(LruCache::sparse(SOCKETS))
     }
 
-    /// Takes a part of a hello.
+    /// Adds a part of a hello.
     pub(in crate::pipeline) fn hello(&mut self, wire: &Wire, data: &[u8]) {
         let handshake = self.0.get_or_insert_mut(wire.socket, Handshake::default);
         let (way, parts) = if wire.flags & HELLO_SENT != 0 {
@@ -60,7 +60,7 @@ impl Handshakes {
         } else if parts.told() == wire.offset as usize {
             parts.add(data);
         } else {
-            // A part is missing: what was lost is not known.
+            // A part is missing, so the hello cannot be read.
             parts.clear();
             return;
         }
@@ -69,7 +69,7 @@ impl Handshakes {
         }
     }
 
-    /// What is known of the handshake on a socket, and which end the process is.
+    /// The details of the handshake on a socket, and the role of the process.
     pub(in crate::pipeline) fn get(&mut self, socket: u64) -> Option<(&Arc<Tls>, Option<Role>)> {
         let handshake = self.0.get(&socket)?;
         (handshake.stage != Stage::Before).then_some((&handshake.tls, handshake.role))
@@ -96,7 +96,8 @@ impl Handshake {
             }
             Hello::Retry => {}
             Hello::Server(server) => {
-                // What the client said was for another handshake, if this one is not the answer to it.
+                // If this does not answer the last ClientHello, the details from that belong to another
+                // handshake.
                 let asked = if self.stage == Stage::Asked { Tls::clone(&self.tls) } else { Tls::default() };
                 let cipher = server.cipher;
                 self.tls = Arc::new(Tls {

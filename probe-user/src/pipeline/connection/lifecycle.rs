@@ -1,8 +1,8 @@
-//! Beginnings and ends of connections → records.
+//! Opens and closes of connections → records.
 //!
-//! Owns which connections are there, and when their beginnings are told: with the first call, so that what is
-//! known by then is told with them, or with the end, or after a while. It never tells an end twice, and
-//! nothing where the kernel tells nothing.
+//! Owns which connections are live, and when their open records are emitted: with the first call, so that
+//! they include what is known by then, or with the close, or after a timeout. No close is emitted twice.
+//! Nothing is emitted for connections whose opens and closes the kernel does not report.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -21,36 +21,35 @@ use crate::event::{CloseReason, ProcessContext, Record, SslClose, SslOpen, Threa
 use crate::pipeline::emitter::Emitter;
 use crate::pipeline::{Pipeline, ProcessInfo};
 
-/// Connections that are known at the most: as many as the kernel's table has.
+/// The most live connections that are remembered: as many as the kernel's table has.
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
-/// How long a beginning waits for the first call.
+/// How long an open record waits for the first call.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The connections that are there.
 #[derive(Debug)]
 pub(in crate::pipeline) struct ConnectionLifecycles {
     live: LruCache<u64, ConnectionLifecycle>,
-    /// The same by their processes.
+    /// The ids of the live connections by process.
     processes: HashMap<u32, BTreeSet<u64>>,
-    /// Those whose beginnings may not be told yet, and when the ring was first seen empty since.
+    /// Connections whose open records may not have been emitted, and when the ring was first seen empty since
+    /// they were opened.
     waiting: VecDeque<(u64, Option<Instant>)>,
-    /// Those that ended with their processes: the kernel may tell their ends, too.
+    /// Connections that were closed because their process ended. The kernel may report their closes too.
     ended: LruCache<u64, ()>,
-    /// The same until they are told, how and when they ended.
+    /// Connections closed in this way whose records were not emitted yet, with the reason and the time.
     pending_close: Vec<(ConnectionLifecycle, CloseReason, u64)>,
 }
 
-/// A connection.
 #[derive(Debug)]
 pub(in crate::pipeline) struct ConnectionLifecycle {
     id: u64,
     key: ConnectionKey,
     origin: Arc<ProcessContext>,
     thread: Thread,
-    /// Nanoseconds of `CLOCK_BOOTTIME`; none when it was not told.
+    /// Nanoseconds of `CLOCK_BOOTTIME`. None if the open was not reported.
     began: Option<u64>,
     from_start: bool,
-    /// A hook in its library.
+    /// A hook in the connection's library.
     site: u32,
     traffic: Traffic,
     open_emitted: bool,
@@ -83,7 +82,7 @@ impl ConnectionLifecycles {
         }
     }
 
-    /// A connection begins. Gives the one that has no room any more.
+    /// Adds a connection. Returns the connection that was evicted for it, if any.
     fn begin(&mut self, opened: &ConnectionOpen, origin: Arc<ProcessContext>) -> Option<ConnectionLifecycle> {
         let id = opened.connection;
         let new = ConnectionLifecycle::new(id, opened.key(), &opened.header, origin);
@@ -99,11 +98,11 @@ impl ConnectionLifecycles {
             self.leave(&lifetime);
             return Some(lifetime);
         }
-        // Prepared again before it was used: it waits already.
+        // The connection was opened again before it was used, so it is waiting already.
         None
     }
 
-    /// A call on a connection: gives the connection if its beginning is to be told now.
+    /// Records a call. Returns the connection if its open record is to be emitted now.
     fn call(&mut self, call: &Call) -> Option<&ConnectionLifecycle> {
         if self.live.is_empty() {
             return None; // the usual case, without hashing
@@ -116,14 +115,15 @@ impl ConnectionLifecycles {
         (!std::mem::replace(&mut lifetime.open_emitted, true)).then_some(lifetime)
     }
 
-    /// A connection has ended, and how is told: its lifetime, if that was known.
+    /// Removes a connection whose close was reported, and returns it if it was live.
     fn end(&mut self, id: u64) -> Option<ConnectionLifecycle> {
         let lifetime = self.live.pop(&id)?;
         self.leave(&lifetime);
         Some(lifetime)
     }
 
-    /// A process has ended, or is another program: its connections, in the order of their numbers.
+    /// Removes the connections of a process that has ended or executes another program, in the order of their
+    /// ids.
     fn end_process(&mut self, pid: u32) -> Vec<ConnectionLifecycle> {
         let ids = self.processes.remove(&pid).unwrap_or_default();
         ids.into_iter()
@@ -143,8 +143,8 @@ impl ConnectionLifecycles {
         }
     }
 
-    /// The next connection that has waited long enough, at a time when the ring is empty; without one, any
-    /// that waits.
+    /// Removes and returns the next connection that has waited for the timeout, at a time when the ring is
+    /// empty. Without a time, any connection that waits.
     fn next(&mut self, now: Option<Instant>) -> Option<u64> {
         let &(id, since) = self.waiting.front()?;
         let is_due = match (now, since) {
@@ -160,7 +160,7 @@ impl ConnectionLifecycles {
 }
 
 impl Pipeline {
-    /// A connection begins.
+    /// Handles the report that a connection was opened.
     pub(in crate::pipeline) fn opened(
         &mut self,
         opened: &ConnectionOpen,
@@ -182,12 +182,12 @@ impl Pipeline {
         }
     }
 
-    /// A call of a connection is told next.
+    /// Emits the open record before the connection's first call, if it is due.
     pub(in crate::pipeline) fn is_called(&mut self, call: &Call) -> io::Result<()> {
         self.lifetimes.call(call).map_or(Ok(()), |lifetime| self.report.opened(lifetime))
     }
 
-    /// A connection has ended.
+    /// Handles the report that a connection was closed.
     pub(in crate::pipeline) fn closed(
         &mut self,
         closed: &ConnectionClose,
@@ -200,7 +200,7 @@ impl Pipeline {
         let known = self.lifetimes.end(id);
         let mut lifetime = match (known, closed.end) {
             (Some(known), _) => known,
-            // That it began was lost, or is forgotten, and whose socket it was nobody says.
+            // The open was lost or evicted, and nothing says which process the socket belonged to.
             (None, END_SOCKET_CLOSED) => return Ok(()),
             (None, _) => {
                 let origin = info.origin(&closed.header);
@@ -211,7 +211,7 @@ impl Pipeline {
             }
         };
         if closed.end != END_SOCKET_CLOSED {
-            // The thread has gone on: what is missing of its last call was lost.
+            // The thread has gone on, so if part of its last call is missing, it was lost.
             self.join.end_thread(&closed.header, &mut |piece| self.report.piece(&piece))?;
         }
         if lifetime.site == NO_SITE {
@@ -227,7 +227,7 @@ impl Pipeline {
         self.report.closed(&lifetime, end, closed.header.time)
     }
 
-    /// A process has ended, or is another program: so have its connections.
+    /// Closes the connections of a process that has ended or executes another program.
     pub(in crate::pipeline) fn end_connections(&mut self, header: &Header, end: CloseReason) {
         if !self.is_full() {
             let ended = self.lifetimes.end_process(header.pid);
@@ -237,14 +237,15 @@ impl Pipeline {
         }
     }
 
-    /// Tells the ends of connections that ended with their processes, to be called after each drain of the
-    /// ring; `counted` is what the kernel has counted of a connection, if it knows that still.
+    /// Emits the closes of connections whose processes have ended. To be called after each drain of the ring.
+    /// `counted` returns the kernel's counters of a connection, if they still exist.
     pub fn tell_ended(
         &mut self,
         counted: impl Fn(ConnectionKey) -> Option<ConnectionState>,
     ) -> io::Result<()> {
         for (mut lifetime, end, time) in std::mem::take(&mut self.lifetimes.pending_close) {
-            // Of another one with the same handle by now it tells nothing.
+            // The kernel's entry may already belong to a newer connection that reused the handle. Its
+            // counters are ignored then.
             if let Some(state) = counted(lifetime.key).filter(|state| state.id == lifetime.id) {
                 let ConnectionState { calls, received, transmitted, .. } = state;
                 lifetime.traffic = lifetime.traffic.max(Traffic { calls, received, transmitted });
@@ -254,14 +255,14 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The ring is empty at this moment: tells beginnings that have waited long enough.
+    /// To be called when the ring is empty: emits open records that have waited for the timeout.
     pub(in crate::pipeline) fn idle_connections(&mut self, now: Instant) -> io::Result<()> {
         let new = self.lifetimes.waiting.iter_mut().rev().take_while(|(_, since)| since.is_none());
         new.for_each(|(_, since)| *since = Some(now));
         self.tell_waiting(Some(now))
     }
 
-    /// Tells beginnings that have waited; without a time, all.
+    /// Emits open records that have waited for the timeout. Without a time, all that wait.
     pub(in crate::pipeline) fn tell_waiting(&mut self, now: Option<Instant>) -> io::Result<()> {
         while let Some(id) = self.lifetimes.next(now) {
             if let Some(lifetime) = self.lifetimes.live.peek_mut(&id)
@@ -281,7 +282,7 @@ impl Emitter {
         })
     }
 
-    /// Tells the end, and the beginning before it if that was not told.
+    /// Emits the close record, after the open record if that was not emitted.
     fn closed(&mut self, lifetime: &ConnectionLifecycle, end: CloseReason, time: u64) -> io::Result<()> {
         if !lifetime.open_emitted {
             self.opened(lifetime)?;

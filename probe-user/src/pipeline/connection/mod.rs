@@ -1,4 +1,4 @@
-//! Connections: what is known of each, its handshake, its beginning and end.
+//! Connections: the details of each, its handshake, its open and its close.
 
 pub(super) mod handshake;
 pub(super) mod lifecycle;

@@ -1,4 +1,4 @@
-//! What is known of connections: their sockets, and the handshakes on those.
+//! The sockets of connections, and the handshakes on these sockets.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -11,25 +11,25 @@ use super::handshake::Handshakes;
 use crate::event::{Socket, Tls, TlsInfo};
 use crate::pipeline::ProcessInfo;
 
-/// Connections that are known at the most: as many as the kernel's table has.
+/// The most connections that are remembered: as many as the kernel's table has.
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
-/// What is known of connections, by their numbers.
+/// The details of connections by connection id.
 #[derive(Debug)]
 pub(in crate::pipeline) struct ConnectionTable {
     known: LruCache<u64, Entry>,
     handshakes: Handshakes,
 }
 
-/// A connection that is on a socket.
+/// A connection whose socket was reported.
 #[derive(Debug)]
 struct Entry {
     socket: Socket,
-    /// [`WireSocket::socket`].
+    /// The kernel's number of the socket: [`WireSocket::socket`].
     number: u64,
-    /// As long as it is not whole, the handshake on the socket may say more.
+    /// Until the cipher is known, a later hello on the socket may add details.
     tls: Option<Arc<Tls>>,
-    /// What the last record of the connection had.
+    /// The details that the last record of the connection had.
     told: Option<Arc<Tls>>,
 }
 
@@ -38,12 +38,11 @@ impl ConnectionTable {
         Self { known: LruCache::sparse(CONNECTIONS), handshakes: Handshakes::new() }
     }
 
-    /// Takes a part of a hello.
     pub(in crate::pipeline) fn hello(&mut self, wire: &HelloChunk, data: &[u8]) {
         self.handshakes.hello(wire, data);
     }
 
-    /// A connection is on a socket.
+    /// Records the socket of a connection.
     pub(in crate::pipeline) fn socket(&mut self, wire: &WireSocket, info: &mut dyn ProcessInfo) {
         let mut socket = Socket::of(wire);
         let role = self.handshakes.get(wire.socket).and_then(|(_, role)| role);
@@ -55,12 +54,12 @@ impl ConnectionTable {
         self.known.put(wire.connection, Entry { socket, number: wire.socket, tls: None, told });
     }
 
-    /// A connection has ended.
+    /// Removes a connection that was closed.
     pub(in crate::pipeline) fn forget(&mut self, connection: u64) {
         self.known.pop(&connection);
     }
 
-    /// What is known of a connection, for a record of it.
+    /// The details of a connection for its next record.
     pub(in crate::pipeline) fn describe(
         &mut self,
         connection: u64,

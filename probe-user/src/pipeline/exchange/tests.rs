@@ -1,4 +1,4 @@
-//! What is paired, and that calls become exchanges by way of streams and a decoder.
+//! Checks which messages are paired, and that calls become exchanges through streams and a decoder.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,7 +9,7 @@ use crate::protocol::tests::PROTOCOLS;
 use crate::protocol::{Conversation, Hints, Messages};
 use crate::test_rng::TestRng;
 
-/// Of connection 1: whether it asks, its key, and when, in seconds.
+/// A message of connection 1: its kind, its key, and its time in seconds.
 fn message(kind: MessageKind, id: u64, second: i64) -> Message {
     let mut messages = Messages::new(0);
     let time = Timestamp::from_second(second).unwrap();
@@ -73,7 +73,7 @@ fn a_request_is_paired_by_its_key() {
         ],
         &["1: 2=2 4s", "1: event 1", "1: Request 1 TraceEnded", "2: Request 1 TraceEnded"],
     );
-    // The response's record came first, and its time may be before the request's.
+    // The record of the response came first, and its time may be before the request's.
     check(limits, &[(1, Response, 1, 10), (1, Request, 1, 9)], &["1: 1=1 2s"]);
     check(limits, &[(1, Response, 1, 5), (1, Request, 1, 9)], &["1: 1=1 0ns"]);
     check(
@@ -136,7 +136,7 @@ fn a_response_waits_only_as_long_as_records_are_late() {
     assert_eq!((told.0.as_slice(), exchanges.len()), (&["1: Response 1 NoRequest".to_owned()][..], 2));
 }
 
-/// Streams, a conversation of the tests' protocols and exchanges, one after the other as a trace has them.
+/// Streams, a conversation of the test protocols, and exchanges, one after the other as in a trace.
 fn exchanges_of(calls: &[(Direction, u64, &[u8])], lost: &[usize]) -> Vec<String> {
     let mut streams = Streams::new(StreamLimits::default());
     let hints = Hints { role: Some(Role::Client), from_start: true, ..Hints::default() };
@@ -179,12 +179,12 @@ fn calls_become_exchanges() {
         (down, 6, b"a1 002ab"),
     ];
     assert_eq!(exchanges_of(&calls, &[]), ["1: 3=3 0ns", "1: 1=1 0ns", "1: Request 2 Closed"]);
-    // Without the call that came late, what follows on the gap is still paired by its key.
+    // Without the late call, messages after the gap are still paired by their keys.
     assert_eq!(exchanges_of(&calls, &[2]), ["1: 1=1 0ns", "1: 3=3 0ns"]);
     assert_eq!(exchanges_of(&calls, &[3]), ["1: 1=1 0ns", "1: Request 2 Closed", "1: Request 3 Closed"]);
 }
 
-/// Some calls of a recording are lost, and the records are mixed: no pair is wrong.
+/// Some calls of a recording are lost, and the records are mixed. No pair may be wrong.
 #[test]
 fn what_is_lost_pairs_nothing_wrongly() {
     let mut noise = TestRng(88_172_645_463_325_252);

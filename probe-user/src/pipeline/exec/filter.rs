@@ -1,7 +1,7 @@
-//! Which programs are told of, of those that are in scope: what the kernel tells of a program says whether it
-//! is chosen.
+//! Filters exec records by comm, executable and uid, using the attributes in the kernel's record.
 //!
-//! Owns which were. What a process forks runs what it runs, until it executes something else.
+//! Owns which programs have matched. A process that forks shares its program with the child until the child
+//! executes something else.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -10,15 +10,15 @@ use std::path::PathBuf;
 use crate::event::{ExecId, ProcessContext};
 use crate::scope::{ProcessAttrs, ProcessFilter};
 
-/// Programs that are remembered, at the most; those that no process has executed last are forgotten then.
+/// The most programs that are remembered. If there are more, those that no process has executed last are
+/// removed.
 const REMEMBERED: usize = 65_536;
 
-/// The programs that are told of.
 #[derive(Debug, Default)]
 pub(super) struct ExecFilter {
     choice: ProcessFilter,
     programs: HashSet<ExecId>,
-    /// What processes have executed last, if it was chosen.
+    /// The last program of each process, if it matched.
     runs: HashMap<u32, ExecId>,
 }
 
@@ -27,12 +27,12 @@ impl ExecFilter {
         Self { choice, ..Self::default() }
     }
 
-    /// Whether every program is told of.
+    /// Whether every program matches.
     pub(super) fn is_all(&self) -> bool {
         self.choice.is_empty()
     }
 
-    /// Decides about what a process runs from now on.
+    /// Decides whether a program matches, and records it as the current one of its process.
     pub(super) fn admit(&mut self, id: ExecId, looks: &FilteredProgram<'_>) -> bool {
         if self.is_all() {
             return true;
@@ -49,18 +49,18 @@ impl ExecFilter {
         true
     }
 
-    /// Whether what is of a program is told.
+    /// Whether records that belong to a program are emitted.
     pub(super) fn has(&self, id: Option<ExecId>) -> bool {
         self.is_all() || id.is_some_and(|id| self.programs.contains(&id))
     }
 
-    /// A process has ended.
+    /// Removes a process that has ended.
     pub(super) fn end(&mut self, pid: u32) {
         self.runs.remove(&pid);
     }
 }
 
-/// A program, for the question whether it is chosen.
+/// The attributes of a program that the filter compares.
 pub(super) struct FilteredProgram<'a> {
     pub(super) comm: Cow<'a, str>,
     pub(super) origin: &'a ProcessContext,

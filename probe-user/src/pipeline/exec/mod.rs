@@ -1,6 +1,7 @@
-//! Records of executions → events: strings are put together, identities kept, what comes late told.
+//! Records of executions → events: assembles strings, keeps track of identities, and emits programs that run
+//! already.
 //!
-//! Owns what is known of the programs that were reported. Never reads /proc: [`ProcessInfo`] does.
+//! Owns the state about the programs that were reported. Never reads /proc, which [`ProcessInfo`] does.
 
 use std::borrow::Cow;
 use std::io;
@@ -33,24 +34,24 @@ use filter::ExecFilter;
 use process_tree::ProcessTree;
 use strings::Parts;
 
-/// Threads whose parts wait, at the most: each waits for the next record of its thread.
+/// The most threads with pending parts. Each of them waits for the next record of its thread.
 const WAITING: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// Bytes of the parts that wait, at the most.
+/// The most bytes of pending parts.
 const WAITING_BYTES: usize = 32 << 20;
 
-/// Ends of processes that are remembered, at the most.
+/// The most process ends that are remembered.
 const ENDED: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
-/// What is reported of executions.
+/// What is reported about executions.
 #[derive(Clone, Debug)]
 pub struct Executions {
-    /// Of programs, the variables.
+    /// The environment variables to report.
     pub environment: Environment,
-    /// Which programs.
+    /// The programs to report.
     pub choice: ProcessFilter,
 }
 
-/// What ran already.
+/// A program that already ran when it was found.
 struct RunningAtStart {
     id: ExecId,
     origin: Arc<ProcessContext>,
@@ -58,15 +59,15 @@ struct RunningAtStart {
     given: CommandLine,
 }
 
-/// Executions so far.
+/// The state of exec tracing.
 #[derive(Debug)]
 pub(super) struct Execs {
     wanted: Environment,
     chosen: ExecFilter,
     parts: LruCache<u32, Parts>,
-    /// Bytes of all of `parts`.
+    /// The size in bytes of all of `parts`.
     kept: usize,
-    /// By process: the thread that it ended with, and when.
+    /// By process: the thread that reported the end, and the time.
     ended: LruCache<u32, (u32, u64)>,
     tree: ProcessTree,
 }
@@ -82,13 +83,13 @@ impl Execs {
         Self { wanted, chosen: ExecFilter::new(choice), parts, kept: 0, ended, tree }
     }
 
-    /// A part of the strings of the program whose record comes next of this thread.
+    /// Keeps a part of a program's strings. The record of the program comes next from the same thread.
     pub(super) fn part(&mut self, part: &ExecStringChunk, data: &Plaintext<'_>) {
         let Header { tid, time, .. } = part.header;
         if self.parts.peek(&tid).is_some_and(|parts| parts.time != time) {
             self.take_parts(tid);
         }
-        // The records of the oldest programs were lost, which was counted.
+        // The records of the oldest programs were lost, and that was counted.
         let is_full = |of: &Self| {
             of.kept > WAITING_BYTES || of.parts.len() >= WAITING.get() && !of.parts.contains(&tid)
         };
@@ -108,7 +109,7 @@ impl Execs {
         Some(parts)
     }
 
-    /// A program was executed.
+    /// Emits the record of a program.
     pub(super) fn program(
         &mut self,
         head: &ExecRecord,
@@ -163,16 +164,17 @@ impl Execs {
         report.executed(exec)
     }
 
-    /// A process is in scope when the trace begins, and what it runs is not to be told: it is decided whether
-    /// what is of it is.
+    /// Seeds the filter with a process that was already running and that we do not report, so that its later
+    /// exit and fork records are filtered correctly.
     pub(super) fn seed_silently(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) {
         if !self.chosen.is_all() {
             self.runs_already(pid, lineage, info);
         }
     }
 
-    /// What a process runs, if it was not told and is chosen. `lineage` is what the kernel knows of it; a
-    /// process that only was forked since then runs what its parent does.
+    /// The program that a process already runs, if it was not reported and matches the filter. `lineage` is
+    /// what the BPF programs have recorded about the process. A process that was only forked since then
+    /// runs the same program as its parent, and has none of its own.
     fn runs_already(
         &mut self,
         pid: u32,
@@ -192,8 +194,8 @@ impl Execs {
         self.chosen.admit(id, &looks).then_some(RunningAtStart { id, origin, running, given })
     }
 
-    /// A process is in scope that was not before, or when the trace begins: what it runs is told, unless it
-    /// was.
+    /// Emits the program of a process that has entered the scope, or that is in scope when the trace begins,
+    /// unless it was reported already.
     pub(super) fn emit_existing(
         &mut self,
         pid: u32,
@@ -232,7 +234,7 @@ impl Execs {
         })
     }
 
-    /// A program could not be executed.
+    /// Emits the record of a program that could not be executed.
     pub(super) fn attempt(
         &mut self,
         head: &ExecFailure,
@@ -262,7 +264,8 @@ impl Execs {
         report.write(&Record::ExecFailed(ExecFailed { actor, users, path, arguments, error }))
     }
 
-    /// A process has ended. It is forgotten when the record comes that every process's end has.
+    /// Emits the exit of a process. The process is removed when the record comes that every process's end
+    /// has.
     pub(super) fn ended(
         &mut self,
         head: &ProcessExit,
@@ -276,7 +279,7 @@ impl Execs {
         }
         let origin = info.origin(&head.header);
         let parent = self.tree.parent(head.header.pid, &parent, None, info);
-        // Without a time of its own: since it began, if that is what its identity has.
+        // If the record has no start time of the process, the time in its identity is used.
         let since = match (since, id) {
             (0, Some(id)) if id.pid == head.header.pid => Some(id.time),
             (0, _) => None,
@@ -291,9 +294,9 @@ impl Execs {
         }))
     }
 
-    /// Whether an end was told before. Of threads that end a process together, kernels before 6.16 do not say
-    /// which is the last, and each that finds no other alive tells. A later process of the same id began
-    /// later.
+    /// Whether this end was reported before. If threads end a process together, kernels before 6.16 do not
+    /// say which is the last, and each thread that finds no other alive reports the end. A later process with
+    /// the same id has started later.
     fn is_again(&mut self, head: &ProcessExit) -> bool {
         let Header { pid, tid, time, .. } = head.header;
         let before = self.ended.get(&pid).copied();
@@ -304,7 +307,7 @@ impl Execs {
         false
     }
 
-    /// A process has made another.
+    /// Emits the fork of a process.
     pub(super) fn forked(
         &mut self,
         head: &ProcessFork,
@@ -320,20 +323,21 @@ impl Execs {
         report.write(&Record::Fork(Fork { actor, child: head.child }))
     }
 
-    /// The identity of what a process runs, if it is known.
+    /// The identity of the program that a process runs, if it can be determined.
     fn id(pid: u32, execution: Execution, info: &mut dyn ProcessInfo) -> Option<ExecId> {
         ProcessTree::id(execution, info).or_else(|| ProcessTree::before(pid, info))
     }
 
-    /// A process has ended.
+    /// Removes a process that has ended.
     pub(super) fn end(&mut self, pid: u32) {
         self.chosen.end(pid);
-        // A process that executes has one thread, whose id is its own. Without its program, that was lost.
+        // A process that executes a program has one thread, whose id is the process's. If parts are left, the
+        // record of their program was lost.
         self.take_parts(pid);
         self.tree.end(pid);
     }
 
-    /// A process executes what was not told, or not yet.
+    /// Forgets the program of a process that executes one that is not reported, or not yet.
     pub(super) fn forget(&mut self, pid: u32) {
         self.tree.forget(pid);
     }
@@ -395,7 +399,7 @@ mod tests {
             add(&mut execs, tid, 4, 16 * 1024);
             assert!(execs.kept <= WAITING_BYTES + 16 * 1024, "{}", execs.kept);
         }
-        // The oldest made room, and nothing else did.
+        // Only the oldest were evicted.
         assert!(execs.kept > WAITING_BYTES - 16 * 1024, "{}", execs.kept);
         assert!(execs.parts.contains(&(u32::try_from(WAITING.get()).unwrap_or(0) - 1)));
         let sum: usize = execs.parts.iter().map(|(_, parts)| parts.bytes()).sum();

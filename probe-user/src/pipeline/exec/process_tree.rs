@@ -1,4 +1,4 @@
-//! What programs come from: their identities, and how deep they are in the tree of those that are known.
+//! The ancestry of programs: their identities, and their depth in the tree of the reported ones.
 
 use std::collections::HashMap;
 
@@ -8,26 +8,25 @@ use crate::event::{Ancestor, ExecId};
 use crate::pipeline::ProcessInfo;
 use crate::proc::process_snapshot::ProcessSnapshot;
 
-/// Programs whose depth is remembered, at the most; the ended ones are forgotten then.
+/// The most programs whose depth is remembered. If there are more, those that have ended are removed.
 const REMEMBERED: usize = 65_536;
 
-/// The programs that were reported.
 #[derive(Debug, Default)]
 pub(super) struct ProcessTree {
-    /// What processes run, if it was reported.
+    /// The program of each process, if it was reported.
     runs: HashMap<u32, ExecId>,
     depths: HashMap<ExecId, u32>,
-    /// Who has forked the processes of which something was reported.
+    /// The parents of the processes of which something was reported.
     parents: HashMap<u32, Ancestor>,
 }
 
 impl ProcessTree {
-    /// Whether what a process runs was reported.
+    /// Whether the program of a process was reported.
     pub(super) fn knows(&self, pid: u32) -> bool {
         self.runs.contains_key(&pid)
     }
 
-    /// Reports what a process runs; gives how deep it is.
+    /// Records the program of a process as reported. Returns its depth.
     pub(super) fn enter(&mut self, pid: u32, id: ExecId, parent: Option<&Ancestor>) -> u32 {
         let above = parent.and_then(|parent| parent.id).and_then(|id| self.depths.get(&id));
         let depth = above.map_or(0, |depth| depth.saturating_add(1));
@@ -44,23 +43,23 @@ impl ProcessTree {
         depth
     }
 
-    /// How deep a program is.
+    /// The depth of a program in the tree.
     pub(super) fn depth(&self, id: Option<ExecId>) -> u32 {
         id.and_then(|id| self.depths.get(&id)).copied().unwrap_or(0)
     }
 
-    /// A process runs something that was not reported.
+    /// Forgets the program of a process that executes one that is not reported.
     pub(super) fn forget(&mut self, pid: u32) {
         self.runs.remove(&pid);
     }
 
-    /// A process has ended: its id will be another's.
+    /// Removes a process that has ended, because its id may be reused.
     pub(super) fn end(&mut self, pid: u32) {
         self.runs.remove(&pid);
         self.parents.remove(&pid);
     }
 
-    /// The identity of what the kernel says that a process runs.
+    /// The identity of the program that a process runs according to the kernel's record.
     pub(super) fn id(execution: Execution, info: &mut dyn ProcessInfo) -> Option<ExecId> {
         let Execution { pid, time, .. } = execution;
         match (pid, time) {
@@ -70,13 +69,13 @@ impl ProcessTree {
         }
     }
 
-    /// The identity of what a process runs that was there before the trace.
+    /// The identity of the program of a process that was running before the trace.
     pub(super) fn before(pid: u32, info: &mut dyn ProcessInfo) -> Option<ExecId> {
         info.started(pid).map(|time| ExecId { pid, time })
     }
 
-    /// Who has forked the process `of`: as the kernel saw it, or else as /proc tells it now, or told it
-    /// before.
+    /// The parent of process `of`: from the kernel's record, or else from /proc now, or else as it was
+    /// recorded before.
     pub(super) fn parent(
         &self,
         of: u32,
@@ -117,7 +116,7 @@ mod tests {
         assert_eq!(tree.enter(11, id(11, 2), Some(&child_of(id(10, 1)))), 1);
         tree.end(10);
         assert!(!tree.knows(10));
-        // The process 10 is another one now: what it starts is no child of the first.
+        // Process 10 is another one now: what it starts is not a child of the first.
         assert_eq!(tree.enter(10, id(10, 9), Some(&child_of(id(11, 2)))), 2);
         assert_eq!(tree.enter(12, id(12, 10), Some(&child_of(id(10, 9)))), 3);
         assert_eq!(tree.enter(13, id(13, 11), Some(&child_of(id(10, 1)))), 1, "the first one's late child");

@@ -1,4 +1,4 @@
-//! The bytes of a program's strings → arguments, environment, path. Copies only what came in several pieces.
+//! The bytes of a program's strings → arguments, environment, path. Copies only what came in several parts.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use probe_common::{CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, Exec
 use crate::event::{ArgList, Plaintext};
 use crate::plan::capture::Environment;
 
-/// Parts that wait for their program.
+/// Parts that wait for the record of their program.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    /// The time of the program.
+    /// The time of the exec.
     pub(super) time: u64,
     pub(super) arguments: Vec<(u32, Vec<u8>)>,
     pub(super) environment: Vec<(u32, Vec<u8>)>,
@@ -28,14 +28,13 @@ impl Parts {
         parts.push((part.offset, data.0.to_vec()));
     }
 
-    /// Bytes of all of them.
+    /// The size of all parts in bytes.
     pub(super) fn bytes(&self) -> usize {
         let all = [&self.arguments, &self.environment, &self.path].into_iter().flatten();
         all.map(|(_, bytes)| bytes.len()).sum()
     }
 
-    /// The bytes of the arguments, with the last of them: as many from the first on as are there without a
-    /// gap.
+    /// The bytes of the arguments, completed by the `last` part. A gap ends them early.
     pub(super) fn arguments<'a>(&self, offset: u32, last: &'a [u8]) -> Cow<'a, [u8]> {
         if self.arguments.is_empty() && offset == 0 {
             return Cow::Borrowed(last);
@@ -69,12 +68,12 @@ fn joined(parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-/// The first string; none if it is empty.
+/// The first string. None if it is empty.
 pub(super) fn first(bytes: &[u8]) -> Option<&[u8]> {
     bytes.split(|byte| *byte == 0).next().filter(|string| !string.is_empty())
 }
 
-/// Strings that are each ended by NUL; the last one may be without.
+/// Splits strings that each end with a NUL, which may be missing after the last one.
 pub(super) fn split(bytes: &[u8]) -> Vec<Plaintext<'_>> {
     if bytes.is_empty() {
         return Vec::new();
@@ -83,7 +82,7 @@ pub(super) fn split(bytes: &[u8]) -> Vec<Plaintext<'_>> {
     bytes.split(|byte| *byte == 0).map(Plaintext::of).collect()
 }
 
-/// The arguments of a program: `count` of them (none if they could not be read), of `length` bytes.
+/// The arguments of a program: `count` arguments (None if they could not be read) in `length` bytes.
 pub(super) fn arguments(bytes: &[u8], count: Option<u64>, length: u64) -> ArgList<'_> {
     let truncated = count.is_none() || (bytes.len() as u64) < length;
     let mut list = split(bytes);
@@ -91,8 +90,8 @@ pub(super) fn arguments(bytes: &[u8], count: Option<u64>, length: u64) -> ArgLis
     ArgList { list, count, truncated }
 }
 
-/// Those variables of an environment that are wanted. Behind it lie the path of the program and what fills
-/// the stack; without a path, its end was not seen.
+/// The wanted variables of an environment. The environment is followed by the path of the program and by
+/// padding of the stack. Without a path, the end of the environment was not captured.
 pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Environment) -> ArgList<'a> {
     let mut bytes = bytes;
     if let Some(path) = path {
@@ -105,8 +104,8 @@ pub(super) fn environment<'a>(bytes: &'a [u8], path: Option<&[u8]>, wanted: &Env
     ArgList { list, count: None, truncated: path.is_none() }
 }
 
-/// The interpreter that a script names: the kernel puts it, with at most one argument of the script's first
-/// line, before the path as it was given. `executable` is what runs, if that is known.
+/// The interpreter that a script names. The kernel inserts it, with at most one argument from the script's
+/// first line, before the path as it was given. `executable` is the program that runs, if that is known.
 pub(super) fn interpreter<'a>(
     path: &[u8],
     arguments: &[Plaintext<'a>],

@@ -1,4 +1,4 @@
-//! What the joining of chunks gives, for every way in which they can come.
+//! Checks the joining of chunks, for every order in which they can come.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -12,16 +12,16 @@ use crate::test_rng::TestRng;
 /// A chunk, or something that happens between chunks.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// Thread, number of the call, captured bytes, offset, bytes of the chunk.
+    /// The thread, the number of the call, its captured bytes, the offset and the length of the chunk.
     Chunk(u32, u64, u32, u32, u32),
-    /// A process ends; each thread here is a process of its own.
+    /// A process ends. Each thread here is a process of its own.
     Exit(u32),
-    /// The ring is empty, so many milliseconds after the start.
+    /// The ring is empty, this many milliseconds after the start.
     Idle(u64),
 }
 use Step::{Chunk, Exit, Idle};
 
-/// The byte at an offset of a call.
+/// The byte at this offset of a call.
 fn byte(number: u64, offset: u32) -> u8 {
     let mixed = u64::from(offset).wrapping_mul(31) ^ u64::from(offset >> 8) ^ number.wrapping_mul(97);
     mixed.to_le_bytes()[0]
@@ -46,7 +46,7 @@ fn origin() -> Arc<ProcessContext> {
     })
 }
 
-/// Runs the steps; the pieces are (number of the call, offset, bytes), and their bytes are checked.
+/// Runs the steps. The pieces are (number of the call, offset, length), and their bytes are checked.
 fn run(bound: usize, steps: &[Step]) -> Vec<(u64, u32, u32)> {
     let mut join = CallAssembler::new(bound);
     let mut pieces = Vec::new();
@@ -111,18 +111,18 @@ fn threads_interleave() {
 
 #[test]
 fn lost_chunks_leave_pieces() {
-    // The first.
+    // The first chunk is lost.
     check(&[Chunk(1, 1, 30, 10, 10), Chunk(1, 1, 30, 20, 10)], &[(1, 10, 20)]);
-    // The first two of three.
+    // The first two of three are lost.
     check(&[Chunk(1, 1, 30, 20, 10)], &[(1, 20, 10)]);
-    // One in the middle.
+    // One in the middle is lost.
     check(
         &[Chunk(1, 1, 40, 0, 10), Chunk(1, 1, 40, 20, 10), Chunk(1, 1, 40, 30, 10)],
         &[(1, 0, 10), (1, 20, 20)],
     );
-    // The last, then another call.
+    // The last is lost, and another call follows.
     check(&[Chunk(1, 1, 30, 0, 10), Chunk(1, 1, 30, 10, 10), Chunk(1, 2, 5, 0, 5)], &[(1, 0, 20), (2, 0, 5)]);
-    // The last of one and the first of the next, which is as long.
+    // The last of one call and the first of the next, which is as long, are lost.
     check(&[Chunk(1, 1, 20, 0, 10), Chunk(1, 2, 20, 10, 10)], &[(1, 0, 10), (2, 10, 10)]);
 }
 
@@ -146,7 +146,7 @@ fn unreadable_chunks_are_gaps() {
     check(&[fault(0), Chunk(1, 1, 30, 10, 10), Chunk(1, 1, 30, 20, 10)], &[(1, 10, 20)]);
     check(&[Chunk(1, 1, 30, 0, 10), fault(10), Chunk(1, 1, 30, 20, 10)], &[(1, 0, 10), (1, 20, 10)]);
     check(&[Chunk(1, 1, 30, 0, 10), Chunk(1, 1, 30, 10, 10), fault(20)], &[(1, 0, 20)]);
-    // Nothing could be read: that there was a call is still said, once a call.
+    // No byte could be read, but the call is still reported, once.
     check(&[fault(0), fault(10), fault(20), Chunk(1, 2, 3, 0, 3)], &[(1, 0, 0), (2, 0, 3)]);
 }
 
@@ -169,7 +169,7 @@ fn patience_ends() {
     let first = Chunk(1, 1, 30, 0, 10);
     check(&[first, Idle(1000), Idle(3000), Chunk(1, 1, 30, 10, 20)], &[(1, 0, 30)]);
     check(&[first, Idle(1000), Idle(3001), Chunk(2, 2, 5, 0, 5)], &[(1, 0, 10), (2, 0, 5)]);
-    // A chunk in between starts it again.
+    // A chunk in between restarts the timeout.
     let rest = Chunk(1, 1, 30, 20, 10);
     check(&[first, Idle(1000), Chunk(1, 1, 30, 10, 10), Idle(3001), Idle(4000), rest], &[(1, 0, 30)]);
 }
@@ -187,7 +187,7 @@ fn the_oldest_gives_way_at_the_bound() {
     assert_eq!(run(0, &steps), [(1, 0, 10), (2, 0, 10), (2, 10, 10), (1, 10, 20), (2, 20, 10)]);
 }
 
-/// Calls of random sizes on some threads, cut in random chunks, mixed at random, some lost.
+/// Calls of random sizes on some threads, cut into random chunks, mixed at random, with some lost.
 #[test]
 fn random_mixtures_keep_every_byte() {
     let mut noise = TestRng(88_172_645_463_325_252);

@@ -1,4 +1,4 @@
-//! What streams give, for every order in which pieces can come, and whatever their numbers say.
+//! Checks the parts that streams emit, for every order in which pieces can come, and for any numbers in them.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use super::*;
 use crate::test_rng::TestRng;
 
-/// A piece of connection 1, to the peer: offset of the call in the stream, its length, captured bytes, offset
-/// and length of the piece in the call.
+/// A sent piece of connection 1: the offset of the call in the stream, its length, its captured bytes, and
+/// the offset and the length of the piece in the call.
 #[derive(Clone, Copy, Debug)]
 struct Part(u64, u64, u64, u64, u64);
 
@@ -16,7 +16,7 @@ fn whole(offset: u64, length: u64) -> Part {
     Part(offset, length, length, 0, length)
 }
 
-/// The byte at an offset of a stream.
+/// The byte at this offset of a stream.
 fn byte(offset: u64) -> u8 {
     (offset.wrapping_mul(31) ^ (offset >> 8)).to_le_bytes()[0]
 }
@@ -27,14 +27,14 @@ fn bytes(from: u64, length: u64) -> Vec<u8> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Given {
-    /// Offset, length, whether the first byte is the first of a call.
+    /// The offset, the length, and whether the first byte is the first of a call.
     Bytes(u64, u64, bool),
     Gap(u64, u64, GapCause),
 }
 use GapCause::{Lost, Truncated};
 use Given::{Bytes, Gap as Missing};
 
-/// What was given, checked to be one stream after the other.
+/// The emitted parts, checked to follow each other in each stream.
 #[derive(Debug, Default)]
 struct Log {
     next: HashMap<(u64, bool), u64>,
@@ -127,11 +127,11 @@ fn what_comes_too_early_waits() {
 #[test]
 fn what_does_not_come_is_a_gap() {
     check(&[whole(0, 5), whole(8, 4)], &[Bytes(0, 5, true), Missing(5, 3, Lost), Bytes(8, 4, true)]);
-    // Of a call, the pieces of which come in order, that is certain at once.
+    // The pieces of one call come in order, so the gap is certain at once.
     let (mut streams, mut log) = (Streams::new(StreamLimits::default()), Log::default());
     take(&mut streams, &mut log, 1, Part(0, 30, 30, 20, 10));
     assert_eq!(log.of(1), [Missing(0, 20, Lost), Bytes(20, 10, false)]);
-    // What comes too late is left out.
+    // Bytes that come too late are dropped.
     take(&mut streams, &mut log, 1, Part(0, 30, 30, 0, 20));
     assert_eq!((log.given.len(), streams.counts().repeated), (2, 20));
 }
@@ -142,7 +142,7 @@ fn what_a_limit_cut_is_a_gap_within_its_call() {
         &[Part(0, 100, 10, 0, 10), Part(100, 5, 0, 0, 0), whole(105, 1)],
         &[Bytes(0, 10, true), Missing(10, 90, Truncated), Missing(100, 5, Truncated), Bytes(105, 1, true)],
     );
-    // Also of a call that comes too early, and in pieces.
+    // The same for a call that comes too early, and in pieces.
     check(
         &[Part(9, 50, 10, 0, 5), Part(9, 50, 10, 5, 5), whole(0, 9)],
         &[Bytes(0, 9, true), Bytes(9, 5, true), Bytes(14, 5, false), Missing(19, 40, Truncated)],
@@ -209,7 +209,7 @@ fn bounds_hold() {
     }
     assert_eq!(log.of(1)[..2], [Missing(0, 10, Lost), Bytes(10, 10, true)]);
 
-    // In all: the one that has waited for longest makes room.
+    // The limit of all bytes: the connection that has waited longest makes room.
     let limits = StreamLimits { bytes: 2 * OVERHEAD + 20, ..StreamLimits::default() };
     let (mut streams, mut log) = (Streams::new(limits), Log::default());
     for connection in 1..4 {
@@ -218,7 +218,7 @@ fn bounds_hold() {
     assert_eq!(log.given, [(1, Missing(0, 10, Lost)), (1, Bytes(10, 10, true))]);
     assert_eq!(streams.counts().released, 1);
 
-    // Connections: the least recently used one makes room.
+    // The limit of connections: the least recently used one makes room.
     let limits = StreamLimits { connections: NonZeroUsize::new(2).unwrap(), ..StreamLimits::default() };
     let (mut streams, mut log) = (Streams::new(limits), Log::default());
     take(&mut streams, &mut log, 1, whole(1, 1));
@@ -229,7 +229,8 @@ fn bounds_hold() {
     assert_eq!(streams.counts().evicted, 1);
 }
 
-/// Calls of some connections, in random pieces, mixed at random as threads mix them, some lost, some twice.
+/// Calls of some connections, in random pieces, mixed at random as threads mix them, some lost, some
+/// repeated.
 #[test]
 fn random_mixtures_give_what_came_and_say_what_did_not() {
     let mut noise = TestRng(88_172_645_463_325_252);
@@ -298,7 +299,7 @@ fn random_mixtures_give_what_came_and_say_what_did_not() {
     }
 }
 
-/// Whatever numbers come: streams stay in order, bounds hold, and nothing panics.
+/// Whatever the numbers are, streams stay in order, the bounds hold, and nothing panics.
 #[test]
 fn hostile_numbers_do_no_harm() {
     let mut noise = TestRng(2_463_534_242);
@@ -317,7 +318,7 @@ fn hostile_numbers_do_no_harm() {
                 StreamPart::Chunk(chunk) => (chunk.offset, chunk.data.len() as u64),
                 StreamPart::Gap(gap) => (gap.offset, gap.length),
             };
-            // A connection that was forgotten begins anew.
+            // A connection that was forgotten starts over.
             assert!(offset == *next || offset == 0, "{part:?} at {next}");
             *next = offset.checked_add(length).unwrap();
             Ok(())

@@ -1,8 +1,8 @@
 //! Entries and returns of functions → calls.
 //!
-//! Owns the calls that have not returned. Entry and return are records of their own, joined by thread and
-//! place on the stack (in Go: goroutine), so that recursion, nesting and longjmp join right. It never holds
-//! more than its bound.
+//! Owns the calls that have not returned. Entry and return are separate records, matched by thread (in Go:
+//! goroutine) and stack position, so that recursion, nesting and longjmp are matched correctly. Memory never
+//! exceeds the bound.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,14 +22,14 @@ use crate::event::{
 use crate::plan::capture::{Capture, CapturedValue};
 use crate::plan::value_type::Type;
 
-/// Calls that wait for their return, at the most: as many as the kernel follows.
+/// The most calls that wait for their return: as many as the kernel follows.
 const WAITING: usize = probe_common::FUNCTION_FRAMES as usize;
-/// Bytes that are kept for them, at the most.
+/// The most bytes that are kept for these calls.
 const WAITING_BYTES: usize = 32 << 20;
-/// Bytes of a frame of a stack, with names that others share.
+/// The size of a stack frame. Its names are shared with other frames and not counted.
 const FRAME: usize = size_of::<StackFrame>();
 
-/// What is known of a probed function.
+/// A probed function.
 #[derive(Clone, Debug)]
 pub(in crate::pipeline) struct ProbedFunction {
     pub(in crate::pipeline) object: Arc<Library>,
@@ -37,7 +37,7 @@ pub(in crate::pipeline) struct ProbedFunction {
     pub(in crate::pipeline) reading: Arc<Capture>,
 }
 
-/// What tells a call from others.
+/// What identifies a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     pid: u32,
@@ -55,7 +55,7 @@ impl Key {
     }
 }
 
-/// A call that has begun.
+/// A call that has not returned.
 #[derive(Debug)]
 struct PendingReturn {
     place: ProbedFunction,
@@ -68,13 +68,13 @@ struct PendingReturn {
 }
 
 impl PendingReturn {
-    /// Bytes that it keeps beside itself.
+    /// The heap bytes of the call.
     fn bytes(&self) -> usize {
         self.captured.0.len() + self.stack.as_ref().map_or(0, |stack| stack.len() * FRAME)
     }
 }
 
-/// Captured bytes; its `Debug` prints only their number.
+/// Captured bytes. Its `Debug` prints only their number.
 struct CapturedBytes(Box<[u8]>);
 
 impl std::fmt::Debug for CapturedBytes {
@@ -83,32 +83,32 @@ impl std::fmt::Debug for CapturedBytes {
     }
 }
 
-/// What turns addresses into names.
+/// Resolves addresses to names.
 pub trait Symbolizer: std::fmt::Debug {
-    /// The places of a stack of a process.
+    /// The resolved frames of a stack of a process.
     fn resolve(&mut self, pid: u32, addresses: &[u64]) -> Vec<StackFrame>;
 
-    /// The process has ended, or is another program now.
+    /// Discards what is cached of a process that has ended or runs another program.
     fn forget(&mut self, pid: u32);
 }
 
-/// The calls that wait, and the totals of those that were reported.
+/// The pending calls, and the totals of those that were reported.
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct Functions {
     waiting: HashMap<Key, PendingReturn>,
-    /// [`PendingReturn::bytes`] of all of them.
+    /// The sum of [`PendingReturn::bytes`] over all pending calls.
     kept: usize,
     began: u64,
-    /// When records were lost last, as far as that was noticed.
+    /// When records were last lost, as far as that was noticed.
     lost: Option<Timestamp>,
-    /// The stacks of calls whose record comes next, by thread, each with the time of its call: that record
-    /// may be lost.
+    /// The stacks of calls whose record comes next, by thread. Each has the time of its call, because that
+    /// record may be lost.
     stacks: HashMap<(u32, u32), (u64, Vec<StackFrame>)>,
-    /// Calls reported.
+    /// The number of calls reported.
     pub(in crate::pipeline) calls: u64,
-    /// Captured bytes reported.
+    /// The number of captured bytes reported.
     pub(in crate::pipeline) bytes: u64,
-    /// Of the calls, those of which an argument was cut.
+    /// The number of calls with a truncated argument.
     pub(in crate::pipeline) truncated: u64,
 }
 
@@ -116,12 +116,12 @@ pub(in crate::pipeline) struct Functions {
 pub(in crate::pipeline) struct FunctionEmitter<'a> {
     pub(in crate::pipeline) clock: Clock,
     pub(in crate::pipeline) sink: &'a mut dyn Output,
-    /// No more calls than this.
+    /// The most calls to report.
     pub(in crate::pipeline) count: Option<u64>,
 }
 
 impl Functions {
-    /// Keeps a stack for the record that comes next from its thread.
+    /// Keeps a stack for the next record of its thread.
     pub(in crate::pipeline) fn stack(
         &mut self,
         stack: Stack<'_>,
@@ -129,7 +129,8 @@ impl Functions {
     ) {
         let Header { pid, tid, time, .. } = stack.head.header;
         let mut addresses = stack.frames.to_vec();
-        // Frame pointers lead from an entry to the caller's caller: the caller has not been left behind yet.
+        // At the entry of a function, frame pointers lead to the caller's caller, because the frame of the
+        // function is not set up yet. So the caller is inserted.
         if stack.head.caller != 0 && addresses.get(1) != Some(&stack.head.caller) && !addresses.is_empty() {
             addresses.insert(1, stack.head.caller);
         }
@@ -143,12 +144,12 @@ impl Functions {
         self.stacks.insert((pid, tid), (time, frames));
     }
 
-    /// Records were lost: the returns of calls that began before may have been among them.
+    /// Records that records were lost: the returns of calls that began earlier may be among them.
     pub(in crate::pipeline) fn lost(&mut self, now: Timestamp) {
         self.lost = Some(now);
     }
 
-    /// A call has begun.
+    /// Handles the entry of a call.
     pub(in crate::pipeline) fn enter(
         &mut self,
         record: &FunctionRecord<'_>,
@@ -180,7 +181,7 @@ impl Functions {
         if is_full { self.make_room(out) } else { Ok(()) }
     }
 
-    /// A call has returned.
+    /// Handles the return of a call.
     pub(in crate::pipeline) fn leave(
         &mut self,
         record: &FunctionRecord<'_>,
@@ -197,7 +198,7 @@ impl Functions {
             return self.report(record, place, origin, None, end, out);
         }
         let key = Key::of(record.head);
-        // One that does not wait was reported when there was no room, or its beginning was lost.
+        // A call that is not pending was reported early to make room, or its entry was lost.
         if self.waiting.get(&key).is_none_or(|waiting| waiting.head.entered != record.head.entered) {
             return Ok(());
         }
@@ -207,7 +208,7 @@ impl Functions {
         self.report(&began, &waiting.place, &waiting.origin, waiting.stack.as_deref(), end, out)
     }
 
-    /// A process has ended, or is another program now: its calls do not return.
+    /// Ends the calls of a process that has ended or runs another program: they will not return.
     pub(in crate::pipeline) fn end_process(
         &mut self,
         pid: u32,
@@ -217,7 +218,7 @@ impl Functions {
         self.end(|key| key.pid == pid, out)
     }
 
-    /// The trace has ended.
+    /// Ends all pending calls at the end of the trace.
     pub(in crate::pipeline) fn end_all(&mut self, out: &mut FunctionEmitter<'_>) -> io::Result<()> {
         self.end(|_| true, out)
     }
@@ -227,7 +228,7 @@ impl Functions {
         ended.iter().try_for_each(|call| self.report_unreturned(call, out))
     }
 
-    /// Reports the older half: whether they return will not be known.
+    /// Reports the older half of the pending calls. Whether these return will not be known.
     fn make_room(&mut self, out: &mut FunctionEmitter<'_>) -> io::Result<()> {
         let mut ages: Vec<u64> = self.waiting.values().map(|call| call.age).collect();
         let middle = ages.len() / 2;
@@ -239,7 +240,7 @@ impl Functions {
         old.iter().try_for_each(|call| self.left(call, CallOutcome::ReturnMissed, out))
     }
 
-    /// Takes calls out, oldest first.
+    /// Removes calls, oldest first.
     fn take(&mut self, of: impl Fn(&Key, &PendingReturn) -> bool) -> Vec<PendingReturn> {
         let mut taken: Vec<PendingReturn> =
             self.waiting.extract_if(|key, call| of(key, call)).map(|(_, call)| call).collect();
@@ -248,7 +249,8 @@ impl Functions {
         taken
     }
 
-    /// Reports a call that has not returned, unless its return was lost.
+    /// Reports a pending call as one that never returned, or, if records were lost since it began, as one
+    /// whose return may have been missed.
     fn report_unreturned(&mut self, call: &PendingReturn, out: &mut FunctionEmitter<'_>) -> io::Result<()> {
         let began = out.clock.timestamp(call.head.entered);
         let end = if self.lost.is_some_and(|lost| began <= lost) {
@@ -317,7 +319,7 @@ impl Functions {
     }
 }
 
-/// The arguments that capture bytes.
+/// The indexes of the arguments that capture bytes.
 fn capturing(reading: &Capture) -> impl Iterator<Item = usize> {
     let shown = reading.arguments.iter().enumerate();
     shown.filter(|(_, shown)| captures_bytes(shown.kind)).map(|(index, _)| index)
@@ -327,7 +329,7 @@ fn captures_bytes(kind: Type) -> bool {
     matches!(kind, Type::Str | Type::Bytes(_))
 }
 
-/// Argument `index` of those that were read; `captures` of them have captured bytes so far.
+/// Argument `index` of a record. `captures` counts the arguments before it that have captured bytes.
 fn argument<'a>(
     record: &FunctionRecord<'a>,
     index: usize,

@@ -1,4 +1,4 @@
-//! The kernel's counters of calls → records: what has come since the last time, by function and container.
+//! The kernel's counters of calls → records: the increase since the last report, by function and container.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -12,17 +12,16 @@ use crate::event::Output;
 use crate::event::{Containment, Latency, Record, UprobeTotal};
 use crate::pipeline::{Pipeline, ProcessInfo, Site};
 
-/// What the kernel has counted of one function in one cgroup since the start.
+/// The kernel's counter of one function in one cgroup since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "a trace has one kind of them, some hundreds")]
 pub enum Counter {
-    /// Calls.
+    /// The number of calls.
     Calls(u64),
-    /// Calls by the time that they took.
+    /// A histogram of the durations of calls.
     Latency(Histogram),
 }
 
-/// What was counted.
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct CounterDeltas {
     seen: HashMap<CountKey, Counter>,
@@ -31,7 +30,7 @@ pub(in crate::pipeline) struct CounterDeltas {
     since: Option<Timestamp>,
 }
 
-/// Whose calls are added up.
+/// Where calls are added up.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Whose {
     Host,
@@ -50,7 +49,7 @@ impl Whose {
     }
 }
 
-/// Calls of one function in one container.
+/// The calls of one function in one container.
 #[derive(Debug)]
 struct Row {
     container: Containment,
@@ -59,13 +58,13 @@ struct Row {
 }
 
 impl Pipeline {
-    /// Takes what the kernel has counted, each the sum since the start, while it is known in which
-    /// containers.
+    /// Takes the kernel's counters, each a sum since the start, while the containers of the cgroups can be
+    /// determined.
     pub fn note_counted(&mut self, counted: &[(CountKey, Counter)], info: &mut dyn ProcessInfo) {
         self.totals.add(counted, |cgroup| info.container(cgroup));
     }
 
-    /// The same, and reports what is new.
+    /// Takes the kernel's counters in the same way, and reports what is new.
     pub fn counted(
         &mut self,
         now: Timestamp,
@@ -80,7 +79,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// A cgroup has gone, and what the kernel has counted of it is to be forgotten there too.
+    /// Discards the counters of a cgroup that was removed, as is done in the kernel.
     pub fn forget_counted(&mut self, cgroup: u64) {
         self.totals.seen.retain(|key, _| key.cgroup != cgroup);
     }
@@ -96,7 +95,7 @@ impl CounterDeltas {
             let container = container(key.cgroup);
             let new = Row { container: Containment::Unknown, count: 0, latency: None };
             let row = self.rows.entry((key.site, Whose::of(&container))).or_insert(new);
-            // What is known of it by now.
+            // The container's details may have become known since.
             row.container = container;
             row.count += count;
             if let Some(latency) = latency {
@@ -145,7 +144,6 @@ fn difference(sum: &Counter, seen: Option<&Counter>) -> (u64, Option<Latency>) {
     }
 }
 
-/// No calls.
 const NONE: Latency = Latency { total: 0, buckets: [0; BUCKETS] };
 
 fn add(sum: &mut Latency, more: &Latency) {
@@ -170,7 +168,7 @@ mod tests {
         totals.add(&[(key(1), Counter::Calls(3)), (key(2), Counter::Calls(5))], |cgroup| {
             if cgroup == 1 { Containment::In(Arc::clone(&web)) } else { Containment::Host }
         });
-        // It has ended long ago, and was not called since.
+        // The container has ended long ago, and its counter has not changed since.
         totals.add(&[(key(1), Counter::Calls(3)), (key(2), Counter::Calls(6))], |_| Containment::Unknown);
         let rows: Vec<_> = totals.rows.iter().map(|((_, whose), row)| (whose, row.count)).collect();
         let web = Whose::Container("web".to_owned());

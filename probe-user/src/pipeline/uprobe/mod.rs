@@ -1,4 +1,4 @@
-//! Calls of functions: entries and returns joined, and what was counted in the kernel.
+//! Calls of functions: joins entries and returns, and reports the kernel's counters.
 
 pub(super) mod calls;
 pub(super) mod counters;
