@@ -1,8 +1,8 @@
-//! The bytes of a connection → messages, by whatever protocols it speaks.
+//! The bytes of a connection → messages, in whatever protocols it uses.
 //!
-//! Owns which protocol that is, and the bytes that its decoder has not taken yet. A conversation may go on in
-//! another protocol (an upgrade), and a decoder may have conversations of its own for the bodies that it
-//! meets. It never hands a decoder bytes that are joined over a gap, and what waits is bounded.
+//! Owns which protocol that is, and the bytes that its decoder has not consumed yet. A conversation may
+//! switch to another protocol (an upgrade), and a decoder may own conversations for the bodies that it finds.
+//! A decoder never gets bytes that are joined over a gap, and the bytes that wait are bounded.
 
 use std::fmt;
 
@@ -11,19 +11,19 @@ use super::{
 };
 use crate::event::{Direction, Plaintext};
 
-/// Bytes that may wait in one direction for a decoder to take them. Bodies are taken as they come: it is the
-/// head of a message that has to fit.
+/// The most bytes that wait in one direction until a decoder consumes them. Bodies are consumed as they come,
+/// so this must hold the head of a message.
 const MAX_WAITING: usize = 256 * 1024;
-/// Bytes of both directions from which a protocol is to be told.
+/// The most bytes of both directions that are used to detect a protocol.
 const MAX_PREFIX: usize = 64 * 1024;
-/// How often that is tried on a connection that was joined in the middle.
+/// How often detection is attempted on a connection that was joined in the middle.
 const MAX_ATTEMPTS: u32 = 16;
 /// How often a decoder may fail without a message in between, before its protocol counts as a wrong guess.
 const MAX_DESYNCS: u32 = 8;
-/// How often a conversation may go on in another protocol.
+/// How often a conversation may switch to another protocol.
 const MAX_UPGRADES: u32 = 16;
 
-/// A conversation between the two ends of a connection, or within the bodies of another one.
+/// A conversation between the two ends of a connection, or within the bodies of another conversation.
 #[derive(Debug)]
 pub struct Conversation {
     protocols: &'static [&'static Protocol],
@@ -31,7 +31,7 @@ pub struct Conversation {
     state: ConversationState,
     transmit: Unread,
     receive: Unread,
-    /// Its number in the conversation around it.
+    /// The number within the enclosing conversation.
     number: u64,
     upgrades: u32,
     attempts: u32,
@@ -46,11 +46,11 @@ enum ConversationState {
     Unknown,
 }
 
-/// Bytes of one direction that are not taken yet.
+/// The bytes of one direction that were not consumed yet.
 #[derive(Default)]
 struct Unread {
     data: Vec<u8>,
-    /// Offset in the stream of the first one.
+    /// The offset of the first byte in the stream.
     offset: u64,
     marks: Vec<CallMark>,
 }
@@ -78,7 +78,7 @@ impl Unread {
         }
     }
 
-    /// Takes bytes out; gives how many there were.
+    /// Removes bytes. Returns how many there were.
     fn take(&mut self, bytes: usize) -> u64 {
         let bytes = bytes.min(self.data.len());
         self.data.drain(..bytes);
@@ -94,7 +94,7 @@ impl Unread {
 }
 
 impl Conversation {
-    /// One of which the protocol is to be told, by what is known of it and its first bytes.
+    /// A conversation whose protocol is to be detected from the hints and the first bytes.
     pub fn new(protocols: &'static [&'static Protocol], hints: Hints) -> Self {
         Self {
             protocols,
@@ -110,20 +110,20 @@ impl Conversation {
         }
     }
 
-    /// One in a protocol that is certain.
+    /// A conversation in a protocol that is certain.
     pub fn of(protocol: &'static Protocol, hints: Hints) -> Self {
         let state = ConversationState::Decoding(protocol, (protocol.open)(&hints));
         Self { state, ..Self::new(&[], hints) }
     }
 
-    /// The conversation of this number within another one, whose decoder has it: the ids of its messages are
-    /// its own.
+    /// Numbers this conversation within another one, whose decoder owns it. This keeps the ids of its
+    /// messages apart from those of other conversations.
     #[must_use]
     pub fn within(self, number: u64) -> Self {
         Self { number, ..self }
     }
 
-    /// The protocol that it speaks; none as long as that is not known.
+    /// The protocol of the conversation. None as long as it is unknown.
     pub fn protocol(&self) -> Option<&'static Protocol> {
         match &self.state {
             ConversationState::Decoding(protocol, _) => Some(protocol),
@@ -131,22 +131,23 @@ impl Conversation {
         }
     }
 
-    /// What is known of it, to add to it.
+    /// The hints about the connection, so that the caller can add to them.
     pub fn hints_mut(&mut self) -> &mut Hints {
         &mut self.hints
     }
 
-    /// Bytes that wait until a decoder can make sense of them.
+    /// The bytes that wait until a decoder can use them.
     pub fn waiting_bytes(&self) -> usize {
         self.transmit.data.len().saturating_add(self.receive.data.len())
     }
 
-    /// Bytes of which nothing became a message: of an unknown protocol, or passed over by a decoder.
+    /// The bytes that did not become part of a message, because their protocol is unknown or a decoder
+    /// skipped them.
     pub fn undecoded_bytes(&self) -> u64 {
         self.undecoded
     }
 
-    /// Takes bytes that follow on those before.
+    /// Adds bytes that follow the previous ones without a gap.
     pub fn data(&mut self, from: Direction, chunk: &Chunk<'_>, out: &mut Messages) {
         if matches!(self.state, ConversationState::Unknown) || out.enter(self.number, self.upgrades).is_err()
         {
@@ -158,7 +159,7 @@ impl Conversation {
         out.leave();
     }
 
-    /// Takes notice of bytes that are missing.
+    /// Handles a gap.
     pub fn gap(&mut self, from: Direction, gap: Gap, out: &mut Messages) {
         if out.enter(self.number, self.upgrades).is_err() {
             return;
@@ -174,7 +175,7 @@ impl Conversation {
         out.leave();
     }
 
-    /// Nothing more comes.
+    /// Ends the conversation: no more bytes follow.
     pub fn end(&mut self, out: &mut Messages) {
         if out.enter(self.number, self.upgrades).is_ok() {
             self.give_up(out);
@@ -189,8 +190,8 @@ impl Conversation {
         }
     }
 
-    /// Decodes what can be decoded: the direction that has new bytes first, then the other one, whose bytes
-    /// may have waited for these.
+    /// Decodes as much as possible: first the direction with new bytes, then the other one, whose bytes may
+    /// have waited for these.
     fn advance(&mut self, from: Direction, out: &mut Messages) {
         let other = match from {
             Direction::Transmit => Direction::Receive,
@@ -201,7 +202,7 @@ impl Conversation {
             if !self.decode(from, out) {
                 break;
             }
-            // What waits there came first.
+            // What waits in the other direction came first.
             while self.upgrades > upgrades && self.decode(other, out) {}
         }
         while self.detect() && self.decode(other, out) && self.decode(from, out) {}
@@ -214,7 +215,7 @@ impl Conversation {
         }
     }
 
-    /// Decodes once; gives whether that changed anything.
+    /// Decodes one step. Returns whether that changed anything.
     fn decode(&mut self, from: Direction, out: &mut Messages) -> bool {
         let side = match from {
             Direction::Transmit => &mut self.transmit,
@@ -251,7 +252,7 @@ impl Conversation {
         }
     }
 
-    /// What follows in both directions is of another protocol.
+    /// Switches both directions to another protocol.
     fn upgrade(&mut self, to: Option<&'static Protocol>, out: &mut Messages) {
         if let ConversationState::Decoding(_, decoder) = &mut self.state {
             decoder.end(out);
@@ -262,7 +263,7 @@ impl Conversation {
         }
         out.next_protocol();
         (self.desyncs, self.attempts) = (0, 0);
-        // What was agreed on is the protocol before.
+        // The negotiated name is that of the previous protocol.
         (self.hints.alpn, self.hints.from_start) = (None, true);
         self.state = match to {
             Some(protocol) => ConversationState::Decoding(protocol, (protocol.open)(&self.hints)),
@@ -270,7 +271,7 @@ impl Conversation {
         };
     }
 
-    /// The decoder can make no sense of what comes next: it goes on with the next call.
+    /// Skips to the start of the next call, because the decoder cannot make sense of what comes next.
     fn desync(&mut self, from: Direction, out: &mut Messages) {
         self.desyncs += 1;
         if self.desyncs > MAX_DESYNCS {
@@ -285,7 +286,8 @@ impl Conversation {
         }
     }
 
-    /// Tells the decoder of a gap; what it has not taken before it is not to be had any more, either.
+    /// Reports a gap to the decoder. Bytes before the gap that the decoder has not consumed are dropped as
+    /// well.
     fn skip(&mut self, from: Direction, gap: Gap, out: &mut Messages) {
         let side = self.side(from);
         let offset = if side.data.is_empty() { gap.offset } else { side.offset };
@@ -307,7 +309,7 @@ impl Conversation {
         (self.transmit, self.receive) = (Unread::default(), Unread::default());
     }
 
-    /// Asks which protocol it is, if that is not known; gives whether it is.
+    /// Detects the protocol if it is unknown. Returns whether there is a decoder now.
     fn detect(&mut self) -> bool {
         if !matches!(self.state, ConversationState::Detecting) {
             return matches!(self.state, ConversationState::Decoding(..));
@@ -322,7 +324,7 @@ impl Conversation {
             Err(Detect::NeedMore) if self.waiting_bytes() <= MAX_PREFIX => return false,
             Err(_) => {}
         }
-        // In the middle of something, the next call may begin a message.
+        // If the conversation was joined in the middle, the next call may begin a message.
         let has_start = prefix.sides().iter().any(|side| side.call_starts().next().is_some());
         self.attempts += u32::from(has_start);
         let waited = self.transmit.clear().saturating_add(self.receive.clear());

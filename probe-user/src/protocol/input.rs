@@ -1,4 +1,4 @@
-//! What a decoder is given of one direction of a connection: bytes in order, or how many of them are missing.
+//! The input of a decoder for one direction of a connection: bytes in order, or the number of missing ones.
 
 use std::fmt;
 
@@ -6,38 +6,38 @@ use jiff::Timestamp;
 
 use crate::event::Plaintext;
 
-/// Bytes that follow on what was given of the direction before; all of one call.
+/// Bytes that follow the previous ones of the direction without a gap. All belong to one call.
 #[derive(Clone, Copy)]
 pub struct Chunk<'a> {
-    /// Offset of the first byte in the stream of its direction.
+    /// The offset of the first byte in the stream of its direction.
     pub offset: u64,
     /// The bytes, at least one.
     pub data: &'a [u8],
-    /// Whose bytes they are.
+    /// The call that the bytes belong to.
     pub mark: CallMark,
 }
 
-/// The call that moved bytes, for what begins at an offset of a stream.
+/// The call that transferred bytes, for the part of the stream that begins at an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallMark {
-    /// Offset in the stream of the first byte that is meant.
+    /// The offset of that part's first byte in the stream.
     pub offset: u64,
-    /// Number of the call on the connection.
+    /// The number of the call on the connection.
     pub call: u64,
     /// When the call returned.
     pub time: Timestamp,
-    /// Whether that byte is the first of the call: programs write whole messages more often than not.
+    /// Whether that byte is the first of the call. Most programs write whole messages in one call.
     pub starts_call: bool,
 }
 
-/// Bytes that are missing between what was given before and what comes next.
+/// Bytes that are missing between the previous ones and the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// Offset of the first missing byte in the stream of its direction.
+    /// The offset of the first missing byte in the stream of its direction.
     pub offset: u64,
     /// How many are missing, at least one.
     pub length: u64,
-    /// Why.
+    /// The cause.
     pub cause: GapCause,
 }
 
@@ -46,22 +46,22 @@ pub struct Gap {
 pub enum GapCause {
     /// A limit on the bytes of a call cut them (`--max-bytes`).
     Truncated,
-    /// They did not come: they were lost on the way, or are not in the recording.
+    /// They never arrived: they were lost on the way, or are not in the recording.
     Lost,
-    /// They came, but the decoder could not make sense of them: they were passed over up to the next call.
+    /// They arrived, but the decoder could not make sense of them. They were skipped up to the next call.
     Desync,
-    /// They came, but the decoder waited for more of them than may wait.
+    /// They arrived, but the decoder left more of them waiting than the limit allows.
     TooLong,
 }
 
-/// The bytes of one direction that a decoder has not taken yet, without a gap.
+/// The bytes of one direction that a decoder has not consumed yet, without a gap.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
     /// The bytes.
     pub data: &'a [u8],
-    /// Offset of the first one in the stream of its direction.
+    /// The offset of the first byte in the stream of its direction.
     pub offset: u64,
-    /// The calls that moved them, in the order of their offsets. The first one is that of the first byte.
+    /// The calls that transferred the bytes, ordered by offset. The first one is that of the first byte.
     pub marks: &'a [CallMark],
 }
 
@@ -69,19 +69,19 @@ impl<'a> Input<'a> {
     /// No bytes.
     pub const EMPTY: Input<'static> = Input { data: &[], offset: 0, marks: &[] };
 
-    /// The call that moved the byte at `index`; none if there is no such byte.
+    /// The call that transferred the byte at `index`. None if there is no such byte.
     pub fn mark(&self, index: usize) -> Option<CallMark> {
         self.data.get(index)?;
         let offset = self.offset.checked_add(index as u64)?;
         self.marks.iter().take_while(|mark| mark.offset <= offset).last().copied()
     }
 
-    /// When the call returned that moved the byte at `index`.
+    /// When the call that transferred the byte at `index` returned.
     pub fn time(&self, index: usize) -> Option<Timestamp> {
         Some(self.mark(index)?.time)
     }
 
-    /// Indices of the bytes that are the first of their calls.
+    /// The indexes of the bytes that are the first of their calls.
     pub fn call_starts(&self) -> impl Iterator<Item = usize> + use<'a> {
         let (offset, length) = (self.offset, self.data.len());
         let starts = self.marks.iter().filter(|mark| mark.starts_call);

@@ -1,7 +1,8 @@
-//! What a decoder makes of a connection's bytes.
+//! The messages that decoders produce from a connection's bytes.
 //!
-//! Owns the shape of messages, and which of several conversations on one connection a message is of. What a
-//! field means is said once, in its protocol's table: whatever writes messages walks that.
+//! Owns the shape of messages, and to which of several conversations on one connection a message belongs. The
+//! meaning of a field is defined once, in the table of its protocol, and everything that writes messages
+//! iterates over that table.
 
 use std::fmt;
 
@@ -12,15 +13,15 @@ use crate::event::{Direction, Plaintext};
 /// A field that messages of a protocol can have.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Its place in a JSON record, nested at the dots: `http.request.method`.
+    /// The path in a JSON record, nested at the dots: `http.request.method`.
     pub path: &'static str,
-    /// What it says, for the schema and the documentation.
+    /// The meaning, for the schema and the documentation.
     pub help: &'static str,
-    /// What its values are.
+    /// The type of its values.
     pub kind: FieldKind,
 }
 
-/// What the values of a field are.
+/// The type of a field's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
     /// [`FieldValue::Text`]
@@ -31,16 +32,16 @@ pub enum FieldKind {
     List,
 }
 
-/// The value of a field. Its `Debug` prints no text: that is somebody else's traffic.
+/// The value of a field. Its `Debug` prints no text, because that is other people's traffic.
 #[derive(Clone, PartialEq, Eq)]
 pub enum FieldValue {
-    /// A text.
+    /// Text.
     Text(String),
     /// A number.
     Number(u64),
-    /// Texts, in their order.
+    /// Texts in order.
     List(Vec<String>),
-    /// The message has the field, but what it says depends on bytes that were not seen.
+    /// The message has the field, but its value depends on bytes that were not captured.
     Unknown,
 }
 
@@ -55,25 +56,25 @@ impl fmt::Debug for FieldValue {
     }
 }
 
-/// What a message is in its exchange.
+/// The role of a message in its exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
-    /// It asks; a response with its key answers.
+    /// A request, answered by the response with the same key.
     Request,
-    /// It answers the request with its key.
+    /// A response to the request with the same key.
     Response,
-    /// It stands alone.
+    /// A message without a counterpart.
     Event,
 }
 
-/// What is missing of a message.
+/// The parts that a message lacks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Partial {
-    /// Bytes that are missing within it, as far as their number can be said.
+    /// The number of missing bytes within it, as far as it can be determined.
     pub missing: u64,
-    /// Whether it began before what was seen.
+    /// Whether its beginning was not captured.
     pub lacks_start: bool,
-    /// Whether its end was not seen.
+    /// Whether its end was not captured.
     pub lacks_end: bool,
 }
 
@@ -87,36 +88,36 @@ impl Partial {
 /// A message of a protocol.
 #[derive(Clone)]
 pub struct Message {
-    /// Name of the protocol.
+    /// The name of the protocol.
     pub protocol: &'static str,
-    /// What it is in its exchange.
+    /// The role in its exchange.
     pub kind: MessageKind,
-    /// Which way it went.
+    /// The direction of its bytes.
     pub direction: Direction,
-    /// What pairs it with its counterpart within its conversation; none when a gap leaves that open.
+    /// The id that pairs it with its counterpart within its conversation. None if a gap makes that unclear.
     pub id: Option<u64>,
-    /// What it says; each field is of the protocol's table.
+    /// The values of its fields, each with its entry in the protocol's table.
     pub fields: Vec<(&'static Field, FieldValue)>,
-    /// The first bytes of its body.
+    /// The first bytes of the body.
     body: Vec<u8>,
-    /// Bytes of its body in all.
+    /// The length of the whole body in bytes.
     pub body_length: u64,
-    /// When the call returned that moved its first byte.
+    /// When the call that transferred its first byte returned.
     pub first: Timestamp,
-    /// When the call returned that moved its last byte.
+    /// When the call that transferred its last byte returned.
     pub last: Timestamp,
-    /// Bytes of the stream that it took.
+    /// The number of bytes that it occupies in the stream.
     pub length: u64,
-    /// What is missing of it.
+    /// What it lacks.
     pub partial: Partial,
     scope: Scope,
 }
 
-/// A conversation within the conversations of a connection, the outermost first: its number in the one around
-/// it, and how many protocols it spoke before this one.
+/// The position of a conversation within the conversations of a connection, outermost first. Each entry is
+/// the number within the enclosing conversation, and how many protocols were used before the current one.
 type Scope = Vec<(u64, u32)>;
 
-/// What pairs a request and its response on a connection.
+/// The key that pairs a request with its response on a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExchangeKey {
     scope: Scope,
@@ -124,7 +125,7 @@ pub struct ExchangeKey {
 }
 
 impl Message {
-    /// One that says nothing yet, of one call.
+    /// A message without any contents, transferred by one call.
     pub fn new(protocol: &'static str, kind: MessageKind, direction: Direction, time: Timestamp) -> Self {
         Self {
             protocol,
@@ -142,14 +143,14 @@ impl Message {
         }
     }
 
-    /// The bytes of its body that are kept, from its first one on.
+    /// The bytes of the body that were kept, from its first byte.
     pub fn body(&self) -> Plaintext<'_> {
         Plaintext::of(&self.body)
     }
 
-    /// Takes bytes of its body that follow on those before; `limit` of all are kept.
+    /// Adds bytes of the body that follow the previous ones. At most `limit` bytes in total are kept.
     pub fn add_body(&mut self, data: &[u8], limit: usize) {
-        // What follows on bytes that were not kept is not kept either: a body is never joined over a gap.
+        // Bytes that follow dropped ones are dropped too, because a body is never joined over a gap.
         if self.body.len() as u64 == self.body_length {
             let room = limit.saturating_sub(self.body.len()).min(data.len());
             self.body.extend_from_slice(data.get(..room).unwrap_or_default());
@@ -157,7 +158,7 @@ impl Message {
         self.body_length = self.body_length.saturating_add(data.len() as u64);
     }
 
-    /// Bytes of its body are missing here.
+    /// Adds a gap to the body.
     pub fn add_body_gap(&mut self, missing: u64) {
         self.body_length = self.body_length.saturating_add(missing);
         self.partial.missing = self.partial.missing.saturating_add(missing);
@@ -168,12 +169,12 @@ impl Message {
         self.fields.iter().find(|(has, _)| has.path == field.path).map(|(_, value)| value)
     }
 
-    /// What pairs it with its counterpart on its connection.
+    /// The key that pairs it with its counterpart on its connection.
     pub fn key(&self) -> Option<ExchangeKey> {
         Some(ExchangeKey { scope: self.scope.clone(), id: self.id? })
     }
 
-    /// Bytes that keeping it takes, about.
+    /// The approximate memory that it takes.
     pub fn size(&self) -> usize {
         let value = |value: &FieldValue| match value {
             FieldValue::Text(text) => text.len(),
@@ -202,7 +203,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// Where decoders put messages.
+/// The messages that decoders have produced.
 #[derive(Debug)]
 pub struct Messages {
     list: Vec<Message>,
@@ -211,36 +212,36 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// Conversations within each other, at the most: who nests bodies in bodies is hostile.
+    /// The most levels of nested conversations. A peer that nests bodies deeper than this is hostile.
     const MAX_DEPTH: usize = 8;
 
-    /// None yet; so many bytes of each body are kept.
+    /// Creates an empty list. `body_limit` bytes of each body are kept.
     pub fn new(body_limit: usize) -> Self {
         Self { list: Vec::new(), scope: Scope::new(), body_limit }
     }
 
-    /// Bytes of a body that are kept.
+    /// The number of bytes of each body that are kept.
     pub fn body_limit(&self) -> usize {
         self.body_limit
     }
 
-    /// Adds a message of the conversation that is decoded now.
+    /// Adds a message of the conversation that is being decoded.
     pub fn push(&mut self, message: Message) {
         self.list.push(Message { scope: self.scope.clone(), ..message });
     }
 
-    /// Takes out what was added, in its order.
+    /// Removes and returns the messages in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Message> + '_ {
         self.list.drain(..)
     }
 
-    /// How many were added since they were taken out.
+    /// How many messages were added since they were last removed.
     pub(super) fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// What is added next is of a conversation within the present one, up to [`leave`](Self::leave). Says
-    /// whether it may be.
+    /// Enters a conversation within the current one: messages that are added until [`leave`](Self::leave)
+    /// belong to it. Fails if conversations are nested too deep.
     pub(super) fn enter(&mut self, number: u64, protocols: u32) -> Result<(), TooDeep> {
         if self.scope.len() >= Self::MAX_DEPTH {
             return Err(TooDeep);
@@ -253,7 +254,7 @@ impl Messages {
         self.scope.pop();
     }
 
-    /// The present conversation speaks its next protocol: what its messages are called begins anew.
+    /// Switches the current conversation to its next protocol, in which message ids start over.
     pub(super) fn next_protocol(&mut self) {
         if let Some((_, protocols)) = self.scope.last_mut() {
             *protocols = protocols.saturating_add(1);

@@ -1,7 +1,7 @@
-//! Protocols: what the bytes of a connection mean. Pure; every parser has limits.
+//! Protocols: the meaning of a connection's bytes. Pure; every parser has limits.
 //!
-//! Owns the table of protocols and what one has to be. A protocol is one file and one line in [`ALL`]: what
-//! writes messages, the schema and the documentation walk the protocol's table of fields.
+//! Owns the table of protocols and the interface of a protocol. A protocol is one file and one line in
+//! [`ALL`]: the outputs, the schema and the documentation iterate over the protocol's table of fields.
 
 mod conversation;
 mod input;
@@ -16,40 +16,40 @@ pub use conversation::Conversation;
 pub use input::{CallMark, Chunk, Gap, GapCause, Input};
 pub use message::{ExchangeKey, Field, FieldKind, FieldValue, Message, MessageKind, Messages, Partial};
 
-/// All protocols that are decoded, those first that take precedence when bytes fit several.
+/// All protocols that are decoded. If bytes fit several, the first one takes precedence.
 pub const ALL: &[&Protocol] = &[];
 
 /// A protocol.
 #[derive(Debug)]
 pub struct Protocol {
-    /// Its name in records and on the command line.
+    /// The name in records and on the command line.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// A description in a few words.
     pub help: &'static str,
-    /// Ports that it is used on. They only decide between protocols that all fit.
+    /// The usual ports. They only decide between several protocols that fit.
     pub ports: &'static [u16],
     /// All fields that its messages can have.
     pub fields: &'static [Field],
-    /// Whether a connection speaks it.
+    /// Checks whether a connection uses the protocol.
     pub detect: fn(&Prefix<'_>) -> Detect,
-    /// Makes a decoder for a connection that does.
+    /// Creates a decoder for such a connection.
     pub open: fn(&Hints) -> Box<dyn Decoder>,
 }
 
-/// What is known of a connection beside its bytes.
+/// What is known about a connection apart from its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     /// Whether the process is client or server.
     pub role: Option<Role>,
-    /// The protocol that the two ends have agreed on.
+    /// The protocol that both ends have negotiated (ALPN).
     pub alpn: Option<String>,
-    /// The name of the server that the client wants.
+    /// The server name that the client requests (SNI).
     pub server_name: Option<String>,
     /// The port of this end.
     pub local_port: Option<u16>,
     /// The port of the other end.
     pub peer_port: Option<u16>,
-    /// Whether the first bytes are the first ones of the protocol in both directions: the connection was not
+    /// Whether the bytes begin with the first ones of the protocol in both directions: the connection was not
     /// joined in the middle, and nothing is missing before them.
     pub from_start: bool,
 }
@@ -57,74 +57,74 @@ pub struct Hints {
 /// The first bytes of both directions.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefix<'a> {
-    /// What the process sent.
+    /// The bytes that the process sent.
     pub transmit: Input<'a>,
-    /// What it received.
+    /// The bytes that it received.
     pub receive: Input<'a>,
-    /// What is known beside.
+    /// What is known apart from the bytes.
     pub hints: &'a Hints,
 }
 
 impl<'a> Prefix<'a> {
-    /// Both directions.
+    /// Both directions, the sent one first.
     pub fn sides(&self) -> [Input<'a>; 2] {
         [self.transmit, self.receive]
     }
 }
 
-/// Whether bytes are of a protocol.
+/// Whether bytes fit a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detect {
-    /// They are.
+    /// They fit.
     Yes,
-    /// They are not, whatever follows.
+    /// They do not, whatever follows.
     No,
-    /// More of them will tell.
+    /// More bytes are needed to decide.
     NeedMore,
 }
 
-/// What a decoder did with bytes.
+/// What a decoder did with its input.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Nothing: it needs more of this direction, or has to see the other one first. The same bytes come
-    /// again, with more.
+    /// It consumed nothing, because it needs more bytes of this direction or must see the other one first. It
+    /// gets the same bytes again, with more.
     More,
-    /// It took so many, and is asked again for the rest.
+    /// It consumed this many bytes, and is called again for the rest.
     Taken(usize),
-    /// It could make no sense of so many, and is asked again for the rest: they count as not decoded.
+    /// It skipped this many bytes because it could not make sense of them, and is called again for the rest.
+    /// They count as not decoded.
     Skipped(usize),
-    /// It took so many; all that follows in both directions is of another protocol, or, if there is none
-    /// here, of one that is to be detected. The decoder is told of its [end](Decoder::end).
+    /// It consumed some bytes, and everything that follows in both directions is in another protocol. If none
+    /// is given, that is to be detected. The decoder's [end](Decoder::end) is called.
     Upgrade {
-        /// How many.
+        /// The number of consumed bytes.
         taken: usize,
-        /// The protocol.
+        /// The next protocol.
         to: Option<&'static Protocol>,
     },
 }
 
-/// A decoder can make no sense of its input. It is told of the [gap](Decoder::gap) up to the next call, and
-/// asked again from there.
+/// A decoder cannot make sense of its input. Its [gap](Decoder::gap) is called for the bytes up to the next
+/// call, and decoding continues from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes cannot be decoded: {0}")]
 pub struct Desync(pub &'static str);
 
-/// A protocol's reading of one connection. It sees bytes in order, is told of what is missing, and adds
-/// messages.
+/// Decodes one connection in a protocol. It gets bytes in order, is informed of gaps, and adds messages.
 pub trait Decoder: fmt::Debug + Send {
-    /// Looks at the bytes of a direction that it has not taken yet, of which there is at least one. It takes
-    /// bodies as they come: only so much as the head of a message may wait.
+    /// Decodes bytes of one direction that were not consumed yet, of which there is at least one. Bodies are
+    /// to be consumed as they come: the limit on waiting bytes only allows for the head of a message.
     fn data(&mut self, from: Direction, input: Input<'_>, out: &mut Messages) -> Result<Step, Desync>;
 
-    /// Bytes are missing behind the last one that it took.
+    /// Handles missing bytes after the last consumed one.
     fn gap(&mut self, from: Direction, gap: Gap, out: &mut Messages);
 
-    /// Nothing more comes: adds what is not complete yet.
+    /// Handles the end of the connection: adds the messages that are not complete.
     fn end(&mut self, out: &mut Messages);
 }
 
-/// The protocol of a connection's first bytes. Of several that fit it is one that is used on the connection's
-/// ports, or else the first one.
+/// Detects the protocol of a connection from its first bytes. If several fit, one that is used on the
+/// connection's ports wins, otherwise the first one.
 fn detect(protocols: &[&'static Protocol], prefix: &Prefix<'_>) -> Result<&'static Protocol, Detect> {
     let ports = [prefix.hints.local_port, prefix.hints.peer_port];
     let mut found: Option<&'static Protocol> = None;

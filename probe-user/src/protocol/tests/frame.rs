@@ -1,8 +1,9 @@
-//! A protocol of the tests that does what real ones do.
+//! A protocol for the tests that has the features of real ones.
 //!
-//! A frame is a kind, an id, a length in three digits, and so many bytes: `q7 005hello`. `q` asks, `a`
-//! answers the `q` of its id, in any order. `n` holds bytes of a conversation of lines within this one, of
-//! the number that is its id. `u` asks to speak lines from then on; `U` agrees. `e` stands alone.
+//! A frame is a kind, an id, a length in three digits, and that many bytes: `q7 005hello`. `q` is a request
+//! and `a` the response to the `q` with the same id, in any order. `n` contains bytes of a conversation of
+//! lines within this one, whose number is the id. `u` requests to switch to lines, and `U` agrees. `e` stands
+//! alone.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use crate::protocol::{
 
 const KIND: Field = Field { path: "frame.kind", help: "What the frame is", kind: FieldKind::Text };
 const ID: Field = Field { path: "frame.id", help: "Its number", kind: FieldKind::Number };
-/// Bytes before a frame's own.
+/// The bytes before the body of a frame.
 const HEAD: usize = 6;
 
 pub(crate) const FRAME: Protocol = Protocol {
@@ -66,7 +67,7 @@ impl Head {
     }
 }
 
-/// A frame of which the body is still to come.
+/// A frame whose body is not complete.
 #[derive(Debug)]
 struct OpenFrame {
     kind: u8,
@@ -77,12 +78,12 @@ struct OpenFrame {
 #[derive(Debug, Default)]
 struct FrameDecoder {
     hints: Hints,
-    /// The frame that is being read, of each direction.
+    /// The frame that is being read, by direction.
     open: BTreeMap<bool, OpenFrame>,
-    /// Bytes were lost, so that a frame is searched, in each direction.
+    /// Whether bytes were lost, so that the next frame is searched for, by direction.
     lost: BTreeMap<bool, bool>,
     nested: BTreeMap<u64, Conversation>,
-    /// Bytes that each nested conversation has had, in each direction.
+    /// The number of bytes that each nested conversation got, by direction.
     given: BTreeMap<(u64, bool), u64>,
     has_asked_to_upgrade: bool,
 }
@@ -117,7 +118,7 @@ impl FrameDecoder {
         }
     }
 
-    /// Adds the frame that is being read: no more of it comes.
+    /// Adds the frame that is being read, because no more of it comes.
     fn close(&mut self, from: Direction, out: &mut Messages) {
         let Some(open) = self.open.remove(&(from == Direction::Transmit)) else { return };
         let OpenFrame { kind, mut message, rest } = open;
@@ -152,11 +153,11 @@ impl Decoder for FrameDecoder {
             return Ok(self.body(from, input, out));
         }
         if self.has_asked_to_upgrade && side {
-            // What this is depends on the answer.
+            // The meaning of this depends on the answer.
             return Ok(Step::More);
         }
         if self.lost.remove(&side).is_some() || (!self.hints.from_start && Head::parse(input.data).is_err()) {
-            // After what is missing, a frame is likely to begin where a call does.
+            // After a gap, a frame most likely begins where a call does.
             let head = |start: &usize| Head::parse(&input.data[*start..]).is_ok();
             let next = input.call_starts().find(head).unwrap_or(input.data.len());
             let is_sure = next == 0 && input.data.len() >= HEAD;
@@ -180,7 +181,7 @@ impl Decoder for FrameDecoder {
         if let Some(open) = self.open.get_mut(&side)
             && gap.cause != GapCause::Desync
         {
-            // The length says how much of the gap is the frame's.
+            // The frame's length shows how much of the gap belongs to it.
             let missing = gap.length.min(open.rest);
             open.rest -= missing;
             open.message.add_body_gap(missing);

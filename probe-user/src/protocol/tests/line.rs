@@ -1,4 +1,5 @@
-//! The smallest protocol: each line of the client asks, each line of the server answers the next of them.
+//! The smallest protocol: each line of the client is a request, and each line of the server answers the next
+//! one.
 
 use crate::event::{Direction, Role};
 use crate::protocol::*;
@@ -20,7 +21,7 @@ pub(crate) const LINE: Protocol = Protocol {
 #[derive(Debug)]
 struct LineDecoder {
     role: Role,
-    /// How many went each way.
+    /// The number of lines by direction.
     lines: [u64; 2],
 }
 

@@ -1,4 +1,4 @@
-//! The port of protocols, proved by two protocols that only the tests have.
+//! Tests the interface of protocols with two protocols that only the tests have.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -12,34 +12,34 @@ mod line;
 use frame::FRAME;
 use line::LINE;
 
-/// What the product's table is for real protocols.
+/// The equivalent of the product's table of protocols.
 pub(crate) const PROTOCOLS: &[&Protocol] = &[&FRAME, &LINE];
 
-/// What happens on a connection.
+/// An event on a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event<'a> {
     /// A call of the client.
     Up(&'a str),
     /// A call of the server.
     Down(&'a str),
-    /// So many bytes of the client are missing.
+    /// This many bytes of the client are missing.
     UpGap(u64),
-    /// So many bytes of the server are missing.
+    /// This many bytes of the server are missing.
     DownGap(u64),
 }
 use Event::{Down, DownGap, Up, UpGap};
 
-/// What is known of a client's connection, seen from its first byte on.
+/// The hints about a client's connection that is traced from its first byte.
 fn client() -> Hints {
     Hints { role: Some(Role::Client), from_start: true, ..Hints::default() }
 }
 
-/// The same of one that was joined in the middle.
+/// The hints about a connection that was joined in the middle.
 fn joined() -> Hints {
     Hints { from_start: false, ..client() }
 }
 
-/// A message in a line: its protocol, kind, scopes and id, its body, and what is missing of it.
+/// A message in one line: its protocol, kind, scopes and id, its body, and what it lacks.
 fn shown(message: &Message) -> String {
     let key = message.key().map_or("?".to_owned(), |key| format!("{key:?}"));
     let numbers: String = key.chars().filter(|c| c.is_ascii_digit() || *c == ')').collect();
@@ -112,7 +112,7 @@ fn ids_are_answered_in_any_order() {
 
 #[test]
 fn a_connection_goes_on_in_another_protocol() {
-    // The client does not wait for the answer: whose bytes the line is, only that says.
+    // The client does not wait for the answer, which alone shows what protocol the line is in.
     check(
         &client(),
         &[Up("q1 000"), Up("u2 000line one\n"), Down("a1 000"), Down("U2 000line two\n"), Up("line x\n")],
@@ -145,25 +145,25 @@ fn bodies_hold_conversations_of_their_own() {
 
 #[test]
 fn gaps_are_told_and_bytes_are_not_joined_over_them() {
-    // Within a body: its length says where the next frame is.
+    // A gap within a body, whose length shows where the next frame is.
     check(
         &client(),
         &[Up("q1 010abc"), UpGap(4), Up("defq2 000"), Down("a1 000")],
         &["frame>00)1 abc -4", "frame>00)2 ", "frame<00)1 "],
     );
-    // Over the end of a body: the next call may begin a frame. One that does not is passed over.
+    // A gap over the end of a body: the next call may begin a frame. One that does not is skipped.
     check(
         &client(),
         &[Up("q1 010abc"), UpGap(40), Up("3 000"), Up("q2 001x")],
         &["frame>00)1 abc -7", "frame>00)2 x"],
     );
-    // In the other direction nothing changes.
+    // The other direction is not affected.
     check(
         &client(),
         &[Up("q1 000"), DownGap(5), Up("q2 000"), Down("a1 000")],
         &["frame>00)1 ", "frame>00)2 ", "frame<00)1 "],
     );
-    // What ends with the connection.
+    // A message that is cut off by the end of the connection.
     check(&client(), &[Up("q1 010abc")], &["frame>00)1 abc $"]);
 }
 
@@ -205,7 +205,7 @@ fn a_connection_can_be_joined_in_its_middle() {
         &[Up("the end of something"), Up("q1 000"), Down("a1 000")],
         &["frame>00)1 ", "frame<00)1 "],
     );
-    // From the start, that would be no frames.
+    // If these were the first bytes, they would not be frames.
     let events = [Up("the end of something"), Up("q1 000")];
     let (words, conversation) = run(Conversation::new(PROTOCOLS, client()), &events, 1000);
     assert_eq!((words.len(), conversation.undecoded_bytes()), (0, 26));
@@ -226,7 +226,7 @@ fn what_is_known_beside_the_bytes_counts() {
     check(start.clone(), "q1 000", Ok("frame"));
     check(start.clone(), "something else", Err(Detect::No));
     check(Hints { alpn: Some("frame".into()), ..start.clone() }, "something else", Ok("frame"));
-    // Ports decide between protocols that all fit, and nothing else.
+    // Ports only decide between protocols that all fit.
     check(start.clone(), "line 1", Ok("line"));
     check(Hints { peer_port: Some(70), ..start.clone() }, "line 1", Ok("other"));
     check(Hints { peer_port: Some(70), ..start }, "q1 000", Ok("frame"));
@@ -240,12 +240,12 @@ fn what_waits_is_bounded() {
     assert_eq!(conversation.waiting_bytes(), 0);
     assert!(conversation.undecoded_bytes() > 1 << 19, "{conversation:?}");
     assert_eq!(words.len(), 1);
-    // Bytes that are of no protocol.
+    // Bytes of no protocol.
     let (_, conversation) = run(Conversation::new(PROTOCOLS, joined()), &[Up(&long)], 10_000);
     assert_eq!((conversation.waiting_bytes(), conversation.undecoded_bytes()), (0, 1 << 20));
 }
 
-/// Each table of protocols: the product's, and that of the tests.
+/// Both tables of protocols: the product's and that of the tests.
 #[test]
 fn tables_are_complete() {
     for table in [ALL, PROTOCOLS] {

@@ -1,88 +1,88 @@
-//! ClientHello and ServerHello: bytes → what they say.
+//! ClientHello and ServerHello: bytes → their contents.
 //!
-//! Owns the reading of the two messages of the handshake that are in the clear (RFC 8446, section 4; RFC
-//! 5246, section 7.4), and of the records around them. It is given foreign bytes: what is cut, or not as it
-//! should be, is not known, and never an error; nothing is read but what is told.
+//! Owns the parser for the two messages of the handshake that are sent in the clear (RFC 8446, section 4; RFC
+//! 5246, section 7.4), and for the records around them. The bytes are foreign: a part that is cut or
+//! malformed is treated as absent and is never an error. Only what is reported is parsed.
 
 use probe_common::{CLIENT_HELLO, HELLO_BYTES, RecordHeader, SERVER_HELLO};
 
 use super::cursor::Cursor;
 
-/// Extensions, by their numbers (RFC 6066, section 3; RFC 7301; RFC 8446, section 4.2).
+/// Extension numbers (RFC 6066, section 3; RFC 7301; RFC 8446, section 4.2).
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
 const SUPPORTED_VERSIONS: u16 = 43;
 
-/// The random number of a ServerHello that asks for another ClientHello (RFC 8446, section 4.1.3).
+/// The random value of a ServerHello that requests another ClientHello (RFC 8446, section 4.1.3).
 const RETRY: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2,
     0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
-/// What a hello says.
+/// A hello message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hello {
-    /// The client's.
+    /// From the client.
     Client(ClientHello),
-    /// The server wants another one of the client.
+    /// The server requests another ClientHello.
     Retry,
-    /// The server's.
+    /// From the server.
     Server(ServerHello),
 }
 
-/// What a client says.
+/// The contents of a ClientHello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The name of the server that it wants (SNI).
+    /// The name of the requested server (SNI).
     pub server_name: Option<Vec<u8>>,
-    /// Protocols that it offers (ALPN), the one that it likes best first.
+    /// The offered protocols (ALPN), the preferred one first.
     pub protocols: Option<Vec<Vec<u8>>>,
 }
 
-/// What a server says.
+/// The contents of a ServerHello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerHello {
-    /// The version that it has chosen, such as 0x0303 for TLS 1.2; none if it was cut before that was
+    /// The chosen version, such as 0x0303 for TLS 1.2. None if the message was cut before the version is
     /// certain.
     pub version: Option<u16>,
-    /// Its cipher suite.
+    /// The chosen cipher suite.
     pub cipher: u16,
-    /// The protocol that it has chosen (ALPN); with TLS 1.3 it tells that in secret.
+    /// The chosen protocol (ALPN). With TLS 1.3 it is sent encrypted, and so is not here.
     pub protocol: Option<Vec<u8>>,
 }
 
-/// The name that IANA gave a cipher suite.
+/// The IANA name of a cipher suite.
 pub fn cipher_name(cipher: u16) -> Option<&'static str> {
     tls_parser::TlsCipherSuite::from_id(cipher).map(|suite| suite.name)
 }
 
-/// What was taken of the parts of a hello.
+/// The result of reading the parts of a hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandshakeParse {
-    /// It is not whole yet.
+    /// The message is not complete yet.
     Nothing,
-    /// It was none.
+    /// The bytes are not a hello.
     Junk,
-    /// It.
+    /// A hello.
     Hello(Hello),
 }
 
-/// A hello as it comes, in parts.
+/// The parts of a hello that were received so far.
 #[derive(Clone, Debug, Default)]
 pub struct HelloBuffer {
-    /// Records, or the beginning of them.
+    /// The bytes of records, possibly cut.
     bytes: Vec<u8>,
-    /// Bytes of the header that was added to them.
+    /// The length of the header that was added to them.
     added: usize,
 }
 
 impl HelloBuffer {
-    /// Forgets what is there.
+    /// Discards the parts.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// A hello begins with `bytes`; after a header of a record of so many bytes, if that is not 0.
+    /// Starts a hello with `bytes`. If `record` is not 0, adds the header of a record of this length first.
     pub fn begin(&mut self, record: u32, bytes: &[u8]) {
         self.bytes.clear();
         if let Ok(length) = u16::try_from(record)
@@ -95,19 +95,19 @@ impl HelloBuffer {
         self.add(bytes);
     }
 
-    /// It goes on.
+    /// Adds the next part.
     pub fn add(&mut self, bytes: &[u8]) {
-        // One header may have been added to what the kernel told.
+        // A header may have been added to what the kernel emitted.
         let room = (HELLO_BYTES as usize + 5).saturating_sub(self.bytes.len());
         self.bytes.extend(bytes.iter().take(room));
     }
 
-    /// Bytes that were told so far.
+    /// The number of bytes from the kernel so far.
     pub fn told(&self) -> usize {
         self.bytes.len().saturating_sub(self.added)
     }
 
-    /// Takes what is there, unless more is to come.
+    /// Parses the parts, unless more are to come.
     pub fn take(&mut self) -> HandshakeParse {
         let (message, is_whole) = message(&self.bytes);
         if !is_whole && self.bytes.len() < HELLO_BYTES as usize {
@@ -118,8 +118,7 @@ impl HelloBuffer {
     }
 }
 
-/// The first message of the handshake in these records, or the beginning of it; and whether that is all of
-/// it.
+/// The first handshake message in these records, or the beginning of it, and whether it is complete.
 fn message(records: &[u8]) -> (Vec<u8>, bool) {
     let mut cursor = Cursor(records);
     let mut message = Vec::new();
@@ -141,7 +140,7 @@ fn message(records: &[u8]) -> (Vec<u8>, bool) {
     (message, false)
 }
 
-/// What a message says, if it is a hello; it may be cut.
+/// Parses a message, which may be cut. None if it is not a hello.
 fn parse(message: &[u8]) -> Option<Hello> {
     let mut cursor = Cursor(message);
     let kind = cursor.u8()?;
@@ -176,7 +175,7 @@ fn client(cursor: Cursor<'_>) -> ClientHello {
     hello
 }
 
-/// `version`: what it says at its beginning; none if it was cut.
+/// `version` is the version at the beginning of the message. None if it was cut.
 fn server(version: Option<u16>, cipher: u16, cursor: Cursor<'_>) -> ServerHello {
     let (mut chosen, mut protocol) = (None, None);
     let is_read = each_extension(cursor, |kind, data| match kind {
@@ -184,14 +183,14 @@ fn server(version: Option<u16>, cipher: u16, cursor: Cursor<'_>) -> ServerHello 
         ALPN => protocol = protocols(data).and_then(|mut protocols| protocols.pop()),
         _ => {}
     });
-    // A server of TLS 1.3 says 1.2 here, and 1.3 in an extension.
+    // A TLS 1.3 server sends 1.2 in this field, and 1.3 in an extension.
     let version = chosen.or(version.filter(|_| is_read));
     ServerHello { version, cipher, protocol }
 }
 
-/// Hands over each extension that is there; false if not all of them could be read.
+/// Calls `take` for each extension. Returns false if not all of them could be read.
 fn each_extension<'a>(mut cursor: Cursor<'a>, mut take: impl FnMut(u16, &'a [u8])) -> bool {
-    // Before TLS 1.2 there need not be any.
+    // Before TLS 1.2, extensions are optional.
     let Some(length) = cursor.u16() else { return cursor.0.is_empty() };
     let is_whole = cursor.0.len() >= usize::from(length);
     let mut extensions = Cursor(cursor.take_some(usize::from(length)));
@@ -202,7 +201,7 @@ fn each_extension<'a>(mut cursor: Cursor<'a>, mut take: impl FnMut(u16, &'a [u8]
     is_whole
 }
 
-/// The name of a host; there are no other names.
+/// The name of a host, which is the only kind of name.
 fn server_name(data: &[u8]) -> Option<Vec<u8>> {
     const HOST: u8 = 0;
     let mut names = Cursor(Cursor(data).list16()?);

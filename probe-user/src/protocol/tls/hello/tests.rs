@@ -5,7 +5,7 @@
 use super::*;
 use crate::test_rng::TestRng;
 
-/// As OpenSSL 3.0 has sent them: handshakes of TLS 1.2, of 1.3, and of 1.3 in which the server wants another
+/// Recorded from OpenSSL 3.0: handshakes of TLS 1.2, of 1.3, and of 1.3 in which the server requests another
 /// key.
 const TLS12: [&[u8]; 2] = [include_bytes!("data/tls12-c0.bin"), include_bytes!("data/tls12-s0.bin")];
 const TLS13: [&[u8]; 2] = [include_bytes!("data/tls13-c0.bin"), include_bytes!("data/tls13-s0.bin")];
@@ -41,7 +41,7 @@ fn hellos_of_openssl() {
     assert_eq!(read(TLS13[1]), HandshakeParse::Hello(answer(0x0304, 0x1302, None)));
     assert_eq!(read(AGAIN[0]), HandshakeParse::Hello(offer()));
     assert_eq!(read(AGAIN[1]), HandshakeParse::Hello(Hello::Retry));
-    // After a record that says nothing.
+    // After a record that is not a handshake.
     assert_eq!(read(&AGAIN[2][6..]), HandshakeParse::Hello(offer()));
     assert_eq!(read(AGAIN[2]), HandshakeParse::Junk);
     assert_eq!(read(AGAIN[3]), HandshakeParse::Hello(answer(0x0304, 0x1302, None)));
@@ -61,7 +61,7 @@ fn a_hello_comes_in_parts() {
         assert_eq!(parts.take(), HandshakeParse::Hello(offer()), "{size}");
         assert_eq!(parts.told(), 0);
     }
-    // The header was read by itself.
+    // The header was read separately.
     let mut parts = HelloBuffer::default();
     parts.begin(512, &TLS13[0][5..]);
     assert_eq!(parts.take(), HandshakeParse::Hello(offer()));
@@ -82,11 +82,11 @@ fn a_hello_comes_in_several_records() {
 
 #[test]
 fn what_was_cut_is_not_known() {
-    // As long as more may come, nothing is said.
+    // As long as more may come, there is no result.
     for length in 0..TLS13[0].len() {
         assert_eq!(read(&TLS13[0][..length]), HandshakeParse::Nothing, "{length}");
     }
-    // A name is known, although a key after it makes the hello longer than what is told.
+    // The name is found, although a key after it makes the hello longer than what the kernel emits.
     let hello = &TLS13[0][5..];
     let mut long = hello.to_vec();
     let extensions = 4 + 2 + 32 + 1 + 32 + 2 + usize::from(u16::from_be_bytes([hello[71], hello[72]])) + 2;
