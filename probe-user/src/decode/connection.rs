@@ -1,4 +1,4 @@
-//! Records of connections that begin and end.
+//! Records about opened and closed connections.
 
 use probe_common::{ConnectionClose, ConnectionOpen, END_SOCKET_CLOSED};
 

@@ -1,4 +1,4 @@
-//! Records of executions: the rules that they must keep.
+//! Records of executions: checks the rules that they must keep.
 
 use probe_common::{
     ARGUMENT_BYTES, ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, CHUNK_BYTES, CHUNK_OF_ARGUMENTS,
@@ -9,7 +9,7 @@ use probe_common::{
 use super::{DataRecord, DecodeError, prefix};
 use crate::event::Plaintext;
 
-/// A program, with the last of its arguments' bytes.
+/// A program, with the last part of its arguments.
 pub(super) fn program(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (head, room) = prefix::<ExecRecord>(bytes)?;
     let &ExecRecord { captured, offset, chunk, length, flags, .. } = head;
@@ -38,7 +38,7 @@ pub(super) fn part(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     Ok(DataRecord::Part { head, data: take(room, chunk)? })
 }
 
-/// An execution that failed.
+/// A failed execution.
 pub(super) fn attempt(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     let (head, room) = prefix::<ExecFailure>(bytes)?;
     at_most("bytes beside it", head.chunk.into(), (ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES) as u64)?;
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::decode::{RingRecord, decode};
 
-    /// The bytes beside a record, or what is wrong with it.
+    /// The number of bytes beside a record, or what is wrong with it.
     fn check(head: &(impl IntoBytes + Immutable), room: usize, expected: Result<usize, &str>) {
         let bytes = [head.as_bytes(), &vec![7; room]].concat();
         let mut words = vec![0_u64; bytes.len().div_ceil(8)];

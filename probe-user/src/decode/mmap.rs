@@ -1,43 +1,44 @@
-//! Mappings of executable files, as the kernel tells of them.
+//! Mappings of executable files, as the kernel reports them.
 
 use std::path::PathBuf;
 
-/// What a process has mapped executable: a file, also one that has no name any more, or a memfd.
+/// A file that a process has mapped as executable. It may be a memfd, or have no name any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecMmap {
-    /// Process id, in the PID namespace of ctrace.
+    /// The process id in the PID namespace of ctrace.
     pub pid: u32,
-    /// Thread id there.
+    /// The thread id in the PID namespace of ctrace.
     pub tid: u32,
-    /// Address of the mapping.
+    /// The address of the mapping.
     pub address: u64,
-    /// Its bytes.
+    /// The length of the mapping in bytes.
     pub length: u64,
-    /// Offset in the file of its first byte.
+    /// The offset of its first byte in the file.
     pub offset: u64,
-    /// Inode number, as the mapping's file has it.
+    /// The inode number of the mapping's file.
     pub inode: u64,
-    /// Major and minor number of the device, as the mapping's file has it (on overlayfs, not that of the real
+    /// The major and minor number of the device of the mapping's file (on overlayfs, not that of the real
     /// file).
     pub device: (u32, u32),
-    /// Path in the mount namespace of the process, of any bytes; ends with ` (deleted)` where the file is.
+    /// The path in the mount namespace of the process, of any bytes. It ends with ` (deleted)` if the file
+    /// was deleted.
     pub path: PathBuf,
-    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// The time in nanoseconds of `CLOCK_BOOTTIME`.
     pub time: u64,
 }
 
-/// What the kernel tells.
+/// An event from the kernel's perf records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MmapEvent {
     /// A mapping.
     Mapped(ExecMmap),
-    /// A process executes a program, which it is about to map.
+    /// A process executes a program, and is about to map it.
     Executes {
         /// The process.
         pid: u32,
-        /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+        /// The time in nanoseconds of `CLOCK_BOOTTIME`.
         time: u64,
     },
-    /// So many records had no room or were not understood: any process may have mapped anything.
+    /// This many records had no room or could not be parsed, so any process may have mapped anything.
     Lost(u64),
 }

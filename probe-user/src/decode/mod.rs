@@ -1,7 +1,7 @@
 //! Bytes of the ring buffer → [`RingRecord`]: borrowed, checked, never copied.
 //!
-//! Owns the rules that a record of the ring must keep. It never panics on any bytes, and its errors
-//! hold numbers only: payload bytes do not get into a log through them.
+//! Owns the rules that a record of the ring must keep. It never panics on any bytes. Its errors contain only
+//! numbers, so that no payload gets into a log through them.
 
 use probe_common::{
     ADDRESS_BYTES, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, HELLO_BYTES, Header, KIND_CALL,
@@ -27,36 +27,36 @@ pub use mmap::{ExecMmap, MmapEvent};
 pub use record::{Cgroup, ControlRecord, DataRecord, RingRecord, TaskRecord};
 pub use uprobe::{FunctionRecord, Stack};
 
-/// Why a record of the ring was refused. The BPF programs and this reader then disagree: a bug, or two
-/// versions of ctrace in one.
+/// Why a record of the ring was refused. If this happens, the BPF programs and this reader disagree: this is
+/// a bug, or a mix of two versions of ctrace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    /// Shorter than what its kind begins with.
+    /// The record is shorter than the fixed part of its kind.
     #[error("a ring record has {have} bytes, its fixed part needs {need}")]
     Short {
-        /// Bytes of the record.
+        /// The length of the record in bytes.
         have: usize,
-        /// Bytes of the fixed part.
+        /// The length of the fixed part in bytes.
         need: usize,
     },
-    /// Not at a multiple of 8 in memory; records of a ring buffer always are.
+    /// The record is not at a multiple of 8 in memory. Records of a ring buffer always are.
     #[error("a ring record is not 8-byte aligned in memory")]
     Misaligned,
-    /// Not one of the `KIND_` constants.
+    /// The kind is not one of the `KIND_` constants.
     #[error("a ring record is of the unknown kind {0}")]
     Kind(u32),
-    /// More payload than a chunk can have.
+    /// The chunk has more payload than the limit.
     #[error("a chunk of {chunk} bytes is larger than {CHUNK_BYTES}")]
     ChunkTooLarge {
         /// [`Call::chunk`].
         chunk: u32,
     },
-    /// More payload than the record has room for.
+    /// The chunk has more payload than the record has room for.
     #[error("a chunk of {chunk} bytes is in a ring record with room for {room}")]
     ChunkBeyondRecord {
         /// [`Call::chunk`].
         chunk: u32,
-        /// Bytes after the fixed part.
+        /// The number of bytes after the fixed part.
         room: usize,
     },
     /// The chunk ends after the call's captured bytes.
@@ -69,13 +69,13 @@ pub enum DecodeError {
         /// [`Call::captured`].
         captured: u32,
     },
-    /// More captured than is ever captured of one call.
+    /// The call has more captured bytes than the limit.
     #[error("a call has {captured} captured bytes, more than {CALL_BYTES}")]
     CapturedTooLarge {
         /// [`Call::captured`].
         captured: u32,
     },
-    /// More of a hello than is told.
+    /// The hello has more bytes than are ever emitted.
     #[error("{bytes} bytes of a hello at {offset} are more than {HELLO_BYTES}")]
     HelloTooLarge {
         /// [`probe_common::HelloChunk::bytes`].
@@ -83,13 +83,13 @@ pub enum DecodeError {
         /// [`probe_common::HelloChunk::offset`].
         offset: u32,
     },
-    /// A longer address than there is room for.
+    /// The address is longer than the field for it.
     #[error("an address of {bytes} bytes is longer than {ADDRESS_BYTES}")]
     AddressTooLong {
         /// [`probe_common::SocketRecord::local_bytes`] or [`probe_common::SocketRecord::peer_bytes`].
         bytes: u16,
     },
-    /// More captured than transferred.
+    /// The call has more captured bytes than it transferred.
     #[error("a call has {captured} captured bytes of only {length}")]
     CapturedBeyondLength {
         /// [`Call::captured`].
@@ -97,20 +97,20 @@ pub enum DecodeError {
         /// [`Call::length`].
         length: u64,
     },
-    /// A number is too large.
+    /// A number exceeds its limit.
     #[error("a ring record has {what} {have}, more than {most}")]
     Beyond {
-        /// Of what.
+        /// What the number counts.
         what: &'static str,
         /// The number.
         have: u64,
-        /// The largest.
+        /// The limit.
         most: u64,
     },
-    /// A path is not ended by NUL.
+    /// A path is not terminated by NUL.
     #[error("a path has no end")]
     PathWithoutEnd,
-    /// Captured bytes of an argument that are not in the record.
+    /// The captured bytes of an argument are not all in the record.
     #[error("{length} bytes of an argument are not in a ring record of room {room}")]
     ArgumentBeyondRoom {
         /// [`probe_common::FunctionEvent::lengths`].
@@ -118,7 +118,7 @@ pub enum DecodeError {
         /// [`probe_common::FunctionEvent::room`].
         room: u32,
     },
-    /// More return addresses than there is room for.
+    /// The stack has more return addresses than the limit.
     #[error("a stack has {0} frames")]
     Frames(u32),
     /// A chunk that is marked as unreadable has payload.
@@ -291,7 +291,7 @@ mod tests {
     fn cgroups_are_checked() {
         let mut event = CgroupEvent::new_zeroed();
         (event.header.kind, event.id, event.level) = (KIND_CGROUP_MADE, 42, 3);
-        // What follows the NUL is what was in the ring before.
+        // The bytes after the NUL are what was in the ring before.
         event.path[..11].copy_from_slice(b"/a/b\n\xffc\0XYZ");
         let expected = Cgroup { id: 42, level: 3, path: b"/a/b\n\xffc" };
         let bytes = Aligned::new(&[event.as_bytes()]);
@@ -319,7 +319,7 @@ mod tests {
             // Up to a little more than the longest fixed part.
             let mut words: Vec<u64> = (0..round % 80).map(|_| noise.next()).collect();
             if let Some(first) = words.first_mut() {
-                // Mostly a known kind: the header's check would hide the rest.
+                // Mostly a known kind, because otherwise the check of the header would hide the others.
                 *first = (*first & !0xffff_ffff) | (noise.next() % 24);
             }
             if round % 3 == 0 {

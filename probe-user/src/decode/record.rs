@@ -1,4 +1,4 @@
-//! The records of the ring, by who needs them.
+//! The records of the ring, grouped by their consumer.
 
 use probe_common::{
     Call, ConnectionClose, ConnectionOpen, ExecFailure, ExecRecord, ExecStringChunk, Header, HelloChunk,
@@ -11,38 +11,38 @@ use crate::event::Plaintext;
 /// A record of the ring.
 #[derive(Clone, Debug)]
 pub enum RingRecord<'a> {
-    /// For who follows what is selected: it becomes no public record.
+    /// For the tracking of the selection. It does not become a public record.
     Control(ControlRecord<'a>),
-    /// For who follows what is selected, and for the pipeline.
+    /// For the tracking of the selection and for the pipeline.
     Task(TaskRecord<'a>),
     /// For the pipeline.
     Data(DataRecord<'a>),
 }
 
-/// Something that changes what is selected, or what is to be attached to.
+/// A change in what is selected, or in what is to be attached to.
 #[derive(Clone, Copy, Debug)]
 pub enum ControlRecord<'a> {
-    /// A cgroup of the v2 hierarchy was made.
+    /// A cgroup of the v2 hierarchy was created.
     CgroupMade(Cgroup<'a>),
     /// A cgroup of the v2 hierarchy was removed.
     CgroupGone(Cgroup<'a>),
-    /// A process is stopped until userspace has looked at what it has mapped.
+    /// A process is stopped until userspace has inspected the file that it mapped.
     Held(&'a Header),
 }
 
-/// A process runs no more what it ran before.
+/// A process no longer runs its previous program.
 #[derive(Clone, Copy, Debug)]
 pub enum TaskRecord<'a> {
-    /// It has ended.
+    /// The process has ended.
     Exit(&'a Header),
-    /// It executes another program; it need not be in scope.
+    /// The process executes another program. It need not be in scope.
     Exec(&'a Header),
 }
 
-/// What public records are made from.
+/// A record from which public records are made.
 #[derive(Clone, Debug)]
 pub enum DataRecord<'a> {
-    /// A chunk of what a call transferred.
+    /// A chunk of the bytes that a call transferred.
     Call {
         /// Everything but the payload.
         head: &'a Call,
@@ -53,55 +53,55 @@ pub enum DataRecord<'a> {
     FunctionEnter(FunctionRecord<'a>),
     /// A function has returned.
     FunctionReturn(FunctionRecord<'a>),
-    /// Where the call came from that the thread tells of next.
+    /// The call stack of the next function record from the same thread.
     FunctionStack(Stack<'a>),
     /// A program was executed.
     Program {
-        /// Everything but arguments.
+        /// Everything except the arguments.
         head: &'a ExecRecord,
-        /// The last of its arguments' bytes; the others came as parts.
+        /// The last part of the arguments' bytes. The other parts came in separate records.
         data: Plaintext<'a>,
     },
-    /// A part of the strings of a program, which comes after it.
+    /// A part of the strings of a program, whose record follows.
     Part {
-        /// Which.
+        /// Everything except the bytes.
         head: &'a ExecStringChunk,
-        /// Its bytes.
+        /// The bytes.
         data: Plaintext<'a>,
     },
     /// A program could not be executed.
     Attempt {
-        /// Everything but path and arguments.
+        /// Everything except path and arguments.
         head: &'a ExecFailure,
-        /// Those, each ended by NUL.
+        /// The path and the arguments, each terminated by NUL.
         data: Plaintext<'a>,
     },
-    /// A connection is on a socket.
+    /// The socket of a connection.
     Socket(&'a SocketRecord),
-    /// A part of what one end of a TLS connection says first.
+    /// A part of a TLS hello message.
     Hello {
         /// Everything but the bytes.
         head: &'a HelloChunk,
         /// [`HelloChunk::bytes`] bytes.
         data: &'a [u8],
     },
-    /// A connection begins.
+    /// A connection was opened.
     Opened(&'a ConnectionOpen),
-    /// A connection has ended.
+    /// A connection was closed.
     Closed(&'a ConnectionClose),
     /// A process has ended, with its status.
     Ended(&'a ProcessExit),
-    /// A process has made another.
+    /// A process has forked another.
     Forked(&'a ProcessFork),
 }
 
-/// What is recorded of a cgroup.
+/// The cgroup of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cgroup<'a> {
-    /// Inode number of its directory.
+    /// The inode number of its directory.
     pub id: u64,
-    /// Depth below the root of the hierarchy, whose level is 0.
+    /// The depth below the root of the hierarchy, which has level 0.
     pub level: u32,
-    /// Path in the hierarchy: what its maker chose, up to [`probe_common::CGROUP_PATH`] bytes.
+    /// The path in the hierarchy, up to [`probe_common::CGROUP_PATH`] bytes. Its creator chose it.
     pub path: &'a [u8],
 }

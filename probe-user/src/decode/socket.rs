@@ -1,4 +1,4 @@
-//! Records about sockets and what goes through them first.
+//! Records of the sockets of connections, and of the hellos that pass through them.
 
 use probe_common::{ADDRESS_BYTES, HELLO_BYTES, HelloChunk, SocketRecord};
 

@@ -5,28 +5,28 @@ use probe_common::{FunctionEvent, FunctionStack, SIZE_CLASSES};
 use super::{DecodeError, prefix};
 use crate::event::Plaintext;
 
-/// A call that has begun or returned.
+/// The entry or the return of a call.
 #[derive(Clone, Debug)]
 pub struct FunctionRecord<'a> {
-    /// Everything but the captured bytes.
+    /// Everything except the captured bytes.
     pub head: &'a FunctionEvent,
     /// The captured bytes.
     bytes: Plaintext<'a>,
     layout: Layout,
 }
 
-/// How captured bytes lie.
+/// How captured bytes are arranged.
 #[derive(Clone, Copy, Debug)]
 enum Layout {
-    /// Each in a slot of so many bytes, as the kernel has room for them.
+    /// Each in a slot of this many bytes, as the kernel reserves them.
     Slots(usize),
-    /// One behind the other.
+    /// One after the other.
     Packed,
 }
 
 impl<'a> FunctionRecord<'a> {
-    /// Captured bytes of argument `index`, which is the one that captures of this `number`, from 0; none if
-    /// the record has no such bytes.
+    /// The captured bytes of argument `index`, which is the capturing argument with this `number`, counted
+    /// from 0. None if the record has no such bytes.
     pub fn captured(&self, index: usize, number: usize) -> Option<Plaintext<'a>> {
         let length = usize::try_from(*self.head.lengths.get(index)?).ok()?;
         let begin = match self.layout {
@@ -42,13 +42,13 @@ impl<'a> FunctionRecord<'a> {
         self.head.faults >> index & 1 != 0
     }
 
-    /// Whether argument `index` was cut.
+    /// Whether argument `index` was truncated.
     pub fn is_cut(&self, index: usize) -> bool {
         self.head.cut >> index & 1 != 0
     }
 
-    /// The captured bytes one behind the other, to be kept: a slot may have far more room. `capturing` are
-    /// the arguments that capture, in their order.
+    /// Copies the captured bytes without the unused room of their slots, so that they can be kept.
+    /// `capturing` yields the indexes of the arguments that capture, in order.
     pub fn packed(&self, capturing: impl Iterator<Item = usize>) -> Box<[u8]> {
         let captured = capturing.enumerate().filter_map(|(number, index)| self.captured(index, number));
         let mut packed = Vec::new();
@@ -56,18 +56,18 @@ impl<'a> FunctionRecord<'a> {
         packed.into()
     }
 
-    /// The record of which [`FunctionRecord::packed`] was kept.
+    /// Restores the record whose [`FunctionRecord::packed`] bytes were kept.
     pub fn kept(head: &'a FunctionEvent, packed: &'a [u8]) -> Self {
         Self { head, bytes: Plaintext::of(packed), layout: Layout::Packed }
     }
 }
 
-/// Where a call came from.
+/// The stack of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack<'a> {
-    /// Everything but the frames.
+    /// Everything except the frames.
     pub head: &'a FunctionStack,
-    /// Addresses, innermost first.
+    /// The addresses, innermost first.
     pub frames: &'a [u64],
 }
 
