@@ -1,4 +1,4 @@
-//! The shapes of the lines that are read: those of docs/events.md. What is not named here is passed over.
+//! The shapes of the lines that can be read: those of docs/events.md. Unknown fields are skipped.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,17 +15,17 @@ use crate::event::{
     Thread, Tls, TlsVersion, Traffic, Transport,
 };
 
-/// Why there is no record in a line.
+/// Why a line gives no record.
 pub(super) enum NotRead {
-    /// There is nothing in it.
+    /// The line is empty.
     Empty,
-    /// Its type is none that is shown, or of another version of the schema.
+    /// Its type is not shown, or it is of another version of the schema.
     OtherType,
-    /// It is no record.
+    /// It is not a record.
     Bad(String),
 }
 
-/// What every line has.
+/// The fields that every line has.
 #[derive(Deserialize)]
 struct Head<'a> {
     schema: u32,
@@ -33,7 +33,7 @@ struct Head<'a> {
     r#type: Cow<'a, str>,
 }
 
-/// Reads a line: a record, and how many fields of it were passed over.
+/// Parses a line. Returns the record, and the number of its fields that were skipped.
 pub(super) fn parse(line: &[u8]) -> Result<(RecordedRecord, u64), NotRead> {
     let line = line.trim_ascii();
     if line.is_empty() {
@@ -64,7 +64,7 @@ fn fields<'a, T: Deserialize<'a>>(
     Ok((record(shape)?, unknown))
 }
 
-/// The parser's own words would show what is in the line, which is somebody else's traffic.
+/// The parser's own message would quote the line, which is other people's traffic.
 fn bad(error: &serde_json::Error) -> NotRead {
     let what = match error.classify() {
         serde_json::error::Category::Data => "it has not the shape of a record",
@@ -318,7 +318,7 @@ impl SslLine<'_> {
         let connection = match (connection, number) {
             (None, None) => None,
             (Some(ConnectionShape { id, from_start, offset: start, .. }), Some(call)) => {
-                // As it was written: where the first byte of the payload is.
+                // A line has the offset of the first byte of its payload, and not of its call.
                 let stream_offset = start.wrapping_sub(u64::from(offset));
                 Some(Connection { id, from_start, call, stream_offset })
             }
@@ -406,7 +406,7 @@ impl SummaryLine<'_> {
 }
 
 impl EndsShape {
-    /// The socket, if it says how it is known.
+    /// The socket, if the line contains the evidence for it.
     fn socket(self, sighting: Option<SocketEvidence>, role: Option<Role>) -> Option<Socket> {
         let Self { transport, r#type: ip, local, peer } = self;
         Some(Socket { transport, ip, local, peer, role, sighting: sighting? })
@@ -414,10 +414,10 @@ impl EndsShape {
 }
 
 impl ProcessShape<'_> {
-    /// The thread; `comm` is as long as the kernel has it, and what is not UTF-8 was replaced.
+    /// The thread. `comm` has the kernel's length. Bytes that are not UTF-8 were replaced in the recording.
     fn thread(&self, id: u32) -> Thread {
         let mut comm = [0; 16];
-        // The last byte stays NUL.
+        // The last byte is always NUL.
         let name = &self.comm[..self.comm.floor_char_boundary(comm.len() - 1)];
         comm.iter_mut().zip(name.bytes()).for_each(|(byte, of_name)| *byte = of_name);
         Thread { id, comm }
@@ -430,7 +430,8 @@ impl ProcessShape<'_> {
         let container = container.map(|container| Container { pod, ..container });
         ProcessContext {
             process: Process { pid: self.pid, vpid: self.vpid, executable: self.executable },
-            // Null stands for both; most processes without a container are known to be in none.
+            // Null also stands for an unknown container, but most processes without one are known to be in
+            // none.
             container: container.map_or(Containment::Host, |container| Containment::In(Arc::new(container))),
         }
     }

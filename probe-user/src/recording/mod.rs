@@ -1,8 +1,9 @@
 //! Recorded JSON Lines of `ctrace ssl -o json` → records.
 //!
-//! Owns what a recording may say. Its lines are foreign bytes, whoever wrote them: they are limited, one that
-//! is no record is counted and passed over, and no message shows what a line holds. What this version has no
-//! place for (other types of records, fields of a later version) is counted, too. It opens no file.
+//! Owns what a recording may contain. Its lines are foreign bytes, whoever wrote them: their length is
+//! limited, a line that is not a record is counted and skipped, and no message quotes a line. What this
+//! version does not support (other types of records, fields of a later version) is counted, too. It opens no
+//! file.
 
 mod line;
 mod record;
@@ -16,52 +17,53 @@ use crate::event::Tls;
 use line::NotRead;
 pub use record::{RecordedCall, RecordedConnection, RecordedRecord};
 
-/// Bytes of a line: a call has at most 1 MiB of payload, each byte of which takes at most six in JSON.
+/// The longest line in bytes: a call has at most 1 MiB of payload, of which each byte takes at most six in
+/// JSON.
 const LINE_BYTES: usize = 8 << 20;
-/// Connections and threads of which something is remembered; the least recently used makes room.
+/// The most connections whose last handshake is remembered. The least recently used one is evicted.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
-/// What was in a recording.
+/// What a recording contained.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadCounts {
-    /// Lines.
+    /// The number of lines.
     pub lines: u64,
     /// Records that were read.
     pub records: u64,
-    /// Lines that are no records.
+    /// Lines that are not records.
     pub bad: u64,
-    /// Number of the first of those, and what is wrong with it.
+    /// The number of the first such line, and what is wrong with it.
     pub first_bad: Option<(u64, String)>,
     /// Records of types that are not shown.
     pub others: u64,
-    /// Fields that were passed over.
+    /// Fields that were skipped.
     pub unknown_fields: u64,
 }
 
-/// Reads records, in their order.
+/// Reads records in order.
 #[derive(Debug)]
 pub struct RecordingReader<R> {
     input: R,
     line: Vec<u8>,
     counts: ReadCounts,
-    /// What the last record of a connection had of its handshake, as a hash: it is shown where it is new.
+    /// A hash of the handshake in the last record of a connection. It is shown in a record if it is new.
     handshakes: LruCache<u64, u64>,
 }
 
 impl<R: BufRead> RecordingReader<R> {
-    /// Of a recording that begins here.
+    /// Reads the recording that begins here.
     pub fn new(input: R) -> Self {
         let mut handshakes = LruCache::unbounded();
         handshakes.resize(REMEMBERED);
         Self { input, line: Vec::new(), counts: ReadCounts::default(), handshakes }
     }
 
-    /// What was read so far.
+    /// The counts so far.
     pub fn counts(&self) -> &ReadCounts {
         &self.counts
     }
 
-    /// Whether the next line may have to be waited for.
+    /// Whether reading the next line may block.
     pub fn may_wait(&self) -> bool
     where
         R: Buffered,
@@ -69,7 +71,7 @@ impl<R: BufRead> RecordingReader<R> {
         self.input.is_drained()
     }
 
-    /// The next record; none at the end. Every error is one of the input.
+    /// The next record. None at the end. Every error comes from the input.
     pub fn next_record(&mut self) -> io::Result<Option<RecordedRecord>> {
         while let Some(length) = self.read_line()? {
             self.counts.lines += 1;
@@ -95,7 +97,7 @@ impl<R: BufRead> RecordingReader<R> {
         Ok(None)
     }
 
-    /// Reads a line without its end; what is too long is passed over.
+    /// Reads a line without its line end. A line that is too long is skipped.
     fn read_line(&mut self) -> io::Result<Option<LineLength>> {
         self.line.clear();
         self.line.shrink_to(1 << 20);
@@ -112,7 +114,7 @@ impl<R: BufRead> RecordingReader<R> {
         Ok(Some(LineLength::TooLong))
     }
 
-    /// Says of a record's handshake whether the connection's record before had the same.
+    /// Marks the handshake of a record as new unless the connection's previous record had the same one.
     fn with_handshake(&mut self, mut record: RecordedRecord) -> RecordedRecord {
         let (connection, tls) = match &mut record {
             RecordedRecord::Call(call) => (call.connection.map(|connection| connection.id), &mut call.tls),
@@ -140,9 +142,9 @@ enum LineLength {
     TooLong,
 }
 
-/// What says whether reading goes on without waiting.
+/// An input that can report whether reading will block.
 pub trait Buffered {
-    /// Whether nothing more is in memory.
+    /// Whether no more data is in memory.
     fn is_drained(&self) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! Records that were read: the public records with all that they refer to.
+//! Records that were read: the public records, together with everything that they refer to.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,11 +15,11 @@ use crate::event::{
 pub enum RecordedRecord {
     /// A call.
     Call(Box<RecordedCall>),
-    /// A connection that begins or ends.
+    /// The open or close of a connection.
     Connection(Box<RecordedConnection>),
     /// A loss.
     Lost(Lost),
-    /// The end.
+    /// The summary at the end.
     Summary(Box<Summary>),
 }
 
@@ -31,35 +31,35 @@ pub struct RecordedCall {
     pub(super) library: Library,
     pub(super) function: String,
     pub(super) direction: Direction,
-    /// Its place on its connection.
+    /// The position on its connection.
     pub connection: Option<Connection>,
     pub(super) socket: Option<Socket>,
     pub(super) tls: Option<RecordedTls>,
-    /// Bytes that it moved.
+    /// The number of bytes that it transferred.
     pub length: u64,
-    /// Bytes of it that were captured.
+    /// The number of bytes that were captured.
     pub captured: u32,
     pub(super) offset: u32,
     pub(super) data: Vec<u8>,
 }
 
-/// A connection that begins or ends.
+/// The open or close of a connection.
 #[derive(Debug)]
 pub struct RecordedConnection {
     pub(super) time: Timestamp,
     pub(super) origin: ProcessContext,
     pub(super) thread: Thread,
     pub(super) library: Option<Library>,
-    /// Its number.
+    /// The id of the connection.
     pub id: u64,
     pub(super) from_start: bool,
     pub(super) socket: Option<Socket>,
     pub(super) tls: Option<RecordedTls>,
-    /// How it has ended, if it has.
+    /// How the connection was closed, if it was.
     pub(super) end: Option<RecordedEnd>,
 }
 
-/// The end of a connection.
+/// The close of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordedEnd {
     pub(super) duration: Option<u64>,
@@ -81,7 +81,7 @@ impl RecordedTls {
 }
 
 impl RecordedRecord {
-    /// When it happened.
+    /// The time of the record.
     pub fn time(&self) -> Timestamp {
         match self {
             Self::Call(call) => call.time,
@@ -91,7 +91,7 @@ impl RecordedRecord {
         }
     }
 
-    /// What outputs take.
+    /// The record in the form that outputs take.
     pub fn record(&self) -> Record<'_> {
         match self {
             Self::Call(call) => Record::Ssl(call.ssl()),
@@ -103,7 +103,7 @@ impl RecordedRecord {
 }
 
 impl RecordedCall {
-    /// What outputs take.
+    /// The call in the form that outputs take.
     pub fn ssl(&self) -> Ssl<'_> {
         Ssl {
             time: self.time,
@@ -122,22 +122,22 @@ impl RecordedCall {
         }
     }
 
-    /// The thread that called.
+    /// The id of the calling thread.
     pub fn thread_id(&self) -> u32 {
         self.thread.id
     }
 
-    /// What tells it from the thread's other calls: its parts have the same.
+    /// What distinguishes it from the thread's other calls. All parts of a call have the same identity.
     pub fn identity(&self) -> (Timestamp, Option<(u64, u64)>) {
         (self.time, self.connection.map(|connection| (connection.id, connection.call)))
     }
 
-    /// Whether no further record has captured bytes of it.
+    /// Whether no later record has captured bytes of this call.
     pub fn is_end(&self) -> bool {
         u64::from(self.offset).saturating_add(self.data.len() as u64) >= u64::from(self.captured)
     }
 
-    /// Bytes of it that this record has.
+    /// The number of payload bytes in this record.
     pub fn payload_length(&self) -> usize {
         self.data.len()
     }

@@ -1,4 +1,4 @@
-//! What lines give, and what becomes of those that are no records.
+//! Checks the records that lines give, and how lines that are not records are handled.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -90,7 +90,7 @@ fn a_line_that_is_no_record_is_left_out_and_named_without_its_content() {
     check_bad(&CALL.replace("\"number\":3", "\"number\":null"), "not both");
     check_bad(&format!("{CALL}{CALL}"), "no JSON");
     let deep = format!("{{\"schema\":1,\"type\":\"ssl\",\"x\":{}", "[".repeat(100_000));
-    // What is passed over is not descended into.
+    // Skipped values are not descended into.
     check_bad(&deep, "cut off");
     let text = format!("{CALL}\nsecret\n{CALL}\n\u{1b}[2J\n");
     let (records, counts) = read(text.as_bytes());
@@ -111,7 +111,7 @@ fn a_line_without_end_takes_no_more_memory_than_a_line_may() {
     assert!(counts.first_bad.as_ref().unwrap().1.contains("longer than"));
 }
 
-/// Damaged lines: nothing panics, and what is read can be written.
+/// Damaged lines: nothing panics, and every record that is read can be written.
 #[test]
 fn damaged_lines_do_no_harm() {
     let mut noise = TestRng(2_463_534_242);
@@ -126,7 +126,7 @@ fn damaged_lines_do_no_harm() {
             }
         }
         let (records, counts) = read(&line);
-        // Damage may make empty lines, which are neither.
+        // Damage may make empty lines, which are not counted as any of these.
         assert!(counts.records + counts.bad + counts.others <= counts.lines, "{counts:?}");
         for record in &records {
             assert!(format!("{:?}", record.record()).len() > 10);
