@@ -1,12 +1,12 @@
-//! Foreign bytes → bytes that a terminal shows and nothing more.
+//! Foreign bytes → bytes that a terminal only displays.
 //!
-//! Owns the list of characters that never reach a terminal as they are: controls (C0, DEL, C1), and
-//! format characters, which are invisible or change the order of what is seen (CVE-2021-42574).
-//! Backslashes stay as they are: text is for eyes, a program reads JSON.
+//! Owns the list of characters that never reach a terminal as they are: control characters (C0, DEL, C1), and
+//! format characters, which are invisible or change the order of the displayed text (CVE-2021-42574).
+//! Backslashes stay as they are: text output is for people, and programs read JSON.
 
 use std::fmt::Write as _;
 
-/// Appends a name (container, comm, path) on one line: every control is escaped.
+/// Appends a name (container, comm, path) on one line. Every control character is escaped.
 pub(crate) fn name(foreign: &[u8], out: &mut String) {
     for chunk in foreign.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -16,7 +16,7 @@ pub(crate) fn name(foreign: &[u8], out: &mut String) {
     }
 }
 
-/// Appends lines of our own with names in them: line ends stay, everything else is escaped as in a name.
+/// Appends lines of our own that contain names. Line ends stay, and everything else is escaped as in a name.
 pub(crate) fn lines(foreign: &[u8], out: &mut String) {
     for (index, line) in foreign.split(|byte| *byte == b'\n').enumerate() {
         if index > 0 {
@@ -26,11 +26,11 @@ pub(crate) fn lines(foreign: &[u8], out: &mut String) {
     }
 }
 
-/// Appends payload: tabs and line ends (`\n`, `\r\n`) stay, everything else is escaped as in a name.
+/// Appends payload. Tabs and line ends (`\n`, `\r\n`) stay, and everything else is escaped as in a name.
 pub(crate) fn payload(foreign: &[u8], out: &mut String) {
     for chunk in foreign.utf8_chunks() {
         let mut rest = chunk.valid();
-        // Almost all payload is made of long runs that can be taken as they are.
+        // Almost all payload consists of long runs that need no escaping.
         while let Some(at) = rest.find(|c: char| !is_plain(c)) {
             let (plain, special) = rest.split_at(at);
             out.push_str(plain);
@@ -47,8 +47,8 @@ pub(crate) fn payload(foreign: &[u8], out: &mut String) {
     }
 }
 
-/// Whether a person can read payload: UTF-8 without controls other than tabs and line ends. A character
-/// that the end cuts is no reason to call it binary.
+/// Whether a person can read payload: UTF-8 without control characters other than tabs and line ends. A
+/// character that is cut at the end does not make the payload binary.
 pub(crate) fn is_readable(payload: &[u8]) -> bool {
     let text = match simdutf8::compat::from_utf8(payload) {
         Ok(text) => text,
@@ -61,13 +61,13 @@ pub(crate) fn is_readable(payload: &[u8]) -> bool {
     !text.is_empty() && text.chars().all(|c| !c.is_control() || matches!(c, '\t' | '\r' | '\n'))
 }
 
-/// Whether a terminal shows a character and does nothing else.
+/// Whether a terminal only displays a character.
 pub(crate) fn is_harmless(character: char) -> bool {
     !acts_on_terminal(character) && !is_format(character)
 }
 
-/// Whether a terminal obeys a character: a control (C0, DEL, C1), or one that changes the direction of text.
-/// The other format characters are merely invisible.
+/// Whether a terminal acts on a character: a control character (C0, DEL, C1), or one that changes the
+/// direction of text. The other format characters are merely invisible.
 pub(crate) fn acts_on_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

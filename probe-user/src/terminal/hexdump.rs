@@ -1,13 +1,13 @@
 //! Bytes → a hex dump: offset, sixteen bytes, the same in ASCII.
 //!
-//! Owns its layout only. Nothing but printable ASCII comes out of it.
+//! Owns the layout. The output contains nothing but printable ASCII.
 
 use std::fmt::Write as _;
 
-/// Bytes of a line.
+/// The number of bytes per line.
 const WIDTH: usize = 16;
 
-/// Appends the dump, each line with its line end. `offset` is that of the first byte.
+/// Appends the dump. Each line ends with a line end. `offset` is that of the first byte.
 pub(crate) fn hex(bytes: &[u8], offset: u32, out: &mut String) {
     for (line, at) in bytes.chunks(WIDTH).zip((u64::from(offset)..).step_by(WIDTH)) {
         // Writing to a String cannot fail.

@@ -1,8 +1,7 @@
-//! Arguments as a POSIX shell would need them to be typed, on one line that a terminal shows and nothing
-//! more.
+//! Quotes arguments so that they can be typed into a POSIX shell, on one line that a terminal only displays.
 //!
-//! What needs no quotes has none; what a terminal might act on is in `$'…'` with escape sequences
-//! (POSIX.1-2024, bash, ksh, zsh). Pasting a line gives the same bytes.
+//! Words that need no quotes have none. Words with bytes that a terminal might act on are written as `$'…'`
+//! with escape sequences (POSIX.1-2024, bash, ksh, zsh). Pasting a line gives the same bytes.
 
 use std::fmt::Write as _;
 
@@ -22,7 +21,7 @@ pub(crate) fn argument(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Appends bytes in `$'…'`.
+/// Appends bytes as `$'…'`.
 fn escaped(bytes: &[u8], out: &mut String) {
     out.push_str("$'");
     for chunk in bytes.utf8_chunks() {
@@ -41,7 +40,8 @@ fn escaped(bytes: &[u8], out: &mut String) {
     out.push('\'');
 }
 
-/// Always three digits: what follows is never taken for a part of it, as after `\x`.
+/// Appends octal escapes. They always have three digits, so that a following digit is not read as a part of
+/// them, as can happen after `\x`.
 fn octal(bytes: &[u8], out: &mut String) {
     for byte in bytes {
         // Writing to a String cannot fail.

@@ -1,28 +1,28 @@
-//! Columns for a person: widths by what is in them, every cell escaped.
+//! Tables for a person: columns as wide as their contents, with every cell escaped.
 
 use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{Colour, escaped};
 
-/// Columns are kept apart by this.
+/// The space between columns.
 const GAP: &str = "  ";
 
-/// What a cell says beside its text.
+/// The meaning of a cell beyond its text, shown as a colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tone {
-    /// Nothing.
+    /// No particular meaning.
     #[default]
     Plain,
     /// The head of a column, or a title.
     Strong,
-    /// It matters little.
+    /// Less important.
     Faint,
-    /// All is well.
+    /// A good state.
     Good,
-    /// It could be better.
+    /// A state that could be better.
     Doubtful,
-    /// It is not well.
+    /// A bad state.
     Bad,
 }
 
@@ -38,7 +38,7 @@ impl Tone {
         }
     }
 
-    /// Text in this tone. It is not escaped here.
+    /// Colours a text. It must be escaped already.
     pub(crate) fn paint(self, text: &str, colour: Colour) -> String {
         match (colour, self) {
             (Colour::Off, _) | (_, Self::Plain) => text.to_owned(),
@@ -50,7 +50,7 @@ impl Tone {
     }
 }
 
-/// A piece of text in a column.
+/// The text of a column in one row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cell {
     text: String,
@@ -58,7 +58,7 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// Foreign text; what is empty is shown as a dash.
+    /// A cell with foreign text. An empty text is shown as a dash.
     pub(crate) fn new(foreign: &str) -> Self {
         match foreign {
             "" => Self { text: "-".to_owned(), tone: Tone::Faint },
@@ -66,7 +66,7 @@ impl Cell {
         }
     }
 
-    /// The same, if there is any.
+    /// A cell with an optional foreign text.
     pub(crate) fn maybe(foreign: Option<&str>) -> Self {
         Self::new(foreign.unwrap_or_default())
     }
@@ -76,7 +76,7 @@ impl Cell {
     }
 }
 
-/// Rows under a head.
+/// Rows below a head.
 #[derive(Debug)]
 pub(crate) struct Table {
     head: Vec<Cell>,
@@ -97,7 +97,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Lines, each indented. The last column of a line is not padded.
+    /// Formats the table as indented lines. The last column of a line is not padded.
     pub(crate) fn render(&self, indent: &str, colour: Colour) -> String {
         let lines = || std::iter::once(&self.head).chain(&self.rows);
         let mut widths = Vec::new();
