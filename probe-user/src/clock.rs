@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Nanoseconds since boot, suspended time included (`CLOCK_BOOTTIME`): the time of the kernel's records.
+/// Nanoseconds since boot, including suspended time (`CLOCK_BOOTTIME`): the time of the kernel's records.
 pub fn boot_time() -> u64 {
     nanoseconds(clock_gettime(ClockId::Boottime)).unsigned_abs()
 }
@@ -19,22 +19,22 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// For an `offset`: nanoseconds from 1970 to the start of `CLOCK_BOOTTIME`.
+    /// Creates a clock from its offset: the nanoseconds from 1970 to the start of `CLOCK_BOOTTIME`.
     pub fn new(offset: i64) -> Self {
         Self { offset }
     }
 
-    /// As both clocks are now. A later step of the wall clock does not change it: times of one trace
-    /// never go back.
+    /// Measures the offset now. A later step of the wall clock does not change it, so that the times of one
+    /// trace never go back.
     pub fn now() -> Self {
         let boot = clock_gettime(ClockId::Boottime);
         Self { offset: nanoseconds(clock_gettime(ClockId::Realtime)).wrapping_sub(nanoseconds(boot)) }
     }
 
-    /// The wall-clock time of nanoseconds of `CLOCK_BOOTTIME`.
+    /// Converts nanoseconds of `CLOCK_BOOTTIME` to wall-clock time.
     pub fn timestamp(self, boottime: u64) -> Timestamp {
         let nanoseconds = i128::from(self.offset) + i128::from(boottime);
-        // u64 nanoseconds are 584 years: always within what a timestamp holds.
+        // u64 nanoseconds are 584 years, which a timestamp can always hold.
         Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX)
     }
 }

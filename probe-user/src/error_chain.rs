@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// An error with its causes, in one line.
+/// Formats an error with its causes in one line.
 pub(crate) fn in_one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,11 +1,11 @@
-//! ctrace shows what happens inside containers from the host: this library is everything but `main`.
+//! ctrace shows what happens inside containers, from the host. This library is everything except `main`.
 //!
 //! The nouns, in the order in which they are used (see ARCHITECTURE.md):
 //!
 //! [`scope::Selector`] → [`scope::Process`] → [`elf::Object`] → [`plan::Hook`] → [`plan::Plan`] →
-//! [`bpf::Session`], then bytes → [`decode`] → [`pipeline`] (with what [`enrich`] knows) → [`output`].
+//! [`bpf::Session`], then bytes → [`decode`] → [`pipeline`] (with the details from [`enrich`]) → [`output`].
 //!
-//! Everything before `Session` is pure or only reads; everything after the bytes is pure too.
+//! Everything before `Session` is pure or only reads. Everything after the bytes is pure, too.
 
 pub mod app;
 pub mod bpf;

@@ -12,8 +12,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Stops the build: a generic function's constant is evaluated when code is generated, so never by check,
-/// clippy or rustdoc.
+/// Makes the build fail if there are no BPF programs. The constant of a generic function is evaluated when
+/// code is generated, so check, clippy and rustdoc still work without them.
 #[cfg(bpf_missing)]
 fn require_bpf_programs<T>() {
     const { panic!(concat!("no BPF programs to embed: ", env!("BPF_MISSING"), "; run `cargo xtask setup`")) }
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(app::run(invocation));
-    // Threads that wait for a file system that does not answer are left behind.
+    // Threads that wait for a file system that does not respond are abandoned.
     runtime.shutdown_background();
     stderr::tell_all_repeated();
     match result {
@@ -54,8 +54,8 @@ fn log_to_stderr(verbosity: Verbosity) {
         Verbosity::Verbose => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::DEBUG,
     };
-    // Not what libraries say: they log what runtimes answer, secrets of containers among it. What the BPF
-    // programs log bears the names of their modules.
+    // Log messages of libraries are left out, because they include what runtimes reply, with secrets of
+    // containers. The messages of the BPF programs have the names of their own modules.
     let ours = Targets::new().with_target("ctrace", level).with_target("probe_ebpf", level);
     tracing_subscriber::registry().with(stderr::StderrLog::default()).with(ours).init();
 }

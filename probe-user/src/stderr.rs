@@ -1,9 +1,9 @@
 //! Standard error: what a person reads while records go to standard output.
 //!
-//! Every line goes through here, in one piece, and no byte of it acts on a terminal: names of containers are
-//! in it, and the user's own arguments, which a script may have had from anywhere. What is said again and
-//! again is counted instead. Never fails and never waits: when nobody reads it any more, nothing happens
-//! (`eprintln!` would panic).
+//! Every line is written here, in one piece, and no byte of it acts on a terminal: lines contain names of
+//! containers, and the user's own arguments, which a script may have taken from anywhere. Repeated lines are
+//! counted instead of printed. Printing never fails and never waits: if nobody reads it any more, nothing
+//! happens (`eprintln!` would panic).
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -19,17 +19,18 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::terminal;
 
-/// Lines that are compared with what is said next.
+/// How many recent lines are compared with the next one.
 const REMEMBERED: usize = 64;
-/// How long repetitions are counted before their number is told; it doubles each time, up to the second.
+/// How long repetitions are counted before their number is printed. It doubles each time, up to the second
+/// value.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// Says a line.
+/// Prints a line.
 pub fn say(line: &dyn Display) {
     write(&terminal::escaped_lines(&line.to_string()));
 }
 
-/// Says what could not be done, and why.
+/// Prints an error and its causes.
 pub fn print_error(failure: &dyn Error) {
     say(&format_args!("ctrace: {failure}"));
     let mut cause = failure.source();
@@ -39,18 +40,18 @@ pub fn print_error(failure: &dyn Error) {
     }
 }
 
-/// Says a line, unless it was said just now: then it is counted, and [`tell_repeated`] tells how often.
+/// Prints a line. If it was printed recently, it is only counted, and [`tell_repeated`] prints the count.
 pub fn say_once(line: &dyn Display) {
     let line = terminal::escaped_lines(&line.to_string());
     tell(|repeats| repeats.say(line, Instant::now()));
 }
 
-/// Tells how often lines were repeated, of those that have waited long enough: to be called now and then.
+/// Prints the counts of repeated lines that are due. To be called regularly.
 pub fn tell_repeated() {
     tell(|repeats| repeats.due(Instant::now()));
 }
 
-/// Tells of all of them: to be called where a chapter ends.
+/// Prints the counts of all repeated lines. To be called at the end of a phase.
 pub fn tell_all_repeated() {
     tell(Repeats::rest);
 }
@@ -58,8 +59,8 @@ pub fn tell_all_repeated() {
 static REPEATS: Mutex<Repeats> = Mutex::new(Repeats { lines: VecDeque::new() });
 
 fn tell(act: impl FnOnce(&mut Repeats) -> Vec<String>) {
-    // Nothing panics while it holds the lock. It is held until the lines are written, so that they stay in
-    // order.
+    // Nothing panics while it holds the lock. The lock is held until the lines are written, so that they stay
+    // in order.
     let mut repeats = REPEATS.lock().unwrap_or_else(PoisonError::into_inner);
     for line in act(&mut repeats) {
         write(&line);
@@ -70,24 +71,24 @@ fn write(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Lines that were said, and how often since. Pure: times are handed in.
+/// Recently printed lines, and how often each was repeated since. Pure: times are passed in.
 #[derive(Debug, Default)]
 struct Repeats {
-    /// The oldest first.
+    /// Oldest first.
     lines: VecDeque<Line>,
 }
 
 #[derive(Debug)]
 struct Line {
     text: String,
-    /// How often it came since it was said.
+    /// The number of repetitions since it was printed.
     again: u64,
     said: Instant,
     pause: Duration,
 }
 
 impl Repeats {
-    /// What to write when a line is to be said.
+    /// Returns the lines to print for a new line.
     fn say(&mut self, text: String, now: Instant) -> Vec<String> {
         let mut lines = self.due(now);
         if let Some(line) = self.lines.iter_mut().find(|line| line.text == text) {
@@ -104,7 +105,7 @@ impl Repeats {
 
     fn due(&mut self, now: Instant) -> Vec<String> {
         let (_, longest) = PAUSES;
-        // What comes once in a minute is said each time.
+        // A line that comes once a minute is printed each time.
         self.lines.retain(|line| line.again > 0 || now.duration_since(line.said) < longest);
         let due = self.lines.iter_mut().filter(|line| now.duration_since(line.said) >= line.pause);
         let told = due.filter_map(|line| {
@@ -121,7 +122,7 @@ impl Repeats {
 }
 
 impl Line {
-    /// `… (299 times more)`, if it was repeated.
+    /// `… (299 times more)`, if the line was repeated.
     fn count(&mut self) -> Option<String> {
         let again = std::mem::take(&mut self.again);
         let times = if again == 1 { "time" } else { "times" };
@@ -129,7 +130,7 @@ impl Line {
     }
 }
 
-/// Has what is logged said here: ` WARN message`.
+/// Prints log messages here: ` WARN message`.
 #[derive(Debug)]
 pub struct StderrLog {
     is_coloured: bool,
@@ -162,20 +163,20 @@ impl<S: Subscriber> Layer<S> for StderrLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut said = Said::default();
         event.record(&mut said);
-        // What BPF programs log comes through the crate log, whose records bear the level as their
-        // callsite's.
+        // The messages of BPF programs come through the crate log. Their level is that of the callsite, which
+        // is in the metadata.
         let level = *event.metadata().level();
         let line = self.line(level, &format!("{}{}", said.message, said.fields));
         if level <= Level::WARN {
             tell(|repeats| repeats.say(line, Instant::now()));
         } else {
-            // Who asks for more wants to know how often, and when.
+            // A user who asks for more output wants to see each message when it comes.
             write(&line);
         }
     }
 }
 
-/// What an event says: its message, then its fields.
+/// The text of an event: its message, then its fields.
 #[derive(Default)]
 struct Said {
     message: String,
@@ -187,7 +188,7 @@ impl Visit for Said {
         // Writing to a String cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
-            // Where a record of the crate log comes from.
+            // The source location of a record of the crate log.
             name if name.starts_with("log.") => Ok(()),
             name => write!(self.fields, " {name}={value:?}"),
         };
@@ -198,7 +199,7 @@ impl Visit for Said {
 mod tests {
     use super::*;
 
-    /// After so many milliseconds a line is said, or none; these are written.
+    /// Each step is a time in milliseconds, a line to print if any, and the lines that are written.
     fn check(steps: &[(u64, Option<&str>, &[&str])]) {
         let (start, mut repeats) = (Instant::now(), Repeats::default());
         for (at, line, expected) in steps {

@@ -1,10 +1,10 @@
-//! Deterministic junk for parsers of foreign bytes.
+//! Deterministic junk for tests of parsers of foreign bytes.
 
-/// A small xorshift; equal seeds give equal bytes on every machine.
+/// A small xorshift generator. Equal seeds give equal bytes on every machine.
 pub(crate) struct TestRng(pub(crate) u64);
 
 impl TestRng {
-    /// Any number.
+    /// A random number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -12,12 +12,12 @@ impl TestRng {
         self.0
     }
 
-    /// A number less than `limit`, which is not 0.
+    /// A number less than `limit`, which must not be 0.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).unwrap_or(0)
     }
 
-    /// Up to 300 bytes out of `alphabet`, or any bytes at all when it is empty.
+    /// Up to 300 bytes out of `alphabet`, or any bytes if that is empty.
     pub(crate) fn bytes(&mut self, alphabet: &[u8]) -> Vec<u8> {
         let length = self.below(300);
         (0..length)
@@ -29,8 +29,8 @@ impl TestRng {
             .collect()
     }
 
-    /// So many copies of a file with damage in one to eight places, every other one where it does most: in
-    /// the headers.
+    /// Calls `look` with damaged copies of a file. Each has damage in one to eight places, and in every other
+    /// copy these are in the headers, where it matters most.
     pub(crate) fn mutations(&mut self, good: &[u8], copies: u32, mut look: impl FnMut(&[u8])) {
         for copy in 0..copies {
             let mut bytes = good.to_vec();
@@ -42,7 +42,7 @@ impl TestRng {
         }
     }
 
-    /// Overwrites 1 to 8 of `bytes` at `at` with what numbers of files are damaged by most: the ends of
+    /// Overwrites 1 to 8 of `bytes` at `at` with values that damage the numbers in a file most: the ends of
     /// ranges.
     pub(crate) fn damage(&mut self, bytes: &mut [u8], at: usize) {
         let any = self.next().to_le_bytes()[2];

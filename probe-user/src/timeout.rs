@@ -1,38 +1,39 @@
-//! Waiting for file systems that may never answer, but not for ever.
+//! Waiting for file systems that may never respond, but only for a limited time.
 //!
-//! Owns both ways of it: [`with_timeout`] for the event loop, [`BlockingReaders`] for code in its middle that
-//! cannot wait as a task does.
+//! Owns both ways to do this: [`with_timeout`] for the event loop, and [`BlockingReaders`] for code below it
+//! that cannot await.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// A file system that answers from userspace (FUSE, a dead NFS server) gets this long.
+/// How long a file system that is served from userspace (FUSE, a dead NFS server) may take to respond.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs on another thread, which is left behind if it does not come back.
+/// Runs `work` on another thread, which is abandoned if it does not return in time.
 pub(crate) async fn with_timeout<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::time::timeout(TIMEOUT, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
-/// Reads at the same time, at the most: a thread that gets no answer stays for ever.
+/// The most reads at the same time, because a thread whose file system does not respond stays forever.
 const READERS: usize = 8;
 
-/// Threads that read files while their caller waits. Each holds a clone while it does.
+/// Threads that read files while their caller waits. Each of them holds a clone as long as it reads.
 #[derive(Debug, Default)]
 pub(crate) struct BlockingReaders(Arc<()>);
 
 /// Why there is no result.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReadError {
-    /// All threads are waiting for their files, or there cannot be another one.
+    /// All threads are waiting for their files, or no other one could be started.
     Busy,
-    /// The file system did not answer in time.
+    /// The file system did not respond in time.
     TimedOut,
 }
 
 impl BlockingReaders {
-    /// What `read` returns, on a thread that is left behind if it takes longer than `timeout`.
+    /// Returns the result of `read`, which runs on a thread that is abandoned if it takes longer than
+    /// `timeout`.
     pub(crate) fn read<T: Send + 'static>(
         &self,
         timeout: Duration,
@@ -46,7 +47,7 @@ impl BlockingReaders {
         let work = move || {
             let result = read();
             drop(reading);
-            // Nobody waits any more when it cannot be sent.
+            // If it cannot be sent, the caller has stopped waiting.
             drop(done.send(result));
         };
         let reader = thread::Builder::new().name("reader".to_owned());
@@ -55,12 +56,12 @@ impl BlockingReaders {
     }
 }
 
-/// Why nothing is known of a file.
+/// The message for a file that could not be inspected in time.
 pub(crate) fn timed_out_message() -> String {
     format!("its file system did not answer within {} s", TIMEOUT.as_secs())
 }
 
-/// Why nothing is known of a file that could be opened.
+/// The message for a file that was opened, but not read in time.
 pub(crate) fn timed_out_reading_message(size: u64) -> String {
     format!(
         "it was opened, but its {} KiB were not read and looked through within {} s: its file system is \
