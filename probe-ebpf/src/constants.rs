@@ -2,116 +2,117 @@
 
 use probe_common::SocketFields;
 
-/// ctrace's own process, which is never traced.
+/// The id of ctrace's own process, which is never traced.
 #[unsafe(no_mangle)]
 pub static OWN_PID: u32 = 0;
 
-/// The process of a command that ctrace starts, which is ctrace's own until it executes a program; 0: none.
+/// The process of the command that ctrace starts, or 0. It counts as ctrace's own until it executes a
+/// program.
 #[unsafe(no_mangle)]
 pub static COMMAND: u32 = 0;
 
-/// Payload bytes to capture of a call, at most `CALL_BYTES`.
+/// The payload bytes to capture per call, at most `CALL_BYTES`.
 #[unsafe(no_mangle)]
 pub static MAX_BYTES: u32 = 0;
 
-/// Wake the reader each time the ring's fill passes a multiple of two to this power.
+/// The reader is woken each time the fill of the ring passes a multiple of two to this power.
 #[unsafe(no_mangle)]
 pub static WAKE_SHIFT: u32 = 0;
 
-/// Not zero: each connection's beginning and end are reported.
+/// Nonzero if opens and closes of connections are reported.
 #[unsafe(no_mangle)]
 pub static CONNECTION_RECORDS: u32 = 0;
 
-/// Not zero: calls are counted, and not reported.
+/// Nonzero if calls are counted but not reported.
 #[unsafe(no_mangle)]
 pub static SUPPRESS_CALLS: u32 = 0;
 
-/// Offset of `child_pid` in the tracepoint `sched_process_fork` of this kernel.
+/// The offset of `child_pid` in the tracepoint `sched_process_fork` of this kernel.
 #[unsafe(no_mangle)]
 pub static FORK_CHILD_PID: u32 = 0;
 
-/// Offset of `old_pid` in the tracepoint `sched_process_exec` of this kernel.
+/// The offset of `old_pid` in the tracepoint `sched_process_exec` of this kernel.
 #[unsafe(no_mangle)]
 pub static EXEC_OLD_PID: u32 = 0;
 
-/// Not zero: processes may be held; the kernel has what that needs.
+/// Nonzero if processes may be stopped, and the kernel supports this.
 #[unsafe(no_mangle)]
 pub static HOLD: u32 = 0;
 
-/// Offset of `group_dead` in the tracepoint `sched_process_exit` of this kernel, or `NO_FIELD`.
+/// The offset of `group_dead` in the tracepoint `sched_process_exit` of this kernel, or `NO_FIELD`.
 #[unsafe(no_mangle)]
 pub static EXIT_GROUP_DEAD: u32 = 0;
 
-/// Offset of `root` in the tracepoints `cgroup_mkdir` and `cgroup_rmdir` of this kernel.
+/// The offset of `root` in the tracepoints `cgroup_mkdir` and `cgroup_rmdir` of this kernel.
 #[unsafe(no_mangle)]
 pub static CGROUP_ROOT: u32 = 0;
 
-/// Offset of `level` there.
+/// The offset of `level` in these tracepoints.
 #[unsafe(no_mangle)]
 pub static CGROUP_LEVEL: u32 = 0;
 
-/// Offset of `id` there.
+/// The offset of `id` in these tracepoints.
 #[unsafe(no_mangle)]
 pub static CGROUP_ID: u32 = 0;
 
-/// Offset of `path` there.
+/// The offset of `path` in these tracepoints.
 #[unsafe(no_mangle)]
 pub static CGROUP_PATH: u32 = 0;
 
-/// What is reported of programs that are executed: `WANT_` bits; 0: nothing.
+/// The `WANT_` bits of what is reported about executions, or 0.
 #[unsafe(no_mangle)]
 pub static EXECS: u32 = 0;
 
-/// Offset of `filename` in the tracepoint `sched_process_exec` of this kernel.
+/// The offset of `filename` in the tracepoint `sched_process_exec` of this kernel.
 #[unsafe(no_mangle)]
 pub static EXEC_FILENAME: u32 = 0;
 
-/// Offset of `pid` in the tracepoint `task_newtask` of this kernel.
+/// The offset of `pid` in the tracepoint `task_newtask` of this kernel.
 #[unsafe(no_mangle)]
 pub static NEWTASK_PID: u32 = 0;
 
-/// Offset of `clone_flags` there.
+/// The offset of `clone_flags` in this tracepoint.
 #[unsafe(no_mangle)]
 pub static NEWTASK_FLAGS: u32 = 0;
 
-/// Offset of `exit_code` in this kernel's `task_struct`, as its BTF has it, or `NO_FIELD`; so the others
-/// below.
+/// The offset of `exit_code` in `task_struct`, from the BTF of this kernel, or `NO_FIELD`. The same applies
+/// to the constants below.
 #[unsafe(no_mangle)]
 pub static TASK_EXIT_CODE: u32 = 0;
 
-/// Offset of `signal` in `task_struct`.
+/// The offset of `signal` in `task_struct`.
 #[unsafe(no_mangle)]
 pub static TASK_SIGNAL: u32 = 0;
 
-/// Offset of `live`, the number of living threads, in `signal_struct`.
+/// The offset of `live`, the number of living threads, in `signal_struct`.
 #[unsafe(no_mangle)]
 pub static SIGNAL_LIVE: u32 = 0;
 
-/// Offset of `thread_pid` in `task_struct`.
+/// The offset of `thread_pid` in `task_struct`.
 #[unsafe(no_mangle)]
 pub static TASK_PID: u32 = 0;
 
-/// Offset of `level` in `pid`.
+/// The offset of `level` in `pid`.
 #[unsafe(no_mangle)]
 pub static PID_LEVEL: u32 = 0;
 
-/// Offset of `numbers` in `pid`.
+/// The offset of `numbers` in `pid`.
 #[unsafe(no_mangle)]
 pub static PID_NUMBERS: u32 = 0;
 
-/// Bytes of `upid`, of which `numbers` is an array; the id is what it begins with.
+/// The size of `upid` in bytes. `numbers` is an array of these, and each begins with the id.
 #[unsafe(no_mangle)]
 pub static UPID_BYTES: u32 = 0;
 
-/// Offset of `cred` in `task_struct`.
+/// The offset of `cred` in `task_struct`.
 #[unsafe(no_mangle)]
 pub static TASK_CRED: u32 = 0;
 
-/// Offset of `euid` in `cred`.
+/// The offset of `euid` in `cred`.
 #[unsafe(no_mangle)]
 pub static CRED_EUID: u32 = 0;
 
-/// Where fields of sockets are.
+/// The offsets of socket fields.
 #[unsafe(no_mangle)]
 pub static SOCKET_FIELDS: SocketFields = SocketFields {
     sk: 0,

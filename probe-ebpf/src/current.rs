@@ -11,7 +11,7 @@ use crate::{
 /// The current thread.
 #[derive(Clone, Copy)]
 pub struct Current {
-    /// Process id (upper half) and thread id, as the kernel packs them: the key of the map `CALLS`.
+    /// Process id (upper half) and thread id, as the kernel packs them. This is the key of the map `CALLS`.
     pub id: u64,
 }
 
@@ -22,19 +22,19 @@ impl Current {
         Self { id: bpf_get_current_pid_tgid() }
     }
 
-    /// Process id.
+    /// The process id.
     #[inline(always)]
     pub fn pid(self) -> u32 {
         (self.id >> 32) as u32
     }
 
-    /// Thread id.
+    /// The thread id.
     #[inline(always)]
     pub fn tid(self) -> u32 {
         self.id as u32
     }
 
-    /// Whether this is a thread of ctrace's own process, or of the one that will be its command.
+    /// Whether this is a thread of ctrace's own process, or of the one that will become its command.
     #[inline(always)]
     pub fn is_own(self) -> bool {
         let pid = self.pid();
@@ -42,7 +42,8 @@ impl Current {
             || pid == mem::constant(&COMMAND) && COMMAND_STARTED.get(0).is_some_and(|begun| *begun == 0)
     }
 
-    /// The process executes a program: if it is the command's, that is the command.
+    /// Records that the command has started, if this process is the command's. Called when the process
+    /// executes a program.
     #[inline(always)]
     pub fn mark_command_started(self) {
         if self.pid() == mem::constant(&COMMAND)
@@ -52,19 +53,19 @@ impl Current {
         }
     }
 
-    /// The key of a goroutine that this process runs.
+    /// The key of a goroutine of this process.
     #[inline(always)]
     pub fn goroutine(self, address: u64) -> Goroutine {
         Goroutine { address, pid: self.pid().into() }
     }
 }
 
-/// Bytes between a stack pointer and the end of a goroutine's stack: they stay the same when the stack is
-/// moved because it has to grow.
+/// The number of bytes between a stack pointer and the end of the goroutine's stack. It stays the same when
+/// the stack is moved in order to grow.
 #[inline(always)]
 pub fn goroutine_stack_depth(goroutine: u64, stack: u64) -> Option<u64> {
-    // A goroutine begins with the bounds of its stack: the compiler has that in the prologue of each
-    // function, which compares the stack pointer with what follows them.
+    // A goroutine begins with the bounds of its stack. The compiler relies on this in the prologue of each
+    // function, which compares the stack pointer with the field after the bounds.
     let end: u64 = mem::user(goroutine.wrapping_add(8))?;
     Some(end.wrapping_sub(stack))
 }

@@ -1,9 +1,9 @@
 //! ctrace's BPF programs: entry points only.
 //!
-//! Thin by design: what could be tested outside the kernel is in `probe-common`. [`scope`] is the filter;
-//! [`io`] has calls that move bytes, [`connection`] what they are of, [`process`] programs and processes,
-//! [`uprobe`] the functions that a user names. [`emit`] is the only writer of the ring, [`mem`] has all that
-//! is unsafe.
+//! Thin by design: what can be tested outside the kernel is in `probe-common`. [`scope`] is the filter,
+//! [`io`] has the calls that transfer bytes, [`connection`] the connections they belong to, [`process`] the
+//! programs and processes, and [`uprobe`] the functions that a user names. [`emit`] is the only writer of the
+//! ring, and [`mem`] contains everything that is unsafe.
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "core's atomic types have no fetch_add for this target; BPF has")]
@@ -31,8 +31,8 @@ use connection::{lifecycle, socket};
 use io::{borrowed, call, callback, entry_only, go, iovec};
 use process::{cgroup, exec, exec_failure, stop_on_mmap, task};
 
-/// Defines programs of one kind: each has the name that it has in the object file, and a function that is
-/// given its context. What a program returns means nothing to the kernel.
+/// Defines programs of one kind, each with its name in the object file and the function that gets its
+/// context. The kernel ignores what these programs return.
 macro_rules! programs {
     ($(#[$kind:meta] $context:ident { $($name:ident => $handler:path;)+ })+) => {
         $($(
@@ -109,7 +109,7 @@ programs! {
     }
 }
 
-// Sockets; the kernels before 6.3 have no tracepoints of what is sent and received, but functions.
+// Sockets. Kernels before 6.3 have no tracepoints for sent and received bytes, so functions are used there.
 programs! {
     #[raw_tracepoint(tracepoint = "sock_send_length")]
     RawTracePointContext {
@@ -147,7 +147,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Some helpers, such as the one that reads user memory, are for programs under the GPL.
+/// Some helpers, such as the one that reads user memory, may only be called by programs under the GPL.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,6 +1,6 @@
 //! The maps.
 //!
-//! Keys, values and sizes that both sides must know are defined in `probe-common`.
+//! Keys, values and sizes that both sides share are defined in `probe-common`.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -16,83 +16,83 @@ use probe_common::{
 };
 use zerocopy::{Immutable, IntoBytes};
 
-/// Records for userspace. Its size is set when it is loaded.
+/// Records for userspace. Userspace sets its size when it loads the object.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
-/// Up to where in the ring the reader was woken for a program; one value.
+/// The position in the ring up to which the reader was woken for an exec record. A single value.
 #[map]
 pub static WAKEUP_POS: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What was lost, by [`Loss`].
+/// The counters of losses, by [`Loss`].
 #[map]
 pub static LOST: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
 
-/// Which filters are in use; one value.
+/// The filters that are in use. A single value.
 #[map]
 pub static SCOPE: Array<KernelScope> = Array::with_max_entries(1, 0);
 
-/// Cgroups that are in scope or kept out of it, by id: `CGROUP_IN`, `CGROUP_OUT`.
+/// Cgroups that are included in or excluded from the scope, by id: `CGROUP_IN`, `CGROUP_OUT`.
 #[map]
 pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(SCOPE_CGROUPS, BPF_F_NO_PREALLOC);
 
-/// PID namespaces in scope.
+/// The PID namespaces in scope.
 #[map]
 pub static PID_NAMESPACES: Array<NamespaceId> = Array::with_max_entries(MAX_PID_NAMESPACES, 0);
 
-/// Threads in scope, by thread id; the values are flags, `THREAD_` of `probe-common`. Threads, not processes:
-/// the first thread of a process may end before the others, and a thread that executes a program takes over
-/// the process's id.
+/// Threads in scope, by thread id. The values are the `THREAD_` flags of `probe-common`. The keys are
+/// threads, not processes, because the main thread of a process may end before the others, and a thread that
+/// executes a program takes over the process's id.
 #[map]
 pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, BPF_F_NO_PREALLOC);
 
-/// Not zero: [`COMMAND`] has executed a program; one value.
+/// Nonzero once [`COMMAND`] has executed a program. A single value.
 #[map]
 pub static COMMAND_STARTED: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Threads in the middle of an mmap(2) of a file that is to be executable, while processes are held.
+/// Threads that are inside an mmap(2) of a file as executable, while processes are to be stopped.
 #[map]
 pub static MAPPING: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// Processes that were stopped and not continued yet.
+/// Processes that were stopped and not yet continued.
 #[map]
 pub static STOPPED: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// Not zero: processes with [`probe_common::THREAD_HOLD`] are held; one value.
+/// Nonzero if processes with [`probe_common::THREAD_HOLD`] are to be stopped. A single value.
 #[map]
 pub static STOP_ENABLED: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Calls that threads in scope are in the middle of, by pid and thread id as the kernel packs them.
+/// The calls that threads in scope are currently in, by process and thread id as the kernel packs them.
 #[map]
 pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Calls that goroutines in scope are in the middle of: a server has one for each connection that waits for a
-/// request. Not one that makes room for others by itself, or calls would be missing that nobody counts;
-/// userspace takes out those of processes that have ended.
+/// The calls that goroutines in scope are currently in. A server has one for each connection that waits for a
+/// request. This is not an LRU map, which would evict calls without anyone counting them. Userspace removes
+/// the calls of processes that have ended.
 #[map]
 pub static GO_CALLS: HashMap<GoCall, Frame> = HashMap::with_max_entries(MAX_GO_CALLS, BPF_F_NO_PREALLOC);
 
-/// Addresses of bytes that a library has lent out until it is called with the number of them that were moved,
-/// and the connections of packets. What is never asked for makes room for others at last.
+/// The addresses of buffers that a library has lent until it is called with the number of transferred bytes,
+/// and the connections of packets. Entries that are never used are evicted at some point.
 #[map]
 pub static LENT: LruHashMap<LentKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Calls of a thread that hand over bytes from inside: what a proxy needs for two connections in one another,
-/// and one more.
+/// The calls of a thread from within which the library passes bytes to its program. A proxy with one
+/// connection inside another needs two, and there is one to spare.
 #[map]
 pub static CALLBACK_SCOPES: LruHashMap<u64, [Outer; 3]> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Such a call.
+/// A call of a thread in [`CALLBACK_SCOPES`].
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Outer {
-    /// Where its return address is; 0: none.
+    /// The address of its return address. 0 if the entry is free.
     pub stack: u64,
-    /// The connection's handle.
+    /// The handle of the connection.
     pub handle: u64,
 }
 
-/// Connections that goroutines are about, inside a call of [`GO_CALLS`] or a handshake.
+/// The connections that goroutines work on, inside a call of [`GO_CALLS`] or a handshake.
 #[map]
 pub static GO_CONNECTIONS: LruHashMap<Goroutine, ConnectionKey> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -100,23 +100,22 @@ pub static GO_CONNECTIONS: LruHashMap<Goroutine, ConnectionKey> = LruHashMap::wi
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Goroutine {
-    /// Its address.
+    /// The address of the goroutine.
     pub address: u64,
     /// Its process.
     pub pid: u64,
 }
 
-/// Connections that are known. No event is certain to end one (a handle is counted by
-/// reference), so the one that was not used for longest makes room; should it go on, it is a new one.
+/// The live connections. No event reliably marks their end (a handle is reference-counted), so the least
+/// recently used one is evicted. If that is still in use, it is counted as a new connection.
 #[map]
 pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionState> = LruHashMap::with_max_entries(65_536, 0);
 
-/// Which connections are on sockets of TCP, by the addresses of the sockets; only where the ends of
-/// connections are reported.
+/// The connections on TCP sockets, by the address of the socket. Only used if closes are reported.
 #[map]
 pub static SOCKETS: LruHashMap<u64, SocketConnection> = LruHashMap::with_max_entries(MAX_SOCKETS, 0);
 
-/// Hellos that have gone through their sockets in part: there are some as long as handshakes begin.
+/// Hellos that have passed through their socket in part. There are only as many as handshakes in progress.
 #[map]
 pub static HELLOS: LruHashMap<HelloKey, HelloState> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -124,8 +123,8 @@ pub static HELLOS: LruHashMap<HelloKey, HelloState> = LruHashMap::with_max_entri
 #[map]
 pub static NEXT_CONNECTION: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Processes in scope that have executed another program: a number that no program before it had.
-/// Looked at once a thread, and where a connection is opened.
+/// The number of the current program of processes in scope that have executed another program. No earlier
+/// program has the same number. It is looked up once per thread, and where a connection is opened.
 #[map]
 pub static PROGRAMS: HashMap<u32, u32> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
@@ -133,91 +132,92 @@ pub static PROGRAMS: HashMap<u32, u32> = HashMap::with_max_entries(65_536, BPF_F
 #[map]
 pub static NEXT_PROGRAM: Array<u64> = Array::with_max_entries(1, 0);
 
-/// What to do at the hooks of `ctrace uprobe`, by the low half of their cookies.
+/// The capture specs of the hooks of `ctrace uprobe`, by the low half of their cookies.
 #[map]
 pub static SPECS: Array<FunctionSpec> = Array::with_max_entries(FUNCTION_SPECS, 0);
 
-/// Calls of such functions that have not returned. No event says that one was left by longjmp or with its
-/// thread, so the oldest makes room.
+/// Calls of these functions that have not returned. No event reports that a call was left by longjmp or ended
+/// with its thread, so the oldest entries are evicted.
 #[map]
 pub static FUNCTION_FRAMES: LruHashMap<FrameKey, FunctionFrame> = LruHashMap::with_max_entries(MAX_FRAMES, 0);
 
-/// Numbers of calls.
+/// The numbers of calls.
 #[map]
 pub static COUNTS: PerCpuHashMap<CountKey, u64> =
     PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
 
-/// Times of calls.
+/// The durations of calls.
 #[map]
 pub static LATENCIES: PerCpuHashMap<CountKey, Histogram> =
     PerCpuHashMap::with_max_entries(FUNCTION_COUNTS, BPF_F_NO_PREALLOC);
 
-/// A histogram without calls: too large for the stack of a program.
+/// An empty histogram, which is too large for the stack of a program.
 #[map]
 pub static NO_LATENCY: Array<Histogram> = Array::with_max_entries(1, 0);
 
-/// Where processes come from and what they run, by their ids; only where executions are reported. Of all
-/// processes: one that is not in scope may be the parent of one that is. A process that has no room is
-/// forgotten, and then /proc is asked.
+/// The ancestry and the program of processes, by process id. Only used if executions are reported. It
+/// contains all processes, because one outside the scope may be the parent of one inside. If a process was
+/// evicted, userspace asks /proc.
 #[map]
 pub static LINEAGE: LruHashMap<u32, Lineage> = LruHashMap::with_max_entries(LINEAGES, 0);
 
-/// Threads in scope in the middle of an execve(2), by their ids; only where failures are reported.
+/// Threads in scope that are inside an execve(2), by thread id. Only used if failures are reported.
 #[map]
 pub static ATTEMPTS: HashMap<u32, ExecPointers> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// Where an [`ExecFailure`] is put together: its length is known only then.
+/// Where an [`ExecFailure`] is assembled, because its length is known only at the end.
 #[map]
 pub static ATTEMPT: PerCpuArray<AttemptRoom> = PerCpuArray::with_max_entries(1, 0);
 
-/// The arguments of an execve(2) that is under way.
+/// The arguments of an execve(2) in progress.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct ExecPointers {
-    /// Address of the path.
+    /// The address of the path.
     pub path: u64,
-    /// Address of the addresses of the arguments.
+    /// The address of the array of argument addresses.
     pub arguments: u64,
-    /// What `ExecFailure::flags` begins with.
+    /// The initial value of `ExecFailure::flags`.
     pub flags: u64,
 }
 
-/// An [`ExecFailure`] with room for all that may follow it.
+/// An [`ExecFailure`] with room for everything that may follow it.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 pub struct AttemptRoom {
     /// The record.
     pub attempt: ExecFailure,
-    /// What follows it. The last argument has room for all of it wherever it begins.
+    /// The bytes that follow. The last argument fits in full wherever it begins.
     pub bytes: [u8; ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES],
 }
 
-/// Calls that one thread can be in the middle of. Two layers of TLS in one another (a proxy that speaks
-/// TLS) need two; the rest is for threads that switch stacks.
+/// The most calls that one thread can be in. Two layers of TLS, as in a proxy that speaks TLS, need two. The
+/// rest is for threads that switch stacks.
 pub const DEPTH: usize = 4;
 
-/// What a thread is in the middle of.
+/// The state of a thread.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Frames {
-    /// Arguments of the call that is being entered: the verifier allows an index that comes from the
-    /// cookie into a map's value, not into the context.
+    /// The arguments of the call that is being entered. They are copied here because the verifier does not
+    /// allow an index that comes from the cookie into the context, but does into a map's value.
     pub arguments: [u64; 8],
-    /// The number of the program that the thread runs ([`PROGRAMS`]), 0 without.
+    /// The number of the program that the thread runs ([`PROGRAMS`]), or 0.
     pub program: u64,
-    /// TLS records that the thread has sent inside of calls.
+    /// The number of TLS records that the thread has sent from inside calls.
     pub sends: u64,
-    /// Handle of a call that has sent data which no socket has got yet, 0 without.
+    /// The handle of a call whose sent data has not reached a socket yet, or 0.
     pub unsent: u64,
-    /// Bytes of that call; [`AMBIGUOUS`] if other connections have sent data, too.
+    /// The number of bytes of that call, or [`AMBIGUOUS`] if other connections have sent data too.
     pub unsent_bytes: u64,
-    /// In no order.
+    /// The frames in no particular order.
     pub frames: [Frame; DEPTH],
 }
 
-/// [`Frames::unsent_bytes`]: nobody knows whose data comes next.
+/// A value of [`Frames::unsent_bytes`]: it is unclear whose data is sent next.
 pub const AMBIGUOUS: u64 = u64::MAX;
 
-/// A thread that has not called anything: too large for the stack of a program. One value, of zeros.
+/// The state of a thread that has not called anything, which is too large for the stack of a program. A
+/// single value of zeros.
 #[map]
 pub static EMPTY_FRAMES: Array<Frames> = Array::with_max_entries(1, 0);

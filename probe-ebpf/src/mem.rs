@@ -1,6 +1,6 @@
 //! Everything that needs `unsafe`: reading memory, registers and constants, and the kernel's helpers.
 //!
-//! What is here is safe to call with any argument: helpers check the addresses they are given.
+//! Every function here is safe to call with any argument, because the helpers check the addresses they get.
 
 use core::{
     hint,
@@ -27,10 +27,10 @@ use aya_ebpf::{
 use probe_common::{NamespaceId, REGISTERS, SocketFields};
 use zerocopy::FromBytes;
 
-/// Number of the signal on x86-64.
+/// The number of the signal on x86-64.
 const SIGSTOP: u32 = 19;
 
-/// The value that userspace gave a constant before loading.
+/// The value of a constant as userspace set it before loading.
 #[inline(always)]
 pub fn constant<T: Copy>(of: &'static T) -> T {
     // SAFETY: a reference is valid and aligned; volatile, because userspace writes it behind the compiler's
@@ -38,20 +38,20 @@ pub fn constant<T: Copy>(of: &'static T) -> T {
     unsafe { ptr::read_volatile(of) }
 }
 
-/// A value at an address of the current process; none if it cannot be read.
+/// Reads a value at an address of the current process. None if it cannot be read.
 #[inline(always)]
 pub fn user<T: FromBytes>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address, and any bytes are a T.
     unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }
 
-/// Copies `length` bytes at `address` of the current process into `to`; no more than `to` has room for.
-/// False if they cannot be read.
+/// Copies `length` bytes at `address` of the current process into `to`. Returns false if `to` is too small or
+/// the bytes cannot be read.
 #[inline(always)]
 pub fn copy_user<const N: usize>(to: &mut MaybeUninit<[u8; N]>, address: u64, length: u32) -> bool {
-    // The compiler may know that this holds and leave the check out; verifiers of older kernels do not know
-    // it then. Eight bytes wide: those of Linux 6.1 forget that four bytes that were kept on the stack have
-    // nothing above them.
+    // The value is hidden from the compiler, which may otherwise know that this holds and omit the check,
+    // which the verifiers of older kernels then miss. It is eight bytes wide because those of Linux 6.1
+    // forget that a four-byte value that was kept on the stack has zeros above it.
     let length = hint::black_box(u64::from(length));
     if length > N as u64 {
         return false;
@@ -67,23 +67,24 @@ pub fn registers(of: *mut pt_regs) -> &'static pt_regs {
     unsafe { &*of }
 }
 
-/// The same value, of which the compiler knows nothing any more: it leaves out a check of bounds that it can
-/// prove, and the verifier, which cannot, then misses it.
+/// Returns the same value, hidden from the compiler. Otherwise the compiler omits a bounds check that it can
+/// prove, but the verifier cannot.
 #[inline(always)]
 pub fn opaque(value: usize) -> usize {
     // SAFETY: a reference is valid and aligned.
     unsafe { ptr::read_volatile(&raw const value) }
 }
 
-/// Sets a number to zero. By itself: several in a row would become a call of memset, which goes byte by byte.
+/// Sets a number to zero, one at a time: several in a row would become a call of memset, which goes byte by
+/// byte.
 #[inline(always)]
 pub fn clear<T: Default>(number: &mut T) {
     // SAFETY: a reference is valid and aligned; callers pass numbers, which own nothing.
     unsafe { ptr::write_volatile(number, T::default()) }
 }
 
-/// The registers by their DWARF numbers, and the instruction pointer: where an index may come from elsewhere,
-/// which the verifier does not allow into the context.
+/// The registers by their DWARF numbers, and the instruction pointer. This copy allows an index that comes
+/// from elsewhere, which the verifier does not allow into the context.
 #[inline(always)]
 pub fn register_file(of: *mut pt_regs) -> [u64; REGISTERS] {
     let regs = registers(of);
@@ -93,8 +94,8 @@ pub fn register_file(of: *mut pt_regs) -> [u64; REGISTERS] {
     ]
 }
 
-/// The lower `size` bytes, at most eight, of a value at an address of the current process; none if it cannot
-/// be read.
+/// Reads the lower `size` bytes, at most eight, of a value at an address of the current process. None if it
+/// cannot be read.
 #[inline(always)]
 pub fn user_sized(address: u64, size: u32) -> Option<u64> {
     let mut value = 0_u64;
@@ -106,8 +107,8 @@ pub fn user_sized(address: u64, size: u32) -> Option<u64> {
     (failed == 0).then_some(value)
 }
 
-/// Copies a text at `address` of the current process, with its NUL if `length` bytes are enough for it; no
-/// more than `to` has room for. Returns the bytes copied; none if they cannot be read.
+/// Copies a text at `address` of the current process, including its NUL if that is within `length` bytes.
+/// Returns the number of bytes copied. None if `to` is too small or the text cannot be read.
 #[inline(always)]
 pub fn copy_user_text<const N: usize>(
     to: &mut MaybeUninit<[u8; N]>,
@@ -119,13 +120,13 @@ pub fn copy_user_text<const N: usize>(
     }
     // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
     let copied = unsafe { read_user_text(to.as_mut_ptr().cast(), length, address as *const _) };
-    // Kernels before 6.16 do not count the NUL of an empty text (`strncpy_from_user_nofault` of
+    // Kernels before 6.16 do not count the NUL of an empty text (`strncpy_from_user_nofault` in
     // mm/maccess.c).
     (copied >= 0).then_some((copied as u32).max(1))
 }
 
-/// Writes the addresses that the current thread came from, innermost first, by its frame pointers; returns
-/// how many.
+/// Writes the return addresses of the current thread, innermost first, by following its frame pointers.
+/// Returns how many there are.
 #[inline(always)]
 pub fn user_stack<const N: usize>(ctx: &impl EbpfContext, to: &mut [u64; N]) -> Option<u32> {
     const USER: u64 = BPF_F_USER_STACK as u64;
@@ -141,21 +142,21 @@ pub fn cookie(ctx: &impl EbpfContext) -> u64 {
     unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
 }
 
-/// Offset of a word in the record of a system call's tracepoint on a 64-bit kernel: after 8 common bytes and
-/// the number of the call in 8 bytes come its six arguments, or its result, in 8 bytes each.
+/// The offset of a word in the record of a system call's tracepoint on a 64-bit kernel. The 8 common bytes
+/// and the number of the call in 8 bytes are followed by its six arguments or its result, of 8 bytes each.
 pub const fn syscall_word(index: u32) -> u32 {
     16 + 8 * index
 }
 
-/// A field of a tracepoint's record: an integer.
+/// Reads an integer field of a tracepoint's record.
 #[inline(always)]
 pub fn field<T: FromBytes>(ctx: &TracePointContext, offset: u32) -> Option<T> {
     // SAFETY: the helper behind `read_at` checks the address, and any bytes are a T.
     unsafe { ctx.read_at(offset as usize) }.ok()
 }
 
-/// Copies a text out of a tracepoint's record, ended by NUL; what is longer than `to` is cut.
-/// False if it cannot be read.
+/// Copies a text that ends with NUL from a tracepoint's record, cutting what exceeds `to`. Returns false if
+/// it cannot be read.
 #[inline(always)]
 pub fn text<const N: usize>(to: &mut [u8; N], ctx: &TracePointContext, offset: usize) -> bool {
     let from = ctx.as_ptr().wrapping_byte_add(offset);
@@ -163,7 +164,7 @@ pub fn text<const N: usize>(to: &mut [u8; N], ctx: &TracePointContext, offset: u
     unsafe { read_kernel_text(to.as_mut_ptr().cast(), N as u32, from) > 0 }
 }
 
-/// The same of a text that may fill all of `to`.
+/// Like [`text`], for a text that may fill all of `to`.
 #[inline(always)]
 pub fn long_text<const N: usize>(
     to: &mut MaybeUninit<[u8; N]>,
@@ -175,8 +176,8 @@ pub fn long_text<const N: usize>(
     unsafe { read_kernel_text(to.as_mut_ptr().cast(), N as u32, from) > 0 }
 }
 
-/// Copies a text of the current process to `at` in `to`, ended by NUL; what is longer than `LONGEST` is cut.
-/// Gives its length with the NUL; none if it cannot be read or has no room for the longest one.
+/// Copies a text of the current process to offset `at` of `to`, terminated by NUL and cut to `LONGEST` bytes.
+/// Returns its length with the NUL. None if it cannot be read, or if there is no room for `LONGEST` bytes.
 #[inline(always)]
 pub fn user_text<const N: usize, const LONGEST: usize>(
     to: &mut [u8; N],
@@ -193,20 +194,20 @@ pub fn user_text<const N: usize, const LONGEST: usize>(
     if !(0..=LONGEST as i64).contains(&length) {
         return None;
     }
-    // An empty text: see `copy_user_text`. Not by a comparison, whose two ways the verifier would follow for
-    // each text.
+    // For an empty text: see `copy_user_text`. No comparison is used, because the verifier would follow both
+    // branches for each text.
     let length = hint::black_box(length as u64);
     Some((length + (length.wrapping_sub(1) >> 63)) as usize)
 }
 
-/// A value in the kernel's memory; none if it cannot be read.
+/// Reads a value in the kernel's memory. None if it cannot be read.
 #[inline(always)]
 pub fn kernel<T: FromBytes>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address, and any bytes are a T.
     unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
 }
 
-/// Copies `length` bytes of the kernel's memory, no more than there is room for; false if they cannot be
+/// Copies `length` bytes of the kernel's memory. Returns false if `to` is too small or the bytes cannot be
 /// read.
 #[inline(always)]
 pub fn copy_kernel<const N: usize>(to: &mut [u8; N], address: u64, length: u32) -> bool {
@@ -219,26 +220,26 @@ pub fn copy_kernel<const N: usize>(to: &mut [u8; N], address: u64, length: u32) 
     unsafe { read_kernel(to.as_mut_ptr().cast(), length, address as *const _) == 0 }
 }
 
-/// Where fields of sockets are, which userspace has set before loading.
+/// The offsets of socket fields, which userspace has set before loading.
 #[inline(always)]
 pub fn socket_fields(of: &'static SocketFields) -> &'static SocketFields {
-    // SAFETY: the address of a constant of the program; hidden from the compiler, which would put zeros in
-    // its place.
+    // SAFETY: this is the address of a constant of the program. It is hidden from the compiler, which would
+    // otherwise replace the fields by zeros.
     unsafe { &*hint::black_box(ptr::from_ref(of)) }
 }
 
 /// The system call that the current thread is in.
 pub struct SystemCall {
     number: u64,
-    /// Its second argument.
+    /// The second argument.
     argument: u64,
     /// The stack pointer of the process.
     pub stack: u64,
-    /// The goroutine that calls, in a thread of Go: its internal ABI keeps that in R14.
+    /// The calling goroutine if this is a thread of Go, whose internal ABI keeps it in R14.
     pub goroutine: u64,
 }
 
-/// What [`system_call`] finds out.
+/// Reads the current system call from the thread's user registers.
 #[inline(always)]
 pub fn system_call() -> Option<SystemCall> {
     let registers = user_registers() as *const pt_regs;
@@ -249,11 +250,11 @@ pub fn system_call() -> Option<SystemCall> {
 }
 
 impl SystemCall {
-    /// Address of the first bytes that it moves, and how many may be there; none for one that this is not
-    /// known of.
+    /// The address of the first bytes that the call transfers, and how many may be there. None if the call is
+    /// not one of those listed.
     #[inline(always)]
     pub fn buffer(&self) -> Option<(u64, u64)> {
-        // Numbers of arch/x86/entry/syscalls/syscall_64.tbl.
+        // The numbers are those of arch/x86/entry/syscalls/syscall_64.tbl.
         let pieces = match self.number {
             // read, write, sendto, recvfrom
             0 | 1 | 44 | 45 => return Some((self.argument, u64::MAX)),
@@ -268,14 +269,14 @@ impl SystemCall {
     }
 }
 
-/// Address of the current thread's `task_struct`.
+/// The address of the current thread's `task_struct`.
 #[inline(always)]
 pub fn task() -> u64 {
     // SAFETY: takes nothing, returns a number.
     unsafe { bpf_get_current_task() }
 }
 
-/// Address of the registers with which the current thread goes on in user mode: a `pt_regs`.
+/// The address of the `pt_regs` with which the current thread returns to user mode.
 #[inline(always)]
 pub fn user_registers() -> u64 {
     // SAFETY: takes nothing, returns the current task, which is there while the program runs.
@@ -284,7 +285,7 @@ pub fn user_registers() -> u64 {
     unsafe { bpf_task_pt_regs(task) as u64 }
 }
 
-/// Real user and group id of the current thread.
+/// The real user and group ids of the current thread.
 #[inline(always)]
 pub fn user_and_group() -> (u32, u32) {
     let both = aya_ebpf::helpers::bpf_get_current_uid_gid();
@@ -298,21 +299,22 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Id of the current thread's cgroup (v2).
+/// The id of the current thread's cgroup (v2).
 #[inline(always)]
 pub fn cgroup() -> u64 {
     // SAFETY: takes nothing, returns a number.
     unsafe { bpf_get_current_cgroup_id() }
 }
 
-/// Id of the ancestor of the current thread's cgroup at a level; 0 if there is none.
+/// The id of the ancestor of the current thread's cgroup at a level, or 0 if there is none.
 #[inline(always)]
 pub fn ancestor_cgroup(level: u32) -> u64 {
     // SAFETY: the helper checks the level.
     unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
 }
 
-/// Stops the current process before it executes another instruction of its own; false if that cannot be.
+/// Stops the current process before it executes another instruction in user mode. Returns false if that
+/// fails.
 #[inline(always)]
 pub fn stop_current() -> bool {
     // SAFETY: takes a number, returns a number.
@@ -328,7 +330,7 @@ pub fn in_pid_namespace(id: &NamespaceId) -> bool {
     unsafe { bpf_get_ns_current_pid_tgid(id.device, id.inode, &raw mut pids, size) == 0 }
 }
 
-/// A value of a map, which others only replace as a whole.
+/// A value of a map that others replace only as a whole.
 #[inline(always)]
 pub fn value<T>(value: *const T) -> &'static T {
     // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program
@@ -344,7 +346,7 @@ pub fn own<T>(value: *mut T) -> &'static mut T {
     unsafe { &mut *value }
 }
 
-/// What a value of a map is now; others may write it.
+/// Reads the current value of a map entry that others may write.
 #[inline(always)]
 pub fn copied<T: Copy>(value: *const T) -> T {
     // SAFETY: the pointer comes from a successful lookup, and the map's memory stays until the program has
@@ -360,10 +362,10 @@ pub fn set<T: Copy>(value: *mut T, to: T) {
     unsafe { ptr::write_volatile(value, to) }
 }
 
-/// Adds to a number that others may add to at the same time; returns what it was before.
+/// Adds to a number that others may add to at the same time. Returns the previous value.
 #[inline(always)]
 pub fn fetch_add(number: *mut u64, by: u64) -> u64 {
-    // Not relaxed: LLVM lowers a relaxed addition to the BPF instruction that has no result, even when
+    // Not relaxed, because LLVM lowers a relaxed addition to the BPF instruction without a result, even if
     // the result is used.
     // SAFETY: callers pass a field of a map's value, which is aligned and stays valid.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(number, by) }
@@ -376,7 +378,7 @@ pub fn add(number: *mut u64, by: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, by) };
 }
 
-/// A record in the ring, before it is submitted.
+/// A record in the ring that was not submitted yet.
 #[inline(always)]
 pub fn slot<T>(entry: &mut MaybeUninit<T>) -> &mut T {
     // SAFETY: callers instantiate it with integers and `MaybeUninit` only, which any bytes are.

@@ -1,4 +1,4 @@
-//! The filter: whether the current thread is in scope. It runs before anything is copied.
+//! The filter: whether the current thread is in scope. It is applied before anything is copied.
 
 use crate::{
     current::Current,
@@ -7,7 +7,7 @@ use crate::{
 };
 use probe_common::{CGROUP_OUT, KernelScope, THREAD_IN};
 
-/// Levels of the cgroup hierarchy that are checked: docker in docker in Kubernetes is at level 8.
+/// The levels of the cgroup hierarchy that are checked. Docker in Docker in Kubernetes is at level 8.
 const LEVELS: u32 = 16;
 
 impl Current {
@@ -24,7 +24,7 @@ impl Current {
             return false;
         }
         let Some(scope) = filter() else { return false };
-        // The usual `--all`: nothing is looked up.
+        // The usual `--all`, for which nothing is looked up.
         if scope.all != 0 && scope.cgroup_levels == 0 {
             return true;
         }
@@ -43,25 +43,25 @@ impl Current {
     }
 }
 
-/// The flags of a thread in the set of threads (`THREAD_`); none if it is not a member.
+/// The flags of a thread in the set of threads (`THREAD_`). None if it is not a member.
 #[inline(always)]
 pub fn flags_of(thread: u32) -> Option<u8> {
     THREADS.get_ptr(thread).map(mem::copied)
 }
 
-/// Which of the filters are in use.
+/// The filters that are in use.
 #[inline(always)]
 pub fn filter() -> Option<&'static KernelScope> {
     SCOPE.get(0)
 }
 
-/// What the cgroups of a thread say of it.
+/// The decision based on the cgroups of a thread.
 enum Verdict {
-    /// One is in scope, none is kept out.
+    /// One cgroup is included, and none is excluded.
     In,
-    /// One is kept out, whatever the others are.
+    /// A cgroup is excluded, whatever the others are.
     Out,
-    /// None is known.
+    /// No cgroup of the thread is in the table.
     Unknown,
 }
 
@@ -70,7 +70,7 @@ fn by_cgroups(levels: u32) -> Verdict {
     let mut verdict = Verdict::Unknown;
     let mut level = 0;
     while level < LEVELS {
-        // No level below is in use.
+        // Neither this level nor a deeper one is in use.
         if levels >> level == 0 {
             break;
         }

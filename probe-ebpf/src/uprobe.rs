@@ -1,6 +1,6 @@
-//! Functions of `ctrace uprobe`: what they were called with, what they returned, how often, how long.
+//! The functions of `ctrace uprobe`: their arguments, return values, number of calls, and durations.
 //!
-//! What is read of a call is said by a [`FunctionSpec`], whose number is the low half of the cookie.
+//! What to read of a call is defined by a [`FunctionSpec`], whose index is the low half of the cookie.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -20,14 +20,14 @@ use crate::{
     mem,
 };
 
-/// DWARF numbers of registers.
+/// The DWARF numbers of registers.
 const RSP: usize = 7;
 const R14: usize = 14;
 
-/// Registers of the current thread.
+/// The registers of the current thread.
 type Registers = [u64; REGISTERS];
 
-/// At entry.
+/// At the entry of a function.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -56,7 +56,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// At the return of a function, where the caller goes on.
+/// At the return of a function, where the caller continues.
 #[inline(always)]
 pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     let registers = mem::register_file(ctx.regs);
@@ -64,7 +64,7 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     end(mem::cookie(ctx), &registers, stack)
 }
 
-/// At an instruction of a function that returns to its caller.
+/// At a return instruction of a function.
 #[inline(always)]
 pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let registers = mem::register_file(ctx.regs);
@@ -77,7 +77,7 @@ fn end(cookie: u64, registers: &Registers, stack: u64) -> Option<()> {
     let spec = spec(cookie)?;
     let key = key(current, spec, cookie, registers, stack)?;
     let FunctionFrame { entered, cookie } = mem::copied(FUNCTION_FRAMES.get_ptr(key)?);
-    // Who removes it reports it: a place that was probed twice is hit twice.
+    // Only the program that removes the frame reports the call: a place that was probed twice is hit twice.
     FUNCTION_FRAMES.remove(key).ok()?;
     if spec.flags & SPEC_LATENCY != 0 {
         return latency(site(cookie), mem::now().saturating_sub(entered));
@@ -94,8 +94,9 @@ fn spec(cookie: u64) -> Option<&'static FunctionSpec> {
     SPECS.get_ptr(arguments(cookie)).map(mem::value)
 }
 
-/// The key of a call: its thread and its place on the stack. In Go its goroutine, which may go on
-/// on another thread, and the distance from the end of the stack, because stacks are moved when they grow.
+/// The key of a call: its thread and its position on the stack. In Go, it is the goroutine, which may
+/// continue on another thread, and the distance from the end of the stack, because stacks are moved when they
+/// grow.
 #[inline(always)]
 fn key(
     current: Current,
@@ -112,7 +113,7 @@ fn key(
     Some(FrameKey { owner: goroutine, frame, pid: current.pid(), site: site(cookie) })
 }
 
-/// What the record of a call begins with.
+/// The data for the head of a call's record.
 struct Head<'a> {
     current: Current,
     kind: u32,
@@ -134,7 +135,7 @@ impl Head<'_> {
     }
 }
 
-/// Emits where the call came from that has `entered` then, which tells whose stack it is.
+/// Emits the call stack of the call with this entry time, by which userspace matches the two records.
 #[inline(always)]
 fn stack(ctx: &ProbeContext, current: Current, stack: u64, entered: u64) {
     emit::function_stack(|record: &mut FunctionStack| {
@@ -161,7 +162,7 @@ fn count(site: u32) -> Option<()> {
     Some(())
 }
 
-/// Counts the time that a call took.
+/// Counts a call by its duration.
 #[inline(always)]
 fn latency(site: u32, nanoseconds: u64) -> Option<()> {
     let key = CountKey { cgroup: mem::cgroup(), site, reserved: 0 };

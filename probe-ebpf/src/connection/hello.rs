@@ -1,5 +1,5 @@
-//! What both ends of a TLS connection say first, in the clear, whatever library they have: hellos are taken
-//! where they go through a socket.
+//! TLS hellos, which both ends send in the clear at first, whatever library they use. They are captured where
+//! they pass through a socket.
 
 use probe_common::{
     HELLO_SENT, HelloKey, HelloStart, HelloState, IoDirection, KIND_HELLO, RecordHeader, hello_bytes,
@@ -7,32 +7,32 @@ use probe_common::{
 
 use crate::{current::Current, emit, maps::HELLOS, mem};
 
-/// Bytes that are enough to say whether a hello begins.
+/// The number of bytes that are enough to decide whether a hello begins.
 pub const BEGIN: usize = HEADER as usize + size_of::<HelloStart>();
 
-/// Bytes of a record's header.
+/// The size of a record's header.
 const HEADER: u32 = size_of::<RecordHeader>() as u32;
 
-/// Bytes that a system call has moved.
+/// The bytes that a system call has transferred.
 pub struct SocketTransfer {
-    /// Address of the socket.
+    /// The address of the socket.
     pub sock: u64,
     /// [`super::socket_address::identity`].
     pub socket: u64,
-    /// Which direction they went.
+    /// The direction of the bytes.
     pub direction: IoDirection,
-    /// How many.
+    /// The number of bytes.
     pub bytes: u64,
-    /// Where the first of them are.
+    /// The address of the first of them.
     pub address: u64,
-    /// How many of them are there.
+    /// The number of bytes that are at this address.
     pub there: u64,
-    /// They begin so.
+    /// The first bytes.
     pub begin: [u8; BEGIN],
 }
 
 impl SocketTransfer {
-    /// They begin with a record's header.
+    /// The first bytes, read as the header of a TLS record.
     #[inline(always)]
     pub fn header(&self) -> RecordHeader {
         let [kind, major, minor, high, low, ..] = self.begin;
@@ -45,7 +45,7 @@ impl SocketTransfer {
     }
 }
 
-/// Reports what is a part of a hello, of a thread in scope.
+/// Reports the transferred bytes if they are part of a hello. The thread must be in scope.
 #[inline(always)]
 pub fn inspect(current: Current, transfer: &SocketTransfer) -> Option<()> {
     let known = HELLOS.get_ptr_mut(transfer.key()).map(mem::own);
@@ -72,7 +72,8 @@ pub fn inspect(current: Current, transfer: &SocketTransfer) -> Option<()> {
     begin(current, transfer, record, header)
 }
 
-/// A hello begins, if it is one, after a record's header of so many bytes.
+/// Handles the possible start of a hello after `header` bytes of its record's header. These are 0 if the
+/// header was transferred separately before. `record` is the length in that header.
 #[inline(always)]
 fn begin(current: Current, transfer: &SocketTransfer, record: u32, header: u32) -> Option<()> {
     if transfer.there < u64::from(header) + size_of::<HelloStart>() as u64 {
@@ -90,7 +91,7 @@ fn begin(current: Current, transfer: &SocketTransfer, record: u32, header: u32) 
     Some(())
 }
 
-/// More of one.
+/// Handles a continuation of a hello.
 #[inline(always)]
 fn resume(current: Current, transfer: &SocketTransfer, state: &mut HelloState) -> Option<()> {
     let (seen, wanted) = (state.seen, state.wanted);
@@ -104,7 +105,7 @@ fn resume(current: Current, transfer: &SocketTransfer, state: &mut HelloState) -
     Some(())
 }
 
-/// The rest is to come.
+/// Remembers that the rest of a hello is still to come.
 #[inline(always)]
 fn remember(transfer: &SocketTransfer, seen: u32, wanted: u32, record: u32) -> Option<()> {
     let state = HelloState { socket: transfer.socket, seen, wanted, record, reserved: 0 };

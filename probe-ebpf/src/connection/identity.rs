@@ -1,7 +1,8 @@
-//! Which connection a handle is: its key, its id, and when the handle stands for another one.
+//! Which connection a handle stands for: its key, its id, and when the handle is reused for another one.
 //!
-//! A library uses a handle again once its connection is closed, and a process that executes another program
-//! starts over: the key has the number of the program, and a handle that opens again gets a new id.
+//! A library may reuse a handle once its connection is closed, and a process that executes another program
+//! starts over. So the key includes the number of the program, and a handle that is opened again gets a new
+//! id.
 
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST};
 use probe_common::{
@@ -17,32 +18,33 @@ use crate::{
     mem,
 };
 
-/// Whether records of connections that open and close are wanted.
+/// Whether records of opened and closed connections are wanted.
 #[inline(always)]
 pub fn enabled() -> bool {
     mem::constant(&CONNECTION_RECORDS) != 0
 }
 
-/// The hook that was hit, for a record.
+/// The hook that was hit, for a record of a connection.
 #[inline(always)]
 pub fn site(ctx: &impl EbpfContext) -> u32 {
     if enabled() { probe_common::site(mem::cookie(ctx)) } else { NO_SITE }
 }
 
-/// The key of the connection with this handle; none of a null pointer.
+/// The key of the connection with this handle. None for a null pointer.
 #[inline(always)]
 pub fn key(current: Current, handle: u64) -> Option<ConnectionKey> {
     (handle != 0).then(|| ConnectionKey { handle, pid: current.pid(), program: program(current) })
 }
 
-/// The number of the program that the process runs: its handles differ by it from those of the one before.
+/// The number of the program that the process runs, which distinguishes its handles from those of the
+/// previous program.
 #[inline(always)]
 pub fn program(current: Current) -> u32 {
     PROGRAMS.get_ptr(current.pid()).map_or(0, |number| *mem::value(number))
 }
 
-/// The process runs another program from here on: its connections are new ones, whatever their handles.
-/// Where the table has no room, a handle that the program before it had too goes on with its connection.
+/// Starts a new program in the process: its connections are new ones, even with the same handles. If the
+/// table has no room, a handle that the previous program had too continues that connection.
 #[inline(always)]
 pub fn start_program(current: Current) {
     let Some(next) = NEXT_PROGRAM.get_ptr_mut(0) else { return };
@@ -50,17 +52,18 @@ pub fn start_program(current: Current) {
     PROGRAMS.insert(current.pid(), number as u32, 0).ok();
 }
 
-/// Gives an id to a connection that is seen for the first time after it was opened, at a hook.
+/// Assigns an id to a connection that is first seen at a hook mid-stream.
 #[inline(always)]
 pub fn ensure_connection(key: ConnectionKey, site: u32) {
-    // Another thread may have been faster: the connection is the one that it made.
+    // Another thread may have been faster. Then the connection is the one that it has added.
     assign_id(key, 0, BPF_NOEXIST.into(), site);
     if CONNECTIONS.get_ptr(key).is_none() {
         emit::lost(Loss::ConnectionsFull, 0);
     }
 }
 
-/// The id of a new connection; none if it has no room, or is there already where it must not be.
+/// Adds a connection and returns its id. None if there is no room, or if it exists although `how` forbids
+/// that.
 #[inline(always)]
 fn assign_id(key: ConnectionKey, flags: u32, how: u64, site: u32) -> Option<u64> {
     let id = mem::fetch_add(NEXT_CONNECTION.get_ptr_mut(0)?, 1) + 1;
@@ -73,7 +76,7 @@ fn assign_id(key: ConnectionKey, flags: u32, how: u64, site: u32) -> Option<u64>
 const NEW_CONNECTION: ConnectionState =
     ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0, socket: 0 };
 
-/// A connection with this handle opens.
+/// Handles the opening of a connection with this handle.
 #[inline(always)]
 pub fn open(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
     let key = key(current, handle)?;
@@ -89,8 +92,8 @@ pub fn open(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()>
     Some(())
 }
 
-/// A handle is to open a connection, whatever it was until now. True if that is the same one still: it was
-/// prepared in two steps, and not used in between.
+/// Prepares a handle for a new connection, and closes the previous one. Returns true if it still is the same
+/// connection, which was prepared in two steps and not used in between.
 #[inline(always)]
 fn reuse_or_close(key: &ConnectionKey, site: u32) -> bool {
     if !enabled() {
@@ -112,7 +115,7 @@ fn reuse_or_close(key: &ConnectionKey, site: u32) -> bool {
     false
 }
 
-/// A connection has got its id.
+/// Reports a connection that has got its id.
 #[inline(always)]
 fn emit_open(key: &ConnectionKey, id: u64, flags: u32, site: u32) {
     if enabled() {
@@ -120,7 +123,7 @@ fn emit_open(key: &ConnectionKey, id: u64, flags: u32, site: u32) {
     }
 }
 
-/// The connection with this handle closes.
+/// Handles the closing of the connection with this handle.
 #[inline(always)]
 pub fn close(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()> {
     let key = key(current, handle)?;
@@ -129,7 +132,7 @@ pub fn close(ctx: &impl EbpfContext, current: Current, handle: u64) -> Option<()
     Some(())
 }
 
-/// A function of the library closes the connection with this handle, if it is one.
+/// Reports that a function of the library closes the connection with this key, if there is one.
 #[inline(always)]
 fn emit_close(key: &ConnectionKey, site: u32) -> Option<()> {
     if !enabled() {
@@ -146,13 +149,13 @@ fn emit_close(key: &ConnectionKey, site: u32) -> Option<()> {
     Some(())
 }
 
-/// Whether a connection that is seen on a socket is over: it closed with another one.
+/// Whether a connection that is seen on this socket is over: it was closed along with another socket.
 #[inline(always)]
 pub fn is_stale(state: &ConnectionState, socket: u64) -> bool {
     enabled() && state.flags & u64::from(FLAG_ENDED) != 0 && is_other(state, socket)
 }
 
-/// Whether the connection was seen on another socket last.
+/// Whether the connection was last seen on another socket.
 #[inline(always)]
 pub fn is_other(state: &ConnectionState, socket: u64) -> bool {
     state.socket & !SOCKET_STAGES != socket

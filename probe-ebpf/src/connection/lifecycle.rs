@@ -1,7 +1,8 @@
-//! The hooks at which connections open and close. Which connection a handle is, [`identity`] decides.
+//! The hooks at which connections are opened and closed. Which connection a handle stands for is determined
+//! by [`identity`].
 //!
-//! A close is reported once. What still comes of a connection that closed with its socket is counted with it,
-//! until its handle opens another, or is seen on another socket.
+//! A close is reported once. Calls on a connection that was closed along with its socket are still counted
+//! for it, until its handle opens another connection or is seen on another socket.
 
 use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
 use probe_common::{
@@ -18,8 +19,8 @@ use crate::{
     mem,
 };
 
-/// The tracepoint `tcp_destroy_sock`: `(struct sock *)`, when nothing more can go through it. Its ports may
-/// be gone already.
+/// The tracepoint `tcp_destroy_sock`: `(struct sock *)`, when nothing more can pass through the socket. Its
+/// ports may already be gone.
 #[inline(always)]
 pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
     let sock: u64 = ctx.arg(0);
@@ -30,7 +31,7 @@ pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
         return None;
     }
     state.flags |= u64::from(FLAG_ENDED);
-    // Whoever runs now has nothing to do with it.
+    // The current thread is unrelated to the connection, so the header does not describe it.
     let header = Header {
         kind: KIND_CONNECTION_CLOSE,
         pid: key.pid,
@@ -44,20 +45,20 @@ pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
     Some(())
 }
 
-/// At the return of a function that does the handshake, at whose entry [`crate::io::call::enter`] was: what
-/// went through a socket in between is the connection's.
+/// At the return of a function that does the handshake, at whose entry [`crate::io::call::enter`] ran.
+/// Whatever passed through a socket in between belongs to the connection.
 #[inline(always)]
 pub fn on_handshake_return(ctx: &RetProbeContext) -> Option<()> {
     frame::take_frame(ctx, Current::any()).map(drop)
 }
 
-/// At the return of a function that makes a connection's handle.
+/// At the return of a function that creates a connection and returns its handle.
 #[inline(always)]
 pub fn opened(ctx: &RetProbeContext) -> Option<()> {
     identity::open(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
 }
 
-/// The same at a `ret`, for a function that is not hooked where it begins.
+/// Like [`opened`], but at a `ret`, for a function that is not hooked at its first instruction.
 #[inline(always)]
 pub fn opened_at_ret(ctx: &ProbeContext) -> Option<()> {
     identity::open(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
@@ -69,9 +70,9 @@ pub fn open_first(ctx: &ProbeContext) -> Option<()> {
     identity::open(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
 }
 
-/// At the entry of a function that says of the connection in its first argument, more than once, that it
-/// begins: as long as it has received nothing it is the same one. rustls's servers may send before the client
-/// has answered.
+/// At the entry of a function that marks the connection in its first argument as new, possibly more than
+/// once. It is the same connection as long as it has received nothing. Servers of rustls may send before the
+/// client has answered.
 #[inline(always)]
 pub fn open_if_new(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -87,7 +88,7 @@ fn is_at_its_beginning(state: &ConnectionState) -> bool {
     state.received == 0 && state.flags & u64::from(FLAG_ENDED) == 0
 }
 
-/// At the return of a function that puts a connection's handle where its first argument points to.
+/// At the return of a function that stores a connection's handle where its first argument points to.
 #[inline(always)]
 pub fn opened_out_argument(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
@@ -95,15 +96,14 @@ pub fn opened_out_argument(ctx: &RetProbeContext) -> Option<()> {
     identity::open(ctx, current, mem::user(frame.handle)?)
 }
 
-/// At the entry of a function that ends the connection in its first argument: the next with its handle is
-/// another.
+/// At the entry of a function that closes the connection in its first argument. The next connection with this
+/// handle is another one.
 #[inline(always)]
 pub fn close_first(ctx: &ProbeContext) -> Option<()> {
     identity::close(ctx, Current::in_scope()?, mem::registers(ctx.regs).rdi)
 }
 
-/// At the entry of a function that encrypts or decrypts: the calls that it is a part of are of TLS
-/// connections.
+/// At the entry of a function that encrypts or decrypts: the enclosing calls belong to TLS connections.
 #[inline(always)]
 pub fn mark_tls(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;

@@ -1,4 +1,4 @@
-//! Connections: which one a call is of, when it opens and closes, and the socket that it is on.
+//! Connections: which one a call belongs to, when it is opened and closed, and which socket it uses.
 
 pub mod hello;
 pub mod identity;

@@ -1,8 +1,8 @@
-//! Which socket a connection is on: the one that TLS records go through inside of its calls, or right after
+//! Finds the socket of a connection: the one that TLS records pass through during its calls, or right after
 //! them.
 //!
-//! The addresses are read where the kernel uses them: a descriptor that is looked up later may be another
-//! socket's by then. What is not certain is marked ([`SOCKET_GUESSED`]), or not reported.
+//! The addresses are read while the kernel uses the socket, because a descriptor that is looked up later may
+//! already be another socket. What is not certain is marked ([`SOCKET_GUESSED`]), or not reported.
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
@@ -23,32 +23,33 @@ use crate::{
     mem::{self, SystemCall},
 };
 
-/// `IPPROTO_TCP`: there is no event for the end of other sockets.
+/// `IPPROTO_TCP`. There is no event for the end of other sockets.
 const TCP: u16 = 6;
 
-/// A flag of recv(2): the same bytes come again.
+/// A flag of recv(2): the same bytes will be received again.
 const MSG_PEEK: u64 = 2;
 
-/// The tracepoint `sock_send_length`: `(struct sock *, int bytes, int flags)`, when it is done.
+/// The tracepoint `sock_send_length`: `(struct sock *, int bytes, int flags)`, after the bytes were sent.
 #[inline(always)]
 pub fn sent(ctx: &RawTracePointContext) -> Option<()> {
     on_transfer(ctx.arg(0), IoDirection::Transmit, ctx.arg(1), ctx.arg(2))
 }
 
-/// The tracepoint `sock_recv_length`, likewise.
+/// The tracepoint `sock_recv_length`, with the same arguments.
 #[inline(always)]
 pub fn received(ctx: &RawTracePointContext) -> Option<()> {
     on_transfer(ctx.arg(0), IoDirection::Receive, ctx.arg(1), ctx.arg(2))
 }
 
-/// For kernels without them, before 6.3: `security_socket_sendmsg(struct socket *, struct msghdr *, int
-/// size)`, which every way of sending comes through.
+/// For kernels before 6.3, which lack these tracepoints: `security_socket_sendmsg(struct socket *, struct
+/// msghdr *, int size)`, which every way of sending passes through.
 #[inline(always)]
 pub fn on_sendmsg(ctx: &FEntryContext) -> Option<()> {
     on_transfer(sock(ctx.arg(0))?, IoDirection::Transmit, ctx.arg(2), 0)
 }
 
-/// The same: the end of a protocol's `int recvmsg(struct socket *, struct msghdr *, size_t, int flags)`.
+/// For the same kernels: the return of a protocol's `int recvmsg(struct socket *, struct msghdr *, size_t,
+/// int flags)`.
 #[inline(always)]
 pub fn on_recvmsg(ctx: &FExitContext) -> Option<()> {
     on_transfer(sock(ctx.arg(0))?, IoDirection::Receive, ctx.arg(4), ctx.arg(3))
@@ -60,12 +61,12 @@ fn sock(socket: u64) -> Option<u64> {
     mem::kernel(socket + u64::from(mem::socket_fields(&SOCKET_FIELDS).sk))
 }
 
-/// Whose bytes are moved. No `Option`s: the compiler would keep on the stack what they do not hold, which
-/// verifiers refuse.
+/// The connection whose bytes are transferred. There are no `Option`s here, because the compiler would keep
+/// their unused parts on the stack, which verifiers refuse.
 struct Owner {
-    /// With the handle 0: nobody's.
+    /// The handle is 0 if the bytes belong to no connection.
     key: ConnectionKey,
-    /// Bytes of the call, if it is over; 0: it is not.
+    /// The number of bytes of the call, if it has returned already. 0 while it runs.
     unsent: u64,
 }
 
@@ -73,15 +74,14 @@ const NOBODY: Owner = Owner { key: ConnectionKey { handle: 0, pid: 0, program: 0
 
 #[inline(always)]
 fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Option<()> {
-    // An int: negative if it has failed.
+    // An int, which is negative on failure.
     let bytes = bytes as i32;
     if bytes <= 0 || flags & MSG_PEEK != 0 {
         return None;
     }
     let current = Current::any();
     let frames = CALLS.get_ptr_mut(current.id).map(mem::own);
-    // Most threads of the machine are out of scope, and have never called anything: nothing is read for
-    // them.
+    // Most threads of the machine are out of scope and have never made a call. Nothing is read for them.
     if frames.is_none() {
         Current::in_scope()?;
     }
@@ -113,7 +113,7 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
     note_sent(frames, direction)
 }
 
-/// The usual case: what is moved inside of a call, on the socket that it was before.
+/// The usual case: the transfer is inside a call, on the same socket as before.
 #[inline(always)]
 fn is_established(owner: &Owner, socket: u64) -> bool {
     let is = |state: *mut ConnectionState| {
@@ -122,7 +122,7 @@ fn is_established(owner: &Owner, socket: u64) -> bool {
     owner.key.handle != 0 && owner.unsent == 0 && CONNECTIONS.get_ptr_mut(owner.key).is_some_and(is)
 }
 
-/// What a thread had to send is sent.
+/// Records that the pending data of a thread was sent.
 #[inline(always)]
 fn note_sent(frames: Option<&mut Frames>, direction: IoDirection) -> Option<()> {
     let frames = frames?;
@@ -133,7 +133,7 @@ fn note_sent(frames: Option<&mut Frames>, direction: IoDirection) -> Option<()> 
     Some(())
 }
 
-/// Whose bytes a goroutine moves.
+/// The owner of bytes that a goroutine transfers.
 #[inline(always)]
 fn of_goroutine(current: Current, system_call: &SystemCall) -> Owner {
     match GO_CONNECTIONS.get_ptr(current.goroutine(system_call.goroutine)) {
@@ -142,14 +142,15 @@ fn of_goroutine(current: Current, system_call: &SystemCall) -> Owner {
     }
 }
 
-/// Whose bytes a thread moves that has called functions of TLS.
+/// The owner of bytes that a thread transfers which has called TLS functions.
 #[inline(always)]
 fn of_thread(frames: &Frames, direction: IoDirection, current: Current, system_call: &SystemCall) -> Owner {
     let mut stack = u64::MAX;
     let mut handle = 0;
     let mut is_for_all = true;
     for frame in &frames.frames {
-        // One below the stack pointer was left by longjmp; of several the innermost moves the bytes.
+        // A frame below the stack pointer was left by longjmp. Of the others, the innermost transfers the
+        // bytes.
         if frame.stack > system_call.stack && frame.stack < stack {
             (stack, handle) = (frame.stack, frame.handle);
             is_for_all = CallShape::unpack(probe_common::arguments(frame.cookie)).calls.is_for_all();
@@ -163,14 +164,14 @@ fn of_thread(frames: &Frames, direction: IoDirection, current: Current, system_c
         return NOBODY;
     }
     let key = ConnectionKey { handle, pid: current.pid(), program: frames.program as u32 };
-    // A descriptor of NSPR's that is not of TLS may carry somebody else's records.
+    // A descriptor of NSPR that is not TLS itself may carry the records of another connection.
     if !is_for_all && CONNECTIONS.get_ptr(key).is_none() {
         return NOBODY;
     }
     Owner { key, unsent }
 }
 
-/// Reports a connection's socket, unless that was done; none if what is moved is not TLS.
+/// Reports the socket of a connection, unless that was done. None if the transferred bytes are not TLS.
 #[inline(always)]
 fn report(transfer: &SocketTransfer, current: Current, owner: &Owner) -> Option<()> {
     let header = transfer.header();
@@ -195,9 +196,9 @@ fn report(transfer: &SocketTransfer, current: Current, owner: &Owner) -> Option<
         }
     };
     let confirmed = if owner.unsent == 0 { SOCKET_CONFIRMED } else { 0 };
-    // Both hellos have gone through by the first record of data.
+    // By the first record with data, both hellos have passed.
     let established = if header.is_data() && owner.unsent == 0 { SOCKET_ESTABLISHED } else { 0 };
-    // What is sure is never taken back for a guess.
+    // A confirmed socket is never replaced by a guess.
     if owner.unsent != 0 && state.socket & SOCKET_CONFIRMED != 0 {
         return Some(());
     }
@@ -205,7 +206,7 @@ fn report(transfer: &SocketTransfer, current: Current, owner: &Owner) -> Option<
         state.socket |= established;
         return Some(());
     }
-    // Of a header that came alone, nothing behind it.
+    // If the header arrived alone, there are no bytes behind it to read.
     if header.is_handshake() && transfer.bytes > size_of::<RecordHeader>() as u64 {
         flags |= match (transfer.begin[5], transfer.direction) {
             (CLIENT_HELLO, IoDirection::Transmit) | (SERVER_HELLO, IoDirection::Receive) => SOCKET_CLIENT,
@@ -226,11 +227,11 @@ fn report(transfer: &SocketTransfer, current: Current, owner: &Owner) -> Option<
     Some(())
 }
 
-/// A connection is on a socket, by its address and its identity.
+/// Records that a connection uses this socket, by its address and its identity.
 #[inline(always)]
 pub fn bind_socket(key: &ConnectionKey, sock: u64, socket: u64, protocol: u16) {
     if identity::enabled() && protocol == TCP {
-        // Without room its end is that of its handle or process.
+        // If there is no room, the connection closes with its handle or its process.
         SOCKETS.insert(sock, SocketConnection { key: *key, socket }, 0).ok();
     }
 }

@@ -1,4 +1,4 @@
-//! What a socket is: its addresses, and the identity by which it differs from a later one in its place.
+//! The addresses of a socket, and the identity by which it differs from a later socket at the same place.
 
 use probe_common::{
     ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, SOCKET_REPORTED, SOCKET_STAGES, SocketRecord,
@@ -6,15 +6,17 @@ use probe_common::{
 
 use crate::{constants::SOCKET_FIELDS, mem};
 
-/// The identity of a socket, of its peer and both ports: another socket at the same address has another one.
+/// The identity of a socket, made of its address, its peer and both ports. Another socket at the same address
+/// has another identity.
 #[inline(always)]
 pub fn identity(sock: u64) -> Option<u64> {
-    /// Odd: so that different numbers stay different.
+    /// An odd number, so that different inputs give different results.
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let fields = mem::socket_fields(&SOCKET_FIELDS);
     let peer: u64 = mem::kernel(sock + u64::from(fields.peer))?;
     let ports: u32 = mem::kernel(sock + u64::from(fields.peer_port))?;
-    // It has a peer still and no port of its own any more: what is read now was there when the peer reset it.
+    // A socket that still has a peer but no port of its own has been reset by the peer. The bytes read now
+    // were received before.
     if ports != 0 && ports >> 16 == 0 {
         return None;
     }
@@ -22,7 +24,7 @@ pub fn identity(sock: u64) -> Option<u64> {
     Some(mixed.wrapping_mul(MIX) & !SOCKET_STAGES | SOCKET_REPORTED)
 }
 
-/// Writes what a socket is.
+/// Writes the addresses of a socket to the record.
 #[inline(always)]
 pub fn describe(record: &mut SocketRecord, sock: u64) -> Option<()> {
     let fields = mem::socket_fields(&SOCKET_FIELDS);
@@ -60,10 +62,10 @@ pub fn describe(record: &mut SocketRecord, sock: u64) -> Option<()> {
     Some(())
 }
 
-/// The path that a unix socket is bound to; gives its length.
+/// Writes the path that a unix socket is bound to. Returns its length.
 #[inline(always)]
 fn unix_name(to: &mut [u8; ADDRESS_BYTES], sock: u64) -> Option<u16> {
-    /// Bytes of the family, which a name begins with.
+    /// The size of the family, with which a name begins.
     const FAMILY: u32 = 2;
     let fields = mem::socket_fields(&SOCKET_FIELDS);
     if sock == 0 {

@@ -1,4 +1,4 @@
-//! Records of calls: a call's bytes in chunks.
+//! Records of calls: emits the bytes of a call in chunks.
 
 use core::mem::MaybeUninit;
 
@@ -9,8 +9,8 @@ use crate::{constants::SUPPRESS_CALLS, maps::EVENTS, mem};
 
 /// A call's record with room for `N` bytes of payload.
 ///
-/// The verifier wants a constant size: payloads go into the smallest of a few. A record has its own
-/// length in [`Call::chunk`]; the rest of the room is what was there before and is not read.
+/// The verifier requires constant sizes, so a payload is emitted in the smallest of a few sizes. The actual
+/// length is in [`Call::chunk`]. The rest of the room contains old data, which is not read.
 #[repr(C)]
 struct Slot<const N: usize> {
     call: Call,
@@ -39,8 +39,8 @@ pub fn full_call_chunk(call: &Call, address: u64) {
     slot::<CHUNK_BYTES>(call, address);
 }
 
-/// Emits a chunk that is one of many small ones, as [`call_chunk`] does, with fewer sizes: the verifier
-/// follows each of them in each round of a loop.
+/// Emits a chunk that is one of many small ones. Like [`call_chunk`], but with fewer sizes, because the
+/// verifier follows each size in each iteration of a loop.
 #[inline(always)]
 pub fn small_call_chunk(call: &Call, address: u64) {
     match call.chunk {

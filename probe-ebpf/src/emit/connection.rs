@@ -1,4 +1,4 @@
-//! Records of connections that begin and end.
+//! Records of opened and closed connections.
 
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use probe_common::{
@@ -9,7 +9,7 @@ use probe_common::{
 use super::{header, lost, submit};
 use crate::{current::Current, maps::EVENTS, mem};
 
-/// Emits that a connection begins.
+/// Emits that a connection was opened.
 #[inline(always)]
 pub fn connection_open(key: &ConnectionKey, connection: u64, flags: u32, site: u32) {
     let Some(mut entry) = EVENTS.reserve::<ConnectionOpen>(0) else { return lost(Loss::RingFull, 0) };
@@ -20,7 +20,7 @@ pub fn connection_open(key: &ConnectionKey, connection: u64, flags: u32, site: u
     submit(entry);
 }
 
-/// Emits that a connection has ended, in which way and at which hook.
+/// Emits that a connection was closed, with the reason and the hook.
 #[inline(always)]
 pub fn connection_close(header: Header, state: &ConnectionState, (end, site): (u32, u32)) {
     let Some(mut entry) = EVENTS.reserve::<ConnectionClose>(0) else { return lost(Loss::RingFull, 0) };
@@ -33,9 +33,9 @@ pub fn connection_close(header: Header, state: &ConnectionState, (end, site): (u
     submit(entry);
 }
 
-/// Room for what a connection's socket is, to be [submitted](submit); none if there is none. No call is
-/// missing then: the next one reports it. (A closure that writes it would be a function of its own, for whose
-/// stack older verifiers have no room.)
+/// Reserves a record for the socket of a connection, to be passed to [`submit`]. None if there is no room.
+/// This is not counted as a loss, because the next call reports the socket. (A closure to write the record
+/// would become a separate function, for whose stack older verifiers have no room.)
 #[inline(always)]
 pub fn socket() -> Option<RingBufEntry<SocketRecord>> {
     EVENTS.reserve::<SocketRecord>(0)

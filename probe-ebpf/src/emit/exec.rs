@@ -1,4 +1,4 @@
-//! Records of executions: the strings of a program in pieces, the last with the record itself.
+//! Records of executions: emits the strings of a program in parts, the last one together with the record.
 
 use core::mem::MaybeUninit;
 
@@ -15,14 +15,14 @@ use crate::{
     mem,
 };
 
-/// A [`ExecStringChunk`] with room for `N` bytes.
+/// An [`ExecStringChunk`] with room for `N` bytes.
 #[repr(C)]
 struct PartSlot<const N: usize> {
     part: ExecStringChunk,
     bytes: MaybeUninit<[u8; N]>,
 }
 
-/// A [`ExecRecord`] with room for the last of its arguments.
+/// An [`ExecRecord`] with room for the last part of its arguments.
 #[repr(C)]
 struct ProgramSlot {
     program: ExecRecord,
@@ -61,7 +61,8 @@ fn part_slot<const N: usize>(part: &ExecStringChunk, address: u64) {
     }
 }
 
-/// Emits what is in one page of a program's environment; false if the page is not there: it is over.
+/// Emits one page of a program's environment. Returns false if the page does not exist, because the
+/// environment has ended before.
 #[inline(always)]
 pub fn environment_page(part: &ExecStringChunk, address: u64) -> bool {
     let Some(mut entry) = EVENTS.reserve::<PartSlot<PAGE_BYTES>>(0) else {
@@ -79,7 +80,7 @@ pub fn environment_page(part: &ExecStringChunk, address: u64) -> bool {
     }
 }
 
-/// Emits a path; `write` writes it, ended by NUL, and says whether it could.
+/// Emits a path. `write` writes it, terminated by NUL, and returns whether it succeeded.
 #[inline(always)]
 pub fn exec_path(
     part: &ExecStringChunk,
@@ -93,7 +94,8 @@ pub fn exec_path(
     if write(&mut slot.bytes) { submit(entry) } else { entry.discard(0) }
 }
 
-/// Emits a program at once, with [`ExecRecord::chunk`] bytes at `address`; `fill` sets all of it.
+/// Emits a program and wakes the reader, with [`ExecRecord::chunk`] bytes at `address`. `fill` sets all
+/// fields.
 #[inline(always)]
 pub fn exec(address: u64, fill: impl FnOnce(&mut ExecRecord)) {
     let Some(mut entry) = EVENTS.reserve::<ProgramSlot>(0) else {
@@ -107,11 +109,11 @@ pub fn exec(address: u64, fill: impl FnOnce(&mut ExecRecord)) {
         slot.program.chunk = 0;
         lost(Loss::ReadFault, chunk.into());
     }
-    // Userspace reads /proc for more about the process, while it runs.
+    // Userspace reads more about the process from /proc, as long as it runs.
     entry.submit(wakeup_flags());
 }
 
-/// Emits a failed attempt with its `used` bytes.
+/// Emits a failed execution with its `used` bytes.
 #[inline(always)]
 pub fn exec_failure(room: &AttemptRoom, used: usize) {
     let Some(bytes) = room.as_bytes().get(..size_of_val(&room.attempt) + used) else { return };

@@ -15,8 +15,8 @@ struct HelloSlot<const N: usize> {
     bytes: MaybeUninit<[u8; N]>,
 }
 
-/// Emits a part of a hello: `bytes` bytes at `address`; `head` writes the rest. What cannot be is not known:
-/// no data is missing.
+/// Emits a part of a hello: `bytes` bytes at `address`. `head` writes the other fields. A part that cannot be
+/// emitted is not counted as a loss, because no payload is missing.
 #[inline(always)]
 pub fn hello(bytes: u32, address: u64, head: impl FnOnce(&mut HelloChunk)) {
     match bytes {

@@ -1,4 +1,4 @@
-//! The only writer of the ring buffer, of the counters of what did not get there, and of the log.
+//! The only writer of the ring buffer, of the loss counters, and of the log.
 
 mod call;
 mod connection;
@@ -30,7 +30,7 @@ pub use hello::hello;
 pub use task::{Notice, cgroup, stopped, task};
 pub use uprobe::{Values, function_call, function_stack};
 
-/// The beginning of a record about the current thread.
+/// The header of a record about the current thread.
 #[inline(always)]
 pub fn header(kind: u32, current: Current) -> Header {
     Header {
@@ -44,8 +44,8 @@ pub fn header(kind: u32, current: Current) -> Header {
     }
 }
 
-/// Logs that a connection opens. The names of target, module and file are copied in a loop, which the
-/// verifier follows for each of their bytes: here they are short.
+/// Logs that a connection is opened. The names of target, module and file are copied in a loop, which the
+/// verifier follows for each byte, so they are kept short here.
 #[inline(always)]
 pub fn log_open(ctx: &impl EbpfContext, pid: u32, connection: u64) {
     debug!(ctx, target: "probe_ebpf", "process {} opens connection {}", pid, connection);
@@ -62,8 +62,8 @@ pub fn lost(loss: Loss, bytes: u64) {
     }
 }
 
-/// Submits without waking the reader, which drains the ring by a timer, unless the ring's fill passes
-/// another mark: a wakeup costs the traced thread more than all the rest.
+/// Submits without waking the reader, unless the fill of the ring passes another mark: a wakeup costs the
+/// traced thread more than everything else. The reader also drains the ring at intervals.
 #[inline(always)]
 pub fn submit<T: 'static>(entry: RingBufEntry<T>) {
     let fill = EVENTS.query(BPF_RB_AVAIL_DATA.into());
@@ -73,10 +73,10 @@ pub fn submit<T: 'static>(entry: RingBufEntry<T>) {
     entry.submit(if passed { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }.into());
 }
 
-/// How a record in the ring is submitted that the reader should see at once: it is woken, unless it was woken
-/// for one that it has not come to yet, and reads on from there. A wakeup costs both sides more than the
-/// record. A reader that goes to sleep in just this moment finds the record when it looks again, some
-/// milliseconds later.
+/// The flags to submit a record that the reader should see at once. It is woken, unless it was already woken
+/// for a record that it has not reached yet: then it will continue from there. A wakeup costs both sides more
+/// than the record itself. A reader that goes to sleep at just this moment finds the record when it checks
+/// again a few milliseconds later.
 #[inline(always)]
 fn wakeup_flags() -> u64 {
     let Some(place) = WAKEUP_POS.get_ptr_mut(0) else { return BPF_RB_FORCE_WAKEUP.into() };

@@ -1,4 +1,4 @@
-//! Records of processes that execute, end or are stopped, and of cgroups.
+//! Records of processes that execute a program, end or are stopped, and of cgroups.
 
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
 use probe_common::{CGROUP_PATH, CgroupEvent, Header, KIND_STOPPED, Loss};
@@ -13,13 +13,13 @@ use crate::{
 /// How soon userspace sees a record.
 #[derive(Clone, Copy)]
 pub enum Notice {
-    /// When it drains the ring next.
+    /// When it next drains the ring.
     Soon,
-    /// At once: it is woken, which costs the current thread some microseconds.
+    /// At once. The reader is woken, which costs the current thread some microseconds.
     Now,
 }
 
-/// Emits a record that is only a header.
+/// Emits a record that consists only of a header.
 #[inline(always)]
 pub fn task(kind: u32, current: Current, notice: Notice) {
     match EVENTS.reserve::<Header>(0) {
@@ -34,9 +34,9 @@ pub fn task(kind: u32, current: Current, notice: Notice) {
     }
 }
 
-/// Stops the current process, and reports it at once; neither if one of both cannot be.
+/// Stops the current process and reports that at once. If one of both is impossible, neither is done.
 ///
-/// Userspace continues a process when it reads the record: the signal must have been sent by then.
+/// Userspace continues the process when it reads the record, so the signal must have been sent by then.
 #[inline(always)]
 pub fn stopped(current: Current) {
     let Some(mut entry) = EVENTS.reserve::<Header>(0) else {
@@ -47,7 +47,7 @@ pub fn stopped(current: Current) {
     }
     entry.write(header(KIND_STOPPED, current));
     if mem::stop_current() {
-        // Another thread's record may have been handled in between, and the entry removed with it.
+        // The record of another thread may have been handled meanwhile, and the entry removed along with it.
         STOPPED.insert(current.pid(), 1, 0).ok();
         entry.submit(BPF_RB_FORCE_WAKEUP.into());
     } else {
@@ -56,7 +56,8 @@ pub fn stopped(current: Current) {
     }
 }
 
-/// Emits a record about a cgroup at once; `path` writes its path, ended by NUL, and says whether it could.
+/// Emits a record about a cgroup at once. `path` writes its path, terminated by NUL, and returns whether it
+/// succeeded.
 #[inline(always)]
 pub fn cgroup(kind: u32, id: u64, level: u32, path: impl FnOnce(&mut [u8; CGROUP_PATH]) -> bool) {
     let Some(mut entry) = EVENTS.reserve::<CgroupEvent>(0) else { return lost(Loss::RingFull, 0) };

@@ -1,4 +1,4 @@
-//! Records of the functions of `ctrace uprobe`: a call's values, and where it came from.
+//! Records for `ctrace uprobe`: the values of a function's calls, and their call stacks.
 
 use core::mem::MaybeUninit;
 
@@ -10,11 +10,11 @@ use probe_common::{
 use super::{lost, submit};
 use crate::{maps::EVENTS, mem};
 
-/// The values of a function's call that are to be read.
+/// The values to read for a call.
 pub struct Values<'a> {
-    /// What to read.
+    /// The specs of the values.
     pub list: &'a [ArgumentSpec],
-    /// Valid entries of it.
+    /// The number of valid entries in `list`.
     pub count: u32,
     /// Index into `ROOMS`.
     pub room: u32,
@@ -27,15 +27,15 @@ struct Room<const C: usize, const S: usize> {
     slots: [MaybeUninit<[u8; S]>; C],
 }
 
-/// Emits the record of a call that has begun or returned; `head` writes what is not about its values. None if
-/// there was no room in the ring.
+/// Emits the record of a call's entry or return. `head` writes everything except the values. None if the ring
+/// has no room.
 #[inline(always)]
 pub fn function_call(
     values: &Values<'_>,
     registers: &[u64; REGISTERS],
     head: impl FnOnce(&mut FunctionEvent),
 ) -> Option<()> {
-    // The rooms of `ROOMS`.
+    // The sizes of `ROOMS`.
     match values.room {
         0 => room::<0, 0>(values, registers, head),
         1 => room::<1, 264>(values, registers, head),
@@ -76,7 +76,7 @@ fn room<const C: usize, const S: usize>(
     Some(())
 }
 
-/// Reads one value, and what it points to into the next slot.
+/// Reads one value, and the data that it points to into its slot.
 #[inline(always)]
 fn read<const C: usize, const S: usize>(
     argument: &ArgumentSpec,
@@ -94,13 +94,14 @@ fn read<const C: usize, const S: usize>(
         *to = value;
     }
     let wanted = argument.limit.min(S as u32);
-    // Not counted here: the verifier would follow each of the numbers that it can be by itself.
+    // The slot is not counted here, because the verifier would follow each possible count separately.
     let slot = usize::from(argument.slot);
     let captured = match argument.capture {
         CAPTURE_STRING => {
             let Some(to) = room.slots.get_mut(slot) else { return };
             let copied = mem::copy_user_text(to, value, wanted);
-            // A byte more than is reported has room: where that is needed, there is more than that.
+            // There is room for one byte more than is reported. If it is used, the string is longer than
+            // that.
             copied.map(|length| {
                 let is_cut = length == wanted;
                 (length - 1 - u32::from(is_cut), is_cut)
@@ -132,7 +133,7 @@ fn read<const C: usize, const S: usize>(
     }
 }
 
-/// The value of an operand; none if it is in memory that cannot be read.
+/// The value of an operand. None if it is in memory that cannot be read.
 #[inline(always)]
 fn operand(of: &Operand, registers: &[u64; REGISTERS]) -> Option<u64> {
     let register = |number: u8| registers.get(usize::from(number)).copied().unwrap_or(0);
@@ -140,7 +141,7 @@ fn operand(of: &Operand, registers: &[u64; REGISTERS]) -> Option<u64> {
         SOURCE_CONSTANT => return Some(of.offset as u64),
         SOURCE_REGISTER => register(of.register),
         SOURCE_MEMORY => {
-            // No register has the number that stands for none.
+            // The number that stands for "no register" is not in the file, so it reads as 0.
             let address = register(of.register)
                 .wrapping_add(register(of.index) << (of.scale & 3))
                 .wrapping_add(of.offset as u64);
@@ -153,7 +154,7 @@ fn operand(of: &Operand, registers: &[u64; REGISTERS]) -> Option<u64> {
     Some(if of.signed == 0 { value >> unused } else { (value as i64 >> unused) as u64 })
 }
 
-/// Emits where a call came from.
+/// Emits the stack of a call.
 #[inline(always)]
 pub fn function_stack(write: impl FnOnce(&mut FunctionStack)) {
     let Some(mut entry) = EVENTS.reserve::<FunctionStack>(0) else { return lost(Loss::RingFull, 0) };

@@ -1,4 +1,5 @@
-//! Libraries that lend out their own memory: a later call, or another function, says what becomes of it.
+//! Libraries that lend their own buffers: a later call, or another function, decides what happens to the
+//! bytes.
 
 use aya_ebpf::programs::RetProbeContext;
 use probe_common::{BufferLayout, CallShape, LentKey};
@@ -6,7 +7,7 @@ use probe_common::{BufferLayout, CallShape, LentKey};
 use super::{call, frame};
 use crate::{current::Current, maps::LENT, mem};
 
-/// At the return of a function that lends bytes, or hands over a packet.
+/// At the return of a function that lends a buffer, or returns a packet.
 #[inline(always)]
 pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
@@ -25,14 +26,14 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     LENT.insert(key, value, 0).ok()
 }
 
-/// At the return of a function that says where the bytes of a packet are.
+/// At the return of a function that returns the address of a packet's bytes.
 #[inline(always)]
 pub fn unpacked(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
     let (mut frame, program) = frame::take_frame(ctx, current)?;
     let key = LentKey::packet(frame.handle, current.pid());
     frame.handle = mem::copied(LENT.get_ptr(key)?);
-    // Who removes it reports it: a packet may be asked for its bytes again.
+    // Only the program that removes the entry reports it: a packet may be asked for its bytes more than once.
     LENT.remove(key).ok()?;
     let address = mem::user(frame.buffer)?;
     let length = mem::user_sized(frame.buffer.wrapping_add(8), 4)?;

@@ -1,6 +1,6 @@
-//! Functions that move bytes: what they transferred, in one record or several.
+//! Functions that transfer bytes: reports the transferred bytes, in one record or several.
 //!
-//! Two programs serve every such function; the attach cookie says where its arguments are.
+//! Two programs serve all such functions. The attach cookie describes where the arguments are.
 
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use probe_common::{
@@ -11,7 +11,7 @@ use probe_common::{
 use super::frame;
 use crate::{connection::identity, constants::MAX_BYTES, current::Current, emit, maps::CONNECTIONS, mem};
 
-/// At entry: remembers the arguments.
+/// At the entry of a function: keeps the arguments.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -42,23 +42,23 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     frame::push_frame(frames, frame)
 }
 
-/// At return: reports what was transferred.
+/// At the return of a function: reports what was transferred.
 #[inline(always)]
 pub fn leave(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
     let (frame, program) = frame::take_frame(ctx, current)?;
     let regs = mem::registers(ctx.regs);
-    // The kernel has set the instruction pointer to where the function returns to: the caller.
+    // The kernel has set the instruction pointer to the return address, which identifies the caller.
     transferred(current, &frame, program, regs.rax, regs.rip)
 }
 
-/// The same at a `ret`, for a function that is not hooked where it begins.
+/// Like [`leave`], but at a `ret`, for a function that is not hooked at its first instruction.
 #[inline(always)]
 pub fn on_ret(ctx: &ProbeContext) -> Option<()> {
     let current = Current::any();
     let regs = mem::registers(ctx.regs);
     let (frame, program) = frame::take_frame_at(current, regs.rsp)?;
-    // Who calls it matters for internal functions alone.
+    // The caller matters only for internal functions.
     transferred(current, &frame, program, regs.rax, 0)
 }
 
@@ -86,7 +86,7 @@ fn transferred(current: Current, frame: &Frame, program: u32, returned: u64, cal
     Some(())
 }
 
-/// Reports what a call has transferred.
+/// Reports the bytes that a call has transferred.
 #[inline(always)]
 pub fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) {
     if let Some(call) = build_record(current, frame, program, length, caller) {
@@ -94,7 +94,7 @@ pub fn report(current: Current, frame: &Frame, program: u32, length: u64, caller
     }
 }
 
-/// The call's record, without payload yet; none if it is not of a TLS connection.
+/// The record of a call, without payload so far. None if the call does not belong to a TLS connection.
 #[inline(always)]
 pub fn build_record(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) -> Option<Call> {
     let key = ConnectionKey { handle: frame.handle, pid: current.pid(), program };
@@ -139,13 +139,14 @@ pub fn build_record(current: Current, frame: &Frame, program: u32, length: u64, 
     Some(call)
 }
 
-/// Emits the payload in chunks: full ones, then the rest.
+/// Emits the payload in chunks: the full ones first, then the rest.
 #[inline(always)]
 pub fn payload(mut call: Call, address: u64) {
     const CHUNK: u32 = CHUNK_BYTES as u32;
     let captured = call.captured;
     let mut full = captured / CHUNK;
-    // Its own loop with a constant size: verified once for all sixty-four, instead of per size.
+    // A separate loop with a constant size, which is verified once for all sixty-four chunks instead of once
+    // per size.
     call.chunk = CHUNK;
     let mut round = 0;
     while round < CALL_BYTES / CHUNK {

@@ -1,8 +1,8 @@
-//! Bytes that a library hands to its program by a call from inside of another one, which alone knows the
-//! connection's handle.
+//! Bytes that a library passes to its program by a callback from within another call, which alone has the
+//! handle of the connection.
 //!
-//! Nothing is to be seen of a return, where a probe would be in the way of C++'s exceptions. Which calls a
-//! thread is in the middle of, its stack says: one whose return address is not above the stack pointer has
+//! Returns are not hooked, because a return probe would break C++ exceptions. Instead, the open outer calls
+//! of a thread are determined from its stack: a call whose return address is not above the stack pointer has
 //! ended.
 
 use aya_ebpf::programs::ProbeContext;
@@ -34,8 +34,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         if other.stack <= entered.stack {
             other.stack = 0;
         }
-        // A free one, or else the outermost: should that not have ended, its bytes are counted as lost, and
-        // not taken for another's.
+        // A free entry, or else the outermost call. If that has not ended, its bytes are counted as lost, and
+        // not attributed to another connection.
         let rank = if other.stack == 0 { u64::MAX } else { other.stack };
         if rank > highest {
             (index, highest) = (at, rank);
@@ -45,7 +45,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// At the call that hands over bytes.
+/// At the callback that passes bytes to the program.
 #[inline(always)]
 pub fn hand_over(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -63,7 +63,7 @@ pub fn hand_over(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// The handle of the call that the thread is inside of.
+/// The handle of the innermost outer call of the thread.
 #[inline(always)]
 fn innermost(current: Current, stack: u64) -> Option<u64> {
     let calls = mem::own(CALLBACK_SCOPES.get_ptr_mut(current.id)?);

@@ -1,5 +1,6 @@
-//! Functions at whose entry all is known: their bytes, and that all of them are moved. Nothing is to be seen
-//! of their return, where a probe would be in the way of C++'s exceptions and of Rust's panics.
+//! Functions for which everything is known at their entry: the bytes, and that all of them will be
+//! transferred. Their returns are not hooked, because a return probe would break C++ exceptions and Rust
+//! panics.
 
 use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
 use probe_common::{BufferLayout, CallShape, Frame, LentKey};
@@ -7,7 +8,7 @@ use probe_common::{BufferLayout, CallShape, Frame, LentKey};
 use super::{call, frame};
 use crate::{connection::identity, current::Current, maps::LENT, mem};
 
-/// At entry: reports the bytes.
+/// At the entry of a function: reports the bytes.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -31,7 +32,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// Their address, and how many there are.
+/// The address and the number of the bytes.
 #[inline(always)]
 fn bytes(current: Current, regs: &pt_regs, form: BufferLayout, cookie: u64) -> Option<(u64, u64)> {
     match form {
@@ -49,7 +50,7 @@ fn bytes(current: Current, regs: &pt_regs, form: BufferLayout, cookie: u64) -> O
             let direction = CallShape::unpack(probe_common::arguments(cookie)).direction;
             let key = LentKey::bytes(regs.rdi, current.pid(), direction);
             let address = mem::copied(LENT.get_ptr(key)?);
-            // What was lent once may be acknowledged in two calls.
+            // A buffer that was lent once may be acknowledged in two calls.
             LENT.insert(key, address.wrapping_add(regs.rsi), 0).ok();
             Some((address, regs.rsi))
         }

@@ -1,4 +1,4 @@
-//! Calls that threads are in the middle of: a frame is pushed at the entry and taken at the return.
+//! The calls that threads are currently in: a frame is pushed at the entry and taken at the return.
 
 use aya_ebpf::{bindings::pt_regs, programs::RetProbeContext};
 use probe_common::{CallShape, Frame, IoDirection, Loss};
@@ -11,16 +11,17 @@ use crate::{
     mem,
 };
 
-/// A `call` instruction pushes the return address: at the return probe it has been popped again.
+/// The size of the return address, which a `call` instruction pushes. At the return probe it has been popped
+/// again.
 pub const RETURN_ADDRESS_BYTES: u64 = 8;
 
-/// Where the call's return address is. A hook may be behind what the function pushes first.
+/// The address of the call's return address. The hook may come after instructions that push registers.
 #[inline(always)]
 pub fn return_address(regs: &pt_regs, cookie: u64) -> u64 {
     regs.rsp.wrapping_add(probe_common::pushed_bytes(cookie))
 }
 
-/// The calls that the current thread is in the middle of.
+/// The calls that the current thread is in.
 #[inline(always)]
 pub fn frames_of(current: Current) -> Option<&'static mut Frames> {
     if let Some(frames) = CALLS.get_ptr_mut(current.id) {
@@ -35,18 +36,18 @@ pub fn frames_of(current: Current) -> Option<&'static mut Frames> {
     Some(frames)
 }
 
-/// Puts the frame where its return will find it; nowhere if the call is a part of another one.
+/// Stores the frame where the return will find it. None is stored if the call is part of another one.
 #[inline(always)]
 pub fn push_frame(frames: &mut Frames, frame: Frame) -> Option<()> {
     let mut unused = None;
     let mut inner = None;
     for (index, other) in frames.frames.iter().enumerate() {
-        // A public function that is built on another: SSL_read_early_data calls SSL_read_ex, and
-        // LibreSSL's SSL_read_ex calls SSL_read. The outer one reports what both transfer.
+        // A public function may be built on another: SSL_read_early_data calls SSL_read_ex, and LibreSSL's
+        // SSL_read_ex calls SSL_read. The outer call reports what both transfer.
         if other.stack > frame.stack && other.handle == frame.handle && other.buffer == frame.buffer {
             return None;
         }
-        // A public function that jumps to another one, as gnutls_record_send does to gnutls_record_send2.
+        // A public function may jump to another one, as gnutls_record_send does to gnutls_record_send2.
         if other.stack == frame.stack
             && other.handle == frame.handle
             && other.buffer == frame.buffer
@@ -54,14 +55,14 @@ pub fn push_frame(frames: &mut Frames, frame: Frame) -> Option<()> {
         {
             return None;
         }
-        // The same place hit twice, or a call that was left by longjmp: its frame is free again.
+        // The same place was hit twice, or the call was left by longjmp. The frame is free again.
         if other.stack == 0 || other.stack == frame.stack {
             unused = Some(index);
         } else if other.stack < frame.stack {
             inner = Some(index);
         }
     }
-    // A frame deeper than this one is no caller of it: left by longjmp, or on another stack.
+    // A frame deeper than this one is not a caller of it. It was left by longjmp, or is on another stack.
     let index = match (unused, inner) {
         (Some(index), _) => index,
         (None, inner) => {
@@ -73,13 +74,13 @@ pub fn push_frame(frames: &mut Frames, frame: Frame) -> Option<()> {
     Some(())
 }
 
-/// The frame of the call that returns, which is taken out, and the number of the program that made it.
+/// Removes and returns the frame of the returning call, with the number of the program that made it.
 #[inline(always)]
 pub fn take_frame(ctx: &RetProbeContext, current: Current) -> Option<(Frame, u32)> {
     take_frame_at(current, mem::registers(ctx.regs).rsp.wrapping_sub(RETURN_ADDRESS_BYTES))
 }
 
-/// The same, of the call whose return address is at `stack`.
+/// Like [`take_frame`], for the call whose return address is at `stack`.
 #[inline(always)]
 pub fn take_frame_at(current: Current, stack: u64) -> Option<(Frame, u32)> {
     let frames = mem::own(CALLS.get_ptr_mut(current.id)?);
@@ -89,7 +90,7 @@ pub fn take_frame_at(current: Current, stack: u64) -> Option<(Frame, u32)> {
     Some((*frame, program))
 }
 
-/// Remembers a call that has sent data and no socket has got it yet: the caller passes it on.
+/// Remembers a call whose sent data has not reached a socket yet, because its caller will send it.
 #[inline(always)]
 pub fn note_pending_send(current: Current, frame: &Frame, length: u64) -> Option<()> {
     let shape = CallShape::unpack(probe_common::arguments(frame.cookie));

@@ -1,5 +1,5 @@
-//! Go's functions that move bytes. They have their arguments in registers of their own, and what joins a
-//! return to its entry is the goroutine, which may go on on another thread and another stack.
+//! Go's functions that transfer bytes. They take their arguments in different registers. A return is matched
+//! to its entry by the goroutine, which may have moved to another thread and another stack in between.
 
 use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
 use probe_common::{Frame, GoCall, Loss};
@@ -13,8 +13,8 @@ use crate::{
     mem,
 };
 
-/// At the entry of `func (c *Conn) Read(b []byte) (n int, err error)` or `Write`: the receiver is in RAX, the
-/// address of the bytes in RBX (Go's internal ABI, from 1.17 on).
+/// At the entry of `func (c *Conn) Read(b []byte) (n int, err error)` or `Write`. The receiver is in RAX and
+/// the address of the bytes in RBX (Go's internal ABI since 1.17).
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -33,20 +33,21 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     note_connection(current, regs)
 }
 
-/// The goroutine is about the connection in RAX: the socket that it uses meanwhile is the connection's.
+/// Records that the goroutine works on the connection in RAX, so that a socket that it uses meanwhile is
+/// attributed to the connection.
 #[inline(always)]
 fn note_connection(current: Current, regs: &pt_regs) -> Option<()> {
     GO_CONNECTIONS.insert(current.goroutine(regs.r14), identity::key(current, regs.rax)?, 0).ok()
 }
 
-/// At a `ret` of such a function: `n` is in RAX.
+/// At a `ret` of such a function. `n` is in RAX.
 #[inline(always)]
 pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let current = Current::any();
     let regs = mem::registers(ctx.regs);
     let key = key(current, regs)?;
     let frame = mem::copied(GO_CALLS.get_ptr(key)?);
-    // Who removes it reports it: a place that was probed twice is hit twice.
+    // Only the program that removes the entry reports the call: a place that was probed twice is hit twice.
     GO_CALLS.remove(key).ok()?;
     GO_CONNECTIONS.remove(current.goroutine(regs.r14)).ok();
     let transferred = regs.rax as i64;
@@ -58,7 +59,7 @@ pub fn leave(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// At the entry of a method of a connection that begins.
+/// At the entry of a method that opens a connection.
 #[inline(always)]
 pub fn open(ctx: &ProbeContext) -> Option<()> {
     let (current, regs) = (Current::in_scope()?, mem::registers(ctx.regs));
@@ -66,16 +67,16 @@ pub fn open(ctx: &ProbeContext) -> Option<()> {
     note_connection(current, regs)
 }
 
-/// At the entry of a method of a connection that ends.
+/// At the entry of a method that closes a connection.
 #[inline(always)]
 pub fn close(ctx: &ProbeContext) -> Option<()> {
     let (current, regs) = (Current::in_scope()?, mem::registers(ctx.regs));
-    // What it says last, in here, is no sign of another one with the same handle.
+    // What the connection still sends inside this call does not mean that another one has the same handle.
     GO_CONNECTIONS.remove(current.goroutine(regs.r14)).ok();
     identity::close(ctx, current, regs.rax)
 }
 
-/// The key of a call: its goroutine (in R14), and how deep in its stack it is.
+/// The key of a call: its goroutine (in R14), and its depth in the goroutine's stack.
 #[inline(always)]
 fn key(current: Current, regs: &pt_regs) -> Option<GoCall> {
     let goroutine = regs.r14;

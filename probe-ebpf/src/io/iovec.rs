@@ -1,4 +1,4 @@
-//! Functions that move several pieces of memory in one call: one record of all of them.
+//! Functions that transfer several pieces of memory in one call, which are reported in one record.
 
 use aya_ebpf::{
     bindings::pt_regs,
@@ -14,17 +14,18 @@ use crate::{
     mem,
 };
 
-/// Pieces of one call that are captured, NSPR's limit, and bytes of them; what is beyond is cut. Each of both
-/// costs the verifier a round of a loop, and older ones refuse a program that has too many.
+/// The most pieces of one call that are captured, which is also NSPR's limit, and the most bytes. More than
+/// that is cut. Each piece and each chunk costs the verifier an iteration of a loop, and older verifiers
+/// refuse a program with too many.
 const PIECES: u64 = 16;
 const GATHERED_BYTES: u32 = 256 * 1024;
-/// Bytes of an address and a length.
+/// The size of an address and a length.
 const PIECE_BYTES: u64 = 16;
-/// [`Frame::length`] of bytes in one piece: [`Frame::buffer`] is their address, and not that of the list of
-/// pieces.
+/// A value of [`Frame::length`] for bytes in a single piece. [`Frame::buffer`] is their address then, and not
+/// that of a list of pieces.
 const IN_ONE: u64 = u64::MAX;
 
-/// At entry: remembers where the pieces are.
+/// At the entry of a function: keeps the address of the pieces.
 #[inline(always)]
 pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let current = Current::in_scope()?;
@@ -40,8 +41,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     frame::push_frame(frames, frame)
 }
 
-/// The address of the pieces and how many bytes of them are not meant. They are read now: at the return the
-/// arguments may have been used for something else.
+/// The address of the pieces, and how many of their bytes to skip. They are read at the entry, because the
+/// arguments may have been overwritten by the return.
 #[inline(always)]
 fn pieces(regs: &pt_regs, form: BufferLayout) -> Option<(u64, u64)> {
     match form {
@@ -58,8 +59,8 @@ fn pieces(regs: &pt_regs, form: BufferLayout) -> Option<(u64, u64)> {
     }
 }
 
-/// Whether the call is a part of one of the same connection and direction, which reports what it moves:
-/// s2n_send makes a list of one piece, and calls s2n_sendv_with_offset.
+/// Whether the call is part of another one with the same connection and direction, which reports the bytes:
+/// s2n_send makes a list of one piece and calls s2n_sendv_with_offset.
 #[inline(always)]
 fn is_inside(frames: &Frames, frame: &Frame) -> bool {
     let direction = |frame: &Frame| CallShape::unpack(probe_common::arguments(frame.cookie)).direction;
@@ -74,12 +75,12 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
     let current = Current::any();
     let (frame, program) = frame::take_frame(ctx, current)?;
     let regs = mem::registers(ctx.regs);
-    // `int` in NSPR, `ssize_t` elsewhere: none moves 2 GiB.
+    // The result is an `int` in NSPR and a `ssize_t` elsewhere, but none transfers 2 GiB.
     report(current, &frame, program, i64::from(regs.rax as i32), regs.rip)
 }
 
-/// At a `ret`: a return probe would be in the way of unwinding, which panics need, or cannot be where the
-/// hook is.
+/// At a `ret`, for functions where a return probe would break unwinding, which panics need, or is impossible
+/// at the place of the hook.
 #[inline(always)]
 pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let current = Current::any();
@@ -114,16 +115,16 @@ fn report(current: Current, frame: &Frame, program: u32, length: i64, caller: u6
     Some(())
 }
 
-/// Address and length of a piece.
+/// The address and the length of a piece.
 #[inline(always)]
 fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
     let at = list.wrapping_add(index.wrapping_mul(PIECE_BYTES));
     let length: u64 = mem::user(at.wrapping_add(8))?;
-    // `PRIOVec` has an `int` there, and then nothing that means anything.
+    // `PRIOVec` has an `int` there, followed by undefined padding.
     Some((mem::user(at)?, length & 0xffff_ffff))
 }
 
-/// How many bytes are in the pieces that are read, `wanted` at the most.
+/// The number of bytes in the pieces that are read, at most `wanted`.
 #[inline(always)]
 fn within_reach(frame: &Frame, wanted: u32) -> u64 {
     let end = frame.length.saturating_add(wanted.into());
@@ -143,25 +144,25 @@ fn within_reach(frame: &Frame, wanted: u32) -> u64 {
     there.saturating_sub(frame.length).min(wanted.into())
 }
 
-/// What is still to be emitted. It is in a map, in the room for arguments that the thread needs at an entry
-/// only: the verifier forgets what it knows of a value there, so that it need not look at a round of the loop
-/// once for each way through the rounds before.
+/// What remains to be emitted. It is kept in a map, in the room for arguments that the thread needs only at
+/// an entry. The verifier does not track values there, so it need not check an iteration of the loop once for
+/// each path through the previous iterations.
 #[derive(Clone, Copy)]
 struct State(*mut [u64; 8]);
 
 impl State {
-    /// Bytes to emit.
+    /// The number of bytes to emit.
     const CAPTURED: usize = 0;
-    /// Pieces that were begun.
+    /// The number of pieces that were begun.
     const INDEX: usize = 1;
-    /// Bytes at the beginning that are not meant.
+    /// The number of bytes to skip at the beginning.
     const SKIP: usize = 2;
-    /// What is left of the piece that was begun.
+    /// The address of what is left of the current piece, and below that its length.
     const ADDRESS: usize = 3;
     const LEFT: usize = 4;
-    /// Bytes that were emitted.
+    /// The number of bytes that were emitted.
     const OFFSET: usize = 5;
-    /// Bytes to emit in this round.
+    /// The number of bytes to emit in this iteration.
     const CHUNK: usize = 6;
 
     #[inline(always)]
@@ -174,7 +175,7 @@ impl State {
         mem::own(self.0)[field] = value;
     }
 
-    /// Begins the next piece; none if it cannot be read.
+    /// Begins the next piece. None if it cannot be read.
     #[inline(always)]
     fn next(self, list: u64) -> Option<()> {
         let index = self.get(Self::INDEX);
@@ -194,7 +195,7 @@ fn emit_all(mut call: Call, list: u64, state: State) {
     const CHUNK: u64 = CHUNK_BYTES as u64;
     call.captured = state.get(State::CAPTURED) as u32;
     let mut round = 0;
-    // A piece and a chunk each, at the most.
+    // Enough iterations for each piece and each chunk.
     while round < PIECES + u64::from(GATHERED_BYTES) / CHUNK {
         round += 1;
         if state.get(State::LEFT) == 0 && call.captured != 0 && state.next(list).is_none() {

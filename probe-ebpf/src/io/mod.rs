@@ -1,4 +1,4 @@
-//! Calls that move bytes, one file for each way in which libraries take them.
+//! Calls that transfer bytes, with one file for each kind of interface that libraries have.
 
 pub mod borrowed;
 pub mod call;

@@ -1,4 +1,4 @@
-//! Cgroups as they come and go. Only the v2 hierarchy: the filter knows no other.
+//! Created and removed cgroups. Only the v2 hierarchy, because the filter supports no other.
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{KIND_CGROUP_GONE, KIND_CGROUP_MADE};
@@ -10,7 +10,7 @@ use crate::{
     mem,
 };
 
-/// The number of the v2 hierarchy, also in /proc/PID/cgroup.
+/// The number of the v2 hierarchy, as in /proc/PID/cgroup.
 const UNIFIED: u32 = 0;
 
 /// `cgroup_mkdir`.
@@ -19,8 +19,8 @@ pub fn made(ctx: &TracePointContext) -> Option<()> {
     emit_event(ctx, KIND_CGROUP_MADE).map(drop)
 }
 
-/// `cgroup_rmdir`: nothing runs in it any more. Its id leaves the filter here, so that nothing is left
-/// behind whether userspace hears of it or not.
+/// `cgroup_rmdir`: no process is in the cgroup any more. Its id is removed from the filter here, so that
+/// nothing is left behind even if userspace does not get the record.
 #[inline(always)]
 pub fn gone(ctx: &TracePointContext) -> Option<()> {
     let id = emit_event(ctx, KIND_CGROUP_GONE)?;
@@ -28,7 +28,7 @@ pub fn gone(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// Gives the cgroup's id.
+/// Emits the record. Returns the cgroup's id.
 #[inline(always)]
 fn emit_event(ctx: &TracePointContext, kind: u32) -> Option<u64> {
     let root: u32 = mem::field(ctx, mem::constant(&CGROUP_ROOT))?;
@@ -37,7 +37,7 @@ fn emit_event(ctx: &TracePointContext, kind: u32) -> Option<u64> {
     }
     let id: u64 = mem::field(ctx, mem::constant(&CGROUP_ID))?;
     let level: u32 = mem::field(ctx, mem::constant(&CGROUP_LEVEL))?;
-    // Where the text is: its offset in the lower half, its length in the upper.
+    // The position of the text: its offset in the lower half, its length in the upper half.
     let place: u32 = mem::field(ctx, mem::constant(&CGROUP_PATH))?;
     emit::cgroup(kind, id, level, |path| mem::text(path, ctx, (place & 0xffff) as usize));
     Some(id)

@@ -1,7 +1,7 @@
-//! Programs that are executed, or cannot be, and who has forked whom.
+//! Executed programs, failed executions, and the parents of processes.
 //!
-//! Everything is read after the kernel has put it on the new program's stack and before that runs: nobody can
-//! change it in between. Never reads the memory of a process that is not in scope.
+//! Everything is read after the kernel has put it on the new program's stack and before the program runs, so
+//! nobody can change it in between. The memory of a process that is not in scope is never read.
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{
@@ -30,13 +30,13 @@ pub const NO_PARENT: Parent = Parent { execution: NO_EXECUTION, pid: 0, reserved
 pub const NO_EXECUTION: Execution = Execution { time: 0, pid: 0, reserved: 0 };
 const NO_LINEAGE: Lineage = Lineage { parent: NO_PARENT, execution: NO_EXECUTION, since: 0 };
 
-/// Whether any of these records are wanted, `WANT_` bits.
+/// Whether any of these records are wanted (`WANT_` bits).
 #[inline(always)]
 pub fn wanted(bits: u32) -> bool {
     mem::constant(&EXECS) & bits != 0
 }
 
-/// `task_newtask`: the current thread has made another one, in its process or a new one.
+/// `task_newtask`: the current thread has created another one, in its process or in a new one.
 #[inline(always)]
 pub fn forked(ctx: &TracePointContext) -> Option<()> {
     let flags: u64 = mem::field(ctx, mem::constant(&NEWTASK_FLAGS))?;
@@ -61,7 +61,8 @@ pub fn lineage(pid: u32) -> Option<&'static Lineage> {
     LINEAGE.get_ptr(pid).map(mem::value)
 }
 
-/// The process, in scope or not, executes a program, in what was thread `old` until now.
+/// Records that the process, in scope or not, executes a program. The executing thread had the id `old`
+/// before.
 #[inline(always)]
 pub fn record_lineage(current: Current, old: u32) {
     ATTEMPTS.remove(old).ok();
@@ -139,7 +140,7 @@ fn part(header: &Header, part: u32, offset: u32, chunk: u32) -> ExecStringChunk 
     }
 }
 
-/// Emits the arguments that have no room in the program's own record; returns how many bytes those are.
+/// Emits the arguments that do not fit into the program's own record. Returns the number of their bytes.
 #[inline(always)]
 fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
     const CHUNK: u32 = CHUNK_BYTES as u32;
@@ -161,8 +162,8 @@ fn arguments(header: &Header, address: u64, captured: u32) -> u32 {
     captured
 }
 
-/// Emits the environment, and what lies behind it, up to the end of the stack. It ends with a page, and the
-/// next is not there. Gives its bytes.
+/// Emits the environment and everything behind it, up to the end of the stack. The stack ends with a page,
+/// and the next page does not exist. Returns the number of bytes.
 #[inline(always)]
 fn pages(header: &Header, address: u64) -> u32 {
     const PAGE: u64 = PAGE_BYTES as u64;
@@ -179,7 +180,7 @@ fn pages(header: &Header, address: u64) -> u32 {
     ENVIRONMENT_BYTES
 }
 
-/// The process, which is in scope, ends with this thread.
+/// Emits the exit of the process, which is in scope and ends with this thread.
 #[inline(always)]
 pub fn emit_exit(current: Current) {
     if wanted(WANT_ENDS) {
@@ -198,13 +199,13 @@ pub fn emit_exit(current: Current) {
     }
 }
 
-/// The process, in scope or not, has ended: its id will be another's.
+/// Removes a process, in scope or not, that has ended, because its id may be reused.
 #[inline(always)]
 pub fn forget(current: Current) {
     LINEAGE.remove(current.pid()).ok();
 }
 
-/// The current process's id in its own PID namespace; 0 if it is not known.
+/// The id of the current process in its own PID namespace, or 0 if it is unknown.
 #[inline(always)]
 pub fn inner_pid() -> u32 {
     read_inner_pid().unwrap_or(0)

@@ -1,44 +1,45 @@
-//! The stack that a program begins with: where its strings are. Every layout here is part of the ABI between
-//! the kernel and programs (System V, processor supplements), not of the kernel alone.
+//! The initial stack of a program: finds its strings. Every layout here is part of the ABI between the kernel
+//! and programs (System V, processor supplements), not an internal matter of the kernel.
 
 use aya_ebpf::bindings::pt_regs;
 
 use crate::mem;
 
-/// Selector of the code segment of 32-bit programs (`__USER32_CS` of x86), whose addresses have four bytes.
+/// The selector of the code segment of 32-bit programs (`__USER32_CS` of x86), whose addresses have four
+/// bytes.
 const NARROW: u64 = 0x23;
 /// `AT_NULL` and `AT_EXECFN` of the auxiliary vector (uapi/linux/auxvec.h).
 const AT_NULL: u64 = 0;
 const AT_EXECFN: u64 = 31;
-/// Entries of the auxiliary vector that are read; kernels write about twenty.
+/// The most entries of the auxiliary vector that are read. Kernels write about twenty.
 const AUXILIARIES: u32 = 40;
-/// Arguments of a program at the most: the kernel's own limit (`MAX_ARG_STRINGS`) and no larger than an
-/// `i32`.
+/// The most arguments of a program: the kernel's own limit (`MAX_ARG_STRINGS`), which fits into an `i32`.
 const ARGUMENTS: u64 = 0x7fff_ffff;
 
-/// Where the strings are.
+/// The position of the strings.
 #[derive(Clone, Copy)]
 pub struct ExecStrings {
     /// The stack pointer.
     pub stack: u64,
-    /// How many arguments there are.
+    /// The number of arguments.
     pub count: u64,
-    /// Address of the first byte of the first argument.
+    /// The address of the first byte of the first argument.
     pub arguments: u64,
-    /// Bytes of all of them.
+    /// The length of all arguments in bytes.
     pub length: u64,
-    /// Address of the first byte of the environment; 0 if it is empty.
+    /// The address of the first byte of the environment, or 0 if it is empty.
     pub environment: u64,
 }
 
-/// Those of the program that the current thread is about to begin; none if they cannot be read.
+/// The strings of the program that the current thread is about to start. None if they cannot be read.
 #[inline(always)]
 pub fn strings() -> Option<ExecStrings> {
     let registers = mem::user_registers();
     let stack: u64 = mem::kernel(registers + core::mem::offset_of!(pt_regs, rsp) as u64)?;
     let segment: u64 = mem::kernel(registers + core::mem::offset_of!(pt_regs, cs) as u64)?;
     let words = Words { first: stack, bytes: if segment == NARROW { 4 } else { 8 } };
-    // The number of arguments, their addresses, 0, the addresses of the environment, 0, the auxiliary vector.
+    // The stack holds the number of arguments, their addresses, 0, the addresses of the environment, 0, and
+    // the auxiliary vector.
     let count = words.get(0)?;
     if count > ARGUMENTS {
         return None;
@@ -48,13 +49,13 @@ pub fn strings() -> Option<ExecStrings> {
         return Some(ExecStrings { stack, count, arguments: 0, length: 0, environment });
     }
     let arguments = words.get(1)?;
-    // The strings lie one behind the other: arguments, environment, the path.
+    // The strings follow each other: arguments, environment, path.
     let end = if environment == 0 { words.path(count + 3)? } else { environment };
     let length = end.checked_sub(arguments)?;
     Some(ExecStrings { stack, count, arguments, length, environment })
 }
 
-/// Words of the stack.
+/// The words of the stack.
 #[derive(Clone, Copy)]
 struct Words {
     first: u64,
@@ -68,7 +69,7 @@ impl Words {
         Some(if self.bytes == 4 { word & 0xffff_ffff } else { word })
     }
 
-    /// Address of the path in the auxiliary vector that begins with the word `first`.
+    /// The address of the path, from the auxiliary vector that begins with the word `first`.
     #[inline(always)]
     fn path(self, first: u64) -> Option<u64> {
         let mut index = 0;

@@ -1,4 +1,4 @@
-//! Programs that cannot be executed: the path and the arguments as the process passed them, and why not.
+//! Failed executions: the path and the arguments as the process passed them, and the error.
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{
@@ -23,7 +23,7 @@ pub fn enter(ctx: &TracePointContext) -> Option<()> {
     attempt(mem::field(ctx, mem::syscall_word(0))?, mem::field(ctx, mem::syscall_word(1))?, 0)
 }
 
-/// `sys_enter_execveat`: the same after a directory.
+/// `sys_enter_execveat`: the same arguments after a directory.
 #[inline(always)]
 pub fn enter_at(ctx: &TracePointContext) -> Option<()> {
     let directory: i32 = mem::field(ctx, mem::syscall_word(0))?;
@@ -34,15 +34,15 @@ pub fn enter_at(ctx: &TracePointContext) -> Option<()> {
 #[inline(always)]
 fn attempt(path: u64, arguments: u64, flags: u32) -> Option<()> {
     let current = Current::in_scope()?;
-    // When there is no room, a failure is not reported, but counted.
+    // If there is no room, a failure is not reported, but counted as a loss.
     if ATTEMPTS.insert(current.tid(), ExecPointers { path, arguments, flags: flags.into() }, 0).is_err() {
         emit::lost(Loss::ThreadsFull, 0);
     }
     Some(())
 }
 
-/// `sys_exit_execve` and `sys_exit_execveat`: a success has been reported, a failure has left everything as
-/// it was.
+/// `sys_exit_execve` and `sys_exit_execveat`. A success was already reported elsewhere. After a failure, the
+/// memory of the process is unchanged.
 #[inline(always)]
 pub fn exit(ctx: &TracePointContext) -> Option<()> {
     let current = Current::any();
@@ -78,7 +78,8 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// Copies path and arguments one behind the other; returns how many bytes, and what is wrong with them.
+/// Copies the path and the arguments one after the other. Returns the number of bytes, and flags for what is
+/// wrong with them.
 #[inline(always)]
 fn strings<const N: usize>(to: &mut [u8; N], pointers: &ExecPointers) -> (usize, u32) {
     const LONGEST: usize = ATTEMPT_ARGUMENT_BYTES;

@@ -1,4 +1,4 @@
-//! Processes, threads and cgroups as they come and go, and the programs that they execute.
+//! Processes, threads and cgroups as they begin and end, and the programs that they execute.
 
 pub mod cgroup;
 pub mod exec;

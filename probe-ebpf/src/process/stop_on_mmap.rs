@@ -1,7 +1,8 @@
-//! A process that ctrace itself has started stops when it has mapped a file executable, until userspace has
-//! inspected the file: so its first call is not missed.
+//! Stops a process that ctrace itself has started when it has mapped a file as executable, until userspace
+//! has inspected the file, so that its first call is not missed.
 //!
-//! Never stops a process that ctrace has not started, and none of which the record did not get into the ring.
+//! A process that ctrace has not started is never stopped, and neither is one whose record had no room in the
+//! ring.
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::THREAD_HOLD;
@@ -21,10 +22,10 @@ const PROT_EXEC: u32 = 4;
 const PROT: u32 = mem::syscall_word(2);
 /// The fifth argument of mmap(2).
 const FD: u32 = mem::syscall_word(4);
-/// The upper half of the result: all ones for an error, and for no address of a process.
+/// The upper half of the result. It is all ones for an error, and never for an address in a process.
 const RESULT_UPPER: u32 = mem::syscall_word(0) + 4;
 
-/// `sys_enter_mmap`: notes that a file is being mapped executable.
+/// `sys_enter_mmap`: records that a file is being mapped as executable.
 #[inline(always)]
 pub fn mmap_enter(ctx: &TracePointContext) -> Option<()> {
     let thread = Current::any().tid();
@@ -34,13 +35,13 @@ pub fn mmap_enter(ctx: &TracePointContext) -> Option<()> {
     let prot: u32 = mem::field(ctx, PROT)?;
     let fd: u32 = mem::field(ctx, FD)?;
     if prot & PROT_EXEC != 0 && fd as i32 >= 0 {
-        // When there is no room, the process is merely not held.
+        // If there is no room, the process is merely not stopped.
         MAPPING.insert(thread, 0, 0).ok();
     }
     Some(())
 }
 
-/// `sys_exit_mmap`: the file is mapped.
+/// `sys_exit_mmap`: stops the process if the file was mapped.
 #[inline(always)]
 pub fn mmap_exit(ctx: &TracePointContext) -> Option<()> {
     let current = Current::any();
@@ -52,7 +53,7 @@ pub fn mmap_exit(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// The thread executes a program, which the kernel has mapped without a system call.
+/// Stops a process whose thread executes a program, which the kernel has mapped without a system call.
 #[inline(always)]
 pub fn executed(current: Current) {
     if mem::constant(&HOLD) != 0 {
@@ -60,7 +61,7 @@ pub fn executed(current: Current) {
     }
 }
 
-/// The process has ended: its id will be another's.
+/// Removes a process that has ended, because its id may be reused.
 #[inline(always)]
 pub fn ended(current: Current) {
     if mem::constant(&HOLD) != 0 {

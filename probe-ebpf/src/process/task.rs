@@ -1,4 +1,5 @@
-//! Threads and processes as they come and go: keeps the set of threads in scope or held, and reports them.
+//! Threads and processes as they begin and end: maintains the set of threads in scope or to be stopped, and
+//! reports them.
 
 use aya_ebpf::programs::TracePointContext;
 use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, THREAD_HOLD, WANT_PROGRAMS};
@@ -14,7 +15,7 @@ use crate::{
     scope::{self, flags_of},
 };
 
-/// `sched_process_fork`: a thread in the set makes another, in the same process or a new one.
+/// `sched_process_fork`: a thread in the set creates another one, in the same process or in a new one.
 #[inline(always)]
 pub fn fork(ctx: &TracePointContext) -> Option<()> {
     let flags = flags_of(Current::any().tid())?;
@@ -23,7 +24,7 @@ pub fn fork(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// `sched_process_exec`: the executing thread takes over the id of its process's first thread.
+/// `sched_process_exec`: the executing thread takes over the id of its process's main thread.
 #[inline(always)]
 pub fn exec(ctx: &TracePointContext) -> Option<()> {
     let old: u32 = mem::field(ctx, mem::constant(&EXEC_OLD_PID))?;
@@ -34,11 +35,11 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     if let Some(flags) = flags
         && old != current.tid()
     {
-        // Nobody has that id any more: whoever gets it next is not in scope.
+        // No thread has that id any more, and the next one to get it is not in scope.
         THREADS.remove(old).ok();
         follow(current.tid(), flags);
     }
-    // What the thread was in the middle of is kept under its id until now.
+    // The open calls of the thread were stored under its previous id.
     CALLS.remove(current.id & !u64::from(u32::MAX) | u64::from(old)).ok();
     let in_scope = Current::in_scope().is_some();
     if in_scope {
@@ -55,7 +56,7 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
             THREADS.remove(current.tid()).ok();
         }
     }
-    // Where programs are let in one by one, nobody knows yet whether this one is.
+    // If programs are admitted one by one, it is not decided yet whether this one is in scope.
     if in_scope && exec::wanted(WANT_PROGRAMS) && filter.leaves_at_exec == 0 {
         exec::emit_exec(ctx, current);
     } else if filter.watch != 0 && !current.is_own() {
@@ -69,7 +70,7 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// `sched_process_exit`, of a thread.
+/// `sched_process_exit` of a thread.
 #[inline(always)]
 pub fn exit(ctx: &TracePointContext) -> Option<()> {
     let current = Current::any();
@@ -85,13 +86,13 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
             emit::task(KIND_TASK_EXIT, current, Notice::Soon);
         }
         if mem::constant(&EXIT_GROUP_DEAD) != NO_FIELD {
-            // Without the field other threads may be stopped; what is left in the table costs a signal at
-            // most.
+            // Without the field, other threads may still run and be stopped. An entry that is left in the
+            // table costs a signal at most.
             stop_on_mmap::ended(current);
         }
         PROGRAMS.remove(current.pid()).ok();
     }
-    // Whether in scope or not: it may have been, and left with its cgroup.
+    // Whether in scope now or not: the thread may have been in scope, and left it with its cgroup.
     CALLS.remove(current.id).ok();
     THREADS.remove(current.tid()).ok();
     if exec::wanted(WANT_PROGRAMS) {
@@ -100,9 +101,9 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// Whether the process ends with this thread. Kernels before 6.16 do not say; there it is the last that
-/// lives, and where BTF does not say where that number is, the first thread stands for the process, although
-/// others may go on for a while.
+/// Whether the process ends with this thread. Kernels before 6.16 do not say. There it is the last living
+/// thread that ends the process. If BTF does not say where the number of living threads is, the end of the
+/// main thread counts as that of the process, although others may go on for a while.
 #[inline(always)]
 fn is_last(ctx: &TracePointContext, current: Current) -> bool {
     match mem::constant(&EXIT_GROUP_DEAD) {
@@ -111,8 +112,8 @@ fn is_last(ctx: &TracePointContext, current: Current) -> bool {
     }
 }
 
-/// Whether the current thread's process has no living thread any more; two that end at the same time may both
-/// be told so.
+/// Whether the current thread's process has no living thread any more. Two threads that end at the same time
+/// may both get the answer yes.
 #[inline(always)]
 fn no_thread_lives() -> Option<bool> {
     let offset = mem::constant(&TASK_SIGNAL);
