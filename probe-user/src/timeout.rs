@@ -64,8 +64,8 @@ pub(crate) fn timed_out_message() -> String {
 /// The message for a file that was opened, but not read in time.
 pub(crate) fn timed_out_reading_message(size: u64) -> String {
     format!(
-        "it was opened, but its {} KiB were not read and looked through within {} s: its file system is \
-         slow, or the machine busy",
+        "it was opened, but reading and analysing its {} KiB took longer than {} s: its file system is slow, \
+         or the machine is busy",
         size.div_ceil(1024),
         TIMEOUT.as_secs()
     )

@@ -36,7 +36,7 @@ fn start_untraceable() -> Result<Child> {
 
 #[test]
 fn tls_that_cannot_be_traced_is_named() -> Result<()> {
-    const NAMED: &str = "untraceable: Zig TLS (std.crypto.tls) is not seen: trace its peer or a proxy";
+    const NAMED: &str = "untraceable: Zig TLS (std.crypto.tls) cannot be traced: trace its peer or a proxy";
     require_live()?;
     let there = start_untraceable()?;
     let pid = there.id().to_string();
@@ -121,7 +121,7 @@ fn ps_as_nobody_says_what_it_could_not_see() -> Result<()> {
     let trace = run_as_nobody(&["ps", "-o", "json"])?;
     ensure!(trace.code() == Some(0), "{:?}: {}", trace.code(), trace.stderr);
     ensure!(
-        trace.stderr.contains("could not be looked into") && trace.stderr.contains("root"),
+        trace.stderr.contains("could not be inspected") && trace.stderr.contains("root"),
         "{}",
         trace.stderr
     );

@@ -153,7 +153,7 @@ fn a_fifo_that_nobody_reads_holds_nobody() -> Result<()> {
         check_status(&end(child, END)?, 0, "interrupted")?;
     }
     let trace = run(&path, &["--all", "--duration", "300ms"])?;
-    check_status(&trace, 1, "nobody has opened")
+    check_status(&trace, 1, "no process has opened")
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_command_begins_when_the_fifo_is_read() -> Result<()> {
         ensure!(trace.stdout.is_empty(), "{signal:?}: the command has begun");
     }
     let trace = run(&path, &["--duration", "300ms", "--", "echo", "began"])?;
-    check_status(&trace, 1, "nobody has opened")?;
+    check_status(&trace, 1, "no process has opened")?;
     ensure!(trace.stdout.is_empty(), "the command has begun");
 
     let mut child = Child::start(&mut ctrace(&path, &["--", "echo", "began"])?)?;
@@ -418,5 +418,5 @@ fn a_limit_of_the_size_of_files_is_an_error() -> Result<()> {
     let mut command = Command::new("prlimit");
     command.arg("--fsize=100").arg(ctrace_binary()?).args(["exec", "-o", "json", "--output"]).arg(&file);
     let trace = end(Child::start(command.args(["--", "true"]))?, PATIENCE)?;
-    check_status(&trace, 1, "raise the limit of the size of files")
+    check_status(&trace, 1, "raise the file size limit")
 }

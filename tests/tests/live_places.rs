@@ -192,7 +192,7 @@ fn too_little_memory_for_the_ring_is_said_with_what_to_do() -> Result<()> {
     require_bpf()?;
     let large = [TRACES[0], &["--ring-size", "1G"]].concat();
     // As a limit of the address space, which works the same on every machine.
-    check(&run(&["prlimit", "--as=800000000"], &large)?, 1, &["--ring-size 4M", "no memory"])
+    check(&run(&["prlimit", "--as=800000000"], &large)?, 1, &["--ring-size 4M", "out of memory"])
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn too_few_processes_are_said_with_what_to_do() -> Result<()> {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
     // A user who may have this one process only.
     let through = ["prlimit", "--nproc=1:1", "setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
-    check(&run_copy(&copy, &through, &["ps"])?, 1, &["no thread can be started", "pids.max"])
+    check(&run_copy(&copy, &through, &["ps"])?, 1, &["could not start a thread", "pids.max"])
 }
 
 /// Processes that live as long as the value.
@@ -263,7 +263,7 @@ fn mount_tables_are_read_once_and_not_for_each_file() -> Result<()> {
     let arguments = ["ssl", "-vv", "--dry-run", "--container", server.container.name()];
     let trace = run(&["env"], &arguments)?;
     check(&trace, 0, &[])?;
-    let files = trace.stderr.matches("looked into").count();
+    let files = trace.stderr.matches("inspected").count();
     let tables = trace.stderr.matches("read a mount table").count();
     ensure!(files >= 4, "{files} files: {}", trace.stderr);
     // One is for the hierarchy of cgroups, one for ctrace itself, one for the container; the last two repeat

@@ -102,10 +102,10 @@ pub(super) fn write_failure(error: io::Error) -> Failure {
     };
     let next = match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "make room there, or name a file elsewhere with --output"
+            "free some space there, or name a file elsewhere with --output"
         }
         io::ErrorKind::FileTooLarge => {
-            "raise the limit of the size of files (ulimit -f), or trace less (--max-bytes)"
+            "raise the file size limit (ulimit -f), or capture less (--max-bytes)"
         }
         _ => "name another file with --output",
     };

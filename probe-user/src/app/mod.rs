@@ -61,7 +61,7 @@ pub enum Failure {
         next: &'static str,
     },
     /// More functions match than may be attached to.
-    #[error("{what}; name fewer, or allow more with --max-probes")]
+    #[error("{what}; narrow the pattern, or raise --max-probes")]
     TooMany {
         /// What there is too much of.
         what: String,
@@ -76,7 +76,7 @@ pub enum Failure {
     #[error(transparent)]
     Destination(#[from] output::DestinationError),
     /// `--duration` has passed, but nobody has opened the FIFO of an output for reading.
-    #[error("nothing was traced: nobody has opened the FIFO {path} for reading; start its reader first")]
+    #[error("nothing was traced: no process has opened the FIFO {path} for reading; start its reader first")]
     NoReader {
         /// The path of the FIFO.
         path: String,
@@ -93,7 +93,7 @@ pub enum Failure {
         source: io::Error,
     },
     /// Standard output cannot be written to, when something other than a trace is printed.
-    #[error("standard output cannot be written to; redirect it to where there is room")]
+    #[error("standard output cannot be written to; redirect it to a file system with free space")]
     Print(#[source] io::Error),
     /// A recording cannot be read.
     #[error("the recording {path} cannot be read")]
@@ -108,13 +108,16 @@ pub enum Failure {
     #[error("standard input is a terminal; pipe a recording into it, or name a file with --read")]
     RecordingTerminal,
     /// An output would overwrite the recording that is read.
-    #[error("{path} is read, and cannot be written at the same time; name another file for the output")]
+    #[error(
+        "{path} is the recording itself, and cannot be overwritten while it is read; name another file for \
+         the output"
+    )]
     RecordingOverwritten {
         /// The path of the recording.
         path: String,
     },
     /// The file contains no records.
-    #[error("{path} is no recording: line {line}: {why}; `ctrace ssl -o json` writes one")]
+    #[error("{path} is not a recording: line {line}: {why}; `ctrace ssl -o json` writes recordings")]
     NoRecording {
         /// The path of the file.
         path: String,
@@ -127,7 +130,10 @@ pub enum Failure {
     #[error(transparent)]
     Explain(#[from] DiagnoseError),
     /// The signals that end a trace cannot be handled.
-    #[error("the signals that end a trace cannot be listened for; raise the limit of open files (ulimit -n)")]
+    #[error(
+        "could not install handlers for the signals that end a trace; raise the limit of open files (ulimit \
+         -n)"
+    )]
     Signals(#[source] io::Error),
 }
 

@@ -182,15 +182,17 @@ fn tell(counts: &ReadCounts, path: &str, verbosity: Verbosity) -> Result<(), Fai
         }
         let more = match bad - 1 {
             0 => String::new(),
-            more => format!("; so were {more} more"),
+            more => format!("; and {more} more"),
         };
-        tracing::warn!("line {line} of {path} is no record and was left out: {why}{more}");
+        tracing::warn!("skipped line {line} of {path}, which is not a record: {why}{more}");
     }
     if verbosity > Verbosity::Quiet && *others > 0 {
-        say(&format_args!("left out of {path}: {others} records of other types or another version"));
+        say(&format_args!("skipped in {path}: {others} records of other types or another version"));
     }
     if verbosity > Verbosity::Quiet && *unknown_fields > 0 {
-        say(&format_args!("left out of {path}: {unknown_fields} fields that this version does not have"));
+        say(&format_args!(
+            "ignored in {path}: {unknown_fields} fields that this version of ctrace does not have"
+        ));
     }
     Ok(())
 }

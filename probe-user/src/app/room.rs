@@ -24,9 +24,8 @@ const FILES: usize = 32;
 pub enum Shortage {
     /// The limit of open files is too low.
     #[error(
-        "too few files may be open at the same time: the limit is {limit}, and some of them are open \
-         already; raise it before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; \
-         LimitNOFILE=65536 of systemd)"
+        "too many open files: the limit is {limit}; raise it before starting ctrace (ulimit -n 65536; docker \
+         run --ulimit nofile=65536; LimitNOFILE=65536 of systemd)"
     )]
     Files {
         /// The limit.
@@ -37,14 +36,14 @@ pub enum Shortage {
     },
     /// No thread can be started, because of the limit of processes or of memory.
     #[error(
-        "no thread can be started; raise the limit of processes (ulimit -u; pids.max of the cgroup: docker \
-         run --pids-limit, TasksMax= of systemd), or give it more memory"
+        "could not start a thread; raise the limit of processes (ulimit -u; pids.max of the cgroup: docker \
+         run --pids-limit, TasksMax= of systemd), or give ctrace more memory"
     )]
     Thread(#[source] io::Error),
     /// No event loop can be created.
     #[error(
-        "no event loop can be made; ctrace needs epoll, eventfd and signals: does a security profile forbid \
-         them?"
+        "could not create the event loop; ctrace needs epoll, eventfd and signals: check whether a security \
+         profile forbids them"
     )]
     EventLoop(#[source] io::Error),
 }

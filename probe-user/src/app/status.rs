@@ -27,9 +27,8 @@ const SAID: Duration = Duration::from_secs(1);
 pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal && selector.pids.contains(&1) && !selector.all {
         say(
-            &"process 1 is the first of this machine: with its descendants it is everything that runs here, \
-             as with \
-              --all; a container's own first process is --pid CONTAINER:1",
+            &"--pid 1 selects the first process of this machine and its descendants, which is everything, as \
+              with --all; for the first process of a container, use --pid CONTAINER:1",
         );
     }
 }
@@ -39,11 +38,13 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
     if verbosity >= Verbosity::Normal {
         if plan.objects.is_empty() && trace.probe.looks_into_files() && trace.command.is_empty() {
             let selector = &trace.selector;
-            say(&format_args!("nothing to attach to yet in {selector}: waiting for what starts later"));
+            say(&format_args!(
+                "nothing to attach to yet in {selector}: waiting for processes that start later"
+            ));
         }
         if matches!(trace.probe, Probe::Ssl(_)) && !features::has_btf() {
-            say(&"addresses and handshakes of connections are not known: the kernel does not describe its \
-                  structures (/sys/kernel/btf/vmlinux); use one with CONFIG_DEBUG_INFO_BTF=y");
+            say(&"connections have no addresses and no handshakes, because this kernel has no BTF \
+                  (/sys/kernel/btf/vmlinux); use a kernel with CONFIG_DEBUG_INFO_BTF=y");
         }
         for line in lines(plan, target).into_iter().chain(untraceable(plan, target)) {
             say(&line);
@@ -59,7 +60,7 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
     if trace.command.is_empty() {
         say(&"tracing; Ctrl-C stops");
     } else if !trace.shares_stderr() {
-        say(&"tracing; the command begins");
+        say(&"tracing; starting the command");
     }
 }
 
@@ -117,7 +118,7 @@ pub(super) fn attached_later(
         let (library, took) = (escaped(&object.library.name), took.as_secs_f64() * 1000.0);
         let what = match since {
             Since::Mapped(_) => "it was mapped",
-            Since::Executed(_) => "its program began",
+            Since::Executed(_) => "its program started",
         };
         say(&format_args!("attached to {library} {took:.1} ms after {what}"));
     }

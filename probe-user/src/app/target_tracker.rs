@@ -236,7 +236,7 @@ impl TargetTracker {
 }
 
 fn warn(error: &SessionError) {
-    tracing::warn!("something that has started since is not traced: {error}");
+    tracing::warn!("a process or container that started during the trace is not traced: {error}");
 }
 
 /// The mapping in the form in which /proc/PID/maps shows it.

@@ -22,9 +22,8 @@ const MINIMUM_KERNEL: &str = "5.15";
 pub enum ScopeError {
     /// A cgroup too deep in the hierarchy.
     #[error(
-        "cgroup {path:?} is at level {level} of the hierarchy; the filter looks at 16: select its processes \
-         by \
-         --pid, or name the container that it is in"
+        "cgroup {path:?} is at level {level} of the hierarchy, but the filter supports 16: select its \
+         processes by --pid, or select the container that it is in"
     )]
     TooDeep {
         /// The path of the cgroup.
@@ -33,14 +32,14 @@ pub enum ScopeError {
         level: u32,
     },
     /// More PID namespaces than the filter has room for.
-    #[error("{count} PID namespaces are selected; the filter has room for 8: select fewer, or --all")]
+    #[error("{count} PID namespaces are selected, but the filter holds 8: select fewer, or --all")]
     TooManyNamespaces {
         /// How many were selected.
         count: usize,
     },
     /// More cgroups than the filter has room for.
     #[error(
-        "cgroup {path:?} is one too many: the filter has room for {limit}; select or exclude fewer containers"
+        "no room for cgroup {path:?}: the filter holds {limit} cgroups; select or exclude fewer containers"
     )]
     TooManyCgroups {
         /// The path of the cgroup for which there is no room.
@@ -50,8 +49,8 @@ pub enum ScopeError {
     },
     /// More threads than the filter has room for.
     #[error(
-        "process {pid} is not followed with all of its threads: the filter has room for {limit}; select by \
-         --container, or --all"
+        "no room for all threads of process {pid}: the filter holds {limit} threads; select by --container, \
+         or --all"
     )]
     TooManyThreads {
         /// The process.
@@ -60,7 +59,7 @@ pub enum ScopeError {
         limit: u32,
     },
     /// The processes cannot be listed.
-    #[error("the processes in /proc cannot be listed: it must be mounted, and readable")]
+    #[error("could not list the processes in /proc: it must be mounted and readable")]
     Processes(#[source] io::Error),
 }
 
@@ -113,16 +112,16 @@ pub enum SessionError {
         source: Box<ProgramError>,
     },
     /// The object could not be loaded.
-    #[error("the BPF programs could not be loaded; `ctrace doctor` tries one by one what they need")]
+    #[error("the BPF programs could not be loaded; `ctrace doctor` checks each thing that they need")]
     Load(#[source] Box<EbpfError>),
     /// There are more different capture specs than the kernel's table holds.
-    #[error("more than {limit} different sets of arguments are to be read: name fewer functions")]
+    #[error("more than {limit} different lists of arguments would have to be read: name fewer functions")]
     Specs {
         /// How many specs the table holds.
         limit: u32,
     },
     /// A map is missing in the object: program and loader do not belong together.
-    #[error("the BPF object has no {name}: this build of ctrace is broken, build it again")]
+    #[error("the BPF object has no {name}: this build of ctrace is broken, rebuild it")]
     Missing {
         /// The name of the map.
         name: &'static str,
@@ -151,15 +150,15 @@ pub enum SessionError {
     },
     /// sysfs is not mounted.
     #[error(
-        "sysfs is not mounted at /sys, where the kernel tells what it has: run `mount -t sysfs sysfs /sys`, \
+        "sysfs is not mounted at /sys, where the kernel lists its features: run `mount -t sysfs sysfs /sys`, \
          or give the container the host's (docker run -v /sys:/sys:ro)"
     )]
     Sysfs,
     /// The limit of open files is reached.
     #[error(
-        "{what}: too many open files: each program, map and probe is one, and {limit} may be open; raise \
-         the limit before ctrace is started (ulimit -n 65536; docker run --ulimit nofile=65536; \
-         LimitNOFILE=65536 of systemd)"
+        "{what}: too many open files: each program, map and probe needs one, and the limit is {limit}; raise \
+         it before starting ctrace (ulimit -n 65536; docker run --ulimit nofile=65536; LimitNOFILE=65536 of \
+         systemd)"
     )]
     Files {
         /// What was tried.
@@ -172,8 +171,8 @@ pub enum SessionError {
     },
     /// There is not enough memory.
     #[error(
-        "{what}: no memory: take a smaller ring (--ring-size 4M), or raise the limit of memory of ctrace's \
-         cgroup (memory.max; docker run --memory), or of its address space (ulimit -v)"
+        "{what}: out of memory: use a smaller ring (--ring-size 4M), or raise the memory limit of ctrace's \
+         cgroup (memory.max; docker run --memory) or of its address space (ulimit -v)"
     )]
     Memory {
         /// What was tried.
@@ -204,8 +203,8 @@ pub enum SessionError {
     Scope(#[from] ScopeError),
     /// The kernel does not report mappings.
     #[error(
-        "the kernel does not tell which files processes map from now on ({what}: {why}): a library that is \
-         loaded later is not noticed; {}",
+        "the kernel cannot report which files are mapped during the trace ({what}: {why}), so libraries that \
+         are loaded later are not traced; {}",
         next_of_mappings(.why)
     )]
     Mappings {
@@ -216,8 +215,8 @@ pub enum SessionError {
     },
     /// The ring cannot be polled.
     #[error(
-        "the ring buffer cannot be polled; if the limit of open files (ulimit -n) is not the reason, please \
-         report it"
+        "the ring buffer cannot be polled; raise the limit of open files (ulimit -n), or if that is not the \
+         reason, please report it"
     )]
     Poll(#[source] io::Error),
 }
@@ -321,9 +320,9 @@ fn open_files() -> String {
 fn next_of_mappings(why: &io::Error) -> &'static str {
     match why.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE | Errno::NFILE) => {
-            "raise the limit of open files (ulimit -n 65536) and start it again"
+            "raise the limit of open files (ulimit -n 65536) and restart ctrace"
         }
-        Some(Errno::NOMEM) => "raise the limit of memory of its cgroup (memory.max) and start it again",
+        Some(Errno::NOMEM) => "raise the memory limit of ctrace's cgroup (memory.max) and restart it",
         Some(Errno::PERM) => {
             "run ctrace as root or with CAP_PERFMON; if it has that, raise the limit of locked memory \
              (ulimit -l)"

@@ -49,8 +49,8 @@ impl fmt::Display for Lacking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str(
-                "no capability is missing, so that a user namespace, lockdown or a security module forbids \
-                 it: `ctrace doctor` tells more",
+                "no capability is missing, so a user namespace, lockdown or a security module forbids it: \
+                 `ctrace doctor` shows more",
             );
         }
         write!(

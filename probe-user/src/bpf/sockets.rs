@@ -57,7 +57,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
     let Err(error) = attach_all(ebpf, links, &tracepoints) else { return };
     tracing::debug!("this kernel has no tracepoints of sockets: {}", error_chain::in_one_line(&error));
     if let Err(error) = attach_all(ebpf, links, &functions) {
-        tracing::debug!("addresses of connections are not known: {}", error_chain::in_one_line(&error));
+        tracing::debug!("connections have no addresses: {}", error_chain::in_one_line(&error));
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
 pub(super) fn attach_closes(ebpf: &mut Ebpf, links: &mut Links) {
     let programs: Vec<_> = programs::of(ProgramFamily::SocketCloses).collect();
     if let Err(error) = attach_all(ebpf, links, &programs) {
-        tracing::warn!("that sockets are closed is not known: {}", error_chain::in_one_line(&error));
+        tracing::warn!("closed sockets are not noticed: {}", error_chain::in_one_line(&error));
     }
 }
 

@@ -52,7 +52,7 @@ fn known_runtime(name: &str) -> Result<&'static str, String> {
     let found = runtime::ALL.iter().map(|runtime| runtime.name).find(|own| *own == name);
     found.ok_or_else(|| {
         let names: Vec<&str> = runtime::ALL.iter().map(|runtime| runtime.name).collect();
-        format!("no runtime is called {name:?}; the runtimes are {}", names.join(", "))
+        format!("unknown runtime {name:?}; the runtimes are {}", names.join(", "))
     })
 }
 
@@ -84,7 +84,7 @@ pub(super) fn pod(text: &str) -> Result<PodName, String> {
 pub(super) fn executable(text: &str) -> Result<String, String> {
     if text.is_empty() || text.ends_with('/') || (text.contains('/') && !text.starts_with('/')) {
         return Err(
-            "an executable is given by its whole path, starting with /, or by its file name alone".to_owned()
+            "give the absolute path of the executable, or its file name alone".to_owned()
         );
     }
     Ok(text.to_owned())
@@ -129,8 +129,8 @@ mod tests {
         check(container, "docker://web", r#"runtime: Some("docker"), name: "web""#);
         check(container, "", "a container is a name, an id");
         check(container, "docker://", "a container is a name, an id");
-        check(container, "dokcer://web", "no runtime is called \"dokcer\"; the runtimes are docker");
-        check(container, "\x1b[2J://x", "no runtime is called \"\\u{1b}[2J\"");
+        check(container, "dokcer://web", "unknown runtime \"dokcer\"; the runtimes are docker");
+        check(container, "\x1b[2J://x", "unknown runtime \"\\u{1b}[2J\"");
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
             check(pid, wrong, "a process is a number from 1 to 4194304, or CONTAINER:NUMBER");
         }
         check(pid, ":1", "a container is a name, an id");
-        check(pid, "dokcer://web:1", "no runtime is called \"dokcer\"");
+        check(pid, "dokcer://web:1", "unknown runtime \"dokcer\"");
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
         check(executable, "/usr/sbin/nginx", "/usr/sbin/nginx");
         check(executable, "nginx", "nginx");
         for wrong in ["", "/", "sbin/nginx", "./nginx", "/usr/"] {
-            check(executable, wrong, "whole path");
+            check(executable, wrong, "absolute path");
         }
     }
 
@@ -177,12 +177,12 @@ mod tests {
         check(user, "0", "0");
         check(user, "root", "0");
         check(user, "4294967296", "at most");
-        check(user, "no such user", "no user is called \"no such user\"");
-        check(user, "", "no user is called \"\"");
+        check(user, "no such user", "no user \"no such user\"");
+        check(user, "", "no user \"\"");
         check(runtime_socket, "docker=/x", r#"runtime: "docker", address: "/x""#);
         check(runtime_socket, "docker=tcp://h:1?a=b", r#"address: "tcp://h:1?a=b""#);
         check(runtime_socket, "docker", "docker=/path/of/its.sock");
         check(runtime_socket, "docker=", "docker=/path/of/its.sock");
-        check(runtime_socket, "/run/docker.sock", "no runtime is called");
+        check(runtime_socket, "/run/docker.sock", "unknown runtime");
     }
 }

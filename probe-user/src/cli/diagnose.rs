@@ -63,7 +63,7 @@ const DOCTOR_EXAMPLES: &str = "\
 Examples:
   ctrace doctor                          would tracing work on this machine, with these permissions?
   ctrace doctor web                      for each process of a container: would it work, or why not?
-  ctrace doctor web --watch 5s           which probes are hit? (Works beside another ctrace.)
+  ctrace doctor web --watch 5s           which probes are hit? (Also while another ctrace runs.)
 
 It loads the BPF programs, attaches probes and detaches them again. Exit status: 0 tracing would
 work; 3 not for this container; 4 not on this machine, or not with these permissions.";
@@ -75,7 +75,7 @@ pub(super) struct DoctorArgs {
     /// container (web:1)
     #[arg(value_name = "CONTAINER|[CONTAINER:]PID", value_parser = subject)]
     subject: Option<TargetArg>,
-    /// For this time, such as 5s, count how often each probe is hit
+    /// Count how often each probe is hit during this time, such as 5s
     #[arg(long, value_name = "TIME", value_parser = value::duration, requires = "subject")]
     watch: Option<Duration>,
     #[command(flatten)]

@@ -64,8 +64,8 @@ pub struct Trace {
     pub max_bytes: u32,
     /// The size of the ring buffer in bytes.
     pub ring_bytes: u32,
-    /// Whether it is an error that there is nothing to attach to.
-    pub nothing: OnNoMatch,
+    /// What to do when there is nothing to attach to.
+    pub on_no_match: OnNoMatch,
     /// Whether to act, or to print what would be done.
     pub action: Action,
 }
@@ -155,7 +155,7 @@ struct Cli {
     /// Print more to standard error (-vv: everything, including the log of the BPF programs)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// Print only errors to standard error, and that tracing has started
+    /// Print only errors to standard error, and when tracing has started
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 }
@@ -176,9 +176,9 @@ enum Command {
     Exec(Box<exec::ExecArgs>),
     /// List the processes that use TLS, and whether ctrace can trace them
     Ps(Box<diagnose::PsArgs>),
-    /// Show all about a container or process: its files, layers, mounts, namespaces, processes, TLS
+    /// Show everything about a container or process: files, layers, mounts, namespaces, processes, TLS
     Inspect(diagnose::InspectArgs),
-    /// Check whether tracing works on this machine and for a container, and explain why not
+    /// Check whether tracing works on this machine or for a container, and explain why not
     Doctor(diagnose::DoctorArgs),
     /// Print the JSON Schema of the records that `-o json` writes
     Schema,
@@ -243,8 +243,8 @@ fn explain((question, form): (DiagnoseCommand, OutputFormat)) -> Request {
     Request::Explain(question, form)
 }
 
-fn verbosity_among_records(asked: Verbosity) -> Verbosity {
-    if asked == Verbosity::Normal { Verbosity::Quiet } else { asked }
+fn verbosity_among_records(requested: Verbosity) -> Verbosity {
+    if requested == Verbosity::Normal { Verbosity::Quiet } else { requested }
 }
 
 /// Writes the completion script for `shell`.

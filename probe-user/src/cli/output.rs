@@ -23,8 +23,8 @@ pub(super) struct OutputArgs {
     /// Colour the text
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
-    /// The PATH for the -o that has none, instead of standard output (with a command: standard error): a
-    /// file, which only its owner may read, a FIFO, or /dev/fd/N
+    /// Where the -o without a path goes, instead of standard output (with a command: standard error): a file,
+    /// which only its owner may read, a FIFO, or /dev/fd/N
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
 }

@@ -103,7 +103,7 @@ impl TargetArgs {
         let name = containers.first().map_or_else(|| "CONTAINER".to_owned(), ToString::to_string);
         Some(format!(
             "--pid 1 is the first process of this machine, and adds everything that runs here to the \
-             containers; the first process inside of a container is --pid {name}:1"
+             containers; for the first process of a container, use --pid {name}:1"
         ))
     }
 

@@ -24,7 +24,7 @@ Examples:
   ctrace ssl --output calls.txt -- curl https://host/   a command from its first call on, until it exits
   ctrace ssl --container web -o text -o json=web.jsonl   text to read, and JSON to keep, at once
 
-Standard output has records only. docs/events.md describes them; `ctrace schema` prints their schema.";
+Standard output contains records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 /// What needs processes to be traced: their selection, and how they are attached to.
 const LIVE: [&str; 29] = [
@@ -62,9 +62,9 @@ const LIVE: [&str; 29] = [
 /// Records of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Connections {
-    /// In addition to calls
+    /// Report connections in addition to calls
     Also,
-    /// Without calls
+    /// Report connections, but no calls
     Only,
 }
 
@@ -86,10 +86,10 @@ pub(super) struct SslArgs {
     #[arg(long, help_heading = "Output")]
     hex: bool,
     /// Also report the opening and closing of each connection: peers, TLS parameters, duration, number of
-    /// bytes, how it was closed; `only`: without calls
+    /// bytes, how it was closed
     #[arg(long, help_heading = "Output", value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "also")]
     connections: Option<Connections>,
-    /// Also attach where a TLS library without symbols is only suspected: what is shown may be wrong
+    /// Also attach where a TLS library without symbols is only suspected; what is shown may be wrong
     #[arg(long, help_heading = "What to attach to")]
     guess: bool,
     /// Capture at most N bytes of each call, up to 1M; 0: none, only the record [default: 1M]
@@ -123,8 +123,8 @@ impl SslArgs {
         let style = TextStyle { payload, ..TextStyle::default() };
         let trace = common.trace(Probe::Ssl(SslProbe { least, connections }), style, max_bytes);
         if connections == ConnectionRecords::Only && trace.limit.is_some() {
-            let what = "--limit is a number of calls, which --connections=only does not show; --duration \
-             ends a trace, too";
+            let what = "--limit counts calls, which --connections=only does not report; use --duration \
+                        instead";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }
         trace

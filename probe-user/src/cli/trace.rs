@@ -23,12 +23,11 @@ pub(super) struct TraceArgs {
     output: OutputArgs,
     #[command(flatten)]
     limits: LimitArgs,
-    /// Wait if there is nothing to attach to yet, and attach to a program that is started or a library that
-    /// is loaded later
-    #[arg(short, long)]
+    /// If there is nothing to attach to yet, wait for a program or library that is loaded later
+    #[arg(short, long, help_heading = "What to attach to")]
     wait: bool,
-    /// Print what would be attached where, as JSON, and load nothing
-    #[arg(long)]
+    /// Print what would be attached where, as JSON; load and attach nothing
+    #[arg(long, help_heading = "What to attach to")]
     dry_run: bool,
 }
 
@@ -56,7 +55,7 @@ pub(super) struct RenamedArgs {
 impl TraceArgs {
     /// The recording of this name, shown instead of a trace; text as `style` says, but for its colour.
     ///
-    /// Ends with a usage error for what clap cannot tell.
+    /// Ends with a usage error for what clap cannot detect.
     pub(super) fn playback(self, path: PathBuf, style: TextStyle) -> Playback {
         let Self { output, limits: LimitArgs { limit, duration, .. }, .. } = self;
         let outputs = output
@@ -68,7 +67,7 @@ impl TraceArgs {
     /// The trace of what `probe` watches; text as `style` says, but for its colour; of payload `max_bytes` a
     /// call.
     ///
-    /// Ends with a usage error for what clap cannot tell.
+    /// Ends with a usage error for what clap cannot detect.
     pub(super) fn trace(self, probe: Probe, style: TextStyle, max_bytes: u32) -> Trace {
         let command: Vec<OsString> = self.target.command().to_vec();
         if self.dry_run && !command.is_empty() {
@@ -95,7 +94,7 @@ impl TraceArgs {
             interval: None,
             max_bytes,
             ring_bytes: limits.ring_size,
-            nothing: if wait { OnNoMatch::Wait } else { OnNoMatch::Error },
+            on_no_match: if wait { OnNoMatch::Wait } else { OnNoMatch::Error },
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }
     }

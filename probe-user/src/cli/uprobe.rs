@@ -43,32 +43,32 @@ Standard output contains records only. docs/events.md describes them; `ctrace sc
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct UprobeArgs {
-    /// Functions: OBJECT:FUNCTION(TYPES) -> TYPE
+    /// Functions, as OBJECT:FUNCTION(TYPES) -> TYPE (see below)
     #[arg(value_name = "FUNCTION", value_parser = Pattern::parse, required_unless_present = "usdt")]
     functions: Vec<Pattern>,
-    /// USDT probes that programs have compiled in; types of arguments as for functions
-    #[arg(long, value_name = "PROVIDER:NAME[(TYPES)]", value_parser = UsdtPattern::parse)]
+    /// USDT probes, which programs have compiled in; TYPES as for functions
+    #[arg(long, help_heading = "What to attach to", value_name = "PROVIDER:NAME[(TYPES)]", value_parser = UsdtPattern::parse)]
     usdt: Vec<UsdtPattern>,
     #[command(flatten)]
     common: TraceArgs,
-    /// Print the functions that match, and where they are; attach nothing
-    #[arg(long, conflicts_with_all = ["count", "latency", "dry_run"])]
+    /// Print which functions match, and where they are; load and attach nothing
+    #[arg(long, help_heading = "What to attach to", conflicts_with_all = ["count", "latency", "dry_run"])]
     list: bool,
     /// Count calls by function and container, in the kernel; print the counts at the end
-    #[arg(long, conflicts_with_all = ["latency", "ret_only", "stack"])]
+    #[arg(long, help_heading = "What to report", conflicts_with_all = ["latency", "ret_only", "stack"])]
     count: bool,
-    /// Measure the time from entry to return, in the kernel; print a histogram per function and container at
+    /// Measure the time from entry to return, in the kernel; print a histogram by function and container at
     /// the end
-    #[arg(long, conflicts_with_all = ["ret_only", "stack", "usdt"])]
+    #[arg(long, help_heading = "What to report", conflicts_with_all = ["ret_only", "stack", "usdt"])]
     latency: bool,
-    /// With --count or --latency: also print what was counted in each interval of this time
-    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    /// With --count or --latency: also print the counts of each interval, such as 10s
+    #[arg(long, help_heading = "What to report", value_name = "TIME", value_parser = value::duration)]
     interval: Option<Duration>,
     /// Report calls only when they return, without their arguments
-    #[arg(long, conflicts_with_all = ["stack", "usdt"])]
+    #[arg(long, help_heading = "What to report", conflicts_with_all = ["stack", "usdt"])]
     ret_only: bool,
-    /// Show the call stack, found by frame pointers
-    #[arg(long)]
+    /// Report the call stack of each call, found by frame pointers
+    #[arg(long, help_heading = "What to report")]
     stack: bool,
     /// Capture at most N bytes of a string, or of bytes whose length is in an argument, up to 4096
     #[arg(long, help_heading = "Limits", value_name = "N", default_value = "256",

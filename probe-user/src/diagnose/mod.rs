@@ -76,7 +76,7 @@ pub enum DiagnoseError {
     Target(#[from] TargetError),
     /// Tracing would not work on this machine.
     #[error(
-        "tracing would not work here; what is in the way, and what to do about it, is said above: {checks}"
+        "tracing would not work here; these checks failed (see above for what to do): {checks}"
     )]
     Machine {
         /// The names of the checks that failed.
@@ -85,7 +85,7 @@ pub enum DiagnoseError {
     /// There is nothing to attach to.
     #[error(
         "tracing {subject:?} would show nothing: none of its processes ({processes}) can be probed; see \
-             above where each of them ends, and what to do about it"
+         above which step fails for each, and what to do"
     )]
     Nothing {
         /// The container or process, as the user named it.
@@ -94,7 +94,7 @@ pub enum DiagnoseError {
         processes: usize,
     },
     /// The answer could not be written.
-    #[error("the answer cannot be written to standard output; is there room where it goes to?")]
+    #[error("the answer cannot be written to standard output; check for free space where it goes")]
     Write(#[source] io::Error),
 }
 

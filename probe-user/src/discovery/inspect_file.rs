@@ -97,7 +97,7 @@ pub(super) async fn file(
         if let Verdict::Watched(found) = &mut looked {
             verify_code::retain_unpatched(pid, &mapping, &file, found);
         }
-        tracing::debug!(pid, file = ?file.name(), ?open, all = ?begin.elapsed(), "looked into");
+        tracing::debug!(pid, file = ?file.name(), ?open, all = ?begin.elapsed(), "inspected");
         let original = match looked {
             // Both are needed, because a process that mapped the file before the copy-up goes on executing
             // the original.

@@ -60,9 +60,9 @@ const NAMED: &[(&str, Type)] = &[
 ];
 
 /// The types, for error messages.
-pub(crate) const TYPES: &str = "types are int, uint, hex, ptr, str, bytes(N), bytes(#n) (as many as argument \
-     n says), bool, and _ for one that is not read; int8 to int64 and uint8 to uint64 have as many bits as \
-     they say, long and ulong have 64";
+pub(crate) const TYPES: &str = "types are int, uint, hex, ptr, str, bytes(N), bytes(#n) (argument n is the \
+                                length), bool, and _ (not read); int8 to int64 and uint8 to uint64 have that \
+                                many bits, long and ulong have 64";
 
 impl Type {
     /// Parses one type. The error says what is wrong with it.
@@ -77,7 +77,7 @@ impl Type {
         match inside.strip_prefix('#') {
             Some(number) => match number.parse::<usize>() {
                 Ok(number @ 1..) => Ok(Self::Bytes(Length::Argument(number - 1))),
-                _ => Err(format!("`{text}`: write bytes(#1) for as many bytes as the first argument says")),
+                _ => Err(format!("`{text}`: write bytes(#n) if argument n is the length, such as bytes(#1)")),
             },
             None => match inside.parse::<u32>() {
                 Ok(number @ 1..=MAX_BYTES) => Ok(Self::Bytes(Length::Fixed(number))),

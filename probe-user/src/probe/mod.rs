@@ -63,7 +63,7 @@ pub struct ProbeMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoHooks {
     /// It contains no TLS library that ctrace recognises.
-    #[error("no function of a known TLS library is in it (by .dynsym, .symtab and signatures)")]
+    #[error("it has no function of a supported TLS library (searched .dynsym, .symtab and signatures)")]
     Ssl,
     /// It contains TLS that cannot be traced.
     #[error("{0}")]
@@ -115,7 +115,7 @@ impl Probe {
     pub fn nothing_found(&self) -> &'static str {
         match self {
             Self::Ssl(_) => {
-                "no function such as SSL_read is exported, has a symbol, or was found by signature there"
+                "no function such as SSL_read was found (searched exports, symbols and signatures)"
             }
             Self::Uprobe(_) => "no pattern matches any of them",
             Self::Exec(_) => "`ctrace exec` uses tracepoints and attaches to no file",

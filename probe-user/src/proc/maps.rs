@@ -80,7 +80,7 @@ pub enum MapsError {
         source: io::Error,
     },
     /// There are more ranges than any normal process has.
-    #[error("process {pid} has more than {limit} mappings: not looked at any further")]
+    #[error("process {pid} has more than {limit} mappings, which ctrace does not read")]
     TooMany {
         /// The process.
         pid: u32,
@@ -94,7 +94,7 @@ impl MapsError {
     pub fn why(&self) -> String {
         match self {
             Self::Read { source, .. } => format!("they could not be read{}: {source}", without_right(source)),
-            Self::TooMany { limit, .. } => format!("more than {limit}: not looked at any further"),
+            Self::TooMany { limit, .. } => format!("more than {limit} mappings, which ctrace does not read"),
         }
     }
 }

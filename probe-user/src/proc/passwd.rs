@@ -19,8 +19,7 @@ const PASSWD: &str = "/etc/passwd";
 pub enum UserError {
     /// The file has no line for this name.
     #[error(
-        "no user is called {name:?} in {path:?}; a user that only a directory service knows is given by \
-         number"
+        "no user {name:?} in {path:?}; for a user of a directory service (LDAP), give the user id"
     )]
     Unknown {
         /// As the user wrote it.
@@ -29,7 +28,7 @@ pub enum UserError {
         path: PathBuf,
     },
     /// The file could not be read.
-    #[error("user {name:?} could not be looked up in {path:?}; give the number")]
+    #[error("could not search {path:?} for user {name:?}; give the user id")]
     Unreadable {
         /// As the user wrote it.
         name: String,

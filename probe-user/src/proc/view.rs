@@ -43,21 +43,21 @@ impl Blind {
     pub fn found(self) -> String {
         match self {
             Self::NoProc => {
-                "there is no procfs at /proc, where processes and their files are looked for".to_owned()
+                "no procfs is mounted at /proc, where ctrace finds processes and their files".to_owned()
             }
             Self::PidNamespace(id) => format!(
-                "this is a PID namespace of its own (pid:[{id}]), not the host's: its processes alone are \
-                 seen, and the kernel tells of them by other ids than those here"
+                "ctrace runs in a PID namespace (pid:[{id}]) that is not the host's: it sees only the \
+                 processes in it, and the kernel reports them with the host's ids"
             ),
             Self::OthersProc => {
-                "/proc shows the processes of another PID namespace than ctrace's own".to_owned()
+                "/proc belongs to another PID namespace than the one that ctrace runs in".to_owned()
             }
             Self::Hidden => {
-                "/proc hides the processes of others from ctrace (mounted with hidepid)".to_owned()
+                "/proc hides the processes of other users (it is mounted with hidepid)".to_owned()
             }
             Self::UserNamespace(id) => format!(
-                "this is a user namespace of its own (user:[{id}]): who is root here is not root of the \
-                 machine, and has no rights where probes are set"
+                "ctrace runs in a user namespace (user:[{id}]) that is not the host's: root here is not root \
+                 on the host, and may not set probes"
             ),
         }
     }
@@ -69,7 +69,7 @@ impl Blind {
             Self::PidNamespace(_) => {
                 "run ctrace on the host, or in a container with --pid=host (hostPID: true)"
             }
-            Self::OthersProc => "mount its own there, for ctrace alone: unshare -m --mount-proc ctrace …",
+            Self::OthersProc => "mount the right one for ctrace alone: unshare -m --mount-proc ctrace …",
             Self::Hidden => "run ctrace as root or with CAP_SYS_PTRACE, or mount -o remount,hidepid=0 /proc",
             Self::UserNamespace(_) => {
                 "run ctrace as root on the host, not in a rootless container or unshare -U"

@@ -213,12 +213,12 @@ mod tests {
         check("web-", "web-2");
         check(
             "we",
-            "\"we\" is the beginning of 2 containers: \"web\" (\"abababababab\", image \"img\"); \"web-2\" (",
+            "\"we\" matches 2 containers: \"web\" (\"abababababab\", image \"img\"); \"web-2\" (",
         );
         check("ab", "ab");
         check("aba", "web");
         // Two match by their ids, one by its name.
-        check("a", "\"a\" is the beginning of 3 containers");
+        check("a", "\"a\" matches 3 containers");
         check(&"ac".repeat(32), "web-2");
         check("d", "database");
         check("da", "database");
@@ -227,14 +227,14 @@ mod tests {
         check("d1", "container \"dead\" is not running");
         check("f1", &"f1".repeat(32));
         check("old", "container \"old-\\u{1b}[2J\" is not running");
-        check("", "no container is called \"\"");
+        check("", "no container has a name or id that starts with \"\"");
         check(
             "databse",
-            "no container is called \"databse\", nor does an id begin with it; did you mean \"database\"",
+            "no container has a name or id that starts with \"databse\"; did you mean \"database\"",
         );
         check(
             "zzz\x1b",
-            "no container is called \"zzz\\u{1b}\", nor does an id begin with it; did you mean \"web\"",
+            "no container has a name or id that starts with \"zzz\\u{1b}\"; did you mean \"web\"",
         );
     }
 
@@ -258,8 +258,8 @@ mod tests {
         let all = [web("/default/web"), web("/k8s.io/web")];
         let listing = Listing { answered: vec!["containerd"], ..Listing::default() };
         let error = choose(&named("web"), &all, &listing).map_err(|error| error.to_string());
-        let expected = "2 containers are called \"web\": containerd://web (cgroup /default/web), \
-                        containerd://web (cgroup /k8s.io/web); say which, by runtime, id or cgroup";
+        let expected = "2 containers have the name \"web\": containerd://web (cgroup /default/web), \
+                        containerd://web (cgroup /k8s.io/web); select one by runtime, id or cgroup";
         assert_eq!(error, Err(expected.to_owned()));
         for path in ["/default/web", "/k8s.io/web"] {
             let found = choose(&named(path), &all, &listing).map(|found| found.key.as_str());
@@ -292,7 +292,7 @@ mod tests {
         };
         check(
             "web",
-            "2 containers are called \"web\": docker://web (id abababababab), podman://web (id acacacacacac)",
+            "2 containers have the name \"web\": docker://web (id abababababab), podman://web (id acacacacacac)",
         );
         check("docker://web", "ab");
         check("podman://web", "ac");
@@ -300,7 +300,7 @@ mod tests {
         check("containerd://both", "af");
         check("podman://bo", "af");
         check("ab", "ab");
-        check("docker://ac", "no container is called \"ac\"");
+        check("docker://ac", "no container has a name or id that starts with \"ac\"");
         // A running container takes precedence over one that does not run.
         check("old", "ad");
         check("docker://old", "container \"old\" is not running");

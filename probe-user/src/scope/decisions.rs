@@ -73,7 +73,7 @@ impl Target {
             return;
         }
         if !self.members.contains_key(id) && self.members.len() >= MEMBERS {
-            tracing::warn!("more than {MEMBERS} containers: {id:?} is not looked at");
+            tracing::warn!("more than {MEMBERS} containers: {id:?} is ignored");
             return;
         }
         // This makes the index ask for its name.

@@ -34,7 +34,7 @@ pub enum TargetError {
     #[error("nothing is selected: name a container (--container), a process (--pid), or everything (--all)")]
     NothingSelected,
     /// No container has this name or id.
-    #[error("no container is called {wanted:?}, nor does an id begin with it{}", hint(.nearest, .unanswered))]
+    #[error("no container has a name or id that starts with {wanted:?}{}", hint(.nearest, .unanswered))]
     UnknownContainer {
         /// As the user wrote it.
         wanted: String,
@@ -45,8 +45,9 @@ pub enum TargetError {
     },
     /// No container has this id, and no runtime answered that could report names.
     #[error(
-        "no running container has an id that begins with {wanted:?}; names are not known because no \
-         container runtime answered ({unanswered}): start it, say where it listens (--runtime-socket), or give an id"
+        "no running container has an id that starts with {wanted:?}, and names cannot be resolved because no \
+         container runtime answered ({unanswered}): start the runtime, give its address (--runtime-socket), \
+         or use a container id"
     )]
     NoRuntime {
         /// As the user wrote it.
@@ -56,8 +57,8 @@ pub enum TargetError {
     },
     /// The runtime that the user named did not answer.
     #[error(
-        "container {wanted:?} cannot be looked up: {runtime} did not answer ({unanswered}); start it, or say \
-         where it listens: --runtime-socket {runtime}=ADDRESS"
+        "container {wanted:?} cannot be looked up: {runtime} did not answer ({unanswered}); start it, or \
+         give its address: --runtime-socket {runtime}=ADDRESS"
     )]
     SilentRuntime {
         /// The runtime, one of those that ctrace supports.
@@ -69,7 +70,7 @@ pub enum TargetError {
     },
     /// Several containers have this name.
     #[error(
-        "{} containers are called {name:?}: {}; say which, by runtime, id or cgroup",
+        "{} containers have the name {name:?}: {}; select one by runtime, id or cgroup",
         .candidates.len(),
         .candidates.join(", ")
     )]
@@ -80,14 +81,14 @@ pub enum TargetError {
         candidates: Vec<String>,
     },
     /// Everything that was selected is excluded.
-    #[error("{selector} leaves nothing: what is chosen is all excluded; take one of the two away")]
+    #[error("{selector}: everything that is selected is also excluded; change one of the two")]
     AllExcluded {
         /// The selection in the user's words, escaped.
         selector: String,
     },
     /// Several containers have an id or a name with this prefix.
     #[error(
-        "{wanted:?} is the beginning of {} containers: {}; write more of it",
+        "{wanted:?} matches {} containers: {}; give a longer prefix",
         .candidates.len(),
         .candidates.join("; ")
     )]
@@ -116,7 +117,7 @@ pub enum TargetError {
     },
     /// There is no such process.
     #[error(
-        "there is no process {pid}: it has ended, or runs where ctrace cannot see it (another PID namespace)"
+        "there is no process {pid}: it has exited, or runs in a PID namespace that ctrace cannot see"
     )]
     NoProcess {
         /// As the user gave it.
@@ -124,9 +125,8 @@ pub enum TargetError {
     },
     /// There is no such process in the container.
     #[error(
-        "container {container:?} has no process {pid}: as it counts them, it has {known}; the id that a \
-         process has on \
-         the host is given without the container: --pid {pid}"
+        "container {container:?} has no process {pid} in its own PID namespace, only {processes}; for an id \
+         of the host, use --pid {pid}"
     )]
     NoInnerProcess {
         /// Its name.
@@ -134,15 +134,14 @@ pub enum TargetError {
         /// As the user gave it.
         pid: u32,
         /// Some processes of the container, escaped.
-        known: String,
+        processes: String,
     },
     /// Several processes of the container have this id in their PID namespaces.
     #[error(
-        "{} processes in PID namespaces inside of container {container:?} have the id {pid}: on the host \
-         they are {}; \
-         give one of these to --pid",
-        .known.len(),
-        .known.join(" and ")
+        "{} processes have the id {pid} in PID namespaces inside container {container:?}: use --pid with one \
+         of their ids on the host: {}",
+        .processes.len(),
+        .processes.join(" and ")
     )]
     InnerProcesses {
         /// Its name.
@@ -150,10 +149,10 @@ pub enum TargetError {
         /// As the user gave it.
         pid: u32,
         /// Their ids on the host.
-        known: Vec<String>,
+        processes: Vec<String>,
     },
     /// The id belongs to a thread that is not the first one of its process.
-    #[error("{thread} is a thread of process {pid}: a single thread cannot be traced, give --pid {pid}")]
+    #[error("{thread} is a thread of process {pid}: a single thread cannot be traced, use --pid {pid}")]
     Thread {
         /// As the user gave it.
         thread: u32,
@@ -161,13 +160,13 @@ pub enum TargetError {
         pid: u32,
     },
     /// The process is a kernel thread, or has ended.
-    #[error("process {pid} is a thread of the kernel or has ended: it has no code to trace")]
+    #[error("process {pid} is a kernel thread, or has exited: there is no code to trace")]
     NoCode {
         /// As the user gave it.
         pid: u32,
     },
     /// The process is ctrace itself.
-    #[error("process {pid} is ctrace itself, which is never traced: give the id of another")]
+    #[error("process {pid} is ctrace itself, which is never traced: use another process id")]
     Itself {
         /// The pid of ctrace.
         pid: u32,
@@ -176,7 +175,7 @@ pub enum TargetError {
     #[error(transparent)]
     Runtime(#[from] crate::container::runtime::RuntimeError),
     /// The processes could not be listed.
-    #[error("the processes of this machine could not be listed in /proc: it must be mounted, and readable")]
+    #[error("could not list the processes in /proc: it must be mounted and readable")]
     Proc(#[source] io::Error),
 }
 
@@ -205,13 +204,12 @@ impl TargetError {
 
 fn hint(nearest: &[String], unanswered: &str) -> String {
     if nearest.is_empty() && unanswered.is_empty() {
-        return "; no container is known at all".to_owned();
+        return "; no container was found at all".to_owned();
     }
     if nearest.is_empty() {
         return format!(
-            "; no container is known by a name, and some runtimes did not answer ({unanswered}): start the \
-             one that \
-             it is of, or say where that listens (--runtime-socket)"
+            "; no container names are available, and some runtimes did not answer ({unanswered}): start the \
+             container's runtime, or give its address (--runtime-socket)"
         );
     }
     let names: Vec<String> = nearest.iter().map(|name| format!("{name:?}")).collect();

@@ -41,12 +41,12 @@ impl World {
             ([], []) => Err(TargetError::NoInnerProcess {
                 container: container.name().to_owned(),
                 pid: wanted.pid,
-                known: known(&all),
+                processes: listed(&all),
             }),
             _ => Err(TargetError::InnerProcesses {
                 container: container.name().to_owned(),
                 pid: wanted.pid,
-                known: named.iter().map(|one| one.entry.process.pid.to_string()).collect(),
+                processes: named.iter().map(|one| one.entry.process.pid.to_string()).collect(),
             }),
         }
     }
@@ -81,7 +81,7 @@ fn own_namespace(entries: &[&ProcessEntry]) -> Option<NamespaceId> {
 }
 
 /// Some of the processes, for a message: `1 (nginx), 29 (nginx)`.
-fn known(all: &[Inner<'_>]) -> String {
+fn listed(all: &[Inner<'_>]) -> String {
     let mut named: Vec<(u32, &str)> =
         all.iter().map(|inner| (inner.pid, inner.entry.process.comm.as_str())).collect();
     named.sort_unstable();

@@ -98,7 +98,7 @@ impl Criteria {
                 Err(error @ (TargetError::AmbiguousContainer { .. } | TargetError::SameName { .. })) => {
                     return Err(error);
                 }
-                Err(error) => tracing::warn!("{error}; it is kept out if one of this name starts"),
+                Err(error) => tracing::warn!("{error}; it will be excluded if it starts later"),
             }
         }
         Ok(unwanted)
@@ -260,7 +260,7 @@ impl Target {
             .collect();
         if !held.is_empty() {
             tracing::warn!(
-                "not traced, because no container runtime tells whether they are excluded: containers {}",
+                "not traced, because no container runtime reported whether they are excluded: containers {}",
                 held.join(", ")
             );
         }

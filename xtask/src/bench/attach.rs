@@ -74,7 +74,7 @@ mod tests {
         let check =
             |stderr: &str, expected: Option<f64>| assert_eq!(milliseconds(stderr), expected, "{stderr}");
         check("tracing\nattached to libssl.so.3 13.6 ms after it was mapped\nsummary:", Some(13.6));
-        check("attached to libssl.so.3 13.6 ms after its program began", None);
+        check("attached to libssl.so.3 13.6 ms after its program started", None);
         check("", None);
     }
 }

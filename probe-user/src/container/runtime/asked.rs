@@ -76,7 +76,7 @@ pub(super) async fn name_images(
     }
     questions.retain(|question| known(address, question).is_none());
     if tokio::time::timeout(TIME, ask(docker, address, questions)).await.is_err() {
-        tracing::debug!("{address}: not all images could be asked for in {TIME:?}");
+        tracing::debug!("{address}: could not get the names of all images within {TIME:?}");
     }
     for container in containers {
         let Some(image) = images.get(&container.id) else {

@@ -77,7 +77,7 @@ async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
         match engine.libpod().await {
             Ok(own) => add_pods(&mut containers, own, &engine.peer()),
             Err(error) => {
-                tracing::debug!("podman: no pods: {error}");
+                tracing::debug!("podman: could not list pods: {error}");
                 for container in &mut containers {
                     container.gaps.pod = container.pod.is_none();
                 }

@@ -115,8 +115,8 @@ pub(super) fn endpoints(
 ) -> Result<Vec<RuntimeEndpoint>, RuntimeError> {
     for socket in wanted {
         if !runtimes.iter().any(|runtime| runtime.name == socket.runtime) {
-            let known = runtimes.iter().map(|runtime| runtime.name).collect::<Vec<_>>().join(", ");
-            return Err(RuntimeError::Unknown { runtime: socket.runtime.clone(), known });
+            let supported = runtimes.iter().map(|runtime| runtime.name).collect::<Vec<_>>().join(", ");
+            return Err(RuntimeError::Unknown { runtime: socket.runtime.clone(), supported });
         }
     }
     let mut found: Vec<RuntimeEndpoint> = Vec::new();

@@ -114,10 +114,10 @@ enum Unreachable {
     #[error("nothing listens at {0:?}")]
     Absent(String),
     /// The connection is accepted, but no answer comes.
-    #[error("no answer from {0:?} in {TIMEOUT:?}")]
+    #[error("no answer from {0:?} within {TIMEOUT:?}")]
     Silent(String),
     /// Something else listens there, or the service is not enabled: containerd without its CRI plugin.
-    #[error("what listens at {0:?} does not serve this")]
+    #[error("the server at {0:?} does not offer this API")]
     Unserved(String),
     /// The answer could not be used.
     #[error("could not list containers at {address:?}")]
@@ -149,15 +149,15 @@ impl Unreachable {
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// The runtime is not in [`ALL`].
-    #[error("ctrace knows no runtime {runtime:?}: --runtime-socket takes RUNTIME=PATH with one of {known}")]
+    #[error("unknown runtime {runtime:?}: --runtime-socket takes RUNTIME=ADDRESS, with one of {supported}")]
     Unknown {
         /// As the user wrote it.
         runtime: String,
         /// The names of the runtimes in [`ALL`].
-        known: String,
+        supported: String,
     },
     /// The runtime does not answer.
-    #[error("asked {runtime} at {address:?}, as --runtime-socket says: {why}; {advice}")]
+    #[error("could not query {runtime} at {address:?} (--runtime-socket): {why}; {advice}")]
     Unreachable {
         /// The name of the runtime.
         runtime: &'static str,
@@ -334,10 +334,10 @@ fn unreachable(endpoint: &RuntimeEndpoint, error: &Unreachable) -> RuntimeError 
         address: endpoint.address.to_string(),
         why: error.chain(),
         advice: match error {
-            Unreachable::Absent(_) => "start it, or give the path of its socket",
-            Unreachable::Silent(_) => "look whether it hangs",
+            Unreachable::Absent(_) => "start it, or give the right address",
+            Unreachable::Silent(_) => "check whether it hangs",
             Unreachable::Unserved(_) | Unreachable::Failed { .. } => {
-                "look whether it is this runtime, and whether you may talk to it"
+                "check that this is its socket, and that you may connect to it"
             }
         },
     }
@@ -351,7 +351,7 @@ fn report(name: &'static str, error: &Unreachable) {
         return;
     }
     if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
-        tracing::warn!("{name}: {}; its containers can be found by id only", error.chain());
+        tracing::warn!("{name}: {}; its containers can be selected by id only", error.chain());
     }
 }
 

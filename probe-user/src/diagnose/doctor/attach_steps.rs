@@ -20,7 +20,7 @@ pub(super) fn steps(process: &ProcessOutcome) -> Vec<Check> {
         Err(error) => return vec![unreadable(error)],
     };
     if files.is_empty() {
-        let next = "if it is just starting, run doctor again; if it is ending, there is nothing to trace";
+        let next = "if it is just starting, run doctor again; if it is exiting, there is nothing to trace";
         return vec![Check::no("mappings", "it maps no file", next)];
     }
     let mut steps = vec![Check::ok("mappings", count(files.len(), "file"))];
@@ -35,9 +35,9 @@ fn unreadable(error: &MappingsError) -> Check {
         {
             "run ctrace as root, or with CAP_SYS_PTRACE"
         }
-        MappingsError::Unreadable(MapsError::Read { .. }) => "it has ended: run doctor again while it runs",
-        MappingsError::Unreadable(MapsError::TooMany { .. }) => "report it: no ordinary process has as many",
-        MappingsError::TimedOut => "look at the file systems it uses",
+        MappingsError::Unreadable(MapsError::Read { .. }) => "it has exited: run doctor again while it runs",
+        MappingsError::Unreadable(MapsError::TooMany { .. }) => "report it: no ordinary process has so many",
+        MappingsError::TimedOut => "check the file systems that it uses",
     };
     Check::no("mappings", error_chain::in_one_line(error), next)
 }
@@ -65,7 +65,8 @@ fn summary(files: &[MappedFile]) -> Vec<Check> {
         "files opened",
         (open, files.len()),
         &unopened,
-        "run ctrace as root; if it is, see the reasons: `ctrace inspect` tries each way to the files",
+        "run ctrace as root; if it runs as root, `ctrace inspect` shows for each way to the files why it \
+         fails",
     )];
     if open > 0 {
         let next = "64-bit x86-64 ELF files can be traced; if a named file should be one, report it";
@@ -119,18 +120,17 @@ fn functions(tls: &[(&Path, &WatchedFile)], files: &[MappedFile]) -> Check {
     match (names.is_empty(), untraceable) {
         (false, None) => Check::ok(NAME, format!("in {}", names.join(", "))),
         (false, Some((path, other))) => {
-            let found = format!("in {}; in {path}: {} is not seen", names.join(", "), other.name);
+            let found = format!("in {}; in {path}: {} cannot be traced", names.join(", "), other.name);
             Check::warn(NAME, found, other.instead)
         }
         (true, Some((path, other))) => {
-            Check::no(NAME, format!("none; in {path}: {} is not seen", other.name), other.instead)
+            Check::no(NAME, format!("none; in {path}: {} cannot be traced", other.name), other.instead)
         }
         (true, None) => Check::no(
             NAME,
-            "no file exports SSL_read, SSL_write or their like, has symbols of them, or their signatures",
-            "if it begins to use TLS later, a trace that runs sees it; if a TLS library is linked into it, \
-             its symbols \
-             were stripped, and it has no signature that ctrace knows: use a build with symbols",
+            "no file has functions such as SSL_read and SSL_write (searched exports, symbols and signatures)",
+            "if it starts to use TLS later, a running trace attaches then; if a TLS library is linked into \
+             it, it is stripped and ctrace has no signature for it: use a build with symbols",
         ),
     }
 }
@@ -141,17 +141,19 @@ fn sites(tls: &[(&Path, &WatchedFile)]) -> Check {
     let internal: usize = tls.iter().map(|(_, watched)| watched.internal).sum();
     let skipped: Vec<&String> = tls.iter().flat_map(|(_, watched)| &watched.skipped).collect();
     let found =
-        format!("{public} public functions, {internal} internal ones that were proven to serve several");
+        format!(
+            "{public} public functions, {internal} internal ones, each proven to serve several public ones"
+        );
     let because = skipped.iter().take(NAMED).map(|why| why.as_str()).collect::<Vec<_>>().join("; ");
     match (internal + public, skipped.is_empty()) {
         (0, _) => Check::no(
             NAME,
             format!("none; {because}"),
-            "report it with the library's version and distribution: its code is unlike what ctrace knows",
+            "report it with the library's version and distribution: ctrace does not recognise its code",
         ),
         (_, true) => Check::ok(NAME, found),
         (_, false) => {
-            Check::warn(NAME, format!("{found}; {because}"), "calls of these functions alone are not seen")
+            Check::warn(NAME, format!("{found}; {because}"), "only calls of these functions are not traced")
         }
     }
 }

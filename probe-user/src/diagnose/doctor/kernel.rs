@@ -38,7 +38,7 @@ pub(super) fn privileged_checks() -> Vec<Check> {
         Some(true) => Check::ok("ring buffer", "the kernel has it"),
         Some(false) => Check::no("ring buffer", "the kernel does not have it", "use Linux 5.15 or newer"),
         None => {
-            Check::warn("ring buffer", "the kernel does not tell", "see whether the programs load, below")
+            Check::warn("ring buffer", "it could not be determined whether the kernel has it", "see whether the programs load, below")
         }
     };
     let cookies = if features::attach_cookies() {
@@ -54,18 +54,18 @@ pub(super) fn privileged_checks() -> Vec<Check> {
     let sched =
         [("sched", "sched_process_fork"), ("sched", "sched_process_exec"), ("sched", "sched_process_exit")];
     let sched = match missing(&sched) {
-        none if none.is_empty() => Check::ok("tracepoints of processes", "fork, exec and exit are there"),
+        none if none.is_empty() => Check::ok("tracepoints of processes", "the kernel has fork, exec and exit"),
         missing => Check::no(
             "tracepoints of processes",
-            format!("{missing} not there"),
+            format!("the kernel does not have {missing}"),
             "use a kernel with CONFIG_FTRACE=y and CONFIG_EVENT_TRACING=y",
         ),
     };
     let cgroup = match missing(&[("cgroup", "cgroup_mkdir"), ("cgroup", "cgroup_rmdir")]) {
-        none if none.is_empty() => Check::ok("tracepoints of cgroups", "mkdir and rmdir are there"),
+        none if none.is_empty() => Check::ok("tracepoints of cgroups", "the kernel has mkdir and rmdir"),
         missing => Check::warn(
             "tracepoints of cgroups",
-            format!("{missing} not there"),
+            format!("the kernel does not have {missing}"),
             "containers that start while ctrace traces are found later; use a kernel with CONFIG_CGROUPS=y",
         ),
     };
@@ -78,7 +78,7 @@ fn version(release: &str) -> Check {
         Some(_) => Check::no("kernel", format!("{release} is too old"), "use Linux 5.15 or newer"),
         None => Check::warn(
             "kernel",
-            format!("{release:?} is no version that ctrace understands"),
+            format!("{release:?} is not a version that ctrace understands"),
             "see whether the programs load, below",
         ),
     }
@@ -107,13 +107,13 @@ fn uprobes() -> Check {
     } else {
         "mount sysfs: mount -t sysfs sysfs /sys"
     };
-    Check::no("uprobes", format!("{TYPE} is not there"), next)
+    Check::no("uprobes", format!("{TYPE} is missing"), next)
 }
 
 fn tracefs(found: Tracefs) -> Check {
     match found {
         Tracefs::Mounted => Check::ok("tracefs", "mounted at /sys/kernel/tracing"),
-        Tracefs::Mountable => Check::ok("tracefs", "not mounted; ctrace mounts it for itself alone"),
+        Tracefs::Mountable => Check::ok("tracefs", "not mounted; ctrace mounts it privately, for itself"),
         Tracefs::Absent => Check::no(
             "tracefs",
             "the kernel does not have it",
@@ -130,10 +130,10 @@ fn btf(file: &Path) -> Check {
     Check::warn(
         "BTF",
         format!(
-            "{} is not there: ctrace exec cannot run, ctrace ssl tells neither addresses nor handshakes",
+            "{} is missing: ctrace exec cannot run, and ctrace ssl shows no addresses and no handshakes",
             file.display()
         ),
-        "use a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs; everything else goes without",
+        "use a kernel with CONFIG_DEBUG_INFO_BTF=y, and mount sysfs; everything else works without it",
     )
 }
 
@@ -141,13 +141,13 @@ fn btf(file: &Path) -> Check {
 fn lockdown(text: Option<&str>) -> Check {
     let in_force = text.and_then(|text| text.split_once('[')?.1.split_once(']'));
     match in_force.map(|(mode, _)| mode) {
-        None => Check::ok("lockdown", "the kernel has none, or does not tell"),
+        None => Check::ok("lockdown", "none, or it could not be determined"),
         Some("none") => Check::ok("lockdown", "none"),
         Some("integrity") => Check::ok("lockdown", "integrity: BPF programs may read"),
         Some(mode) => Check::no(
             "lockdown",
             format!("{mode}: BPF programs may not read memory"),
-            "boot with lockdown=integrity or without secure boot",
+            "boot with lockdown=integrity, or without secure boot",
         ),
     }
 }
@@ -159,9 +159,11 @@ fn memlock(release: &str) -> Check {
         Some(version) if version < NO_MEMLOCK && limit.is_some() => Check::warn(
             "locked memory",
             format!("limited to {shown}"),
-            "ulimit -l unlimited (ctrace tries it itself, with CAP_SYS_RESOURCE)",
+            "ulimit -l unlimited (with CAP_SYS_RESOURCE, ctrace does that itself)",
         ),
-        _ => Check::ok("locked memory", format!("{shown}; this kernel does not count BPF maps as such")),
+        _ => Check::ok("locked memory", format!(
+            "{shown}; it does not apply: this kernel does not count BPF maps as locked memory"
+        )),
     }
 }
 

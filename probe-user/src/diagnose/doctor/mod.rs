@@ -215,16 +215,17 @@ impl Attached {
             return None;
         }
         if let Err(why) = &self.session {
-            let next = "select fewer processes, or --pid; if the reason is another, report it";
+            let next = "if a limit is the reason, select fewer processes, or use --pid; otherwise report it";
             return Some(Check::no(NAME, why.as_str(), next));
         }
         let all: usize = objects.iter().map(|(object, _)| object.hooks.len()).sum();
         let failed: Vec<&str> =
             objects.iter().flat_map(|(_, failed)| failed.iter().map(String::as_str)).collect();
         let found = format!("{} of {all}", all - failed.len().min(all));
-        let next = "a file system without mapped files (some FUSE ones) cannot be probed; else report it";
+        let next = "some file systems (some FUSE ones) do not allow probes; if this is another one, report \
+                    it";
         Some(match failed.len() {
-            0 => Check::ok(NAME, format!("{found}, and taken off again")),
+            0 => Check::ok(NAME, format!("{found}, and removed again")),
             count if count >= all => Check::no(NAME, format!("{found}; {}", failed.join("; ")), next),
             _ => Check::warn(NAME, format!("{found}; {}", failed.join("; ")), next),
         })

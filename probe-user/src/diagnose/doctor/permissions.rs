@@ -38,8 +38,8 @@ fn programs(own: CapabilitySet) -> Check {
     let bpf = setting("/proc/sys/kernel/unprivileged_bpf_disabled");
     let perf = setting("/proc/sys/kernel/perf_event_paranoid");
     let found = format!(
-        "{} missing, and CAP_SYS_ADMIN, which has both in it (kernel.unprivileged_bpf_disabled={bpf:?}, \
-         kernel.perf_event_paranoid={perf:?} give no way around it)",
+        "{} missing, and CAP_SYS_ADMIN, which includes both (kernel.unprivileged_bpf_disabled={bpf:?} and \
+         kernel.perf_event_paranoid={perf:?} do not allow it without)",
         lacking.join(" and ")
     );
     Check::no("right to load programs", found, "run ctrace as root, or with CAP_SYS_ADMIN")
@@ -50,8 +50,9 @@ fn uprobes(own: CapabilitySet) -> Check {
         return Check::ok("right to set probes", "CAP_SYS_ADMIN");
     }
     let found =
-        "CAP_SYS_ADMIN missing: uprobes need it since Linux 6.1.146, 6.12.39 and 6.16, not `ctrace exec`";
-    let next = "run ctrace as root, or with CAP_SYS_ADMIN; whether it works without is seen below";
+        "CAP_SYS_ADMIN missing: uprobes need it since Linux 6.1.146, 6.12.39 and 6.16; `ctrace exec` does \
+         not";
+    let next = "run ctrace as root, or with CAP_SYS_ADMIN; the check below shows whether it works without";
     Check::warn("right to set probes", found, next)
 }
 
@@ -62,7 +63,8 @@ fn tracefs(own: CapabilitySet) -> Check {
         return Check::ok("right to read tracefs", "CAP_DAC_READ_SEARCH");
     }
     let found =
-        "CAP_DAC_READ_SEARCH missing: tracefs is root's alone, unless it was mounted for others to read";
+        "CAP_DAC_READ_SEARCH missing: only root may read tracefs, unless it was mounted with other \
+         permissions";
     Check::warn("right to read tracefs", found, "run ctrace as root, or with CAP_DAC_READ_SEARCH")
 }
 
@@ -70,7 +72,7 @@ fn others(own: CapabilitySet) -> Check {
     if own.contains(CapabilitySet::SYS_PTRACE) {
         return Check::ok("right to look into processes", "CAP_SYS_PTRACE");
     }
-    let found = "CAP_SYS_PTRACE missing: only processes of the same user can be looked into";
+    let found = "CAP_SYS_PTRACE missing: only processes of the same user can be inspected";
     Check::warn("right to look into processes", found, "run ctrace as root, or with CAP_SYS_PTRACE")
 }
 
@@ -84,12 +86,14 @@ fn files(own: CapabilitySet) -> Check {
         (true, true) => Check::ok(NAME, "by mapping and by name"),
         (false, true) => Check::warn(
             NAME,
-            "by name only: CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE missing, files deleted since stay closed",
+            "by name only, because CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE is missing: deleted files cannot \
+             be opened",
             "run ctrace as root, or with CAP_SYS_ADMIN",
         ),
         (_, false) => Check::warn(
             NAME,
-            "by name only: CAP_DAC_READ_SEARCH missing, files deleted or not readable to all stay closed",
+            "by name only, because CAP_DAC_READ_SEARCH is missing: files that are deleted, or not readable \
+             by everyone, cannot be opened",
             "run ctrace as root, or with CAP_DAC_READ_SEARCH",
         ),
     }
@@ -104,11 +108,11 @@ fn seen(name: &'static str, found: Result<(), Blind>) -> Check {
 
 fn cgroups(found: Option<&Hierarchy>) -> Check {
     if found.is_some() {
-        return Check::ok("cgroup v2", "its hierarchy is mounted: containers are told apart by it");
+        return Check::ok("cgroup v2", "mounted: containers are distinguished by their cgroups");
     }
     Check::warn(
         "cgroup v2",
-        "not mounted, or ctrace is in a cgroup namespace: containers are told apart by PID namespaces and \
+        "not mounted, or ctrace is in a cgroup namespace: containers are distinguished by PID namespaces and \
          processes",
         "mount -t cgroup2 none /sys/fs/cgroup/unified; in a container: --cgroupns=host",
     )

@@ -27,8 +27,8 @@ fn judge(endpoints: &[EndpointState]) -> Vec<Check> {
         let tried: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
         checks.push(Check::warn(
             NAME,
-            format!("none answers at {}", tried.join(", ")),
-            "containers can be selected by id; for names start the runtime, or say where it listens: \
+            format!("no answer from {}", tried.join(", ")),
+            "containers can be selected by id only; for names, start the runtime, or give its address: \
              --runtime-socket",
         ));
     }
@@ -43,13 +43,14 @@ fn check(EndpointState { runtime, address, state }: &EndpointState) -> Option<Ch
         }
         RuntimeState::Silent => Some(Check::warn(
             NAME,
-            format!("{runtime} at {address} accepts and does not answer"),
-            "names of its containers are missing: look whether it hangs",
+            format!("{runtime} at {address} accepts connections but does not answer"),
+            "the names of its containers are missing: check whether it hangs",
         )),
         RuntimeState::Failed(why) => Some(Check::warn(
             NAME,
             format!("{runtime} at {address}: {why}"),
-            "names of its containers are missing: look whether you may talk to it, or run ctrace as root",
+            "the names of its containers are missing: check that you may connect to it, or run ctrace as \
+             root",
         )),
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn checks() -> Vec<Check> {
         Ok(session) => session,
         Err(error) => return vec![Check::no(LOAD, error_chain::in_one_line(&error), next(&error))],
     };
-    let loaded = Check::ok(LOAD, "done, with nothing in scope, and unloaded again");
+    let loaded = Check::ok(LOAD, "loaded with nothing in scope, and unloaded again");
     let object = match own_function() {
         Ok(object) => object,
         Err(why) => {
@@ -50,7 +50,7 @@ pub(super) fn checks() -> Vec<Check> {
     };
     let attached = match session.attach(&object).into_iter().next() {
         None => {
-            Check::ok(ATTACH, "done, on a function of ctrace itself that nobody calls, and taken off again")
+            Check::ok(ATTACH, "set on an unused function of ctrace itself, and removed again")
         }
         Some((_, error)) => Check::no(ATTACH, error_chain::in_one_line(&error), next(&error)),
     };
@@ -61,10 +61,11 @@ pub(super) fn checks() -> Vec<Check> {
 fn mapping_events() -> Check {
     const NAME: &str = "mapping events";
     match MmapEvents::open(TrackExec::FromMmapEvents) {
-        Ok(_) => Check::ok(NAME, "the kernel tells of files that are mapped while a trace runs"),
+        Ok(_) => Check::ok(NAME, "the kernel reports files that are mapped during a trace"),
         Err(error) => {
             let next =
-                "libraries that are loaded while a trace runs may be found late: start the trace after them";
+                "libraries that are loaded during a trace may be found late: start the trace after they are \
+                 loaded";
             Check::warn(NAME, error_chain::in_one_line(&error), next)
         }
     }
@@ -74,7 +75,8 @@ fn mapping_events() -> Check {
 pub(super) fn next(error: &SessionError) -> &'static str {
     match error {
         SessionError::NotPermitted { .. } => {
-            "see the rights above; if none is missing: lockdown, the user namespace, or a security module"
+            "see the rights above; if none is missing, lockdown, a user namespace or a security module \
+             forbids it"
         }
         SessionError::Kernel { .. } => "use a kernel that has it",
         SessionError::Tracefs { .. } => "mount -t tracefs tracefs /sys/kernel/tracing",
@@ -101,7 +103,7 @@ fn own_function() -> Result<ObjectHooks, String> {
     let mappings = rootfs::executable_mappings(own).map_err(|error| error_chain::in_one_line(&error))?;
     let mut ranges = mappings.iter().flat_map(|mapping| &mapping.ranges);
     let range = ranges.find(|range| (range.start..range.end).contains(&address));
-    let range = range.ok_or("the code of ctrace is in none of its mappings")?;
+    let range = range.ok_or("ctrace's own code is not in its mappings")?;
     let file = access_paths::executable(own).map_err(|error| error_chain::in_one_line(&error))?;
     let (length, direction) = (LengthSource::Returned, IoDirection::Transmit);
     let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };

@@ -50,16 +50,14 @@ impl Watched {
         if self.functions.iter().any(|one| one.calls == 0) {
             text.push_str(INDENT);
             text.push_str(
-                "0 calls: either nothing was sent or received meanwhile (a call that waits for its peer is \
-                 seen when \
-                 it returns), or it was done with another library: let it talk and watch again, then see \
-                 what else \
-                 it maps with `ctrace inspect`\n",
+                "0 calls: nothing was sent or received during that time (a call that waits for its peer is \
+                 counted when it returns), or the process uses another library: cause some traffic and watch \
+                 again, or see what else it maps with `ctrace inspect`\n",
             );
         }
         if self.lost > 0 {
             let lost =
-                format_args!("{INDENT}{} calls could not be told for want of room\n", self.lost).to_string();
+                format_args!("{INDENT}{} calls were lost: the ring buffer was full\n", self.lost).to_string();
             text.push_str(&lost);
         }
         text

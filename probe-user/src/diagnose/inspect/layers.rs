@@ -66,7 +66,7 @@ impl LayerPath {
 
     fn of(layer: Layer) -> Self {
         let named = shown(&layer.named);
-        let missing = || "relative to a directory that cannot be told".to_owned();
+        let missing = || "relative to an unknown directory".to_owned();
         let Some(tried) = layer.at.into_iter().next_back() else {
             return Self { path: named, works: false, why: Some(missing()) };
         };

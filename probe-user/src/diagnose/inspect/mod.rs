@@ -114,7 +114,7 @@ impl Inspection {
     pub(super) fn remarks(&self) -> Vec<String> {
         let denied = self.access.iter().any(AccessPath::is_denied);
         let more =
-            "some of it is not ours to see: run ctrace as root (or with CAP_SYS_PTRACE and CAP_SYS_ADMIN)";
+            "some of it could not be read: run ctrace as root (or with CAP_SYS_PTRACE and CAP_SYS_ADMIN)";
         if denied { vec![more.to_owned()] } else { Vec::new() }
     }
 }

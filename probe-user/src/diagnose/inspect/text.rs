@@ -18,7 +18,7 @@ impl Inspection {
             ("files".to_owned(), self.access()),
             ("overlay".to_owned(), self.overlay()),
             ("mounts".to_owned(), self.mounts()),
-            ("as its runtime says".to_owned(), self.told()),
+            ("according to its runtime".to_owned(), self.told()),
             ("namespaces".to_owned(), self.namespaces()),
             ("cgroups".to_owned(), self.cgroups()),
             ("processes".to_owned(), self.processes()),
@@ -87,7 +87,7 @@ impl Inspection {
             let same = match (mount.same, &mount.why) {
                 (Some(SameFile::Same), _) => yes(),
                 (Some(SameFile::Other), _) => {
-                    Cell::new("no: something else has taken its place").toned(Tone::Bad)
+                    Cell::new("no: another file or directory is there now").toned(Tone::Bad)
                 }
                 (None, why) => Cell::maybe(why.as_deref()),
             };
@@ -109,9 +109,9 @@ impl Inspection {
         let mut row = |what: &str, value: &str, reached: Cell, remark: &str| {
             table.row(vec![Cell::new(what), Cell::new(value), reached, Cell::new(remark)]);
         };
-        row("told by", &told.runtimes.join(", "), Cell::new(""), "");
+        row("reported by", &told.runtimes.join(", "), Cell::new(""), "");
         if let Some(init) = told.init {
-            let agrees = if self.init == Some(init) { "" } else { "not the process that was looked through" };
+            let agrees = if self.init == Some(init) { "" } else { "not the process that was inspected" };
             row("first process", &init.to_string(), Cell::new(""), agrees);
         }
         if let Some(driver) = &told.driver {

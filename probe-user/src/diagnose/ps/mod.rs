@@ -142,7 +142,7 @@ impl ProcessListing {
     pub(super) fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         if self.processes.is_empty() {
-            remarks.push("no process uses a TLS library that ctrace knows".to_owned());
+            remarks.push("no process uses a TLS library that ctrace recognises".to_owned());
         }
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for unseen in &self.unseen {
@@ -160,7 +160,7 @@ impl ProcessListing {
                 }
                 (false, _) => "",
             };
-            remarks.push(format!("{count} {processes} could not be looked into: {cause}{next}"));
+            remarks.push(format!("{count} {processes} could not be inspected: {cause}{next}"));
         }
         remarks
     }

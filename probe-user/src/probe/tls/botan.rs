@@ -93,7 +93,9 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) {
     }
     let calls = match object.guarded_calls(ERRORS, METHOD) {
         Ok(calls) if !calls.is_empty() => calls,
-        Ok(_) => return found.skipped.push(unseen("the errors by which it is recognised are not in it")),
+        Ok(_) => return found.skipped.push(unseen(
+            "the error messages by which ctrace recognises it are missing"
+        )),
         Err(reason) => return found.skipped.push(unseen(&error_chain::in_one_line(&reason))),
     };
     let shape = CallShape {
@@ -107,7 +109,7 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) {
         found.hooks.push(Hook::new(ProbeProgram::CallbackData, RECEIVED.to_owned(), offset, shape.pack()));
     }
     found.evidence.push(
-        "the calls by which Botan 3 passes on received data were found by the errors that it reports instead"
+        "the calls by which Botan 3 passes on received data were found by the error messages beside them"
             .to_owned(),
     );
     for name in FROM_PEER {

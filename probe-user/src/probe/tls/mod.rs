@@ -38,10 +38,12 @@ use signature::{Search, SignatureMatch};
 pub use untraceable::Untraceable;
 
 /// The next step for the user when there is nothing to attach to.
-pub(super) const NEXT_STEP: &str = "If a program that uses TLS is started, or its library loaded, later, run \
-     with --wait. TLS libraries are recognised by the functions (SSL_read, gnutls_record_recv, …) that they \
-     export or have symbols of, and some by signatures (--guess: uncertain ones too); run with -v to see \
-     each file, or `ctrace doctor CONTAINER` to see where each process ends and what to do.";
+pub(super) const NEXT_STEP: &str = "Use --wait to wait for a program or library that is loaded later. TLS \
+                                    libraries are recognised by their functions (SSL_read, \
+                                    gnutls_record_recv, …): by exports and symbols, some also by signatures \
+                                    (--guess: uncertain ones too). -v lists each file that was inspected; \
+                                    `ctrace doctor CONTAINER` shows which step fails for each process, and \
+                                    what to do.";
 
 /// The shape of a handshake function, of which only the handle, its first argument, is used.
 const HANDSHAKE: CallShape = CallShape {
@@ -53,9 +55,9 @@ const HANDSHAKE: CallShape = CallShape {
 };
 
 /// A warning for processes whose kernel encrypts for them. Writes through the library are still traced.
-pub const KERNEL_TLS: &str = "someone in the network namespace of this process uses kernel TLS: files that \
-     are sent with SSL_sendfile are not traced; switch kernel TLS off to see them (nginx: `ssl_conf_command \
-     Options -KTLS`)";
+pub const KERNEL_TLS: &str = "kernel TLS is in use in the network namespace of this process: files that are \
+                              sent with SSL_sendfile are not traced; turn kernel TLS off to see them (nginx: \
+                              `ssl_conf_command Options -KTLS`)";
 
 /// What `ctrace ssl` traces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,8 +151,8 @@ fn add_located(
             add_row(&named, row, connections, found);
         }
         _ => found.skipped.push(format!(
-            "{implementation} seems to be in it, without symbols, but its functions could not be located \
-             with certainty ({why}): --guess attaches all the same"
+            "it seems to contain {implementation} without symbols, but its functions could not be located \
+             with certainty ({why}): --guess attaches anyway"
         )),
     }
     let version = row.and_then(|row| version::find_of(object, row));

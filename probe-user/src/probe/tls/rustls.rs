@@ -134,7 +134,7 @@ fn mark<'f>(
         .ok()?;
     if mark.is_none() && !handlers.is_empty() {
         found.skipped.push(format!(
-            "{HANDLER}: how its code distinguishes data from other messages is not recognised"
+            "{HANDLER}: ctrace does not recognise how its code distinguishes data from other messages"
         ));
     }
     mark
@@ -173,8 +173,8 @@ pub(super) fn add_located(
     match (located.certainty, least) {
         (Confidence::Low, Confidence::High) => {
             found.skipped.push(format!(
-                "{API} is in it, without symbols, but its functions could not be located with certainty \
-                 ({}): --guess attaches to what was found",
+                "it contains {API} without symbols, but its functions could not be located with certainty \
+                 ({}): --guess attaches anyway",
                 located.why
             ));
             return facts(object, version);
@@ -251,14 +251,14 @@ fn hook(
     let (program, arguments, ends) = match role {
         Role::Sends | Role::Buffers => {
             let form = sending(version)
-                .ok_or("the version of rustls, which decides where the data is, is not known")?;
+                .ok_or("the version of rustls, on which the place of the data depends, was not found")?;
             (ProbeProgram::IoVecAtRets, arguments(IoDirection::Transmit, form), ends()?)
         }
         Role::Receives => {
             (ProbeProgram::IoAtEntry, arguments(IoDirection::Receive, BufferLayout::Payload), Vec::new())
         }
         Role::Handles => {
-            let mark = mark.ok_or("how to recognise a data message is not known")?;
+            let mark = mark.ok_or("the type code of data messages was not found")?;
             (
                 ProbeProgram::IoAtEntry,
                 arguments(IoDirection::Receive, BufferLayout::Message(mark)),

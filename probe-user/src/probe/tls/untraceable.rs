@@ -30,14 +30,14 @@ enum Marks {
 /// TLS implementations of other languages. Each mark was found in a real program.
 const ALL: [Untraceable; 4] = [
     Untraceable {
-        name: "Java TLS (JSSE), which the JVM compiles while it runs,",
+        name: "Java TLS (JSSE), which the JVM compiles at run time,",
         // OpenJDK 17: libjvm.so.
         marks: Marks::Function("JNI_CreateJavaVM"),
         instead: "trace its peer or a proxy, start it with -Djavax.net.debug=ssl:record:plaintext, or let it \
          use OpenSSL (netty-tcnative)",
     },
     Untraceable {
-        name: "Erlang TLS, which is in bytecode,",
+        name: "Erlang TLS, which runs as bytecode,",
         // Erlang/OTP 25: beam.smp.
         marks: Marks::Function("erl_start"),
         instead: "trace its peer or a proxy, or trace ssl:send/2 and ssl:recv/2 in a remote shell (dbg)",
@@ -64,7 +64,7 @@ const ALL: [Untraceable; 4] = [
 
 impl Display for Untraceable {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not seen: {}", self.name, self.instead)
+        write!(f, "{} cannot be traced: {}", self.name, self.instead)
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
     fn each_says_what_it_is_and_what_to_do() {
         for one in &ALL {
             let said = one.to_string();
-            assert!(said.contains(" is not seen: trace its peer"), "{said}");
+            assert!(said.contains(" cannot be traced: trace its peer"), "{said}");
         }
     }
 

@@ -98,7 +98,7 @@ impl Matching<'_> {
                     }
                     Err(ObjectError::TooLarge { .. }) => {
                         let limit = self.uprobe.max_probes;
-                        self.excess = Some(format!("`{}` names more than {limit} functions", pattern.text));
+                        self.excess = Some(format!("`{}` matches more than {limit} functions", pattern.text));
                     }
                     Err(error) => self.skipped.push(error_chain::in_one_line(&error)),
                 }
@@ -150,7 +150,7 @@ impl Matching<'_> {
             None => Convention::C,
             Some(GoAbi::Stack | GoAbi::Unknown) => {
                 if !pattern.arguments.is_empty() || returned.is_some() {
-                    return Err("it gets its arguments on the stack (Go before 1.17, or assembler), where \
+                    return Err("it takes its arguments on the stack (Go before 1.17, or assembly), where \
                                 ctrace cannot read them: leave out the types and ->"
                         .to_owned());
                 }

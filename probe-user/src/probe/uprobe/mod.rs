@@ -55,9 +55,10 @@ pub enum Stacks {
 
 /// The next step for the user when there is nothing to attach to.
 pub const NEXT_STEP: &str = "A pattern is OBJECT:FUNCTION, such as 'libc.so.6:getaddrinfo'; OBJECT is a \
-     soname, a file name, or a path in the container, and is left out for the executable (':main'). `ctrace \
-     uprobe --list … 'OBJECT:*'` lists the functions; -v names each file that was inspected. If the program \
-     is started, or the library loaded, later, run with --wait.";
+                             soname, a file name, or a path in the container, and is left out for the \
+                             executable (':main'). `ctrace uprobe --list … 'OBJECT:*'` lists the functions; \
+                             -v names each file that was inspected. Use --wait to wait for a program or \
+                             library that is loaded later.";
 
 impl Uprobe {
     /// Whether a pattern needs the return of calls, and the type of the returned value.

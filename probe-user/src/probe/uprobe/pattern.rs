@@ -128,7 +128,9 @@ impl UsdtPattern {
         let (provider, rest) = whole.split(colon, 1);
         let (name, arguments) = arguments(rest)?;
         if provider.text.is_empty() || name.text.is_empty() {
-            return Err(whole.error("a USDT probe is PROVIDER:NAME, and neither can be empty (* is any)"));
+            return Err(whole.error(
+                "a USDT probe is PROVIDER:NAME, and neither may be empty (* matches any)"
+            ));
         }
         let text = whole.text.to_owned();
         Ok(Self { text, provider: Glob::new(provider.text), name: Glob::new(name.text), arguments })
@@ -139,7 +141,8 @@ fn object(whole: Part<'_>) -> Result<(ObjectName, Part<'_>), PatternError> {
     let Some(colon) = whole.text.find(':') else {
         let example = if whole.text.is_empty() { "main" } else { whole.text };
         return Err(whole.error(format!(
-            "which object? `:{example}` is in the executable, `libc.so.6:{example}` in a library"
+            "the object is missing: write `:{example}` for the executable, `libc.so.6:{example}` for a \
+             library"
         )));
     };
     let (name, rest) = whole.split(colon, 1);
@@ -148,7 +151,7 @@ fn object(whole: Part<'_>) -> Result<(ObjectName, Part<'_>), PatternError> {
     }
     if rest.text.starts_with(':') {
         return Err(whole.error(format!(
-            "which object? `:{}` is in the executable, `libx.so:{}` in a library",
+            "the object is missing: write `:{}` for the executable, `libx.so:{}` for a library",
             whole.text, whole.text
         )));
     }
@@ -164,7 +167,7 @@ fn returned(rest: Part<'_>) -> Result<(Part<'_>, Option<Type>), PatternError> {
     }
     match Type::parse(after.text) {
         Ok(Type::Bytes(Length::Argument(_) | Length::Own)) => {
-            Err(after.error("how many bytes? A returned value can only be bytes(N)"))
+            Err(after.error("the number of bytes is missing: a returned value can only be bytes(N)"))
         }
         Ok(kind) => Ok((before, Some(kind))),
         Err(what) => Err(after.error(what)),
@@ -243,7 +246,9 @@ fn types(inside: Part<'_>) -> Result<Vec<Type>, PatternError> {
 
 fn place(name: Part<'_>) -> Result<PatternPlace, PatternError> {
     if name.text.is_empty() {
-        return Err(name.error("which function? A name, a name with * and ?, or an address such as 0x1234"));
+        return Err(name.error(
+            "the function is missing: write a name, a name with * and ?, or an address such as 0x1234"
+        ));
     }
     if name.text.starts_with("0x") {
         return number(name.text)
@@ -333,10 +338,10 @@ mod tests {
     #[test]
     fn errors_say_where() {
         for (text, at, what) in [
-            ("getaddrinfo", 1, "which object?"),
-            ("", 1, "which object?"),
-            ("ns::f", 1, "which object?"),
-            (":", 2, "which function?"),
+            ("getaddrinfo", 1, "the object is missing"),
+            ("", 1, "the object is missing"),
+            ("ns::f", 1, "the object is missing"),
+            (":", 2, "the function is missing"),
             (":f(string)", 4, "`string` is not a type"),
             (":größe(str, strin)", 13, "`strin` is not a type"),
             (":f(int, bytes)", 0, ""),
@@ -344,7 +349,7 @@ mod tests {
             (":f(bytes(#2), str)", 4, "argument 2"),
             (":f(int,)", 8, "`` is not a type"),
             (":f(int) -> thing", 12, "`thing` is not a type"),
-            (":f(int) -> bytes(#1)", 12, "how many bytes?"),
+            (":f(int) -> bytes(#1)", 12, "the number of bytes is missing"),
             (":f(int,int,int,int,int,int,int)", 4, "more than 6"),
             (":f+1 -> int", 2, "a return can only"),
             (":f+x", 4, "`x` is not an offset"),

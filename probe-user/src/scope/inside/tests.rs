@@ -44,8 +44,8 @@ fn an_id_that_only_nested_namespaces_have_must_be_one() {
     assert_eq!(pids(&resolve(&tree, "web", 5).unwrap()), [33]);
     add(34, "o");
     let error = resolve(&tree, "web", 5).unwrap_err();
-    let text = "2 processes in PID namespaces inside of container \"web\" have the id 5: on the host they are 33 and \
-                34; give one of these to --pid";
+    let text = "2 processes have the id 5 in PID namespaces inside container \"web\": use --pid with one of their ids \
+                on the host: 33 and 34";
     assert_eq!((error.to_string().as_str(), error.kind()), (text, Kind::Ambiguous));
 }
 
@@ -57,11 +57,11 @@ fn what_is_not_there_is_said_with_what_is() {
         assert!(error.to_string().starts_with(text), "{error}");
         assert_eq!(error.kind(), kind, "{error}");
     };
-    let known = "container \"web\" has no process 6: as it counts them, it has 1 (x), 1 (x), 7 (x), 9 (x)";
+    let known = "container \"web\" has no process 6 in its own PID namespace, only 1 (x), 1 (x), 7 (x), 9 (x)";
     check("web", 6, Kind::NotFound, known);
     // The container has no process with this id of the host.
     check("web", 30, Kind::NotFound, "container \"web\" has no process 30");
-    check("wbe", 1, Kind::NotFound, "no container is called \"wbe\"");
+    check("wbe", 1, Kind::NotFound, "no container has a name or id that starts with \"wbe\"");
     check("elsewhere", 1, Kind::NotFound, "container \"elsewhere\" runs, but none of its processes");
     let many = ProcTree::new();
     let cgroup = format!("/docker/{}", id('a'));

@@ -154,7 +154,7 @@ fn what_cannot_be_is_an_error_of_its_kind() {
     let cases = [
         (Selector::default(), Kind::Failed, "nothing is selected"),
         (process(5), Kind::NotFound, "there is no process 5"),
-        (process(60), Kind::NotFound, "process 60 is a thread of the kernel or has ended"),
+        (process(60), Kind::NotFound, "process 60 is a kernel thread, or has exited"),
         (process(77), Kind::NotFound, "77 is a thread of process 70"),
         (process(OWN), Kind::Failed, "process 900 is ctrace itself"),
         (container("dead"), Kind::NotFound, "container \"dead\" is not running (it is \"exited\")"),
@@ -162,7 +162,7 @@ fn what_cannot_be_is_an_error_of_its_kind() {
         (
             container("wbe"),
             Kind::NotFound,
-            "no container is called \"wbe\", nor does an id begin with it; did you mean \"web\"",
+            "no container has a name or id that starts with \"wbe\"; did you mean \"web\"",
         ),
     ];
     for (selector, kind, text) in cases {

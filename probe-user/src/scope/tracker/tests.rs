@@ -300,7 +300,7 @@ fn what_is_named_and_excluded_leaves_nothing() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "container web; not image nginx leaves nothing: what is chosen is all excluded; take one of the two away"
+        "container web; not image nginx: everything that is selected is also excluded; change one of the two"
     );
     // An excluded name that no container has yet is not an error: a container with that name may start later.
     let names = vec![ContainerName { runtime: None, name: "later".to_owned() }];

@@ -113,11 +113,13 @@ async fn images(client: &Client, namespace: &str) -> Option<Images> {
     match tokio::time::timeout(IMAGES, images).await {
         Ok(Ok(images)) => Some(images),
         Ok(Err(error)) => {
-            tracing::debug!("containerd: no images of {namespace:?}: {error}");
+            tracing::debug!("containerd: could not list the images of namespace {namespace:?}: {error}");
             None
         }
         Err(_) => {
-            tracing::debug!("containerd: no images of {namespace:?} in {IMAGES:?}");
+            tracing::debug!(
+                "containerd: could not list the images of namespace {namespace:?} within {IMAGES:?}"
+            );
             None
         }
     }
@@ -129,11 +131,13 @@ async fn tasks(client: &Client, namespace: &str) -> Option<Tasks> {
     match tokio::time::timeout(TASKS, tasks).await {
         Ok(Ok(tasks)) => Some(tasks),
         Ok(Err(error)) => {
-            tracing::debug!("containerd: no tasks of {namespace:?}: {error}");
+            tracing::debug!("containerd: could not list the tasks of namespace {namespace:?}: {error}");
             None
         }
         Err(_) => {
-            tracing::debug!("containerd: no tasks of {namespace:?} in {TASKS:?}");
+            tracing::debug!(
+                "containerd: could not list the tasks of namespace {namespace:?} within {TASKS:?}"
+            );
             None
         }
     }

@@ -80,11 +80,11 @@ async fn images(client: &Client) -> Option<StoredImages> {
     match tokio::time::timeout(IMAGES, images).await {
         Ok(Ok(images)) => Some(images),
         Ok(Err(error)) => {
-            tracing::debug!("cri: no images: {error}");
+            tracing::debug!("cri: could not list images: {error}");
             None
         }
         Err(_) => {
-            tracing::debug!("cri: no images in {IMAGES:?}");
+            tracing::debug!("cri: could not list images within {IMAGES:?}");
             None
         }
     }
