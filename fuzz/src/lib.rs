@@ -125,7 +125,7 @@ impl Program {
     /// Does what a trace does with a file.
     fn look(&self, probe: &Probe) -> Option<ProbeMatch> {
         let copy = self.copy.try_clone().ok()?;
-        let object = Object::parse(copy, self.bytes.len() as u64, &probe.wanted()).ok()?;
+        let object = Object::parse(copy, self.bytes.len() as u64, &probe.symbol_filter()).ok()?;
         probe.hooks(&object, Path::new("/program")).ok()
     }
 

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(app::run(invocation));
     // Threads that wait for a file system that does not respond are abandoned.
     runtime.shutdown_background();
-    stderr::tell_all_repeated();
+    stderr::flush_all_repeated();
     match result {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {

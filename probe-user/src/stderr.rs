@@ -40,25 +40,25 @@ pub fn print_error(failure: &dyn Error) {
     }
 }
 
-/// Prints a line. If it was printed recently, it is only counted, and [`tell_repeated`] prints the count.
+/// Prints a line. If it was printed recently, it is only counted, and [`flush_repeated`] prints the count.
 pub fn say_once(line: &dyn Display) {
     let line = terminal::escaped_lines(&line.to_string());
-    tell(|repeats| repeats.say(line, Instant::now()));
+    flush(|repeats| repeats.say(line, Instant::now()));
 }
 
 /// Prints the counts of repeated lines that are due. To be called regularly.
-pub fn tell_repeated() {
-    tell(|repeats| repeats.due(Instant::now()));
+pub fn flush_repeated() {
+    flush(|repeats| repeats.due(Instant::now()));
 }
 
 /// Prints the counts of all repeated lines. To be called at the end of a phase.
-pub fn tell_all_repeated() {
-    tell(Repeats::rest);
+pub fn flush_all_repeated() {
+    flush(Repeats::rest);
 }
 
 static REPEATS: Mutex<Repeats> = Mutex::new(Repeats { lines: VecDeque::new() });
 
-fn tell(act: impl FnOnce(&mut Repeats) -> Vec<String>) {
+fn flush(act: impl FnOnce(&mut Repeats) -> Vec<String>) {
     // Nothing panics while it holds the lock. The lock is held until the lines are written, so that they stay
     // in order.
     let mut repeats = REPEATS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +83,7 @@ struct Line {
     text: String,
     /// The number of repetitions since it was printed.
     again: u64,
-    said: Instant,
+    printed_at: Instant,
     pause: Duration,
 }
 
@@ -98,7 +98,7 @@ impl Repeats {
         if self.lines.len() >= REMEMBERED {
             lines.extend(self.lines.pop_front().and_then(|mut oldest| oldest.count()));
         }
-        self.lines.push_back(Line { text: text.clone(), again: 0, said: now, pause: PAUSES.0 });
+        self.lines.push_back(Line { text: text.clone(), again: 0, printed_at: now, pause: PAUSES.0 });
         lines.push(text);
         lines
     }
@@ -106,14 +106,14 @@ impl Repeats {
     fn due(&mut self, now: Instant) -> Vec<String> {
         let (_, longest) = PAUSES;
         // A line that comes once a minute is printed each time.
-        self.lines.retain(|line| line.again > 0 || now.duration_since(line.said) < longest);
-        let due = self.lines.iter_mut().filter(|line| now.duration_since(line.said) >= line.pause);
-        let told = due.filter_map(|line| {
-            let told = line.count()?;
-            (line.said, line.pause) = (now, (line.pause * 2).min(longest));
-            Some(told)
+        self.lines.retain(|line| line.again > 0 || now.duration_since(line.printed_at) < longest);
+        let due = self.lines.iter_mut().filter(|line| now.duration_since(line.printed_at) >= line.pause);
+        let counts = due.filter_map(|line| {
+            let count = line.count()?;
+            (line.printed_at, line.pause) = (now, (line.pause * 2).min(longest));
+            Some(count)
         });
-        told.collect()
+        counts.collect()
     }
 
     fn rest(&mut self) -> Vec<String> {
@@ -143,32 +143,32 @@ impl Default for StderrLog {
 }
 
 impl StderrLog {
-    fn line(&self, level: Level, said: &str) -> String {
+    fn line(&self, level: Level, printed_at: &str) -> String {
         let colour = match level {
             Level::ERROR => AnsiColor::Red,
             Level::WARN => AnsiColor::Yellow,
             Level::INFO => AnsiColor::Green,
             _ => AnsiColor::Blue,
         };
-        let said = terminal::escaped_lines(said);
+        let printed_at = terminal::escaped_lines(printed_at);
         if self.is_coloured {
             let style = Style::new().fg_color(Some(colour.into()));
-            return format!("{style}{level:>5}{style:#} {said}");
+            return format!("{style}{level:>5}{style:#} {printed_at}");
         }
-        format!("{level:>5} {said}")
+        format!("{level:>5} {printed_at}")
     }
 }
 
 impl<S: Subscriber> Layer<S> for StderrLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut said = Said::default();
-        event.record(&mut said);
+        let mut printed_at = Said::default();
+        event.record(&mut printed_at);
         // The messages of BPF programs come through the crate log. Their level is that of the callsite, which
         // is in the metadata.
         let level = *event.metadata().level();
-        let line = self.line(level, &format!("{}{}", said.message, said.fields));
+        let line = self.line(level, &format!("{}{}", printed_at.message, printed_at.fields));
         if level <= Level::WARN {
-            tell(|repeats| repeats.say(line, Instant::now()));
+            flush(|repeats| repeats.say(line, Instant::now()));
         } else {
             // A user who asks for more output wants to see each message when it comes.
             write(&line);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_equal_lines_is_said_at_once_and_the_others_are_counted() {
+    fn the_first_of_equal_lines_is_printed_at_once_and_the_others_are_counted() {
         check(&[
             (0, Some("a"), &["a"]),
             (1, Some("a"), &[]),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_once_in_a_while_is_said_each_time() {
+    fn what_comes_once_in_a_while_is_printed_each_time() {
         check(&[(0, Some("a"), &["a"]), (60_000, Some("a"), &["a"]), (120_000, Some("a"), &["a"])]);
     }
 

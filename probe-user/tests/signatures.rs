@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ctrace::elf::Object;
 use ctrace::probe::tls::Confidence;
 use ctrace::probe::tls::signature;
-use ctrace::probe::tls::wanted;
+use ctrace::probe::tls::symbol_filter;
 
 /// Files and directories, separated by `:`.
 const VARIABLE: &str = "CTRACE_SIGNATURES";
@@ -48,7 +48,7 @@ fn no_sure_answer_where_symbols_say_otherwise() {
     for path in &paths {
         let Ok(file) = File::open(path) else { continue };
         let size = file.metadata().unwrap().len();
-        let Ok(object) = Object::parse(file, size, &wanted()) else { continue };
+        let Ok(object) = Object::parse(file, size, &symbol_filter()) else { continue };
         objects += 1;
         bytes += size;
         let begun = Instant::now();

@@ -194,8 +194,11 @@ fn a_recording_is_read_back() -> Result<()> {
     let (shown, said) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     ensure!(output.status.code() == Some(0) && shown.lines().count() == 4, "{shown}: {said}");
     ensure!(shown.contains(r#""end":"recording_ended","calls":3,"#), "{shown}");
-    for part in ["skipped line 4 of standard input, which is not a record", "; and 1 more", "1 records of other types"]
-    {
+    for part in [
+        "skipped line 4 of standard input, which is not a record",
+        "; and 1 more",
+        "1 records of other types",
+    ] {
         ensure!(said.contains(part), "{part} is not in: {said}");
     }
     let control = |c: char| c.is_control() && c != '\n';

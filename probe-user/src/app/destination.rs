@@ -104,9 +104,7 @@ pub(super) fn write_failure(error: io::Error) -> Failure {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "free some space there, or name a file elsewhere with --output"
         }
-        io::ErrorKind::FileTooLarge => {
-            "raise the file size limit (ulimit -f), or capture less (--max-bytes)"
-        }
+        io::ErrorKind::FileTooLarge => "raise the file size limit (ulimit -f), or capture less (--max-bytes)",
         _ => "name another file with --output",
     };
     Failure::Write { to, next, source }

@@ -80,7 +80,7 @@ pub(super) enum Response {
 
 /// The event loop's end of the queue.
 pub(super) struct DiscoveryHandle {
-    news: mpsc::Sender<Request>,
+    requests: mpsc::Sender<Request>,
     found: mpsc::Receiver<Response>,
     overflown: bool,
 }
@@ -88,17 +88,17 @@ pub(super) struct DiscoveryHandle {
 impl DiscoveryHandle {
     /// Starts the worker with what discovery has cached so far.
     pub(super) fn start(discovery: Discovery) -> Self {
-        let (news, received) = mpsc::channel(QUEUE);
+        let (requests, received) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
-        let looker =
-            DiscoveryWorker { discovery, leaving: BTreeSet::new(), look_again: None, doubts: false, results };
-        tokio::spawn(looker.run(received));
-        Self { news, found, overflown: false }
+        let worker =
+            DiscoveryWorker { discovery, leaving: BTreeSet::new(), recheck_at: None, doubts: false, results };
+        tokio::spawn(worker.run(received));
+        Self { requests, found, overflown: false }
     }
 
     /// Sends a request. If the queue is full, the request is returned.
-    pub(super) fn send(&mut self, news: Request) -> Result<(), Request> {
-        self.news.try_send(news).map_err(|error| {
+    pub(super) fn send(&mut self, request: Request) -> Result<(), Request> {
+        self.requests.try_send(request).map_err(|error| {
             self.overflown = true;
             error.into_inner()
         })
@@ -106,7 +106,7 @@ impl DiscoveryHandle {
 
     /// Whether requests were dropped and there is room again, so that it is time to send [`Request::All`].
     pub(super) fn take_overflow(&mut self) -> bool {
-        self.overflown && self.news.capacity() > QUEUE / 2 && std::mem::take(&mut self.overflown)
+        self.overflown && self.requests.capacity() > QUEUE / 2 && std::mem::take(&mut self.overflown)
     }
 
     /// Requests a full inspection because an event was missed elsewhere.
@@ -128,7 +128,7 @@ struct DiscoveryWorker {
     discovery: Discovery,
     /// Processes whose main thread has ended while other threads still run.
     leaving: BTreeSet<u32>,
-    look_again: Option<Instant>,
+    recheck_at: Option<Instant>,
     /// Whether all processes are being inspected again before objects are released.
     doubts: bool,
     results: mpsc::Sender<Response>,
@@ -140,12 +140,12 @@ impl DiscoveryWorker {
         loop {
             let due = self.discovery.due().filter(|_| !self.doubts).map(Instant::from_std);
             let going = tokio::select! {
-                news = received.recv() => match news {
-                    Some(news) => self.take(news).await,
+                request = received.recv() => match request {
+                    Some(request) => self.take(request).await,
                     None => return,
                 },
-                () = at(self.look_again) => {
-                    self.look_again();
+                () = at(self.recheck_at) => {
+                    self.recheck_leaving();
                     Ok(())
                 }
                 () = at(due) => {
@@ -159,8 +159,8 @@ impl DiscoveryWorker {
         }
     }
 
-    async fn take(&mut self, news: Request) -> Result<(), Disconnected> {
-        match news {
+    async fn take(&mut self, request: Request) -> Result<(), Disconnected> {
+        match request {
             Request::Process(pid, since) => self.process(pid, since).await,
             Request::Held(pid) => {
                 self.process(pid, None).await?;
@@ -186,7 +186,7 @@ impl DiscoveryWorker {
                 for pid in pids {
                     self.process(pid, None).await?;
                 }
-                if std::mem::take(&mut self.doubts) { self.let_go().await } else { Ok(()) }
+                if std::mem::take(&mut self.doubts) { self.release_unused().await } else { Ok(()) }
             }
             Request::Failed(id) => {
                 self.discovery.failed(id);
@@ -221,7 +221,7 @@ impl DiscoveryWorker {
         Ok(())
     }
 
-    async fn let_go(&mut self) -> Result<(), Disconnected> {
+    async fn release_unused(&mut self) -> Result<(), Disconnected> {
         let ids = self.discovery.take_unused();
         if ids.is_empty() {
             return Ok(());
@@ -232,15 +232,15 @@ impl DiscoveryWorker {
     fn ended(&mut self, pid: u32) {
         if Proc::default().threads(pid).iter().any(|thread| *thread != pid) {
             self.leaving.insert(pid);
-            self.look_again.get_or_insert_with(|| Instant::now() + RELEASE_INTERVAL);
+            self.recheck_at.get_or_insert_with(|| Instant::now() + RELEASE_INTERVAL);
         } else {
             self.leaving.remove(&pid);
             self.discovery.ended(pid);
         }
     }
 
-    fn look_again(&mut self) {
-        self.look_again = None;
+    fn recheck_leaving(&mut self) {
+        self.recheck_at = None;
         for pid in self.leaving.clone() {
             self.ended(pid);
         }

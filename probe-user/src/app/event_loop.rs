@@ -31,12 +31,12 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// How often the target is checked even if no end was reported. The end of a process is reported before the
 /// process has left /proc, and long before if it has much memory or many threads. The report can also be
 /// lost.
-const LOOKING: Duration = Duration::from_secs(1);
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the connections of ended processes are removed, if any process has ended.
 const FORGETTING: Duration = Duration::from_secs(5);
 /// How often the containers of counted calls are recorded. The container of a cgroup remains cached for only
 /// a minute after it ends.
-const NOTING: Duration = Duration::from_secs(20);
+const NOTE_INTERVAL: Duration = Duration::from_secs(20);
 /// The longest time that the ring is drained after the end. What the target did before the end is reported.
 /// What cannot be read in this time is counted as lost.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
@@ -56,14 +56,14 @@ pub(super) enum EventLoopError {
 #[derive(Debug)]
 pub(super) enum InitialProcesses {
     /// Their programs are reported first.
-    Told(Vec<u32>),
+    Report(Vec<u32>),
     /// Their programs are not reported.
-    Known(Vec<u32>),
+    SeedOnly(Vec<u32>),
 }
 
 impl Default for InitialProcesses {
     fn default() -> Self {
-        Self::Known(Vec::new())
+        Self::SeedOnly(Vec::new())
     }
 }
 
@@ -83,9 +83,9 @@ pub(super) struct EventLoop<'a> {
     /// When the ring was last drained.
     drained: Instant,
     housekeeping: Instant,
-    looking: Instant,
+    checked_alive: Instant,
     forgetting: Instant,
-    noting: Instant,
+    noted_counts: Instant,
     /// The interval at which counters are reported, and the time of the next report. None: only at the end.
     interval: Option<(Duration, Instant)>,
     /// The losses that were reported so far.
@@ -117,9 +117,9 @@ impl<'a> EventLoop<'a> {
             proc: Proc::default(),
             drained: now,
             housekeeping: now,
-            looking: now,
+            checked_alive: now,
             forgetting: now,
-            noting: now,
+            noted_counts: now,
             interval: interval.map(|interval| (interval, now + interval)),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
@@ -144,12 +144,12 @@ impl<'a> EventLoop<'a> {
     async fn stream(&mut self, endings: &mut StopSignals) -> Result<StopReason, EventLoopError> {
         self.watch.resync(self.session);
         match std::mem::take(&mut self.seeds) {
-            InitialProcesses::Told(pids) => {
+            InitialProcesses::Report(pids) => {
                 if let Some(end) = self.existing(pids)? {
                     return Ok(end);
                 }
             }
-            InitialProcesses::Known(pids) => {
+            InitialProcesses::SeedOnly(pids) => {
                 for pid in pids {
                     let lineage = self.session.lineage(pid);
                     self.pipeline.known(pid, &lineage, &mut self.info);
@@ -177,7 +177,7 @@ impl<'a> EventLoop<'a> {
         match occurrence {
             TrackerEvent::Found(Response::Attach(pid, object, since)) => self.attach(pid, &object, since),
             TrackerEvent::Found(Response::Untraceable(pid, skipped)) => {
-                let origin = self.info.look_up(pid);
+                let origin = self.info.read_now(pid);
                 status::untraceable_later(&origin, &skipped, self.verbosity);
             }
             TrackerEvent::Found(Response::Version(Versioned { sites, library })) => {
@@ -243,7 +243,7 @@ impl<'a> EventLoop<'a> {
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
         }
-        let origin = self.info.look_up(pid);
+        let origin = self.info.read_now(pid);
         status::attached_later(&origin, object, took, self.verbosity);
     }
 
@@ -320,7 +320,7 @@ impl<'a> EventLoop<'a> {
         let events = std::mem::take(&mut self.control);
         self.note_counts(now, &events)?;
         self.watch.on_control_events(events, self.session);
-        self.watch.look_after(now, self.session);
+        self.watch.on_timer(now, self.session);
         if let Some(error) = self.watch.take_failure() {
             return Err(error.into());
         }
@@ -338,14 +338,14 @@ impl<'a> EventLoop<'a> {
             return Ok(None);
         }
         self.housekeeping = now;
-        stderr::tell_repeated();
+        stderr::flush_repeated();
         self.session.look_after_held();
         let lost = self.report_losses()?;
         // A lost record may have been about the end of a process.
-        let gone = self.watch.take_ended() || lost;
-        self.ended |= gone;
-        if gone || now.duration_since(self.looking) >= LOOKING {
-            self.looking = now;
+        let ended = self.watch.take_ended() || lost;
+        self.ended |= ended;
+        if ended || now.duration_since(self.checked_alive) >= ALIVE_INTERVAL {
+            self.checked_alive = now;
             // The kernel's set first, because scanning /proc takes long.
             if !self.session.follows_threads()? && !self.watch.target().any_alive() {
                 return Ok(Some(StopReason::TargetEnded));
@@ -368,17 +368,17 @@ impl<'a> EventLoop<'a> {
     /// Records the containers of the counters before these can no longer be determined, and frees the
     /// kernel's entries of removed cgroups.
     fn note_counts(&mut self, now: Instant, events: &[ControlEvent]) -> Result<(), EventLoopError> {
-        let gone = |event: &ControlEvent| match event {
+        let removed = |event: &ControlEvent| match event {
             ControlEvent::CgroupGone { id } => Some(*id),
             _ => None,
         };
-        let mut gone = events.iter().filter_map(gone).peekable();
-        if gone.peek().is_none() && now.duration_since(self.noting) < NOTING {
+        let mut removed = events.iter().filter_map(removed).peekable();
+        if removed.peek().is_none() && now.duration_since(self.noted_counts) < NOTE_INTERVAL {
             return Ok(());
         }
-        self.noting = now;
+        self.noted_counts = now;
         self.pipeline.note_counted(&self.session.counted()?, &mut self.info);
-        for cgroup in gone {
+        for cgroup in removed {
             self.session.forget_counted(cgroup);
             self.pipeline.forget_counted(cgroup);
         }

@@ -247,8 +247,9 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
         status::skipped(&plan, &target);
         return print(|out| list::write(&plan, kind, out));
     }
-    let may_wait = endings.command.is_some() || trace.nothing == OnNoMatch::Wait || target.may_match_later();
-    let has_any = may_wait || !plan.objects.is_empty() || !trace.probe.looks_into_files();
+    let may_wait =
+        endings.command.is_some() || trace.on_no_match == OnNoMatch::Wait || target.may_match_later();
+    let has_any = may_wait || !plan.objects.is_empty() || !trace.probe.inspects_files();
     let Some(ready) = ready.filter(|_| has_any) else {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     };
@@ -337,9 +338,9 @@ fn seeds(trace: &Trace, target: &Target, command: Option<u32>) -> InitialProcess
     processes.sort_unstable();
     let pids = processes.into_iter().map(|(_, pid)| pid).filter(|pid| Some(*pid) != command).collect();
     if exec.includes(ExecEvents::Existing) {
-        InitialProcesses::Told(pids)
+        InitialProcesses::Report(pids)
     } else {
-        InitialProcesses::Known(pids)
+        InitialProcesses::SeedOnly(pids)
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) async fn run(playback: &Playback, verbosity: Verbosity) -> Result<(),
         }
     };
     if let Some(counts) = &counts {
-        tell(counts, &shown(&playback.path), verbosity)?;
+        report_skipped(counts, &shown(&playback.path), verbosity)?;
     }
     let summary = player.finish(end).map_err(destination::write_failure)?;
     status::ended(&summary, &playback.outputs, verbosity);
@@ -174,7 +174,7 @@ fn read_all(file: File, sender: &mpsc::Sender<Read>) -> io::Result<ReadCounts> {
 }
 
 /// Prints what was left out. A file without any record is not a recording.
-fn tell(counts: &ReadCounts, path: &str, verbosity: Verbosity) -> Result<(), Failure> {
+fn report_skipped(counts: &ReadCounts, path: &str, verbosity: Verbosity) -> Result<(), Failure> {
     let ReadCounts { records, bad, first_bad, others, unknown_fields, .. } = counts;
     if let Some((line, why)) = first_bad {
         if *records == 0 && *others == 0 {

@@ -77,5 +77,5 @@ fn open_some(count: usize) -> io::Result<()> {
 }
 
 fn limit() -> String {
-    getrlimit(Resource::Nofile).current.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+    getrlimit(Resource::Nofile).current.map_or_else(|| "fs.file-max".to_owned(), |limit| limit.to_string())
 }

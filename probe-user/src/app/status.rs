@@ -13,14 +13,14 @@ use crate::output::{FormatKind, OutputPath, OutputSpec, text};
 use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
 use crate::probe::Probe;
 use crate::scope::{Selector, Target};
-use crate::stderr::{say, tell_all_repeated};
+use crate::stderr::{flush_all_repeated, say};
 use crate::terminal::escaped;
 
 /// No cgroup has this id.
 const NO_CGROUP: u64 = 0;
 
 /// The interval of progress messages.
-const SAID: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Warns that `--pid 1` selects everything, which may not be intended: a container's own first process is
 /// also called 1.
@@ -36,7 +36,7 @@ pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
 /// Prints what is attached, one line per container and library, and that tracing has begun.
 pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
-        if plan.objects.is_empty() && trace.probe.looks_into_files() && trace.command.is_empty() {
+        if plan.objects.is_empty() && trace.probe.inspects_files() && trace.command.is_empty() {
             let selector = &trace.selector;
             say(&format_args!(
                 "nothing to attach to yet in {selector}: waiting for processes that start later"
@@ -55,7 +55,7 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
             say(&format_args!("skipped: {skipped}"));
         }
     }
-    tell_all_repeated();
+    flush_all_repeated();
     // Also with --quiet, because a program that started us may wait for this line.
     if trace.command.is_empty() {
         say(&"tracing; Ctrl-C stops");
@@ -75,19 +75,19 @@ pub(super) fn skipped(plan: &Plan, target: &Target) {
 pub(super) struct Progress {
     all: usize,
     done: usize,
-    said: Instant,
+    printed_at: Instant,
 }
 
 impl Progress {
     pub(super) fn of(all: usize) -> Self {
-        Self { all, done: 0, said: Instant::now() }
+        Self { all, done: 0, printed_at: Instant::now() }
     }
 
     /// Counts a hook that was tried.
     pub(super) fn step(&mut self) {
         self.done += 1;
-        if self.said.elapsed() >= SAID && self.done < self.all {
-            self.said = Instant::now();
+        if self.printed_at.elapsed() >= PROGRESS_INTERVAL && self.done < self.all {
+            self.printed_at = Instant::now();
             say(&format_args!("attached {} of {} probes", self.done, self.all));
         }
     }
@@ -134,10 +134,10 @@ pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verb
 
 /// Prints the summary, unless it is among records that the user sees. Records in a file do not count.
 pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
-    let says_it = |output: &OutputSpec| {
+    let includes_summary = |output: &OutputSpec| {
         output.format.kind == FormatKind::Lines && !matches!(output.path, OutputPath::Named(_))
     };
-    if verbosity > Verbosity::Quiet && !outputs.iter().any(says_it) {
+    if verbosity > Verbosity::Quiet && !outputs.iter().any(includes_summary) {
         say(&text::summary_line(summary));
     }
 }
@@ -161,7 +161,7 @@ fn lines(plan: &Plan, target: &Target) -> Vec<String> {
 /// Such as `db: 1 process, libjvm.so: Java's own TLS …`.
 fn untraceable(plan: &Plan, target: &Target) -> Vec<String> {
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for skipped in plan.skipped.iter().filter(|skipped| skipped.lack == SkipKind::Untraceable) {
+    for skipped in plan.skipped.iter().filter(|skipped| skipped.kind == SkipKind::Untraceable) {
         let place = skipped.pid.map_or_else(String::new, |pid| place(target, pid));
         *counts.entry((place, not_seen(skipped))).or_default() += 1;
     }
@@ -218,7 +218,7 @@ mod tests {
     use crate::event::Container;
 
     #[test]
-    fn a_process_that_is_not_known_to_be_on_the_host_is_not_said_to_be() {
+    fn a_process_without_a_known_place_is_not_shown_on_the_host() {
         let web = Container { name: Some("we\x1bb".to_owned()), ..Container::default() };
         for (container, expected) in [
             (Containment::In(Arc::new(web)), "we\\x1bb"),

@@ -26,7 +26,7 @@ const RESYNC_DELAY: Duration = Duration::from_secs(2);
 
 /// How often the processes in scope are matched against exclusions by name or user again, because a change of
 /// either is not reported.
-const JUDGED: Duration = Duration::from_secs(1);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Something has happened outside the ring.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct TargetTracker {
     target: Target,
     follower: DiscoveryHandle,
     /// Whether the files that processes map are inspected.
-    looks: bool,
+    inspects_files: bool,
     /// Processes that have entered the scope since [`Self::take_entered`] was last called.
     entered: Vec<u32>,
     mappings: Option<MmapEvents>,
@@ -53,7 +53,7 @@ pub(super) struct TargetTracker {
     /// Whether a process of the target has ended since [`Self::take_ended`] was last called.
     ended: bool,
     /// When the processes in scope are next matched against the exclusions.
-    judge_after: Instant,
+    recheck_after: Instant,
     /// Why something cannot be excluded.
     failure: Option<SessionError>,
 }
@@ -70,13 +70,13 @@ impl TargetTracker {
         Self {
             target,
             follower: DiscoveryHandle::start(discovery),
-            looks: probe.looks_into_files(),
+            inspects_files: probe.inspects_files(),
             entered: Vec::new(),
             mappings,
             runtimes: RuntimePoller::new(sockets),
             catch_up_after: Instant::now(),
             ended: false,
-            judge_after: Instant::now(),
+            recheck_after: Instant::now(),
             failure: None,
         }
     }
@@ -95,7 +95,7 @@ impl TargetTracker {
         let is_process = |id: &u32| proc.thread_group(*id) == Some(*id);
         pids.extend(session.followed().into_iter().filter(is_process));
         let pids = pids.into_iter().collect();
-        self.tell(Request::All(pids));
+        self.request(Request::All(pids));
     }
 
     /// Why something cannot be excluded. If there is an error, nothing may be traced any longer.
@@ -132,15 +132,15 @@ impl TargetTracker {
     /// Sends the files that processes in scope have mapped to be inspected.
     pub(super) fn mapped(&mut self, events: Vec<crate::decode::MmapEvent>, session: &mut Session) {
         // One process often maps several files in a row.
-        let mut known = HashMap::new();
+        let mut in_scope = HashMap::new();
         for event in events {
             match event {
                 crate::decode::MmapEvent::Mapped(mapped) => {
                     let pid = mapped.pid;
                     let is_in = || self.target.contains(pid) || session.follows(pid);
-                    if *known.entry(pid).or_insert_with(is_in) {
+                    if *in_scope.entry(pid).or_insert_with(is_in) {
                         let (pid, mapping, since) = parts(mapped);
-                        self.tell(Request::Mapped(pid, mapping, since));
+                        self.request(Request::Mapped(pid, mapping, since));
                     }
                 }
                 crate::decode::MmapEvent::Executes { .. } => {}
@@ -161,14 +161,14 @@ impl TargetTracker {
             let change = match event {
                 ControlEvent::Executed { pid, time } => {
                     let change = self.target.executed(pid);
-                    if self.looks && (self.target.contains(pid) || session.follows(pid)) {
-                        self.tell(Request::Process(pid, Some(Since::Executed(time))));
+                    if self.inspects_files && (self.target.contains(pid) || session.follows(pid)) {
+                        self.request(Request::Process(pid, Some(Since::Executed(time))));
                     }
                     change
                 }
                 ControlEvent::Ended { pid } => {
                     self.ended = true;
-                    self.tell(Request::Ended(pid));
+                    self.request(Request::Ended(pid));
                     continue;
                 }
                 ControlEvent::Held { pid } => {
@@ -178,23 +178,23 @@ impl TargetTracker {
                     continue;
                 }
                 ControlEvent::CgroupMade { id, path } => self.target.cgroup_made(path.as_bytes(), id),
-                ControlEvent::CgroupGone { id } => self.target.cgroup_gone(id),
+                ControlEvent::CgroupGone { id } => self.target.cgroup_removed(id),
             };
             self.apply_scope_delta(change, session);
         }
     }
 
     /// Does what is due: queries the runtimes, and repeats what was missed.
-    pub(super) fn look_after(&mut self, now: Instant, session: &mut Session) {
+    pub(super) fn on_timer(&mut self, now: Instant, session: &mut Session) {
         if self.target.needs_listing() {
-            self.runtimes.ask();
+            self.runtimes.poll();
         }
-        if now >= self.judge_after && self.target.judges() {
-            self.judge_after = now + JUDGED;
+        if now >= self.recheck_after && self.target.rechecks_processes() {
+            self.recheck_after = now + RECHECK_INTERVAL;
             let proc = Proc::default();
             let is_process = |id: &u32| proc.thread_group(*id) == Some(*id);
             let pids: Vec<u32> = session.followed().into_iter().filter(is_process).collect();
-            let change = self.target.judge(&pids);
+            let change = self.target.recheck(&pids);
             self.apply_scope_delta(change, session);
         }
         if now >= self.catch_up_after && self.follower.take_overflow() {
@@ -210,7 +210,7 @@ impl TargetTracker {
 
     /// Records that an object could not be attached to.
     pub(super) fn failed(&mut self, id: crate::plan::ObjectId) {
-        self.tell(Request::Failed(id));
+        self.request(Request::Failed(id));
     }
 
     fn apply_scope_delta(&mut self, ScopeDelta { scope, processes }: ScopeDelta, session: &mut Session) {
@@ -223,14 +223,14 @@ impl TargetTracker {
         }
         for process in processes {
             self.entered.push(process.pid);
-            self.tell(Request::Process(process.pid, None));
+            self.request(Request::Process(process.pid, None));
         }
     }
 
     /// Sends a request. If there is no room, everything is inspected later.
-    fn tell(&mut self, news: Request) {
-        if self.looks {
-            drop(self.follower.send(news));
+    fn request(&mut self, request: Request) {
+        if self.inspects_files {
+            drop(self.follower.send(request));
         }
     }
 }

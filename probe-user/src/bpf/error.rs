@@ -311,9 +311,9 @@ impl SessionError {
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// The limit of open files, in words.
+/// The limit of open files, for a message. A process without one has that of the system.
 fn open_files() -> String {
-    getrlimit(Resource::Nofile).current.map_or_else(|| "no more".to_owned(), |limit| limit.to_string())
+    getrlimit(Resource::Nofile).current.map_or_else(|| "fs.file-max".to_owned(), |limit| limit.to_string())
 }
 
 /// The next step for a user whose kernel does not report mappings.

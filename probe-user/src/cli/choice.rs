@@ -21,7 +21,7 @@ pub(super) enum Pid {
 /// `web`, `docker://web`.
 pub(super) fn container(text: &str) -> Result<ContainerName, String> {
     let (runtime, name) = match text.split_once("://") {
-        Some((runtime, name)) => (Some(known_runtime(runtime)?.to_owned()), name),
+        Some((runtime, name)) => (Some(runtime_name(runtime)?.to_owned()), name),
         None => (None, text),
     };
     if name.is_empty() {
@@ -48,7 +48,7 @@ pub(super) fn pid(text: &str) -> Result<Pid, String> {
     }
 }
 
-fn known_runtime(name: &str) -> Result<&'static str, String> {
+fn runtime_name(name: &str) -> Result<&'static str, String> {
     let found = runtime::ALL.iter().map(|runtime| runtime.name).find(|own| *own == name);
     found.ok_or_else(|| {
         let names: Vec<&str> = runtime::ALL.iter().map(|runtime| runtime.name).collect();
@@ -83,9 +83,7 @@ pub(super) fn pod(text: &str) -> Result<PodName, String> {
 /// `/usr/sbin/nginx`, `nginx`. A relative path is refused, because it would never match.
 pub(super) fn executable(text: &str) -> Result<String, String> {
     if text.is_empty() || text.ends_with('/') || (text.contains('/') && !text.starts_with('/')) {
-        return Err(
-            "give the absolute path of the executable, or its file name alone".to_owned()
-        );
+        return Err("give the absolute path of the executable, or its file name alone".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -104,7 +102,7 @@ pub(super) fn user(text: &str) -> Result<u32, String> {
 /// `docker=/run/docker.sock`, `docker=tcp://127.0.0.1:2375`.
 pub(super) fn runtime_socket(text: &str) -> Result<RuntimeSocket, String> {
     let (runtime, address) = text.split_once('=').unwrap_or((text, ""));
-    let runtime = known_runtime(runtime)?.to_owned();
+    let runtime = runtime_name(runtime)?.to_owned();
     if address.is_empty() {
         return Err(format!("the address of {runtime} is missing: write {runtime}=/path/of/its.sock"));
     }

@@ -53,7 +53,7 @@ pub(super) struct InspectArgs {
 }
 
 impl InspectArgs {
-    pub(super) fn question(self) -> (DiagnoseCommand, OutputFormat) {
+    pub(super) fn command(self) -> (DiagnoseCommand, OutputFormat) {
         let sockets = self.runtimes.runtime_sockets;
         (DiagnoseCommand::Inspect { subject: self.subject, sockets }, self.answer.into())
     }
@@ -85,7 +85,7 @@ pub(super) struct DoctorArgs {
 }
 
 impl DoctorArgs {
-    pub(super) fn question(self) -> (DiagnoseCommand, OutputFormat) {
+    pub(super) fn command(self) -> (DiagnoseCommand, OutputFormat) {
         let sockets = self.runtimes.runtime_sockets;
         (DiagnoseCommand::Doctor { subject: self.subject, watch: self.watch, sockets }, self.answer.into())
     }
@@ -125,7 +125,7 @@ impl From<AnswerArgs> for OutputFormat {
 }
 
 impl PsArgs {
-    pub(super) fn question(self) -> (DiagnoseCommand, OutputFormat) {
+    pub(super) fn command(self) -> (DiagnoseCommand, OutputFormat) {
         let extent = if self.wide { Detail::Wide } else { Detail::Usual };
         (DiagnoseCommand::Ps { selector: Box::new(self.target.into()), extent }, self.answer.into())
     }

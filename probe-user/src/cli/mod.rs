@@ -204,9 +204,9 @@ pub fn parse() -> Invocation {
         Command::Ssl(args) => args.request(),
         Command::Uprobe(args) => Request::Trace(Box::new(args.trace())),
         Command::Exec(args) => Request::Trace(Box::new(args.trace())),
-        Command::Ps(args) => explain(args.question()),
-        Command::Inspect(args) => explain(args.question()),
-        Command::Doctor(args) => explain(args.question()),
+        Command::Ps(args) => explain(args.command()),
+        Command::Inspect(args) => explain(args.command()),
+        Command::Doctor(args) => explain(args.command()),
         Command::Schema => Request::Schema,
         Command::Completion { shell } => Request::Completion(shell),
         Command::Man => Request::Manual,
@@ -239,8 +239,8 @@ fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
     }
 }
 
-fn explain((question, form): (DiagnoseCommand, OutputFormat)) -> Request {
-    Request::Explain(question, form)
+fn explain((command, form): (DiagnoseCommand, OutputFormat)) -> Request {
+    Request::Explain(command, form)
 }
 
 fn verbosity_among_records(requested: Verbosity) -> Verbosity {

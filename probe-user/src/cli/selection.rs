@@ -19,6 +19,10 @@ const FIRST: Pid = Pid::OfHost(1);
 /// The group of options of which at least one is required.
 const GROUP: &str = "target";
 
+/// Headings of the options in `--help`.
+const TRACED: &str = "What to trace (all repeatable)";
+const NOT_TRACED: &str = "What not to trace (all repeatable)";
+
 pub(super) const MEANING: &str = "\
 What is traced:
   The same option again widens:    --image nginx --image caddy      either image
@@ -41,7 +45,7 @@ pub(super) struct TargetArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "What to trace (all repeatable)")]
+#[command(next_help_heading = TRACED)]
 #[group(required = true, multiple = true, id = "target")]
 struct ChosenArgs {
     /// A container: its name, its id, or a unique prefix of either; docker://NAME if two runtimes have the
@@ -114,38 +118,38 @@ impl TargetArgs {
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "What not to trace (all repeatable)")]
+#[command(next_help_heading = NOT_TRACED)]
 #[group(skip)]
 #[expect(
     clippy::struct_field_names,
     reason = "a field's name is the id of its argument, which must be unique"
 )]
 struct ExcludedArgs {
-    /// Not this container
+    /// A container
     #[arg(long = "exclude-container", value_name = "NAME|ID", value_parser = container)]
     exclude_containers: Vec<ContainerName>,
-    /// No container of this image
+    /// Containers of an image
     #[arg(long = "exclude-image", value_name = "IMAGE", value_parser = NonEmptyStringValueParser::new())]
     exclude_images: Vec<String>,
-    /// No container with this label
+    /// Containers with a label
     #[arg(long = "exclude-label", value_name = "KEY[=VALUE]", value_parser = label)]
     exclude_labels: Vec<(String, Option<String>)>,
-    /// No container of this service
+    /// Containers of a Docker Compose or Podman Compose service
     #[arg(long = "exclude-compose-service", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     exclude_services: Vec<String>,
-    /// No container of this pod
+    /// Containers of a pod
     #[arg(long = "exclude-pod", value_name = "[NS/]NAME", value_parser = pod)]
     exclude_pods: Vec<PodName>,
-    /// No container of this Kubernetes namespace
+    /// Containers of a Kubernetes namespace
     #[arg(long = "exclude-namespace", value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
     exclude_namespaces: Vec<String>,
-    /// No process of this name
+    /// Processes with this name
     #[arg(long = "exclude-comm", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     exclude_comms: Vec<String>,
-    /// No process with this executable
+    /// Processes with this executable
     #[arg(long = "exclude-exe", value_name = "PATH|NAME", value_parser = executable)]
     exclude_executables: Vec<String>,
-    /// No process of this user
+    /// Processes of a user of the host
     #[arg(long = "exclude-uid", value_name = "UID|USER", value_parser = user)]
     exclude_uids: Vec<u32>,
 }
@@ -164,9 +168,16 @@ impl Args for AnyTargetArgs {
     }
 }
 
-/// Removes the command: commands that do not trace start nothing.
+/// Removes the command, because commands that do not trace start nothing, and adapts the headings.
 fn without_command(command: Command) -> Command {
-    command.mut_group(GROUP, |group| group.required(false)).mut_arg("command", |argument| argument.hide(true))
+    command
+        .mut_group(GROUP, |group| group.required(false))
+        .mut_arg("command", |argument| argument.hide(true))
+        .mut_args(|argument| match argument.get_help_heading() {
+            Some(TRACED) => argument.help_heading("What to list (all repeatable)"),
+            Some(NOT_TRACED) => argument.help_heading("What not to list (all repeatable)"),
+            _ => argument,
+        })
 }
 
 impl FromArgMatches for AnyTargetArgs {

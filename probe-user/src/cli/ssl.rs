@@ -87,12 +87,12 @@ pub(super) struct SslArgs {
     hex: bool,
     /// Also report the opening and closing of each connection: peers, TLS parameters, duration, number of
     /// bytes, how it was closed
-    #[arg(long, help_heading = "Output", value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "also")]
+    #[arg(long, help_heading = "What to report", value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "also")]
     connections: Option<Connections>,
     /// Also attach where a TLS library without symbols is only suspected; what is shown may be wrong
     #[arg(long, help_heading = "What to attach to")]
     guess: bool,
-    /// Capture at most N bytes of each call, up to 1M; 0: none, only the record [default: 1M]
+    /// Capture at most N bytes of each call, up to 1M; 0: no payload [default: 1M]
     #[arg(long, help_heading = "Limits", value_name = "N", value_parser = value::max_bytes, default_value = "1M", hide_default_value = true)]
     max_bytes: u32,
 }

@@ -29,7 +29,7 @@ const KEPT: Duration = Duration::from_mins(1);
 /// Containers by id, and by the cgroups in which their processes were seen. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerIndex {
-    known: Arc<Mutex<IndexState>>,
+    state: Arc<Mutex<IndexState>>,
     hierarchy: Option<Hierarchy>,
     proc: Proc,
 }
@@ -76,7 +76,7 @@ pub(crate) struct CgroupPlace {
 #[derive(Debug)]
 struct SeenProcess {
     container: Arc<str>,
-    gone: Option<Instant>,
+    ended_at: Option<Instant>,
 }
 
 impl ContainerIndex {
@@ -86,8 +86,8 @@ impl ContainerIndex {
         new
     }
 
-    fn known(&self) -> MutexGuard<'_, IndexState> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, IndexState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether some container that somebody asked about is not fully reported by the runtimes, and it is time
@@ -95,51 +95,53 @@ impl ContainerIndex {
     pub fn has_unnamed(&self) -> bool {
         let now = Instant::now();
         let is_due = |fact: &ContainerState| {
-            fact.sought.is_some() && !fact.is_told() && fact.gone.is_none() && fact.next <= now
+            fact.wanted_since.is_some() && !fact.is_complete() && fact.ended_at.is_none() && fact.next <= now
         };
-        self.known().by_key.values().any(is_due)
+        self.lock().by_key.values().any(is_due)
     }
 
     /// Changes whenever a runtime reports something new about a container.
     pub fn version(&self) -> u64 {
-        self.known().version
+        self.lock().version
     }
 
     /// Records what the runtimes report. A container that its runtime no longer reports is removed after a
     /// while.
     pub(crate) fn update(&self, listing: &Listing) {
         let now = Instant::now();
-        let mut known = self.known();
-        let mut told: HashSet<String> = HashSet::new();
+        let mut state = self.lock();
+        let mut reported: HashSet<String> = HashSet::new();
         for listed in &listing.containers {
             let key = key(&listed.mark());
-            known.learn(&key, listed);
-            told.insert(key);
+            state.record(&key, listed);
+            reported.insert(key);
         }
-        let live: HashSet<Arc<str>> = known.live().cloned().collect();
-        for (key, fact) in &mut known.by_key {
+        let live: HashSet<Arc<str>> = state.live().cloned().collect();
+        for (key, fact) in &mut state.by_key {
             if fact.is_listed {
                 let runtime = fact.container.runtime.as_ref().map(|runtime| runtime.name.as_str());
                 let has_answered = listing.answered.iter().any(|name| Some(*name) == runtime);
-                if has_answered && !told.contains(&**key) && !live.contains(key) {
-                    fact.gone.get_or_insert(now);
+                if has_answered && !reported.contains(&**key) && !live.contains(key) {
+                    fact.ended_at.get_or_insert(now);
                 }
             }
-            if !fact.is_told()
-                && fact.sought.is_some_and(|since| listing.asked.is_none_or(|asked| since <= asked))
+            if !fact.is_complete()
+                && fact
+                    .wanted_since
+                    .is_some_and(|since| listing.queried_at.is_none_or(|queried_at| since <= queried_at))
             {
-                fact.wait(now);
+                fact.postpone(now);
             }
         }
-        known.forget(now);
+        state.forget(now);
     }
 
     /// The container with this key. Only its id is set until a runtime reports it.
     pub(crate) fn get(&self, key: &str) -> Arc<Container> {
-        let mut known = self.known();
-        match known.get_or_insert(key) {
+        let mut state = self.lock();
+        match state.get_or_insert(key) {
             Some(fact) => {
-                fact.sought.get_or_insert_with(Instant::now);
+                fact.wanted_since.get_or_insert_with(Instant::now);
                 Arc::clone(&fact.container)
             }
             None => Arc::new(unnamed(key)),
@@ -147,16 +149,16 @@ impl ContainerIndex {
     }
 
     pub(crate) fn fact(&self, key: &str) -> Option<ContainerState> {
-        self.known().by_key.get(key).cloned()
+        self.lock().by_key.get(key).cloned()
     }
 
     /// The containers that a process is in, outermost first. A container may name a cgroup of its own like
     /// another container's id; such a cgroup does not count.
     pub(crate) fn enclosing(&self, cgroups: &ProcCgroups) -> Vec<CgroupPlace> {
-        let mut known = self.known();
+        let mut state = self.lock();
         let mut places: Vec<CgroupPlace> = Vec::new();
-        for key in known.marks.holders(cgroups) {
-            let mark = known.by_key.get(key).and_then(|fact| fact.mark.as_ref());
+        for key in state.marks.holders(cgroups) {
+            let mark = state.by_key.get(key).and_then(|fact| fact.mark.as_ref());
             let root = mark.and_then(|mark| cgroups.unified_root(mark)).map(<[u8]>::to_vec);
             places.push(CgroupPlace { key: key.to_string(), root });
         }
@@ -167,7 +169,7 @@ impl ContainerIndex {
                 places.insert(0, CgroupPlace { key: key.clone(), root });
             }
             if let Some(runtime) = cgroups.runtime() {
-                known.told_by_path(&key, id, runtime);
+                state.record_by_path(&key, id, runtime);
             }
         }
         places
@@ -178,7 +180,7 @@ impl ContainerIndex {
     pub(crate) fn of_cgroups(&self, cgroups: &ProcCgroups) -> Option<Arc<Container>> {
         let place = self.enclosing(cgroups).pop();
         // With v1 hierarchies too, processes in one v2 cgroup may be in different containers.
-        let is_host = || cgroups.legacy.is_empty() && !self.known().unexplained.holds(cgroups);
+        let is_host = || cgroups.legacy.is_empty() && !self.lock().unexplained.holds(cgroups);
         let is_settled = place.as_ref().map_or_else(is_host, |place| place.root.is_some());
         if place.is_none() && !is_settled {
             return None;
@@ -186,7 +188,7 @@ impl ContainerIndex {
         let cgroup = cgroups.unified.as_deref().and_then(|path| self.cgroup(path));
         let key = place.map(|place| place.key);
         if let Some(cgroup) = cgroup.as_ref().filter(|_| is_settled) {
-            self.known().settle(cgroup.id, key.as_deref());
+            self.lock().settle(cgroup.id, key.as_deref());
         }
         match (key?, cgroup) {
             (key, Some(cgroup)) => self.seen_in(&key, cgroup.id),
@@ -197,54 +199,54 @@ impl ContainerIndex {
     /// The container of a process, also of one that has exited. `cgroup` is its cgroup in the v2 hierarchy as
     /// the kernel reported it (0: unknown). /proc is read only if that cgroup is not in the cache.
     pub fn of_process(&self, pid: u32, cgroup: u64) -> Containment {
-        if let Some(settled) = self.known().settled(cgroup) {
+        if let Some(settled) = self.lock().settled(cgroup) {
             return settled;
         }
         let cgroups = self.proc.cgroups(pid);
         if cgroups == ProcCgroups::default() {
-            return self.known().of_cgroup(cgroup).map_or(Containment::Unknown, Containment::In);
+            return self.lock().of_cgroup(cgroup).map_or(Containment::Unknown, Containment::In);
         }
         match self.of_cgroups(&cgroups) {
             Some(container) => Containment::In(container),
-            None if self.known().unexplained.holds(&cgroups) => Containment::Unknown,
+            None if self.lock().unexplained.holds(&cgroups) => Containment::Unknown,
             None => Containment::Host,
         }
     }
 
     /// Records that a container has, or will have, processes in this cgroup.
     pub(crate) fn seen_in(&self, key: &str, cgroup: u64) -> Option<Arc<Container>> {
-        let mut known = self.known();
-        let room = known.by_cgroup.len() < REMEMBERED;
-        let fact = known.get_or_insert(key)?;
-        fact.come_back();
-        fact.sought.get_or_insert_with(Instant::now);
+        let mut state = self.lock();
+        let room = state.by_cgroup.len() < REMEMBERED;
+        let fact = state.get_or_insert(key)?;
+        fact.mark_running();
+        fact.wanted_since.get_or_insert_with(Instant::now);
         let container = Arc::clone(&fact.container);
-        if room || known.by_cgroup.contains_key(&cgroup) {
-            known.by_cgroup.insert(cgroup, SeenProcess { container: key.into(), gone: None });
+        if room || state.by_cgroup.contains_key(&cgroup) {
+            state.by_cgroup.insert(cgroup, SeenProcess { container: key.into(), ended_at: None });
         }
         Some(container)
     }
 
-    /// Runs `look` on the cgroups that may be a container's.
-    pub(crate) fn unexplained<T>(&self, look: impl FnOnce(&mut Unexplained) -> T) -> T {
-        look(&mut self.known().unexplained)
+    /// Runs `visit` on the cgroups that may be a container's.
+    pub(crate) fn unexplained<T>(&self, visit: impl FnOnce(&mut Unexplained) -> T) -> T {
+        visit(&mut self.lock().unexplained)
     }
 
     /// Records that a cgroup was removed. Its container is kept for a while.
-    pub(crate) fn cgroup_gone(&self, cgroup: u64) {
+    pub(crate) fn cgroup_removed(&self, cgroup: u64) {
         let now = Instant::now();
-        let mut known = self.known();
-        known.settled.pop(&cgroup);
-        known.unexplained.remove(cgroup);
-        let Some(seen) = known.by_cgroup.get_mut(&cgroup) else { return };
-        seen.gone = Some(now);
+        let mut state = self.lock();
+        state.settled.pop(&cgroup);
+        state.unexplained.remove(cgroup);
+        let Some(seen) = state.by_cgroup.get_mut(&cgroup) else { return };
+        seen.ended_at = Some(now);
         let key = Arc::clone(&seen.container);
-        if !known.live().any(|live| *live == key)
-            && let Some(fact) = known.by_key.get_mut(&key)
+        if !state.live().any(|live| *live == key)
+            && let Some(fact) = state.by_key.get_mut(&key)
         {
-            fact.gone = Some(now);
+            fact.ended_at = Some(now);
         }
-        known.forget(now);
+        state.forget(now);
     }
 
     pub(crate) fn cgroup(&self, path: &[u8]) -> Option<Cgroup> {
@@ -286,7 +288,7 @@ impl IndexState {
         self.by_key.get_mut(key)
     }
 
-    fn learn(&mut self, key: &str, listed: &ContainerInfo) {
+    fn record(&mut self, key: &str, listed: &ContainerInfo) {
         let container = listed.to_container();
         let mut runtimes = vec![listed.runtime];
         runtimes.extend(listed.sources.iter().map(InfoSource::runtime));
@@ -311,7 +313,7 @@ impl IndexState {
     }
 
     /// Records a container about which the path of its cgroup says everything.
-    fn told_by_path(&mut self, key: &str, id: &str, runtime: &'static str) {
+    fn record_by_path(&mut self, key: &str, id: &str, runtime: &'static str) {
         let Some(fact) = self.get_or_insert(key).filter(|fact| !fact.is_listed) else { return };
         let runtime_name = Runtime { name: runtime.to_owned() };
         fact.container = Arc::new(Container {
@@ -345,19 +347,20 @@ impl IndexState {
 
     /// The containers that have a cgroup at present. A container appears once for each of them.
     fn live(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.by_cgroup.values().filter(|seen| seen.gone.is_none()).map(|seen| &seen.container)
+        self.by_cgroup.values().filter(|seen| seen.ended_at.is_none()).map(|seen| &seen.container)
     }
 
     fn forget(&mut self, now: Instant) {
-        let is_kept = |gone: Option<Instant>| gone.is_none_or(|gone| now.duration_since(gone) < KEPT);
+        let is_kept =
+            |ended_at: Option<Instant>| ended_at.is_none_or(|ended_at| now.duration_since(ended_at) < KEPT);
         let before = self.by_key.len();
-        self.by_key.retain(|_, fact| is_kept(fact.gone));
+        self.by_key.retain(|_, fact| is_kept(fact.ended_at));
         if self.by_key.len() < before {
             let marks =
                 self.by_key.iter().filter_map(|(key, fact)| Some((fact.mark.clone()?, Arc::clone(key))));
             self.marks = marks.collect();
         }
-        self.by_cgroup.retain(|_, seen| is_kept(seen.gone));
+        self.by_cgroup.retain(|_, seen| is_kept(seen.ended_at));
     }
 }
 

@@ -31,12 +31,12 @@ pub(crate) struct ContainerState {
     /// How its processes are recognised, if a runtime reported it.
     pub(crate) mark: Option<ContainerKey>,
     /// Since when somebody wants to know more about it.
-    pub(crate) sought: Option<Instant>,
+    pub(crate) wanted_since: Option<Instant>,
     /// When to ask about it next, and the delay after that.
     pub(crate) next: Instant,
     pub(crate) pause: Duration,
-    /// Since when it has been gone.
-    pub(crate) gone: Option<Instant>,
+    /// When it ended.
+    pub(crate) ended_at: Option<Instant>,
 }
 
 impl ContainerState {
@@ -49,28 +49,28 @@ impl ContainerState {
             gaps: Gaps::default(),
             runtimes: Vec::new(),
             mark: None,
-            sought: None,
+            wanted_since: None,
             next: Instant::now(),
             pause: FIRST_PAUSE,
-            gone: None,
+            ended_at: None,
         }
     }
 
     /// Whether everything by which it may be selected has been reported.
-    pub(crate) fn is_told(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.is_listed && self.images.extent != Extent::Part && !self.gaps.pod
     }
 
     /// Postpones the next question, because the runtimes were asked and the facts are still incomplete.
-    pub(crate) fn wait(&mut self, now: Instant) {
+    pub(crate) fn postpone(&mut self, now: Instant) {
         self.next = now + self.pause;
         self.pause = LONGEST_PAUSE.min(self.pause * 2);
     }
 
     /// Records that the container runs, perhaps again. If it had ended, the runtimes may now report more
     /// about it, so they are asked at once.
-    pub(crate) fn come_back(&mut self) {
-        if self.gone.take().is_some() {
+    pub(crate) fn mark_running(&mut self) {
+        if self.ended_at.take().is_some() {
             self.next = Instant::now();
             self.pause = FIRST_PAUSE;
         }

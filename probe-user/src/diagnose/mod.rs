@@ -75,9 +75,7 @@ pub enum DiagnoseError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// Tracing would not work on this machine.
-    #[error(
-        "tracing would not work here; these checks failed (see above for what to do): {checks}"
-    )]
+    #[error("tracing would not work here; these checks failed (see above for what to do): {checks}")]
     Machine {
         /// The names of the checks that failed.
         checks: String,

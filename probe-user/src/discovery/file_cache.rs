@@ -53,7 +53,7 @@ impl Default for Files {
 
 impl FileCache {
     /// The verdict on an open file.
-    pub(super) fn of(&self, inode: RealInode, file: &ForeignFile) -> Option<FileVerdict> {
+    pub(super) fn get(&self, inode: RealInode, file: &ForeignFile) -> Option<FileVerdict> {
         let mut files = self.lock();
         if let Some(seen) = files.hooked.get(&inode) {
             return Some(seen.clone());

@@ -22,7 +22,7 @@ use crate::timeout::{timed_out_reading_message, with_timeout};
 /// The result of inspecting a file.
 pub(super) enum Inspection {
     /// The file is in the cache.
-    Known(FileVerdict),
+    Cached(FileVerdict),
     /// The file was opened and parsed.
     New(Box<InspectedFile>),
 }
@@ -31,7 +31,7 @@ pub(super) enum Inspection {
 pub(super) struct InspectedFile {
     pub(super) file: Arc<ForeignFile>,
     pub(super) inode: RealInode,
-    pub(super) looked: Verdict,
+    pub(super) verdict: Verdict,
     /// The file from which it was copied up, if there is one.
     pub(super) original: Option<CopyUpSource>,
 }
@@ -41,7 +41,7 @@ pub(super) struct CopyUpSource {
     pub(super) file: Arc<ForeignFile>,
     pub(super) inode: RealInode,
     /// None if it is hooked already.
-    pub(super) looked: Option<Verdict>,
+    pub(super) verdict: Option<Verdict>,
 }
 
 /// What was found in a file.
@@ -74,40 +74,40 @@ pub(super) async fn mappings(pid: u32) -> Result<Vec<Mapping>, MappingsError> {
 pub(super) async fn file(
     pid: u32,
     mapping: &Mapping,
-    (known, mounts): (&FileCache, &Mounts),
+    (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
-    strange: &UncachedFileCallback,
+    on_uncached: &UncachedFileCallback,
 ) -> Result<Inspection, InspectError> {
-    let (mapping, known, mounts) = (mapping.clone(), known.clone(), mounts.clone());
-    let (probe, strange) = (probe.clone(), Arc::clone(strange));
+    let (mapping, cache, mounts) = (mapping.clone(), cache.clone(), mounts.clone());
+    let (probe, on_uncached) = (probe.clone(), Arc::clone(on_uncached));
     // Records how far the thread came, in case it does not return in time.
     let opened = Arc::new(OnceLock::new());
     let mark = Arc::clone(&opened);
-    let look = with_timeout(move || {
+    let inspection = with_timeout(move || {
         let begin = Instant::now();
         let (file, inode) = rootfs::inspect(pid, &mapping, &mounts)?;
-        if let Some(seen) = known.of(inode, &file) {
-            return Ok(Inspection::Known(seen));
+        if let Some(seen) = cache.get(inode, &file) {
+            return Ok(Inspection::Cached(seen));
         }
-        strange();
+        on_uncached();
         // Nothing else sets it.
         let _ = mark.set((inode, file.changed(), file.size));
         let open = begin.elapsed();
-        let mut looked = inspect(&file, &probe);
-        if let Verdict::Watched(found) = &mut looked {
+        let mut verdict = inspect(&file, &probe);
+        if let Verdict::Watched(found) = &mut verdict {
             verify_code::retain_unpatched(pid, &mapping, &file, found);
         }
         tracing::debug!(pid, file = ?file.name(), ?open, all = ?begin.elapsed(), "inspected");
-        let original = match looked {
+        let original = match verdict {
             // Both are needed, because a process that mapped the file before the copy-up goes on executing
             // the original.
-            Verdict::Watched(_) => original(pid, &file, (&known, &mounts), &probe),
+            Verdict::Watched(_) => original(pid, &file, (&cache, &mounts), &probe),
             Verdict::Unwatched(_) => None,
         };
-        Ok(Inspection::New(Box::new(InspectedFile { file: Arc::new(file), inode, looked, original })))
+        Ok(Inspection::New(Box::new(InspectedFile { file: Arc::new(file), inode, verdict, original })))
     });
-    match (look.await, opened.get()) {
-        (Some(look), _) => look.map_err(InspectError::Failed),
+    match (inspection.await, opened.get()) {
+        (Some(inspection), _) => inspection.map_err(InspectError::Failed),
         (None, Some((inode, changed, size))) => Err(InspectError::ReadTimeout(
             *inode,
             FileVerdict::unhooked(FileOutcome::Unparsed(timed_out_reading_message(*size)), *changed),
@@ -119,12 +119,12 @@ pub(super) async fn file(
 fn original(
     pid: u32,
     file: &ForeignFile,
-    (known, mounts): (&FileCache, &Mounts),
+    (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
 ) -> Option<CopyUpSource> {
     let (file, inode) = rootfs::before_copy_up(pid, file, mounts)?;
-    let looked = known.hooked(inode).is_none().then(|| inspect(&file, probe));
-    Some(CopyUpSource { file: Arc::new(file), inode, looked })
+    let verdict = cache.hooked(inode).is_none().then(|| inspect(&file, probe));
+    Some(CopyUpSource { file: Arc::new(file), inode, verdict })
 }
 
 /// Searches a file for functions to hook.
@@ -156,5 +156,5 @@ pub(super) async fn version_in(file: ForeignFile) -> Option<String> {
 
 fn parse(file: &ForeignFile, probe: &Probe) -> Result<Object, ObjectError> {
     let handle = file.file().map_err(|source| ObjectError::Read { what: "the file", offset: 0, source })?;
-    Object::parse(handle, file.size, &probe.wanted())
+    Object::parse(handle, file.size, &probe.symbol_filter())
 }

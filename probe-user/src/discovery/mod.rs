@@ -61,7 +61,7 @@ pub struct Discovery {
     /// Files without anything to hook, by what their mappings show; a file may be shown in several ways.
     /// While a plan is made, all files are in it, because a plan describes one moment.
     shown: LruCache<(Device, u64, PathBuf), (Instant, FileVerdict)>,
-    known: FileCache,
+    files: FileCache,
     mounts: Mounts,
     users: ObjectRefs,
     /// Ids of hooks: those that are free again and since when, and the first one that was never used.
@@ -78,10 +78,10 @@ pub struct Discovery {
     /// Libraries whose version is in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
     /// Untraceable TLS, to be reported once.
-    news: ReportedOnce,
+    untraceable: ReportedOnce,
     /// Whether a file was not inspected because the process that had mapped it has exited.
     missed: bool,
-    strange: UncachedFileCallback,
+    on_uncached: UncachedFileCallback,
 }
 
 /// Called before a file is inspected that is not in the cache.
@@ -93,7 +93,7 @@ impl Discovery {
         Self {
             probe,
             shown: LruCache::sparse(REMEMBERED),
-            known: FileCache::default(),
+            files: FileCache::default(),
             mounts: Mounts::default(),
             users: ObjectRefs::default(),
             free: VecDeque::new(),
@@ -105,15 +105,15 @@ impl Discovery {
             silent: HashMap::new(),
             libcrypto: LruCache::sparse(REMEMBERED),
             unversioned: Vec::new(),
-            news: ReportedOnce::default(),
+            untraceable: ReportedOnce::default(),
             missed: false,
-            strange: Arc::new(|| ()),
+            on_uncached: Arc::new(|| ()),
         }
     }
 
-    /// Makes inspecting threads call `strange` before they inspect a file that is not in the cache.
-    pub fn on_uncached_file(&mut self, strange: impl Fn() + Send + Sync + 'static) {
-        self.strange = Arc::new(strange);
+    /// Makes inspecting threads call `on_uncached` before they inspect a file that is not in the cache.
+    pub fn on_uncached_file(&mut self, on_uncached: impl Fn() + Send + Sync + 'static) {
+        self.on_uncached = Arc::new(on_uncached);
     }
 
     /// The plan for a target.
@@ -126,7 +126,7 @@ impl Discovery {
         let mut outcomes = Vec::with_capacity(target.processes.len());
         for process in &target.processes {
             // If the process has exited, the reason is kept in `skipped`.
-            let files = self.look(process.pid, Keep::Everything).await;
+            let files = self.inspect_process(process.pid, Keep::Everything).await;
             outcomes.push(ProcessOutcome { pid: process.pid, files });
             for Versioned { sites, library } in self.versions(process.pid).await {
                 if let Some(object) = self.objects.iter_mut().find(|object| object.sites == sites) {
@@ -136,10 +136,10 @@ impl Discovery {
         }
         self.shown.retain(|_, (_, seen)| seen.outcome.is_foreign());
         for object in &mut self.objects {
-            object.pids = self.users.of(object.id);
+            object.pids = self.users.pids_of(object.id);
         }
         let skipped = mem::take(&mut self.skipped);
-        self.news.mark_reported(&skipped);
+        self.untraceable.mark_reported(&skipped);
         let plan = Plan {
             scope: target.scope.clone(),
             programs: self.probe.programs(),
@@ -155,13 +155,13 @@ impl Discovery {
     /// program. Returns the objects to attach to.
     pub async fn process(&mut self, pid: u32) -> Vec<ObjectHooks> {
         // Nothing needs to be done if it has exited.
-        let _ = self.look(pid, Keep::Foreign).await;
+        let _ = self.inspect_process(pid, Keep::Foreign).await;
         self.found()
     }
 
     /// Inspects one file that a process has mapped. Returns the objects to attach to.
     pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
-        if !self.probe.looks_into_files() {
+        if !self.probe.inspects_files() {
             return Vec::new();
         }
         let seen = self.mapping(pid, mapping, Keep::Foreign).await;
@@ -176,7 +176,7 @@ impl Discovery {
             }
             // The range may belong to another file by now. Or the process has exited, while a process that it
             // forked still maps the file.
-            Some(_) => self.missed |= self.look(pid, Keep::Foreign).await.is_err(),
+            Some(_) => self.missed |= self.inspect_process(pid, Keep::Foreign).await.is_err(),
         }
         self.found()
     }
@@ -184,7 +184,7 @@ impl Discovery {
     /// Handles the exit of a process.
     pub fn ended(&mut self, pid: u32) {
         self.unversioned.retain(|waiting| waiting.pid != pid);
-        self.news.ended(pid);
+        self.untraceable.ended(pid);
         self.users.set_mapped(pid, &BTreeSet::new(), Instant::now());
     }
 
@@ -201,7 +201,7 @@ impl Discovery {
     pub fn failed(&mut self, id: ObjectId) {
         self.unversioned.retain(|waiting| waiting.object != id);
         self.users.remove(id);
-        self.known.forget(&[id]);
+        self.files.forget(&[id]);
     }
 
     /// Whether, since the last call, a process has exited before a file that it had mapped was inspected.
@@ -212,7 +212,7 @@ impl Discovery {
 
     /// Untraceable TLS in the processes that were inspected since the last call.
     pub fn take_untraceable(&mut self) -> Vec<Skipped> {
-        self.news.take()
+        self.untraceable.take()
     }
 
     /// When [`Discovery::take_unused`] will next return something.
@@ -226,18 +226,18 @@ impl Discovery {
         let (ids, sites): (Vec<_>, Vec<_>) = self.users.take_unused(Instant::now()).into_iter().unzip();
         self.free.extend(sites.into_iter().map(|sites| (Instant::now(), sites)));
         self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
-        self.known.forget(&ids);
+        self.files.forget(&ids);
         ids
     }
 
     fn found(&mut self) -> Vec<ObjectHooks> {
-        self.news.add(mem::take(&mut self.skipped));
+        self.untraceable.add(mem::take(&mut self.skipped));
         self.foreign.clear();
         mem::take(&mut self.objects)
     }
 
-    async fn look(&mut self, pid: u32, keep: Keep) -> Result<Vec<MappedFile>, MappingsError> {
-        if !self.probe.looks_into_files() {
+    async fn inspect_process(&mut self, pid: u32, keep: Keep) -> Result<Vec<MappedFile>, MappingsError> {
+        if !self.probe.inspects_files() {
             return Ok(Vec::new());
         }
         let mappings = match inspect_file::mappings(pid).await {
@@ -254,9 +254,9 @@ impl Discovery {
             let FileVerdict { outcome, objects, .. } = self.mapping(pid, &mapping, keep).await;
             foreign += usize::from(outcome.is_foreign());
             if objects.is_empty()
-                && let Some((lack, why)) = outcome.refusal(&self.probe)
+                && let Some((kind, why)) = outcome.refusal(&self.probe)
             {
-                self.skip(lack, pid, &mapping.path.to_string_lossy(), why);
+                self.skip(kind, pid, &mapping.path.to_string_lossy(), why);
             }
             maps.extend(objects);
             files.push(MappedFile { path: mapping.path, outcome });
@@ -284,9 +284,9 @@ impl Discovery {
         if self.silent.get(&mapping.device).is_some_and(|at| now.duration_since(*at) < TIMED_OUT_DEVICE_TTL) {
             return unopened(OpenFailure::TimedOut);
         }
-        let known = (&self.known, &self.mounts);
-        let seen = match inspect_file::file(pid, mapping, known, &self.probe, &self.strange).await {
-            Ok(Inspection::Known(seen)) => seen,
+        let caches = (&self.files, &self.mounts);
+        let seen = match inspect_file::file(pid, mapping, caches, &self.probe, &self.on_uncached).await {
+            Ok(Inspection::Cached(seen)) => seen,
             Ok(Inspection::New(new)) => self.add(pid, *new),
             // This is not cached: the process may have exited meanwhile, and other processes may map the
             // file.
@@ -299,7 +299,7 @@ impl Discovery {
                 return unopened(OpenFailure::TimedOut);
             }
             Err(InspectError::ReadTimeout(inode, seen)) => {
-                self.known.insert(inode, seen.clone());
+                self.files.insert(inode, seen.clone());
                 seen
             }
         };
@@ -313,39 +313,39 @@ impl Discovery {
     fn add(
         &mut self,
         pid: u32,
-        InspectedFile { file, inode, looked, original }: InspectedFile,
+        InspectedFile { file, inode, verdict, original }: InspectedFile,
     ) -> FileVerdict {
-        let mut seen = self.looked(pid, file, looked);
+        let mut seen = self.apply_verdict(pid, file, verdict);
         if let Some(original) = original.filter(|_| seen.is_hooked()) {
             seen.objects.extend(self.add_original(pid, original));
         }
-        self.known.insert(inode, seen.clone());
+        self.files.insert(inode, seen.clone());
         seen
     }
 
     fn add_original(
         &mut self,
         pid: u32,
-        CopyUpSource { file, inode, looked }: CopyUpSource,
+        CopyUpSource { file, inode, verdict }: CopyUpSource,
     ) -> Vec<ObjectId> {
-        let Some(looked) = looked else { return self.known.hooked(inode).unwrap_or_default() };
-        let seen = self.looked(pid, file, looked);
+        let Some(verdict) = verdict else { return self.files.hooked(inode).unwrap_or_default() };
+        let seen = self.apply_verdict(pid, file, verdict);
         if !seen.is_hooked() {
             return Vec::new();
         }
         let ids = seen.objects.clone();
-        self.known.insert(inode, seen);
+        self.files.insert(inode, seen);
         ids
     }
 
-    fn looked(&mut self, pid: u32, file: Arc<ForeignFile>, looked: Verdict) -> FileVerdict {
-        let outcome = match looked {
+    fn apply_verdict(&mut self, pid: u32, file: Arc<ForeignFile>, verdict: Verdict) -> FileVerdict {
+        let outcome = match verdict {
             Verdict::Watched(found) => return self.hook(pid, file, *found),
             Verdict::Unwatched(outcome) => outcome,
         };
         if let FileOutcome::NotElf(why) | FileOutcome::NothingWatched(why) = &outcome {
             self.foreign.push(Skipped {
-                lack: SkipKind::File,
+                kind: SkipKind::File,
                 pid: Some(pid),
                 subject: file_name(&file),
                 reason: why.clone(),
@@ -396,8 +396,8 @@ impl Discovery {
         first..self.next
     }
 
-    fn skip(&mut self, lack: SkipKind, pid: u32, what: &str, why: String) {
-        self.skipped.push(Skipped { lack, pid: Some(pid), subject: what.to_owned(), reason: why });
+    fn skip(&mut self, kind: SkipKind, pid: u32, what: &str, why: String) {
+        self.skipped.push(Skipped { kind, pid: Some(pid), subject: what.to_owned(), reason: why });
     }
 }
 

@@ -43,7 +43,7 @@ impl ObjectRefs {
         id
     }
 
-    pub(super) fn of(&self, id: ObjectId) -> Vec<u32> {
+    pub(super) fn pids_of(&self, id: ObjectId) -> Vec<u32> {
         self.objects.get(&id).map(|object| object.processes.iter().copied().collect()).unwrap_or_default()
     }
 
@@ -106,12 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_let_go_some_time_after_its_last_process() {
+    fn an_object_is_released_some_time_after_its_last_process() {
         let mut users = ObjectRefs::default();
         let start = Instant::now();
         let object = users.add(file(), 0..3, 10);
         users.maps(11, &[object]);
-        assert_eq!(users.of(object), [10, 11]);
+        assert_eq!(users.pids_of(object), [10, 11]);
         users.set_mapped(10, &BTreeSet::new(), start);
         assert_eq!((users.due(), users.processes()), (None, BTreeSet::from([11])));
         users.set_mapped(11, &BTreeSet::from([object]), start);

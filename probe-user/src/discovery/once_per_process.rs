@@ -8,15 +8,15 @@ use crate::plan::{SkipKind, Skipped};
 /// What is waiting to be reported, and what was reported.
 #[derive(Debug, Default)]
 pub(super) struct ReportedOnce {
-    told: BTreeSet<(u32, String)>,
+    reported: BTreeSet<(u32, String)>,
     waiting: Vec<Skipped>,
 }
 
 impl ReportedOnce {
     /// Marks what was reported at the start of a trace.
     pub(super) fn mark_reported(&mut self, skipped: &[Skipped]) {
-        for known in skipped {
-            let _ = self.is_new(known);
+        for one in skipped {
+            let _ = self.is_new(one);
         }
     }
 
@@ -37,12 +37,12 @@ impl ReportedOnce {
 
     /// Forgets a process that has exited, because its id may be reused.
     pub(super) fn ended(&mut self, pid: u32) {
-        self.told.retain(|(told, _)| *told != pid);
+        self.reported.retain(|(reporter, _)| *reporter != pid);
     }
 
     fn is_new(&mut self, skipped: &Skipped) -> bool {
         let key = skipped.pid.map(|pid| (pid, skipped.subject.clone()));
-        skipped.lack == SkipKind::Untraceable && key.is_some_and(|key| self.told.insert(key))
+        skipped.kind == SkipKind::Untraceable && key.is_some_and(|key| self.reported.insert(key))
     }
 }
 
@@ -51,19 +51,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_told_once_while_its_process_lives() {
-        let skipped = |lack, pid| Skipped { lack, pid: Some(pid), subject: "/x".into(), reason: "y".into() };
-        let mut news = ReportedOnce::default();
-        news.mark_reported(&[skipped(SkipKind::Untraceable, 1), skipped(SkipKind::File, 2)]);
+    fn each_is_reported_once_while_its_process_lives() {
+        let skipped = |kind, pid| Skipped { kind, pid: Some(pid), subject: "/x".into(), reason: "y".into() };
+        let mut reported = ReportedOnce::default();
+        reported.mark_reported(&[skipped(SkipKind::Untraceable, 1), skipped(SkipKind::File, 2)]);
         let all = || (1..=3).map(|pid| skipped(SkipKind::Untraceable, pid)).collect::<Vec<_>>();
-        let pids = |news: &mut ReportedOnce| {
-            news.take().iter().filter_map(|skipped| skipped.pid).collect::<Vec<_>>()
+        let pids = |reported: &mut ReportedOnce| {
+            reported.take().iter().filter_map(|skipped| skipped.pid).collect::<Vec<_>>()
         };
-        news.add(all());
-        news.add([all(), vec![skipped(SkipKind::File, 4)]].concat());
-        assert_eq!(pids(&mut news), [2, 3]);
-        news.ended(1);
-        news.add(all());
-        assert_eq!(pids(&mut news), [1]);
+        reported.add(all());
+        reported.add([all(), vec![skipped(SkipKind::File, 4)]].concat());
+        assert_eq!(pids(&mut reported), [2, 3]);
+        reported.ended(1);
+        reported.add(all());
+        assert_eq!(pids(&mut reported), [1]);
     }
 }

@@ -14,8 +14,8 @@ fn a_file_that_cannot_be_opened_in_one_process_is_opened_in_the_next() {
     let mut discovery = Discovery::new(Probe::Ssl(SslProbe::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let gone = discovery.mapping(u32::MAX, first, Keep::Everything).await;
-        assert!(matches!(*gone.outcome, FileOutcome::Unopened(_)), "{gone:?}");
+        let exited = discovery.mapping(u32::MAX, first, Keep::Everything).await;
+        assert!(matches!(*exited.outcome, FileOutcome::Unopened(_)), "{exited:?}");
         let there = discovery.mapping(own, first, Keep::Everything).await;
         assert!(there.outcome.is_foreign() || there.is_hooked(), "{there:?}");
     });

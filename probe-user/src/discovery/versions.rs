@@ -58,8 +58,8 @@ impl Discovery {
         let mapping = all.iter().find(is_it)?;
         let (file, inode) = inspect_file::open(pid, mapping, &self.mounts).await?;
         let file_as_it_is = (inode, file.changed());
-        if let Some(known) = self.libcrypto.get(&file_as_it_is) {
-            return known.clone();
+        if let Some(cached) = self.libcrypto.get(&file_as_it_is) {
+            return cached.clone();
         }
         let version = inspect_file::version_in(file).await;
         self.libcrypto.put(file_as_it_is, version.clone());

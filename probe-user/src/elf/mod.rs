@@ -139,12 +139,12 @@ impl Object {
         let build_id = note::build_id(&reader, &segments);
         let tables =
             dynamic.symbols.or(sections.dynamic_symbols).into_iter().chain(sections.symbols).collect();
-        let looks_started = segments.has_interpreter && dynamic.soname.is_none();
+        let is_executable = segments.has_interpreter && dynamic.soname.is_none();
         Ok(Self {
             build_id,
             entry: header.entry(),
             is_fixed: header.is_fixed(),
-            is_program: header.is_fixed() || dynamic.is_pie || looks_started,
+            is_program: header.is_fixed() || dynamic.is_pie || is_executable,
             tables,
             relocations: dynamic.relocations,
             soname: dynamic.soname,

@@ -93,7 +93,7 @@ fn constants_are_found_with_and_without_section_headers() {
 }
 
 #[test]
-fn what_is_not_for_us_is_told_from_what_is_broken() {
+fn what_is_not_for_us_differs_from_what_is_broken() {
     let good = library(&[]);
     let patched = |at: usize, patch: &[u8]| {
         let mut bytes = good.clone();
@@ -145,7 +145,7 @@ fn exercise(object: &Object) {
 #[test]
 fn a_truncated_file_is_refused() {
     let bytes = library(&[]);
-    let wanted = crate::probe::tls::wanted();
+    let wanted = crate::probe::tls::symbol_filter();
     let begun = Instant::now();
     for length in (0..bytes.len()).step_by(64) {
         if let Ok(object) = parse_bytes(&bytes[..length], &wanted) {
@@ -168,7 +168,7 @@ fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
 #[test]
 fn random_damage_never_panics_or_hangs() {
     let good = library(&[]);
-    let wanted = crate::probe::tls::wanted();
+    let wanted = crate::probe::tls::symbol_filter();
     let begun = Instant::now();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&good).unwrap();

@@ -67,7 +67,7 @@ impl ProcessInfoCache {
     }
 
     /// The facts about a running process, read now.
-    pub fn look_up(&mut self, pid: u32) -> ProcessContext {
+    pub fn read_now(&mut self, pid: u32) -> ProcessContext {
         self.containers.origin(pid, NO_CGROUP)
     }
 
@@ -94,12 +94,12 @@ impl ProcessInfoCache {
 
     fn read(&mut self, header: &Header) -> Arc<ProcessContext> {
         let origin = self.containers.origin(header.pid, header.cgroup);
-        let has_gone = origin.process.vpid.is_none();
-        let Some(stale) = self.stale.get(&header.pid).filter(|_| has_gone) else { return Arc::new(origin) };
+        let has_exited = origin.process.vpid.is_none();
+        let Some(stale) = self.stale.get(&header.pid).filter(|_| has_exited) else { return Arc::new(origin) };
         // For a process that has exited, the cgroup still leads to the container, with its present name.
         let container = match origin.container {
             Containment::Unknown => stale.container.clone(),
-            known => known,
+            container => container,
         };
         Arc::new(ProcessContext { container, ..ProcessContext::clone(stale) })
     }

@@ -29,11 +29,11 @@ const LISTENING: &[u8] = b"0A";
 #[derive(Debug)]
 pub(super) struct Listeners {
     /// By the inode number of the namespace.
-    namespaces: LruCache<u32, Known>,
+    namespaces: LruCache<u32, ListeningPorts>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct ListeningPorts {
     ports: HashSet<u16>,
     read: Instant,
 }
@@ -51,10 +51,10 @@ impl Listeners {
             return None;
         }
         let listens = |ports: &HashSet<u16>| ports.contains(&local_port);
-        let known = self.namespaces.get(&namespace);
-        let known = known.filter(|known| listens(&known.ports) || known.read.elapsed() < FRESH);
-        let ports = match known {
-            Some(known) => &known.ports,
+        let cached = self.namespaces.get(&namespace);
+        let cached = cached.filter(|cached| listens(&cached.ports) || cached.read.elapsed() < FRESH);
+        let ports = match cached {
+            Some(cached) => &cached.ports,
             None => self.read(namespace, pid)?,
         };
         if listens(ports) {
@@ -79,8 +79,8 @@ impl Listeners {
             // A kernel without IPv6 does not have the second list.
             ports.extend(listening(&read_bounded(&proc.join(list), LIST).unwrap_or_default()));
         }
-        self.namespaces.put(namespace, Known { ports, read: Instant::now() });
-        self.namespaces.peek(&namespace).map(|known| &known.ports)
+        self.namespaces.put(namespace, ListeningPorts { ports, read: Instant::now() });
+        self.namespaces.peek(&namespace).map(|cached| &cached.ports)
     }
 }
 

@@ -47,13 +47,14 @@ pub struct StackSymbolizer {
 
 impl Symbolizer for StackSymbolizer {
     fn resolve(&mut self, pid: u32, addresses: &[u64]) -> Vec<StackFrame> {
-        let known = |mappings: &[Mapping]| addresses.iter().all(|address| find(mappings, *address).is_some());
+        let covers =
+            |mappings: &[Mapping]| addresses.iter().all(|address| find(mappings, *address).is_some());
         let mut mappings = self.mappings.get(&pid).cloned().unwrap_or_default();
         // For a process that has exited, only the cache remains.
         let begin = Instant::now();
         let is_new = !self.mappings.contains(&pid);
         let may_read = is_new || self.rereading.is_none_or(|after| begin >= after);
-        if !known(&mappings)
+        if !covers(&mappings)
             && may_read
             && let Ok(read) = rootfs::executable_mappings(pid)
         {

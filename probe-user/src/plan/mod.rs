@@ -157,7 +157,7 @@ pub enum SkipKind {
 pub struct Skipped {
     /// The kind of thing.
     #[serde(skip)]
-    pub lack: SkipKind,
+    pub kind: SkipKind,
     /// The process. None if it does not concern a process.
     pub pid: Option<u32>,
     /// The subject: a path inside the root of the process, or a step.

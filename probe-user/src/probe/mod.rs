@@ -78,7 +78,7 @@ pub enum NoHooks {
 
 impl Probe {
     /// Whether mapped files must be inspected for hooks. Otherwise tracepoints deliver everything.
-    pub fn looks_into_files(&self) -> bool {
+    pub fn inspects_files(&self) -> bool {
         match self {
             Self::Ssl(_) | Self::Uprobe(_) => true,
             Self::Exec(_) => false,
@@ -95,14 +95,15 @@ impl Probe {
     }
 
     /// The symbols that [`Probe::hooks`] needs, for [`Object::parse`].
-    pub fn wanted(&self) -> SymbolFilter {
+    pub fn symbol_filter(&self) -> SymbolFilter {
         match self {
-            Self::Ssl(_) => tls::wanted(),
+            Self::Ssl(_) => tls::symbol_filter(),
             Self::Uprobe(_) | Self::Exec(_) => SymbolFilter::default(),
         }
     }
 
-    /// The hooks of an object that was parsed with [`Probe::wanted`]. `path` is its path in the container.
+    /// The hooks of an object that was parsed with [`Probe::symbol_filter`]. `path` is its path in the
+    /// container.
     pub fn hooks(&self, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {
         match self {
             Self::Ssl(wanted) => tls::hooks_of(object, *wanted),

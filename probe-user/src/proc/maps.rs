@@ -141,7 +141,7 @@ struct Collected {
     mappings: Vec<Mapping>,
     /// The path is part of the key, because layers of one overlay may show the same device with equal inode
     /// numbers.
-    known: HashMap<(Device, u64, Vec<u8>), usize>,
+    indices: HashMap<(Device, u64, Vec<u8>), usize>,
     ranges: usize,
 }
 
@@ -150,7 +150,7 @@ impl Collected {
     fn add(&mut self, range: Range, device: Device, inode: u64, path: Vec<u8>) -> bool {
         self.ranges += 1;
         let next = self.mappings.len();
-        let index = *self.known.entry((device, inode, path.clone())).or_insert(next);
+        let index = *self.indices.entry((device, inode, path.clone())).or_insert(next);
         match self.mappings.get_mut(index) {
             Some(mapping) => mapping.ranges.push(range),
             None => self.mappings.push(Mapping {

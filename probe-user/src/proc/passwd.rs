@@ -18,9 +18,7 @@ const PASSWD: &str = "/etc/passwd";
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
     /// The file has no line for this name.
-    #[error(
-        "no user {name:?} in {path:?}; for a user of a directory service (LDAP), give the user id"
-    )]
+    #[error("no user {name:?} in {path:?}; for a user of a directory service (LDAP), give the user id")]
     Unknown {
         /// As the user wrote it.
         name: String,

@@ -89,7 +89,7 @@ struct View {
 }
 
 impl View {
-    fn look() -> Self {
+    fn read() -> Self {
         let link = fs::read_link("/proc/self").ok();
         #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
         let has_procfs = rustix::fs::statfs("/proc").is_ok_and(|found| found.f_type as i64 == PROCFS);
@@ -101,7 +101,7 @@ impl View {
         }
     }
 
-    fn judge(&self) -> Result<(), Blind> {
+    fn check(&self) -> Result<(), Blind> {
         let (own, in_proc) = self.own;
         match self.namespace {
             _ if !self.has_procfs => Err(Blind::NoProc),
@@ -115,7 +115,7 @@ impl View {
 
 /// Checks that the processes in /proc are the ones that the BPF programs report.
 pub fn processes() -> Result<(), Blind> {
-    View::look().judge()
+    View::read().check()
 }
 
 /// Checks that ctrace's capabilities apply to the whole machine. Without /proc this cannot be checked, and
@@ -136,9 +136,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_seen_is_judged() {
+    fn what_is_seen_is_checked() {
         let seen = |has_procfs, in_proc, namespace, shows_others| {
-            View { has_procfs, own: (7, in_proc), namespace, shows_others }.judge()
+            View { has_procfs, own: (7, in_proc), namespace, shows_others }.check()
         };
         let other = 4_026_532_182;
         assert_eq!(seen(true, Some(7), Some(FIRST_PIDS), true), Ok(()));

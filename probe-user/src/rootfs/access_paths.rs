@@ -116,7 +116,7 @@ pub fn overlay(pid: u32) -> io::Result<Option<OverlayPaths>> {
     };
     let own = mountinfo::own()?;
     let bases = bases(&own, mount.device);
-    let layer = |named: Vec<u8>| Layer::look(&named, &bases);
+    let layer = |named: Vec<u8>| Layer::resolve(&named, &bases);
     let upper = mount.option(b"upperdir");
     let lower = mount.layers().directories.into_iter().skip(usize::from(upper.is_some()));
     let merged = own.iter().find(|other| other.device == mount.device && other.is_overlay());
@@ -133,7 +133,7 @@ pub fn overlay(pid: u32) -> io::Result<Option<OverlayPaths>> {
 }
 
 impl Layer {
-    fn look(named: &[u8], bases: &[PathBuf]) -> Self {
+    fn resolve(named: &[u8], bases: &[PathBuf]) -> Self {
         let mut at = Vec::new();
         for candidate in layer_paths(named, bases) {
             let found = directory(&candidate);

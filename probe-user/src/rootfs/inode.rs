@@ -176,7 +176,8 @@ fn search<'a>(
 ) -> Option<Attributes> {
     let mut attributes_only = false;
     for layer in layers {
-        let Some((file, is_metacopy)) = layer.iter().find_map(|directory| look(directory, path)) else {
+        let Some((file, is_metacopy)) = layer.iter().find_map(|directory| find_in_layer(directory, path))
+        else {
             continue;
         };
         let same = if attributes_only { file.size == seen.size } else { file.same_content_history(seen) };
@@ -190,7 +191,7 @@ fn search<'a>(
 }
 
 /// A file of a layer, and whether its data is in another layer.
-fn look(layer: &Path, path: &Path) -> Option<(Attributes, bool)> {
+fn find_in_layer(layer: &Path, path: &Path) -> Option<(Attributes, bool)> {
     let file = open_in_layer(layer, path)?;
     let attributes = Attributes::of(file.as_fd()).ok()?;
     let link = descriptor_path(file.as_fd());
@@ -265,13 +266,13 @@ mod tests {
     #[test]
     fn what_no_layer_holds_is_not_found() {
         let tree = Tree::new();
-        let gone = tree.file("elsewhere", "one");
+        let elsewhere = tree.file("elsewhere", "one");
         std::os::unix::fs::symlink("../../elsewhere", tree.layer("a/lib").join("x")).unwrap();
-        assert_eq!(find(&tree, &gone, &["a", "missing"]), None);
+        assert_eq!(find(&tree, &elsewhere, &["a", "missing"]), None);
     }
 
     #[test]
-    fn relative_layers_are_looked_for_where_a_runtime_mounts() {
+    fn relative_layers_are_searched_where_a_runtime_mounts() {
         let line = b"1 2 0:50 / /var/lib/docker/overlay2/abc/merged rw - overlay overlay rw,lowerdir=l/A";
         let own = mountinfo::parse(line);
         let bases = bases(&own, Device { major: 0, minor: 50 });

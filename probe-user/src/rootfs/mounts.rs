@@ -41,13 +41,13 @@ struct Seat {
 
 impl Seat {
     fn of(pid: u32) -> Option<Self> {
-        let look = |name: &str| {
+        let attributes = |name: &str| {
             let mask = StatxFlags::INO | StatxFlags::MNT_ID;
             // For a FUSE root: use the attributes that the kernel has, instead of asking the server.
             let flags = AtFlags::STATX_DONT_SYNC;
             rustix::fs::statx(CWD, format!("/proc/{pid}/{name}"), flags, mask).ok()
         };
-        let (namespace, root) = (look("ns/mnt")?, look("root")?);
+        let (namespace, root) = (attributes("ns/mnt")?, attributes("root")?);
         Some(Self {
             namespace: (namespace.stx_dev_major, namespace.stx_dev_minor, namespace.stx_ino),
             root_mount: root.stx_mnt_id,
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_is_not_there_is_looked_for_again_once() {
+    fn a_mount_that_is_not_there_is_searched_again_once() {
         let mounts = Mounts::default();
         let before = mounts.own();
         assert!(mounts.renew(7));

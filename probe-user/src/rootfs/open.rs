@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_for_a_deleted_file_is_told_from_a_name_that_ends_like_it() {
+    fn a_mark_for_a_deleted_file_differs_from_a_name_that_ends_like_it() {
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("x (deleted)");
         std::fs::copy("/bin/sleep", &program).unwrap();
@@ -328,7 +328,7 @@ mod tests {
         let error = ForeignFile::open_in_root(std::process::id(), Path::new("/no\x1b[2J\n")).unwrap_err();
         let text = error.to_string();
         assert!(!text.contains('\x1b') && !text.contains('\n'), "{text:?}");
-        let gone = ForeignFile::open_in_root(u32::MAX, Path::new("/x")).unwrap_err();
-        assert!(matches!(gone, OpenError::Root { .. }));
+        let missing = ForeignFile::open_in_root(u32::MAX, Path::new("/x")).unwrap_err();
+        assert!(matches!(missing, OpenError::Root { .. }));
     }
 }

@@ -87,9 +87,9 @@ pub(super) fn candidates(listing: &Listing, seen: &BTreeMap<String, ContainerSta
         }
     });
     let listed: Vec<Candidate> = listed.collect();
-    let known: BTreeSet<&str> = listed.iter().map(|one| one.key.as_str()).collect();
+    let listed_keys: BTreeSet<&str> = listed.iter().map(|one| one.key.as_str()).collect();
     let unlisted =
-        seen.iter().filter(|(key, _)| !known.contains(key.as_str())).map(|(key, fact)| Candidate {
+        seen.iter().filter(|(key, _)| !listed_keys.contains(key.as_str())).map(|(key, fact)| Candidate {
             key: key.clone(),
             id: fact.container.id.clone(),
             names: fact.names.clone(),
@@ -211,10 +211,7 @@ mod tests {
     fn the_order_of_preference() {
         check("web", "web");
         check("web-", "web-2");
-        check(
-            "we",
-            "\"we\" matches 2 containers: \"web\" (\"abababababab\", image \"img\"); \"web-2\" (",
-        );
+        check("we", "\"we\" matches 2 containers: \"web\" (\"abababababab\", image \"img\"); \"web-2\" (");
         check("ab", "ab");
         check("aba", "web");
         // Two match by their ids, one by its name.
@@ -239,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_runtime_it_is_said_that_only_ids_are_known() {
+    fn without_a_runtime_only_ids_can_be_resolved() {
         let listing = Listing { unanswered: vec!["docker: nothing listens".into()], ..Listing::default() };
         let all = [candidate("ab", "", true)];
         assert!(choose(&named("abab"), &all, &listing).is_ok());
@@ -248,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_two_namespaces_is_ambiguous_until_the_cgroup_is_said() {
+    fn a_name_in_two_namespaces_is_ambiguous_without_the_cgroup() {
         let web = |path: &str| Candidate {
             key: path.to_owned(),
             id: "web".to_owned(),
@@ -268,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_two_runtimes_is_ambiguous_until_the_runtime_is_said() {
+    fn a_name_in_two_runtimes_is_ambiguous_without_the_runtime() {
         let podman =
             |id, name, is_running| Candidate { runtimes: vec!["podman"], ..candidate(id, name, is_running) };
         let all = [

@@ -19,27 +19,27 @@ const MEMBERS: usize = 1 << 14;
 /// A container that is, or may be, selected or excluded.
 #[derive(Clone, Debug)]
 pub(crate) struct TrackedContainer {
-    standing: ContainerDecision,
+    decision: ContainerDecision,
     /// Its own cgroups, below which its processes may have created others. Empty without cgroup v2.
     pub(super) cgroups: Vec<Cgroup>,
 }
 
 impl TrackedContainer {
     pub(super) fn is_in(&self) -> bool {
-        self.standing == ContainerDecision::Include
+        self.decision == ContainerDecision::Include
     }
 
     /// Whether it is kept out only until the facts are complete.
     pub(super) fn is_held(&self) -> bool {
-        self.standing == ContainerDecision::ExcludeUntilKnown
+        self.decision == ContainerDecision::ExcludeUntilKnown
     }
 
     pub(super) fn is_kept_out(&self) -> bool {
-        matches!(self.standing, ContainerDecision::Exclude | ContainerDecision::ExcludeUntilKnown)
+        matches!(self.decision, ContainerDecision::Exclude | ContainerDecision::ExcludeUntilKnown)
     }
 
     pub(super) fn is_undecided(&self) -> bool {
-        matches!(self.standing, ContainerDecision::IncludeWhenKnown | ContainerDecision::ExcludeUntilKnown)
+        matches!(self.decision, ContainerDecision::IncludeWhenKnown | ContainerDecision::ExcludeUntilKnown)
     }
 }
 
@@ -62,13 +62,13 @@ impl Target {
     /// Decides about a container, with the facts that there are.
     pub(super) fn decide(&mut self, id: &str, cgroup: Option<Cgroup>) {
         // An excluded container stays out as long as it runs, even if it is renamed.
-        let is_out = self.members.get(id).is_some_and(|member| member.standing == ContainerDecision::Exclude);
-        let standing = if is_out {
+        let is_out = self.members.get(id).is_some_and(|member| member.decision == ContainerDecision::Exclude);
+        let decision = if is_out {
             ContainerDecision::Exclude
         } else {
-            self.rules.standing(id, self.containers.fact(id).as_ref())
+            self.rules.decision(id, self.containers.fact(id).as_ref())
         };
-        if standing == ContainerDecision::Unrelated {
+        if decision == ContainerDecision::Unrelated {
             self.members.remove(id);
             return;
         }
@@ -79,8 +79,8 @@ impl Target {
         // This makes the index ask for its name.
         self.containers.get(id);
         let member =
-            self.members.entry(id.to_owned()).or_insert(TrackedContainer { standing, cgroups: Vec::new() });
-        member.standing = standing;
+            self.members.entry(id.to_owned()).or_insert(TrackedContainer { decision, cgroups: Vec::new() });
+        member.decision = decision;
         if let Some(cgroup) = cgroup.filter(|cgroup| !member.cgroups.contains(cgroup)) {
             // A container that was started again has another cgroup with the same path.
             member.cgroups.retain(|other| other.path != cgroup.path);
@@ -110,8 +110,8 @@ impl Target {
         }
         let excluded: BTreeSet<Cgroup> =
             excluded.into_iter().filter_map(|one| self.within_reach(one)).collect();
-        let is_told = self.rules.grain == Granularity::Whole && !self.rules.everything;
-        let cgroups: BTreeSet<Cgroup> = of(TrackedContainer::is_in).filter(|_| is_told).cloned().collect();
+        let by_cgroup = self.rules.granularity == Granularity::Whole && !self.rules.everything;
+        let cgroups: BTreeSet<Cgroup> = of(TrackedContainer::is_in).filter(|_| by_cgroup).cloned().collect();
         let mut changes = Vec::new();
         let added = |now: &BTreeSet<Cgroup>, before: &[Cgroup]| -> Vec<Cgroup> {
             now.iter().filter(|cgroup| !before.contains(cgroup)).cloned().collect()
@@ -147,7 +147,7 @@ impl Target {
     }
 
     /// Drops containers that have ended although their end was not reported.
-    pub(super) fn drop_gone(&mut self, seen: &BTreeSet<CgroupPlace>) {
+    pub(super) fn drop_vanished(&mut self, seen: &BTreeSet<CgroupPlace>) {
         let containers = &self.containers;
         let ids: BTreeSet<&str> = seen.iter().map(|place| place.key.as_str()).collect();
         self.members.retain(|id, member| {

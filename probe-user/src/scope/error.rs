@@ -116,9 +116,7 @@ pub enum TargetError {
         name: String,
     },
     /// There is no such process.
-    #[error(
-        "there is no process {pid}: it has exited, or runs in a PID namespace that ctrace cannot see"
-    )]
+    #[error("there is no process {pid}: it has exited, or runs in a PID namespace that ctrace cannot see")]
     NoProcess {
         /// As the user gave it.
         pid: u32,

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_and_a_digest_may_be_told_by_two_names() {
+    fn a_tag_and_a_digest_may_come_from_two_names() {
         let names = ["docker.io/library/nginx:1.25", "nginx@sha256:ab", "sha256:cd"];
         for wanted in ["nginx:1.25@sha256:ab", "docker.io/nginx:1.25@sha256:ab", "nginx", "sha256:cd"] {
             assert!(is_any_meant(wanted, &names), "{wanted}");

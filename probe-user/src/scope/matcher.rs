@@ -51,28 +51,28 @@ pub(super) struct Matcher {
     /// Every process is selected, unless it is filtered or excluded.
     pub(super) everything: bool,
     wanted: ResolvedCriteria,
-    unwanted: ResolvedCriteria,
-    choice: ProcessFilter,
+    excluded_criteria: ResolvedCriteria,
+    process_filter: ProcessFilter,
     /// Whether processes enter the scope one by one.
-    pub(super) grain: Granularity,
+    pub(super) granularity: Granularity,
 }
 
 /// Filters the processes that are otherwise in scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFilter {
-    only: Properties,
-    never: Properties,
+    include: Properties,
+    exclude: Properties,
 }
 
 impl ProcessFilter {
     /// Whether it matches every process.
     pub fn is_empty(&self) -> bool {
-        self.only.is_empty() && self.never.is_empty()
+        self.include.is_empty() && self.exclude.is_empty()
     }
 
     /// Whether a process matches.
-    pub fn matches(&self, looks: &dyn ProcessAttrs) -> bool {
-        self.only.all(looks) && self.never.any(looks) == Match::No
+    pub fn matches(&self, attrs: &dyn ProcessAttrs) -> bool {
+        self.include.all(attrs) && self.exclude.any(attrs) == Match::No
     }
 }
 
@@ -80,14 +80,15 @@ impl Selector {
     /// Splits off the filter of processes, for callers that filter each program themselves. The first part
     /// selects a process whatever its own properties are.
     pub fn split(&self) -> (Self, ProcessFilter) {
-        let choice = ProcessFilter { only: self.processes.clone(), never: self.exclude_processes.clone() };
+        let process_filter =
+            ProcessFilter { include: self.processes.clone(), exclude: self.exclude_processes.clone() };
         let scope = Self {
             all: self.all || self.is_everything(),
             processes: Properties::default(),
             exclude_processes: Properties::default(),
             ..self.clone()
         };
-        (scope, choice)
+        (scope, process_filter)
     }
 
     /// Whether processes are selected by pid.
@@ -122,10 +123,14 @@ pub(super) struct ResolvedCriteria {
 }
 
 impl Matcher {
-    pub(super) fn new(selector: &Selector, wanted: ResolvedCriteria, unwanted: ResolvedCriteria) -> Self {
-        let (scope, choice) = selector.split();
-        let grain = if choice.is_empty() { Granularity::Whole } else { Granularity::Process };
-        Self { everything: scope.all, wanted, unwanted, choice, grain }
+    pub(super) fn new(
+        selector: &Selector,
+        wanted: ResolvedCriteria,
+        excluded_criteria: ResolvedCriteria,
+    ) -> Self {
+        let (scope, process_filter) = selector.split();
+        let granularity = if process_filter.is_empty() { Granularity::Whole } else { Granularity::Process };
+        Self { everything: scope.all, wanted, excluded_criteria, process_filter, granularity }
     }
 
     /// The keys of the containers that were named.
@@ -140,7 +145,7 @@ impl Matcher {
 
     /// Whether any containers are excluded.
     pub(super) fn has_exclusions(&self) -> bool {
-        !self.unwanted.is_empty()
+        !self.excluded_criteria.is_empty()
     }
 
     /// Whether a match may start at any time: the selection is not limited to containers or processes that
@@ -150,20 +155,20 @@ impl Matcher {
     }
 
     /// Whether something may match later, even if nothing does now.
-    pub(super) fn waits(&self) -> bool {
-        self.is_open_ended() || !self.choice.only.is_empty()
+    pub(super) fn can_match_later(&self) -> bool {
+        self.is_open_ended() || !self.process_filter.include.is_empty()
     }
 
     /// Whether the kernel must report new processes and containers.
-    pub(super) fn watches(&self) -> bool {
-        self.everything || self.matches_by_container() || self.grain == Granularity::Process
+    pub(super) fn needs_events(&self) -> bool {
+        self.everything || self.matches_by_container() || self.granularity == Granularity::Process
     }
 
     /// The decision about a container.
-    pub(super) fn standing(&self, id: &str, fact: Option<&ContainerState>) -> ContainerDecision {
-        let unwanted = self.unwanted.any(id, fact);
+    pub(super) fn decision(&self, id: &str, fact: Option<&ContainerState>) -> ContainerDecision {
+        let excluded_criteria = self.excluded_criteria.any(id, fact);
         let wanted = if self.everything { Match::Yes } else { self.wanted.all(id, fact) };
-        match (wanted, unwanted) {
+        match (wanted, excluded_criteria) {
             (_, Match::Yes) => ContainerDecision::Exclude,
             (_, Match::Unknown) => ContainerDecision::ExcludeUntilKnown,
             (Match::Yes, Match::No) => ContainerDecision::Include,
@@ -173,18 +178,18 @@ impl Matcher {
     }
 
     /// Whether any processes are excluded by their own properties.
-    pub(super) fn takes_processes_away(&self) -> bool {
-        !self.choice.never.is_empty()
+    pub(super) fn excludes_processes(&self) -> bool {
+        !self.process_filter.exclude.is_empty()
     }
 
     /// Whether a process is, or may be, excluded.
-    pub(super) fn takes_process_away(&self, looks: &dyn ProcessAttrs) -> bool {
-        self.choice.never.any(looks) != Match::No
+    pub(super) fn excludes_process(&self, attrs: &dyn ProcessAttrs) -> bool {
+        self.process_filter.exclude.any(attrs) != Match::No
     }
 
     /// Whether a process matches by its own properties.
-    pub(super) fn matches_process(&self, looks: &dyn ProcessAttrs) -> bool {
-        self.choice.matches(looks)
+    pub(super) fn matches_process(&self, attrs: &dyn ProcessAttrs) -> bool {
+        self.process_filter.matches(attrs)
     }
 }
 
@@ -209,58 +214,60 @@ impl ResolvedCriteria {
         // An id can be matched without facts.
         let is_id =
             self.ids.contains(id) || names.iter().any(|name| name.runtime.is_none() && name.name == id);
-        let of_names = match answer(names, fact, is_named) {
+        let of_names = match matches_any(names, fact, is_named) {
             _ if is_id => Some(Match::Yes),
             None if !self.ids.is_empty() => Some(Match::No),
             answer => answer,
         };
-        let of_labels = answer(labels, fact, |(key, value), fact| {
+        let of_labels = matches_any(labels, fact, |(key, value), fact| {
             has_label(&fact.container.labels, key, value.as_deref())
         });
-        let of_services = answer(services, fact, |service, fact| {
+        let of_services = matches_any(services, fact, |service, fact| {
             SERVICE_LABELS.iter().any(|key| has_label(&fact.container.labels, key, Some(service)))
         });
-        let of_namespaces = answer(namespaces, fact, |namespace, fact| {
+        let of_namespaces = matches_any(namespaces, fact, |namespace, fact| {
             let pod = fact.container.pod.as_ref();
             pod.and_then(|pod| pod.namespace.as_ref()).is_some_and(|found| found == namespace)
         });
         let lists = [
             of_names,
-            if_all_told(answer(images, fact, |image, fact| is_of_image(image, fact)), fact, |fact| {
-                fact.images.extent != Extent::Part
-            }),
-            if_all_told(of_labels, fact, |fact| !fact.gaps.labels),
-            if_all_told(of_services, fact, |fact| !fact.gaps.labels),
-            if_all_told(answer(pods, fact, is_in_pod), fact, |fact| !fact.gaps.pod),
-            if_all_told(of_namespaces, fact, |fact| !fact.gaps.pod),
+            unknown_if_incomplete(
+                matches_any(images, fact, |image, fact| is_of_image(image, fact)),
+                fact,
+                |fact| fact.images.extent != Extent::Part,
+            ),
+            unknown_if_incomplete(of_labels, fact, |fact| !fact.gaps.labels),
+            unknown_if_incomplete(of_services, fact, |fact| !fact.gaps.labels),
+            unknown_if_incomplete(matches_any(pods, fact, is_in_pod), fact, |fact| !fact.gaps.pod),
+            unknown_if_incomplete(of_namespaces, fact, |fact| !fact.gaps.pod),
         ];
         lists.into_iter().flatten()
     }
 }
 
 /// The answer of one list. None if the list is empty.
-fn answer<T>(
+fn matches_any<T>(
     list: &[T],
     fact: Option<&ContainerState>,
-    is_met: impl Fn(&T, &ContainerState) -> bool,
+    matches_one: impl Fn(&T, &ContainerState) -> bool,
 ) -> Option<Match> {
     if list.is_empty() {
         return None;
     }
     Some(match fact.filter(|fact| fact.is_listed) {
-        Some(fact) => list.iter().any(|wanted| is_met(wanted, fact)).into(),
+        Some(fact) => list.iter().any(|wanted| matches_one(wanted, fact)).into(),
         None => Match::Unknown,
     })
 }
 
 /// Turns No into Unknown if the facts are incomplete: a missing one might have matched.
-fn if_all_told(
+fn unknown_if_incomplete(
     answer: Option<Match>,
     fact: Option<&ContainerState>,
-    is_told: impl Fn(&ContainerState) -> bool,
+    is_complete: impl Fn(&ContainerState) -> bool,
 ) -> Option<Match> {
     match answer {
-        Some(Match::No) if !fact.is_some_and(is_told) => Some(Match::Unknown),
+        Some(Match::No) if !fact.is_some_and(is_complete) => Some(Match::Unknown),
         answer => answer,
     }
 }
@@ -322,23 +329,23 @@ impl Properties {
 
     /// The process must match one value of each list that is not empty. A property that cannot be read does
     /// not match.
-    fn all(&self, looks: &dyn ProcessAttrs) -> bool {
-        self.lists(looks).min().is_none_or(|answer| answer == Match::Yes)
+    fn all(&self, attrs: &dyn ProcessAttrs) -> bool {
+        self.lists(attrs).min().is_none_or(|answer| answer == Match::Yes)
     }
 
     /// The process must match one value of any list.
-    fn any(&self, looks: &dyn ProcessAttrs) -> Match {
-        self.lists(looks).max().unwrap_or(Match::No)
+    fn any(&self, attrs: &dyn ProcessAttrs) -> Match {
+        self.lists(attrs).max().unwrap_or(Match::No)
     }
 
-    fn lists(&self, looks: &dyn ProcessAttrs) -> impl Iterator<Item = Match> {
+    fn lists(&self, attrs: &dyn ProcessAttrs) -> impl Iterator<Item = Match> {
         let Self { comms, executables, uids } = self;
-        let comms = (!comms.is_empty()).then(|| comms.iter().any(|comm| cut(comm) == looks.comm()).into());
-        let executables = (!executables.is_empty()).then(|| match looks.executable() {
+        let comms = (!comms.is_empty()).then(|| comms.iter().any(|comm| cut(comm) == attrs.comm()).into());
+        let executables = (!executables.is_empty()).then(|| match attrs.executable() {
             Some(path) => executables.iter().any(|wanted| is_executable(wanted, &path)).into(),
             None => Match::Unknown,
         });
-        let uids = (!uids.is_empty()).then(|| match looks.uid() {
+        let uids = (!uids.is_empty()).then(|| match attrs.uid() {
             Some(uid) => uids.contains(&uid).into(),
             None => Match::Unknown,
         });

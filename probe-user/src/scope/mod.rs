@@ -204,5 +204,5 @@ pub struct Target {
     /// The length of the list of processes from which ended ones are removed.
     most: usize,
     /// When the runtimes last listed their containers. None before that.
-    told: Option<Instant>,
+    listed_at: Option<Instant>,
 }

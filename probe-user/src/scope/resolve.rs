@@ -34,12 +34,12 @@ impl Selector {
             return Err(TargetError::NothingSelected);
         }
         let all = candidates(&world.listing, &world.seen());
-        let (wanted, chosen) = self.containers.look_up(&all, &world.listing)?;
-        let unwanted = self.exclude.look_up_excluded(&all, &world.listing)?;
-        let mut rules = Matcher::new(self, wanted, unwanted);
+        let (wanted, chosen) = self.containers.find_containers(&all, &world.listing)?;
+        let excluded_criteria = self.exclude.find_excluded(&all, &world.listing)?;
+        let mut rules = Matcher::new(self, wanted, excluded_criteria);
         if world.containers.hierarchy().is_none() && rules.has_exclusions() {
             // The kernel's filter can exclude only cgroups of the v2 hierarchy.
-            rules.grain = Granularity::Process;
+            rules.granularity = Granularity::Process;
         }
         let mut target = world.target(rules);
         for container in chosen {
@@ -59,7 +59,7 @@ impl Selector {
         if !self.has_pids() && target.leaves_nothing() {
             return Err(TargetError::AllExcluded { selector: self.to_string() });
         }
-        target.tell_held();
+        target.warn_held();
         Ok(target)
     }
 
@@ -70,7 +70,7 @@ impl Selector {
 
 impl Criteria {
     /// Resolves the names. Each must belong to a running container.
-    fn look_up<'a>(
+    fn find_containers<'a>(
         &self,
         all: &'a [Candidate],
         listing: &Listing,
@@ -86,22 +86,18 @@ impl Criteria {
     }
 
     /// Resolves the excluded names. They need not exist yet, but must not be ambiguous.
-    fn look_up_excluded(
-        &self,
-        all: &[Candidate],
-        listing: &Listing,
-    ) -> Result<ResolvedCriteria, TargetError> {
-        let mut unwanted = ResolvedCriteria { ids: BTreeSet::new(), criteria: self.clone() };
+    fn find_excluded(&self, all: &[Candidate], listing: &Listing) -> Result<ResolvedCriteria, TargetError> {
+        let mut excluded_criteria = ResolvedCriteria { ids: BTreeSet::new(), criteria: self.clone() };
         for name in &self.names {
             match choose(name, all, listing) {
-                Ok(found) => unwanted.take(name, found),
+                Ok(found) => excluded_criteria.take(name, found),
                 Err(error @ (TargetError::AmbiguousContainer { .. } | TargetError::SameName { .. })) => {
                     return Err(error);
                 }
                 Err(error) => tracing::warn!("{error}; it will be excluded if it starts later"),
             }
         }
-        Ok(unwanted)
+        Ok(excluded_criteria)
     }
 }
 
@@ -150,13 +146,13 @@ impl World {
 
     fn target(&self, rules: Matcher) -> Target {
         let scope = Scope {
-            all: rules.everything && rules.grain == Granularity::Whole,
-            watch: rules.watches(),
-            leaves_at_exec: rules.grain == Granularity::Process,
+            all: rules.everything && rules.granularity == Granularity::Whole,
+            watch: rules.needs_events(),
+            leaves_at_exec: rules.granularity == Granularity::Process,
             ..Scope::default()
         };
-        let told = Some(Instant::now());
-        Target { scope, rules, containers: self.containers.clone(), told, ..Target::default() }
+        let listed_at = Some(Instant::now());
+        Target { scope, rules, containers: self.containers.clone(), listed_at, ..Target::default() }
     }
 
     /// Adds a container whose id appears in no cgroup (it was created without cgroups, or below names of the
@@ -226,11 +222,11 @@ impl Target {
     /// scope.
     fn start(&mut self, entries: Vec<ProcessEntry>) {
         let mut pids = BTreeSet::new();
-        if self.rules.grain == Granularity::Whole {
+        if self.rules.granularity == Granularity::Whole {
             pids.extend(self.followed.keys().copied());
             self.scope.pid_namespaces.clone_from(&self.namespaces);
         }
-        let ScopeDelta { scope, processes: _ } = self.look(entries);
+        let ScopeDelta { scope, processes: _ } = self.scan(entries);
         pids.extend(scope.into_iter().filter_map(|change| match change {
             ScopeChange::EnterProcess(pid) => Some(pid),
             _ => None,
@@ -241,7 +237,7 @@ impl Target {
 
 impl Target {
     fn is_unwanted(&self, key: &str) -> bool {
-        self.rules.standing(key, self.containers.fact(key).as_ref()) == ContainerDecision::Exclude
+        self.rules.decision(key, self.containers.fact(key).as_ref()) == ContainerDecision::Exclude
     }
 
     /// Whether every container that was named is excluded, so that nothing can match later either.
@@ -251,7 +247,7 @@ impl Target {
     }
 
     /// Warns about the containers that are kept out because the facts about them are incomplete.
-    fn tell_held(&self) {
+    fn warn_held(&self) {
         let held: Vec<String> = self
             .members
             .iter()

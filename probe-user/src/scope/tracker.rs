@@ -64,8 +64,8 @@ impl Target {
     }
 
     /// Handles the removal of a cgroup in the v2 hierarchy.
-    pub fn cgroup_gone(&mut self, id: u64) -> ScopeDelta {
-        self.containers.cgroup_gone(id);
+    pub fn cgroup_removed(&mut self, id: u64) -> ScopeDelta {
+        self.containers.cgroup_removed(id);
         self.members.retain(|_, member| {
             let before = member.cgroups.len();
             member.cgroups.retain(|cgroup| cgroup.id != id);
@@ -87,7 +87,7 @@ impl Target {
         }
         let before = before.map(|index| self.processes.remove(index));
         let was_in = before.is_some_and(|process| process.start_time == entry.process.start_time);
-        match (self.is_in_scope(&entry), self.rules.grain) {
+        match (self.is_in_scope(&entry), self.rules.granularity) {
             (true, Granularity::Whole) if was_in => {
                 let process = self.process(entry);
                 self.processes.push(process);
@@ -122,7 +122,7 @@ impl Target {
     /// container are missing, or exclusions have to be checked again. If an answer does not bring the facts,
     /// the next question is delayed.
     pub fn needs_listing(&self) -> bool {
-        let is_due = self.told.is_none_or(|told| told.elapsed() >= CHECKED);
+        let is_due = self.listed_at.is_none_or(|at| at.elapsed() >= CHECKED);
         self.containers.has_unnamed()
             || self.containers.unexplained(|all| !all.is_empty())
             || (self.rules.has_exclusions() && is_due)
@@ -132,9 +132,9 @@ impl Target {
     pub fn on_runtime_listing(&mut self, listing: &Listing) -> ScopeDelta {
         let before = self.containers.version();
         self.containers.update(listing);
-        self.told = Some(Instant::now());
+        self.listed_at = Some(Instant::now());
         let has_news = self.containers.version() != before && self.rules.matches_by_container();
-        let (mut change, is_explained) = self.explain(listing.asked);
+        let (mut change, is_explained) = self.explain(listing.queried_at);
         let open = self.members.iter().filter(|(_, member)| has_news || member.is_undecided());
         let open: Vec<String> = open.map(|(id, _)| id.clone()).collect();
         for id in &open {
@@ -144,7 +144,7 @@ impl Target {
         if !has_news && !is_explained && open.iter().all(is_still) {
             return change;
         }
-        let ScopeDelta { scope, processes } = self.look(self.containers.entries());
+        let ScopeDelta { scope, processes } = self.scan(self.containers.entries());
         change.scope.extend(scope);
         change.processes.extend(processes);
         change
@@ -152,21 +152,21 @@ impl Target {
 
     /// Settles the cgroups that were created before the runtimes were asked: each belongs to a container that
     /// they report now, or to none. Also returns whether one was kept out that belongs to none.
-    fn explain(&mut self, asked: Option<Instant>) -> (ScopeDelta, bool) {
+    fn explain(&mut self, queried_at: Option<Instant>) -> (ScopeDelta, bool) {
         let (mut change, mut is_let_in) = (ScopeDelta::default(), false);
         let all = self
             .containers
             .unexplained(|all| all.iter().map(|(id, made)| (*id, made.clone())).collect::<Vec<_>>());
         for (id, Made { path, at }) in all {
-            let is_known = !self.containers.enclosing(&ProcCgroups::of_path(&path)).is_empty();
-            if !is_known && asked.is_none_or(|asked| at > asked) {
+            let is_container = !self.containers.enclosing(&ProcCgroups::of_path(&path)).is_empty();
+            if !is_container && queried_at.is_none_or(|queried_at| at > queried_at) {
                 continue;
             }
             self.containers.unexplained(|all| all.remove(id));
-            if is_known {
+            if is_container {
                 change.scope.extend(self.cgroup_made(&path, id).scope);
             }
-            is_let_in |= !is_known && self.rules.has_exclusions();
+            is_let_in |= !is_container && self.rules.has_exclusions();
         }
         (change, is_let_in)
     }
@@ -174,21 +174,21 @@ impl Target {
     /// Scans all processes, to make up for what was missed: before events were reported, or because events
     /// were lost.
     pub fn rescan(&mut self) -> ScopeDelta {
-        self.look(self.containers.entries())
+        self.scan(self.containers.entries())
     }
 
-    /// Whether processes in scope have to be checked again, with [`Self::judge`].
-    pub fn judges(&self) -> bool {
-        self.rules.takes_processes_away()
+    /// Whether processes in scope have to be checked again, with [`Self::recheck`].
+    pub fn rechecks_processes(&self) -> bool {
+        self.rules.excludes_processes()
     }
 
     /// Checks processes in scope again, and removes those that are now excluded although they did not execute
     /// anything. A server may fork its workers as root, and these change their user afterwards.
-    pub fn judge(&mut self, pids: &[u32]) -> ScopeDelta {
+    pub fn recheck(&mut self, pids: &[u32]) -> ScopeDelta {
         let proc = self.containers.proc().clone();
         let is_out = |pid: &u32| {
             let entry = proc.entry(*pid);
-            entry.is_some_and(|entry| self.rules.takes_process_away(&Seen { proc: &proc, entry: &entry }))
+            entry.is_some_and(|entry| self.rules.excludes_process(&Seen { proc: &proc, entry: &entry }))
         };
         let out: Vec<u32> = pids.iter().copied().filter(is_out).collect();
         self.processes.retain(|process| !out.contains(&process.pid));
@@ -198,7 +198,7 @@ impl Target {
     /// Whether something may come into scope later although nothing is now. If so, a trace with nothing to
     /// attach to should wait for it.
     pub fn may_match_later(&self) -> bool {
-        self.rules.waits()
+        self.rules.can_match_later()
     }
 
     /// Whether anything of the target still runs or can still start. For a selection by properties that is
@@ -225,26 +225,26 @@ impl Target {
         let entries = self.containers.entries();
         let followed = descendants(self.living_followed(&entries), &entries);
         let descent = |pid: &u32| if followed.contains(pid) { Descent::Selected } else { Descent::Other };
-        entries.iter().any(|entry| self.is_chosen(entry, descent(&entry.process.pid)))
+        entries.iter().any(|entry| self.is_selected(entry, descent(&entry.process.pid)))
     }
 
     /// Scans the processes, of which `entries` has all, and makes the list of processes those in scope.
-    pub(super) fn look(&mut self, entries: Vec<ProcessEntry>) -> ScopeDelta {
+    pub(super) fn scan(&mut self, entries: Vec<ProcessEntry>) -> ScopeDelta {
         let mut seen = BTreeSet::new();
         for entry in &entries {
             self.decide_around(entry, &mut seen);
         }
-        self.drop_gone(&seen);
+        self.drop_vanished(&seen);
         let followed = descendants(self.living_followed(&entries), &entries);
         let followed = entries.iter().filter(|entry| followed.contains(&entry.process.pid));
         self.followed = followed.map(|entry| (entry.process.pid, entry.process.start_time)).collect();
         let mut change = ScopeDelta { scope: self.scope_delta(), processes: Vec::new() };
-        let known: HashMap<u32, u64> =
+        let before: HashMap<u32, u64> =
             self.processes.drain(..).map(|process| (process.pid, process.start_time)).collect();
         for entry in entries {
             let pid = entry.process.pid;
-            let was_in = known.get(&pid) == Some(&entry.process.start_time);
-            match (self.is_in_scope(&entry), self.rules.grain) {
+            let was_in = before.get(&pid) == Some(&entry.process.start_time);
+            match (self.is_in_scope(&entry), self.rules.granularity) {
                 (true, _) if was_in => {
                     let process = self.process(entry);
                     self.processes.push(process);
@@ -259,10 +259,10 @@ impl Target {
 
     fn enter(&mut self, entry: ProcessEntry, change: &mut ScopeDelta) {
         let pid = entry.process.pid;
-        let is_told = self.rules.grain == Granularity::Whole && self.is_covered(&entry);
-        if !is_told {
+        let passes_already = self.rules.granularity == Granularity::Whole && self.is_covered(&entry);
+        if !passes_already {
             change.scope.push(ScopeChange::EnterProcess(pid));
-            if self.rules.grain == Granularity::Whole {
+            if self.rules.granularity == Granularity::Whole {
                 self.followed.insert(pid, entry.process.start_time);
             }
         }
@@ -276,7 +276,7 @@ impl Target {
     }
 
     /// Whether a process is selected, by itself or by its container, and not excluded.
-    fn is_chosen(&self, entry: &ProcessEntry, descent: Descent) -> bool {
+    fn is_selected(&self, entry: &ProcessEntry, descent: Descent) -> bool {
         if self.is_unexplained(entry) {
             return false;
         }
@@ -299,14 +299,14 @@ impl Target {
     }
 
     fn is_in_scope(&self, entry: &ProcessEntry) -> bool {
-        let is_known = self.followed.get(&entry.process.pid) == Some(&entry.process.start_time);
-        self.has_in_scope(entry, if is_known { Descent::Selected } else { Descent::Other })
+        let is_followed = self.followed.get(&entry.process.pid) == Some(&entry.process.start_time);
+        self.has_in_scope(entry, if is_followed { Descent::Selected } else { Descent::Other })
     }
 
     fn has_in_scope(&self, entry: &ProcessEntry, descent: Descent) -> bool {
-        let looks = Seen { proc: self.containers.proc(), entry };
-        self.is_chosen(entry, descent)
-            && (self.rules.grain == Granularity::Whole || self.rules.matches_process(&looks))
+        let attrs = Seen { proc: self.containers.proc(), entry };
+        self.is_selected(entry, descent)
+            && (self.rules.granularity == Granularity::Whole || self.rules.matches_process(&attrs))
     }
 
     /// Whether the kernel's filter lets it through already.

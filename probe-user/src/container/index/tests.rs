@@ -55,7 +55,7 @@ fn the_host_is_said_of_what_is_there_alone() {
 }
 
 #[test]
-fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
+fn a_late_process_gets_its_container_and_one_that_has_exited_keeps_it() {
     let id = "a".repeat(64);
     let tree = ProcTree::new();
     let cgroup = format!("/docker/{id}");
@@ -69,16 +69,16 @@ fn a_late_process_gets_its_container_and_one_that_has_gone_keeps_it() {
     assert_eq!(containers.origin(31, 5).container, Containment::Host);
     containers.seen_in(&id, 5);
     assert_eq!(containers.origin(31, 5).container, Containment::Host, "it is there and in no container");
-    let gone = containers.origin(99, 5);
-    assert!(Arc::ptr_eq(&inside(&gone), &container));
-    assert_eq!((gone.process.vpid, gone.process.executable), (None, None));
+    let exited = containers.origin(99, 5);
+    assert!(Arc::ptr_eq(&inside(&exited), &container));
+    assert_eq!((exited.process.vpid, exited.process.executable), (None, None));
     assert!(!containers.has_unnamed());
     assert_eq!(containers.get(&"b".repeat(64)).name, None);
     assert!(containers.has_unnamed());
 }
 
 #[test]
-fn a_cgroup_tells_the_container_of_all_in_it_until_more_is_learned() {
+fn a_cgroup_decides_the_container_of_all_in_it_until_more_is_reported() {
     let id = "a".repeat(64);
     let (tree, hierarchy) = (ProcTree::new(), tempfile::tempdir().unwrap());
     let root = hierarchy.path();
@@ -104,7 +104,7 @@ fn a_cgroup_tells_the_container_of_all_in_it_until_more_is_learned() {
 }
 
 #[test]
-fn a_name_that_is_learned_late_is_everywhere() {
+fn a_name_that_is_reported_late_is_everywhere() {
     let id = "a".repeat(64);
     let containers = ContainerIndex::default();
     let mut other = containers.clone();
@@ -121,26 +121,26 @@ fn a_name_that_is_learned_late_is_everywhere() {
 }
 
 #[test]
-fn what_has_gone_is_kept_for_a_while_and_no_longer() {
+fn what_has_ended_is_kept_for_a_while() {
     let id = "a".repeat(64);
     let mut containers = ContainerIndex::default();
     containers.update(&listing(vec![listed('a', "web")]));
     containers.seen_in(&id, 5);
     containers.seen_in(&id, 6);
-    containers.cgroup_gone(5);
-    assert_eq!(containers.fact(&id).unwrap().gone, None, "it has another cgroup");
-    containers.cgroup_gone(6);
-    containers.cgroup_gone(7);
+    containers.cgroup_removed(5);
+    assert_eq!(containers.fact(&id).unwrap().ended_at, None, "it has another cgroup");
+    containers.cgroup_removed(6);
+    containers.cgroup_removed(7);
     // The runtime has removed the container, but late events still get its name.
     containers.update(&listing(vec![]));
     assert_eq!(inside(&containers.origin(99, 5)).name.as_deref(), Some("web"));
     let later = Instant::now() + KEPT;
-    containers.known().forget(later);
+    containers.lock().forget(later);
     assert!(containers.fact(&id).is_none());
     assert_eq!(containers.origin(99, 5).container, Containment::Unknown);
     // A container that starts again is no longer gone.
     containers.seen_in(&id, 8);
-    assert_eq!(containers.fact(&id).unwrap().gone, None);
+    assert_eq!(containers.fact(&id).unwrap().ended_at, None);
 }
 
 #[test]
@@ -149,15 +149,15 @@ fn memory_has_an_end() {
     for number in 0..REMEMBERED as u64 + 10 {
         containers.seen_in(&format!("{number:064x}"), number);
     }
-    let known = containers.known();
-    assert_eq!((known.by_key.len(), known.by_cgroup.len()), (REMEMBERED, REMEMBERED));
-    drop(known);
+    let state = containers.lock();
+    assert_eq!((state.by_key.len(), state.by_cgroup.len()), (REMEMBERED, REMEMBERED));
+    drop(state);
     assert_eq!(containers.get(&"f".repeat(64)).id.len(), 64);
     for number in 0..10 {
-        containers.cgroup_gone(number);
+        containers.cgroup_removed(number);
     }
-    containers.known().forget(Instant::now() + KEPT);
-    assert_eq!(containers.known().by_key.len(), REMEMBERED - 10);
+    containers.lock().forget(Instant::now() + KEPT);
+    assert_eq!(containers.lock().by_key.len(), REMEMBERED - 10);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_container_cannot_take_anothers_id() {
 }
 
 #[test]
-fn a_path_may_tell_everything_and_an_id_nothing() {
+fn a_path_may_say_everything_and_an_id_nothing() {
     let containers = ContainerIndex::default();
     let of = |path: &str| {
         let membership = ProcCgroups::of_path(path.as_bytes());

@@ -54,9 +54,9 @@ pub struct Gaps {
 }
 
 impl Gaps {
-    /// The gaps of a container that has `told` labels, of which these were kept.
-    pub(super) fn of_labels(told: usize, kept: &BTreeMap<String, String>) -> Self {
-        Self { labels: kept.len() < told, pod: false }
+    /// The gaps of a container that has `reported` labels, of which these were kept.
+    pub(super) fn of_labels(reported: usize, kept: &BTreeMap<String, String>) -> Self {
+        Self { labels: kept.len() < reported, pod: false }
     }
 }
 

@@ -9,6 +9,6 @@ pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     sockets: &["/var/run/docker.sock"],
     user_socket: Some("docker.sock"),
     variable: Some("DOCKER_HOST"),
-    ask: docker_api::ask,
+    query: docker_api::query,
     describe: docker_api::describe,
 };

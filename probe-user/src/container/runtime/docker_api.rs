@@ -22,7 +22,8 @@ use super::endpoint::RuntimeEndpoint;
 use super::labels;
 use super::transport::{self, BackgroundTasks, Peer};
 use super::{
-    Answer, CONTAINERS, ContainerInfo, DetailLevel, Gaps, InfoSource, RuntimeReply, TIMEOUT, asked, images,
+    Answer, CONTAINERS, ContainerInfo, DetailLevel, Gaps, InfoSource, RuntimeReply, TIMEOUT, image_queries,
+    images,
 };
 use crate::event;
 
@@ -34,8 +35,8 @@ const LIBPOD: &str = "/v4.0.0/libpod/containers/json?all=true";
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-pub(super) fn ask(endpoint: Arc<RuntimeEndpoint>, _: DetailLevel) -> Answer<RuntimeReply> {
-    Box::pin(async move { transport::within(&endpoint, told(&endpoint)).await })
+pub(super) fn query(endpoint: Arc<RuntimeEndpoint>, _: DetailLevel) -> Answer<RuntimeReply> {
+    Box::pin(async move { transport::within(&endpoint, list(&endpoint)).await })
 }
 
 pub(super) fn describe(source: InfoSource, id: String) -> Answer<Details> {
@@ -51,7 +52,7 @@ pub(super) fn describe(source: InfoSource, id: String) -> Answer<Details> {
     })
 }
 
-async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
+async fn list(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
     let engine = Engine::new(endpoint)?;
     let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
     let (Identity { runtime, version }, containers) =
@@ -72,7 +73,7 @@ async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
         container.sources.push(source.clone());
     }
     let address = endpoint.address.to_string();
-    asked::name_images(&engine.docker, &address, &mut containers, &image_ids).await;
+    image_queries::name_images(&engine.docker, &address, &mut containers, &image_ids).await;
     if runtime == PODMAN {
         match engine.libpod().await {
             Ok(own) => add_pods(&mut containers, own, &engine.peer()),
@@ -97,15 +98,15 @@ struct Identity {
 /// The identity is cached for the run: Docker executes programs to find it, which takes half a second on a
 /// busy machine.
 async fn identity(engine: &Engine) -> Result<Identity, Error> {
-    static KNOWN: Mutex<BTreeMap<String, Identity>> = Mutex::new(BTreeMap::new());
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    static IDENTITIES: Mutex<BTreeMap<String, Identity>> = Mutex::new(BTreeMap::new());
+    let cache = || IDENTITIES.lock().unwrap_or_else(PoisonError::into_inner);
     let address = engine.endpoint.address.to_string();
-    if let Some(identity) = known().get(&address) {
+    if let Some(identity) = cache().get(&address) {
         return Ok(identity.clone());
     }
     let version = engine.docker.version().await?;
     let identity = Identity { runtime: name(&version), version: version.version.unwrap_or_default() };
-    known().insert(address, identity.clone());
+    cache().insert(address, identity.clone());
     Ok(identity)
 }
 
@@ -205,9 +206,9 @@ fn listed(summary: ContainerSummary, runtime: &'static str) -> Option<ContainerI
     // A legacy link adds names of the form `other/alias`; the container's own name must come first.
     names.sort_by_key(|name| name.contains('/'));
     let state = summary.state.unwrap_or(State::EMPTY);
-    let told = summary.labels.unwrap_or_default();
-    let count = told.len();
-    let labels = labels::bounded(told);
+    let reported = summary.labels.unwrap_or_default();
+    let count = reported.len();
+    let labels = labels::bounded(reported);
     Some(ContainerInfo {
         id: summary.id.filter(|id| !id.is_empty())?,
         names,

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn one_runtime_that_tells_all_is_enough() {
+    fn one_runtime_with_all_names_is_enough() {
         let of = |extent| ImageNames { names: BTreeSet::new(), extent };
         for (one, other, expected) in [
             (Extent::NoImage, Extent::Part, Extent::Part),

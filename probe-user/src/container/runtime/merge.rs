@@ -13,16 +13,16 @@ use crate::proc::cgroup::{ContainerKey, is_id};
 /// The containers of all replies, each once, in the order in which they were first reported.
 pub(super) fn merge(answered: Vec<(Owner, RuntimeReply)>) -> Vec<ContainerInfo> {
     let mut all: Vec<ContainerInfo> = Vec::new();
-    let mut known: HashMap<ContainerKey, usize> = HashMap::new();
+    let mut index_of: HashMap<ContainerKey, usize> = HashMap::new();
     // The runtimes of single users come last, and only for containers that no other runtime reports.
     let (system, users): (Vec<_>, Vec<_>) =
         answered.into_iter().partition(|(owner, _)| !matches!(owner, Owner::User(_)));
-    for (owner, told) in system.into_iter().chain(users) {
-        for container in told.containers {
+    for (owner, reply) in system.into_iter().chain(users) {
+        for container in reply.containers {
             let mark = container.mark();
-            match known.get(&mark).copied().and_then(|index| all.get_mut(index)) {
+            match index_of.get(&mark).copied().and_then(|index| all.get_mut(index)) {
                 None => {
-                    known.insert(mark, all.len());
+                    index_of.insert(mark, all.len());
                     all.push(container);
                 }
                 Some(same) if !matches!(owner, Owner::User(_)) => add(same, container),
@@ -33,31 +33,31 @@ pub(super) fn merge(answered: Vec<(Owner, RuntimeReply)>) -> Vec<ContainerInfo> 
     all
 }
 
-/// Adds to `known` what only `other` has.
-fn add(known: &mut ContainerInfo, other: ContainerInfo) {
+/// Adds to `merged` what only `other` has.
+fn add(merged: &mut ContainerInfo, other: ContainerInfo) {
     // containerd uses the id or a label as the name; another runtime has the name that people use.
-    if known.names.is_empty() {
-        known.names = other.names;
+    if merged.names.is_empty() {
+        merged.names = other.names;
     }
     // The kubelet asks for an image by its digest; containerd has its name.
-    if known.image.as_deref().is_none_or(images::is_id) && other.image.is_some() {
-        known.image = other.image;
+    if merged.image.as_deref().is_none_or(images::is_id) && other.image.is_some() {
+        merged.image = other.image;
     }
-    known.image_names.merge(other.image_names);
-    known.is_running |= other.is_running;
-    if known.state.is_empty() {
-        known.state = other.state;
+    merged.image_names.merge(other.image_names);
+    merged.is_running |= other.is_running;
+    if merged.state.is_empty() {
+        merged.state = other.state;
     }
-    if other.labels.keys().any(|key| !known.labels.contains_key(key)) {
+    if other.labels.keys().any(|key| !merged.labels.contains_key(key)) {
         let mut labels: BTreeMap<String, String> = (*other.labels).clone();
-        labels.extend(known.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
-        known.labels = Arc::new(labels);
+        labels.extend(merged.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+        merged.labels = Arc::new(labels);
     }
-    known.pod = known.pod.take().or(other.pod);
-    known.gaps.labels |= other.gaps.labels;
-    known.gaps.pod &= known.pod.is_none();
-    known.pid = known.pid.or(other.pid);
-    known.sources.extend(other.sources);
+    merged.pod = merged.pod.take().or(other.pod);
+    merged.gaps.labels |= other.gaps.labels;
+    merged.gaps.pod &= merged.pod.is_none();
+    merged.pid = merged.pid.or(other.pid);
+    merged.sources.extend(other.sources);
 }
 
 /// The cgroup of a container whose id another container may have too. None for an id that is unique.

@@ -8,7 +8,6 @@
 //! other runtime reports. A runtime that itself runs in a container (Docker in Docker, kind) reports
 //! containers below that container's cgroup, and its pids mean nothing here.
 
-mod asked;
 mod container_info;
 mod containerd;
 mod cri;
@@ -17,6 +16,7 @@ mod docker;
 mod docker_api;
 mod endpoint;
 mod grpc;
+mod image_queries;
 mod images;
 mod labels;
 mod merge;
@@ -81,7 +81,7 @@ pub struct RuntimeClient {
     /// The environment variable that may contain its address.
     variable: Option<&'static str>,
     /// Asks for the runtime's identity and all of its containers, including those that do not run.
-    ask: fn(Arc<RuntimeEndpoint>, DetailLevel) -> Answer<RuntimeReply>,
+    query: fn(Arc<RuntimeEndpoint>, DetailLevel) -> Answer<RuntimeReply>,
     /// Asks for the details of one container.
     describe: fn(InfoSource, String) -> Answer<Details>,
 }
@@ -134,10 +134,10 @@ impl Unreachable {
         let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
-            let told = error.to_string();
-            if !text.ends_with(&told) {
+            let cause_text = error.to_string();
+            if !text.ends_with(&cause_text) {
                 // Writing to a String cannot fail.
-                let _ = write!(text, ": {}", escaped(&told));
+                let _ = write!(text, ": {}", escaped(&cause_text));
             }
             cause = error.source();
         }
@@ -181,7 +181,7 @@ pub struct Listing {
     /// Why the other runtimes did not answer, for a message: one text for each.
     pub unanswered: Vec<Arc<str>>,
     /// When the question was sent: the answers need not include anything later. None if that is not clear.
-    pub asked: Option<Instant>,
+    pub queried_at: Option<Instant>,
 }
 
 /// A place where a runtime may listen, and the result of asking there.
@@ -219,26 +219,26 @@ pub enum RuntimeState {
 /// ignored; any other failure is a warning. The `sockets` replace the usual places of their runtimes; if one
 /// of them does not answer, that is an error.
 pub async fn list(sockets: &[RuntimeSocket]) -> Result<Listing, RuntimeError> {
-    let asked = Instant::now();
-    let answers = ask_all(sockets).await?;
+    let queried_at = Instant::now();
+    let answers = query_all(sockets).await?;
     for (endpoint, answer) in &answers {
         if let (Owner::Named, Err(error)) = (&endpoint.owner, answer) {
             return Err(unreachable(endpoint, error));
         }
     }
-    Ok(gather(answers, Some(asked)))
+    Ok(gather(answers, Some(queried_at)))
 }
 
-fn gather(answers: Answered, asked: Option<Instant>) -> Listing {
+fn gather(answers: Answered, queried_at: Option<Instant>) -> Listing {
     let mut answered: Vec<(Owner, RuntimeReply)> = Vec::new();
     let mut unanswered: Vec<(&'static str, Vec<Unreachable>)> = Vec::new();
     for (endpoint, answer) in answers {
         let name = endpoint.runtime.name;
         match answer {
-            Ok(told) => answered.push((endpoint.owner.clone(), told)),
+            Ok(reply) => answered.push((endpoint.owner.clone(), reply)),
             Err(error) => {
                 report(name, &error);
-                match unanswered.iter_mut().find(|(known, _)| *known == name) {
+                match unanswered.iter_mut().find(|(other, _)| *other == name) {
                     Some((_, errors)) => errors.push(error),
                     None => unanswered.push((name, vec![error])),
                 }
@@ -246,9 +246,9 @@ fn gather(answers: Answered, asked: Option<Instant>) -> Listing {
         }
     }
     let mut names: Vec<&'static str> = Vec::new();
-    for (_, told) in &answered {
-        if !names.contains(&told.runtime) {
-            names.push(told.runtime);
+    for (_, reply) in &answered {
+        if !names.contains(&reply.runtime) {
+            names.push(reply.runtime);
         }
     }
     unanswered.retain(|(name, _)| !names.contains(name));
@@ -260,7 +260,7 @@ fn gather(answers: Answered, asked: Option<Instant>) -> Listing {
         unanswered: unanswered.iter().map(why).collect(),
         containers: merge::merge(answered),
         answered: names,
-        asked,
+        queried_at,
     }
 }
 
@@ -280,7 +280,7 @@ pub async fn endpoints(sockets: &[RuntimeSocket]) -> Result<Vec<EndpointState>, 
                 Err(error @ Unreachable::Failed { .. }) => RuntimeState::Failed(error.chain()),
             },
         };
-    Ok(ask_all(sockets).await?.into_iter().map(state).collect())
+    Ok(query_all(sockets).await?.into_iter().map(state).collect())
 }
 
 /// The first process of a container, according to its runtime.
@@ -298,7 +298,7 @@ pub async fn describe(container: &ContainerInfo) -> Option<Details> {
         let runtime = source.endpoint.runtime;
         match (runtime.describe)(source.clone(), container.id.clone()).await {
             Ok(details) => match &mut found {
-                Some(known) => known.add(details),
+                Some(merged) => merged.add(details),
                 None => found = Some(details),
             },
             Err(error) => report(runtime.name, &error),
@@ -310,17 +310,17 @@ pub async fn describe(container: &ContainerInfo) -> Option<Details> {
 type Answered = Vec<(Arc<RuntimeEndpoint>, Result<RuntimeReply, Unreachable>)>;
 
 /// Asks at all addresses at the same time.
-async fn ask_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
-    let mut asked = JoinSet::new();
+async fn query_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> {
+    let mut queries = JoinSet::new();
     for (index, endpoint) in endpoint::endpoints(ALL, sockets)?.into_iter().enumerate() {
         let endpoint = Arc::new(endpoint);
-        asked.spawn(async move {
-            let answer = (endpoint.runtime.ask)(Arc::clone(&endpoint), DetailLevel::All).await;
+        queries.spawn(async move {
+            let answer = (endpoint.runtime.query)(Arc::clone(&endpoint), DetailLevel::All).await;
             (index, (endpoint, answer))
         });
     }
     let mut answers = Vec::new();
-    while let Some(answer) = asked.join_next().await {
+    while let Some(answer) = queries.join_next().await {
         // This fails only if a task panicked. That is a bug, which the panic has reported already.
         answers.extend(answer);
     }

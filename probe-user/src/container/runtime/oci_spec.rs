@@ -123,10 +123,10 @@ mod tests {
             {"destination":"/data","type":"bind","source":"/srv/data","options":["rbind","ro"]},
             {"destination":"/w","type":"none","source":"/srv/w","options":["rbind","rw"]}]}"#;
         let found = Spec::parse(json).unwrap().into_mounts();
-        let told: Vec<_> = found
+        let mounts: Vec<_> = found
             .iter()
             .map(|one| (one.source.as_str(), one.destination.as_str(), one.is_writable))
             .collect();
-        assert_eq!(told, [("/srv/data", "/data", false), ("/srv/w", "/w", true)]);
+        assert_eq!(mounts, [("/srv/data", "/data", false), ("/srv/w", "/w", true)]);
     }
 }

@@ -9,6 +9,6 @@ pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     sockets: &["/run/podman/podman.sock"],
     user_socket: Some("podman/podman.sock"),
     variable: Some("CONTAINER_HOST"),
-    ask: docker_api::ask,
+    query: docker_api::query,
     describe: docker_api::describe,
 };

@@ -31,7 +31,7 @@ type Key = (&'static str, String);
 struct Reply {
     key: Key,
     /// When the question was sent.
-    asked: Instant,
+    queried_at: Instant,
     endpoint: Arc<RuntimeEndpoint>,
     answer: Result<RuntimeReply, Unreachable>,
 }
@@ -40,11 +40,11 @@ struct Reply {
 #[derive(Default)]
 struct PollState {
     /// Whether an answer is outstanding.
-    owes: bool,
+    pending: bool,
     /// When the question was sent that it answered last.
-    asked: Option<Instant>,
+    queried_at: Option<Instant>,
     /// Its last answer, if there was one.
-    told: Option<(Arc<RuntimeEndpoint>, RuntimeReply)>,
+    reply: Option<(Arc<RuntimeEndpoint>, RuntimeReply)>,
     /// When the question was sent that it did not answer in time.
     silent: Option<Instant>,
 }
@@ -57,19 +57,19 @@ pub struct RuntimePoller {
     /// When to ask again at the earliest.
     next: Instant,
     /// When to return the answers at the latest. None if there are no new answers.
-    tell: Option<Instant>,
+    report_at: Option<Instant>,
 }
 
 impl RuntimePoller {
     /// A poller that has not asked anybody yet. `sockets` are those that the user named.
     pub fn new(sockets: Vec<RuntimeSocket>) -> Self {
         let states = BTreeMap::new();
-        Self { sockets, replies: JoinSet::new(), states, next: Instant::now(), tell: None }
+        Self { sockets, replies: JoinSet::new(), states, next: Instant::now(), report_at: None }
     }
 
     /// Asks every runtime without an outstanding question, if it is time. Must be called within tokio's
     /// runtime. A runtime that did not answer in time is left out for a while.
-    pub fn ask(&mut self) {
+    pub fn poll(&mut self) {
         let now = Instant::now();
         if now < self.next {
             return;
@@ -79,13 +79,13 @@ impl RuntimePoller {
             let key = (endpoint.runtime.protocol, endpoint.address.to_string());
             let state = self.states.entry(key.clone()).or_default();
             let is_silent = state.silent.is_some_and(|since| now.duration_since(since) < PASSED_OVER);
-            if state.owes || is_silent {
+            if state.pending || is_silent {
                 continue;
             }
-            state.owes = true;
+            state.pending = true;
             self.replies.spawn_blocking(move || {
                 let endpoint = Arc::new(endpoint);
-                Reply { key, asked: now, answer: ask(&endpoint), endpoint }
+                Reply { key, queried_at: now, answer: query(&endpoint), endpoint }
             });
         }
         self.next = now + if self.is_pending() { LONGER_PAUSE } else { PAUSE };
@@ -95,55 +95,58 @@ impl RuntimePoller {
     /// with it have done so too. Cancel safe.
     pub async fn next(&mut self) -> Listing {
         loop {
-            if self.tell.is_some_and(|latest| !self.is_pending() || Instant::now() >= latest) {
-                self.tell = None;
+            if self.report_at.is_some_and(|latest| !self.is_pending() || Instant::now() >= latest) {
+                self.report_at = None;
                 return self.listing();
             }
-            let Self { replies, tell, .. } = self;
+            let Self { replies, report_at, .. } = self;
             tokio::select! {
                 biased;
                 // This fails only if a thread panicked. That is a bug, which the panic has reported already.
                 Some(reply) = replies.join_next() => if let Ok(reply) = reply { self.take(reply) },
-                () = at(*tell) => (),
+                () = at(*report_at) => (),
                 else => std::future::pending().await,
             }
         }
     }
 
     fn is_pending(&self) -> bool {
-        self.states.values().any(|state| state.owes)
+        self.states.values().any(|state| state.pending)
     }
 
-    fn take(&mut self, Reply { key, asked, endpoint, answer }: Reply) {
+    fn take(&mut self, Reply { key, queried_at, endpoint, answer }: Reply) {
         let state = self.states.entry(key).or_default();
-        state.owes = false;
+        state.pending = false;
         match answer {
-            Ok(told) => {
-                *state =
-                    PollState { asked: Some(asked), told: Some((endpoint, told)), ..PollState::default() };
+            Ok(reply) => {
+                *state = PollState {
+                    queried_at: Some(queried_at),
+                    reply: Some((endpoint, reply)),
+                    ..PollState::default()
+                };
             }
             // Its last answer stays valid: no other runtime may know of its containers.
             Err(error @ Unreachable::Silent(_)) => {
-                state.silent = Some(asked);
+                state.silent = Some(queried_at);
                 super::report(endpoint.runtime.name, &error);
             }
             Err(error) => {
-                *state = PollState { asked: Some(asked), ..PollState::default() };
+                *state = PollState { queried_at: Some(queried_at), ..PollState::default() };
                 super::report(endpoint.runtime.name, &error);
             }
         }
-        self.tell.get_or_insert_with(|| Instant::now() + TOGETHER);
+        self.report_at.get_or_insert_with(|| Instant::now() + TOGETHER);
     }
 
     /// Pretends that no runtime answered in time.
     #[cfg(test)]
     pub(super) fn silence(&mut self) {
-        let asked = Instant::now();
-        let told: Vec<_> =
-            self.states.iter().filter_map(|(key, state)| Some((key, state.told.as_ref()?))).collect();
-        let silent = told.into_iter().map(|(key, (endpoint, _))| Reply {
+        let queried_at = Instant::now();
+        let answered: Vec<_> =
+            self.states.iter().filter_map(|(key, state)| Some((key, state.reply.as_ref()?))).collect();
+        let silent = answered.into_iter().map(|(key, (endpoint, _))| Reply {
             key: key.clone(),
-            asked,
+            queried_at,
             endpoint: Arc::clone(endpoint),
             answer: Err(Unreachable::Silent(String::new())),
         });
@@ -151,25 +154,25 @@ impl RuntimePoller {
     }
 
     fn listing(&self) -> Listing {
-        let mut told: Vec<_> = self.states.values().filter_map(|state| state.told.as_ref()).collect();
-        told.sort_by_key(|(endpoint, _)| ALL.iter().position(|one| one.name == endpoint.runtime.name));
+        let mut answered: Vec<_> = self.states.values().filter_map(|state| state.reply.as_ref()).collect();
+        answered.sort_by_key(|(endpoint, _)| ALL.iter().position(|one| one.name == endpoint.runtime.name));
         let answers =
-            told.into_iter().map(|(endpoint, told)| (Arc::clone(endpoint), Ok(told.clone()))).collect();
+            answered.into_iter().map(|(endpoint, reply)| (Arc::clone(endpoint), Ok(reply.clone()))).collect();
         let counts = |state: &&PollState| state.silent.is_none();
         // None while a first answer is outstanding: the other answers need not include what came before them.
-        let asked = self.states.values().filter(counts).map(|state| state.asked).min().flatten();
-        gather(answers, asked.map(Instant::into_std))
+        let queried_at = self.states.values().filter(counts).map(|state| state.queried_at).min().flatten();
+        gather(answers, queried_at.map(Instant::into_std))
     }
 }
 
 /// Asks one runtime, and waits for its answer.
-fn ask(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Unreachable> {
+fn query(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Unreachable> {
     let failed = |source: std::io::Error| Unreachable::Failed {
         address: endpoint.address.to_string(),
         source: source.into(),
     };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    runtime.block_on((endpoint.runtime.ask)(Arc::clone(endpoint), DetailLevel::Facts))
+    runtime.block_on((endpoint.runtime.query)(Arc::clone(endpoint), DetailLevel::Facts))
 }
 
 async fn at(instant: Option<Instant>) {

@@ -82,7 +82,7 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
             at("cri", &absent),
         ]);
         let begin = Instant::now();
-        again.ask();
+        again.poll();
         // It accepts connections, but never answers.
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::clone(&accepted);
@@ -94,11 +94,11 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
         let mut listings = 0;
         // A caller that waits for a starting container asks again and again.
         while begin.elapsed() < TIMEOUT / 2 {
-            again.ask();
+            again.poll();
             let Ok(listing) = tokio::time::timeout(Duration::from_millis(10), again.next()).await else {
                 continue;
             };
-            assert_eq!(listing.asked, None, "what the other has is not known");
+            assert_eq!(listing.queried_at, None, "what the other has is not known");
             if let [one] = listing.containers.as_slice() {
                 assert_eq!((one.id.as_str(), listing.answered.as_slice()), ("web", &["containerd"][..]));
                 listings += 1;
@@ -106,20 +106,20 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
         }
         assert!(listings >= 3, "{listings} in {:?}", begin.elapsed());
         // The runtime is given up after the time limit, and not asked again. Until then it was asked once.
-        while again.next().await.asked.is_none() {
-            again.ask();
+        while again.next().await.queried_at.is_none() {
+            again.poll();
         }
         assert!(begin.elapsed() < TIMEOUT * 2, "{:?}", begin.elapsed());
         tokio::time::sleep(TIMEOUT / 10).await;
         let before = accepted.lock().unwrap().len();
-        again.ask();
+        again.poll();
         tokio::time::sleep(TIMEOUT / 10).await;
         assert!(before > 0 && accepted.lock().unwrap().len() == before, "it is asked though it is silent");
     });
 }
 
 #[test]
-fn what_a_silent_one_has_told_is_nobody_elses() {
+fn the_last_answer_of_a_silent_runtime_stays() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("containerd");
@@ -127,7 +127,7 @@ fn what_a_silent_one_has_told_is_nobody_elses() {
         let absent = directory.path().join("absent");
         let others = ["docker", "podman", "cri"].map(|name| at(name, &absent));
         let mut again = RuntimePoller::new([vec![at("containerd", &path)], others.into()].concat());
-        again.ask();
+        again.poll();
         while again.next().await.containers.is_empty() {}
         again.silence();
         assert_eq!(again.next().await.containers.len(), 1);
@@ -149,18 +149,18 @@ fn listed(id: &str, name: &str, runtime: &'static str) -> ContainerInfo {
     }
 }
 
-fn told(owner: Owner, containers: Vec<ContainerInfo>) -> (Owner, RuntimeReply) {
+fn reply(owner: Owner, containers: Vec<ContainerInfo>) -> (Owner, RuntimeReply) {
     (owner, RuntimeReply { runtime: "x", version: String::new(), containers })
 }
 
 #[test]
-fn a_container_that_two_tell_of_is_one() {
+fn a_container_that_two_runtimes_report_is_one() {
     let pod = Some(Arc::new(crate::event::Pod { name: "p".into(), ..crate::event::Pod::default() }));
     let docker =
         ContainerInfo { image: Some("sha256:1".into()), is_running: true, ..listed(ID, "web", "docker") };
     let below =
         ContainerInfo { pid: Some(5), pod, image: Some("img".into()), ..listed(ID, ID, "containerd") };
-    let found = merge::merge(vec![told(Owner::System, vec![docker]), told(Owner::System, vec![below])]);
+    let found = merge::merge(vec![reply(Owner::System, vec![docker]), reply(Owner::System, vec![below])]);
     let [one] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((one.names.as_slice(), one.runtime, one.pid), (&["web".to_owned()][..], "docker", Some(5)));
     assert_eq!((one.image.as_deref(), one.is_running), (Some("img"), true));
@@ -169,11 +169,11 @@ fn a_container_that_two_tell_of_is_one() {
 }
 
 #[test]
-fn a_user_says_nothing_of_what_others_know() {
+fn a_users_runtime_adds_nothing_to_what_others_report() {
     let users = vec![listed(ID, "mine", "podman"), listed(&ID.replace('0', "a"), "own", "podman")];
     let system = vec![listed(ID, "web", "docker")];
     // The order of the answers does not matter.
-    let found = merge::merge(vec![told(Owner::User(1000), users), told(Owner::System, system)]);
+    let found = merge::merge(vec![reply(Owner::User(1000), users), reply(Owner::System, system)]);
     let names: Vec<_> = found.iter().flat_map(|one| &one.names).collect();
     assert_eq!(names, ["web", "own"]);
     assert!(found.iter().all(|one| !one.labels.values().any(|value| value == "mine")));
@@ -182,7 +182,7 @@ fn a_user_says_nothing_of_what_others_know() {
 #[test]
 fn ids_that_somebody_chose_are_those_of_their_cgroups() {
     let one = |path: &str| ContainerInfo { cgroup: Some(path.into()), ..listed("web", "web", "containerd") };
-    let found = merge::merge(vec![told(Owner::System, vec![one("/default/web"), one("/other/web")])]);
+    let found = merge::merge(vec![reply(Owner::System, vec![one("/default/web"), one("/other/web")])]);
     assert_eq!(found.len(), 2);
     let inside = ProcCgroups::parse(b"0::/other/web/x\n");
     let holders: Vec<_> = found.iter().filter(|one| one.holds(&inside)).collect();

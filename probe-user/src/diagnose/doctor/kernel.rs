@@ -37,9 +37,11 @@ pub(super) fn privileged_checks() -> Vec<Check> {
     let ring = match features::ring_buffer() {
         Some(true) => Check::ok("ring buffer", "the kernel has it"),
         Some(false) => Check::no("ring buffer", "the kernel does not have it", "use Linux 5.15 or newer"),
-        None => {
-            Check::warn("ring buffer", "it could not be determined whether the kernel has it", "see whether the programs load, below")
-        }
+        None => Check::warn(
+            "ring buffer",
+            "it could not be determined whether the kernel has it",
+            "see whether the programs load, below",
+        ),
     };
     let cookies = if features::attach_cookies() {
         Check::ok("attach cookies", "the kernel has them")
@@ -54,7 +56,9 @@ pub(super) fn privileged_checks() -> Vec<Check> {
     let sched =
         [("sched", "sched_process_fork"), ("sched", "sched_process_exec"), ("sched", "sched_process_exit")];
     let sched = match missing(&sched) {
-        none if none.is_empty() => Check::ok("tracepoints of processes", "the kernel has fork, exec and exit"),
+        none if none.is_empty() => {
+            Check::ok("tracepoints of processes", "the kernel has fork, exec and exit")
+        }
         missing => Check::no(
             "tracepoints of processes",
             format!("the kernel does not have {missing}"),
@@ -161,9 +165,10 @@ fn memlock(release: &str) -> Check {
             format!("limited to {shown}"),
             "ulimit -l unlimited (with CAP_SYS_RESOURCE, ctrace does that itself)",
         ),
-        _ => Check::ok("locked memory", format!(
-            "{shown}; it does not apply: this kernel does not count BPF maps as locked memory"
-        )),
+        _ => Check::ok(
+            "locked memory",
+            format!("{shown}; it does not apply: this kernel does not count BPF maps as locked memory"),
+        ),
     }
 }
 

@@ -133,7 +133,7 @@ impl Diagnosis {
         for (process, outcome) in target.processes.iter().zip(&outcomes) {
             let mut steps = attach_steps::steps(outcome);
             steps.extend(attached.as_ref().and_then(|attached| attached.step(process.pid, &plan)));
-            let traceable = attached.as_ref().is_some_and(|attached| attached.serves(process.pid, &plan));
+            let traceable = attached.as_ref().is_some_and(|attached| attached.is_covered(process.pid, &plan));
             // Leave out a process that exited meanwhile.
             if traceable || proc.is_alive(process.pid, process.start_time) {
                 let (pid, comm) = (process.pid, process.comm.clone());
@@ -203,7 +203,7 @@ impl Attached {
     }
 
     /// Whether any probe covers the process.
-    fn serves(&self, pid: u32, plan: &Plan) -> bool {
+    fn is_covered(&self, pid: u32, plan: &Plan) -> bool {
         let any = self.objects(pid, plan).iter().any(|(object, failed)| failed.len() < object.hooks.len());
         self.session.is_ok() && any
     }

@@ -49,9 +49,8 @@ fn uprobes(own: CapabilitySet) -> Check {
     if own.contains(CapabilitySet::SYS_ADMIN) {
         return Check::ok("right to set probes", "CAP_SYS_ADMIN");
     }
-    let found =
-        "CAP_SYS_ADMIN missing: uprobes need it since Linux 6.1.146, 6.12.39 and 6.16; `ctrace exec` does \
-         not";
+    let found = "CAP_SYS_ADMIN missing: uprobes need it since Linux 6.1.146, 6.12.39 and 6.16; `ctrace exec` \
+                 does not";
     let next = "run ctrace as root, or with CAP_SYS_ADMIN; the check below shows whether it works without";
     Check::warn("right to set probes", found, next)
 }
@@ -62,8 +61,7 @@ fn tracefs(own: CapabilitySet) -> Check {
     if own.intersects(CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE) {
         return Check::ok("right to read tracefs", "CAP_DAC_READ_SEARCH");
     }
-    let found =
-        "CAP_DAC_READ_SEARCH missing: only root may read tracefs, unless it was mounted with other \
+    let found = "CAP_DAC_READ_SEARCH missing: only root may read tracefs, unless it was mounted with other \
          permissions";
     Check::warn("right to read tracefs", found, "run ctrace as root, or with CAP_DAC_READ_SEARCH")
 }
@@ -124,7 +122,7 @@ mod tests {
     use crate::diagnose::doctor::check::CheckStatus;
 
     #[test]
-    fn rights_are_judged_one_by_one() {
+    fn rights_are_checked_one_by_one() {
         let none = CapabilitySet::empty();
         let all = CapabilitySet::all();
         for check in [programs(all), uprobes(all), tracefs(all), others(all), files(all)] {

@@ -10,7 +10,7 @@ const NAME: &str = "container runtimes";
 /// Asks each runtime at each of its addresses.
 pub(super) async fn checks(sockets: &[RuntimeSocket]) -> Vec<Check> {
     match runtime::endpoints(sockets).await {
-        Ok(endpoints) => judge(&endpoints),
+        Ok(endpoints) => checks_of(&endpoints),
         // A runtime that the user named does not answer.
         Err(error) => vec![Check::no(
             NAME,
@@ -20,7 +20,7 @@ pub(super) async fn checks(sockets: &[RuntimeSocket]) -> Vec<Check> {
     }
 }
 
-fn judge(endpoints: &[EndpointState]) -> Vec<Check> {
+fn checks_of(endpoints: &[EndpointState]) -> Vec<Check> {
     let mut checks: Vec<Check> = endpoints.iter().filter_map(check).collect();
     let answered = endpoints.iter().any(|endpoint| matches!(endpoint.state, RuntimeState::Answered { .. }));
     if !answered {
@@ -67,7 +67,7 @@ mod tests {
             || RuntimeState::Answered { runtime: "docker", version: "20".to_owned(), containers: 2 };
         let check = |states: Vec<RuntimeState>, expected: &[CheckStatus]| {
             let endpoints: Vec<_> = states.into_iter().map(endpoint).collect();
-            let found: Vec<_> = judge(&endpoints).iter().map(|check| check.status).collect();
+            let found: Vec<_> = checks_of(&endpoints).iter().map(|check| check.status).collect();
             assert_eq!(found, expected, "{endpoints:?}");
         };
         check(vec![RuntimeState::Absent, answered()], &[CheckStatus::Ok]);

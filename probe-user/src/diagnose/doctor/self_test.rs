@@ -49,9 +49,7 @@ pub(super) fn checks() -> Vec<Check> {
         }
     };
     let attached = match session.attach(&object).into_iter().next() {
-        None => {
-            Check::ok(ATTACH, "set on an unused function of ctrace itself, and removed again")
-        }
+        None => Check::ok(ATTACH, "set on an unused function of ctrace itself, and removed again"),
         Some((_, error)) => Check::no(ATTACH, error_chain::in_one_line(&error), next(&error)),
     };
     vec![loaded, attached, mapping_events()]
@@ -63,9 +61,8 @@ fn mapping_events() -> Check {
     match MmapEvents::open(TrackExec::FromMmapEvents) {
         Ok(_) => Check::ok(NAME, "the kernel reports files that are mapped during a trace"),
         Err(error) => {
-            let next =
-                "libraries that are loaded during a trace may be found late: start the trace after they are \
-                 loaded";
+            let next = "libraries that are loaded during a trace may be found late: start the trace after they \
+                        are loaded";
             Check::warn(NAME, error_chain::in_one_line(&error), next)
         }
     }

@@ -15,10 +15,10 @@ impl Diagnosis {
             table.row(check.cells());
         }
         text.push_str(&table.render(INDENT, colour));
-        for patient in &self.processes {
-            text.push_str(&section(&patient.title(), colour));
+        for process in &self.processes {
+            text.push_str(&section(&process.title(), colour));
             let mut table = Table::new(&["STEP", "STATUS", "FOUND -> WHAT TO DO"]);
-            for step in &patient.steps {
+            for step in &process.steps {
                 table.row(step.cells());
             }
             text.push_str(&table.render(INDENT, colour));

@@ -46,11 +46,11 @@ pub(super) async fn try_all(pid: u32, proc: &Proc) -> Vec<AccessPath> {
         Err(error) => Err(error.to_string()),
     });
     let mut tried = vec![AccessPath::new("root", format!("/proc/{pid}/root"), directory.await)];
-    let executable = with_timeout(move || told(&access_paths::executable(pid)));
+    let executable = with_timeout(move || describe(&access_paths::executable(pid)));
     tried.push(AccessPath::new("exe", format!("/proc/{pid}/exe"), executable.await));
     if let Some(path) = proc.executable(pid) {
         let shown = format!("/proc/{pid}/root{}", path.display());
-        let by_name = with_timeout(move || told(&ForeignFile::open_in_root(pid, &path)));
+        let by_name = with_timeout(move || describe(&ForeignFile::open_in_root(pid, &path)));
         tried.push(AccessPath::new("name", shown, by_name.await));
     }
     let mapped = with_timeout(move || map_files(pid));
@@ -58,7 +58,7 @@ pub(super) async fn try_all(pid: u32, proc: &Proc) -> Vec<AccessPath> {
     tried
 }
 
-fn told<E: std::error::Error>(opened: &Result<ForeignFile, E>) -> Result<String, String> {
+fn describe<E: std::error::Error>(opened: &Result<ForeignFile, E>) -> Result<String, String> {
     match opened {
         Ok(file) => {
             let deleted = if file.is_deleted() { ", deleted since" } else { "" };

@@ -103,9 +103,9 @@ impl Inspection {
             inspection.mounts = with_timeout(move || layers::mounts(pid)).await.unwrap_or_default();
             if let Some(id) = inspection.container.as_ref().map(|container| container.id.clone()) {
                 let cgroups = proc.cgroups(pid);
-                inspection.runtime = runtime_view::of(&id, (pid, &cgroups), sockets).await;
+                inspection.runtime = runtime_view::query(&id, (pid, &cgroups), sockets).await;
             }
-            inspection.namespaces = namespaces::of(pid, &target, &all);
+            inspection.namespaces = namespaces::read(pid, &target, &all);
         }
         Ok(inspection)
     }

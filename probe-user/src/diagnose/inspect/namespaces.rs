@@ -36,7 +36,7 @@ pub(super) struct Sharer {
 }
 
 /// The namespaces of a process of `target`. `all` contains all processes of the machine.
-pub(super) fn of(pid: u32, target: &Target, all: &Target) -> Vec<Namespace> {
+pub(super) fn read(pid: u32, target: &Target, all: &Target) -> Vec<Namespace> {
     // Without the permission to see the namespaces of the first process, ctrace's own count as the host's:
     // that is where it should run.
     let hosts = |kind| namespace(1, kind).or_else(|_| namespace(std::process::id(), kind)).ok();

@@ -89,8 +89,8 @@ struct Parsed {
 
 fn read(file: &ForeignFile) -> Result<Parsed, String> {
     let handle = file.file().map_err(|error| error.to_string())?;
-    let object =
-        Object::parse(handle, file.size, &tls::wanted()).map_err(|error| error_chain::in_one_line(&error))?;
+    let object = Object::parse(handle, file.size, &tls::symbol_filter())
+        .map_err(|error| error_chain::in_one_line(&error))?;
     let function = |name: &String, symbol: &Symbol| ObjectFunction {
         name: name.clone(),
         address: symbol.address.0,

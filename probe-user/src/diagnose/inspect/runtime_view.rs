@@ -66,7 +66,7 @@ pub(super) struct RuntimeMount {
 }
 
 /// Asks the runtimes about the container with this id. `pid` is a process of it, in these cgroups.
-pub(super) async fn of(
+pub(super) async fn query(
     id: &str,
     (pid, cgroups): (u32, &ProcCgroups),
     sockets: &[RuntimeSocket],
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_id_in_two_namespaces_is_told_apart() {
+    fn one_id_in_two_namespaces_is_distinguished() {
         let listed = |id: &str, cgroup: Option<&str>| ContainerInfo {
             id: id.to_owned(),
             cgroup: cgroup.map(Into::into),

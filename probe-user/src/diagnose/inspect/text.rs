@@ -18,7 +18,7 @@ impl Inspection {
             ("files".to_owned(), self.access()),
             ("overlay".to_owned(), self.overlay()),
             ("mounts".to_owned(), self.mounts()),
-            ("according to its runtime".to_owned(), self.told()),
+            ("according to its runtime".to_owned(), self.runtime_view()),
             ("namespaces".to_owned(), self.namespaces()),
             ("cgroups".to_owned(), self.cgroups()),
             ("processes".to_owned(), self.processes()),
@@ -103,32 +103,32 @@ impl Inspection {
         table
     }
 
-    fn told(&self) -> Table {
+    fn runtime_view(&self) -> Table {
         let mut table = Table::new(&["WHAT", "VALUE", "REACHED", "REMARK"]);
-        let Some(told) = &self.runtime else { return table };
+        let Some(view) = &self.runtime else { return table };
         let mut row = |what: &str, value: &str, reached: Cell, remark: &str| {
             table.row(vec![Cell::new(what), Cell::new(value), reached, Cell::new(remark)]);
         };
-        row("reported by", &told.runtimes.join(", "), Cell::new(""), "");
-        if let Some(init) = told.init {
+        row("reported by", &view.runtimes.join(", "), Cell::new(""), "");
+        if let Some(init) = view.init {
             let agrees = if self.init == Some(init) { "" } else { "not the process that was inspected" };
             row("first process", &init.to_string(), Cell::new(""), agrees);
         }
-        if let Some(driver) = &told.driver {
+        if let Some(driver) = &view.driver {
             row("driver", driver, Cell::new(""), "");
         }
-        if let Some(snapshot) = &told.snapshot {
+        if let Some(snapshot) = &view.snapshot {
             let key = format!("{} {}", snapshot.snapshotter, snapshot.key);
             row("snapshot", &key, Cell::new(""), &format!("namespace {}", snapshot.namespace));
         }
-        if let Some(overlay) = &told.overlay {
+        if let Some(overlay) = &view.overlay {
             let parts = [("merged", &overlay.merged), ("upper", &overlay.upper), ("work", &overlay.work)];
             let parts = parts.into_iter().filter_map(|(part, place)| Some((part, place.as_ref()?)));
             for (part, place) in parts.chain(overlay.lower.iter().map(|place| ("lower", place))) {
                 row(part, &place.path, place.cell(), place.why.as_deref().unwrap_or_default());
             }
         }
-        for mount in &told.mounts {
+        for mount in &view.mounts {
             let name = mount.name.as_deref().unwrap_or(&mount.source);
             let access = if mount.writable { "writable" } else { "read-only" };
             let remark = mount.why.clone().unwrap_or_else(|| format!("{access}, {}", mount.source));

@@ -153,7 +153,7 @@ impl ProcessListing {
         for (cause, count) in reasons {
             let processes = if count == 1 { "process" } else { "processes" };
             let denied = cause.contains("denied") || cause.contains("permitted");
-            let next = match (denied, may_look_into_others()) {
+            let next = match (denied, may_inspect_others()) {
                 (true, false) => "; run ctrace as root (or with CAP_SYS_PTRACE) to see them",
                 (true, true) => {
                     "; ctrace has the rights: a security module (SELinux, AppArmor, Yama) protects them"
@@ -228,6 +228,6 @@ pub(super) fn version(library: &Library) -> String {
 }
 
 /// Whether ctrace has the capability to read the mappings of other users' processes.
-fn may_look_into_others() -> bool {
+fn may_inspect_others() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
 }

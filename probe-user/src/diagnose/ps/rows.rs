@@ -29,7 +29,7 @@ impl ProcessListing {
             plan.objects.iter().flat_map(|object| maker.hooked(object, plan)).collect();
         let mut unseen = Vec::new();
         for skipped in &plan.skipped {
-            match skipped.lack {
+            match skipped.kind {
                 SkipKind::Mappings => unseen.extend(maker.unseen(skipped)),
                 // If the library is hooked nevertheless, its rows contain this.
                 SkipKind::File | SkipKind::Untraceable
@@ -125,12 +125,12 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
     /// A row for each container in which nothing was found, with its first process.
     fn without_tls(&self, rows: &[LibraryRow], unseen: &[Unseen], target: &Target) -> Vec<LibraryRow> {
         let ids = rows.iter().filter_map(|row| row.container.as_ref().map(|one| one.id.clone()));
-        let mut known: BTreeSet<String> = ids.collect();
+        let mut listed: BTreeSet<String> = ids.collect();
         let blind: BTreeSet<u32> = unseen.iter().map(|unseen| unseen.process.pid).collect();
         let mut more = Vec::new();
         for process in &target.processes {
             let Some(container) = &process.container else { continue };
-            if blind.contains(&process.pid) || !known.insert(container.id.clone()) {
+            if blind.contains(&process.pid) || !listed.insert(container.id.clone()) {
                 continue;
             }
             more.push(LibraryRow {
@@ -226,8 +226,8 @@ mod tests {
         }
     }
 
-    fn skipped(lack: SkipKind, pid: u32, what: &str, why: &str) -> Skipped {
-        Skipped { lack, pid: Some(pid), subject: what.to_owned(), reason: why.to_owned() }
+    fn skipped(kind: SkipKind, pid: u32, what: &str, why: &str) -> Skipped {
+        Skipped { kind, pid: Some(pid), subject: what.to_owned(), reason: why.to_owned() }
     }
 
     fn listing(extent: Detail) -> ProcessListing {
@@ -288,13 +288,13 @@ mod tests {
     }
 
     #[test]
-    fn what_discovery_says_is_understood() {
+    fn what_discovery_reports_is_understood() {
         // A process that does not exist, and this one, which has no TLS.
         let own = std::process::id();
         let target = target(vec![process(own, None), process(u32::MAX, None)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let plan = runtime.block_on(Discovery::new(Probe::Ssl(SslProbe::default())).plan(&target));
-        let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, skipped.lack)).collect();
+        let steps: Vec<_> = plan.skipped.iter().map(|skipped| (skipped.pid, skipped.kind)).collect();
         assert_eq!(steps, [(Some(own), SkipKind::Process), (Some(u32::MAX), SkipKind::Mappings)]);
     }
 }

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_leaves_no_flags() {
+    fn an_unknown_value_leaves_no_flags() {
         let known = |code: &[u8], operands| after(code, operands).1;
         assert_eq!(known(&[0x48, 0x39, 0xc8], [Some(1), None]), None, "cmp");
         assert_eq!(known(&[0x48, 0xc1, 0xe0, 3], [Some(1), Some(3)]), None, "shl");

@@ -58,21 +58,21 @@ impl Object {
         let frames = self.frames()?;
         let mut calls = BTreeSet::new();
         for text in self.find_texts(errors)? {
-            let says = text.needle.text();
+            let message = text.needle.text();
             let references = self.references(&[text])?;
             if references.len() > MAX_PLACES {
-                return Err(NotGuarded::TooMany(says));
+                return Err(NotGuarded::TooMany(message));
             }
             for reference in references {
                 // Otherwise the bytes only look like a reference.
                 let Some(report) = self.report(&frames, text, reference)? else { continue };
                 let far = self.branches_to(report.begin, report.end)?;
                 if far.len() > MAX_PLACES {
-                    return Err(NotGuarded::TooMany(says));
+                    return Err(NotGuarded::TooMany(message));
                 }
                 let found = self.beside(&frames, report, far, method)?;
                 let (1, Some(call)) = (found.len(), found.first()) else {
-                    return Err(NotGuarded::Calls { fits: found.len(), text: says, at: reference.0 });
+                    return Err(NotGuarded::Calls { fits: found.len(), text: message, at: reference.0 });
                 };
                 exact_site(&self.code(*call, MAX_WAY)?, *call, 0)?;
                 calls.insert(*call);

@@ -28,8 +28,8 @@ const MAX_PLACES: usize = 64;
 
 impl Object {
     /// The address to which offsets in the pclntab are relative. `first` is the offset of the first function,
-    /// `end` the end of the last one, and `said` the address that the pclntab itself contains.
-    pub(super) fn go_text(&self, table: u64, first: u64, end: u64, said: u64) -> Option<u64> {
+    /// `end` the end of the last one, and `recorded` the address that the pclntab itself contains.
+    pub(super) fn go_text(&self, table: u64, first: u64, end: u64, recorded: u64) -> Option<u64> {
         let is_code = |text: &u64| {
             let (first, last) = (text.checked_add(first), text.checked_add(end.saturating_sub(1)));
             let code = |address: Option<u64>| {
@@ -43,7 +43,7 @@ impl Object {
         let in_place = self.modules_in_place(table).find(agrees);
         let found = in_place.or_else(|| self.modules_by_relocation(table).into_iter().find(agrees));
         let text = found.map(|(_, _, text)| text).filter(is_code);
-        text.or_else(|| Some(said).filter(|said| *said != 0).filter(is_code))
+        text.or_else(|| Some(recorded).filter(|recorded| *recorded != 0).filter(is_code))
     }
 
     /// Candidates for the structure in files whose data contain the pclntab's address.

@@ -79,9 +79,9 @@ fn open(bytes: &[u8]) -> (Object, Index) {
     (object, index)
 }
 
-fn one(object: &Object, index: &Index, asked: &str) -> ElfFunction {
-    let mut found = index.select(object, 10, |name| name.raw() == asked).unwrap();
-    assert_eq!(found.len(), 1, "{asked}: {found:?}");
+fn one(object: &Object, index: &Index, requested: &str) -> ElfFunction {
+    let mut found = index.select(object, 10, |name| name.raw() == requested).unwrap();
+    assert_eq!(found.len(), 1, "{requested}: {found:?}");
     found.remove(0)
 }
 
@@ -132,8 +132,8 @@ fn check_functions(object: &Object, index: &Index) {
     assert_eq!(object.site(&moved).unwrap().1.offset, 0, "a leaf has no check of the stack");
     let deep = one(object, index, "main.Deep");
     assert!(object.site(&deep).unwrap().1.offset > 0, "it begins again when the stack grows");
-    let gone = one(object, index, "runtime.memclrNoHeapPointers");
-    assert!(matches!(gone.go_abi, Some(GoAbi::Unknown | GoAbi::Stack)), "{gone:?}");
+    let found = one(object, index, "runtime.memclrNoHeapPointers");
+    assert!(matches!(found.go_abi, Some(GoAbi::Unknown | GoAbi::Stack)), "{found:?}");
 }
 
 #[test]

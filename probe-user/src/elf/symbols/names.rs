@@ -89,9 +89,10 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Whether this is the name `asked`: raw, demangled, or demangled without parameters.
-    pub fn is(&self, asked: &str) -> bool {
-        self.raw == asked || self.demangled().is_some_and(|name| name.text == asked || name.path == asked)
+    /// Whether this is the name `requested`: raw, demangled, or demangled without parameters.
+    pub fn is(&self, requested: &str) -> bool {
+        self.raw == requested
+            || self.demangled().is_some_and(|name| name.text == requested || name.path == requested)
     }
 }
 

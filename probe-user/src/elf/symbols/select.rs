@@ -100,18 +100,18 @@ impl Index {
         limit: usize,
         mut matches: impl FnMut(&Name<'_>) -> bool,
     ) -> Result<Vec<ElfFunction>, ObjectError> {
-        let mut asked: BTreeMap<VirtAddr, BTreeSet<FunctionName>> = BTreeMap::new();
+        let mut requested: BTreeMap<VirtAddr, BTreeSet<FunctionName>> = BTreeMap::new();
         let mut overflow = false;
         self.visit(&object.reader, |name, here| {
             if !matches(name) {
                 return ControlFlow::Continue(());
             }
             for entry in here.iter().filter_map(|number| self.entry(*number)) {
-                let names = asked.entry(VirtAddr(entry.address)).or_default();
+                let names = requested.entry(VirtAddr(entry.address)).or_default();
                 if names.len() < MAX_ALIASES {
                     names.insert(FunctionName::new(name));
                 }
-                if asked.len() > limit {
+                if requested.len() > limit {
                     overflow = true;
                     return ControlFlow::Break(());
                 }
@@ -119,10 +119,10 @@ impl Index {
             ControlFlow::Continue(())
         })?;
         if overflow {
-            let (found, limit) = (asked.len() as u64, limit as u64);
+            let (found, limit) = (requested.len() as u64, limit as u64);
             return Err(ObjectError::TooLarge { what: "the list of matching functions", found, limit });
         }
-        Ok(asked.into_iter().map(|(address, names)| self.function(object, address, names)).collect())
+        Ok(requested.into_iter().map(|(address, names)| self.function(object, address, names)).collect())
     }
 
     /// The function with its entry at `address`, with its names. None if no table names it.
@@ -131,21 +131,23 @@ impl Index {
         found.then(|| self.function(object, address, BTreeSet::new()))
     }
 
-    /// Names similar to `asked`, the most similar first.
-    pub fn nearest(&self, object: &Object, asked: &str, count: usize) -> Vec<String> {
-        if asked.len() > MAX_COMPARED_LENGTH {
+    /// Names similar to `requested`, the most similar first.
+    pub fn nearest(&self, object: &Object, requested: &str, count: usize) -> Vec<String> {
+        if requested.len() > MAX_COMPARED_LENGTH {
             return Vec::new();
         }
         let mut best = BinaryHeap::new();
         let (mut left, mut pairs) = (MAX_COMPARED, MAX_PAIRS);
-        let asked = asked.to_lowercase();
+        let requested = requested.to_lowercase();
         // A name that cannot be read could not be suggested either, so errors do not matter here.
         let _ = self.visit(&object.reader, |name, _| {
             let text = name.demangled().map_or(name.raw(), |name| &name.path);
-            if text.len().abs_diff(asked.len()) <= asked.len() / 2 + 2 && text.len() <= MAX_COMPARED_LENGTH {
-                pairs = pairs.saturating_sub(asked.len() * text.len());
-                let distance = strsim::osa_distance(&asked, &text.to_lowercase());
-                if distance <= asked.len() / 3 + 1 {
+            if text.len().abs_diff(requested.len()) <= requested.len() / 2 + 2
+                && text.len() <= MAX_COMPARED_LENGTH
+            {
+                pairs = pairs.saturating_sub(requested.len() * text.len());
+                let distance = strsim::osa_distance(&requested, &text.to_lowercase());
+                if distance <= requested.len() / 3 + 1 {
                     best.push((distance, text.to_owned()));
                 }
                 if best.len() > count.saturating_mul(4).max(16) {
@@ -164,7 +166,7 @@ impl Index {
         names
     }
 
-    fn function(&self, object: &Object, address: VirtAddr, asked: BTreeSet<FunctionName>) -> ElfFunction {
+    fn function(&self, object: &Object, address: VirtAddr, requested: BTreeSet<FunctionName>) -> ElfFunction {
         let entries = self.entries_at(address);
         let mut others: Vec<(_, FunctionName)> = Vec::new();
         let mut languages = Vec::new();
@@ -173,13 +175,13 @@ impl Index {
             let Some((language, rank, name)) = self.with_name(&object.reader, entry, read) else { continue };
             languages.push(language);
             let same = |other: &FunctionName| other.raw == name.raw;
-            if !others.iter().any(|(_, other)| same(other)) && !asked.iter().any(same) {
+            if !others.iter().any(|(_, other)| same(other)) && !requested.iter().any(same) {
                 others.push((rank, name));
             }
         }
         others.sort();
         others.truncate(MAX_ALIASES);
-        let names: Vec<_> = asked.into_iter().chain(others.into_iter().map(|(_, name)| name)).collect();
+        let names: Vec<_> = requested.into_iter().chain(others.into_iter().map(|(_, name)| name)).collect();
         let (size, is_sized) = self.size(address);
         let kind = if entries.iter().any(|entry| entry.form == SymbolForm::Resolver) {
             FunctionKind::Resolver

@@ -198,7 +198,7 @@ fn read(description: &[u8], base: Option<u64>) -> Option<Note> {
     let word = |n: usize| {
         description.get(n * 8..).and_then(<[u8]>::first_chunk).map(|word| u64::from_le_bytes(*word))
     };
-    let (address, said, semaphore) = (word(0)?, word(1)?, word(2)?);
+    let (address, recorded_base, semaphore) = (word(0)?, word(1)?, word(2)?);
     let mut texts = description.get(24..)?.split(|byte| *byte == 0);
     let mut text = |limit: usize| {
         let text = texts.next().and_then(|text| std::str::from_utf8(text).ok())?;
@@ -209,7 +209,7 @@ fn read(description: &[u8], base: Option<u64>) -> Option<Note> {
         return None;
     }
     // prelink and similar tools move code without updating the notes. The stored base reveals by how much.
-    let moved = base.map_or(0, |base| base.wrapping_sub(said));
+    let moved = base.map_or(0, |base| base.wrapping_sub(recorded_base));
     let semaphore = if semaphore == 0 { 0 } else { semaphore.wrapping_add(moved) };
     Some(Note { provider, name, text, address: address.wrapping_add(moved), semaphore })
 }

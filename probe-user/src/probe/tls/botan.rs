@@ -93,9 +93,11 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) {
     }
     let calls = match object.guarded_calls(ERRORS, METHOD) {
         Ok(calls) if !calls.is_empty() => calls,
-        Ok(_) => return found.skipped.push(unseen(
-            "the error messages by which ctrace recognises it are missing"
-        )),
+        Ok(_) => {
+            return found
+                .skipped
+                .push(unseen("the error messages by which ctrace recognises it are missing"));
+        }
         Err(reason) => return found.skipped.push(unseen(&error_chain::in_one_line(&reason))),
     };
     let shape = CallShape {

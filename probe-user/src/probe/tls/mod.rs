@@ -69,7 +69,7 @@ pub struct SslProbe {
 }
 
 /// The symbols that [`hooks`] needs, for [`Object::parse`].
-pub fn wanted() -> SymbolFilter {
+pub fn symbol_filter() -> SymbolFilter {
     let functions = LIBRARIES.iter().flat_map(|row| row.functions.iter().map(|function| function.name));
     let opens = LIBRARIES
         .iter()
@@ -82,7 +82,7 @@ pub fn wanted() -> SymbolFilter {
     wanted.or_containing(rustls::PARTS.iter().chain(prefixed::PARTS).copied())
 }
 
-/// The hooks, of high confidence, of an object that was parsed with [`wanted`].
+/// The hooks, of high confidence, of an object that was parsed with [`symbol_filter`].
 pub fn hooks(object: &Object) -> Result<ProbeMatch, NoHooks> {
     hooks_of(object, SslProbe::default())
 }

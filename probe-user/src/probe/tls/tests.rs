@@ -8,7 +8,7 @@ use std::path::Path;
 
 use probe_common::{CallShape, LengthSource, pushed_bytes};
 
-use super::{SslProbe, hooks, hooks_of, version, wanted};
+use super::{SslProbe, hooks, hooks_of, symbol_filter, version};
 use crate::elf::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
 use crate::elf::{FileOffset, SymbolFilter, VirtAddr};
 use crate::plan::program_set::ConnectionRecords;
@@ -91,7 +91,7 @@ fn internal_functions_replace_public_ones_however_it_is_linked() {
     for (source, flags) in cases {
         let directory = compile(source, flags);
         let path = directory.path().join("fixture");
-        check_internal(&hooks(&parse(&path, &wanted()).unwrap()).unwrap(), &internals(&path));
+        check_internal(&hooks(&parse(&path, &symbol_filter()).unwrap()).unwrap(), &internals(&path));
     }
 }
 
@@ -100,10 +100,10 @@ fn a_stripped_library_gives_the_same_hooks() {
     let whole = compile(OPENSSL, &["-shared"]);
     let path = whole.path().join("fixture");
     let truth = internals(&path);
-    let expected = hooks(&parse(&path, &wanted()).unwrap()).unwrap();
+    let expected = hooks(&parse(&path, &symbol_filter()).unwrap()).unwrap();
     let mut bytes = fs::read(&path).unwrap();
     without_sections(&mut bytes);
-    let found = hooks(&parse_bytes(&bytes, &wanted()).unwrap()).unwrap();
+    let found = hooks(&parse_bytes(&bytes, &symbol_filter()).unwrap()).unwrap();
     check_internal(&found, &truth);
     assert_eq!(found, expected);
 }
@@ -111,7 +111,7 @@ fn a_stripped_library_gives_the_same_hooks() {
 #[test]
 fn callers_are_the_public_functions() {
     let directory = compile(OPENSSL, &["-shared"]);
-    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    let object = parse(&directory.path().join("fixture"), &symbol_filter()).unwrap();
     let found = hooks(&object).unwrap();
     for (low, name) in &hook(&found, "ssl_read_internal").call_sites {
         let symbol = object.function(name).unwrap();
@@ -151,13 +151,13 @@ fn without_proof_the_public_functions_are_hooked() {
     ];
     for (name, source, expected) in cases {
         let directory = compile(source, &["-shared"]);
-        let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+        let object = parse(&directory.path().join("fixture"), &symbol_filter()).unwrap();
         assert_eq!(names(&hooks(&object).unwrap()), *expected, "{name}");
     }
 }
 
 #[test]
-fn implementations_are_told_apart() {
+fn implementations_are_distinguished() {
     let cases = [
         (LIBRESSL.to_owned(), Some("LibreSSL"), Some("3.8.2")),
         (BORINGSSL.to_owned(), Some("BoringSSL"), None),
@@ -171,7 +171,7 @@ fn implementations_are_told_apart() {
     ];
     for (source, implementation, version) in cases {
         let directory = compile(&source, &["-shared"]);
-        let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+        let object = parse(&directory.path().join("fixture"), &symbol_filter()).unwrap();
         let library = hooks(&object).unwrap().library;
         assert_eq!(
             (library.implementation.as_deref(), library.version.as_deref()),
@@ -184,7 +184,7 @@ fn implementations_are_told_apart() {
 fn copies_under_other_names_are_found_and_wrappers_are_not() {
     let names_of = |source: &str, flags: &[&str]| {
         let directory = compile(source, flags);
-        let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+        let object = parse(&directory.path().join("fixture"), &symbol_filter()).unwrap();
         hooks(&object).map(|found| names(&found).into_iter().map(str::to_owned).collect::<Vec<_>>())
     };
     let renamed = |prefix: &str| {
@@ -205,7 +205,7 @@ fn copies_under_other_names_are_found_and_wrappers_are_not() {
 fn an_object_without_tls_says_so() {
     let directory =
         compile("int SSL_peek(void) { return 1; }\nint SSL_new(void) { return 2; }", &["-shared"]);
-    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    let object = parse(&directory.path().join("fixture"), &symbol_filter()).unwrap();
     assert_eq!(hooks(&object), Err(NoHooks::Ssl));
 }
 
@@ -216,7 +216,7 @@ fn the_machines_openssl() {
     let Some(path) = path.into_iter().find(|path| path.exists()) else {
         return; // OpenSSL's layouts are covered by the fixtures.
     };
-    let object = parse(&path, &wanted()).unwrap();
+    let object = parse(&path, &symbol_filter()).unwrap();
     let found = hooks(&object).unwrap();
     assert_eq!(object.soname(), Some("libssl.so.3"));
     assert!(found.skipped.is_empty(), "{:?}", found.skipped);
@@ -253,7 +253,7 @@ fn functions_that_begin_with_prefixes_are_hooked_behind_them() {
             "s2n_out: ret;");
     "#;
     let directory = compile(source, &["-shared"]);
-    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    let object = parse(&directory.path().join("fixture"), &symbol_filter()).unwrap();
     let found = hooks(&object).unwrap();
     let entry = |name: &str| object.file_offset(object.function(name).unwrap().address).unwrap().0;
     let cases = [
@@ -301,7 +301,7 @@ fn botan_3_is_hooked_where_it_hands_over() {
     let found = |error: &str| {
         let flags = ["-shared", &format!("-DERROR=\"{error}\"")];
         let directory = compile(source, &flags);
-        hooks(&parse(&directory.path().join("fixture"), &wanted()).unwrap()).unwrap()
+        hooks(&parse(&directory.path().join("fixture"), &symbol_filter()).unwrap()).unwrap()
     };
     let all = found("Application data before handshake done");
     let programs: Vec<_> = all.hooks.iter().map(|hook| (hook.function.as_str(), hook.program)).collect();
@@ -333,10 +333,10 @@ int SSL_do_handshake(void *s) { return state *= 7; }
 #[test]
 fn ends_are_hooked_on_request() {
     let directory = compile(WITH_ENDS, &["-shared"]);
-    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    let object = parse(&directory.path().join("fixture"), &symbol_filter()).unwrap();
     assert_eq!(names(&hooks(&object).unwrap()), ["SSL_new", "SSL_read", "SSL_write"]);
-    let told = SslProbe { connections: ConnectionRecords::On, ..SslProbe::default() };
-    let found = hooks_of(&object, told).unwrap();
+    let with_connections = SslProbe { connections: ConnectionRecords::On, ..SslProbe::default() };
+    let found = hooks_of(&object, with_connections).unwrap();
     assert_eq!(names(&found), ["SSL_do_handshake", "SSL_free", "SSL_new", "SSL_read", "SSL_write"]);
     assert_eq!(hook(&found, "SSL_free").program, ProbeProgram::Close);
     assert_eq!(hook(&found, "SSL_do_handshake").program, ProbeProgram::Handshake);
@@ -344,7 +344,10 @@ fn ends_are_hooked_on_request() {
     // A copy under another name gets the same hooks.
     let renamed = WITH_ENDS.replace("SSL_", "copy_SSL_");
     let directory = compile(&renamed, &["-shared"]);
-    let object = parse(&directory.path().join("fixture"), &wanted()).unwrap();
+    let object = parse(&directory.path().join("fixture"), &symbol_filter()).unwrap();
     assert_eq!(hooks(&object).unwrap().hooks.len(), 3);
-    assert_eq!(hook(&hooks_of(&object, told).unwrap(), "copy_SSL_free").program, ProbeProgram::Close);
+    assert_eq!(
+        hook(&hooks_of(&object, with_connections).unwrap(), "copy_SSL_free").program,
+        ProbeProgram::Close
+    );
 }

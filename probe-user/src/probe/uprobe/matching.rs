@@ -111,18 +111,19 @@ impl Matching<'_> {
     }
 
     fn not_there(&self, index: &Index, name: &Glob) -> String {
-        let asked = name.text();
+        let requested = name.text();
         if index.is_empty() {
             return format!(
-                "no function `{asked}`: the file has no symbols (it is stripped); write OBJECT:0xADDRESS to \
+                "no function `{requested}`: the file has no symbols (it is stripped); write OBJECT:0xADDRESS to \
                  probe an address in it"
             );
         }
-        let nearest = if name.is_pattern() { Vec::new() } else { index.nearest(self.object, asked, NEAREST) };
+        let nearest =
+            if name.is_pattern() { Vec::new() } else { index.nearest(self.object, requested, NEAREST) };
         if nearest.is_empty() {
-            return format!("no function `{asked}`");
+            return format!("no function `{requested}`");
         }
-        format!("no function `{asked}`; similar names: {}", nearest.join(", "))
+        format!("no function `{requested}`; similar names: {}", nearest.join(", "))
     }
 
     fn function(&mut self, index: &Index, pattern: &Pattern, function: &ElfFunction, offset: u64) {

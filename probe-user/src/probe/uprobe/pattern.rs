@@ -128,9 +128,9 @@ impl UsdtPattern {
         let (provider, rest) = whole.split(colon, 1);
         let (name, arguments) = arguments(rest)?;
         if provider.text.is_empty() || name.text.is_empty() {
-            return Err(whole.error(
-                "a USDT probe is PROVIDER:NAME, and neither may be empty (* matches any)"
-            ));
+            return Err(
+                whole.error("a USDT probe is PROVIDER:NAME, and neither may be empty (* matches any)")
+            );
         }
         let text = whole.text.to_owned();
         Ok(Self { text, provider: Glob::new(provider.text), name: Glob::new(name.text), arguments })
@@ -247,7 +247,7 @@ fn types(inside: Part<'_>) -> Result<Vec<Type>, PatternError> {
 fn place(name: Part<'_>) -> Result<PatternPlace, PatternError> {
     if name.text.is_empty() {
         return Err(name.error(
-            "the function is missing: write a name, a name with * and ?, or an address such as 0x1234"
+            "the function is missing: write a name, a name with * and ?, or an address such as 0x1234",
         ));
     }
     if name.text.starts_with("0x") {

@@ -69,9 +69,11 @@ impl Capture {
         let words = words(types, convention)?;
         let length = |length: Length, own: Option<Operand>| match length {
             Length::Fixed(number) => Ok(constant(number)),
-            Length::Own => own
-                .ok_or_else(|| "`bytes` without a length is for Go slices only slices only: write bytes(N) \
-                                or bytes(#n)".to_owned()),
+            Length::Own => own.ok_or_else(|| {
+                "`bytes` without a length is for Go slices only slices only: write bytes(N) \
+                                or bytes(#n)"
+                    .to_owned()
+            }),
             Length::Argument(number) => {
                 let kind = types.get(number).copied().unwrap_or(Type::Skip);
                 let place = words.get(number).and_then(|words| words.first()).copied();
@@ -109,7 +111,9 @@ impl Capture {
                     let of = given.get(number).copied().flatten().map(|given| given.operand);
                     of.ok_or("the length of `bytes` must be an argument that can be read")?
                 }
-                Type::Bytes(Length::Own) => return Err("`bytes` without a length is for Go slices only".to_owned()),
+                Type::Bytes(Length::Own) => {
+                    return Err("`bytes` without a length is for Go slices only".to_owned());
+                }
                 _ => Operand::default(),
             };
             if reading.arguments.len() < FUNCTION_VALUES {

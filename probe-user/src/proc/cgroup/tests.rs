@@ -210,7 +210,7 @@ fn id(within: Option<&str>, id: &str) -> ContainerKey {
 
 #[test]
 fn nobody_poses_as_another_container() {
-    let known: KeyIndex<&str> = [
+    let index: KeyIndex<&str> = [
         (id(None, "{A}"), "a"),
         (id(None, "{B}"), "b"),
         (id(Some("{B}"), "{A}"), "a in b"),
@@ -239,7 +239,7 @@ fn nobody_poses_as_another_container() {
         ("/default/web/docker/{B}", "web", "/default/web"),
     ] {
         let found = of(path);
-        assert_eq!(known.find(&found), Some(&expected), "{path}");
+        assert_eq!(index.find(&found), Some(&expected), "{path}");
         let (mark, _) = [
             (id(None, "{A}"), "a"),
             (id(None, "{B}"), "b"),
@@ -259,11 +259,11 @@ fn nobody_poses_as_another_container() {
         "/default/web2",
         "/x/default/web",
     ] {
-        assert_eq!(known.find(&of(path)), None, "{path}");
+        assert_eq!(index.find(&of(path)), None, "{path}");
         assert!(!of(path).has(&id(None, "{A}")) && !of(path).has(&id(None, "{B}")), "{path}");
     }
     let nested = of("/docker/{B}/docker/{A}");
-    assert_eq!(known.holders(&nested), [&"b", &"a in b"]);
+    assert_eq!(index.holders(&nested), [&"b", &"a in b"]);
     assert!(nested.has(&id(None, "{B}")) && !nested.has(&id(None, "{A}")));
     assert!(nested.is_in(B) && !nested.is_in(A));
     assert_eq!(nested.container_path().as_deref(), Some(&*fill("{B}/{A}")));

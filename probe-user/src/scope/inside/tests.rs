@@ -50,15 +50,15 @@ fn an_id_that_only_nested_namespaces_have_must_be_one() {
 }
 
 #[test]
-fn what_is_not_there_is_said_with_what_is() {
+fn an_absent_process_is_reported_with_those_that_exist() {
     let tree = tree();
     let check = |name: &str, pid, kind, text: &str| {
         let error = resolve(&tree, name, pid).err().unwrap();
         assert!(error.to_string().starts_with(text), "{error}");
         assert_eq!(error.kind(), kind, "{error}");
     };
-    let known = "container \"web\" has no process 6 in its own PID namespace, only 1 (x), 1 (x), 7 (x), 9 (x)";
-    check("web", 6, Kind::NotFound, known);
+    let text = "container \"web\" has no process 6 in its own PID namespace, only 1 (x), 1 (x), 7 (x), 9 (x)";
+    check("web", 6, Kind::NotFound, text);
     // The container has no process with this id of the host.
     check("web", 30, Kind::NotFound, "container \"web\" has no process 30");
     check("wbe", 1, Kind::NotFound, "no container has a name or id that starts with \"wbe\"");

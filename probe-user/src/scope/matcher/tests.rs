@@ -52,9 +52,9 @@ fn each_property_by_itself() {
     let fact = web();
     let check = |criteria: Criteria, expected: ContainerDecision| {
         let selector = of(criteria);
-        assert_eq!(rules(&selector).standing("x", Some(&fact)), expected, "{selector}");
+        assert_eq!(rules(&selector).decision("x", Some(&fact)), expected, "{selector}");
         assert_eq!(
-            rules(&selector).standing("x", None),
+            rules(&selector).decision("x", None),
             ContainerDecision::IncludeWhenKnown,
             "{selector}: nothing is known"
         );
@@ -64,9 +64,9 @@ fn each_property_by_itself() {
         } else {
             ContainerDecision::Include
         };
-        assert_eq!(rules(&without).standing("x", Some(&fact)), opposite, "{without}");
+        assert_eq!(rules(&without).decision("x", Some(&fact)), opposite, "{without}");
         assert_eq!(
-            rules(&without).standing("x", None),
+            rules(&without).decision("x", None),
             ContainerDecision::ExcludeUntilKnown,
             "{without}: nothing is known"
         );
@@ -99,7 +99,7 @@ fn each_property_by_itself() {
 }
 
 #[test]
-fn an_image_is_known_by_every_name_and_out_until_all_are_known() {
+fn an_image_matches_by_every_name_and_is_out_until_all_are_reported() {
     // The container was started as moved:1, which is a tag of another image by now.
     let names = ["moved:1", "other:2", "reg.example/other@sha256:dd", "sha256:0123456789abcdef"];
     let fact = |extent| {
@@ -111,7 +111,7 @@ fn an_image_is_known_by_every_name_and_out_until_all_are_known() {
     let check = |image: &str, extent, wanted, excluded| {
         let criteria = Criteria { images: strings(&[image]), ..Criteria::default() };
         let without = Selector { all: true, exclude: criteria.clone(), ..Selector::default() };
-        let found = [of(criteria), without].map(|asked| rules(&asked).standing("x", Some(&fact(extent))));
+        let found = [of(criteria), without].map(|asked| rules(&asked).decision("x", Some(&fact(extent))));
         assert_eq!(found, [wanted, excluded], "{image}: {extent:?}");
     };
     for extent in [Extent::All, Extent::Part] {
@@ -126,28 +126,28 @@ fn an_image_is_known_by_every_name_and_out_until_all_are_known() {
     // Other criteria do not depend on images.
     let label = Criteria { labels: vec![("tier".to_owned(), None)], ..Criteria::default() };
     let without = Selector { all: true, exclude: label, ..Selector::default() };
-    assert_eq!(rules(&without).standing("x", Some(&fact(Extent::Part))), ContainerDecision::Exclude);
+    assert_eq!(rules(&without).decision("x", Some(&fact(Extent::Part))), ContainerDecision::Exclude);
 }
 
 #[test]
-fn labels_and_pods_that_were_not_told_may_be_what_is_excluded() {
+fn missing_labels_and_pods_may_be_the_excluded_ones() {
     let mut fact = web();
     fact.gaps = Gaps { labels: true, pod: false };
-    let standing = |exclude: Criteria, fact: &ContainerState| {
-        rules(&Selector { all: true, exclude, ..Selector::default() }).standing("x", Some(fact))
+    let decision = |exclude: Criteria, fact: &ContainerState| {
+        rules(&Selector { all: true, exclude, ..Selector::default() }).decision("x", Some(fact))
     };
     let label = |key: &str| Criteria { labels: vec![(key.to_owned(), None)], ..Criteria::default() };
     let service = |name: &str| Criteria { services: strings(&[name]), ..Criteria::default() };
     let in_pod = |name: &str| Criteria { pods: vec![pod(None, name)], ..Criteria::default() };
     let namespace = Criteria { namespaces: strings(&["test"]), ..Criteria::default() };
-    assert_eq!(standing(label("other"), &fact), ContainerDecision::ExcludeUntilKnown);
-    assert_eq!(standing(service("other"), &fact), ContainerDecision::ExcludeUntilKnown);
-    assert_eq!(standing(label("tier"), &fact), ContainerDecision::Exclude);
-    assert_eq!(standing(in_pod("other"), &fact), ContainerDecision::Include);
+    assert_eq!(decision(label("other"), &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(decision(service("other"), &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(decision(label("tier"), &fact), ContainerDecision::Exclude);
+    assert_eq!(decision(in_pod("other"), &fact), ContainerDecision::Include);
     fact.gaps = Gaps { labels: false, pod: true };
-    assert_eq!(standing(in_pod("other"), &fact), ContainerDecision::ExcludeUntilKnown);
-    assert_eq!(standing(namespace, &fact), ContainerDecision::ExcludeUntilKnown);
-    assert_eq!(standing(label("other"), &fact), ContainerDecision::Include);
+    assert_eq!(decision(in_pod("other"), &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(decision(namespace, &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(decision(label("other"), &fact), ContainerDecision::Include);
 }
 
 #[test]
@@ -158,26 +158,26 @@ fn one_of_each_list_is_needed_and_any_is_enough_to_exclude() {
         namespaces: strings(&[namespace]),
         ..Criteria::default()
     };
-    let standing = |selector: &Selector| rules(selector).standing("x", Some(&fact));
-    assert_eq!(standing(&of(both("nginx", "prod"))), ContainerDecision::Include);
-    assert_eq!(standing(&of(both("nginx", "test"))), ContainerDecision::Unrelated);
-    assert_eq!(standing(&of(both("httpd", "prod"))), ContainerDecision::Unrelated);
+    let decision = |selector: &Selector| rules(selector).decision("x", Some(&fact));
+    assert_eq!(decision(&of(both("nginx", "prod"))), ContainerDecision::Include);
+    assert_eq!(decision(&of(both("nginx", "test"))), ContainerDecision::Unrelated);
+    assert_eq!(decision(&of(both("httpd", "prod"))), ContainerDecision::Unrelated);
     let without = |exclude| Selector { exclude, ..of(both("nginx", "prod")) };
-    assert_eq!(standing(&without(both("httpd", "prod"))), ContainerDecision::Exclude);
-    assert_eq!(standing(&without(both("nginx", "test"))), ContainerDecision::Exclude);
-    assert_eq!(standing(&without(both("httpd", "test"))), ContainerDecision::Include);
+    assert_eq!(decision(&without(both("httpd", "prod"))), ContainerDecision::Exclude);
+    assert_eq!(decision(&without(both("nginx", "test"))), ContainerDecision::Exclude);
+    assert_eq!(decision(&without(both("httpd", "test"))), ContainerDecision::Include);
     // An id can be matched without any other facts.
     let ids: BTreeSet<String> = ["x".to_owned()].into();
     let wanted = || ResolvedCriteria { ids: ids.clone(), criteria: Criteria::default() };
     let rules = Matcher::new(&of(Criteria::default()), wanted(), ResolvedCriteria::default());
     assert_eq!(
-        (rules.standing("x", None), rules.standing("y", None)),
+        (rules.decision("x", None), rules.decision("y", None)),
         (ContainerDecision::Include, ContainerDecision::Unrelated)
     );
     let rules =
         Matcher::new(&Selector { all: true, ..Selector::default() }, ResolvedCriteria::default(), wanted());
     assert_eq!(
-        (rules.standing("x", None), rules.standing("y", None)),
+        (rules.decision("x", None), rules.decision("y", None)),
         (ContainerDecision::Exclude, ContainerDecision::Include)
     );
 }
@@ -206,7 +206,12 @@ fn processes_by_their_properties() {
     let check = |properties: Properties, expected: [bool; 3]| {
         let only = Selector { processes: properties.clone(), ..Selector::default() };
         let rules = rules(&only);
-        assert!(rules.everything && rules.grain == Granularity::Process && rules.waits() && rules.watches());
+        assert!(
+            rules.everything
+                && rules.granularity == Granularity::Process
+                && rules.can_match_later()
+                && rules.needs_events()
+        );
         let found = [&nginx, &unreadable, &long].map(|process| rules.matches_process(process));
         assert_eq!(found, expected, "{only}");
         let never = Selector { all: true, exclude_processes: properties, ..Selector::default() };
@@ -249,11 +254,11 @@ fn what_waits_and_what_ends() {
         (narrowed(&tree), true, true, true),
         (narrowed(&Selector::default()), false, true, true),
     ];
-    for (selector, ends, waits, watches) in cases {
+    for (selector, ends, can_match_later, needs_events) in cases {
         let rules = rules(&selector);
         assert_eq!(
-            (!rules.is_open_ended(), rules.waits(), rules.watches()),
-            (ends, waits, watches),
+            (!rules.is_open_ended(), rules.can_match_later(), rules.needs_events()),
+            (ends, can_match_later, needs_events),
             "{selector}"
         );
     }

@@ -30,7 +30,7 @@ pub(in crate::scope) fn listed(letter: char, name: &str) -> ContainerInfo {
 }
 
 pub(in crate::scope) fn list(containers: Vec<ContainerInfo>) -> Listing {
-    Listing { containers, answered: vec!["none"], unanswered: Vec::new(), asked: None }
+    Listing { containers, answered: vec!["none"], unanswered: Vec::new(), queried_at: None }
 }
 
 fn listing() -> Listing {
@@ -170,8 +170,8 @@ fn what_cannot_be_is_an_error_of_its_kind() {
         assert!(error.to_string().starts_with(text), "{error}");
         assert_eq!(error.kind(), kind, "{error}");
     }
-    let gone = World::read(Proc::new(tree.path().join("absent"), OWN), None, listing());
-    assert!(matches!(gone, Err(TargetError::Proc(_))));
+    let missing = World::read(Proc::new(tree.path().join("absent"), OWN), None, listing());
+    assert!(matches!(missing, Err(TargetError::Proc(_))));
 }
 
 #[test]

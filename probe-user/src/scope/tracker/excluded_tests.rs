@@ -16,8 +16,8 @@ fn all_but(name: &str) -> Selector {
 }
 
 /// The answer of runtimes that are asked now.
-fn told(containers: Vec<ContainerInfo>) -> Listing {
-    Listing { asked: Some(Instant::now()), ..list(containers) }
+fn answered(containers: Vec<ContainerInfo>) -> Listing {
+    Listing { queried_at: Some(Instant::now()), ..list(containers) }
 }
 
 #[test]
@@ -31,13 +31,13 @@ fn an_image_whose_names_could_not_be_asked_is_kept_out_until_they_are() {
     let mut target = machine.target(list(vec![of(Extent::Part)]), &all_but_image("pg"));
     assert_eq!((target.scope.excluded.as_slice(), pids(&target)), (&[at('a', cgroup)][..], vec![1]));
     assert!(target.needs_listing(), "it is asked for again");
-    assert_eq!(target.on_runtime_listing(&told(vec![of(Extent::Part)])), nothing());
+    assert_eq!(target.on_runtime_listing(&answered(vec![of(Extent::Part)])), nothing());
     assert!(!target.needs_listing(), "and not at once");
-    let change = target.on_runtime_listing(&told(vec![of(Extent::All)]));
+    let change = target.on_runtime_listing(&answered(vec![of(Extent::All)]));
     assert_eq!((change.scope, change.processes.len()), (vec![ScopeChange::ForgetCgroup(cgroup)], 1));
     // Its tag is moved to an image that is excluded, or it gets a tag that is excluded.
     let image_names = ImageNames { names: ["x:1".to_owned(), "pg:9".to_owned()].into(), extent: Extent::All };
-    let change = target.on_runtime_listing(&told(vec![ContainerInfo { image_names, ..of(Extent::All) }]));
+    let change = target.on_runtime_listing(&answered(vec![ContainerInfo { image_names, ..of(Extent::All) }]));
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('a', cgroup))]);
 }
 
@@ -49,23 +49,23 @@ fn what_is_excluded_by_its_name_stays_out_when_it_is_renamed() {
     for letter in ['a', 'b'] {
         target.cgroup_made(docker(letter).as_bytes(), if letter == 'a' { web } else { db });
     }
-    target.on_runtime_listing(&told(vec![listed('a', "web"), listed('b', "db")]));
+    target.on_runtime_listing(&answered(vec![listed('a', "web"), listed('b', "db")]));
     assert_eq!((target.scope.excluded.as_slice(), target.contains(98)), (&[at('a', web)][..], true));
     // docker rename web x; docker rename db web
-    let change = target.on_runtime_listing(&told(vec![listed('a', "x"), listed('b', "web")]));
+    let change = target.on_runtime_listing(&answered(vec![listed('a', "x"), listed('b', "web")]));
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('b', db))]);
     assert_eq!(target.executed(97), nothing());
     assert!(!target.contains(97) && !target.contains(98) && target.contains(1));
     // The kernel does not report a rename, so the runtimes are asked from time to time.
     assert!(!target.needs_listing());
-    target.told = Instant::now().checked_sub(CHECKED);
+    target.listed_at = Instant::now().checked_sub(CHECKED);
     assert!(target.needs_listing());
-    target.on_runtime_listing(&told(vec![]));
+    target.on_runtime_listing(&answered(vec![]));
     assert!(!target.needs_listing());
 }
 
 #[test]
-fn a_new_cgroup_is_kept_out_until_it_is_known_whose_it_is() {
+fn a_new_cgroup_is_kept_out_until_its_container_is_reported() {
     let machine = FakeMachine::new();
     let mut target = machine.target(list(vec![]), &all_but_image("pg"));
     let paths = ["/default/db", "/default/web", "/system.slice/x.service"];
@@ -85,7 +85,7 @@ fn a_new_cgroup_is_kept_out_until_it_is_known_whose_it_is() {
         cgroup: Some(format!("/default/{name}").into()),
         ..of_image('a', name, image)
     };
-    let change = target.on_runtime_listing(&told(vec![one("db", "pg"), one("web", "nginx")]));
+    let change = target.on_runtime_listing(&answered(vec![one("db", "pg"), one("web", "nginx")]));
     let mut let_in = [made[1], made[2]].map(ScopeChange::ForgetCgroup);
     let_in.sort_by_key(|change| format!("{change:?}"));
     let mut found = change.scope;
@@ -119,15 +119,15 @@ fn a_process_that_becomes_what_is_excluded_goes() {
     let never = Properties { uids: vec![33], comms: vec!["secret".to_owned()], ..Properties::default() };
     let selector = Selector { exclude_processes: never, all: true, ..Selector::default() };
     let mut target = machine.target(list(vec![]), &selector);
-    assert!(target.judges());
+    assert!(target.rechecks_processes());
     // A worker that was forked, which is not reported, and then changed its user; and a process that changed
     // its name.
     machine.tree.add(&Fake { pid: 52, parent: 50, comm: b"nginx", uid: 33, ..Fake::default() });
     machine.exec(51, "secret");
-    let change = target.judge(&[50, 51, 52, 99]);
+    let change = target.recheck(&[50, 51, 52, 99]);
     assert_eq!(change.scope, [ScopeChange::LeaveProcess(51), ScopeChange::LeaveProcess(52)]);
     assert!(target.contains(50) && !target.contains(51) && !target.contains(52));
     // Selected processes are only matched at an exec.
     let only = Selector { processes: comm("nginx"), ..Selector::default() };
-    assert!(!machine.target(list(vec![]), &only).judges());
+    assert!(!machine.target(list(vec![]), &only).rechecks_processes());
 }

@@ -90,7 +90,7 @@ pub(super) fn nothing() -> ScopeDelta {
 }
 
 #[test]
-fn a_container_of_an_image_is_in_scope_as_soon_as_that_is_known() {
+fn a_container_of_an_image_enters_the_scope_when_the_image_is_reported() {
     let machine = FakeMachine::new();
     let mut target = machine.target(list(vec![]), &image("nginx"));
     assert!(target.may_match_later() && target.any_alive() && target.scope.watch);
@@ -115,7 +115,7 @@ fn a_container_of_an_image_is_in_scope_as_soon_as_that_is_known() {
     let other = machine.make(&docker('b'));
     assert_eq!(target.cgroup_made(docker('b').as_bytes(), other), nothing());
     assert!(!target.needs_listing(), "it is another image");
-    assert_eq!(target.cgroup_gone(cgroup).scope, [ScopeChange::ForgetCgroup(cgroup)]);
+    assert_eq!(target.cgroup_removed(cgroup).scope, [ScopeChange::ForgetCgroup(cgroup)]);
     let again = target.cgroup_made(docker('a').as_bytes(), 77);
     assert_eq!(again.scope, [ScopeChange::EnterCgroup(at('a', 77))], "it was started again");
 }
@@ -132,7 +132,7 @@ fn a_cgroup_below_a_containers_changes_nothing() {
     assert_eq!(target.cgroup_made(b"/system.slice/x.service", 6), nothing());
     assert_eq!(target.cgroup_made(b"", 7), nothing());
     assert_eq!(target.cgroup_made(&[0xff; 300], 8), nothing());
-    assert_eq!(target.cgroup_gone(5), nothing());
+    assert_eq!(target.cgroup_removed(5), nothing());
     // Another container that names a cgroup of its own by this one's id.
     let forged = format!("{}/docker-{}.scope", docker('b'), id('a'));
     machine.make(&forged);
@@ -144,7 +144,7 @@ fn a_cgroup_below_a_containers_changes_nothing() {
 }
 
 #[test]
-fn what_might_be_excluded_is_kept_out_until_that_is_known() {
+fn what_might_be_excluded_is_kept_out_until_that_is_decided() {
     let machine = FakeMachine::new();
     let db = machine.run('a', 30, "pg");
     let unknown = machine.run('b', 40, "x");
@@ -178,7 +178,7 @@ fn a_name_is_followed_when_the_container_is_started_or_made_again() {
     machine.tree.remove(30);
     machine.remove(&docker('a'));
     assert!(!target.any_alive());
-    assert_eq!(target.cgroup_gone(first).scope, [ScopeChange::ForgetCgroup(first)]);
+    assert_eq!(target.cgroup_removed(first).scope, [ScopeChange::ForgetCgroup(first)]);
     machine.make("/other");
     let second = machine.run('a', 31, "x");
     let change = target.cgroup_made(docker('a').as_bytes(), second);
@@ -196,7 +196,7 @@ fn a_name_is_followed_when_the_container_is_started_or_made_again() {
 }
 
 #[test]
-fn processes_by_name_are_judged_at_every_exec() {
+fn processes_by_name_are_matched_at_every_exec() {
     let machine = FakeMachine::new();
     machine.host(50, 1, "curl");
     machine.host(51, 50, "sh");
@@ -273,7 +273,7 @@ fn a_tree_of_processes_narrowed_and_with_an_excluded_container_in_it() {
 }
 
 #[test]
-fn without_cgroup_v2_an_exec_tells_of_a_new_container() {
+fn without_cgroup_v2_an_exec_reveals_a_new_container() {
     let machine = FakeMachine::new();
     let mut target = resolve_with(&machine.tree, None, list(vec![]), &image("nginx")).unwrap();
     machine.run('a', 30, "runc");
@@ -290,7 +290,7 @@ fn without_cgroup_v2_an_exec_tells_of_a_new_container() {
 }
 
 #[test]
-fn what_is_named_and_excluded_leaves_nothing() {
+fn selecting_only_what_is_excluded_is_an_error() {
     let machine = FakeMachine::new();
     machine.run('a', 30, "x");
     let listing = || list(vec![of_image('a', "web", "nginx")]);
@@ -323,7 +323,7 @@ fn many_containers_come_and_go_and_nothing_is_left() {
         let path = format!("/docker/{number:064x}");
         assert_eq!(target.cgroup_made(path.as_bytes(), number), nothing());
         assert_eq!(target.members.len(), 1);
-        assert_eq!(target.cgroup_gone(number), nothing());
+        assert_eq!(target.cgroup_removed(number), nothing());
         assert!(target.members.is_empty());
     }
     assert!(!target.needs_listing(), "they have gone");

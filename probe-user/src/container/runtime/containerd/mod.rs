@@ -45,13 +45,13 @@ pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     ],
     user_socket: None,
     variable: Some("CONTAINERD_ADDRESS"),
-    ask: |endpoint, depth| {
-        Box::pin(async move { transport::within(&endpoint, told(&endpoint, depth)).await })
+    query: |endpoint, depth| {
+        Box::pin(async move { transport::within(&endpoint, list(&endpoint, depth)).await })
     },
     describe,
 };
 
-async fn told(endpoint: &Arc<RuntimeEndpoint>, depth: DetailLevel) -> Result<RuntimeReply, Cause> {
+async fn list(endpoint: &Arc<RuntimeEndpoint>, depth: DetailLevel) -> Result<RuntimeReply, Cause> {
     let client = Client::connect(endpoint).await?;
     let version: Version =
         client.call("/containerd.services.version.v1.Version/Version", None, Empty {}).await?;
@@ -59,13 +59,13 @@ async fn told(endpoint: &Arc<RuntimeEndpoint>, depth: DetailLevel) -> Result<Run
         client.call("/containerd.services.namespaces.v1.Namespaces/List", None, Empty {}).await?;
     let mut containers = Vec::new();
     for namespace in namespaces.namespaces.into_iter().take(NAMESPACES) {
-        let of_namespace = of_namespace(&client, endpoint, &namespace.name, depth).await?;
-        containers.extend(of_namespace.into_iter().take(CONTAINERS.saturating_sub(containers.len())));
+        let listed = list_namespace(&client, endpoint, &namespace.name, depth).await?;
+        containers.extend(listed.into_iter().take(CONTAINERS.saturating_sub(containers.len())));
     }
     Ok(RuntimeReply { runtime: NAME, version: version.version, containers })
 }
 
-async fn of_namespace(
+async fn list_namespace(
     client: &Client,
     endpoint: &Arc<RuntimeEndpoint>,
     namespace: &str,
@@ -81,7 +81,7 @@ async fn of_namespace(
     let (all, tasks, images) = tokio::join!(all, tasks, images(client, namespace));
     let all: Containers = all?;
     let images = ContainerdStore::new(images);
-    let is_told = tasks.is_some();
+    let has_tasks = tasks.is_some();
     let tasks: HashMap<String, Task> = tasks
         .into_iter()
         .flat_map(|tasks| tasks.tasks)
@@ -92,7 +92,7 @@ async fn of_namespace(
         let task = tasks.get(&container.id);
         let state = match task {
             Some(task) => state(task.status),
-            None if is_told => "stopped",
+            None if has_tasks => "stopped",
             None => "unknown",
         };
         let source = InfoSource { endpoint: Arc::clone(endpoint), namespace: Some(Arc::clone(&namespace)) };
@@ -184,8 +184,8 @@ fn name(id: &str, labels: &BTreeMap<String, String>) -> Option<String> {
     if labels.get(kind).is_some_and(|value| value == sandbox) {
         return None;
     }
-    let told = labels.get(NERDCTL).map(String::as_str).or_else(|| labels::name_in_pod(labels));
-    told.map(str::to_owned).or_else(|| (!crate::proc::cgroup::is_id(id)).then(|| id.to_owned()))
+    let given = labels.get(NERDCTL).map(String::as_str).or_else(|| labels::name_in_pod(labels));
+    given.map(str::to_owned).or_else(|| (!crate::proc::cgroup::is_id(id)).then(|| id.to_owned()))
 }
 
 /// Names of the values of `containerd.v1.types.Status`.

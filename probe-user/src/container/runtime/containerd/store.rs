@@ -23,9 +23,9 @@ struct Names {
 
 impl ContainerdStore {
     pub(super) fn new(images: Option<Images>) -> Self {
-        Self(images.map(|told| {
+        Self(images.map(|list| {
             let mut all = Names::default();
-            for image in told.images.into_iter().take(IMAGES) {
+            for image in list.images.into_iter().take(IMAGES) {
                 let Some(target) = image.target else { continue };
                 all.by_digest.entry(target.digest.clone()).or_default().insert(image.name.clone());
                 all.by_name.insert(image.name, (target.digest, image.updated));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_has_moved_since_tells_nothing() {
+    fn a_name_that_has_moved_since_is_ignored() {
         let check = |store: &ContainerdStore, image: &str, created, names: &[&str], extent| {
             let found = store.names(image, None, created);
             let found: (Vec<&str>, _) = (found.names.iter().map(String::as_str).collect(), found.extent);

@@ -111,9 +111,9 @@ fn containers_of_all_namespaces_are_listed_and_described() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("containerd.sock");
         serve(&path, answers);
-        let told = (RUNTIME.ask)(endpoint(NAME, &path), DetailLevel::All).await.unwrap();
-        assert_eq!((told.runtime, told.version.as_str()), (NAME, "1.6.20"));
-        let [web, odd, app, sandbox] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
+        let reply = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap();
+        assert_eq!((reply.runtime, reply.version.as_str()), (NAME, "1.6.20"));
+        let [web, odd, app, sandbox] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!(web.names, ["web"]);
         assert_eq!((web.image.as_deref(), web.is_running), (Some("docker.io/library/web:1"), true));
         let names: Vec<&str> = web.image_names.names.iter().map(String::as_str).collect();
@@ -161,7 +161,7 @@ fn who_serves_something_else_is_no_containerd() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("other.sock");
         serve(&path, |_, _, _| Err(UNIMPLEMENTED));
-        let error = (RUNTIME.ask)(endpoint(NAME, &path), DetailLevel::All).await.unwrap_err();
+        let error = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap_err();
         assert!(matches!(error, crate::container::runtime::Unreachable::Unserved(_)), "{error}");
     });
 }

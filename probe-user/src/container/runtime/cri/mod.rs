@@ -42,11 +42,11 @@ pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     ],
     user_socket: None,
     variable: Some("CONTAINER_RUNTIME_ENDPOINT"),
-    ask: |endpoint, _| Box::pin(async move { transport::within(&endpoint, told(&endpoint)).await }),
+    query: |endpoint, _| Box::pin(async move { transport::within(&endpoint, list(&endpoint)).await }),
     describe,
 };
 
-async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
+async fn list(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
     let client = Client::connect(endpoint).await?;
     let version: Version = client.call("/runtime.v1.RuntimeService/Version", None, Empty {}).await?;
     let containers = client.call("/runtime.v1.RuntimeService/ListContainers", None, Empty {});
@@ -69,7 +69,7 @@ async fn told(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
         let pod = pods.get(container.sandbox.as_str()).cloned();
         listed(container, pod, &images, common.clone())
     });
-    let sandboxes = sandboxes.items.iter().map(|sandbox| of_sandbox(sandbox, common.clone()));
+    let sandboxes = sandboxes.items.iter().map(|sandbox| sandbox_info(sandbox, common.clone()));
     let containers = containers.chain(sandboxes).filter(|one| !one.id.is_empty()).take(CONTAINERS).collect();
     Ok(RuntimeReply { runtime, version: version.runtime_version, containers })
 }
@@ -91,8 +91,8 @@ async fn images(client: &Client) -> Option<StoredImages> {
 }
 
 /// The common name of the runtime behind the interface.
-fn name(told: &str) -> &'static str {
-    match told {
+fn name(reported: &str) -> &'static str {
+    match reported {
         "containerd" => "containerd",
         "cri-o" => "cri-o",
         "docker" => "docker",
@@ -138,7 +138,7 @@ fn listed(
 }
 
 /// The nameless container with the process that holds a pod's namespaces.
-fn of_sandbox(sandbox: &Sandbox, common: ContainerInfo) -> ContainerInfo {
+fn sandbox_info(sandbox: &Sandbox, common: ContainerInfo) -> ContainerInfo {
     let is_running = sandbox.state == 0;
     let labels = labels::bounded(sandbox.labels.clone());
     ContainerInfo {
@@ -155,9 +155,13 @@ fn of_sandbox(sandbox: &Sandbox, common: ContainerInfo) -> ContainerInfo {
 }
 
 fn pod(sandbox: &Sandbox) -> Option<Arc<Pod>> {
-    let told = sandbox.metadata.clone().filter(|told| !told.name.is_empty())?;
-    let known = |text: String| Some(text).filter(|text| !text.is_empty());
-    Some(Arc::new(Pod { name: told.name, namespace: known(told.namespace), uid: known(told.uid) }))
+    let metadata = sandbox.metadata.clone().filter(|metadata| !metadata.name.is_empty())?;
+    let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
+    Some(Arc::new(Pod {
+        name: metadata.name,
+        namespace: non_empty(metadata.namespace),
+        uid: non_empty(metadata.uid),
+    }))
 }
 
 fn describe(source: InfoSource, id: String) -> Answer<Details> {

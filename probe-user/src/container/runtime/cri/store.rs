@@ -13,9 +13,9 @@ pub(super) struct CriStore(Option<HashMap<String, StoredImage>>);
 
 impl CriStore {
     pub(super) fn new(images: Option<StoredImages>) -> Self {
-        Self(images.map(|told| {
+        Self(images.map(|list| {
             let mut all = HashMap::new();
-            for image in told.images.into_iter().take(IMAGES) {
+            for image in list.images.into_iter().take(IMAGES) {
                 let digests = image.digests.iter().filter_map(|name| Some(name.split_once('@')?.1));
                 for key in digests.chain([image.id.as_str()]) {
                     all.insert(hexadecimal(key).to_owned(), image.clone());
@@ -28,14 +28,14 @@ impl CriStore {
     /// The names of a container's image. They always include the names in `started`, by which the container
     /// was requested. Its image is found by one of `references`, or else by an id in `started`.
     pub(super) fn names(&self, started: &[String], references: &[String]) -> ImageNames {
-        let known = |name: &String| !name.is_empty();
+        let is_set = |name: &String| !name.is_empty();
         let ids =
-            references.iter().chain(started.iter().filter(|name| is_id(name))).filter(|name| known(name));
+            references.iter().chain(started.iter().filter(|name| is_id(name))).filter(|name| is_set(name));
         let digest = |name: &'_ str| name.split_once('@').map_or(name, |(_, digest)| digest).to_owned();
         let found =
             self.0.as_ref().and_then(|all| ids.clone().find_map(|name| all.get(hexadecimal(&digest(name)))));
         let extent = if found.is_some() { Extent::All } else { Extent::Part };
-        let own = started.iter().chain(references).filter(|name| known(name)).cloned();
+        let own = started.iter().chain(references).filter(|name| is_set(name)).cloned();
         let mut names = ImageNames::new(own, extent);
         if let Some(image) = found {
             names.add(image.tags.iter().chain(&image.digests).chain([&image.id]).cloned());

@@ -77,14 +77,14 @@ fn answers(method: &str, _: &str, question: &[u8]) -> Result<Vec<u8>, u32> {
 }
 
 #[test]
-fn containers_know_their_pods() {
+fn containers_have_their_pods() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("crio.sock");
         serve(&path, answers);
-        let told = (RUNTIME.ask)(endpoint(NAME, &path), DetailLevel::All).await.unwrap();
-        assert_eq!((told.runtime, told.version.as_str()), ("cri-o", "1.30.3"));
-        let [app, sandbox] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
+        let reply = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap();
+        assert_eq!((reply.runtime, reply.version.as_str()), ("cri-o", "1.30.3"));
+        let [app, sandbox] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!(
             (app.names.as_slice(), app.is_running, app.runtime),
             (&["app".to_owned()][..], true, "cri-o")
@@ -128,7 +128,7 @@ fn a_containerd_without_the_plugin_is_passed_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("containerd.sock");
         serve(&path, |_, _, _| Err(UNIMPLEMENTED));
-        let error = (RUNTIME.ask)(endpoint(NAME, &path), DetailLevel::All).await.unwrap_err();
+        let error = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap_err();
         assert!(matches!(error, crate::container::runtime::Unreachable::Unserved(_)), "{error}");
     });
 }

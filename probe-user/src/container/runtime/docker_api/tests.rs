@@ -78,9 +78,9 @@ fn a_container_whose_tag_has_moved_has_all_names_of_its_image() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, moved);
-        let told = ask(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
+        let reply = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
         let check = |id: &str, shown: &str, extent: Extent, names: &[&str]| {
-            let found = told.containers.iter().find(|one| one.id == id).unwrap();
+            let found = reply.containers.iter().find(|one| one.id == id).unwrap();
             assert_eq!((found.image.as_deref(), found.image_names.extent), (Some(shown), extent), "{id}");
             let missing = names.iter().find(|name| !found.image_names.names.contains(**name));
             assert_eq!(missing, None, "{id}: {:?}", found.image_names);
@@ -145,9 +145,9 @@ fn docker_is_understood() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, docker);
-        let told = ask(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
-        assert_eq!((told.runtime, told.version.as_str()), (DOCKER, "20.10.24"));
-        let [web, old] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
+        let reply = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
+        assert_eq!((reply.runtime, reply.version.as_str()), (DOCKER, "20.10.24"));
+        let [web, old] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!(web.names, ["web", "x/alias"]);
         assert_eq!((web.image.as_deref(), web.is_running), (Some("img:1"), true));
         assert_eq!(labels::compose_service(&web.labels), Some("front"));
@@ -175,9 +175,9 @@ fn podman_is_podman_wherever_it_answers() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, podman);
-        let told = ask(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
-        assert_eq!((told.runtime, told.version.as_str()), (PODMAN, "4.3.1"));
-        let [web, stops] = told.containers.as_slice() else { panic!("{:?}", told.containers) };
+        let reply = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
+        assert_eq!((reply.runtime, reply.version.as_str()), (PODMAN, "4.3.1"));
+        let [web, stops] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!((web.runtime, web.pid), (PODMAN, Some(78)));
         let pod = event::Pod { name: "shop".into(), namespace: None, uid: Some("d0d0".into()) };
         assert_eq!(web.pod.as_deref(), Some(&pod));
@@ -191,8 +191,8 @@ fn a_podman_without_its_own_protocol_still_names_containers() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("podman.sock");
         serve(&path, |line| podman(line).filter(|_| !line.contains("libpod")));
-        let told = ask(endpoint(PODMAN, &path), DetailLevel::All).await.unwrap();
-        let web = told.containers.first().unwrap();
+        let reply = query(endpoint(PODMAN, &path), DetailLevel::All).await.unwrap();
+        let web = reply.containers.first().unwrap();
         assert_eq!((web.names.as_slice(), web.pod.as_ref()), (&["web".to_owned()][..], None));
         assert!(web.gaps.pod, "it may be in one");
     });
@@ -209,8 +209,8 @@ fn pids_over_tcp_mean_nothing() {
                 tokio::spawn(answer(stream, docker));
             }
         });
-        let told = ask(at(&address), DetailLevel::All).await.unwrap();
-        let web = told.containers.first().unwrap();
+        let reply = query(at(&address), DetailLevel::All).await.unwrap();
+        let web = reply.containers.first().unwrap();
         assert_eq!(web.names.first().map(String::as_str), Some("web"));
         assert_eq!(crate::container::runtime::init(web).await, None, "it may be another machine's");
     });
@@ -223,7 +223,7 @@ fn who_accepts_and_never_answers_is_given_up() {
         let path = directory.path().join("docker.sock");
         let _listener = UnixListener::bind(&path).unwrap();
         let started = Instant::now();
-        let error = ask(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
+        let error = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
         assert!(matches!(error, Unreachable::Silent(_)), "{error}");
         assert!(started.elapsed() < TIMEOUT + std::time::Duration::from_secs(1));
     });
@@ -234,10 +234,13 @@ fn nobody_there_is_absent() {
     run(async {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
-        assert!(matches!(ask(endpoint(DOCKER, &path), DetailLevel::All).await, Err(Unreachable::Absent(_))));
+        assert!(matches!(
+            query(endpoint(DOCKER, &path), DetailLevel::All).await,
+            Err(Unreachable::Absent(_))
+        ));
         // A socket file that a daemon left behind.
         drop(UnixListener::bind(&path).unwrap());
-        let error = ask(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
+        let error = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
         assert!(matches!(error, Unreachable::Absent(_)), "{error:?}");
     });
 }
@@ -245,7 +248,7 @@ fn nobody_there_is_absent() {
 #[test]
 fn what_cannot_be_used_is_an_error_that_says_why() {
     for address in ["ssh://host", "npipe:////./pipe/x"] {
-        match run(ask(at(address), DetailLevel::All)) {
+        match run(query(at(address), DetailLevel::All)) {
             Err(error @ Unreachable::Failed { .. }) => {
                 let text = error.chain();
                 assert!(text.contains(address) && text.contains("only unix://"), "{text}");
@@ -257,7 +260,7 @@ fn what_cannot_be_used_is_an_error_that_says_why() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, |_| Some("\x1b[2J"));
-        let error = ask(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
+        let error = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
         assert!(!error.chain().contains('\x1b'), "{}", error.chain());
     });
 }

@@ -45,7 +45,7 @@ fn arguments_are_followed() {
 }
 
 #[test]
-fn the_stack_and_jumps_keep_what_is_known() {
+fn the_stack_and_jumps_keep_known_values() {
     check(
         "mov %rdi,(%rsp); call; mov (%rsp),%rax; mov 4(%rax),%rcx",
         &[0x48, 0x89, 0x3c, 0x24, 0xff, 0xd0, 0x48, 0x8b, 4, 0x24, 0x48, 0x8b, 0x48, 4],

@@ -8,8 +8,8 @@ use super::{AmbiguousCode, NoReturn, SiteError, UnprobeableCode, special};
 use crate::elf::fixture::{compile, parse};
 use crate::elf::{ElfFunction, FunctionKind, Index, Object, ObjectError, SymbolFilter, VirtAddr};
 
-fn one(object: &Object, index: &Index, asked: &str) -> ElfFunction {
-    index.select(object, 10, |name| name.is(asked)).unwrap().remove(0)
+fn one(object: &Object, index: &Index, requested: &str) -> ElfFunction {
+    index.select(object, 10, |name| name.is(requested)).unwrap().remove(0)
 }
 
 #[test]

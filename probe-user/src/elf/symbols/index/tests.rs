@@ -20,8 +20,8 @@ fn open(path: &str) -> (Object, Index) {
     (object, index)
 }
 
-fn named(object: &Object, index: &Index, asked: &str) -> Vec<ElfFunction> {
-    index.select(object, 100, |name: &Name<'_>| name.is(asked)).unwrap()
+fn named(object: &Object, index: &Index, requested: &str) -> Vec<ElfFunction> {
+    index.select(object, 100, |name: &Name<'_>| name.is(requested)).unwrap()
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn functions_of_rust() {
 }
 
 #[test]
-fn programs_are_told_from_libraries() {
+fn programs_differ_from_libraries() {
     let source = "int main(void) { return 0; }";
     for (flags, expected) in [
         (&["-no-pie"][..], true),

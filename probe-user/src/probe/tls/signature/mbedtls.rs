@@ -124,13 +124,13 @@ fn find<'u>(evidence: &'u Evidence<'_>, function: &Function) -> Option<&'u Uses>
 fn begins(evidence: &Evidence<'_>) -> Result<Vec<(&'static str, Symbol)>, ObjectError> {
     let prepares = evidence.with(&[NO_HANDSHAKE, BASE], &[ERRORS]);
     let Some(prepares) = only(&prepares) else { return Ok(Vec::new()) };
-    let says =
+    let logs =
         |function: &Uses, text: StringPattern| evidence.places(function, &[text, BASE]).next().is_some();
     let (mut makes, mut resets) = (Vec::new(), Vec::new());
     for caller in evidence.callers(prepares.address)? {
-        if NO_BUFFER.into_iter().any(|text| says(&caller, text)) {
+        if NO_BUFFER.into_iter().any(|text| logs(&caller, text)) {
             makes.push(caller);
-        } else if !says(&caller, RENEGOTIATES) {
+        } else if !logs(&caller, RENEGOTIATES) {
             resets.push(caller);
         }
     }

@@ -205,15 +205,16 @@ impl Search<'_> {
     /// The queues that a sender fills, directly or in functions to which it passes the connection.
     fn queues(&self, sender: &Flow) -> Result<Vec<Queue>, ObjectError> {
         let mut queues = self.own_queues(sender);
-        let mut looked = vec![sender.address];
+        let mut visited = vec![sender.address];
         let mut next: Vec<Flow> = vec![sender.clone()];
         for _ in 0..2 {
             let mut callees: Vec<VirtAddr> = Vec::new();
             for call in next.iter().flat_map(Flow::calls) {
                 let callee = if call.first == CONNECTION { self.leads_to(call.callee) } else { None };
-                callees.extend(callee.filter(|callee| !looked.contains(callee) && !callees.contains(callee)));
+                callees
+                    .extend(callee.filter(|callee| !visited.contains(callee) && !callees.contains(callee)));
             }
-            looked.extend(&callees);
+            visited.extend(&callees);
             next = self.flows(callees)?;
             queues.extend(next.iter().flat_map(|flow| self.own_queues(flow)));
         }
@@ -315,13 +316,14 @@ fn sends((flow, owner): &(Flow, u8)) -> bool {
 
 /// Whether a function makes application data records: it stores type and version next to each other.
 fn makes_records(flow: &Flow) -> bool {
-    let kept = |wanted: (u64, usize)| {
+    let stored = |wanted: (u64, usize)| {
         flow.effects.iter().filter_map(move |effect| match effect {
             Effect::Keeps { offset, number, bytes } if (*number, *bytes) == wanted => Some(*offset),
             _ => None,
         })
     };
-    kept(APPLICATION_DATA).any(|kind| kept(VERSION).any(|version| matches!(version.abs_diff(kind), 2 | 4)))
+    stored(APPLICATION_DATA)
+        .any(|kind| stored(VERSION).any(|version| matches!(version.abs_diff(kind), 2 | 4)))
 }
 
 /// Whether a function reads exactly these words of what an argument points to.

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Confidence, SignatureMatch, locate};
 use crate::elf::fixture::{compile, parse, parse_bytes, without_sections};
 use crate::elf::{Object, SymbolFilter, VirtAddr};
-use crate::probe::tls::{SslProbe, hooks, hooks_of, wanted};
+use crate::probe::tls::{SslProbe, hooks, hooks_of, symbol_filter};
 use crate::test_rng::TestRng;
 
 /// The functions and errors of OpenSSL 3.3, as far as the locator depends on them.
@@ -73,13 +73,13 @@ const LINKAGE: [&[&str]; 5] = [
 fn fixture(source: &str, flags: &[&str]) -> (Object, Vec<u8>) {
     let directory = compile(source, flags);
     let path = directory.path().join("fixture");
-    let truth = parse(&path, &wanted()).unwrap();
+    let truth = parse(&path, &symbol_filter()).unwrap();
     let directory = compile(source, &[flags, &["-s"]].concat());
     (truth, std::fs::read(directory.path().join("fixture")).unwrap())
 }
 
 fn stripped(bytes: &[u8]) -> Object {
-    let object = parse_bytes(bytes, &wanted()).unwrap();
+    let object = parse_bytes(bytes, &symbol_filter()).unwrap();
     assert!(object.symbols().is_empty(), "{:?}", object.symbols());
     object
 }
@@ -343,16 +343,16 @@ fn wolfssl_by_its_errors() {
 #[test]
 fn the_machines_libraries() {
     let directories = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
-    let known: [(&[&str], &str, usize); 3] = [
+    let expected: [(&[&str], &str, usize); 3] = [
         (&["libssl.so.3", "libssl.so.1.1"], "OpenSSL", 5),
         (&["libgnutls.so.30"], "GnuTLS", 8),
         (&["libmbedtls.so.14", "libmbedtls.so.19", "libmbedtls.so.21"], "Mbed TLS", 5),
     ];
-    for (names, implementation, functions) in known {
+    for (names, implementation, functions) in expected {
         let paths =
             directories.iter().flat_map(|directory| names.iter().map(|name| Path::new(directory).join(name)));
         let Some(path) = paths.into_iter().find(|path| path.exists()) else { continue };
-        let object = parse(&path, &wanted()).unwrap();
+        let object = parse(&path, &symbol_filter()).unwrap();
         let located = only(&object);
         assert_eq!(
             (located.implementation, located.certainty),

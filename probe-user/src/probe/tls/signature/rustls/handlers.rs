@@ -122,8 +122,8 @@ impl Search<'_> {
                 let more = self.parts(&flow, &fills).filter(|more| !fills.contains(more));
                 let more: Vec<Fills> = more.take(room).collect();
                 fills.extend(more);
-                let is_known = handlers.iter().any(|handler| handler.address == flow.address);
-                if !is_known && self.receives(&flow, &fills, queues) {
+                let is_found = handlers.iter().any(|handler| handler.address == flow.address);
+                if !is_found && self.receives(&flow, &fills, queues) {
                     handlers.push(flow);
                 }
             }

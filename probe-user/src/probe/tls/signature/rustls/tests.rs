@@ -5,7 +5,7 @@
 use super::{FILE, SignatureMatch, crate_version, locate};
 use crate::elf::fixture::{compile, parse, parse_bytes, without_sections};
 use crate::elf::{Object, SymbolFilter};
-use crate::probe::tls::{Confidence, SslProbe, hooks, hooks_of, wanted};
+use crate::probe::tls::{Confidence, SslProbe, hooks, hooks_of, symbol_filter};
 use crate::test_rng::TestRng;
 
 /// The functions and the layout of rustls 0.23, as far as the search depends on them.
@@ -120,7 +120,7 @@ fn stripped_functions_are_where_the_symbols_were_however_it_is_linked() {
         if !linkage.contains(&"-static") {
             without_sections(&mut bytes);
         }
-        let object = parse_bytes(&bytes, &wanted()).unwrap();
+        let object = parse_bytes(&bytes, &symbol_filter()).unwrap();
         let located = only(&object);
         assert_eq!(located.certainty, Confidence::High, "{linkage:?} {panics:?}: {located:?}");
         assert_eq!(located.version.as_deref(), Some("0.23.46"));
@@ -149,7 +149,8 @@ fn what_does_not_fit_is_not_attached_to() {
         ("two functions fill the queue", ["-DVERSION=4", "-DBETWEEN=", "-DOTHERS=", &more]),
     ];
     for (what, flags) in cases {
-        let object = parse_bytes(&stripped(RUSTLS, &[&flags[..], LINKAGE[0]].concat()), &wanted()).unwrap();
+        let object =
+            parse_bytes(&stripped(RUSTLS, &[&flags[..], LINKAGE[0]].concat()), &symbol_filter()).unwrap();
         assert_eq!(only(&object).certainty, Confidence::Low, "{what}");
         let found = hooks(&object).unwrap();
         assert!(found.hooks.is_empty() && found.skipped[0].contains("--guess"), "{what}: {found:?}");
@@ -157,12 +158,13 @@ fn what_does_not_fit_is_not_attached_to() {
         assert!(guessed.evidence[0].contains("guessed"), "{what}: {guessed:?}");
     }
     let others = RUSTLS.replace("/rustls-0.23.46/", "/another-0.23.46/");
-    let object = parse_bytes(&stripped(&others, &[&USUAL[..], LINKAGE[0]].concat()), &wanted()).unwrap();
+    let object =
+        parse_bytes(&stripped(&others, &[&USUAL[..], LINKAGE[0]].concat()), &symbol_filter()).unwrap();
     assert_eq!(locate(&object).unwrap(), []);
 }
 
 #[test]
-fn the_path_of_a_source_file_tells_crate_and_version() {
+fn the_path_of_a_source_file_contains_crate_and_version() {
     let some = |version: &str| Some(version.to_owned());
     assert_eq!(
         crate_version("/root/.cargo/registry/src/x/rustls-0.23.46/src/record_layer.rs", FILE),

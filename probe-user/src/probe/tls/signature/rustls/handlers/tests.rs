@@ -5,7 +5,7 @@ use crate::elf::SymbolFilter;
 use crate::elf::fixture::{compile, parse, parse_bytes};
 use crate::probe::tls::signature::rustls::locate;
 use crate::probe::tls::signature::rustls::tests::{LINKAGE, RUSTLS, USUAL, only, stripped};
-use crate::probe::tls::{Confidence, hooks, wanted};
+use crate::probe::tls::{Confidence, hooks, symbol_filter};
 use crate::test_rng::TestRng;
 
 /// Two handlers: one has everything inlined, the other calls a function for it.
@@ -90,7 +90,7 @@ const CONDITION: &str = "-DCONDITION=!=(1UL<<63|4)";
 fn handlers_are_found_where_they_receive_themselves() {
     for linkage in LINKAGE {
         let flags = [&USUAL[..], &[DATA, LENGTH, CONDITION], linkage].concat();
-        let located = only(&parse_bytes(&stripped(&source(), &flags), &wanted()).unwrap());
+        let located = only(&parse_bytes(&stripped(&source(), &flags), &symbol_filter()).unwrap());
         assert_eq!(
             (located.certainty, located.mark),
             (Confidence::High, Some(4)),
@@ -106,7 +106,7 @@ fn handlers_are_found_where_they_receive_themselves() {
         assert_eq!(handlers, expected, "{linkage:?}");
     }
     let flags = [&USUAL[..], &[DATA, LENGTH, CONDITION], LINKAGE[0]].concat();
-    let found = hooks(&parse_bytes(&stripped(&source(), &flags), &wanted()).unwrap()).unwrap();
+    let found = hooks(&parse_bytes(&stripped(&source(), &flags), &symbol_filter()).unwrap()).unwrap();
     let names: Vec<&str> = found.hooks.iter().map(|hook| hook.function.as_str()).collect();
     assert_eq!(names.iter().filter(|name| **name == "rustls::ExpectTraffic::handle").count(), 2, "{names:?}");
     assert_eq!((names.len(), found.skipped.len()), (4, 0), "{found:?}");
@@ -118,13 +118,13 @@ fn the_function_that_receives_wins_over_those_that_call_it() {
     let server = HANDLERS.replace("/src/client/hs.rs\";", "/src/client/hs.rs\";\n#define THIRD 1");
     let apart = RUSTLS.replace(TAKES, HANDLE).replace("MORE\n", &server);
     let flags = [&USUAL[..], &[DATA, LENGTH, CONDITION], LINKAGE[0]].concat();
-    let three = only(&parse_bytes(&stripped(&apart, &flags), &wanted()).unwrap());
+    let three = only(&parse_bytes(&stripped(&apart, &flags), &symbol_filter()).unwrap());
     assert_eq!(three.certainty, Confidence::Low, "one side of two versions has two: {three:?}");
     // The number of functions fits: a second side, with TLS 1.3 only.
     let sides = apart.replace("/src/tls12/mod.rs", "/src/server/hs.rs");
     let without_third = sides.replace("#define THIRD 1", "");
     for (source, certainty) in [(&sides, Confidence::Low), (&without_third, Confidence::High)] {
-        let located = only(&parse_bytes(&stripped(source, &flags), &wanted()).unwrap());
+        let located = only(&parse_bytes(&stripped(source, &flags), &symbol_filter()).unwrap());
         assert_eq!(located.certainty, certainty, "{located:?}");
     }
     // All handlers call it.
@@ -132,7 +132,7 @@ fn the_function_that_receives_wins_over_those_that_call_it() {
     let all = RUSTLS.replace(TAKES, HANDLE).replace("MORE\n", HANDLERS);
     let all = all.replace("into_vec(m, in->payload);", "(void)m;");
     let all = all.replace(calls, "take_received_plaintext(cx->common, in->payload);");
-    let located = only(&parse_bytes(&stripped(&all, &flags), &wanted()).unwrap());
+    let located = only(&parse_bytes(&stripped(&all, &flags), &symbol_filter()).unwrap());
     let mut names: Vec<&str> = located.functions.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     // The handler of TLS 1.3 has it inlined, that of TLS 1.2 calls it.
@@ -155,7 +155,7 @@ fn handlers_that_do_not_fit_are_not_attached_to() {
     ];
     for (what, options) in cases {
         let flags = [&USUAL[..], &options, LINKAGE[0]].concat();
-        let object = parse_bytes(&stripped(&source(), &flags), &wanted()).unwrap();
+        let object = parse_bytes(&stripped(&source(), &flags), &symbol_filter()).unwrap();
         let located = only(&object);
         assert_eq!((located.certainty, located.mark), (Confidence::Low, None), "{what}: {located:?}");
         assert!(hooks(&object).unwrap().hooks.is_empty(), "{what}");
@@ -173,7 +173,7 @@ fn handlers_that_do_not_fit_are_not_attached_to() {
         ),
     ];
     for (what, from, to) in others {
-        let object = parse_bytes(&stripped(&source().replace(from, to), &usual), &wanted()).unwrap();
+        let object = parse_bytes(&stripped(&source().replace(from, to), &usual), &symbol_filter()).unwrap();
         assert_eq!(only(&object).certainty, Confidence::Low, "{what}");
     }
 }
@@ -187,7 +187,7 @@ fn what_receives_is_found_beside_symbols_that_do_not_name_it() {
     let source = methods.into_iter().fold(source(), |source, method| source.replace(method, &name(method)));
     let flags = [&["-fno-tree-vectorize"], &USUAL[..], &[DATA, LENGTH, CONDITION], LINKAGE[0]].concat();
     let directory = compile(&source, &flags);
-    let found = hooks(&parse(&directory.path().join("fixture"), &wanted()).unwrap()).unwrap();
+    let found = hooks(&parse(&directory.path().join("fixture"), &symbol_filter()).unwrap()).unwrap();
     let mut names: Vec<&str> = found.hooks.iter().map(|hook| hook.function.as_str()).collect();
     names.sort_unstable();
     let of_state = methods.map(|method| format!("rustls::common_state::CommonState::{method}"));
@@ -216,7 +216,7 @@ fn handlers_that_symbols_name_need_a_mark_alone() {
     let found = |options: [&str; 3]| {
         let flags = [&["-fno-tree-vectorize"], &USUAL[..], &options, LINKAGE[0]].concat();
         let directory = compile(&source, &flags);
-        hooks(&parse(&directory.path().join("fixture"), &wanted()).unwrap()).unwrap()
+        hooks(&parse(&directory.path().join("fixture"), &symbol_filter()).unwrap()).unwrap()
     };
     let sure = found([DATA, LENGTH, CONDITION]);
     let mut names: Vec<&str> = sure.hooks.iter().map(|hook| hook.function.as_str()).collect();

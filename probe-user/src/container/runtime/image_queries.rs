@@ -38,13 +38,13 @@ enum Question {
 
 /// An answer, and when it came.
 #[derive(Clone, Debug)]
-struct Told {
+struct CachedNames {
     at: Instant,
     names: Vec<String>,
 }
 
 /// By the address of the engine and the question.
-type Answers = LruCache<(String, Question), Told>;
+type Answers = LruCache<(String, Question), CachedNames>;
 
 fn answers() -> MutexGuard<'static, Answers> {
     static ANSWERS: LazyLock<Mutex<Answers>> = LazyLock::new(|| Mutex::new(LruCache::new(KEPT)));
@@ -52,11 +52,11 @@ fn answers() -> MutexGuard<'static, Answers> {
 }
 
 /// The cached answer, unless it is outdated.
-fn known(address: &str, question: &Question) -> Option<Vec<String>> {
+fn cached(address: &str, question: &Question) -> Option<Vec<String>> {
     let key = (address.to_owned(), question.clone());
-    let told = answers().get(&key).cloned()?;
-    let holds = matches!(question, Question::Started(_)) || told.at.elapsed() < BELIEVED;
-    holds.then_some(told.names)
+    let entry = answers().get(&key).cloned()?;
+    let holds = matches!(question, Question::Started(_)) || entry.at.elapsed() < BELIEVED;
+    holds.then_some(entry.names)
 }
 
 /// Fills in the image names of the containers. `images` maps the ids of containers to the ids of their
@@ -74,8 +74,8 @@ pub(super) async fn name_images(
         questions
             .extend(started(container, image).is_none().then(|| Question::Started(container.id.clone())));
     }
-    questions.retain(|question| known(address, question).is_none());
-    if tokio::time::timeout(TIME, ask(docker, address, questions)).await.is_err() {
+    questions.retain(|question| cached(address, question).is_none());
+    if tokio::time::timeout(TIME, query_all(docker, address, questions)).await.is_err() {
         tracing::debug!("{address}: could not get the names of all images within {TIME:?}");
     }
     for container in containers {
@@ -84,10 +84,10 @@ pub(super) async fn name_images(
             container.image_names = ImageNames::new(container.image.clone(), extent);
             continue;
         };
-        let names = known(address, &Question::Names(image.clone()));
+        let names = cached(address, &Question::Names(image.clone()));
         let started = match started(container, image) {
             Some(name) => Some(vec![name]),
-            None => known(address, &Question::Started(container.id.clone())),
+            None => cached(address, &Question::Started(container.id.clone())),
         };
         let extent = if names.is_some() && started.is_some() { Extent::All } else { Extent::Part };
         let mut all = ImageNames::new([image.clone()], extent);
@@ -111,21 +111,21 @@ fn has_ended(container: &ContainerInfo) -> bool {
     matches!(container.state.as_str(), "exited" | "dead")
 }
 
-async fn ask(docker: &Docker, address: &str, questions: BTreeSet<Question>) {
-    let mut asked = JoinSet::new();
+async fn query_all(docker: &Docker, address: &str, questions: BTreeSet<Question>) {
+    let mut queries = JoinSet::new();
     let mut questions = questions.into_iter();
     loop {
-        while asked.len() < AT_ONCE
+        while queries.len() < AT_ONCE
             && let Some(question) = questions.next()
         {
             let docker = docker.clone();
-            asked.spawn(async move { (answer(&docker, &question).await, question) });
+            queries.spawn(async move { (query(&docker, &question).await, question) });
         }
         // This fails only if a task panicked. That is a bug, which the panic has reported already.
-        let Some(answered) = asked.join_next().await else { return };
+        let Some(answered) = queries.join_next().await else { return };
         match answered {
             Ok((Ok(names), question)) => {
-                answers().put((address.to_owned(), question), Told { at: Instant::now(), names });
+                answers().put((address.to_owned(), question), CachedNames { at: Instant::now(), names });
             }
             Ok((Err(error), question)) => tracing::debug!("{address}: {question:?}: {error}"),
             Err(_) => {}
@@ -133,7 +133,7 @@ async fn ask(docker: &Docker, address: &str, questions: BTreeSet<Question>) {
     }
 }
 
-async fn answer(docker: &Docker, question: &Question) -> Result<Vec<String>, Error> {
+async fn query(docker: &Docker, question: &Question) -> Result<Vec<String>, Error> {
     match question {
         Question::Names(image) => match docker.inspect_image(image).await {
             Ok(found) => Ok([found.repo_tags, found.repo_digests].into_iter().flatten().flatten().collect()),
