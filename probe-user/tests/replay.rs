@@ -1,6 +1,6 @@
 //! Bytes of the ring → what a user reads, compared with checked-in output.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p ctrace --test replay` writes the files in tests/data anew: read the
+//! `UPDATE_EXPECT=1 cargo test -p ctrace --test replay` rewrites the files in tests/data: review the
 //! difference before you commit it.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
@@ -36,6 +36,7 @@ use ctrace::pipeline::ProcessInfo;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
 use ctrace::terminal::Colour;
+use expect_test::expect_file;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
@@ -263,11 +264,7 @@ fn replay(name: &str, options: Options) -> (Vec<u8>, Summary) {
 
 fn golden(name: &str, got: &[u8]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, got).unwrap();
-    }
-    let expected = std::fs::read(&path).unwrap();
-    assert!(got == expected, "not as in {}:\n{}", path.display(), String::from_utf8_lossy(got));
+    expect_file![path].assert_eq(std::str::from_utf8(got).unwrap());
 }
 
 #[test]
