@@ -180,7 +180,7 @@ pub struct Library {
 }
 
 /// Which way the bytes of a call go, seen from the traced process (`network.io.direction`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// To the peer.

@@ -24,6 +24,7 @@ use crate::plan::capture::Capture;
 mod emitter;
 pub mod exchange;
 mod exec;
+mod pending;
 mod process_info;
 mod reassembly;
 pub mod stream;
@@ -39,10 +40,6 @@ pub use uprobe::calls::Symbolizer;
 use uprobe::calls::{FunctionEmitter, Functions, ProbedFunction};
 pub use uprobe::counters::Counter;
 use uprobe::counters::CounterDeltas;
-
-/// The most payload bytes that wait for the rest of their calls. Beyond this, the oldest call is reported in
-/// pieces.
-const WAITING_BYTES: usize = 32 * 1024 * 1024;
 
 /// A hook, found by its number in [`Call::site`].
 #[derive(Clone, Debug)]
@@ -111,8 +108,8 @@ impl Pipeline {
     /// Creates an empty pipeline.
     pub fn new(Setup { sites, clock, sink, started, count, symbols, executions }: Setup) -> Self {
         Self {
-            join: CallAssembler::new(WAITING_BYTES),
-            functions: Functions::default(),
+            join: CallAssembler::new(reassembly::LIMITS),
+            functions: Functions::new(),
             totals: CounterDeltas::default(),
             symbols,
             has_execs: executions.is_some(),
@@ -313,6 +310,7 @@ impl Pipeline {
     /// Reports what is still pending, and the summary, which is also returned. If the reader has closed its
     /// end meanwhile, that is the end of the output and not an error.
     pub fn finish(mut self, now: Timestamp, end: StopReason) -> io::Result<Summary> {
+        self.log_evictions();
         let rest = if end == StopReason::OutputClosed { Ok(()) } else { self.end_all() };
         let Emitter { calls, executions, bytes, truncated, ref mut sink, .. } = self.report;
         let mut summary = Summary {
@@ -337,6 +335,18 @@ impl Pipeline {
                 Ok(summary)
             }
             other => other.map(|()| summary),
+        }
+    }
+
+    /// Says which limits of memory were reached, because then records have less than they could have.
+    fn log_evictions(&self) {
+        let (calls, functions) = (self.join.evicted(), self.functions.evicted());
+        let (programs, hellos) = (self.execs.evicted(), self.report.connections.evicted());
+        if [calls, functions, programs, hellos].iter().any(|count| *count > 0) {
+            tracing::info!(
+                "limits of memory were reached: evicted {calls} calls before their last bytes, {functions} calls \
+                 of functions before their returns, the arguments of {programs} programs and {hellos} hellos"
+            );
         }
     }
 

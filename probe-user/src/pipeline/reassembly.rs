@@ -4,15 +4,18 @@
 //! with those of other threads, and some may be missing. Contiguous chunks become one segment, so a call
 //! without a gap is one segment. Memory never exceeds the bound, and no byte is lost.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use probe_common::{Call, Header};
 
+use super::pending::{PendingBytes, PendingLimits, PendingTable};
 use crate::event::{Plaintext, ProcessContext};
 
+/// How much waits for the rest of its call. Beyond this, the bytes of the oldest calls are reported, and the
+/// calls still wait. Entries are more than threads can be in the middle of a call.
+pub(super) const LIMITS: PendingLimits = PendingLimits { entries: 65_536, bytes: 32 << 20 };
 /// If the ring has been empty for this long, the rest of a call was lost. A processor of a virtual machine
 /// may stand still for several hundred milliseconds between two chunks.
 const PENDING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,8 +52,6 @@ struct PendingCall {
     reported: bool,
     /// When the ring was first seen empty since the call's last chunk.
     idle_since: Option<Instant>,
-    /// Larger for calls that were begun later.
-    age: u64,
 }
 
 /// Payload. Its `Debug` prints only the length.
@@ -63,46 +64,50 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
+impl PendingBytes for PendingCall {
+    fn bytes(&self) -> usize {
+        self.data.0.len()
+    }
+}
+
 impl PendingCall {
     /// The offset in the call of the next expected byte.
     fn next(&self) -> u64 {
         u64::from(self.offset) + self.data.0.len() as u64
     }
 
-    /// Emits the bytes so far, and empties the buffer. Returns the number of bytes.
-    fn report<E>(&mut self, emit: &mut E) -> io::Result<usize>
+    /// Emits the bytes so far, and empties the buffer.
+    fn report<E>(&mut self, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
     {
         let Self { call, origin, offset, data: Buffer(data), .. } = self;
-        let length = data.len();
-        if length > 0 {
+        if !data.is_empty() {
             emit(Segment { call, origin, offset: *offset, data })?;
             self.reported = true;
         }
         // At most CALL_BYTES, which `decode` checks.
         self.offset = u32::try_from(self.next()).unwrap_or(u32::MAX);
         self.data.0.clear();
-        Ok(length)
+        Ok(())
     }
 }
 
 /// The pending calls, at most one per thread.
 #[derive(Debug)]
 pub(super) struct CallAssembler {
-    waiting: HashMap<ThreadKey, PendingCall>,
-    /// The payload bytes of all pending calls.
-    bytes: usize,
-    /// The limit of `bytes`.
-    bound: usize,
-    /// The number of calls that have ever been pending.
-    began: u64,
+    waiting: PendingTable<ThreadKey, PendingCall>,
     spare: Vec<Buffer>,
 }
 
 impl CallAssembler {
-    pub(super) fn new(bound: usize) -> Self {
-        Self { waiting: HashMap::new(), bytes: 0, bound, began: 0, spare: Vec::new() }
+    pub(super) fn new(limits: PendingLimits) -> Self {
+        Self { waiting: PendingTable::new(limits), spare: Vec::new() }
+    }
+
+    /// The number of calls that were evicted.
+    pub(super) fn evicted(&self) -> u64 {
+        self.waiting.evicted()
     }
 
     /// Whether no call is pending.
@@ -145,8 +150,6 @@ impl CallAssembler {
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.0.reserve(chunk.captured.saturating_sub(chunk.offset) as usize);
         buffer.0.extend_from_slice(&data);
-        self.began += 1;
-        self.bytes += data.len();
         let waiting = PendingCall {
             call: *chunk,
             origin,
@@ -154,7 +157,6 @@ impl CallAssembler {
             data: buffer,
             reported: false,
             idle_since: None,
-            age: self.began,
         };
         self.waiting.insert(thread(&chunk.header), waiting);
         self.keep_bound(emit)
@@ -170,14 +172,16 @@ impl CallAssembler {
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
     {
-        let Some(waiting) = self.waiting.get_mut(&thread(&chunk.header)) else { return Ok(()) };
-        waiting.idle_since = None;
-        if u64::from(chunk.offset) > waiting.next() {
-            self.bytes -= waiting.report(emit)?;
-            waiting.offset = chunk.offset;
-        }
-        waiting.data.0.extend_from_slice(&data);
-        self.bytes += data.len();
+        let appended = self.waiting.update(&thread(&chunk.header), |waiting| {
+            waiting.idle_since = None;
+            if u64::from(chunk.offset) > waiting.next() {
+                waiting.report(emit)?;
+                waiting.offset = chunk.offset;
+            }
+            waiting.data.0.extend_from_slice(&data);
+            io::Result::Ok(())
+        });
+        appended.transpose()?;
         if is_last(chunk) { self.end_thread(&chunk.header, emit) } else { self.keep_bound(emit) }
     }
 
@@ -228,23 +232,20 @@ impl CallAssembler {
     /// Ends calls in the order in which they were begun.
     fn end_where<E>(
         &mut self,
-        mut over: impl FnMut(&ThreadKey, &mut PendingCall) -> bool,
+        is_over: impl FnMut(&ThreadKey, &mut PendingCall) -> bool,
         emit: &mut E,
     ) -> io::Result<()>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
     {
-        let mut ended: Vec<PendingCall> =
-            self.waiting.extract_if(|key, waiting| over(key, waiting)).map(|(_, waiting)| waiting).collect();
-        ended.sort_unstable_by_key(|waiting| waiting.age);
-        ended.into_iter().try_for_each(|waiting| self.end(waiting, emit))
+        self.waiting.take_where(is_over).into_iter().try_for_each(|waiting| self.end(waiting, emit))
     }
 
     fn end<E>(&mut self, mut waiting: PendingCall, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
     {
-        self.bytes -= waiting.report(emit)?;
+        waiting.report(emit)?;
         if !waiting.reported {
             // None of its bytes could be read, but the call itself is still worth a record.
             let PendingCall { call, origin, .. } = &waiting;
@@ -261,11 +262,13 @@ impl CallAssembler {
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
     {
-        while self.bytes > self.bound {
-            let some = self.waiting.values_mut().filter(|waiting| !waiting.data.0.is_empty());
-            let Some(oldest) = some.min_by_key(|waiting| waiting.age) else { break };
-            self.bytes -= oldest.report(emit)?;
+        self.waiting.shrink(|oldest| {
+            oldest.report(emit)?;
             oldest.data = Buffer::default();
+            io::Result::Ok(())
+        })?;
+        while let Some(oldest) = self.waiting.evict() {
+            self.end(oldest, emit)?;
         }
         Ok(())
     }

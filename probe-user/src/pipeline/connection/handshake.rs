@@ -1,7 +1,8 @@
 //! Hello messages → the TLS details of each socket.
 //!
-//! Owns which hello belongs to which handshake. Details of one handshake never leak into another on the same
-//! socket: a ClientHello starts a new handshake, and so does a ServerHello that answers none.
+//! Owns the parts of hellos that are not complete, and which hello belongs to which handshake. Details of one
+//! handshake never leak into another on the same socket: a ClientHello starts a new handshake, and so does a
+//! ServerHello that answers none.
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
@@ -11,21 +12,31 @@ use lru::LruCache;
 use probe_common::{HELLO_SENT, HelloChunk as Wire};
 
 use crate::event::{Direction, Role, Tls, TlsVersion};
+use crate::pipeline::pending::{PendingBytes, PendingLimits, PendingTable};
 use crate::protocol::tls::hello::{self, HandshakeParse, Hello, HelloBuffer};
 
 /// The most sockets whose handshakes are remembered.
 const SOCKETS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// How much waits for the rest of hellos. A hello has at most [`HELLO_BYTES`](probe_common::HELLO_BYTES).
+const LIMITS: PendingLimits = PendingLimits { entries: 65_536, bytes: 32 << 20 };
 
 /// The handshakes, by [`probe_common::Socket::socket`].
 #[derive(Debug)]
-pub(in crate::pipeline) struct Handshakes(LruCache<u64, Handshake>);
+pub(in crate::pipeline) struct Handshakes {
+    /// The parts of hellos, by socket and direction.
+    parts: PendingTable<(u64, Direction), HelloBuffer>,
+    latest: LruCache<u64, Handshake>,
+}
+
+impl PendingBytes for HelloBuffer {
+    fn bytes(&self) -> usize {
+        self.told()
+    }
+}
 
 /// The latest handshake on a socket.
 #[derive(Debug, Default)]
 struct Handshake {
-    /// The parts of hellos that the process has received, and below those that it has sent.
-    received: HelloBuffer,
-    sent: HelloBuffer,
     tls: Arc<Tls>,
     role: Option<Role>,
     stage: Stage,
@@ -44,34 +55,42 @@ enum Stage {
 
 impl Handshakes {
     pub(in crate::pipeline) fn new() -> Self {
-        Self(LruCache::sparse(SOCKETS))
+        Self { parts: PendingTable::new(LIMITS), latest: LruCache::sparse(SOCKETS) }
     }
 
     /// Adds a part of a hello.
     pub(in crate::pipeline) fn hello(&mut self, wire: &Wire, data: &[u8]) {
-        let handshake = self.0.get_or_insert_mut(wire.socket, Handshake::default);
-        let (way, parts) = if wire.flags & HELLO_SENT != 0 {
-            (Direction::Transmit, &mut handshake.sent)
-        } else {
-            (Direction::Receive, &mut handshake.received)
-        };
+        let is_sent = wire.flags & HELLO_SENT != 0;
+        let way = if is_sent { Direction::Transmit } else { Direction::Receive };
+        let mut parts = self.parts.remove(&(wire.socket, way)).unwrap_or_default();
         if wire.offset == 0 {
             parts.begin(wire.record, data);
         } else if parts.told() == wire.offset as usize {
             parts.add(data);
         } else {
             // A part is missing, so the hello cannot be read.
-            parts.clear();
             return;
         }
-        if let HandshakeParse::Hello(hello) = parts.take() {
-            handshake.take(hello, way);
+        match parts.take() {
+            HandshakeParse::Nothing => {
+                self.parts.insert((wire.socket, way), parts);
+                while self.parts.evict().is_some() {}
+            }
+            HandshakeParse::Junk => {}
+            HandshakeParse::Hello(hello) => {
+                self.latest.get_or_insert_mut(wire.socket, Handshake::default).take(hello, way);
+            }
         }
+    }
+
+    /// The number of incomplete hellos that were evicted.
+    pub(in crate::pipeline) fn evicted(&self) -> u64 {
+        self.parts.evicted()
     }
 
     /// The details of the handshake on a socket, and the role of the process.
     pub(in crate::pipeline) fn get(&mut self, socket: u64) -> Option<(&Arc<Tls>, Option<Role>)> {
-        let handshake = self.0.get(&socket)?;
+        let handshake = self.latest.get(&socket)?;
         (handshake.stage != Stage::Before).then_some((&handshake.tls, handshake.role))
     }
 }

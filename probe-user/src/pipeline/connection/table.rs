@@ -42,6 +42,11 @@ impl ConnectionTable {
         self.handshakes.hello(wire, data);
     }
 
+    /// The number of incomplete hellos that were evicted.
+    pub(in crate::pipeline) fn evicted(&self) -> u64 {
+        self.handshakes.evicted()
+    }
+
     /// Records the socket of a connection.
     pub(in crate::pipeline) fn socket(&mut self, wire: &WireSocket, info: &mut dyn ProcessInfo) {
         let mut socket = Socket::of(wire);

@@ -17,6 +17,7 @@ use probe_common::{
 };
 
 use super::emitter::Emitter;
+use super::pending::{PendingLimits, PendingTable};
 use super::{ProcessImage, ProcessInfo};
 use crate::event::{
     Ancestor, ArgList, Exec, ExecContext, ExecFailed, ExecId, Exit, ExitStatus, Fork, Plaintext,
@@ -34,10 +35,8 @@ use filter::ExecFilter;
 use process_tree::ProcessTree;
 use strings::Parts;
 
-/// The most threads with pending parts. Each of them waits for the next record of its thread.
-const WAITING: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// The most bytes of pending parts.
-const WAITING_BYTES: usize = 32 << 20;
+/// How much waits for the records of programs: the threads, and the bytes of their parts.
+const LIMITS: PendingLimits = PendingLimits { entries: 4096, bytes: 32 << 20 };
 
 /// The most process ends that are remembered.
 const ENDED: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
@@ -64,9 +63,8 @@ struct RunningAtStart {
 pub(super) struct Execs {
     wanted: Environment,
     chosen: ExecFilter,
-    parts: LruCache<u32, Parts>,
-    /// The size in bytes of all of `parts`.
-    kept: usize,
+    /// The parts of the program of each thread. The record of the program comes next from that thread.
+    parts: PendingTable<u32, Parts>,
     /// By process: the thread that reported the end, and the time.
     ended: LruCache<u32, (u32, u64)>,
     tree: ProcessTree,
@@ -78,35 +76,35 @@ impl Execs {
             Some(Executions { environment, choice }) => (environment, choice),
             None => (Environment::None, ProcessFilter::default()),
         };
-        let (parts, ended, tree) =
-            (LruCache::sparse(WAITING), LruCache::sparse(ENDED), ProcessTree::default());
-        Self { wanted, chosen: ExecFilter::new(choice), parts, kept: 0, ended, tree }
+        Self {
+            wanted,
+            chosen: ExecFilter::new(choice),
+            parts: PendingTable::new(LIMITS),
+            ended: LruCache::sparse(ENDED),
+            tree: ProcessTree::default(),
+        }
     }
 
-    /// Keeps a part of a program's strings. The record of the program comes next from the same thread.
+    /// Keeps a part of a program's strings, after those that came before it.
     pub(super) fn part(&mut self, part: &ExecStringChunk, data: &Plaintext<'_>) {
         let Header { tid, time, .. } = part.header;
-        if self.parts.peek(&tid).is_some_and(|parts| parts.time != time) {
-            self.take_parts(tid);
-        }
-        // The records of the oldest programs were lost, and that was counted.
-        let is_full = |of: &Self| {
-            of.kept > WAITING_BYTES || of.parts.len() >= WAITING.get() && !of.parts.contains(&tid)
-        };
-        while is_full(self)
-            && let Some((_, oldest)) = self.parts.pop_lru()
-        {
-            self.kept -= oldest.bytes();
-        }
-        self.kept += data.0.len();
-        let parts = self.parts.get_or_insert_mut(tid, || Parts { time, ..Parts::default() });
+        let mut parts = self.take_parts(tid, time);
         parts.add(part, data);
+        self.parts.insert(tid, parts);
+        // The records of the oldest programs were lost, and that was counted.
+        while self.parts.evict().is_some() {}
     }
 
-    fn take_parts(&mut self, tid: u32) -> Option<Parts> {
-        let parts = self.parts.pop(&tid)?;
-        self.kept -= parts.bytes();
-        Some(parts)
+    /// Removes the parts of the program that a thread executed at this time. What else its thread left is
+    /// discarded.
+    fn take_parts(&mut self, tid: u32, time: u64) -> Parts {
+        let parts = self.parts.remove(&tid).filter(|parts| parts.time == time);
+        parts.unwrap_or_else(|| Parts::new(time))
+    }
+
+    /// The number of programs whose parts were evicted.
+    pub(super) fn evicted(&self) -> u64 {
+        self.parts.evicted()
     }
 
     /// Emits the record of a program.
@@ -118,7 +116,7 @@ impl Execs {
         report: &mut Emitter,
     ) -> io::Result<()> {
         let Header { pid, tid, time, .. } = head.header;
-        let parts = self.take_parts(tid).filter(|parts| parts.time == time).unwrap_or_default();
+        let parts = self.take_parts(tid, time);
         let has = |flag| head.flags & flag != 0;
         let ProcessImage { origin, running } = info.program(head);
         let running = running.as_ref();
@@ -333,7 +331,7 @@ impl Execs {
         self.chosen.end(pid);
         // A process that executes a program has one thread, whose id is the process's. If parts are left, the
         // record of their program was lost.
-        self.take_parts(pid);
+        self.parts.remove(&pid);
         self.tree.end(pid);
     }
 
@@ -392,17 +390,16 @@ mod tests {
         add(&mut execs, 10, 1, 1000);
         add(&mut execs, 11, 2, 500);
         execs.end(10);
-        assert_eq!((execs.parts.len(), execs.kept), (1, 500));
+        assert_eq!((execs.parts.len(), execs.parts.bytes()), (1, 500));
         add(&mut execs, 11, 3, 200);
-        assert_eq!((execs.parts.len(), execs.kept), (1, 200));
-        for tid in 0..u32::try_from(WAITING.get()).unwrap_or(u32::MAX) {
+        assert_eq!((execs.parts.len(), execs.parts.bytes()), (1, 200));
+        let last = u32::try_from(LIMITS.entries).unwrap_or(u32::MAX);
+        for tid in 0..=last {
             add(&mut execs, tid, 4, 16 * 1024);
-            assert!(execs.kept <= WAITING_BYTES + 16 * 1024, "{}", execs.kept);
+            assert!(execs.parts.bytes() <= LIMITS.bytes, "{}", execs.parts.bytes());
         }
         // Only the oldest were evicted.
-        assert!(execs.kept > WAITING_BYTES - 16 * 1024, "{}", execs.kept);
-        assert!(execs.parts.contains(&(u32::try_from(WAITING.get()).unwrap_or(0) - 1)));
-        let sum: usize = execs.parts.iter().map(|(_, parts)| parts.bytes()).sum();
-        assert_eq!(sum, execs.kept);
+        assert!(execs.parts.bytes() > LIMITS.bytes - 16 * 1024, "{}", execs.parts.bytes());
+        assert!(execs.parts.get(&last).is_some() && execs.evicted() > 0);
     }
 }

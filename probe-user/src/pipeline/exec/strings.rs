@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use probe_common::{CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, ExecStringChunk};
 
 use crate::event::{ArgList, Plaintext};
+use crate::pipeline::pending::PendingBytes;
 use crate::plan::capture::Environment;
 
 /// Parts that wait for the record of their program.
@@ -12,12 +13,25 @@ use crate::plan::capture::Environment;
 pub(super) struct Parts {
     /// The time of the exec.
     pub(super) time: u64,
-    pub(super) arguments: Vec<(u32, Vec<u8>)>,
-    pub(super) environment: Vec<(u32, Vec<u8>)>,
-    pub(super) path: Vec<(u32, Vec<u8>)>,
+    arguments: Vec<(u32, Vec<u8>)>,
+    environment: Vec<(u32, Vec<u8>)>,
+    path: Vec<(u32, Vec<u8>)>,
+    /// The size of all parts.
+    bytes: usize,
+}
+
+impl PendingBytes for Parts {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Parts {
+    /// No part yet, of the program that was executed at this time.
+    pub(super) fn new(time: u64) -> Self {
+        Self { time, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, part: &ExecStringChunk, data: &Plaintext<'_>) {
         let parts = match part.part {
             CHUNK_OF_ARGUMENTS => &mut self.arguments,
@@ -26,12 +40,7 @@ impl Parts {
             _ => return,
         };
         parts.push((part.offset, data.0.to_vec()));
-    }
-
-    /// The size of all parts in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        let all = [&self.arguments, &self.environment, &self.path].into_iter().flatten();
-        all.map(|(_, bytes)| bytes.len()).sum()
+        self.bytes += data.0.len();
     }
 
     /// The bytes of the arguments, completed by the `last` part. A gap ends them early.

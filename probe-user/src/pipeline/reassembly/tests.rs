@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+use std::collections::HashMap;
+
 use probe_common::CHUNK_BYTES;
 use zerocopy::FromZeros;
 
@@ -48,7 +50,7 @@ fn origin() -> Arc<ProcessContext> {
 
 /// Runs the steps. The pieces are (number of the call, offset, length), and their bytes are checked.
 fn run(bound: usize, steps: &[Step]) -> Vec<(u64, u32, u32)> {
-    let mut join = CallAssembler::new(bound);
+    let mut join = CallAssembler::new(PendingLimits { bytes: bound, ..LIMITS });
     let mut pieces = Vec::new();
     let emit = &mut |piece: Segment<'_>| {
         let (number, length) = (piece.call.number, u32::try_from(piece.data.len()).unwrap());
@@ -72,12 +74,10 @@ fn run(bound: usize, steps: &[Step]) -> Vec<(u64, u32, u32)> {
             Exit(pid) => join.end_process(pid, emit).unwrap(),
             Idle(after) => join.idle(start + Duration::from_millis(after), emit).unwrap(),
         }
-        assert!(join.bytes <= bound);
-        let waiting: usize = join.waiting.values().map(|waiting| waiting.data.0.len()).sum();
-        assert_eq!(join.bytes, waiting);
+        assert!(join.waiting.bytes() <= bound);
     }
     join.end_all(emit).unwrap();
-    assert!(join.is_empty() && join.bytes == 0);
+    assert!(join.is_empty() && join.waiting.bytes() == 0);
     pieces
 }
 
@@ -128,7 +128,7 @@ fn lost_chunks_leave_pieces() {
 
 #[test]
 fn calls_without_connection_are_told_apart_by_time() {
-    let mut join = CallAssembler::new(1 << 20);
+    let mut join = CallAssembler::new(LIMITS);
     let emit = &mut |_: Segment<'_>| Ok(());
     let at = |time, offset| {
         let mut call = call(1, 0, 20, offset, 10);

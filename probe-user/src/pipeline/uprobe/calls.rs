@@ -5,7 +5,6 @@
 //! exceeds the bound.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -19,13 +18,14 @@ use crate::event::{
     Argument, CallOutcome, Library, Plaintext, ProcessContext, Record, StackFrame, Thread, Truncation,
     UprobeCall, Value,
 };
+use crate::pipeline::pending::{PendingBytes, PendingLimits, PendingTable};
 use crate::plan::capture::{Capture, CapturedValue};
 use crate::plan::value_type::Type;
 
-/// The most calls that wait for their return: as many as the kernel follows.
-const WAITING: usize = probe_common::FUNCTION_FRAMES as usize;
-/// The most bytes that are kept for these calls.
-const WAITING_BYTES: usize = 32 << 20;
+/// How much waits for the returns of calls: as many calls as the kernel follows. The same holds for the
+/// stacks that wait for the records of their calls.
+const LIMITS: PendingLimits =
+    PendingLimits { entries: probe_common::FUNCTION_FRAMES as usize, bytes: 32 << 20 };
 /// The size of a stack frame. Its names are shared with other frames and not counted.
 const FRAME: usize = size_of::<StackFrame>();
 
@@ -63,14 +63,25 @@ struct PendingReturn {
     head: FunctionEvent,
     captured: CapturedBytes,
     stack: Option<Vec<StackFrame>>,
-    /// Larger for calls that began later.
-    age: u64,
 }
 
-impl PendingReturn {
-    /// The heap bytes of the call.
+impl PendingBytes for PendingReturn {
     fn bytes(&self) -> usize {
         self.captured.0.len() + self.stack.as_ref().map_or(0, |stack| stack.len() * FRAME)
+    }
+}
+
+/// A stack whose call's record comes next from the same thread.
+#[derive(Debug)]
+struct PendingStack {
+    /// The time of the call, because its record may be lost.
+    time: u64,
+    frames: Vec<StackFrame>,
+}
+
+impl PendingBytes for PendingStack {
+    fn bytes(&self) -> usize {
+        self.frames.len() * FRAME
     }
 }
 
@@ -93,17 +104,13 @@ pub trait Symbolizer: std::fmt::Debug {
 }
 
 /// The pending calls, and the totals of those that were reported.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::pipeline) struct Functions {
-    waiting: HashMap<Key, PendingReturn>,
-    /// The sum of [`PendingReturn::bytes`] over all pending calls.
-    kept: usize,
-    began: u64,
+    waiting: PendingTable<Key, PendingReturn>,
     /// When records were last lost, as far as that was noticed.
     lost: Option<Timestamp>,
-    /// The stacks of calls whose record comes next, by thread. Each has the time of its call, because that
-    /// record may be lost.
-    stacks: HashMap<(u32, u32), (u64, Vec<StackFrame>)>,
+    /// By process and thread.
+    stacks: PendingTable<(u32, u32), PendingStack>,
     /// The number of calls reported.
     pub(in crate::pipeline) calls: u64,
     /// The number of captured bytes reported.
@@ -121,6 +128,22 @@ pub(in crate::pipeline) struct FunctionEmitter<'a> {
 }
 
 impl Functions {
+    pub(in crate::pipeline) fn new() -> Self {
+        Self {
+            waiting: PendingTable::new(LIMITS),
+            lost: None,
+            stacks: PendingTable::new(LIMITS),
+            calls: 0,
+            bytes: 0,
+            truncated: 0,
+        }
+    }
+
+    /// The number of pending calls and stacks that were evicted.
+    pub(in crate::pipeline) fn evicted(&self) -> u64 {
+        self.waiting.evicted().saturating_add(self.stacks.evicted())
+    }
+
     /// Keeps a stack for the next record of its thread.
     pub(in crate::pipeline) fn stack(
         &mut self,
@@ -141,7 +164,8 @@ impl Functions {
                 .map(|address| StackFrame { address, object: None, function: None })
                 .collect(),
         };
-        self.stacks.insert((pid, tid), (time, frames));
+        self.stacks.insert((pid, tid), PendingStack { time, frames });
+        while self.stacks.evict().is_some() {}
     }
 
     /// Records that records were lost: the returns of calls that began earlier may be among them.
@@ -158,27 +182,23 @@ impl Functions {
         out: &mut FunctionEmitter<'_>,
     ) -> io::Result<()> {
         let Header { pid, tid, time, .. } = record.head.header;
-        let stack = self.stacks.remove(&(pid, tid)).filter(|(of, _)| *of == time).map(|(_, frames)| frames);
+        let stack =
+            self.stacks.remove(&(pid, tid)).filter(|stack| stack.time == time).map(|stack| stack.frames);
         if place.reading.returned.is_none() {
             let stack = stack.as_deref();
             return self.report(record, place, origin, stack, CallOutcome::NotRequested, out);
         }
-        self.began += 1;
         let waiting = PendingReturn {
             place: place.clone(),
             origin: Arc::clone(origin),
             head: *record.head,
             captured: CapturedBytes(record.packed(capturing(&place.reading))),
             stack,
-            age: self.began,
         };
-        self.kept += waiting.bytes();
         if let Some(left) = self.waiting.insert(Key::of(record.head), waiting) {
-            self.kept -= left.bytes();
             self.report_unreturned(&left, out)?;
         }
-        let is_full = self.waiting.len() > WAITING || self.kept > WAITING_BYTES;
-        if is_full { self.make_room(out) } else { Ok(()) }
+        if self.waiting.is_over() { self.make_room(out) } else { Ok(()) }
     }
 
     /// Handles the return of a call.
@@ -203,7 +223,6 @@ impl Functions {
             return Ok(());
         }
         let Some(waiting) = self.waiting.remove(&key) else { return Ok(()) };
-        self.kept -= waiting.bytes();
         let began = FunctionRecord::kept(&waiting.head, &waiting.captured.0);
         self.report(&began, &waiting.place, &waiting.origin, waiting.stack.as_deref(), end, out)
     }
@@ -214,7 +233,7 @@ impl Functions {
         pid: u32,
         out: &mut FunctionEmitter<'_>,
     ) -> io::Result<()> {
-        self.stacks.retain(|(of, _), _| *of != pid);
+        self.stacks.take_where(|(of, _), _| *of == pid);
         self.end(|key| key.pid == pid, out)
     }
 
@@ -224,29 +243,17 @@ impl Functions {
     }
 
     fn end(&mut self, of: impl Fn(&Key) -> bool, out: &mut FunctionEmitter<'_>) -> io::Result<()> {
-        let ended = self.take(|key, _| of(key));
+        let ended = self.waiting.take_where(|key, _| of(key));
         ended.iter().try_for_each(|call| self.report_unreturned(call, out))
     }
 
     /// Reports the older half of the pending calls. Whether these return will not be known.
     fn make_room(&mut self, out: &mut FunctionEmitter<'_>) -> io::Result<()> {
-        let mut ages: Vec<u64> = self.waiting.values().map(|call| call.age).collect();
-        let middle = ages.len() / 2;
-        let Some((_, limit, _)) = (middle > 0).then(|| ages.select_nth_unstable(middle)) else {
-            return Ok(());
-        };
-        let limit = *limit;
-        let old = self.take(|_, call| call.age < limit);
-        old.iter().try_for_each(|call| self.left(call, CallOutcome::ReturnMissed, out))
-    }
-
-    /// Removes calls, oldest first.
-    fn take(&mut self, of: impl Fn(&Key, &PendingReturn) -> bool) -> Vec<PendingReturn> {
-        let mut taken: Vec<PendingReturn> =
-            self.waiting.extract_if(|key, call| of(key, call)).map(|(_, call)| call).collect();
-        taken.sort_by_key(|call| call.age);
-        self.kept -= taken.iter().map(PendingReturn::bytes).sum::<usize>();
-        taken
+        for _ in 0..self.waiting.len() / 2 {
+            let Some(oldest) = self.waiting.evict_oldest() else { break };
+            self.left(&oldest, CallOutcome::ReturnMissed, out)?;
+        }
+        Ok(())
     }
 
     /// Reports a pending call as one that never returned, or, if records were lost since it began, as one

@@ -77,11 +77,6 @@ pub struct HelloBuffer {
 }
 
 impl HelloBuffer {
-    /// Discards the parts.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Starts a hello with `bytes`. If `record` is not 0, adds the header of a record of this length first.
     pub fn begin(&mut self, record: u32, bytes: &[u8]) {
         self.bytes.clear();
@@ -113,7 +108,7 @@ impl HelloBuffer {
         if !is_whole && self.bytes.len() < HELLO_BYTES as usize {
             return HandshakeParse::Nothing;
         }
-        self.clear();
+        *self = Self::default();
         parse(&message).map_or(HandshakeParse::Junk, HandshakeParse::Hello)
     }
 }
