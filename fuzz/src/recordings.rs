@@ -3,10 +3,10 @@
 use std::io;
 
 use anyhow::{Context, Result, ensure};
-use ctrace::event::{Output, Record};
+use ctrace::event::Output;
 use ctrace::output::{Options, RecordWriter, TextStyle, format};
 use ctrace::pipeline::stream::{Piece, StreamLimits, Streams};
-use ctrace::recording::RecordingReader;
+use ctrace::recording::{Recorded, RecordingReader};
 use jiff::tz::TimeZone;
 
 /// Reads lines. An error is a finding.
@@ -17,12 +17,16 @@ pub fn run(input: &[u8]) -> Result<()> {
     let mut records = 0;
     while let Some(recorded) = reader.next_record()? {
         records += 1;
-        let record = recorded.record();
-        outputs.iter_mut().try_for_each(|output| output.write(&record))?;
-        if let Record::Ssl(ssl) = &record
-            && let Some(piece) = Piece::of(ssl)
-        {
-            streams.piece(&piece, &mut |_, _, _| Ok(()))?;
+        match recorded {
+            Recorded::Record(record) => {
+                outputs.iter_mut().try_for_each(|output| output.write(&record))?;
+                if let Some(piece) = Piece::of(&record) {
+                    streams.piece(&piece, &mut |_, _, _| Ok(()))?;
+                }
+            }
+            Recorded::Summary(summary) => {
+                outputs.iter_mut().try_for_each(|output| output.finish(&summary))?;
+            }
         }
     }
     let counts = reader.counts();

@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 use super::stop::StopSignals;
 use super::{Failure, destination, status};
 use crate::cli::{Playback, Verbosity};
-use crate::event::{Output, StopReason, Summary};
+use crate::event::{Body, Context, Output, Ssl, StopReason, Summary};
 use crate::output::Destination;
-use crate::recording::{ReadCounts, RecordedCall, RecordedRecord, RecordingReader};
+use crate::recording::{ReadCounts, Recorded, RecordingReader};
 use crate::stderr::say;
 use crate::terminal::escaped_word;
 
@@ -35,7 +35,7 @@ const THREADS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 
 /// What the reading thread sends.
 enum Read {
-    Records(Vec<RecordedRecord>),
+    Records(Vec<Recorded>),
     End(ReadCounts),
     Failed(io::Error),
 }
@@ -155,11 +155,13 @@ fn read(playback: &Playback, stdin: Option<File>) -> mpsc::Receiver<Read> {
 fn read_all(file: File, sender: &mpsc::Sender<Read>) -> io::Result<ReadCounts> {
     let mut reader = RecordingReader::new(BufReader::with_capacity(BATCH.1, file));
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while let Some(record) = reader.next_record()? {
-        if let RecordedRecord::Call(call) = &record {
-            bytes += call.payload_length();
+    while let Some(recorded) = reader.next_record()? {
+        if let Recorded::Record(record) = &recorded
+            && let Body::Ssl(ssl) = &record.body
+        {
+            bytes += ssl.data.0.len();
         }
-        batch.push(record);
+        batch.push(recorded);
         if batch.len() >= BATCH.0 || bytes >= BATCH.1 || reader.may_wait() {
             bytes = 0;
             if sender.blocking_send(Read::Records(std::mem::take(&mut batch))).is_err() {
@@ -201,8 +203,8 @@ fn report_skipped(counts: &ReadCounts, path: &str, verbosity: Verbosity) -> Resu
 struct Player {
     output: Box<dyn Output>,
     limit: Option<u64>,
-    /// The last call of each thread.
-    last_calls: LruCache<u32, (Timestamp, Option<(u64, u64)>)>,
+    /// The last call of each thread: its time, and its connection with its number there.
+    last_calls: LruCache<Option<u32>, (Timestamp, Option<(u64, u64)>)>,
     /// The recording's own summary, if there is exactly one and it is the last record.
     summary: Option<Summary>,
     summaries: u64,
@@ -234,31 +236,38 @@ impl Player {
     }
 
     /// Writes records. Returns whether the requested number of calls has been written.
-    fn records(&mut self, records: &[RecordedRecord]) -> io::Result<bool> {
-        for record in records {
-            self.began.get_or_insert(record.time());
-            self.ended = self.ended.max(Some(record.time()));
+    fn records(&mut self, records: &[Recorded]) -> io::Result<bool> {
+        for recorded in records {
+            let time = match recorded {
+                Recorded::Record(record) => record.context.time,
+                Recorded::Summary(summary) => summary.time,
+            };
+            self.began.get_or_insert(time);
+            self.ended = self.ended.max(Some(time));
             self.summary = None;
-            let mut is_complete = false;
-            match record {
-                RecordedRecord::Summary(summary) => {
+            let record = match recorded {
+                Recorded::Record(record) => record,
+                Recorded::Summary(summary) => {
                     self.summaries += 1;
                     self.summary = Some((**summary).clone());
                     continue;
                 }
-                RecordedRecord::Call(call) => match self.count(call) {
+            };
+            let mut is_complete = false;
+            match &record.body {
+                Body::Ssl(ssl) => match self.count(&record.context, ssl) {
                     Some(is_last) => is_complete = is_last,
                     None => return self.output.flush().map(|()| true),
                 },
-                RecordedRecord::Lost(lost) => {
+                Body::Lost(lost) => {
                     for (_, sum) in self.lost.iter_mut().filter(|(loss, _)| *loss == lost.loss) {
                         sum.events = sum.events.saturating_add(lost.count.events);
                         sum.bytes = sum.bytes.saturating_add(lost.count.bytes);
                     }
                 }
-                RecordedRecord::Connection(_) => {}
+                _ => {}
             }
-            self.output.write(&record.record())?;
+            self.output.write(record)?;
             if is_complete {
                 return self.output.flush().map(|()| true);
             }
@@ -268,17 +277,24 @@ impl Player {
 
     /// Counts a call, or a part of one. None if it is beyond the limit. Otherwise, whether it completes the
     /// last call within the limit.
-    fn count(&mut self, call: &RecordedCall) -> Option<bool> {
+    fn count(&mut self, context: &Context<'_>, ssl: &Ssl<'_>) -> Option<bool> {
         let is_full = self.limit.is_some_and(|limit| self.calls >= limit);
-        if self.last_calls.put(call.thread_id(), call.identity()) != Some(call.identity()) {
+        let thread = context.thread().map(|(_, thread)| thread.id);
+        // All parts of a call have the same identity, and no two calls of a thread do.
+        let connection = context.connection.as_ref().map(|connection| connection.id);
+        let identity = (context.time, connection.zip(ssl.position.map(|position| position.call)));
+        if self.last_calls.put(thread, identity) != Some(identity) {
             if is_full {
                 return None;
             }
             self.calls += 1;
-            self.truncated += u64::from(u64::from(call.captured) < call.length);
+            self.truncated += u64::from(u64::from(ssl.captured) < ssl.length);
         }
-        self.bytes = self.bytes.saturating_add(call.payload_length() as u64);
-        Some(call.is_end() && self.limit.is_some_and(|limit| self.calls >= limit))
+        let length = ssl.data.0.len() as u64;
+        self.bytes = self.bytes.saturating_add(length);
+        // No later record has captured bytes of the call.
+        let is_end = u64::from(ssl.offset).saturating_add(length) >= u64::from(ssl.captured);
+        Some(is_end && self.limit.is_some_and(|limit| self.calls >= limit))
     }
 
     /// Finishes the outputs with the recording's own summary if all of it was shown, otherwise with a summary

@@ -1,19 +1,18 @@
-//! The records of `ctrace exec`: programs, failed attempts, ends of processes, forks.
+//! The records of `ctrace exec`: programs, failed executions, exits, forks.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use super::Plaintext;
 
-use super::{Plaintext, ProcessContext, Thread};
-
-/// An execution: what tells two programs apart that ran under the same process id.
+/// The identity of an execution. It distinguishes programs that ran under the same process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExecId {
     /// The process that executed it.
     pub pid: u32,
-    /// When, in nanoseconds after boot; for a program that ran before it was watched, when its process began.
+    /// The time of the execution in nanoseconds after boot. If the program was running before it was traced,
+    /// the start of its process.
     pub time: u64,
 }
 
@@ -23,35 +22,29 @@ impl fmt::Display for ExecId {
     }
 }
 
-/// Who has forked a process.
+/// The process that has forked another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ancestor {
     /// Its id in the initial PID namespace.
     pub pid: u32,
-    /// Its name when it forked; none when it is not known.
+    /// Its name at the fork. None if it is unknown.
     pub comm: Option<Vec<u8>>,
-    /// What it ran when it forked.
+    /// What it ran at the fork. None if it is unknown.
     pub id: Option<ExecId>,
 }
 
-/// Whose record it is.
+/// What the process of a record runs, and where it comes from.
 #[derive(Clone, Debug)]
-pub struct ExecContext<'a> {
-    /// When it happened.
-    pub time: Timestamp,
-    /// Process and container.
-    pub origin: Cow<'a, ProcessContext>,
-    /// The thread.
-    pub thread: Thread,
-    /// What the process runs.
+pub struct ExecLineage<'a> {
+    /// What the process runs. None if it is unknown.
     pub id: Option<ExecId>,
-    /// Who has forked it.
+    /// The process that has forked it. None if it is unknown.
     pub parent: Option<Cow<'a, Ancestor>>,
-    /// How many of the programs that it comes from are known.
+    /// The number of its ancestors whose programs were reported.
     pub depth: u32,
 }
 
-/// Users of a process, in the initial user namespace; what is not known is none.
+/// The users of a process, in the initial user namespace. None stands for unknown ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessUsers {
     /// Real user id.
@@ -62,72 +55,72 @@ pub struct ProcessUsers {
     pub group: Option<u32>,
 }
 
-/// Arguments, or an environment. The last one may be cut.
+/// Arguments, or an environment. The last string may be truncated.
 #[derive(Clone, Debug, Default)]
 pub struct ArgList<'a> {
-    /// As the program was given them, of any bytes but NUL.
+    /// The strings as the program was given them. They contain any bytes but NUL.
     pub list: Vec<Plaintext<'a>>,
-    /// How many the program was given; none when it is not known.
+    /// How many strings the program was given. None if that is unknown.
     pub count: Option<u64>,
-    /// Whether some are missing, or the last one is cut: by a limit, a loss, or because they could not be
-    /// read.
+    /// Whether some are missing or the last one is truncated: by a limit, by a loss, or because they could
+    /// not be read.
     pub truncated: bool,
 }
 
 /// A program was executed.
 #[derive(Clone, Debug)]
 pub struct Exec<'a> {
-    /// Who.
-    pub actor: ExecContext<'a>,
-    /// Its users.
+    /// The execution, and where it comes from.
+    pub lineage: ExecLineage<'a>,
+    /// The users of the process.
     pub users: ProcessUsers,
-    /// The path as it was given; none when the program ran already.
+    /// The path as it was given. None if the program was already running.
     pub path: Option<Cow<'a, [u8]>>,
     /// The interpreter of a script, as the script names it.
     pub interpreter: Option<Cow<'a, [u8]>>,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: ArgList<'a>,
-    /// Variables of its environment that were asked for; none if none were.
+    /// The requested variables of the environment. None if none were requested.
     pub environment: Option<ArgList<'a>>,
-    /// Its working directory, inside its root.
+    /// The working directory, inside the root of the process.
     pub directory: Option<Cow<'a, [u8]>>,
-    /// Its terminal, such as `pts/0`.
+    /// The terminal, such as `pts/0`.
     pub tty: Option<Cow<'a, str>>,
-    /// Whether it ran already when it came into scope: everything is as /proc told it then.
+    /// Whether it was already running when it came into scope. Then everything is from /proc at that time.
     pub existing: bool,
 }
 
 /// A program could not be executed.
 #[derive(Clone, Debug)]
 pub struct ExecFailed<'a> {
-    /// Who.
-    pub actor: ExecContext<'a>,
-    /// Its users.
+    /// What the process runs, and where it comes from.
+    pub lineage: ExecLineage<'a>,
+    /// The users of the process.
     pub users: ProcessUsers,
-    /// The path as it was given; none when it could not be read.
+    /// The path as it was given. None if it could not be read.
     pub path: Option<Cow<'a, [u8]>>,
     /// The arguments.
     pub arguments: ArgList<'a>,
-    /// Why not: a number of errno(3).
+    /// The reason, a number of errno(3).
     pub error: i32,
 }
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// By itself.
+    /// By itself, with this status.
     Code(u8),
     /// By a signal.
     Signal {
-        /// Its number.
+        /// The number of the signal.
         number: u8,
-        /// Whether its memory was dumped.
+        /// Whether memory was dumped.
         dumped: bool,
     },
 }
 
 impl ExitStatus {
-    /// Of a status as wait(2) has it.
+    /// The meaning of a status as wait(2) returns it.
     pub fn of_status(status: u32) -> Self {
         let [low, high, ..] = status.to_le_bytes();
         match low & 0x7f {
@@ -140,22 +133,22 @@ impl ExitStatus {
 /// A process has ended.
 #[derive(Clone, Debug)]
 pub struct Exit<'a> {
-    /// Which.
-    pub actor: ExecContext<'a>,
-    /// How; none when the kernel did not tell.
+    /// What the process ran, and where it comes from.
+    pub lineage: ExecLineage<'a>,
+    /// How it ended. None if the kernel did not report that.
     pub ending: Option<ExitStatus>,
-    /// How long it ran this program, or was there if it has executed none.
+    /// How long it ran this program, or how long it existed if it has executed none.
     pub duration: Option<Duration>,
     /// Whether it has executed no program itself.
     pub forked: bool,
 }
 
-/// A process has made another.
+/// A process has forked another.
 #[derive(Clone, Debug)]
 pub struct Fork<'a> {
-    /// The one that was there.
-    pub actor: ExecContext<'a>,
-    /// The new one's id in the initial PID namespace.
+    /// What the forking process runs.
+    pub lineage: ExecLineage<'a>,
+    /// The id of the new process in the initial PID namespace.
     pub child: u32,
 }
 

@@ -1,27 +1,51 @@
-//! Records that borrow nothing: for who keeps them. What is written at once stays borrowed.
+//! Records that borrow nothing, for those who keep them. Records that are written at once stay borrowed.
 
 use std::borrow::Cow;
 
 use super::{
-    ArgList, Argument, CallOutcome, Exec, ExecContext, ExecFailed, Exit, Fork, Plaintext, Record, Ssl,
-    SslClose, SslOpen, TlsInfo, UprobeCall, UprobeTotal, Value,
+    ArgList, Argument, Body, CallOutcome, Connection, Context, Exec, ExecFailed, ExecLineage, Exit, Fork,
+    Origin, Plaintext, Record, Ssl, SslClose, SslOpen, TlsInfo, UprobeCall, UprobeTotal, Value,
 };
 
 impl Record<'_> {
     /// The same record, with a copy of everything that it borrows.
     pub fn into_owned(self) -> Record<'static> {
+        Record { context: self.context.into_owned(), body: self.body.into_owned() }
+    }
+}
+
+impl Context<'_> {
+    fn into_owned(self) -> Context<'static> {
+        let Self { time, origin, connection } = self;
+        let origin = match origin {
+            Origin::Thread { process, thread } => Origin::Thread { process: owned(process), thread },
+            Origin::Container { container, since } => Origin::Container { container, since },
+            Origin::Trace => Origin::Trace,
+        };
+        Context { time, origin, connection: connection.map(Connection::into_owned) }
+    }
+}
+
+impl Connection<'_> {
+    fn into_owned(self) -> Connection<'static> {
+        let Self { id, from_start, socket, tls } = self;
+        Connection { id, from_start, socket: socket.map(owned), tls: tls.map(TlsInfo::into_owned) }
+    }
+}
+
+impl Body<'_> {
+    fn into_owned(self) -> Body<'static> {
         match self {
-            Self::Ssl(ssl) => Record::Ssl(ssl.into_owned()),
-            Self::SslOpen(open) => Record::SslOpen(open.into_owned()),
-            Self::SslClose(close) => Record::SslClose(close.into_owned()),
-            Self::Uprobe(call) => Record::Uprobe(call.into_owned()),
-            Self::UprobeTotal(total) => Record::UprobeTotal(total.into_owned()),
-            Self::Exec(exec) => Record::Exec(exec.into_owned()),
-            Self::ExecFailed(failed) => Record::ExecFailed(failed.into_owned()),
-            Self::Exit(exit) => Record::Exit(exit.into_owned()),
-            Self::Fork(fork) => Record::Fork(fork.into_owned()),
-            Self::Lost(lost) => Record::Lost(lost),
-            Self::Summary(summary) => Record::Summary(summary),
+            Self::Ssl(ssl) => Body::Ssl(ssl.into_owned()),
+            Self::SslOpen(SslOpen { library }) => Body::SslOpen(SslOpen { library: library.map(owned) }),
+            Self::SslClose(close) => Body::SslClose(close.into_owned()),
+            Self::Uprobe(call) => Body::Uprobe(call.into_owned()),
+            Self::UprobeTotal(total) => Body::UprobeTotal(total.into_owned()),
+            Self::Exec(exec) => Body::Exec(exec.into_owned()),
+            Self::ExecFailed(failed) => Body::ExecFailed(failed.into_owned()),
+            Self::Exit(exit) => Body::Exit(exit.into_owned()),
+            Self::Fork(Fork { lineage, child }) => Body::Fork(Fork { lineage: lineage.into_owned(), child }),
+            Self::Lost(lost) => Body::Lost(lost),
         }
     }
 }
@@ -45,15 +69,10 @@ impl TlsInfo<'_> {
 impl Ssl<'_> {
     fn into_owned(self) -> Ssl<'static> {
         Ssl {
-            time: self.time,
-            origin: owned(self.origin),
-            thread: self.thread,
             library: owned(self.library),
             function: owned(self.function),
             direction: self.direction,
-            connection: self.connection,
-            socket: self.socket.map(owned),
-            tls: self.tls.map(TlsInfo::into_owned),
+            position: self.position,
             length: self.length,
             captured: self.captured,
             offset: self.offset,
@@ -62,25 +81,10 @@ impl Ssl<'_> {
     }
 }
 
-impl SslOpen<'_> {
-    fn into_owned(self) -> SslOpen<'static> {
-        SslOpen {
-            time: self.time,
-            origin: owned(self.origin),
-            thread: self.thread,
-            library: self.library.map(owned),
-            id: self.id,
-            from_start: self.from_start,
-            socket: self.socket.map(owned),
-            tls: self.tls.map(TlsInfo::into_owned),
-        }
-    }
-}
-
 impl SslClose<'_> {
     fn into_owned(self) -> SslClose<'static> {
-        let Self { connection, duration, traffic, end } = self;
-        SslClose { connection: connection.into_owned(), duration, traffic, end }
+        let Self { library, duration, traffic, reason } = self;
+        SslClose { library: library.map(owned), duration, traffic, reason }
     }
 }
 
@@ -88,9 +92,6 @@ impl UprobeCall<'_> {
     fn into_owned(self) -> UprobeCall<'static> {
         let arguments = self.arguments.map(|list| list.into_iter().map(Argument::into_owned).collect());
         UprobeCall {
-            time: self.time,
-            origin: owned(self.origin),
-            thread: self.thread,
             goroutine: self.goroutine,
             object: owned(self.object),
             function: owned(self.function),
@@ -132,28 +133,15 @@ impl Argument<'_> {
 
 impl UprobeTotal<'_> {
     fn into_owned(self) -> UprobeTotal<'static> {
-        UprobeTotal {
-            time: self.time,
-            since: self.since,
-            container: self.container,
-            object: owned(self.object),
-            function: owned(self.function),
-            count: self.count,
-            latency: self.latency,
-        }
+        let Self { object, function, count, latency } = self;
+        UprobeTotal { object: owned(object), function: owned(function), count, latency }
     }
 }
 
-impl ExecContext<'_> {
-    fn into_owned(self) -> ExecContext<'static> {
-        ExecContext {
-            time: self.time,
-            origin: owned(self.origin),
-            thread: self.thread,
-            id: self.id,
-            parent: self.parent.map(owned),
-            depth: self.depth,
-        }
+impl ExecLineage<'_> {
+    fn into_owned(self) -> ExecLineage<'static> {
+        let Self { id, parent, depth } = self;
+        ExecLineage { id, parent: parent.map(owned), depth }
     }
 }
 
@@ -167,7 +155,7 @@ impl ArgList<'_> {
 impl Exec<'_> {
     fn into_owned(self) -> Exec<'static> {
         Exec {
-            actor: self.actor.into_owned(),
+            lineage: self.lineage.into_owned(),
             users: self.users,
             path: self.path.map(owned),
             interpreter: self.interpreter.map(owned),
@@ -182,22 +170,15 @@ impl Exec<'_> {
 
 impl ExecFailed<'_> {
     fn into_owned(self) -> ExecFailed<'static> {
-        let Self { actor, users, path, arguments, error } = self;
-        let (actor, arguments) = (actor.into_owned(), arguments.into_owned());
-        ExecFailed { actor, users, path: path.map(owned), arguments, error }
+        let Self { lineage, users, path, arguments, error } = self;
+        let (lineage, arguments) = (lineage.into_owned(), arguments.into_owned());
+        ExecFailed { lineage, users, path: path.map(owned), arguments, error }
     }
 }
 
 impl Exit<'_> {
     fn into_owned(self) -> Exit<'static> {
-        let Self { actor, ending, duration, forked } = self;
-        Exit { actor: actor.into_owned(), ending, duration, forked }
-    }
-}
-
-impl Fork<'_> {
-    fn into_owned(self) -> Fork<'static> {
-        let Self { actor, child } = self;
-        Fork { actor: actor.into_owned(), child }
+        let Self { lineage, ending, duration, forked } = self;
+        Exit { lineage: lineage.into_owned(), ending, duration, forked }
     }
 }

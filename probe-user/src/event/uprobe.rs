@@ -1,50 +1,43 @@
-//! Records of `ctrace uprobe`: calls of functions, and how many and how long they were.
+//! The records of `ctrace uprobe`: calls of functions, their numbers and durations.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use probe_common::BUCKETS;
 
-use super::{Containment, Library, Plaintext, ProcessContext, Thread};
+use super::{Library, Plaintext};
 
-/// A call of a function.
+/// A function was called. The time and the thread are those of its entry.
 #[derive(Clone, Debug)]
 pub struct UprobeCall<'a> {
-    /// When it began.
-    pub time: Timestamp,
-    /// Process and container.
-    pub origin: Cow<'a, ProcessContext>,
-    /// The thread, as the call began.
-    pub thread: Thread,
-    /// The goroutine, by the address of what Go's runtime knows of it; none outside of Go.
+    /// The goroutine, by the address of its structure in Go's runtime. None outside of Go.
     pub goroutine: Option<u64>,
-    /// The object that has the function.
+    /// The object that contains the function.
     pub object: Cow<'a, Library>,
     /// The function.
     pub function: Cow<'a, str>,
-    /// What it was called with, as far as that was asked for; none if the beginning was not seen.
+    /// The requested arguments. None if the entry was not seen.
     pub arguments: Option<Vec<Argument<'a>>>,
-    /// Its end, if that was asked for.
+    /// How the call ended, if that was requested.
     pub end: CallOutcome<'a>,
-    /// Where it was called from, innermost first; none if that was not asked for.
+    /// The stack of the call, innermost frame first. None if it was not requested.
     pub stack: Option<Vec<StackFrame>>,
 }
 
 /// How a call ended.
 #[derive(Clone, Debug)]
 pub enum CallOutcome<'a> {
-    /// That was not asked for.
+    /// The return was not requested.
     NotRequested,
-    /// It has not returned: it was left by longjmp or an exception, its thread has ended, or the trace.
+    /// The call has not returned: it was left by longjmp or an exception, or its thread or the trace ended.
     NeverReturned,
-    /// That was not seen: records were lost since it began, or there was no room to wait for longer.
+    /// The return may have been missed: records were lost since the entry, or too many calls were pending.
     ReturnMissed,
-    /// It returned.
+    /// The call returned.
     Returned {
-        /// What, if that was asked for.
+        /// The returned value, if it was requested.
         value: Option<Argument<'a>>,
-        /// Nanoseconds from its beginning on.
+        /// Nanoseconds since the entry.
         duration: u64,
     },
 }
@@ -60,7 +53,7 @@ pub struct Argument<'a> {
     pub value: Value<'a>,
 }
 
-/// What a value is.
+/// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A number.
@@ -71,20 +64,20 @@ pub enum Value<'a> {
     Hex(u64),
     /// True or false.
     Bool(bool),
-    /// A text, or as much of it as was captured.
+    /// A text, or the captured part of it.
     Text(Plaintext<'a>, Truncation),
-    /// Bytes, or as many of them as were captured.
+    /// Bytes, or the captured part of them.
     Bytes(Plaintext<'a>, Truncation),
-    /// It could not be read: not in memory, or no valid address.
+    /// A value that could not be read: it was not in memory, or the address is invalid.
     Unreadable,
 }
 
 /// Whether a value was captured as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Truncation {
-    /// It was.
+    /// All of it was captured.
     None,
-    /// Its beginning was.
+    /// Only its beginning was captured.
     Cut,
 }
 
@@ -99,37 +92,31 @@ pub struct StackFrame {
     pub function: Option<(Arc<str>, u64)>,
 }
 
-/// What calls of one function in one container add up to.
+/// The calls of a function were counted, in one container and over a span of time.
 #[derive(Clone, Debug)]
 pub struct UprobeTotal<'a> {
-    /// When this was read.
-    pub time: Timestamp,
-    /// What it was counted since.
-    pub since: Timestamp,
-    /// The container.
-    pub container: Containment,
-    /// The object that has the function.
+    /// The object that contains the function.
     pub object: Cow<'a, Library>,
     /// The function.
     pub function: Cow<'a, str>,
-    /// Calls; with `latency`, those that returned.
+    /// The number of calls; with `latency`, of those that returned.
     pub count: u64,
-    /// How long they took, if that was asked for.
+    /// The durations of the calls, if they were requested.
     pub latency: Option<Latency>,
 }
 
-/// How long calls took.
+/// The durations of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Latency {
-    /// Sum in nanoseconds.
+    /// The sum in nanoseconds.
     pub total: u64,
-    /// Calls by [`probe_common::bucket`].
+    /// The number of calls by [`probe_common::bucket`].
     pub buckets: [u64; BUCKETS],
 }
 
 impl Latency {
-    /// The buckets from the first to the last that is in use: from how many nanoseconds, below how many,
-    /// calls.
+    /// The buckets from the first to the last that is in use: the least duration in nanoseconds, the first
+    /// duration beyond, and the number of calls.
     pub fn used(&self) -> Vec<(u64, u64, u64)> {
         let used = |calls: &u64| *calls != 0;
         let (Some(first), Some(last)) =

@@ -19,7 +19,8 @@ mod writer;
 
 pub use destination::{Destination, DestinationError, OutputPath};
 pub use interruptible::StopFlag;
-pub use json::{schema, write_json, write_plan};
+pub(crate) use json::{LineError, read};
+pub use json::{Recorded, schema, write_json, write_plan};
 pub use tee::{Tee, WriteError};
 pub use writer::RecordWriter;
 

@@ -74,7 +74,7 @@ impl Tee {
 
 impl Output for Tee {
     fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
-        let kind = record.kind();
+        let kind = record.body.kind();
         self.each(|output| if output.takes.contains(&kind) { output.output.write(record) } else { Ok(()) })
     }
 
@@ -97,7 +97,7 @@ mod tests {
     use probe_common::{Loss, LossCount};
 
     use super::*;
-    use crate::event::{Lost, StopReason};
+    use crate::event::{Body, Context, Lost, StopReason};
 
     /// Notes what it is called with, and fails from some call on.
     #[derive(Debug)]
@@ -149,8 +149,8 @@ mod tests {
     }
 
     fn lost() -> Record<'static> {
-        let count = LossCount { events: 1, bytes: 1 };
-        Record::Lost(Lost { time: Timestamp::UNIX_EPOCH, loss: Loss::RingFull, count })
+        let body = Body::Lost(Lost { loss: Loss::RingFull, count: LossCount { events: 1, bytes: 1 } });
+        Record { context: Context::of_trace(Timestamp::UNIX_EPOCH), body }
     }
 
     fn summary() -> Summary {

@@ -14,8 +14,8 @@ use probe_common::{Loss, LossCount};
 use super::{Options, Payload, RecordWriter, TextStyle, Tree};
 use crate::event::Output;
 use crate::event::{
-    Containment, Direction, Endpoint, Lost, ProcessContext, Record, Socket, SocketEvidence, Ssl, StopReason,
-    Summary, Thread, TlsInfo, UprobeCall, UprobeTotal,
+    Body, Containment, Context, Direction, Endpoint, Lost, Record, Socket, SocketEvidence, Ssl, StopReason,
+    Summary, TlsInfo, UprobeCall, UprobeTotal,
 };
 use crate::terminal::Colour;
 use crate::terminal::{escape, hexdump};
@@ -25,7 +25,7 @@ mod exec;
 mod tls;
 mod uprobe;
 
-/// The sink.
+/// The text output.
 #[derive(Debug)]
 pub(super) struct Text {
     output: RecordWriter,
@@ -33,7 +33,7 @@ pub(super) struct Text {
     tree: Tree,
     zone: TimeZone,
     styles: Styles,
-    /// The record being made; kept for its room.
+    /// The current record. Kept for its capacity.
     line: String,
 }
 
@@ -68,9 +68,41 @@ impl Text {
         Self { output, payload, tree, zone, styles: Styles::new(colour), line: String::new() }
     }
 
-    fn ssl(&mut self, ssl: &Ssl<'_>) {
-        // Writing to a String cannot fail.
-        let _ = self.header(ssl);
+    /// `15:04:05.123456 web tls-server[1234] `, without the process if the record is about a whole container.
+    /// Nothing for records about the trace.
+    fn context(&mut self, context: &Context<'_>, depth: u32) -> fmt::Result {
+        let Self { zone, styles: Styles { who, faint, .. }, line, tree, .. } = self;
+        let Some(containment) = context.container() else { return Ok(()) };
+        write!(line, "{faint}{}{faint:#} {who}", time(context.time, zone))?;
+        container(containment, line);
+        if let Some((process, thread)) = context.thread() {
+            line.push(' ');
+            if *tree == Tree::Indented {
+                (0..depth.min(exec::DEEPEST)).for_each(|_| line.push_str("  "));
+            }
+            escape::name(thread.name(), line);
+            write!(line, "[{}]", process.process.pid)?;
+        }
+        write!(line, "{who:#} ")
+    }
+
+    fn body(&mut self, context: &Context<'_>, body: &Body<'_>) -> fmt::Result {
+        match body {
+            Body::Ssl(ssl) => self.ssl(context, ssl),
+            Body::SslOpen(open) => self.open(context, open),
+            Body::SslClose(close) => self.close(context, close),
+            Body::Uprobe(call) => self.function(call),
+            Body::UprobeTotal(total) => self.function_total(total),
+            Body::Lost(lost) => self.lost(lost),
+            Body::Exec(exec) => self.exec(context, exec),
+            Body::ExecFailed(failed) => self.failed(failed),
+            Body::Exit(exit) => self.exit(exit),
+            Body::Fork(fork) => self.fork(fork),
+        }
+    }
+
+    fn ssl(&mut self, context: &Context<'_>, ssl: &Ssl<'_>) -> fmt::Result {
+        self.header(context, ssl)?;
         let data = &*ssl.data.0;
         match self.payload {
             Payload::Auto if escape::is_readable(data) => {
@@ -81,18 +113,18 @@ impl Text {
             }
             Payload::Auto | Payload::Hex => hexdump::hex(data, ssl.offset, &mut self.line),
         }
+        Ok(())
     }
 
-    /// `15:04:05.123456 web tls-server[1234] → 1024 of 70000 B +16384  #7 10.0.0.2:443↔10.0.0.1:51234
-    /// SSL_write`; where it is told first, with what the handshake says before the function.
-    fn header(&mut self, ssl: &Ssl<'_>) -> fmt::Result {
-        self.who(ssl.time, &ssl.origin, &ssl.thread)?;
+    /// `→ 1024 of 70000 B +16384  #7 10.0.0.2:443↔10.0.0.1:51234 SSL_write`. The first record with the
+    /// handshake has it before the function.
+    fn header(&mut self, context: &Context<'_>, ssl: &Ssl<'_>) -> fmt::Result {
         let Self { styles: Styles { faint, transmit, receive, .. }, line, .. } = self;
         let (arrow, style) = match ssl.direction {
             Direction::Transmit => ('→', transmit),
             Direction::Receive => ('←', receive),
         };
-        write!(line, " {style}{arrow}{style:#} {}", ssl.data.0.len())?;
+        write!(line, "{style}{arrow}{style:#} {}", ssl.data.0.len())?;
         if ssl.data.0.len() as u64 != ssl.length {
             write!(line, " of {}", ssl.length)?;
         }
@@ -101,45 +133,31 @@ impl Text {
             write!(line, " +{}", ssl.offset)?;
         }
         write!(line, "  {faint}")?;
-        if let Some(connection) = ssl.connection {
+        if let Some(connection) = &context.connection {
             write!(line, "#{} ", connection.id)?;
         }
-        if let Some(socket) = &ssl.socket {
+        if let Some(socket) = context.socket() {
             self::socket(socket, line);
             line.push(' ');
         }
-        if let Some(TlsInfo { tls, is_first: true }) = &ssl.tls {
+        if let Some(TlsInfo { tls, is_first: true }) = context.tls() {
             tls::facts(tls, line);
         }
         escape::name(ssl.function.as_bytes(), line);
         writeln!(line, "{faint:#}")
     }
 
-    /// `15:04:05.123456 web tls-server[1234]`
-    fn who(&mut self, at: Timestamp, origin: &ProcessContext, thread: &Thread) -> fmt::Result {
-        let Self { zone, styles: Styles { who, faint, .. }, line, .. } = self;
-        write!(line, "{faint}{}{faint:#} {who}", time(at, zone))?;
-        container(&origin.container, line);
-        line.push(' ');
-        escape::name(thread.name(), line);
-        write!(line, "[{}]{who:#}", origin.process.pid)
-    }
-
-    /// `15:04:05.123456 web app[1234] getaddrinfo("example.org") = 0 [1.20 ms]`
+    /// `getaddrinfo("example.org") = 0 [1.20 ms]`
     fn function(&mut self, call: &UprobeCall<'_>) -> fmt::Result {
-        self.who(call.time, &call.origin, &call.thread)?;
-        self.line.push(' ');
         uprobe::call(call, &mut self.line)?;
         self.line.push('\n');
         call.stack.as_ref().map_or(Ok(()), |frames| uprobe::stack(frames, &mut self.line))
     }
 
-    /// `15:04:05.123456 web libc.so.6:malloc 1024 calls`
+    /// `libc.so.6:malloc 1024 calls`
     fn function_total(&mut self, total: &UprobeTotal<'_>) -> fmt::Result {
-        let Self { zone, styles: Styles { who, faint, .. }, line, .. } = self;
-        write!(line, "{faint}{}{faint:#} {who}", time(total.time, zone))?;
-        container(&total.container, line);
-        write!(line, "{who:#} {faint}")?;
+        let Self { styles: Styles { faint, .. }, line, .. } = self;
+        write!(line, "{faint}")?;
         escape::name(total.object.name.as_bytes(), line);
         write!(line, ":{faint:#}")?;
         escape::name(total.function.as_bytes(), line);
@@ -150,35 +168,17 @@ impl Text {
         uprobe::histogram(latency, line)
     }
 
-    /// Where lines about executions are made. Writing them cannot fail.
-    fn lines(&mut self) -> exec::Lines<'_> {
-        let Self { styles, zone, tree, line, .. } = self;
-        exec::Lines { styles, zone, tree: *tree, line }
-    }
-
-    fn lost(&mut self, &Lost { loss, count, .. }: &Lost) {
+    fn lost(&mut self, &Lost { loss, count }: &Lost) -> fmt::Result {
         let warning = self.styles.warning;
-        let _ = writeln!(self.line, "{warning}lost: {}{warning:#}", what(loss, count));
+        writeln!(self.line, "{warning}lost: {}{warning:#}", what(loss, count))
     }
 }
 
 impl Output for Text {
-    fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
+    fn write(&mut self, Record { context, body }: &Record<'_>) -> io::Result<()> {
         self.line.clear();
-        match record {
-            Record::Ssl(ssl) => self.ssl(ssl),
-            // Writing to a String cannot fail.
-            Record::SslOpen(connection) => drop(self.open(connection)),
-            Record::SslClose(close) => drop(self.close(close)),
-            Record::Uprobe(call) => drop(self.function(call)),
-            Record::UprobeTotal(total) => drop(self.function_total(total)),
-            Record::Lost(lost) => self.lost(lost),
-            Record::Exec(exec) => drop(self.lines().exec(exec)),
-            Record::ExecFailed(failed) => drop(self.lines().failed(failed)),
-            Record::Exit(exit) => drop(self.lines().exit(exit)),
-            Record::Fork(fork) => drop(self.lines().fork(fork)),
-            Record::Summary(_) => {}
-        }
+        // Writing to a String cannot fail.
+        let _ = self.context(context, exec::depth(body)).and_then(|()| self.body(context, body));
         self.output.buffer().extend_from_slice(self.line.as_bytes());
         self.output.end_record()
     }

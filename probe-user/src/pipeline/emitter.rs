@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 
 use jiff::Timestamp;
-use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT};
+use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT, Header};
 
 use super::Site;
 use super::connection::table::ConnectionTable;
@@ -13,7 +13,9 @@ use super::reassembly::Segment;
 use super::uprobe::calls::FunctionEmitter;
 use crate::clock::Clock;
 use crate::event::Output;
-use crate::event::{ArgList, Connection, Direction, Exec, Plaintext, Record, Ssl, Thread};
+use crate::event::{
+    ArgList, Body, CallPosition, Context, Direction, Exec, Plaintext, ProcessContext, Record, Ssl, Thread,
+};
 
 /// The end of the pipeline, which all of its records pass.
 #[derive(Debug)]
@@ -46,18 +48,24 @@ impl Emitter {
         self.clock.timestamp(boottime)
     }
 
+    /// The context of what a thread did, by the header of the kernel's record.
+    pub(super) fn context<'a>(&self, header: &Header, process: &'a ProcessContext) -> Context<'a> {
+        let thread = Thread { id: header.tid, comm: header.comm };
+        Context::of_thread(self.time(header.time), process, thread)
+    }
+
     /// Emits the record of a program.
-    pub(super) fn executed(&mut self, exec: Exec<'_>) -> io::Result<()> {
+    pub(super) fn executed(&mut self, context: Context<'_>, exec: Exec<'_>) -> io::Result<()> {
         self.executions += 1;
         let cut = |strings: Option<&ArgList<'_>>| strings.is_some_and(|strings| strings.truncated);
         self.truncated += u64::from(cut(Some(&exec.arguments)) || cut(exec.environment.as_ref()));
-        self.write(&Record::Exec(exec))
+        self.write(context, Body::Exec(exec))
     }
 
-    /// Emits a record that is not of a call.
-    pub(super) fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
+    /// Emits a record of an execution, a failed execution, an exit or a fork.
+    pub(super) fn write(&mut self, context: Context<'_>, body: Body<'_>) -> io::Result<()> {
         self.records += 1;
-        self.sink.write(record)
+        self.sink.write(&Record { context, body })
     }
 
     /// An emitter for calls of functions.
@@ -79,34 +87,24 @@ impl Emitter {
 
     /// Emits a segment of a call that was begun.
     pub(super) fn piece(&mut self, &Segment { call, origin, offset, data }: &Segment<'_>) -> io::Result<()> {
-        let time = self.clock.timestamp(call.header.time);
         let Some(site) = self.sites.get(&call.site) else {
             return Ok(()); // not begun: `site` was asked before
         };
         let has = |flag| call.flags & flag != 0;
-        let connection = (call.connection != 0).then_some(Connection {
-            id: call.connection,
-            from_start: has(FLAG_FROM_START),
-            call: call.number,
-            stream_offset: call.stream_offset,
-        });
-        let (socket, tls) = self.connections.describe(call.connection);
-        let record = Record::Ssl(Ssl {
-            time,
-            origin: Cow::Borrowed(origin),
-            thread: Thread { id: call.header.tid, comm: call.header.comm },
+        let mut context = self.context(&call.header, origin);
+        context.connection = self.connections.describe(call.connection, has(FLAG_FROM_START));
+        let body = Body::Ssl(Ssl {
             library: Cow::Borrowed(&site.library),
             function: Cow::Borrowed(site.function(call.caller)),
             direction: if has(FLAG_TRANSMIT) { Direction::Transmit } else { Direction::Receive },
-            connection,
-            socket: socket.map(Cow::Borrowed),
-            tls,
+            position: (call.connection != 0)
+                .then_some(CallPosition { call: call.number, stream_offset: call.stream_offset }),
             length: call.length,
             captured: call.captured,
             offset,
             data: Plaintext::of(data),
         });
-        self.sink.write(&record)?;
+        self.sink.write(&Record { context, body })?;
         self.bytes = self.bytes.saturating_add(data.len() as u64);
         Ok(())
     }

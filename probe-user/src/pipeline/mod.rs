@@ -18,7 +18,9 @@ use probe_common::{Call, Header, Lineage, Loss, LossCount};
 
 use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
 use crate::event::Output;
-use crate::event::{CloseReason, Library, Lost, Plaintext, ProcessContext, Record, StopReason, Summary};
+use crate::event::{
+    Body, CloseReason, Context, Library, Lost, Plaintext, ProcessContext, Record, StopReason, Summary,
+};
 use crate::plan::capture::Capture;
 
 mod emitter;
@@ -285,7 +287,8 @@ impl Pipeline {
                 if matches!(loss, Loss::RingFull | Loss::ThreadsFull) {
                     self.functions.lost(now);
                 }
-                self.report.sink.write(&Record::Lost(Lost { time: now, loss, count }))?;
+                let body = Body::Lost(Lost { loss, count });
+                self.report.sink.write(&Record { context: Context::of_trace(now), body })?;
             }
         }
         Ok(())

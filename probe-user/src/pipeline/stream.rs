@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use jiff::Timestamp;
 use lru::LruCache;
 
-use crate::event::{Direction, Plaintext, Ssl, Traffic};
+use crate::event::{Body, Direction, Plaintext, Record, Traffic};
 use crate::protocol::{CallMark, Chunk, Gap, GapCause};
 
 /// The approximate size of a held piece without its bytes.
@@ -43,15 +43,16 @@ pub struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// The piece of a call's record. None if its connection could not be determined.
-    pub fn of(ssl: &'a Ssl<'_>) -> Option<Self> {
-        let connection = ssl.connection?;
+    /// The piece of a record. None if it is not of a call, or if its connection could not be determined.
+    pub fn of(record: &'a Record<'_>) -> Option<Self> {
+        let Record { context, body: Body::Ssl(ssl) } = record else { return None };
+        let position = ssl.position?;
         Some(Self {
-            connection: connection.id,
+            connection: context.connection.as_ref()?.id,
             direction: ssl.direction,
-            stream_offset: connection.stream_offset,
-            call: connection.call,
-            time: ssl.time,
+            stream_offset: position.stream_offset,
+            call: position.call,
+            time: context.time,
             length: ssl.length,
             captured: ssl.captured.into(),
             offset: ssl.offset.into(),

@@ -5,17 +5,14 @@
 //! version does not support (other types of records, fields of a later version) is counted, too. It opens no
 //! file.
 
-mod line;
-mod record;
-
 use std::io::{self, BufRead, Read};
 use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
 use crate::event::Tls;
-use line::NotRead;
-pub use record::{RecordedCall, RecordedConnection, RecordedRecord};
+pub use crate::output::Recorded;
+use crate::output::{LineError, read};
 
 /// The longest line in bytes: a call has at most 1 MiB of payload, of which each byte takes at most six in
 /// JSON.
@@ -72,12 +69,12 @@ impl<R: BufRead> RecordingReader<R> {
     }
 
     /// The next record. None at the end. Every error comes from the input.
-    pub fn next_record(&mut self) -> io::Result<Option<RecordedRecord>> {
+    pub fn next_record(&mut self) -> io::Result<Option<Recorded>> {
         while let Some(length) = self.read_line()? {
             self.counts.lines += 1;
             let read = match length {
-                LineLength::Whole => line::parse(&self.line),
-                LineLength::TooLong => Err(NotRead::Bad(format!("it is longer than {LINE_BYTES} bytes"))),
+                LineLength::Whole => read(&self.line),
+                LineLength::TooLong => Err(LineError::Bad(format!("it is longer than {LINE_BYTES} bytes"))),
             };
             match read {
                 Ok((record, unknown_fields)) => {
@@ -85,9 +82,9 @@ impl<R: BufRead> RecordingReader<R> {
                     self.counts.unknown_fields = self.counts.unknown_fields.saturating_add(unknown_fields);
                     return Ok(Some(self.with_handshake(record)));
                 }
-                Err(NotRead::Empty) => {}
-                Err(NotRead::OtherType) => self.counts.others += 1,
-                Err(NotRead::Bad(why)) => {
+                Err(LineError::Empty) => {}
+                Err(LineError::OtherType) => self.counts.others += 1,
+                Err(LineError::Bad(why)) => {
                     self.counts.bad += 1;
                     let number = self.counts.lines;
                     self.counts.first_bad.get_or_insert((number, why));
@@ -115,17 +112,15 @@ impl<R: BufRead> RecordingReader<R> {
     }
 
     /// Marks the handshake of a record as new unless the connection's previous record had the same one.
-    fn with_handshake(&mut self, mut record: RecordedRecord) -> RecordedRecord {
-        let (connection, tls) = match &mut record {
-            RecordedRecord::Call(call) => (call.connection.map(|connection| connection.id), &mut call.tls),
-            RecordedRecord::Connection(connection) => (Some(connection.id), &mut connection.tls),
-            RecordedRecord::Lost(_) | RecordedRecord::Summary(_) => return record,
-        };
-        if let (Some(connection), Some(known)) = (connection, tls) {
+    fn with_handshake(&mut self, mut recorded: Recorded) -> Recorded {
+        if let Recorded::Record(record) = &mut recorded
+            && let Some(connection) = &mut record.context.connection
+            && let Some(known) = &mut connection.tls
+        {
             let hash = hash(&known.tls);
-            known.is_first = self.handshakes.put(connection, hash) != Some(hash);
+            known.is_first = self.handshakes.put(connection.id, hash) != Some(hash);
         }
-        record
+        recorded
     }
 }
 

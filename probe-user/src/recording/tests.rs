@@ -5,12 +5,12 @@
 use std::io::BufReader;
 
 use super::*;
-use crate::event::Record;
+use crate::event::{Body, Record};
 use crate::test_rng::TestRng;
 
 const CALL: &str = r#"{"schema":1,"type":"ssl","time":"2026-01-02T03:04:05.001000123Z","container":null,"process":{"pid":5,"vpid":null,"comm":"curl","executable":null},"thread":{"id":5},"library":{"name":"libssl.so.3","path":"/l","implementation":null,"version":null},"function":"SSL_write","network":{"transport":"tcp","type":"ipv4","local":null,"peer":{"address":"192.0.2.9","port":443},"io":{"direction":"transmit"}},"tls":{"protocol":{"name":"tls","version":"1.3"},"cipher":"C\u001b","client":{"server_name":"a","supported_protocols":["h2"]},"next_protocol":null},"connection":{"id":7,"from_start":true,"offset":12,"role":"client","socket":"seen"},"call":{"number":3,"length":9,"captured":5,"offset":2,"truncated":true},"data":"abc"}"#;
 
-fn read(text: &[u8]) -> (Vec<RecordedRecord>, ReadCounts) {
+fn read(text: &[u8]) -> (Vec<Recorded>, ReadCounts) {
     let mut reader = RecordingReader::new(BufReader::new(text));
     let mut records = Vec::new();
     while let Some(record) = reader.next_record().unwrap() {
@@ -30,16 +30,17 @@ fn check_bad(line: &str, expected: &str) {
 #[test]
 fn a_call_has_all_that_its_line_says() {
     let (records, counts) = read(CALL.as_bytes());
-    let [RecordedRecord::Call(call)] = records.as_slice() else { panic!("{records:?}") };
-    let ssl = call.ssl();
-    let connection = ssl.connection.unwrap();
+    let [Recorded::Record(record)] = records.as_slice() else { panic!("{records:?}") };
+    let Record { context, body: Body::Ssl(ssl) } = &**record else { panic!("{record:?}") };
+    let position = ssl.position.unwrap();
     assert_eq!((&*ssl.data.0, ssl.offset, ssl.captured, ssl.length), (&b"abc"[..], 2, 5, 9));
-    assert_eq!((connection.id, connection.call, connection.stream_offset), (7, 3, 10));
-    assert_eq!(ssl.socket.unwrap().peer.as_ref().unwrap().to_string(), "192.0.2.9:443");
-    assert_eq!(ssl.thread.name(), b"curl");
-    assert!(ssl.tls.unwrap().is_first);
+    assert_eq!((position.call, position.stream_offset), (3, 10));
+    assert_eq!(context.connection.as_ref().unwrap().id, 7);
+    assert_eq!(context.socket().unwrap().peer.as_ref().unwrap().to_string(), "192.0.2.9:443");
+    assert_eq!(context.thread().unwrap().1.name(), b"curl");
+    assert!(context.tls().unwrap().is_first);
     assert_eq!(counts, ReadCounts { lines: 1, records: 1, ..ReadCounts::default() });
-    assert!(!format!("{call:?}").contains("abc"), "payload is not shown");
+    assert!(!format!("{record:?}").contains("abc"), "payload is not shown");
 }
 
 #[test]
@@ -47,9 +48,9 @@ fn a_handshake_is_shown_where_it_is_new() {
     let other = CALL.replace("\"1.3\"", "\"1.2\"");
     let elsewhere = CALL.replace("\"id\":7", "\"id\":8");
     let (records, _) = read([CALL, CALL, &elsewhere, &other, CALL].join("\n").as_bytes());
-    let is_first = |record: &RecordedRecord| match record.record() {
-        Record::Ssl(ssl) => ssl.tls.unwrap().is_first,
-        other => panic!("{other:?}"),
+    let is_first = |recorded: &Recorded| match recorded {
+        Recorded::Record(record) => record.context.tls().unwrap().is_first,
+        Recorded::Summary(summary) => panic!("{summary:?}"),
     };
     assert_eq!(records.iter().map(is_first).collect::<Vec<_>>(), [true, false, true, true, true]);
 }
@@ -79,6 +80,8 @@ fn a_line_that_is_no_record_is_left_out_and_named_without_its_content() {
     check_bad(r#"{"schema":1,"type":"ssl""#, "cut off");
     check_bad(r#"{"schema":1,"type":"ssl"}"#, "shape");
     check_bad(r#"{"schema":"secret","type":"ssl"}"#, "shape");
+    check_bad(&CALL.replace("\"thread\":{\"id\":5},", ""), "no thread");
+    check_bad(&CALL.replace("\"function\":\"SSL_write\",", ""), "shape");
     check_bad(&CALL.replace("\"pid\":5", "\"pid\":-5"), "shape");
     check_bad(&CALL.replace("\"pid\":5", "\"pid\":4294967296"), "shape");
     check_bad(&CALL.replace("\"pid\":5", "\"pid\":5,\"pid\":6"), "shape");
@@ -129,7 +132,7 @@ fn damaged_lines_do_no_harm() {
         // Damage may make empty lines, which are not counted as any of these.
         assert!(counts.records + counts.bad + counts.others <= counts.lines, "{counts:?}");
         for record in &records {
-            assert!(format!("{:?}", record.record()).len() > 10);
+            assert!(format!("{record:?}").len() > 10);
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::io::BufReader;
 
-use ctrace::event::Record;
 use ctrace::output::Options;
 use ctrace::pipeline::stream::{Piece, StreamLimits, StreamPart, Streams};
 use ctrace::protocol::{Gap, GapCause};
-use ctrace::recording::{RecordedRecord, RecordingReader};
+use ctrace::recording::{Recorded, RecordingReader};
 
 use super::{Shared, kept, plain};
 
@@ -14,7 +13,7 @@ fn data(name: &str) -> String {
     std::fs::read_to_string(format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn records(json: &str) -> Vec<RecordedRecord> {
+fn records(json: &str) -> Vec<Recorded> {
     let mut reader = RecordingReader::new(BufReader::new(json.as_bytes()));
     let mut records = Vec::new();
     while let Some(record) = reader.next_record().unwrap() {
@@ -31,8 +30,8 @@ fn written(name: &str, json: &str, options: Options) -> String {
     let mut output = kept::output(name, &shared, options);
     for record in records(json) {
         match record {
-            RecordedRecord::Summary(summary) => output.finish(&summary).unwrap(),
-            record => output.write(&record.record()).unwrap(),
+            Recorded::Summary(summary) => output.finish(&summary).unwrap(),
+            Recorded::Record(record) => output.write(&record).unwrap(),
         }
     }
     output.flush().unwrap();
@@ -63,9 +62,9 @@ fn what_a_recording_lacks_is_a_gap_of_the_streams() {
         }
         Ok(())
     };
-    for record in records(&data("records.jsonl")) {
-        if let Record::Ssl(ssl) = record.record()
-            && let Some(piece) = Piece::of(&ssl)
+    for recorded in records(&data("records.jsonl")) {
+        if let Recorded::Record(record) = recorded
+            && let Some(piece) = Piece::of(&record)
         {
             streams.piece(&piece, &mut emit).unwrap();
         }

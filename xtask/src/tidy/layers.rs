@@ -15,11 +15,11 @@ use crate::workspace;
 const ROWS: [&[&str]; 10] = [
     &["stderr", "timeout", "clock", "error_chain", "terminal", "test_rng"],
     &["event", "elf", "proc"],
-    &["rootfs", "container", "decode", "protocol", "recording"],
+    &["rootfs", "container", "decode", "protocol"],
     &["scope"],
     &["plan"],
     &["probe", "pipeline", "output"],
-    &["bpf", "discovery", "enrich"],
+    &["bpf", "discovery", "enrich", "recording"],
     &["diagnose"],
     &["cli", "tui"],
     &["app"],

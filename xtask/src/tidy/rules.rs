@@ -56,8 +56,8 @@ const OWNERS: [(&str, &[&str]); 25] = [
     ("cpp_demangle", &["elf"]),
     ("rustc_demangle", &["elf"]),
     ("tls_parser", &["protocol/tls"]),
-    ("serde_ignored", &["recording"]),
-    ("serde_json", &["output", "recording", "container/runtime"]),
+    ("serde_ignored", &["output"]),
+    ("serde_json", &["output", "container/runtime"]),
 ];
 
 /// Files that may hold unsafe code.

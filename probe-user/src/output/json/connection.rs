@@ -1,32 +1,43 @@
-//! The lines of connections that begin and end.
+//! The lines of connections that open and close.
 
 use std::borrow::Cow;
+use std::io;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::line::{LineBody, Place, ProcessPart, ThreadPart};
+use super::line::{LineBody, Meanings, incomplete};
 use super::tls::TlsPart;
 use crate::event::{
-    CloseReason, Endpoint, IpVersion, Library, RecordKind, Role, SocketEvidence, SslClose, SslOpen, Traffic,
-    Transport,
+    Body, CloseReason, Connection, Context, Endpoint, IpVersion, Library, Record, RecordKind, Role, Socket,
+    SocketEvidence, SslClose, SslOpen, Traffic, Transport,
 };
 
 /// A TLS connection has begun, or was seen for the first time; with `--connections`. It is written with the
 /// first call, after a second without one, or with the end, so that addresses and handshake are known.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct SslOpenBody<'a> {
-    #[serde(flatten)]
-    facts: ConnectionFields<'a>,
+    /// The file that holds the library's functions; null when it is not known (yet).
+    library: Option<Cow<'a, Library>>,
+    /// The OpenTelemetry namespace `network`.
+    network: EndsPart<'a>,
+    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
+    /// to be of this connection (yet).
+    tls: Option<TlsPart<'a>>,
     /// The connection.
     connection: OpenPart,
 }
 
 /// A TLS connection has ended; with `--connections`. What the trace outlives only has an end.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct SslCloseBody<'a> {
-    #[serde(flatten)]
-    facts: ConnectionFields<'a>,
+    /// The file that holds the library's functions; null when it is not known (yet).
+    library: Option<Cow<'a, Library>>,
+    /// The OpenTelemetry namespace `network`.
+    network: EndsPart<'a>,
+    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
+    /// to be of this connection (yet).
+    tls: Option<TlsPart<'a>>,
     /// The connection.
     connection: ClosePart,
     /// Nanoseconds since it began; null when that was not seen.
@@ -35,39 +46,21 @@ pub(super) struct SslCloseBody<'a> {
     end: CloseReason,
 }
 
-/// What both have.
-#[derive(Serialize, JsonSchema)]
-struct ConnectionFields<'a> {
-    #[serde(flatten)]
-    place: Place<'a>,
-    /// The process; `comm` is that of the thread that began the connection.
-    process: ProcessPart<'a>,
-    /// The thread that began the connection, or was seen with it first.
-    thread: ThreadPart,
-    /// The file that holds the library's functions; null when it is not known (yet).
-    library: Option<Cow<'a, Library>>,
-    /// The OpenTelemetry namespace `network`.
-    network: EndsPart<'a>,
-    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
-    /// to be of this connection (yet).
-    tls: Option<TlsPart<'a>>,
-}
-
 /// The OpenTelemetry namespace `network`.
-#[derive(Serialize, JsonSchema)]
-struct EndsPart<'a> {
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(super) struct EndsPart<'a> {
     /// What carries the bytes; null when it is not known.
-    transport: Option<Transport>,
+    pub(super) transport: Option<Transport>,
     /// `ipv4` or `ipv6`; null for unix sockets, and when it is not known.
-    r#type: Option<IpVersion>,
+    pub(super) r#type: Option<IpVersion>,
     /// The process's own end; null when it is not known, or has no name.
-    local: Option<Cow<'a, Endpoint>>,
+    pub(super) local: Option<Cow<'a, Endpoint>>,
     /// The other end, as the process sees it; null when it is not known, or has no name.
-    peer: Option<Cow<'a, Endpoint>>,
+    pub(super) peer: Option<Cow<'a, Endpoint>>,
 }
 
 /// A connection that begins.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct OpenPart {
     /// Number of the connection, unique in one run of ctrace, from 1.
     id: u64,
@@ -80,10 +73,16 @@ struct OpenPart {
 }
 
 /// A connection that has ended.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct ClosePart {
-    #[serde(flatten)]
-    connection: OpenPart,
+    /// Number of the connection, unique in one run of ctrace, from 1.
+    id: u64,
+    /// Whether it was seen from its creation on.
+    from_start: bool,
+    /// Which end the process is; null when it is not known.
+    role: Option<Role>,
+    /// How what is in `network` is known; null when it is not.
+    socket: Option<SocketEvidence>,
     /// Calls that moved bytes on it, in both directions, since it was seen.
     calls: u64,
     /// Bytes of plaintext that the process received on it since then.
@@ -92,63 +91,105 @@ struct ClosePart {
     transmitted: u64,
 }
 
+/// The process and the thread of both.
+const ORIGIN: Meanings = &[
+    ("process", "The process; `comm` is that of the thread that began the connection."),
+    ("thread", "The thread that began the connection, or was seen with it first."),
+];
+
 impl LineBody for SslOpenBody<'_> {
     const KIND: RecordKind = RecordKind::SslOpen;
     const TIME: &'static str = "When it began, or was seen first, in UTC.";
+    const ORIGIN: Meanings = ORIGIN;
 }
 
 impl LineBody for SslCloseBody<'_> {
     const KIND: RecordKind = RecordKind::SslClose;
     const TIME: &'static str = "When it ended, in UTC; when that was known, if it was known later (`end`).";
+    const ORIGIN: Meanings = ORIGIN;
 }
 
-impl<'a> ConnectionFields<'a> {
-    fn new(connection: &'a SslOpen<'a>) -> Self {
-        let SslOpen { origin, thread, library, tls, .. } = connection;
-        let socket = connection.socket.as_deref();
+impl<'a> EndsPart<'a> {
+    pub(super) fn new(context: &'a Context<'_>) -> Self {
+        let socket = context.socket();
         Self {
-            place: Place::new(&origin.container),
-            process: ProcessPart::new(origin, thread),
-            thread: ThreadPart { id: thread.id },
-            library: library.as_deref().map(Cow::Borrowed),
-            network: EndsPart {
-                transport: socket.and_then(|socket| socket.transport),
-                r#type: socket.and_then(|socket| socket.ip),
-                local: socket.and_then(|socket| socket.local.as_ref()).map(Cow::Borrowed),
-                peer: socket.and_then(|socket| socket.peer.as_ref()).map(Cow::Borrowed),
-            },
-            tls: tls.as_ref().map(|known| TlsPart::new(&known.tls)),
+            transport: socket.and_then(|socket| socket.transport),
+            r#type: socket.and_then(|socket| socket.ip),
+            local: socket.and_then(|socket| socket.local.as_ref()).map(Cow::Borrowed),
+            peer: socket.and_then(|socket| socket.peer.as_ref()).map(Cow::Borrowed),
         }
+    }
+
+    /// The socket, if the line contains the evidence for it.
+    pub(super) fn socket(
+        self,
+        sighting: Option<SocketEvidence>,
+        role: Option<Role>,
+    ) -> Option<Cow<'static, Socket>> {
+        let Self { transport, r#type: ip, local, peer } = self;
+        let (local, peer) = (local.map(Cow::into_owned), peer.map(Cow::into_owned));
+        Some(Cow::Owned(Socket { transport, ip, local, peer, role, sighting: sighting? }))
     }
 }
 
 impl OpenPart {
-    fn new(&SslOpen { id, from_start, ref socket, .. }: &SslOpen<'_>) -> Self {
-        let socket = socket.as_deref();
-        Self {
-            id,
-            from_start,
-            role: socket.and_then(|socket| socket.role),
-            socket: socket.map(|socket| socket.sighting),
-        }
+    fn new(kind: RecordKind, context: &Context<'_>) -> io::Result<Self> {
+        let connection = context.connection.as_ref().ok_or_else(|| incomplete(kind, "connection"))?;
+        let &Connection { id, from_start, .. } = connection;
+        let socket = context.socket();
+        let role = socket.and_then(|socket| socket.role);
+        Ok(Self { id, from_start, role, socket: socket.map(|socket| socket.sighting) })
+    }
+
+    /// The connection of a line.
+    fn connection(self, network: EndsPart<'_>, tls: Option<TlsPart<'_>>) -> Connection<'static> {
+        let Self { id, from_start, role, socket } = self;
+        Connection { id, from_start, socket: network.socket(socket, role), tls: tls.map(TlsPart::info) }
     }
 }
 
 impl<'a> SslOpenBody<'a> {
-    pub(super) fn new(connection: &'a SslOpen<'a>) -> Self {
-        Self { facts: ConnectionFields::new(connection), connection: OpenPart::new(connection) }
+    pub(super) fn new(context: &'a Context<'_>, open: &'a SslOpen<'_>) -> io::Result<Self> {
+        Ok(Self {
+            library: open.library.as_deref().map(Cow::Borrowed),
+            network: EndsPart::new(context),
+            tls: context.tls().map(|known| TlsPart::new(&known.tls)),
+            connection: OpenPart::new(Self::KIND, context)?,
+        })
+    }
+
+    /// The record of the line.
+    pub(super) fn record(self, mut context: Context<'static>) -> Record<'static> {
+        let Self { library, network, tls, connection } = self;
+        context.connection = Some(connection.connection(network, tls));
+        let library = library.map(|library| Cow::Owned(library.into_owned()));
+        Record { context, body: Body::SslOpen(SslOpen { library }) }
     }
 }
 
 impl<'a> SslCloseBody<'a> {
-    pub(super) fn new(close: &'a SslClose<'a>) -> Self {
-        let &SslClose { ref connection, duration, traffic, end } = close;
+    pub(super) fn new(context: &'a Context<'_>, close: &'a SslClose<'_>) -> io::Result<Self> {
+        let &SslClose { ref library, duration, traffic, reason } = close;
         let Traffic { calls, received, transmitted } = traffic;
-        Self {
-            facts: ConnectionFields::new(connection),
-            connection: ClosePart { connection: OpenPart::new(connection), calls, received, transmitted },
+        let OpenPart { id, from_start, role, socket } = OpenPart::new(Self::KIND, context)?;
+        Ok(Self {
+            library: library.as_deref().map(Cow::Borrowed),
+            network: EndsPart::new(context),
+            tls: context.tls().map(|known| TlsPart::new(&known.tls)),
+            connection: ClosePart { id, from_start, role, socket, calls, received, transmitted },
             duration,
-            end,
-        }
+            end: reason,
+        })
+    }
+
+    /// The record of the line.
+    pub(super) fn record(self, mut context: Context<'static>) -> Record<'static> {
+        let Self { library, network, tls, connection, duration, end: reason } = self;
+        let ClosePart { id, from_start, role, socket, calls, received, transmitted } = connection;
+        let open = OpenPart { id, from_start, role, socket };
+        context.connection = Some(open.connection(network, tls));
+        let library = library.map(|library| Cow::Owned(library.into_owned()));
+        let traffic = Traffic { calls, received, transmitted };
+        Record { context, body: Body::SslClose(SslClose { library, duration, traffic, reason }) }
     }
 }

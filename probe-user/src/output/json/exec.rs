@@ -7,25 +7,25 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::line::LineBody;
+use super::line::{LineBody, Meanings, ProcessPart};
 use crate::event::{ArgList, Exec, ExecFailed, Exit, ExitStatus, Fork, RecordKind};
 use crate::output::signal_names;
 
 mod parts;
 
 use parts::{
-    ActorPart, AttemptPart, CallerPart, ChildPart, DescentPart, EndedPart, EndingPart, ErrorPart, ExecPart,
+    AttemptPart, CallerPart, ChildPart, DescentPart, EndedPart, EndingPart, ErrorPart, ExecPart,
     IdentityPart, ProgramPart, SignalPart, base64, base64s, text, texts,
 };
 
 /// What `time` is the time of, for the schema.
 const WHEN: &str = "When it happened, in UTC.";
+/// The thread. The process is the body's own, because it says more about it than the envelope.
+const ORIGIN: Meanings = &[("thread", "The thread.")];
 
 /// A program that was executed, or that ran already when it came into scope.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ExecBody<'a> {
-    #[serde(flatten)]
-    actor: ActorPart<'a>,
     /// The process, as it is after the exec.
     process: ProgramPart<'a>,
     /// The execution.
@@ -35,8 +35,6 @@ pub(super) struct ExecBody<'a> {
 /// A program that could not be executed.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ExecFailedBody<'a> {
-    #[serde(flatten)]
-    actor: ActorPart<'a>,
     /// The process, which goes on with what it ran before.
     process: CallerPart<'a>,
     /// What it tried to execute.
@@ -48,8 +46,6 @@ pub(super) struct ExecFailedBody<'a> {
 /// A process that has ended.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ExitBody<'a> {
-    #[serde(flatten)]
-    actor: ActorPart<'a>,
     /// The process, as it was.
     process: EndedPart<'a>,
     /// How long it ran its program, or was there if it has executed none, in nanoseconds; null when that is
@@ -63,8 +59,6 @@ pub(super) struct ExitBody<'a> {
 /// A process has made another.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ForkBody<'a> {
-    #[serde(flatten)]
-    actor: ActorPart<'a>,
     /// The process that forks.
     process: IdentityPart<'a>,
     /// The process that it has made.
@@ -74,31 +68,34 @@ pub(super) struct ForkBody<'a> {
 impl LineBody for ExecBody<'_> {
     const KIND: RecordKind = RecordKind::Exec;
     const TIME: &'static str = WHEN;
+    const ORIGIN: Meanings = ORIGIN;
 }
 
 impl LineBody for ExecFailedBody<'_> {
     const KIND: RecordKind = RecordKind::ExecFailed;
     const TIME: &'static str = WHEN;
+    const ORIGIN: Meanings = ORIGIN;
 }
 
 impl LineBody for ExitBody<'_> {
     const KIND: RecordKind = RecordKind::Exit;
     const TIME: &'static str = WHEN;
+    const ORIGIN: Meanings = ORIGIN;
 }
 
 impl LineBody for ForkBody<'_> {
     const KIND: RecordKind = RecordKind::Fork;
     const TIME: &'static str = WHEN;
+    const ORIGIN: Meanings = ORIGIN;
 }
 
 impl<'a> ExecBody<'a> {
-    pub(super) fn new(exec: &'a Exec<'a>) -> Self {
+    pub(super) fn new(process: ProcessPart<'a>, exec: &'a Exec<'_>) -> Self {
         let variables = exec.environment.as_ref().map(|environment| environment.list.as_slice());
         let is_cut = |strings: &ArgList<'_>| strings.truncated;
         Self {
-            actor: ActorPart::new(&exec.actor),
             process: ProgramPart {
-                caller: CallerPart::new(&exec.actor, exec.users),
+                caller: CallerPart::new(process, &exec.lineage, exec.users),
                 command_args: texts(&exec.arguments.list),
                 command_args_base64: base64s(&exec.arguments.list),
                 args_count: exec.arguments.count,
@@ -120,10 +117,9 @@ impl<'a> ExecBody<'a> {
 }
 
 impl<'a> ExecFailedBody<'a> {
-    pub(super) fn new(failed: &'a ExecFailed<'a>) -> Self {
+    pub(super) fn new(process: ProcessPart<'a>, failed: &'a ExecFailed<'_>) -> Self {
         Self {
-            actor: ActorPart::new(&failed.actor),
-            process: CallerPart::new(&failed.actor, failed.users),
+            process: CallerPart::new(process, &failed.lineage, failed.users),
             exec: AttemptPart {
                 path: failed.path.as_deref().map(text),
                 path_base64: failed.path.as_deref().and_then(base64),
@@ -137,7 +133,7 @@ impl<'a> ExecFailedBody<'a> {
 }
 
 impl<'a> ExitBody<'a> {
-    pub(super) fn new(exit: &'a Exit<'a>) -> Self {
+    pub(super) fn new(process: ProcessPart<'a>, exit: &'a Exit<'_>) -> Self {
         let ending = exit.ending.map(|ending| match ending {
             ExitStatus::Code(code) => EndingPart { code: Some(code), signal: None },
             ExitStatus::Signal { number, dumped } => EndingPart {
@@ -146,10 +142,9 @@ impl<'a> ExitBody<'a> {
             },
         });
         Self {
-            actor: ActorPart::new(&exit.actor),
             process: EndedPart {
-                identity: IdentityPart::new(&exit.actor),
-                descent: DescentPart::new(exit.actor.parent.as_deref()),
+                identity: IdentityPart::new(process, &exit.lineage),
+                descent: DescentPart::new(&exit.lineage),
                 exit: ending,
             },
             duration: exit.duration.and_then(|duration| u64::try_from(duration.as_nanos()).ok()),
@@ -159,11 +154,7 @@ impl<'a> ExitBody<'a> {
 }
 
 impl<'a> ForkBody<'a> {
-    pub(super) fn new(fork: &'a Fork<'a>) -> Self {
-        Self {
-            actor: ActorPart::new(&fork.actor),
-            process: IdentityPart::new(&fork.actor),
-            child: ChildPart { pid: fork.child },
-        }
+    pub(super) fn new(process: ProcessPart<'a>, fork: &'a Fork<'_>) -> Self {
+        Self { process: IdentityPart::new(process, &fork.lineage), child: ChildPart { pid: fork.child } }
     }
 }

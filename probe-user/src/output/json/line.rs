@@ -1,20 +1,25 @@
-//! What every line has, and the parts that many have.
+//! The envelope, which is the part of a line that comes from the context of its record.
 //!
 //! Doc comments here are the descriptions in the schema. Fields are only ever added within a version.
 
 use std::borrow::Cow;
-use std::marker::PhantomData;
+use std::io;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Value, json};
 
 use super::connection::{SslCloseBody, SslOpenBody};
 use super::exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
 use super::loss::{LostBody, SummaryBody};
 use super::ssl::SslBody;
 use super::uprobe::{UprobeBody, UprobeTotalBody};
-use crate::event::{self, Container, Containment, Executable, K8s, RecordKind, SCHEMA};
+use crate::event::{
+    self, Container, Containment, Context, Executable, K8s, Origin, Pod, Process, ProcessContext, RecordKind,
+    SCHEMA,
+};
 
 /// One line of `ctrace … -o json`. Fields are only ever added within a schema version: ignore those that
 /// you do not know, and records of a `type` that you do not know.
@@ -35,48 +40,108 @@ pub(super) enum AnyLine<'a> {
     Summary(Line<SummaryBody>),
 }
 
-// It has no doc comment: the description of a line is its body's.
-#[derive(Deserialize, JsonSchema)]
-#[schemars(rename = "{B}", transform = describe_time::<B>)]
-pub(super) struct Line<B: LineBody> {
-    #[serde(flatten)]
-    envelope: Envelope<B>,
-    #[serde(flatten)]
-    body: B,
-}
-
-// What every line begins with. It has no doc comment for the same reason.
+// The doc comments of these fields are for the schema, this one is not. What a record's origin lacks is not
+// written: see `LineBody::ORIGIN`.
 #[derive(Serialize, Deserialize, JsonSchema)]
-struct Envelope<B: LineBody> {
+pub(super) struct Envelope<'a> {
     /// Version of the schema.
     #[schemars(extend("const" = SCHEMA))]
     schema: u32,
-    r#type: Tag<B>,
-    time: Time,
+    #[schemars(with = "String")]
+    r#type: RecordKind,
+    pub(super) time: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    since: Option<Time>,
+    /// The container of the process; null when it is in none, or that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Container>")]
+    #[expect(clippy::option_option, reason = "absent, null, or there")]
+    container: Option<Option<Cow<'a, Container>>>,
+    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
+    /// known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<K8s<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ProcessPart<'a>")]
+    process: Option<ProcessPart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ThreadPart")]
+    thread: Option<ThreadPart>,
 }
+
+/// The fields of an envelope, in order.
+pub(super) const FIELDS: [&str; 8] =
+    ["schema", "type", "time", "since", "container", "k8s", "process", "thread"];
+
+/// Fields with their meaning, for the schema.
+pub(super) type Meanings = &'static [(&'static str, &'static str)];
 
 /// What one type of record has beyond the envelope.
 pub(super) trait LineBody {
-    /// Which type.
+    /// The type.
     const KIND: RecordKind;
-    /// What `time` is the time of, for the schema.
+    /// The meaning of `time`, for the schema.
     const TIME: &'static str;
+    /// The other fields of the envelope that its lines have. Lines with any of them have `container` and
+    /// `k8s`, too.
+    const ORIGIN: Meanings;
 }
 
-impl<B: LineBody> Line<B> {
-    pub(super) fn new(time: Timestamp, body: B) -> Self {
-        Self { envelope: Envelope { schema: SCHEMA, r#type: Tag(PhantomData), time: Time(time) }, body }
+/// Appends a line without its end.
+pub(super) fn write<B: LineBody + Serialize>(
+    context: &Context<'_>,
+    body: &B,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    Ok(Envelope::new(B::KIND, context).write(body, buffer)?)
+}
+
+/// Appends a line of an execution without its end. Its body has the process, because it says more about it
+/// than the envelope does.
+pub(super) fn write_execution<'a, B: LineBody + Serialize>(
+    context: &'a Context<'_>,
+    body: impl FnOnce(ProcessPart<'a>) -> B,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    let mut envelope = Envelope::new(B::KIND, context);
+    let process = envelope.process.take();
+    let process = process.ok_or_else(|| incomplete(B::KIND, "process"))?;
+    Ok(envelope.write(&body(process), buffer)?)
+}
+
+/// The error of a record whose context lacks what its kind needs.
+pub(super) fn incomplete(kind: RecordKind, lacks: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("a record of the kind {kind:?} has no {lacks}"))
+}
+
+impl<'a> Envelope<'a> {
+    fn new(kind: RecordKind, context: &'a Context<'_>) -> Self {
+        let container = context.container().map(Containment::container);
+        let since = match context.origin {
+            Origin::Container { since, .. } => Some(Time(since)),
+            Origin::Thread { .. } | Origin::Trace => None,
+        };
+        let thread = context.thread();
+        Self {
+            schema: SCHEMA,
+            r#type: kind,
+            time: Time(context.time),
+            since,
+            container: container.map(|container| container.map(Cow::Borrowed)),
+            k8s: K8s::of(container.flatten()),
+            process: thread.map(|(process, thread)| ProcessPart::new(process, thread)),
+            thread: thread.map(|(_, thread)| ThreadPart { id: thread.id }),
+        }
     }
-}
 
-impl<B: LineBody + Serialize> Line<B> {
     /// Appends the line without its end. Envelope and body are written as two objects that are joined here:
     /// serde could flatten one into the other, but a call took up to a tenth longer to write that way.
-    pub(super) fn write(&self, buffer: &mut Vec<u8>) -> serde_json::Result<()> {
-        serde_json::to_writer(&mut *buffer, &self.envelope)?;
+    fn write(&self, body: &impl Serialize, buffer: &mut Vec<u8>) -> serde_json::Result<()> {
+        serde_json::to_writer(&mut *buffer, self)?;
         buffer.pop();
         let joint = buffer.len();
-        serde_json::to_writer(&mut *buffer, &self.body)?;
+        serde_json::to_writer(&mut *buffer, body)?;
         match buffer.get_mut(joint..) {
             Some([b'{', b'}']) => drop(buffer.remove(joint)),
             Some([brace, ..]) => *brace = b',',
@@ -84,59 +149,62 @@ impl<B: LineBody + Serialize> Line<B> {
         }
         Ok(())
     }
-}
 
-fn describe_time<B: LineBody>(schema: &mut schemars::Schema) {
-    if let Some(time) = schema.pointer_mut("/properties/time").and_then(|time| time.as_object_mut()) {
-        time.insert("description".to_owned(), B::TIME.into());
+    /// The context of the thread that the line is about. None if the line has none.
+    pub(super) fn thread_context(self) -> Option<Context<'static>> {
+        let (process, ThreadPart { id }) = (self.process?, self.thread?);
+        let pod = self.k8s.map(|k8s| Arc::new(Pod::from(k8s)));
+        let container = self.container.flatten().map(Cow::into_owned);
+        let container = container.map(|container| Arc::new(Container { pod, ..container }));
+        let thread = event::Thread { id, comm: process.padded_comm() };
+        let ProcessPart { pid, vpid, executable, .. } = process;
+        let process = ProcessContext {
+            process: Process { pid, vpid, executable: executable.map(Cow::into_owned) },
+            // Null also stands for an unknown container, but most processes without one are known to be in
+            // none.
+            container: container.map_or(Containment::Host, Containment::In),
+        };
+        let origin = Origin::Thread { process: Cow::Owned(process), thread };
+        Some(Context { time: self.time.0, origin, connection: None })
     }
 }
 
-/// The name of a type of records.
-struct Tag<B>(PhantomData<B>);
+/// A line, for the schema: the envelope is written by [`write`].
+pub(super) struct Line<B>(B);
 
-impl<B: LineBody> Serialize for Tag<B> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        B::KIND.serialize(serializer)
-    }
-}
-
-impl<'de, B: LineBody> Deserialize<'de> for Tag<B> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let kind = RecordKind::deserialize(deserializer)?;
-        if kind == B::KIND { Ok(Self(PhantomData)) } else { Err(de::Error::custom("another type of record")) }
-    }
-}
-
-impl<B: LineBody> JsonSchema for Tag<B> {
-    fn inline_schema() -> bool {
-        true
-    }
-
+impl<B: LineBody + JsonSchema> JsonSchema for Line<B> {
     fn schema_name() -> Cow<'static, str> {
-        format!("{:?}Type", B::KIND).into()
+        B::schema_name()
     }
 
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "const": B::KIND })
-    }
-}
-
-/// Where a process is.
-#[derive(Serialize, Deserialize, JsonSchema)]
-pub(super) struct Place<'a> {
-    /// The container of the process; null when it is in none, or that is not known.
-    container: Option<Cow<'a, Container>>,
-    /// The OpenTelemetry namespace `k8s`; not there when the container is in no pod, or in none that is
-    /// known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    k8s: Option<K8s<'a>>,
-}
-
-impl<'a> Place<'a> {
-    pub(super) fn new(containment: &'a Containment) -> Self {
-        let container = containment.container();
-        Self { container: container.map(Cow::Borrowed), k8s: K8s::of(container) }
+    /// The schema of the body, with the fields of the envelope that such lines have.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut envelope = Envelope::json_schema(generator);
+        let mut line = B::json_schema(generator);
+        for name in FIELDS.into_iter().rev() {
+            let of_origin = B::ORIGIN.iter().find(|(field, _)| *field == name);
+            let change = match (name, of_origin) {
+                ("type", _) => Some(("const", json!(B::KIND))),
+                ("time", _) => Some(("description", json!(B::TIME))),
+                (_, Some((_, meaning))) => Some(("description", json!(meaning))),
+                ("schema", _) => None,
+                ("container" | "k8s", _) if !B::ORIGIN.is_empty() => None,
+                _ => continue,
+            };
+            let mut field = envelope.pointer_mut(&format!("/properties/{name}")).map(Value::take);
+            if let (Some(Value::Object(field)), Some((keyword, value))) = (&mut field, change) {
+                field.insert(keyword.to_owned(), value);
+            }
+            if let Some(Value::Object(fields)) = line.get_mut("properties") {
+                fields.insert(name.to_owned(), field.unwrap_or_default());
+            }
+            if name != "k8s"
+                && let Some(Value::Array(required)) = line.get_mut("required")
+            {
+                required.insert(0, name.into());
+            }
+        }
+        line
     }
 }
 
@@ -144,20 +212,20 @@ impl<'a> Place<'a> {
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct ProcessPart<'a> {
     /// Id in the initial PID namespace (the host's).
-    pid: u32,
+    pub(super) pid: u32,
     /// Id in its own PID namespace, as its container sees it; null when the process was gone.
-    vpid: Option<u32>,
+    pub(super) vpid: Option<u32>,
     /// Name (`comm`) of the calling thread; U+FFFD stands for what is not UTF-8.
-    comm: Cow<'a, str>,
+    pub(super) comm: Cow<'a, str>,
     /// Its executable; null when the process was gone.
-    executable: Option<Cow<'a, Executable>>,
+    pub(super) executable: Option<Cow<'a, Executable>>,
 }
 
 /// A thread.
 #[derive(Serialize, Deserialize, JsonSchema)]
-pub(super) struct ThreadPart {
+struct ThreadPart {
     /// Id in the initial PID namespace (the host's).
-    pub(super) id: u32,
+    id: u32,
 }
 
 /// RFC 3339 in UTC with nanoseconds, always of the same length.
@@ -181,7 +249,7 @@ impl JsonSchema for Time {
         "Time".into()
     }
 
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
         schemars::json_schema!({
             "type": "string",
             "format": "date-time",
@@ -191,8 +259,8 @@ impl JsonSchema for Time {
 }
 
 impl<'a> ProcessPart<'a> {
-    pub(super) fn new(origin: &'a event::ProcessContext, thread: &'a event::Thread) -> Self {
-        let event::Process { pid, vpid, executable } = &origin.process;
+    fn new(process: &'a ProcessContext, thread: &'a event::Thread) -> Self {
+        let Process { pid, vpid, executable } = &process.process;
         Self {
             pid: *pid,
             vpid: *vpid,
@@ -200,10 +268,21 @@ impl<'a> ProcessPart<'a> {
             executable: executable.as_ref().map(Cow::Borrowed),
         }
     }
+
+    /// The name of the thread as the kernel has it. Bytes that are not UTF-8 were replaced in the line.
+    fn padded_comm(&self) -> [u8; 16] {
+        let mut comm = [0; 16];
+        // The last byte is always NUL.
+        let name = &self.comm[..self.comm.floor_char_boundary(comm.len() - 1)];
+        comm.iter_mut().zip(name.bytes()).for_each(|(byte, of_name)| *byte = of_name);
+        comm
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     #[derive(Serialize)]
@@ -215,16 +294,34 @@ mod tests {
     impl LineBody for Body {
         const KIND: RecordKind = RecordKind::Lost;
         const TIME: &'static str = "";
+        const ORIGIN: Meanings = &[];
     }
 
     #[test]
-    fn a_body_follows_the_envelope_in_the_same_object() -> serde_json::Result<()> {
+    fn a_body_follows_the_envelope_in_the_same_object() {
         let envelope = r#"{"schema":1,"type":"lost","time":"1970-01-01T00:00:00.000000000Z""#;
         for (reason, expected) in [(Some(7), r#","reason":7}"#), (None, "}")] {
             let mut written = b"before ".to_vec();
-            Line::new(Timestamp::UNIX_EPOCH, Body { reason }).write(&mut written)?;
+            write(&Context::of_trace(Timestamp::UNIX_EPOCH), &Body { reason }, &mut written).unwrap();
             assert_eq!(String::from_utf8_lossy(&written), format!("before {envelope}{expected}"));
         }
-        Ok(())
+    }
+
+    #[test]
+    fn an_execution_without_a_process_is_an_error() {
+        let mut written = Vec::new();
+        let context = Context::of_trace(Timestamp::UNIX_EPOCH);
+        let error = write_execution(&context, |_| Body { reason: None }, &mut written).unwrap_err();
+        assert_eq!((error.kind(), written.len()), (io::ErrorKind::InvalidInput, 0));
+    }
+
+    #[test]
+    fn the_fields_of_the_envelope_are_listed() {
+        let mut generator = SchemaGenerator::default();
+        let schema = Envelope::json_schema(&mut generator);
+        let names: Vec<_> = schema.get("properties").unwrap().as_object().unwrap().keys().collect();
+        let mut fields = FIELDS.to_vec();
+        fields.sort_unstable();
+        assert_eq!(names, fields);
     }
 }

@@ -1,25 +1,28 @@
-//! The fields of `lost` and `summary`.
+//! The lines of losses, and of the summary.
 
 use std::collections::BTreeMap;
 
-use probe_common::LossCount;
+use jiff::Timestamp;
+use probe_common::{Loss, LossCount};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::line::{LineBody, Time};
-use crate::event::{Lost, Reason, RecordKind, StopReason, Summary};
+use super::line::{LineBody, Meanings, Time};
+use crate::event::{Body, Context, Lost, Reason, Record, RecordKind, StopReason, Summary};
 
 /// Something was lost since the last such record of the same reason.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct LostBody {
     /// How it was lost.
     reason: Reason,
-    #[serde(flatten)]
-    count: CountPart,
+    /// Calls, or chunks of at most 16 KiB of them (`ring_full`, `read_fault`).
+    events: u64,
+    /// Payload bytes; exact for `ring_full` and `read_fault`, not known (0) for calls that were not followed.
+    bytes: u64,
 }
 
 /// How much was lost.
-#[derive(Clone, Copy, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 struct CountPart {
     /// Calls, or chunks of at most 16 KiB of them (`ring_full`, `read_fault`).
     events: u64,
@@ -28,7 +31,7 @@ struct CountPart {
 }
 
 /// The last record.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct SummaryBody {
     /// When the trace began, in UTC.
     started: Time,
@@ -50,11 +53,13 @@ pub(super) struct SummaryBody {
 }
 
 /// Everything that was lost.
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct LostPart {
-    /// The sums over the reasons that lose data (all but `connections_full` and `argument_fault`).
-    #[serde(flatten)]
-    missing: CountPart,
+    // Both are sums over the reasons that lose data (all but `connections_full` and `argument_fault`).
+    /// Calls, or chunks of at most 16 KiB of them (`ring_full`, `read_fault`).
+    events: u64,
+    /// Payload bytes; exact for `ring_full` and `read_fault`, not known (0) for calls that were not followed.
+    bytes: u64,
     /// By reason; those without a loss are left out.
     reasons: BTreeMap<Reason, CountPart>,
 }
@@ -62,11 +67,13 @@ struct LostPart {
 impl LineBody for LostBody {
     const KIND: RecordKind = RecordKind::Lost;
     const TIME: &'static str = "When it was noticed, in UTC.";
+    const ORIGIN: Meanings = &[];
 }
 
 impl LineBody for SummaryBody {
     const KIND: RecordKind = RecordKind::Summary;
     const TIME: &'static str = "When the trace ended, in UTC.";
+    const ORIGIN: Meanings = &[];
 }
 
 impl From<LossCount> for CountPart {
@@ -75,9 +82,22 @@ impl From<LossCount> for CountPart {
     }
 }
 
+impl From<CountPart> for LossCount {
+    fn from(CountPart { events, bytes }: CountPart) -> Self {
+        Self { events, bytes }
+    }
+}
+
 impl LostBody {
-    pub(super) fn new(&Lost { loss, count, .. }: &Lost) -> Self {
-        Self { reason: loss.into(), count: count.into() }
+    pub(super) fn new(&Lost { loss, count: LossCount { events, bytes } }: &Lost) -> Self {
+        Self { reason: loss.into(), events, bytes }
+    }
+
+    /// The record of the line.
+    pub(super) fn record(self, time: Timestamp) -> Record<'static> {
+        let Self { reason, events, bytes } = self;
+        let lost = Lost { loss: reason.into(), count: LossCount { events, bytes } };
+        Record { context: Context::of_trace(time), body: Body::Lost(lost) }
     }
 }
 
@@ -86,18 +106,18 @@ impl SummaryBody {
         let &Summary { started, end, calls, executions, bytes, truncated, ref lost, undecodable, .. } =
             summary;
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
-        Self {
-            started: Time(started),
-            end,
-            calls,
-            executions,
-            bytes,
-            truncated,
-            lost: LostPart {
-                missing: summary.missing().into(),
-                reasons: some.map(|&(loss, count)| (loss.into(), count.into())).collect(),
-            },
-            undecodable,
-        }
+        let missing = summary.missing();
+        let reasons = some.map(|&(loss, count)| (loss.into(), count.into())).collect();
+        let lost = LostPart { events: missing.events, bytes: missing.bytes, reasons };
+        Self { started: Time(started), end, calls, executions, bytes, truncated, lost, undecodable }
+    }
+
+    /// The summary of the line.
+    pub(super) fn summary(self, time: Timestamp) -> Summary {
+        let Self { started: Time(started), end, calls, executions, bytes, truncated, lost, undecodable } =
+            self;
+        let count = |loss: Loss| Some((loss, LossCount::from(*lost.reasons.get(&Reason::from(loss))?)));
+        let lost = Loss::ALL.into_iter().filter_map(count).collect();
+        Summary { time, started, end, calls, executions, bytes, truncated, lost, undecodable }
     }
 }

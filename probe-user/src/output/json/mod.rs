@@ -6,13 +6,12 @@
 
 use std::io;
 
-use jiff::Timestamp;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
 use super::RecordWriter;
 use crate::event::Output;
-use crate::event::{Record, Ssl, Summary};
+use crate::event::{Body, Context, Record, Ssl, Summary};
 use crate::plan::Plan;
 
 mod connection;
@@ -20,6 +19,7 @@ mod exec;
 mod line;
 mod loss;
 mod payload_string;
+mod read;
 mod ssl;
 mod terminal_safe;
 mod tls;
@@ -27,8 +27,10 @@ mod uprobe;
 
 use connection::{SslCloseBody, SslOpenBody};
 use exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
-use line::{AnyLine, Line, LineBody};
+use line::AnyLine;
 use loss::{LostBody, SummaryBody};
+pub use read::Recorded;
+pub(crate) use read::{LineError, read};
 use ssl::SslBody;
 use uprobe::{UprobeBody, UprobeTotalBody};
 
@@ -42,28 +44,34 @@ impl Json {
     pub(super) fn new(output: RecordWriter) -> Self {
         Self { output }
     }
-}
 
-impl Output for Json {
-    fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
+    /// Writes a line that `append` makes.
+    fn line(&mut self, append: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
         let buffer = self.output.buffer();
         let start = buffer.len();
-        match record {
-            Record::Ssl(ssl) => write_ssl(ssl, buffer)?,
-            Record::SslOpen(open) => write_line(open.time, SslOpenBody::new(open), buffer)?,
-            Record::SslClose(close) => write_line(close.connection.time, SslCloseBody::new(close), buffer)?,
-            Record::Uprobe(call) => write_line(call.time, UprobeBody::new(call), buffer)?,
-            Record::UprobeTotal(total) => write_line(total.time, UprobeTotalBody::new(total), buffer)?,
-            Record::Exec(exec) => write_line(exec.actor.time, ExecBody::new(exec), buffer)?,
-            Record::ExecFailed(failed) => write_line(failed.actor.time, ExecFailedBody::new(failed), buffer)?,
-            Record::Exit(exit) => write_line(exit.actor.time, ExitBody::new(exit), buffer)?,
-            Record::Fork(fork) => write_line(fork.actor.time, ForkBody::new(fork), buffer)?,
-            Record::Lost(lost) => write_line(lost.time, LostBody::new(lost), buffer)?,
-            Record::Summary(summary) => write_line(summary.time, SummaryBody::new(summary), buffer)?,
-        }
+        append(buffer)?;
         terminal_safe::escape(buffer, start);
         buffer.push(b'\n');
         self.output.end_record()
+    }
+}
+
+impl Output for Json {
+    fn write(&mut self, Record { context, body }: &Record<'_>) -> io::Result<()> {
+        self.line(|buffer| match body {
+            Body::Ssl(ssl) => write_ssl(context, ssl, buffer),
+            Body::SslOpen(open) => line::write(context, &SslOpenBody::new(context, open)?, buffer),
+            Body::SslClose(close) => line::write(context, &SslCloseBody::new(context, close)?, buffer),
+            Body::Uprobe(call) => line::write(context, &UprobeBody::new(call), buffer),
+            Body::UprobeTotal(total) => line::write(context, &UprobeTotalBody::new(total), buffer),
+            Body::Exec(exec) => line::write_execution(context, |of| ExecBody::new(of, exec), buffer),
+            Body::ExecFailed(failed) => {
+                line::write_execution(context, |of| ExecFailedBody::new(of, failed), buffer)
+            }
+            Body::Exit(exit) => line::write_execution(context, |of| ExitBody::new(of, exit), buffer),
+            Body::Fork(fork) => line::write_execution(context, |of| ForkBody::new(of, fork), buffer),
+            Body::Lost(lost) => line::write(context, &LostBody::new(lost), buffer),
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -72,20 +80,16 @@ impl Output for Json {
 
     /// The summary is the last line.
     fn finish(&mut self, summary: &Summary) -> io::Result<()> {
-        self.write(&Record::Summary(summary.clone()))?;
+        let context = Context::of_trace(summary.time);
+        self.line(|buffer| line::write(&context, &SummaryBody::new(summary), buffer))?;
         self.flush()
     }
 }
 
-/// Appends a line without its end.
-fn write_line<B: LineBody + Serialize>(time: Timestamp, body: B, buffer: &mut Vec<u8>) -> io::Result<()> {
-    Ok(Line::new(time, body).write(buffer)?)
-}
-
 /// Appends the line of a call without its end. serde_json would look at each byte of the payload alone,
 /// so that the payload is appended here, as the last member of the object.
-fn write_ssl(ssl: &Ssl<'_>, buffer: &mut Vec<u8>) -> io::Result<()> {
-    write_line(ssl.time, SslBody::new(ssl), buffer)?;
+fn write_ssl(context: &Context<'_>, ssl: &Ssl<'_>, buffer: &mut Vec<u8>) -> io::Result<()> {
+    line::write(context, &SslBody::new(context, ssl), buffer)?;
     match simdutf8::basic::from_utf8(&ssl.data.0) {
         Ok("") => return Ok(()),
         Ok(text) => {

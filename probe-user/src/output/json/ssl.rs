@@ -1,27 +1,22 @@
-//! The fields of `ssl`.
-//!
-//! They can be read back: a recording is lines of this kind.
+//! The lines of calls that move plaintext.
 
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::line::{LineBody, Place, ProcessPart, ThreadPart};
+use super::connection::EndsPart;
+use super::line::{LineBody, Meanings};
+use super::read::{LineError, contradiction};
 use super::tls::TlsPart;
 use crate::event::{
-    Direction, Endpoint, IpVersion, Library, RecordKind, Role, SocketEvidence, Ssl, Transport,
+    Body, CallPosition, Connection, Context, Direction, Endpoint, IpVersion, Library, Plaintext, Record,
+    RecordKind, Role, SocketEvidence, Ssl, Transport,
 };
 
 /// A call that moved plaintext over TLS, or a part of it when other parts were lost.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct SslBody<'a> {
-    #[serde(flatten)]
-    place: Place<'a>,
-    /// The process that called.
-    process: ProcessPart<'a>,
-    /// The thread that called.
-    thread: ThreadPart,
     /// The file that holds the function.
     library: Cow<'a, Library>,
     /// The function that was called, such as `SSL_write`.
@@ -101,36 +96,31 @@ struct CallPart {
 impl LineBody for SslBody<'_> {
     const KIND: RecordKind = RecordKind::Ssl;
     const TIME: &'static str = "When the call returned, in UTC.";
+    const ORIGIN: Meanings =
+        &[("process", "The process that called."), ("thread", "The thread that called.")];
 }
 
 impl<'a> SslBody<'a> {
-    pub(super) fn new(ssl: &'a Ssl<'a>) -> Self {
-        let &Ssl { ref origin, ref thread, ref library, ref function, direction, .. } = ssl;
-        let &Ssl { connection, tls: _, length, captured, offset, data: _, .. } = ssl;
-        let socket = ssl.socket.as_deref();
+    pub(super) fn new(context: &'a Context<'_>, ssl: &'a Ssl<'_>) -> Self {
+        let &Ssl { ref library, ref function, direction, position, length, captured, offset, .. } = ssl;
+        let EndsPart { transport, r#type, local, peer } = EndsPart::new(context);
+        let socket = context.socket();
         Self {
-            place: Place::new(&origin.container),
-            process: ProcessPart::new(origin, thread),
-            thread: ThreadPart { id: thread.id },
             library: Cow::Borrowed(library),
             function: Cow::Borrowed(function),
-            network: NetworkPart {
-                transport: socket.and_then(|socket| socket.transport),
-                r#type: socket.and_then(|socket| socket.ip),
-                local: socket.and_then(|socket| socket.local.as_ref()).map(Cow::Borrowed),
-                peer: socket.and_then(|socket| socket.peer.as_ref()).map(Cow::Borrowed),
-                io: IoPart { direction },
-            },
-            tls: ssl.tls.as_ref().map(|known| TlsPart::new(&known.tls)),
-            connection: connection.map(|connection| ConnectionPart {
-                id: connection.id,
-                from_start: connection.from_start,
-                offset: connection.stream_offset.wrapping_add(u64::from(offset)),
-                role: socket.and_then(|socket| socket.role),
-                socket: socket.map(|socket| socket.sighting),
+            network: NetworkPart { transport, r#type, local, peer, io: IoPart { direction } },
+            tls: context.tls().map(|known| TlsPart::new(&known.tls)),
+            connection: context.connection.as_ref().zip(position).map(|(connection, position)| {
+                ConnectionPart {
+                    id: connection.id,
+                    from_start: connection.from_start,
+                    offset: position.stream_offset.wrapping_add(u64::from(offset)),
+                    role: socket.and_then(|socket| socket.role),
+                    socket: socket.map(|socket| socket.sighting),
+                }
             }),
             call: CallPart {
-                number: connection.map(|connection| connection.call),
+                number: position.map(|position| position.call),
                 length,
                 captured,
                 offset,
@@ -140,32 +130,46 @@ impl<'a> SslBody<'a> {
             data_base64: None,
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-    use super::SslBody;
-    use crate::output::json::line::Line;
-    use crate::output::json::terminal_safe;
-
-    #[test]
-    fn lines_of_calls_are_read_back_as_they_were_written() {
-        let recorded = include_str!("../../../tests/data/records.jsonl");
-        let (calls, others): (Vec<_>, Vec<_>) =
-            recorded.lines().partition(|line| line.starts_with(r#"{"schema":1,"type":"ssl","#));
-        assert!(calls.len() > 10 && !others.is_empty());
-        for text in calls {
-            let line: Line<SslBody<'_>> = serde_json::from_str(text).unwrap();
-            let mut written = Vec::new();
-            line.write(&mut written).unwrap();
-            terminal_safe::escape(&mut written, 0);
-            assert_eq!(String::from_utf8(written).unwrap(), text);
+    /// The record of the line.
+    pub(super) fn record(self, mut context: Context<'static>) -> Result<Record<'static>, LineError> {
+        let Self { network, connection, call, .. } = self;
+        let data = match (self.data, self.data_base64) {
+            (None, None) => Vec::new(),
+            (Some(text), None) => text.into_owned().into_bytes(),
+            (None, Some(text)) => base64_simd::STANDARD
+                .decode_to_vec(text.as_bytes())
+                .map_err(|_| contradiction("data_base64 is no base64"))?,
+            (Some(_), Some(_)) => return Err(contradiction("it has data and data_base64")),
+        };
+        let CallPart { number, length, captured, offset, .. } = call;
+        let end = u64::from(offset).saturating_add(data.len() as u64);
+        if end > u64::from(captured) || u64::from(captured) > length {
+            return Err(contradiction("its lengths contradict each other"));
         }
-        for text in others {
-            let line: Result<Line<SslBody<'_>>, _> = serde_json::from_str(text);
-            assert!(line.is_err(), "{text}");
-        }
+        let NetworkPart { transport, r#type, local, peer, io } = network;
+        let position = match (connection, number) {
+            (None, None) => None,
+            (Some(ConnectionPart { id, from_start, offset: start, role, socket }), Some(call)) => {
+                let ends = EndsPart { transport, r#type, local, peer };
+                let tls = self.tls.map(TlsPart::info);
+                context.connection =
+                    Some(Connection { id, from_start, socket: ends.socket(socket, role), tls });
+                // A line has the offset of the first byte of its payload, and not of its call.
+                Some(CallPosition { call, stream_offset: start.wrapping_sub(u64::from(offset)) })
+            }
+            _ => return Err(contradiction("it has a connection or a call's number, and not both")),
+        };
+        let body = Body::Ssl(Ssl {
+            library: Cow::Owned(self.library.into_owned()),
+            function: Cow::Owned(self.function.into_owned()),
+            direction: io.direction,
+            position,
+            length,
+            captured,
+            offset,
+            data: Plaintext(Cow::Owned(data)),
+        });
+        Ok(Record { context, body })
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Tls, TlsVersion};
+use crate::event::{Tls, TlsInfo, TlsVersion};
 
 /// What the handshake says. What is null is not known, or was not said.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -56,5 +56,19 @@ impl<'a> TlsPart<'a> {
             },
             next_protocol: next_protocol.as_deref().map(Cow::Borrowed),
         }
+    }
+
+    /// The handshake of a line. Whether it is new on its connection is not known from the line alone.
+    pub(super) fn info(self) -> TlsInfo<'static> {
+        let Self { protocol, cipher, client, next_protocol } = self;
+        let ClientPart { server_name, supported_protocols } = client;
+        let tls = Tls {
+            protocol: protocol.and_then(|said| TlsVersion::named(&said.name, &said.version)),
+            cipher: cipher.map(|cipher| Cow::Owned(cipher.into_owned())),
+            server_name: server_name.map(Cow::into_owned),
+            offered: supported_protocols.map(Cow::into_owned),
+            next_protocol: next_protocol.map(Cow::into_owned),
+        };
+        TlsInfo { tls: Cow::Owned(tls), is_first: true }
     }
 }

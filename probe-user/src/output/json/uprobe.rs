@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::line::{LineBody, Place, ProcessPart, ThreadPart, Time};
+use super::line::{LineBody, Meanings};
 use crate::event::{
     Argument, CallOutcome, Library, Plaintext, RecordKind, StackFrame, Truncation, UprobeCall, UprobeTotal,
     Value,
@@ -17,12 +17,6 @@ use crate::event::{
 #[derive(Serialize, JsonSchema)]
 #[expect(clippy::option_option, reason = "not asked for, null, or there")]
 pub(super) struct UprobeBody<'a> {
-    #[serde(flatten)]
-    place: Place<'a>,
-    /// The process that called.
-    process: ProcessPart<'a>,
-    /// The thread that called.
-    thread: ThreadPart,
     /// The goroutine that called; not there outside of Go.
     #[serde(skip_serializing_if = "Option::is_none")]
     goroutine: Option<String>,
@@ -141,10 +135,6 @@ impl Serialize for Hex {
 /// How often a function was called in a container, or how long its calls took.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct UprobeTotalBody<'a> {
-    /// Since when: the beginning of the trace, or the last such records (`--interval`).
-    since: Time,
-    #[serde(flatten)]
-    place: Place<'a>,
     /// The file that has the function.
     object: ObjectPart<'a>,
     /// The function, demangled.
@@ -180,11 +170,15 @@ impl LineBody for UprobeBody<'_> {
     const KIND: RecordKind = RecordKind::Uprobe;
     const TIME: &'static str =
         "When the call began, in UTC. A call whose return was asked for is written when it has returned.";
+    const ORIGIN: Meanings =
+        &[("process", "The process that called."), ("thread", "The thread that called.")];
 }
 
 impl LineBody for UprobeTotalBody<'_> {
     const KIND: RecordKind = RecordKind::UprobeTotal;
     const TIME: &'static str = "When this was counted, in UTC.";
+    const ORIGIN: Meanings =
+        &[("since", "Since when: the beginning of the trace, or the last such records (`--interval`).")];
 }
 
 impl<'a> ObjectPart<'a> {
@@ -246,9 +240,6 @@ impl<'a> UprobeBody<'a> {
             value: ValuePart::new(argument),
         };
         Self {
-            place: Place::new(&call.origin.container),
-            process: ProcessPart::new(&call.origin, &call.thread),
-            thread: ThreadPart { id: call.thread.id },
             goroutine: call.goroutine.map(|goroutine| format!("{goroutine:#x}")),
             object: ObjectPart::new(&call.object),
             function: Cow::Borrowed(&call.function),
@@ -272,8 +263,6 @@ impl<'a> UprobeTotalBody<'a> {
                 .collect(),
         });
         Self {
-            since: Time(total.since),
-            place: Place::new(&total.container),
             object: ObjectPart::new(&total.object),
             function: Cow::Borrowed(&total.function),
             count: total.count,

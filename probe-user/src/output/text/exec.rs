@@ -2,61 +2,62 @@
 
 use std::fmt::{self, Write as _};
 
-use jiff::tz::TimeZone;
-
 use super::uprobe::duration as duration_text;
-use super::{Styles, container, time};
-use crate::event::{ArgList, Exec, ExecContext, ExecFailed, Exit, ExitStatus, Fork};
-use crate::output::{Tree, signal_names};
+use super::{Styles, Text};
+use crate::event::{ArgList, Body, Context, Exec, ExecFailed, Exit, ExitStatus, Fork};
+use crate::output::signal_names;
 use crate::terminal::{escape, shell_quote};
 
-/// Steps of indentation that are shown at the most.
-const DEEPEST: u32 = 40;
+/// The most steps of indentation.
+pub(super) const DEEPEST: u32 = 40;
 
-/// How the lines look, and where they go.
-pub(super) struct Lines<'a> {
-    pub(super) styles: &'a Styles,
-    pub(super) zone: &'a TimeZone,
-    pub(super) tree: Tree,
-    pub(super) line: &'a mut String,
+/// How far a record is indented in a tree. A program that could not be executed is shown below the one that
+/// has tried to.
+pub(super) fn depth(body: &Body<'_>) -> u32 {
+    match body {
+        Body::Exec(Exec { lineage, .. })
+        | Body::Exit(Exit { lineage, .. })
+        | Body::Fork(Fork { lineage, .. }) => lineage.depth,
+        Body::ExecFailed(failed) => failed.lineage.depth.saturating_add(1),
+        _ => 0,
+    }
 }
 
-impl Lines<'_> {
-    /// `15:04:05.123456 web ls[1234] ls -la 'a b'  /usr/bin/ls`
-    pub(super) fn exec(&mut self, exec: &Exec<'_>) -> fmt::Result {
-        self.begin(&exec.actor, exec.actor.depth)?;
+impl Text {
+    /// `ls -la 'a b'  /usr/bin/ls`
+    pub(super) fn exec(&mut self, context: &Context<'_>, exec: &Exec<'_>) -> fmt::Result {
         let Styles { faint, .. } = self.styles;
         if exec.existing {
             write!(self.line, "{faint}runs{faint:#} ")?;
         }
         self.arguments(&exec.arguments)?;
-        let executable = exec.actor.origin.process.executable.as_ref().map(|file| file.path.as_bytes());
+        let executable = context.thread().and_then(|(process, _)| process.process.executable.as_ref());
+        let executable = executable.map(|file| file.path.as_bytes());
         let first = exec.arguments.list.first().map(|argument| &*argument.0);
-        // What the first argument says already is not said again.
+        // A path that equals the first argument is not repeated.
         let given = exec.path.as_deref();
         let files = [executable.filter(|path| Some(*path) != first && Some(*path) != given), given];
         let files = files.into_iter().flatten().filter(|path| Some(*path) != first);
         for path in files {
             write!(self.line, "  {faint}")?;
-            escape::name(path, self.line);
+            escape::name(path, &mut self.line);
             write!(self.line, "{faint:#}")?;
         }
         for variable in exec.environment.iter().flat_map(|environment| &environment.list) {
             write!(self.line, "\n    {faint}")?;
-            shell_quote::argument(&variable.0, self.line);
+            shell_quote::argument(&variable.0, &mut self.line);
             write!(self.line, "{faint:#}")?;
         }
         self.line.push('\n');
         Ok(())
     }
 
-    /// `15:04:05.123456 web sh[1234] ENOENT /bin/nothing nothing x`
+    /// `ENOENT /bin/nothing nothing x`
     pub(super) fn failed(&mut self, failed: &ExecFailed<'_>) -> fmt::Result {
-        self.begin(&failed.actor, failed.actor.depth.saturating_add(1))?;
         let Styles { warning, .. } = self.styles;
         write!(self.line, "{warning}{}{warning:#} ", signal_names::error(failed.error))?;
         match &failed.path {
-            Some(path) => shell_quote::argument(path, self.line),
+            Some(path) => shell_quote::argument(path, &mut self.line),
             None => self.line.push('?'),
         }
         self.line.push(' ');
@@ -65,9 +66,8 @@ impl Lines<'_> {
         Ok(())
     }
 
-    /// `15:04:05.123456 web ls[1234] exited with 2 after 1.5 ms`
+    /// `exited with 2 after 1.5 ms`
     pub(super) fn exit(&mut self, exit: &Exit<'_>) -> fmt::Result {
-        self.begin(&exit.actor, exit.actor.depth)?;
         let Styles { faint, warning, .. } = self.styles;
         match exit.ending {
             None => write!(self.line, "{faint}ended{faint:#}")?,
@@ -89,27 +89,12 @@ impl Lines<'_> {
         Ok(())
     }
 
-    /// `15:04:05.123456 web sh[1234] forks 1235`
+    /// `forks 1235`
     pub(super) fn fork(&mut self, fork: &Fork<'_>) -> fmt::Result {
-        self.begin(&fork.actor, fork.actor.depth)?;
         let Styles { faint, .. } = self.styles;
         write!(self.line, "{faint}forks{faint:#} {}", fork.child)?;
         self.line.push('\n');
         Ok(())
-    }
-
-    fn begin(&mut self, actor: &ExecContext<'_>, depth: u32) -> fmt::Result {
-        let Self { styles: Styles { who, faint, .. }, zone, tree, line } = self;
-        write!(line, "{faint}{}{faint:#} {who}", time(actor.time, zone))?;
-        container(&actor.origin.container, line);
-        line.push(' ');
-        if *tree == Tree::Indented {
-            for _ in 0..depth.min(DEEPEST) {
-                line.push_str("  ");
-            }
-        }
-        escape::name(actor.thread.name(), line);
-        write!(line, "[{}]{who:#} ", actor.origin.process.pid)
     }
 
     fn arguments(&mut self, arguments: &ArgList<'_>) -> fmt::Result {
@@ -117,7 +102,7 @@ impl Lines<'_> {
             if index > 0 {
                 self.line.push(' ');
             }
-            shell_quote::argument(&argument.0, self.line);
+            shell_quote::argument(&argument.0, &mut self.line);
         }
         if arguments.truncated {
             let Styles { warning, .. } = self.styles;

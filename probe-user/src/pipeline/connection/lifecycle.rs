@@ -17,7 +17,9 @@ use probe_common::{
     END_SOCKET_CLOSED, FLAG_FROM_START, FLAG_TRANSMIT, Header, NO_SITE,
 };
 
-use crate::event::{CloseReason, ProcessContext, Record, SslClose, SslOpen, Thread, Traffic};
+use crate::event::{
+    Body, CloseReason, Context, Library, ProcessContext, Record, SslClose, SslOpen, Thread, Traffic,
+};
 use crate::pipeline::emitter::Emitter;
 use crate::pipeline::{Pipeline, ProcessInfo};
 
@@ -277,21 +279,21 @@ impl Pipeline {
 
 impl Emitter {
     fn opened(&mut self, lifetime: &ConnectionLifecycle) -> io::Result<()> {
-        self.connection(lifetime, lifetime.began.unwrap_or_default(), |connection| {
-            Record::SslOpen(connection)
+        self.connection(lifetime, lifetime.began.unwrap_or_default(), |library| {
+            Body::SslOpen(SslOpen { library })
         })
     }
 
     /// Emits the close record, after the open record if that was not emitted.
-    fn closed(&mut self, lifetime: &ConnectionLifecycle, end: CloseReason, time: u64) -> io::Result<()> {
+    fn closed(&mut self, lifetime: &ConnectionLifecycle, reason: CloseReason, time: u64) -> io::Result<()> {
         if !lifetime.open_emitted {
             self.opened(lifetime)?;
         }
         let began = lifetime.began.filter(|_| lifetime.from_start);
         let duration = began.map(|began| time.saturating_sub(began));
         let traffic = lifetime.traffic;
-        self.connection(lifetime, time, |connection| {
-            Record::SslClose(SslClose { connection, duration, traffic, end })
+        self.connection(lifetime, time, |library| {
+            Body::SslClose(SslClose { library, duration, traffic, reason })
         })?;
         self.connections.forget(lifetime.id);
         Ok(())
@@ -301,14 +303,12 @@ impl Emitter {
         &mut self,
         lifetime: &ConnectionLifecycle,
         time: u64,
-        record: impl for<'r> FnOnce(SslOpen<'r>) -> Record<'r>,
+        body: impl for<'r> FnOnce(Option<Cow<'r, Library>>) -> Body<'r>,
     ) -> io::Result<()> {
         let &ConnectionLifecycle { id, ref origin, thread, from_start, site, .. } = lifetime;
-        let time = self.time(time);
-        let library = self.sites.get(&site).map(|site| Cow::Borrowed(&*site.library));
-        let (socket, tls) = self.connections.describe(id);
-        let (origin, socket) = (Cow::Borrowed(&**origin), socket.map(Cow::Borrowed));
-        let connection = SslOpen { time, origin, thread, library, id, from_start, socket, tls };
-        self.sink.write(&record(connection))
+        let mut context = Context::of_thread(self.time(time), origin, thread);
+        context.connection = self.connections.describe(id, from_start);
+        let body = body(self.sites.get(&site).map(|site| Cow::Borrowed(&*site.library)));
+        self.sink.write(&Record { context, body })
     }
 }

@@ -8,7 +8,7 @@ use lru::LruCache;
 use probe_common::{HelloChunk, SocketRecord as WireSocket};
 
 use super::handshake::Handshakes;
-use crate::event::{Socket, Tls, TlsInfo};
+use crate::event::{Connection, Socket, Tls, TlsInfo};
 use crate::pipeline::ProcessInfo;
 
 /// The most connections that are remembered: as many as the kernel's table has.
@@ -64,25 +64,29 @@ impl ConnectionTable {
         self.known.pop(&connection);
     }
 
-    /// The details of a connection for its next record.
-    pub(in crate::pipeline) fn describe(
-        &mut self,
-        connection: u64,
-    ) -> (Option<&Socket>, Option<TlsInfo<'_>>) {
-        let Some(entry) = self.known.get_mut(&connection) else { return (None, None) };
+    /// The connection for its next record. None for id 0, which stands for an unknown connection.
+    pub(in crate::pipeline) fn describe(&mut self, id: u64, from_start: bool) -> Option<Connection<'_>> {
+        if id == 0 {
+            return None;
+        }
+        let Some(entry) = self.known.get_mut(&id) else {
+            return Some(Connection { id, from_start, socket: None, tls: None });
+        };
         if entry.tls.as_ref().is_none_or(|tls| tls.cipher.is_none())
             && let Some((tls, role)) = self.handshakes.get(entry.number)
         {
             entry.tls = Some(Arc::clone(tls));
             entry.socket.role = entry.socket.role.or(role);
         }
-        let is_new = entry.told != entry.tls;
-        if is_new {
+        let is_first = entry.told != entry.tls;
+        if is_first {
             entry.told.clone_from(&entry.tls);
         }
-        (
-            Some(&entry.socket),
-            entry.tls.as_deref().map(|tls| TlsInfo { tls: Cow::Borrowed(tls), is_first: is_new }),
-        )
+        Some(Connection {
+            id,
+            from_start,
+            socket: Some(Cow::Borrowed(&entry.socket)),
+            tls: entry.tls.as_deref().map(|tls| TlsInfo { tls: Cow::Borrowed(tls), is_first }),
+        })
     }
 }

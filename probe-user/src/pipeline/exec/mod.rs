@@ -20,8 +20,8 @@ use super::emitter::Emitter;
 use super::pending::{PendingLimits, PendingTable};
 use super::{ProcessImage, ProcessInfo};
 use crate::event::{
-    Ancestor, ArgList, Exec, ExecContext, ExecFailed, ExecId, Exit, ExitStatus, Fork, Plaintext,
-    ProcessContext, ProcessUsers, Record, Thread,
+    Ancestor, ArgList, Body, Context, Exec, ExecFailed, ExecId, ExecLineage, Exit, ExitStatus, Fork,
+    Plaintext, ProcessContext, ProcessUsers, Thread,
 };
 use crate::plan::capture::Environment;
 use crate::proc::process_snapshot::{CommandLine, ProcessSnapshot};
@@ -142,14 +142,7 @@ impl Execs {
         let parent = self.tree.parent(pid, &head.parent, running, info);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let exec = Exec {
-            actor: ExecContext {
-                time: report.time(time),
-                origin: Cow::Borrowed(&origin),
-                thread: Thread { id: tid, comm: head.header.comm },
-                id: Some(id),
-                parent: parent.as_ref().map(Cow::Borrowed),
-                depth,
-            },
+            lineage: ExecLineage { id: Some(id), parent: parent.as_ref().map(Cow::Borrowed), depth },
             users: ProcessUsers { real: Some(head.uid), effective: uid, group: Some(head.gid) },
             interpreter: path.and_then(|path| strings::interpreter(path, &arguments.list, executable)),
             path: path.map(Cow::Borrowed),
@@ -159,7 +152,7 @@ impl Execs {
             tty: running.and_then(|running| running.tty.as_deref()).map(Cow::Borrowed),
             existing: false,
         };
-        report.executed(exec)
+        report.executed(report.context(&head.header, &origin), exec)
     }
 
     /// Seeds the filter with a process that was already running and that we do not report, so that its later
@@ -203,7 +196,6 @@ impl Execs {
     ) -> io::Result<()> {
         let Some(found) = self.runs_already(pid, lineage, info) else { return Ok(()) };
         let RunningAtStart { id, origin, running, given } = found;
-        let time = id.time;
         let parent = self.tree.parent(pid, &lineage.parent, Some(&running), info);
         let depth = self.tree.enter(pid, id, parent.as_ref());
         let list = strings::split(&given.arguments);
@@ -212,15 +204,10 @@ impl Execs {
         let environment = (self.wanted != Environment::None)
             .then(|| strings::environment(&given.environment, Some(b""), &self.wanted));
         let (real, effective, group) = running.users;
-        report.executed(Exec {
-            actor: ExecContext {
-                time: report.time(time),
-                origin: Cow::Borrowed(&origin),
-                thread: Thread { id: pid, comm: comm(&running.comm) },
-                id: Some(id),
-                parent: parent.as_ref().map(Cow::Borrowed),
-                depth,
-            },
+        let thread = Thread { id: pid, comm: comm(&running.comm) };
+        let context = Context::of_thread(report.time(id.time), &origin, thread);
+        let exec = Exec {
+            lineage: ExecLineage { id: Some(id), parent: parent.as_ref().map(Cow::Borrowed), depth },
             users: ProcessUsers { real, effective, group },
             path: None,
             interpreter: None,
@@ -229,7 +216,8 @@ impl Execs {
             directory: running.directory.as_deref().map(Cow::Borrowed),
             tty: running.tty.as_deref().map(Cow::Borrowed),
             existing: true,
-        })
+        };
+        report.executed(context, exec)
     }
 
     /// Emits the record of a program that could not be executed.
@@ -250,7 +238,7 @@ impl Execs {
         let truncated = head.flags & (ATTEMPT_CUT | ATTEMPT_UNREADABLE) != 0;
         let count = (!truncated).then_some(list.len() as u64);
         let parent = self.tree.parent(head.header.pid, &head.parent, None, info);
-        let actor = self.actor(&head.header, &origin, id, parent.as_ref(), report);
+        let lineage = self.lineage(id, parent.as_ref());
         let users = ProcessUsers {
             real: Some(head.uid),
             effective: effective(head.flags, head.effective_uid, None),
@@ -259,7 +247,8 @@ impl Execs {
         let error = i32::try_from(head.error).unwrap_or(i32::MAX);
         let arguments = ArgList { list, count, truncated };
         let path = path.filter(|path| !path.is_empty());
-        report.write(&Record::ExecFailed(ExecFailed { actor, users, path, arguments, error }))
+        let failed = ExecFailed { lineage, users, path, arguments, error };
+        report.write(report.context(&head.header, &origin), Body::ExecFailed(failed))
     }
 
     /// Emits the exit of a process. The process is removed when the record comes that every process's end
@@ -284,12 +273,13 @@ impl Execs {
             (since, _) => Some(since),
         };
         let elapsed = since.and_then(|since| head.header.time.checked_sub(since));
-        report.write(&Record::Exit(Exit {
-            actor: self.actor(&head.header, &origin, id, parent.as_ref(), report),
+        let exit = Exit {
+            lineage: self.lineage(id, parent.as_ref()),
             ending: (head.flags & FLAG_STATUS != 0).then(|| ExitStatus::of_status(head.status)),
             duration: elapsed.map(Duration::from_nanos),
             forked: since.is_some() && execution.pid != 0 && execution.pid != head.header.pid,
-        }))
+        };
+        report.write(report.context(&head.header, &origin), Body::Exit(exit))
     }
 
     /// Whether this end was reported before. If threads end a process together, kernels before 6.16 do not
@@ -317,8 +307,8 @@ impl Execs {
             return Ok(());
         }
         let origin = info.origin(&head.header);
-        let actor = self.actor(&head.header, &origin, id, None, report);
-        report.write(&Record::Fork(Fork { actor, child: head.child }))
+        let fork = Fork { lineage: self.lineage(id, None), child: head.child };
+        report.write(report.context(&head.header, &origin), Body::Fork(fork))
     }
 
     /// The identity of the program that a process runs, if it can be determined.
@@ -340,22 +330,8 @@ impl Execs {
         self.tree.forget(pid);
     }
 
-    fn actor<'a>(
-        &self,
-        header: &Header,
-        origin: &'a ProcessContext,
-        id: Option<ExecId>,
-        parent: Option<&'a Ancestor>,
-        report: &Emitter,
-    ) -> ExecContext<'a> {
-        ExecContext {
-            time: report.time(header.time),
-            origin: Cow::Borrowed(origin),
-            thread: Thread { id: header.tid, comm: header.comm },
-            id,
-            parent: parent.map(Cow::Borrowed),
-            depth: self.tree.depth(id),
-        }
+    fn lineage<'a>(&self, id: Option<ExecId>, parent: Option<&'a Ancestor>) -> ExecLineage<'a> {
+        ExecLineage { id, parent: parent.map(Cow::Borrowed), depth: self.tree.depth(id) }
     }
 }
 

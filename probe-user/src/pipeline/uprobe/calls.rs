@@ -15,8 +15,8 @@ use crate::clock::Clock;
 use crate::decode::{FunctionRecord, Stack};
 use crate::event::Output;
 use crate::event::{
-    Argument, CallOutcome, Library, Plaintext, ProcessContext, Record, StackFrame, Thread, Truncation,
-    UprobeCall, Value,
+    Argument, Body, CallOutcome, Context, Library, Plaintext, ProcessContext, Record, StackFrame, Thread,
+    Truncation, UprobeCall, Value,
 };
 use crate::pipeline::pending::{PendingBytes, PendingLimits, PendingTable};
 use crate::plan::capture::{Capture, CapturedValue};
@@ -311,18 +311,17 @@ impl Functions {
             }
         }
         self.truncated += u64::from(cut);
-        let call = UprobeCall {
-            time: out.clock.timestamp(record.head.entered),
-            origin: Cow::Borrowed(origin),
-            thread: Thread { id: tid, comm },
+        let time = out.clock.timestamp(record.head.entered);
+        let context = Context::of_thread(time, origin, Thread { id: tid, comm });
+        let body = Body::Uprobe(UprobeCall {
             goroutine: Some(record.head.goroutine).filter(|goroutine| *goroutine != 0),
             object: Cow::Borrowed(&place.object),
             function: Cow::Borrowed(&place.function),
             arguments,
             end,
             stack: stack.map(<[StackFrame]>::to_vec),
-        };
-        out.sink.write(&Record::Uprobe(call))
+        });
+        out.sink.write(&Record { context, body })
     }
 }
 

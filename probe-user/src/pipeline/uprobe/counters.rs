@@ -9,7 +9,7 @@ use probe_common::{BUCKETS, CountKey, Histogram};
 
 use super::calls::ProbedFunction;
 use crate::event::Output;
-use crate::event::{Containment, Latency, Record, UprobeTotal};
+use crate::event::{Body, Containment, Context, Latency, Origin, Record, UprobeTotal};
 use crate::pipeline::{Pipeline, ProcessInfo, Site};
 
 /// The kernel's counter of one function in one cgroup since the start.
@@ -118,8 +118,9 @@ impl CounterDeltas {
             let Some(place) = place(site) else { continue };
             calls += count;
             let (object, function) = (Cow::Borrowed(&*place.object), Cow::Borrowed(&*place.function));
-            let total = UprobeTotal { time: now, since, container, object, function, count, latency };
-            sink.write(&Record::UprobeTotal(total))?;
+            let body = Body::UprobeTotal(UprobeTotal { object, function, count, latency });
+            let origin = Origin::Container { container, since };
+            sink.write(&Record { context: Context { time: now, origin, connection: None }, body })?;
         }
         Ok(calls)
     }

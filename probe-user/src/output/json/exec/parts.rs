@@ -5,17 +5,8 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::event::{Ancestor, ExecContext, Executable, Plaintext, ProcessUsers};
-use crate::output::json::line::{Place, ThreadPart};
-
-/// Where.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct ActorPart<'a> {
-    #[serde(flatten)]
-    place: Place<'a>,
-    /// The thread.
-    thread: ThreadPart,
-}
+use crate::event::{ExecLineage, Executable, Plaintext, ProcessUsers};
+use crate::output::json::line::ProcessPart;
 
 /// Which process.
 #[derive(Serialize, JsonSchema)]
@@ -210,27 +201,16 @@ pub(super) fn base64s(list: &[Plaintext<'_>]) -> Option<Vec<String>> {
     is_needed.then(|| list.iter().map(|string| base64_simd::STANDARD.encode_to_string(&string.0)).collect())
 }
 
-impl<'a> ActorPart<'a> {
-    pub(super) fn new(actor: &'a ExecContext<'_>) -> Self {
-        Self { place: Place::new(&actor.origin.container), thread: ThreadPart { id: actor.thread.id } }
-    }
-}
-
 impl<'a> IdentityPart<'a> {
-    pub(super) fn new(actor: &'a ExecContext<'_>) -> Self {
-        let process = &actor.origin.process;
-        Self {
-            pid: process.pid,
-            vpid: process.vpid,
-            comm: text(actor.thread.name()),
-            exec_id: actor.id.map(|id| id.to_string()),
-            executable: process.executable.as_ref().map(Cow::Borrowed),
-        }
+    pub(super) fn new(process: ProcessPart<'a>, lineage: &ExecLineage<'_>) -> Self {
+        let ProcessPart { pid, vpid, comm, executable } = process;
+        Self { pid, vpid, comm, exec_id: lineage.id.map(|id| id.to_string()), executable }
     }
 }
 
 impl<'a> DescentPart<'a> {
-    pub(super) fn new(parent: Option<&'a Ancestor>) -> Self {
+    pub(super) fn new(lineage: &'a ExecLineage<'_>) -> Self {
+        let parent = lineage.parent.as_deref();
         Self {
             parent_pid: parent.map(|parent| parent.pid),
             parent: parent.map(|parent| ParentPart {
@@ -243,12 +223,12 @@ impl<'a> DescentPart<'a> {
 }
 
 impl<'a> CallerPart<'a> {
-    pub(super) fn new(actor: &'a ExecContext<'a>, users: ProcessUsers) -> Self {
+    pub(super) fn new(process: ProcessPart<'a>, lineage: &'a ExecLineage<'_>, users: ProcessUsers) -> Self {
         let id = |id: Option<u32>| id.map(|id| IdPart { id });
         let ProcessUsers { real, effective, group } = users;
         Self {
-            identity: IdentityPart::new(actor),
-            descent: DescentPart::new(actor.parent.as_deref()),
+            identity: IdentityPart::new(process, lineage),
+            descent: DescentPart::new(lineage),
             users: UsersPart { user: id(effective), real_user: id(real), real_group: id(group) },
         }
     }
