@@ -199,12 +199,16 @@ fn report_skipped(counts: &ReadCounts, path: &str, verbosity: Verbosity) -> Resu
     Ok(())
 }
 
+/// What distinguishes a call from the others of its thread, and is the same in all parts of the call: its
+/// time, its connection, and its number there.
+type CallIdentity = (Timestamp, Option<(u64, u64)>);
+
 /// Writes records to the outputs, and counts for the summary.
 struct Player {
     output: Box<dyn Output>,
     limit: Option<u64>,
-    /// The last call of each thread: its time, and its connection with its number there.
-    last_calls: LruCache<Option<u32>, (Timestamp, Option<(u64, u64)>)>,
+    /// The last call of each thread.
+    last_calls: LruCache<Option<u32>, CallIdentity>,
     /// The recording's own summary, if there is exactly one and it is the last record.
     summary: Option<Summary>,
     summaries: u64,
@@ -280,7 +284,6 @@ impl Player {
     fn count(&mut self, context: &Context<'_>, ssl: &Ssl<'_>) -> Option<bool> {
         let is_full = self.limit.is_some_and(|limit| self.calls >= limit);
         let thread = context.thread().map(|(_, thread)| thread.id);
-        // All parts of a call have the same identity, and no two calls of a thread do.
         let connection = context.connection.as_ref().map(|connection| connection.id);
         let identity = (context.time, connection.zip(ssl.position.map(|position| position.call)));
         if self.last_calls.put(thread, identity) != Some(identity) {

@@ -101,8 +101,8 @@ pub struct UprobeTotal<'a> {
     pub function: Cow<'a, str>,
     /// The number of calls; with `latency`, of those that returned.
     pub count: u64,
-    /// The durations of the calls, if they were requested.
-    pub latency: Option<Latency>,
+    /// The durations of the calls, if they were requested. They are large, and rare among records.
+    pub latency: Option<Box<Latency>>,
 }
 
 /// The durations of calls.

@@ -14,7 +14,8 @@ use super::uprobe::calls::FunctionEmitter;
 use crate::clock::Clock;
 use crate::event::Output;
 use crate::event::{
-    ArgList, Body, CallPosition, Context, Direction, Exec, Plaintext, ProcessContext, Record, Ssl, Thread,
+    ArgList, Body, CallPosition, Connection, Context, Direction, Exec, Plaintext, ProcessContext, Record,
+    Ssl, Thread,
 };
 
 /// The end of the pipeline, which all of its records pass.
@@ -92,7 +93,12 @@ impl Emitter {
         };
         let has = |flag| call.flags & flag != 0;
         let mut context = self.context(&call.header, origin);
-        context.connection = self.connections.describe(call.connection, has(FLAG_FROM_START));
+        // The number is 0 if the kernel's table of connections was full.
+        if call.connection != 0 {
+            let (id, from_start) = (call.connection, has(FLAG_FROM_START));
+            let connection = Connection { id, from_start, socket: None, tls: None };
+            context.connection = Some(self.connections.describe(connection));
+        }
         let body = Body::Ssl(Ssl {
             library: Cow::Borrowed(&site.library),
             function: Cow::Borrowed(site.function(call.caller)),

@@ -22,6 +22,7 @@ struct Exception {
 }
 
 const EXCEPTIONS: &[Exception] = &[
+    Exception { name: "Body", reason: "of a record, and of a function: both are the word of their room" },
     Exception { name: "Cgroup", reason: "a cgroup of the host, and the one of a record: the same fields" },
     Exception {
         name: "Direction",

@@ -11,7 +11,7 @@ use object::elf::{self, Sym64};
 use object::pod;
 use serde::Serialize;
 
-use super::names::{Origin, Strings};
+use super::names::{Strings, SymbolTableKind};
 use super::table::{MAX_DYNAMIC_STRINGS, MAX_STRINGS, MAX_SYMBOLS, SymbolTable};
 use crate::elf::file::header::Segments;
 use crate::elf::file::reader::Reader;
@@ -180,13 +180,15 @@ impl Index {
 
     /// Whether an entry comes from Go's table.
     pub(in crate::elf) fn is_go(&self, entry: &Entry) -> bool {
-        self.sources.get(usize::from(entry.source)).is_some_and(|strings| strings.origin == Origin::Go)
+        self.sources
+            .get(usize::from(entry.source))
+            .is_some_and(|strings| strings.origin == SymbolTableKind::Go)
     }
 
     fn add_go(&mut self, object: &Object) -> Result<(), GoError> {
         let Some(go) = object.go()? else { return Ok(()) };
         let functions = go.functions(object)?;
-        let source = self.source(Strings { extent: go.names(), origin: Origin::Go })?;
+        let source = self.source(Strings { extent: go.names(), origin: SymbolTableKind::Go })?;
         let space = MAX_FUNCTIONS.saturating_sub(self.entries.len());
         let is_code = |address| self.segments.iter().any(|(begin, end)| (*begin..*end).contains(&address));
         let entries =
@@ -220,7 +222,7 @@ impl Index {
             }
         }
         reader.check("a string table", table.strings)?;
-        let origin = if table.dynamic { Origin::Dynamic } else { Origin::Static };
+        let origin = if table.dynamic { SymbolTableKind::Dynamic } else { SymbolTableKind::Static };
         let source = self.source(Strings { extent: table.strings, origin })?;
         let code: Vec<_> = segments.executables().take(MAX_SEGMENTS).collect();
         let overflow = reader.chunks(

@@ -24,12 +24,12 @@ const FIRST: u64 = 256;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::elf) struct Strings {
     pub extent: FileRange,
-    pub origin: Origin,
+    pub origin: SymbolTableKind,
 }
 
 /// The table that a string table belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::elf) enum Origin {
+pub(in crate::elf) enum SymbolTableKind {
     /// `.dynsym`.
     Dynamic,
     /// `.symtab`, in which `@VERSION` may follow a name.
@@ -43,15 +43,15 @@ pub(in crate::elf) enum Origin {
 pub struct Name<'a> {
     raw: &'a str,
     version: Option<&'a str>,
-    origin: Origin,
+    origin: SymbolTableKind,
     demangled: OnceCell<Option<Demangled>>,
 }
 
 impl<'a> Name<'a> {
-    pub(in crate::elf) fn new(bytes: &'a [u8], origin: Origin) -> Option<Self> {
+    pub(in crate::elf) fn new(bytes: &'a [u8], origin: SymbolTableKind) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())?;
         let (raw, version) = match text.split_once('@') {
-            Some((raw, version)) if origin == Origin::Static && !raw.is_empty() => {
+            Some((raw, version)) if origin == SymbolTableKind::Static && !raw.is_empty() => {
                 (raw, Some(version.trim_start_matches('@')))
             }
             _ => (text, None),
@@ -71,7 +71,7 @@ impl<'a> Name<'a> {
 
     /// The demangled name, computed on first use. That costs some microseconds, so check [`Self::raw`] first.
     pub fn demangled(&self) -> Option<&Demangled> {
-        let demangled = || if self.origin == Origin::Go { None } else { demangle(self.raw) };
+        let demangled = || if self.origin == SymbolTableKind::Go { None } else { demangle(self.raw) };
         self.demangled.get_or_init(demangled).as_ref()
     }
 
@@ -83,7 +83,7 @@ impl<'a> Name<'a> {
     /// The language of the function, judging by its name.
     pub fn language(&self) -> Language {
         match self.demangled() {
-            _ if self.origin == Origin::Go => Language::Go,
+            _ if self.origin == SymbolTableKind::Go => Language::Go,
             Some(name) => name.language,
             None => Language::C,
         }

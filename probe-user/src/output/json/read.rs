@@ -116,3 +116,41 @@ fn bad(error: &serde_json::Error) -> LineError {
 pub(super) fn contradiction(what: &str) -> LineError {
     LineError::Bad(what.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+    use serde_json::Value;
+
+    use super::read;
+
+    /// Adds a field to each object of a line, and counts them. Keys of `reasons` are no fields.
+    fn add_fields(value: &mut Value, name: &str) -> u64 {
+        match value {
+            Value::Object(object) => {
+                let below: u64 = object.iter_mut().map(|(name, value)| add_fields(value, name)).sum();
+                let is_added = name != "reasons" && object.insert("added".to_owned(), true.into()).is_none();
+                below + u64::from(is_added)
+            }
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_counted_wherever_they_are() {
+        let recorded = concat!(
+            include_str!("../../../tests/data/records.jsonl"),
+            include_str!("../../../tests/data/connections.jsonl")
+        );
+        let mut all = 0;
+        for line in recorded.lines() {
+            let mut value = serde_json::from_str(line).unwrap();
+            let added = add_fields(&mut value, "");
+            let (_, skipped) = read(value.to_string().as_bytes()).unwrap();
+            assert_eq!(skipped, added, "{value}");
+            all += added;
+        }
+        assert!(all > 300, "{all}");
+    }
+}

@@ -18,7 +18,8 @@ use probe_common::{
 };
 
 use crate::event::{
-    Body, CloseReason, Context, Library, ProcessContext, Record, SslClose, SslOpen, Thread, Traffic,
+    Body, CloseReason, Connection, Context, Library, ProcessContext, Record, SslClose, SslOpen, Thread,
+    Traffic,
 };
 use crate::pipeline::emitter::Emitter;
 use crate::pipeline::{Pipeline, ProcessInfo};
@@ -307,7 +308,8 @@ impl Emitter {
     ) -> io::Result<()> {
         let &ConnectionLifecycle { id, ref origin, thread, from_start, site, .. } = lifetime;
         let mut context = Context::of_thread(self.time(time), origin, thread);
-        context.connection = self.connections.describe(id, from_start);
+        let connection = Connection { id, from_start, socket: None, tls: None };
+        context.connection = Some(self.connections.describe(connection));
         let body = body(self.sites.get(&site).map(|site| Cow::Borrowed(&*site.library)));
         self.sink.write(&Record { context, body })
     }

@@ -64,14 +64,9 @@ impl ConnectionTable {
         self.known.pop(&connection);
     }
 
-    /// The connection for its next record. None for id 0, which stands for an unknown connection.
-    pub(in crate::pipeline) fn describe(&mut self, id: u64, from_start: bool) -> Option<Connection<'_>> {
-        if id == 0 {
-            return None;
-        }
-        let Some(entry) = self.known.get_mut(&id) else {
-            return Some(Connection { id, from_start, socket: None, tls: None });
-        };
+    /// Adds to a connection what its next record has of it.
+    pub(in crate::pipeline) fn describe(&mut self, connection: Connection<'static>) -> Connection<'_> {
+        let Some(entry) = self.known.get_mut(&connection.id) else { return connection };
         if entry.tls.as_ref().is_none_or(|tls| tls.cipher.is_none())
             && let Some((tls, role)) = self.handshakes.get(entry.number)
         {
@@ -82,11 +77,10 @@ impl ConnectionTable {
         if is_first {
             entry.told.clone_from(&entry.tls);
         }
-        Some(Connection {
-            id,
-            from_start,
+        Connection {
             socket: Some(Cow::Borrowed(&entry.socket)),
             tls: entry.tls.as_deref().map(|tls| TlsInfo { tls: Cow::Borrowed(tls), is_first }),
-        })
+            ..connection
+        }
     }
 }

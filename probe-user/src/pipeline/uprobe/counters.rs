@@ -118,6 +118,7 @@ impl CounterDeltas {
             let Some(place) = place(site) else { continue };
             calls += count;
             let (object, function) = (Cow::Borrowed(&*place.object), Cow::Borrowed(&*place.function));
+            let latency = latency.map(Box::new);
             let body = Body::UprobeTotal(UprobeTotal { object, function, count, latency });
             let origin = Origin::Container { container, since };
             sink.write(&Record { context: Context { time: now, origin, connection: None }, body })?;
