@@ -56,9 +56,9 @@ pub const KIND_TASK_EXIT: u32 = 2;
 /// also for processes that are not in scope.
 pub const KIND_TASK_EXEC: u32 = 3;
 /// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was created.
-pub const KIND_CGROUP_MADE: u32 = 4;
+pub const KIND_CGROUP_CREATED: u32 = 4;
 /// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was removed.
-pub const KIND_CGROUP_GONE: u32 = 5;
+pub const KIND_CGROUP_REMOVED: u32 = 5;
 /// [`Header::kind`] of a bare [`Header`]: the process has mapped an executable file and is stopped until
 /// userspace has inspected the file. Only for processes that ctrace itself started.
 pub const KIND_STOPPED: u32 = 6;
@@ -137,7 +137,7 @@ pub const FLAG_ENDED: u32 = 1 << 3;
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CgroupEvent {
-    /// Kind [`KIND_CGROUP_MADE`] or [`KIND_CGROUP_GONE`]; the process is the one that did it.
+    /// Kind [`KIND_CGROUP_CREATED`] or [`KIND_CGROUP_REMOVED`]; the process is the one that did it.
     pub header: Header,
     /// The id of the cgroup: the inode number of its directory.
     pub id: u64,

@@ -104,8 +104,8 @@ programs! {
         exec_exit => exec_failure::exit;
         mmap_enter => stop_on_mmap::mmap_enter;
         mmap_exit => stop_on_mmap::mmap_exit;
-        cgroup_made => cgroup::made;
-        cgroup_gone => cgroup::gone;
+        cgroup_created => cgroup::created;
+        cgroup_removed => cgroup::removed;
     }
 }
 

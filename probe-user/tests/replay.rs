@@ -41,8 +41,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
     Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT,
-    Header, KIND_CALL, KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_STOPPED, KIND_TASK_EXEC, KIND_TASK_EXIT,
-    Loss, LossCount, SOCKET_GUESSED,
+    Header, KIND_CALL, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_STOPPED, KIND_TASK_EXEC,
+    KIND_TASK_EXIT, Loss, LossCount, SOCKET_GUESSED,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -324,13 +324,13 @@ fn control_records_disturb_no_call() {
     };
     let bare = |kind, pid| Raw::new(&[header(kind, pid, b"other").as_bytes()]);
     let others = [
-        cgroup(KIND_CGROUP_MADE, b"/docker/c\xffe\0"),
-        cgroup(KIND_CGROUP_MADE, b"no end"),
+        cgroup(KIND_CGROUP_CREATED, b"/docker/c\xffe\0"),
+        cgroup(KIND_CGROUP_CREATED, b"no end"),
         // Processes that are not the call's.
         bare(KIND_TASK_EXEC, 4242),
         bare(KIND_STOPPED, 4243),
         bare(KIND_TASK_EXIT, 4242),
-        cgroup(KIND_CGROUP_GONE, b"/docker/c\0"),
+        cgroup(KIND_CGROUP_REMOVED, b"/docker/c\0"),
     ];
     for raw in others {
         pipeline.bytes(raw.0.as_bytes()).unwrap();

@@ -74,12 +74,14 @@ impl Watched {
             observed.extend(match decode(bytes) {
                 Ok(RingRecord::Task(TaskRecord::Exec(header))) => Some(Observed::Executed(header.pid)),
                 Ok(RingRecord::Task(TaskRecord::Exit(header))) => Some(Observed::Ended(header.pid)),
-                Ok(RingRecord::Control(ControlRecord::CgroupMade(cgroup))) => Some(Observed::Made {
+                Ok(RingRecord::Control(ControlRecord::CgroupCreated(cgroup))) => Some(Observed::Made {
                     id: cgroup.id,
                     level: cgroup.level,
                     path: String::from_utf8_lossy(cgroup.path).into_owned(),
                 }),
-                Ok(RingRecord::Control(ControlRecord::CgroupGone(cgroup))) => Some(Observed::Gone(cgroup.id)),
+                Ok(RingRecord::Control(ControlRecord::CgroupRemoved(cgroup))) => {
+                    Some(Observed::Gone(cgroup.id))
+                }
                 _ => None,
             });
             ControlFlow::Continue(())

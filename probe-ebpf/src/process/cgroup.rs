@@ -1,7 +1,7 @@
 //! Created and removed cgroups. Only the v2 hierarchy, because the filter supports no other.
 
 use aya_ebpf::programs::TracePointContext;
-use probe_common::{KIND_CGROUP_GONE, KIND_CGROUP_MADE};
+use probe_common::{KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED};
 
 use crate::{
     constants::{CGROUP_ID, CGROUP_LEVEL, CGROUP_PATH, CGROUP_ROOT},
@@ -15,15 +15,15 @@ const UNIFIED: u32 = 0;
 
 /// `cgroup_mkdir`.
 #[inline(always)]
-pub fn made(ctx: &TracePointContext) -> Option<()> {
-    emit_event(ctx, KIND_CGROUP_MADE).map(drop)
+pub fn created(ctx: &TracePointContext) -> Option<()> {
+    emit_event(ctx, KIND_CGROUP_CREATED).map(drop)
 }
 
 /// `cgroup_rmdir`: no process is in the cgroup any more. Its id is removed from the filter here, so that
 /// nothing is left behind even if userspace does not get the record.
 #[inline(always)]
-pub fn gone(ctx: &TracePointContext) -> Option<()> {
-    let id = emit_event(ctx, KIND_CGROUP_GONE)?;
+pub fn removed(ctx: &TracePointContext) -> Option<()> {
+    let id = emit_event(ctx, KIND_CGROUP_REMOVED)?;
     CGROUPS.remove(id).ok();
     Some(())
 }

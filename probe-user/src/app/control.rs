@@ -18,7 +18,7 @@ pub(super) enum ControlEvent {
     /// A process in scope has ended.
     Ended { pid: u32 },
     /// A cgroup of the v2 hierarchy was created.
-    CgroupMade {
+    CgroupCreated {
         /// The inode number of its directory.
         id: u64,
         /// The path in the hierarchy. Bytes that are not UTF-8 are replaced, because no runtime creates such
@@ -26,7 +26,7 @@ pub(super) enum ControlEvent {
         path: String,
     },
     /// A cgroup of the v2 hierarchy was removed.
-    CgroupGone {
+    CgroupRemoved {
         /// The inode number of its directory.
         id: u64,
     },
@@ -43,10 +43,12 @@ impl ControlEvent {
                 Self::Executed { pid: header.pid, time: header.time }
             }
             RingRecord::Task(TaskRecord::Exit(header)) => Self::Ended { pid: header.pid },
-            RingRecord::Control(ControlRecord::CgroupMade(Cgroup { id, path, .. })) => {
-                Self::CgroupMade { id: *id, path: String::from_utf8_lossy(path).into_owned() }
+            RingRecord::Control(ControlRecord::CgroupCreated(Cgroup { id, path, .. })) => {
+                Self::CgroupCreated { id: *id, path: String::from_utf8_lossy(path).into_owned() }
             }
-            RingRecord::Control(ControlRecord::CgroupGone(Cgroup { id, .. })) => Self::CgroupGone { id: *id },
+            RingRecord::Control(ControlRecord::CgroupRemoved(Cgroup { id, .. })) => {
+                Self::CgroupRemoved { id: *id }
+            }
             RingRecord::Control(ControlRecord::Held(header)) => Self::Held { pid: header.pid },
         })
     }
@@ -71,12 +73,12 @@ mod tests {
             (RingRecord::Task(TaskRecord::Exit(&header)), Some(ControlEvent::Ended { pid: 7 })),
             (RingRecord::Control(ControlRecord::Held(&header)), Some(ControlEvent::Held { pid: 7 })),
             (
-                RingRecord::Control(ControlRecord::CgroupMade(cgroup)),
-                Some(ControlEvent::CgroupMade { id: 4711, path: "/docker/c\u{fffd}e".into() }),
+                RingRecord::Control(ControlRecord::CgroupCreated(cgroup)),
+                Some(ControlEvent::CgroupCreated { id: 4711, path: "/docker/c\u{fffd}e".into() }),
             ),
             (
-                RingRecord::Control(ControlRecord::CgroupGone(cgroup)),
-                Some(ControlEvent::CgroupGone { id: 4711 }),
+                RingRecord::Control(ControlRecord::CgroupRemoved(cgroup)),
+                Some(ControlEvent::CgroupRemoved { id: 4711 }),
             ),
             (RingRecord::Data(DataRecord::Call { head: &call, data: Plaintext::of(b"") }), None),
         ] {

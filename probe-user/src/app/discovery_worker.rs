@@ -70,7 +70,7 @@ pub(super) enum Response {
     All(u32),
     /// No process seems to map some object any more. Forks are not reported, so send [`Request::All`] to be
     /// sure.
-    Doubt,
+    RecheckAll,
     /// A process has ended before what it had mapped was inspected. Processes that it forked may still map
     /// it.
     Missed,
@@ -90,8 +90,13 @@ impl DiscoveryHandle {
     pub(super) fn start(discovery: Discovery) -> Self {
         let (requests, received) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
-        let worker =
-            DiscoveryWorker { discovery, leaving: BTreeSet::new(), recheck_at: None, doubts: false, results };
+        let worker = DiscoveryWorker {
+            discovery,
+            leaving: BTreeSet::new(),
+            recheck_at: None,
+            rechecks_all: false,
+            results,
+        };
         tokio::spawn(worker.run(received));
         Self { requests, found, overflown: false }
     }
@@ -130,7 +135,7 @@ struct DiscoveryWorker {
     leaving: BTreeSet<u32>,
     recheck_at: Option<Instant>,
     /// Whether all processes are being inspected again before objects are released.
-    doubts: bool,
+    rechecks_all: bool,
     results: mpsc::Sender<Response>,
 }
 
@@ -138,7 +143,7 @@ impl DiscoveryWorker {
     /// Runs until the event loop has ended.
     async fn run(mut self, mut received: mpsc::Receiver<Request>) {
         loop {
-            let due = self.discovery.due().filter(|_| !self.doubts).map(Instant::from_std);
+            let due = self.discovery.due().filter(|_| !self.rechecks_all).map(Instant::from_std);
             let going = tokio::select! {
                 request = received.recv() => match request {
                     Some(request) => self.take(request).await,
@@ -149,8 +154,8 @@ impl DiscoveryWorker {
                     Ok(())
                 }
                 () = at(due) => {
-                    self.doubts = true;
-                    self.results.send(Response::Doubt).await.map_err(|_| Disconnected)
+                    self.rechecks_all = true;
+                    self.results.send(Response::RecheckAll).await.map_err(|_| Disconnected)
                 }
             };
             if going.is_err() {
@@ -186,7 +191,7 @@ impl DiscoveryWorker {
                 for pid in pids {
                     self.process(pid, None).await?;
                 }
-                if std::mem::take(&mut self.doubts) { self.release_unused().await } else { Ok(()) }
+                if std::mem::take(&mut self.rechecks_all) { self.release_unused().await } else { Ok(()) }
             }
             Request::Failed(id) => {
                 self.discovery.failed(id);

@@ -183,7 +183,7 @@ impl<'a> EventLoop<'a> {
             TrackerEvent::Found(Response::Version(Versioned { sites, library })) => {
                 self.pipeline.set_library(sites, &library);
             }
-            TrackerEvent::Found(Response::Doubt) => self.watch.resync(self.session),
+            TrackerEvent::Found(Response::RecheckAll) => self.watch.resync(self.session),
             TrackerEvent::Found(Response::Missed) => self.watch.request_resync(),
             TrackerEvent::Found(Response::All(pid)) => self.session.resume(pid),
             TrackerEvent::Found(Response::Detach(objects)) => {
@@ -369,7 +369,7 @@ impl<'a> EventLoop<'a> {
     /// kernel's entries of removed cgroups.
     fn note_counts(&mut self, now: Instant, events: &[ControlEvent]) -> Result<(), EventLoopError> {
         let removed = |event: &ControlEvent| match event {
-            ControlEvent::CgroupGone { id } => Some(*id),
+            ControlEvent::CgroupRemoved { id } => Some(*id),
             _ => None,
         };
         let mut removed = events.iter().filter_map(removed).peekable();

@@ -191,7 +191,7 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Fai
 /// Starts the command, if there is one, traces, and waits for the end of the command even if the trace
 /// failed.
 async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
-    room::can_see(trace.action)?;
+    room::check_visibility(trace.action)?;
     if trace.action == Action::Run {
         bpf::check()?;
     }

@@ -61,7 +61,7 @@ pub fn event_loop() -> Result<Runtime, Shortage> {
 
 /// Checks whether the processes to trace are visible from here. If the user only asks what would be done,
 /// this is merely a warning.
-pub(super) fn can_see(action: Action) -> Result<(), Blind> {
+pub(super) fn check_visibility(action: Action) -> Result<(), Blind> {
     let seen = view::rights().and_then(|()| view::processes());
     match seen {
         Err(blind) if action != Action::Run && blind != Blind::NoProc => tracing::warn!("{blind}"),

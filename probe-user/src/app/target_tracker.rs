@@ -177,8 +177,8 @@ impl TargetTracker {
                     }
                     continue;
                 }
-                ControlEvent::CgroupMade { id, path } => self.target.cgroup_made(path.as_bytes(), id),
-                ControlEvent::CgroupGone { id } => self.target.cgroup_removed(id),
+                ControlEvent::CgroupCreated { id, path } => self.target.cgroup_created(path.as_bytes(), id),
+                ControlEvent::CgroupRemoved { id } => self.target.cgroup_removed(id),
             };
             self.apply_scope_delta(change, session);
         }

@@ -105,8 +105,8 @@ pub(super) const PROGRAMS: [BpfProgram; 44] = [
     program("task_exit", Tasks, AtStart, tracepoint("sched", &["sched_process_exit"])),
     // Always loaded, because processes may enter the scope at any time.
     program("task_fork", Forks, AtStart, tracepoint("sched", &["sched_process_fork"])),
-    program("cgroup_made", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_mkdir"])),
-    program("cgroup_gone", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_rmdir"])),
+    program("cgroup_created", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_mkdir"])),
+    program("cgroup_removed", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_rmdir"])),
     // The exit first, so that no system call is entered without it.
     program("mmap_exit", MmapStops, OnDemand, tracepoint("syscalls", &["sys_exit_mmap"])),
     program("mmap_enter", MmapStops, OnDemand, tracepoint("syscalls", &["sys_enter_mmap"])),

@@ -12,7 +12,7 @@ use lru::LruCache;
 
 use super::runtime::{ContainerInfo, InfoSource, Listing};
 use super::state::{ContainerState, unnamed};
-use super::unexplained::Unexplained;
+use super::unclaimed::UnclaimedCgroups;
 use crate::event::{Container, Containment, Executable, Process, ProcessContext, Runtime};
 use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{ContainerKey, Hierarchy, KeyIndex, ProcCgroups};
@@ -44,7 +44,7 @@ struct IndexState {
     /// Keys of the containers that a runtime reported.
     marks: KeyIndex<Arc<str>>,
     /// Cgroups that may be a container's.
-    unexplained: Unexplained,
+    unclaimed: UnclaimedCgroups,
     /// Incremented when a runtime's report of a container is new or has changed.
     version: u64,
 }
@@ -56,7 +56,7 @@ impl Default for IndexState {
             by_cgroup: HashMap::default(),
             settled: LruCache::sparse(SETTLED),
             marks: KeyIndex::default(),
-            unexplained: Unexplained::default(),
+            unclaimed: UnclaimedCgroups::default(),
             version: 0,
         }
     }
@@ -180,7 +180,7 @@ impl ContainerIndex {
     pub(crate) fn of_cgroups(&self, cgroups: &ProcCgroups) -> Option<Arc<Container>> {
         let place = self.enclosing(cgroups).pop();
         // With v1 hierarchies too, processes in one v2 cgroup may be in different containers.
-        let is_host = || cgroups.legacy.is_empty() && !self.lock().unexplained.holds(cgroups);
+        let is_host = || cgroups.legacy.is_empty() && !self.lock().unclaimed.holds(cgroups);
         let is_settled = place.as_ref().map_or_else(is_host, |place| place.root.is_some());
         if place.is_none() && !is_settled {
             return None;
@@ -208,7 +208,7 @@ impl ContainerIndex {
         }
         match self.of_cgroups(&cgroups) {
             Some(container) => Containment::In(container),
-            None if self.lock().unexplained.holds(&cgroups) => Containment::Unknown,
+            None if self.lock().unclaimed.holds(&cgroups) => Containment::Unknown,
             None => Containment::Host,
         }
     }
@@ -228,8 +228,8 @@ impl ContainerIndex {
     }
 
     /// Runs `visit` on the cgroups that may be a container's.
-    pub(crate) fn unexplained<T>(&self, visit: impl FnOnce(&mut Unexplained) -> T) -> T {
-        visit(&mut self.lock().unexplained)
+    pub(crate) fn unclaimed<T>(&self, visit: impl FnOnce(&mut UnclaimedCgroups) -> T) -> T {
+        visit(&mut self.lock().unclaimed)
     }
 
     /// Records that a cgroup was removed. Its container is kept for a while.
@@ -237,7 +237,7 @@ impl ContainerIndex {
         let now = Instant::now();
         let mut state = self.lock();
         state.settled.pop(&cgroup);
-        state.unexplained.remove(cgroup);
+        state.unclaimed.remove(cgroup);
         let Some(seen) = state.by_cgroup.get_mut(&cgroup) else { return };
         seen.ended_at = Some(now);
         let key = Arc::clone(&seen.container);

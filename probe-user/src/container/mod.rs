@@ -4,4 +4,4 @@
 pub mod index;
 pub mod runtime;
 pub mod state;
-pub mod unexplained;
+pub mod unclaimed;

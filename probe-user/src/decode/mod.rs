@@ -5,7 +5,7 @@
 
 use probe_common::{
     ADDRESS_BYTES, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, HELLO_BYTES, Header, KIND_CALL,
-    KIND_CGROUP_GONE, KIND_CGROUP_MADE, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE,
+    KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE,
     KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
     KIND_HELLO, KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SOCKET, KIND_STOPPED, KIND_TASK_EXEC,
     KIND_TASK_EXIT, ProcessExit, ProcessFork,
@@ -136,8 +136,8 @@ pub fn decode(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
         KIND_TASK_EXIT => Ok(RingRecord::Task(TaskRecord::Exit(header))),
         KIND_TASK_EXEC => Ok(RingRecord::Task(TaskRecord::Exec(header))),
         KIND_STOPPED => Ok(RingRecord::Control(ControlRecord::Held(header))),
-        KIND_CGROUP_MADE => cgroup(bytes).map(ControlRecord::CgroupMade).map(RingRecord::Control),
-        KIND_CGROUP_GONE => cgroup(bytes).map(ControlRecord::CgroupGone).map(RingRecord::Control),
+        KIND_CGROUP_CREATED => cgroup(bytes).map(ControlRecord::CgroupCreated).map(RingRecord::Control),
+        KIND_CGROUP_REMOVED => cgroup(bytes).map(ControlRecord::CgroupRemoved).map(RingRecord::Control),
         kind => data(kind, bytes).map(RingRecord::Data),
     }
 }
@@ -290,22 +290,22 @@ mod tests {
     #[test]
     fn cgroups_are_checked() {
         let mut event = CgroupEvent::new_zeroed();
-        (event.header.kind, event.id, event.level) = (KIND_CGROUP_MADE, 42, 3);
+        (event.header.kind, event.id, event.level) = (KIND_CGROUP_CREATED, 42, 3);
         // The bytes after the NUL are what was in the ring before.
         event.path[..11].copy_from_slice(b"/a/b\n\xffc\0XYZ");
         let expected = Cgroup { id: 42, level: 3, path: b"/a/b\n\xffc" };
         let bytes = Aligned::new(&[event.as_bytes()]);
         assert!(
-            matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::CgroupMade(made))) if made == expected)
+            matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::CgroupCreated(made))) if made == expected)
         );
         let short = decode(&bytes.bytes()[..568]).unwrap_err();
         assert_eq!(short, DecodeError::Short { have: 568, need: 576 });
-        event.header.kind = KIND_CGROUP_GONE;
+        event.header.kind = KIND_CGROUP_REMOVED;
         event.path.fill(0);
         let bytes = Aligned::new(&[event.as_bytes()]);
         let expected = Cgroup { path: b"", ..expected };
         assert!(
-            matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::CgroupGone(gone))) if gone == expected)
+            matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::CgroupRemoved(gone))) if gone == expected)
         );
         event.path.fill(b'/');
         let bytes = Aligned::new(&[event.as_bytes()]);

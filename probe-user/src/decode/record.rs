@@ -23,9 +23,9 @@ pub enum RingRecord<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum ControlRecord<'a> {
     /// A cgroup of the v2 hierarchy was created.
-    CgroupMade(Cgroup<'a>),
+    CgroupCreated(Cgroup<'a>),
     /// A cgroup of the v2 hierarchy was removed.
-    CgroupGone(Cgroup<'a>),
+    CgroupRemoved(Cgroup<'a>),
     /// A process is stopped until userspace has inspected the file that it mapped.
     Held(&'a Header),
 }

@@ -70,7 +70,7 @@ pub struct Discovery {
     objects: Vec<ObjectHooks>,
     skipped: Vec<Skipped>,
     foreign: Vec<Skipped>,
-    excess: Option<String>,
+    over_limit: Option<String>,
     /// Devices that did not answer, and when. Waiting for each of their files could take for ever.
     silent: HashMap<Device, Instant>,
     /// Versions, by the real file of the libcrypto and when it was last changed.
@@ -101,7 +101,7 @@ impl Discovery {
             objects: Vec::new(),
             skipped: Vec::new(),
             foreign: Vec::new(),
-            excess: None,
+            over_limit: None,
             silent: HashMap::new(),
             libcrypto: LruCache::sparse(REMEMBERED),
             unversioned: Vec::new(),
@@ -146,7 +146,7 @@ impl Discovery {
             objects: mem::take(&mut self.objects),
             skipped,
             foreign: mem::take(&mut self.foreign),
-            over_limit: self.excess.take(),
+            over_limit: self.over_limit.take(),
         };
         (plan, outcomes)
     }
@@ -356,8 +356,8 @@ impl Discovery {
 
     fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: ProbeMatch) -> FileVerdict {
         let (outcome, changed) = (FileOutcome::Watched(WatchedFile::of(&found)), file.changed());
-        let ProbeMatch { library: facts, hooks, skipped, untraceable, evidence, excess } = found;
-        self.excess = self.excess.take().or(excess);
+        let ProbeMatch { library: facts, hooks, skipped, untraceable, evidence, over_limit } = found;
+        self.over_limit = self.over_limit.take().or(over_limit);
         let path = file_name(&file);
         for why in skipped {
             self.skip(SkipKind::File, pid, &path, why);

@@ -56,7 +56,7 @@ pub struct ProbeMatch {
     /// How functions without symbols were found.
     pub evidence: Vec<String>,
     /// If more hooks are requested than allowed: the message for the user.
-    pub excess: Option<String>,
+    pub over_limit: Option<String>,
 }
 
 /// Why an object has no hooks.

@@ -26,20 +26,20 @@ struct Tables {
     /// When the first of the tables was read.
     since: Option<Instant>,
     own: Option<MountTable>,
-    others: HashMap<Seat, MountTable>,
+    others: HashMap<MountView, MountTable>,
     /// Mounts that were not found even after the tables were read again.
     missed: HashSet<u64>,
 }
 
 /// What determines the contents of a process's mount table: its mount namespace and its root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Seat {
+struct MountView {
     namespace: (u32, u32, u64),
     root_mount: u64,
     root: (u32, u32, u64),
 }
 
-impl Seat {
+impl MountView {
     fn of(pid: u32) -> Option<Self> {
         let attributes = |name: &str| {
             let mask = StatxFlags::INO | StatxFlags::MNT_ID;
@@ -67,9 +67,9 @@ impl Mounts {
     /// The mounts that a process sees. Empty if they cannot be read.
     pub(super) fn of(&self, pid: u32) -> MountTable {
         let read = || Arc::new(mountinfo::of(pid).unwrap_or_default());
-        let Some(seat) = Seat::of(pid) else { return read() };
+        let Some(view) = MountView::of(pid) else { return read() };
         let mut tables = self.lock();
-        Arc::clone(tables.of_now().others.entry(seat).or_insert_with(read))
+        Arc::clone(tables.of_now().others.entry(view).or_insert_with(read))
     }
 
     /// Discards the tables if a file's mount was not found in them, because it may be newer. Returns whether

@@ -9,7 +9,7 @@ use super::matcher::{ContainerDecision, Granularity};
 use super::tracker::cgroup;
 use super::{ScopeChange, Target};
 use crate::container::index::CgroupPlace;
-use crate::container::unexplained::Unexplained;
+use crate::container::unclaimed::UnclaimedCgroups;
 use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{CGROUP_LEVELS, is_below};
 use crate::proc::process::ProcessEntry;
@@ -31,15 +31,18 @@ impl TrackedContainer {
 
     /// Whether it is kept out only until the facts are complete.
     pub(super) fn is_held(&self) -> bool {
-        self.decision == ContainerDecision::ExcludeUntilKnown
+        self.decision == ContainerDecision::ExcludeUntilDecided
     }
 
     pub(super) fn is_kept_out(&self) -> bool {
-        matches!(self.decision, ContainerDecision::Exclude | ContainerDecision::ExcludeUntilKnown)
+        matches!(self.decision, ContainerDecision::Exclude | ContainerDecision::ExcludeUntilDecided)
     }
 
     pub(super) fn is_undecided(&self) -> bool {
-        matches!(self.decision, ContainerDecision::IncludeWhenKnown | ContainerDecision::ExcludeUntilKnown)
+        matches!(
+            self.decision,
+            ContainerDecision::IncludeWhenConfirmed | ContainerDecision::ExcludeUntilDecided
+        )
     }
 }
 
@@ -103,10 +106,10 @@ impl Target {
         let mut excluded: BTreeSet<Cgroup> =
             of(TrackedContainer::is_kept_out).filter(is_reached).cloned().collect();
         if self.rules.has_exclusions() {
-            let made = |all: &mut Unexplained| -> Vec<Cgroup> {
-                all.iter().map(|(id, made)| cgroup(&made.path, *id)).collect()
+            let created = |all: &mut UnclaimedCgroups| -> Vec<Cgroup> {
+                all.iter().map(|(id, created)| cgroup(&created.path, *id)).collect()
             };
-            excluded.extend(self.containers.unexplained(made).iter().filter(is_reached).cloned());
+            excluded.extend(self.containers.unclaimed(created).iter().filter(is_reached).cloned());
         }
         let excluded: BTreeSet<Cgroup> =
             excluded.into_iter().filter_map(|one| self.within_reach(one)).collect();

@@ -38,9 +38,9 @@ pub(super) enum ContainerDecision {
     /// The container is excluded.
     Exclude,
     /// The container may be excluded. It is kept out of the scope until the facts are complete.
-    ExcludeUntilKnown,
+    ExcludeUntilDecided,
     /// The container may be selected. It enters the scope only when the facts are complete.
-    IncludeWhenKnown,
+    IncludeWhenConfirmed,
     /// The selector does not mention the container.
     Unrelated,
 }
@@ -170,9 +170,9 @@ impl Matcher {
         let wanted = if self.everything { Match::Yes } else { self.wanted.all(id, fact) };
         match (wanted, excluded_criteria) {
             (_, Match::Yes) => ContainerDecision::Exclude,
-            (_, Match::Unknown) => ContainerDecision::ExcludeUntilKnown,
+            (_, Match::Unknown) => ContainerDecision::ExcludeUntilDecided,
             (Match::Yes, Match::No) => ContainerDecision::Include,
-            (Match::Unknown, Match::No) => ContainerDecision::IncludeWhenKnown,
+            (Match::Unknown, Match::No) => ContainerDecision::IncludeWhenConfirmed,
             (Match::No, Match::No) => ContainerDecision::Unrelated,
         }
     }

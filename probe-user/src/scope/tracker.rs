@@ -16,7 +16,7 @@ use super::matcher::{Granularity, ProcessAttrs};
 use super::{Process, ScopeChange, Target};
 use crate::container::index::CgroupPlace;
 use crate::container::runtime::Listing;
-use crate::container::unexplained::Made;
+use crate::container::unclaimed::NewCgroup;
 use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::{ProcCgroups, is_below};
 use crate::proc::process::{Proc, ProcessEntry, descendants};
@@ -40,11 +40,11 @@ pub struct ScopeDelta {
 
 impl Target {
     /// Handles the creation of a cgroup in the v2 hierarchy. If it is a container's, nothing runs in it yet.
-    pub fn cgroup_made(&mut self, path: &[u8], id: u64) -> ScopeDelta {
+    pub fn cgroup_created(&mut self, path: &[u8], id: u64) -> ScopeDelta {
         let place = self.containers.enclosing(&ProcCgroups::of_path(path)).pop();
         let Some(CgroupPlace { key: container, root }) = place else {
-            let made = Made { path: path.to_vec(), at: Instant::now() };
-            self.containers.unexplained(|all| all.insert(id, made));
+            let created = NewCgroup { path: path.to_vec(), at: Instant::now() };
+            self.containers.unclaimed(|all| all.insert(id, created));
             return ScopeDelta { scope: self.scope_delta(), processes: Vec::new() };
         };
         if self.rules.matches_by_container() {
@@ -124,7 +124,7 @@ impl Target {
     pub fn needs_listing(&self) -> bool {
         let is_due = self.listed_at.is_none_or(|at| at.elapsed() >= CHECKED);
         self.containers.has_unnamed()
-            || self.containers.unexplained(|all| !all.is_empty())
+            || self.containers.unclaimed(|all| !all.is_empty())
             || (self.rules.has_exclusions() && is_due)
     }
 
@@ -134,14 +134,14 @@ impl Target {
         self.containers.update(listing);
         self.listed_at = Some(Instant::now());
         let has_news = self.containers.version() != before && self.rules.matches_by_container();
-        let (mut change, is_explained) = self.explain(listing.queried_at);
+        let (mut change, is_released) = self.settle_unclaimed(listing.queried_at);
         let open = self.members.iter().filter(|(_, member)| has_news || member.is_undecided());
         let open: Vec<String> = open.map(|(id, _)| id.clone()).collect();
         for id in &open {
             self.decide(id, None);
         }
         let is_still = |id: &String| self.members.get(id).is_some_and(TrackedContainer::is_undecided);
-        if !has_news && !is_explained && open.iter().all(is_still) {
+        if !has_news && !is_released && open.iter().all(is_still) {
             return change;
         }
         let ScopeDelta { scope, processes } = self.scan(self.containers.entries());
@@ -152,23 +152,23 @@ impl Target {
 
     /// Settles the cgroups that were created before the runtimes were asked: each belongs to a container that
     /// they report now, or to none. Also returns whether one was kept out that belongs to none.
-    fn explain(&mut self, queried_at: Option<Instant>) -> (ScopeDelta, bool) {
-        let (mut change, mut is_let_in) = (ScopeDelta::default(), false);
+    fn settle_unclaimed(&mut self, queried_at: Option<Instant>) -> (ScopeDelta, bool) {
+        let (mut change, mut is_released) = (ScopeDelta::default(), false);
         let all = self
             .containers
-            .unexplained(|all| all.iter().map(|(id, made)| (*id, made.clone())).collect::<Vec<_>>());
-        for (id, Made { path, at }) in all {
+            .unclaimed(|all| all.iter().map(|(id, created)| (*id, created.clone())).collect::<Vec<_>>());
+        for (id, NewCgroup { path, at }) in all {
             let is_container = !self.containers.enclosing(&ProcCgroups::of_path(&path)).is_empty();
             if !is_container && queried_at.is_none_or(|queried_at| at > queried_at) {
                 continue;
             }
-            self.containers.unexplained(|all| all.remove(id));
+            self.containers.unclaimed(|all| all.remove(id));
             if is_container {
-                change.scope.extend(self.cgroup_made(&path, id).scope);
+                change.scope.extend(self.cgroup_created(&path, id).scope);
             }
-            is_let_in |= !is_container && self.rules.has_exclusions();
+            is_released |= !is_container && self.rules.has_exclusions();
         }
-        (change, is_let_in)
+        (change, is_released)
     }
 
     /// Scans all processes, to make up for what was missed: before events were reported, or because events
@@ -277,7 +277,7 @@ impl Target {
 
     /// Whether a process is selected, by itself or by its container, and not excluded.
     fn is_selected(&self, entry: &ProcessEntry, descent: Descent) -> bool {
-        if self.is_unexplained(entry) {
+        if self.is_unclaimed(entry) {
             return false;
         }
         let around = self.containers.enclosing(&entry.cgroups);
@@ -294,8 +294,8 @@ impl Target {
     }
 
     /// Whether it may be in an excluded container, because its cgroup is new.
-    fn is_unexplained(&self, entry: &ProcessEntry) -> bool {
-        self.rules.has_exclusions() && self.containers.unexplained(|all| all.holds(&entry.cgroups))
+    fn is_unclaimed(&self, entry: &ProcessEntry) -> bool {
+        self.rules.has_exclusions() && self.containers.unclaimed(|all| all.holds(&entry.cgroups))
     }
 
     fn is_in_scope(&self, entry: &ProcessEntry) -> bool {

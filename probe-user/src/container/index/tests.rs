@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use super::*;
-use crate::container::unexplained::Made;
+use crate::container::unclaimed::NewCgroup;
 use crate::proc::process::fixture::{Fake, ProcTree};
 
 fn listed(letter: char, name: &str) -> ContainerInfo {
@@ -39,15 +39,15 @@ fn the_host_is_said_of_what_is_there_alone() {
     tree.add(&Fake { pid: 31, cgroup: "/", ..Fake::default() });
     let hierarchy = Hierarchy::at(hierarchy.path());
     let containers = ContainerIndex::new(tree.proc(), Some(hierarchy), &listing(Vec::new()));
-    let made = Made { path: b"/default/web".to_vec(), at: Instant::now() };
-    containers.unexplained(|all| all.insert(cgroup, made));
+    let made = NewCgroup { path: b"/default/web".to_vec(), at: Instant::now() };
+    containers.unclaimed(|all| all.insert(cgroup, made));
     // No runtime has said yet whether the cgroup is a container's, and a process that exited before it was
     // inspected may have been in it.
     for (pid, expected) in [(30, Containment::Unknown), (31, Containment::Host), (99, Containment::Unknown)] {
         assert_eq!(containers.of_process(pid, 0), expected, "{pid}");
     }
     assert_eq!(containers.of_process(30, cgroup), Containment::Unknown);
-    containers.unexplained(|all| all.remove(cgroup));
+    containers.unclaimed(|all| all.remove(cgroup));
     assert_eq!(containers.of_process(30, cgroup), Containment::Host, "the runtimes have told");
     tree.remove(30);
     assert_eq!(containers.of_process(30, cgroup), Containment::Host, "its cgroup tells");

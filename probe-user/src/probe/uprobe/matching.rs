@@ -26,7 +26,8 @@ const NEAREST: usize = 5;
 pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {
     let meant: Vec<&Pattern> =
         uprobe.patterns.iter().filter(|pattern| is_meant(&pattern.object, object, path)).collect();
-    let mut matching = Matching { uprobe, object, hooks: BTreeMap::new(), skipped: Vec::new(), excess: None };
+    let mut matching =
+        Matching { uprobe, object, hooks: BTreeMap::new(), skipped: Vec::new(), over_limit: None };
     let has_usdt = !uprobe.usdt.is_empty() && usdt::add(&mut matching);
     if meant.is_empty() && !has_usdt {
         return Err(NoHooks::Uprobe);
@@ -41,14 +42,20 @@ pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<ProbeMatch
         }
         Err(error) => matching.skipped.push(error_chain::in_one_line(&error)),
     }
-    let Matching { hooks, mut skipped, excess, .. } = matching;
+    let Matching { hooks, mut skipped, over_limit, .. } = matching;
     if skipped.len() > REASONS {
         let more = skipped.len() - REASONS;
         skipped.truncate(REASONS);
         skipped.push(format!("… and {more} more"));
     }
     let library = LibraryInfo { name: object.soname().map(str::to_owned), ..LibraryInfo::default() };
-    Ok(ProbeMatch { library, hooks: hooks.into_values().collect(), skipped, excess, ..ProbeMatch::default() })
+    Ok(ProbeMatch {
+        library,
+        hooks: hooks.into_values().collect(),
+        skipped,
+        over_limit,
+        ..ProbeMatch::default()
+    })
 }
 
 fn is_meant(name: &ObjectName, object: &Object, path: &Path) -> bool {
@@ -68,7 +75,7 @@ pub(super) struct Matching<'a> {
     pub(super) hooks: BTreeMap<u64, Hook>,
     pub(super) skipped: Vec<String>,
     /// Set when a pattern matches too many functions.
-    excess: Option<String>,
+    over_limit: Option<String>,
 }
 
 impl Matching<'_> {
@@ -98,11 +105,12 @@ impl Matching<'_> {
                     }
                     Err(ObjectError::TooLarge { .. }) => {
                         let limit = self.uprobe.max_probes;
-                        self.excess = Some(format!("`{}` matches more than {limit} functions", pattern.text));
+                        self.over_limit =
+                            Some(format!("`{}` matches more than {limit} functions", pattern.text));
                     }
                     Err(error) => self.skipped.push(error_chain::in_one_line(&error)),
                 }
-                if before == (self.hooks.len(), self.skipped.len()) && self.excess.is_none() {
+                if before == (self.hooks.len(), self.skipped.len()) && self.over_limit.is_none() {
                     self.skipped.push(self.not_there(index, name));
                 }
             }

@@ -55,7 +55,7 @@ fn each_property_by_itself() {
         assert_eq!(rules(&selector).decision("x", Some(&fact)), expected, "{selector}");
         assert_eq!(
             rules(&selector).decision("x", None),
-            ContainerDecision::IncludeWhenKnown,
+            ContainerDecision::IncludeWhenConfirmed,
             "{selector}: nothing is known"
         );
         let without = Selector { all: true, exclude: selector.containers, ..Selector::default() };
@@ -67,7 +67,7 @@ fn each_property_by_itself() {
         assert_eq!(rules(&without).decision("x", Some(&fact)), opposite, "{without}");
         assert_eq!(
             rules(&without).decision("x", None),
-            ContainerDecision::ExcludeUntilKnown,
+            ContainerDecision::ExcludeUntilDecided,
             "{without}: nothing is known"
         );
     };
@@ -121,7 +121,12 @@ fn an_image_matches_by_every_name_and_is_out_until_all_are_reported() {
     }
     for name in ["moved:2", "newer", "other@sha256:de", "0123456789ac"] {
         check(name, Extent::All, ContainerDecision::Unrelated, ContainerDecision::Include);
-        check(name, Extent::Part, ContainerDecision::IncludeWhenKnown, ContainerDecision::ExcludeUntilKnown);
+        check(
+            name,
+            Extent::Part,
+            ContainerDecision::IncludeWhenConfirmed,
+            ContainerDecision::ExcludeUntilDecided,
+        );
     }
     // Other criteria do not depend on images.
     let label = Criteria { labels: vec![("tier".to_owned(), None)], ..Criteria::default() };
@@ -140,13 +145,13 @@ fn missing_labels_and_pods_may_be_the_excluded_ones() {
     let service = |name: &str| Criteria { services: strings(&[name]), ..Criteria::default() };
     let in_pod = |name: &str| Criteria { pods: vec![pod(None, name)], ..Criteria::default() };
     let namespace = Criteria { namespaces: strings(&["test"]), ..Criteria::default() };
-    assert_eq!(decision(label("other"), &fact), ContainerDecision::ExcludeUntilKnown);
-    assert_eq!(decision(service("other"), &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(decision(label("other"), &fact), ContainerDecision::ExcludeUntilDecided);
+    assert_eq!(decision(service("other"), &fact), ContainerDecision::ExcludeUntilDecided);
     assert_eq!(decision(label("tier"), &fact), ContainerDecision::Exclude);
     assert_eq!(decision(in_pod("other"), &fact), ContainerDecision::Include);
     fact.gaps = Gaps { labels: false, pod: true };
-    assert_eq!(decision(in_pod("other"), &fact), ContainerDecision::ExcludeUntilKnown);
-    assert_eq!(decision(namespace, &fact), ContainerDecision::ExcludeUntilKnown);
+    assert_eq!(decision(in_pod("other"), &fact), ContainerDecision::ExcludeUntilDecided);
+    assert_eq!(decision(namespace, &fact), ContainerDecision::ExcludeUntilDecided);
     assert_eq!(decision(label("other"), &fact), ContainerDecision::Include);
 }
 

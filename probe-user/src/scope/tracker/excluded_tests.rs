@@ -47,7 +47,7 @@ fn what_is_excluded_by_its_name_stays_out_when_it_is_renamed() {
     let mut target = machine.target(list(vec![]), &all_but("web"));
     let [web, db] = ['a', 'b'].map(|letter| machine.run(letter, u32::from(letter), "x"));
     for letter in ['a', 'b'] {
-        target.cgroup_made(docker(letter).as_bytes(), if letter == 'a' { web } else { db });
+        target.cgroup_created(docker(letter).as_bytes(), if letter == 'a' { web } else { db });
     }
     target.on_runtime_listing(&answered(vec![listed('a', "web"), listed('b', "db")]));
     assert_eq!((target.scope.excluded.as_slice(), target.contains(98)), (&[at('a', web)][..], true));
@@ -72,7 +72,7 @@ fn a_new_cgroup_is_kept_out_until_its_container_is_reported() {
     let made = paths.map(|path| machine.make(path));
     let cgroup = |index: usize| Cgroup { id: made[index], level: 2, path: paths[index].to_owned() };
     for (index, pid) in [(0, 30), (1, 31), (2, 32)] {
-        let change = target.cgroup_made(paths[index].as_bytes(), made[index]);
+        let change = target.cgroup_created(paths[index].as_bytes(), made[index]);
         assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(cgroup(index))]);
         machine.tree.add(&Fake { pid, cgroup: paths[index], ..Fake::default() });
         assert_eq!(target.executed(pid), nothing());
@@ -95,7 +95,7 @@ fn a_new_cgroup_is_kept_out_until_its_container_is_reported() {
     assert_eq!(target.scope.excluded, [cgroup(0)]);
     // Without exclusions, nothing waits.
     let mut target = machine.target(list(vec![]), &Selector { all: true, ..Selector::default() });
-    assert_eq!(target.cgroup_made(b"/default/x", 5), nothing());
+    assert_eq!(target.cgroup_created(b"/default/x", 5), nothing());
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_container_of_an_image_enters_the_scope_when_the_image_is_reported() {
     assert!(target.may_match_later() && target.any_alive() && target.scope.watch);
     assert_eq!((target.scope.cgroups.len(), target.needs_listing()), (0, false));
     let cgroup = machine.make(&docker('a'));
-    assert_eq!(target.cgroup_made(docker('a').as_bytes(), cgroup), nothing());
+    assert_eq!(target.cgroup_created(docker('a').as_bytes(), cgroup), nothing());
     assert!(target.needs_listing());
     machine.run('a', 30, "nginx");
     assert_eq!(target.executed(30), nothing(), "its image is not known");
@@ -113,10 +113,10 @@ fn a_container_of_an_image_enters_the_scope_when_the_image_is_reported() {
     assert!(target.contains(30) && !target.contains(1));
     // A container that was listed already is in scope before its first process runs.
     let other = machine.make(&docker('b'));
-    assert_eq!(target.cgroup_made(docker('b').as_bytes(), other), nothing());
+    assert_eq!(target.cgroup_created(docker('b').as_bytes(), other), nothing());
     assert!(!target.needs_listing(), "it is another image");
     assert_eq!(target.cgroup_removed(cgroup).scope, [ScopeChange::ForgetCgroup(cgroup)]);
-    let again = target.cgroup_made(docker('a').as_bytes(), 77);
+    let again = target.cgroup_created(docker('a').as_bytes(), 77);
     assert_eq!(again.scope, [ScopeChange::EnterCgroup(at('a', 77))], "it was started again");
 }
 
@@ -128,15 +128,15 @@ fn a_cgroup_below_a_containers_changes_nothing() {
     let mut target = machine.target(listing, &image("nginx"));
     assert_eq!((target.scope.cgroups.as_slice(), pids(&target)), (&[at('a', cgroup)][..], vec![30]));
     let below = format!("{}/init.scope", docker('a'));
-    assert_eq!(target.cgroup_made(below.as_bytes(), 5), nothing());
-    assert_eq!(target.cgroup_made(b"/system.slice/x.service", 6), nothing());
-    assert_eq!(target.cgroup_made(b"", 7), nothing());
-    assert_eq!(target.cgroup_made(&[0xff; 300], 8), nothing());
+    assert_eq!(target.cgroup_created(below.as_bytes(), 5), nothing());
+    assert_eq!(target.cgroup_created(b"/system.slice/x.service", 6), nothing());
+    assert_eq!(target.cgroup_created(b"", 7), nothing());
+    assert_eq!(target.cgroup_created(&[0xff; 300], 8), nothing());
     assert_eq!(target.cgroup_removed(5), nothing());
     // Another container that names a cgroup of its own by this one's id.
     let forged = format!("{}/docker-{}.scope", docker('b'), id('a'));
     machine.make(&forged);
-    assert_eq!(target.cgroup_made(forged.as_bytes(), 9), nothing());
+    assert_eq!(target.cgroup_created(forged.as_bytes(), 9), nothing());
     machine.tree.add(&Fake { pid: 66, cgroup: &forged, ..Fake::default() });
     assert_eq!(target.executed(66), nothing());
     assert_eq!(target.rescan(), nothing());
@@ -156,10 +156,10 @@ fn what_might_be_excluded_is_kept_out_until_that_is_decided() {
     out.sort();
     assert_eq!((&target.scope.excluded, pids(&target)), (&out, vec![1]));
     let [web, db2, other] = ['c', 'd', 'e'].map(|letter| machine.make(&docker(letter)));
-    assert_eq!(target.cgroup_made(docker('c').as_bytes(), web).scope, []);
-    let change = target.cgroup_made(docker('d').as_bytes(), db2);
+    assert_eq!(target.cgroup_created(docker('c').as_bytes(), web).scope, []);
+    let change = target.cgroup_created(docker('d').as_bytes(), db2);
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('d', db2))]);
-    let change = target.cgroup_made(docker('e').as_bytes(), other);
+    let change = target.cgroup_created(docker('e').as_bytes(), other);
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('e', other))]);
     assert!(target.needs_listing());
     let change = target.on_runtime_listing(&list(vec![of_image('b', "x", "x")]));
@@ -181,16 +181,16 @@ fn a_name_is_followed_when_the_container_is_started_or_made_again() {
     assert_eq!(target.cgroup_removed(first).scope, [ScopeChange::ForgetCgroup(first)]);
     machine.make("/other");
     let second = machine.run('a', 31, "x");
-    let change = target.cgroup_made(docker('a').as_bytes(), second);
+    let change = target.cgroup_created(docker('a').as_bytes(), second);
     assert_eq!(change.scope, [ScopeChange::EnterCgroup(at('a', second))]);
     assert_eq!(target.executed(31).processes.len(), 1);
     assert!(target.any_alive());
     // The container is created again: the same name, another id. A container with another name does not
     // match.
     let third = machine.make(&docker('b'));
-    assert_eq!(target.cgroup_made(docker('b').as_bytes(), third), nothing());
+    assert_eq!(target.cgroup_created(docker('b').as_bytes(), third), nothing());
     let other = machine.make(&docker('c'));
-    assert_eq!(target.cgroup_made(docker('c').as_bytes(), other), nothing());
+    assert_eq!(target.cgroup_created(docker('c').as_bytes(), other), nothing());
     let change = target.on_runtime_listing(&list(vec![listed('b', "web"), listed('c', "web-2")]));
     assert_eq!(change.scope, [ScopeChange::EnterCgroup(at('b', third))]);
 }
@@ -309,7 +309,7 @@ fn selecting_only_what_is_excluded_is_an_error() {
     let mut target = machine.target(listing(), &selector);
     assert_eq!(pids(&target), [1, 30]);
     let cgroup = machine.make(&docker('b'));
-    let change = target.cgroup_made(docker('b').as_bytes(), cgroup);
+    let change = target.cgroup_created(docker('b').as_bytes(), cgroup);
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('b', cgroup))]);
     let change = target.on_runtime_listing(&list(vec![of_image('a', "web", "nginx"), listed('b', "later")]));
     assert_eq!(change.scope, [], "it stays out");
@@ -321,7 +321,7 @@ fn many_containers_come_and_go_and_nothing_is_left() {
     let mut target = machine.target(list(vec![]), &image("nginx"));
     for number in 1000..2000_u64 {
         let path = format!("/docker/{number:064x}");
-        assert_eq!(target.cgroup_made(path.as_bytes(), number), nothing());
+        assert_eq!(target.cgroup_created(path.as_bytes(), number), nothing());
         assert_eq!(target.members.len(), 1);
         assert_eq!(target.cgroup_removed(number), nothing());
         assert!(target.members.is_empty());

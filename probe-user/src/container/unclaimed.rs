@@ -14,25 +14,25 @@ const ROOM: usize = 1024;
 
 /// The waiting cgroups, by id.
 #[derive(Debug, Default)]
-pub(crate) struct Unexplained(BTreeMap<u64, Made>);
+pub(crate) struct UnclaimedCgroups(BTreeMap<u64, NewCgroup>);
 
 /// A cgroup that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Made {
+pub(crate) struct NewCgroup {
     /// The path in the v2 hierarchy.
     pub(crate) path: Vec<u8>,
     /// When its creation was reported.
     pub(crate) at: Instant,
 }
 
-impl Unexplained {
-    pub(crate) fn insert(&mut self, id: u64, made: Made) {
+impl UnclaimedCgroups {
+    pub(crate) fn insert(&mut self, id: u64, created: NewCgroup) {
         if self.0.len() >= ROOM
-            && let Some(oldest) = self.0.iter().min_by_key(|(_, made)| made.at).map(|(id, _)| *id)
+            && let Some(oldest) = self.0.iter().min_by_key(|(_, created)| created.at).map(|(id, _)| *id)
         {
             self.0.remove(&oldest);
         }
-        self.0.insert(id, made);
+        self.0.insert(id, created);
     }
 
     pub(crate) fn remove(&mut self, id: u64) {
@@ -43,14 +43,14 @@ impl Unexplained {
         self.0.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&u64, &Made)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&u64, &NewCgroup)> {
         self.0.iter()
     }
 
     /// Whether a process with these cgroups is in one of the waiting ones, or below one.
     pub(crate) fn holds(&self, cgroups: &ProcCgroups) -> bool {
         let path = cgroups.unified.as_deref();
-        path.is_some_and(|path| self.0.values().any(|made| is_below(path, &made.path)))
+        path.is_some_and(|path| self.0.values().any(|created| is_below(path, &created.path)))
     }
 }
 
@@ -60,11 +60,11 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room() {
-        let mut all = Unexplained::default();
+        let mut all = UnclaimedCgroups::default();
         let at = Instant::now();
         for id in 0..=ROOM as u64 {
             let at = at + std::time::Duration::from_nanos(ROOM as u64 - id.min(ROOM as u64 - 1));
-            all.insert(id, Made { path: format!("/{id}").into_bytes(), at });
+            all.insert(id, NewCgroup { path: format!("/{id}").into_bytes(), at });
         }
         assert_eq!(all.0.len(), ROOM);
         let holds = |path: &[u8]| all.holds(&ProcCgroups::of_path(path));
