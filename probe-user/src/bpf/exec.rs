@@ -62,10 +62,10 @@ fn structures(btf: Option<&Btf>) -> Vec<(&'static str, u32)> {
         ],
         &[("TASK_CRED", offset("task_struct", "cred")), ("CRED_EUID", offset("cred", "euid"))],
     ];
-    let known = |group: &&[(&'static str, u32)]| group.iter().all(|(_, value)| *value != NO_FIELD);
+    let has_all = |group: &&[(&'static str, u32)]| group.iter().all(|(_, value)| *value != NO_FIELD);
     let values = groups.iter().flat_map(|group| {
-        let is_known = known(group);
-        group.iter().map(move |(name, value)| (*name, if is_known { *value } else { NO_FIELD }))
+        let is_complete = has_all(group);
+        group.iter().map(move |(name, value)| (*name, if is_complete { *value } else { NO_FIELD }))
     });
     values.collect()
 }

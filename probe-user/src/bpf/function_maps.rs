@@ -28,9 +28,9 @@ impl FunctionMaps {
 
     /// The index of the spec in `SPECS`. Functions with identical specs share one.
     pub(super) fn number(&mut self, spec: &FunctionSpec) -> Result<u32, SessionError> {
-        let known = self.written.iter().position(|written| written == spec);
-        let number = u32::try_from(known.unwrap_or(self.written.len())).unwrap_or(u32::MAX);
-        if known.is_none() {
+        let existing = self.written.iter().position(|written| written == spec);
+        let number = u32::try_from(existing.unwrap_or(self.written.len())).unwrap_or(u32::MAX);
+        if existing.is_none() {
             if number >= FUNCTION_SPECS {
                 return Err(SessionError::Specs { limit: FUNCTION_SPECS });
             }

@@ -85,8 +85,8 @@ impl ScopeFilter {
         if level >= CGROUP_LEVELS {
             return Err(ScopeError::TooDeep { path: path.clone(), level }.into());
         }
-        if let Some((_, known)) = self.cgroups.get(&id)
-            && (*known == mark || *known == CGROUP_OUT)
+        if let Some((_, current)) = self.cgroups.get(&id)
+            && (*current == mark || *current == CGROUP_OUT)
         {
             return Ok(());
         }
@@ -172,9 +172,9 @@ impl ScopeFilter {
     fn enter_processes(&mut self, ebpf: &mut Ebpf, pids: &[u32]) -> Result<(), SessionError> {
         self.switches.threads = 1;
         let mut threads: Table<&mut MapData, u32, u8> = pod::map(ebpf, "THREADS")?;
-        let mut known = BTreeSet::new();
+        let mut added = BTreeSet::new();
         loop {
-            let before = known.len();
+            let before = added.len();
             let mut seen = BTreeSet::new();
             // If programs are admitted one by one, the processes that a program has started are not admitted
             // along with it.
@@ -185,7 +185,7 @@ impl ScopeFilter {
             for pid in members {
                 for tid in self.proc.living_threads(pid) {
                     seen.insert(tid);
-                    if known.insert(tid) {
+                    if added.insert(tid) {
                         let flags = threads.get(&tid, 0).unwrap_or(0) | THREAD_IN;
                         threads.insert(tid, flags, 0).map_err(|source| match source {
                             full if is_full(&full) => {
@@ -198,10 +198,10 @@ impl ScopeFilter {
             }
             // If the end of a thread was reported before the thread was added, the report did not remove it.
             // It is removed here, because its id may soon be reused.
-            for ended in known.difference(&seen) {
+            for ended in added.difference(&seen) {
                 let _ = threads.remove(ended);
             }
-            if known.len() == before {
+            if added.len() == before {
                 return Ok(());
             }
         }

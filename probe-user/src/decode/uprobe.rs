@@ -74,8 +74,8 @@ pub struct Stack<'a> {
 pub(super) fn call(bytes: &[u8]) -> Result<FunctionRecord<'_>, DecodeError> {
     let (head, rest) = prefix::<FunctionEvent>(bytes)?;
     let room = head.room;
-    let known = usize::try_from(room).ok().and_then(|room| SIZE_CLASSES.get(room));
-    let Some((values, slot)) = known.copied() else {
+    let class = usize::try_from(room).ok().and_then(|room| SIZE_CLASSES.get(room));
+    let Some((values, slot)) = class.copied() else {
         return Err(DecodeError::ArgumentBeyondRoom { length: 0, room });
     };
     if let Some(length) = head.lengths.iter().find(|length| **length > slot) {

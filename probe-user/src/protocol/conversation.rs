@@ -83,8 +83,8 @@ impl Unread {
         let bytes = bytes.min(self.data.len());
         self.data.drain(..bytes);
         self.offset = self.offset.saturating_add(bytes as u64);
-        let gone = self.marks.iter().take_while(|mark| mark.offset <= self.offset).count();
-        self.marks.drain(..gone.saturating_sub(1));
+        let passed = self.marks.iter().take_while(|mark| mark.offset <= self.offset).count();
+        self.marks.drain(..passed.saturating_sub(1));
         bytes as u64
     }
 

@@ -65,7 +65,7 @@ impl Handshakes {
         let mut parts = self.parts.remove(&(wire.socket, way)).unwrap_or_default();
         if wire.offset == 0 {
             parts.begin(wire.record, data);
-        } else if parts.told() == wire.offset as usize {
+        } else if parts.received() == wire.offset as usize {
             parts.add(data);
         } else {
             // A part is missing, so the hello cannot be read.

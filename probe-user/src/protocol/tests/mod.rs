@@ -144,7 +144,7 @@ fn bodies_hold_conversations_of_their_own() {
 }
 
 #[test]
-fn gaps_are_told_and_bytes_are_not_joined_over_them() {
+fn gaps_are_reported_and_bytes_are_not_joined_over_them() {
     // A gap within a body, whose length shows where the next frame is.
     check(
         &client(),

@@ -98,7 +98,7 @@ impl HelloBuffer {
     }
 
     /// The number of bytes from the kernel so far.
-    pub fn told(&self) -> usize {
+    pub fn received(&self) -> usize {
         self.bytes.len().saturating_sub(self.added)
     }
 

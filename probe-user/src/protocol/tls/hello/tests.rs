@@ -59,7 +59,7 @@ fn a_hello_comes_in_parts() {
         assert_eq!(parts.take(), HandshakeParse::Nothing, "{size}");
         parts.add(rest);
         assert_eq!(parts.take(), HandshakeParse::Hello(offer()), "{size}");
-        assert_eq!(parts.told(), 0);
+        assert_eq!(parts.received(), 0);
     }
     // The header was read separately.
     let mut parts = HelloBuffer::default();
