@@ -30,7 +30,7 @@ pub(in crate::pipeline) struct Handshakes {
 
 impl PendingBytes for HelloBuffer {
     fn bytes(&self) -> usize {
-        self.told()
+        self.received()
     }
 }
 
