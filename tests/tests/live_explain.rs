@@ -45,7 +45,7 @@ fn tls_that_cannot_be_traced_is_named() -> Result<()> {
     let why = row.and_then(|row| row["why"][0].as_str()).context("ps does not list it")?;
     ensure!(NAMED.ends_with(why), "{why}");
     let explained = text(&Ctrace::run_to_end(&["doctor", &pid])?);
-    ensure!(explained.contains("Zig TLS (std.crypto.tls) is not seen"), "{explained}");
+    ensure!(explained.contains("Zig TLS (std.crypto.tls) cannot be traced"), "{explained}");
     // The error names its file with the full path.
     let refused = Ctrace::run_to_end(&["ssl", "--pid", &pid])?;
     ensure!(!refused.status.success() && refused.stderr.contains(NAMED), "{}", refused.stderr);

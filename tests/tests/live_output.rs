@@ -269,7 +269,7 @@ fn a_failed_output_and_the_commands_status() -> Result<()> {
         (&["/"], 126),
     ] {
         let trace = run(full, &[&["--"], command].concat())?;
-        check_status(&trace, expected, "records cannot be written to /dev/full: make room there")
+        check_status(&trace, expected, "records cannot be written to /dev/full: free some space there")
             .with_context(|| format!("{command:?}"))?;
     }
     // The failure is reported when it happens, however long the command still runs.
@@ -384,7 +384,7 @@ fn the_other_outputs_are_finished_when_one_fails() -> Result<()> {
     let outputs = [output("json", Path::new("/dev/full")), output("json", &file)];
     let trace =
         end(Child::start(&mut with_outputs(&outputs, &["--", "sh", "-c", "true; sleep 1"])?)?, PATIENCE)?;
-    check_status(&trace, 1, "records cannot be written to /dev/full: make room there")?;
+    check_status(&trace, 1, "records cannot be written to /dev/full: free some space there")?;
     let records = fs::read_to_string(&file)?;
     ensure!(has_summary(records.as_bytes()), "{records}");
     ensure!(records.contains("\"end\":\"output_failed\"") && records.contains("\"exec\""), "{records}");
