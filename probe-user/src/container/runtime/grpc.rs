@@ -70,7 +70,9 @@ pub(super) fn is_unserved(error: &(dyn StdError + 'static)) -> bool {
     error.downcast_ref::<Status>().is_some_and(|status| status.code() == Code::Unimplemented)
 }
 
-/// Adapts hyper's sender to tonic.
+/// Adapts hyper's sender to tonic. tonic's own channel connects again after each lost connection. With a
+/// connector that works only once, so that the limit of bytes holds, it reports that second attempt instead
+/// of the reason.
 #[derive(Clone)]
 struct Sender(SendRequest<Body>);
 

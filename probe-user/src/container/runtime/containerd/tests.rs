@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
 
 use super::messages::{Any, Descriptor, Image, Mount, Namespace, Timestamp};
 use super::*;
 use crate::container::runtime::Extent;
+use crate::container::runtime::endpoint::Owner;
 use crate::container::runtime::grpc::fixture::{NOT_FOUND, UNIMPLEMENTED, endpoint, run, serve};
 use crate::proc::cgroup::ContainerKey;
 
@@ -164,6 +167,38 @@ fn who_serves_something_else_is_no_containerd() {
         let error = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap_err();
         assert!(matches!(error, crate::container::runtime::Unreachable::Unserved(_)), "{error}");
     });
+}
+
+/// Accepts connections, and sends the same bytes again and again.
+async fn flood(listener: UnixListener, bytes: Vec<u8>) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let (mut from, mut to) = stream.into_split();
+    tokio::spawn(async move {
+        let mut discarded = vec![0; 1 << 16];
+        while from.read(&mut discarded).await.is_ok_and(|count| count > 0) {}
+    });
+    while to.write_all(&bytes).await.is_ok() {}
+}
+
+#[test]
+fn a_hostile_server_is_given_up_with_the_reason() {
+    // Frames of HTTP/2 (RFC 9113): empty settings, and answers to pings.
+    let settings: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let pong: &[u8] = &[0, 0, 8, 6, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    for (bytes, reason) in [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "frame with invalid size"),
+        ([settings, &pong.repeat(1000)].concat(), "the answer is longer than 4 MiB"),
+    ] {
+        run(async {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("hostile.sock");
+            tokio::spawn(flood(UnixListener::bind(&path).unwrap(), bytes));
+            let endpoint = RuntimeEndpoint::clone(&endpoint(NAME, &path));
+            let endpoint = Arc::new(RuntimeEndpoint { owner: Owner::User(1000), ..endpoint });
+            let error = (RUNTIME.query)(endpoint, DetailLevel::All).await.unwrap_err();
+            assert!(error.chain().ends_with(reason), "{}", error.chain());
+        });
+    }
 }
 
 /// Messages with the field numbers of the published `containers.proto`.
