@@ -1,6 +1,7 @@
 //! `ctrace ssl … -- COMMAND` without containers: the command, its standard streams, and a server for it to
 //! talk to.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -12,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::child::{Child, OutputLines, PATIENCE};
+use crate::ctrace::{LINK_VARIABLE, with_probe_link};
 use crate::paths::ctrace_binary;
 use crate::program::program;
 use crate::trace::RunningTrace;
@@ -86,7 +88,9 @@ impl Tracing {
     ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let mut ctrace = Command::new(ctrace_binary()?);
-        ctrace.args(["ssl", "-o", "json", "--output"]).arg(directory.path().join("records"));
+        let link = env::var(LINK_VARIABLE).ok();
+        ctrace.args(with_probe_link(&["ssl", "-o", "json", "--output"], link.as_deref()));
+        ctrace.arg(directory.path().join("records"));
         ctrace.args(options).arg("--").args(command).envs(environment.iter().copied()).process_group(0);
         let stdout = tempfile::tempfile()?;
         let child = Child::start_with_streams(&mut ctrace, stdin, stdout.try_clone()?)?;

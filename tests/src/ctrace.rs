@@ -1,5 +1,6 @@
 //! A running `ctrace`, the program under test.
 
+use std::env;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use rustix::process::Signal;
 use crate::child::{Child, PATIENCE};
 use crate::paths::ctrace_binary;
 use crate::trace::RunningTrace;
+
+/// The kind of links that live suites shall use instead of ctrace's own choice: `perf` or `multi`.
+pub(crate) const LINK_VARIABLE: &str = "CTRACE_PROBE_LINK";
 
 /// A `ctrace` that has attached.
 #[derive(Debug)]
@@ -87,6 +91,34 @@ impl Ctrace {
 
 fn command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(ctrace_binary()?);
-    command.args(arguments);
+    command.args(with_probe_link(arguments, env::var(LINK_VARIABLE).ok().as_deref()));
     Ok(command)
+}
+
+/// The arguments, with the kind of links that was asked for, unless they name one.
+pub(crate) fn with_probe_link<'a>(arguments: &[&'a str], kind: Option<&'a str>) -> Vec<&'a str> {
+    let (Some(kind), Some((command, options))) = (kind, arguments.split_first()) else {
+        return arguments.to_vec();
+    };
+    let attaches = ["ssl", "uprobe"].contains(command)
+        && !options.iter().any(|option| ["--read", "--probe-link"].contains(option));
+    let link: &[&str] = if attaches { &["--probe-link", kind] } else { &[] };
+    [&[command], link, options].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_probe_link;
+
+    #[test]
+    fn the_kind_of_links_is_an_option_of_what_attaches() {
+        let with = |arguments: &[&'static str]| with_probe_link(arguments, Some("perf")).join(" ");
+        assert_eq!(with(&["ssl", "--all"]), "ssl --probe-link perf --all");
+        assert_eq!(with(&["uprobe", "a:b", "--", "c"]), "uprobe --probe-link perf a:b -- c");
+        assert_eq!(with(&["ssl", "--probe-link", "multi"]), "ssl --probe-link multi");
+        assert_eq!(with(&["ssl", "--read", "-"]), "ssl --read -");
+        assert_eq!(with(&["exec", "--all"]), "exec --all");
+        assert_eq!(with(&[]), "");
+        assert_eq!(with_probe_link(&["ssl", "--all"], None), ["ssl", "--all"]);
+    }
 }

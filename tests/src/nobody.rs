@@ -16,6 +16,11 @@ use crate::trace::RunningTrace;
 /// How long a run may take. A hang is a failure; a slow machine is not.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Mounts tracefs in a mount namespace of its own if the machine has not mounted it, and becomes nobody.
+const WITH_TRACEFS: &str = "test -e /sys/kernel/tracing/events \
+                            || mount -t tracefs tracefs /sys/kernel/tracing \
+                            && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
+
 /// A copy of `ctrace` that the tests, as root, run as the user nobody.
 #[derive(Debug)]
 pub struct Nobody {
@@ -49,10 +54,10 @@ impl Nobody {
         Ok(path.to_string_lossy().into_owned())
     }
 
-    /// A command that runs the copy as nobody.
+    /// A command that runs the copy as nobody, where tracefs is mounted as on most machines.
     pub fn command(&self) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(self.program());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).arg(self.program());
         command.current_dir(self.directory.path()).stdin(Stdio::null());
         command
     }

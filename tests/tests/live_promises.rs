@@ -15,8 +15,13 @@ use ctrace_tests::{
 use rustix::process::Signal;
 
 /// The capabilities that docs/rights.md names.
-const NAMED: [&str; 3] = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
-/// The capabilities that `exec` needs where tracefs is mounted.
+const NAMED: [&str; 5] =
+    ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_CHECKPOINT_RESTORE"];
+/// Those without which a container cannot be traced. The other one is for files that were deleted.
+const NEEDED: [&str; 4] = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
+/// The capabilities for links to perf events.
+const NAMED_FOR_PERF: [&str; 3] = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
+/// The capabilities that `exec` needs.
 const OF_EXEC: [&str; 3] = ["CAP_BPF", "CAP_PERFMON", "CAP_DAC_READ_SEARCH"];
 /// The exit statuses for what is not permitted, or for nothing to attach to.
 const REFUSED: [Option<i32>; 2] = [Some(4), Some(3)];
@@ -34,7 +39,7 @@ fn check_ended(trace: &RunningTrace, what: &str, expected: i32) -> Result<()> {
 fn check_refused(trace: &RunningTrace, missing: &str) -> Result<()> {
     ensure!(REFUSED.contains(&trace.code()), "without {missing}: {:?}: {}", trace.code(), trace.stderr);
     ensure!(trace.stderr.contains(missing), "{missing} is not named: {}", trace.stderr);
-    for other in NAMED.iter().chain(&OF_EXEC).filter(|other| **other != missing) {
+    for other in NAMED.iter().chain(&NAMED_FOR_PERF).filter(|other| **other != missing) {
         let blamed = format!("{other} is missing");
         ensure!(!trace.stderr.contains(&blamed), "without {missing}: {blamed}: {}", trace.stderr);
     }
@@ -61,12 +66,46 @@ fn the_named_capabilities_are_enough_and_each_is_needed_for_a_container() -> Res
     check_ended(&trace, "ssl", 0)?;
     ensure!(trace.records()?.len() == 4, "{} records: {}", trace.records()?.len(), trace.stderr);
     drop(client);
-    for missing in NAMED {
+    for missing in NEEDED {
         nobody.grant(&without(&NAMED, missing))?;
         for command in commands {
             check_refused(&nobody.run(command)?, missing)?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn links_to_perf_events_need_another_capability() -> Result<()> {
+    require_live()?;
+    let server = Server::start("perf-capabilities", &[])?;
+    let command =
+        ["ssl", "--probe-link", "perf", "--container", server.container.id(), "--duration", "300ms"];
+    let nobody = Nobody::new()?;
+    nobody.grant(&NAMED_FOR_PERF)?;
+    check_ended(&nobody.run(&command)?, "ssl", 0)?;
+    nobody.grant(&NAMED)?;
+    check_refused(&nobody.run(&command)?, "CAP_SYS_ADMIN")
+}
+
+#[test]
+fn a_deleted_file_needs_a_capability_that_is_named() -> Result<()> {
+    require_live()?;
+    let server = Server::start("deleted-file", &[])?;
+    let container = server.container.id();
+    let maps = fs::read_to_string(format!("/proc/{}/maps", server.container.pid()))?;
+    let libssl = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let libssl = libssl.into_iter().find(|path| path.contains("/libssl.so")).context("no libssl")?;
+    fs::remove_file(server.container.path(libssl))?;
+    let command = ["ssl", "--container", container, "--duration", "300ms"];
+    let nobody = Nobody::new()?;
+    nobody.grant(&NAMED)?;
+    let trace = nobody.run(&command)?;
+    check_ended(&trace, "ssl", 0)?;
+    nobody.grant(&without(&NAMED, "CAP_CHECKPOINT_RESTORE"))?;
+    let trace = nobody.run(&command)?;
+    check_ended(&trace, "ssl", 3)?;
+    ensure!(trace.stderr.contains("CAP_CHECKPOINT_RESTORE"), "{}", trace.stderr);
     Ok(())
 }
 
@@ -79,15 +118,16 @@ fn the_named_capabilities_are_enough_for_a_command_of_ones_own() -> Result<()> {
     let copied = nobody.put(&client)?;
     let client = [&*copied, "--port", server.port(), "--up", "100", "--down", "100"];
     // The processes belong to the user.
-    nobody.grant(&without(&NAMED, "CAP_SYS_PTRACE"))?;
+    let named = without(&NAMED, "CAP_SYS_PTRACE");
+    nobody.grant(&named)?;
     let trace = nobody.run(&[&["ssl", "--"], &client[..]].concat())?;
     check_ended(&trace, "ssl -- CMD", 0)?;
     ensure!(trace.stderr.contains("SSL_write") && trace.stderr.contains("nothing lost"), "{}", trace.stderr);
     let trace = nobody.run(&["uprobe", "libc.so.6:getenv(str)", "--", "sh", "-c", "ls; exit 5"])?;
     check_ended(&trace, "uprobe -- CMD", 5)?;
     ensure!(trace.stderr.contains("getenv("), "{}", trace.stderr);
-    for missing in ["CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH"] {
-        nobody.grant(&without(&NAMED, missing))?;
+    for missing in ["CAP_BPF", "CAP_PERFMON", "CAP_DAC_READ_SEARCH"] {
+        nobody.grant(&without(&named, missing))?;
         for command in [&["ssl", "--", "true"][..], &["uprobe", "libc.so.6:getenv", "--", "true"]] {
             let trace = nobody.run(command)?;
             check_ended(&trace, missing, 4)?;
@@ -101,19 +141,13 @@ fn the_named_capabilities_are_enough_for_a_command_of_ones_own() -> Result<()> {
 fn programs_are_told_without_the_right_to_set_probes() -> Result<()> {
     require_bpf()?;
     let nobody = Nobody::new()?;
-    // Where tracefs is not mounted, ctrace needs the right to mount it for itself.
-    let mounted = fs::exists("/sys/kernel/tracing/events")?;
-    let rights = if mounted { &OF_EXEC } else { &NAMED };
-    nobody.grant(rights)?;
+    nobody.grant(&OF_EXEC)?;
     let trace = nobody.run(&["exec", "--", "sh", "-c", "exit 3"])?;
     check_ended(&trace, "exec -- CMD", 3)?;
     ensure!(trace.stderr.contains("sh -c 'exit 3'"), "{}", trace.stderr);
     check_ended(&nobody.run(&["exec", "--all", "--duration", "300ms"])?, "exec --all", 0)?;
-    for missing in rights {
-        if *missing == "CAP_SYS_PTRACE" {
-            continue;
-        }
-        nobody.grant(&without(rights, missing))?;
+    for missing in OF_EXEC {
+        nobody.grant(&without(&OF_EXEC, missing))?;
         check_refused(&nobody.run(&["exec", "--all", "--duration", "300ms"])?, missing)?;
     }
     Ok(())
@@ -134,7 +168,7 @@ fn what_is_explained_needs_fewer_rights() -> Result<()> {
     check_ended(&nobody.run(&["inspect", short])?, "inspect", 0)?;
     nobody.grant(&NAMED)?;
     check_ended(&nobody.run(&["doctor", short])?, "doctor", 0)?;
-    for missing in ["CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"] {
+    for missing in NEEDED {
         nobody.grant(&without(&NAMED, missing))?;
         let trace = nobody.run(&["doctor", short])?;
         ensure!(REFUSED.contains(&trace.code()), "without {missing}: {:?}: {}", trace.code(), text(&trace));

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ctrace::bpf;
 use ctrace::bpf::BpfLog;
 use ctrace::bpf::MmapEvents;
+use ctrace::bpf::ProbeLink;
 use ctrace::bpf::Session;
 use ctrace::bpf::SessionOptions;
 use ctrace::bpf::TrackExec;
@@ -59,6 +60,7 @@ impl Watched {
         let options = SessionOptions {
             programs: ProgramSet::tls(ConnectionRecords::Off),
             ring_bytes: 1 << 20,
+            probe_link: ProbeLink::Auto,
             max_bytes: 4096,
             log: BpfLog::Off,
             command: None,

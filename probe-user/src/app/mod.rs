@@ -372,6 +372,7 @@ fn load(
     let options = bpf::SessionOptions {
         programs: plan.programs.clone(),
         ring_bytes: trace.ring_bytes,
+        probe_link: trace.probe_link,
         max_bytes: trace.max_bytes,
         log,
         command,

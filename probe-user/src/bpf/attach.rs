@@ -1,16 +1,44 @@
 //! Hook → links: attaches the BPF programs of a hook.
 
+use std::io;
 use std::os::fd::AsFd as _;
 
 use aya::Ebpf;
 use aya::programs::ProgramError;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
+use aya::sys::SyscallError;
+use rustix::io::Errno;
 
-use super::links::Link;
-use super::programs::{self, AttachPoint, BpfProgram};
-use super::{AttachWarmup, Session, SessionError, loader, usdt_semaphore};
+use super::lacking::Lacking;
+use super::links::{Link, Links};
+use super::loader::Uprobes;
+use super::programs::{self, AttachPoint, BpfProgram, PROGRAMS};
+use super::sys::{AttachType, Moment, Place};
+use super::uprobe_multi::MultiPrograms;
+use super::{AttachWarmup, Session, SessionError, loader, uprobe_multi, usdt_semaphore};
 use crate::elf::FileOffset;
 use crate::plan::{Hook, ObjectHooks, ObjectId};
+
+/// A hook whose programs are loaded.
+#[derive(Clone, Copy)]
+struct LoadedHook<'a> {
+    /// Its index in the object.
+    index: usize,
+    hook: &'a Hook,
+    cookie: u64,
+}
+
+impl LoadedHook<'_> {
+    /// Where a program of the hook runs.
+    fn places(&self, program: &BpfProgram) -> impl Iterator<Item = Place> {
+        let offsets = match program.attach_point {
+            AttachPoint::RetInstructions(_) => self.hook.ret_offsets.as_slice(),
+            _ => std::slice::from_ref(&self.hook.offset),
+        };
+        let (cookie, semaphore) = (self.cookie, self.hook.semaphore);
+        offsets.iter().map(move |offset| Place { offset: *offset, cookie, semaphore })
+    }
+}
 
 impl Session {
     /// Attaches the hooks of an object. The links last until [`Session::detach`] or the end of the session.
@@ -30,13 +58,32 @@ impl Session {
     ) -> Vec<(usize, SessionError)> {
         self.links.attaching();
         let mut failed = Vec::new();
+        let mut loaded = Vec::new();
         for (index, hook) in object.hooks.iter().enumerate() {
-            let site = object.sites.start.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
-            if let Err(error) = self.attach_hook(object, hook, site) {
-                failed.push((index, error));
+            match self.load_hook(object, (index, hook)) {
+                Ok(hook) => loaded.push(hook),
+                Err(error) => {
+                    failed.push((index, error));
+                    progress(index);
+                }
             }
-            progress(index);
         }
+        match &mut self.uprobes {
+            Uprobes::Multi(programs) => {
+                let links = &mut self.links;
+                failed.extend(ObjectLinker { programs, links, object }.attach(&loaded));
+                loaded.iter().for_each(|hook| progress(hook.index));
+            }
+            Uprobes::Perf => {
+                for hook in loaded {
+                    if let Err(error) = self.attach_hook(object, &hook) {
+                        failed.push((hook.index, error));
+                    }
+                    progress(hook.index);
+                }
+            }
+        }
+        failed.sort_by_key(|(index, _)| *index);
         self.links.attaching();
         failed
     }
@@ -47,20 +94,29 @@ impl Session {
         self.links.ahead()
     }
 
-    fn attach_hook(&mut self, object: &ObjectHooks, hook: &Hook, site: u32) -> Result<(), SessionError> {
+    /// Loads the programs of a hook, and writes what they read of a call.
+    fn load_hook<'a>(
+        &mut self,
+        object: &ObjectHooks,
+        (index, hook): (usize, &'a Hook),
+    ) -> Result<LoadedHook<'a>, SessionError> {
         let arguments = match &hook.capture {
             Some(reading) => self.functions.number(&reading.spec)?,
             None => hook.cookie_args,
         };
-        let cookie = probe_common::cookie(site, arguments);
-        let mut links: Vec<Link> = Vec::new();
         for program in programs::of_hook(hook.program) {
-            let offsets = match program.attach_point {
-                AttachPoint::RetInstructions(_) => hook.ret_offsets.as_slice(),
-                _ => std::slice::from_ref(&hook.offset),
-            };
-            for offset in offsets {
-                match attach_uprobe(&mut self.ebpf, program, cookie, object, (hook, *offset)) {
+            loader::load_program(&mut self.ebpf, &mut self.uprobes, program)?;
+        }
+        let site = object.sites.start.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
+        Ok(LoadedHook { index, hook, cookie: probe_common::cookie(site, arguments) })
+    }
+
+    /// Attaches one hook by a link per place.
+    fn attach_hook(&mut self, object: &ObjectHooks, hook: &LoadedHook<'_>) -> Result<(), SessionError> {
+        let mut links: Vec<Link> = Vec::new();
+        for program in programs::of_hook(hook.hook.program) {
+            for place in hook.places(program) {
+                match attach_uprobe(&mut self.ebpf, program, object, (hook.hook, place)) {
                     Ok(link) => links.push(link),
                     Err(error) => {
                         // A hook without all of its programs reports nothing, but still slows the target
@@ -75,23 +131,128 @@ impl Session {
         Ok(())
     }
 
-    /// Detaches the hooks of an object. This happens later, when nothing has been attached for a moment, and
-    /// does not block the caller.
+    /// Detaches the hooks of an object. This happens later, and does not block the caller.
     pub fn detach(&mut self, object: ObjectId) {
         self.links.remove(object);
+    }
+}
+
+/// Attaches hooks of an object by one link per program.
+struct ObjectLinker<'a> {
+    programs: &'a mut MultiPrograms,
+    links: &'a mut Links,
+    object: &'a ObjectHooks,
+}
+
+/// A link that the kernel has refused.
+struct RefusedLink {
+    program: &'static BpfProgram,
+    source: io::Error,
+}
+
+impl RefusedLink {
+    /// Whether another place might not be refused.
+    fn is_of_place(&self) -> bool {
+        let of_all = [Errno::PERM, Errno::ACCESS, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+        !of_all.iter().any(|errno| self.source.raw_os_error() == Some(errno.raw_os_error()))
+    }
+}
+
+impl ObjectLinker<'_> {
+    /// Returns the hooks that could not be attached.
+    ///
+    /// The kernel does not say which place it refuses, and refuses all that are in the same link. So if it
+    /// refuses one, the hooks are tried in halves.
+    fn attach(&mut self, hooks: &[LoadedHook<'_>]) -> Vec<(usize, SessionError)> {
+        let mut failed = Vec::new();
+        let mut untried = vec![hooks];
+        while let Some(hooks) = untried.pop() {
+            let Err(refused) = self.link(hooks) else { continue };
+            match hooks {
+                [hook] if refused.is_of_place() => {
+                    let offset = self.refused_offset(&refused, hook);
+                    failed.push((hook.index, self.reason(&refused, hook, offset)));
+                }
+                [_, ..] if refused.is_of_place() => {
+                    let (first, second) = hooks.split_at(hooks.len() / 2);
+                    untried.extend([second, first]);
+                }
+                _ => {
+                    let reason = |hook: &LoadedHook<'_>| self.reason(&refused, hook, hook.hook.offset);
+                    failed.extend(hooks.iter().map(|hook| (hook.index, reason(hook))));
+                }
+            }
+        }
+        failed
+    }
+
+    /// Attaches all of the hooks, or none.
+    fn link(&mut self, hooks: &[LoadedHook<'_>]) -> Result<(), RefusedLink> {
+        let mut links = Vec::new();
+        for program in PROGRAMS.iter().filter(|program| program.attach_point.is_in_files()) {
+            let of_program = hooks.iter().filter(|hook| program.is_of(hook.hook.program));
+            let places: Vec<Place> = of_program.flat_map(|hook| hook.places(program)).collect();
+            if places.is_empty() {
+                continue;
+            }
+            match self.link_places(program, &places) {
+                Ok(link) => links.push(link),
+                Err(source) => {
+                    // A hook without all of its programs reports nothing, but still slows the target down.
+                    self.links.discard(links);
+                    return Err(RefusedLink { program, source });
+                }
+            }
+        }
+        self.links.keep(self.object.id, links);
+        Ok(())
+    }
+
+    fn link_places(&mut self, program: &BpfProgram, places: &[Place]) -> io::Result<Link> {
+        let moment = match program.attach_point {
+            AttachPoint::Uretprobe(_) => Moment::Returned,
+            _ => Moment::Reached,
+        };
+        let attach_type = AttachType::UprobeMulti;
+        let loaded = self.programs.program(program.name, attach_type).map_err(io::Error::other)?;
+        uprobe_multi::link(loaded, attach_type, (&self.object.file.path(), moment), places)
+    }
+
+    /// Which place of a hook the kernel refuses.
+    fn refused_offset(&mut self, refused: &RefusedLink, hook: &LoadedHook<'_>) -> FileOffset {
+        let places: Vec<Place> = hook.places(refused.program).collect();
+        let found = places.iter().find(|place| match self.link_places(refused.program, &[**place]) {
+            Ok(link) => {
+                self.links.discard(vec![link]);
+                false
+            }
+            Err(_) => true,
+        });
+        found.map_or(hook.hook.offset, |place| place.offset)
+    }
+
+    fn reason(&self, refused: &RefusedLink, hook: &LoadedHook<'_>, offset: FileOffset) -> SessionError {
+        let io_error = match refused.source.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::other(refused.source.to_string()),
+        };
+        let source = SyscallError { call: "bpf_link_create", io_error };
+        let (path, function) = (&self.object.library.path, &hook.hook.function);
+        SessionError::attach(path, function, offset, &Lacking::PROGRAMS, source.into())
     }
 }
 
 fn attach_uprobe(
     ebpf: &mut Ebpf,
     program: &BpfProgram,
-    cookie: u64,
     object: &ObjectHooks,
-    (hook, offset): (&Hook, FileOffset),
+    (hook, place): (&Hook, Place),
 ) -> Result<Link, SessionError> {
+    let Place { offset, cookie, semaphore } = place;
     let program = loader::uprobe(ebpf, program.name)?;
-    let failed = |source| SessionError::attach(&object.library.path, &hook.function, offset, source);
-    if let Some(counter) = hook.semaphore {
+    let (path, function) = (&object.library.path, &hook.function);
+    let failed = |source| SessionError::attach(path, function, offset, &Lacking::PERF_UPROBES, source);
+    if let Some(counter) = semaphore {
         let fd = program.fd().map_err(failed)?.as_fd();
         let attached = usdt_semaphore::attach(fd, &object.file.path(), offset, counter, cookie);
         return attached

@@ -6,12 +6,12 @@
 //! thread, in a file of our own that nobody maps, so that nobody can hit it. By the time the file is parsed,
 //! much of the wait is over.
 //!
-//! Owns these idle probes. The kernel needs a tenth of a second to remove one, during which nothing can be
-//! attached. So there are few of them, and they are removed when nothing has been attached for seconds, or at
-//! the end.
+//! Owns these idle probes. If they are perf events, the kernel needs a tenth of a second to remove one,
+//! during which nothing can be attached. So there are few of them, and they are removed when nothing has been
+//! attached for seconds, or at the end.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ const FILE_BYTES: u64 = 4096;
 pub struct AttachWarmup(Arc<WarmupShared>);
 
 struct WarmupShared {
-    register: fn() -> io::Result<Link>,
+    /// Registers a probe that nobody can hit.
+    register: Box<dyn Fn() -> io::Result<Link> + Send + Sync>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -56,14 +57,9 @@ struct State {
     ended: bool,
 }
 
-impl Default for AttachWarmup {
-    fn default() -> Self {
-        Self::new(idle_probe)
-    }
-}
-
 impl AttachWarmup {
-    fn new(register: fn() -> io::Result<Link>) -> Self {
+    pub(super) fn new(register: impl Fn() -> io::Result<Link> + Send + Sync + 'static) -> Self {
+        let register = Box::new(register);
         Self(Arc::new(WarmupShared { register, state: Mutex::default(), changed: Condvar::new() }))
     }
 
@@ -144,13 +140,19 @@ impl WarmupShared {
     }
 }
 
-/// Registers a probe that nobody can hit.
-fn idle_probe() -> io::Result<Link> {
-    let file = rustix::fs::memfd_create("ctrace", MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&file, FILE_BYTES)?;
+/// Registers a probe that nobody can hit, by a perf event.
+pub(super) fn idle_perf_event() -> io::Result<Link> {
+    let file = unmapped_file()?;
     // The kernel keeps the file for as long as the probe exists.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(Box::new(perf_uprobe::uprobe(path.as_ref(), FileOffset(0), 0)?))
+}
+
+/// A file of our own that nobody maps.
+pub(super) fn unmapped_file() -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("ctrace", MemfdFlags::CLOEXEC)?;
+    rustix::fs::ftruncate(&file, FILE_BYTES)?;
+    Ok(file)
 }
 
 #[cfg(test)]

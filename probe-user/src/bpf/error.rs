@@ -99,6 +99,15 @@ pub enum SessionError {
         /// The running kernel.
         release: String,
     },
+    /// One link to many places was asked for, and cannot be made.
+    #[error(
+        "this kernel ({release}) has no links to many probes (uprobe_multi): --probe-link multi needs Linux \
+         6.6 or newer; leave it out, or use --probe-link perf"
+    )]
+    NoMultiLinks {
+        /// The running kernel.
+        release: String,
+    },
     /// The kernel refused a program.
     #[error(
         "the kernel refused the BPF program {name}; please report it with the output of `ctrace -vv …` and \
@@ -226,13 +235,20 @@ impl SessionError {
     pub fn is_kernel_or_rights(&self) -> bool {
         // A kernel that is too old, or built without a feature, can refuse in many ways.
         let refused = matches!(self, Self::Load(_) | Self::Program { .. } | Self::Tracepoint { .. });
-        let absent = matches!(self, Self::Kernel { .. } | Self::Sysfs | Self::Tracefs { .. });
+        let absent = matches!(
+            self,
+            Self::Kernel { .. } | Self::NoMultiLinks { .. } | Self::Sysfs | Self::Tracefs { .. }
+        );
         refused || absent || matches!(self, Self::NotPermitted { .. })
     }
 
     /// Whether a resource is exhausted, so that the next attempt would fail in the same way.
     pub fn is_shortage(&self) -> bool {
         matches!(self, Self::Files { .. } | Self::Memory { .. })
+    }
+
+    pub(super) fn no_uprobe_multi() -> Self {
+        Self::NoMultiLinks { release: release() }
     }
 
     pub(super) fn load(source: EbpfError) -> Self {
@@ -272,10 +288,16 @@ impl SessionError {
         }
     }
 
-    pub(super) fn attach(path: &str, function: &str, offset: FileOffset, source: ProgramError) -> Self {
+    pub(super) fn attach(
+        path: &str,
+        function: &str,
+        offset: FileOffset,
+        needed: &[Needed],
+        source: ProgramError,
+    ) -> Self {
         let what = format!("a uprobe on {function}");
         if is_denied(&source) {
-            return Self::denied(&what, &Lacking::UPROBES, source);
+            return Self::denied(&what, needed, source);
         }
         Self::short(&what, source).unwrap_or_else(|source| Self::Attach {
             path: path.to_owned(),
@@ -332,7 +354,7 @@ fn next_of_mappings(why: &io::Error) -> &'static str {
 }
 
 /// Whether the kernel returned EPERM, or EACCES, which it does for perf events and files.
-fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(super) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     is_errno(error, Errno::PERM) || is_errno(error, Errno::ACCESS)
 }
 
@@ -371,8 +393,12 @@ pub(super) fn check_rights() -> Result<(), SessionError> {
 }
 
 pub(super) fn missing(what: &'static str, config: &'static str) -> SessionError {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    SessionError::Kernel { what, config, release }
+    SessionError::Kernel { what, config, release: release() }
+}
+
+/// The running kernel.
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// Whether the kernel has what every session needs.

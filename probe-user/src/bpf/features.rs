@@ -2,10 +2,14 @@
 //! missing.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use aya::maps::MapType;
 
+use super::error;
+use super::sys::AttachType;
 use super::tracepoint_format::TRACEFS;
+use super::uprobe_multi::IdleProgram;
 
 /// Whether the kernel has a ring buffer for BPF programs (5.8). None if this could not be determined.
 pub fn ring_buffer() -> Option<bool> {
@@ -16,6 +20,45 @@ pub fn ring_buffer() -> Option<bool> {
 /// right to load programs, the answer is false.
 pub fn attach_cookies() -> bool {
     aya::features().bpf_cookie()
+}
+
+/// The first kernel that has links to many places.
+const MULTI_SINCE: (u32, u32) = (6, 6);
+
+/// Whether one link can attach a program to many places of a file (6.6). None if this process has not the
+/// right to try it.
+pub fn uprobe_multi() -> Option<bool> {
+    static FOUND: OnceLock<Option<bool>> = OnceLock::new();
+    *FOUND.get_or_init(|| has_links_of(AttachType::UprobeMulti))
+}
+
+/// Whether such a link can have the program run at the return as well, for each call that it chooses (6.13).
+/// None if this process has not the right to try it.
+pub fn uprobe_session() -> Option<bool> {
+    static FOUND: OnceLock<Option<bool>> = OnceLock::new();
+    *FOUND.get_or_init(|| has_links_of(AttachType::UprobeSession))
+}
+
+fn has_links_of(attach_type: AttachType) -> Option<bool> {
+    match IdleProgram::load(attach_type) {
+        Ok(program) => Some(program.can_be_linked()),
+        Err(source) if error::is_denied(&source) => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// Like [`uprobe_multi`], and without the right to try it by the kernel's version.
+pub fn expects_uprobe_multi() -> bool {
+    uprobe_multi().unwrap_or_else(|| {
+        let uname = rustix::system::uname();
+        version(&uname.release().to_string_lossy()).is_some_and(|version| version >= MULTI_SINCE)
+    })
+}
+
+/// Parses `6.1.0-18-amd64` to (6, 1).
+pub fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Whether the kernel describes its own structures.

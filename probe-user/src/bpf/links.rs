@@ -1,9 +1,13 @@
 //! Links: what the programs are attached to, by object, and how they are removed.
 //!
-//! The kernel needs about a tenth of a second to remove a link. For most of that time it holds a lock while
-//! it waits for every processor, so that nobody else can attach. So links are removed on a separate thread,
-//! one after the other, when nothing has been attached for a moment: new objects are more urgent than old
-//! ones. At the end of the session all links are removed at the same time, which takes half as long.
+//! Removing a link to a perf event takes the kernel about a tenth of a second. For most of that time it holds
+//! a lock while it waits for every processor, so that nobody else can attach. So such links are removed on a
+//! separate thread, one after the other, when nothing has been attached for a moment: new objects are more
+//! urgent than old ones. At the end of the session all links are removed at the same time, which takes half
+//! as long.
+//!
+//! Removing a link to many places takes as long as one, whatever their number, and without that lock. Such
+//! links are removed at once and all at the same time: the waits are shared.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,8 +20,11 @@ use crate::plan::ObjectId;
 /// A link. Dropping it detaches the program.
 pub(super) type Link = Box<dyn Send>;
 
-/// How many links are removed at the same time at the end, each on its own thread.
-const AT_ONCE: usize = 32;
+/// How many links are removed at the same time, each on its own thread.
+const AT_ONCE: usize = 256;
+
+/// The stack of such a thread, which does nothing but close a file.
+const STACK_BYTES: usize = 64 * 1024;
 
 /// A link is removed when nothing has been attached for this long. The programs of a container, and the
 /// libraries of a program, are attached within this time of each other.
@@ -29,7 +36,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// If this many links wait, they are removed without a pause.
 const BACKLOG: usize = 64;
 
-#[derive(Default)]
+/// When links are removed while the session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// One by one, when nothing has been attached for a moment.
+    WhenQuiet,
+    /// All that are discarded, at the same time.
+    AtOnce,
+}
+
 pub(super) struct Links {
     objects: HashMap<ObjectId, Vec<Link>>,
     /// Links that last as long as the session.
@@ -40,8 +55,8 @@ pub(super) struct Links {
 }
 
 /// The state that both threads share.
-#[derive(Default)]
 struct Discarded {
+    removal: Removal,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -55,6 +70,17 @@ struct Queue {
 }
 
 impl Links {
+    pub(super) fn new(removal: Removal, ahead: AttachWarmup) -> Self {
+        let (queue, changed) = (Mutex::default(), Condvar::new());
+        Self {
+            objects: HashMap::new(),
+            lasting: Vec::new(),
+            ahead,
+            discarded: Arc::new(Discarded { removal, queue, changed }),
+            remover: None,
+        }
+    }
+
     /// To be called right before and right after something is attached.
     pub(super) fn attaching(&self) {
         self.ahead.attaching();
@@ -85,6 +111,9 @@ impl Links {
 
     /// Removes links, not necessarily at once.
     pub(super) fn discard(&mut self, links: Vec<Link>) {
+        if links.is_empty() {
+            return;
+        }
         self.discarded.lock().links.extend(links);
         self.discarded.changed.notify_one();
         if self.remover.is_none() {
@@ -115,6 +144,13 @@ impl Discarded {
                 removed = Instant::now();
                 continue;
             }
+            if self.removal == Removal::AtOnce {
+                let links = queue.links.drain(..).collect();
+                drop(queue);
+                remove(links);
+                queue = self.lock();
+                continue;
+            }
             let loud = queue.attached.map_or(Duration::ZERO, |at| QUIET.saturating_sub(at.elapsed()));
             let patience = PATIENCE.saturating_sub(removed.elapsed());
             let wait = if queue.links.len() > BACKLOG { Duration::ZERO } else { loud.min(patience) };
@@ -139,7 +175,8 @@ fn remove(mut links: Vec<Link>) {
         thread::scope(|scope| {
             for link in some {
                 // If no thread can be started, the link is dropped here, along with the closure that owns it.
-                let _ = thread::Builder::new().spawn_scoped(scope, move || drop(link));
+                let thread = thread::Builder::new().stack_size(STACK_BYTES);
+                let _ = thread.spawn_scoped(scope, move || drop(link));
             }
         });
     }
@@ -182,9 +219,9 @@ mod tests {
     }
 
     /// Links of some objects, two each, and the count of those that were removed.
-    fn links(objects: u32) -> (Links, Arc<AtomicUsize>) {
+    fn links(removal: Removal, objects: u32) -> (Links, Arc<AtomicUsize>) {
         let removed = Arc::new(AtomicUsize::new(0));
-        let mut links = Links::default();
+        let mut links = Links::new(removal, AttachWarmup::new(|| Ok(Box::new(()))));
         for number in 0..objects {
             for _ in 0..2 {
                 links.keep(ObjectId(number), vec![Box::new(Slow(Arc::clone(&removed)))]);
@@ -203,7 +240,7 @@ mod tests {
 
     #[test]
     fn removing_holds_up_nothing_and_the_end_waits_for_all() {
-        let (mut links, removed) = links(100);
+        let (mut links, removed) = links(Removal::WhenQuiet, 100);
         links.keep_lasting(Slow(Arc::clone(&removed)));
         let begin = Instant::now();
         for number in 0..10 {
@@ -220,7 +257,7 @@ mod tests {
 
     #[test]
     fn links_are_removed_without_an_end() {
-        let (mut links, removed) = links(2);
+        let (mut links, removed) = links(Removal::WhenQuiet, 2);
         links.remove(ObjectId(0));
         wait_for(&removed, 2);
         links.remove(ObjectId(1));
@@ -228,8 +265,20 @@ mod tests {
     }
 
     #[test]
+    fn links_to_many_places_are_removed_together_and_do_not_wait_for_a_pause() {
+        let (mut links, removed) = links(Removal::AtOnce, 100);
+        let begin = Instant::now();
+        for number in 0..100 {
+            links.attaching();
+            links.remove(ObjectId(number));
+        }
+        wait_for(&removed, 200);
+        assert!(begin.elapsed() < PATIENCE, "one after the other: {:?}", begin.elapsed());
+    }
+
+    #[test]
     fn attaching_comes_first_but_not_for_ever() {
-        let (mut links, removed) = links(1);
+        let (mut links, removed) = links(Removal::WhenQuiet, 1);
         let begin = Instant::now();
         links.attaching();
         links.remove(ObjectId(0));

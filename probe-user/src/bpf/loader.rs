@@ -1,6 +1,7 @@
 //! Loads the BPF object: sets its constants for this kernel and this trace, and loads its programs.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
@@ -8,11 +9,15 @@ use probe_common::{
     CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, SOCKETS, SocketFields,
 };
 
-use super::links::Links;
+use super::links::{Links, Removal};
 use super::pod::PodCompat;
 use super::programs::{self, AttachPoint, BpfProgram, LoadTime, PROGRAMS};
+use super::sys::AttachType;
 use super::tracepoint_format::TracepointFormat;
-use super::{BpfLog, SessionError, SessionOptions, exec, pod};
+use super::uprobe_multi::{IdleProgram, MultiPrograms};
+use super::{
+    AttachWarmup, BpfLog, ProbeLink, SessionError, SessionOptions, attach_warmup, exec, features, pod,
+};
 use crate::plan::program_set::{ConnectionRecords, ProgramFamily};
 use crate::scope::Scope;
 
@@ -84,7 +89,7 @@ pub(super) fn load(
     families: &BTreeSet<ProgramFamily>,
     hold: u32,
     socket_fields: Option<SocketFields>,
-) -> Result<Ebpf, SessionError> {
+) -> Result<(Ebpf, Uprobes), SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
     let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
     let connections = ConnectionConstants::of(options);
@@ -128,20 +133,67 @@ pub(super) fn load(
         loader.override_global("SOCKET_FIELDS", fields, true);
     }
     let mut ebpf = loader.load(OBJECT_FILE).map_err(SessionError::load)?;
+    let mut uprobes = Uprobes::choose(options, &ebpf)?;
     for program in &PROGRAMS {
         let at_once = options.log == BpfLog::Debug && program.attach_point.is_in_files();
         if families.contains(&program.family) && (program.load == LoadTime::AtStart || at_once) {
-            load_program(&mut ebpf, program)?;
+            load_program(&mut ebpf, &mut uprobes, program)?;
         }
     }
-    Ok(ebpf)
+    Ok((ebpf, uprobes))
 }
 
-fn load_program(ebpf: &mut Ebpf, program: &BpfProgram) -> Result<(), SessionError> {
-    if program.attach_point.is_in_files() {
-        return uprobe(ebpf, program.name).map(|_| ());
+/// How the programs for functions are loaded, and what their links are.
+pub(super) enum Uprobes {
+    /// Programs of aya, with one link per place, to a perf event.
+    Perf,
+    /// Programs of our own, with one link for all places of an object.
+    Multi(MultiPrograms),
+}
+
+impl Uprobes {
+    /// What was asked for, or else the best that the kernel has. To be called while `ebpf` has all maps.
+    fn choose(options: &SessionOptions, ebpf: &Ebpf) -> Result<Self, SessionError> {
+        let wanted = match options.probe_link {
+            _ if !options.programs.probes_files() => return Ok(Self::Perf),
+            ProbeLink::Perf => return Ok(Self::Perf),
+            ProbeLink::Multi => true,
+            ProbeLink::Auto => false,
+        };
+        match features::uprobe_multi() {
+            Some(true) => MultiPrograms::new(ebpf).map(Self::Multi),
+            _ if wanted => Err(SessionError::no_uprobe_multi()),
+            _ => Ok(Self::Perf),
+        }
     }
-    tracepoint(ebpf, program.name).map(|_| ())
+
+    /// The place for its links, and for idle probes of the same kind.
+    pub(super) fn links(&self) -> Links {
+        match self {
+            Self::Perf => Links::new(Removal::WhenQuiet, AttachWarmup::new(attach_warmup::idle_perf_event)),
+            Self::Multi(_) => {
+                let idle = IdleProgram::load(AttachType::UprobeMulti);
+                let attach = move || match &idle {
+                    Ok(program) => program.attach_to_nothing(),
+                    Err(error) => Err(io::Error::other(error.to_string())),
+                };
+                Links::new(Removal::AtOnce, AttachWarmup::new(attach))
+            }
+        }
+    }
+}
+
+/// Loads a program that runs in files or at tracepoints, if it is not loaded yet.
+pub(super) fn load_program(
+    ebpf: &mut Ebpf,
+    uprobes: &mut Uprobes,
+    program: &BpfProgram,
+) -> Result<(), SessionError> {
+    match uprobes {
+        _ if !program.attach_point.is_in_files() => tracepoint(ebpf, program.name).map(drop),
+        Uprobes::Perf => uprobe(ebpf, program.name).map(drop),
+        Uprobes::Multi(programs) => programs.program(program.name, AttachType::UprobeMulti).map(drop),
+    }
 }
 
 /// A program for tracepoints, loaded on first use.
@@ -154,7 +206,7 @@ pub(super) fn tracepoint<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut T
     Ok(program)
 }
 
-/// A program for functions, loaded on first use.
+/// A program of aya for functions, loaded on first use.
 pub(super) fn uprobe<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, SessionError> {
     let program: &mut UProbe = pod::program(ebpf, name)?;
     if program.fd().is_err() {
@@ -164,9 +216,12 @@ pub(super) fn uprobe<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProb
     Ok(program)
 }
 
-/// Logs how many steps the verifier took. It refuses a program that needs more than a million.
 pub(super) fn log_verifier_stats(name: &str, info: Result<ProgramInfo, ProgramError>) {
-    let steps = info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
+    log_steps(name, info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0));
+}
+
+/// Logs how many steps the verifier took. It refuses a program that needs more than a million.
+pub(super) fn log_steps(name: &str, steps: u32) {
     tracing::debug!("the kernel verified the BPF program {name} in {steps} steps");
 }
 

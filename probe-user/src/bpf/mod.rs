@@ -37,13 +37,17 @@ mod programs;
 mod scope_filter;
 mod sockets;
 mod stop_on_mmap;
+mod sys;
 mod tracepoint_format;
+mod uprobe_multi;
 mod usdt_semaphore;
 
 pub use attach_warmup::AttachWarmup;
 pub use error::SessionError;
 use function_maps::FunctionMaps;
+pub use lacking::ProbeRights;
 use links::Links;
+use loader::Uprobes;
 pub use mmap_events::{MmapEvents, TrackExec};
 use pod::PodCompat;
 use scope_filter::ScopeFilter;
@@ -61,6 +65,8 @@ pub struct SessionOptions {
     pub max_bytes: u32,
     /// Whether the BPF programs log.
     pub log: BpfLog,
+    /// How programs are attached to functions.
+    pub probe_link: ProbeLink,
     /// The process of a command that ctrace has started. It is not in scope until it executes the command. If
     /// the trace inspects files, this process and those that it forks, whether in scope or not, are stopped
     /// each time they map code, until [`Session::resume`].
@@ -74,6 +80,18 @@ pub enum BpfLog {
     Off,
     /// They log to ctrace's log at level debug.
     Debug,
+}
+
+/// What links programs to the functions of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProbeLink {
+    /// One link for all places if the kernel has that (Linux 6.6), otherwise one per place.
+    #[default]
+    Auto,
+    /// One link per place, to a perf event.
+    Perf,
+    /// One link for all places at which a program runs, or an error.
+    Multi,
 }
 
 /// How much of the ring was read.
@@ -127,6 +145,7 @@ pub struct Session {
     discarded: u64,
     // Links and programs are dropped after everything that reads their maps.
     links: Links,
+    uprobes: Uprobes,
     ebpf: Ebpf,
     // Last: once nothing is attached, no further process is stopped.
     holding: Option<ProcessStopper>,
@@ -172,7 +191,7 @@ impl Session {
         let has_sockets = options.programs.has(ProgramFamily::Sockets);
         let socket_fields = has_sockets.then(sockets::fields).flatten();
         let families = families(options, scope);
-        let mut ebpf = loader::load(options, scope, &families, u32::from(holds), socket_fields)?;
+        let (mut ebpf, uprobes) = loader::load(options, scope, &families, u32::from(holds), socket_fields)?;
         let ring = pod::poll(pod::take(&mut ebpf, "EVENTS")?)?;
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
@@ -182,7 +201,7 @@ impl Session {
             BpfLog::Off => None,
             BpfLog::Debug => EbpfLogger::init(&mut ebpf).ok(),
         };
-        let mut links = Links::default();
+        let mut links = uprobes.links();
         let follows_forks = !scope.pids.is_empty() || holds;
         // Before the scope is written, so that changes in between are reported.
         for family in ATTACHED_AT_START.into_iter().filter(|family| families.contains(family)) {
@@ -210,6 +229,7 @@ impl Session {
             without_room: 0,
             discarded: 0,
             links,
+            uprobes,
             ebpf,
             holding: None,
         };

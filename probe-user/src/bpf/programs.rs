@@ -140,7 +140,19 @@ pub(super) fn of(family: ProgramFamily) -> impl Iterator<Item = &'static BpfProg
 /// The programs of a hook, in the order in which they are attached: returns first, so that a call which is
 /// entered in between is merely not reported.
 pub(super) fn of_hook(hook: ProbeProgram) -> impl Iterator<Item = &'static BpfProgram> {
-    PROGRAMS.iter().filter(move |program| program.attach_point.hooks().contains(&hook))
+    PROGRAMS.iter().filter(move |program| program.is_of(hook))
+}
+
+/// Whether the object file's program of this name runs in files.
+pub(super) fn is_in_files(name: &str) -> bool {
+    PROGRAMS.iter().any(|program| program.name == name && program.attach_point.is_in_files())
+}
+
+impl BpfProgram {
+    /// Whether it is one of the programs of a hook.
+    pub(super) fn is_of(&self, hook: ProbeProgram) -> bool {
+        self.attach_point.hooks().contains(&hook)
+    }
 }
 
 impl AttachPoint {

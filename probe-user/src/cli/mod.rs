@@ -10,12 +10,14 @@ use clap::builder::Styles;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::bpf::ProbeLink;
 use crate::diagnose::{DiagnoseCommand, OutputFormat};
 use crate::output::{FormatKind, OutputPath, OutputSpec};
 use crate::probe::Probe;
 use crate::scope::Selector;
 use crate::terminal;
 
+mod attach;
 mod choice;
 mod diagnose;
 mod exec;
@@ -64,6 +66,8 @@ pub struct Trace {
     pub max_bytes: u32,
     /// The size of the ring buffer in bytes.
     pub ring_bytes: u32,
+    /// How programs are attached to functions.
+    pub probe_link: ProbeLink,
     /// What to do when there is nothing to attach to.
     pub on_no_match: OnNoMatch,
     /// Whether to act, or to print what would be done.

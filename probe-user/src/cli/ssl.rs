@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, ValueEnum};
 
+use super::attach::AttachArgs;
 use super::trace::{RenamedArgs, TraceArgs};
 use super::{Cli, Playback, Request, Trace, selection, value};
 use crate::output::{Payload, TextStyle};
@@ -27,7 +28,7 @@ Examples:
 Standard output contains records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 /// What needs processes to be traced: their selection, and how they are attached to.
-const LIVE: [&str; 29] = [
+const LIVE: [&str; 30] = [
     "containers",
     "images",
     "labels",
@@ -55,6 +56,7 @@ const LIVE: [&str; 29] = [
     "ring_size",
     "connections",
     "guess",
+    "probe_link",
     "max_bytes",
     "count",
 ];
@@ -92,6 +94,8 @@ pub(super) struct SslArgs {
     /// Also attach where a TLS library without symbols is only suspected; what is shown may be wrong
     #[arg(long, help_heading = "What to attach to")]
     guess: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
     /// Capture at most N bytes of each call, up to 1M; 0: no payload [default: 1M]
     #[arg(long, help_heading = "Limits", value_name = "N", value_parser = value::max_bytes, default_value = "1M", hide_default_value = true)]
     max_bytes: u32,
@@ -112,7 +116,7 @@ impl SslArgs {
     }
 
     fn trace(self) -> Trace {
-        let Self { common, read: _, renamed: _, hex, connections, guess, max_bytes } = self;
+        let Self { common, read: _, renamed: _, hex, connections, guess, attach, max_bytes } = self;
         let least = if guess { Confidence::Low } else { Confidence::High };
         let connections = match connections {
             None => ConnectionRecords::Off,
@@ -127,6 +131,6 @@ impl SslArgs {
                         instead";
             Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
         }
-        trace
+        Trace { probe_link: attach.link(), ..trace }
     }
 }

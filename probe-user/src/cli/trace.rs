@@ -11,6 +11,7 @@ use super::output::OutputArgs;
 use super::selection::TargetArgs;
 use super::value;
 use super::{Action, Cli, OnNoMatch, Playback, Trace};
+use crate::bpf::ProbeLink;
 use crate::output::{OutputPath, TextStyle};
 use crate::probe::Probe;
 
@@ -94,6 +95,7 @@ impl TraceArgs {
             interval: None,
             max_bytes,
             ring_bytes: limits.ring_size,
+            probe_link: ProbeLink::default(),
             on_no_match: if wait { OnNoMatch::Wait } else { OnNoMatch::Error },
             action: if dry_run { Action::PrintPlan } else { Action::Run },
         }

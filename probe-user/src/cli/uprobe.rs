@@ -6,6 +6,7 @@ use clap::Args;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
+use super::attach::AttachArgs;
 use super::trace::TraceArgs;
 use super::{Action, Cli, Trace, selection, value};
 use crate::output::{OutputPath, OutputSpec, TextStyle};
@@ -70,6 +71,8 @@ pub(super) struct UprobeArgs {
     /// Report the call stack of each call, found by frame pointers
     #[arg(long, help_heading = "What to report")]
     stack: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
     /// Capture at most N bytes of a string, or of bytes whose length is in an argument, up to 4096
     #[arg(long, help_heading = "Limits", value_name = "N", default_value = "256",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BYTES)))]
@@ -112,6 +115,6 @@ impl UprobeArgs {
                 Cli::command().error(ErrorKind::ArgumentConflict, what).exit();
             }
         };
-        Trace { interval: self.interval, action, ..trace }
+        Trace { interval: self.interval, action, probe_link: self.attach.link(), ..trace }
     }
 }

@@ -32,11 +32,12 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: each crate with its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 25] = [
+const OWNERS: [(&str, &[&str]); 26] = [
     ("aya", &["bpf"]),
     ("aya_log", &["bpf"]),
+    ("aya_obj", &["bpf"]),
     ("perf_event", &["bpf"]),
-    ("libc", &["bpf/usdt_semaphore.rs"]),
+    ("libc", &["bpf/sys.rs"]),
     ("clap", &["cli", "main.rs"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
@@ -64,7 +65,7 @@ const OWNERS: [(&str, &[&str]); 25] = [
 const UNSAFE: [&str; 5] = [
     "probe-ebpf/src/mem.rs",
     "probe-user/src/app/stop.rs",
-    "probe-user/src/bpf/usdt_semaphore.rs",
+    "probe-user/src/bpf/sys.rs",
     "probe-user/src/bpf/tracepoint_format.rs",
     "probe-user/src/bpf/pod.rs",
 ];

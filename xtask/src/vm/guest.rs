@@ -40,9 +40,10 @@ const ON_FUNCTIONS: [&str; 4] = ["inet6_received", "inet_received", "socket_send
 /// A check, with its name.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     ("every BPF program loads", every_program),
     ("ssl: every byte of both directions of a process", process),
+    ("ssl: every byte with both kinds of links, or the reason", links),
     ("ssl: every byte of a command, from its first call on", command),
     ("exec: a command's program, and what could not be executed", executions),
     ("uprobe: a call's argument and result", calls),
@@ -86,9 +87,29 @@ fn bpf_program(line: &str) -> Option<&str> {
 
 /// A server that runs before the trace begins.
 fn process() -> Result<()> {
+    process_with(&[])
+}
+
+/// The first kernel with links to many places.
+const MULTI_SINCE: (u32, u32) = (6, 6);
+
+fn links() -> Result<()> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let version = ctrace::bpf::features::version(&release).context("no version")?;
+    process_with(&["--probe-link", "perf"])?;
+    if version >= MULTI_SINCE {
+        return process_with(&["--probe-link", "multi"]);
+    }
+    let trace = Ctrace::run_to_end(&["ssl", "--probe-link", "multi", "--", "true"])?;
+    let is_told = trace.code() == Some(4) && trace.stderr.contains("--probe-link perf");
+    ensure!(is_told, "{:?}: {}", trace.status, trace.stderr);
+    Ok(())
+}
+
+fn process_with(options: &[&str]) -> Result<()> {
     let server = LocalServer::start(1)?;
     let pid = server.id();
-    let trace = Ctrace::json(&["--pid", &pid.to_string()])?;
+    let trace = Ctrace::json(&[&["--pid", &pid.to_string()], options].concat())?;
     let client = Command::new(program("tls-client")?)
         .args(["--port", server.port()])
         .args(SIZES)

@@ -49,6 +49,11 @@ pub(super) fn privileged_checks() -> Vec<Check> {
         let next = "use Linux 5.15 or newer with CONFIG_BPF_SYSCALL=y and CONFIG_PERF_EVENTS=y";
         Check::no("attach cookies", "the kernel does not have them", next)
     };
+    let links = match features::uprobe_multi() {
+        Some(true) => "the kernel has them (uprobe_multi): one link per program and file",
+        _ => "the kernel has none (before Linux 6.6): one link per place, each of which is slow to remove",
+    };
+    let links = Check::ok("links to many places", links);
     let missing = |all: &[(&str, &str)]| {
         let missing = all.iter().filter(|(group, name)| !features::has_tracepoint(group, name));
         missing.map(|(group, name)| format!("{group}:{name}")).collect::<Vec<_>>().join(", ")
@@ -73,11 +78,11 @@ pub(super) fn privileged_checks() -> Vec<Check> {
             "containers that start while ctrace traces are found later; use a kernel with CONFIG_CGROUPS=y",
         ),
     };
-    vec![ring, cookies, sched, cgroup]
+    vec![ring, cookies, links, sched, cgroup]
 }
 
 fn version(release: &str) -> Check {
-    match number(release) {
+    match features::version(release) {
         Some(version) if version >= OLDEST => Check::ok("kernel", release),
         Some(_) => Check::no("kernel", format!("{release} is too old"), "use Linux 5.15 or newer"),
         None => Check::warn(
@@ -86,12 +91,6 @@ fn version(release: &str) -> Check {
             "see whether the programs load, below",
         ),
     }
-}
-
-/// Parses `6.1.0-18-amd64` to (6, 1).
-fn number(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 fn architecture(machine: &str) -> Check {
@@ -159,7 +158,7 @@ fn lockdown(text: Option<&str>) -> Check {
 fn memlock(release: &str) -> Check {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
     let shown = limit.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{} KiB", bytes / 1024));
-    match number(release) {
+    match features::version(release) {
         Some(version) if version < NO_MEMLOCK && limit.is_some() => Check::warn(
             "locked memory",
             format!("limited to {shown}"),

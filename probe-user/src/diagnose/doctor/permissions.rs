@@ -5,6 +5,7 @@ use std::fs;
 use rustix::thread::CapabilitySet;
 
 use super::check::Check;
+use crate::bpf::ProbeRights;
 use crate::proc::cgroup::Hierarchy;
 use crate::proc::view::{self, Blind};
 
@@ -13,7 +14,7 @@ pub(super) fn checks() -> Vec<Check> {
     let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     vec![
         programs(own),
-        uprobes(own),
+        uprobes(own, ProbeRights::of_kernel()),
         tracefs(own),
         others(own),
         files(own),
@@ -32,25 +33,29 @@ fn programs(own: CapabilitySet) -> Check {
         .filter(|(right, _)| !own.contains(*right))
         .map(|(_, name)| name)
         .collect();
+    let lacking = lacking.join(" and ");
     // These settings matter only without the capabilities.
     let setting =
         |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     let bpf = setting("/proc/sys/kernel/unprivileged_bpf_disabled");
     let perf = setting("/proc/sys/kernel/perf_event_paranoid");
     let found = format!(
-        "{} missing, and CAP_SYS_ADMIN, which includes both (kernel.unprivileged_bpf_disabled={bpf:?} and \
-         kernel.perf_event_paranoid={perf:?} do not allow it without)",
-        lacking.join(" and ")
+        "{lacking} missing, and CAP_SYS_ADMIN, which includes both (kernel.unprivileged_bpf_disabled={bpf:?} \
+         and kernel.perf_event_paranoid={perf:?} do not allow it without)"
     );
-    Check::no("right to load programs", found, "run ctrace as root, or with CAP_SYS_ADMIN")
+    Check::no("right to load programs", found, format!("run ctrace as root, or with {lacking}"))
 }
 
-fn uprobes(own: CapabilitySet) -> Check {
+fn uprobes(own: CapabilitySet, kernel: ProbeRights) -> Check {
+    if kernel == ProbeRights::Programs {
+        let found = "that to load programs, as the kernel has links to many places (uprobe_multi)";
+        return Check::ok("right to set probes", found);
+    }
     if own.contains(CapabilitySet::SYS_ADMIN) {
         return Check::ok("right to set probes", "CAP_SYS_ADMIN");
     }
-    let found = "CAP_SYS_ADMIN missing: uprobes need it since Linux 6.1.146, 6.12.39 and 6.16; `ctrace exec` \
-                 does not";
+    let found = "CAP_SYS_ADMIN missing: uprobes need it in newer updates of kernels without links to many \
+                 places (6.1.146 and later); `ctrace exec` does not";
     let next = "run ctrace as root, or with CAP_SYS_ADMIN; the check below shows whether it works without";
     Check::warn("right to set probes", found, next)
 }
@@ -84,9 +89,9 @@ fn files(own: CapabilitySet) -> Check {
         (true, true) => Check::ok(NAME, "by mapping and by name"),
         (false, true) => Check::warn(
             NAME,
-            "by name only, because CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE is missing: deleted files cannot \
-             be opened",
-            "run ctrace as root, or with CAP_SYS_ADMIN",
+            "by name only, because CAP_CHECKPOINT_RESTORE (or CAP_SYS_ADMIN) is missing: deleted files \
+             cannot be opened",
+            "run ctrace as root, or with CAP_CHECKPOINT_RESTORE",
         ),
         (_, false) => Check::warn(
             NAME,
@@ -125,12 +130,16 @@ mod tests {
     fn rights_are_checked_one_by_one() {
         let none = CapabilitySet::empty();
         let all = CapabilitySet::all();
-        for check in [programs(all), uprobes(all), tracefs(all), others(all), files(all)] {
+        let uprobes_by_perf = |own| uprobes(own, ProbeRights::Admin);
+        for check in [programs(all), uprobes_by_perf(all), tracefs(all), others(all), files(all)] {
             assert_eq!((check.status, check.next), (CheckStatus::Ok, None), "{}", check.name);
         }
         assert_eq!(programs(none).status, CheckStatus::No);
         assert!(programs(CapabilitySet::BPF).found.starts_with("CAP_PERFMON missing"));
         assert_eq!(programs(CapabilitySet::BPF | CapabilitySet::PERFMON).status, CheckStatus::Ok);
+        assert!(programs(CapabilitySet::PERFMON).next.is_some_and(|next| next.ends_with("or with CAP_BPF")));
+        assert_eq!(uprobes_by_perf(CapabilitySet::BPF).status, CheckStatus::Warn);
+        assert_eq!(uprobes(none, ProbeRights::Programs).status, CheckStatus::Ok);
         assert_eq!(others(none).status, CheckStatus::Warn);
         assert_eq!(tracefs(CapabilitySet::SYS_ADMIN).status, CheckStatus::Warn);
         assert!(files(none).found.contains("CAP_DAC_READ_SEARCH"));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
 use super::check::Check;
-use crate::bpf::{self, BpfLog, MmapEvents, Session, SessionError, SessionOptions, TrackExec};
+use crate::bpf::{self, BpfLog, MmapEvents, ProbeLink, Session, SessionError, SessionOptions, TrackExec};
 use crate::elf::FileOffset;
 use crate::error_chain;
 use crate::event::Library;
@@ -25,6 +25,7 @@ pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
     let options = SessionOptions {
         programs: ProgramSet::tls(ConnectionRecords::Off),
         ring_bytes: RING,
+        probe_link: ProbeLink::Auto,
         max_bytes: 0,
         log: BpfLog::Off,
         command: None,

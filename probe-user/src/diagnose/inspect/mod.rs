@@ -113,8 +113,8 @@ impl Inspection {
     /// Remarks for people, besides the tables.
     pub(super) fn remarks(&self) -> Vec<String> {
         let denied = self.access.iter().any(AccessPath::is_denied);
-        let more =
-            "some of it could not be read: run ctrace as root (or with CAP_SYS_PTRACE and CAP_SYS_ADMIN)";
+        let more = "some of it could not be read: run ctrace as root (or with CAP_SYS_PTRACE, \
+                    CAP_DAC_READ_SEARCH and CAP_CHECKPOINT_RESTORE)";
         if denied { vec![more.to_owned()] } else { Vec::new() }
     }
 }
