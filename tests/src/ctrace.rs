@@ -103,7 +103,7 @@ pub(crate) fn with_probe_link<'a>(arguments: &[&'a str], kind: Option<&'a str>) 
     let attaches = ["ssl", "uprobe"].contains(command)
         && !options.iter().any(|option| ["--read", "--probe-link"].contains(option));
     let link: &[&str] = if attaches { &["--probe-link", kind] } else { &[] };
-    [&[command], link, options].concat()
+    [&[*command], link, options].concat()
 }
 
 #[cfg(test)]

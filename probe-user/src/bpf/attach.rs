@@ -13,7 +13,7 @@ use super::lacking::Lacking;
 use super::links::{Link, Links};
 use super::loader::Uprobes;
 use super::programs::{self, AttachPoint, BpfProgram, PROGRAMS};
-use super::sys::{AttachType, Moment, Place};
+use super::sys::{AttachType, Moment, UprobePlace};
 use super::uprobe_multi::MultiPrograms;
 use super::{AttachWarmup, Session, SessionError, loader, uprobe_multi, usdt_semaphore};
 use crate::elf::FileOffset;
@@ -30,13 +30,13 @@ struct LoadedHook<'a> {
 
 impl LoadedHook<'_> {
     /// Where a program of the hook runs.
-    fn places(&self, program: &BpfProgram) -> impl Iterator<Item = Place> {
+    fn places(&self, program: &BpfProgram) -> impl Iterator<Item = UprobePlace> {
         let offsets = match program.attach_point {
             AttachPoint::RetInstructions(_) => self.hook.ret_offsets.as_slice(),
             _ => std::slice::from_ref(&self.hook.offset),
         };
         let (cookie, semaphore) = (self.cookie, self.hook.semaphore);
-        offsets.iter().map(move |offset| Place { offset: *offset, cookie, semaphore })
+        offsets.iter().map(move |offset| UprobePlace { offset: *offset, cookie, semaphore })
     }
 }
 
@@ -72,7 +72,9 @@ impl Session {
             Uprobes::Multi(programs) => {
                 let links = &mut self.links;
                 failed.extend(ObjectLinker { programs, links, object }.attach(&loaded));
-                loaded.iter().for_each(|hook| progress(hook.index));
+                for hook in &loaded {
+                    progress(hook.index);
+                }
             }
             Uprobes::Perf => {
                 for hook in loaded {
@@ -191,7 +193,7 @@ impl ObjectLinker<'_> {
         let mut links = Vec::new();
         for program in PROGRAMS.iter().filter(|program| program.attach_point.is_in_files()) {
             let of_program = hooks.iter().filter(|hook| program.is_of(hook.hook.program));
-            let places: Vec<Place> = of_program.flat_map(|hook| hook.places(program)).collect();
+            let places: Vec<UprobePlace> = of_program.flat_map(|hook| hook.places(program)).collect();
             if places.is_empty() {
                 continue;
             }
@@ -208,7 +210,7 @@ impl ObjectLinker<'_> {
         Ok(())
     }
 
-    fn link_places(&mut self, program: &BpfProgram, places: &[Place]) -> io::Result<Link> {
+    fn link_places(&mut self, program: &BpfProgram, places: &[UprobePlace]) -> io::Result<Link> {
         let moment = match program.attach_point {
             AttachPoint::Uretprobe(_) => Moment::Returned,
             _ => Moment::Reached,
@@ -220,7 +222,7 @@ impl ObjectLinker<'_> {
 
     /// Which place of a hook the kernel refuses.
     fn refused_offset(&mut self, refused: &RefusedLink, hook: &LoadedHook<'_>) -> FileOffset {
-        let places: Vec<Place> = hook.places(refused.program).collect();
+        let places: Vec<UprobePlace> = hook.places(refused.program).collect();
         let found = places.iter().find(|place| match self.link_places(refused.program, &[**place]) {
             Ok(link) => {
                 self.links.discard(vec![link]);
@@ -246,9 +248,9 @@ fn attach_uprobe(
     ebpf: &mut Ebpf,
     program: &BpfProgram,
     object: &ObjectHooks,
-    (hook, place): (&Hook, Place),
+    (hook, place): (&Hook, UprobePlace),
 ) -> Result<Link, SessionError> {
-    let Place { offset, cookie, semaphore } = place;
+    let UprobePlace { offset, cookie, semaphore } = place;
     let program = loader::uprobe(ebpf, program.name)?;
     let (path, function) = (&object.library.path, &hook.function);
     let failed = |source| SessionError::attach(path, function, offset, &Lacking::PERF_UPROBES, source);

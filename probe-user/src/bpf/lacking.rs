@@ -46,8 +46,8 @@ impl Lacking {
         (CapabilitySet::BPF, CapabilitySet::SYS_ADMIN, "CAP_BPF"),
         (CapabilitySet::PERFMON, CapabilitySet::SYS_ADMIN, "CAP_PERFMON"),
     ];
-    /// To attach by a perf event, since Linux 6.1.146, 6.12.39 and 6.16; before, CAP_PERFMON was enough. A link
-    /// to many places needs no more than its program.
+    /// To attach by a perf event, since Linux 6.1.146, 6.12.39 and 6.16; before, CAP_PERFMON was enough. A
+    /// link to many places needs no more than its program.
     pub(super) const PERF_UPROBES: [Needed; 1] =
         [(CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN")];
     /// Only root may enter tracefs, unless it was mounted with other permissions.

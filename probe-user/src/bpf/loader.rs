@@ -148,7 +148,7 @@ pub(super) enum Uprobes {
     /// Programs of aya, with one link per place, to a perf event.
     Perf,
     /// Programs of our own, with one link for all places of an object.
-    Multi(MultiPrograms),
+    Multi(Box<MultiPrograms>),
 }
 
 impl Uprobes {
@@ -161,7 +161,7 @@ impl Uprobes {
             ProbeLink::Auto => false,
         };
         match features::uprobe_multi() {
-            Some(true) => MultiPrograms::new(ebpf).map(Self::Multi),
+            Some(true) => MultiPrograms::new(ebpf).map(|programs| Self::Multi(Box::new(programs))),
             _ if wanted => Err(SessionError::no_uprobe_multi()),
             _ => Ok(Self::Perf),
         }

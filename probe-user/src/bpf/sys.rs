@@ -58,7 +58,7 @@ pub(super) enum Moment {
 
 /// A place that a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct UprobePlace {
     pub(super) offset: FileOffset,
     /// What the program reads there with `bpf_get_attach_cookie`.
     pub(super) cookie: u64,
@@ -266,11 +266,11 @@ pub(super) fn link_uprobes(
     program: BorrowedFd<'_>,
     attach_type: AttachType,
     (path, moment): (&CStr, Moment),
-    places: &[Place],
+    places: &[UprobePlace],
 ) -> io::Result<OwnedFd> {
     let offsets: Vec<u64> = places.iter().map(|place| place.offset.0).collect();
     let cookies: Vec<u64> = places.iter().map(|place| place.cookie).collect();
-    let semaphore = |place: &Place| place.semaphore.map_or(0, |offset| offset.0);
+    let semaphore = |place: &UprobePlace| place.semaphore.map_or(0, |offset| offset.0);
     let semaphores: Vec<u64> = places.iter().map(semaphore).collect();
     call(&UprobesAttributes {
         program: number(&program)?,

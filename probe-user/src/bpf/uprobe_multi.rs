@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use super::links::Link;
 use super::loader::OBJECT_FILE;
-use super::sys::{self, AttachType, DebugInfo, InfoRecords, Moment, NewProgram, Place};
+use super::sys::{self, AttachType, DebugInfo, InfoRecords, Moment, NewProgram, UprobePlace};
 use super::{SessionError, programs};
 use crate::elf::FileOffset;
 
@@ -153,7 +153,7 @@ pub(super) fn link(
     program: BorrowedFd<'_>,
     attach_type: AttachType,
     (path, moment): (&Path, Moment),
-    places: &[Place],
+    places: &[UprobePlace],
 ) -> io::Result<Link> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let link = sys::link_uprobes(program, attach_type, (&path, moment), places)?;
@@ -199,7 +199,7 @@ impl IdleProgram {
     }
 
     fn link(&self, path: &Path) -> io::Result<Link> {
-        let place = Place { offset: FileOffset(0), cookie: 0, semaphore: None };
+        let place = UprobePlace { offset: FileOffset(0), cookie: 0, semaphore: None };
         link(self.program.as_fd(), self.attach_type, (path, Moment::Reached), &[place])
     }
 }

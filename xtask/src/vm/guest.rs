@@ -95,9 +95,12 @@ const MULTI_SINCE: (u32, u32) = (6, 6);
 
 fn links() -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let version = ctrace::bpf::features::version(&release).context("no version")?;
+    let mut numbers = release.split('.').map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        anyhow::bail!("{release:?} is no version");
+    };
     process_with(&["--probe-link", "perf"])?;
-    if version >= MULTI_SINCE {
+    if (major, minor) >= MULTI_SINCE {
         return process_with(&["--probe-link", "multi"]);
     }
     let trace = Ctrace::run_to_end(&["ssl", "--probe-link", "multi", "--", "true"])?;
