@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use tokio::runtime::Builder;
 
 const KINDS: [&str; 2] = ["perf", "multi"];
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Around the end of TLS records.
 const MOVE: &[&str] = &["--up", "1,16384,70000", "--down", "100000,1,2"];
 
