@@ -69,8 +69,9 @@ pub(super) fn push(text: &str, out: &mut Vec<u8>) {
 
 /// Whether no byte must be escaped.
 fn is_plain(block: &[u8; BLOCK]) -> bool {
-    // No early return: it would keep the compiler from looking at many bytes at once.
-    block.iter().fold(true, |plain, byte| plain & (*byte >= 0x20) & (*byte != b'"') & (*byte != b'\\'))
+    // Neither an early return nor a branch: they would keep the compiler from comparing many bytes at once.
+    let special = |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    block.iter().fold(0, |any, byte| any | special(*byte)) == 0
 }
 
 /// Appends at most a block, which is put together in `escaped`.
@@ -82,16 +83,20 @@ fn push_escaped(bytes: &[u8], escaped: &mut [u8; ROOM], out: &mut Vec<u8>) {
             store(*word, length, escaped);
             length += word.len();
         } else {
-            word.iter().for_each(|byte| length += put(*byte, length, escaped));
+            for byte in word {
+                length += put(*byte, length, escaped);
+            }
         }
     }
-    tail.iter().for_each(|byte| length += put(*byte, length, escaped));
+    for byte in tail {
+        length += put(*byte, length, escaped);
+    }
     out.extend_from_slice(escaped.get(..length).unwrap_or_default());
 }
 
 /// Stores a byte, escaped if it must be, and returns how long it is.
 fn put(byte: u8, at: usize, escaped: &mut [u8; ROOM]) -> usize {
-    let escape = ESCAPES[usize::from(byte)];
+    let escape = ESCAPES.get(usize::from(byte)).copied().unwrap_or_default();
     store(escape, at, escaped);
     let [.., length] = escape;
     usize::from(length)
