@@ -89,11 +89,16 @@ impl ForeignFile {
     }
 
     fn open_by_name(pid: u32, mapping: &Mapping) -> Result<Self, OpenError> {
-        let file = Self::open_in_root(pid, &mapping.path)?;
-        if file.attributes.inode == mapping.inode {
-            Ok(file)
-        } else {
-            Err(OpenError::Changed { pid, path: mapping.path.clone() })
+        match Self::open_in_root(pid, &mapping.path) {
+            Ok(file) if file.attributes.inode == mapping.inode => Ok(file),
+            // The name leads to another file, or to none any more.
+            Err(OpenError::Open { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                Err(OpenError::Open { pid, path: mapping.path.clone(), source })
+            }
+            Ok(_) | Err(OpenError::Open { .. }) => {
+                Err(OpenError::Changed { pid, path: mapping.path.clone() })
+            }
+            Err(other) => Err(other),
         }
     }
 
