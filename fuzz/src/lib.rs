@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ctrace::elf::Object;
+use ctrace::plan::return_probe::ReturnPolicy;
 use ctrace::probe::Confidence;
 use ctrace::probe::Probe;
 use ctrace::probe::ProbeMatch;
@@ -148,6 +149,7 @@ fn every_function() -> Result<Probe> {
         patterns: vec![Pattern::parse("*:*")?],
         usdt: Vec::new(),
         mode: Mode::Latency,
+        returns: ReturnPolicy::Auto,
         stacks: Stacks::Left,
         max_bytes: 64,
         max_probes: 64,

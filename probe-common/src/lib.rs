@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 mod buffer_layout;
 mod connection;
 mod exec;
+mod exit;
 mod function;
 mod hello;
 mod shape;
@@ -21,6 +22,7 @@ mod socket;
 pub use buffer_layout::{BufferLayout, LentKey, MAX_MARK, message_mark, payload_address};
 pub use connection::*;
 pub use exec::*;
+pub use exit::{MAX_SLOT_WORDS, ReturnSlot, StackBase, spec_index};
 pub use function::{
     ArgumentSpec, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
     FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, FunctionEvent, FunctionFrame, FunctionSpec,
@@ -231,6 +233,26 @@ pub struct Frame {
     pub length: u64,
     /// The number of bytes that the thread had sent at the entry.
     pub sends: u64,
+}
+
+/// Limit of the calls that have not returned and are tracked at the same time.
+pub const OPEN_CALLS: u32 = 65_536;
+
+/// Key of the map `OPEN_CALLS`: a call that has not returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct OpenCall {
+    /// [`Frame::stack`].
+    pub stack: u64,
+    /// The process id.
+    pub pid: u64,
+}
+
+impl OpenCall {
+    /// The call of a process whose return address is at `stack`.
+    pub fn at(stack: u64, pid: u32) -> Self {
+        Self { stack, pid: pid.into() }
+    }
 }
 
 /// Key of the map `CONNECTIONS`.

@@ -86,8 +86,7 @@ pub fn clear<T: Default>(number: &mut T) {
 /// The registers by their DWARF numbers, and the instruction pointer. This copy allows an index that comes
 /// from elsewhere, which the verifier does not allow into the context.
 #[inline(always)]
-pub fn register_file(of: *mut pt_regs) -> [u64; REGISTERS] {
-    let regs = registers(of);
+pub fn register_file(regs: &pt_regs) -> [u64; REGISTERS] {
     [
         regs.rax, regs.rdx, regs.rcx, regs.rbx, regs.rsi, regs.rdi, regs.rbp, regs.rsp, regs.r8, regs.r9,
         regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rip,

@@ -359,7 +359,7 @@ impl<'a> EventLoop<'a> {
                 self.session.forget(has_ended);
             }
             if std::mem::take(&mut self.full) {
-                self.session.forget_goroutines(has_ended);
+                self.session.forget_calls(has_ended);
             }
         }
         Ok(None)

@@ -10,7 +10,8 @@ use crate::discovery::{self, SkipDetail};
 use crate::error_chain;
 use crate::event::{Containment, ProcessContext, Summary};
 use crate::output::{FormatKind, OutputPath, OutputSpec, text};
-use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
+use crate::plan::return_probe::ReturnProbe;
+use crate::plan::{Hook, ObjectHooks, Plan, SkipKind, Skipped};
 use crate::probe::Probe;
 use crate::scope::{Selector, Target};
 use crate::stderr::{flush_all_repeated, say};
@@ -50,6 +51,9 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
             say(&line);
         }
     }
+    for object in &plan.objects {
+        returns(object, verbosity);
+    }
     if verbosity >= Verbosity::Verbose {
         for skipped in discovery::reasons(plan, target, SkipDetail::Everything) {
             say(&format_args!("skipped: {skipped}"));
@@ -61,6 +65,40 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
         say(&"tracing; Ctrl-C stops");
     } else if !trace.shares_stderr() {
         say(&"tracing; starting the command");
+    }
+}
+
+/// Prints how the returns of an object's functions are probed: all with `-v`, otherwise those that the kernel
+/// probes without being asked to.
+fn returns(object: &ObjectHooks, verbosity: Verbosity) {
+    let mut ways: BTreeMap<ReturnProbe, BTreeSet<&str>> = BTreeMap::new();
+    let is_shown = |hook: &&Hook| verbosity >= Verbosity::Verbose || hook.return_reason.is_some();
+    for hook in object.hooks.iter().filter(is_shown).filter(|hook| !hook.return_probe.is_none()) {
+        ways.entry(hook.return_probe).or_default().insert(&hook.function);
+    }
+    if verbosity < Verbosity::Normal {
+        return;
+    }
+    for (way, functions) in ways {
+        let (name, functions) = (escaped(&object.library.name), escaped(&some_of(&functions)));
+        match way {
+            ReturnProbe::Kernel => say(&format_args!(
+                "{name}: the kernel probes the return of {functions}: a program that switches stacks (fibers) \
+                 inside of these ends by SIGILL, whether it is in scope or not; --return-probe=exit leaves \
+                 them out"
+            )),
+            _ => say(&format_args!("{name}: returns by {}: {functions}", way.text())),
+        }
+    }
+}
+
+/// The first of these names, and how many more there are.
+fn some_of(names: &BTreeSet<&str>) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
@@ -114,6 +152,7 @@ pub(super) fn attached_later(
         let place = container_name(&origin.container);
         say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
     }
+    returns(object, verbosity);
     if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
         let (library, took) = (escaped(&object.library.name), took.as_secs_f64() * 1000.0);
         let what = match since {

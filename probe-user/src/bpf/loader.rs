@@ -6,7 +6,7 @@ use std::io;
 use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{
-    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, SOCKETS, SocketFields,
+    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS, SocketFields,
 };
 
 use super::links::{Links, Removal};
@@ -110,6 +110,7 @@ pub(super) fn load(
         .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
         .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
         .map_max_entries("GO_CALLS", sized(ProgramFamily::Tls, GO_CALLS))
+        .map_max_entries("OPEN_CALLS", sized(ProgramFamily::Tls, OPEN_CALLS))
         .map_max_entries("SOCKETS", sized(ProgramFamily::SocketCloses, SOCKETS))
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))

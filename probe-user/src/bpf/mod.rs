@@ -11,7 +11,8 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 use probe_common::{
-    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, THREAD_HOLD, THREAD_IN,
+    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, OpenCall, THREAD_HOLD,
+    THREAD_IN,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
@@ -134,6 +135,7 @@ pub struct Session {
     lost: PerCpuArray<MapData, PodCompat<LossCount>>,
     connections: aya::maps::HashMap<MapData, PodCompat<ConnectionKey>, PodCompat<ConnectionState>>,
     go_calls: aya::maps::HashMap<MapData, PodCompat<GoCall>, PodCompat<Frame>>,
+    open_calls: aya::maps::HashMap<MapData, PodCompat<OpenCall>, PodCompat<Frame>>,
     functions: FunctionMaps,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     interval: Duration,
@@ -196,6 +198,7 @@ impl Session {
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
         let go_calls = pod::take(&mut ebpf, "GO_CALLS")?;
+        let open_calls = pod::take(&mut ebpf, "OPEN_CALLS")?;
         let functions = FunctionMaps::take(&mut ebpf)?;
         let logger = match options.log {
             BpfLog::Off => None,
@@ -221,6 +224,7 @@ impl Session {
             lost,
             connections,
             go_calls,
+            open_calls,
             functions,
             logger,
             interval: DRAIN_INTERVALS.0,
@@ -403,16 +407,23 @@ impl Session {
         }
     }
 
-    /// Removes the open calls of goroutines whose processes have ended. This visits every entry, so it is to
-    /// be called only when the table is full ([`Loss::ThreadsFull`]).
-    pub fn forget_goroutines(&mut self, has_ended: impl Fn(u32) -> bool) {
-        let keys: Vec<_> = self.go_calls.keys().filter_map(Result::ok).collect();
+    /// Removes the open calls of processes that have ended. This visits every entry, so it is to be called only
+    /// when a table is full ([`Loss::ThreadsFull`]).
+    pub fn forget_calls(&mut self, has_ended: impl Fn(u32) -> bool) {
         let mut known = std::collections::HashMap::new();
-        for key in keys {
-            let pid = u32::try_from(key.0.pid).unwrap_or(0);
-            if *known.entry(pid).or_insert_with(|| has_ended(pid)) {
-                // If the entry is already gone, that is fine.
+        let mut is_over = |pid: u64| {
+            let pid = u32::try_from(pid).unwrap_or(0);
+            *known.entry(pid).or_insert_with(|| has_ended(pid))
+        };
+        // If an entry is already gone, that is fine.
+        for key in self.go_calls.keys().filter_map(Result::ok).collect::<Vec<_>>() {
+            if is_over(key.0.pid) {
                 let _ = self.go_calls.remove(&key);
+            }
+        }
+        for key in self.open_calls.keys().filter_map(Result::ok).collect::<Vec<_>>() {
+            if is_over(key.0.pid) {
+                let _ = self.open_calls.remove(&key);
             }
         }
     }

@@ -42,6 +42,7 @@ pub use analysis::guarded_call::NotGuarded;
 pub use analysis::panic_locations::{Location, Pointers};
 pub use analysis::references::Uses;
 pub use analysis::string_refs::{StringPattern, StringRef};
+pub use code::exits::{ExitSite, UncertainExits};
 pub use code::function_body::AmbiguousCode;
 pub use code::post_prologue::{NoPostPrologueSite, PostPrologueSite};
 pub use code::probe_site::{NoReturn, Returns, SiteError};
@@ -246,6 +247,13 @@ impl Object {
         let inside = address.0 - segment.address;
         let extent = segment.extent.tail(inside).head(length.min(MAX_CODE));
         self.reader.bytes("code", extent, MAX_CODE)
+    }
+
+    /// `length` bytes of constants at an address. None if the file has no such constants.
+    fn read_only_bytes(&self, address: u64, length: u64) -> Option<Vec<u8>> {
+        let extent = self.segments.read_only_from(address)?.head(length);
+        let bytes = self.reader.bytes("constants", extent, MAX_CODE).ok()?;
+        (bytes.len() as u64 == length).then_some(bytes)
     }
 
     /// The wanted function of this object that the loader puts into the GOT slot at `slot`, through which a

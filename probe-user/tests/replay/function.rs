@@ -28,6 +28,7 @@ fn site(function: &str, pattern: &str, convention: Convention) -> Site {
         patterns: Vec::new(),
         usdt: Vec::new(),
         mode: Mode::Calls,
+        returns: ReturnPolicy::Auto,
         stacks: Stacks::Left,
         max_bytes: 256,
         max_probes: 1000,

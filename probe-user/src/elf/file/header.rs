@@ -198,6 +198,13 @@ impl Segments {
         })
     }
 
+    /// The part of the file from `address` to the end of its segment, which is not writable.
+    pub(in crate::elf) fn read_only_from(&self, address: u64) -> Option<FileRange> {
+        let at = VirtAddr(address);
+        let load = self.loads.iter().find(|load| load.offset_of(at).is_some())?;
+        (load.flags & elf::PF_W == 0).then(|| load.extent.tail(address - load.address))
+    }
+
     /// The segments that are not writable. Those that are not executable come first: constants are there
     /// unless an old linker put code and constants into one segment.
     pub(in crate::elf) fn read_only(&self) -> Vec<FileRange> {

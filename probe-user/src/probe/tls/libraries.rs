@@ -38,8 +38,9 @@ impl LibraryFunction {
     pub(super) const fn program(&self) -> ProbeProgram {
         match self.form {
             None => ProbeProgram::Io,
-            Some(BufferLayout::IoVec | BufferLayout::IoVecFrom) => ProbeProgram::IoVec,
-            Some(BufferLayout::RustChunks) => ProbeProgram::IoVecAtRets,
+            Some(BufferLayout::IoVec | BufferLayout::IoVecFrom | BufferLayout::RustChunks) => {
+                ProbeProgram::IoVec
+            }
             Some(
                 BufferLayout::PtrLen
                 | BufferLayout::BeginEnd

@@ -8,6 +8,7 @@ mod pattern;
 mod reading;
 mod usdt;
 
+use crate::plan::return_probe::ReturnPolicy;
 use crate::plan::value_type::Type;
 pub use glob::Glob;
 pub use matching::hooks;
@@ -23,6 +24,8 @@ pub struct Uprobe {
     pub usdt: Vec<UsdtPattern>,
     /// What to report about calls.
     pub mode: Mode,
+    /// How returns may be probed.
+    pub returns: ReturnPolicy,
     /// Whether to report the call stack.
     pub stacks: Stacks,
     /// Limit of the bytes that are captured of a string, or of a buffer whose length is in an argument.
