@@ -11,7 +11,7 @@ use crate::error_chain;
 use crate::event::{Containment, ProcessContext, Summary};
 use crate::output::{FormatKind, OutputPath, OutputSpec, text};
 use crate::plan::return_probe::ReturnProbe;
-use crate::plan::{Hook, ObjectHooks, Plan, SkipKind, Skipped};
+use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
 use crate::probe::Probe;
 use crate::scope::{Selector, Target};
 use crate::stderr::{flush_all_repeated, say};
@@ -71,24 +71,32 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
 /// Prints how the returns of an object's functions are probed: all with `-v`, otherwise those that the kernel
 /// probes without being asked to.
 fn returns(object: &ObjectHooks, verbosity: Verbosity) {
-    let mut ways: BTreeMap<ReturnProbe, BTreeSet<&str>> = BTreeMap::new();
-    let is_shown = |hook: &&Hook| verbosity >= Verbosity::Verbose || hook.return_reason.is_some();
-    for hook in object.hooks.iter().filter(is_shown).filter(|hook| !hook.return_probe.is_none()) {
-        ways.entry(hook.return_probe).or_default().insert(&hook.function);
-    }
     if verbosity < Verbosity::Normal {
         return;
     }
-    for (way, functions) in ways {
-        let (name, functions) = (escaped(&object.library.name), escaped(&some_of(&functions)));
-        match way {
-            ReturnProbe::Kernel => say(&format_args!(
-                "{name}: the kernel probes the return of {functions}: a program that switches stacks (fibers) \
-                 inside of these ends by SIGILL, whether it is in scope or not; --return-probe=exit leaves \
-                 them out"
-            )),
-            _ => say(&format_args!("{name}: returns by {}: {functions}", way.text())),
+    let mut ways: BTreeMap<ReturnProbe, BTreeSet<&str>> = BTreeMap::new();
+    let mut unasked: BTreeSet<&str> = BTreeSet::new();
+    for hook in object.hooks.iter().filter(|hook| !hook.return_probe.is_none()) {
+        let names = hook.public_names.iter().map(String::as_str);
+        let names = names.chain(Some(hook.function.as_str()).filter(|_| hook.public_names.is_empty()));
+        if hook.return_reason.is_some() {
+            unasked.extend(names.clone());
         }
+        ways.entry(hook.return_probe).or_default().extend(names);
+    }
+    let library = escaped(&object.library.name);
+    if verbosity >= Verbosity::Verbose {
+        for (way, names) in ways {
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            say(&format_args!("{library}: returns by {}: {}", way.text(), escaped(&names)));
+        }
+    }
+    if !unasked.is_empty() {
+        say(&format_args!(
+            "{library}: the kernel probes the return of {}: a program that switches stacks (fibers) inside of \
+             these ends by SIGILL, in scope or not; --return-probe=exit leaves them out",
+            escaped(&some_of(&unasked))
+        ));
     }
 }
 

@@ -10,6 +10,7 @@ use ctrace::pipeline::Counter;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
 use ctrace::plan::capture::Capture;
+use ctrace::plan::return_probe::ReturnPolicy;
 use ctrace::probe::uprobe::Convention;
 use ctrace::probe::uprobe::Mode;
 use ctrace::probe::uprobe::Pattern;
