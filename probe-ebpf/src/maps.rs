@@ -11,8 +11,9 @@ use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, ConnectionKey, ConnectionState, CountKey, ExecFailure,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
     FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, KernelScope, LINEAGES,
-    LentKey, Lineage, Loss, LossCount, NamespaceId, OPEN_CALLS as MAX_OPEN_CALLS, OpenCall, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
-    SCOPE_THREADS, SOCKETS as MAX_SOCKETS, SocketConnection,
+    LentKey, Lineage, Loss, LossCount, NamespaceId, OPEN_CALLS as MAX_OPEN_CALLS, OpenCall,
+    PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, SOCKETS as MAX_SOCKETS,
+    SocketConnection,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -70,7 +71,8 @@ pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F
 /// a program that switches stacks may continue a call on another thread. Userspace removes the calls of
 /// processes that have ended.
 #[map]
-pub static OPEN_CALLS: HashMap<OpenCall, Frame> = HashMap::with_max_entries(MAX_OPEN_CALLS, BPF_F_NO_PREALLOC);
+pub static OPEN_CALLS: HashMap<OpenCall, Frame> =
+    HashMap::with_max_entries(MAX_OPEN_CALLS, BPF_F_NO_PREALLOC);
 
 /// The calls that goroutines in scope are currently in. A server has one for each connection that waits for a
 /// request. This is not an LRU map, which would evict calls without anyone counting them. Userspace removes
@@ -197,8 +199,8 @@ pub struct AttemptRoom {
     pub bytes: [u8; ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES],
 }
 
-/// How many of its latest calls a thread remembers. Two layers of TLS, as in a proxy that speaks TLS, need two.
-/// The rest is for threads that switch stacks.
+/// How many of its latest calls a thread remembers. Two layers of TLS, as in a proxy that speaks TLS, need
+/// two. The rest is for threads that switch stacks.
 pub const DEPTH: usize = 4;
 
 /// The state of a thread.

@@ -1,7 +1,7 @@
-/* A TLS server of one thread that serves each connection on a stack of its own, as languages with fibers do: it
- * switches stacks when a read would block, which is inside of SSL_read. Its clients are a process that it forks.
- * It waits until it reads a line. Then each of CONNECTIONS clients asks ROUNDS questions, in changing order, and
- * the server answers each in a call of `answer`. */
+/* A TLS server of one thread that serves each connection on a stack of its own, as languages with fibers do:
+ * it switches stacks when a read would block, which is inside of SSL_read. Its clients are a process that it
+ * forks. It waits until it reads a line. Then each of CONNECTIONS clients asks ROUNDS questions, in changing
+ * order, and the server answers each in a call of `answer`. */
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/bio.h>
@@ -33,8 +33,8 @@ static unsigned int key_into(unsigned char *key) {
     return 16;
 }
 
-static unsigned int client_key(SSL *ssl, const char *hint, char *identity, unsigned int room, unsigned char *key,
-                               unsigned int most) {
+static unsigned int client_key(SSL *ssl, const char *hint, char *identity, unsigned int room,
+                               unsigned char *key, unsigned int most) {
     (void)ssl, (void)hint, (void)most;
     strncpy(identity, "test", room);
     return key_into(key);
@@ -92,7 +92,8 @@ static void serve(int fiber) {
 }
 
 static void run(int count) {
-    char *stacks = mmap(NULL, (size_t)count * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int protection = PROT_READ | PROT_WRITE, kind = MAP_PRIVATE | MAP_ANONYMOUS;
+    char *stacks = mmap(NULL, (size_t)count * STACK, protection, kind, -1, 0);
     if (stacks == MAP_FAILED) fail("no memory");
     for (int i = 0; i < count; i++) {
         fcntl(sockets[i][0], F_SETFL, O_NONBLOCK);

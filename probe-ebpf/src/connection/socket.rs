@@ -6,9 +6,9 @@
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, IoDirection, KIND_SOCKET, NO_SITE, OpenCall, RecordHeader,
-    SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED, SOCKET_GUESSED, SOCKET_SERVER,
-    SocketConnection,
+    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, IoDirection, KIND_SOCKET, NO_SITE, OpenCall,
+    RecordHeader, SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED, SOCKET_GUESSED,
+    SOCKET_SERVER, SocketConnection,
 };
 
 use super::{

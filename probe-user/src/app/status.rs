@@ -93,8 +93,8 @@ fn returns(object: &ObjectHooks, verbosity: Verbosity) {
     }
     if !unasked.is_empty() {
         say(&format_args!(
-            "{library}: the kernel probes the return of {}: a program that switches stacks (fibers) inside of \
-             these ends by SIGILL, in scope or not; --return-probe=exit leaves them out",
+            "{library}: the kernel probes the return of {}: a program that switches stacks (fibers) inside \
+             of these ends by SIGILL, in scope or not; --return-probe=exit leaves them out",
             escaped(&some_of(&unasked))
         ));
     }

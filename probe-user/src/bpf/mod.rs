@@ -407,8 +407,8 @@ impl Session {
         }
     }
 
-    /// Removes the open calls of processes that have ended. This visits every entry, so it is to be called only
-    /// when a table is full ([`Loss::ThreadsFull`]).
+    /// Removes the open calls of processes that have ended. This visits every entry, so it is to be called
+    /// only when a table is full ([`Loss::ThreadsFull`]).
     pub fn forget_calls(&mut self, has_ended: impl Fn(u32) -> bool) {
         let mut known = std::collections::HashMap::new();
         let mut is_over = |pid: u64| {

@@ -54,8 +54,8 @@ enum ReturnProbeArg {
     Auto,
     /// Only at exits; functions whose exits are not certain are left out
     Exit,
-    /// By the kernel: a program that switches stacks inside of a traced function (fibers, coroutines) is ended
-    /// by SIGILL, whether it is in scope or not
+    /// By the kernel: a program that switches stacks inside of a traced function (fibers, coroutines) is
+    /// ended by SIGILL, whether it is in scope or not
     Kernel,
 }
 

@@ -1,7 +1,7 @@
 //! Where the probes of a function go: at its entry, and where its return is probed.
 //!
-//! Decides between the exits of the function and the kernel's return probe, as the user's choice and the proofs
-//! of [`crate::elf`] allow.
+//! Decides between the exits of the function and the kernel's return probe, as the user's choice and the
+//! proofs of [`crate::elf`] allow.
 
 use probe_common::behind_pushes;
 

@@ -216,7 +216,8 @@ impl Matching<'_> {
         }
         match self.uprobe.returns {
             ReturnPolicy::Exit => Err(format!(
-                "{why}, so that its return can only be probed by the kernel, which --return-probe=exit rules out"
+                "{why}, so that its return can only be probed by the kernel, which --return-probe=exit \
+                 rules out"
             )),
             ReturnPolicy::Auto | ReturnPolicy::Kernel => Ok(hook.with_kernel_return(Some(why))),
         }

@@ -1,5 +1,5 @@
-//! Small compiled functions, and every exported function of libraries of this machine against what objdump and
-//! the unwind tables say of them.
+//! Small compiled functions, and every exported function of libraries of this machine against what objdump
+//! and the unwind tables say of them.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,12 +30,14 @@ const FUNCTIONS: &[(&str, &str, Option<&[(u64, StackBase, u32, bool)]>)] = &[
     ("plain", "xor %eax,%eax; ret", Some(&[(2, SP, 0, false)])),
     (
         "checked",
-        "push %rbx; sub $16,%rsp; mov 8(%rsp),%rdx; sub %fs:0x28,%rdx; jne 1f; add $16,%rsp; pop %rbx; ret; 1: call fail",
+        "push %rbx; sub $16,%rsp; mov 8(%rsp),%rdx; sub %fs:0x28,%rdx; jne 1f; add $16,%rsp; pop %rbx; ret; \
+         1: call fail",
         Some(&[(19, SP, 3, true)]),
     ),
     (
         "checked_with_a_frame_pointer",
-        "push %rbp; mov %rsp,%rbp; sub $32,%rsp; mov -8(%rbp),%rdx; xor %fs:0x28,%rdx; jne 1f; leave; ret; 1: call fail",
+        "push %rbp; mov %rsp,%rbp; sub $32,%rsp; mov -8(%rbp),%rdx; xor %fs:0x28,%rdx; jne 1f; leave; ret; \
+         1: call fail",
         Some(&[(21, BP, 1, true)]),
     ),
     (
@@ -62,7 +64,8 @@ const FUNCTIONS: &[(&str, &str, Option<&[(u64, StackBase, u32, bool)]>)] = &[
     // A jump leads behind the check.
     (
         "around_the_check",
-        "push %rbx; test %edi,%edi; js 2f; mov (%rsp),%rdx; sub %fs:0x28,%rdx; jne 1f; 2: pop %rbx; ret; 1: call fail",
+        "push %rbx; test %edi,%edi; js 2f; mov (%rsp),%rdx; sub %fs:0x28,%rdx; jne 1f; 2: pop %rbx; ret; \
+         1: call fail",
         Some(&[(21, SP, 0, false)]),
     ),
     // Any other comparison proves nothing.
@@ -93,8 +96,8 @@ fn exits_of_small_functions() {
     let mut source = String::new();
     for (name, code, _) in FUNCTIONS {
         source += &format!(
-            "__asm__(\".text\\n.globl {name}\\n.type {name},@function\\n{name}:\\n.cfi_startproc\\n{}\\n.cfi_endproc\\n\
-             .size {name},.-{name}\\n.p2align 4,0xcc\\n\");\n",
+            "__asm__(\".text\\n.globl {name}\\n.type {name},@function\\n{name}:\\n.cfi_startproc\\n{}\\n\
+             .cfi_endproc\\n.size {name},.-{name}\\n.p2align 4,0xcc\\n\");\n",
             code.replace("; ", "\\n")
         );
     }
@@ -292,8 +295,8 @@ fn check_exit(file: &Disassembly, frames: &CallFrames, exit: &ExitSite, address:
 }
 
 /// Checks that a walk through the code, as objdump shows it, that ends with a return has passed one exit. The
-/// walk ends without a result where objdump does not show where it goes on, and where a call that never returns
-/// seems to run into what is behind it.
+/// walk ends without a result where objdump does not show where it goes on, and where a call that never
+/// returns seems to run into what is behind it.
 fn walk(file: &Disassembly, entry: u64, exits: &BTreeSet<u64>, random: &mut Random) -> Result<bool, String> {
     let (mut at, mut passed) = (entry, 0);
     for _ in 0..4000 {
