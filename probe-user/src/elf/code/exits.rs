@@ -219,19 +219,20 @@ impl CodePart {
 
     /// The targets of all jumps.
     fn jumps(&self, object: &Object) -> Result<Vec<VirtAddr>, UncertainExits> {
-        let is_jump = |found: &&Instruction| {
-            matches!(found.flow_control(), FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch)
-        };
         let mut targets = Vec::new();
-        for jump in self.instructions.iter().filter(is_jump) {
-            targets.push(target(jump).ok_or(UncertainExits::IndirectJump(jump.ip()))?);
+        let mut direct = Vec::new();
+        for (index, jump) in self.instructions.iter().enumerate() {
+            let flow = jump.flow_control();
+            if matches!(flow, FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch) {
+                let to = target(jump).ok_or(UncertainExits::IndirectJump(jump.ip()))?;
+                targets.push(to);
+                direct.push((to.0, index));
+            }
         }
-        let mut direct: Vec<u64> = targets.iter().map(|to| to.0).collect();
         direct.sort_unstable();
         for (index, jump) in self.instructions.iter().enumerate() {
             if jump.flow_control() == FlowControl::IndirectBranch {
-                let is_target = |address: u64| direct.binary_search(&address).is_ok();
-                let found = jump_table::targets(object, &self.instructions, index, is_target);
+                let found = jump_table::targets(object, &self.instructions, index, &direct);
                 targets.extend(found.ok_or(UncertainExits::IndirectJump(jump.ip()))?);
             }
         }
@@ -384,8 +385,9 @@ impl Epilogue<'_> {
             if stores || writes(&mut self.factory, &instruction, &[Register::RAX]) {
                 return None;
             }
-            let moves = writes(&mut self.factory, &instruction, &[Register::RSP]);
-            stack.step(&instruction, moves)?;
+            if writes(&mut self.factory, &instruction, &[Register::RSP]) {
+                stack.step(&instruction)?;
+            }
             let frame_pointer = writes(&mut self.factory, &instruction, &[Register::RBP]);
             stack.has_frame_pointer &= !frame_pointer;
         }
@@ -403,15 +405,12 @@ struct StackMotion {
 }
 
 impl StackMotion {
-    /// Follows one instruction. None if it moves the stack pointer in a way that is not certain.
-    fn step(&mut self, instruction: &Instruction, moves: bool) -> Option<()> {
-        if !moves {
-            return Some(());
-        }
+    /// Follows an instruction that moves the stack pointer. None if it does so in a way that is not certain.
+    fn step(&mut self, instruction: &Instruction) -> Option<()> {
         let to_frame = |bytes: i64| self.has_frame_pointer.then_some((StackBase::FramePointer, bytes));
         let by = |bytes: i64| Some((self.base, self.bytes.checked_add(bytes)?));
         let displacement = instruction.memory_displacement64().cast_signed();
-        let moved = match (instruction.mnemonic(), instruction.op0_register()) {
+        (self.base, self.bytes) = match (instruction.mnemonic(), instruction.op0_register()) {
             (Mnemonic::Pop, register) if register != Register::RSP && register.is_gpr64() => by(WORD),
             (Mnemonic::Leave, _) => to_frame(WORD),
             (Mnemonic::Add, Register::RSP) if is_immediate(instruction) => {
@@ -429,8 +428,7 @@ impl StackMotion {
                 }
             }
             _ => None,
-        };
-        (self.base, self.bytes) = moved?;
+        }?;
         Some(())
     }
 }

@@ -3,6 +3,8 @@
 //! Recognises the forms in which compilers write it, with the comparison that bounds the index. Everything
 //! else is refused.
 
+use std::collections::BTreeSet;
+
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
 use super::decode::writes;
@@ -10,18 +12,23 @@ use crate::elf::{Object, VirtAddr};
 
 /// How many instructions before the jump are inspected: compilers need up to eight.
 const MAX_BACK: usize = 24;
+/// How many instructions are followed back to where a register gets the address of a table.
+const MAX_VISITED: usize = 4096;
+/// The registers that a call leaves as they are (System V AMD64 ABI, section 3.2.1).
+const PRESERVED: [Register; 6] =
+    [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
 /// Limit of the entries of one table.
 const MAX_ENTRIES: u64 = 4096;
 
-/// The addresses to which the jump at `index` of `code` may lead. None if they are not certain. `is_target`
-/// says whether a jump leads to an address.
+/// The addresses to which the jump at `index` of `code` may lead. None if they are not certain. `jumps` are the
+/// direct jumps of the function: the target and the index of each, in the order of targets.
 pub(super) fn targets(
     object: &Object,
     code: &[Instruction],
     index: usize,
-    is_target: impl Fn(u64) -> bool,
+    jumps: &[(u64, usize)],
 ) -> Option<Vec<VirtAddr>> {
-    let backward = Backward { code, factory: InstructionInfoFactory::new(), is_target };
+    let backward = Backward { code, factory: InstructionInfoFactory::new(), jumps };
     let jump = code.get(index)?;
     match jump.op0_kind() {
         OpKind::Register => relative(object, backward, index, jump.op0_register()),
@@ -33,7 +40,7 @@ pub(super) fn targets(
 /// `movslq (base,index,4),entry; add base,entry; jmp *entry`: entries relative to the table.
 fn relative(
     object: &Object,
-    mut code: Backward<'_, impl Fn(u64) -> bool>,
+    mut code: Backward<'_>,
     index: usize,
     target: Register,
 ) -> Option<Vec<VirtAddr>> {
@@ -64,7 +71,7 @@ fn relative(
 /// `jmp *table(,index,8)`: addresses, which are in the file only if it is loaded where it says.
 fn absolute(
     object: &Object,
-    mut code: Backward<'_, impl Fn(u64) -> bool>,
+    mut code: Backward<'_>,
     index: usize,
     jump: &Instruction,
 ) -> Option<Vec<VirtAddr>> {
@@ -82,22 +89,35 @@ fn absolute(
 }
 
 /// The instructions before a jump, followed backwards.
-struct Backward<'c, F> {
+struct Backward<'c> {
     code: &'c [Instruction],
     factory: InstructionInfoFactory,
-    is_target: F,
+    jumps: &'c [(u64, usize)],
 }
 
-impl<F: Fn(u64) -> bool> Backward<'_, F> {
+/// What holds the index of a table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IndexPlace {
+    Register(Register),
+    /// Memory: its base register and the distance from there.
+    Memory(Register, u64),
+}
+
+impl Backward<'_> {
     fn at(&self, index: usize) -> Option<Instruction> {
         self.code.get(index).copied()
     }
 
-    /// The instruction before `index` in execution order, if there is only one.
-    fn before(&self, index: usize) -> Option<usize> {
-        if (self.is_target)(self.at(index)?.ip()) {
-            return None;
-        }
+    /// The direct jumps to the instruction at `index`.
+    fn jumps_to(&self, index: usize) -> impl Iterator<Item = usize> {
+        let address = self.at(index).map_or(0, |found| found.ip());
+        let first = self.jumps.partition_point(|(target, _)| *target < address);
+        let jumps = self.jumps.get(first..).unwrap_or_default();
+        jumps.iter().take_while(move |(target, _)| *target == address).map(|(_, from)| *from)
+    }
+
+    /// The instruction before `index` in memory, if it leads there.
+    fn falls_from(&self, index: usize) -> Option<usize> {
         let before = index.checked_sub(1)?;
         let goes_on = matches!(
             self.at(before)?.flow_control(),
@@ -107,6 +127,14 @@ impl<F: Fn(u64) -> bool> Backward<'_, F> {
                 | FlowControl::IndirectCall
         );
         goes_on.then_some(before)
+    }
+
+    /// The instruction before `index` in execution order, if there is only one.
+    fn before(&self, index: usize) -> Option<usize> {
+        match self.jumps_to(index).next() {
+            Some(_) => None,
+            None => self.falls_from(index),
+        }
     }
 
     /// The last instruction before `index` that writes `register`, on the only way there.
@@ -125,29 +153,35 @@ impl<F: Fn(u64) -> bool> Backward<'_, F> {
         None
     }
 
-    /// The address that `register` holds: from the instruction before, or from the only one of the function
-    /// that writes it, but for those that restore it at the end.
+    /// The address that `register` holds at `index`, the same on every way there.
     fn address_in(&mut self, index: usize, register: Register) -> Option<u64> {
-        let last = match self.last_write(index, register) {
-            Some(last) => last,
-            None => {
-                let mut others = (0..self.code.len()).filter(|at| {
-                    let found = self.code.get(*at).copied().unwrap_or_default();
-                    found.mnemonic() != Mnemonic::Pop
-                        && writes(&mut self.factory, &found, &[register.full_register()])
-                });
-                let only = others.next()?;
-                others.next().is_none().then_some(only)?
+        let register = register.full_register();
+        let (mut address, mut waiting, mut visited) = (None, vec![index], BTreeSet::new());
+        while let Some(at) = waiting.pop() {
+            let before: Vec<usize> = self.jumps_to(at).chain(self.falls_from(at)).collect();
+            for at in before.into_iter().filter(|before| visited.insert(*before)).collect::<Vec<_>>() {
+                let found = self.at(at)?;
+                if is_call(&found) && !PRESERVED.contains(&register) || visited.len() > MAX_VISITED {
+                    return None;
+                }
+                if !writes(&mut self.factory, &found, &[register]) || is_call(&found) {
+                    waiting.push(at);
+                    continue;
+                }
+                let is_address = found.mnemonic() == Mnemonic::Lea && found.is_ip_rel_memory_operand();
+                let loaded = is_address.then(|| found.ip_rel_memory_address())?;
+                if *address.get_or_insert(loaded) != loaded {
+                    return None;
+                }
             }
-        };
-        let found = self.at(last)?;
-        let is_address = found.mnemonic() == Mnemonic::Lea && found.is_ip_rel_memory_operand();
-        is_address.then(|| found.ip_rel_memory_address())
+        }
+        // The entry of the function, where the register holds anything, is on no way.
+        if visited.contains(&0) { None } else { address }
     }
 
     /// The number of values that `register` can have: `cmp $last,register; ja …`.
     fn bound(&mut self, index: usize, register: Register) -> Option<u64> {
-        let mut register = register.full_register();
+        let mut place = IndexPlace::Register(register.full_register());
         let mut at = index;
         for _ in 0..MAX_BACK {
             at = self.before(at)?;
@@ -156,32 +190,46 @@ impl<F: Fn(u64) -> bool> Backward<'_, F> {
                 return None;
             }
             if matches!(found.mnemonic(), Mnemonic::Ja | Mnemonic::Jae) {
-                return self.compared(at, register);
+                return self.compared(at, place);
             }
-            if writes(&mut self.factory, &found, &[register]) {
-                let is_copy = matches!(found.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx)
-                    && found.op1_kind() == OpKind::Register;
-                register = Some(found.op1_register().full_register()).filter(|_| is_copy)?;
+            let (IndexPlace::Register(held) | IndexPlace::Memory(held, _)) = place;
+            if writes(&mut self.factory, &found, &[held]) {
+                let is_copy = matches!(found.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx);
+                let is_register = matches!(place, IndexPlace::Register(_));
+                place = place_of(&found, 1).filter(|_| is_copy && is_register)?;
             }
         }
         None
     }
 
     /// The number of values below the branch at `branch`.
-    fn compared(&mut self, branch: usize, register: Register) -> Option<u64> {
+    fn compared(&mut self, branch: usize, place: IndexPlace) -> Option<u64> {
         let compare = self.before(branch)?;
         let found = self.at(compare)?;
         let is_it = found.mnemonic() == Mnemonic::Cmp
-            && found.op0_kind() == OpKind::Register
-            && found.op0_register().full_register() == register
-            && found.op1_kind() != OpKind::Register
-            && found.op1_kind() != OpKind::Memory;
+            && place_of(&found, 0) == Some(place)
+            && !matches!(found.op1_kind(), OpKind::Register | OpKind::Memory);
         if !is_it {
             return None;
         }
         let is_above = self.at(branch)?.mnemonic() == Mnemonic::Ja;
         let count = found.immediate(1).checked_add(u64::from(is_above))?;
         (1..=MAX_ENTRIES).contains(&count).then_some(count)
+    }
+}
+
+/// A register, or memory at a register, that an operand names.
+fn place_of(instruction: &Instruction, operand: u32) -> Option<IndexPlace> {
+    match instruction.op_kind(operand) {
+        OpKind::Register => Some(IndexPlace::Register(instruction.op_register(operand).full_register())),
+        OpKind::Memory
+            if instruction.memory_index() == Register::None
+                && instruction.segment_prefix() == Register::None
+                && instruction.memory_base().is_gpr64() =>
+        {
+            Some(IndexPlace::Memory(instruction.memory_base(), instruction.memory_displacement64()))
+        }
+        _ => None,
     }
 }
 

@@ -58,12 +58,12 @@ impl Object {
     /// branches nor writes an argument register. None if there is no such place.
     pub fn emulated_entry(&self, address: VirtAddr, size: u64) -> Option<PostPrologueSite> {
         let code = self.body(address, size).ok()?;
-        let (site, pushed) = emulated_site(&code, address)?;
+        let (entry, pushed) = emulated_site(&code, address)?;
         Body::decode(&code, address).ok()?;
-        if leads_back(&code, address, site.offset).is_some() {
+        if leads_back(&code, address, entry.offset).is_some() {
             return None;
         }
-        let offset = self.file_offset(VirtAddr(address.0.saturating_add(site.offset)))?;
+        let offset = self.file_offset(VirtAddr(address.0.saturating_add(entry.offset)))?;
         Some(PostPrologueSite { offset, pushed })
     }
 }
@@ -99,7 +99,7 @@ fn grown_by(instruction: &Instruction) -> Option<u8> {
         (Mnemonic::Push, _) => (instruction.stack_pointer_increment() == -8).then_some(1),
         (Mnemonic::Sub, Register::RSP) if is_immediate => {
             let bytes = instruction.immediate(1);
-            (bytes % 8 == 0).then(|| u8::try_from(bytes / 8).ok())?
+            bytes.is_multiple_of(8).then(|| u8::try_from(bytes / 8).ok())?
         }
         _ => None,
     }

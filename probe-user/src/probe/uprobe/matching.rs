@@ -185,13 +185,11 @@ impl Matching<'_> {
                 .to_owned());
         }
         let reading = Capture::of_function(self.uprobe, &pattern.arguments, returned, convention)?;
-        match returned {
-            None => Ok(new_hook(ProbeProgram::Function, shown.to_owned(), place, reading)),
-            Some(_) => {
-                let hook = new_hook(ProbeProgram::FunctionAndReturn, shown.to_owned(), place, reading);
-                self.with_return(hook, index, function)
-            }
+        if returned.is_none() {
+            return Ok(new_hook(ProbeProgram::Function, shown.to_owned(), place, reading));
         }
+        let hook = new_hook(ProbeProgram::FunctionAndReturn, shown.to_owned(), place, reading);
+        self.with_return(hook, index, function)
     }
 
     /// Adds to a hook how the return of its function is probed: at its exits, or by the kernel. The latter

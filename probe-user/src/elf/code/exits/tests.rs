@@ -1,6 +1,6 @@
 //! Small compiled functions, and every exported function of libraries of this machine against what objdump
 //! and the unwind tables say of them.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic fails the test")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::elf::{FunctionKind, Language, Object, SymbolFilter};
 
 /// The exits of a function: the offset from its entry, the register, the distance in words, and whether the
 /// kernel emulates the instruction.
-type Found = Vec<(u64, StackBase, u32, bool)>;
+type Found = Vec<Exit>;
 
 fn exits(object: &Object, name: &str) -> Result<Found, UncertainExits> {
     let symbol = object.function(name).unwrap();
@@ -25,8 +25,11 @@ fn exits(object: &Object, name: &str) -> Result<Found, UncertainExits> {
     Ok(found.iter().map(told).collect())
 }
 
+/// An exit of [`Found`].
+type Exit = (u64, StackBase, u32, bool);
+
 /// Functions in assembler, each with its exits. None: refused.
-const FUNCTIONS: &[(&str, &str, Option<&[(u64, StackBase, u32, bool)]>)] = &[
+const FUNCTIONS: &[(&str, &str, Option<&[Exit]>)] = &[
     ("plain", "xor %eax,%eax; ret", Some(&[(2, SP, 0, false)])),
     (
         "checked",
@@ -95,11 +98,18 @@ const BP: StackBase = StackBase::FramePointer;
 fn exits_of_small_functions() {
     let mut source = String::new();
     for (name, code, _) in FUNCTIONS {
-        source += &format!(
-            "__asm__(\".text\\n.globl {name}\\n.type {name},@function\\n{name}:\\n.cfi_startproc\\n{}\\n\
-             .cfi_endproc\\n.size {name},.-{name}\\n.p2align 4,0xcc\\n\");\n",
-            code.replace("; ", "\\n")
-        );
+        let lines: [&str; 9] = [
+            ".text",
+            &format!(".globl {name}"),
+            &format!(".type {name},@function"),
+            &format!("{name}:"),
+            ".cfi_startproc",
+            &code.replace("; ", "\\n"),
+            ".cfi_endproc",
+            &format!(".size {name},.-{name}"),
+            ".p2align 4,0xcc\\n",
+        ];
+        source.extend(["__asm__(\"", &lines.join("\\n"), "\");\n"]);
     }
     source += "void fail(void) { __builtin_trap(); }";
     let directory = compile(&source, &["-shared", "-Wl,-Bsymbolic"]);
@@ -122,7 +132,7 @@ fn exits_of_small_functions() {
 
 #[test]
 fn a_switch_is_followed_through_its_table() {
-    let source = r#"
+    let source = r"
         int f(int), g(int);
         int choose(int what, int value) {
             switch (what) {
@@ -138,7 +148,7 @@ fn a_switch_is_followed_through_its_table() {
         }
         int f(int v) { return v + 1; }
         int g(int v) { return v * 5; }
-    "#;
+    ";
     for flags in [&["-shared", "-Wl,-Bsymbolic"][..], &["-shared", "-Wl,-Bsymbolic", "-fcf-protection=full"]]
     {
         let directory = compile(source, flags);
@@ -326,7 +336,7 @@ fn walk(file: &Disassembly, entry: u64, exits: &BTreeSet<u64>, random: &mut Rand
                 None => return Ok(false),
             },
             name if name.starts_with('j') => {
-                at = jump(&line.text).filter(|_| random.next() % 2 == 0).unwrap_or(line.next);
+                at = jump(&line.text).filter(|_| random.next().is_multiple_of(2)).unwrap_or(line.next);
             }
             _ => at = line.next,
         }
@@ -403,7 +413,6 @@ fn exits_of_every_function_of_libraries_agree_with_objdump() {
             wrong.len(),
             wrong.iter().take(12).collect::<Vec<_>>()
         );
-        println!("{name}: {tally:?}");
         assert!(tally.certain * 2 > tally.functions && tally.walks > tally.certain, "{name}: {tally:?}");
         checked += 1;
     }
