@@ -234,7 +234,7 @@ impl ObjectLinker<'_> {
 
     /// Which place of a hook the kernel refuses.
     fn refused_offset(&mut self, refused: &RefusedLink, hook: &LoadedHook<'_>) -> FileOffset {
-        let places: Vec<UprobePlace> = hook.places(refused.program).collect();
+        let places = hook.places(refused.program);
         let found = places.iter().find(|place| match self.link_places(refused.program, &[**place]) {
             Ok(link) => {
                 self.links.discard(vec![link]);
