@@ -61,9 +61,6 @@ pub const KIND_TASK_EXEC: u32 = 3;
 pub const KIND_CGROUP_CREATED: u32 = 4;
 /// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was removed.
 pub const KIND_CGROUP_REMOVED: u32 = 5;
-/// [`Header::kind`] of a bare [`Header`]: the process has mapped an executable file and is stopped until
-/// userspace has inspected the file. Only for processes that ctrace itself started.
-pub const KIND_STOPPED: u32 = 6;
 
 /// Size of a cgroup's path, including its NUL. A longer path is cut.
 pub const CGROUP_PATH: usize = 512;
@@ -315,9 +312,6 @@ pub const CGROUP_OUT: u8 = 2;
 
 /// Flag in a value of the map `THREADS`: the thread is in scope.
 pub const THREAD_IN: u8 = 1;
-/// Flag in a value of the map `THREADS`: ctrace started the process, which is stopped when it maps code,
-/// whether or not it is in scope.
-pub const THREAD_HOLD: u8 = 2;
 /// Offset of a tracepoint field that the kernel does not have.
 pub const NO_FIELD: u32 = u32::MAX;
 

@@ -29,7 +29,7 @@ use aya_ebpf::{
 
 use connection::{lifecycle, socket};
 use io::{borrowed, call, callback, entry_only, go, iovec};
-use process::{cgroup, exec, exec_failure, stop_on_mmap, task};
+use process::{cgroup, exec, exec_failure, task};
 
 /// Defines programs of one kind, each with its name in the object file and the function that gets its
 /// context. The kernel ignores what these programs return.
@@ -106,8 +106,6 @@ programs! {
         exec_enter => exec_failure::enter;
         exec_at_enter => exec_failure::enter_at;
         exec_exit => exec_failure::exit;
-        mmap_enter => stop_on_mmap::mmap_enter;
-        mmap_exit => stop_on_mmap::mmap_exit;
         cgroup_created => cgroup::created;
         cgroup_removed => cgroup::removed;
     }

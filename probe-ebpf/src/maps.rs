@@ -51,18 +51,6 @@ pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, 
 #[map]
 pub static COMMAND_STARTED: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Threads that are inside an mmap(2) of a file as executable, while processes are to be stopped.
-#[map]
-pub static MAPPING: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
-
-/// Processes that were stopped and not yet continued.
-#[map]
-pub static STOPPED: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
-
-/// Nonzero if processes with [`probe_common::THREAD_HOLD`] are to be stopped. A single value.
-#[map]
-pub static STOP_ENABLED: Array<u32> = Array::with_max_entries(1, 0);
-
 /// The state of threads in scope that have made calls, by process and thread id as the kernel packs them.
 #[map]
 pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);

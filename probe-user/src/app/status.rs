@@ -34,8 +34,14 @@ pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
     }
 }
 
-/// Prints what is attached, one line per container and library, and that tracing has begun.
-pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
+/// Prints what is attached, one line per container and library, what the command may use, and that tracing
+/// has begun.
+pub(super) fn attached(
+    (plan, target): (&Plan, &Target),
+    trace: &Trace,
+    command: Option<u32>,
+    verbosity: Verbosity,
+) {
     if verbosity >= Verbosity::Normal {
         if plan.objects.is_empty() && trace.probe.inspects_files() && trace.command.is_empty() {
             let selector = &trace.selector;
@@ -47,7 +53,8 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
             say(&"connections have no addresses and no handshakes, because this kernel has no BTF \
                   (/sys/kernel/btf/vmlinux); use a kernel with CONFIG_DEBUG_INFO_BTF=y");
         }
-        for line in lines(plan, target).into_iter().chain(untraceable(plan, target)) {
+        let ready = command.and_then(|command| ready(plan, command));
+        for line in lines(plan, target, command).into_iter().chain(ready).chain(untraceable(plan, target)) {
             say(&line);
         }
     }
@@ -179,6 +186,17 @@ pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verb
     }
 }
 
+/// Prints how many programs and libraries were in use before they were attached to, if there are any.
+pub(super) fn missed(count: u64, verbosity: Verbosity) {
+    if verbosity > Verbosity::Quiet && count > 0 {
+        let what = if count == 1 { "program or library was" } else { "programs or libraries were" };
+        say(&format_args!(
+            "{count} {what} in use for some milliseconds before ctrace had attached: their first calls may be \
+             missing"
+        ));
+    }
+}
+
 /// Prints the summary, unless it is among records that the user sees. Records in a file do not count.
 pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
     let includes_summary = |output: &OutputSpec| {
@@ -190,11 +208,12 @@ pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbos
 }
 
 /// Such as `web: 3 processes, libssl.so.3 (OpenSSL 3.0.17): 6 functions`. Copies of one library share a line.
-fn lines(plan: &Plan, target: &Target) -> Vec<String> {
+fn lines(plan: &Plan, target: &Target, command: Option<u32>) -> Vec<String> {
     let mut processes: BTreeMap<(String, String), BTreeSet<u32>> = BTreeMap::new();
-    for object in &plan.objects {
+    let is_mapped = |object: &&ObjectHooks| object.pids.iter().any(|pid| Some(*pid) != command);
+    for object in plan.objects.iter().filter(is_mapped) {
         let library = library(object);
-        for pid in &object.pids {
+        for pid in object.pids.iter().filter(|pid| Some(**pid) != command) {
             processes.entry((place(target, *pid), library.clone())).or_default().insert(*pid);
         }
     }
@@ -203,6 +222,17 @@ fn lines(plan: &Plan, target: &Target) -> Vec<String> {
         format!("{place}: {} {processes}, {library}", pids.len())
     };
     processes.into_iter().map(line).collect()
+}
+
+/// Such as `attached to what the command may use: libgnutls.so.30 (GnuTLS 3.7.9), libssl.so.3 (OpenSSL
+/// 3.0.19)`.
+fn ready(plan: &Plan, command: u32) -> Option<String> {
+    let is_its = |object: &&ObjectHooks| {
+        object.pids == [command] && object.hooks.iter().any(|hook| !hook.public_names.is_empty())
+    };
+    let names: BTreeSet<String> = plan.objects.iter().filter(is_its).map(name_and_version).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    (!names.is_empty()).then(|| format!("attached to what the command may use: {}", names.join(", ")))
 }
 
 /// Such as `db: 1 process, libjvm.so: Java's own TLS …`.
@@ -244,17 +274,21 @@ fn container_name(container: &Containment) -> String {
 }
 
 fn library(object: &ObjectHooks) -> String {
-    let library = &object.library;
     let functions: BTreeSet<&str> =
         object.hooks.iter().flat_map(|hook| hook.public_names.iter().map(String::as_str)).collect();
+    let plural = if functions.len() == 1 { "function" } else { "functions" };
+    format!("{}: {} {plural}", name_and_version(object), functions.len())
+}
+
+/// Such as `libssl.so.3 (OpenSSL 3.0.19)`.
+fn name_and_version(object: &ObjectHooks) -> String {
+    let library = &object.library;
     let version = match (&library.implementation, &library.version) {
         (Some(implementation), Some(version)) => format!(" ({implementation} {version})"),
         (Some(implementation), None) => format!(" ({implementation})"),
         (None, _) => String::new(),
     };
-    let plural = if functions.len() == 1 { "function" } else { "functions" };
-    let line = format!("{}{version}: {} {plural}", library.name, functions.len());
-    escaped(&line)
+    escaped(&format!("{}{version}", library.name))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::plan::ProbeProgram::{
     GoOpen, Handshake, Io, IoAtEntry, IoVec, MarkTls, Open, OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
 };
 use crate::plan::program_set::ProgramFamily::{
-    self, Cgroups, ExecFailures, Forks, Functions, Lineage, MmapStops, SocketCloses, Sockets, Tasks, Tls,
+    self, Cgroups, ExecFailures, Forks, Functions, Lineage, SocketCloses, Sockets, Tasks, Tls,
 };
 
 pub(super) struct BpfProgram {
@@ -65,7 +65,7 @@ const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> 
 }
 
 /// Programs of one family are attached in this order.
-pub(super) const PROGRAMS: [BpfProgram; 48] = [
+pub(super) const PROGRAMS: [BpfProgram; 46] = [
     // These consume what an entry program leaves behind, so they are attached before any entry.
     program("call_leave", Tls, AtStart, Exits(&[Io])),
     program("open_leave", Tls, AtStart, Exits(&[Open])),
@@ -108,9 +108,6 @@ pub(super) const PROGRAMS: [BpfProgram; 48] = [
     program("task_fork", Forks, AtStart, tracepoint("sched", &["sched_process_fork"])),
     program("cgroup_created", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_mkdir"])),
     program("cgroup_removed", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_rmdir"])),
-    // The exit first, so that no system call is entered without it.
-    program("mmap_exit", MmapStops, OnDemand, tracepoint("syscalls", &["sys_exit_mmap"])),
-    program("mmap_enter", MmapStops, OnDemand, tracepoint("syscalls", &["sys_enter_mmap"])),
     program("task_new", Lineage, AtStart, tracepoint("task", &["task_newtask"])),
     // Tracepoints of system calls cost every system call of the machine a little, so they are attached only
     // on request.

@@ -28,7 +28,7 @@ Examples:
 Standard output contains records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 /// What needs processes to be traced: their selection, and how they are attached to.
-const LIVE: [&str; 31] = [
+const LIVE: [&str; 32] = [
     "containers",
     "images",
     "labels",
@@ -54,6 +54,7 @@ const LIVE: [&str; 31] = [
     "wait",
     "dry_run",
     "ring_size",
+    "hold_limit",
     "connections",
     "guess",
     "probe_link",

@@ -42,6 +42,10 @@ struct LimitArgs {
     /// Stop after a time, such as 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     duration: Option<Duration>,
+    /// Hold a program of a command (-- COMMAND) at its start for at most this time, until ctrace has attached
+    /// to it; 0: never
+    #[arg(long, value_name = "TIME", value_parser = value::duration_or_zero, default_value = "200ms")]
+    hold_limit: Duration,
     /// Size of the ring buffer between the kernel and ctrace, rounded up to a power of two, from 64K to 1G
     #[arg(long, value_name = "SIZE", value_parser = value::ring_bytes, default_value = "32M")]
     ring_size: u32,
@@ -121,6 +125,7 @@ impl TraceArgs {
             probe,
             selector: target.into(),
             command,
+            hold_limit: Some(limits.hold_limit).filter(|limit| !limit.is_zero()),
             outputs,
             limit: limits.limit,
             duration: limits.duration,

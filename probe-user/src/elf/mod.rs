@@ -18,6 +18,7 @@ mod analysis;
 pub mod code;
 mod file;
 mod functions;
+mod linkage;
 pub mod symbols;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ pub use error::ObjectError;
 pub use file::rodata::Hit;
 pub use functions::eh_frame::{FunctionBounds, FunctionTable};
 pub use go::{Go, GoAbi, GoError, GoVersion};
+pub use linkage::Linkage;
 pub use symbols::demangle::Language;
 pub use symbols::index::{Binding, Index, LocatedFunction};
 pub use symbols::names::Name;
@@ -140,7 +142,7 @@ impl Object {
         let build_id = note::build_id(&reader, &segments);
         let tables =
             dynamic.symbols.or(sections.dynamic_symbols).into_iter().chain(sections.symbols).collect();
-        let is_executable = segments.has_interpreter && dynamic.soname.is_none();
+        let is_executable = segments.interpreter.is_some() && dynamic.soname.is_none();
         Ok(Self {
             build_id,
             entry: header.entry(),

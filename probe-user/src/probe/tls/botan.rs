@@ -37,6 +37,7 @@ const METHOD: u64 = 0x18;
 /// The part of Botan that needs no code of its own.
 pub(super) const ROW: TlsLibrary = TlsLibrary {
     name: "Botan",
+    sonames: &["libbotan-"],
     functions: &[
         // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
         with_layout("_ZN5Botan3TLS7Channel4sendEPKhm", IoDirection::Transmit, BufferLayout::PtrLen),

@@ -83,6 +83,11 @@ pub fn symbol_filter() -> SymbolFilter {
     wanted.or_containing(rustls::PARTS.iter().chain(prefixed::PARTS).copied())
 }
 
+/// Whether a file name is that of a shared TLS library, with any version.
+pub fn is_library_name(name: &str) -> bool {
+    LIBRARIES.iter().flat_map(|row| row.sonames).any(|soname| name.starts_with(soname))
+}
+
 /// The hooks, of high confidence, of an object that was parsed with [`symbol_filter`].
 pub fn hooks(object: &Object) -> Result<ProbeMatch, NoHooks> {
     hooks_of(object, SslProbe::default())

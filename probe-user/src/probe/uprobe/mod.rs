@@ -64,6 +64,14 @@ pub const NEXT_STEP: &str = "A pattern is OBJECT:FUNCTION, such as 'libc.so.6:ge
                              library that is loaded later.";
 
 impl Uprobe {
+    /// Whether a pattern names this library, and not only matches it: `*` would mean every library there is.
+    pub(super) fn names_library(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| match &pattern.object {
+            ObjectName::Named(object) => !object.is_pattern() && object.text() == name,
+            ObjectName::Executable => false,
+        })
+    }
+
     /// Whether a pattern needs the return of calls, and the type of the returned value.
     fn returned(&self, pattern: &Pattern) -> Option<Type> {
         match self.mode {
