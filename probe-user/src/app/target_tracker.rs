@@ -8,7 +8,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::child::exec_hold::ExecHold;
 use super::control::ControlEvent;
 use super::discovery_worker::{DiscoveryHandle, Request, Response, Since};
 use crate::bpf::{MmapEvents, Session, SessionError};
@@ -49,8 +48,6 @@ pub(super) struct TargetTracker {
     /// Processes that have entered the scope since [`Self::take_entered`] was last called.
     entered: Vec<u32>,
     mappings: Option<MmapEvents>,
-    /// Holds the command's programs. None if there is no command, or if none is held.
-    hold: Option<ExecHold>,
     runtimes: RuntimePoller,
     catch_up_after: Instant,
     /// Whether a process of the target has ended since [`Self::take_ended`] was last called.
@@ -62,35 +59,26 @@ pub(super) struct TargetTracker {
 }
 
 impl TargetTracker {
-    /// Continues from what was found at the start. Programs that `hold` holds are let go when they are
-    /// attached to.
+    /// Continues from what was found at the start.
     pub(super) fn new(
         probe: &Probe,
-        (target, discovery): (Target, Discovery),
+        target: Target,
+        discovery: Discovery,
         mappings: Option<MmapEvents>,
         sockets: Vec<RuntimeSocket>,
-        mut hold: Option<ExecHold>,
     ) -> Self {
-        let programs = hold.as_mut().and_then(ExecHold::take_programs);
         Self {
             target,
-            follower: DiscoveryHandle::start(discovery, programs),
+            follower: DiscoveryHandle::start(discovery),
             inspects_files: probe.inspects_files(),
             entered: Vec::new(),
             mappings,
-            hold,
             runtimes: RuntimePoller::new(sockets),
             catch_up_after: Instant::now(),
             ended: false,
             recheck_after: Instant::now(),
             failure: None,
         }
-    }
-
-    /// Lets all programs go on that are held, and holds no more. Returns how many went on before they were
-    /// attached to.
-    pub(super) fn end_hold(&mut self) -> u64 {
-        self.hold.take().map_or(0, |hold| hold.missed())
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -181,6 +169,12 @@ impl TargetTracker {
                 ControlEvent::Ended { pid } => {
                     self.ended = true;
                     self.request(Request::Ended(pid));
+                    continue;
+                }
+                ControlEvent::Held { pid } => {
+                    if self.follower.send(Request::Held(pid)).is_err() {
+                        session.resume(pid);
+                    }
                     continue;
                 }
                 ControlEvent::CgroupCreated { id, path } => self.target.cgroup_created(path.as_bytes(), id),

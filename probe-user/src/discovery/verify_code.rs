@@ -31,7 +31,7 @@ pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, 
     let skipped = &mut found.skipped;
     found.hooks.retain(|hook| {
         let changed = std::iter::once(hook.offset)
-            .chain(hook.exits.iter().map(|exit| exit.offset))
+            .chain(hook.ret_offsets.iter().copied())
             .find(|offset| differs(*offset));
         if let Some(FileOffset(offset)) = changed {
             skipped.push(format!(
@@ -82,7 +82,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
-    use crate::plan::return_probe::ReturnProbe;
     use crate::plan::{Hook, ProbeProgram};
     use crate::rootfs;
 
@@ -115,9 +114,7 @@ mod tests {
             function: "f".to_owned(),
             public_names: Vec::new(),
             offset: FileOffset(offset),
-            return_probe: ReturnProbe::None,
-            return_reason: None,
-            exits: Vec::new(),
+            ret_offsets: Vec::new(),
             semaphore: None,
             cookie_args: 0,
             call_sites: Vec::new(),

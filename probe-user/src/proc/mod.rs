@@ -6,7 +6,6 @@
 use std::io;
 
 pub mod cgroup;
-pub mod execve;
 pub mod maps;
 pub mod mountinfo;
 pub mod namespaces;

@@ -1,6 +1,4 @@
-//! The command of `ctrace … -- COMMAND`: its process, the code that runs in it before the command, and how
-//! its programs are held at their start.
+//! The command of `ctrace … -- COMMAND`: its process, and the code that runs in it before the command.
 
-pub(super) mod exec_hold;
 pub(super) mod launcher;
 pub(super) mod spawn;
