@@ -1,7 +1,8 @@
-//! Where records go, as an open file: a standard stream, or what `-o` and `--output` name.
+//! The open file that records are written to: a standard stream, or the file of `-o` or `--output`.
 //!
-//! Owns what may be opened for records, which are secrets: of files that are there, only those of the people
-//! who trace. Never follows a link, and changes nothing about a file before [`Destination::claim`].
+//! Records are secrets, so this module owns the rules for the files that may be opened: a file that exists
+//! must belong to the user who traces. A link is never followed, and nothing about a file changes before
+//! [`Destination::claim`].
 
 use std::fmt;
 use std::fs::{self, File, Metadata, Permissions};
@@ -19,13 +20,13 @@ use thiserror::Error;
 use super::FormatKind;
 use crate::terminal::escaped_word;
 
-/// Whom a file is for: its owner.
+/// The mode of files that ctrace creates: only their owner reads and writes them.
 const PRIVATE: u32 = 0o600;
 
-/// What `-o` or `--output` names does not take records.
+/// Records cannot be written to the file of `-o` or `--output`.
 #[derive(Debug, Error)]
 pub enum DestinationError {
-    /// The system does not open it.
+    /// It cannot be opened.
     #[error("cannot open {path} for the records; name another file with -o or --output")]
     Open {
         /// Its name.
@@ -34,7 +35,7 @@ pub enum DestinationError {
         #[source]
         source: io::Error,
     },
-    /// Somebody else would have the records.
+    /// It belongs to another user, who could read the records.
     #[error(
         "{path} belongs to user {owner}, who could read the records: nothing was written to it; name another \
          file with -o or --output, or remove this one"
@@ -42,10 +43,10 @@ pub enum DestinationError {
     Foreign {
         /// Its name.
         path: String,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
     },
-    /// A symbolic link.
+    /// It is a symbolic link.
     #[error(
         "{path} is a link, and records do not follow links; give -o or --output the name of what it leads to"
     )]
@@ -53,7 +54,7 @@ pub enum DestinationError {
         /// Its name.
         path: String,
     },
-    /// Hard links.
+    /// It has several names.
     #[error(
         "{path} is one of {names} names of a file (hard links), and the records would replace what the \
          others name; name another file with -o or --output, or remove this one"
@@ -61,19 +62,19 @@ pub enum DestinationError {
     ManyNames {
         /// One of its names.
         path: String,
-        /// How many there are.
+        /// The number of its names.
         names: u64,
     },
-    /// Two outputs, one file.
+    /// Two outputs have the same file.
     #[error("{path} is the same file as that of another output; give each a file of its own")]
     SameFile {
         /// One of its names.
         path: String,
     },
-    /// Nobody can read it there.
+    /// Nobody could read the records there.
     #[error("a terminal does not show this format; name a file: -o FORMAT=FILE, or --output FILE")]
     Terminal,
-    /// A descriptor that ctrace was not started with.
+    /// It is a descriptor that ctrace was not started with.
     #[error(
         "{path} is not open for writing where ctrace was started; open it there (in a shell: `3> FILE`), or \
          name a file with -o or --output"
@@ -82,7 +83,7 @@ pub enum DestinationError {
         /// Its name.
         path: String,
     },
-    /// It stays readable to others, or keeps what was in it.
+    /// It cannot be emptied, or others can still read it.
     #[error(
         "{path} cannot be emptied and made its owner's alone (mode 600), as records need; name another \
          file with -o or --output"
@@ -96,7 +97,7 @@ pub enum DestinationError {
     },
 }
 
-/// Where an output goes, before that is opened.
+/// The place of an output, before it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputPath {
     /// Standard output.
@@ -108,7 +109,7 @@ pub enum OutputPath {
 }
 
 impl OutputPath {
-    /// Opens it. Nothing if it is a FIFO that nobody reads yet: it never waits.
+    /// Opens it, without waiting. Returns `None` if it is a FIFO that has no reader yet.
     pub fn open(&self) -> Result<Option<Destination>, DestinationError> {
         let stream = match self {
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned(),
@@ -121,7 +122,7 @@ impl OutputPath {
         }
     }
 
-    /// Whether both name the same, as far as names say it.
+    /// Whether both names are equal. Different names may still be names of one file.
     pub fn is_same(&self, other: &Self) -> bool {
         let number = |path: &Self| match path {
             Self::Stdout => Some(1),
@@ -153,13 +154,13 @@ impl fmt::Display for OutputPath {
 #[derive(Debug)]
 pub struct Destination {
     file: File,
-    /// Of a regular file that was opened by its name.
+    /// The path, if it is a regular file that was opened by its name.
     name: Option<PathBuf>,
 }
 
 impl Destination {
-    /// What a path names; a file is made if there is none. Nothing if it is a FIFO that nobody reads yet: it
-    /// never waits.
+    /// Opens a path, without waiting, and creates a file if there is none. Returns `None` if it is a FIFO
+    /// that has no reader yet.
     pub fn open(path: &Path) -> Result<Option<Self>, DestinationError> {
         match descriptor(path) {
             Some(number) => inherited(number, path).map(Some),
@@ -167,7 +168,7 @@ impl Destination {
         }
     }
 
-    /// Whether it takes records of a format. Bytes that are no text do not go to a terminal.
+    /// Whether it takes records of a format. Binary formats are not written to a terminal.
     pub fn check_kind(&self, kind: FormatKind) -> Result<(), DestinationError> {
         if kind == FormatKind::Binary && self.file.is_terminal() {
             return Err(DestinationError::Terminal);
@@ -175,7 +176,7 @@ impl Destination {
         Ok(())
     }
 
-    /// Whether both are the same file, which one would overwrite of the other.
+    /// Whether both are the same file, so that one output would overwrite the other.
     pub fn is_same_file(&self, other: &Self) -> io::Result<bool> {
         if self.name.is_none() || other.name.is_none() {
             return Ok(false);
@@ -190,7 +191,7 @@ impl Destination {
         Ok(own.is_file() && (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()))
     }
 
-    /// Makes it ready for records: a file that was opened by its name is empty then, and its owner's alone.
+    /// Prepares it for records: a file that was opened by its name is emptied and made private to its owner.
     pub fn claim(&self) -> Result<(), DestinationError> {
         let Some(name) = &self.name else { return Ok(()) };
         let private = self.file.set_permissions(Permissions::from_mode(PRIVATE));
@@ -209,7 +210,8 @@ impl AsFd for Destination {
     }
 }
 
-/// Whether a write may wait for somebody. What is always ready (a file, /dev/null) epoll(7) does not take.
+/// Whether a write may have to wait for a reader. epoll(7) refuses files that are always ready, such as
+/// regular files and /dev/null.
 pub(super) fn may_wait(file: &File) -> io::Result<bool> {
     if file.metadata()?.is_file() {
         return Ok(false);
@@ -221,7 +223,8 @@ pub(super) fn may_wait(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The number in the name of a descriptor of this process. These names are links, to what may have no name.
+/// The number in the path of a descriptor of this process. Such a path is a link, and the file that it leads
+/// to may have no name.
 fn descriptor(path: &Path) -> Option<i32> {
     let standard = [("/dev/stdin", 0), ("/dev/stdout", 1), ("/dev/stderr", 2)];
     if let Some((_, number)) = standard.iter().find(|(name, _)| Path::new(name) == path) {
@@ -233,14 +236,15 @@ fn descriptor(path: &Path) -> Option<i32> {
     (is_table && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }
 
-/// A descriptor that ctrace was started with. Nobody else writes to its own ones, which are closed on exec.
+/// Duplicates a descriptor that ctrace was started with. Descriptors that ctrace has opened itself, which are
+/// closed on exec, are refused.
 fn inherited(number: i32, path: &Path) -> Result<Destination, DestinationError> {
     let refused = || DestinationError::Descriptor { path: escaped_word(path.as_os_str()) };
     let flags = opened_with(number).ok_or_else(refused)?;
     if flags.contains(OFlags::CLOEXEC) || !flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
         return Err(refused());
     }
-    // Not dup(2), which takes a number only as unsafe code.
+    // dup(2) with a number would need unsafe code.
     let duplicate = pidfd_open(getpid(), PidfdFlags::empty())
         .and_then(|us| pidfd_getfd(us, number, PidfdGetfdFlags::empty()));
     let duplicate = duplicate.map_err(|error| DestinationError::Open {
@@ -250,21 +254,22 @@ fn inherited(number: i32, path: &Path) -> Result<Destination, DestinationError> 
     Ok(Destination { file: File::from(duplicate), name: None })
 }
 
-/// How a descriptor of this process was opened (proc(5), `flags`, octal); none if it is not open.
+/// The flags with which a descriptor of this process was opened (`flags` of proc(5), octal). `None` if it is
+/// not open.
 fn opened_with(number: i32) -> Option<OFlags> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
     u32::from_str_radix(flags.trim(), 8).ok().map(OFlags::from_bits_retain)
 }
 
-/// Whose files take records: root's, ours, and those of who called sudo.
+/// The users whose files may be written: root, our own user, and the user who called sudo.
 fn owners() -> Vec<u32> {
     let ours = geteuid();
     let sudo = std::env::var("SUDO_UID").ok().filter(|_| ours.is_root());
     [Some(0), Some(ours.as_raw()), sudo.and_then(|uid| uid.parse().ok())].into_iter().flatten().collect()
 }
 
-/// A name in a directory, and whose may be what it names.
+/// A name in a directory, and the users to whom the file may belong.
 struct Named<'a> {
     path: &'a Path,
     owners: &'a [u32],
@@ -272,12 +277,12 @@ struct Named<'a> {
 
 impl Named<'_> {
     fn open(&self) -> Result<Option<Destination>, DestinationError> {
-        // Not O_CREAT at once: in /tmp the kernel refuses to open with it what belongs to who called sudo
-        // (fs.protected_regular, fs.protected_fifos).
+        // The first attempt has no O_CREAT: with it, the kernel refuses to open files in /tmp that belong to
+        // the user who called sudo (fs.protected_regular, fs.protected_fifos).
         match self.open_with(OFlags::empty()) {
             Err(Errno::NOENT) => match self.open_with(OFlags::CREATE | OFlags::EXCL) {
                 Ok(file) => Ok(Some(self.regular(file))),
-                // It has come in between.
+                // It was created in between.
                 Err(Errno::EXIST) => self.existing(self.open_with(OFlags::empty())),
                 Err(error) => Err(self.refused(error.into())),
             },
@@ -285,7 +290,7 @@ impl Named<'_> {
         }
     }
 
-    /// What was there already.
+    /// Checks the file, which existed before.
     fn existing(&self, opened: Result<File, Errno>) -> Result<Option<Destination>, DestinationError> {
         let file = match opened {
             Ok(file) => file,
@@ -304,14 +309,14 @@ impl Named<'_> {
         Destination { file, name: Some(self.path.to_path_buf()) }
     }
 
-    /// Never waits: neither for the reader of a FIFO, nor when it is written to.
+    /// Opens without waiting for the reader of a FIFO. Writes do not wait either.
     fn open_with(&self, more: OFlags) -> Result<File, Errno> {
         let flags =
             OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
         rustix::fs::open(self.path, flags, Mode::from_raw_mode(PRIVATE)).map(File::from)
     }
 
-    /// Everybody can make a file or a FIFO in /tmp, before ctrace does. Nobody else can make a device.
+    /// Every user can create a file or a FIFO in /tmp before ctrace does, but only root can create a device.
     fn check(&self, metadata: &Metadata) -> Result<(), DestinationError> {
         let (path, kind, owner) = (escaped_word(self.path.as_os_str()), metadata.file_type(), metadata.uid());
         if (kind.is_file() || kind.is_fifo()) && !self.owners.contains(&owner) {
@@ -323,7 +328,7 @@ impl Named<'_> {
         Ok(())
     }
 
-    /// What cannot be opened because nobody is at the other end: a FIFO will have a reader.
+    /// Whether the open failed because nobody is at the other end. A FIFO may get a reader later.
     fn check_unread(&self) -> Result<(), DestinationError> {
         let metadata = self.path.symlink_metadata().map_err(|source| self.refused(source))?;
         if metadata.file_type().is_fifo() {

@@ -1,7 +1,7 @@
-//! Writing to a reader that may stop reading, without being held by it after the end.
+//! Writes to a reader that may stop reading, and does not wait for such a reader after the trace has ended.
 //!
-//! While it does not read, nothing is drained and the kernel's ring fills: that is counted loss. Owns only
-//! the waiting.
+//! While the reader does not read, nothing is drained and the kernel's ring fills, which is counted loss.
+//! This module owns only the waiting.
 
 use std::fmt;
 use std::fs::File;
@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Bytes that a pipe which is ready takes without blocking (`PIPE_BUF` of pipe(7)).
+/// The number of bytes that a pipe takes without blocking when it is ready (`PIPE_BUF` of pipe(7)).
 const ATOMIC: usize = 4096;
-/// How often it is looked whether the end has come.
+/// How often the stop flag is checked while a write waits.
 const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-/// The pause before one that seemed to be ready is tried again.
+/// The pause before a writer that was reported as ready, and was not, is tried again.
 const FULL: Duration = Duration::from_millis(10);
-/// How long a reader is waited for after the end.
+/// How long a write waits for the reader after the trace has ended.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
-/// Whether writing should not wait any more.
+/// Says that writes should not wait any more.
 #[derive(Clone)]
 pub struct StopFlag(Arc<dyn Fn() -> bool + Send + Sync>);
 
@@ -62,7 +62,7 @@ impl InterruptibleWriter {
         Self { file, stop }
     }
 
-    /// Whether some bytes can be written, or it is known that they cannot. Waits for a moment.
+    /// Whether a write would return at once, with success or an error. Waits for a moment.
     fn is_ready(&self) -> io::Result<bool> {
         let mut polled = [PollFd::new(&self.file, PollFlags::OUT)];
         match poll(&mut polled, Some(&POLL_INTERVAL)) {
@@ -74,14 +74,14 @@ impl InterruptibleWriter {
 }
 
 impl Write for InterruptibleWriter {
-    /// After the end, a reader that does not read has gone.
+    /// After the trace has ended, a reader that does not read is treated as gone.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (piece, _) = bytes.split_at(bytes.len().min(ATOMIC));
         let mut given_up = None;
         loop {
             if self.is_ready()? {
                 match self.file.write(piece) {
-                    // There was too little room after all, or another writer has taken it.
+                    // The pipe had too little room after all, or another writer has filled it.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(FULL),
                     result => return result,
                 }

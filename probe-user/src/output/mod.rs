@@ -1,8 +1,7 @@
 //! Records → bytes for a person or a program: the formats.
 //!
-//! Owns how a record looks and when it leaves the process. A sink never changes, orders or drops
-//! records; the text sink alone escapes, as it alone writes to terminals.
-//! To add a format: a file here and a row in [`FORMATS`].
+//! Owns how a record looks and when it leaves the process. An output never changes, reorders or drops
+//! records. To add a format, add a file here and a row in [`FORMATS`].
 
 use jiff::tz::TimeZone;
 
@@ -27,51 +26,51 @@ pub use writer::RecordWriter;
 /// How payload is shown in text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Payload {
-    /// As text when it is readable, else as a hex dump.
+    /// As text if it is readable, and as a hex dump otherwise.
     #[default]
     Auto,
     /// Always as a hex dump.
     Hex,
 }
 
-/// Whether a program is shown below the one that started it.
+/// Whether a program is indented below the program that started it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tree {
-    /// It is not.
+    /// All programs start in the same column.
     #[default]
     Flat,
-    /// It is indented.
+    /// Each level of the process tree is indented.
     Indented,
 }
 
 /// How records look as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextStyle {
-    /// Whether there are colours.
+    /// Whether colours are used.
     pub colour: Colour,
     /// How payload is shown.
     pub payload: Payload,
-    /// How programs are arranged.
+    /// How programs are indented.
     pub tree: Tree,
 }
 
-/// What a format may be told; each takes what concerns it.
+/// The options of all formats. Each format uses those that concern it.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How text looks.
     pub look: TextStyle,
-    /// For the times in text; JSON has UTC.
+    /// The time zone of times in text. JSON uses UTC.
     pub zone: TimeZone,
 }
 
-/// Whom a format is for.
+/// Who reads a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormatKind {
-    /// A person: it may be among other lines of a terminal.
+    /// A person: on a terminal, other lines may stand between the records.
     Text,
-    /// A program that reads lines: other lines among them would be taken for records.
+    /// A program that reads lines, and would take any other line for a record.
     Lines,
-    /// A program that reads bytes, which no terminal is to get.
+    /// A program that reads bytes, which are never written to a terminal.
     Binary,
 }
 
@@ -82,15 +81,15 @@ pub struct Format {
     pub name: &'static str,
     /// One line for `--help`.
     pub help: &'static str,
-    /// Whom it is for.
+    /// Who reads it.
     pub kind: FormatKind,
-    /// The records that it has a place for.
+    /// The kinds of records that it can represent.
     pub takes: &'static [RecordKind],
-    /// Makes the sink.
+    /// Creates the output.
     pub open: fn(RecordWriter, Options) -> Box<dyn Output>,
 }
 
-/// What one output of a trace is.
+/// One output of a trace.
 #[derive(Clone, Debug)]
 pub struct OutputSpec {
     /// How records are written.
@@ -101,7 +100,7 @@ pub struct OutputSpec {
     pub path: OutputPath,
 }
 
-/// All formats; the first is the default.
+/// All formats. The first one is the default.
 pub const FORMATS: &[Format] = &[
     Format {
         name: "text",
@@ -119,7 +118,7 @@ pub const FORMATS: &[Format] = &[
     },
 ];
 
-/// The format of a name.
+/// The format with this name.
 pub fn format(name: &str) -> Option<&'static Format> {
     FORMATS.iter().find(|format| format.name == name)
 }

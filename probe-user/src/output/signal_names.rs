@@ -3,13 +3,13 @@
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-/// The name of a signal; `SIG40` for one without.
+/// The name of a signal, or `SIG40` for a signal without a name.
 pub(super) fn signal(number: u8) -> String {
     Signal::try_from(i32::from(number))
         .map_or_else(|_| format!("SIG{number}"), |signal| signal.as_str().to_owned())
 }
 
-/// The name of an error; `errno 999` for one without.
+/// The name of an error, or `errno 999` for an error without a name.
 pub(super) fn error(number: i32) -> String {
     match Errno::from_raw(number) {
         Errno::UnknownErrno => format!("errno {number}"),
@@ -27,7 +27,7 @@ mod tests {
             [signal(9), signal(16), signal(29), signal(31), signal(0), signal(40)],
             ["SIGKILL", "SIGSTKFLT", "SIGIO", "SIGSYS", "SIG0", "SIG40"]
         );
-        // What execve(2) and execveat(2) fail with.
+        // The errors of execve(2) and execveat(2).
         for (number, name) in [
             (1, "EPERM"),
             (2, "ENOENT"),

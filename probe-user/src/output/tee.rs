@@ -1,6 +1,6 @@
-//! Several outputs of one trace: each record goes to every one of them that has a place for it.
+//! Several outputs of one trace: each record goes to every output that takes its kind.
 //!
-//! Owns what becomes of the others when one goes away, or fails. Never changes a record.
+//! Owns what happens to the other outputs when one is closed or fails. It never changes a record.
 
 use std::fmt;
 use std::io;
@@ -9,27 +9,27 @@ use thiserror::Error;
 
 use crate::event::{Output, Record, RecordKind, Summary};
 
-/// An output could not be written. It is inside of the [`io::Error`] that the tee gives.
+/// An output could not be written. The [`io::Error`] that the tee returns contains it.
 #[derive(Debug, Error)]
 #[error("records cannot be written to {to}")]
 pub struct WriteError {
-    /// Where to.
+    /// The name of the output.
     pub to: String,
-    /// Why not.
+    /// The cause.
     #[source]
     pub source: io::Error,
 }
 
-/// The outputs that are left.
+/// The outputs that can still be written.
 #[derive(Debug, Default)]
 pub struct Tee {
     outputs: Vec<NamedOutput>,
 }
 
-/// One of them.
+/// An output with its name.
 #[derive(Debug)]
 struct NamedOutput {
-    /// Where it goes, for messages.
+    /// Where its records go, for messages.
     to: String,
     takes: &'static [RecordKind],
     output: Box<dyn Output>,
@@ -41,9 +41,9 @@ impl Tee {
         self.outputs.push(NamedOutput { to: to.to_string(), takes, output });
     }
 
-    /// Does the same with every output. One that has gone or failed is left out from then on. That one has
-    /// gone is an error when it was the last; that one has failed always is, after the others have had their
-    /// turn.
+    /// Does the same with every output. An output that has no reader any more or that failed is dropped. A
+    /// reader that has gone is an error only if its output was the last one. A failure is always an error,
+    /// which is returned after the other outputs were called.
     fn each(&mut self, mut act: impl FnMut(&mut NamedOutput) -> io::Result<()>) -> io::Result<()> {
         let (mut gone, mut failure) = (Vec::new(), None);
         self.outputs.retain_mut(|output| match act(output) {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::event::{Body, Context, Lost, StopReason};
 
-    /// Notes what it is called with, and fails from some call on.
+    /// Records its calls, and fails after a number of them.
     #[derive(Debug)]
     struct Script {
         calls: Arc<Mutex<Vec<&'static str>>>,
@@ -132,10 +132,10 @@ mod tests {
     }
 
     type Calls = Arc<Mutex<Vec<&'static str>>>;
-    /// After how many calls, and how; none: never.
+    /// After how many calls it fails, and how. `None` if it never fails.
     type Failure = Option<(usize, io::ErrorKind)>;
 
-    /// A tee of two outputs that fail after so many calls, and what each is called with.
+    /// A tee of two outputs that fail as given, and the calls of each.
     fn tee(outputs: [(Failure, &'static [RecordKind]); 2]) -> (Tee, [Calls; 2]) {
         let mut tee = Tee::default();
         let all = outputs.map(|(fails, takes)| {

@@ -1,7 +1,7 @@
-//! Where the bytes of a sink go: one large buffer in front of a file or pipe.
+//! The buffer between an output and its file or pipe.
 //!
-//! Owns the rule when bytes leave the buffer: when it is full, or when the caller says that the stream
-//! pauses. Records are formatted in the buffer itself, so that nothing is copied twice.
+//! Owns the rule when the buffer is written: when it is full, or when the caller says that the stream pauses.
+//! Records are formatted in the buffer itself, so that nothing is copied twice.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -9,9 +9,9 @@ use std::io::{self, Write};
 use super::destination::{Destination, may_wait};
 use super::interruptible::{InterruptibleWriter, StopFlag};
 
-/// The buffer is written out once it holds so much: the size of a pipe.
+/// The buffer is written once it holds this many bytes, the size of a pipe.
 const FULL: usize = 64 * 1024;
-/// Room that is kept after a large record.
+/// The capacity that is kept after a large record.
 const KEPT: usize = 4 * 1024 * 1024;
 
 /// A buffered writer of whole records.
@@ -27,15 +27,15 @@ impl fmt::Debug for RecordWriter {
 }
 
 impl RecordWriter {
-    /// Over any writer. It should not have a buffer of its own.
+    /// Writes to any writer, which should have no buffer of its own.
     pub fn new(inner: Box<dyn Write + Send>) -> Self {
         Self { inner, buffer: Vec::with_capacity(2 * FULL) }
     }
 
-    /// Over a destination that was claimed. A reader that does not read is waited for until `stop`.
+    /// Writes to a claimed destination. A write waits for a reader that does not read until `stop` is set.
     pub fn to(destination: Destination, stop: StopFlag) -> Self {
         let file = destination.into_file();
-        // What cannot be told is taken for a pipe, which is slower, and never wrong.
+        // A file whose kind is unknown is treated like a pipe, which is slower, and never wrong.
         if may_wait(&file).unwrap_or(true) {
             Self::new(Box::new(InterruptibleWriter::new(file, stop)))
         } else {
@@ -43,7 +43,7 @@ impl RecordWriter {
         }
     }
 
-    /// Where the next record is to be appended, whole.
+    /// The buffer to which the next record is to be appended as a whole.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
@@ -53,13 +53,13 @@ impl RecordWriter {
         if self.buffer.len() < FULL { Ok(()) } else { self.flush() }
     }
 
-    /// Writes out what is in the buffer.
+    /// Writes the content of the buffer.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         let result = self.inner.write_all(&self.buffer);
-        // After an error too: what was written already must not be written again.
+        // After an error too, because a part of it may have been written and must not be written again.
         self.buffer.clear();
         self.buffer.shrink_to(KEPT);
         result

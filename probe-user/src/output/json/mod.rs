@@ -1,8 +1,8 @@
 //! JSON Lines: one object a line, described by [`schema`] and docs/events.md.
 //!
-//! Owns how a line is put together: `line` has the envelope of every line, a file per family what the types
-//! add to it, and payload is appended by hand, for speed.
-//! It escapes what JSON demands and what would act on a terminal; a consumer gets all of it back as it was.
+//! Owns how a line is put together. `line` has the envelope of every line, and each family of records has a
+//! file with the fields that it adds. Payload is appended by hand, for speed.
+//! Lines escape what JSON demands and characters that would act on a terminal. A JSON parser restores both.
 
 use std::io;
 
@@ -34,7 +34,7 @@ pub(crate) use read::{LineError, read};
 use ssl::SslBody;
 use uprobe::{UprobeBody, UprobeTotalBody};
 
-/// The sink.
+/// The output.
 #[derive(Debug)]
 pub(super) struct Json {
     output: RecordWriter,
@@ -45,7 +45,7 @@ impl Json {
         Self { output }
     }
 
-    /// Writes a line that `append` makes.
+    /// Writes the line that `append` appends to the buffer.
     fn line(&mut self, append: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
         let buffer = self.output.buffer();
         let start = buffer.len();
@@ -86,8 +86,8 @@ impl Output for Json {
     }
 }
 
-/// Appends the line of a call without its end. serde_json would look at each byte of the payload alone,
-/// so that the payload is appended here, as the last member of the object.
+/// Appends the line of a call without its end. serde_json would escape the payload byte by byte, so the
+/// payload is appended here, as the last member of the object.
 fn write_ssl(context: &Context<'_>, ssl: &Ssl<'_>, buffer: &mut Vec<u8>) -> io::Result<()> {
     line::write(context, &SslBody::new(context, ssl), buffer)?;
     match simdutf8::basic::from_utf8(&ssl.data.0) {
@@ -107,7 +107,7 @@ fn write_ssl(context: &Context<'_>, ssl: &Ssl<'_>, buffer: &mut Vec<u8>) -> io::
     Ok(())
 }
 
-/// Takes away the end of the object and begins another member.
+/// Removes the end of the object and begins another member.
 fn open_member(name: &[u8], buffer: &mut Vec<u8>) {
     buffer.pop();
     buffer.extend_from_slice(b",\"");
@@ -124,12 +124,13 @@ pub fn schema() -> String {
     format!("{:#}", schema.to_value())
 }
 
-/// Writes a plan for a person and for programs: one object on several lines.
+/// Writes a plan as one object on several lines, for people and for programs.
 pub fn write_plan(plan: &Plan, out: &mut dyn io::Write) -> io::Result<()> {
     write_json(plan, out)
 }
 
-/// Writes an answer that is no record: one object on several lines, which a terminal shows and nothing more.
+/// Writes an answer that is no record as one object on several lines. It contains nothing that acts on a
+/// terminal.
 pub fn write_json(answer: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(answer)?;
     terminal_safe::escape(&mut text, 0);

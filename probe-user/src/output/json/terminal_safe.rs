@@ -1,17 +1,17 @@
-//! Characters that JSON lets through and a terminal acts on.
+//! Characters that JSON does not escape and that act on a terminal.
 //!
-//! Outside of strings a JSON line is ASCII, so such a character is always inside one, where it may as well
-//! be written as an escape sequence.
+//! Outside of strings a JSON line is ASCII, so such a character is always inside a string, where an escape
+//! sequence means the same.
 
 use std::io::Write;
 
 use crate::terminal::escape::acts_on_terminal;
 
-/// What the UTF-8 of those characters begins with: DEL, C1 controls, and what changes the direction of text.
-/// JSON itself escapes the C0 controls.
+/// The first UTF-8 bytes of these characters: DEL, C1 controls, and characters that change the direction of
+/// text. JSON itself escapes the C0 controls.
 const FIRST_BYTES: [u8; 3] = [0x7f, 0xc2, 0xe2];
 
-/// Escapes them in what was appended to `line` from `start` on.
+/// Escapes these characters in `line` from `start` on.
 pub(super) fn escape(line: &mut Vec<u8>, start: usize) {
     let Some(first) = line.get(start..).and_then(find) else { return };
     let tail = line.split_off(start + first);
@@ -31,15 +31,16 @@ pub(super) fn escape(line: &mut Vec<u8>, start: usize) {
     line.extend_from_slice(rest);
 }
 
-/// Where the next one is. Their first bytes are rare, so that most of a line is passed over at the speed of
-/// memory.
+/// The position of the next such character. Their first bytes are rare, so most of a line is searched at the
+/// speed of memory.
 fn find(bytes: &[u8]) -> Option<usize> {
     let [del, control, direction] = FIRST_BYTES;
     memchr::memchr3_iter(del, control, direction, bytes)
         .find(|at| bytes.get(*at..).is_some_and(|special| decode(special).is_some()))
 }
 
-/// The character that `bytes` begin with, one of [`FIRST_BYTES`], if a terminal acts on it, and what follows.
+/// The character at the start of `bytes` and the bytes after it, if it acts on a terminal. The first byte is
+/// one of [`FIRST_BYTES`].
 fn decode(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let length = match bytes.first()? {
         0x7f => 1,
