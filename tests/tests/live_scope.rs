@@ -234,7 +234,7 @@ fn one_process_by_its_pid_in_the_container() -> Result<()> {
 fn the_first_process_of_the_machine_is_said_to_be_everything() -> Result<()> {
     require_live()?;
     let trace = Ctrace::json(&["--pid", "1", "--wait"])?.finish()?;
-    ensure!(trace.stderr.contains("everything that runs here"), "{}", trace.stderr);
+    ensure!(trace.stderr.contains("which is everything, as with --all"), "{}", trace.stderr);
     Ok(())
 }
 
