@@ -17,7 +17,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use ctrace::elf::Object;
+use ctrace::elf::{Linkage, Object};
+use ctrace::plan::return_probe::ReturnPolicy;
 use ctrace::probe::Confidence;
 use ctrace::probe::Probe;
 use ctrace::probe::ProbeMatch;
@@ -125,6 +126,8 @@ impl Program {
     /// Does what a trace does with a file.
     fn look(&self, probe: &Probe) -> Option<ProbeMatch> {
         let copy = self.copy.try_clone().ok()?;
+        // Before a program starts, its loader's part of it is read by itself.
+        let _ = Linkage::read(copy.try_clone().ok()?, self.bytes.len() as u64);
         let object = Object::parse(copy, self.bytes.len() as u64, &probe.symbol_filter()).ok()?;
         probe.hooks(&object, Path::new("/program")).ok()
     }
@@ -148,6 +151,7 @@ fn every_function() -> Result<Probe> {
         patterns: vec![Pattern::parse("*:*")?],
         usdt: Vec::new(),
         mode: Mode::Latency,
+        returns: ReturnPolicy::Auto,
         stacks: Stacks::Left,
         max_bytes: 64,
         max_probes: 64,

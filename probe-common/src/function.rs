@@ -136,7 +136,7 @@ const _: () = assert!(size_of::<FunctionSpec>() == 16 + 7 * 40);
 pub struct FunctionEvent {
     /// Kind [`KIND_FUNCTION_ENTER`] or [`KIND_FUNCTION_RETURN`].
     pub header: Header,
-    /// Distinguishes the calls of one thread: the stack pointer at the entry. In Go, its distance from the
+    /// Distinguishes the calls of one process: the stack pointer at the entry. In Go, its distance from the
     /// end of the stack, which does not change when the stack moves.
     pub frame: u64,
     /// In Go, the goroutine; otherwise 0.
@@ -181,7 +181,7 @@ const _: () = assert!(size_of::<FunctionStack>() == 64 + 8 * STACK_FRAMES);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FrameKey {
-    /// The thread, or in Go the goroutine.
+    /// In Go, the goroutine; otherwise 0.
     pub owner: u64,
     /// [`FunctionEvent::frame`].
     pub frame: u64,

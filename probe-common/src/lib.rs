@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 mod buffer_layout;
 mod connection;
 mod exec;
+mod exit;
 mod function;
 mod hello;
 mod shape;
@@ -21,6 +22,7 @@ mod socket;
 pub use buffer_layout::{BufferLayout, LentKey, MAX_MARK, message_mark, payload_address};
 pub use connection::*;
 pub use exec::*;
+pub use exit::{MAX_SLOT_WORDS, ReturnSlot, StackBase, spec_index};
 pub use function::{
     ArgumentSpec, BUCKETS, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, CountKey, FUNCTION_COUNTS,
     FUNCTION_FRAMES, FUNCTION_SPECS, FUNCTION_VALUES, FrameKey, FunctionEvent, FunctionFrame, FunctionSpec,
@@ -59,9 +61,6 @@ pub const KIND_TASK_EXEC: u32 = 3;
 pub const KIND_CGROUP_CREATED: u32 = 4;
 /// [`Header::kind`] of a [`CgroupEvent`]: a cgroup of the v2 hierarchy was removed.
 pub const KIND_CGROUP_REMOVED: u32 = 5;
-/// [`Header::kind`] of a bare [`Header`]: the process has mapped an executable file and is stopped until
-/// userspace has inspected the file. Only for processes that ctrace itself started.
-pub const KIND_STOPPED: u32 = 6;
 
 /// Size of a cgroup's path, including its NUL. A longer path is cut.
 pub const CGROUP_PATH: usize = 512;
@@ -233,6 +232,26 @@ pub struct Frame {
     pub sends: u64,
 }
 
+/// Limit of the calls that have not returned and are tracked at the same time.
+pub const OPEN_CALLS: u32 = 65_536;
+
+/// Key of the map `OPEN_CALLS`: a call that has not returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct OpenCall {
+    /// [`Frame::stack`].
+    pub stack: u64,
+    /// The process id.
+    pub pid: u64,
+}
+
+impl OpenCall {
+    /// The call of a process whose return address is at `stack`.
+    pub fn at(stack: u64, pid: u32) -> Self {
+        Self { stack, pid: pid.into() }
+    }
+}
+
 /// Key of the map `CONNECTIONS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -293,9 +312,6 @@ pub const CGROUP_OUT: u8 = 2;
 
 /// Flag in a value of the map `THREADS`: the thread is in scope.
 pub const THREAD_IN: u8 = 1;
-/// Flag in a value of the map `THREADS`: ctrace started the process, which is stopped when it maps code,
-/// whether or not it is in scope.
-pub const THREAD_HOLD: u8 = 2;
 /// Offset of a tracepoint field that the kernel does not have.
 pub const NO_FIELD: u32 = u32::MAX;
 

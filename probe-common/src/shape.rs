@@ -6,7 +6,7 @@ pub const fn cookie(site: u32, arguments: u32) -> u64 {
 }
 
 /// Limit of the words that a function may have pushed before its hook.
-pub const MAX_PUSHED: u8 = 7;
+pub const MAX_PUSHED: u8 = u8::MAX;
 const PUSHED_SHIFT: u32 = 24;
 const PUSHED: u32 = (MAX_PUSHED as u32) << PUSHED_SHIFT;
 const WORD_BYTES: u64 = 8;

@@ -35,10 +35,6 @@ pub static FORK_CHILD_PID: u32 = 0;
 #[unsafe(no_mangle)]
 pub static EXEC_OLD_PID: u32 = 0;
 
-/// Nonzero if processes may be stopped, and the kernel supports this.
-#[unsafe(no_mangle)]
-pub static HOLD: u32 = 0;
-
 /// The offset of `group_dead` in the tracepoint `sched_process_exit` of this kernel, or `NO_FIELD`.
 #[unsafe(no_mangle)]
 pub static EXIT_GROUP_DEAD: u32 = 0;

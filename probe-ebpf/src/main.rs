@@ -29,7 +29,7 @@ use aya_ebpf::{
 
 use connection::{lifecycle, socket};
 use io::{borrowed, call, callback, entry_only, go, iovec};
-use process::{cgroup, exec, exec_failure, stop_on_mmap, task};
+use process::{cgroup, exec, exec_failure, task};
 
 /// Defines programs of one kind, each with its name in the object file and the function that gets its
 /// context. The kernel ignores what these programs return.
@@ -50,14 +50,18 @@ programs! {
     #[uprobe]
     ProbeContext {
         call_enter => call::enter;
-        call_leave => call::on_ret;
+        call_leave => call::leave;
         open_enter => lifecycle::open_first;
         open_once_enter => lifecycle::open_if_new;
-        open_leave => lifecycle::opened_at_ret;
+        open_leave => lifecycle::opened;
+        open_behind_leave => lifecycle::opened_out_argument;
+        handshake_leave => lifecycle::on_handshake_return;
         close_enter => lifecycle::close_first;
         cipher_enter => lifecycle::mark_tls;
         gather_enter => iovec::enter;
         gather_leave => iovec::leave;
+        lent_leave => borrowed::returned;
+        unpack_leave => borrowed::unpacked;
         whole_enter => entry_only::enter;
         outer_enter => callback::enter;
         handed_enter => callback::hand_over;
@@ -72,7 +76,7 @@ programs! {
         open_return => lifecycle::opened;
         open_behind_return => lifecycle::opened_out_argument;
         handshake_return => lifecycle::on_handshake_return;
-        gather_return => iovec::returned;
+        gather_return => iovec::leave;
         lent_return => borrowed::returned;
         unpack_return => borrowed::unpacked;
     }
@@ -87,7 +91,7 @@ programs! {
     }
     #[uretprobe]
     RetProbeContext {
-        function_return => uprobe::returned;
+        function_return => uprobe::leave;
     }
 }
 
@@ -102,8 +106,6 @@ programs! {
         exec_enter => exec_failure::enter;
         exec_at_enter => exec_failure::enter_at;
         exec_exit => exec_failure::exit;
-        mmap_enter => stop_on_mmap::mmap_enter;
-        mmap_exit => stop_on_mmap::mmap_exit;
         cgroup_created => cgroup::created;
         cgroup_removed => cgroup::removed;
     }

@@ -11,8 +11,9 @@ use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, ConnectionKey, ConnectionState, CountKey, ExecFailure,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
     FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, KernelScope, LINEAGES,
-    LentKey, Lineage, Loss, LossCount, NamespaceId, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
-    SCOPE_THREADS, SOCKETS as MAX_SOCKETS, SocketConnection,
+    LentKey, Lineage, Loss, LossCount, NamespaceId, OPEN_CALLS as MAX_OPEN_CALLS, OpenCall,
+    PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, SOCKETS as MAX_SOCKETS,
+    SocketConnection,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -50,21 +51,16 @@ pub static THREADS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_THREADS, 
 #[map]
 pub static COMMAND_STARTED: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Threads that are inside an mmap(2) of a file as executable, while processes are to be stopped.
-#[map]
-pub static MAPPING: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
-
-/// Processes that were stopped and not yet continued.
-#[map]
-pub static STOPPED: HashMap<u32, u8> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
-
-/// Nonzero if processes with [`probe_common::THREAD_HOLD`] are to be stopped. A single value.
-#[map]
-pub static STOP_ENABLED: Array<u32> = Array::with_max_entries(1, 0);
-
-/// The calls that threads in scope are currently in, by process and thread id as the kernel packs them.
+/// The state of threads in scope that have made calls, by process and thread id as the kernel packs them.
 #[map]
 pub static CALLS: HashMap<u64, Frames> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// The calls that have not returned, by process and position on the stack. The thread is not part of the key:
+/// a program that switches stacks may continue a call on another thread. Userspace removes the calls of
+/// processes that have ended.
+#[map]
+pub static OPEN_CALLS: HashMap<OpenCall, Frame> =
+    HashMap::with_max_entries(MAX_OPEN_CALLS, BPF_F_NO_PREALLOC);
 
 /// The calls that goroutines in scope are currently in. A server has one for each connection that waits for a
 /// request. This is not an LRU map, which would evict calls without anyone counting them. Userspace removes
@@ -191,8 +187,8 @@ pub struct AttemptRoom {
     pub bytes: [u8; ATTEMPT_BYTES + ATTEMPT_ARGUMENT_BYTES],
 }
 
-/// The most calls that one thread can be in. Two layers of TLS, as in a proxy that speaks TLS, need two. The
-/// rest is for threads that switch stacks.
+/// How many of its latest calls a thread remembers. Two layers of TLS, as in a proxy that speaks TLS, need
+/// two. The rest is for threads that switch stacks.
 pub const DEPTH: usize = 4;
 
 /// The state of a thread.
@@ -210,7 +206,8 @@ pub struct Frames {
     pub unsent: u64,
     /// The number of bytes of that call, or [`AMBIGUOUS`] if other connections have sent data too.
     pub unsent_bytes: u64,
-    /// The frames in no particular order.
+    /// The latest calls, in no particular order. They show which call a socket or an inner call belongs to; a
+    /// call's own return finds it in [`OPEN_CALLS`].
     pub frames: [Frame; DEPTH],
 }
 

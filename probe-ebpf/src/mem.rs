@@ -19,16 +19,13 @@ use aya_ebpf::{
             bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
             bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel as read_kernel,
             bpf_probe_read_kernel_str as read_kernel_text, bpf_probe_read_user as read_user,
-            bpf_probe_read_user_str as read_user_text, bpf_send_signal_thread, bpf_task_pt_regs,
+            bpf_probe_read_user_str as read_user_text, bpf_task_pt_regs,
         },
     },
     programs::TracePointContext,
 };
 use probe_common::{NamespaceId, REGISTERS, SocketFields};
 use zerocopy::FromBytes;
-
-/// The number of the signal on x86-64.
-const SIGSTOP: u32 = 19;
 
 /// The value of a constant as userspace set it before loading.
 #[inline(always)]
@@ -86,8 +83,7 @@ pub fn clear<T: Default>(number: &mut T) {
 /// The registers by their DWARF numbers, and the instruction pointer. This copy allows an index that comes
 /// from elsewhere, which the verifier does not allow into the context.
 #[inline(always)]
-pub fn register_file(of: *mut pt_regs) -> [u64; REGISTERS] {
-    let regs = registers(of);
+pub fn register_file(regs: &pt_regs) -> [u64; REGISTERS] {
     [
         regs.rax, regs.rdx, regs.rcx, regs.rbx, regs.rsi, regs.rdi, regs.rbp, regs.rsp, regs.r8, regs.r9,
         regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15, regs.rip,
@@ -311,14 +307,6 @@ pub fn cgroup() -> u64 {
 pub fn ancestor_cgroup(level: u32) -> u64 {
     // SAFETY: the helper checks the level.
     unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
-}
-
-/// Stops the current process before it executes another instruction in user mode. Returns false if that
-/// fails.
-#[inline(always)]
-pub fn stop_current() -> bool {
-    // SAFETY: takes a number, returns a number.
-    unsafe { bpf_send_signal_thread(SIGSTOP) == 0 }
 }
 
 /// Whether the current thread's PID namespace is this one.

@@ -2,20 +2,17 @@
 //!
 //! What to read of a call is defined by a [`FunctionSpec`], whose index is the low half of the cookie.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    programs::{ProbeContext, RetProbeContext},
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, programs::ProbeContext};
 use probe_common::{
     CountKey, FrameKey, FunctionEvent, FunctionFrame, FunctionSpec, FunctionStack, Header, Histogram,
     KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK, Loss, REGISTERS, SPEC_COUNT, SPEC_ENTER,
-    SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site,
+    SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, arguments, bucket, site, spec_index,
 };
 
 use crate::{
     current::{Current, goroutine_stack_depth},
     emit::{self, Values},
-    io::frame::RETURN_ADDRESS_BYTES,
+    io::frame::ReturnContext,
     maps::{COUNTS, FUNCTION_FRAMES, LATENCIES, NO_LATENCY, SPECS},
     mem,
 };
@@ -36,7 +33,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     if spec.flags & SPEC_COUNT != 0 {
         return count(site(cookie));
     }
-    let registers = mem::register_file(ctx.regs);
+    let registers = mem::register_file(mem::registers(ctx.regs));
     let key = key(current, spec, cookie, &registers, registers[RSP])?;
     let entered = mem::now();
     if spec.flags & SPEC_ENTER != 0 {
@@ -56,19 +53,10 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// At the return of a function, where the caller continues.
+/// At the return of a function.
 #[inline(always)]
-pub fn returned(ctx: &RetProbeContext) -> Option<()> {
-    let registers = mem::register_file(ctx.regs);
-    let stack = registers[RSP].wrapping_sub(RETURN_ADDRESS_BYTES);
-    end(mem::cookie(ctx), &registers, stack)
-}
-
-/// At a return instruction of a function.
-#[inline(always)]
-pub fn leave(ctx: &ProbeContext) -> Option<()> {
-    let registers = mem::register_file(ctx.regs);
-    end(mem::cookie(ctx), &registers, registers[RSP])
+pub fn leave(ctx: &impl ReturnContext) -> Option<()> {
+    end(mem::cookie(ctx), &mem::register_file(ctx.registers()), ctx.stack())
 }
 
 #[inline(always)]
@@ -91,12 +79,12 @@ fn end(cookie: u64, registers: &Registers, stack: u64) -> Option<()> {
 
 #[inline(always)]
 fn spec(cookie: u64) -> Option<&'static FunctionSpec> {
-    SPECS.get_ptr(arguments(cookie)).map(mem::value)
+    SPECS.get_ptr(spec_index(arguments(cookie))).map(mem::value)
 }
 
-/// The key of a call: its thread and its position on the stack. In Go, it is the goroutine, which may
-/// continue on another thread, and the distance from the end of the stack, because stacks are moved when they
-/// grow.
+/// The key of a call: its process and its position on the stack, because a program that switches stacks may
+/// continue a call on another thread. In Go, it is the goroutine and the distance from the end of the stack,
+/// because stacks are moved when they grow.
 #[inline(always)]
 fn key(
     current: Current,
@@ -106,7 +94,7 @@ fn key(
     stack: u64,
 ) -> Option<FrameKey> {
     if spec.flags & SPEC_GO == 0 {
-        return Some(FrameKey { owner: current.id, frame: stack, pid: current.pid(), site: site(cookie) });
+        return Some(FrameKey { owner: 0, frame: stack, pid: current.pid(), site: site(cookie) });
     }
     let goroutine = registers[R14];
     let frame = goroutine_stack_depth(goroutine, stack)?;

@@ -41,8 +41,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
     Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT,
-    Header, KIND_CALL, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_STOPPED, KIND_TASK_EXEC,
-    KIND_TASK_EXIT, Loss, LossCount, SOCKET_GUESSED,
+    Header, KIND_CALL, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_TASK_EXEC, KIND_TASK_EXIT, Loss,
+    LossCount, SOCKET_GUESSED,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -328,7 +328,6 @@ fn control_records_disturb_no_call() {
         cgroup(KIND_CGROUP_CREATED, b"no end"),
         // Processes that are not the call's.
         bare(KIND_TASK_EXEC, 4242),
-        bare(KIND_STOPPED, 4243),
         bare(KIND_TASK_EXIT, 4242),
         cgroup(KIND_CGROUP_REMOVED, b"/docker/c\0"),
     ];

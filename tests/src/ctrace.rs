@@ -27,9 +27,9 @@ impl Ctrace {
         Self::attached(Child::start(&mut command)?, arguments)
     }
 
-    /// `ctrace ssl -o json` with a selection.
+    /// `ctrace ssl -v -o json` with a selection.
     pub fn json(selection: &[&str]) -> Result<Self> {
-        Self::start(&[&["ssl", "-o", "json"], selection].concat())
+        Self::start(&[&["ssl", "-v", "-o", "json"], selection].concat())
     }
 
     /// The same as [`Self::json`], with these variables in the environment.

@@ -60,7 +60,7 @@ impl TestRow<'_> {
     }
 
     /// The last cell is the test, the second one the version.
-    fn cells(&self) -> Result<[String; 9]> {
+    fn cells(&self) -> Result<[String; 10]> {
         let lines = self.trace.lines()?;
         let calls: Vec<&Value> = lines.iter().filter(|line| line["type"] == "ssl").collect();
         let of_all = |pointer: &str| -> BTreeSet<String> {
@@ -85,6 +85,7 @@ impl TestRow<'_> {
             symbols,
             self.directions()?,
             socket(&of_all("/connection/socket")).to_owned(),
+            returns(&self.trace.stderr, &functions),
             format!("`{}`", self.test),
         ])
     }
@@ -98,6 +99,22 @@ impl TestRow<'_> {
         let ways: Vec<&str> = ways.into_iter().filter(|(way, _)| has(*way)).map(|(_, name)| name).collect();
         Ok(format!("{}; {begin}", ways.join(", ")))
     }
+}
+
+/// How the returns of these functions were probed, by what `-v` has said on standard error.
+fn returns(stderr: &str, functions: &BTreeSet<String>) -> String {
+    let mut ways = BTreeSet::new();
+    for line in stderr.lines() {
+        let Some((way, names)) = line.split_once(": returns by ").and_then(|(_, rest)| rest.split_once(": "))
+        else {
+            continue;
+        };
+        if names.split(", ").any(|name| functions.contains(name)) {
+            ways.insert(way);
+        }
+    }
+    let ways = ways.into_iter().collect::<Vec<_>>().join(", ");
+    if ways.is_empty() { "not needed".to_owned() } else { ways }
 }
 
 /// Whether the addresses of connections were seen or guessed.
@@ -167,6 +184,19 @@ mod tests {
         let row = |version, socket| format!("| OpenSSL | {version} | curl | {socket} | `a::b` |");
         assert_eq!(without_version(&row("3.0.1", "seen")), without_version(&row("unknown", "seen")));
         assert_ne!(without_version(&row("3.0.1", "seen")), without_version(&row("3.0.1", "guessed")));
+    }
+
+    #[test]
+    fn returns_are_those_of_the_functions_that_were_called() {
+        let stderr = "libssl.so.3: returns by emulated exits: SSL_read, SSL_write\n\
+                      libssl.so.3: returns by ret instructions: SSL_new, SSL_read_ex\ntracing";
+        let check = |functions: &[&str], expected: &str| {
+            let functions = functions.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(returns(stderr, &functions), expected);
+        };
+        check(&["SSL_read"], "emulated exits");
+        check(&["SSL_read", "SSL_read_ex"], "emulated exits, ret instructions");
+        check(&["handed"], "not needed");
     }
 
     #[test]

@@ -130,17 +130,8 @@ mod probed {
 const NOWHERE: u64 = 1 << 40;
 
 fn hook(function: &str, offset: u64) -> Hook {
-    Hook {
-        program: ProbeProgram::Io,
-        function: function.to_owned(),
-        public_names: Vec::new(),
-        offset: FileOffset(offset),
-        cookie_args: 0,
-        call_sites: Vec::new(),
-        ret_offsets: Vec::new(),
-        semaphore: None,
-        capture: None,
-    }
+    let hook = Hook::new(ProbeProgram::Io, function.to_owned(), FileOffset(offset), 0);
+    Hook { public_names: Vec::new(), ..hook.with_kernel_return(None) }
 }
 
 /// Hooks of this program: some of its functions, and places that are not there.

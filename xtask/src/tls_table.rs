@@ -15,8 +15,8 @@ const DOCUMENT: &str = "docs/tls.md";
 const BEGIN: &str = "<!-- what the tests saw: cargo xtask tls-table -->\n";
 const END: &str = "<!-- end -->\n";
 const HEAD: &str = "| implementation | version | program | file | linkage | symbols | directions | addresses \
- | test |\n\
-                    |---|---|---|---|---|---|---|---|---|\n";
+ | returns by | test |\n\
+                    |---|---|---|---|---|---|---|---|---|---|\n";
 
 /// The suites whose tests make rows.
 const SUITES: [&str; 4] = ["live_libraries", "live_payloads", "live_third_party", "live_third_party_servers"];

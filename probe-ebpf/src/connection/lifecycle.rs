@@ -4,7 +4,7 @@
 //! A close is reported once. Calls on a connection that was closed along with its socket are still counted
 //! for it, until its handle opens another connection or is seen on another socket.
 
-use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
+use aya_ebpf::programs::{ProbeContext, RawTracePointContext};
 use probe_common::{
     CallShape, ConnectionKey, ConnectionState, END_SOCKET_CLOSED, FLAG_ENDED, Header, KIND_CONNECTION_CLOSE,
     NO_SITE, SocketConnection,
@@ -14,7 +14,7 @@ use super::identity;
 use crate::{
     current::Current,
     emit,
-    io::frame,
+    io::frame::{self, ReturnContext},
     maps::{CALLS, CONNECTIONS, SOCKETS},
     mem,
 };
@@ -48,20 +48,17 @@ pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
 /// At the return of a function that does the handshake, at whose entry [`crate::io::call::enter`] ran.
 /// Whatever passed through a socket in between belongs to the connection.
 #[inline(always)]
-pub fn on_handshake_return(ctx: &RetProbeContext) -> Option<()> {
+pub fn on_handshake_return(ctx: &impl ReturnContext) -> Option<()> {
     frame::take_frame(ctx, Current::any()).map(drop)
 }
 
 /// At the return of a function that creates a connection and returns its handle.
 #[inline(always)]
-pub fn opened(ctx: &RetProbeContext) -> Option<()> {
-    identity::open(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
-}
-
-/// Like [`opened`], but at a `ret`, for a function that is not hooked at its first instruction.
-#[inline(always)]
-pub fn opened_at_ret(ctx: &ProbeContext) -> Option<()> {
-    identity::open(ctx, Current::in_scope()?, mem::registers(ctx.regs).rax)
+pub fn opened(ctx: &impl ReturnContext) -> Option<()> {
+    let current = Current::any();
+    // An exit may be shared with functions that return something else.
+    frame::take_frame(ctx, current)?;
+    identity::open(ctx, current, ctx.registers().rax)
 }
 
 /// At the entry of a function that prepares the connection in its first argument.
@@ -90,7 +87,7 @@ fn is_at_its_beginning(state: &ConnectionState) -> bool {
 
 /// At the return of a function that stores a connection's handle where its first argument points to.
 #[inline(always)]
-pub fn opened_out_argument(ctx: &RetProbeContext) -> Option<()> {
+pub fn opened_out_argument(ctx: &impl ReturnContext) -> Option<()> {
     let current = Current::any();
     let (frame, _) = frame::take_frame(ctx, current)?;
     identity::open(ctx, current, mem::user(frame.handle)?)

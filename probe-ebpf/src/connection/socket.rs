@@ -6,9 +6,9 @@
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, IoDirection, KIND_SOCKET, NO_SITE, RecordHeader,
-    SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED, SOCKET_GUESSED, SOCKET_SERVER,
-    SocketConnection,
+    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, IoDirection, KIND_SOCKET, NO_SITE, OpenCall,
+    RecordHeader, SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED, SOCKET_GUESSED,
+    SOCKET_SERVER, SocketConnection,
 };
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
     constants::SOCKET_FIELDS,
     current::Current,
     emit,
-    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, SOCKETS},
+    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, OPEN_CALLS, SOCKETS},
     mem::{self, SystemCall},
 };
 
@@ -68,9 +68,11 @@ struct Owner {
     key: ConnectionKey,
     /// The number of bytes of the call, if it has returned already. 0 while it runs.
     unsent: u64,
+    /// The position of the call on the stack, or 0.
+    stack: u64,
 }
 
-const NOBODY: Owner = Owner { key: ConnectionKey { handle: 0, pid: 0, program: 0 }, unsent: 0 };
+const NOBODY: Owner = Owner { key: ConnectionKey { handle: 0, pid: 0, program: 0 }, unsent: 0, stack: 0 };
 
 #[inline(always)]
 fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Option<()> {
@@ -106,7 +108,7 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
     let begin: [u8; BEGIN] = mem::user(address)?;
     let transfer = SocketTransfer { sock, socket, direction, bytes: bytes as u64, address, there, begin };
     hello::inspect(current, &transfer);
-    if owner.key.handle == 0 {
+    if owner.key.handle == 0 || has_returned(&owner) {
         return None;
     }
     report(&transfer, current, &owner)?;
@@ -120,6 +122,12 @@ fn is_established(owner: &Owner, socket: u64) -> bool {
         mem::own(state).socket == socket | SOCKET_CONFIRMED | SOCKET_ESTABLISHED
     };
     owner.key.handle != 0 && owner.unsent == 0 && CONNECTIONS.get_ptr_mut(owner.key).is_some_and(is)
+}
+
+/// Whether the call that the thread remembers has returned: on another thread, by a switch of stacks.
+#[inline(always)]
+fn has_returned(owner: &Owner) -> bool {
+    owner.stack != 0 && OPEN_CALLS.get_ptr(OpenCall::at(owner.stack, owner.key.pid)).is_none()
 }
 
 /// Records that the pending data of a thread was sent.
@@ -137,7 +145,7 @@ fn note_sent(frames: Option<&mut Frames>, direction: IoDirection) -> Option<()> 
 #[inline(always)]
 fn of_goroutine(current: Current, system_call: &SystemCall) -> Owner {
     match GO_CONNECTIONS.get_ptr(current.goroutine(system_call.goroutine)) {
-        Some(key) => Owner { key: mem::copied(key), unsent: 0 },
+        Some(key) => Owner { key: mem::copied(key), ..NOBODY },
         None => NOBODY,
     }
 }
@@ -158,7 +166,7 @@ fn of_thread(frames: &Frames, direction: IoDirection, current: Current, system_c
     }
     let mut unsent = 0;
     if handle == 0 {
-        (handle, unsent) = (frames.unsent, frames.unsent_bytes);
+        (handle, unsent, stack) = (frames.unsent, frames.unsent_bytes, 0);
     }
     if handle == 0 || unsent != 0 && direction == IoDirection::Receive {
         return NOBODY;
@@ -168,7 +176,7 @@ fn of_thread(frames: &Frames, direction: IoDirection, current: Current, system_c
     if !is_for_all && CONNECTIONS.get_ptr(key).is_none() {
         return NOBODY;
     }
-    Owner { key, unsent }
+    Owner { key, unsent, stack }
 }
 
 /// Reports the socket of a connection, unless that was done. None if the transferred bytes are not TLS.

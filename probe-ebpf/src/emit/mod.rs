@@ -27,7 +27,7 @@ pub use call::{call_chunk, full_call_chunk, small_call_chunk};
 pub use connection::{connection_close, connection_open, socket};
 pub use exec::{environment_page, exec, exec_arguments, exec_failure, exec_path, full_exec_arguments};
 pub use hello::hello;
-pub use task::{Notice, cgroup, stopped, task};
+pub use task::{Notice, cgroup, task};
 pub use uprobe::{Values, function_call, function_stack};
 
 /// The header of a record about the current thread.

@@ -1,14 +1,10 @@
-//! Records of processes that execute a program, end or are stopped, and of cgroups.
+//! Records of processes that execute a program or end, and of cgroups.
 
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
-use probe_common::{CGROUP_PATH, CgroupEvent, Header, KIND_STOPPED, Loss};
+use probe_common::{CGROUP_PATH, CgroupEvent, Header, Loss};
 
 use super::{header, lost, submit};
-use crate::{
-    current::Current,
-    maps::{EVENTS, STOPPED},
-    mem,
-};
+use crate::{current::Current, maps::EVENTS, mem};
 
 /// How soon userspace sees a record.
 #[derive(Clone, Copy)]
@@ -31,28 +27,6 @@ pub fn task(kind: u32, current: Current, notice: Notice) {
             }
         }
         None => lost(Loss::RingFull, 0),
-    }
-}
-
-/// Stops the current process and reports that at once. If one of both is impossible, neither is done.
-///
-/// Userspace continues the process when it reads the record, so the signal must have been sent by then.
-#[inline(always)]
-pub fn stopped(current: Current) {
-    let Some(mut entry) = EVENTS.reserve::<Header>(0) else {
-        return lost(Loss::RingFull, 0);
-    };
-    if STOPPED.insert(current.pid(), 1, 0).is_err() {
-        return entry.discard(0);
-    }
-    entry.write(header(KIND_STOPPED, current));
-    if mem::stop_current() {
-        // The record of another thread may have been handled meanwhile, and the entry removed along with it.
-        STOPPED.insert(current.pid(), 1, 0).ok();
-        entry.submit(BPF_RB_FORCE_WAKEUP.into());
-    } else {
-        STOPPED.remove(current.pid()).ok();
-        entry.discard(0);
     }
 }
 

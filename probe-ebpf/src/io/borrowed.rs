@@ -1,18 +1,20 @@
 //! Libraries that lend their own buffers: a later call, or another function, decides what happens to the
 //! bytes.
 
-use aya_ebpf::programs::RetProbeContext;
 use probe_common::{BufferLayout, CallShape, LentKey};
 
-use super::{call, frame};
+use super::{
+    call,
+    frame::{self, ReturnContext},
+};
 use crate::{current::Current, maps::LENT, mem};
 
 /// At the return of a function that lends a buffer, or returns a packet.
 #[inline(always)]
-pub fn returned(ctx: &RetProbeContext) -> Option<()> {
+pub fn returned(ctx: &impl ReturnContext) -> Option<()> {
     let current = Current::any();
     let (frame, _) = frame::take_frame(ctx, current)?;
-    let returned = mem::registers(ctx.regs).rax;
+    let returned = ctx.registers().rax;
     let arguments = probe_common::arguments(frame.cookie);
     let (key, value) = if BufferLayout::unpack(arguments) == Some(BufferLayout::PacketOut) {
         if returned as i32 <= 0 {
@@ -28,7 +30,7 @@ pub fn returned(ctx: &RetProbeContext) -> Option<()> {
 
 /// At the return of a function that returns the address of a packet's bytes.
 #[inline(always)]
-pub fn unpacked(ctx: &RetProbeContext) -> Option<()> {
+pub fn unpacked(ctx: &impl ReturnContext) -> Option<()> {
     let current = Current::any();
     let (mut frame, program) = frame::take_frame(ctx, current)?;
     let key = LentKey::packet(frame.handle, current.pid());
@@ -39,7 +41,7 @@ pub fn unpacked(ctx: &RetProbeContext) -> Option<()> {
     let length = mem::user_sized(frame.buffer.wrapping_add(8), 4)?;
     if length > 0 {
         frame.buffer = address;
-        call::report(current, &frame, program, length, mem::registers(ctx.regs).rip);
+        call::report(current, &frame, program, length, ctx.caller());
     }
     Some(())
 }

@@ -2,13 +2,13 @@
 //!
 //! Two programs serve all such functions. The attach cookie describes where the arguments are.
 
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::programs::ProbeContext;
 use probe_common::{
     CALL_BYTES, CHUNK_BYTES, Call, CallShape, ConnectionKey, FLAG_TRANSMIT, Frame, IoDirection, KIND_CALL,
     LengthSource, Loss,
 };
 
-use super::frame;
+use super::frame::{self, ReturnContext};
 use crate::{connection::identity, constants::MAX_BYTES, current::Current, emit, maps::CONNECTIONS, mem};
 
 /// At the entry of a function: keeps the arguments.
@@ -39,37 +39,25 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         },
         sends: frames.sends,
     };
-    frame::push_frame(frames, frame)
+    frame::push_frame(current, frames, frame)
 }
 
 /// At the return of a function: reports what was transferred.
 #[inline(always)]
-pub fn leave(ctx: &RetProbeContext) -> Option<()> {
+pub fn leave(ctx: &impl ReturnContext) -> Option<()> {
     let current = Current::any();
     let (frame, program) = frame::take_frame(ctx, current)?;
-    let regs = mem::registers(ctx.regs);
-    // The kernel has set the instruction pointer to the return address, which identifies the caller.
-    transferred(current, &frame, program, regs.rax, regs.rip)
-}
-
-/// Like [`leave`], but at a `ret`, for a function that is not hooked at its first instruction.
-#[inline(always)]
-pub fn on_ret(ctx: &ProbeContext) -> Option<()> {
-    let current = Current::any();
-    let regs = mem::registers(ctx.regs);
-    let (frame, program) = frame::take_frame_at(current, regs.rsp)?;
-    // The caller matters only for internal functions.
-    transferred(current, &frame, program, regs.rax, 0)
+    let returned = ctx.registers().rax as i32;
+    if returned <= 0 {
+        return None;
+    }
+    transferred(current, &frame, program, returned as u64, ctx.caller())
 }
 
 #[inline(always)]
 fn transferred(current: Current, frame: &Frame, program: u32, returned: u64, caller: u64) -> Option<()> {
-    let returned = returned as i32;
-    if returned <= 0 {
-        return None;
-    }
     let length = match frame.length {
-        0 => returned as u64,
+        0 => returned,
         address => match mem::user(address) {
             Some(length) => length,
             None => {

@@ -1,12 +1,12 @@
 //! Functions that transfer several pieces of memory in one call, which are reported in one record.
 
-use aya_ebpf::{
-    bindings::pt_regs,
-    programs::{ProbeContext, RetProbeContext},
-};
+use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
 use probe_common::{BufferLayout, CHUNK_BYTES, Call, CallShape, Frame, Loss};
 
-use super::{call, frame};
+use super::{
+    call,
+    frame::{self, ReturnContext},
+};
 use crate::{
     current::Current,
     emit,
@@ -38,7 +38,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     if is_inside(frames, &frame) {
         return None;
     }
-    frame::push_frame(frames, frame)
+    frame::push_frame(current, frames, frame)
 }
 
 /// The address of the pieces, and how many of their bytes to skip. They are read at the entry, because the
@@ -69,37 +69,27 @@ fn is_inside(frames: &Frames, frame: &Frame) -> bool {
     })
 }
 
-/// At the return of a function in C.
+/// At the return of a function.
 #[inline(always)]
-pub fn returned(ctx: &RetProbeContext) -> Option<()> {
+pub fn leave(ctx: &impl ReturnContext) -> Option<()> {
     let current = Current::any();
     let (frame, program) = frame::take_frame(ctx, current)?;
-    let regs = mem::registers(ctx.regs);
-    // The result is an `int` in NSPR and a `ssize_t` elsewhere, but none transfers 2 GiB.
-    report(current, &frame, program, i64::from(regs.rax as i32), regs.rip)
-}
-
-/// At a `ret`, for functions where a return probe would break unwinding, which panics need, or is impossible
-/// at the place of the hook.
-#[inline(always)]
-pub fn leave(ctx: &ProbeContext) -> Option<()> {
-    let current = Current::any();
-    let regs = mem::registers(ctx.regs);
-    let (frame, program) = frame::take_frame_at(current, regs.rsp)?;
+    let returned = ctx.registers().rax;
     let length = match BufferLayout::unpack(probe_common::arguments(frame.cookie)) {
-        Some(BufferLayout::IoVec | BufferLayout::IoVecFrom) => i64::from(regs.rax as i32),
-        _ => regs.rax as i64,
+        // The result is an `int` in NSPR and a `ssize_t` elsewhere, but none transfers 2 GiB.
+        Some(BufferLayout::IoVec | BufferLayout::IoVecFrom) => i64::from(returned as i32),
+        _ => returned as i64,
     };
-    report(current, &frame, program, length, mem::user(regs.rsp).unwrap_or(0))
-}
-
-#[inline(always)]
-fn report(current: Current, frame: &Frame, program: u32, length: i64, caller: u64) -> Option<()> {
     if length <= 0 {
         return None;
     }
-    frame::note_pending_send(current, frame, length as u64);
-    let mut call = call::build_record(current, frame, program, length as u64, caller)?;
+    report(current, &frame, program, length as u64, ctx.caller())
+}
+
+#[inline(always)]
+fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) -> Option<()> {
+    frame::note_pending_send(current, frame, length);
+    let mut call = call::build_record(current, frame, program, length, caller)?;
     if frame.length == IN_ONE {
         call::payload(call, frame.buffer);
         return None;

@@ -4,5 +4,4 @@ pub mod cgroup;
 pub mod exec;
 pub mod exec_args;
 pub mod exec_failure;
-pub mod stop_on_mmap;
 pub mod task;

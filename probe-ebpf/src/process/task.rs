@@ -1,10 +1,9 @@
-//! Threads and processes as they begin and end: maintains the set of threads in scope or to be stopped, and
-//! reports them.
+//! Threads and processes as they begin and end: maintains the set of threads in scope, and reports them.
 
 use aya_ebpf::programs::TracePointContext;
-use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, THREAD_HOLD, WANT_PROGRAMS};
+use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, WANT_PROGRAMS};
 
-use super::{exec, stop_on_mmap};
+use super::exec;
 use crate::{
     connection::identity,
     constants::{EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, SIGNAL_LIVE, TASK_SIGNAL},
@@ -48,13 +47,8 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     if exec::wanted(WANT_PROGRAMS) {
         exec::record_lineage(current, old);
     }
-    let is_held = flags.is_some_and(|flags| flags & THREAD_HOLD != 0);
     if filter.leaves_at_exec != 0 {
-        if is_held {
-            follow(current.tid(), THREAD_HOLD);
-        } else {
-            THREADS.remove(current.tid()).ok();
-        }
+        THREADS.remove(current.tid()).ok();
     }
     // If programs are admitted one by one, it is not decided yet whether this one is in scope.
     if in_scope && exec::wanted(WANT_PROGRAMS) && filter.leaves_at_exec == 0 {
@@ -63,9 +57,6 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
         emit::task(KIND_TASK_EXEC, current, Notice::Now);
     } else if in_scope {
         emit::task(KIND_TASK_EXEC, current, Notice::Soon);
-    }
-    if is_held {
-        stop_on_mmap::executed(current);
     }
     Some(())
 }
@@ -84,11 +75,6 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
         }
         if in_scope {
             emit::task(KIND_TASK_EXIT, current, Notice::Soon);
-        }
-        if mem::constant(&EXIT_GROUP_DEAD) != NO_FIELD {
-            // Without the field, other threads may still run and be stopped. An entry that is left in the
-            // table costs a signal at most.
-            stop_on_mmap::ended(current);
         }
         PROGRAMS.remove(current.pid()).ok();
     }

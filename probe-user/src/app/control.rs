@@ -30,8 +30,6 @@ pub(super) enum ControlEvent {
         /// The inode number of its directory.
         id: u64,
     },
-    /// A process is stopped until the files that it mapped are inspected.
-    Held { pid: u32 },
 }
 
 impl ControlEvent {
@@ -49,7 +47,6 @@ impl ControlEvent {
             RingRecord::Control(ControlRecord::CgroupRemoved(Cgroup { id, .. })) => {
                 Self::CgroupRemoved { id: *id }
             }
-            RingRecord::Control(ControlRecord::Held(header)) => Self::Held { pid: header.pid },
         })
     }
 }
@@ -71,7 +68,6 @@ mod tests {
         for (record, expected) in [
             (RingRecord::Task(TaskRecord::Exec(&header)), Some(ControlEvent::Executed { pid: 7, time: 9 })),
             (RingRecord::Task(TaskRecord::Exit(&header)), Some(ControlEvent::Ended { pid: 7 })),
-            (RingRecord::Control(ControlRecord::Held(&header)), Some(ControlEvent::Held { pid: 7 })),
             (
                 RingRecord::Control(ControlRecord::CgroupCreated(cgroup)),
                 Some(ControlEvent::CgroupCreated { id: 4711, path: "/docker/c\u{fffd}e".into() }),

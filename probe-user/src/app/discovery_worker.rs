@@ -5,13 +5,15 @@
 //! the queue of what to inspect. Attaches nothing itself.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::child::exec_hold::HeldExec;
 use crate::clock;
-use crate::discovery::{Discovery, Versioned};
+use crate::discovery::{Discovery, ProgramStart, StartedProgram, Versioned};
 use crate::plan::{ObjectHooks, ObjectId, Skipped};
 use crate::proc::maps::Mapping;
 use crate::proc::process::Proc;
@@ -28,8 +30,6 @@ const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) enum Request {
     /// The process has entered the scope, or executes another program. The time is given for the latter.
     Process(u32, Option<Since>),
-    /// The process has mapped a file as executable, and is stopped until [`Response::All`].
-    Held(u32),
     /// The process has mapped a file as executable.
     Mapped(u32, Mapping, Since),
     /// The main thread of the process has ended.
@@ -66,8 +66,15 @@ pub(super) enum Response {
     Untraceable(u32, Skipped),
     /// From now on, report a library with its version.
     Version(Versioned),
-    /// Resume a stopped process: all of its objects were sent.
-    All(u32),
+    /// Let a held program go: all of its objects were sent.
+    Program {
+        /// The process that executes it.
+        pid: u32,
+        /// The path of the executable, if the file is a program.
+        executable: Option<PathBuf>,
+        /// Dropping it lets the program go.
+        held: HeldExec,
+    },
     /// No process seems to map some object any more. Forks are not reported, so send [`Request::All`] to be
     /// sure.
     RecheckAll,
@@ -86,8 +93,9 @@ pub(super) struct DiscoveryHandle {
 }
 
 impl DiscoveryHandle {
-    /// Starts the worker with what discovery has cached so far.
-    pub(super) fn start(discovery: Discovery) -> Self {
+    /// Starts the worker with what discovery has cached so far. Programs that are held are inspected before
+    /// everything else.
+    pub(super) fn start(discovery: Discovery, programs: Option<mpsc::Receiver<HeldExec>>) -> Self {
         let (requests, received) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
         let worker = DiscoveryWorker {
@@ -97,7 +105,7 @@ impl DiscoveryHandle {
             rechecks_all: false,
             results,
         };
-        tokio::spawn(worker.run(received));
+        tokio::spawn(worker.run(received, programs));
         Self { requests, found, overflown: false }
     }
 
@@ -141,10 +149,16 @@ struct DiscoveryWorker {
 
 impl DiscoveryWorker {
     /// Runs until the event loop has ended.
-    async fn run(mut self, mut received: mpsc::Receiver<Request>) {
+    async fn run(
+        mut self,
+        mut received: mpsc::Receiver<Request>,
+        mut programs: Option<mpsc::Receiver<HeldExec>>,
+    ) {
         loop {
             let due = self.discovery.due().filter(|_| !self.rechecks_all).map(Instant::from_std);
             let going = tokio::select! {
+                biased;
+                held = next_program(&mut programs) => self.program(held).await,
                 request = received.recv() => match request {
                     Some(request) => self.take(request).await,
                     None => return,
@@ -167,10 +181,6 @@ impl DiscoveryWorker {
     async fn take(&mut self, request: Request) -> Result<(), Disconnected> {
         match request {
             Request::Process(pid, since) => self.process(pid, since).await,
-            Request::Held(pid) => {
-                self.process(pid, None).await?;
-                self.results.send(Response::All(pid)).await.map_err(|_| Disconnected)
-            }
             Request::Mapped(pid, mapping, since) => {
                 for object in self.discovery.mapped(pid, &mapping).await {
                     self.attach(pid, object, Some(since)).await?;
@@ -204,6 +214,22 @@ impl DiscoveryWorker {
         for object in self.discovery.process(pid).await {
             self.attach(pid, object, since).await?;
         }
+        self.untraceable(pid).await?;
+        self.versions(pid).await
+    }
+
+    async fn program(&mut self, mut held: HeldExec) -> Result<(), Disconnected> {
+        let tid = held.tid;
+        let pid = Proc::default().thread_group(tid).unwrap_or(tid);
+        let StartedProgram { objects, executable, .. } = match held.take_file() {
+            Some(file) => self.discovery.program(ProgramStart::Execve { pid, tid, file }).await,
+            None => StartedProgram::default(),
+        };
+        for object in objects {
+            self.attach(pid, object, None).await?;
+        }
+        let program = Response::Program { pid, executable, held };
+        self.results.send(program).await.map_err(|_| Disconnected)?;
         self.untraceable(pid).await?;
         self.versions(pid).await
     }
@@ -254,6 +280,17 @@ impl DiscoveryWorker {
 
 /// The event loop has ended.
 struct Disconnected;
+
+/// The next program that is held. Cancel safe.
+async fn next_program(programs: &mut Option<mpsc::Receiver<HeldExec>>) -> HeldExec {
+    if let Some(held) = programs.as_mut()
+        && let Some(held) = held.recv().await
+    {
+        return held;
+    }
+    // Nothing is held, or no longer.
+    std::future::pending().await
+}
 
 async fn at(instant: Option<Instant>) {
     match instant {

@@ -15,11 +15,11 @@ use super::stop::StopSignals;
 use super::target_tracker::{TargetTracker, TrackerEvent};
 use crate::bpf::{Drained, Session, SessionError};
 use crate::cli::Verbosity;
-use crate::decode::{ControlRecord, DataRecord, RingRecord, decode};
+use crate::decode::{DataRecord, RingRecord, decode};
 use crate::discovery::Versioned;
 use crate::enrich::ProcessInfoCache;
 use crate::event::{StopReason, Summary};
-use crate::pipeline::{Pipeline, ProcessInfo as _};
+use crate::pipeline::Pipeline;
 use crate::plan::ObjectHooks;
 use crate::proc::process::Proc;
 use crate::stderr;
@@ -88,6 +88,8 @@ pub(super) struct EventLoop<'a> {
     noted_counts: Instant,
     /// The interval at which counters are reported, and the time of the next report. None: only at the end.
     interval: Option<(Duration, Instant)>,
+    /// Programs and libraries that were in use before they were attached to.
+    missed: u64,
     /// The losses that were reported so far.
     lost: Vec<(Loss, LossCount)>,
     /// Whether a process of the target has ended since connections were last removed.
@@ -121,6 +123,7 @@ impl<'a> EventLoop<'a> {
             forgetting: now,
             noted_counts: now,
             interval: interval.map(|interval| (interval, now + interval)),
+            missed: 0,
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
             full: false,
@@ -185,7 +188,12 @@ impl<'a> EventLoop<'a> {
             }
             TrackerEvent::Found(Response::RecheckAll) => self.watch.resync(self.session),
             TrackerEvent::Found(Response::Missed) => self.watch.request_resync(),
-            TrackerEvent::Found(Response::All(pid)) => self.session.resume(pid),
+            TrackerEvent::Found(Response::Program { pid, executable, held }) => {
+                if let Some(executable) = executable {
+                    self.info.starting(pid, &executable);
+                }
+                drop(held);
+            }
             TrackerEvent::Found(Response::Detach(objects)) => {
                 for object in objects {
                     self.session.detach(object);
@@ -243,6 +251,8 @@ impl<'a> EventLoop<'a> {
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
         }
+        // What was held, or was found when the trace began, has missed nothing.
+        self.missed += u64::from(took.is_some());
         let origin = self.info.read_now(pid);
         status::attached_later(&origin, object, took, self.verbosity);
     }
@@ -281,12 +291,6 @@ impl<'a> EventLoop<'a> {
             };
             control.extend(ControlEvent::of(&record));
             result = match record {
-                RingRecord::Control(ControlRecord::Held(header)) => {
-                    // While the process is stopped, everything about it can be read. It may have ended before
-                    // its calls are read.
-                    info.origin(header);
-                    Ok(())
-                }
                 RingRecord::Control(_) => Ok(()),
                 RingRecord::Task(task) => pipeline.task(task, info),
                 RingRecord::Data(data) => {
@@ -339,7 +343,6 @@ impl<'a> EventLoop<'a> {
         }
         self.housekeeping = now;
         stderr::flush_repeated();
-        self.session.look_after_held();
         let lost = self.report_losses()?;
         // A lost record may have been about the end of a process.
         let ended = self.watch.take_ended() || lost;
@@ -359,7 +362,7 @@ impl<'a> EventLoop<'a> {
                 self.session.forget(has_ended);
             }
             if std::mem::take(&mut self.full) {
-                self.session.forget_goroutines(has_ended);
+                self.session.forget_calls(has_ended);
             }
         }
         Ok(None)
@@ -416,6 +419,7 @@ impl<'a> EventLoop<'a> {
 
     /// Reports everything that is left, and finishes every output that still works.
     fn finish(mut self, end: StopReason) -> Result<Summary, EventLoopError> {
+        self.missed += self.watch.end_hold();
         // Otherwise a busy target could keep the drain going forever.
         self.session.close()?;
         let (end, failure) = match self.drain_rest(end) {
@@ -423,6 +427,7 @@ impl<'a> EventLoop<'a> {
             Err(EventLoopError::Write(error)) => (StopReason::OutputFailed, Some(error)),
             Err(error) => return Err(error),
         };
+        status::missed(self.missed, self.verbosity);
         let finished = self.pipeline.finish(Timestamp::now(), end);
         match failure {
             Some(error) => Err(error.into()),

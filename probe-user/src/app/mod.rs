@@ -11,7 +11,7 @@ use crate::bpf::{self, MmapEvents, Session, SessionError};
 use crate::cli::{self, Action, Invocation, OnNoMatch, Request, Trace, Verbosity};
 use crate::clock::Clock;
 use crate::diagnose::{self, DiagnoseError};
-use crate::discovery::{self, Discovery, SkipDetail};
+use crate::discovery::{self, Discovery, ProgramStart, SkipDetail, Versioned};
 use crate::enrich::{ProcessInfoCache, StackSymbolizer};
 use crate::error_chain;
 use crate::output::{self, Destination, Tee};
@@ -34,8 +34,9 @@ mod status;
 mod stop;
 mod target_tracker;
 
+use child::exec_hold::ExecHold;
 pub use child::launcher::run_helper;
-use child::spawn::{CommandError, CommandProcess};
+use child::spawn::{self, CommandError, CommandProcess, HoldPolicy};
 use event_loop::{EventLoop, EventLoopError, InitialProcesses};
 pub use room::{Shortage, event_loop};
 use stop::StopSignals;
@@ -197,7 +198,12 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
     }
     // Before anything else, because the command must inherit neither our signal handling nor a mount
     // namespace of our own.
-    let command = (!trace.command.is_empty()).then(|| CommandProcess::start(&trace.command)).transpose()?;
+    let policy = match trace.hold_limit {
+        Some(_) if trace.probe.inspects_files() => HoldPolicy::Allowed,
+        _ => HoldPolicy::Never,
+    };
+    let start = || CommandProcess::start(&trace.command, policy);
+    let command = (!trace.command.is_empty()).then(start).transpose()?;
     trace.selector.pids.extend(command.as_ref().map(CommandProcess::pid));
     let mut endings = StopSignals::new(command).map_err(Failure::Signals)?;
     let traced = self::trace(&trace, verbosity, &mut endings).await;
@@ -222,18 +228,19 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
             return Ok(());
         }
     }
+    let command = endings.command.as_ref().map(CommandProcess::pid);
     let (target, discovery, mut plan) = tokio::select! {
         biased;
         end = endings.recv() => {
             destination::interrupted(end);
             return Ok(());
         }
-        found = find(&scope, &trace.probe) => found?,
+        found = find(&scope, trace, command) => found?,
     };
     status::first_process(&trace.selector, verbosity);
-    if let Some(launch) = &endings.command {
+    if let Some(pid) = command {
         // Until the command starts, its process runs ctrace's own code.
-        plan.forget(launch.pid());
+        plan.forget(pid);
     }
     if let Some(what) = plan.over_limit.take().or_else(|| too_many(trace, &plan)) {
         return Err(Failure::TooMany { what });
@@ -295,7 +302,7 @@ async fn run_trace(
     let info =
         ProcessInfoCache::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
     attach(&mut session, &mut plan, &mut discovery)?;
-    status::attached(&plan, &target, trace, verbosity);
+    status::attached((&plan, &target), trace, command, verbosity);
     endings.after(trace.duration);
     endings.watch_readers(&destinations);
     let output = destination::tee(&trace.outputs, destinations, &endings.stop());
@@ -303,10 +310,10 @@ async fn run_trace(
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
     let seeds = seeds(trace, &target, command);
-    let watch =
-        TargetTracker::new(&trace.probe, target, discovery, mappings, trace.selector.runtime_sockets.clone());
+    let hold = endings.command.as_ref().and_then(|command| hold(trace, command));
+    let sockets = trace.selector.runtime_sockets.clone();
+    let watch = TargetTracker::new(&trace.probe, (target, discovery), mappings, sockets, hold);
     if let Some(command) = &mut endings.command {
-        session.stopped().into_iter().for_each(|table| command.start_watchdog(table));
         command.release()?;
     }
     let stream = EventLoop::new(&mut session, (pipeline, info), watch, verbosity, (seeds, trace.interval));
@@ -322,11 +329,37 @@ async fn run_trace(
 type Found = (Target, Discovery, Plan);
 
 /// Searches for processes and files. Takes seconds if a container runtime or a file system does not respond.
-async fn find(selector: &Selector, probe: &Probe) -> Result<Found, TargetError> {
+///
+/// What the command will map is found before it starts.
+async fn find(selector: &Selector, trace: &Trace, command: Option<u32>) -> Result<Found, TargetError> {
     let target = selector.resolve().await?;
-    let mut discovery = Discovery::new(probe.clone());
-    let plan = discovery.plan(&target).await;
+    let mut discovery = Discovery::new(trace.probe.clone());
+    let mut plan = discovery.plan(&target).await;
+    let program = trace.command.first().and_then(|word| spawn::program(word));
+    if let (Some(pid), Some(path)) = (command, program) {
+        let started = discovery.program(ProgramStart::Command { pid, path }).await;
+        plan.objects.extend(started.objects);
+        plan.over_limit = plan.over_limit.or(started.over_limit);
+        for Versioned { sites, library } in discovery.versions(pid).await {
+            if let Some(object) = plan.objects.iter_mut().find(|object| object.sites == sites) {
+                object.library = library;
+            }
+        }
+    }
     Ok((target, discovery, plan))
+}
+
+/// Holds the programs of the command from now on, if that is wanted and possible.
+fn hold(trace: &Trace, command: &CommandProcess) -> Option<ExecHold> {
+    let limit = trace.hold_limit.filter(|_| trace.probe.inspects_files())?;
+    let hold = command.hold(limit).inspect_err(|error| {
+        tracing::warn!(
+            "the command's programs are not held until ctrace has attached to them, so calls at their start may \
+             be missed: {}",
+            error_chain::in_one_line(error)
+        );
+    });
+    hold.ok()
 }
 
 /// The processes that already run a program. Without the process of the command, which has not executed it

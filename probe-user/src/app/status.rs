@@ -10,6 +10,7 @@ use crate::discovery::{self, SkipDetail};
 use crate::error_chain;
 use crate::event::{Containment, ProcessContext, Summary};
 use crate::output::{FormatKind, OutputPath, OutputSpec, text};
+use crate::plan::return_probe::ReturnProbe;
 use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
 use crate::probe::Probe;
 use crate::scope::{Selector, Target};
@@ -33,8 +34,14 @@ pub(super) fn first_process(selector: &Selector, verbosity: Verbosity) {
     }
 }
 
-/// Prints what is attached, one line per container and library, and that tracing has begun.
-pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: Verbosity) {
+/// Prints what is attached, one line per container and library, what the command may use, and that tracing
+/// has begun.
+pub(super) fn attached(
+    (plan, target): (&Plan, &Target),
+    trace: &Trace,
+    command: Option<u32>,
+    verbosity: Verbosity,
+) {
     if verbosity >= Verbosity::Normal {
         if plan.objects.is_empty() && trace.probe.inspects_files() && trace.command.is_empty() {
             let selector = &trace.selector;
@@ -46,9 +53,13 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
             say(&"connections have no addresses and no handshakes, because this kernel has no BTF \
                   (/sys/kernel/btf/vmlinux); use a kernel with CONFIG_DEBUG_INFO_BTF=y");
         }
-        for line in lines(plan, target).into_iter().chain(untraceable(plan, target)) {
+        let ready = command.and_then(|command| ready(plan, command));
+        for line in lines(plan, target, command).into_iter().chain(ready).chain(untraceable(plan, target)) {
             say(&line);
         }
+    }
+    for object in &plan.objects {
+        returns(object, verbosity);
     }
     if verbosity >= Verbosity::Verbose {
         for skipped in discovery::reasons(plan, target, SkipDetail::Everything) {
@@ -61,6 +72,48 @@ pub(super) fn attached(plan: &Plan, target: &Target, trace: &Trace, verbosity: V
         say(&"tracing; Ctrl-C stops");
     } else if !trace.shares_stderr() {
         say(&"tracing; starting the command");
+    }
+}
+
+/// Prints how the returns of an object's functions are probed: all with `-v`, otherwise those that the kernel
+/// probes without being asked to.
+fn returns(object: &ObjectHooks, verbosity: Verbosity) {
+    if verbosity < Verbosity::Normal {
+        return;
+    }
+    let mut ways: BTreeMap<ReturnProbe, BTreeSet<&str>> = BTreeMap::new();
+    let mut unasked: BTreeSet<&str> = BTreeSet::new();
+    for hook in object.hooks.iter().filter(|hook| !hook.return_probe.is_none()) {
+        let names = hook.public_names.iter().map(String::as_str);
+        let names = names.chain(Some(hook.function.as_str()).filter(|_| hook.public_names.is_empty()));
+        if hook.return_reason.is_some() {
+            unasked.extend(names.clone());
+        }
+        ways.entry(hook.return_probe).or_default().extend(names);
+    }
+    let library = escaped(&object.library.name);
+    if verbosity >= Verbosity::Verbose {
+        for (way, names) in ways {
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            say(&format_args!("{library}: returns by {}: {}", way.text(), escaped(&names)));
+        }
+    }
+    if !unasked.is_empty() {
+        say(&format_args!(
+            "{library}: the kernel probes the return of {}: a program that switches stacks (fibers) inside \
+             of these ends by SIGILL, in scope or not; --return-probe=exit leaves them out",
+            escaped(&some_of(&unasked))
+        ));
+    }
+}
+
+/// The first of these names, and how many more there are.
+fn some_of(names: &BTreeSet<&str>) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
@@ -114,6 +167,7 @@ pub(super) fn attached_later(
         let place = container_name(&origin.container);
         say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
     }
+    returns(object, verbosity);
     if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
         let (library, took) = (escaped(&object.library.name), took.as_secs_f64() * 1000.0);
         let what = match since {
@@ -132,6 +186,17 @@ pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verb
     }
 }
 
+/// Prints how many programs and libraries were in use before they were attached to, if there are any.
+pub(super) fn missed(count: u64, verbosity: Verbosity) {
+    if verbosity > Verbosity::Quiet && count > 0 {
+        let what = if count == 1 { "program or library was" } else { "programs or libraries were" };
+        say(&format_args!(
+            "{count} {what} in use for some milliseconds before ctrace had attached: their first calls may be \
+             missing"
+        ));
+    }
+}
+
 /// Prints the summary, unless it is among records that the user sees. Records in a file do not count.
 pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
     let includes_summary = |output: &OutputSpec| {
@@ -143,11 +208,12 @@ pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbos
 }
 
 /// Such as `web: 3 processes, libssl.so.3 (OpenSSL 3.0.17): 6 functions`. Copies of one library share a line.
-fn lines(plan: &Plan, target: &Target) -> Vec<String> {
+fn lines(plan: &Plan, target: &Target, command: Option<u32>) -> Vec<String> {
     let mut processes: BTreeMap<(String, String), BTreeSet<u32>> = BTreeMap::new();
-    for object in &plan.objects {
+    let is_mapped = |object: &&ObjectHooks| object.pids.iter().any(|pid| Some(*pid) != command);
+    for object in plan.objects.iter().filter(is_mapped) {
         let library = library(object);
-        for pid in &object.pids {
+        for pid in object.pids.iter().filter(|pid| Some(**pid) != command) {
             processes.entry((place(target, *pid), library.clone())).or_default().insert(*pid);
         }
     }
@@ -156,6 +222,17 @@ fn lines(plan: &Plan, target: &Target) -> Vec<String> {
         format!("{place}: {} {processes}, {library}", pids.len())
     };
     processes.into_iter().map(line).collect()
+}
+
+/// Such as `attached to what the command may use: libgnutls.so.30 (GnuTLS 3.7.9), libssl.so.3 (OpenSSL
+/// 3.0.19)`.
+fn ready(plan: &Plan, command: u32) -> Option<String> {
+    let is_its = |object: &&ObjectHooks| {
+        object.pids == [command] && object.hooks.iter().any(|hook| !hook.public_names.is_empty())
+    };
+    let names: BTreeSet<String> = plan.objects.iter().filter(is_its).map(name_and_version).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    (!names.is_empty()).then(|| format!("attached to what the command may use: {}", names.join(", ")))
 }
 
 /// Such as `db: 1 process, libjvm.so: Java's own TLS …`.
@@ -197,17 +274,21 @@ fn container_name(container: &Containment) -> String {
 }
 
 fn library(object: &ObjectHooks) -> String {
-    let library = &object.library;
     let functions: BTreeSet<&str> =
         object.hooks.iter().flat_map(|hook| hook.public_names.iter().map(String::as_str)).collect();
+    let plural = if functions.len() == 1 { "function" } else { "functions" };
+    format!("{}: {} {plural}", name_and_version(object), functions.len())
+}
+
+/// Such as `libssl.so.3 (OpenSSL 3.0.19)`.
+fn name_and_version(object: &ObjectHooks) -> String {
+    let library = &object.library;
     let version = match (&library.implementation, &library.version) {
         (Some(implementation), Some(version)) => format!(" ({implementation} {version})"),
         (Some(implementation), None) => format!(" ({implementation})"),
         (None, _) => String::new(),
     };
-    let plural = if functions.len() == 1 { "function" } else { "functions" };
-    let line = format!("{}{version}: {} {plural}", library.name, functions.len());
-    escaped(&line)
+    escaped(&format!("{}{version}", library.name))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use super::child::exec_hold::ExecHold;
 use super::control::ControlEvent;
 use super::discovery_worker::{DiscoveryHandle, Request, Response, Since};
 use crate::bpf::{MmapEvents, Session, SessionError};
@@ -48,6 +49,8 @@ pub(super) struct TargetTracker {
     /// Processes that have entered the scope since [`Self::take_entered`] was last called.
     entered: Vec<u32>,
     mappings: Option<MmapEvents>,
+    /// Holds the command's programs. None if there is no command, or if none is held.
+    hold: Option<ExecHold>,
     runtimes: RuntimePoller,
     catch_up_after: Instant,
     /// Whether a process of the target has ended since [`Self::take_ended`] was last called.
@@ -59,26 +62,35 @@ pub(super) struct TargetTracker {
 }
 
 impl TargetTracker {
-    /// Continues from what was found at the start.
+    /// Continues from what was found at the start. Programs that `hold` holds are let go when they are
+    /// attached to.
     pub(super) fn new(
         probe: &Probe,
-        target: Target,
-        discovery: Discovery,
+        (target, discovery): (Target, Discovery),
         mappings: Option<MmapEvents>,
         sockets: Vec<RuntimeSocket>,
+        mut hold: Option<ExecHold>,
     ) -> Self {
+        let programs = hold.as_mut().and_then(ExecHold::take_programs);
         Self {
             target,
-            follower: DiscoveryHandle::start(discovery),
+            follower: DiscoveryHandle::start(discovery, programs),
             inspects_files: probe.inspects_files(),
             entered: Vec::new(),
             mappings,
+            hold,
             runtimes: RuntimePoller::new(sockets),
             catch_up_after: Instant::now(),
             ended: false,
             recheck_after: Instant::now(),
             failure: None,
         }
+    }
+
+    /// Lets all programs go on that are held, and holds no more. Returns how many went on before they were
+    /// attached to.
+    pub(super) fn end_hold(&mut self) -> u64 {
+        self.hold.take().map_or(0, |hold| hold.missed())
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -169,12 +181,6 @@ impl TargetTracker {
                 ControlEvent::Ended { pid } => {
                     self.ended = true;
                     self.request(Request::Ended(pid));
-                    continue;
-                }
-                ControlEvent::Held { pid } => {
-                    if self.follower.send(Request::Held(pid)).is_err() {
-                        session.resume(pid);
-                    }
                     continue;
                 }
                 ControlEvent::CgroupCreated { id, path } => self.target.cgroup_created(path.as_bytes(), id),

@@ -17,6 +17,7 @@ use super::sys::{AttachType, Moment, UprobePlace};
 use super::uprobe_multi::MultiPrograms;
 use super::{AttachWarmup, Session, SessionError, loader, uprobe_multi, usdt_semaphore};
 use crate::elf::FileOffset;
+use crate::plan::return_probe::ReturnProbe;
 use crate::plan::{Hook, ObjectHooks, ObjectId};
 
 /// A hook whose programs are loaded.
@@ -25,18 +26,28 @@ struct LoadedHook<'a> {
     /// Its index in the object.
     index: usize,
     hook: &'a Hook,
-    cookie: u64,
+    /// The number of the hook: the upper half of its cookies.
+    site: u32,
+    /// The lower half of the cookie of its entry: the index of its spec if it has one.
+    arguments: u32,
 }
 
 impl LoadedHook<'_> {
     /// Where a program of the hook runs.
-    fn places(&self, program: &BpfProgram) -> impl Iterator<Item = UprobePlace> {
-        let offsets = match program.attach_point {
-            AttachPoint::RetInstructions(_) => self.hook.ret_offsets.as_slice(),
-            _ => std::slice::from_ref(&self.hook.offset),
+    fn places(&self, program: &BpfProgram) -> Vec<UprobePlace> {
+        let (hook, semaphore) = (self.hook, self.hook.semaphore);
+        let place = |offset, arguments| {
+            let cookie = probe_common::cookie(self.site, arguments);
+            UprobePlace { offset, cookie, semaphore }
         };
-        let (cookie, semaphore) = (self.cookie, self.hook.semaphore);
-        offsets.iter().map(move |offset| UprobePlace { offset: *offset, cookie, semaphore })
+        match program.attach_point {
+            AttachPoint::Exits(_) => {
+                let spec = if hook.capture.is_some() { self.arguments } else { 0 };
+                hook.exits.iter().map(|exit| place(exit.offset, exit.slot.pack(spec))).collect()
+            }
+            AttachPoint::Uretprobe(_) if hook.return_probe != ReturnProbe::Kernel => Vec::new(),
+            _ => vec![place(hook.offset, self.arguments)],
+        }
     }
 }
 
@@ -106,11 +117,12 @@ impl Session {
             Some(reading) => self.functions.number(&reading.spec)?,
             None => hook.cookie_args,
         };
-        for program in programs::of_hook(hook.program) {
+        let site = object.sites.start.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
+        let loaded = LoadedHook { index, hook, site, arguments };
+        for program in programs::of_hook(hook.program).filter(|program| !loaded.places(program).is_empty()) {
             loader::load_program(&mut self.ebpf, &mut self.uprobes, program)?;
         }
-        let site = object.sites.start.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
-        Ok(LoadedHook { index, hook, cookie: probe_common::cookie(site, arguments) })
+        Ok(loaded)
     }
 
     /// Attaches one hook by a link per place.
@@ -222,7 +234,7 @@ impl ObjectLinker<'_> {
 
     /// Which place of a hook the kernel refuses.
     fn refused_offset(&mut self, refused: &RefusedLink, hook: &LoadedHook<'_>) -> FileOffset {
-        let places: Vec<UprobePlace> = hook.places(refused.program).collect();
+        let places = hook.places(refused.program);
         let found = places.iter().find(|place| match self.link_places(refused.program, &[**place]) {
             Ok(link) => {
                 self.links.discard(vec![link]);

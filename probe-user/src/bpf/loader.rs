@@ -6,7 +6,7 @@ use std::io;
 use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{
-    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, SOCKETS, SocketFields,
+    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS, SocketFields,
 };
 
 use super::links::{Links, Removal};
@@ -80,14 +80,12 @@ impl ConnectionConstants {
     }
 }
 
-/// Creates the maps, and loads the programs of `families` except those that are loaded on demand. `hold` is
-/// nonzero if processes may be stopped. `socket_fields` are for the programs of [`sockets`](super::sockets),
-/// which are loaded later.
+/// Creates the maps, and loads the programs of `families` except those that are loaded on demand.
+/// `socket_fields` are for the programs of [`sockets`](super::sockets), which are loaded later.
 pub(super) fn load(
     options: &SessionOptions,
     scope: &Scope,
     families: &BTreeSet<ProgramFamily>,
-    hold: u32,
     socket_fields: Option<SocketFields>,
 ) -> Result<(Ebpf, Uprobes), SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
@@ -110,6 +108,7 @@ pub(super) fn load(
         .map_max_entries("SPECS", of_functions(FUNCTION_SPECS))
         .map_max_entries("FUNCTION_FRAMES", of_functions(FUNCTION_FRAMES))
         .map_max_entries("GO_CALLS", sized(ProgramFamily::Tls, GO_CALLS))
+        .map_max_entries("OPEN_CALLS", sized(ProgramFamily::Tls, OPEN_CALLS))
         .map_max_entries("SOCKETS", sized(ProgramFamily::SocketCloses, SOCKETS))
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
@@ -124,7 +123,6 @@ pub(super) fn load(
         .override_global("CGROUP_LEVEL", &offsets.cgroup_level, true)
         .override_global("CGROUP_ID", &offsets.cgroup_id, true)
         .override_global("CGROUP_PATH", &offsets.cgroup_path, true)
-        .override_global("HOLD", &hold, true)
         .override_global("CONNECTION_RECORDS", &connections.records, true)
         .override_global("SUPPRESS_CALLS", &connections.suppress_calls, true)
         .override_global(aya_log::LEVEL, &log_level, true);

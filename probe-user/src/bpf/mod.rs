@@ -11,7 +11,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 use probe_common::{
-    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, THREAD_HOLD, THREAD_IN,
+    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, OpenCall, THREAD_IN,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
@@ -36,7 +36,6 @@ mod pod;
 mod programs;
 mod scope_filter;
 mod sockets;
-mod stop_on_mmap;
 mod sys;
 mod tracepoint_format;
 mod uprobe_multi;
@@ -51,8 +50,6 @@ use loader::Uprobes;
 pub use mmap_events::{MmapEvents, TrackExec};
 use pod::PodCompat;
 use scope_filter::ScopeFilter;
-use stop_on_mmap::ProcessStopper;
-pub use stop_on_mmap::StoppedProcesses;
 
 /// The options of [`Session::load`].
 #[derive(Clone, Debug)]
@@ -67,9 +64,7 @@ pub struct SessionOptions {
     pub log: BpfLog,
     /// How programs are attached to functions.
     pub probe_link: ProbeLink,
-    /// The process of a command that ctrace has started. It is not in scope until it executes the command. If
-    /// the trace inspects files, this process and those that it forks, whether in scope or not, are stopped
-    /// each time they map code, until [`Session::resume`].
+    /// The process of a command that ctrace has started. It is not in scope until it executes the command.
     pub command: Option<u32>,
 }
 
@@ -134,6 +129,7 @@ pub struct Session {
     lost: PerCpuArray<MapData, PodCompat<LossCount>>,
     connections: aya::maps::HashMap<MapData, PodCompat<ConnectionKey>, PodCompat<ConnectionState>>,
     go_calls: aya::maps::HashMap<MapData, PodCompat<GoCall>, PodCompat<Frame>>,
+    open_calls: aya::maps::HashMap<MapData, PodCompat<OpenCall>, PodCompat<Frame>>,
     functions: FunctionMaps,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     interval: Duration,
@@ -147,17 +143,6 @@ pub struct Session {
     links: Links,
     uprobes: Uprobes,
     ebpf: Ebpf,
-    // Last: once nothing is attached, no further process is stopped.
-    holding: Option<ProcessStopper>,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // First, because detaching takes time.
-        if let Some(holding) = &mut self.holding {
-            holding.end();
-        }
-    }
 }
 
 /// Checks what can be checked without changing anything, and reports what a session lacks.
@@ -185,24 +170,22 @@ impl Session {
     /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF
     /// programs.
     pub fn load(options: &SessionOptions, scope: &Scope) -> Result<Self, SessionError> {
-        // If the trace attaches nothing to files, no program has to wait.
-        let held = options.command.filter(|_| options.programs.probes_files());
-        let holds = held.is_some() && stop_on_mmap::is_possible();
         let has_sockets = options.programs.has(ProgramFamily::Sockets);
         let socket_fields = has_sockets.then(sockets::fields).flatten();
         let families = families(options, scope);
-        let (mut ebpf, uprobes) = loader::load(options, scope, &families, u32::from(holds), socket_fields)?;
+        let (mut ebpf, uprobes) = loader::load(options, scope, &families, socket_fields)?;
         let ring = pod::poll(pod::take(&mut ebpf, "EVENTS")?)?;
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
         let go_calls = pod::take(&mut ebpf, "GO_CALLS")?;
+        let open_calls = pod::take(&mut ebpf, "OPEN_CALLS")?;
         let functions = FunctionMaps::take(&mut ebpf)?;
         let logger = match options.log {
             BpfLog::Off => None,
             BpfLog::Debug => EbpfLogger::init(&mut ebpf).ok(),
         };
         let mut links = uprobes.links();
-        let follows_forks = !scope.pids.is_empty() || holds;
+        let follows_forks = !scope.pids.is_empty();
         // Before the scope is written, so that changes in between are reported.
         for family in ATTACHED_AT_START.into_iter().filter(|family| families.contains(family)) {
             if family != ProgramFamily::Forks || follows_forks {
@@ -216,11 +199,12 @@ impl Session {
             }
         }
         let filter = ScopeFilter::write(&mut ebpf, scope)?;
-        let mut session = Self {
+        Ok(Self {
             ring,
             lost,
             connections,
             go_calls,
+            open_calls,
             functions,
             logger,
             interval: DRAIN_INTERVALS.0,
@@ -231,42 +215,7 @@ impl Session {
             links,
             uprobes,
             ebpf,
-            holding: None,
-        };
-        match held {
-            Some(pid) if holds => {
-                let stopper = ProcessStopper::start(&mut session.ebpf, &mut session.links, pid)?;
-                session.holding = Some(stopper);
-            }
-            Some(_) => tracing::warn!(
-                "this kernel cannot stop a process while it is looked into: the command's first calls may be \
-                 missed"
-            ),
-            None => {}
-        }
-        Ok(session)
-    }
-
-    /// Continues a process that was stopped because it had mapped code.
-    pub fn resume(&mut self, pid: u32) {
-        let Some(holding) = &mut self.holding else { return };
-        let threads: Result<aya::maps::HashMap<&mut MapData, u32, u8>, _> =
-            pod::map(&mut self.ebpf, "THREADS");
-        let flags = |thread| threads.ok().and_then(|threads| threads.get(&thread, 0).ok()).unwrap_or(0);
-        holding.resume(pid, |parent| flags(parent) & THREAD_HOLD != 0);
-    }
-
-    /// Continues processes that stopped themselves along with a stopped child. To be called regularly.
-    pub fn look_after_held(&mut self) {
-        if let Some(holding) = &mut self.holding {
-            holding.look_after();
-        }
-    }
-
-    /// The kernel's id of the table of stopped processes, for [`StoppedProcesses::of`]. None if this session
-    /// stops no processes.
-    pub fn stopped(&self) -> Option<u32> {
-        self.holding.as_ref()?.table()
+        })
     }
 
     /// Changes what is in scope, starting with the next call of a function.
@@ -403,16 +352,23 @@ impl Session {
         }
     }
 
-    /// Removes the open calls of goroutines whose processes have ended. This visits every entry, so it is to
-    /// be called only when the table is full ([`Loss::ThreadsFull`]).
-    pub fn forget_goroutines(&mut self, has_ended: impl Fn(u32) -> bool) {
-        let keys: Vec<_> = self.go_calls.keys().filter_map(Result::ok).collect();
+    /// Removes the open calls of processes that have ended. This visits every entry, so it is to be called
+    /// only when a table is full ([`Loss::ThreadsFull`]).
+    pub fn forget_calls(&mut self, has_ended: impl Fn(u32) -> bool) {
         let mut known = std::collections::HashMap::new();
-        for key in keys {
-            let pid = u32::try_from(key.0.pid).unwrap_or(0);
-            if *known.entry(pid).or_insert_with(|| has_ended(pid)) {
-                // If the entry is already gone, that is fine.
+        let mut is_over = |pid: u64| {
+            let pid = u32::try_from(pid).unwrap_or(0);
+            *known.entry(pid).or_insert_with(|| has_ended(pid))
+        };
+        // If an entry is already gone, that is fine.
+        for key in self.go_calls.keys().filter_map(Result::ok).collect::<Vec<_>>() {
+            if is_over(key.0.pid) {
                 let _ = self.go_calls.remove(&key);
+            }
+        }
+        for key in self.open_calls.keys().filter_map(Result::ok).collect::<Vec<_>>() {
+            if is_over(key.0.pid) {
+                let _ = self.open_calls.remove(&key);
             }
         }
     }

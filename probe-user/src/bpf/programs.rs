@@ -4,12 +4,11 @@
 //! attached here.
 
 use crate::plan::ProbeProgram::{
-    self, BorrowBuffer, CallbackData, CallbackScope, Close, Function, FunctionAndRets, FunctionAndReturn,
-    GoClose, GoIo, GoOpen, Handshake, Io, IoAtEntry, IoAtRets, IoVec, IoVecAtRets, MarkTls, Open, OpenAtRets,
-    OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
+    self, BorrowBuffer, CallbackData, CallbackScope, Close, Function, FunctionAndReturn, GoClose, GoIo,
+    GoOpen, Handshake, Io, IoAtEntry, IoVec, MarkTls, Open, OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
 };
 use crate::plan::program_set::ProgramFamily::{
-    self, Cgroups, ExecFailures, Forks, Functions, Lineage, MmapStops, SocketCloses, Sockets, Tasks, Tls,
+    self, Cgroups, ExecFailures, Forks, Functions, Lineage, SocketCloses, Sockets, Tasks, Tls,
 };
 
 pub(super) struct BpfProgram {
@@ -24,10 +23,10 @@ pub(super) struct BpfProgram {
 pub(super) enum AttachPoint {
     /// At the offset of these hooks.
     Uprobe(&'static [ProbeProgram]),
-    /// Where a function returns to, if these hooks are at its entry.
+    /// Where the function of these hooks returns to, if the kernel probes its return.
     Uretprobe(&'static [ProbeProgram]),
-    /// At each return instruction of the hooked function.
-    RetInstructions(&'static [ProbeProgram]),
+    /// At each exit of the function of these hooks, unless the kernel probes its return.
+    Exits(&'static [ProbeProgram]),
     /// At tracepoints of a category.
     Tracepoint { category: &'static str, events: &'static [&'static str] },
     /// At a tracepoint, with the arguments of the tracepoint itself instead of a formatted record.
@@ -49,9 +48,7 @@ pub(super) enum LoadTime {
     OnDemand,
 }
 
-use AttachPoint::{
-    FunctionEntry, FunctionExit, RawTracepoint, RetInstructions, Tracepoint, Uprobe, Uretprobe,
-};
+use AttachPoint::{Exits, FunctionEntry, FunctionExit, RawTracepoint, Tracepoint, Uprobe, Uretprobe};
 use LoadTime::{AtStart, OnDemand};
 
 const fn program(
@@ -68,28 +65,32 @@ const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> 
 }
 
 /// Programs of one family are attached in this order.
-pub(super) const PROGRAMS: [BpfProgram; 44] = [
+pub(super) const PROGRAMS: [BpfProgram; 46] = [
     // These consume what an entry program leaves behind, so they are attached before any entry.
-    program("call_leave", Tls, OnDemand, RetInstructions(&[IoAtRets])),
-    program("open_leave", Tls, OnDemand, RetInstructions(&[OpenAtRets])),
-    program("gather_leave", Tls, OnDemand, RetInstructions(&[IoVecAtRets])),
-    program("go_leave", Tls, AtStart, RetInstructions(&[GoIo])),
-    program("function_leave", Functions, AtStart, RetInstructions(&[Function, FunctionAndRets])),
-    program("call_return", Tls, AtStart, Uretprobe(&[Io])),
-    program("open_return", Tls, AtStart, Uretprobe(&[Open])),
-    program("open_behind_return", Tls, AtStart, Uretprobe(&[OpenOutArg])),
+    program("call_leave", Tls, AtStart, Exits(&[Io])),
+    program("open_leave", Tls, AtStart, Exits(&[Open])),
+    program("open_behind_leave", Tls, OnDemand, Exits(&[OpenOutArg])),
+    program("handshake_leave", Tls, OnDemand, Exits(&[Handshake])),
+    program("gather_leave", Tls, OnDemand, Exits(&[IoVec])),
+    program("lent_leave", Tls, OnDemand, Exits(&[BorrowBuffer])),
+    program("unpack_leave", Tls, OnDemand, Exits(&[UnwrapPacket])),
+    program("go_leave", Tls, AtStart, Exits(&[GoIo])),
+    program("function_leave", Functions, AtStart, Exits(&[FunctionAndReturn])),
+    program("call_return", Tls, OnDemand, Uretprobe(&[Io])),
+    program("open_return", Tls, OnDemand, Uretprobe(&[Open])),
+    program("open_behind_return", Tls, OnDemand, Uretprobe(&[OpenOutArg])),
     program("handshake_return", Tls, OnDemand, Uretprobe(&[Handshake])),
     program("gather_return", Tls, OnDemand, Uretprobe(&[IoVec])),
     program("lent_return", Tls, OnDemand, Uretprobe(&[BorrowBuffer])),
     program("unpack_return", Tls, OnDemand, Uretprobe(&[UnwrapPacket])),
-    program("function_return", Functions, AtStart, Uretprobe(&[FunctionAndReturn])),
+    program("function_return", Functions, OnDemand, Uretprobe(&[FunctionAndReturn])),
     program(
         "call_enter",
         Tls,
         AtStart,
-        Uprobe(&[Io, IoAtRets, OpenOutArg, Handshake, BorrowBuffer, UnwrapPacket]),
+        Uprobe(&[Io, Open, OpenOutArg, Handshake, BorrowBuffer, UnwrapPacket]),
     ),
-    program("gather_enter", Tls, OnDemand, Uprobe(&[IoVec, IoVecAtRets])),
+    program("gather_enter", Tls, OnDemand, Uprobe(&[IoVec])),
     program("whole_enter", Tls, OnDemand, Uprobe(&[IoAtEntry])),
     program("outer_enter", Tls, OnDemand, Uprobe(&[CallbackScope])),
     program("handed_enter", Tls, OnDemand, Uprobe(&[CallbackData])),
@@ -100,16 +101,13 @@ pub(super) const PROGRAMS: [BpfProgram; 44] = [
     program("go_enter", Tls, AtStart, Uprobe(&[GoIo])),
     program("go_open", Tls, AtStart, Uprobe(&[GoOpen])),
     program("go_close", Tls, AtStart, Uprobe(&[GoClose])),
-    program("function_enter", Functions, AtStart, Uprobe(&[Function, FunctionAndReturn, FunctionAndRets])),
+    program("function_enter", Functions, AtStart, Uprobe(&[Function, FunctionAndReturn])),
     program("task_exec", Tasks, AtStart, tracepoint("sched", &["sched_process_exec"])),
     program("task_exit", Tasks, AtStart, tracepoint("sched", &["sched_process_exit"])),
     // Always loaded, because processes may enter the scope at any time.
     program("task_fork", Forks, AtStart, tracepoint("sched", &["sched_process_fork"])),
     program("cgroup_created", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_mkdir"])),
     program("cgroup_removed", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_rmdir"])),
-    // The exit first, so that no system call is entered without it.
-    program("mmap_exit", MmapStops, OnDemand, tracepoint("syscalls", &["sys_exit_mmap"])),
-    program("mmap_enter", MmapStops, OnDemand, tracepoint("syscalls", &["sys_enter_mmap"])),
     program("task_new", Lineage, AtStart, tracepoint("task", &["task_newtask"])),
     // Tracepoints of system calls cost every system call of the machine a little, so they are attached only
     // on request.
@@ -158,7 +156,7 @@ impl BpfProgram {
 impl AttachPoint {
     fn hooks(&self) -> &'static [ProbeProgram] {
         match self {
-            Uprobe(hooks) | Uretprobe(hooks) | RetInstructions(hooks) => hooks,
+            Uprobe(hooks) | Uretprobe(hooks) | Exits(hooks) => hooks,
             Tracepoint { .. } | RawTracepoint(_) | FunctionEntry(_) | FunctionExit(_) => &[],
         }
     }

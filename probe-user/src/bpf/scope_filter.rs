@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap as Table, MapData};
 use probe_common::{
     CGROUP_IN, CGROUP_OUT, KernelScope as Switches, NamespaceId, PID_NAMESPACES, SCOPE_CGROUPS,
-    SCOPE_THREADS, THREAD_HOLD, THREAD_IN,
+    SCOPE_THREADS, THREAD_IN,
 };
 
 use super::error::{is_absent, is_full};
@@ -156,10 +156,7 @@ impl ScopeFilter {
         let mut threads: Table<&mut MapData, u32, u8> = pod::map(ebpf, "THREADS")?;
         for tid in self.proc.threads(pid) {
             // The thread may be missing from the set already, because of an exec or because it has ended.
-            let _ = match threads.get(&tid, 0) {
-                Ok(flags) if flags & THREAD_HOLD != 0 => threads.insert(tid, THREAD_HOLD, 0),
-                _ => threads.remove(&tid),
-            };
+            let _ = threads.remove(&tid);
         }
         Ok(())
     }

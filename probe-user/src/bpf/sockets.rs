@@ -103,7 +103,7 @@ fn attach_all(ebpf: &mut Ebpf, links: &mut Links, programs: &[&BpfProgram]) -> R
             }
             AttachPoint::Uprobe(_)
             | AttachPoint::Uretprobe(_)
-            | AttachPoint::RetInstructions(_)
+            | AttachPoint::Exits(_)
             | AttachPoint::Tracepoint { .. } => {}
         }
     }

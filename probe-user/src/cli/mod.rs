@@ -54,6 +54,8 @@ pub struct Trace {
     pub selector: Selector,
     /// A command to start and trace with all its descendants; empty if there is none.
     pub command: Vec<OsString>,
+    /// How long a program of the command may be held at its start. None: it never is.
+    pub hold_limit: Option<Duration>,
     /// The outputs: the format and destination of each. No two have the same destination.
     pub outputs: Vec<OutputSpec>,
     /// Stop after this number of records (of ssl: calls).

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, ValueEnum};
 
 use super::attach::AttachArgs;
-use super::trace::{RenamedArgs, TraceArgs};
+use super::trace::{RenamedArgs, ReturnArgs, TraceArgs};
 use super::{Cli, Playback, Request, Trace, selection, value};
 use crate::output::{Payload, TextStyle};
 use crate::plan::program_set::ConnectionRecords;
@@ -28,7 +28,7 @@ Examples:
 Standard output contains records only. docs/events.md describes them; `ctrace schema` prints their schema.";
 
 /// What needs processes to be traced: their selection, and how they are attached to.
-const LIVE: [&str; 30] = [
+const LIVE: [&str; 32] = [
     "containers",
     "images",
     "labels",
@@ -54,9 +54,11 @@ const LIVE: [&str; 30] = [
     "wait",
     "dry_run",
     "ring_size",
+    "hold_limit",
     "connections",
     "guess",
     "probe_link",
+    "return_probe",
     "max_bytes",
     "count",
 ];
@@ -96,6 +98,8 @@ pub(super) struct SslArgs {
     guess: bool,
     #[command(flatten)]
     attach: AttachArgs,
+    #[command(flatten)]
+    returns: ReturnArgs,
     /// Capture at most N bytes of each call, up to 1M; 0: no payload [default: 1M]
     #[arg(long, help_heading = "Limits", value_name = "N", value_parser = value::max_bytes, default_value = "1M", hide_default_value = true)]
     max_bytes: u32,
@@ -116,7 +120,8 @@ impl SslArgs {
     }
 
     fn trace(self) -> Trace {
-        let Self { common, read: _, renamed: _, hex, connections, guess, attach, max_bytes } = self;
+        let Self { common, read: _, renamed: _, hex, connections, guess, attach, returns, max_bytes } = self;
+        let returns = returns.policy();
         let least = if guess { Confidence::Low } else { Confidence::High };
         let connections = match connections {
             None => ConnectionRecords::Off,
@@ -125,7 +130,7 @@ impl SslArgs {
         };
         let payload = if hex { Payload::Hex } else { Payload::Auto };
         let style = TextStyle { payload, ..TextStyle::default() };
-        let trace = common.trace(Probe::Ssl(SslProbe { least, connections }), style, max_bytes);
+        let trace = common.trace(Probe::Ssl(SslProbe { least, connections, returns }), style, max_bytes);
         if connections == ConnectionRecords::Only && trace.limit.is_some() {
             let what = "--limit counts calls, which --connections=only does not report; use --duration \
                         instead";

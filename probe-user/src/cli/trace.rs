@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory};
+use clap::{Args, CommandFactory, ValueEnum};
 
 use super::output::OutputArgs;
 use super::selection::TargetArgs;
@@ -13,6 +13,7 @@ use super::value;
 use super::{Action, Cli, OnNoMatch, Playback, Trace};
 use crate::bpf::ProbeLink;
 use crate::output::{OutputPath, TextStyle};
+use crate::plan::return_probe::ReturnPolicy;
 use crate::probe::Probe;
 
 /// The options of every tracing command.
@@ -41,9 +42,44 @@ struct LimitArgs {
     /// Stop after a time, such as 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     duration: Option<Duration>,
+    /// Hold a program of a command (-- COMMAND) at its start for at most this time, until ctrace has attached
+    /// to it; 0: never
+    #[arg(long, value_name = "TIME", value_parser = value::duration_or_zero, default_value = "200ms")]
+    hold_limit: Duration,
     /// Size of the ring buffer between the kernel and ctrace, rounded up to a power of two, from 64K to 1G
     #[arg(long, value_name = "SIZE", value_parser = value::ring_bytes, default_value = "32M")]
     ring_size: u32,
+}
+
+/// How the returns of functions may be probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReturnProbeArg {
+    /// At exits in the function's own code where these are certain, otherwise by the kernel
+    Auto,
+    /// Only at exits; functions whose exits are not certain are left out
+    Exit,
+    /// By the kernel: a program that switches stacks inside of a traced function (fibers, coroutines) is
+    /// ended by SIGILL, whether it is in scope or not
+    Kernel,
+}
+
+/// The options of commands that probe the returns of functions.
+#[derive(Args, Debug)]
+pub(super) struct ReturnArgs {
+    /// How the returns of functions are probed: at exits in their own code, or by the kernel, which ends
+    /// programs that switch stacks (fibers) inside of a traced function
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto", help_heading = "What to attach to")]
+    return_probe: ReturnProbeArg,
+}
+
+impl ReturnArgs {
+    pub(super) fn policy(&self) -> ReturnPolicy {
+        match self.return_probe {
+            ReturnProbeArg::Auto => ReturnPolicy::Auto,
+            ReturnProbeArg::Exit => ReturnPolicy::Exit,
+            ReturnProbeArg::Kernel => ReturnPolicy::Kernel,
+        }
+    }
 }
 
 /// `--count`, which used to be the name of `--limit` on these commands and counts calls on another one.
@@ -89,6 +125,7 @@ impl TraceArgs {
             probe,
             selector: target.into(),
             command,
+            hold_limit: Some(limits.hold_limit).filter(|limit| !limit.is_zero()),
             outputs,
             limit: limits.limit,
             duration: limits.duration,

@@ -7,7 +7,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use super::attach::AttachArgs;
-use super::trace::TraceArgs;
+use super::trace::{ReturnArgs, TraceArgs};
 use super::{Action, Cli, Trace, selection, value};
 use crate::output::{OutputPath, OutputSpec, TextStyle};
 use crate::plan::value_type::MAX_BYTES;
@@ -73,6 +73,8 @@ pub(super) struct UprobeArgs {
     stack: bool,
     #[command(flatten)]
     attach: AttachArgs,
+    #[command(flatten)]
+    returns: ReturnArgs,
     /// Capture at most N bytes of a string, or of bytes whose length is in an argument, up to 4096
     #[arg(long, help_heading = "Limits", value_name = "N", default_value = "256",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BYTES)))]
@@ -100,6 +102,7 @@ impl UprobeArgs {
             patterns: self.functions,
             usdt: self.usdt,
             mode,
+            returns: self.returns.policy(),
             stacks: if self.stack { Stacks::Captured } else { Stacks::Left },
             max_bytes: self.max_bytes,
             max_probes: usize::try_from(self.max_probes).unwrap_or(usize::MAX),

@@ -28,6 +28,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses a time that may be 0, with or without a unit.
+pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 /// Parses the bytes to capture of a call.
 pub(super) fn max_bytes(text: &str) -> Result<u32, String> {
     match u32::try_from(bytes(text)?) {
@@ -121,6 +126,9 @@ mod tests {
         assert_eq!(super::duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(super::duration("1h30m"), Ok(Duration::from_mins(90)));
         assert_eq!(super::duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(super::duration_or_zero("0"), Ok(Duration::ZERO));
+        assert_eq!(super::duration_or_zero("200ms"), Ok(Duration::from_millis(200)));
+        assert!(super::duration_or_zero("5").is_err());
         for wrong in ["", "10", "0s", "-1s", "soon"] {
             assert!(super::duration(wrong).is_err(), "{wrong}");
         }

@@ -7,8 +7,8 @@ use probe_common::{
     ADDRESS_BYTES, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, HELLO_BYTES, Header, KIND_CALL,
     KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE,
     KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
-    KIND_HELLO, KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SOCKET, KIND_STOPPED, KIND_TASK_EXEC,
-    KIND_TASK_EXIT, ProcessExit, ProcessFork,
+    KIND_HELLO, KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SOCKET, KIND_TASK_EXEC, KIND_TASK_EXIT,
+    ProcessExit, ProcessFork,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -135,7 +135,6 @@ pub fn decode(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
     match header.kind {
         KIND_TASK_EXIT => Ok(RingRecord::Task(TaskRecord::Exit(header))),
         KIND_TASK_EXEC => Ok(RingRecord::Task(TaskRecord::Exec(header))),
-        KIND_STOPPED => Ok(RingRecord::Control(ControlRecord::Held(header))),
         KIND_CGROUP_CREATED => cgroup(bytes).map(ControlRecord::CgroupCreated).map(RingRecord::Control),
         KIND_CGROUP_REMOVED => cgroup(bytes).map(ControlRecord::CgroupRemoved).map(RingRecord::Control),
         kind => data(kind, bytes).map(RingRecord::Data),
@@ -274,9 +273,6 @@ mod tests {
         header.kind = KIND_TASK_EXEC;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Task(TaskRecord::Exec(_)))));
-        header.kind = KIND_STOPPED;
-        let bytes = Aligned::new(&[header.as_bytes()]);
-        assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::Held(_)))));
         header.kind = KIND_CALL;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Short { have: 48, need: 112 });

@@ -26,8 +26,6 @@ pub enum ControlRecord<'a> {
     CgroupCreated(Cgroup<'a>),
     /// A cgroup of the v2 hierarchy was removed.
     CgroupRemoved(Cgroup<'a>),
-    /// A process is stopped until userspace has inspected the file that it mapped.
-    Held(&'a Header),
 }
 
 /// A process no longer runs its previous program.

@@ -4,19 +4,22 @@
 //! handover in between: each handover costs a wakeup, during which the target makes its first calls. It
 //! caches nothing itself.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::UncachedFileCallback;
 use super::file_cache::{FileCache, FileVerdict};
+use super::loader::{self, LinkageCache, ProgramFiles, Surroundings};
 use super::outcome::{FileOutcome, MappingsError};
+use super::program::ProgramStart;
 use super::verify_code;
 use crate::elf::{Object, ObjectError};
 use crate::error_chain;
 use crate::probe::tls::version;
 use crate::probe::{NoHooks, Probe, ProbeMatch, SslProbe};
 use crate::proc::maps::Mapping;
-use crate::rootfs::{self, ForeignFile, Mounts, OpenError, RealInode};
+use crate::rootfs::{self, ForeignFile, Mounts, OpenError, RealInode, TargetRoot};
 use crate::timeout::{timed_out_reading_message, with_timeout};
 
 /// The result of inspecting a file.
@@ -52,6 +55,14 @@ pub(super) enum Verdict {
     Unwatched(FileOutcome),
 }
 
+/// A program, and the files that it will map or may map.
+pub(super) struct InspectedProgram {
+    /// See [`StartedProgram`](super::StartedProgram).
+    pub(super) executable: Option<PathBuf>,
+    /// Each with its path.
+    pub(super) files: Vec<(PathBuf, Inspection)>,
+}
+
 /// Why a file could not be inspected.
 pub(super) enum InspectError {
     /// The file system did not open it in time.
@@ -84,7 +95,6 @@ pub(super) async fn file(
     let opened = Arc::new(OnceLock::new());
     let mark = Arc::clone(&opened);
     let inspection = with_timeout(move || {
-        let begin = Instant::now();
         let (file, inode) = rootfs::inspect(pid, &mapping, &mounts)?;
         if let Some(seen) = cache.get(inode, &file) {
             return Ok(Inspection::Cached(seen));
@@ -92,19 +102,7 @@ pub(super) async fn file(
         on_uncached();
         // Nothing else sets it.
         let _ = mark.set((inode, file.changed(), file.size));
-        let open = begin.elapsed();
-        let mut verdict = inspect(&file, &probe);
-        if let Verdict::Watched(found) = &mut verdict {
-            verify_code::retain_unpatched(pid, &mapping, &file, found);
-        }
-        tracing::debug!(pid, file = ?file.name(), ?open, all = ?begin.elapsed(), "inspected");
-        let original = match verdict {
-            // Both are needed, because a process that mapped the file before the copy-up goes on executing
-            // the original.
-            Verdict::Watched(_) => original(pid, &file, (&cache, &mounts), &probe),
-            Verdict::Unwatched(_) => None,
-        };
-        Ok(Inspection::New(Box::new(InspectedFile { file: Arc::new(file), inode, verdict, original })))
+        Ok(inspect_new(pid, (file, inode), Some(&mapping), (&cache, &mounts), &probe))
     });
     match (inspection.await, opened.get()) {
         (Some(inspection), _) => inspection.map_err(InspectError::Failed),
@@ -114,6 +112,63 @@ pub(super) async fn file(
         )),
         (None, None) => Err(InspectError::OpenTimeout),
     }
+}
+
+/// Inspects the files of a program that has not started. None if that takes too long, or if the process has
+/// ended.
+pub(super) async fn program(
+    start: ProgramStart,
+    (cache, mounts, linkages): (&FileCache, &Mounts, &LinkageCache),
+    probe: &Probe,
+    on_uncached: &UncachedFileCallback,
+) -> Option<InspectedProgram> {
+    let (cache, mounts, linkages) = (cache.clone(), mounts.clone(), linkages.clone());
+    let (probe, on_uncached) = (probe.clone(), Arc::clone(on_uncached));
+    let inspection = with_timeout(move || {
+        let pid = start.pid();
+        let opened = start.open(&mounts);
+        let (root, program, variables) =
+            opened.inspect_err(|error| tracing::debug!("a program was not inspected: {error}")).ok()?;
+        let (mounts, linkages) = (&mounts, &linkages);
+        let surroundings = Surroundings { root: &root, mounts, variables: &variables, linkages };
+        let ProgramFiles { executable, files } =
+            loader::files(surroundings, program, |name| probe.expects_library(name));
+        let inspect = |(file, inode): (ForeignFile, RealInode)| {
+            let path = file.name().to_owned();
+            let inspection = if let Some(verdict) = cache.get(inode, &file) {
+                Inspection::Cached(verdict)
+            } else {
+                on_uncached();
+                inspect_new(pid, (file, inode), None, (&cache, mounts), &probe)
+            };
+            (path, inspection)
+        };
+        Some(InspectedProgram { executable, files: files.into_iter().map(inspect).collect() })
+    });
+    inspection.await.flatten()
+}
+
+/// Inspects a file that is not in the cache. Without a mapping, nothing can have patched it in memory.
+fn inspect_new(
+    pid: u32,
+    (file, inode): (ForeignFile, RealInode),
+    mapping: Option<&Mapping>,
+    (cache, mounts): (&FileCache, &Mounts),
+    probe: &Probe,
+) -> Inspection {
+    let begin = Instant::now();
+    let mut verdict = inspect(&file, probe);
+    if let (Verdict::Watched(found), Some(mapping)) = (&mut verdict, mapping) {
+        verify_code::retain_unpatched(pid, mapping, &file, found);
+    }
+    tracing::debug!(pid, file = ?file.name(), took = ?begin.elapsed(), "inspected");
+    let original = match verdict {
+        // Both are needed, because a process that mapped the file before the copy-up goes on executing the
+        // original.
+        Verdict::Watched(_) => original(pid, &file, (cache, mounts), probe),
+        Verdict::Unwatched(_) => None,
+    };
+    Inspection::New(Box::new(InspectedFile { file: Arc::new(file), inode, verdict, original }))
 }
 
 fn original(
@@ -145,6 +200,12 @@ fn inspect(file: &ForeignFile, probe: &Probe) -> Verdict {
 pub(super) async fn open(pid: u32, mapping: &Mapping, mounts: &Mounts) -> Option<(ForeignFile, RealInode)> {
     let (mapping, mounts) = (mapping.clone(), mounts.clone());
     with_timeout(move || rootfs::inspect(pid, &mapping, &mounts).ok()).await.flatten()
+}
+
+/// Opens a file in the root of a process, in order to read its version.
+pub(super) async fn open_path(root: u32, path: &Path, mounts: &Mounts) -> Option<(ForeignFile, RealInode)> {
+    let (path, mounts) = (path.to_owned(), mounts.clone());
+    with_timeout(move || TargetRoot::of(root).ok()?.open(&path, &mounts).ok()).await.flatten()
 }
 
 /// The version that a file contains.

@@ -24,18 +24,22 @@ use crate::scope::Target;
 
 mod file_cache;
 mod inspect_file;
+mod loader;
 mod object_refs;
 mod once_per_process;
 mod outcome;
+mod program;
 mod skip_report;
 mod verify_code;
 mod versions;
 
 use file_cache::{FileCache, FileVerdict};
 use inspect_file::{CopyUpSource, InspectError, InspectedFile, Inspection, Verdict};
+use loader::LinkageCache;
 use object_refs::ObjectRefs;
 use once_per_process::ReportedOnce;
 pub use outcome::{FileOutcome, MappedFile, MappingsError, OpenFailure, ProcessOutcome, WatchedFile};
+pub use program::{ProgramStart, StartedProgram};
 pub use skip_report::{SkipDetail, reasons};
 use versions::Unversioned;
 pub use versions::Versioned;
@@ -62,6 +66,7 @@ pub struct Discovery {
     /// While a plan is made, all files are in it, because a plan describes one moment.
     shown: LruCache<(Device, u64, PathBuf), (Instant, FileVerdict)>,
     files: FileCache,
+    linkages: LinkageCache,
     mounts: Mounts,
     users: ObjectRefs,
     /// Ids of hooks: those that are free again and since when, and the first one that was never used.
@@ -94,6 +99,7 @@ impl Discovery {
             probe,
             shown: LruCache::sparse(REMEMBERED),
             files: FileCache::default(),
+            linkages: LinkageCache::default(),
             mounts: Mounts::default(),
             users: ObjectRefs::default(),
             free: VecDeque::new(),
@@ -185,7 +191,7 @@ impl Discovery {
     pub fn ended(&mut self, pid: u32) {
         self.unversioned.retain(|waiting| waiting.pid != pid);
         self.untraceable.ended(pid);
-        self.users.set_mapped(pid, &BTreeSet::new(), Instant::now());
+        self.users.ended(pid, Instant::now());
     }
 
     /// Drops the processes that no longer run, because records of their exits may have been lost.
@@ -377,7 +383,7 @@ impl Discovery {
         let id = self.users.add(Arc::clone(&file), sites.clone(), pid);
         if let (None, Some(version_in)) = (&library.version, facts.version_in) {
             let (library, sites) = (Arc::clone(&library), sites.clone());
-            self.unversioned.push(Unversioned { pid, object: id, version_in, library, sites });
+            self.unversioned.push(Unversioned { pid, object: id, version_in, place: None, library, sites });
         }
         self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
         FileVerdict { outcome: Arc::new(outcome), objects: vec![id], changed }

@@ -20,6 +20,8 @@ const DETACH_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct ObjectRefs {
     objects: BTreeMap<ObjectId, RefCounted>,
     last: u32,
+    /// By process: what its program may map later. It counts as mapped.
+    expected: BTreeMap<u32, BTreeSet<ObjectId>>,
 }
 
 #[derive(Debug)]
@@ -57,10 +59,25 @@ impl ObjectRefs {
         }
     }
 
-    /// Records that a process maps no objects but these. If there are none, it has exited.
+    /// Records that a process executes a program that maps these objects, or may map them.
+    pub(super) fn expect(&mut self, pid: u32, ids: &[ObjectId]) {
+        self.expected.insert(pid, ids.iter().copied().collect());
+        self.maps(pid, ids);
+    }
+
+    /// Records that a process has exited.
+    pub(super) fn ended(&mut self, pid: u32, now: Instant) {
+        self.expected.remove(&pid);
+        self.set_mapped(pid, &BTreeSet::new(), now);
+    }
+
+    /// Records that a process maps no objects but these.
     pub(super) fn set_mapped(&mut self, pid: u32, ids: &BTreeSet<ObjectId>, now: Instant) {
+        let expected = self.expected.get(&pid);
+        let is_used =
+            |id: &ObjectId| ids.contains(id) || expected.is_some_and(|expected| expected.contains(id));
         for (id, object) in &mut self.objects {
-            if !ids.contains(id) && object.processes.remove(&pid) && object.processes.is_empty() {
+            if !is_used(id) && object.processes.remove(&pid) && object.processes.is_empty() {
                 object.idle = Some(now);
             }
         }
@@ -124,6 +141,22 @@ mod tests {
         users.set_mapped(12, &BTreeSet::new(), start);
         assert_eq!(users.take_unused(start + DETACH_AFTER), [(object, 0..3)]);
         assert_eq!(users.processes(), BTreeSet::new());
+    }
+
+    #[test]
+    fn what_a_program_may_map_is_kept_until_its_process_has_ended() {
+        let mut users = ObjectRefs::default();
+        let start = Instant::now();
+        let (first, second) = (users.add(file(), 0..1, 10), users.add(file(), 1..2, 10));
+        users.expect(10, &[first, second]);
+        users.set_mapped(10, &BTreeSet::from([first]), start);
+        assert_eq!((users.pids_of(second), users.due()), (vec![10], None));
+        // Its next program does not use the second.
+        users.expect(10, &[first]);
+        users.set_mapped(10, &BTreeSet::new(), start);
+        assert_eq!((users.pids_of(first), users.pids_of(second)), (vec![10], Vec::new()));
+        users.ended(10, start);
+        assert_eq!(users.take_unused(start + DETACH_AFTER).len(), 2);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, 
     let skipped = &mut found.skipped;
     found.hooks.retain(|hook| {
         let changed = std::iter::once(hook.offset)
-            .chain(hook.ret_offsets.iter().copied())
+            .chain(hook.exits.iter().map(|exit| exit.offset))
             .find(|offset| differs(*offset));
         if let Some(FileOffset(offset)) = changed {
             skipped.push(format!(
@@ -82,6 +82,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
+    use crate::plan::return_probe::ReturnProbe;
     use crate::plan::{Hook, ProbeProgram};
     use crate::rootfs;
 
@@ -114,7 +115,9 @@ mod tests {
             function: "f".to_owned(),
             public_names: Vec::new(),
             offset: FileOffset(offset),
-            ret_offsets: Vec::new(),
+            return_probe: ReturnProbe::None,
+            return_reason: None,
+            exits: Vec::new(),
             semaphore: None,
             cookie_args: 0,
             call_sites: Vec::new(),

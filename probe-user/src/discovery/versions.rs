@@ -3,6 +3,7 @@
 
 use std::mem;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Discovery, inspect_file};
@@ -16,6 +17,8 @@ pub(super) struct Unversioned {
     pub(super) object: ObjectId,
     /// The name of the file that contains the version.
     pub(super) version_in: String,
+    /// Where that file is, and in the root of which process, if the library was found before it was mapped.
+    pub(super) place: Option<(u32, PathBuf)>,
     pub(super) library: Arc<Library>,
     pub(super) sites: Range<u32>,
 }
@@ -40,7 +43,7 @@ impl Discovery {
         let mut found = Vec::new();
         for waiting in mem::take(&mut self.unversioned) {
             let is_of = waiting.pid == pid;
-            let version = if is_of { self.version_of(&waiting.version_in, pid, &all).await } else { None };
+            let version = if is_of { self.version_of(&waiting, &all).await } else { None };
             match version {
                 Some(version) => {
                     let library = Library { version: Some(version), ..(*waiting.library).clone() };
@@ -52,11 +55,16 @@ impl Discovery {
         found
     }
 
-    /// The version in the libcrypto that the process maps beside libssl.
-    async fn version_of(&mut self, libcrypto: &str, pid: u32, all: &[Mapping]) -> Option<String> {
-        let is_it = |mapping: &&Mapping| mapping.path.file_name().is_some_and(|name| name == libcrypto);
-        let mapping = all.iter().find(is_it)?;
-        let (file, inode) = inspect_file::open(pid, mapping, &self.mounts).await?;
+    /// The version in the libcrypto that is mapped beside libssl, or will be.
+    async fn version_of(&mut self, waiting: &Unversioned, all: &[Mapping]) -> Option<String> {
+        let (file, inode) = if let Some((root, path)) = &waiting.place {
+            inspect_file::open_path(*root, path, &self.mounts).await?
+        } else {
+            let is_it = |mapping: &&Mapping| {
+                mapping.path.file_name().is_some_and(|name| name == waiting.version_in.as_str())
+            };
+            inspect_file::open(waiting.pid, all.iter().find(is_it)?, &self.mounts).await?
+        };
         let file_as_it_is = (inode, file.changed());
         if let Some(cached) = self.libcrypto.get(&file_as_it_is) {
             return cached.clone();

@@ -18,6 +18,7 @@ mod analysis;
 pub mod code;
 mod file;
 mod functions;
+mod linkage;
 pub mod symbols;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ pub use analysis::guarded_call::NotGuarded;
 pub use analysis::panic_locations::{Location, Pointers};
 pub use analysis::references::Uses;
 pub use analysis::string_refs::{StringPattern, StringRef};
+pub use code::exits::{ExitSite, UncertainExits};
 pub use code::function_body::AmbiguousCode;
 pub use code::post_prologue::{NoPostPrologueSite, PostPrologueSite};
 pub use code::probe_site::{NoReturn, Returns, SiteError};
@@ -49,6 +51,7 @@ pub use error::ObjectError;
 pub use file::rodata::Hit;
 pub use functions::eh_frame::{FunctionBounds, FunctionTable};
 pub use go::{Go, GoAbi, GoError, GoVersion};
+pub use linkage::Linkage;
 pub use symbols::demangle::Language;
 pub use symbols::index::{Binding, Index, LocatedFunction};
 pub use symbols::names::Name;
@@ -139,7 +142,7 @@ impl Object {
         let build_id = note::build_id(&reader, &segments);
         let tables =
             dynamic.symbols.or(sections.dynamic_symbols).into_iter().chain(sections.symbols).collect();
-        let is_executable = segments.has_interpreter && dynamic.soname.is_none();
+        let is_executable = segments.interpreter.is_some() && dynamic.soname.is_none();
         Ok(Self {
             build_id,
             entry: header.entry(),
@@ -246,6 +249,13 @@ impl Object {
         let inside = address.0 - segment.address;
         let extent = segment.extent.tail(inside).head(length.min(MAX_CODE));
         self.reader.bytes("code", extent, MAX_CODE)
+    }
+
+    /// `length` bytes of constants at an address. None if the file has no such constants.
+    fn read_only_bytes(&self, address: u64, length: u64) -> Option<Vec<u8>> {
+        let extent = self.segments.read_only_from(address)?.head(length);
+        let bytes = self.reader.bytes("constants", extent, MAX_CODE).ok()?;
+        (bytes.len() as u64 == length).then_some(bytes)
     }
 
     /// The wanted function of this object that the loader puts into the GOT slot at `slot`, through which a

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use lru::LruCache;
@@ -12,7 +13,7 @@ use probe_common::{ExecRecord, Header};
 
 use crate::container::index::ContainerIndex;
 use crate::decode::MmapEvent;
-use crate::event::{Containment, ProcessContext, Role, Socket};
+use crate::event::{Containment, Executable, ProcessContext, Role, Socket};
 use crate::pipeline::{ProcessImage, ProcessInfo};
 use crate::proc::process_snapshot::{self as running, CommandLine, MissingFields};
 
@@ -43,6 +44,9 @@ pub struct ProcessInfoCache {
     /// Facts about processes that have exited or that execute another program. They are used only if /proc
     /// has nothing better.
     stale: LruCache<u32, Arc<ProcessContext>>,
+    /// Facts about processes of ctrace's command, with the program that each has executed last. They are used
+    /// likewise, and before the others.
+    starting: LruCache<u32, Arc<ProcessContext>>,
     /// The [`ContainerIndex::version`] from which `living` was read.
     version: u64,
 }
@@ -53,8 +57,8 @@ impl ProcessInfoCache {
         let version = containers.version();
         let programs = Programs::new();
         let listeners = Listeners::new();
-        let (living, stale) = (HashMap::new(), LruCache::sparse(ENDED));
-        let mut facts = Self { containers, programs, listeners, living, stale, version };
+        let (living, stale, starting) = (HashMap::new(), LruCache::sparse(ENDED), LruCache::sparse(ENDED));
+        let mut facts = Self { containers, programs, listeners, living, stale, starting, version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             // If the process has already exited, leave it out: its own records may carry more than /proc does
@@ -86,6 +90,14 @@ impl ProcessInfoCache {
         }
     }
 
+    /// Records that a process will execute a program, in case it has ended when its first call is read.
+    pub fn starting(&mut self, pid: u32, executable: &Path) {
+        let mut origin = self.read_now(pid);
+        let path = executable.to_string_lossy().into_owned();
+        origin.process.executable = Some(Executable { path });
+        self.starting.put(pid, Arc::new(origin));
+    }
+
     fn retire(&mut self, pid: u32) {
         if let Some(origin) = self.living.remove(&pid) {
             self.stale.put(pid, origin);
@@ -95,7 +107,8 @@ impl ProcessInfoCache {
     fn read(&mut self, header: &Header) -> Arc<ProcessContext> {
         let origin = self.containers.origin(header.pid, header.cgroup);
         let has_exited = origin.process.vpid.is_none();
-        let Some(stale) = self.stale.get(&header.pid).filter(|_| has_exited) else { return Arc::new(origin) };
+        let started = self.starting.get(&header.pid).or_else(|| self.stale.get(&header.pid));
+        let Some(stale) = started.filter(|_| has_exited) else { return Arc::new(origin) };
         // For a process that has exited, the cgroup still leads to the container, with its present name.
         let container = match origin.container {
             Containment::Unknown => stale.container.clone(),

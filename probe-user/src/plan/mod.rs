@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod program_set;
+pub mod return_probe;
 pub mod value_type;
 
 use std::ops::Range;
@@ -13,8 +14,9 @@ use serde::Serialize;
 
 use capture::Capture;
 use program_set::ProgramSet;
+use return_probe::ReturnProbe;
 
-use crate::elf::FileOffset;
+use crate::elf::{ExitSite, FileOffset};
 use crate::event::Library;
 use crate::scope::Scope;
 
@@ -24,18 +26,12 @@ use crate::scope::Scope;
 pub enum ProbeProgram {
     /// Entry and return of a function that sends or receives.
     Io,
-    /// Entry of such a function, after the registers that it pushes, and its return instructions.
-    IoAtRets,
-    /// Return of a function that returns the handle of a new connection.
+    /// Entry and return of a function that returns the handle of a new connection.
     Open,
-    /// Return instructions of a function that returns the handle of a new connection.
-    OpenAtRets,
     /// Entry of any function, or a place inside it.
     Function,
-    /// Entry of any function, and its return through a uretprobe.
+    /// Entry and return of any function.
     FunctionAndReturn,
-    /// Entry of any function, and each of its return instructions.
-    FunctionAndRets,
     /// Entry of a function whose first argument is the handle of a new connection.
     OpenFirst,
     /// Entry and return of a function that stores the handle of a new connection where its first argument
@@ -53,8 +49,6 @@ pub enum ProbeProgram {
     MarkTls,
     /// Entry and return of a function that sends or receives several buffers.
     IoVec,
-    /// Entry of a function that sends or receives several buffers, and its return instructions.
-    IoVecAtRets,
     /// Entry of a function that always moves all of its bytes, so that its return does not matter.
     IoAtEntry,
     /// Entry of a function that calls back into the program with data. Its first argument is the connection
@@ -66,7 +60,7 @@ pub enum ProbeProgram {
     BorrowBuffer,
     /// Entry and return of a function that says where the data of a packet is.
     UnwrapPacket,
-    /// Entry of a Go method that sends or receives, and its return instructions.
+    /// Entry and return of a Go method that sends or receives.
     GoIo,
     /// Entry of a Go method that opens a connection.
     GoOpen,
@@ -79,14 +73,23 @@ impl ProbeProgram {
     pub fn moves_bytes(self) -> bool {
         matches!(
             self,
+            Self::Io | Self::CallbackData | Self::GoIo | Self::IoVec | Self::IoAtEntry | Self::UnwrapPacket
+        )
+    }
+
+    /// Whether the return of the function is probed.
+    pub fn has_return(self) -> bool {
+        matches!(
+            self,
             Self::Io
-                | Self::IoAtRets
-                | Self::CallbackData
-                | Self::GoIo
+                | Self::Open
+                | Self::OpenOutArg
+                | Self::Handshake
                 | Self::IoVec
-                | Self::IoVecAtRets
-                | Self::IoAtEntry
+                | Self::BorrowBuffer
                 | Self::UnwrapPacket
+                | Self::FunctionAndReturn
+                | Self::GoIo
         )
     }
 }
@@ -103,10 +106,16 @@ pub struct Hook {
     pub public_names: Vec<String>,
     /// The offset in the object's file.
     pub offset: FileOffset,
-    /// The offsets of its return instructions, for programs that probe these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// How its return is probed.
+    #[serde(skip_serializing_if = "ReturnProbe::is_none")]
+    pub return_probe: ReturnProbe,
+    /// Why its return is probed by the kernel although the user has not asked for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub return_reason: Option<String>,
+    /// The places at which its return is probed. Empty if the kernel does that.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "offsets")]
     #[serde(rename = "ends")]
-    pub ret_offsets: Vec<FileOffset>,
+    pub exits: Vec<ExitSite>,
     /// The file offset of a USDT semaphore, which the kernel increments while the hook is attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub semaphore: Option<FileOffset>,
@@ -130,13 +139,31 @@ impl Hook {
             public_names: if program.moves_bytes() { vec![function.clone()] } else { Vec::new() },
             function,
             offset,
-            ret_offsets: Vec::new(),
+            return_probe: ReturnProbe::None,
+            return_reason: None,
+            exits: Vec::new(),
             semaphore: None,
             cookie_args,
             call_sites: Vec::new(),
             capture: None,
         }
     }
+
+    /// The hook with its return probed at these places.
+    #[must_use]
+    pub fn with_exits(self, exits: Vec<ExitSite>) -> Self {
+        Self { return_probe: ReturnProbe::at(&exits), exits, ..self }
+    }
+
+    /// The hook with its return probed by the kernel, for this reason if the user has not asked for it.
+    #[must_use]
+    pub fn with_kernel_return(self, return_reason: Option<String>) -> Self {
+        Self { return_probe: ReturnProbe::Kernel, return_reason, ..self }
+    }
+}
+
+fn offsets<S: serde::Serializer>(exits: &[ExitSite], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(exits.iter().map(|exit| exit.offset))
 }
 
 /// The kind of thing that was skipped.

@@ -15,8 +15,6 @@ pub enum ProgramFamily {
     Forks,
     /// Creation and removal of cgroups, for a scope with [`watch`](crate::scope::Scope::watch).
     Cgroups,
-    /// Stops a process of a command that ctrace started when it maps code, so that it can be hooked first.
-    MmapStops,
     /// Calls on TLS connections.
     Tls,
     /// Sockets of TLS connections.

@@ -102,6 +102,16 @@ impl Probe {
         }
     }
 
+    /// Whether a library of this file name may have hooks, so that it is worth attaching to before a program
+    /// loads it.
+    pub fn expects_library(&self, name: &str) -> bool {
+        match self {
+            Self::Ssl(_) => tls::is_library_name(name),
+            Self::Uprobe(uprobe) => uprobe.names_library(name),
+            Self::Exec(_) => false,
+        }
+    }
+
     /// The hooks of an object that was parsed with [`Probe::symbol_filter`]. `path` is its path in the
     /// container.
     pub fn hooks(&self, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {

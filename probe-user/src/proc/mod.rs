@@ -6,6 +6,7 @@
 use std::io;
 
 pub mod cgroup;
+pub mod execve;
 pub mod maps;
 pub mod mountinfo;
 pub mod namespaces;

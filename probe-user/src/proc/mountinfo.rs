@@ -19,6 +19,8 @@ const LAYERS: usize = 1024;
 pub struct Mount {
     /// The id, which is unique while the mount exists.
     pub id: u64,
+    /// The id of the mount that the mount point is on.
+    pub parent: u64,
     /// The device of the file system.
     pub device: Device,
     /// The directory of the file system that is mounted.
@@ -50,6 +52,14 @@ pub fn own() -> io::Result<Vec<Mount>> {
     read("/proc/self/mountinfo")
 }
 
+/// The mounts in this text, from a descriptor of such a file that is kept open to learn of changes.
+pub fn of_file(file: &mut File) -> io::Result<Vec<Mount>> {
+    let mut text = Vec::new();
+    io::Seek::rewind(file)?;
+    file.take(FILE).read_to_end(&mut text)?;
+    Ok(parse(&text))
+}
+
 fn read(path: &str) -> io::Result<Vec<Mount>> {
     let mut text = Vec::new();
     File::open(path)?.take(FILE).read_to_end(&mut text)?;
@@ -67,7 +77,7 @@ pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
-    let _parent = fields.next()?;
+    let parent = number(fields.next()?)?;
     let mut device = fields.next()?.split(|byte| *byte == b':');
     let device = Device {
         major: u32::try_from(number(device.next()?)?).ok()?,
@@ -81,7 +91,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     // The source may be empty, but is always there.
     let _source = fields.next()?;
     let options = fields.next().unwrap_or_default().to_vec();
-    Some(Mount { id, device, root, point, file_system, is_read_only, options })
+    Some(Mount { id, parent, device, root, point, file_system, is_read_only, options })
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

@@ -51,7 +51,6 @@ impl Default for Proc {
 
 /// The fields of /proc/PID/stat that are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "the kernel's own flags, each by itself")]
 struct Stat {
     parent: u32,
     start_time: u64,
@@ -60,8 +59,6 @@ struct Stat {
     is_exiting: bool,
     /// All of its threads have exited, and it waits to be reaped.
     is_dead: bool,
-    /// A signal has stopped it.
-    is_stopped: bool,
 }
 
 /// A process with its place in the process tree and in the hierarchies of cgroups.
@@ -142,11 +139,6 @@ impl Proc {
     /// The pid of its parent.
     pub fn parent(&self, pid: u32) -> Option<u32> {
         Some(self.stat(pid)?.parent)
-    }
-
-    /// Whether a signal has stopped it.
-    pub fn is_stopped(&self, pid: u32) -> bool {
-        self.stat(pid).is_some_and(|stat| stat.is_stopped)
     }
 
     /// Whether the kernel encrypts or decrypts TLS for any process in its network namespace. False if the
@@ -309,7 +301,6 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
         is_kernel_thread: stat.flags & KERNEL_THREAD != 0,
         is_exiting: stat.flags & EXITING != 0,
         is_dead,
-        is_stopped: stat.state == 'T',
     })
 }
 

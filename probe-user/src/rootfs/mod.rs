@@ -5,21 +5,24 @@
 //!
 //! A traced process may itself serve the file system that contains its files (FUSE). A call here that touches
 //! such a file may then block for as long as that process likes, which nothing here can prevent. So callers
-//! run [`inspect`], [`before_copy_up`], the functions of [`access_paths`], [`ForeignFile::open_mapping`] and
-//! [`ForeignFile::open_in_root`] on a blocking thread, and stop waiting after a time limit.
-//! [`executable_mappings`] and [`crate::proc::mountinfo`] read only data that the kernel itself provides.
+//! run [`inspect`], [`before_copy_up`], the methods of [`TargetRoot`], the functions of [`access_paths`],
+//! [`ForeignFile::open_mapping`] and [`ForeignFile::open_in_root`] on a blocking thread, and stop waiting
+//! after a time limit. [`executable_mappings`] and [`crate::proc::mountinfo`] read only data that the kernel
+//! itself provides.
 
 pub mod access_paths;
 mod error;
 pub mod inode;
 mod mounts;
 pub mod open;
+mod target_root;
 
 pub use crate::proc::maps::{Mapping, MapsError, Range, executable_mappings};
 pub use error::OpenError;
 pub use inode::{RealInode, before_copy_up};
 pub use mounts::Mounts;
 pub use open::ForeignFile;
+pub use target_root::TargetRoot;
 
 /// Opens the file behind a mapping and determines its real inode.
 ///

@@ -45,6 +45,8 @@ pub(super) struct Attributes {
     /// The id of the mount through which the file was reached (first field of mountinfo).
     pub(super) mount: u64,
     pub(super) kind: FileType,
+    /// Whether executing it may change the user or group (set-user-ID, set-group-ID).
+    pub(super) is_set_id: bool,
 }
 
 impl ForeignFile {
@@ -157,6 +159,11 @@ impl ForeignFile {
         self.is_deleted
     }
 
+    /// Whether executing it may change the user or group. The loader then ignores most of its environment.
+    pub fn is_set_id(&self) -> bool {
+        self.attributes.is_set_id
+    }
+
     /// The change time at the time of opening: seconds and nanoseconds that no call can set.
     pub fn changed(&self) -> (i64, u32) {
         self.attributes.changed
@@ -184,6 +191,7 @@ impl Attributes {
             changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
             mount: found.stx_mnt_id,
             kind: FileType::from_raw_mode(found.stx_mode.into()),
+            is_set_id: Mode::from_raw_mode(found.stx_mode.into()).intersects(Mode::SUID | Mode::SGID),
         })
     }
 

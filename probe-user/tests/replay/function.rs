@@ -10,6 +10,7 @@ use ctrace::pipeline::Counter;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
 use ctrace::plan::capture::Capture;
+use ctrace::plan::return_probe::ReturnPolicy;
 use ctrace::probe::uprobe::Convention;
 use ctrace::probe::uprobe::Mode;
 use ctrace::probe::uprobe::Pattern;
@@ -28,6 +29,7 @@ fn site(function: &str, pattern: &str, convention: Convention) -> Site {
         patterns: Vec::new(),
         usdt: Vec::new(),
         mode: Mode::Calls,
+        returns: ReturnPolicy::Auto,
         stacks: Stacks::Left,
         max_bytes: 256,
         max_probes: 1000,

@@ -130,6 +130,7 @@ fn steps(options: SetupOptions) -> Vec<Box<dyn Step>> {
         // After Docker, because its packages include most of these.
         steps.push(Box::new(packages::ENGINES));
         steps.push(Box::new(packages::LANGUAGES));
+        steps.push(Box::new(packages::WATCHERS));
     }
     if options.bench {
         steps.push(Box::new(packages::BENCH));

@@ -58,6 +58,12 @@ pub(super) const TESTS: Group = Group {
     ],
 };
 
+/// Programs that watch, confine or become other programs, which must behave under ctrace as without it.
+pub(super) const WATCHERS: Group = Group {
+    name: "programs that watch or confine others",
+    parts: &[part("bubblewrap", "bwrap"), part("gdb", "gdb"), part("strace", "strace"), part("sudo", "sudo")],
+};
+
 /// The packages for tests in other languages, and for probes that programs define themselves (USDT).
 pub(super) const LANGUAGES: Group = Group {
     name: "compilers for the tests",

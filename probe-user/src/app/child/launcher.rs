@@ -1,5 +1,5 @@
-//! What ctrace does in the helper processes that it starts from its own executable: becoming the user's
-//! command, and watching over the stopped processes.
+//! What ctrace does in the process that it starts from its own executable, and that becomes the user's
+//! command.
 //!
 //! Runs before anything else in the program: there are no threads, no event loop and no log. Never reads
 //! standard input.
@@ -10,20 +10,15 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
-use std::thread::sleep;
-use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, initgroups, setgid, setgroups, setuid};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
+use rustix::process::getppid;
 
-use crate::bpf::StoppedProcesses;
 use crate::proc::passwd::{self, User};
 use crate::stderr::say;
 
 /// The name (`argv[0]`) of a process that will become the command.
 pub(in crate::app) const LAUNCHER_NAME: &str = "ctrace-launch";
-/// The name (`argv[0]`) of a process that continues the stopped processes if ctrace is killed.
-pub(in crate::app) const WATCHDOG_NAME: &str = "ctrace-warden";
 
 /// The shell that is meant if passwd(5) has an empty one.
 const DEFAULT_SHELL: &str = "/bin/sh";
@@ -34,20 +29,13 @@ const NOT_FOUND: u8 = 127;
 /// For a command that was never started: 128 + SIGINT, as Ctrl-C is the usual reason.
 const NOT_BEGUN: u8 = 130;
 
-/// When processes are continued after the end of ctrace. Its programs may stay attached for this long.
-const AFTERMATH: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(1)];
-
 /// Runs as the helper that the process was started as. None if a user has started it.
 pub fn run_helper(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    let name = arguments.next()?;
-    if name != LAUNCHER_NAME && name != WATCHDOG_NAME {
+    if arguments.next()? != LAUNCHER_NAME {
         return None;
     }
     let gate = arguments.next().and_then(|gate| StartBarrier::open(gate.to_str()?));
-    let Some(gate) = gate else { return Some(ExitCode::from(NOT_BEGUN)) };
-    let status = if name == LAUNCHER_NAME { launch(gate, arguments) } else { watch(gate, arguments.next()) };
-    Some(ExitCode::from(status))
+    Some(ExitCode::from(gate.map_or(NOT_BEGUN, |gate| launch(gate, arguments))))
 }
 
 /// The read end of a pipe whose write end ctrace holds.
@@ -92,8 +80,6 @@ fn launch(gate: StartBarrier, mut words: impl Iterator<Item = OsString>) -> u8 {
         }
         command.envs(user.environment());
     }
-    // After the change of user, which would reset it. If ctrace is killed, the command does not stay stopped.
-    let _ = set_parent_process_death_signal(Some(Signal::CONT));
     if !gate.wait() {
         return NOT_BEGUN;
     }
@@ -156,23 +142,6 @@ impl Invoker {
             ("LOGNAME", user.name.clone()),
         ]
     }
-}
-
-/// Continues the stopped processes when ctrace has been killed.
-fn watch(gate: StartBarrier, table: Option<OsString>) -> u8 {
-    // Ctrl-C is meant for the command, and a signal to ctrace's process group is not meant for this helper.
-    let _ = setsid();
-    let table = table.and_then(|table| table.to_str()?.parse().ok());
-    let Some(mut stopped) = table.and_then(|table| StoppedProcesses::of(table).ok()) else {
-        return NOT_EXECUTABLE;
-    };
-    if !gate.wait() {
-        for pause in AFTERMATH {
-            sleep(pause);
-            stopped.resume_all();
-        }
-    }
-    0
 }
 
 #[cfg(test)]

@@ -4,20 +4,32 @@
 //! Owns the command's process from start to exit status. The code that runs in it before the command is in
 //! [`crate::app::child`]. Never touches the command's standard streams.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use thiserror::Error;
 use tokio::signal::unix::{self, SignalKind};
 
-use super::launcher::{LAUNCHER_NAME, WATCHDOG_NAME};
+use super::exec_hold::{Answering, ExecHold, HoldError};
+use super::launcher::LAUNCHER_NAME;
 
 /// This program, even if its file was renamed or replaced.
 const OURSELVES: &str = "/proc/self/exe";
+
+/// Where execvp(3) searches without `PATH`.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The command cannot be started or waited for.
 #[derive(Debug, Error)]
@@ -70,28 +82,43 @@ impl StartBarrier {
     }
 }
 
+/// Whether the command's programs may be held at their start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::app) enum HoldPolicy {
+    /// They may.
+    Allowed,
+    /// They never are.
+    Never,
+}
+
 /// A command that was started.
 pub(in crate::app) struct CommandProcess {
     child: Child,
     /// Present until the command is released.
     gate: Option<StartBarrier>,
-    warden: Option<Watchdog>,
+    /// The mount namespace in which its programs can be held, or why there is none.
+    namespace: Result<CommandNamespace, Errno>,
     changes: Option<unix::Signal>,
 }
 
 impl CommandProcess {
-    /// Starts a process that will become the command. To be called before signals are handled, and before
-    /// anything in this process changes that the command should not inherit.
-    pub(in crate::app) fn start(command: &[OsString]) -> Result<Self, CommandError> {
+    /// Starts a process that will become the command, in a mount namespace of its own if its programs may be
+    /// held. To be called before signals are handled, and before anything in this process changes that the
+    /// command should not inherit.
+    pub(in crate::app) fn start(command: &[OsString], policy: HoldPolicy) -> Result<Self, CommandError> {
         let first = command.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
         let failed = |source| CommandError::Start { command: first, source };
-        let start = || -> io::Result<(Child, StartBarrier)> {
+        let words = command.to_vec();
+        let start = move || -> io::Result<(Child, StartBarrier)> {
             let gate = StartBarrier::new()?;
-            let child = Command::new(OURSELVES).arg0(LAUNCHER_NAME).arg(gate.name()).args(command).spawn()?;
+            let child = Command::new(OURSELVES).arg0(LAUNCHER_NAME).arg(gate.name()).args(words).spawn()?;
             Ok((child, gate))
         };
-        let (child, gate) = start().map_err(failed)?;
-        Ok(Self { child, gate: Some(gate), warden: None, changes: None })
+        let ((child, gate), namespace) = match policy {
+            HoldPolicy::Allowed => CommandNamespace::start(start).map_err(failed)?,
+            HoldPolicy::Never => (start().map_err(failed)?, Err(Errno::UnknownErrno)),
+        };
+        Ok(Self { child, gate: Some(gate), namespace, changes: None })
     }
 
     /// The id of the process, which it keeps as the command.
@@ -99,15 +126,13 @@ impl CommandProcess {
         self.child.id()
     }
 
-    /// Starts a helper that continues the processes in the table if this process is killed.
-    pub(in crate::app) fn start_watchdog(&mut self, table: u32) {
-        match Watchdog::start(table) {
-            Ok(warden) => self.warden = Some(warden),
-            Err(error) => tracing::warn!(
-                "no process can be started that continues the command's processes if ctrace is killed while \
-                 they are stopped: {error}"
-            ),
-        }
+    /// Holds every program that the command executes from now on, each for at most `limit`.
+    pub(in crate::app) fn hold(&self, limit: Duration) -> Result<ExecHold, HoldError> {
+        let namespace = match &self.namespace {
+            Ok(namespace) => namespace,
+            Err(error) => return Err(HoldError::Namespace(io::Error::from(*error))),
+        };
+        namespace.hold(limit)
     }
 
     /// Lets the command begin.
@@ -171,6 +196,18 @@ impl Drop for CommandProcess {
     }
 }
 
+/// The file that the command's first word means, as execvp(3) finds it. None if there is none.
+pub(in crate::app) fn program(command: &OsStr) -> Option<PathBuf> {
+    let working = std::env::current_dir().ok()?;
+    if command.as_bytes().contains(&b'/') {
+        return Some(working.join(command));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    std::env::split_paths(&path).map(|directory| working.join(directory).join(command)).find(|path| {
+        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    })
+}
+
 /// Whether a child of this process has ended, even if it was not waited for.
 pub(in crate::app) fn has_ended(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -184,30 +221,53 @@ pub(in crate::app) fn exit_status(status: ExitStatus) -> u8 {
     number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
 }
 
-/// A helper process that outlives this one for a moment.
-struct Watchdog {
-    child: Child,
-    gate: Option<StartBarrier>,
+/// A thread in a mount namespace of its own, which the command shares. Closing the channel ends it.
+struct CommandNamespace {
+    orders: Sender<Order>,
 }
 
-impl Watchdog {
-    fn start(table: u32) -> io::Result<Self> {
-        let gate = StartBarrier::new()?;
-        let mut command = Command::new(OURSELVES);
-        command.arg0(WATCHDOG_NAME).args([gate.name(), table.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
-        Ok(Self { child: command.spawn()?, gate: Some(gate) })
+/// To hold programs, at most so long, and how that began.
+type Order = (Duration, Sender<Result<ExecHold, HoldError>>);
+
+impl CommandNamespace {
+    /// Starts the thread, and a process in its mount namespace. If there can be none of its own, the process
+    /// is in that of ctrace, and the reason is returned with it.
+    fn start<T: Send + 'static>(
+        start: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<(T, Result<Self, Errno>)> {
+        let (orders, received) = mpsc::channel();
+        let (started, result) = mpsc::channel();
+        let work = move || {
+            let unshared = unshare(CloneFlags::CLONE_NEWNS);
+            // The other side waits for it.
+            let _ = started.send((start(), unshared));
+            drop(started);
+            if unshared.is_ok() {
+                Self::serve(&received);
+            }
+        };
+        thread::Builder::new().name("exec-hold".to_owned()).spawn(work)?;
+        let (started, unshared) = result.recv().map_err(io::Error::other)?;
+        Ok((started?, unshared.map(|()| Self { orders })))
     }
-}
 
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        // A byte means that we continue the stopped processes ourselves. The end of the pipe without it means
-        // that we were killed.
-        if let Some(mut gate) = self.gate.take() {
-            let _ = gate.writer.write_all(b"\n");
+    fn serve(orders: &Receiver<Order>) {
+        while let Ok((limit, began)) = orders.recv() {
+            match Answering::start(limit) {
+                Ok((answering, hold)) => {
+                    if began.send(Ok(hold)).is_ok() {
+                        answering.run();
+                    }
+                }
+                Err(error) => drop(began.send(Err(error))),
+            }
         }
-        let _ = self.child.wait();
+    }
+
+    fn hold(&self, limit: Duration) -> Result<ExecHold, HoldError> {
+        let (began, result) = mpsc::channel();
+        self.orders.send((limit, began)).map_err(|_| HoldError::Thread)?;
+        result.recv().map_err(|_| HoldError::Thread)?
     }
 }
 

@@ -13,6 +13,7 @@ use crate::elf::FileOffset;
 use crate::error_chain;
 use crate::event::Library;
 use crate::plan::program_set::{ConnectionRecords, ProgramSet};
+use crate::plan::return_probe::ReturnProbe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, ProbeProgram};
 use crate::rootfs::{self, access_paths};
 use crate::scope::Scope;
@@ -112,7 +113,9 @@ fn own_function() -> Result<ObjectHooks, String> {
         offset: FileOffset(address - range.start + range.offset),
         cookie_args: shape.pack(),
         call_sites: Vec::new(),
-        ret_offsets: Vec::new(),
+        return_probe: ReturnProbe::None,
+        return_reason: None,
+        exits: Vec::new(),
         semaphore: None,
         capture: None,
     };

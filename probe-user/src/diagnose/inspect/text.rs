@@ -4,6 +4,7 @@ use super::access::AccessPath;
 use super::layers::LayerPath;
 use super::{Inspection, namespaces::Namespace};
 use crate::diagnose::ps::{place, version};
+use crate::plan::return_probe::ReturnProbe;
 use crate::rootfs::access_paths::SameFile;
 use crate::terminal::Colour;
 use crate::terminal::table::{Cell, Table, Tone};
@@ -189,19 +190,22 @@ impl Inspection {
     }
 
     fn functions(&self) -> Table {
-        let mut table = Table::new(&["FUNCTION", "ADDRESS", "FILE OFFSET", "PROBED BY", "LIBRARY"]);
+        let mut table =
+            Table::new(&["FUNCTION", "ADDRESS", "FILE OFFSET", "PROBED BY", "RETURN BY", "LIBRARY"]);
         for object in &self.objects {
             for symbol in &object.symbols {
                 let serves = |hook: &&crate::plan::Hook| {
                     hook.function == symbol.name || hook.public_names.contains(&symbol.name)
                 };
                 let by = object.hooks.iter().find(serves);
+                let returns = by.map(|hook| hook.return_probe).filter(|way| !way.is_none());
                 let by = by.map(|hook| format!("{} at {:#x}", hook.function, hook.offset.0));
                 table.row(vec![
                     Cell::new(&symbol.name),
                     Cell::new(&format!("{:#x}", symbol.address)),
                     Cell::new(&symbol.offset.map(|offset| format!("{offset:#x}")).unwrap_or_default()),
                     Cell::maybe(by.as_deref()),
+                    Cell::maybe(returns.map(ReturnProbe::text)),
                     Cell::new(&object.library.name),
                 ]);
             }

@@ -182,6 +182,7 @@ mod tests {
     use super::*;
     use crate::discovery::Discovery;
     use crate::elf::FileOffset;
+    use crate::plan::return_probe::ReturnProbe;
     use crate::plan::{ObjectId, ProbeProgram};
     use crate::probe::{Probe, SslProbe};
     use crate::rootfs::access_paths;
@@ -206,7 +207,9 @@ mod tests {
             offset: FileOffset(16),
             cookie_args: 0,
             call_sites: Vec::new(),
-            ret_offsets: Vec::new(),
+            return_probe: ReturnProbe::None,
+            return_reason: None,
+            exits: Vec::new(),
             semaphore: None,
             capture: None,
         }

@@ -8,7 +8,7 @@
 //! pointer has moved. A uretprobe cannot be used behind the prologue; see [`Object::returns`] for return
 //! sites.
 
-use iced_x86::{Code, FlowControl, InstructionInfoFactory, Register};
+use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use probe_common::MAX_PUSHED;
 
 use super::decode::{ARGUMENTS, InstructionSite, UnprobeableCode, instructions, target, writes};
@@ -53,16 +53,70 @@ impl Object {
     }
 }
 
-/// The same for `code`, the whole body.
+impl Object {
+    /// The first place in a function whose instruction the kernel emulates, if the code before it neither
+    /// branches nor writes an argument register. None if there is no such place.
+    pub fn emulated_entry(&self, address: VirtAddr, size: u64) -> Option<PostPrologueSite> {
+        let code = self.body(address, size).ok()?;
+        let (entry, pushed) = emulated_site(&code, address)?;
+        Body::decode(&code, address).ok()?;
+        if leads_back(&code, address, entry.offset).is_some() {
+            return None;
+        }
+        let offset = self.file_offset(VirtAddr(address.0.saturating_add(entry.offset)))?;
+        Some(PostPrologueSite { offset, pushed })
+    }
+}
+
+/// The instruction and the number of words between the top of the stack and the return address there.
+fn emulated_site(code: &[u8], address: VirtAddr) -> Option<(InstructionSite, u8)> {
+    let mut factory = InstructionInfoFactory::new();
+    let mut pushed: u8 = 0;
+    for instruction in instructions(code, address) {
+        let offset = instruction.ip().wrapping_sub(address.0);
+        let rest = code.get(usize::try_from(offset).ok()?..)?;
+        let site = exact_site(rest, address, offset).ok();
+        if let Some(site) = site.filter(|site| site.emulated && offset > 0) {
+            return Some((site, pushed));
+        }
+        if instruction.is_invalid()
+            || instruction.flow_control() != FlowControl::Next
+            || writes(&mut factory, &instruction, &ARGUMENTS)
+        {
+            return None;
+        }
+        if writes(&mut factory, &instruction, &[Register::RSP]) {
+            pushed = pushed.checked_add(grown_by(&instruction)?)?;
+        }
+    }
+    None
+}
+
+/// By how many words an instruction moves the stack pointer down. None if that is not certain.
+fn grown_by(instruction: &Instruction) -> Option<u8> {
+    let is_immediate = !matches!(instruction.op1_kind(), OpKind::Register | OpKind::Memory);
+    match (instruction.mnemonic(), instruction.op0_register()) {
+        (Mnemonic::Push, _) => (instruction.stack_pointer_increment() == -8).then_some(1),
+        (Mnemonic::Sub, Register::RSP) if is_immediate => {
+            let bytes = instruction.immediate(1);
+            bytes.is_multiple_of(8).then(|| u8::try_from(bytes / 8).ok())?
+        }
+        _ => None,
+    }
+}
+
+/// The first jump to the code between the entry and the probe, or to the probe.
+fn leads_back(code: &[u8], address: VirtAddr, site: u64) -> Option<u64> {
+    let targets = instructions(code, address).filter_map(|instruction| target(&instruction));
+    targets.map(|to| to.0.wrapping_sub(address.0)).find(|to| (1..=site).contains(to))
+}
+
+/// [`Object::late_entry`] for `code`, the whole body.
 fn late_site(code: &[u8], address: VirtAddr) -> Result<(InstructionSite, u8), NoPostPrologueSite> {
     Body::decode(code, address)?;
     let (site, pushed) = first_site(code, address)?;
-    let leads_there = |to: VirtAddr| (1..=site.offset).contains(&to.0.wrapping_sub(address.0));
-    let again = instructions(code, address)
-        .filter_map(|instruction| target(&instruction))
-        .find(|to| leads_there(*to));
-    match again {
-        Some(to) => Err(NoPostPrologueSite::Again(to.0.wrapping_sub(address.0))),
+    match leads_back(code, address, site.offset) {
+        Some(to) => Err(NoPostPrologueSite::Again(to)),
         None => Ok((site, pushed)),
     }
 }

@@ -16,6 +16,8 @@ use crate::elf::symbols::table::{MAX_SYMBOLS, SymbolTable};
 const MAX_DYNAMIC: u64 = 64 * 1024;
 /// Length limit of a soname: `PATH_MAX`, because the loader makes a path of it.
 const MAX_NAME: u64 = 4096;
+/// Length limit of a list of directories. Some builds name one directory for each library.
+const MAX_DIRECTORIES: u64 = 64 * 1024;
 
 /// `DF_1_PIE` (elf.h).
 const DF_1_PIE: u64 = 0x0800_0000;
@@ -25,6 +27,10 @@ const DF_1_PIE: u64 = 0x0800_0000;
 pub(in crate::elf) struct Dynamic {
     pub soname: Option<String>,
     pub needed: Vec<String>,
+    /// `DT_RPATH`, as it is in the file.
+    pub rpath: Option<String>,
+    /// `DT_RUNPATH`, as it is in the file.
+    pub runpath: Option<String>,
     /// Whether the file is an executable although it is linked like a library (`DF_1_PIE`).
     pub is_pie: bool,
     pub symbols: Option<SymbolTable>,
@@ -46,6 +52,8 @@ struct Entries {
     rela: Option<u64>,
     rela_size: u64,
     soname: Option<u64>,
+    rpath: Option<u64>,
+    runpath: Option<u64>,
     needed: Vec<u64>,
     flags: u64,
 }
@@ -67,6 +75,7 @@ impl Dynamic {
             });
         };
         let name = |offset: &u64| string(reader, strings.tail(*offset).head(MAX_NAME));
+        let directories = |offset: &u64| string(reader, strings.tail(*offset).head(MAX_DIRECTORIES));
         let symbols = match entries.symbols.and_then(|address| segments.from(address)) {
             Some(rest) => entries.count(reader, segments)?.map(|count| SymbolTable {
                 symbols: rest.head(count.saturating_mul(size_of::<Sym64<LE>>() as u64)),
@@ -79,6 +88,8 @@ impl Dynamic {
             is_pie: entries.is_pie(),
             relocations: entries.relocations(segments),
             soname: entries.soname.as_ref().map(name).transpose()?.flatten(),
+            rpath: entries.rpath.as_ref().map(directories).transpose()?.flatten(),
+            runpath: entries.runpath.as_ref().map(directories).transpose()?.flatten(),
             needed: entries
                 .needed
                 .iter()
@@ -114,6 +125,8 @@ impl Entries {
                 elf::DT_RELA => entries.rela = Some(value),
                 elf::DT_RELASZ => entries.rela_size = value,
                 elf::DT_SONAME => entries.soname = Some(value),
+                elf::DT_RPATH => entries.rpath = Some(value),
+                elf::DT_RUNPATH => entries.runpath = Some(value),
                 elf::DT_FLAGS_1 => entries.flags = value,
                 elf::DT_NEEDED => entries.needed.push(value),
                 _ => {}
@@ -189,8 +202,8 @@ fn word(bytes: &[u8]) -> u64 {
 }
 
 /// The text up to the first NUL; none if it has no NUL or is empty.
-fn string(reader: &Reader, extent: FileRange) -> Result<Option<String>, ObjectError> {
-    let bytes = reader.bytes("a name of the dynamic table", extent, MAX_NAME)?;
+pub(in crate::elf) fn string(reader: &Reader, extent: FileRange) -> Result<Option<String>, ObjectError> {
+    let bytes = reader.bytes("a name of the dynamic table", extent, MAX_DIRECTORIES)?;
     let end = memchr::memchr(0, &bytes).filter(|&end| end > 0);
     Ok(end.and_then(|end| bytes.get(..end)).map(|name| String::from_utf8_lossy(name).into_owned()))
 }

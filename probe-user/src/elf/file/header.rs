@@ -100,8 +100,8 @@ pub(in crate::elf) struct Segments {
     pub notes: Vec<FileRange>,
     /// `PT_GNU_EH_FRAME`: its address and where it is in the file.
     pub unwind: Option<(u64, FileRange)>,
-    /// Whether there is a `PT_INTERP`.
-    pub has_interpreter: bool,
+    /// `PT_INTERP`: the path of the loader.
+    pub interpreter: Option<FileRange>,
 }
 
 impl Segments {
@@ -115,13 +115,8 @@ impl Segments {
         let bytes = reader.bytes(WHAT, table, MAX_PROGRAM_HEADERS)?;
         let headers = pod::slice_from_all_bytes::<ProgramHeader64<LE>>(&bytes)
             .map_err(|()| ObjectError::Broken { what: "program headers" })?;
-        let mut segments = Self {
-            loads: Vec::new(),
-            dynamic: None,
-            notes: Vec::new(),
-            unwind: None,
-            has_interpreter: false,
-        };
+        let mut segments =
+            Self { loads: Vec::new(), dynamic: None, notes: Vec::new(), unwind: None, interpreter: None };
         for header in headers {
             segments.add(reader, header)?;
         }
@@ -145,7 +140,7 @@ impl Segments {
             elf::PT_DYNAMIC => self.dynamic = Some(extent),
             elf::PT_NOTE => self.notes.push(extent),
             elf::PT_GNU_EH_FRAME => self.unwind = Some((header.p_vaddr.get(LE), extent)),
-            elf::PT_INTERP => self.has_interpreter = true,
+            elf::PT_INTERP => self.interpreter = Some(extent),
             _ => {}
         }
         Ok(())
@@ -196,6 +191,13 @@ impl Segments {
             let inside = address.0 - load.address;
             load.extent.tail(inside)
         })
+    }
+
+    /// The part of the file from `address` to the end of its segment, which is not writable.
+    pub(in crate::elf) fn read_only_from(&self, address: u64) -> Option<FileRange> {
+        let at = VirtAddr(address);
+        let load = self.loads.iter().find(|load| load.offset_of(at).is_some())?;
+        (load.flags & elf::PF_W == 0).then(|| load.extent.tail(address - load.address))
     }
 
     /// The segments that are not writable. Those that are not executable come first: constants are there

@@ -1,6 +1,6 @@
 //! Entries and returns of functions → calls.
 //!
-//! Owns the calls that have not returned. Entry and return are separate records, matched by thread (in Go:
+//! Owns the calls that have not returned. Entry and return are separate records, matched by process (in Go:
 //! goroutine) and stack position, so that recursion, nesting and longjmp are matched correctly. Memory never
 //! exceeds the bound.
 
@@ -41,7 +41,7 @@ pub(in crate::pipeline) struct ProbedFunction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     pid: u32,
-    /// The thread, or in Go the goroutine.
+    /// In Go, the goroutine; otherwise 0, because a call may return on another thread than it was entered on.
     owner: u64,
     frame: u64,
     site: u32,
@@ -49,9 +49,7 @@ struct Key {
 
 impl Key {
     fn of(head: &FunctionEvent) -> Self {
-        let Header { pid, tid, .. } = head.header;
-        let owner = if head.goroutine == 0 { tid.into() } else { head.goroutine };
-        Self { pid, owner, frame: head.frame, site: head.site }
+        Self { pid: head.header.pid, owner: head.goroutine, frame: head.frame, site: head.site }
     }
 }
 

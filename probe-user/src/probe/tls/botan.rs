@@ -13,8 +13,8 @@ use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::ProbeMatch;
 
-use super::add_public;
 use super::libraries::{TlsLibrary, first, with_layout};
+use super::{SslProbe, add_public, places};
 
 /// Botan::TLS::{Client,Server}::from_peer(std::span<unsigned char const>).
 pub(super) const FROM_PEER: [&str; 2] = [
@@ -37,6 +37,7 @@ const METHOD: u64 = 0x18;
 /// The part of Botan that needs no code of its own.
 pub(super) const ROW: TlsLibrary = TlsLibrary {
     name: "Botan",
+    sonames: &["libbotan-"],
     functions: &[
         // Botan 2: Botan::TLS::Channel::send(unsigned char const*, unsigned long).
         with_layout("_ZN5Botan3TLS7Channel4sendEPKhm", IoDirection::Transmit, BufferLayout::PtrLen),
@@ -87,7 +88,7 @@ pub(super) const ROW: TlsLibrary = TlsLibrary {
 };
 
 /// Adds the hooks for data that Botan 3 receives.
-pub(super) fn add(object: &Object, found: &mut ProbeMatch) {
+pub(super) fn add(object: &Object, watched: SslProbe, found: &mut ProbeMatch) {
     if FROM_PEER.iter().all(|name| object.functions(name).is_empty()) {
         return;
     }
@@ -114,8 +115,9 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) {
         "the calls by which Botan 3 passes on received data were found by the error messages beside them"
             .to_owned(),
     );
+    let Some(places) = places(object, watched, found) else { return };
     for name in FROM_PEER {
-        add_public(object, name, ProbeProgram::CallbackScope, 0, found);
+        add_public(&places, name, ProbeProgram::CallbackScope, 0, found);
     }
 }
 

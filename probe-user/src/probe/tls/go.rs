@@ -114,7 +114,7 @@ fn hook(
         _ => Vec::new(),
     };
     let name = function.shown().to_owned();
-    found.hooks.push(Hook { ret_offsets: ends, ..Hook::new(program, name, offset, arguments) });
+    found.hooks.push(Hook::new(program, name, offset, arguments).with_exits(ends));
     Ok(())
 }
 

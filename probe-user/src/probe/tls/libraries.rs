@@ -38,8 +38,9 @@ impl LibraryFunction {
     pub(super) const fn program(&self) -> ProbeProgram {
         match self.form {
             None => ProbeProgram::Io,
-            Some(BufferLayout::IoVec | BufferLayout::IoVecFrom) => ProbeProgram::IoVec,
-            Some(BufferLayout::RustChunks) => ProbeProgram::IoVecAtRets,
+            Some(BufferLayout::IoVec | BufferLayout::IoVecFrom | BufferLayout::RustChunks) => {
+                ProbeProgram::IoVec
+            }
             Some(
                 BufferLayout::PtrLen
                 | BufferLayout::BeginEnd
@@ -110,6 +111,8 @@ pub(super) struct Open {
 pub(super) struct TlsLibrary {
     /// The name of the API, or of its only implementation.
     pub name: &'static str,
+    /// What the names of its shared libraries begin with; the version follows.
+    pub sonames: &'static [&'static str],
     /// Functions that send or receive; each is optional.
     pub functions: &'static [LibraryFunction],
     /// Functions that create a connection; each is optional.
@@ -169,6 +172,7 @@ pub(super) const LIBRARIES: &[TlsLibrary] = &[
     // OpenSSL 1.0 to 3.x, LibreSSL, BoringSSL, AWS-LC.
     TlsLibrary {
         name: OPENSSL,
+        sonames: &["libssl.so"],
         functions: &[
             function("SSL_read", IoDirection::Receive, LengthSource::Returned),
             function("SSL_write", IoDirection::Transmit, LengthSource::Returned),
@@ -199,6 +203,7 @@ pub(super) const LIBRARIES: &[TlsLibrary] = &[
     },
     TlsLibrary {
         name: "GnuTLS",
+        sonames: &["libgnutls.so"],
         functions: &[
             function("gnutls_record_send", IoDirection::Transmit, LengthSource::Returned),
             // (session, data, size, padding, flags), from 3.6.3.
@@ -222,6 +227,7 @@ pub(super) const LIBRARIES: &[TlsLibrary] = &[
     },
     TlsLibrary {
         name: "Mbed TLS",
+        sonames: &["libmbedtls.so"],
         functions: &[
             function("mbedtls_ssl_read", IoDirection::Receive, LengthSource::Returned),
             function("mbedtls_ssl_write", IoDirection::Transmit, LengthSource::Returned),
@@ -244,6 +250,7 @@ pub(super) const LIBRARIES: &[TlsLibrary] = &[
     },
     TlsLibrary {
         name: "wolfSSL",
+        sonames: &["libwolfssl.so"],
         functions: &[
             function("wolfSSL_read", IoDirection::Receive, LengthSource::Returned),
             function("wolfSSL_write", IoDirection::Transmit, LengthSource::Returned),
@@ -269,6 +276,7 @@ pub(super) const LIBRARIES: &[TlsLibrary] = &[
     // that were accepted, or imported before ctrace started.
     TlsLibrary {
         name: "NSS",
+        sonames: &["libnspr4.so", "libnss3.so", "libssl3.so"],
         functions: &[
             function("PR_Read", IoDirection::Receive, LengthSource::Returned).of(Calls::OfTls),
             function("PR_Write", IoDirection::Transmit, LengthSource::Returned).of(Calls::OfTls),
@@ -295,6 +303,7 @@ pub(super) const LIBRARIES: &[TlsLibrary] = &[
     },
     TlsLibrary {
         name: "s2n-tls",
+        sonames: &["libs2n.so"],
         functions: &[
             // (connection, data, size, *blocked). All sending functions call s2n_sendv_with_offset in the
             // end.
@@ -314,6 +323,7 @@ pub(super) const LIBRARIES: &[TlsLibrary] = &[
     // br_sslio_read, br_sslio_write and event loops are built on these functions.
     TlsLibrary {
         name: "BearSSL",
+        sonames: &["libbearssl.so"],
         functions: &[
             with_layout("br_ssl_engine_recvapp_buf", IoDirection::Receive, BufferLayout::LendBuffer),
             with_layout("br_ssl_engine_recvapp_ack", IoDirection::Receive, BufferLayout::AckBuffer),
@@ -348,6 +358,10 @@ mod tests {
         for row in LIBRARIES {
             assert!(names.insert(row.name), "{} twice", row.name);
             assert!(!row.functions.is_empty(), "{} has no function", row.name);
+            for soname in row.sonames {
+                assert!(names.insert(soname), "{soname} twice");
+                assert!(soname.starts_with("lib"), "{soname} is no library");
+            }
             let functions = row.functions.iter().map(|function| function.name);
             let opens = row.constructors.iter().chain(row.external_constructors).map(|open| open.name);
             let ends = row.destructors.iter().chain(row.optional_destructors).chain(row.handshakes).copied();

@@ -7,6 +7,7 @@
 //! reads files only through their [`Object`].
 
 mod botan;
+mod function_places;
 mod go;
 mod libraries;
 mod post_prologue;
@@ -22,17 +23,15 @@ pub mod version;
 use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
 use super::{LibraryInfo, NoHooks, ProbeMatch};
-use crate::elf::code::decode;
 use crate::elf::symbols::demangle::demangle;
-use crate::elf::{
-    ElfFunction, FileOffset, Index, NoReturn, Object, ObjectError, Returns, Symbol, SymbolFilter, VirtAddr,
-};
+use crate::elf::{ElfFunction, ExitSite, Index, NoReturn, Object, Returns, SymbolFilter};
 use crate::error_chain;
+use crate::plan::ProbeProgram;
 use crate::plan::program_set::ConnectionRecords;
-use crate::plan::{Hook, ProbeProgram};
+use crate::plan::return_probe::ReturnPolicy;
 
+use function_places::FunctionPlaces;
 use libraries::{LIBRARIES, TlsLibrary};
-use shared_impl::{PROLOGUE, SharedImplementation};
 pub use signature::Confidence;
 use signature::{Search, SignatureMatch};
 pub use untraceable::Untraceable;
@@ -66,6 +65,8 @@ pub struct SslProbe {
     pub least: Confidence,
     /// Whether to emit connection records.
     pub connections: ConnectionRecords,
+    /// How returns may be probed.
+    pub returns: ReturnPolicy,
 }
 
 /// The symbols that [`hooks`] needs, for [`Object::parse`].
@@ -80,6 +81,11 @@ pub fn symbol_filter() -> SymbolFilter {
     let marks = version::marks().chain(untraceable::functions()).chain([go::FOR_C]).chain(botan::FROM_PEER);
     let wanted: SymbolFilter = functions.chain(opens).chain(closes).chain(marks).collect();
     wanted.or_containing(rustls::PARTS.iter().chain(prefixed::PARTS).copied())
+}
+
+/// Whether a file name is that of a shared TLS library, with any version.
+pub fn is_library_name(name: &str) -> bool {
+    LIBRARIES.iter().flat_map(|row| row.sonames).any(|soname| name.starts_with(soname))
 }
 
 /// The hooks, of high confidence, of an object that was parsed with [`symbol_filter`].
@@ -97,10 +103,10 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
     let rows: Vec<&TlsLibrary> = LIBRARIES.iter().filter(defines).collect();
     let mut found = ProbeMatch::default();
     for row in &rows {
-        add_row(object, row, watched.connections, &mut found);
+        add_row(object, row, watched, &mut found);
     }
-    botan::add(object, &mut found);
-    let copies = prefixed::add(object, watched.connections, &mut found);
+    botan::add(object, watched, &mut found);
+    let copies = prefixed::add(object, watched, &mut found);
     let crates = rustls::add(object, &mut found);
     // What an object names with symbols needs no signature.
     let is_named = |api: &str| {
@@ -134,7 +140,7 @@ fn add_located(
     watched: SslProbe,
     found: &mut ProbeMatch,
 ) -> LibraryInfo {
-    let SslProbe { least, connections } = watched;
+    let least = watched.least;
     let SignatureMatch { api, implementation, version: _, functions, mark: _, why, certainty } = located;
     if *api == rustls::API {
         return rustls::add_located(object, located, least, found);
@@ -144,11 +150,11 @@ fn add_located(
     match (row, *certainty, least) {
         (Some(row), Confidence::High, _) => {
             found.evidence.push(format!("{implementation} found without symbols, by signature: {why}"));
-            add_row(&named, row, connections, found);
+            add_row(&named, row, watched, found);
         }
         (Some(row), Confidence::Low, Confidence::Low) => {
             found.evidence.push(format!("{implementation} guessed (--guess), by signature: {why}"));
-            add_row(&named, row, connections, found);
+            add_row(&named, row, watched, found);
         }
         _ => found.skipped.push(format!(
             "it seems to contain {implementation} without symbols, but its functions could not be located \
@@ -180,66 +186,79 @@ fn facts(object: &Object, row: &TlsLibrary) -> LibraryInfo {
     }
 }
 
-fn add_row(object: &Object, row: &TlsLibrary, connections: ConnectionRecords, found: &mut ProbeMatch) {
+/// The places for probes in an object. None, with the reason in `found`, if its functions cannot be read.
+fn places<'o>(object: &'o Object, watched: SslProbe, found: &mut ProbeMatch) -> Option<FunctionPlaces<'o>> {
+    FunctionPlaces::new(object, watched.returns)
+        .inspect_err(|error| found.skipped.push(error_chain::in_one_line(error)))
+        .ok()
+}
+
+fn add_row(object: &Object, row: &TlsLibrary, watched: SslProbe, found: &mut ProbeMatch) {
+    let Some(places) = places(object, watched, found) else { return };
     let mut shared = Vec::new();
     for internal in row.internals {
         match shared_impl::find(object, row, internal) {
-            Ok(function) => shared.push(function),
+            Ok(function) if places.prefers(&function) => shared.push(function),
+            Ok(_) => tracing::debug!(
+                library = row.name,
+                function = internal.name,
+                "the public functions are hooked, because their returns are cheaper or safer to probe"
+            ),
             Err(reason) => {
                 tracing::debug!(library = row.name, witness = internal.witness, %reason, "the public \
                  functions are hooked");
             }
         }
     }
-    found.hooks.extend(shared.iter().map(shared_hook));
+    for internal in &shared {
+        match places.shared_hook(internal) {
+            Ok(hook) => found.hooks.push(hook),
+            Err(reason) => found.skipped.push(format!("{}: {reason}", internal.name)),
+        }
+    }
     for function in row.functions {
         if !shared.iter().any(|shared| shared.serves.contains(function.name)) {
-            add_public(object, function.name, function.program(), function.arguments(), found);
+            add_public(&places, function.name, function.program(), function.arguments(), found);
         }
     }
     for open in row.constructors.iter().chain(row.external_constructors) {
-        add_public(object, open.name, open.handle.program(), 0, found);
+        add_public(&places, open.name, open.handle.program(), 0, found);
     }
     for name in row.destructors {
-        add_public(object, name, ProbeProgram::Close, 0, found);
+        add_public(&places, name, ProbeProgram::Close, 0, found);
     }
-    if connections.enabled() {
-        add_records(object, row, str::to_owned, found);
+    if watched.connections.enabled() {
+        add_records(&places, row, str::to_owned, found);
     }
 }
 
 /// Adds hooks that only connection records need. `named` maps a function to its name in this object.
-fn add_records(object: &Object, row: &TlsLibrary, named: impl Fn(&str) -> String, found: &mut ProbeMatch) {
+fn add_records(
+    places: &FunctionPlaces<'_>,
+    row: &TlsLibrary,
+    named: impl Fn(&str) -> String,
+    found: &mut ProbeMatch,
+) {
     for name in row.handshakes {
-        add_public(object, &named(name), ProbeProgram::Handshake, HANDSHAKE.pack(), found);
+        add_public(places, &named(name), ProbeProgram::Handshake, HANDSHAKE.pack(), found);
     }
     for name in row.optional_destructors {
-        add_public(object, &named(name), ProbeProgram::Close, 0, found);
-    }
-}
-
-fn shared_hook(shared: &SharedImplementation) -> Hook {
-    let arguments = shared.forwarder.arguments();
-    Hook {
-        public_names: shared.serves.iter().map(|name| (*name).to_owned()).collect(),
-        call_sites: shared.callers.clone(),
-        ..Hook::new(ProbeProgram::Io, shared.name.to_owned(), shared.offset, arguments)
+        add_public(places, &named(name), ProbeProgram::Close, 0, found);
     }
 }
 
 /// Hooks all functions of this name.
-fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32, found: &mut ProbeMatch) {
+fn add_public(
+    places: &FunctionPlaces<'_>,
+    name: &str,
+    program: ProbeProgram,
+    arguments: u32,
+    found: &mut ProbeMatch,
+) {
     // The name without parameter types.
     let shown = demangle(name).map_or_else(|| name.to_owned(), |name| name.path);
-    for symbol in object.functions(name) {
-        let hook = match place(object, *symbol) {
-            Ok(offset) => Ok(Hook::new(program, shown.clone(), offset, arguments)),
-            Err(NoProbeSite::Site(decode::UnprobeableCode::Prefix(_))) => {
-                post_prologue::hook(object, *symbol, program, shown.clone(), arguments)
-            }
-            Err(reason) => Err(error_chain::in_one_line(&reason)),
-        };
-        match hook {
+    for symbol in places.object.functions(name) {
+        match places.hook(*symbol, program, shown.clone(), arguments) {
             // Two names of one function: the linker folded identical code.
             Ok(hook) if found.hooks.iter().any(|other| other.offset == hook.offset) => {
                 found.skipped.push(format!("{name}: has the same code as another hooked function"));
@@ -252,11 +271,11 @@ fn add_public(object: &Object, name: &str, program: ProbeProgram, arguments: u32
 
 /// All return instructions of a function. If a call could leave it elsewhere, it would be joined with the
 /// next call.
-fn ends(object: &Object, index: &Index, function: &ElfFunction) -> Result<Vec<FileOffset>, String> {
+fn ends(object: &Object, index: &Index, function: &ElfFunction) -> Result<Vec<ExitSite>, String> {
     all_ends(object.returns(index, function))
 }
 
-fn all_ends(returns: Result<Returns, NoReturn>) -> Result<Vec<FileOffset>, String> {
+fn all_ends(returns: Result<Returns, NoReturn>) -> Result<Vec<ExitSite>, String> {
     let returns = returns.map_err(|error| error_chain::in_one_line(&error))?;
     if returns.tail_jumps > 0 || returns.sites.is_empty() {
         return Err(
@@ -264,29 +283,5 @@ fn all_ends(returns: Result<Returns, NoReturn>) -> Result<Vec<FileOffset>, Strin
                 .into(),
         );
     }
-    Ok(returns.sites.into_iter().map(|(_, offset)| offset).collect())
-}
-
-/// Why a function is not hooked.
-#[derive(Debug, thiserror::Error)]
-enum NoProbeSite {
-    #[error(transparent)]
-    Site(#[from] decode::UnprobeableCode),
-    #[error("its symbol points into the middle of the function at {0:#x}, according to the unwind table")]
-    Inside(u64),
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-}
-
-fn place(object: &Object, symbol: Symbol) -> Result<FileOffset, NoProbeSite> {
-    if let Some(around) = object.frames()?.at(symbol.address)?
-        && around.address != symbol.address
-    {
-        return Err(NoProbeSite::Inside(around.address.0));
-    }
-    let length = if symbol.size == 0 { PROLOGUE } else { symbol.size.min(PROLOGUE) };
-    let code = object.code(symbol.address, length)?;
-    let site = decode::probe_site(&code, symbol.address)?;
-    let address = VirtAddr(symbol.address.0 + site.offset);
-    object.file_offset(address).ok_or_else(|| ObjectError::NotCode { address: address.0 }.into())
+    Ok(returns.sites.into_iter().map(|(_, offset)| ExitSite::ret(offset)).collect())
 }

@@ -1,7 +1,7 @@
 //! Hooks of functions that start with instructions that uprobes cannot handle: one probe after these, and one
 //! on each return instruction, because a uretprobe can only be placed at the entry.
 //!
-//! Maps each BPF program to the one that works there. A hook is moved only if the arguments are certain.
+//! A hook is moved only if the arguments are certain.
 
 use probe_common::behind_pushes;
 
@@ -22,18 +22,7 @@ pub(super) fn hook(
     let late =
         object.late_entry(symbol.address, symbol.size).map_err(|error| error_chain::in_one_line(&error))?;
     let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
-    let (program, ends) = match program {
-        ProbeProgram::Io => (ProbeProgram::IoAtRets, ends()?),
-        ProbeProgram::IoVec => (ProbeProgram::IoVecAtRets, ends()?),
-        ProbeProgram::Open => (ProbeProgram::OpenAtRets, ends()?),
-        ProbeProgram::OpenFirst
-        | ProbeProgram::OpenIfNew
-        | ProbeProgram::Close
-        | ProbeProgram::MarkTls
-        | ProbeProgram::IoAtEntry
-        | ProbeProgram::CallbackScope => (program, Vec::new()),
-        _ => return Err("it begins with an instruction that uprobes cannot handle".to_owned()),
-    };
+    let ends = if program.has_return() { ends()? } else { Vec::new() };
     let arguments = behind_pushes(arguments, late.pushed);
-    Ok(Hook { ret_offsets: ends, ..Hook::new(program, function, late.offset, arguments) })
+    Ok(Hook::new(program, function, late.offset, arguments).with_exits(ends))
 }

@@ -2,9 +2,10 @@
 //! (`BORINGSSL_PREFIX`, as in aws-lc-sys and gRPC), or renamed as in Mono.
 
 use crate::elf::Object;
-use crate::plan::program_set::ConnectionRecords;
 use crate::probe::{LibraryInfo, ProbeMatch};
 
+use super::SslProbe;
+use super::function_places::FunctionPlaces;
 use super::libraries::{LIBRARIES, OPENSSL, TlsLibrary};
 
 /// Parts of such names.
@@ -18,11 +19,7 @@ const MONO: &str = "mono_btls_ssl_";
 const WRAPPERS: &[&str] = &["_cffi_", "Java_", "NativeCrypto_"];
 
 /// Adds the hooks of all copies. None if there are none.
-pub(super) fn add(
-    object: &Object,
-    connections: ConnectionRecords,
-    found: &mut ProbeMatch,
-) -> Option<LibraryInfo> {
+pub(super) fn add(object: &Object, watched: SslProbe, found: &mut ProbeMatch) -> Option<LibraryInfo> {
     let has = |name: &str| !object.functions(name).is_empty();
     // A wrapper around functions that are traced anyway would report their bytes twice.
     let is_around = has("SSL_read") || object.needed().iter().any(|name| name.starts_with("libssl"));
@@ -35,19 +32,20 @@ pub(super) fn add(
         .iter()
         .filter(|prefix| has(&renamed(prefix, "SSL_read")) && has(&renamed(prefix, "SSL_write")))
         .collect();
-    for prefix in &prefixes {
-        add_copy(object, row, prefix, found);
-        if connections.enabled() {
-            super::add_records(object, row, |name| renamed(prefix, name), found);
+    let places = if prefixes.is_empty() { None } else { super::places(object, watched, found) };
+    for (places, prefix) in places.iter().flat_map(|places| prefixes.iter().map(move |one| (places, one))) {
+        add_copy(places, row, prefix, found);
+        if watched.connections.enabled() {
+            super::add_records(places, row, |name| renamed(prefix, name), found);
         }
     }
     (!prefixes.is_empty()).then(|| super::facts(object, row))
 }
 
-fn add_copy(object: &Object, row: &TlsLibrary, prefix: &str, found: &mut ProbeMatch) {
+fn add_copy(places: &FunctionPlaces<'_>, row: &TlsLibrary, prefix: &str, found: &mut ProbeMatch) {
     for function in row.functions {
         super::add_public(
-            object,
+            places,
             &renamed(prefix, function.name),
             function.program(),
             function.arguments(),
@@ -55,7 +53,7 @@ fn add_copy(object: &Object, row: &TlsLibrary, prefix: &str, found: &mut ProbeMa
         );
     }
     for open in row.constructors {
-        super::add_public(object, &renamed(prefix, open.name), open.handle.program(), 0, found);
+        super::add_public(places, &renamed(prefix, open.name), open.handle.program(), 0, found);
     }
 }
 

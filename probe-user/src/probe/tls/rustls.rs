@@ -9,7 +9,7 @@
 
 use probe_common::{BufferLayout, CallShape, Calls, IoDirection, LengthSource};
 
-use crate::elf::{ElfFunction, FileOffset, Index, Object, VirtAddr};
+use crate::elf::{ElfFunction, ExitSite, FileOffset, Index, Object, VirtAddr};
 use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{LibraryInfo, ProbeMatch};
@@ -109,13 +109,14 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
 
 /// The return instructions of a function, and those of the function to which it tail-jumps:
 /// `send_some_plaintext` of 0.22 does.
-fn ends_beyond(object: &Object, index: &Index, function: &ElfFunction) -> Result<Vec<FileOffset>, String> {
+fn ends_beyond(object: &Object, index: &Index, function: &ElfFunction) -> Result<Vec<ExitSite>, String> {
     let returns = object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
     let [next] = returns.jumps_to.as_slice() else { return all_ends(Ok(returns)) };
     let Some(next) = index.function_at(object, *next).filter(|found| found.address == *next) else {
         return all_ends(Ok(returns));
     };
-    let mut sites: Vec<FileOffset> = returns.sites.into_iter().map(|(_, offset)| offset).collect();
+    let rets = returns.sites.into_iter().map(|(_, offset)| ExitSite::ret(offset));
+    let mut sites: Vec<ExitSite> = rets.collect();
     sites.extend(ends(object, index, &next)?);
     Ok(sites)
 }
@@ -241,7 +242,7 @@ fn hook(
     name: String,
     role: Role,
     entry: FileOffset,
-    ends: impl FnOnce() -> Result<Vec<FileOffset>, String>,
+    ends: impl FnOnce() -> Result<Vec<ExitSite>, String>,
     (version, mark): (Option<&str>, Option<u8>),
 ) -> Result<Hook, String> {
     let arguments = |direction, form: BufferLayout| {
@@ -252,7 +253,7 @@ fn hook(
         Role::Sends | Role::Buffers => {
             let form = sending(version)
                 .ok_or("the version of rustls, on which the place of the data depends, was not found")?;
-            (ProbeProgram::IoVecAtRets, arguments(IoDirection::Transmit, form), ends()?)
+            (ProbeProgram::IoVec, arguments(IoDirection::Transmit, form), ends()?)
         }
         Role::Receives => {
             (ProbeProgram::IoAtEntry, arguments(IoDirection::Receive, BufferLayout::Payload), Vec::new())
@@ -267,7 +268,7 @@ fn hook(
         }
         Role::Begins => (ProbeProgram::OpenIfNew, 0, Vec::new()),
     };
-    Ok(Hook { ret_offsets: ends, ..Hook::new(program, name, entry, arguments) })
+    Ok(Hook::new(program, name, entry, arguments).with_exits(ends))
 }
 
 /// The layout of the data that `send_appdata_encrypt` of a version gets.

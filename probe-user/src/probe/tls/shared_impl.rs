@@ -22,6 +22,8 @@ pub(super) const PROLOGUE: u64 = 64;
 pub(super) struct SharedImplementation {
     /// Its name in the library's source.
     pub name: &'static str,
+    /// The address of its entry.
+    pub address: VirtAddr,
     /// The file offset for the probe.
     pub offset: FileOffset,
     /// The public function with the same arguments.
@@ -86,7 +88,14 @@ pub(super) fn find(
         return Err(Unproven::NoWitness(internal.witness));
     }
     let serves = serves(object, &members, &callers);
-    Ok(SharedImplementation { name: internal.name, offset, forwarder: *forwarder, serves, callers })
+    Ok(SharedImplementation {
+        name: internal.name,
+        address: target,
+        offset,
+        forwarder: *forwarder,
+        serves,
+        callers,
+    })
 }
 
 /// A function's address and code. None unless there is exactly one such function, of known size.

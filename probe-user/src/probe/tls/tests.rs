@@ -257,20 +257,21 @@ fn functions_that_begin_with_prefixes_are_hooked_behind_them() {
     let found = hooks(&object).unwrap();
     let entry = |name: &str| object.file_offset(object.function(name).unwrap().address).unwrap().0;
     let cases = [
-        ("s2n_recv", ProbeProgram::IoAtRets, 1),
-        ("s2n_sendv_with_offset", ProbeProgram::IoVecAtRets, 1),
-        ("s2n_connection_new", ProbeProgram::OpenAtRets, 1),
-        ("s2n_connection_free", ProbeProgram::Close, 0),
+        // At the `je`, which the kernel emulates.
+        ("s2n_recv", ProbeProgram::Io, 1, (15, 24)),
+        // After cs cs push %r12 (4 bytes), cs push %rbx (2).
+        ("s2n_sendv_with_offset", ProbeProgram::IoVec, 1, (6, 16)),
+        ("s2n_connection_new", ProbeProgram::Open, 1, (6, 16)),
+        ("s2n_connection_free", ProbeProgram::Close, 0, (6, 16)),
     ];
-    for (name, program, ends) in cases {
+    for (name, program, ends, (place, pushed)) in cases {
         let hook = hook(&found, name);
-        // cs cs push %r12 (4 bytes), cs push %rbx (2).
-        assert_eq!((hook.program, hook.offset.0 - entry(name)), (program, 6), "{name}");
-        assert_eq!(pushed_bytes(hook.cookie_args.into()), 16, "{name}");
-        assert_eq!(hook.ret_offsets.len(), ends, "{name}");
+        assert_eq!((hook.program, hook.offset.0 - entry(name)), (program, place), "{name}");
+        assert_eq!(pushed_bytes(hook.cookie_args.into()), pushed, "{name}");
+        assert_eq!(hook.exits.len(), ends, "{name}");
         let code = object.code(object.function(name).unwrap().address, 64).unwrap();
-        for end in &hook.ret_offsets {
-            assert_eq!(code.get(usize::try_from(end.0 - entry(name)).unwrap()), Some(&0xc3), "{name}");
+        for end in &hook.exits {
+            assert_eq!(code.get(usize::try_from(end.offset.0 - entry(name)).unwrap()), Some(&0xc3), "{name}");
         }
     }
     // s2n_send has no hook, because its return sites cannot be determined.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::{Convention, Glob, ObjectName, Pattern, PatternPlace, Uprobe, usdt};
 use crate::elf::{
-    ElfFunction, FileOffset, FunctionKind, GoAbi, Index, Language, Name, Object, ObjectError, Returns,
-    VirtAddr,
+    ElfFunction, ExitSite, FileOffset, FunctionKind, FunctionTable, GoAbi, Index, Language, Name, Object,
+    ObjectError, Returns, VirtAddr,
 };
 use crate::error_chain;
 use crate::plan::capture::Capture;
+use crate::plan::return_probe::ReturnPolicy;
 use crate::plan::value_type::Type;
 use crate::plan::{Hook, ProbeProgram};
 use crate::probe::{LibraryInfo, NoHooks, ProbeMatch};
@@ -26,8 +27,14 @@ const NEAREST: usize = 5;
 pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {
     let meant: Vec<&Pattern> =
         uprobe.patterns.iter().filter(|pattern| is_meant(&pattern.object, object, path)).collect();
-    let mut matching =
-        Matching { uprobe, object, hooks: BTreeMap::new(), skipped: Vec::new(), over_limit: None };
+    let mut matching = Matching {
+        uprobe,
+        object,
+        table: object.frames().ok(),
+        hooks: BTreeMap::new(),
+        skipped: Vec::new(),
+        over_limit: None,
+    };
     let has_usdt = !uprobe.usdt.is_empty() && usdt::add(&mut matching);
     if meant.is_empty() && !has_usdt {
         return Err(NoHooks::Uprobe);
@@ -71,6 +78,8 @@ fn is_meant(name: &ObjectName, object: &Object, path: &Path) -> bool {
 pub(super) struct Matching<'a> {
     pub(super) uprobe: &'a Uprobe,
     pub(super) object: &'a Object,
+    /// The bounds of functions. None if they cannot be read.
+    table: Option<FunctionTable<'a>>,
     /// Hooks by offset. A function that matches two patterns is hooked once, as the first one requests.
     pub(super) hooks: BTreeMap<u64, Hook>,
     pub(super) skipped: Vec<String>,
@@ -175,25 +184,49 @@ impl Matching<'_> {
             return Err("a return can only be traced from the entry of a function: leave out +OFFSET or ->"
                 .to_owned());
         }
-        let (program, ends) = match returned {
-            None => (ProbeProgram::Function, Vec::new()),
-            Some(_) => self.ends(index, function)?,
-        };
         let reading = Capture::of_function(self.uprobe, &pattern.arguments, returned, convention)?;
-        Ok(new_hook(program, shown.to_owned(), place, ends, reading))
+        if returned.is_none() {
+            return Ok(new_hook(ProbeProgram::Function, shown.to_owned(), place, reading));
+        }
+        let hook = new_hook(ProbeProgram::FunctionAndReturn, shown.to_owned(), place, reading);
+        self.with_return(hook, index, function)
     }
 
-    /// How to trace the return of a function. A uretprobe replaces the return address on the stack. Go's
-    /// runtime, exceptions and panics walk the stack, find the replaced address, and end the program;
-    /// functions that may do so get probes on their return instructions instead.
-    fn ends(&self, index: &Index, function: &ElfFunction) -> Result<(ProbeProgram, Vec<FileOffset>), String> {
-        if function.language == Language::C {
+    /// Adds to a hook how the return of its function is probed: at its exits, or by the kernel. The latter
+    /// replaces the return address on the stack. Go's runtime, exceptions and panics walk the stack, find the
+    /// replaced address, and end the program; functions that may do so are probed at their exits in any case.
+    fn with_return(&self, hook: Hook, index: &Index, function: &ElfFunction) -> Result<Hook, String> {
+        let is_c = function.language == Language::C;
+        if is_c {
             self.object.return_probe(function).map_err(|error| error_chain::in_one_line(&error))?;
-            return Ok((ProbeProgram::FunctionAndReturn, Vec::new()));
+            if self.uprobe.returns == ReturnPolicy::Kernel {
+                return Ok(hook.with_kernel_return(None));
+            }
         }
-        let returns =
-            self.object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
-        Ok((ProbeProgram::FunctionAndRets, all_ends(returns)?))
+        let why = match self.exits(function) {
+            Ok(exits) => return Ok(hook.with_exits(exits)),
+            Err(why) => why,
+        };
+        if !is_c {
+            let returns =
+                self.object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
+            return Ok(hook.with_exits(all_ends(returns)?));
+        }
+        match self.uprobe.returns {
+            ReturnPolicy::Exit => Err(format!(
+                "{why}, so that its return can only be probed by the kernel, which --return-probe=exit \
+                 rules out"
+            )),
+            ReturnPolicy::Auto | ReturnPolicy::Kernel => Ok(hook.with_kernel_return(Some(why))),
+        }
+    }
+
+    fn exits(&self, function: &ElfFunction) -> Result<Vec<ExitSite>, String> {
+        if function.language == Language::Go {
+            return Err("Go's functions are probed at their return instructions".to_owned());
+        }
+        let table = self.table.as_ref().ok_or("the bounds of functions cannot be read")?;
+        table.exits(function.address, function.size).map_err(|error| error_chain::in_one_line(&error))
     }
 
     fn address(&mut self, pattern: &Pattern, address: VirtAddr, index: &Index) {
@@ -212,7 +245,7 @@ impl Matching<'_> {
                     .to_owned())
             }
             Ok(place) => Capture::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
-                .map(|reading| new_hook(ProbeProgram::Function, shown.clone(), place, Vec::new(), reading)),
+                .map(|reading| new_hook(ProbeProgram::Function, shown.clone(), place, reading)),
         };
         match hook {
             Ok(hook) => drop(self.hooks.entry(hook.offset.0).or_insert(hook)),
@@ -224,7 +257,7 @@ impl Matching<'_> {
 /// The return instructions of a function. A function that also leaves by a jump is refused, because such
 /// calls would be reported as never returned: in Go, for example, the methods that the compiler generates for
 /// embedded types only jump to the method that they stand for.
-fn all_ends(returns: Returns) -> Result<Vec<FileOffset>, String> {
+fn all_ends(returns: Returns) -> Result<Vec<ExitSite>, String> {
     if returns.tail_jumps > 0 || returns.sites.is_empty() {
         return Err(
             "it ends with a jump to another function, which returns in its place, and a uretprobe would \
@@ -232,31 +265,19 @@ fn all_ends(returns: Returns) -> Result<Vec<FileOffset>, String> {
                 .to_owned(),
         );
     }
-    let ends: Vec<FileOffset> = returns.sites.into_iter().map(|(_, offset)| offset).collect();
+    let ends: Vec<ExitSite> = returns.sites.into_iter().map(|(_, offset)| ExitSite::ret(offset)).collect();
     if ends.len() > MAX_ENDS {
         return Err(format!("it returns at {} places, more than {MAX_ENDS}", ends.len()));
     }
     Ok(ends)
 }
 
-/// A hook of a function.
-pub(super) fn new_hook(
-    program: ProbeProgram,
-    shown: String,
-    offset: FileOffset,
-    ends: Vec<FileOffset>,
-    reading: Capture,
-) -> Hook {
+/// A hook of a function, without its return.
+pub(super) fn new_hook(program: ProbeProgram, shown: String, offset: FileOffset, reading: Capture) -> Hook {
     Hook {
-        program,
-        function: shown.clone(),
-        public_names: vec![shown],
-        offset,
-        ret_offsets: ends,
-        semaphore: None,
-        cookie_args: 0,
-        call_sites: Vec::new(),
+        public_names: vec![shown.clone()],
         capture: Some(Arc::new(reading)),
+        ..Hook::new(program, shown, offset, 0)
     }
 }
 
@@ -273,7 +294,7 @@ mod tests {
             tail_jumps,
             indirect_jumps,
         };
-        assert_eq!(all_ends(returns(&[site], 0, 1)), Ok(vec![FileOffset(0x100)]));
+        assert_eq!(all_ends(returns(&[site], 0, 1)), Ok(vec![ExitSite::ret(FileOffset(0x100))]));
         for refused in [returns(&[site], 1, 0), returns(&[], 1, 0), returns(&[], 0, 1)] {
             assert!(all_ends(refused.clone()).is_err(), "{refused:?}");
         }

@@ -8,6 +8,7 @@ mod pattern;
 mod reading;
 mod usdt;
 
+use crate::plan::return_probe::ReturnPolicy;
 use crate::plan::value_type::Type;
 pub use glob::Glob;
 pub use matching::hooks;
@@ -23,6 +24,8 @@ pub struct Uprobe {
     pub usdt: Vec<UsdtPattern>,
     /// What to report about calls.
     pub mode: Mode,
+    /// How returns may be probed.
+    pub returns: ReturnPolicy,
     /// Whether to report the call stack.
     pub stacks: Stacks,
     /// Limit of the bytes that are captured of a string, or of a buffer whose length is in an argument.
@@ -61,6 +64,14 @@ pub const NEXT_STEP: &str = "A pattern is OBJECT:FUNCTION, such as 'libc.so.6:ge
                              library that is loaded later.";
 
 impl Uprobe {
+    /// Whether a pattern names this library, and not only matches it: `*` would mean every library there is.
+    pub(super) fn names_library(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| match &pattern.object {
+            ObjectName::Named(object) => !object.is_pattern() && object.text() == name,
+            ObjectName::Executable => false,
+        })
+    }
+
     /// Whether a pattern needs the return of calls, and the type of the returned value.
     fn returned(&self, pattern: &Pattern) -> Option<Type> {
         match self.mode {

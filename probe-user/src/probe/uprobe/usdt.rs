@@ -62,7 +62,7 @@ fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, si
         .collect();
     match Capture::of_usdt(matching.uprobe, &given) {
         Ok(reading) => {
-            let mut hook = new_hook(ProbeProgram::Function, shown, site.offset, Vec::new(), reading);
+            let mut hook = new_hook(ProbeProgram::Function, shown, site.offset, reading);
             hook.semaphore = site.semaphore;
             matching.hooks.entry(site.offset.0).or_insert(hook);
         }
