@@ -47,7 +47,7 @@ pub struct Block {
 
 /// A command line of a transcript, and the output that the document shows for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
+pub struct TranscriptCommand {
     /// The text after `$ `.
     pub command: String,
     /// The lines up to the next command.
@@ -58,7 +58,7 @@ pub struct Exchange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
     /// A session at a terminal.
-    Transcript(Vec<Exchange>),
+    Transcript(Vec<TranscriptCommand>),
     /// Command lines, without the explanations that follow them.
     Lines(Vec<String>),
     /// A shell script.
@@ -72,7 +72,7 @@ impl Block {
     pub fn shown(&self) -> Shown {
         let first = self.text.lines().next().unwrap_or_default();
         match first.split_whitespace().next() {
-            Some("$") => Shown::Transcript(exchanges(&self.text)),
+            Some("$") => Shown::Transcript(commands(&self.text)),
             // A block that mixes lines with a prompt and lines without one is neither.
             Some("ctrace" | "sudo" | "cargo") if !self.text.contains("\n$ ") => {
                 let lines = self.text.lines().filter(|line| !line.trim().is_empty());
@@ -86,7 +86,7 @@ impl Block {
     /// The command lines in the block.
     pub fn commands(&self) -> Vec<String> {
         match self.shown() {
-            Shown::Transcript(exchanges) => exchanges.into_iter().map(|exchange| exchange.command).collect(),
+            Shown::Transcript(commands) => commands.into_iter().map(|command| command.command).collect(),
             Shown::Lines(lines) => lines,
             Shown::Script => vec![self.text.clone()],
             Shown::Other => Vec::new(),
@@ -94,16 +94,16 @@ impl Block {
     }
 }
 
-fn exchanges(text: &str) -> Vec<Exchange> {
-    let mut exchanges: Vec<Exchange> = Vec::new();
+fn commands(text: &str) -> Vec<TranscriptCommand> {
+    let mut commands: Vec<TranscriptCommand> = Vec::new();
     for line in text.lines() {
         if let Some(command) = line.strip_prefix("$ ") {
-            exchanges.push(Exchange { command: command.trim().to_owned(), output: Vec::new() });
-        } else if let Some(last) = exchanges.last_mut() {
+            commands.push(TranscriptCommand { command: command.trim().to_owned(), output: Vec::new() });
+        } else if let Some(last) = commands.last_mut() {
             last.output.push(line.trim_end().to_owned());
         }
     }
-    exchanges
+    commands
 }
 
 /// An explanation is separated from its command by two or more spaces, or by `#`.
@@ -247,12 +247,12 @@ mod tests {
         let places: Vec<&str> = blocks.iter().map(|block| block.place.as_str()).collect();
         assert_eq!(places, ["A.md:5", "A.md:13", "A.md:18"]);
         let shown: Vec<Shown> = blocks.iter().map(Block::shown).collect();
-        let exchange = |command: &str, output: &[&str]| Exchange {
+        let command = |command: &str, output: &[&str]| TranscriptCommand {
             command: command.to_owned(),
             output: output.iter().map(|line| (*line).to_owned()).collect(),
         };
         let transcript =
-            vec![exchange("sudo ctrace ssl -- a 'b  c'; cat x", &["one", "", "two"]), exchange("ls", &[])];
+            vec![command("sudo ctrace ssl -- a 'b  c'; cat x", &["one", "", "two"]), command("ls", &[])];
         let lines = ["ctrace exec --all", "ctrace ps"].map(str::to_owned).to_vec();
         assert_eq!(shown, [Shown::Transcript(transcript), Shown::Lines(lines), Shown::Other]);
     }

@@ -13,7 +13,7 @@ use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ctrace_tests::docs::{self, Exchange, Shown};
+use ctrace_tests::docs::{self, Shown, TranscriptCommand};
 use ctrace_tests::{
     Child, Ctrace, Demo, OutputLines, Server, TestContainer, ctrace_binary, images, require_live,
 };
@@ -147,9 +147,9 @@ impl Scene {
     }
 
     /// Runs a command of a transcript, and compares its output.
-    fn play(&self, exchange: &Exchange) -> Result<()> {
-        let line = self.real(&exchange.command)?;
-        let mut shown = exchange.output.clone();
+    fn play(&self, command: &TranscriptCommand) -> Result<()> {
+        let line = self.real(&command.command)?;
+        let mut shown = command.output.clone();
         while shown.last().is_some_and(String::is_empty) {
             shown.pop();
         }
@@ -193,9 +193,9 @@ fn each_transcript_is_what_is_written() -> Result<()> {
     let scene = Scene::start()?;
     let mut played = 0;
     for block in docs::blocks()? {
-        let Shown::Transcript(exchanges) = block.shown() else { continue };
-        for exchange in exchanges.iter().filter(|exchange| docs::excuse(&exchange.command).is_none()) {
-            scene.play(exchange).with_context(|| format!("{}: $ {}", block.place, exchange.command))?;
+        let Shown::Transcript(commands) = block.shown() else { continue };
+        for command in commands.iter().filter(|command| docs::excuse(&command.command).is_none()) {
+            scene.play(command).with_context(|| format!("{}: $ {}", block.place, command.command))?;
             played += 1;
         }
     }

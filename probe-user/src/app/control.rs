@@ -3,7 +3,7 @@
 //! Owns copies of control records, which are kept until the ring is drained, because only then is the session
 //! free to act on them. No payload gets here.
 
-use crate::decode::{Cgroup, ControlRecord, RingRecord, TaskRecord};
+use crate::decode::{CgroupRecord, ControlRecord, RingRecord, TaskRecord};
 
 /// An event of a process or a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +41,10 @@ impl ControlEvent {
                 Self::Executed { pid: header.pid, time: header.time }
             }
             RingRecord::Task(TaskRecord::Exit(header)) => Self::Ended { pid: header.pid },
-            RingRecord::Control(ControlRecord::CgroupCreated(Cgroup { id, path, .. })) => {
+            RingRecord::Control(ControlRecord::CgroupCreated(CgroupRecord { id, path, .. })) => {
                 Self::CgroupCreated { id: *id, path: String::from_utf8_lossy(path).into_owned() }
             }
-            RingRecord::Control(ControlRecord::CgroupRemoved(Cgroup { id, .. })) => {
+            RingRecord::Control(ControlRecord::CgroupRemoved(CgroupRecord { id, .. })) => {
                 Self::CgroupRemoved { id: *id }
             }
         })
@@ -64,7 +64,7 @@ mod tests {
     fn data_is_for_the_pipeline_alone() {
         let header = Header { pid: 7, time: 9, ..Header::new_zeroed() };
         let call = Call::new_zeroed();
-        let cgroup = Cgroup { id: 4711, level: 2, path: b"/docker/c\xffe" };
+        let cgroup = CgroupRecord { id: 4711, level: 2, path: b"/docker/c\xffe" };
         for (record, expected) in [
             (RingRecord::Task(TaskRecord::Exec(&header)), Some(ControlEvent::Executed { pid: 7, time: 9 })),
             (RingRecord::Task(TaskRecord::Exit(&header)), Some(ControlEvent::Ended { pid: 7 })),

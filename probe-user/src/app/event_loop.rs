@@ -155,7 +155,7 @@ impl<'a> EventLoop<'a> {
             InitialProcesses::SeedOnly(pids) => {
                 for pid in pids {
                     let lineage = self.session.lineage(pid);
-                    self.pipeline.known(pid, &lineage, &mut self.info);
+                    self.pipeline.seed_silently(pid, &lineage, &mut self.info);
                 }
             }
         }
@@ -232,7 +232,7 @@ impl<'a> EventLoop<'a> {
         }
         for pid in pids {
             let lineage = self.session.lineage(pid);
-            match self.pipeline.existing(pid, &lineage, &mut self.info) {
+            match self.pipeline.emit_existing(pid, &lineage, &mut self.info) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     return Ok(Some(StopReason::OutputClosed));
                 }
@@ -309,7 +309,7 @@ impl<'a> EventLoop<'a> {
         });
         result?;
         let session = &self.session;
-        self.pipeline.tell_ended(|key| session.connection(key))?;
+        self.pipeline.emit_closes(|key| session.connection(key))?;
         Ok(drained)
     }
 

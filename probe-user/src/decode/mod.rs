@@ -24,7 +24,7 @@ mod socket;
 mod uprobe;
 
 pub use mmap::{ExecMmap, MmapEvent};
-pub use record::{Cgroup, ControlRecord, DataRecord, RingRecord, TaskRecord};
+pub use record::{CgroupRecord, ControlRecord, DataRecord, RingRecord, TaskRecord};
 pub use uprobe::{FunctionRecord, Stack};
 
 /// Why a record of the ring was refused. If this happens, the BPF programs and this reader disagree: this is
@@ -184,11 +184,11 @@ fn call(bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
     }
 }
 
-fn cgroup(bytes: &[u8]) -> Result<Cgroup<'_>, DecodeError> {
+fn cgroup(bytes: &[u8]) -> Result<CgroupRecord<'_>, DecodeError> {
     let (CgroupEvent { id, level, path, .. }, _) = prefix::<CgroupEvent>(bytes)?;
     let end = memchr::memchr(0, path).ok_or(DecodeError::PathWithoutEnd)?;
     let path = path.get(..end).ok_or(DecodeError::PathWithoutEnd)?;
-    Ok(Cgroup { id: *id, level: *level, path })
+    Ok(CgroupRecord { id: *id, level: *level, path })
 }
 
 fn prefix<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Result<(&T, &[u8]), DecodeError> {
@@ -289,7 +289,7 @@ mod tests {
         (event.header.kind, event.id, event.level) = (KIND_CGROUP_CREATED, 42, 3);
         // The bytes after the NUL are what was in the ring before.
         event.path[..11].copy_from_slice(b"/a/b\n\xffc\0XYZ");
-        let expected = Cgroup { id: 42, level: 3, path: b"/a/b\n\xffc" };
+        let expected = CgroupRecord { id: 42, level: 3, path: b"/a/b\n\xffc" };
         let bytes = Aligned::new(&[event.as_bytes()]);
         assert!(
             matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::CgroupCreated(made))) if made == expected)
@@ -299,7 +299,7 @@ mod tests {
         event.header.kind = KIND_CGROUP_REMOVED;
         event.path.fill(0);
         let bytes = Aligned::new(&[event.as_bytes()]);
-        let expected = Cgroup { path: b"", ..expected };
+        let expected = CgroupRecord { path: b"", ..expected };
         assert!(
             matches!(decode(bytes.bytes()), Ok(RingRecord::Control(ControlRecord::CgroupRemoved(gone))) if gone == expected)
         );

@@ -23,9 +23,9 @@ pub enum RingRecord<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum ControlRecord<'a> {
     /// A cgroup of the v2 hierarchy was created.
-    CgroupCreated(Cgroup<'a>),
+    CgroupCreated(CgroupRecord<'a>),
     /// A cgroup of the v2 hierarchy was removed.
-    CgroupRemoved(Cgroup<'a>),
+    CgroupRemoved(CgroupRecord<'a>),
 }
 
 /// A process no longer runs its previous program.
@@ -95,7 +95,7 @@ pub enum DataRecord<'a> {
 
 /// The cgroup of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cgroup<'a> {
+pub struct CgroupRecord<'a> {
     /// The inode number of its directory.
     pub id: u64,
     /// The depth below the root of the hierarchy, which has level 0.

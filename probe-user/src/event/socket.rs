@@ -1,4 +1,4 @@
-//! What a connection is on.
+//! The socket under a connection.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,29 +13,29 @@ use serde::{Deserialize, Serialize};
 /// The socket of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// What carries the bytes; none when it is neither.
+    /// The transport protocol; none if it is another one.
     pub transport: Option<Transport>,
-    /// The version of IP; none for a unix socket, and when it is not known.
+    /// The version of IP; none for a unix socket, and if neither address is known.
     pub ip: Option<IpVersion>,
-    /// This end, as the process sees it.
+    /// The local address, as the process sees it.
     pub local: Option<Endpoint>,
-    /// The other end, as the process sees it: what translates addresses on the way is not undone.
+    /// The address of the peer, as the process sees it: address translation (NAT) is not undone.
     pub peer: Option<Endpoint>,
-    /// Which end the process is; none when that is not known.
+    /// Whether the process is client or server; none if that is not known.
     pub role: Option<Role>,
-    /// How it is known.
-    pub sighting: SocketEvidence,
+    /// How the socket was found.
+    pub evidence: SocketEvidence,
 }
 
-/// What carries the bytes (`network.transport`).
+/// The transport protocol (`network.transport`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
-    /// TCP, MPTCP.
+    /// TCP or MPTCP.
     Tcp,
     /// UDP.
     Udp,
-    /// A unix socket.
+    /// A Unix domain socket.
     Unix,
 }
 
@@ -43,34 +43,34 @@ pub enum Transport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IpVersion {
-    /// 4
+    /// IPv4.
     Ipv4,
-    /// 6
+    /// IPv6.
     Ipv6,
 }
 
-/// One end.
+/// The address of one side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
-    /// An IP address, or the path that a unix socket is bound to (with an `@` before it if it is of the
+    /// An IP address, or the path that a Unix domain socket is bound to (after an `@` if it is in the
     /// abstract namespace).
     pub address: String,
-    /// The port; null for a unix socket.
+    /// The port; null for a Unix domain socket.
     pub port: Option<u16>,
 }
 
-/// Which end of a connection a process is.
+/// Whether a process is client or server of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It has connected.
+    /// It connected.
     Client,
-    /// It has accepted.
+    /// It accepted the connection.
     Server,
 }
 
 impl Role {
-    /// That of the other end.
+    /// The role of the peer.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -80,20 +80,20 @@ impl Role {
     }
 }
 
-/// How a socket is known.
+/// How a socket was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SocketEvidence {
-    /// TLS records went through it inside of a call on the connection.
+    /// TLS records passed through it during a call on the connection.
     #[serde(rename = "seen")]
     Observed,
-    /// A TLS record of a fitting length went through it right after such a call, on the same thread.
+    /// A TLS record of a matching length passed through it right after such a call, on the same thread.
     #[serde(rename = "guessed")]
     Inferred,
 }
 
 impl Socket {
-    /// What the kernel tells of a socket.
+    /// A socket as the kernel's side describes it.
     pub fn of(wire: &Wire) -> Self {
         let &Wire { flags, family, protocol, local_port, peer_port, .. } = wire;
         let address = |bytes: &[u8], length: u16| ip(family, bytes.get(..usize::from(length))?);
@@ -115,7 +115,7 @@ impl Socket {
             local: inet(local, local_port).or_else(|| path(&wire.local, wire.local_bytes)),
             peer: inet(peer, peer_port).or_else(|| path(&wire.peer, wire.peer_bytes)),
             role,
-            sighting: if has(SOCKET_GUESSED) { SocketEvidence::Inferred } else { SocketEvidence::Observed },
+            evidence: if has(SOCKET_GUESSED) { SocketEvidence::Inferred } else { SocketEvidence::Observed },
         }
     }
 }
@@ -139,13 +139,13 @@ fn ip(family: u16, bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// An end; none of a socket without a peer, or one that is not bound.
+/// An Internet endpoint; none without a peer, or if the socket is not bound.
 fn inet(address: Option<IpAddr>, port: u16) -> Option<Endpoint> {
     let address = address.filter(|address| port != 0 && !address.is_unspecified())?;
     Some(Endpoint { address: address.to_string(), port: Some(port) })
 }
 
-/// An end of a unix socket; none if it has no name.
+/// An endpoint of a Unix domain socket; none if it has no name.
 fn unix(family: u16, path: &[u8]) -> Option<Endpoint> {
     let (mark, path) = match path {
         _ if family != FAMILY_UNIX => return None,

@@ -1,19 +1,19 @@
-//! What the two ends of a connection have agreed on.
+//! What client and server have negotiated in a TLS handshake.
 
 use std::borrow::Cow;
 
-/// What is known of a connection's handshake.
+/// What was seen of a connection's handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tls {
-    /// The version that the server has chosen.
+    /// The version that the server chose.
     pub protocol: Option<TlsVersion>,
-    /// The cipher suite, by the name that IANA gave it; as `0x1234` if it has none.
+    /// The cipher suite by its IANA name; as `0x1234` if it has none.
     pub cipher: Option<Cow<'static, str>>,
-    /// The name of the server that the client wants (SNI).
+    /// The name of the server that the client asked for (SNI).
     pub server_name: Option<String>,
-    /// The protocols that the client offers (ALPN), the one that it likes best first.
+    /// The protocols that the client offered (ALPN), the preferred one first.
     pub offered: Option<Vec<String>>,
-    /// The one that the server has chosen; with TLS 1.3 it tells that in secret.
+    /// The protocol that the server chose (ALPN); TLS 1.3 sends it encrypted.
     pub next_protocol: Option<String>,
 }
 
@@ -33,7 +33,7 @@ pub enum TlsVersion {
 }
 
 impl TlsVersion {
-    /// What has this number in hellos.
+    /// The version with this number in hellos.
     pub fn of(number: u16) -> Option<Self> {
         match number {
             0x0300 => Some(Self::Ssl3),
@@ -45,7 +45,7 @@ impl TlsVersion {
         }
     }
 
-    /// What [`name`](Self::name) and [`version`](Self::version) say so.
+    /// The version with this [`name`](Self::name) and this [`version`](Self::version).
     pub fn named(name: &str, version: &str) -> Option<Self> {
         let all = [Self::Ssl3, Self::Tls10, Self::Tls11, Self::Tls12, Self::Tls13];
         all.into_iter().find(|known| known.name() == name && known.version() == version)

@@ -267,7 +267,7 @@ fn socket(socket: &Socket, line: &mut String) {
     escape::name(end(socket.local.as_ref()).as_bytes(), line);
     line.push('↔');
     escape::name(end(socket.peer.as_ref()).as_bytes(), line);
-    if socket.sighting == SocketEvidence::Inferred {
+    if socket.evidence == SocketEvidence::Inferred {
         line.push('?');
     }
 }

@@ -195,12 +195,17 @@ impl Pipeline {
     /// Emits the program of a process that has entered the scope, or that is in scope when the trace begins,
     /// unless it was reported already. `lineage` is what the BPF programs have recorded about the
     /// process.
-    pub fn existing(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) -> io::Result<()> {
+    pub fn emit_existing(
+        &mut self,
+        pid: u32,
+        lineage: &Lineage,
+        info: &mut dyn ProcessInfo,
+    ) -> io::Result<()> {
         self.execution(|execs, report| execs.emit_existing(pid, lineage, info, report))
     }
 
     /// Records the program of a process that is in scope when the trace begins, without reporting it.
-    pub fn known(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) {
+    pub fn seed_silently(&mut self, pid: u32, lineage: &Lineage, info: &mut dyn ProcessInfo) {
         self.execs.seed_silently(pid, lineage, info);
     }
 
@@ -355,8 +360,8 @@ impl Pipeline {
 
     fn end_all(&mut self) -> io::Result<()> {
         self.join.end_all(&mut |piece| self.report.piece(&piece))?;
-        self.tell_ended(|_| None)?;
-        self.tell_waiting(None)?;
+        self.emit_closes(|_| None)?;
+        self.emit_waiting_opens(None)?;
         self.functions.end_all(&mut self.report.out(self.count))
     }
 

@@ -116,7 +116,7 @@ fn output(name: &str) -> String {
     let (mut pipeline, shared, _) = pipeline(name, plain(), None);
     for raw in recording() {
         pipeline.bytes(raw.0.as_bytes()).unwrap();
-        pipeline.tell_ended(counted).unwrap();
+        pipeline.emit_closes(counted).unwrap();
     }
     let at = |seconds: u64| Clock::new(BOOT).timestamp(seconds * 1_000_000_000);
     pipeline.lost(at(6), &[(Loss::RingFull, LossCount { events: 1, bytes: 0 })]).unwrap();

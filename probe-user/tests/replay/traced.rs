@@ -9,7 +9,7 @@ use ctrace::pipeline::{Counter, Pipeline, ProcessInfo, Setup};
 use jiff::Timestamp;
 use probe_common::{CountKey, Lineage};
 
-/// A pipeline, and what is known of processes.
+/// A pipeline, and the processes that it knows.
 pub(super) struct Traced {
     pipeline: Pipeline,
     info: Box<dyn ProcessInfo>,
@@ -34,7 +34,7 @@ impl Traced {
     }
 
     pub(super) fn existing(&mut self, pid: u32, lineage: &Lineage) -> io::Result<()> {
-        self.pipeline.existing(pid, lineage, &mut *self.info)
+        self.pipeline.emit_existing(pid, lineage, &mut *self.info)
     }
 
     pub(super) fn counted(&mut self, now: Timestamp, counted: &[(CountKey, Counter)]) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{DOCKER, Host, Missing, Needs, State, Step, packages};
+use super::{DOCKER, Host, Missing, Needs, SetupStep, State, packages};
 use crate::shell::{self, RootAccess};
 use crate::workspace;
 
@@ -33,7 +33,7 @@ fn answers() -> Option<String> {
     version(RootAccess::Root).or_else(|| if quiet_sudo() { version(RootAccess::Sudo) } else { None })
 }
 
-impl Step for DockerSetup {
+impl SetupStep for DockerSetup {
     fn name(&self) -> String {
         DOCKER.to_owned()
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Host, Missing, Needs, State, Step, packages};
+use super::{Host, Missing, Needs, SetupStep, State, packages};
 use crate::shell;
 
 /// The version that is installed when there is none.
@@ -42,7 +42,7 @@ fn llvm_packages(major: u32) -> [String; 3] {
     [format!("llvm-{major}-dev"), "zlib1g-dev".to_owned(), "libzstd-dev".to_owned()]
 }
 
-impl Step for Llvm {
+impl SetupStep for Llvm {
     fn name(&self) -> String {
         "LLVM".to_owned()
     }
@@ -82,7 +82,7 @@ fn wrong_llvm(file: &[u8], major: u32) -> bool {
     linked && !names(&format!("libLLVM.so.{major}")) && !names(&format!("libLLVM-{major}"))
 }
 
-impl Step for BpfLinker {
+impl SetupStep for BpfLinker {
     fn name(&self) -> String {
         "bpf-linker".to_owned()
     }

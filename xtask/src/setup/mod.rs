@@ -34,7 +34,7 @@ pub(crate) struct SetupOptions {
 }
 
 /// A part of the setup.
-pub(crate) trait Step {
+pub(crate) trait SetupStep {
     /// The name of the part, in a few words.
     fn name(&self) -> String;
     /// Checks whether the part is there, without changing anything.
@@ -117,8 +117,8 @@ pub(crate) const LIVE: [&str; 2] = [DOCKER, ENGINES];
 /// The steps without which most suites still run.
 pub(crate) const OPTIONAL: [&str; 3] = [DOCKER, ENGINES, VM];
 
-fn steps(options: SetupOptions) -> Vec<Box<dyn Step>> {
-    let mut steps: Vec<Box<dyn Step>> = vec![
+fn steps(options: SetupOptions) -> Vec<Box<dyn SetupStep>> {
+    let mut steps: Vec<Box<dyn SetupStep>> = vec![
         Box::new(packages::COMPILER),
         Box::new(rust_src::RustSource),
         Box::new(linker::Llvm),
@@ -170,7 +170,7 @@ pub(crate) fn prepare(options: SetupOptions) -> Result<Vec<Undone>> {
     Ok(undone)
 }
 
-fn install(step: &dyn Step, machine: Host) -> Result<()> {
+fn install(step: &dyn SetupStep, machine: Host) -> Result<()> {
     let begin = Instant::now();
     step.install(machine)?;
     match step.state()? {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Host, Missing, Needs, State, Step};
+use super::{Host, Missing, Needs, SetupStep, State};
 use crate::shell::{self, RootAccess};
 use crate::workspace;
 
@@ -113,7 +113,7 @@ fn is_there(proof: &str) -> bool {
     if proof.starts_with('/') { Path::new(proof).exists() } else { shell::find(proof).is_some() }
 }
 
-impl Step for Group {
+impl SetupStep for Group {
     fn name(&self) -> String {
         self.name.to_owned()
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use ctrace_tests::debian::Suite;
 
 use super::linker::rustc_field;
-use super::{Host, Missing, Needs, State, Step};
+use super::{Host, Missing, Needs, SetupStep, State};
 use crate::{shell, workspace};
 
 /// Suites of Debian that have had a rustc package newer than the stable release, the smallest list first.
@@ -26,7 +26,7 @@ fn library() -> Result<PathBuf> {
     Ok(Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library"))
 }
 
-impl Step for RustSource {
+impl SetupStep for RustSource {
     fn name(&self) -> String {
         "sources of Rust's core library".to_owned()
     }

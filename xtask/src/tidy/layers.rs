@@ -21,7 +21,7 @@ const ROWS: [&[&str]; 10] = [
     &["probe", "pipeline", "output"],
     &["bpf", "discovery", "enrich", "recording"],
     &["diagnose"],
-    &["cli", "tui"],
+    &["cli"],
     &["app"],
 ];
 

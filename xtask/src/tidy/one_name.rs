@@ -22,20 +22,16 @@ struct Exception {
 }
 
 const EXCEPTIONS: &[Exception] = &[
-    Exception { name: "Body", reason: "of a record, and of a function: both are the word of their room" },
-    Exception { name: "Cgroup", reason: "a cgroup of the host, and the one of a record: the same fields" },
     Exception {
         name: "Direction",
         reason: "a word of the schema; the tests read records without the library",
     },
-    Exception { name: "Exchange", reason: "one is the library's, one of the tests of documents" },
     Exception {
         name: "Inspection",
         reason: "of a file, and of a container: both are the word of their room",
     },
     Exception { name: "Process", reason: "a noun of the design, and an object of the schema" },
     Exception { name: "Request", reason: "of the command line, and to the worker of discovery" },
-    Exception { name: "Step", reason: "of a protocol's decoder, and of `cargo xtask setup`" },
     Exception { name: "Streams", reason: "the tests read records without the library" },
 ];
 

@@ -13,7 +13,7 @@ use crate::elf::VirtAddr;
 
 /// The decoded code of a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::elf) struct Body {
+pub(in crate::elf) struct FunctionBody {
     /// The offsets of its instructions from the entry.
     starts: Vec<u32>,
     /// The offsets of its `ret` instructions.
@@ -41,7 +41,7 @@ pub enum AmbiguousCode {
     FarReturn(u64),
 }
 
-impl Body {
+impl FunctionBody {
     /// Decodes `code`, the whole body of the function at `address`.
     pub(in crate::elf) fn decode(code: &[u8], address: VirtAddr) -> Result<Self, AmbiguousCode> {
         let mut body = Self::default();
@@ -117,7 +117,7 @@ pub(in crate::elf) fn exact_site(
 
 #[cfg(test)]
 mod tests {
-    use super::{AmbiguousCode, Body, exact_site};
+    use super::{AmbiguousCode, FunctionBody, exact_site};
     use crate::elf::VirtAddr;
     use crate::elf::code::decode::{InstructionSite, UnprobeableCode};
 
@@ -127,9 +127,9 @@ mod tests {
     fn bodies() {
         let body = |starts: &[u32], returns: &[u32], exits: &[u64], indirect_jumps| {
             let exits = exits.iter().map(|exit| VirtAddr(*exit)).collect();
-            Ok(Body { starts: starts.to_vec(), returns: returns.to_vec(), exits, indirect_jumps })
+            Ok(FunctionBody { starts: starts.to_vec(), returns: returns.to_vec(), exits, indirect_jumps })
         };
-        let cases: &[(&str, &[u8], Result<Body, AmbiguousCode>)] = &[
+        let cases: &[(&str, &[u8], Result<FunctionBody, AmbiguousCode>)] = &[
             ("nothing", &[], Err(AmbiguousCode::Empty)),
             ("push; ret", &[0x55, 0xc3], body(&[0, 1], &[1], &[], 0)),
             ("ret 8; rep ret; int3", &[0xc2, 8, 0, 0xf3, 0xc3, 0xcc], body(&[0, 3, 5], &[0, 3], &[], 0)),
@@ -144,9 +144,9 @@ mod tests {
             ("lret", &[0xcb], Err(AmbiguousCode::FarReturn(0))),
         ];
         for (name, code, expected) in cases {
-            assert_eq!(Body::decode(code, AT), *expected, "{name}");
+            assert_eq!(FunctionBody::decode(code, AT), *expected, "{name}");
         }
-        let decoded = Body::decode(&[0xb8, 0, 0, 0, 0, 0xc3], AT);
+        let decoded = FunctionBody::decode(&[0xb8, 0, 0, 0, 0, 0xc3], AT);
         assert_eq!(
             decoded.as_ref().map(|body| (body.before(3), body.before(5), body.begins_at(3))),
             Ok((0, 5, false))

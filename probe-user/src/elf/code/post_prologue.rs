@@ -12,7 +12,7 @@ use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
 use probe_common::MAX_PUSHED;
 
 use super::decode::{ARGUMENTS, InstructionSite, UnprobeableCode, instructions, target, writes};
-use super::function_body::{AmbiguousCode, Body, exact_site};
+use super::function_body::{AmbiguousCode, FunctionBody, exact_site};
 use crate::elf::{FileOffset, Object, ObjectError, VirtAddr};
 
 /// A place after the first instructions of a function at which its arguments are still in their registers.
@@ -59,7 +59,7 @@ impl Object {
     pub fn emulated_entry(&self, address: VirtAddr, size: u64) -> Option<PostPrologueSite> {
         let code = self.body(address, size).ok()?;
         let (entry, pushed) = emulated_site(&code, address)?;
-        Body::decode(&code, address).ok()?;
+        FunctionBody::decode(&code, address).ok()?;
         if leads_back(&code, address, entry.offset).is_some() {
             return None;
         }
@@ -113,7 +113,7 @@ fn leads_back(code: &[u8], address: VirtAddr, site: u64) -> Option<u64> {
 
 /// [`Object::late_entry`] for `code`, the whole body.
 fn late_site(code: &[u8], address: VirtAddr) -> Result<(InstructionSite, u8), NoPostPrologueSite> {
-    Body::decode(code, address)?;
+    FunctionBody::decode(code, address)?;
     let (site, pushed) = first_site(code, address)?;
     match leads_back(code, address, site.offset) {
         Some(to) => Err(NoPostPrologueSite::Again(to)),

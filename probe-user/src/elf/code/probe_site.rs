@@ -4,7 +4,7 @@
 //! would break the traced program.
 
 use super::decode::{InstructionSite, UnprobeableCode, probe_site};
-use super::function_body::{AmbiguousCode, Body, exact_site};
+use super::function_body::{AmbiguousCode, FunctionBody, exact_site};
 use crate::elf::go::after_stack_check;
 use crate::elf::symbols::index::Index;
 use crate::elf::symbols::select::{ElfFunction, FunctionKind};
@@ -221,7 +221,7 @@ impl Object {
         while let Some((address, size)) = parts.get(next).copied() {
             next += 1;
             let code = self.body(address, size)?;
-            let body = Body::decode(&code, address)?;
+            let body = FunctionBody::decode(&code, address)?;
             let found = returns.sites.len() + body.returns.len();
             if found > MAX_RETURNS {
                 let (found, limit) = (found as u64, MAX_RETURNS as u64);
@@ -285,7 +285,8 @@ impl Object {
             return Err(SiteError::Beyond { offset, size });
         }
         let whole = self.body(entry, size)?;
-        let body = Body::decode(&whole, entry).map_err(|reason| SiteError::Unclear { offset, reason })?;
+        let body =
+            FunctionBody::decode(&whole, entry).map_err(|reason| SiteError::Unclear { offset, reason })?;
         if !body.begins_at(offset) {
             return Err(SiteError::NotBoundary { offset, begin: body.before(offset) });
         }

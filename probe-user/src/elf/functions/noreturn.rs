@@ -3,7 +3,7 @@
 //! The proof covers all of a function's code: nothing in it returns, or jumps to code that may return.
 //! Without a proof, the function is assumed to return.
 
-use crate::elf::code::function_body::Body;
+use crate::elf::code::function_body::FunctionBody;
 use crate::elf::{FunctionTable, ObjectError, VirtAddr};
 
 /// Size limit of such a function in bytes: those that panic are small.
@@ -39,7 +39,7 @@ impl FunctionTable<'_> {
             return Ok(false);
         };
         let code = self.object().code(function, extents.size)?;
-        let Ok(body) = Body::decode(&code, function) else { return Ok(false) };
+        let Ok(body) = FunctionBody::decode(&code, function) else { return Ok(false) };
         if !body.returns.is_empty() || body.indirect_jumps > 0 {
             return Ok(false);
         }

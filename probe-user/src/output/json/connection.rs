@@ -21,22 +21,23 @@ pub(super) struct SslOpenBody<'a> {
     library: Option<Cow<'a, Library>>,
     /// The OpenTelemetry namespace `network`.
     network: EndsPart<'a>,
-    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
-    /// to be of this connection (yet).
+    /// The OpenTelemetry namespace `tls`: what was seen of the handshake; null when it was not seen, or is
+    /// not known to be of this connection (yet).
     tls: Option<TlsPart<'a>>,
     /// The connection.
     connection: OpenPart,
 }
 
-/// A TLS connection has ended; with `--connections`. What the trace outlives only has an end.
+/// A TLS connection has ended; with `--connections`. A connection that was open before the trace has only
+/// this record.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct SslCloseBody<'a> {
     /// The file that holds the library's functions; null when it is not known (yet).
     library: Option<Cow<'a, Library>>,
     /// The OpenTelemetry namespace `network`.
     network: EndsPart<'a>,
-    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
-    /// to be of this connection (yet).
+    /// The OpenTelemetry namespace `tls`: what was seen of the handshake; null when it was not seen, or is
+    /// not known to be of this connection (yet).
     tls: Option<TlsPart<'a>>,
     /// The connection.
     connection: ClosePart,
@@ -49,13 +50,13 @@ pub(super) struct SslCloseBody<'a> {
 /// The OpenTelemetry namespace `network`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct EndsPart<'a> {
-    /// What carries the bytes; null when it is not known.
+    /// The transport protocol; null when it is not known.
     pub(super) transport: Option<Transport>,
-    /// `ipv4` or `ipv6`; null for unix sockets, and when it is not known.
+    /// `ipv4` or `ipv6`; null for Unix domain sockets, and when it is not known.
     pub(super) r#type: Option<IpVersion>,
-    /// The process's own end; null when it is not known, or has no name.
+    /// The local address, as the process sees it; null when it is not known, or the socket has no name.
     pub(super) local: Option<Cow<'a, Endpoint>>,
-    /// The other end, as the process sees it; null when it is not known, or has no name.
+    /// The address of the peer, as the process sees it; null when it is not known, or the socket has no name.
     pub(super) peer: Option<Cow<'a, Endpoint>>,
 }
 
@@ -66,9 +67,9 @@ struct OpenPart {
     id: u64,
     /// Whether it was seen from its creation on.
     from_start: bool,
-    /// Which end the process is; null when it is not known.
+    /// Whether the process is client or server; null when it is not known.
     role: Option<Role>,
-    /// How what is in `network` is known; null when it is not.
+    /// How the socket in `network` was found; null when it was not.
     socket: Option<SocketEvidence>,
 }
 
@@ -79,9 +80,9 @@ struct ClosePart {
     id: u64,
     /// Whether it was seen from its creation on.
     from_start: bool,
-    /// Which end the process is; null when it is not known.
+    /// Whether the process is client or server; null when it is not known.
     role: Option<Role>,
-    /// How what is in `network` is known; null when it is not.
+    /// How the socket in `network` was found; null when it was not.
     socket: Option<SocketEvidence>,
     /// Calls that moved bytes on it, in both directions, since it was seen.
     calls: u64,
@@ -91,7 +92,7 @@ struct ClosePart {
     transmitted: u64,
 }
 
-/// The process and the thread of both.
+/// The process and the thread of both kinds.
 const ORIGIN: Meanings = &[
     ("process", "The process; `comm` is that of the thread that began the connection."),
     ("thread", "The thread that began the connection, or was seen with it first."),
@@ -123,12 +124,12 @@ impl<'a> EndsPart<'a> {
     /// The socket, if the line contains the evidence for it.
     pub(super) fn socket(
         self,
-        sighting: Option<SocketEvidence>,
+        evidence: Option<SocketEvidence>,
         role: Option<Role>,
     ) -> Option<Cow<'static, Socket>> {
         let Self { transport, r#type: ip, local, peer } = self;
         let (local, peer) = (local.map(Cow::into_owned), peer.map(Cow::into_owned));
-        Some(Cow::Owned(Socket { transport, ip, local, peer, role, sighting: sighting? }))
+        Some(Cow::Owned(Socket { transport, ip, local, peer, role, evidence: evidence? }))
     }
 }
 
@@ -138,7 +139,7 @@ impl OpenPart {
         let &Connection { id, from_start, .. } = connection;
         let socket = context.socket();
         let role = socket.and_then(|socket| socket.role);
-        Ok(Self { id, from_start, role, socket: socket.map(|socket| socket.sighting) })
+        Ok(Self { id, from_start, role, socket: socket.map(|socket| socket.evidence) })
     }
 
     /// The connection of a line.

@@ -23,8 +23,8 @@ pub(super) struct SslBody<'a> {
     function: Cow<'a, str>,
     /// The OpenTelemetry namespace `network`.
     network: NetworkPart<'a>,
-    /// The OpenTelemetry namespace `tls`: what the handshake says; null when it was not seen, or is not known
-    /// to be of this connection (yet).
+    /// The OpenTelemetry namespace `tls`: what was seen of the handshake; null when it was not seen, or is
+    /// not known to be of this connection (yet).
     tls: Option<TlsPart<'a>>,
     /// The connection; null when the kernel's table of connections was full.
     connection: Option<ConnectionPart>,
@@ -43,13 +43,13 @@ pub(super) struct SslBody<'a> {
 /// The OpenTelemetry namespace `network`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct NetworkPart<'a> {
-    /// What carries the bytes; null when it is not known.
+    /// The transport protocol; null when it is not known.
     transport: Option<Transport>,
-    /// `ipv4` or `ipv6`; null for unix sockets, and when it is not known.
+    /// `ipv4` or `ipv6`; null for Unix domain sockets, and when it is not known.
     r#type: Option<IpVersion>,
-    /// The process's own end; null when it is not known, or has no name.
+    /// The local address, as the process sees it; null when it is not known, or the socket has no name.
     local: Option<Cow<'a, Endpoint>>,
-    /// The other end, as the process sees it; null when it is not known, or has no name.
+    /// The address of the peer, as the process sees it; null when it is not known, or the socket has no name.
     peer: Option<Cow<'a, Endpoint>>,
     /// The OpenTelemetry namespace `network.io`.
     io: IoPart,
@@ -71,9 +71,9 @@ struct ConnectionPart {
     from_start: bool,
     /// Where the first byte of the payload is in the stream of this direction.
     offset: u64,
-    /// Which end the process is; null when it is not known.
+    /// Whether the process is client or server; null when it is not known.
     role: Option<Role>,
-    /// How what is in `network` is known; null when it is not.
+    /// How the socket in `network` was found; null when it was not.
     socket: Option<SocketEvidence>,
 }
 
@@ -116,7 +116,7 @@ impl<'a> SslBody<'a> {
                     from_start: connection.from_start,
                     offset: position.stream_offset.wrapping_add(u64::from(offset)),
                     role: socket.and_then(|socket| socket.role),
-                    socket: socket.map(|socket| socket.sighting),
+                    socket: socket.map(|socket| socket.evidence),
                 }
             }),
             call: CallPart {

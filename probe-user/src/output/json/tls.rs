@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Tls, TlsInfo, TlsVersion};
 
-/// What the handshake says. What is null is not known, or was not said.
+/// What was seen of the handshake. A null field was not sent, or not seen.
 #[derive(Serialize, Deserialize, JsonSchema)]
 pub(super) struct TlsPart<'a> {
-    /// The version that the server has chosen.
+    /// The version that the server chose.
     protocol: Option<ProtocolPart>,
-    /// The cipher suite, by its name at IANA; as `0x1234` if it has none.
+    /// The cipher suite by its IANA name; as `0x1234` if it has none.
     cipher: Option<Cow<'a, str>>,
-    /// What the client says.
+    /// What the client sent.
     client: ClientPart<'a>,
-    /// The protocol above that the server has chosen (ALPN). Not to be seen with TLS 1.3.
+    /// The application protocol that the server chose (ALPN). TLS 1.3 sends it encrypted: null.
     next_protocol: Option<Cow<'a, str>>,
 }
 
@@ -29,12 +29,12 @@ struct ProtocolPart {
     version: Cow<'static, str>,
 }
 
-/// What the client of a connection says.
+/// What the client sent in its hello.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct ClientPart<'a> {
-    /// The name of the server that it wants (SNI).
+    /// The name of the server that it asked for (SNI).
     server_name: Option<Cow<'a, str>>,
-    /// The protocols above that it offers (ALPN), the one that it likes best first.
+    /// The application protocols that it offered (ALPN), the preferred one first.
     supported_protocols: Option<Cow<'a, [String]>>,
 }
 

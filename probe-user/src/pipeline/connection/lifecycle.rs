@@ -242,7 +242,7 @@ impl Pipeline {
 
     /// Emits the closes of connections whose processes have ended. To be called after each drain of the ring.
     /// `counted` returns the kernel's counters of a connection, if they still exist.
-    pub fn tell_ended(
+    pub fn emit_closes(
         &mut self,
         counted: impl Fn(ConnectionKey) -> Option<ConnectionState>,
     ) -> io::Result<()> {
@@ -262,11 +262,11 @@ impl Pipeline {
     pub(in crate::pipeline) fn idle_connections(&mut self, now: Instant) -> io::Result<()> {
         let new = self.lifetimes.waiting.iter_mut().rev().take_while(|(_, since)| since.is_none());
         new.for_each(|(_, since)| *since = Some(now));
-        self.tell_waiting(Some(now))
+        self.emit_waiting_opens(Some(now))
     }
 
     /// Emits open records that have waited for the timeout. Without a time, all that wait.
-    pub(in crate::pipeline) fn tell_waiting(&mut self, now: Option<Instant>) -> io::Result<()> {
+    pub(in crate::pipeline) fn emit_waiting_opens(&mut self, now: Option<Instant>) -> io::Result<()> {
         while let Some(id) = self.lifetimes.next(now) {
             if let Some(lifetime) = self.lifetimes.live.peek_mut(&id)
                 && !std::mem::replace(&mut lifetime.open_emitted, true)

@@ -17,7 +17,7 @@ const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// The details of connections by connection id.
 #[derive(Debug)]
 pub(in crate::pipeline) struct ConnectionTable {
-    known: LruCache<u64, Entry>,
+    entries: LruCache<u64, Entry>,
     handshakes: Handshakes,
 }
 
@@ -30,12 +30,12 @@ struct Entry {
     /// Until the cipher is known, a later hello on the socket may add details.
     tls: Option<Arc<Tls>>,
     /// The details that the last record of the connection had.
-    told: Option<Arc<Tls>>,
+    reported: Option<Arc<Tls>>,
 }
 
 impl ConnectionTable {
     pub(in crate::pipeline) fn new() -> Self {
-        Self { known: LruCache::sparse(CONNECTIONS), handshakes: Handshakes::new() }
+        Self { entries: LruCache::sparse(CONNECTIONS), handshakes: Handshakes::new() }
     }
 
     pub(in crate::pipeline) fn hello(&mut self, wire: &HelloChunk, data: &[u8]) {
@@ -55,27 +55,27 @@ impl ConnectionTable {
         if socket.role.is_none() {
             socket.role = info.role(wire.header.pid, wire.namespace, &socket);
         }
-        let told = self.known.pop(&wire.connection).and_then(|entry| entry.told);
-        self.known.put(wire.connection, Entry { socket, number: wire.socket, tls: None, told });
+        let reported = self.entries.pop(&wire.connection).and_then(|entry| entry.reported);
+        self.entries.put(wire.connection, Entry { socket, number: wire.socket, tls: None, reported });
     }
 
     /// Removes a connection that was closed.
     pub(in crate::pipeline) fn forget(&mut self, connection: u64) {
-        self.known.pop(&connection);
+        self.entries.pop(&connection);
     }
 
     /// Adds to a connection what its next record has of it.
     pub(in crate::pipeline) fn describe(&mut self, connection: Connection<'static>) -> Connection<'_> {
-        let Some(entry) = self.known.get_mut(&connection.id) else { return connection };
+        let Some(entry) = self.entries.get_mut(&connection.id) else { return connection };
         if entry.tls.as_ref().is_none_or(|tls| tls.cipher.is_none())
             && let Some((tls, role)) = self.handshakes.get(entry.number)
         {
             entry.tls = Some(Arc::clone(tls));
             entry.socket.role = entry.socket.role.or(role);
         }
-        let is_first = entry.told != entry.tls;
+        let is_first = entry.reported != entry.tls;
         if is_first {
-            entry.told.clone_from(&entry.tls);
+            entry.reported.clone_from(&entry.tls);
         }
         Connection {
             socket: Some(Cow::Borrowed(&entry.socket)),

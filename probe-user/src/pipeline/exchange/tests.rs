@@ -35,9 +35,9 @@ fn shown(connection: u64, exchange: &Exchange) -> String {
 }
 
 #[derive(Debug, Default)]
-struct Told(Vec<String>);
+struct Emitted(Vec<String>);
 
-impl Told {
+impl Emitted {
     fn emit(&mut self) -> impl FnMut(u64, Exchange) -> io::Result<()> {
         |connection, exchange| {
             self.0.push(shown(connection, &exchange));
@@ -47,15 +47,15 @@ impl Told {
 }
 
 fn check(limits: ExchangeLimits, messages: &[(u64, MessageKind, u64, i64)], expected: &[&str]) {
-    let (mut exchanges, mut told) = (Exchanges::new(limits), Told::default());
+    let (mut exchanges, mut emitted) = (Exchanges::new(limits), Emitted::default());
     for &(connection, kind, id, second) in messages {
-        exchanges.message(connection, message(kind, id, second), &mut told.emit()).unwrap();
+        exchanges.message(connection, message(kind, id, second), &mut emitted.emit()).unwrap();
         let size: usize = exchanges.pending.values().map(|pending| pending.message.size()).sum();
         assert_eq!(exchanges.bytes, size);
         assert!(exchanges.len() <= limits.messages);
     }
-    exchanges.end_all(&mut told.emit()).unwrap();
-    assert_eq!(told.0, expected, "{messages:?}");
+    exchanges.end_all(&mut emitted.emit()).unwrap();
+    assert_eq!(emitted.0, expected, "{messages:?}");
     assert!(exchanges.is_empty() && exchanges.ages.is_empty() && exchanges.bytes == 0);
 }
 
@@ -85,11 +85,11 @@ fn a_request_is_paired_by_its_key() {
 
 #[test]
 fn a_message_without_a_key_is_told_alone() {
-    let (mut exchanges, mut told) = (Exchanges::new(ExchangeLimits::default()), Told::default());
+    let (mut exchanges, mut emitted) = (Exchanges::new(ExchangeLimits::default()), Emitted::default());
     let mut open = message(Response, 1, 1);
     open.id = None;
-    exchanges.message(1, open, &mut told.emit()).unwrap();
-    assert_eq!(told.0, ["1: Response ? Unknown"]);
+    exchanges.message(1, open, &mut emitted.emit()).unwrap();
+    assert_eq!(emitted.0, ["1: Response ? Unknown"]);
 }
 
 #[test]
@@ -117,23 +117,23 @@ fn the_oldest_makes_room_and_is_counted() {
 
 #[test]
 fn the_end_of_a_connection_says_what_was_not_answered() {
-    let (mut exchanges, mut told) = (Exchanges::new(ExchangeLimits::default()), Told::default());
+    let (mut exchanges, mut emitted) = (Exchanges::new(ExchangeLimits::default()), Emitted::default());
     for (connection, kind, id) in [(1, Request, 1), (1, Request, 2), (2, Request, 1), (1, Response, 3)] {
-        exchanges.message(connection, message(kind, id, 5), &mut told.emit()).unwrap();
+        exchanges.message(connection, message(kind, id, 5), &mut emitted.emit()).unwrap();
     }
-    exchanges.end(1, UnpairedReason::Closed, &mut told.emit()).unwrap();
-    assert_eq!(told.0, ["1: Request 1 Closed", "1: Request 2 Closed", "1: Response 3 NoRequest"]);
+    exchanges.end(1, UnpairedReason::Closed, &mut emitted.emit()).unwrap();
+    assert_eq!(emitted.0, ["1: Request 1 Closed", "1: Request 2 Closed", "1: Response 3 NoRequest"]);
     assert_eq!(exchanges.len(), 1);
 }
 
 #[test]
 fn a_response_waits_only_as_long_as_records_are_late() {
-    let (mut exchanges, mut told) = (Exchanges::new(ExchangeLimits::default()), Told::default());
+    let (mut exchanges, mut emitted) = (Exchanges::new(ExchangeLimits::default()), Emitted::default());
     for (kind, id, second) in [(Response, 1, 5), (Response, 2, 8), (Request, 3, 1)] {
-        exchanges.message(1, message(kind, id, second), &mut told.emit()).unwrap();
+        exchanges.message(1, message(kind, id, second), &mut emitted.emit()).unwrap();
     }
-    exchanges.settle(Timestamp::from_second(7).unwrap(), &mut told.emit()).unwrap();
-    assert_eq!((told.0.as_slice(), exchanges.len()), (&["1: Response 1 NoRequest".to_owned()][..], 2));
+    exchanges.settle(Timestamp::from_second(7).unwrap(), &mut emitted.emit()).unwrap();
+    assert_eq!((emitted.0.as_slice(), exchanges.len()), (&["1: Response 1 NoRequest".to_owned()][..], 2));
 }
 
 /// Streams, a conversation of the test protocols, and exchanges, one after the other as in a trace.
@@ -141,14 +141,14 @@ fn exchanges_of(calls: &[(Direction, u64, &[u8])], lost: &[usize]) -> Vec<String
     let mut streams = Streams::new(StreamLimits::default());
     let hints = Hints { role: Some(Role::Client), from_start: true, ..Hints::default() };
     let mut conversation = Conversation::new(PROTOCOLS, hints);
-    let (mut exchanges, mut told, mut out) =
-        (Exchanges::new(ExchangeLimits::default()), Told::default(), Messages::new(100));
+    let (mut exchanges, mut emitted, mut out) =
+        (Exchanges::new(ExchangeLimits::default()), Emitted::default(), Messages::new(100));
     let mut decode = |direction, part: StreamPart<'_>| {
         match part {
             StreamPart::Chunk(chunk) => conversation.data(direction, &chunk, &mut out),
             StreamPart::Gap(gap) => conversation.gap(direction, gap, &mut out),
         }
-        out.drain().try_for_each(|message| exchanges.message(1, message, &mut told.emit()))
+        out.drain().try_for_each(|message| exchanges.message(1, message, &mut emitted.emit()))
     };
     let mut emit = |_, direction, part: StreamPart<'_>| decode(direction, part);
     for (index, &(direction, stream_offset, data)) in calls.iter().enumerate() {
@@ -163,8 +163,8 @@ fn exchanges_of(calls: &[(Direction, u64, &[u8])], lost: &[usize]) -> Vec<String
         }
     }
     streams.end_all(&mut emit).unwrap();
-    exchanges.end(1, UnpairedReason::Closed, &mut told.emit()).unwrap();
-    told.0
+    exchanges.end(1, UnpairedReason::Closed, &mut emitted.emit()).unwrap();
+    emitted.0
 }
 
 #[test]
@@ -206,13 +206,13 @@ fn what_is_lost_pairs_nothing_wrongly() {
         }
         let lost: Vec<usize> = (0..noise.below(4)).map(|_| noise.below(texts.len())).collect();
         let calls: Vec<_> = texts.iter().map(|(way, start, text)| (*way, *start, text.as_bytes())).collect();
-        let told = exchanges_of(&calls, &lost);
-        for line in &told {
+        let emitted = exchanges_of(&calls, &lost);
+        for line in &emitted {
             if let Some((asked, answered)) = line.trim_start_matches("1: ").split_once('=') {
                 assert_eq!(Some(asked), answered.split(' ').next(), "{calls:?} without {lost:?}");
             }
         }
         let expected = if lost.is_empty() { 8..=8 } else { 8 - lost.len()..=16 };
-        assert!(expected.contains(&told.len()), "{told:?}: {calls:?} without {lost:?}");
+        assert!(expected.contains(&emitted.len()), "{emitted:?}: {calls:?} without {lost:?}");
     }
 }
