@@ -20,8 +20,8 @@ const PRESERVED: [Register; 6] =
 /// Limit of the entries of one table.
 const MAX_ENTRIES: u64 = 4096;
 
-/// The addresses to which the jump at `index` of `code` may lead. None if they are not certain. `jumps` are the
-/// direct jumps of the function: the target and the index of each, in the order of targets.
+/// The addresses to which the jump at `index` of `code` may lead. None if they are not certain. `jumps` are
+/// the direct jumps of the function: the target and the index of each, in the order of targets.
 pub(super) fn targets(
     object: &Object,
     code: &[Instruction],
