@@ -144,6 +144,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "usdt", source: Some("usdt.c"), needs: &[], flags: &[] },
     Recipe { name: "bpf-ids", source: Some("bpf-ids.c"), needs: &[], flags: &[] },
     Recipe { name: "churn", source: Some("churn.c"), needs: &[], flags: SHARED },
+    Recipe { name: "bench-floor", source: Some("bench-floor.c"), needs: &[], flags: &[] },
     Recipe { name: "bench-tls", source: Some("bench-tls.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },

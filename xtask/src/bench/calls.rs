@@ -39,7 +39,7 @@ pub(super) fn measure(extent: Extent) -> Result<CallBench> {
     let mut target = BenchTarget::start()?;
     let idle = BenchTarget::start()?;
     let pids = Pids { measured: target.id(), idle: idle.id() };
-    let ways = [Way::Untraced, Way::Ctrace, Way::Elsewhere].into_iter();
+    let ways = [Way::Untraced, Way::Ctrace, Way::Elsewhere, Way::Floor].into_iter();
     let ways: Vec<Way> = ways.chain(bpftrace_program().map(|_| Way::Bpftrace)).collect();
     let mut rounds = Vec::new();
     for round in 1..=extent.rounds {
@@ -121,8 +121,8 @@ impl CallBench {
     pub(super) fn describe(&self, report: &mut BenchReport) {
         report.paragraph("### A call");
         report.paragraph(
-            "CPU time of the calling thread, in µs a call. The three columns in the middle are what comes on \
-             top of the untraced call.",
+            "CPU time of the calling thread, in µs a call. The four columns after the first are what comes on top \
+             of the untraced call; *empty programs* are at the places that ctrace probes, and do nothing.",
         );
         let mut rows = Vec::new();
         for (call, name) in CALLS.iter().enumerate() {
@@ -136,8 +136,10 @@ impl CallBench {
                 "untraced",
                 "ctrace",
                 "ctrace, another process selected",
+                "empty programs",
                 "bpftrace",
                 "ctrace / bpftrace",
+                "empty / bpftrace",
             ],
             &rows,
         );
@@ -164,16 +166,19 @@ impl CallBench {
             .table(["tracer", "from its start until it traces", "from the signal until it has ended"], &rows);
     }
 
-    fn row(&self, name: &str, ns: impl Fn(&Sample) -> f64 + Copy) -> [String; 6] {
+    fn row(&self, name: &str, ns: impl Fn(&Sample) -> f64 + Copy) -> [String; 8] {
         let us = |ns: f64| format!("{:.2}", ns / 1e3);
-        let [ctrace, elsewhere, bpftrace] =
-            [Way::Ctrace, Way::Elsewhere, Way::Bpftrace].map(|way| self.added(way, ns));
-        let (bpftrace, ratio) = if self.has_bpftrace() {
-            (us(bpftrace), format!("{:.2}", ctrace / bpftrace))
+        let [ctrace, elsewhere, floor, bpftrace] =
+            [Way::Ctrace, Way::Elsewhere, Way::Floor, Way::Bpftrace].map(|way| self.added(way, ns));
+        let (compared, ratios) = if self.has_bpftrace() {
+            (us(bpftrace), [ctrace, floor].map(|added| format!("{:.3}", added / bpftrace)))
         } else {
-            ("not installed".to_owned(), "-".to_owned())
+            ("not installed".to_owned(), ["-", "-"].map(str::to_owned))
         };
-        [name.to_owned(), us(self.median(Way::Untraced, ns)), us(ctrace), us(elsewhere), bpftrace, ratio]
+        let [ratio, floor_ratio] = ratios;
+        let untraced = us(self.median(Way::Untraced, ns));
+        let [ctrace, elsewhere, floor] = [ctrace, elsewhere, floor].map(us);
+        [name.to_owned(), untraced, ctrace, elsewhere, floor, compared, ratio, floor_ratio]
     }
 }
 

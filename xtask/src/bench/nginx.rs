@@ -41,7 +41,7 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<Requests>>> {
     let nginx = Nginx::start(&nginx)?;
     let idle = BenchTarget::start()?;
     let pids = Pids { measured: nginx.worker()?, idle: idle.id() };
-    let ways = [Way::Untraced, Way::Ctrace, Way::Elsewhere].into_iter();
+    let ways = [Way::Untraced, Way::Ctrace, Way::Elsewhere, Way::Floor].into_iter();
     let ways = ways.chain(bpftrace_program().map(|_| Way::Bpftrace));
     let mut all: Vec<Requests> = ways.map(|way| Requests { way, rounds: Vec::new(), lost: false }).collect();
     for round in 1..=extent.rounds {
@@ -76,6 +76,7 @@ pub(super) fn describe(all: Option<&Vec<Requests>>, report: &mut BenchReport) {
             Way::Untraced => "untraced",
             Way::Ctrace => "ctrace",
             Way::Elsewhere => "ctrace, another process selected",
+            Way::Floor => "empty programs at the places of ctrace",
             Way::Bpftrace => "bpftrace",
         };
         let lost = match (requests.way, requests.lost) {

@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context, Result, bail};
-use ctrace_tests::{Child, Ctrace, library, program, script};
+use ctrace_tests::{Child, Ctrace, OutputLines, library, program, script};
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use super::process::PROGRAM;
 use crate::shell;
 
+/// The library of the target program.
+const LIBSSL: &str = "libssl.so.3";
 /// How long bpftrace may take to compile and attach.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long bpftrace may take to end.
@@ -32,6 +35,8 @@ pub(super) enum Way {
     /// ctrace traces another process that maps the same library: the probes are hit, and the filter rejects
     /// the call.
     Elsewhere,
+    /// Empty programs are at the places that ctrace probes: the least that any tracer costs that probes there.
+    Floor,
     /// bpftrace captures the same functions.
     Bpftrace,
 }
@@ -55,6 +60,7 @@ pub(super) struct Tracer {
 enum Running {
     Nothing,
     Ctrace(Ctrace),
+    Floor(Child),
     Bpftrace { child: Child, _script: NamedTempFile },
 }
 
@@ -75,6 +81,7 @@ impl Tracer {
             Way::Untraced => Running::Nothing,
             Way::Ctrace => Running::Ctrace(ctrace(pids.measured)?),
             Way::Elsewhere => Running::Ctrace(ctrace(pids.idle)?),
+            Way::Floor => Running::Floor(floor(pids.measured)?),
             Way::Bpftrace => bpftrace(pids.measured)?,
         };
         Ok(Self { running, attach: begin.elapsed() })
@@ -85,7 +92,7 @@ impl Tracer {
         match &self.running {
             Running::Nothing => None,
             Running::Ctrace(ctrace) => Some(ctrace.id()),
-            Running::Bpftrace { child, .. } => Some(child.id()),
+            Running::Floor(child) | Running::Bpftrace { child, .. } => Some(child.id()),
         }
     }
 
@@ -95,6 +102,10 @@ impl Tracer {
         let (ended, lost) = match self.running {
             Running::Nothing => (true, None),
             Running::Ctrace(ctrace) => (true, lost(&ctrace.finish()?.stderr)?),
+            Running::Floor(mut child) => {
+                drop(child.take_stdin());
+                (child.wait(PATIENCE)?.success(), None)
+            }
             Running::Bpftrace { mut child, .. } => {
                 child.signal(Signal::INT)?;
                 // bpftrace 0.17 sometimes misses the signal; then dropping it kills it.
@@ -107,6 +118,36 @@ impl Tracer {
 
 fn ctrace(pid: u32) -> Result<Ctrace> {
     Ctrace::start(&["ssl", "--pid", &pid.to_string(), "-o", "json", "--output", "/dev/null"])
+}
+
+/// Empty programs at the places that ctrace would probe.
+fn floor(pid: u32) -> Result<Child> {
+    let plan = Ctrace::run_to_end(&["ssl", "--dry-run", "--pid", &pid.to_string()])?;
+    let places = places(&serde_json::from_slice(&plan.stdout).context("the plan is not JSON")?);
+    let places = places.with_context(|| format!("the plan has no places in {LIBSSL}"))?;
+    let mut command = shell::command(&program("bench-floor")?.to_string_lossy());
+    command.arg(library(&program(PROGRAM)?, LIBSSL)?).args(&places);
+    let mut child = Child::start_with_streams(&mut command, Stdio::piped(), Stdio::piped())?;
+    let output = child.take_stdout().context("no pipe from bench-floor")?;
+    OutputLines::of(output).wait("ready", PATIENCE, |line| line == "ready")?;
+    Ok(child)
+}
+
+/// The places that a plan probes in libssl, as `bench-floor` takes them. None if there are none.
+fn places(plan: &Value) -> Option<Vec<String>> {
+    let objects = plan.get("objects")?.as_array()?;
+    let libssl = objects.iter().find(|object| object["library"]["name"] == LIBSSL)?;
+    let mut places = Vec::new();
+    for hook in libssl.get("hooks")?.as_array()? {
+        let entry = hook.get("offset")?.as_u64()?;
+        places.push(entry.to_string());
+        if hook["return_probe"] == "kernel" {
+            places.push(format!("return:{entry}"));
+        }
+        let exits = hook.get("ends").and_then(Value::as_array).into_iter().flatten();
+        places.extend(exits.filter_map(Value::as_u64).map(|exit| exit.to_string()));
+    }
+    Some(places).filter(|places| !places.is_empty())
 }
 
 /// The loss that the summary on standard error reports.
@@ -127,7 +168,7 @@ pub(super) fn bpftrace_program() -> Option<PathBuf> {
 
 fn bpftrace(pid: u32) -> Result<Running> {
     let file = bpftrace_program().context("bpftrace is not installed")?;
-    let libssl = library(&program(PROGRAM)?, "libssl.so.3")?;
+    let libssl = library(&program(PROGRAM)?, LIBSSL)?;
     let script = bpftrace_script(&libssl)?;
     let mut command = shell::command(&file.to_string_lossy());
     // bpftrace can capture at most 200 bytes of a payload, because they must fit on the stack of a BPF
@@ -171,7 +212,25 @@ fn perf_events(pid: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn every_place_of_a_plan_is_probed() {
+        let hooks = json!([
+            { "offset": 16, "return_probe": "emulated_exits", "ends": [32, 48] },
+            { "offset": 64, "return_probe": "kernel" },
+            { "offset": 80, "return_probe": "none" },
+        ]);
+        let plan = json!({ "objects": [
+            { "library": { "name": "libcrypto.so.3" }, "hooks": [{ "offset": 1 }] },
+            { "library": { "name": LIBSSL }, "hooks": hooks },
+        ] });
+        let expected = ["16", "32", "48", "64", "return:64", "80"].map(str::to_owned);
+        assert_eq!(places(&plan), Some(expected.to_vec()));
+        assert_eq!(places(&json!({ "objects": [] })), None);
+    }
 
     #[test]
     fn the_summary_tells_what_was_lost() {
