@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::child::{Child, OutputLines, PATIENCE};
-use crate::ctrace::{LINK_VARIABLE, with_probe_link};
+use crate::ctrace::with_choices;
 use crate::paths::ctrace_binary;
 use crate::program::program;
 use crate::trace::RunningTrace;
@@ -88,8 +88,7 @@ impl Tracing {
     ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let mut ctrace = Command::new(ctrace_binary()?);
-        let link = env::var(LINK_VARIABLE).ok();
-        ctrace.args(with_probe_link(&["ssl", "-o", "json", "--output"], link.as_deref()));
+        ctrace.args(with_choices(&["ssl", "-o", "json", "--output"], |variable| env::var(variable).ok()));
         ctrace.arg(directory.path().join("records"));
         ctrace.args(options).arg("--").args(command).envs(environment.iter().copied()).process_group(0);
         let stdout = tempfile::tempfile()?;

@@ -11,8 +11,11 @@ use crate::child::{Child, PATIENCE};
 use crate::paths::ctrace_binary;
 use crate::trace::RunningTrace;
 
-/// The kind of links that live suites shall use instead of ctrace's own choice: `perf` or `multi`.
-pub(crate) const LINK_VARIABLE: &str = "CTRACE_PROBE_LINK";
+/// Choices that live suites shall make instead of ctrace: the variable that has one, and its option.
+const CHOICES: [(&str, &str); 2] =
+    [("CTRACE_PROBE_LINK", "--probe-link"), (RETURN_PROBE_VARIABLE, "--return-probe")];
+/// The way of probing returns.
+pub(crate) const RETURN_PROBE_VARIABLE: &str = "CTRACE_RETURN_PROBE";
 
 /// A `ctrace` that has attached.
 #[derive(Debug)]
@@ -91,34 +94,52 @@ impl Ctrace {
 
 fn command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(ctrace_binary()?);
-    command.args(with_probe_link(arguments, env::var(LINK_VARIABLE).ok().as_deref()));
+    command.args(with_choices(arguments, |variable| env::var(variable).ok()));
     Ok(command)
 }
 
-/// The arguments, with the kind of links that was asked for, unless they name one.
-pub(crate) fn with_probe_link<'a>(arguments: &[&'a str], kind: Option<&'a str>) -> Vec<&'a str> {
-    let (Some(kind), Some((command, options))) = (kind, arguments.split_first()) else {
-        return arguments.to_vec();
-    };
-    let attaches = ["ssl", "uprobe"].contains(command)
-        && !options.iter().any(|option| ["--read", "--probe-link"].contains(option));
-    let link: &[&str] = if attaches { &["--probe-link", kind] } else { &[] };
-    [&[*command], link, options].concat()
+/// The arguments, with what the environment chooses, unless they choose it themselves.
+pub(crate) fn with_choices(arguments: &[&str], of: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let Some((command, options)) = arguments.split_first() else { return Vec::new() };
+    let has = |option: &str| options.iter().any(|found| found.split('=').next() == Some(option));
+    let mut all = vec![(*command).to_owned()];
+    if ["ssl", "uprobe"].contains(command) && !has("--read") {
+        for (variable, option) in CHOICES {
+            if let Some(value) = of(variable).filter(|_| !has(option)) {
+                all.extend([option.to_owned(), value]);
+            }
+        }
+    }
+    all.extend(options.iter().map(|option| (*option).to_owned()));
+    all
 }
 
 #[cfg(test)]
 mod tests {
-    use super::with_probe_link;
+    use super::with_choices;
 
     #[test]
-    fn the_kind_of_links_is_an_option_of_what_attaches() {
-        let with = |arguments: &[&'static str]| with_probe_link(arguments, Some("perf")).join(" ");
-        assert_eq!(with(&["ssl", "--all"]), "ssl --probe-link perf --all");
-        assert_eq!(with(&["uprobe", "a:b", "--", "c"]), "uprobe --probe-link perf a:b -- c");
-        assert_eq!(with(&["ssl", "--probe-link", "multi"]), "ssl --probe-link multi");
-        assert_eq!(with(&["ssl", "--read", "-"]), "ssl --read -");
-        assert_eq!(with(&["exec", "--all"]), "exec --all");
-        assert_eq!(with(&[]), "");
-        assert_eq!(with_probe_link(&["ssl", "--all"], None), ["ssl", "--all"]);
+    fn choices_are_options_of_what_attaches() {
+        let with = |arguments: &[&str], choices: &[(&str, &str)]| {
+            let of = |variable: &str| {
+                let found = choices.iter().find(|(name, _)| *name == variable);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            with_choices(arguments, of).join(" ")
+        };
+        let perf = [("CTRACE_PROBE_LINK", "perf")];
+        assert_eq!(with(&["ssl", "--all"], &perf), "ssl --probe-link perf --all");
+        assert_eq!(with(&["uprobe", "a:b", "--", "c"], &perf), "uprobe --probe-link perf a:b -- c");
+        assert_eq!(with(&["ssl", "--probe-link", "multi"], &perf), "ssl --probe-link multi");
+        assert_eq!(with(&["ssl", "--read", "-"], &perf), "ssl --read -");
+        assert_eq!(with(&["exec", "--all"], &perf), "exec --all");
+        assert_eq!(with(&[], &perf), "");
+        assert_eq!(with(&["ssl", "--all"], &[]), "ssl --all");
+        let both = [("CTRACE_PROBE_LINK", "perf"), ("CTRACE_RETURN_PROBE", "kernel")];
+        assert_eq!(with(&["ssl", "--all"], &both), "ssl --probe-link perf --return-probe kernel --all");
+        assert_eq!(
+            with(&["ssl", "--return-probe=exit"], &both),
+            "ssl --probe-link perf --return-probe=exit"
+        );
     }
 }
