@@ -91,6 +91,8 @@ pub struct Object {
     tables: Vec<table::SymbolTable>,
     /// The loader's relocations, except those of the PLT.
     relocations: Option<FileRange>,
+    /// The relocations of the PLT.
+    plt: Option<FileRange>,
     build_id: Option<String>,
     symbols: BTreeMap<String, Vec<Symbol>>,
     /// Slots of the global offset table that the loader fills with a wanted function of this object.
@@ -150,6 +152,7 @@ impl Object {
             is_program: header.is_fixed() || dynamic.is_pie || is_executable,
             tables,
             relocations: dynamic.relocations,
+            plt: dynamic.plt,
             soname: dynamic.soname,
             needed: dynamic.needed,
             symbols: found.into_symbols(),

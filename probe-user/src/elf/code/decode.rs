@@ -195,6 +195,14 @@ pub(in crate::elf) fn writes(
     })
 }
 
+/// Whether the instruction writes, or may write, memory.
+pub(in crate::elf) fn stores(factory: &mut InstructionInfoFactory, instruction: &Instruction) -> bool {
+    let is_write = |access| {
+        !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
+    };
+    factory.info(instruction).used_memory().iter().any(|memory| is_write(memory.access()))
+}
+
 /// The legacy prefixes of an instruction, including those without effect: the kernel's checks count them too.
 fn prefixes(bytes: &[u8]) -> &[u8] {
     let is_prefix = |byte: &u8| {

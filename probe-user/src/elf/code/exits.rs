@@ -10,13 +10,11 @@
 
 use std::collections::BTreeMap;
 
-use iced_x86::{
-    Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use probe_common::{MAX_SLOT_WORDS, ReturnSlot, StackBase};
 
 use super::decode::{
-    self, UnprobeableCode, bytes_of, has_bad_prefix, instructions, is_emulated, target, writes,
+    self, UnprobeableCode, bytes_of, has_bad_prefix, instructions, is_emulated, stores, target, writes,
 };
 use super::function_body::AmbiguousCode;
 use super::jump_table;
@@ -110,8 +108,8 @@ impl FunctionTable<'_> {
         let stub = object.code(target, 16)?;
         let target = match decode::plt_slot(&stub, target) {
             None => target,
-            Some(slot) => match object.slot(slot).and_then(|name| object.function(name)) {
-                Some(symbol) => symbol.address,
+            Some(slot) => match self.slot_target(slot)? {
+                Some(function) => function,
                 None => return Ok(None),
             },
         };
@@ -133,7 +131,7 @@ impl ReachableCode {
         let (mut next, mut size) = (0, first.size);
         while let Some(part) = reachable.parts.get(next) {
             next += 1;
-            for to in part.jumps(table.object())? {
+            for to in part.jumps(table)? {
                 let mut to = to;
                 if !reachable.contains(to) {
                     let found = table.jump_target(to).ok().flatten();
@@ -218,7 +216,7 @@ impl CodePart {
     }
 
     /// The targets of all jumps.
-    fn jumps(&self, object: &Object) -> Result<Vec<VirtAddr>, UncertainExits> {
+    fn jumps(&self, table: &FunctionTable<'_>) -> Result<Vec<VirtAddr>, UncertainExits> {
         let mut targets = Vec::new();
         let mut direct = Vec::new();
         for (index, jump) in self.instructions.iter().enumerate() {
@@ -231,10 +229,16 @@ impl CodePart {
         }
         direct.sort_unstable();
         for (index, jump) in self.instructions.iter().enumerate() {
-            if jump.flow_control() == FlowControl::IndirectBranch {
-                let found = jump_table::targets(object, &self.instructions, index, &direct);
-                targets.extend(found.ok_or(UncertainExits::IndirectJump(jump.ip()))?);
+            if jump.flow_control() != FlowControl::IndirectBranch {
+                continue;
             }
+            let found = if jump.is_ip_rel_memory_operand() {
+                // Through the global offset table, to another function.
+                table.slot_target(VirtAddr(jump.ip_rel_memory_address()))?.map(|target| vec![target])
+            } else {
+                jump_table::targets(table.object(), &self.instructions, index, &direct)
+            };
+            targets.extend(found.ok_or(UncertainExits::IndirectJump(jump.ip()))?);
         }
         Ok(targets)
     }
@@ -380,9 +384,9 @@ impl Epilogue<'_> {
         let mut stack = StackMotion { base: StackBase::StackPointer, bytes: 0, has_frame_pointer: true };
         for index in first..ret {
             let instruction = *self.at(index)?;
-            let info = self.factory.info(&instruction);
-            let stores = info.used_memory().iter().any(|memory| is_write(memory.access()));
-            if stores || writes(&mut self.factory, &instruction, &[Register::RAX]) {
+            if stores(&mut self.factory, &instruction)
+                || writes(&mut self.factory, &instruction, &[Register::RAX])
+            {
                 return None;
             }
             if writes(&mut self.factory, &instruction, &[Register::RSP]) {
@@ -435,10 +439,6 @@ impl StackMotion {
 
 fn is_immediate(instruction: &Instruction) -> bool {
     !matches!(instruction.op1_kind(), OpKind::Register | OpKind::Memory)
-}
-
-fn is_write(access: OpAccess) -> bool {
-    !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
 }
 
 /// Whether an operand is the stack protector's value.

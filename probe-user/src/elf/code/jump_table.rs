@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
-use super::decode::writes;
+use super::decode::{stores, writes};
 use crate::elf::{Object, VirtAddr};
 
 /// How many instructions before the jump are inspected: compilers need up to eight.
@@ -103,6 +103,14 @@ enum IndexPlace {
     Memory(Register, u64),
 }
 
+/// The index of a table, as code before the jump has it.
+#[derive(Clone, Copy)]
+struct Index {
+    place: IndexPlace,
+    /// How many bytes of the place are the index.
+    bytes: usize,
+}
+
 impl Backward<'_> {
     fn at(&self, index: usize) -> Option<Instruction> {
         self.code.get(index).copied()
@@ -181,7 +189,8 @@ impl Backward<'_> {
 
     /// The number of values that `register` can have: `cmp $last,register; ja …`.
     fn bound(&mut self, index: usize, register: Register) -> Option<u64> {
-        let mut place = IndexPlace::Register(register.full_register());
+        // A register of four bytes has zeros above them: an instruction that writes it clears these.
+        let mut index_at = Index { place: IndexPlace::Register(register.full_register()), bytes: 4 };
         let mut at = index;
         for _ in 0..MAX_BACK {
             at = self.before(at)?;
@@ -190,24 +199,31 @@ impl Backward<'_> {
                 return None;
             }
             if matches!(found.mnemonic(), Mnemonic::Ja | Mnemonic::Jae) {
-                return self.compared(at, place);
+                return self.compared(at, index_at);
             }
-            let (IndexPlace::Register(held) | IndexPlace::Memory(held, _)) = place;
-            if writes(&mut self.factory, &found, &[held]) {
-                let is_copy = matches!(found.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx);
-                let is_register = matches!(place, IndexPlace::Register(_));
-                place = place_of(&found, 1).filter(|_| is_copy && is_register)?;
+            match index_at.place {
+                IndexPlace::Register(held) => {
+                    if writes(&mut self.factory, &found, &[held]) {
+                        index_at = copied(&found, index_at)?;
+                    }
+                }
+                IndexPlace::Memory(base, _) => {
+                    if stores(&mut self.factory, &found) || writes(&mut self.factory, &found, &[base]) {
+                        return None;
+                    }
+                }
             }
         }
         None
     }
 
     /// The number of values below the branch at `branch`.
-    fn compared(&mut self, branch: usize, place: IndexPlace) -> Option<u64> {
+    fn compared(&mut self, branch: usize, index: Index) -> Option<u64> {
         let compare = self.before(branch)?;
         let found = self.at(compare)?;
         let is_it = found.mnemonic() == Mnemonic::Cmp
-            && place_of(&found, 0) == Some(place)
+            && place_of(&found, 0) == Some(index.place)
+            && operand_bytes(&found, 0) >= index.bytes
             && !matches!(found.op1_kind(), OpKind::Register | OpKind::Memory);
         if !is_it {
             return None;
@@ -230,6 +246,27 @@ fn place_of(instruction: &Instruction, operand: u32) -> Option<IndexPlace> {
             Some(IndexPlace::Memory(instruction.memory_base(), instruction.memory_displacement64()))
         }
         _ => None,
+    }
+}
+
+/// Where the index is before an instruction that copies it. None if the instruction does not copy all of it.
+fn copied(copy: &Instruction, index: Index) -> Option<Index> {
+    let (read, written) = (operand_bytes(copy, 1), operand_bytes(copy, 0));
+    let is_whole = match copy.mnemonic() {
+        Mnemonic::Mov => read >= index.bytes,
+        Mnemonic::Movzx => written >= index.bytes,
+        _ => false,
+    };
+    let place = place_of(copy, 1).filter(|_| is_whole)?;
+    Some(Index { place, bytes: read.min(index.bytes) })
+}
+
+/// The size of an operand that is a register or memory.
+fn operand_bytes(instruction: &Instruction, operand: u32) -> usize {
+    match instruction.op_kind(operand) {
+        OpKind::Register => instruction.op_register(operand).size(),
+        OpKind::Memory => instruction.memory_size().size(),
+        _ => 0,
     }
 }
 

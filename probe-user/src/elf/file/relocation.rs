@@ -1,4 +1,4 @@
-//! The PLT's relocations: they say which slot of the global offset table leads to which wanted function.
+//! Relocations that fill the global offset table: they say which slot leads to which function.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -44,5 +44,33 @@ pub(in crate::elf) fn jump_slots(
         }
         ControlFlow::Continue(())
     })?;
+    Ok(slots)
+}
+
+/// Limit of the slots of functions: the largest browsers have some 20 000.
+const MAX_SLOTS: usize = 1 << 18;
+
+/// The indices of the symbols whose addresses the loader writes to slots of the global offset table, by slot.
+pub(in crate::elf) fn symbol_slots(
+    reader: &Reader,
+    tables: impl IntoIterator<Item = FileRange>,
+) -> Result<BTreeMap<u64, u32>, ObjectError> {
+    const WHAT: &str = "relocations";
+    const SIZE: u64 = size_of::<Rela64<LE>>() as u64;
+    let mut slots = BTreeMap::new();
+    for table in tables {
+        let count = (table.length / SIZE).min(MAX_RELOCATIONS);
+        reader.chunks(WHAT, table.head(count * SIZE), (SIZE, 0), |_, chunk| {
+            let (list, _) = pod::slice_from_bytes::<Rela64<LE>>(chunk, chunk.len() / size_of::<Rela64<LE>>())
+                .unwrap_or_default();
+            let is_slot = |entry: &&Rela64<LE>| {
+                matches!(entry.r_type(LE, false), elf::R_X86_64_JUMP_SLOT | elf::R_X86_64_GLOB_DAT)
+            };
+            slots.extend(
+                list.iter().filter(is_slot).map(|entry| (entry.r_offset.get(LE), entry.r_sym(LE, false))),
+            );
+            if slots.len() < MAX_SLOTS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+    }
     Ok(slots)
 }

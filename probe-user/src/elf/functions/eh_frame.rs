@@ -13,6 +13,8 @@ use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
 
 use super::call_targets::Starts;
 use crate::elf::file::reader::FileRange;
+use crate::elf::file::relocation;
+use crate::elf::symbols::table;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
 /// Limit of the entries of the table: the largest browsers have a million.
@@ -39,6 +41,8 @@ pub struct FunctionTable<'o> {
     source: Source,
     /// The call targets; empty if the unwind tables are dense.
     starts: OnceCell<Vec<Starts>>,
+    /// The symbols of slots of the global offset table.
+    slots: OnceCell<BTreeMap<u64, u32>>,
     /// Cached answers of [`FunctionTable::never_returns`].
     pub(in crate::elf) ends: RefCell<BTreeMap<VirtAddr, bool>>,
 }
@@ -58,7 +62,8 @@ impl Object {
             Some((address, entries)) => Source::Table(address, entries),
             None => Source::List(self.list()?),
         };
-        Ok(FunctionTable { object: self, source, starts: OnceCell::new(), ends: RefCell::default() })
+        let (starts, slots) = (OnceCell::new(), OnceCell::new());
+        Ok(FunctionTable { object: self, source, starts, slots, ends: RefCell::default() })
     }
 
     fn unwind_table(&self) -> Result<Option<(u64, FileRange)>, ObjectError> {
@@ -122,6 +127,22 @@ impl FunctionTable<'_> {
             let _ = self.starts.set(starts);
         }
         Ok(self.starts.get().map_or(&[], Vec::as_slice))
+    }
+
+    /// The function of this file to which a slot of the global offset table leads, unless the loader finds
+    /// one of the same name in another file first.
+    pub(in crate::elf) fn slot_target(&self, slot: VirtAddr) -> Result<Option<VirtAddr>, ObjectError> {
+        let object = self.object;
+        let Some(table) = object.tables.first().filter(|table| table.dynamic) else { return Ok(None) };
+        if self.slots.get().is_none() {
+            let relocations = object.plt.into_iter().chain(object.relocations);
+            // As for the call targets, this cannot fail.
+            let _ = self.slots.set(relocation::symbol_slots(&object.reader, relocations)?);
+        }
+        match self.slots.get().and_then(|slots| slots.get(&slot.0)) {
+            Some(index) => table::function(&object.reader, &object.segments, table, *index),
+            None => Ok(None),
+        }
     }
 
     /// The function at `address`, from the unwind tables only.

@@ -159,6 +159,22 @@ pub(in crate::elf) fn scan(
     Ok(())
 }
 
+/// The function that the symbol with this index defines. None if it is not in executable code of this file,
+/// or is chosen when the file is loaded.
+pub(in crate::elf) fn function(
+    reader: &Reader,
+    segments: &Segments,
+    table: &SymbolTable,
+    index: u32,
+) -> Result<Option<VirtAddr>, ObjectError> {
+    const SIZE: u64 = size_of::<Sym64<LE>>() as u64;
+    let bytes = reader.bytes("a symbol", table.symbols.tail(u64::from(index) * SIZE).head(SIZE), SIZE)?;
+    let Ok((entry, _)) = pod::from_bytes::<Sym64<LE>>(&bytes) else { return Ok(None) };
+    let is_function = entry.st_type() == elf::STT_FUNC && entry.st_shndx.get(LE) != elf::SHN_UNDEF;
+    let address = VirtAddr(entry.st_value.get(LE));
+    Ok(segments.executable(address).filter(|_| is_function).map(|_| address))
+}
+
 /// The addresses of named data or code in one table. A name with several addresses is left out.
 pub(in crate::elf) fn addresses(
     reader: &Reader,

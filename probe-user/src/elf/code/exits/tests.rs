@@ -85,6 +85,32 @@ const FUNCTIONS: &[(&str, &str, Option<&[Exit]>)] = &[
     ("jumps_to_plain", "xor %edi,%edi; .byte 0xe9; .long plain - . - 4", None),
     ("jumps_through_a_register", "jmp *%rax", None),
     ("may_jump_through_memory", "test %edi,%edi; je 1f; jmp *(%rdi); 1: ret", None),
+    // Through a table, if as much of the index is compared as is used, and nothing changes it in between.
+    (
+        "through_a_table",
+        "cmp $1,%dil; ja 9f; movzbl %dil,%edi; lea 7f(%rip),%rdx; movslq (%rdx,%rdi,4),%rax; add %rdx,%rax; \
+         jmp *%rax; 1: ret; 2: ret; 9: ret; .section .rodata; 7: .long 1b-7b,2b-7b; .previous",
+        Some(&[(26, SP, 0, false), (27, SP, 0, false), (28, SP, 0, false)]),
+    ),
+    (
+        "through_a_table_by_a_part",
+        "cmp $1,%dil; ja 9f; lea 7f(%rip),%rdx; movslq (%rdx,%rdi,4),%rax; add %rdx,%rax; \
+         jmp *%rax; 1: ret; 2: ret; 9: ret; .section .rodata; 7: .long 1b-7b,2b-7b; .previous",
+        None,
+    ),
+    (
+        "through_a_table_by_a_part_of_memory",
+        "cmpb $1,8(%rdi); ja 9f; mov 8(%rdi),%eax; lea 7f(%rip),%rdx; movslq (%rdx,%rax,4),%rax; \
+         add %rdx,%rax; jmp *%rax; 1: ret; 2: ret; 9: ret; .section .rodata; 7: .long 1b-7b,2b-7b; .previous",
+        None,
+    ),
+    (
+        "through_a_table_by_other_memory",
+        "cmpb $1,8(%rdi); ja 9f; mov %sil,8(%rdi); movzbl 8(%rdi),%eax; lea 7f(%rip),%rdx; \
+         movslq (%rdx,%rax,4),%rax; add %rdx,%rax; \
+         jmp *%rax; 1: ret; 2: ret; 9: ret; .section .rodata; 7: .long 1b-7b,2b-7b; .previous",
+        None,
+    ),
     ("never", "1: jmp 1b", None),
     ("runs_over", "xor %eax,%eax; nop", None),
     ("far", "lret", None),
@@ -126,6 +152,37 @@ fn exits_of_small_functions() {
                 assert_eq!(found.unwrap(), [((plain + 2).wrapping_sub(own), SP, 0, false)]);
             }
             (None, _) => assert!(found.is_err(), "{name}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn jumps_through_the_linkage_table_are_followed_within_the_file() {
+    let source = r#"
+        int puts(const char *);
+        int other(int value) { return value * 3; }
+        int tail(int value) { return other(value + 1); }
+        int into_another_file(const char *text) { return puts(text); }
+        static int implementation(int value) { return value; }
+        static void *resolve(void) { return implementation; }
+        int chosen(int) __attribute__((ifunc("resolve")));
+        int chosen_at_load(int value) { return chosen(value + 1); }
+    "#;
+    for (flag, jump) in [("-fplt", "jmp    "), ("-fno-plt", "jmp    *0x")] {
+        let directory = compile(source, &["-shared", flag]);
+        let path = directory.path().join("fixture");
+        let file = Disassembly::of(&path);
+        assert!(file.lines.values().any(|line| line.text.starts_with(jump)), "{flag}: no {jump:?}");
+        let names = ["tail", "into_another_file", "chosen_at_load"];
+        let object = parse(&path, &names.into_iter().collect()).unwrap();
+        let all = parse(&path, &["other"].into_iter().collect()).unwrap();
+        let other = all.function("other").unwrap();
+        let [exit] = all.frames().unwrap().exits(other.address, other.size).unwrap()[..] else { panic!() };
+        let tail = object.function("tail").unwrap();
+        assert_eq!(object.frames().unwrap().exits(tail.address, tail.size).unwrap(), [exit], "{flag}");
+        for name in ["into_another_file", "chosen_at_load"] {
+            let found = exits(&object, name);
+            assert!(found.is_err(), "{flag}: {name}: {found:?}");
         }
     }
 }
