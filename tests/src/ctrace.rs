@@ -14,8 +14,8 @@ use crate::trace::RunningTrace;
 /// Choices that live suites shall make instead of ctrace: the variable that has one, and its option.
 const CHOICES: [(&str, &str); 2] =
     [("CTRACE_PROBE_LINK", "--probe-link"), (RETURN_PROBE_VARIABLE, "--return-probe")];
-/// The way of probing returns.
-pub(crate) const RETURN_PROBE_VARIABLE: &str = "CTRACE_RETURN_PROBE";
+/// The variable that has the way of probing returns.
+pub const RETURN_PROBE_VARIABLE: &str = "CTRACE_RETURN_PROBE";
 
 /// A `ctrace` that has attached.
 #[derive(Debug)]
@@ -137,9 +137,6 @@ mod tests {
         assert_eq!(with(&["ssl", "--all"], &[]), "ssl --all");
         let both = [("CTRACE_PROBE_LINK", "perf"), ("CTRACE_RETURN_PROBE", "kernel")];
         assert_eq!(with(&["ssl", "--all"], &both), "ssl --probe-link perf --return-probe kernel --all");
-        assert_eq!(
-            with(&["ssl", "--return-probe=exit"], &both),
-            "ssl --probe-link perf --return-probe=exit"
-        );
+        assert_eq!(with(&["ssl", "--return-probe=exit"], &both), "ssl --probe-link perf --return-probe=exit");
     }
 }

@@ -36,7 +36,7 @@ pub use answer::{answer, check_harmless, json, list, run_as_nobody, text};
 pub use child::{Child, OutputLines};
 pub use command::{LocalServer, TracedCommand, Tracing};
 pub use container::{TestContainer, docker};
-pub use ctrace::Ctrace;
+pub use ctrace::{Ctrace, RETURN_PROBE_VARIABLE};
 pub use demo::Demo;
 pub use engine::{Archive, Engine, EngineContainer, EngineKind, EngineServer, TestPod, wait_until};
 pub use image::{TestImage, images};
