@@ -106,7 +106,8 @@ impl ProcessInfoCache {
 
     fn read(&mut self, header: &Header) -> Arc<ProcessContext> {
         let origin = self.containers.origin(header.pid, header.cgroup);
-        let has_exited = origin.process.vpid.is_none();
+        // A process that nobody has waited for yet still has its status, but no executable.
+        let has_exited = origin.process.vpid.is_none() || origin.process.executable.is_none();
         let started = self.starting.get(&header.pid).or_else(|| self.stale.get(&header.pid));
         let Some(stale) = started.filter(|_| has_exited) else { return Arc::new(origin) };
         // For a process that has exited, the cgroup still leads to the container, with its present name.
