@@ -7,6 +7,7 @@
 //! file is done: all locators, the symbols, Go's tables, and functions by name. The results are not checked;
 //! it is enough that nothing goes wrong.
 
+pub mod loader;
 pub mod recordings;
 pub mod streams;
 

@@ -35,6 +35,7 @@ use ctrace::output::text;
 use ctrace::pipeline::ProcessInfo;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
+use ctrace::recording::{Recorded, RecordingReader};
 use ctrace::terminal::Colour;
 use expect_test::expect_file;
 use jiff::Timestamp;
@@ -275,6 +276,21 @@ fn json_is_as_checked_in() {
     assert_eq!(summary.missing(), LossCount { events: 6, bytes: 5016 });
     for line in json.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         schema::check(&serde_json::from_slice(line).unwrap());
+    }
+}
+
+#[test]
+fn what_is_attached_late_is_counted_in_the_summary() {
+    let (mut pipeline, shared, _) = pipeline("json", plain(), None);
+    pipeline.attached_late(1);
+    pipeline.attached_late(2);
+    pipeline.finish(Timestamp::UNIX_EPOCH, StopReason::TargetEnded).unwrap();
+    let json = shared.0.lock().unwrap().clone();
+    golden("attached-late.jsonl", &json);
+    schema::check(&serde_json::from_slice(&json).unwrap());
+    match RecordingReader::new(json.as_slice()).next_record().unwrap() {
+        Some(Recorded::Summary(summary)) => assert_eq!(summary.attached_late, 3),
+        other => panic!("{other:?}"),
     }
 }
 

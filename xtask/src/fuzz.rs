@@ -31,6 +31,8 @@ enum Target {
     Streams,
     /// Lines of recordings
     Recordings,
+    /// What decides where a dynamic loader searches
+    Loader,
 }
 
 impl Target {
@@ -39,6 +41,7 @@ impl Target {
             Self::Programs => "ctrace-fuzz",
             Self::Streams => "ctrace-fuzz-streams",
             Self::Recordings => "ctrace-fuzz-recordings",
+            Self::Loader => "ctrace-fuzz-loader",
         }
     }
 }
@@ -87,10 +90,10 @@ pub(crate) fn run(options: &FuzzOptions) -> Result<()> {
             fuzzer.env("CTRACE_FUZZ_PROGRAMS", std::env::join_paths(programs)?);
             "-max_len=512"
         }
-        Target::Streams => "-max_len=1024",
+        Target::Streams | Target::Loader => "-max_len=1024",
         Target::Recordings => "-max_len=8192",
     };
-    // A program of 5 MB is looked into in 10 to 50 ms; what takes seconds, or 600 MB, is a finding.
+    // A program of 5 MB is inspected in 10 to 50 ms; what takes seconds, or 600 MB, is a finding.
     fuzzer.args(["-timeout=20", "-rss_limit_mb=600", longest, "-len_control=0"]);
     fuzzer.arg(format!("-artifact_prefix={}/", target.display()));
     if let Some(input) = &options.input {

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::child::exec_hold::HeldExec;
 use crate::clock;
@@ -20,6 +22,9 @@ use crate::proc::process::Proc;
 
 /// The most requests that are queued. If there are more, everything is inspected once more later.
 const QUEUE: usize = 4096;
+
+/// How long the end of a trace waits for what is not inspected yet.
+const SETTLING: Duration = Duration::from_millis(300);
 
 /// How often a process is checked whose end was reported but which still has threads: the main thread may end
 /// before the others.
@@ -38,6 +43,8 @@ pub(super) enum Request {
     All(Vec<u32>),
     /// An object could not be attached to.
     Failed(ObjectId),
+    /// The trace has ended: to be answered with [`Response::Settled`].
+    Settle,
 }
 
 /// What led to an object, with the kernel's time in nanoseconds of `CLOCK_BOOTTIME`.
@@ -66,23 +73,27 @@ pub(super) enum Response {
     Untraceable(u32, Skipped),
     /// From now on, report a library with its version.
     Version(Versioned),
-    /// Let a held program go: all of its objects were sent.
+    /// Let a held program go on: all of its objects were sent.
     Program {
         /// The process that executes it.
         pid: u32,
         /// The path of the executable, if the file is a program.
         executable: Option<PathBuf>,
-        /// Dropping it lets the program go.
+        /// How many objects were sent, or 1 if the program could not be inspected.
+        objects: u64,
+        /// The program goes on when this is dropped.
         held: HeldExec,
     },
     /// No process seems to map some object any more. Forks are not reported, so send [`Request::All`] to be
     /// sure.
     RecheckAll,
     /// A process has ended before what it had mapped was inspected. Processes that it forked may still map
-    /// it.
-    Missed,
+    /// it. So many processes and files are to be counted.
+    Missed(u64),
     /// Detach from objects that no process maps any more.
     Detach(Vec<ObjectId>),
+    /// What was requested before [`Request::Settle`] is done, as far as it matters after the end.
+    Settled,
 }
 
 /// The event loop's end of the queue.
@@ -90,6 +101,8 @@ pub(super) struct DiscoveryHandle {
     requests: mpsc::Sender<Request>,
     found: mpsc::Receiver<Response>,
     overflown: bool,
+    /// Whether the trace has ended.
+    ended: Arc<AtomicBool>,
 }
 
 impl DiscoveryHandle {
@@ -98,7 +111,9 @@ impl DiscoveryHandle {
     pub(super) fn start(discovery: Discovery, programs: Option<mpsc::Receiver<HeldExec>>) -> Self {
         let (requests, received) = mpsc::channel(QUEUE);
         let (results, found) = mpsc::channel(QUEUE);
+        let ended = Arc::<AtomicBool>::default();
         let worker = DiscoveryWorker {
+            ended: Arc::clone(&ended),
             discovery,
             leaving: BTreeSet::new(),
             recheck_at: None,
@@ -106,7 +121,7 @@ impl DiscoveryHandle {
             results,
         };
         tokio::spawn(worker.run(received, programs));
-        Self { requests, found, overflown: false }
+        Self { requests, found, overflown: false, ended }
     }
 
     /// Sends a request. If the queue is full, the request is returned.
@@ -127,6 +142,28 @@ impl DiscoveryHandle {
         self.overflown = true;
     }
 
+    /// Waits a little until what was mapped by the end of the trace is inspected. Returns how many programs
+    /// and libraries should have been attached to.
+    pub(super) async fn settle(&mut self) -> u64 {
+        self.ended.store(true, Ordering::Relaxed);
+        if self.send(Request::Settle).is_err() {
+            return 1;
+        }
+        let deadline = Instant::now() + SETTLING;
+        let mut late = 0;
+        loop {
+            match timeout_at(deadline, self.next()).await {
+                Ok(Response::Attach(_, _, since)) => late += u64::from(since.is_some()),
+                Ok(Response::Program { objects, held, .. }) => late += held.release(objects),
+                Ok(Response::Missed(count)) => late += count,
+                Ok(Response::Settled) => return late,
+                Ok(_) => {}
+                // There is at least one more.
+                Err(_) => return late + 1,
+            }
+        }
+    }
+
     /// The next response. Cancel safe.
     pub(super) async fn next(&mut self) -> Response {
         match self.found.recv().await {
@@ -138,6 +175,8 @@ impl DiscoveryHandle {
 
 /// The worker's end of the queue.
 struct DiscoveryWorker {
+    /// Whether the trace has ended. Then only what was never inspected matters.
+    ended: Arc<AtomicBool>,
     discovery: Discovery,
     /// Processes whose main thread has ended while other threads still run.
     leaving: BTreeSet<u32>,
@@ -179,15 +218,18 @@ impl DiscoveryWorker {
     }
 
     async fn take(&mut self, request: Request) -> Result<(), Disconnected> {
+        let has_ended = self.ended.load(Ordering::Relaxed);
         match request {
+            Request::Process(..) | Request::All(_) if has_ended => Ok(()),
+            Request::Mapped(_, mapping, _) if has_ended && self.discovery.has_inspected(&mapping) => Ok(()),
             Request::Process(pid, since) => self.process(pid, since).await,
             Request::Mapped(pid, mapping, since) => {
                 for object in self.discovery.mapped(pid, &mapping).await {
                     self.attach(pid, object, Some(since)).await?;
                 }
                 self.untraceable(pid).await?;
-                if self.discovery.take_missed() {
-                    self.results.send(Response::Missed).await.map_err(|_| Disconnected)?;
+                if let Some(count) = self.discovery.take_missed() {
+                    self.results.send(Response::Missed(count)).await.map_err(|_| Disconnected)?;
                 }
                 self.versions(pid).await
             }
@@ -207,6 +249,7 @@ impl DiscoveryWorker {
                 self.discovery.failed(id);
                 Ok(())
             }
+            Request::Settle => self.results.send(Response::Settled).await.map_err(|_| Disconnected),
         }
     }
 
@@ -221,14 +264,17 @@ impl DiscoveryWorker {
     async fn program(&mut self, mut held: HeldExec) -> Result<(), Disconnected> {
         let tid = held.tid;
         let pid = Proc::default().thread_group(tid).unwrap_or(tid);
-        let StartedProgram { objects, executable, .. } = match held.take_file() {
+        let started = match held.take_file() {
             Some(file) => self.discovery.program(ProgramStart::Execve { pid, tid, file }).await,
-            None => StartedProgram::default(),
+            None => None,
         };
+        // What could not be inspected, because its time was over and it has ended, counts as one.
+        let count = started.as_ref().map_or(1, |started| started.objects.len() as u64);
+        let StartedProgram { objects, executable, .. } = started.unwrap_or_default();
         for object in objects {
             self.attach(pid, object, None).await?;
         }
-        let program = Response::Program { pid, executable, held };
+        let program = Response::Program { pid, executable, objects: count, held };
         self.results.send(program).await.map_err(|_| Disconnected)?;
         self.untraceable(pid).await?;
         self.versions(pid).await

@@ -88,8 +88,6 @@ pub(super) struct EventLoop<'a> {
     noted_counts: Instant,
     /// The interval at which counters are reported, and the time of the next report. None: only at the end.
     interval: Option<(Duration, Instant)>,
-    /// Programs and libraries that were in use before they were attached to.
-    missed: u64,
     /// The losses that were reported so far.
     lost: Vec<(Loss, LossCount)>,
     /// Whether a process of the target has ended since connections were last removed.
@@ -123,7 +121,6 @@ impl<'a> EventLoop<'a> {
             forgetting: now,
             noted_counts: now,
             interval: interval.map(|interval| (interval, now + interval)),
-            missed: 0,
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
             full: false,
@@ -133,7 +130,11 @@ impl<'a> EventLoop<'a> {
     /// Streams until the end, and reports the summary. If an output fails, the others are finished first.
     pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<Summary, EventLoopError> {
         match self.stream(endings).await {
-            Ok(end) => self.finish(end),
+            Ok(end) => {
+                let late = self.watch.settle(self.session).await;
+                self.pipeline.attached_late(late);
+                self.finish(end)
+            }
             Err(EventLoopError::Write(error)) => {
                 // The first failure is returned, so later ones are ignored.
                 let _ = self.finish(StopReason::OutputFailed);
@@ -187,12 +188,17 @@ impl<'a> EventLoop<'a> {
                 self.pipeline.set_library(sites, &library);
             }
             TrackerEvent::Found(Response::RecheckAll) => self.watch.resync(self.session),
-            TrackerEvent::Found(Response::Missed) => self.watch.request_resync(),
-            TrackerEvent::Found(Response::Program { pid, executable, held }) => {
+            TrackerEvent::Found(Response::Missed(count)) => {
+                self.pipeline.attached_late(count);
+                self.watch.request_resync();
+            }
+            // Nobody waits for it any more.
+            TrackerEvent::Found(Response::Settled) => {}
+            TrackerEvent::Found(Response::Program { pid, executable, objects, held }) => {
                 if let Some(executable) = executable {
                     self.info.starting(pid, &executable);
                 }
-                drop(held);
+                self.pipeline.attached_late(held.release(objects));
             }
             TrackerEvent::Found(Response::Detach(objects)) => {
                 for object in objects {
@@ -251,8 +257,8 @@ impl<'a> EventLoop<'a> {
         if failed.len() == object.hooks.len() {
             return self.watch.failed(object.id);
         }
-        // What was held, or was found when the trace began, has missed nothing.
-        self.missed += u64::from(took.is_some());
+        // What was held, or was found when the trace began, is not late.
+        self.pipeline.attached_late(u64::from(took.is_some()));
         let origin = self.info.read_now(pid);
         status::attached_later(&origin, object, took, self.verbosity);
     }
@@ -419,7 +425,7 @@ impl<'a> EventLoop<'a> {
 
     /// Reports everything that is left, and finishes every output that still works.
     fn finish(mut self, end: StopReason) -> Result<Summary, EventLoopError> {
-        self.missed += self.watch.end_hold();
+        self.pipeline.attached_late(self.watch.end_hold());
         // Otherwise a busy target could keep the drain going forever.
         self.session.close()?;
         let (end, failure) = match self.drain_rest(end) {
@@ -427,7 +433,6 @@ impl<'a> EventLoop<'a> {
             Err(EventLoopError::Write(error)) => (StopReason::OutputFailed, Some(error)),
             Err(error) => return Err(error),
         };
-        status::missed(self.missed, self.verbosity);
         let finished = self.pipeline.finish(Timestamp::now(), end);
         match failure {
             Some(error) => Err(error.into()),

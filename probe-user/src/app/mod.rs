@@ -301,7 +301,7 @@ async fn run_trace(
     // described.
     let info =
         ProcessInfoCache::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
-    attach(&mut session, &mut plan, &mut discovery)?;
+    attach(&mut session, &mut plan, &mut discovery, verbosity)?;
     status::attached((&plan, &target), trace, command, verbosity);
     endings.after(trace.duration);
     endings.watch_readers(&destinations);
@@ -334,10 +334,14 @@ type Found = (Target, Discovery, Plan);
 async fn find(selector: &Selector, trace: &Trace, command: Option<u32>) -> Result<Found, TargetError> {
     let target = selector.resolve().await?;
     let mut discovery = Discovery::new(trace.probe.clone());
+    if let Some(pid) = command {
+        discovery.set_launcher(pid);
+    }
     let mut plan = discovery.plan(&target).await;
     let program = trace.command.first().and_then(|word| spawn::program(word));
-    if let (Some(pid), Some(path)) = (command, program) {
-        let started = discovery.program(ProgramStart::Command { pid, path }).await;
+    if let (Some(pid), Some(path)) = (command, program)
+        && let Some(started) = discovery.program(ProgramStart::Command { pid, path }).await
+    {
         plan.objects.extend(started.objects);
         plan.over_limit = plan.over_limit.or(started.over_limit);
         for Versioned { sites, library } in discovery.versions(pid).await {
@@ -428,10 +432,16 @@ fn functions(plan: &Plan) -> usize {
 
 /// Attaches everything. Some failures are only warned about. It is an error if nothing could be attached, or
 /// if a limit was reached that the user can raise.
-fn attach(session: &mut Session, plan: &mut Plan, discovery: &mut Discovery) -> Result<(), SessionError> {
+fn attach(
+    session: &mut Session,
+    plan: &mut Plan,
+    discovery: &mut Discovery,
+    verbosity: Verbosity,
+) -> Result<(), SessionError> {
     let mut attached = 0;
     let mut first = None;
-    let mut progress = status::Progress::of(plan.objects.iter().map(|object| object.hooks.len()).sum());
+    let all = plan.objects.iter().map(|object| object.hooks.len()).sum();
+    let mut progress = status::Progress::of(all, verbosity);
     for object in &mut plan.objects {
         let failed = session.attach_telling(object, |_| progress.step());
         attached += object.hooks.len() - failed.len();

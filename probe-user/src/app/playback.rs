@@ -315,6 +315,7 @@ impl Player {
             truncated: self.truncated,
             lost: self.lost,
             undecodable: 0,
+            attached_late: 0,
         });
         if end == StopReason::OutputClosed {
             return Ok(summary);

@@ -129,17 +129,19 @@ pub(super) struct Progress {
     all: usize,
     done: usize,
     printed_at: Instant,
+    verbosity: Verbosity,
 }
 
 impl Progress {
-    pub(super) fn of(all: usize) -> Self {
-        Self { all, done: 0, printed_at: Instant::now() }
+    pub(super) fn of(all: usize, verbosity: Verbosity) -> Self {
+        Self { all, done: 0, printed_at: Instant::now(), verbosity }
     }
 
     /// Counts a hook that was tried.
     pub(super) fn step(&mut self) {
         self.done += 1;
-        if self.printed_at.elapsed() >= PROGRESS_INTERVAL && self.done < self.all {
+        let is_wanted = self.verbosity >= Verbosity::Normal && self.done < self.all;
+        if is_wanted && self.printed_at.elapsed() >= PROGRESS_INTERVAL {
             self.printed_at = Instant::now();
             say(&format_args!("attached {} of {} probes", self.done, self.all));
         }
@@ -186,19 +188,16 @@ pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verb
     }
 }
 
-/// Prints how many programs and libraries were in use before they were attached to, if there are any.
-pub(super) fn missed(count: u64, verbosity: Verbosity) {
-    if verbosity > Verbosity::Quiet && count > 0 {
-        let what = if count == 1 { "program or library was" } else { "programs or libraries were" };
+/// Prints how many programs and libraries were attached to late, if there are any, and the summary, unless it
+/// is among records that the user sees. Records in a file do not count.
+pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
+    let late = summary.attached_late;
+    if verbosity > Verbosity::Quiet && late > 0 {
+        let what = if late == 1 { "program or library was" } else { "programs or libraries were" };
         say(&format_args!(
-            "{count} {what} in use for some milliseconds before ctrace had attached: their first calls may be \
-             missing"
+            "{late} {what} in use before ctrace had attached: their first calls may be missing"
         ));
     }
-}
-
-/// Prints the summary, unless it is among records that the user sees. Records in a file do not count.
-pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
     let includes_summary = |output: &OutputSpec| {
         output.format.kind == FormatKind::Lines && !matches!(output.path, OutputPath::Named(_))
     };

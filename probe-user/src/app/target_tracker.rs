@@ -62,7 +62,7 @@ pub(super) struct TargetTracker {
 }
 
 impl TargetTracker {
-    /// Continues from what was found at the start. Programs that `hold` holds are let go when they are
+    /// Continues from what was found at the start. Programs that `hold` holds go on when they are
     /// attached to.
     pub(super) fn new(
         probe: &Probe,
@@ -87,10 +87,20 @@ impl TargetTracker {
         }
     }
 
-    /// Lets all programs go on that are held, and holds no more. Returns how many went on before they were
-    /// attached to.
+    /// Counts what processes had mapped by the end of the trace, and nobody has attached to. Waits a little.
+    pub(super) async fn settle(&mut self, session: &mut Session) -> u64 {
+        if !self.inspects_files {
+            return 0;
+        }
+        let mapped = self.take_mapped();
+        self.mapped(mapped, session);
+        self.follower.settle().await
+    }
+
+    /// Lets all programs go on that are held, and holds no more. Returns how many went on because their time
+    /// was over, and were not inspected.
     pub(super) fn end_hold(&mut self) -> u64 {
-        self.hold.take().map_or(0, |hold| hold.missed())
+        self.hold.take().map_or(0, |hold| hold.overdue())
     }
 
     pub(super) fn target(&self) -> &Target {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::UncachedFileCallback;
 use super::file_cache::{FileCache, FileVerdict};
-use super::loader::{self, LinkageCache, ProgramFiles, Surroundings};
+use super::loader::{self, LoaderCache, ProgramFiles, Surroundings};
 use super::outcome::{FileOutcome, MappingsError};
 use super::program::ProgramStart;
 use super::verify_code;
@@ -59,8 +59,8 @@ pub(super) enum Verdict {
 pub(super) struct InspectedProgram {
     /// See [`StartedProgram`](super::StartedProgram).
     pub(super) executable: Option<PathBuf>,
-    /// Each with its path.
-    pub(super) files: Vec<(PathBuf, Inspection)>,
+    /// Each with its path, and its inode number as the process sees it.
+    pub(super) files: Vec<(PathBuf, u64, Inspection)>,
 }
 
 /// Why a file could not be inspected.
@@ -118,34 +118,62 @@ pub(super) async fn file(
 /// ended.
 pub(super) async fn program(
     start: ProgramStart,
-    (cache, mounts, linkages): (&FileCache, &Mounts, &LinkageCache),
+    (cache, mounts, loader): (&FileCache, &Mounts, &LoaderCache),
     probe: &Probe,
     on_uncached: &UncachedFileCallback,
 ) -> Option<InspectedProgram> {
-    let (cache, mounts, linkages) = (cache.clone(), mounts.clone(), linkages.clone());
+    let (cache, mounts, loader) = (cache.clone(), mounts.clone(), loader.clone());
     let (probe, on_uncached) = (probe.clone(), Arc::clone(on_uncached));
     let inspection = with_timeout(move || {
         let pid = start.pid();
         let opened = start.open(&mounts);
         let (root, program, variables) =
             opened.inspect_err(|error| tracing::debug!("a program was not inspected: {error}")).ok()?;
-        let (mounts, linkages) = (&mounts, &linkages);
-        let surroundings = Surroundings { root: &root, mounts, variables: &variables, linkages };
+        let mounts = &mounts;
+        let surroundings = Surroundings { root: &root, mounts, variables: &variables, cache: &loader };
         let ProgramFiles { executable, files } =
             loader::files(surroundings, program, |name| probe.expects_library(name));
         let inspect = |(file, inode): (ForeignFile, RealInode)| {
-            let path = file.name().to_owned();
-            let inspection = if let Some(verdict) = cache.get(inode, &file) {
-                Inspection::Cached(verdict)
-            } else {
-                on_uncached();
-                inspect_new(pid, (file, inode), None, (&cache, mounts), &probe)
-            };
-            (path, inspection)
+            let (path, number) = (file.name().to_owned(), file.inode());
+            (path, number, unmapped(pid, (file, inode), (&cache, mounts), &probe, &on_uncached))
         };
         Some(InspectedProgram { executable, files: files.into_iter().map(inspect).collect() })
     });
     inspection.await.flatten()
+}
+
+/// Inspects the file that a process has mapped and that nobody opened before the process ended, if it has the
+/// same path for ctrace.
+pub(super) async fn left_behind(
+    pid: u32,
+    mapping: &Mapping,
+    (cache, mounts): (&FileCache, &Mounts),
+    probe: &Probe,
+    on_uncached: &UncachedFileCallback,
+) -> Option<Inspection> {
+    let (mapping, cache, mounts) = (mapping.clone(), cache.clone(), mounts.clone());
+    let (probe, on_uncached) = (probe.clone(), Arc::clone(on_uncached));
+    let inspection = with_timeout(move || {
+        let (file, inode) = TargetRoot::of(std::process::id()).ok()?.open(&mapping.path, &mounts).ok()?;
+        let is_it = file.inode() == mapping.inode;
+        is_it.then(|| unmapped(pid, (file, inode), (&cache, &mounts), &probe, &on_uncached))
+    });
+    inspection.await.flatten()
+}
+
+/// Inspects a file that is open, unless it is in the cache.
+fn unmapped(
+    pid: u32,
+    (file, inode): (ForeignFile, RealInode),
+    (cache, mounts): (&FileCache, &Mounts),
+    probe: &Probe,
+    on_uncached: &UncachedFileCallback,
+) -> Inspection {
+    if let Some(verdict) = cache.get(inode, &file) {
+        return Inspection::Cached(verdict);
+    }
+    on_uncached();
+    inspect_new(pid, (file, inode), None, (cache, mounts), probe)
 }
 
 /// Inspects a file that is not in the cache. Without a mapping, nothing can have patched it in memory.

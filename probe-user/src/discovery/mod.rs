@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use crate::scope::Target;
 
 mod file_cache;
 mod inspect_file;
-mod loader;
+pub mod loader;
 mod object_refs;
 mod once_per_process;
 mod outcome;
@@ -35,7 +36,7 @@ mod versions;
 
 use file_cache::{FileCache, FileVerdict};
 use inspect_file::{CopyUpSource, InspectError, InspectedFile, Inspection, Verdict};
-use loader::LinkageCache;
+use loader::LoaderCache;
 use object_refs::ObjectRefs;
 use once_per_process::ReportedOnce;
 pub use outcome::{FileOutcome, MappedFile, MappingsError, OpenFailure, ProcessOutcome, WatchedFile};
@@ -66,7 +67,7 @@ pub struct Discovery {
     /// While a plan is made, all files are in it, because a plan describes one moment.
     shown: LruCache<(Device, u64, PathBuf), (Instant, FileVerdict)>,
     files: FileCache,
-    linkages: LinkageCache,
+    loader: LoaderCache,
     mounts: Mounts,
     users: ObjectRefs,
     /// Ids of hooks: those that are free again and since when, and the first one that was never used.
@@ -84,8 +85,17 @@ pub struct Discovery {
     unversioned: Vec<Unversioned>,
     /// Untraceable TLS, to be reported once.
     untraceable: ReportedOnce,
-    /// Whether a file was not inspected because the process that had mapped it has exited.
-    missed: bool,
+    /// The process that will become the command, and the inode number of ctrace's own executable, which it
+    /// maps until then.
+    launcher: Option<(u32, u64)>,
+    /// What is known of files by their inode numbers, as the processes see them. File systems may share some,
+    /// and then a file that was not inspected is taken for one that was.
+    inspected: LruCache<u64, Inspected>,
+    /// The last process that was counted for files that nobody has inspected.
+    counted: Option<u32>,
+    /// The files that were not opened in time by the end of the process that had mapped them, if there were
+    /// any: how many processes and files to count for that.
+    missed: Option<u64>,
     on_uncached: UncachedFileCallback,
 }
 
@@ -99,7 +109,7 @@ impl Discovery {
             probe,
             shown: LruCache::sparse(REMEMBERED),
             files: FileCache::default(),
-            linkages: LinkageCache::default(),
+            loader: LoaderCache::default(),
             mounts: Mounts::default(),
             users: ObjectRefs::default(),
             free: VecDeque::new(),
@@ -112,9 +122,18 @@ impl Discovery {
             libcrypto: LruCache::sparse(REMEMBERED),
             unversioned: Vec::new(),
             untraceable: ReportedOnce::default(),
-            missed: false,
+            launcher: None,
+            inspected: LruCache::sparse(REMEMBERED),
+            counted: None,
+            missed: None,
             on_uncached: Arc::new(|| ()),
         }
+    }
+
+    /// Does not inspect ctrace's own executable in a process that runs it until it becomes the command.
+    pub fn set_launcher(&mut self, pid: u32) {
+        let own = std::fs::metadata("/proc/self/exe").ok();
+        self.launcher = own.map(|own| (pid, own.ino()));
     }
 
     /// Makes inspecting threads call `on_uncached` before they inspect a file that is not in the cache.
@@ -176,15 +195,40 @@ impl Discovery {
             return self.found();
         }
         match seen.outcome.refusal(&self.probe) {
-            None => {}
             Some((SkipKind::Untraceable, why)) => {
                 self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);
             }
             // The range may belong to another file by now. Or the process has exited, while a process that it
             // forked still maps the file.
-            Some(_) => self.missed |= self.inspect_process(pid, Keep::Foreign).await.is_err(),
+            Some(_) if self.inspect_process(pid, Keep::Foreign).await.is_err() => {
+                self.left_behind(pid, mapping).await;
+            }
+            None | Some(_) => {}
         }
         self.found()
+    }
+
+    /// Inspects a file whose process has ended before it was opened. If that is impossible, it is counted:
+    /// each time if it was hooked before, otherwise once, and once for all such files of a process.
+    async fn left_behind(&mut self, pid: u32, mapping: &Mapping) {
+        let missed = self.missed.get_or_insert(0);
+        match self.inspected.get(&mapping.inode) {
+            Some(Inspected::Hooks(_) | Inspected::Counted) => return,
+            Some(Inspected::Detached) | None => {}
+        }
+        let caches = (&self.files, &self.mounts);
+        match inspect_file::left_behind(pid, mapping, caches, &self.probe, &self.on_uncached).await {
+            Some(Inspection::Cached(_)) => {}
+            Some(Inspection::New(new)) => {
+                let FileVerdict { objects, .. } = self.add(pid, *new);
+                self.inspected.put(mapping.inode, Inspected::Hooks(objects));
+                self.ended(pid);
+            }
+            None => {
+                *missed += u64::from(self.counted.replace(pid) != Some(pid));
+                self.inspected.get_or_insert(mapping.inode, || Inspected::Counted);
+            }
+        }
     }
 
     /// Handles the exit of a process.
@@ -210,10 +254,16 @@ impl Discovery {
         self.files.forget(&[id]);
     }
 
-    /// Whether, since the last call, a process has exited before a file that it had mapped was inspected.
-    /// Other processes may map that file.
-    pub fn take_missed(&mut self) -> bool {
-        mem::take(&mut self.missed)
+    /// If, since the last call, a process has exited before a file that it had mapped was opened: how many
+    /// processes and files are to be counted, because of files that nobody has inspected. Other processes may
+    /// map them.
+    pub fn take_missed(&mut self) -> Option<u64> {
+        self.missed.take()
+    }
+
+    /// Whether the file of a mapping was inspected, in this process or in another.
+    pub fn has_inspected(&self, mapping: &Mapping) -> bool {
+        matches!(self.inspected.peek(&mapping.inode), Some(Inspected::Hooks(_) | Inspected::Counted))
     }
 
     /// Untraceable TLS in the processes that were inspected since the last call.
@@ -233,6 +283,11 @@ impl Discovery {
         self.free.extend(sites.into_iter().map(|sites| (Instant::now(), sites)));
         self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
         self.files.forget(&ids);
+        for (_, inspected) in &mut self.inspected {
+            if matches!(inspected, Inspected::Hooks(objects) if objects.iter().any(|id| ids.contains(id))) {
+                *inspected = Inspected::Detached;
+            }
+        }
         ids
     }
 
@@ -280,6 +335,10 @@ impl Discovery {
     }
 
     async fn mapping(&mut self, pid: u32, mapping: &Mapping, keep: Keep) -> FileVerdict {
+        if self.launcher == Some((pid, mapping.inode)) {
+            let why = "it is ctrace itself, before it executes the command".to_owned();
+            return FileVerdict::unhooked(FileOutcome::NothingWatched(why), (0, 0));
+        }
         let shown = (mapping.device, mapping.inode, mapping.path.clone());
         let now = Instant::now();
         if let Some((at, seen)) = self.shown.get(&shown)
@@ -309,6 +368,7 @@ impl Discovery {
                 seen
             }
         };
+        self.inspected.put(mapping.inode, Inspected::Hooks(seen.objects.clone()));
         // A hooked file that is copied up looks the same from outside, but is another file.
         if keep == Keep::Everything || seen.outcome.is_foreign() {
             self.shown.put(shown, (now, seen.clone()));
@@ -409,6 +469,16 @@ impl Discovery {
 
 fn unopened(failure: OpenFailure) -> FileVerdict {
     FileVerdict::unhooked(FileOutcome::Unopened(failure), (0, 0))
+}
+
+/// What is known of a file by its inode number.
+enum Inspected {
+    /// It was inspected, and has these objects. None if it has nothing to hook.
+    Hooks(Vec<ObjectId>),
+    /// It had objects, and was detached from.
+    Detached,
+    /// Nobody could inspect it, and it was counted.
+    Counted,
 }
 
 /// What is cached by what mappings show.

@@ -7,9 +7,9 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::Discovery;
 use super::inspect_file::{self, InspectedProgram, Inspection};
 use super::loader::ProgramFile;
+use super::{Discovery, Inspected};
 use crate::plan::ObjectHooks;
 use crate::proc::execve::LoaderVariables;
 use crate::rootfs::{Mounts, OpenError, TargetRoot};
@@ -79,22 +79,23 @@ impl ProgramStart {
 
 impl Discovery {
     /// Inspects a program that a process is about to execute, with everything that it is linked with or may
-    /// load. Returns the objects to attach to.
-    pub async fn program(&mut self, start: ProgramStart) -> StartedProgram {
+    /// load. Returns the objects to attach to. None if it could not be inspected.
+    pub async fn program(&mut self, start: ProgramStart) -> Option<StartedProgram> {
         if !self.probe.inspects_files() {
-            return StartedProgram::default();
+            return None;
         }
         let (pid, root) = (start.pid(), start.root_pid());
-        let caches = (&self.files, &self.mounts, &self.linkages);
+        let caches = (&self.files, &self.mounts, &self.loader);
         let found = inspect_file::program(start, caches, &self.probe, &self.on_uncached).await;
-        let Some(InspectedProgram { executable, files }) = found else { return StartedProgram::default() };
+        let InspectedProgram { executable, files } = found?;
         let waiting = self.unversioned.len();
         let (mut ids, mut paths) = (Vec::new(), Vec::new());
-        for (path, inspection) in files {
+        for (path, inode, inspection) in files {
             let verdict = match inspection {
                 Inspection::Cached(verdict) => verdict,
                 Inspection::New(new) => self.add(pid, *new),
             };
+            self.inspected.put(inode, Inspected::Hooks(verdict.objects.clone()));
             ids.extend(verdict.objects);
             paths.push(path);
         }
@@ -106,6 +107,6 @@ impl Discovery {
         if executable.is_some() {
             self.users.expect(pid, &ids);
         }
-        StartedProgram { objects: self.found(), executable, over_limit: self.over_limit.take() }
+        Some(StartedProgram { objects: self.found(), executable, over_limit: self.over_limit.take() })
     }
 }

@@ -114,6 +114,8 @@ pub struct Summary {
     pub lost: Vec<(Loss, LossCount)>,
     /// The number of records of the ring that could not be decoded.
     pub undecodable: u64,
+    /// The number of programs and libraries that were in use before ctrace had attached to them.
+    pub attached_late: u64,
 }
 
 impl Summary {

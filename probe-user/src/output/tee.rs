@@ -164,6 +164,7 @@ mod tests {
             truncated: 0,
             lost: Vec::new(),
             undecodable: 0,
+            attached_late: 0,
         }
     }
 

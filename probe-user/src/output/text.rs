@@ -195,7 +195,8 @@ impl Output for Text {
 
 /// The summary for stderr: one line without its line end, beginning with `summary:`.
 pub fn summary_line(summary: &Summary) -> String {
-    let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable } = summary;
+    let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable, .. } =
+        summary;
     let seconds = time.duration_since(started).as_secs_f64().max(0.0);
     let end = match end {
         StopReason::Interrupted => "interrupted",

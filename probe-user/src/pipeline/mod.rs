@@ -103,6 +103,7 @@ pub struct Pipeline {
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
+    attached_late: u64,
     lost: Vec<(Loss, LossCount)>,
 }
 
@@ -121,6 +122,7 @@ impl Pipeline {
             started,
             count,
             undecodable: 0,
+            attached_late: 0,
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
         }
     }
@@ -331,6 +333,7 @@ impl Pipeline {
             truncated: truncated + self.functions.truncated,
             lost: self.lost,
             undecodable: self.undecodable,
+            attached_late: self.attached_late,
         };
         // Even if the rest could not be written, an output that was begun is finished.
         let finished = sink.finish(&summary);
@@ -374,5 +377,10 @@ impl Pipeline {
             );
         }
         self.undecodable = self.undecodable.saturating_add(1);
+    }
+
+    /// Counts programs and libraries that were in use before they were attached to.
+    pub fn attached_late(&mut self, count: u64) {
+        self.attached_late = self.attached_late.saturating_add(count);
     }
 }

@@ -54,17 +54,21 @@ impl LoaderVariables {
         found
     }
 
-    /// Reads the array of pointers to strings that ends with a null pointer.
-    fn read(&mut self, memory: &impl Memory, mut address: u64) {
+    /// Reads an environment: an array of pointers to strings that ends with a null pointer.
+    pub fn read(&mut self, memory: &impl Memory, mut address: u64) {
+        // The last one of a name is the one that the loader uses. Only that one is copied.
+        let (mut library_path, mut preload) = (None, None);
         for _ in 0..VARIABLES {
-            let Some(pointer) = memory.word(address).filter(|pointer| *pointer != 0) else { return };
+            let Some(pointer) = memory.word(address).filter(|pointer| *pointer != 0) else { break };
             address = address.wrapping_add(8);
             if memory.starts_with(pointer, b"LD_LIBRARY_PATH=") {
-                self.library_path = memory.string(pointer.wrapping_add(16));
+                library_path = Some(pointer.wrapping_add(16));
             } else if memory.starts_with(pointer, b"LD_PRELOAD=") {
-                self.preload = memory.string(pointer.wrapping_add(11));
+                preload = Some(pointer.wrapping_add(11));
             }
         }
+        self.library_path = library_path.and_then(|value| memory.string(value));
+        self.preload = preload.and_then(|value| memory.string(value));
     }
 }
 
@@ -82,15 +86,17 @@ fn environment_address(line: &str) -> Option<u64> {
 }
 
 /// The memory of a process.
-trait Memory {
+pub trait Memory {
     /// Reads from an address. Returns the number of bytes, or None.
     fn read(&self, address: u64, bytes: &mut [u8]) -> Option<usize>;
 
+    /// The number at an address.
     fn word(&self, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];
         (self.read(address, &mut bytes)? == bytes.len()).then(|| u64::from_le_bytes(bytes))
     }
 
+    /// Whether these bytes are at an address. At most 16 are compared.
     fn starts_with(&self, address: u64, prefix: &[u8]) -> bool {
         let mut bytes = [0; 16];
         let length = self.read(address, &mut bytes).unwrap_or(0);
@@ -167,6 +173,7 @@ mod tests {
             &environment(&["A=1", "LD_LIBRARY_PATH=/a:/b", "LD_PRELOAD=x.so"]),
             (Some("/a:/b"), Some("x.so")),
         );
+        check(&environment(&["LD_PRELOAD=x.so", "LD_PRELOAD=y.so"]), (None, Some("y.so")));
         check(&environment(&["LD_LIBRARY_PATH="]), (Some(""), None));
         let long = "d".repeat(3 * PART);
         check(&environment(&[&format!("LD_LIBRARY_PATH={long}")]), (Some(&long), None));

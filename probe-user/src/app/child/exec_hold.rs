@@ -12,14 +12,13 @@
 //! waits for the event loop, and marks only file systems that ctrace can always open files of: the kernel
 //! hands over the file together with the question, and refuses the exec if it cannot.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -31,7 +30,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::process::{Resource, getrlimit};
 use thiserror::Error;
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 
 use crate::proc::mountinfo::{self, Mount};
 
@@ -99,7 +98,7 @@ pub(in crate::app) enum HoldError {
     Thread,
 }
 
-/// A program that is about to be executed. It is let go when this is dropped.
+/// A program that is about to be executed. It goes on when this is dropped.
 #[derive(Debug)]
 pub(in crate::app) struct HeldExec {
     question: u64,
@@ -115,26 +114,46 @@ impl HeldExec {
         self.file.take()
     }
 
-    /// Lets the program go although nothing was attached to. It is counted.
-    pub(in crate::app) fn miss(self) {
-        self.answers.missed.fetch_add(1, Ordering::Relaxed);
+    /// Lets the program go on, because `attached` objects were attached to for it. Returns how many of them
+    /// were attached to too late, because the program's time was over before.
+    pub(in crate::app) fn release(self, attached: u64) -> u64 {
+        match self.answers.allow(self.question) {
+            Allowed::InTime => 0,
+            Allowed::Overdue => attached,
+        }
     }
 }
 
 impl Drop for HeldExec {
     fn drop(&mut self) {
-        self.answers.allow(self.question);
+        let _ = self.answers.allow(self.question);
     }
+}
+
+/// When a program went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowed {
+    /// Before its time was over.
+    InTime,
+    /// Because its time was over.
+    Overdue,
 }
 
 /// What is asked and not answered yet.
 #[derive(Debug)]
 struct Answers {
-    /// None after the end. When the kernel closes a group, it lets all programs go.
+    /// None after the end. When the kernel closes a group, all programs go on.
     group: RwLock<Option<Fanotify>>,
-    waiting: Mutex<BTreeMap<u64, Question>>,
-    /// Programs that went on before they were attached to.
-    missed: AtomicU64,
+    questions: Mutex<Questions>,
+}
+
+/// Both have at most as many entries as programs wait to be inspected.
+#[derive(Debug, Default)]
+struct Questions {
+    /// Programs that wait.
+    waiting: BTreeMap<u64, Question>,
+    /// Programs that went on because their time was over, and were not inspected yet.
+    overdue: BTreeSet<u64>,
 }
 
 /// A program that waits.
@@ -145,17 +164,21 @@ struct Question {
 }
 
 impl Answers {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Question>> {
+    fn lock(&self) -> MutexGuard<'_, Questions> {
         // Nothing panics while it holds the lock, and no change of the table is left half done.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a program go, unless that was done before.
-    fn allow(&self, question: u64) {
-        let question = self.lock().remove(&question);
-        if let Some(Question { event, .. }) = question {
+    /// Lets a program go on, unless that was done before.
+    fn allow(&self, question: u64) -> Allowed {
+        let (waiting, overdue) = {
+            let mut questions = self.lock();
+            (questions.waiting.remove(&question), questions.overdue.remove(&question))
+        };
+        if let Some(Question { event, .. }) = waiting {
             self.answer(&event);
         }
+        if overdue { Allowed::Overdue } else { Allowed::InTime }
     }
 
     /// The questions that have been asked since.
@@ -180,24 +203,25 @@ impl Answers {
         }
     }
 
-    /// Lets the programs go whose time is over. Returns when the next one's is.
+    /// Lets the programs go on whose time is over. Returns when the next one's is.
     fn allow_overdue(&self, now: Instant) -> Option<Instant> {
-        let mut waiting = self.lock();
+        let mut questions = self.lock();
+        let Questions { waiting, overdue } = &mut *questions;
         while let Some(first) = waiting.first_entry() {
             if first.get().until > now {
                 return Some(first.get().until);
             }
-            let Question { event, .. } = first.remove();
-            self.missed.fetch_add(1, Ordering::Relaxed);
+            let (question, Question { event, .. }) = first.remove_entry();
+            overdue.insert(question);
             self.answer(&event);
         }
         None
     }
 
-    /// Holds no more programs, and lets those go that wait.
+    /// Holds no more programs, and lets those go on that wait.
     fn end(&self) {
         self.group.write().unwrap_or_else(PoisonError::into_inner).take();
-        self.lock().clear();
+        self.lock().waiting.clear();
     }
 }
 
@@ -216,9 +240,9 @@ impl ExecHold {
         self.programs.take()
     }
 
-    /// How many programs went on before they were attached to.
-    pub(in crate::app) fn missed(&self) -> u64 {
-        self.answers.missed.load(Ordering::Relaxed)
+    /// How many programs went on because their time was over, and were not inspected until now.
+    pub(in crate::app) fn overdue(&self) -> u64 {
+        self.answers.lock().overdue.len() as u64
     }
 }
 
@@ -262,11 +286,7 @@ impl Answering {
             | InitFlags::FAN_REPORT_TID;
         let files = EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC | EventFFlags::O_LARGEFILE;
         let group = Fanotify::init(flags, files).map_err(|why| HoldError::Init(why.into()))?;
-        let answers = Arc::new(Answers {
-            group: RwLock::new(Some(group)),
-            waiting: Mutex::new(BTreeMap::new()),
-            missed: AtomicU64::new(0),
-        });
+        let answers = Arc::new(Answers { group: RwLock::new(Some(group)), questions: Mutex::default() });
         let mounts = File::open(MOUNT_TABLE).map_err(HoldError::Mounts)?;
         let (stop, stopper) = io::pipe().map_err(HoldError::Mounts)?;
         let (programs, received) = mpsc::channel(WAITING);
@@ -330,11 +350,10 @@ impl Answering {
             self.asked += 1;
             let (question, answers) = (self.asked, Arc::clone(&self.answers));
             let until = Instant::now() + self.limit;
-            self.answers.lock().insert(question, Question { event, until });
-            match self.programs.try_send(HeldExec { question, answers, tid, file }) {
-                Ok(()) => {}
-                Err(TrySendError::Full(held) | TrySendError::Closed(held)) => held.miss(),
-            }
+            self.answers.lock().waiting.insert(question, Question { event, until });
+            // If there is no room, the program goes on at once. What it maps is inspected, and counted, as if
+            // it had not been held.
+            drop(self.programs.try_send(HeldExec { question, answers, tid, file }));
         }
         true
     }

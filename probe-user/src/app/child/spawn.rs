@@ -43,9 +43,9 @@ pub enum CommandError {
         #[source]
         source: io::Error,
     },
-    /// The process cannot be signalled to begin.
-    #[error("the process {pid} of the command cannot be told to begin")]
-    LetGo {
+    /// The process waits, and cannot be made to execute the command.
+    #[error("the process {pid} cannot be made to execute the command")]
+    Release {
         /// The id of the process.
         pid: u32,
         /// Why not.
@@ -141,7 +141,7 @@ impl CommandProcess {
         match gate.writer.write_all(b"\n") {
             // The process has already ended. Its status shows why.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(|source| CommandError::LetGo { pid: self.pid(), source }),
+            result => result.map_err(|source| CommandError::Release { pid: self.pid(), source }),
         }
     }
 
@@ -211,8 +211,8 @@ pub(in crate::app) fn program(command: &OsStr) -> Option<PathBuf> {
 /// Whether a child of this process has ended, even if it was not waited for.
 pub(in crate::app) fn has_ended(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let only_look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    pid.is_none_or(|pid| !matches!(waitid(WaitId::Pid(pid), only_look), Ok(None)))
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    pid.is_none_or(|pid| !matches!(waitid(WaitId::Pid(pid), options), Ok(None)))
 }
 
 /// The exit status that a shell would report for this end.

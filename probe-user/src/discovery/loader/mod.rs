@@ -13,9 +13,10 @@ mod tests;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
@@ -23,8 +24,9 @@ use super::REMEMBERED;
 use crate::elf::Linkage;
 use crate::proc::execve::LoaderVariables;
 use crate::rootfs::{ForeignFile, Mounts, RealInode, TargetRoot};
-use ld_cache::LdCache;
-use search_path::{LoaderKind, directories};
+pub use ld_cache::LdCache;
+use search_path::LoaderKind;
+pub use search_path::directories;
 
 /// Limit of the files of one program. Large desktop programs have 300.
 const MAX_FILES: usize = 1024;
@@ -34,34 +36,59 @@ const MAX_NAMES: usize = 4096;
 const MAX_EXPECTED: usize = 64;
 /// Limit of the interpreters of scripts that are followed (as in `exec_binprm` of fs/exec.c).
 const MAX_INTERPRETERS: usize = 5;
+/// Limit of the files of ldconfig that are cached: one per root directory.
+const MAX_LD_CACHES: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// How much of a script is searched for its interpreter (`BINPRM_BUF_SIZE`).
 const SCRIPT: u64 = 256;
 
 const LD_CACHE: &str = "/etc/ld.so.cache";
 
-/// How files are linked, by real inode and change time. Clones share it.
+/// What was parsed of files, each with the file's change time. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct LinkageCache(Arc<Mutex<LruCache<RealInode, CachedLinkage>>>);
+pub(super) struct LoaderCache(Arc<Mutex<ParsedFiles>>);
 
-/// When a file was last changed, and how it is linked. None if it is not an ELF file for this machine.
-type CachedLinkage = ((i64, u32), Option<Arc<Linkage>>);
+#[derive(Debug)]
+struct ParsedFiles {
+    /// How files are linked. None if one is not an ELF file for this machine.
+    linkages: LruCache<RealInode, (ChangeTime, Option<Arc<Linkage>>)>,
+    /// Files of ldconfig. None if one is in another format.
+    ld_caches: LruCache<RealInode, (ChangeTime, Option<Arc<LdCache>>)>,
+}
 
-impl Default for LinkageCache {
+/// Seconds and nanoseconds.
+type ChangeTime = (i64, u32);
+
+impl Default for LoaderCache {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(LruCache::sparse(REMEMBERED))))
+        let (linkages, ld_caches) = (LruCache::sparse(REMEMBERED), LruCache::sparse(MAX_LD_CACHES));
+        Self(Arc::new(Mutex::new(ParsedFiles { linkages, ld_caches })))
     }
 }
 
-impl LinkageCache {
-    fn of(&self, file: &ForeignFile, inode: RealInode) -> Option<Arc<Linkage>> {
+impl LoaderCache {
+    fn lock(&self) -> MutexGuard<'_, ParsedFiles> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn linkage(&self, (file, inode): (&ForeignFile, RealInode)) -> Option<Arc<Linkage>> {
         let changed = file.changed();
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, linkage)) = lock().get(&inode).filter(|(at, _)| *at == changed) {
+        if let Some((_, linkage)) = self.lock().linkages.get(&inode).filter(|(at, _)| *at == changed) {
             return linkage.clone();
         }
         let linkage = file.file().ok().and_then(|open| Linkage::read(open, file.size).ok()).map(Arc::new);
-        lock().put(inode, (changed, linkage.clone()));
+        self.lock().linkages.put(inode, (changed, linkage.clone()));
         linkage
+    }
+
+    fn ld_cache(&self, (file, inode): (&ForeignFile, RealInode)) -> Option<Arc<LdCache>> {
+        let changed = file.changed();
+        if let Some((_, cache)) = self.lock().ld_caches.get(&inode).filter(|(at, _)| *at == changed) {
+            return cache.clone();
+        }
+        let cache = read(file, ld_cache::MAX_BYTES).and_then(|bytes| LdCache::parse(&bytes)).map(Arc::new);
+        self.lock().ld_caches.put(inode, (changed, cache.clone()));
+        cache
     }
 }
 
@@ -74,7 +101,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) root: &'a TargetRoot,
     pub(super) mounts: &'a Mounts,
     pub(super) variables: &'a LoaderVariables,
-    pub(super) linkages: &'a LinkageCache,
+    pub(super) cache: &'a LoaderCache,
 }
 
 /// The files of a program.
@@ -113,11 +140,11 @@ pub(super) fn files(
 
 /// The program that the kernel executes for a file, and how it is linked.
 fn follow_scripts(
-    Surroundings { root, mounts, variables, linkages }: Surroundings<'_>,
+    Surroundings { root, mounts, variables, cache }: Surroundings<'_>,
     mut program: ProgramFile,
 ) -> (ProgramFile, Option<Arc<Linkage>>) {
     for _ in 0..MAX_INTERPRETERS {
-        let linkage = linkages.of(&program.0, program.1);
+        let linkage = cache.linkage((&program.0, program.1));
         if linkage.is_some() {
             return (program, linkage);
         }
@@ -153,7 +180,7 @@ struct LinkedObject {
 struct LibrarySearch<'a> {
     surroundings: Surroundings<'a>,
     kind: LoaderKind,
-    cache: Option<LdCache>,
+    cache: Option<Arc<LdCache>>,
     /// The directories of `LD_LIBRARY_PATH`, and the default ones.
     library_path: Vec<PathBuf>,
     default: Vec<PathBuf>,
@@ -167,7 +194,7 @@ struct LibrarySearch<'a> {
 
 impl<'a> LibrarySearch<'a> {
     fn new(surroundings: Surroundings<'a>, kind: LoaderKind, program: &ForeignFile) -> Self {
-        let Surroundings { root, variables, .. } = surroundings;
+        let Surroundings { root, mounts, variables, .. } = surroundings;
         // The loader ignores the variable for a program that runs with more rights than its user.
         let library_path = variables.library_path.as_ref().filter(|_| !program.is_set_id());
         let origin = directory_of(program.name());
@@ -177,10 +204,12 @@ impl<'a> LibrarySearch<'a> {
         let mut cache = None;
         match &kind {
             LoaderKind::Glibc => {
-                cache = read(surroundings, Path::new(LD_CACHE), ld_cache::MAX_BYTES).and_then(LdCache::parse);
+                let found = root.open(Path::new(LD_CACHE), mounts).ok();
+                cache = found.and_then(|(file, inode)| surroundings.cache.ld_cache((&file, inode)));
             }
             LoaderKind::Musl { path_file } => {
-                if let Some(list) = read(surroundings, path_file, SCRIPT * SCRIPT) {
+                let found = root.open(path_file, mounts).ok();
+                if let Some(list) = found.and_then(|(file, _)| read(&file, SCRIPT * SCRIPT)) {
                     default = directories(OsStr::from_bytes(list.trim_ascii()), Path::new("/"), None);
                 }
             }
@@ -263,7 +292,7 @@ impl<'a> LibrarySearch<'a> {
             return;
         }
         for (file, inode) in self.find(name, parent) {
-            if let Some(linkage) = self.surroundings.linkages.of(&file, inode) {
+            if let Some(linkage) = self.surroundings.cache.linkage((&file, inode)) {
                 self.add((file, inode), linkage, Some(parent));
             }
         }
@@ -298,9 +327,9 @@ impl<'a> LibrarySearch<'a> {
 
     /// Opens a library. A file for another machine is passed over, as by the loader.
     fn open(&self, path: &Path) -> Option<ProgramFile> {
-        let Surroundings { root, mounts, linkages, .. } = self.surroundings;
+        let Surroundings { root, mounts, cache, .. } = self.surroundings;
         let (file, inode) = root.open(path, mounts).ok()?;
-        linkages.of(&file, inode)?;
+        cache.linkage((&file, inode))?;
         Some((file, inode))
     }
 
@@ -343,8 +372,7 @@ impl<'a> LibrarySearch<'a> {
 }
 
 /// Reads a small file of the target.
-fn read(Surroundings { root, mounts, .. }: Surroundings<'_>, path: &Path, limit: u64) -> Option<Vec<u8>> {
-    let (file, _) = root.open(path, mounts).ok()?;
+fn read(file: &ForeignFile, limit: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     file.file().ok()?.take(limit).read_to_end(&mut bytes).ok()?;
     Some(bytes)

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Limit of the directories in one list.
 const MAX_DIRECTORIES: usize = 256;
+/// Length limit of a directory (`PATH_MAX`): no longer path can be opened.
+const MAX_PATH: usize = 4096;
 
 /// A loader, by the path of the interpreter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,17 +65,21 @@ impl LoaderKind {
 }
 
 /// The directories of a list such as `LD_LIBRARY_PATH`, `DT_RUNPATH` or musl's file. `origin` is the
-/// directory of the file that has the list. What is relative, or empty, is below `working`.
-pub(super) fn directories(list: &OsStr, origin: &Path, working: Option<&Path>) -> Vec<PathBuf> {
+/// directory of the file that has the list. What is relative, or empty, is below `working`. What is too long
+/// is left out.
+pub fn directories(list: &OsStr, origin: &Path, working: Option<&Path>) -> Vec<PathBuf> {
     let entries = list.as_bytes().split(|byte| matches!(byte, b':' | b';' | b'\n')).take(MAX_DIRECTORIES);
     let mut found = Vec::new();
     for entry in entries {
         for expanded in expand(entry, origin) {
             let path = Path::new(OsStr::from_bytes(&expanded));
-            if path.is_absolute() {
-                found.push(path.to_owned());
-            } else if let Some(working) = working {
-                found.push(working.join(path));
+            let path = match working {
+                _ if path.is_absolute() => path.to_owned(),
+                Some(working) => working.join(path),
+                None => continue,
+            };
+            if path.as_os_str().len() < MAX_PATH {
+                found.push(path);
             }
         }
     }
@@ -88,7 +94,7 @@ fn expand(entry: &[u8], origin: &Path) -> Vec<Vec<u8>> {
         let origin = origin.as_os_str().as_bytes();
         let values = [(&b"ORIGIN"[..], origin), (b"LIB", lib), (b"PLATFORM", b"x86_64")];
         let (mut text, mut rest) = (Vec::new(), entry);
-        while let Some((first, tail)) = rest.split_first() {
+        while let Some((first, tail)) = rest.split_first().filter(|_| text.len() < MAX_PATH) {
             let variable = (*first == b'$').then(|| variable(tail, &values)).flatten();
             if let Some((value, after)) = variable {
                 text.extend(value);
@@ -150,5 +156,7 @@ mod tests {
         check("", &["/work/"]);
         check("lib", &["/work/lib"]);
         assert!(directories(OsStr::new("lib"), Path::new("/"), None).is_empty());
+        check(&"/long".repeat(MAX_PATH), &[]);
+        check(&"/$ORIGIN".repeat(MAX_PATH), &[]);
     }
 }

@@ -67,8 +67,8 @@ impl Tree {
     /// The files of `/usr/bin/program`, by their paths, without the program itself.
     fn found(&self, variables: &LoaderVariables) -> Vec<String> {
         let (root, mounts) = (TargetRoot::at(self.0.path()), Mounts::default());
-        let linkages = LinkageCache::default();
-        let surroundings = Surroundings { root: &root, mounts: &mounts, variables, linkages: &linkages };
+        let cache = LoaderCache::default();
+        let surroundings = Surroundings { root: &root, mounts: &mounts, variables, cache: &cache };
         let program = root.open(Path::new("/usr/bin/program"), &mounts).unwrap();
         let found = files(surroundings, program, |name| name.starts_with("libssl.so"));
         let names = found.files.iter().map(|(file, _)| file.name().to_string_lossy().into_owned());
@@ -185,9 +185,8 @@ fn a_script_has_the_files_of_its_interpreter() {
     tree.write("bin/endless", b"#!/bin/endless\n");
     tree.write("bin/none", b"no script");
     let (root, mounts) = (TargetRoot::at(tree.0.path()), Mounts::default());
-    let (variables, linkages) = (LoaderVariables::default(), LinkageCache::default());
-    let surroundings =
-        Surroundings { root: &root, mounts: &mounts, variables: &variables, linkages: &linkages };
+    let (variables, cache) = (LoaderVariables::default(), LoaderCache::default());
+    let surroundings = Surroundings { root: &root, mounts: &mounts, variables: &variables, cache: &cache };
     let check = |script: &str, executable: Option<&str>, count| {
         let program = root.open(Path::new(script), &mounts).unwrap();
         let found = files(surroundings, program, |_| false);

@@ -1,6 +1,7 @@
 //! The lines of losses, and of the summary.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
@@ -50,6 +51,10 @@ pub(super) struct SummaryBody {
     lost: LostPart,
     /// Records from the kernel that could not be decoded (a bug of ctrace).
     undecodable: u64,
+    /// Programs and libraries that were in use before ctrace had attached to them, so that their first calls
+    /// may be missing; only there if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attached_late: Option<NonZeroU64>,
 }
 
 /// Everything that was lost.
@@ -103,21 +108,24 @@ impl LostBody {
 
 impl SummaryBody {
     pub(super) fn new(summary: &Summary) -> Self {
-        let &Summary { started, end, calls, executions, bytes, truncated, ref lost, undecodable, .. } =
-            summary;
+        let &Summary { started, end, calls, executions, bytes, truncated, ref lost, .. } = summary;
+        let &Summary { undecodable, attached_late, .. } = summary;
+        let attached_late = NonZeroU64::new(attached_late);
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
         let missing = summary.missing();
         let reasons = some.map(|&(loss, count)| (loss.into(), count.into())).collect();
         let lost = LostPart { events: missing.events, bytes: missing.bytes, reasons };
-        Self { started: Time(started), end, calls, executions, bytes, truncated, lost, undecodable }
+        let started = Time(started);
+        Self { started, end, calls, executions, bytes, truncated, lost, undecodable, attached_late }
     }
 
     /// The summary of the line.
     pub(super) fn summary(self, time: Timestamp) -> Summary {
-        let Self { started: Time(started), end, calls, executions, bytes, truncated, lost, undecodable } =
+        let Self { started, end, calls, executions, bytes, truncated, lost, undecodable, attached_late } =
             self;
         let count = |loss: Loss| Some((loss, LossCount::from(*lost.reasons.get(&Reason::from(loss))?)));
         let lost = Loss::ALL.into_iter().filter_map(count).collect();
-        Summary { time, started, end, calls, executions, bytes, truncated, lost, undecodable }
+        let (started, attached_late) = (started.0, attached_late.map_or(0, NonZeroU64::get));
+        Summary { time, started, end, calls, executions, bytes, truncated, lost, undecodable, attached_late }
     }
 }
