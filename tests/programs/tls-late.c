@@ -1,6 +1,6 @@
 /* A program that is not linked with a TLS library, and loads one later. It waits --before MS, loads
- * exchange.so from its own directory, waits --after MS (like a program that first resolves a host), lets it
- * speak TLS, and stays --stay MS.
+ * exchange.so, or --library NAME, from its own directory, waits --after MS (like a program that first
+ * resolves a host), lets it speak TLS, and stays --stay MS.
  * With --detach FILE it becomes a daemon --hold MS after it has loaded the library: the process that loaded
  * it has ended then, and FILE gets the report. With --again it finally executes itself once more, at the
  * same addresses. */
@@ -43,11 +43,12 @@ static int fix_addresses(char **arguments) {
 
 int main(int count, char **arguments) {
     long before = 0, hold = 0, after = 0, stay = 0;
-    const char *file = NULL;
+    const char *file = NULL, *name = "exchange.so";
     int again = 0;
     const struct option known[] = {
         {"before", 1, NULL, 'b'}, {"after", 1, NULL, 'a'}, {"stay", 1, NULL, 's'},
-        {"hold", 1, NULL, 'h'}, {"detach", 1, NULL, 'd'}, {"again", 0, NULL, 'x'}, {NULL, 0, NULL, 0}};
+        {"hold", 1, NULL, 'h'}, {"detach", 1, NULL, 'd'}, {"again", 0, NULL, 'x'},
+        {"library", 1, NULL, 'l'}, {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(count, arguments, "", known, NULL)) != -1) {
         switch (option) {
@@ -57,6 +58,7 @@ int main(int count, char **arguments) {
         case 'h': hold = atol(optarg); break;
         case 'd': file = optarg; break;
         case 'x': again = 1; break;
+        case 'l': name = optarg; break;
         default: return 2;
         }
     }
@@ -67,7 +69,7 @@ int main(int count, char **arguments) {
     sleep_ms(before);
     char self[4096] = "", path[4200];
     if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) return 1;
-    snprintf(path, sizeof path, "%s/exchange.so", dirname(self));
+    snprintf(path, sizeof path, "%s/%s", dirname(self), name);
     void *library = dlopen(path, RTLD_NOW);
     if (library == NULL) {
         fprintf(stderr, "%s\n", dlerror());

@@ -90,6 +90,10 @@ impl Tracing {
         let mut ctrace = Command::new(ctrace_binary()?);
         ctrace.args(with_choices(&["ssl", "-o", "json", "--output"], |variable| env::var(variable).ok()));
         ctrace.arg(directory.path().join("records"));
+        if !options.contains(&"--hold-limit") {
+            // Nothing is to be missed, however busy the machine is, and however slow the build.
+            ctrace.args(["--hold-limit", "20s"]);
+        }
         ctrace.args(options).arg("--").args(command).envs(environment.iter().copied()).process_group(0);
         let stdout = tempfile::tempfile()?;
         let child = Child::start_with_streams(&mut ctrace, stdin, stdout.try_clone()?)?;
@@ -173,8 +177,26 @@ impl TracedCommand {
     }
 
     /// Checks that the trace is complete: it has every byte that the programs of the command report, and no
-    /// other, from the first call of each connection on.
+    /// other, from the first call of each connection on, and nothing was attached to too late.
     pub fn check(&self) -> Result<()> {
+        self.check_streams()?;
+        let late = self.attached_late()?;
+        ensure!(late == 0, "{late} attached to too late; standard error:\n{}", self.trace.stderr);
+        Ok(())
+    }
+
+    /// How many programs and libraries were attached to too late, as the summary says.
+    pub fn attached_late(&self) -> Result<u64> {
+        let summary = self.trace.summary()?;
+        match summary.get("attached_late") {
+            None => Ok(0),
+            Some(count) => count.as_u64().filter(|count| *count > 0).with_context(|| summary.to_string()),
+        }
+    }
+
+    /// Checks that the trace has every byte that the programs of the command report, and no other, from the
+    /// first call of each connection on.
+    pub fn check_streams(&self) -> Result<()> {
         self.trace.check_complete()?;
         let transfers = Transfer::all(&self.text())?;
         ensure!(!transfers.is_empty(), "the command moved nothing; standard error:\n{}", self.trace.stderr);

@@ -24,6 +24,8 @@ struct Recipe {
 const SHARED: &[&str] = &["-lssl", "-lcrypto", "-pthread"];
 /// A library that a running program loads.
 const PLUGIN: &[&str] = &["-shared", "-fPIC", "-lssl", "-lcrypto", "-pthread"];
+/// The same with OpenSSL inside, as in Python's wheels.
+const PLUGIN_STATIC: &[&str] = &["-shared", "-fPIC", "-l:libssl.a", "-l:libcrypto.a", "-pthread", "-ldl"];
 /// OpenSSL inside the executable, with its symbols, as in statically linked programs.
 const STATIC: &[&str] = &["-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
 /// Finds `libbundle.so` in its own directory.
@@ -149,6 +151,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },
     Recipe { name: "exchange.so", source: Some("exchange.c"), needs: &[], flags: PLUGIN },
+    Recipe { name: "exchange-static.so", source: Some("exchange.c"), needs: &[], flags: PLUGIN_STATIC },
     Recipe { name: "tls-late", source: Some("tls-late.c"), needs: &["exchange.so"], flags: &["-ldl"] },
     Recipe { name: "tls-gnutls", source: Some("tls-pair.c"), needs: &[], flags: GNUTLS },
     Recipe { name: "tls-gnutls-stripped", source: Some("tls-pair.c"), needs: &[], flags: GNUTLS_STRIPPED },
