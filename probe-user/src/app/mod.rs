@@ -6,8 +6,9 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::task::JoinHandle;
 
-use crate::bpf::{self, MmapEvents, Session, SessionError};
+use crate::bpf::{self, LoadedPrograms, MmapEvents, Session, SessionError};
 use crate::cli::{self, Action, Invocation, OnNoMatch, Request, Trace, Verbosity};
 use crate::clock::Clock;
 use crate::diagnose::{self, DiagnoseError};
@@ -16,6 +17,7 @@ use crate::enrich::{ProcessInfoCache, StackSymbolizer};
 use crate::error_chain;
 use crate::output::{self, Destination, Tee};
 use crate::pipeline::{Executions, Pipeline, Setup, Site};
+use crate::plan::program_set::ProgramFamily;
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::exec::ExecEvents;
 use crate::probe::{Probe, uprobe};
@@ -229,6 +231,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
         }
     }
     let command = endings.command.as_ref().map(CommandProcess::pid);
+    let loading = ready.is_some().then(|| load(trace, &scope, verbosity, command));
     let (target, discovery, mut plan) = tokio::select! {
         biased;
         end = endings.recv() => {
@@ -257,10 +260,10 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
     let may_wait =
         endings.command.is_some() || trace.on_no_match == OnNoMatch::Wait || target.may_match_later();
     let has_any = may_wait || !plan.objects.is_empty() || !trace.probe.inspects_files();
-    let Some(ready) = ready.filter(|_| has_any) else {
+    let (Some(ready), Some(loading), true) = (ready, loading, has_any) else {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     };
-    run_trace(trace, verbosity, endings, ready, ((target, discovery, plan), choice)).await
+    run_trace(trace, verbosity, endings, (ready, loading), ((target, discovery, plan), choice)).await
 }
 
 /// What a trace prepares before it searches for processes and files.
@@ -291,18 +294,20 @@ async fn run_trace(
     trace: &Trace,
     verbosity: Verbosity,
     endings: &mut StopSignals,
-    Ready { destinations, mappings }: Ready,
+    (Ready { destinations, mappings }, loading): (Ready, Loading),
     ((target, mut discovery, mut plan), choice): (Found, ProcessFilter),
 ) -> Result<(), Failure> {
     destinations.iter().try_for_each(Destination::claim)?;
     let command = endings.command.as_ref().map(CommandProcess::pid);
-    let mut session = load(trace, &plan, verbosity, command)?;
+    let programs = loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
+    let mut session = Session::start(programs, &plan.scope)?;
     // Collected while the processes are alive, so that one that ends as soon as it is traced can still be
     // described.
     let info =
         ProcessInfoCache::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
     attach(&mut session, &mut plan, &mut discovery, verbosity)?;
     status::attached((&plan, &target), trace, command, verbosity);
+    session.load_rest();
     endings.after(trace.duration);
     endings.watch_readers(&destinations);
     let output = destination::tee(&trace.outputs, destinations, &endings.stop());
@@ -396,25 +401,25 @@ fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Ver
     }
 }
 
-fn load(
-    trace: &Trace,
-    plan: &Plan,
-    verbosity: Verbosity,
-    command: Option<u32>,
-) -> Result<Session, SessionError> {
+/// The programs, which are loaded on another thread.
+type Loading = JoinHandle<Result<LoadedPrograms, SessionError>>;
+
+/// Loads the programs while processes and files are searched for.
+fn load(trace: &Trace, scope: &Selector, verbosity: Verbosity, command: Option<u32>) -> Loading {
     let log = match verbosity {
         Verbosity::Debug => bpf::BpfLog::Debug,
         _ => bpf::BpfLog::Off,
     };
     let options = bpf::SessionOptions {
-        programs: plan.programs.clone(),
+        programs: trace.probe.programs(),
         ring_bytes: trace.ring_bytes,
         probe_link: trace.probe_link,
         max_bytes: trace.max_bytes,
         log,
         command,
     };
-    Session::load(&options, &plan.scope)
+    let of_scope = scope.may_need_events().then_some(ProgramFamily::Cgroups);
+    tokio::task::spawn_blocking(move || LoadedPrograms::load(&options, of_scope))
 }
 
 /// The message if more functions match than may be probed.

@@ -26,6 +26,8 @@ pub(super) struct Btf {
     strings: usize,
     /// The offset of each type, starting with type 1.
     types: Vec<usize>,
+    /// The offsets of structures and unions, which are few among the types.
+    structures: Vec<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -54,14 +56,17 @@ impl Btf {
         let place = |at| Some(header.checked_add(usize::try_from(word(&bytes, at)?).ok()?));
         let (first, strings) = (place(8)??, place(16)??);
         let end = first.checked_add(usize::try_from(word(&bytes, 12)?).ok()?)?;
-        let mut types = Vec::new();
+        let (mut types, mut structures) = (Vec::new(), Vec::new());
         let mut at = first;
         while at < end {
             types.push(at);
             let info = word(&bytes, at.checked_add(4)?)?;
+            if matches!(kind(info), STRUCT | UNION) {
+                structures.push(at);
+            }
             at = at.checked_add(12 + extra(info)?)?;
         }
-        Some(Self { bytes, strings, types })
+        Some(Self { bytes, strings, types, structures })
     }
 
     /// The offset of a structure's field in bytes, or [`NO_FIELD`].
@@ -77,10 +82,10 @@ impl Btf {
     }
 
     fn structure(&self, name: &str) -> Option<Structure> {
-        self.types.iter().find_map(|at| {
-            let structure = self.structure_at(*at)?;
-            self.is_named(word(&self.bytes, *at)?, name.as_bytes()).then_some(structure)
-        })
+        let is_it = |at: &&usize| {
+            word(&self.bytes, **at).is_some_and(|named| self.is_named(named, name.as_bytes()))
+        };
+        self.structure_at(*self.structures.iter().find(is_it)?)
     }
 
     fn structure_at(&self, at: usize) -> Option<Structure> {

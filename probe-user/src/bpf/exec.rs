@@ -18,10 +18,9 @@ impl Constants {
     /// The constants for the exec records in `wanted` (`WANT_` bits). If it is zero, they switch these
     /// records off. `group_dead` is the offset of that field of `sched_process_exit`. On a kernel without
     /// that field, every trace reads the end of a process from the task structure instead.
-    pub(super) fn read(wanted: u32, group_dead: u32) -> Result<Self, SessionError> {
+    pub(super) fn read(wanted: u32, group_dead: u32, btf: Option<&Btf>) -> Result<Self, SessionError> {
         if wanted == 0 {
-            let btf = if group_dead == NO_FIELD { Btf::read() } else { None };
-            let mut values = structures(btf.as_ref());
+            let mut values = structures(btf.filter(|_| group_dead == NO_FIELD));
             values.push(("EXECS", 0));
             return Ok(Self { values, lineages: 1 });
         }
@@ -36,8 +35,13 @@ impl Constants {
             ("NEWTASK_PID", newtask.offset("pid")?),
             ("NEWTASK_FLAGS", newtask.offset("clone_flags")?),
         ];
-        values.extend(structures(Btf::read().as_ref()));
+        values.extend(structures(btf));
         Ok(Self { values, lineages: LINEAGES })
+    }
+
+    /// Whether [`Constants::read`] needs the kernel's BTF.
+    pub(super) fn read_btf(wanted: u32, group_dead: u32) -> bool {
+        wanted != 0 || group_dead == NO_FIELD
     }
 
     pub(super) fn set<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
@@ -86,8 +90,9 @@ mod tests {
 
     #[test]
     fn every_trace_has_the_end_of_a_process() {
+        let btf = Btf::read();
         let signal = |group_dead| {
-            let constants = Constants::read(0, group_dead).ok()?;
+            let constants = Constants::read(0, group_dead, btf.as_ref()).ok()?;
             constants.values.into_iter().find(|(name, _)| *name == "TASK_SIGNAL").map(|(_, offset)| offset)
         };
         assert_eq!(signal(8), Some(NO_FIELD), "the tracepoint tells");

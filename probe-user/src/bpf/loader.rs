@@ -1,14 +1,15 @@
 //! Loads the BPF object: sets its constants for this kernel and this trace, and loads its programs.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::{io, thread};
 
 use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{
-    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS, SocketFields,
+    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS,
 };
 
+use super::btf::Btf;
 use super::links::{Links, Removal};
 use super::pod::PodCompat;
 use super::programs::{self, AttachPoint, BpfProgram, LoadTime, PROGRAMS};
@@ -16,10 +17,10 @@ use super::sys::AttachType;
 use super::tracepoint_format::TracepointFormat;
 use super::uprobe_multi::{IdleProgram, MultiPrograms};
 use super::{
-    AttachWarmup, BpfLog, ProbeLink, SessionError, SessionOptions, attach_warmup, exec, features, pod,
+    AttachWarmup, BpfLog, ProbeLink, SessionError, SessionOptions, attach_warmup, exec, features, pod, preload,
+    sockets,
 };
 use crate::plan::program_set::{ConnectionRecords, ProgramFamily};
-use crate::scope::Scope;
 
 /// The ring wakes its reader when its fill passes a multiple of its size divided by two to this power.
 /// An eighth leaves the reader time, and is rare enough to cost the target nothing (docs/performance.md).
@@ -41,7 +42,7 @@ struct Offsets {
 }
 
 impl Offsets {
-    fn read(scope: &Scope) -> Result<Self, SessionError> {
+    fn read(families: &BTreeSet<ProgramFamily>) -> Result<Self, SessionError> {
         let mut offsets = Self {
             fork_child_pid: TracepointFormat::read("sched", "sched_process_fork")?.offset("child_pid")?,
             exec_old_pid: TracepointFormat::read("sched", "sched_process_exec")?.offset("old_pid")?,
@@ -49,7 +50,7 @@ impl Offsets {
                 .offset_if_any("group_dead"),
             ..Self::default()
         };
-        if scope.watch {
+        if families.contains(&ProgramFamily::Cgroups) {
             // cgroup_mkdir and cgroup_rmdir have the same record.
             let cgroup = TracepointFormat::read("cgroup", "cgroup_mkdir")?;
             offsets.cgroup_root = cgroup.offset("root")?;
@@ -80,18 +81,16 @@ impl ConnectionConstants {
     }
 }
 
-/// Creates the maps, and loads the programs of `families` except those that are loaded on demand.
-/// `socket_fields` are for the programs of [`sockets`](super::sockets), which are loaded later.
+/// Creates the maps, and loads the programs of `families` that are needed at the start. Programs for sockets
+/// are left out if the kernel does not describe its sockets.
 pub(super) fn load(
     options: &SessionOptions,
-    scope: &Scope,
-    families: &BTreeSet<ProgramFamily>,
-    socket_fields: Option<SocketFields>,
+    families: &mut BTreeSet<ProgramFamily>,
 ) -> Result<(Ebpf, Uprobes), SessionError> {
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
     let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
     let connections = ConnectionConstants::of(options);
-    let offsets = Offsets::read(scope)?;
+    let offsets = Offsets::read(families)?;
     let log_level = match options.log {
         BpfLog::Off => 0_u8,
         BpfLog::Debug => log::Level::Debug as u8,
@@ -99,9 +98,16 @@ pub(super) fn load(
     // All maps are created. Those that this trace does not use are made as small as possible.
     let sized = |family, size: u32| if options.programs.has(family) { size } else { 1 };
     let of_functions = |size| sized(ProgramFamily::Functions, size);
-    let constants = exec::Constants::read(options.programs.exec_records(), offsets.exit_group_dead)?;
-    let socket_fields = socket_fields.map(PodCompat);
-    let mut loader = EbpfLoader::new();
+    let (wanted, group_dead) = (options.programs.exec_records(), offsets.exit_group_dead);
+    let reads_btf =
+        families.contains(&ProgramFamily::Sockets) || exec::Constants::read_btf(wanted, group_dead);
+    // aya reads it as well, even if it needs nothing of it.
+    let (mut loader, btf) = at_once(EbpfLoader::new, || reads_btf.then(Btf::read).flatten());
+    let constants = exec::Constants::read(wanted, group_dead, btf.as_ref())?;
+    let socket_fields = btf.as_ref().and_then(sockets::fields).map(PodCompat);
+    if socket_fields.is_none() {
+        families.retain(|family| !matches!(family, ProgramFamily::Sockets | ProgramFamily::SocketCloses));
+    }
     loader
         .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("EVENTS", options.ring_bytes)
@@ -132,13 +138,31 @@ pub(super) fn load(
     }
     let mut ebpf = loader.load(OBJECT_FILE).map_err(SessionError::load)?;
     let mut uprobes = Uprobes::choose(options, &ebpf)?;
-    for program in &PROGRAMS {
-        let at_once = options.log == BpfLog::Debug && program.attach_point.is_in_files();
-        if families.contains(&program.family) && (program.load == LoadTime::AtStart || at_once) {
-            load_program(&mut ebpf, &mut uprobes, program)?;
-        }
-    }
+    let is_wanted = |program: &&BpfProgram| {
+        // So that their steps are logged.
+        let all = options.log == BpfLog::Debug && program.attach_point.is_in_files();
+        let now = match program.load {
+            LoadTime::AtStart => true,
+            LoadTime::InBackground => matches!(uprobes, Uprobes::Perf),
+            LoadTime::OnDemand => false,
+        };
+        families.contains(&program.family) && (now || all)
+    };
+    let wanted: Vec<_> = PROGRAMS.iter().filter(is_wanted).collect();
+    preload::load(&mut ebpf, &mut uprobes, &wanted)?;
     Ok((ebpf, uprobes))
+}
+
+/// Does two things at the same time, the second on another thread if one can be started.
+fn at_once<A, B: Send>(first: impl FnOnce() -> A, second: impl Fn() -> B + Sync) -> (A, B) {
+    let second = &second;
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, second);
+        let first = first();
+        // A panic of the thread was reported where it happened.
+        let second = thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(second);
+        (first, second)
+    })
 }
 
 /// How the programs for functions are loaded, and what their links are.
@@ -162,6 +186,18 @@ impl Uprobes {
             Some(true) => MultiPrograms::new(ebpf).map(|programs| Self::Multi(Box::new(programs))),
             _ if wanted => Err(SessionError::no_uprobe_multi()),
             _ => Ok(Self::Perf),
+        }
+    }
+
+    /// Loads the programs that were not needed at the start, on another thread.
+    pub(super) fn load_rest(&mut self, families: &BTreeSet<ProgramFamily>) {
+        let Self::Multi(programs) = self else { return };
+        let is_left = |program: &&BpfProgram| {
+            program.load == LoadTime::InBackground && families.contains(&program.family)
+        };
+        let names: Vec<_> = PROGRAMS.iter().filter(is_left).map(|program| program.name).collect();
+        if !names.is_empty() {
+            programs.load_in_background(names);
         }
     }
 

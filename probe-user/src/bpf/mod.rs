@@ -33,6 +33,7 @@ mod loader;
 mod mmap_events;
 mod perf_uprobe;
 mod pod;
+mod preload;
 mod programs;
 mod scope_filter;
 mod sockets;
@@ -116,11 +117,27 @@ const ATTACHED_AT_START: [ProgramFamily; 5] = [
     ProgramFamily::Forks,
 ];
 
-/// The families of programs that the trace or its scope needs.
-fn families(options: &SessionOptions, scope: &Scope) -> BTreeSet<ProgramFamily> {
-    let of_scope = scope.watch.then_some(ProgramFamily::Cgroups);
-    let of_all = [ProgramFamily::Tasks, ProgramFamily::Forks];
-    options.programs.families().chain(of_all).chain(of_scope).collect()
+/// The programs of a session, before they are attached. To load them, nothing needs to be known of the
+/// processes, so that can be done while these are searched for.
+pub struct LoadedPrograms {
+    uprobes: Uprobes,
+    ebpf: Ebpf,
+    families: BTreeSet<ProgramFamily>,
+    log: BpfLog,
+}
+
+impl LoadedPrograms {
+    /// Loads the programs that the trace needs, and those of `of_scope`, after [`prepare`]. Needs Linux 5.15
+    /// (attach cookies) and the right to load BPF programs.
+    pub fn load(
+        options: &SessionOptions,
+        of_scope: impl IntoIterator<Item = ProgramFamily>,
+    ) -> Result<Self, SessionError> {
+        let of_all = [ProgramFamily::Tasks, ProgramFamily::Forks];
+        let mut families = options.programs.families().chain(of_all).chain(of_scope).collect();
+        let (ebpf, uprobes) = loader::load(options, &mut families)?;
+        Ok(Self { uprobes, ebpf, families, log: options.log })
+    }
 }
 
 /// The loaded programs and what they are attached to.
@@ -139,6 +156,7 @@ pub struct Session {
     without_room: u64,
     /// Records that were discarded because there was no time left for them.
     discarded: u64,
+    families: BTreeSet<ProgramFamily>,
     // Links and programs are dropped after everything that reads their maps.
     links: Links,
     uprobes: Uprobes,
@@ -167,36 +185,45 @@ pub fn prepare() -> Result<(), SessionError> {
 }
 
 impl Session {
-    /// Loads all programs, after [`prepare`]. Needs Linux 5.15 (attach cookies) and the right to load BPF
-    /// programs.
+    /// Loads the programs and starts a session, after [`prepare`]. To be called in an event loop.
     pub fn load(options: &SessionOptions, scope: &Scope) -> Result<Self, SessionError> {
-        let has_sockets = options.programs.has(ProgramFamily::Sockets);
-        let socket_fields = has_sockets.then(sockets::fields).flatten();
-        let families = families(options, scope);
-        let (mut ebpf, uprobes) = loader::load(options, scope, &families, socket_fields)?;
+        let of_scope = scope.watch.then_some(ProgramFamily::Cgroups);
+        Self::start(LoadedPrograms::load(options, of_scope)?, scope)
+    }
+
+    /// Attaches the programs that follow processes and sockets, and writes the scope. To be called in an
+    /// event loop. If the scope [watches](Scope::watch), the family [`ProgramFamily::Cgroups`] must have been
+    /// loaded.
+    pub fn start(programs: LoadedPrograms, scope: &Scope) -> Result<Self, SessionError> {
+        let LoadedPrograms { uprobes, mut ebpf, families, log } = programs;
+        let mut links = uprobes.links();
+        // Something is attached soon. The wait for the kernel begins now.
+        links.ahead().prime();
         let ring = pod::poll(pod::take(&mut ebpf, "EVENTS")?)?;
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
         let go_calls = pod::take(&mut ebpf, "GO_CALLS")?;
         let open_calls = pod::take(&mut ebpf, "OPEN_CALLS")?;
         let functions = FunctionMaps::take(&mut ebpf)?;
-        let logger = match options.log {
+        let logger = match log {
             BpfLog::Off => None,
             BpfLog::Debug => EbpfLogger::init(&mut ebpf).ok(),
         };
-        let mut links = uprobes.links();
         let follows_forks = !scope.pids.is_empty();
+        let is_attached = |family: &ProgramFamily| match family {
+            ProgramFamily::Forks => follows_forks,
+            ProgramFamily::Cgroups => scope.watch,
+            family => families.contains(family),
+        };
         // Before the scope is written, so that changes in between are reported.
-        for family in ATTACHED_AT_START.into_iter().filter(|family| families.contains(family)) {
-            if family != ProgramFamily::Forks || follows_forks {
-                loader::attach_tracepoints(&mut ebpf, &mut links, family)?;
-            }
+        for family in ATTACHED_AT_START.into_iter().filter(is_attached) {
+            loader::attach_tracepoints(&mut ebpf, &mut links, family)?;
         }
-        if socket_fields.is_some() {
+        if families.contains(&ProgramFamily::Sockets) {
             sockets::attach(&mut ebpf, &mut links);
-            if options.programs.has(ProgramFamily::SocketCloses) {
-                sockets::attach_closes(&mut ebpf, &mut links);
-            }
+        }
+        if families.contains(&ProgramFamily::SocketCloses) {
+            sockets::attach_closes(&mut ebpf, &mut links);
         }
         let filter = ScopeFilter::write(&mut ebpf, scope)?;
         Ok(Self {
@@ -212,10 +239,17 @@ impl Session {
             follows_forks,
             without_room: 0,
             discarded: 0,
+            families,
             links,
             uprobes,
             ebpf,
         })
+    }
+
+    /// Loads on another thread what the start did not need, so that a file that needs it later is attached to
+    /// without a wait.
+    pub fn load_rest(&mut self) {
+        self.uprobes.load_rest(&self.families);
     }
 
     /// Changes what is in scope, starting with the next call of a function.

@@ -42,6 +42,9 @@ pub(super) enum AttachPoint {
 pub(super) enum LoadTime {
     /// When the session is loaded, if the session needs the family.
     AtStart,
+    /// On another thread after the start, or when it is first attached if that is earlier. This is for
+    /// programs that few files need, which are then attached to without waiting for the verifier.
+    InBackground,
     /// When it is first attached. This is for programs that few traces need, that the verifier takes long
     /// for, or that do not load on every kernel. With logging enabled, they too are loaded at start, so that
     /// the verifier's steps are logged for all programs.
@@ -49,7 +52,7 @@ pub(super) enum LoadTime {
 }
 
 use AttachPoint::{Exits, FunctionEntry, FunctionExit, RawTracepoint, Tracepoint, Uprobe, Uretprobe};
-use LoadTime::{AtStart, OnDemand};
+use LoadTime::{AtStart, InBackground, OnDemand};
 
 const fn program(
     name: &'static str,
@@ -74,7 +77,7 @@ pub(super) const PROGRAMS: [BpfProgram; 46] = [
     program("gather_leave", Tls, OnDemand, Exits(&[IoVec])),
     program("lent_leave", Tls, OnDemand, Exits(&[BorrowBuffer])),
     program("unpack_leave", Tls, OnDemand, Exits(&[UnwrapPacket])),
-    program("go_leave", Tls, AtStart, Exits(&[GoIo])),
+    program("go_leave", Tls, InBackground, Exits(&[GoIo])),
     program("function_leave", Functions, AtStart, Exits(&[FunctionAndReturn])),
     program("call_return", Tls, OnDemand, Uretprobe(&[Io])),
     program("open_return", Tls, OnDemand, Uretprobe(&[Open])),
@@ -98,9 +101,9 @@ pub(super) const PROGRAMS: [BpfProgram; 46] = [
     program("open_once_enter", Tls, OnDemand, Uprobe(&[OpenIfNew])),
     program("close_enter", Tls, AtStart, Uprobe(&[Close])),
     program("cipher_enter", Tls, OnDemand, Uprobe(&[MarkTls])),
-    program("go_enter", Tls, AtStart, Uprobe(&[GoIo])),
-    program("go_open", Tls, AtStart, Uprobe(&[GoOpen])),
-    program("go_close", Tls, AtStart, Uprobe(&[GoClose])),
+    program("go_enter", Tls, InBackground, Uprobe(&[GoIo])),
+    program("go_open", Tls, InBackground, Uprobe(&[GoOpen])),
+    program("go_close", Tls, InBackground, Uprobe(&[GoClose])),
     program("function_enter", Functions, AtStart, Uprobe(&[Function, FunctionAndReturn])),
     program("task_exec", Tasks, AtStart, tracepoint("sched", &["sched_process_exec"])),
     program("task_exit", Tasks, AtStart, tracepoint("sched", &["sched_process_exit"])),
@@ -120,8 +123,8 @@ pub(super) const PROGRAMS: [BpfProgram; 46] = [
     program("exec_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execve"])),
     program("exec_at_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execveat"])),
     // These two tracepoints exist since Linux 6.3.
-    program("socket_sent", Sockets, OnDemand, RawTracepoint("sock_send_length")),
-    program("socket_received", Sockets, OnDemand, RawTracepoint("sock_recv_length")),
+    program("socket_sent", Sockets, AtStart, RawTracepoint("sock_send_length")),
+    program("socket_received", Sockets, AtStart, RawTracepoint("sock_recv_length")),
     // For older kernels: where sending begins for all protocols, and where receiving returns for each.
     program("socket_sends", Sockets, OnDemand, FunctionEntry("security_socket_sendmsg")),
     program("inet_received", Sockets, OnDemand, FunctionExit("inet_recvmsg")),

@@ -15,7 +15,7 @@ use super::{SessionError, error::ScopeError};
 use crate::proc::cgroup::CGROUP_LEVELS;
 use crate::proc::cgroup::Cgroup;
 use crate::proc::process::Proc;
-use crate::proc::process::descendants;
+use crate::proc::process::descendants_in;
 use crate::scope::{Scope, ScopeChange};
 
 pub(super) struct ScopeFilter {
@@ -176,7 +176,7 @@ impl ScopeFilter {
             // If programs are admitted one by one, the processes that a program has started are not admitted
             // along with it.
             let members = match self.switches.leaves_at_exec {
-                0 => descendants(pids.to_vec(), &self.proc.entries().map_err(ScopeError::Processes)?),
+                0 => descendants_in(pids.to_vec(), &self.proc.children().map_err(ScopeError::Processes)?),
                 _ => pids.iter().copied().collect(),
             };
             for pid in members {

@@ -9,13 +9,12 @@ use probe_common::{NO_FIELD, SocketFields};
 
 use super::links::Links;
 use super::programs::{self, AttachPoint, BpfProgram};
-use super::{SessionError, btf, loader, pod};
+use super::{SessionError, btf as kernel_btf, loader, pod};
 use crate::error_chain;
 use crate::plan::program_set::ProgramFamily;
 
-/// The offsets of the socket fields that are read on this kernel. None if it has no BTF that describes them.
-pub(super) fn fields() -> Option<SocketFields> {
-    let btf = btf::Btf::read()?;
+/// The offsets of the socket fields that are read on this kernel. None if its BTF does not describe them.
+pub(super) fn fields(btf: &kernel_btf::Btf) -> Option<SocketFields> {
     let offset = |structure: &str, field: &str| {
         Some(btf.offset(structure, field)).filter(|offset| *offset != NO_FIELD)
     };
@@ -77,8 +76,10 @@ fn attach_all(ebpf: &mut Ebpf, links: &mut Links, programs: &[&BpfProgram]) -> R
         match program.attach_point {
             AttachPoint::RawTracepoint(tracepoint) => {
                 one(ebpf, links, name, |program: &mut RawTracePoint| {
-                    program.load()?;
-                    loader::log_verifier_stats(name, program.info());
+                    if program.fd().is_err() {
+                        program.load()?;
+                        loader::log_verifier_stats(name, program.info());
+                    }
                     let id = program.attach(tracepoint)?;
                     program.take_link(id)
                 })?;

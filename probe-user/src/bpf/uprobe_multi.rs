@@ -14,6 +14,8 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use aya::maps::{Map, MapData};
 use aya::programs::ProgramError;
@@ -34,19 +36,51 @@ const VERIFIER_LOG_BYTES: usize = 64 * 1024;
 
 /// The programs for functions, as the kernel wants them for links to many places.
 pub(super) struct MultiPrograms {
+    code: Arc<ProgramCode>,
+    loaded: BTreeMap<(&'static str, AttachType), OwnedFd>,
+    /// Loads further programs.
+    background: Option<JoinHandle<Vec<(&'static str, OwnedFd)>>>,
+}
+
+/// What programs are loaded from.
+pub(super) struct ProgramCode {
     object: Object,
     /// The object's types, if the kernel knows such.
     types: Option<OwnedFd>,
-    loaded: BTreeMap<(&'static str, AttachType), OwnedFd>,
 }
 
 impl MultiPrograms {
     /// Reads the programs for functions. To be called while `ebpf` has all of its maps, which must exist as
     /// long as programs are loaded.
     pub(super) fn new(ebpf: &Ebpf) -> Result<Self, SessionError> {
-        Self::parse(ebpf).map_err(SessionError::load)
+        let code = ProgramCode::parse(ebpf).map_err(SessionError::load)?;
+        Ok(Self { code: Arc::new(code), loaded: BTreeMap::new(), background: None })
     }
 
+    /// What programs are loaded from, for several threads.
+    pub(super) fn code(&self) -> &ProgramCode {
+        &self.code
+    }
+
+    /// Adds a program that was loaded from [`MultiPrograms::code`] to be attached by multi-links.
+    pub(super) fn add(&mut self, name: &'static str, program: OwnedFd) {
+        self.loaded.insert((name, AttachType::UprobeMulti), program);
+    }
+
+    /// Loads programs on another thread, which ends with the session.
+    pub(super) fn load_in_background(&mut self, names: Vec<&'static str>) {
+        let code = Arc::downgrade(&self.code);
+        let load = move || {
+            // A program that the kernel refuses is loaded again when it is needed, which yields the error.
+            let load = |name| Some((name, code.upgrade()?.load(name, AttachType::UprobeMulti).ok()?));
+            names.into_iter().filter_map(load).collect()
+        };
+        // If there is no thread, they are loaded on first use.
+        self.background = thread::Builder::new().name("verify".to_owned()).spawn(load).ok();
+    }
+}
+
+impl ProgramCode {
     fn parse(ebpf: &Ebpf) -> Result<Self, EbpfError> {
         let mut object = Object::parse(OBJECT_FILE)?;
         let features = aya::features();
@@ -66,27 +100,11 @@ impl MultiPrograms {
         object.sanitize_functions(features);
         // Without them, the kernel's messages only have fewer names.
         let types = types.and_then(|types| sys::load_types(&types).ok());
-        Ok(Self { object, types, loaded: BTreeMap::new() })
+        Ok(Self { object, types })
     }
 
-    /// A program, loaded on first use.
-    pub(super) fn program(
-        &mut self,
-        name: &'static str,
-        attach_type: AttachType,
-    ) -> Result<BorrowedFd<'_>, SessionError> {
-        let key = (name, attach_type);
-        if !self.loaded.contains_key(&key) {
-            let loaded =
-                self.load(name, attach_type).map_err(|source| SessionError::program(name, source))?;
-            log_verifier_stats(name, &loaded);
-            self.loaded.insert(key, loaded);
-        }
-        let loaded = self.loaded.get(&key).map(OwnedFd::as_fd);
-        loaded.ok_or_else(|| SessionError::program(name, ProgramError::NotLoaded))
-    }
-
-    fn load(&self, name: &str, attach_type: AttachType) -> Result<OwnedFd, ProgramError> {
+    /// Loads a program.
+    pub(super) fn load(&self, name: &str, attach_type: AttachType) -> Result<OwnedFd, ProgramError> {
         let program = self.object.programs.get(name).ok_or(ProgramError::NotLoaded)?;
         let function = self.object.functions.get(&program.function_key()).ok_or(ProgramError::NotLoaded)?;
         let debug_info = self.types.as_ref().map(|types| DebugInfo {
@@ -100,13 +118,40 @@ impl MultiPrograms {
                 record_bytes: function.line_info_rec_size,
             },
         });
-        load(&NewProgram {
+        let loaded = load(&NewProgram {
             name,
             attach_type,
             instructions: &function.instructions,
             license: &program.license,
             debug_info,
-        })
+        })?;
+        log_verifier_stats(name, &loaded);
+        Ok(loaded)
+    }
+}
+
+impl MultiPrograms {
+    /// A program, loaded on first use.
+    pub(super) fn program(
+        &mut self,
+        name: &'static str,
+        attach_type: AttachType,
+    ) -> Result<BorrowedFd<'_>, SessionError> {
+        let key = (name, attach_type);
+        if !self.loaded.contains_key(&key)
+            && let Some(background) = self.background.take()
+        {
+            // A panic of the thread was reported where it happened.
+            for (name, loaded) in background.join().unwrap_or_default() {
+                self.add(name, loaded);
+            }
+        }
+        if !self.loaded.contains_key(&key) {
+            let loaded = self.code.load(name, attach_type);
+            self.loaded.insert(key, loaded.map_err(|source| SessionError::program(name, source))?);
+        }
+        let loaded = self.loaded.get(&key).map(OwnedFd::as_fd);
+        loaded.ok_or_else(|| SessionError::program(name, ProgramError::NotLoaded))
     }
 }
 

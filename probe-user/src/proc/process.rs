@@ -131,6 +131,18 @@ impl Proc {
         Ok(others.filter_map(|pid| self.entry(pid)).collect())
     }
 
+    /// The children of all processes, by pid. Like [`children`] of [`Proc::entries`], from one file for each
+    /// process.
+    pub fn children(&self) -> io::Result<HashMap<u32, Vec<u32>>> {
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for pid in self.pids()?.into_iter().filter(|pid| *pid != self.own) {
+            if let Some(stat) = self.stat(pid).filter(|stat| !stat.is_dead && !stat.is_kernel_thread) {
+                children.entry(stat.parent).or_default().push(pid);
+            }
+        }
+        Ok(children)
+    }
+
     /// Whether the process with this pid and start time still runs.
     pub fn is_alive(&self, pid: u32, start_time: u64) -> bool {
         self.stat(pid).is_some_and(|stat| !stat.is_dead && stat.start_time == start_time)
@@ -242,7 +254,11 @@ pub fn children(entries: &[ProcessEntry]) -> HashMap<u32, Vec<u32>> {
 
 /// The roots and all of their present descendants.
 pub fn descendants(roots: Vec<u32>, entries: &[ProcessEntry]) -> BTreeSet<u32> {
-    let children = children(entries);
+    descendants_in(roots, &children(entries))
+}
+
+/// The same, from the children of all processes.
+pub fn descendants_in(roots: Vec<u32>, children: &HashMap<u32, Vec<u32>>) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let mut next = roots;
     // Parents are read one after another, so they may form a circle. `found` ends the loop even then.

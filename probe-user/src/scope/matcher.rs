@@ -91,6 +91,16 @@ impl Selector {
         (scope, process_filter)
     }
 
+    /// Whether the kernel may have to report new processes and containers ([`Scope::watch`]). This is known
+    /// before names are resolved.
+    ///
+    /// [`Scope::watch`]: super::Scope::watch
+    pub fn may_need_events(&self) -> bool {
+        let (scope, process_filter) = self.split();
+        let by_container = !scope.containers.is_empty() || !scope.exclude.is_empty();
+        scope.all || by_container || !process_filter.is_empty()
+    }
+
     /// Whether processes are selected by pid.
     pub fn has_pids(&self) -> bool {
         !self.pids.is_empty() || !self.inner_pids.is_empty()

@@ -49,6 +49,7 @@ fn a_tree_of_processes() {
     assert_eq!(proc.pid_namespace(30), proc.pid_namespace(31));
     assert_ne!(proc.pid_namespace(30), proc.pid_namespace(1));
     assert_eq!(children(&entries).get(&30), Some(&vec![31]));
+    assert_eq!(proc.children().unwrap(), children(&entries));
     assert!(proc.is_alive(process.pid, process.start_time));
     assert!(!proc.is_alive(process.pid, 131), "the pid was used again");
     tree.remove(30);

@@ -135,6 +135,23 @@ fn an_image_matches_by_every_name_and_is_out_until_all_are_reported() {
 }
 
 #[test]
+fn before_names_are_resolved_it_is_known_whether_events_are_needed() {
+    let criteria = Criteria { images: strings(&["web"]), ..Criteria::default() };
+    let comms = Properties { comms: strings(&["curl"]), ..Properties::default() };
+    let none = Selector { pids: vec![7], ..Selector::default() };
+    let check = |asked: Selector, expected: bool| {
+        assert_eq!((asked.may_need_events(), rules(&asked).needs_events()), (expected, expected), "{asked:?}");
+    };
+    check(none.clone(), false);
+    check(Selector { all: true, ..Selector::default() }, true);
+    check(of(criteria.clone()), true);
+    check(Selector { exclude: criteria, ..none.clone() }, true);
+    check(Selector { processes: comms.clone(), ..Selector::default() }, true);
+    check(Selector { processes: comms.clone(), ..none.clone() }, true);
+    check(Selector { exclude_processes: comms, ..none }, true);
+}
+
+#[test]
 fn missing_labels_and_pods_may_be_the_excluded_ones() {
     let mut fact = web();
     fact.gaps = Gaps { labels: true, pod: false };
