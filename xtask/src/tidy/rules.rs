@@ -62,12 +62,13 @@ const OWNERS: [(&str, &[&str]); 26] = [
 ];
 
 /// Files that may hold unsafe code.
-const UNSAFE: [&str; 5] = [
+const UNSAFE: [&str; 6] = [
     "probe-ebpf/src/mem.rs",
     "probe-user/src/app/stop.rs",
     "probe-user/src/bpf/sys.rs",
     "probe-user/src/bpf/tracepoint_format.rs",
     "probe-user/src/bpf/pod.rs",
+    "probe-user/src/output/json/payload_string/vectors.rs",
 ];
 
 /// Words that mark unfinished work.
