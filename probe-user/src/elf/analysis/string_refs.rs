@@ -4,9 +4,10 @@
 //! References are hints: only decoding the function around one proves it.
 #[cfg(test)]
 mod tests;
+use std::iter;
 use std::ops::ControlFlow;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, Input, Match, MatchKind};
 use memchr::memchr_iter;
 
 use crate::elf::file::reader::FileRange;
@@ -65,8 +66,8 @@ impl StringPattern {
 impl Object {
     /// Searches constant data for NUL-terminated strings that match one of the patterns.
     pub fn find_texts(&self, needles: &[StringPattern]) -> Result<Vec<StringRef>, ObjectError> {
-        let patterns = needles.iter().map(|needle| [needle.text().as_bytes(), &[0]].concat());
-        let Some(searcher) = searcher(patterns) else { return Ok(Vec::new()) };
+        let texts = needles.iter().map(|needle| needle.text());
+        let Some(searcher) = searcher(MatchKind::LeftmostLongest, texts) else { return Ok(Vec::new()) };
         let longest = needles.iter().map(|needle| needle.text().len()).max().unwrap_or(0);
         let overlap = (MAX_LEAD + longest + 2) as u64;
         let mut texts: Vec<StringRef> = Vec::new();
@@ -77,7 +78,7 @@ impl Object {
             let Some(base) = self.segments.loaded_at(extent.offset) else { continue };
             let what = "constant data";
             let stop = self.reader.chunks(what, extent, (1, overlap), |offset, chunk| {
-                for found in searcher.find_iter(chunk) {
+                for found in terminated(&searcher, chunk) {
                     let Some(needle) = needles.get(found.pattern().as_usize()).copied() else { continue };
                     let before = chunk.get(..found.start()).unwrap_or_default();
                     let Some(lead) = lead(needle, before) else { continue };
@@ -123,7 +124,7 @@ impl Object {
         } else {
             Vec::new()
         };
-        let absolute = searcher(fixed);
+        let absolute = searcher(MatchKind::LeftmostFirst, fixed);
         self.scan_code(|address, chunk, found| {
             relative(chunk, address, is_text, found);
             let hits = absolute.iter().flat_map(|searcher| searcher.find_iter(chunk));
@@ -139,7 +140,8 @@ impl Object {
         let is_target =
             |address: u64| (low.0..=high.0).contains(&address) && targets.contains(&VirtAddr(address));
         let fixed = targets.iter().filter(|_| self.is_fixed);
-        let absolute = searcher(fixed.filter_map(|target| Some(u32::try_from(target.0).ok()?.to_le_bytes())));
+        let fixed = fixed.filter_map(|target| Some(u32::try_from(target.0).ok()?.to_le_bytes()));
+        let absolute = searcher(MatchKind::LeftmostFirst, fixed);
         self.scan_code(|address, chunk, found| {
             relative(chunk, address, is_target, found);
             let hits = absolute.iter().flat_map(|searcher| searcher.find_iter(chunk));
@@ -218,10 +220,28 @@ impl Object {
 }
 
 /// A searcher for the patterns; none if there are no patterns.
-fn searcher<P: AsRef<[u8]>>(patterns: impl IntoIterator<Item = P>) -> Option<AhoCorasick> {
+fn searcher<P: AsRef<[u8]>>(kind: MatchKind, patterns: impl IntoIterator<Item = P>) -> Option<AhoCorasick> {
     let mut patterns = patterns.into_iter().peekable();
     patterns.peek()?;
-    AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(patterns).ok()
+    AhoCorasick::builder().match_kind(kind).build(patterns).ok()
+}
+
+/// The matches that a NUL follows. The NUL is not part of the patterns, because the searcher would stop at each
+/// one, and constants have many.
+fn terminated<'a>(searcher: &'a AhoCorasick, chunk: &'a [u8]) -> impl Iterator<Item = Match> + 'a {
+    let mut at = 0;
+    iter::from_fn(move || {
+        while at < chunk.len() {
+            let found = searcher.find(Input::new(chunk).range(at..))?;
+            // If the longest match is not at the end of a string, no shorter one at the same place is.
+            if chunk.get(found.end()) == Some(&0) {
+                at = found.end() + 1;
+                return Some(found);
+            }
+            at = found.start() + 1;
+        }
+        None
+    })
 }
 
 /// How many bytes of the string precede the match. None if nothing may precede it.

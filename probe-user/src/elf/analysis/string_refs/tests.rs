@@ -1,9 +1,10 @@
 //! Strings in objects, and the code that refers to them.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
+use super::*;
 use crate::elf::StringPattern::{End, Whole};
+use crate::elf::SymbolFilter;
 use crate::elf::fixture::{compile, parse};
-use crate::elf::{Object, StringRef, SymbolFilter, VirtAddr};
 
 const SOURCE: &str = r#"
 volatile long sink;
@@ -26,6 +27,22 @@ fn holders(object: &Object, texts: &[StringRef]) -> Vec<VirtAddr> {
     let frames = object.frames().unwrap();
     let found = object.references(texts).unwrap();
     found.into_iter().map(|at| frames.at(at).unwrap().unwrap().address).collect()
+}
+
+#[test]
+fn a_pattern_that_does_not_end_its_string_hides_no_other_one() {
+    // The longest match is not at the end of a string, and another one begins within it.
+    let patterns = ["edle", "needle an", "an", "needle"];
+    let searcher = searcher(MatchKind::LeftmostLongest, patterns).unwrap();
+    let check = |chunk: &[u8], expected: &[(usize, usize)]| {
+        let found = terminated(&searcher, chunk).map(|it| (it.pattern().as_usize(), it.start()));
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{}", chunk.escape_ascii());
+    };
+    check(b"needle\0needle", &[(3, 0)]);
+    check(b"needle an\0edle\0", &[(1, 0), (0, 10)]);
+    check(b"needle anneedle\0", &[(3, 9)]);
+    check(b"needle anan\0\0an\0", &[(2, 9), (2, 13)]);
+    check(b"needle an", &[]);
 }
 
 #[test]
