@@ -35,7 +35,7 @@ pub static FORK_CHILD_PID: u32 = 0;
 #[unsafe(no_mangle)]
 pub static EXEC_OLD_PID: u32 = 0;
 
-/// The offset of `group_dead` in the tracepoint `sched_process_exit` of this kernel, or `NO_FIELD`.
+/// `NO_FIELD` if the tracepoint `sched_process_exit` of this kernel has no `group_dead`.
 #[unsafe(no_mangle)]
 pub static EXIT_GROUP_DEAD: u32 = 0;
 

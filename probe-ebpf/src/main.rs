@@ -97,12 +97,19 @@ programs! {
 
 // Processes, threads and cgroups.
 programs! {
+    #[raw_tracepoint(tracepoint = "sched_process_exec")]
+    RawTracePointContext {
+        task_exec => task::exec;
+    }
+    #[raw_tracepoint(tracepoint = "sched_process_exit")]
+    RawTracePointContext {
+        task_exit => task::exit;
+    }
     #[tracepoint]
     TracePointContext {
+        task_exec_record => task::exec_with_record;
         task_new => exec::forked;
         task_fork => task::fork;
-        task_exec => task::exec;
-        task_exit => task::exit;
         exec_enter => exec_failure::enter;
         exec_at_enter => exec_failure::enter_at;
         exec_exit => exec_failure::exit;

@@ -1,6 +1,6 @@
 //! Threads and processes as they begin and end: maintains the set of threads in scope, and reports them.
 
-use aya_ebpf::programs::TracePointContext;
+use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
 use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, WANT_PROGRAMS};
 
 use super::exec;
@@ -23,10 +23,21 @@ pub fn fork(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// `sched_process_exec`: the executing thread takes over the id of its process's main thread.
+/// The tracepoint `sched_process_exec`: `(struct task_struct *, pid_t old_pid, struct linux_binprm *)`.
 #[inline(always)]
-pub fn exec(ctx: &TracePointContext) -> Option<()> {
-    let old: u32 = mem::field(ctx, mem::constant(&EXEC_OLD_PID))?;
+pub fn exec(ctx: &RawTracePointContext) -> Option<()> {
+    executed(ctx.arg::<u64>(1) as u32, None)
+}
+
+/// The same tracepoint with its record, which has the path of the program, for traces of executions.
+#[inline(always)]
+pub fn exec_with_record(ctx: &TracePointContext) -> Option<()> {
+    executed(mem::field(ctx, mem::constant(&EXEC_OLD_PID))?, Some(ctx))
+}
+
+/// The executing thread, which had the id `old`, has taken over the id of its process's main thread.
+#[inline(always)]
+fn executed(old: u32, record: Option<&TracePointContext>) -> Option<()> {
     let current = Current::any();
     current.mark_command_started();
     let filter = scope::filter()?;
@@ -44,14 +55,17 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     if in_scope {
         identity::start_program(current);
     }
-    if exec::wanted(WANT_PROGRAMS) {
+    if record.is_some() {
         exec::record_lineage(current, old);
     }
     if filter.leaves_at_exec != 0 {
         THREADS.remove(current.tid()).ok();
     }
     // If programs are admitted one by one, it is not decided yet whether this one is in scope.
-    if in_scope && exec::wanted(WANT_PROGRAMS) && filter.leaves_at_exec == 0 {
+    if let Some(ctx) = record
+        && in_scope
+        && filter.leaves_at_exec == 0
+    {
         exec::emit_exec(ctx, current);
     } else if filter.watch != 0 && !current.is_own() {
         emit::task(KIND_TASK_EXEC, current, Notice::Now);
@@ -61,9 +75,10 @@ pub fn exec(ctx: &TracePointContext) -> Option<()> {
     Some(())
 }
 
-/// `sched_process_exit` of a thread.
+/// The tracepoint `sched_process_exit` of a thread: `(struct task_struct *, bool group_dead)`, the latter
+/// since Linux 6.16.
 #[inline(always)]
-pub fn exit(ctx: &TracePointContext) -> Option<()> {
+pub fn exit(ctx: &RawTracePointContext) -> Option<()> {
     let current = Current::any();
     if is_last(ctx, current) {
         let in_scope = Current::in_scope().is_some();
@@ -91,10 +106,10 @@ pub fn exit(ctx: &TracePointContext) -> Option<()> {
 /// thread that ends the process. If BTF does not say where the number of living threads is, the end of the
 /// main thread counts as that of the process, although others may go on for a while.
 #[inline(always)]
-fn is_last(ctx: &TracePointContext, current: Current) -> bool {
+fn is_last(ctx: &RawTracePointContext, current: Current) -> bool {
     match mem::constant(&EXIT_GROUP_DEAD) {
         NO_FIELD => no_thread_lives().unwrap_or(current.pid() == current.tid()),
-        offset => mem::field::<u8>(ctx, offset).is_some_and(|dead| dead != 0),
+        _ => ctx.arg::<u64>(1) as u8 != 0,
     }
 }
 

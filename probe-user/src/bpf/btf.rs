@@ -82,9 +82,8 @@ impl Btf {
     }
 
     fn structure(&self, name: &str) -> Option<Structure> {
-        let is_it = |at: &&usize| {
-            word(&self.bytes, **at).is_some_and(|named| self.is_named(named, name.as_bytes()))
-        };
+        let is_it =
+            |at: &&usize| word(&self.bytes, **at).is_some_and(|named| self.is_named(named, name.as_bytes()));
         self.structure_at(*self.structures.iter().find(is_it)?)
     }
 

@@ -3,8 +3,8 @@
 //! Removing a link to a perf event takes the kernel about a tenth of a second. For most of that time it holds
 //! a lock while it waits for every processor, so that nobody else can attach. So such links are removed on a
 //! separate thread, one after the other, when nothing has been attached for a moment: new objects are more
-//! urgent than old ones. At the end of the session all links are removed at the same time, which takes half
-//! as long.
+//! urgent than old ones. At the end of the session all links are removed at the same time, while the last
+//! records are read.
 //!
 //! Removing a link to many places takes as long as one, whatever their number, and without that lock. Such
 //! links are removed at once and all at the same time: the waits are shared.
@@ -125,6 +125,33 @@ impl Links {
     }
 }
 
+impl Links {
+    /// Begins to remove all links, at the same time. No others may be added.
+    pub(super) fn end(&mut self) {
+        let mut links = std::mem::take(&mut self.lasting);
+        links.extend(self.objects.drain().flat_map(|(_, links)| links));
+        {
+            let mut queue = self.discarded.lock();
+            if std::mem::replace(&mut queue.ended, true) {
+                return;
+            }
+            links.extend(queue.links.drain(..));
+        }
+        self.discarded.changed.notify_one();
+        let (ahead, remover) = (self.ahead.clone(), self.remover.take());
+        let work = move || {
+            links.extend(ahead.end());
+            remove(links);
+            if let Some(remover) = remover {
+                // A panic of the thread was reported where it happened.
+                let _ = remover.join();
+            }
+        };
+        // If no thread can be started, the links are removed here, with the closure that owns them.
+        self.remover = thread::Builder::new().name("detach".to_owned()).spawn(work).ok();
+    }
+}
+
 impl Discarded {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // Nothing panics while it holds the lock, and no change of the queue is left half done.
@@ -185,16 +212,7 @@ fn remove(mut links: Vec<Link>) {
 impl Drop for Links {
     /// Waits until everything is detached.
     fn drop(&mut self) {
-        let mut links = self.ahead.end();
-        links.append(&mut self.lasting);
-        links.extend(self.objects.drain().flat_map(|(_, links)| links));
-        {
-            let mut queue = self.discarded.lock();
-            queue.ended = true;
-            links.extend(queue.links.drain(..));
-        }
-        self.discarded.changed.notify_one();
-        remove(links);
+        self.end();
         if let Some(remover) = self.remover.take() {
             // A panic of the thread was reported where it happened.
             let _ = remover.join();

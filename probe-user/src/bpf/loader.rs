@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::{io, thread};
 
-use aya::programs::{ProgramError, ProgramInfo, TracePoint, UProbe};
+use aya::programs::{ProgramError, ProgramInfo, RawTracePoint, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{
     CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS,
@@ -15,10 +15,10 @@ use super::pod::PodCompat;
 use super::programs::{self, AttachPoint, BpfProgram, LoadTime, PROGRAMS};
 use super::sys::AttachType;
 use super::tracepoint_format::TracepointFormat;
-use super::uprobe_multi::{IdleProgram, MultiPrograms};
+use super::uprobe_multi::{IdleProgram, MultiPrograms, ParsedCode};
 use super::{
-    AttachWarmup, BpfLog, ProbeLink, SessionError, SessionOptions, attach_warmup, exec, features, pod, preload,
-    sockets,
+    AttachWarmup, BpfLog, ProbeLink, SessionError, SessionOptions, attach_warmup, exec, features, pod,
+    preload, sockets,
 };
 use crate::plan::program_set::{ConnectionRecords, ProgramFamily};
 
@@ -136,21 +136,37 @@ pub(super) fn load(
     if let Some(fields) = &socket_fields {
         loader.override_global("SOCKET_FIELDS", fields, true);
     }
-    let mut ebpf = loader.load(OBJECT_FILE).map_err(SessionError::load)?;
-    let mut uprobes = Uprobes::choose(options, &ebpf)?;
-    let is_wanted = |program: &&BpfProgram| {
+    let is_multi = Uprobes::are_multi(options)?;
+    // aya creates the maps, among them the ring, whose memory takes the kernel a while.
+    let (ebpf, code) = at_once(|| loader.load(OBJECT_FILE), || is_multi.then(ParsedCode::read).transpose());
+    let mut ebpf = ebpf.map_err(SessionError::load)?;
+    let mut uprobes = match code? {
+        Some(code) => Uprobes::Multi(Box::new(MultiPrograms::new(code, &ebpf)?)),
+        None => Uprobes::Perf,
+    };
+    let needed = needed_at_start(options, families, &uprobes);
+    preload::load(&mut ebpf, &mut uprobes, &needed)?;
+    Ok((ebpf, uprobes))
+}
+
+/// The programs that are loaded before a session starts.
+fn needed_at_start(
+    options: &SessionOptions,
+    families: &BTreeSet<ProgramFamily>,
+    uprobes: &Uprobes,
+) -> Vec<&'static BpfProgram> {
+    let is_needed = |program: &&BpfProgram| {
         // So that their steps are logged.
         let all = options.log == BpfLog::Debug && program.attach_point.is_in_files();
         let now = match program.load {
             LoadTime::AtStart => true,
+            // Programs of aya cannot be loaded on another thread.
             LoadTime::InBackground => matches!(uprobes, Uprobes::Perf),
             LoadTime::OnDemand => false,
         };
         families.contains(&program.family) && (now || all)
     };
-    let wanted: Vec<_> = PROGRAMS.iter().filter(is_wanted).collect();
-    preload::load(&mut ebpf, &mut uprobes, &wanted)?;
-    Ok((ebpf, uprobes))
+    PROGRAMS.iter().filter(is_needed).collect()
 }
 
 /// Does two things at the same time, the second on another thread if one can be started.
@@ -174,18 +190,18 @@ pub(super) enum Uprobes {
 }
 
 impl Uprobes {
-    /// What was asked for, or else the best that the kernel has. To be called while `ebpf` has all maps.
-    fn choose(options: &SessionOptions, ebpf: &Ebpf) -> Result<Self, SessionError> {
-        let wanted = match options.probe_link {
-            _ if !options.programs.probes_files() => return Ok(Self::Perf),
-            ProbeLink::Perf => return Ok(Self::Perf),
+    /// Whether links are to have many places: what was asked for, or else the best that the kernel has.
+    fn are_multi(options: &SessionOptions) -> Result<bool, SessionError> {
+        let is_wanted = match options.probe_link {
+            _ if !options.programs.probes_files() => return Ok(false),
+            ProbeLink::Perf => return Ok(false),
             ProbeLink::Multi => true,
             ProbeLink::Auto => false,
         };
         match features::uprobe_multi() {
-            Some(true) => MultiPrograms::new(ebpf).map(|programs| Self::Multi(Box::new(programs))),
-            _ if wanted => Err(SessionError::no_uprobe_multi()),
-            _ => Ok(Self::Perf),
+            Some(true) => Ok(true),
+            _ if is_wanted => Err(SessionError::no_uprobe_multi()),
+            _ => Ok(false),
         }
     }
 
@@ -240,6 +256,19 @@ pub(super) fn tracepoint<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut T
     Ok(program)
 }
 
+/// The same, for the arguments of a tracepoint.
+pub(super) fn raw_tracepoint<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &str,
+) -> Result<&'e mut RawTracePoint, SessionError> {
+    let program: &mut RawTracePoint = pod::program(ebpf, name)?;
+    if program.fd().is_err() {
+        program.load().map_err(|source| SessionError::program(name, source))?;
+        log_verifier_stats(name, program.info());
+    }
+    Ok(program)
+}
+
 /// A program of aya for functions, loaded on first use.
 pub(super) fn uprobe<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, SessionError> {
     let program: &mut UProbe = pod::program(ebpf, name)?;
@@ -266,11 +295,22 @@ pub(super) fn attach_tracepoints(
     family: ProgramFamily,
 ) -> Result<(), SessionError> {
     for program in programs::of(family) {
-        let AttachPoint::Tracepoint { category, events } = program.attach_point else { continue };
-        for event in events {
-            let loaded = tracepoint(ebpf, program.name)?;
-            let link = loaded.attach(category, event).and_then(|id| loaded.take_link(id));
-            links.keep_lasting(link.map_err(|source| SessionError::program(program.name, source))?);
+        let name = program.name;
+        let failed = |source| SessionError::program(name, source);
+        match program.attach_point {
+            AttachPoint::Tracepoint { category, events } => {
+                for event in events {
+                    let loaded = tracepoint(ebpf, name)?;
+                    let link = loaded.attach(category, event).and_then(|id| loaded.take_link(id));
+                    links.keep_lasting(link.map_err(failed)?);
+                }
+            }
+            AttachPoint::RawTracepoint(event) => {
+                let loaded = raw_tracepoint(ebpf, name)?;
+                let link = loaded.attach(event).and_then(|id| loaded.take_link(id));
+                links.keep_lasting(link.map_err(failed)?);
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -109,9 +109,11 @@ const DRAIN_RECORDS: usize = 4096;
 
 /// The families that are attached to tracepoints when a session that needs them is loaded, in this order.
 /// Forks are attached only if there are processes to follow.
-const ATTACHED_AT_START: [ProgramFamily; 5] = [
+const ATTACHED_AT_START: [ProgramFamily; 7] = [
     ProgramFamily::Cgroups,
-    ProgramFamily::Tasks,
+    ProgramFamily::TaskExecs,
+    ProgramFamily::ExecRecords,
+    ProgramFamily::TaskExits,
     ProgramFamily::Lineage,
     ProgramFamily::ExecFailures,
     ProgramFamily::Forks,
@@ -133,8 +135,11 @@ impl LoadedPrograms {
         options: &SessionOptions,
         of_scope: impl IntoIterator<Item = ProgramFamily>,
     ) -> Result<Self, SessionError> {
-        let of_all = [ProgramFamily::Tasks, ProgramFamily::Forks];
-        let mut families = options.programs.families().chain(of_all).chain(of_scope).collect();
+        let mut families: BTreeSet<_> = options.programs.families().chain(of_scope).collect();
+        families.extend([ProgramFamily::TaskExits, ProgramFamily::Forks]);
+        if !families.contains(&ProgramFamily::ExecRecords) {
+            families.insert(ProgramFamily::TaskExecs);
+        }
         let (ebpf, uprobes) = loader::load(options, &mut families)?;
         Ok(Self { uprobes, ebpf, families, log: options.log })
     }
@@ -197,8 +202,6 @@ impl Session {
     pub fn start(programs: LoadedPrograms, scope: &Scope) -> Result<Self, SessionError> {
         let LoadedPrograms { uprobes, mut ebpf, families, log } = programs;
         let mut links = uprobes.links();
-        // Something is attached soon. The wait for the kernel begins now.
-        links.ahead().prime();
         let ring = pod::poll(pod::take(&mut ebpf, "EVENTS")?)?;
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
@@ -225,6 +228,8 @@ impl Session {
         if families.contains(&ProgramFamily::SocketCloses) {
             sockets::attach_closes(&mut ebpf, &mut links);
         }
+        // Something is attached soon, so the wait for the kernel begins while processes are read.
+        links.ahead().prime();
         let filter = ScopeFilter::write(&mut ebpf, scope)?;
         Ok(Self {
             ring,
@@ -303,9 +308,12 @@ impl Session {
         drained
     }
 
-    /// Empties the scope, so that no more records are emitted. Those emitted before can still be drained.
+    /// Empties the scope, so that no more records are emitted, and begins to detach everything. Records that
+    /// were emitted before can still be drained.
     pub fn close(&mut self) -> Result<(), SessionError> {
-        self.filter.close(&mut self.ebpf)
+        self.filter.close(&mut self.ebpf)?;
+        self.links.end();
+        Ok(())
     }
 
     /// Discards the records in the ring and counts them as lost, because there is no time left to read them.

@@ -13,6 +13,7 @@ use super::programs::{AttachPoint, BpfProgram};
 use super::sys::AttachType;
 use super::uprobe_multi::ProgramCode;
 use super::{SessionError, features};
+use crate::plan::program_set::ProgramFamily;
 
 /// The most threads that load programs.
 const THREADS: usize = 8;
@@ -85,13 +86,15 @@ pub(super) fn load(
 
 /// Whether a session goes on without the program.
 fn is_optional(row: &BpfProgram) -> bool {
-    matches!(row.attach_point, AttachPoint::RawTracepoint(_))
+    matches!(row.family, ProgramFamily::Sockets | ProgramFamily::SocketCloses)
 }
 
 /// Whether the kernel has the tracepoint. If it does not, loading the program would be wasted time.
 fn exists(row: &BpfProgram) -> bool {
     match row.attach_point {
-        AttachPoint::RawTracepoint(tracepoint) => features::has_tracepoint("sock", tracepoint),
+        AttachPoint::RawTracepoint(event) if row.family == ProgramFamily::Sockets => {
+            features::has_tracepoint("sock", event)
+        }
         _ => true,
     }
 }

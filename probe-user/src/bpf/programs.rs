@@ -8,7 +8,8 @@ use crate::plan::ProbeProgram::{
     GoOpen, Handshake, Io, IoAtEntry, IoVec, MarkTls, Open, OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
 };
 use crate::plan::program_set::ProgramFamily::{
-    self, Cgroups, ExecFailures, Forks, Functions, Lineage, SocketCloses, Sockets, Tasks, Tls,
+    self, Cgroups, ExecFailures, ExecRecords, Forks, Functions, Lineage, SocketCloses, Sockets, TaskExecs,
+    TaskExits, Tls,
 };
 
 pub(super) struct BpfProgram {
@@ -68,7 +69,7 @@ const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> 
 }
 
 /// Programs of one family are attached in this order.
-pub(super) const PROGRAMS: [BpfProgram; 46] = [
+pub(super) const PROGRAMS: [BpfProgram; 47] = [
     // These consume what an entry program leaves behind, so they are attached before any entry.
     program("call_leave", Tls, AtStart, Exits(&[Io])),
     program("open_leave", Tls, AtStart, Exits(&[Open])),
@@ -105,8 +106,11 @@ pub(super) const PROGRAMS: [BpfProgram; 46] = [
     program("go_open", Tls, InBackground, Uprobe(&[GoOpen])),
     program("go_close", Tls, InBackground, Uprobe(&[GoClose])),
     program("function_enter", Functions, AtStart, Uprobe(&[Function, FunctionAndReturn])),
-    program("task_exec", Tasks, AtStart, tracepoint("sched", &["sched_process_exec"])),
-    program("task_exit", Tasks, AtStart, tracepoint("sched", &["sched_process_exit"])),
+    // Without the records of their tracepoints, for which the kernel would have to make a perf event, and wait
+    // when that is removed.
+    program("task_exec", TaskExecs, AtStart, RawTracepoint("sched_process_exec")),
+    program("task_exit", TaskExits, AtStart, RawTracepoint("sched_process_exit")),
+    program("task_exec_record", ExecRecords, AtStart, tracepoint("sched", &["sched_process_exec"])),
     // Always loaded, because processes may enter the scope at any time.
     program("task_fork", Forks, AtStart, tracepoint("sched", &["sched_process_fork"])),
     program("cgroup_created", Cgroups, AtStart, tracepoint("cgroup", &["cgroup_mkdir"])),

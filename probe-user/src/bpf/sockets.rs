@@ -3,7 +3,7 @@
 //! They need the kernel's BTF for the offsets of socket fields. Without it, connections are reported without
 //! addresses, but no data is missing.
 
-use aya::programs::{FEntry, FExit, Program, ProgramError, RawTracePoint};
+use aya::programs::{FEntry, FExit, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use probe_common::{NO_FIELD, SocketFields};
 
@@ -75,14 +75,9 @@ fn attach_all(ebpf: &mut Ebpf, links: &mut Links, programs: &[&BpfProgram]) -> R
         let name = program.name;
         match program.attach_point {
             AttachPoint::RawTracepoint(tracepoint) => {
-                one(ebpf, links, name, |program: &mut RawTracePoint| {
-                    if program.fd().is_err() {
-                        program.load()?;
-                        loader::log_verifier_stats(name, program.info());
-                    }
-                    let id = program.attach(tracepoint)?;
-                    program.take_link(id)
-                })?;
+                let program = loader::raw_tracepoint(ebpf, name)?;
+                let link = program.attach(tracepoint).and_then(|id| program.take_link(id));
+                links.keep_lasting(link.map_err(|source| SessionError::program(name, source))?);
             }
             AttachPoint::FunctionEntry(function) => {
                 let btf = kernel_types(name)?;

@@ -50,11 +50,11 @@ pub(super) struct ProgramCode {
 }
 
 impl MultiPrograms {
-    /// Reads the programs for functions. To be called while `ebpf` has all of its maps, which must exist as
-    /// long as programs are loaded.
-    pub(super) fn new(ebpf: &Ebpf) -> Result<Self, SessionError> {
-        let code = ProgramCode::parse(ebpf).map_err(SessionError::load)?;
-        Ok(Self { code: Arc::new(code), loaded: BTreeMap::new(), background: None })
+    /// The programs of `code`, which refer to the maps of `ebpf`. To be called while `ebpf` has all of its maps,
+    /// which must exist as long as programs are loaded.
+    pub(super) fn new(code: ParsedCode, ebpf: &Ebpf) -> Result<Self, SessionError> {
+        let code = Arc::new(code.relocate(ebpf).map_err(SessionError::load)?);
+        Ok(Self { code, loaded: BTreeMap::new(), background: None })
     }
 
     /// What programs are loaded from, for several threads.
@@ -80,15 +80,30 @@ impl MultiPrograms {
     }
 }
 
-impl ProgramCode {
-    fn parse(ebpf: &Ebpf) -> Result<Self, EbpfError> {
+/// The programs for functions, before maps exist.
+pub(super) struct ParsedCode {
+    object: Object,
+    types: Option<Vec<u8>>,
+}
+
+impl ParsedCode {
+    /// Reads the programs from the object file.
+    pub(super) fn read() -> Result<Self, SessionError> {
+        Self::parse().map_err(SessionError::load)
+    }
+
+    fn parse() -> Result<Self, EbpfError> {
         let mut object = Object::parse(OBJECT_FILE)?;
-        let features = aya::features();
-        let types = match features.btf() {
+        let types = match aya::features().btf() {
             Some(btf) => object.fixup_and_sanitize_btf(btf)?.map(aya::Btf::to_bytes),
             None => None,
         };
         object.programs.retain(|name, _| programs::is_in_files(name));
+        Ok(Self { object, types })
+    }
+
+    fn relocate(self, ebpf: &Ebpf) -> Result<ProgramCode, EbpfError> {
+        let Self { mut object, types } = self;
         let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let maps = std::mem::take(&mut object.maps);
         let descriptors = maps.iter().filter_map(|(name, map)| {
@@ -97,12 +112,14 @@ impl ProgramCode {
         });
         object.relocate_maps(descriptors, &text)?;
         object.relocate_calls(&text)?;
-        object.sanitize_functions(features);
+        object.sanitize_functions(aya::features());
         // Without them, the kernel's messages only have fewer names.
         let types = types.and_then(|types| sys::load_types(&types).ok());
-        Ok(Self { object, types })
+        Ok(ProgramCode { object, types })
     }
+}
 
+impl ProgramCode {
     /// Loads a program.
     pub(super) fn load(&self, name: &str, attach_type: AttachType) -> Result<OwnedFd, ProgramError> {
         let program = self.object.programs.get(name).ok_or(ProgramError::NotLoaded)?;

@@ -9,8 +9,12 @@ use probe_common::{WANT_ENDS, WANT_ENVIRONMENT, WANT_FORKS, WANT_PROGRAMS};
 /// BPF programs that are loaded or attached together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProgramFamily {
-    /// Executions and exits of processes, which every trace needs.
-    Tasks,
+    /// Exits of processes, which every trace needs.
+    TaskExits,
+    /// Executions, for traces that do not report them.
+    TaskExecs,
+    /// Executions with what is reported of them.
+    ExecRecords,
     /// Forks of threads in scope.
     Forks,
     /// Creation and removal of cgroups, for a scope with [`watch`](crate::scope::Scope::watch).
@@ -86,7 +90,8 @@ impl ProgramSet {
 
     /// The set for executed programs.
     pub fn executions(details: impl IntoIterator<Item = ExecDetail>) -> Self {
-        let mut set = Self { families: BTreeSet::from([ProgramFamily::Lineage]), ..Self::default() };
+        let families = BTreeSet::from([ProgramFamily::ExecRecords, ProgramFamily::Lineage]);
+        let mut set = Self { families, ..Self::default() };
         set.exec_records = WANT_PROGRAMS;
         for detail in details {
             set.exec_records |= match detail {

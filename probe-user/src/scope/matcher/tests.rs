@@ -140,7 +140,11 @@ fn before_names_are_resolved_it_is_known_whether_events_are_needed() {
     let comms = Properties { comms: strings(&["curl"]), ..Properties::default() };
     let none = Selector { pids: vec![7], ..Selector::default() };
     let check = |asked: Selector, expected: bool| {
-        assert_eq!((asked.may_need_events(), rules(&asked).needs_events()), (expected, expected), "{asked:?}");
+        assert_eq!(
+            (asked.may_need_events(), rules(&asked).needs_events()),
+            (expected, expected),
+            "{asked:?}"
+        );
     };
     check(none.clone(), false);
     check(Selector { all: true, ..Selector::default() }, true);
