@@ -91,10 +91,7 @@ pub(super) fn load(
     let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
     let connections = ConnectionConstants::of(options);
     let offsets = Offsets::read(families)?;
-    let log_level = match options.log {
-        BpfLog::Off => 0_u8,
-        BpfLog::Debug => log::Level::Debug as u8,
-    };
+    let log_level = log_level(options.log);
     // All maps are created. Those that this trace does not use are made as small as possible.
     let sized = |family, size: u32| if options.programs.has(family) { size } else { 1 };
     let of_functions = |size| sized(ProgramFamily::Functions, size);
@@ -140,13 +137,32 @@ pub(super) fn load(
     // aya creates the maps, among them the ring, whose memory takes the kernel a while.
     let (ebpf, code) = at_once(|| loader.load(OBJECT_FILE), || is_multi.then(ParsedCode::read).transpose());
     let mut ebpf = ebpf.map_err(SessionError::load)?;
-    let mut uprobes = match code? {
-        Some(code) => Uprobes::Multi(Box::new(MultiPrograms::new(code, &ebpf)?)),
+    let uprobes = load_needed(options, families, &mut ebpf, code?)?;
+    Ok((ebpf, uprobes))
+}
+
+/// The most detailed messages that programs log, or 0.
+fn log_level(wanted: BpfLog) -> u8 {
+    match wanted {
+        BpfLog::Off => 0,
+        BpfLog::Debug => log::Level::Debug as u8,
+    }
+}
+
+/// Loads what is needed at the start.
+fn load_needed(
+    options: &SessionOptions,
+    families: &BTreeSet<ProgramFamily>,
+    ebpf: &mut Ebpf,
+    code: Option<ParsedCode>,
+) -> Result<Uprobes, SessionError> {
+    let mut uprobes = match code {
+        Some(code) => Uprobes::Multi(Box::new(MultiPrograms::new(code, ebpf)?)),
         None => Uprobes::Perf,
     };
     let needed = needed_at_start(options, families, &uprobes);
-    preload::load(&mut ebpf, &mut uprobes, &needed)?;
-    Ok((ebpf, uprobes))
+    preload::load(ebpf, &mut uprobes, &needed)?;
+    Ok(uprobes)
 }
 
 /// The programs that are loaded before a session starts.
