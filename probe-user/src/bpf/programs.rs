@@ -106,8 +106,7 @@ pub(super) const PROGRAMS: [BpfProgram; 47] = [
     program("go_open", Tls, InBackground, Uprobe(&[GoOpen])),
     program("go_close", Tls, InBackground, Uprobe(&[GoClose])),
     program("function_enter", Functions, AtStart, Uprobe(&[Function, FunctionAndReturn])),
-    // Without the records of their tracepoints, for which the kernel would have to make a perf event, and wait
-    // when that is removed.
+    // Raw, because other tracepoints need a perf event, and the kernel waits when one is removed.
     program("task_exec", TaskExecs, AtStart, RawTracepoint("sched_process_exec")),
     program("task_exit", TaskExits, AtStart, RawTracepoint("sched_process_exit")),
     program("task_exec_record", ExecRecords, AtStart, tracepoint("sched", &["sched_process_exec"])),

@@ -50,8 +50,8 @@ pub(super) struct ProgramCode {
 }
 
 impl MultiPrograms {
-    /// The programs of `code`, which refer to the maps of `ebpf`. To be called while `ebpf` has all of its maps,
-    /// which must exist as long as programs are loaded.
+    /// The programs of `code`, which refer to the maps of `ebpf`. To be called while `ebpf` has all of its
+    /// maps, which must exist as long as programs are loaded.
     pub(super) fn new(code: ParsedCode, ebpf: &Ebpf) -> Result<Self, SessionError> {
         let code = Arc::new(code.relocate(ebpf).map_err(SessionError::load)?);
         Ok(Self { code, loaded: BTreeMap::new(), background: None })

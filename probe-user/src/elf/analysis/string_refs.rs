@@ -226,8 +226,8 @@ fn searcher<P: AsRef<[u8]>>(kind: MatchKind, patterns: impl IntoIterator<Item = 
     AhoCorasick::builder().match_kind(kind).build(patterns).ok()
 }
 
-/// The matches that a NUL follows. The NUL is not part of the patterns, because the searcher would stop at each
-/// one, and constants have many.
+/// The matches that a NUL follows. The NUL is not part of the patterns, because the searcher would stop at
+/// each one, and constants have many.
 fn terminated<'a>(searcher: &'a AhoCorasick, chunk: &'a [u8]) -> impl Iterator<Item = Match> + 'a {
     let mut at = 0;
     iter::from_fn(move || {

@@ -3,8 +3,8 @@
 //! Most of the time of the JSON output is spent here. Text of a page has few bytes that must be escaped, JSON
 //! has one in every fifth: blocks without any are copied whole. Elsewhere a branch for each quote would be
 //! mispredicted, so vectors of bytes are shuffled where the processor can do it, and otherwise each byte is
-//! looked up in a table. Owns no knowledge of records. Names go through serde_json like everything else that is
-//! short.
+//! looked up in a table. Owns no knowledge of records. Names go through serde_json like everything else that
+//! is short.
 
 #[cfg(target_arch = "x86_64")]
 mod vectors;

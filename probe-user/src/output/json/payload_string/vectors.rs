@@ -49,7 +49,7 @@ pub(super) fn escape(bytes: &[u8], escaped: &mut EscapeRoom) -> Option<usize> {
         return None;
     }
     #[expect(unsafe_code, reason = "the compiler cannot know which processor this is")]
-    // SAFETY: the processor has what the function is compiled for, as was just asked. It has no other demands.
+    // SAFETY: the processor has what the function is compiled for, as was just asked.
     let length = unsafe { escape_vectors(bytes, escaped) };
     Some(length)
 }
@@ -90,7 +90,7 @@ fn escape_vectors(bytes: &[u8], escaped: &mut EscapeRoom) -> usize {
     length
 }
 
-/// The name of each byte if it is a control character with a name, and otherwise zero for a control character.
+/// The name of each control character that has one, and zero for the others.
 #[target_feature(enable = "ssse3")]
 fn names(vector: __m128i) -> __m128i {
     // A shuffle looks at the lower half of a byte alone, unless its highest bit is set.
