@@ -63,12 +63,12 @@ pub(super) fn load(
     // The last ones of the table take the verifier longest, so they are loaded first.
     let wanted = wanted.iter().rev().filter(|row| exists(row));
     let queue: Vec<ProgramToLoad<'_>> = wanted
-        .filter_map(|row| match code.filter(|_| row.attach_point.is_in_files()) {
-            Some(code) => Some(ProgramToLoad::Multi(row, code)),
-            None => {
-                let index = of_aya.iter().position(|(name, _)| *name == row.name)?;
-                Some(ProgramToLoad::Aya(row, of_aya.swap_remove(index).1))
+        .filter_map(|row| {
+            if let Some(code) = code.filter(|_| row.attach_point.is_in_files()) {
+                return Some(ProgramToLoad::Multi(row, code));
             }
+            let index = of_aya.iter().position(|(name, _)| *name == row.name)?;
+            Some(ProgramToLoad::Aya(row, of_aya.swap_remove(index).1))
         })
         .collect();
     let mut first_error = None;

@@ -258,7 +258,7 @@ pub fn descendants(roots: Vec<u32>, entries: &[ProcessEntry]) -> BTreeSet<u32> {
 }
 
 /// The same, from the children of all processes.
-pub fn descendants_in(roots: Vec<u32>, children: &HashMap<u32, Vec<u32>>) -> BTreeSet<u32> {
+pub(crate) fn descendants_in(roots: Vec<u32>, children: &HashMap<u32, Vec<u32>>) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let mut next = roots;
     // Parents are read one after another, so they may form a circle. `found` ends the loop even then.
