@@ -35,7 +35,7 @@ pub(super) enum Way {
     /// ctrace traces another process that maps the same library: the probes are hit, and the filter rejects
     /// the call.
     Elsewhere,
-    /// Empty programs are at the places that ctrace probes: the least that any tracer costs that probes there.
+    /// Empty programs are at the places that ctrace probes: the least that any tracer there costs.
     Floor,
     /// bpftrace captures the same functions.
     Bpftrace,
@@ -136,12 +136,13 @@ fn floor(pid: u32) -> Result<Child> {
 /// The places that a plan probes in libssl, as `bench-floor` takes them. None if there are none.
 fn places(plan: &Value) -> Option<Vec<String>> {
     let objects = plan.get("objects")?.as_array()?;
-    let libssl = objects.iter().find(|object| object["library"]["name"] == LIBSSL)?;
+    let is_libssl = |object: &&Value| object.pointer("/library/name").and_then(Value::as_str) == Some(LIBSSL);
+    let libssl = objects.iter().find(is_libssl)?;
     let mut places = Vec::new();
     for hook in libssl.get("hooks")?.as_array()? {
         let entry = hook.get("offset")?.as_u64()?;
         places.push(entry.to_string());
-        if hook["return_probe"] == "kernel" {
+        if hook.get("return_probe").and_then(Value::as_str) == Some("kernel") {
             places.push(format!("return:{entry}"));
         }
         let exits = hook.get("ends").and_then(Value::as_array).into_iter().flatten();
