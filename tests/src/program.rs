@@ -148,6 +148,8 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "churn", source: Some("churn.c"), needs: &[], flags: SHARED },
     Recipe { name: "bench-floor", source: Some("bench-floor.c"), needs: &[], flags: &[] },
     Recipe { name: "bench-tls", source: Some("bench-tls.c"), needs: &[], flags: SHARED },
+    Recipe { name: "containers", source: Some("containers.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "prefork", source: Some("prefork.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },
     Recipe { name: "exchange.so", source: Some("exchange.c"), needs: &[], flags: PLUGIN },

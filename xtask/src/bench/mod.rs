@@ -14,8 +14,11 @@ mod machine;
 mod nginx;
 mod process;
 mod report;
+mod scale;
 mod statistics;
 mod tracer;
+
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ctrace_tests::program;
@@ -26,15 +29,16 @@ use crate::{build, setup};
 /// How much to measure.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct BenchOptions {
-    /// Fewer and shorter rounds: about a minute and a half, instead of four.
+    /// Fewer and shorter rounds: about two minutes and a half, instead of eight.
     #[arg(long)]
     quick: bool,
     /// Fail when ctrace adds more than half of what bpftrace adds to an SSL_write, loses records at 20 000
-    /// calls a second, or takes more than 100 MiB of memory.
+    /// calls a second, takes more than 100 MiB of memory, more than 0.5 % of a CPU at rest, or more links for
+    /// more containers of the same images. With `--only`, fails for the limits of that part.
     #[arg(long)]
     check: bool,
     /// Measure only this, and print it: docs/performance.md stays as it is.
-    #[arg(long, value_enum, conflicts_with = "check")]
+    #[arg(long, value_enum)]
     only: Option<Part>,
 }
 
@@ -47,6 +51,8 @@ enum Part {
     Functions,
     /// Programs that are executed.
     Exec,
+    /// Many containers.
+    Scale,
 }
 
 /// How long the measurements take.
@@ -64,12 +70,40 @@ struct Extent {
     attaches: usize,
     /// How many programs are executed in a round.
     execs: u32,
+    /// The numbers of containers, in ascending order.
+    containers: &'static [usize],
+    /// How often ctrace starts with so many containers.
+    starts: usize,
+    /// How long its CPU time at rest is measured.
+    idle: Duration,
+    /// Containers that come and go.
+    churn: u32,
 }
 
-const FULL: Extent =
-    Extent { rounds: 7, batches: 120, load_ms: 2000, request_seconds: 2, attaches: 15, execs: 6000 };
-const QUICK: Extent =
-    Extent { rounds: 3, batches: 60, load_ms: 1000, request_seconds: 1, attaches: 5, execs: 3000 };
+const FULL: Extent = Extent {
+    rounds: 7,
+    batches: 120,
+    load_ms: 2000,
+    request_seconds: 2,
+    attaches: 15,
+    execs: 6000,
+    containers: &[0, 125, 250, 500, 1000],
+    starts: 5,
+    idle: Duration::from_secs(20),
+    churn: 50,
+};
+const QUICK: Extent = Extent {
+    rounds: 3,
+    batches: 60,
+    load_ms: 1000,
+    request_seconds: 1,
+    attaches: 5,
+    execs: 3000,
+    containers: &[0, 50, 200],
+    starts: 1,
+    idle: Duration::from_secs(5),
+    churn: 15,
+};
 
 /// Runs the command: prepares as the user, measures as root.
 pub(crate) fn run(options: BenchOptions) -> Result<()> {
@@ -93,6 +127,7 @@ pub(crate) fn run(options: BenchOptions) -> Result<()> {
         Some(Part::Attach) => drop(measure.args(["--only", "attach"])),
         Some(Part::Functions) => drop(measure.args(["--only", "functions"])),
         Some(Part::Exec) => drop(measure.args(["--only", "exec"])),
+        Some(Part::Scale) => drop(measure.args(["--only", "scale"])),
         None => {}
     }
     let status = measure.status().with_context(|| format!("cannot run `{}`", shell::shown(&measure)))?;
@@ -108,13 +143,19 @@ pub(crate) fn measure(options: BenchOptions) -> Result<()> {
     eprintln!("bench: {} rounds; another load on this machine makes the figures worthless", extent.rounds);
     if let Some(part) = options.only {
         let mut report = report::BenchReport::default();
+        let mut failures = Vec::new();
         match part {
             Part::Attach => attach::describe(attach::measure(extent)?.as_ref(), &mut report),
             Part::Functions => functions::measure(extent)?.describe(&mut report),
             Part::Exec => execs::measure(extent)?.describe(&mut report),
+            Part::Scale => {
+                let scale = scale::measure(extent)?;
+                scale.describe(&mut report);
+                failures = scale.failures();
+            }
         }
         println!("{}", report.text());
-        return Ok(());
+        return if options.check { check(&failures) } else { Ok(()) };
     }
     let calls = calls::measure(extent)?;
     let functions = functions::measure(extent)?;
@@ -122,6 +163,7 @@ pub(crate) fn measure(options: BenchOptions) -> Result<()> {
     let attaches = attach::measure(extent)?;
     let requests = nginx::measure(extent)?;
     let load = load::measure(extent)?;
+    let scale = scale::measure(extent)?;
 
     let mut report = report::BenchReport::default();
     machine::describe(&mut report)?;
@@ -131,11 +173,12 @@ pub(crate) fn measure(options: BenchOptions) -> Result<()> {
     attach::describe(attaches.as_ref(), &mut report);
     nginx::describe(requests.as_ref(), &mut report);
     load.describe(&mut report);
+    scale.describe(&mut report);
     println!("{}", report.text());
     let file = report.write()?;
     println!("written to {}", file.display());
     if options.check {
-        check(&[calls.failures(), load.failures()].concat())?;
+        check(&[calls.failures(), load.failures(), scale.failures()].concat())?;
     }
     Ok(())
 }
