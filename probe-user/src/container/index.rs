@@ -47,6 +47,18 @@ struct IndexState {
     unclaimed: UnclaimedCgroups,
     /// Incremented when a runtime's report of a container is new or has changed.
     version: u64,
+    /// When the runtimes have to be asked next. It is asked for many times a second, and there may be
+    /// thousands of containers.
+    next_question: NextQuestion,
+}
+
+/// When the runtimes have to be asked next about containers that they have not fully reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextQuestion {
+    /// The facts have changed since it was determined.
+    Unknown,
+    Never,
+    At(Instant),
 }
 
 impl Default for IndexState {
@@ -58,6 +70,7 @@ impl Default for IndexState {
             marks: KeyIndex::default(),
             unclaimed: UnclaimedCgroups::default(),
             version: 0,
+            next_question: NextQuestion::Unknown,
         }
     }
 }
@@ -93,11 +106,10 @@ impl ContainerIndex {
     /// Whether some container that somebody asked about is not fully reported by the runtimes, and it is time
     /// to ask them (again).
     pub fn has_unnamed(&self) -> bool {
-        let now = Instant::now();
-        let is_due = |fact: &ContainerState| {
-            fact.wanted_since.is_some() && !fact.is_complete() && fact.ended_at.is_none() && fact.next <= now
-        };
-        self.lock().by_key.values().any(is_due)
+        match self.lock().next_question() {
+            NextQuestion::At(time) => time <= Instant::now(),
+            NextQuestion::Never | NextQuestion::Unknown => false,
+        }
     }
 
     /// Changes whenever a runtime reports something new about a container.
@@ -105,15 +117,18 @@ impl ContainerIndex {
         self.lock().version
     }
 
-    /// Records what the runtimes report. A container that its runtime no longer reports is removed after a
-    /// while.
-    pub(crate) fn update(&self, listing: &Listing) {
+    /// Records what the runtimes report, and returns the keys of the containers whose report is new or has
+    /// changed. A container that its runtime no longer reports is removed after a while.
+    pub(crate) fn update(&self, listing: &Listing) -> Vec<String> {
         let now = Instant::now();
         let mut state = self.lock();
         let mut reported: HashSet<String> = HashSet::new();
+        let mut news = Vec::new();
         for listed in &listing.containers {
             let key = key(&listed.mark());
-            state.record(&key, listed);
+            if state.record(&key, listed) {
+                news.push(key.clone());
+            }
             reported.insert(key);
         }
         let live: HashSet<Arc<str>> = state.live().cloned().collect();
@@ -133,19 +148,15 @@ impl ContainerIndex {
                 fact.postpone(now);
             }
         }
+        state.next_question = NextQuestion::Unknown;
         state.forget(now);
+        news
     }
 
     /// The container with this key. Only its id is set until a runtime reports it.
     pub(crate) fn get(&self, key: &str) -> Arc<Container> {
-        let mut state = self.lock();
-        match state.get_or_insert(key) {
-            Some(fact) => {
-                fact.wanted_since.get_or_insert_with(Instant::now);
-                Arc::clone(&fact.container)
-            }
-            None => Arc::new(unnamed(key)),
-        }
+        let container = self.lock().want(key);
+        container.unwrap_or_else(|| Arc::new(unnamed(key)))
     }
 
     pub(crate) fn fact(&self, key: &str) -> Option<ContainerState> {
@@ -217,10 +228,11 @@ impl ContainerIndex {
     pub(crate) fn seen_in(&self, key: &str, cgroup: u64) -> Option<Arc<Container>> {
         let mut state = self.lock();
         let room = state.by_cgroup.len() < REMEMBERED;
-        let fact = state.get_or_insert(key)?;
-        fact.mark_running();
-        fact.wanted_since.get_or_insert_with(Instant::now);
-        let container = Arc::clone(&fact.container);
+        if let Some(fact) = state.by_key.get_mut(key).filter(|fact| fact.ended_at.is_some()) {
+            fact.mark_running();
+            state.next_question = NextQuestion::Unknown;
+        }
+        let container = state.want(key)?;
         if room || state.by_cgroup.contains_key(&cgroup) {
             state.by_cgroup.insert(cgroup, SeenProcess { container: key.into(), ended_at: None });
         }
@@ -241,6 +253,7 @@ impl ContainerIndex {
         let Some(seen) = state.by_cgroup.get_mut(&cgroup) else { return };
         seen.ended_at = Some(now);
         let key = Arc::clone(&seen.container);
+        state.next_question = NextQuestion::Unknown;
         if !state.live().any(|live| *live == key)
             && let Some(fact) = state.by_key.get_mut(&key)
         {
@@ -288,18 +301,43 @@ impl IndexState {
         self.by_key.get_mut(key)
     }
 
-    fn record(&mut self, key: &str, listed: &ContainerInfo) {
+    /// The container, about which everything shall be reported from now on. None if the index is full.
+    fn want(&mut self, key: &str) -> Option<Arc<Container>> {
+        let fact = self.get_or_insert(key)?;
+        let is_new = fact.wanted_since.is_none();
+        fact.wanted_since.get_or_insert_with(Instant::now);
+        let container = Arc::clone(&fact.container);
+        if is_new {
+            self.next_question = NextQuestion::Unknown;
+        }
+        Some(container)
+    }
+
+    /// When some container that somebody asked about, and that is not fully reported, may be asked about.
+    fn next_question(&mut self) -> NextQuestion {
+        if self.next_question == NextQuestion::Unknown {
+            let is_open = |fact: &&ContainerState| {
+                fact.wanted_since.is_some() && !fact.is_complete() && fact.ended_at.is_none()
+            };
+            let next = self.by_key.values().filter(is_open).map(|fact| fact.next).min();
+            self.next_question = next.map_or(NextQuestion::Never, NextQuestion::At);
+        }
+        self.next_question
+    }
+
+    /// Returns whether the report is new or has changed.
+    fn record(&mut self, key: &str, listed: &ContainerInfo) -> bool {
         let container = listed.to_container();
         let mut runtimes = vec![listed.runtime];
         runtimes.extend(listed.sources.iter().map(InfoSource::runtime));
-        let Some(fact) = self.get_or_insert(key) else { return };
+        let Some(fact) = self.get_or_insert(key) else { return false };
         fact.runtimes = runtimes;
         let is_same = *fact.container == container
             && fact.names == listed.names
             && fact.images == listed.image_names
             && fact.gaps == listed.gaps;
         if fact.mark.is_some() && is_same {
-            return;
+            return false;
         }
         fact.images = listed.image_names.clone();
         fact.gaps = listed.gaps;
@@ -310,6 +348,7 @@ impl IndexState {
         self.marks.insert(listed.mark(), key.into());
         self.settled.clear();
         self.version += 1;
+        true
     }
 
     /// Records a container about which the path of its cgroup says everything.
@@ -325,6 +364,7 @@ impl IndexState {
         fact.names = vec![id.to_owned()];
         fact.runtimes = vec![runtime];
         fact.is_listed = true;
+        self.next_question = NextQuestion::Unknown;
     }
 
     /// Caches the container of every process in a cgroup, or that they are on the host.

@@ -42,6 +42,9 @@ pub const CGROUP_LEVELS: u32 = 16;
 const INITIAL_NAMESPACE: u64 = 0xEFFF_FFFB;
 /// Limit of the bytes of cgroup.events that are read.
 const EVENTS: u64 = 4096;
+/// Limit of the bytes of a cgroup.procs that are read, and of the cgroups below another that are.
+const PROCESSES: u64 = 1 << 20;
+const NESTED: usize = 1 << 12;
 
 /// A cgroup of the v2 hierarchy, as the kernel's filter needs it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -268,6 +271,34 @@ impl Hierarchy {
         let text = read_bounded(&directory.join("cgroup.events"), EVENTS).ok()?;
         let mut lines = text.split(|byte| *byte == b'\n');
         lines.find_map(|line| line.strip_prefix(b"populated ")).map(|value| value != b"0")
+    }
+
+    /// The processes in the cgroup and below it, also those that are exiting. None if not all of them can be
+    /// read: the cgroup is gone, or it is a threaded one, or there are too many.
+    pub fn processes(&self, cgroup: &Cgroup) -> Option<Vec<u32>> {
+        let directory = self.directory(cgroup.path.as_bytes());
+        if fs::metadata(&directory).ok()?.ino() != cgroup.id {
+            return None;
+        }
+        let mut found = Vec::new();
+        let mut next = vec![directory];
+        let mut visited = 0;
+        while let Some(directory) = next.pop() {
+            visited += 1;
+            let text = read_bounded(&directory.join("cgroup.procs"), PROCESSES).ok()?;
+            if visited > NESTED || text.len() as u64 == PROCESSES {
+                return None;
+            }
+            let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            found.extend(lines.filter_map(|line| std::str::from_utf8(line).ok()?.parse::<u32>().ok()));
+            for entry in fs::read_dir(&directory).ok()? {
+                let entry = entry.ok()?;
+                if entry.file_type().ok()?.is_dir() {
+                    next.push(entry.path());
+                }
+            }
+        }
+        Some(found)
     }
 
     fn directory(&self, path: &[u8]) -> PathBuf {

@@ -38,6 +38,10 @@ impl TrackedContainer {
         matches!(self.decision, ContainerDecision::Exclude | ContainerDecision::ExcludeUntilDecided)
     }
 
+    pub(super) fn has_decision_of(&self, other: &Self) -> bool {
+        self.decision == other.decision
+    }
+
     pub(super) fn is_undecided(&self) -> bool {
         matches!(
             self.decision,
@@ -72,7 +76,7 @@ impl Target {
             self.rules.decision(id, self.containers.fact(id).as_ref())
         };
         if decision == ContainerDecision::Unrelated {
-            self.members.remove(id);
+            self.has_new_decisions |= self.members.remove(id).is_some();
             return;
         }
         if !self.members.contains_key(id) && self.members.len() >= MEMBERS {
@@ -81,10 +85,15 @@ impl Target {
         }
         // This makes the index ask for its name.
         self.containers.get(id);
-        let member =
-            self.members.entry(id.to_owned()).or_insert(TrackedContainer { decision, cgroups: Vec::new() });
+        if !self.members.contains_key(id) {
+            self.has_new_decisions = true;
+            self.members.insert(id.to_owned(), TrackedContainer { decision, cgroups: Vec::new() });
+        }
+        let Some(member) = self.members.get_mut(id) else { return };
+        self.has_new_decisions |= member.decision != decision;
         member.decision = decision;
         if let Some(cgroup) = cgroup.filter(|cgroup| !member.cgroups.contains(cgroup)) {
+            self.has_new_decisions = true;
             // A container that was started again has another cgroup with the same path.
             member.cgroups.retain(|other| other.path != cgroup.path);
             member.cgroups.push(cgroup);
@@ -94,7 +103,14 @@ impl Target {
     /// Updates the scope's cgroups according to the decisions. Exclusions come first, so that a container
     /// inside of a container is never in scope for a moment. A cgroup that is no longer excluded is removed
     /// before it is added.
+    ///
+    /// This is called for every program that is executed on the machine, and there may be thousands of
+    /// containers. So it does nothing unless a decision is new, or something is excluded: then cgroups that
+    /// belong to nobody yet also count, and what else is in scope.
     pub(super) fn scope_delta(&mut self) -> Vec<ScopeChange> {
+        if !std::mem::take(&mut self.has_new_decisions) && !self.rules.has_exclusions() {
+            return Vec::new();
+        }
         let of = |is_it: fn(&TrackedContainer) -> bool| {
             self.members.values().filter(move |member| is_it(member)).flat_map(|member| &member.cgroups)
         };
@@ -117,6 +133,7 @@ impl Target {
         let cgroups: BTreeSet<Cgroup> = of(TrackedContainer::is_in).filter(|_| by_cgroup).cloned().collect();
         let mut changes = Vec::new();
         let added = |now: &BTreeSet<Cgroup>, before: &[Cgroup]| -> Vec<Cgroup> {
+            let before: BTreeSet<&Cgroup> = before.iter().collect();
             now.iter().filter(|cgroup| !before.contains(cgroup)).cloned().collect()
         };
         let ids =
@@ -129,6 +146,7 @@ impl Target {
         changes.extend(was_out.chain(was_in).map(ScopeChange::ForgetCgroup));
         changes.extend(added(&cgroups, &self.scope.cgroups).into_iter().map(ScopeChange::EnterCgroup));
         self.scope.excluded = excluded.into_iter().collect();
+        self.covered = cgroups.iter().map(|cgroup| cgroup.path.clone().into_bytes()).collect();
         self.scope.cgroups = cgroups.into_iter().collect();
         changes
     }
@@ -151,6 +169,7 @@ impl Target {
 
     /// Drops containers that have ended although their end was not reported.
     pub(super) fn drop_vanished(&mut self, seen: &BTreeSet<CgroupPlace>) {
+        self.has_new_decisions = true;
         let containers = &self.containers;
         let ids: BTreeSet<&str> = seen.iter().map(|place| place.key.as_str()).collect();
         self.members.retain(|id, member| {

@@ -14,7 +14,7 @@ mod resolve;
 mod selector;
 mod tracker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -199,6 +199,13 @@ pub struct Target {
     rules: Matcher,
     /// The containers that are, or may be, selected or excluded, by their keys.
     members: BTreeMap<String, TrackedContainer>,
+    /// Whether a decision about a container, or its cgroups, may have changed since the kernel's filter was
+    /// last compared with them.
+    has_new_decisions: bool,
+    /// The paths of `scope.cgroups`.
+    covered: HashSet<Vec<u8>>,
+    /// Pid → start time of `processes`.
+    start_times: HashMap<u32, u64>,
     /// PID namespaces that are selected with everything in them.
     namespaces: Vec<NamespaceId>,
     /// The length of the list of processes from which ended ones are removed.

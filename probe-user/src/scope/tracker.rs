@@ -7,7 +7,7 @@
 //! A container with incomplete facts enters the scope only when they are complete. One that may have to be
 //! excluded is kept out until then. So nothing is ever in scope that does not match.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::container::index::CgroupPlace;
 use crate::container::runtime::Listing;
 use crate::container::unclaimed::NewCgroup;
 use crate::proc::cgroup::Cgroup;
-use crate::proc::cgroup::{ProcCgroups, is_below};
+use crate::proc::cgroup::ProcCgroups;
 use crate::proc::process::{Proc, ProcessEntry, descendants};
 
 /// Limit of the ancestors that are checked.
@@ -66,6 +66,7 @@ impl Target {
     /// Handles the removal of a cgroup in the v2 hierarchy.
     pub fn cgroup_removed(&mut self, id: u64) -> ScopeDelta {
         self.containers.cgroup_removed(id);
+        self.has_new_decisions = true;
         self.members.retain(|_, member| {
             let before = member.cgroups.len();
             member.cgroups.retain(|cgroup| cgroup.id != id);
@@ -78,19 +79,17 @@ impl Target {
     pub fn executed(&mut self, pid: u32) -> ScopeDelta {
         let mut change = ScopeDelta::default();
         let proc = self.containers.proc().clone();
-        let before = self.processes.iter().position(|process| process.pid == pid);
         let Some(entry) = proc.entry(pid).filter(|_| pid != proc.own()) else { return change };
         self.decide_around(&entry, &mut BTreeSet::new());
         change.scope = self.scope_delta();
         if self.is_followed(&entry) {
             self.followed.insert(pid, entry.process.start_time);
         }
-        let before = before.map(|index| self.processes.remove(index));
-        let was_in = before.is_some_and(|process| process.start_time == entry.process.start_time);
+        let was_in = self.remove(pid) == Some(entry.process.start_time);
         match (self.is_in_scope(&entry), self.rules.granularity) {
             (true, Granularity::Whole) if was_in => {
                 let process = self.process(entry);
-                self.processes.push(process);
+                self.push(process);
             }
             // It is new to the scope, or the kernel's filter removed it when it executed the program.
             (true, _) => self.enter(entry, &mut change),
@@ -110,9 +109,7 @@ impl Target {
         if pid == proc.own() {
             return false;
         }
-        if (self.scope.all && !self.rules.matches_by_container())
-            || self.processes.iter().any(|process| process.pid == pid)
-        {
+        if (self.scope.all && !self.rules.matches_by_container()) || self.start_times.contains_key(&pid) {
             return true;
         }
         proc.entry(pid).is_some_and(|entry| self.has_in_scope(&entry, self.descent(&entry)))
@@ -130,23 +127,77 @@ impl Target {
 
     /// Takes the answers of the runtimes. If a runtime did not answer, nothing changes for its containers.
     pub fn on_runtime_listing(&mut self, listing: &Listing) -> ScopeDelta {
-        let before = self.containers.version();
-        self.containers.update(listing);
+        let mut news = self.containers.update(listing);
         self.listed_at = Some(Instant::now());
-        let has_news = self.containers.version() != before && self.rules.matches_by_container();
+        if !self.rules.matches_by_container() {
+            news.clear();
+        }
+        // Processes of a container without a cgroup here can only be found among all of them.
+        let has_place = |id: &String| self.members.get(id).is_some_and(|member| !member.cgroups.is_empty());
+        let have_places = news.iter().all(has_place);
         let (mut change, is_released) = self.settle_unclaimed(listing.queried_at);
-        let open = self.members.iter().filter(|(_, member)| has_news || member.is_undecided());
-        let open: Vec<String> = open.map(|(id, _)| id.clone()).collect();
-        for id in &open {
-            self.decide(id, None);
+        let is_open = |member: &TrackedContainer| !news.is_empty() || member.is_undecided();
+        let open = self.members.iter().filter(|(_, member)| is_open(member));
+        let open: Vec<(String, TrackedContainer)> =
+            open.map(|(id, member)| (id.clone(), member.clone())).collect();
+        let mut changed = Vec::new();
+        for (id, before) in open {
+            self.decide(&id, None);
+            let after = self.members.get(&id);
+            if !after.is_some_and(|after| after.has_decision_of(&before)) {
+                changed.push((before.clone(), after.cloned()));
+            }
         }
-        let is_still = |id: &String| self.members.get(id).is_some_and(TrackedContainer::is_undecided);
-        if !has_news && !is_released && open.iter().all(is_still) {
-            return change;
+        let scanned = match self.now_inside(&changed).filter(|_| have_places && !is_released) {
+            Some(entries) => self.admit(entries),
+            None => self.scan(self.containers.entries()),
+        };
+        change.scope.extend(scanned.scope);
+        change.processes.extend(scanned.processes);
+        change
+    }
+
+    /// The processes of containers about which the decision has changed, with the decisions before and after.
+    /// None if all processes have to be scanned: some may be out of scope now, or not all can be found by
+    /// their cgroups.
+    fn now_inside(
+        &self,
+        changed: &[(TrackedContainer, Option<TrackedContainer>)],
+    ) -> Option<Vec<ProcessEntry>> {
+        let proc = self.containers.proc();
+        let mut entries = BTreeMap::new();
+        for (before, after) in changed {
+            let is_in = after.as_ref().is_some_and(TrackedContainer::is_in);
+            let is_kept_out = after.as_ref().is_some_and(TrackedContainer::is_kept_out);
+            if before.cgroups.is_empty()
+                || (before.is_in() && !is_in)
+                || (!before.is_kept_out() && is_kept_out)
+            {
+                return None;
+            }
+            for cgroup in &before.cgroups {
+                for pid in self.containers.hierarchy()?.processes(cgroup)? {
+                    entries.extend(proc.entry(pid).filter(|_| pid != proc.own()).map(|entry| (pid, entry)));
+                }
+            }
         }
-        let ScopeDelta { scope, processes } = self.scan(self.containers.entries());
-        change.scope.extend(scope);
-        change.processes.extend(processes);
+        Some(entries.into_values().collect())
+    }
+
+    /// Lets those of these processes into scope that are to be in it, and leaves the others as they are.
+    fn admit(&mut self, entries: Vec<ProcessEntry>) -> ScopeDelta {
+        let mut seen = BTreeSet::new();
+        for entry in &entries {
+            self.decide_around(entry, &mut seen);
+        }
+        let mut change = ScopeDelta { scope: self.scope_delta(), processes: Vec::new() };
+        for entry in entries {
+            let is_new = self.start_times.get(&entry.process.pid) != Some(&entry.process.start_time);
+            if is_new && self.is_in_scope(&entry) {
+                self.remove(entry.process.pid);
+                self.enter(entry, &mut change);
+            }
+        }
         change
     }
 
@@ -191,6 +242,7 @@ impl Target {
             entry.is_some_and(|entry| self.rules.excludes_process(&Seen { proc: &proc, entry: &entry }))
         };
         let out: Vec<u32> = pids.iter().copied().filter(is_out).collect();
+        self.start_times.retain(|pid, _| !out.contains(pid));
         self.processes.retain(|process| !out.contains(&process.pid));
         ScopeDelta { scope: out.into_iter().map(ScopeChange::LeaveProcess).collect(), processes: Vec::new() }
     }
@@ -239,15 +291,15 @@ impl Target {
         let followed = entries.iter().filter(|entry| followed.contains(&entry.process.pid));
         self.followed = followed.map(|entry| (entry.process.pid, entry.process.start_time)).collect();
         let mut change = ScopeDelta { scope: self.scope_delta(), processes: Vec::new() };
-        let before: HashMap<u32, u64> =
-            self.processes.drain(..).map(|process| (process.pid, process.start_time)).collect();
+        let before = std::mem::take(&mut self.start_times);
+        self.processes.clear();
         for entry in entries {
             let pid = entry.process.pid;
             let was_in = before.get(&pid) == Some(&entry.process.start_time);
             match (self.is_in_scope(&entry), self.rules.granularity) {
                 (true, _) if was_in => {
                     let process = self.process(entry);
-                    self.processes.push(process);
+                    self.push(process);
                 }
                 (true, _) => self.enter(entry, &mut change),
                 (false, Granularity::Process) if was_in => change.scope.push(ScopeChange::LeaveProcess(pid)),
@@ -267,8 +319,20 @@ impl Target {
             }
         }
         let process = self.process(entry);
-        self.processes.push(process.clone());
+        self.push(process.clone());
         change.processes.push(process);
+    }
+
+    fn push(&mut self, process: Process) {
+        self.start_times.insert(process.pid, process.start_time);
+        self.processes.push(process);
+    }
+
+    /// Removes a process from the list, and returns its start time if it was there.
+    fn remove(&mut self, pid: u32) -> Option<u64> {
+        let start_time = self.start_times.remove(&pid)?;
+        self.processes.retain(|process| process.pid != pid);
+        Some(start_time)
     }
 
     fn process(&self, entry: ProcessEntry) -> Process {
@@ -312,12 +376,14 @@ impl Target {
     /// Whether the kernel's filter lets it through already.
     fn is_covered(&self, entry: &ProcessEntry) -> bool {
         let path = entry.cgroups.unified.as_deref();
+        let ancestors = path.into_iter().flat_map(|path| {
+            let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+            ends.chain([path.len()]).filter_map(|end| path.get(..end))
+        });
         self.scope.all
             || self.followed.get(&entry.process.pid) == Some(&entry.process.start_time)
             || entry.namespace.is_some_and(|id| self.scope.pid_namespaces.contains(&id))
-            || path.is_some_and(|path| {
-                self.scope.cgroups.iter().any(|cgroup| is_below(path, cgroup.path.as_bytes()))
-            })
+            || ancestors.into_iter().any(|ancestor| self.covered.contains(ancestor))
     }
 
     fn descent(&self, entry: &ProcessEntry) -> Descent {
@@ -355,6 +421,7 @@ impl Target {
         }
         let proc = self.containers.proc();
         self.processes.retain(|process| proc.is_alive(process.pid, process.start_time));
+        self.start_times = self.processes.iter().map(|process| (process.pid, process.start_time)).collect();
         self.followed
             .retain(|pid, start| proc.process(*pid).is_some_and(|process| process.start_time == *start));
         self.most = self.processes.len() * 2;

@@ -338,3 +338,18 @@ fn junk_does_not_panic() {
         let _ = (found.container_path(), found.unified_root_of(A).map(<[u8]>::len));
     }
 }
+
+#[test]
+fn the_processes_of_a_cgroup_are_also_those_below_it() {
+    let mount = tempfile::tempdir().unwrap();
+    let outer = mount.path().join("a.scope");
+    fs::create_dir_all(outer.join("nested")).unwrap();
+    fs::write(outer.join("cgroup.procs"), "7\n12\n").unwrap();
+    let hierarchy = Hierarchy::at(mount.path());
+    let cgroup = hierarchy.cgroup(b"/a.scope").unwrap();
+    assert_eq!(hierarchy.processes(&cgroup), None, "the nested one cannot be read");
+    fs::write(outer.join("nested/cgroup.procs"), "30\n").unwrap();
+    assert_eq!(hierarchy.processes(&cgroup), Some(vec![7, 12, 30]));
+    let other = Cgroup { id: cgroup.id + 1, ..cgroup };
+    assert_eq!(hierarchy.processes(&other), None, "another one has its path");
+}

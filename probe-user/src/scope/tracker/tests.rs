@@ -29,6 +29,7 @@ impl FakeMachine {
         let directory = self.cgroups.path().join(path.trim_start_matches('/'));
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("cgroup.events"), "populated 1\n").unwrap();
+        fs::write(directory.join("cgroup.procs"), "").unwrap();
         fs::metadata(directory).unwrap().ino()
     }
 
@@ -40,7 +41,10 @@ impl FakeMachine {
     pub(super) fn run(&self, letter: char, pid: u32, comm: &str) -> u64 {
         let cgroup = docker(letter);
         self.tree.add(&Fake { pid, comm: comm.as_bytes(), cgroup: &cgroup, ..Fake::default() });
-        self.make(&cgroup)
+        let id = self.make(&cgroup);
+        let procs = self.cgroups.path().join(cgroup.trim_start_matches('/')).join("cgroup.procs");
+        fs::write(procs, format!("{pid}\n")).unwrap();
+        id
     }
 
     pub(super) fn host(&self, pid: u32, parent: u32, comm: &str) {
@@ -118,6 +122,30 @@ fn a_container_of_an_image_enters_the_scope_when_the_image_is_reported() {
     assert_eq!(target.cgroup_removed(cgroup).scope, [ScopeChange::ForgetCgroup(cgroup)]);
     let again = target.cgroup_created(docker('a').as_bytes(), 77);
     assert_eq!(again.scope, [ScopeChange::EnterCgroup(at('a', 77))], "it was started again");
+}
+
+#[test]
+fn only_the_processes_of_containers_with_a_new_decision_are_read() {
+    let machine = FakeMachine::new();
+    machine.run('a', 30, "nginx");
+    let first = of_image('a', "web", "nginx");
+    let mut target = machine.target(list(vec![first.clone()]), &image("nginx"));
+    let cgroup = machine.run('b', 40, "nginx");
+    assert_eq!(target.cgroup_created(docker('b').as_bytes(), cgroup), nothing());
+    // Nobody reports this process. A scan of all processes would find it.
+    machine.tree.add(&Fake { pid: 31, cgroup: &docker('a'), ..Fake::default() });
+    let second = of_image('b', "web2", "nginx");
+    let change = target.on_runtime_listing(&list(vec![first.clone(), second.clone()]));
+    assert_eq!(change.scope, [ScopeChange::EnterCgroup(at('b', cgroup))]);
+    assert_eq!(pids(&target), [30, 40]);
+    // All of them are read if some may be out of scope now, or if a container has no cgroup here.
+    let renamed = of_image('b', "web2", "apache");
+    let change = target.on_runtime_listing(&list(vec![first.clone(), renamed]));
+    assert_eq!(change.scope, [ScopeChange::ForgetCgroup(cgroup)]);
+    assert_eq!(pids(&target), [30, 31]);
+    machine.tree.add(&Fake { pid: 32, cgroup: &docker('a'), ..Fake::default() });
+    target.on_runtime_listing(&list(vec![first, of_image('c', "web3", "nginx")]));
+    assert_eq!(pids(&target), [30, 31, 32]);
 }
 
 #[test]

@@ -92,7 +92,9 @@ fn serve(stream: &UnixStream, containers: &Containers) -> io::Result<()> {
 fn path(request: &str) -> Option<&str> {
     let target = request.strip_prefix("GET ")?.split(' ').next()?;
     let path = target.split('?').next()?;
-    Some(path.strip_prefix("/v").and_then(|rest| rest.find('/').and_then(|at| rest.get(at..))).unwrap_or(path))
+    Some(
+        path.strip_prefix("/v").and_then(|rest| rest.find('/').and_then(|at| rest.get(at..))).unwrap_or(path),
+    )
 }
 
 fn answer(path: &str, containers: &BTreeMap<String, usize>) -> Option<Value> {

@@ -200,7 +200,8 @@ impl ScaleBench {
             let with = format!("with {} containers ctrace", sample.containers);
             if sample.idle_percent > IDLE_PERCENT {
                 let idle = sample.idle_percent;
-                failures.push(format!("{with} takes {idle:.2} % of a CPU at rest; {IDLE_PERCENT} is allowed"));
+                failures
+                    .push(format!("{with} takes {idle:.2} % of a CPU at rest; {IDLE_PERCENT} is allowed"));
             }
             if sample.churn_cpu_ms.is_some() && sample.links_after > sample.links {
                 let (links, after) = (sample.links, sample.links_after);
