@@ -386,8 +386,10 @@ impl Session {
     /// Removes the connections of processes that have ended, so that the table does not fill up.
     pub fn forget(&mut self, has_ended: impl Fn(u32) -> bool) {
         let keys: Vec<_> = self.connections.keys().filter_map(Result::ok).collect();
+        let mut known = std::collections::HashMap::new();
         for key in keys {
-            if has_ended(key.0.pid) {
+            // Once for each process, because a process may have thousands of connections.
+            if *known.entry(key.0.pid).or_insert_with(|| has_ended(key.0.pid)) {
                 // If the entry is already gone, that is fine.
                 let _ = self.connections.remove(&key);
             }

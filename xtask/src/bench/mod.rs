@@ -29,7 +29,7 @@ use crate::{build, setup};
 /// How much to measure.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct BenchOptions {
-    /// Fewer and shorter rounds: about two minutes and a half, instead of eight.
+    /// Fewer and shorter rounds: less than three minutes, instead of eight.
     #[arg(long)]
     quick: bool,
     /// Fail when ctrace adds more than half of what bpftrace adds to an SSL_write, loses records at 20 000
