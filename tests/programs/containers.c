@@ -4,7 +4,7 @@
  *                                            overlayfs wants them) as its root, in the cgroup docker-ID.scope
  *   stop ID                               -> "stopped"
  *   exchange                              -> "exchanged": every connection of every container moved a line
- * Arguments: a directory that is this program's, and a cgroup of the v2 hierarchy. At the end of its input,
+ * Arguments: a directory and a cgroup of the v2 hierarchy, which it makes. At the end of its input,
  * however its parent ended, it kills the containers and removes both. It ignores Ctrl-C, which a terminal
  * sends to all: the parent ends of it, and that is the end of the input. */
 #include <dirent.h>
@@ -25,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CONTAINERS = 4096, ID_MAX = 64, PATH_SIZE = 4096, PATIENCE_MS = 60000, READY_FD = 3 };
+enum { CONTAINERS = 4096, ID_MAX = 64, PATH_SIZE = 4096, PATIENCE_MS = 60000, STEP_MS = 200, READY_FD = 3 };
 enum { NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC };
 
 struct container {
@@ -76,14 +76,21 @@ static int become_container(const char *id, const char *layers, const char *proc
     return failed("/app/prefork");
 }
 
-/* Waits until this many containers have written a byte. */
+/* Waits until this many containers have written a byte. Fails if one has ended, or if our parent has. */
 static int wait_for_bytes(size_t count) {
     char bytes[256];
-    while (count > 0) {
-        struct pollfd input = {ready_pipe[0], POLLIN, 0};
-        if (poll(&input, 1, PATIENCE_MS) != 1) {
-            errno = ETIMEDOUT;
-            return failed("%zu containers did not answer", count);
+    for (int waited_ms = 0; count > 0;) {
+        struct pollfd inputs[] = {{ready_pipe[0], POLLIN, 0}, {STDIN_FILENO, 0, 0}};
+        int ready = poll(inputs, 2, STEP_MS);
+        errno = ETIMEDOUT;
+        if (inputs[1].revents != 0) return failed("nobody waits for %zu containers any more", count);
+        if (ready <= 0) {
+            waited_ms += STEP_MS;
+            siginfo_t ended = {.si_pid = 0};
+            waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT);
+            if (ended.si_pid != 0) return failed("container %d has ended", ended.si_pid);
+            if (waited_ms >= PATIENCE_MS) return failed("%zu containers did not answer", count);
+            continue;
         }
         ssize_t got = read(ready_pipe[0], bytes, count < sizeof bytes ? count : sizeof bytes);
         if (got <= 0) return failed("the pipe of the containers");
@@ -172,6 +179,18 @@ static int remove_entry(const char *path, const struct stat *unused, int kind, s
     return 0;
 }
 
+/* Also removes what is there of an earlier run. Only whoever has the cgroup may. */
+static int make_directory(void) {
+    char path[PATH_SIZE];
+    nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    if (mkdir(directory, 0755) != 0) return failed("%s", directory);
+    for (const char *const *name = (const char *const[]){"root", "own", NULL}; *name; name++) {
+        snprintf(path, sizeof path, "%s/%s", directory, *name);
+        if (mkdir(path, 0755) != 0) return failed("%s", path);
+    }
+    return 0;
+}
+
 static void clean_up(void) {
     for (size_t at = 0; at < container_count; at++) kill(containers[at].pid, SIGKILL);
     for (size_t at = 0; at < container_count; at++) reap(&containers[at]);
@@ -205,7 +224,7 @@ int main(int count, char **arguments) {
     struct sigaction ends = {.sa_handler = end};
     sigaction(SIGTERM, &ends, NULL);
     if (pipe2(ready_pipe, O_CLOEXEC) != 0) return 1;
-    if (claim_cgroup() != 0) return 1;
+    if (claim_cgroup() != 0 || make_directory() != 0) return 1;
     setvbuf(stdout, NULL, _IOLBF, 0);
     printf("ready\n");
     int result = 0;

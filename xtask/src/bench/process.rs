@@ -11,8 +11,8 @@ use ctrace_tests::program;
 
 /// The target program.
 pub(super) const PROGRAM: &str = "bench-tls";
-/// The tick in which the kernel reports CPU times to programs: USER_HZ is 100 on every architecture that ctrace
-/// supports.
+/// The tick in which the kernel reports CPU times to programs: USER_HZ is 100 on every architecture that
+/// ctrace supports.
 const TICK_MS: f64 = 10.0;
 
 /// A program that answers each line on its standard input with one line.

@@ -1,7 +1,7 @@
 //! Containers that no engine has started: `tests/programs/containers.c` makes them.
 //!
-//! Owns the containers, their images and the API that lists them. All of it goes when this is dropped, and when
-//! this process ends in any other way: then `containers` removes it.
+//! Owns the containers, their images and the API that lists them. All of it goes when this is dropped, and
+//! when this process ends in any other way: then `containers` removes it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -36,12 +36,6 @@ impl ContainerSet {
     /// Writes the images, and starts no container yet.
     pub(super) fn new() -> Result<Self> {
         let directory = target_directory().join("ctrace-tests").join("scale");
-        // What an earlier run has left that was killed as a whole.
-        let _ = fs::remove_dir_all(&directory);
-        for name in ["root", "own"] {
-            let path = directory.join(name);
-            fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        }
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
         let root = cgroup_root(&mountinfo).context("no hierarchy of cgroups v2 is mounted")?;
         let mut command = Command::new(program("containers")?);

@@ -1,7 +1,7 @@
 //! The part of Docker's API that ctrace asks for while it traces, for containers that Docker did not start.
 //!
-//! Owns a socket, and answers with the list of containers, their images and a version. With real containers it
-//! is Docker's daemon that answers; its CPU time is not what is measured.
+//! Owns a socket, and answers with the list of containers, their images and a version. With real containers
+//! it is Docker's daemon that answers; its CPU time is not what is measured.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};

@@ -127,7 +127,8 @@ fn start(containers: &ContainerSet, extent: Extent, sample: &mut Sample) -> Resu
     let (name, value) = LABEL;
     let (label, socket) = (format!("{name}={value}"), containers.runtime_option());
     let options = ["ssl", "--label", &label, "--runtime-socket", &socket];
-    let options = [&options[..], &["-o", "json", "--output", "/dev/null"]].concat();
+    // Should this process be killed, ctrace ends by itself.
+    let options = [&options[..], &["-o", "json", "--output", "/dev/null", "--duration", "10m"]].concat();
     let once = || -> Result<(f64, Ctrace)> {
         let begin = Instant::now();
         let ctrace = Ctrace::start(&options)?;
@@ -160,8 +161,8 @@ fn churn(containers: &mut ContainerSet, pid: u32, extent: Extent, idle_percent: 
     Ok((process::cpu_ms(pid)? - before - idle_ms).max(0.0) / f64::from(extent.churn))
 }
 
-/// Starts containers whose libraries nobody has seen, one after the other, and returns how long each took, from
-/// before it was made until ctrace had attached to its library.
+/// Starts containers whose libraries nobody has seen, one after the other, and returns how long each took,
+/// from before it was made until ctrace had attached to its library.
 fn new_images(containers: &mut ContainerSet, ctrace: &mut Ctrace) -> Result<f64> {
     let mut times = Vec::new();
     for _ in 0..NEW_IMAGES {
