@@ -208,7 +208,7 @@ async fn start(mut trace: Trace, verbosity: Verbosity) -> Result<u8, Failure> {
     let command = (!trace.command.is_empty()).then(start).transpose()?;
     trace.selector.pids.extend(command.as_ref().map(CommandProcess::pid));
     let mut endings = StopSignals::new(command).map_err(Failure::Signals)?;
-    let traced = self::trace(&trace, verbosity, &mut endings).await;
+    let traced = Box::pin(self::trace(&trace, verbosity, &mut endings)).await;
     let Some(command) = endings.command.take() else { return traced.map(|()| 0) };
     // Printed before the wait for the command, which may run for hours.
     let failure = traced.err().inspect(|failure| print_error(failure));
