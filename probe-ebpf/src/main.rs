@@ -45,6 +45,26 @@ macro_rules! programs {
     };
 }
 
+/// Defines programs that run at the entry of a function and, for the calls that the entry has kept, at its
+/// return. The kernel does nothing to the return of other calls. aya's macro would return 0 for all, which
+/// keeps them.
+macro_rules! sessions {
+    ($($name:ident => $enter:path, $leave:path;)+) => {
+        $(
+            #[unsafe(link_section = "uprobe")]
+            #[unsafe(no_mangle)]
+            fn $name(registers: *mut core::ffi::c_void) -> u32 {
+                let entry = ProbeContext::new(registers);
+                if mem::is_at_entry(&entry) {
+                    return u32::from($enter(&entry).is_none());
+                }
+                $leave(&RetProbeContext::new(registers));
+                0
+            }
+        )+
+    };
+}
+
 // Functions of TLS libraries.
 programs! {
     #[uprobe]
@@ -82,6 +102,16 @@ programs! {
     }
 }
 
+sessions! {
+    call_session => call::enter, call::leave;
+    open_session => call::enter, lifecycle::opened;
+    open_behind_session => call::enter, lifecycle::opened_out_argument;
+    handshake_session => call::enter, lifecycle::on_handshake_return;
+    gather_session => iovec::enter, iovec::leave;
+    lent_session => call::enter, borrowed::returned;
+    unpack_session => call::enter, borrowed::unpacked;
+}
+
 // Functions of `ctrace uprobe`.
 programs! {
     #[uprobe]
@@ -93,6 +123,10 @@ programs! {
     RetProbeContext {
         function_return => uprobe::leave;
     }
+}
+
+sessions! {
+    function_session => uprobe::enter, uprobe::leave;
 }
 
 // Processes, threads and cgroups.

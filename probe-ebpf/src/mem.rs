@@ -16,13 +16,13 @@ use aya_ebpf::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
         bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
-            bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf,
+            bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf, bpf_get_func_ip,
             bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel as read_kernel,
             bpf_probe_read_kernel_str as read_kernel_text, bpf_probe_read_user as read_user,
             bpf_probe_read_user_str as read_user_text, bpf_task_pt_regs,
         },
     },
-    programs::TracePointContext,
+    programs::{ProbeContext, TracePointContext},
 };
 use probe_common::{NamespaceId, REGISTERS, SocketFields};
 use zerocopy::FromBytes;
@@ -136,6 +136,15 @@ pub fn user_stack<const N: usize>(ctx: &impl EbpfContext, to: &mut [u64; N]) -> 
 pub fn cookie(ctx: &impl EbpfContext) -> u64 {
     // SAFETY: `ctx` is the context that the kernel gave to this program.
     unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
+}
+
+/// Whether a program that runs at the entry and at the return of a function runs at the entry: the kernel has
+/// set the instruction pointer to the return address otherwise.
+#[inline(always)]
+pub fn is_at_entry(ctx: &ProbeContext) -> bool {
+    // SAFETY: `ctx` is the context that the kernel gave to this program.
+    let probed = unsafe { bpf_get_func_ip(ctx.as_ptr()) };
+    registers(ctx.regs).rip == probed
 }
 
 /// The offset of a word in the record of a system call's tracepoint on a 64-bit kernel. The 8 common bytes

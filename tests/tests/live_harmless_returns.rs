@@ -118,6 +118,32 @@ fn a_server_out_of_scope_that_switches_stacks_lives() -> Result<()> {
 }
 
 #[test]
+fn a_server_out_of_scope_lives_with_return_probes_that_are_chosen_for_each_call() -> Result<()> {
+    require_bpf()?;
+    let other = FiberServer::start()?;
+    let mut servers = servers()?;
+    let options = ["--return-probe=kernel", "--probe-link=auto", "--pid", &other.pid().to_string()];
+    let ctrace = Ctrace::json(&options)?;
+    let lived = servers.iter_mut().map(|server| server.serve().is_ok()).filter(|lived| *lived).count();
+    let trace = ctrace.finish()?;
+    trace.check_complete()?;
+    // Older kernels probe the returns of all processes.
+    let expected = if kernel()? >= (6, 13) { TIMES } else { 0 };
+    ensure!(lived == expected, "{lived} of {TIMES} lived: {}", trace.stderr);
+    Ok(())
+}
+
+/// The kernel's version.
+fn kernel() -> Result<(u32, u32)> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => anyhow::bail!("{release:?} is no version"),
+    }
+}
+
+#[test]
 fn any_function_that_switches_stacks_may_be_traced() -> Result<()> {
     require_bpf()?;
     let mut servers = servers()?;

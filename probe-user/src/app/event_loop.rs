@@ -260,7 +260,7 @@ impl<'a> EventLoop<'a> {
         // What was held, or was found when the trace began, is not late.
         self.pipeline.attached_late(u64::from(took.is_some()));
         let origin = self.info.read_now(pid);
-        status::attached_later(&origin, object, took, self.verbosity);
+        status::attached_later(&origin, object, took, (self.session, self.verbosity));
     }
 
     /// Drains the ring. Returns the reason to end, if there is one.

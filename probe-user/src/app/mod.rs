@@ -306,7 +306,7 @@ async fn run_trace(
     let info =
         ProcessInfoCache::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
     attach(&mut session, &mut plan, &mut discovery, verbosity)?;
-    status::attached((&plan, &target), trace, command, verbosity);
+    status::attached((&plan, &target), trace, command, (&session, verbosity));
     session.load_rest();
     endings.after(trace.duration);
     endings.watch_readers(&destinations);

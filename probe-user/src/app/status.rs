@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::discovery_worker::Since;
-use crate::bpf::{SessionError, features};
+use crate::bpf::{KernelReturns, Session, SessionError, features};
 use crate::cli::{Trace, Verbosity};
 use crate::discovery::{self, SkipDetail};
 use crate::error_chain;
@@ -40,7 +40,7 @@ pub(super) fn attached(
     (plan, target): (&Plan, &Target),
     trace: &Trace,
     command: Option<u32>,
-    verbosity: Verbosity,
+    (session, verbosity): (&Session, Verbosity),
 ) {
     if verbosity >= Verbosity::Normal {
         if plan.objects.is_empty() && trace.probe.inspects_files() && trace.command.is_empty() {
@@ -59,7 +59,7 @@ pub(super) fn attached(
         }
     }
     for object in &plan.objects {
-        returns(object, verbosity);
+        returns(object, session, verbosity);
     }
     if verbosity >= Verbosity::Verbose {
         for skipped in discovery::reasons(plan, target, SkipDetail::Everything) {
@@ -77,7 +77,7 @@ pub(super) fn attached(
 
 /// Prints how the returns of an object's functions are probed: all with `-v`, otherwise those that the kernel
 /// probes without being asked to.
-fn returns(object: &ObjectHooks, verbosity: Verbosity) {
+fn returns(object: &ObjectHooks, session: &Session, verbosity: Verbosity) {
     if verbosity < Verbosity::Normal {
         return;
     }
@@ -99,9 +99,16 @@ fn returns(object: &ObjectHooks, verbosity: Verbosity) {
         }
     }
     if !unasked.is_empty() {
+        let which = match session.kernel_returns() {
+            KernelReturns::OfAllCalls => {
+                "a program that switches stacks (fibers) inside of these ends by SIGILL, in scope or not"
+            }
+            KernelReturns::OfKeptCalls => {
+                "a program in scope that switches stacks (fibers) inside of these ends by SIGILL"
+            }
+        };
         say(&format_args!(
-            "{library}: the kernel probes the return of {}: a program that switches stacks (fibers) inside \
-             of these ends by SIGILL, in scope or not; --return-probe=exit leaves them out",
+            "{library}: the kernel probes the return of {}: {which}; --return-probe=exit leaves them out",
             escaped(&some_of(&unasked))
         ));
     }
@@ -163,13 +170,13 @@ pub(super) fn attached_later(
     origin: &ProcessContext,
     object: &ObjectHooks,
     took: Option<(Since, Duration)>,
-    verbosity: Verbosity,
+    (session, verbosity): (&Session, Verbosity),
 ) {
     if verbosity >= Verbosity::Normal {
         let place = container_name(&origin.container);
         say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
     }
-    returns(object, verbosity);
+    returns(object, session, verbosity);
     if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
         let (library, took) = (escaped(&object.library.name), took.as_secs_f64() * 1000.0);
         let what = match since {

@@ -13,9 +13,9 @@ use super::lacking::Lacking;
 use super::links::{Link, Links};
 use super::loader::Uprobes;
 use super::programs::{self, AttachPoint, BpfProgram, PROGRAMS};
-use super::sys::{AttachType, Moment, UprobePlace};
+use super::sys::{Moment, UprobePlace};
 use super::uprobe_multi::MultiPrograms;
-use super::{AttachWarmup, Session, SessionError, loader, uprobe_multi, usdt_semaphore};
+use super::{AttachWarmup, KernelReturns, Session, SessionError, loader, uprobe_multi, usdt_semaphore};
 use crate::elf::FileOffset;
 use crate::plan::return_probe::ReturnProbe;
 use crate::plan::{Hook, ObjectHooks, ObjectId};
@@ -30,6 +30,8 @@ struct LoadedHook<'a> {
     site: u32,
     /// The lower half of the cookie of its entry: the index of its spec if it has one.
     arguments: u32,
+    /// For which calls the kernel probes its return, if the kernel does.
+    kernel_returns: Option<KernelReturns>,
 }
 
 impl LoadedHook<'_> {
@@ -40,12 +42,15 @@ impl LoadedHook<'_> {
             let cookie = probe_common::cookie(self.site, arguments);
             UprobePlace { offset, cookie, semaphore }
         };
+        let is_session = self.kernel_returns == Some(KernelReturns::OfKeptCalls);
         match program.attach_point {
             AttachPoint::Exits(_) => {
                 let spec = if hook.capture.is_some() { self.arguments } else { 0 };
                 hook.exits.iter().map(|exit| place(exit.offset, exit.slot.pack(spec))).collect()
             }
-            AttachPoint::Uretprobe(_) if hook.return_probe != ReturnProbe::Kernel => Vec::new(),
+            AttachPoint::Session(_) if !is_session => Vec::new(),
+            AttachPoint::Uprobe(_) if is_session => Vec::new(),
+            AttachPoint::Uretprobe(_) if self.kernel_returns != Some(KernelReturns::OfAllCalls) => Vec::new(),
             _ => vec![place(hook.offset, self.arguments)],
         }
     }
@@ -107,6 +112,11 @@ impl Session {
         self.links.ahead()
     }
 
+    /// For which calls the kernel probes a return that it is asked to probe.
+    pub fn kernel_returns(&self) -> KernelReturns {
+        self.uprobes.kernel_returns()
+    }
+
     /// Loads the programs of a hook, and writes what they read of a call.
     fn load_hook<'a>(
         &mut self,
@@ -118,7 +128,9 @@ impl Session {
             None => hook.cookie_args,
         };
         let site = object.sites.start.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
-        let loaded = LoadedHook { index, hook, site, arguments };
+        let is_kernels = hook.return_probe == ReturnProbe::Kernel;
+        let kernel_returns = is_kernels.then(|| self.uprobes.kernel_returns());
+        let loaded = LoadedHook { index, hook, site, arguments, kernel_returns };
         for program in programs::of_hook(hook.program).filter(|program| !loaded.places(program).is_empty()) {
             loader::load_program(&mut self.ebpf, &mut self.uprobes, program)?;
         }
@@ -227,9 +239,8 @@ impl ObjectLinker<'_> {
             AttachPoint::Uretprobe(_) => Moment::Returned,
             _ => Moment::Reached,
         };
-        let attach_type = AttachType::UprobeMulti;
-        let loaded = self.programs.program(program.name, attach_type).map_err(io::Error::other)?;
-        uprobe_multi::link(loaded, attach_type, (&self.object.file.path(), moment), places)
+        let loaded = self.programs.program(program).map_err(io::Error::other)?;
+        uprobe_multi::link(loaded, program.attach_type(), (&self.object.file.path(), moment), places)
     }
 
     /// Which place of a hook the kernel refuses.

@@ -17,8 +17,8 @@ use super::sys::AttachType;
 use super::tracepoint_format::TracepointFormat;
 use super::uprobe_multi::{IdleProgram, MultiPrograms, ParsedCode};
 use super::{
-    AttachWarmup, BpfLog, ProbeLink, SessionError, SessionOptions, attach_warmup, exec, features, pod,
-    preload, sockets,
+    AttachWarmup, BpfLog, KernelReturns, ProbeLink, SessionError, SessionOptions, attach_warmup, exec,
+    features, pod, preload, sockets,
 };
 use crate::plan::program_set::{ConnectionRecords, ProgramFamily};
 
@@ -173,7 +173,7 @@ fn needed_at_start(
 ) -> Vec<&'static BpfProgram> {
     let is_needed = |program: &&BpfProgram| {
         // So that their steps are logged.
-        let all = options.log == BpfLog::Debug && program.attach_point.is_in_files();
+        let all = options.log == BpfLog::Debug && uprobes.can_run(program);
         let now = match program.load {
             LoadTime::AtStart => true,
             // Programs of aya cannot be loaded on another thread.
@@ -227,9 +227,25 @@ impl Uprobes {
         let is_left = |program: &&BpfProgram| {
             program.load == LoadTime::InBackground && families.contains(&program.family)
         };
-        let names: Vec<_> = PROGRAMS.iter().filter(is_left).map(|program| program.name).collect();
-        if !names.is_empty() {
-            programs.load_in_background(names);
+        let left: Vec<_> = PROGRAMS.iter().filter(is_left).collect();
+        if !left.is_empty() {
+            programs.load_in_background(left);
+        }
+    }
+
+    /// For which calls the kernel probes a return. What the kernel can do is tried when this is first asked.
+    pub(super) fn kernel_returns(&self) -> KernelReturns {
+        match self {
+            Self::Multi(_) if features::uprobe_session() == Some(true) => KernelReturns::OfKeptCalls,
+            Self::Multi(_) | Self::Perf => KernelReturns::OfAllCalls,
+        }
+    }
+
+    /// Whether a program runs in files, and the kernel can run it.
+    fn can_run(&self, program: &BpfProgram) -> bool {
+        match program.attach_point {
+            AttachPoint::Session(_) => self.kernel_returns() == KernelReturns::OfKeptCalls,
+            _ => program.attach_point.is_in_files(),
         }
     }
 
@@ -258,7 +274,7 @@ pub(super) fn load_program(
     match uprobes {
         _ if !program.attach_point.is_in_files() => tracepoint(ebpf, program.name).map(drop),
         Uprobes::Perf => uprobe(ebpf, program.name).map(drop),
-        Uprobes::Multi(programs) => programs.program(program.name, AttachType::UprobeMulti).map(drop),
+        Uprobes::Multi(programs) => programs.program(program).map(drop),
     }
 }
 

@@ -168,6 +168,15 @@ pub struct Session {
     ebpf: Ebpf,
 }
 
+/// For which calls the kernel probes a return that it is asked to probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelReturns {
+    /// For all calls, by whatever process.
+    OfAllCalls,
+    /// For those that the program at the entry keeps (Linux 6.13).
+    OfKeptCalls,
+}
+
 /// Checks what can be checked without changing anything, and reports what a session lacks.
 pub fn check() -> Result<(), SessionError> {
     error::check_rights()?;

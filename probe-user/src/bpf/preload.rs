@@ -10,7 +10,6 @@ use aya::programs::{Program, ProgramError};
 
 use super::loader::{self, Uprobes};
 use super::programs::{AttachPoint, BpfProgram};
-use super::sys::AttachType;
 use super::uprobe_multi::ProgramCode;
 use super::{SessionError, features};
 use crate::plan::program_set::ProgramFamily;
@@ -31,7 +30,7 @@ impl ProgramToLoad<'_> {
     fn load(self) -> LoadedProgram {
         match self {
             Self::Aya(row, program) => (row, load_by_aya(row.name, program).map(|()| None)),
-            Self::Multi(row, code) => (row, code.load(row.name, AttachType::UprobeMulti).map(Some)),
+            Self::Multi(row, code) => (row, code.load(row).map(Some)),
         }
     }
 }
@@ -74,7 +73,7 @@ pub(super) fn load(
     let mut first_error = None;
     for (row, loaded) in load_all(queue) {
         match (loaded, &mut *uprobes) {
-            (Ok(Some(program)), Uprobes::Multi(programs)) => programs.add(row.name, program),
+            (Ok(Some(program)), Uprobes::Multi(programs)) => programs.add(row, program),
             (Err(source), _) if !is_optional(row) => {
                 first_error = Some(SessionError::program(row.name, source));
             }

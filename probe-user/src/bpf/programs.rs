@@ -3,6 +3,7 @@
 //! Loading and attaching iterate over this table, so no other file names a program. Nothing is loaded or
 //! attached here.
 
+use super::sys::AttachType;
 use crate::plan::ProbeProgram::{
     self, BorrowBuffer, CallbackData, CallbackScope, Close, Function, FunctionAndReturn, GoClose, GoIo,
     GoOpen, Handshake, Io, IoAtEntry, IoVec, MarkTls, Open, OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
@@ -28,6 +29,9 @@ pub(super) enum AttachPoint {
     Uretprobe(&'static [ProbeProgram]),
     /// At each exit of the function of these hooks, unless the kernel probes its return.
     Exits(&'static [ProbeProgram]),
+    /// At the offset of these hooks and, for the calls that it keeps, where their function returns to, if the
+    /// kernel probes its return and can be asked for each call.
+    Session(&'static [ProbeProgram]),
     /// At tracepoints of a category.
     Tracepoint { category: &'static str, events: &'static [&'static str] },
     /// At a tracepoint, with the arguments of the tracepoint itself instead of a formatted record.
@@ -52,7 +56,9 @@ pub(super) enum LoadTime {
     OnDemand,
 }
 
-use AttachPoint::{Exits, FunctionEntry, FunctionExit, RawTracepoint, Tracepoint, Uprobe, Uretprobe};
+use AttachPoint::{
+    Exits, FunctionEntry, FunctionExit, RawTracepoint, Session, Tracepoint, Uprobe, Uretprobe,
+};
 use LoadTime::{AtStart, InBackground, OnDemand};
 
 const fn program(
@@ -69,7 +75,7 @@ const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> 
 }
 
 /// Programs of one family are attached in this order.
-pub(super) const PROGRAMS: [BpfProgram; 47] = [
+pub(super) const PROGRAMS: [BpfProgram; 55] = [
     // These consume what an entry program leaves behind, so they are attached before any entry.
     program("call_leave", Tls, AtStart, Exits(&[Io])),
     program("open_leave", Tls, AtStart, Exits(&[Open])),
@@ -88,6 +94,14 @@ pub(super) const PROGRAMS: [BpfProgram; 47] = [
     program("lent_return", Tls, OnDemand, Uretprobe(&[BorrowBuffer])),
     program("unpack_return", Tls, OnDemand, Uretprobe(&[UnwrapPacket])),
     program("function_return", Functions, OnDemand, Uretprobe(&[FunctionAndReturn])),
+    program("call_session", Tls, OnDemand, Session(&[Io])),
+    program("open_session", Tls, OnDemand, Session(&[Open])),
+    program("open_behind_session", Tls, OnDemand, Session(&[OpenOutArg])),
+    program("handshake_session", Tls, OnDemand, Session(&[Handshake])),
+    program("gather_session", Tls, OnDemand, Session(&[IoVec])),
+    program("lent_session", Tls, OnDemand, Session(&[BorrowBuffer])),
+    program("unpack_session", Tls, OnDemand, Session(&[UnwrapPacket])),
+    program("function_session", Functions, OnDemand, Session(&[FunctionAndReturn])),
     program(
         "call_enter",
         Tls,
@@ -153,6 +167,14 @@ pub(super) fn is_in_files(name: &str) -> bool {
 }
 
 impl BpfProgram {
+    /// How the kernel must know it for links to many places.
+    pub(super) fn attach_type(&self) -> AttachType {
+        match self.attach_point {
+            Session(_) => AttachType::UprobeSession,
+            _ => AttachType::UprobeMulti,
+        }
+    }
+
     /// Whether it is one of the programs of a hook.
     pub(super) fn is_of(&self, hook: ProbeProgram) -> bool {
         self.attach_point.hooks().contains(&hook)
@@ -162,7 +184,7 @@ impl BpfProgram {
 impl AttachPoint {
     fn hooks(&self) -> &'static [ProbeProgram] {
         match self {
-            Uprobe(hooks) | Uretprobe(hooks) | Exits(hooks) => hooks,
+            Uprobe(hooks) | Uretprobe(hooks) | Exits(hooks) | Session(hooks) => hooks,
             Tracepoint { .. } | RawTracepoint(_) | FunctionEntry(_) | FunctionExit(_) => &[],
         }
     }

@@ -100,6 +100,7 @@ fn attach_all(ebpf: &mut Ebpf, links: &mut Links, programs: &[&BpfProgram]) -> R
             AttachPoint::Uprobe(_)
             | AttachPoint::Uretprobe(_)
             | AttachPoint::Exits(_)
+            | AttachPoint::Session(_)
             | AttachPoint::Tracepoint { .. } => {}
         }
     }

@@ -24,10 +24,11 @@ use aya_obj::generated::bpf_insn;
 use aya_obj::{Object, VerifierLog};
 use rustix::io::Errno;
 
+use super::SessionError;
 use super::links::Link;
 use super::loader::OBJECT_FILE;
+use super::programs::{self, BpfProgram};
 use super::sys::{self, AttachType, DebugInfo, InfoRecords, Moment, NewProgram, UprobePlace};
-use super::{SessionError, programs};
 use crate::elf::FileOffset;
 
 /// The room for what the verifier says of a program that it refuses. The kernel keeps the end of a longer
@@ -37,9 +38,9 @@ const VERIFIER_LOG_BYTES: usize = 64 * 1024;
 /// The programs for functions, as the kernel wants them for links to many places.
 pub(super) struct MultiPrograms {
     code: Arc<ProgramCode>,
-    loaded: BTreeMap<(&'static str, AttachType), OwnedFd>,
+    loaded: BTreeMap<&'static str, OwnedFd>,
     /// Loads further programs.
-    background: Option<JoinHandle<Vec<(&'static str, OwnedFd)>>>,
+    background: Option<JoinHandle<Vec<(&'static BpfProgram, OwnedFd)>>>,
 }
 
 /// What programs are loaded from.
@@ -63,17 +64,17 @@ impl MultiPrograms {
     }
 
     /// Adds a program that was loaded from [`MultiPrograms::code`] to be attached by multi-links.
-    pub(super) fn add(&mut self, name: &'static str, program: OwnedFd) {
-        self.loaded.insert((name, AttachType::UprobeMulti), program);
+    pub(super) fn add(&mut self, program: &BpfProgram, loaded: OwnedFd) {
+        self.loaded.insert(program.name, loaded);
     }
 
     /// Loads programs on another thread, which ends with the session.
-    pub(super) fn load_in_background(&mut self, names: Vec<&'static str>) {
+    pub(super) fn load_in_background(&mut self, programs: Vec<&'static BpfProgram>) {
         let code = Arc::downgrade(&self.code);
         let load = move || {
             // A program that the kernel refuses is loaded again when it is needed, which yields the error.
-            let load = |name| Some((name, code.upgrade()?.load(name, AttachType::UprobeMulti).ok()?));
-            names.into_iter().filter_map(load).collect()
+            let load = |program| Some((program, code.upgrade()?.load(program).ok()?));
+            programs.into_iter().filter_map(load).collect()
         };
         // If there is no thread, they are loaded on first use.
         self.background = thread::Builder::new().name("verify".to_owned()).spawn(load).ok();
@@ -121,7 +122,8 @@ impl ParsedCode {
 
 impl ProgramCode {
     /// Loads a program.
-    pub(super) fn load(&self, name: &str, attach_type: AttachType) -> Result<OwnedFd, ProgramError> {
+    pub(super) fn load(&self, program: &BpfProgram) -> Result<OwnedFd, ProgramError> {
+        let (name, attach_type) = (program.name, program.attach_type());
         let program = self.object.programs.get(name).ok_or(ProgramError::NotLoaded)?;
         let function = self.object.functions.get(&program.function_key()).ok_or(ProgramError::NotLoaded)?;
         let debug_info = self.types.as_ref().map(|types| DebugInfo {
@@ -149,25 +151,21 @@ impl ProgramCode {
 
 impl MultiPrograms {
     /// A program, loaded on first use.
-    pub(super) fn program(
-        &mut self,
-        name: &'static str,
-        attach_type: AttachType,
-    ) -> Result<BorrowedFd<'_>, SessionError> {
-        let key = (name, attach_type);
-        if !self.loaded.contains_key(&key)
+    pub(super) fn program(&mut self, program: &BpfProgram) -> Result<BorrowedFd<'_>, SessionError> {
+        let name = program.name;
+        if !self.loaded.contains_key(name)
             && let Some(background) = self.background.take()
         {
             // A panic of the thread was reported where it happened.
-            for (name, loaded) in background.join().unwrap_or_default() {
-                self.add(name, loaded);
+            for (program, loaded) in background.join().unwrap_or_default() {
+                self.add(program, loaded);
             }
         }
-        if !self.loaded.contains_key(&key) {
-            let loaded = self.code.load(name, attach_type);
-            self.loaded.insert(key, loaded.map_err(|source| SessionError::program(name, source))?);
+        if !self.loaded.contains_key(name) {
+            let loaded = self.code.load(program);
+            self.add(program, loaded.map_err(|source| SessionError::program(name, source))?);
         }
-        let loaded = self.loaded.get(&key).map(OwnedFd::as_fd);
+        let loaded = self.loaded.get(name).map(OwnedFd::as_fd);
         loaded.ok_or_else(|| SessionError::program(name, ProgramError::NotLoaded))
     }
 }

@@ -59,7 +59,7 @@ enum ReturnProbeArg {
     /// Only at exits; functions whose exits are not certain are left out
     Exit,
     /// By the kernel: a program that switches stacks inside of a traced function (fibers, coroutines) is
-    /// ended by SIGILL, whether it is in scope or not
+    /// ended by SIGILL; before Linux 6.13, whether it is in scope or not
     Kernel,
 }
 

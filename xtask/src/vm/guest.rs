@@ -37,13 +37,19 @@ const LOADS: [&[&str]; 4] = [
 const ON_TRACEPOINTS: [&str; 2] = ["socket_sent", "socket_received"];
 const ON_FUNCTIONS: [&str; 4] = ["inet6_received", "inet_received", "socket_sends", "unix_received"];
 
+/// The end of the names of programs that run at the entry and the return of a function, which are for kernels
+/// since Linux 6.13.
+const SESSION: &str = "_session";
+const SESSIONS_SINCE: (u32, u32) = (6, 13);
+
 /// A check, with its name.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     ("every BPF program loads", every_program),
     ("ssl: every byte of both directions of a process", process),
     ("ssl: every byte with both kinds of links, or the reason", links),
+    ("ssl: every byte with the kernel's return probes, and with both kinds of links", kernel_returns),
     ("ssl: every byte of a command, from its first call on", command),
     ("exec: a command's program, and what could not be executed", executions),
     ("uprobe: a call's argument and result", calls),
@@ -72,7 +78,8 @@ fn every_program() -> Result<()> {
         let verified = trace.stderr.lines().filter_map(|line| line.split_once("verified the BPF program "));
         loaded.extend(verified.filter_map(|(_, rest)| Some(rest.split_once(' ')?.0.to_owned())));
     }
-    let is_missing = |name: &str| !loaded.contains(name);
+    let has_sessions = version()? >= SESSIONS_SINCE;
+    let is_missing = |name: &str| !loaded.contains(name) && (has_sessions || !name.ends_with(SESSION));
     let missing: Vec<&str> = all.into_iter().filter(|name| is_missing(name)).collect();
     let are_of = |names: &[&str]| missing.iter().all(|name| names.contains(name));
     ensure!(are_of(&ON_FUNCTIONS) || are_of(&ON_TRACEPOINTS), "not loaded: {missing:?}");
@@ -93,20 +100,30 @@ fn process() -> Result<()> {
 /// The first kernel with links to many places.
 const MULTI_SINCE: (u32, u32) = (6, 6);
 
-fn links() -> Result<()> {
+/// The kernel's version.
+fn version() -> Result<(u32, u32)> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = release.split('.').map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         anyhow::bail!("{release:?} is no version");
     };
+    Ok((major, minor))
+}
+
+fn links() -> Result<()> {
     process_with(&["--probe-link", "perf"])?;
-    if (major, minor) >= MULTI_SINCE {
+    if version()? >= MULTI_SINCE {
         return process_with(&["--probe-link", "multi"]);
     }
     let trace = Ctrace::run_to_end(&["ssl", "--probe-link", "multi", "--", "true"])?;
     let is_told = trace.code() == Some(4) && trace.stderr.contains("--probe-link perf");
     ensure!(is_told, "{:?}: {}", trace.status, trace.stderr);
     Ok(())
+}
+
+fn kernel_returns() -> Result<()> {
+    process_with(&["--return-probe=kernel"])?;
+    process_with(&["--return-probe=kernel", "--probe-link=perf"])
 }
 
 fn process_with(options: &[&str]) -> Result<()> {

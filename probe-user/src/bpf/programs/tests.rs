@@ -11,7 +11,7 @@ use crate::bpf::loader::OBJECT_FILE;
 fn section(attach_point: &AttachPoint) -> ProgramSection {
     let sleepable = false;
     match attach_point {
-        Uprobe(_) | Exits(_) => ProgramSection::UProbe { sleepable },
+        Uprobe(_) | Exits(_) | Session(_) => ProgramSection::UProbe { sleepable },
         Uretprobe(_) => ProgramSection::URetProbe { sleepable },
         Tracepoint { .. } => ProgramSection::TracePoint,
         RawTracepoint(_) => ProgramSection::RawTracePoint,
@@ -53,8 +53,10 @@ fn each_hook_has_its_programs() {
         let at_exits = programs.iter().filter(|program| matches!(program.attach_point, Exits(_))).count();
         let by_kernel =
             programs.iter().filter(|program| matches!(program.attach_point, Uretprobe(_))).count();
+        let sessions = programs.iter().filter(|program| matches!(program.attach_point, Session(_))).count();
         assert_eq!(at_exits, usize::from(hook.has_return()), "{hook:?}: one program for its exits");
         assert_eq!(by_kernel, usize::from(hook.has_return() && *hook != GoIo), "{hook:?}: its return probe");
+        assert_eq!(sessions, by_kernel, "{hook:?}: its return probe, if it may be chosen for each call");
         assert!(programs.iter().filter(is_entry).count() <= 1, "{hook:?} has two programs at one place");
         let entry = programs.iter().position(|program| is_entry(&program));
         assert!(entry.is_none_or(|at| at + 1 == programs.len()), "{hook:?}: the entry is not last");
