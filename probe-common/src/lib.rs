@@ -17,6 +17,7 @@ mod exit;
 mod function;
 mod hello;
 mod shape;
+mod signal;
 mod socket;
 
 pub use buffer_layout::{BufferLayout, LentKey, MAX_MARK, message_mark, payload_address};
@@ -38,6 +39,7 @@ pub use shape::{
     CallShape, Calls, IoDirection, LengthSource, MAX_PUSHED, arguments, behind_pushes, cookie, kind_of_call,
     pushed_bytes, site,
 };
+pub use signal::{KIND_SIGNAL, SIGILL, SIGNAL_CODE, SIGNAL_ENDS, SIGTRAP, SignalRecord};
 pub use socket::{
     ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLIENT,
     SOCKET_GUESSED, SOCKET_SERVER, SocketFields, SocketRecord,

@@ -29,7 +29,7 @@ use aya_ebpf::{
 
 use connection::{lifecycle, socket};
 use io::{borrowed, call, callback, entry_only, go, iovec};
-use process::{cgroup, exec, exec_failure, task};
+use process::{cgroup, exec, exec_failure, signal, task};
 
 /// Defines programs of one kind, each with its name in the object file and the function that gets its
 /// context. The kernel ignores what these programs return.
@@ -149,6 +149,14 @@ programs! {
         exec_exit => exec_failure::exit;
         cgroup_created => cgroup::created;
         cgroup_removed => cgroup::removed;
+    }
+}
+
+// Signals that a probe may have caused.
+programs! {
+    #[raw_tracepoint(tracepoint = "signal_deliver")]
+    RawTracePointContext {
+        signal_delivered => signal::deliver;
     }
 }
 

@@ -274,6 +274,15 @@ impl SystemCall {
     }
 }
 
+/// Where the current thread continues in user mode.
+#[inline(always)]
+pub fn instruction_pointer() -> Option<u64> {
+    let registers = user_registers() as *const pt_regs;
+    // SAFETY: the helper checks the address, and any bytes are registers.
+    let registers = unsafe { bpf_probe_read_kernel(registers) }.ok()?;
+    Some(registers.rip)
+}
+
 /// The address of the current thread's `task_struct`.
 #[inline(always)]
 pub fn task() -> u64 {

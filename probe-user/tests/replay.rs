@@ -15,6 +15,8 @@ use ctrace::clock::Clock;
 use ctrace::event::Container;
 use ctrace::event::Containment;
 use ctrace::event::Executable;
+use ctrace::event::HarmCause;
+use ctrace::event::Harmed;
 use ctrace::event::Image;
 use ctrace::event::Library;
 use ctrace::event::Pod;
@@ -42,8 +44,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
     Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT,
-    Header, KIND_CALL, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_TASK_EXEC, KIND_TASK_EXIT, Loss,
-    LossCount, SOCKET_GUESSED,
+    Header, KIND_CALL, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_SIGNAL, KIND_TASK_EXEC, KIND_TASK_EXIT,
+    Loss, LossCount, SOCKET_GUESSED,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -241,6 +243,16 @@ fn recording() -> Vec<Raw> {
     all
 }
 
+/// A probe has harmed a process with a name that is meant to do harm.
+fn harmed(pipeline: &mut Traced) {
+    let name = "no\x1b[2Jde".to_owned();
+    let library = Library { path: format!("/usr/bin/{name}"), name, implementation: None, version: None };
+    let (function, detached) = (Some("SSL_write\u{202e}".to_owned()), vec![Arc::new(library)]);
+    let harmed = Harmed { cause: HarmCause::CopiedCode, signal: 5, function, detached };
+    let header = Header { time: 9_500_000_000, ..header(KIND_SIGNAL, 2000, b"x") };
+    pipeline.harm(&header, harmed).unwrap();
+}
+
 fn replay(name: &str, options: Options) -> (Vec<u8>, Summary) {
     let (mut pipeline, shared, forgotten) = pipeline(name, options, None);
     for raw in recording() {
@@ -257,6 +269,7 @@ fn replay(name: &str, options: Options) -> (Vec<u8>, Summary) {
     pipeline.lost(at(7), &sums(2, 0)).unwrap();
     pipeline.lost(at(8), &sums(2, 0)).unwrap();
     pipeline.lost(at(9), &sums(5, 1)).unwrap();
+    harmed(&mut pipeline);
     let summary = pipeline.finish(at(10), StopReason::TargetEnded).unwrap();
     assert_eq!(*forgotten.lock().unwrap(), [2000, 3000]);
     let bytes = shared.0.lock().unwrap().clone();

@@ -196,6 +196,7 @@ const RECIPES: &[Recipe] = &[
     },
     Recipe { name: "tls-server-static", source: Some("tls-server.c"), needs: &[], flags: STATIC },
     Recipe { name: "tls-client-static", source: Some("tls-client.c"), needs: &[], flags: STATIC },
+    Recipe { name: "self-copy", source: Some("self-copy.c"), needs: &[], flags: STATIC },
     Recipe { name: "libbundle.so", source: None, needs: &[], flags: BUNDLE },
     Recipe {
         name: "tls-server-bundled",

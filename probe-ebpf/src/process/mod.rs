@@ -4,4 +4,5 @@ pub mod cgroup;
 pub mod exec;
 pub mod exec_args;
 pub mod exec_failure;
+pub mod signal;
 pub mod task;

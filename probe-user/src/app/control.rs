@@ -36,7 +36,7 @@ impl ControlEvent {
     /// The event of a record. None if the record is for the pipeline alone.
     pub(super) fn of(record: &RingRecord<'_>) -> Option<Self> {
         Some(match record {
-            RingRecord::Data(_) => return None,
+            RingRecord::Data(_) | RingRecord::Control(ControlRecord::Signal(_)) => return None,
             RingRecord::Task(TaskRecord::Exec(header)) => {
                 Self::Executed { pid: header.pid, time: header.time }
             }

@@ -37,6 +37,8 @@ pub(super) enum Request {
     Process(u32, Option<Since>),
     /// The process has mapped a file as executable.
     Mapped(u32, Mapping, Since),
+    /// The process has new code in memory without a file, which may be a copy of hooked code.
+    CodeChanged(u32),
     /// The main thread of the process has ended.
     Ended(u32),
     /// Anything may have been missed: these are all processes in scope.
@@ -45,6 +47,8 @@ pub(super) enum Request {
     Failed(ObjectId),
     /// The trace has ended: to be answered with [`Response::Settled`].
     Settle,
+    /// A probe in an object has harmed a process.
+    Harmed(ObjectId),
 }
 
 /// What led to an object, with the kernel's time in nanoseconds of `CLOCK_BOOTTIME`.
@@ -69,8 +73,8 @@ impl Since {
 pub(super) enum Response {
     /// Attach to an object that a process maps. Includes what led to it, if the kernel reported that.
     Attach(u32, ObjectHooks, Option<Since>),
-    /// Report that a process has TLS that cannot be traced.
-    Untraceable(u32, Skipped),
+    /// Report that something of a process cannot be seen.
+    BlindSpot(u32, Skipped),
     /// From now on, report a library with its version.
     Version(Versioned),
     /// Let a held program go on: all of its objects were sent.
@@ -94,6 +98,8 @@ pub(super) enum Response {
     Detach(Vec<ObjectId>),
     /// What was requested before [`Request::Settle`] is done, as far as it matters after the end.
     Settled,
+    /// Detach at once from objects whose code a process is about to copy.
+    Withdraw(Vec<ObjectId>),
 }
 
 /// The event loop's end of the queue.
@@ -224,14 +230,24 @@ impl DiscoveryWorker {
             Request::Mapped(_, mapping, _) if has_ended && self.discovery.has_inspected(&mapping) => Ok(()),
             Request::Process(pid, since) => self.process(pid, since).await,
             Request::Mapped(pid, mapping, since) => {
-                for object in self.discovery.mapped(pid, &mapping).await {
+                let found = self.discovery.mapped(pid, &mapping).await;
+                self.withdraw().await?;
+                for object in found {
                     self.attach(pid, object, Some(since)).await?;
                 }
-                self.untraceable(pid).await?;
+                self.blind_spots(pid).await?;
                 if let Some(count) = self.discovery.take_missed() {
                     self.results.send(Response::Missed(count)).await.map_err(|_| Disconnected)?;
                 }
                 self.versions(pid).await
+            }
+            Request::CodeChanged(pid) => {
+                let found = self.discovery.code_changed(pid).await;
+                self.withdraw().await?;
+                for object in found {
+                    self.attach(pid, object, None).await?;
+                }
+                self.blind_spots(pid).await
             }
             Request::Ended(pid) => {
                 self.ended(pid);
@@ -250,14 +266,20 @@ impl DiscoveryWorker {
                 Ok(())
             }
             Request::Settle => self.results.send(Response::Settled).await.map_err(|_| Disconnected),
+            Request::Harmed(id) => {
+                self.discovery.harmed(id);
+                Ok(())
+            }
         }
     }
 
     async fn process(&mut self, pid: u32, since: Option<Since>) -> Result<(), Disconnected> {
-        for object in self.discovery.process(pid).await {
+        let found = self.discovery.process(pid).await;
+        self.withdraw().await?;
+        for object in found {
             self.attach(pid, object, since).await?;
         }
-        self.untraceable(pid).await?;
+        self.blind_spots(pid).await?;
         self.versions(pid).await
     }
 
@@ -270,21 +292,36 @@ impl DiscoveryWorker {
         };
         // What could not be inspected, because its time was over and it has ended, counts as one.
         let count = started.as_ref().map_or(1, |started| started.objects.len() as u64);
-        let StartedProgram { objects, executable, .. } = started.unwrap_or_default();
+        let StartedProgram { objects, executable, blind_spots, .. } = started.unwrap_or_default();
+        self.withdraw().await?;
         for object in objects {
             self.attach(pid, object, None).await?;
         }
+        for skipped in blind_spots {
+            let pid = skipped.pid.unwrap_or(pid);
+            self.results.send(Response::BlindSpot(pid, skipped)).await.map_err(|_| Disconnected)?;
+        }
         let program = Response::Program { pid, executable, objects: count, held };
         self.results.send(program).await.map_err(|_| Disconnected)?;
-        self.untraceable(pid).await?;
+        self.blind_spots(pid).await?;
         self.versions(pid).await
     }
 
-    async fn untraceable(&mut self, pid: u32) -> Result<(), Disconnected> {
-        for skipped in self.discovery.take_untraceable() {
-            self.results.send(Response::Untraceable(pid, skipped)).await.map_err(|_| Disconnected)?;
+    async fn blind_spots(&mut self, pid: u32) -> Result<(), Disconnected> {
+        for skipped in self.discovery.take_blind_spots() {
+            let pid = skipped.pid.unwrap_or(pid);
+            self.results.send(Response::BlindSpot(pid, skipped)).await.map_err(|_| Disconnected)?;
         }
         Ok(())
+    }
+
+    /// Has the event loop detach from what a process is about to copy.
+    async fn withdraw(&mut self) -> Result<(), Disconnected> {
+        let ids = self.discovery.take_withdrawn();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.results.send(Response::Withdraw(ids)).await.map_err(|_| Disconnected)
     }
 
     async fn attach(&self, pid: u32, object: ObjectHooks, since: Option<Since>) -> Result<(), Disconnected> {

@@ -5,17 +5,18 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use probe_common::{Lineage, Loss, LossCount};
+use probe_common::{Lineage, Loss, LossCount, SIGNAL_ENDS, SignalRecord};
 use thiserror::Error;
 
 use super::control::ControlEvent;
 use super::discovery_worker::{Response, Since};
+use super::harm::{HarmCheck, HarmWatch};
 use super::status;
 use super::stop::StopSignals;
 use super::target_tracker::{TargetTracker, TrackerEvent};
 use crate::bpf::{Drained, Session, SessionError};
 use crate::cli::Verbosity;
-use crate::decode::{DataRecord, RingRecord, decode};
+use crate::decode::{ControlRecord, DataRecord, RingRecord, decode};
 use crate::discovery::Versioned;
 use crate::enrich::ProcessInfoCache;
 use crate::event::{StopReason, Summary};
@@ -77,6 +78,9 @@ pub(super) struct EventLoop<'a> {
     seeds: InitialProcesses,
     /// The control events since the last housekeeping, in the kernel's order.
     control: Vec<ControlEvent>,
+    /// The signals since then that a probe may have caused.
+    signals: Vec<SignalRecord>,
+    harm: HarmWatch,
     /// Processes that have entered the scope, with the lineage that the kernel had for each at that time.
     entered: Vec<(u32, Lineage)>,
     proc: Proc,
@@ -100,7 +104,7 @@ impl<'a> EventLoop<'a> {
     pub(super) fn new(
         session: &'a mut Session,
         (pipeline, info): (Pipeline, ProcessInfoCache),
-        watch: TargetTracker,
+        (watch, harm): (TargetTracker, HarmWatch),
         verbosity: Verbosity,
         (seeds, interval): (InitialProcesses, Option<Duration>),
     ) -> Self {
@@ -113,6 +117,8 @@ impl<'a> EventLoop<'a> {
             verbosity,
             seeds,
             control: Vec::new(),
+            signals: Vec::new(),
+            harm,
             entered: Vec::new(),
             proc: Proc::default(),
             drained: now,
@@ -127,8 +133,9 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Streams until the end, and reports the summary. If an output fails, the others are finished first.
-    pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<Summary, EventLoopError> {
+    /// Streams until the end, and reports the summary. Returns it with the number of processes that probes
+    /// have harmed. If an output fails, the others are finished first.
+    pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<(Summary, u64), EventLoopError> {
         match self.stream(endings).await {
             Ok(end) => {
                 let late = self.watch.settle(self.session).await;
@@ -180,9 +187,9 @@ impl<'a> EventLoop<'a> {
     fn occurrence(&mut self, occurrence: TrackerEvent) {
         match occurrence {
             TrackerEvent::Found(Response::Attach(pid, object, since)) => self.attach(pid, &object, since),
-            TrackerEvent::Found(Response::Untraceable(pid, skipped)) => {
+            TrackerEvent::Found(Response::BlindSpot(pid, skipped)) => {
                 let origin = self.info.read_now(pid);
-                status::untraceable_later(&origin, &skipped, self.verbosity);
+                status::blind_spot_later(&origin, &skipped, self.verbosity);
             }
             TrackerEvent::Found(Response::Version(Versioned { sites, library })) => {
                 self.pipeline.set_library(sites, &library);
@@ -203,6 +210,12 @@ impl<'a> EventLoop<'a> {
             TrackerEvent::Found(Response::Detach(objects)) => {
                 for object in objects {
                     self.session.detach(object);
+                    self.harm.detached(object);
+                }
+            }
+            TrackerEvent::Found(Response::Withdraw(objects)) => {
+                for object in objects {
+                    self.session.detach_now(object);
                 }
             }
             TrackerEvent::Mapped(events) if self.pipeline.has_executions() => {
@@ -251,10 +264,12 @@ impl<'a> EventLoop<'a> {
     fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
         // The sites first, because the first record may arrive before `attach` returns.
         self.pipeline.set_sites(super::sites(object));
+        self.harm.attached(object);
         let failed = self.session.attach(object);
         let took = since.map(|since| (since, since.elapsed()));
         status::failed(&failed);
         if failed.len() == object.hooks.len() {
+            self.harm.detached(object.id);
             return self.watch.failed(object.id);
         }
         // What was held, or was found when the trace began, is not late.
@@ -286,7 +301,7 @@ impl<'a> EventLoop<'a> {
 
     fn drain(&mut self) -> io::Result<Drained> {
         let mut result = Ok(());
-        let Self { session, pipeline, info, watch, control, .. } = self;
+        let Self { session, pipeline, info, watch, control, signals, .. } = self;
         let drained = session.drain(|bytes| {
             let record = match decode(bytes) {
                 Ok(record) => record,
@@ -297,6 +312,10 @@ impl<'a> EventLoop<'a> {
             };
             control.extend(ControlEvent::of(&record));
             result = match record {
+                RingRecord::Control(ControlRecord::Signal(signal)) => {
+                    signals.push(*signal);
+                    Ok(())
+                }
                 RingRecord::Control(_) => Ok(()),
                 RingRecord::Task(task) => pipeline.task(task, info),
                 RingRecord::Data(data) => {
@@ -314,9 +333,31 @@ impl<'a> EventLoop<'a> {
             }
         });
         result?;
+        self.on_signals()?;
         let session = &self.session;
         self.pipeline.emit_closes(|key| session.connection(key))?;
         Ok(drained)
+    }
+
+    /// Detaches from what has harmed a process, and reports it.
+    fn on_signals(&mut self) -> io::Result<()> {
+        for signal in std::mem::take(&mut self.signals) {
+            let Some((harmed, objects)) = self.harm.of_signal(&signal) else {
+                if signal.flags & SIGNAL_ENDS != 0 {
+                    self.harm.count(HarmCheck::ByOther);
+                }
+                continue;
+            };
+            for object in objects {
+                self.session.detach_now(object);
+                self.watch.harmed(object);
+            }
+            self.harm.count(HarmCheck::ByProbe);
+            status::harmed(&signal, &harmed);
+            self.pipeline.harmed(&signal.header, harmed, &mut self.info)?;
+            self.pipeline.flush()?;
+        }
+        Ok(())
     }
 
     /// Does the work that is not tied to single records: flushes, losses, timers, and whether the target has
@@ -424,7 +465,7 @@ impl<'a> EventLoop<'a> {
     }
 
     /// Reports everything that is left, and finishes every output that still works.
-    fn finish(mut self, end: StopReason) -> Result<Summary, EventLoopError> {
+    fn finish(mut self, end: StopReason) -> Result<(Summary, u64), EventLoopError> {
         self.pipeline.attached_late(self.watch.end_hold());
         // Otherwise a busy target could keep the drain going forever.
         self.session.close()?;
@@ -433,10 +474,12 @@ impl<'a> EventLoop<'a> {
             Err(EventLoopError::Write(error)) => (StopReason::OutputFailed, Some(error)),
             Err(error) => return Err(error),
         };
+        let (harmed, others) = self.harm.counts();
+        status::other_signals(others, self.verbosity);
         let finished = self.pipeline.finish(Timestamp::now(), end);
         match failure {
             Some(error) => Err(error.into()),
-            None => Ok(finished?),
+            None => Ok((finished?, harmed)),
         }
     }
 

@@ -25,10 +25,12 @@ use crate::proc::view::Blind;
 use crate::scope::{ProcessFilter, Selector, Target, TargetError};
 use crate::stderr::print_error;
 
+mod code_watch;
 mod control;
 mod destination;
 mod discovery_worker;
 mod event_loop;
+mod harm;
 mod list;
 mod playback;
 mod room;
@@ -40,6 +42,7 @@ use child::exec_hold::ExecHold;
 pub use child::launcher::run_helper;
 use child::spawn::{self, CommandError, CommandProcess, HoldPolicy};
 use event_loop::{EventLoop, EventLoopError, InitialProcesses};
+use harm::HarmWatch;
 pub use room::{Shortage, event_loop};
 use stop::StopSignals;
 use target_tracker::TargetTracker;
@@ -129,6 +132,15 @@ pub enum Failure {
         /// What is wrong with that line.
         why: String,
     },
+    /// Probes have harmed processes.
+    #[error(
+        "probes of ctrace have harmed {processes} process(es), see above; do not trace files that processes copy \
+         (docs/limits.md), and do not let the kernel probe returns of programs that switch stacks"
+    )]
+    Harmed {
+        /// How many.
+        processes: u64,
+    },
     /// A diagnosis failed.
     #[error(transparent)]
     Explain(#[from] DiagnoseError),
@@ -160,6 +172,7 @@ impl Failure {
             | Self::RecordingTerminal
             | Self::RecordingOverwritten { .. }
             | Self::NoRecording { .. }
+            | Self::Harmed { .. }
             | Self::Signals(_) => 1,
         }
     }
@@ -241,10 +254,6 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
         found = find(&scope, trace, command) => found?,
     };
     status::first_process(&trace.selector, verbosity);
-    if let Some(pid) = command {
-        // Until the command starts, its process runs ctrace's own code.
-        plan.forget(pid);
-    }
     if let Some(what) = plan.over_limit.take().or_else(|| too_many(trace, &plan)) {
         return Err(Failure::TooMany { what });
     }
@@ -312,6 +321,8 @@ async fn run_trace(
     endings.watch_readers(&destinations);
     let output = destination::tee(&trace.outputs, destinations, &endings.stop());
     let pipeline = pipeline(trace, &plan, (output, choice));
+    let mut harm = HarmWatch::default();
+    plan.objects.iter().for_each(|object| harm.attached(object));
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
     let seeds = seeds(trace, &target, command);
@@ -321,13 +332,14 @@ async fn run_trace(
     if let Some(command) = &mut endings.command {
         command.release()?;
     }
-    let stream = EventLoop::new(&mut session, (pipeline, info), watch, verbosity, (seeds, trace.interval));
-    let summary = stream.run(endings).await.map_err(|source| match source {
+    let stream =
+        EventLoop::new(&mut session, (pipeline, info), (watch, harm), verbosity, (seeds, trace.interval));
+    let (summary, harmed) = stream.run(endings).await.map_err(|source| match source {
         EventLoopError::Write(source) => destination::write_failure(source),
         EventLoopError::Session(error) => error.into(),
     })?;
     status::ended(&summary, &trace.outputs, verbosity);
-    Ok(())
+    if harmed > 0 { Err(Failure::Harmed { processes: harmed }) } else { Ok(()) }
 }
 
 /// The result of the search on this machine.
@@ -343,11 +355,19 @@ async fn find(selector: &Selector, trace: &Trace, command: Option<u32>) -> Resul
         discovery.set_launcher(pid);
     }
     let mut plan = discovery.plan(&target).await;
+    if let Some(pid) = command {
+        // Until the command starts, its process runs ctrace's own code.
+        plan.forget(pid);
+    }
     let program = trace.command.first().and_then(|word| spawn::program(word));
     if let (Some(pid), Some(path)) = (command, program)
-        && let Some(started) = discovery.program(ProgramStart::Command { pid, path }).await
+        && let words = trace.command.clone()
+        && let Some(started) = discovery.program(ProgramStart::Command { pid, path, words }).await
     {
         plan.objects.extend(started.objects);
+        plan.skipped.extend(started.blind_spots);
+        let withdrawn = discovery.take_withdrawn();
+        plan.objects.retain(|object| !withdrawn.contains(&object.id));
         plan.over_limit = plan.over_limit.or(started.over_limit);
         for Versioned { sites, library } in discovery.versions(pid).await {
             if let Some(object) = plan.objects.iter_mut().find(|object| object.sites == sites) {

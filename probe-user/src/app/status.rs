@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use probe_common::SignalRecord;
+
 use super::discovery_worker::Since;
 use crate::bpf::{KernelReturns, Session, SessionError, features};
 use crate::cli::{Trace, Verbosity};
 use crate::discovery::{self, SkipDetail};
 use crate::error_chain;
-use crate::event::{Containment, ProcessContext, Summary};
+use crate::event::{Containment, HarmCause, Harmed, ProcessContext, Summary};
 use crate::output::{FormatKind, OutputPath, OutputSpec, text};
 use crate::plan::return_probe::ReturnProbe;
-use crate::plan::{ObjectHooks, Plan, SkipKind, Skipped};
+use crate::plan::{ObjectHooks, Plan, Skipped};
 use crate::probe::Probe;
 use crate::scope::{Selector, Target};
 use crate::stderr::{flush_all_repeated, say};
@@ -54,7 +56,7 @@ pub(super) fn attached(
                   (/sys/kernel/btf/vmlinux); use a kernel with CONFIG_DEBUG_INFO_BTF=y");
         }
         let ready = command.and_then(|command| ready(plan, command));
-        for line in lines(plan, target, command).into_iter().chain(ready).chain(untraceable(plan, target)) {
+        for line in lines(plan, target, command).into_iter().chain(ready).chain(blind_spots(plan, target)) {
             say(&line);
         }
     }
@@ -187,11 +189,41 @@ pub(super) fn attached_later(
     }
 }
 
-/// Prints that a process has brought TLS that cannot be traced.
-pub(super) fn untraceable_later(origin: &ProcessContext, skipped: &Skipped, verbosity: Verbosity) {
+/// Prints that a process has something that cannot be seen.
+pub(super) fn blind_spot_later(origin: &ProcessContext, skipped: &Skipped, verbosity: Verbosity) {
     if verbosity >= Verbosity::Normal {
         let place = container_name(&origin.container);
         say(&format_args!("{place}: process {}, {}", origin.process.pid, not_seen(skipped)));
+    }
+}
+
+/// Prints that a probe has harmed a process, whatever was asked to be printed.
+pub(super) fn harmed(signal: &SignalRecord, harmed: &Harmed) {
+    let files: Vec<String> = harmed.detached.iter().map(|library| escaped(&library.path)).collect();
+    let how = match harmed.cause {
+        HarmCause::CopiedCode => {
+            "it has copied its own code while ctrace's breakpoints were in it, and executed one of the copies"
+        }
+        HarmCause::ReturnProbe => {
+            "it has switched stacks inside of a function whose return the kernel probes for ctrace"
+        }
+    };
+    let name = String::from_utf8_lossy(&signal.header.comm);
+    say(&format_args!(
+        "ctrace: a probe has harmed process {} ({}): {how}; detached from {}, to which ctrace does not attach again",
+        signal.header.pid,
+        escaped(name.trim_end_matches('\0')),
+        files.join(", ")
+    ));
+}
+
+/// Prints how many processes got such a signal for other reasons, if there are any.
+pub(super) fn other_signals(count: u64, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Verbose && count > 0 {
+        let processes = if count == 1 { "process was" } else { "processes were" };
+        say(&format_args!(
+            "{count} {processes} ended by SIGTRAP or SIGILL, not because of a probe of ctrace"
+        ));
     }
 }
 
@@ -242,9 +274,9 @@ fn ready(plan: &Plan, command: u32) -> Option<String> {
 }
 
 /// Such as `db: 1 process, libjvm.so: Java's own TLS …`.
-fn untraceable(plan: &Plan, target: &Target) -> Vec<String> {
+fn blind_spots(plan: &Plan, target: &Target) -> Vec<String> {
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for skipped in plan.skipped.iter().filter(|skipped| skipped.kind == SkipKind::Untraceable) {
+    for skipped in plan.skipped.iter().filter(|skipped| skipped.kind.is_blind_spot()) {
         let place = skipped.pid.map_or_else(String::new, |pid| place(target, pid));
         *counts.entry((place, not_seen(skipped))).or_default() += 1;
     }

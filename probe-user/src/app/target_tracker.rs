@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::child::exec_hold::ExecHold;
+use super::code_watch::CodeWatch;
 use super::control::ControlEvent;
 use super::discovery_worker::{DiscoveryHandle, Request, Response, Since};
 use crate::bpf::{MmapEvents, Session, SessionError};
@@ -49,6 +50,7 @@ pub(super) struct TargetTracker {
     /// Processes that have entered the scope since [`Self::take_entered`] was last called.
     entered: Vec<u32>,
     mappings: Option<MmapEvents>,
+    code: CodeWatch,
     /// Holds the command's programs. None if there is no command, or if none is held.
     hold: Option<ExecHold>,
     runtimes: RuntimePoller,
@@ -78,6 +80,7 @@ impl TargetTracker {
             inspects_files: probe.inspects_files(),
             entered: Vec::new(),
             mappings,
+            code: CodeWatch::default(),
             hold,
             runtimes: RuntimePoller::new(sockets),
             catch_up_after: Instant::now(),
@@ -165,6 +168,12 @@ impl TargetTracker {
                         self.request(Request::Mapped(pid, mapping, since));
                     }
                 }
+                crate::decode::MmapEvent::Anonymous { pid } => {
+                    let is_in = || self.target.contains(pid) || session.follows(pid);
+                    if *in_scope.entry(pid).or_insert_with(is_in) {
+                        self.code.changed(pid, Instant::now());
+                    }
+                }
                 crate::decode::MmapEvent::Executes { .. } => {}
                 crate::decode::MmapEvent::Lost(_) => self.follower.request_rescan(),
             }
@@ -182,6 +191,7 @@ impl TargetTracker {
         for event in events {
             let change = match event {
                 ControlEvent::Executed { pid, time } => {
+                    self.code.ended(pid);
                     let change = self.target.executed(pid);
                     if self.inspects_files && (self.target.contains(pid) || session.follows(pid)) {
                         self.request(Request::Process(pid, Some(Since::Executed(time))));
@@ -190,6 +200,7 @@ impl TargetTracker {
                 }
                 ControlEvent::Ended { pid } => {
                     self.ended = true;
+                    self.code.ended(pid);
                     self.request(Request::Ended(pid));
                     continue;
                 }
@@ -213,6 +224,9 @@ impl TargetTracker {
             let change = self.target.recheck(&pids);
             self.apply_scope_delta(change, session);
         }
+        for pid in self.code.take_due(now) {
+            self.request(Request::CodeChanged(pid));
+        }
         if now >= self.catch_up_after && self.follower.take_overflow() {
             self.resync(session);
             self.catch_up_after = Instant::now() + RESYNC_DELAY;
@@ -227,6 +241,11 @@ impl TargetTracker {
     /// Records that an object could not be attached to.
     pub(super) fn failed(&mut self, id: crate::plan::ObjectId) {
         self.request(Request::Failed(id));
+    }
+
+    /// Records that a probe in an object has harmed a process.
+    pub(super) fn harmed(&mut self, id: crate::plan::ObjectId) {
+        self.request(Request::Harmed(id));
     }
 
     fn apply_scope_delta(&mut self, ScopeDelta { scope, processes }: ScopeDelta, session: &mut Session) {
@@ -260,7 +279,7 @@ fn parts(mapped: ExecMmap) -> (u32, Mapping, Since) {
     let ExecMmap { pid, address, length, offset, inode, device, path, time, tid: _ } = mapped;
     let range = Range { start: address, end: address.saturating_add(length), offset };
     let device = Device { major: device.0, minor: device.1 };
-    (pid, Mapping { ranges: vec![range], device, inode, path }, Since::Mapped(time))
+    (pid, Mapping { ranges: vec![range], replaced: None, device, inode, path }, Since::Mapped(time))
 }
 
 async fn mapped(mappings: Option<&mut MmapEvents>) -> Vec<crate::decode::MmapEvent> {

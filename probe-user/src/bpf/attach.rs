@@ -157,6 +157,12 @@ impl Session {
         Ok(())
     }
 
+    /// Detaches the hooks of an object, and waits until that is done: a grace period of the kernel (some 50
+    /// ms), or a tenth of a second for each link to a perf event.
+    pub fn detach_now(&mut self, object: ObjectId) {
+        self.links.remove_now(object);
+    }
+
     /// Detaches the hooks of an object. This happens later, and does not block the caller.
     pub fn detach(&mut self, object: ObjectId) {
         self.links.remove(object);

@@ -109,6 +109,11 @@ impl Links {
         }
     }
 
+    /// Removes the links of an object, and waits until they are removed.
+    pub(super) fn remove_now(&mut self, object: ObjectId) {
+        remove(self.objects.remove(&object).unwrap_or_default());
+    }
+
     /// Removes links, not necessarily at once.
     pub(super) fn discard(&mut self, links: Vec<Link>) {
         if links.is_empty() {

@@ -156,12 +156,21 @@ fn ring(cpu: usize, programs: TrackExec) -> Result<Sampler, (&'static str, io::E
     counter.sampled(RING_BYTES).map_err(|why| ("a ring of its records", why))
 }
 
-/// Converts a record. None if it is not about a file, or is about ctrace itself.
+/// Whether a mapping of this name is memory without a file that a process may have put code into. The kernel
+/// names its own `[vdso]` and `[uprobes]`.
+fn is_anonymous(name: &[u8]) -> bool {
+    name == b"//anon" || name == b"/anon_hugepage (deleted)" || name.starts_with(b"[heap]")
+}
+
+/// Converts a record. None if it is about memory of the kernel's, or about ctrace itself.
 fn mapping(record: &Record<'_>, time: u64, own_pid: u32) -> Option<MmapEvent> {
     match record {
         Record::Lost(lost) => Some(MmapEvent::Lost(lost.lost)),
         Record::Mmap2(mmap) if mmap.prot & EXECUTABLE != 0 && mmap.pid != own_pid => {
-            // A mapping that is not of a file (`//anon`, `[vdso]`) has no inode.
+            if is_anonymous(&mmap.filename) {
+                return Some(MmapEvent::Anonymous { pid: mmap.pid });
+            }
+            // A mapping that is not of a file (`[vdso]`) has no inode.
             let inode = mmap.ino().filter(|inode| *inode != 0)?;
             Some(MmapEvent::Mapped(ExecMmap {
                 pid: mmap.pid,
@@ -225,10 +234,23 @@ mod tests {
         bytes
     }
 
-    fn check(bytes: &[u8], expected: Option<(&str, u64)>) {
+    fn parse(bytes: &[u8]) -> Option<MmapEvent> {
         let mut parser = Parser::new(bytes, ParseConfig::<Little>::default());
         let record: Record<'_> = parser.parse().unwrap();
-        let found = mapping(&record, 99, 1000).map(|mapping| match mapping {
+        mapping(&record, 99, 1000)
+    }
+
+    #[test]
+    fn executable_memory_without_a_file_is_told_apart() {
+        for (inode, name) in [(0, &b"//anon"[..]), (7, b"/anon_hugepage (deleted)"), (0, b"[heap]")] {
+            assert_eq!(parse(&record(7, inode, 5, name)), Some(MmapEvent::Anonymous { pid: 7 }));
+            assert_eq!(parse(&record(7, inode, 3, name)), None);
+            assert_eq!(parse(&record(1000, inode, 5, name)), None);
+        }
+    }
+
+    fn check(bytes: &[u8], expected: Option<(&str, u64)>) {
+        let found = parse(bytes).map(|mapping| match mapping {
             MmapEvent::Mapped(mapped) => mapped,
             other => panic!("{other:?}"),
         });
@@ -252,8 +274,8 @@ mod tests {
         check(&record(7, 42, 5, library.as_bytes()), Some((library, 42)));
         check(&record(7, 42, 5, b"/memfd:x (deleted)"), Some(("/memfd:x (deleted)", 42)));
         check(&record(7, 42, 1, library.as_bytes()), None);
-        check(&record(7, 0, 5, b"//anon"), None);
         check(&record(7, 0, 5, b"[vdso]"), None);
+        check(&record(7, 0, 5, b"[uprobes]"), None);
         check(&record(1000, 42, 5, library.as_bytes()), None);
     }
 }

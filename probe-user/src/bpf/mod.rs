@@ -36,6 +36,7 @@ mod pod;
 mod preload;
 mod programs;
 mod scope_filter;
+mod signals;
 mod sockets;
 mod sys;
 mod tracepoint_format;
@@ -236,6 +237,9 @@ impl Session {
         }
         if families.contains(&ProgramFamily::SocketCloses) {
             sockets::attach_closes(&mut ebpf, &mut links);
+        }
+        if families.contains(&ProgramFamily::Tls) || families.contains(&ProgramFamily::Functions) {
+            signals::attach(&mut ebpf, &mut links);
         }
         // Something is attached soon, so the wait for the kernel begins while processes are read.
         links.ahead().prime();

@@ -9,8 +9,8 @@ use crate::plan::ProbeProgram::{
     GoOpen, Handshake, Io, IoAtEntry, IoVec, MarkTls, Open, OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
 };
 use crate::plan::program_set::ProgramFamily::{
-    self, Cgroups, ExecFailures, ExecRecords, Forks, Functions, Lineage, SocketCloses, Sockets, TaskExecs,
-    TaskExits, Tls,
+    self, Cgroups, ExecFailures, ExecRecords, Forks, Functions, Lineage, Signals, SocketCloses, Sockets,
+    TaskExecs, TaskExits, Tls,
 };
 
 pub(super) struct BpfProgram {
@@ -75,7 +75,7 @@ const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> 
 }
 
 /// Programs of one family are attached in this order.
-pub(super) const PROGRAMS: [BpfProgram; 55] = [
+pub(super) const PROGRAMS: [BpfProgram; 56] = [
     // These consume what an entry program leaves behind, so they are attached before any entry.
     program("call_leave", Tls, AtStart, Exits(&[Io])),
     program("open_leave", Tls, AtStart, Exits(&[Open])),
@@ -139,6 +139,7 @@ pub(super) const PROGRAMS: [BpfProgram; 55] = [
     ),
     program("exec_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execve"])),
     program("exec_at_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execveat"])),
+    program("signal_delivered", Signals, OnDemand, RawTracepoint("signal_deliver")),
     // These two tracepoints exist since Linux 6.3.
     program("socket_sent", Sockets, AtStart, RawTracepoint("sock_send_length")),
     program("socket_received", Sockets, AtStart, RawTracepoint("sock_recv_length")),

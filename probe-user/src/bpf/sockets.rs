@@ -70,7 +70,11 @@ pub(super) fn attach_closes(ebpf: &mut Ebpf, links: &mut Links) {
 }
 
 /// Attaches the programs in order, up to the first that this kernel refuses.
-fn attach_all(ebpf: &mut Ebpf, links: &mut Links, programs: &[&BpfProgram]) -> Result<(), SessionError> {
+pub(super) fn attach_all(
+    ebpf: &mut Ebpf,
+    links: &mut Links,
+    programs: &[&BpfProgram],
+) -> Result<(), SessionError> {
     for program in programs {
         let name = program.name;
         match program.attach_point {

@@ -32,6 +32,11 @@ pub struct ExecMmap {
 pub enum MmapEvent {
     /// A mapping.
     Mapped(ExecMmap),
+    /// A process has executable memory without a file, new or changed: a compiler's code, or a copy of code.
+    Anonymous {
+        /// The process.
+        pid: u32,
+    },
     /// A process executes a program, and is about to map it.
     Executes {
         /// The process.

@@ -7,8 +7,8 @@ use probe_common::{
     ADDRESS_BYTES, CALL_BYTES, CHUNK_BYTES, Call, CgroupEvent, FLAG_FAULT, HELLO_BYTES, Header, KIND_CALL,
     KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE,
     KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
-    KIND_HELLO, KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SOCKET, KIND_TASK_EXEC, KIND_TASK_EXIT,
-    ProcessExit, ProcessFork,
+    KIND_HELLO, KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SIGNAL, KIND_SOCKET, KIND_TASK_EXEC,
+    KIND_TASK_EXIT, ProcessExit, ProcessFork, SignalRecord,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -137,6 +137,10 @@ pub fn decode(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
         KIND_TASK_EXEC => Ok(RingRecord::Task(TaskRecord::Exec(header))),
         KIND_CGROUP_CREATED => cgroup(bytes).map(ControlRecord::CgroupCreated).map(RingRecord::Control),
         KIND_CGROUP_REMOVED => cgroup(bytes).map(ControlRecord::CgroupRemoved).map(RingRecord::Control),
+        KIND_SIGNAL => {
+            let (signal, _) = prefix::<SignalRecord>(bytes)?;
+            Ok(RingRecord::Control(ControlRecord::Signal(signal)))
+        }
         kind => data(kind, bytes).map(RingRecord::Data),
     }
 }

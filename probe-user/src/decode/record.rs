@@ -2,7 +2,7 @@
 
 use probe_common::{
     Call, ConnectionClose, ConnectionOpen, ExecFailure, ExecRecord, ExecStringChunk, Header, HelloChunk,
-    ProcessExit, ProcessFork, SocketRecord,
+    ProcessExit, ProcessFork, SignalRecord, SocketRecord,
 };
 
 use super::{FunctionRecord, Stack};
@@ -19,13 +19,15 @@ pub enum RingRecord<'a> {
     Data(DataRecord<'a>),
 }
 
-/// A change in what is selected, or in what is to be attached to.
+/// A change in what is selected, or in what is to be attached to, or a reason to detach.
 #[derive(Clone, Copy, Debug)]
 pub enum ControlRecord<'a> {
     /// A cgroup of the v2 hierarchy was created.
     CgroupCreated(CgroupRecord<'a>),
     /// A cgroup of the v2 hierarchy was removed.
     CgroupRemoved(CgroupRecord<'a>),
+    /// A thread, in scope or not, gets a signal for what it has executed.
+    Signal(&'a SignalRecord),
 }
 
 /// A process no longer runs its previous program.

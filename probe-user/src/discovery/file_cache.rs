@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use super::REMEMBERED;
+use super::code_copy::HookedCode;
 use super::outcome::FileOutcome;
 use crate::plan::ObjectId;
+use crate::proc::maps::Mapping;
 use crate::rootfs::{ForeignFile, RealInode};
 
 /// The cached outcome of a file.
@@ -19,6 +21,8 @@ pub(super) struct FileVerdict {
     /// The hooked objects: that of the file, and that of the one from which it was copied up. Empty for any
     /// outcome other than [`FileOutcome::Watched`].
     pub(super) objects: Vec<ObjectId>,
+    /// The hooked code, to find it in other processes.
+    pub(super) code: Option<Arc<HookedCode>>,
     /// When the file was last changed (seconds, nanoseconds).
     pub(super) changed: (i64, u32),
 }
@@ -26,11 +30,16 @@ pub(super) struct FileVerdict {
 impl FileVerdict {
     /// The verdict on a file that is not hooked.
     pub(super) fn unhooked(outcome: FileOutcome, changed: (i64, u32)) -> Self {
-        Self { outcome: Arc::new(outcome), objects: Vec::new(), changed }
+        Self { outcome: Arc::new(outcome), objects: Vec::new(), code: None, changed }
     }
 
     pub(super) fn is_hooked(&self) -> bool {
         !self.objects.is_empty()
+    }
+
+    /// Whether it may be another one in another process that maps the same file.
+    pub(super) fn depends_on_process(&self, mapping: &Mapping) -> bool {
+        self.code.as_ref().is_some_and(|code| code.depends_on_process(mapping))
     }
 }
 
@@ -76,6 +85,17 @@ impl FileCache {
         } else {
             files.hooked.remove(&inode);
             files.others.put(inode, seen);
+        }
+    }
+
+    /// Replaces the verdicts on the files of an object.
+    pub(super) fn refuse(&self, object: ObjectId, outcome: &Arc<FileOutcome>) {
+        let mut files = self.lock();
+        let refused: Vec<_> = files.hooked.extract_if(|_, seen| seen.objects.contains(&object)).collect();
+        for (inode, FileVerdict { changed, .. }) in refused {
+            let verdict =
+                FileVerdict { outcome: Arc::clone(outcome), objects: Vec::new(), code: None, changed };
+            files.others.put(inode, verdict);
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::UncachedFileCallback;
+use super::code_copy::{CodeState, HookedCode};
 use super::file_cache::{FileCache, FileVerdict};
 use super::loader::{self, LoaderCache, ProgramFiles, Surroundings};
 use super::outcome::{FileOutcome, MappingsError};
@@ -28,6 +29,26 @@ pub(super) enum Inspection {
     Cached(FileVerdict),
     /// The file was opened and parsed.
     New(Box<InspectedFile>),
+}
+
+impl Inspection {
+    /// The code with functions to hook, if it has any.
+    fn code(&self) -> Option<Arc<HookedCode>> {
+        match self {
+            Self::Cached(seen) => seen.code.clone(),
+            Self::New(new) => match &new.verdict {
+                Verdict::Watched(found, code) if !found.hooks.is_empty() => Some(Arc::clone(code)),
+                Verdict::Watched(..) | Verdict::Unwatched(_) => None,
+            },
+        }
+    }
+}
+
+/// A file in a process.
+pub(super) struct FileInProcess {
+    pub(super) inode: RealInode,
+    pub(super) inspection: Inspection,
+    pub(super) state: CodeState,
 }
 
 /// A file that was not in the cache.
@@ -50,7 +71,7 @@ pub(super) struct CopyUpSource {
 /// What was found in a file.
 pub(super) enum Verdict {
     /// It has functions to hook.
-    Watched(Box<ProbeMatch>),
+    Watched(Box<ProbeMatch>, Arc<HookedCode>),
     /// It has none, or cannot be used.
     Unwatched(FileOutcome),
 }
@@ -60,7 +81,7 @@ pub(super) struct InspectedProgram {
     /// See [`StartedProgram`](super::StartedProgram).
     pub(super) executable: Option<PathBuf>,
     /// Each with its path, and its inode number as the process sees it.
-    pub(super) files: Vec<(PathBuf, u64, Inspection)>,
+    pub(super) files: Vec<(PathBuf, u64, FileInProcess)>,
 }
 
 /// Why a file could not be inspected.
@@ -88,7 +109,7 @@ pub(super) async fn file(
     (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
     on_uncached: &UncachedFileCallback,
-) -> Result<Inspection, InspectError> {
+) -> Result<FileInProcess, InspectError> {
     let (mapping, cache, mounts) = (mapping.clone(), cache.clone(), mounts.clone());
     let (probe, on_uncached) = (probe.clone(), Arc::clone(on_uncached));
     // Records how far the thread came, in case it does not return in time.
@@ -96,13 +117,18 @@ pub(super) async fn file(
     let mark = Arc::clone(&opened);
     let inspection = with_timeout(move || {
         let (file, inode) = rootfs::inspect(pid, &mapping, &mounts)?;
-        if let Some(seen) = cache.get(inode, &file) {
-            return Ok(Inspection::Cached(seen));
-        }
-        on_uncached();
-        // Nothing else sets it.
-        let _ = mark.set((inode, file.changed(), file.size));
-        Ok(inspect_new(pid, (file, inode), Some(&mapping), (&cache, &mounts), &probe))
+        let file = Arc::new(file);
+        let inspection = if let Some(seen) = cache.get(inode, &file) {
+            Inspection::Cached(seen)
+        } else {
+            on_uncached();
+            // Nothing else sets it.
+            let _ = mark.set((inode, file.changed(), file.size));
+            inspect_new(pid, (Arc::clone(&file), inode), Some(&mapping), (&cache, &mounts), &probe)
+        };
+        let code = inspection.code();
+        let state = code.map_or(CodeState::InFile, |code| code.state(pid, &mapping, &file, &mounts));
+        Ok(FileInProcess { inode, inspection, state })
     });
     match (inspection.await, opened.get()) {
         (Some(inspection), _) => inspection.map_err(InspectError::Failed),
@@ -126,7 +152,7 @@ pub(super) async fn program(
     let (probe, on_uncached) = (probe.clone(), Arc::clone(on_uncached));
     let inspection = with_timeout(move || {
         let pid = start.pid();
-        let opened = start.open(&mounts);
+        let (opened, started) = (start.open(&mounts), start.start_arguments());
         let (root, program, variables) =
             opened.inspect_err(|error| tracing::debug!("a program was not inspected: {error}")).ok()?;
         let mounts = &mounts;
@@ -135,7 +161,14 @@ pub(super) async fn program(
             loader::files(surroundings, program, |name| probe.expects_library(name));
         let inspect = |(file, inode): (ForeignFile, RealInode)| {
             let (path, number) = (file.name().to_owned(), file.inode());
-            (path, number, unmapped(pid, (file, inode), (&cache, mounts), &probe, &on_uncached))
+            let file = Arc::new(file);
+            let inspection =
+                unmapped(pid, (Arc::clone(&file), inode), (&cache, mounts), &probe, &on_uncached);
+            let state = match inspection.code() {
+                Some(code) => code.state_of_program(&started, &file, (&root, mounts)),
+                None => CodeState::InFile,
+            };
+            (path, number, FileInProcess { inode, inspection, state })
         };
         Some(InspectedProgram { executable, files: files.into_iter().map(inspect).collect() })
     });
@@ -156,7 +189,7 @@ pub(super) async fn left_behind(
     let inspection = with_timeout(move || {
         let (file, inode) = TargetRoot::of(std::process::id()).ok()?.open(&mapping.path, &mounts).ok()?;
         let is_it = file.inode() == mapping.inode;
-        is_it.then(|| unmapped(pid, (file, inode), (&cache, &mounts), &probe, &on_uncached))
+        is_it.then(|| unmapped(pid, (Arc::new(file), inode), (&cache, &mounts), &probe, &on_uncached))
     });
     inspection.await.flatten()
 }
@@ -164,7 +197,7 @@ pub(super) async fn left_behind(
 /// Inspects a file that is open, unless it is in the cache.
 fn unmapped(
     pid: u32,
-    (file, inode): (ForeignFile, RealInode),
+    (file, inode): (Arc<ForeignFile>, RealInode),
     (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
     on_uncached: &UncachedFileCallback,
@@ -179,24 +212,24 @@ fn unmapped(
 /// Inspects a file that is not in the cache. Without a mapping, nothing can have patched it in memory.
 fn inspect_new(
     pid: u32,
-    (file, inode): (ForeignFile, RealInode),
+    (file, inode): (Arc<ForeignFile>, RealInode),
     mapping: Option<&Mapping>,
     (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
 ) -> Inspection {
     let begin = Instant::now();
     let mut verdict = inspect(&file, probe);
-    if let (Verdict::Watched(found), Some(mapping)) = (&mut verdict, mapping) {
+    if let (Verdict::Watched(found, _), Some(mapping)) = (&mut verdict, mapping) {
         verify_code::retain_unpatched(pid, mapping, &file, found);
     }
     tracing::debug!(pid, file = ?file.name(), took = ?begin.elapsed(), "inspected");
     let original = match verdict {
         // Both are needed, because a process that mapped the file before the copy-up goes on executing the
         // original.
-        Verdict::Watched(_) => original(pid, &file, (cache, mounts), probe),
+        Verdict::Watched(..) => original(pid, &file, (cache, mounts), probe),
         Verdict::Unwatched(_) => None,
     };
-    Inspection::New(Box::new(InspectedFile { file: Arc::new(file), inode, verdict, original }))
+    Inspection::New(Box::new(InspectedFile { file, inode, verdict, original }))
 }
 
 fn original(
@@ -214,7 +247,10 @@ fn original(
 fn inspect(file: &ForeignFile, probe: &Probe) -> Verdict {
     let outcome = match parse(file, probe) {
         Ok(object) => match probe.hooks(&object, file.name()) {
-            Ok(found) => return Verdict::Watched(Box::new(found)),
+            Ok(found) => {
+                let code = HookedCode::of(&object, file, &found);
+                return Verdict::Watched(Box::new(found), Arc::new(code));
+            }
             Err(NoHooks::Untraceable(untraceable)) => FileOutcome::Untraceable(untraceable),
             Err(nothing) => FileOutcome::NothingWatched(nothing.to_string()),
         },

@@ -23,6 +23,7 @@ use crate::proc::process::Proc;
 use crate::rootfs::{ForeignFile, Mounts, RealInode};
 use crate::scope::Target;
 
+mod code_copy;
 mod file_cache;
 mod inspect_file;
 pub mod loader;
@@ -34,14 +35,16 @@ mod skip_report;
 mod verify_code;
 mod versions;
 
+use code_copy::{CodeState, HookedCode};
 use file_cache::{FileCache, FileVerdict};
-use inspect_file::{CopyUpSource, InspectError, InspectedFile, Inspection, Verdict};
+use inspect_file::{CopyUpSource, FileInProcess, InspectError, InspectedFile, Inspection, Verdict};
 use loader::LoaderCache;
 use object_refs::ObjectRefs;
 use once_per_process::ReportedOnce;
 pub use outcome::{FileOutcome, MappedFile, MappingsError, OpenFailure, ProcessOutcome, WatchedFile};
 pub use program::{ProgramStart, StartedProgram};
 pub use skip_report::{SkipDetail, reasons};
+pub use verify_code::is_probed_code;
 use versions::Unversioned;
 pub use versions::Versioned;
 
@@ -83,8 +86,10 @@ pub struct Discovery {
     libcrypto: LruCache<(RealInode, (i64, u32)), Option<String>>,
     /// Libraries whose version is in a file that the process has not mapped yet.
     unversioned: Vec<Unversioned>,
-    /// Untraceable TLS, to be reported once.
-    untraceable: ReportedOnce,
+    /// What cannot be seen, to be reported once.
+    blind_spots: ReportedOnce,
+    /// Hooked objects that must be detached from, because a process is about to copy their code.
+    withdrawn: Vec<ObjectId>,
     /// The process that will become the command, and the inode number of ctrace's own executable, which it
     /// maps until then.
     launcher: Option<(u32, u64)>,
@@ -121,7 +126,8 @@ impl Discovery {
             silent: HashMap::new(),
             libcrypto: LruCache::sparse(REMEMBERED),
             unversioned: Vec::new(),
-            untraceable: ReportedOnce::default(),
+            blind_spots: ReportedOnce::default(),
+            withdrawn: Vec::new(),
             launcher: None,
             inspected: LruCache::sparse(REMEMBERED),
             counted: None,
@@ -164,7 +170,7 @@ impl Discovery {
             object.pids = self.users.pids_of(object.id);
         }
         let skipped = mem::take(&mut self.skipped);
-        self.untraceable.mark_reported(&skipped);
+        self.blind_spots.mark_reported(&skipped);
         let plan = Plan {
             scope: target.scope.clone(),
             programs: self.probe.programs(),
@@ -195,8 +201,8 @@ impl Discovery {
             return self.found();
         }
         match seen.outcome.refusal(&self.probe) {
-            Some((SkipKind::Untraceable, why)) => {
-                self.skip(SkipKind::Untraceable, pid, &mapping.path.to_string_lossy(), why);
+            Some((kind, why)) if kind.is_blind_spot() => {
+                self.skip(kind, pid, &mapping.path.to_string_lossy(), why);
             }
             // The range may belong to another file by now. Or the process has exited, while a process that it
             // forked still maps the file.
@@ -234,7 +240,7 @@ impl Discovery {
     /// Handles the exit of a process.
     pub fn ended(&mut self, pid: u32) {
         self.unversioned.retain(|waiting| waiting.pid != pid);
-        self.untraceable.ended(pid);
+        self.blind_spots.ended(pid);
         self.users.ended(pid, Instant::now());
     }
 
@@ -266,9 +272,35 @@ impl Discovery {
         matches!(self.inspected.peek(&mapping.inode), Some(Inspected::Hooks(_) | Inspected::Counted))
     }
 
-    /// Untraceable TLS in the processes that were inspected since the last call.
-    pub fn take_untraceable(&mut self) -> Vec<Skipped> {
-        self.untraceable.take()
+    /// What cannot be seen of the processes that were inspected since the last call.
+    pub fn take_blind_spots(&mut self) -> Vec<Skipped> {
+        self.blind_spots.take()
+    }
+
+    /// The objects that must be detached from at once, because a process is about to copy their code.
+    pub fn take_withdrawn(&mut self) -> Vec<ObjectId> {
+        mem::take(&mut self.withdrawn)
+    }
+
+    /// Refuses an object from now on, because a probe in it has harmed a process.
+    pub fn harmed(&mut self, id: ObjectId) {
+        let outcome = Arc::new(FileOutcome::CopiedCode(code_copy::HARMED.to_owned()));
+        self.files.refuse(id, &outcome);
+        self.failed(id);
+    }
+
+    /// Inspects a process again that has new code in anonymous memory, if that may be a copy of hooked code.
+    pub async fn code_changed(&mut self, pid: u32) -> Vec<ObjectHooks> {
+        if !self.users.is_user(pid) {
+            return Vec::new();
+        }
+        match inspect_file::mappings(pid).await {
+            Ok(mappings) if mappings.iter().any(|mapping| mapping.replaced.is_some()) => {
+                self.process(pid).await
+            }
+            // It has exited, or has a compiler that makes code while it runs.
+            _ => Vec::new(),
+        }
     }
 
     /// When [`Discovery::take_unused`] will next return something.
@@ -292,7 +324,7 @@ impl Discovery {
     }
 
     fn found(&mut self) -> Vec<ObjectHooks> {
-        self.untraceable.add(mem::take(&mut self.skipped));
+        self.blind_spots.add(mem::take(&mut self.skipped));
         self.foreign.clear();
         mem::take(&mut self.objects)
     }
@@ -342,6 +374,7 @@ impl Discovery {
         let shown = (mapping.device, mapping.inode, mapping.path.clone());
         let now = Instant::now();
         if let Some((at, seen)) = self.shown.get(&shown)
+            && !seen.depends_on_process(mapping)
             && (keep == Keep::Everything || now.duration_since(*at) < MAPPING_CACHE_TTL)
         {
             return seen.clone();
@@ -351,8 +384,9 @@ impl Discovery {
         }
         let caches = (&self.files, &self.mounts);
         let seen = match inspect_file::file(pid, mapping, caches, &self.probe, &self.on_uncached).await {
-            Ok(Inspection::Cached(seen)) => seen,
-            Ok(Inspection::New(new)) => self.add(pid, *new),
+            // In another process, the code may be that of the file.
+            Ok(found) if found.state == CodeState::Copied => return self.in_process(pid, found),
+            Ok(found) => self.in_process(pid, found),
             // This is not cached: the process may have exited meanwhile, and other processes may map the
             // file.
             Err(InspectError::Failed(error)) => return unopened(OpenFailure::Refused(error)),
@@ -374,6 +408,64 @@ impl Discovery {
             self.shown.put(shown, (now, seen.clone()));
         }
         seen
+    }
+
+    /// The verdict on a file in a process, which may execute its code elsewhere.
+    fn in_process(
+        &mut self,
+        pid: u32,
+        FileInProcess { inode, inspection, state }: FileInProcess,
+    ) -> FileVerdict {
+        let changed = match &inspection {
+            Inspection::Cached(seen) => seen.changed,
+            Inspection::New(new) => new.file.changed(),
+        };
+        match state {
+            CodeState::InFile => {}
+            CodeState::Copied => {
+                return FileVerdict::unhooked(FileOutcome::CopiedCode(code_copy::COPIED.to_owned()), changed);
+            }
+            CodeState::PartlyCopied(functions) => {
+                let path = self.path_of(&inspection).unwrap_or_default();
+                self.skip(SkipKind::CopiedCode, pid, &path, code_copy::partly_copied(&functions));
+            }
+            CodeState::CopyRequested(request) => {
+                let why = code_copy::copy_requested(pid, &request);
+                if let Inspection::Cached(seen) = inspection {
+                    self.withdraw(pid, &seen.objects, &why);
+                }
+                let verdict = FileVerdict::unhooked(FileOutcome::CopiedCode(why), changed);
+                self.files.insert(inode, verdict.clone());
+                return verdict;
+            }
+        }
+        match inspection {
+            Inspection::Cached(seen) => seen,
+            Inspection::New(new) => self.add(pid, *new),
+        }
+    }
+
+    fn path_of(&self, inspection: &Inspection) -> Option<String> {
+        match inspection {
+            Inspection::Cached(seen) => seen.objects.first().and_then(|id| self.users.path_of(*id)),
+            Inspection::New(new) => Some(file_name(&new.file)),
+        }
+    }
+
+    /// Drops hooked objects, because process `pid` is about to copy their code.
+    fn withdraw(&mut self, pid: u32, ids: &[ObjectId], why: &str) {
+        for id in ids {
+            let path = self.users.path_of(*id).unwrap_or_default();
+            for user in self.users.pids_of(*id).into_iter().filter(|user| *user != pid) {
+                self.skip(SkipKind::CopiedCode, user, &path, why.to_owned());
+            }
+            let attached = self.objects.len();
+            self.objects.retain(|object| object.id != *id);
+            if self.objects.len() == attached {
+                self.withdrawn.push(*id);
+            }
+            self.failed(*id);
+        }
     }
 
     fn add(
@@ -406,7 +498,7 @@ impl Discovery {
 
     fn apply_verdict(&mut self, pid: u32, file: Arc<ForeignFile>, verdict: Verdict) -> FileVerdict {
         let outcome = match verdict {
-            Verdict::Watched(found) => return self.hook(pid, file, *found),
+            Verdict::Watched(found, code) => return self.hook(pid, file, (*found, code)),
             Verdict::Unwatched(outcome) => outcome,
         };
         if let FileOutcome::NotElf(why) | FileOutcome::NothingWatched(why) = &outcome {
@@ -420,7 +512,12 @@ impl Discovery {
         FileVerdict::unhooked(outcome, file.changed())
     }
 
-    fn hook(&mut self, pid: u32, file: Arc<ForeignFile>, found: ProbeMatch) -> FileVerdict {
+    fn hook(
+        &mut self,
+        pid: u32,
+        file: Arc<ForeignFile>,
+        (found, code): (ProbeMatch, Arc<HookedCode>),
+    ) -> FileVerdict {
         let (outcome, changed) = (FileOutcome::Watched(WatchedFile::of(&found)), file.changed());
         let ProbeMatch { library: facts, hooks, skipped, untraceable, evidence, over_limit } = found;
         self.over_limit = self.over_limit.take().or(over_limit);
@@ -446,7 +543,7 @@ impl Discovery {
             self.unversioned.push(Unversioned { pid, object: id, version_in, place: None, library, sites });
         }
         self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
-        FileVerdict { outcome: Arc::new(outcome), objects: vec![id], changed }
+        FileVerdict { outcome: Arc::new(outcome), objects: vec![id], code: Some(code), changed }
     }
 
     /// Ids for this many hooks.

@@ -32,7 +32,7 @@ struct RefCounted {
     /// The ids of its hooks.
     sites: Range<u32>,
     /// Kept open so that its inode number is not reused for another file.
-    _file: Arc<ForeignFile>,
+    file: Arc<ForeignFile>,
 }
 
 impl ObjectRefs {
@@ -40,13 +40,23 @@ impl ObjectRefs {
     pub(super) fn add(&mut self, file: Arc<ForeignFile>, sites: Range<u32>, pid: u32) -> ObjectId {
         self.last += 1;
         let id = ObjectId(self.last);
-        let object = RefCounted { processes: BTreeSet::from([pid]), idle: None, sites, _file: file };
+        let object = RefCounted { processes: BTreeSet::from([pid]), idle: None, sites, file };
         self.objects.insert(id, object);
         id
     }
 
     pub(super) fn pids_of(&self, id: ObjectId) -> Vec<u32> {
         self.objects.get(&id).map(|object| object.processes.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// The path of an object's file.
+    pub(super) fn path_of(&self, id: ObjectId) -> Option<String> {
+        self.objects.get(&id).map(|object| object.file.name().to_string_lossy().into_owned())
+    }
+
+    /// Whether a process maps any object.
+    pub(super) fn is_user(&self, pid: u32) -> bool {
+        self.objects.values().any(|object| object.processes.contains(&pid))
     }
 
     /// Records that a process maps these objects, besides others.

@@ -1,14 +1,14 @@
-//! Reports untraceable TLS once for each process and file.
+//! Reports what cannot be seen, such as untraceable TLS, once for each process and file.
 
 use std::collections::BTreeSet;
 use std::mem;
 
-use crate::plan::{SkipKind, Skipped};
+use crate::plan::Skipped;
 
 /// What is waiting to be reported, and what was reported.
 #[derive(Debug, Default)]
 pub(super) struct ReportedOnce {
-    reported: BTreeSet<(u32, String)>,
+    reported: BTreeSet<(u32, String, String)>,
     waiting: Vec<Skipped>,
 }
 
@@ -20,7 +20,7 @@ impl ReportedOnce {
         }
     }
 
-    /// Adds what was skipped. Only untraceable TLS is kept; nothing else needs to be reported while a trace
+    /// Adds what was skipped. Only blind spots are kept; nothing else needs to be reported while a trace
     /// runs.
     pub(super) fn add(&mut self, skipped: Vec<Skipped>) {
         for skipped in skipped {
@@ -37,18 +37,21 @@ impl ReportedOnce {
 
     /// Forgets a process that has exited, because its id may be reused.
     pub(super) fn ended(&mut self, pid: u32) {
-        self.reported.retain(|(reporter, _)| *reporter != pid);
+        self.reported.retain(|(reporter, ..)| *reporter != pid);
     }
 
     fn is_new(&mut self, skipped: &Skipped) -> bool {
-        let key = skipped.pid.map(|pid| (pid, skipped.subject.clone()));
-        skipped.kind == SkipKind::Untraceable && key.is_some_and(|key| self.reported.insert(key))
+        // A path may have been given in another form before.
+        let name = skipped.subject.rsplit('/').next().unwrap_or_default();
+        let key = skipped.pid.map(|pid| (pid, name.to_owned(), skipped.reason.clone()));
+        skipped.kind.is_blind_spot() && key.is_some_and(|key| self.reported.insert(key))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::SkipKind;
 
     #[test]
     fn each_is_reported_once_while_its_process_lives() {

@@ -46,6 +46,8 @@ pub enum FileOutcome {
     NothingWatched(String),
     /// It contains TLS that cannot be traced.
     Untraceable(&'static Untraceable),
+    /// The process executes its code from a copy, or is asked to copy it. The reason.
+    CopiedCode(String),
     /// It has functions to hook, though perhaps none that can be hooked.
     Watched(WatchedFile),
 }
@@ -120,6 +122,7 @@ impl FileOutcome {
             Self::Unopened(failure) => Some((SkipKind::File, failure.why())),
             Self::Unparsed(why) => Some((SkipKind::File, why.clone())),
             Self::Untraceable(untraceable) => Some((SkipKind::Untraceable, untraceable.to_string())),
+            Self::CopiedCode(why) => Some((SkipKind::CopiedCode, why.clone())),
             Self::Watched(_) => Some((SkipKind::File, probe.nothing_usable().to_owned())),
         }
     }

@@ -4,14 +4,16 @@
 //! Owns how a program is opened, and what is kept of its files. Which files these are, [`super::loader`]
 //! finds.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::inspect_file::{self, InspectedProgram, Inspection};
+use super::inspect_file::{self, InspectedProgram};
 use super::loader::ProgramFile;
 use super::{Discovery, Inspected};
-use crate::plan::ObjectHooks;
+use crate::plan::{ObjectHooks, SkipKind, Skipped};
 use crate::proc::execve::LoaderVariables;
+use crate::proc::start_arguments::StartArguments;
 use crate::rootfs::{Mounts, OpenError, TargetRoot};
 
 /// A program that a process is about to execute.
@@ -23,6 +25,8 @@ pub enum ProgramStart {
         pid: u32,
         /// The path.
         path: PathBuf,
+        /// The command with its arguments.
+        words: Vec<OsString>,
     },
     /// A file that the kernel has opened for a thread that waits in execve(2).
     Execve {
@@ -44,6 +48,8 @@ pub struct StartedProgram {
     pub executable: Option<PathBuf>,
     /// If more hooks are requested than allowed: the message for the user.
     pub over_limit: Option<String>,
+    /// What cannot be seen of it.
+    pub blind_spots: Vec<Skipped>,
 }
 
 impl ProgramStart {
@@ -51,6 +57,14 @@ impl ProgramStart {
     pub fn pid(&self) -> u32 {
         match self {
             Self::Command { pid, .. } | Self::Execve { pid, .. } => *pid,
+        }
+    }
+
+    /// How the program is started.
+    pub(super) fn start_arguments(&self) -> StartArguments {
+        match self {
+            Self::Command { words, .. } => StartArguments::of_command(words),
+            Self::Execve { tid, .. } => StartArguments::of_execve(*tid),
         }
     }
 
@@ -90,11 +104,13 @@ impl Discovery {
         let InspectedProgram { executable, files } = found?;
         let waiting = self.unversioned.len();
         let (mut ids, mut paths) = (Vec::new(), Vec::new());
-        for (path, inode, inspection) in files {
-            let verdict = match inspection {
-                Inspection::Cached(verdict) => verdict,
-                Inspection::New(new) => self.add(pid, *new),
-            };
+        for (path, inode, found) in files {
+            let verdict = self.in_process(pid, found);
+            if let Some((kind, why)) = verdict.outcome.refusal(&self.probe)
+                && kind == SkipKind::CopiedCode
+            {
+                self.skip(kind, pid, &path.to_string_lossy(), why);
+            }
             self.inspected.put(inode, Inspected::Hooks(verdict.objects.clone()));
             ids.extend(verdict.objects);
             paths.push(path);
@@ -107,6 +123,8 @@ impl Discovery {
         if executable.is_some() {
             self.users.expect(pid, &ids);
         }
-        Some(StartedProgram { objects: self.found(), executable, over_limit: self.over_limit.take() })
+        let objects = self.found();
+        let blind_spots = self.blind_spots.take();
+        Some(StartedProgram { objects, executable, over_limit: self.over_limit.take(), blind_spots })
     }
 }

@@ -43,6 +43,12 @@ pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, 
     });
 }
 
+/// Whether these bytes are the file's code at an offset, with a breakpoint at their beginning.
+pub fn is_probed_code(file: &ForeignFile, FileOffset(offset): FileOffset, memory: &[u8; COMPARED]) -> bool {
+    let code = || read(&file.file().ok()?, offset);
+    memory.first() == Some(&BREAKPOINT) && code().is_some_and(|code| is_same(&code, memory))
+}
+
 /// The address of a byte of the file in the process.
 fn address(mapping: &Mapping, FileOffset(offset): FileOffset) -> Option<u64> {
     mapping.ranges.iter().find_map(|range| {

@@ -238,6 +238,11 @@ impl Object {
         self.segments.address_of(offset.0)
     }
 
+    /// The virtual address of a file offset in any loaded segment.
+    pub fn loaded_at(&self, offset: FileOffset) -> Option<VirtAddr> {
+        self.segments.loaded_at(offset.0).map(VirtAddr)
+    }
+
     /// Whether both addresses are in the same executable segment.
     pub fn same_segment(&self, a: VirtAddr, b: VirtAddr) -> bool {
         match (self.segments.executable(a), self.segments.executable(b)) {

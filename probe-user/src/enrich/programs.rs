@@ -65,6 +65,7 @@ impl Programs {
                 }
             }
             // Mappings may be missing, so the next one need not be a program's first.
+            MmapEvent::Anonymous { .. } => {}
             MmapEvent::Lost(_) => self.images.clear(),
         }
     }

@@ -6,6 +6,7 @@
 mod container;
 mod context;
 mod exec;
+mod harmed;
 mod loss;
 mod owned;
 mod socket;
@@ -26,6 +27,7 @@ pub use context::{Connection, Context, Executable, Origin, Process, ProcessConte
 pub use exec::{
     Ancestor, ArgList, Exec, ExecFailed, ExecId, ExecLineage, Exit, ExitStatus, Fork, ProcessUsers,
 };
+pub use harmed::{HarmCause, Harmed};
 pub use loss::{Lost, Reason, StopReason, Summary};
 pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
 pub use ssl::{CallPosition, CloseReason, Direction, Ssl, SslClose, SslOpen, Traffic};
@@ -105,6 +107,8 @@ pub enum Body<'a> {
     Exit(Exit<'a>),
     /// A process has forked another.
     Fork(Fork<'a>),
+    /// A probe has harmed a process.
+    Harmed(Harmed),
     /// Something was lost.
     Lost(Lost),
 }
@@ -122,6 +126,7 @@ impl Body<'_> {
             Self::ExecFailed(_) => RecordKind::ExecFailed,
             Self::Exit(_) => RecordKind::Exit,
             Self::Fork(_) => RecordKind::Fork,
+            Self::Harmed(_) => RecordKind::Harmed,
             Self::Lost(_) => RecordKind::Lost,
         }
     }
@@ -141,6 +146,7 @@ pub enum RecordKind {
     ExecFailed,
     Exit,
     Fork,
+    Harmed,
     Lost,
     Summary,
 }
@@ -157,6 +163,7 @@ impl RecordKind {
         Self::ExecFailed,
         Self::Exit,
         Self::Fork,
+        Self::Harmed,
         Self::Lost,
         Self::Summary,
     ];

@@ -45,6 +45,7 @@ impl Body<'_> {
             Self::ExecFailed(failed) => Body::ExecFailed(failed.into_owned()),
             Self::Exit(exit) => Body::Exit(exit.into_owned()),
             Self::Fork(Fork { lineage, child }) => Body::Fork(Fork { lineage: lineage.into_owned(), child }),
+            Self::Harmed(harmed) => Body::Harmed(harmed),
             Self::Lost(lost) => Body::Lost(lost),
         }
     }

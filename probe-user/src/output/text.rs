@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{Loss, LossCount};
 
-use super::{Options, Payload, RecordWriter, TextStyle, Tree};
+use super::{Options, Payload, RecordWriter, TextStyle, Tree, signal_names};
 use crate::event::Output;
 use crate::event::{
-    Body, Containment, Context, Direction, Endpoint, Lost, Record, Socket, SocketEvidence, Ssl, StopReason,
-    Summary, TlsInfo, UprobeCall, UprobeTotal,
+    Body, Containment, Context, Direction, Endpoint, HarmCause, Harmed, Lost, Record, Socket, SocketEvidence,
+    Ssl, StopReason, Summary, TlsInfo, UprobeCall, UprobeTotal,
 };
 use crate::terminal::Colour;
 use crate::terminal::{escape, hexdump};
@@ -93,6 +93,7 @@ impl Text {
             Body::SslClose(close) => self.close(context, close),
             Body::Uprobe(call) => self.function(call),
             Body::UprobeTotal(total) => self.function_total(total),
+            Body::Harmed(harmed) => self.harmed(harmed),
             Body::Lost(lost) => self.lost(lost),
             Body::Exec(exec) => self.exec(context, exec),
             Body::ExecFailed(failed) => self.failed(failed),
@@ -166,6 +167,27 @@ impl Text {
         let average = latency.total.checked_div(total.count).unwrap_or(0);
         writeln!(line, ", {} on average", uprobe::duration(average))?;
         uprobe::histogram(latency, line)
+    }
+
+    /// `harmed by ctrace: SIGTRAP in a copy of the breakpoint in SSL_write; detached from node`
+    fn harmed(&mut self, harmed: &Harmed) -> fmt::Result {
+        let warning = self.styles.warning;
+        let signal = signal_names::signal(harmed.signal);
+        write!(self.line, "{warning}harmed by ctrace: {signal} ")?;
+        self.line.push_str(match harmed.cause {
+            HarmCause::CopiedCode => "at the breakpoint in a copy of its own code",
+            HarmCause::ReturnProbe => "at the return of a function, after it has switched stacks",
+        });
+        if let Some(function) = &harmed.function {
+            self.line.push_str(", of ");
+            escape::name(function.as_bytes(), &mut self.line);
+        }
+        self.line.push_str("; detached from ");
+        for (index, library) in harmed.detached.iter().enumerate() {
+            self.line.push_str(if index > 0 { ", " } else { "" });
+            escape::name(library.name.as_bytes(), &mut self.line);
+        }
+        writeln!(self.line, "{warning:#}")
     }
 
     fn lost(&mut self, &Lost { loss, count }: &Lost) -> fmt::Result {

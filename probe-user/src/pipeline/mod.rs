@@ -19,7 +19,7 @@ use probe_common::{Call, Header, Lineage, Loss, LossCount};
 use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
 use crate::event::Output;
 use crate::event::{
-    Body, CloseReason, Context, Library, Lost, Plaintext, ProcessContext, Record, StopReason, Summary,
+    Body, CloseReason, Context, Harmed, Library, Lost, Plaintext, ProcessContext, Record, StopReason, Summary,
 };
 use crate::plan::capture::Capture;
 
@@ -299,6 +299,13 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// Reports that a probe has harmed the process of a signal's record.
+    pub fn harmed(&mut self, header: &Header, harmed: Harmed, info: &mut dyn ProcessInfo) -> io::Result<()> {
+        let origin = info.origin(header);
+        let context = self.report.context(header, &origin);
+        self.report.sink.write(&Record { context, body: Body::Harmed(harmed) })
     }
 
     /// Whether `count` calls were reported with all of their segments.

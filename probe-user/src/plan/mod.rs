@@ -175,8 +175,17 @@ pub enum SkipKind {
     File,
     /// TLS in a file that ctrace recognises but cannot trace.
     Untraceable,
+    /// Code that a process executes from a copy, or is asked to copy.
+    CopiedCode,
     /// A whole process: it maps nothing that could be traced.
     Process,
+}
+
+impl SkipKind {
+    /// Whether users have to know of it, because what they want to see is there and is not seen.
+    pub fn is_blind_spot(self) -> bool {
+        matches!(self, Self::Untraceable | Self::CopiedCode)
+    }
 }
 
 /// Something that was inspected but not hooked.

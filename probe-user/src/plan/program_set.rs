@@ -31,6 +31,8 @@ pub enum ProgramFamily {
     Lineage,
     /// Failed executions.
     ExecFailures,
+    /// Signals that probes may have caused.
+    Signals,
 }
 
 /// Whether the opening and closing of connections is recorded.

@@ -9,10 +9,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use super::start_arguments::{StartArguments, VARIABLES as STARTING_VARIABLES};
+
 /// `__NR_execve` and `__NR_execveat` of x86-64.
 const EXECVE: u64 = 59;
 const EXECVEAT: u64 = 322;
-/// Limit of the environment variables that are looked at.
+/// Limit of the environment variables, and of the arguments, that are looked at.
 const VARIABLES: usize = 4096;
 /// Limit of the length of a variable.
 const VALUE: usize = 64 * 1024;
@@ -46,10 +48,10 @@ impl LoaderVariables {
         let directory = fs::read_link(format!("/proc/{tid}/cwd")).ok();
         let mut found = Self { directory, ..Self::default() };
         let environment = fs::read_to_string(format!("/proc/{tid}/syscall")).ok();
-        let environment = environment.and_then(|line| environment_address(&line));
+        let pointers = environment.and_then(|line| Pointers::parse(&line));
         let memory = File::open(format!("/proc/{tid}/mem")).ok();
-        if let (Some(address), Some(memory)) = (environment, memory) {
-            found.read(&memory, address);
+        if let (Some(pointers), Some(memory)) = (pointers, memory) {
+            found.read(&memory, pointers.environment);
         }
         found
     }
@@ -72,17 +74,56 @@ impl LoaderVariables {
     }
 }
 
-/// The address of the environment, by the line of /proc/TID/syscall: the number of the system call and its
-/// arguments, or `running`.
-fn environment_address(line: &str) -> Option<u64> {
-    let mut fields = line.split_ascii_whitespace();
-    let number = fields.next()?.parse().ok()?;
-    let argument = match number {
-        EXECVE => 2,
-        EXECVEAT => 3,
-        _ => return None,
-    };
-    u64::from_str_radix(fields.nth(argument)?.strip_prefix("0x")?, 16).ok()
+impl StartArguments {
+    /// That of the program that a thread is about to execute. Empty if it is not inside of execve(2), or if
+    /// ctrace may not read its memory.
+    pub fn of_execve(tid: u32) -> Self {
+        let pointers = fs::read_to_string(format!("/proc/{tid}/syscall")).ok();
+        let pointers = pointers.and_then(|line| Pointers::parse(&line));
+        let memory = File::open(format!("/proc/{tid}/mem")).ok();
+        pointers.zip(memory).map(|(pointers, memory)| start_arguments(&memory, pointers)).unwrap_or_default()
+    }
+}
+
+fn start_arguments(memory: &impl Memory, pointers: Pointers) -> StartArguments {
+    let mut found = StartArguments::default();
+    memory.strings(pointers.arguments, |memory, pointer| {
+        // A long one is none of those that are searched for.
+        found.arguments.push(memory.short_string(pointer).unwrap_or_default());
+    });
+    memory.strings(pointers.environment, |memory, pointer| {
+        for name in STARTING_VARIABLES {
+            let is_new = found.variable(name).is_none();
+            if is_new && memory.starts_with(pointer, format!("{name}=").as_bytes()) {
+                let value = memory.string(pointer.wrapping_add(name.len() as u64 + 1));
+                found.variables.extend(value.map(|value| (name, value.into_vec())));
+            }
+        }
+    });
+    found
+}
+
+/// Where the arguments of an execve(2) are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pointers {
+    arguments: u64,
+    environment: u64,
+}
+
+impl Pointers {
+    /// Parses the line of /proc/TID/syscall: the number of the system call and its arguments, or `running`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let number = fields.next()?.parse().ok()?;
+        let before = match number {
+            EXECVE => 1,
+            EXECVEAT => 2,
+            _ => return None,
+        };
+        let mut addresses =
+            fields.skip(before).map(|field| u64::from_str_radix(field.strip_prefix("0x")?, 16).ok());
+        Some(Self { arguments: addresses.next()??, environment: addresses.next()?? })
+    }
 }
 
 /// The memory of a process.
@@ -96,11 +137,28 @@ pub trait Memory {
         (self.read(address, &mut bytes)? == bytes.len()).then(|| u64::from_le_bytes(bytes))
     }
 
-    /// Whether these bytes are at an address. At most 16 are compared.
+    /// Visits the strings of an array of pointers that ends with a null pointer.
+    fn strings(&self, mut address: u64, mut visit: impl FnMut(&Self, u64)) {
+        for _ in 0..VARIABLES {
+            let Some(pointer) = self.word(address).filter(|pointer| *pointer != 0) else { return };
+            address = address.wrapping_add(8);
+            visit(self, pointer);
+        }
+    }
+
+    /// Whether these bytes are at an address. At most 32 are compared.
     fn starts_with(&self, address: u64, prefix: &[u8]) -> bool {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 32];
         let length = self.read(address, &mut bytes).unwrap_or(0);
         bytes.get(..length).is_some_and(|bytes| bytes.starts_with(prefix))
+    }
+
+    /// The string at an address, without its end, if it is shorter than what is read at once.
+    fn short_string(&self, address: u64) -> Option<Vec<u8>> {
+        let mut bytes = [0; PART];
+        let length = self.read(address, &mut bytes)?;
+        let bytes = bytes.get(..length)?;
+        bytes.get(..memchr::memchr(0, bytes)?).map(<[u8]>::to_vec)
     }
 
     /// The string at an address, without its end.
@@ -181,6 +239,19 @@ mod tests {
     }
 
     #[test]
+    fn arguments_and_the_variables_of_runtimes_are_read() {
+        let memory = environment(&["node", "--use-largepages=on", "NODE_OPTIONS=x", "A=1", "PHPRC=/p"]);
+        let found = start_arguments(&memory, Pointers { arguments: 0x1000, environment: 0x1010 });
+        assert_eq!(found.arguments.len(), 5);
+        assert_eq!(found.arguments.get(1).map(Vec::as_slice), Some(&b"--use-largepages=on"[..]));
+        assert_eq!(found.variables, [("NODE_OPTIONS", b"x".to_vec()), ("PHPRC", b"/p".to_vec())]);
+        // A pointer that leads to itself, for ever.
+        let circle = Image(0x1000, 0x1000_u64.to_le_bytes().repeat(2 * VARIABLES));
+        let found = start_arguments(&circle, Pointers { arguments: 0x1000, environment: 0x1000 });
+        assert_eq!((found.arguments.len(), found.variables.len()), (VARIABLES, 0));
+    }
+
+    #[test]
     fn damaged_memory_gives_nothing() {
         let endless = format!("LD_PRELOAD={}", "x".repeat(2 * VALUE));
         check(&environment(&[&endless]), (None, None));
@@ -194,9 +265,12 @@ mod tests {
 
     #[test]
     fn the_environment_is_an_argument_of_the_system_call() {
-        let check = |line: &str, expected| assert_eq!(environment_address(line), expected, "{line}");
-        check("59 0x1 0x2 0x3 0x4 0x5 0x6 0x7ffc 0x7f00", Some(3));
-        check("322 0xffffff9c 0x2 0x3 0x4 0x5 0x6 0x7ffc 0x7f00", Some(4));
+        let check = |line: &str, expected: Option<(u64, u64)>| {
+            let expected = expected.map(|(arguments, environment)| Pointers { arguments, environment });
+            assert_eq!(Pointers::parse(line), expected, "{line}");
+        };
+        check("59 0x1 0x2 0x3 0x4 0x5 0x6 0x7ffc 0x7f00", Some((2, 3)));
+        check("322 0xffffff9c 0x2 0x3 0x4 0x5 0x6 0x7ffc 0x7f00", Some((3, 4)));
         check("0 0x1 0x2 0x3 0x4 0x5 0x6 0x7ffc 0x7f00", None);
         check("running", None);
         check("-1 0x7ffc 0x7f00", None);

@@ -23,6 +23,10 @@ const RANGES: usize = 1 << 17;
 /// The kernel appends this to the path of a file that no longer has a name. A file's own name may end in it
 /// too.
 const DELETED: &[u8] = b" (deleted)";
+/// The path that the kernel shows for anonymous memory in huge pages that a process has reserved.
+const HUGE_PAGES: &[u8] = b"/anon_hugepage (deleted)";
+/// The names of anonymous memory, up to where a process may choose them.
+const ANONYMOUS: [&[u8]; 3] = [b"[heap]", b"[stack]", b"[anon"];
 
 /// A device number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -44,11 +48,23 @@ pub struct Range {
     pub offset: u64,
 }
 
+/// Executable memory that is not a file's, where code of the file belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplacedCode {
+    /// The first mapping of the file, executable or not.
+    pub first: Range,
+    /// Executable memory without a file that lies between mappings of the file, in the order of addresses:
+    /// the first address of each, and the one after its last.
+    pub ranges: Vec<(u64, u64)>,
+}
+
 /// A file that a process maps as executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// Its executable ranges, in the order of their addresses. Never empty.
+    /// Its executable ranges, in the order of their addresses. Empty only if all of them were replaced.
     pub ranges: Vec<Range>,
+    /// Memory that may have replaced a part of the file's code. None for nearly all files.
+    pub replaced: Option<Box<ReplacedCode>>,
     /// The device as the kernel shows it here. On overlayfs it depends on the version of the kernel.
     pub device: Device,
     /// The inode number as the kernel shows it here.
@@ -58,6 +74,11 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Ranges through which the file can be opened.
+    pub fn openable(&self) -> impl Iterator<Item = &Range> {
+        self.ranges.iter().chain(self.replaced.as_ref().map(|replaced| &replaced.first))
+    }
+
     /// The path without the mark of a deleted file.
     ///
     /// Only the opened file can show whether ` (deleted)` is such a mark or a part of its name.
@@ -101,7 +122,8 @@ impl MapsError {
 
 /// The files that a process maps as executable, in the order of their addresses.
 ///
-/// There is one entry per file. Memory without a file (anonymous, vdso, …) is left out.
+/// There is one entry per file. Memory without a file (anonymous, vdso, …) has none, but is noted at a file
+/// that lies around it ([`ReplacedCode`]).
 pub fn executable_mappings(pid: u32) -> Result<Vec<Mapping>, MapsError> {
     let read = |source| MapsError::Read { pid, source };
     let file = File::open(format!("/proc/{pid}/maps")).map_err(read)?;
@@ -127,13 +149,35 @@ fn collect(mut input: impl BufRead) -> io::Result<Option<Vec<Mapping>>> {
             input.skip_until(b'\n')?;
             continue;
         }
-        if let Some((range, device, inode, path)) = parse_line(&line)
-            && !found.add(range, device, inode, path)
+        if let Some(line) = parse_line(&line)
+            && !found.add(&line)
         {
             return Ok(None);
         }
     }
     Ok(None)
+}
+
+/// A line.
+struct Line<'a> {
+    range: Range,
+    is_executable: bool,
+    device: Device,
+    inode: u64,
+    /// With newlines escaped.
+    path: &'a [u8],
+}
+
+impl Line<'_> {
+    fn has_file(&self) -> bool {
+        self.inode != 0 && self.path.first() == Some(&b'/') && self.path != HUGE_PAGES
+    }
+
+    /// Whether a process can have put code there itself: not the kernel's own `[vdso]` and `[uprobes]`.
+    fn is_anonymous(&self) -> bool {
+        let is_named = |name: &&[u8]| self.path.starts_with(name);
+        self.path.is_empty() || self.path == HUGE_PAGES || ANONYMOUS.iter().any(is_named)
+    }
 }
 
 #[derive(Default)]
@@ -143,42 +187,89 @@ struct Collected {
     /// numbers.
     indices: HashMap<(Device, u64, Vec<u8>), usize>,
     ranges: usize,
+    last: LastFile,
+    /// Executable memory without a file since the last line of a file.
+    between: Vec<(u64, u64)>,
+}
+
+/// The file of the last line that had one. Its lines follow each other, unless memory without a file is
+/// between them.
+#[derive(Default)]
+struct LastFile {
+    device: Device,
+    inode: u64,
+    path: Vec<u8>,
+    first: Option<Range>,
+}
+
+impl LastFile {
+    fn is_of(&self, line: &Line<'_>) -> bool {
+        self.first.is_some()
+            && (self.device, self.inode, self.path.as_slice()) == (line.device, line.inode, line.path)
+    }
+
+    fn begin(&mut self, line: &Line<'_>) {
+        (self.device, self.inode, self.first) = (line.device, line.inode, Some(line.range));
+        self.path.clear();
+        self.path.extend_from_slice(line.path);
+    }
 }
 
 impl Collected {
     /// Returns false if the limit was exceeded.
-    fn add(&mut self, range: Range, device: Device, inode: u64, path: Vec<u8>) -> bool {
-        self.ranges += 1;
-        let next = self.mappings.len();
-        let index = *self.indices.entry((device, inode, path.clone())).or_insert(next);
-        match self.mappings.get_mut(index) {
-            Some(mapping) => mapping.ranges.push(range),
-            None => self.mappings.push(Mapping {
-                ranges: vec![range],
-                device,
-                inode,
-                path: PathBuf::from(std::ffi::OsString::from_vec(path)),
-            }),
+    fn add(&mut self, line: &Line<'_>) -> bool {
+        if !line.has_file() {
+            if line.is_executable && line.is_anonymous() && self.last.first.is_some() {
+                self.ranges += 1;
+                self.between.push((line.range.start, line.range.end));
+            }
+            return self.ranges <= RANGES;
+        }
+        if !self.last.is_of(line) {
+            self.last.begin(line);
+            self.between.clear();
+        }
+        if !line.is_executable && self.between.is_empty() {
+            return true;
+        }
+        let (index, between) = (self.index(line), std::mem::take(&mut self.between));
+        let (Some(mapping), Some(first)) = (self.mappings.get_mut(index), self.last.first) else {
+            return true;
+        };
+        if !between.is_empty() {
+            let new = || Box::new(ReplacedCode { first, ranges: Vec::new() });
+            mapping.replaced.get_or_insert_with(new).ranges.extend(between);
+        }
+        if line.is_executable {
+            self.ranges += 1;
+            mapping.ranges.push(line.range);
         }
         self.ranges <= RANGES
     }
+
+    /// The index of the entry of a line's file.
+    fn index(&mut self, line: &Line<'_>) -> usize {
+        let (device, inode, path) = (line.device, line.inode, unescape_newlines(line.path));
+        let next = self.mappings.len();
+        let index = *self.indices.entry((device, inode, path.clone())).or_insert(next);
+        if index == next {
+            let path = PathBuf::from(std::ffi::OsString::from_vec(path));
+            self.mappings.push(Mapping { ranges: Vec::new(), replaced: None, device, inode, path });
+        }
+        index
+    }
 }
 
-/// Parses `start-end perms offset major:minor inode   path`. None unless it is executable and has a file.
-fn parse_line(line: &[u8]) -> Option<(Range, Device, u64, Vec<u8>)> {
+/// Parses `start-end perms offset major:minor inode   path`.
+fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let (addresses, rest) = field(line)?;
     let (permissions, rest) = field(rest)?;
     let (offset, rest) = field(rest)?;
     let (device, rest) = field(rest)?;
     let (inode, rest) = field(rest)?;
-    if permissions.get(2) != Some(&b'x') {
-        return None;
-    }
-    let inode = std::str::from_utf8(inode).ok()?.parse().ok().filter(|inode| *inode != 0)?;
+    let is_executable = permissions.get(2) == Some(&b'x');
+    let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
     let path = rest.trim_ascii_start();
-    if path.first() != Some(&b'/') {
-        return None;
-    }
     let dash = addresses.iter().position(|byte| *byte == b'-')?;
     let (start, end) = addresses.split_at(dash);
     let range = Range { start: hex(start)?, end: hex(end.get(1..)?)?, offset: hex(offset)? };
@@ -189,7 +280,7 @@ fn parse_line(line: &[u8]) -> Option<(Range, Device, u64, Vec<u8>)> {
     let (major, minor) = device.split_at(colon);
     let device =
         Device { major: u32::try_from(hex(major)?).ok()?, minor: u32::try_from(hex(minor.get(1..)?)?).ok()? };
-    Some((range, device, inode, unescape_newlines(path)))
+    Some(Line { range, is_executable, device, inode, path })
 }
 
 /// Splits off the bytes before a space.
@@ -285,6 +376,44 @@ mod tests {
         assert_eq!(found[0].device, Device { major: 0xfe, minor: 1 });
     }
 
+    /// The ranges of a file's code, and what has replaced some of it.
+    fn check_replaced(text: &str, expected: &[(usize, &[(u64, u64)])]) {
+        let found = parse(text.as_bytes());
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| (one.ranges.len(), one.replaced.as_ref().map_or(&[][..], |replaced| &replaced.ranges)))
+            .collect();
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn anonymous_code_inside_of_a_file_is_noted_at_the_file() {
+        let (head, tail) = ("1000-2000 r--p 0 fe:01 7 /n", "5000-6000 r--p 4000 fe:01 7 /n");
+        let code = "2000-3000 r-xp 1000 fe:01 7 /n";
+        for memory in ["", "   [anon: text]", "[heap]"] {
+            let copy = format!("3000-5000 r-xp 0 00:00 0 {memory}");
+            check_replaced(&format!("{head}\n{code}\n{copy}\n{tail}"), &[(1, &[(0x3000, 0x5000)])]);
+        }
+        check_replaced(
+            &format!("{head}\n2000-5000 r-xp 0 00:0f 99 /anon_hugepage (deleted)\n{tail}"),
+            &[(0, &[(0x2000, 0x5000)])],
+        );
+        let found = parse(format!("{head}\n{code}\n3000-5000 rwxp 0 00:00 0\n{tail}").as_bytes());
+        assert_eq!(
+            found[0].replaced.as_ref().unwrap().first,
+            Range { start: 0x1000, end: 0x2000, offset: 0 }
+        );
+        assert_eq!(found[0].openable().count(), 2);
+        // No code, the kernel's own, beyond the file, inside of another file.
+        for other in ["rw-p 0 00:00 0", "r-xp 0 00:00 0 [vdso]", "r-xp 0 00:00 0 [uprobes]"] {
+            check_replaced(&format!("{head}\n{code}\n3000-5000 {other}\n{tail}"), &[(1, &[])]);
+        }
+        let jit = "7000-8000 rwxp 0 00:00 0 ";
+        check_replaced(&format!("{head}\n{code}\n{tail}\n{jit}"), &[(1, &[])]);
+        check_replaced(&format!("{head}\n{code}\n{tail}\n{jit}\n9000-a000 r--p 0 fe:01 8 /m"), &[(1, &[])]);
+        check_replaced(&format!("{jit}\n{head}\n{code}"), &[(1, &[])]);
+    }
+
     #[test]
     fn a_name_need_not_be_utf8_and_a_mark_is_only_removed_once() {
         let found = parse(b"1-2 r-xp 0 0:1 7 /\xff\x1b[2J (deleted) (deleted)\n");
@@ -306,6 +435,12 @@ mod tests {
     fn too_many_ranges_are_an_error_not_memory() {
         let text = b"1-2 r-xp 0 0:1 7 /x\n".repeat(RANGES + 1);
         assert!(collect(text.as_slice()).unwrap().is_none());
+    }
+
+    #[test]
+    fn too_much_anonymous_code_is_an_error_not_memory() {
+        let text = b"1-2 r--p 0 0:1 7 /x\n".iter().copied().chain(b"3-4 rwxp 0 0:0 0\n".repeat(RANGES + 1));
+        assert!(collect(text.collect::<Vec<_>>().as_slice()).unwrap().is_none());
     }
 
     #[test]

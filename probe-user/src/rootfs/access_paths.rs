@@ -84,7 +84,7 @@ pub fn executable(pid: u32) -> Result<ForeignFile, OpenError> {
 /// Opens a mapped file through one of its links in /proc/PID/map_files.
 pub fn map_file(pid: u32, mapping: &Mapping) -> Result<ForeignFile, OpenError> {
     let mut result = None;
-    for range in mapping.ranges.iter().take(8) {
+    for range in mapping.openable().take(8) {
         let link = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start, range.end);
         result = Some(through(pid, &link, &mapping.path));
         if matches!(result, Some(Ok(_))) {

@@ -58,7 +58,7 @@ impl ForeignFile {
         let fail = |source: Errno| OpenError::Open { pid, path: mapping.path.clone(), source: source.into() };
         let mut error = Errno::NOENT;
         // A range may have been unmapped since; any other range of the same file will do.
-        for range in mapping.ranges.iter().take(8) {
+        for range in mapping.openable().take(8) {
             let link = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start, range.end);
             match rustix::fs::open(link, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
                 Ok(handle) => {

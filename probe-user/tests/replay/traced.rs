@@ -4,10 +4,10 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 
 use ctrace::decode::{RingRecord, decode};
-use ctrace::event::{StopReason, Summary};
+use ctrace::event::{Harmed, StopReason, Summary};
 use ctrace::pipeline::{Counter, Pipeline, ProcessInfo, Setup};
 use jiff::Timestamp;
-use probe_common::{CountKey, Lineage};
+use probe_common::{CountKey, Header, Lineage};
 
 /// A pipeline, and the processes that it knows.
 pub(super) struct Traced {
@@ -39,6 +39,10 @@ impl Traced {
 
     pub(super) fn counted(&mut self, now: Timestamp, counted: &[(CountKey, Counter)]) -> io::Result<()> {
         self.pipeline.counted(now, counted, &mut *self.info)
+    }
+
+    pub(super) fn harm(&mut self, header: &Header, harmed: Harmed) -> io::Result<()> {
+        self.pipeline.harmed(header, harmed, &mut *self.info)
     }
 
     pub(super) fn finish(self, now: Timestamp, end: StopReason) -> io::Result<Summary> {

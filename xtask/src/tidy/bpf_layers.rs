@@ -19,7 +19,7 @@ const ROWS: [&[&str]; 10] = [
     &["emit"],
     &["connection/identity", "connection/socket_address", "connection/hello", "process/exec_args"],
     &["io/frame", "process/exec"],
-    &["io/call", "process/exec_failure", "process/cgroup", "uprobe"],
+    &["io/call", "process/exec_failure", "process/cgroup", "process/signal", "uprobe"],
     &["io/iovec", "io/entry_only", "io/borrowed", "io/callback", "io/go"],
     &["connection/lifecycle", "connection/socket", "process/task"],
     &["connection/mod", "io/mod", "process/mod"],

@@ -112,6 +112,17 @@ fn functions(tls: &[(&Path, &WatchedFile)], files: &[MappedFile]) -> Check {
         FileOutcome::Watched(watched) => Some((file.path.display(), watched.untraceable?)),
         _ => None,
     });
+    let copied = reasons(files, |outcome| match outcome {
+        FileOutcome::CopiedCode(why) => Some(why.clone()),
+        _ => None,
+    });
+    if copied.0 > 0 {
+        let next = "start it without what makes it copy its code, or accept that it is not seen";
+        return match tls {
+            [] => Check::no(NAME, copied.1.join("; "), next),
+            _ => Check::warn(NAME, copied.1.join("; "), next),
+        };
+    }
     let name = |(path, watched): &(&Path, &WatchedFile)| match watched.evidence.as_slice() {
         [] => path.display().to_string(),
         evidence => format!("{} ({})", path.display(), evidence.join("; ")),

@@ -32,12 +32,12 @@ impl ProcessListing {
             match skipped.kind {
                 SkipKind::Mappings => unseen.extend(maker.unseen(skipped)),
                 // If the library is hooked nevertheless, its rows contain this.
-                SkipKind::File | SkipKind::Untraceable
+                SkipKind::File | SkipKind::Untraceable | SkipKind::CopiedCode
                     if !plan.objects.iter().any(|object| concerns(skipped, object)) =>
                 {
                     rows.extend(maker.broken(skipped));
                 }
-                SkipKind::File | SkipKind::Untraceable | SkipKind::Process => {}
+                SkipKind::File | SkipKind::Untraceable | SkipKind::CopiedCode | SkipKind::Process => {}
             }
         }
         if extent == Detail::Wide {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::connection::{SslCloseBody, SslOpenBody};
 use super::exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
+use super::harmed::HarmedBody;
 use super::loss::{LostBody, SummaryBody};
 use super::ssl::SslBody;
 use super::uprobe::{UprobeBody, UprobeTotalBody};
@@ -36,6 +37,7 @@ pub(super) enum AnyLine<'a> {
     ExecFailed(Line<ExecFailedBody<'a>>),
     Exit(Line<ExitBody<'a>>),
     Fork(Line<ForkBody<'a>>),
+    Harmed(Line<HarmedBody<'a>>),
     Lost(Line<LostBody>),
     Summary(Line<SummaryBody>),
 }

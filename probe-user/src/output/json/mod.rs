@@ -16,6 +16,7 @@ use crate::plan::Plan;
 
 mod connection;
 mod exec;
+mod harmed;
 mod line;
 mod loss;
 mod payload_string;
@@ -27,6 +28,7 @@ mod uprobe;
 
 use connection::{SslCloseBody, SslOpenBody};
 use exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
+use harmed::HarmedBody;
 use line::AnyLine;
 use loss::{LostBody, SummaryBody};
 pub use read::Recorded;
@@ -70,6 +72,7 @@ impl Output for Json {
             }
             Body::Exit(exit) => line::write_execution(context, |of| ExitBody::new(of, exit), buffer),
             Body::Fork(fork) => line::write_execution(context, |of| ForkBody::new(of, fork), buffer),
+            Body::Harmed(harmed) => line::write(context, &HarmedBody::new(harmed), buffer),
             Body::Lost(lost) => line::write(context, &LostBody::new(lost), buffer),
         })
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_ignored::Path;
 
 use super::connection::{SslCloseBody, SslOpenBody};
+use super::harmed::HarmedBody;
 use super::line::{Envelope, FIELDS};
 use super::loss::{LostBody, SummaryBody};
 use super::ssl::SslBody;
@@ -59,6 +60,9 @@ pub(crate) fn read(line: &[u8]) -> Result<(Recorded, u64), LineError> {
         }
         "ssl_close" => {
             parts(line, |envelope, body: SslCloseBody<'_>| Ok(recorded(body.record(thread(envelope)?))))
+        }
+        "harmed" => {
+            parts(line, |envelope, body: HarmedBody<'_>| Ok(recorded(body.record(thread(envelope)?))))
         }
         "lost" => parts(line, |envelope, body: LostBody| Ok(recorded(body.record(envelope.time.0)))),
         "summary" => parts(line, |envelope, body: SummaryBody| {
