@@ -50,7 +50,7 @@ fn tls_that_cannot_be_traced_is_named() -> Result<()> {
     let refused = Ctrace::run_to_end(&["ssl", "--pid", &pid])?;
     ensure!(!refused.status.success() && refused.stderr.contains(NAMED), "{}", refused.stderr);
     // First a process that runs at the start, then one that starts later.
-    let ctrace = Ctrace::json(&["--comm", "untraceable", "--wait"])?;
+    let ctrace = Ctrace::start(&["ssl", "-o", "json", "--comm", "untraceable", "--wait"])?;
     let _late = start_untraceable()?;
     std::thread::sleep(Duration::from_secs(1));
     let said = ctrace.finish()?.stderr;
