@@ -256,7 +256,8 @@ fn an_output_that_cannot_be_written() -> Result<()> {
 fn quiet_says_only_that_it_traces() -> Result<()> {
     require_live()?;
     let server = Server::start("quiet", &[])?;
-    let trace = Ctrace::json(&["-q", "--container", server.container.name()])?.finish()?;
+    let quiet = ["ssl", "-o", "json", "-q", "--container", server.container.name()];
+    let trace = Ctrace::start(&quiet)?.finish()?;
     check_end(&trace, "interrupted")?;
     ensure!(!trace.stderr.contains("libssl.so.3"), "{}", trace.stderr);
     Ok(())

@@ -151,9 +151,13 @@ fn sites(tls: &[(&Path, &WatchedFile)]) -> Check {
     let public: usize = tls.iter().map(|(_, watched)| watched.public).sum();
     let internal: usize = tls.iter().map(|(_, watched)| watched.internal).sum();
     let skipped: Vec<&String> = tls.iter().flat_map(|(_, watched)| &watched.skipped).collect();
-    let found = format!(
-        "{public} public functions, {internal} internal ones, each proven to serve several public ones"
-    );
+    let found = if internal == 0 {
+        format!("{public} public functions")
+    } else {
+        format!(
+            "{public} public functions, {internal} internal ones, each proven to serve several public ones"
+        )
+    };
     let because = skipped.iter().take(NAMED).map(|why| why.as_str()).collect::<Vec<_>>().join("; ");
     match (internal + public, skipped.is_empty()) {
         (0, _) => Check::no(
