@@ -106,7 +106,7 @@ impl Probe {
     /// loads it.
     pub fn expects_library(&self, name: &str) -> bool {
         match self {
-            Self::Ssl(_) => tls::is_library_name(name),
+            Self::Ssl(_) => tls::is_expected_library(name),
             Self::Uprobe(uprobe) => uprobe.names_library(name),
             Self::Exec(_) => false,
         }

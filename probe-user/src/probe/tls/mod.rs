@@ -83,9 +83,12 @@ pub fn symbol_filter() -> SymbolFilter {
     wanted.or_containing(rustls::PARTS.iter().chain(prefixed::PARTS).copied())
 }
 
-/// Whether a file name is that of a shared TLS library, with any version.
-pub fn is_library_name(name: &str) -> bool {
-    LIBRARIES.iter().flat_map(|row| row.sonames).any(|soname| name.starts_with(soname))
+/// Whether a file name is that of a shared TLS library, with any version, that is worth attaching to before
+/// anybody maps it. NSPR is not: programs that do not use TLS have it as well, and only the kernel can probe
+/// the returns of its functions.
+pub fn is_expected_library(name: &str) -> bool {
+    let is_for_tls = |row: &&TlsLibrary| row.functions.iter().all(|function| function.calls.is_for_all());
+    LIBRARIES.iter().filter(is_for_tls).flat_map(|row| row.sonames).any(|soname| name.starts_with(soname))
 }
 
 /// The hooks, of high confidence, of an object that was parsed with [`symbol_filter`].

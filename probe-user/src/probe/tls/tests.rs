@@ -352,3 +352,13 @@ fn ends_are_hooked_on_request() {
         ProbeProgram::Close
     );
 }
+
+#[test]
+fn libraries_that_serve_tls_alone_are_expected() {
+    for name in ["libssl.so.3", "libgnutls.so.30", "libwolfssl.so"] {
+        assert!(is_expected_library(name), "{name}");
+    }
+    for name in ["libnspr4.so", "libc.so.6", "ssl"] {
+        assert!(!is_expected_library(name), "{name}");
+    }
+}
