@@ -32,7 +32,7 @@ const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An event of a process of the target, or of an attached object.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) enum DiscoveryRequest {
     /// The process has entered the scope, or executes another program. The time is given for the latter.
     Process(u32, Option<Since>),
     /// The process has mapped a file as executable.
@@ -88,7 +88,7 @@ pub(super) enum Response {
         /// The program goes on when this is dropped.
         held: HeldExec,
     },
-    /// No process seems to map some object any more. Forks are not reported, so send [`Request::All`] to be
+    /// No process seems to map some object any more. Forks are not reported, so send [`DiscoveryRequest::All`] to be
     /// sure.
     RecheckAll,
     /// A process has ended before what it had mapped was inspected. Processes that it forked may still map
@@ -96,7 +96,7 @@ pub(super) enum Response {
     Missed(u64),
     /// Detach from objects that no process maps any more.
     Detach(Vec<ObjectId>),
-    /// What was requested before [`Request::Settle`] is done, as far as it matters after the end.
+    /// What was requested before [`DiscoveryRequest::Settle`] is done, as far as it matters after the end.
     Settled,
     /// Detach at once from objects whose code a process is about to copy.
     Withdraw(Vec<ObjectId>),
@@ -104,7 +104,7 @@ pub(super) enum Response {
 
 /// The event loop's end of the queue.
 pub(super) struct DiscoveryHandle {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<DiscoveryRequest>,
     found: mpsc::Receiver<Response>,
     overflown: bool,
     /// Whether the trace has ended.
@@ -131,14 +131,14 @@ impl DiscoveryHandle {
     }
 
     /// Sends a request. If the queue is full, the request is returned.
-    pub(super) fn send(&mut self, request: Request) -> Result<(), Request> {
+    pub(super) fn send(&mut self, request: DiscoveryRequest) -> Result<(), DiscoveryRequest> {
         self.requests.try_send(request).map_err(|error| {
             self.overflown = true;
             error.into_inner()
         })
     }
 
-    /// Whether requests were dropped and there is room again, so that it is time to send [`Request::All`].
+    /// Whether requests were dropped and there is room again, so that it is time to send [`DiscoveryRequest::All`].
     pub(super) fn take_overflow(&mut self) -> bool {
         self.overflown && self.requests.capacity() > QUEUE / 2 && std::mem::take(&mut self.overflown)
     }
@@ -152,7 +152,7 @@ impl DiscoveryHandle {
     /// and libraries should have been attached to.
     pub(super) async fn settle(&mut self) -> u64 {
         self.ended.store(true, Ordering::Relaxed);
-        if self.send(Request::Settle).is_err() {
+        if self.send(DiscoveryRequest::Settle).is_err() {
             return 1;
         }
         let deadline = Instant::now() + SETTLING;
@@ -196,7 +196,7 @@ impl DiscoveryWorker {
     /// Runs until the event loop has ended.
     async fn run(
         mut self,
-        mut received: mpsc::Receiver<Request>,
+        mut received: mpsc::Receiver<DiscoveryRequest>,
         mut programs: Option<mpsc::Receiver<HeldExec>>,
     ) {
         loop {
@@ -223,13 +223,17 @@ impl DiscoveryWorker {
         }
     }
 
-    async fn take(&mut self, request: Request) -> Result<(), Disconnected> {
+    async fn take(&mut self, request: DiscoveryRequest) -> Result<(), Disconnected> {
         let has_ended = self.ended.load(Ordering::Relaxed);
         match request {
-            Request::Process(..) | Request::All(_) if has_ended => Ok(()),
-            Request::Mapped(_, mapping, _) if has_ended && self.discovery.has_inspected(&mapping) => Ok(()),
-            Request::Process(pid, since) => self.process(pid, since).await,
-            Request::Mapped(pid, mapping, since) => {
+            DiscoveryRequest::Process(..) | DiscoveryRequest::All(_) if has_ended => Ok(()),
+            DiscoveryRequest::Mapped(_, mapping, _)
+                if has_ended && self.discovery.has_inspected(&mapping) =>
+            {
+                Ok(())
+            }
+            DiscoveryRequest::Process(pid, since) => self.process(pid, since).await,
+            DiscoveryRequest::Mapped(pid, mapping, since) => {
                 let found = self.discovery.mapped(pid, &mapping).await;
                 self.withdraw().await?;
                 for object in found {
@@ -241,7 +245,7 @@ impl DiscoveryWorker {
                 }
                 self.versions(pid).await
             }
-            Request::CodeChanged(pid) => {
+            DiscoveryRequest::CodeChanged(pid) => {
                 let found = self.discovery.code_changed(pid).await;
                 self.withdraw().await?;
                 for object in found {
@@ -249,11 +253,11 @@ impl DiscoveryWorker {
                 }
                 self.blind_spots(pid).await
             }
-            Request::Ended(pid) => {
+            DiscoveryRequest::Ended(pid) => {
                 self.ended(pid);
                 Ok(())
             }
-            Request::All(pids) => {
+            DiscoveryRequest::All(pids) => {
                 let proc = Proc::default();
                 self.discovery.forget_dead(|pid| proc.process(pid).is_some());
                 for pid in pids {
@@ -261,12 +265,12 @@ impl DiscoveryWorker {
                 }
                 if std::mem::take(&mut self.rechecks_all) { self.release_unused().await } else { Ok(()) }
             }
-            Request::Failed(id) => {
+            DiscoveryRequest::Failed(id) => {
                 self.discovery.failed(id);
                 Ok(())
             }
-            Request::Settle => self.results.send(Response::Settled).await.map_err(|_| Disconnected),
-            Request::Harmed(id) => {
+            DiscoveryRequest::Settle => self.results.send(Response::Settled).await.map_err(|_| Disconnected),
+            DiscoveryRequest::Harmed(id) => {
                 self.discovery.harmed(id);
                 Ok(())
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::child::exec_hold::ExecHold;
 use super::code_watch::CodeWatch;
 use super::control::ControlEvent;
-use super::discovery_worker::{DiscoveryHandle, Request, Response, Since};
+use super::discovery_worker::{DiscoveryHandle, DiscoveryRequest, Response, Since};
 use crate::bpf::{MmapEvents, Session, SessionError};
 use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{Listing, RuntimePoller};
@@ -120,7 +120,7 @@ impl TargetTracker {
         let is_process = |id: &u32| proc.thread_group(*id) == Some(*id);
         pids.extend(session.followed().into_iter().filter(is_process));
         let pids = pids.into_iter().collect();
-        self.request(Request::All(pids));
+        self.request(DiscoveryRequest::All(pids));
     }
 
     /// Why something cannot be excluded. If there is an error, nothing may be traced any longer.
@@ -165,7 +165,7 @@ impl TargetTracker {
                     let is_in = || self.target.contains(pid) || session.follows(pid);
                     if *in_scope.entry(pid).or_insert_with(is_in) {
                         let (pid, mapping, since) = parts(mapped);
-                        self.request(Request::Mapped(pid, mapping, since));
+                        self.request(DiscoveryRequest::Mapped(pid, mapping, since));
                     }
                 }
                 crate::decode::MmapEvent::Anonymous { pid } => {
@@ -194,14 +194,14 @@ impl TargetTracker {
                     self.code.ended(pid);
                     let change = self.target.executed(pid);
                     if self.inspects_files && (self.target.contains(pid) || session.follows(pid)) {
-                        self.request(Request::Process(pid, Some(Since::Executed(time))));
+                        self.request(DiscoveryRequest::Process(pid, Some(Since::Executed(time))));
                     }
                     change
                 }
                 ControlEvent::Ended { pid } => {
                     self.ended = true;
                     self.code.ended(pid);
-                    self.request(Request::Ended(pid));
+                    self.request(DiscoveryRequest::Ended(pid));
                     continue;
                 }
                 ControlEvent::CgroupCreated { id, path } => self.target.cgroup_created(path.as_bytes(), id),
@@ -225,7 +225,7 @@ impl TargetTracker {
             self.apply_scope_delta(change, session);
         }
         for pid in self.code.take_due(now) {
-            self.request(Request::CodeChanged(pid));
+            self.request(DiscoveryRequest::CodeChanged(pid));
         }
         if now >= self.catch_up_after && self.follower.take_overflow() {
             self.resync(session);
@@ -240,12 +240,12 @@ impl TargetTracker {
 
     /// Records that an object could not be attached to.
     pub(super) fn failed(&mut self, id: crate::plan::ObjectId) {
-        self.request(Request::Failed(id));
+        self.request(DiscoveryRequest::Failed(id));
     }
 
     /// Records that a probe in an object has harmed a process.
     pub(super) fn harmed(&mut self, id: crate::plan::ObjectId) {
-        self.request(Request::Harmed(id));
+        self.request(DiscoveryRequest::Harmed(id));
     }
 
     fn apply_scope_delta(&mut self, ScopeDelta { scope, processes }: ScopeDelta, session: &mut Session) {
@@ -258,12 +258,12 @@ impl TargetTracker {
         }
         for process in processes {
             self.entered.push(process.pid);
-            self.request(Request::Process(process.pid, None));
+            self.request(DiscoveryRequest::Process(process.pid, None));
         }
     }
 
     /// Sends a request. If there is no room, everything is inspected later.
-    fn request(&mut self, request: Request) {
+    fn request(&mut self, request: DiscoveryRequest) {
         if self.inspects_files {
             drop(self.follower.send(request));
         }

@@ -24,14 +24,14 @@ use crate::rootfs::{self, ForeignFile, Mounts, OpenError, RealInode, TargetRoot}
 use crate::timeout::{timed_out_reading_message, with_timeout};
 
 /// The result of inspecting a file.
-pub(super) enum Inspection {
+pub(super) enum FileInspection {
     /// The file is in the cache.
     Cached(FileVerdict),
     /// The file was opened and parsed.
     New(Box<InspectedFile>),
 }
 
-impl Inspection {
+impl FileInspection {
     /// The code with functions to hook, if it has any.
     fn code(&self) -> Option<Arc<HookedCode>> {
         match self {
@@ -47,7 +47,7 @@ impl Inspection {
 /// A file in a process.
 pub(super) struct FileInProcess {
     pub(super) inode: RealInode,
-    pub(super) inspection: Inspection,
+    pub(super) inspection: FileInspection,
     pub(super) state: CodeState,
 }
 
@@ -119,7 +119,7 @@ pub(super) async fn file(
         let (file, inode) = rootfs::inspect(pid, &mapping, &mounts)?;
         let file = Arc::new(file);
         let inspection = if let Some(seen) = cache.get(inode, &file) {
-            Inspection::Cached(seen)
+            FileInspection::Cached(seen)
         } else {
             on_uncached();
             // Nothing else sets it.
@@ -183,7 +183,7 @@ pub(super) async fn left_behind(
     (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
     on_uncached: &UncachedFileCallback,
-) -> Option<Inspection> {
+) -> Option<FileInspection> {
     let (mapping, cache, mounts) = (mapping.clone(), cache.clone(), mounts.clone());
     let (probe, on_uncached) = (probe.clone(), Arc::clone(on_uncached));
     let inspection = with_timeout(move || {
@@ -201,9 +201,9 @@ fn unmapped(
     (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
     on_uncached: &UncachedFileCallback,
-) -> Inspection {
+) -> FileInspection {
     if let Some(verdict) = cache.get(inode, &file) {
-        return Inspection::Cached(verdict);
+        return FileInspection::Cached(verdict);
     }
     on_uncached();
     inspect_new(pid, (file, inode), None, (cache, mounts), probe)
@@ -216,7 +216,7 @@ fn inspect_new(
     mapping: Option<&Mapping>,
     (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
-) -> Inspection {
+) -> FileInspection {
     let begin = Instant::now();
     let mut verdict = inspect(&file, probe);
     if let (Verdict::Watched(found, _), Some(mapping)) = (&mut verdict, mapping) {
@@ -229,7 +229,7 @@ fn inspect_new(
         Verdict::Watched(..) => original(pid, &file, (cache, mounts), probe),
         Verdict::Unwatched(_) => None,
     };
-    Inspection::New(Box::new(InspectedFile { file, inode, verdict, original }))
+    FileInspection::New(Box::new(InspectedFile { file, inode, verdict, original }))
 }
 
 fn original(

@@ -37,7 +37,7 @@ mod versions;
 
 use code_copy::{CodeState, HookedCode};
 use file_cache::{FileCache, FileVerdict};
-use inspect_file::{CopyUpSource, FileInProcess, InspectError, InspectedFile, Inspection, Verdict};
+use inspect_file::{CopyUpSource, FileInProcess, FileInspection, InspectError, InspectedFile, Verdict};
 use loader::LoaderCache;
 use object_refs::ObjectRefs;
 use once_per_process::ReportedOnce;
@@ -224,8 +224,8 @@ impl Discovery {
         }
         let caches = (&self.files, &self.mounts);
         match inspect_file::left_behind(pid, mapping, caches, &self.probe, &self.on_uncached).await {
-            Some(Inspection::Cached(_)) => {}
-            Some(Inspection::New(new)) => {
+            Some(FileInspection::Cached(_)) => {}
+            Some(FileInspection::New(new)) => {
                 let FileVerdict { objects, .. } = self.add(pid, *new);
                 self.inspected.put(mapping.inode, Inspected::Hooks(objects));
                 self.ended(pid);
@@ -417,8 +417,8 @@ impl Discovery {
         FileInProcess { inode, inspection, state }: FileInProcess,
     ) -> FileVerdict {
         let changed = match &inspection {
-            Inspection::Cached(seen) => seen.changed,
-            Inspection::New(new) => new.file.changed(),
+            FileInspection::Cached(seen) => seen.changed,
+            FileInspection::New(new) => new.file.changed(),
         };
         match state {
             CodeState::InFile => {}
@@ -431,7 +431,7 @@ impl Discovery {
             }
             CodeState::CopyRequested(request) => {
                 let why = code_copy::copy_requested(pid, &request);
-                if let Inspection::Cached(seen) = inspection {
+                if let FileInspection::Cached(seen) = inspection {
                     self.withdraw(pid, &seen.objects, &why);
                 }
                 let verdict = FileVerdict::unhooked(FileOutcome::CopiedCode(why), changed);
@@ -440,15 +440,15 @@ impl Discovery {
             }
         }
         match inspection {
-            Inspection::Cached(seen) => seen,
-            Inspection::New(new) => self.add(pid, *new),
+            FileInspection::Cached(seen) => seen,
+            FileInspection::New(new) => self.add(pid, *new),
         }
     }
 
-    fn path_of(&self, inspection: &Inspection) -> Option<String> {
+    fn path_of(&self, inspection: &FileInspection) -> Option<String> {
         match inspection {
-            Inspection::Cached(seen) => seen.objects.first().and_then(|id| self.users.path_of(*id)),
-            Inspection::New(new) => Some(file_name(&new.file)),
+            FileInspection::Cached(seen) => seen.objects.first().and_then(|id| self.users.path_of(*id)),
+            FileInspection::New(new) => Some(file_name(&new.file)),
         }
     }
 

@@ -26,12 +26,7 @@ const EXCEPTIONS: &[Exception] = &[
         name: "Direction",
         reason: "a word of the schema; the tests read records without the library",
     },
-    Exception {
-        name: "Inspection",
-        reason: "of a file, and of a container: both are the word of their room",
-    },
     Exception { name: "Process", reason: "a noun of the design, and an object of the schema" },
-    Exception { name: "Request", reason: "of the command line, and to the worker of discovery" },
     Exception { name: "Streams", reason: "the tests read records without the library" },
 ];
 

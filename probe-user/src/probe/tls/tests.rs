@@ -8,7 +8,7 @@ use std::path::Path;
 
 use probe_common::{CallShape, LengthSource, pushed_bytes};
 
-use super::{SslProbe, hooks, hooks_of, symbol_filter, version};
+use super::{SslProbe, hooks, hooks_of, is_expected_library, symbol_filter, version};
 use crate::elf::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
 use crate::elf::{FileOffset, SymbolFilter, VirtAddr};
 use crate::plan::program_set::ConnectionRecords;
