@@ -88,8 +88,8 @@ pub(super) enum Response {
         /// The program goes on when this is dropped.
         held: HeldExec,
     },
-    /// No process seems to map some object any more. Forks are not reported, so send [`DiscoveryRequest::All`] to be
-    /// sure.
+    /// No process seems to map some object any more. Forks are not reported, so send
+    /// [`DiscoveryRequest::All`] to be sure.
     RecheckAll,
     /// A process has ended before what it had mapped was inspected. Processes that it forked may still map
     /// it. So many processes and files are to be counted.
@@ -138,7 +138,8 @@ impl DiscoveryHandle {
         })
     }
 
-    /// Whether requests were dropped and there is room again, so that it is time to send [`DiscoveryRequest::All`].
+    /// Whether requests were dropped and there is room again, so that it is time to send
+    /// [`DiscoveryRequest::All`].
     pub(super) fn take_overflow(&mut self) -> bool {
         self.overflown && self.requests.capacity() > QUEUE / 2 && std::mem::take(&mut self.overflown)
     }
