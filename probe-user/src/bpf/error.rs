@@ -1,7 +1,7 @@
 //! Errors of loading, attaching and reading, and what the user can do about them.
 
-use std::io;
 use std::path::PathBuf;
+use std::{fs, io};
 
 use aya::EbpfError;
 use aya::maps::MapError;
@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::features;
 use super::lacking::{Lacking, Needed};
+use super::tracepoint_format::TRACEFS;
 use crate::elf::FileOffset;
 
 /// The oldest kernel that supports attach cookies for uprobes.
@@ -264,6 +265,12 @@ impl SessionError {
         let is_refused = matches!(source, ProgramError::LoadError { .. }) && !is_errno(&source, Errno::PERM);
         if is_denied(&source) && !is_refused {
             return Self::denied(&what, &Lacking::PROGRAMS, source);
+        }
+        // aya says only that it found no tracefs. Reading that again shows why.
+        let unread =
+            matches!(source, ProgramError::IOError(_)).then(|| fs::read_dir(TRACEFS).err()).flatten();
+        if let Some(lack) = unread.and_then(|error| Self::lack(&error)) {
+            return lack(what, Box::new(source));
         }
         Self::short(&what, source)
             .unwrap_or_else(|source| Self::Program { name: name.to_owned(), source: Box::new(source) })
