@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn lists_are_expanded() {
         let check = |list: &str, expected: &[&str]| {
-            let found = directories(OsStr::new(list), Path::new("/opt/app/bin"), Some(Path::new("/work")));
+            let found = directories(OsStr::new(list), Path::new("/opt/app/bin"), Some(Path::new("/srv")));
             assert_eq!(found, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{list}");
         };
         check("/a:/b;/c\n/d", &["/a", "/b", "/c", "/d"]);
@@ -153,8 +153,8 @@ mod tests {
         check("${ORIGIN}:/x$ORIGIN", &["/opt/app/bin", "/x/opt/app/bin"]);
         check("/usr/$LIB", &["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"]);
         check("/a/$PLATFORM/$OTHER$", &["/a/x86_64/$OTHER$"]);
-        check("", &["/work/"]);
-        check("lib", &["/work/lib"]);
+        check("", &["/srv/"]);
+        check("lib", &["/srv/lib"]);
         assert!(directories(OsStr::new("lib"), Path::new("/"), None).is_empty());
         check(&"/long".repeat(MAX_PATH), &[]);
         check(&"/$ORIGIN".repeat(MAX_PATH), &[]);
