@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::bpf::{self, LoadedPrograms, MmapEvents, Session, SessionError};
 use crate::cli::{self, Action, Invocation, OnNoMatch, Request, Trace, Verbosity};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::diagnose::{self, DiagnoseError};
 use crate::discovery::{self, Discovery, ProgramStart, SkipDetail, Versioned};
 use crate::enrich::{ProcessInfoCache, StackSymbolizer};
@@ -32,6 +32,7 @@ mod discovery_worker;
 mod event_loop;
 mod harm;
 mod list;
+mod missed;
 mod playback;
 mod room;
 mod status;
@@ -43,6 +44,7 @@ pub use child::launcher::run_helper;
 use child::spawn::{self, CommandError, CommandProcess, HoldPolicy};
 use event_loop::{EventLoop, EventLoopError, InitialProcesses};
 use harm::HarmWatch;
+use missed::MissedWatch;
 pub use room::{Shortage, event_loop};
 use stop::StopSignals;
 use target_tracker::TargetTracker;
@@ -325,6 +327,7 @@ async fn run_trace(
     plan.objects.iter().for_each(|object| harm.attached(object));
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
+    let missed = MissedWatch::new(&plan.objects, clock::boot_time());
     let seeds = seeds(trace, &target, command);
     let hold = endings.command.as_ref().and_then(|command| hold(trace, command));
     let sockets = trace.selector.runtime_sockets.clone();
@@ -332,8 +335,13 @@ async fn run_trace(
     if let Some(command) = &mut endings.command {
         command.release()?;
     }
-    let stream =
-        EventLoop::new(&mut session, (pipeline, info), (watch, harm), verbosity, (seeds, trace.interval));
+    let stream = EventLoop::new(
+        &mut session,
+        (pipeline, info),
+        (watch, harm, missed),
+        verbosity,
+        (seeds, trace.interval),
+    );
     let (summary, harmed) = stream.run(endings).await.map_err(|source| match source {
         EventLoopError::Write(source) => destination::write_failure(source),
         EventLoopError::Session(error) => error.into(),
@@ -492,20 +500,23 @@ fn attach(
     }
 }
 
-/// What the pipeline needs for each hook of an object, by site.
-fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
-    let site = |hook: &Hook| Site {
+/// What the pipeline needs for each hook of an object, by site. All of its hooks are attached since a time of
+/// the kernel.
+fn sites(object: &ObjectHooks, complete_since: u64) -> impl Iterator<Item = (u32, Site)> {
+    let site = move |hook: &Hook| Site {
         library: object.library.clone(),
         function: hook.function.clone(),
         callers: hook.call_sites.clone(),
         reading: hook.capture.clone(),
+        complete_since,
     };
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
 fn pipeline(trace: &Trace, plan: &Plan, (output, choice): (Tee, ProcessFilter)) -> Pipeline {
+    let now = clock::boot_time();
     Pipeline::new(Setup {
-        sites: plan.objects.iter().flat_map(sites).collect(),
+        sites: plan.objects.iter().flat_map(|object| sites(object, now)).collect(),
         clock: Clock::now(),
         sink: Box::new(output),
         started: Timestamp::now(),

@@ -8,7 +8,7 @@ use std::mem;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use crate::scope::Target;
 mod code_copy;
 mod file_cache;
 mod inspect_file;
+mod left_behind;
 pub mod loader;
 mod object_refs;
 mod once_per_process;
@@ -38,6 +39,8 @@ mod versions;
 use code_copy::{CodeState, HookedCode};
 use file_cache::{FileCache, FileVerdict};
 use inspect_file::{CopyUpSource, FileInProcess, FileInspection, InspectError, InspectedFile, Verdict};
+use left_behind::LeftBehind;
+pub use left_behind::{ObjectUse, Uninspected};
 use loader::LoaderCache;
 use object_refs::ObjectRefs;
 use once_per_process::ReportedOnce;
@@ -96,11 +99,12 @@ pub struct Discovery {
     /// What is known of files by their inode numbers, as the processes see them. File systems may share some,
     /// and then a file that was not inspected is taken for one that was.
     inspected: LruCache<u64, Inspected>,
-    /// The last process that was counted for files that nobody has inspected.
-    counted: Option<u32>,
-    /// The files that were not opened in time by the end of the process that had mapped them, if there were
-    /// any: how many processes and files to count for that.
-    missed: Option<u64>,
+    /// The files that were not opened in time by the end of the process that had mapped them.
+    left_behind: LeftBehind,
+    /// Whether a process has left files behind since [`Discovery::take_left_behind`] was last called.
+    has_left_behind: bool,
+    /// Which processes have mapped objects that were hooked before.
+    uses: Vec<ObjectUse>,
     on_uncached: UncachedFileCallback,
 }
 
@@ -130,8 +134,9 @@ impl Discovery {
             withdrawn: Vec::new(),
             launcher: None,
             inspected: LruCache::sparse(REMEMBERED),
-            counted: None,
-            missed: None,
+            left_behind: LeftBehind::default(),
+            has_left_behind: false,
+            uses: Vec::new(),
             on_uncached: Arc::new(|| ()),
         }
     }
@@ -190,14 +195,16 @@ impl Discovery {
         self.found()
     }
 
-    /// Inspects one file that a process has mapped. Returns the objects to attach to.
-    pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
+    /// Inspects one file that a process has mapped, at this time of the kernel. Returns the objects to attach
+    /// to.
+    pub async fn mapped(&mut self, pid: u32, mapping: &Mapping, since: u64) -> Vec<ObjectHooks> {
         if !self.probe.inspects_files() {
             return Vec::new();
         }
         let seen = self.mapping(pid, mapping, Keep::Foreign).await;
         if seen.is_hooked() {
             self.users.maps(pid, &seen.objects);
+            self.uses(pid, &seen.objects, since);
             return self.found();
         }
         match seen.outcome.refusal(&self.probe) {
@@ -207,34 +214,50 @@ impl Discovery {
             // The range may belong to another file by now. Or the process has exited, while a process that it
             // forked still maps the file.
             Some(_) if self.inspect_process(pid, Keep::Foreign).await.is_err() => {
-                self.left_behind(pid, mapping).await;
+                self.left_behind(pid, mapping, since).await;
             }
             None | Some(_) => {}
         }
         self.found()
     }
 
-    /// Inspects a file whose process has ended before it was opened. If that is impossible, it is counted:
-    /// each time if it was hooked before, otherwise once, and once for all such files of a process.
-    async fn left_behind(&mut self, pid: u32, mapping: &Mapping) {
-        let missed = self.missed.get_or_insert(0);
-        match self.inspected.get(&mapping.inode) {
-            Some(Inspected::Hooks(_) | Inspected::Counted) => return,
-            Some(Inspected::Detached) | None => {}
+    /// Inspects a file whose process has ended before it was opened. If that is impossible, another process
+    /// may show the file later.
+    async fn left_behind(&mut self, pid: u32, mapping: &Mapping, since: u64) {
+        self.has_left_behind = true;
+        if self.uses_inspected(pid, mapping, since) {
+            return;
         }
         let caches = (&self.files, &self.mounts);
         match inspect_file::left_behind(pid, mapping, caches, &self.probe, &self.on_uncached).await {
             Some(FileInspection::Cached(_)) => {}
             Some(FileInspection::New(new)) => {
                 let FileVerdict { objects, .. } = self.add(pid, *new);
+                self.resolve_left_behind((mapping.inode, &mapping.path), &objects);
                 self.inspected.put(mapping.inode, Inspected::Hooks(objects));
                 self.ended(pid);
             }
-            None => {
-                *missed += u64::from(self.counted.replace(pid) != Some(pid));
-                self.inspected.get_or_insert(mapping.inode, || Inspected::Counted);
-            }
+            None => self.left_behind.add(pid, (mapping.inode, &mapping.path), since),
         }
+    }
+
+    fn resolve_left_behind(&mut self, file: (u64, &Path), objects: &[ObjectId]) {
+        self.uses.extend(self.left_behind.resolve(file, objects.first().copied()));
+    }
+
+    /// Records that a process has mapped these objects of one file, unless they are new.
+    fn uses(&mut self, pid: u32, objects: &[ObjectId], since: u64) {
+        let known = objects.first().filter(|id| !self.objects.iter().any(|new| new.id == **id));
+        self.uses.extend(known.map(|object| ObjectUse { pid, object: *object, since }));
+    }
+
+    /// If the file of a mapping was inspected, in this process or in another, records that the process has
+    /// mapped it at this time. Otherwise returns false.
+    pub fn uses_inspected(&mut self, pid: u32, mapping: &Mapping, since: u64) -> bool {
+        let Some(Inspected::Hooks(objects)) = self.inspected.get(&mapping.inode) else { return false };
+        let objects = objects.clone();
+        self.uses(pid, &objects, since);
+        true
     }
 
     /// Handles the exit of a process.
@@ -260,16 +283,20 @@ impl Discovery {
         self.files.forget(&[id]);
     }
 
-    /// If, since the last call, a process has exited before a file that it had mapped was opened: how many
-    /// processes and files are to be counted, because of files that nobody has inspected. Other processes may
-    /// map them.
-    pub fn take_missed(&mut self) -> Option<u64> {
-        self.missed.take()
+    /// Whether, since the last call, a process has exited before a file that it had mapped was opened. Other
+    /// processes may map it.
+    pub fn take_left_behind(&mut self) -> bool {
+        mem::take(&mut self.has_left_behind)
     }
 
-    /// Whether the file of a mapping was inspected, in this process or in another.
-    pub fn has_inspected(&self, mapping: &Mapping) -> bool {
-        matches!(self.inspected.peek(&mapping.inode), Some(Inspected::Hooks(_) | Inspected::Counted))
+    /// Which processes have mapped objects that others had mapped before, since the last call.
+    pub fn take_uses(&mut self) -> Vec<ObjectUse> {
+        mem::take(&mut self.uses)
+    }
+
+    /// The processes whose files nobody could inspect.
+    pub fn take_uninspected(&mut self) -> Vec<Uninspected> {
+        self.left_behind.take()
     }
 
     /// What cannot be seen of the processes that were inspected since the last call.
@@ -402,6 +429,7 @@ impl Discovery {
                 seen
             }
         };
+        self.resolve_left_behind((mapping.inode, &mapping.path), &seen.objects);
         self.inspected.put(mapping.inode, Inspected::Hooks(seen.objects.clone()));
         // A hooked file that is copied up looks the same from outside, but is another file.
         if keep == Keep::Everything || seen.outcome.is_foreign() {
@@ -574,8 +602,6 @@ enum Inspected {
     Hooks(Vec<ObjectId>),
     /// It had objects, and was detached from.
     Detached,
-    /// Nobody could inspect it, and it was counted.
-    Counted,
 }
 
 /// What is cached by what mappings show.

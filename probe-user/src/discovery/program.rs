@@ -111,6 +111,7 @@ impl Discovery {
             {
                 self.skip(kind, pid, &path.to_string_lossy(), why);
             }
+            self.resolve_left_behind((inode, &path), &verdict.objects);
             self.inspected.put(inode, Inspected::Hooks(verdict.objects.clone()));
             ids.extend(verdict.objects);
             paths.push(path);

@@ -77,6 +77,11 @@ impl ProbeProgram {
         )
     }
 
+    /// Whether it reports that a connection is created.
+    pub fn opens(self) -> bool {
+        matches!(self, Self::Open | Self::OpenFirst | Self::OpenOutArg | Self::OpenIfNew | Self::GoOpen)
+    }
+
     /// Whether the return of the function is probed.
     pub fn has_return(self) -> bool {
         matches!(
