@@ -107,7 +107,10 @@ pub(super) enum Response {
     /// Detach from objects that no process maps any more.
     Detach(Vec<ObjectId>),
     /// What was requested before [`DiscoveryRequest::Settle`] is done, as far as it matters after the end.
-    Settled,
+    Settled {
+        /// The patterns that have matched nothing.
+        unmatched: Vec<String>,
+    },
     /// Detach at once from objects whose code a process is about to copy.
     Withdraw(Vec<ObjectId>),
 }
@@ -170,7 +173,7 @@ impl DiscoveryHandle {
         let deadline = Instant::now() + SETTLING;
         loop {
             match timeout_at(deadline, self.next()).await {
-                Ok(Response::Settled) => return Settlement::Whole(responses),
+                Ok(Response::Settled { unmatched }) => return Settlement::Whole { responses, unmatched },
                 Ok(response) => responses.push(response),
                 Err(_) => return Settlement::Partial(responses),
             }
@@ -190,7 +193,12 @@ impl DiscoveryHandle {
 #[derive(Debug)]
 pub(super) enum Settlement {
     /// Everything that was mapped by then.
-    Whole(Vec<Response>),
+    Whole {
+        /// What was found.
+        responses: Vec<Response>,
+        /// The patterns that have matched nothing.
+        unmatched: Vec<String>,
+    },
     /// There is at least one file more.
     Partial(Vec<Response>),
 }
@@ -310,7 +318,7 @@ impl DiscoveryWorker {
         for one in self.discovery.take_uninspected() {
             self.send(Response::Uninspected(one)).await?;
         }
-        self.send(Response::Settled).await
+        self.send(Response::Settled { unmatched: self.discovery.unmatched() }).await
     }
 
     async fn send(&self, response: Response) -> Result<(), Disconnected> {

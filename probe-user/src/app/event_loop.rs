@@ -71,6 +71,16 @@ impl Default for InitialProcesses {
     }
 }
 
+/// How a trace has ended.
+#[derive(Debug)]
+pub(super) struct TraceEnd {
+    pub(super) summary: Summary,
+    /// How many processes probes have harmed.
+    pub(super) harmed: u64,
+    /// The patterns that have matched nothing.
+    pub(super) unmatched: Vec<String>,
+}
+
 /// A running trace.
 pub(super) struct EventLoop<'a> {
     session: &'a mut Session,
@@ -138,14 +148,14 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Streams until the end, and reports the summary. Returns it with the number of processes that probes
-    /// have harmed. If an output fails, the others are finished first.
-    pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<(Summary, u64), EventLoopError> {
+    /// Streams until the end, and reports the summary. If an output fails, the others are finished first.
+    pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<TraceEnd, EventLoopError> {
         match self.stream(endings).await {
             Ok(end) => {
                 let settlement = self.watch.settle(self.session).await;
-                self.settle(settlement);
-                self.finish(end)
+                let unmatched = self.settle(settlement);
+                let (summary, harmed) = self.finish(end)?;
+                Ok(TraceEnd { summary, harmed, unmatched })
             }
             Err(EventLoopError::Write(error)) => {
                 // The first failure is returned, so later ones are ignored.
@@ -204,7 +214,7 @@ impl<'a> EventLoop<'a> {
             TrackerEvent::Found(Response::Uninspected(process)) => self.missed.not_inspected(process),
             TrackerEvent::Found(Response::LeftBehind) => self.watch.request_resync(),
             // Nobody waits for it any more.
-            TrackerEvent::Found(Response::Settled) => {}
+            TrackerEvent::Found(Response::Settled { .. }) => {}
             TrackerEvent::Found(Response::Program { pid, executable, held }) => {
                 if let Some(executable) = executable {
                     self.info.starting(pid, &executable);
@@ -500,12 +510,13 @@ impl<'a> EventLoop<'a> {
     }
 
     /// Records what was not attached to, because the trace has ended.
-    fn settle(&mut self, settlement: Settlement) {
-        let responses = match settlement {
-            Settlement::Whole(responses) => responses,
+    /// Returns the patterns that have matched nothing.
+    fn settle(&mut self, settlement: Settlement) -> Vec<String> {
+        let (responses, unmatched) = match settlement {
+            Settlement::Whole { responses, unmatched } => (responses, unmatched),
             Settlement::Partial(responses) => {
                 self.pipeline.attached_late(1);
-                responses
+                (responses, Vec::new())
             }
         };
         for response in responses {
@@ -521,6 +532,7 @@ impl<'a> EventLoop<'a> {
                 _ => {}
             }
         }
+        unmatched
     }
 
     /// Reports everything that is left, and finishes every output that still works.

@@ -15,6 +15,7 @@ use crate::diagnose::{self, DiagnoseError};
 use crate::discovery::{self, Discovery, ProgramStart, SkipDetail, Versioned};
 use crate::enrich::{ProcessInfoCache, StackSymbolizer};
 use crate::error_chain;
+use crate::event::{StopReason, Summary};
 use crate::output::{self, Destination, Tee};
 use crate::pipeline::{Executions, Pipeline, Setup, Site};
 use crate::plan::program_set::ProgramFamily;
@@ -23,7 +24,7 @@ use crate::probe::exec::ExecEvents;
 use crate::probe::{Probe, uprobe};
 use crate::proc::view::Blind;
 use crate::scope::{ProcessFilter, Selector, Target, TargetError};
-use crate::stderr::print_error;
+use crate::stderr::{print_error, say};
 
 mod code_watch;
 mod control;
@@ -42,7 +43,7 @@ mod target_tracker;
 use child::exec_hold::ExecHold;
 pub use child::launcher::run_helper;
 use child::spawn::{self, CommandError, CommandProcess, HoldPolicy};
-use event_loop::{EventLoop, EventLoopError, InitialProcesses};
+use event_loop::{EventLoop, EventLoopError, InitialProcesses, TraceEnd};
 use harm::HarmWatch;
 use missed::MissedWatch;
 pub use room::{Shortage, event_loop};
@@ -65,6 +66,14 @@ pub enum Failure {
         target: String,
         /// One line per process and file.
         reasons: String,
+        /// The next step for the user.
+        next: &'static str,
+    },
+    /// No function that was to be traced was in any file.
+    #[error("nothing was attached to: nothing has matched {patterns}\n{next}")]
+    NothingMatched {
+        /// The patterns.
+        patterns: String,
         /// The next step for the user.
         next: &'static str,
     },
@@ -161,7 +170,7 @@ impl Failure {
             Self::Blind(_) => 4,
             Self::Target(error) => error.kind().exit_status(),
             Self::Explain(error) => error.exit_status(),
-            Self::NothingToAttach { .. } => 3,
+            Self::NothingToAttach { .. } | Self::NothingMatched { .. } => 3,
             Self::TooMany { .. } => 2,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
             Self::Session(_)
@@ -342,12 +351,39 @@ async fn run_trace(
         verbosity,
         (seeds, trace.interval),
     );
-    let (summary, harmed) = stream.run(endings).await.map_err(|source| match source {
-        EventLoopError::Write(source) => destination::write_failure(source),
-        EventLoopError::Session(error) => error.into(),
-    })?;
+    let TraceEnd { summary, harmed, unmatched } =
+        stream.run(endings).await.map_err(|source| match source {
+            EventLoopError::Write(source) => destination::write_failure(source),
+            EventLoopError::Session(error) => error.into(),
+        })?;
     status::ended(&summary, &trace.outputs, verbosity);
-    if harmed > 0 { Err(Failure::Harmed { processes: harmed }) } else { Ok(()) }
+    if harmed > 0 {
+        return Err(Failure::Harmed { processes: harmed });
+    }
+    matched(trace, &summary, unmatched, verbosity)
+}
+
+/// Reports the patterns that have matched nothing. It is an error if none has matched anything, unless the user
+/// has not waited any longer.
+fn matched(
+    trace: &Trace,
+    summary: &Summary,
+    unmatched: Vec<String>,
+    verbosity: Verbosity,
+) -> Result<(), Failure> {
+    let Probe::Uprobe(uprobe) = &trace.probe else { return Ok(()) };
+    let is_any = unmatched.len() < uprobe.patterns.len() + uprobe.usdt.len();
+    if !is_any && summary.end != StopReason::Interrupted {
+        return Err(Failure::NothingMatched { patterns: quoted(&unmatched), next: trace.probe.next_step() });
+    }
+    if !unmatched.is_empty() && verbosity >= Verbosity::Normal {
+        say(&format_args!("nothing has matched {}", quoted(&unmatched)));
+    }
+    Ok(())
+}
+
+fn quoted(patterns: &[String]) -> String {
+    patterns.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The result of the search on this machine.

@@ -93,7 +93,7 @@ impl TargetTracker {
     /// What processes had mapped by the end of the trace, and nobody has attached to. Waits a little.
     pub(super) async fn settle(&mut self, session: &mut Session) -> Settlement {
         if !self.inspects_files {
-            return Settlement::Whole(Vec::new());
+            return Settlement::Whole { responses: Vec::new(), unmatched: Vec::new() };
         }
         let mapped = self.take_mapped();
         self.mapped(mapped, session);

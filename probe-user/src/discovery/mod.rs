@@ -3,7 +3,7 @@
 //! Owns the cache of files, and which processes map the hooked ones. Reads only. What was inspected but not
 //! hooked is kept with its reason, to answer "why is nothing there?".
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use crate::event::Library;
-use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped};
+use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped, SkippedFile};
 use crate::probe::{Probe, ProbeMatch, tls};
 use crate::proc::Device;
 use crate::proc::maps::Mapping;
@@ -24,12 +24,13 @@ use crate::rootfs::{ForeignFile, Mounts, RealInode};
 use crate::scope::Target;
 
 mod code_copy;
+mod definitions;
 mod file_cache;
 mod inspect_file;
 mod left_behind;
 pub mod loader;
 mod object_refs;
-mod once_per_process;
+mod once_reported;
 mod outcome;
 mod program;
 mod skip_report;
@@ -43,7 +44,7 @@ use left_behind::LeftBehind;
 pub use left_behind::{ObjectUse, Uninspected};
 use loader::LoaderCache;
 use object_refs::ObjectRefs;
-use once_per_process::ReportedOnce;
+use once_reported::ReportedOnce;
 pub use outcome::{FileOutcome, MappedFile, MappingsError, OpenFailure, ProcessOutcome, WatchedFile};
 pub use program::{ProgramStart, StartedProgram};
 pub use skip_report::{SkipDetail, reasons};
@@ -91,6 +92,12 @@ pub struct Discovery {
     unversioned: Vec<Unversioned>,
     /// What cannot be seen, to be reported once.
     blind_spots: ReportedOnce,
+    /// The indices of the patterns that have matched a file.
+    matched: BTreeSet<usize>,
+    /// What was said of patterns that do not match a file, by pattern and file.
+    missing: LruCache<(usize, SkippedFile), String>,
+    /// For patterns that name no file: of how many files that was said.
+    unmatched: BTreeMap<usize, usize>,
     /// Hooked objects that must be detached from, because a process is about to copy their code.
     withdrawn: Vec<ObjectId>,
     /// The process that will become the command, and the inode number of ctrace's own executable, which it
@@ -131,6 +138,9 @@ impl Discovery {
             libcrypto: LruCache::sparse(REMEMBERED),
             unversioned: Vec::new(),
             blind_spots: ReportedOnce::default(),
+            matched: BTreeSet::new(),
+            missing: LruCache::sparse(REMEMBERED),
+            unmatched: BTreeMap::new(),
             withdrawn: Vec::new(),
             launcher: None,
             inspected: LruCache::sparse(REMEMBERED),
@@ -174,7 +184,8 @@ impl Discovery {
         for object in &mut self.objects {
             object.pids = self.users.pids_of(object.id);
         }
-        let skipped = mem::take(&mut self.skipped);
+        let mut skipped = mem::take(&mut self.skipped);
+        self.drop_matched(&mut skipped);
         self.blind_spots.mark_reported(&skipped);
         let plan = Plan {
             scope: target.scope.clone(),
@@ -202,21 +213,18 @@ impl Discovery {
             return Vec::new();
         }
         let seen = self.mapping(pid, mapping, Keep::Foreign).await;
+        self.blind_spots_of(pid, mapping, &seen).await;
         if seen.is_hooked() {
             self.users.maps(pid, &seen.objects);
             self.uses(pid, &seen.objects, since);
             return self.found();
         }
-        match seen.outcome.refusal(&self.probe) {
-            Some((kind, why)) if kind.is_blind_spot() => {
-                self.skip(kind, pid, &mapping.path.to_string_lossy(), why);
-            }
-            // The range may belong to another file by now. Or the process has exited, while a process that it
-            // forked still maps the file.
-            Some(_) if self.inspect_process(pid, Keep::Foreign).await.is_err() => {
-                self.left_behind(pid, mapping, since).await;
-            }
-            None | Some(_) => {}
+        // The range may belong to another file by now. Or the process has exited, while a process that it
+        // forked still maps the file.
+        if seen.outcome.refusal(&self.probe).is_some()
+            && self.inspect_process(pid, Keep::Foreign).await.is_err()
+        {
+            self.left_behind(pid, mapping, since).await;
         }
         self.found()
     }
@@ -351,7 +359,9 @@ impl Discovery {
     }
 
     fn found(&mut self) -> Vec<ObjectHooks> {
-        self.blind_spots.add(mem::take(&mut self.skipped));
+        let mut skipped = mem::take(&mut self.skipped);
+        self.drop_matched(&mut skipped);
+        self.blind_spots.add(skipped);
         self.foreign.clear();
         mem::take(&mut self.objects)
     }
@@ -371,7 +381,9 @@ impl Discovery {
         let mut foreign = 0;
         let mut maps = BTreeSet::new();
         for mapping in mappings {
-            let FileVerdict { outcome, objects, .. } = self.mapping(pid, &mapping, keep).await;
+            let seen = self.mapping(pid, &mapping, keep).await;
+            self.blind_spots_of(pid, &mapping, &seen).await;
+            let FileVerdict { outcome, objects, .. } = seen;
             foreign += usize::from(outcome.is_foreign());
             if objects.is_empty()
                 && let Some((kind, why)) = outcome.refusal(&self.probe)
@@ -425,6 +437,7 @@ impl Discovery {
                 return unopened(OpenFailure::TimedOut);
             }
             Err(InspectError::ReadTimeout(inode, seen)) => {
+                let seen = seen.on(inode);
                 self.files.insert(inode, seen.clone());
                 seen
             }
@@ -451,7 +464,8 @@ impl Discovery {
         match state {
             CodeState::InFile => {}
             CodeState::Copied => {
-                return FileVerdict::unhooked(FileOutcome::CopiedCode(code_copy::COPIED.to_owned()), changed);
+                let outcome = FileOutcome::CopiedCode(code_copy::COPIED.to_owned());
+                return FileVerdict::unhooked(outcome, changed).on(inode);
             }
             CodeState::PartlyCopied(functions) => {
                 let path = self.path_of(&inspection).unwrap_or_default();
@@ -462,7 +476,7 @@ impl Discovery {
                 if let FileInspection::Cached(seen) = inspection {
                     self.withdraw(pid, &seen.objects, &why);
                 }
-                let verdict = FileVerdict::unhooked(FileOutcome::CopiedCode(why), changed);
+                let verdict = FileVerdict::unhooked(FileOutcome::CopiedCode(why), changed).on(inode);
                 self.files.insert(inode, verdict.clone());
                 return verdict;
             }
@@ -501,7 +515,7 @@ impl Discovery {
         pid: u32,
         InspectedFile { file, inode, verdict, original }: InspectedFile,
     ) -> FileVerdict {
-        let mut seen = self.apply_verdict(pid, file, verdict);
+        let mut seen = self.apply_verdict(pid, file, verdict).on(inode);
         if let Some(original) = original.filter(|_| seen.is_hooked()) {
             seen.objects.extend(self.add_original(pid, original));
         }
@@ -515,7 +529,7 @@ impl Discovery {
         CopyUpSource { file, inode, verdict }: CopyUpSource,
     ) -> Vec<ObjectId> {
         let Some(verdict) = verdict else { return self.files.hooked(inode).unwrap_or_default() };
-        let seen = self.apply_verdict(pid, file, verdict);
+        let seen = self.apply_verdict(pid, file, verdict).on(inode);
         if !seen.is_hooked() {
             return Vec::new();
         }
@@ -533,6 +547,7 @@ impl Discovery {
             self.foreign.push(Skipped {
                 kind: SkipKind::File,
                 pid: Some(pid),
+                file: None,
                 subject: file_name(&file),
                 reason: why.clone(),
             });
@@ -547,14 +562,12 @@ impl Discovery {
         (found, code): (ProbeMatch, Arc<HookedCode>),
     ) -> FileVerdict {
         let (outcome, changed) = (FileOutcome::Watched(WatchedFile::of(&found)), file.changed());
-        let ProbeMatch { library: facts, hooks, skipped, untraceable, evidence, over_limit } = found;
+        let ProbeMatch { library: facts, hooks, skipped, evidence, matched, over_limit, .. } = found;
+        self.matched.extend(matched);
         self.over_limit = self.over_limit.take().or(over_limit);
         let path = file_name(&file);
         for why in skipped {
             self.skip(SkipKind::File, pid, &path, why);
-        }
-        if let Some(untraceable) = untraceable {
-            self.skip(SkipKind::Untraceable, pid, &path, untraceable.to_string());
         }
         if hooks.is_empty() {
             return FileVerdict::unhooked(outcome, changed);
@@ -571,7 +584,7 @@ impl Discovery {
             self.unversioned.push(Unversioned { pid, object: id, version_in, place: None, library, sites });
         }
         self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
-        FileVerdict { outcome: Arc::new(outcome), objects: vec![id], code: Some(code), changed }
+        FileVerdict { outcome: Arc::new(outcome), objects: vec![id], code: Some(code), changed, inode: None }
     }
 
     /// Ids for this many hooks.
@@ -588,7 +601,17 @@ impl Discovery {
     }
 
     fn skip(&mut self, kind: SkipKind, pid: u32, what: &str, why: String) {
-        self.skipped.push(Skipped { kind, pid: Some(pid), subject: what.to_owned(), reason: why });
+        self.skip_in(None, kind, (pid, what), why);
+    }
+
+    fn skip_in(
+        &mut self,
+        file: Option<SkippedFile>,
+        kind: SkipKind,
+        (pid, what): (u32, &str),
+        reason: String,
+    ) {
+        self.skipped.push(Skipped { kind, pid: Some(pid), file, subject: what.to_owned(), reason });
     }
 }
 
