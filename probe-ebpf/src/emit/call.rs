@@ -49,8 +49,8 @@ pub fn small_call_chunk(call: &Call, address: u64) {
     }
 }
 
-/// The bytes that are lost with a chunk. The first chunk of a call stands for what a limit has cut, too: without
-/// any chunk, nothing else says that the call moved these bytes.
+/// The bytes that are lost with a chunk. The first chunk of a call stands for what a limit has cut, too:
+/// without any chunk, nothing else says that the call moved these bytes.
 #[inline(always)]
 fn moved_bytes(call: &Call) -> u64 {
     let cut = if call.offset == 0 { call.length.saturating_sub(call.captured.into()) } else { 0 };

@@ -491,19 +491,16 @@ impl<'a> EventLoop<'a> {
     /// Emits records of what was missed. To be called when the ring is empty.
     fn emit_missed(&mut self) -> io::Result<()> {
         for MissedProcess { pid, end, time, missed } in self.missed.take(clock::boot_time()) {
-            match end {
-                Some(end) => {
-                    let origin = self.info.origin(&end);
-                    self.info.forget(pid);
-                    self.pipeline.missed(&Header { time, tid: pid, ..end }, &origin, missed)?;
-                }
-                None => {
-                    let comm = self.info.comm(pid).unwrap_or_default();
-                    let origin = self.info.read_now(pid);
-                    let mut header = Header { pid, tid: pid, time, ..Header::new_zeroed() };
-                    header.comm.iter_mut().zip(comm).for_each(|(to, byte)| *to = byte);
-                    self.pipeline.missed(&header, &origin, missed)?;
-                }
+            if let Some(end) = end {
+                let origin = self.info.origin(&end);
+                self.info.forget(pid);
+                self.pipeline.missed(&Header { time, tid: pid, ..end }, &origin, missed)?;
+            } else {
+                let comm = self.info.comm(pid).unwrap_or_default();
+                let origin = self.info.read_now(pid);
+                let mut header = Header { pid, tid: pid, time, ..Header::new_zeroed() };
+                header.comm.iter_mut().zip(comm).for_each(|(to, byte)| *to = byte);
+                self.pipeline.missed(&header, &origin, missed)?;
             }
         }
         Ok(())

@@ -360,24 +360,24 @@ async fn run_trace(
     if harmed > 0 {
         return Err(Failure::Harmed { processes: harmed });
     }
-    matched(trace, &summary, unmatched, verbosity)
+    matched(trace, &summary, &unmatched, verbosity)
 }
 
-/// Reports the patterns that have matched nothing. It is an error if none has matched anything, unless the user
-/// has not waited any longer.
+/// Reports the patterns that have matched nothing. It is an error if none has matched anything, unless the
+/// user has not waited any longer.
 fn matched(
     trace: &Trace,
     summary: &Summary,
-    unmatched: Vec<String>,
+    unmatched: &[String],
     verbosity: Verbosity,
 ) -> Result<(), Failure> {
     let Probe::Uprobe(uprobe) = &trace.probe else { return Ok(()) };
     let is_any = unmatched.len() < uprobe.patterns.len() + uprobe.usdt.len();
     if !is_any && summary.end != StopReason::Interrupted {
-        return Err(Failure::NothingMatched { patterns: quoted(&unmatched), next: trace.probe.next_step() });
+        return Err(Failure::NothingMatched { patterns: quoted(unmatched), next: trace.probe.next_step() });
     }
     if !unmatched.is_empty() && verbosity >= Verbosity::Normal {
-        say(&format_args!("nothing has matched {}", quoted(&unmatched)));
+        say(&format_args!("nothing has matched {}", quoted(unmatched)));
     }
     Ok(())
 }

@@ -177,8 +177,8 @@ struct ObjectLinker<'a> {
     object: &'a ObjectHooks,
 }
 
-/// Whether a program sees that connections are created. These are attached to last: a connection that was seen
-/// from its creation on has all of its bytes then.
+/// Whether a program sees that connections are created. These are attached to last: a connection that was
+/// seen from its creation on has all of its bytes then.
 fn is_opening(program: &BpfProgram, hooks: &[LoadedHook<'_>]) -> bool {
     hooks.iter().any(|hook| program.is_of(hook.hook.program) && hook.hook.program.opens())
 }

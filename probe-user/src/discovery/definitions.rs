@@ -1,7 +1,7 @@
 //! Where a function is defined that a pattern does not find in the file that it names.
 //!
-//! Owns which reasons are given for patterns, and how often. Searches the files that a process maps, and those
-//! that its loader will map.
+//! Owns which reasons are given for patterns, and how often. Searches the files that a process maps, and
+//! those that its loader will map.
 
 use std::path::{Path, PathBuf};
 
@@ -45,16 +45,14 @@ impl Discovery {
         }
         for missing in seen.outcome.missing() {
             let Some(why) = self.why_missing(root, (path, file), missing).await else { continue };
-            let kind = match missing.names_file {
-                true => SkipKind::Unseen,
-                false => SkipKind::Unmatched(missing.pattern),
-            };
+            let kind =
+                if missing.names_file { SkipKind::Unseen } else { SkipKind::Unmatched(missing.pattern) };
             self.skip_in(Some(file), kind, (pid, &subject), why);
         }
     }
 
-    /// The reason why a pattern does not match a file. None if nobody has to know, because the pattern names no
-    /// file, and matches another one or was reported often enough.
+    /// The reason why a pattern does not match a file. None if nobody has to know, because the pattern names
+    /// no file, and matches another one or was reported often enough.
     async fn why_missing(
         &mut self,
         root: u32,

@@ -186,7 +186,10 @@ impl Discovery {
         }
         let mut skipped = mem::take(&mut self.skipped);
         self.drop_matched(&mut skipped);
-        self.blind_spots.mark_reported(&skipped);
+        // What the command will map is reported when it starts.
+        let launcher = self.launcher.map(|(pid, _)| pid);
+        let reported = skipped.iter().filter(|skipped| skipped.pid.is_none() || skipped.pid != launcher);
+        self.blind_spots.mark_reported(reported);
         let plan = Plan {
             scope: target.scope.clone(),
             programs: self.probe.programs(),

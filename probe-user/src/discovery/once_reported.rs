@@ -1,5 +1,5 @@
-//! Reports what cannot be seen, such as untraceable TLS: once for each file, or once for each process if it is
-//! not about a file.
+//! Reports what cannot be seen, such as untraceable TLS: once for each file, or once for each process if it
+//! is not about a file.
 
 use std::mem;
 
@@ -31,7 +31,7 @@ impl Default for ReportedOnce {
 
 impl ReportedOnce {
     /// Marks what was reported at the start of a trace.
-    pub(super) fn mark_reported(&mut self, skipped: &[Skipped]) {
+    pub(super) fn mark_reported<'s>(&mut self, skipped: impl IntoIterator<Item = &'s Skipped>) {
         for one in skipped {
             let _ = self.is_new(one);
         }

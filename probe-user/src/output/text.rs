@@ -197,18 +197,20 @@ impl Text {
         let warning = self.styles.warning;
         write!(self.line, "{warning}missed: ")?;
         let time = time_of(*unattached);
-        match library {
-            Some(library) => escape::name(library.name.as_bytes(), &mut self.line),
-            None => {
-                write!(self.line, "it ended after {time}, before ctrace could inspect what it had mapped")?
-            }
-        }
         match (library, ended) {
-            (None, _) => {}
-            (Some(_), true) => {
-                write!(self.line, " was mapped for {time} when it ended, and not attached to")?
+            (None, _) => {
+                write!(self.line, "it ended after {time}, before ctrace could inspect what it had mapped")?;
             }
-            (Some(_), false) => write!(self.line, " was mapped {time} before ctrace had attached to it")?,
+            (Some(library), ended) => {
+                escape::name(library.name.as_bytes(), &mut self.line);
+                write!(self.line, " was mapped {}", if *ended { "for " } else { "" })?;
+                let what = if *ended {
+                    "when it ended, and not attached to"
+                } else {
+                    "before ctrace had attached to it"
+                };
+                write!(self.line, "{time} {what}")?;
+            }
         }
         writeln!(self.line, "{warning:#}")
     }
@@ -275,8 +277,8 @@ pub fn summary_line(summary: &Summary) -> String {
     line
 }
 
-/// What was attached to late: `missed first calls of 2 processes: 1 program or library in use before ctrace had
-/// attached, for 12.3 ms at most, 1 ended before that`.
+/// What was attached to late: `missed first calls of 2 processes: 1 program or library in use before ctrace
+/// had attached, for 12.3 ms at most, 1 ended before that`.
 pub fn missed_line(summary: &Summary) -> String {
     let MissedTotal { processes, ended, longest, total: _ } = summary.missed;
     let files = match summary.attached_late {

@@ -325,8 +325,8 @@ impl Pipeline {
         self.report.sink.write(&Record { context, body: Body::Harmed(harmed) })
     }
 
-    /// Reports that a process had mapped a file before it was attached to. The header has the process, and when
-    /// that ended.
+    /// Reports that a process had mapped a file before it was attached to. The header has the process, and
+    /// when that ended.
     pub fn missed(&mut self, header: &Header, process: &ProcessContext, missed: Missed) -> io::Result<()> {
         let context = self.report.context(header, process);
         self.missed.add(&context, &missed);

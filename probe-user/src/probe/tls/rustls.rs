@@ -293,8 +293,8 @@ fn sending(version: Option<&str>) -> Option<BufferLayout> {
     Some(if version >= WITH_CHUNKS { BufferLayout::RustChunks } else { BufferLayout::PtrLen })
 }
 
-/// The versions, from paths such as `.../rustls-0.23.46/src/common_state.rs` in cargo's registry or a vendored
-/// one.
+/// The versions, from paths such as `.../rustls-0.23.46/src/common_state.rs` in cargo's registry or a
+/// vendored one.
 fn versions(object: &Object) -> BTreeSet<String> {
     let mut versions = BTreeSet::new();
     let found = object.find_rodata(&[b"rustls-"], CONTEXT, |hit| {
@@ -312,8 +312,8 @@ fn versions(object: &Object) -> BTreeSet<String> {
     versions
 }
 
-/// One of these versions, if all pass sent data in the same way: symbols do not say of which version a function
-/// is.
+/// One of these versions, if all pass sent data in the same way: symbols do not say of which version a
+/// function is.
 fn layout_version(versions: &BTreeSet<String>) -> Option<&str> {
     let first = versions.first()?;
     versions.iter().all(|version| sending(Some(version)) == sending(Some(first))).then_some(first.as_str())

@@ -142,20 +142,14 @@ impl Matching<'_> {
     fn not_there(&self, index: &Index, (number, pattern): (usize, &Pattern), name: &Glob) -> MissingFunction {
         let requested = name.text();
         let function = (!name.is_pattern()).then(|| requested.to_owned());
-        let reason = if index.is_empty() {
-            format!(
-                "no function `{requested}`: the file has no symbols (it is stripped); write OBJECT:0xADDRESS to \
-                 probe an address in it"
-            )
-        } else {
-            format!("no function `{requested}`")
-        };
+        let reason = format!("no function `{requested}`");
         let similar = match &function {
             Some(name) if !index.is_empty() => index.nearest(self.object, name, NEAREST),
             _ => Vec::new(),
         };
         let names_file = matches!(&pattern.object, ObjectName::Named(name) if !name.is_pattern());
-        MissingFunction { pattern: number, names_file, function, reason, similar }
+        let is_stripped = index.is_empty();
+        MissingFunction { pattern: number, names_file, function, reason, similar, is_stripped }
     }
 
     fn function(
@@ -170,12 +164,12 @@ impl Matching<'_> {
             _ => format!("{}+{offset:#x}", function.shown()),
         };
         let hook = self.hook(index, pattern, function, offset, &shown);
-        self.found((number, pattern), shown, hook);
+        self.found((number, pattern), &shown, hook);
     }
 
     /// Adds a hook of a pattern, or the reason why there is none. Users have to know of the latter unless
     /// they have named other functions as well.
-    fn found(&mut self, (number, pattern): (usize, &Pattern), shown: String, hook: Result<Hook, String>) {
+    fn found(&mut self, (number, pattern): (usize, &Pattern), shown: &str, hook: Result<Hook, String>) {
         match hook {
             Ok(hook) => {
                 self.matched.insert(number);
@@ -279,7 +273,7 @@ impl Matching<'_> {
             Ok(place) => Capture::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
                 .map(|reading| new_hook(ProbeProgram::Function, shown.clone(), place, reading)),
         };
-        self.found((number, pattern), shown, hook);
+        self.found((number, pattern), &shown, hook);
     }
 }
 

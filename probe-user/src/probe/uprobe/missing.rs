@@ -13,6 +13,8 @@ pub struct MissingFunction {
     pub reason: String,
     /// Names in the file that are similar.
     pub similar: Vec<String>,
+    /// Whether the file has no names of functions.
+    pub is_stripped: bool,
 }
 
 impl MissingFunction {
@@ -23,6 +25,9 @@ impl MissingFunction {
             (Some(other), Some(function), _) => {
                 format!("{reason}; {other} defines it: write '{other}:{function}'")
             }
+            (_, _, []) if self.is_stripped => format!(
+                "{reason}: the file has no symbols (it is stripped); write OBJECT:0xADDRESS to probe an address in it"
+            ),
             (_, _, []) => reason.clone(),
             (_, _, similar) => format!("{reason}; similar names: {}", similar.join(", ")),
         }
@@ -41,12 +46,18 @@ mod tests {
             function: Some("curl_easy_perform".to_owned()),
             reason: "no function `curl_easy_perform`".to_owned(),
             similar: similar.iter().map(|name| (*name).to_owned()).collect(),
+            is_stripped: similar.is_empty(),
         };
         let defined = "no function `curl_easy_perform`; libcurl.so.4 defines it: write \
                        'libcurl.so.4:curl_easy_perform'";
         assert_eq!(missing(&["curl_easy"]).message(Some("libcurl.so.4")), defined);
         let similar = "no function `curl_easy_perform`; similar names: a, b";
         assert_eq!(missing(&["a", "b"]).message(None), similar);
-        assert_eq!(missing(&[]).message(None), "no function `curl_easy_perform`");
+        assert_eq!(missing(&[]).message(Some("libcurl.so.4")), defined);
+        let stripped = missing(&[]).message(None);
+        assert!(
+            stripped.starts_with("no function `curl_easy_perform`: the file has no symbols"),
+            "{stripped}"
+        );
     }
 }

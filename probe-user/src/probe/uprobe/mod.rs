@@ -76,7 +76,8 @@ impl Uprobe {
         })
     }
 
-    /// The patterns that are not among these, by their indices: those of functions, then those of USDT probes.
+    /// The patterns that are not among these, by their indices: those of functions, then those of USDT
+    /// probes.
     pub fn others(&self, matched: &BTreeSet<usize>) -> Vec<String> {
         let texts = self.patterns.iter().map(|pattern| &pattern.text);
         let texts = texts.chain(self.usdt.iter().map(|pattern| &pattern.text)).enumerate();
