@@ -19,6 +19,7 @@ pub mod elf;
 pub mod enrich;
 mod error_chain;
 pub mod event;
+pub mod glob;
 pub mod output;
 pub mod pipeline;
 pub mod plan;

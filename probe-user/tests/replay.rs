@@ -59,8 +59,6 @@ mod exec;
 mod function;
 #[path = "replay/kept.rs"]
 mod kept;
-#[path = "replay/missed.rs"]
-mod missed;
 #[path = "replay/recording.rs"]
 mod recording;
 #[path = "replay/schema.rs"]
@@ -85,6 +83,7 @@ impl ProcessInfo for Fixed {
             pid: header.pid,
             vpid,
             executable: path.map(|path| Executable { path: path.into() }),
+            entered: None,
         };
         Arc::new(match header.pid {
             1234 => ProcessContext {
@@ -105,6 +104,7 @@ impl ProcessInfo for Fixed {
                         name: "web-0\u{1b}".into(),
                         namespace: Some("prod".into()),
                         uid: Some("3c0ffee5".into()),
+                        labels: None,
                     })),
                     ..Container::default()
                 })),
@@ -136,19 +136,12 @@ fn sites() -> HashMap<u32, Site> {
         version: None,
     });
     let sites = [
-        Site {
-            library: openssl,
-            function: "SSL_write".into(),
-            callers: Vec::new(),
-            reading: None,
-            complete_since: 0,
-        },
+        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new(), reading: None },
         Site {
             library: unknown,
             function: "SSL_read, SSL_read_ex".into(),
             callers: vec![(0x123, "SSL_read"), (0x456, "SSL_read_ex")],
             reading: None,
-            complete_since: 0,
         },
     ];
     (0..).zip(sites).collect()

@@ -139,10 +139,15 @@ fn selected_by_each_property(kind: EngineKind) -> Result<()> {
         // An image is only certain not to be excluded if all of its names are known.
         vec!["--label", &either, "--exclude-image", other.container.image()],
     ];
+    let owner = format!("deploy/{}", wanted.name());
+    let (prefix, of_pod) = (format!("{}-*", wanted.name()), format!("ctrace.pod={}", wanted.name()));
     let pod = wanted.pod().map(|pod| (format!("{}/{}", pod.namespace, pod.name), &pod.name, &pod.namespace));
     if let Some((full, name, namespace)) = &pod {
         selections.push(vec!["--pod", full]);
         selections.push(vec!["--pod", name]);
+        selections.push(vec!["--pod", &owner]);
+        selections.push(vec!["--pod", &prefix]);
+        selections.push(vec!["--label", &of_pod]);
         selections.push(vec!["--namespace", namespace]);
     }
     for (index, selection) in selections.iter().enumerate() {

@@ -80,6 +80,44 @@ fn programs_of_a_millisecond_are_chosen_and_none_is_missed() -> Result<()> {
 }
 
 #[test]
+fn scripts_are_chosen_by_their_own_names() -> Result<()> {
+    require_live()?;
+    let directory = tempfile::tempdir()?;
+    let script = |name: &str, line: &str| -> Result<PathBuf> {
+        let path = directory.path().join(name);
+        fs::write(&path, format!("#!{line}\nexec true\n"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(path)
+    };
+    let (job, other) = (script("job.sh", "/usr/bin/env sh")?, script("other.sh", "/bin/sh")?);
+    let (path, own) = (job.to_str().context("path")?, std::process::id().to_string());
+    for chosen in [path, "job.sh"] {
+        let ctrace = Ctrace::start(&["exec", "-o", "json", "--pid", &own, "--exe", chosen])?;
+        for mut command in [Command::new(&job), Command::new(&other)] {
+            ensure!(command.status()?.success());
+        }
+        let arguments: [&[&str]; 3] = [&[path], &["-e", "job.sh"], &["-c", ":", "job.sh"]];
+        for arguments in arguments {
+            ensure!(Command::new("sh").current_dir(&directory).args(arguments).status()?.success());
+        }
+        let trace = ctrace.finish()?;
+        trace.check_complete()?;
+        let commands: Vec<String> = records(&trace, "exec")?
+            .iter()
+            .map(|record| record["process"]["command_args"].to_string().replace(path, "JOB"))
+            .collect();
+        let expected = [
+            r#"["/usr/bin/env","sh","JOB"]"#,
+            r#"["sh","JOB"]"#,
+            r#"["sh","JOB"]"#,
+            r#"["sh","-e","job.sh"]"#,
+        ];
+        ensure!(commands == expected, "{chosen}: {commands:#?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_ctrace_does_before_its_command_begins_is_not_told() -> Result<()> {
     require_live()?;
     let directory = tempfile::tempdir()?;

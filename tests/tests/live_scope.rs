@@ -1,6 +1,8 @@
 //! What is selected is traced exactly once, and nothing else is traced. Needs root, BPF and Docker.
 
 use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,6 +10,7 @@ use ctrace_tests::{
     Ctrace, Demo, RunningTrace, Server, ServerProcess, TestContainer, Transfer, images, library, program,
     require_live,
 };
+use serde_json::Value;
 
 /// The sizes that clients move in these tests: more than one record and chunk, in both directions.
 const MOVE: &[&str] = &["--up", "5,20000", "--down", "100000,1"];
@@ -187,6 +190,53 @@ fn the_namespace_of_an_init_by_pid() -> Result<()> {
     check(&ctrace.finish()?, &transfers)
 }
 
+/// `nsenter` puts the client into the container's namespaces, but not into its cgroup.
+#[test]
+fn a_process_that_enters_a_container_from_outside() -> Result<()> {
+    require_live()?;
+    let (server, other) = (Server::start("entered", &[])?, Server::start("entered-not", &[])?);
+    let id = server.container.id();
+    let ctrace = Ctrace::json(&["--container", server.container.name()])?;
+    let enter = |server: &Server| {
+        let pid = server.container.pid().to_string();
+        let client = ["/tls-client", "--delay", "500", "--port", server.port()];
+        let options = ["--mount", "--pid", "--net", "--target", &pid];
+        let output = Command::new("nsenter").args(options).args(client).args(MOVE).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Transfer::all(&String::from_utf8(output.stdout)?)
+    };
+    enter(&other)?;
+    let transfers = [enter(&server)?, server.transfers(1)?].concat();
+    let trace = ctrace.finish()?;
+    check(&trace, &transfers)?;
+    let mut entered = 0;
+    for line in trace.lines()?.iter().filter(|line| line.pointer("/thread").is_some()) {
+        let (own, of) = (line.pointer("/container/id"), line.pointer("/process/entered_container/id"));
+        ensure!(own.or(of).and_then(Value::as_str) == Some(id) && own.is_some() != of.is_some(), "{line}");
+        entered += u32::from(of.is_some());
+    }
+    ensure!(entered > 0, "nothing is marked");
+    Ok(())
+}
+
+#[test]
+fn programs_by_the_names_of_their_scripts_and_links() -> Result<()> {
+    require_live()?;
+    let server = Server::start("script", &[])?;
+    let path = |name: &str| server.container.path(name);
+    symlink("/tls-client", path("/linked"))?;
+    fs::write(path("/job.tls"), format!("#!/tls-client --port={}\n", server.port()))?;
+    fs::set_permissions(path("/job.tls"), fs::Permissions::from_mode(0o755))?;
+    let ctrace = Ctrace::json(&["--exe", "job.tls", "--exe", "/linked"])?;
+    let client = |command: &[&str]| -> Result<Vec<Transfer>> {
+        let command = [command, &["--delay", "500"], MOVE].concat();
+        Transfer::all(&server.container.exec(&command)?)
+    };
+    server.client(MOVE)?;
+    let transfers = [client(&["/job.tls"])?, client(&["/linked", "--port", server.port()])?].concat();
+    check(&ctrace.finish()?, &transfers)
+}
+
 #[test]
 fn one_process_by_its_pid_in_the_container() -> Result<()> {
     require_live()?;
@@ -214,8 +264,8 @@ fn one_process_by_its_pid_in_the_container() -> Result<()> {
     check(&ctrace.finish()?, &last.into_iter().chain(client).collect::<Vec<_>>())?;
 
     let inspected = Ctrace::run_to_end(&["inspect", "-o", "json", &format!("{name}:{inner}")])?;
-    let answer: serde_json::Value = serde_json::from_slice(&inspected.stdout)?;
-    let found = answer.pointer("/init").and_then(serde_json::Value::as_u64);
+    let answer: Value = serde_json::from_slice(&inspected.stdout)?;
+    let found = answer.pointer("/init").and_then(Value::as_u64);
     ensure!(found == Some(u64::from(*pid)), "{found:?} is not {pid}: {}", inspected.stderr);
     let wanted = format!("{name}:4000");
     let commands =

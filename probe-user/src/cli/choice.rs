@@ -5,8 +5,9 @@
 
 use crate::container::runtime;
 use crate::container::runtime::RuntimeSocket;
+use crate::glob::Glob;
 use crate::proc::passwd;
-use crate::scope::{ContainerName, InnerPid, PodName};
+use crate::scope::{ContainerName, InnerPid, PodName, PodNameKind};
 
 /// The largest pid of Linux (`PID_MAX_LIMIT` of linux/threads.h).
 const PID_MAX: u32 = 4_194_304;
@@ -68,16 +69,27 @@ pub(super) fn label(text: &str) -> Result<(String, Option<String>), String> {
     Ok((key.to_owned(), value))
 }
 
-/// `web-0`, `prod/web-0`.
+/// `web-0`, `web-*`, `prod/web-0`, `deploy/web`, `prod/deploy/web`.
 pub(super) fn pod(text: &str) -> Result<PodName, String> {
-    let (namespace, name) = match text.split_once('/') {
-        Some((namespace, name)) => (Some(namespace.to_owned()), name),
-        None => (None, text),
+    let parts: Vec<&str> = text.split('/').collect();
+    let (namespace, kind, name) = match *parts.as_slice() {
+        [name] => (None, Some(PodNameKind::Pod), name),
+        [first, name] => match PodNameKind::parse(first) {
+            Some(kind) => (None, Some(kind), name),
+            None => (Some(first), Some(PodNameKind::Pod), name),
+        },
+        [namespace, kind, name] => (Some(namespace), PodNameKind::parse(kind), name),
+        _ => (None, None, ""),
     };
-    if name.is_empty() || name.contains('/') || namespace.as_ref().is_some_and(String::is_empty) {
-        return Err("a pod is NAME or NAMESPACE/NAME".to_owned());
+    let namespace = namespace.map(str::to_owned);
+    match kind {
+        Some(kind) if !name.is_empty() && namespace.as_ref().is_none_or(|name| !name.is_empty()) => {
+            Ok(PodName { namespace, kind, name: Glob::new(name) })
+        }
+        _ => Err("a pod is NAME, NAMESPACE/NAME, OWNER/NAME or NAMESPACE/OWNER/NAME, where an owner is \
+                  deploy, rs, sts, ds, job or cronjob"
+            .to_owned()),
     }
-    Ok(PodName { namespace, name: name.to_owned() })
 }
 
 /// `/usr/sbin/nginx`, `nginx`. A relative path is refused, because it would never match.
@@ -158,9 +170,12 @@ mod tests {
         check(label, "tier=", r#"("tier", Some(""))"#);
         check(label, "=web", "KEY=VALUE");
         check(label, "", "KEY=VALUE");
-        check(pod, "web-0", r#"namespace: None, name: "web-0""#);
-        check(pod, "prod/web-0", r#"namespace: Some("prod"), name: "web-0""#);
-        for wrong in ["", "/", "prod/", "/web", "a/b/c"] {
+        check(pod, "web-0", r#"namespace: None, kind: Pod, name: Glob("web-0")"#);
+        check(pod, "prod/web-*", r#"namespace: Some("prod"), kind: Pod, name: Glob("web-*")"#);
+        check(pod, "deploy/web", r#"namespace: None, kind: Deployment, name: Glob("web")"#);
+        check(pod, "prod/sts/db", r#"namespace: Some("prod"), kind: StatefulSet, name: Glob("db")"#);
+        check(pod, "deploy/pod/web-0", r#"namespace: Some("deploy"), kind: Pod, name: Glob("web-0")"#);
+        for wrong in ["", "/", "prod/", "/web", "a/b/c", "deploy/", "/deploy/x", "a/deploy/b/c"] {
             check(pod, wrong, "NAMESPACE/NAME");
         }
         check(executable, "/usr/sbin/nginx", "/usr/sbin/nginx");

@@ -55,14 +55,15 @@ struct ChosenArgs {
     /// Containers of an image: its name as the runtime shows it, or without tag or registry
     #[arg(long = "image", value_name = "IMAGE", group = "target", value_parser = NonEmptyStringValueParser::new())]
     images: Vec<String>,
-    /// Containers with a label
+    /// Containers with a label, or whose pod has it
     #[arg(long = "label", value_name = "KEY[=VALUE]", group = "target", value_parser = label)]
     labels: Vec<(String, Option<String>)>,
     /// Containers of a Docker Compose or Podman Compose service
     #[arg(long = "compose-service", value_name = "NAME", group = "target", value_parser = NonEmptyStringValueParser::new())]
     services: Vec<String>,
-    /// Containers of a pod
-    #[arg(long = "pod", value_name = "[NS/]NAME", group = "target", value_parser = pod)]
+    /// Containers of a pod: its name, web-* for all with that prefix, or its owner such as deploy/web or
+    /// sts/db (also rs, ds, job, cronjob)
+    #[arg(long = "pod", value_name = "[NS/][OWNER/]NAME", group = "target", value_parser = pod)]
     pods: Vec<PodName>,
     /// Containers of a Kubernetes namespace
     #[arg(long = "namespace", value_name = "NS", group = "target", value_parser = NonEmptyStringValueParser::new())]
@@ -74,7 +75,7 @@ struct ChosenArgs {
     /// Processes with this name (comm): the kernel keeps 15 bytes, so the rest is ignored
     #[arg(long = "comm", value_name = "NAME", group = "target", value_parser = NonEmptyStringValueParser::new())]
     comms: Vec<String>,
-    /// Processes with this executable: its path as they see it, or its file name
+    /// Processes with this executable or script: its path as they see it, or its file name
     #[arg(long = "exe", value_name = "PATH|NAME", group = "target", value_parser = executable)]
     executables: Vec<String>,
     /// Processes of a user of the host: the effective user id, or a name in /etc/passwd
@@ -138,7 +139,7 @@ struct ExcludedArgs {
     #[arg(long = "exclude-compose-service", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     exclude_services: Vec<String>,
     /// Containers of a pod
-    #[arg(long = "exclude-pod", value_name = "[NS/]NAME", value_parser = pod)]
+    #[arg(long = "exclude-pod", value_name = "[NS/][OWNER/]NAME", value_parser = pod)]
     exclude_pods: Vec<PodName>,
     /// Containers of a Kubernetes namespace
     #[arg(long = "exclude-namespace", value_name = "NS", value_parser = NonEmptyStringValueParser::new())]
@@ -146,7 +147,7 @@ struct ExcludedArgs {
     /// Processes with this name
     #[arg(long = "exclude-comm", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     exclude_comms: Vec<String>,
-    /// Processes with this executable
+    /// Processes with this executable or script
     #[arg(long = "exclude-exe", value_name = "PATH|NAME", value_parser = executable)]
     exclude_executables: Vec<String>,
     /// Processes of a user of the host

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use super::entered::MountNamespaces;
 use super::runtime::{ContainerInfo, InfoSource, Listing};
 use super::state::{ContainerState, unnamed};
 use super::unclaimed::UnclaimedCgroups;
@@ -45,6 +46,8 @@ struct IndexState {
     marks: KeyIndex<Arc<str>>,
     /// Cgroups that may be a container's.
     unclaimed: UnclaimedCgroups,
+    /// The mount namespaces of selected containers.
+    mounts: MountNamespaces,
     /// Incremented when a runtime's report of a container is new or has changed.
     version: u64,
     /// When the runtimes have to be asked next. It is asked for many times a second, and there may be
@@ -69,6 +72,7 @@ impl Default for IndexState {
             settled: LruCache::sparse(SETTLED),
             marks: KeyIndex::default(),
             unclaimed: UnclaimedCgroups::default(),
+            mounts: MountNamespaces::default(),
             version: 0,
             next_question: NextQuestion::Unknown,
         }
@@ -285,7 +289,39 @@ impl ContainerIndex {
         let container = self.of_process(pid, cgroup);
         let executable = self.proc.executable(pid);
         let executable = executable.map(|path| Executable { path: path.to_string_lossy().into_owned() });
-        ProcessContext { process: Process { pid, vpid: self.proc.vpid(pid), executable }, container }
+        let entered = self.entered_by(pid, &container);
+        ProcessContext { process: Process { pid, vpid: self.proc.vpid(pid), executable, entered }, container }
+    }
+
+    /// The container whose mount namespace a process has entered, if the scope has found one for it
+    /// or for another process in it. None for a process that is in a container by its cgroup.
+    pub fn entered_by(&self, pid: u32, own: &Containment) -> Option<Arc<Container>> {
+        if own.container().is_some() || self.lock().mounts.is_empty() {
+            return None;
+        }
+        let namespace = self.proc.mount_namespace(pid);
+        let key = self.lock().mounts.of_process(pid, namespace)?;
+        Some(self.get(&key))
+    }
+
+    /// The key of the container, one of these with these cgroups, in whose mount namespace a process is.
+    pub(crate) fn entered<'a>(
+        &self,
+        pid: u32,
+        containers: impl Iterator<Item = (&'a str, &'a [Cgroup])>,
+    ) -> Option<String> {
+        let hierarchy = self.hierarchy.as_ref()?;
+        let namespace = self.proc.mount_namespace(pid)?;
+        if [self.proc.own(), 1].into_iter().any(|host| self.proc.mount_namespace(host) == Some(namespace)) {
+            return None;
+        }
+        let mut state = self.lock();
+        let owner = state.mounts.of_process(pid, Some(namespace));
+        if owner.is_some() || !state.mounts.may_reread() {
+            return owner;
+        }
+        state.mounts.reread(&self.proc, hierarchy, containers);
+        state.mounts.of_process(pid, Some(namespace))
     }
 }
 

@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(json(&ContainerField::default()), serde_json::json!({"container": null}));
         assert_eq!(container.shown(), "app");
         container.pod =
-            Some(Arc::new(Pod { name: "web-0".into(), namespace: Some("prod".into()), uid: None }));
+            Some(Arc::new(Pod { name: "web-0".into(), namespace: Some("prod".into()), ..Pod::default() }));
         assert_eq!(container.shown(), "prod/web-0/app");
         let found = json(&ContainerField(Some(Arc::new(container.clone()))));
         let pod = serde_json::json!({"pod": {"name": "web-0"}, "namespace": {"name": "prod"}});

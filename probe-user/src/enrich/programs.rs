@@ -92,7 +92,10 @@ impl Programs {
         let path = image.or_else(|| running.as_ref()?.executable.clone());
         let vpid = if inner_pid == 0 { running.as_ref().and_then(|it| it.vpid) } else { Some(inner_pid) };
         let container = containers.of_process(header.pid, header.cgroup);
-        ProcessImage { origin: Arc::new(origin(header.pid, vpid, path, container)), running }
+        let entered = containers.entered_by(header.pid, &container);
+        let mut origin = origin(header.pid, vpid, path, container);
+        origin.process.entered = entered;
+        ProcessImage { origin: Arc::new(origin), running }
     }
 
     /// The program that a process runs now, with its arguments and environment.
@@ -100,12 +103,14 @@ impl Programs {
         let given = process_snapshot::given(pid);
         let running = process_snapshot::running(pid, None, MissingFields::ALL)?;
         let container = containers.of_process(pid, super::NO_CGROUP);
-        let origin = origin(pid, running.vpid, running.executable.clone(), container);
+        let entered = containers.entered_by(pid, &container);
+        let mut origin = origin(pid, running.vpid, running.executable.clone(), container);
+        origin.process.entered = entered;
         Some((ProcessImage { origin: Arc::new(origin), running: Some(running) }, given))
     }
 }
 
 fn origin(pid: u32, vpid: Option<u32>, path: Option<Vec<u8>>, container: Containment) -> ProcessContext {
     let executable = path.map(|path| Executable { path: String::from_utf8_lossy(&path).into_owned() });
-    ProcessContext { process: Process { pid, vpid, executable }, container }
+    ProcessContext { process: Process { pid, vpid, executable, entered: None }, container }
 }

@@ -35,6 +35,8 @@ pub struct Pod {
     pub namespace: Option<String>,
     /// Its unique id.
     pub uid: Option<String>,
+    /// Its labels: for selection, not part of records. None if they were not reported.
+    pub labels: Option<Arc<BTreeMap<String, String>>>,
 }
 
 /// The OpenTelemetry namespace `k8s`: where the container is in Kubernetes, or in Podman's pods.
@@ -67,7 +69,7 @@ pub struct K8sNamespace<'a> {
 impl<'a> K8s<'a> {
     /// The pod of a container, if it is in one.
     pub fn of(container: Option<&'a Container>) -> Option<Self> {
-        let Pod { name, namespace, uid } = container?.pod.as_deref()?;
+        let Pod { name, namespace, uid, labels: _ } = container?.pod.as_deref()?;
         Some(Self {
             pod: K8sPod { name: name.into(), uid: uid.as_deref().map(Cow::Borrowed) },
             namespace: namespace.as_deref().map(|name| K8sNamespace { name: name.into() }),
@@ -81,6 +83,7 @@ impl From<K8s<'_>> for Pod {
             name: name.into_owned(),
             namespace: namespace.map(|namespace| namespace.name.into_owned()),
             uid: uid.map(Cow::into_owned),
+            labels: None,
         }
     }
 }

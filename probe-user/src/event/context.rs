@@ -1,12 +1,13 @@
 //! What all records have: when something happened, and to whom.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Containment, Socket, Tls};
+use super::{Container, Containment, Socket, Tls};
 
 /// The context of a record. Its body says what happened.
 #[derive(Clone, Debug)]
@@ -48,9 +49,6 @@ pub struct Connection<'a> {
     pub id: u64,
     /// Whether it was seen from its creation on. Otherwise, offsets count from when it was first seen.
     pub from_start: bool,
-    /// Whether it was first seen while only a part of the probes of its library was set, so that some of its
-    /// bytes may be missing.
-    pub partial_attach: bool,
     /// Its socket. None if it is unknown (so far).
     pub socket: Option<Cow<'a, Socket>>,
     /// Its handshake. None if it was not seen (so far).
@@ -76,7 +74,7 @@ pub struct ProcessContext {
 }
 
 /// A process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Id in the initial PID namespace (the host's).
     pub pid: u32,
@@ -84,6 +82,8 @@ pub struct Process {
     pub vpid: Option<u32>,
     /// Its executable; null when the process was gone.
     pub executable: Option<Executable>,
+    /// The container whose mount namespace it has entered without being in its cgroup, as nsenter(1) does.
+    pub entered: Option<Arc<Container>>,
 }
 
 /// The executable of a process.

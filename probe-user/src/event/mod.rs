@@ -8,7 +8,6 @@ mod context;
 mod exec;
 mod harmed;
 mod loss;
-mod missed;
 mod owned;
 mod socket;
 mod ssl;
@@ -30,7 +29,6 @@ pub use exec::{
 };
 pub use harmed::{HarmCause, Harmed};
 pub use loss::{Lost, Reason, StopReason, Summary};
-pub use missed::{Missed, MissedTotal, ProcessCount};
 pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
 pub use ssl::{CallPosition, CloseReason, Direction, Ssl, SslClose, SslOpen, Traffic};
 pub use tls::{Tls, TlsVersion};
@@ -111,8 +109,6 @@ pub enum Body<'a> {
     Fork(Fork<'a>),
     /// A probe has harmed a process.
     Harmed(Harmed),
-    /// A process had mapped a file before ctrace had attached to that.
-    Missed(Missed),
     /// Something was lost.
     Lost(Lost),
 }
@@ -131,7 +127,6 @@ impl Body<'_> {
             Self::Exit(_) => RecordKind::Exit,
             Self::Fork(_) => RecordKind::Fork,
             Self::Harmed(_) => RecordKind::Harmed,
-            Self::Missed(_) => RecordKind::Missed,
             Self::Lost(_) => RecordKind::Lost,
         }
     }
@@ -152,7 +147,6 @@ pub enum RecordKind {
     Exit,
     Fork,
     Harmed,
-    Missed,
     Lost,
     Summary,
 }
@@ -170,7 +164,6 @@ impl RecordKind {
         Self::Exit,
         Self::Fork,
         Self::Harmed,
-        Self::Missed,
         Self::Lost,
         Self::Summary,
     ];

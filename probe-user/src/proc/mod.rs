@@ -13,6 +13,7 @@ pub mod namespaces;
 pub mod passwd;
 pub mod process;
 pub mod process_snapshot;
+pub mod script;
 pub mod start_arguments;
 pub mod view;
 

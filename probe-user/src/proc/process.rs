@@ -193,7 +193,16 @@ impl Proc {
 
     /// Its PID namespace.
     pub fn pid_namespace(&self, pid: u32) -> Option<NamespaceId> {
-        let found = fs::metadata(self.path(pid, "ns/pid")).ok()?;
+        self.namespace(pid, "ns/pid")
+    }
+
+    /// Its mount namespace.
+    pub fn mount_namespace(&self, pid: u32) -> Option<NamespaceId> {
+        self.namespace(pid, "ns/mnt")
+    }
+
+    fn namespace(&self, pid: u32, name: &str) -> Option<NamespaceId> {
+        let found = fs::metadata(self.path(pid, name)).ok()?;
         let device = found.dev();
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         Some(NamespaceId { device: u64::from(major) << 20 | u64::from(minor), inode: found.ino() })
@@ -236,7 +245,7 @@ impl Proc {
         read_bounded(&self.path(pid, name), FILE).ok()
     }
 
-    fn path(&self, pid: u32, name: &str) -> PathBuf {
+    pub(super) fn path(&self, pid: u32, name: &str) -> PathBuf {
         let mut path = self.root.join(pid.to_string());
         path.push(name);
         path

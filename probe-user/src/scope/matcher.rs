@@ -230,7 +230,10 @@ impl ResolvedCriteria {
             answer => answer,
         };
         let of_labels = matches_any(labels, fact, |(key, value), fact| {
-            has_label(&fact.container.labels, key, value.as_deref())
+            let pod = fact.container.pod.as_ref().and_then(|pod| pod.labels.as_deref());
+            std::iter::once(&*fact.container.labels)
+                .chain(pod)
+                .any(|labels| has_label(labels, key, value.as_deref()))
         });
         let of_services = matches_any(services, fact, |service, fact| {
             SERVICE_LABELS.iter().any(|key| has_label(&fact.container.labels, key, Some(service)))
@@ -239,6 +242,10 @@ impl ResolvedCriteria {
             let pod = fact.container.pod.as_ref();
             pod.and_then(|pod| pod.namespace.as_ref()).is_some_and(|found| found == namespace)
         });
+        // Whether a pod has a certain owner is unknown while its labels are.
+        let of_pods = matches_any(pods, fact, |wanted, fact| is_in_pod(wanted, fact) == Match::Yes);
+        let may_be = |fact: &ContainerState| pods.iter().any(|one| is_in_pod(one, fact) == Match::Unknown);
+        let of_pods = unknown_if_incomplete(of_pods, fact, |fact| !may_be(fact));
         let lists = [
             of_names,
             unknown_if_incomplete(
@@ -246,9 +253,9 @@ impl ResolvedCriteria {
                 fact,
                 |fact| fact.images.extent != Extent::Part,
             ),
-            unknown_if_incomplete(of_labels, fact, |fact| !fact.gaps.labels),
+            unknown_if_incomplete(of_labels, fact, |fact| !fact.gaps.labels && has_pod_labels(fact)),
             unknown_if_incomplete(of_services, fact, |fact| !fact.gaps.labels),
-            unknown_if_incomplete(matches_any(pods, fact, is_in_pod), fact, |fact| !fact.gaps.pod),
+            unknown_if_incomplete(of_pods, fact, |fact| !fact.gaps.pod),
             unknown_if_incomplete(of_namespaces, fact, |fact| !fact.gaps.pod),
         ];
         lists.into_iter().flatten()
@@ -296,9 +303,15 @@ fn is_named(wanted: &ContainerName, fact: &ContainerState) -> bool {
         && fact.names.contains(&wanted.name)
 }
 
-fn is_in_pod(wanted: &PodName, fact: &ContainerState) -> bool {
-    let Some(pod) = &fact.container.pod else { return false };
-    pod.name == wanted.name && (wanted.namespace.is_none() || wanted.namespace == pod.namespace)
+fn is_in_pod(wanted: &PodName, fact: &ContainerState) -> Match {
+    let Some(pod) = &fact.container.pod else { return Match::No };
+    wanted.matches(pod).map_or(Match::Unknown, Match::from)
+}
+
+/// Whether the labels of the container's pod are complete. Podman's pods have none that could be selected.
+fn has_pod_labels(fact: &ContainerState) -> bool {
+    let pod = fact.container.pod.as_ref();
+    pod.is_none_or(|pod| pod.labels.is_some() || pod.namespace.is_none())
 }
 
 fn has_label(labels: &BTreeMap<String, String>, key: &str, value: Option<&str>) -> bool {
@@ -327,6 +340,8 @@ pub trait ProcessAttrs {
     fn comm(&self) -> &str;
     /// Its executable.
     fn executable(&self) -> Option<PathBuf>;
+    /// The other paths by which its program was started: those of a script, or of a link.
+    fn start_names(&self) -> Vec<PathBuf>;
     /// Its effective user.
     fn uid(&self) -> Option<u32>;
 }
@@ -351,9 +366,14 @@ impl Properties {
     fn lists(&self, attrs: &dyn ProcessAttrs) -> impl Iterator<Item = Match> {
         let Self { comms, executables, uids } = self;
         let comms = (!comms.is_empty()).then(|| comms.iter().any(|comm| cut(comm) == attrs.comm()).into());
-        let executables = (!executables.is_empty()).then(|| match attrs.executable() {
-            Some(path) => executables.iter().any(|wanted| is_executable(wanted, &path)).into(),
-            None => Match::Unknown,
+        let executables = (!executables.is_empty()).then(|| {
+            let is_any = |path: &PathBuf| executables.iter().any(|wanted| is_executable(wanted, path));
+            let path = attrs.executable();
+            match path.as_ref().is_some_and(is_any) || attrs.start_names().iter().any(is_any) {
+                true => Match::Yes,
+                false if path.is_some() => Match::No,
+                false => Match::Unknown,
+            }
         });
         let uids = (!uids.is_empty()).then(|| match attrs.uid() {
             Some(uid) => uids.contains(&uid).into(),

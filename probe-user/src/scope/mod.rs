@@ -10,6 +10,7 @@ mod error;
 mod image_ref;
 mod inside;
 mod matcher;
+mod pod;
 mod resolve;
 mod selector;
 mod tracker;
@@ -25,6 +26,7 @@ pub use crate::container::index::ContainerIndex;
 pub use crate::proc::process::descendants;
 pub use error::{Kind, TargetError};
 pub use matcher::{ProcessAttrs, ProcessFilter};
+pub use pod::{PodName, PodNameKind};
 pub use tracker::ScopeDelta;
 
 use crate::container::runtime::RuntimeSocket;
@@ -110,15 +112,6 @@ pub struct InnerPid {
     pub container: ContainerName,
     /// The id in the process's own PID namespace.
     pub pid: u32,
-}
-
-/// A pod: `web-0`, `prod/web-0`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodName {
-    /// The Kubernetes namespace, if the user gave it.
-    pub namespace: Option<String>,
-    /// The pod's name.
-    pub name: String,
 }
 
 /// A change of the [`Scope`] while it is in use.

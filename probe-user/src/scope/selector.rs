@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{ContainerName, Criteria, InnerPid, PodName, Properties, Selector};
+use super::{ContainerName, Criteria, InnerPid, Properties, Selector};
 use crate::terminal::escaped;
 
 impl fmt::Display for Selector {
@@ -71,19 +71,11 @@ impl fmt::Display for InnerPid {
     }
 }
 
-impl fmt::Display for PodName {
-    /// As the user wrote it, escaped.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.namespace {
-            Some(namespace) => write!(f, "{}/{}", escaped(namespace), escaped(&self.name)),
-            None => write!(f, "{}", escaped(&self.name)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::glob::Glob;
+    use crate::scope::{PodName, PodNameKind};
 
     #[test]
     fn everything_in_the_users_words() {
@@ -96,7 +88,11 @@ mod tests {
             images: vec!["nginx:1".to_owned()],
             labels: vec![("tier".to_owned(), Some("a\n".to_owned())), ("x".to_owned(), None)],
             services: vec!["api".to_owned()],
-            pods: vec![PodName { namespace: Some("prod".to_owned()), name: "web-0".to_owned() }],
+            pods: vec![PodName {
+                namespace: Some("prod".to_owned()),
+                kind: PodNameKind::Deployment,
+                name: Glob::new("web"),
+            }],
             namespaces: vec!["prod".to_owned()],
         };
         let properties = Properties {
@@ -117,7 +113,7 @@ mod tests {
         assert_eq!(
             selector.to_string(),
             "container web, container docker://\\x1b[2J, image nginx:1, label tier=a\\n, label x, \
-             compose service api, pod prod/web-0, namespace prod, pid 12, pid docker://web:1, all processes; \
+             compose service api, pod prod/deploy/web, namespace prod, pid 12, pid docker://web:1, all processes; \
              only comm nginx, exe /x, uid 33; not image caddy, uid 0"
         );
         let selector = Selector { processes: properties, ..Selector::default() };

@@ -355,6 +355,18 @@ impl Target {
             || descent == Descent::Selected
             || around.iter().any(|member| member.is_in())
             || in_namespace()
+            || (around.is_empty() && self.has_entered(entry))
+    }
+
+    /// Whether it has entered the namespaces of a selected container, although its cgroup is another.
+    fn has_entered(&self, entry: &ProcessEntry) -> bool {
+        let selected = self.members.iter().filter(|(_, member)| member.is_in());
+        let mut selected = selected.map(|(key, member)| (key.as_str(), member.cgroups.as_slice())).peekable();
+        if selected.peek().is_none() || !self.containers.enclosing(&entry.cgroups).is_empty() {
+            return false;
+        }
+        let entered = self.containers.entered(entry.process.pid, selected);
+        entered.and_then(|key| self.members.get(&key)).is_some_and(TrackedContainer::is_in)
     }
 
     /// Whether it may be in an excluded container, because its cgroup is new.
@@ -448,6 +460,10 @@ impl ProcessAttrs for Seen<'_> {
 
     fn executable(&self) -> Option<PathBuf> {
         self.proc.executable(self.entry.process.pid)
+    }
+
+    fn start_names(&self) -> Vec<PathBuf> {
+        self.proc.start_names(self.entry.process.pid)
     }
 
     fn uid(&self) -> Option<u32> {

@@ -67,6 +67,7 @@ impl ProcessInfo for Known {
         let given = CommandLine {
             arguments: b"server\0--port\x001\0".to_vec(),
             environment: b"PATH=/bin\0SECRET=x\0".to_vec(),
+            path: None,
             truncated: false,
         };
         let found = ProcessImage { origin: self.origin(&header(0, pid, b"")), running: Some(running()) };

@@ -113,6 +113,9 @@ fn log_name(name: &str) -> String {
     format!("{name}.log")
 }
 
+/// The hash in the names of pods, by which they look as if a Deployment had created them.
+const TEMPLATE_HASH: &str = "5d8c9f7b6d";
+
 /// A pod of the class that kubelet calls best effort. It uses the machine's network, because another network
 /// needs a CNI plugin.
 fn pod(name: &str, directory: String) -> PodSandboxConfig {
@@ -120,12 +123,15 @@ fn pod(name: &str, directory: String) -> PodSandboxConfig {
     let part = |from: usize, to: usize| digest.get(from..to).unwrap_or_default();
     let uid = format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32));
     let metadata = PodSandboxMetadata {
-        name: format!("{name}-pod"),
+        name: format!("{name}-{TEMPLATE_HASH}-x2x4z"),
         namespace: format!("{name}-namespace"),
         uid: uid.clone(),
     };
+    let mut labels = kubernetes_labels(&metadata);
+    labels.insert("pod-template-hash".to_owned(), TEMPLATE_HASH.to_owned());
+    labels.insert("ctrace.pod".to_owned(), name.to_owned());
     PodSandboxConfig {
-        labels: kubernetes_labels(&metadata),
+        labels,
         metadata: Some(metadata),
         log_directory: directory,
         linux: Some(LinuxPodSandboxConfig {

@@ -13,7 +13,7 @@ use crate::workspace;
 
 /// The rooms, lowest layer first.
 const ROWS: [&[&str]; 10] = [
-    &["stderr", "timeout", "clock", "error_chain", "terminal", "test_rng"],
+    &["stderr", "timeout", "clock", "error_chain", "terminal", "glob", "test_rng"],
     &["event", "elf", "proc"],
     &["rootfs", "container", "decode", "protocol"],
     &["scope"],

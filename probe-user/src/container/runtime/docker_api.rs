@@ -243,7 +243,7 @@ fn add_pods(containers: &mut [ContainerInfo], own: Vec<Libpod>, peer: &Peer) {
         container.pid = peer.pid(Some(pid));
         if container.pod.is_none() && !pod_name.is_empty() {
             let uid = (!pod.is_empty()).then_some(pod);
-            container.pod = Some(Arc::new(event::Pod { name: pod_name, namespace: None, uid }));
+            container.pod = Some(Arc::new(event::Pod { name: pod_name, namespace: None, uid, labels: None }));
         }
     }
 }

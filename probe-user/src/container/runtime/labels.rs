@@ -29,6 +29,7 @@ pub(super) fn pod(labels: &Labels) -> Option<Arc<event::Pod>> {
         name: label("io.kubernetes.pod.name")?,
         namespace: label("io.kubernetes.pod.namespace"),
         uid: label("io.kubernetes.pod.uid"),
+        labels: None,
     }))
 }
 
@@ -67,8 +68,12 @@ mod tests {
             ("io.kubernetes.pod.uid", "u"),
             ("io.kubernetes.container.name", "app"),
         ]);
-        let expected =
-            event::Pod { name: "web-0".into(), namespace: Some("prod".into()), uid: Some("u".into()) };
+        let expected = event::Pod {
+            name: "web-0".into(),
+            namespace: Some("prod".into()),
+            uid: Some("u".into()),
+            labels: None,
+        };
         assert_eq!(super::pod(&pod).as_deref(), Some(&expected));
         assert_eq!((name_in_pod(&pod), super::pod(&docker)), (Some("app"), None));
     }

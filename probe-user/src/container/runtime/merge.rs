@@ -53,7 +53,11 @@ fn add(merged: &mut ContainerInfo, other: ContainerInfo) {
         labels.extend(merged.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
         merged.labels = Arc::new(labels);
     }
-    merged.pod = merged.pod.take().or(other.pod);
+    // containerd itself has only what a container's labels say of its pod; its CRI plugin has the pod's own.
+    let is_better = other.pod.as_ref().is_some_and(|pod| pod.labels.is_some());
+    if merged.pod.as_ref().is_none_or(|pod| pod.labels.is_none() && is_better) {
+        merged.pod = other.pod;
+    }
     merged.gaps.labels |= other.gaps.labels;
     merged.gaps.pod &= merged.pod.is_none();
     merged.pid = merged.pid.or(other.pid);

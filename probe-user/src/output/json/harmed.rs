@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_line_can_be_read_back() {
-        let process = Process { pid: 7, vpid: None, executable: None };
+        let process = Process { pid: 7, vpid: None, executable: None, entered: None };
         let process = ProcessContext { process, container: Containment::Host };
         let thread = Thread { id: 8, comm: *b"node\0\0\0\0\0\0\0\0\0\0\0\0" };
         let context = Context::of_thread(Timestamp::UNIX_EPOCH, &process, thread);

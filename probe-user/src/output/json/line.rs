@@ -15,7 +15,6 @@ use super::connection::{SslCloseBody, SslOpenBody};
 use super::exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
 use super::harmed::HarmedBody;
 use super::loss::{LostBody, SummaryBody};
-use super::missed::MissedBody;
 use super::ssl::SslBody;
 use super::uprobe::{UprobeBody, UprobeTotalBody};
 use crate::event::{
@@ -39,7 +38,6 @@ pub(super) enum AnyLine<'a> {
     Exit(Line<ExitBody<'a>>),
     Fork(Line<ForkBody<'a>>),
     Harmed(Line<HarmedBody<'a>>),
-    Missed(Line<MissedBody<'a>>),
     Lost(Line<LostBody>),
     Summary(Line<SummaryBody>),
 }
@@ -161,9 +159,13 @@ impl<'a> Envelope<'a> {
         let container = self.container.flatten().map(Cow::into_owned);
         let container = container.map(|container| Arc::new(Container { pod, ..container }));
         let thread = event::Thread { id, comm: process.padded_comm() };
-        let ProcessPart { pid, vpid, executable, .. } = process;
+        let ProcessPart { pid, vpid, executable, entered_container, .. } = process;
+        let entered = entered_container.map(|EnteredPart { id, name }| {
+            let (id, name) = (id.into_owned(), name.map(Cow::into_owned));
+            Arc::new(Container { id, name, ..Container::default() })
+        });
         let process = ProcessContext {
-            process: Process { pid, vpid, executable: executable.map(Cow::into_owned) },
+            process: Process { pid, vpid, executable: executable.map(Cow::into_owned), entered },
             // Null also stands for an unknown container, but most processes without one are known to be in
             // none.
             container: container.map_or(Containment::Host, Containment::In),
@@ -223,6 +225,19 @@ pub(super) struct ProcessPart<'a> {
     pub(super) comm: Cow<'a, str>,
     /// Its executable; null when the process was gone.
     pub(super) executable: Option<Cow<'a, Executable>>,
+    /// The container whose mount namespace it has entered without being in its cgroup (nsenter); absent for
+    /// all other processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) entered_container: Option<EnteredPart<'a>>,
+}
+
+/// A container that a process has entered.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(super) struct EnteredPart<'a> {
+    /// The id of the container.
+    id: Cow<'a, str>,
+    /// Its name; null when no runtime could be asked.
+    name: Option<Cow<'a, str>>,
 }
 
 /// A thread.
@@ -264,12 +279,16 @@ impl JsonSchema for Time {
 
 impl<'a> ProcessPart<'a> {
     fn new(process: &'a ProcessContext, thread: &'a event::Thread) -> Self {
-        let Process { pid, vpid, executable } = &process.process;
+        let Process { pid, vpid, executable, entered } = &process.process;
         Self {
             pid: *pid,
             vpid: *vpid,
             comm: String::from_utf8_lossy(thread.name()),
             executable: executable.as_ref().map(Cow::Borrowed),
+            entered_container: entered.as_deref().map(|container| EnteredPart {
+                id: Cow::Borrowed(&container.id),
+                name: container.name.as_deref().map(Cow::Borrowed),
+            }),
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use crate::event::{ExecId, ProcessContext};
+use crate::proc::script::StartNames;
 use crate::scope::{ProcessAttrs, ProcessFilter};
 
 /// The most programs that are remembered. If there are more, those that no process has executed last are
@@ -65,6 +66,7 @@ pub(super) struct FilteredProgram<'a> {
     pub(super) comm: Cow<'a, str>,
     pub(super) origin: &'a ProcessContext,
     pub(super) uid: Option<u32>,
+    pub(super) start: StartNames<'a>,
 }
 
 impl ProcessAttrs for FilteredProgram<'_> {
@@ -74,6 +76,10 @@ impl ProcessAttrs for FilteredProgram<'_> {
 
     fn executable(&self) -> Option<PathBuf> {
         self.origin.process.executable.as_ref().map(|executable| PathBuf::from(&executable.path))
+    }
+
+    fn start_names(&self) -> Vec<PathBuf> {
+        self.start.paths(self.executable().as_deref())
     }
 
     fn uid(&self) -> Option<u32> {

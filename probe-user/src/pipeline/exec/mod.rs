@@ -25,6 +25,7 @@ use crate::event::{
 };
 use crate::plan::capture::Environment;
 use crate::proc::process_snapshot::{CommandLine, ProcessSnapshot};
+use crate::proc::script::StartNames;
 use crate::scope::ProcessFilter;
 
 mod filter;
@@ -123,15 +124,19 @@ impl Execs {
         let id = ExecId { pid, time };
         let uid = effective(head.flags, head.effective_uid, running);
         let name = strings::first(&head.header.comm).unwrap_or_default();
-        let looks = filter::FilteredProgram { comm: String::from_utf8_lossy(name), origin: &origin, uid };
-        if !self.chosen.admit(id, &looks) {
-            return Ok(());
-        }
         let long = has(FLAG_LONG_PATH).then(|| parts.path()).flatten();
         let path = long.as_deref().or_else(|| strings::first(&head.path));
         let bytes = parts.arguments(head.offset, &data.0);
         let arguments =
             strings::arguments(&bytes, (!has(FLAG_UNREADABLE)).then_some(head.count), head.length);
+        let directory = running.and_then(|running| running.directory.as_deref());
+        let first = strings::first_arguments(&arguments);
+        let start = StartNames { path, arguments: &first, directory };
+        let looks =
+            filter::FilteredProgram { comm: String::from_utf8_lossy(name), origin: &origin, uid, start };
+        if !self.chosen.admit(id, &looks) {
+            return Ok(());
+        }
         let variables = parts.environment();
         let environment = (self.wanted != Environment::None).then(|| {
             let is_whole = !has(FLAG_ENVIRONMENT_CUT) && variables.len() == head.environment as usize;
@@ -148,7 +153,7 @@ impl Execs {
             path: path.map(Cow::Borrowed),
             arguments,
             environment,
-            directory: running.and_then(|running| running.directory.as_deref()).map(Cow::Borrowed),
+            directory: directory.map(Cow::Borrowed),
             tty: running.and_then(|running| running.tty.as_deref()).map(Cow::Borrowed),
             existing: false,
         };
@@ -181,7 +186,15 @@ impl Execs {
         let time = if execution.time == 0 { running.started } else { execution.time };
         let id = ExecId { pid, time };
         let comm = String::from_utf8_lossy(&running.comm);
-        let looks = filter::FilteredProgram { comm, origin: &origin, uid: running.users.1 };
+        let list = strings::split(&given.arguments);
+        let arguments = ArgList { list, count: None, truncated: given.truncated };
+        let first = strings::first_arguments(&arguments);
+        let start = StartNames {
+            path: given.path.as_deref(),
+            arguments: &first,
+            directory: running.directory.as_deref(),
+        };
+        let looks = filter::FilteredProgram { comm, origin: &origin, uid: running.users.1, start };
         self.chosen.admit(id, &looks).then_some(RunningAtStart { id, origin, running, given })
     }
 

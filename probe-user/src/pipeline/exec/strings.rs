@@ -8,6 +8,9 @@ use crate::event::{ArgList, Plaintext};
 use crate::pipeline::pending::PendingBytes;
 use crate::plan::capture::Environment;
 
+/// How many arguments are looked at for a script.
+const FIRST: usize = 18;
+
 /// Parts that wait for the record of their program.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
@@ -97,6 +100,11 @@ pub(super) fn arguments(bytes: &[u8], count: Option<u64>, length: u64) -> ArgLis
     let mut list = split(bytes);
     list.truncate(count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX));
     ArgList { list, count, truncated }
+}
+
+/// The first arguments, among which a script is.
+pub(super) fn first_arguments<'a>(arguments: &'a ArgList<'_>) -> Vec<&'a [u8]> {
+    arguments.list.iter().take(FIRST).map(|argument| &*argument.0).collect()
 }
 
 /// The wanted variables of an environment. The environment is followed by the path of the program and by

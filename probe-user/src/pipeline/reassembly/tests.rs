@@ -43,7 +43,7 @@ fn call(tid: u32, number: u64, captured: u32, offset: u32, chunk: u32) -> Call {
 
 fn origin() -> Arc<ProcessContext> {
     Arc::new(ProcessContext {
-        process: Process { pid: 1, vpid: None, executable: None },
+        process: Process { pid: 1, vpid: None, executable: None, entered: None },
         container: Containment::Host,
     })
 }

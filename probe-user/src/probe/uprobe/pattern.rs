@@ -8,7 +8,7 @@ use std::fmt;
 
 use probe_common::FUNCTION_VALUES;
 
-use super::glob::Glob;
+use crate::glob::Glob;
 use crate::plan::value_type::{Length, TYPES, Type};
 
 /// Limit of the arguments in a pattern, including skipped ones: as many as a USDT note may have.
@@ -103,12 +103,6 @@ impl<'a> Part<'a> {
 }
 
 impl Pattern {
-    /// Whether it may match several functions or files.
-    pub(super) fn is_glob(&self) -> bool {
-        let is_glob = |object: &ObjectName| matches!(object, ObjectName::Named(name) if name.is_pattern());
-        is_glob(&self.object) || matches!(&self.place, PatternPlace::Symbol(name, _) if name.is_pattern())
-    }
-
     /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let whole = Part::new(text);

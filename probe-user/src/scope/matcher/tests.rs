@@ -7,7 +7,9 @@ use super::*;
 use crate::container::index::ContainerIndex;
 use crate::container::runtime::{ContainerInfo, Gaps, ImageNames, Listing};
 use crate::event::Pod;
+use crate::glob::Glob;
 use crate::proc::process::Proc;
+use crate::scope::PodNameKind;
 
 /// A container web of image nginx:1 with labels, in the pod prod/web-0.
 fn web() -> ContainerState {
@@ -18,7 +20,16 @@ fn web() -> ContainerState {
         image: Some("docker.io/library/nginx:1".to_owned()),
         is_running: true,
         labels: Arc::new(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
-        pod: Some(Arc::new(Pod { name: "web-0".to_owned(), namespace: Some("prod".to_owned()), uid: None })),
+        pod: Some(Arc::new(Pod {
+            name: "web-0".to_owned(),
+            namespace: Some("prod".to_owned()),
+            uid: None,
+            labels: Some(Arc::new(
+                [("app", "shop"), ("statefulset.kubernetes.io/pod-name", "web-0")]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+            )),
+        })),
         runtime: "docker",
         ..ContainerInfo::default()
     };
@@ -31,7 +42,7 @@ fn name(text: &str) -> ContainerName {
 }
 
 fn pod(namespace: Option<&str>, name: &str) -> PodName {
-    PodName { namespace: namespace.map(str::to_owned), name: name.to_owned() }
+    PodName { namespace: namespace.map(str::to_owned), kind: PodNameKind::Pod, name: Glob::new(name) }
 }
 
 fn rules(selector: &Selector) -> Matcher {
@@ -94,6 +105,13 @@ fn each_property_by_itself() {
     check(Criteria { pods: vec![pod(Some("prod"), "web-0")], ..none() }, yes);
     check(Criteria { pods: vec![pod(Some("test"), "web-0")], ..none() }, no);
     check(Criteria { pods: vec![pod(None, "web")], ..none() }, no);
+    check(Criteria { pods: vec![pod(Some("prod"), "web-*")], ..none() }, yes);
+    check(Criteria { pods: vec![pod(Some("test"), "web-*")], ..none() }, no);
+    let owned = |name: &str| PodName { kind: PodNameKind::StatefulSet, ..pod(None, name) };
+    check(Criteria { pods: vec![owned("web")], ..none() }, yes);
+    check(Criteria { pods: vec![owned("shop")], ..none() }, no);
+    check(Criteria { labels: label("app", Some("shop")), ..none() }, yes);
+    check(Criteria { labels: label("app", Some("web")), ..none() }, no);
     check(Criteria { namespaces: strings(&["prod"]), ..none() }, yes);
     check(Criteria { namespaces: strings(&["default"]), ..none() }, no);
 }
@@ -177,6 +195,32 @@ fn missing_labels_and_pods_may_be_the_excluded_ones() {
 }
 
 #[test]
+fn a_pod_with_unreported_labels_may_be_the_excluded_one() {
+    let mut fact = web();
+    let pod_of = |name: &str, namespace| Arc::new(Pod { name: name.to_owned(), namespace, ..Pod::default() });
+    let mut container = (*fact.container).clone();
+    container.pod = Some(pod_of("web-0", Some("prod".to_owned())));
+    fact.container = Arc::new(container.clone());
+    let check = |fact: &ContainerState, criteria: Criteria, wanted, excluded| {
+        let without = Selector { all: true, exclude: criteria.clone(), ..Selector::default() };
+        let found = [of(criteria), without].map(|asked| rules(&asked).decision("x", Some(fact)));
+        assert_eq!(found, [wanted, excluded]);
+    };
+    let label = Criteria { labels: vec![("app".to_owned(), None)], ..Criteria::default() };
+    let owner = PodName { kind: PodNameKind::StatefulSet, ..pod(None, "web") };
+    let of_owner = Criteria { pods: vec![owner.clone()], ..Criteria::default() };
+    let of_both = Criteria { pods: vec![owner, pod(None, "web-0")], ..Criteria::default() };
+    let (wait, out) = (ContainerDecision::IncludeWhenConfirmed, ContainerDecision::ExcludeUntilDecided);
+    check(&fact, label.clone(), wait, out);
+    check(&fact, of_owner, wait, out);
+    check(&fact, of_both, ContainerDecision::Include, ContainerDecision::Exclude);
+    // A pod of Podman has no labels that are matched.
+    container.pod = Some(pod_of("web-0", None));
+    fact.container = Arc::new(container);
+    check(&fact, label, ContainerDecision::Unrelated, ContainerDecision::Include);
+}
+
+#[test]
 fn one_of_each_list_is_needed_and_any_is_enough_to_exclude() {
     let fact = web();
     let both = |image: &str, namespace: &str| Criteria {
@@ -208,7 +252,8 @@ fn one_of_each_list_is_needed_and_any_is_enough_to_exclude() {
     );
 }
 
-struct Fake<'a>(&'a str, Option<&'a str>, Option<u32>);
+/// A process: its name, executable, user, and script.
+struct Fake<'a>(&'a str, Option<&'a str>, Option<u32>, Option<&'a str>);
 
 impl ProcessAttrs for Fake<'_> {
     fn comm(&self) -> &str {
@@ -219,6 +264,10 @@ impl ProcessAttrs for Fake<'_> {
         self.1.map(PathBuf::from)
     }
 
+    fn start_names(&self) -> Vec<PathBuf> {
+        self.3.map(PathBuf::from).into_iter().collect()
+    }
+
     fn uid(&self) -> Option<u32> {
         self.2
     }
@@ -226,9 +275,9 @@ impl ProcessAttrs for Fake<'_> {
 
 #[test]
 fn processes_by_their_properties() {
-    let nginx = Fake("nginx", Some("/usr/sbin/nginx"), Some(33));
-    let unreadable = Fake("nginx", None, None);
-    let long = Fake("a-very-long-nam", Some("/x/a-very-long-name"), Some(0));
+    let nginx = Fake("nginx", Some("/usr/sbin/nginx"), Some(33), None);
+    let unreadable = Fake("nginx", None, None, None);
+    let long = Fake("a-very-long-nam", Some("/x/a-very-long-name"), Some(0), None);
     let check = |properties: Properties, expected: [bool; 3]| {
         let only = Selector { processes: properties.clone(), ..Selector::default() };
         let rules = rules(&only);
@@ -260,6 +309,28 @@ fn processes_by_their_properties() {
     let never = Properties { uids: vec![0], ..none() };
     let never = rules(&Selector { all: true, exclude_processes: never, ..Selector::default() });
     assert!(never.matches_process(&nginx) && !never.matches_process(&unreadable));
+}
+
+#[test]
+fn a_script_is_an_executable_too() {
+    let job = Fake("python3", Some("/usr/bin/python3.11"), Some(0), Some("/app/job.py"));
+    let gone = Fake("python3", None, Some(0), Some("job.py"));
+    for (wanted, expected) in [
+        ("job.py", [true, true]),
+        ("/app/job.py", [true, false]),
+        ("python3.11", [true, false]),
+        ("/usr/bin/python3.11", [true, false]),
+        ("job", [false, false]),
+        ("/job.py", [false, false]),
+    ] {
+        let properties = Properties { executables: strings(&[wanted]), ..Properties::default() };
+        let only = rules(&Selector { processes: properties.clone(), ..Selector::default() });
+        assert_eq!([&job, &gone].map(|process| only.matches_process(process)), expected, "{wanted}");
+        let never = rules(&Selector { all: true, exclude_processes: properties, ..Selector::default() });
+        assert_eq!(never.matches_process(&job), !expected[0], "{wanted}");
+        // What cannot be read might be excluded.
+        assert!(!never.matches_process(&gone), "{wanted}");
+    }
 }
 
 #[test]

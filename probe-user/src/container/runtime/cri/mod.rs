@@ -161,6 +161,7 @@ fn pod(sandbox: &Sandbox) -> Option<Arc<Pod>> {
         name: metadata.name,
         namespace: non_empty(metadata.namespace),
         uid: non_empty(metadata.uid),
+        labels: Some(Arc::new(labels::bounded(sandbox.labels.clone()))),
     }))
 }
 

@@ -62,6 +62,7 @@ fn answers(method: &str, _: &str, question: &[u8]) -> Result<Vec<u8>, u32> {
                     uid: "u-1".into(),
                     namespace: "prod".into(),
                 }),
+                labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
                 ..Sandbox::default()
             }],
         }
@@ -95,7 +96,12 @@ fn containers_have_their_pods() {
         assert_eq!((names.as_slice(), app.image_names.extent), (&expected[..], Extent::All));
         assert_eq!(sandbox.image_names.extent, Extent::Part, "the interface does not tell it");
         assert_eq!(app.labels.get("app").map(String::as_str), Some("web"));
-        let pod = Pod { name: "web-0".into(), namespace: Some("prod".into()), uid: Some("u-1".into()) };
+        let pod = Pod {
+            name: "web-0".into(),
+            namespace: Some("prod".into()),
+            uid: Some("u-1".into()),
+            labels: Some(Arc::new(BTreeMap::from([("tier".to_owned(), "front".to_owned())]))),
+        };
         assert_eq!(app.pod.as_deref(), Some(&pod));
         assert_eq!((sandbox.id.as_str(), sandbox.names.len(), sandbox.pod.as_deref()), ("5a", 0, Some(&pod)));
 

@@ -179,7 +179,7 @@ fn podman_is_podman_wherever_it_answers() {
         assert_eq!((reply.runtime, reply.version.as_str()), (PODMAN, "4.3.1"));
         let [web, stops] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!((web.runtime, web.pid), (PODMAN, Some(78)));
-        let pod = event::Pod { name: "shop".into(), namespace: None, uid: Some("d0d0".into()) };
+        let pod = event::Pod { name: "shop".into(), uid: Some("d0d0".into()), ..event::Pod::default() };
         assert_eq!(web.pod.as_deref(), Some(&pod));
         assert!(stops.is_running && stops.pod.is_none());
     });

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::event::{ExecLineage, Executable, Plaintext, ProcessUsers};
-use crate::output::json::line::ProcessPart;
+use crate::output::json::line::{EnteredPart, ProcessPart};
 
 /// Which process.
 #[derive(Serialize, JsonSchema)]
@@ -22,6 +22,10 @@ pub(super) struct IdentityPart<'a> {
     pub(super) exec_id: Option<String>,
     /// Its executable, for a script the interpreter's; null when the process was gone before it was known.
     pub(super) executable: Option<Cow<'a, Executable>>,
+    /// The container whose mount namespace it has entered without being in its cgroup (nsenter); absent for
+    /// all other processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) entered_container: Option<EnteredPart<'a>>,
 }
 
 /// A process with where it comes from.
@@ -203,8 +207,9 @@ pub(super) fn base64s(list: &[Plaintext<'_>]) -> Option<Vec<String>> {
 
 impl<'a> IdentityPart<'a> {
     pub(super) fn new(process: ProcessPart<'a>, lineage: &ExecLineage<'_>) -> Self {
-        let ProcessPart { pid, vpid, comm, executable } = process;
-        Self { pid, vpid, comm, exec_id: lineage.id.map(|id| id.to_string()), executable }
+        let ProcessPart { pid, vpid, comm, executable, entered_container } = process;
+        let exec_id = lineage.id.map(|id| id.to_string());
+        Self { pid, vpid, comm, exec_id, executable, entered_container }
     }
 }
 
