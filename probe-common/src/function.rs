@@ -80,6 +80,11 @@ pub const CAPTURE_STRING: u16 = 1;
 /// [`ArgumentSpec::capture`]: the value points to [`ArgumentSpec::length`] bytes.
 pub const CAPTURE_BYTES: u16 = 2;
 
+/// [`ArgumentSpec::capture`]: the value points to a `std::string` of libc++. If the lowest bit of its first
+/// byte is 0, the other bits are the length, and the text follows; else its length is at 8 and its address at
+/// 16.
+pub const CAPTURE_LIBCXX_STRING: u16 = 3;
+
 /// One value of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -153,7 +158,8 @@ pub struct FunctionEvent {
     pub room: u32,
     /// The values. At a return, the first is the returned one.
     pub values: [u64; FUNCTION_VALUES],
-    /// How many bytes were captured of each argument.
+    /// How many bytes were captured of each argument. Of one that could not be read: how many would have
+    /// been, or 0 if that is not known.
     pub lengths: [u32; FUNCTION_VALUES],
 }
 

@@ -1,6 +1,8 @@
 // C++ functions to probe: overloads, templates, and functions that are left by exceptions.
 #include <cstring>
 #include <stdexcept>
+#include <string>
+#include <string_view>
 #include <unistd.h>
 
 #define FUNCTION __attribute__((noinline, noclone, used))
@@ -25,6 +27,11 @@ int Cart::add(const char *name) {
     return items;
 }
 
+FUNCTION int by_reference(const std::string &text, int number) { return number + (int)text.size(); }
+FUNCTION int by_value(std::string text) { return (int)text.size(); }
+FUNCTION int of_view(int number, std::string_view text) { return number + (int)text.size(); }
+FUNCTION std::string label(int number) { return "label number " + std::to_string(number); }
+
 } // namespace shop
 
 int main(int argc, char **argv) {
@@ -38,5 +45,11 @@ int main(int argc, char **argv) {
         } catch (const std::exception &) {
         }
     cart.add("tea");
+    std::string text = "green tea, black tea and mint";
+    volatile int lengths = shop::by_reference("tea", 1);
+    lengths = shop::by_reference(text, 2);
+    lengths = shop::by_value(text);
+    lengths = shop::of_view(3, std::string_view(text).substr(11, 9));
+    lengths = (int)shop::label(argc + 5).size();
     return cart.items == 9 ? 0 : 1;
 }

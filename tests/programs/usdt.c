@@ -5,10 +5,14 @@
 #include <unistd.h>
 
 unsigned short shop_sold_semaphore __attribute__((section(".probes")));
+unsigned short scale_weighed_semaphore __attribute__((section(".probes")));
 unsigned short shop_asked_semaphore __attribute__((section(".probes")));
 
 __attribute__((noinline)) static int sell(int number, const char *what, long price) {
     int reached = 0;
+    double weight = number * 1.25;
+    float part = (float)number / 3;
+    DTRACE_PROBE2(scale, weighed, weight, part);
     DTRACE_PROBE3(shop, sold, number, what, price);
     if (shop_asked_semaphore) {
         DTRACE_PROBE2(shop, asked, number * 2, what);

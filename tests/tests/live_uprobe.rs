@@ -286,6 +286,59 @@ fn cpp_by_its_demangled_names_and_through_exceptions() -> Result<()> {
 }
 
 #[test]
+fn strings_of_cpp() -> Result<()> {
+    let patterns = [
+        ":shop::by_reference(cpp_string, int)",
+        ":shop::by_value(cpp_string)",
+        ":shop::of_view(int, cpp_string_view)",
+        ":shop::label*(ptr, int) -> cpp_string",
+    ];
+    let trace = trace("functions-cpp", &patterns, &["run"])?;
+    let mut records = calls(&trace)?;
+    for record in &mut records {
+        // Parameters are no part of what this is about, nor is the address of the returned object.
+        let name = record.pointer("/0").and_then(Value::as_str).unwrap_or_default();
+        let (name, is_label) = (name.split(['(', '[']).next().unwrap_or_default(), name.contains("label"));
+        let name = name.to_owned();
+        record.pointer_mut("/0").into_iter().for_each(|own| *own = json!(name));
+        if let Some(arguments) = record.get_mut(1).and_then(Value::as_array_mut).filter(|_| is_label) {
+            arguments.remove(0);
+        }
+    }
+    let long = "green tea, black tea and mint";
+    let expected = [
+        json!(["shop::by_reference", ["tea", 1], "not asked"]),
+        json!(["shop::by_reference", [long, 2], "not asked"]),
+        json!(["shop::by_value", [long], "not asked"]),
+        json!(["shop::of_view", [3, "black tea"], "not asked"]),
+        json!(["shop::label", [7], "label number 7"]),
+    ];
+    ensure!(records == expected, "{records:#?}\n{}", trace.stderr);
+    Ok(())
+}
+
+#[test]
+fn strings_of_rust() -> Result<()> {
+    let patterns = [
+        ":*::shop::greet(rust_str, uint64) -> rust_str",
+        ":*::shop::read(rust_string)",
+        ":*::shop::consume(_, rust_string)",
+    ];
+    let trace = trace("functions-rust", &patterns, &["run"])?;
+    let all = "alphabeta gammadelta";
+    let texts: Vec<Value> = calls(&trace)?.iter().map(|call| json!([call.get(1), call.get(2)])).collect();
+    let expected = [json!([["beta ", 7], "beta"]), json!([[all], "not asked"]), json!([[all], "not asked"])];
+    ensure!(texts == expected, "{texts:#?}\n{}", trace.stderr);
+
+    let container = container("functions-rust")?;
+    let refused = Ctrace::run_to_end(&["uprobe", "--container", container.name(), ":*::shop::greet(str)"])?;
+    ensure!(refused.code() == Some(3) && refused.stderr.contains("write rust_str"), "{}", refused.stderr);
+    let float = Ctrace::run_to_end(&["uprobe", "--container", container.name(), ":*::shop::greet(f64)"])?;
+    ensure!(float.code() == Some(2) && float.stderr.contains("vector register"), "{}", float.stderr);
+    Ok(())
+}
+
+#[test]
 fn rust_through_panics() -> Result<()> {
     let trace = trace("functions-rust", &[":*::shop::price(uint64) -> uint64"], &["run"])?;
     let values: Vec<(Value, Value)> = calls(&trace)?
@@ -337,6 +390,17 @@ fn usdt_with_semaphores() -> Result<()> {
         expected.push(json!(["shop:asked", [2 * n, "tea"], "not asked"]));
     }
     check(&trace, &expected)
+}
+
+#[test]
+fn floating_point_numbers_of_usdt() -> Result<()> {
+    let trace = trace("usdt", &["--usdt", "scale:weighed(f64, f32)", "--usdt", "shop:asked"], &["run"])?;
+    let mut records = calls(&trace)?;
+    records.retain(|call| call.get(0) == Some(&json!("scale:weighed")));
+    let call = |weight: f64, part: f64| json!(["scale:weighed", [weight, part], "not asked"]);
+    let expected = [call(1.25, 0.333_333_34), call(2.5, 0.666_666_7), call(3.75, 1.0)];
+    ensure!(records == expected, "{records:#?}\n{}", trace.stderr);
+    Ok(())
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use probe_common::{
-    ArgumentSpec, CAPTURE_BYTES, CAPTURE_STRING, FUNCTION_VALUES, FunctionEvent, FunctionStack, Loss,
-    Operand, REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER,
+    ArgumentSpec, CAPTURE_BYTES, CAPTURE_LIBCXX_STRING, CAPTURE_STRING, FUNCTION_VALUES, FunctionEvent,
+    FunctionStack, Loss, Operand, REGISTERS, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER,
 };
 
 use super::{lost, submit};
@@ -107,11 +107,18 @@ fn read<const C: usize, const S: usize>(
                 (length - 1 - u32::from(is_cut), is_cut)
             })
         }
-        CAPTURE_BYTES => {
+        CAPTURE_BYTES | CAPTURE_LIBCXX_STRING => {
             let Some(to) = room.slots.get_mut(slot) else { return };
-            operand(&argument.length, registers).and_then(|length| {
+            let place = match argument.capture {
+                CAPTURE_BYTES => operand(&argument.length, registers).map(|length| (value, length)),
+                _ => libcxx_string(value),
+            };
+            place.and_then(|(address, length)| {
                 let part = if length > wanted.into() { wanted } else { length as u32 };
-                let copied = part == 0 || mem::copy_user(to, value, part);
+                let copied = part == 0 || mem::copy_user(to, address, part);
+                if !copied && let Some(to) = function.lengths.get_mut(index) {
+                    *to = part;
+                }
                 copied.then_some((part, length > part.into()))
             })
         }
@@ -131,6 +138,16 @@ fn read<const C: usize, const S: usize>(
             lost(Loss::ArgumentFault, 0);
         }
     }
+}
+
+/// The address and the length of the text of libc++'s `std::string`.
+#[inline(always)]
+fn libcxx_string(object: u64) -> Option<(u64, u64)> {
+    let first: u64 = mem::user(object)?;
+    if first & 1 == 0 {
+        return Some((object + 1, (first & 0xff) >> 1));
+    }
+    Some((mem::user(object + 16)?, mem::user(object + 8)?))
 }
 
 /// The value of an operand. None if it is in memory that cannot be read.

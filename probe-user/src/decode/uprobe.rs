@@ -28,13 +28,19 @@ impl<'a> FunctionRecord<'a> {
     /// The captured bytes of argument `index`, which is the capturing argument with this `number`, counted
     /// from 0. None if the record has no such bytes.
     pub fn captured(&self, index: usize, number: usize) -> Option<Plaintext<'a>> {
-        let length = usize::try_from(*self.head.lengths.get(index)?).ok()?;
+        let length = self.length(index)?;
         let begin = match self.layout {
             Layout::Slots(slot) if length > slot => return None,
             Layout::Slots(slot) => number.checked_mul(slot)?,
-            Layout::Packed => self.head.lengths.get(..index)?.iter().map(|length| *length as usize).sum(),
+            Layout::Packed => (0..index).filter_map(|before| self.length(before)).sum(),
         };
         self.bytes.part(begin..begin.checked_add(length)?)
+    }
+
+    /// How many bytes were captured of argument `index`. None if it could not be read.
+    fn length(&self, index: usize) -> Option<usize> {
+        let length = *self.head.lengths.get(index).filter(|_| !self.is_faulty(index))?;
+        usize::try_from(length).ok()
     }
 
     /// Whether argument `index` could not be read.

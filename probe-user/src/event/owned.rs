@@ -123,6 +123,8 @@ impl Argument<'_> {
             Value::Signed(value) => Value::Signed(value),
             Value::Unsigned(value) => Value::Unsigned(value),
             Value::Hex(value) => Value::Hex(value),
+            Value::Single(value) => Value::Single(value),
+            Value::Double(value) => Value::Double(value),
             Value::Bool(value) => Value::Bool(value),
             Value::Text(data, truncation) => Value::Text(data.into_owned(), truncation),
             Value::Bytes(data, truncation) => Value::Bytes(data.into_owned(), truncation),

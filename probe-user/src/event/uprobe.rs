@@ -54,7 +54,7 @@ pub struct Argument<'a> {
 }
 
 /// A value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
     /// A number.
     Signed(i64),
@@ -64,6 +64,10 @@ pub enum Value<'a> {
     Hex(u64),
     /// True or false.
     Bool(bool),
+    /// A floating-point number of 32 bits.
+    Single(f32),
+    /// A floating-point number of 64 bits.
+    Double(f64),
     /// A text, or the captured part of it.
     Text(Plaintext<'a>, Truncation),
     /// Bytes, or the captured part of them.

@@ -62,8 +62,16 @@ pub struct UsdtArgument {
     pub size: u8,
     /// Whether it is a signed number.
     pub signed: bool,
+    /// Whether it is a floating-point number.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_float: bool,
     /// Where the program keeps it.
     pub operand: UsdtOperand,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Resolves the symbols that operands refer to.
@@ -99,17 +107,18 @@ pub(super) fn argument(text: &str, symbols: &impl Symbols) -> UsdtArgument {
     // Version 1 of the notes has no sizes: the argument is a whole register.
     let (size, operand) = text.split_once('@').unwrap_or(("8", text));
     let (signed, digits) = size.strip_prefix('-').map_or((false, size), |digits| (true, digits));
+    let (is_float, digits) = digits.strip_suffix('f').map_or((false, digits), |digits| (true, digits));
     let unsupported = || UsdtOperand::Unsupported(text.chars().take(MAX_OPERAND).collect());
     let width = match digits {
         "1" => Some(1),
         "2" => Some(2),
         "4" => Some(4),
         "8" => Some(8),
-        // `8f` is a floating-point number, in a register that BPF programs cannot read.
         _ => None,
     };
+    let width = width.filter(|width| !is_float || *width >= 4);
     let found = width.filter(|_| text.len() <= MAX_OPERAND).and_then(|_| place(operand, symbols));
-    UsdtArgument { size: width.unwrap_or(8), signed, operand: found.unwrap_or_else(unsupported) }
+    UsdtArgument { size: width.unwrap_or(8), signed, is_float, operand: found.unwrap_or_else(unsupported) }
 }
 
 fn place(operand: &str, symbols: &impl Symbols) -> Option<UsdtOperand> {
@@ -298,6 +307,8 @@ mod tests {
             ("8@16(%rip)", 8, false, unsupported("8@16(%rip)")),
             ("8@%fs:16", 8, false, unsupported("8@%fs:16")),
             ("8f@%xmm0", 8, false, unsupported("8f@%xmm0")),
+            ("-4f@-20(%rbp)", 4, true, memory(Some(Rbp), None, -20)),
+            ("2f@%rax", 8, false, unsupported("2f@%rax")),
             ("3@%rax", 8, false, unsupported("3@%rax")),
             ("8@16", 8, false, unsupported("8@16")),
             ("8@(%eax)", 8, false, unsupported("8@(%eax)")),
@@ -306,7 +317,8 @@ mod tests {
             ("8@()", 8, false, unsupported("8@()")),
         ];
         for (text, size, signed, operand) in cases {
-            assert_eq!(argument(text, &Known), UsdtArgument { size, signed, operand }, "{text}");
+            let is_float = text.contains("f@");
+            assert_eq!(argument(text, &Known), UsdtArgument { size, signed, is_float, operand }, "{text}");
         }
     }
 

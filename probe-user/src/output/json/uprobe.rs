@@ -73,8 +73,8 @@ struct ReturnPart<'a> {
 struct ValuePart<'a> {
     /// Its type, as in a pattern; `int` and `uint` with the number of their bits.
     r#type: Cow<'a, str>,
-    /// A number, a boolean, a text, or `0x…` for `hex` and `ptr`; null: it is not UTF-8 (see `value_base64`),
-    /// or it could not be read (see `error`).
+    /// A number, a boolean, a text, or `0x…` for `hex` and `ptr`; `NaN`, `inf` and `-inf` are texts; null: it
+    /// is not UTF-8 (see `value_base64`), or it could not be read (see `error`).
     value: Plain<'a>,
     /// Text or bytes that are not UTF-8, in base64 (RFC 4648, section 4, padded).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +98,8 @@ fn is_false(value: &bool) -> bool {
 enum Plain<'a> {
     Null,
     Number(i128),
+    Single(f32),
+    Double(f64),
     Bool(bool),
     Text(Cow<'a, str>),
 }
@@ -200,6 +202,11 @@ impl<'a> ValuePart<'a> {
             Value::Signed(value) => part.value = Plain::Number((*value).into()),
             Value::Unsigned(value) => part.value = Plain::Number((*value).into()),
             Value::Hex(value) => part.value = Plain::Text(format!("{value:#x}").into()),
+            Value::Single(value) if value.is_finite() => part.value = Plain::Single(*value),
+            Value::Double(value) if value.is_finite() => part.value = Plain::Double(*value),
+            // JSON has no numbers for these.
+            Value::Single(value) => part.value = Plain::Text(format!("{value}").into()),
+            Value::Double(value) => part.value = Plain::Text(format!("{value}").into()),
             Value::Bool(value) => part.value = Plain::Bool(*value),
             Value::Text(Plaintext(data), extent) | Value::Bytes(Plaintext(data), extent) => {
                 part.truncated = *extent == Truncation::Cut;

@@ -103,6 +103,8 @@ fn value(argument: &Argument<'_>, line: &mut String) -> fmt::Result {
         Value::Signed(value) => write!(line, "{value}"),
         Value::Unsigned(value) => write!(line, "{value}"),
         Value::Hex(value) => write!(line, "{value:#x}"),
+        Value::Single(value) => write!(line, "{value:?}"),
+        Value::Double(value) => write!(line, "{value:?}"),
         Value::Bool(value) => write!(line, "{value}"),
         Value::Text(Plaintext(data), extent) => {
             line.push('"');

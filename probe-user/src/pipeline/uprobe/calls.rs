@@ -326,11 +326,7 @@ impl Functions {
 /// The indexes of the arguments that capture bytes.
 fn capturing(reading: &Capture) -> impl Iterator<Item = usize> {
     let shown = reading.arguments.iter().enumerate();
-    shown.filter(|(_, shown)| captures_bytes(shown.kind)).map(|(index, _)| index)
-}
-
-fn captures_bytes(kind: Type) -> bool {
-    matches!(kind, Type::Str | Type::Bytes(_))
+    shown.filter(|(_, shown)| shown.kind.captures_bytes()).map(|(index, _)| index)
 }
 
 /// Argument `index` of a record. `captures` counts the arguments before it that have captured bytes.
@@ -341,7 +337,7 @@ fn argument<'a>(
     captures: &mut usize,
 ) -> Argument<'a> {
     let number = *captures;
-    *captures += usize::from(captures_bytes(shown.kind));
+    *captures += usize::from(shown.kind.captures_bytes());
     let raw = record.head.values.get(index).copied().unwrap_or(0);
     let extent = if record.is_cut(index) { Truncation::Cut } else { Truncation::None };
     let bytes = || record.captured(index, number);
@@ -351,7 +347,9 @@ fn argument<'a>(
         Type::Uint(_) => Value::Unsigned(raw),
         Type::Hex | Type::Ptr | Type::Skip => Value::Hex(raw),
         Type::Bool => Value::Bool(raw != 0),
-        Type::Str => bytes().map_or(Value::Unreadable, |data| Value::Text(data, extent)),
+        Type::Float(4) => Value::Single(f32::from_bits(u32::try_from(raw).unwrap_or(u32::MAX))),
+        Type::Float(_) => Value::Double(f64::from_bits(raw)),
+        Type::Str | Type::Text(_) => bytes().map_or(Value::Unreadable, |data| Value::Text(data, extent)),
         Type::Bytes(_) => bytes().map_or(Value::Unreadable, |data| Value::Bytes(data, extent)),
     };
     Argument { index: shown.index, kind: shown.kind.to_string(), value }

@@ -9,7 +9,7 @@ use std::fmt;
 use probe_common::FUNCTION_VALUES;
 
 use crate::glob::Glob;
-use crate::plan::value_type::{Length, TYPES, Type};
+use crate::plan::value_type::{Length, NO_VECTOR_REGISTERS, TYPES, Type};
 
 /// Limit of the arguments in a pattern, including skipped ones: as many as a USDT note may have.
 const MAX_TYPES: usize = 12;
@@ -109,6 +109,12 @@ impl Pattern {
         let (object, rest) = object(whole)?;
         let (rest, returned) = returned(rest)?;
         let (name, arguments) = arguments(rest)?;
+        if let Some(kind) = arguments.iter().find(|kind| matches!(kind, Type::Float(_))) {
+            return Err(rest.error(format!(
+                "a {kind} of a call cannot be read: {NO_VECTOR_REGISTERS}; leave it out, also when you count \
+                 arguments: other arguments are passed as if it were not there"
+            )));
+        }
         let place = place(name)?;
         if returned.is_some() && matches!(place, PatternPlace::Symbol(_, 1..)) {
             return Err(name
@@ -169,6 +175,9 @@ fn returned(rest: Part<'_>) -> Result<(Part<'_>, Option<Type>), PatternError> {
         Ok(Type::Bytes(Length::Argument(_) | Length::Own)) => {
             Err(after.error("the number of bytes is missing: a returned value can only be bytes(N)"))
         }
+        Ok(kind @ Type::Float(_)) => Err(after.error(format!(
+            "a returned {kind} cannot be read: {NO_VECTOR_REGISTERS}; write -> _ for the time of the return"
+        ))),
         Ok(kind) => Ok((before, Some(kind))),
         Err(what) => Err(after.error(what)),
     }
@@ -343,6 +352,8 @@ mod tests {
             ("ns::f", 1, "the object is missing"),
             (":", 2, "the function is missing"),
             (":f(string)", 4, "`string` is not a type"),
+            (":f(int, f64)", 2, "a f64 of a call cannot be read: it is in a vector register"),
+            (":f() -> f32", 9, "a returned f32 cannot be read: it is in a vector register"),
             (":größe(str, strin)", 13, "`strin` is not a type"),
             (":f(int, bytes)", 0, ""),
             (":f(bytes(#2))", 4, "argument 2"),

@@ -3,14 +3,14 @@
 //! Knows the calling conventions: in which registers C and Go pass arguments.
 
 use probe_common::{
-    ArgumentSpec, CAPTURE_BYTES, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES, FunctionSpec, NO_REGISTER,
-    Operand, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, SPEC_COUNT, SPEC_ENTER, SPEC_GO, SPEC_LATENCY,
-    SPEC_RETURN, SPEC_STACK, size_class,
+    ArgumentSpec, CAPTURE_BYTES, CAPTURE_LIBCXX_STRING, CAPTURE_NONE, CAPTURE_STRING, FUNCTION_VALUES,
+    FunctionSpec, NO_REGISTER, Operand, SOURCE_CONSTANT, SOURCE_MEMORY, SOURCE_REGISTER, SPEC_COUNT,
+    SPEC_ENTER, SPEC_GO, SPEC_LATENCY, SPEC_RETURN, SPEC_STACK, size_class,
 };
 
 use super::{Mode, Stacks, Uprobe};
 use crate::plan::capture::{Capture, CapturedValue};
-use crate::plan::value_type::{Length, MAX_BYTES, Type};
+use crate::plan::value_type::{Length, MAX_BYTES, TextLayout, Type};
 
 /// Size of a register in bytes.
 const WORD: u8 = 8;
@@ -35,6 +35,8 @@ mod registers {
     /// The first stack argument follows the return address.
     pub(super) const FIRST_ON_STACK: i64 = 8;
     pub(super) const RETURNED: u8 = 0;
+    /// rdx.
+    pub(super) const SECOND_RETURNED: u8 = 1;
 }
 
 /// Argument registers by their DWARF numbers.
@@ -47,6 +49,7 @@ mod registers {
     pub(super) const STACK: u8 = 31;
     pub(super) const FIRST_ON_STACK: i64 = 0;
     pub(super) const RETURNED: u8 = 0;
+    pub(super) const SECOND_RETURNED: u8 = 1;
 }
 
 /// An argument of a USDT probe, with its type.
@@ -83,6 +86,11 @@ impl Capture {
         let mut reading = Self::empty(uprobe, convention, returned);
         for (index, (kind, words)) in types.iter().zip(&words).enumerate() {
             let Some(first) = words.first().filter(|_| *kind != Type::Skip) else { continue };
+            if let Type::Text(layout) = *kind {
+                let (value, length) = text(layout, *first, words.get(1).copied())?;
+                reading.add(argument(uprobe, *kind, value, length), CapturedValue { index, kind: *kind })?;
+                continue;
+            }
             let length = match kind {
                 Type::Bytes(of) => length(*of, words.get(1).copied())?,
                 // A Go string does not end with a NUL; its length is in the next word.
@@ -113,6 +121,17 @@ impl Capture {
                 }
                 Type::Bytes(Length::Own) => {
                     return Err("`bytes` without a length is for Go slices only".to_owned());
+                }
+                Type::Text(layout) if layout.words() > 1 => {
+                    return Err(format!(
+                        "`{kind}` is two arguments of a function, but a USDT probe has the address and the \
+                         length each as an argument of its own: write bytes(#n)"
+                    ));
+                }
+                Type::Text(layout) => {
+                    let (value, length) = text(layout, operand, None)?;
+                    reading.add(argument(uprobe, kind, value, length), CapturedValue { index, kind })?;
+                    continue;
                 }
                 _ => Operand::default(),
             };
@@ -153,6 +172,20 @@ impl Capture {
 
     fn set_returned(&mut self, uprobe: &Uprobe, kind: Type, convention: Convention) -> Result<(), String> {
         let first = register(registers::RETURNED);
+        if kind == Type::Text(TextLayout::RustString) {
+            return Err(
+                "a returned String is where the caller has asked for it, and a function of Rust need \
+                        not say where that is when it returns: write -> _ for the time of the return"
+                    .to_owned(),
+            );
+        }
+        if let Type::Text(layout) = kind {
+            // A returned object is where the caller has asked for it, and its address is returned.
+            let (value, length) = text(layout, first, Some(register(registers::SECOND_RETURNED)))?;
+            self.spec.returned = argument(uprobe, kind, value, length);
+            self.returned = Some(CapturedValue { index: 0, kind });
+            return Ok(());
+        }
         let second = || match convention {
             Convention::Go => registers::GO.get(1).copied().map(register),
             Convention::C => None,
@@ -189,16 +222,41 @@ impl Capture {
     }
 }
 
+/// Where the text of a string is, and its length, from the word or the two words in which it is passed.
+fn text(layout: TextLayout, first: Operand, second: Option<Operand>) -> Result<(Operand, Operand), String> {
+    let second = second.unwrap_or_default();
+    let field = |offset| match first.source {
+        SOURCE_REGISTER => Ok(memory(first.register, offset)),
+        _ => {
+            Err("a string object whose address is on the stack cannot be read: only the first six words of \
+                  a call are in registers"
+                .to_owned())
+        }
+    };
+    Ok(match layout {
+        TextLayout::RustStr | TextLayout::LibcxxStringView => (first, second),
+        TextLayout::CppStringView => (second, first),
+        TextLayout::CppString => (field(0)?, field(8)?),
+        TextLayout::RustString => (field(8)?, field(16)?),
+        TextLayout::LibcxxString => (first, Operand::default()),
+    })
+}
+
 /// The words in which each argument is passed.
 fn words(types: &[Type], convention: Convention) -> Result<Vec<Vec<Operand>>, String> {
     let mut next = 0;
-    let mut word = || {
+    let mut word = |kind: &Type| {
         let number = next;
         next += 1;
         let registers = match convention {
             Convention::C => registers::C,
             Convention::Go => registers::GO,
         };
+        if number == registers.len() - 1 && is_undivided(*kind) {
+            return Err(format!(
+                "`{kind}` does not fit into the last register, and where it is then is not certain"
+            ));
+        }
         match registers.get(number) {
             Some(&number) => Ok(register(number)),
             None if convention == Convention::C => {
@@ -211,16 +269,27 @@ fn words(types: &[Type], convention: Convention) -> Result<Vec<Vec<Operand>>, St
     let count = |kind: &Type| match (convention, kind) {
         (Convention::Go, Type::Str) => 2,
         (Convention::Go, Type::Bytes(Length::Own)) => 3,
+        (Convention::C, Type::Text(layout)) => layout.words(),
         _ => 1,
     };
-    types.iter().map(|kind| (0..count(kind)).map(|_| word()).collect()).collect()
+    let is_foreign = |kind: &Type| convention == Convention::Go && matches!(kind, Type::Text(_));
+    if let Some(kind) = types.iter().find(|kind| is_foreign(kind)) {
+        return Err(format!("`{kind}` is of another language: a string of Go is `str`"));
+    }
+    types.iter().map(|kind| (0..count(kind)).map(|_| word(kind)).collect()).collect()
+}
+
+/// Whether C's convention passes its two words in registers only if both fit.
+fn is_undivided(kind: Type) -> bool {
+    matches!(kind, Type::Text(TextLayout::CppStringView | TextLayout::LibcxxStringView))
 }
 
 fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> ArgumentSpec {
     let (capture, limit) = match kind {
         // Two bytes more: one reveals that the string was cut, the other is for the NUL.
         Type::Str if length == Operand::default() => (CAPTURE_STRING, uprobe.max_bytes.min(MAX_BYTES) + 2),
-        Type::Str | Type::Bytes(Length::Own | Length::Argument(_)) => {
+        Type::Text(TextLayout::LibcxxString) => (CAPTURE_LIBCXX_STRING, uprobe.max_bytes.min(MAX_BYTES)),
+        Type::Str | Type::Text(_) | Type::Bytes(Length::Own | Length::Argument(_)) => {
             (CAPTURE_BYTES, uprobe.max_bytes.min(MAX_BYTES))
         }
         Type::Bytes(Length::Fixed(number)) => (CAPTURE_BYTES, number.min(MAX_BYTES)),
@@ -233,7 +302,7 @@ fn argument(uprobe: &Uprobe, kind: Type, value: Operand, length: Operand) -> Arg
 fn sized(operand: Operand, kind: Type, convention: Convention) -> Operand {
     let (size, signed) = match resolved(kind, convention) {
         Type::Int(size) => (size, 1),
-        Type::Uint(size) => (size, 0),
+        Type::Uint(size) | Type::Float(size) => (size, 0),
         Type::Bool => (1, 0),
         _ => (WORD, 0),
     };

@@ -9,7 +9,7 @@ use crate::elf::{Usdt, UsdtSite};
 use crate::error_chain;
 use crate::plan::ProbeProgram;
 use crate::plan::capture::Capture;
-use crate::plan::value_type::Type;
+use crate::plan::value_type::{NO_VECTOR_REGISTERS, Type};
 
 /// Adds the probes that match a pattern. Returns whether there are any.
 pub(super) fn add(matching: &mut Matching<'_>) -> bool {
@@ -42,25 +42,13 @@ fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, si
     let types = pattern.arguments.iter().copied().map(Some).chain(std::iter::repeat(None));
     // If no types are given, all arguments are read, with the types of the note.
     let count = if pattern.arguments.is_empty() { site.arguments.len() } else { pattern.arguments.len() };
-    let given: Vec<Option<Given>> = (0..count)
+    let given: Result<Vec<Option<Given>>, String> = (0..count)
         .zip(types)
         .map(|(number, kind)| {
-            let argument = site.arguments.get(number)?;
-            let read = read(argument);
-            if kind.is_none() && read == Read::default() {
-                return None;
-            }
-            let usual = if argument.signed { Type::Int(argument.size) } else { Type::Uint(argument.size) };
-            let kind = match kind {
-                Some(Type::Int(0)) => Type::Int(argument.size),
-                Some(Type::Uint(0)) => Type::Uint(argument.size),
-                Some(kind) => kind,
-                None => usual,
-            };
-            Some(Given { operand: read, kind })
+            site.arguments.get(number).map_or(Ok(None), |argument| given(number, argument, kind))
         })
         .collect();
-    match Capture::of_usdt(matching.uprobe, &given) {
+    match given.and_then(|given| Capture::of_usdt(matching.uprobe, &given)) {
         Ok(reading) => {
             let mut hook = new_hook(ProbeProgram::Function, shown, site.offset, reading);
             hook.semaphore = site.semaphore;
@@ -68,6 +56,33 @@ fn add_site(matching: &mut Matching<'_>, pattern: &UsdtPattern, probe: &Usdt, si
         }
         Err(why) => matching.skipped.push(format!("{shown}: {why}")),
     }
+}
+
+/// An argument with the requested type, or else that of the note. None if it cannot be read, and no type was
+/// requested.
+fn given(number: usize, argument: &UsdtArgument, kind: Option<Type>) -> Result<Option<Given>, String> {
+    let operand = read(argument);
+    let is_read = operand != Read::default();
+    let usual = match (argument.is_float, argument.signed) {
+        (true, _) => Type::Float(argument.size),
+        (false, true) => Type::Int(argument.size),
+        (false, false) => Type::Uint(argument.size),
+    };
+    let kind = match kind {
+        None if !is_read => return Ok(None),
+        None => usual,
+        Some(Type::Int(0)) => Type::Int(argument.size),
+        Some(Type::Uint(0)) => Type::Uint(argument.size),
+        Some(kind @ Type::Float(_)) if !is_read => {
+            return Err(format!("argument {} as {kind} cannot be read: {NO_VECTOR_REGISTERS}", number + 1));
+        }
+        Some(kind @ Type::Float(size)) if size != argument.size => {
+            let own = argument.size;
+            return Err(format!("argument {} has {own} bytes, and {kind} has {size}", number + 1));
+        }
+        Some(kind) => kind,
+    };
+    Ok(Some(Given { operand, kind }))
 }
 
 /// Where the kernel finds an argument. The default, which reads nothing, if that is unsupported.
