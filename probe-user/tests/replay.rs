@@ -59,6 +59,8 @@ mod exec;
 mod function;
 #[path = "replay/kept.rs"]
 mod kept;
+#[path = "replay/missed.rs"]
+mod missed;
 #[path = "replay/recording.rs"]
 mod recording;
 #[path = "replay/schema.rs"]
@@ -136,12 +138,19 @@ fn sites() -> HashMap<u32, Site> {
         version: None,
     });
     let sites = [
-        Site { library: openssl, function: "SSL_write".into(), callers: Vec::new(), reading: None },
+        Site {
+            library: openssl,
+            function: "SSL_write".into(),
+            callers: Vec::new(),
+            reading: None,
+            complete_since: 0,
+        },
         Site {
             library: unknown,
             function: "SSL_read, SSL_read_ex".into(),
             callers: vec![(0x123, "SSL_read"), (0x456, "SSL_read_ex")],
             reading: None,
+            complete_since: 0,
         },
     ];
     (0..).zip(sites).collect()

@@ -49,13 +49,21 @@ pub fn small_call_chunk(call: &Call, address: u64) {
     }
 }
 
+/// The bytes that are lost with a chunk. The first chunk of a call stands for what a limit has cut, too:
+/// without any chunk, nothing else says that the call moved these bytes.
+#[inline(always)]
+fn moved_bytes(call: &Call) -> u64 {
+    let cut = if call.offset == 0 { call.length.saturating_sub(call.captured.into()) } else { 0 };
+    cut + u64::from(call.chunk)
+}
+
 #[inline(always)]
 fn slot<const N: usize>(call: &Call, address: u64) {
     if mem::constant(&SUPPRESS_CALLS) != 0 {
         return;
     }
     let Some(mut entry) = EVENTS.reserve::<Slot<N>>(0) else {
-        return lost(Loss::RingFull, call.chunk.into());
+        return lost(Loss::RingFull, moved_bytes(call));
     };
     let slot = mem::slot(&mut entry);
     slot.call = *call;

@@ -15,10 +15,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::child::exec_hold::HeldExec;
 use crate::clock;
-use crate::discovery::{Discovery, ProgramStart, StartedProgram, Versioned};
+use crate::discovery::{Discovery, ObjectUse, ProgramStart, StartedProgram, Uninspected, Versioned};
 use crate::plan::{ObjectHooks, ObjectId, Skipped};
 use crate::proc::maps::Mapping;
 use crate::proc::process::Proc;
+use crate::proc::process_snapshot;
 
 /// The most requests that are queued. If there are more, everything is inspected once more later.
 const QUEUE: usize = 4096;
@@ -58,21 +59,32 @@ pub(super) enum Since {
     Mapped(u64),
     /// An exec.
     Executed(u64),
+    /// The start of the process, which was found later.
+    Started(u64),
 }
 
 impl Since {
+    /// The time.
+    pub(super) fn time(self) -> u64 {
+        let (Self::Mapped(then) | Self::Executed(then) | Self::Started(then)) = self;
+        then
+    }
+
     /// The time that has passed since.
     pub(super) fn elapsed(self) -> Duration {
-        let (Self::Mapped(then) | Self::Executed(then)) = self;
-        Duration::from_nanos(clock::boot_time().saturating_sub(then))
+        Duration::from_nanos(clock::boot_time().saturating_sub(self.time()))
     }
 }
 
 /// What the event loop has to do.
 #[derive(Debug)]
 pub(super) enum Response {
-    /// Attach to an object that a process maps. Includes what led to it, if the kernel reported that.
+    /// Attach to an object that a process maps. Includes what led to it, unless it was held or ran before.
     Attach(u32, ObjectHooks, Option<Since>),
+    /// A process has mapped an object, and [`Response::Attach`] was sent for it before.
+    Uses(ObjectUse),
+    /// A process has ended before anybody could inspect what it had mapped.
+    Uninspected(Uninspected),
     /// Report that something of a process cannot be seen.
     BlindSpot(u32, Skipped),
     /// From now on, report a library with its version.
@@ -83,8 +95,6 @@ pub(super) enum Response {
         pid: u32,
         /// The path of the executable, if the file is a program.
         executable: Option<PathBuf>,
-        /// How many objects were sent, or 1 if the program could not be inspected.
-        objects: u64,
         /// The program goes on when this is dropped.
         held: HeldExec,
     },
@@ -92,12 +102,15 @@ pub(super) enum Response {
     /// [`DiscoveryRequest::All`] to be sure.
     RecheckAll,
     /// A process has ended before what it had mapped was inspected. Processes that it forked may still map
-    /// it. So many processes and files are to be counted.
-    Missed(u64),
+    /// it.
+    LeftBehind,
     /// Detach from objects that no process maps any more.
     Detach(Vec<ObjectId>),
     /// What was requested before [`DiscoveryRequest::Settle`] is done, as far as it matters after the end.
-    Settled,
+    Settled {
+        /// The patterns that have matched nothing.
+        unmatched: Vec<String>,
+    },
     /// Detach at once from objects whose code a process is about to copy.
     Withdraw(Vec<ObjectId>),
 }
@@ -119,6 +132,7 @@ impl DiscoveryHandle {
         let (results, found) = mpsc::channel(QUEUE);
         let ended = Arc::<AtomicBool>::default();
         let worker = DiscoveryWorker {
+            began: clock::boot_time(),
             ended: Arc::clone(&ended),
             discovery,
             leaving: BTreeSet::new(),
@@ -149,24 +163,19 @@ impl DiscoveryHandle {
         self.overflown = true;
     }
 
-    /// Waits a little until what was mapped by the end of the trace is inspected. Returns how many programs
-    /// and libraries should have been attached to.
-    pub(super) async fn settle(&mut self) -> u64 {
+    /// Waits a little until what was mapped by the end of the trace is inspected.
+    pub(super) async fn settle(&mut self) -> Settlement {
         self.ended.store(true, Ordering::Relaxed);
+        let mut responses = Vec::new();
         if self.send(DiscoveryRequest::Settle).is_err() {
-            return 1;
+            return Settlement::Partial(responses);
         }
         let deadline = Instant::now() + SETTLING;
-        let mut late = 0;
         loop {
             match timeout_at(deadline, self.next()).await {
-                Ok(Response::Attach(_, _, since)) => late += u64::from(since.is_some()),
-                Ok(Response::Program { objects, held, .. }) => late += held.release(objects),
-                Ok(Response::Missed(count)) => late += count,
-                Ok(Response::Settled) => return late,
-                Ok(_) => {}
-                // There is at least one more.
-                Err(_) => return late + 1,
+                Ok(Response::Settled { unmatched }) => return Settlement::Whole { responses, unmatched },
+                Ok(response) => responses.push(response),
+                Err(_) => return Settlement::Partial(responses),
             }
         }
     }
@@ -180,8 +189,24 @@ impl DiscoveryHandle {
     }
 }
 
+/// What was found after the end of the trace.
+#[derive(Debug)]
+pub(super) enum Settlement {
+    /// Everything that was mapped by then.
+    Whole {
+        /// What was found.
+        responses: Vec<Response>,
+        /// The patterns that have matched nothing.
+        unmatched: Vec<String>,
+    },
+    /// There is at least one file more.
+    Partial(Vec<Response>),
+}
+
 /// The worker's end of the queue.
 struct DiscoveryWorker {
+    /// When the trace began, in nanoseconds of `CLOCK_BOOTTIME`.
+    began: u64,
     /// Whether the trace has ended. Then only what was never inspected matters.
     ended: Arc<AtomicBool>,
     discovery: Discovery,
@@ -215,7 +240,7 @@ impl DiscoveryWorker {
                 }
                 () = at(due) => {
                     self.rechecks_all = true;
-                    self.results.send(Response::RecheckAll).await.map_err(|_| Disconnected)
+                    self.send(Response::RecheckAll).await
                 }
             };
             if going.is_err() {
@@ -228,24 +253,13 @@ impl DiscoveryWorker {
         let has_ended = self.ended.load(Ordering::Relaxed);
         match request {
             DiscoveryRequest::Process(..) | DiscoveryRequest::All(_) if has_ended => Ok(()),
-            DiscoveryRequest::Mapped(_, mapping, _)
-                if has_ended && self.discovery.has_inspected(&mapping) =>
+            DiscoveryRequest::Mapped(pid, mapping, since)
+                if has_ended && self.discovery.uses_inspected(pid, &mapping, since.time()) =>
             {
-                Ok(())
+                self.uses().await
             }
             DiscoveryRequest::Process(pid, since) => self.process(pid, since).await,
-            DiscoveryRequest::Mapped(pid, mapping, since) => {
-                let found = self.discovery.mapped(pid, &mapping).await;
-                self.withdraw().await?;
-                for object in found {
-                    self.attach(pid, object, Some(since)).await?;
-                }
-                self.blind_spots(pid).await?;
-                if let Some(count) = self.discovery.take_missed() {
-                    self.results.send(Response::Missed(count)).await.map_err(|_| Disconnected)?;
-                }
-                self.versions(pid).await
-            }
+            DiscoveryRequest::Mapped(pid, mapping, since) => self.mapped(pid, &mapping, since).await,
             DiscoveryRequest::CodeChanged(pid) => {
                 let found = self.discovery.code_changed(pid).await;
                 self.withdraw().await?;
@@ -270,7 +284,7 @@ impl DiscoveryWorker {
                 self.discovery.failed(id);
                 Ok(())
             }
-            DiscoveryRequest::Settle => self.results.send(Response::Settled).await.map_err(|_| Disconnected),
+            DiscoveryRequest::Settle => self.settle().await,
             DiscoveryRequest::Harmed(id) => {
                 self.discovery.harmed(id);
                 Ok(())
@@ -278,12 +292,53 @@ impl DiscoveryWorker {
         }
     }
 
+    async fn mapped(&mut self, pid: u32, mapping: &Mapping, since: Since) -> Result<(), Disconnected> {
+        let found = self.discovery.mapped(pid, mapping, since.time()).await;
+        self.withdraw().await?;
+        for object in found {
+            self.attach(pid, object, Some(since)).await?;
+        }
+        self.uses().await?;
+        self.blind_spots(pid).await?;
+        if self.discovery.take_left_behind() {
+            self.send(Response::LeftBehind).await?;
+        }
+        self.versions(pid).await
+    }
+
+    /// Reports which processes have mapped what was hooked before.
+    async fn uses(&mut self) -> Result<(), Disconnected> {
+        for one in self.discovery.take_uses() {
+            self.send(Response::Uses(one)).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), Disconnected> {
+        for one in self.discovery.take_uninspected() {
+            self.send(Response::Uninspected(one)).await?;
+        }
+        self.send(Response::Settled { unmatched: self.discovery.unmatched() }).await
+    }
+
+    async fn send(&self, response: Response) -> Result<(), Disconnected> {
+        self.results.send(response).await.map_err(|_| Disconnected)
+    }
+
+    /// Inspects a process. If the kernel did not report when it has mapped its files, its start counts, if
+    /// that was during the trace.
     async fn process(&mut self, pid: u32, since: Option<Since>) -> Result<(), Disconnected> {
         let found = self.discovery.process(pid).await;
         self.withdraw().await?;
+        let started = || process_snapshot::started(pid).filter(|time| *time >= self.began);
+        let since = match found.as_slice() {
+            [] => None,
+            [..] => since.or_else(|| started().map(Since::Started)),
+        };
         for object in found {
             self.attach(pid, object, since).await?;
         }
+        self.uses().await?;
         self.blind_spots(pid).await?;
         self.versions(pid).await
     }
@@ -295,8 +350,6 @@ impl DiscoveryWorker {
             Some(file) => self.discovery.program(ProgramStart::Execve { pid, tid, file }).await,
             None => None,
         };
-        // What could not be inspected, because its time was over and it has ended, counts as one.
-        let count = started.as_ref().map_or(1, |started| started.objects.len() as u64);
         let StartedProgram { objects, executable, blind_spots, .. } = started.unwrap_or_default();
         self.withdraw().await?;
         for object in objects {
@@ -304,10 +357,10 @@ impl DiscoveryWorker {
         }
         for skipped in blind_spots {
             let pid = skipped.pid.unwrap_or(pid);
-            self.results.send(Response::BlindSpot(pid, skipped)).await.map_err(|_| Disconnected)?;
+            self.send(Response::BlindSpot(pid, skipped)).await?;
         }
-        let program = Response::Program { pid, executable, objects: count, held };
-        self.results.send(program).await.map_err(|_| Disconnected)?;
+        self.send(Response::Program { pid, executable, held }).await?;
+        self.uses().await?;
         self.blind_spots(pid).await?;
         self.versions(pid).await
     }
@@ -315,7 +368,7 @@ impl DiscoveryWorker {
     async fn blind_spots(&mut self, pid: u32) -> Result<(), Disconnected> {
         for skipped in self.discovery.take_blind_spots() {
             let pid = skipped.pid.unwrap_or(pid);
-            self.results.send(Response::BlindSpot(pid, skipped)).await.map_err(|_| Disconnected)?;
+            self.send(Response::BlindSpot(pid, skipped)).await?;
         }
         Ok(())
     }
@@ -326,16 +379,16 @@ impl DiscoveryWorker {
         if ids.is_empty() {
             return Ok(());
         }
-        self.results.send(Response::Withdraw(ids)).await.map_err(|_| Disconnected)
+        self.send(Response::Withdraw(ids)).await
     }
 
     async fn attach(&self, pid: u32, object: ObjectHooks, since: Option<Since>) -> Result<(), Disconnected> {
-        self.results.send(Response::Attach(pid, object, since)).await.map_err(|_| Disconnected)
+        self.send(Response::Attach(pid, object, since)).await
     }
 
     async fn versions(&mut self, pid: u32) -> Result<(), Disconnected> {
         for library in self.discovery.versions(pid).await {
-            self.results.send(Response::Version(library)).await.map_err(|_| Disconnected)?;
+            self.send(Response::Version(library)).await?;
         }
         Ok(())
     }
@@ -345,7 +398,7 @@ impl DiscoveryWorker {
         if ids.is_empty() {
             return Ok(());
         }
-        self.results.send(Response::Detach(ids)).await.map_err(|_| Disconnected)
+        self.send(Response::Detach(ids)).await
     }
 
     fn ended(&mut self, pid: u32) {

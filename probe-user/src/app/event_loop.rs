@@ -5,22 +5,25 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use probe_common::{Lineage, Loss, LossCount, SIGNAL_ENDS, SignalRecord};
+use probe_common::{Header, Lineage, Loss, LossCount, SIGNAL_ENDS, SignalRecord};
 use thiserror::Error;
+use zerocopy::FromZeros as _;
 
 use super::control::ControlEvent;
-use super::discovery_worker::{Response, Since};
+use super::discovery_worker::{Response, Settlement, Since};
 use super::harm::{HarmCheck, HarmWatch};
+use super::missed::{MissedProcess, MissedWatch};
 use super::status;
 use super::stop::StopSignals;
 use super::target_tracker::{TargetTracker, TrackerEvent};
 use crate::bpf::{Drained, Session, SessionError};
 use crate::cli::Verbosity;
-use crate::decode::{ControlRecord, DataRecord, RingRecord, decode};
-use crate::discovery::Versioned;
+use crate::clock;
+use crate::decode::{ControlRecord, DataRecord, RingRecord, TaskRecord, decode};
+use crate::discovery::{ObjectUse, Versioned};
 use crate::enrich::ProcessInfoCache;
 use crate::event::{StopReason, Summary};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, ProcessInfo as _};
 use crate::plan::ObjectHooks;
 use crate::proc::process::Proc;
 use crate::stderr;
@@ -68,6 +71,16 @@ impl Default for InitialProcesses {
     }
 }
 
+/// How a trace has ended.
+#[derive(Debug)]
+pub(super) struct TraceEnd {
+    pub(super) summary: Summary,
+    /// How many processes probes have harmed.
+    pub(super) harmed: u64,
+    /// The patterns that have matched nothing.
+    pub(super) unmatched: Vec<String>,
+}
+
 /// A running trace.
 pub(super) struct EventLoop<'a> {
     session: &'a mut Session,
@@ -81,6 +94,7 @@ pub(super) struct EventLoop<'a> {
     /// The signals since then that a probe may have caused.
     signals: Vec<SignalRecord>,
     harm: HarmWatch,
+    missed: MissedWatch,
     /// Processes that have entered the scope, with the lineage that the kernel had for each at that time.
     entered: Vec<(u32, Lineage)>,
     proc: Proc,
@@ -104,7 +118,7 @@ impl<'a> EventLoop<'a> {
     pub(super) fn new(
         session: &'a mut Session,
         (pipeline, info): (Pipeline, ProcessInfoCache),
-        (watch, harm): (TargetTracker, HarmWatch),
+        (watch, harm, missed): (TargetTracker, HarmWatch, MissedWatch),
         verbosity: Verbosity,
         (seeds, interval): (InitialProcesses, Option<Duration>),
     ) -> Self {
@@ -119,6 +133,7 @@ impl<'a> EventLoop<'a> {
             control: Vec::new(),
             signals: Vec::new(),
             harm,
+            missed,
             entered: Vec::new(),
             proc: Proc::default(),
             drained: now,
@@ -133,14 +148,14 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Streams until the end, and reports the summary. Returns it with the number of processes that probes
-    /// have harmed. If an output fails, the others are finished first.
-    pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<(Summary, u64), EventLoopError> {
+    /// Streams until the end, and reports the summary. If an output fails, the others are finished first.
+    pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<TraceEnd, EventLoopError> {
         match self.stream(endings).await {
             Ok(end) => {
-                let late = self.watch.settle(self.session).await;
-                self.pipeline.attached_late(late);
-                self.finish(end)
+                let settlement = self.watch.settle(self.session).await;
+                let unmatched = self.settle(settlement);
+                let (summary, harmed) = self.finish(end)?;
+                Ok(TraceEnd { summary, harmed, unmatched })
             }
             Err(EventLoopError::Write(error)) => {
                 // The first failure is returned, so later ones are ignored.
@@ -195,22 +210,22 @@ impl<'a> EventLoop<'a> {
                 self.pipeline.set_library(sites, &library);
             }
             TrackerEvent::Found(Response::RecheckAll) => self.watch.resync(self.session),
-            TrackerEvent::Found(Response::Missed(count)) => {
-                self.pipeline.attached_late(count);
-                self.watch.request_resync();
-            }
+            TrackerEvent::Found(Response::Uses(one)) => self.missed.mapped(one),
+            TrackerEvent::Found(Response::Uninspected(process)) => self.missed.not_inspected(process),
+            TrackerEvent::Found(Response::LeftBehind) => self.watch.request_resync(),
             // Nobody waits for it any more.
-            TrackerEvent::Found(Response::Settled) => {}
-            TrackerEvent::Found(Response::Program { pid, executable, objects, held }) => {
+            TrackerEvent::Found(Response::Settled { .. }) => {}
+            TrackerEvent::Found(Response::Program { pid, executable, held }) => {
                 if let Some(executable) = executable {
                     self.info.starting(pid, &executable);
                 }
-                self.pipeline.attached_late(held.release(objects));
+                drop(held);
             }
             TrackerEvent::Found(Response::Detach(objects)) => {
                 for object in objects {
                     self.session.detach(object);
                     self.harm.detached(object);
+                    self.missed.detached(object);
                 }
             }
             TrackerEvent::Found(Response::Withdraw(objects)) => {
@@ -263,7 +278,7 @@ impl<'a> EventLoop<'a> {
 
     fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
         // The sites first, because the first record may arrive before `attach` returns.
-        self.pipeline.set_sites(super::sites(object));
+        self.pipeline.set_sites(super::sites(object, u64::MAX));
         self.harm.attached(object);
         let failed = self.session.attach(object);
         let took = since.map(|since| (since, since.elapsed()));
@@ -272,8 +287,12 @@ impl<'a> EventLoop<'a> {
             self.harm.detached(object.id);
             return self.watch.failed(object.id);
         }
-        // What was held, or was found when the trace began, is not late.
-        self.pipeline.attached_late(u64::from(took.is_some()));
+        let now = clock::boot_time();
+        self.pipeline.set_complete(object.sites.clone(), now);
+        self.missed.attached(object, now);
+        if let Some(since) = since {
+            self.missed.mapped(ObjectUse { pid, object: object.id, since: since.time() });
+        }
         let origin = self.info.read_now(pid);
         status::attached_later(&origin, object, took, (self.session, self.verbosity));
     }
@@ -301,7 +320,7 @@ impl<'a> EventLoop<'a> {
 
     fn drain(&mut self) -> io::Result<Drained> {
         let mut result = Ok(());
-        let Self { session, pipeline, info, watch, control, signals, .. } = self;
+        let Self { session, pipeline, info, watch, missed, control, signals, .. } = self;
         let drained = session.drain(|bytes| {
             let record = match decode(bytes) {
                 Ok(record) => record,
@@ -317,7 +336,11 @@ impl<'a> EventLoop<'a> {
                     Ok(())
                 }
                 RingRecord::Control(_) => Ok(()),
-                RingRecord::Task(task) => pipeline.task(task, info),
+                RingRecord::Task(task) => {
+                    let (TaskRecord::Exit(header) | TaskRecord::Exec(header)) = task;
+                    missed.ended(header);
+                    pipeline.task(task, info)
+                }
                 RingRecord::Data(data) => {
                     // The mappings of a program precede its exec record.
                     if pipeline.has_executions() && matches!(data, DataRecord::Program { .. }) {
@@ -366,6 +389,7 @@ impl<'a> EventLoop<'a> {
         let now = Instant::now();
         if drained != Drained::Part {
             self.pipeline.idle(now)?;
+            self.emit_missed()?;
             self.pipeline.flush()?;
         }
         let events = std::mem::take(&mut self.control);
@@ -464,15 +488,66 @@ impl<'a> EventLoop<'a> {
         Ok(any)
     }
 
+    /// Emits records of what was missed. To be called when the ring is empty.
+    fn emit_missed(&mut self) -> io::Result<()> {
+        for MissedProcess { pid, end, time, missed } in self.missed.take(clock::boot_time()) {
+            if let Some(end) = end {
+                let origin = self.info.origin(&end);
+                self.info.forget(pid);
+                self.pipeline.missed(&Header { time, tid: pid, ..end }, &origin, missed)?;
+            } else {
+                let comm = self.info.comm(pid).unwrap_or_default();
+                let origin = self.info.read_now(pid);
+                let mut header = Header { pid, tid: pid, time, ..Header::new_zeroed() };
+                header.comm.iter_mut().zip(comm).for_each(|(to, byte)| *to = byte);
+                self.pipeline.missed(&header, &origin, missed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records what was not attached to, because the trace has ended.
+    /// Returns the patterns that have matched nothing.
+    fn settle(&mut self, settlement: Settlement) -> Vec<String> {
+        let (responses, unmatched) = match settlement {
+            Settlement::Whole { responses, unmatched } => (responses, unmatched),
+            Settlement::Partial(responses) => {
+                self.pipeline.attached_late(1);
+                (responses, Vec::new())
+            }
+        };
+        for response in responses {
+            match response {
+                Response::Attach(pid, object, since) => {
+                    self.missed.not_attached(&object);
+                    if let Some(since) = since {
+                        self.missed.mapped(ObjectUse { pid, object: object.id, since: since.time() });
+                    }
+                }
+                Response::Uses(one) => self.missed.mapped(one),
+                Response::Uninspected(process) => self.missed.not_inspected(process),
+                _ => {}
+            }
+        }
+        unmatched
+    }
+
     /// Reports everything that is left, and finishes every output that still works.
     fn finish(mut self, end: StopReason) -> Result<(Summary, u64), EventLoopError> {
-        self.pipeline.attached_late(self.watch.end_hold());
+        self.watch.end_hold();
         // Otherwise a busy target could keep the drain going forever.
         self.session.close()?;
         let (end, failure) = match self.drain_rest(end) {
             Ok(end) => (end, None),
             Err(EventLoopError::Write(error)) => (StopReason::OutputFailed, Some(error)),
             Err(error) => return Err(error),
+        };
+        let (end, failure) = match (self.emit_missed(), failure) {
+            (Err(error), None) if error.kind() == io::ErrorKind::BrokenPipe => {
+                (StopReason::OutputClosed, None)
+            }
+            (Err(error), None) => (StopReason::OutputFailed, Some(error)),
+            (_, failure) => (end, failure),
         };
         let (harmed, others) = self.harm.counts();
         status::other_signals(others, self.verbosity);

@@ -10,11 +10,12 @@ use tokio::task::JoinHandle;
 
 use crate::bpf::{self, LoadedPrograms, MmapEvents, Session, SessionError};
 use crate::cli::{self, Action, Invocation, OnNoMatch, Request, Trace, Verbosity};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::diagnose::{self, DiagnoseError};
 use crate::discovery::{self, Discovery, ProgramStart, SkipDetail, Versioned};
 use crate::enrich::{ProcessInfoCache, StackSymbolizer};
 use crate::error_chain;
+use crate::event::{StopReason, Summary};
 use crate::output::{self, Destination, Tee};
 use crate::pipeline::{Executions, Pipeline, Setup, Site};
 use crate::plan::program_set::ProgramFamily;
@@ -23,7 +24,7 @@ use crate::probe::exec::ExecEvents;
 use crate::probe::{Probe, uprobe};
 use crate::proc::view::Blind;
 use crate::scope::{ProcessFilter, Selector, Target, TargetError};
-use crate::stderr::print_error;
+use crate::stderr::{print_error, say};
 
 mod code_watch;
 mod control;
@@ -32,6 +33,7 @@ mod discovery_worker;
 mod event_loop;
 mod harm;
 mod list;
+mod missed;
 mod playback;
 mod room;
 mod status;
@@ -41,8 +43,9 @@ mod target_tracker;
 use child::exec_hold::ExecHold;
 pub use child::launcher::run_helper;
 use child::spawn::{self, CommandError, CommandProcess, HoldPolicy};
-use event_loop::{EventLoop, EventLoopError, InitialProcesses};
+use event_loop::{EventLoop, EventLoopError, InitialProcesses, TraceEnd};
 use harm::HarmWatch;
+use missed::MissedWatch;
 pub use room::{Shortage, event_loop};
 use stop::StopSignals;
 use target_tracker::TargetTracker;
@@ -63,6 +66,14 @@ pub enum Failure {
         target: String,
         /// One line per process and file.
         reasons: String,
+        /// The next step for the user.
+        next: &'static str,
+    },
+    /// No function that was to be traced was in any file.
+    #[error("nothing was attached to: nothing has matched {patterns}\n{next}")]
+    NothingMatched {
+        /// The patterns.
+        patterns: String,
         /// The next step for the user.
         next: &'static str,
     },
@@ -159,7 +170,7 @@ impl Failure {
             Self::Blind(_) => 4,
             Self::Target(error) => error.kind().exit_status(),
             Self::Explain(error) => error.exit_status(),
-            Self::NothingToAttach { .. } => 3,
+            Self::NothingToAttach { .. } | Self::NothingMatched { .. } => 3,
             Self::TooMany { .. } => 2,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
             Self::Session(_)
@@ -325,6 +336,7 @@ async fn run_trace(
     plan.objects.iter().for_each(|object| harm.attached(object));
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
+    let missed = MissedWatch::new(&plan.objects, clock::boot_time());
     let seeds = seeds(trace, &target, command);
     let hold = endings.command.as_ref().and_then(|command| hold(trace, command));
     let sockets = trace.selector.runtime_sockets.clone();
@@ -332,14 +344,46 @@ async fn run_trace(
     if let Some(command) = &mut endings.command {
         command.release()?;
     }
-    let stream =
-        EventLoop::new(&mut session, (pipeline, info), (watch, harm), verbosity, (seeds, trace.interval));
-    let (summary, harmed) = stream.run(endings).await.map_err(|source| match source {
-        EventLoopError::Write(source) => destination::write_failure(source),
-        EventLoopError::Session(error) => error.into(),
-    })?;
+    let stream = EventLoop::new(
+        &mut session,
+        (pipeline, info),
+        (watch, harm, missed),
+        verbosity,
+        (seeds, trace.interval),
+    );
+    let TraceEnd { summary, harmed, unmatched } =
+        stream.run(endings).await.map_err(|source| match source {
+            EventLoopError::Write(source) => destination::write_failure(source),
+            EventLoopError::Session(error) => error.into(),
+        })?;
     status::ended(&summary, &trace.outputs, verbosity);
-    if harmed > 0 { Err(Failure::Harmed { processes: harmed }) } else { Ok(()) }
+    if harmed > 0 {
+        return Err(Failure::Harmed { processes: harmed });
+    }
+    matched(trace, &summary, &unmatched, verbosity)
+}
+
+/// Reports the patterns that have matched nothing. It is an error if none has matched anything, unless the
+/// user has not waited any longer.
+fn matched(
+    trace: &Trace,
+    summary: &Summary,
+    unmatched: &[String],
+    verbosity: Verbosity,
+) -> Result<(), Failure> {
+    let Probe::Uprobe(uprobe) = &trace.probe else { return Ok(()) };
+    let is_any = unmatched.len() < uprobe.patterns.len() + uprobe.usdt.len();
+    if !is_any && summary.end != StopReason::Interrupted {
+        return Err(Failure::NothingMatched { patterns: quoted(unmatched), next: trace.probe.next_step() });
+    }
+    if !unmatched.is_empty() && verbosity >= Verbosity::Normal {
+        say(&format_args!("nothing has matched {}", quoted(unmatched)));
+    }
+    Ok(())
+}
+
+fn quoted(patterns: &[String]) -> String {
+    patterns.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The result of the search on this machine.
@@ -492,20 +536,23 @@ fn attach(
     }
 }
 
-/// What the pipeline needs for each hook of an object, by site.
-fn sites(object: &ObjectHooks) -> impl Iterator<Item = (u32, Site)> {
-    let site = |hook: &Hook| Site {
+/// What the pipeline needs for each hook of an object, by site. All of its hooks are attached since a time of
+/// the kernel.
+fn sites(object: &ObjectHooks, complete_since: u64) -> impl Iterator<Item = (u32, Site)> {
+    let site = move |hook: &Hook| Site {
         library: object.library.clone(),
         function: hook.function.clone(),
         callers: hook.call_sites.clone(),
         reading: hook.capture.clone(),
+        complete_since,
     };
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
 fn pipeline(trace: &Trace, plan: &Plan, (output, choice): (Tee, ProcessFilter)) -> Pipeline {
+    let now = clock::boot_time();
     Pipeline::new(Setup {
-        sites: plan.objects.iter().flat_map(sites).collect(),
+        sites: plan.objects.iter().flat_map(|object| sites(object, now)).collect(),
         clock: Clock::now(),
         sink: Box::new(output),
         started: Timestamp::now(),

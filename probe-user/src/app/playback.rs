@@ -22,6 +22,7 @@ use super::{Failure, destination, status};
 use crate::cli::{Playback, Verbosity};
 use crate::event::{Body, Context, Output, Ssl, StopReason, Summary};
 use crate::output::Destination;
+use crate::pipeline::MissedCount;
 use crate::recording::{ReadCounts, Recorded, RecordingReader};
 use crate::stderr::say;
 use crate::terminal::escaped_word;
@@ -218,6 +219,7 @@ struct Player {
     bytes: u64,
     truncated: u64,
     lost: Vec<(Loss, LossCount)>,
+    missed: MissedCount,
 }
 
 impl Player {
@@ -236,6 +238,7 @@ impl Player {
             bytes: 0,
             truncated: 0,
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
+            missed: MissedCount::default(),
         }
     }
 
@@ -269,6 +272,7 @@ impl Player {
                         sum.bytes = sum.bytes.saturating_add(lost.count.bytes);
                     }
                 }
+                Body::Missed(missed) => self.missed.add(&record.context, missed),
                 _ => {}
             }
             self.output.write(record)?;
@@ -315,7 +319,8 @@ impl Player {
             truncated: self.truncated,
             lost: self.lost,
             undecodable: 0,
-            attached_late: 0,
+            attached_late: self.missed.late(),
+            missed: self.missed.total(),
         });
         if end == StopReason::OutputClosed {
             return Ok(summary);

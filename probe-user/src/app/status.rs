@@ -182,6 +182,7 @@ pub(super) fn attached_later(
     if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
         let (library, took) = (escaped(&object.library.name), took.as_secs_f64() * 1000.0);
         let what = match since {
+            Since::Started(_) => "its process started",
             Since::Mapped(_) => "it was mapped",
             Since::Executed(_) => "its program started",
         };
@@ -227,21 +228,19 @@ pub(super) fn other_signals(count: u64, verbosity: Verbosity) {
     }
 }
 
-/// Prints how many programs and libraries were attached to late, if there are any, and the summary, unless it
-/// is among records that the user sees. Records in a file do not count.
+/// Prints the summary, or what was missed if the summary is among records that the user sees. Records in a
+/// file do not count.
 pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
-    let late = summary.attached_late;
-    if verbosity > Verbosity::Quiet && late > 0 {
-        let what = if late == 1 { "program or library was" } else { "programs or libraries were" };
-        say(&format_args!(
-            "{late} {what} in use before ctrace had attached: their first calls may be missing"
-        ));
+    if verbosity <= Verbosity::Quiet {
+        return;
     }
     let includes_summary = |output: &OutputSpec| {
         output.format.kind == FormatKind::Lines && !matches!(output.path, OutputPath::Named(_))
     };
-    if verbosity > Verbosity::Quiet && !outputs.iter().any(includes_summary) {
+    if !outputs.iter().any(includes_summary) {
         say(&text::summary_line(summary));
+    } else if summary.attached_late > 0 {
+        say(&text::missed_line(summary));
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::child::exec_hold::ExecHold;
 use super::code_watch::CodeWatch;
 use super::control::ControlEvent;
-use super::discovery_worker::{DiscoveryHandle, DiscoveryRequest, Response, Since};
+use super::discovery_worker::{DiscoveryHandle, DiscoveryRequest, Response, Settlement, Since};
 use crate::bpf::{MmapEvents, Session, SessionError};
 use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{Listing, RuntimePoller};
@@ -90,20 +90,19 @@ impl TargetTracker {
         }
     }
 
-    /// Counts what processes had mapped by the end of the trace, and nobody has attached to. Waits a little.
-    pub(super) async fn settle(&mut self, session: &mut Session) -> u64 {
+    /// What processes had mapped by the end of the trace, and nobody has attached to. Waits a little.
+    pub(super) async fn settle(&mut self, session: &mut Session) -> Settlement {
         if !self.inspects_files {
-            return 0;
+            return Settlement::Whole { responses: Vec::new(), unmatched: Vec::new() };
         }
         let mapped = self.take_mapped();
         self.mapped(mapped, session);
         self.follower.settle().await
     }
 
-    /// Lets all programs go on that are held, and holds no more. Returns how many went on because their time
-    /// was over, and were not inspected.
-    pub(super) fn end_hold(&mut self) -> u64 {
-        self.hold.take().map_or(0, |hold| hold.overdue())
+    /// Lets all programs go on that are held, and holds no more.
+    pub(super) fn end_hold(&mut self) {
+        self.hold = None;
     }
 
     pub(super) fn target(&self) -> &Target {

@@ -93,6 +93,7 @@ impl Session {
                 }
             }
             Uprobes::Perf => {
+                loaded.sort_by_key(|hook| hook.hook.program.opens());
                 for hook in loaded {
                     if let Err(error) = self.attach_hook(object, &hook) {
                         failed.push((hook.index, error));
@@ -176,6 +177,12 @@ struct ObjectLinker<'a> {
     object: &'a ObjectHooks,
 }
 
+/// Whether a program sees that connections are created. These are attached to last: a connection that was
+/// seen from its creation on has all of its bytes then.
+fn is_opening(program: &BpfProgram, hooks: &[LoadedHook<'_>]) -> bool {
+    hooks.iter().any(|hook| program.is_of(hook.hook.program) && hook.hook.program.opens())
+}
+
 /// A link that the kernel has refused.
 struct RefusedLink {
     program: &'static BpfProgram,
@@ -221,7 +228,10 @@ impl ObjectLinker<'_> {
     /// Attaches all of the hooks, or none.
     fn link(&mut self, hooks: &[LoadedHook<'_>]) -> Result<(), RefusedLink> {
         let mut links = Vec::new();
-        for program in PROGRAMS.iter().filter(|program| program.attach_point.is_in_files()) {
+        let mut programs: Vec<&BpfProgram> =
+            PROGRAMS.iter().filter(|program| program.attach_point.is_in_files()).collect();
+        programs.sort_by_key(|program| is_opening(program, hooks));
+        for program in programs {
             let of_program = hooks.iter().filter(|hook| program.is_of(hook.hook.program));
             let places: Vec<UprobePlace> = of_program.flat_map(|hook| hook.places(program)).collect();
             if places.is_empty() {

@@ -25,12 +25,20 @@ pub(super) struct FileVerdict {
     pub(super) code: Option<Arc<HookedCode>>,
     /// When the file was last changed (seconds, nanoseconds).
     pub(super) changed: (i64, u32),
+    /// Which file it is. None if it was not opened.
+    pub(super) inode: Option<RealInode>,
 }
 
 impl FileVerdict {
     /// The verdict on a file that is not hooked.
     pub(super) fn unhooked(outcome: FileOutcome, changed: (i64, u32)) -> Self {
-        Self { outcome: Arc::new(outcome), objects: Vec::new(), code: None, changed }
+        Self { outcome: Arc::new(outcome), objects: Vec::new(), code: None, changed, inode: None }
+    }
+
+    /// The verdict on this file.
+    #[must_use]
+    pub(super) fn on(self, inode: RealInode) -> Self {
+        Self { inode: Some(inode), ..self }
     }
 
     pub(super) fn is_hooked(&self) -> bool {
@@ -93,8 +101,8 @@ impl FileCache {
         let mut files = self.lock();
         let refused: Vec<_> = files.hooked.extract_if(|_, seen| seen.objects.contains(&object)).collect();
         for (inode, FileVerdict { changed, .. }) in refused {
-            let verdict =
-                FileVerdict { outcome: Arc::clone(outcome), objects: Vec::new(), code: None, changed };
+            let (outcome, objects) = (Arc::clone(outcome), Vec::new());
+            let verdict = FileVerdict { outcome, objects, code: None, changed, inode: Some(inode) };
             files.others.put(inode, verdict);
         }
     }

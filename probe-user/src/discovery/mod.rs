@@ -3,19 +3,19 @@
 //! Owns the cache of files, and which processes map the hooked ones. Reads only. What was inspected but not
 //! hooked is kept with its reason, to answer "why is nothing there?".
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
 use crate::event::Library;
-use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped};
+use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped, SkippedFile};
 use crate::probe::{Probe, ProbeMatch, tls};
 use crate::proc::Device;
 use crate::proc::maps::Mapping;
@@ -24,11 +24,13 @@ use crate::rootfs::{ForeignFile, Mounts, RealInode};
 use crate::scope::Target;
 
 mod code_copy;
+mod definitions;
 mod file_cache;
 mod inspect_file;
+mod left_behind;
 pub mod loader;
 mod object_refs;
-mod once_per_process;
+mod once_reported;
 mod outcome;
 mod program;
 mod skip_report;
@@ -38,9 +40,11 @@ mod versions;
 use code_copy::{CodeState, HookedCode};
 use file_cache::{FileCache, FileVerdict};
 use inspect_file::{CopyUpSource, FileInProcess, FileInspection, InspectError, InspectedFile, Verdict};
+use left_behind::LeftBehind;
+pub use left_behind::{ObjectUse, Uninspected};
 use loader::LoaderCache;
 use object_refs::ObjectRefs;
-use once_per_process::ReportedOnce;
+use once_reported::ReportedOnce;
 pub use outcome::{FileOutcome, MappedFile, MappingsError, OpenFailure, ProcessOutcome, WatchedFile};
 pub use program::{ProgramStart, StartedProgram};
 pub use skip_report::{SkipDetail, reasons};
@@ -88,6 +92,12 @@ pub struct Discovery {
     unversioned: Vec<Unversioned>,
     /// What cannot be seen, to be reported once.
     blind_spots: ReportedOnce,
+    /// The indices of the patterns that have matched a file.
+    matched: BTreeSet<usize>,
+    /// What was said of patterns that do not match a file, by pattern and file.
+    missing: LruCache<(usize, SkippedFile), String>,
+    /// For patterns that name no file: of how many files that was said.
+    unmatched: BTreeMap<usize, usize>,
     /// Hooked objects that must be detached from, because a process is about to copy their code.
     withdrawn: Vec<ObjectId>,
     /// The process that will become the command, and the inode number of ctrace's own executable, which it
@@ -96,11 +106,12 @@ pub struct Discovery {
     /// What is known of files by their inode numbers, as the processes see them. File systems may share some,
     /// and then a file that was not inspected is taken for one that was.
     inspected: LruCache<u64, Inspected>,
-    /// The last process that was counted for files that nobody has inspected.
-    counted: Option<u32>,
-    /// The files that were not opened in time by the end of the process that had mapped them, if there were
-    /// any: how many processes and files to count for that.
-    missed: Option<u64>,
+    /// The files that were not opened in time by the end of the process that had mapped them.
+    left_behind: LeftBehind,
+    /// Whether a process has left files behind since [`Discovery::take_left_behind`] was last called.
+    has_left_behind: bool,
+    /// Which processes have mapped objects that were hooked before.
+    uses: Vec<ObjectUse>,
     on_uncached: UncachedFileCallback,
 }
 
@@ -127,11 +138,15 @@ impl Discovery {
             libcrypto: LruCache::sparse(REMEMBERED),
             unversioned: Vec::new(),
             blind_spots: ReportedOnce::default(),
+            matched: BTreeSet::new(),
+            missing: LruCache::sparse(REMEMBERED),
+            unmatched: BTreeMap::new(),
             withdrawn: Vec::new(),
             launcher: None,
             inspected: LruCache::sparse(REMEMBERED),
-            counted: None,
-            missed: None,
+            left_behind: LeftBehind::default(),
+            has_left_behind: false,
+            uses: Vec::new(),
             on_uncached: Arc::new(|| ()),
         }
     }
@@ -169,8 +184,12 @@ impl Discovery {
         for object in &mut self.objects {
             object.pids = self.users.pids_of(object.id);
         }
-        let skipped = mem::take(&mut self.skipped);
-        self.blind_spots.mark_reported(&skipped);
+        let mut skipped = mem::take(&mut self.skipped);
+        self.drop_matched(&mut skipped);
+        // What the command will map is reported when it starts.
+        let launcher = self.launcher.map(|(pid, _)| pid);
+        let reported = skipped.iter().filter(|skipped| skipped.pid.is_none() || skipped.pid != launcher);
+        self.blind_spots.mark_reported(reported);
         let plan = Plan {
             scope: target.scope.clone(),
             programs: self.probe.programs(),
@@ -190,51 +209,66 @@ impl Discovery {
         self.found()
     }
 
-    /// Inspects one file that a process has mapped. Returns the objects to attach to.
-    pub async fn mapped(&mut self, pid: u32, mapping: &Mapping) -> Vec<ObjectHooks> {
+    /// Inspects one file that a process has mapped, at this time of the kernel. Returns the objects to attach
+    /// to.
+    pub async fn mapped(&mut self, pid: u32, mapping: &Mapping, since: u64) -> Vec<ObjectHooks> {
         if !self.probe.inspects_files() {
             return Vec::new();
         }
         let seen = self.mapping(pid, mapping, Keep::Foreign).await;
+        self.blind_spots_of(pid, mapping, &seen).await;
         if seen.is_hooked() {
             self.users.maps(pid, &seen.objects);
+            self.uses(pid, &seen.objects, since);
             return self.found();
         }
-        match seen.outcome.refusal(&self.probe) {
-            Some((kind, why)) if kind.is_blind_spot() => {
-                self.skip(kind, pid, &mapping.path.to_string_lossy(), why);
-            }
-            // The range may belong to another file by now. Or the process has exited, while a process that it
-            // forked still maps the file.
-            Some(_) if self.inspect_process(pid, Keep::Foreign).await.is_err() => {
-                self.left_behind(pid, mapping).await;
-            }
-            None | Some(_) => {}
+        // The range may belong to another file by now. Or the process has exited, while a process that it
+        // forked still maps the file.
+        if seen.outcome.refusal(&self.probe).is_some()
+            && self.inspect_process(pid, Keep::Foreign).await.is_err()
+        {
+            self.left_behind(pid, mapping, since).await;
         }
         self.found()
     }
 
-    /// Inspects a file whose process has ended before it was opened. If that is impossible, it is counted:
-    /// each time if it was hooked before, otherwise once, and once for all such files of a process.
-    async fn left_behind(&mut self, pid: u32, mapping: &Mapping) {
-        let missed = self.missed.get_or_insert(0);
-        match self.inspected.get(&mapping.inode) {
-            Some(Inspected::Hooks(_) | Inspected::Counted) => return,
-            Some(Inspected::Detached) | None => {}
+    /// Inspects a file whose process has ended before it was opened. If that is impossible, another process
+    /// may show the file later.
+    async fn left_behind(&mut self, pid: u32, mapping: &Mapping, since: u64) {
+        self.has_left_behind = true;
+        if self.uses_inspected(pid, mapping, since) {
+            return;
         }
         let caches = (&self.files, &self.mounts);
         match inspect_file::left_behind(pid, mapping, caches, &self.probe, &self.on_uncached).await {
             Some(FileInspection::Cached(_)) => {}
             Some(FileInspection::New(new)) => {
                 let FileVerdict { objects, .. } = self.add(pid, *new);
+                self.resolve_left_behind((mapping.inode, &mapping.path), &objects);
                 self.inspected.put(mapping.inode, Inspected::Hooks(objects));
                 self.ended(pid);
             }
-            None => {
-                *missed += u64::from(self.counted.replace(pid) != Some(pid));
-                self.inspected.get_or_insert(mapping.inode, || Inspected::Counted);
-            }
+            None => self.left_behind.add(pid, (mapping.inode, &mapping.path), since),
         }
+    }
+
+    fn resolve_left_behind(&mut self, file: (u64, &Path), objects: &[ObjectId]) {
+        self.uses.extend(self.left_behind.resolve(file, objects.first().copied()));
+    }
+
+    /// Records that a process has mapped these objects of one file, unless they are new.
+    fn uses(&mut self, pid: u32, objects: &[ObjectId], since: u64) {
+        let known = objects.first().filter(|id| !self.objects.iter().any(|new| new.id == **id));
+        self.uses.extend(known.map(|object| ObjectUse { pid, object: *object, since }));
+    }
+
+    /// If the file of a mapping was inspected, in this process or in another, records that the process has
+    /// mapped it at this time. Otherwise returns false.
+    pub fn uses_inspected(&mut self, pid: u32, mapping: &Mapping, since: u64) -> bool {
+        let Some(Inspected::Hooks(objects)) = self.inspected.get(&mapping.inode) else { return false };
+        let objects = objects.clone();
+        self.uses(pid, &objects, since);
+        true
     }
 
     /// Handles the exit of a process.
@@ -260,16 +294,20 @@ impl Discovery {
         self.files.forget(&[id]);
     }
 
-    /// If, since the last call, a process has exited before a file that it had mapped was opened: how many
-    /// processes and files are to be counted, because of files that nobody has inspected. Other processes may
-    /// map them.
-    pub fn take_missed(&mut self) -> Option<u64> {
-        self.missed.take()
+    /// Whether, since the last call, a process has exited before a file that it had mapped was opened. Other
+    /// processes may map it.
+    pub fn take_left_behind(&mut self) -> bool {
+        mem::take(&mut self.has_left_behind)
     }
 
-    /// Whether the file of a mapping was inspected, in this process or in another.
-    pub fn has_inspected(&self, mapping: &Mapping) -> bool {
-        matches!(self.inspected.peek(&mapping.inode), Some(Inspected::Hooks(_) | Inspected::Counted))
+    /// Which processes have mapped objects that others had mapped before, since the last call.
+    pub fn take_uses(&mut self) -> Vec<ObjectUse> {
+        mem::take(&mut self.uses)
+    }
+
+    /// The processes whose files nobody could inspect.
+    pub fn take_uninspected(&mut self) -> Vec<Uninspected> {
+        self.left_behind.take()
     }
 
     /// What cannot be seen of the processes that were inspected since the last call.
@@ -324,7 +362,9 @@ impl Discovery {
     }
 
     fn found(&mut self) -> Vec<ObjectHooks> {
-        self.blind_spots.add(mem::take(&mut self.skipped));
+        let mut skipped = mem::take(&mut self.skipped);
+        self.drop_matched(&mut skipped);
+        self.blind_spots.add(skipped);
         self.foreign.clear();
         mem::take(&mut self.objects)
     }
@@ -344,7 +384,9 @@ impl Discovery {
         let mut foreign = 0;
         let mut maps = BTreeSet::new();
         for mapping in mappings {
-            let FileVerdict { outcome, objects, .. } = self.mapping(pid, &mapping, keep).await;
+            let seen = self.mapping(pid, &mapping, keep).await;
+            self.blind_spots_of(pid, &mapping, &seen).await;
+            let FileVerdict { outcome, objects, .. } = seen;
             foreign += usize::from(outcome.is_foreign());
             if objects.is_empty()
                 && let Some((kind, why)) = outcome.refusal(&self.probe)
@@ -398,10 +440,12 @@ impl Discovery {
                 return unopened(OpenFailure::TimedOut);
             }
             Err(InspectError::ReadTimeout(inode, seen)) => {
+                let seen = seen.on(inode);
                 self.files.insert(inode, seen.clone());
                 seen
             }
         };
+        self.resolve_left_behind((mapping.inode, &mapping.path), &seen.objects);
         self.inspected.put(mapping.inode, Inspected::Hooks(seen.objects.clone()));
         // A hooked file that is copied up looks the same from outside, but is another file.
         if keep == Keep::Everything || seen.outcome.is_foreign() {
@@ -423,7 +467,8 @@ impl Discovery {
         match state {
             CodeState::InFile => {}
             CodeState::Copied => {
-                return FileVerdict::unhooked(FileOutcome::CopiedCode(code_copy::COPIED.to_owned()), changed);
+                let outcome = FileOutcome::CopiedCode(code_copy::COPIED.to_owned());
+                return FileVerdict::unhooked(outcome, changed).on(inode);
             }
             CodeState::PartlyCopied(functions) => {
                 let path = self.path_of(&inspection).unwrap_or_default();
@@ -434,7 +479,7 @@ impl Discovery {
                 if let FileInspection::Cached(seen) = inspection {
                     self.withdraw(pid, &seen.objects, &why);
                 }
-                let verdict = FileVerdict::unhooked(FileOutcome::CopiedCode(why), changed);
+                let verdict = FileVerdict::unhooked(FileOutcome::CopiedCode(why), changed).on(inode);
                 self.files.insert(inode, verdict.clone());
                 return verdict;
             }
@@ -473,7 +518,7 @@ impl Discovery {
         pid: u32,
         InspectedFile { file, inode, verdict, original }: InspectedFile,
     ) -> FileVerdict {
-        let mut seen = self.apply_verdict(pid, file, verdict);
+        let mut seen = self.apply_verdict(pid, file, verdict).on(inode);
         if let Some(original) = original.filter(|_| seen.is_hooked()) {
             seen.objects.extend(self.add_original(pid, original));
         }
@@ -487,7 +532,7 @@ impl Discovery {
         CopyUpSource { file, inode, verdict }: CopyUpSource,
     ) -> Vec<ObjectId> {
         let Some(verdict) = verdict else { return self.files.hooked(inode).unwrap_or_default() };
-        let seen = self.apply_verdict(pid, file, verdict);
+        let seen = self.apply_verdict(pid, file, verdict).on(inode);
         if !seen.is_hooked() {
             return Vec::new();
         }
@@ -505,6 +550,7 @@ impl Discovery {
             self.foreign.push(Skipped {
                 kind: SkipKind::File,
                 pid: Some(pid),
+                file: None,
                 subject: file_name(&file),
                 reason: why.clone(),
             });
@@ -519,14 +565,12 @@ impl Discovery {
         (found, code): (ProbeMatch, Arc<HookedCode>),
     ) -> FileVerdict {
         let (outcome, changed) = (FileOutcome::Watched(WatchedFile::of(&found)), file.changed());
-        let ProbeMatch { library: facts, hooks, skipped, untraceable, evidence, over_limit } = found;
+        let ProbeMatch { library: facts, hooks, skipped, evidence, matched, over_limit, .. } = found;
+        self.matched.extend(matched);
         self.over_limit = self.over_limit.take().or(over_limit);
         let path = file_name(&file);
         for why in skipped {
             self.skip(SkipKind::File, pid, &path, why);
-        }
-        if let Some(untraceable) = untraceable {
-            self.skip(SkipKind::Untraceable, pid, &path, untraceable.to_string());
         }
         if hooks.is_empty() {
             return FileVerdict::unhooked(outcome, changed);
@@ -543,7 +587,7 @@ impl Discovery {
             self.unversioned.push(Unversioned { pid, object: id, version_in, place: None, library, sites });
         }
         self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
-        FileVerdict { outcome: Arc::new(outcome), objects: vec![id], code: Some(code), changed }
+        FileVerdict { outcome: Arc::new(outcome), objects: vec![id], code: Some(code), changed, inode: None }
     }
 
     /// Ids for this many hooks.
@@ -560,7 +604,17 @@ impl Discovery {
     }
 
     fn skip(&mut self, kind: SkipKind, pid: u32, what: &str, why: String) {
-        self.skipped.push(Skipped { kind, pid: Some(pid), subject: what.to_owned(), reason: why });
+        self.skip_in(None, kind, (pid, what), why);
+    }
+
+    fn skip_in(
+        &mut self,
+        file: Option<SkippedFile>,
+        kind: SkipKind,
+        (pid, what): (u32, &str),
+        reason: String,
+    ) {
+        self.skipped.push(Skipped { kind, pid: Some(pid), file, subject: what.to_owned(), reason });
     }
 }
 
@@ -574,8 +628,6 @@ enum Inspected {
     Hooks(Vec<ObjectId>),
     /// It had objects, and was detached from.
     Detached,
-    /// Nobody could inspect it, and it was counted.
-    Counted,
 }
 
 /// What is cached by what mappings show.

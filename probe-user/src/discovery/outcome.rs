@@ -6,11 +6,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::plan::SkipKind;
 use crate::probe::tls::Untraceable;
-use crate::probe::{Probe, ProbeMatch};
+use crate::probe::uprobe::MissingFunction;
+use crate::probe::{Probe, ProbeMatch, UnseenPart};
 use crate::proc::maps::MapsError;
 use crate::rootfs::OpenError;
 use crate::timeout::timed_out_message;
@@ -61,6 +63,10 @@ pub struct WatchedFile {
     pub internal: usize,
     /// The functions that cannot be hooked, with the reason.
     pub skipped: Vec<String>,
+    /// What is not seen of it, and users have to know of.
+    pub unseen: Vec<UnseenPart>,
+    /// The patterns that should match it, and do not.
+    pub missing: Vec<MissingFunction>,
     /// Other TLS in it that cannot be traced.
     pub untraceable: Option<&'static Untraceable>,
     /// How functions were found that have no symbols in the file.
@@ -100,6 +106,17 @@ impl MappingsError {
 }
 
 impl OpenFailure {
+    /// Whether the process has ended, or no longer maps the file: that says nothing about the file.
+    fn is_of_process(&self) -> bool {
+        match self {
+            Self::Refused(OpenError::Open { source, .. } | OpenError::Root { source, .. }) => {
+                let gone = [Errno::NOENT, Errno::SRCH].map(Errno::raw_os_error);
+                source.raw_os_error().is_some_and(|error| gone.contains(&error))
+            }
+            Self::Refused(OpenError::Changed { .. } | OpenError::NotRegular { .. }) | Self::TimedOut => false,
+        }
+    }
+
     /// The reason alone, for messages that already name the file and the process.
     fn why(&self) -> String {
         match self {
@@ -115,15 +132,44 @@ impl FileOutcome {
         matches!(self, Self::NotElf(_) | Self::NothingWatched(_))
     }
 
-    /// Why a file is not hooked that perhaps should be.
+    /// What of the file is not seen, and users have to know of, besides functions that patterns do not find.
+    pub(super) fn unseen(&self) -> Vec<(SkipKind, String)> {
+        match self {
+            Self::NotElf(_) | Self::NothingWatched(_) => Vec::new(),
+            Self::Unopened(failure) if failure.is_of_process() => Vec::new(),
+            Self::Unopened(failure) => vec![(SkipKind::Unseen, failure.why())],
+            Self::Unparsed(why) => vec![(SkipKind::Unseen, why.clone())],
+            Self::Untraceable(untraceable) => vec![(SkipKind::Untraceable, untraceable.to_string())],
+            Self::CopiedCode(why) => vec![(SkipKind::CopiedCode, why.clone())],
+            Self::Watched(watched) => {
+                let untraceable = watched.untraceable.map(|other| (SkipKind::Untraceable, other.to_string()));
+                let unseen = watched.unseen.iter().map(|part| match part {
+                    UnseenPart::Direction(direction, why) => {
+                        (SkipKind::OneDirection(*direction), why.clone())
+                    }
+                    UnseenPart::Other(why) => (SkipKind::Unseen, why.clone()),
+                });
+                unseen.chain(untraceable).collect()
+            }
+        }
+    }
+
+    /// The patterns that should match the file, and do not.
+    pub(super) fn missing(&self) -> &[MissingFunction] {
+        match self {
+            Self::Watched(watched) => &watched.missing,
+            _ => &[],
+        }
+    }
+
+    /// Why a file is not hooked that perhaps should be, if nothing else says why.
     pub(super) fn refusal(&self, probe: &Probe) -> Option<(SkipKind, String)> {
         match self {
-            Self::NotElf(_) | Self::NothingWatched(_) => None,
-            Self::Unopened(failure) => Some((SkipKind::File, failure.why())),
-            Self::Unparsed(why) => Some((SkipKind::File, why.clone())),
-            Self::Untraceable(untraceable) => Some((SkipKind::Untraceable, untraceable.to_string())),
-            Self::CopiedCode(why) => Some((SkipKind::CopiedCode, why.clone())),
-            Self::Watched(_) => Some((SkipKind::File, probe.nothing_usable().to_owned())),
+            Self::Unopened(failure) if failure.is_of_process() => Some((SkipKind::File, failure.why())),
+            Self::Watched(watched) if watched.unseen.is_empty() && watched.missing.is_empty() => {
+                Some((SkipKind::File, probe.nothing_usable().to_owned()))
+            }
+            _ => None,
         }
     }
 }
@@ -138,6 +184,8 @@ impl WatchedFile {
             public: public.len(),
             internal: internal.len(),
             skipped: found.skipped.clone(),
+            unseen: found.unseen.clone(),
+            missing: found.missing.clone(),
             untraceable: found.untraceable,
             evidence: found.evidence.clone(),
         }

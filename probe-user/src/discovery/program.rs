@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use super::inspect_file::{self, InspectedProgram};
 use super::loader::ProgramFile;
 use super::{Discovery, Inspected};
-use crate::plan::{ObjectHooks, SkipKind, Skipped};
+use crate::plan::{ObjectHooks, Skipped, SkippedFile};
+use crate::proc::Device;
 use crate::proc::execve::LoaderVariables;
 use crate::proc::start_arguments::StartArguments;
 use crate::rootfs::{Mounts, OpenError, TargetRoot};
@@ -106,11 +107,9 @@ impl Discovery {
         let (mut ids, mut paths) = (Vec::new(), Vec::new());
         for (path, inode, found) in files {
             let verdict = self.in_process(pid, found);
-            if let Some((kind, why)) = verdict.outcome.refusal(&self.probe)
-                && kind == SkipKind::CopiedCode
-            {
-                self.skip(kind, pid, &path.to_string_lossy(), why);
-            }
+            let shown = SkippedFile::Shown(Device::default(), inode);
+            self.blind_spots_in((pid, root), (&path, shown), &verdict).await;
+            self.resolve_left_behind((inode, &path), &verdict.objects);
             self.inspected.put(inode, Inspected::Hooks(verdict.objects.clone()));
             ids.extend(verdict.objects);
             paths.push(path);

@@ -27,7 +27,7 @@ pub fn reasons(plan: &Plan, target: &Target, detail: SkipDetail) -> Vec<String> 
     let comms: HashMap<u32, &str> =
         target.processes.iter().map(|process| (process.pid, process.comm.as_str())).collect();
     let mut by_reason: BTreeMap<(&str, &str), BTreeSet<Option<u32>>> = BTreeMap::new();
-    for Skipped { kind: _, pid, subject: what, reason: why } in plan.skipped.iter().chain(foreign) {
+    for Skipped { kind: _, pid, file: _, subject: what, reason: why } in plan.skipped.iter().chain(foreign) {
         by_reason.entry((what, why)).or_default().insert(*pid);
     }
     let mut lines: Vec<_> = by_reason.into_iter().map(|(reason, pids)| (pids, reason)).collect();
@@ -65,6 +65,7 @@ mod tests {
         let skipped = |pid, why: &str| Skipped {
             kind: SkipKind::File,
             pid: Some(pid),
+            file: None,
             subject: "/lib/x\n".into(),
             reason: why.into(),
         };

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use crate::elf::FileOffset;
-use crate::probe::ProbeMatch;
+use crate::event::Direction;
+use crate::probe::{ProbeMatch, UnseenPart};
 use crate::proc::maps::Mapping;
 use crate::rootfs::ForeignFile;
 
@@ -28,6 +29,8 @@ pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, 
         let pair = (read(&file, offset.0), address(mapping, offset).and_then(|at| read(&memory, at)));
         matches!(pair, (Some(file), Some(memory)) if !is_same(&file, &memory))
     };
+    let both = [Direction::Receive, Direction::Transmit];
+    let seen: Vec<Direction> = both.into_iter().filter(|direction| found.sees(*direction)).collect();
     let skipped = &mut found.skipped;
     found.hooks.retain(|hook| {
         let changed = std::iter::once(hook.offset)
@@ -41,6 +44,12 @@ pub(super) fn retain_unpatched(pid: u32, mapping: &Mapping, file: &ForeignFile, 
         }
         changed.is_none()
     });
+    for direction in seen {
+        if !found.sees(direction) {
+            let why = found.skipped.last().cloned().unwrap_or_default();
+            found.unseen.push(UnseenPart::Direction(direction, why));
+        }
+    }
 }
 
 /// Whether these bytes are the file's code at an offset, with a breakpoint at their beginning.

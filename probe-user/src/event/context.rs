@@ -49,6 +49,9 @@ pub struct Connection<'a> {
     pub id: u64,
     /// Whether it was seen from its creation on. Otherwise, offsets count from when it was first seen.
     pub from_start: bool,
+    /// Whether it was first seen while only a part of the probes of its library was set, so that some of its
+    /// bytes may be missing.
+    pub partial_attach: bool,
     /// Its socket. None if it is unknown (so far).
     pub socket: Option<Cow<'a, Socket>>,
     /// Its handshake. None if it was not seen (so far).

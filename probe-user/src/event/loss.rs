@@ -5,6 +5,8 @@ use probe_common::{Loss, LossCount};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::MissedTotal;
+
 /// How something was lost, as records name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -116,9 +118,16 @@ pub struct Summary {
     pub undecodable: u64,
     /// The number of programs and libraries that were in use before ctrace had attached to them.
     pub attached_late: u64,
+    /// The processes that used these.
+    pub missed: MissedTotal,
 }
 
 impl Summary {
+    /// Whether nothing was lost, and nothing was attached to late.
+    pub fn is_whole(&self) -> bool {
+        self.attached_late == 0 && self.lost.iter().all(|(_, count)| *count == LossCount::default())
+    }
+
     /// The data that is missing: the sum over the ways that [lose data](Reason::loses_data).
     pub fn missing(&self) -> LossCount {
         let missing = self.lost.iter().filter(|(loss, _)| Reason::from(*loss).loses_data());

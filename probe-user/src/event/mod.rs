@@ -8,6 +8,7 @@ mod context;
 mod exec;
 mod harmed;
 mod loss;
+mod missed;
 mod owned;
 mod socket;
 mod ssl;
@@ -29,6 +30,7 @@ pub use exec::{
 };
 pub use harmed::{HarmCause, Harmed};
 pub use loss::{Lost, Reason, StopReason, Summary};
+pub use missed::{Missed, MissedTotal, ProcessCount};
 pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
 pub use ssl::{CallPosition, CloseReason, Direction, Ssl, SslClose, SslOpen, Traffic};
 pub use tls::{Tls, TlsVersion};
@@ -109,6 +111,8 @@ pub enum Body<'a> {
     Fork(Fork<'a>),
     /// A probe has harmed a process.
     Harmed(Harmed),
+    /// A process had mapped a file before ctrace had attached to that.
+    Missed(Missed),
     /// Something was lost.
     Lost(Lost),
 }
@@ -127,6 +131,7 @@ impl Body<'_> {
             Self::Exit(_) => RecordKind::Exit,
             Self::Fork(_) => RecordKind::Fork,
             Self::Harmed(_) => RecordKind::Harmed,
+            Self::Missed(_) => RecordKind::Missed,
             Self::Lost(_) => RecordKind::Lost,
         }
     }
@@ -147,6 +152,7 @@ pub enum RecordKind {
     Exit,
     Fork,
     Harmed,
+    Missed,
     Lost,
     Summary,
 }
@@ -164,6 +170,7 @@ impl RecordKind {
         Self::Exit,
         Self::Fork,
         Self::Harmed,
+        Self::Missed,
         Self::Lost,
         Self::Summary,
     ];

@@ -28,8 +28,9 @@ impl Context<'_> {
 
 impl Connection<'_> {
     fn into_owned(self) -> Connection<'static> {
-        let Self { id, from_start, socket, tls } = self;
-        Connection { id, from_start, socket: socket.map(owned), tls: tls.map(TlsInfo::into_owned) }
+        let Self { id, from_start, partial_attach, socket, tls } = self;
+        let (socket, tls) = (socket.map(owned), tls.map(TlsInfo::into_owned));
+        Connection { id, from_start, partial_attach, socket, tls }
     }
 }
 
@@ -46,6 +47,7 @@ impl Body<'_> {
             Self::Exit(exit) => Body::Exit(exit.into_owned()),
             Self::Fork(Fork { lineage, child }) => Body::Fork(Fork { lineage: lineage.into_owned(), child }),
             Self::Harmed(harmed) => Body::Harmed(harmed),
+            Self::Missed(missed) => Body::Missed(missed),
             Self::Lost(lost) => Body::Lost(lost),
         }
     }

@@ -97,7 +97,7 @@ mod tests {
     use probe_common::{Loss, LossCount};
 
     use super::*;
-    use crate::event::{Body, Context, Lost, StopReason};
+    use crate::event::{Body, Context, Lost, MissedTotal, StopReason};
 
     /// Records its calls, and fails after a number of them.
     #[derive(Debug)]
@@ -165,6 +165,7 @@ mod tests {
             lost: Vec::new(),
             undecodable: 0,
             attached_late: 0,
+            missed: MissedTotal::default(),
         }
     }
 

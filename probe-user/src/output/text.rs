@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
@@ -14,8 +15,8 @@ use probe_common::{Loss, LossCount};
 use super::{Options, Payload, RecordWriter, TextStyle, Tree, signal_names};
 use crate::event::Output;
 use crate::event::{
-    Body, Containment, Context, Direction, Endpoint, HarmCause, Harmed, Lost, Record, Socket, SocketEvidence,
-    Ssl, StopReason, Summary, TlsInfo, UprobeCall, UprobeTotal,
+    Body, Containment, Context, Direction, Endpoint, HarmCause, Harmed, Lost, Missed, MissedTotal, Record,
+    Socket, SocketEvidence, Ssl, StopReason, Summary, TlsInfo, UprobeCall, UprobeTotal,
 };
 use crate::terminal::Colour;
 use crate::terminal::{escape, hexdump};
@@ -100,6 +101,7 @@ impl Text {
             Body::Uprobe(call) => self.function(call),
             Body::UprobeTotal(total) => self.function_total(total),
             Body::Harmed(harmed) => self.harmed(harmed),
+            Body::Missed(missed) => self.missed(missed),
             Body::Lost(lost) => self.lost(lost),
             Body::Exec(exec) => self.exec(context, exec),
             Body::ExecFailed(failed) => self.failed(failed),
@@ -141,7 +143,7 @@ impl Text {
         }
         write!(line, "  {faint}")?;
         if let Some(connection) = &context.connection {
-            write!(line, "#{} ", connection.id)?;
+            write!(line, "#{}{} ", connection.id, if connection.partial_attach { "~" } else { "" })?;
         }
         if let Some(socket) = context.socket() {
             self::socket(socket, line);
@@ -196,6 +198,29 @@ impl Text {
         writeln!(self.line, "{warning:#}")
     }
 
+    /// `missed: libssl.so.3 was mapped 12.3 ms before ctrace had attached to it`
+    fn missed(&mut self, Missed { library, unattached, ended }: &Missed) -> fmt::Result {
+        let warning = self.styles.warning;
+        write!(self.line, "{warning}missed: ")?;
+        let time = time_of(*unattached);
+        match (library, ended) {
+            (None, _) => {
+                write!(self.line, "it ended after {time}, before ctrace could inspect what it had mapped")?;
+            }
+            (Some(library), ended) => {
+                escape::name(library.name.as_bytes(), &mut self.line);
+                write!(self.line, " was mapped {}", if *ended { "for " } else { "" })?;
+                let what = if *ended {
+                    "when it ended, and not attached to"
+                } else {
+                    "before ctrace had attached to it"
+                };
+                write!(self.line, "{time} {what}")?;
+            }
+        }
+        writeln!(self.line, "{warning:#}")
+    }
+
     fn lost(&mut self, &Lost { loss, count }: &Lost) -> fmt::Result {
         let warning = self.styles.warning;
         writeln!(self.line, "{warning}lost: {}{warning:#}", what(loss, count))
@@ -223,8 +248,7 @@ impl Output for Text {
 
 /// The summary for stderr: one line without its line end, beginning with `summary:`.
 pub fn summary_line(summary: &Summary) -> String {
-    let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, undecodable, .. } =
-        summary;
+    let &Summary { time, started, end, calls, executions, bytes, truncated, ref lost, .. } = summary;
     let seconds = time.duration_since(started).as_secs_f64().max(0.0);
     let end = match end {
         StopReason::Interrupted => "interrupted",
@@ -244,17 +268,47 @@ pub fn summary_line(summary: &Summary) -> String {
     if truncated > 0 {
         let _ = write!(line, "; {truncated} truncated");
     }
-    let mut some = lost.iter().filter(|(_, count)| *count != LossCount::default()).peekable();
-    if some.peek().is_none() {
+    if summary.is_whole() {
         line.push_str("; nothing lost");
     }
-    for &(loss, count) in some {
+    for &(loss, count) in lost.iter().filter(|(_, count)| *count != LossCount::default()) {
         let _ = write!(line, "; lost {}", what(loss, count));
     }
-    if undecodable > 0 {
-        let _ = write!(line, "; {} not decodable", plural(undecodable, "record"));
+    if summary.attached_late > 0 {
+        let _ = write!(line, "; {}", missed_line(summary));
+    }
+    if summary.undecodable > 0 {
+        let _ = write!(line, "; {} not decodable", plural(summary.undecodable, "record"));
     }
     line
+}
+
+/// What was attached to late: `missed first calls of 2 processes: 1 program or library in use before ctrace
+/// had attached, for 12.3 ms at most, 1 ended before that`.
+pub fn missed_line(summary: &Summary) -> String {
+    let MissedTotal { processes, ended, longest, total: _ } = summary.missed;
+    let files = match summary.attached_late {
+        1 => "1 program or library".to_owned(),
+        more => format!("{more} programs or libraries"),
+    };
+    let of = match processes {
+        0 => String::new(),
+        1 => " of 1 process".to_owned(),
+        more => format!(" of {more} processes"),
+    };
+    let mut line = format!("missed first calls{of}: {files} in use before ctrace had attached");
+    // Writing to a String cannot fail.
+    if processes > 0 {
+        let _ = write!(line, ", for {} at most", time_of(longest));
+    }
+    if ended > 0 {
+        let _ = write!(line, ", {ended} ended before that");
+    }
+    line
+}
+
+fn time_of(duration: Duration) -> String {
+    uprobe::duration(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn plural(number: u64, noun: &str) -> String {

@@ -86,6 +86,13 @@ impl Emitter {
         }
     }
 
+    /// Records that a connection was seen at a hook at this time of the kernel.
+    pub(super) fn seen(&mut self, connection: u64, site: u32, time: u64) {
+        if self.sites.get(&site).is_some_and(|site| time < site.complete_since) {
+            self.connections.seen_in_part(connection);
+        }
+    }
+
     /// Emits a segment of a call that was begun.
     pub(super) fn piece(&mut self, &Segment { call, origin, offset, data }: &Segment<'_>) -> io::Result<()> {
         let Some(site) = self.sites.get(&call.site) else {
@@ -96,7 +103,7 @@ impl Emitter {
         // The number is 0 if the kernel's table of connections was full.
         if call.connection != 0 {
             let (id, from_start) = (call.connection, has(FLAG_FROM_START));
-            let connection = Connection { id, from_start, socket: None, tls: None };
+            let connection = Connection { id, from_start, partial_attach: false, socket: None, tls: None };
             context.connection = Some(self.connections.describe(connection));
         }
         let body = Body::Ssl(Ssl {

@@ -19,13 +19,15 @@ use probe_common::{Call, Header, Lineage, Loss, LossCount};
 use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
 use crate::event::Output;
 use crate::event::{
-    Body, CloseReason, Context, Harmed, Library, Lost, Plaintext, ProcessContext, Record, StopReason, Summary,
+    Body, CloseReason, Context, Harmed, Library, Lost, Missed, Plaintext, ProcessContext, Record, StopReason,
+    Summary,
 };
 use crate::plan::capture::Capture;
 
 mod emitter;
 pub mod exchange;
 mod exec;
+mod missed;
 mod pending;
 mod process_info;
 mod reassembly;
@@ -36,6 +38,7 @@ use connection::lifecycle::ConnectionLifecycles;
 use emitter::Emitter;
 use exec::Execs;
 pub use exec::Executions;
+pub use missed::MissedCount;
 pub use process_info::{ProcessImage, ProcessInfo};
 use reassembly::CallAssembler;
 pub use uprobe::calls::Symbolizer;
@@ -54,6 +57,8 @@ pub struct Site {
     pub callers: Vec<(u16, &'static str)>,
     /// What to read of the function's calls. None for functions that transfer bytes.
     pub reading: Option<Arc<Capture>>,
+    /// When all probes of its object were set, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub complete_since: u64,
 }
 
 impl Site {
@@ -104,6 +109,7 @@ pub struct Pipeline {
     count: Option<u64>,
     undecodable: u64,
     attached_late: u64,
+    missed: MissedCount,
     lost: Vec<(Loss, LossCount)>,
 }
 
@@ -123,6 +129,7 @@ impl Pipeline {
             count,
             undecodable: 0,
             attached_late: 0,
+            missed: MissedCount::default(),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
         }
     }
@@ -130,6 +137,15 @@ impl Pipeline {
     /// Adds the hooks of an object that is attached later, by site.
     pub fn set_sites(&mut self, sites: impl IntoIterator<Item = (u32, Site)>) {
         self.report.sites.extend(sites);
+    }
+
+    /// Records that all probes of an object are set since this time of the kernel, by its sites.
+    pub fn set_complete(&mut self, sites: Range<u32>, since: u64) {
+        for site in sites {
+            if let Some(site) = self.report.sites.get_mut(&site) {
+                site.complete_since = since;
+            }
+        }
     }
 
     /// Replaces the library info of these hooks, for example once the version is known.
@@ -269,6 +285,7 @@ impl Pipeline {
             self.undecodable(&format_args!("no hook has the number {}", call.site));
             return Ok(());
         }
+        self.report.seen(call.connection, call.site, call.header.time);
         self.is_called(call)?;
         self.report.begin(call);
         let origin = info.origin(&call.header);
@@ -308,6 +325,14 @@ impl Pipeline {
         self.report.sink.write(&Record { context, body: Body::Harmed(harmed) })
     }
 
+    /// Reports that a process had mapped a file before it was attached to. The header has the process, and
+    /// when that ended.
+    pub fn missed(&mut self, header: &Header, process: &ProcessContext, missed: Missed) -> io::Result<()> {
+        let context = self.report.context(header, process);
+        self.missed.add(&context, &missed);
+        self.report.sink.write(&Record { context, body: Body::Missed(missed) })
+    }
+
     /// Whether `count` calls were reported with all of their segments.
     pub fn is_complete(&self) -> bool {
         self.is_full() && self.join.is_empty()
@@ -340,7 +365,8 @@ impl Pipeline {
             truncated: truncated + self.functions.truncated,
             lost: self.lost,
             undecodable: self.undecodable,
-            attached_late: self.attached_late,
+            attached_late: self.attached_late.saturating_add(self.missed.late()),
+            missed: self.missed.total(),
         };
         // Even if the rest could not be written, an output that was begun is finished.
         let finished = sink.finish(&summary);
@@ -386,7 +412,7 @@ impl Pipeline {
         self.undecodable = self.undecodable.saturating_add(1);
     }
 
-    /// Counts programs and libraries that were in use before they were attached to.
+    /// Counts programs and libraries that were in use before they were attached to, but are in no record.
     pub fn attached_late(&mut self, count: u64) {
         self.attached_late = self.attached_late.saturating_add(count);
     }

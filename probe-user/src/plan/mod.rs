@@ -10,6 +10,7 @@ pub mod value_type;
 use std::ops::Range;
 use std::sync::Arc;
 
+use probe_common::{CallShape, IoDirection};
 use serde::Serialize;
 
 use capture::Capture;
@@ -17,7 +18,9 @@ use program_set::ProgramSet;
 use return_probe::ReturnProbe;
 
 use crate::elf::{ExitSite, FileOffset};
-use crate::event::Library;
+use crate::event::{Direction, Library};
+use crate::proc::Device;
+use crate::rootfs::RealInode;
 use crate::scope::Scope;
 
 /// A BPF program, named after what it does.
@@ -75,6 +78,11 @@ impl ProbeProgram {
             self,
             Self::Io | Self::CallbackData | Self::GoIo | Self::IoVec | Self::IoAtEntry | Self::UnwrapPacket
         )
+    }
+
+    /// Whether it reports that a connection is created.
+    pub fn opens(self) -> bool {
+        matches!(self, Self::Open | Self::OpenFirst | Self::OpenOutArg | Self::OpenIfNew | Self::GoOpen)
     }
 
     /// Whether the return of the function is probed.
@@ -149,6 +157,15 @@ impl Hook {
         }
     }
 
+    /// Which way the bytes go that it reports. None if it reports none.
+    pub fn direction(&self) -> Option<Direction> {
+        let direction = || match CallShape::unpack(self.cookie_args).direction {
+            IoDirection::Receive => Direction::Receive,
+            IoDirection::Transmit => Direction::Transmit,
+        };
+        self.program.moves_bytes().then(direction)
+    }
+
     /// The hook with its return probed at these places.
     #[must_use]
     pub fn with_exits(self, exits: Vec<ExitSite>) -> Self {
@@ -177,6 +194,12 @@ pub enum SkipKind {
     Untraceable,
     /// Code that a process executes from a copy, or is asked to copy.
     CopiedCode,
+    /// A file that could not be read, or a part of one that is not seen and that users do not expect to be.
+    Unseen,
+    /// What a library moves in one direction.
+    OneDirection(Direction),
+    /// A file in which the pattern with this index, which names no file, matches nothing.
+    Unmatched(usize),
     /// A whole process: it maps nothing that could be traced.
     Process,
 }
@@ -184,8 +207,24 @@ pub enum SkipKind {
 impl SkipKind {
     /// Whether users have to know of it, because what they want to see is there and is not seen.
     pub fn is_blind_spot(self) -> bool {
-        matches!(self, Self::Untraceable | Self::CopiedCode)
+        match self {
+            Self::Untraceable
+            | Self::CopiedCode
+            | Self::Unseen
+            | Self::OneDirection(_)
+            | Self::Unmatched(_) => true,
+            Self::Mappings | Self::File | Self::Process => false,
+        }
     }
+}
+
+/// The file in which something was skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SkippedFile {
+    /// A file that was opened.
+    Real(RealInode),
+    /// A file that was not opened, as mappings show it: device and inode number.
+    Shown(Device, u64),
 }
 
 /// Something that was inspected but not hooked.
@@ -196,6 +235,9 @@ pub struct Skipped {
     pub kind: SkipKind,
     /// The process. None if it does not concern a process.
     pub pid: Option<u32>,
+    /// The file. None if it does not concern a file, but a process.
+    #[serde(skip)]
+    pub file: Option<SkippedFile>,
     /// The subject: a path inside the root of the process, or a step.
     #[serde(rename = "what")]
     pub subject: String,

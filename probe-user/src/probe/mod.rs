@@ -4,7 +4,10 @@
 //! never opens a file or talks to the kernel. To add a kind, add a variant of [`Probe`]; the compiler finds
 //! the rest.
 
+use std::collections::BTreeSet;
+
 use crate::elf::{Object, SymbolFilter};
+use crate::event::Direction;
 use crate::plan::Hook;
 use crate::plan::program_set::ProgramSet;
 
@@ -15,7 +18,7 @@ pub mod uprobe;
 use std::path::Path;
 
 pub use tls::{Confidence, SslProbe};
-use uprobe::Uprobe;
+use uprobe::{MissingFunction, Uprobe};
 
 /// What a tracing command observes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +54,27 @@ pub struct ProbeMatch {
     pub hooks: Vec<Hook>,
     /// Functions that cannot be hooked, each with the reason.
     pub skipped: Vec<String>,
+    /// What is not seen of it because of that, and users have to know of.
+    pub unseen: Vec<UnseenPart>,
+    /// The patterns that should match it, and do not.
+    pub missing: Vec<MissingFunction>,
+    /// The indices of the patterns that match it.
+    pub matched: BTreeSet<usize>,
     /// TLS in the object, besides the hooks, that cannot be traced.
     pub untraceable: Option<&'static tls::Untraceable>,
     /// How functions without symbols were found.
     pub evidence: Vec<String>,
     /// If more hooks are requested than allowed: the message for the user.
     pub over_limit: Option<String>,
+}
+
+/// What a trace does not see of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnseenPart {
+    /// What an implementation moves in this direction, with a message for the user.
+    Direction(Direction, String),
+    /// Anything else: the message for the user.
+    Other(String),
 }
 
 /// Why an object has no hooks.
@@ -74,6 +92,13 @@ pub enum NoHooks {
     /// Tracepoints deliver everything, so files need no hooks.
     #[error("`ctrace exec` uses tracepoints and attaches to no file")]
     Exec,
+}
+
+impl ProbeMatch {
+    /// Whether any hook reports bytes that go this way.
+    pub fn sees(&self, direction: Direction) -> bool {
+        self.hooks.iter().any(|hook| hook.direction() == Some(direction))
+    }
 }
 
 impl Probe {

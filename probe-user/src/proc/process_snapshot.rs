@@ -97,9 +97,8 @@ pub fn running(pid: u32, stack: Option<u64>, unknown: MissingFields) -> Option<P
     if stack.is_some_and(|stack| stack != stat.startstack) || stat.flags & EXITING != 0 {
         return None;
     }
-    let ticks = rustix::param::clock_ticks_per_second().max(1);
     Some(ProcessSnapshot {
-        started: u64::try_from(u128::from(stat.starttime) * 1_000_000_000 / u128::from(ticks)).ok()?,
+        started: nanoseconds(stat.starttime)?,
         parent: u32::try_from(stat.ppid).ok()?,
         comm: comm.strip_suffix(b"\n").unwrap_or(&comm).to_vec(),
         vpid: ids(b"NSpid:").last().copied(),
@@ -108,6 +107,17 @@ pub fn running(pid: u32, stack: Option<u64>, unknown: MissingFields) -> Option<P
         tty: terminal(stat.tty_nr),
         users: (uids.first().copied(), uids.get(1).copied(), gids.first().copied()),
     })
+}
+
+/// When a process has started, in nanoseconds of `CLOCK_BOOTTIME`, to a tick of the kernel (10 ms).
+pub fn started(pid: u32) -> Option<u64> {
+    nanoseconds(Proc::default().process(pid)?.start_time)
+}
+
+/// Ticks of /proc in nanoseconds.
+fn nanoseconds(ticks: u64) -> Option<u64> {
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    u64::try_from(u128::from(ticks) * 1_000_000_000 / u128::from(per_second)).ok()
 }
 
 /// The arguments and environment of the program that a process runs now.

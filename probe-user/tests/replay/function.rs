@@ -43,7 +43,7 @@ fn site(function: &str, pattern: &str, convention: Convention) -> Site {
         version: None,
     };
     let (library, reading) = (Arc::new(library), Some(Arc::new(reading)));
-    Site { library, function: function.to_owned(), callers: Vec::new(), reading }
+    Site { library, function: function.to_owned(), callers: Vec::new(), reading, complete_since: 0 }
 }
 
 fn sites() -> HashMap<u32, Site> {

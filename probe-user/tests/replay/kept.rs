@@ -66,6 +66,7 @@ fn every_kind_of_record_is_in_what_is_checked_in() {
         include_str!("../data/exec.jsonl"),
         include_str!("../data/functions.jsonl"),
         include_str!("../data/connections.jsonl"),
+        include_str!("../data/missed.jsonl"),
     ];
     let kind = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["type"].clone();
     let kinds: Vec<_> = recorded.iter().flat_map(|recorded| recorded.lines()).map(kind).collect();

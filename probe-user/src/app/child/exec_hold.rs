@@ -12,7 +12,7 @@
 //! waits for the event loop, and marks only file systems that ctrace can always open files of: the kernel
 //! hands over the file together with the question, and refuses the exec if it cannot.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
@@ -113,30 +113,12 @@ impl HeldExec {
     pub(in crate::app) fn take_file(&mut self) -> Option<OwnedFd> {
         self.file.take()
     }
-
-    /// Lets the program go on, because `attached` objects were attached to for it. Returns how many of them
-    /// were attached to too late, because the program's time was over before.
-    pub(in crate::app) fn release(self, attached: u64) -> u64 {
-        match self.answers.allow(self.question) {
-            Allowed::InTime => 0,
-            Allowed::Overdue => attached,
-        }
-    }
 }
 
 impl Drop for HeldExec {
     fn drop(&mut self) {
-        let _ = self.answers.allow(self.question);
+        self.answers.allow(self.question);
     }
-}
-
-/// When a program went on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Allowed {
-    /// Before its time was over.
-    InTime,
-    /// Because its time was over.
-    Overdue,
 }
 
 /// What is asked and not answered yet.
@@ -144,16 +126,8 @@ enum Allowed {
 struct Answers {
     /// None after the end. When the kernel closes a group, all programs go on.
     group: RwLock<Option<Fanotify>>,
-    questions: Mutex<Questions>,
-}
-
-/// Both have at most as many entries as programs wait to be inspected.
-#[derive(Debug, Default)]
-struct Questions {
-    /// Programs that wait.
-    waiting: BTreeMap<u64, Question>,
-    /// Programs that went on because their time was over, and were not inspected yet.
-    overdue: BTreeSet<u64>,
+    /// The programs that wait. At most as many as wait to be inspected.
+    waiting: Mutex<BTreeMap<u64, Question>>,
 }
 
 /// A program that waits.
@@ -164,21 +138,17 @@ struct Question {
 }
 
 impl Answers {
-    fn lock(&self) -> MutexGuard<'_, Questions> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Question>> {
         // Nothing panics while it holds the lock, and no change of the table is left half done.
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets a program go on, unless that was done before.
-    fn allow(&self, question: u64) -> Allowed {
-        let (waiting, overdue) = {
-            let mut questions = self.lock();
-            (questions.waiting.remove(&question), questions.overdue.remove(&question))
-        };
+    fn allow(&self, question: u64) {
+        let waiting = self.lock().remove(&question);
         if let Some(Question { event, .. }) = waiting {
             self.answer(&event);
         }
-        if overdue { Allowed::Overdue } else { Allowed::InTime }
     }
 
     /// The questions that have been asked since.
@@ -205,14 +175,12 @@ impl Answers {
 
     /// Lets the programs go on whose time is over. Returns when the next one's is.
     fn allow_overdue(&self, now: Instant) -> Option<Instant> {
-        let mut questions = self.lock();
-        let Questions { waiting, overdue } = &mut *questions;
+        let mut waiting = self.lock();
         while let Some(first) = waiting.first_entry() {
             if first.get().until > now {
                 return Some(first.get().until);
             }
-            let (question, Question { event, .. }) = first.remove_entry();
-            overdue.insert(question);
+            let Question { event, .. } = first.remove();
             self.answer(&event);
         }
         None
@@ -221,7 +189,7 @@ impl Answers {
     /// Holds no more programs, and lets those go on that wait.
     fn end(&self) {
         self.group.write().unwrap_or_else(PoisonError::into_inner).take();
-        self.lock().waiting.clear();
+        self.lock().clear();
     }
 }
 
@@ -229,7 +197,6 @@ impl Answers {
 #[derive(Debug)]
 pub(in crate::app) struct ExecHold {
     programs: Option<mpsc::Receiver<HeldExec>>,
-    answers: Arc<Answers>,
     /// When it is closed, the thread that answers ends.
     _stop: PipeWriter,
 }
@@ -238,11 +205,6 @@ impl ExecHold {
     /// The programs as they are held. None if they were taken before.
     pub(in crate::app) fn take_programs(&mut self) -> Option<mpsc::Receiver<HeldExec>> {
         self.programs.take()
-    }
-
-    /// How many programs went on because their time was over, and were not inspected until now.
-    pub(in crate::app) fn overdue(&self) -> u64 {
-        self.answers.lock().overdue.len() as u64
     }
 }
 
@@ -286,11 +248,11 @@ impl Answering {
             | InitFlags::FAN_REPORT_TID;
         let files = EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC | EventFFlags::O_LARGEFILE;
         let group = Fanotify::init(flags, files).map_err(|why| HoldError::Init(why.into()))?;
-        let answers = Arc::new(Answers { group: RwLock::new(Some(group)), questions: Mutex::default() });
+        let answers = Arc::new(Answers { group: RwLock::new(Some(group)), waiting: Mutex::default() });
         let mounts = File::open(MOUNT_TABLE).map_err(HoldError::Mounts)?;
         let (stop, stopper) = io::pipe().map_err(HoldError::Mounts)?;
         let (programs, received) = mpsc::channel(WAITING);
-        let hold = ExecHold { programs: Some(received), answers: Arc::clone(&answers), _stop: stopper };
+        let hold = ExecHold { programs: Some(received), _stop: stopper };
         let marked = HashSet::new();
         let mut answering = Self { answers, programs, stop, limit, mounts, marked, asked: 0 };
         answering.mark_mounts()?;
@@ -350,7 +312,7 @@ impl Answering {
             self.asked += 1;
             let (question, answers) = (self.asked, Arc::clone(&self.answers));
             let until = Instant::now() + self.limit;
-            self.answers.lock().waiting.insert(question, Question { event, until });
+            self.answers.lock().insert(question, Question { event, until });
             // If there is no room, the program goes on at once. What it maps is inspected, and counted, as if
             // it had not been held.
             drop(self.programs.try_send(HeldExec { question, answers, tid, file }));

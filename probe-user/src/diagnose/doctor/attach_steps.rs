@@ -8,6 +8,7 @@ use std::path::Path;
 use super::check::Check;
 use crate::discovery::{FileOutcome, MappedFile, MappingsError, ProcessOutcome, WatchedFile};
 use crate::error_chain;
+use crate::probe::UnseenPart;
 use crate::proc::maps::MapsError;
 
 /// Limit of the files that are named in one answer.
@@ -158,7 +159,16 @@ fn sites(tls: &[(&Path, &WatchedFile)]) -> Check {
             "{public} public functions, {internal} internal ones, each proven to serve several public ones"
         )
     };
-    let because = skipped.iter().take(NAMED).map(|why| why.as_str()).collect::<Vec<_>>().join("; ");
+    let unseen = tls.iter().flat_map(|(_, watched)| &watched.unseen).map(|part| match part {
+        UnseenPart::Direction(_, why) | UnseenPart::Other(why) => why,
+    });
+    let reasons: Vec<&str> = unseen.map(String::as_str).take(NAMED).collect();
+    if !reasons.is_empty() && internal + public > 0 {
+        let next = "that part is not traced: report it with the library's version and distribution";
+        return Check::warn(NAME, format!("{found}; {}", reasons.join("; ")), next);
+    }
+    let skipped_names = skipped.iter().map(|why| why.as_str());
+    let because = reasons.into_iter().chain(skipped_names).take(NAMED).collect::<Vec<_>>().join("; ");
     match (internal + public, skipped.is_empty()) {
         (0, _) => Check::no(
             NAME,

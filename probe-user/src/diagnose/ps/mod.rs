@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::ContainerField;
 use crate::discovery::Discovery;
-use crate::event::{Container, Executable, Library};
+use crate::event::{Container, Direction, Executable, Library};
 use crate::probe::{Probe, SslProbe};
 use crate::proc::process::Proc;
 use crate::scope::{Selector, TargetError};
@@ -49,8 +49,11 @@ pub struct LibraryRow {
     pub library: Option<Library>,
     /// How the library is linked.
     pub linked: Option<Linked>,
-    /// Whether a trace would see its calls.
+    /// Whether a trace would see its calls, in both directions.
     pub traceable: bool,
+    /// The directions that a trace would not see, although it sees the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Direction>,
     /// The functions that a trace would see, by name.
     pub functions: Vec<TracedFunction>,
     /// Why it is not traceable, or which part of it is not.
@@ -203,8 +206,14 @@ impl LibraryRow {
 
     /// The last column: `6 functions, internal`, `no: …`.
     fn verdict(&self) -> Cell {
+        let why = self.why.join("; ");
+        let half = |what: &str| Cell::new(&format!("only what it {what}: {why}")).toned(Tone::Bad);
+        match self.missing.as_slice() {
+            [] => {}
+            [Direction::Receive, ..] => return half("sends"),
+            [Direction::Transmit, ..] => return half("receives"),
+        }
         if !self.traceable {
-            let why = self.why.join("; ");
             let tone = if self.library.is_some() { Tone::Bad } else { Tone::Faint };
             return Cell::new(&if self.library.is_some() { format!("no: {why}") } else { why }).toned(tone);
         }

@@ -10,7 +10,7 @@ use super::{
     Detail, Identity, LibraryRow, Linked, ProbePlace, ProcessListing, TracedFunction, Unseen, place,
 };
 use crate::diagnose::ContainerField;
-use crate::event::{Container, Executable, Library};
+use crate::event::{Container, Direction, Executable, Library};
 use crate::plan::{Hook, ObjectHooks, Plan, SkipKind, Skipped};
 use crate::scope::{Process, Target};
 
@@ -32,12 +32,17 @@ impl ProcessListing {
             match skipped.kind {
                 SkipKind::Mappings => unseen.extend(maker.unseen(skipped)),
                 // If the library is hooked nevertheless, its rows contain this.
-                SkipKind::File | SkipKind::Untraceable | SkipKind::CopiedCode
+                SkipKind::File
+                | SkipKind::Untraceable
+                | SkipKind::CopiedCode
+                | SkipKind::Unseen
+                | SkipKind::OneDirection(_)
+                | SkipKind::Unmatched(_)
                     if !plan.objects.iter().any(|object| concerns(skipped, object)) =>
                 {
                     rows.extend(maker.broken(skipped));
                 }
-                SkipKind::File | SkipKind::Untraceable | SkipKind::CopiedCode | SkipKind::Process => {}
+                _ => {}
             }
         }
         if extent == Detail::Wide {
@@ -73,6 +78,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
     fn hooked(&self, object: &ObjectHooks, plan: &Plan) -> Vec<LibraryRow> {
         let library = &object.library;
         let (functions, why) = (functions(&object.hooks), notes(object, plan));
+        let missing = missing(object, plan);
         let mut rows: Vec<LibraryRow> = object
             .pids
             .iter()
@@ -81,7 +87,8 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
                 process: self.identity(*pid),
                 library: Some(Library::clone(library)),
                 linked: None,
-                traceable: !functions.is_empty(),
+                traceable: !functions.is_empty() && missing.is_empty(),
+                missing: missing.clone(),
                 functions: functions.clone(),
                 why: why.clone(),
             })
@@ -113,6 +120,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
             }),
             linked: Some(if is_executed { Linked::Executable } else { Linked::Shared }),
             traceable: false,
+            missing: Vec::new(),
             functions: Vec::new(),
             why: vec![skipped.reason.clone()],
         })
@@ -139,6 +147,7 @@ impl<F: Fn(u32) -> Option<PathBuf>> Maker<'_, F> {
                 library: None,
                 linked: None,
                 traceable: false,
+                missing: Vec::new(),
                 functions: Vec::new(),
                 why: vec!["no TLS library".to_owned()],
             });
@@ -157,6 +166,22 @@ fn notes(object: &ObjectHooks, plan: &Plan) -> Vec<String> {
     let notes = plan.skipped.iter().filter(|skipped| concerns(skipped, object));
     let notes: BTreeSet<&str> = notes.map(|skipped| skipped.reason.as_str()).collect();
     object.evidence.iter().map(String::as_str).chain(notes).map(str::to_owned).collect()
+}
+
+/// The directions that are not seen.
+fn missing(object: &ObjectHooks, plan: &Plan) -> Vec<Direction> {
+    let directions = plan.skipped.iter().filter(|skipped| concerns(skipped, object));
+    let directions = directions.filter_map(|skipped| match skipped.kind {
+        SkipKind::OneDirection(direction) => Some(direction),
+        _ => None,
+    });
+    let mut missing = Vec::new();
+    for direction in directions {
+        if !missing.contains(&direction) {
+            missing.push(direction);
+        }
+    }
+    missing
 }
 
 fn functions(hooks: &[Hook]) -> Vec<TracedFunction> {
@@ -230,7 +255,7 @@ mod tests {
     }
 
     fn skipped(kind: SkipKind, pid: u32, what: &str, why: &str) -> Skipped {
-        Skipped { kind, pid: Some(pid), subject: what.to_owned(), reason: why.to_owned() }
+        Skipped { kind, pid: Some(pid), file: None, subject: what.to_owned(), reason: why.to_owned() }
     }
 
     fn listing(extent: Detail) -> ProcessListing {
@@ -279,6 +304,21 @@ mod tests {
             (none.library.is_none(), none.why.as_slice()),
             (true, ["no TLS library".to_owned()].as_slice())
         );
+    }
+
+    #[test]
+    fn a_library_with_a_missing_direction_is_not_traceable() {
+        let why = "OpenSSL: what it receives is not seen: why";
+        let plan = Plan {
+            objects: vec![object("/lib/libssl.so.3", &[2], vec![hook("SSL_write", &["SSL_write"])])],
+            skipped: vec![skipped(SkipKind::OneDirection(Direction::Receive), 2, "/lib/libssl.so.3", why)],
+            ..Plan::default()
+        };
+        let listed = ProcessListing::new(&plan, &target(vec![process(2, None)]), Detail::Usual, |_| None);
+        let [row] = listed.processes.as_slice() else { panic!("{listed:?}") };
+        assert_eq!((row.traceable, row.missing.as_slice()), (false, [Direction::Receive].as_slice()));
+        let text = listed.text(Detail::Usual, Colour::Off);
+        assert!(text.contains(&format!("only what it sends: {why}")), "{text}");
     }
 
     #[test]

@@ -67,6 +67,10 @@ struct OpenPart {
     id: u64,
     /// Whether it was seen from its creation on.
     from_start: bool,
+    /// Whether it was first seen while only a part of the probes of its library was set, so that some of its
+    /// bytes may be missing; only there if so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    partial_attach: bool,
     /// Whether the process is client or server; null when it is not known.
     role: Option<Role>,
     /// How the socket in `network` was found; null when it was not.
@@ -80,6 +84,10 @@ struct ClosePart {
     id: u64,
     /// Whether it was seen from its creation on.
     from_start: bool,
+    /// Whether it was first seen while only a part of the probes of its library was set, so that some of its
+    /// bytes may be missing; only there if so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    partial_attach: bool,
     /// Whether the process is client or server; null when it is not known.
     role: Option<Role>,
     /// How the socket in `network` was found; null when it was not.
@@ -90,6 +98,12 @@ struct ClosePart {
     received: u64,
     /// Bytes of plaintext that the process sent on it since then.
     transmitted: u64,
+}
+
+/// Whether a field is left out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(super) fn is_false(field: &bool) -> bool {
+    !*field
 }
 
 /// The process and the thread of both kinds.
@@ -136,16 +150,17 @@ impl<'a> EndsPart<'a> {
 impl OpenPart {
     fn new(kind: RecordKind, context: &Context<'_>) -> io::Result<Self> {
         let connection = context.connection.as_ref().ok_or_else(|| incomplete(kind, "connection"))?;
-        let &Connection { id, from_start, .. } = connection;
+        let &Connection { id, from_start, partial_attach, .. } = connection;
         let socket = context.socket();
         let role = socket.and_then(|socket| socket.role);
-        Ok(Self { id, from_start, role, socket: socket.map(|socket| socket.evidence) })
+        Ok(Self { id, from_start, partial_attach, role, socket: socket.map(|socket| socket.evidence) })
     }
 
     /// The connection of a line.
     fn connection(self, network: EndsPart<'_>, tls: Option<TlsPart<'_>>) -> Connection<'static> {
-        let Self { id, from_start, role, socket } = self;
-        Connection { id, from_start, socket: network.socket(socket, role), tls: tls.map(TlsPart::info) }
+        let Self { id, from_start, partial_attach, role, socket } = self;
+        let (socket, tls) = (network.socket(socket, role), tls.map(TlsPart::info));
+        Connection { id, from_start, partial_attach, socket, tls }
     }
 }
 
@@ -172,12 +187,22 @@ impl<'a> SslCloseBody<'a> {
     pub(super) fn new(context: &'a Context<'_>, close: &'a SslClose<'_>) -> io::Result<Self> {
         let &SslClose { ref library, duration, traffic, reason } = close;
         let Traffic { calls, received, transmitted } = traffic;
-        let OpenPart { id, from_start, role, socket } = OpenPart::new(Self::KIND, context)?;
+        let open = OpenPart::new(Self::KIND, context)?;
+        let OpenPart { id, from_start, partial_attach, role, socket } = open;
         Ok(Self {
             library: library.as_deref().map(Cow::Borrowed),
             network: EndsPart::new(context),
             tls: context.tls().map(|known| TlsPart::new(&known.tls)),
-            connection: ClosePart { id, from_start, role, socket, calls, received, transmitted },
+            connection: ClosePart {
+                id,
+                from_start,
+                partial_attach,
+                role,
+                socket,
+                calls,
+                received,
+                transmitted,
+            },
             duration,
             end: reason,
         })
@@ -186,8 +211,9 @@ impl<'a> SslCloseBody<'a> {
     /// The record of the line.
     pub(super) fn record(self, mut context: Context<'static>) -> Record<'static> {
         let Self { library, network, tls, connection, duration, end: reason } = self;
-        let ClosePart { id, from_start, role, socket, calls, received, transmitted } = connection;
-        let open = OpenPart { id, from_start, role, socket };
+        let ClosePart { id, from_start, partial_attach, role, socket, calls, received, transmitted } =
+            connection;
+        let open = OpenPart { id, from_start, partial_attach, role, socket };
         context.connection = Some(open.connection(network, tls));
         let library = library.map(|library| Cow::Owned(library.into_owned()));
         let traffic = Traffic { calls, received, transmitted };

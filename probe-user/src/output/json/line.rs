@@ -15,6 +15,7 @@ use super::connection::{SslCloseBody, SslOpenBody};
 use super::exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
 use super::harmed::HarmedBody;
 use super::loss::{LostBody, SummaryBody};
+use super::missed::MissedBody;
 use super::ssl::SslBody;
 use super::uprobe::{UprobeBody, UprobeTotalBody};
 use crate::event::{
@@ -38,6 +39,7 @@ pub(super) enum AnyLine<'a> {
     Exit(Line<ExitBody<'a>>),
     Fork(Line<ForkBody<'a>>),
     Harmed(Line<HarmedBody<'a>>),
+    Missed(Line<MissedBody<'a>>),
     Lost(Line<LostBody>),
     Summary(Line<SummaryBody>),
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
@@ -9,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::line::{LineBody, Meanings, Time};
-use crate::event::{Body, Context, Lost, Reason, Record, RecordKind, StopReason, Summary};
+use super::missed::nanoseconds;
+use crate::event::{Body, Context, Lost, MissedTotal, Reason, Record, RecordKind, StopReason, Summary};
 
 /// Something was lost since the last such record of the same reason.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -55,6 +57,29 @@ pub(super) struct SummaryBody {
     /// may be missing; only there if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     attached_late: Option<NonZeroU64>,
+    /// The processes that used these; only there if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<MissedPart>,
+}
+
+/// The processes that had mapped a file before ctrace had attached to it.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct MissedPart {
+    /// How many.
+    processes: u64,
+    /// How many of them ended, or executed another program, before ctrace had attached.
+    ended: u64,
+    /// For how long their files were not attached to.
+    unattached: UnattachedPart,
+}
+
+/// Times in nanoseconds.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct UnattachedPart {
+    /// The longest, in nanoseconds.
+    longest: u64,
+    /// The sum over all processes and files, in nanoseconds.
+    total: u64,
 }
 
 /// Everything that was lost.
@@ -93,6 +118,21 @@ impl From<CountPart> for LossCount {
     }
 }
 
+impl From<MissedTotal> for MissedPart {
+    fn from(MissedTotal { processes, ended, longest, total }: MissedTotal) -> Self {
+        let unattached = UnattachedPart { longest: nanoseconds(longest), total: nanoseconds(total) };
+        Self { processes, ended, unattached }
+    }
+}
+
+impl From<MissedPart> for MissedTotal {
+    fn from(MissedPart { processes, ended, unattached }: MissedPart) -> Self {
+        let UnattachedPart { longest, total } = unattached;
+        let (longest, total) = (Duration::from_nanos(longest), Duration::from_nanos(total));
+        Self { processes, ended, longest, total }
+    }
+}
+
 impl LostBody {
     pub(super) fn new(&Lost { loss, count: LossCount { events, bytes } }: &Lost) -> Self {
         Self { reason: loss.into(), events, bytes }
@@ -109,23 +149,36 @@ impl LostBody {
 impl SummaryBody {
     pub(super) fn new(summary: &Summary) -> Self {
         let &Summary { started, end, calls, executions, bytes, truncated, ref lost, .. } = summary;
-        let &Summary { undecodable, attached_late, .. } = summary;
+        let &Summary { undecodable, attached_late, missed, .. } = summary;
         let attached_late = NonZeroU64::new(attached_late);
+        let missed = (missed != MissedTotal::default()).then(|| missed.into());
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
         let missing = summary.missing();
         let reasons = some.map(|&(loss, count)| (loss.into(), count.into())).collect();
         let lost = LostPart { events: missing.events, bytes: missing.bytes, reasons };
         let started = Time(started);
-        Self { started, end, calls, executions, bytes, truncated, lost, undecodable, attached_late }
+        Self { started, end, calls, executions, bytes, truncated, lost, undecodable, attached_late, missed }
     }
 
     /// The summary of the line.
     pub(super) fn summary(self, time: Timestamp) -> Summary {
-        let Self { started, end, calls, executions, bytes, truncated, lost, undecodable, attached_late } =
-            self;
+        let Self { started, end, calls, executions, bytes, truncated, lost, undecodable, .. } = self;
         let count = |loss: Loss| Some((loss, LossCount::from(*lost.reasons.get(&Reason::from(loss))?)));
         let lost = Loss::ALL.into_iter().filter_map(count).collect();
-        let (started, attached_late) = (started.0, attached_late.map_or(0, NonZeroU64::get));
-        Summary { time, started, end, calls, executions, bytes, truncated, lost, undecodable, attached_late }
+        let (started, attached_late) = (started.0, self.attached_late.map_or(0, NonZeroU64::get));
+        let missed = self.missed.map(MissedTotal::from).unwrap_or_default();
+        Summary {
+            time,
+            started,
+            end,
+            calls,
+            executions,
+            bytes,
+            truncated,
+            lost,
+            undecodable,
+            attached_late,
+            missed,
+        }
     }
 }

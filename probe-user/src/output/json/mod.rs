@@ -19,6 +19,7 @@ mod exec;
 mod harmed;
 mod line;
 mod loss;
+mod missed;
 mod payload_string;
 mod read;
 mod ssl;
@@ -31,6 +32,7 @@ use exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
 use harmed::HarmedBody;
 use line::AnyLine;
 use loss::{LostBody, SummaryBody};
+use missed::MissedBody;
 pub use read::Recorded;
 pub(crate) use read::{LineError, read};
 use ssl::SslBody;
@@ -73,6 +75,7 @@ impl Output for Json {
             Body::Exit(exit) => line::write_execution(context, |of| ExitBody::new(of, exit), buffer),
             Body::Fork(fork) => line::write_execution(context, |of| ForkBody::new(of, fork), buffer),
             Body::Harmed(harmed) => line::write(context, &HarmedBody::new(harmed), buffer),
+            Body::Missed(missed) => line::write(context, &MissedBody::new(missed), buffer),
             Body::Lost(lost) => line::write(context, &LostBody::new(lost), buffer),
         })
     }

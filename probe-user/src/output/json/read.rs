@@ -12,6 +12,7 @@ use super::connection::{SslCloseBody, SslOpenBody};
 use super::harmed::HarmedBody;
 use super::line::{Envelope, FIELDS};
 use super::loss::{LostBody, SummaryBody};
+use super::missed::MissedBody;
 use super::ssl::SslBody;
 use crate::event::{Context, Record, SCHEMA, Summary};
 
@@ -63,6 +64,9 @@ pub(crate) fn read(line: &[u8]) -> Result<(Recorded, u64), LineError> {
         }
         "harmed" => {
             parts(line, |envelope, body: HarmedBody<'_>| Ok(recorded(body.record(thread(envelope)?))))
+        }
+        "missed" => {
+            parts(line, |envelope, body: MissedBody<'_>| Ok(recorded(body.record(thread(envelope)?))))
         }
         "lost" => parts(line, |envelope, body: LostBody| Ok(recorded(body.record(envelope.time.0)))),
         "summary" => parts(line, |envelope, body: SummaryBody| {

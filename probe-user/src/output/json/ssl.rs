@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::connection::EndsPart;
+use super::connection::{EndsPart, is_false};
 use super::line::{LineBody, Meanings};
 use super::read::{LineError, contradiction};
 use super::tls::TlsPart;
@@ -69,6 +69,10 @@ struct ConnectionPart {
     id: u64,
     /// Whether it was seen from its creation on; otherwise offsets count from when it was first seen.
     from_start: bool,
+    /// Whether it was first seen while only a part of the probes of its library was set, so that some of its
+    /// bytes may be missing; only there if so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    partial_attach: bool,
     /// Where the first byte of the payload is in the stream of this direction.
     offset: u64,
     /// Whether the process is client or server; null when it is not known.
@@ -114,6 +118,7 @@ impl<'a> SslBody<'a> {
                 ConnectionPart {
                     id: connection.id,
                     from_start: connection.from_start,
+                    partial_attach: connection.partial_attach,
                     offset: position.stream_offset.wrapping_add(u64::from(offset)),
                     role: socket.and_then(|socket| socket.role),
                     socket: socket.map(|socket| socket.evidence),
@@ -150,11 +155,17 @@ impl<'a> SslBody<'a> {
         let NetworkPart { transport, r#type, local, peer, io } = network;
         let position = match (connection, number) {
             (None, None) => None,
-            (Some(ConnectionPart { id, from_start, offset: start, role, socket }), Some(call)) => {
+            (Some(part), Some(call)) => {
+                let ConnectionPart { id, from_start, partial_attach, offset: start, role, socket } = part;
                 let ends = EndsPart { transport, r#type, local, peer };
                 let tls = self.tls.map(TlsPart::info);
-                context.connection =
-                    Some(Connection { id, from_start, socket: ends.socket(socket, role), tls });
+                context.connection = Some(Connection {
+                    id,
+                    from_start,
+                    partial_attach,
+                    socket: ends.socket(socket, role),
+                    tls,
+                });
                 // A line has the offset of the first byte of its payload, and not of its call.
                 Some(CallPosition { call, stream_offset: start.wrapping_sub(u64::from(offset)) })
             }

@@ -174,6 +174,7 @@ impl Pipeline {
         }
         let origin = info.origin(&opened.header);
         let id = opened.connection;
+        self.report.seen(id, opened.site, opened.header.time);
         let is_new = self.lifetimes.live.peek(&id).is_none();
         let forgotten = self.lifetimes.begin(opened, origin);
         if is_new {
@@ -308,7 +309,7 @@ impl Emitter {
     ) -> io::Result<()> {
         let &ConnectionLifecycle { id, ref origin, thread, from_start, site, .. } = lifetime;
         let mut context = Context::of_thread(self.time(time), origin, thread);
-        let connection = Connection { id, from_start, socket: None, tls: None };
+        let connection = Connection { id, from_start, partial_attach: false, socket: None, tls: None };
         context.connection = Some(self.connections.describe(connection));
         let body = body(self.sites.get(&site).map(|site| Cow::Borrowed(&*site.library)));
         self.sink.write(&Record { context, body })

@@ -19,6 +19,8 @@ const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 pub(in crate::pipeline) struct ConnectionTable {
     entries: LruCache<u64, Entry>,
     handshakes: Handshakes,
+    /// Connections that were first seen while only a part of the probes of their library was set.
+    partial: LruCache<u64, ()>,
 }
 
 /// A connection whose socket was reported.
@@ -35,7 +37,8 @@ struct Entry {
 
 impl ConnectionTable {
     pub(in crate::pipeline) fn new() -> Self {
-        Self { entries: LruCache::sparse(CONNECTIONS), handshakes: Handshakes::new() }
+        let (entries, partial) = (LruCache::sparse(CONNECTIONS), LruCache::sparse(CONNECTIONS));
+        Self { entries, handshakes: Handshakes::new(), partial }
     }
 
     pub(in crate::pipeline) fn hello(&mut self, wire: &HelloChunk, data: &[u8]) {
@@ -59,13 +62,21 @@ impl ConnectionTable {
         self.entries.put(wire.connection, Entry { socket, number: wire.socket, tls: None, reported });
     }
 
+    /// Records that a connection was seen while only a part of the probes of its library was set.
+    pub(in crate::pipeline) fn seen_in_part(&mut self, connection: u64) {
+        self.partial.put(connection, ());
+    }
+
     /// Removes a connection that was closed.
     pub(in crate::pipeline) fn forget(&mut self, connection: u64) {
         self.entries.pop(&connection);
+        self.partial.pop(&connection);
     }
 
     /// Adds to a connection what its next record has of it.
     pub(in crate::pipeline) fn describe(&mut self, connection: Connection<'static>) -> Connection<'_> {
+        let partial_attach = self.partial.contains(&connection.id);
+        let connection = Connection { partial_attach, ..connection };
         let Some(entry) = self.entries.get_mut(&connection.id) else { return connection };
         if entry.tls.as_ref().is_none_or(|tls| tls.cipher.is_none())
             && let Some((tls, role)) = self.handshakes.get(entry.number)

@@ -5,14 +5,18 @@
 
 use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
+use super::directions::DirectionCheck;
 use super::ends;
 use crate::elf::{ElfFunction, GoAbi, Index, Object};
 use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::{LibraryInfo, ProbeMatch};
+use crate::probe::{LibraryInfo, ProbeMatch, UnseenPart};
 
 /// Limit of the matching functions: several packages in one program may have them.
 const MAX_FUNCTIONS: usize = 64;
+
+/// The name in events.
+const IMPLEMENTATION: &str = "Go crypto/tls";
 
 /// A symbol that every C library written in Go exports (`-buildmode=c-shared`; runtime/cgo).
 pub(super) const FOR_C: &str = "crosscall2";
@@ -35,7 +39,8 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
     let is_go = match object.go() {
         Ok(go) => go.is_some(),
         Err(error) => {
-            found.skipped.push(format!("Go's functions: {}", error_chain::in_one_line(&error)));
+            let why = format!("Go's functions are not found: {}", error_chain::in_one_line(&error));
+            found.unseen.push(UnseenPart::Other(why));
             false
         }
     };
@@ -50,15 +55,17 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
     if !has_tls {
         return None;
     }
+    let check = DirectionCheck::begin(found);
     for function in &functions {
         if let Err(reason) = hook(object, &index, function, found) {
             found.skipped.push(format!("{}: {reason}", function.shown()));
         }
     }
+    check.end(IMPLEMENTATION, found);
     let version = index.go().and_then(|go| go.version()).map(|version| version.text.clone());
     Some(LibraryInfo {
         name: None,
-        implementation: Some("Go crypto/tls".to_owned()),
+        implementation: Some(IMPLEMENTATION.to_owned()),
         // `go1.24.4`
         version: version.map(|text| text.strip_prefix("go").unwrap_or(&text).to_owned()),
         version_in: None,

@@ -7,6 +7,7 @@
 //! reads files only through their [`Object`].
 
 mod botan;
+mod directions;
 mod function_places;
 mod go;
 mod libraries;
@@ -22,7 +23,7 @@ pub mod version;
 
 use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
-use super::{LibraryInfo, NoHooks, ProbeMatch};
+use super::{LibraryInfo, NoHooks, ProbeMatch, UnseenPart};
 use crate::elf::symbols::demangle::demangle;
 use crate::elf::{ElfFunction, ExitSite, Index, NoReturn, Object, Returns, SymbolFilter};
 use crate::error_chain;
@@ -30,6 +31,7 @@ use crate::plan::ProbeProgram;
 use crate::plan::program_set::ConnectionRecords;
 use crate::plan::return_probe::ReturnPolicy;
 
+use directions::DirectionCheck;
 use function_places::FunctionPlaces;
 use libraries::{LIBRARIES, TlsLibrary};
 pub use signature::Confidence;
@@ -106,9 +108,16 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
     let rows: Vec<&TlsLibrary> = LIBRARIES.iter().filter(defines).collect();
     let mut found = ProbeMatch::default();
     for row in &rows {
+        let check = DirectionCheck::begin(&found);
         add_row(object, row, watched, &mut found);
+        if row.name == botan::ROW.name {
+            botan::add(object, watched, &mut found);
+        }
+        // An implementation may be split into several libraries, and this one only opens connections.
+        if row.functions.iter().any(|function| !object.functions(function.name).is_empty()) {
+            check.end(row.name, &mut found);
+        }
     }
-    botan::add(object, watched, &mut found);
     let copies = prefixed::add(object, watched, &mut found);
     let crates = rustls::add(object, &mut found);
     // What an object names with symbols needs no signature.
@@ -130,7 +139,10 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
     found.library = match (rows.first(), others) {
         (Some(row), _) => facts(object, row),
         (None, Some(other)) => other,
-        (None, None) => return Err(untraceable.map_or(NoHooks::Ssl, NoHooks::Untraceable)),
+        (None, None) if found.unseen.is_empty() => {
+            return Err(untraceable.map_or(NoHooks::Ssl, NoHooks::Untraceable));
+        }
+        (None, None) => LibraryInfo { name: object.soname().map(str::to_owned), ..LibraryInfo::default() },
     };
     found.untraceable = untraceable;
     Ok(found)
@@ -153,16 +165,16 @@ fn add_located(
     match (row, *certainty, least) {
         (Some(row), Confidence::High, _) => {
             found.evidence.push(format!("{implementation} found without symbols, by signature: {why}"));
-            add_row(&named, row, watched, found);
+            add_checked_row(&named, row, watched, (implementation, found));
         }
         (Some(row), Confidence::Low, Confidence::Low) => {
             found.evidence.push(format!("{implementation} guessed (--guess), by signature: {why}"));
-            add_row(&named, row, watched, found);
+            add_checked_row(&named, row, watched, (implementation, found));
         }
-        _ => found.skipped.push(format!(
+        _ => found.unseen.push(UnseenPart::Other(format!(
             "it seems to contain {implementation} without symbols, but its functions could not be located \
              with certainty ({why}): --guess attaches anyway"
-        )),
+        ))),
     }
     let version = row.and_then(|row| version::find_of(object, row));
     let (implementation, version) =
@@ -173,6 +185,18 @@ fn add_located(
         version,
         version_in: None,
     }
+}
+
+/// Adds the hooks of an implementation, and what of it is not seen.
+fn add_checked_row(
+    object: &Object,
+    row: &TlsLibrary,
+    watched: SslProbe,
+    (implementation, found): (&str, &mut ProbeMatch),
+) {
+    let check = DirectionCheck::begin(found);
+    add_row(object, row, watched, found);
+    check.end(implementation, found);
 }
 
 fn facts(object: &Object, row: &TlsLibrary) -> LibraryInfo {

@@ -5,6 +5,7 @@ use crate::elf::Object;
 use crate::probe::{LibraryInfo, ProbeMatch};
 
 use super::SslProbe;
+use super::directions::DirectionCheck;
 use super::function_places::FunctionPlaces;
 use super::libraries::{LIBRARIES, OPENSSL, TlsLibrary};
 
@@ -34,7 +35,9 @@ pub(super) fn add(object: &Object, watched: SslProbe, found: &mut ProbeMatch) ->
         .collect();
     let places = if prefixes.is_empty() { None } else { super::places(object, watched, found) };
     for (places, prefix) in places.iter().flat_map(|places| prefixes.iter().map(move |one| (places, one))) {
+        let check = DirectionCheck::begin(found);
         add_copy(places, row, prefix, found);
+        check.end(&renamed(prefix, "SSL"), found);
         if watched.connections.enabled() {
             super::add_records(places, row, |name| renamed(prefix, name), found);
         }

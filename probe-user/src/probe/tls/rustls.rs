@@ -7,13 +7,17 @@
 //!
 //! Returns are traced at the `ret` instructions, because a uretprobe would break panics.
 
+use std::collections::BTreeSet;
+
 use probe_common::{BufferLayout, CallShape, Calls, IoDirection, LengthSource};
 
 use crate::elf::{ElfFunction, ExitSite, FileOffset, Index, Object, VirtAddr};
 use crate::error_chain;
+use crate::event::Direction;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::{LibraryInfo, ProbeMatch};
+use crate::probe::{LibraryInfo, ProbeMatch, UnseenPart};
 
+use super::directions::DirectionCheck;
 use super::signature::{self, SignatureMatch};
 use super::{Confidence, all_ends, ends, version};
 
@@ -78,8 +82,12 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
         return None;
     }
     let mark = if has(Role::Receives) { None } else { mark(object, named(), found) };
-    let version = version(object);
-    let facts = facts(object, version.clone());
+    let versions = versions(object);
+    let version = versions.first().cloned();
+    let layout = layout_version(&versions);
+    let facts = facts(object, version);
+    let check = DirectionCheck::begin(found);
+    let (first, named_before) = (found.hooks.len(), found.unseen.len());
     let is_part = |role| match role {
         Role::Buffers => has(Role::Sends),
         Role::Handles => mark.is_none(),
@@ -94,7 +102,7 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
         let entry =
             object.site(function).map(|(offset, _)| offset).map_err(|error| error_chain::in_one_line(&error));
         let ends = || ends_beyond(object, &index, function);
-        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (version.as_deref(), mark))) {
+        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (layout, mark))) {
             // Identical code that the linker folded.
             Ok(hook) if found.hooks.iter().any(|other| other.offset == hook.offset) => {}
             Ok(hook) => found.hooks.push(hook),
@@ -103,6 +111,10 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
     }
     if !has(Role::Receives) && !has(Role::Handles) {
         add_handlers(object, found);
+    }
+    check.end(API, found);
+    if found.unseen.len() == named_before {
+        note_copies(&versions, first, found);
     }
     Some(facts)
 }
@@ -173,11 +185,12 @@ pub(super) fn add_located(
     let version = located.version.clone();
     match (located.certainty, least) {
         (Confidence::Low, Confidence::High) => {
-            found.skipped.push(format!(
-                "it contains {API} without symbols, but its functions could not be located with certainty \
-                 ({}): --guess attaches anyway",
+            let which = version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
+            found.unseen.push(UnseenPart::Other(format!(
+                "it contains {API}{which} without symbols, but its functions could not be located with \
+                 certainty ({}): --guess attaches anyway",
                 located.why
-            ));
+            )));
             return facts(object, version);
         }
         (Confidence::High, _) => {
@@ -187,7 +200,9 @@ pub(super) fn add_located(
             found.evidence.push(format!("{API} guessed (--guess), by signature: {}", located.why));
         }
     }
+    let check = DirectionCheck::begin(found);
     add_functions(object, located, found);
+    check.end(API, found);
     facts(object, version)
 }
 
@@ -252,7 +267,7 @@ fn hook(
     let (program, arguments, ends) = match role {
         Role::Sends | Role::Buffers => {
             let form = sending(version)
-                .ok_or("the version of rustls, on which the place of the data depends, was not found")?;
+                .ok_or("the version of rustls, on which the place of the data depends, is not certain")?;
             (ProbeProgram::IoVec, arguments(IoDirection::Transmit, form), ends()?)
         }
         Role::Receives => {
@@ -278,24 +293,58 @@ fn sending(version: Option<&str>) -> Option<BufferLayout> {
     Some(if version >= WITH_CHUNKS { BufferLayout::RustChunks } else { BufferLayout::PtrLen })
 }
 
-/// The version, from a path such as `.../rustls-0.23.46/src/common_state.rs` in cargo's registry or a
+/// The versions, from paths such as `.../rustls-0.23.46/src/common_state.rs` in cargo's registry or a
 /// vendored one.
-fn version(object: &Object) -> Option<String> {
+fn versions(object: &Object) -> BTreeSet<String> {
+    let mut versions = BTreeSet::new();
     let found = object.find_rodata(&[b"rustls-"], CONTEXT, |hit| {
         let (version, rest) = version::number(hit.text.strip_prefix(b"rustls-")?)?;
-        (rest.starts_with(b"/src/")
-            && hit.before.is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'-'))
-        .then_some(version)
+        let is_path = rest.starts_with(b"/src/")
+            && hit.before.is_none_or(|byte| !byte.is_ascii_alphanumeric() && byte != b'-');
+        if is_path && versions.len() < MAX_FUNCTIONS {
+            versions.insert(version);
+        }
+        None::<()>
     });
-    found
-        .inspect_err(|reason| tracing::debug!(%reason, "the search for the version was not finished"))
-        .ok()?
+    if let Err(reason) = found {
+        tracing::debug!(%reason, "the search for the version was not finished");
+    }
+    versions
+}
+
+/// One of these versions, if all pass sent data in the same way: symbols do not say of which version a
+/// function is.
+fn layout_version(versions: &BTreeSet<String>) -> Option<&str> {
+    let first = versions.first()?;
+    versions.iter().all(|version| sending(Some(version)) == sending(Some(first))).then_some(first.as_str())
+}
+
+/// Says so if there are more versions than functions in one of the directions.
+fn note_copies(versions: &BTreeSet<String>, first: usize, found: &mut ProbeMatch) {
+    let hooks = found.hooks.get(first..).unwrap_or_default();
+    let count = |direction| hooks.iter().filter(|hook| hook.direction() == Some(direction)).count();
+    let least = count(Direction::Receive).min(count(Direction::Transmit));
+    if least < versions.len() && versions.len() > 1 {
+        let all = versions.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        found.unseen.push(UnseenPart::Other(format!(
+            "it contains {} versions of {API} ({all}), but the functions of only {least} were found: what the others \
+             send and receive may not be seen",
+            versions.len()
+        )));
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BufferLayout, PARTS, Role, role, sending};
+    use std::collections::BTreeSet;
+
+    use probe_common::{CallShape, Calls, IoDirection, LengthSource};
+
+    use super::{BufferLayout, PARTS, Role, layout_version, note_copies, role, sending};
+    use crate::elf::FileOffset;
     use crate::elf::symbols::demangle::demangle;
+    use crate::plan::{Hook, ProbeProgram};
+    use crate::probe::{ProbeMatch, UnseenPart};
 
     #[test]
     fn methods_in_both_manglings() {
@@ -340,6 +389,37 @@ mod tests {
             assert_eq!(role(&path), expected, "{name}: {path}");
             assert!(expected.is_none() || PARTS.iter().any(|part| name.contains(part)), "{name}");
         }
+    }
+
+    fn versions(versions: &[&str]) -> BTreeSet<String> {
+        versions.iter().map(|version| (*version).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_layout_of_several_versions_is_certain_if_it_is_the_same() {
+        assert_eq!(layout_version(&versions(&["0.23.5", "0.23.40"])), Some("0.23.40"));
+        assert_eq!(layout_version(&versions(&["0.22.4", "0.23.40"])), None);
+        assert_eq!(layout_version(&versions(&[])), None);
+    }
+
+    #[test]
+    fn a_version_whose_functions_are_not_found_is_named() {
+        use IoDirection::{Receive, Transmit};
+        let note = |all: &[&str], directions: &[IoDirection]| {
+            let mut found = ProbeMatch::default();
+            for direction in directions {
+                let (length, direction) = (LengthSource::Returned, *direction);
+                let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
+                found.hooks.push(Hook::new(ProbeProgram::Io, "x".into(), FileOffset(0), shape.pack()));
+            }
+            note_copies(&versions(all), 0, &mut found);
+            found.unseen
+        };
+        assert_eq!(note(&["0.23.5"], &[Receive, Transmit]), []);
+        assert_eq!(note(&["0.22.4", "0.23.5"], &[Receive, Transmit, Receive, Transmit]), []);
+        let found = note(&["0.22.4", "0.23.5"], &[Receive, Transmit, Transmit]);
+        let [UnseenPart::Other(why)] = found.as_slice() else { panic!("{found:?}") };
+        assert!(why.contains("2 versions of rustls (0.22.4, 0.23.5)") && why.contains("only 1"), "{why}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Turns the patterns of `ctrace uprobe` and one object into hooks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Convention, Glob, ObjectName, Pattern, PatternPlace, Uprobe, usdt};
+use super::{Convention, Glob, MissingFunction, ObjectName, Pattern, PatternPlace, Uprobe, usdt};
 use crate::elf::{
     ElfFunction, ExitSite, FileOffset, FunctionKind, FunctionTable, GoAbi, Index, Language, Name, Object,
     ObjectError, Returns, VirtAddr,
@@ -14,7 +14,7 @@ use crate::plan::capture::Capture;
 use crate::plan::return_probe::ReturnPolicy;
 use crate::plan::value_type::Type;
 use crate::plan::{Hook, ProbeProgram};
-use crate::probe::{LibraryInfo, NoHooks, ProbeMatch};
+use crate::probe::{LibraryInfo, NoHooks, ProbeMatch, UnseenPart};
 use crate::terminal;
 
 /// Limit of the return instructions that are probed in one function.
@@ -26,14 +26,18 @@ const NEAREST: usize = 5;
 
 /// The hooks of an object that is at `path` in its container.
 pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {
-    let meant: Vec<&Pattern> =
-        uprobe.patterns.iter().filter(|pattern| is_meant(&pattern.object, object, path)).collect();
+    let patterns = uprobe.patterns.iter().enumerate();
+    let meant: Vec<(usize, &Pattern)> =
+        patterns.filter(|(_, pattern)| is_meant(&pattern.object, object, path)).collect();
     let mut matching = Matching {
         uprobe,
         object,
         table: object.frames().ok(),
         hooks: BTreeMap::new(),
         skipped: Vec::new(),
+        unseen: Vec::new(),
+        missing: Vec::new(),
+        matched: BTreeSet::new(),
         over_limit: None,
     };
     let has_usdt = !uprobe.usdt.is_empty() && usdt::add(&mut matching);
@@ -44,13 +48,13 @@ pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<ProbeMatch
         _ if meant.is_empty() => {}
         Ok(index) => {
             matching.skipped.extend(index.notes().iter().cloned());
-            for pattern in meant {
-                matching.pattern(pattern, &index);
+            for (number, pattern) in meant {
+                matching.pattern((number, pattern), &index);
             }
         }
-        Err(error) => matching.skipped.push(error_chain::in_one_line(&error)),
+        Err(error) => matching.unseen.push(UnseenPart::Other(error_chain::in_one_line(&error))),
     }
-    let Matching { hooks, mut skipped, over_limit, .. } = matching;
+    let Matching { hooks, mut skipped, unseen, missing, matched, over_limit, .. } = matching;
     if skipped.len() > REASONS {
         let more = skipped.len() - REASONS;
         skipped.truncate(REASONS);
@@ -61,6 +65,9 @@ pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<ProbeMatch
         library,
         hooks: hooks.into_values().collect(),
         skipped,
+        unseen,
+        missing,
+        matched,
         over_limit,
         ..ProbeMatch::default()
     })
@@ -84,13 +91,17 @@ pub(super) struct Matching<'a> {
     /// Hooks by offset. A function that matches two patterns is hooked once, as the first one requests.
     pub(super) hooks: BTreeMap<u64, Hook>,
     pub(super) skipped: Vec<String>,
+    /// Why a function that was named is not probed.
+    unseen: Vec<UnseenPart>,
+    missing: Vec<MissingFunction>,
+    /// The indices of the patterns that match.
+    pub(super) matched: BTreeSet<usize>,
     /// Set when a pattern matches too many functions.
     over_limit: Option<String>,
 }
 
 impl Matching<'_> {
-    fn pattern(&mut self, pattern: &Pattern, index: &Index) {
-        let before = (self.hooks.len(), self.skipped.len());
+    fn pattern(&mut self, (number, pattern): (usize, &Pattern), index: &Index) {
         match &pattern.place {
             PatternPlace::Symbol(name, offset) => {
                 let selected = index.select(self.object, self.uprobe.max_probes, |found: &Name<'_>| {
@@ -109,8 +120,12 @@ impl Matching<'_> {
                         let is_whole = |function: &&ElfFunction| {
                             !name.is_pattern() || function.kind != FunctionKind::Fragment
                         };
-                        for function in functions.iter().filter(is_whole) {
-                            self.function(index, pattern, function, *offset);
+                        let mut functions = functions.iter().filter(is_whole).peekable();
+                        if functions.peek().is_none() {
+                            self.missing.push(self.not_there(index, (number, pattern), name));
+                        }
+                        for function in functions {
+                            self.function(index, (number, pattern), function, *offset);
                         }
                     }
                     Err(ObjectError::TooLarge { .. }) => {
@@ -118,40 +133,51 @@ impl Matching<'_> {
                         self.over_limit =
                             Some(format!("`{}` matches more than {limit} functions", pattern.text));
                     }
-                    Err(error) => self.skipped.push(error_chain::in_one_line(&error)),
-                }
-                if before == (self.hooks.len(), self.skipped.len()) && self.over_limit.is_none() {
-                    self.skipped.push(self.not_there(index, name));
+                    Err(error) => self.unseen.push(UnseenPart::Other(error_chain::in_one_line(&error))),
                 }
             }
-            PatternPlace::Address(address) => self.address(pattern, VirtAddr(*address), index),
+            PatternPlace::Address(address) => self.address((number, pattern), VirtAddr(*address), index),
         }
     }
 
-    fn not_there(&self, index: &Index, name: &Glob) -> String {
+    fn not_there(&self, index: &Index, (number, pattern): (usize, &Pattern), name: &Glob) -> MissingFunction {
         let requested = name.text();
-        if index.is_empty() {
-            return format!(
-                "no function `{requested}`: the file has no symbols (it is stripped); write OBJECT:0xADDRESS to \
-                 probe an address in it"
-            );
-        }
-        let nearest =
-            if name.is_pattern() { Vec::new() } else { index.nearest(self.object, requested, NEAREST) };
-        if nearest.is_empty() {
-            return format!("no function `{requested}`");
-        }
-        format!("no function `{requested}`; similar names: {}", nearest.join(", "))
+        let function = (!name.is_pattern()).then(|| requested.to_owned());
+        let reason = format!("no function `{requested}`");
+        let similar = match &function {
+            Some(name) if !index.is_empty() => index.nearest(self.object, name, NEAREST),
+            _ => Vec::new(),
+        };
+        let names_file = matches!(&pattern.object, ObjectName::Named(name) if !name.is_pattern());
+        let is_stripped = index.is_empty();
+        MissingFunction { pattern: number, names_file, function, reason, similar, is_stripped }
     }
 
-    fn function(&mut self, index: &Index, pattern: &Pattern, function: &ElfFunction, offset: u64) {
+    fn function(
+        &mut self,
+        index: &Index,
+        (number, pattern): (usize, &Pattern),
+        function: &ElfFunction,
+        offset: u64,
+    ) {
         let shown = match offset {
             0 => function.shown().to_owned(),
             _ => format!("{}+{offset:#x}", function.shown()),
         };
-        match self.hook(index, pattern, function, offset, &shown) {
-            Ok(hook) => drop(self.hooks.entry(hook.offset.0).or_insert(hook)),
-            Err(why) => self.skipped.push(format!("{shown}: {why}")),
+        let hook = self.hook(index, pattern, function, offset, &shown);
+        self.found((number, pattern), &shown, hook);
+    }
+
+    /// Adds a hook of a pattern, or the reason why there is none. Users have to know of the latter unless
+    /// they have named other functions as well.
+    fn found(&mut self, (number, pattern): (usize, &Pattern), shown: &str, hook: Result<Hook, String>) {
+        match hook {
+            Ok(hook) => {
+                self.matched.insert(number);
+                self.hooks.entry(hook.offset.0).or_insert(hook);
+            }
+            Err(why) if pattern.is_glob() => self.skipped.push(format!("{shown}: {why}")),
+            Err(why) => self.unseen.push(UnseenPart::Other(format!("{shown}: {why}"))),
         }
     }
 
@@ -256,11 +282,11 @@ impl Matching<'_> {
         table.exits(function.address, function.size).map_err(|error| error_chain::in_one_line(&error))
     }
 
-    fn address(&mut self, pattern: &Pattern, address: VirtAddr, index: &Index) {
+    fn address(&mut self, (number, pattern): (usize, &Pattern), address: VirtAddr, index: &Index) {
         if let Some(found) = index.at(address)
             && let Some(function) = index.function_at(self.object, found.address)
         {
-            return self.function(index, pattern, &function, found.offset);
+            return self.function(index, (number, pattern), &function, found.offset);
         }
         let shown = format!("{:#x}", address.0);
         // Without symbols nothing shows where functions start.
@@ -274,10 +300,7 @@ impl Matching<'_> {
             Ok(place) => Capture::of_function(self.uprobe, &pattern.arguments, None::<Type>, Convention::C)
                 .map(|reading| new_hook(ProbeProgram::Function, shown.clone(), place, reading)),
         };
-        match hook {
-            Ok(hook) => drop(self.hooks.entry(hook.offset.0).or_insert(hook)),
-            Err(why) => self.skipped.push(format!("{shown}: {why}")),
-        }
+        self.found((number, pattern), &shown, hook);
     }
 }
 

@@ -3,14 +3,18 @@
 //! Holds the patterns and the calling conventions. It reads files only through their [`crate::elf::Object`].
 
 mod matching;
+mod missing;
 mod pattern;
 mod reading;
 mod usdt;
+
+use std::collections::BTreeSet;
 
 pub use crate::glob::Glob;
 use crate::plan::return_probe::ReturnPolicy;
 use crate::plan::value_type::Type;
 pub use matching::hooks;
+pub use missing::MissingFunction;
 pub use pattern::{ObjectName, Pattern, PatternError, PatternPlace, UsdtPattern};
 pub use reading::{Convention, Given};
 
@@ -69,6 +73,14 @@ impl Uprobe {
             ObjectName::Named(object) => !object.is_pattern() && object.text() == name,
             ObjectName::Executable => false,
         })
+    }
+
+    /// The patterns that are not among these, by their indices: those of functions, then those of USDT
+    /// probes.
+    pub fn others(&self, matched: &BTreeSet<usize>) -> Vec<String> {
+        let texts = self.patterns.iter().map(|pattern| &pattern.text);
+        let texts = texts.chain(self.usdt.iter().map(|pattern| &pattern.text)).enumerate();
+        texts.filter(|(index, _)| !matched.contains(index)).map(|(_, text)| text.clone()).collect()
     }
 
     /// Whether a pattern needs the return of calls, and the type of the returned value.

@@ -103,6 +103,12 @@ impl<'a> Part<'a> {
 }
 
 impl Pattern {
+    /// Whether it may match several functions or files.
+    pub(super) fn is_glob(&self) -> bool {
+        let is_glob = |object: &ObjectName| matches!(object, ObjectName::Named(name) if name.is_pattern());
+        is_glob(&self.object) || matches!(&self.place, PatternPlace::Symbol(name, _) if name.is_pattern())
+    }
+
     /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let whole = Part::new(text);

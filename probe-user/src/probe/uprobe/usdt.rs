@@ -25,7 +25,12 @@ pub(super) fn add(matching: &mut Matching<'_>) -> bool {
         let is_meant = |pattern: &&UsdtPattern| {
             pattern.provider.matches(&probe.provider) && pattern.name.matches(&probe.name)
         };
-        let Some(pattern) = matching.uprobe.usdt.iter().find(is_meant) else { continue };
+        let mut meant = matching.uprobe.usdt.iter().enumerate().filter(|(_, pattern)| is_meant(pattern));
+        let Some((first, pattern)) = meant.next() else { continue };
+        let functions = matching.uprobe.patterns.len();
+        matching.matched.extend(
+            std::iter::once(first).chain(meant.map(|(index, _)| index)).map(|index| functions + index),
+        );
         any = true;
         for site in &probe.sites {
             add_site(matching, pattern, probe, site);
