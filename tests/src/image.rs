@@ -106,6 +106,24 @@ pub mod images {
         TestImage::build("late", &tree)
     }
 
+    /// The environment that programs of [`elsewhere`] need, for `docker run`.
+    pub const ELSEWHERE: &str = "--env=LD_LIBRARY_PATH=/srv/ssl";
+
+    /// The same programs as in [`late`], with OpenSSL where no loader searches by itself: ctrace attaches to
+    /// it only when a process maps it.
+    pub fn elsewhere() -> Result<TestImage> {
+        let exchange = program("exchange.so")?;
+        let mut tree = ImageTree::new()
+            .program(&program("tls-late")?, "/app/tls-late")?
+            .program(&exchange, "/app/exchange.so")?
+            .program(&program("idle")?, "/idle")?;
+        for name in ["libssl.so.3", "libcrypto.so.3"] {
+            let library = crate::program::library(&exchange, name)?;
+            tree = tree.without(&library).file(&library, &format!("/srv/ssl/{name}"));
+        }
+        TestImage::build("elsewhere", &tree)
+    }
+
     /// Programs that load the system's OpenSSL.
     pub fn tls() -> Result<TestImage> {
         TestImage::build("tls", &tls_tree()?)

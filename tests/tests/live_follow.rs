@@ -43,7 +43,8 @@ fn names(records: &[JsonRecord]) -> Vec<Option<String>> {
 #[test]
 fn a_library_loaded_three_seconds_after_the_start() -> Result<()> {
     require_live()?;
-    let container = TestContainer::start(&images::late()?, "dlopen", &[], &["/idle"])?;
+    let image = images::elsewhere()?;
+    let container = TestContainer::start(&image, "dlopen", &[images::ELSEWHERE], &["/idle"])?;
     let late = ["exec", container.id(), "/app/tls-late", "--before", "3000", "--after", AFTER];
     let program = Command::new("docker").args(late).stdout(Stdio::piped()).spawn()?;
     let ctrace = Ctrace::json(&["-v", "--wait", "--container", container.name()])?;

@@ -157,6 +157,7 @@ fn own_hooks() -> Result<ObjectHooks> {
         library: Arc::new(Library { name: "test".to_owned(), path, implementation: None, version: None }),
         file: Arc::new(file),
         pids: vec![own],
+        available_to: Vec::new(),
         evidence: Vec::new(),
         sites: 0..u32::try_from(hooks.len())?,
         hooks,

@@ -46,6 +46,8 @@ pub(super) enum DiscoveryRequest {
     All(Vec<u32>),
     /// An object could not be attached to.
     Failed(ObjectId),
+    /// The file of an object was written to.
+    Written(ObjectId),
     /// The trace has ended: to be answered with [`Response::Settled`].
     Settle,
     /// A probe in an object has harmed a process.
@@ -79,7 +81,8 @@ impl Since {
 /// What the event loop has to do.
 #[derive(Debug)]
 pub(super) enum Response {
-    /// Attach to an object that a process maps. Includes what led to it, unless it was held or ran before.
+    /// Attach to an object that a process maps, or may map later. Includes what led to it, unless it was held,
+    /// ran before, or is attached to before any process maps it.
     Attach(u32, ObjectHooks, Option<Since>),
     /// A process has mapped an object, and [`Response::Attach`] was sent for it before.
     Uses(ObjectUse),
@@ -104,8 +107,10 @@ pub(super) enum Response {
     /// A process has ended before what it had mapped was inspected. Processes that it forked may still map
     /// it.
     LeftBehind,
-    /// Detach from objects that no process maps any more.
+    /// Detach from objects that nobody uses any more.
     Detach(Vec<ObjectId>),
+    /// Detach from objects because too many are attached to that no process maps.
+    Evict(Vec<ObjectId>),
     /// What was requested before [`DiscoveryRequest::Settle`] is done, as far as it matters after the end.
     Settled {
         /// The patterns that have matched nothing.
@@ -227,6 +232,8 @@ impl DiscoveryWorker {
     ) {
         loop {
             let due = self.discovery.due().filter(|_| !self.rechecks_all).map(Instant::from_std);
+            // What processes map is more urgent, and is inspected meanwhile.
+            let has_early = !self.ended.load(Ordering::Relaxed) && self.discovery.start_early();
             let going = tokio::select! {
                 biased;
                 held = next_program(&mut programs) => self.program(held).await,
@@ -242,8 +249,9 @@ impl DiscoveryWorker {
                     self.rechecks_all = true;
                     self.send(Response::RecheckAll).await
                 }
+                found = self.discovery.early(), if has_early => self.early(found).await,
             };
-            if going.is_err() {
+            if going.is_err() || self.evict().await.is_err() {
                 return;
             }
         }
@@ -280,7 +288,7 @@ impl DiscoveryWorker {
                 }
                 if std::mem::take(&mut self.rechecks_all) { self.release_unused().await } else { Ok(()) }
             }
-            DiscoveryRequest::Failed(id) => {
+            DiscoveryRequest::Failed(id) | DiscoveryRequest::Written(id) => {
                 self.discovery.failed(id);
                 Ok(())
             }
@@ -343,6 +351,15 @@ impl DiscoveryWorker {
         self.versions(pid).await
     }
 
+    async fn early(&mut self, found: Vec<ObjectHooks>) -> Result<(), Disconnected> {
+        for object in found {
+            let Some(pid) = object.available_to.first().copied() else { continue };
+            self.attach(pid, object, None).await?;
+            self.versions(pid).await?;
+        }
+        Ok(())
+    }
+
     async fn program(&mut self, mut held: HeldExec) -> Result<(), Disconnected> {
         let tid = held.tid;
         let pid = Proc::default().thread_group(tid).unwrap_or(tid);
@@ -399,6 +416,14 @@ impl DiscoveryWorker {
             return Ok(());
         }
         self.send(Response::Detach(ids)).await
+    }
+
+    async fn evict(&mut self) -> Result<(), Disconnected> {
+        let ids = self.discovery.take_excess();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.send(Response::Evict(ids)).await
     }
 
     fn ended(&mut self, pid: u32) {

@@ -24,7 +24,7 @@ use crate::discovery::{ObjectUse, Versioned};
 use crate::enrich::ProcessInfoCache;
 use crate::event::{StopReason, Summary};
 use crate::pipeline::{Pipeline, ProcessInfo as _};
-use crate::plan::ObjectHooks;
+use crate::plan::{ObjectHooks, ObjectId};
 use crate::proc::process::Proc;
 use crate::stderr;
 
@@ -95,6 +95,8 @@ pub(super) struct EventLoop<'a> {
     signals: Vec<SignalRecord>,
     harm: HarmWatch,
     missed: MissedWatch,
+    /// How many objects were detached from to make room.
+    evicted: usize,
     /// Processes that have entered the scope, with the lineage that the kernel had for each at that time.
     entered: Vec<(u32, Lineage)>,
     proc: Proc,
@@ -134,6 +136,7 @@ impl<'a> EventLoop<'a> {
             signals: Vec::new(),
             harm,
             missed,
+            evicted: 0,
             entered: Vec::new(),
             proc: Proc::default(),
             drained: now,
@@ -221,11 +224,19 @@ impl<'a> EventLoop<'a> {
                 }
                 drop(held);
             }
-            TrackerEvent::Found(Response::Detach(objects)) => {
+            TrackerEvent::Found(Response::Detach(objects)) => self.detach(objects),
+            TrackerEvent::Found(Response::Evict(objects)) => {
+                self.evicted += objects.len();
+                self.detach(objects);
+            }
+            TrackerEvent::Written(objects) => {
                 for object in objects {
-                    self.session.detach(object);
-                    self.harm.detached(object);
+                    self.session.detach_now(object);
+                    if let Some(library) = self.harm.detached(object) {
+                        status::written(&library, self.verbosity);
+                    }
                     self.missed.detached(object);
+                    self.watch.written(object);
                 }
             }
             TrackerEvent::Found(Response::Withdraw(objects)) => {
@@ -276,7 +287,19 @@ impl<'a> EventLoop<'a> {
         Ok(self.pipeline.is_complete().then_some(StopReason::Count))
     }
 
+    fn detach(&mut self, objects: Vec<ObjectId>) {
+        for object in objects {
+            self.session.detach(object);
+            self.harm.detached(object);
+            self.missed.detached(object);
+        }
+    }
+
     fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
+        // It was written to after it was inspected.
+        if !object.file.is_unchanged() {
+            return self.watch.written(object.id);
+        }
         // The sites first, because the first record may arrive before `attach` returns.
         self.pipeline.set_sites(super::sites(object, u64::MAX));
         self.harm.attached(object);
@@ -551,6 +574,7 @@ impl<'a> EventLoop<'a> {
         };
         let (harmed, others) = self.harm.counts();
         status::other_signals(others, self.verbosity);
+        status::evicted(self.evicted, self.verbosity);
         let finished = self.pipeline.finish(Timestamp::now(), end);
         match failure {
             Some(error) => Err(error.into()),

@@ -59,9 +59,9 @@ impl HarmWatch {
         self.objects.insert(object.id, code);
     }
 
-    /// Records that an object is detached from.
-    pub(super) fn detached(&mut self, id: ObjectId) {
-        self.objects.remove(&id);
+    /// Records that an object is detached from. Returns its library, if it was attached to.
+    pub(super) fn detached(&mut self, id: ObjectId) -> Option<Arc<Library>> {
+        self.objects.remove(&id).map(|code| code.library)
     }
 
     /// What a probe did to a process that got a signal, and the objects to detach from. None if it was no
@@ -153,6 +153,7 @@ mod tests {
             library: Arc::new(library),
             file: Arc::new(access_paths::executable(std::process::id()).unwrap()),
             pids: Vec::new(),
+            available_to: Vec::new(),
             evidence: Vec::new(),
             sites: 0..2,
             hooks: vec![hook("first", 0x1040), hook("second", 0x2080)],

@@ -158,6 +158,7 @@ mod tests {
             library: Arc::new(library),
             file: Arc::new(access_paths::executable(std::process::id()).unwrap()),
             pids: Vec::new(),
+            available_to: Vec::new(),
             evidence: Vec::new(),
             sites,
             hooks: Vec::new(),

@@ -2,7 +2,9 @@
 //!
 //! Owns the order of the steps and the end of a trace. What each step does is in other modules.
 mod child;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -279,7 +281,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
     }
     let may_wait =
         endings.command.is_some() || trace.on_no_match == OnNoMatch::Wait || target.may_match_later();
-    let has_any = may_wait || !plan.objects.is_empty() || !trace.probe.inspects_files();
+    let has_any = may_wait || plan.has_users() || !trace.probe.inspects_files();
     let (Some(ready), Some(loading), true) = (ready, loading, has_any) else {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     };
@@ -413,13 +415,41 @@ async fn find(selector: &Selector, trace: &Trace, command: Option<u32>) -> Resul
         let withdrawn = discovery.take_withdrawn();
         plan.objects.retain(|object| !withdrawn.contains(&object.id));
         plan.over_limit = plan.over_limit.or(started.over_limit);
-        for Versioned { sites, library } in discovery.versions(pid).await {
-            if let Some(object) = plan.objects.iter_mut().find(|object| object.sites == sites) {
-                object.library = library;
-            }
-        }
+        set_versions(&mut plan, discovery.versions(pid).await);
+    }
+    if !trace.probe_link.is_multi() {
+        discovery.limit_unmapped(MAX_UNMAPPED_BY_PERF);
+    }
+    let early = discovery.early_for(early_budget(trace.action)).await;
+    let pids: BTreeSet<u32> =
+        early.iter().filter_map(|object| object.available_to.first()).copied().collect();
+    plan.objects.extend(early);
+    for pid in pids {
+        set_versions(&mut plan, discovery.versions(pid).await);
     }
     Ok((target, discovery, plan))
+}
+
+/// The most files that are attached to while no process maps them, if each of their places has a link of its
+/// own. The kernel takes a tenth of a second to remove one, and a library has some fifteen.
+const MAX_UNMAPPED_BY_PERF: usize = 8;
+
+/// How long files are inspected that no process maps yet.
+fn early_budget(action: Action) -> Duration {
+    match action {
+        // The programs are loaded meanwhile, which takes about as long. What is left is inspected later.
+        Action::Run => Duration::from_millis(200),
+        Action::PrintPlan => Duration::from_secs(10),
+        Action::List(_) => Duration::ZERO,
+    }
+}
+
+fn set_versions(plan: &mut Plan, versions: Vec<Versioned>) {
+    for Versioned { sites, library } in versions {
+        if let Some(object) = plan.objects.iter_mut().find(|object| object.sites == sites) {
+            object.library = library;
+        }
+    }
 }
 
 /// Holds the programs of the command from now on, if that is wanted and possible.
@@ -494,9 +524,10 @@ fn too_many(trace: &Trace, plan: &Plan) -> Option<String> {
         .then(|| format!("{functions} functions match, more than {}", uprobe.max_probes))
 }
 
-/// The number of functions that are probed.
+/// The number of functions that are probed in files that processes map.
 fn functions(plan: &Plan) -> usize {
-    plan.objects.iter().flat_map(|object| &object.hooks).filter(|hook| !hook.public_names.is_empty()).count()
+    let mapped = plan.objects.iter().filter(|object| !object.pids.is_empty());
+    mapped.flat_map(|object| &object.hooks).filter(|hook| !hook.public_names.is_empty()).count()
 }
 
 /// Attaches everything. Some failures are only warned about. It is an error if nothing could be attached, or

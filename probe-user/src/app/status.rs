@@ -10,7 +10,7 @@ use crate::bpf::{KernelReturns, Session, SessionError, features};
 use crate::cli::{Trace, Verbosity};
 use crate::discovery::{self, SkipDetail};
 use crate::error_chain;
-use crate::event::{Containment, HarmCause, Harmed, ProcessContext, Summary};
+use crate::event::{Containment, HarmCause, Harmed, Library, ProcessContext, Summary};
 use crate::output::{FormatKind, OutputPath, OutputSpec, text};
 use crate::plan::return_probe::ReturnProbe;
 use crate::plan::{ObjectHooks, Plan, Skipped};
@@ -45,7 +45,7 @@ pub(super) fn attached(
     (session, verbosity): (&Session, Verbosity),
 ) {
     if verbosity >= Verbosity::Normal {
-        if plan.objects.is_empty() && trace.probe.inspects_files() && trace.command.is_empty() {
+        if !plan.has_users() && trace.probe.inspects_files() && trace.command.is_empty() {
             let selector = &trace.selector;
             say(&format_args!(
                 "nothing to attach to yet in {selector}: waiting for processes that start later"
@@ -56,7 +56,8 @@ pub(super) fn attached(
                   (/sys/kernel/btf/vmlinux); use a kernel with CONFIG_DEBUG_INFO_BTF=y");
         }
         let ready = command.and_then(|command| ready(plan, command));
-        for line in lines(plan, target, command).into_iter().chain(ready).chain(blind_spots(plan, target)) {
+        let lines = lines(plan, target, command).into_iter().chain(ready).chain(available(plan, target));
+        for line in lines.chain(blind_spots(plan, target)) {
             say(&line);
         }
     }
@@ -176,7 +177,11 @@ pub(super) fn attached_later(
 ) {
     if verbosity >= Verbosity::Normal {
         let place = container_name(&origin.container);
-        say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
+        if object.pids.is_empty() {
+            say(&available_line(&place, &name_and_version(object)));
+        } else {
+            say(&format_args!("{place}: process {}, {}", origin.process.pid, library(object)));
+        }
     }
     returns(object, session, verbosity);
     if let (true, Some((since, took))) = (verbosity >= Verbosity::Verbose, took) {
@@ -228,6 +233,23 @@ pub(super) fn other_signals(count: u64, verbosity: Verbosity) {
     }
 }
 
+/// Prints that a file is not attached to any more, because its code is another one.
+pub(super) fn written(library: &Library, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Verbose {
+        say(&format_args!("detached from {}, because it was written to", escaped(&library.path)));
+    }
+}
+
+/// Prints how many files were detached from to make room for others, if there are any.
+pub(super) fn evicted(count: usize, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Verbose && count > 0 {
+        let files = if count == 1 { "file" } else { "files" };
+        say(&format_args!(
+            "detached from {count} {files} that no process mapped, because others took their place"
+        ));
+    }
+}
+
 /// Prints the summary, or what was missed if the summary is among records that the user sees. Records in a
 /// file do not count.
 pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbosity) {
@@ -270,6 +292,25 @@ fn ready(plan: &Plan, command: u32) -> Option<String> {
     let names: BTreeSet<String> = plan.objects.iter().filter(is_its).map(name_and_version).collect();
     let names: Vec<String> = names.into_iter().collect();
     (!names.is_empty()).then(|| format!("attached to what the command may use: {}", names.join(", ")))
+}
+
+/// What is attached to before any process maps it: a line per container.
+fn available(plan: &Plan, target: &Target) -> Vec<String> {
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for object in plan.objects.iter().filter(|object| object.pids.is_empty()) {
+        for pid in &object.available_to {
+            names.entry(place(target, *pid)).or_default().insert(name_and_version(object));
+        }
+    }
+    let line = |(place, names): (String, BTreeSet<String>)| {
+        available_line(&place, &names.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    names.into_iter().map(line).collect()
+}
+
+/// Such as `web: attached to what its processes may use: libssl.so.3 (OpenSSL 3.0.19)`.
+fn available_line(place: &str, names: &str) -> String {
+    format!("{place}: attached to what its processes may use: {names}")
 }
 
 /// Such as `db: 1 process, libjvm.so: Java's own TLS …`.

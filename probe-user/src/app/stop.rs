@@ -79,7 +79,8 @@ impl StopSignals {
     /// Ends the trace when all readers of the outputs have closed them, even if no record is written.
     pub(super) fn watch_readers(&mut self, outputs: &[impl AsFd]) {
         // An output that cannot be watched is never closed by a reader, so the trace goes on for it.
-        let watched: io::Result<_> = outputs.iter().map(|output| watch(output.as_fd())).collect();
+        let watched: io::Result<_> =
+            outputs.iter().map(|output| watch(output.as_fd(), Interest::ERROR)).collect();
         self.readers = watched.unwrap_or_default();
     }
 
@@ -180,13 +181,13 @@ async fn readers_closed(readers: &[AsyncFd<OwnedFd>]) {
     }
 }
 
-/// Watches for the end of a reader. Fails with EPERM for a regular file, which epoll cannot watch and which
-/// has no reader that could close it.
-fn watch(records: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
-    let duplicate = records.try_clone_to_owned()?;
+/// Watches a duplicate of a descriptor. Fails with EPERM for a regular file, which epoll cannot watch and
+/// which has no reader that could close it.
+pub(super) fn watch(watched: BorrowedFd<'_>, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    let duplicate = watched.try_clone_to_owned()?;
     #[expect(unsafe_code, reason = "tokio cannot see that an OwnedFd keeps its file descriptor")]
     // SAFETY: an OwnedFd has one file descriptor for all of its life.
-    let watched = unsafe { AsyncFd::register_with_interest(duplicate, Interest::ERROR) };
+    let watched = unsafe { AsyncFd::register_with_interest(duplicate, interest) };
     Ok(watched?)
 }
 

@@ -6,17 +6,23 @@
 //! separate threads.
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::child::exec_hold::ExecHold;
 use super::code_watch::CodeWatch;
 use super::control::ControlEvent;
 use super::discovery_worker::{DiscoveryHandle, DiscoveryRequest, Response, Settlement, Since};
+use super::stop;
 use crate::bpf::{MmapEvents, Session, SessionError};
 use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{Listing, RuntimePoller};
 use crate::decode::ExecMmap;
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, FileChanges};
+use crate::plan::ObjectId;
 use crate::probe::Probe;
 use crate::proc::Device;
 use crate::proc::maps::{Mapping, Range};
@@ -39,12 +45,15 @@ pub(super) enum TrackerEvent {
     Mapped(Vec<crate::decode::MmapEvent>),
     /// Runtimes have replied.
     Listed(Listing),
+    /// The files of these objects were written to.
+    Written(Vec<ObjectId>),
 }
 
 /// The selection, as it changes.
 pub(super) struct TargetTracker {
     target: Target,
     follower: DiscoveryHandle,
+    changes: WatchedChanges,
     /// Whether the files that processes map are inspected.
     inspects_files: bool,
     /// Processes that have entered the scope since [`Self::take_entered`] was last called.
@@ -74,9 +83,11 @@ impl TargetTracker {
         mut hold: Option<ExecHold>,
     ) -> Self {
         let programs = hold.as_mut().and_then(ExecHold::take_programs);
+        let changes = WatchedChanges::new(discovery.changes());
         Self {
             target,
             follower: DiscoveryHandle::start(discovery, programs),
+            changes,
             inspects_files: probe.inspects_files(),
             entered: Vec::new(),
             mappings,
@@ -144,9 +155,10 @@ impl TargetTracker {
 
     /// Waits for the next event. Cancel safe.
     pub(super) async fn next(&mut self) -> TrackerEvent {
-        let Self { follower, mappings, runtimes, .. } = self;
+        let Self { follower, changes, mappings, runtimes, .. } = self;
         tokio::select! {
             biased;
+            written = changes.next() => TrackerEvent::Written(written),
             found = follower.next() => TrackerEvent::Found(found),
             mapped = mapped(mappings.as_mut()) => TrackerEvent::Mapped(mapped),
             listing = runtimes.next() => TrackerEvent::Listed(listing),
@@ -238,12 +250,17 @@ impl TargetTracker {
     }
 
     /// Records that an object could not be attached to.
-    pub(super) fn failed(&mut self, id: crate::plan::ObjectId) {
+    pub(super) fn failed(&mut self, id: ObjectId) {
         self.request(DiscoveryRequest::Failed(id));
     }
 
+    /// Records that the file of an object was written to.
+    pub(super) fn written(&mut self, id: ObjectId) {
+        self.request(DiscoveryRequest::Written(id));
+    }
+
     /// Records that a probe in an object has harmed a process.
-    pub(super) fn harmed(&mut self, id: crate::plan::ObjectId) {
+    pub(super) fn harmed(&mut self, id: ObjectId) {
         self.request(DiscoveryRequest::Harmed(id));
     }
 
@@ -265,6 +282,36 @@ impl TargetTracker {
     fn request(&mut self, request: DiscoveryRequest) {
         if self.inspects_files {
             drop(self.follower.send(request));
+        }
+    }
+}
+
+/// The changes of hooked files, as events.
+struct WatchedChanges {
+    changes: FileChanges,
+    /// None if no file can be watched.
+    ready: Option<AsyncFd<OwnedFd>>,
+}
+
+impl WatchedChanges {
+    fn new(changes: FileChanges) -> Self {
+        let ready = changes.descriptor().and_then(|events| {
+            let watched = stop::watch(events, Interest::READABLE);
+            watched.inspect_err(|error| tracing::warn!("files that change are not noticed: {error}")).ok()
+        });
+        Self { changes, ready }
+    }
+
+    /// Waits for the next change. Cancel safe.
+    async fn next(&mut self) -> Vec<ObjectId> {
+        let Some(ready) = &self.ready else { return std::future::pending().await };
+        loop {
+            let Ok(mut guard) = ready.readable().await else { return std::future::pending().await };
+            guard.clear_ready();
+            let written = self.changes.take();
+            if !written.is_empty() {
+                return written;
+            }
         }
     }
 }

@@ -91,6 +91,17 @@ pub enum ProbeLink {
     Multi,
 }
 
+impl ProbeLink {
+    /// Whether all places of a file have one link, as far as that can be found out.
+    pub fn is_multi(self) -> bool {
+        match self {
+            Self::Auto => features::uprobe_multi() == Some(true),
+            Self::Perf => false,
+            Self::Multi => true,
+        }
+    }
+}
+
 /// How much of the ring was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {

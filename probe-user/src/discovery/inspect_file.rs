@@ -176,26 +176,30 @@ pub(super) async fn program(
 }
 
 /// Inspects the file that a process has mapped and that nobody opened before the process ended, if it has the
-/// same path for ctrace.
+/// same path in the root of one of these processes. Returns it with that process.
 pub(super) async fn left_behind(
-    pid: u32,
+    (pid, residents): (u32, Vec<u32>),
     mapping: &Mapping,
     (cache, mounts): (&FileCache, &Mounts),
     probe: &Probe,
     on_uncached: &UncachedFileCallback,
-) -> Option<FileInspection> {
+) -> Option<(u32, FileInspection)> {
     let (mapping, cache, mounts) = (mapping.clone(), cache.clone(), mounts.clone());
     let (probe, on_uncached) = (probe.clone(), Arc::clone(on_uncached));
     let inspection = with_timeout(move || {
-        let (file, inode) = TargetRoot::of(std::process::id()).ok()?.open(&mapping.path, &mounts).ok()?;
-        let is_it = file.inode() == mapping.inode;
-        is_it.then(|| unmapped(pid, (Arc::new(file), inode), (&cache, &mounts), &probe, &on_uncached))
+        let open = |resident: u32| {
+            let (file, inode) = TargetRoot::of(resident).ok()?.open_resolved(&mapping.path, &mounts).ok()?;
+            (file.inode() == mapping.inode && file.name() == mapping.path).then_some((resident, file, inode))
+        };
+        let (resident, file, inode) = residents.into_iter().find_map(open)?;
+        let file = (Arc::new(file), inode);
+        Some((resident, unmapped(pid, file, (&cache, &mounts), &probe, &on_uncached)))
     });
     inspection.await.flatten()
 }
 
-/// Inspects a file that is open, unless it is in the cache.
-fn unmapped(
+/// Inspects a file that is open, unless it is in the cache. Nothing can have patched it in memory.
+pub(super) fn unmapped(
     pid: u32,
     (file, inode): (Arc<ForeignFile>, RealInode),
     (cache, mounts): (&FileCache, &Mounts),

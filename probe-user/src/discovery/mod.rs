@@ -15,17 +15,20 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use crate::event::Library;
-use crate::plan::{ObjectHooks, ObjectId, Plan, SkipKind, Skipped, SkippedFile};
+use crate::plan::return_probe::ReturnProbe;
+use crate::plan::{Hook, ObjectHooks, ObjectId, Plan, SkipKind, Skipped, SkippedFile};
 use crate::probe::{Probe, ProbeMatch, tls};
 use crate::proc::Device;
 use crate::proc::maps::Mapping;
 use crate::proc::process::Proc;
-use crate::rootfs::{ForeignFile, Mounts, RealInode};
+use crate::rootfs::{ForeignFile, MountView, Mounts, RealInode};
 use crate::scope::Target;
 
 mod code_copy;
 mod definitions;
+mod early;
 mod file_cache;
+mod file_changes;
 mod inspect_file;
 mod left_behind;
 pub mod loader;
@@ -38,12 +41,15 @@ mod verify_code;
 mod versions;
 
 use code_copy::{CodeState, HookedCode};
+use early::EarlyQueue;
 use file_cache::{FileCache, FileVerdict};
+pub use file_changes::FileChanges;
+use file_changes::WatchState;
 use inspect_file::{CopyUpSource, FileInProcess, FileInspection, InspectError, InspectedFile, Verdict};
 use left_behind::LeftBehind;
 pub use left_behind::{ObjectUse, Uninspected};
 use loader::LoaderCache;
-use object_refs::ObjectRefs;
+use object_refs::{ObjectRefs, Retention};
 use once_reported::ReportedOnce;
 pub use outcome::{FileOutcome, MappedFile, MappingsError, OpenFailure, ProcessOutcome, WatchedFile};
 pub use program::{ProgramStart, StartedProgram};
@@ -64,6 +70,10 @@ const TIMED_OUT_DEVICE_TTL: Duration = Duration::from_mins(1);
 /// How long ids of hooks are not reused, because links are removed, and records read, some time later.
 const SITE_REUSE_DELAY: Duration = Duration::from_mins(10);
 
+/// Why a file is not hooked that somebody writes to.
+const CHANGED: &str =
+    "it was written to while it was inspected; it is inspected again when it is mapped again";
+
 /// Limit of the files that are cached. Without it, anybody who may map files could fill the memory.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
@@ -77,6 +87,8 @@ pub struct Discovery {
     loader: LoaderCache,
     mounts: Mounts,
     users: ObjectRefs,
+    early: EarlyQueue,
+    changes: FileChanges,
     /// Ids of hooks: those that are free again and since when, and the first one that was never used.
     free: VecDeque<(Instant, Range<u32>)>,
     next: u32,
@@ -128,6 +140,8 @@ impl Discovery {
             loader: LoaderCache::default(),
             mounts: Mounts::default(),
             users: ObjectRefs::default(),
+            early: EarlyQueue::default(),
+            changes: FileChanges::new(),
             free: VecDeque::new(),
             next: 0,
             objects: Vec::new(),
@@ -149,6 +163,11 @@ impl Discovery {
             uses: Vec::new(),
             on_uncached: Arc::new(|| ()),
         }
+    }
+
+    /// Hooks no more files than this that no process maps.
+    pub fn limit_unmapped(&mut self, most: usize) {
+        self.users.limit_unmapped(most);
     }
 
     /// Does not inspect ctrace's own executable in a process that runs it until it becomes the command.
@@ -215,6 +234,9 @@ impl Discovery {
         if !self.probe.inspects_files() {
             return Vec::new();
         }
+        if self.users.root_of(pid).is_none() {
+            self.reside(pid);
+        }
         let seen = self.mapping(pid, mapping, Keep::Foreign).await;
         self.blind_spots_of(pid, mapping, &seen).await;
         if seen.is_hooked() {
@@ -239,12 +261,17 @@ impl Discovery {
         if self.uses_inspected(pid, mapping, since) {
             return;
         }
-        let caches = (&self.files, &self.mounts);
-        match inspect_file::left_behind(pid, mapping, caches, &self.probe, &self.on_uncached).await {
-            Some(FileInspection::Cached(_)) => {}
-            Some(FileInspection::New(new)) => {
+        let (caches, places) = ((&self.files, &self.mounts), (pid, self.places_of(pid)));
+        match inspect_file::left_behind(places, mapping, caches, &self.probe, &self.on_uncached).await {
+            Some((_, FileInspection::Cached(_))) => {}
+            Some((resident, FileInspection::New(new))) => {
                 let FileVerdict { objects, .. } = self.add(pid, *new);
                 self.resolve_left_behind((mapping.inode, &mapping.path), &objects);
+                // The next process of that container may execute it, too.
+                self.users.maps(pid, &objects);
+                if let Some(root) = self.users.root_of(resident) {
+                    self.users.found_in(root, &objects, Instant::now());
+                }
                 self.inspected.put(mapping.inode, Inspected::Hooks(objects));
                 self.ended(pid);
             }
@@ -271,6 +298,30 @@ impl Discovery {
         true
     }
 
+    /// Processes in whose roots a path of an ended process may lead to the same file: first one with the same
+    /// root, then some with others, and ctrace itself.
+    fn places_of(&self, pid: u32) -> Vec<u32> {
+        /// Limit of the roots that are tried.
+        const ROOTS: usize = 16;
+        let own = self.users.root_of(pid);
+        let roots = own.into_iter().chain(self.users.roots().filter(|root| own != Some(*root)));
+        let residents = roots.filter_map(|root| self.users.residents_of(root).find(|other| *other != pid));
+        residents.take(ROOTS).chain([std::process::id()]).collect()
+    }
+
+    /// Records the root file system of a process in scope.
+    fn reside(&mut self, pid: u32) {
+        let Some(root) = MountView::of(pid) else { return };
+        if self.users.resides(pid, root, Instant::now()) {
+            self.early.push(root);
+        }
+    }
+
+    /// The files that were hooked and have been written to since.
+    pub fn changes(&self) -> FileChanges {
+        self.changes.clone()
+    }
+
     /// Handles the exit of a process.
     pub fn ended(&mut self, pid: u32) {
         self.unversioned.retain(|waiting| waiting.pid != pid);
@@ -289,6 +340,7 @@ impl Discovery {
 
     /// Drops an object that could not be attached to. It is tried again when a process that maps it changes.
     pub fn failed(&mut self, id: ObjectId) {
+        self.changes.unwatch(&[id]);
         self.unversioned.retain(|waiting| waiting.object != id);
         self.users.remove(id);
         self.files.forget(&[id]);
@@ -346,10 +398,25 @@ impl Discovery {
         self.users.due()
     }
 
-    /// The objects that no process maps any more, which must be detached from. The ids of their hooks will be
+    /// The objects that nobody uses any more, which must be detached from. The ids of their hooks will be
     /// reused, so all of their earlier records must have been handled by then.
     pub fn take_unused(&mut self) -> Vec<ObjectId> {
-        let (ids, sites): (Vec<_>, Vec<_>) = self.users.take_unused(Instant::now()).into_iter().unzip();
+        let unused = self.users.take_unused(Instant::now());
+        self.release(unused)
+    }
+
+    /// The objects that must be detached from because too many are hooked that no process maps.
+    pub fn take_excess(&mut self) -> Vec<ObjectId> {
+        let excess = self.users.take_excess();
+        self.release(excess)
+    }
+
+    fn release(&mut self, objects: Vec<(ObjectId, Range<u32>)>) -> Vec<ObjectId> {
+        let (ids, sites): (Vec<_>, Vec<_>) = objects.into_iter().unzip();
+        if ids.is_empty() {
+            return ids;
+        }
+        self.changes.unwatch(&ids);
         self.free.extend(sites.into_iter().map(|sites| (Instant::now(), sites)));
         self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
         self.files.forget(&ids);
@@ -373,6 +440,7 @@ impl Discovery {
         if !self.probe.inspects_files() {
             return Ok(Vec::new());
         }
+        self.reside(pid);
         let mappings = match inspect_file::mappings(pid).await {
             Ok(mappings) => mappings,
             Err(error) => {
@@ -531,7 +599,10 @@ impl Discovery {
         pid: u32,
         CopyUpSource { file, inode, verdict }: CopyUpSource,
     ) -> Vec<ObjectId> {
-        let Some(verdict) = verdict else { return self.files.hooked(inode).unwrap_or_default() };
+        if let Some(hooked) = self.files.hooked(inode) {
+            return hooked;
+        }
+        let Some(verdict) = verdict else { return Vec::new() };
         let seen = self.apply_verdict(pid, file, verdict).on(inode);
         if !seen.is_hooked() {
             return Vec::new();
@@ -575,18 +646,27 @@ impl Discovery {
         if hooks.is_empty() {
             return FileVerdict::unhooked(outcome, changed);
         }
+        let id = self.users.next_id();
+        let retention = match self.changes.watch(id, &file) {
+            WatchState::Changed => {
+                return FileVerdict::unhooked(FileOutcome::Unparsed(CHANGED.to_owned()), changed);
+            }
+            WatchState::Watched if !has_kernel_returns(&hooks) => Retention::WithRoot,
+            WatchState::Watched | WatchState::Unwatched => Retention::WhileMapped,
+        };
         let name = facts.name.unwrap_or_else(|| {
             file.name().file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
         });
         let library = Library { name, path, implementation: facts.implementation, version: facts.version };
         let sites = self.number(u32::try_from(hooks.len()).unwrap_or(u32::MAX));
         let library = Arc::new(library);
-        let id = self.users.add(Arc::clone(&file), sites.clone(), pid);
+        self.users.add(id, (Arc::clone(&file), sites.clone()), retention);
         if let (None, Some(version_in)) = (&library.version, facts.version_in) {
             let (library, sites) = (Arc::clone(&library), sites.clone());
             self.unversioned.push(Unversioned { pid, object: id, version_in, place: None, library, sites });
         }
-        self.objects.push(ObjectHooks { id, library, file, pids: vec![pid], evidence, sites, hooks });
+        let (pids, available_to) = (vec![pid], Vec::new());
+        self.objects.push(ObjectHooks { id, library, file, pids, available_to, evidence, sites, hooks });
         FileVerdict { outcome: Arc::new(outcome), objects: vec![id], code: Some(code), changed, inode: None }
     }
 
@@ -616,6 +696,11 @@ impl Discovery {
     ) {
         self.skipped.push(Skipped { kind, pid: Some(pid), file, subject: what.to_owned(), reason });
     }
+}
+
+/// Whether the kernel probes the return of any of these.
+fn has_kernel_returns(hooks: &[Hook]) -> bool {
+    hooks.iter().any(|hook| hook.return_probe == ReturnProbe::Kernel)
 }
 
 fn unopened(failure: OpenFailure) -> FileVerdict {

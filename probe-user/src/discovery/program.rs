@@ -121,6 +121,8 @@ impl Discovery {
         }
         if executable.is_some() {
             self.users.expect(pid, &ids);
+        } else {
+            self.users.maps(pid, &ids);
         }
         let objects = self.found();
         let blind_spots = self.blind_spots.take();

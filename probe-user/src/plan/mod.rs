@@ -262,8 +262,11 @@ pub struct ObjectHooks {
     /// The opened file, through which hooks are attached.
     #[serde(skip)]
     pub file: Arc<crate::rootfs::ForeignFile>,
-    /// The processes that map it.
+    /// The processes that map it. Empty if it is attached to before any process does.
     pub pids: Vec<u32>,
+    /// If it is attached to before: one process of each root file system that has it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub available_to: Vec<u32>,
     /// How functions without symbols were found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
@@ -294,6 +297,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a process maps something that is hooked, or is about to.
+    pub fn has_users(&self) -> bool {
+        self.objects.iter().any(|object| !object.pids.is_empty())
+    }
+
     /// Drops all reasons that concern a process.
     pub fn forget(&mut self, pid: u32) {
         let is_of_another = |skipped: &Skipped| skipped.pid != Some(pid);

@@ -137,6 +137,15 @@ impl Probe {
         }
     }
 
+    /// Whether an extension module of this file name, in a directory of Python's or Node.js's packages, may
+    /// have hooks, so that it is worth attaching to before a program loads it.
+    pub fn expects_module(&self, name: &str) -> bool {
+        match self {
+            Self::Ssl(_) => tls::is_expected_module(name),
+            Self::Uprobe(_) | Self::Exec(_) => false,
+        }
+    }
+
     /// The hooks of an object that was parsed with [`Probe::symbol_filter`]. `path` is its path in the
     /// container.
     pub fn hooks(&self, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {

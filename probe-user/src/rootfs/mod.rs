@@ -20,7 +20,7 @@ mod target_root;
 pub use crate::proc::maps::{Mapping, MapsError, Range, executable_mappings};
 pub use error::OpenError;
 pub use inode::{RealInode, before_copy_up};
-pub use mounts::Mounts;
+pub use mounts::{MountView, Mounts};
 pub use open::ForeignFile;
 pub use target_root::TargetRoot;
 

@@ -31,16 +31,19 @@ struct Tables {
     missed: HashSet<u64>,
 }
 
-/// What determines the contents of a process's mount table: its mount namespace and its root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct MountView {
+/// The root file system of a process, as it sees it: its mount namespace and its root directory. They
+/// determine the contents of its mount table, and which file a path leads to. All processes of a container
+/// usually share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MountView {
     namespace: (u32, u32, u64),
     root_mount: u64,
     root: (u32, u32, u64),
 }
 
 impl MountView {
-    fn of(pid: u32) -> Option<Self> {
+    /// That of a process that runs.
+    pub fn of(pid: u32) -> Option<Self> {
         let attributes = |name: &str| {
             let mask = StatxFlags::INO | StatxFlags::MNT_ID;
             // For a FUSE root: use the attributes that the kernel has, instead of asking the server.
@@ -53,6 +56,18 @@ impl MountView {
             root_mount: root.stx_mnt_id,
             root: (root.stx_dev_major, root.stx_dev_minor, root.stx_ino),
         })
+    }
+
+    /// Whether it has the root directory of ctrace or of the machine's first process, in any mount namespace.
+    pub fn is_host(&self) -> bool {
+        let hosts = [std::process::id(), 1].into_iter().filter_map(Self::of);
+        hosts.into_iter().any(|host| host.root == self.root)
+    }
+
+    /// One that no process has.
+    #[cfg(test)]
+    pub(crate) fn fixture(number: u64) -> Self {
+        Self { namespace: (0, 0, number), root_mount: number, root: (0, 0, number) }
     }
 }
 

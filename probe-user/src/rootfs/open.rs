@@ -169,6 +169,11 @@ impl ForeignFile {
         self.attributes.changed
     }
 
+    /// Whether the file's bytes are still those of the time of opening.
+    pub fn is_unchanged(&self) -> bool {
+        Attributes::of(self.fd.as_fd()).is_ok_and(|now| now.same_content_history(&self.attributes))
+    }
+
     pub(super) fn attributes(&self) -> &Attributes {
         &self.attributes
     }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 
 use super::open::{descriptor_path, open_beneath, open_root};
 use super::{ForeignFile, Mounts, OpenError, RealInode};
@@ -54,6 +54,17 @@ impl TargetRoot {
         Ok(self.identify(ForeignFile::from_handle(pid, path, handle.as_fd())?, mounts))
     }
 
+    /// The same, with links resolved in the name, so that the file has the name that mappings of it show.
+    pub fn open_resolved(&self, path: &Path, mounts: &Mounts) -> Result<(ForeignFile, RealInode), OpenError> {
+        let pid = self.pid;
+        let fail = |source: io::Error| OpenError::Open { pid, path: path.to_owned(), source };
+        let handle = open_beneath(self.root.as_fd(), path, ResolveFlags::empty())
+            .map_err(|source| fail(source.into()))?;
+        let resolved = std::fs::read_link(descriptor_path(handle.as_fd())).map_err(fail)?;
+        let file = ForeignFile::from_handle(pid, &self.inside(&resolved), handle.as_fd())?;
+        Ok(self.identify(file, mounts))
+    }
+
     /// Opens a file anew that the kernel has opened for ctrace on behalf of the process.
     pub fn reopen(&self, handle: &OwnedFd, mounts: &Mounts) -> Result<(ForeignFile, RealInode), OpenError> {
         let link = descriptor_path(handle.as_fd());
@@ -81,14 +92,20 @@ impl TargetRoot {
         limit: usize,
         wanted: impl Fn(&OsStr) -> bool,
     ) -> io::Result<Vec<OsString>> {
+        let names = self.entries(directory)?.map(|(name, _)| name);
+        Ok(names.filter(|name| wanted(name)).take(limit).collect())
+    }
+
+    /// The entries of a directory, with what kind of file each is, if the file system says so there.
+    pub fn entries(&self, directory: &Path) -> io::Result<impl Iterator<Item = (OsString, FileType)>> {
         /// Limit of the entries that are read. `/usr/lib` has a few thousand.
         const ENTRIES: usize = 1 << 16;
         let handle = open_beneath(self.root.as_fd(), directory, ResolveFlags::empty())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let opened = rustix::fs::open(descriptor_path(handle.as_fd()), flags, Mode::empty())?;
         let entries = Dir::new(opened)?.take(ENTRIES).filter_map(Result::ok);
-        let names = entries.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-        Ok(names.filter(|name| wanted(name)).take(limit).collect())
+        Ok(entries
+            .map(|entry| (OsStr::from_bytes(entry.file_name().to_bytes()).to_owned(), entry.file_type())))
     }
 
     fn identify(&self, file: ForeignFile, mounts: &Mounts) -> (ForeignFile, RealInode) {
@@ -117,6 +134,24 @@ mod tests {
         let found = root.names(path.parent().unwrap(), 4, |entry| entry == name).unwrap();
         assert_eq!(found, [name]);
         assert!(root.names(&path, 4, |_| true).is_err());
+    }
+
+    #[test]
+    fn a_name_is_resolved_inside_of_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |path: &str| directory.path().join(path);
+        std::fs::create_dir_all(place("usr/lib")).unwrap();
+        std::fs::write(place("usr/lib/libx.so.1.2"), "code").unwrap();
+        std::os::unix::fs::symlink("usr/lib", place("lib")).unwrap();
+        std::os::unix::fs::symlink("libx.so.1.2", place("usr/lib/libx.so.1")).unwrap();
+        std::os::unix::fs::symlink("/loop", place("loop")).unwrap();
+        let (root, mounts) = (TargetRoot::at(directory.path()), Mounts::default());
+        let (file, inode) = root.open_resolved(Path::new("/lib/libx.so.1"), &mounts).unwrap();
+        assert_eq!(file.name(), Path::new("/usr/lib/libx.so.1.2"));
+        assert_eq!(inode, root.open(file.name(), &mounts).unwrap().1);
+        assert!(root.open_resolved(Path::new("/loop"), &mounts).is_err());
+        let entries: Vec<_> = root.entries(Path::new("/lib")).unwrap().collect();
+        assert!(entries.contains(&("libx.so.1".into(), FileType::Symlink)), "{entries:?}");
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<f64>>> {
         eprintln!("bench: the time to attach is not measured: {error:#}");
         return Ok(None);
     }
-    let container = TestContainer::start(&images::late()?, "bench-attach", &[], &["/idle"])?;
+    let image = images::elsewhere()?;
+    let container = TestContainer::start(&image, "bench-attach", &[images::ELSEWHERE], &["/idle"])?;
     let run = |run| {
         eprintln!("bench: attach, run {run} of {}", extent.attaches);
         once(&container)
@@ -56,7 +57,7 @@ pub(super) fn describe(all: Option<&Vec<f64>>, report: &mut BenchReport) {
     };
     report.paragraph(
         "From the mapping of libssl.so.3 by a program in a Docker container until it is hooked, as `-v` \
-         reports it, in ms.",
+         reports it, in ms. The library is where ctrace does not search before anybody maps it.",
     );
     let least = all.iter().copied().fold(f64::INFINITY, f64::min);
     let most = all.iter().copied().fold(0.0, f64::max);

@@ -126,6 +126,7 @@ fn own_function() -> Result<ObjectHooks, String> {
         library: Arc::new(library),
         file: Arc::new(file),
         pids: vec![own],
+        available_to: Vec::new(),
         evidence: Vec::new(),
         sites: 0..1,
         hooks: vec![hook],

@@ -248,6 +248,7 @@ mod tests {
             library: Arc::new(library),
             file: Arc::new(access_paths::executable(std::process::id()).unwrap()),
             pids: pids.to_vec(),
+            available_to: Vec::new(),
             evidence: Vec::new(),
             sites: 0..0,
             hooks,

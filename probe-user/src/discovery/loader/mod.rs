@@ -25,8 +25,8 @@ use crate::elf::Linkage;
 use crate::proc::execve::LoaderVariables;
 use crate::rootfs::{ForeignFile, Mounts, RealInode, TargetRoot};
 pub use ld_cache::LdCache;
-use search_path::LoaderKind;
 pub use search_path::directories;
+use search_path::{LOCAL, LoaderKind};
 
 /// Limit of the files of one program. Large desktop programs have 300.
 const MAX_FILES: usize = 1024;
@@ -138,6 +138,55 @@ pub(super) fn files(
     ProgramFiles { executable, files: search.found }
 }
 
+/// Where the loaders of a root file system would find the libraries that `expects` names, whatever program
+/// runs: their paths, each once.
+pub(super) fn expected(
+    (root, mounts, cache): (&TargetRoot, &Mounts, &LoaderCache),
+    expects: impl Fn(&str) -> bool,
+) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if let Ok((file, inode)) = root.open(Path::new(LD_CACHE), mounts)
+        && let Some(listed) = cache.ld_cache((&file, inode))
+    {
+        let names = listed.names(MAX_EXPECTED, &expects);
+        found.extend(names.iter().flat_map(|name| listed.paths(name)).cloned());
+    }
+    for kind in loaders(root) {
+        let directories = default_directories(root, mounts, &kind);
+        for directory in directories.into_iter().chain(LOCAL.map(PathBuf::from)) {
+            for directory in kind.subdirectories().iter().map(|sub| directory.join(sub)) {
+                let wanted = |name: &OsStr| name.to_str().is_some_and(&expects);
+                let names = root.names(&directory, MAX_EXPECTED, wanted).unwrap_or_default();
+                found.extend(names.iter().map(|name| directory.join(name)));
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    found.retain(|path| seen.insert(path.clone()));
+    found.truncate(MAX_EXPECTED);
+    found
+}
+
+/// The loaders that a root file system may have: glibc's, and those of musl that are there.
+fn loaders(root: &TargetRoot) -> Vec<LoaderKind> {
+    let wanted = |name: &OsStr| name.as_bytes().starts_with(b"ld-musl-");
+    let names = root.names(Path::new("/lib"), MAX_INTERPRETERS, wanted).unwrap_or_default();
+    let musl = names.iter().filter_map(|name| Some(LoaderKind::of(&format!("/lib/{}", name.to_str()?))));
+    std::iter::once(LoaderKind::Glibc).chain(musl).collect()
+}
+
+/// The directories that a loader searches last: for musl's, those of its list, if there is one.
+fn default_directories(root: &TargetRoot, mounts: &Mounts, kind: &LoaderKind) -> Vec<PathBuf> {
+    let list = match kind {
+        LoaderKind::Glibc => None,
+        LoaderKind::Musl { path_file } => root.open(path_file, mounts).ok(),
+    };
+    match list.and_then(|(file, _)| read(&file, SCRIPT * SCRIPT)) {
+        Some(list) => directories(OsStr::from_bytes(list.trim_ascii()), Path::new("/"), None),
+        None => kind.default_directories().iter().map(PathBuf::from).collect(),
+    }
+}
+
 /// The program that the kernel executes for a file, and how it is linked.
 fn follow_scripts(
     Surroundings { root, mounts, variables, cache }: Surroundings<'_>,
@@ -200,20 +249,9 @@ impl<'a> LibrarySearch<'a> {
         let origin = directory_of(program.name());
         let working = variables.directory.as_ref().map(|directory| root.inside(directory));
         let library_path = library_path.map(|list| directories(list, &origin, working.as_deref()));
-        let mut default: Vec<PathBuf> = kind.default_directories().iter().map(PathBuf::from).collect();
-        let mut cache = None;
-        match &kind {
-            LoaderKind::Glibc => {
-                let found = root.open(Path::new(LD_CACHE), mounts).ok();
-                cache = found.and_then(|(file, inode)| surroundings.cache.ld_cache((&file, inode)));
-            }
-            LoaderKind::Musl { path_file } => {
-                let found = root.open(path_file, mounts).ok();
-                if let Some(list) = found.and_then(|(file, _)| read(&file, SCRIPT * SCRIPT)) {
-                    default = directories(OsStr::from_bytes(list.trim_ascii()), Path::new("/"), None);
-                }
-            }
-        }
+        let default = default_directories(root, mounts, &kind);
+        let found = (kind == LoaderKind::Glibc).then(|| root.open(Path::new(LD_CACHE), mounts).ok());
+        let cache = found.flatten().and_then(|(file, inode)| surroundings.cache.ld_cache((&file, inode)));
         Self {
             surroundings,
             kind,

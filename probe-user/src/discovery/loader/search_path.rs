@@ -11,6 +11,11 @@ const MAX_DIRECTORIES: usize = 256;
 /// Length limit of a directory (`PATH_MAX`): no longer path can be opened.
 const MAX_PATH: usize = 4096;
 
+/// Directories that no loader searches by itself, but where many images have libraries: those that were built
+/// in the image, or that come with a language's distribution.
+pub(super) const LOCAL: [&str; 4] =
+    ["/usr/local/lib", "/usr/local/lib64", "/usr/local/lib/x86_64-linux-gnu", "/opt/conda/lib"];
+
 /// A loader, by the path of the interpreter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LoaderKind {

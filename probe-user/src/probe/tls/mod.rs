@@ -21,6 +21,9 @@ mod tests;
 mod untraceable;
 pub mod version;
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
 use super::{LibraryInfo, NoHooks, ProbeMatch, UnseenPart};
@@ -91,6 +94,22 @@ pub fn symbol_filter() -> SymbolFilter {
 pub fn is_expected_library(name: &str) -> bool {
     let is_for_tls = |row: &&TlsLibrary| row.functions.iter().all(|function| function.calls.is_for_all());
     LIBRARIES.iter().filter(is_for_tls).flat_map(|row| row.sonames).any(|soname| name.starts_with(soname))
+}
+
+/// Parts of the names of extension modules that have TLS of their own: libraries that wheels bundle
+/// (`libssl-7b0a1a.so.1.1`), and modules that include one (`_ssl.abi3.so`, cryptography's `_rust.abi3.so`,
+/// grpc's `cygrpc.cpython-311-x86_64-linux-gnu.so`).
+const MODULES: [&str; 6] = ["libssl", "libgnutls", "libmbedtls", "_ssl.", "_rust.abi3", "cygrpc."];
+
+/// Whether a file name is that of an extension module of Python or Node.js that may have TLS of its own. Any
+/// module of Node.js may: their names say nothing.
+pub fn is_expected_module(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(OsStr::to_str);
+    match extension {
+        Some("node") => true,
+        Some("so") => MODULES.iter().any(|part| name.contains(part)),
+        _ => name.contains(".so.") && MODULES.iter().any(|part| name.contains(part)),
+    }
 }
 
 /// The hooks, of high confidence, of an object that was parsed with [`symbol_filter`].

@@ -41,7 +41,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// How long a new file may take to be attached to.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A part of ctrace's message about a library that it has attached to.
-const ATTACHED: &str = ", libssl.so.3 (OpenSSL): ";
+const ATTACHED: &str = "libssl.so.3 (OpenSSL)";
 
 /// The most CPU that ctrace may use at rest, in % of one.
 const IDLE_PERCENT: f64 = 0.5;
