@@ -19,6 +19,7 @@ mod hello;
 mod shape;
 mod signal;
 mod socket;
+mod unattributed;
 
 pub use buffer_layout::{BufferLayout, LentKey, MAX_MARK, message_mark, payload_address};
 pub use connection::*;
@@ -44,6 +45,10 @@ pub use signal::{KIND_SIGNAL, SIGILL, SIGNAL_CODE, SIGNAL_ENDS, SIGTRAP, SignalR
 pub use socket::{
     ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLIENT,
     SOCKET_GUESSED, SOCKET_SERVER, SocketFields, SocketRecord,
+};
+pub use unattributed::{
+    KIND_UNATTRIBUTED, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TRANSFERS, UnattributedRecord,
+    UnattributedSocket, is_quic_initial,
 };
 
 /// Limit of the payload bytes in one [`Call`] record. A TLS record holds at most 16 KiB of plaintext (RFC

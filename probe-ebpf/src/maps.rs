@@ -13,7 +13,7 @@ use probe_common::{
     FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, KernelScope, LINEAGES,
     LentKey, Lineage, Loss, LossCount, NamespaceId, OPEN_CALLS as MAX_OPEN_CALLS, OpenCall,
     PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, SOCKETS as MAX_SOCKETS,
-    SocketConnection,
+    SocketConnection, UnattributedSocket,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -114,6 +114,10 @@ pub static SOCKETS: LruHashMap<u64, SocketConnection> = LruHashMap::with_max_ent
 /// Hellos that have passed through their socket in part. There are only as many as handshakes in progress.
 #[map]
 pub static HELLOS: LruHashMap<HelloKey, HelloState> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Sockets of TLS and QUIC that no call has used so far, by the address of the socket.
+#[map]
+pub static UNATTRIBUTED: LruHashMap<u64, UnattributedSocket> = LruHashMap::with_max_entries(16_384, 0);
 
 /// The number of connections so far.
 #[map]

@@ -37,6 +37,7 @@ use ctrace::output::text;
 use ctrace::pipeline::ProcessInfo;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
+use ctrace::plan::ProcessCode;
 use ctrace::recording::{Recorded, RecordingReader};
 use ctrace::terminal::Colour;
 use expect_test::expect_file;
@@ -264,6 +265,17 @@ fn harmed(pipeline: &mut Traced) {
     pipeline.harm(&header, harmed).unwrap();
 }
 
+/// A process speaks TLS of which no call is seen.
+fn unknown_tls(pipeline: &mut Traced) {
+    const ASKED: &[u8] = include_bytes!("../src/protocol/tls/hello/data/retry-c0.bin");
+    for part in hello(77, HELLO_SENT, ASKED, 300) {
+        pipeline.bytes(part.0.as_bytes()).unwrap();
+    }
+    assert_eq!(pipeline.take_unattributed(u64::MAX), [1234]);
+    assert!(pipeline.code_inspected(1234, ProcessCode::Unprobed).unwrap().is_some());
+    assert!(pipeline.code_inspected(1234, ProcessCode::Unprobed).unwrap().is_none());
+}
+
 fn replay(name: &str, options: Options) -> (Vec<u8>, Summary) {
     let (mut pipeline, shared, forgotten) = pipeline(name, options, None);
     for raw in recording() {
@@ -281,6 +293,7 @@ fn replay(name: &str, options: Options) -> (Vec<u8>, Summary) {
     pipeline.lost(at(8), &sums(2, 0)).unwrap();
     pipeline.lost(at(9), &sums(5, 1)).unwrap();
     harmed(&mut pipeline);
+    unknown_tls(&mut pipeline);
     let summary = pipeline.finish(at(10), StopReason::TargetEnded).unwrap();
     assert_eq!(*forgotten.lock().unwrap(), [2000, 3000]);
     let bytes = shared.0.lock().unwrap().clone();

@@ -164,7 +164,7 @@ fn what_is_explained_needs_fewer_rights() -> Result<()> {
     nobody.grant(&["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"])?;
     let seen = nobody.run(&["ps", "--container", short])?;
     check_ended(&seen, "ps", 0)?;
-    ensure!(text(&seen).contains("6 functions"), "{}", text(&seen));
+    ensure!(text(&seen).contains("8 functions"), "{}", text(&seen));
     check_ended(&nobody.run(&["inspect", short])?, "inspect", 0)?;
     nobody.grant(&NAMED)?;
     check_ended(&nobody.run(&["doctor", short])?, "doctor", 0)?;

@@ -45,14 +45,20 @@ impl SocketTransfer {
     }
 }
 
-/// Reports the transferred bytes if they are part of a hello. The thread must be in scope.
+/// The result of [`inspect`] for bytes that are not the beginning of a hello. It is not an `Option`, whose
+/// unused part verifiers refuse.
+pub const NO_HELLO: u8 = 0;
+
+/// Reports the transferred bytes if they are part of a hello. Returns the type of the hello if they are its
+/// beginning. The thread must be in scope.
 #[inline(always)]
-pub fn inspect(current: Current, transfer: &SocketTransfer) -> Option<()> {
+pub fn inspect(current: Current, transfer: &SocketTransfer) -> u8 {
     let known = HELLOS.get_ptr_mut(transfer.key()).map(mem::own);
     let (record, header) = match known {
         Some(state) if state.socket == transfer.socket => {
             if state.wanted != 0 {
-                return resume(current, transfer, state);
+                resume(current, transfer, state);
+                return NO_HELLO;
             }
             let record = state.record;
             HELLOS.remove(transfer.key()).ok();
@@ -61,10 +67,11 @@ pub fn inspect(current: Current, transfer: &SocketTransfer) -> Option<()> {
         _ => {
             let header = transfer.header();
             if !header.is_handshake() || !header.is_valid() || header.is_of_datagrams() {
-                return None;
+                return NO_HELLO;
             }
             if transfer.bytes == HEADER.into() {
-                return remember(transfer, 0, 0, header.length());
+                remember(transfer, 0, 0, header.length());
+                return NO_HELLO;
             }
             (header.length(), HEADER)
         }
@@ -75,25 +82,26 @@ pub fn inspect(current: Current, transfer: &SocketTransfer) -> Option<()> {
 /// Handles the possible start of a hello after `header` bytes of its record's header. These are 0 if the
 /// header was transferred separately before. `record` is the length in that header.
 #[inline(always)]
-fn begin(current: Current, transfer: &SocketTransfer, record: u32, header: u32) -> Option<()> {
+fn begin(current: Current, transfer: &SocketTransfer, record: u32, header: u32) -> u8 {
     if transfer.there < u64::from(header) + size_of::<HelloStart>() as u64 {
-        return None;
+        return NO_HELLO;
     }
     let start = match header {
         0 => [0, 1, 2, 3, 4, 5].map(|index| transfer.begin[index]),
         _ => [5, 6, 7, 8, 9, 10].map(|index| transfer.begin[index]),
     };
-    let wanted = hello_bytes(HelloStart(start).length()? + header, record + header);
+    let Some(length) = HelloStart(start).length() else { return NO_HELLO };
+    let wanted = hello_bytes(length + header, record + header);
     if transfer.bytes < wanted.into() {
         remember(transfer, transfer.bytes as u32, wanted, record);
     }
     emit_part(current, transfer, 0, wanted, if header == 0 { record } else { 0 });
-    Some(())
+    start[0]
 }
 
 /// Handles a continuation of a hello.
 #[inline(always)]
-fn resume(current: Current, transfer: &SocketTransfer, state: &mut HelloState) -> Option<()> {
+fn resume(current: Current, transfer: &SocketTransfer, state: &mut HelloState) {
     let (seen, wanted) = (state.seen, state.wanted);
     let now = u64::from(seen) + transfer.bytes;
     if now < wanted.into() {
@@ -102,14 +110,13 @@ fn resume(current: Current, transfer: &SocketTransfer, state: &mut HelloState) -
         HELLOS.remove(transfer.key()).ok();
     }
     emit_part(current, transfer, seen, wanted.saturating_sub(seen), 0);
-    Some(())
 }
 
 /// Remembers that the rest of a hello is still to come.
 #[inline(always)]
-fn remember(transfer: &SocketTransfer, seen: u32, wanted: u32, record: u32) -> Option<()> {
+fn remember(transfer: &SocketTransfer, seen: u32, wanted: u32, record: u32) {
     let state = HelloState { socket: transfer.socket, seen, wanted, record, reserved: 0 };
-    HELLOS.insert(transfer.key(), state, 0).ok()
+    HELLOS.insert(transfer.key(), state, 0).ok();
 }
 
 #[inline(always)]

@@ -5,3 +5,4 @@ pub mod identity;
 pub mod lifecycle;
 pub mod socket;
 pub mod socket_address;
+mod unattributed;

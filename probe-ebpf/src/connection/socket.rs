@@ -13,7 +13,7 @@ use probe_common::{
 
 use super::{
     hello::{self, BEGIN, SocketTransfer},
-    identity, socket_address,
+    identity, socket_address, unattributed,
 };
 use crate::{
     constants::SOCKET_FIELDS,
@@ -107,7 +107,10 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
     let (address, there) = system_call.buffer()?;
     let begin: [u8; BEGIN] = mem::user(address)?;
     let transfer = SocketTransfer { sock, socket, direction, bytes: bytes as u64, address, there, begin };
-    hello::inspect(current, &transfer);
+    let hello = hello::inspect(current, &transfer);
+    if owner.key.handle == 0 {
+        unattributed::on_transfer(current, &transfer, hello);
+    }
     if owner.key.handle == 0 || has_returned(&owner) {
         return None;
     }
@@ -231,6 +234,7 @@ fn report(transfer: &SocketTransfer, current: Current, owner: &Owner) -> Option<
     socket_address::describe(record, transfer.sock);
     bind_socket(&owner.key, transfer.sock, transfer.socket, record.protocol);
     emit::submit(entry);
+    unattributed::end(transfer);
     state.socket = transfer.socket | confirmed | established;
     Some(())
 }

@@ -24,6 +24,12 @@ pub fn identity(sock: u64) -> Option<u64> {
     Some(mixed.wrapping_mul(MIX) & !SOCKET_STAGES | SOCKET_REPORTED)
 }
 
+/// The protocol of a socket: an `IPPROTO_` constant.
+#[inline(always)]
+pub fn protocol(sock: u64) -> Option<u16> {
+    mem::kernel(sock + u64::from(mem::socket_fields(&SOCKET_FIELDS).protocol))
+}
+
 /// Writes the addresses of a socket to the record.
 #[inline(always)]
 pub fn describe(record: &mut SocketRecord, sock: u64) -> Option<()> {
@@ -50,7 +56,7 @@ pub fn describe(record: &mut SocketRecord, sock: u64) -> Option<()> {
         FAMILY_INET6 => (16, fields.local6, fields.peer6),
         _ => return None,
     };
-    record.protocol = mem::kernel(at(fields.protocol))?;
+    record.protocol = protocol(sock)?;
     record.local_port = mem::kernel(at(fields.local_port))?;
     record.peer_port = u16::from_be(mem::kernel(at(fields.peer_port))?);
     if mem::copy_kernel(&mut record.local, at(local), bytes) {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::child::exec_hold::HeldExec;
 use crate::clock;
 use crate::discovery::{Discovery, ObjectUse, ProgramStart, StartedProgram, Uninspected, Versioned};
-use crate::plan::{ObjectHooks, ObjectId, Skipped};
+use crate::plan::{ObjectHooks, ObjectId, ProcessCode, Skipped};
 use crate::proc::maps::Mapping;
 use crate::proc::process::Proc;
 use crate::proc::process_snapshot;
@@ -52,6 +52,10 @@ pub(super) enum DiscoveryRequest {
     Settle,
     /// A probe in an object has harmed a process.
     Harmed(ObjectId),
+    /// The process speaks TLS. It may be the child of another that was inspected.
+    New(u32),
+    /// The process speaks TLS of which no call is seen: to be answered with [`Response::Code`].
+    Code(u32),
 }
 
 /// What led to an object, with the kernel's time in nanoseconds of `CLOCK_BOOTTIME`.
@@ -116,6 +120,8 @@ pub(super) enum Response {
         /// The patterns that have matched nothing.
         unmatched: Vec<String>,
     },
+    /// What is known of the code of a process.
+    Code(u32, ProcessCode),
     /// Detach at once from objects whose code a process is about to copy.
     Withdraw(Vec<ObjectId>),
 }
@@ -293,6 +299,19 @@ impl DiscoveryWorker {
                 Ok(())
             }
             DiscoveryRequest::Settle => self.settle().await,
+            DiscoveryRequest::New(pid) => match self.discovery.code_of(pid) {
+                ProcessCode::Unknown if Proc::default().process(pid).is_some() => {
+                    self.process(pid, None).await
+                }
+                _ => Ok(()),
+            },
+            DiscoveryRequest::Code(pid) => {
+                if Proc::default().process(pid).is_some() {
+                    self.process(pid, None).await?;
+                }
+                let code = self.discovery.code_of(pid);
+                self.results.send(Response::Code(pid, code)).await.map_err(|_| Disconnected)
+            }
             DiscoveryRequest::Harmed(id) => {
                 self.discovery.harmed(id);
                 Ok(())

@@ -24,7 +24,7 @@ use crate::discovery::{ObjectUse, Versioned};
 use crate::enrich::ProcessInfoCache;
 use crate::event::{StopReason, Summary};
 use crate::pipeline::{Pipeline, ProcessInfo as _};
-use crate::plan::{ObjectHooks, ObjectId};
+use crate::plan::{ObjectHooks, ObjectId, ProcessCode};
 use crate::proc::process::Proc;
 use crate::stderr;
 
@@ -97,6 +97,8 @@ pub(super) struct EventLoop<'a> {
     missed: MissedWatch,
     /// How many objects were detached from to make room.
     evicted: usize,
+    /// What is known of the code of processes that speak TLS of which no call is seen.
+    codes: Vec<(u32, ProcessCode)>,
     /// Processes that have entered the scope, with the lineage that the kernel had for each at that time.
     entered: Vec<(u32, Lineage)>,
     proc: Proc,
@@ -137,6 +139,7 @@ impl<'a> EventLoop<'a> {
             harm,
             missed,
             evicted: 0,
+            codes: Vec::new(),
             entered: Vec::new(),
             proc: Proc::default(),
             drained: now,
@@ -155,7 +158,8 @@ impl<'a> EventLoop<'a> {
     pub(super) async fn run(mut self, endings: &mut StopSignals) -> Result<TraceEnd, EventLoopError> {
         match self.stream(endings).await {
             Ok(end) => {
-                let settlement = self.watch.settle(self.session).await;
+                let unattributed = self.pipeline.take_unattributed(u64::MAX);
+                let settlement = self.watch.settle(unattributed, self.session).await;
                 let unmatched = self.settle(settlement);
                 let (summary, harmed) = self.finish(end)?;
                 Ok(TraceEnd { summary, harmed, unmatched })
@@ -218,6 +222,7 @@ impl<'a> EventLoop<'a> {
             TrackerEvent::Found(Response::LeftBehind) => self.watch.request_resync(),
             // Nobody waits for it any more.
             TrackerEvent::Found(Response::Settled { .. }) => {}
+            TrackerEvent::Found(Response::Code(pid, code)) => self.codes.push((pid, code)),
             TrackerEvent::Found(Response::Program { pid, executable, held }) => {
                 if let Some(executable) = executable {
                     self.info.starting(pid, &executable);
@@ -310,6 +315,7 @@ impl<'a> EventLoop<'a> {
             self.harm.detached(object.id);
             return self.watch.failed(object.id);
         }
+        self.pipeline.attached_to(pid);
         let now = clock::boot_time();
         self.pipeline.set_complete(object.sites.clone(), now);
         self.missed.attached(object, now);
@@ -380,6 +386,8 @@ impl<'a> EventLoop<'a> {
         });
         result?;
         self.on_signals()?;
+        self.watch.inspect_new(self.pipeline.take_new_unattributed());
+        self.on_codes()?;
         let session = &self.session;
         self.pipeline.emit_closes(|key| session.connection(key))?;
         Ok(drained)
@@ -402,6 +410,16 @@ impl<'a> EventLoop<'a> {
             status::harmed(&signal, &harmed);
             self.pipeline.harmed(&signal.header, harmed, &mut self.info)?;
             self.pipeline.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Reports the processes that speak TLS of which no call is seen.
+    fn on_codes(&mut self) -> io::Result<()> {
+        for (pid, code) in std::mem::take(&mut self.codes) {
+            if let Some((origin, unknown)) = self.pipeline.code_inspected(pid, code)? {
+                status::unknown_tls(&origin, &unknown, self.verbosity);
+            }
         }
         Ok(())
     }
@@ -437,6 +455,7 @@ impl<'a> EventLoop<'a> {
         }
         self.housekeeping = now;
         stderr::flush_repeated();
+        self.watch.inspect_code(self.pipeline.take_unattributed(clock::boot_time()));
         let lost = self.report_losses()?;
         // A lost record may have been about the end of a process.
         let ended = self.watch.take_ended() || lost;
@@ -549,6 +568,7 @@ impl<'a> EventLoop<'a> {
                 }
                 Response::Uses(one) => self.missed.mapped(one),
                 Response::Uninspected(process) => self.missed.not_inspected(process),
+                Response::Code(pid, code) => self.codes.push((pid, code)),
                 _ => {}
             }
         }

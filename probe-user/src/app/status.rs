@@ -10,7 +10,7 @@ use crate::bpf::{KernelReturns, Session, SessionError, features};
 use crate::cli::{Trace, Verbosity};
 use crate::discovery::{self, SkipDetail};
 use crate::error_chain;
-use crate::event::{Containment, HarmCause, Harmed, Library, ProcessContext, Summary};
+use crate::event::{Containment, HarmCause, Harmed, Library, ProcessContext, Summary, UnknownTls};
 use crate::output::{FormatKind, OutputPath, OutputSpec, text};
 use crate::plan::return_probe::ReturnProbe;
 use crate::plan::{ObjectHooks, Plan, Skipped};
@@ -200,6 +200,16 @@ pub(super) fn blind_spot_later(origin: &ProcessContext, skipped: &Skipped, verbo
     if verbosity >= Verbosity::Normal {
         let place = container_name(&origin.container);
         say(&format_args!("{place}: process {}, {}", origin.process.pid, not_seen(skipped)));
+    }
+}
+
+/// Prints that a process speaks TLS of which no call is seen.
+pub(super) fn unknown_tls(origin: &ProcessContext, unknown: &UnknownTls, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal {
+        let ProcessContext { process, container } = origin;
+        let executable = process.executable.as_ref().map_or("?", |executable| executable.path.as_str());
+        let (place, program) = (container_name(container), escaped(executable));
+        say(&format_args!("{place}: process {} ({program}) {}", process.pid, escaped(&unknown.to_string())));
     }
 }
 

@@ -101,11 +101,13 @@ impl TargetTracker {
         }
     }
 
-    /// What processes had mapped by the end of the trace, and nobody has attached to. Waits a little.
-    pub(super) async fn settle(&mut self, session: &mut Session) -> Settlement {
+    /// What processes had mapped by the end of the trace, and nobody has attached to, and what is known of
+    /// the code of these processes. Waits a little.
+    pub(super) async fn settle(&mut self, pids: Vec<u32>, session: &mut Session) -> Settlement {
         if !self.inspects_files {
             return Settlement::Whole { responses: Vec::new(), unmatched: Vec::new() };
         }
+        self.inspect_code(pids);
         let mapped = self.take_mapped();
         self.mapped(mapped, session);
         self.follower.settle().await
@@ -257,6 +259,20 @@ impl TargetTracker {
     /// Records that the file of an object was written to.
     pub(super) fn written(&mut self, id: ObjectId) {
         self.request(DiscoveryRequest::Written(id));
+    }
+
+    /// Requests that these processes are inspected, unless they were.
+    pub(super) fn inspect_new(&mut self, pids: Vec<u32>) {
+        for pid in pids {
+            self.request(DiscoveryRequest::New(pid));
+        }
+    }
+
+    /// Requests what is known of the code of these processes.
+    pub(super) fn inspect_code(&mut self, pids: Vec<u32>) {
+        for pid in pids {
+            self.request(DiscoveryRequest::Code(pid));
+        }
     }
 
     /// Records that a probe in an object has harmed a process.

@@ -8,7 +8,7 @@ use probe_common::{
     KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE,
     KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
     KIND_HELLO, KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SIGNAL, KIND_SOCKET, KIND_TASK_EXEC,
-    KIND_TASK_EXIT, ProcessExit, ProcessFork, SignalRecord,
+    KIND_TASK_EXIT, KIND_UNATTRIBUTED, ProcessExit, ProcessFork, SignalRecord, UnattributedRecord,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -158,6 +158,9 @@ fn data(kind: u32, bytes: &[u8]) -> Result<DataRecord<'_>, DecodeError> {
         KIND_PROCESS_FORK => prefix::<ProcessFork>(bytes).map(|(head, _)| DataRecord::Forked(head)),
         KIND_SOCKET => socket::socket(bytes),
         KIND_HELLO => socket::hello(bytes),
+        KIND_UNATTRIBUTED => {
+            prefix::<UnattributedRecord>(bytes).map(|(head, _)| DataRecord::Unattributed(head))
+        }
         KIND_CONNECTION_OPEN => connection::opened(bytes),
         KIND_CONNECTION_CLOSE => connection::closed(bytes),
         unknown => Err(DecodeError::Kind(unknown)),
@@ -320,7 +323,7 @@ mod tests {
             let mut words: Vec<u64> = (0..round % 80).map(|_| noise.next()).collect();
             if let Some(first) = words.first_mut() {
                 // Mostly a known kind, because otherwise the check of the header would hide the others.
-                *first = (*first & !0xffff_ffff) | (noise.next() % 24);
+                *first = (*first & !0xffff_ffff) | (noise.next() % 25);
             }
             if round % 3 == 0 {
                 for word in words.iter_mut().skip(9) {

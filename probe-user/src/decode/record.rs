@@ -2,7 +2,7 @@
 
 use probe_common::{
     Call, ConnectionClose, ConnectionOpen, ExecFailure, ExecRecord, ExecStringChunk, Header, HelloChunk,
-    ProcessExit, ProcessFork, SignalRecord, SocketRecord,
+    ProcessExit, ProcessFork, SignalRecord, SocketRecord, UnattributedRecord,
 };
 
 use super::{FunctionRecord, Stack};
@@ -78,6 +78,8 @@ pub enum DataRecord<'a> {
     },
     /// The socket of a connection.
     Socket(&'a SocketRecord),
+    /// A socket of TLS or QUIC that no call uses.
+    Unattributed(&'a UnattributedRecord),
     /// A part of a TLS hello message.
     Hello {
         /// Everything but the bytes.

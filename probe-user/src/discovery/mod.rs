@@ -16,7 +16,7 @@ use lru::LruCache;
 
 use crate::event::Library;
 use crate::plan::return_probe::ReturnProbe;
-use crate::plan::{Hook, ObjectHooks, ObjectId, Plan, SkipKind, Skipped, SkippedFile};
+use crate::plan::{Hook, ObjectHooks, ObjectId, Plan, ProcessCode, SkipKind, Skipped, SkippedFile};
 use crate::probe::{Probe, ProbeMatch, tls};
 use crate::proc::Device;
 use crate::proc::maps::Mapping;
@@ -110,6 +110,8 @@ pub struct Discovery {
     missing: LruCache<(usize, SkippedFile), String>,
     /// For patterns that name no file: of how many files that was said.
     unmatched: BTreeMap<usize, usize>,
+    /// What is known of the code of the processes that were inspected, also when they have ended.
+    codes: LruCache<u32, ProcessCode>,
     /// Hooked objects that must be detached from, because a process is about to copy their code.
     withdrawn: Vec<ObjectId>,
     /// The process that will become the command, and the inode number of ctrace's own executable, which it
@@ -155,6 +157,7 @@ impl Discovery {
             matched: BTreeSet::new(),
             missing: LruCache::sparse(REMEMBERED),
             unmatched: BTreeMap::new(),
+            codes: LruCache::sparse(REMEMBERED),
             withdrawn: Vec::new(),
             launcher: None,
             inspected: LruCache::sparse(REMEMBERED),
@@ -223,9 +226,18 @@ impl Discovery {
     /// Inspects everything that a process maps now, because it has come into scope or executes another
     /// program. Returns the objects to attach to.
     pub async fn process(&mut self, pid: u32) -> Vec<ObjectHooks> {
-        // Nothing needs to be done if it has exited.
-        let _ = self.inspect_process(pid, Keep::Foreign).await;
+        if self.inspect_process(pid, Keep::Foreign).await.is_err() {
+            // It has exited.
+            let code =
+                if self.users.is_user(pid) { ProcessCode::Probed } else { ProcessCode::EndedUninspected };
+            self.codes.put(pid, code);
+        }
         self.found()
+    }
+
+    /// What is known of the code of a process that was inspected, also if it has ended.
+    pub fn code_of(&mut self, pid: u32) -> ProcessCode {
+        self.codes.get(&pid).copied().unwrap_or(ProcessCode::Unknown)
     }
 
     /// Inspects one file that a process has mapped, at this time of the kernel. Returns the objects to attach
@@ -242,6 +254,7 @@ impl Discovery {
         if seen.is_hooked() {
             self.users.maps(pid, &seen.objects);
             self.uses(pid, &seen.objects, since);
+            self.codes.put(pid, ProcessCode::Probed);
             return self.found();
         }
         // The range may belong to another file by now. Or the process has exited, while a process that it
@@ -466,6 +479,13 @@ impl Discovery {
         }
         self.users.maps(pid, &maps.iter().copied().collect::<Vec<_>>());
         self.users.set_mapped(pid, &maps, Instant::now());
+        let is_blind_spot = |skipped: &Skipped| skipped.pid == Some(pid) && skipped.kind.is_blind_spot();
+        let code = match maps.is_empty() {
+            false => ProcessCode::Probed,
+            true if self.skipped.iter().any(is_blind_spot) => ProcessCode::Reported,
+            true => ProcessCode::Unprobed,
+        };
+        self.codes.put(pid, code);
         if maps.is_empty() {
             let files = if foreign == 1 { "file" } else { "files" };
             let what = format!("{foreign} mapped {files}");

@@ -13,6 +13,7 @@ mod owned;
 mod socket;
 mod ssl;
 mod tls;
+mod unknown_tls;
 mod uprobe;
 
 use std::borrow::Cow;
@@ -34,6 +35,7 @@ pub use missed::{Missed, MissedTotal, ProcessCount};
 pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
 pub use ssl::{CallPosition, CloseReason, Direction, Ssl, SslClose, SslOpen, Traffic};
 pub use tls::{Tls, TlsVersion};
+pub use unknown_tls::{UnknownTls, UnknownTlsProtocol, UnknownTlsReason};
 pub use uprobe::{Argument, CallOutcome, Latency, StackFrame, Truncation, UprobeCall, UprobeTotal, Value};
 
 /// Version of the schema, in each record. Fields are only ever added within a version.
@@ -113,6 +115,8 @@ pub enum Body<'a> {
     Harmed(Harmed),
     /// A process had mapped a file before ctrace had attached to that.
     Missed(Missed),
+    /// A process speaks TLS or QUIC that is not seen.
+    UnknownTls(UnknownTls),
     /// Something was lost.
     Lost(Lost),
 }
@@ -132,6 +136,7 @@ impl Body<'_> {
             Self::Fork(_) => RecordKind::Fork,
             Self::Harmed(_) => RecordKind::Harmed,
             Self::Missed(_) => RecordKind::Missed,
+            Self::UnknownTls(_) => RecordKind::UnknownTls,
             Self::Lost(_) => RecordKind::Lost,
         }
     }
@@ -153,6 +158,7 @@ pub enum RecordKind {
     Fork,
     Harmed,
     Missed,
+    UnknownTls,
     Lost,
     Summary,
 }
@@ -171,6 +177,7 @@ impl RecordKind {
         Self::Fork,
         Self::Harmed,
         Self::Missed,
+        Self::UnknownTls,
         Self::Lost,
         Self::Summary,
     ];

@@ -48,6 +48,7 @@ impl Body<'_> {
             Self::Fork(Fork { lineage, child }) => Body::Fork(Fork { lineage: lineage.into_owned(), child }),
             Self::Harmed(harmed) => Body::Harmed(harmed),
             Self::Missed(missed) => Body::Missed(missed),
+            Self::UnknownTls(unknown) => Body::UnknownTls(unknown),
             Self::Lost(lost) => Body::Lost(lost),
         }
     }

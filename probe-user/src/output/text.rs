@@ -16,7 +16,7 @@ use super::{Options, Payload, RecordWriter, TextStyle, Tree, signal_names};
 use crate::event::Output;
 use crate::event::{
     Body, Containment, Context, Direction, Endpoint, HarmCause, Harmed, Lost, Missed, MissedTotal, Record,
-    Socket, SocketEvidence, Ssl, StopReason, Summary, TlsInfo, UprobeCall, UprobeTotal,
+    Socket, SocketEvidence, Ssl, StopReason, Summary, TlsInfo, UnknownTls, UprobeCall, UprobeTotal,
 };
 use crate::terminal::Colour;
 use crate::terminal::{escape, hexdump};
@@ -102,6 +102,7 @@ impl Text {
             Body::UprobeTotal(total) => self.function_total(total),
             Body::Harmed(harmed) => self.harmed(harmed),
             Body::Missed(missed) => self.missed(missed),
+            Body::UnknownTls(unknown) => self.unknown_tls(unknown),
             Body::Lost(lost) => self.lost(lost),
             Body::Exec(exec) => self.exec(context, exec),
             Body::ExecFailed(failed) => self.failed(failed),
@@ -175,6 +176,14 @@ impl Text {
         let average = latency.total.checked_div(total.count).unwrap_or(0);
         writeln!(line, ", {} on average", uprobe::duration(average))?;
         uprobe::histogram(latency, line)
+    }
+
+    /// `speaks TLS (SNI example.org) by code that ctrace does not know`
+    fn unknown_tls(&mut self, unknown: &UnknownTls) -> fmt::Result {
+        let warning = self.styles.warning;
+        write!(self.line, "{warning}")?;
+        escape::name(unknown.to_string().as_bytes(), &mut self.line);
+        writeln!(self.line, "{warning:#}")
     }
 
     /// `harmed by ctrace: SIGTRAP in a copy of the breakpoint in SSL_write; detached from node`

@@ -14,14 +14,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use probe_common::{Call, Header, Lineage, Loss, LossCount};
+use probe_common::{
+    Call, Header, Lineage, Loss, LossCount, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UnattributedRecord,
+};
 
 use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
 use crate::event::Output;
 use crate::event::{
-    Body, CloseReason, Context, Harmed, Library, Lost, Missed, Plaintext, ProcessContext, Record, StopReason,
-    Summary,
+    Body, CloseReason, Context, Direction, Harmed, Library, Lost, Missed, Plaintext, ProcessContext, Record,
+    StopReason, Summary, UnknownTls, UnknownTlsProtocol,
 };
+use crate::plan::ProcessCode;
 use crate::plan::capture::Capture;
 
 mod emitter;
@@ -35,6 +38,7 @@ pub mod stream;
 
 pub use crate::clock::Clock;
 use connection::lifecycle::ConnectionLifecycles;
+use connection::unattributed::{Unattributed, UnattributedSockets};
 use emitter::Emitter;
 use exec::Execs;
 pub use exec::Executions;
@@ -105,6 +109,7 @@ pub struct Pipeline {
     has_execs: bool,
     report: Emitter,
     lifetimes: ConnectionLifecycles,
+    unattributed: UnattributedSockets,
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
@@ -125,6 +130,7 @@ impl Pipeline {
             execs: Execs::new(executions),
             report: Emitter::new(sites, clock, sink),
             lifetimes: ConnectionLifecycles::new(),
+            unattributed: UnattributedSockets::new(),
             started,
             count,
             undecodable: 0,
@@ -183,11 +189,19 @@ impl Pipeline {
             DataRecord::Ended(head) => self.execution(|execs, report| execs.ended(head, info, report)),
             DataRecord::Forked(head) => self.execution(|execs, report| execs.forked(head, info, report)),
             DataRecord::Socket(socket) => {
+                self.unattributed.used(socket.socket);
                 self.report.connections.socket(socket, info);
                 Ok(())
             }
             DataRecord::Hello { head, data } => {
-                self.report.connections.hello(head, data);
+                if let Some(hello) = self.report.connections.hello(head, data) {
+                    let origin = info.origin(&head.header);
+                    self.unattributed.client_hello((head.socket, &head.header), hello, origin);
+                }
+                Ok(())
+            }
+            DataRecord::Unattributed(record) => {
+                self.unattributed(record, info);
                 Ok(())
             }
             DataRecord::Opened(opened) => self.opened(opened, info),
@@ -200,9 +214,14 @@ impl Pipeline {
         match record {
             TaskRecord::Exit(header) => {
                 self.execs.end(header.pid);
+                self.unattributed.ended(header.pid);
                 self.end_process(header, CloseReason::Exit, info)
             }
-            TaskRecord::Exec(header) => self.end_process(header, CloseReason::Exec, info),
+            TaskRecord::Exec(header) => {
+                // The code that used its sockets is gone.
+                self.unattributed.remove_process(header.pid);
+                self.end_process(header, CloseReason::Exec, info)
+            }
         }
     }
 
@@ -287,6 +306,9 @@ impl Pipeline {
         }
         self.report.seen(call.connection, call.site, call.header.time);
         self.is_called(call)?;
+        if !self.unattributed.is_empty() && !self.report.connections.has_socket(call.connection) {
+            self.unattributed.remove_process(call.header.pid);
+        }
         self.report.begin(call);
         let origin = info.origin(&call.header);
         self.join.begin(call, data, origin, &mut |piece| self.report.piece(&piece))
@@ -316,6 +338,48 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    fn unattributed(&mut self, record: &UnattributedRecord, info: &mut dyn ProcessInfo) {
+        if record.flags & UNATTRIBUTED_QUIC == 0 {
+            return self.unattributed.has_data(record.socket);
+        }
+        let is_sent = record.flags & UNATTRIBUTED_SENT != 0;
+        let direction = if is_sent { Direction::Transmit } else { Direction::Receive };
+        let origin = info.origin(&record.header);
+        self.unattributed.quic((record.socket, &record.header), direction, origin);
+    }
+
+    /// The processes that speak TLS or QUIC for the first time, whose code is to be inspected while they run.
+    pub fn take_new_unattributed(&mut self) -> Vec<u32> {
+        self.unattributed.take_new()
+    }
+
+    /// The processes whose code is to be inspected, because they speak TLS or QUIC of which no call is seen.
+    /// `now` is a time of the kernel's boot clock in nanoseconds.
+    pub fn take_unattributed(&mut self, now: u64) -> Vec<u32> {
+        self.unattributed.take_due(now)
+    }
+
+    /// Records that an object of a process was attached to late, which explains calls that were not seen.
+    pub fn attached_to(&mut self, pid: u32) {
+        self.unattributed.remove_process(pid);
+    }
+
+    /// Reports what a process speaks of which no call is seen, now that its code was inspected. Returns what
+    /// was reported.
+    pub fn code_inspected(
+        &mut self,
+        pid: u32,
+        code: ProcessCode,
+    ) -> io::Result<Option<(Arc<ProcessContext>, UnknownTls)>> {
+        let Some((socket, found, reason)) = self.unattributed.inspected(pid, code) else { return Ok(None) };
+        let Unattributed { header, process, protocol, role, .. } = found;
+        let tls = (protocol == UnknownTlsProtocol::Tls).then(|| self.report.connections.handshake(socket));
+        let unknown = UnknownTls { protocol, role, tls: tls.flatten(), reason };
+        let context = self.report.context(&header, &process);
+        self.report.sink.write(&Record { context, body: Body::UnknownTls(unknown.clone()) })?;
+        Ok(Some((process, unknown)))
     }
 
     /// Reports that a probe has harmed the process of a signal's record.

@@ -3,6 +3,7 @@
 //! Pure and serialisable, in a deterministic order; `--dry-run` prints it. Only [`crate::bpf`] acts on it.
 
 pub mod capture;
+mod process_code;
 pub mod program_set;
 pub mod return_probe;
 pub mod value_type;
@@ -14,6 +15,7 @@ use probe_common::{CallShape, IoDirection};
 use serde::Serialize;
 
 use capture::Capture;
+pub use process_code::ProcessCode;
 use program_set::ProgramSet;
 use return_probe::ReturnProbe;
 

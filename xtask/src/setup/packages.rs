@@ -54,6 +54,7 @@ pub(super) const TESTS: Group = Group {
         part("python3-pip", "pip3"),
         part("binutils", "readelf"),
         part("jq", "jq"),
+        part("busybox-static", "busybox"),
         part("libcap2-bin", "/usr/sbin/setcap"),
     ],
 };

@@ -46,6 +46,9 @@ pub enum UnprobeableCode {
     RedZone(u64),
 }
 
+/// The size of a call with a constant target.
+pub const CALL_BYTES: u64 = 5;
+
 /// Finds the instruction for a uprobe that also serves a uretprobe: the arguments are in their registers and
 /// the return address is on top of the stack, as at the entry.
 ///
@@ -82,6 +85,20 @@ pub fn probe_site(code: &[u8], address: VirtAddr) -> Result<InstructionSite, Unp
     endbr.ok_or(UnprobeableCode::Invalid(code.len() as u64))
 }
 
+/// Whether a probe at the first instruction of `code` ever fires.
+pub fn check_prefix(code: &[u8], address: VirtAddr) -> Result<(), UnprobeableCode> {
+    match instructions(code, address).next() {
+        Some(first) if !first.is_invalid() => {
+            if has_bad_prefix(bytes_of(code, &first, address)) {
+                Err(UnprobeableCode::Prefix(0))
+            } else {
+                Ok(())
+            }
+        }
+        _ => Err(UnprobeableCode::Invalid(0)),
+    }
+}
+
 /// The function to which `code` forwards its own arguments: before the first call (or jump out of the
 /// function) it neither branches nor writes an argument register.
 pub fn forwarder(code: &[u8], address: VirtAddr) -> Option<VirtAddr> {
@@ -113,6 +130,13 @@ pub struct CallSite {
     pub target: VirtAddr,
     /// Whether this is a jump: the callee then returns to the caller of this function.
     pub tail: bool,
+}
+
+impl CallSite {
+    /// The address of the call itself, if it has a constant target.
+    pub fn address(&self) -> VirtAddr {
+        VirtAddr(self.return_address.0.saturating_sub(CALL_BYTES))
+    }
 }
 
 /// The calls of a function.

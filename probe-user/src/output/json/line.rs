@@ -17,6 +17,7 @@ use super::harmed::HarmedBody;
 use super::loss::{LostBody, SummaryBody};
 use super::missed::MissedBody;
 use super::ssl::SslBody;
+use super::unknown_tls::UnknownTlsBody;
 use super::uprobe::{UprobeBody, UprobeTotalBody};
 use crate::event::{
     self, Container, Containment, Context, Executable, K8s, Origin, Pod, Process, ProcessContext, RecordKind,
@@ -40,6 +41,7 @@ pub(super) enum AnyLine<'a> {
     Fork(Line<ForkBody<'a>>),
     Harmed(Line<HarmedBody<'a>>),
     Missed(Line<MissedBody<'a>>),
+    UnknownTls(Line<UnknownTlsBody<'a>>),
     Lost(Line<LostBody>),
     Summary(Line<SummaryBody>),
 }

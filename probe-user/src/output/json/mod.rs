@@ -25,6 +25,7 @@ mod read;
 mod ssl;
 mod terminal_safe;
 mod tls;
+mod unknown_tls;
 mod uprobe;
 
 use connection::{SslCloseBody, SslOpenBody};
@@ -36,6 +37,7 @@ use missed::MissedBody;
 pub use read::Recorded;
 pub(crate) use read::{LineError, read};
 use ssl::SslBody;
+use unknown_tls::UnknownTlsBody;
 use uprobe::{UprobeBody, UprobeTotalBody};
 
 /// The output.
@@ -76,6 +78,7 @@ impl Output for Json {
             Body::Fork(fork) => line::write_execution(context, |of| ForkBody::new(of, fork), buffer),
             Body::Harmed(harmed) => line::write(context, &HarmedBody::new(harmed), buffer),
             Body::Missed(missed) => line::write(context, &MissedBody::new(missed), buffer),
+            Body::UnknownTls(unknown) => line::write(context, &UnknownTlsBody::new(unknown), buffer),
             Body::Lost(lost) => line::write(context, &LostBody::new(lost), buffer),
         })
     }

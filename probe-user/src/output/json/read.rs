@@ -14,6 +14,7 @@ use super::line::{Envelope, FIELDS};
 use super::loss::{LostBody, SummaryBody};
 use super::missed::MissedBody;
 use super::ssl::SslBody;
+use super::unknown_tls::UnknownTlsBody;
 use crate::event::{Context, Record, SCHEMA, Summary};
 
 /// A record that was read.
@@ -67,6 +68,9 @@ pub(crate) fn read(line: &[u8]) -> Result<(Recorded, u64), LineError> {
         }
         "missed" => {
             parts(line, |envelope, body: MissedBody<'_>| Ok(recorded(body.record(thread(envelope)?))))
+        }
+        "unknown_tls" => {
+            parts(line, |envelope, body: UnknownTlsBody<'_>| Ok(recorded(body.record(thread(envelope)?))))
         }
         "lost" => parts(line, |envelope, body: LostBody| Ok(recorded(body.record(envelope.time.0)))),
         "summary" => parts(line, |envelope, body: SummaryBody| {

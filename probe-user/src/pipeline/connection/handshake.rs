@@ -58,8 +58,8 @@ impl Handshakes {
         Self { parts: PendingTable::new(LIMITS), latest: LruCache::sparse(SOCKETS) }
     }
 
-    /// Adds a part of a hello.
-    pub(in crate::pipeline) fn hello(&mut self, wire: &Wire, data: &[u8]) {
+    /// Adds a part of a hello. If that completes a ClientHello, returns its direction and its random value.
+    pub(in crate::pipeline) fn hello(&mut self, wire: &Wire, data: &[u8]) -> Option<(Direction, [u8; 32])> {
         let is_sent = wire.flags & HELLO_SENT != 0;
         let way = if is_sent { Direction::Transmit } else { Direction::Receive };
         let mut parts = self.parts.remove(&(wire.socket, way)).unwrap_or_default();
@@ -69,16 +69,22 @@ impl Handshakes {
             parts.add(data);
         } else {
             // A part is missing, so the hello cannot be read.
-            return;
+            return None;
         }
         match parts.take() {
             HandshakeParse::Nothing => {
                 self.parts.insert((wire.socket, way), parts);
                 while self.parts.evict().is_some() {}
+                None
             }
-            HandshakeParse::Junk => {}
+            HandshakeParse::Junk => None,
             HandshakeParse::Hello(hello) => {
+                let random = match &hello {
+                    Hello::Client(client) => Some((way, client.random)),
+                    Hello::Retry | Hello::Server(_) => None,
+                };
                 self.latest.get_or_insert_mut(wire.socket, Handshake::default).take(hello, way);
+                random
             }
         }
     }

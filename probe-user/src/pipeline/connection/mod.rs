@@ -3,3 +3,4 @@
 pub(super) mod handshake;
 pub(super) mod lifecycle;
 pub(super) mod table;
+pub(super) mod unattributed;

@@ -8,7 +8,7 @@ use lru::LruCache;
 use probe_common::{HelloChunk, SocketRecord as WireSocket};
 
 use super::handshake::Handshakes;
-use crate::event::{Connection, Socket, Tls, TlsInfo};
+use crate::event::{Connection, Direction, Socket, Tls, TlsInfo};
 use crate::pipeline::ProcessInfo;
 
 /// The most connections that are remembered: as many as the kernel's table has.
@@ -41,8 +41,23 @@ impl ConnectionTable {
         Self { entries, handshakes: Handshakes::new(), partial }
     }
 
-    pub(in crate::pipeline) fn hello(&mut self, wire: &HelloChunk, data: &[u8]) {
-        self.handshakes.hello(wire, data);
+    /// Adds a part of a hello. See [`Handshakes::hello`].
+    pub(in crate::pipeline) fn hello(
+        &mut self,
+        wire: &HelloChunk,
+        data: &[u8],
+    ) -> Option<(Direction, [u8; 32])> {
+        self.handshakes.hello(wire, data)
+    }
+
+    /// What was seen of the handshake on a socket.
+    pub(in crate::pipeline) fn handshake(&mut self, socket: u64) -> Option<Tls> {
+        self.handshakes.get(socket).map(|(tls, _)| Tls::clone(tls))
+    }
+
+    /// Whether the socket of a connection is known.
+    pub(in crate::pipeline) fn has_socket(&self, connection: u64) -> bool {
+        self.entries.contains(&connection)
     }
 
     /// The number of incomplete hellos that were evicted.

@@ -6,7 +6,7 @@
 use probe_common::behind_pushes;
 
 use crate::elf::code::decode::UnprobeableCode;
-use crate::elf::code::decode::{self, InstructionSite};
+use crate::elf::code::decode::{self, CallSite, InstructionSite};
 use crate::elf::{
     ExitSite, FileOffset, FunctionTable, Object, ObjectError, Symbol, UncertainExits, VirtAddr,
 };
@@ -89,6 +89,34 @@ impl<'o> FunctionPlaces<'o> {
             (Err(why), ReturnPolicy::Exit) => Err(not_at_exits(&why)),
             (Err(why), _) => Ok(hook.with_kernel_return(Some(error_chain::in_one_line(&why)))),
         }
+    }
+
+    /// The hooks for calls of an internal function by functions that have no symbols, if the public functions
+    /// are hooked: OpenSSL's BIO for TLS is one. They are at the calls themselves, where the arguments are in
+    /// place, and where the callee returns to. For both, the top of the stack identifies the call.
+    pub(super) fn indirect_hooks(&self, shared: &SharedImplementation) -> Result<Vec<Hook>, String> {
+        let calls = self.table.calls_to(shared.address).map_err(|error| error_chain::in_one_line(&error))?;
+        let others = calls.iter().filter(|call| !shared.returns_to.contains(&call.return_address));
+        others.map(|call| self.call_site_hook(shared, call)).collect()
+    }
+
+    fn call_site_hook(&self, shared: &SharedImplementation, call: &CallSite) -> Result<Hook, String> {
+        let refused = |why: &dyn std::error::Error| {
+            format!("a call of {}: {}", shared.name, error_chain::in_one_line(why))
+        };
+        if call.tail {
+            return Err(format!("a function without a symbol jumps to {}", shared.name));
+        }
+        let place = |address: VirtAddr| -> Result<FileOffset, NoProbeSite> {
+            let code = self.object.code(address, PROLOGUE)?;
+            decode::check_prefix(&code, address)?;
+            Ok(self.object.file_offset(address).ok_or(ObjectError::NotCode { address: address.0 })?)
+        };
+        let entry = place(call.address()).map_err(|why| refused(&why))?;
+        let exit = place(call.return_address).map_err(|why| refused(&why))?;
+        let arguments = shared.forwarder.arguments();
+        let hook = Hook::new(ProbeProgram::Io, shared.indirect.to_owned(), entry, arguments);
+        Ok(hook.with_exits(vec![ExitSite::ret(exit)]))
     }
 
     /// Whether an internal function is to be hooked instead of the public ones that it serves: where the

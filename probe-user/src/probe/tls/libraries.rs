@@ -70,6 +70,8 @@ pub(super) struct Internal {
     pub forwarders: &'static [&'static str],
     /// The public function that must also call it, to confirm the match.
     pub witness: &'static str,
+    /// The public function that reaches it by other functions of the library, which have no symbols.
+    pub indirect: &'static str,
 }
 
 /// Where a constructor has the handle of the new connection.
@@ -192,12 +194,18 @@ pub(super) const LIBRARIES: &[TlsLibrary] = &[
         version_in: Some("libcrypto"),
         internals: &[
             // ssl_read_internal(ssl, buf, num, *done), from OpenSSL 1.1.1.
-            Internal { name: "ssl_read_internal", forwarders: &["SSL_read_ex"], witness: "SSL_read" },
+            Internal {
+                name: "ssl_read_internal",
+                forwarders: &["SSL_read_ex"],
+                witness: "SSL_read",
+                indirect: "BIO_read",
+            },
             // ssl_write_internal(ssl, buf, num, *done); with flags before done from OpenSSL 3.3.
             Internal {
                 name: "ssl_write_internal",
                 forwarders: &["SSL_write_ex2", "SSL_write_ex"],
                 witness: "SSL_write",
+                indirect: "BIO_write",
             },
         ],
     },

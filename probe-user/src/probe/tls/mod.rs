@@ -245,11 +245,17 @@ fn add_row(object: &Object, row: &TlsLibrary, watched: SslProbe, found: &mut Pro
     for internal in row.internals {
         match shared_impl::find(object, row, internal) {
             Ok(function) if places.prefers(&function) => shared.push(function),
-            Ok(_) => tracing::debug!(
-                library = row.name,
-                function = internal.name,
-                "the public functions are hooked, because their returns are cheaper or safer to probe"
-            ),
+            Ok(function) => {
+                tracing::debug!(
+                    library = row.name,
+                    function = internal.name,
+                    "the public functions are hooked, because their returns are cheaper or safer to probe"
+                );
+                match places.indirect_hooks(&function) {
+                    Ok(hooks) => found.hooks.extend(hooks),
+                    Err(reason) => found.skipped.push(format!("{}: {reason}", function.indirect)),
+                }
+            }
             Err(reason) => {
                 tracing::debug!(library = row.name, witness = internal.witness, %reason, "the public \
                  functions are hooked");

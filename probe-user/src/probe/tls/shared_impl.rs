@@ -32,6 +32,10 @@ pub(super) struct SharedImplementation {
     pub serves: BTreeSet<&'static str>,
     /// The public function for the low 12 bits of each return address.
     pub callers: Vec<(u16, &'static str)>,
+    /// Where it returns to in these functions.
+    pub returns_to: BTreeSet<VirtAddr>,
+    /// The public function that reaches it by other functions.
+    pub indirect: &'static str,
 }
 
 /// Why the public functions are hooked instead.
@@ -88,6 +92,8 @@ pub(super) fn find(
         return Err(Unproven::NoWitness(internal.witness));
     }
     let serves = serves(object, &members, &callers);
+    let calls = members.iter().flat_map(|member| &member.calls.direct);
+    let returns_to = calls.filter(|call| call.target == target).map(|call| call.return_address).collect();
     Ok(SharedImplementation {
         name: internal.name,
         address: target,
@@ -95,6 +101,8 @@ pub(super) fn find(
         forwarder: *forwarder,
         serves,
         callers,
+        returns_to,
+        indirect: internal.indirect,
     })
 }
 

@@ -2,13 +2,14 @@
 //! one.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use probe_common::{CallShape, LengthSource, pushed_bytes};
 
 use super::{SslProbe, hooks, hooks_of, is_expected_library, symbol_filter, version};
+use crate::elf::code::decode::CallSite;
 use crate::elf::fixture::{OPENSSL, compile, parse, parse_bytes, without_sections};
 use crate::elf::{FileOffset, SymbolFilter, VirtAddr};
 use crate::event::Direction;
@@ -120,6 +121,27 @@ fn callers_are_the_public_functions() {
             (symbol.address.0..symbol.address.0 + symbol.size).any(|at| at & 0xfff == u64::from(*low));
         assert!(inside, "{name} does not contain ...{low:03x}");
     }
+}
+
+#[test]
+fn calls_of_an_internal_function_are_found_without_the_symbols_of_callers() {
+    let directory = compile(OPENSSL, &["-shared"]);
+    let path = directory.path().join("fixture");
+    let object = parse(&path, &symbol_filter()).unwrap();
+    let table = object.frames().unwrap();
+    let found = hooks(&object).unwrap();
+    for (internal, in_source) in
+        [("ssl_read_internal", "read_internal"), ("ssl_write_internal", "write_internal")]
+    {
+        let address = object.address(*internals(&path).get(in_source).unwrap()).unwrap();
+        let calls = table.calls_to(address).unwrap();
+        let low = |call: &CallSite| u16::try_from(call.return_address.0 & 0xfff).unwrap();
+        let expected: BTreeSet<_> = hook(&found, internal).call_sites.iter().map(|(low, _)| *low).collect();
+        assert_eq!(calls.iter().map(low).collect::<BTreeSet<_>>(), expected);
+        assert!(calls.iter().all(|call| call.target == address && !call.tail));
+    }
+    // Nothing calls the beginning of the code.
+    assert!(table.calls_to(VirtAddr(object.function("SSL_new").unwrap().address.0)).unwrap().is_empty());
 }
 
 #[test]

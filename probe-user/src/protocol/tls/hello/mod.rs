@@ -33,6 +33,8 @@ pub enum Hello {
 /// The contents of a ClientHello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
+    /// The random value, which no two hellos have in common unless they belong to one handshake.
+    pub random: [u8; 32],
     /// The name of the requested server (SNI).
     pub server_name: Option<Vec<u8>>,
     /// The offered protocols (ALPN), the preferred one first.
@@ -148,7 +150,8 @@ fn parse(message: &[u8]) -> Option<Hello> {
         CLIENT_HELLO => {
             let _ciphers = cursor.list16()?;
             let _compressions = cursor.list8()?;
-            Some(Hello::Client(client(cursor)))
+            let random = *random.first_chunk()?;
+            Some(Hello::Client(ClientHello { random, ..client(cursor) }))
         }
         SERVER_HELLO if random == RETRY => Some(Hello::Retry),
         SERVER_HELLO => {

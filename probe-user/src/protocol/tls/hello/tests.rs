@@ -22,8 +22,10 @@ fn read(bytes: &[u8]) -> HandshakeParse {
     parts.take()
 }
 
-fn offer() -> Hello {
+/// The contents of a recorded ClientHello, which begins with the header of its record.
+fn offer(recorded: &[u8]) -> Hello {
     Hello::Client(ClientHello {
+        random: *recorded[5 + 4 + 2..].first_chunk().unwrap(),
         server_name: Some(b"hello.test".to_vec()),
         protocols: Some(vec![b"h2".to_vec(), b"http/1.1".to_vec()]),
     })
@@ -35,14 +37,14 @@ fn answer(version: u16, cipher: u16, protocol: Option<&[u8]>) -> Hello {
 
 #[test]
 fn hellos_of_openssl() {
-    assert_eq!(read(TLS12[0]), HandshakeParse::Hello(offer()));
+    assert_eq!(read(TLS12[0]), HandshakeParse::Hello(offer(TLS12[0])));
     assert_eq!(read(TLS12[1]), HandshakeParse::Hello(answer(0x0303, 0xc02c, Some(b"h2"))));
-    assert_eq!(read(TLS13[0]), HandshakeParse::Hello(offer()));
+    assert_eq!(read(TLS13[0]), HandshakeParse::Hello(offer(TLS13[0])));
     assert_eq!(read(TLS13[1]), HandshakeParse::Hello(answer(0x0304, 0x1302, None)));
-    assert_eq!(read(AGAIN[0]), HandshakeParse::Hello(offer()));
+    assert_eq!(read(AGAIN[0]), HandshakeParse::Hello(offer(AGAIN[0])));
     assert_eq!(read(AGAIN[1]), HandshakeParse::Hello(Hello::Retry));
     // After a record that is not a handshake.
-    assert_eq!(read(&AGAIN[2][6..]), HandshakeParse::Hello(offer()));
+    assert_eq!(read(&AGAIN[2][6..]), HandshakeParse::Hello(offer(&AGAIN[2][6..])));
     assert_eq!(read(AGAIN[2]), HandshakeParse::Junk);
     assert_eq!(read(AGAIN[3]), HandshakeParse::Hello(answer(0x0304, 0x1302, None)));
     assert_eq!(cipher_name(0xc02c), Some("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"));
@@ -58,13 +60,13 @@ fn a_hello_comes_in_parts() {
         parts.begin(0, first);
         assert_eq!(parts.take(), HandshakeParse::Nothing, "{size}");
         parts.add(rest);
-        assert_eq!(parts.take(), HandshakeParse::Hello(offer()), "{size}");
+        assert_eq!(parts.take(), HandshakeParse::Hello(offer(TLS13[0])), "{size}");
         assert_eq!(parts.received(), 0);
     }
     // The header was read separately.
     let mut parts = HelloBuffer::default();
     parts.begin(512, &TLS13[0][5..]);
-    assert_eq!(parts.take(), HandshakeParse::Hello(offer()));
+    assert_eq!(parts.take(), HandshakeParse::Hello(offer(TLS13[0])));
 }
 
 #[test]
@@ -76,7 +78,7 @@ fn a_hello_comes_in_several_records() {
                 [&[22, 3, 1], &u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat()
             })
             .collect();
-        assert_eq!(read(&records), HandshakeParse::Hello(offer()), "{size}");
+        assert_eq!(read(&records), HandshakeParse::Hello(offer(TLS13[0])), "{size}");
     }
 }
 
@@ -99,7 +101,7 @@ fn what_was_cut_is_not_known() {
     long.extend(more.to_be_bytes());
     long.extend(vec![7; more.into()]);
     let header = [&[22, 3, 1], &u16::try_from(long.len()).unwrap().to_be_bytes()[..]].concat();
-    assert_eq!(read(&[&header[..], &long].concat()), HandshakeParse::Hello(offer()));
+    assert_eq!(read(&[&header[..], &long].concat()), HandshakeParse::Hello(offer(TLS13[0])));
     // The version of a ServerHello may come last.
     let cut = parse(&TLS13[1][5..5 + 4 + 2 + 32 + 33 + 3 + 2]);
     assert_eq!(cut, Some(Hello::Server(ServerHello { version: None, cipher: 0x1302, protocol: None })));

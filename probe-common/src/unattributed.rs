@@ -1,0 +1,81 @@
+//! TLS and QUIC whose calls are not seen.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Header;
+
+/// [`Header::kind`] of an [`UnattributedRecord`].
+pub const KIND_UNATTRIBUTED: u32 = 24;
+
+/// After how many transfers of application data without a call a socket is reported. In TLS 1.3, up to seven
+/// belong to the handshake, which ends before the first call.
+pub const UNATTRIBUTED_TRANSFERS: u64 = 16;
+
+/// Value of the map `UNATTRIBUTED`: a socket through which a ClientHello has passed, or QUIC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UnattributedSocket {
+    /// The socket; see [`crate::SocketRecord::socket`].
+    pub socket: u64,
+    /// How many transfers of application data were inside of no call.
+    pub transfers: u64,
+}
+
+/// TLS data or QUIC passes through a socket inside of no call that is probed.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UnattributedRecord {
+    /// Kind [`KIND_UNATTRIBUTED`].
+    pub header: Header,
+    /// The socket; see [`crate::SocketRecord::socket`].
+    pub socket: u64,
+    /// `UNATTRIBUTED_` bits.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<UnattributedRecord>() == 64);
+
+/// [`UnattributedRecord::flags`]: it is QUIC.
+pub const UNATTRIBUTED_QUIC: u32 = 1 << 0;
+/// [`UnattributedRecord::flags`]: the process has sent what led to the record. Without this flag, it has
+/// received it.
+pub const UNATTRIBUTED_SENT: u32 = 1 << 1;
+
+/// Whether a datagram of this length starts with an Initial packet of QUIC version 1 (RFC 9000, section
+/// 17.2.2) or 2 (RFC 9369, section 3). Only servers may send shorter ones, and these follow a client's.
+pub fn is_quic_initial(begin: &[u8], length: u64) -> bool {
+    /// RFC 9000, section 14.1.
+    const LEAST: u64 = 1200;
+    let [first, version @ ..] = *begin.first_chunk::<5>().unwrap_or(&[0; 5]);
+    let is_initial = match u32::from_be_bytes(version) {
+        1 => first & 0xf0 == 0xc0,
+        0x6b33_43cf => first & 0xf0 == 0xd0,
+        _ => false,
+    };
+    is_initial && length >= LEAST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initial_packets_of_both_versions_are_recognised() {
+        for (begin, length, expected) in [
+            // RFC 9001, appendix A.2; RFC 9369, appendix A.2.
+            ([0xc0, 0, 0, 0, 1, 8, 0x83], 1200, true),
+            ([0xd0, 0x6b, 0x33, 0x43, 0xcf, 8, 0x83], 1200, true),
+            ([0xc0, 0, 0, 0, 1, 8, 0x83], 1199, false),
+            // A handshake packet, a retry, version negotiation, a short header.
+            ([0xe0, 0, 0, 0, 1, 8, 0x83], 1200, false),
+            ([0xf0, 0, 0, 0, 1, 8, 0x83], 1200, false),
+            ([0xc0, 0, 0, 0, 0, 8, 0x83], 1200, false),
+            ([0x40, 0, 0, 0, 1, 8, 0x83], 1200, false),
+        ] {
+            assert_eq!(is_quic_initial(&begin, length), expected, "{begin:?}");
+        }
+        assert!(!is_quic_initial(&[0xc0, 0, 0], 1200));
+    }
+}
