@@ -114,7 +114,7 @@ pub enum Drained {
 }
 
 /// The shortest and the longest time that [`Session::wait`] waits for data without being woken.
-const DRAIN_INTERVALS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
+const DRAIN_INTERVALS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 /// The most records that one [`Session::drain`] reads, so that signals are handled even under full load.
 const DRAIN_RECORDS: usize = 4096;
