@@ -130,6 +130,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "exec-one", source: Some("exec-one.c"), needs: &[], flags: &["-static", "-pthread"] },
     Recipe { name: "waits", source: Some("waits.c"), needs: &[], flags: &["-pthread"] },
     Recipe { name: "mapper", source: Some("mapper.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "half-tls", source: Some("half-tls.c"), needs: &[], flags: &[] },
     Recipe { name: "untraceable", source: Some("untraceable.c"), needs: &[], flags: &[] },
     Recipe { name: "fibers", source: Some("fibers.c"), needs: &[], flags: &["-lssl", "-lcrypto"] },
     Recipe { name: "functions", source: Some("functions.c"), needs: &[], flags: &["-pthread"] },

@@ -366,8 +366,9 @@ impl<'a> EventLoop<'a> {
                 }
                 RingRecord::Control(_) => Ok(()),
                 RingRecord::Task(task) => {
-                    let (TaskRecord::Exit(header) | TaskRecord::Exec(header)) = task;
-                    missed.ended(header);
+                    if let TaskRecord::Exit(header) = task {
+                        missed.ended(header);
+                    }
                     pipeline.task(task, info)
                 }
                 RingRecord::Data(data) => {

@@ -32,7 +32,7 @@ pub(super) struct MissedWatch {
     objects: HashMap<ObjectId, AttachedObject>,
     /// The files by process that were reported.
     reported: LruCache<u32, BTreeSet<String>>,
-    /// The records of processes that have ended, or executed another program.
+    /// The records of the ends of processes.
     ended: LruCache<u32, Header>,
     waiting: Vec<MappedBefore>,
 }
@@ -56,7 +56,7 @@ struct MappedBefore {
 #[derive(Debug)]
 pub(super) struct MissedProcess {
     pub(super) pid: u32,
-    /// The kernel's record of its end, or of its next execution, if there was one.
+    /// The kernel's record of its end, if there was one.
     pub(super) end: Option<Header>,
     /// When its file was attached to, or when it ended.
     pub(super) time: u64,
@@ -114,7 +114,7 @@ impl MissedWatch {
         }
     }
 
-    /// Records that a process has ended, or executes another program.
+    /// Records that a process has ended.
     pub(super) fn ended(&mut self, header: &Header) {
         self.ended.put(header.pid, *header);
         self.reported.pop(&header.pid);

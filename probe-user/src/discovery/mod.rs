@@ -278,7 +278,10 @@ impl Discovery {
         match inspect_file::left_behind(places, mapping, caches, &self.probe, &self.on_uncached).await {
             Some((_, FileInspection::Cached(_))) => {}
             Some((resident, FileInspection::New(new))) => {
-                let FileVerdict { objects, .. } = self.add(pid, *new);
+                let seen = self.add(pid, *new);
+                let shown = SkippedFile::Shown(mapping.device, mapping.inode);
+                self.blind_spots_in((pid, resident), (&mapping.path, shown), &seen).await;
+                let objects = seen.objects;
                 self.resolve_left_behind((mapping.inode, &mapping.path), &objects);
                 // The next process of that container may execute it, too.
                 self.users.maps(pid, &objects);

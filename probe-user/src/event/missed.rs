@@ -12,7 +12,7 @@ pub struct Missed {
     pub library: Option<Arc<Library>>,
     /// The time from the mapping until ctrace had attached, or until the process ended.
     pub unattached: Duration,
-    /// Whether the process ended, or executed another program, before ctrace had attached.
+    /// Whether the process ended before ctrace had attached.
     pub ended: bool,
 }
 
@@ -21,7 +21,7 @@ pub struct Missed {
 pub struct MissedTotal {
     /// The number of processes.
     pub processes: u64,
-    /// The number of those that ended, or executed another program, before ctrace had attached.
+    /// The number of those that ended before ctrace had attached.
     pub ended: u64,
     /// The longest time for which a file was mapped and not attached to.
     pub longest: Duration,

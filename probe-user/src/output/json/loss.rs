@@ -67,7 +67,7 @@ pub(super) struct SummaryBody {
 struct MissedPart {
     /// How many.
     processes: u64,
-    /// How many of them ended, or executed another program, before ctrace had attached.
+    /// How many of them ended before ctrace had attached.
     ended: u64,
     /// For how long their files were not attached to.
     unattached: UnattachedPart,

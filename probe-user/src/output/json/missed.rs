@@ -19,7 +19,7 @@ pub(super) struct MissedBody<'a> {
     library: Option<Cow<'a, Library>>,
     /// Nanoseconds from the mapping until ctrace had attached, or until the process ended.
     unattached: u64,
-    /// Whether the process ended, or executed another program, before ctrace had attached.
+    /// Whether the process ended before ctrace had attached.
     ended: bool,
 }
 

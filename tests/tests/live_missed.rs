@@ -1,0 +1,232 @@
+//! What ctrace has not seen, or was not attached to in time, is reported: once, and whenever it comes. Needs
+//! root, BPF and Docker.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use ctrace_tests::{
+    Child, Ctrace, OutputLines, RunningTrace, Server, TestContainer, Transfer, images, json, list, program,
+    require_bpf, require_live, text,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// How long a trace may take to end after its target.
+const ENDING: Duration = Duration::from_secs(60);
+
+/// Runs a script in a shell that ctrace follows, and returns the trace.
+fn trace_shell(options: &[&str], script: &str) -> Result<RunningTrace> {
+    let mut shell = Command::new("sh");
+    shell.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut shell = Child::start_with_streams(&mut shell, Stdio::piped(), Stdio::null())?;
+    let mut stdin = shell.take_stdin().context("no standard input")?;
+    let pid = shell.id().to_string();
+    let (command, rest) = options.split_first().context("no command")?;
+    let arguments = [&[*command, "-o", "json", "--wait", "--pid", &pid], rest].concat();
+    let ctrace = Ctrace::start(&arguments)?;
+    stdin.write_all(script.as_bytes())?;
+    drop(stdin);
+    ctrace.wait(ENDING)
+}
+
+fn of_type<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line.get("type").and_then(Value::as_str) == Some(kind)).collect()
+}
+
+fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+fn count(stderr: &str, part: &str) -> usize {
+    stderr.lines().filter(|line| line.contains(part)).count()
+}
+
+/// Copies a program to where nobody has seen it.
+fn copied(name: &str, directory: &Path, to: &str) -> Result<PathBuf> {
+    let path = directory.join(to);
+    fs::copy(program(name)?, &path).with_context(|| format!("cannot copy {name}"))?;
+    Ok(path)
+}
+
+/// Files come when the trace runs: each copy is made right before it is executed, so that nothing can have
+/// been attached to it before.
+#[test]
+fn late_files_and_late_processes() -> Result<()> {
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path();
+    let source = |name: &str| Ok::<_, anyhow::Error>(program(name)?.display().to_string());
+    let (ended, half, late) = (source("tls-client-static")?, source("half-tls")?, source("tls-late")?);
+    let (plugin, mapper, named) = (source("exchange-static.so")?, source("mapper")?, source("untraceable")?);
+    let begin: Vec<u8> = fs::read(&ended)?.into_iter().take(4096).collect();
+    let here = path.display();
+    fs::write(path.join("broken"), begin)?;
+    let script = format!(
+        "cd {here}
+        cp {ended} ended; ./ended --no-such-option
+        cp {late} tls-late; cp {plugin} exchange-static.so
+        ./tls-late --library exchange-static.so --after 1500
+        ./tls-late --library exchange-static.so
+        cp {half} half; sleep 1 | ./half; sleep 1 | ./half
+        cp {named} named; for i in 1 2; do ./named & sleep 0.5; kill $!; done
+        for i in 1 2; do {mapper} broken & sleep 0.5; kill $!; done
+        true\n"
+    );
+    let trace = trace_shell(&["ssl"], &script)?;
+    ensure!(trace.code() == Some(0), "{}", trace.stderr);
+    for reason in [
+        "half: OpenSSL API: what it sends is not seen: no function that does it was found",
+        "named: Zig TLS (std.crypto.tls) cannot be traced",
+        "broken: ",
+    ] {
+        ensure!(count(&trace.stderr, reason) == 1, "not once: {reason}\n{}", trace.stderr);
+    }
+    // What merely has no TLS is no reason.
+    for other in ["dash", "libc.so", "sleep", "mapper"] {
+        ensure!(count(&trace.stderr, &format!(", {other}")) == 0, "{other}: {}", trace.stderr);
+    }
+    let lines = trace.lines()?;
+    let missed = of_type(&lines, "missed");
+    let of = |comm: &str| -> Vec<&Value> {
+        missed.iter().copied().filter(|record| at(record, "/process/comm") == comm).collect()
+    };
+    let [record] = of("ended")[..] else { anyhow::bail!("{missed:#?}\n{}", trace.stderr) };
+    ensure!(
+        at(record, "/library/path") == &Value::from(path.join("ended").display().to_string()),
+        "{record}"
+    );
+    ensure!(at(record, "/ended") == true && at(record, "/unattached").as_u64() > Some(0), "{record}");
+    // It is attached to when the second process maps it.
+    let [record] = of("tls-late")[..] else { anyhow::bail!("{missed:#?}\n{}", trace.stderr) };
+    ensure!(at(record, "/library/name") == "exchange-static.so" && at(record, "/ended") == false, "{record}");
+    ensure!(at(record, "/container").is_null() && at(record, "/process/pid").is_u64(), "{record}");
+    ensure!(missed.len() == 2 + of("half").len() && of("half").len() <= 2, "{missed:#?}");
+    check_summary(&trace, missed.len() as u64)?;
+    // The first process waits for longer than an attach takes.
+    let pid = at(record, "/process/pid").as_u64();
+    ensure!(of_type(&lines, "ssl").iter().any(|call| at(call, "/process/pid").as_u64() == pid));
+    Ok(())
+}
+
+/// The summary has what the records have, in JSON and in the text of a replay.
+fn check_summary(trace: &RunningTrace, missed: u64) -> Result<()> {
+    ensure!(trace.counted("/missed/processes")? == missed, "{}", trace.summary()?);
+    ensure!(trace.counted("/missed/ended")? >= 1, "{}", trace.summary()?);
+    let (longest, total) =
+        (trace.counted("/missed/unattached/longest")?, trace.counted("/missed/unattached/total")?);
+    ensure!(0 < longest && longest < total, "{}", trace.summary()?);
+    // Programs and libraries: one process may have used several, and several one.
+    ensure!((1..=missed).contains(&trace.counted("/attached_late")?), "{}", trace.summary()?);
+    ensure!(trace.stderr.contains("missed first calls of "), "{}", trace.stderr);
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(&trace.stdout)?;
+    let path = file.path().to_str().context("path")?;
+    let replayed = Ctrace::run_to_end(&["ssl", "--read", path, "-o", "text"])?;
+    ensure!(text(&replayed).contains("missed: exchange-static.so was mapped "), "{}", text(&replayed));
+    let said = &replayed.stderr;
+    ensure!(said.contains("missed first calls of ") && !said.contains("nothing lost"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn half_of_a_library_is_not_traceable() -> Result<()> {
+    const REASON: &str = "OpenSSL API: what it sends is not seen";
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    let mut half = Command::new(copied("half-tls", directory.path(), "half")?);
+    let mut half = Child::start_with_streams(&mut half, Stdio::piped(), Stdio::piped())?;
+    let mut lines = OutputLines::of(half.take_stdout().context("no output")?);
+    lines.wait("line that it is ready", ENDING, |line| line == "ready")?;
+    let pid = half.id().to_string();
+    let listed = json(&Ctrace::run_to_end(&["ps", "-o", "json", "--pid", &pid])?)?;
+    let rows = list(&listed, "processes")?;
+    let row = rows.iter().find(|row| at(row, "/process/pid") == half.id()).context("ps does not list it")?;
+    ensure!(
+        at(row, "/traceable") == false && at(row, "/missing") == &serde_json::json!(["transmit"]),
+        "{row}"
+    );
+    ensure!(at(row, "/why/0").as_str().is_some_and(|why| why.starts_with(REASON)), "{row}");
+    let table = text(&Ctrace::run_to_end(&["ps", "--pid", &pid])?);
+    ensure!(table.contains(&format!("only what it receives: {REASON}")), "{table}");
+    let explained = text(&Ctrace::run_to_end(&["doctor", &pid])?);
+    ensure!(explained.contains(REASON), "{explained}");
+    // Without -v, and although its other half is attached to.
+    let said = Ctrace::start(&["ssl", "--pid", &pid])?.finish()?.stderr;
+    ensure!(count(&said, REASON) == 1 && said.contains("1 function"), "{said}");
+    // It ran before the trace began.
+    ensure!(said.contains("nothing lost"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn patterns_that_match_nothing_are_named() -> Result<()> {
+    require_bpf()?;
+    let script = "/bin/true; /bin/true; sleep 0.1; /bin/true; sleep 1\n";
+    let patterns = ["libc.so.6:getadrinfo(str)", "libc.so.6:getpid", ":no_such_function"];
+    let trace = trace_shell(&[&["uprobe"], &patterns[..]].concat(), script)?;
+    ensure!(trace.code() == Some(0), "{}", trace.stderr);
+    let said = &trace.stderr;
+    ensure!(count(said, "libc.so.6: no function `getadrinfo`; similar names: getaddrinfo") == 1, "{said}");
+    ensure!(count(said, "true: no function `no_such_function`") == 1, "{said}");
+    let end = "nothing has matched `libc.so.6:getadrinfo(str)`, `:no_such_function`";
+    ensure!(count(said, end) == 1, "{said}");
+    // With a command, what its process will map is searched for the function.
+    let traced = Ctrace::run_to_end(&["uprobe", ":getenv", "--", "true"])?;
+    ensure!(traced.code() == Some(3), "{:?}: {}", traced.code(), traced.stderr);
+    let hint = "no function `getenv`; libc.so.6 defines it: write 'libc.so.6:getenv'";
+    ensure!(count(&traced.stderr, hint) == 1, "{}", traced.stderr);
+    ensure!(traced.stderr.contains("nothing has matched `:getenv`"), "{}", traced.stderr);
+    Ok(())
+}
+
+/// While ctrace is stopped, its ring has room for a part of the calls.
+#[test]
+fn lost_calls_count_with_what_a_limit_would_have_cut() -> Result<()> {
+    require_live()?;
+    let server = Server::start("beyond", &[])?;
+    let name = server.container.name();
+    let mut ctrace = Ctrace::json(&["--ring-size", "64K", "--max-bytes", "100", "--container", name])?;
+    ctrace.child().signal(Signal::STOP)?;
+    server.client_outside(&["--up", "16000*1000", "--down", "5000*1000"])?;
+    let transfers = server.transfers(1)?;
+    ctrace.child().signal(Signal::CONT)?;
+    let trace = ctrace.finish()?;
+    let moved: u64 = transfers.iter().map(Transfer::bytes).sum();
+    let lost = trace.counted("/lost/bytes")?;
+    let reported: u64 = trace.records()?.iter().map(|record| record.call.length).sum();
+    ensure!(lost > 0 && reported > 0, "{lost} lost, {reported} reported: this test shows nothing");
+    ensure!(reported + lost == moved, "{reported} and {lost} lost are not {moved}: {}", trace.summary()?);
+    Ok(())
+}
+
+/// With a link for each probe, attaching takes long enough for calls of a busy connection in between.
+#[test]
+fn a_connection_that_was_seen_while_its_probes_were_attached() -> Result<()> {
+    require_live()?;
+    let server = Server::start("partial", &[])?;
+    let network = format!("--network=container:{}", server.container.id());
+    let client = TestContainer::start(&images::tls()?, "partial-client", &[&network], &["/idle"])?;
+    let busy = client.exec_background(&["/tls-client", "--port", server.port(), "--http", "1"])?;
+    thread::sleep(Duration::from_millis(500));
+    let ctrace = Ctrace::json(&["--probe-link", "perf", "--container", server.container.name()])?;
+    drop(busy);
+    drop(client);
+    server.client_outside(&["--up", "10", "--down", "10"])?;
+    let trace = ctrace.finish()?;
+    let lines = trace.lines()?;
+    let of_connections = of_type(&lines, "ssl").into_iter().map(|record| at(record, "/connection"));
+    let (partial, whole): (Vec<_>, Vec<_>) =
+        of_connections.partition(|connection| at(connection, "/partial_attach") == true);
+    ensure!(!partial.is_empty() && !whole.is_empty(), "{} partial, {} whole", partial.len(), whole.len());
+    ensure!(partial.iter().all(|connection| at(connection, "/from_start") == false), "{partial:?}");
+    let is_whole = |connection: &&Value| {
+        connection.pointer("/partial_attach").is_none() && at(connection, "/from_start") == true
+    };
+    ensure!(whole.iter().all(is_whole), "{whole:?}");
+    Ok(())
+}
