@@ -85,8 +85,8 @@ impl Since {
 /// What the event loop has to do.
 #[derive(Debug)]
 pub(super) enum Response {
-    /// Attach to an object that a process maps, or may map later. Includes what led to it, unless it was held,
-    /// ran before, or is attached to before any process maps it.
+    /// Attach to an object that a process maps, or may map later. Includes what led to it, unless it was
+    /// held, ran before, or is not mapped yet.
     Attach(u32, ObjectHooks, Option<Since>),
     /// A process has mapped an object, and [`Response::Attach`] was sent for it before.
     Uses(ObjectUse),
