@@ -285,7 +285,8 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
     let (Some(ready), Some(loading), true) = (ready, loading, has_any) else {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     };
-    run_trace(trace, verbosity, endings, (ready, loading), ((target, discovery, plan), choice)).await
+    let found = ((target, discovery, plan), choice);
+    Box::pin(run_trace(trace, verbosity, endings, (ready, loading), found)).await
 }
 
 /// What a trace prepares before it searches for processes and files.
