@@ -13,6 +13,9 @@ use crate::workspace;
 const BEGIN: &str = "<!-- Written by `cargo xtask bench`: -->";
 const END: &str = "<!-- End of what is written by `cargo xtask bench`. -->";
 
+/// The most columns of a line that is not a table's.
+const WIDTH: usize = 110;
+
 /// Sections of Markdown.
 #[derive(Debug, Default)]
 pub(super) struct BenchReport {
@@ -20,10 +23,12 @@ pub(super) struct BenchReport {
 }
 
 impl BenchReport {
-    /// Adds a paragraph.
+    /// Adds a paragraph, or a list with an item in each line, wrapped as documents are.
     pub(super) fn paragraph(&mut self, text: &str) {
-        self.text.push_str(text);
-        self.text.push_str("\n\n");
+        for line in text.lines() {
+            wrap(line, &mut self.text);
+        }
+        self.text.push('\n');
     }
 
     /// Adds a table. Its first column has words, the others have numbers.
@@ -60,6 +65,26 @@ impl BenchReport {
     }
 }
 
+/// Appends a line, in several if it is too long. Those after the first of a list's item are indented.
+fn wrap(line: &str, text: &mut String) {
+    let indent = if line.starts_with("- ") { "  " } else { "" };
+    let mut width = 0;
+    for word in line.split(' ') {
+        let length = word.chars().count();
+        if width > 0 && width + 1 + length > WIDTH {
+            text.push('\n');
+            text.push_str(indent);
+            width = indent.len();
+        } else if width > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += length;
+    }
+    text.push('\n');
+}
+
 fn replaced(document: &str, text: &str) -> Option<String> {
     let (before, rest) = document.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
@@ -76,6 +101,18 @@ mod tests {
         let expected = format!("# A\n{BEGIN}\n\nnew\n\n{END}\nB\n");
         assert_eq!(replaced(&document, "new\n\n"), Some(expected));
         assert_eq!(replaced("# A", "new"), None);
+    }
+
+    #[test]
+    fn paragraphs_and_items_are_wrapped() {
+        let mut report = BenchReport::default();
+        let long = "word ".repeat(22);
+        report.paragraph(&format!("{long}and more\nshort"));
+        report.paragraph(&format!("- {long}and"));
+        let whole = long.trim_end();
+        let item = "word ".repeat(21);
+        let expected = format!("{whole}\nand more\nshort\n\n- {}\n  word and\n\n", item.trim_end());
+        assert_eq!(report.text(), expected);
     }
 
     #[test]
